@@ -1,0 +1,117 @@
+"""The batch a model gets, and the only place where labels are shifted.
+
+Shapes: B rows of a micro-batch, S sequence length. A row is cut from the token stream as S+1 ids: the first S are the
+input, the last S the labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+IGNORE_INDEX = -100
+
+
+@dataclass
+class TokenBatch:
+    """Input ids with the label of each, the documents they belong to, and counts that cost no device synchronisation.
+
+    The counts are host integers and stay on the host when the tensors move, so that throughput, MFU and the
+    normalisation of the loss never have to read a tensor.
+    """
+
+    tokens: Tensor
+    """(B, S) int64."""
+    labels: Tensor
+    """(B, S) int64: the id that follows tokens[:, i], or IGNORE_INDEX where nothing is predicted."""
+    positions: Tensor | None
+    """(B, S) int64, restarting at 0 in each document; None means 0..S-1 in every row."""
+    documents: Tensor | None
+    """(B, S) int32, index of the document within its row, non-decreasing; None means no document mask."""
+    token_count: int
+    """Input ids that are not padding."""
+    supervised_count: int
+    """Labels that are not IGNORE_INDEX."""
+    attention_pairs: int
+    """(query, key) pairs that causal attention, within documents where they are given, may see; summed over rows."""
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> TokenBatch:
+        """The same batch with its tensors on `device`."""
+        return self._with_tensors(
+            self.tokens.to(device, non_blocking=non_blocking),
+            self.labels.to(device, non_blocking=non_blocking),
+            None if self.positions is None else self.positions.to(device, non_blocking=non_blocking),
+            None if self.documents is None else self.documents.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> TokenBatch:
+        """The same batch in page-locked memory; torch's DataLoader calls this by name."""
+        return self._with_tensors(
+            self.tokens.pin_memory(),
+            self.labels.pin_memory(),
+            None if self.positions is None else self.positions.pin_memory(),
+            None if self.documents is None else self.documents.pin_memory(),
+        )
+
+    def _with_tensors(
+        self, tokens: Tensor, labels: Tensor, positions: Tensor | None, documents: Tensor | None
+    ) -> TokenBatch:
+        counts = (self.token_count, self.supervised_count, self.attention_pairs)
+        return TokenBatch(tokens, labels, positions, documents, *counts)
+
+
+def batch_from_rows(
+    rows: Tensor, *, eos_id: int | None, document_mask: bool, real_rows: int | None = None
+) -> TokenBatch:
+    """Shift rows into inputs and labels and mark the documents in them.
+
+    A document ends with EOS. What follows an EOS opens another document, which cannot be predicted from this one, so the
+    label of every EOS input is IGNORE_INDEX.
+
+    Args:
+        rows: (B, S+1) int64 ids on the CPU.
+        eos_id: id that ends a document; None for a stream without documents.
+        document_mask: fill `documents` and `positions`, so that attention stays within a document.
+        real_rows: how many of the rows are data; those after are padding, supervise nothing and count for nothing.
+            None: all.
+
+    Raises:
+        ValueError: rows are not (B, S+1) with S of at least 1, or documents are asked for without an EOS id.
+    """
+    if rows.ndim != 2 or rows.shape[1] < 2:
+        raise ValueError(f"rows have shape {tuple(rows.shape)}; expected (batch, sequence length + 1), two ids or more")
+    if document_mask and eos_id is None:
+        raise ValueError("document_mask=True needs an EOS id to find the documents; got eos_id=None. Give the id or "
+                         "set document_mask=False.")  # fmt: skip
+    ids = rows.numpy()
+    count, length = ids.shape[0], ids.shape[1] - 1
+    real = count if real_rows is None else real_rows
+    tokens = np.ascontiguousarray(ids[:, :-1])
+    labels = ids[:, 1:].copy()
+    ends = np.zeros(tokens.shape, dtype=bool) if eos_id is None else tokens == eos_id
+    labels[ends] = IGNORE_INDEX
+    labels[real:] = IGNORE_INDEX
+
+    starts = np.zeros(tokens.shape, dtype=bool)
+    starts[:, 0] = True
+    if document_mask:
+        starts[:, 1:] = ends[:, :-1]
+    first = np.flatnonzero(starts)  # row-major, so a document's length is the distance to the next start
+    lengths = np.diff(first, append=tokens.size)
+    kept = lengths[first < real * length]
+    positions = documents = None
+    if document_mask:
+        positions = torch.from_numpy(np.arange(tokens.size) - np.repeat(first, lengths)).view(count, length)
+        documents = torch.from_numpy(np.cumsum(starts, axis=1, dtype=np.int32) - np.int32(1))
+    return TokenBatch(
+        tokens=torch.from_numpy(tokens),
+        labels=torch.from_numpy(labels),
+        positions=positions,
+        documents=documents,
+        token_count=real * length,
+        supervised_count=int(np.count_nonzero(labels != IGNORE_INDEX)),
+        attention_pairs=int(np.sum(kept * (kept + 1) // 2, dtype=np.int64)),
+    )
