@@ -1,0 +1,36 @@
+"""The key of every logged metric, in one place; the unit is part of the name or stated beside it.
+
+Callbacks log under these keys and the analysis reads them back from ``metrics.jsonl``, so a key is never spelled out
+anywhere else. A metric that was not measured is absent from its row (or null), never 0.
+"""
+
+from typing import Final
+
+PROGRESS_TOKENS: Final = "progress/tokens"  # input tokens seen by all ranks since the run began, padding excluded
+PROGRESS_STEP: Final = "progress/step"  # optimizer updates since the run began
+
+TRAIN_LOSS: Final = "train/loss"  # nats per supervised token
+LEARNING_RATE: Final = "train/learning_rate"
+GRADIENT_NORM: Final = "train/gradient_norm"  # L2 norm over all parameters, before clipping
+SKIPPED_STEPS: Final = "train/skipped_steps"  # updates left out because loss or gradient was not finite
+
+TOKENS_PER_SECOND: Final = "throughput/tokens_per_second"  # all ranks together
+STEP_MS_MEDIAN: Final = "throughput/step_ms_median"  # milliseconds
+STEP_MS_P95: Final = "throughput/step_ms_p95"  # milliseconds
+DATA_WAIT_SHARE: Final = "throughput/data_wait_share"  # share of the wall clock spent waiting for a batch, 0 to 1
+MFU_CAUSAL: Final = "throughput/mfu_causal"  # fraction of the dense peak, attention counted as causal
+MFU_FULL: Final = "throughput/mfu_full"  # fraction of the dense peak, attention counted as full
+HFU_CAUSAL: Final = "throughput/hfu_causal"  # as MFU_CAUSAL, recomputed activations counted too
+MFU_MEASURED_PEAK: Final = "throughput/mfu_measured_peak"  # as MFU_CAUSAL, against the matmul peak measured here
+
+PEAK_MEMORY_GIB: Final = "memory/peak_gib"  # GiB allocated on the fullest device
+
+JOULES_PER_TOKEN: Final = "energy/joules_per_token"
+POWER_WATTS: Final = "energy/power_watts"  # mean over the window, all devices together
+TRAIN_JOULES: Final = "energy/train_joules"  # since the run began, training steps only
+ALL_IN_JOULES: Final = "energy/all_in_joules"  # since the run began, every phase and lost steps included
+
+VALIDATION_LOSS: Final = "validation/loss"  # nats per supervised token
+VALIDATION_PERPLEXITY: Final = "validation/perplexity"
+VALIDATION_BITS_PER_BYTE: Final = "validation/bits_per_byte"
+VALIDATION_TOKEN_ACCURACY: Final = "validation/token_accuracy"  # share of supervised tokens predicted by argmax, 0 to 1

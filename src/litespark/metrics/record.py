@@ -1,0 +1,372 @@
+"""The run record ``run.json``: what was run, where, and what was measured, as dataclasses with a strict JSON form.
+
+``None`` (null in the file) means "not measured"; 0 is a measurement. Reading checks every field: a missing or unknown
+key, or a value of the wrong type, is a ``ValueError`` that names the field. Writing is atomic, so that a reader never
+sees half a record.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import types
+import typing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar
+
+SCHEMA = "litespark.run/1"
+
+Status = Literal["running", "finished", "interrupted", "failed"]
+
+
+class RecordError(ValueError):
+    """A run record that does not follow the schema; the message names the field."""
+
+
+@dataclass
+class ModelRecord:
+    """The model's size and its FLOPs per token (forward and backward, no recompute) in both attention conventions."""
+
+    name: str
+    parameters: int
+    matmul_parameters: int
+    flops_per_token_causal: float
+    flops_per_token_full: float
+    sequence_length: int
+
+
+@dataclass
+class DataRecord:
+    """The prepared data set; entropy in nats per token, the floor that a model must beat to have learned context."""
+
+    name: str
+    manifest_hash: str
+    vocabulary: int
+    train_tokens: int
+    validation_tokens: int
+    unigram_entropy: float
+    unigram_bits_per_byte: float | None = None
+
+
+@dataclass
+class DeviceRecord:
+    """One device in use; the UUID only as a hash, enough to tell two devices apart."""
+
+    name: str
+    uuid_hash: str | None = None
+    power_limit_watts: float | None = None
+
+
+@dataclass
+class EnvironmentRecord:
+    """Versions and hardware of the run."""
+
+    python: str
+    torch: str
+    platform: str
+    cpu: str
+    world_size: int
+    precision: str
+    triton: str | None = None
+    lightning: str | None = None
+    litdata: str | None = None
+    devices: list[DeviceRecord] = field(default_factory=list)
+    driver: str | None = None
+
+
+@dataclass
+class ThroughputRecord:
+    """Speed over the whole run, all ranks together; shares and utilisations are fractions, peaks FLOP/s per device."""
+
+    tokens: int = 0
+    steps: int = 0
+    train_seconds: float = 0.0
+    tokens_per_second: float | None = None
+    step_ms_median: float | None = None
+    step_ms_p95: float | None = None
+    data_wait_share: float | None = None
+    mfu_causal: float | None = None
+    mfu_full: float | None = None
+    hfu_causal: float | None = None
+    mfu_measured_peak: float | None = None
+    peak_flops: float | None = None
+    peak_source: str | None = None
+    measured_peak_flops: float | None = None
+    peak_memory_gib: float | None = None
+
+
+@dataclass
+class PhaseJoules:
+    """Joules of each ledger; idle holds start-up as well."""
+
+    train: float | None = None
+    evaluate: float | None = None
+    checkpoint: float | None = None
+    idle: float | None = None
+
+
+@dataclass
+class EnergyRecord:
+    """Energy of the run: train-only and all-in, how it was read, and the reason when it was not."""
+
+    label: str = "energy"
+    method: str | None = None
+    reason: str | None = None
+    coverage: float | None = None
+    train_joules: float | None = None
+    all_in_joules: float | None = None
+    phases: PhaseJoules = field(default_factory=PhaseJoules)
+    joules_per_token_train: float | None = None
+    joules_per_token_all_in: float | None = None
+    average_power_watts: float | None = None
+    tokens_per_second_per_watt: float | None = None
+    dropped_readings: int = 0
+
+
+@dataclass
+class ProjectionSettings:
+    """What the user told us about price, grid and building; nothing is assumed where nothing was told."""
+
+    price_per_kwh: float | None = None
+    grid_kg_per_kwh: float | None = None
+    pue: float | None = None
+
+
+@dataclass
+class ProjectionRecord:
+    """The measured rates carried on to the token target."""
+
+    target_tokens: int | None = None
+    hours: float | None = None
+    kwh: float | None = None
+    cost: float | None = None
+    currency: str | None = None
+    co2e_kg: float | None = None
+    settings: ProjectionSettings = field(default_factory=ProjectionSettings)
+
+
+@dataclass
+class QualityRecord:
+    """What the model learned; losses in nats per supervised token, the sample a text the model generated."""
+
+    train_loss: float | None = None
+    validation_loss: float | None = None
+    perplexity: float | None = None
+    bits_per_byte: float | None = None
+    token_accuracy: float | None = None
+    skipped_steps: int = 0
+    sample: str | None = None
+
+
+@dataclass
+class SegmentRecord:
+    """One stretch from a start or resume to its end; ``reason`` says why it began or ended, in the run's own words."""
+
+    started: str
+    first_step: int
+    ended: str | None = None
+    last_step: int | None = None
+    reason: str = "start"
+
+
+@dataclass
+class RunRecord:
+    """The whole of ``run.json``; times are ISO 8601 in UTC."""
+
+    name: str
+    task: str
+    started: str
+    command: list[str]
+    config_hash: str
+    seed: int
+    model: ModelRecord
+    data: DataRecord
+    environment: EnvironmentRecord
+    throughput: ThroughputRecord = field(default_factory=ThroughputRecord)
+    energy: EnergyRecord = field(default_factory=EnergyRecord)
+    projection: ProjectionRecord = field(default_factory=ProjectionRecord)
+    quality: QualityRecord = field(default_factory=QualityRecord)
+    segments: list[SegmentRecord] = field(default_factory=list)
+    status: Status = "running"
+    error: str | None = None
+    ended: str | None = None
+    git_commit: str | None = None
+    git_dirty: bool | None = None
+    schema: str = SCHEMA
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as plain JSON values; a non-finite number becomes null where the field may be null.
+
+        Raises:
+            RecordError: a value has the wrong type, or is not finite where a number is required.
+        """
+        values: dict[str, Any] = _encode(self, RunRecord, "")
+        _check_rules(self)
+        return values
+
+    @classmethod
+    def from_dict(cls, values: object) -> "RunRecord":
+        """The record from parsed JSON.
+
+        Raises:
+            RecordError: naming the field that is missing, unknown or has a wrong value.
+        """
+        if isinstance(values, dict) and values.get("schema", SCHEMA) != SCHEMA:
+            raise RecordError(
+                f"schema: got {values['schema']!r}, expected {SCHEMA!r}; read it with the version that wrote it"
+            )
+        record: RunRecord = _decode(values, cls, "")
+        _check_rules(record)
+        return record
+
+    def write(self, path: Path) -> None:
+        """Write to ``path`` atomically: a temporary file beside it, flushed to disk, then renamed.
+
+        Raises:
+            RecordError: as ``to_dict``; nothing is written then.
+        """
+        text = json.dumps(self.to_dict(), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def read(cls, path: Path) -> "RunRecord":
+        """Read and check ``path``.
+
+        Raises:
+            RecordError: the file is not strict JSON or not a valid record; the message names file and field.
+            OSError: the file cannot be read.
+        """
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+            return cls.from_dict(values)
+        except ValueError as error:  # RecordError, JSON syntax and UTF-8 errors alike
+            raise RecordError(f"{path} is not a valid run record: {error}") from error
+
+
+def utc_now() -> str:
+    """The time now as the record writes it: ISO 8601 in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def finite_or_none(value: float | None) -> float | None:
+    """``value``, or None where it is None, NaN or infinite: a number that JSON can hold, or "not measured"."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise RecordError(f"got {text}, which strict JSON does not know; a value that was not measured is null")
+
+
+def _fields(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+T = TypeVar("T")
+
+
+def _decode(value: object, kind: Any, where: str) -> Any:
+    """``value`` from JSON as ``kind``, which is a scalar type, Literal, ``X | None``, ``list[X]`` or a dataclass."""
+    if isinstance(kind, types.UnionType):
+        inner = next(option for option in typing.get_args(kind) if option is not types.NoneType)
+        return None if value is None else _decode(value, inner, where)
+    if typing.get_origin(kind) is list:
+        if not isinstance(value, list):
+            raise _wrong(where, value, "a list")
+        (inner,) = typing.get_args(kind)
+        return [_decode(item, inner, f"{where}[{index}]") for index, item in enumerate(value)]
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _decode_dataclass(value, kind, where)
+    return _check_scalar(value, kind, where)
+
+
+def _decode_dataclass(value: object, kind: type[T], where: str) -> T:
+    if not isinstance(value, dict):
+        raise _wrong(where or "the record", value, "an object")
+    prefix = f"{where}." if where else ""
+    fields = _fields(kind)
+    for name in fields:
+        if name not in value:
+            raise RecordError(f"{prefix}{name}: missing; write null for a value that was not measured")
+    for name in value:
+        if name not in fields:
+            raise RecordError(f"{prefix}{name}: unknown field; {SCHEMA} knows {', '.join(sorted(fields))}")
+    return kind(**{name: _decode(value[name], inner, f"{prefix}{name}") for name, inner in fields.items()})
+
+
+def _encode(value: object, kind: Any, where: str) -> Any:
+    """The inverse of ``_decode``, with the same checks; non-finite numbers become null where null is allowed."""
+    if isinstance(kind, types.UnionType):
+        if value is None or (isinstance(value, float) and not math.isfinite(value)):
+            return None
+        inner = next(option for option in typing.get_args(kind) if option is not types.NoneType)
+        return _encode(value, inner, where)
+    if typing.get_origin(kind) is list:
+        if not isinstance(value, list):
+            raise _wrong(where, value, "a list")
+        (inner,) = typing.get_args(kind)
+        return [_encode(item, inner, f"{where}[{index}]") for index, item in enumerate(value)]
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(value, kind):
+            raise _wrong(where, value, f"a {kind.__name__}")
+        prefix = f"{where}." if where else ""
+        return {name: _encode(getattr(value, name), inner, f"{prefix}{name}") for name, inner in _fields(kind).items()}
+    return _check_scalar(value, kind, where)
+
+
+def _check_scalar(value: object, kind: Any, where: str) -> Any:
+    if typing.get_origin(kind) is Literal:
+        if value not in typing.get_args(kind):
+            raise _wrong(where, value, "one of " + ", ".join(map(repr, typing.get_args(kind))))
+        return value
+    # bool is a subclass of int in Python, but true is not a count
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise _wrong(where, value, "a finite number")
+        return float(value)
+    if kind in (int, str, bool) and type(value) is kind:
+        return value
+    names = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}
+    raise _wrong(where, value, names[kind])
+
+
+def _check_rules(record: RunRecord) -> None:
+    """The rules that types do not express."""
+    times = {"started": record.started, "ended": record.ended}
+    for index, segment in enumerate(record.segments):
+        times |= {f"segments[{index}].started": segment.started, f"segments[{index}].ended": segment.ended}
+    for where, text in times.items():
+        if text is not None and not _is_time(text):
+            raise _wrong(where, text, "an ISO 8601 time with its time zone, as 2026-01-31T12:00:00+00:00")
+    coverage = record.energy.coverage
+    if coverage is not None and not 0 <= coverage <= 1:
+        raise _wrong("energy.coverage", coverage, "a fraction from 0 to 1")
+    counts = {
+        "throughput.tokens": record.throughput.tokens,
+        "throughput.steps": record.throughput.steps,
+        "energy.dropped_readings": record.energy.dropped_readings,
+        "quality.skipped_steps": record.quality.skipped_steps,
+    }
+    for where, count in counts.items():
+        if count < 0:
+            raise _wrong(where, count, "a count of 0 or more")
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
+
+
+def _wrong(where: str, value: object, expected: str) -> RecordError:
+    return RecordError(f"{where}: got {value!r}, expected {expected}")
