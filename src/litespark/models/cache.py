@@ -1,0 +1,34 @@
+"""Keys and values of the tokens that generation has already read."""
+
+import torch
+from torch import Tensor
+
+
+class KeyValueCache:
+    """Room for `capacity` tokens of B rows in each of L layers, taken when the first keys show dtype and device.
+
+    length: tokens held so far; the model moves it on once all layers have stored a call's tokens.
+    """
+
+    def __init__(self, layers: int, capacity: int) -> None:
+        self.capacity = capacity
+        self.length = 0
+        self._stores: list[tuple[Tensor, Tensor] | None] = [None] * layers
+
+    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Store the (B, S, K, Dh) of new tokens; return the (B, length + S, K, Dh) of all of them.
+
+        Raises:
+            ValueError: more tokens than `capacity`.
+        """
+        end = self.length + key.shape[1]
+        if end > self.capacity:
+            raise ValueError(f"the key/value cache holds {self.capacity} tokens, {end} were given; make it larger")
+        store = self._stores[layer]
+        if store is None:
+            shape = (key.shape[0], self.capacity, *key.shape[2:])
+            store = self._stores[layer] = (key.new_empty(shape), value.new_empty(shape))
+        with torch.no_grad():
+            store[0][:, self.length : end] = key
+            store[1][:, self.length : end] = value
+        return store[0][:, :end], store[1][:, :end]

@@ -1,0 +1,87 @@
+"""The size of a Llama, checked when it is made, and the parameters it takes."""
+
+import math
+from dataclasses import dataclass
+
+from litespark.ops.rope.reference import RopeScaling
+
+__all__ = ["LlamaConfig", "RopeScaling"]
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """A Llama's sizes and constants.
+
+    name: what reports call it.
+    width: model width D; layers: L; heads: query heads H; kv_heads: key/value heads K, dividing H.
+    feed_forward: width F inside the MLP; vocabulary: V; max_sequence_length: longest row it accepts, in tokens.
+    head_width: Dh, even; D/H when None.
+    rope_theta, rope_scaling: base of the rotary frequencies and their stretching (None: none).
+    norm_epsilon: added to the mean square in RMSNorm.
+    tied: does the head share the embedding's weight?
+    initial_deviation: standard deviation of the initial weights.
+
+    Raises:
+        ValueError: a value is of the wrong kind or out of range, or two do not fit together.
+    """
+
+    name: str
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    feed_forward: int
+    vocabulary: int
+    max_sequence_length: int
+    # None is taken for D/H and filled in below, so that readers always find a number
+    head_width: int = None  # type: ignore[assignment]
+    rope_theta: float = 10000.0
+    rope_scaling: RopeScaling | None = None
+    norm_epsilon: float = 1e-5
+    tied: bool = False
+    initial_deviation: float = 0.02
+
+    def __post_init__(self) -> None:
+        sizes = ["width", "layers", "heads", "kv_heads", "feed_forward", "vocabulary", "max_sequence_length"]
+        for field in sizes + ([] if self.head_width is None else ["head_width"]):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"model.{field} is {value!r}; it must be a whole number of at least 1")
+        for field in ("rope_theta", "norm_epsilon", "initial_deviation"):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise ValueError(f"model.{field} is {value!r}; it must be a positive number")
+        if not isinstance(self.tied, bool):
+            raise ValueError(f"model.tied is {self.tied!r}; it must be true or false")
+        if not isinstance(self.rope_scaling, RopeScaling | None):
+            raise ValueError(f"model.rope_scaling is {self.rope_scaling!r}; it must be null or a RopeScaling")
+        if self.heads % self.kv_heads:
+            raise ValueError(
+                f"model.heads {self.heads} is not a multiple of model.kv_heads {self.kv_heads}; each key/value head "
+                "serves the same number of query heads, so choose a divisor"
+            )
+        if self.head_width is None:
+            if self.width % self.heads:
+                raise ValueError(
+                    f"model.width {self.width} is not a multiple of model.heads {self.heads}; change one of them or "
+                    "set model.head_width"
+                )
+            # the way around a frozen dataclass
+            object.__setattr__(self, "head_width", self.width // self.heads)
+        if self.head_width % 2:
+            raise ValueError(f"model.head_width is {self.head_width}; rotary embedding turns pairs, so it must be even")
+
+    def block_matmul_parameters(self) -> int:
+        """Parameters of one block's matrices: QKV, output, gate, up and down."""
+        attention = self.width * 2 * (self.heads + self.kv_heads) * self.head_width
+        return attention + 3 * self.width * self.feed_forward
+
+    def matmul_parameter_count(self) -> int:
+        """Parameters that a token is multiplied with: all blocks and the head (tied or not), no embedding look-up."""
+        return self.layers * self.block_matmul_parameters() + self.vocabulary * self.width
+
+    def parameter_count(self) -> int:
+        """All trained parameters; a tied head counts once."""
+        norms = (2 * self.layers + 1) * self.width
+        embedding = 0 if self.tied else self.vocabulary * self.width
+        return self.matmul_parameter_count() + embedding + norms

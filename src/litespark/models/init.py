@@ -1,0 +1,64 @@
+"""Initial weights: a pure function of seed and parameter name, whatever the device and however it is sharded."""
+
+import hashlib
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from litespark.models.llama import Llama
+
+
+def materialise(model: nn.Module, device: torch.device | str) -> None:
+    """Give a model built on the meta device its memory, in place. Parameters hold garbage until they are initialised
+    or loaded; rotary frequencies are computed."""
+    model.to_empty(device=device)
+
+
+def initialise(model: Llama, seed: int) -> None:
+    """Draw all weights, in place.
+
+    Matrices are normal with `config.initial_deviation`; the two that write into the residual stream (attention.output
+    and mlp.down) are divided by sqrt(2L), so that the stream does not grow with depth (Radford et al., GPT-2, 2019);
+    norm weights are 1. Every parameter has its own generator, and is drawn whole on the CPU before a rank takes its
+    shard: the values depend on nothing but the seed and the parameter's name and shape.
+
+    Args:
+        model: on real devices; parameters plain or DTensor.
+        seed: any integer.
+
+    Raises:
+        ValueError: the model is still on the meta device.
+    """
+    config = model.config
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.is_meta:
+                raise ValueError(f"{name} is on the meta device; call materialise(model, device) before initialise")
+            if parameter.ndim == 1:
+                parameter.fill_(1.0)
+                continue
+            deviation = config.initial_deviation
+            if name.endswith(("attention.output.weight", "mlp.down.weight")):
+                deviation /= math.sqrt(2 * config.layers)
+            values = torch.empty(parameter.shape, dtype=torch.float32, device="cpu")
+            values.normal_(0.0, deviation, generator=_generator(seed, name))
+            _assign(parameter, values)
+
+
+def _generator(seed: int, name: str) -> torch.Generator:
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    # 63 bits: manual_seed takes a signed 64-bit integer
+    return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def _assign(parameter: Tensor, values: Tensor) -> None:
+    if isinstance(parameter, DTensor):
+        local = parameter.to_local()
+        values = values.to(dtype=local.dtype, device=local.device)
+        # src_data_rank=None: each rank cuts its own shard, nothing is sent
+        shard = distribute_tensor(values, parameter.device_mesh, parameter.placements, src_data_rank=None)
+        local.copy_(shard.to_local())
+    else:
+        parameter.copy_(values)

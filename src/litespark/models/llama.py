@@ -1,0 +1,228 @@
+"""Llama, top-down: norm, rotary tables, attention, MLP, block, model.
+
+Touvron et al., arXiv:2302.13971 and "The Llama 3 Herd of Models", arXiv:2407.21783. The arithmetic lives in
+`litespark.ops`; this file says what is connected to what.
+
+B batch, S sequence length, D width, L layers, H query heads, K key/value heads, Dh head width, F feed-forward width,
+V vocabulary.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from litespark.models.cache import KeyValueCache
+from litespark.models.config import LlamaConfig
+from litespark.ops.attention.documents import Documents
+from litespark.ops.backend import Ops
+from litespark.ops.linear_cross_entropy.reference import Reduction, TokenLosses
+from litespark.ops.rope.reference import inverse_frequencies, rope_tables
+
+Recompute = Literal["none", "full"]
+
+
+class RMSNorm(nn.Module):
+    """(..., D) -> (..., D), in fp32 inside."""
+
+    def __init__(self, width: int, epsilon: float, ops: Ops) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.epsilon = epsilon
+        self.ops = ops
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.ops.rms_norm(x, self.weight, self.epsilon)
+
+
+class Rotary(nn.Module):
+    """Positions (B, S) -> cos and sin, each (B, S, Dh/2) in fp32."""
+
+    inverse_frequencies: Tensor
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.config = config
+        # torch.empty follows `with torch.device("meta")`
+        self.register_buffer("inverse_frequencies", torch.empty(config.head_width // 2), persistent=False)
+        self._compute()
+
+    def _compute(self) -> None:
+        device = self.inverse_frequencies.device
+        if device.type != "meta":
+            config = self.config
+            values = inverse_frequencies(config.head_width, config.rope_theta, config.rope_scaling)
+            self.inverse_frequencies = values.to(device)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Rotary":
+        # the buffer is in no checkpoint: it must outlive to_empty() from meta, and stay fp32 through .to(bfloat16)
+        super()._apply(fn, recurse)
+        self._compute()
+        return self
+
+    def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        return rope_tables(positions, self.inverse_frequencies)
+
+
+class Context:
+    """What every block needs to know about the row: where tokens stand and what they may see.
+
+    Neither tuple nor dataclass, on purpose: FSDP's mixed precision casts the tensors that it finds in those, and cos
+    and sin stay fp32.
+    """
+
+    def __init__(
+        self, cos: Tensor, sin: Tensor, documents: Documents | None = None, cache: KeyValueCache | None = None
+    ) -> None:
+        self.cos = cos
+        self.sin = sin
+        self.documents = documents
+        self.cache = cache
+
+
+class Attention(nn.Module):
+    """(B, S, D) -> (B, S, D). Query, key and value come from one matrix: rows of H, then K, then K heads."""
+
+    def __init__(self, config: LlamaConfig, layer: int, ops: Ops) -> None:
+        super().__init__()
+        self.layer = layer
+        self.ops = ops
+        self.dh = config.head_width
+        self.head_counts = [config.heads, config.kv_heads, config.kv_heads]
+        self.qkv = nn.Linear(config.width, sum(self.head_counts) * config.head_width, bias=False)
+        self.output = nn.Linear(config.heads * config.head_width, config.width, bias=False)
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        query, key, value = self.qkv(x).unflatten(-1, (-1, self.dh)).split(self.head_counts, dim=-2)
+        query, key = self.ops.rope(query, key, context.cos, context.sin)
+        if context.cache is not None:
+            key, value = context.cache.extend(self.layer, key, value)
+        return self.output(self.ops.attention(query, key, value, context.documents).flatten(-2))
+
+
+class MLP(nn.Module):
+    """(B, S, D) -> (B, S, D) by way of (B, S, 2F) and (B, S, F). Gate and up come from one matrix, gate first."""
+
+    def __init__(self, config: LlamaConfig, ops: Ops) -> None:
+        super().__init__()
+        self.ops = ops
+        self.gate_up = nn.Linear(config.width, 2 * config.feed_forward, bias=False)
+        self.down = nn.Linear(config.feed_forward, config.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(self.ops.swiglu(self.gate_up(x)))
+
+
+class Block(nn.Module):
+    """One layer: attention, then MLP, each on the normalised residual stream and added to it."""
+
+    def __init__(self, config: LlamaConfig, layer: int, ops: Ops) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(config.width, config.norm_epsilon, ops)
+        self.attention = Attention(config, layer, ops)
+        self.mlp_norm = RMSNorm(config.width, config.norm_epsilon, ops)
+        self.mlp = MLP(config, ops)
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), context)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class Llama(nn.Module):
+    """The model. Weights are PyTorch's defaults, or nothing on the meta device, until `models.init.initialise`.
+
+    Args:
+        config: the sizes.
+        ops: the implementations to compute with.
+        recompute: "full" keeps only each block's input for the backward pass and computes the rest again.
+
+    Raises:
+        ValueError: unknown `recompute`.
+    """
+
+    def __init__(self, config: LlamaConfig, ops: Ops, recompute: Recompute = "none") -> None:
+        super().__init__()
+        if recompute not in ("none", "full"):
+            raise ValueError(f"recompute is {recompute!r}; expected 'none' or 'full'")
+        self.config = config
+        self.ops = ops
+        self.recompute = recompute
+        self.embedding = nn.Embedding(config.vocabulary, config.width)
+        self.rotary = Rotary(config)
+        self.blocks = nn.ModuleList(Block(config, layer, ops) for layer in range(config.layers))
+        self.norm = RMSNorm(config.width, config.norm_epsilon, ops)
+        self.head = None if config.tied else nn.Linear(config.width, config.vocabulary, bias=False)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """(V, D): the head's weight, which is the embedding's when they are tied."""
+        return self.embedding.weight if self.head is None else self.head.weight
+
+    def forward(
+        self,
+        tokens: Tensor,
+        labels: Tensor | None = None,
+        *,
+        positions: Tensor | None = None,
+        documents: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+        reduction: Reduction = "sum",
+    ) -> Tensor | TokenLosses:
+        """Logits, or the loss when labels are given (so that the head's weight is read where FSDP has gathered it).
+
+        Args:
+            tokens: (B, S) integer ids below V. The range is not checked here: that would wait for the device.
+            labels: (B, S) int64, already shifted: the id that follows each token, or -100 where none is predicted.
+            positions: (B, S) integers, restarting at 0 in each document; None: 0..S-1, after what `cache` holds.
+            documents: (B, S) integers; tokens of a row see each other only within one number. None: all do.
+            cache: keys and values of earlier tokens, extended by this call; not together with `documents`.
+            reduction: of the loss, see `linear_cross_entropy`.
+
+        Returns:
+            Without labels the logits (B, S, V) in fp32. With labels the sum of nats over the labels that count (an fp32
+            scalar), or `TokenLosses` with reduction "none".
+
+        Raises:
+            ValueError: shapes or dtypes are not as above, or the row is longer than `max_sequence_length`.
+        """
+        past = 0 if cache is None else cache.length
+        self._check(tokens, past, {"labels": labels, "positions": positions, "documents": documents})
+        if cache is not None and documents is not None:
+            raise ValueError("documents cannot be combined with a key/value cache; generate from single documents")
+        if positions is None:
+            positions = torch.arange(past, past + tokens.shape[1], device=tokens.device).unsqueeze(0)
+
+        cos, sin = self.rotary(positions)
+        context = Context(cos, sin, None if documents is None else Documents(documents), cache)
+        x = self.embedding(tokens)
+        recompute = self.recompute == "full" and self.training and torch.is_grad_enabled() and cache is None
+        for block in self.blocks:
+            x = checkpoint(block, x, context, use_reentrant=False) if recompute else block(x, context)
+        x = self.norm(x)
+        if cache is not None:
+            cache.length += tokens.shape[1]
+
+        if labels is None:
+            logits = nn.functional.linear(x, self.head_weight)
+            return logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return self.ops.linear_cross_entropy(x, self.head_weight, labels, reduction=reduction)
+
+    def _check(self, tokens: Tensor, past: int, others: dict[str, Tensor | None]) -> None:
+        """Refuse what can be refused without looking at values, which may be on a device."""
+        if tokens.ndim != 2 or tokens.shape[1] == 0 or tokens.dtype not in (torch.int64, torch.int32):
+            raise ValueError(
+                f"tokens are {tuple(tokens.shape)} {tokens.dtype}; expected (B, S) int64 or int32 with S of at least 1"
+            )
+        if past + tokens.shape[1] > self.config.max_sequence_length:
+            cached = f" after {past} cached ones" if past else ""
+            raise ValueError(
+                f"a row of {tokens.shape[1]} tokens{cached} is longer than model.max_sequence_length "
+                f"{self.config.max_sequence_length}; shorten the rows or raise that setting"
+            )
+        for name, tensor in others.items():
+            if tensor is not None and tensor.shape != tokens.shape:
+                raise ValueError(
+                    f"{name} are {tuple(tensor.shape)}; expected the shape of tokens, {tuple(tokens.shape)}"
+                )

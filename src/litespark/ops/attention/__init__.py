@@ -1,0 +1,1 @@
+"""Causal attention with grouped key/value heads, document boundaries and a key/value cache."""

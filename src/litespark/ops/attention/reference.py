@@ -1,0 +1,42 @@
+"""Attention in plain PyTorch: the specification that faster backends are tested against.
+
+B batch, S queries, T keys, H query heads, K key/value heads, Dh head width.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from litespark.ops.attention.documents import Documents, causal_visible, check_attention_shapes
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, documents: Documents | None = None) -> Tensor:
+    """softmax(query · keyᵀ / sqrt(Dh)) · value over the keys that each query may see.
+
+    Vaswani et al., arXiv:1706.03762; grouped heads: Ainslie et al., arXiv:2305.13245. Query head h reads key/value
+    head h // (H/K). Causal: with T > S the first T - S keys come from a cache, and query i sees keys up to T - S + i.
+
+    Args:
+        query: (B, S, H, Dh), any floating dtype; the softmax is computed in fp32 at least.
+        key, value: (B, T, K, Dh), T >= S, K divides H.
+        documents: tokens of different documents do not see each other; not together with cached keys.
+
+    Returns:
+        (B, S, H, Dh) in the dtype of `value`.
+
+    Raises:
+        ValueError: the shapes do not fit together.
+    """
+    check_attention_shapes(query, key, value, documents)
+    group = query.shape[2] // key.shape[2]
+    # heads before positions: (B, H, S, Dh), (B, H, T, Dh)
+    query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+    key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
+    scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+    if documents is None:
+        visible = causal_visible(query.shape[2], key.shape[2], query.device)
+    else:
+        visible = documents.visible
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32)).masked_fill(~visible, -torch.inf)
+    return (scores.softmax(dim=-1).to(value.dtype) @ value).transpose(1, 2)

@@ -1,0 +1,1 @@
+"""Head projection and cross-entropy in one operation."""

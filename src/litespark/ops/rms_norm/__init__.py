@@ -1,0 +1,1 @@
+"""RMSNorm: scale each row by its root mean square."""

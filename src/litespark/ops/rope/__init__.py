@@ -1,0 +1,1 @@
+"""Rotary position embedding, with the frequency scaling of Llama 3."""

@@ -1,0 +1,96 @@
+"""Rotary position embedding in plain PyTorch: the specification that faster backends are tested against.
+
+B batch, S sequence length, H query heads, K key heads, Dh head width.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """How Llama 3.1 stretches rotary frequencies to contexts longer than those of pre-training.
+
+    Wavelengths shorter than original / high_frequency_factor tokens are kept, those longer than
+    original / low_frequency_factor are stretched by `factor`, and those between are blended.
+
+    Raises:
+        ValueError: a factor is not positive, or the two frequency factors are not in order.
+    """
+
+    factor: float
+    low_frequency_factor: float
+    high_frequency_factor: float
+    original_max_sequence_length: int
+
+    def __post_init__(self) -> None:
+        for name in ("factor", "low_frequency_factor", "high_frequency_factor", "original_max_sequence_length"):
+            value = getattr(self, name)
+            if not value > 0 or not math.isfinite(value):
+                raise ValueError(f"rope scaling: {name} is {value}; it must be a positive number")
+        if not self.low_frequency_factor < self.high_frequency_factor:
+            raise ValueError(
+                f"rope scaling: low_frequency_factor {self.low_frequency_factor} must be below "
+                f"high_frequency_factor {self.high_frequency_factor}"
+            )
+
+
+def inverse_frequencies(head_width: int, theta: float, scaling: RopeScaling | None = None) -> Tensor:
+    """theta^(-2i/Dh) for i in 0..Dh/2-1, scaled as Llama 3.1 does when `scaling` is given.
+
+    Su et al., "RoFormer", arXiv:2104.09864; scaling: "The Llama 3 Herd of Models", arXiv:2407.21783, as released with
+    the weights. Computed in fp32 on the CPU whatever the default device, since published weights were trained with
+    exactly these roundings.
+
+    Returns:
+        (Dh/2,) fp32 on the CPU, radians per position.
+    """
+    exponents = torch.arange(0, head_width, 2, dtype=torch.float32, device="cpu") / head_width
+    frequencies = 1.0 / theta**exponents
+    if scaling is None:
+        return frequencies
+    wavelengths = 2 * math.pi / frequencies
+    low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
+    # 0 where the wavelength is long (stretched), 1 where it is short (kept)
+    kept = ((scaling.original_max_sequence_length / wavelengths - low) / (high - low)).clamp(0, 1)
+    return (1 - kept) * frequencies / scaling.factor + kept * frequencies
+
+
+def rope_tables(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
+    """cos and sin of position · frequency, made once a forward and shared by all layers.
+
+    Args:
+        positions: (B, S) or (1, S) integers.
+        frequencies: (Dh/2,) fp32.
+
+    Returns:
+        Two tensors of the shape of `positions` + (Dh/2,), in the dtype of `frequencies`.
+    """
+    # an element-wise product: autocast would turn a matrix product into bf16 and lose whole positions
+    angles = positions.to(frequencies.dtype).unsqueeze(-1) * frequencies
+    return angles.cos(), angles.sin()
+
+
+def rope(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotate each pair (x_i, x_{i+Dh/2}) by the angle of its position: the half-split pairing of Hugging Face weights.
+
+    y_i = x_i cos_i - x_{i+Dh/2} sin_i and y_{i+Dh/2} = x_{i+Dh/2} cos_i + x_i sin_i.
+
+    Args:
+        query: (B, S, H, Dh); bf16 and fp16 are computed in fp32.
+        key: (B, S, K, Dh).
+        cos, sin: (B or 1, S, Dh/2) of `rope_tables`.
+
+    Returns:
+        The rotated query and key, in the shapes and dtypes they came in.
+    """
+    return _rotate(query, cos, sin), _rotate(key, cos, sin)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
+    first, second = x.to(torch.promote_types(x.dtype, torch.float32)).chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)

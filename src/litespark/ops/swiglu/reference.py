@@ -1,0 +1,21 @@
+"""SwiGLU in plain PyTorch: the specification that faster backends are tested against."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """y = silu(gate) · up, where `gate` and `up` are the two halves of the last dimension.
+
+    Shazeer, "GLU Variants Improve Transformer", arXiv:2002.05202. Both halves come in one tensor because one matrix
+    product makes them, and so that a backward pass writes one gradient instead of joining two.
+
+    Args:
+        gate_up: (..., 2F), gate first; bf16 and fp16 are computed in fp32.
+
+    Returns:
+        (..., F) in the dtype of `gate_up`.
+    """
+    gate, up = gate_up.to(torch.promote_types(gate_up.dtype, torch.float32)).chunk(2, dim=-1)
+    return (functional.silu(gate) * up).to(gate_up.dtype)
