@@ -5,24 +5,19 @@ key, or a value of the wrong type, is a ``ValueError`` that names the field. Wri
 sees half a record.
 """
 
-import dataclasses
 import json
 import math
 import os
-import types
-import typing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal
+
+from litespark.metrics.strict_json import RecordError, decode, encode, refuse_constant, wrong
 
 SCHEMA = "litespark.run/1"
 
 Status = Literal["running", "finished", "interrupted", "failed"]
-
-
-class RecordError(ValueError):
-    """A run record that does not follow the schema; the message names the field."""
 
 
 @dataclass
@@ -202,7 +197,7 @@ class RunRecord:
         Raises:
             RecordError: a value has the wrong type, or is not finite where a number is required.
         """
-        values: dict[str, Any] = _encode(self, RunRecord, "")
+        values: dict[str, Any] = encode(self, RunRecord, "")
         _check_rules(self)
         return values
 
@@ -217,7 +212,7 @@ class RunRecord:
             raise RecordError(
                 f"schema: got {values['schema']!r}, expected {SCHEMA!r}; read it with the version that wrote it"
             )
-        record: RunRecord = _decode(values, cls, "")
+        record: RunRecord = decode(values, cls, "")
         _check_rules(record)
         return record
 
@@ -247,7 +242,7 @@ class RunRecord:
             OSError: the file cannot be read.
         """
         try:
-            values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+            values = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
             return cls.from_dict(values)
         except ValueError as error:  # RecordError, JSON syntax and UTF-8 errors alike
             raise RecordError(f"{path} is not a valid run record: {error}") from error
@@ -263,82 +258,6 @@ def finite_or_none(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _refuse_constant(text: str) -> NoReturn:
-    raise RecordError(f"got {text}, which strict JSON does not know; a value that was not measured is null")
-
-
-def _fields(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
-
-
-T = TypeVar("T")
-
-
-def _decode(value: object, kind: Any, where: str) -> Any:
-    """``value`` from JSON as ``kind``, which is a scalar type, Literal, ``X | None``, ``list[X]`` or a dataclass."""
-    if isinstance(kind, types.UnionType):
-        inner = next(option for option in typing.get_args(kind) if option is not types.NoneType)
-        return None if value is None else _decode(value, inner, where)
-    if typing.get_origin(kind) is list:
-        if not isinstance(value, list):
-            raise _wrong(where, value, "a list")
-        (inner,) = typing.get_args(kind)
-        return [_decode(item, inner, f"{where}[{index}]") for index, item in enumerate(value)]
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _decode_dataclass(value, kind, where)
-    return _check_scalar(value, kind, where)
-
-
-def _decode_dataclass(value: object, kind: type[T], where: str) -> T:
-    if not isinstance(value, dict):
-        raise _wrong(where or "the record", value, "an object")
-    prefix = f"{where}." if where else ""
-    fields = _fields(kind)
-    for name in fields:
-        if name not in value:
-            raise RecordError(f"{prefix}{name}: missing; write null for a value that was not measured")
-    for name in value:
-        if name not in fields:
-            raise RecordError(f"{prefix}{name}: unknown field; {SCHEMA} knows {', '.join(sorted(fields))}")
-    return kind(**{name: _decode(value[name], inner, f"{prefix}{name}") for name, inner in fields.items()})
-
-
-def _encode(value: object, kind: Any, where: str) -> Any:
-    """The inverse of ``_decode``, with the same checks; non-finite numbers become null where null is allowed."""
-    if isinstance(kind, types.UnionType):
-        if value is None or (isinstance(value, float) and not math.isfinite(value)):
-            return None
-        inner = next(option for option in typing.get_args(kind) if option is not types.NoneType)
-        return _encode(value, inner, where)
-    if typing.get_origin(kind) is list:
-        if not isinstance(value, list):
-            raise _wrong(where, value, "a list")
-        (inner,) = typing.get_args(kind)
-        return [_encode(item, inner, f"{where}[{index}]") for index, item in enumerate(value)]
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        if not isinstance(value, kind):
-            raise _wrong(where, value, f"a {kind.__name__}")
-        prefix = f"{where}." if where else ""
-        return {name: _encode(getattr(value, name), inner, f"{prefix}{name}") for name, inner in _fields(kind).items()}
-    return _check_scalar(value, kind, where)
-
-
-def _check_scalar(value: object, kind: Any, where: str) -> Any:
-    if typing.get_origin(kind) is Literal:
-        if value not in typing.get_args(kind):
-            raise _wrong(where, value, "one of " + ", ".join(map(repr, typing.get_args(kind))))
-        return value
-    # bool is a subclass of int in Python, but true is not a count
-    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        if not math.isfinite(value):
-            raise _wrong(where, value, "a finite number")
-        return float(value)
-    if kind in (int, str, bool) and type(value) is kind:
-        return value
-    names = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}
-    raise _wrong(where, value, names[kind])
-
-
 def _check_rules(record: RunRecord) -> None:
     """The rules that types do not express."""
     times = {"started": record.started, "ended": record.ended}
@@ -346,10 +265,10 @@ def _check_rules(record: RunRecord) -> None:
         times |= {f"segments[{index}].started": segment.started, f"segments[{index}].ended": segment.ended}
     for where, text in times.items():
         if text is not None and not _is_time(text):
-            raise _wrong(where, text, "an ISO 8601 time with its time zone, as 2026-01-31T12:00:00+00:00")
+            raise wrong(where, text, "an ISO 8601 time with its time zone, as 2026-01-31T12:00:00+00:00")
     coverage = record.energy.coverage
     if coverage is not None and not 0 <= coverage <= 1:
-        raise _wrong("energy.coverage", coverage, "a fraction from 0 to 1")
+        raise wrong("energy.coverage", coverage, "a fraction from 0 to 1")
     counts = {
         "throughput.tokens": record.throughput.tokens,
         "throughput.steps": record.throughput.steps,
@@ -358,7 +277,7 @@ def _check_rules(record: RunRecord) -> None:
     }
     for where, count in counts.items():
         if count < 0:
-            raise _wrong(where, count, "a count of 0 or more")
+            raise wrong(where, count, "a count of 0 or more")
 
 
 def _is_time(text: str) -> bool:
@@ -366,7 +285,3 @@ def _is_time(text: str) -> bool:
         return datetime.fromisoformat(text).tzinfo is not None
     except ValueError:
         return False
-
-
-def _wrong(where: str, value: object, expected: str) -> RecordError:
-    return RecordError(f"{where}: got {value!r}, expected {expected}")

@@ -1,0 +1,217 @@
+"""Peak FLOP/s of devices: what the vendor states (dense, matrix units), and what a matmul reaches here.
+
+Utilisation is a ratio to these numbers, so a wrong row makes a wrong MFU. Therefore: one row a product, its source
+beside it, the full reported name matched (never a part of it, so that a laptop, MIG or regional variant is not taken
+for its bigger sibling), and no row rather than a guess. Vendors headline the figure with 2:4 sparsity, which is twice
+the dense one; the halving is done here, once. Where a product accumulates slower in fp32 than in fp16 (GeForce), the
+fp32-accumulate figure counts: training accumulates in fp32.
+"""
+
+import re
+import statistics
+import time
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+
+Precision = Literal["bf16", "fp16", "fp8", "tf32"]
+
+TERA = 1e12
+
+
+@dataclass(frozen=True)
+class PeakFlops:
+    """A vendor's dense peak: ``flops`` in FLOP/s of one device as the driver counts devices, with its source."""
+
+    device: str
+    precision: Precision
+    flops: float
+    source: str
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One product: a pattern for the whole reported name (vendor prefix removed) and dense TFLOP/s by precision."""
+
+    pattern: str
+    tera: dict[Precision, float]
+    source: str
+
+
+_HOPPER_SXM: dict[Precision, float] = {"bf16": 989.4, "fp16": 989.4, "fp8": 1978.9, "tf32": 494.7}
+_HOPPER_NVL: dict[Precision, float] = {"bf16": 835.5, "fp16": 835.5, "fp8": 1670.5, "tf32": 417.5}
+_B200_HGX: dict[Precision, float] = {"bf16": 2250.0, "fp16": 2250.0, "fp8": 4500.0}
+_BLACKWELL_GRACE: dict[Precision, float] = {"bf16": 2500.0, "fp16": 2500.0, "fp8": 5000.0, "tf32": 1250.0}
+_CDNA3: dict[Precision, float] = {"bf16": 1307.4, "fp16": 1307.4, "fp8": 2614.9, "tf32": 653.7}
+
+# "sparse figure halved" marks the rows whose source prints only the figure with sparsity
+_TABLE: tuple[_Row, ...] = (
+    # Volta has tensor cores for fp16 only
+    _Row(r"V100-SXM2-(16|32)GB", {"fp16": 125.0}, "NVIDIA V100 datasheet (2020): SXM2 125 TFLOPS tensor"),
+    _Row(r"V100-PCIE-(16|32)GB", {"fp16": 112.0}, "NVIDIA V100 datasheet (2020): PCIe 112 TFLOPS tensor"),
+    _Row(r"V100S-PCIE-32GB", {"fp16": 130.0}, "NVIDIA V100 datasheet (2020): V100S 130 TFLOPS tensor"),
+    # Ampere
+    _Row(
+        r"A100-SXM4-(40|80)GB|A100-PCIE-40GB|A100 80GB PCIe",
+        {"bf16": 312.0, "fp16": 312.0, "tf32": 156.0},
+        "NVIDIA A100 datasheet (1758950 r4)",
+    ),
+    _Row(r"A10", {"bf16": 125.0, "fp16": 125.0, "tf32": 62.5}, "NVIDIA A10 datasheet (2021)"),
+    _Row(r"A30", {"bf16": 165.0, "fp16": 165.0, "tf32": 82.0}, "NVIDIA A30 datasheet (2022)"),
+    _Row(r"A40", {"bf16": 149.7, "fp16": 149.7, "tf32": 74.8}, "NVIDIA A40 datasheet (2021)"),
+    _Row(
+        r"GeForce RTX 3090",
+        {"bf16": 71.0, "fp16": 71.0, "tf32": 35.6},
+        "NVIDIA Ampere GA102 whitepaper v2.1, appendix A, fp32 accumulate",
+    ),
+    # Ada
+    _Row(
+        r"L4",
+        {"bf16": 121.0, "fp16": 121.0, "fp8": 242.5, "tf32": 60.0},
+        "NVIDIA L4 datasheet (2023), sparse figure halved",
+    ),
+    _Row(r"L40", {"bf16": 181.05, "fp16": 181.05, "fp8": 362.0, "tf32": 90.5}, "NVIDIA L40 datasheet (2023)"),
+    _Row(r"L40S", {"bf16": 362.05, "fp16": 362.05, "fp8": 733.0, "tf32": 183.0}, "NVIDIA L40S datasheet (2023)"),
+    _Row(
+        r"RTX 6000 Ada Generation",
+        {"bf16": 364.25, "fp16": 364.25, "fp8": 728.5},
+        "NVIDIA RTX 6000 Ada datasheet (2023): 1457 TFLOPS fp8 sparse, halved; bf16 is half of fp8",
+    ),
+    _Row(
+        r"GeForce RTX 4090",
+        {"bf16": 165.2, "fp16": 165.2, "fp8": 330.3, "tf32": 82.6},
+        "NVIDIA Ada GPU architecture whitepaper, appendix A, fp32 accumulate",
+    ),
+    _Row(
+        r"GeForce RTX 4080",
+        {"bf16": 97.5, "fp16": 97.5, "fp8": 194.9, "tf32": 48.7},
+        "NVIDIA Ada GPU architecture whitepaper, appendix A, fp32 accumulate",
+    ),
+    # Hopper
+    _Row(r"H100 80GB HBM3", _HOPPER_SXM, "NVIDIA H100 architecture whitepaper v1.04, SXM5"),
+    _Row(
+        r"H100 PCIe",
+        {"bf16": 756.5, "fp16": 756.5, "fp8": 1513.0, "tf32": 378.0},
+        "NVIDIA H100 datasheet (2023): PCIe 1513 TFLOPS bf16 sparse, halved",
+    ),
+    _Row(r"H100 NVL", _HOPPER_NVL, "NVIDIA H100 datasheet (2024): NVL 1671 TFLOPS bf16 sparse, halved"),
+    _Row(r"H200", _HOPPER_SXM, "NVIDIA H200 datasheet (2024): SXM 1979 TFLOPS bf16 sparse, halved"),
+    _Row(r"H200 NVL", _HOPPER_NVL, "NVIDIA H200 datasheet (2024): NVL 1671 TFLOPS bf16 sparse, halved"),
+    _Row(
+        r"GH200 (480GB|144G HBM3e)",
+        _HOPPER_SXM,
+        "NVIDIA GH200 datasheet (2024): 1979 TFLOPS bf16 sparse, halved",
+    ),
+    # Blackwell
+    _Row(r"B200", _B200_HGX, "NVIDIA Blackwell datasheet (2024): HGX B200 4.5 PFLOPS bf16 sparse a GPU, halved"),
+    _Row(
+        r"GB200",
+        _BLACKWELL_GRACE,
+        "NVIDIA Blackwell datasheet (2024): GB200 NVL72 5 PFLOPS bf16 sparse a GPU, halved",
+    ),
+    _Row(
+        r"B300 SXM6 AC",
+        _B200_HGX,
+        "NVIDIA HGX B300 specifications (2025): 36 PFLOPS bf16 and 72 PFLOPS fp8 sparse over 8 GPUs, halved",
+    ),
+    _Row(
+        r"GeForce RTX 5090",
+        {"bf16": 209.5, "fp16": 209.5, "fp8": 419.0, "tf32": 104.8},
+        "NVIDIA RTX Blackwell GPU architecture whitepaper, appendix A, fp32 accumulate",
+    ),
+    _Row(
+        r"GeForce RTX 5080",
+        {"bf16": 112.6, "fp16": 112.6, "fp8": 225.1, "tf32": 56.3},
+        "NVIDIA RTX Blackwell GPU architecture whitepaper, appendix A, fp32 accumulate",
+    ),
+    _Row(
+        r"RTX PRO 6000 Blackwell Workstation Edition",
+        {"bf16": 503.8, "fp16": 503.8, "fp8": 1007.6},
+        "NVIDIA RTX PRO Blackwell whitepaper: 4030 TFLOPS fp4 sparse; bf16 dense is an eighth",
+    ),
+    _Row(
+        r"RTX PRO 6000 Blackwell Max-Q Workstation Edition",
+        {"bf16": 438.9, "fp16": 438.9, "fp8": 877.8},
+        "NVIDIA RTX PRO 6000 Max-Q datasheet: 3511 TFLOPS fp4 sparse; bf16 dense is an eighth",
+    ),
+    # CDNA; the driver shows each of the two dies of an MI250X as a device of its own
+    _Row(r"MI250X", {"bf16": 191.5, "fp16": 191.5}, "AMD Instinct MI250X data sheet: 383 TFLOPS a card, two dies"),
+    _Row(r"MI300X", _CDNA3, "AMD Instinct MI300X data sheet (2023)"),
+    _Row(r"MI325X", _CDNA3, "AMD Instinct MI325X data sheet (2024)"),
+)
+
+_VENDOR = re.compile(r"^(NVIDIA|Tesla|AMD Instinct)\s+", re.IGNORECASE)
+
+
+def lookup(device_name: str, precision: Precision = "bf16") -> PeakFlops | None:
+    """The vendor's dense peak for a device by the name its driver reports, or None where it is not in the table.
+
+    None is not an error: the caller says once that MFU is absent and that ``metrics.peak_flops`` would set it. A MIG
+    slice is None as well: its share of the card is not something the name states.
+
+    Raises:
+        ValueError: ``precision`` is not one of the known words.
+    """
+    if precision not in get_args(Precision):
+        raise ValueError(
+            f"precision: got {precision!r}, expected one of {', '.join(get_args(Precision))}; "
+            "MFU is quoted against bf16 whatever the run computes in"
+        )
+    name = " ".join(device_name.split())
+    while (shorter := _VENDOR.sub("", name)) != name:  # older drivers: "Tesla V100-…", newer: "NVIDIA …"
+        name = shorter
+    for row in _TABLE:
+        if re.fullmatch(row.pattern, name, re.IGNORECASE) and precision in row.tera:
+            return PeakFlops(device_name, precision, row.tera[precision] * TERA, row.source)
+    return None
+
+
+def mfu_peak(device_name: str) -> PeakFlops | None:
+    """The peak that MFU is quoted against: dense bf16 for every run, fp16 on the devices that have no bf16."""
+    return lookup(device_name, "bf16") or lookup(device_name, "fp16")
+
+
+def measured_matmul_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) -> float:
+    """FLOP/s that a square ``torch.matmul`` reaches on this device now: the median of a short probe.
+
+    The size doubles until one multiplication takes a fair part of the probe or the device's largest useful size is
+    reached; operands are random (zeros draw less power and run at higher clocks) and come from a generator of their
+    own, so that the run's random state is untouched. Memory of the probe stays with the allocator: reset peak memory
+    statistics afterwards.
+
+    Args:
+        device: where to measure.
+        dtype: a floating type that ``torch.matmul`` supports there (fp32, bf16, fp16).
+        seconds: how long to repeat at the final size, at least three multiplications.
+    """
+    size, largest = (256, 2048) if device.type == "cpu" else (1024, 8192)
+    while size < largest and _matmul_seconds(device, dtype, size, repeats=2)[-1] < seconds / 40:
+        size *= 2
+    timings: list[float] = []
+    deadline = time.perf_counter() + seconds
+    while len(timings) < 3 or time.perf_counter() < deadline:
+        timings += _matmul_seconds(device, dtype, size, repeats=4)[1:]  # the first of each call warms up
+    return 2 * size**3 / statistics.median(timings)
+
+
+def _matmul_seconds(device: torch.device, dtype: torch.dtype, size: int, repeats: int) -> list[float]:
+    generator = torch.Generator(device).manual_seed(0)
+    left, right = (torch.randn(size, size, generator=generator, device=device, dtype=dtype) for _ in range(2))
+    product = torch.empty_like(left)
+    timings = []
+    with torch.no_grad():
+        for _ in range(repeats):
+            _synchronise(device)
+            start = time.perf_counter()
+            torch.matmul(left, right, out=product)
+            _synchronise(device)
+            timings.append(time.perf_counter() - start)
+    return timings
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

@@ -1,0 +1,287 @@
+"""Tokens per second, step times and utilisation, from counted tokens and an injected clock.
+
+The meter never touches a device: whoever closes a window synchronises first, once. Averages divide by what was
+counted: tokens come from the batches, seconds from the clock less the pauses, and a step whose time is not known
+individually enters with its window's mean.
+"""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from litespark.metrics.hardware import PeakFlops
+
+# a run's step times are kept as counts in logarithmic bins this wide, so that a run of any length has a quantile at
+# half a per cent without a list of all its steps
+_BIN = math.log(1.01)
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """What a step consumed; ``attention_pairs`` are the (query, key) pairs that its masks allow."""
+
+    tokens: int = 0
+    supervised: int = 0
+    attention_pairs: int = 0
+
+    def __add__(self, other: "TokenCounts") -> "TokenCounts":
+        return TokenCounts(
+            self.tokens + other.tokens,
+            self.supervised + other.supervised,
+            self.attention_pairs + other.attention_pairs,
+        )
+
+
+@dataclass(frozen=True)
+class ThroughputWindow:
+    """The steps between two closings; times in seconds and milliseconds, None where no step qualifies."""
+
+    steps: int
+    counts: TokenCounts
+    seconds: float
+    step_ms_median: float | None
+    step_ms_p95: float | None
+    data_wait_share: float | None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        return self.counts.tokens / self.seconds if self.seconds > 0 and self.steps else None
+
+    @property
+    def attention_pairs_per_token(self) -> float | None:
+        """Mean keys that a query may see: what the causal FLOPs formula takes."""
+        return self.counts.attention_pairs / self.counts.tokens if self.counts.tokens else None
+
+
+@dataclass(frozen=True)
+class ThroughputSummary:
+    """A whole run, resumes included.
+
+    ``counts``, ``steps`` and ``train_seconds`` cover everything. ``tokens_per_second``, ``attention_pairs_per_token``
+    and ``data_wait_share`` are totals divided by totals over the windows that hold no warm-up step, or over
+    everything where there is no such window. The step times are quantiles over the steps past warm-up, to half a per
+    cent.
+    """
+
+    steps: int
+    counts: TokenCounts
+    train_seconds: float
+    tokens_per_second: float | None
+    attention_pairs_per_token: float | None
+    step_ms_median: float | None
+    step_ms_p95: float | None
+    data_wait_share: float | None
+
+
+@dataclass
+class _Totals:
+    steps: int = 0
+    tokens: int = 0
+    supervised: int = 0
+    attention_pairs: int = 0
+    seconds: float = 0.0
+    wait_seconds: float = 0.0
+
+    def add(self, steps: int, counts: TokenCounts, seconds: float, wait_seconds: float) -> None:
+        self.steps += steps
+        self.tokens += counts.tokens
+        self.supervised += counts.supervised
+        self.attention_pairs += counts.attention_pairs
+        self.seconds += seconds
+        self.wait_seconds += wait_seconds
+
+
+class ThroughputMeter:
+    """Collects steps into windows and windows into totals.
+
+    Args:
+        warmup_steps: steps at the start of this process (compilation, allocator) that are left out of step times and
+            steady rates; their tokens and seconds stay in the totals.
+        clock: seconds, monotonic.
+
+    The clock starts with ``start`` and stands still between ``pause`` and ``start`` (validation, checkpoints).
+    """
+
+    def __init__(self, warmup_steps: int = 1, clock: Callable[[], float] = time.perf_counter) -> None:
+        if warmup_steps < 0:
+            raise ValueError(f"warmup_steps: got {warmup_steps}, expected 0 or more; set it to 0 for no warm-up")
+        self._clock = clock
+        self._warmup_left = warmup_steps
+        self._all = _Totals()
+        self._steady = _Totals()
+        self._histogram: Counter[int] = Counter()
+        self._running_since: float | None = None
+        self._open_window()
+
+    def _open_window(self) -> None:
+        self._window_seconds = 0.0
+        self._steps: list[tuple[float | None, bool]] = []  # (seconds if known, past warm-up)
+        self._wait_seconds = 0.0
+        self._counts = TokenCounts()
+
+    @property
+    def warming_up(self) -> bool:
+        """Whether the next step still counts as warm-up; closing the window when this turns false keeps it pure."""
+        return self._warmup_left > 0
+
+    @property
+    def open_counts(self) -> TokenCounts:
+        """What the open window holds: sum these over ranks and hand them to ``close_window``."""
+        return self._counts
+
+    def start(self) -> None:
+        """Start or continue the clock; no effect while it runs."""
+        if self._running_since is None:
+            self._running_since = self._clock()
+
+    def pause(self) -> None:
+        """Stop the clock; no effect while it stands."""
+        if self._running_since is not None:
+            self._window_seconds += self._clock() - self._running_since
+            self._running_since = None
+
+    def add_step(
+        self,
+        tokens: int,
+        supervised: int,
+        attention_pairs: int,
+        step_seconds: float | None = None,
+        wait_seconds: float = 0.0,
+    ) -> None:
+        """Count one optimizer step, all its micro-batches together.
+
+        Args:
+            tokens: input tokens, padding excluded.
+            supervised: labels that enter the loss.
+            attention_pairs: (query, key) pairs that the masks allow.
+            step_seconds: the step's own duration, None where it is not known without synchronising.
+            wait_seconds: how long the loop waited for the batches of this step.
+        """
+        self._steps.append((step_seconds, self._warmup_left == 0))
+        self._warmup_left = max(0, self._warmup_left - 1)
+        self._counts += TokenCounts(tokens, supervised, attention_pairs)
+        self._wait_seconds += wait_seconds
+
+    def close_window(self, global_counts: TokenCounts | None = None) -> ThroughputWindow:
+        """Close the window and open the next; synchronise the device before.
+
+        Args:
+            global_counts: the ``open_counts`` of all ranks summed, where there is more than one.
+        """
+        running = self._running_since is not None
+        self.pause()
+        counts = self._counts if global_counts is None else global_counts
+        seconds, steps = self._window_seconds, len(self._steps)
+        known = sum(step for step, _ in self._steps if step is not None)
+        unknown = sum(step is None for step, _ in self._steps)
+        mean = max(0.0, seconds - known) / unknown if unknown else 0.0
+        durations = [mean if step is None else step for step, steady in self._steps if steady]
+        self._histogram.update(_bin(duration * 1e3) for duration in durations)
+        self._all.add(steps, counts, seconds, self._wait_seconds)
+        if len(durations) == steps:
+            self._steady.add(steps, counts, seconds, self._wait_seconds)
+        window = ThroughputWindow(
+            steps=steps,
+            counts=counts,
+            seconds=seconds,
+            step_ms_median=_quantile([duration * 1e3 for duration in durations], 0.5),
+            step_ms_p95=_quantile([duration * 1e3 for duration in durations], 0.95),
+            data_wait_share=_share(self._wait_seconds, seconds),
+        )
+        self._open_window()
+        if running:
+            self.start()
+        return window
+
+    def summary(self) -> ThroughputSummary:
+        """The closed windows of the whole run; an open one is not in it."""
+        rates = self._steady if self._steady.steps else self._all
+        return ThroughputSummary(
+            steps=self._all.steps,
+            counts=TokenCounts(self._all.tokens, self._all.supervised, self._all.attention_pairs),
+            train_seconds=self._all.seconds,
+            tokens_per_second=rates.tokens / rates.seconds if rates.seconds > 0 else None,
+            attention_pairs_per_token=rates.attention_pairs / rates.tokens if rates.tokens else None,
+            step_ms_median=_binned_quantile(self._histogram, 0.5),
+            step_ms_p95=_binned_quantile(self._histogram, 0.95),
+            data_wait_share=_share(rates.wait_seconds, rates.seconds),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Totals of the closed windows as nested dicts of ints and floats, fit for JSON."""
+        return {
+            "all": dict(vars(self._all)),
+            "steady": dict(vars(self._steady)),
+            "step_bins": {str(bin_): count for bin_, count in sorted(self._histogram.items())},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state_dict``; warm-up starts anew, because the process does."""
+        self._all = _Totals(**state["all"])
+        self._steady = _Totals(**state["steady"])
+        self._histogram = Counter({int(bin_): count for bin_, count in state["step_bins"].items()})
+
+
+def utilisation(flops: float, seconds: float, devices: int, peak_flops: float | None) -> float | None:
+    """``flops`` ÷ (``seconds`` × ``devices`` × ``peak_flops``), a fraction; None where peak or time is missing.
+
+    With model FLOPs it is MFU (PaLM, arXiv 2204.02311, appendix B), with hardware FLOPs HFU.
+
+    Args:
+        flops: floating-point operations of all devices together in that time.
+        seconds: wall-clock seconds.
+        devices: devices that took part.
+        peak_flops: FLOP/s of one device, from the table, the settings or the probe.
+    """
+    if peak_flops is None or seconds <= 0 or devices <= 0:
+        return None
+    return flops / (seconds * devices * peak_flops)
+
+
+def impossible_rate_warning(flops: float, seconds: float, devices: int, peak: PeakFlops | None) -> str | None:
+    """A warning where the rate is above the peak of the precision that computes, which no device can do; else None.
+
+    ``peak`` is that of the precision in use: an fp8 run may well pass 100 % of the bf16 peak.
+    """
+    if peak is None:
+        return None
+    fraction = utilisation(flops, seconds, devices, peak.flops)
+    if fraction is None or fraction <= 1:
+        return None
+    return (
+        f"measured {fraction:.0%} of the {peak.precision} peak of {peak.device} ({peak.flops / 1e12:g} TFLOP/s, "
+        f"{peak.source}): more than the device can do, so tokens, time or FLOPs per token are counted wrongly"
+    )
+
+
+def _share(part: float, whole: float) -> float | None:
+    return min(1.0, part / whole) if whole > 0 else None
+
+
+def _quantile(values: list[float], fraction: float) -> float | None:
+    """The quantile with linear interpolation between the two nearest ranks; None of nothing."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    position = fraction * (len(ordered) - 1)
+    below = math.floor(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
+
+
+def _bin(milliseconds: float) -> int:
+    # a nanosecond is far below what the clock resolves and keeps the logarithm of a zero away
+    return round(math.log(max(milliseconds, 1e-6)) / _BIN)
+
+
+def _binned_quantile(histogram: Counter[int], fraction: float) -> float | None:
+    total = sum(histogram.values())
+    seen = 0
+    for bin_, count in sorted(histogram.items()):
+        seen += count
+        if seen >= fraction * total:
+            return math.exp(bin_ * _BIN)
+    return None

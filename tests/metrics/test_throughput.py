@@ -1,0 +1,183 @@
+"""Throughput divides what was counted by the time it took, on a clock that the tests turn by hand."""
+
+import json
+import statistics
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from litespark.metrics.hardware import PeakFlops
+from litespark.metrics.throughput import (
+    ThroughputMeter,
+    TokenCounts,
+    _quantile,
+    impossible_rate_warning,
+    utilisation,
+)
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def run_steps(meter, clock, durations, tokens=10, known=True, wait=0.0):
+    for duration in durations:
+        clock.now += duration
+        meter.add_step(tokens, tokens - 1, tokens * 3, duration if known else None, wait)
+
+
+def test_a_window_divides_counted_tokens_by_elapsed_time(clock):
+    meter = ThroughputMeter(warmup_steps=0, clock=clock)
+    meter.start()
+    run_steps(meter, clock, [1.0, 2.0, 5.0], wait=0.5)
+    clock.now += 2.0
+    window = meter.close_window()
+    assert window.counts == TokenCounts(30, 27, 90)
+    assert window.seconds == pytest.approx(10.0)
+    assert window.tokens_per_second == pytest.approx(3.0)
+    assert window.attention_pairs_per_token == pytest.approx(3.0)
+    assert window.step_ms_median == pytest.approx(2000.0)
+    assert window.step_ms_p95 == pytest.approx(4700.0)
+    assert window.data_wait_share == pytest.approx(0.15)
+
+
+def test_warm_up_steps_stay_out_of_step_times_and_rates_but_in_the_totals(clock):
+    meter = ThroughputMeter(warmup_steps=2, clock=clock)
+    meter.start()
+    run_steps(meter, clock, [50.0, 20.0])
+    assert not meter.warming_up
+    first = meter.close_window()
+    run_steps(meter, clock, [1.0] * 4)
+    meter.close_window()
+    summary = meter.summary()
+    assert first.step_ms_median is None
+    assert first.tokens_per_second == pytest.approx(20 / 70)
+    assert summary.counts.tokens == 60
+    assert summary.train_seconds == pytest.approx(74.0)
+    assert summary.tokens_per_second == pytest.approx(10.0)
+    assert summary.step_ms_median == pytest.approx(1000.0, rel=0.005)
+
+
+def test_a_run_of_nothing_but_warm_up_still_has_a_rate(clock):
+    meter = ThroughputMeter(warmup_steps=5, clock=clock)
+    meter.start()
+    run_steps(meter, clock, [2.0])
+    meter.close_window()
+    assert meter.summary().tokens_per_second == pytest.approx(5.0)
+    assert meter.summary().step_ms_median is None
+
+
+def test_pauses_are_not_training_time(clock):
+    meter = ThroughputMeter(warmup_steps=0, clock=clock)
+    meter.start()
+    run_steps(meter, clock, [1.0])
+    meter.pause()
+    meter.pause()
+    clock.now += 100.0
+    meter.start()
+    meter.start()
+    run_steps(meter, clock, [1.0])
+    assert meter.close_window().seconds == pytest.approx(2.0)
+    clock.now += 3.0
+    assert meter.close_window().seconds == pytest.approx(3.0), "the clock runs on into the next window"
+
+
+def test_a_window_closed_while_paused_stays_paused(clock):
+    meter = ThroughputMeter(warmup_steps=0, clock=clock)
+    meter.start()
+    meter.pause()
+    meter.close_window()
+    clock.now += 5.0
+    assert meter.close_window().seconds == 0.0
+
+
+def test_steps_of_unknown_duration_take_the_mean_of_what_is_left(clock):
+    meter = ThroughputMeter(warmup_steps=0, clock=clock)
+    meter.start()
+    run_steps(meter, clock, [4.0])
+    run_steps(meter, clock, [1.0, 2.0, 3.0], known=False)
+    window = meter.close_window()
+    assert window.step_ms_median == pytest.approx(2000.0)
+
+
+def test_counts_of_all_ranks_replace_the_local_ones(clock):
+    meter = ThroughputMeter(warmup_steps=0, clock=clock)
+    meter.start()
+    run_steps(meter, clock, [1.0])
+    local = meter.open_counts
+    window = meter.close_window(local + local)
+    assert window.counts.tokens == 20
+    assert meter.summary().counts == TokenCounts(20, 18, 60)
+
+
+def test_an_empty_window_has_no_rates(clock):
+    window = ThroughputMeter(clock=clock).close_window()
+    assert (window.tokens_per_second, window.step_ms_median, window.data_wait_share) == (None, None, None)
+    assert window.attention_pairs_per_token is None
+
+
+def test_a_resumed_meter_goes_on_from_the_saved_totals(clock):
+    whole = ThroughputMeter(warmup_steps=0, clock=clock)
+    whole.start()
+    run_steps(whole, clock, [1.0, 2.0, 3.0], wait=0.25)
+    whole.close_window()
+    saved = json.loads(json.dumps(whole.state_dict()))
+    run_steps(whole, clock, [4.0, 5.0], wait=0.25)
+    whole.close_window()
+
+    resumed = ThroughputMeter(warmup_steps=0, clock=clock)
+    resumed.load_state_dict(saved)
+    resumed.start()
+    run_steps(resumed, clock, [4.0, 5.0], wait=0.25)
+    resumed.close_window()
+    assert resumed.summary() == whole.summary()
+    assert resumed.state_dict() == whole.state_dict()
+
+
+@given(st.lists(st.floats(1e-4, 1e4), min_size=1, max_size=40))
+def test_the_run_median_is_within_half_a_per_cent_of_a_step_at_the_middle(durations):
+    clock = Clock()
+    meter = ThroughputMeter(warmup_steps=0, clock=clock)
+    meter.start()
+    run_steps(meter, clock, durations)
+    meter.close_window()
+    low, high = statistics.median_low(durations) * 1e3, statistics.median_high(durations) * 1e3
+    assert low * 0.995 <= meter.summary().step_ms_median <= high * 1.005
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=2, max_size=30), st.sampled_from([0.05, 0.5, 0.95]))
+def test_the_window_quantile_agrees_with_the_standard_library(values, fraction):
+    expected = statistics.quantiles(values, n=20, method="inclusive")[round(fraction * 20) - 1]
+    assert _quantile(values, fraction) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_utilisation_is_flops_over_time_devices_and_peak():
+    assert utilisation(6e12, 2.0, 3, 4e12) == pytest.approx(0.25)
+    assert utilisation(6e12, 2.0, 3, None) is None
+    assert utilisation(6e12, 0.0, 3, 4e12) is None
+
+
+def test_more_than_the_peak_of_the_precision_in_use_is_called_impossible():
+    peak = PeakFlops("NVIDIA H200", "bf16", 1e12, "a datasheet")
+    assert impossible_rate_warning(0.99e12, 1.0, 1, peak) is None
+    assert impossible_rate_warning(5e12, 1.0, 1, None) is None
+    warning = impossible_rate_warning(1.5e12, 1.0, 1, peak)
+    assert warning is not None
+    assert "150%" in warning
+    assert "a datasheet" in warning
+    # the same rate is possible where fp8 computes
+    assert impossible_rate_warning(1.5e12, 1.0, 1, PeakFlops("NVIDIA H200", "fp8", 2e12, "a datasheet")) is None
+
+
+def test_a_negative_warm_up_is_refused():
+    with pytest.raises(ValueError, match=r"warmup_steps: got -1, expected 0 or more"):
+        ThroughputMeter(warmup_steps=-1)
