@@ -1,7 +1,5 @@
 """Where documents lie in a row of packed text, in the forms that attention backends need."""
 
-from functools import cached_property
-
 import torch
 from torch import Tensor
 
@@ -14,12 +12,19 @@ class Documents:
         index: (B, S) integers, equal for two tokens of a row exactly when they are in the same document.
         """
         self.index = index
+        self._visible: Tensor | None = None
 
-    @cached_property
     def visible(self) -> Tensor:
         """(B, 1, S, S) bool: may the query (third dimension) see the key (last)? Same document, and not later."""
+        if self._visible is not None:
+            return self._visible
+        length = self.index.shape[1]
         same = self.index[:, None, :, None] == self.index[:, None, None, :]
-        return same & causal_visible(self.index.shape[1], self.index.shape[1], self.index.device)
+        visible = same & causal_visible(length, length, self.index.device)
+        # the compiler merges equal expressions by itself, and refuses to see an object change inside a checkpoint
+        if not torch.compiler.is_compiling():
+            self._visible = visible
+        return visible
 
 
 def causal_visible(queries: int, keys: int, device: torch.device) -> Tensor:

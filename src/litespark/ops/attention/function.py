@@ -16,7 +16,7 @@ def attention_sdpa(query: Tensor, key: Tensor, value: Tensor, documents: Documen
     queries, keys = query.shape[1], key.shape[1]
     visible = None
     if documents is not None:
-        visible = documents.visible
+        visible = documents.visible()
     elif 1 < queries < keys:
         visible = causal_visible(queries, keys, query.device)
     output = scaled_dot_product_attention(

@@ -37,6 +37,6 @@ def attention(query: Tensor, key: Tensor, value: Tensor, documents: Documents | 
     if documents is None:
         visible = causal_visible(query.shape[2], key.shape[2], query.device)
     else:
-        visible = documents.visible
+        visible = documents.visible()
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32)).masked_fill(~visible, -torch.inf)
     return (scores.softmax(dim=-1).to(value.dtype) @ value).transpose(1, 2)

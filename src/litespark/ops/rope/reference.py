@@ -29,8 +29,8 @@ class RopeScaling:
     def __post_init__(self) -> None:
         for name in ("factor", "low_frequency_factor", "high_frequency_factor", "original_max_sequence_length"):
             value = getattr(self, name)
-            if not value > 0 or not math.isfinite(value):
-                raise ValueError(f"rope scaling: {name} is {value}; it must be a positive number")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise ValueError(f"rope scaling: {name} is {value!r}; it must be a positive number")
         if not self.low_frequency_factor < self.high_frequency_factor:
             raise ValueError(
                 f"rope scaling: low_frequency_factor {self.low_frequency_factor} must be below "

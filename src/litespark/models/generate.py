@@ -1,0 +1,114 @@
+"""Text generation, on token ids: greedy or sampled, with a key/value cache."""
+
+import torch
+from torch import Tensor
+
+from litespark.models.cache import KeyValueCache
+from litespark.models.llama import Llama
+
+
+def generate(
+    model: Llama,
+    ids: Tensor,
+    max_new_tokens: int,
+    *,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    eos_id: int | None = None,
+    seed: int = 0,
+) -> Tensor:
+    """Continue prompts of one length, token by token.
+
+    Args:
+        model: on the device of `ids`; its training mode is left as it was.
+        ids: (B, S) int64 prompts, S at least 1.
+        max_new_tokens: how many tokens to add; S + max_new_tokens may not pass `max_sequence_length`.
+        temperature: divides the logits; 0 takes the likeliest token each time and ignores the next two.
+        top_k: sample among the k likeliest tokens only.
+        top_p: sample among the likeliest tokens that together just reach probability p (Holtzman et al.,
+            arXiv:1904.09751).
+        eos_id: a row that has produced it is filled with it; generation stops when all rows have.
+        seed: of this call's own generator, so that a call neither reads nor moves the global one.
+
+    Returns:
+        (B, S + n) int64, prompts included, n at most `max_new_tokens`.
+
+    Raises:
+        ValueError: an argument is out of range, or the result would be longer than the model's rows may be.
+    """
+    _check(model, ids, max_new_tokens, temperature, top_k, top_p, eos_id)
+    generator = torch.Generator(ids.device).manual_seed(seed)
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            cache = KeyValueCache(model.config.layers, ids.shape[1] + max_new_tokens)
+            finished = torch.zeros(ids.shape[0], dtype=torch.bool, device=ids.device)
+            new = ids
+            for _ in range(max_new_tokens):
+                logits = model(new, cache=cache)[:, -1]
+                token = _choose(logits, temperature, top_k, top_p, generator)
+                if eos_id is not None:
+                    token = token.masked_fill(finished, eos_id)
+                    finished = finished | (token == eos_id)
+                new = token.unsqueeze(1)
+                ids = torch.cat((ids, new), dim=1)
+                if eos_id is not None and bool(finished.all()):
+                    break
+    finally:
+        model.train(training)
+    return ids
+
+
+def _choose(
+    logits: Tensor, temperature: float, top_k: int | None, top_p: float | None, generator: torch.Generator
+) -> Tensor:
+    """(B, V) logits -> (B,) ids."""
+    if temperature == 0:
+        return logits.argmax(dim=-1)
+    logits, order = (logits / temperature).sort(dim=-1, descending=True, stable=True)
+    if top_k is not None:
+        logits[:, top_k:] = -torch.inf
+    if top_p is not None:
+        probabilities = logits.softmax(dim=-1)
+        # a token stays while those before it fall short of p, so the first always does
+        before = probabilities.cumsum(dim=-1) - probabilities
+        logits = logits.masked_fill(before >= top_p, -torch.inf)
+    choice = torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)
+    return order.gather(1, choice).squeeze(1)
+
+
+def _check(
+    model: Llama,
+    ids: Tensor,
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    eos_id: int | None,
+) -> None:
+    if ids.ndim != 2 or ids.shape[0] == 0 or ids.shape[1] == 0:
+        raise ValueError(f"the prompt is {tuple(ids.shape)}; expected (B, S) ids with at least one token in each row")
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
+    limit = model.config.max_sequence_length
+    if ids.shape[1] + max_new_tokens > limit:
+        raise ValueError(
+            f"a prompt of {ids.shape[1]} tokens and {max_new_tokens} new ones make {ids.shape[1] + max_new_tokens}, "
+            f"more than the model's max_sequence_length {limit}; shorten the prompt or ask for fewer"
+        )
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= model.config.vocabulary:
+        raise ValueError(
+            f"the prompt has token ids {low}..{high}; the model's are 0..{model.config.vocabulary - 1}: "
+            "was it encoded with the model's own tokenizer?"
+        )
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(f"temperature is {temperature}; it must be 0 (greedy) or a positive number")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k is {top_k}; it must be at least 1, or None for all tokens")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p is {top_p}; it must be above 0 and at most 1, or None for all tokens")
+    if eos_id is not None and not 0 <= eos_id < model.config.vocabulary:
+        raise ValueError(f"eos_id is {eos_id}; the model's ids are 0..{model.config.vocabulary - 1}")

@@ -1,0 +1,274 @@
+"""Llama folders of Hugging Face transformers, both ways: `config.json`, safetensors, tokenizer files.
+
+Tokenizer files are copied and never interpreted beyond their ids; text is `litespark.data`'s matter.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from litespark.models.config import LlamaConfig
+from litespark.models.huggingface_config import read_config, to_huggingface_config
+from litespark.models.init import materialise
+from litespark.models.llama import Llama, Recompute
+from litespark.models.safetensors_folder import SafetensorsReader, SafetensorsWriter, read_json
+from litespark.ops.backend import Ops
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+
+
+def huggingface_parts(config: LlamaConfig) -> dict[str, list[tuple[str, int]]]:
+    """Our parameter name -> the transformers parameters whose rows, one under the other, make it: (name, rows)."""
+    query, key = config.heads * config.head_width, config.kv_heads * config.head_width
+    parts: dict[str, list[tuple[str, int]]] = {"embedding.weight": [("model.embed_tokens.weight", config.vocabulary)]}
+    for layer in range(config.layers):
+        ours, theirs = f"blocks.{layer}", f"model.layers.{layer}"
+        parts |= {
+            f"{ours}.attention_norm.weight": [(f"{theirs}.input_layernorm.weight", config.width)],
+            f"{ours}.attention.qkv.weight": [
+                (f"{theirs}.self_attn.q_proj.weight", query),
+                (f"{theirs}.self_attn.k_proj.weight", key),
+                (f"{theirs}.self_attn.v_proj.weight", key),
+            ],
+            f"{ours}.attention.output.weight": [(f"{theirs}.self_attn.o_proj.weight", config.width)],
+            f"{ours}.mlp_norm.weight": [(f"{theirs}.post_attention_layernorm.weight", config.width)],
+            f"{ours}.mlp.gate_up.weight": [
+                (f"{theirs}.mlp.gate_proj.weight", config.feed_forward),
+                (f"{theirs}.mlp.up_proj.weight", config.feed_forward),
+            ],
+            f"{ours}.mlp.down.weight": [(f"{theirs}.mlp.down_proj.weight", config.width)],
+        }
+    parts["norm.weight"] = [("model.norm.weight", config.width)]
+    if not config.tied:
+        parts["head.weight"] = [("lm_head.weight", config.vocabulary)]
+    return parts
+
+
+def load_huggingface(
+    folder: Path | str,
+    ops: Ops,
+    *,
+    recompute: Recompute = "none",
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Llama:
+    """Read a Llama folder; the model is called after the folder.
+
+    Args:
+        folder: holds `config.json` and `model.safetensors`, or shards with their index.
+        ops, recompute: as for `Llama`.
+        dtype: what the weights are converted to.
+        device: where they are put.
+
+    Raises:
+        ValueError: a file is missing, truncated or damaged; the architecture, activation, bias, quantisation or rotary
+            type is not this model's; a tensor is missing, too many, or of another shape than the config says.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder; expected one with config.json and safetensors")
+    config = read_config(folder / "config.json", folder.resolve().name)
+    with torch.device("meta"):
+        model = Llama(config, ops, recompute).to(dtype)
+    reader = SafetensorsReader(folder)
+    expected = _expected_shapes(model)
+    surplus = _surplus(reader, expected, config.tied)
+    _compare_shapes(folder, reader.shapes, expected, surplus)
+    materialise(model, device)
+
+    targets: dict[str, Tensor] = {}
+    for ours, parts in huggingface_parts(config).items():
+        rows = model.get_parameter(ours).detach().split([count for _, count in parts])
+        targets |= {name: target for (name, _), target in zip(parts, rows, strict=True)}
+    for name, tensor in reader.read(expected):
+        targets[name].copy_(tensor)
+    if "lm_head.weight" in surplus:
+        head = dict(reader.read(["lm_head.weight"]))["lm_head.weight"]
+        if not torch.equal(head.to(dtype), model.embedding.weight.detach().cpu()):
+            raise ValueError(
+                f"{folder}: tie_word_embeddings is true, but lm_head.weight differs from the embedding; "
+                "set it to false in config.json if the head is meant to be its own"
+            )
+    return model
+
+
+def export_huggingface(
+    model: Llama,
+    folder: Path | str,
+    *,
+    tokenizer: Path | str | None = None,
+    eos_id: int | None = None,
+    bos_id: int | None = None,
+    max_shard_bytes: int = 5_000_000_000,
+) -> Path:
+    """Write a folder that transformers loads, complete or not at all.
+
+    Written beside the target under another name, then renamed. With sharded (DTensor) parameters every rank must call
+    this; rank 0 writes, and the folder is there when rank 0 returns.
+
+    Args:
+        model: its parameters are written in the dtype they have.
+        folder: does not exist yet, or is empty.
+        tokenizer: a `tokenizer.json`, or a folder with one and what belongs to it; copied. None: weights only.
+        eos_id, bos_id: for `config.json` and `generation_config.json`.
+        max_shard_bytes: weights are split into files of about this size.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        ValueError: the target exists, cannot be written or has too little space; the tokenizer is missing, has ids that
+            the model has not, or needs code of its own; `max_shard_bytes` is not positive.
+    """
+    folder = Path(folder)
+    if max_shard_bytes < 1:
+        raise ValueError(f"max_shard_bytes is {max_shard_bytes}; it must be at least 1")
+    files = _tokenizer_files(Path(tokenizer), model.config, eos_id, bos_id) if tokenizer is not None else {}
+    sizes = _part_sizes(model)
+    if not _writes():
+        _write_weights(model, None)
+        return folder
+    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ValueError(f"{folder} exists and is not empty; export into a new folder, or remove it first")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # room for the small files beside the weights
+        needed, free = sum(sizes.values()) + 50_000_000, shutil.disk_usage(folder.parent).free
+        if free < needed:
+            raise ValueError(f"{folder.parent} has {free / 1e9:.1f} GB free, the export needs {needed / 1e9:.1f} GB")
+        partial.mkdir()
+        _write_weights(model, SafetensorsWriter(partial, sizes, max_shard_bytes))
+        dtype = model.embedding.weight.dtype
+        _write_json(partial / "config.json", to_huggingface_config(model.config, dtype, eos_id, bos_id))
+        _write_json(partial / "generation_config.json", {"eos_token_id": eos_id, "bos_token_id": bos_id})
+        for name, content in files.items():
+            (partial / name).write_bytes(content)
+        for path in partial.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        partial.replace(folder)
+    except OSError as error:
+        raise ValueError(
+            f"cannot export to {folder}: {error.strerror or error}; choose a folder to write in"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _expected_shapes(model: Llama) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for ours, parts in huggingface_parts(model.config).items():
+        tail = tuple(model.get_parameter(ours).shape[1:])
+        shapes |= {name: (rows, *tail) for name, rows in parts}
+    return shapes
+
+
+def _surplus(reader: SafetensorsReader, expected: dict[str, tuple[int, ...]], tied: bool) -> set[str]:
+    """Names in the folder that are no parameters of ours and yet harmless."""
+    extra = reader.shapes.keys() - expected.keys()
+    # older exports carry the rotary table, and a tied head's copy of the embedding
+    return {name for name in extra if name.endswith("rotary_emb.inv_freq") or (tied and name == "lm_head.weight")}
+
+
+def _compare_shapes(
+    folder: Path, found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]], surplus: set[str]
+) -> None:
+    missing = sorted(expected.keys() - found.keys())
+    if missing:
+        raise ValueError(f"{folder} lacks {len(missing)} of the tensors its config.json implies: {_some(missing)}")
+    extra = sorted(found.keys() - expected.keys() - surplus)
+    if extra:
+        raise ValueError(f"{folder} has {len(extra)} tensors that a Llama of its config.json has not: {_some(extra)}")
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise ValueError(f"{folder}: {name} is {found[name]}; its config.json implies {shape}")
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+
+
+def _part_sizes(model: Llama) -> dict[str, int]:
+    """Bytes of each tensor of an export, in the order in which they are written."""
+    sizes: dict[str, int] = {}
+    for ours, parts in huggingface_parts(model.config).items():
+        parameter = model.get_parameter(ours)
+        row = parameter.shape[1:].numel() * parameter.element_size()
+        sizes |= {name: rows * row for name, rows in parts}
+    return sizes
+
+
+def _writes() -> bool:
+    distributed = torch.distributed
+    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
+
+
+def _write_weights(model: Llama, writer: SafetensorsWriter | None) -> None:
+    """Gather every parameter in the same order on all ranks; write those that are gathered where there is a writer."""
+    for ours, parts in huggingface_parts(model.config).items():
+        parameter = model.get_parameter(ours).detach()
+        whole = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
+        if writer is not None:
+            for (name, _), tensor in zip(parts, whole.split([rows for _, rows in parts]), strict=True):
+                writer.add(name, tensor)
+    if writer is not None:
+        writer.finish()
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _tokenizer_files(path: Path, config: LlamaConfig, eos_id: int | None, bos_id: int | None) -> dict[str, bytes]:
+    """Name -> content of the tokenizer files to place in an export."""
+    main = path / "tokenizer.json" if path.is_dir() else path
+    content = read_json(main)
+    token_of = {index: token for token, index in _vocabulary(content).items()}
+    token_of |= {token["id"]: token["content"] for token in content.get("added_tokens", [])}
+    if token_of and max(token_of) >= config.vocabulary:
+        raise ValueError(
+            f"{main} has token ids up to {max(token_of)}, the model's vocabulary is {config.vocabulary}; "
+            "give the tokenizer that the model was trained with"
+        )
+    files = {"tokenizer.json": main.read_bytes()}
+    for name in _TOKENIZER_FILES[1:] if path.is_dir() else ():
+        if (path / name).is_file():
+            files[name] = (path / name).read_bytes()
+    if "tokenizer_config.json" in files and "auto_map" in read_json(path / "tokenizer_config.json"):
+        raise ValueError(
+            f"{path / 'tokenizer_config.json'} has an auto_map: it needs code of its own, which is refused"
+        )
+    if "tokenizer_config.json" not in files:
+        # without a class name transformers would guess Llama's own, which splits text differently
+        settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
+        settings |= {"model_max_length": config.max_sequence_length, "clean_up_tokenization_spaces": False}
+        for key, index in (("eos_token", eos_id), ("bos_token", bos_id)):
+            if index is not None and index in token_of:
+                settings[key] = token_of[index]
+        files["tokenizer_config.json"] = (json.dumps(settings, indent=2) + "\n").encode()
+    return files
+
+
+def _vocabulary(content: dict[str, Any]) -> dict[str, int]:
+    vocabulary = content.get("model", {}).get("vocab", {})
+    # a Unigram model lists (token, score) in the order of ids
+    if isinstance(vocabulary, list):
+        return {token: index for index, (token, _) in enumerate(vocabulary)}
+    return vocabulary

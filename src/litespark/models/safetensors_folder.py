@@ -1,0 +1,149 @@
+"""A folder of safetensors files: one `model.safetensors`, or shards and an index that says which tensor is where.
+
+Only safetensors are read: no pickle, so nothing in a folder can run.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+_FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        ValueError: the file is missing, cannot be read, is not JSON, or holds no object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}); is the folder complete?") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); fetch or export it again") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds {type(value).__name__}; expected a JSON object")
+    return value
+
+
+class SafetensorsReader:
+    """The tensors of a folder by name; only headers are read before a tensor is asked for.
+
+    shapes: the shape of every tensor in the folder.
+
+    Raises:
+        ValueError: no weights in the folder; a shard is missing, truncated or lacks a tensor that the index promises; a
+            tensor is not of a floating-point type.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._files: dict[str, Path] = {}
+        promised = self._index(folder)
+        for path in sorted(set(promised.values())) if promised else [folder / SINGLE]:
+            if not path.is_file():
+                raise ValueError(f"{path} is missing; the folder needs {SINGLE}, or {INDEX} and all shards it names")
+            self._read_header(path)
+        lost = sorted(name for name, path in promised.items() if self._files.get(name) != path)
+        if lost:
+            raise ValueError(
+                f"{promised[lost[0]]} lacks {lost[0]}, which {INDEX} says it holds; fetch the folder again"
+            )
+
+    @staticmethod
+    def _index(folder: Path) -> dict[str, Path]:
+        path = folder / INDEX
+        if (folder / SINGLE).is_file() or not path.is_file():
+            return {}
+        weight_map = read_json(path).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise ValueError(f"{path} has no weight_map; expected a map from tensor names to shard files")
+        for name, file in weight_map.items():
+            # a shard lies in the folder: an index may not point elsewhere on the disk
+            if not isinstance(file, str) or Path(file).name != file:
+                raise ValueError(
+                    f"{path}: {name} is said to be in {file!r}; expected the name of a file beside the index"
+                )
+        return {name: folder / file for name, file in weight_map.items()}
+
+    def _read_header(self, path: Path) -> None:
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 (not a dict)
+                    view = file.get_slice(name)
+                    if view.get_dtype() not in _FLOATS:
+                        raise ValueError(
+                            f"{path}: {name} has dtype {view.get_dtype()}; expected one of {', '.join(_FLOATS)} "
+                            "(quantised weights are not supported)"
+                        )
+                    self.shapes[name] = tuple(view.get_shape())
+                    self._files[name] = path
+        except (SafetensorError, OSError) as error:
+            raise ValueError(
+                f"{path} is truncated or no safetensors file ({error}); fetch or export it again"
+            ) from error
+
+    def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        """Yield each named tensor, on the CPU in its stored dtype, opening each file once."""
+        by_file: dict[Path, list[str]] = {}
+        for name in names:
+            by_file.setdefault(self._files[name], []).append(name)
+        for path, inside in by_file.items():
+            with safe_open(path, framework="pt") as file:
+                for name in inside:
+                    yield name, file.get_tensor(name)
+
+
+class SafetensorsWriter:
+    """Writes tensors, given one after the other in the order that was announced, into files below a size.
+
+    Args:
+        folder: exists, and holds no weights.
+        sizes: bytes of each tensor by name, in the order in which `add` will bring them.
+        max_shard_bytes: where a new file begins; a single larger tensor has a file of its own.
+    """
+
+    def __init__(self, folder: Path, sizes: dict[str, int], max_shard_bytes: int) -> None:
+        self.folder = folder
+        self.total = sum(sizes.values())
+        shards: list[list[str]] = [[]]
+        filled = 0
+        for name, size in sizes.items():
+            if shards[-1] and filled + size > max_shard_bytes:
+                shards.append([])
+                filled = 0
+            shards[-1].append(name)
+            filled += size
+        self._shards = shards
+        self._current = 0
+        self._waiting: dict[str, Tensor] = {}
+
+    def _name(self, shard: int) -> str:
+        count = len(self._shards)
+        return SINGLE if count == 1 else f"model-{shard + 1:05d}-of-{count:05d}.safetensors"
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        """Take the next tensor; a file is written when its last one has come."""
+        # a copy: slices of one fused matrix share memory, which safetensors refuses
+        self._waiting[name] = tensor.detach().to("cpu", copy=True).contiguous()
+        if name == self._shards[self._current][-1]:
+            save_file(self._waiting, self.folder / self._name(self._current), metadata={"format": "pt"})
+            self._waiting = {}
+            self._current += 1
+
+    def finish(self) -> None:
+        """Write the index, when there are several files."""
+        assert self._current == len(self._shards), "fewer tensors came than were announced"
+        if len(self._shards) > 1:
+            weight_map = {name: self._name(shard) for shard, names in enumerate(self._shards) for name in names}
+            index = {"metadata": {"total_size": self.total}, "weight_map": weight_map}
+            (self.folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
