@@ -38,8 +38,10 @@ class TokenBatch:
     attention_pairs: int
     """(query, key) pairs that causal attention, within documents where they are given, may see; summed over rows."""
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> TokenBatch:
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> TokenBatch:
         """The same batch with its tensors on `device`."""
+        # a copy from device to host that does not block could be read before it is there
+        non_blocking = non_blocking and self.tokens.device.type == "cpu"
         return self._with_tensors(
             self.tokens.to(device, non_blocking=non_blocking),
             self.labels.to(device, non_blocking=non_blocking),
@@ -68,8 +70,8 @@ def batch_from_rows(
 ) -> TokenBatch:
     """Shift rows into inputs and labels and mark the documents in them.
 
-    A document ends with EOS. What follows an EOS opens another document, which cannot be predicted from this one, so the
-    label of every EOS input is IGNORE_INDEX.
+    A document ends with EOS. What follows an EOS opens another document, which cannot be predicted from this one, so
+    the label of every EOS input is IGNORE_INDEX.
 
     Args:
         rows: (B, S+1) int64 ids on the CPU.

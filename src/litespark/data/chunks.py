@@ -1,0 +1,185 @@
+"""LitData's token chunks: written one document an item, read as one flat array.
+
+The format is LitData's own (0.2.76): a chunk is a header of 32-bit numbers (how many items, then the byte offset of
+each and of the end) and the ids of all items; `index.json` lists the chunks. `litdata.StreamingDataset` with
+`TokensLoader` reads what is written here. Neither side uses LitData's classes, for reasons of that version:
+
+- its `BinaryWriter` waits for an index of every rank that torchrun started although one rank writes, stamps the time
+  into `index.json` so that two preparations never agree, and does not fsync;
+- its `TokensLoader` drops what is left of each chunk below a whole block (rows here cross chunk borders), serves
+  flipped bytes, and its resume repeats or loses rows when ranks or batch size change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+OPEN_CHUNKS = 64
+
+
+@dataclass(frozen=True)
+class ChunkRecord:
+    """One chunk file as the manifest lists it: size in bytes, hash of its bytes, ids it holds."""
+
+    file: str
+    size: int
+    sha256: str
+    tokens: int
+
+
+def token_dtype(vocabulary: int) -> np.dtype[np.uint16] | np.dtype[np.int32]:
+    """The narrowest type of LitData's that holds every id: uint16 up to 65,536 ids, else int32."""
+    return np.dtype(np.uint16) if vocabulary <= 1 << 16 else np.dtype(np.int32)
+
+
+class ChunkWriter:
+    """Writes documents into chunks of exactly `chunk_tokens` ids (the last is shorter) under one split folder.
+
+    A document that does not fit continues in the next chunk, as another item there.
+    """
+
+    def __init__(self, folder: Path, *, vocabulary: int, chunk_tokens: int) -> None:
+        folder.mkdir(parents=True)
+        self.folder = folder
+        self.dtype = token_dtype(vocabulary)
+        self.chunk_tokens = chunk_tokens
+        self.records: list[ChunkRecord] = []
+        self._items: list[NDArray[np.generic]] = []
+        self._index: list[dict[str, int | str]] = []
+        self._held = 0
+
+    def add(self, ids: list[int]) -> NDArray[np.generic]:
+        """Append one document, its EOS included; returns the ids as they are stored."""
+        document = np.asarray(ids, dtype=self.dtype)
+        rest = document
+        while rest.size:
+            part = rest[: self.chunk_tokens - self._held]
+            self._items.append(part)
+            self._held += part.size
+            rest = rest[part.size :]
+            if self._held == self.chunk_tokens:
+                self._flush()
+        return document
+
+    def close(self) -> list[ChunkRecord]:
+        """Write the last chunk and LitData's index; returns the records of all chunks."""
+        if self._items:
+            self._flush()
+        config = {
+            "chunk_bytes": self.chunk_tokens * self.dtype.itemsize,
+            "chunk_size": None,
+            "compression": None,
+            # LitData numbers the types it knows; 2 is int32 and 5 is uint16 in its list of NumPy types
+            "data_format": [f"no_header_numpy:{5 if self.dtype == np.uint16 else 2}"],
+            "data_spec": '[1, {"type": null, "context": null, "children_spec": []}]',
+            "encryption": None,
+            "item_loader": "TokensLoader",
+        }
+        # LitData renews a cache when this changes; the content stands in for a time
+        content = hashlib.sha256("".join(record.sha256 for record in self.records).encode()).hexdigest()
+        index = {"chunks": self._index, "config": config, "updated_at": content}
+        (self.folder / "index.json").write_text(json.dumps(index, sort_keys=True), encoding="utf-8")
+        return self.records
+
+    def _flush(self) -> None:
+        sizes = np.array([item.nbytes for item in self._items], dtype=np.int64)
+        start = 4 * (1 + len(self._items) + 1)
+        offsets = start + np.concatenate([[0], np.cumsum(sizes)])
+        header = np.concatenate([[len(self._items)], offsets]).astype(np.uint32)
+        data = header.tobytes() + b"".join(item.tobytes() for item in self._items)
+        file = f"chunk-0-{len(self.records)}.bin"
+        (self.folder / file).write_bytes(data)
+        self.records.append(ChunkRecord(file, len(data), hashlib.sha256(data).hexdigest(), self._held))
+        self._index.append(
+            {"chunk_bytes": len(data), "chunk_size": len(self._items), "dim": self._held, "filename": file}
+        )
+        self._items, self._held = [], 0
+
+
+class TokenChunks:
+    """The ids of one split as one flat array over memory-mapped chunk files.
+
+    Raises:
+        ValueError: a chunk is missing, has another size than the manifest says, or (with `verify_hashes`) other bytes.
+    """
+
+    def __init__(
+        self, folder: Path, records: list[ChunkRecord], *, vocabulary: int, verify_hashes: bool = False
+    ) -> None:
+        self.folder = folder
+        self.records = records
+        self.vocabulary = vocabulary
+        self.dtype = token_dtype(vocabulary)
+        self.ends = np.cumsum([record.tokens for record in records], dtype=np.int64)
+        self._maps: OrderedDict[int, np.memmap] = OrderedDict()
+        for record in records:
+            _check_chunk(folder / record.file, record, verify_hashes)
+
+    def __len__(self) -> int:
+        return int(self.ends[-1]) if self.records else 0
+
+    def __getstate__(self) -> dict[str, object]:
+        # a memory map pickles as the whole array; each worker opens its own
+        return {**self.__dict__, "_maps": OrderedDict()}
+
+    def read(self, start: int, count: int) -> NDArray[np.int64]:
+        """(count,) int64 ids from `start` on, across chunk borders.
+
+        Raises:
+            ValueError: an id is outside the vocabulary; names the file and the place.
+        """
+        out = np.empty(count, dtype=np.int64)
+        filled = 0
+        chunk = int(np.searchsorted(self.ends, start, side="right"))
+        while filled < count:
+            begin = int(self.ends[chunk]) - self.records[chunk].tokens
+            inside = start + filled - begin
+            part = self._map(chunk)[inside : inside + count - filled]
+            out[filled : filled + part.size] = part
+            self._check_ids(out[filled : filled + part.size], chunk, inside)
+            filled += part.size
+            chunk += 1
+        return out
+
+    def _check_ids(self, ids: NDArray[np.int64], chunk: int, inside: int) -> None:
+        wrong = (ids >= self.vocabulary) | (ids < 0)
+        if wrong.any():
+            place = int(np.argmax(wrong))
+            raise ValueError(
+                f"{self.folder / self.records[chunk].file}: token {inside + place} has id {ids[place]}; expected 0 to "
+                f"{self.vocabulary - 1}, the vocabulary of the manifest. The chunk is damaged: delete "
+                f"{self.folder.parent} and prepare the data again."
+            )
+
+    def _map(self, chunk: int) -> np.memmap:
+        if chunk in self._maps:
+            self._maps.move_to_end(chunk)
+            return self._maps[chunk]
+        record = self.records[chunk]
+        offset = record.size - record.tokens * self.dtype.itemsize
+        opened = np.memmap(self.folder / record.file, dtype=self.dtype, mode="r", offset=offset, shape=(record.tokens,))
+        self._maps[chunk] = opened
+        if len(self._maps) > OPEN_CHUNKS:
+            self._maps.popitem(last=False)
+        return opened
+
+
+def _check_chunk(path: Path, record: ChunkRecord, verify_hash: bool) -> None:
+    remedy = f"Delete {path.parent.parent} and prepare the data again, or copy the file anew."
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; the manifest lists it with {record.size} bytes. {remedy}")
+    size = path.stat().st_size
+    if size != record.size:
+        raise ValueError(f"{path} has {size} bytes; the manifest says {record.size}. {remedy}")
+    if verify_hash:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != record.sha256:
+            raise ValueError(f"{path} has SHA-256 {found}; the manifest says {record.sha256}. {remedy}")

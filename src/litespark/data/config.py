@@ -1,0 +1,116 @@
+"""Settings of the data, one flat group: what to prepare, and how to read it.
+
+Plain dataclasses, so that `plan` and the command line can use them without Lightning. Every check on a single setting
+is here; checks that need the data are where the data is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingConfig:
+    """How prepared tokens are cut into rows and served."""
+
+    sequence_length: int
+    """S; a row holds S+1 ids."""
+    micro_batch_size: int
+    """Rows of one forward pass on one rank."""
+    workers: int = 0
+    """Processes that read ahead; the batches do not depend on it."""
+    shuffle: bool = True
+    """Draw a new order of the training rows each epoch, from the seed."""
+    document_mask: bool = True
+    """Keep attention and positions within documents."""
+    training_rows: int | None = None
+    """Train on the first so many rows only, for instance to overfit them; None: all."""
+    validation_rows: int | None = None
+    """Validate on so many rows, spread evenly over the split; None: all."""
+    verify_hashes: bool = False
+    """Hash every chunk at the start; sizes are always checked."""
+
+    def __post_init__(self) -> None:
+        for name in ("sequence_length", "micro_batch_size", "training_rows", "validation_rows"):
+            value = getattr(self, name)
+            if value is None and name.endswith("_rows"):
+                continue
+            require_whole(f"data.{name}", value, at_least=1)
+        require_whole("data.workers", self.workers, at_least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig(ReadingConfig):
+    """Which text becomes which tokens, and where they are written."""
+
+    source: str
+    """`standard_library`, a file or folder of text, or a folder that `prepare` wrote."""
+    root: str
+    """Folder that holds the prepared folders."""
+    vocabulary: int
+    """Ids of the tokenizer: one that is trained here gets as many, one that is given must have as many."""
+    name: str | None = None
+    """First part of the prepared folder's name; None: after the source."""
+    tokenizer: str | None = None
+    """A tokenizer.json or a Hugging Face folder; None: train byte-level BPE on the training documents."""
+    eos_token: str | None = None
+    """Special token that ends a document, for a tokenizer that does not name its own."""
+    tokenizer_sample_bytes: int = 50_000_000
+    """Bytes of training text that a tokenizer is trained on."""
+    text_field: str = "text"
+    """Field of a JSON line that holds the text."""
+    validation_fraction: float = 0.05
+    """Share of the documents held out, chosen by a hash of their text; unused where the source has its own split."""
+    max_bad_share: float = 0.01
+    """Share of unreadable documents above which preparation stops."""
+    chunk_tokens: int = 32 * 1024 * 1024
+    """Tokens of one chunk file."""
+    how_to_get: str | None = None
+    """Appended to the error for a missing source: commands that would provide it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_whole("data.vocabulary", self.vocabulary, at_least=1)
+        require_whole("data.tokenizer_sample_bytes", self.tokenizer_sample_bytes, at_least=1)
+        require_whole("data.chunk_tokens", self.chunk_tokens, at_least=1)
+        for name in ("source", "root", "text_field"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise ValueError(f"data.{name}={getattr(self, name)!r}; expected a text that is not empty")
+        if not 0 < self.validation_fraction < 1:
+            raise ValueError(
+                f"data.validation_fraction={self.validation_fraction}; expected a share between 0 and 1, both excluded"
+            )
+        if not 0 <= self.max_bad_share <= 1:
+            raise ValueError(f"data.max_bad_share={self.max_bad_share}; expected a share from 0 to 1")
+
+    def preparation(self) -> dict[str, Any]:
+        """The settings that decide what is written: not how it is read, nor where it lies."""
+        left_out = {field.name for field in fields(ReadingConfig)} | {"source", "root", "name", "how_to_get"}
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in left_out}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticConfig(ReadingConfig):
+    """Random ids that need no files; rows are a pure function of the seed."""
+
+    vocabulary: int
+    document_length: int | None = None
+    """Every so many tokens an EOS (id 0) ends a document; None: one endless document."""
+    synthetic_rows: int = 1_000_000
+    """Training rows of an epoch."""
+    synthetic_validation_rows: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_whole("data.vocabulary", self.vocabulary, at_least=2)
+        require_whole("data.synthetic_rows", self.synthetic_rows, at_least=1)
+        require_whole("data.synthetic_validation_rows", self.synthetic_validation_rows, at_least=1)
+        if self.document_length is not None:
+            require_whole("data.document_length", self.document_length, at_least=1)
+
+
+def require_whole(name: str, value: object, *, at_least: int) -> None:
+    """Raise ValueError unless `value` is an int of at least `at_least`; a bool is not an int here."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+        raise ValueError(f"{name}={value!r}; expected a whole number of at least {at_least}")
