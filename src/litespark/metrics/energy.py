@@ -1,0 +1,197 @@
+"""The energy ledger: cumulative counters in, joules by phase out, in integers, with the gaps counted.
+
+A meter (``metrics.meters``, ``metrics.nvml``) reports one cumulative counter per physical device. The ledger reads it
+when the phase changes and when a window is looked at, and books each difference to the phase that ran since the last
+reading. A device that could not be read, or whose difference is impossible (negative, or more than its power cap
+allows), leaves a gap: its time counts as used but not as read. What follows from gaps is in ``metrics.energy_totals``.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from litespark.metrics.energy_totals import PHASES, Account, EnergyTotals, Phase, ratio, resumed_totals
+
+# counters refresh about every 100 ms, so a short interval may hold the energy of a longer one
+COUNTER_LAG_SECONDS = 0.25
+# boards exceed their cap for moments; well above it the reading is wrong
+CAP_TOLERANCE = 1.1
+
+
+@dataclass(frozen=True)
+class MeteredDevice:
+    """A physical device that a meter answers for; ``power_cap_watts`` bounds believable readings, None for no bound."""
+
+    key: str
+    name: str
+    power_cap_watts: float | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Cumulative millijoules per device, in the order of ``EnergyMeter.devices``; None where it cannot be read now."""
+
+    seconds: float
+    millijoules: tuple[int | None, ...]
+
+
+class EnergyMeter(ABC):
+    """A source of cumulative energy counters.
+
+    ``read`` never raises for a device that has gone: that device reads None. ``label`` says what the energy is of,
+    ``method`` how it is read (None where nothing is), ``reason`` why devices are missing (None where none is).
+    """
+
+    label: str
+    method: str | None
+    reason: str | None
+    devices: tuple[MeteredDevice, ...]
+
+    @abstractmethod
+    def read(self) -> Reading:
+        """All counters now, with the time on a monotonic clock."""
+
+    def close(self) -> None:
+        """Let go of threads and libraries; the meter reads None afterwards or is not read again."""
+        return None
+
+
+@dataclass(frozen=True)
+class EnergyWindow:
+    """What was booked since the window began; ``seconds`` is its wall-clock length."""
+
+    seconds: float
+    totals: EnergyTotals
+
+    @property
+    def joules_per_token(self) -> float | None:
+        """Joules of the training phase per token of the window."""
+        return self.totals.joules_per_token_train
+
+    @property
+    def power_watts(self) -> float | None:
+        """Mean power over the window, all phases and devices together."""
+        return ratio(self.totals.all_in_joules, self.seconds)
+
+
+class EnergyLedger:
+    """Books a meter's differences by phase; begins in ``idle``, which therefore holds start-up.
+
+    Each rank keeps one over its own devices and counts its own tokens; ``combine`` sums their totals.
+
+    Args:
+        meter: where the counters come from.
+        minimum_window_seconds: a window younger than this is not closed, because counters refresh too rarely.
+    """
+
+    def __init__(self, meter: EnergyMeter, minimum_window_seconds: float = 5.0) -> None:
+        if minimum_window_seconds <= 0:
+            raise ValueError(
+                f"minimum_window_seconds: got {minimum_window_seconds}, expected more than 0; "
+                "counters refresh about every 0.1 s, so use 5 or more outside of tests"
+            )
+        self.meter = meter
+        self.minimum_window_seconds = minimum_window_seconds
+        self._phase: Phase = "idle"
+        self._totals = EnergyTotals()
+        self._last = meter.read()
+        self.begin_window()
+
+    @property
+    def phase(self) -> Phase:
+        return self._phase
+
+    @property
+    def totals(self) -> EnergyTotals:
+        """Everything booked up to the last reading."""
+        return self._totals
+
+    def switch(self, phase: Phase) -> Phase:
+        """Read the counters, book to the phase that ends, begin ``phase``; returns the one that ended."""
+        if phase not in PHASES:
+            raise ValueError(f"phase: got {phase!r}, expected one of {', '.join(PHASES)}")
+        self.settle()
+        ended, self._phase = self._phase, phase
+        return ended
+
+    @contextmanager
+    def during(self, phase: Phase) -> Iterator[None]:
+        """Run a block in ``phase`` and return to the one before, also when the block raises."""
+        before = self.switch(phase)
+        try:
+            yield
+        finally:
+            self.switch(before)
+
+    def add_tokens(self, tokens: int) -> None:
+        """Count tokens that this rank trained on."""
+        self._totals += EnergyTotals(tokens=tokens)
+
+    def settle(self) -> None:
+        """Read the counters and book what was used since the last reading to the current phase."""
+        reading = self.meter.read()
+        seconds = max(0.0, reading.seconds - self._last.seconds)
+        microseconds = round(seconds * 1e6)
+        booked, dropped = Account(), 0
+        for device, before, now in zip(self.meter.devices, self._last.millijoules, reading.millijoules, strict=True):
+            booked += Account(used_microseconds=microseconds)
+            if before is None or now is None:
+                continue
+            if _believable(now - before, seconds, device.power_cap_watts):
+                booked += Account(now - before, microseconds)
+            else:
+                dropped += 1
+        self._last = reading
+        booking: dict[str, Any] = {self._phase: booked, "dropped_readings": dropped}
+        self._totals += EnergyTotals(**booking)
+
+    def begin_window(self) -> None:
+        """Begin a new window at the last reading."""
+        self._window_seconds = self._last.seconds
+        self._window_totals = self._totals
+
+    def window(self) -> EnergyWindow:
+        """Read the counters and return the window so far, whatever its age; it stays open.
+
+        With several ranks: sum ``totals.to_vector()`` over them, take the minimum of ``seconds``, and when that is at
+        least ``minimum_window_seconds`` let every rank call ``begin_window``; so all ranks decide alike.
+        """
+        self.settle()
+        return EnergyWindow(self._last.seconds - self._window_seconds, self._totals - self._window_totals)
+
+    def close_window(self) -> EnergyWindow | None:
+        """Close the window and begin the next; None, and it stays open, where it is younger than the minimum."""
+        window = self.window()
+        if window.seconds < self.minimum_window_seconds:
+            return None
+        self.begin_window()
+        return window
+
+    def state_dict(self) -> dict[str, Any]:
+        """The totals up to now, as nested dicts of ints.
+
+        With several ranks the checkpoint holds ``combine(...)`` of all totals and rank 0 alone loads it.
+        """
+        self.settle()
+        return self._totals.to_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any], journaled: EnergyTotals | None = None) -> None:
+        """Continue from a checkpoint; what this process used so far (start-up) is kept on top.
+
+        Args:
+            state: from ``state_dict`` or ``EnergyTotals.to_dict``.
+            journaled: the last totals of the run's journal; what they hold beyond the checkpoint was lost in a crash.
+        """
+        self.settle()
+        self._totals += resumed_totals(EnergyTotals.from_dict(state), journaled)
+        self.begin_window()
+
+
+def _believable(millijoules: int, seconds: float, power_cap_watts: float | None) -> bool:
+    if millijoules < 0:
+        return False
+    if power_cap_watts is None:
+        return True
+    return millijoules <= 1000 * power_cap_watts * CAP_TOLERANCE * (seconds + COUNTER_LAG_SECONDS)

@@ -1,0 +1,65 @@
+"""A small append-only file of energy totals, so that joules burnt in steps lost to a crash stay in the all-in sum.
+
+A checkpoint knows the joules of the steps it holds. What was burnt after it, and lost with the process, only this
+file knows: one JSON line a window. At most the time since the last line is missing from the all-in sum.
+"""
+
+import json
+import logging
+from pathlib import Path
+
+from litespark.metrics.energy_totals import EnergyTotals
+
+log = logging.getLogger(__name__)
+
+
+class EnergyJournal:
+    """The journal at ``path``, which need not exist; rank 0 writes the combined totals of all ranks."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._failed = False
+
+    def append(self, totals: EnergyTotals, time: str) -> None:
+        """Add one line; a write that fails is logged once and never stops training.
+
+        Args:
+            totals: everything since the run began.
+            time: ISO 8601, for the reader.
+        """
+        line = json.dumps({"time": time, "totals": totals.to_dict()}) + "\n"
+        try:
+            with self.path.open("ab+") as stream:
+                # a process killed while writing leaves half a line; do not join ours to it
+                if stream.tell() > 0:
+                    stream.seek(-1, 2)
+                    if stream.read(1) != b"\n":
+                        line = "\n" + line
+                stream.write(line.encode())
+        except OSError as error:
+            if not self._failed:
+                log.warning(
+                    "cannot write the energy journal %s (%s): after a crash, the joules of lost steps will be missing "
+                    "from the all-in sum",
+                    self.path,
+                    error,
+                )
+            self._failed = True
+
+    def last(self) -> EnergyTotals | None:
+        """The totals of the last whole line; None where there is none. Half-written lines are passed over."""
+        try:
+            lines = self.path.read_bytes().splitlines()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            log.warning(
+                "cannot read the energy journal %s (%s): joules of lost steps are not counted", self.path, error
+            )
+            return None
+        for line in reversed(lines):
+            try:
+                return EnergyTotals.from_dict(json.loads(line)["totals"])
+            except (ValueError, KeyError, TypeError):
+                continue
+        return None

@@ -1,0 +1,168 @@
+"""Amounts of energy as integers, with the device time that they rest on: what is summed, saved and carried on.
+
+Millijoules, microseconds and tokens are integers, so that sums over ranks and resumes are exact. A sum with more than
+one per cent of its device time missing is not a sum: it is reported as None, never as 0 and never as the part seen.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, get_args
+
+Phase = Literal["train", "evaluate", "checkpoint", "idle"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+
+# below this share of device time read, a sum is reported as not measured
+MINIMUM_COVERAGE = 0.99
+
+
+@dataclass(frozen=True)
+class Account:
+    """Energy of one phase and the device time it rests on."""
+
+    millijoules: int = 0
+    read_microseconds: int = 0
+    used_microseconds: int = 0
+
+    def __add__(self, other: "Account") -> "Account":
+        return _fieldwise(Account, self, other, 1)
+
+    def __sub__(self, other: "Account") -> "Account":
+        return _fieldwise(Account, self, other, -1)
+
+    @property
+    def coverage(self) -> float | None:
+        """Device time read ÷ used; None where no device time passed."""
+        return self.read_microseconds / self.used_microseconds if self.used_microseconds else None
+
+    @property
+    def joules(self) -> float | None:
+        """Joules, or None where too much of the device time was not read."""
+        if self.used_microseconds and self.read_microseconds < MINIMUM_COVERAGE * self.used_microseconds:
+            return None
+        return self.millijoules / 1000
+
+
+@dataclass(frozen=True)
+class EnergyTotals:
+    """What one rank, or all of them together, used: one account a phase, and the tokens trained on meanwhile.
+
+    ``lost`` holds what was burnt after the checkpoint that a resume went back to: it belongs to no surviving step, but
+    it was paid for, so it is part of all-in.
+    """
+
+    train: Account = field(default_factory=Account)
+    evaluate: Account = field(default_factory=Account)
+    checkpoint: Account = field(default_factory=Account)
+    idle: Account = field(default_factory=Account)
+    lost: Account = field(default_factory=Account)
+    tokens: int = 0
+    dropped_readings: int = 0
+
+    def __add__(self, other: "EnergyTotals") -> "EnergyTotals":
+        return _fieldwise(EnergyTotals, self, other, 1)
+
+    def __sub__(self, other: "EnergyTotals") -> "EnergyTotals":
+        return _fieldwise(EnergyTotals, self, other, -1)
+
+    @property
+    def all_in(self) -> Account:
+        """Every phase and the lost steps."""
+        return self.train + self.evaluate + self.checkpoint + self.idle + self.lost
+
+    @property
+    def coverage(self) -> float | None:
+        """Device time read ÷ used over everything: with a steady meter, devices read ÷ devices used."""
+        return self.all_in.coverage
+
+    def joules(self, phase: Phase) -> float | None:
+        """Joules of one phase; None where it was not measured, 0 where the phase took no time on a meter that reads."""
+        account: Account = getattr(self, phase)
+        return account.joules if self.all_in.read_microseconds else None
+
+    @property
+    def train_joules(self) -> float | None:
+        return self.joules("train")
+
+    @property
+    def all_in_joules(self) -> float | None:
+        return self.all_in.joules if self.all_in.read_microseconds else None
+
+    @property
+    def joules_per_token_train(self) -> float | None:
+        return ratio(self.train_joules, self.tokens)
+
+    @property
+    def joules_per_token_all_in(self) -> float | None:
+        return ratio(self.all_in_joules, self.tokens)
+
+    @property
+    def tokens_per_second_per_watt(self) -> float | None:
+        """Tokens per joule of training, which is the same thing."""
+        joules = self.train_joules
+        return self.tokens / joules if joules else None
+
+    def to_vector(self) -> list[int]:
+        """All amounts in a fixed order, for a sum over ranks in int64."""
+        accounts = [getattr(self, name) for name in (*PHASES, "lost")]
+        amounts = [amount for account in accounts for amount in _amounts(account)]
+        return [*amounts, self.tokens, self.dropped_readings]
+
+    @classmethod
+    def from_vector(cls, vector: Sequence[int]) -> "EnergyTotals":
+        """The inverse of ``to_vector``.
+
+        Raises:
+            ValueError: the vector has another length.
+        """
+        names = (*PHASES, "lost")
+        if len(vector) != 3 * len(names) + 2:
+            raise ValueError(f"vector: got {len(vector)} amounts, expected {3 * len(names) + 2} from to_vector")
+        accounts = {name: Account(*map(int, vector[3 * i : 3 * i + 3])) for i, name in enumerate(names)}
+        return cls(**accounts, tokens=int(vector[-2]), dropped_readings=int(vector[-1]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested dicts of ints, for a checkpoint or JSON."""
+        accounts = {name: dict(vars(getattr(self, name))) for name in (*PHASES, "lost")}
+        return {**accounts, "tokens": self.tokens, "dropped_readings": self.dropped_readings}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "EnergyTotals":
+        """The inverse of ``to_dict``."""
+        accounts = {name: Account(**values[name]) for name in (*PHASES, "lost")}
+        return cls(**accounts, tokens=values["tokens"], dropped_readings=values["dropped_readings"])
+
+
+def combine(parts: Iterable[EnergyTotals]) -> EnergyTotals:
+    """The sum over ranks, blind ones included: their device time lowers the coverage and adds no joules."""
+    return sum(parts, start=EnergyTotals())
+
+
+def resumed_totals(checkpoint: EnergyTotals, journaled: EnergyTotals | None) -> EnergyTotals:
+    """Where a resumed run starts: the checkpoint's phases, and in ``lost`` what the journal saw beyond them."""
+    if journaled is None:
+        return checkpoint
+    beyond = journaled.all_in - checkpoint.all_in
+    burnt = Account(*(max(0, amount) for amount in _amounts(beyond)))
+    return replace(
+        checkpoint,
+        lost=checkpoint.lost + burnt,
+        dropped_readings=max(checkpoint.dropped_readings, journaled.dropped_readings),
+    )
+
+
+def ratio(amount: float | None, count: float) -> float | None:
+    """``amount`` ÷ ``count``, None where the amount is not known or nothing was counted."""
+    return amount / count if amount is not None and count > 0 else None
+
+
+def _amounts(account: Account) -> tuple[int, int, int]:
+    return account.millijoules, account.read_microseconds, account.used_microseconds
+
+
+def _fieldwise(kind: type, left: Any, right: Any, sign: int) -> Any:
+    """``left`` + ``sign`` · ``right`` in each field of the dataclass ``kind``."""
+    values = {}
+    for entry in fields(kind):
+        first, second = getattr(left, entry.name), getattr(right, entry.name)
+        values[entry.name] = first + second if sign > 0 else first - second
+    return kind(**values)

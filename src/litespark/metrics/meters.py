@@ -1,0 +1,209 @@
+"""Energy meters: RAPL for CPU packages, none with a reason, a fake for tests, and the choice between them.
+
+NVIDIA boards are read by ``metrics.nvml``. A meter answers only for the devices that this rank reads: its own GPU, or,
+as local rank 0, the CPU packages of the machine; so a sum over ranks counts each physical device once.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from litespark.metrics.energy import EnergyMeter, MeteredDevice, Reading
+from litespark.metrics.nvml import NvmlMeter, torch_device_uuids
+
+GPU_LABEL = "GPU board energy"
+CPU_LABEL = "CPU package energy"
+POWERCAP = Path("/sys/class/powercap")
+
+# a package that states no limit is taken to use less than this, to tell whether its counter can have wrapped twice
+_PACKAGE_WATTS_BOUND = 1000.0
+
+
+class NullMeter(EnergyMeter):
+    """No energy can be read, for ``reason``; the devices count as used, so that the coverage says so."""
+
+    def __init__(self, reason: str, label: str, devices: Sequence[MeteredDevice] = ()) -> None:
+        self.label = label
+        self.method = None
+        self.reason = reason
+        self.devices = tuple(devices)
+
+    def read(self) -> Reading:
+        return Reading(time.monotonic(), (None,) * len(self.devices))
+
+
+class FakeMeter(EnergyMeter):
+    """A meter on an injected clock whose devices draw constant power; tests change ``watts``, ``lost``, ``offset``.
+
+    Args:
+        watts: power of each device.
+        clock: seconds, monotonic.
+        power_cap_watts: the cap that each device states.
+    """
+
+    def __init__(
+        self, watts: Sequence[float], clock: Callable[[], float], power_cap_watts: float | None = None
+    ) -> None:
+        self.label = GPU_LABEL
+        self.method = "fake counter"
+        self.reason = None
+        self.devices = tuple(MeteredDevice(f"fake-{i}", "fake", power_cap_watts) for i in range(len(watts)))
+        self.watts = list(watts)
+        self.lost = [False] * len(watts)  # a lost device reads None
+        self.offset = [0.0] * len(watts)  # joules added to the counter, negative for a reset
+        self._clock = clock
+        self._joules = [0.0] * len(watts)
+        self._read_at = clock()
+
+    def read(self) -> Reading:
+        now = self._clock()
+        for index, watts in enumerate(self.watts):
+            self._joules[index] += watts * (now - self._read_at)
+        self._read_at = now
+        counters = zip(self._joules, self.offset, self.lost, strict=True)
+        return Reading(now, tuple(None if lost else round((j + o) * 1000) for j, o, lost in counters))
+
+
+@dataclass
+class _Package:
+    """One RAPL domain: its counter file and what has been counted beyond the counter's wraps."""
+
+    counter: Path
+    range_microjoules: int
+    bound_watts: float
+    last: tuple[float, int] | None = None
+    total_microjoules: int = 0
+
+
+class RaplMeter(EnergyMeter):
+    """CPU packages through ``/sys/class/powercap`` (Linux kernel, Documentation/power/powercap).
+
+    Only the package domains are read: core and uncore are parts of them, and ``psys`` contains them. The counter wraps
+    at ``max_energy_range_uj``; one wrap between two readings is undone, and where the time between them would allow
+    a second one the reading is None, a gap.
+
+    Raises:
+        OSError: no package can be read; the message says why.
+    """
+
+    def __init__(self, powercap: Path = POWERCAP, clock: Callable[[], float] = time.monotonic) -> None:
+        if not powercap.is_dir():
+            raise FileNotFoundError(f"this machine has no RAPL counters ({powercap} is absent, as in most VMs)")
+        self.label = CPU_LABEL
+        self.method = "RAPL package counters"
+        self.reason = None
+        self._clock = clock
+        self._packages: list[_Package] = []
+        devices = []
+        # "intel-rapl:0" is a package on Intel and AMD alike, "intel-rapl:0:0" a part of one
+        for domain in sorted(powercap.glob("intel-rapl:[0-9]*")):
+            if domain.name.count(":") != 1:
+                continue
+            name = (domain / "name").read_text().strip()
+            if not name.startswith("package"):
+                continue
+            watts = _optional_microwatts(domain / "constraint_0_power_limit_uw")
+            package = _Package(
+                counter=domain / "energy_uj",
+                range_microjoules=int((domain / "max_energy_range_uj").read_text()),
+                bound_watts=max(watts or 0.0, _PACKAGE_WATTS_BOUND),
+            )
+            int(package.counter.read_text())  # root-only on most systems: fail here, with the path in the error
+            self._packages.append(package)
+            # the long-term limit may be exceeded for many seconds, so only the generous bound judges a reading
+            devices.append(MeteredDevice(domain.name, name, package.bound_watts))
+        if not devices:
+            raise FileNotFoundError(f"{powercap} holds no RAPL package domain")
+        self.devices = tuple(devices)
+
+    def read(self) -> Reading:
+        now = self._clock()
+        return Reading(now, tuple(self._read_package(package, now) for package in self._packages))
+
+    def _read_package(self, package: _Package, now: float) -> int | None:
+        try:
+            value = int(package.counter.read_text())
+        except (OSError, ValueError):
+            package.last = None
+            return None
+        before, package.last = package.last, (now, value)
+        if before is not None:
+            possible = package.bound_watts * 1e6 * (now - before[0])
+            if possible >= package.range_microjoules:
+                # how often the counter wrapped cannot be known: leave a gap and count on from here
+                return None
+            # modulo, because the counter starts again at 0 after its range
+            package.total_microjoules += (value - before[1]) % (package.range_microjoules + 1)
+        return package.total_microjoules // 1000
+
+
+def _optional_microwatts(path: Path) -> float | None:
+    try:
+        return int(path.read_text()) / 1e6
+    except (OSError, ValueError):
+        return None
+
+
+def assign_devices(uuids_by_rank: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+    """Which devices each rank reads, when each names those it computes on: every physical device once.
+
+    Two ranks may share a GPU; the lower one reads it. UUIDs are unique over machines, so all ranks of a job can be
+    listed together.
+    """
+    taken: set[str] = set()
+    owned = []
+    for uuids in uuids_by_rank:
+        mine = tuple(uuid for uuid in dict.fromkeys(uuids) if uuid not in taken)
+        taken.update(mine)
+        owned.append(mine)
+    return owned
+
+
+def choose_meter(
+    device_type: str,
+    *,
+    uuids: Sequence[str] | None = None,
+    device_indices: Sequence[int] = (0,),
+    local_rank: int = 0,
+    powercap: Path = POWERCAP,
+) -> EnergyMeter:
+    """The meter for what this rank computes on, or a ``NullMeter`` with the reason; never raises for a missing one.
+
+    Args:
+        device_type: ``torch.device.type``: "cuda" (NVML, "GPU board energy"), "cpu" (RAPL, "CPU package energy").
+        uuids: the GPUs this rank reads, from ``assign_devices``; None takes those of ``device_indices``.
+        device_indices: CUDA ordinals of this process, used when ``uuids`` is None.
+        local_rank: only local rank 0 reads the CPU packages of its machine.
+        powercap: where RAPL lives.
+    """
+    if device_type == "cpu":
+        if local_rank != 0:
+            return NullMeter("the CPU packages are read by local rank 0", CPU_LABEL)
+        try:
+            return RaplMeter(powercap)
+        except PermissionError as error:
+            reason = f"{error.filename} is readable by root only; let the user read it (chmod a+r) to measure energy"
+        except (OSError, ValueError) as error:
+            reason = str(error)
+        return NullMeter(reason, CPU_LABEL, [MeteredDevice("cpu", "CPU packages")])
+    if device_type != "cuda":
+        return NullMeter(
+            f"no energy counter is known for {device_type!r} devices",
+            GPU_LABEL,
+            [MeteredDevice(device_type, device_type)],
+        )
+    unknown = [MeteredDevice(f"cuda:{index}", "GPU") for index in device_indices]
+    if torch.version.hip is not None:
+        return NullMeter("the energy of AMD GPUs is not read", GPU_LABEL, unknown)
+    if uuids is None:
+        try:
+            uuids = torch_device_uuids(device_indices)
+        except (RuntimeError, AttributeError, AssertionError) as error:
+            return NullMeter(f"PyTorch does not tell the UUID of the GPUs in use ({error})", GPU_LABEL, unknown)
+    try:
+        return NvmlMeter(uuids)
+    except (OSError, ImportError) as error:
+        return NullMeter(str(error), GPU_LABEL, [MeteredDevice(uuid, "GPU") for uuid in uuids])

@@ -1,0 +1,79 @@
+"""From measured rates to a token target: hours, kWh, money and CO2e.
+
+Price, grid intensity and PUE are what the user states; there is no default for any of them, because a guessed grid
+makes a precise-looking falsehood. What depends on one that is missing is None.
+"""
+
+from litespark.metrics.record import ProjectionRecord, ProjectionSettings, finite_or_none
+
+JOULES_PER_KWH = 3.6e6
+
+
+def kwh_per_billion_tokens(joules_per_token: float | None) -> float | None:
+    """kWh for 10⁹ tokens at ``joules_per_token``."""
+    return None if joules_per_token is None else joules_per_token * 1e9 / JOULES_PER_KWH
+
+
+def project(
+    target_tokens: int | None,
+    *,
+    tokens_per_second: float | None,
+    joules_per_token: float | None,
+    settings: ProjectionSettings,
+    currency: str | None = None,
+) -> ProjectionRecord:
+    """What the whole of ``target_tokens`` takes at the measured rates.
+
+    ``kwh`` is what the metered devices use. Cost and CO2e are of the energy that the building draws, kWh × PUE, and
+    need the PUE to be stated (1 where the meter sees all there is to pay).
+
+    Args:
+        target_tokens: tokens of the whole training, the finished part included; None: no projection.
+        tokens_per_second: all devices together.
+        joules_per_token: all devices together.
+        settings: price per kWh, kg CO2e per kWh, PUE; each may be None.
+        currency: the currency of the price, for the record.
+
+    Raises:
+        ValueError: a setting or the target is out of its range.
+    """
+    check_settings(settings)
+    if target_tokens is not None and target_tokens <= 0:
+        raise ValueError(f"target_tokens: got {target_tokens}, expected more than 0; leave it out for no projection")
+    if target_tokens is None:
+        return ProjectionRecord(currency=currency, settings=settings)
+    rate = finite_or_none(tokens_per_second)
+    energy = finite_or_none(joules_per_token)
+    hours = target_tokens / rate / 3600 if rate else None
+    kwh = target_tokens * energy / JOULES_PER_KWH if energy is not None else None
+    drawn = kwh * settings.pue if kwh is not None and settings.pue is not None else None
+    return ProjectionRecord(
+        target_tokens=target_tokens,
+        hours=hours,
+        kwh=kwh,
+        cost=_times(drawn, settings.price_per_kwh),
+        currency=currency,
+        co2e_kg=_times(drawn, settings.grid_kg_per_kwh),
+        settings=settings,
+    )
+
+
+def check_settings(settings: ProjectionSettings) -> None:
+    """Refuse settings that mean nothing, so that a run stops before it starts.
+
+    Raises:
+        ValueError: a negative price or grid intensity, or a PUE below 1.
+    """
+    for name in ("price_per_kwh", "grid_kg_per_kwh"):
+        value = getattr(settings, name)
+        if value is not None and not value >= 0:
+            raise ValueError(f"{name}: got {value}, expected 0 or more; leave it out where it is not known")
+    if settings.pue is not None and not settings.pue >= 1:
+        raise ValueError(
+            f"pue: got {settings.pue}, expected 1 or more (energy of the building ÷ energy of the machines); "
+            "leave it out where it is not known"
+        )
+
+
+def _times(energy: float | None, factor: float | None) -> float | None:
+    return energy * factor if energy is not None and factor is not None else None
