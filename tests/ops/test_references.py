@@ -1,0 +1,189 @@
+"""The plain references: gradients against finite differences, and facts that follow from each op's definition."""
+
+import math
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+from litespark.ops.attention.documents import Documents
+from litespark.ops.attention.reference import attention
+from litespark.ops.linear_cross_entropy.reference import linear_cross_entropy
+from litespark.ops.rms_norm.reference import rms_norm
+from litespark.ops.rope.reference import RopeScaling, inverse_frequencies, rope, rope_tables
+from litespark.ops.swiglu.reference import swiglu
+from tests.ops.tolerance import relative_distance
+
+
+def _random(*shape, dtype=torch.float64, seed=0):
+    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def _leaf(*shape, seed=0):
+    return _random(*shape, seed=seed).requires_grad_()
+
+
+def test_rms_norm_gradients():
+    assert gradcheck(lambda x, weight: rms_norm(x, weight, 1e-5), (_leaf(3, 5), _leaf(5, seed=1)))
+
+
+def test_swiglu_gradients():
+    assert gradcheck(swiglu, (_leaf(3, 8),))
+
+
+def test_rope_gradients():
+    cos, sin = rope_tables(torch.tensor([[0, 1, 0, 5]]), inverse_frequencies(4, 100.0).double())
+    assert gradcheck(lambda query, key: rope(query, key, cos, sin), (_leaf(2, 4, 2, 4), _leaf(2, 4, 1, 4, seed=1)))
+
+
+@pytest.mark.parametrize("documents", [None, torch.tensor([[0, 0, 1, 1]])])
+def test_attention_gradients(documents):
+    inputs = (_leaf(1, 4, 4, 2), _leaf(1, 4, 2, 2, seed=1), _leaf(1, 4, 2, 2, seed=2))
+    boundaries = None if documents is None else Documents(documents)
+    assert gradcheck(lambda query, key, value: attention(query, key, value, boundaries), inputs)
+
+
+def test_linear_cross_entropy_gradients():
+    labels = torch.tensor([[1, -100, 6], [0, 2, -100]])
+    inputs = (_leaf(2, 3, 4), _leaf(7, 4, seed=1))
+    assert gradcheck(lambda hidden, weight: linear_cross_entropy(hidden, weight, labels), inputs)
+    assert gradcheck(lambda hidden, weight: linear_cross_entropy(hidden, weight, labels, reduction="none").nats, inputs)
+
+
+def test_rms_norm_has_unit_mean_square_times_weight():
+    y = rms_norm(_random(4, 64) * 7, torch.full((64,), 3.0, dtype=torch.float64), 1e-12)
+    torch.testing.assert_close(y.square().mean(-1).sqrt(), torch.full((4,), 3.0, dtype=torch.float64))
+
+
+def test_rms_norm_survives_squares_beyond_fp16():
+    x = torch.full((1, 8), 6e4, dtype=torch.float16)
+    torch.testing.assert_close(rms_norm(x, torch.ones(8, dtype=torch.float16), 1e-5), torch.ones_like(x))
+
+
+def test_swiglu_gates_with_the_first_half():
+    gate, up = torch.tensor([[1.0, -2.0]]), torch.tensor([[3.0, 5.0]])
+    expected = torch.tensor([[3 / (1 + math.exp(-1)), -10 / (1 + math.exp(2))]])
+    torch.testing.assert_close(swiglu(torch.cat((gate, up), dim=-1)), expected)
+
+
+def test_rope_scores_depend_on_distance_only():
+    query, key = _random(1, 1, 1, 16), _random(1, 1, 1, 16, seed=1)
+    frequencies = inverse_frequencies(16, 10000.0).double()
+
+    def score(query_position, key_position):
+        rotated_query, _ = rope(query, key, *rope_tables(torch.tensor([[query_position]]), frequencies))
+        _, rotated_key = rope(query, key, *rope_tables(torch.tensor([[key_position]]), frequencies))
+        return (rotated_query * rotated_key).sum()
+
+    torch.testing.assert_close(score(9, 4), score(105, 100))
+    assert abs(score(9, 4) - score(9, 5)) > 1e-3
+
+
+def test_rope_pairs_the_halves_of_a_head():
+    x = torch.tensor([1.0, 0.0, 0.0, 0.0]).view(1, 1, 1, 4)
+    rotated, _ = rope(x, x, *rope_tables(torch.tensor([[1]]), torch.tensor([math.pi / 2, 0.0])))
+    torch.testing.assert_close(rotated.flatten(), torch.tensor([0.0, 0.0, 1.0, 0.0]))
+
+
+def test_rope_scaling_keeps_short_and_stretches_long_wavelengths():
+    scaling = RopeScaling(8.0, 1.0, 4.0, 8192)
+    plain, scaled = inverse_frequencies(128, 5e5), inverse_frequencies(128, 5e5, scaling)
+    wavelengths = 2 * math.pi / plain
+    short, long = wavelengths < 8192 / 4, wavelengths > 8192
+    assert torch.equal(scaled[short], plain[short])
+    torch.testing.assert_close(scaled[long], plain[long] / 8)
+    between = ~short & ~long
+    assert bool((scaled[between] < plain[between]).all())
+    assert bool((scaled[between] > plain[between] / 8).all())
+    assert min(int(part.sum()) for part in (short, long, between)) > 0
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ((0.0, 1.0, 4.0, 8192), "factor is 0.0; it must be a positive number"),
+        ((8.0, 1.0, float("nan"), 8192), "high_frequency_factor is nan"),
+        ((8.0, 4.0, 4.0, 8192), "low_frequency_factor 4.0 must be below high_frequency_factor 4.0"),
+        ((8.0, 1.0, 4.0, -1), "original_max_sequence_length is -1"),
+        (("8", 1.0, 4.0, 8192), "factor is '8'"),
+    ],
+)
+def test_impossible_rope_scaling_is_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        RopeScaling(*values)
+
+
+def test_attention_equals_a_loop_over_queries_and_heads():
+    query, key, value = _random(2, 3, 4, 8), _random(2, 5, 2, 8, seed=1), _random(2, 5, 2, 8, seed=2)
+    output = attention(query, key, value)
+    for row in range(2):
+        for position in range(3):
+            for head in range(4):
+                # two cached keys come before the first query
+                seen = slice(0, position + 3)
+                weights = (key[row, seen, head // 2] @ query[row, position, head] / math.sqrt(8)).softmax(0)
+                torch.testing.assert_close(output[row, position, head], weights @ value[row, seen, head // 2])
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        (((1, 4, 3, 8), (1, 4, 2, 8), (1, 4, 2, 8)), "K dividing H"),
+        (((1, 4, 2, 8), (1, 3, 2, 8), (1, 3, 2, 8)), "T at least S"),
+        (((1, 4, 2, 8), (1, 4, 2, 8), (1, 5, 2, 8)), "value"),
+    ],
+)
+def test_attention_refuses_shapes_that_do_not_fit(shapes, message):
+    with pytest.raises(ValueError, match=message):
+        attention(*(torch.zeros(shape) for shape in shapes))
+
+
+def test_attention_refuses_documents_that_do_not_fit():
+    x = torch.zeros(1, 4, 2, 8)
+    with pytest.raises(ValueError, match=r"documents .* expected"):
+        attention(x, x, x, Documents(torch.zeros(1, 3, dtype=torch.int32)))
+    with pytest.raises(ValueError, match="cached keys"):
+        attention(x[:, :2], x, x, Documents(torch.zeros(1, 4, dtype=torch.int32)))
+
+
+def test_linear_cross_entropy_equals_the_formula_and_ignores():
+    hidden, weight = _random(2, 3, 4), _random(7, 4, seed=1)
+    labels = torch.tensor([[1, -100, 6], [0, 2, -100]])
+    losses = linear_cross_entropy(hidden, weight, labels, reduction="none")
+    probabilities = (hidden @ weight.T).softmax(-1)
+    for row, column in [(0, 0), (0, 2), (1, 0), (1, 1)]:
+        torch.testing.assert_close(losses.nats[row, column], -probabilities[row, column, labels[row, column]].log())
+    assert losses.nats[0, 1] == 0
+    assert losses.nats[1, 2] == 0
+    torch.testing.assert_close(linear_cross_entropy(hidden, weight, labels), losses.nats.sum())
+
+
+def test_linear_cross_entropy_marks_correct_tokens_and_never_ignored_ones():
+    hidden, weight = torch.eye(3).unsqueeze(0), torch.eye(3)
+    losses = linear_cross_entropy(hidden, weight, torch.tensor([[0, 2, -100]]), reduction="none")
+    assert losses.correct.tolist() == [[True, False, False]]
+
+
+def test_linear_cross_entropy_is_zero_without_labels_and_fp32_for_bf16():
+    hidden, weight = _random(1, 3, 4).bfloat16().requires_grad_(), _random(7, 4, seed=1).bfloat16()
+    loss = linear_cross_entropy(hidden, weight, torch.full((1, 3), -100))
+    loss.backward()
+    assert loss.item() == 0
+    assert loss.dtype == torch.float32
+    assert not hidden.grad.any()
+
+
+def test_linear_cross_entropy_refuses_what_it_does_not_know():
+    hidden, weight = torch.zeros(1, 3, 4), torch.zeros(7, 4)
+    with pytest.raises(ValueError, match="reduction is 'mean'; expected 'sum' or 'none'"):
+        linear_cross_entropy(hidden, weight, torch.zeros(1, 3, dtype=torch.int64), reduction="mean")
+    with pytest.raises(ValueError, match=r"labels \(3,\) .* expected \(1, 3\)"):
+        linear_cross_entropy(hidden, weight, torch.zeros(3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("op", [lambda x: rms_norm(x, torch.ones(32, dtype=x.dtype), 1e-5), swiglu])
+def test_low_precision_inputs_are_computed_in_fp32(op):
+    x = _random(64, 32).bfloat16()
+    # half a unit in the last place of bf16 is 2^-9: only the final rounding is left
+    assert relative_distance(op(x), op(x.float())) < 2**-9
+    assert op(x).dtype == torch.bfloat16

@@ -1,0 +1,61 @@
+"""The comparison of ops must itself be able to fail: each way of being wrong is planted."""
+
+import pytest
+import torch
+
+from tests.ops.tolerance import assert_op_matches, relative_distance
+
+
+def _inputs():
+    generator = torch.Generator().manual_seed(1)
+    return {"x": torch.randn(64, 32, generator=generator), "weight": torch.randn(32, generator=generator)}
+
+
+def _product(x, weight):
+    return x * weight
+
+
+class _WrongGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight):
+        ctx.save_for_backward(x, weight)
+        return x * weight
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, weight = ctx.saved_tensors
+        return gradient * weight, (gradient * x).sum(0) * 1.01
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_reference_matches_itself(dtype):
+    assert_op_matches(_product, _product, _inputs(), dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_an_output_one_per_cent_wrong_is_caught_in_every_dtype(dtype):
+    with pytest.raises(AssertionError, match="output 0"):
+        assert_op_matches(lambda x, weight: x * weight * 1.01, _product, _inputs(), dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_gradient_one_per_cent_wrong_is_named(dtype):
+    with pytest.raises(AssertionError, match="gradient of weight"):
+        assert_op_matches(_WrongGradient.apply, _product, _inputs(), dtype)
+
+
+def test_a_missing_gradient_is_caught():
+    with pytest.raises(AssertionError):
+        assert_op_matches(lambda x, weight: x * weight.detach(), _product, _inputs(), torch.float32)
+
+
+def test_nan_never_passes():
+    one, nan = torch.ones(3), torch.tensor([1.0, float("nan"), 1.0])
+    assert relative_distance(nan, one) == float("inf")
+    assert relative_distance(nan, nan) == float("inf")
+
+
+def test_another_shape_and_anything_beside_zeros_are_infinitely_far():
+    assert relative_distance(torch.ones(3), torch.ones(3, 1)) == float("inf")
+    assert relative_distance(torch.full((3,), 1e-9), torch.zeros(3)) == float("inf")
+    assert relative_distance(torch.zeros(3), torch.zeros(3)) == 0
