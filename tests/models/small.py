@@ -1,0 +1,45 @@
+"""Small random Llamas and rows that the tests of this folder share."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from litespark.models.config import LlamaConfig
+from litespark.models.init import initialise
+from litespark.models.llama import Llama, Recompute
+from litespark.ops.backend import OpsConfig, resolve
+
+SDPA = OpsConfig(attention="sdpa")
+
+
+def small_config(**changes: Any) -> LlamaConfig:
+    sizes = {
+        "name": "small",
+        "width": 32,
+        "layers": 2,
+        "heads": 4,
+        "kv_heads": 2,
+        "feed_forward": 48,
+        "vocabulary": 61,
+        "max_sequence_length": 64,
+        # large enough that attention is far from uniform
+        "initial_deviation": 0.2,
+    }
+    return LlamaConfig(**(sizes | changes))
+
+
+def small_model(ops: OpsConfig = SDPA, recompute: Recompute = "none", seed: int = 0, **changes: Any) -> Llama:
+    model = Llama(small_config(**changes), resolve(ops), recompute)
+    initialise(model, seed)
+    return model
+
+
+def random_ids(*shape: int, seed: int = 0, vocabulary: int = 61) -> Tensor:
+    return torch.randint(vocabulary, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def gradients(model: torch.nn.Module) -> dict[str, Tensor]:
+    found = {name: parameter.grad for name, parameter in model.named_parameters()}
+    assert all(gradient is not None for gradient in found.values())
+    return {name: gradient.clone() for name, gradient in found.items() if gradient is not None}

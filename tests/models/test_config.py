@@ -1,0 +1,70 @@
+"""Sizes: which are refused, and how many parameters the published ones have."""
+
+import pytest
+import torch
+
+from litespark.models.config import LlamaConfig, RopeScaling
+from litespark.models.llama import Llama
+from litespark.ops.backend import OpsConfig, resolve
+from tests.models.small import small_config
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"width": -32}, "model.width is -32; it must be a whole number of at least 1"),
+        ({"layers": 0}, "model.layers is 0"),
+        ({"feed_forward": 48.0}, "model.feed_forward is 48.0; it must be a whole number"),
+        ({"vocabulary": True}, "model.vocabulary is True"),
+        ({"max_sequence_length": "64"}, "model.max_sequence_length is '64'"),
+        ({"head_width": 0}, "model.head_width is 0"),
+        ({"heads": 4, "kv_heads": 3}, "model.heads 4 is not a multiple of model.kv_heads 3"),
+        ({"width": 30}, "model.width 30 is not a multiple of model.heads 4; .* set model.head_width"),
+        ({"head_width": 7}, "model.head_width is 7; .* must be even"),
+        ({"width": 12, "heads": 4}, "model.head_width is 3; .* must be even"),
+        ({"rope_theta": 0.0}, "model.rope_theta is 0.0; it must be a positive number"),
+        ({"norm_epsilon": float("nan")}, "model.norm_epsilon is nan"),
+        ({"initial_deviation": -0.1}, "model.initial_deviation is -0.1"),
+        ({"tied": "yes"}, "model.tied is 'yes'; it must be true or false"),
+        ({"rope_scaling": {"factor": 8}}, "model.rope_scaling is .*; it must be null or a RopeScaling"),
+    ],
+)
+def test_impossible_sizes_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        small_config(**changes)
+
+
+PUBLISHED = {
+    "160m": ((768, 12, 12, 12, 3072), 162_417_408),
+    "1b": ((2048, 22, 32, 4, 5632), 1_100_048_384),
+    "3b": ((3072, 28, 24, 8, 8192), 3_015_355_392),
+    "30b": ((6144, 60, 48, 8, 22016), 30_026_717_184),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameters_of_the_published_sizes(name):
+    (width, layers, heads, kv_heads, feed_forward), expected = PUBLISHED[name]
+    config = LlamaConfig(name, width, layers, heads, kv_heads, feed_forward, 32000, 4096)
+    with torch.device("meta"):
+        model = Llama(config, resolve(OpsConfig()))
+    assert sum(parameter.numel() for parameter in model.parameters()) == expected
+    assert config.parameter_count() == expected
+    assert all(parameter.is_meta for parameter in model.parameters())
+
+
+def test_parameters_of_llama_31_8b():
+    config = LlamaConfig(
+        "8b", 4096, 32, 32, 8, 14336, 128256, 131072, rope_theta=5e5, rope_scaling=RopeScaling(8.0, 1.0, 4.0, 8192)
+    )
+    assert config.parameter_count() == 8_030_261_248
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_counts_agree_with_the_built_model_for_tied_heads_and_free_head_widths(tied):
+    config = small_config(tied=tied, head_width=10)
+    model = Llama(config, resolve(OpsConfig()))
+    assert config.parameter_count() == sum(parameter.numel() for parameter in model.parameters())
+    matrices = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "embedding" not in name)
+    head = config.vocabulary * config.width if tied else 0
+    assert config.matmul_parameter_count() == matrices + head

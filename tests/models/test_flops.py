@@ -1,0 +1,55 @@
+"""The closed formulas against PyTorch's own count of what is run."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from litespark.models.config import LlamaConfig
+from litespark.models.flops import causal_mean_keys, hardware_flops_per_token, model_flops_per_token
+from litespark.ops.backend import OpsConfig
+from tests.models.small import random_ids, small_config, small_model
+
+ROWS, LENGTH = 2, 24
+
+
+def _counted(**arguments):
+    model = small_model(OpsConfig(), **arguments)
+    with FlopCounterMode(display=False) as counter:
+        model(random_ids(ROWS, LENGTH), random_ids(ROWS, LENGTH, seed=1)).backward()
+    return counter.get_total_flops() / (ROWS * LENGTH)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"tied": True}, {"kv_heads": 1, "head_width": 14}, {"kv_heads": 4, "layers": 3}]
+)
+def test_full_convention_equals_what_is_counted(changes):
+    assert _counted(**changes) == model_flops_per_token(small_config(**changes), LENGTH)
+
+
+@pytest.mark.parametrize("changes", [{}, {"kv_heads": 1, "head_width": 14, "layers": 3}])
+def test_recomputation_equals_what_is_counted(changes):
+    assert _counted(recompute="full", **changes) == hardware_flops_per_token(small_config(**changes), LENGTH, "full")
+
+
+def test_without_recomputation_hardware_does_what_the_model_needs():
+    assert hardware_flops_per_token(small_config(), 7.5, "none") == model_flops_per_token(small_config(), 7.5)
+
+
+def test_the_two_conventions_of_the_3b_model_at_4096():
+    config = LlamaConfig("3b", 3072, 28, 24, 8, 8192, 32000, 4096)
+    full, causal = (model_flops_per_token(config, keys) for keys in (4096, causal_mean_keys(4096)))
+    assert full == 6 * 2_916_876_288 + 12 * 28 * 3072 * 4096
+    assert causal == 6 * 2_916_876_288 + 12 * 28 * 3072 * 2048.5
+    # measurement.md's arithmetic: reading F instead of C flatters this model by a tenth
+    assert full / causal == pytest.approx(1.11, abs=0.005)
+
+
+def test_causal_mean_keys_is_the_mean_over_positions():
+    assert causal_mean_keys(9) == torch.arange(1, 10).float().mean().item()
+
+
+def test_bad_arguments_are_refused():
+    with pytest.raises(ValueError, match="mean_keys is 0"):
+        model_flops_per_token(small_config(), 0)
+    with pytest.raises(ValueError, match="recompute is 'half'"):
+        hardware_flops_per_token(small_config(), 8, "half")

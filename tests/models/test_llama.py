@@ -1,0 +1,164 @@
+"""The network: loss and logits, packed documents, recomputation, precision, and rows that are refused."""
+
+import pytest
+import torch
+
+from litespark.models.cache import KeyValueCache
+from litespark.models.llama import Llama
+from litespark.ops.backend import OpsConfig, resolve
+from tests.models.small import SDPA, gradients, random_ids, small_config, small_model
+from tests.ops.tolerance import assert_close, relative_distance
+
+LENGTHS = [7, 1, 12, 4]
+
+
+def _packed(lengths=LENGTHS):
+    documents = torch.cat([torch.full((length,), index) for index, length in enumerate(lengths)]).unsqueeze(0)
+    positions = torch.cat([torch.arange(length) for length in lengths]).unsqueeze(0)
+    tokens, labels = random_ids(1, sum(lengths)), random_ids(1, sum(lengths), seed=1)
+    return tokens, labels, positions, documents.int()
+
+
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_the_loss_is_the_cross_entropy_of_the_logits(reduction):
+    model, tokens, labels = small_model(), random_ids(2, 9), random_ids(2, 9, seed=1)
+    labels[0, 3] = -100
+    nats = torch.nn.functional.cross_entropy(model(tokens).flatten(0, 1), labels.flatten(), reduction="none").view(2, 9)
+    found = model(tokens, labels, reduction=reduction)
+    if reduction == "sum":
+        torch.testing.assert_close(found, nats.sum())
+    else:
+        torch.testing.assert_close(found.nats, nats)
+        assert torch.equal(found.correct, (model(tokens).argmax(-1) == labels))
+
+
+@pytest.mark.parametrize("ops", [OpsConfig(), SDPA], ids=["reference", "sdpa"])
+def test_packed_documents_equal_separate_ones_in_loss_logits_and_gradients(ops):
+    tokens, labels, positions, documents = _packed()
+    packed, separate = small_model(ops), small_model(ops)
+    loss = packed(tokens, labels, positions=positions, documents=documents)
+    loss.backward()
+    pieces = list(zip(tokens.split(LENGTHS, 1), labels.split(LENGTHS, 1), strict=True))
+    losses = torch.stack([separate(*piece) for piece in pieces])
+    losses.sum().backward()
+    assert relative_distance(loss, losses.sum()) < 1e-6
+    assert_close(gradients(packed), gradients(separate))
+    logits = torch.cat([separate(piece) for piece, _ in pieces], dim=1)
+    assert relative_distance(packed(tokens, positions=positions, documents=documents), logits) < 1e-5
+
+
+def test_a_document_has_no_gradient_from_the_labels_of_another():
+    tokens, labels, positions, documents = _packed()
+    alone = labels.masked_fill(documents != 2, -100)
+    model = small_model()
+    embedded = []
+    model.embedding.register_forward_hook(lambda _, __, output: embedded.append(output) or output.retain_grad())
+    model(tokens, alone, positions=positions, documents=documents).backward()
+    reached = embedded[0].grad.abs().sum(-1) > 0
+    assert torch.equal(reached, documents == 2)
+
+
+def test_without_documents_earlier_text_is_seen():
+    tokens, labels, positions, documents = _packed()
+    model = small_model()
+    assert model(tokens, labels) != model(tokens, labels, positions=positions, documents=documents)
+
+
+def test_later_tokens_change_nothing_before_them():
+    model, tokens = small_model(), random_ids(1, 12)
+    changed = tokens.clone()
+    changed[0, 8] = (changed[0, 8] + 1) % 61
+    before, after = model(tokens), model(changed)
+    assert torch.equal(before[:, :8], after[:, :8])
+    assert not torch.equal(before[:, 8:], after[:, 8:])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_recomputing_changes_neither_loss_nor_gradients(packed):
+    tokens, labels, positions, documents = _packed()
+    extra = {"positions": positions, "documents": documents} if packed else {}
+    plain, again = small_model(), small_model(recompute="full")
+    losses = [model(tokens, labels, **extra) for model in (plain, again)]
+    for loss in losses:
+        loss.backward()
+    assert losses[0] == losses[1]
+    expected = gradients(plain)
+    for name, gradient in gradients(again).items():
+        assert torch.equal(gradient, expected[name]), name
+
+
+def test_recomputing_runs_each_block_twice_in_training_only():
+    runs = []
+    for train in (True, False):
+        model = small_model(recompute="full").train(train)
+        count = []
+        for block in model.blocks:
+            block.attention.register_forward_hook(lambda *_, count=count: count.append(1))
+        model(random_ids(1, 4), random_ids(1, 4)).backward()
+        runs.append(len(count))
+    assert runs == [4, 2]
+
+
+def test_unknown_recompute_is_refused():
+    with pytest.raises(ValueError, match="recompute is 'some'; expected 'none' or 'full'"):
+        Llama(small_config(), resolve(OpsConfig()), recompute="some")
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_bf16_autocast_stays_near_fp32_and_returns_fp32(tied):
+    model, tokens, labels = small_model(tied=tied), random_ids(2, 16), random_ids(2, 16, seed=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, logits = model(tokens, labels), model(tokens)
+    assert (loss.dtype, logits.dtype) == (torch.float32, torch.float32)
+    assert relative_distance(loss, model(tokens, labels)) < 2e-2
+
+
+def test_rotary_frequencies_stay_fp32_in_a_bf16_model():
+    model = small_model()
+    before = model.rotary.inverse_frequencies.clone()
+    model.to(torch.bfloat16)
+    assert model.embedding.weight.dtype == torch.bfloat16
+    assert torch.equal(model.rotary.inverse_frequencies, before)
+
+
+def test_no_buffer_enters_a_checkpoint():
+    model = small_model()
+    assert set(model.state_dict()) == {name for name, _ in model.named_parameters()}
+
+
+@pytest.mark.parametrize("recompute", ["none", "full"])
+def test_the_model_is_traced_as_one_graph(recompute):
+    tokens, labels, positions, documents = _packed()
+    model = small_model(recompute=recompute)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    extra = {"positions": positions, "documents": documents}
+    assert relative_distance(compiled(tokens, labels, **extra), model(tokens, labels, **extra)) < 1e-6
+
+
+IDS = torch.zeros(1, 4, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"tokens": IDS[0]}, r"tokens are \(4,\) .*; expected \(B, S\)"),
+        ({"tokens": IDS.float()}, "torch.float32; expected"),
+        ({"tokens": IDS[:, :0]}, "S of at least 1"),
+        ({"tokens": IDS.expand(1, 4).repeat(1, 17)}, "68 tokens is longer than model.max_sequence_length 64"),
+        ({"tokens": IDS, "labels": IDS[:, 1:]}, r"labels are \(1, 3\); expected the shape of tokens, \(1, 4\)"),
+        ({"tokens": IDS, "positions": IDS[0]}, r"positions are \(4,\)"),
+        ({"tokens": IDS, "documents": IDS.repeat(2, 1)}, r"documents are \(2, 4\)"),
+        ({"tokens": IDS, "documents": IDS, "cache": KeyValueCache(2, 8)}, "documents cannot be combined"),
+        ({"tokens": IDS, "cache": KeyValueCache(2, 3)}, "cache holds 3 tokens, 4 were given"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        small_model()(**arguments)
+
+
+def test_a_full_cache_counts_towards_the_longest_row():
+    model, cache = small_model(), KeyValueCache(2, 100)
+    model(random_ids(1, 60), cache=cache)
+    with pytest.raises(ValueError, match="5 tokens after 60 cached ones is longer"):
+        model(random_ids(1, 5), cache=cache)
