@@ -1,0 +1,74 @@
+"""Why a figure is absent from a run: every blank in a table, picture or report gets its reason from here."""
+
+from litespark.analysis.quantities import percent
+from litespark.analysis.runs import Run
+
+TOO_SHORT = "the run ended before it could be measured"
+NO_VALIDATION = "no validation ran"
+
+
+def no_peak(run: Run) -> str:
+    """Why there is no MFU against a vendor's peak."""
+    speed = run.record.throughput
+    if speed.tokens_per_second is None:
+        return TOO_SHORT
+    if speed.peak_flops is not None:
+        return "the record holds a peak but no MFU"
+    devices = ", ".join(dict.fromkeys(device.name for device in run.record.environment.devices)) or "this device"
+    return f"no dense peak is known for {devices}" + (f" ({speed.peak_source})" if speed.peak_source else "")
+
+
+def no_energy(run: Run) -> str:
+    """Why there is no energy, as the record tells it."""
+    return run.record.energy.reason or "the record gives no reason"
+
+
+def coverage(fraction: float | None) -> str:
+    """How many of the devices in use had their energy read."""
+    if fraction is None:
+        return "which devices were read is not recorded"
+    return "all devices in use were read" if fraction == 1 else f"{percent(fraction)} of the devices in use were read"
+
+
+def absent(run: Run) -> dict[str, str]:
+    """What this run did not measure, in the words of the report, each with the reason."""
+    speed, quality, energy = run.record.throughput, run.record.quality, run.record.energy
+    projection = run.record.projection
+    no_bytes = NO_VALIDATION if quality.validation_loss is None else "the byte lengths of the tokens are not known"
+    candidates: dict[str, tuple[object, str]] = {
+        "validation loss": (quality.validation_loss, NO_VALIDATION),
+        "train loss": (quality.train_loss, "no training step was logged"),
+        "bits per byte": (quality.bits_per_byte, no_bytes),
+        "perplexity": (quality.perplexity, NO_VALIDATION),
+        "token accuracy": (quality.token_accuracy, NO_VALIDATION),
+        "tokens/s": (speed.tokens_per_second, TOO_SHORT),
+        "step time": (speed.step_ms_median, TOO_SHORT),
+        "waiting for data": (speed.data_wait_share, TOO_SHORT),
+        "MFU (C)": (speed.mfu_causal, no_peak(run)),
+        "MFU (F)": (speed.mfu_full, no_peak(run)),
+        "HFU (C)": (speed.hfu_causal, no_peak(run)),
+        "MFU (C) of the measured peak": (
+            speed.mfu_measured_peak,
+            "no matmul peak was measured" if speed.measured_peak_flops is None else TOO_SHORT,
+        ),
+        "peak memory": (
+            speed.peak_memory_gib,
+            TOO_SHORT if speed.tokens_per_second is None else "not counted on this device",
+        ),
+        "energy per token": (energy.joules_per_token_train, no_energy(run)),
+        "all-in energy per token": (energy.joules_per_token_all_in, no_energy(run)),
+        "sample text": (quality.sample, "none was generated"),
+    }
+    if projection.target_tokens is not None:
+        settings = projection.settings
+        rate = no_energy(run) if energy.joules_per_token_train is None else "the record does not hold it"
+        candidates |= {
+            "projected time": (projection.hours, TOO_SHORT),
+            "projected electricity": (projection.kwh, rate),
+            "projected cost": (projection.cost, "price_per_kwh is not set" if settings.price_per_kwh is None else rate),
+            "projected CO2e": (
+                projection.co2e_kg,
+                "grid_kg_per_kwh is not set" if settings.grid_kg_per_kwh is None else rate,
+            ),
+        }
+    return {what: reason for what, (value, reason) in candidates.items() if value is None}

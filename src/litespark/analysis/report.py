@@ -1,0 +1,199 @@
+"""Writes `report.md` with its pictures for one run, and the side-by-side comparison of several.
+
+Everything said here is read from the run folder. What was not measured is named together with the reason, and never
+shown as a zero or an estimate.
+"""
+
+import os
+import re
+from collections.abc import Hashable, Iterable
+from pathlib import Path
+
+from litespark.analysis import tables
+from litespark.analysis.plots import save_pictures
+from litespark.analysis.quantities import count, duration, plain, scaled, seconds_between
+from litespark.analysis.reasons import absent, coverage
+from litespark.analysis.runs import SAMPLES_FILE, Run, labels, load_run, load_runs
+
+REPORT_FILE = "report.md"
+COMPARISON_FILE = "comparison.md"
+
+HOW_TO_READ = """\
+- **Loss** is in nats per supervised token (÷ 0.693 gives bits). It depends on the tokenizer; **bits per byte** does
+  not, so quote that one when vocabularies differ.
+- **Unigram entropy** is the loss of a model that knows only how frequent each token is. A model that is not below it
+  has learned nothing from context.
+- **MFU** is the model's FLOPs per token × tokens/s ÷ the peak of all devices. (C) counts attention as causal, the
+  work that is needed; (F) counts the full square, as much of the literature does. Compare like with like; quote (C).
+  The vendor's peak is the dense bf16 figure. **HFU** also counts activations that are computed twice.
+- **MFU of the measured peak** divides by what a large matmul reached on this device just before the run.
+- **Energy per token** counts training steps only; **all-in** adds evaluation, checkpoints, start-up, idle time and
+  steps that a crash threw away.
+- Step times are of optimizer steps; tokens are counted in the batches, padding is not a token."""
+
+
+def write_report(run_folder: Path | str) -> Path:
+    """Write `report.md` and its pictures into the run folder; returns the path of the report.
+
+    Raises:
+        ValueError: not a run folder, or one of its files is corrupt.
+        OSError: the folder cannot be written.
+    """
+    run = load_run(run_folder)
+    pictures = save_pictures([run], run.folder)
+    record = run.record
+    sections = [
+        f"# {record.name}",
+        summary(run),
+        "## Results",
+        tables.headline_table(run),
+        "## Loss beside speed",
+        tables.progress_table(run),
+        *(f"![{name} over tokens]({path.name})" for name, path in pictures.items()),
+        "## Energy",
+        tables.energy_table(run),
+        "## Projection",
+        tables.projection_table(run),
+        "## Model and data",
+        tables.model_and_data_table(run),
+        "## Sample",
+        sample(run),
+        "## Environment",
+        tables.environment_table(run),
+    ]
+    if len(record.segments) > 1:
+        sections += ["## Starts and resumes", tables.segments_table(run)]
+    sections += ["## How to read the numbers", HOW_TO_READ, "## What was not measured, and why", absences(run)]
+    return _write(run.folder / REPORT_FILE, sections)
+
+
+def write_comparison(folders: Iterable[Path | str], output: Path | str) -> Path:
+    """Write `comparison.md` and one set of pictures of all runs at or below `folders` into the folder `output`.
+
+    Returns the path of `comparison.md`; the pictures lie beside it as `comparison_loss.png` and so on.
+
+    Raises:
+        ValueError: no runs are found, one is corrupt, or `output` is a file.
+        OSError: `output` cannot be written.
+    """
+    runs = load_runs(folders)
+    output = Path(output)
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"{output}: expected a folder to write the comparison into, found a file; name another")
+    output.mkdir(parents=True, exist_ok=True)
+    pictures = save_pictures(runs, output, prefix="comparison_")
+    names_of_runs = labels(runs)
+    by_absences: dict[str, list[str]] = {}
+    for name, run in zip(names_of_runs, runs, strict=True):
+        by_absences.setdefault(absences(run), []).append(name)
+    sections = [
+        f"# Comparison of {len(runs)} {'run' if len(runs) == 1 else 'runs'}",
+        tables.comparison_table(runs),
+        "Losses in nats per token; energy of training steps only; — means not measured (or not set), see below.",
+        *(f"![{name} over tokens]({path.name})" for name, path in pictures.items()),
+        "## Data and machines",
+        tables.markdown_table(
+            ("run", "model", "data", "unigram entropy", "devices", "precision", "folder"),
+            [
+                (
+                    name,
+                    f"{run.record.model.name}, {count(run.record.model.parameters)} parameters",
+                    f"{run.record.data.name} ({run.record.data.manifest_hash[:12]})",
+                    plain(run.record.data.unigram_entropy, "nats/token"),
+                    ", ".join(device.name for device in run.record.environment.devices) or "none recorded",
+                    run.record.environment.precision,
+                    os.path.relpath(run.folder, output),
+                )
+                for name, run in zip(names_of_runs, runs, strict=True)
+            ],
+        ),
+        *(f"> {warning}" for warning in comparability(runs)),
+        "## How to read the numbers",
+        HOW_TO_READ,
+        "## What was not measured, and why",
+        *(f"**{', '.join(same)}**\n\n{text}" for text, same in by_absences.items()),
+    ]
+    return _write(output / COMPARISON_FILE, sections)
+
+
+def summary(run: Run) -> str:
+    """What happened, in a few sentences; how it ended comes first when it did not end well."""
+    record = run.record
+    took = seconds_between(record.started, record.ended)
+    what = (
+        f"{record.task.capitalize()} of **{record.model.name}** ({count(record.model.parameters)} parameters) on "
+        f"{count(record.throughput.tokens)} tokens of **{record.data.name}**"
+        f"{f' in {duration(took)}' if took is not None else ''}."
+    )
+    ends = {
+        "finished": "",
+        "running": "**The record says that the run is still going on (or that it was killed).**",
+        "interrupted": f"**The run was interrupted after step {record.throughput.steps}.**",
+        "failed": f"**The run failed: {record.error or 'the record does not say why'}**",
+    }
+    loss = record.quality.validation_loss
+    learned = [f"It reached a validation loss of **{plain(loss)} nats/token**"] if loss is not None else []
+    if learned and record.quality.bits_per_byte is not None:
+        learned.append(f"({plain(record.quality.bits_per_byte)} bits per byte)")
+    if learned and tables.beaten_by(record):
+        learned.append(f", {tables.beaten_by(record)}")
+    speed = record.throughput.tokens_per_second
+    rate = [f", at {scaled(speed)} tokens/s" if speed is not None else ", at a speed that was not measured"]
+    energy = record.energy.joules_per_token_train
+    rate.append(f"and {scaled(energy, 'J/token')}" if energy is not None else "with energy not measured")
+    text = f"{' '.join([*learned, *rate])}.".replace(" ,", ",") if learned else ""
+    return "\n\n".join(part for part in (ends[record.status], f"{what} {text}".strip()) if part)
+
+
+def sample(run: Run) -> str:
+    """The generated text, fenced so that nothing in it is read as Markdown."""
+    text = run.record.quality.sample
+    if text is None:
+        return "No sample was generated."
+    longest = max((len(ticks) for ticks in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    more = f"\n\nMore samples: [{SAMPLES_FILE}]({SAMPLES_FILE})" if run.samples else ""
+    return f"{fence}text\n{text.rstrip()}\n{fence}{more}"
+
+
+def absences(run: Run) -> str:
+    """A list of every headline figure that is absent, with the reason."""
+    energy = run.record.energy
+    by_reason: dict[str, list[str]] = {}
+    for what, reason in absent(run).items():
+        by_reason.setdefault(reason, []).append(what)
+    lines = [f"- {', '.join(figures)}: {reason}" for reason, figures in by_reason.items()]
+    if energy.train_joules is not None:
+        if energy.coverage != 1:
+            lines.append(f"- energy of every device: {coverage(energy.coverage)}")
+        lines.append(
+            f"- energy beyond what “{energy.label}” covers (power supply, cooling, network): no meter reads it"
+        )
+    return "\n".join(lines) or "Everything that this report knows of was measured."
+
+
+def comparability(runs: list[Run]) -> list[str]:
+    """Warnings where the figures of these runs may not be held against each other."""
+    checks: dict[str, list[Hashable]] = {
+        "The runs read different data, so their losses do not compare.": [
+            run.record.data.manifest_hash for run in runs
+        ],
+        "The runs saw different numbers of tokens; compare losses at equal tokens in the picture.": [
+            run.record.throughput.tokens for run in runs
+        ],
+        "The runs used different devices; speed and energy compare machines as well as settings.": [
+            tuple(device.name for device in run.record.environment.devices) for run in runs
+        ],
+        "The runs used different precisions.": [run.record.environment.precision for run in runs],
+    }
+    warnings = [text for text, values in checks.items() if len(set(values)) > 1]
+    unfinished = [name for name, run in zip(labels(runs), runs, strict=True) if run.record.status != "finished"]
+    return warnings + ([f"Not finished: {', '.join(unfinished)}."] if unfinished else [])
+
+
+def _write(path: Path, sections: Iterable[str]) -> Path:
+    """Write through a temporary file, so that an older report stays whole until the new one is."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+    temporary.replace(path)
+    return path
