@@ -1,0 +1,72 @@
+"""The notebook runs from its first cell to its last on a run, on a run of a sweep, and on one that measured little."""
+
+import os
+from pathlib import Path
+
+import jupytext
+import nbclient
+import pytest
+
+from tests.analysis.synthetic_runs import strip, write_run
+
+NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "01_explore_a_run.py"
+
+
+@pytest.fixture
+def execute(tmp_path, monkeypatch):
+    """Executes the notebook in the folder `tmp_path`, on the run given; returns its outputs."""
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / ".ipython"))
+
+    def run_notebook(run: Path | None) -> list[dict]:
+        if run is None:
+            monkeypatch.delenv("LITESPARK_RUN", raising=False)
+        else:
+            monkeypatch.setenv("LITESPARK_RUN", str(run))
+        notebook = jupytext.read(NOTEBOOK)
+        client = nbclient.NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(tmp_path)}})
+        return [output for cell in client.execute().cells for output in cell.get("outputs", [])]
+
+    return run_notebook
+
+
+def shown(outputs: list[dict]) -> str:
+    """All text that the notebook shows."""
+    pieces = []
+    for output in outputs:
+        data = output.get("data", {})
+        pieces.append(output.get("text") or data.get("text/markdown") or data.get("text/plain", ""))
+    return "\n".join(pieces)
+
+
+def pictures(outputs: list[dict]) -> int:
+    return sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+def test_it_shows_a_run_and_the_sweep_around_it(execute, tmp_path):
+    folders = [write_run(tmp_path / "sweep" / str(index), seed=index, steps=40) for index in (1, 2)]
+    outputs = execute(folders[0])
+    assert "1: finished, 40 logged steps" in shown(outputs)
+    assert "| validation loss | 2.6" in shown(outputs)
+    assert "def read(self, size=-1):" in shown(outputs)
+    assert "joules_per_token" in shown(outputs)
+    assert pictures(outputs) == 4 + 2
+
+
+def test_without_a_choice_it_takes_the_newest_run(execute, tmp_path):
+    for age, name in enumerate(("new", "old")):
+        folder = write_run(tmp_path / "logs" / "runs" / name, steps=8)
+        os.utime(folder / "run.json", (1_700_000_000 - age, 1_700_000_000 - age))
+    assert "new: finished" in shown(execute(None))
+
+
+def test_it_shows_a_run_that_measured_nothing(execute, tmp_path):
+    outputs = execute(strip(write_run(tmp_path / "alone" / "dead", steps=8)))
+    assert "dead: failed, 0 logged steps" in shown(outputs)
+    assert "This run has no neighbours" in shown(outputs)
+    assert pictures(outputs) == 4
+
+
+def test_it_is_paired_with_an_ipynb_file():
+    notebook = jupytext.read(NOTEBOOK)
+    assert notebook.metadata["jupytext"]["formats"] == "ipynb,py:percent"
+    assert {cell.cell_type for cell in notebook.cells} == {"markdown", "code"}
