@@ -133,11 +133,17 @@ def export_huggingface(
 
     Raises:
         ValueError: the target exists, cannot be written or has too little space; the tokenizer is missing, has ids that
-            the model has not, or needs code of its own; `max_shard_bytes` is not positive.
+            the model has not, or needs code of its own; `max_shard_bytes` is not
+            positive; transformers accepts no such sizes.
     """
     folder = Path(folder)
     if max_shard_bytes < 1:
         raise ValueError(f"max_shard_bytes is {max_shard_bytes}; it must be at least 1")
+    if model.config.width % model.config.heads:
+        raise ValueError(
+            f"transformers refuses a Llama whose width {model.config.width} is not a multiple of its heads "
+            f"{model.config.heads}; such a model cannot be exported"
+        )
     files = _tokenizer_files(Path(tokenizer), model.config, eos_id, bos_id) if tokenizer is not None else {}
     sizes = _part_sizes(model)
     if not _writes():

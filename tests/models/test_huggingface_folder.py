@@ -1,0 +1,280 @@
+"""Folders in transformers' format: complete exports, bit-equal round trips, and every broken folder refused."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from litespark.models.config import RopeScaling
+from litespark.models.huggingface import export_huggingface, load_huggingface
+from litespark.models.safetensors_folder import INDEX, SINGLE
+from litespark.ops.backend import resolve
+from tests.models.small import SDPA, random_ids, small_model
+
+CONFIGS = {
+    "plain": {},
+    "tied": {"tied": True},
+    "scaled": {"rope_scaling": RopeScaling(8.0, 1.0, 4.0, 16), "rope_theta": 5e5},
+    "wide heads": {"head_width": 12, "kv_heads": 1},
+}
+
+
+def _load(folder):
+    return load_huggingface(folder, resolve(SDPA))
+
+
+def _tokenizer(folder, vocabulary=300):
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=["<eos>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(["def parity(a, b):\n    return a == b\n"] * 20, trainer)
+    folder.mkdir(exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return tokenizer
+
+
+@pytest.mark.parametrize("changes", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("max_shard_bytes", [5_000_000_000, 20_000, 1])
+def test_import_of_an_export_is_bit_equal_and_so_is_its_export(tmp_path, changes, max_shard_bytes):
+    model = small_model(**changes)
+    export_huggingface(model, tmp_path / "small", max_shard_bytes=max_shard_bytes)
+    again = _load(tmp_path / "small")
+    assert again.config == model.config
+    assert again.state_dict().keys() == model.state_dict().keys()
+    for name, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+    export_huggingface(again, tmp_path / "again", max_shard_bytes=max_shard_bytes)
+    first, second = ({p.name: p.read_bytes() for p in (tmp_path / n).iterdir()} for n in ("small", "again"))
+    assert first == second
+
+
+def test_bf16_weights_stay_bf16(tmp_path):
+    model = small_model().to(torch.bfloat16)
+    export_huggingface(model, tmp_path / "small")
+    assert {tensor.dtype for tensor in load_file(tmp_path / "small" / SINGLE).values()} == {torch.bfloat16}
+    assert json.loads((tmp_path / "small/config.json").read_text())["torch_dtype"] == "bfloat16"
+    again = load_huggingface(tmp_path / "small", resolve(SDPA), dtype=torch.bfloat16)
+    assert torch.equal(again.head.weight, model.head.weight)
+
+
+def test_shards_keep_below_their_size_and_the_index_is_right(tmp_path):
+    export_huggingface(small_model(), tmp_path / "small", max_shard_bytes=20_000)
+    index = json.loads((tmp_path / "small" / INDEX).read_text())
+    files = {file: load_file(tmp_path / "small" / file) for file in set(index["weight_map"].values())}
+    assert len(files) > 2
+    assert {name: file for file, tensors in files.items() for name in tensors} == index["weight_map"]
+    sizes = {file: sum(t.nbytes for t in tensors.values()) for file, tensors in files.items()}
+    assert max(sizes.values()) <= 20_000
+    assert sum(sizes.values()) == index["metadata"]["total_size"]
+    assert not (tmp_path / "small" / SINGLE).exists()
+
+
+@pytest.mark.parametrize("changes", CONFIGS.values(), ids=CONFIGS)
+def test_transformers_loads_model_and_tokenizer(tmp_path, changes):
+    transformers = pytest.importorskip("transformers")
+    ours = small_model(vocabulary=300, **changes)
+    tokenizer = _tokenizer(tmp_path / "tokenizer")
+    eos = tokenizer.token_to_id("<eos>")
+    export_huggingface(ours, tmp_path / "small", tokenizer=tmp_path / "tokenizer", eos_id=eos, max_shard_bytes=50_000)
+
+    theirs, loading = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "small", output_loading_info=True)
+    assert not any(loading[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    ids = random_ids(1, 40, vocabulary=300)
+    torch.testing.assert_close(theirs(ids).logits, ours(ids), rtol=1e-4, atol=1e-4)
+    assert theirs.generation_config.eos_token_id == eos
+    reader = transformers.AutoTokenizer.from_pretrained(tmp_path / "small")
+    text = "def odd(x):\n\treturn  x % 2 == 1  # naïve\n"
+    assert reader(text, add_special_tokens=False)["input_ids"] == tokenizer.encode(text).ids
+    assert reader.decode(reader(text)["input_ids"]) == text
+    assert reader.eos_token_id == eos
+
+
+def test_tokenizer_files_are_copied_as_they_are(tmp_path):
+    _tokenizer(tmp_path / "tokenizer")
+    (tmp_path / "tokenizer/tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    (tmp_path / "tokenizer/chat_template.jinja").write_text("{{ messages }}")
+    (tmp_path / "tokenizer/notes.txt").write_text("not a tokenizer file")
+    export_huggingface(small_model(vocabulary=300), tmp_path / "small", tokenizer=tmp_path / "tokenizer")
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        assert (tmp_path / "small" / name).read_bytes() == (tmp_path / "tokenizer" / name).read_bytes()
+    assert not (tmp_path / "small/notes.txt").exists()
+
+
+def _remote_code(folder):
+    _tokenizer(folder, 265)
+    (folder / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["evil.Tokenizer", null]}}')
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda folder: folder.mkdir(), r"tokenizer.json cannot be read"),
+        (lambda folder: _tokenizer(folder, 266), r"token ids up to 265, the model's vocabulary is 265"),
+        (_remote_code, "auto_map: it needs code of its own, which is refused"),
+    ],
+)
+def test_tokenizers_that_do_not_fit_are_refused_before_anything_is_written(tmp_path, prepare, message):
+    prepare(tmp_path / "tokenizer")
+    with pytest.raises(ValueError, match=message):
+        export_huggingface(small_model(vocabulary=265), tmp_path / "small", tokenizer=tmp_path / "tokenizer")
+    assert [path.name for path in tmp_path.iterdir()] == ["tokenizer"]
+
+
+def test_an_export_never_overwrites(tmp_path):
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small/precious").write_text("x")
+    with pytest.raises(ValueError, match="exists and is not empty; export into a new folder"):
+        export_huggingface(small_model(), tmp_path / "small")
+    assert [path.name for path in (tmp_path / "small").iterdir()] == ["precious"]
+
+
+def test_a_file_in_the_way_of_the_export_is_named(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ValueError, match=r"cannot export to .*file/small: .*choose a folder to write in"):
+        export_huggingface(small_model(), tmp_path / "file" / "small")
+
+
+def test_a_full_disk_is_noticed_before_writing(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
+    with pytest.raises(ValueError, match=r"0\.0 GB free, the export needs 0\.1 GB"):
+        export_huggingface(small_model(), tmp_path / "small")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_that_breaks_leaves_nothing(tmp_path, monkeypatch):
+    written = []
+
+    def failing(*arguments, **named):
+        if written:
+            raise OSError(28, "No space left on device")
+        written.append(save_file(*arguments, **named))
+
+    monkeypatch.setattr("litespark.models.safetensors_folder.save_file", failing)
+    with pytest.raises(ValueError, match="No space left on device"):
+        export_huggingface(small_model(), tmp_path / "small", max_shard_bytes=20_000)
+    assert len(written) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_exports_that_transformers_would_refuse_and_senseless_shards_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="width 30 is not a multiple of its heads 4"):
+        export_huggingface(small_model(width=30, head_width=8), tmp_path / "small")
+    with pytest.raises(ValueError, match="max_shard_bytes is 0"):
+        export_huggingface(small_model(), tmp_path / "small", max_shard_bytes=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architectures": ["MistralForCausalLM"]}, "architectures is .*MistralForCausalLM.*only LlamaForCausalLM"),
+        ({"model_type": "qwen2"}, "model_type is 'qwen2'"),
+        ({"attention_bias": True}, "attention_bias is True; only models with False"),
+        ({"mlp_bias": True}, "mlp_bias is True"),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config is"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rotary type is 'linear'; only 'default' and 'llama3'"),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rotary type is 'yarn'"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "llama3 rotary settings lack 'low_freq_factor'"),
+        ({"rope_theta": "10000"}, "model.rope_theta is '10000'"),
+        ({"hidden_size": None}, "model.width is None"),
+        ({"num_attention_heads": 3, "num_key_value_heads": 2}, "heads 3 is not a multiple"),
+        ({"intermediate_size": 47}, r"mlp.gate_proj.weight is \(48, 32\); its config.json implies \(47, 32\)"),
+        ({"num_hidden_layers": 3}, r"lacks 9 of the tensors .*model\.layers\.2\."),
+        ({"num_hidden_layers": 1}, r"has 9 tensors that a Llama of its config.json has not: .*model\.layers\.1\."),
+        ({"tie_word_embeddings": True}, "lm_head.weight differs from the embedding"),
+    ],
+)
+def test_models_that_are_no_plain_llama_are_refused(tmp_path, changes, message):
+    export_huggingface(small_model(), tmp_path / "small")
+    path = tmp_path / "small/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(ValueError, match=message):
+        _load(tmp_path / "small")
+
+
+def _edit(path, change):
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+
+
+def _truncate(path, keep):
+    path.write_bytes(path.read_bytes()[:keep])
+
+
+def _point_index_at(folder, file):
+    index = json.loads((folder / INDEX).read_text())
+    index["weight_map"]["model.norm.weight"] = file
+    (folder / INDEX).write_text(json.dumps(index))
+
+
+FIRST_SHARD = "model-00001-of-00004.safetensors"
+FAULTS = {
+    "no folder": (shutil.rmtree, "is not a folder"),
+    "no config": (lambda f: (f / "config.json").unlink(), r"config.json cannot be read .*is the folder complete"),
+    "config no JSON": (lambda f: _truncate(f / "config.json", 40), "config.json is not valid JSON"),
+    "config a list": (lambda f: (f / "config.json").write_text("[]"), "holds list; expected a JSON object"),
+    "config empty": (
+        lambda f: (f / "config.json").write_text("{}"),
+        "config.json lacks hidden_size, intermediate_size",
+    ),
+    "no shard": (lambda f: (f / FIRST_SHARD).unlink(), f"{FIRST_SHARD} is missing; the folder needs"),
+    "no index": (lambda f: (f / INDEX).unlink(), r"model.safetensors is missing; the folder needs .*index.json"),
+    "index without map": (lambda f: (f / INDEX).write_text("{}"), "has no weight_map"),
+    "index points outside": (lambda f: _point_index_at(f, "../x.safetensors"), "expected the name of a file beside"),
+    "index of another shard": (lambda f: _point_index_at(f, FIRST_SHARD), "lacks model.norm.weight, which"),
+    "truncated shard": (lambda f: _truncate(f / FIRST_SHARD, 5000), f"{FIRST_SHARD} is truncated"),
+    "truncated header": (lambda f: _truncate(f / FIRST_SHARD, 20), f"{FIRST_SHARD} is truncated"),
+    "empty shard": (lambda f: _truncate(f / FIRST_SHARD, 0), f"{FIRST_SHARD} is truncated"),
+    "a bias too many": (
+        lambda f: _edit(f / FIRST_SHARD, lambda t: t.update({"model.layers.0.self_attn.q_proj.bias": torch.ones(32)})),
+        r"has 1 tensors that a Llama .*q_proj\.bias",
+    ),
+    "quantised tensor": (
+        lambda f: _edit(
+            f / FIRST_SHARD, lambda t: t.update({"model.embed_tokens.weight": torch.ones(61, 32).to(torch.int8)})
+        ),
+        "model.embed_tokens.weight has dtype I8; expected one of",
+    ),
+}
+
+
+@pytest.mark.parametrize(("fault", "message"), FAULTS.values(), ids=FAULTS)
+def test_broken_folders_are_refused(tmp_path, fault, message):
+    export_huggingface(small_model(), tmp_path / "small", max_shard_bytes=25_000)
+    assert (tmp_path / "small" / FIRST_SHARD).is_file()
+    fault(tmp_path / "small")
+    with pytest.raises(ValueError, match=message):
+        _load(tmp_path / "small")
+
+
+def test_harmless_extra_tensors_of_older_exports_are_ignored(tmp_path):
+    model = small_model(tied=True)
+    export_huggingface(model, tmp_path / "small")
+    extra = {
+        "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4),
+        "lm_head.weight": model.embedding.weight.detach().clone(),
+    }
+    _edit(tmp_path / "small" / SINGLE, lambda tensors: tensors.update(extra))
+    assert torch.equal(_load(tmp_path / "small").embedding.weight, model.embedding.weight)
+
+
+def test_both_spellings_of_the_rotary_settings_are_read(tmp_path):
+    model = small_model(**CONFIGS["scaled"])
+    export_huggingface(model, tmp_path / "small")
+    path = tmp_path / "small/config.json"
+    config = json.loads(path.read_text())
+    config["rope_parameters"] = config.pop("rope_scaling") | {"rope_theta": config.pop("rope_theta")}
+    path.write_text(json.dumps(config))
+    assert _load(tmp_path / "small").config == model.config

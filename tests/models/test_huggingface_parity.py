@@ -1,0 +1,160 @@
+"""The same weights give the same logits and the same gradient of every parameter as transformers' Llama, in fp32."""
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from litespark.models.huggingface import huggingface_parts, load_huggingface
+from litespark.ops.backend import OpsConfig, resolve
+from tests.models.small import SDPA
+from tests.ops.tolerance import assert_close, relative_distance
+
+transformers = pytest.importorskip("transformers")
+
+
+def _theirs(seed=0, **changes):
+    sizes = {
+        "hidden_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 80,
+        "vocab_size": 101,
+        "max_position_embeddings": 64,
+        "rms_norm_eps": 1e-5,
+        "initializer_range": 0.15,
+        "attn_implementation": "eager",
+    }
+    torch.manual_seed(seed)
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**(sizes | changes)))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("norm.weight"):
+                # ones would hide a norm whose weight is not used
+                parameter.uniform_(0.5, 1.5)
+    return model
+
+
+def _ours(theirs, folder, ops=SDPA):
+    theirs.save_pretrained(folder)
+    return load_huggingface(folder, resolve(ops))
+
+
+def _rows(*shape, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(101, shape, generator=generator)
+    labels = torch.randint(101, shape, generator=generator)
+    labels[torch.rand(shape, generator=generator) < 0.2] = -100
+    return tokens, labels
+
+
+def _their_loss(theirs, tokens, labels):
+    logits = theirs(tokens, use_cache=False).logits
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
+
+
+def _assert_same_gradients(ours, theirs):
+    expected = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    found = {}
+    for name, parts in huggingface_parts(ours.config).items():
+        pieces = ours.get_parameter(name).grad.split([rows for _, rows in parts])
+        found |= {part: piece for (part, _), piece in zip(parts, pieces, strict=True)}
+    assert_close(found, expected)
+
+
+def _assert_parity(theirs, ours, tokens, labels):
+    assert relative_distance(ours(tokens), theirs(tokens, use_cache=False).logits) <= 1e-5
+    loss, expected = ours(tokens, labels), _their_loss(theirs, tokens, labels)
+    assert relative_distance(loss, expected) <= 1e-5
+    loss.backward()
+    expected.backward()
+    _assert_same_gradients(ours, theirs)
+
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+
+
+@st.composite
+def _configs(draw):
+    kv_heads, group = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    head_dim = 2 * draw(st.integers(2, 9))
+    natural = draw(st.booleans())
+    return {
+        "num_key_value_heads": kv_heads,
+        "num_attention_heads": kv_heads * group,
+        "hidden_size": kv_heads * group * (head_dim if natural else draw(st.integers(3, 12))),
+        "head_dim": head_dim,
+        "intermediate_size": draw(st.integers(5, 90)),
+        "num_hidden_layers": draw(st.integers(1, 3)),
+        "tie_word_embeddings": draw(st.booleans()),
+        "rope_theta": draw(st.sampled_from([100.0, 10000.0, 500000.0])),
+        "rope_scaling": draw(st.sampled_from([None, LLAMA3])),
+        "rms_norm_eps": draw(st.sampled_from([1e-6, 1e-5])),
+    }
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(changes=_configs(), seed=st.integers(0, 1000), reference=st.booleans())
+def test_logits_and_every_gradient_agree_for_random_configs(tmp_path, changes, seed, reference):
+    theirs = _theirs(seed, **changes)
+    ours = _ours(theirs, tmp_path / "model", OpsConfig() if reference else SDPA)
+    tokens, labels = _rows(2, 40, seed=seed)
+    _assert_parity(theirs, ours, tokens, labels)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("scaling", [None, LLAMA3])
+@pytest.mark.parametrize("recompute", ["none", "full"])
+def test_logits_and_every_gradient_agree(tmp_path, tied, scaling, recompute):
+    theirs = _theirs(tie_word_embeddings=tied, rope_scaling=scaling, rope_theta=1000.0)
+    theirs.save_pretrained(tmp_path / "model")
+    ours = load_huggingface(tmp_path / "model", resolve(SDPA), recompute=recompute)
+    _assert_parity(theirs, ours, *_rows(2, 64))
+
+
+def test_scaled_rotary_differs_from_plain(tmp_path):
+    """Were the scaling ignored on both sides, the tests above would say nothing."""
+    plain, scaled = _theirs(), _theirs(rope_scaling=LLAMA3)
+    tokens, _ = _rows(1, 40)
+    ours = [_ours(model, tmp_path / name) for name, model in (("plain", plain), ("scaled", scaled))]
+    assert relative_distance(ours[0](tokens), ours[1](tokens)) > 1e-3
+
+
+def test_packed_documents_agree_with_theirs_run_separately(tmp_path):
+    theirs = _theirs()
+    ours = _ours(theirs, tmp_path / "model")
+    lengths = [9, 1, 20, 5]
+    tokens, labels = _rows(1, sum(lengths))
+    positions = torch.cat([torch.arange(length) for length in lengths]).unsqueeze(0)
+    documents = torch.repeat_interleave(torch.arange(4), torch.tensor(lengths)).unsqueeze(0)
+    logits = ours(tokens, positions=positions, documents=documents)
+    separate = torch.cat([theirs(piece, use_cache=False).logits for piece in tokens.split(lengths, 1)], dim=1)
+    for piece, expected in zip(logits.split(lengths, 1), separate.split(lengths, 1), strict=True):
+        assert relative_distance(piece, expected) <= 1e-5
+    ours(tokens, labels, positions=positions, documents=documents).backward()
+    for piece in zip(tokens.split(lengths, 1), labels.split(lengths, 1), strict=True):
+        _their_loss(theirs, *piece).backward()
+    _assert_same_gradients(ours, theirs)
+
+
+def test_greedy_generation_agrees(tmp_path):
+    from litespark.models.generate import generate
+
+    theirs = _theirs()
+    ours = _ours(theirs, tmp_path / "model")
+    prompts, _ = _rows(2, 6)
+    expected = theirs.generate(prompts, max_new_tokens=20, do_sample=False, eos_token_id=None, pad_token_id=0)
+    assert torch.equal(generate(ours, prompts, 20), expected)

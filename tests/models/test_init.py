@@ -1,0 +1,61 @@
+"""Initial weights: their distribution, and that nothing but seed and name decides them."""
+
+import math
+
+import pytest
+import torch
+
+from litespark.models.config import RopeScaling
+from litespark.models.init import initialise, materialise
+from litespark.models.llama import Llama
+from litespark.ops.backend import resolve
+from tests.models.small import SDPA, random_ids, small_config, small_model
+
+
+def _meta_model(**changes):
+    with torch.device("meta"):
+        return Llama(small_config(**changes), resolve(SDPA))
+
+
+def test_deviations_are_those_of_the_config_and_smaller_towards_the_residual_stream():
+    model = small_model(width=128, layers=3, feed_forward=256, vocabulary=500, initial_deviation=0.05)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 1:
+            assert bool((parameter == 1).all()), name
+            continue
+        expected = 0.05
+        if "attention.output" in name or "mlp.down" in name:
+            expected /= math.sqrt(6)
+        # the deviation of n samples strays by sigma / sqrt(2n)
+        assert abs(parameter.std().item() / expected - 1) < 5 / math.sqrt(2 * parameter.numel()), name
+        assert abs(parameter.mean().item()) < 5 * expected / math.sqrt(parameter.numel()), name
+
+
+def test_weights_are_repeated_by_their_seed_and_ignore_the_global_generator():
+    first = small_model(seed=1).state_dict()
+    torch.rand(3)
+    again, other = small_model(seed=1).state_dict(), small_model(seed=2).state_dict()
+    for name, value in first.items():
+        assert torch.equal(value, again[name]), name
+        assert value.ndim == 1 or not torch.equal(value, other[name]), name
+
+
+def test_no_two_matrices_begin_alike():
+    matrices = [value.flatten()[:8] for value in small_model().state_dict().values() if value.ndim == 2]
+    assert len({tuple((row / row.norm()).tolist()) for row in matrices}) == len(matrices)
+
+
+def test_a_meta_model_becomes_the_model_that_was_built_directly():
+    changes = {"rope_scaling": RopeScaling(4.0, 1.0, 4.0, 16), "max_sequence_length": 128}
+    model = _meta_model(**changes)
+    assert all(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()])
+    materialise(model, "cpu")
+    initialise(model, 0)
+    expected, ids = small_model(**changes), random_ids(2, 100)
+    assert torch.equal(model.rotary.inverse_frequencies, expected.rotary.inverse_frequencies)
+    assert torch.equal(model(ids), expected(ids))
+
+
+def test_initialise_asks_for_memory_first():
+    with pytest.raises(ValueError, match=r"embedding.weight is on the meta device; call materialise"):
+        initialise(_meta_model(), 0)
