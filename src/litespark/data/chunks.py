@@ -55,9 +55,8 @@ class ChunkWriter:
         self._index: list[dict[str, int | str]] = []
         self._held = 0
 
-    def add(self, ids: list[int]) -> NDArray[np.generic]:
-        """Append one document, its EOS included; returns the ids as they are stored."""
-        document = np.asarray(ids, dtype=self.dtype)
+    def add(self, document: NDArray[np.generic]) -> None:
+        """Append the ids of one document, its EOS included; (n,) of `self.dtype`."""
         rest = document
         while rest.size:
             part = rest[: self.chunk_tokens - self._held]
@@ -66,7 +65,6 @@ class ChunkWriter:
             rest = rest[part.size :]
             if self._held == self.chunk_tokens:
                 self._flush()
-        return document
 
     def close(self) -> list[ChunkRecord]:
         """Write the last chunk and LitData's index; returns the records of all chunks."""

@@ -83,7 +83,7 @@ class Manifest:
         if not path.is_file():
             raise ValueError(
                 f"{folder} has no {FILE}, so its chunks are not a data set: the preparation did not finish or another "
-                "tool wrote them. Prepare the text again: litespark prepare data.source=FOLDER_OR_FILE"
+                "tool wrote them. Move it away and prepare the text again: litespark prepare data.source=FOLDER_OR_FILE"
             )
         try:
             content = json.loads(path.read_bytes())
@@ -96,11 +96,13 @@ class Manifest:
             }
             manifest = cls(splits=splits, **content)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"{path} is not a manifest that this version reads ({error}). Prepare the data again.") \
-                from error  # fmt: skip
+            raise ValueError(
+                f"{path} is not a manifest that this version reads ({error}). Move the folder away and prepare the "
+                "data again."
+            ) from error
         if len(manifest.token_bytes) != manifest.vocabulary:
             raise ValueError(
                 f"{path} states a vocabulary of {manifest.vocabulary} but the bytes of {len(manifest.token_bytes)} "
-                "tokens. Prepare the data again."
+                "tokens. Move the folder away and prepare the data again."
             )
         return manifest

@@ -6,15 +6,10 @@ complete. Its name ends in a hash of everything that decides its content; prepar
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import json
 import math
-import os
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from litespark.data import manifest as manifests
 from litespark.data.chunks import ChunkWriter, token_dtype
 from litespark.data.config import PrepareConfig
+from litespark.data.folders import build_folder
 from litespark.data.manifest import Manifest, SplitCounts
 from litespark.data.sources import DocumentReader, Source, SourceFile, resolve_source
 from litespark.data.splits import TRAIN, VALIDATION, SplitRule
@@ -55,31 +51,12 @@ def prepare(config: PrepareConfig, *, progress: bool = True) -> Path:
     if target.is_dir():
         Manifest.read(target)
         return target
-    root = target.parent
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"data.root={root} cannot be made a folder: {error}. Set data.root to one.") from error
-    with _lock(root / f".{target.name}.lock"):
-        if target.is_dir():
-            return target
-        partial = root / f".{target.name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)  # whoever left it died: its lock is free
-        _check_space(root, plan)
-        try:
-            partial.mkdir()
-            _write(plan, partial, progress=progress)
-            _flush_to_disk(partial)
-            partial.rename(target)
-            _flush_to_disk(root, recurse=False)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
-                raise
-            raise ValueError(
-                f"{partial} cannot be written: {error}. Make room or set data.root to another folder."
-            ) from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    build_folder(
+        target,
+        lambda folder: _write(plan, folder, progress=progress),
+        needed_bytes=_needed_bytes(plan),
+        purpose=f"preparing {config.source}",
+    )
     return target
 
 
@@ -155,6 +132,9 @@ def _write(plan: _Plan, folder: Path, *, progress: bool) -> None:
             writer.close()
         line.update(task, total=line.tasks[0].completed)
     counts = {split: writer.counts(token_bytes) for split, writer in splits.items()}
+    if progress:
+        tokens = " and ".join(f"{held.tokens:,} {split}" for split, held in counts.items())
+        line.console.print(f"Prepared {plan.target.name}: {tokens} tokens", highlight=False, soft_wrap=True)
     for split, held in counts.items():
         if not held.documents:
             raise ValueError(f"the {split} split of data.source={config.source} holds no document with text in it")
@@ -214,15 +194,18 @@ class _SplitWriter:
         self.tokenizer = tokenizer
         self.frequencies: NDArray[np.int64] = np.zeros(tokenizer.vocabulary, dtype=np.int64)
         self.documents = 0
-        self._waiting: list[str] = []
+        self._waiting: list[tuple[str, bool]] = []
         self._characters = 0
+        self._open: list[NDArray[np.generic]] = []
 
     def add(self, text: str) -> None:
         """Take one document."""
-        self._waiting.append(text)
-        self._characters += len(text)
-        if self._characters >= _BATCH_CHARACTERS:
-            self._encode()
+        pieces = _pieces(text)
+        for number, piece in enumerate(pieces, start=1):
+            self._waiting.append((piece, number == len(pieces)))
+            self._characters += len(piece)
+            if self._characters >= _BATCH_CHARACTERS:
+                self._encode()
 
     def close(self) -> None:
         """Write what waits, and the index."""
@@ -239,25 +222,27 @@ class _SplitWriter:
         )
 
     def _encode(self) -> None:
-        pieces = [_pieces(text) for text in self._waiting]
-        encoded = iter(self.tokenizer.encode_batch([piece for document in pieces for piece in document]))
-        for document in pieces:
-            ids = [number for _ in document for number in next(encoded)]
-            ids.append(self.tokenizer.eos_id)
-            written = self.chunks.add(ids)
-            self.frequencies += np.bincount(written, minlength=self.frequencies.size)
-        self.documents += len(self._waiting)
+        encoded = self.tokenizer.encode_batch([piece for piece, _ in self._waiting])
+        for ids, (_, ends_document) in zip(encoded, self._waiting, strict=True):
+            if ends_document:
+                ids.append(self.tokenizer.eos_id)
+            self._open.append(np.array(ids, dtype=self.chunks.dtype))
+            self.frequencies += np.bincount(self._open[-1], minlength=self.frequencies.size)
+            if ends_document:
+                self.chunks.add(np.concatenate(self._open))
+                self._open = []
+                self.documents += 1
         self._waiting, self._characters = [], 0
 
 
 def _pieces(text: str) -> list[str]:
     """A long document in parts that end at line breaks: encoding takes many times the memory of its text."""
-    pieces = []
-    while len(text) > _PIECE_CHARACTERS:
-        place = text.rfind("\n", 1, _PIECE_CHARACTERS) + 1 or _PIECE_CHARACTERS
-        pieces.append(text[:place])
-        text = text[place:]
-    return [*pieces, text]
+    pieces, start = [], 0
+    while len(text) - start > _PIECE_CHARACTERS:
+        end = text.rfind("\n", start + 1, start + _PIECE_CHARACTERS) + 1 or start + _PIECE_CHARACTERS
+        pieces.append(text[start:end])
+        start = end
+    return [*pieces, text[start:]]
 
 
 def _unigram_entropy(training: NDArray[np.int64], validation: NDArray[np.int64]) -> float:
@@ -266,43 +251,11 @@ def _unigram_entropy(training: NDArray[np.int64], validation: NDArray[np.int64])
     return float(validation @ nats / validation.sum())
 
 
-def _check_space(root: Path, plan: _Plan) -> None:
-    """Refuse when the disk cannot hold what the text will probably become.
-
-    Text takes about three bytes a token and compresses to about a third; a quarter is added to that.
-    """
+def _needed_bytes(plan: _Plan) -> int:
+    """Bytes that the tokens will probably take: text has about three bytes a token and compresses to about a third."""
     files = plan.training.files + (plan.validation.files if plan.validation else ())
     text_bytes = sum(file.size * (3 if file.compressed else 1) for file in files)
-    needed = int(1.25 * text_bytes / 3 * token_dtype(plan.config.vocabulary).itemsize)
-    free = shutil.disk_usage(root).free
-    if free < needed:
-        raise ValueError(
-            f"{root} has {free / 1e9:.2f} GB free; preparing {plan.config.source} needs about {needed / 1e9:.2f} GB. "
-            "Make room, or set data.root to a folder on another disk."
-        )
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold a lock file; the kernel frees it when its holder dies, by kill -9 too."""
-    try:
-        file = path.open("w")
-    except OSError as error:
-        raise ValueError(f"{path.parent} cannot be written: {error}. Set data.root to a folder that can.") from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _flush_to_disk(path: Path, *, recurse: bool = True) -> None:
-    if recurse:
-        for found in path.rglob("*"):
-            _flush_to_disk(found, recurse=False)
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return int(1.25 * text_bytes / 3 * token_dtype(plan.config.vocabulary).itemsize)
 
 
 def _progress_line(show: bool) -> Progress:

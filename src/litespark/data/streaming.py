@@ -40,7 +40,6 @@ class RowDataModule(LightningDataModule):
         manifest: what the data states about itself.
         train_rows: rows of one epoch.
         rows_per_epoch: the same number.
-        start_row: rows of the endless stream that were consumed before this fit; set it, or load a state.
     """
 
     manifest: Manifest
@@ -70,10 +69,22 @@ class RowDataModule(LightningDataModule):
         self.workers = workers
         self.train_rows = self.rows_per_epoch = min(training.count, training_rows or training.count)
         self.validation_rows = min(validation.count, validation_rows or validation.count)
-        self.start_row = 0
         self._training = training
         self._validation = validation
-        self._first_step = 0
+        self._start_row = 0
+        # the trainer's step at `_start_row`; unknown until the loader is made, since Lightning restores the data
+        # module before its own step
+        self._first_step: int | None = None
+
+    @property
+    def start_row(self) -> int:
+        """Rows of the endless stream that were consumed before this fit; set it before, or load a state."""
+        return self._start_row
+
+    @start_row.setter
+    def start_row(self, row: int) -> None:
+        require_whole("start_row", row, at_least=0)
+        self._start_row, self._first_step = row, None
 
     @property
     def rows_per_step(self) -> int:
@@ -84,13 +95,14 @@ class RowDataModule(LightningDataModule):
     @property
     def consumed_rows(self) -> int:
         """Rows of the endless stream that optimizer steps have used so far, over all ranks."""
-        steps = 0 if self.trainer is None else self.trainer.global_step - self._first_step
-        return self.start_row + max(steps, 0) * self.rows_per_step
+        if self.trainer is None or self._first_step is None:
+            return self._start_row
+        return self._start_row + (self.trainer.global_step - self._first_step) * self.rows_per_step
 
     def train_dataloader(self) -> TokenLoader:
         """Endless TokenBatches of (micro_batch_size, sequence_length) from the current position on."""
-        self.start_row = self.consumed_rows
-        self._first_step = 0 if self.trainer is None else self.trainer.global_step
+        self._start_row = self.consumed_rows
+        self._first_step = None if self.trainer is None else self.trainer.global_step
         rank, world = _rank_and_world()
         batches = TrainingBatches(
             self._training,
@@ -137,7 +149,7 @@ class RowDataModule(LightningDataModule):
                     "a position differs between the two. Resume with the same data settings and seed, or start a new "
                     "run from the weights."
                 )
-        self.start_row = int(state_dict["rows"])
+        self.start_row = state_dict["rows"]
 
     def _order_settings(self) -> dict[str, Any]:
         return {

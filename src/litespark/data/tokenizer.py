@@ -85,7 +85,8 @@ class Tokenizer:
         if not file.is_file():
             raise ValueError(
                 f"data.tokenizer={path}: {file} does not exist; expected a tokenizer.json or a Hugging Face folder "
-                "with one. A sentencepiece model is converted by AutoTokenizer.from_pretrained(FOLDER).save_pretrained(NEW)."
+                "with one. transformers converts a sentencepiece model: "
+                "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(NEW)."
             )
         try:
             tokenizer = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))

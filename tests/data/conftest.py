@@ -1,0 +1,17 @@
+"""One prepared corpus for the tests that only read it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from litespark.data.prepare import prepare
+from tests.data.corpus import config, documents, write_texts
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 documents in chunks of 100 tokens; read only."""
+    folder = tmp_path_factory.mktemp("corpus")
+    return prepare(config(write_texts(folder / "text", documents(40)), folder / "prepared"), progress=False)

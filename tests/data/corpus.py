@@ -1,0 +1,59 @@
+"""A small corpus and its settings, for the tests of this folder."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from litespark.data.config import PrepareConfig
+
+WORDS = [
+    "the",
+    "row",
+    "of",
+    "tokens",
+    "ends",
+    "where",
+    "another",
+    "begins",
+    "and",
+    "nothing",
+    "is",
+    "lost",
+    "between",
+    "them",
+    "ünïcode",
+    "漢字",
+    "🙂",
+]
+
+
+def documents(count: int, *, seed: int = 0, words: int = 60) -> list[str]:
+    """Different texts of random words, some with line breaks."""
+    draw = random.Random(seed)
+    return [
+        f"document {number}\n" + " ".join(draw.choices(WORDS, k=draw.randint(1, words))) + "\n"
+        for number in range(count)
+    ]
+
+
+def write_texts(folder: Path, texts: list[str]) -> Path:
+    """One .txt file a text."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, text in enumerate(texts):
+        (folder / f"{number:04}.txt").write_text(text, encoding="utf-8")
+    return folder
+
+
+def config(source: Path | str, root: Path, **changes: object) -> PrepareConfig:
+    """Settings with a tiny vocabulary and tiny chunks."""
+    settings: dict[str, object] = {
+        "source": str(source),
+        "root": str(root),
+        "vocabulary": 300,
+        "validation_fraction": 0.2,
+        "chunk_tokens": 100,
+        "sequence_length": 16,
+        "micro_batch_size": 2,
+    }
+    return PrepareConfig(**{**settings, **changes})

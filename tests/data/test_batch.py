@@ -1,0 +1,91 @@
+"""Shifting, document boundaries and host counts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from litespark.data.batch import IGNORE_INDEX, batch_from_rows
+
+EOS = 0
+
+
+def test_labels_are_the_next_tokens_and_stop_at_a_document_end():
+    batch = batch_from_rows(torch.tensor([[5, 6, EOS, 7, 8]]), eos_id=EOS, document_mask=True)
+    assert batch.tokens.tolist() == [[5, 6, EOS, 7]]
+    assert batch.labels.tolist() == [[6, EOS, IGNORE_INDEX, 8]]
+    assert batch.documents.tolist() == [[0, 0, 0, 1]]
+    assert batch.positions.tolist() == [[0, 1, 2, 0]]
+    assert (batch.token_count, batch.supervised_count, batch.attention_pairs) == (4, 3, 6 + 1)
+    assert batch.documents.dtype == torch.int32
+    assert batch.tokens.dtype == batch.labels.dtype == batch.positions.dtype == torch.int64
+
+
+def test_without_a_document_mask_attention_sees_the_whole_row_but_labels_still_stop():
+    batch = batch_from_rows(torch.tensor([[5, EOS, 7, 8]]), eos_id=EOS, document_mask=False)
+    assert batch.documents is None
+    assert batch.positions is None
+    assert batch.labels.tolist() == [[EOS, IGNORE_INDEX, 8]]
+    assert batch.attention_pairs == 6
+
+
+def test_padding_rows_count_for_nothing():
+    rows = torch.tensor([[5, EOS, 7], [5, 6, 7]])
+    batch = batch_from_rows(rows, eos_id=EOS, document_mask=True, real_rows=1)
+    assert batch.labels[1].tolist() == [IGNORE_INDEX] * 2
+    assert (batch.token_count, batch.supervised_count, batch.attention_pairs) == (2, 1, 3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 6).flatmap(
+        lambda length: st.lists(st.lists(st.integers(0, 3), min_size=length + 1, max_size=length + 1), min_size=1)
+    ),
+    document_mask=st.booleans(),
+    data=st.data(),
+)
+def test_counts_agree_with_counting_one_by_one(rows, document_mask, data):
+    real = data.draw(st.integers(0, len(rows)))
+    batch = batch_from_rows(torch.tensor(rows), eos_id=EOS, document_mask=document_mask, real_rows=real)
+    supervised = pairs = 0
+    for number, row in enumerate(rows):
+        document, position = 0, 0
+        inputs = row[:-1]
+        belongs = []
+        for place, token in enumerate(inputs):
+            belongs.append(document)
+            if document_mask:
+                assert batch.documents[number, place] == document
+                assert batch.positions[number, place] == position
+            if number < real:
+                supervised += token != EOS
+                pairs += sum(other == document or not document_mask for other in belongs)
+            position += 1
+            if token == EOS:
+                document, position = document + 1, 0
+    assert batch.supervised_count == supervised == int((batch.labels != IGNORE_INDEX).sum())
+    assert batch.attention_pairs == pairs
+    assert batch.token_count == real * (len(rows[0]) - 1)
+    assert all(type(n) is int for n in (batch.token_count, batch.supervised_count, batch.attention_pairs))
+
+
+@pytest.mark.parametrize(
+    "rows, options, message",
+    [
+        (torch.zeros(3, dtype=torch.int64), {"eos_id": 0, "document_mask": False}, r"shape \(3,\)"),
+        (torch.zeros(3, 1, dtype=torch.int64), {"eos_id": 0, "document_mask": False}, "two ids or more"),
+        (torch.zeros(1, 3, dtype=torch.int64), {"eos_id": None, "document_mask": True}, "needs an EOS id"),
+    ],
+)
+def test_wrong_rows_are_refused(rows, options, message):
+    with pytest.raises(ValueError, match=message):
+        batch_from_rows(rows, **options)
+
+
+def test_moving_keeps_the_counts():
+    batch = batch_from_rows(torch.tensor([[5, EOS, 7, 8]]), eos_id=EOS, document_mask=True)
+    moved = batch.to("meta")
+    assert moved.tokens.device.type == moved.documents.device.type == "meta"
+    assert moved.supervised_count == batch.supervised_count

@@ -1,0 +1,42 @@
+"""The data config group: every file composes, instantiates, and holds every key of its dataclass."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+from litespark.data.config import PrepareConfig, SyntheticConfig
+from litespark.data.prepare import check
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+NAMES = sorted(path.stem for path in (CONFIGS / "data").glob("*.yaml"))
+
+
+def data_config(name: str, *overrides: str) -> dict:
+    with initialize_config_dir(str(CONFIGS), version_base=None):
+        return compose(overrides=[f"+data={name}", "+paths.data=somewhere", *overrides]).data
+
+
+def test_the_group_has_its_members():
+    assert NAMES == ["slimpajama", "standard_library", "synthetic", "text"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_file_instantiates_and_states_every_setting(name):
+    node = data_config(name, *(["data.source=mine"] if name == "text" else []))
+    built = instantiate(node)
+    assert isinstance(built, SyntheticConfig if name == "synthetic" else PrepareConfig)
+    assert set(node) - {"_target_"} == {field.name for field in fields(built)}
+
+
+def test_the_source_alone_changes_the_text():
+    assert instantiate(data_config("standard_library", "data.source=my/text")).source == "my/text"
+
+
+def test_slimpajama_that_is_not_there_says_which_commands_provide_it():
+    with pytest.raises(ValueError, match=r"somewhere/slimpajama does not exist\..*litespark prepare data=slimpajama"):
+        check(instantiate(data_config("slimpajama")))

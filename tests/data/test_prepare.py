@@ -1,0 +1,324 @@
+"""Preparation: what is written, that it is whole, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from pathlib import Path
+
+import litdata
+import numpy as np
+import pytest
+
+from litespark.data import prepare as preparing
+from litespark.data.chunks import TokenChunks
+from litespark.data.manifest import Manifest
+from litespark.data.prepare import check, prepare
+from litespark.data.splits import SplitRule
+from litespark.data.tokenizer import Tokenizer
+from tests.data.corpus import config, documents, write_texts
+
+
+def tokens(folder: Path, split: str) -> list[int]:
+    manifest = Manifest.read(folder)
+    chunks = TokenChunks(folder / split, manifest.splits[split].chunks, vocabulary=manifest.vocabulary)
+    return chunks.read(0, len(chunks)).tolist()
+
+
+def texts(folder: Path, split: str) -> list[str]:
+    """The documents of a split, decoded from its chunks."""
+    tokenizer = Tokenizer.load(folder)
+    *ended, rest = np.split(ids := np.array(tokens(folder, split)), np.flatnonzero(ids == tokenizer.eos_id) + 1)
+    assert rest.size == 0, "the last document has no EOS"
+    return [tokenizer.decode(document[:-1].tolist()) for document in ended]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_every_document_is_in_one_split_and_the_manifest_counts_them(prepared):
+    manifest = Manifest.read(prepared)
+    found = {split: texts(prepared, split) for split in ("train", "validation")}
+    assert sorted(found["train"] + found["validation"]) == sorted(documents(40))
+    for split, counts in manifest.splits.items():
+        assert counts.documents == len(found[split]) > 0
+        assert counts.bytes == sum(len(text.encode()) for text in found[split])
+        assert counts.tokens == len(tokens(prepared, split)) == sum(chunk.tokens for chunk in counts.chunks)
+        assert {chunk.tokens for chunk in counts.chunks[:-1]} == {100}
+    assert len(manifest.splits["train"].chunks) > 10
+
+
+@pytest.mark.parametrize("vocabulary, data_format", [(300, "no_header_numpy:5"), (70_000, "no_header_numpy:2")])
+def test_litdata_reads_the_same_tokens(tmp_path, vocabulary, data_format):
+    source = write_texts(tmp_path / "text", documents(20))
+    folder = prepare(config(source, tmp_path / "prepared", vocabulary=vocabulary), progress=False)
+    expected = tokens(folder, "train")
+    assert json.loads((folder / "train" / "index.json").read_text())["config"]["data_format"] == [data_format]
+    dataset = litdata.StreamingDataset(
+        str(folder / "train"), item_loader=litdata.TokensLoader(block_size=10), shuffle=False
+    )
+    read = [number for block in dataset for number in block.tolist()]
+    # LitData drops what is left of the last chunk below a block; the others hold ten blocks each
+    assert len(expected) - len(read) == len(expected) % 10
+    assert read == expected[: len(read)]
+
+
+def test_the_unigram_entropy_is_that_of_counting_by_hand(prepared):
+    manifest = Manifest.read(prepared)
+    train, validation = tokens(prepared, "train"), tokens(prepared, "validation")
+    nats = [-math.log((train.count(token) + 1) / (len(train) + 300)) for token in validation]
+    assert manifest.unigram_entropy == pytest.approx(sum(nats) / len(nats))
+    bits = sum(nats) / math.log(2) / sum(len(text.encode()) for text in texts(prepared, "validation"))
+    assert manifest.unigram_bits_per_byte() == pytest.approx(bits)
+
+
+def test_a_second_preparation_finds_the_first_and_writes_nothing(tmp_path):
+    settings = config(write_texts(tmp_path / "text", documents(10)), tmp_path / "prepared")
+    folder = prepare(settings, progress=False)
+    times = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert prepare(settings, progress=False) == folder
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == times
+
+
+def test_the_same_text_elsewhere_gives_the_same_bytes(tmp_path):
+    source = write_texts(tmp_path / "text", documents(10))
+    first, second = (prepare(config(source, tmp_path / name), progress=False) for name in ("a", "b"))
+    assert first.name == second.name
+    assert content(first) == content(second)
+
+
+def test_changed_text_or_settings_are_prepared_anew_but_reading_settings_are_not(tmp_path):
+    source = write_texts(tmp_path / "text", documents(10))
+    root = tmp_path / "prepared"
+    first = prepare(config(source, root), progress=False)
+    assert prepare(config(source, root, sequence_length=32, micro_batch_size=4), progress=False) == first
+    assert prepare(config(source, root, validation_fraction=0.4), progress=False) != first
+    (source / "0000.txt").write_text("something else")
+    assert prepare(config(source, root), progress=False) != first
+
+
+def test_a_prepared_folder_is_a_source(prepared):
+    assert prepare(config(prepared, prepared.parent / "elsewhere"), progress=False) == prepared
+    assert not (prepared.parent / "elsewhere").exists()
+
+
+def test_folders_named_train_and_validation_are_the_splits(tmp_path):
+    write_texts(tmp_path / "corpus" / "train", documents(8))
+    write_texts(tmp_path / "corpus" / "validation", documents(3, seed=1))
+    write_texts(tmp_path / "corpus" / "test", documents(2, seed=2))
+    folder = prepare(config(tmp_path / "corpus", tmp_path / "prepared"), progress=False)
+    assert texts(folder, "train") == documents(8)
+    assert texts(folder, "validation") == documents(3, seed=1)
+    assert folder.name.startswith("corpus-")
+
+
+def test_a_single_document_is_divided_at_a_line_break(tmp_path):
+    book = "".join(f"line {number} of the book\n" for number in range(100))
+    (tmp_path / "book.txt").write_text(book)
+    folder = prepare(config(tmp_path / "book.txt", tmp_path / "prepared"), progress=False)
+    (train,), (validation,) = texts(folder, "train"), texts(folder, "validation")
+    assert train + validation == book
+    assert train.endswith("\n")
+    assert len(validation) / len(book) == pytest.approx(0.2, abs=0.02)
+
+
+@pytest.mark.parametrize("count", [2, 3, 10])
+@pytest.mark.parametrize("fraction", [0.001, 0.5, 0.999])
+def test_a_split_rule_leaves_documents_on_both_sides(count, fraction):
+    rule = SplitRule.fit(documents(count), fraction)
+    assigned = {split for text in documents(count) for split, _ in rule.assign(text)}
+    assert assigned == {"train", "validation"}
+
+
+def test_equal_documents_are_on_one_side():
+    rule = SplitRule.fit(documents(20), 0.5)
+    assert rule.assign("the same") == rule.assign("the same")
+
+
+def test_a_document_longer_than_a_piece_is_still_one_document(tmp_path, monkeypatch):
+    monkeypatch.setattr(preparing, "_PIECE_CHARACTERS", 50)
+    monkeypatch.setattr(preparing, "_BATCH_CHARACTERS", 120)
+    source = write_texts(tmp_path / "text", documents(12))
+    folder = prepare(config(source, tmp_path / "prepared"), progress=False)
+    assert sorted(texts(folder, "train") + texts(folder, "validation")) == sorted(documents(12))
+
+
+def test_a_given_tokenizer_is_used(tmp_path):
+    Tokenizer.train(documents(20), vocabulary=320).save(tmp_path)
+    source = write_texts(tmp_path / "text", documents(10))
+    settings = config(source, tmp_path / "prepared", tokenizer=str(tmp_path), vocabulary=320)
+    manifest = Manifest.read(prepare(settings, progress=False))
+    assert manifest.tokenizer_hash == Tokenizer.load(tmp_path).hash
+    with pytest.raises(ValueError, match=r"data\.vocabulary=300, but .* has 320 ids"):
+        prepare(config(source, tmp_path / "prepared", tokenizer=str(tmp_path)), progress=False)
+
+
+PREPARE = """
+import sys
+from pathlib import Path
+from litespark.data.chunks import ChunkWriter
+from litespark.data.prepare import prepare
+from tests.data.corpus import config
+if sys.argv[3] == "stall":
+    def stall(writer, flush=ChunkWriter._flush):
+        flush(writer)
+        if len(writer.records) == 3:
+            print("stalled", flush=True)
+            import time; time.sleep(60)
+    ChunkWriter._flush = stall
+print(prepare(config(sys.argv[1], Path(sys.argv[2])), progress=False), flush=True)
+"""
+
+
+def start(source: Path, root: Path, how: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.Popen(
+        [sys.executable, "-c", PREPARE, str(source), str(root), how],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def test_killed_midway_nothing_looks_valid_and_a_rerun_is_byte_identical(tmp_path):
+    source = write_texts(tmp_path / "text", documents(30))
+    undisturbed = prepare(config(source, tmp_path / "undisturbed"), progress=False)
+    root = tmp_path / "prepared"
+    process = start(source, root, "stall")
+    assert process.stdout.readline() == "stalled\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (root / undisturbed.name).exists()
+    (partial,) = root.glob(".*.partial")
+    assert list(partial.rglob("*.bin"))
+    with pytest.raises(ValueError, match="no manifest"):
+        Manifest.read(partial)
+    folder = prepare(config(source, root), progress=False)
+    assert content(folder) == content(undisturbed)
+    assert not list(root.glob(".*.partial"))
+
+
+def test_two_processes_at_once_end_with_one_valid_folder(tmp_path):
+    source, root = write_texts(tmp_path / "text", documents(30)), tmp_path / "prepared"
+    first = start(source, root, "stall")
+    assert first.stdout.readline() == "stalled\n"
+    second = start(source, root, "run")
+    time.sleep(1.5)
+    assert second.poll() is None, "the second did not wait"
+    first.kill()
+    first.wait()
+    folder = Path(second.communicate(timeout=60)[0].strip())
+    assert second.returncode == 0
+    assert [path for path in root.iterdir() if path.suffix != ".lock"] == [folder]
+    assert Manifest.read(folder).splits["train"].documents > 0
+
+
+def test_a_failed_preparation_leaves_nothing(tmp_path):
+    source = write_texts(tmp_path / "text", documents(30))
+    (source / "9999.txt").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"9999\.txt"):
+        prepare(config(source, tmp_path / "prepared"), progress=False)
+    assert [path.suffix for path in (tmp_path / "prepared").iterdir()] == [".lock"]
+
+
+def test_too_little_space_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 9, 1))
+    source = write_texts(tmp_path / "text", documents(30))
+    with pytest.raises(ValueError, match=r"has 0\.00 GB free; preparing .* needs about"):
+        prepare(config(source, tmp_path / "prepared"), progress=False)
+    assert [path.suffix for path in (tmp_path / "prepared").iterdir()] == [".lock"]
+
+
+def test_a_disk_that_fills_is_an_error_that_says_so(tmp_path):
+    source = write_texts(tmp_path / "text", documents(30))
+    limited = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    limited += "resource.setrlimit(resource.RLIMIT_FSIZE, (150, 150))\n"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", limited + PREPARE, str(source), str(tmp_path / "prepared"), "run"]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert result.returncode == 1
+    assert "cannot be written" in result.stderr
+    assert "Make room, or set data.root" in result.stderr
+    assert not list((tmp_path / "prepared").glob("*text*/"))
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"source": "nowhere"}, r"nowhere does not exist\. Set data\.source"),
+        ({"source": "nowhere", "how_to_get": "Run this."}, r"does not exist\. Run this\."),
+        ({"source": "empty"}, r"holds no file named \.txt"),
+        ({"source": "blank"}, "holds no document with text"),
+        ({"source": "chunks"}, "no manifest.json, so its chunks are not a data set"),
+        ({"root": "file"}, "cannot be made a folder"),
+        ({"tokenizer": "nowhere"}, "does not exist; expected a tokenizer.json"),
+        ({"vocabulary": 100}, "needs at least 257 ids"),
+    ],
+)
+def test_bad_input_is_refused_and_nothing_is_left(tmp_path, monkeypatch, changes, message):
+    monkeypatch.chdir(tmp_path)
+    write_texts(tmp_path / "text", documents(10))
+    write_texts(tmp_path / "blank", [" "])
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "chunks" / "train").mkdir(parents=True)
+    (tmp_path / "chunks" / "train" / "index.json").touch()
+    settings = config(**{"source": "text", "root": "prepared", **changes})
+    with pytest.raises(ValueError, match=message):
+        prepare(settings, progress=False)
+    assert not list(tmp_path.glob("prepared/*/"))
+
+
+def test_check_refuses_a_missing_source_and_writes_nothing(tmp_path):
+    with pytest.raises(ValueError, match="does not exist"):
+        check(config(tmp_path / "nowhere", tmp_path / "prepared"))
+    check(config(write_texts(tmp_path / "text", documents(3)), tmp_path / "prepared"))
+    assert not (tmp_path / "prepared").exists()
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"micro_batch_size": 0}, r"data\.micro_batch_size=0; expected a whole number of at least 1"),
+        ({"sequence_length": 1.5}, r"data\.sequence_length=1\.5"),
+        ({"workers": -1}, r"data\.workers=-1; expected a whole number of at least 0"),
+        ({"validation_rows": 0}, r"data\.validation_rows=0"),
+        ({"validation_fraction": 1.0}, r"data\.validation_fraction=1\.0; expected a share between"),
+        ({"max_bad_share": 2}, r"data\.max_bad_share=2"),
+        ({"text_field": ""}, r"data\.text_field=''"),
+    ],
+)
+def test_settings_out_of_range_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        config("text", "prepared", **changes)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("{", "not a manifest that this version reads"),
+        ('{"schema": "other/1"}', "schema 'other/1', expected"),
+        ("[]", "not a manifest that this version reads"),
+        ('{"schema": "litespark.data/1", "splits": {}}', "missing .* required"),
+    ],
+)
+def test_a_manifest_that_is_none_is_refused(tmp_path, text, message):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        Manifest.read(tmp_path)
+
+
+def test_a_manifest_comes_back_as_it_was_written(prepared, tmp_path):
+    manifest = Manifest.read(prepared)
+    manifest.write(tmp_path)
+    assert Manifest.read(tmp_path) == manifest
+    assert Manifest.read(tmp_path).hash == manifest.hash

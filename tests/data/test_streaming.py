@@ -1,0 +1,324 @@
+"""The order of the rows, and the loaders over ranks, workers, epochs and resumes."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from itertools import islice
+
+import lightning.pytorch as lightning
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from litespark.data import streaming
+from litespark.data.batch import IGNORE_INDEX
+from litespark.data.chunks import TokenChunks
+from litespark.data.config import SyntheticConfig
+from litespark.data.manifest import Manifest
+from litespark.data.order import RowOrder
+from litespark.data.streaming import SyntheticDataModule, TokenDataModule, build_data_module
+from tests.data.corpus import config, documents, write_texts
+
+S = 16
+
+
+def module(folder, **changes) -> TokenDataModule:
+    return TokenDataModule(folder, **{"sequence_length": S, "micro_batch_size": 2, "seed": 3, **changes})
+
+
+def all_tokens(folder, split="train"):
+    manifest = Manifest.read(folder)
+    chunks = TokenChunks(folder / split, manifest.splits[split].chunks, vocabulary=manifest.vocabulary)
+    return chunks.read(0, len(chunks))
+
+
+def on_rank(monkeypatch, rank, world):
+    monkeypatch.setattr(streaming, "_rank_and_world", lambda: (rank, world))
+
+
+def batches(data, count):
+    """The inputs of the first `count` micro-batches."""
+    return [batch.tokens for batch in islice(data.train_dataloader(), count)]
+
+
+def global_stream(monkeypatch, folder, world, count, **changes):
+    """The rows of the first `count` global micro-batches, gathered over the ranks."""
+    start = changes.pop("start_row", 0)
+    ranks = []
+    for rank in range(world):
+        on_rank(monkeypatch, rank, world)
+        data = module(folder, **changes)
+        data.start_row = start
+        ranks.append(batches(data, count))
+    return torch.cat([tokens for together in zip(*ranks, strict=True) for tokens in together])
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.integers(1, 70), window=st.integers(1, 80), seed=st.integers(0, 2**31), epoch=st.integers(0, 3))
+def test_each_epoch_holds_every_row_once(rows, window, seed, epoch):
+    order = RowOrder(rows, seed=seed, shuffle=True, window_rows=window)
+    assert sorted(order.row(epoch, index) for index in range(rows)) == list(range(rows))
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.integers(1, 40), window=st.integers(1, 10), start=st.integers(0, 100), shuffle=st.booleans())
+def test_any_position_can_be_asked_for_first(rows, window, start, shuffle):
+    whole = RowOrder(rows, seed=1, shuffle=shuffle, window_rows=window).stream(0, 130)
+    assert RowOrder(rows, seed=1, shuffle=shuffle, window_rows=window).stream(start, 30).tolist() == (
+        whole[start : start + 30].tolist()
+    )
+
+
+def test_the_order_changes_with_epoch_and_seed_and_is_the_same_on_every_machine():
+    order = RowOrder(1000, seed=1, shuffle=True)
+    first = order.stream(0, 1000)
+    assert first.tolist() != order.stream(1000, 1000).tolist()
+    assert first.tolist() != RowOrder(1000, seed=2, shuffle=True).stream(0, 1000).tolist()
+    assert first[:8].tolist() == PINNED
+    assert abs(np.corrcoef(first, np.arange(1000))[0, 1]) < 0.1
+
+
+PINNED = [563, 690, 980, 129, 959, 683, 616, 521]
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_each_row_comes_once_an_epoch_on_any_ranks_and_workers(monkeypatch, prepared, world, workers, shuffle):
+    ids = all_tokens(prepared)
+    count = (len(ids) - 1) // S
+    # two epochs and a bit, so that batches run over an epoch's end
+    stream = global_stream(monkeypatch, prepared, world, 2 * count // (2 * world) + 1, workers=workers, shuffle=shuffle)
+    expected = Counter(tuple(ids[row * S : row * S + S].tolist()) for row in range(count))
+    for epoch in range(2):
+        assert Counter(tuple(row) for row in stream[epoch * count : (epoch + 1) * count].tolist()) == expected
+    if not shuffle:
+        assert stream[:count].flatten().tolist() == ids[: count * S].tolist()
+
+
+@pytest.mark.parametrize("world, workers", [(2, 0), (4, 2)])
+def test_ranks_and_workers_do_not_change_the_global_order(monkeypatch, prepared, world, workers):
+    alone = global_stream(monkeypatch, prepared, 1, 40)
+    assert torch.equal(global_stream(monkeypatch, prepared, world, 40 // world, workers=workers), alone)
+
+
+def test_labels_are_the_next_ids_of_the_corpus(prepared):
+    ids, eos = all_tokens(prepared), Manifest.read(prepared).eos_id
+    data = module(prepared, shuffle=False, micro_batch_size=1)
+    for row, batch in enumerate(islice(data.train_dataloader(), data.train_rows)):
+        inputs, following = ids[row * S : row * S + S], ids[row * S + 1 : row * S + S + 1]
+        assert batch.tokens[0].tolist() == inputs.tolist()
+        assert batch.labels[0].tolist() == np.where(inputs == eos, IGNORE_INDEX, following).tolist()
+
+
+@settings(max_examples=25, deadline=None)
+@given(start=st.integers(0, 400))
+def test_a_resume_gives_the_very_next_batch(prepared, start):
+    data = module(prepared, micro_batch_size=1)
+    data.load_state_dict(data.state_dict() | {"rows": start})
+    order = RowOrder(data.train_rows, seed=3, shuffle=True)
+    ids = all_tokens(prepared)
+    for row, tokens in zip(order.stream(start, 3), batches(data, 3), strict=True):
+        assert tokens[0].tolist() == ids[row * S : row * S + S].tolist()
+
+
+def test_a_resume_with_other_ranks_workers_and_batch_continues(monkeypatch, prepared):
+    alone = global_stream(monkeypatch, prepared, 1, 60)
+    resumed = global_stream(monkeypatch, prepared, 2, 10, start_row=40, micro_batch_size=3, workers=2)
+    assert torch.equal(resumed, alone[40:100])
+
+
+@pytest.mark.parametrize("change", [{"seed": 4}, {"sequence_length": 8}, {"shuffle": False}, {"training_rows": 5}])
+def test_a_position_in_another_order_is_refused(prepared, change):
+    state = module(prepared).state_dict()
+    with pytest.raises(ValueError, match=r"data position belongs to .* Resume with the same data settings"):
+        module(prepared, **change).load_state_dict(state)
+
+
+def test_training_rows_limits_the_rows(prepared):
+    data = module(prepared, training_rows=3)
+    assert len({tuple(row) for tokens in batches(data, 12) for row in tokens.tolist()}) == 3
+    assert data.rows_per_epoch == 3
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+@pytest.mark.parametrize("limit", [None, 1, 5])
+def test_validation_covers_its_rows_once_with_as_many_batches_on_every_rank(monkeypatch, prepared, world, limit):
+    ids = all_tokens(prepared, "validation")
+    count = (len(ids) - 1) // S
+    chosen = range(count) if limit is None else [number * count // limit for number in range(limit)]
+    seen, lengths = [], []
+    for rank in range(world):
+        on_rank(monkeypatch, rank, world)
+        loader = module(prepared, validation_rows=limit, workers=0).val_dataloader()
+        lengths.append(len(loader))
+        rank_batches = list(loader)
+        assert len(rank_batches) == len(loader)
+        for batch in rank_batches:
+            assert batch.tokens.shape == (2, S)
+            real = batch.token_count // S
+            assert (batch.labels[real:] == IGNORE_INDEX).all()
+            seen += [tuple(row) for row in batch.tokens[:real].tolist()]
+    assert len(set(lengths)) == 1
+    assert sorted(seen) == sorted(tuple(ids[row * S : row * S + S].tolist()) for row in chosen)
+
+
+class Recorder(lightning.LightningModule):
+    """Keeps what it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen = []
+
+    def training_step(self, batch, index):
+        self.seen.append(batch.tokens)
+        return self.weight * 1.0
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(data, steps, accumulate=1, **options):
+    recorder = Recorder()
+    checkpoint = options.pop("checkpoint", None)
+    trainer = lightning.Trainer(
+        max_steps=steps,
+        max_epochs=-1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        accumulate_grad_batches=accumulate,
+        **options,
+    )
+    trainer.fit(recorder, datamodule=data, ckpt_path=checkpoint)
+    return trainer, torch.cat(recorder.seen)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*srun.*", "ignore:.*validation_step.*")
+@pytest.mark.filterwarnings("error:.*resumable.*")
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_lightning_resumes_at_the_next_row_and_again(prepared, tmp_path, accumulate):
+    data = module(prepared)
+    _, undisturbed = fit(module(prepared), 12, accumulate)
+    trainer, first = fit(data, 5, accumulate)
+    assert data.state_dict()["rows"] == 5 * 2 * accumulate
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    # more than an epoch later when accumulating, and resumed twice
+    trainer, second = fit(module(prepared), 9, accumulate, checkpoint=tmp_path / "a.ckpt")
+    trainer.save_checkpoint(tmp_path / "b.ckpt")
+    data = module(prepared)
+    _, third = fit(data, 12, accumulate, checkpoint=tmp_path / "b.ckpt")
+    assert torch.equal(torch.cat([first, second, third]), undisturbed)
+    assert data.consumed_rows == 12 * 2 * accumulate
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*srun.*", "ignore:.*validation_step.*")
+def test_a_loader_that_lightning_iterates_anew_goes_on(prepared):
+    _, undisturbed = fit(module(prepared), 6)
+    _, limited = fit(module(prepared), 6, limit_train_batches=2)
+    assert torch.equal(limited, undisturbed)
+
+
+def copied(prepared, tmp_path):
+    return shutil.copytree(prepared, tmp_path / "copy")
+
+
+def test_a_flipped_byte_is_found_by_its_hash(prepared, tmp_path):
+    folder = copied(prepared, tmp_path)
+    path = folder / "train" / "chunk-0-2.bin"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"chunk-0-2\.bin has SHA-256"):
+        module(folder, verify_hashes=True)
+    module(prepared, verify_hashes=True)
+
+
+def test_an_id_outside_the_vocabulary_is_found_on_the_host(prepared, tmp_path):
+    folder = copied(prepared, tmp_path)
+    path = folder / "train" / "chunk-0-2.bin"
+    data = bytearray(path.read_bytes())
+    data[-2:] = np.uint16(40_000).tobytes()
+    path.write_bytes(data)
+    for workers in (0, 1):
+        with pytest.raises(ValueError, match=r"chunk-0-2\.bin: token 99 has id 40000; expected 0 to 299"):
+            batches(module(folder, workers=workers), 200)
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda path: path.unlink(), r"chunk-0-2\.bin is missing; the manifest lists it"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), r"chunk-0-2\.bin has \d+ bytes; the manifest says"),
+    ],
+)
+def test_a_missing_or_truncated_chunk_is_named_at_the_start(prepared, tmp_path, damage, message):
+    folder = copied(prepared, tmp_path)
+    damage(folder / "train" / "chunk-0-2.bin")
+    with pytest.raises(ValueError, match=message):
+        module(folder)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"sequence_length": 10**6}, r"needs at least 1000001\. Set data\.sequence_length to at most"),
+        ({"micro_batch_size": 0}, r"data\.micro_batch_size=0"),
+        ({"seed": -1}, "seed=-1"),
+        ({"workers": None}, "workers=None"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(prepared, changes, message):
+    with pytest.raises(ValueError, match=message):
+        module(prepared, **changes)
+
+
+def test_chunks_without_a_manifest_are_not_a_data_set(prepared, tmp_path):
+    folder = copied(prepared, tmp_path)
+    (folder / "manifest.json").unlink()
+    with pytest.raises(ValueError, match=r"has no manifest\.json, so its chunks are not a data set"):
+        module(folder)
+    with pytest.raises(ValueError, match="is not a folder; expected one that"):
+        module(tmp_path / "nowhere")
+
+
+def synthetic(seed=0, **changes) -> SyntheticDataModule:
+    settings = {"vocabulary": 50, "sequence_length": S, "micro_batch_size": 4, **changes}
+    return build_data_module(SyntheticConfig(**settings), seed=seed)
+
+
+def test_synthetic_data_has_the_same_interface_and_no_files(monkeypatch):
+    data = synthetic(document_length=5)
+    batch = next(iter(data.train_dataloader()))
+    assert batch.tokens.shape == (4, S)
+    assert int(batch.tokens.max()) < data.manifest.vocabulary == len(data.manifest.token_bytes) == 50
+    assert int((batch.tokens == 0).sum()) >= 4 * 3
+    assert batch.documents is not None
+    assert torch.equal(batch.tokens[:, 1:][batch.labels[:, :-1] >= 0], batch.labels[:, :-1][batch.labels[:, :-1] >= 0])
+    assert torch.equal(next(iter(synthetic(document_length=5).train_dataloader())).tokens, batch.tokens)
+    assert not torch.equal(next(iter(synthetic(seed=1, document_length=5).train_dataloader())).tokens, batch.tokens)
+    validation = list(synthetic(synthetic_validation_rows=6).val_dataloader())
+    assert [held.token_count for held in validation] == [4 * S, 2 * S]
+
+
+def test_synthetic_ids_are_even():
+    data = synthetic(micro_batch_size=500)
+    counts = torch.bincount(next(iter(data.train_dataloader())).tokens.flatten(), minlength=50)
+    assert int(counts.min()) > 100
+    assert int(counts.max()) < 230
+
+
+def test_build_data_module_prepares_what_is_missing(tmp_path):
+    settings = config(write_texts(tmp_path / "text", documents(20)), tmp_path / "prepared", validation_rows=2)
+    data = build_data_module(settings, seed=7)
+    assert (data.sequence_length, data.micro_batch_size, data.seed, data.validation_rows) == (16, 2, 7, 2)
+    assert data.folder.parent == tmp_path / "prepared"
+    with pytest.raises(ValueError, match="does not exist"):
+        build_data_module(config(tmp_path / "nowhere", tmp_path / "prepared"), seed=7)

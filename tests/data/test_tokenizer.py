@@ -1,0 +1,101 @@
+"""Training, loading and byte lengths of tokenizers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from litespark.data.tokenizer import END_OF_TEXT, Tokenizer
+from tests.data.corpus import documents
+
+TRAINED = Tokenizer.train(documents(50), vocabulary=320)
+
+
+def test_two_trainings_give_the_same_tokenizer():
+    assert Tokenizer.train(documents(50), vocabulary=320).hash == TRAINED.hash
+    assert Tokenizer.train(documents(50, seed=1), vocabulary=320).hash != TRAINED.hash
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_special_strings_in_a_text_stay_text(tmp_path, saved):
+    tokenizer = TRAINED
+    if saved:
+        TRAINED.save(tmp_path)
+        tokenizer = Tokenizer.load(tmp_path)
+    text = f"before {END_OF_TEXT} after <|unused-0|>"
+    (ids,) = tokenizer.encode_batch([text])
+    assert tokenizer.eos_id not in ids
+    assert tokenizer.decode(ids) == text
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(st.characters(codec="utf-8")))
+def test_text_survives_and_its_bytes_are_counted(text):
+    (ids,) = TRAINED.encode_batch([text])
+    lengths = TRAINED.token_bytes()
+    assert TRAINED.decode(ids) == text
+    assert sum(lengths[number] for number in ids) == len(text.encode())
+
+
+def test_a_vocabulary_that_the_text_cannot_fill_is_filled_with_unused_ids():
+    tokenizer = Tokenizer.train(["ab"], vocabulary=300)
+    assert tokenizer.vocabulary == 300
+    assert sum(length > 0 for length in tokenizer.token_bytes()) == 257
+    assert tokenizer.token_bytes()[tokenizer.eos_id] == 0
+
+
+def test_a_saved_tokenizer_loads_from_the_file_and_from_the_folder(tmp_path):
+    TRAINED.save(tmp_path)
+    for path in (tmp_path, tmp_path / "tokenizer.json"):
+        loaded = Tokenizer.load(path)
+        assert (loaded.hash, loaded.eos_id, loaded.vocabulary) == (TRAINED.hash, TRAINED.eos_id, 320)
+
+
+def test_a_saved_tokenizer_is_one_that_transformers_reads(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    TRAINED.save(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert theirs.eos_token_id == TRAINED.eos_id
+    assert theirs("the row of tokens").input_ids == TRAINED.encode_batch(["the row of tokens"])[0]
+
+
+def byte_fallback_tokenizer() -> tokenizers.Tokenizer:
+    vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2, "<0x0A>": 3, "▁the": 4, "é": 5}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))
+    tokenizer.decoder = tokenizers.decoders.Sequence([tokenizers.decoders.ByteFallback()])
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return tokenizer
+
+
+def test_bytes_of_a_sentencepiece_like_tokenizer(tmp_path):
+    byte_fallback_tokenizer().save(str(tmp_path / "tokenizer.json"))
+    tokenizer = Tokenizer.load(tmp_path)
+    assert tokenizer.token_bytes() == [0, 0, 0, 1, 4, 2]
+    assert (tokenizer.eos_id, tokenizer.bos_id) == (2, 1)
+
+
+def test_the_folder_says_which_token_ends_a_document(tmp_path):
+    byte_fallback_tokenizer().save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "<unk>"}}))
+    assert Tokenizer.load(tmp_path).eos_id == 0
+    assert Tokenizer.load(tmp_path, eos_token="<s>").eos_id == 1
+
+
+def test_unusable_tokenizers_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"does not exist; expected a tokenizer\.json"):
+        Tokenizer.load(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"is not a tokenizer\.json"):
+        Tokenizer.load(tmp_path)
+    TRAINED.save(tmp_path)
+    with pytest.raises(ValueError, match="'<end>' is not in its vocabulary"):
+        Tokenizer.load(tmp_path, eos_token="<end>")
+    (tmp_path / "tokenizer_config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"tokenizer_config\.json is not JSON"):
+        Tokenizer.load(tmp_path)
+    with pytest.raises(ValueError, match="needs at least 257 ids"):
+        Tokenizer.train(["text"], vocabulary=256)
