@@ -47,7 +47,7 @@ def collect_environment(
         devices = [DeviceRecord(name=device_type)]
     return EnvironmentRecord(
         python=platform.python_version(),
-        torch=torch.__version__,
+        torch=str(torch.__version__),
         triton=version_of("triton"),
         lightning=version_of("lightning"),
         litdata=version_of("litdata"),

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 from litespark.metrics.energy import EnergyMeter, MeteredDevice, Reading
-from litespark.metrics.nvml import NvmlMeter, torch_device_uuids
+from litespark.metrics.nvml import LABEL as GPU_LABEL
+from litespark.metrics.nvml import NvmlMeter, uuids_in_use
 
-GPU_LABEL = "GPU board energy"
 CPU_LABEL = "CPU package energy"
 POWERCAP = Path("/sys/class/powercap")
 
@@ -198,12 +198,8 @@ def choose_meter(
     unknown = [MeteredDevice(f"cuda:{index}", "GPU") for index in device_indices]
     if torch.version.hip is not None:
         return NullMeter("the energy of AMD GPUs is not read", GPU_LABEL, unknown)
-    if uuids is None:
-        try:
-            uuids = torch_device_uuids(device_indices)
-        except (RuntimeError, AttributeError, AssertionError) as error:
-            return NullMeter(f"PyTorch does not tell the UUID of the GPUs in use ({error})", GPU_LABEL, unknown)
     try:
-        return NvmlMeter(uuids)
-    except (OSError, ImportError) as error:
-        return NullMeter(str(error), GPU_LABEL, [MeteredDevice(uuid, "GPU") for uuid in uuids])
+        return NvmlMeter(uuids_in_use(device_indices) if uuids is None else uuids)
+    except (OSError, ImportError, ValueError) as error:
+        devices = unknown if uuids is None else [MeteredDevice(uuid, "GPU") for uuid in uuids]
+        return NullMeter(str(error), GPU_LABEL, devices)

@@ -15,6 +15,7 @@ import torch
 
 from litespark.metrics.energy import EnergyMeter, MeteredDevice, Reading
 
+LABEL = "GPU board energy"
 COUNTER_METHOD = "NVML total-energy counter"
 POWER_HERTZ = 20
 POWER_METHOD = f"NVML power integrated at {POWER_HERTZ} Hz"
@@ -47,6 +48,21 @@ def torch_device_uuids(device_indices: Sequence[int]) -> list[str]:
     return [_with_prefix(str(torch.cuda.get_device_properties(index).uuid)) for index in device_indices]
 
 
+def uuids_in_use(device_indices: Sequence[int]) -> list[str]:
+    """UUIDs of CUDA ordinals of this process: from PyTorch, or where it does not tell them, from the environment.
+
+    Raises:
+        ImportError, OSError, ValueError: neither way works.
+    """
+    try:
+        return torch_device_uuids(device_indices)
+    except (RuntimeError, AttributeError, AssertionError):
+        visible = visible_device_uuids(load_nvml())
+    if max(device_indices, default=-1) >= len(visible):
+        raise ValueError(f"CUDA devices: got ordinals {list(device_indices)}, expected fewer than {len(visible)}")
+    return [visible[index] for index in device_indices]
+
+
 def visible_device_uuids(nvml: Any, environment: Mapping[str, str] | None = None) -> list[str]:
     """UUIDs of the boards that ``CUDA_VISIBLE_DEVICES`` leaves, in its order, without starting CUDA.
 
@@ -76,7 +92,7 @@ def visible_device_uuids(nvml: Any, environment: Mapping[str, str] | None = None
                 "NVML has no energy per slice, so leave energy out or use the whole card"
             )
         if entry.isdigit() and int(entry) < len(boards):
-            if selection is not None and not (by_bus or alike):
+            if not (by_bus or alike):
                 raise ValueError(
                     f"CUDA_VISIBLE_DEVICES: got the ordinal {entry} on a machine with different GPUs, expected UUIDs; "
                     "set CUDA_DEVICE_ORDER=PCI_BUS_ID or name the GPUs by UUID (nvidia-smi -L)"
@@ -117,7 +133,7 @@ class PowerIntegral:
         """Cumulative millijoules; None once after a gap and while there is no sample."""
         with self._lock:
             gap, self._gap = self._gap, False
-            return None if gap or self._last is None else int(self._millijoules)
+            return None if gap or self._last is None else round(self._millijoules)
 
 
 class NvmlMeter(EnergyMeter):
@@ -144,7 +160,7 @@ class NvmlMeter(EnergyMeter):
     ) -> None:
         self._nvml = load_nvml() if nvml is None else nvml
         self._clock = clock
-        self.label = "GPU board energy"
+        self.label = LABEL
         self._handles: list[Any] = []  # None for a board that cannot be read
         self._integrals: dict[int, PowerIntegral] = {}
         reasons: list[str] = []
@@ -156,6 +172,7 @@ class NvmlMeter(EnergyMeter):
             if reason is not None:
                 reasons.append(reason)
             elif self._ask("nvmlDeviceGetTotalEnergyConsumption", handle) is None:
+                # Volta and newer have the counter, older boards do not
                 self._integrals[index] = PowerIntegral()
         self.devices = tuple(devices)
         self.reason = "; ".join(reasons) or None
@@ -173,17 +190,17 @@ class NvmlMeter(EnergyMeter):
         """The board's handle or None, its description, and why it cannot be read."""
         handle = self._ask("nvmlDeviceGetHandleByUUID", uuid)
         if handle is None:
-            return (
-                None,
-                MeteredDevice(uuid, "GPU"),
-                f"NVML knows no board {uuid} (a MIG slice has no energy of its own)",
-            )
+            reason = f"NVML knows no board {uuid} (a MIG slice has no energy of its own)"
+            return None, MeteredDevice(uuid, "GPU"), reason
         name = _text(self._ask("nvmlDeviceGetName", handle) or "GPU")
         limit = self._ask("nvmlDeviceGetEnforcedPowerLimit", handle)
         device = MeteredDevice(uuid, name, None if limit is None else limit / 1000)
         mode = self._ask("nvmlDeviceGetMigMode", handle)
         if uuid.startswith("MIG-") or "MIG" in name or (mode is not None and mode[0]):
             return None, device, f"{name} ({uuid}) is split by MIG, and NVML has no energy per slice"
+        functions = ("nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetPowerUsage")
+        if all(self._ask(function, handle) is None for function in functions):
+            return None, device, f"{name} ({uuid}) tells NVML neither energy nor power"
         return handle, device, None
 
     def _ask(self, function: str, *arguments: Any) -> Any:

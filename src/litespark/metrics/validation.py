@@ -68,11 +68,11 @@ class TokenMetrics(Metric):
     def compute(self) -> dict[str, Tensor]:
         """The four values as float64 scalars, over everything added on all ranks."""
         loss = self.nats / self.tokens  # 0 ÷ 0 is NaN: not measured
+        # a Python float times an integer tensor would be float32
+        bits_per_byte = self.nats / (math.log(2) * self.byte_count.double())
         return {
             "loss": loss,
             "perplexity": loss.exp(),
-            "bits_per_byte": torch.where(
-                self.byte_count > 0, self.nats / (math.log(2) * self.byte_count), torch.full_like(self.nats, math.nan)
-            ),
+            "bits_per_byte": bits_per_byte.where(self.byte_count > 0, math.nan),
             "token_accuracy": self.correct.double() / self.tokens,
         }

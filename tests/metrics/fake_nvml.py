@@ -1,0 +1,69 @@
+"""A stand-in for the ``pynvml`` module: boards with counters, which a test may take away."""
+
+from dataclasses import dataclass, field
+
+
+class NVMLError(Exception):
+    """As in pynvml: the base of everything that NVML answers with instead of a value."""
+
+
+@dataclass
+class Board:
+    uuid: str
+    name: str = "NVIDIA H200"
+    millijoules: int | None = 1000  # None: no energy counter
+    milliwatts: int | None = 300_000
+    limit_milliwatts: int | None = 700_000
+    mig: bool = False
+    lost: bool = False
+
+
+@dataclass
+class FakeNvml:
+    boards: list[Board] = field(default_factory=list)
+    NVMLError = NVMLError
+    initialised = False
+
+    def nvmlInit(self):
+        self.initialised = True
+
+    def nvmlSystemGetDriverVersion(self):
+        return b"580.01"
+
+    def nvmlDeviceGetCount(self):
+        return len(self.boards)
+
+    def nvmlDeviceGetHandleByIndex(self, index):
+        return self.boards[index]
+
+    def nvmlDeviceGetHandleByUUID(self, uuid):
+        for board in self.boards:
+            if board.uuid == uuid:
+                return board
+        raise NVMLError("Not Found")
+
+    def nvmlDeviceGetUUID(self, board):
+        return board.uuid
+
+    def nvmlDeviceGetName(self, board):
+        return board.name
+
+    def nvmlDeviceGetMigMode(self, board):
+        return (int(board.mig), int(board.mig))
+
+    def nvmlDeviceGetEnforcedPowerLimit(self, board):
+        return self._answer(board, board.limit_milliwatts)
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, board):
+        return self._answer(board, board.millijoules)
+
+    def nvmlDeviceGetPowerUsage(self, board):
+        return self._answer(board, board.milliwatts)
+
+    @staticmethod
+    def _answer(board, value):
+        if board.lost:
+            raise NVMLError("GPU is lost")
+        if value is None:
+            raise NVMLError("Not Supported")
+        return value

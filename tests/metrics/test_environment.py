@@ -1,0 +1,84 @@
+"""The environment section tells what it can and leaves the rest None."""
+
+import subprocess
+
+import torch
+
+from litespark.metrics import environment
+from litespark.metrics.environment import collect_environment, cpu_name, git_state, uuid_hash, version_of
+from litespark.metrics.nvml import NvmlMeter
+from litespark.metrics.record import EnvironmentRecord
+
+from .fake_nvml import Board, FakeNvml
+
+
+def test_a_cpu_run_has_versions_and_its_processor():
+    record = collect_environment(device_type="cpu", world_size=2, precision="32-true")
+    assert isinstance(record, EnvironmentRecord)
+    assert record.torch == torch.__version__
+    assert record.lightning
+    assert (record.world_size, record.precision, record.driver) == (2, "32-true", None)
+    assert [device.name for device in record.devices] == [record.cpu]
+
+
+def test_a_gpu_run_has_names_hashed_uuids_power_limits_and_driver(monkeypatch):
+    class Properties:
+        uuid = "1234-abcd"
+
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "NVIDIA H200")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: Properties())
+    meter = NvmlMeter(["GPU-1234-abcd"], FakeNvml([Board("GPU-1234-abcd", limit_milliwatts=650_000)]))
+    record = collect_environment(device_type="cuda", precision="bf16-mixed", meter=meter)
+    (device,) = record.devices
+    assert (device.name, device.power_limit_watts, record.driver) == ("NVIDIA H200", 650.0, "580.01")
+    assert device.uuid_hash == uuid_hash("GPU-1234-abcd")
+    assert "1234" not in device.uuid_hash
+
+
+def test_a_gpu_without_a_uuid_is_still_named(monkeypatch):
+    def unknown(index):
+        raise RuntimeError("no properties")
+
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "AMD Instinct MI300X")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", unknown)
+    (device,) = collect_environment(device_type="cuda", precision="bf16-mixed").devices
+    assert (device.name, device.uuid_hash, device.power_limit_watts) == ("AMD Instinct MI300X", None, None)
+
+
+def test_a_missing_package_has_no_version():
+    assert version_of("torch")
+    assert version_of("no-such-distribution-anywhere") is None
+
+
+def test_the_processor_name_comes_from_cpuinfo_where_there_is_one(tmp_path):
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: A Fine CPU @ 2 GHz\n")
+    assert cpu_name(tmp_path / "cpuinfo") == "A Fine CPU @ 2 GHz"
+    assert cpu_name(tmp_path / "absent")
+
+
+def git(folder, *arguments):
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True)
+
+
+def test_commit_and_dirtiness_of_a_repository(tmp_path):
+    git(tmp_path, "init")
+    assert git_state(tmp_path) == (None, None), "no commit yet"
+    (tmp_path / "a").write_text("1")
+    git(tmp_path, "add", "a")
+    git(tmp_path, "commit", "-m", "first")
+    commit, dirty = git_state(tmp_path)
+    assert len(commit) == 40
+    assert dirty is False
+    (tmp_path / "a").write_text("2")
+    assert git_state(tmp_path) == (commit, True)
+
+
+def test_without_git_or_a_folder_the_state_is_unknown(tmp_path, monkeypatch):
+    assert git_state(tmp_path / "absent") == (None, None)
+
+    def no_git(*arguments, **options):
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(environment.subprocess, "run", no_git)
+    assert git_state(tmp_path) == (None, None)

@@ -1,0 +1,64 @@
+"""Projections follow from measured rates and stated settings, and from nothing else."""
+
+import pytest
+
+from litespark.metrics.projection import kwh_per_billion_tokens, project
+from litespark.metrics.record import ProjectionSettings
+
+
+def test_the_arithmetic_of_a_full_projection():
+    projection = project(
+        10**9,
+        tokens_per_second=1000.0,
+        joules_per_token=0.36,
+        settings=ProjectionSettings(price_per_kwh=0.2, grid_kg_per_kwh=0.4, pue=1.5),
+        currency="EUR",
+    )
+    assert projection.hours == pytest.approx(1e6 / 3600)
+    assert projection.kwh == pytest.approx(100.0)
+    assert projection.cost == pytest.approx(30.0)
+    assert projection.co2e_kg == pytest.approx(60.0)
+    assert projection.currency == "EUR"
+    assert kwh_per_billion_tokens(0.36) == pytest.approx(100.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "cost", "co2e"),
+    [
+        (ProjectionSettings(), None, None),
+        (ProjectionSettings(price_per_kwh=0.2), None, None),  # no PUE: no guess that it is 1
+        (ProjectionSettings(price_per_kwh=0.2, pue=1.0), 20.0, None),
+        (ProjectionSettings(grid_kg_per_kwh=0.0, pue=1.0), None, 0.0),
+    ],
+)
+def test_what_depends_on_an_unstated_setting_is_none(settings, cost, co2e):
+    projection = project(10**9, tokens_per_second=1.0, joules_per_token=0.36, settings=settings)
+    assert projection.kwh == pytest.approx(100.0)
+    assert projection.cost == (None if cost is None else pytest.approx(cost))
+    assert projection.co2e_kg == co2e
+
+
+def test_unmeasured_rates_give_none():
+    settings = ProjectionSettings(0.2, 0.4, 1.1)
+    projection = project(10, tokens_per_second=None, joules_per_token=float("nan"), settings=settings)
+    assert (projection.hours, projection.kwh, projection.cost, projection.co2e_kg) == (None, None, None, None)
+    assert project(None, tokens_per_second=1.0, joules_per_token=1.0, settings=settings).hours is None
+    assert kwh_per_billion_tokens(None) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (ProjectionSettings(price_per_kwh=-1), r"price_per_kwh: got -1, expected 0 or more"),
+        (ProjectionSettings(grid_kg_per_kwh=float("nan")), r"grid_kg_per_kwh: got nan"),
+        (ProjectionSettings(pue=0.9), r"pue: got 0.9, expected 1 or more"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        project(10, tokens_per_second=1.0, joules_per_token=1.0, settings=settings)
+
+
+def test_a_target_of_nothing_is_refused():
+    with pytest.raises(ValueError, match=r"target_tokens: got 0, expected more than 0"):
+        project(0, tokens_per_second=1.0, joules_per_token=1.0, settings=ProjectionSettings())

@@ -1,0 +1,137 @@
+"""TokenMetrics equals a direct computation over all tokens, however they are cut into batches and ranks."""
+
+import json
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from litespark.metrics.validation import IGNORE_INDEX, TokenMetrics
+
+VOCABULARY = 13
+TOKEN_BYTES = torch.arange(VOCABULARY) % 5  # some tokens stand for no bytes
+
+
+def make_batch(rows, columns, seed, ignored=0.3):
+    generator = torch.Generator().manual_seed(seed)
+    nats = torch.rand(rows, columns, generator=generator) * 4
+    correct = torch.rand(rows, columns, generator=generator) < 0.4
+    labels = torch.randint(0, VOCABULARY, (rows, columns), generator=generator)
+    labels[torch.rand(rows, columns, generator=generator) < ignored] = IGNORE_INDEX
+    return nats, correct, labels
+
+
+def direct(batches):
+    nats = hits = tokens = size = 0.0
+    for batch_nats, correct, labels in batches:
+        for value, hit, label in zip(batch_nats.flatten(), correct.flatten(), labels.flatten(), strict=True):
+            if label != IGNORE_INDEX:
+                nats += float(value)
+                hits += bool(hit)
+                tokens += 1
+                size += int(TOKEN_BYTES[label])
+    return {
+        "loss": nats / tokens,
+        "perplexity": math.exp(nats / tokens),
+        "bits_per_byte": nats / math.log(2) / size,
+        "token_accuracy": hits / tokens,
+    }
+
+
+def as_floats(values):
+    return {name: float(value) for name, value in values.items()}
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.integers(1, 3), st.integers(4, 9)), min_size=1, max_size=4), st.integers(0, 1000))
+def test_uneven_batches_weigh_by_their_tokens(shapes, seed):
+    batches = [make_batch(*shape, seed + index) for index, shape in enumerate(shapes)]
+    batches.append((torch.full((1, 2), 1.5), torch.tensor([[True, False]]), torch.tensor([[1, 4]])))
+    metrics = TokenMetrics()
+    for batch in batches:
+        metrics.update(*batch, TOKEN_BYTES)
+    assert as_floats(metrics.compute()) == pytest.approx(direct(batches), rel=1e-9)
+
+
+def test_a_batch_without_labels_changes_nothing_even_if_its_losses_are_nan():
+    metrics = TokenMetrics()
+    batch = make_batch(2, 6, seed=1)
+    metrics.update(*batch, TOKEN_BYTES)
+    before = as_floats(metrics.compute())
+    empty = torch.full((3, 6), IGNORE_INDEX)
+    metrics.update(torch.full((3, 6), math.nan), torch.ones(3, 6, dtype=torch.bool), empty, TOKEN_BYTES)
+    metrics.update(torch.zeros(0, 6), torch.zeros(0, 6, dtype=torch.bool), empty[:0], TOKEN_BYTES)
+    assert as_floats(metrics.compute()) == before
+
+
+def test_nothing_supervised_is_nan_and_not_zero():
+    metrics = TokenMetrics()
+    metrics.update(
+        torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.bool), torch.full((1, 2), IGNORE_INDEX), TOKEN_BYTES
+    )
+    assert all(math.isnan(value) for value in as_floats(metrics.compute()).values())
+
+
+def test_tokens_without_bytes_leave_only_bits_per_byte_unmeasured():
+    metrics = TokenMetrics()
+    metrics.update(torch.ones(1, 2), torch.ones(1, 2, dtype=torch.bool), torch.tensor([[0, 5]]), TOKEN_BYTES)
+    values = as_floats(metrics.compute())
+    assert math.isnan(values["bits_per_byte"])
+    assert values["loss"] == 1.0
+
+
+def test_sums_do_not_lose_small_losses_among_many_tokens():
+    metrics = TokenMetrics()
+    labels = torch.ones(1, 2**12, dtype=torch.int64)
+    correct = torch.ones_like(labels, dtype=torch.bool)
+    for _ in range(40):
+        metrics.update(torch.full((1, 2**12), 1e4), correct, labels, TOKEN_BYTES)
+    metrics.update(torch.full((1, 1), 1e-3), correct[:, :1], labels[:, :1], TOKEN_BYTES)
+    # in float32 the last summand would vanish
+    assert float(metrics.nats) - 40 * 2**12 * 1e4 == pytest.approx(1e-3, rel=1e-3)
+
+
+def add_on_one_rank(rank, world, folder, batches):
+    torch.set_num_threads(1)  # threads of the parent do not survive the fork
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+    metrics = TokenMetrics()
+    for batch in batches[rank::world]:
+        metrics.update(*batch, TOKEN_BYTES)
+    values = as_floats(metrics.compute())
+    (folder / f"rank-{rank}.json").write_text(json.dumps(values))
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_with_uneven_shares_agree_with_one(tmp_path):
+    # rank 0 gets two batches, rank 1 one of another size: a mean of means would be off
+    batches = [make_batch(3, 7, seed=1), make_batch(1, 4, seed=2), make_batch(2, 9, seed=3, ignored=0.8)]
+    # forked, as data loaders are: spawned processes would import everything again, which takes half a minute
+    torch.multiprocessing.start_processes(add_on_one_rank, args=(2, tmp_path, batches), nprocs=2, start_method="fork")
+    for rank in range(2):
+        values = json.loads((tmp_path / f"rank-{rank}.json").read_text())
+        assert values == pytest.approx(direct(batches), rel=1e-9)
+
+
+def test_states_are_declared_as_sums_over_ranks():
+    metrics = TokenMetrics()
+    assert metrics._reductions.keys() == {"nats", "tokens", "byte_count", "correct"}
+    stacked = torch.tensor([1, 2])
+    assert all(reduction(stacked) == 3 for reduction in metrics._reductions.values())
+
+
+def test_reset_forgets_everything():
+    metrics = TokenMetrics()
+    metrics.update(*make_batch(2, 6, seed=3), TOKEN_BYTES)
+    metrics.reset()
+    assert int(metrics.tokens) == 0
+    assert metrics.nats.dtype == torch.float64
+
+
+def test_shapes_that_differ_are_refused():
+    nats, correct, labels = make_batch(2, 6, seed=4)
+    with pytest.raises(
+        ValueError, match=r"got nats \(2, 6\), correct \(2, 6\) and labels \(2, 5\), expected one shape"
+    ):
+        TokenMetrics().update(nats, correct, labels[:, :5], TOKEN_BYTES)
