@@ -75,7 +75,8 @@ def metric_rows(steps: int, learning_rate: float, seed: int, gpu: bool, noise: f
         median = 1000 * TOKENS_A_STEP / speed
         row: dict[str, Any] = {
             "step": step,
-            "tokens": tokens,
+            names.PROGRESS_TOKENS: tokens,
+            names.PROGRESS_STEP: step,
             "time": (START + timedelta(seconds=step * 0.25)).isoformat(),
             names.TRAIN_LOSS: loss,
             names.LEARNING_RATE: learning_rate * (1 - 0.9 * progress),
@@ -104,7 +105,7 @@ def metric_rows(steps: int, learning_rate: float, seed: int, gpu: bool, noise: f
             rows.append(
                 {
                     "step": step,
-                    "tokens": tokens,
+                    names.PROGRESS_TOKENS: tokens,
                     "time": row["time"],
                     names.VALIDATION_LOSS: nats,
                     names.VALIDATION_PERPLEXITY: math.exp(nats),

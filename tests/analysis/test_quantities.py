@@ -64,6 +64,21 @@ def test_durations_are_said_as_people_say_them(seconds, text):
     assert quantities.duration(seconds) == text
 
 
+@pytest.mark.parametrize(
+    "value, text",
+    [
+        (2870.4, "2,870"),
+        (9999.4, "9,999"),
+        (9999.6, "10.00 k"),
+        (32768, "32.77 k"),
+        (0.5, "0.5000"),
+        (None, "not measured"),
+    ],
+)
+def test_rates_are_in_full_below_ten_thousand(value, text):
+    assert quantities.rate(value) == text
+
+
 def test_counts_percentages_and_joules():
     assert quantities.count(1234) == "1,234"
     assert quantities.count(12_345) == "12.35 k"

@@ -135,9 +135,15 @@ def test_nothing_absent_leaks_as_none_or_nan(reports, kind):
 
 def test_loss_is_beside_speed(reports):
     rows = section(reports["gpu"], "Loss beside speed").split("\n![")[0].strip().splitlines()
-    assert rows[0] == "| step | tokens | train loss | validation loss | tokens/s | MFU (C) | energy/token |"
-    assert rows[-1] == "| 200 | 1.638 M | 2.569 | 2.649 | 33.44 k | 66.2 % | 20.63 mJ |"
+    costs = "tokens/s | MFU (C) | MFU (C) of measured peak | energy/token"
+    assert rows[0] == f"| step | tokens | train loss | validation loss | {costs} |"
+    assert rows[-1] == "| 200 | 1.638 M | 2.569 | 2.649 | 33.44 k | 66.2 % | 79.6 % | 20.63 mJ |"
     assert len([row for row in rows[2:] if row.split("|")[4].strip() != "—"]) == 4
+
+
+def test_columns_that_were_never_measured_are_left_out(reports):
+    header = section(reports["cpu"], "Loss beside speed").strip().splitlines()[0]
+    assert header == "| step | tokens | train loss | validation loss | tokens/s | MFU (C) of measured peak |"
 
 
 def test_a_loss_above_the_unigram_entropy_is_said_plainly(tmp_path):
@@ -203,8 +209,8 @@ def test_the_comparison_puts_runs_side_by_side(run_folders, tmp_path):
     assert report.startswith("# Comparison of 6 runs\n\n| run | optim.lr | seed | tokens | train loss |")
     table = report.split("\n\n")[1]
     assert cells(table, "1")[:5] == ["0.001", "2", "1.638 M", "2.546", "2.626"]
-    assert cells(table, "3")[-5:] == ["—", "—", "—", "—", "finished"]
-    assert cells(table, "dead") == [*["—"] * 2, "0", *["—"] * 8, "failed"]
+    assert cells(table, "3")[-6:] == ["—", "—", "78.6 %", "—", "—", "finished"]
+    assert cells(table, "dead") == [*["—"] * 2, "0", *["—"] * 9, "failed"]
     assert [picture.name for picture in sorted(path.parent.glob("*.png"))] == [
         f"comparison_{name}.png" for name in ("energy", "loss", "mfu", "throughput")
     ]

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from litespark.analysis.quantities import is_measured, plain, scaled
+from litespark.analysis.quantities import is_measured, plain, rate, scaled
 from litespark.analysis.reasons import no_energy, no_peak
 from litespark.analysis.runs import Run, differing_keys, flatten, labels
 from litespark.metrics import names
@@ -98,7 +98,7 @@ def plot_throughput(runs: Sequence[Run]) -> Figure:
         step.plot(median.index, median, style, color=colour, label=_label_if(alone and len(median), "median"))
         average = run.record.throughput.tokens_per_second
         if alone and is_measured(average) and len(tokens_per_second):
-            speed.axhline(average, color=GREY, linestyle="--", linewidth=1, label=f"whole run: {scaled(average)}")
+            speed.axhline(average, color=GREY, linestyle="--", linewidth=1, label=f"whole run: {rate(average)}")
         if alone and len(p95):
             step.plot(p95.index, p95, color=COLOURS[1], linewidth=1, label="95th percentile")
     speed.yaxis.set_major_formatter(_ticks())
@@ -150,9 +150,9 @@ def plot_energy(runs: Sequence[Run]) -> Figure:
         if run not in measured:
             continue
         alone = len(runs) == 1
-        rate, train = run.series(names.JOULES_PER_TOKEN), run.series(names.TRAIN_JOULES)
+        joules, train = run.series(names.JOULES_PER_TOKEN), run.series(names.TRAIN_JOULES)
         everything = run.series(names.ALL_IN_JOULES)
-        per_token.plot(rate.index, rate, style, color=colour, label=_label_if(not alone and len(rate), name))
+        per_token.plot(joules.index, joules, style, color=colour, label=_label_if(not alone and len(joules), name))
         total.plot(everything.index, everything, style, color=colour, label=_label_if(alone, "all-in"))
         if alone:
             total.plot(train.index, train, color=COLOURS[1], label="training steps only")
@@ -210,7 +210,7 @@ def _figure(title: str, y_labels: list[str]) -> tuple[Figure, list[Axes]]:
     panels[0].set_title(title, loc="left", fontsize=12, fontweight="bold")
     panels[-1].set_xlabel("tokens trained on")
     panels[-1].xaxis.set_major_formatter(_ticks())
-    panels[-1].xaxis.set_major_locator(MaxNLocator(nbins=8))
+    panels[-1].xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 2.5, 5, 10]))
     return figure, panels
 
 
@@ -277,7 +277,8 @@ def _note(figure: Figure, text: str) -> None:
 
 
 def _finish(figure: Figure, runs: Sequence[Run]) -> Figure:
-    """Add legends; those of many runs beside the picture."""
+    """Let tokens begin at zero and add legends; those of many runs beside the picture."""
+    figure.axes[0].set_xlim(left=0)
     for index, axes in enumerate(figure.axes):
         handles, _ = axes.get_legend_handles_labels()
         if not handles or (len(runs) > 1 and index):

@@ -49,6 +49,11 @@ def count(value: int | None) -> str:
     return f"{value:,}" if abs(value) < 10_000 else scaled(float(value))
 
 
+def rate(value: float | None) -> str:
+    """Things a second: in full below ten thousand, else with a prefix: 2,870 · 32.77 k."""
+    return plain(value) if not is_measured(value) or abs(value) < 9_999.5 else scaled(value)
+
+
 def percent(fraction: float | None) -> str:
     """A fraction as a percentage with three significant digits: 48.3 %, 0.0512 %."""
     if fraction is None or not math.isfinite(fraction):

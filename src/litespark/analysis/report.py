@@ -11,7 +11,7 @@ from pathlib import Path
 
 from litespark.analysis import tables
 from litespark.analysis.plots import save_pictures
-from litespark.analysis.quantities import count, duration, plain, scaled, seconds_between
+from litespark.analysis.quantities import count, duration, plain, rate, scaled, seconds_between
 from litespark.analysis.reasons import absent, coverage
 from litespark.analysis.runs import SAMPLES_FILE, Run, labels, load_run, load_runs
 
@@ -138,10 +138,10 @@ def summary(run: Run) -> str:
     if learned and tables.beaten_by(record):
         learned.append(f", {tables.beaten_by(record)}")
     speed = record.throughput.tokens_per_second
-    rate = [f", at {scaled(speed)} tokens/s" if speed is not None else ", at a speed that was not measured"]
+    costs = [f", at {rate(speed)} tokens/s" if speed is not None else ", at a speed that was not measured"]
     energy = record.energy.joules_per_token_train
-    rate.append(f"and {scaled(energy, 'J/token')}" if energy is not None else "with energy not measured")
-    text = f"{' '.join([*learned, *rate])}.".replace(" ,", ",") if learned else ""
+    costs.append(f"and {scaled(energy, 'J/token')}" if energy is not None else "with energy not measured")
+    text = f"{' '.join([*learned, *costs])}.".replace(" ,", ",") if learned else ""
     return "\n\n".join(part for part in (ends[record.status], f"{what} {text}".strip()) if part)
 
 

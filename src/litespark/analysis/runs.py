@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import pandas as pd
 import yaml
 
+from litespark.metrics import names
 from litespark.metrics.record import RunRecord
 
 RECORD_FILE = "run.json"
@@ -146,6 +147,7 @@ def compare(runs: Sequence[Run]) -> pd.DataFrame:
                 "tokens_per_second": record.throughput.tokens_per_second,
                 "mfu_causal": record.throughput.mfu_causal,
                 "mfu_full": record.throughput.mfu_full,
+                "mfu_measured_peak": record.throughput.mfu_measured_peak,
                 "joules_per_token": record.energy.joules_per_token_train,
                 "peak_memory_gib": record.throughput.peak_memory_gib,
                 "status": record.status,
@@ -168,7 +170,7 @@ def differing_keys(runs: Sequence[Run]) -> list[str]:
     for key in keys:
         values = [config.get(key) for config in configs]
         differs = any(value != values[0] for value in values)
-        if differs and key.split(".")[0] not in {"hydra", "paths"} and not _names_its_run(values, runs):
+        if differs and key.split(".")[0] not in {"hydra", "paths", "resume"} and not _names_its_run(values, runs):
             chosen.append(key)
     return chosen
 
@@ -255,7 +257,7 @@ def _read_metrics(path: Path) -> pd.DataFrame:
 
 
 def _parse_row(line: bytes) -> dict[str, Any]:
-    """One line of metrics; a ValueError says what is wrong with it."""
+    """One line of metrics, its token count under `tokens`; a ValueError says what is wrong with it."""
 
     def refuse(constant: str) -> NoReturn:
         raise ValueError(f"got {constant}, which is not JSON")
@@ -266,6 +268,8 @@ def _parse_row(line: bytes) -> dict[str, Any]:
         raise ValueError(f"not a JSON object ({error})") from error
     if not isinstance(row, dict):
         raise ValueError(f"got {type(row).__name__}, expected a JSON object")
+    row.pop(names.PROGRESS_STEP, None)  # the step again
+    row.setdefault("tokens", row.pop(names.PROGRESS_TOKENS, None))
     for key in ("step", "tokens"):
         if type(row.get(key)) is not int:
             raise ValueError(f"{key}: got {row.get(key)!r}, expected an integer")

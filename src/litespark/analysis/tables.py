@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from litespark.analysis.quantities import (
     ABSENT,
@@ -12,6 +12,7 @@ from litespark.analysis.quantities import (
     joules,
     percent,
     plain,
+    rate,
     scaled,
     seconds_between,
 )
@@ -57,7 +58,7 @@ def headline_table(run: Run) -> str:
         ),
         ("perplexity", plain(quality.perplexity), "exp(validation loss)"),
         ("token accuracy", percent(quality.token_accuracy), "the most likely token is the right one"),
-        ("tokens/s", scaled(speed.tokens_per_second), f"over {duration(speed.train_seconds)} of training steps"),
+        ("tokens/s", rate(speed.tokens_per_second), f"over {duration(speed.train_seconds)} of training steps"),
         ("step time", plain(speed.step_ms_median, "ms"), f"median; 95th percentile {plain(speed.step_ms_p95, 'ms')}"),
         ("waiting for data", percent(speed.data_wait_share), "of the training time"),
         ("MFU (C)", percent(speed.mfu_causal), peak),
@@ -211,29 +212,29 @@ def progress_table(run: Run) -> str:
     if names.VALIDATION_LOSS in table:
         validated = [position for position, measured in enumerate(table[names.VALIDATION_LOSS].notna()) if measured]
         chosen |= set(validated[:: max(1, -(-len(validated) // MILESTONES))]) | set(validated[-1:])
-    header = ("step", "tokens", "train loss", "validation loss", "tokens/s", "MFU (C)", "energy/token")
+    columns: dict[str, tuple[str, Callable[[float | None], str]]] = {
+        "train loss": (names.TRAIN_LOSS, plain),
+        "validation loss": (names.VALIDATION_LOSS, plain),
+        "tokens/s": (names.TOKENS_PER_SECOND, rate),
+        "MFU (C)": (names.MFU_CAUSAL, percent),
+        "MFU (C) of measured peak": (names.MFU_MEASURED_PEAK, percent),
+        "energy/token": (names.JOULES_PER_TOKEN, lambda value: scaled(value, "J")),
+    }
+    # what was never measured in this run is listed with its reason elsewhere
+    logged = {title: column for title, column in columns.items() if len(run.series(column[0]))}
     rows = []
     for position in sorted(chosen):
         row = table.iloc[position]
-        rows.append(
-            (
-                count(int(row["step"])),
-                count(int(row["tokens"])),
-                _cell(plain(row.get(names.TRAIN_LOSS))),
-                _cell(plain(row.get(names.VALIDATION_LOSS))),
-                _cell(scaled(row.get(names.TOKENS_PER_SECOND))),
-                _cell(percent(row.get(names.MFU_CAUSAL))),
-                _cell(scaled(row.get(names.JOULES_PER_TOKEN), "J")),
-            )
-        )
-    return markdown_table(header, rows)
+        figures = (_cell(text(row[key])) for key, text in logged.values())
+        rows.append((count(int(row["step"])), count(int(row["tokens"])), *figures))
+    return markdown_table(("step", "tokens", *logged), rows)
 
 
 def comparison_table(runs: Sequence[Run]) -> str:
     """The runs side by side; settings in which they differ first."""
     keys = differing_keys(runs)
     columns = ("tokens", "train loss", "validation loss", "bits per byte", "tokens/s")
-    costs = ("MFU (C)", "MFU (F)", "energy/token", "peak memory", "status")
+    costs = ("MFU (C)", "MFU (F)", "MFU (C) of measured peak", "energy/token", "peak memory", "status")
     header = ("run", *keys, *columns, *costs)
     rows = [
         [
@@ -243,9 +244,10 @@ def comparison_table(runs: Sequence[Run]) -> str:
             _cell(plain(row["train_loss"])),
             _cell(plain(row["validation_loss"])),
             _cell(plain(row["bits_per_byte"])),
-            _cell(scaled(row["tokens_per_second"])),
+            _cell(rate(row["tokens_per_second"])),
             _cell(percent(row["mfu_causal"])),
             _cell(percent(row["mfu_full"])),
+            _cell(percent(row["mfu_measured_peak"])),
             _cell(scaled(row["joules_per_token"], "J")),
             _cell(plain(row["peak_memory_gib"], "GiB")),
             str(row["status"]),
