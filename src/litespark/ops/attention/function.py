@@ -14,17 +14,23 @@ def attention_sdpa(query: Tensor, key: Tensor, value: Tensor, documents: Documen
     """
     check_attention_shapes(query, key, value, documents)
     queries, keys = query.shape[1], key.shape[1]
+    group = query.shape[2] // key.shape[2]
+    query, key, value = (x.transpose(1, 2) for x in (query, key, value))
     visible = None
     if documents is not None:
         visible = documents.visible()
     elif 1 < queries < keys:
         visible = causal_visible(queries, keys, query.device)
+    if visible is not None:
+        # CUDA kernels that take a mask take no grouped heads: left grouped, PyTorch falls back to plain products of
+        # S x T scores
+        key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
     output = scaled_dot_product_attention(
-        query.transpose(1, 2),
-        key.transpose(1, 2),
-        value.transpose(1, 2),
+        query,
+        key,
+        value,
         attn_mask=visible,
         is_causal=visible is None and queries == keys,
-        enable_gqa=query.shape[2] != key.shape[2],
+        enable_gqa=visible is None and group > 1,
     )
     return output.transpose(1, 2)
