@@ -1,0 +1,1 @@
+"""Lightning callbacks and loggers: instruments, checkpoints, signals, samples, the run record."""

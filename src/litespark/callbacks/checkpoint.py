@@ -1,0 +1,68 @@
+"""Saves checkpoints at the end of a step: every so many steps, at the end, and when asked to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+from litespark.callbacks import checkpoint_folder
+from litespark.callbacks.phases import Phases
+
+
+class Checkpointer(Callback):
+    """Writes `checkpoints/step-…` folders that are valid or do not count.
+
+    Args:
+        folder: the run's checkpoint folder.
+        every_steps: optimizer steps between checkpoints; None saves only at the end.
+        keep: how many of the newest to keep.
+        about: what the seal says of the run.
+        phases: told when the run is saving, so that its time and joules are not training's.
+    """
+
+    def __init__(
+        self, folder: Path, *, every_steps: int | None, keep: int, about: Mapping[str, Any], phases: Phases
+    ) -> None:
+        for name, value in (("every_steps", every_steps), ("keep", keep)):
+            if value is not None and value < 1:
+                raise ValueError(f"callbacks.checkpoint.{name}: got {value}, expected at least 1")
+        self.folder = folder
+        self.every_steps = every_steps
+        self.keep = keep
+        self.about = about
+        self.phases = phases
+        self._saved_step: int | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self._saved_step = pl_module.steps_taken
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        due = self.every_steps is not None and pl_module.steps_taken % self.every_steps == 0
+        if due or pl_module.steps_taken >= pl_module.budget.steps:
+            self.save(trainer, pl_module)
+
+    def save(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Save now, unless this step is saved already. A collective; call it between steps only."""
+        step = pl_module.steps_taken
+        if step == self._saved_step:
+            return
+        with self.phases.during("checkpoint"):
+            # weights and two moments in fp32, with some room
+            expected = int(1.1 * 12 * sum(p.numel() for p in pl_module.model.parameters()))
+            unfinished = self.folder / "unused"
+            if trainer.is_global_zero:
+                unfinished = checkpoint_folder.begin(self.folder, step, expected)
+            unfinished = trainer.strategy.broadcast(unfinished)
+            trainer.save_checkpoint(unfinished / checkpoint_folder.STATE)
+            if trainer.is_global_zero:
+                about = {**self.about, "tokens": pl_module.tokens_seen, "world_size": trainer.world_size}
+                checkpoint_folder.seal(unfinished, step, about)
+                checkpoint_folder.prune(self.folder, self.keep)
+            pl_module.host_group.barrier()
+        self._saved_step = step

@@ -1,0 +1,176 @@
+"""Checkpoints on disk: written beside their place, sealed with hashes, renamed; verified before they are read.
+
+A checkpoint is a folder `checkpoints/step-00000100/` with the state in it and `checkpoint.json`, the seal: size and
+SHA-256 of every file, the step and what the state belongs to. A folder without a valid seal does not count. A state
+file is a pickle by format, so it is only ever read with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+SCHEMA = "litespark.checkpoint/1"
+SEAL = "checkpoint.json"
+STATE = "state.ckpt"
+_PREFIX = "step-"
+_UNFINISHED = ".unfinished-"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, damaged or of another kind."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint.
+
+    Attributes:
+        folder: where it lies.
+        step: optimizer steps taken before it was written.
+        about: what the writer said of it (run name, tokens, configuration).
+    """
+
+    folder: Path
+    step: int
+    about: Mapping[str, Any]
+
+    @property
+    def state(self) -> Path:
+        """The file that Lightning and `torch.load(..., weights_only=True)` read."""
+        return self.folder / STATE
+
+
+def begin(root: Path, step: int, expected_bytes: int) -> Path:
+    """Make an empty folder under `root` for the checkpoint of `step`.
+
+    Raises:
+        CheckpointError: fewer than `expected_bytes` are free there.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(root).free
+    if free < expected_bytes:
+        raise CheckpointError(
+            f"no room for a checkpoint in {root}: {free / 2**30:.2f} GiB are free and it needs about "
+            f"{expected_bytes / 2**30:.2f} GiB. The earlier checkpoints are untouched; free some space and resume"
+        )
+    folder = root / f"{_UNFINISHED}{step:08d}"
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir()
+    return folder
+
+
+def seal(unfinished: Path, step: int, about: Mapping[str, Any]) -> Path:
+    """Hash, flush and rename a written checkpoint; it counts from the rename on. Returns its final folder."""
+    files = {}
+    for path in sorted(p for p in unfinished.rglob("*") if p.is_file()):
+        files[str(path.relative_to(unfinished))] = {"size": path.stat().st_size, "sha256": _sha256(path)}
+        _flush(path)
+    content = {"schema": SCHEMA, "step": step, "files": files, "about": dict(about)}
+    seal_path = unfinished / SEAL
+    seal_path.write_text(json.dumps(content, indent=1))
+    _flush(seal_path)
+    _flush(unfinished)
+    final = unfinished.parent / f"{_PREFIX}{step:08d}"
+    if final.exists():  # the same step, saved again after a resume
+        shutil.rmtree(final)
+    unfinished.rename(final)
+    _flush(final.parent)
+    return final
+
+
+def read(folder: Path, *, hashes: bool = True) -> Checkpoint:
+    """The checkpoint in `folder`, after its sizes and (by default) hashes were verified.
+
+    Raises:
+        CheckpointError: no seal, another schema, a missing, truncated or changed file; the message names it.
+    """
+    seal_path = folder / SEAL
+    if not seal_path.is_file():
+        raise CheckpointError(
+            f"{folder} is not a checkpoint of this project: it has no {SEAL} (a checkpoint that was never finished, or "
+            "one of another program; weights of other programs come in as a Hugging Face folder, initial_weights=FOLDER)"
+        )
+    try:
+        content = json.loads(seal_path.read_text())
+    except ValueError as error:
+        raise CheckpointError(f"{seal_path} is not readable as JSON ({error}); use an earlier checkpoint") from error
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        got = content.get("schema") if isinstance(content, dict) else type(content).__name__
+        raise CheckpointError(f"{seal_path}: got schema {got!r}, expected {SCHEMA!r}; this is a checkpoint of another kind")
+    for name, expected in content["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing; this checkpoint is damaged, use an earlier one")
+        size = path.stat().st_size
+        if size != expected["size"]:
+            raise CheckpointError(
+                f"{path} has {size} bytes, expected {expected['size']}; this checkpoint is damaged, use an earlier one"
+            )
+        if hashes and _sha256(path) != expected["sha256"]:
+            raise CheckpointError(f"{path} was changed after it was written (SHA-256 differs); use an earlier checkpoint")
+    return Checkpoint(folder, int(content["step"]), content["about"])
+
+
+def find(path: str | Path) -> Checkpoint:
+    """The checkpoint that `path` means: one itself, or the newest valid one of a run folder.
+
+    Raises:
+        CheckpointError: nothing there, nothing valid there, or something that is not read for safety.
+    """
+    if "://" in str(path):
+        raise CheckpointError(f"got the address {path}, expected a local folder; copy the run folder here first")
+    path = Path(path)
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; expected a run folder (logs/runs/NAME) or a checkpoint in it")
+    if path.is_file():
+        raise CheckpointError(
+            f"{path} is a file, expected a run folder or a checkpoint folder (step-…); single files are pickles that "
+            "could run code, and are not read. Weights of other programs come in as a Hugging Face folder, "
+            "initial_weights=FOLDER"
+        )
+    if (path / SEAL).exists() or path.name.startswith(_PREFIX):
+        return read(path)
+    root = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    for folder in reversed(finished(root)):
+        try:
+            return read(folder)
+        except CheckpointError as error:
+            log.warning("passing over a checkpoint: %s", error)
+    raise CheckpointError(f"no valid checkpoint in {root}; expected folders {_PREFIX}… that hold a {SEAL}")
+
+
+def finished(root: Path) -> list[Path]:
+    """The checkpoint folders under `root` that were renamed to their place, oldest first; not verified."""
+    return sorted(p for p in root.glob(f"{_PREFIX}*") if p.is_dir())
+
+
+def prune(root: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints, and what killed writers left behind."""
+    for folder in finished(root)[:-keep]:
+        shutil.rmtree(folder)
+    for folder in root.glob(f"{_UNFINISHED}*"):
+        shutil.rmtree(folder)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

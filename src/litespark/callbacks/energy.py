@@ -1,0 +1,93 @@
+"""Joules: each rank reads its own devices, the sums over ranks are logged, saved and journaled.
+
+Every rank joins every sum, also one that can read nothing: it adds device time and no joules, which lowers the
+coverage instead of leaving the others waiting.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+from litespark.callbacks.interval import LogInterval
+from litespark.callbacks.metrics_logger import log_everywhere
+from litespark.callbacks.phases import Phase, Phases
+from litespark.metrics import names
+from litespark.metrics.energy import EnergyLedger, EnergyTotals
+from litespark.metrics.energy_journal import EnergyJournal
+from litespark.metrics.record import utc_now
+
+
+class EnergyMonitor(Callback):
+    """Books energy by phase and logs J/token of windows that are long enough to be read.
+
+    Comes after the throughput monitor, which has synchronised the device when a window closes.
+
+    Args:
+        ledger: of this rank.
+        log_every: steps between two looks at the window.
+        phases: says what the run is doing.
+        journal: where the sums go after each look, for joules lost in a crash.
+
+    Attributes:
+        totals: sums over ranks at the last look.
+    """
+
+    def __init__(self, ledger: EnergyLedger, *, log_every: int, phases: Phases, journal: EnergyJournal) -> None:
+        self.ledger = ledger
+        self.interval = LogInterval(log_every)
+        self.journal = journal
+        self.totals = EnergyTotals()
+        self._module: Any = None
+        phases.listen(self._phase_changed)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self._module = pl_module
+        self.interval.start(pl_module)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not self.interval.step_ended(pl_module):
+            return
+        if trainer.is_global_zero:  # the counts of a step are over all ranks already
+            self.ledger.add_tokens(pl_module.last_step[0])
+        if not self.interval.due(pl_module):
+            return
+        window = self.ledger.window()
+        group = pl_module.host_group
+        together = EnergyTotals.from_vector(group.sum(window.totals.to_vector()))
+        seconds = min(group.gather(window.seconds))
+        self.sum_over_ranks()
+        values: dict[str, float | None] = {
+            names.TRAIN_JOULES: self.totals.train_joules,
+            names.ALL_IN_JOULES: self.totals.all_in_joules,
+        }
+        if seconds >= self.ledger.minimum_window_seconds:
+            self.ledger.begin_window()
+            joules = together.all_in_joules
+            values[names.JOULES_PER_TOKEN] = together.joules_per_token_train
+            values[names.POWER_WATTS] = None if joules is None else joules / seconds
+        log_everywhere(trainer, values, pl_module.steps_taken)
+        if trainer.is_global_zero and self.totals.all_in_joules is not None:
+            self.journal.append(self.totals, utc_now())
+
+    def sum_over_ranks(self) -> EnergyTotals:
+        """Read the counters and sum the totals over ranks; a collective."""
+        self.ledger.settle()
+        vector = self.ledger.totals.to_vector()
+        self.totals = EnergyTotals.from_vector(vector if self._module is None else self._module.host_group.sum(vector))
+        return self.totals
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoint["litespark_energy"] = self.sum_over_ranks().to_dict()
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        # the sums of the run go on in one place
+        if trainer.is_global_zero:
+            self.ledger.load_state_dict(checkpoint["litespark_energy"], self.journal.last())
+
+    def _phase_changed(self, before: Phase, after: Phase) -> None:
+        self.ledger.switch(after)

@@ -1,0 +1,120 @@
+"""The run's own metrics: `metrics.jsonl`, a row a step, and the same as `metrics.csv`.
+
+Rows are appended as they close, so a killed run loses at most the open one. A resume first drops the rows of steps
+that the checkpoint does not know, so that the file reads as if nothing had happened. (Lightning 2.6.6's CSVLogger
+deletes the file of the run that it continues.)
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
+from lightning.pytorch.utilities import rank_zero_only
+
+JSONL = "metrics.jsonl"
+CSV = "metrics.csv"
+
+
+def log_everywhere(trainer: pl.Trainer, values: Mapping[str, float | None], step: int) -> None:
+    """Hand the measured ones of `values` to every logger; what is None or not finite was not measured and is absent."""
+    measured = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
+    if measured and trainer.is_global_zero:
+        for logger in trainer.loggers:
+            logger.log_metrics(measured, step)
+
+
+class MetricsLogger(Logger):
+    """Writes rows of metrics into the run's folder.
+
+    Args:
+        folder: the run's folder.
+
+    Attributes:
+        latest: the last value of every metric, for whoever shows them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+        self.latest: dict[str, float] = {}
+        self._row: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> MetricsLogger:
+        return self
+
+    @property
+    def save_dir(self) -> str:
+        return str(self.folder)
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the run's folder holds the whole config."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if step != self._row.get("step"):
+            self._close_row()
+            self._row = {"step": step, "time": datetime.now(UTC).isoformat(timespec="milliseconds")}
+        self._row.update(metrics)
+        self.latest.update(metrics)
+
+    @rank_zero_only
+    def save(self) -> None:
+        self._close_row()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self._close_row()
+        self._write_table()
+
+    @rank_zero_only
+    def forget_after(self, step: int) -> None:
+        """Drop the rows of steps beyond `step`: a resume takes those steps again."""
+        path = self.folder / JSONL
+        if not path.exists():
+            return
+        kept = [line for line in path.read_text().splitlines(keepends=True) if _step_of(line) <= step]
+        beside = path.with_suffix(".unfinished")
+        beside.write_text("".join(kept))
+        beside.replace(path)
+
+    def _close_row(self) -> None:
+        if self._row:
+            with (self.folder / JSONL).open("a") as file:
+                file.write(json.dumps(self._row) + "\n")
+            self._row = {}
+
+    def _write_table(self) -> None:
+        path = self.folder / JSONL
+        if not path.exists():
+            return
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        with (self.folder / CSV).open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def _step_of(line: str) -> float:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):  # the half line of a killed run
+        return math.inf

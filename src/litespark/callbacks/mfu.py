@@ -1,0 +1,216 @@
+"""Tokens/s, step times, MFU, HFU and memory, a window at a time; and the losses of the window beside them.
+
+A window closes at the log interval with the only synchronisation of the loop. On GPUs step times come from events that
+are read then, so that no step waits for the device.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from litespark.callbacks.interval import LogInterval
+from litespark.callbacks.metrics_logger import log_everywhere
+from litespark.callbacks.phases import Phase, Phases
+from litespark.metrics import names
+from litespark.metrics.hardware import PeakFlops
+from litespark.metrics.throughput import (
+    ThroughputMeter,
+    ThroughputWindow,
+    impossible_rate_warning,
+    utilisation,
+)
+from litespark.models.config import LlamaConfig
+from litespark.models.flops import hardware_flops_per_token, model_flops_per_token
+from litespark.models.llama import Recompute
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What one device can do, for the ratios.
+
+    Attributes:
+        peak: the vendor's dense bf16 peak, or the one from the settings; None where it is not known.
+        peak_in_use: of the precision that computes (it bounds what can be true); None where it is not known.
+        measured: matmul FLOP/s measured on this device in the precision of the run; None where it was not measured.
+    """
+
+    peak: PeakFlops | None
+    peak_in_use: PeakFlops | None
+    measured: float | None
+
+
+class ThroughputMonitor(Callback):
+    """Counts steps and tokens and logs a window of them at each log interval.
+
+    Args:
+        model: for its FLOPs per token.
+        sequence_length: S, for the full-attention convention.
+        recompute: for the hardware FLOPs.
+        rates: what one device can do.
+        log_every: steps in a window.
+        warmup_steps: steps that are not in the step time statistics.
+        phases: told and asked what the run is doing.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: LlamaConfig,
+        sequence_length: int,
+        recompute: Recompute,
+        rates: Rates,
+        log_every: int,
+        warmup_steps: int,
+        phases: Phases,
+    ) -> None:
+        self.model = model
+        self.sequence_length = sequence_length
+        self.recompute: Recompute = recompute
+        self.rates = rates
+        self.phases = phases
+        self.meter = ThroughputMeter(warmup_steps)
+        self.interval = LogInterval(log_every)
+        self.peak_memory_gib: float | None = None
+        self._events: list[torch.cuda.Event] = []
+        self._pending: list[tuple[int, int, int, float]] = []
+        self._step_started = 0.0
+        self._waited = 0.0
+        self._warned = False
+        self._device = torch.device("cpu")
+        self._world_size = 1
+
+    # ---------------------------------------------------------------- hooks
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self._device = pl_module.device
+        self._world_size = trainer.world_size
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        self.interval.start(pl_module)
+        self.phases.listen(self._phase_changed)
+        self._synchronise()
+        self.phases.enter("train")
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not self.interval.step_ended(pl_module):
+            return
+        self._end_step(pl_module.last_step, getattr(trainer.train_dataloader, "wait_seconds", 0.0))
+        if self.interval.due(pl_module):
+            self._synchronise()
+            window = self._close()
+            values = {names.PROGRESS_TOKENS: pl_module.tokens_seen, names.PROGRESS_STEP: pl_module.steps_taken}
+            log_everywhere(trainer, values | self.describe(window) | pl_module.read_window(), pl_module.steps_taken)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self._synchronise()
+        self.phases.enter("evaluate")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self._synchronise()
+        self.phases.enter("train" if trainer.training or trainer.state.fn == "fit" else "idle")
+        log_everywhere(trainer, {**pl_module.validation, names.PROGRESS_TOKENS: pl_module.tokens_seen,
+                                 names.PROGRESS_STEP: pl_module.steps_taken}, pl_module.steps_taken)  # fmt: skip
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self._synchronise()
+        self.phases.enter("idle")
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+        self.phases.enter("idle")
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.meter.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.meter.load_state_dict(state_dict)
+
+    # ---------------------------------------------------------------- windows
+
+    def describe(self, window: ThroughputWindow) -> dict[str, float | None]:
+        """The metrics of a closed window; None where something was not measured."""
+        values: dict[str, float | None] = {
+            names.TOKENS_PER_SECOND: window.tokens_per_second,
+            names.STEP_MS_MEDIAN: window.step_ms_median,
+            names.STEP_MS_P95: window.step_ms_p95,
+            names.DATA_WAIT_SHARE: window.data_wait_share,
+            names.PEAK_MEMORY_GIB: self.peak_memory_gib,
+        }
+        if window.attention_pairs_per_token is not None and window.tokens_per_second is not None:
+            values |= self.utilisations(window.tokens_per_second, window.attention_pairs_per_token)
+        return values
+
+    def utilisations(self, tokens_per_second: float, mean_keys: float) -> dict[str, float | None]:
+        """MFU (C and F), HFU and MFU against the measured peak at this speed; None without a peak."""
+        causal = model_flops_per_token(self.model, mean_keys) * tokens_per_second
+        full = model_flops_per_token(self.model, self.sequence_length) * tokens_per_second
+        hardware = hardware_flops_per_token(self.model, mean_keys, self.recompute) * tokens_per_second
+        peak = None if self.rates.peak is None else self.rates.peak.flops
+        warning = impossible_rate_warning(hardware, 1.0, self._world_size, self.rates.peak_in_use)
+        if warning and not self._warned:
+            self._warned = True
+            log.warning("%s", warning)
+        return {
+            names.MFU_CAUSAL: utilisation(causal, 1.0, self._world_size, peak),
+            names.MFU_FULL: utilisation(full, 1.0, self._world_size, peak),
+            names.HFU_CAUSAL: utilisation(hardware, 1.0, self._world_size, peak),
+            names.MFU_MEASURED_PEAK: utilisation(causal, 1.0, self._world_size, self.rates.measured),
+        }
+
+    def _end_step(self, counts: tuple[int, int, int], waited: float) -> None:
+        """Note a finished step; its duration on a GPU is known only after the next synchronisation."""
+        since, self._waited = waited - self._waited, waited
+        if self._device.type == "cuda":
+            self._mark()
+            self._pending.append((*counts, since))
+        else:
+            now = time.perf_counter()
+            self.meter.add_step(*counts, step_seconds=now - self._step_started, wait_seconds=since)
+            self._step_started = now
+
+    def _close(self) -> ThroughputWindow:
+        self._read_events()
+        window = self.meter.close_window()
+        if self._device.type == "cuda":
+            self.peak_memory_gib = torch.cuda.max_memory_allocated(self._device) / 2**30
+        return window
+
+    def _read_events(self) -> None:
+        """Give the steps since the last synchronisation to the meter, with the times between their events."""
+        for index, (tokens, supervised, pairs, waited) in enumerate(self._pending):
+            seconds = self._events[index].elapsed_time(self._events[index + 1]) / 1e3
+            self.meter.add_step(tokens, supervised, pairs, step_seconds=seconds, wait_seconds=waited)
+        self._pending = []
+        self._events = self._events[-1:]
+
+    def _mark(self) -> None:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        self._events.append(event)
+
+    def _phase_changed(self, before: Phase, after: Phase) -> None:
+        if before == "train":
+            if self._device.type == "cuda":
+                self._synchronise()
+                self._read_events()
+            self.meter.pause()
+        if after == "train":
+            self.meter.start()
+            self._step_started = time.perf_counter()
+            if self._device.type == "cuda":
+                self._events = []
+                self._mark()
+
+    def _synchronise(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)

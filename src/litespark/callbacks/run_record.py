@@ -1,0 +1,161 @@
+"""Keeps `run.json` true while the run goes on: what has been measured up to the last window, and how it ended."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+from litespark.callbacks.energy import EnergyMonitor
+from litespark.callbacks.interval import LogInterval
+from litespark.callbacks.metrics_logger import MetricsLogger
+from litespark.callbacks.mfu import ThroughputMonitor
+from litespark.metrics import names
+from litespark.metrics.record import (
+    EnergyRecord,
+    PhaseJoules,
+    QualityRecord,
+    RunRecord,
+    SegmentRecord,
+    Status,
+    ThroughputRecord,
+    utc_now,
+)
+
+log = logging.getLogger(__name__)
+
+RECORD = "run.json"
+
+
+class RunRecorder(Callback):
+    """Writes the record at the start, at each log interval and at the end, on rank 0.
+
+    Args:
+        path: of `run.json`.
+        record: what is known before the first step; segments of earlier processes are in it.
+        throughput, energy, metrics: where the figures come from.
+        log_every: steps between two writings.
+        seconds_between_writes: a run with short intervals writes no more often than this.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        record: RunRecord,
+        *,
+        throughput: ThroughputMonitor,
+        energy: EnergyMonitor,
+        metrics: MetricsLogger,
+        log_every: int,
+        seconds_between_writes: float = 5.0,
+    ) -> None:
+        self.path = path
+        self.record = record
+        self.throughput = throughput
+        self.energy = energy
+        self.metrics = metrics
+        self.interval = LogInterval(log_every)
+        self.seconds_between_writes = seconds_between_writes
+        self._module: Any = None
+        self._written = -math.inf
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self._module = pl_module
+        self.interval.start(pl_module)
+        reason = "resume" if self.record.segments else "start"
+        self.record.segments.append(SegmentRecord(utc_now(), pl_module.steps_taken, reason=reason))
+        self.update("running")
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.interval.step_ended(pl_module) and self.interval.due(pl_module):
+            now = time.monotonic()
+            if now - self._written >= self.seconds_between_writes:
+                self._written = now
+                self.update("running")
+
+    def update(self, status: Status, error: str | None = None) -> None:
+        """Bring the record up to date and write it; on other ranks than 0 nothing happens."""
+        if not _is_rank_zero(self._module):
+            return
+        record = self.record
+        record.status, record.error = status, error
+        record.ended = None if status == "running" else utc_now()
+        if record.segments and self._module is not None:
+            record.segments[-1].last_step = self._module.steps_taken
+            record.segments[-1].ended = record.ended
+        record.throughput = self._throughput()
+        record.energy = self._energy()
+        record.quality = self._quality()
+        record.write(self.path)
+
+    def _throughput(self) -> ThroughputRecord:
+        summary = self.throughput.meter.summary()
+        rates = self.throughput.rates
+        shares: dict[str, float | None] = {}
+        if summary.tokens_per_second and summary.attention_pairs_per_token:
+            shares = self.throughput.utilisations(summary.tokens_per_second, summary.attention_pairs_per_token)
+        return ThroughputRecord(
+            tokens=summary.counts.tokens,
+            steps=summary.steps,
+            train_seconds=summary.train_seconds,
+            tokens_per_second=summary.tokens_per_second,
+            step_ms_median=summary.step_ms_median,
+            step_ms_p95=summary.step_ms_p95,
+            data_wait_share=summary.data_wait_share,
+            mfu_causal=shares.get(names.MFU_CAUSAL),
+            mfu_full=shares.get(names.MFU_FULL),
+            hfu_causal=shares.get(names.HFU_CAUSAL),
+            mfu_measured_peak=shares.get(names.MFU_MEASURED_PEAK),
+            peak_flops=None if rates.peak is None else rates.peak.flops,
+            peak_source=None if rates.peak is None else rates.peak.source,
+            measured_peak_flops=rates.measured,
+            peak_memory_gib=self.throughput.peak_memory_gib,
+        )
+
+    def _energy(self) -> EnergyRecord:
+        totals, meter = self.energy.totals, self.energy.ledger.meter
+        seconds = self.throughput.meter.summary().train_seconds
+        joules = totals.train_joules
+        return EnergyRecord(
+            label=meter.label,
+            method=meter.method,
+            reason=meter.reason,
+            coverage=totals.coverage,
+            train_joules=joules,
+            all_in_joules=totals.all_in_joules,
+            phases=PhaseJoules(
+                train=joules,
+                evaluate=totals.joules("evaluate"),
+                checkpoint=totals.joules("checkpoint"),
+                idle=totals.joules("idle"),
+            ),
+            joules_per_token_train=totals.joules_per_token_train,
+            joules_per_token_all_in=totals.joules_per_token_all_in,
+            average_power_watts=joules / seconds if joules is not None and seconds > 0 else None,
+            tokens_per_second_per_watt=totals.tokens_per_second_per_watt,
+            dropped_readings=totals.dropped_readings,
+        )
+
+    def _quality(self) -> QualityRecord:
+        latest = self.metrics.latest
+        return replace(
+            self.record.quality,
+            train_loss=latest.get(names.TRAIN_LOSS),
+            validation_loss=latest.get(names.VALIDATION_LOSS),
+            perplexity=latest.get(names.VALIDATION_PERPLEXITY),
+            bits_per_byte=latest.get(names.VALIDATION_BITS_PER_BYTE),
+            token_accuracy=latest.get(names.VALIDATION_TOKEN_ACCURACY),
+            skipped_steps=int(latest.get(names.SKIPPED_STEPS, 0)),
+        )
+
+
+def _is_rank_zero(module: Any) -> bool:
+    return module is None or module.global_rank == 0

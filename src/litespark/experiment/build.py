@@ -1,0 +1,281 @@
+"""Puts the parts of a run together: data, module, instruments, loggers, callbacks, Trainer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.profilers import PyTorchProfiler
+
+from litespark.callbacks.checkpoint import Checkpointer
+from litespark.callbacks.energy import EnergyMonitor
+from litespark.callbacks.metrics_logger import MetricsLogger
+from litespark.callbacks.mfu import Rates, ThroughputMonitor
+from litespark.callbacks.phases import Phases
+from litespark.callbacks.progress import ProgressBar
+from litespark.callbacks.run_record import RECORD, RunRecorder
+from litespark.callbacks.signals import StopOnSignal
+from litespark.data.manifest import Manifest
+from litespark.data.streaming import RowDataModule
+from litespark.experiment.config import ConfigError, Parts
+from litespark.experiment.preflight import Machine
+from litespark.metrics.energy import EnergyLedger, EnergyMeter
+from litespark.metrics.energy_journal import EnergyJournal
+from litespark.metrics.hardware import PeakFlops, lookup, measured_matmul_peak, mfu_peak
+from litespark.metrics.meters import assign_devices, choose_meter
+from litespark.metrics.nvml import torch_device_uuids
+from litespark.metrics.record import RunRecord
+from litespark.models.huggingface import load_huggingface
+from litespark.models.init import copy_weights
+from litespark.models.llama import Llama
+from litespark.ops.backend import resolve
+from litespark.training.budget import TokenBudget
+from litespark.training.module import TrainingModule
+from litespark.training.strategies import build_strategy, lightning_precision, sharding
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """Everything that a run is made of, ready to fit."""
+
+    folder: Path
+    trainer: pl.Trainer
+    module: TrainingModule
+    data: RowDataModule
+    recorder: RunRecorder
+    energy: EnergyMonitor
+    metrics: MetricsLogger
+    tensorboard: TensorBoardLogger
+    phases: Phases
+
+
+def check_vocabulary(parts: Parts, manifest: Manifest) -> None:
+    """The vocabulary that the data states and the one that the model declares must be one.
+
+    Raises:
+        ConfigError: they differ.
+    """
+    if manifest.vocabulary != parts.model.vocabulary:
+        raise ConfigError(
+            f"model.vocabulary: got {parts.model.vocabulary}, expected the {manifest.vocabulary} of the data's manifest "
+            f"({manifest.name}); set model.vocabulary={manifest.vocabulary}, or prepare the text with a tokenizer of "
+            f"{parts.model.vocabulary} ids"
+        )
+
+
+def token_budget(parts: Parts) -> TokenBudget:
+    """The length of the run in whole steps."""
+    return TokenBudget.plan(parts.budget, parts.trainer.batch_rows * parts.data.sequence_length)
+
+
+def build_module(parts: Parts, machine: Machine, manifest: Manifest, budget: TokenBudget) -> TrainingModule:
+    """The LightningModule of a run; nothing of the model is allocated before the Trainer configures it."""
+    ops = resolve(parts.ops)
+    recompute: Any = parts.recompute
+
+    def build_model() -> Llama:
+        return Llama(parts.model, ops, recompute)
+
+    return TrainingModule(
+        build_model=build_model,
+        shard=sharding(parts.strategy, machine.precision),
+        task=parts.task,
+        optimizer=parts.optim,
+        schedule=parts.schedule,
+        budget=budget,
+        token_bytes=torch.tensor(manifest.token_bytes, dtype=torch.long),
+        seed=parts.seed,
+        load_weights=_weights_from(parts),
+    )
+
+
+def build_run(
+    parts: Parts,
+    machine: Machine,
+    folder: Path,
+    data: RowDataModule,
+    record: RunRecord,
+    meter: EnergyMeter,
+    *,
+    first_step: int,
+) -> Run:
+    """All parts of a run that is written into `folder`; `first_step` is where it begins (0, or a resume)."""
+    budget = token_budget(parts)
+    module = build_module(parts, machine, data.manifest, budget)
+    phases = Phases()
+    log_every = parts.trainer.log_every
+    throughput = ThroughputMonitor(
+        model=parts.model,
+        sequence_length=parts.data.sequence_length,
+        recompute=parts.recompute,  # type: ignore[arg-type]  # checked by Llama
+        rates=_rates(parts, machine),
+        log_every=log_every,
+        warmup_steps=parts.metrics.warmup_steps,
+        phases=phases,
+    )
+    energy = EnergyMonitor(
+        EnergyLedger(meter, parts.metrics.energy_window_seconds),
+        log_every=log_every,
+        phases=phases,
+        journal=EnergyJournal(folder / "energy.jsonl"),
+    )
+    metrics = MetricsLogger(folder)
+    metrics.forget_after(first_step)
+    recorder = RunRecorder(
+        folder / RECORD, record, throughput=throughput, energy=energy, metrics=metrics, log_every=log_every
+    )
+    checkpointer = Checkpointer(
+        folder / "checkpoints",
+        every_steps=parts.callbacks.checkpoint_every,
+        keep=parts.callbacks.checkpoint_keep,
+        about={
+            "run": folder.name,
+            "model": asdict(parts.model),
+            "manifest_hash": data.manifest.hash,
+            "config_hash": record.config_hash,
+        },
+        phases=phases,
+    )
+    # the order matters: a window is closed before its energy is read, both before a checkpoint holds them,
+    # the record sees them all, and a stop comes last
+    callbacks: list[Callback] = [throughput, energy, checkpointer, recorder]
+    if parts.callbacks.progress:
+        no_energy = None if energy.ledger.meter.method else energy.ledger.meter.reason
+        callbacks.append(ProgressBar(metrics, no_energy=no_energy))
+    callbacks.append(StopOnSignal(checkpointer))
+    purge = {"purge_step": first_step + 1} if first_step else {}
+    tensorboard = TensorBoardLogger(save_dir=folder, name="", version="", default_hp_metric=False, **purge)
+    trainer = _trainer(parts, machine, folder, budget, callbacks, [metrics, tensorboard, *_extra_loggers(parts, folder)])
+    return Run(folder, trainer, module, data, recorder, energy, metrics, tensorboard, phases)
+
+
+def _trainer(
+    parts: Parts, machine: Machine, folder: Path, budget: TokenBudget, callbacks: list[Callback], loggers: list[Logger]
+) -> pl.Trainer:
+    ranks, settings = machine.ranks, parts.trainer
+    validate_every = settings.validate_every
+    profiler = None
+    if settings.profile:
+        profiler = PyTorchProfiler(dirpath=folder, filename="profile", export_to_chrome=True)
+    return pl.Trainer(
+        accelerator=machine.device.type,
+        devices=ranks.local_world_size,
+        num_nodes=max(1, ranks.world_size // max(1, ranks.local_world_size)),
+        strategy=build_strategy(parts.strategy, machine.device),
+        precision=lightning_precision(parts.strategy, machine.precision),
+        max_steps=budget.steps,
+        max_epochs=-1,
+        accumulate_grad_batches=machine.accumulate,
+        # in micro-batches, over an endless stream
+        val_check_interval=None if validate_every is None else validate_every * machine.accumulate,
+        check_val_every_n_epoch=None,
+        limit_val_batches=0 if validate_every is None else None,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        # FSDP2 and compiled models do not take tensors made in inference mode
+        inference_mode=False,
+        logger=loggers,
+        callbacks=callbacks,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        deterministic=settings.deterministic or None,
+        profiler=profiler,
+        default_root_dir=folder,
+    )
+
+
+def _extra_loggers(parts: Parts, folder: Path) -> list[Logger]:
+    """The logger that was asked for by a word.
+
+    Raises:
+        ConfigError: its package is not installed.
+    """
+    extra, project = parts.logger.extra, parts.logger.project
+    try:
+        if extra == "wandb":
+            from lightning.pytorch.loggers import WandbLogger
+
+            return [WandbLogger(project=project, name=folder.name, save_dir=folder, config=parts.resolved)]
+        if extra == "mlflow":
+            from lightning.pytorch.loggers import MLFlowLogger
+
+            return [MLFlowLogger(experiment_name=project, run_name=folder.name, save_dir=str(folder / "mlruns"))]
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"logger={extra}: the package is not installed ({error}); run `pip install {extra}`") from error
+    return []
+
+
+def _rates(parts: Parts, machine: Machine) -> Rates:
+    """Peaks of the device by table, settings and probe."""
+    device = machine.device
+    peak = in_use = None
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        peak = mfu_peak(name)
+        # fp32 matmuls may run in tf32, which is faster than fp32: the bound of what is possible
+        in_use = lookup(name, "bf16" if machine.precision == "bf16" else "tf32")
+        if peak is None and parts.metrics.peak_flops is None:
+            log.warning(
+                "no peak is known for %s: MFU is left out. Set metrics.peak_flops to its dense bf16 FLOP/s", name
+            )
+    if parts.metrics.peak_flops is not None:
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+        peak = PeakFlops(name, "bf16", parts.metrics.peak_flops, "metrics.peak_flops")
+    measured = None
+    if parts.metrics.probe_seconds > 0:
+        dtype = torch.bfloat16 if machine.precision == "bf16" else torch.float32
+        measured = measured_matmul_peak(device, dtype, parts.metrics.probe_seconds)
+    return Rates(peak, in_use, measured)
+
+
+def build_meter(machine: Machine) -> EnergyMeter:
+    """The energy meter of this rank; each physical device is read by one rank only."""
+    ranks, device = machine.ranks, machine.device
+    uuids = None
+    if device.type == "cuda" and ranks.world_size > 1 and torch.version.hip is None:
+        everyone: list[Any] = [None] * ranks.world_size
+        dist.all_gather_object(everyone, torch_device_uuids([device.index]))
+        uuids = assign_devices(everyone)[ranks.rank]
+    index = device.index if device.index is not None else 0
+    return choose_meter(device.type, uuids=uuids, device_indices=(index,), local_rank=ranks.local_rank)
+
+
+def _weights_from(parts: Parts) -> Callable[[Llama], None] | None:
+    """A function that fills the model from the Hugging Face folder `initial_weights`; the folder is checked now.
+
+    Raises:
+        ValueError: not such a folder, or of another shape than `model`.
+    """
+    if parts.initial_weights is None:
+        return None
+    folder = Path(parts.initial_weights)
+    if not folder.is_dir():
+        raise ConfigError(
+            f"initial_weights: got {folder}, expected a Hugging Face Llama folder (config.json and *.safetensors)"
+        )
+
+    def load(model: Llama) -> None:
+        source = load_huggingface(folder, model.ops)
+        theirs, ours = source.config, model.config
+        shape = ("width", "layers", "heads", "kv_heads", "head_width", "feed_forward", "vocabulary", "tied",
+                 "rope_theta", "rope_scaling", "norm_epsilon")  # fmt: skip
+        different = [f"{key}={getattr(theirs, key)}" for key in shape if getattr(theirs, key) != getattr(ours, key)]
+        if different:
+            raise ConfigError(
+                f"initial_weights={folder} is a model with {', '.join(different)}, expected what model={ours.name} "
+                f"states; set {' '.join('model.' + each for each in different)}"
+            )
+        copy_weights(source, model)
+
+    return load

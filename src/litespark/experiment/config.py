@@ -1,0 +1,160 @@
+"""From a Hydra config to dataclasses: the only place that instantiates, and only what is allowed.
+
+A config is text that may come from anywhere, and Hydra would call whatever `_target_` names (`os.system` included).
+Only targets below the allowed prefixes are called; `LITESPARK_ALLOWED_TARGETS` adds a project's own package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from litespark.experiment.settings import CallbacksConfig, LoggerConfig, MetricsConfig, TrainerConfig
+from litespark.models.config import LlamaConfig
+from litespark.ops.backend import OpsConfig
+from litespark.tasks.pretrain import Pretrain
+from litespark.training.budget import BudgetConfig
+from litespark.training.optim import AdamWConfig
+from litespark.training.schedule import Schedule
+from litespark.training.strategies import StrategyConfig
+
+ALLOWED_PREFIXES = ("litespark.",)
+ALLOWED_VARIABLE = "LITESPARK_ALLOWED_TARGETS"
+
+
+class ConfigError(ValueError):
+    """A config cannot be turned into a run; the message says which key, what was got and what to do."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A config as dataclasses, each checked by itself; nothing is built yet.
+
+    `data` is the dataclass of the chosen data source (see `litespark.data`); `resolved` is the whole config as plain
+    values, as it is written into the run's folder.
+    """
+
+    model: LlamaConfig
+    ops: OpsConfig
+    precision: str
+    recompute: str
+    data: Any
+    optim: AdamWConfig
+    schedule: Schedule
+    strategy: StrategyConfig
+    budget: BudgetConfig
+    trainer: TrainerConfig
+    metrics: MetricsConfig
+    callbacks: CallbacksConfig
+    logger: LoggerConfig
+    task: Pretrain
+    seed: int
+    name: str | None
+    resume: str | None
+    initial_weights: str | None
+    logs: Path
+    resolved: dict[str, Any]
+
+
+def parts_from(config: DictConfig) -> Parts:
+    """Check the targets of `config`, resolve it, and make its dataclasses.
+
+    Raises:
+        ConfigError: a target that is not allowed, a missing or unknown key, a value of the wrong kind.
+        ValueError: a dataclass refuses its values.
+    """
+    try:
+        resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"the config cannot be resolved: {_first_line(error)}") from error
+    assert isinstance(resolved, dict)
+    check_targets(resolved)
+    values = {str(key): value for key, value in resolved.items()}
+    if values["precision"]["name"] not in ("auto", "fp32", "bf16"):
+        raise ConfigError(f"precision.name: got {values['precision']['name']!r}, expected auto, fp32 or bf16")
+    if not isinstance(values["seed"], int):
+        raise ConfigError(f"seed: got {values['seed']!r}, expected a whole number")
+    return Parts(
+        model=_make(values, "model"),
+        ops=_make(values, "ops"),
+        precision=values["precision"]["name"],
+        recompute=values["recompute"]["mode"],
+        data=_make(values, "data"),
+        optim=_make(values, "optim"),
+        schedule=_make(values, "schedule"),
+        strategy=_make(values, "strategy"),
+        budget=_make(values, "budget"),
+        trainer=_make(values, "trainer"),
+        metrics=_make(values, "metrics"),
+        callbacks=_make(values, "callbacks"),
+        logger=_make(values, "logger"),
+        task=_make(values, "task"),
+        seed=values["seed"],
+        name=values["name"],
+        resume=values["resume"],
+        initial_weights=values["initial_weights"],
+        logs=Path(values["paths"]["logs"]),
+        resolved=values,
+    )
+
+
+def check_targets(config: Any) -> None:
+    """Refuse a config in which any `_target_` lies outside the allowed prefixes.
+
+    Raises:
+        ConfigError: names the key and the target.
+    """
+    allowed = (*ALLOWED_PREFIXES, *filter(None, os.environ.get(ALLOWED_VARIABLE, "").split(",")))
+    for key, target in _targets(config, ""):
+        if not isinstance(target, str) or not target.startswith(allowed):
+            raise ConfigError(
+                f"{key}: got the target {target!r}, expected one below {' or '.join(allowed)}; a config may not call "
+                f"anything else. For classes of your own set {ALLOWED_VARIABLE}=yourpackage. in the environment"
+            )
+
+
+def config_hash(resolved: dict[str, Any]) -> str:
+    """A short hash of the resolved config, without what does not change the result (names and folders)."""
+    relevant = {key: value for key, value in resolved.items() if key not in ("name", "resume", "paths", "hydra")}
+    return hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _targets(config: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(config, dict):
+        for key, value in config.items():
+            here = f"{path}.{key}" if path else str(key)
+            if key == "_target_":
+                yield here, value
+            else:
+                yield from _targets(value, here)
+    elif isinstance(config, list):
+        for index, value in enumerate(config):
+            yield from _targets(value, f"{path}[{index}]")
+
+
+def _make(values: dict[str, Any], group: str) -> Any:
+    """The object of one config group."""
+    node = values[group]
+    if not isinstance(node, dict) or "_target_" not in node:
+        raise ConfigError(f"{group}: got {node!r}, expected a group with a _target_; choose one of configs/{group}")
+    try:
+        return instantiate(node, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, ValueError):
+            raise cause from error
+        raise ConfigError(f"{group}: {_first_line(cause or error)}; see configs/{group} for the keys and their kinds") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,143 @@
+"""Checks that the parts of a run fit together and fit this machine, before anything heavy is built.
+
+All problems are found in one go, each with what would mend it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from litespark.data.config import PrepareConfig
+from litespark.experiment.config import ConfigError, Parts
+from litespark.planning.memory import device_memory_bytes, training_state_bytes
+from litespark.training.strategies import Precision
+
+STANDARD_LIBRARY = "standard_library"
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Where this process stands among those that were started together (by torchrun)."""
+
+    world_size: int
+    rank: int
+    local_rank: int
+    local_world_size: int
+
+    @classmethod
+    def from_environment(cls) -> Ranks:
+        def number(name: str, default: int) -> int:
+            return int(os.environ.get(name, default))
+
+        world_size = number("WORLD_SIZE", 1)
+        return cls(world_size, number("RANK", 0), number("LOCAL_RANK", 0), number("LOCAL_WORLD_SIZE", world_size))
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the checks settled: the device of this rank, the precision, micro-batches per step, the ranks."""
+
+    device: torch.device
+    precision: Precision
+    accumulate: int
+    ranks: Ranks
+
+
+def preflight(parts: Parts, ranks: Ranks) -> Machine:
+    """Settle device and precision, and check everything that needs no data.
+
+    Raises:
+        ConfigError: with every problem that was found, one a line.
+    """
+    problems: list[str] = []
+    device = _device(parts, ranks, problems)
+    precision = _precision(parts.precision, device, problems)
+    accumulate = 1
+    try:
+        parts.strategy.check_world_size(ranks.world_size)
+        accumulate = parts.trainer.accumulate(parts.data.micro_batch_size, ranks.world_size)
+    except ValueError as error:
+        problems.append(str(error))
+    if parts.data.sequence_length > parts.model.max_sequence_length:
+        problems.append(
+            f"data.sequence_length: got {parts.data.sequence_length}, expected at most model.max_sequence_length = "
+            f"{parts.model.max_sequence_length}; lower the one or raise the other"
+        )
+    _memory(parts, ranks, device, problems)
+    _source(parts, problems)
+    _writable(parts.logs, problems)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return Machine(device, precision, accumulate, ranks)
+
+
+def _device(parts: Parts, ranks: Ranks, problems: list[str]) -> torch.device:
+    asked = parts.trainer.accelerator
+    available = torch.cuda.is_available()
+    if asked == "cuda" and not available:
+        problems.append(
+            "trainer.accelerator=cuda: got no CUDA device on this machine, expected one for every process; run this on "
+            "a machine with a GPU, or try the same code on a CPU: python train.py (the quickstart), or this experiment "
+            "cut down with trainer.accelerator=cpu precision=fp32 model.layers=1 data=synthetic data.sequence_length=64 "
+            "data.micro_batch_size=1 trainer.batch_rows=1 budget.tokens=null budget.steps=2"
+        )
+    if asked == "cpu" or not available:
+        return torch.device("cpu")
+    if ranks.local_rank >= torch.cuda.device_count():
+        problems.append(
+            f"got {ranks.local_world_size} processes on this machine and {torch.cuda.device_count()} CUDA devices, "
+            "expected a device for each; start torchrun with --nproc-per-node of that many"
+        )
+        return torch.device("cuda", 0)
+    return torch.device("cuda", ranks.local_rank)
+
+
+def _precision(asked: str, device: torch.device, problems: list[str]) -> Precision:
+    if asked == "auto":
+        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if asked == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        problems.append(
+            f"precision=bf16: {torch.cuda.get_device_name(device)} has no bf16 units (they came with Ampere); use "
+            "precision=fp32"
+        )
+    return "bf16" if asked == "bf16" else "fp32"
+
+
+def _memory(parts: Parts, ranks: Ranks, device: torch.device, problems: list[str]) -> None:
+    if parts.trainer.accelerator == "cuda" and device.type != "cuda":
+        return  # said already; the host's memory is not what counts
+    shards = ranks.world_size if parts.strategy.name == "fsdp" else 1
+    needed = training_state_bytes(parts.model, shards)
+    if device.type == "cpu":
+        needed *= ranks.local_world_size
+    there = device_memory_bytes(device)
+    if there is not None and needed > there:
+        problems.append(
+            f"memory: weights, gradients and optimizer states of {parts.model.name} "
+            f"({parts.model.parameter_count() / 1e9:.2f} B parameters) take {needed / 2**30:.1f} GiB before any "
+            f"activation, and {'this host' if device.type == 'cpu' else torch.cuda.get_device_name(device)} has "
+            f"{there / 2**30:.1f} GiB; take a smaller model=…, or shard it over more devices: torchrun "
+            f"--nproc-per-node={-(-needed * shards // there) + 1} train.py … strategy=fsdp"
+        )
+
+
+def _source(parts: Parts, problems: list[str]) -> None:
+    data = parts.data
+    if isinstance(data, PrepareConfig) and data.source != STANDARD_LIBRARY and not Path(data.source).exists():
+        remedy = data.how_to_get or "set data.source to a file or folder of text, or leave it out for the quickstart"
+        problems.append(f"data.source: got {data.source}, which does not exist; {remedy.strip()}")
+
+
+def _writable(logs: Path, problems: list[str]) -> None:
+    """Try what the run will do, since permissions and mounts can only be known by trying."""
+    probe = logs / "runs" / f".probe-{os.getpid()}"
+    try:
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        problems.append(f"paths.logs: cannot write below {logs} ({error}); set paths.logs to a folder that can be written")

@@ -1,0 +1,111 @@
+"""The folder of a run: its name, its making, the config in it, and what may differ when a run is resumed."""
+
+from __future__ import annotations
+
+import logging
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from litespark.callbacks import checkpoint_folder
+from litespark.callbacks.checkpoint_folder import Checkpoint
+from litespark.experiment.config import ConfigError, Parts
+
+log = logging.getLogger(__name__)
+
+CONFIG = "config.yaml"
+
+# what decides which numbers a run computes: a resume with another value would not continue the same run
+FIXED_ON_RESUME = ("model", "data", "task", "seed", "initial_weights")
+# how data is read, not what is read
+FREE_ON_RESUME = ("data.workers", "data.micro_batch_size", "data.verify_hashes", "data.validation_rows", "data.root")
+# where things lie and what they are called
+NOT_COMPARED = ("name", "resume", "paths")
+
+
+def make(parts: Parts, overrides: list[str]) -> Path:
+    """Make the folder of a new run below `logs/runs` and write the resolved config into it.
+
+    Raises:
+        ConfigError: `name` is given and there is a run of that name.
+    """
+    root = parts.logs / "runs"
+    name = parts.name or _default_name(overrides)
+    if Path(name).name != name or name.startswith("."):
+        raise ConfigError(f"name: got {name!r}, expected a plain folder name (it is made below {root})")
+    folder = root / name
+    number = 1
+    while True:
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:
+            if parts.name:
+                raise ConfigError(
+                    f"name={name}: {folder} exists already; choose another name, or continue that run with "
+                    f"resume={folder}"
+                ) from None
+            number += 1
+            folder = root / f"{name}-{number}"
+    (folder / CONFIG).write_text(yaml.safe_dump(parts.resolved, sort_keys=False))
+    return folder
+
+
+def reopen(parts: Parts) -> tuple[Path, Checkpoint]:
+    """The folder and checkpoint that `resume` means, after the config was compared with the run's own.
+
+    Raises:
+        ValueError: no valid checkpoint, or model, data, task or seed differ from the run's.
+    """
+    assert parts.resume is not None
+    checkpoint = checkpoint_folder.find(parts.resume)
+    folder = checkpoint.folder.parent.parent
+    saved_path = folder / CONFIG
+    if not saved_path.is_file():
+        raise ConfigError(f"resume={parts.resume}: {folder} has no {CONFIG}; expected the folder of a run")
+    changes = differences(yaml.safe_load(saved_path.read_text()), parts.resolved)
+    refused = {key: pair for key, pair in changes.items() if _fixed(key)}
+    if refused:
+        raise ConfigError(
+            f"resume={parts.resume}: the config differs from the one that the run was started with:\n"
+            + "\n".join(f"  {key}: was {was!r}, is now {now!r}" for key, (was, now) in refused.items())
+            + "\nA resume continues the same model on the same data: give the same overrides again (they are in "
+            f"{folder / 'run.json'} under command), or start a new run"
+        )
+    for key, (was, now) in changes.items():
+        log.warning("resuming with %s=%r, the run was started with %r", key, now, was)
+    return folder, checkpoint
+
+
+def differences(saved: Any, current: Any) -> dict[str, tuple[Any, Any]]:
+    """The keys (dotted) in which two configs differ, with both values; names and folders are not compared."""
+    old, new = _flat(saved), _flat(current)
+    return {
+        key: (old.get(key), new.get(key))
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and key.split(".")[0] not in NOT_COMPARED
+    }
+
+
+def _fixed(key: str) -> bool:
+    return key.split(".")[0] in FIXED_ON_RESUME and key not in FREE_ON_RESUME
+
+
+def _flat(config: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(config, dict) and config:
+        return {
+            name: value
+            for key, inner in config.items()
+            for name, value in _flat(inner, f"{path}.{key}" if path else str(key)).items()
+        }
+    return {path: config}
+
+
+def _default_name(overrides: list[str]) -> str:
+    said = ",".join(o for o in overrides if not o.startswith(("resume=", "name=", "paths.", "hydra.", "data.source=")))
+    short = re.sub(r"[^A-Za-z0-9=,._+-]+", "-", said)[:100].strip("-")
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    return f"{stamp}_{short}" if short else stamp

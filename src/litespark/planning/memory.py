@@ -1,0 +1,36 @@
+"""How much memory the training state takes: the part that is exact before anything is built."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from litespark.models.config import LlamaConfig
+
+# fp32 master weight, fp32 gradient, two fp32 moments of AdamW
+STATE_BYTES_PER_PARAMETER = 16
+
+
+def training_state_bytes(config: LlamaConfig, shards: int = 1) -> int:
+    """Bytes of weights, gradients and AdamW states on one device when they are sharded over `shards` devices.
+
+    Activations come on top; a device with less memory than this cannot hold the run at any batch size.
+    """
+    return -(-config.parameter_count() * STATE_BYTES_PER_PARAMETER // shards)
+
+
+def device_memory_bytes(device: torch.device) -> int | None:
+    """Memory of a device: of the whole GPU, or what this host allows; None where it cannot be read."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):  # names that this system does not know
+        return None
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        path = Path(limit)
+        if path.is_file() and (text := path.read_text().strip()).isdigit():
+            total = min(total, int(text))
+    return total

@@ -1,0 +1,1 @@
+"""Tasks: what a batch and a loss are. Pre-training is the first."""

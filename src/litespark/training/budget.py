@@ -1,0 +1,49 @@
+"""The token budget: how long a run is, in tokens and in optimizer steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class BudgetConfig:
+    """How long to train; exactly one of the two is given.
+
+    Attributes:
+        tokens: training tokens to see; rounded up to whole optimizer steps.
+        steps: optimizer steps to take.
+    """
+
+    tokens: int | None = None
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("tokens", "steps") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"budget: got {' and '.join(given) or 'neither budget.tokens nor budget.steps'}, expected exactly one of "
+                "them; set the other to null (budget.tokens=null budget.steps=100)"
+            )
+        value = getattr(self, given[0])
+        if value < 1:
+            raise ValueError(f"budget.{given[0]}: got {value}, expected at least 1")
+
+
+@dataclass(frozen=True)
+class TokenBudget:
+    """The length of a run: `steps` optimizer steps of `tokens_per_step` tokens over all ranks and micro-batches."""
+
+    steps: int
+    tokens_per_step: int
+
+    @property
+    def tokens(self) -> int:
+        return self.steps * self.tokens_per_step
+
+    @classmethod
+    def plan(cls, config: BudgetConfig, tokens_per_step: int) -> TokenBudget:
+        """The budget that `config` asks for, with whole steps of `tokens_per_step` tokens."""
+        if config.steps is not None:
+            return cls(config.steps, tokens_per_step)
+        assert config.tokens is not None
+        return cls(-(-config.tokens // tokens_per_step), tokens_per_step)

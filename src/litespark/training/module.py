@@ -1,0 +1,255 @@
+"""The LightningModule: one optimizer step over several micro-batches, with exact token normalisation.
+
+The loss of a micro-batch is a sum over its supervised tokens. At the end of a step the gradients are divided once by
+the supervised tokens of all micro-batches and ranks, so that the result does not depend on how a batch was cut.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.optim import Optimizer
+
+from litespark.data.batch import TokenBatch
+from litespark.metrics import names
+from litespark.metrics.validation import TokenMetrics
+from litespark.models.init import initialise, materialise
+from litespark.models.llama import Llama
+from litespark.tasks.pretrain import Pretrain
+from litespark.training.budget import TokenBudget
+from litespark.training.host_group import HostGroup
+from litespark.training.optim import AdamWConfig, build_optimizer, finish_gradients, set_learning_rate
+from litespark.training.schedule import Schedule
+
+
+class NonFiniteError(RuntimeError):
+    """Too many steps in a row had a loss or gradient that was not finite."""
+
+
+class TrainingModule(pl.LightningModule):
+    """Trains a `Llama` for a token budget.
+
+    Args:
+        build_model: makes the model; called under the meta device, so it costs nothing until it is materialised.
+        shard: shards the meta model over a device mesh in place (FSDP2), or None.
+        task: what a batch and a loss are.
+        optimizer: settings of AdamW and of the non-finite guard.
+        schedule: factor on the learning rate by tokens.
+        budget: length of the run.
+        token_bytes: (V,) bytes of text behind each token id, for bits-per-byte.
+        seed: of the initial weights.
+        load_weights: fills the materialised model from elsewhere (a Hugging Face folder), or None.
+
+    Attributes:
+        tokens_seen: input tokens over all ranks, padding not counted, in steps that were finished.
+        steps_taken: optimizer steps finished, skipped ones included.
+        last_step: host counts of the last step over all ranks: tokens, supervised tokens and attention pairs.
+        stop_requested: set by anybody on this rank to end the run after the step; agreed over ranks at each step.
+        stop_agreed: some rank asked to stop.
+    """
+
+    def __init__(
+        self,
+        *,
+        build_model: Callable[[], Llama],
+        shard: Callable[[Llama, DeviceMesh], None] | None,
+        task: Pretrain,
+        optimizer: AdamWConfig,
+        schedule: Schedule,
+        budget: TokenBudget,
+        token_bytes: Tensor,
+        seed: int,
+        load_weights: Callable[[Llama], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model: Llama | None = None
+        self.build_model = build_model
+        self.shard = shard
+        self.task = task
+        self.optimizer_config = optimizer
+        self.schedule = schedule
+        self.budget = budget
+        self.seed = seed
+        self.load_weights = load_weights
+        self.metrics = TokenMetrics()
+        self.register_buffer("token_bytes", token_bytes.long(), persistent=False)
+        self.tokens_seen = 0
+        self.steps_taken = 0
+        self.last_step = (0, 0, 0)
+        self.stop_requested = False
+        self.stop_agreed = False
+        self.validation: dict[str, float] = {}
+        self._host_counts = [0, 0, 0]
+        self._restored_skips = 0
+
+    # ---------------------------------------------------------------- set-up
+
+    def configure_model(self) -> None:
+        """Build on the meta device, shard if asked, allocate on the device and initialise (same values either way)."""
+        if self.model is not None:
+            return
+        with torch.device("meta"):
+            model = self.build_model()
+        if self.shard is not None:
+            assert self.device_mesh is not None
+            self.shard(model, self.device_mesh["data_parallel"])
+        materialise(model, self.trainer.strategy.root_device)
+        initialise(model, self.seed)
+        if self.load_weights is not None:
+            self.load_weights(model)
+        self.model = model
+
+    def configure_optimizers(self) -> Optimizer:
+        assert self.model is not None
+        return build_optimizer(self.model, self.optimizer_config)
+
+    def on_fit_start(self) -> None:
+        self.host_group = HostGroup()
+        # sums of one step on this rank: loss, supervised tokens; fp64 so that counts stay exact
+        self._step_sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        # since the last window: loss, supervised tokens of the steps that were taken
+        self._window_sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        # skipped steps: in all, in a row now, longest row
+        self._skips = torch.zeros(3, dtype=torch.float32, device=self.device)
+        self._skips[0] = self._restored_skips
+        self._norm = torch.zeros((), dtype=torch.float32, device=self.device)
+
+    # ---------------------------------------------------------------- a step
+
+    def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
+        """The loss of one micro-batch: a sum over tokens, scaled against Lightning's division by micro-batches."""
+        assert self.model is not None
+        loss = self.task.loss(self.model, batch)
+        self._step_sums[0] += loss.detach()
+        self._step_sums[1] += batch.supervised_count
+        for i, count in enumerate((batch.token_count, batch.supervised_count, batch.attention_pairs)):
+            self._host_counts[i] += count
+        return loss * self.trainer.accumulate_grad_batches
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Called between the last backward of a step and the optimizer: normalise, clip and guard."""
+        sums = self._step_sums
+        if self.trainer.world_size > 1:
+            dist.all_reduce(sums)
+        result = finish_gradients(
+            optimizer,
+            sums[0],
+            sums[1],
+            world_size=self.trainer.world_size,
+            clip_norm=self.optimizer_config.clip_norm,
+        )
+        taken = result.skipped == 0
+        self._window_sums += torch.where(taken, sums, torch.zeros_like(sums))
+        self._norm = result.norm
+        in_a_row = (self._skips[1] + 1) * result.skipped
+        self._skips = torch.stack(
+            [self._skips[0] + result.skipped, in_a_row, torch.maximum(self._skips[2], in_a_row)]
+        )
+        self._step_sums = torch.zeros_like(sums)
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """Set the learning rate for this step, take it, and count what it saw on all ranks."""
+        ends_at = self.tokens_seen + self.budget.tokens_per_step
+        self.learning_rate = self.optimizer_config.lr * self.schedule.factor(ends_at, self.budget.tokens)
+        set_learning_rate(optimizer, self.learning_rate)
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        tokens, supervised, pairs, stop = self.host_group.sum([*self._host_counts, int(self.stop_requested)])
+        self._host_counts = [0, 0, 0]
+        self.last_step = (tokens, supervised, pairs)
+        self.tokens_seen += tokens
+        self.steps_taken += 1
+        self.stop_agreed = stop > 0
+
+    def read_window(self) -> dict[str, float | None]:
+        """What the steps since the last call came to; reads the device once, so call it only where you log.
+
+        Raises:
+            NonFiniteError: more steps in a row than `nonfinite_limit` were skipped.
+        """
+        values = torch.cat([self._window_sums, self._skips.double(), self._norm.double().reshape(1)]).tolist()
+        loss, tokens, skipped, _, longest, norm = values
+        self._window_sums = torch.zeros_like(self._window_sums)
+        self._skips[2] = self._skips[1]
+        if longest >= self.optimizer_config.nonfinite_limit:
+            raise NonFiniteError(
+                f"the loss or the gradient was not finite in {int(longest)} steps in a row, up to step {self.steps_taken} "
+                f"(optim.nonfinite_limit is {self.optimizer_config.nonfinite_limit}); those steps were skipped and the "
+                "weights are as before them. Lower optim.lr, look at the data of these steps, or raise the limit"
+            )
+        return {
+            names.TRAIN_LOSS: loss / tokens if tokens else None,
+            names.LEARNING_RATE: self.learning_rate,
+            names.GRADIENT_NORM: norm if np.isfinite(norm) else None,
+            names.SKIPPED_STEPS: skipped,
+        }
+
+    # ---------------------------------------------------------------- validation
+
+    def on_validation_epoch_start(self) -> None:
+        self.metrics.reset()
+
+    def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
+        assert self.model is not None
+        losses = self.task.token_losses(self.model, batch)
+        self.metrics.update(losses.nats, losses.correct, batch.labels, self.token_bytes)
+
+    def on_validation_epoch_end(self) -> None:
+        values = self.metrics.compute()
+        self.validation = {f"validation/{name}": float(value) for name, value in values.items()}
+
+    # ---------------------------------------------------------------- checkpoint
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the counters and the random state of every rank; a collective."""
+        checkpoint["litespark"] = {
+            "tokens_seen": self.tokens_seen,
+            "steps_taken": self.steps_taken,
+            "skipped_steps": int(self._skips[0].item()),
+            "random": self.host_group.gather(random_state()),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["litespark"]
+        self.tokens_seen = state["tokens_seen"]
+        self.steps_taken = state["steps_taken"]
+        self._restored_skips = state["skipped_steps"]
+        if len(state["random"]) == self.trainer.world_size:
+            restore_random_state(state["random"][self.trainer.global_rank])
+
+
+def random_state() -> dict[str, Any]:
+    """The state of the generators of Python, NumPy and PyTorch (CPU and current CUDA device), as plain values."""
+    version, values, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # type: ignore[misc]
+    return {
+        "python": [version, list(values), gauss],
+        "numpy": [str(name), torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+    }
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Set what `random_state` returned."""
+    version, values, gauss = state["python"]
+    random.setstate((version, tuple(values), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"].cpu())

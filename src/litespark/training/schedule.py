@@ -1,0 +1,86 @@
+"""Learning-rate schedules as a factor on the peak rate, driven by tokens seen and nothing else.
+
+A schedule that counts tokens means the same under another batch size or number of devices, and needs no estimate of
+the number of steps from the Trainer (reading that one loses the data position on a resume in Lightning 2.6.6).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Schedule(Protocol):
+    """A learning-rate schedule."""
+
+    def factor(self, tokens: int, budget_tokens: int) -> float:
+        """The factor on the peak learning rate for a step that starts after `tokens` of `budget_tokens` tokens."""
+        ...
+
+
+def _check_fraction(schedule: str, name: str, value: float) -> None:
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"schedule.{name}: got {value}, expected a fraction between 0 and 1 ({schedule})")
+
+
+def _warmup(progress: float, warmup: float) -> float:
+    return progress / warmup if progress < warmup else 1.0
+
+
+@dataclass(frozen=True)
+class CosineSchedule:
+    """Linear warm-up, then half a cosine down to `final` times the peak (Loshchilov & Hutter, arXiv 1608.03983).
+
+    Attributes:
+        warmup: fraction of the budget over which the rate rises linearly from 0.
+        final: factor that is reached at the end of the budget.
+    """
+
+    warmup: float = 0.02
+    final: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_fraction("cosine", "warmup", self.warmup)
+        _check_fraction("cosine", "final", self.final)
+
+    def factor(self, tokens: int, budget_tokens: int) -> float:
+        progress = min(tokens / budget_tokens, 1.0)
+        if progress < self.warmup:
+            return _warmup(progress, self.warmup)
+        if self.warmup == 1.0:
+            return 1.0
+        decay = (progress - self.warmup) / (1.0 - self.warmup)
+        return self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * decay))
+
+
+@dataclass(frozen=True)
+class WarmupStableDecaySchedule:
+    """Linear warm-up, a constant rate, then a decay by 1 − √x to `final` (Hägele et al., arXiv 2405.18392).
+
+    Attributes:
+        warmup: fraction of the budget over which the rate rises linearly from 0.
+        decay: fraction of the budget, at its end, over which the rate falls.
+        final: factor that is reached at the end of the budget.
+    """
+
+    warmup: float = 0.02
+    decay: float = 0.2
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("warmup", "decay", "final"):
+            _check_fraction("warm-up-stable-decay", name, getattr(self, name))
+        if self.warmup + self.decay > 1.0:
+            raise ValueError(
+                f"schedule: got warmup {self.warmup} + decay {self.decay} > 1, expected fractions of one budget; lower one"
+            )
+
+    def factor(self, tokens: int, budget_tokens: int) -> float:
+        progress = min(tokens / budget_tokens, 1.0)
+        if progress < self.warmup:
+            return _warmup(progress, self.warmup)
+        start = 1.0 - self.decay
+        if progress <= start or self.decay == 0.0:
+            return 1.0
+        return self.final + (1.0 - self.final) * (1.0 - math.sqrt((progress - start) / self.decay))

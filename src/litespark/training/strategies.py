@@ -1,0 +1,95 @@
+"""How a run is spread over devices: Lightning strategies, and the sharding that FSDP2 applies to the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+import torch
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy, Strategy
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+from litespark.models.llama import Llama
+
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class StrategyConfig:
+    """How a run is spread over devices.
+
+    Attributes:
+        name: `single` (one device), `ddp` (a copy on each), `fsdp` (parameters, gradients and optimizer states
+            sharded over all devices, FSDP2).
+        reshard_after_forward: for `fsdp`, free the gathered parameters of a block between forward and backward.
+        timeout_seconds: after which a collective that nobody joins is an error.
+    """
+
+    name: Literal["single", "ddp", "fsdp"] = "single"
+    reshard_after_forward: bool = True
+    timeout_seconds: int = 1800
+
+    def __post_init__(self) -> None:
+        if self.name not in ("single", "ddp", "fsdp"):
+            raise ValueError(f"strategy.name: got {self.name!r}, expected single, ddp or fsdp")
+
+    def check_world_size(self, world_size: int) -> None:
+        """Refuse `single` under several processes, and the others alone only where they mean nothing.
+
+        Raises:
+            ValueError: several processes were started for `strategy=single`.
+        """
+        if self.name == "single" and world_size > 1:
+            raise ValueError(
+                f"strategy=single: got {world_size} processes, expected one; start without torchrun, or choose "
+                "strategy=ddp or strategy=fsdp"
+            )
+
+
+def build_strategy(config: StrategyConfig, device: torch.device) -> Strategy:
+    """The Lightning strategy for `config` on `device` (of this rank)."""
+    if config.name == "single":
+        return SingleDeviceStrategy(device=device)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    timeout = timedelta(seconds=config.timeout_seconds)
+    if config.name == "ddp":
+        # one bucket view instead of a second copy of the gradients
+        return DDPStrategy(process_group_backend=backend, timeout=timeout, gradient_as_bucket_view=True)
+    return ModelParallelStrategy(
+        data_parallel_size="auto",
+        tensor_parallel_size=1,
+        save_distributed_checkpoint=False,
+        process_group_backend=backend,
+        timeout=timeout,
+    )
+
+
+def sharding(config: StrategyConfig, precision: Precision) -> Callable[[Llama, DeviceMesh], None] | None:
+    """The function that shards a meta model over a one-dimensional mesh in place, or None without sharding.
+
+    Each block is one unit of gathering, the rest (embedding, last norm, head) another. With bf16 the gathered copies
+    are bf16 and the masters stay fp32; gradients are reduced in fp32.
+    """
+    if config.name != "fsdp":
+        return None
+    policy = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if precision == "bf16" else None,
+        reduce_dtype=torch.float32 if precision == "bf16" else None,
+    )
+
+    def shard(model: Llama, mesh: DeviceMesh) -> None:
+        for block in model.blocks:
+            fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=config.reshard_after_forward)
+        fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=config.reshard_after_forward)
+
+    return shard
+
+
+def lightning_precision(config: StrategyConfig, precision: Precision) -> Literal["32-true", "bf16-mixed"]:
+    """Lightning's name for `precision`; under FSDP2 the sharding policy casts, so Lightning must not."""
+    if precision == "bf16" and config.name != "fsdp":
+        return "bf16-mixed"
+    return "32-true"

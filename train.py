@@ -1,0 +1,29 @@
+"""Train a Llama: `python train.py experiment=NAME key=value …`; see configs/train.yaml for what can be set."""
+
+import logging
+import sys
+
+import hydra
+from hydra.errors import CompactHydraException
+from omegaconf import DictConfig
+
+# saved and asked to be continued: EX_TEMPFAIL of sysexits.h
+STOPPED_AND_SAVED = 75
+
+
+@hydra.main(version_base="1.3", config_path="configs", config_name="train")
+def main(config: DictConfig) -> str:
+    """Run one job; a mistake of the user's is one short message and exit code 1, a bug keeps its traceback."""
+    from litespark.experiment.run import USER_ERRORS, Interrupted, train
+
+    try:
+        return str(train(config))
+    except Interrupted:
+        sys.exit(STOPPED_AND_SAVED)
+    except USER_ERRORS as error:
+        logging.getLogger("litespark").error("this run did not happen: %s", error)
+        raise CompactHydraException(f"{type(error).__name__}: {error}") from error
+
+
+if __name__ == "__main__":
+    main()
