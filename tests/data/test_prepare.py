@@ -178,17 +178,25 @@ print(prepare(config(sys.argv[1], Path(sys.argv[2])), progress=False), flush=Tru
 """
 
 
-def start(source: Path, root: Path, how: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    return subprocess.Popen(
-        [sys.executable, "-c", PREPARE, str(source), str(root), how],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
+@pytest.fixture
+def start():
+    """Starts a preparation in a process of its own; none outlives the test."""
+    started = []
+
+    def begin(source: Path, root: Path, how: str) -> subprocess.Popen[str]:
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        command = [sys.executable, "-c", PREPARE, str(source), str(root), how]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
-def test_killed_midway_nothing_looks_valid_and_a_rerun_is_byte_identical(tmp_path):
+def test_killed_midway_nothing_looks_valid_and_a_rerun_is_byte_identical(tmp_path, start):
     source = write_texts(tmp_path / "text", documents(30))
     undisturbed = prepare(config(source, tmp_path / "undisturbed"), progress=False)
     root = tmp_path / "prepared"
@@ -206,7 +214,7 @@ def test_killed_midway_nothing_looks_valid_and_a_rerun_is_byte_identical(tmp_pat
     assert not list(root.glob(".*.partial"))
 
 
-def test_two_processes_at_once_end_with_one_valid_folder(tmp_path):
+def test_two_processes_at_once_end_with_one_valid_folder(tmp_path, start):
     source, root = write_texts(tmp_path / "text", documents(30)), tmp_path / "prepared"
     first = start(source, root, "stall")
     assert first.stdout.readline() == "stalled\n"
