@@ -12,10 +12,10 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from litespark.models.huggingface import export_huggingface
-from litespark.models.init import initialise, materialise
+from litespark.models.init import copy_weights, initialise, materialise
 from litespark.models.llama import Llama
 from litespark.ops.backend import resolve
-from tests.models.small import SDPA, random_ids, small_config
+from tests.models.small import SDPA, random_ids, small_config, small_model
 
 
 def _sharded(policy: MixedPrecisionPolicy) -> Llama:
@@ -42,6 +42,11 @@ def main(folder: Path) -> None:
     loss.backward()
     gradients = {name: _whole(parameter.grad) for name, parameter in model.named_parameters()}
     export_huggingface(model, folder / "exported", max_shard_bytes=20_000)
+
+    other = small_model(seed=6)
+    copy_weights(other, model)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(_whole(parameter.detach()), other.get_parameter(name)), name
 
     # the other way to cut a matrix, of which FSDP is no example
     mesh = init_device_mesh("cpu", (2,))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from litespark.models.config import RopeScaling
-from litespark.models.init import initialise, materialise
+from litespark.models.init import copy_weights, initialise, materialise
 from litespark.models.llama import Llama
 from litespark.ops.backend import resolve
 from tests.models.small import SDPA, random_ids, small_config, small_model
@@ -59,3 +59,31 @@ def test_a_meta_model_becomes_the_model_that_was_built_directly():
 def test_initialise_asks_for_memory_first():
     with pytest.raises(ValueError, match=r"embedding.weight is on the meta device; call materialise"):
         initialise(_meta_model(), 0)
+
+
+def test_copied_weights_are_those_of_the_source_in_the_dtype_of_the_target():
+    source, target = small_model(seed=1), small_model(seed=2).to(torch.bfloat16)
+    copy_weights(source, target)
+    for name, parameter in target.named_parameters():
+        assert torch.equal(parameter, source.get_parameter(name).bfloat16()), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vocabulary": 62}, r"embedding.weight is \(61, 32\), the model has \(62, 32\)"),
+        ({"tied": True}, r"head.weight is \(61, 32\), the model has None"),
+        ({"layers": 3}, r"blocks\.2\..* is None, the model has"),
+    ],
+)
+def test_weights_of_another_size_are_not_copied(changes, message):
+    target = small_model(seed=2, **changes)
+    before = {name: value.clone() for name, value in target.state_dict().items()}
+    with pytest.raises(ValueError, match=message):
+        copy_weights(small_model(seed=1), target)
+    assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
+
+
+def test_copying_asks_for_memory_first():
+    with pytest.raises(ValueError, match="is on the meta device; call materialise"):
+        copy_weights(small_model(), _meta_model())

@@ -60,6 +60,29 @@ def copy_weights(source: Llama, target: Llama) -> None:
             _assign(parameter, weights[name].detach().to(torch.float32))
 
 
+def copy_weights(source: nn.Module, model: nn.Module) -> None:
+    """Give `model` the weights of `source`, in place; each rank takes its shard, and its own dtype and device.
+
+    Args:
+        source: plain parameters, whole on every rank.
+        model: the same parameters, plain or DTensor, on real devices.
+
+    Raises:
+        ValueError: the two do not have the same parameters in the same shapes, or `model` is on the meta device.
+    """
+    found = {name: parameter.detach() for name, parameter in source.named_parameters()}
+    targets = dict(model.named_parameters())
+    for name in sorted(found.keys() | targets.keys()):
+        theirs, ours = (tuple(side[name].shape) if name in side else None for side in (found, targets))
+        if theirs != ours:
+            raise ValueError(f"weights to copy: {name} is {theirs}, the model has {ours}; the two must be of one size")
+        if targets[name].is_meta:
+            raise ValueError(f"{name} is on the meta device; call materialise(model, device) before copy_weights")
+    with torch.no_grad():
+        for name, parameter in targets.items():
+            _assign(parameter, found[name])
+
+
 def _generator(seed: int, name: str) -> torch.Generator:
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     # 63 bits: manual_seed takes a signed 64-bit integer
