@@ -97,16 +97,19 @@ if len(loss) >= 2:
 print(run.record.quality.sample or "no sample was generated")
 
 # %% [markdown]
-# ## The sweep around it
+# ## The runs beside it
 #
-# A sweep writes one folder a run below a common one. Any other runs can be compared in the same way: give their folders
-# to `load_runs`.
+# A sweep writes one folder a run beside the others. Here are the newest of them with the settings in which they differ.
+# Any other runs can be compared in the same way: give their folders to `load_runs`.
 
 # %%
-neighbours = load_runs([run.folder.resolve().parent])
+MOST_RUNS = 12
+newest = sorted(find_runs([run.folder.resolve().parent]), key=lambda folder: (folder / "run.json").stat().st_mtime)
+neighbours = load_runs(newest[-MOST_RUNS:])
 if len(neighbours) > 1:
     display(compare(neighbours))
     display(plots.plot_loss(neighbours))
+    display(plots.plot_throughput(neighbours))
     display(plots.plot_energy(neighbours))
 else:
-    print("This run has no neighbours to be compared with.")
+    print("There is no other run beside this one.")

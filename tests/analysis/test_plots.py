@@ -10,6 +10,7 @@ from matplotlib.image import imread
 from litespark.analysis import plots
 from litespark.analysis.runs import load_run, load_runs
 from litespark.metrics import names
+from tests.analysis.synthetic_runs import write_run
 
 
 def texts(figure: Figure) -> str:
@@ -76,6 +77,18 @@ def test_several_runs_share_the_axes_with_a_legend_of_what_differs(run_folders):
     assert legend(figure)[0] == "0 (lr=0.001, seed=1)"
     assert len(legend(figure)) == 5
     assert len(figure.axes) == 1
+
+
+def test_long_names_give_way_to_the_settings_that_differ(tmp_path):
+    date = "2026-01-31_12-00-00_trainer.log_every=5,optim.lr="
+    runs = [load_run(write_run(tmp_path / f"{date}{rate}", learning_rate=rate, steps=8)) for rate in (0.001, 0.003)]
+    assert legend(plots.plot_loss(runs)) == ["lr=0.001", "lr=0.003"]
+
+
+def test_long_names_without_a_difference_in_settings_keep_their_ends(tmp_path):
+    runs = [load_run(write_run(tmp_path / ("long-" * 12 + end), steps=8)) for end in ("first", "second")]
+    assert all(text.startswith("…") and len(text) == plots.LONGEST_LABEL for text in legend(plots.plot_loss(runs)))
+    assert [text.rsplit("-", 1)[-1] for text in legend(plots.plot_loss(runs))] == ["first", "second"]
 
 
 def test_absent_energy_is_said_with_its_reason_instead_of_an_empty_axis(run_folders):

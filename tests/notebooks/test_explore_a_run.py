@@ -42,14 +42,14 @@ def pictures(outputs: list[dict]) -> int:
     return sum("image/png" in output.get("data", {}) for output in outputs)
 
 
-def test_it_shows_a_run_and_the_sweep_around_it(execute, tmp_path):
+def test_it_shows_a_run_and_the_sweep_beside_it(execute, tmp_path):
     folders = [write_run(tmp_path / "sweep" / str(index), seed=index, steps=40) for index in (1, 2)]
     outputs = execute(folders[0])
     assert "1: finished, 40 logged steps" in shown(outputs)
     assert "| validation loss | 2.6" in shown(outputs)
     assert "def read(self, size=-1):" in shown(outputs)
     assert "joules_per_token" in shown(outputs)
-    assert pictures(outputs) == 4 + 2
+    assert pictures(outputs) == 4 + 3
 
 
 def test_without_a_choice_it_takes_the_newest_run(execute, tmp_path):
@@ -62,7 +62,7 @@ def test_without_a_choice_it_takes_the_newest_run(execute, tmp_path):
 def test_it_shows_a_run_that_measured_nothing(execute, tmp_path):
     outputs = execute(strip(write_run(tmp_path / "alone" / "dead", steps=8)))
     assert "dead: failed, 0 logged steps" in shown(outputs)
-    assert "This run has no neighbours" in shown(outputs)
+    assert "There is no other run beside this one" in shown(outputs)
     assert pictures(outputs) == 4
 
 

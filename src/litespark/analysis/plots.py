@@ -223,17 +223,24 @@ def _styled(runs: Sequence[Run]) -> list[tuple[Run, str, str, str]]:
 
 
 def _describe(runs: Sequence[Run]) -> list[str]:
-    """The label of each run with the few settings in which it differs from the others: "3 (lr=0.001, seed=2)"."""
+    """The label of each run in a legend: its name with the few settings that set it apart, "3 (lr=0.001, seed=2)".
+
+    Long names, as those made of a date and every override, give way to the settings where these tell the runs apart.
+    """
     keys = differing_keys(runs)
-    short = [key.rsplit(".", 1)[-1] for key in keys]
-    texts = []
-    for label, run in zip(labels(runs), runs, strict=True):
-        config = flatten(run.config)
-        settings = [f"{name}={config.get(key)}" for name, key in zip(short, keys, strict=True)]
-        unsaid = [setting for setting in settings if setting not in label]
-        text = f"{label} ({', '.join(unsaid)})"
-        texts.append(text if unsaid and len(text) <= LONGEST_LABEL else label)
-    return texts
+    configs = [flatten(run.config) for run in runs]
+    settings = [", ".join(f"{key.rsplit('.', 1)[-1]}={config.get(key)}" for key in keys) for config in configs]
+    names_of_runs = labels(runs)
+    distinct = bool(keys) and len(set(settings)) == len(runs) and max(map(len, settings)) <= LONGEST_LABEL
+    if not distinct:
+        return [_shorten(name) for name in names_of_runs]
+    both = [f"{name} ({text})" for name, text in zip(names_of_runs, settings, strict=True)]
+    return both if max(map(len, both)) <= LONGEST_LABEL else settings
+
+
+def _shorten(name: str) -> str:
+    """The end of a long name, which is where the names of a sweep's runs differ."""
+    return name if len(name) <= LONGEST_LABEL else f"…{name[1 - LONGEST_LABEL :]}"
 
 
 def _label_if(condition: bool | int, label: str) -> str:
