@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from litespark.metrics.energy import EnergyLedger, MeteredDevice
+from litespark.metrics.energy import EnergyLedger, MeteredDevice, energy_section
 from litespark.metrics.energy_journal import EnergyJournal
 from litespark.metrics.energy_totals import PHASES, Account, EnergyTotals, combine, resumed_totals
 from litespark.metrics.meters import FakeMeter, NullMeter
@@ -310,6 +310,43 @@ def test_a_journal_older_than_the_checkpoint_takes_nothing_away():
     checkpoint = EnergyTotals(train=Account(500, 10, 10), tokens=4)
     assert resumed_totals(checkpoint, EnergyTotals(train=Account(300, 6, 6))) == checkpoint
     assert resumed_totals(checkpoint, None) == checkpoint
+
+
+def test_losses_of_several_crashes_add_up():
+    checkpoint = EnergyTotals(train=Account(500, 10, 10), lost=Account(100, 2, 2))
+    journaled = EnergyTotals(train=Account(570, 12, 12), lost=Account(100, 2, 2), dropped_readings=3)
+    resumed = resumed_totals(checkpoint, journaled)
+    assert resumed.train == checkpoint.train
+    assert resumed.lost == Account(170, 4, 4)
+    assert resumed.dropped_readings == 3
+
+
+def test_the_section_of_the_record_holds_totals_and_averages(clock):
+    meter, ledger = make(clock, [100.0, 60.0])
+    clock.now += 5
+    ledger.switch("train")
+    clock.now += 10
+    ledger.add_tokens(400)
+    ledger.settle()
+    section = energy_section(ledger.totals, meter, train_seconds=10.0)
+    assert (section.label, section.method, section.reason) == ("GPU board energy", "fake counter", None)
+    assert (section.train_joules, section.all_in_joules, section.phases.idle) == (1600.0, 2400.0, 800.0)
+    assert section.phases.evaluate == 0.0
+    assert section.joules_per_token_train == pytest.approx(4.0)
+    assert section.joules_per_token_all_in == pytest.approx(6.0)
+    assert section.average_power_watts == pytest.approx(160.0)
+    assert section.tokens_per_second_per_watt == pytest.approx(400 / 10 / 160)
+    assert section.coverage == 1.0
+
+
+def test_the_section_of_a_blind_run_holds_the_reason_and_no_number():
+    meter = NullMeter("no driver", "GPU board energy", [MeteredDevice("a", "GPU")])
+    totals = EnergyTotals(train=Account(0, 0, 10**7), tokens=5)
+    section = energy_section(totals, meter, train_seconds=10.0)
+    assert (section.reason, section.coverage, section.method) == ("no driver", 0.0, None)
+    numbers = [section.train_joules, section.all_in_joules, section.average_power_watts, section.joules_per_token_train]
+    assert numbers == [None] * 4
+    assert vars(section.phases) == dict.fromkeys(PHASES)
 
 
 def test_half_a_line_at_the_end_of_the_journal_is_passed_over_and_written_past(tmp_path):

@@ -78,6 +78,21 @@ def test_a_required_number_that_is_not_finite_is_refused_and_the_old_file_stays(
     assert (tmp_path / "run.json").read_text() == before
 
 
+def test_a_write_that_fails_leaves_the_old_record_and_no_litter(tmp_path, monkeypatch):
+    path = tmp_path / "run.json"
+    make_record().write(path)
+    before = path.read_text()
+
+    def fail(self, target):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(type(path), "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        make_record(status="finished").write(path)
+    assert path.read_text() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["run.json"]
+
+
 def change(values: dict, where: str, value) -> dict:
     *parents, last = where.split(".")
     target = values
@@ -106,6 +121,7 @@ def change(values: dict, where: str, value) -> dict:
         ("environment.devices.0.name", None, r"environment\.devices\[0\]\.name: got None"),
         ("energy.coverage", 1.5, r"energy\.coverage: got 1.5"),
         ("energy.phases.train", "3", r"energy\.phases\.train: got '3', expected a number"),
+        ("throughput.train_seconds", True, r"throughput\.train_seconds: got True, expected a number"),
         ("energy.dropped_readings", -1, r"energy\.dropped_readings: got -1"),
         ("segments.0.started", "yesterday", r"segments\[0\]\.started: got 'yesterday'"),
         ("ended", "2026-01-31T12:00:00", r"ended: got .* with its time zone"),

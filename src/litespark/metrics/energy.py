@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from litespark.metrics.energy_totals import PHASES, Account, EnergyTotals, Phase, ratio, resumed_totals
+from litespark.metrics.record import EnergyRecord, PhaseJoules
 
 # counters refresh about every 100 ms, so a short interval may hold the energy of a longer one
 COUNTER_LAG_SECONDS = 0.25
@@ -187,6 +188,30 @@ class EnergyLedger:
         self.settle()
         self._totals += resumed_totals(EnergyTotals.from_dict(state), journaled)
         self.begin_window()
+
+
+def energy_section(totals: EnergyTotals, meter: EnergyMeter, train_seconds: float) -> EnergyRecord:
+    """The energy section of the run record.
+
+    Args:
+        totals: of all ranks, from ``combine``.
+        meter: any rank's meter, for label, method and reason.
+        train_seconds: wall-clock seconds of training, for the average power of all devices together.
+    """
+    return EnergyRecord(
+        label=meter.label,
+        method=meter.method,
+        reason=meter.reason,
+        coverage=totals.coverage,
+        train_joules=totals.train_joules,
+        all_in_joules=totals.all_in_joules,
+        phases=PhaseJoules(**{phase: totals.joules(phase) for phase in PHASES}),
+        joules_per_token_train=totals.joules_per_token_train,
+        joules_per_token_all_in=totals.joules_per_token_all_in,
+        average_power_watts=ratio(totals.train_joules, train_seconds),
+        tokens_per_second_per_watt=totals.tokens_per_second_per_watt,
+        dropped_readings=totals.dropped_readings,
+    )
 
 
 def _believable(millijoules: int, seconds: float, power_cap_watts: float | None) -> bool:

@@ -98,10 +98,8 @@ class RaplMeter(EnergyMeter):
         self._clock = clock
         self._packages: list[_Package] = []
         devices = []
-        # "intel-rapl:0" is a package on Intel and AMD alike, "intel-rapl:0:0" a part of one
+        # "intel-rapl" on Intel and AMD alike; "intel-rapl-mmio" shows the same packages again
         for domain in sorted(powercap.glob("intel-rapl:[0-9]*")):
-            if domain.name.count(":") != 1:
-                continue
             name = (domain / "name").read_text().strip()
             if not name.startswith("package"):
                 continue
