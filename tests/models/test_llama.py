@@ -157,6 +157,15 @@ def test_rows_that_do_not_fit_are_refused(arguments, message):
         small_model()(**arguments)
 
 
+@pytest.mark.parametrize("ops", [OpsConfig(), SDPA], ids=["reference", "sdpa"])
+def test_reading_a_row_in_pieces_through_the_cache_gives_the_same_logits(ops):
+    model, tokens, cache = small_model(ops), random_ids(2, 20), KeyValueCache(2, 20)
+    with torch.no_grad():
+        pieces = [model(piece, cache=cache) for piece in tokens.split([7, 1, 5, 1, 6], dim=1)]
+        assert relative_distance(torch.cat(pieces, dim=1), model(tokens)) < 1e-5
+    assert cache.length == 20
+
+
 def test_a_full_cache_counts_towards_the_longest_row():
     model, cache = small_model(), KeyValueCache(2, 100)
     model(random_ids(1, 60), cache=cache)

@@ -47,19 +47,6 @@ def initialise(model: Llama, seed: int) -> None:
             _assign(parameter, values)
 
 
-def copy_weights(source: Llama, target: Llama) -> None:
-    """Fill `target` with the weights of `source`, a plain model of the same sizes; each rank takes its own shards.
-
-    Args:
-        source: on real devices, parameters plain; the same on every rank.
-        target: on real devices, parameters plain or DTensor.
-    """
-    weights = dict(source.named_parameters())
-    with torch.no_grad():
-        for name, parameter in target.named_parameters():
-            _assign(parameter, weights[name].detach().to(torch.float32))
-
-
 def copy_weights(source: nn.Module, model: nn.Module) -> None:
     """Give `model` the weights of `source`, in place; each rank takes its shard, and its own dtype and device.
 
