@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -97,6 +98,8 @@ def test_transformers_loads_model_and_tokenizer(tmp_path, changes):
     assert reader(text, add_special_tokens=False)["input_ids"] == tokenizer.encode(text).ids
     assert reader.decode(reader(text)["input_ids"]) == text
     assert reader.eos_token_id == eos
+    settings = json.loads((tmp_path / "small/tokenizer_config.json").read_text())
+    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
 
 
 def test_tokenizer_files_are_copied_as_they_are(tmp_path):
@@ -163,6 +166,20 @@ def test_an_export_that_breaks_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="No space left on device"):
         export_huggingface(small_model(), tmp_path / "small", max_shard_bytes=20_000)
     assert len(written) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_export_gets_its_name_last_and_at_once(tmp_path, monkeypatch):
+    seen = []
+
+    def failing(partial, target):
+        seen.append((sorted(path.name for path in partial.iterdir()), target.exists()))
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "replace", failing)
+    with pytest.raises(ValueError, match=r"cannot export to .*small: Input/output error"):
+        export_huggingface(small_model(), tmp_path / "small")
+    assert seen == [(["config.json", "generation_config.json", SINGLE], False)]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -262,7 +262,7 @@ def _tokenizer_files(path: Path, config: LlamaConfig, eos_id: int | None, bos_id
             f"{path / 'tokenizer_config.json'} has an auto_map: it needs code of its own, which is refused"
         )
     if "tokenizer_config.json" not in files:
-        # without a class name transformers would guess Llama's own, which splits text differently
+        # without a class name transformers guesses one from the model's type, and each of its versions its own way
         settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
         settings |= {"model_max_length": config.max_sequence_length, "clean_up_tokenization_spaces": False}
         for key, index in (("eos_token", eos_id), ("bos_token", bos_id)):
