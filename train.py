@@ -4,7 +4,9 @@ import logging
 import sys
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 # saved and asked to be continued: EX_TEMPFAIL of sysexits.h
@@ -21,7 +23,8 @@ def main(config: DictConfig) -> str:
     except Interrupted:
         sys.exit(STOPPED_AND_SAVED)
     except USER_ERRORS as error:
-        logging.getLogger("litespark").error("this run did not happen: %s", error)
+        if HydraConfig.get().mode == RunMode.MULTIRUN:  # the other jobs go on, Hydra shows only the first failure
+            logging.getLogger(__name__).error("job failed: %s", error)
         raise CompactHydraException(f"{type(error).__name__}: {error}") from error
 
 

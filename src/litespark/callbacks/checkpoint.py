@@ -40,9 +40,7 @@ class Checkpointer(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._saved_step = pl_module.steps_taken
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         due = self.every_steps is not None and pl_module.steps_taken % self.every_steps == 0
         if due or pl_module.steps_taken >= pl_module.budget.steps:
             self.save(trainer, pl_module)
@@ -59,7 +57,8 @@ class Checkpointer(Callback):
             if trainer.is_global_zero:
                 unfinished = checkpoint_folder.begin(self.folder, step, expected)
             unfinished = trainer.strategy.broadcast(unfinished)
-            trainer.save_checkpoint(unfinished / checkpoint_folder.STATE)
+            # weights and optimizer state; what Lightning calls weights_only is something else
+            trainer.save_checkpoint(unfinished / checkpoint_folder.STATE, weights_only=False)
             if trainer.is_global_zero:
                 about = {**self.about, "tokens": pl_module.tokens_seen, "world_size": trainer.world_size}
                 checkpoint_folder.seal(unfinished, step, about)

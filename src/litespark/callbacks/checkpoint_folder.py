@@ -99,7 +99,7 @@ def read(folder: Path, *, hashes: bool = True) -> Checkpoint:
     if not seal_path.is_file():
         raise CheckpointError(
             f"{folder} is not a checkpoint of this project: it has no {SEAL} (a checkpoint that was never finished, or "
-            "one of another program; weights of other programs come in as a Hugging Face folder, initial_weights=FOLDER)"
+            "one of another program; weights of other programs come in with initial_weights=HUGGING_FACE_FOLDER)"
         )
     try:
         content = json.loads(seal_path.read_text())
@@ -107,7 +107,7 @@ def read(folder: Path, *, hashes: bool = True) -> Checkpoint:
         raise CheckpointError(f"{seal_path} is not readable as JSON ({error}); use an earlier checkpoint") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         got = content.get("schema") if isinstance(content, dict) else type(content).__name__
-        raise CheckpointError(f"{seal_path}: got schema {got!r}, expected {SCHEMA!r}; this is a checkpoint of another kind")
+        raise CheckpointError(f"{seal_path}: got schema {got!r}, expected {SCHEMA!r}; use a checkpoint of this version")
     for name, expected in content["files"].items():
         path = folder / name
         if not path.is_file():
@@ -118,7 +118,9 @@ def read(folder: Path, *, hashes: bool = True) -> Checkpoint:
                 f"{path} has {size} bytes, expected {expected['size']}; this checkpoint is damaged, use an earlier one"
             )
         if hashes and _sha256(path) != expected["sha256"]:
-            raise CheckpointError(f"{path} was changed after it was written (SHA-256 differs); use an earlier checkpoint")
+            raise CheckpointError(
+                f"{path} was changed since it was written (SHA-256 differs); use an earlier checkpoint"
+            )
     return Checkpoint(folder, int(content["step"]), content["about"])
 
 

@@ -47,9 +47,7 @@ class EnergyMonitor(Callback):
         self._module = pl_module
         self.interval.start(pl_module)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if not self.interval.step_ended(pl_module):
             return
         if trainer.is_global_zero:  # the counts of a step are over all ranks already

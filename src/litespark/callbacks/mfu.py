@@ -100,12 +100,11 @@ class ThroughputMonitor(Callback):
         self._synchronise()
         self.phases.enter("train")
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if not self.interval.step_ended(pl_module):
             return
-        self._end_step(pl_module.last_step, getattr(trainer.train_dataloader, "wait_seconds", 0.0))
+        assert trainer.train_dataloader is not None
+        self._end_step(pl_module.last_step, trainer.train_dataloader.wait_seconds)
         if self.interval.due(pl_module):
             self._synchronise()
             window = self._close()

@@ -55,9 +55,7 @@ class ProgressBar(Callback):
                 "train", total=pl_module.budget.steps, completed=pl_module.steps_taken, status=""
             )
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if not trainer.is_global_zero:
             return
         step, steps = pl_module.steps_taken, pl_module.budget.steps

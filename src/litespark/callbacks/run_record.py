@@ -72,9 +72,7 @@ class RunRecorder(Callback):
         self.record.segments.append(SegmentRecord(utc_now(), pl_module.steps_taken, reason=reason))
         self.update("running")
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.interval.step_ended(pl_module) and self.interval.due(pl_module):
             now = time.monotonic()
             if now - self._written >= self.seconds_between_writes:

@@ -25,7 +25,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 ONE_WISH_SECONDS = 3.0
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error: the run was asked to stop and did
+class Interrupted(Exception):
     """The run stopped because it was asked to; its state is saved."""
 
     def __init__(self, step: int) -> None:
@@ -60,9 +60,7 @@ class StopOnSignal(Callback):
         for number in SIGNALS:
             self._before[number] = signal.signal(number, ask)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if pl_module.stop_agreed:
             self.checkpointer.save(trainer, pl_module)
             raise Interrupted(pl_module.steps_taken)

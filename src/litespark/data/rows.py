@@ -7,6 +7,7 @@ Only the last (N-1) mod S of N ids are never reached.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -169,6 +170,9 @@ class TokenLoader(DataLoader[TokenBatch]):
 
     It carries an empty state: the position is one integer that the data module keeps, and Lightning takes a loader
     without these two methods for one that cannot resume.
+
+    Attributes:
+        wait_seconds: how long its user has waited for batches since it was made.
     """
 
     def __init__(self, dataset: Dataset[TokenBatch], *, workers: int, sampler: Sampler[int] | None = None) -> None:
@@ -181,6 +185,19 @@ class TokenLoader(DataLoader[TokenBatch]):
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
         )
+        self.wait_seconds = 0.0
+
+    def __iter__(self) -> Iterator[TokenBatch]:  # type: ignore[override]  # a generator is an iterator
+        batches = super().__iter__()
+        while True:
+            asked = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            finally:
+                self.wait_seconds += time.perf_counter() - asked
+            yield batch
 
     def state_dict(self) -> dict[str, Any]:
         """Empty: see the class."""

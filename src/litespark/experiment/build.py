@@ -67,8 +67,8 @@ def check_vocabulary(parts: Parts, manifest: Manifest) -> None:
     """
     if manifest.vocabulary != parts.model.vocabulary:
         raise ConfigError(
-            f"model.vocabulary: got {parts.model.vocabulary}, expected the {manifest.vocabulary} of the data's manifest "
-            f"({manifest.name}); set model.vocabulary={manifest.vocabulary}, or prepare the text with a tokenizer of "
+            f"model.vocabulary: got {parts.model.vocabulary}, expected the {manifest.vocabulary} of the data's "
+            f"manifest ({manifest.name}); set model.vocabulary={manifest.vocabulary}, or prepare the text with a tokenizer of "
             f"{parts.model.vocabulary} ids"
         )
 
@@ -153,9 +153,10 @@ def build_run(
         no_energy = None if energy.ledger.meter.method else energy.ledger.meter.reason
         callbacks.append(ProgressBar(metrics, no_energy=no_energy))
     callbacks.append(StopOnSignal(checkpointer))
-    purge = {"purge_step": first_step + 1} if first_step else {}
+    purge: dict[str, Any] = {"purge_step": first_step + 1} if first_step else {}
     tensorboard = TensorBoardLogger(save_dir=folder, name="", version="", default_hp_metric=False, **purge)
-    trainer = _trainer(parts, machine, folder, budget, callbacks, [metrics, tensorboard, *_extra_loggers(parts, folder)])
+    loggers = [metrics, tensorboard, *_extra_loggers(parts, folder)]
+    trainer = _trainer(parts, machine, folder, budget, callbacks, loggers)
     return Run(folder, trainer, module, data, recorder, energy, metrics, tensorboard, phases)
 
 
@@ -212,7 +213,7 @@ def _extra_loggers(parts: Parts, folder: Path) -> list[Logger]:
 
             return [MLFlowLogger(experiment_name=project, run_name=folder.name, save_dir=str(folder / "mlruns"))]
     except ModuleNotFoundError as error:
-        raise ConfigError(f"logger={extra}: the package is not installed ({error}); run `pip install {extra}`") from error
+        raise ConfigError(f"logger={extra}: its package is not installed ({error}); pip install {extra}") from error
     return []
 
 

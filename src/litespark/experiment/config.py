@@ -153,7 +153,8 @@ def _make(values: dict[str, Any], group: str) -> Any:
         cause = error.__cause__
         if isinstance(cause, ValueError):
             raise cause from error
-        raise ConfigError(f"{group}: {_first_line(cause or error)}; see configs/{group} for the keys and their kinds") from error
+        reason = _first_line(cause or error)
+        raise ConfigError(f"{group}: {reason}; see configs/{group} for the keys and their kinds") from error
 
 
 def _first_line(error: BaseException) -> str:

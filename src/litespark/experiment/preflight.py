@@ -12,11 +12,10 @@ from pathlib import Path
 import torch
 
 from litespark.data.config import PrepareConfig
+from litespark.data.prepare import check
 from litespark.experiment.config import ConfigError, Parts
 from litespark.planning.memory import device_memory_bytes, training_state_bytes
 from litespark.training.strategies import Precision
-
-STANDARD_LIBRARY = "standard_library"
 
 
 @dataclass(frozen=True)
@@ -80,10 +79,10 @@ def _device(parts: Parts, ranks: Ranks, problems: list[str]) -> torch.device:
     available = torch.cuda.is_available()
     if asked == "cuda" and not available:
         problems.append(
-            "trainer.accelerator=cuda: got no CUDA device on this machine, expected one for every process; run this on "
-            "a machine with a GPU, or try the same code on a CPU: python train.py (the quickstart), or this experiment "
-            "cut down with trainer.accelerator=cpu precision=fp32 model.layers=1 data=synthetic data.sequence_length=64 "
-            "data.micro_batch_size=1 trainer.batch_rows=1 budget.tokens=null budget.steps=2"
+            "trainer.accelerator=cuda: got no CUDA device on this machine, expected one for every process; run this "
+            "on a machine with a GPU, or try the same code on a CPU: python train.py (the quickstart), or this "
+            "experiment cut down with trainer.accelerator=cpu precision=fp32 model.layers=1 data=synthetic "
+            "data.sequence_length=64 data.micro_batch_size=1 trainer.batch_rows=1 budget.tokens=null budget.steps=2"
         )
     if asked == "cpu" or not available:
         return torch.device("cpu")
@@ -126,10 +125,11 @@ def _memory(parts: Parts, ranks: Ranks, device: torch.device, problems: list[str
 
 
 def _source(parts: Parts, problems: list[str]) -> None:
-    data = parts.data
-    if isinstance(data, PrepareConfig) and data.source != STANDARD_LIBRARY and not Path(data.source).exists():
-        remedy = data.how_to_get or "set data.source to a file or folder of text, or leave it out for the quickstart"
-        problems.append(f"data.source: got {data.source}, which does not exist; {remedy.strip()}")
+    if isinstance(parts.data, PrepareConfig):
+        try:
+            check(parts.data)
+        except ValueError as error:
+            problems.append(str(error))
 
 
 def _writable(logs: Path, problems: list[str]) -> None:
@@ -140,4 +140,4 @@ def _writable(logs: Path, problems: list[str]) -> None:
         probe.write_text("")
         probe.unlink()
     except OSError as error:
-        problems.append(f"paths.logs: cannot write below {logs} ({error}); set paths.logs to a folder that can be written")
+        problems.append(f"paths.logs: cannot write below {logs} ({error}); set paths.logs to a writable folder")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import shutil
 import sys
 import warnings
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ from litespark.analysis.report import write_report
 from litespark.callbacks.run_record import RECORD
 from litespark.callbacks.signals import Interrupted
 from litespark.data.manifest import Manifest
-from litespark.data.streaming import RowDataModule, TokenDataModule, build_data_module
+from litespark.data.streaming import TokenDataModule, build_data_module
 from litespark.data.tokenizer import Tokenizer
 from litespark.experiment import run_folder
 from litespark.experiment.build import Run, build_meter, build_run, check_vocabulary, token_budget
@@ -88,7 +89,12 @@ def _train(parts: Parts, machine: Machine, overrides: list[str]) -> Path:
         folder = _agree(machine, lambda: run_folder.make(parts, overrides))
         record = _new_record(parts, machine, folder, data.manifest, meter, overrides)
     first_step = 0 if checkpoint is None else checkpoint.step
-    run = build_run(parts, machine, folder, data, record, meter, first_step=first_step)
+    try:
+        run = build_run(parts, machine, folder, data, record, meter, first_step=first_step)
+    except ValueError:
+        if checkpoint is None and machine.ranks.rank == 0:
+            shutil.rmtree(folder)  # nothing was run in it
+        raise
     if machine.ranks.rank == 0:
         log.info("%s in %s", "resuming" if checkpoint else "run", folder)
     try:
@@ -134,8 +140,7 @@ def _finish(parts: Parts, run: Run) -> None:
     _log_hyperparameters(parts, run)
     for logger in run.trainer.loggers:
         logger.finalize("success")
-    if parts.callbacks.report:
-        log.info("%s", _closing_words(run, write_report(run.folder)))
+    log.info("%s", _closing_words(run, write_report(run.folder) if parts.callbacks.report else None))
 
 
 def validate(run: Run) -> None:
@@ -157,7 +162,8 @@ def continue_command(overrides: list[str], folder: Path) -> str:
     """The command line that resumes the run in `folder`."""
     kept = [override for override in overrides if not override.startswith(("resume=", "name="))]
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    start = f"torchrun --nproc-per-node={os.environ['LOCAL_WORLD_SIZE']} train.py" if world_size > 1 else "python train.py"
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    start = f"torchrun --nproc-per-node={processes} train.py" if world_size > 1 else "python train.py"
     return " ".join([start, *map(shlex.quote, kept), f"resume={shlex.quote(str(folder))}"])
 
 
@@ -259,7 +265,7 @@ def _log_hyperparameters(parts: Parts, run: Run) -> None:
     )
 
 
-def _closing_words(run: Run, report: Path) -> str:
+def _closing_words(run: Run, report: Path | None) -> str:
     record, latest = run.recorder.record, run.metrics.latest
     loss, entropy = latest.get(names.VALIDATION_LOSS), record.data.unigram_entropy
     words = [f"validation loss {loss:.3f} nats/token (unigram entropy {entropy:.3f})" if loss is not None else ""]
@@ -267,7 +273,8 @@ def _closing_words(run: Run, report: Path) -> str:
         words.append(f"{record.quality.bits_per_byte:.3f} bits/byte")
     if record.quality.sample:
         words.append("sample:\n" + "\n".join(f"    {line}" for line in record.quality.sample.splitlines()))
-    return "\n".join(filter(None, [*words, f"report: {report}"]))
+    words.append(f"report: {report}" if report else f"run: {run.folder}")
+    return "\n".join(filter(None, words))
 
 
 def _start_processes(parts: Parts, machine: Machine) -> None:
@@ -311,3 +318,5 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     # metrics are logged by the callbacks, when a window closes
     warnings.filterwarnings("ignore", ".*`Trainer.fit` stopped.*")
+    # Lightning 2.6.6 with newer PyTorch
+    warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")

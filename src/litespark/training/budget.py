@@ -21,8 +21,8 @@ class BudgetConfig:
         given = [name for name in ("tokens", "steps") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"budget: got {' and '.join(given) or 'neither budget.tokens nor budget.steps'}, expected exactly one of "
-                "them; set the other to null (budget.tokens=null budget.steps=100)"
+                f"budget: got {' and '.join(given) or 'neither budget.tokens nor budget.steps'}, expected one of the "
+                "two; set the other to null (budget.tokens=null budget.steps=100)"
             )
         value = getattr(self, given[0])
         if value < 1:

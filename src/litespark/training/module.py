@@ -56,6 +56,8 @@ class TrainingModule(pl.LightningModule):
         stop_agreed: some rank asked to stop.
     """
 
+    token_bytes: Tensor
+
     def __init__(
         self,
         *,
@@ -89,6 +91,7 @@ class TrainingModule(pl.LightningModule):
         self.validation: dict[str, float] = {}
         self._host_counts = [0, 0, 0]
         self._restored_skips = 0
+        self._restored_random: dict[str, Any] | None = None
 
     # ---------------------------------------------------------------- set-up
 
@@ -121,6 +124,12 @@ class TrainingModule(pl.LightningModule):
         self._skips = torch.zeros(3, dtype=torch.float32, device=self.device)
         self._skips[0] = self._restored_skips
         self._norm = torch.zeros((), dtype=torch.float32, device=self.device)
+
+    def on_train_start(self) -> None:
+        # only now: making the iterator of a DataLoader draws from the generator
+        if self._restored_random is not None:
+            restore_random_state(self._restored_random)
+            self._restored_random = None
 
     # ---------------------------------------------------------------- a step
 
@@ -155,9 +164,7 @@ class TrainingModule(pl.LightningModule):
         self._window_sums += torch.where(taken, sums, torch.zeros_like(sums))
         self._norm = result.norm
         in_a_row = (self._skips[1] + 1) * result.skipped
-        self._skips = torch.stack(
-            [self._skips[0] + result.skipped, in_a_row, torch.maximum(self._skips[2], in_a_row)]
-        )
+        self._skips = torch.stack([self._skips[0] + result.skipped, in_a_row, torch.maximum(self._skips[2], in_a_row)])
         self._step_sums = torch.zeros_like(sums)
 
     def optimizer_step(
@@ -187,9 +194,9 @@ class TrainingModule(pl.LightningModule):
         self._skips[2] = self._skips[1]
         if longest >= self.optimizer_config.nonfinite_limit:
             raise NonFiniteError(
-                f"the loss or the gradient was not finite in {int(longest)} steps in a row, up to step {self.steps_taken} "
-                f"(optim.nonfinite_limit is {self.optimizer_config.nonfinite_limit}); those steps were skipped and the "
-                "weights are as before them. Lower optim.lr, look at the data of these steps, or raise the limit"
+                f"the loss or the gradient was not finite in {int(longest)} steps in a row, up to step "
+                f"{self.steps_taken} (optim.nonfinite_limit is {self.optimizer_config.nonfinite_limit}); those steps "
+                "were skipped and the weights are as before them. Lower optim.lr, look at the data of these steps, or raise the limit"
             )
         return {
             names.TRAIN_LOSS: loss / tokens if tokens else None,
@@ -229,13 +236,13 @@ class TrainingModule(pl.LightningModule):
         self.steps_taken = state["steps_taken"]
         self._restored_skips = state["skipped_steps"]
         if len(state["random"]) == self.trainer.world_size:
-            restore_random_state(state["random"][self.trainer.global_rank])
+            self._restored_random = state["random"][self.trainer.global_rank]
 
 
 def random_state() -> dict[str, Any]:
     """The state of the generators of Python, NumPy and PyTorch (CPU and current CUDA device), as plain values."""
     version, values, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # type: ignore[misc]
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
         "python": [version, list(values), gauss],
         "numpy": [str(name), torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss, cached],

@@ -50,7 +50,7 @@ class AdamWConfig:
         if self.weight_decay < 0:
             raise ValueError(f"optim.weight_decay: got {self.weight_decay}, expected at least 0")
         if self.clip_norm is not None and not self.clip_norm > 0:
-            raise ValueError(f"optim.clip_norm: got {self.clip_norm}, expected a positive norm, or null for no clipping")
+            raise ValueError(f"optim.clip_norm: got {self.clip_norm}, expected a positive norm, or null for none")
         if self.nonfinite_limit < 1:
             raise ValueError(f"optim.nonfinite_limit: got {self.nonfinite_limit}, expected at least 1")
 

@@ -73,7 +73,7 @@ class WarmupStableDecaySchedule:
             _check_fraction("warm-up-stable-decay", name, getattr(self, name))
         if self.warmup + self.decay > 1.0:
             raise ValueError(
-                f"schedule: got warmup {self.warmup} + decay {self.decay} > 1, expected fractions of one budget; lower one"
+                f"schedule: got warmup {self.warmup} + decay {self.decay}, expected at most 1 together; lower one"
             )
 
     def factor(self, tokens: int, budget_tokens: int) -> float:
