@@ -17,9 +17,8 @@ from litespark.callbacks.interval import LogInterval
 from litespark.callbacks.metrics_logger import MetricsLogger
 from litespark.callbacks.mfu import ThroughputMonitor
 from litespark.metrics import names
+from litespark.metrics.energy import energy_section
 from litespark.metrics.record import (
-    EnergyRecord,
-    PhaseJoules,
     QualityRecord,
     RunRecord,
     SegmentRecord,
@@ -90,7 +89,8 @@ class RunRecorder(Callback):
             record.segments[-1].last_step = self._module.steps_taken
             record.segments[-1].ended = record.ended
         record.throughput = self._throughput()
-        record.energy = self._energy()
+        seconds = self.throughput.meter.summary().train_seconds
+        record.energy = energy_section(self.energy.totals, self.energy.ledger.meter, seconds)
         record.quality = self._quality()
         record.write(self.path)
 
@@ -116,30 +116,6 @@ class RunRecorder(Callback):
             peak_source=None if rates.peak is None else rates.peak.source,
             measured_peak_flops=rates.measured,
             peak_memory_gib=self.throughput.peak_memory_gib,
-        )
-
-    def _energy(self) -> EnergyRecord:
-        totals, meter = self.energy.totals, self.energy.ledger.meter
-        seconds = self.throughput.meter.summary().train_seconds
-        joules = totals.train_joules
-        return EnergyRecord(
-            label=meter.label,
-            method=meter.method,
-            reason=meter.reason,
-            coverage=totals.coverage,
-            train_joules=joules,
-            all_in_joules=totals.all_in_joules,
-            phases=PhaseJoules(
-                train=joules,
-                evaluate=totals.joules("evaluate"),
-                checkpoint=totals.joules("checkpoint"),
-                idle=totals.joules("idle"),
-            ),
-            joules_per_token_train=totals.joules_per_token_train,
-            joules_per_token_all_in=totals.joules_per_token_all_in,
-            average_power_watts=joules / seconds if joules is not None and seconds > 0 else None,
-            tokens_per_second_per_watt=totals.tokens_per_second_per_watt,
-            dropped_readings=totals.dropped_readings,
         )
 
     def _quality(self) -> QualityRecord:

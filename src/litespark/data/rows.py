@@ -184,6 +184,8 @@ class TokenLoader(DataLoader[TokenBatch]):
             collate_fn=_unchanged,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
+            # a DataLoader draws a seed for its workers; nothing here is random, and the run's generator stays untouched
+            generator=torch.Generator(),
         )
         self.wait_seconds = 0.0
 

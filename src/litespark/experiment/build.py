@@ -68,8 +68,8 @@ def check_vocabulary(parts: Parts, manifest: Manifest) -> None:
     if manifest.vocabulary != parts.model.vocabulary:
         raise ConfigError(
             f"model.vocabulary: got {parts.model.vocabulary}, expected the {manifest.vocabulary} of the data's "
-            f"manifest ({manifest.name}); set model.vocabulary={manifest.vocabulary}, or prepare the text with a tokenizer of "
-            f"{parts.model.vocabulary} ids"
+            f"manifest ({manifest.name}); set model.vocabulary={manifest.vocabulary}, or prepare the text with a "
+            f"tokenizer of {parts.model.vocabulary} ids"
         )
 
 

@@ -196,7 +196,8 @@ class TrainingModule(pl.LightningModule):
             raise NonFiniteError(
                 f"the loss or the gradient was not finite in {int(longest)} steps in a row, up to step "
                 f"{self.steps_taken} (optim.nonfinite_limit is {self.optimizer_config.nonfinite_limit}); those steps "
-                "were skipped and the weights are as before them. Lower optim.lr, look at the data of these steps, or raise the limit"
+                "were skipped and the weights are as before them. Lower optim.lr, look at the data of these steps, or "
+                "raise the limit"
             )
         return {
             names.TRAIN_LOSS: loss / tokens if tokens else None,
