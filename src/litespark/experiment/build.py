@@ -172,7 +172,7 @@ def _trainer(
         accelerator=machine.device.type,
         devices=ranks.local_world_size,
         num_nodes=max(1, ranks.world_size // max(1, ranks.local_world_size)),
-        strategy=build_strategy(parts.strategy, machine.device),
+        strategy=build_strategy(parts.strategy, machine.device, ranks.world_size),
         precision=lightning_precision(parts.strategy, machine.precision),
         max_steps=budget.steps,
         max_epochs=-1,

@@ -49,8 +49,8 @@ class StrategyConfig:
             )
 
 
-def build_strategy(config: StrategyConfig, device: torch.device) -> Strategy:
-    """The Lightning strategy for `config` on `device` (of this rank)."""
+def build_strategy(config: StrategyConfig, device: torch.device, world_size: int) -> Strategy:
+    """The Lightning strategy for `config` on `device` (of this rank), over `world_size` processes."""
     if config.name == "single":
         return SingleDeviceStrategy(device=device)
     backend = "nccl" if device.type == "cuda" else "gloo"
@@ -59,7 +59,7 @@ def build_strategy(config: StrategyConfig, device: torch.device) -> Strategy:
         # one bucket view instead of a second copy of the gradients
         return DDPStrategy(process_group_backend=backend, timeout=timeout, gradient_as_bucket_view=True)
     return ModelParallelStrategy(
-        data_parallel_size="auto",
+        data_parallel_size=world_size,
         tensor_parallel_size=1,
         save_distributed_checkpoint=False,
         process_group_backend=backend,
