@@ -1,15 +1,9 @@
-"""From a Hydra config to dataclasses: the only place that instantiates, and only what is allowed.
-
-A config is text that may come from anywhere, and Hydra would call whatever `_target_` names (`os.system` included).
-Only targets below the allowed prefixes are called; `LITESPARK_ALLOWED_TARGETS` adds a project's own package.
-"""
+"""From a Hydra config to dataclasses: the only place that instantiates, and only what `targets` allows."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from litespark.experiment.settings import CallbacksConfig, LoggerConfig, MetricsConfig, TrainerConfig
+from litespark.experiment.targets import ConfigError, check_kinds, check_targets
 from litespark.models.config import LlamaConfig
 from litespark.ops.backend import OpsConfig
 from litespark.tasks.pretrain import Pretrain
@@ -27,13 +22,6 @@ from litespark.training.budget import BudgetConfig
 from litespark.training.optim import AdamWConfig
 from litespark.training.schedule import Schedule
 from litespark.training.strategies import StrategyConfig
-
-ALLOWED_PREFIXES = ("litespark.",)
-ALLOWED_VARIABLE = "LITESPARK_ALLOWED_TARGETS"
-
-
-class ConfigError(ValueError):
-    """A config cannot be turned into a run; the message says which key, what was got and what to do."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +70,8 @@ def parts_from(config: DictConfig) -> Parts:
     values = {str(key): value for key, value in resolved.items()}
     if values["precision"]["name"] not in ("auto", "fp32", "bf16"):
         raise ConfigError(f"precision.name: got {values['precision']['name']!r}, expected auto, fp32 or bf16")
+    if values["recompute"]["mode"] not in ("none", "full"):
+        raise ConfigError(f"recompute.mode: got {values['recompute']['mode']!r}, expected none or full")
     if not isinstance(values["seed"], int):
         raise ConfigError(f"seed: got {values['seed']!r}, expected a whole number")
     return Parts(
@@ -100,27 +90,12 @@ def parts_from(config: DictConfig) -> Parts:
         logger=_make(values, "logger"),
         task=_make(values, "task"),
         seed=values["seed"],
-        name=values["name"],
-        resume=values["resume"],
-        initial_weights=values["initial_weights"],
+        name=_text(values["name"]),
+        resume=_text(values["resume"]),
+        initial_weights=_text(values["initial_weights"]),
         logs=Path(values["paths"]["logs"]),
         resolved=values,
     )
-
-
-def check_targets(config: Any) -> None:
-    """Refuse a config in which any `_target_` lies outside the allowed prefixes.
-
-    Raises:
-        ConfigError: names the key and the target.
-    """
-    allowed = (*ALLOWED_PREFIXES, *filter(None, os.environ.get(ALLOWED_VARIABLE, "").split(",")))
-    for key, target in _targets(config, ""):
-        if not isinstance(target, str) or not target.startswith(allowed):
-            raise ConfigError(
-                f"{key}: got the target {target!r}, expected one below {' or '.join(allowed)}; a config may not call "
-                f"anything else. For classes of your own set {ALLOWED_VARIABLE}=yourpackage. in the environment"
-            )
 
 
 def config_hash(resolved: dict[str, Any]) -> str:
@@ -129,24 +104,12 @@ def config_hash(resolved: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def _targets(config: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(config, dict):
-        for key, value in config.items():
-            here = f"{path}.{key}" if path else str(key)
-            if key == "_target_":
-                yield here, value
-            else:
-                yield from _targets(value, here)
-    elif isinstance(config, list):
-        for index, value in enumerate(config):
-            yield from _targets(value, f"{path}[{index}]")
-
-
 def _make(values: dict[str, Any], group: str) -> Any:
     """The object of one config group."""
     node = values[group]
     if not isinstance(node, dict) or "_target_" not in node:
         raise ConfigError(f"{group}: got {node!r}, expected a group with a _target_; choose one of configs/{group}")
+    check_kinds(node, group)
     try:
         return instantiate(node, _convert_="all")
     except InstantiationException as error:
@@ -155,6 +118,11 @@ def _make(values: dict[str, Any], group: str) -> Any:
             raise cause from error
         reason = _first_line(cause or error)
         raise ConfigError(f"{group}: {reason}; see configs/{group} for the keys and their kinds") from error
+
+
+def _text(value: Any) -> str | None:
+    """A name or path; one of digits only arrives as a number."""
+    return None if value is None else str(value)
 
 
 def _first_line(error: BaseException) -> str:
