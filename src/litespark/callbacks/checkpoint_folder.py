@@ -144,12 +144,17 @@ def find(path: str | Path) -> Checkpoint:
     if (path / SEAL).exists() or path.name.startswith(_PREFIX):
         return read(path)
     root = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    newest = None
     for folder in reversed(finished(root)):
         try:
             return read(folder)
         except CheckpointError as error:
+            newest = newest or error
             log.warning("passing over a checkpoint: %s", error)
-    raise CheckpointError(f"no valid checkpoint in {root}; expected folders {_PREFIX}… that hold a {SEAL}")
+    reason = f"; the newest: {newest}" if newest else ""
+    raise CheckpointError(
+        f"no valid checkpoint in {root}, expected folders {_PREFIX}… that hold a {SEAL}{reason}. Start the run again"
+    )
 
 
 def finished(root: Path) -> list[Path]:

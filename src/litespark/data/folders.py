@@ -62,14 +62,29 @@ def build_folder(target: Path, write: Callable[[Path], None], *, needed_bytes: i
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Hold a lock file; the kernel frees it when its holder dies, by kill -9 too."""
+    """Hold a lock file, and remove it; the kernel frees it when its holder dies, by kill -9 too."""
+    while True:
+        try:
+            file = path.open("w")
+        except OSError as error:
+            raise ValueError(f"{path.parent} cannot be written: {error}. Set data.root to another folder.") from error
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # who held it before has removed it: the name may be a new file by now, which somebody else locks
+            if not _is_still(path, file.fileno()):
+                continue
+            try:
+                yield
+            finally:
+                path.unlink()
+            return
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
     try:
-        file = path.open("w")
-    except OSError as error:
-        raise ValueError(f"{path.parent} cannot be written: {error}. Set data.root to a folder that can.") from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _flush_to_disk(folder: Path) -> None:

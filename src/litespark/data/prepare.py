@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -116,7 +117,10 @@ def _write(plan: _Plan, folder: Path, *, progress: bool) -> None:
     config = plan.config
     rule = None
     if plan.validation is None:
-        rule = SplitRule.fit(_reader(config).documents(plan.training.files), config.validation_fraction)
+        documents = _reader(config).documents(plan.training.files)
+        if (first := next(documents, None)) is None:
+            raise _nothing_in(config.source, "it")
+        rule = SplitRule.fit(chain([first], documents), config.validation_fraction)
     with _progress_line(progress) as line:
         task = line.add_task(f"Preparing {plan.target.name}: tokenizer", total=None)
         tokenizer = plan.tokenizer or Tokenizer.train(_tokenizer_sample(plan, rule), vocabulary=config.vocabulary)
@@ -137,7 +141,7 @@ def _write(plan: _Plan, folder: Path, *, progress: bool) -> None:
         line.console.print(f"Prepared {plan.target.name}: {tokens} tokens", highlight=False, soft_wrap=True)
     for split, held in counts.items():
         if not held.documents:
-            raise ValueError(f"the {split} split of data.source={config.source} holds no document with text in it")
+            raise _nothing_in(config.source, f"its {split} split")
     Manifest(
         name=plan.target.name,
         vocabulary=tokenizer.vocabulary,
@@ -151,6 +155,13 @@ def _write(plan: _Plan, folder: Path, *, progress: bool) -> None:
         dropped=dict(sorted(reader.dropped.items())),
         code_version=version("litespark"),
     ).write(folder)
+
+
+def _nothing_in(source: str, what: str) -> ValueError:
+    return ValueError(
+        f"data.source={source}: {what} holds no document with text in it; expected at least two lines of text. Set "
+        "data.source to a file or folder with more text"
+    )
 
 
 def _reader(config: PrepareConfig) -> DocumentReader:

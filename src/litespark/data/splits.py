@@ -32,11 +32,11 @@ class SplitRule:
             fraction: share to hold out.
 
         Raises:
-            ValueError: no documents.
+            ValueError: no documents; the caller knows whose.
         """
         first = list(islice(documents, _LOOK_AT))
         if not first:
-            raise ValueError("data.source holds no document with text in it; give it text to train on")
+            raise ValueError("there is no document to split")
         shares = sorted({_share(text) for text in first})
         if len(shares) == 1:
             return cls(cut=0.0, divided=fraction)

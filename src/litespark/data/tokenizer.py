@@ -91,7 +91,9 @@ class Tokenizer:
         try:
             tokenizer = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
         except Exception as error:
-            raise ValueError(f"data.tokenizer={path}: {file} is not a tokenizer.json: {error}") from error
+            raise ValueError(
+                f"data.tokenizer={path}: {file} is not a tokenizer.json: {error}. Name one that `tokenizers` wrote."
+            ) from error
         named = _special_tokens_of_folder(file.parent)
         eos_id = _find_id(tokenizer, [eos_token] if eos_token else [named.get("eos_token"), *_EOS_NAMES])
         if eos_id is None:

@@ -253,30 +253,12 @@ def build_meter(machine: Machine) -> EnergyMeter:
 
 
 def _weights_from(parts: Parts) -> Callable[[Llama], None] | None:
-    """A function that fills the model from the Hugging Face folder `initial_weights`; the folder is checked now.
-
-    Raises:
-        ValueError: not such a folder, or of another shape than `model`.
-    """
+    """A function that fills the model from the Hugging Face folder `initial_weights`, which preflight compared."""
     if parts.initial_weights is None:
         return None
     folder = Path(parts.initial_weights)
-    if not folder.is_dir():
-        raise ConfigError(
-            f"initial_weights: got {folder}, expected a Hugging Face Llama folder (config.json and *.safetensors)"
-        )
 
     def load(model: Llama) -> None:
-        source = load_huggingface(folder, model.ops)
-        theirs, ours = source.config, model.config
-        shape = ("width", "layers", "heads", "kv_heads", "head_width", "feed_forward", "vocabulary", "tied",
-                 "rope_theta", "rope_scaling", "norm_epsilon")  # fmt: skip
-        different = [f"{key}={getattr(theirs, key)}" for key in shape if getattr(theirs, key) != getattr(ours, key)]
-        if different:
-            raise ConfigError(
-                f"initial_weights={folder} is a model with {', '.join(different)}, expected what model={ours.name} "
-                f"states; set {' '.join('model.' + each for each in different)}"
-            )
-        copy_weights(source, model)
+        copy_weights(load_huggingface(folder, model.ops), model)
 
     return load

@@ -14,6 +14,7 @@ import torch
 from litespark.data.config import PrepareConfig
 from litespark.data.prepare import check
 from litespark.experiment.config import ConfigError, Parts
+from litespark.models.huggingface_config import read_config
 from litespark.planning.memory import device_memory_bytes, training_state_bytes
 from litespark.training.strategies import Precision
 
@@ -68,6 +69,7 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
         )
     _memory(parts, ranks, device, problems)
     _source(parts, problems)
+    _initial_weights(parts, problems)
     _writable(parts.logs, problems)
     if problems:
         raise ConfigError("\n".join(problems))
@@ -130,6 +132,31 @@ def _source(parts: Parts, problems: list[str]) -> None:
             check(parts.data)
         except ValueError as error:
             problems.append(str(error))
+
+
+def _initial_weights(parts: Parts, problems: list[str]) -> None:
+    """Compare the config of the Hugging Face folder with the model that it is to fill."""
+    if parts.initial_weights is None:
+        return
+    folder = Path(parts.initial_weights)
+    if not folder.is_dir():
+        problems.append(
+            f"initial_weights: got {folder}, expected a Hugging Face Llama folder (config.json and *.safetensors)"
+        )
+        return
+    try:
+        theirs = read_config(folder / "config.json", folder.name)
+    except ValueError as error:
+        problems.append(f"initial_weights: {error}")
+        return
+    shape = ("width", "layers", "heads", "kv_heads", "head_width", "feed_forward", "vocabulary", "tied", "rope_theta",
+             "rope_scaling", "norm_epsilon")  # fmt: skip
+    different = [f"{key}={getattr(theirs, key)}" for key in shape if getattr(theirs, key) != getattr(parts.model, key)]
+    if different:
+        problems.append(
+            f"initial_weights={folder} is a model with {', '.join(different)}, expected what model={parts.model.name} "
+            f"states; set {' '.join('model.' + each for each in different)}"
+        )
 
 
 def _writable(logs: Path, problems: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import shlex
 import shutil
 import sys
@@ -73,17 +74,18 @@ def train(config: DictConfig) -> Path:
 
 
 def _train(parts: Parts, machine: Machine, overrides: list[str]) -> Path:
-    data = build_data_module(parts.data, seed=parts.seed)
-    check_vocabulary(parts, data.manifest)
-    meter = build_meter(machine)
     checkpoint = None
-    if parts.resume is not None:
+    if parts.resume is not None:  # before the data, which may have to be prepared
         folder, checkpoint = run_folder.reopen(parts)
         if checkpoint.step >= token_budget(parts).steps:
             raise ConfigError(
                 f"resume={parts.resume}: the run is at step {checkpoint.step} of {token_budget(parts).steps} and "
                 "finished; raise budget.tokens (or budget.steps) to train on"
             )
+    data = build_data_module(parts.data, seed=parts.seed)
+    check_vocabulary(parts, data.manifest)
+    meter = build_meter(machine)
+    if checkpoint is not None:
         record = RunRecord.read(folder / RECORD)
     else:
         folder = _agree(machine, lambda: run_folder.make(parts, overrides))
@@ -108,6 +110,13 @@ def _train(parts: Parts, machine: Machine, overrides: list[str]) -> Path:
             print(f"\nStopped after step {run.module.steps_taken}, saved. To continue:\n  "
                   f"{continue_command(overrides, folder)}", file=sys.stderr, flush=True)  # fmt: skip
         raise
+    except pickle.UnpicklingError as error:
+        _close(run, "failed", f"{checkpoint} is refused")
+        raise ConfigError(
+            f"resume={parts.resume}: its checkpoint holds something else than tensors and plain values, which is all "
+            "that Litespark writes; nothing in it was run. Use a checkpoint that Litespark wrote, or start from "
+            "weights with initial_weights=HUGGING_FACE_FOLDER"
+        ) from error
     except torch.OutOfMemoryError as error:
         _close(run, "failed", str(error))
         raise OutOfMemoryError(

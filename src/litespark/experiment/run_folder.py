@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,14 @@ def reopen(parts: Parts) -> tuple[Path, Checkpoint]:
             + "\n".join(f"  {key}: was {was!r}, is now {now!r}" for key, (was, now) in refused.items())
             + "\nA resume continues the same model on the same data: give the same overrides again (they are in "
             f"{folder / 'run.json'} under command), or start a new run"
+        )
+    moved_in = differences({"model": checkpoint.about.get("model")}, {"model": asdict(parts.model)})
+    if moved_in:
+        raise ConfigError(
+            f"resume={parts.resume}: {checkpoint.folder} is the checkpoint of another model than this run's "
+            f"{folder / CONFIG}: "
+            + ", ".join(f"{key} is {was!r}, expected {now!r}" for key, (was, now) in moved_in.items())
+            + ". Remove it, and an earlier checkpoint of this run is found"
         )
     for key, (was, now) in changes.items():
         log.warning("resuming with %s=%r, the run was started with %r", key, now, was)

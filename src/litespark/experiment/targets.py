@@ -59,7 +59,7 @@ def check_kinds(node: dict[str, Any], group: str) -> None:
         if not options or value is defaults.get(key, MISSING) or any(_is_a(value, kind) for kind in options):
             continue
         expected = " or ".join("null" if kind is type(None) else _KINDS[kind] for kind in options)
-        raise ConfigError(f"{group}.{key}: got {value!r}, expected {expected}")
+        raise ConfigError(f"{group}.{key}: got {value!r}, expected {expected}; set {group}.{key}=…")
 
 
 def _targets(config: Any, path: str) -> Iterator[tuple[str, Any]]:
