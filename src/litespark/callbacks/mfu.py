@@ -110,6 +110,7 @@ class ThroughputMonitor(Callback):
             window = self._close()
             values = {names.PROGRESS_TOKENS: pl_module.tokens_seen, names.PROGRESS_STEP: pl_module.steps_taken}
             log_everywhere(trainer, values | self.describe(window) | pl_module.read_window(), pl_module.steps_taken)
+            pl_module.check_finite()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._synchronise()

@@ -127,7 +127,7 @@ class RunRecorder(Callback):
             perplexity=latest.get(names.VALIDATION_PERPLEXITY),
             bits_per_byte=latest.get(names.VALIDATION_BITS_PER_BYTE),
             token_accuracy=latest.get(names.VALIDATION_TOKEN_ACCURACY),
-            skipped_steps=int(latest.get(names.SKIPPED_STEPS, 0)),
+            skipped_steps=self.record.quality.skipped_steps if self._module is None else self._module.skipped_steps,
         )
 
 

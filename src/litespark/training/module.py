@@ -51,6 +51,7 @@ class TrainingModule(pl.LightningModule):
     Attributes:
         tokens_seen: input tokens over all ranks, padding not counted, in steps that were finished.
         steps_taken: optimizer steps finished, skipped ones included.
+        skipped_steps: steps that were not finite and left out, as of the last window.
         last_step: host counts of the last step over all ranks: tokens, supervised tokens and attention pairs.
         stop_requested: set by anybody on this rank to end the run after the step; agreed over ranks at each step.
         stop_agreed: some rank asked to stop.
@@ -85,12 +86,13 @@ class TrainingModule(pl.LightningModule):
         self.register_buffer("token_bytes", token_bytes.long(), persistent=False)
         self.tokens_seen = 0
         self.steps_taken = 0
+        self.skipped_steps = 0
         self.last_step = (0, 0, 0)
         self.stop_requested = False
         self.stop_agreed = False
         self.validation: dict[str, float] = {}
         self._host_counts = [0, 0, 0]
-        self._restored_skips = 0
+        self._longest_row = 0
         self._restored_random: dict[str, Any] | None = None
 
     # ---------------------------------------------------------------- set-up
@@ -122,7 +124,7 @@ class TrainingModule(pl.LightningModule):
         self._window_sums = torch.zeros(2, dtype=torch.float64, device=self.device)
         # skipped steps: in all, in a row now, longest row
         self._skips = torch.zeros(3, dtype=torch.float32, device=self.device)
-        self._skips[0] = self._restored_skips
+        self._skips[0] = self.skipped_steps
         self._norm = torch.zeros((), dtype=torch.float32, device=self.device)
 
     def on_train_start(self) -> None:
@@ -183,28 +185,32 @@ class TrainingModule(pl.LightningModule):
         self.stop_agreed = stop > 0
 
     def read_window(self) -> dict[str, float | None]:
-        """What the steps since the last call came to; reads the device once, so call it only where you log.
-
-        Raises:
-            NonFiniteError: more steps in a row than `nonfinite_limit` were skipped.
-        """
+        """What the steps since the last call came to; reads the device once, so call it only where you log."""
         values = torch.cat([self._window_sums, self._skips.double(), self._norm.double().reshape(1)]).tolist()
         loss, tokens, skipped, _, longest, norm = values
         self._window_sums = torch.zeros_like(self._window_sums)
         self._skips[2] = self._skips[1]
-        if longest >= self.optimizer_config.nonfinite_limit:
-            raise NonFiniteError(
-                f"the loss or the gradient was not finite in {int(longest)} steps in a row, up to step "
-                f"{self.steps_taken} (optim.nonfinite_limit is {self.optimizer_config.nonfinite_limit}); those steps "
-                "were skipped and the weights are as before them. Lower optim.lr, look at the data of these steps, or "
-                "raise the limit"
-            )
+        self.skipped_steps, self._longest_row = int(skipped), int(longest)
         return {
             names.TRAIN_LOSS: loss / tokens if tokens else None,
             names.LEARNING_RATE: self.learning_rate,
             names.GRADIENT_NORM: norm if np.isfinite(norm) else None,
             names.SKIPPED_STEPS: skipped,
         }
+
+    def check_finite(self) -> None:
+        """End the run where too many steps of the last window were skipped in a row; log the window before.
+
+        Raises:
+            NonFiniteError: at least `nonfinite_limit` steps in a row were skipped.
+        """
+        if self._longest_row >= self.optimizer_config.nonfinite_limit:
+            raise NonFiniteError(
+                f"the loss or the gradient was not finite in {self._longest_row} steps in a row, up to step "
+                f"{self.steps_taken} (optim.nonfinite_limit is {self.optimizer_config.nonfinite_limit}); those steps "
+                "were skipped and the weights are as before them. Lower optim.lr, look at the data of these steps, or "
+                "raise the limit"
+            )
 
     # ---------------------------------------------------------------- validation
 
@@ -235,7 +241,7 @@ class TrainingModule(pl.LightningModule):
         state = checkpoint["litespark"]
         self.tokens_seen = state["tokens_seen"]
         self.steps_taken = state["steps_taken"]
-        self._restored_skips = state["skipped_steps"]
+        self.skipped_steps = state["skipped_steps"]
         if len(state["random"]) == self.trainer.world_size:
             self._restored_random = state["random"][self.trainer.global_rank]
 

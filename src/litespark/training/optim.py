@@ -47,7 +47,7 @@ class AdamWConfig:
             raise ValueError(f"optim.lr: got {self.lr}, expected a positive learning rate")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"optim.betas: got {list(self.betas)}, expected two numbers in [0, 1)")
-        if self.weight_decay < 0:
+        if not self.weight_decay >= 0:
             raise ValueError(f"optim.weight_decay: got {self.weight_decay}, expected at least 0")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"optim.clip_norm: got {self.clip_norm}, expected a positive norm, or null for none")

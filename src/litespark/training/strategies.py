@@ -37,7 +37,7 @@ class StrategyConfig:
             raise ValueError(f"strategy.name: got {self.name!r}, expected single, ddp or fsdp")
 
     def check_world_size(self, world_size: int) -> None:
-        """Refuse `single` under several processes, and the others alone only where they mean nothing.
+        """Refuse `single` under several processes; the others mean the same with one process.
 
         Raises:
             ValueError: several processes were started for `strategy=single`.

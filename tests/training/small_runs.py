@@ -1,0 +1,194 @@
+"""Tiny runs under the real Trainer that the tests of training and of callbacks share."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from litespark.callbacks.metrics_logger import MetricsLogger
+from litespark.callbacks.mfu import Rates, ThroughputMonitor
+from litespark.callbacks.phases import Phases
+from litespark.data.batch import TokenBatch
+from litespark.data.config import SyntheticConfig
+from litespark.data.streaming import SyntheticDataModule
+from litespark.metrics.hardware import PeakFlops
+from litespark.models.config import LlamaConfig
+from litespark.models.llama import Llama
+from litespark.ops.backend import OpsConfig, resolve
+from litespark.tasks.pretrain import Pretrain
+from litespark.training.budget import TokenBudget
+from litespark.training.module import TrainingModule
+from litespark.training.optim import AdamWConfig
+from litespark.training.schedule import CosineSchedule, Schedule
+from litespark.training.strategies import StrategyConfig, build_strategy, lightning_precision, sharding
+
+VOCABULARY = 31
+LENGTH = 8
+CPU = torch.device("cpu")
+
+
+def small_llama(**changes: Any) -> LlamaConfig:
+    sizes = {
+        "name": "small",
+        "width": 8,
+        "layers": 1,
+        "heads": 2,
+        "kv_heads": 1,
+        "feed_forward": 16,
+        "vocabulary": VOCABULARY,
+        "max_sequence_length": LENGTH,
+        "initial_deviation": 0.2,
+    }
+    return LlamaConfig(**(sizes | changes))
+
+
+def batches(micro_batch_size: int = 2, **changes: Any) -> SyntheticDataModule:
+    settings = {
+        "sequence_length": LENGTH,
+        "micro_batch_size": micro_batch_size,
+        "workers": 0,
+        "vocabulary": VOCABULARY,
+        "synthetic_rows": 64,
+        "synthetic_validation_rows": 5,
+        # documents make the micro-batches differ in supervised tokens
+        "document_length": 5,
+    }
+    return SyntheticDataModule(SyntheticConfig(**(settings | changes)), seed=3)
+
+
+class Planted(Pretrain):
+    """Pre-training in which chosen micro-batches (counted from 0, on chosen ranks) go wrong.
+
+    Args:
+        at: which micro-batches.
+        what: `loss` makes the loss NaN, `gradient` only the gradient of the last norm, `infinite` makes the loss inf.
+    """
+
+    def __init__(self, at: Callable[[int], bool], what: str = "loss") -> None:
+        self.at = at
+        self.what = what
+        self.seen = 0
+
+    def loss(self, model: Llama, batch: TokenBatch) -> Tensor:
+        loss = super().loss(model, batch)
+        planted = self.at(self.seen)
+        self.seen += 1
+        if not planted:
+            return loss
+        if self.what == "gradient":
+            return _NanGradient.apply(loss)
+        return loss * (float("inf") if self.what == "infinite" else float("nan"))
+
+
+class _NanGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, value):
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * float("nan")
+
+
+def training_module(
+    *,
+    steps: int,
+    rows: int,
+    task: Pretrain | None = None,
+    optimizer: AdamWConfig | None = None,
+    schedule: Schedule | None = None,
+    strategy: StrategyConfig | None = None,
+    **model: Any,
+) -> TrainingModule:
+    """A module for a budget of `steps` steps of `rows` rows."""
+    return TrainingModule(
+        build_model=lambda: Llama(small_llama(**model), resolve(OpsConfig())),
+        shard=sharding(strategy or StrategyConfig(), "fp32"),
+        task=task or Pretrain(),
+        optimizer=optimizer or AdamWConfig(lr=1e-2),
+        schedule=schedule or CosineSchedule(warmup=0.0),
+        budget=TokenBudget(steps, rows * LENGTH),
+        token_bytes=torch.arange(VOCABULARY) % 4,
+        seed=1,
+    )
+
+
+class Journal(pl.Callback):
+    """Copies weights and counters at the end of each step."""
+
+    def __init__(self) -> None:
+        self.weights: list[dict[str, Tensor]] = []
+        self.skipped: list[float] = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if len(self.weights) < pl_module.steps_taken:
+            self.weights.append({name: p.detach().clone() for name, p in pl_module.model.named_parameters()})
+            self.skipped.append(float(pl_module._skips[0]))
+
+
+@dataclass
+class SmallRun:
+    """A trainer with the callbacks that every run has, and what it trains."""
+
+    module: TrainingModule
+    trainer: pl.Trainer
+    throughput: ThroughputMonitor
+    metrics: MetricsLogger
+    phases: Phases
+    journal: Journal = field(default_factory=Journal)
+
+
+def small_run(
+    folder: Path,
+    module: TrainingModule,
+    *,
+    accumulate: int = 1,
+    log_every: int = 1,
+    validate_every: int | None = None,
+    precision: Any = "fp32",
+    strategy: StrategyConfig | None = None,
+    devices: int = 1,
+    callbacks: Sequence[pl.Callback] = (),
+    phases: Phases | None = None,
+    peak: float | None = None,
+) -> SmallRun:
+    """A trainer as `litespark.experiment` makes it, as far as these tests need it."""
+    phases = phases or Phases()
+    rates = None if peak is None else PeakFlops("cpu", "bf16", peak, "test")
+    throughput = ThroughputMonitor(
+        model=small_llama(),
+        sequence_length=LENGTH,
+        recompute="none",
+        rates=Rates(rates, None, None),
+        log_every=log_every,
+        warmup_steps=0,
+        phases=phases,
+    )
+    metrics, journal = MetricsLogger(folder), Journal()
+    strategy = strategy or StrategyConfig()
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=devices,
+        strategy=build_strategy(strategy, CPU, devices),
+        precision=lightning_precision(strategy, precision),
+        max_steps=module.budget.steps,
+        max_epochs=-1,
+        accumulate_grad_batches=accumulate,
+        val_check_interval=None if validate_every is None else validate_every * accumulate,
+        check_val_every_n_epoch=None,
+        limit_val_batches=0 if validate_every is None else None,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        inference_mode=False,
+        logger=[metrics],
+        callbacks=[throughput, journal, *callbacks],
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+    return SmallRun(module, trainer, throughput, metrics, phases, journal)

@@ -1,0 +1,30 @@
+"""The budget is given once, in tokens or in steps, and is whole steps."""
+
+import pytest
+
+from litespark.training.budget import BudgetConfig, TokenBudget
+
+
+@pytest.mark.parametrize("tokens, steps", [(1, 1), (99, 1), (100, 1), (101, 2), (1000, 10), (1001, 11)])
+def test_tokens_are_rounded_up_to_whole_steps(tokens, steps):
+    budget = TokenBudget.plan(BudgetConfig(tokens=tokens), 100)
+    assert (budget.steps, budget.tokens) == (steps, steps * 100)
+
+
+def test_a_budget_of_steps_is_taken_as_it_is():
+    budget = TokenBudget.plan(BudgetConfig(steps=7), 100)
+    assert (budget.steps, budget.tokens) == (7, 700)
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({}, "got neither budget.tokens nor budget.steps"),
+        ({"tokens": 5, "steps": 5}, "got tokens and steps, expected one"),
+        ({"tokens": 0}, "budget.tokens: got 0, expected at least 1"),
+        ({"steps": -1}, "budget.steps: got -1, expected at least 1"),
+    ],
+)
+def test_anything_else_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        BudgetConfig(**given)

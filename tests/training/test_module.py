@@ -1,0 +1,269 @@
+"""The LightningModule under a real Trainer: normalisation, counters, the non-finite guard, validation."""
+
+import json
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+
+from litespark.metrics import names
+from litespark.models.init import initialise
+from litespark.models.llama import Llama
+from litespark.ops.backend import OpsConfig, resolve
+from litespark.training.module import NonFiniteError, random_state, restore_random_state
+from litespark.training.optim import AdamWConfig
+from litespark.training.schedule import WarmupStableDecaySchedule
+from tests.training.small_runs import LENGTH, VOCABULARY, Planted, batches, small_llama, small_run, training_module
+
+# of the size of the gradients, so that AdamW feels their scale
+FEELS_SCALE = AdamWConfig(lr=1e-2, epsilon=1e-2, clip_norm=0.5)
+BOTH = pytest.mark.parametrize("fused", [True, False], ids=["fused", "unfused"])
+
+
+def fit(folder, *, micro_batch_size=2, accumulate=1, steps=3, data=None, **settings):
+    run_settings = {key: settings.pop(key) for key in list(settings) if key in RUN_SETTINGS}
+    module = training_module(steps=steps, rows=micro_batch_size * accumulate, **settings)
+    run = small_run(folder, module, accumulate=accumulate, **run_settings)
+    run.trainer.fit(module, data or batches(micro_batch_size))
+    return run
+
+
+RUN_SETTINGS = {"log_every", "validate_every", "precision", "callbacks", "peak"}
+
+
+def rows_of(run):
+    return [json.loads(line) for line in (run.metrics.folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def plain_loop(steps, rows, optimizer_config, schedule):
+    """The same training without Lightning, without our optimizer code: the mean loss of whole batches."""
+    model = Llama(small_llama(), resolve(OpsConfig()))
+    initialise(model, 1)
+    decayed = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    config = optimizer_config
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
+        betas=config.betas, eps=config.epsilon, foreach=False,
+    )  # fmt: skip
+    losses, norms, loader = [], [], iter(batches(rows).train_dataloader())
+    for step in range(1, steps + 1):
+        batch = next(loader)
+        logits = model(batch.tokens, positions=batch.positions, documents=batch.documents)
+        loss = functional.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), ignore_index=-100)
+        optimizer.zero_grad()
+        loss.backward()
+        losses.append(loss.item())
+        norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)))
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * schedule.factor(step, steps)
+        optimizer.step()
+    return model, losses, norms
+
+
+def assert_same_weights(left, right, tolerance=2e-6):
+    for (name, a), b in zip(left.named_parameters(), right.named_parameters(), strict=True):
+        assert (a - b[1]).norm() / b[1].norm() < tolerance, name
+
+
+# ------------------------------------------------------------------ exact token normalisation
+
+
+@pytest.mark.parametrize("micro_batch_size, accumulate", [(8, 1), (4, 2), (2, 4), (1, 8)])
+def test_training_is_that_of_a_plain_loop_however_the_batch_is_cut(tmp_path, micro_batch_size, accumulate):
+    schedule = WarmupStableDecaySchedule(warmup=0.5, decay=0.25, final=0.5)
+    model, losses, norms = plain_loop(4, 8, FEELS_SCALE, schedule)
+    run = fit(
+        tmp_path, micro_batch_size=micro_batch_size, accumulate=accumulate, steps=4,
+        optimizer=FEELS_SCALE, schedule=schedule,
+    )  # fmt: skip
+    assert_same_weights(run.module.model, model)
+    rows = rows_of(run)
+    assert [row[names.TRAIN_LOSS] for row in rows] == pytest.approx(losses, rel=1e-6)
+    assert [row[names.GRADIENT_NORM] for row in rows] == pytest.approx(norms, rel=1e-5)
+
+
+def test_micro_batches_of_the_test_data_differ_in_supervised_tokens():
+    loader = iter(batches(1).train_dataloader())
+    assert len({next(loader).supervised_count for _ in range(8)}) > 1
+
+
+def test_tokens_and_steps_are_counted_in_the_batches(tmp_path):
+    run = fit(tmp_path, micro_batch_size=2, accumulate=3, steps=2)
+    loader = iter(batches(2).train_dataloader())
+    seen = [next(loader) for _ in range(6)]
+    assert (run.module.tokens_seen, run.module.steps_taken) == (6 * 2 * LENGTH, 2)
+    assert run.module.last_step == (
+        sum(batch.token_count for batch in seen[3:]),
+        sum(batch.supervised_count for batch in seen[3:]),
+        sum(batch.attention_pairs for batch in seen[3:]),
+    )
+    assert [row[names.PROGRESS_TOKENS] for row in rows_of(run)] == [48, 96]
+
+
+def test_the_learning_rate_that_is_logged_is_the_one_of_the_schedule_and_of_the_step(tmp_path):
+    schedule = WarmupStableDecaySchedule(warmup=0.5, decay=0.25, final=0.5)
+    run = fit(tmp_path, steps=8, optimizer=AdamWConfig(lr=0.25), schedule=schedule)
+    logged = [row[names.LEARNING_RATE] for row in rows_of(run)]
+    assert logged == pytest.approx([0.25 * schedule.factor(step, 8) for step in range(1, 9)])
+    assert [group["lr"] for group in run.trainer.optimizers[0].param_groups] == [logged[-1]] * 2
+
+
+def test_a_window_averages_the_tokens_of_all_its_steps(tmp_path):
+    _, losses, _ = plain_loop(4, 2, FEELS_SCALE, WarmupStableDecaySchedule())
+    loader = iter(batches(2).train_dataloader())
+    counts = [next(loader).supervised_count for _ in range(4)]
+    run = fit(tmp_path, steps=4, log_every=4, optimizer=FEELS_SCALE, schedule=WarmupStableDecaySchedule())
+    (row,) = rows_of(run)
+    expected = sum(loss * count for loss, count in zip(losses, counts, strict=True)) / sum(counts)
+    assert row[names.TRAIN_LOSS] == pytest.approx(expected, rel=1e-5)
+
+
+def test_bf16_follows_fp32_on_a_cpu(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    exact = fit(tmp_path / "a", steps=3, accumulate=2)
+    rounded = fit(tmp_path / "b", steps=3, accumulate=2, precision="bf16")
+    assert all(parameter.dtype == torch.float32 for parameter in rounded.module.model.parameters())
+    for a, b in zip(rows_of(exact), rows_of(rounded), strict=True):
+        assert b[names.TRAIN_LOSS] == pytest.approx(a[names.TRAIN_LOSS], rel=2e-2)
+        assert b[names.TRAIN_LOSS] != a[names.TRAIN_LOSS]
+
+
+# ------------------------------------------------------------------ not finite
+
+
+@BOTH
+@pytest.mark.parametrize("what", ["loss", "gradient", "infinite"])
+def test_one_bad_micro_batch_skips_its_step_and_nothing_else(tmp_path, fused, what):
+    optimizer = AdamWConfig(lr=1e-2, fused=fused)
+    bad = Planted(lambda micro_batch: micro_batch == 5, what)  # second micro-batch of the third step
+    run = fit(tmp_path, accumulate=2, steps=5, task=bad, optimizer=optimizer)
+    weights = run.journal.weights
+    assert all(torch.equal(weights[1][name], weights[2][name]) for name in weights[1])
+    for before, after in ((0, 1), (2, 3), (3, 4)):
+        assert any(not torch.equal(weights[before][name], weights[after][name]) for name in weights[0])
+    assert run.journal.skipped == [0, 0, 1, 1, 1]
+    rows = rows_of(run)
+    assert [row[names.SKIPPED_STEPS] for row in rows] == [0, 0, 1, 1, 1]
+    assert names.TRAIN_LOSS not in rows[2]
+    assert all(math.isfinite(row[names.TRAIN_LOSS]) for row in rows if row is not rows[2])
+    # a skipped step is a step: the schedule and the data go on
+    assert (run.module.steps_taken, run.module.tokens_seen) == (5, 5 * 4 * LENGTH)
+
+
+def test_the_loss_of_a_window_leaves_skipped_steps_out(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    run = fit(tmp_path / "a", steps=4, log_every=2, task=Planted(lambda micro_batch: micro_batch == 3))
+    single = fit(tmp_path / "b", steps=4, task=Planted(lambda micro_batch: micro_batch == 3))
+    assert rows_of(run)[1][names.TRAIN_LOSS] == pytest.approx(rows_of(single)[2][names.TRAIN_LOSS])
+
+
+def test_steps_that_all_fail_stop_the_run_with_the_limit_named_and_the_weights_kept(tmp_path):
+    module = training_module(
+        steps=20, rows=2, task=Planted(lambda micro_batch: micro_batch >= 2), optimizer=AdamWConfig(nonfinite_limit=3)
+    )
+    run = small_run(tmp_path, module)
+    with pytest.raises(NonFiniteError, match=r"3 steps in a row, up to step 5 \(optim\.nonfinite_limit is 3\)"):
+        run.trainer.fit(module, batches(2))
+    weights = run.journal.weights
+    assert all(torch.equal(weights[1][name], module.model.get_parameter(name)) for name in weights[1])
+    run.metrics.finalize("failed")
+    assert [row[names.SKIPPED_STEPS] for row in rows_of(run)] == [0, 0, 1, 2, 3]
+
+
+def test_bad_steps_with_good_ones_between_do_not_stop_the_run(tmp_path):
+    run = fit(
+        tmp_path, steps=12, log_every=4, task=Planted(lambda micro_batch: micro_batch % 3 != 0),
+        optimizer=AdamWConfig(nonfinite_limit=3),
+    )  # fmt: skip
+    assert rows_of(run)[-1][names.SKIPPED_STEPS] == 8
+
+
+def test_a_row_of_bad_steps_is_seen_also_across_and_inside_windows(tmp_path):
+    def fails_at(folder, at):
+        folder.mkdir()
+        module = training_module(
+            steps=12,
+            rows=2,
+            task=Planted(lambda micro_batch: micro_batch in at),
+            optimizer=AdamWConfig(nonfinite_limit=3),
+        )
+        with pytest.raises(NonFiniteError, match="3 steps in a row"):
+            small_run(folder, module, log_every=4).trainer.fit(module, batches(2))
+        return module.steps_taken
+
+    assert fails_at(tmp_path / "inside", {0, 1, 2}) == 4
+    assert fails_at(tmp_path / "across", {3, 4, 5}) == 8
+
+
+def test_a_batch_without_supervised_tokens_trains_on(tmp_path):
+    # every token ends a document, so that nothing is predicted
+    run = fit(tmp_path, steps=2, data=batches(2, document_length=1))
+    assert all(parameter.isfinite().all() for parameter in run.module.model.parameters())
+    rows = rows_of(run)
+    assert [row[names.SKIPPED_STEPS] for row in rows] == [0, 0]
+    assert all(names.TRAIN_LOSS not in row for row in rows)
+
+
+# ------------------------------------------------------------------ validation
+
+
+@pytest.mark.parametrize("validation_rows", [5, 4, 1])
+def test_validation_equals_a_direct_computation(tmp_path, validation_rows):
+    data = batches(2, synthetic_validation_rows=validation_rows)
+    run = fit(tmp_path, steps=2, validate_every=2, data=data)
+    rows = data._validation.read(torch.arange(validation_rows).numpy())
+    tokens, labels = torch.from_numpy(rows[:, :-1]), torch.from_numpy(rows[:, 1:]).clone()
+    labels[tokens == 0] = -100
+    nats = bytes_ = correct = count = 0.0
+    model = run.module.model.eval()
+    for row, expected in zip(tokens, labels, strict=True):
+        ends = [0, *[int(i) + 1 for i in (row == 0).nonzero()], LENGTH]
+        for begin, end in zip(ends, ends[1:], strict=False):
+            if begin == end:
+                continue
+            # a document on its own, without any mask
+            logits = model(row[begin:end][None])[0].double()
+            for one, label in zip(logits, expected[begin:end], strict=True):
+                if label != -100:
+                    nats += float(one.logsumexp(0) - one[label])
+                    bytes_ += int(label) % 4
+                    correct += int(one.argmax() == label)
+                    count += 1
+    logged = rows_of(run)[-1]
+    assert logged[names.VALIDATION_LOSS] == pytest.approx(nats / count, rel=1e-5)
+    assert logged[names.VALIDATION_PERPLEXITY] == pytest.approx(math.exp(nats / count), rel=1e-4)
+    assert logged[names.VALIDATION_BITS_PER_BYTE] == pytest.approx(nats / math.log(2) / bytes_, rel=1e-5)
+    assert logged[names.VALIDATION_TOKEN_ACCURACY] == pytest.approx(correct / count)
+
+
+def test_validation_changes_nothing_in_training(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    validated = fit(tmp_path / "a", steps=4, accumulate=2, validate_every=1)
+    alone = fit(tmp_path / "b", steps=4, accumulate=2)
+    pairs = zip(validated.module.model.parameters(), alone.module.model.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+# ------------------------------------------------------------------ random state
+
+
+def test_the_random_state_comes_back_for_all_three_generators():
+    import random
+
+    import numpy as np
+
+    before = random_state()
+    draw = lambda: (random.random(), float(np.random.rand()), float(torch.rand(())))  # noqa: E731
+    first = draw()
+    assert draw() != first
+    restore_random_state(before)
+    assert draw() == first
+
+
+def test_the_vocabulary_of_these_tests_has_special_ids():
+    assert VOCABULARY > 4

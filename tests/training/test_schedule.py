@@ -1,0 +1,95 @@
+"""Schedules are factors of tokens: known values at known points, continuous, and checked fractions."""
+
+import math
+
+import pytest
+
+from litespark.training.schedule import CosineSchedule, WarmupStableDecaySchedule
+
+
+@pytest.mark.parametrize(
+    "tokens, factor",
+    [
+        (0, 0.0),
+        (5, 0.5),  # half of the warm-up
+        (10, 1.0),
+        (40, 0.1 + 0.9 * 0.75),  # a third of the way down: (1 + cos 60°) / 2
+        (55, 0.55),  # half of the way
+        (70, 0.1 + 0.9 * 0.25),
+        (100, 0.1),
+        (130, 0.1),  # beyond the budget
+    ],
+)
+def test_cosine(tokens, factor):
+    assert CosineSchedule(warmup=0.1, final=0.1).factor(tokens, 100) == pytest.approx(factor)
+
+
+@pytest.mark.parametrize(
+    "tokens, factor",
+    [
+        (0, 0.0),
+        (5, 0.25),
+        (20, 1.0),
+        (59, 1.0),
+        (60, 1.0),
+        (70, 0.2 + 0.8 * 0.5),  # a quarter of the decay: 1 - sqrt(1/4)
+        (78, 0.2 + 0.8 * (1 - math.sqrt(0.45))),
+        (100, 0.2),
+        (101, 0.2),
+    ],
+)
+def test_warm_up_stable_decay(tokens, factor):
+    schedule = WarmupStableDecaySchedule(warmup=0.2, decay=0.4, final=0.2)
+    assert schedule.factor(tokens, 100) == pytest.approx(factor)
+
+
+@pytest.mark.parametrize("schedule", [CosineSchedule(), WarmupStableDecaySchedule()])
+def test_only_the_share_of_the_budget_matters(schedule):
+    for share in (0.01, 0.3, 0.9, 1.0):
+        assert schedule.factor(round(share * 1000), 1000) == pytest.approx(
+            schedule.factor(round(share * 10**12), 10**12)
+        )
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        CosineSchedule(warmup=0.0),
+        CosineSchedule(warmup=1.0),
+        WarmupStableDecaySchedule(warmup=0.0),
+        WarmupStableDecaySchedule(decay=0.0),
+        WarmupStableDecaySchedule(warmup=0.5, decay=0.5),
+        WarmupStableDecaySchedule(warmup=0.0, decay=1.0),
+    ],
+)
+def test_extreme_fractions_stay_within_zero_and_one(schedule):
+    values = [schedule.factor(tokens, 200) for tokens in range(0, 210)]
+    assert all(0.0 <= value <= 1.0 for value in values)
+    assert max(values) == pytest.approx(1.0)
+
+
+def test_every_pair_of_fractions_that_adds_up_to_one_is_taken():
+    # 0.01 steps in binary may add up to a little more than 1
+    for hundredths in range(101):
+        WarmupStableDecaySchedule(warmup=hundredths / 100, decay=(100 - hundredths) / 100)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, math.nan])
+@pytest.mark.parametrize(
+    "schedule, name",
+    [
+        (CosineSchedule, "warmup"),
+        (CosineSchedule, "final"),
+        (WarmupStableDecaySchedule, "warmup"),
+        (WarmupStableDecaySchedule, "decay"),
+        (WarmupStableDecaySchedule, "final"),
+    ],
+)
+def test_what_is_no_fraction_is_refused_by_name(schedule, name, value):
+    with pytest.raises(ValueError, match=rf"schedule\.{name}: got .*expected a fraction between 0 and 1"):
+        schedule(**{name: value})
+
+
+def test_warm_up_and_decay_may_not_overlap():
+    with pytest.raises(ValueError, match=r"warmup 0\.6 \+ decay 0\.5, expected at most 1 together"):
+        WarmupStableDecaySchedule(warmup=0.6, decay=0.5)
