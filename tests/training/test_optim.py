@@ -167,11 +167,10 @@ def test_gradients_averaged_over_ranks_come_to_the_same_step(fused):
     ours, *data = regression()
     plain = copy.deepcopy(ours)
     config = AdamWConfig(lr=0.05, epsilon=1e-2, clip_norm=0.05, fused=fused)
-    inputs, targets, mask = data
     optimizer = build_optimizer(ours, config)
     (summed_loss(ours, *data) / 4).backward()  # the average over four ranks of their sums
     loss = summed_loss(ours, *data).detach()
-    finish_gradients(optimizer, loss, mask.sum(), world_size=4, clip_norm=config.clip_norm)
+    finish_gradients(optimizer, loss, data[2].sum(), world_size=4, clip_norm=config.clip_norm)
     optimizer.step()
     plain_steps(plain, data, config, steps=1)
     assert_same_weights(ours, plain)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback
 
 from litespark.callbacks import checkpoint_folder
@@ -50,18 +51,33 @@ class Checkpointer(Callback):
         step = pl_module.steps_taken
         if step == self._saved_step:
             return
+        if pl_module.device.type == "cuda":  # what is still computing belongs to the phase before
+            torch.cuda.synchronize(pl_module.device)
         with self.phases.during("checkpoint"):
             # weights and two moments in fp32, with some room
             expected = int(1.1 * 12 * sum(p.numel() for p in pl_module.model.parameters()))
-            unfinished = self.folder / "unused"
-            if trainer.is_global_zero:
-                unfinished = checkpoint_folder.begin(self.folder, step, expected)
-            unfinished = trainer.strategy.broadcast(unfinished)
+            unfinished = self._begin(trainer, step, expected)
             # weights and optimizer state; what Lightning calls weights_only is something else
             trainer.save_checkpoint(unfinished / checkpoint_folder.STATE, weights_only=False)
             if trainer.is_global_zero:
+                for logger in trainer.loggers:  # a resume keeps the rows up to this step
+                    logger.save()
                 about = {**self.about, "tokens": pl_module.tokens_seen, "world_size": trainer.world_size}
                 checkpoint_folder.seal(unfinished, step, about)
-                checkpoint_folder.prune(self.folder, self.keep)
+                checkpoint_folder.prune(self.folder, step, self.keep)
             pl_module.host_group.barrier()
         self._saved_step = step
+
+    def _begin(self, trainer: pl.Trainer, step: int, expected_bytes: int) -> Path:
+        """The folder to write into; what goes wrong on rank 0 is raised on every rank, so that none waits for it."""
+        answer: Path | checkpoint_folder.CheckpointError | None = None
+        if trainer.is_global_zero:
+            try:
+                answer = checkpoint_folder.begin(self.folder, step, expected_bytes)
+            except checkpoint_folder.CheckpointError as error:
+                answer = error
+        answer = trainer.strategy.broadcast(answer)
+        if isinstance(answer, checkpoint_folder.CheckpointError):
+            raise answer
+        assert answer is not None
+        return answer

@@ -108,20 +108,27 @@ def read(folder: Path, *, hashes: bool = True) -> Checkpoint:
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         got = content.get("schema") if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(f"{seal_path}: got schema {got!r}, expected {SCHEMA!r}; use a checkpoint of this version")
-    for name, expected in content["files"].items():
+    try:
+        step, about = int(content["step"]), dict(content["about"])
+        files = {name: (int(entry["size"]), str(entry["sha256"])) for name, entry in content["files"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{seal_path} is damaged ({error!r}); use an earlier checkpoint") from error
+    if STATE not in files:
+        raise CheckpointError(f"{seal_path} lists no {STATE}; this checkpoint is damaged, use an earlier one")
+    for name, (expected_size, expected_hash) in files.items():
         path = folder / name
         if not path.is_file():
             raise CheckpointError(f"{path} is missing; this checkpoint is damaged, use an earlier one")
         size = path.stat().st_size
-        if size != expected["size"]:
+        if size != expected_size:
             raise CheckpointError(
-                f"{path} has {size} bytes, expected {expected['size']}; this checkpoint is damaged, use an earlier one"
+                f"{path} has {size} bytes, expected {expected_size}; this checkpoint is damaged, use an earlier one"
             )
-        if hashes and _sha256(path) != expected["sha256"]:
+        if hashes and _sha256(path) != expected_hash:
             raise CheckpointError(
                 f"{path} was changed since it was written (SHA-256 differs); use an earlier checkpoint"
             )
-    return Checkpoint(folder, int(content["step"]), content["about"])
+    return Checkpoint(folder, step, about)
 
 
 def find(path: str | Path) -> Checkpoint:
@@ -162,8 +169,19 @@ def finished(root: Path) -> list[Path]:
     return sorted(p for p in root.glob(f"{_PREFIX}*") if p.is_dir())
 
 
-def prune(root: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints, and what killed writers left behind."""
+def prune(root: Path, step: int, keep: int) -> None:
+    """After the checkpoint of `step` was sealed, remove all but the newest `keep`, and what killed writers left.
+
+    Checkpoints of later steps go first: a run that went back to an earlier step, because the later ones are damaged or
+    because it was told to, takes those steps again, and must not lose the new ones to the old.
+    """
+    newest = root / f"{_PREFIX}{step:08d}"
+    later = [folder for folder in finished(root) if folder.name > newest.name]
+    if later:
+        names = ", ".join(folder.name for folder in later)
+        log.warning("removing checkpoints of steps after %d, which this run takes again: %s", step, names)
+    for folder in later:
+        shutil.rmtree(folder)
     for folder in finished(root)[:-keep]:
         shutil.rmtree(folder)
     for folder in root.glob(f"{_UNFINISHED}*"):

@@ -90,9 +90,9 @@ class MetricsLogger(Logger):
         path = self.folder / JSONL
         if not path.exists():
             return
-        kept = [line for line in path.read_text().splitlines(keepends=True) if _step_of(line) <= step]
+        kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
         beside = path.with_suffix(".unfinished")
-        beside.write_text("".join(kept))
+        beside.write_text("".join(f"{line}\n" for line in kept))
         beside.replace(path)
 
     def _close_row(self) -> None:

@@ -6,6 +6,7 @@ are read then, so that no step waits for the device.
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from litespark.metrics import names
 from litespark.metrics.hardware import PeakFlops
 from litespark.metrics.throughput import (
     ThroughputMeter,
+    ThroughputSummary,
     ThroughputWindow,
     impossible_rate_warning,
     utilisation,
@@ -84,6 +86,7 @@ class ThroughputMonitor(Callback):
         self._pending: list[tuple[int, int, int, float]] = []
         self._step_started = 0.0
         self._waited = 0.0
+        self._before_validation: Phase = "idle"
         self._warned = False
         self._device = torch.device("cpu")
         self._world_size = 1
@@ -96,6 +99,9 @@ class ThroughputMonitor(Callback):
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         self.interval.start(pl_module)
+        assert trainer.train_dataloader is not None
+        # batches that were fetched ahead of the first step were not waited for in a step
+        self._waited = trainer.train_dataloader.wait_seconds
         self.phases.listen(self._phase_changed)
         self._synchronise()
         self.phases.enter("train")
@@ -114,11 +120,12 @@ class ThroughputMonitor(Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._synchronise()
+        self._before_validation = self.phases.current
         self.phases.enter("evaluate")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._synchronise()
-        self.phases.enter("train" if trainer.training or trainer.state.fn == "fit" else "idle")
+        self.phases.enter(self._before_validation)
         log_everywhere(trainer, {**pl_module.validation, names.PROGRESS_TOKENS: pl_module.tokens_seen,
                                  names.PROGRESS_STEP: pl_module.steps_taken}, pl_module.steps_taken)  # fmt: skip
 
@@ -130,12 +137,21 @@ class ThroughputMonitor(Callback):
         self.phases.enter("idle")
 
     def state_dict(self) -> dict[str, Any]:
-        return self.meter.state_dict()
+        return self._with_open_window().state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.meter.load_state_dict(state_dict)
 
     # ---------------------------------------------------------------- windows
+
+    def summary(self) -> ThroughputSummary:
+        """The whole run, the open window included: a run that is stopped between two closings took those steps too."""
+        return self._with_open_window().summary()
+
+    def _with_open_window(self) -> ThroughputMeter:
+        meter = copy.deepcopy(self.meter)
+        meter.close_window()
+        return meter
 
     def describe(self, window: ThroughputWindow) -> dict[str, float | None]:
         """The metrics of a closed window; None where something was not measured."""

@@ -89,13 +89,12 @@ class RunRecorder(Callback):
             record.segments[-1].last_step = self._module.steps_taken
             record.segments[-1].ended = record.ended
         record.throughput = self._throughput()
-        seconds = self.throughput.meter.summary().train_seconds
-        record.energy = energy_section(self.energy.totals, self.energy.ledger.meter, seconds)
+        record.energy = energy_section(self.energy.totals, self.energy.ledger.meter, record.throughput.train_seconds)
         record.quality = self._quality()
         record.write(self.path)
 
     def _throughput(self) -> ThroughputRecord:
-        summary = self.throughput.meter.summary()
+        summary = self.throughput.summary()
         rates = self.throughput.rates
         shares: dict[str, float | None] = {}
         if summary.tokens_per_second and summary.attention_pairs_per_token:

@@ -1,0 +1,262 @@
+"""A checkpoint on disk is valid or does not count, whatever happens while it is written."""
+
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from types import SimpleNamespace
+
+import pytest
+
+from litespark.callbacks import checkpoint_folder
+from litespark.callbacks.checkpoint_folder import SEAL, STATE, CheckpointError, begin, find, finished, prune, read, seal
+
+
+def write(root, step, content=b"weights", about=None):
+    unfinished = begin(root, step, 0)
+    (unfinished / STATE).write_bytes(content * step)
+    return seal(unfinished, step, about or {"run": "a"})
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A run's checkpoint folder with steps 1, 2 and 3."""
+    folder = tmp_path / "run" / "checkpoints"
+    for step in (1, 2, 3):
+        write(folder, step)
+    return folder
+
+
+# ------------------------------------------------------------------ round trip
+
+
+def test_what_was_sealed_is_read_back(tmp_path):
+    folder = write(tmp_path, 12, about={"run": "mine", "tokens": 5})
+    checkpoint = read(folder)
+    assert folder.name == "step-00000012"
+    assert (checkpoint.step, checkpoint.about) == (12, {"run": "mine", "tokens": 5})
+    assert checkpoint.state.read_bytes() == b"weights" * 12
+
+
+def test_find_takes_a_run_its_checkpoints_or_one_of_them(root):
+    for path in (root.parent, root, root / "step-00000003", str(root.parent)):
+        assert find(path).step == 3
+    assert find(root / "step-00000001").step == 1
+
+
+def test_steps_are_ordered_as_numbers(tmp_path):
+    for step in (9, 10, 1000, 99):
+        write(tmp_path, step)
+    assert find(tmp_path).step == 1000
+
+
+def test_the_same_step_can_be_saved_again(root):
+    unfinished = begin(root, 3, 0)
+    (unfinished / STATE).write_bytes(b"other")
+    seal(unfinished, 3, {"run": "b"})
+    assert find(root).state.read_bytes() == b"other"
+    assert not list(root.glob(".*"))
+
+
+def test_files_in_folders_are_sealed_too(tmp_path):
+    unfinished = begin(tmp_path, 1, 0)
+    (unfinished / STATE).write_bytes(b"a")
+    (unfinished / "shards").mkdir()
+    (unfinished / "shards" / "0").write_bytes(b"shard")
+    folder = seal(unfinished, 1, {})
+    read(folder)
+    (folder / "shards" / "0").write_bytes(b"SHARD")
+    with pytest.raises(CheckpointError, match="shards/0 was changed"):
+        read(folder)
+
+
+# ------------------------------------------------------------------ damage
+
+
+def flip(folder):
+    state = folder / STATE
+    content = bytearray(state.read_bytes())
+    content[len(content) // 2] ^= 1
+    state.write_bytes(content)
+
+
+def truncate(folder):
+    state = folder / STATE
+    state.write_bytes(state.read_bytes()[:-1])
+
+
+def mix(folder):
+    # a state of the same size from another run
+    (folder / STATE).write_bytes(b"WEIGHTS" * 3)
+
+
+def edit(**changes):
+    def change(folder):
+        content = json.loads((folder / SEAL).read_text()) | changes
+        (folder / SEAL).write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+    return change
+
+
+DAMAGE = {
+    "flipped": (flip, r"state\.ckpt was changed since it was written"),
+    "truncated": (truncate, r"state\.ckpt has 20 bytes, expected 21; this checkpoint is damaged"),
+    "missing state": (lambda folder: (folder / STATE).unlink(), r"state\.ckpt is missing"),
+    "mixed": (mix, r"state\.ckpt was changed"),
+    "no seal": (lambda folder: (folder / SEAL).unlink(), "is not a checkpoint of this project: it has no"),
+    "half a seal": (lambda folder: (folder / SEAL).write_text('{"schema": "lite'), "not readable as JSON"),
+    "binary seal": (lambda folder: (folder / SEAL).write_bytes(b"\xff\xfe\x00"), "not readable as JSON"),
+    "seal of another kind": (lambda folder: (folder / SEAL).write_text("[]"), "got schema 'list', expected"),
+    "other schema": (edit(schema="litespark.checkpoint/9"), "got schema 'litespark.checkpoint/9', expected"),
+    "seal without files": (edit(files=None), r"checkpoint\.json is damaged"),
+    "seal without step": (edit(step=None), r"checkpoint\.json is damaged"),
+    "files of another kind": (edit(files=["state.ckpt"]), r"checkpoint\.json is damaged"),
+    "seal without the state": (edit(files={}), r"lists no state\.ckpt"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage_is_refused_by_name_and_the_one_before_is_found(root, name, caplog):
+    damage, message = DAMAGE[name]
+    newest = root / "step-00000003"
+    damage(newest)
+    with pytest.raises(CheckpointError, match=message) as error:
+        read(newest)
+    assert str(newest) in str(error.value)
+    with pytest.raises(CheckpointError, match=message):
+        find(newest)
+    with caplog.at_level(logging.WARNING):
+        assert find(root.parent).step == 2
+    assert "passing over a checkpoint" in caplog.text
+    assert "step-00000003" in caplog.text
+
+
+def test_nothing_valid_is_an_error(root):
+    for folder in finished(root):
+        flip(folder)
+    with pytest.raises(CheckpointError, match="no valid checkpoint in"):
+        find(root.parent)
+
+
+@pytest.mark.parametrize("address", ["http://host/run", "https://host/a.ckpt", "s3://bucket/run"])
+def test_addresses_are_refused_unread(address):
+    with pytest.raises(CheckpointError, match=rf"got the address {address}, expected a local folder"):
+        find(address)
+
+
+def test_single_files_and_missing_folders_are_refused(tmp_path):
+    pickled = tmp_path / "model.ckpt"
+    pickled.write_bytes(b"\x80\x04")
+    with pytest.raises(CheckpointError, match="pickles that could run code, and are not read"):
+        find(pickled)
+    with pytest.raises(CheckpointError, match="does not exist; expected a run folder"):
+        find(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="no valid checkpoint"):
+        find(tmp_path)
+
+
+def test_errors_are_value_errors():
+    assert issubclass(CheckpointError, ValueError)
+
+
+# ------------------------------------------------------------------ keeping and cleaning
+
+
+def test_the_newest_are_kept(root):
+    prune(root, 3, 2)
+    assert [folder.name for folder in finished(root)] == ["step-00000002", "step-00000003"]
+    prune(root, 3, 5)
+    assert len(finished(root)) == 2
+
+
+def test_unfinished_folders_do_not_count_and_are_removed(root):
+    left = begin(root, 9, 0)
+    (left / STATE).write_bytes(b"half")
+    assert find(root.parent).step == 3
+    prune(root, 3, 3)
+    assert not left.exists()
+    assert len(finished(root)) == 3
+
+
+def test_a_killed_attempt_at_the_same_step_is_started_anew(tmp_path):
+    (begin(tmp_path, 4, 0) / "left over").write_bytes(b"half")
+    assert not any(begin(tmp_path, 4, 0).iterdir())
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_run_that_went_back_keeps_its_new_checkpoints_not_the_later_old_ones(root, keep):
+    flip(root / "step-00000003")
+    write(root, 30)  # of the branch that is left
+    assert find(root / "step-00000001").step == 1
+    write(root, 2, content=b"again")
+    prune(root, 2, keep)
+    assert [folder.name for folder in finished(root)] == ["step-00000001", "step-00000002"][-keep:]
+    assert find(root).state.read_bytes() == b"again" * 2
+
+
+def test_a_full_disk_is_seen_before_and_leaves_the_previous_one(root, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**30))
+    begin(root, 4, 2**30)
+    with pytest.raises(CheckpointError, match=r"1\.00 GiB are free and it needs about 3\.00 GiB"):
+        begin(root, 5, 3 * 2**30)
+    assert find(root.parent).step == 3
+    assert not (root / ".unfinished-00000005").exists()
+
+
+# ------------------------------------------------------------------ kill -9
+
+WRITER = """
+    import os, signal, sys
+    from pathlib import Path
+    from litespark.callbacks import checkpoint_folder
+
+    root, moment = Path(sys.argv[1]), sys.argv[2]
+
+    def die(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    unfinished = checkpoint_folder.begin(root, 3, 0)
+    with (unfinished / checkpoint_folder.STATE).open("wb") as file:
+        file.write(b"new" * 1000)
+        if moment == "write":
+            die()
+    if moment == "hash":
+        checkpoint_folder._flush = die
+    if moment == "seal":
+        os.fsync = lambda descriptor: die() if (unfinished / checkpoint_folder.SEAL).exists() else None
+    if moment == "rename":
+        Path.rename = die
+    checkpoint_folder.seal(unfinished, 3, {})
+    if moment == "after":
+        die()
+"""
+
+
+@pytest.mark.parametrize("moment, found", [("write", 2), ("hash", 2), ("seal", 2), ("rename", 2), ("after", 3)])
+def test_kill_9_at_any_moment_leaves_a_valid_checkpoint(tmp_path, moment, found):
+    for step in (1, 2):
+        write(tmp_path, step)
+    program = [sys.executable, "-c", textwrap.dedent(WRITER), str(tmp_path), moment]
+    # the callbacks package imports nothing heavy by itself, so this takes a moment only
+    killed = subprocess.run(program, timeout=60, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert find(tmp_path).step == found
+    write(tmp_path, 3)
+    prune(tmp_path, 3, 3)
+    assert find(tmp_path).step == 3
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_the_seal_is_flushed_before_the_rename(tmp_path, monkeypatch):
+    events = []
+    monkeypatch.setattr(checkpoint_folder, "_flush", lambda path: events.append(path.name))
+    rename = type(tmp_path).rename
+    monkeypatch.setattr(type(tmp_path), "rename", lambda self, to: (events.append("rename"), rename(self, to))[1])
+    write(tmp_path, 1)
+    assert events[-2] == "rename"
+    assert {STATE, SEAL, ".unfinished-00000001"} <= set(events[:-2])
+    assert events[-1] == tmp_path.name
