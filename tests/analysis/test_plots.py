@@ -1,6 +1,7 @@
 """Pictures show what was measured, say what was not, and leave matplotlib's global state alone."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -150,3 +151,12 @@ def test_pyplot_is_not_touched(run_folders, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     for draw in plots.PICTURES.values():
         draw([load_run(run_folders / "gpu")])
+
+
+def test_a_run_too_short_for_step_times_still_shows_its_speed(run_folders):
+    run = load_run(run_folders / "cpu")
+    short = replace(run, metrics=run.metrics.drop(columns=[names.STEP_MS_MEDIAN, names.STEP_MS_P95], errors="ignore"))
+    figure = plots.plot_throughput([short])
+    speed, step = figure.axes
+    assert len(speed.lines[0].get_ydata()) > 0
+    assert not step.get_legend_handles_labels()[1]

@@ -5,6 +5,7 @@ over one another, a colour a run. No pyplot and no global state, so nothing here
 What was not measured is said in words in the picture, never drawn as zero.
 """
 
+import math
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -251,7 +252,9 @@ def _label_if(condition: bool | int, label: str) -> str:
 def _from_zero(axes: Axes) -> None:
     """Let the y axis begin at zero, so that heights compare as quantities do, with room above the highest line."""
     axes.autoscale_view()
-    axes.set_ylim(0, 1.08 * axes.dataLim.y1)
+    highest = axes.dataLim.y1
+    if math.isfinite(highest):  # nothing is drawn where a run was too short for this quantity
+        axes.set_ylim(0, 1.08 * highest)
 
 
 def _ticks(unit: str = "") -> FuncFormatter:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import shlex
 import shutil
 import sys
@@ -18,6 +17,8 @@ import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from litespark.analysis.report import write_report
@@ -88,7 +89,7 @@ def _train(parts: Parts, machine: Machine, overrides: list[str]) -> Path:
     if checkpoint is not None:
         record = RunRecord.read(folder / RECORD)
     else:
-        folder = _agree(machine, lambda: run_folder.make(parts, overrides))
+        folder = _agree(machine, lambda: run_folder.make(parts, _telling(overrides)))
         record = _new_record(parts, machine, folder, data.manifest, meter, overrides)
     first_step = 0 if checkpoint is None else checkpoint.step
     try:
@@ -110,13 +111,6 @@ def _train(parts: Parts, machine: Machine, overrides: list[str]) -> Path:
             print(f"\nStopped after step {run.module.steps_taken}, saved. To continue:\n  "
                   f"{continue_command(overrides, folder)}", file=sys.stderr, flush=True)  # fmt: skip
         raise
-    except pickle.UnpicklingError as error:
-        _close(run, "failed", f"{checkpoint} is refused")
-        raise ConfigError(
-            f"resume={parts.resume}: its checkpoint holds something else than tensors and plain values, which is all "
-            "that Litespark writes; nothing in it was run. Use a checkpoint that Litespark wrote, or start from "
-            "weights with initial_weights=HUGGING_FACE_FOLDER"
-        ) from error
     except torch.OutOfMemoryError as error:
         _close(run, "failed", str(error))
         raise OutOfMemoryError(
@@ -317,6 +311,15 @@ def _agree(machine: Machine, make: Any) -> Any:
 def _overrides() -> list[str]:
     """What the user said on the command line, as Hydra took it (of this job, in a sweep)."""
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def _telling(overrides: list[str]) -> list[str]:
+    """The overrides that tell this run from others: in a sweep only those that the sweep varies."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return overrides
+    said = [argument for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]
+    varied = {each.key_or_group for each in OverridesParser.create().parse_overrides(said) if each.is_sweep_override()}
+    return [override for override in overrides if override.lstrip("+").split("=")[0] in varied] or overrides
 
 
 def _quieten() -> None:

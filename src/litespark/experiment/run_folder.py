@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import re
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from litespark.callbacks import checkpoint_folder
@@ -29,6 +31,8 @@ NOT_COMPARED = ("name", "resume", "paths")
 
 def make(parts: Parts, overrides: list[str]) -> Path:
     """Make the folder of a new run below `logs/runs` and write the resolved config into it.
+
+    It is called `name`, or else after the time and `overrides`: those that tell this run from others.
 
     Raises:
         ConfigError: `name` is given and there is a run of that name.
@@ -84,9 +88,26 @@ def reopen(parts: Parts) -> tuple[Path, Checkpoint]:
             + ", ".join(f"{key} is {was!r}, expected {now!r}" for key, (was, now) in moved_in.items())
             + ". Remove it, and an earlier checkpoint of this run is found"
         )
+    _check_state(parts.resume, checkpoint)
     for key, (was, now) in changes.items():
         log.warning("resuming with %s=%r, the run was started with %r", key, now, was)
     return folder, checkpoint
+
+
+def _check_state(resume: str, checkpoint: Checkpoint) -> None:
+    """Read the state as the Trainer will (mapped, so nothing is copied), before anything in the folder is touched.
+
+    Raises:
+        ConfigError: it holds more than tensors and plain values; `weights_only` refuses that and runs none of it.
+    """
+    try:
+        torch.load(checkpoint.state, map_location="cpu", mmap=True, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        raise ConfigError(
+            f"resume={resume}: {checkpoint.state} holds something else than tensors and plain values, which is all "
+            "that Litespark writes; nothing in it was run. Use a checkpoint that Litespark wrote, or start from "
+            "weights with initial_weights=HUGGING_FACE_FOLDER"
+        ) from error
 
 
 def differences(saved: Any, current: Any) -> dict[str, tuple[Any, Any]]:

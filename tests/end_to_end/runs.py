@@ -1,0 +1,123 @@
+"""Starts `train.py` as a user does, in processes of its own, on a text and a model that take seconds."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parents[2]
+
+TINY = (
+    "model.vocabulary=300 model.width=32 model.layers=2 model.heads=2 model.kv_heads=1 model.feed_forward=64 "
+    "data.sequence_length=32 data.micro_batch_size=4 data.validation_rows=8 trainer.batch_rows=8 trainer.log_every=1 "
+    "budget.tokens=null metrics.probe_seconds=0 callbacks.report=false callbacks.sample_tokens=4"
+).split()
+
+
+def write_text(folder: Path, documents: int = 60, words: int = 300) -> Path:
+    """A folder of small text files of made-up words; the same for the same arguments."""
+    source = random.Random(0)
+    vocabulary = ["".join(source.choices("abcdefghij", k=source.randint(2, 6))) for _ in range(200)]
+    folder.mkdir(parents=True)
+    for number in range(documents):
+        (folder / f"{number}.txt").write_text(" ".join(source.choices(vocabulary, k=words)))
+    return folder
+
+
+def command(*overrides: str, processes: int = 1) -> list[str]:
+    """The command line of a run."""
+    if processes == 1:
+        return [sys.executable, "train.py", *overrides]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return [*launcher, "train.py", *overrides]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "0"}
+
+
+def train(*overrides: str, processes: int = 1, expect: int = 0, timeout: float = 180) -> str:
+    """Run to the end and return what was printed; fails unless the exit code is the expected one."""
+    done = subprocess.run(
+        command(*overrides, processes=processes),
+        cwd=ROOT,
+        env=environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == expect, f"exit code {done.returncode}, expected {expect}:\n{done.stdout}"
+    return done.stdout
+
+
+def train_and_kill(folder: Path, after_step: int, *overrides: str, processes: int = 1, timeout: float = 120) -> None:
+    """Start a run that writes into `folder`, and kill all its processes with SIGKILL once a checkpoint is there."""
+    started = subprocess.Popen(
+        command(*overrides, processes=processes),
+        cwd=ROOT,
+        env=environment(),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + timeout
+    while not (folder / "checkpoints" / f"step-{after_step:08d}").is_dir():
+        assert started.poll() is None, f"the run ended before step {after_step} with {started.returncode}"
+        assert time.monotonic() < deadline, "the run wrote no checkpoint in time"
+        time.sleep(0.002)
+    for process in [*_descendants(started.pid), started.pid]:  # torchrun puts its workers into sessions of their own
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    assert started.wait() == -signal.SIGKILL, "the run was over before it could be killed"
+
+
+def _descendants(process: int) -> list[int]:
+    children = [
+        int(child) for tasks in Path(f"/proc/{process}/task").glob("*/children") for child in tasks.read_text().split()
+    ]
+    return [*children, *(grandchild for child in children for grandchild in _descendants(child))]
+
+
+def final_state(folder: Path, step: int) -> dict:
+    """What the checkpoint of `step` holds, without the timings of the machine."""
+    state = torch.load(folder / "checkpoints" / f"step-{step:08d}" / "state.ckpt", weights_only=True)
+    return {key: state[key] for key in ("state_dict", "optimizer_states", "litespark", "TokenDataModule")}
+
+
+def metrics(folder: Path, key: str) -> list[float]:
+    """All values of a metric in a run's metrics.jsonl, by step."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row[key] for row in rows if key in row]
+
+
+def assert_bit_equal(left: object, right: object, where: str = "state") -> None:
+    """Fail at the first place where two nested states differ by as much as one bit."""
+    if isinstance(left, tuple):  # what a state dict gathered over ranks holds where a plain one holds a list
+        left = list(left)
+    if isinstance(right, tuple):
+        right = list(right)
+    assert type(left) is type(right), f"{where}: {type(left)} and {type(right)}"
+    if isinstance(left, torch.Tensor):
+        assert isinstance(right, torch.Tensor)
+        assert torch.equal(left, right), f"{where} differs"
+    elif isinstance(left, dict):
+        assert isinstance(right, dict)
+        assert left.keys() == right.keys(), f"{where}: keys differ"
+        for key in left:
+            assert_bit_equal(left[key], right[key], f"{where}/{key}")
+    elif isinstance(left, list):
+        assert isinstance(right, list)
+        assert len(left) == len(right), f"{where}: lengths differ"
+        for index, (a, b) in enumerate(zip(left, right, strict=True)):
+            assert_bit_equal(a, b, f"{where}[{index}]")
+    else:
+        assert left == right, f"{where}: {left!r} and {right!r}"

@@ -1,0 +1,91 @@
+"""A run that was killed and resumed ends bit for bit as if nothing had happened, across the ends of epochs.
+
+40 training rows and 8 rows a step: an epoch ends every five steps, so every stretch between checkpoints crosses one.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.runs import TINY, assert_bit_equal, final_state, metrics, train, train_and_kill, write_text
+
+STEPS = 32
+EVERY = 4
+OVERRIDES = [
+    *TINY,
+    "data.training_rows=40",
+    f"budget.steps={STEPS}",
+    f"callbacks.checkpoint_every={EVERY}",
+    "callbacks.checkpoint_keep=20",
+    "trainer.validate_every=6",
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("resume")
+    write_text(folder / "text")
+    return folder
+
+
+def overrides(place: Path, *more: str) -> list[str]:
+    return [*OVERRIDES, f"data.source={place}/text", f"paths.data={place}/data", f"paths.logs={place}/logs", *more]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(place: Path) -> Path:
+    train(*overrides(place, "name=undisturbed"))
+    return place / "logs/runs/undisturbed"
+
+
+@pytest.mark.parametrize(("processes", "strategy"), [(1, "single"), (2, "ddp"), (2, "fsdp")])
+def test_killed_and_resumed_run_is_bit_equal(place: Path, undisturbed: Path, processes: int, strategy: str):
+    reference = undisturbed
+    if strategy == "fsdp":  # sharded sums round differently: it has its own reference, close to the single process's
+        train(*overrides(place, "name=undisturbed-fsdp", "strategy=fsdp"), processes=2)
+        reference = place / "logs/runs/undisturbed-fsdp"
+    folder = place / f"logs/runs/killed-{strategy}"
+    train_and_kill(
+        folder, 2 * EVERY, *overrides(place, f"name={folder.name}", f"strategy={strategy}"), processes=processes
+    )
+    before = sorted(p.name for p in (folder / "checkpoints").glob("step-*"))
+    assert len(before) < STEPS // EVERY, "the run was over before it was killed"
+    train(*overrides(place, f"resume={folder}", f"strategy={strategy}"), processes=processes)
+
+    ended, expected = final_state(folder, STEPS), final_state(reference, STEPS)
+    for part in ("state_dict", "optimizer_states", "TokenDataModule"):
+        assert_bit_equal(ended[part], expected[part], part)
+    for counter in ("tokens_seen", "steps_taken", "skipped_steps"):
+        assert ended["litespark"][counter] == expected["litespark"][counter]
+    # of rank 0: the reference of two processes is the run of one
+    assert_bit_equal(ended["litespark"]["random"][0], expected["litespark"]["random"][0], "random")
+    # the metrics read as if nothing had happened, too
+    assert metrics(folder, "train/loss") == metrics(reference, "train/loss")
+    segments = json.loads((folder / "run.json").read_text())["segments"]
+    assert [segment["reason"] for segment in segments] == ["start", "resume"]
+    assert json.loads((folder / "run.json").read_text())["status"] == "finished"
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_follow_the_loss_of_one(place: Path, undisturbed: Path, strategy: str):
+    name = f"two-{strategy}"
+    train(*overrides(place, f"name={name}", f"strategy={strategy}"), processes=2)
+    folder = place / "logs/runs" / name
+    for key in ("train/loss", "validation/loss", "validation/bits_per_byte"):
+        one, two = metrics(undisturbed, key), metrics(folder, key)
+        assert len(one) == len(two) > 0
+        assert two == pytest.approx(one, rel=1e-5), key
+    assert metrics(folder, "progress/tokens") == metrics(undisturbed, "progress/tokens")
+    assert json.loads((folder / "run.json").read_text())["environment"]["world_size"] == 2
+    # one run, one folder: the second process leaves nothing of its own
+    assert sorted(p.name for p in (place / "logs/runs").iterdir() if p.name.startswith(name)) == [name]
+
+
+def test_resume_on_two_processes_continues_a_run_of_one(place: Path, undisturbed: Path):
+    """Another number of processes and another micro-batch: the same rows in the same order, the same loss."""
+    folder = place / "logs/runs/grown"
+    train_and_kill(folder, EVERY, *overrides(place, "name=grown"))
+    train(*overrides(place, f"resume={folder}", "strategy=ddp", "data.micro_batch_size=2"), processes=2)
+    assert metrics(folder, "train/loss") == pytest.approx(metrics(undisturbed, "train/loss"), rel=1e-5)
+    assert final_state(folder, STEPS)["TokenDataModule"] == final_state(undisturbed, STEPS)["TokenDataModule"]
