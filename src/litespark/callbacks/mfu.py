@@ -149,6 +149,8 @@ class ThroughputMonitor(Callback):
         return self._with_open_window().summary()
 
     def _with_open_window(self) -> ThroughputMeter:
+        if not self.meter.open_steps:  # the moments since the last step are nobody's
+            return self.meter
         meter = copy.deepcopy(self.meter)
         meter.close_window()
         return meter

@@ -194,7 +194,7 @@ def _projection(parts: Parts, run: Run) -> ProjectionRecord:
     settings = parts.metrics.projection
     return project(
         settings.tokens or run.module.budget.tokens,
-        tokens_per_second=run.recorder.throughput.meter.summary().tokens_per_second,
+        tokens_per_second=run.recorder.throughput.summary().tokens_per_second,
         joules_per_token=run.energy.totals.joules_per_token_train,
         settings=settings.settings,
         currency=settings.currency,

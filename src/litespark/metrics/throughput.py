@@ -128,6 +128,11 @@ class ThroughputMeter:
         return self._warmup_left > 0
 
     @property
+    def open_steps(self) -> int:
+        """Steps in the open window."""
+        return len(self._steps)
+
+    @property
     def open_counts(self) -> TokenCounts:
         """What the open window holds: sum these over ranks and hand them to ``close_window``."""
         return self._counts
