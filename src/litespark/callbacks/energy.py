@@ -46,6 +46,8 @@ class EnergyMonitor(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._module = pl_module
         self.interval.start(pl_module)
+        # start-up is no part of the first window: its length and its power are those of training
+        self.ledger.begin_window()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if not self.interval.step_ended(pl_module):

@@ -61,7 +61,8 @@ class StopOnSignal(Callback):
             self._before[number] = signal.signal(number, ask)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if pl_module.stop_agreed:
+        # after the last step there is nothing to continue: the run ends as it would have
+        if pl_module.stop_agreed and pl_module.steps_taken < pl_module.budget.steps:
             self.checkpointer.save(trainer, pl_module)
             raise Interrupted(pl_module.steps_taken)
 

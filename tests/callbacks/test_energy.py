@@ -1,0 +1,175 @@
+"""Joules under a real Trainer with a fake meter: windows, phases, and what a resume carries on."""
+
+import json
+
+import pytest
+import torch
+
+from litespark.callbacks import checkpoint_folder
+from litespark.callbacks.checkpoint import Checkpointer
+from litespark.callbacks.energy import EnergyMonitor
+from litespark.callbacks.phases import Phases
+from litespark.metrics import names
+from litespark.metrics.energy import EnergyLedger
+from litespark.metrics.energy_journal import EnergyJournal
+from litespark.metrics.meters import FakeMeter, NullMeter
+from tests.callbacks.fake_time import Clock, TimedTask
+from tests.training.small_runs import LENGTH, batches, small_run, training_module
+
+WATTS = 100.0
+TOKENS = 2 * LENGTH  # of a step of two rows
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock().install(monkeypatch)
+
+
+def metered_run(folder, clock, *, steps, log_every=1, every=None, minimum=5.0, meter=None, seconds=(1.0,), **settings):
+    """A run that draws `WATTS` all the time, and its energy monitor."""
+    folder.mkdir(exist_ok=True)
+    phases = Phases()
+    ledger = EnergyLedger(meter or FakeMeter([WATTS], clock), minimum)
+    journal = EnergyJournal(folder / "energy.jsonl")
+    energy = EnergyMonitor(ledger, log_every=log_every, phases=phases, journal=journal)
+    saver = Checkpointer(folder / "checkpoints", every_steps=every, keep=9, about={}, phases=phases)
+    module = training_module(steps=steps, rows=2, task=TimedTask(clock, list(seconds), validation=7.0))
+    callbacks = [energy] if every is None else [energy, saver]
+    run = clock.drive(
+        small_run(folder, module, log_every=log_every, phases=phases, callbacks=callbacks, **settings)
+    )  # fmt: skip
+    return run, energy
+
+
+def rows_of(run):
+    run.metrics.save()
+    return [json.loads(line) for line in (run.metrics.folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_joules_per_token_are_logged_once_a_window_is_old_enough(tmp_path, clock):
+    run, energy = metered_run(tmp_path, clock, steps=12, log_every=2, minimum=5.0)
+    clock.now += 30  # start-up
+    run.trainer.fit(run.module, batches(2))
+    rows = rows_of(run)
+    assert [row["step"] for row in rows if names.JOULES_PER_TOKEN in row] == [6, 12]
+    assert [row["step"] for row in rows if names.POWER_WATTS in row] == [6, 12]
+    for row in rows:
+        assert row.get(names.JOULES_PER_TOKEN, WATTS / TOKENS) == pytest.approx(WATTS / TOKENS)
+        assert row.get(names.POWER_WATTS, WATTS) == pytest.approx(WATTS)
+        assert row[names.TRAIN_JOULES] == pytest.approx(WATTS * row["step"])
+        assert row[names.ALL_IN_JOULES] == pytest.approx(WATTS * (row["step"] + 30))
+    assert energy.totals.tokens == 12 * TOKENS
+
+
+def test_start_up_is_no_part_of_the_first_window(tmp_path, clock):
+    meter = FakeMeter([WATTS], clock)
+    run, _ = metered_run(tmp_path, clock, steps=5, meter=meter)
+    meter.watts = [1.0]
+    clock.now += 60
+    meter.read()
+    meter.watts = [WATTS]
+    run.trainer.fit(run.module, batches(2))
+    rows = rows_of(run)
+    assert [row["step"] for row in rows if names.POWER_WATTS in row] == [5]
+    assert rows[-1][names.POWER_WATTS] == pytest.approx(WATTS)
+
+
+def test_each_phase_is_booked_on_its_own(tmp_path, clock, monkeypatch):
+    seal = checkpoint_folder.seal
+
+    def seal_slowly(*arguments):
+        clock.now += 3
+        return seal(*arguments)
+
+    monkeypatch.setattr(checkpoint_folder, "seal", seal_slowly)
+    run, energy = metered_run(tmp_path, clock, steps=4, every=2, validate_every=2)
+    clock.now += 11
+    run.trainer.fit(run.module, batches(2))
+    totals = energy.sum_over_ranks()
+    assert totals.joules("train") == pytest.approx(4 * WATTS)
+    assert totals.joules("checkpoint") == pytest.approx(2 * 3 * WATTS)
+    assert totals.joules("evaluate") == pytest.approx(2 * 3 * 7 * WATTS)
+    assert totals.joules("idle") == pytest.approx(11 * WATTS)
+    assert totals.all_in_joules == pytest.approx((clock.now - 1000) * WATTS)
+
+
+def test_what_cannot_be_read_is_absent_and_training_goes_on(tmp_path, clock):
+    run, energy = metered_run(tmp_path, clock, steps=3, minimum=0.5, meter=NullMeter("no counter here", "CPU energy"))
+    run.trainer.fit(run.module, batches(2))
+    assert run.module.steps_taken == 3
+    assert not any(key.startswith("energy/") for row in rows_of(run) for key in row)
+    assert not (tmp_path / "energy.jsonl").exists()
+    assert energy.totals.train_joules is None
+
+
+def test_a_meter_lost_in_the_run_lowers_the_coverage_and_training_goes_on(tmp_path, clock):
+    meter = FakeMeter([WATTS, WATTS], clock)
+    run, energy = metered_run(tmp_path, clock, steps=6, minimum=0.5, meter=meter)
+    step = run.module.training_step
+
+    def lose(batch, batch_idx):
+        meter.lost[1] = clock.now >= 1003
+        return step(batch, batch_idx)
+
+    run.module.training_step = lose
+    run.trainer.fit(run.module, batches(2))
+    rows = rows_of(run)
+    assert [names.JOULES_PER_TOKEN in row for row in rows] == [True] * 3 + [False] * 3
+    assert energy.totals.coverage == pytest.approx(9 / 12)
+    assert energy.totals.train_joules is None
+
+
+class Crash(Exception):
+    pass
+
+
+def crash_at(run, step):
+    training_step = run.module.training_step
+
+    def crashing(batch, batch_idx):
+        if run.module.steps_taken == step:
+            raise Crash
+        return training_step(batch, batch_idx)
+
+    run.module.training_step = crashing
+
+
+def test_a_resume_carries_the_joules_on_and_keeps_those_of_lost_steps_in_all_in(tmp_path, clock):
+    run, _ = metered_run(tmp_path, clock, steps=10, every=4)
+    clock.now += 20
+    crash_at(run, 7)
+    with pytest.raises(Crash):
+        run.trainer.fit(run.module, batches(2))
+    assert clock.now == 1027
+
+    clock.now += 500  # nobody meters a machine without a run
+    resumed, energy = metered_run(tmp_path, clock, steps=10, every=4)
+    clock.now += 5
+    state = checkpoint_folder.find(tmp_path).state
+    saved = torch.load(state, weights_only=True)["litespark_energy"]
+    assert saved["train"]["millijoules"] == 4 * WATTS * 1000
+    resumed.trainer.fit(resumed.module, batches(2), ckpt_path=state, weights_only=True)
+    totals = energy.sum_over_ranks()
+    assert totals.train_joules == pytest.approx(10 * WATTS)
+    assert totals.joules_per_token_train == pytest.approx(WATTS / TOKENS)
+    assert totals.lost.joules == pytest.approx(3 * WATTS)
+    assert totals.joules("idle") == pytest.approx(25 * WATTS)
+    assert totals.all_in_joules == pytest.approx((20 + 7 + 5 + 6) * WATTS)
+    # the journal of the resumed run goes on from there
+    assert EnergyJournal(tmp_path / "energy.jsonl").last().all_in_joules == pytest.approx(38 * WATTS)
+
+
+def test_a_second_crash_before_the_next_checkpoint_counts_both(tmp_path, clock):
+    run, _ = metered_run(tmp_path, clock, steps=10, every=4)
+    crash_at(run, 7)
+    with pytest.raises(Crash):
+        run.trainer.fit(run.module, batches(2))
+    state = checkpoint_folder.find(tmp_path).state
+    second, _ = metered_run(tmp_path, clock, steps=10, every=8)
+    crash_at(second, 6)
+    with pytest.raises(Crash):
+        second.trainer.fit(second.module, batches(2), ckpt_path=state, weights_only=True)
+    third, energy = metered_run(tmp_path, clock, steps=10, every=4)
+    third.trainer.fit(third.module, batches(2), ckpt_path=state, weights_only=True)
+    assert energy.totals.lost.joules == pytest.approx((3 + 2) * WATTS)
+    assert energy.totals.train_joules == pytest.approx(10 * WATTS)

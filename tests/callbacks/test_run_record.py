@@ -1,0 +1,177 @@
+"""`run.json` is true at every moment, and null where nothing was measured."""
+
+import json
+
+import pytest
+
+from litespark.callbacks.energy import EnergyMonitor
+from litespark.callbacks.phases import Phases
+from litespark.callbacks.run_record import RunRecorder
+from litespark.metrics.energy import EnergyLedger
+from litespark.metrics.energy_journal import EnergyJournal
+from litespark.metrics.meters import FakeMeter, NullMeter
+from litespark.metrics.record import DataRecord, EnvironmentRecord, ModelRecord, RunRecord
+from litespark.training.module import NonFiniteError
+from litespark.training.optim import AdamWConfig
+from tests.callbacks.fake_time import Clock, TimedTask
+from tests.training.small_runs import LENGTH, Planted, batches, small_run, training_module
+
+STARTED = "2026-01-31T12:00:00+00:00"
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock().install(monkeypatch)
+
+
+def new_record():
+    return RunRecord(
+        name="run",
+        task="pretrain",
+        started=STARTED,
+        command=["python", "train.py"],
+        config_hash="abc",
+        seed=1,
+        model=ModelRecord("small", 10, 8, 48.5, 50.0, LENGTH),
+        data=DataRecord("text", "hash", 31, 1000, 100, 3.5),
+        environment=EnvironmentRecord("3.11", "2.11", "Linux", "a CPU", 1, "fp32"),
+    )
+
+
+def recorded_run(folder, clock, *, steps=4, meter=None, task=None, record=None, **settings):
+    phases = Phases()
+    energy = EnergyMonitor(
+        EnergyLedger(meter or FakeMeter([100.0], clock), 2.0),
+        log_every=1,
+        phases=phases,
+        journal=EnergyJournal(folder / "energy.jsonl"),
+    )
+    optimizer = AdamWConfig(nonfinite_limit=3)
+    module = training_module(steps=steps, rows=2, task=task or TimedTask(clock, [1.0]), optimizer=optimizer)
+    run = clock.drive(small_run(folder, module, phases=phases, callbacks=[energy], **settings))
+    recorder = RunRecorder(
+        folder / "run.json", record or new_record(), throughput=run.throughput, energy=energy, metrics=run.metrics,
+        log_every=1, seconds_between_writes=0.0,
+    )  # fmt: skip
+    run.trainer.callbacks.append(recorder)
+    return run, recorder
+
+
+class Watch(Planted):
+    """Reads the record as each micro-batch begins."""
+
+    def __init__(self, folder, clock, at=lambda micro_batch: False):
+        super().__init__(at)
+        self.folder, self.clock, self.seen_records = folder, clock, []
+
+    def loss(self, model, batch):
+        self.seen_records.append(json.loads((self.folder / "run.json").read_text()))
+        self.clock.now += 1
+        return super().loss(model, batch)
+
+
+def test_the_record_follows_the_run_and_says_how_it_ended(tmp_path, clock):
+    watch = Watch(tmp_path, clock)
+    run, recorder = recorded_run(tmp_path, clock, task=watch, validate_every=4)
+    run.trainer.fit(run.module, batches(2))
+    assert [record["status"] for record in watch.seen_records] == ["running"] * 4
+    assert [record["throughput"]["steps"] for record in watch.seen_records] == [0, 1, 2, 3]
+    assert all(record["ended"] is None for record in watch.seen_records)
+
+    recorder.update("finished")
+    record = RunRecord.read(tmp_path / "run.json")
+    assert (record.status, record.error) == ("finished", None)
+    assert record.ended is not None
+    (segment,) = record.segments
+    assert (segment.first_step, segment.last_step, segment.reason) == (0, 4, "start")
+    assert segment.ended == record.ended
+    tokens = 4 * 2 * LENGTH
+    assert (record.throughput.tokens, record.throughput.steps) == (tokens, 4)
+    assert record.throughput.tokens_per_second == pytest.approx(tokens / 4)
+    assert record.energy.train_joules == pytest.approx(400)
+    assert record.energy.joules_per_token_train == pytest.approx(400 / tokens)
+    assert record.energy.average_power_watts == pytest.approx(100)
+    assert record.energy.phases.train == pytest.approx(400)
+    assert record.quality.train_loss == run.metrics.latest["train/loss"]
+    assert record.quality.validation_loss == run.metrics.latest["validation/loss"]
+    assert record.quality.skipped_steps == 0
+
+
+def test_what_was_not_measured_is_null_and_never_zero(tmp_path, clock):
+    run, recorder = recorded_run(tmp_path, clock, meter=NullMeter("no counter here", "CPU energy"))
+    run.trainer.fit(run.module, batches(2))
+    recorder.update("finished")
+    record = json.loads((tmp_path / "run.json").read_text())
+    energy = record["energy"]
+    assert (energy["method"], energy["reason"], energy["label"]) == (None, "no counter here", "CPU energy")
+    for key in ("train_joules", "all_in_joules", "joules_per_token_train", "joules_per_token_all_in",
+                "average_power_watts", "tokens_per_second_per_watt"):  # fmt: skip
+        assert energy[key] is None, key
+    assert set(energy["phases"].values()) == {None}
+    throughput = record["throughput"]
+    for key in ("mfu_causal", "mfu_full", "hfu_causal", "mfu_measured_peak", "peak_flops", "peak_source",
+                "measured_peak_flops", "peak_memory_gib"):  # fmt: skip
+        assert throughput[key] is None, key
+    for key in ("validation_loss", "perplexity", "bits_per_byte", "token_accuracy", "sample"):
+        assert record["quality"][key] is None, key
+
+
+def test_before_the_first_window_rates_are_null(tmp_path, clock):
+    watch = Watch(tmp_path, clock)
+    run, _ = recorded_run(tmp_path, clock, task=watch)
+    run.trainer.fit(run.module, batches(2))
+    first = watch.seen_records[0]
+    assert first["throughput"]["tokens_per_second"] is None
+    assert first["throughput"]["step_ms_median"] is None
+    assert first["quality"]["train_loss"] is None
+
+
+def test_a_known_peak_is_recorded_with_its_source(tmp_path, clock):
+    run, recorder = recorded_run(tmp_path, clock, peak=1e6)
+    run.trainer.fit(run.module, batches(2))
+    recorder.update("finished")
+    throughput = RunRecord.read(tmp_path / "run.json").throughput
+    assert (throughput.peak_flops, throughput.peak_source) == (1e6, "test")
+    assert throughput.mfu_causal == pytest.approx(run.metrics.latest["throughput/mfu_causal"])
+
+
+@pytest.mark.parametrize("status, error", [("interrupted", None), ("failed", "OSError: the disk is gone")])
+def test_other_ends_are_recorded(tmp_path, clock, status, error):
+    run, recorder = recorded_run(tmp_path, clock)
+    run.trainer.fit(run.module, batches(2))
+    recorder.update(status, error)
+    record = RunRecord.read(tmp_path / "run.json")
+    assert (record.status, record.error) == (status, error)
+    assert record.segments[-1].ended == record.ended
+
+
+def test_a_run_that_stops_for_bad_steps_says_how_many_it_skipped(tmp_path, clock):
+    run, recorder = recorded_run(
+        tmp_path, clock, steps=20, task=Watch(tmp_path, clock, lambda micro_batch: micro_batch >= 2)
+    )
+    with pytest.raises(NonFiniteError) as error:
+        run.trainer.fit(run.module, batches(2))
+    recorder.update("failed", str(error.value))
+    record = RunRecord.read(tmp_path / "run.json")
+    assert record.quality.skipped_steps == 3
+    assert record.throughput.steps == 5
+    assert "not finite" in record.error
+
+
+def test_a_resume_adds_a_segment(tmp_path, clock):
+    run, recorder = recorded_run(tmp_path, clock)
+    run.trainer.fit(run.module, batches(2))
+    recorder.update("interrupted")
+    again, recorder = recorded_run(tmp_path, clock, record=RunRecord.read(tmp_path / "run.json"))
+    again.trainer.fit(again.module, batches(2))
+    recorder.update("finished")
+    record = RunRecord.read(tmp_path / "run.json")
+    assert [segment.reason for segment in record.segments] == ["start", "resume"]
+    assert (record.started, record.status) == (STARTED, "finished")
+
+
+def test_a_run_that_fails_before_its_first_step_is_recorded_too(tmp_path, clock):
+    _, recorder = recorded_run(tmp_path, clock)
+    recorder.update("failed", "RuntimeError: no room")
+    record = RunRecord.read(tmp_path / "run.json")
+    assert (record.status, record.segments) == ("failed", [])
