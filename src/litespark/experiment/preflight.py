@@ -72,7 +72,7 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
     _initial_weights(parts, problems)
     _writable(parts.logs, problems)
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError("this run cannot start here:\n" + "\n".join(f"- {problem}" for problem in problems))
     return Machine(device, precision, accumulate, ranks)
 
 

@@ -66,11 +66,14 @@ def train(config: DictConfig) -> Path:
     machine = preflight(parts, ranks)
     pl.seed_everything(parts.seed, verbose=False)
     _start_processes(parts, machine)
+    finished = False
     try:
-        return _train(parts, machine, overrides)
+        folder = _train(parts, machine, overrides)
+        finished = True
+        return folder
     finally:
-        # a sweep starts the next job in this process
-        if dist.is_initialized() and ranks.world_size == 1:
+        # a sweep starts the next job in this process; after an error the other ranks may not be there to join
+        if dist.is_initialized() and (finished or ranks.world_size == 1):
             dist.destroy_process_group()
 
 

@@ -1,0 +1,102 @@
+"""The same checks on the CPU and, where there is one, on a GPU (`make test-gpu`): ops, a whole run, its instruments."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from litespark.metrics.hardware import measured_matmul_peak
+from litespark.metrics.meters import choose_meter
+from litespark.models.config import LlamaConfig
+from litespark.models.init import initialise, materialise
+from litespark.models.llama import Llama
+from litespark.ops.attention.documents import Documents
+from litespark.ops.attention.function import attention_sdpa
+from litespark.ops.attention.reference import attention
+from litespark.ops.backend import OpsConfig, resolve
+from tests.end_to_end.runs import TINY, train, write_text
+from tests.ops.tolerance import assert_op_matches, relative_distance
+
+GPU = pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")])
+
+
+@pytest.fixture(params=["cpu", GPU])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    return torch.device(request.param)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_sdpa_equals_the_reference_in_bf16(device: torch.device, packed: bool):
+    generator = torch.Generator().manual_seed(0)
+    rows, length, heads, kv_heads, width = 2, 33, 4, 2, 64
+    inputs = {
+        name: torch.randn(rows, length, count, width, generator=generator).to(device)
+        for name, count in (("query", heads), ("key", kv_heads), ("value", kv_heads))
+    }
+    numbers = torch.arange(length, device=device).expand(rows, length) // 10
+    documents = Documents(numbers) if packed else None
+    assert_op_matches(
+        lambda q, k, v: attention_sdpa(q, k, v, documents),
+        lambda q, k, v: attention(q, k, v, documents),
+        inputs,
+        torch.bfloat16,
+    )
+
+
+def test_a_model_has_the_same_weights_and_loss_on_every_device(device: torch.device):
+    config = LlamaConfig("test", width=64, layers=2, heads=4, kv_heads=2, feed_forward=96, vocabulary=300,
+                         max_sequence_length=64)  # fmt: skip
+    losses = []
+    for place in (torch.device("cpu"), device):
+        with torch.device("meta"):
+            model = Llama(config, resolve(OpsConfig(attention="sdpa")))
+        materialise(model, place)
+        initialise(model, seed=3)
+        tokens = torch.randint(0, 300, (2, 64), generator=torch.Generator().manual_seed(1)).to(place)
+        losses.append(model(tokens, tokens).detach().cpu())
+    assert relative_distance(losses[1], losses[0]) < 1e-5
+
+
+def test_the_matmul_probe_gives_a_rate_that_a_device_can_have(device: torch.device):
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    rate = measured_matmul_peak(device, dtype, seconds=0.05)
+    assert 1e8 < rate < 1e16
+
+
+def test_energy_is_read_or_absent_with_a_reason(device: torch.device):
+    meter = choose_meter(device.type)
+    first = meter.read()
+    time.sleep(0.5 if meter.method else 0)
+    second = meter.read()
+    for before, after in zip(first.millijoules, second.millijoules, strict=True):
+        assert (before is None and meter.reason) or after > before
+    meter.close()
+
+
+def test_a_whole_run_trains_and_records_what_it_ran_on(device: torch.device, tmp_path: Path):
+    write_text(tmp_path / "text")
+    train(
+        *TINY,
+        f"trainer.accelerator={device.type}",
+        "precision=auto",
+        "budget.steps=30",
+        "optim.lr=1e-2",
+        f"data.source={tmp_path}/text",
+        f"paths.data={tmp_path}/data",
+        f"paths.logs={tmp_path}/logs",
+        "name=run",
+    )
+    record = json.loads((tmp_path / "logs/runs/run/run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["environment"]["precision"] == ("bf16" if device.type == "cuda" else "fp32")
+    rows = [json.loads(line) for line in (tmp_path / "logs/runs/run/metrics.jsonl").read_text().splitlines()]
+    losses = [row["train/loss"] for row in rows if "train/loss" in row]
+    assert losses[-1] < losses[0] - 0.5
+    if device.type == "cuda":
+        assert record["environment"]["devices"][0]["name"] == torch.cuda.get_device_name(0)
+        assert record["throughput"]["peak_memory_gib"] > 0
+        assert record["throughput"]["step_ms_median"] > 0
+        assert record["energy"]["train_joules"] is None or record["energy"]["train_joules"] > 0
+        assert record["energy"]["train_joules"] is not None or record["energy"]["reason"]
