@@ -38,11 +38,13 @@ class StopOnSignal(Callback):
 
     def __init__(self, checkpointer: Checkpointer) -> None:
         self.checkpointer = checkpointer
-        self._before: dict[signal.Signals, Any] = {}
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        # Lightning 2.6.6 installs its own SIGTERM handler just before this (it exits 0 and saves nothing), and in
-        # distributed runs reads a device tensor back in every micro-batch for it; ours replaces both
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        # Lightning 2.6.6 installs its own SIGTERM handler after on_fit_start (it ends the run between micro-batches and
+        # saves nothing), and in distributed runs reads a device tensor back in every micro-batch for it; ours replaces
+        # both, and Lightning puts back what was there before the two of them
+        pl_module.stop_requested |= trainer.received_sigterm
+        trainer._signal_connector.received_sigterm = False
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
         asked_at: float | None = None
@@ -58,18 +60,10 @@ class StopOnSignal(Callback):
                 signal.raise_signal(number)
 
         for number in SIGNALS:
-            self._before[number] = signal.signal(number, ask)
+            signal.signal(number, ask)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         # after the last step there is nothing to continue: the run ends as it would have
         if pl_module.stop_agreed and pl_module.steps_taken < pl_module.budget.steps:
             self.checkpointer.save(trainer, pl_module)
             raise Interrupted(pl_module.steps_taken)
-
-    def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
-        self._restore()
-
-    def _restore(self) -> None:
-        while self._before:
-            number, handler = self._before.popitem()
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)

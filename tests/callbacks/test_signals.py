@@ -1,0 +1,168 @@
+"""A signal ends the run after its step, saved; a second one ends it at once."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from litespark.callbacks import signals
+from litespark.callbacks.checkpoint import Checkpointer
+from litespark.callbacks.checkpoint_folder import find, finished
+from litespark.callbacks.phases import Phases
+from litespark.callbacks.signals import ONE_WISH_SECONDS, SIGNALS, Interrupted, StopOnSignal
+from litespark.tasks.pretrain import Pretrain
+from tests.training.small_runs import batches, small_run, training_module
+
+ROOT = Path(__file__).parents[2]
+
+
+class Signalling(Pretrain):
+    """Does something (sends a signal, say) in the middle of one micro-batch."""
+
+    def __init__(self, at, act):
+        self.at, self.act, self.seen = at, act, 0
+
+    def loss(self, model, batch):
+        self.seen += 1
+        if self.seen == self.at:
+            self.act()
+        return super().loss(model, batch)
+
+
+def stoppable_run(folder, task, *, steps=6, accumulate=2):
+    folder.mkdir(exist_ok=True)
+    phases = Phases()
+    checkpointer = Checkpointer(folder / "checkpoints", every_steps=None, keep=1, about={}, phases=phases)
+    module = training_module(steps=steps, rows=2 * accumulate, task=task)
+    callbacks = [checkpointer, StopOnSignal(checkpointer)]
+    return small_run(folder, module, accumulate=accumulate, phases=phases, callbacks=callbacks)
+
+
+@pytest.fixture
+def handlers():
+    """The handlers before the test; the test must leave the same."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield before
+    after = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    assert after == before
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("micro_batch, step", [(5, 3), (6, 3)], ids=["first of a step", "last of a step"])
+def test_a_signal_lets_the_step_finish_and_saves(tmp_path, handlers, number, micro_batch, step):
+    run = stoppable_run(tmp_path, Signalling(micro_batch, lambda: signal.raise_signal(number)))
+    with pytest.raises(Interrupted, match=f"stopped after step {step} and saved"):
+        run.trainer.fit(run.module, batches(2))
+    assert run.module.steps_taken == step
+    assert find(tmp_path).step == step
+    assert run.phases.current == "idle"
+
+
+def test_what_was_saved_continues_as_if_nothing_had_happened(tmp_path, handlers):
+    whole = stoppable_run(tmp_path / "whole", Pretrain())
+    whole.trainer.fit(whole.module, batches(2))
+    stopped = stoppable_run(tmp_path / "stopped", Signalling(5, lambda: signal.raise_signal(signal.SIGTERM)))
+    with pytest.raises(Interrupted):
+        stopped.trainer.fit(stopped.module, batches(2))
+    rest = stoppable_run(tmp_path / "rest", Pretrain())
+    state = find(tmp_path / "stopped").state
+    rest.trainer.fit(rest.module, batches(2), ckpt_path=state, weights_only=True)
+    assert rest.module.tokens_seen == whole.module.tokens_seen
+    pairs = zip(rest.module.model.parameters(), whole.module.model.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_sigterm_before_the_first_step_is_not_lost(tmp_path, handlers):
+    class Early(Callback):
+        """Sends the signal while Lightning's handler is the one that gets it."""
+
+        def on_train_start(self, trainer, pl_module):
+            signal.raise_signal(signal.SIGTERM)
+
+    run = stoppable_run(tmp_path, Pretrain())
+    run.trainer.callbacks.insert(0, Early())
+    with pytest.raises(Interrupted, match="after step 1 "):
+        run.trainer.fit(run.module, batches(2))
+    assert find(tmp_path).step == 1
+
+
+def test_a_signal_in_the_last_step_lets_the_run_end_as_it_would(tmp_path, handlers):
+    run = stoppable_run(tmp_path, Signalling(12, lambda: signal.raise_signal(signal.SIGTERM)))
+    run.trainer.fit(run.module, batches(2))
+    assert run.module.steps_taken == 6
+    assert find(tmp_path).step == 6
+
+
+def test_the_handlers_come_back_after_a_run(tmp_path, handlers):
+    run = stoppable_run(tmp_path, Pretrain(), steps=1)
+    run.trainer.fit(run.module, batches(2))
+
+
+@pytest.mark.parametrize("seconds, ends_at_once", [(ONE_WISH_SECONDS - 1, False), (ONE_WISH_SECONDS + 1, True)])
+def test_a_second_signal_ends_at_once_but_not_the_echo_of_the_first(
+    tmp_path, monkeypatch, handlers, seconds, ends_at_once
+):
+    class AtOnce(Exception):
+        """What the default handler would do to the process."""
+
+    now, dispositions = [100.0], []
+    monkeypatch.setattr(signals.time, "monotonic", lambda: now[0])
+
+    def twice():
+        os.kill(os.getpid(), signal.SIGTERM)
+        now[0] += seconds
+        raise_signal = signal.raise_signal
+
+        def die(number):
+            dispositions.append(signal.getsignal(number))
+            raise AtOnce
+
+        monkeypatch.setattr(signals.signal, "raise_signal", die)
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            monkeypatch.setattr(signals.signal, "raise_signal", raise_signal)
+
+    run = stoppable_run(tmp_path, Signalling(3, twice))
+    with pytest.raises(AtOnce if ends_at_once else Interrupted):
+        run.trainer.fit(run.module, batches(2))
+    assert dispositions == ([signal.SIG_DFL] if ends_at_once else [])
+    assert len(finished(tmp_path / "checkpoints")) == (0 if ends_at_once else 1)
+
+
+def test_sigterm_stops_train_py_saves_and_prints_the_command_that_continues(tmp_path):
+    overrides = (
+        "data=synthetic data.vocabulary=31 data.sequence_length=8 data.micro_batch_size=2 trainer.batch_rows=4 "
+        "model.vocabulary=31 model.width=8 model.layers=1 model.heads=2 model.kv_heads=1 model.feed_forward=16 "
+        "budget.tokens=null budget.steps=1000000 trainer.log_every=1 trainer.validate_every=null "
+        "metrics.probe_seconds=0 callbacks.report=false callbacks.sample_prompt=null "
+        f"paths.logs={tmp_path} name=stopped"
+    ).split()
+    command = [sys.executable, "train.py", *overrides]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    started = subprocess.Popen(
+        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    folder, deadline = tmp_path / "runs" / "stopped", time.monotonic() + 120
+    while not (folder / "metrics.jsonl").exists():
+        assert started.poll() is None, started.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    started.send_signal(signal.SIGTERM)
+    output, errors = started.communicate(timeout=60)
+    assert started.returncode == 75, output + errors
+    step = find(folder).step
+    assert f"Stopped after step {step}, saved. To continue:" in errors
+    continuing = [line.strip() for line in errors.splitlines() if line.strip().startswith("python train.py")]
+    assert len(continuing) == 1
+    assert continuing[0].endswith(f"resume={folder}")
+    assert "budget.steps=1000000" in continuing[0]
+    assert '"status": "interrupted"' in (folder / "run.json").read_text()
