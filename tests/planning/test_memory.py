@@ -1,0 +1,95 @@
+"""The training state in memory, and the memory that there is."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from litespark.models.config import LlamaConfig
+from litespark.models.llama import Llama
+from litespark.ops.backend import OpsConfig, resolve
+from litespark.planning import memory
+from litespark.planning.memory import device_memory_bytes, training_state_bytes
+from litespark.training.optim import AdamWConfig, build_optimizer
+
+CPU = torch.device("cpu")
+
+
+def config(**changes):
+    sizes = {"name": "small", "width": 16, "layers": 2, "heads": 2, "kv_heads": 1, "feed_forward": 24,
+             "vocabulary": 31, "max_sequence_length": 8}  # fmt: skip
+    return LlamaConfig(**(sizes | changes))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_state_is_what_a_step_of_training_holds(tied):
+    model = Llama(config(tied=tied), resolve(OpsConfig()))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    optimizer = build_optimizer(model, AdamWConfig())
+    tokens = torch.zeros(1, 4, dtype=torch.long)
+    model(tokens, tokens).backward()
+    optimizer.step()
+    held = sum(p.nbytes + p.grad.nbytes for p in model.parameters())
+    # less the step counters, one number a parameter
+    held += sum(value.nbytes for state in optimizer.state.values() for value in state.values() if value.ndim)
+    assert training_state_bytes(config(tied=tied)) == held
+
+
+def test_shards_divide_it_rounded_up():
+    whole = training_state_bytes(config())
+    assert training_state_bytes(config(), 2) == whole // 2
+    assert training_state_bytes(config(), 7) * 7 >= whole > (training_state_bytes(config(), 7) - 1) * 7
+
+
+def test_the_headline_model_needs_what_the_arithmetic_says():
+    settings = yaml.safe_load((Path(__file__).parents[2] / "configs/model/llama3b.yaml").read_text())
+    settings.pop("_target_")
+    parameters = LlamaConfig(**settings).parameter_count()
+    assert training_state_bytes(LlamaConfig(**settings)) == 16 * parameters
+    assert 40e9 < 16 * parameters < 60e9
+
+
+def state_limits(monkeypatch, tmp_path, texts):
+    """Let these texts stand in the files in which Linux states the memory limit of a container."""
+    places = {"second": "/sys/fs/cgroup/memory.max", "first": "/sys/fs/cgroup/memory/memory.limit_in_bytes"}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    instead = {place: tmp_path / name for name, place in places.items()}
+    monkeypatch.setattr(memory, "Path", instead.__getitem__)
+
+
+PHYSICAL = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@pytest.mark.parametrize(
+    "texts, expected",
+    [
+        ({}, PHYSICAL),
+        ({"second": "1048576\n"}, 1048576),
+        ({"first": "2097152\n"}, 2097152),
+        ({"second": "max\n"}, PHYSICAL),
+        ({"first": "9223372036854771712\n"}, PHYSICAL),  # how the first version says that there is none
+    ],
+)
+def test_a_container_has_what_it_is_allowed(monkeypatch, tmp_path, texts, expected):
+    state_limits(monkeypatch, tmp_path, texts)
+    assert device_memory_bytes(CPU) == expected
+
+
+def test_a_system_that_does_not_say_is_unknown(monkeypatch):
+    def unknown(name):
+        raise ValueError("unrecognized configuration name")
+
+    monkeypatch.setattr(os, "sysconf", unknown)
+    assert device_memory_bytes(CPU) is None
+
+
+def test_a_gpu_has_its_own(monkeypatch):
+    class Card:
+        total_memory = 80 * 2**30
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Card())
+    assert device_memory_bytes(torch.device("cuda", 1)) == 80 * 2**30

@@ -1,0 +1,63 @@
+"""Which Lightning strategy, sharding and precision a setting means."""
+
+import pytest
+import torch
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
+
+from litespark.training.strategies import StrategyConfig, build_strategy, lightning_precision, sharding
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    "name, kind", [("single", SingleDeviceStrategy), ("ddp", DDPStrategy), ("fsdp", ModelParallelStrategy)]
+)
+def test_names_mean_strategies(name, kind):
+    assert type(build_strategy(StrategyConfig(name), CPU, 2)) is kind
+
+
+def test_devices_choose_the_backend_of_collectives():
+    for name in ("ddp", "fsdp"):
+        assert build_strategy(StrategyConfig(name), CPU, 2)._process_group_backend == "gloo"
+        assert build_strategy(StrategyConfig(name), torch.device("cuda"), 2)._process_group_backend == "nccl"
+
+
+def test_the_timeout_reaches_the_collectives():
+    for name in ("ddp", "fsdp"):
+        strategy = build_strategy(StrategyConfig(name, timeout_seconds=77), CPU, 2)
+        assert strategy._timeout.total_seconds() == 77
+
+
+def test_one_device_is_refused_to_several_processes():
+    StrategyConfig("single").check_world_size(1)
+    for name in ("ddp", "fsdp"):
+        StrategyConfig(name).check_world_size(2)
+    with pytest.raises(
+        ValueError, match="strategy=single: got 2 processes, expected one; start without torchrun, or choose"
+    ):
+        StrategyConfig("single").check_world_size(2)
+
+
+def test_other_names_are_refused():
+    with pytest.raises(ValueError, match=r"strategy\.name: got 'deepspeed', expected single, ddp or fsdp"):
+        StrategyConfig("deepspeed")
+
+
+def test_only_fsdp_shards():
+    assert sharding(StrategyConfig("single"), "fp32") is None
+    assert sharding(StrategyConfig("ddp"), "bf16") is None
+    assert sharding(StrategyConfig("fsdp"), "bf16") is not None
+
+
+@pytest.mark.parametrize(
+    "name, precision, expected",
+    [
+        ("single", "fp32", "32-true"),
+        ("single", "bf16", "bf16-mixed"),
+        ("ddp", "bf16", "bf16-mixed"),
+        ("fsdp", "fp32", "32-true"),
+        ("fsdp", "bf16", "32-true"),  # the sharding policy casts
+    ],
+)
+def test_precision(name, precision, expected):
+    assert lightning_precision(StrategyConfig(name), precision) == expected

@@ -1,0 +1,86 @@
+"""Two real processes over gloo: what goes wrong on one of them, both answer alike."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from litespark.training.optim import AdamWConfig
+from tests.training.small_runs import Planted, batches, small_run, training_module
+from tests.training.two_ranks_worker import CASES, STEPS
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """What each of the two ranks reports."""
+    folder = tmp_path_factory.mktemp("ranks")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*launcher, "-m", "tests.training.two_ranks_worker", str(folder)],
+        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, text=True, capture_output=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+def same(left, right):
+    return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_both_ranks_have_the_same_bits_after_every_step(ranks, case):
+    left, right = (rank[case] for rank in ranks)
+    assert len(left["weights"]) == len(right["weights"]) == STEPS
+    assert all(same(a, b) for a, b in zip(left["weights"], right["weights"], strict=True))
+    assert (left["skipped"], left["tokens"], left["validation"]) == (
+        right["skipped"], right["tokens"], right["validation"]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "nothing" not in case])
+def test_a_step_that_is_bad_on_one_rank_is_skipped_by_both(ranks, case):
+    for rank in ranks:
+        weights = rank[case]["weights"]
+        assert same(weights[1], weights[2])
+        assert not same(weights[0], weights[1])
+        assert not same(weights[2], weights[3])
+        assert all(tensor.isfinite().all() for tensor in weights[-1])
+        assert rank[case]["skipped"] == 1
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Weights and validation of one process that does the same steps, undisturbed and with the third one skipped."""
+    results = {}
+    for what in ("nothing", "loss"):
+        module = training_module(
+            steps=STEPS, rows=8, task=Planted(lambda micro_batch: micro_batch == 9 and what != "nothing"),  # noqa: B023
+            optimizer=AdamWConfig(lr=1e-2, epsilon=1e-2, clip_norm=0.5),
+        )  # fmt: skip
+        run = small_run(tmp_path_factory.mktemp(what), module, accumulate=4, validate_every=STEPS)
+        run.trainer.fit(module, batches(2))
+        results[what] = ([parameter.detach() for parameter in module.model.parameters()], module.validation)
+    return results
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_ranks_end_where_one_process_does(ranks, alone, case):
+    weights, validation = alone["nothing" if "nothing" in case else "loss"]
+    for mine, expected in zip(ranks[0][case]["weights"][-1], weights, strict=True):
+        assert (mine - expected).norm() / expected.norm() < 1e-5
+    assert ranks[0][case]["validation"] == pytest.approx(validation, rel=1e-5)
+
+
+def test_a_rank_that_is_always_bad_ends_the_run_on_both(ranks):
+    for rank in ranks:
+        assert "not finite in 2 steps in a row, up to step 2 (optim.nonfinite_limit is 2)" in rank["always bad"]
+
+
+def test_a_full_disk_on_one_rank_ends_the_run_on_both(ranks):
+    for rank in ranks:
+        assert "no room for a checkpoint" in rank["full disk"]

@@ -1,0 +1,113 @@
+"""One of two processes that train together while something goes wrong on one of them; started by torchrun.
+
+Writes, for each case, what this rank has after every step to `FOLDER/rank-R.pt`.
+"""
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
+
+from litespark.callbacks import checkpoint_folder
+from litespark.callbacks.checkpoint import Checkpointer
+from litespark.callbacks.phases import Phases
+from litespark.training.module import NonFiniteError
+from litespark.training.optim import AdamWConfig
+from litespark.training.strategies import StrategyConfig
+from tests.training.small_runs import Planted, batches, small_run, training_module
+
+STEPS = 4
+# the second micro-batch of the third step
+BAD = 5
+CASES: dict[str, dict[str, Any]] = {
+    f"{name} {kind} {what}": {"name": name, "fused": kind == "fused", "what": what}
+    for name in ("ddp", "fsdp")
+    for kind in ("fused", "unfused")
+    for what in ("loss", "gradient", "nothing")
+}
+
+
+def whole(parameter: torch.Tensor) -> torch.Tensor:
+    return (parameter.full_tensor() if isinstance(parameter, DTensor) else parameter).detach().clone()
+
+
+def train(folder: Path, *, name: str, fused: bool, what: str) -> dict[str, Any]:
+    rank = dist.get_rank()
+    folder.mkdir(parents=True, exist_ok=True)
+    strategy = StrategyConfig(name)  # type: ignore[arg-type]
+    task = Planted(lambda micro_batch: what != "nothing" and rank == 1 and micro_batch == BAD, what)
+    optimizer = AdamWConfig(lr=1e-2, epsilon=1e-2, clip_norm=0.5, fused=fused)
+    module = training_module(steps=STEPS, rows=8, task=task, optimizer=optimizer, strategy=strategy)
+    run = small_run(folder, module, accumulate=2, validate_every=STEPS, strategy=strategy, devices=2)
+    steps: list[list[torch.Tensor]] = []
+    step = module.optimizer_step
+
+    def after(*arguments: Any, **named: Any) -> None:
+        step(*arguments, **named)
+        assert module.model is not None
+        steps.append([whole(parameter) for parameter in module.model.parameters()])
+
+    module.optimizer_step = after  # type: ignore[method-assign]
+    run.trainer.fit(module, batches(2))
+    return {
+        "weights": steps,
+        "skipped": module.skipped_steps,
+        "tokens": module.tokens_seen,
+        "validation": module.validation,
+    }
+
+
+def always_bad(folder: Path) -> str:
+    """The message with which a run ends whose rank 1 never has a finite loss."""
+    folder.mkdir(parents=True, exist_ok=True)
+    strategy = StrategyConfig("ddp")
+    rank = dist.get_rank()
+    module = training_module(
+        steps=STEPS, rows=4, task=Planted(lambda _: rank == 1), optimizer=AdamWConfig(nonfinite_limit=2),
+        strategy=strategy,
+    )  # fmt: skip
+    run = small_run(folder, module, strategy=strategy, devices=2)
+    try:
+        run.trainer.fit(module, batches(2))
+    except NonFiniteError as error:
+        return str(error)
+    return "no error"
+
+
+def full_disk(folder: Path) -> str:
+    """The message with which a run ends whose rank 0 finds no room for a checkpoint."""
+    folder.mkdir(parents=True, exist_ok=True)
+    strategy, phases = StrategyConfig("ddp"), Phases()
+    module = training_module(steps=2, rows=4, strategy=strategy)
+    saver = Checkpointer(folder / "checkpoints", every_steps=1, keep=1, about={}, phases=phases)
+    run = small_run(folder, module, strategy=strategy, devices=2, phases=phases, callbacks=[saver])
+    usage = checkpoint_folder.shutil.disk_usage
+    checkpoint_folder.shutil.disk_usage = lambda path: SimpleNamespace(free=10)  # type: ignore[assignment]
+    try:
+        run.trainer.fit(module, batches(2))
+    except checkpoint_folder.CheckpointError as error:
+        return str(error)
+    finally:
+        checkpoint_folder.shutil.disk_usage = usage
+    return "no error"
+
+
+def main(folder: Path) -> None:
+    warnings.simplefilter("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    dist.init_process_group("gloo")
+    results: dict[str, Any] = {case: train(folder / case, **settings) for case, settings in CASES.items()}
+    results["always bad"] = always_bad(folder / "always bad")
+    results["full disk"] = full_disk(folder / "full disk")
+    torch.save(results, folder / f"rank-{dist.get_rank()}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
