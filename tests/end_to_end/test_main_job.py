@@ -49,7 +49,15 @@ def run(place: Path) -> tuple[Path, str]:
 def test_the_folder_of_a_run_holds_everything(run: tuple[Path, str]):
     folder, _ = run
     names = {path.name for path in folder.iterdir()}
-    assert {"config.yaml", "metrics.jsonl", "metrics.csv", "run.json", "report.md", "samples.md", "checkpoints"} <= names
+    assert {
+        "config.yaml",
+        "metrics.jsonl",
+        "metrics.csv",
+        "run.json",
+        "report.md",
+        "samples.md",
+        "checkpoints",
+    } <= names
     assert {"loss.png", "throughput.png", "mfu.png", "energy.png"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names)
     assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["step-00000030", "step-00000040"]

@@ -39,12 +39,18 @@ def undisturbed(place: Path) -> Path:
     return place / "logs/runs/undisturbed"
 
 
+@pytest.fixture(scope="module")
+def undisturbed_fsdp(place: Path) -> Path:
+    train(*overrides(place, "name=undisturbed-fsdp", "strategy=fsdp"), processes=2)
+    return place / "logs/runs/undisturbed-fsdp"
+
+
 @pytest.mark.parametrize(("processes", "strategy"), [(1, "single"), (2, "ddp"), (2, "fsdp")])
-def test_killed_and_resumed_run_is_bit_equal(place: Path, undisturbed: Path, processes: int, strategy: str):
-    reference = undisturbed
-    if strategy == "fsdp":  # sharded sums round differently: it has its own reference, close to the single process's
-        train(*overrides(place, "name=undisturbed-fsdp", "strategy=fsdp"), processes=2)
-        reference = place / "logs/runs/undisturbed-fsdp"
+def test_killed_and_resumed_run_is_bit_equal(
+    request: pytest.FixtureRequest, place: Path, undisturbed: Path, processes: int, strategy: str
+):
+    # sharded sums round differently, so that run has a reference of its own
+    reference = request.getfixturevalue("undisturbed_fsdp") if strategy == "fsdp" else undisturbed
     folder = place / f"logs/runs/killed-{strategy}"
     train_and_kill(
         folder, 2 * EVERY, *overrides(place, f"name={folder.name}", f"strategy={strategy}"), processes=processes
@@ -61,25 +67,25 @@ def test_killed_and_resumed_run_is_bit_equal(place: Path, undisturbed: Path, pro
     # of rank 0: the reference of two processes is the run of one
     assert_bit_equal(ended["litespark"]["random"][0], expected["litespark"]["random"][0], "random")
     # the metrics read as if nothing had happened, too
-    assert metrics(folder, "train/loss") == metrics(reference, "train/loss")
+    for key in ("train/loss", "validation/loss", "progress/tokens"):
+        assert metrics(folder, key) == metrics(reference, key), key
     segments = json.loads((folder / "run.json").read_text())["segments"]
     assert [segment["reason"] for segment in segments] == ["start", "resume"]
     assert json.loads((folder / "run.json").read_text())["status"] == "finished"
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_processes_follow_the_loss_of_one(place: Path, undisturbed: Path, strategy: str):
-    name = f"two-{strategy}"
-    train(*overrides(place, f"name={name}", f"strategy={strategy}"), processes=2)
-    folder = place / "logs/runs" / name
+def test_two_sharded_processes_follow_the_loss_of_one(place: Path, undisturbed: Path, undisturbed_fsdp: Path):
+    """FSDP2; the run over DDP above is compared with the single process bit for bit."""
     for key in ("train/loss", "validation/loss", "validation/bits_per_byte"):
-        one, two = metrics(undisturbed, key), metrics(folder, key)
+        one, two = metrics(undisturbed, key), metrics(undisturbed_fsdp, key)
         assert len(one) == len(two) > 0
         assert two == pytest.approx(one, rel=1e-5), key
-    assert metrics(folder, "progress/tokens") == metrics(undisturbed, "progress/tokens")
-    assert json.loads((folder / "run.json").read_text())["environment"]["world_size"] == 2
+    assert metrics(undisturbed_fsdp, "progress/tokens") == metrics(undisturbed, "progress/tokens")
+    assert json.loads((undisturbed_fsdp / "run.json").read_text())["environment"]["world_size"] == 2
     # one run, one folder: the second process leaves nothing of its own
-    assert sorted(p.name for p in (place / "logs/runs").iterdir() if p.name.startswith(name)) == [name]
+    assert [p.name for p in (place / "logs/runs").iterdir() if "fsdp" in p.name and "killed" not in p.name] == [
+        undisturbed_fsdp.name
+    ]
 
 
 def test_resume_on_two_processes_continues_a_run_of_one(place: Path, undisturbed: Path):
