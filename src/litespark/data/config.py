@@ -99,7 +99,7 @@ class SyntheticConfig(ReadingConfig):
     """Every so many tokens an EOS (id 0) ends a document; None: one endless document."""
     synthetic_rows: int = 1_000_000
     """Training rows of an epoch."""
-    synthetic_validation_rows: int = 64
+    synthetic_validation_rows: int = 8
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -331,6 +331,7 @@ def _quieten() -> None:
         logging.getLogger(logger).setLevel(logging.WARNING)
     # the data is read from mapped files or made up; workers do not help small models, and it is a setting
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*This DataLoader will create.*")
     # metrics are logged by the callbacks, when a window closes
     warnings.filterwarnings("ignore", ".*`Trainer.fit` stopped.*")
     # Lightning 2.6.6 with newer PyTorch

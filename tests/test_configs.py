@@ -1,0 +1,160 @@
+"""Every config file composes into dataclasses and a model, and the headline job runs cut down to one layer."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hydra import compose, initialize_config_dir
+
+from litespark.experiment.config import Parts, parts_from
+from litespark.models.llama import Llama
+from litespark.ops.backend import BACKENDS, resolve
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "configs"
+CHOICES = sorted(path.relative_to(CONFIGS).with_suffix("").as_posix() for path in CONFIGS.glob("*/*.yaml"))
+EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
+DEBUGS = sorted(path.stem for path in (CONFIGS / "debug").glob("*.yaml"))
+PAIRS = [name.removesuffix("_litespark") for name in EXPERIMENTS if name.endswith("_litespark")]
+
+PARAMETERS = {"llama3b": 3_015_355_392, "llama30b": 30_026_717_184}
+# all that may tell an experiment from its baseline, or the comparison would not be fair
+MAY_DIFFER = {"recompute.mode", "optim.fused", *(f"ops.{op}" for op in BACKENDS)}
+
+
+def parts_of(*overrides: str) -> Parts:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return parts_from(compose("train", overrides=list(overrides)))
+
+
+def flat(config, path: str = "") -> dict:
+    if not isinstance(config, dict):
+        return {path: config}
+    return {
+        name: value
+        for key, inner in config.items()
+        for name, value in flat(inner, f"{path}.{key}" if path else key).items()
+    }
+
+
+def test_the_globs_find_the_experiments_and_the_debug_settings():
+    """Or the tests below would pass on nothing."""
+    assert {"quickstart", "llama160m", "llama1b", "llama3b_litespark", "llama3b_baseline"} <= set(EXPERIMENTS)
+    assert {"overfit", "limit", "profiler"} <= set(DEBUGS)
+    assert {"llama3b", "llama8b", "llama30b"} <= set(PAIRS)
+
+
+@pytest.mark.parametrize("overrides", [f"experiment={x}" for x in EXPERIMENTS] + [f"debug={x}" for x in DEBUGS])
+def test_each_experiment_composes_into_its_parts_and_a_model(overrides):
+    parts = parts_of(overrides)
+    with torch.device("meta"):
+        model = Llama(parts.model, resolve(parts.ops), parts.recompute)
+    assert sum(parameter.numel() for parameter in model.parameters()) == parts.model.parameter_count()
+    assert parts.data.sequence_length <= parts.model.max_sequence_length
+    assert parts.data.vocabulary == parts.model.vocabulary
+    assert parts.trainer.accumulate(parts.data.micro_batch_size, world_size=1) >= 1
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_each_choice_of_each_group_composes_and_says_what_it_is(choice):
+    group, name = choice.split("/")
+    required = ["data.source=FOLDER"] if choice == "data/text" else []
+    parts_of(f"{group}={name}", *required)
+    text = (CONFIGS / f"{choice}.yaml").read_text()
+    comments = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#") and "@package" not in line]
+    assert comments, f"configs/{choice}.yaml has no comment"
+    assert len(comments[0]) > 15
+
+
+def test_the_groups_are_those_of_the_defaults_list():
+    defaults = yaml.safe_load((CONFIGS / "train.yaml").read_text())["defaults"]
+    named = {key.removeprefix("override ") for entry in defaults if isinstance(entry, dict) for key in entry}
+    assert named == {path.name for path in CONFIGS.iterdir() if path.is_dir()}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_the_sizes_of_the_headline_models_stay(name):
+    for variant in ("baseline", "litespark"):
+        assert parts_of(f"experiment={name}_{variant}").model.parameter_count() == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_an_experiment_inherits_its_baseline_and_differs_only_where_it_may(name):
+    text = yaml.safe_load((CONFIGS / "experiment" / f"{name}_litespark.yaml").read_text())
+    assert text["defaults"][0] == f"{name}_baseline"
+    ours, baseline = (flat(parts_of(f"experiment={name}_{variant}").resolved) for variant in ("litespark", "baseline"))
+    different = {key for key in ours.keys() | baseline.keys() if ours.get(key) != baseline.get(key)}
+    assert different, "the experiment is its baseline"
+    assert different <= MAY_DIFFER
+    assert all(baseline[f"ops.{op}"] == "reference" for op in BACKENDS)
+
+
+def started(overrides: str) -> tuple[subprocess.CompletedProcess[str], float]:
+    begin = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "train.py", *overrides.split()],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    return done, time.monotonic() - begin
+
+
+def test_the_headline_job_runs_with_one_layer_and_short_rows(tmp_path):
+    done, _ = started(
+        "experiment=llama3b_litespark model.layers=1 data=synthetic data.sequence_length=64 data.micro_batch_size=1 "
+        "trainer.batch_rows=1 budget.tokens=null budget.steps=2 trainer.accelerator=cpu precision=fp32 name=cut "
+        f"paths.logs={tmp_path} paths.data={tmp_path}/data"
+    )
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs" / "cut"
+    assert (run / "checkpoints" / "step-00000002" / "checkpoint.json").is_file()
+    shutil.rmtree(run / "checkpoints")  # gigabytes, which pytest would keep for three sessions
+    record = json.loads((run / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert (record["throughput"]["steps"], record["throughput"]["tokens"]) == (2, 128)
+    assert record["model"]["name"] == "llama3b"
+    assert record["model"]["parameters"] == parts_of("model=llama3b", "model.layers=1").model.parameter_count()
+    assert 0 < record["quality"]["validation_loss"] < 20
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    assert settings["ops"]["attention"] != "reference"
+    assert settings["optim"]["fused"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the GPU whose absence is tested")
+def test_the_headline_job_says_at_once_what_this_machine_lacks(tmp_path):
+    done, seconds = started(f"experiment=llama3b_litespark paths.logs={tmp_path} paths.data={tmp_path}/data")
+    assert done.returncode == 1
+    assert seconds < 60
+    for phrase in (
+        "got no CUDA device on this machine, expected one",
+        "trainer.accelerator=cpu precision=fp32",
+        f"{tmp_path}/data/slimpajama does not exist",
+        "litespark prepare experiment=llama3b_litespark data.source=FOLDER",
+        "python train.py experiment=llama3b_litespark data.source=FOLDER",
+    ):
+        assert phrase in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 6
+    assert not list(tmp_path.rglob("*.json"))
+    assert not (tmp_path / "data").exists()
+
+
+def test_the_missing_text_is_named_on_a_machine_with_a_gpu_too(tmp_path):
+    done, _ = started(
+        f"experiment=llama3b_litespark trainer.accelerator=auto paths.logs={tmp_path} paths.data={tmp_path}"
+    )
+    assert done.returncode == 1
+    assert f"{tmp_path}/slimpajama does not exist" in done.stderr
