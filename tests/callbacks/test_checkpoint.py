@@ -1,0 +1,140 @@
+"""When checkpoints are written, what they hold, and that a resume from any of them ends in the same bits."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from litespark.callbacks import checkpoint_folder
+from litespark.callbacks.checkpoint import Checkpointer
+from litespark.callbacks.checkpoint_folder import CheckpointError, find, finished
+from litespark.callbacks.phases import Phases
+from litespark.training.optim import AdamWConfig
+from tests.training.small_runs import LENGTH, Planted, batches, small_run, training_module
+
+
+def saving_run(folder, *, every, keep=9, steps=6, task=None, fused=True, **settings):
+    folder.mkdir(exist_ok=True)
+    phases = Phases()
+    about = {"run": "mine", "model": {"width": 8}}
+    saver = Checkpointer(folder / "checkpoints", every_steps=every, keep=keep, about=about, phases=phases)
+    optimizer = AdamWConfig(lr=1e-2, fused=fused)
+    module = training_module(steps=steps, rows=4, task=task, optimizer=optimizer)
+    return small_run(folder, module, accumulate=2, phases=phases, callbacks=[saver], **settings)
+
+
+def steps_in(folder):
+    return [int(path.name.removeprefix("step-")) for path in finished(folder / "checkpoints")]
+
+
+@pytest.mark.parametrize(
+    "every, keep, expected", [(None, 9, [6]), (2, 9, [2, 4, 6]), (4, 9, [4, 6]), (1, 2, [5, 6]), (3, 1, [6])]
+)
+def test_checkpoints_come_at_the_interval_and_at_the_end(tmp_path, every, keep, expected):
+    run = saving_run(tmp_path, every=every, keep=keep)
+    run.trainer.fit(run.module, batches(2))
+    assert steps_in(tmp_path) == expected
+
+
+def test_a_checkpoint_says_what_it_is_of(tmp_path):
+    run = saving_run(tmp_path, every=None)
+    run.trainer.fit(run.module, batches(2))
+    checkpoint = find(tmp_path)
+    assert checkpoint.about == {"run": "mine", "model": {"width": 8}, "tokens": 6 * 4 * LENGTH, "world_size": 1}
+
+
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "unfused"])
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 5])
+def test_a_resume_from_any_step_ends_in_the_same_bits(tmp_path, step, fused):
+    # three rows an epoch: every step crosses the end of one; validation falls on steps 2 and 4
+    data = {"training_rows": 3}
+    bad = {"task": Planted(lambda micro_batch: micro_batch == 1)}  # the first step is skipped
+    whole = saving_run(tmp_path / "whole", every=1, fused=fused, validate_every=2, **bad)
+    whole.trainer.fit(whole.module, batches(2, **data))
+    rest = saving_run(tmp_path / "rest", every=None, fused=fused, validate_every=2)
+    state = tmp_path / "whole" / "checkpoints" / f"step-{step:08d}" / "state.ckpt"
+    rest.trainer.fit(rest.module, batches(2, **data), ckpt_path=state, weights_only=True)
+    pairs = zip(rest.module.model.parameters(), whole.module.model.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    ours, theirs = (torch.load(find(tmp_path / name).state, weights_only=True) for name in ("rest", "whole"))
+    assert ours["litespark"]["tokens_seen"] == theirs["litespark"]["tokens_seen"] == 6 * 4 * LENGTH
+    assert ours["litespark"]["steps_taken"] == theirs["litespark"]["steps_taken"] == 6
+    assert ours["litespark"]["skipped_steps"] == theirs["litespark"]["skipped_steps"] == 1
+    torch.testing.assert_close(ours["optimizer_states"], theirs["optimizer_states"], rtol=0, atol=0)
+
+
+def test_the_rows_of_the_steps_that_a_checkpoint_holds_are_on_disk_with_it(tmp_path):
+    class Killed(Exception):
+        pass
+
+    def kill(micro_batch):
+        if micro_batch == 8:  # the fifth step begins
+            raise Killed
+        return False
+
+    run = saving_run(tmp_path, every=2, task=Planted(kill))
+    run.metrics.finalize = lambda status: None  # a killed process finalises nothing
+    with pytest.raises(Killed):
+        run.trainer.fit(run.module, batches(2))
+    written = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert find(tmp_path).step == 4
+    assert written == [1, 2, 3, 4]
+
+
+def test_a_disk_that_fills_up_ends_the_run_and_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
+    run = saving_run(tmp_path, every=1)
+    free = iter([2**40, 2**40, 100])
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=next(free)))
+    with pytest.raises(CheckpointError, match="no room for a checkpoint in"):
+        run.trainer.fit(run.module, batches(2))
+    assert find(tmp_path).step == 2
+    assert run.phases.current == "idle"
+    assert not list((tmp_path / "checkpoints").glob(".*"))
+
+
+def test_the_room_that_is_asked_for_is_more_than_a_checkpoint_takes(tmp_path, monkeypatch):
+    asked = []
+    begin = checkpoint_folder.begin
+    monkeypatch.setattr(
+        checkpoint_folder, "begin", lambda root, step, room: (asked.append(room), begin(root, step, room))[1]
+    )
+    folder = tmp_path / "run"
+    folder.mkdir()
+    phases = Phases()
+    saver = Checkpointer(folder / "checkpoints", every_steps=None, keep=1, about={}, phases=phases)
+    # large enough for tensors to outweigh the rest of the file
+    module = training_module(steps=1, rows=2, width=128, feed_forward=256)
+    small_run(folder, module, phases=phases, callbacks=[saver]).trainer.fit(module, batches(2))
+    size = find(folder).state.stat().st_size
+    assert size <= asked[0] <= 1.2 * size
+
+
+@pytest.mark.parametrize("name", ["every_steps", "keep"])
+def test_settings_out_of_range_are_refused(tmp_path, name):
+    settings = {"every_steps": 1, "keep": 1} | {name: 0}
+    with pytest.raises(ValueError, match=rf"callbacks\.checkpoint\.{name}: got 0, expected at least 1"):
+        Checkpointer(tmp_path, **settings, about={}, phases=Phases())
+
+
+# ------------------------------------------------------------------ phases
+
+
+def test_listeners_hear_of_changes_only():
+    phases, heard = Phases(), []
+    phases.listen(lambda before, after: heard.append((before, after)))
+    phases.enter("idle")
+    phases.enter("train")
+    phases.enter("train")
+    with phases.during("checkpoint"):
+        assert phases.current == "checkpoint"
+    assert heard == [("idle", "train"), ("train", "checkpoint"), ("checkpoint", "train")]
+
+
+def test_a_phase_ends_also_when_its_block_raises():
+    phases = Phases()
+    phases.enter("train")
+    with pytest.raises(OSError, match="full"), phases.during("checkpoint"):
+        raise OSError("full")
+    assert phases.current == "train"
