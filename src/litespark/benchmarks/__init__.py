@@ -1,0 +1,1 @@
+"""Measurements of this code against something else, each with a record that can be committed under results/."""

@@ -1,0 +1,84 @@
+"""Training as a bare PyTorch loop writes it: no Lightning, no callbacks, no logging, no guard.
+
+Deliberately its own text: it shares the model, the batches and the optimizer's construction with the trainer and none
+of the trainer's step, so equal losses say something about both.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import torch
+
+from litespark.data.batch import TokenBatch
+from litespark.models.llama import Llama
+from litespark.tasks.pretrain import Pretrain
+from litespark.training.budget import TokenBudget
+from litespark.training.optim import AdamWConfig, build_optimizer
+from litespark.training.schedule import Schedule
+from litespark.training.strategies import Precision
+
+
+class BareLoop:
+    """Trains a copy of `model` on `batches`.
+
+    Args:
+        model: where to start from; it is copied.
+        batches: endless micro-batches.
+        optimizer, schedule, budget, task: the settings of the run.
+        accumulate: micro-batches in one step.
+        device, precision: where and how to compute.
+    """
+
+    def __init__(
+        self,
+        model: Llama,
+        batches: Iterator[TokenBatch],
+        *,
+        optimizer: AdamWConfig,
+        schedule: Schedule,
+        budget: TokenBudget,
+        task: Pretrain,
+        accumulate: int,
+        device: torch.device,
+        precision: Precision,
+    ) -> None:
+        self.model = copy.deepcopy(model)
+        self.batches = batches
+        self.config = optimizer
+        self.schedule = schedule
+        self.budget = budget
+        self.task = task
+        self.accumulate = accumulate
+        self.device = device
+        self.precision = precision
+        self.optimizer = build_optimizer(self.model, optimizer)
+        self.tokens_seen = 0
+
+    def autocast(self) -> torch.autocast:
+        """bf16 compute where the run has it."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def take(self, steps: int) -> None:
+        """Take so many optimizer steps."""
+        for _ in range(steps):
+            supervised = 0
+            seen = 0
+            for _ in range(self.accumulate):
+                batch = next(self.batches).to(self.device, non_blocking=True)
+                with self.autocast():
+                    loss = self.task.loss(self.model, batch)
+                loss.backward()
+                supervised += batch.supervised_count
+                seen += batch.token_count
+            gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+            torch._foreach_div_(gradients, supervised)
+            if self.config.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+            ends_at = self.tokens_seen + self.budget.tokens_per_step
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.config.lr * self.schedule.factor(ends_at, self.budget.tokens)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.tokens_seen += seen

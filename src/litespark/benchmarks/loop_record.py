@@ -1,0 +1,116 @@
+"""The record of `litespark bench loop`: every step's time, the ratio, and the losses that must agree."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from litespark.metrics.record import EnvironmentRecord, ModelRecord
+from litespark.metrics.strict_json import encode
+
+SCHEMA = "litespark.bench.loop/1"
+GOAL = 1.10
+# relative differences of the losses that are still rounding: early by precision, and at the end
+_EARLY_TOLERANCE = {"fp32": 1e-5, "bf16": 1e-3}
+_FINAL_TOLERANCE = 2e-2
+
+
+@dataclass(frozen=True)
+class LossPair:
+    """Nats per supervised token on the same validation rows, after the same number of steps."""
+
+    steps: int
+    trainer: float
+    bare: float
+
+    def within(self, tolerance: float) -> bool:
+        """Whether the two differ by no more, relative to the bare loop's; NaN never does."""
+        return abs(self.trainer - self.bare) <= tolerance * abs(self.bare)
+
+
+@dataclass(frozen=True)
+class LoopRecord:
+    """One measurement; times are milliseconds of single optimizer steps, taken in turns.
+
+    Attributes:
+        overrides: of the config, as the user gave them.
+        early, final: losses after the first block and after the last.
+    """
+
+    time: str
+    git_commit: str | None
+    git_dirty: bool | None
+    overrides: list[str]
+    environment: EnvironmentRecord
+    model: ModelRecord
+    data: str
+    rows_per_step: int
+    micro_batches_per_step: int
+    steps_per_block: int
+    trainer_step_ms: list[float]
+    bare_step_ms: list[float]
+    early: LossPair
+    final: LossPair
+
+    @property
+    def ratios(self) -> list[float]:
+        """Trainer's time over the bare loop's, block by block."""
+        ours, bare = (
+            [sum(times[start : start + self.steps_per_block]) for start in range(0, len(times), self.steps_per_block)]
+            for times in (self.trainer_step_ms, self.bare_step_ms)
+        )
+        return [our / their for our, their in zip(ours, bare, strict=True)]
+
+    @property
+    def ratio(self) -> float:
+        """The median of the ratios."""
+        return statistics.median(self.ratios)
+
+    @property
+    def losses_agree(self) -> bool:
+        """Whether the two trained alike; where they did not, their times say nothing."""
+        return self.early.within(_EARLY_TOLERANCE[self.environment.precision]) and self.final.within(_FINAL_TOLERANCE)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for strict JSON, the derived figures included.
+
+        Raises:
+            ValueError: a figure is not finite.
+        """
+        derived = {"ratios": self.ratios, "ratio_median": self.ratio, "goal": GOAL, "losses_agree": self.losses_agree}
+        return {"schema": SCHEMA, **encode(self, LoopRecord, ""), **derived}
+
+    def write(self, path: Path) -> None:
+        """Write the record as JSON, whole or not at all."""
+        content = json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_text(content, encoding="utf-8")
+        temporary.replace(path)
+
+    def table(self) -> str:
+        """The figures for a reader."""
+        environment, model = self.environment, self.model
+        losses = [self.early] if self.early == self.final else [self.early, self.final]
+        lines = [
+            f"{model.name}, {model.parameters / 1e6:.2f} M parameters, {self.rows_per_step} rows of "
+            f"{model.sequence_length} tokens a step, {environment.precision}, "
+            f"{', '.join(device.name for device in environment.devices)}",
+            f"{'':10}  {'ms/step':>9}" + "".join(f"  {f'loss after {pair.steps} steps':>20}" for pair in losses),
+        ]
+        for name, times in (("trainer", self.trainer_step_ms), ("bare loop", self.bare_step_ms)):
+            after = [pair.trainer if name == "trainer" else pair.bare for pair in losses]
+            lines.append(f"{name:10}  {statistics.median(times):9.2f}" + "".join(f"  {loss:20.6f}" for loss in after))
+        if not self.losses_agree:
+            return "\n".join(
+                [*lines, "The losses DIFFER: the two did not train alike, so their times are not compared."]
+            )
+        verdict = "met" if self.ratio <= GOAL else "NOT met"
+        lines.append(
+            f"ratio {self.ratio:.3f} per step, median of {len(self.ratios)} blocks of {self.steps_per_block} steps "
+            f"({min(self.ratios):.3f} to {max(self.ratios):.3f}); goal at most {GOAL:.2f}: {verdict}"
+        )
+        return "\n".join(lines)

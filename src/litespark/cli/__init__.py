@@ -1,0 +1,63 @@
+"""The command `litespark`: prepare, train, look, export, generate and check, all with the overrides of train.py.
+
+Each command imports what it needs when it runs, so that help and small commands answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from litespark.cli.finished_runs import EXPORT, GENERATE, REPORT
+from litespark.cli.preparing import PREPARE
+from litespark.cli.training import BENCH, TRAIN, VERIFY_RESUME, train
+
+USAGE_ERROR = 2
+COMMANDS = {
+    "train": TRAIN,
+    "prepare": PREPARE,
+    "report": REPORT,
+    "export": EXPORT,
+    "generate": GENERATE,
+    "verify-resume": VERIFY_RESUME,
+    "bench": BENCH,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 1 for what a user can mend or a check that failed, 2 for usage."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if words else USAGE_ERROR
+    name, rest = words[0], words[1:]
+    command = COMMANDS.get(name)
+    if command is None:
+        print(f"litespark: there is no command {name!r}; choose one of: {', '.join(COMMANDS)}", file=sys.stderr)
+        return USAGE_ERROR
+    try:
+        if name == "train" and not {"-h", "--help"} & set(rest):
+            return train(rest)  # flags are Hydra's there
+        parser = argparse.ArgumentParser(prog=f"litespark {name}", description=command.purpose)
+        command.add_arguments(parser)
+        return command.run(parser.parse_intermixed_args(rest))
+    except _mendable() as error:
+        print(f"litespark {name}: {str(error).strip()}", file=sys.stderr)
+        return 1
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:{width}}  {command.purpose}" for name, command in COMMANDS.items())
+    return f"usage: litespark COMMAND …\n\n{commands}\n\nlitespark COMMAND --help shows the arguments of one."
+
+
+def _mendable() -> tuple[type[Exception], ...]:
+    """Errors that are shown as one message: mistakes in settings and files. Anything else is a bug and keeps its
+    traceback. Evaluated only when something was raised; the rooms are asked only where a command loaded them."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    run = sys.modules.get("litespark.experiment.run")
+    return (ValueError, OSError, HydraException, OmegaConfBaseException, *(run.USER_ERRORS if run else ()))
