@@ -1,5 +1,6 @@
 """When checkpoints are written, what they hold, and that a resume from any of them ends in the same bits."""
 
+import errno
 import json
 import shutil
 from types import SimpleNamespace
@@ -92,6 +93,23 @@ def test_a_disk_that_fills_up_ends_the_run_and_leaves_the_previous_checkpoint(tm
     assert find(tmp_path).step == 2
     assert run.phases.current == "idle"
     assert not list((tmp_path / "checkpoints").glob(".*"))
+
+
+def test_a_disk_that_fills_up_while_writing_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
+    run = saving_run(tmp_path, every=1)
+    seal = checkpoint_folder.seal
+
+    def full(unfinished, step, about):
+        if step == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return seal(unfinished, step, about)
+
+    monkeypatch.setattr(checkpoint_folder, "seal", full)
+    with pytest.raises(
+        CheckpointError, match=r"step 3 could not be written in .*No space left.*earlier checkpoints are"
+    ):
+        run.trainer.fit(run.module, batches(2))
+    assert find(tmp_path).step == 2
 
 
 def test_the_room_that_is_asked_for_is_more_than_a_checkpoint_takes(tmp_path, monkeypatch):

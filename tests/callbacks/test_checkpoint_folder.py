@@ -207,6 +207,14 @@ def test_a_full_disk_is_seen_before_and_leaves_the_previous_one(root, monkeypatc
     assert not (root / ".unfinished-00000005").exists()
 
 
+def test_a_file_in_the_way_is_named(tmp_path):
+    (tmp_path / "checkpoints").write_text("a file")
+    with pytest.raises(
+        CheckpointError, match=r"cannot write checkpoints in .*checkpoints \(.*expected a folder that can be"
+    ):
+        begin(tmp_path / "checkpoints", 1, 0)
+
+
 # ------------------------------------------------------------------ kill -9
 
 WRITER = """

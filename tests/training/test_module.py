@@ -243,6 +243,14 @@ def test_validation_equals_a_direct_computation(tmp_path, validation_rows):
     assert logged[names.VALIDATION_TOKEN_ACCURACY] == pytest.approx(correct / count)
 
 
+def test_a_validation_knows_nothing_of_the_one_before(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    often = fit(tmp_path / "a", steps=4, validate_every=1)
+    once = fit(tmp_path / "b", steps=4, validate_every=4)
+    assert often.module.validation == once.module.validation
+
+
 def test_validation_changes_nothing_in_training(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()

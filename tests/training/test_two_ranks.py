@@ -84,3 +84,8 @@ def test_a_rank_that_is_always_bad_ends_the_run_on_both(ranks):
 def test_a_full_disk_on_one_rank_ends_the_run_on_both(ranks):
     for rank in ranks:
         assert "no room for a checkpoint" in rank["full disk"]
+
+
+def test_a_signal_to_one_rank_stops_both_after_the_same_step(ranks):
+    for rank in ranks:
+        assert rank["signalled"] == "stopped after step 2 and saved, found 2"

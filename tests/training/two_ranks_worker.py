@@ -4,6 +4,7 @@ Writes, for each case, what this rank has after every step to `FOLDER/rank-R.pt`
 """
 
 import logging
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch.distributed.tensor import DTensor
 from litespark.callbacks import checkpoint_folder
 from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.phases import Phases
+from litespark.callbacks.signals import Interrupted, StopOnSignal
 from litespark.training.module import NonFiniteError
 from litespark.training.optim import AdamWConfig
 from litespark.training.strategies import StrategyConfig
@@ -98,6 +100,27 @@ def full_disk(folder: Path) -> str:
     return "no error"
 
 
+def signalled(folder: Path) -> str:
+    """The message with which a run ends whose rank 1 gets a signal in the second step."""
+    folder.mkdir(parents=True, exist_ok=True)
+    strategy, phases, rank = StrategyConfig("ddp"), Phases(), dist.get_rank()
+
+    def ask(micro_batch: int) -> bool:
+        if rank == 1 and micro_batch == 2:
+            signal.raise_signal(signal.SIGUSR1)
+        return False
+
+    module = training_module(steps=STEPS, rows=8, strategy=strategy, task=Planted(ask))
+    saver = Checkpointer(folder / "checkpoints", every_steps=None, keep=1, about={}, phases=phases)
+    callbacks = [saver, StopOnSignal(saver)]
+    run = small_run(folder, module, accumulate=2, strategy=strategy, devices=2, phases=phases, callbacks=callbacks)
+    try:
+        run.trainer.fit(module, batches(2))
+    except Interrupted as error:
+        return f"{error}, found {checkpoint_folder.find(folder).step}"
+    return "no end"
+
+
 def main(folder: Path) -> None:
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -105,6 +128,7 @@ def main(folder: Path) -> None:
     results: dict[str, Any] = {case: train(folder / case, **settings) for case, settings in CASES.items()}
     results["always bad"] = always_bad(folder / "always bad")
     results["full disk"] = full_disk(folder / "full disk")
+    results["signalled"] = signalled(folder / "signalled")
     torch.save(results, folder / f"rank-{dist.get_rank()}.pt")
     dist.destroy_process_group()
 

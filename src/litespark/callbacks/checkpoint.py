@@ -57,16 +57,25 @@ class Checkpointer(Callback):
             # weights and two moments in fp32, with some room
             expected = int(1.1 * 12 * sum(p.numel() for p in pl_module.model.parameters()))
             unfinished = self._begin(trainer, step, expected)
-            # weights and optimizer state; what Lightning calls weights_only is something else
-            trainer.save_checkpoint(unfinished / checkpoint_folder.STATE, weights_only=False)
-            if trainer.is_global_zero:
-                for logger in trainer.loggers:  # a resume keeps the rows up to this step
-                    logger.save()
-                about = {**self.about, "tokens": pl_module.tokens_seen, "world_size": trainer.world_size}
-                checkpoint_folder.seal(unfinished, step, about)
-                checkpoint_folder.prune(self.folder, step, self.keep)
+            try:
+                self._write(trainer, pl_module, unfinished, step)
+            except OSError as error:
+                raise checkpoint_folder.CheckpointError(
+                    f"the checkpoint of step {step} could not be written in {self.folder}: {error}. The earlier "
+                    "checkpoints are untouched; mend this and resume"
+                ) from error
             pl_module.host_group.barrier()
         self._saved_step = step
+
+    def _write(self, trainer: pl.Trainer, pl_module: Any, unfinished: Path, step: int) -> None:
+        # weights and optimizer state; what Lightning calls weights_only is something else
+        trainer.save_checkpoint(unfinished / checkpoint_folder.STATE, weights_only=False)
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:  # a resume keeps the rows up to this step
+                logger.save()
+            about = {**self.about, "tokens": pl_module.tokens_seen, "world_size": trainer.world_size}
+            checkpoint_folder.seal(unfinished, step, about)
+            checkpoint_folder.prune(self.folder, step, self.keep)
 
     def _begin(self, trainer: pl.Trainer, step: int, expected_bytes: int) -> Path:
         """The folder to write into; what goes wrong on rank 0 is raised on every rank, so that none waits for it."""

@@ -54,19 +54,25 @@ def begin(root: Path, step: int, expected_bytes: int) -> Path:
     """Make an empty folder under `root` for the checkpoint of `step`.
 
     Raises:
-        CheckpointError: fewer than `expected_bytes` are free there.
+        CheckpointError: fewer than `expected_bytes` are free there, or nothing can be written there.
     """
-    root.mkdir(parents=True, exist_ok=True)
+    folder = root / f"{_UNFINISHED}{step:08d}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir()
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write checkpoints in {root} ({error}); expected a folder that can be written"
+        ) from error
     free = shutil.disk_usage(root).free
     if free < expected_bytes:
+        folder.rmdir()
         raise CheckpointError(
             f"no room for a checkpoint in {root}: {free / 2**30:.2f} GiB are free and it needs about "
             f"{expected_bytes / 2**30:.2f} GiB. The earlier checkpoints are untouched; free some space and resume"
         )
-    folder = root / f"{_UNFINISHED}{step:08d}"
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir()
     return folder
 
 

@@ -113,7 +113,7 @@ class ThroughputMonitor(Callback):
         self._end_step(pl_module.last_step, trainer.train_dataloader.wait_seconds)
         if self.interval.due(pl_module):
             self._synchronise()
-            window = self._close()
+            window = self._close(pl_module.host_group)
             values = {names.PROGRESS_TOKENS: pl_module.tokens_seen, names.PROGRESS_STEP: pl_module.steps_taken}
             log_everywhere(trainer, values | self.describe(window) | pl_module.read_window(), pl_module.steps_taken)
             pl_module.check_finite()
@@ -196,11 +196,11 @@ class ThroughputMonitor(Callback):
             self.meter.add_step(*counts, step_seconds=now - self._step_started, wait_seconds=since)
             self._step_started = now
 
-    def _close(self) -> ThroughputWindow:
+    def _close(self, host_group: Any) -> ThroughputWindow:
         self._read_events()
         window = self.meter.close_window()
         if self._device.type == "cuda":
-            self.peak_memory_gib = torch.cuda.max_memory_allocated(self._device) / 2**30
+            self.peak_memory_gib = max(host_group.gather(torch.cuda.max_memory_allocated(self._device))) / 2**30
         return window
 
     def _read_events(self) -> None:

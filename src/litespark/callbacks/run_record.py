@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
 
 from litespark.callbacks.energy import EnergyMonitor
 from litespark.callbacks.interval import LogInterval
@@ -78,10 +79,9 @@ class RunRecorder(Callback):
                 self._written = now
                 self.update("running")
 
+    @rank_zero_only
     def update(self, status: Status, error: str | None = None) -> None:
         """Bring the record up to date and write it; on other ranks than 0 nothing happens."""
-        if not _is_rank_zero(self._module):
-            return
         record = self.record
         record.status, record.error = status, error
         record.ended = None if status == "running" else utc_now()
@@ -128,7 +128,3 @@ class RunRecorder(Callback):
             token_accuracy=latest.get(names.VALIDATION_TOKEN_ACCURACY),
             skipped_steps=self.record.quality.skipped_steps if self._module is None else self._module.skipped_steps,
         )
-
-
-def _is_rank_zero(module: Any) -> bool:
-    return module is None or module.global_rank == 0

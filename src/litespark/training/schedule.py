@@ -15,17 +15,13 @@ class Schedule(Protocol):
     """A learning-rate schedule."""
 
     def factor(self, tokens: int, budget_tokens: int) -> float:
-        """The factor on the peak learning rate for a step that starts after `tokens` of `budget_tokens` tokens."""
+        """The factor on the peak learning rate for the step that ends at `tokens` of `budget_tokens` tokens."""
         ...
 
 
 def _check_fraction(schedule: str, name: str, value: float) -> None:
     if not 0.0 <= value <= 1.0:
         raise ValueError(f"schedule.{name}: got {value}, expected a fraction between 0 and 1 ({schedule})")
-
-
-def _warmup(progress: float, warmup: float) -> float:
-    return progress / warmup if progress < warmup else 1.0
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ class CosineSchedule:
     def factor(self, tokens: int, budget_tokens: int) -> float:
         progress = min(tokens / budget_tokens, 1.0)
         if progress < self.warmup:
-            return _warmup(progress, self.warmup)
+            return progress / self.warmup
         if self.warmup == 1.0:
             return 1.0
         decay = (progress - self.warmup) / (1.0 - self.warmup)
@@ -79,7 +75,7 @@ class WarmupStableDecaySchedule:
     def factor(self, tokens: int, budget_tokens: int) -> float:
         progress = min(tokens / budget_tokens, 1.0)
         if progress < self.warmup:
-            return _warmup(progress, self.warmup)
+            return progress / self.warmup
         start = 1.0 - self.decay
         if progress <= start or self.decay == 0.0:
             return 1.0
