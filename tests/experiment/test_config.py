@@ -1,0 +1,156 @@
+"""From configs to dataclasses: what becomes what, what may be called, and what the hash depends on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from litespark.experiment.config import config_hash, parts_from
+from litespark.experiment.targets import ALLOWED_VARIABLE, ConfigError, check_kinds, check_targets
+from litespark.models.config import LlamaConfig, RopeScaling
+from litespark.training.schedule import WarmupStableDecaySchedule
+from tests.experiment.composed import config, parts
+
+
+@dataclass(frozen=True)
+class OfSomebodyElse:
+    """What a user's own package would hold."""
+
+    whole: int = 1
+    part: float = 0.5
+    word: str | None = None
+    switch: bool = False
+    rest: tuple[int, ...] = ()
+
+
+TARGET = f"{__name__}.OfSomebodyElse"
+
+
+def test_groups_become_their_dataclasses():
+    made = parts("model=llama8b", "schedule=wsd", "seed=7", "name=x", "paths.logs=elsewhere")
+    assert isinstance(made.model, LlamaConfig)
+    assert made.model.rope_scaling == RopeScaling(8.0, 1.0, 4.0, 8192)
+    assert isinstance(made.schedule, WarmupStableDecaySchedule)
+    assert (made.seed, made.name, made.logs) == (7, "x", Path("elsewhere"))
+    assert made.optim.betas == (0.9, 0.95)
+    assert made.resolved["data"]["vocabulary"] == made.model.vocabulary, "interpolations are resolved"
+
+
+def test_a_name_of_digits_is_a_name():
+    assert parts("name=2026", "resume=5").name == "2026"
+    assert parts("resume=5").resume == "5"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed=abc", "seed: got 'abc', expected a whole number"),
+        ("precision.name=fp8", "precision.name: got 'fp8', expected auto, fp32 or bf16"),
+        ("recompute.mode=half", "recompute.mode: got 'half', expected none or full"),
+        ("model.tied=3", "model.tied: got 3, expected true or false"),
+        ("model.width=1.5", "model.width: got 1.5, expected a whole number"),
+        ("optim.clip_norm=x", "optim.clip_norm: got 'x', expected a number or null"),
+        ("data.shuffle=1", "data.shuffle: got 1, expected true or false"),
+        ("+trainer.surprise=1", "trainer: .*surprise.*; see configs/trainer"),
+        ("~model.width", "model: .*width.*; see configs/model"),
+        ("~optim._target_", "optim: got .*expected a group with a _target_; choose one of configs/optim"),
+        ("name=${nowhere}", "the config cannot be resolved: .*nowhere"),
+    ],
+)
+def test_a_config_that_fits_no_dataclass_is_refused_by_key(override, message):
+    with pytest.raises(ConfigError, match=message):
+        parts(override)
+
+
+def test_a_missing_value_is_named():
+    composed = config()
+    composed.seed = "???"
+    with pytest.raises(ConfigError, match=r"cannot be resolved: .*seed"):
+        parts_from(composed)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "pathlib.Path.unlink",
+        "litesparkling.Thing",
+        "litespark.experiment.run.shutil.rmtree",
+        "litespark.experiment.run_folder.Path",
+        "litespark.experiment.run.train",
+        "litespark.experiment.config",
+        "litespark.experiment.config.nothing",
+        "litespark.training.optim.AdamWConfig.__init__",
+        "litespark",
+        "",
+        None,
+        3,
+        ["litespark.training.optim.AdamWConfig"],
+    ],
+)
+def test_only_classes_of_ours_are_targets(target):
+    with pytest.raises(
+        ConfigError, match=r"a\.b\[1\]\._target_: got the target .*, expected a class below litespark\."
+    ):
+        check_targets({"a": {"b": [1, {"_target_": target}]}})
+
+
+def test_a_target_of_ours_passes():
+    check_targets({"a": [{"_target_": "litespark.training.optim.AdamWConfig"}], "b": {"_target_": TARGET_OF_OURS}})
+
+
+TARGET_OF_OURS = "litespark.models.config.RopeScaling"
+
+
+def test_a_package_is_allowed_by_the_environment_and_only_it(monkeypatch):
+    node = {"_target_": TARGET}
+    with pytest.raises(ConfigError, match=ALLOWED_VARIABLE):
+        check_targets(node)
+    monkeypatch.setenv(ALLOWED_VARIABLE, "tests.,another.")
+    check_targets(node)
+    with pytest.raises(ConfigError, match=r"expected a class below litespark\. or tests\. or another\."):
+        check_targets({"_target_": "os.system"})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"whole": 3, "part": 1, "word": None, "switch": True, "rest": "anything"},
+        {"part": 1e-3, "word": "w"},
+        {},
+    ],
+)
+def test_values_of_their_kind_pass(values):
+    check_kinds({"_target_": TARGET, **values}, "group")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "kind"),
+    [
+        ("whole", True, "a whole number"),
+        ("whole", 1.0, "a whole number"),
+        ("whole", None, "a whole number"),
+        ("part", "0.5", "a number"),
+        ("part", False, "a number"),
+        ("word", 3, "a text or null"),
+        ("switch", 0, "true or false"),
+    ],
+)
+def test_a_value_of_another_kind_is_named(key, value, kind):
+    with pytest.raises(ConfigError, match=rf"group\.{key}: got {value!r}, expected {kind}; set group\.{key}="):
+        check_kinds({"_target_": TARGET, key: value}, "group")
+
+
+def test_the_hash_depends_on_what_changes_the_result():
+    plain = config_hash(parts().resolved)
+    assert config_hash(parts("name=other", "paths.logs=there", "resume=x").resolved) == plain
+    assert config_hash(parts("optim.lr=1e-5").resolved) != plain
+    assert config_hash(parts("seed=1").resolved) != plain
+
+
+def test_a_resolved_config_is_plain_values():
+    OmegaConf.create(parts().resolved)
+    assert all(isinstance(value, dict | str | int | None) for value in parts().resolved.values())

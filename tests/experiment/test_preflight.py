@@ -1,0 +1,132 @@
+"""Preflight settles device, precision and accumulation, and finds every problem in one go."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from litespark.experiment import preflight as module
+from litespark.experiment.preflight import Machine, Ranks, preflight
+from litespark.experiment.targets import ConfigError
+from litespark.planning.memory import training_state_bytes
+from tests.experiment.composed import parts
+
+ALONE = Ranks(world_size=1, rank=0, local_rank=0, local_world_size=1)
+OF_TWO = Ranks(world_size=2, rank=1, local_rank=1, local_world_size=2)
+
+
+@pytest.fixture
+def logs(tmp_path):
+    return f"paths.logs={tmp_path}"
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """One device of another machine, as far as preflight asks."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "A Card")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    monkeypatch.setattr(module, "device_memory_bytes", lambda device: 80 * 2**30)
+
+
+def test_the_ranks_come_from_the_launcher(monkeypatch):
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert Ranks.from_environment() == ALONE
+    for name, value in {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert Ranks.from_environment() == Ranks(4, 3, 1, 2)
+
+
+def test_without_a_gpu_a_run_computes_in_fp32_on_the_cpu(logs, no_gpu):
+    made = preflight(parts(logs, "trainer.accelerator=auto", "trainer.batch_rows=32"), ALONE)
+    assert made == Machine(torch.device("cpu"), "fp32", 2, ALONE)
+
+
+def test_with_a_gpu_a_run_computes_in_bf16_on_it(logs, gpu):
+    made = preflight(parts(logs, "trainer.accelerator=auto"), ALONE)
+    assert (made.device, made.precision) == (torch.device("cuda", 0), "bf16")
+
+
+def test_a_gpu_without_bf16_takes_fp32_by_itself_and_refuses_bf16(logs, gpu, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert preflight(parts(logs, "trainer.accelerator=auto"), ALONE).precision == "fp32"
+    with pytest.raises(ConfigError, match=r"precision=bf16: A Card has no bf16 units .* use precision=fp32"):
+        preflight(parts(logs, "trainer.accelerator=auto", "precision=bf16"), ALONE)
+
+
+def test_bf16_on_a_cpu_is_taken_at_its_word(logs, no_gpu):
+    assert preflight(parts(logs, "precision=bf16"), ALONE).precision == "bf16"
+
+
+def test_more_processes_than_gpus_are_refused(logs, gpu):
+    with pytest.raises(ConfigError, match="got 2 processes on this machine and 1 CUDA devices, expected a device for"):
+        preflight(parts(logs, "trainer.accelerator=auto", "strategy=ddp"), OF_TWO)
+
+
+def test_a_model_whose_state_exceeds_the_memory_is_refused_before_it_is_built(logs, gpu):
+    needed = training_state_bytes(parts("model=llama8b").model) / 2**30
+    with pytest.raises(
+        ConfigError, match=rf"memory: .*llama8b .* take {needed:.1f} GiB .* A Card has 80.0 GiB"
+    ) as caught:
+        preflight(parts(logs, "model=llama8b", "trainer.accelerator=auto"), ALONE)
+    assert "strategy=fsdp" in str(caught.value)
+    eight = Ranks(world_size=8, rank=0, local_rank=0, local_world_size=8)
+    preflight(
+        parts(logs, "model=llama8b", "trainer.accelerator=auto", "strategy=fsdp", "trainer.batch_rows=128"), eight
+    )
+
+
+def test_processes_of_one_host_share_its_memory(logs, no_gpu, monkeypatch):
+    one = training_state_bytes(parts().model)
+    monkeypatch.setattr(module, "device_memory_bytes", lambda device: int(1.5 * one))
+    preflight(parts(logs), ALONE)
+    with pytest.raises(ConfigError, match=r"memory: .* this host has"):
+        preflight(parts(logs, "strategy=ddp", "trainer.batch_rows=32"), OF_TWO)
+    preflight(parts(logs, "strategy=fsdp", "trainer.batch_rows=32"), OF_TWO)
+
+
+def test_memory_that_cannot_be_read_stops_nobody(logs, no_gpu, monkeypatch):
+    monkeypatch.setattr(module, "device_memory_bytes", lambda device: None)
+    preflight(parts(logs, "model=llama30b"), ALONE)
+
+
+def test_all_problems_are_told_at_once(tmp_path, no_gpu):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError) as caught:
+        preflight(
+            parts(
+                "data=slimpajama",
+                f"paths.data={tmp_path}",
+                f"paths.logs={tmp_path}/file",
+                f"initial_weights={tmp_path}/none",
+                "trainer.accelerator=cuda",
+                "trainer.batch_rows=3",
+                "data.sequence_length=4096",
+            ),
+            ALONE,
+        )
+    heading, *problems = str(caught.value).splitlines()
+    assert heading == "this run cannot start here:"
+    starts = (
+        "trainer.accelerator",
+        "trainer.batch_rows",
+        "data.sequence_length",
+        "data.source",
+        "initial_weights",
+        "paths.logs",
+    )
+    assert len(problems) == len(starts)
+    for problem, start in zip(problems, starts, strict=True):
+        assert problem.startswith(f"- {start}")
+
+
+def test_trying_the_folder_leaves_no_file(tmp_path, no_gpu):
+    preflight(parts(f"paths.logs={tmp_path}"), ALONE)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "runs"]

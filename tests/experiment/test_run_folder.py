@@ -1,0 +1,123 @@
+"""Run folders: their names, their config, and what may differ when a run goes on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from litespark.callbacks import checkpoint_folder
+from litespark.experiment import run_folder
+from litespark.experiment.run_folder import differences
+from litespark.experiment.targets import ConfigError
+from tests.experiment.composed import parts
+
+
+@pytest.fixture
+def logs(tmp_path):
+    return f"paths.logs={tmp_path}/logs"
+
+
+def checkpoint(folder: Path, step: int, *overrides: str) -> Path:
+    """A sealed checkpoint of a run with these overrides, without weights."""
+    unfinished = checkpoint_folder.begin(folder / "checkpoints", step, 0)
+    torch.save({"step": step}, unfinished / checkpoint_folder.STATE)
+    return checkpoint_folder.seal(unfinished, step, {"model": asdict(parts(*overrides).model)})
+
+
+def test_a_run_gets_a_folder_with_its_resolved_config(logs, tmp_path):
+    made = parts(logs, "name=mine", "optim.lr=0.5")
+    folder = run_folder.make(made, [])
+    assert folder == tmp_path / "logs" / "runs" / "mine"
+    assert yaml.safe_load((folder / run_folder.CONFIG).read_text()) == made.resolved
+
+
+def test_a_name_is_used_once(logs):
+    run_folder.make(parts(logs, "name=mine"), [])
+    with pytest.raises(ConfigError, match=r"name=mine: .* exists already; choose another name, or continue .* resume="):
+        run_folder.make(parts(logs, "name=mine"), [])
+
+
+@pytest.mark.parametrize("name", ["../out", "a/b", ".hidden", "/abs"])
+def test_a_name_is_no_path(logs, name):
+    with pytest.raises(ConfigError, match="expected a plain folder name"):
+        run_folder.make(parts(logs, f"name={name}"), [])
+
+
+def test_runs_of_the_same_second_do_not_share_a_folder(logs):
+    folders = {run_folder.make(parts(logs), ["optim.lr=1"]) for _ in range(3)}
+    assert len(folders) == 3
+
+
+def test_a_run_without_a_name_is_called_after_its_overrides(logs):
+    folder = run_folder.make(parts(logs), ["optim.lr=0.1", "paths.logs=/x/y", "data.source=/some/where", "seed=3"])
+    assert folder.name.endswith("_optim.lr=0.1,seed=3")
+    assert run_folder.make(parts(logs), ["x=" + "long/" * 100]).name.count("/") == 0
+
+
+def test_a_run_is_reopened_at_its_newest_checkpoint(logs):
+    folder = run_folder.make(parts(logs, "name=mine"), [])
+    first, second = checkpoint(folder, 5), checkpoint(folder, 10)
+    assert run_folder.reopen(parts(logs, f"resume={folder}")) == (folder, checkpoint_folder.read(second))
+    reopened, found = run_folder.reopen(parts(logs, f"resume={first}"))
+    assert (reopened, found.step) == (folder, 5)
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("model.layers=2", "model.layers: was 6, is now 2"),
+        ("data.sequence_length=64", "data.sequence_length: was 256, is now 64"),
+        ("seed=9", "seed: was 1234, is now 9"),
+        ("initial_weights=x", "initial_weights: was None, is now 'x'"),
+        ("data.synthetic_rows=7", "data.synthetic_rows"),
+    ],
+)
+def test_what_makes_it_another_run_is_refused_on_resume(logs, override, key):
+    folder = run_folder.make(parts(logs, "name=mine"), [])
+    checkpoint(folder, 5)
+    with pytest.raises(ConfigError, match=f"(?s)differs from the one.*{key}.*give the same overrides again"):
+        run_folder.reopen(parts(logs, f"resume={folder}", override))
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["data.workers=2", "data.micro_batch_size=4", "optim.lr=0.1", "budget.tokens=5000", "trainer.log_every=3"],
+)
+def test_the_rest_may_change_and_is_said(logs, override, caplog):
+    folder = run_folder.make(parts(logs, "name=mine"), [])
+    checkpoint(folder, 5)
+    run_folder.reopen(parts(logs, f"resume={folder}", override))
+    assert f"resuming with {override.split('=')[0]}=" in caplog.text
+
+
+def test_a_moved_run_goes_on_where_it_lies_now(logs, tmp_path, caplog):
+    folder = run_folder.make(parts(logs, "name=mine"), [])
+    checkpoint(folder, 5)
+    moved = folder.rename(tmp_path / "elsewhere")
+    assert run_folder.reopen(parts(f"paths.logs={tmp_path}/new", f"resume={moved}"))[0] == moved
+    assert not caplog.text
+
+
+def test_a_checkpoint_of_another_model_is_not_taken_for_the_runs(logs):
+    folder = run_folder.make(parts(logs, "name=mine"), [])
+    checkpoint(folder, 5, "model.layers=3")
+    with pytest.raises(
+        ConfigError, match=r"the checkpoint of another model .*model.layers is 3, expected 6. Remove it"
+    ):
+        run_folder.reopen(parts(logs, f"resume={folder}"))
+
+
+def test_a_folder_without_a_config_is_no_run(tmp_path, logs):
+    checkpoint(tmp_path / "stray", 5)
+    with pytest.raises(ConfigError, match=r"has no config.yaml; expected the folder of a run"):
+        run_folder.reopen(parts(logs, f"resume={tmp_path / 'stray'}"))
+
+
+def test_differences_are_of_leaves_and_pass_over_names_and_places():
+    old = {"a": {"b": 1, "c": [1]}, "name": "x", "paths": {"logs": "here"}, "resume": None, "gone": 1}
+    new = {"a": {"b": 2, "c": [1]}, "name": "y", "paths": {"logs": "there"}, "resume": "z", "come": {}}
+    assert differences(old, new) == {"a.b": (1, 2), "gone": (1, None), "come": (None, {})}
