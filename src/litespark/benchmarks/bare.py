@@ -10,14 +10,21 @@ import copy
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from litespark.data.batch import TokenBatch
 from litespark.models.llama import Llama
-from litespark.tasks.pretrain import Pretrain
 from litespark.training.budget import TokenBudget
 from litespark.training.optim import AdamWConfig, build_optimizer
 from litespark.training.schedule import Schedule
 from litespark.training.strategies import Precision
+
+
+def summed_loss(model: Llama, batch: TokenBatch) -> Tensor:
+    """The sum of nats over the supervised tokens of a micro-batch, () fp32."""
+    loss = model(batch.tokens, batch.labels, positions=batch.positions, documents=batch.documents)
+    assert isinstance(loss, Tensor)
+    return loss
 
 
 class BareLoop:
@@ -26,7 +33,7 @@ class BareLoop:
     Args:
         model: where to start from; it is copied.
         batches: endless micro-batches.
-        optimizer, schedule, budget, task: the settings of the run.
+        optimizer, schedule, budget: the settings of the run.
         accumulate: micro-batches in one step.
         device, precision: where and how to compute.
     """
@@ -39,7 +46,6 @@ class BareLoop:
         optimizer: AdamWConfig,
         schedule: Schedule,
         budget: TokenBudget,
-        task: Pretrain,
         accumulate: int,
         device: torch.device,
         precision: Precision,
@@ -49,7 +55,6 @@ class BareLoop:
         self.config = optimizer
         self.schedule = schedule
         self.budget = budget
-        self.task = task
         self.accumulate = accumulate
         self.device = device
         self.precision = precision
@@ -68,7 +73,7 @@ class BareLoop:
             for _ in range(self.accumulate):
                 batch = next(self.batches).to(self.device, non_blocking=True)
                 with self.autocast():
-                    loss = self.task.loss(self.model, batch)
+                    loss = summed_loss(self.model, batch)
                 loss.backward()
                 supervised += batch.supervised_count
                 seen += batch.token_count

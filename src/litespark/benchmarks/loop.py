@@ -17,9 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from litespark.benchmarks.bare import BareLoop
+from litespark.benchmarks.bare import BareLoop, summed_loss
 from litespark.benchmarks.loop_record import LoopRecord, LossPair
 from litespark.data.streaming import RowDataModule, build_data_module
 from litespark.experiment import run_folder
@@ -120,7 +119,6 @@ class _Interleaved:
             optimizer=self.parts.optim,
             schedule=self.parts.schedule,
             budget=self.run.module.budget,
-            task=self.parts.task,
             accumulate=self.machine.accumulate,
             device=self.machine.device,
             precision=self.machine.precision,
@@ -151,8 +149,7 @@ class _Interleaved:
         model.eval()
         with torch.no_grad(), self.bare.autocast():
             for _, batch in zip(range(_LOSS_BATCHES), self.data.val_dataloader(), strict=False):
-                loss: Tensor = self.parts.task.loss(model, batch.to(self.machine.device))
-                total += loss
+                total += summed_loss(model, batch.to(self.machine.device))
                 tokens += batch.supervised_count
         model.train()
         return float(total) / tokens

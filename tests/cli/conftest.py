@@ -1,0 +1,34 @@
+"""One trained run for all tests of the command line, and logging left as it was found."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from litespark.cli import main
+from tests.cli.tiny_run import tiny
+
+
+@pytest.fixture(scope="session")
+def house(tmp_path_factory) -> Path:
+    """A folder with a text, its prepared data and two runs: logs/runs/first and logs/runs/second."""
+    folder = tmp_path_factory.mktemp("house")
+    handlers = logging.getLogger().handlers[:]
+    for name, seed in (("first", 1), ("second", 2)):
+        assert main(["train", *tiny(folder, name=name, seed=seed, callbacks__checkpoint_every=2)]) == 0
+    logging.getLogger().handlers[:] = handlers
+    return folder
+
+
+@pytest.fixture
+def run(house) -> Path:
+    return house / "logs" / "runs" / "first"
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before():
+    # Hydra's job logging writes to the stream that it found, which pytest closes after each test
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level

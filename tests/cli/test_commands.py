@@ -1,0 +1,170 @@
+"""The command line: what it offers, what it refuses and how, and the commands on a trained run."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from litespark.cli import COMMANDS, main
+from litespark.cli.configs import repository
+from tests.cli.tiny_run import tiny
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def refused(capsys, *arguments: str) -> str:
+    """What a command that fails says on stderr; it has to be short and no traceback."""
+    assert main(list(arguments)) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert len(said.strip().splitlines()) <= 8
+    return said
+
+
+def test_help_names_every_command(capsys):
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert set(COMMANDS) == {"train", "prepare", "report", "export", "generate", "verify-resume", "bench"}
+    assert all(f"\n  {name} " in said for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_explains_itself_shortly(name, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([name, "--help"])
+    said = capsys.readouterr().out
+    assert end.value.code == 0
+    assert COMMANDS[name].purpose in " ".join(said.split())
+    assert len(said.splitlines()) < 30
+
+
+def test_help_needs_no_heavy_import():
+    blocked = "import sys\nfor name in ('torch', 'lightning', 'hydra', 'pandas'): sys.modules[name] = None\n"
+    code = blocked + "from litespark.cli import main\nsys.exit(main(['--help']))"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+def test_an_unknown_command_is_one_line_and_a_usage_error(capsys):
+    assert main(["evaluat"]) == 2
+    said = capsys.readouterr().err
+    assert "'evaluat'" in said
+    assert len(said.strip().splitlines()) == 1
+
+
+def test_python_m_is_the_same_command():
+    ended = subprocess.run(
+        [sys.executable, "-m", "litespark.cli", "nothing"], capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 2
+    assert "no command 'nothing'" in ended.stderr
+
+
+def test_configs_come_from_the_current_folder_before_the_checkout(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert repository() == REPOSITORY
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "train.yaml").write_text("")
+    (tmp_path / "train.py").write_text("")
+    assert repository() == tmp_path
+
+
+def test_without_configs_the_error_says_where_to_go(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("litespark.cli.configs.__file__", str(tmp_path / "a/b/c/configs.py"))
+    assert "change into a clone" in refused(capsys, "prepare")
+    assert "change into a clone" in refused(capsys, "train")
+
+
+# ---------------------------------------------------------------- train
+
+
+def test_train_makes_the_run_that_train_py_makes(house):
+    """Same overrides, so the same weights in both: the seal holds their hash."""
+    command = [sys.executable, "train.py", *tiny(house, name="script", seed=1, callbacks__checkpoint_every=2)]
+    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, timeout=120)
+    runs = house / "logs" / "runs"
+    losses = [json.loads((runs / name / "run.json").read_text())["quality"] for name in ("first", "script")]
+    shutil.rmtree(runs / "script")
+    assert losses[0]["validation_loss"] == losses[1]["validation_loss"]
+    assert losses[0]["sample"] == losses[1]["sample"]
+
+
+def test_train_sweeps_and_fails_when_a_job_fails(tmp_path, house, capsys):
+    overrides = tiny(house, paths__logs=tmp_path / "logs", optim__lr="1e-3,-1")
+    assert main(["train", "-m", *overrides]) == 1
+    records = [json.loads(path.read_text()) for path in (tmp_path / "logs" / "runs").glob("*/run.json")]
+    assert [record["status"] for record in records] == ["finished"]
+    assert "optim.lr" in capsys.readouterr().err
+
+
+def test_train_ends_with_1_on_an_unknown_key(capsys):
+    assert "nonsense" in refused(capsys, "train", "nonsense=1")
+
+
+# ---------------------------------------------------------------- prepare
+
+
+def test_prepare_finds_the_data_and_says_what_is_there(house, capsys):
+    assert main(["prepare", *tiny(house)]) == 0
+    said = capsys.readouterr().out
+    (folder,) = (house / "data" / "prepared").glob("text-*")
+    assert said.startswith(f"{folder}\n")
+    counts = json.loads((folder / "manifest.json").read_text())["splits"]["train"]
+    assert f"{counts['tokens']:,} tokens  {counts['bytes']:,} bytes of text" in said
+    assert "dropped     nothing" in said
+
+
+@pytest.mark.parametrize(
+    "name, change, complaint",
+    [
+        ("train/chunk-0-0.bin", lambda data: data[:-1] + bytes([data[-1] ^ 1]), "SHA-256"),
+        ("validation/chunk-0-0.bin", lambda data: data[:-2], "bytes; the manifest says"),
+        ("tokenizer.json", lambda data: data.replace(b'"merges": [', b'"merges": [ ["q", "z"], ', 1), "token"),
+        ("manifest.json", lambda data: data[:50], "not a manifest"),
+    ],
+    ids=["flipped bit", "truncated chunk", "other tokenizer", "broken manifest"],
+)
+def test_prepare_check_finds_a_fault(house, tmp_path, capsys, name, change, complaint):
+    (prepared,) = (house / "data" / "prepared").glob("text-*")
+    folder = tmp_path / "copy"
+    shutil.copytree(prepared, folder)
+    assert main(["prepare", "--check", str(folder)]) == 0
+    assert "sound" in capsys.readouterr().out
+    data = (folder / name).read_bytes()
+    assert change(data) != data
+    (folder / name).write_bytes(change(data))
+    assert complaint in refused(capsys, "prepare", "--check", str(folder))
+
+
+def test_prepare_refuses_what_cannot_be_prepared(tmp_path, capsys):
+    assert "nothing to prepare" in refused(capsys, "prepare", "data=synthetic")
+    assert "nosuchkey" in refused(capsys, "prepare", "data.nosuchkey=1")
+    assert "/no/such/text" in refused(capsys, "prepare", "data.source=/no/such/text", f"paths.data={tmp_path}")
+    assert "takes no overrides" in refused(capsys, "prepare", "--check", str(tmp_path), "seed=1")
+
+
+# ---------------------------------------------------------------- report
+
+
+def test_report_of_one_run_is_written_into_it(run, capsys):
+    assert main(["report", str(run)]) == 0
+    assert capsys.readouterr().out.strip() == str(run / "report.md")
+    assert "# first" in (run / "report.md").read_text()
+
+
+def test_report_of_several_runs_lies_beside_them_or_where_asked(house, tmp_path, capsys):
+    runs = house / "logs" / "runs"
+    assert main(["report", str(runs / "first"), str(runs / "second")]) == 0
+    assert capsys.readouterr().out.strip() == str(runs / "comparison.md")
+    assert main(["report", str(runs), "--output", str(tmp_path / "side")]) == 0
+    table = (tmp_path / "side" / "comparison.md").read_text()
+    assert "first" in table
+    assert "second" in table
+
+
+def test_report_refuses_a_folder_without_runs(tmp_path, capsys):
+    assert "no run at or below" in refused(capsys, "report", str(tmp_path))
+    assert "found nothing" in refused(capsys, "report", str(tmp_path / "absent"))

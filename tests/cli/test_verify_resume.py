@@ -1,0 +1,158 @@
+"""`litespark verify-resume`: passes on a sound run, and every planted difference is found."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from litespark.callbacks import checkpoint_folder
+from litespark.cli import main
+from litespark.experiment.verify_resume import RunFailedError, _process_tree, compare, verify_resume
+from tests.cli.tiny_run import tiny
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def changed(tree: dict, path: list, change) -> None:
+    for key in path[:-1]:
+        tree = tree[key]
+    tree[path[-1]] = change(tree[path[-1]])
+
+
+def nudge(tensor: torch.Tensor) -> torch.Tensor:
+    """One value of it moved to the next float."""
+    moved = tensor.clone()
+    first = moved.view(-1)[:1]
+    moved.view(-1)[:1] = torch.nextafter(first, torch.full_like(first, torch.inf))
+    return moved
+
+
+PLANTED = {
+    "one bit of a weight": (["state_dict", "model.norm.weight"], nudge, "weights: model.norm.weight: 1 of 32"),
+    "one bit of a moment": (
+        ["optimizer_states", 0, "state", 0, "exp_avg"],
+        nudge,
+        "optimizer state: 0.state.0.exp_avg",
+    ),
+    "tokens": (["litespark", "tokens_seen"], lambda n: n + 1, "counters: tokens_seen: undisturbed 512, resumed 513"),
+    "position": (["TokenDataModule", "rows"], lambda n: n - 4, "data position: TokenDataModule.rows"),
+    "random numbers": (["litespark", "random", 0, "python", 1, 5], lambda n: n ^ 1, "random state: 0.python.1.5"),
+    "a weight that is gone": (
+        ["state_dict"],
+        lambda weights: {name: weights[name] for name in list(weights)[1:]},
+        "only in the undisturbed run",
+    ),
+}
+
+
+@pytest.mark.parametrize("path, change, complaint", PLANTED.values(), ids=PLANTED.keys())
+def test_a_planted_difference_is_found(run, tmp_path, path, change, complaint):
+    sound = checkpoint_folder.find(run)
+    assert compare(sound, sound)[1] is None
+    state = torch.load(sound.state, weights_only=True)
+    changed(state, path, change)
+    unfinished = checkpoint_folder.begin(tmp_path, 4, 0)
+    torch.save(state, unfinished / checkpoint_folder.STATE)
+    _, difference = compare(sound, checkpoint_folder.read(checkpoint_folder.seal(unfinished, 4, sound.about)))
+    assert complaint in difference
+
+
+def test_not_a_number_is_the_same_as_itself(tmp_path):
+    states = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        weights = {"state_dict": {"w": torch.tensor([torch.nan, 1.0])}, "optimizer_states": [], "global_step": 1}
+        torch.save({**weights, "litespark": {"random": []}}, tmp_path / name / checkpoint_folder.STATE)
+        states.append(checkpoint_folder.Checkpoint(tmp_path / name, 1, {}))
+    assert compare(*states)[1] is None
+
+
+def test_a_sound_config_passes_and_nothing_is_left(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    (tmp_path / "scratch").mkdir()
+    assert main(["verify-resume", *tiny(tmp_path), "--steps", "3", "--more", "30"]) == 0
+    said = capsys.readouterr().out
+    assert "resumed from step 3 to 33" in said
+    assert "same bit for bit" in said
+    assert list((tmp_path / "scratch").glob("litespark-verify-resume-*")) == []
+    assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_pass(tmp_path, capsys):
+    assert main(["verify-resume", *tiny(tmp_path), "--steps", "3", "--more", "5", "--nproc", "2"]) == 0
+    assert "same bit for bit" in capsys.readouterr().out
+
+
+FORGETFUL = """
+import sys
+sys.path.insert(0, {root!r})
+if any(word.startswith("resume=") for word in sys.argv):
+    from litespark.training.module import TrainingModule
+    TrainingModule.on_load_checkpoint = lambda self, checkpoint: None
+import runpy
+runpy.run_path({script!r}, run_name="__main__")
+"""
+
+
+def test_a_resume_that_forgets_its_counters_is_caught(tmp_path):
+    """The learning rate starts over, so weights differ."""
+    script = tmp_path / "train.py"
+    script.write_text(FORGETFUL.format(root=str(REPOSITORY), script=str(REPOSITORY / "train.py")))
+    verdict = verify_resume(script, tiny(tmp_path), steps=3, more=3)
+    assert verdict.difference is not None
+    assert "NOT the same" in str(verdict)
+
+
+def test_a_run_that_fails_shows_its_last_lines(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text("import sys\nprint('no room on the disk')\nsys.exit(3)\n")
+    with pytest.raises(RunFailedError, match=r"exit code 3(.|\n)*no room on the disk"):
+        verify_resume(script, [], steps=1, more=1)
+
+
+@pytest.mark.parametrize(
+    "arguments, complaint",
+    [
+        (["--steps", "0"], "--steps: got 0"),
+        (["resume=logs/runs/x"], "a new run"),
+        (["optim.lr=-1"], "optim.lr"),
+        (["unknown=1"], "unknown"),
+    ],
+)
+def test_bad_arguments_are_refused_before_a_process_starts(tmp_path, capsys, arguments, complaint):
+    assert main(["verify-resume", *tiny(tmp_path), *arguments]) == 1
+    assert complaint in capsys.readouterr().err
+
+
+def alive(number: int) -> bool:
+    stat = Path(f"/proc/{number}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc which processes live")
+def test_leaving_the_block_kills_children_in_sessions_of_their_own(tmp_path):
+    """As torchrun's workers are."""
+    note = tmp_path / "child"
+    parent = (
+        "import subprocess, sys, time, pathlib\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(100)'], start_new_session=True)\n"
+        f"pathlib.Path({str(note)!r}).write_text(str(child.pid))\n"
+        "time.sleep(100)\n"
+    )
+    with _process_tree([sys.executable, "-c", parent], subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 30
+        while not (note.exists() and note.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        child = int(note.read_text())
+        os.kill(child, 0)
+    deadline = time.monotonic() + 10
+    while alive(child) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not alive(child)
+    assert process.returncode is not None

@@ -1,0 +1,44 @@
+"""A text of a few thousand words, and overrides for a run on it that takes a second."""
+
+import random
+from pathlib import Path
+
+WORDS = "the quick brown fox jumps over lazy dogs while seven small birds sing about rain and light in spring".split()
+
+
+def write_text(path: Path) -> Path:
+    choose = random.Random(0)
+    path.write_text("\n\n".join(" ".join(choose.choice(WORDS) for _ in range(60)) for _ in range(60)))
+    return path
+
+
+def tiny(folder: Path, **more: object) -> list[str]:
+    """Overrides for runs below `folder`; `more` are further ones, with `__` for the dots."""
+    text = folder / "text.txt"
+    if not text.exists():
+        write_text(text)
+    values = {
+        "data.source": text,
+        "model.vocabulary": 300,
+        "data.vocabulary": 300,
+        "data.sequence_length": 32,
+        "data.micro_batch_size": 2,
+        "data.validation_rows": 4,
+        "trainer.batch_rows": 4,
+        "trainer.accelerator": "cpu",
+        "model.width": 32,
+        "model.layers": 1,
+        "model.heads": 2,
+        "model.kv_heads": 1,
+        "model.feed_forward": 64,
+        "budget.tokens": "null",
+        "budget.steps": 4,
+        "metrics.probe_seconds": 0,
+        "callbacks.report": "false",
+        "callbacks.progress": "false",
+        "callbacks.sample_tokens": 4,
+        "paths.data": folder / "data",
+        "paths.logs": folder / "logs",
+    }
+    values |= {name.replace("__", "."): value for name, value in more.items()}
+    return [f"{name}={value}" for name, value in values.items()]
