@@ -25,7 +25,8 @@ from litespark.experiment import run_folder
 from litespark.experiment.build import Run, build_meter, build_run, check_vocabulary
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.preflight import Machine, Ranks, preflight
-from litespark.experiment.run import _new_record, _quieten
+from litespark.experiment.record import new_record
+from litespark.experiment.run import quieten
 from litespark.metrics.record import utc_now
 from litespark.models.llama import Llama
 from litespark.training.budget import BudgetConfig
@@ -80,12 +81,12 @@ def bench_loop(parts: Parts, overrides: Sequence[str], *, blocks: int) -> LoopRe
 
 def _build(parts: Parts, machine: Machine, overrides: Sequence[str]) -> Run:
     """The run as `litespark.experiment.run` makes it, up to the first step."""
-    _quieten()
+    quieten()
     data = build_data_module(parts.data, seed=parts.seed)
     check_vocabulary(parts, data.manifest)
     meter = build_meter(machine)
     folder = run_folder.make(parts, list(overrides))
-    record = _new_record(parts, machine, folder, data.manifest, meter, list(overrides))
+    record = new_record(parts, machine, folder, data.manifest, meter, list(overrides))
     return build_run(parts, machine, folder, data, record, meter, first_step=0)
 
 

@@ -1,0 +1,128 @@
+"""What follows the last step: a validation, a sample, the final figures, the report."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from litespark.analysis.report import write_report
+from litespark.data.streaming import TokenDataModule
+from litespark.data.tokenizer import Tokenizer
+from litespark.experiment.build import Run
+from litespark.experiment.config import Parts
+from litespark.metrics import names
+from litespark.metrics.projection import project
+from litespark.metrics.record import ProjectionRecord, Status
+from litespark.models.generate import generate
+
+log = logging.getLogger(__name__)
+
+
+def finish(parts: Parts, run: Run) -> None:
+    """Validate, generate a sample, complete the record, write the report; every rank calls it."""
+    if parts.trainer.validate_every is None or run.module.steps_taken % parts.trainer.validate_every:
+        validate(run)
+    if parts.callbacks.sample_prompt is not None and isinstance(run.data, TokenDataModule):
+        tokenizer = Tokenizer.load(run.data.folder)
+        sample = _sample(parts, run, tokenizer)
+        run.recorder.record.quality.sample = sample
+        if run.trainer.is_global_zero:
+            fenced = "\n".join(f"    {line}" for line in sample.splitlines())
+            (run.folder / "samples.md").write_text(f"After step {run.module.steps_taken}:\n\n{fenced}\n")
+    run.energy.sum_over_ranks()
+    run.recorder.record.projection = _projection(parts, run)
+    close(run, "finished")
+    if not run.trainer.is_global_zero:
+        return
+    _log_hyperparameters(parts, run)
+    for logger in run.trainer.loggers:
+        logger.finalize("success")
+    log.info("%s", _closing_words(run, write_report(run.folder) if parts.callbacks.report else None))
+
+
+def validate(run: Run) -> None:
+    """One pass over the validation rows with the weights as they are, logged at the current step; a collective."""
+    module, device = run.module, run.module.device
+    assert module.model is not None
+    module.model.eval()
+    run.recorder.throughput.on_validation_start(run.trainer, module)
+    with torch.no_grad(), run.trainer.precision_plugin.forward_context():
+        module.on_validation_epoch_start()
+        for index, batch in enumerate(run.data.val_dataloader()):
+            module.validation_step(batch.to(device), index)
+        module.on_validation_epoch_end()
+    run.recorder.throughput.on_validation_end(run.trainer, module)
+    module.model.train()
+
+
+def close(run: Run, status: Status, error: str | None = None) -> None:
+    """Write the record and the metrics for the last time, and let go of the energy meter."""
+    run.phases.enter("idle")
+    run.recorder.update(status, error)
+    run.metrics.finalize(status)
+    run.energy.ledger.meter.close()
+
+
+def _sample(parts: Parts, run: Run, tokenizer: Tokenizer) -> str:
+    """The prompt and how the model goes on; every rank generates the same, since sharded weights need all of them."""
+    prompt = parts.callbacks.sample_prompt or ""
+    model = run.module.model
+    assert model is not None
+    tokens = min(parts.callbacks.sample_tokens, model.config.max_sequence_length - 1)
+    ids = tokenizer.encode_batch([prompt])[0] or [tokenizer.eos_id]
+    ids = ids[: model.config.max_sequence_length - tokens]
+    with torch.no_grad(), run.trainer.precision_plugin.forward_context():
+        result = generate(
+            model,
+            torch.tensor([ids], device=run.module.device),
+            tokens,
+            temperature=parts.callbacks.sample_temperature,
+            top_p=0.95,
+            eos_id=tokenizer.eos_id,
+            seed=parts.seed,
+        )
+    return tokenizer.decode(result[0].tolist())
+
+
+def _projection(parts: Parts, run: Run) -> ProjectionRecord:
+    settings = parts.metrics.projection
+    return project(
+        settings.tokens or run.module.budget.tokens,
+        tokens_per_second=run.recorder.throughput.summary().tokens_per_second,
+        joules_per_token=run.energy.totals.joules_per_token_train,
+        settings=settings.settings,
+        currency=settings.currency,
+    )
+
+
+def _log_hyperparameters(parts: Parts, run: Run) -> None:
+    """The HParams tab of TensorBoard: the settings that are swept, beside what the run came to."""
+    record = run.recorder.record
+    results: Mapping[str, float | None] = {
+        "final/validation_loss": record.quality.validation_loss,
+        "final/bits_per_byte": record.quality.bits_per_byte,
+        "final/tokens_per_second": record.throughput.tokens_per_second,
+        "final/mfu_causal": record.throughput.mfu_causal,
+        "final/mfu_measured_peak": record.throughput.mfu_measured_peak,
+        "final/joules_per_token": record.energy.joules_per_token_train,
+    }
+    groups = ("model", "ops", "precision", "recompute", "data", "optim", "schedule", "strategy", "budget", "trainer")
+    run.tensorboard.log_hyperparams(
+        {"seed": parts.seed, **{group: parts.resolved[group] for group in groups}},
+        {name: value for name, value in results.items() if value is not None},
+    )
+
+
+def _closing_words(run: Run, report: Path | None) -> str:
+    record, latest = run.recorder.record, run.metrics.latest
+    loss, entropy = latest.get(names.VALIDATION_LOSS), record.data.unigram_entropy
+    words = [f"validation loss {loss:.3f} nats/token (unigram entropy {entropy:.3f})" if loss is not None else ""]
+    if record.quality.bits_per_byte is not None:
+        words.append(f"{record.quality.bits_per_byte:.3f} bits/byte")
+    if record.quality.sample:
+        words.append("sample:\n" + "\n".join(f"    {line}" for line in record.quality.sample.splitlines()))
+    words.append(f"report: {report}" if report else f"run: {run.folder}")
+    return "\n".join(filter(None, words))

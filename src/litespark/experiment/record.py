@@ -1,0 +1,69 @@
+"""The run record as it stands before the first step: model, data, machine, commit and command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from litespark.data.manifest import Manifest
+from litespark.experiment.config import Parts, config_hash
+from litespark.experiment.preflight import Machine
+from litespark.metrics.energy import EnergyMeter
+from litespark.metrics.environment import collect_environment, git_state
+from litespark.metrics.record import DataRecord, EnvironmentRecord, ModelRecord, RunRecord, utc_now
+from litespark.models.flops import causal_mean_keys, model_flops_per_token
+
+
+def new_record(
+    parts: Parts, machine: Machine, folder: Path, manifest: Manifest, meter: EnergyMeter, overrides: list[str]
+) -> RunRecord:
+    """The record of a run that is about to start; a collective, since it lists the devices of all ranks."""
+    model, length = parts.model, parts.data.sequence_length
+    commit, dirty = git_state(Path.cwd())
+    splits = manifest.splits
+    return RunRecord(
+        name=folder.name,
+        task=parts.task.name,
+        started=utc_now(),
+        command=["python", "train.py", *overrides],
+        config_hash=config_hash(parts.resolved),
+        seed=parts.seed,
+        model=ModelRecord(
+            name=model.name,
+            parameters=model.parameter_count(),
+            matmul_parameters=model.matmul_parameter_count(),
+            flops_per_token_causal=model_flops_per_token(model, causal_mean_keys(length)),
+            flops_per_token_full=model_flops_per_token(model, length),
+            sequence_length=length,
+        ),
+        data=DataRecord(
+            name=manifest.name,
+            manifest_hash=manifest.hash,
+            vocabulary=manifest.vocabulary,
+            train_tokens=splits["train"].tokens,
+            validation_tokens=splits["validation"].tokens,
+            unigram_entropy=manifest.unigram_entropy,
+            unigram_bits_per_byte=manifest.unigram_bits_per_byte(),
+        ),
+        environment=_environment(machine, meter),
+        git_commit=commit,
+        git_dirty=dirty,
+    )
+
+
+def _environment(machine: Machine, meter: EnergyMeter) -> EnvironmentRecord:
+    mine = collect_environment(
+        device_type=machine.device.type,
+        device_indices=(machine.device.index or 0,),
+        world_size=machine.ranks.world_size,
+        precision=machine.precision,
+        meter=meter,
+    )
+    if machine.ranks.world_size > 1:
+        everyone: list[Any] = [None] * machine.ranks.world_size
+        shared = machine.device.type == "cpu" and machine.ranks.local_rank > 0  # one processor for all of its ranks
+        dist.all_gather_object(everyone, [] if shared else mine.devices)
+        mine.devices = [device for devices in everyone for device in devices]
+    return mine
