@@ -195,3 +195,9 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path):
         write_run(tmp_path / "other"),
     ]
     assert labels([load_run(folder) for folder in folders]) == ["tiny (monday/0)", "tiny (tuesday/0)", "other"]
+
+
+def test_an_earlier_comparison_among_the_paths_is_passed_over(tmp_path):
+    write_run(tmp_path / "one")
+    (tmp_path / "comparison.md").write_text("an earlier one")
+    assert [folder.name for folder in find_runs(sorted(tmp_path.iterdir()))] == ["one"]

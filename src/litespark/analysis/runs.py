@@ -81,11 +81,15 @@ def load_run(folder: Path | str) -> Run:
 def find_runs(paths: Iterable[Path | str]) -> list[Path]:
     """The run folders at or anywhere below each path, in the order of the paths and then by name, each once.
 
+    An earlier comparison among the paths is passed over, so that `logs/runs/*` works a second time.
+
     Raises:
         ValueError: a path does not exist or there is no run at or below it.
     """
     found: dict[Path, Path] = {}
     for path in map(Path, paths):
+        if path.is_file() and path.name.startswith("comparison"):
+            continue
         if not path.is_dir():
             kind = "a file" if path.exists() else "nothing"
             raise ValueError(f"{path}: expected a run folder or a folder of runs, found {kind}")
@@ -170,7 +174,7 @@ def differing_keys(runs: Sequence[Run]) -> list[str]:
     for key in keys:
         values = [config.get(key) for config in configs]
         differs = any(value != values[0] for value in values)
-        if differs and key.split(".")[0] not in {"hydra", "paths", "resume"} and not _names_its_run(values, runs):
+        if differs and key.split(".")[0] not in {"hydra", "name", "paths", "resume"} and not _names_its_run(values, runs):
             chosen.append(key)
     return chosen
 
