@@ -143,6 +143,26 @@ def test_a_second_run_finds_the_prepared_data(place: Path, run: tuple[Path, str]
     assert {path: path.stat().st_mtime_ns for path in (place / "data").rglob("*") if path.is_file()} == prepared
 
 
+def test_a_run_that_was_killed_after_its_last_step_is_finished_by_a_resume(place: Path):
+    """All steps are in the checkpoint; the final validation, the sample and the record are not made yet."""
+    where = [f"data.source={place}/documents.jsonl", f"paths.data={place}/data", f"paths.logs={place}/logs"]
+    train(*TINY, *where, "budget.steps=2", "name=late")
+    folder = place / "logs/runs/late"
+    record = json.loads((folder / "run.json").read_text())
+    loss = record["quality"]["validation_loss"]
+    record["status"], record["ended"], record["quality"]["validation_loss"] = "running", None, None
+    (folder / "run.json").write_text(json.dumps(record))
+    (folder / "samples.md").unlink()
+    train(*TINY, *where, "budget.steps=2", f"resume={folder}")
+    record = json.loads((folder / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["quality"]["validation_loss"] == loss
+    assert record["throughput"]["steps"] == 2
+    assert (folder / "samples.md").is_file()
+    # and now there is nothing left to do
+    assert "finished" in train(*TINY, *where, "budget.steps=2", f"resume={folder}", expect=1)
+
+
 @pytest.mark.slow
 def test_the_quickstart_takes_minutes_and_beats_the_unigram_entropy(tmp_path: Path):
     """`python train.py` with no argument but where to write; four minutes are promised on two cores."""

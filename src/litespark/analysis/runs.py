@@ -174,7 +174,8 @@ def differing_keys(runs: Sequence[Run]) -> list[str]:
     for key in keys:
         values = [config.get(key) for config in configs]
         differs = any(value != values[0] for value in values)
-        if differs and key.split(".")[0] not in {"hydra", "name", "paths", "resume"} and not _names_its_run(values, runs):
+        says_where = key.split(".")[0] in {"hydra", "name", "paths", "resume"} or _names_its_run(values, runs)
+        if differs and not says_where:
             chosen.append(key)
     return chosen
 

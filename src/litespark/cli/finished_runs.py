@@ -35,7 +35,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from litespark.data.manifest import Manifest
+    from litespark.data.tokenizer import Tokenizer
     from litespark.experiment.load import load_trained
     from litespark.models.huggingface import export_huggingface
 
@@ -43,8 +43,8 @@ def _export(options: argparse.Namespace) -> int:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):  # before a large model is read
         raise ValueError(f"{output} exists and is not empty; export into a new folder, or remove it first")
     model, tokenizer, checkpoint = load_trained(options.run)
-    manifest = Manifest.read(tokenizer)
-    export_huggingface(model, output, tokenizer=tokenizer, eos_id=manifest.eos_id, bos_id=manifest.bos_id)
+    ids = Tokenizer.load(tokenizer)
+    export_huggingface(model, output, tokenizer=tokenizer, eos_id=ids.eos_id, bos_id=ids.bos_id)
     print(f"{output}: {model.config.name} after step {checkpoint.step}, for transformers")
     return 0
 

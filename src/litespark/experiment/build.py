@@ -142,6 +142,7 @@ def build_run(
             "run": folder.name,
             "model": asdict(parts.model),
             "manifest_hash": data.manifest.hash,
+            "tokenizer_hash": data.manifest.tokenizer_hash,
             "config_hash": record.config_hash,
         },
         phases=phases,

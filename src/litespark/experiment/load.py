@@ -13,16 +13,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 from torch import Tensor
 
 from litespark.callbacks import checkpoint_folder
 from litespark.callbacks.checkpoint_folder import Checkpoint, CheckpointError
-from litespark.callbacks.run_record import RECORD
-from litespark.data.manifest import FILE as MANIFEST
-from litespark.data.manifest import Manifest
-from litespark.experiment.run_folder import CONFIG
-from litespark.metrics.record import RunRecord
+from litespark.data.tokenizer import Tokenizer
+from litespark.experiment import run_folder
 from litespark.models.config import LlamaConfig, RopeScaling
 from litespark.models.huggingface import load_huggingface
 from litespark.models.init import materialise
@@ -36,7 +32,7 @@ _PREFIX = "model."
 class Trained(NamedTuple):
     """A trained model with what belongs to it.
 
-    `tokenizer` is the prepared folder that the run read, with `tokenizer.json` and `manifest.json` in it.
+    `tokenizer` is the folder that holds its `tokenizer.json`.
     """
 
     model: Llama
@@ -53,11 +49,11 @@ def load_trained(path: str | Path, ops: OpsConfig | None = None) -> Trained:
 
     Raises:
         CheckpointError: no valid checkpoint there, or one whose content is not a model of this project.
-        ValueError: the run's files do not say where its tokenizer is, or it is gone or another one by now.
+        ValueError: the run has no tokenizer, or another one by now.
     """
     checkpoint = checkpoint_folder.find(path)
     config = model_config(checkpoint)
-    tokenizer = prepared_folder(checkpoint)
+    tokenizer = tokenizer_folder(checkpoint)
     with torch.device("meta"):
         model = Llama(config, resolve(ops or OpsConfig()))
     materialise(model, "cpu")
@@ -114,46 +110,24 @@ def model_config(checkpoint: Checkpoint) -> LlamaConfig:
         ) from error
 
 
-def prepared_folder(checkpoint: Checkpoint) -> Path:
-    """The prepared data that the run of a checkpoint read; its tokenizer lies there.
+def tokenizer_folder(checkpoint: Checkpoint) -> Path:
+    """The folder in which the run of a checkpoint keeps its tokenizer.
 
     Raises:
-        ValueError: the run's files do not name it, or it is gone or has other content by now.
+        ValueError: the run keeps none, or another one than it was trained with.
     """
-    run = checkpoint.folder.resolve().parent.parent
-    for name in (CONFIG, RECORD):
-        if not (run / name).is_file():
-            raise ValueError(
-                f"{run / name} is missing, and it says where the tokenizer of this run is; expected a checkpoint in "
-                "the run folder that training wrote (logs/runs/NAME/checkpoints/step-…)"
-            )
-    config, record = _plain_config(run / CONFIG), RunRecord.read(run / RECORD)
-    data, paths = config.get("data"), config.get("paths")
-    source, root = (data.get(key) if isinstance(data, dict) else None for key in ("source", "root"))
-    if not isinstance(source, str) or not isinstance(root, str):
+    folder = checkpoint.folder.resolve().parent.parent / run_folder.TOKENIZER
+    if not folder.is_dir():
         raise ValueError(
-            f"{run}: the run was trained on {record.data.name!r}, which has no tokenizer; expected a run on prepared "
-            "text (data.source)"
+            f"{folder} is missing: this run has no tokenizer (one on data=synthetic has none), or its checkpoint was "
+            "taken out of the run folder that training wrote (logs/runs/NAME/checkpoints/step-…); put it back there"
         )
-    logs = paths.get("logs") if isinstance(paths, dict) else None
-    named = [Path(source).expanduser(), Path(root).expanduser() / Path(record.data.name).name]
-    candidates = [start / folder for start in _starts(run, logs) for folder in named]
-    expected = checkpoint.about.get("manifest_hash")
-    others = []
-    for folder in candidates:
-        if (folder / MANIFEST).is_file():
-            if Manifest.read(folder).hash == expected:
-                return folder
-            others.append(folder)
-    if others:
+    if Tokenizer.load(folder).hash != checkpoint.about.get("tokenizer_hash"):
         raise ValueError(
-            f"{others[0]} has another content than the data that {run.name} was trained on (its manifest's hash "
-            "differs), so its tokenizer may not be the model's; put the old folder back"
+            f"{folder} holds another tokenizer than the one that {checkpoint.folder} was trained with (its hash "
+            "differs); put the old one back"
         )
-    raise ValueError(
-        f"the prepared data of {run.name} is gone, and its tokenizer with it: looked for {candidates[1]}. Prepare the "
-        f"same text with the same settings again (they are in {run / CONFIG}), or put the folder back"
-    )
+    return folder
 
 
 def _fill(model: Llama, checkpoint: Checkpoint) -> None:
@@ -186,23 +160,3 @@ def _fields(values: Any, kind: type) -> dict[str, Any]:
         got = sorted(map(str, values)) if isinstance(values, Mapping) else values
         raise ValueError(f"{kind.__name__}: got {got}, expected the fields {sorted(names)}")
     return dict(values)
-
-
-def _plain_config(path: Path) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not readable as YAML ({str(error).splitlines()[0]})") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{path}: got a {type(config).__name__}, expected the config of a run")
-    return config
-
-
-def _starts(run: Path, logs: object) -> list[Path]:
-    """Where relative paths in the run's config may start: the current folder, and the one the run was started in."""
-    starts = [Path.cwd()]
-    if isinstance(logs, str) and not Path(logs).is_absolute():
-        below = (*Path(logs).parts, "runs", run.name)
-        if run.parts[-len(below) :] == below:
-            starts.append(Path(*run.parts[: -len(below)]))
-    return starts

@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 
 from litespark.callbacks.run_record import RECORD
 from litespark.callbacks.signals import Interrupted
-from litespark.data.streaming import build_data_module
+from litespark.data.streaming import TokenDataModule, build_data_module
 from litespark.experiment import run_folder
 from litespark.experiment.build import build_meter, build_run, check_vocabulary, token_budget
 from litespark.experiment.config import ConfigError, Parts, parts_from
@@ -73,7 +73,8 @@ def _train(parts: Parts, machine: Machine, overrides: list[str]) -> Path:
     checkpoint = None
     if parts.resume is not None:  # before the data, which may have to be prepared
         folder, checkpoint = run_folder.reopen(parts)
-        if checkpoint.step >= token_budget(parts).steps:
+        record = RunRecord.read(folder / RECORD)
+        if checkpoint.step >= token_budget(parts).steps and record.status == "finished":
             raise ConfigError(
                 f"resume={parts.resume}: the run is at step {checkpoint.step} of {token_budget(parts).steps} and "
                 "finished; raise budget.tokens (or budget.steps) to train on"
@@ -81,10 +82,10 @@ def _train(parts: Parts, machine: Machine, overrides: list[str]) -> Path:
     data = build_data_module(parts.data, seed=parts.seed)
     check_vocabulary(parts, data.manifest)
     meter = build_meter(machine)
-    if checkpoint is not None:
-        record = RunRecord.read(folder / RECORD)
-    else:
+    if checkpoint is None:
         folder = _agree(machine, lambda: run_folder.make(parts, _telling(overrides)))
+        if machine.ranks.rank == 0 and isinstance(data, TokenDataModule):
+            run_folder.keep_tokenizer(folder, data.folder)
         record = new_record(parts, machine, folder, data.manifest, meter, overrides)
     first_step = 0 if checkpoint is None else checkpoint.step
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 import re
+import shutil
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ from litespark.experiment.config import ConfigError, Parts
 log = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
+TOKENIZER = "tokenizer"
 
 # what decides which numbers a run computes: a resume with another value would not continue the same run
 FIXED_ON_RESUME = ("model", "data", "task", "seed", "initial_weights")
@@ -57,6 +59,13 @@ def make(parts: Parts, overrides: list[str]) -> Path:
             folder = root / f"{name}-{number}"
     (folder / CONFIG).write_text(yaml.safe_dump(parts.resolved, sort_keys=False))
     return folder
+
+
+def keep_tokenizer(folder: Path, prepared: Path) -> None:
+    """Copy the tokenizer of the prepared data into the run's folder, so that the run can be used without that data."""
+    (folder / TOKENIZER).mkdir()
+    for file in sorted(prepared.glob("tokenizer*.json")):
+        shutil.copyfile(file, folder / TOKENIZER / file.name)
 
 
 def reopen(parts: Parts) -> tuple[Path, Checkpoint]:

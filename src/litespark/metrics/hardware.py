@@ -8,7 +8,6 @@ fp32-accumulate figure counts: training accumulates in fp32.
 """
 
 import re
-import statistics
 import time
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -173,11 +172,12 @@ def mfu_peak(device_name: str) -> PeakFlops | None:
 
 
 def measured_matmul_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) -> float:
-    """FLOP/s that a square ``torch.matmul`` reaches on this device now: the median of a short probe.
+    """FLOP/s that a square ``torch.matmul`` reaches on this device: the best of a short probe.
 
     The size doubles until one multiplication takes a fair part of the probe or the device's largest useful size is
     reached; operands are random (zeros draw less power and run at higher clocks) and come from a generator of their
-    own, so that the run's random state is untouched. Memory of the probe stays with the allocator: reset peak memory
+    own, so that the run's random state is untouched. The best and not the median, since a peak is asked for: whatever
+    else runs on the machine only lowers a rate. Memory of the probe stays with the allocator: reset peak memory
     statistics afterwards.
 
     Args:
@@ -192,7 +192,7 @@ def measured_matmul_peak(device: torch.device, dtype: torch.dtype, seconds: floa
     deadline = time.perf_counter() + seconds
     while len(timings) < 3 or time.perf_counter() < deadline:
         timings += _matmul_seconds(device, dtype, size, repeats=4)[1:]  # the first of each call warms up
-    return 2 * size**3 / statistics.median(timings)
+    return 2 * size**3 / min(timings)
 
 
 def _matmul_seconds(device: torch.device, dtype: torch.dtype, size: int, repeats: int) -> list[float]:
