@@ -45,7 +45,7 @@ def test_the_ranks_come_from_the_launcher(monkeypatch):
 
 
 def test_without_a_gpu_a_run_computes_in_fp32_on_the_cpu(logs, no_gpu):
-    made = preflight(parts(logs, "trainer.accelerator=auto", "trainer.batch_rows=32"), ALONE)
+    made = preflight(parts(logs, "trainer.accelerator=auto", "data.micro_batch_size=8", "trainer.batch_rows=16"), ALONE)
     assert made == Machine(torch.device("cpu"), "fp32", 2, ALONE)
 
 

@@ -69,7 +69,7 @@ def test_a_run_is_reopened_at_its_newest_checkpoint(logs):
 @pytest.mark.parametrize(
     ("override", "key"),
     [
-        ("model.layers=2", "model.layers: was 6, is now 2"),
+        ("model.layers=2", "model.layers: was 4, is now 2"),
         ("data.sequence_length=64", "data.sequence_length: was 256, is now 64"),
         ("seed=9", "seed: was 1234, is now 9"),
         ("initial_weights=x", "initial_weights: was None, is now 'x'"),
@@ -106,7 +106,7 @@ def test_a_checkpoint_of_another_model_is_not_taken_for_the_runs(logs):
     folder = run_folder.make(parts(logs, "name=mine"), [])
     checkpoint(folder, 5, "model.layers=3")
     with pytest.raises(
-        ConfigError, match=r"the checkpoint of another model .*model.layers is 3, expected 6. Remove it"
+        ConfigError, match=r"the checkpoint of another model .*model.layers is 3, expected 4. Remove it"
     ):
         run_folder.reopen(parts(logs, f"resume={folder}"))
 

@@ -21,17 +21,9 @@ STANDARD_LIBRARY = "standard_library"
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst", ".py")
 JSON_LINES_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 _NOT_IN_STANDARD_LIBRARY = frozenset(
-    {
-        "site-packages",
-        "dist-packages",
-        "test",
-        "tests",
-        "idle_test",
-        "__pycache__",
-        "ensurepip",
-        "encodings",
-        "pydoc_data",
-    }
+    {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "ensurepip"}
+    # tables and generated text, hardly any code
+    | {"encodings", "pydoc_data"}
 )
 _READ_BYTES = 1 << 20
 _EARLY_CHECK = 1000
