@@ -117,7 +117,7 @@ def test_energy_is_drawn_as_it_was_logged(run_folders):
 def test_unknown_peak_shows_the_measured_one_and_says_why(run_folders):
     figure = plots.plot_mfu([load_run(run_folders / "cpu")])
     assert legend(figure) == ["MFU (C) of the measured matmul peak"]
-    assert "no dense peak is known for A CPU, 2 cores" in texts(figure)
+    assert "no dense peak is known for A CPU, 2 cores; metrics.peak_flops sets one" in texts(figure)
 
 
 def test_runs_are_compared_in_one_kind_of_utilisation(run_folders):

@@ -15,7 +15,7 @@ def no_peak(run: Run) -> str:
     if speed.peak_flops is not None:
         return "the record holds a peak but no MFU"
     devices = ", ".join(dict.fromkeys(device.name for device in run.record.environment.devices)) or "this device"
-    return f"no dense peak is known for {devices}" + (f" ({speed.peak_source})" if speed.peak_source else "")
+    return f"no dense peak is known for {devices}; metrics.peak_flops sets one"
 
 
 def no_energy(run: Run) -> str:
