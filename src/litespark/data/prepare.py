@@ -11,7 +11,6 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from litespark import __version__
 from litespark.data import manifest as manifests
 from litespark.data.chunks import ChunkWriter, token_dtype
 from litespark.data.config import PrepareConfig
@@ -153,7 +153,7 @@ def _write(plan: _Plan, folder: Path, *, progress: bool) -> None:
         unigram_entropy=_unigram_entropy(splits[TRAIN].frequencies, splits[VALIDATION].frequencies),
         settings={"source": config.source, **config.preparation()},
         dropped=dict(sorted(reader.dropped.items())),
-        code_version=version("litespark"),
+        code_version=__version__,
     ).write(folder)
 
 
