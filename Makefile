@@ -1,12 +1,13 @@
 # `make train` and `make test` do all the set-up themselves. With PYTHON=python3 nothing is installed and that
-# interpreter is used (for a machine that brings its own PyTorch); PYTHONPATH then has to reach src.
+# interpreter is used (for a machine that brings its own PyTorch).
 VENV := .venv
 PYTHON ?= $(VENV)/bin/python
 ifeq ($(PYTHON),$(VENV)/bin/python)
 READY := $(VENV)/.ready
 else
 READY :=
-export PYTHONPATH := src:$(PYTHONPATH)
+# absolute, since some tests and notebooks work in folders of their own
+export PYTHONPATH := $(CURDIR)/src:$(PYTHONPATH)
 endif
 # arguments for the program: make train ARGS="optim.lr=1e-3"
 ARGS ?=

@@ -184,7 +184,7 @@ def start():
     started = []
 
     def begin(source: Path, root: Path, how: str) -> subprocess.Popen[str]:
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])}
         command = [sys.executable, "-c", PREPARE, str(source), str(root), how]
         started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment))
         return started[-1]
@@ -250,7 +250,7 @@ def test_a_disk_that_fills_is_an_error_that_says_so(tmp_path):
     source = write_texts(tmp_path / "text", documents(30))
     limited = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
     limited += "resource.setrlimit(resource.RLIMIT_FSIZE, (150, 150))\n"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])}
     command = [sys.executable, "-c", limited + PREPARE, str(source), str(tmp_path / "prepared"), "run"]
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == 1
