@@ -11,15 +11,22 @@ from omegaconf import DictConfig
 
 # saved and asked to be continued: EX_TEMPFAIL of sysexits.h
 STOPPED_AND_SAVED = 75
+# stopped before there was anything to save: 128 + SIGINT, as shells count
+CTRL_C = 130
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
 def main(config: DictConfig) -> str:
     """Run one job; a mistake of the user's is one short message and exit code 1, a bug keeps its traceback."""
-    from litespark.experiment.run import USER_ERRORS, Interrupted, train
-
+    try:
+        from litespark.experiment.run import USER_ERRORS, Interrupted, train
+    except KeyboardInterrupt:
+        sys.exit(CTRL_C)
     try:
         return str(train(config))
+    except KeyboardInterrupt:
+        print("Stopped before the first step.", file=sys.stderr)
+        sys.exit(CTRL_C)
     except Interrupted:
         sys.exit(STOPPED_AND_SAVED)
     except USER_ERRORS as error:

@@ -138,31 +138,42 @@ def test_a_second_signal_ends_at_once_but_not_the_echo_of_the_first(
     assert len(finished(tmp_path / "checkpoints")) == (0 if ends_at_once else 1)
 
 
-def test_sigterm_stops_train_py_saves_and_prints_the_command_that_continues(tmp_path):
+def test_sigterm_stops_train_py_saves_and_prints_a_command_that_continues(tmp_path):
     overrides = (
         "data=synthetic data.vocabulary=31 data.sequence_length=8 data.micro_batch_size=2 trainer.batch_rows=4 "
         "model.vocabulary=31 model.width=8 model.layers=1 model.heads=2 model.kv_heads=1 model.feed_forward=16 "
         "budget.tokens=null budget.steps=1000000 trainer.log_every=1 trainer.validate_every=null "
         "metrics.probe_seconds=0 callbacks.report=false callbacks.sample_prompt=null "
-        f"paths.logs={tmp_path} name=stopped"
+        f"paths.logs={tmp_path}"
     ).split()
     command = [sys.executable, "train.py", *overrides]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     started = subprocess.Popen(
         command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    folder, deadline = tmp_path / "runs" / "stopped", time.monotonic() + 120
-    while not (folder / "metrics.jsonl").exists():
+    deadline = time.monotonic() + 120
+    while not (written := list((tmp_path / "runs").glob("*/metrics.jsonl"))):
         assert started.poll() is None, started.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    folder = written[0].parent
     started.send_signal(signal.SIGTERM)
     output, errors = started.communicate(timeout=60)
     assert started.returncode == 75, output + errors
     step = find(folder).step
     assert f"Stopped after step {step}, saved. To continue:" in errors
-    continuing = [line.strip() for line in errors.splitlines() if line.strip().startswith("python train.py")]
-    assert len(continuing) == 1
-    assert continuing[0].endswith(f"resume={folder}")
-    assert "budget.steps=1000000" in continuing[0]
     assert '"status": "interrupted"' in (folder / "run.json").read_text()
+
+    continuing = errors[errors.index("To continue:") :].splitlines()[1].strip()
+    assert continuing.endswith(f"resume={folder}")
+    assert continuing.count("budget.steps=1000000") == 1
+    subprocess.run(
+        continuing.replace("budget.steps=1000000", f"budget.steps={step + 3}"),
+        shell=True,
+        cwd=ROOT,
+        env=environment,
+        timeout=120,
+        check=True,
+    )
+    assert find(folder).step == step + 3
+    assert '"status": "finished"' in (folder / "run.json").read_text()

@@ -22,10 +22,10 @@ def test_sweep_writes_one_folder_a_run_and_survives_a_failed_job(tmp_path: Path)
     )
     runs = sorted((tmp_path / "logs/runs").iterdir())
     assert sorted(run.name.split("_", 2)[2] for run in runs) == [
-        "optim.lr=0.0003,seed=1",
-        "optim.lr=0.0003,seed=2",
-        "optim.lr=0.001,seed=1",
-        "optim.lr=0.001,seed=2",
+        "optim.lr-0.0003_seed-1",
+        "optim.lr-0.0003_seed-2",
+        "optim.lr-0.001_seed-1",
+        "optim.lr-0.001_seed-2",
     ]
     records = [json.loads((run / "run.json").read_text()) for run in runs]
     assert {record["status"] for record in records} == {"finished"}

@@ -41,7 +41,7 @@ def test_a_name_is_used_once(logs):
         run_folder.make(parts(logs, "name=mine"), [])
 
 
-@pytest.mark.parametrize("name", ["../out", "a/b", ".hidden", "/abs"])
+@pytest.mark.parametrize("name", ["../out", "a/b", ".hidden", "/abs", "x" * 201])
 def test_a_name_is_no_path(logs, name):
     with pytest.raises(ConfigError, match="expected a plain folder name"):
         run_folder.make(parts(logs, f"name={name}"), [])
@@ -54,8 +54,13 @@ def test_runs_of_the_same_second_do_not_share_a_folder(logs):
 
 def test_a_run_without_a_name_is_called_after_its_overrides(logs):
     folder = run_folder.make(parts(logs), ["optim.lr=0.1", "paths.logs=/x/y", "data.source=/some/where", "seed=3"])
-    assert folder.name.endswith("_optim.lr=0.1,seed=3")
+    assert folder.name.endswith("_optim.lr-0.1_seed-3")
     assert run_folder.make(parts(logs), ["x=" + "long/" * 100]).name.count("/") == 0
+
+
+def test_a_name_made_of_overrides_needs_no_quotes_in_resume(logs):
+    folder = run_folder.make(parts(logs), ["optim.lr=0.1", "optim.betas=[0.9,0.95]", "callbacks.sample_prompt='a b'"])
+    assert parts(logs, f"resume={folder}").resume == str(folder)
 
 
 def test_a_run_is_reopened_at_its_newest_checkpoint(logs):

@@ -64,6 +64,8 @@ def test_the_settings_reach_adamw(fused):
     [
         ("lr", 0.0),
         ("lr", math.nan),
+        ("lr", math.inf),
+        ("epsilon", -1e-8),
         ("betas", [0.9]),
         ("betas", [0.9, 1.0]),
         ("betas", [-0.1, 0.9]),

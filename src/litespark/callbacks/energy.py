@@ -60,7 +60,7 @@ class EnergyMonitor(Callback):
         group = pl_module.host_group
         together = EnergyTotals.from_vector(group.sum(window.totals.to_vector()))
         seconds = min(group.gather(window.seconds))
-        self.sum_over_ranks()
+        self.note_totals(trainer)
         values: dict[str, float | None] = {
             names.TRAIN_JOULES: self.totals.train_joules,
             names.ALL_IN_JOULES: self.totals.all_in_joules,
@@ -71,6 +71,10 @@ class EnergyMonitor(Callback):
             values[names.JOULES_PER_TOKEN] = together.joules_per_token_train
             values[names.POWER_WATTS] = None if joules is None else joules / seconds
         log_everywhere(trainer, values, pl_module.steps_taken)
+
+    def note_totals(self, trainer: pl.Trainer) -> None:
+        """Sum over ranks, and write the sums into the journal; a collective."""
+        self.sum_over_ranks()
         if trainer.is_global_zero and self.totals.all_in_joules is not None:
             self.journal.append(self.totals, utc_now())
 

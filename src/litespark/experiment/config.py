@@ -72,8 +72,9 @@ def parts_from(config: DictConfig) -> Parts:
         raise ConfigError(f"precision.name: got {values['precision']['name']!r}, expected auto, fp32 or bf16")
     if values["recompute"]["mode"] not in ("none", "full"):
         raise ConfigError(f"recompute.mode: got {values['recompute']['mode']!r}, expected none or full")
-    if not isinstance(values["seed"], int):
-        raise ConfigError(f"seed: got {values['seed']!r}, expected a whole number")
+    seed = values["seed"]
+    if type(seed) is not int or not 0 <= seed < 2**32:  # what every generator takes
+        raise ConfigError(f"seed: got {seed!r}, expected a whole number from 0 to {2**32 - 1}; set seed=…")
     return Parts(
         model=_make(values, "model"),
         ops=_make(values, "ops"),
@@ -89,7 +90,7 @@ def parts_from(config: DictConfig) -> Parts:
         callbacks=_make(values, "callbacks"),
         logger=_make(values, "logger"),
         task=_make(values, "task"),
-        seed=values["seed"],
+        seed=seed,
         name=_text(values["name"]),
         resume=_text(values["resume"]),
         initial_weights=_text(values["initial_weights"]),

@@ -32,7 +32,7 @@ def finish(parts: Parts, run: Run) -> None:
         if run.trainer.is_global_zero:
             fenced = "\n".join(f"    {line}" for line in sample.splitlines())
             (run.folder / "samples.md").write_text(f"After step {run.module.steps_taken}:\n\n{fenced}\n")
-    run.energy.sum_over_ranks()
+    run.energy.note_totals(run.trainer)  # no checkpoint holds what this took, and the run may be resumed
     run.recorder.record.projection = _projection(parts, run)
     close(run, "finished")
     if not run.trainer.is_global_zero:

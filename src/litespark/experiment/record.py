@@ -21,7 +21,8 @@ def new_record(
 ) -> RunRecord:
     """The record of a run that is about to start; a collective, since it lists the devices of all ranks."""
     model, length = parts.model, parts.data.sequence_length
-    commit, dirty = git_state(Path.cwd())
+    # of the code that runs, wherever it was started
+    commit, dirty = git_state(Path(__file__).resolve().parent)
     splits = manifest.splits
     return RunRecord(
         name=folder.name,

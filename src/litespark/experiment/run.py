@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -20,11 +21,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from litespark.callbacks.checkpoint_folder import Checkpoint
 from litespark.callbacks.run_record import RECORD
 from litespark.callbacks.signals import Interrupted
 from litespark.data.streaming import TokenDataModule, build_data_module
 from litespark.experiment import run_folder
-from litespark.experiment.build import build_meter, build_run, check_vocabulary, token_budget
+from litespark.experiment.build import Run, build_meter, build_run, check_vocabulary, token_budget
 from litespark.experiment.config import ConfigError, Parts, parts_from
 from litespark.experiment.finish import close, finish
 from litespark.experiment.preflight import Machine, Ranks, preflight
@@ -79,6 +81,8 @@ def _train(parts: Parts, machine: Machine, overrides: list[str]) -> Path:
                 f"resume={parts.resume}: the run is at step {checkpoint.step} of {token_budget(parts).steps} and "
                 "finished; raise budget.tokens (or budget.steps) to train on"
             )
+    else:
+        run_folder.check_name(parts)
     data = build_data_module(parts.data, seed=parts.seed)
     check_vocabulary(parts, data.manifest)
     meter = build_meter(machine)
@@ -90,23 +94,23 @@ def _train(parts: Parts, machine: Machine, overrides: list[str]) -> Path:
     first_step = 0 if checkpoint is None else checkpoint.step
     try:
         run = build_run(parts, machine, folder, data, record, meter, first_step=first_step)
-    except ValueError:
-        if checkpoint is None and machine.ranks.rank == 0:
-            shutil.rmtree(folder)  # nothing was run in it
+    except (ValueError, KeyboardInterrupt):
+        _undo(folder, checkpoint, machine)
         raise
     if machine.ranks.rank == 0:
         log.info("%s in %s", "resuming" if checkpoint else "run", folder)
     try:
-        run.trainer.fit(
-            run.module, run.data, ckpt_path=None if checkpoint is None else checkpoint.state, weights_only=True
-        )
+        _fit(run, checkpoint)
         finish(parts, run)
-    except Interrupted:
+    except (Interrupted, KeyboardInterrupt) as stop:
+        if isinstance(stop, KeyboardInterrupt) and run.module.steps_taken < run.module.budget.steps:
+            _undo(folder, checkpoint, machine)
+            raise
         close(run, "interrupted")
         if machine.ranks.rank == 0:
             print(f"\nStopped after step {run.module.steps_taken}, saved. To continue:\n  "
                   f"{continue_command(overrides, folder)}", file=sys.stderr, flush=True)  # fmt: skip
-        raise
+        raise Interrupted(run.module.steps_taken) from stop
     except torch.OutOfMemoryError as error:
         close(run, "failed", str(error))
         raise OutOfMemoryError(
@@ -120,13 +124,50 @@ def _train(parts: Parts, machine: Machine, overrides: list[str]) -> Path:
     return folder
 
 
+def _fit(run: Run, checkpoint: Checkpoint | None) -> None:
+    """Take the steps. Ctrl-C before the first and after the last of them is a KeyboardInterrupt."""
+    try:
+        run.trainer.fit(
+            run.module, run.data, ckpt_path=None if checkpoint is None else checkpoint.state, weights_only=True
+        )
+    except SystemExit as end:  # what Lightning 2.6.6 makes of a KeyboardInterrupt
+        raise KeyboardInterrupt from end
+
+
+def _undo(folder: Path, checkpoint: Checkpoint | None, machine: Machine) -> None:
+    """Remove the folder of a new run in which nothing was run."""
+    if checkpoint is None and machine.ranks.rank == 0:
+        shutil.rmtree(folder)
+
+
 def continue_command(overrides: list[str], folder: Path) -> str:
     """The command line that resumes the run in `folder`."""
     kept = [override for override in overrides if not override.startswith(("resume=", "name="))]
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    start = f"torchrun --nproc-per-node={processes} train.py" if world_size > 1 else "python train.py"
-    return " ".join([start, *map(shlex.quote, kept), f"resume={shlex.quote(str(folder))}"])
+    # as this run was started: from another folder, or without the environment on the path, the short form would fail
+    script = sys.argv[0] if Path(sys.argv[0]).name == "train.py" else "train.py"
+    beside = Path(sys.executable).parent
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        torchrun = (
+            "torchrun" if _on_path("torchrun", beside) else f"{shlex.quote(sys.executable)} -m torch.distributed.run"
+        )
+        start = f"{torchrun} --nproc-per-node={os.environ.get('LOCAL_WORLD_SIZE', '1')}"
+    else:
+        start = "python" if _on_path("python", beside) else shlex.quote(sys.executable)
+    return " ".join([start, *map(shlex.quote, [script, *kept, f"resume={_hydra_text(str(folder))}"])])
+
+
+def _hydra_text(text: str) -> str:
+    """`text` as the value of an override, in Hydra's own quotes where it needs them."""
+    if re.fullmatch(r"[A-Za-z0-9/._+-]+", text):
+        return text
+    # backslashes count only before a quote, the closing one included
+    return '"' + re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + ('\\"' if found[2] else ""), text) + '"'
+
+
+def _on_path(program: str, folder: Path) -> bool:
+    """Whether the shell would find `program` in `folder`."""
+    found = shutil.which(program)
+    return found is not None and Path(found).parent == folder
 
 
 def _start_processes(parts: Parts, machine: Machine) -> None:

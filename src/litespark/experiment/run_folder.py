@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import re
 import shutil
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
 TOKENIZER = "tokenizer"
+# of a folder on the usual file systems, less what TensorBoard and we put behind a name
+LONGEST_NAME = 200
 
 # what decides which numbers a run computes: a resume with another value would not continue the same run
 FIXED_ON_RESUME = ("model", "data", "task", "seed", "initial_weights")
@@ -31,18 +34,40 @@ FREE_ON_RESUME = ("data.workers", "data.micro_batch_size", "data.verify_hashes",
 NOT_COMPARED = ("name", "resume", "paths")
 
 
+def check_name(parts: Parts) -> None:
+    """Refuse a `name` that cannot be that of a new run; early, since preparing the data may take long.
+
+    Raises:
+        ConfigError: it is not a plain folder name, or there is a run of that name.
+    """
+    name, root = parts.name, parts.logs / "runs"
+    if not name:
+        return
+    if Path(name).name != name or name.startswith(".") or len(os.fsencode(name)) > LONGEST_NAME:
+        raise ConfigError(
+            f"name: got {name!r}, expected a plain folder name of at most {LONGEST_NAME} bytes (below {root})"
+        )
+    if (root / name).exists():
+        raise _taken(root / name)
+
+
+def _taken(folder: Path) -> ConfigError:
+    return ConfigError(
+        f"name={folder.name}: {folder} exists already; choose another name, or continue that run with resume={folder}"
+    )
+
+
 def make(parts: Parts, overrides: list[str]) -> Path:
     """Make the folder of a new run below `logs/runs` and write the resolved config into it.
 
     It is called `name`, or else after the time and `overrides`: those that tell this run from others.
 
     Raises:
-        ConfigError: `name` is given and there is a run of that name.
+        ConfigError: as `check_name`.
     """
+    check_name(parts)
     root = parts.logs / "runs"
     name = parts.name or _default_name(overrides)
-    if Path(name).name != name or name.startswith("."):
-        raise ConfigError(f"name: got {name!r}, expected a plain folder name (it is made below {root})")
     folder = root / name
     number = 1
     while True:
@@ -51,10 +76,7 @@ def make(parts: Parts, overrides: list[str]) -> Path:
             break
         except FileExistsError:
             if parts.name:
-                raise ConfigError(
-                    f"name={name}: {folder} exists already; choose another name, or continue that run with "
-                    f"resume={folder}"
-                ) from None
+                raise _taken(folder) from None
             number += 1
             folder = root / f"{name}-{number}"
     (folder / CONFIG).write_text(yaml.safe_dump(parts.resolved, sort_keys=False))
@@ -144,7 +166,8 @@ def _flat(config: Any, path: str = "") -> dict[str, Any]:
 
 
 def _default_name(overrides: list[str]) -> str:
-    said = ",".join(o for o in overrides if not o.startswith(("resume=", "name=", "paths.", "hydra.", "data.source=")))
-    short = re.sub(r"[^A-Za-z0-9=,._+-]+", "-", said)[:100].strip("-")
+    """Time and overrides, in characters that need no quotes in a shell or in Hydra's resume=…"""
+    said = "_".join(o for o in overrides if not o.startswith(("resume=", "name=", "paths.", "hydra.", "data.source=")))
+    short = re.sub(r"[^A-Za-z0-9._+-]+", "-", said)[:100].strip("-_")
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     return f"{stamp}_{short}" if short else stamp

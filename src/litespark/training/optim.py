@@ -9,6 +9,7 @@ A step is skipped by selection inside the kernel: multiplying by zero would keep
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -43,10 +44,12 @@ class AdamWConfig:
     def __post_init__(self) -> None:
         # OmegaConf hands lists over
         object.__setattr__(self, "betas", tuple(self.betas))
-        if not self.lr > 0:
-            raise ValueError(f"optim.lr: got {self.lr}, expected a positive learning rate")
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"optim.lr: got {self.lr}, expected a positive, finite learning rate")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"optim.betas: got {list(self.betas)}, expected two numbers in [0, 1)")
+        if not 0 <= self.epsilon < math.inf:
+            raise ValueError(f"optim.epsilon: got {self.epsilon}, expected at least 0")
         if not self.weight_decay >= 0:
             raise ValueError(f"optim.weight_decay: got {self.weight_decay}, expected at least 0")
         if self.clip_norm is not None and not self.clip_norm > 0:

@@ -35,6 +35,8 @@ class StrategyConfig:
     def __post_init__(self) -> None:
         if self.name not in ("single", "ddp", "fsdp"):
             raise ValueError(f"strategy.name: got {self.name!r}, expected single, ddp or fsdp")
+        if not self.timeout_seconds >= 1:
+            raise ValueError(f"strategy.timeout_seconds: got {self.timeout_seconds}, expected at least 1")
 
     def check_world_size(self, world_size: int) -> None:
         """Refuse `single` under several processes; the others mean the same with one process.
