@@ -59,6 +59,22 @@ def test_a_stop_after_the_last_step_is_recorded_and_a_resume_finishes_the_run(tm
     assert record(folder)["status"] == "finished"
 
 
+def test_a_resume_that_fails_before_its_first_step_keeps_what_was_measured(tmp_path, monkeypatch):
+    folder = run.train(config(*SMALL, f"paths.logs={tmp_path}"))
+    before = record(folder)
+
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("no memory for the weights")
+
+    monkeypatch.setattr("litespark.training.module.initialise", fail)
+    with pytest.raises(RuntimeError, match="no memory"):
+        run.train(config(*SMALL, f"paths.logs={tmp_path}", f"resume={folder}", "budget.steps=4"))
+    after = record(folder)
+    assert (after["status"], after["error"]) == ("failed", "RuntimeError: no memory for the weights")
+    for section in ("throughput", "quality", "segments"):
+        assert after[section] == before[section]
+
+
 def test_the_commit_is_that_of_the_code_wherever_the_run_is_started(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = run.train(config(*SMALL, f"paths.logs={tmp_path}"))

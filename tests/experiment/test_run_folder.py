@@ -126,3 +126,11 @@ def test_differences_are_of_leaves_and_pass_over_names_and_places():
     old = {"a": {"b": 1, "c": [1]}, "name": "x", "paths": {"logs": "here"}, "resume": None, "gone": 1}
     new = {"a": {"b": 2, "c": [1]}, "name": "y", "paths": {"logs": "there"}, "resume": "z", "come": {}}
     assert differences(old, new) == {"a.b": (1, 2), "gone": (1, None), "come": (None, {})}
+
+
+@pytest.mark.parametrize(("was", "now"), [("single", "fsdp"), ("fsdp", "ddp")])
+def test_a_resume_does_not_change_to_or_from_sharded_optimizer_states(logs, was, now):
+    folder = run_folder.make(parts(logs, "name=mine", f"strategy={was}"), [])
+    checkpoint(folder, 5)
+    with pytest.raises(ConfigError, match=rf"got strategy.name={now}, expected {was} .* Set strategy={was}"):
+        run_folder.reopen(parts(logs, f"resume={folder}", f"strategy={now}"))

@@ -85,12 +85,13 @@ class RunRecorder(Callback):
         record = self.record
         record.status, record.error = status, error
         record.ended = None if status == "running" else utc_now()
-        if record.segments and self._module is not None:
+        if self._module is not None:  # else the steps never began, and what earlier processes measured stands
             record.segments[-1].last_step = self._module.steps_taken
             record.segments[-1].ended = record.ended
-        record.throughput = self._throughput()
-        record.energy = energy_section(self.energy.totals, self.energy.ledger.meter, record.throughput.train_seconds)
-        record.quality = self._quality()
+            record.throughput = self._throughput()
+            totals, meter = self.energy.totals, self.energy.ledger.meter
+            record.energy = energy_section(totals, meter, record.throughput.train_seconds)
+            record.quality = self._quality()
         record.write(self.path)
 
     def _throughput(self) -> ThroughputRecord:

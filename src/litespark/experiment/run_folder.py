@@ -111,6 +111,12 @@ def reopen(parts: Parts) -> tuple[Path, Checkpoint]:
             + "\nA resume continues the same model on the same data: give the same overrides again (they are in "
             f"{folder / 'run.json'} under command), or start a new run"
         )
+    if "fsdp" in changes.get("strategy.name", ()):  # its optimizer states are named in another way
+        was, now = changes["strategy.name"]
+        raise ConfigError(
+            f"resume={parts.resume}: got strategy.name={now}, expected {was} as the run was started with; a run "
+            f"changes between single and ddp only, or between numbers of devices. Set strategy={was}"
+        )
     moved_in = differences({"model": checkpoint.about.get("model")}, {"model": asdict(parts.model)})
     if moved_in:
         raise ConfigError(
