@@ -106,7 +106,10 @@ def test_a_set_price_gives_cost_with_its_currency(tmp_path):
 def test_absent_figures_have_reasons_and_no_numbers(reports):
     report = reports["cpu"]
     for what in ("MFU (C)", "MFU (F)", "HFU (C)"):
-        assert cells(report, what) == ["not measured", "no dense peak is known for A CPU, 2 cores; metrics.peak_flops sets one"]
+        assert cells(report, what) == [
+            "not measured",
+            "no dense peak is known for A CPU, 2 cores; metrics.peak_flops sets one",
+        ]
     assert cells(report, "MFU (C) of the measured peak")[0] == "78.6 %"
     assert cells(report, "peak memory")[0] == "not measured"
     for what in ("energy per token", "all-in energy per token"):

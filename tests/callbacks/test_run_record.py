@@ -10,7 +10,7 @@ from litespark.callbacks.run_record import RunRecorder
 from litespark.metrics.energy import EnergyLedger
 from litespark.metrics.energy_journal import EnergyJournal
 from litespark.metrics.meters import FakeMeter, NullMeter
-from litespark.metrics.record import DataRecord, EnvironmentRecord, ModelRecord, RunRecord
+from litespark.metrics.record import DataRecord, EnvironmentRecord, ModelRecord, RunRecord, SegmentRecord
 from litespark.training.module import NonFiniteError
 from litespark.training.optim import AdamWConfig
 from tests.callbacks.fake_time import Clock, TimedTask
@@ -50,9 +50,15 @@ def recorded_run(folder, clock, *, steps=4, meter=None, task=None, record=None, 
     module = training_module(steps=steps, rows=2, task=task or TimedTask(clock, [1.0]), optimizer=optimizer)
     run = clock.drive(small_run(folder, module, phases=phases, callbacks=[energy], **settings))
     recorder = RunRecorder(
-        folder / "run.json", record or new_record(), throughput=run.throughput, energy=energy, metrics=run.metrics,
-        log_every=1, seconds_between_writes=0.0,
-    )  # fmt: skip
+        folder / "run.json",
+        record or new_record(),
+        SegmentRecord(STARTED, 0),
+        throughput=run.throughput,
+        energy=energy,
+        metrics=run.metrics,
+        log_every=1,
+        seconds_between_writes=0.0,
+    )
     run.trainer.callbacks.append(recorder)
     return run, recorder
 

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.end_to_end.runs import TINY, assert_bit_equal, final_state, metrics, train, train_and_kill, write_text
 
@@ -95,3 +96,9 @@ def test_resume_on_two_processes_continues_a_run_of_one(place: Path, undisturbed
     train(*overrides(place, f"resume={folder}", "strategy=ddp", "data.micro_batch_size=2"), processes=2)
     assert metrics(folder, "train/loss") == pytest.approx(metrics(undisturbed, "train/loss"), rel=1e-5)
     assert final_state(folder, STEPS)["TokenDataModule"] == final_state(undisturbed, STEPS)["TokenDataModule"]
+    first, second = json.loads((folder / "run.json").read_text())["segments"]
+    assert (first["world_size"], second["world_size"]) == (1, 2)
+    assert "strategy=ddp" in second["command"]
+    (continued,) = folder.glob("config-from-step-*.yaml")
+    assert yaml.safe_load(continued.read_text())["data"]["micro_batch_size"] == 2
+    assert yaml.safe_load((folder / "config.yaml").read_text())["data"]["micro_batch_size"] == 4

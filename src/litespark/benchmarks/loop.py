@@ -25,7 +25,7 @@ from litespark.experiment import run_folder
 from litespark.experiment.build import Run, build_meter, build_run, check_vocabulary
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.preflight import Machine, Ranks, preflight
-from litespark.experiment.record import new_record
+from litespark.experiment.record import new_record, new_segment
 from litespark.experiment.run import quieten
 from litespark.metrics.record import utc_now
 from litespark.models.llama import Llama
@@ -87,7 +87,7 @@ def _build(parts: Parts, machine: Machine, overrides: Sequence[str]) -> Run:
     meter = build_meter(machine)
     folder = run_folder.make(parts, list(overrides))
     record = new_record(parts, machine, folder, data.manifest, meter, list(overrides))
-    return build_run(parts, machine, folder, data, record, meter, first_step=0)
+    return build_run(parts, machine, folder, data, record, new_segment(machine, 0, list(overrides)), meter)
 
 
 class _Interleaved:

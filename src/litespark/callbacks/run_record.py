@@ -39,6 +39,7 @@ class RunRecorder(Callback):
     Args:
         path: of `run.json`.
         record: what is known before the first step; segments of earlier processes are in it.
+        segment: what is known of the stretch that begins now.
         throughput, energy, metrics: where the figures come from.
         log_every: steps between two writings.
         seconds_between_writes: a run with short intervals writes no more often than this.
@@ -48,6 +49,7 @@ class RunRecorder(Callback):
         self,
         path: Path,
         record: RunRecord,
+        segment: SegmentRecord,
         *,
         throughput: ThroughputMonitor,
         energy: EnergyMonitor,
@@ -57,6 +59,7 @@ class RunRecorder(Callback):
     ) -> None:
         self.path = path
         self.record = record
+        self.segment = segment
         self.throughput = throughput
         self.energy = energy
         self.metrics = metrics
@@ -66,11 +69,17 @@ class RunRecorder(Callback):
         self._written = -math.inf
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self._module = pl_module
         self.interval.start(pl_module)
-        reason = "resume" if self.record.segments else "start"
-        self.record.segments.append(SegmentRecord(utc_now(), pl_module.steps_taken, reason=reason))
+        self.attach(pl_module)
         self.update("running")
+
+    def attach(self, pl_module: Any) -> None:
+        """Begin this process's stretch, unless it has begun; a resume with no step left to take never trains."""
+        if self._module is None:
+            self._module = pl_module
+            reason = "resume" if self.record.segments else "start"
+            self.segment = replace(self.segment, started=utc_now(), first_step=pl_module.steps_taken, reason=reason)
+            self.record.segments.append(self.segment)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.interval.step_ended(pl_module) and self.interval.due(pl_module):

@@ -25,6 +25,10 @@ COMMANDS = {
 }
 
 
+# what a shell reports of a process that SIGINT ended
+INTERRUPTED = 130
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 1 for what a user can mend or a check that failed, 2 for usage."""
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -42,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser = argparse.ArgumentParser(prog=f"litespark {name}", description=command.purpose)
         command.add_arguments(parser)
         return command.run(parser.parse_intermixed_args(rest))
+    except KeyboardInterrupt:
+        print(f"litespark {name}: stopped", file=sys.stderr)
+        return INTERRUPTED
     except _mendable() as error:
         print(f"litespark {name}: {str(error).strip()}", file=sys.stderr)
         return 1

@@ -32,7 +32,7 @@ from litespark.metrics.energy_journal import EnergyJournal
 from litespark.metrics.hardware import PeakFlops, lookup, measured_matmul_peak, mfu_peak
 from litespark.metrics.meters import assign_devices, choose_meter
 from litespark.metrics.nvml import torch_device_uuids
-from litespark.metrics.record import RunRecord
+from litespark.metrics.record import RunRecord, SegmentRecord
 from litespark.models.huggingface import load_huggingface
 from litespark.models.init import copy_weights
 from litespark.models.llama import Llama
@@ -105,11 +105,10 @@ def build_run(
     folder: Path,
     data: RowDataModule,
     record: RunRecord,
+    segment: SegmentRecord,
     meter: EnergyMeter,
-    *,
-    first_step: int,
 ) -> Run:
-    """All parts of a run that is written into `folder`; `first_step` is where it begins (0, or a resume)."""
+    """All parts of a run that is written into `folder`; `segment` says at which step it begins (0, or a resume)."""
     budget = token_budget(parts)
     module = build_module(parts, machine, data.manifest, budget)
     phases = Phases()
@@ -130,9 +129,9 @@ def build_run(
         journal=EnergyJournal(folder / "energy.jsonl"),
     )
     metrics = MetricsLogger(folder)
-    metrics.forget_after(first_step)
+    metrics.forget_after(segment.first_step)
     recorder = RunRecorder(
-        folder / RECORD, record, throughput=throughput, energy=energy, metrics=metrics, log_every=log_every
+        folder / RECORD, record, segment, throughput=throughput, energy=energy, metrics=metrics, log_every=log_every
     )
     checkpointer = Checkpointer(
         folder / "checkpoints",
@@ -154,7 +153,7 @@ def build_run(
         no_energy = None if energy.ledger.meter.method else energy.ledger.meter.reason
         callbacks.append(ProgressBar(metrics, no_energy=no_energy))
     callbacks.append(StopOnSignal(checkpointer))
-    purge: dict[str, Any] = {"purge_step": first_step + 1} if first_step else {}
+    purge: dict[str, Any] = {"purge_step": segment.first_step + 1} if segment.first_step else {}
     tensorboard = TensorBoardLogger(save_dir=folder, name="", version="", default_hp_metric=False, **purge)
     loggers = [metrics, tensorboard, *_extra_loggers(parts, folder)]
     trainer = _trainer(parts, machine, folder, budget, callbacks, loggers)

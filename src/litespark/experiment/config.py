@@ -92,7 +92,7 @@ def parts_from(config: DictConfig) -> Parts:
         task=_make(values, "task"),
         seed=seed,
         name=_text(values["name"]),
-        resume=_text(values["resume"]),
+        resume=_text(values["resume"]) or None,
         initial_weights=_text(values["initial_weights"]),
         logs=Path(values["paths"]["logs"]),
         resolved=values,

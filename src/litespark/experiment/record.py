@@ -12,8 +12,23 @@ from litespark.experiment.config import Parts, config_hash
 from litespark.experiment.preflight import Machine
 from litespark.metrics.energy import EnergyMeter
 from litespark.metrics.environment import collect_environment, git_state
-from litespark.metrics.record import DataRecord, EnvironmentRecord, ModelRecord, RunRecord, utc_now
+from litespark.metrics.record import DataRecord, EnvironmentRecord, ModelRecord, RunRecord, SegmentRecord, utc_now
 from litespark.models.flops import causal_mean_keys, model_flops_per_token
+
+# the commit of a run is that of the code it runs, wherever it is started
+_CODE = Path(__file__).resolve().parent
+
+
+def new_segment(machine: Machine, first_step: int, overrides: list[str]) -> SegmentRecord:
+    """The stretch of a run that begins at `first_step` in this process."""
+    commit, _ = git_state(_CODE)
+    return SegmentRecord(
+        utc_now(),
+        first_step,
+        command=["python", "train.py", *overrides],
+        git_commit=commit,
+        world_size=machine.ranks.world_size,
+    )
 
 
 def new_record(
@@ -22,7 +37,7 @@ def new_record(
     """The record of a run that is about to start; a collective, since it lists the devices of all ranks."""
     model, length = parts.model, parts.data.sequence_length
     # of the code that runs, wherever it was started
-    commit, dirty = git_state(Path(__file__).resolve().parent)
+    commit, dirty = git_state(_CODE)
     splits = manifest.splits
     return RunRecord(
         name=folder.name,

@@ -30,7 +30,7 @@ from litespark.experiment.build import Run, build_meter, build_run, check_vocabu
 from litespark.experiment.config import ConfigError, Parts, parts_from
 from litespark.experiment.finish import close, finish
 from litespark.experiment.preflight import Machine, Ranks, preflight
-from litespark.experiment.record import new_record
+from litespark.experiment.record import new_record, new_segment
 from litespark.metrics.record import RunRecord
 from litespark.training.module import NonFiniteError
 
@@ -87,18 +87,19 @@ def _train(parts: Parts, machine: Machine, overrides: list[str]) -> Path:
     check_vocabulary(parts, data.manifest)
     meter = build_meter(machine)
     if checkpoint is None:
-        folder = _agree(machine, lambda: run_folder.make(parts, _telling(overrides)))
-        if machine.ranks.rank == 0 and isinstance(data, TokenDataModule):
-            run_folder.keep_tokenizer(folder, data.folder)
+        prepared = data.folder if isinstance(data, TokenDataModule) else None
+        folder = _agree(machine, lambda: run_folder.make(parts, _telling(overrides), prepared))
         record = new_record(parts, machine, folder, data.manifest, meter, overrides)
-    first_step = 0 if checkpoint is None else checkpoint.step
+    segment = new_segment(machine, 0 if checkpoint is None else checkpoint.step, overrides)
     try:
-        run = build_run(parts, machine, folder, data, record, meter, first_step=first_step)
+        run = build_run(parts, machine, folder, data, record, segment, meter)
     except (ValueError, KeyboardInterrupt):
         _undo(folder, checkpoint, machine)
         raise
     if machine.ranks.rank == 0:
         log.info("%s in %s", "resuming" if checkpoint else "run", folder)
+        if checkpoint is not None:
+            run_folder.write_config(folder, parts, checkpoint.step)
     try:
         _fit(run, checkpoint)
         finish(parts, run)
@@ -189,7 +190,7 @@ def _agree(machine: Machine, make: Any) -> Any:
     if machine.ranks.rank == 0:
         try:
             result[0] = make()
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             result[1] = error
     if machine.ranks.world_size > 1:
         dist.broadcast_object_list(result)

@@ -57,10 +57,11 @@ def _taken(folder: Path) -> ConfigError:
     )
 
 
-def make(parts: Parts, overrides: list[str]) -> Path:
+def make(parts: Parts, overrides: list[str], prepared: Path | None = None) -> Path:
     """Make the folder of a new run below `logs/runs` and write the resolved config into it.
 
-    It is called `name`, or else after the time and `overrides`: those that tell this run from others.
+    It is called `name`, or else after the time and `overrides`: those that tell this run from others. The tokenizer of
+    the data in `prepared` is copied into it, so that the run can be used without that data.
 
     Raises:
         ConfigError: as `check_name`.
@@ -80,14 +81,16 @@ def make(parts: Parts, overrides: list[str]) -> Path:
             number += 1
             folder = root / f"{name}-{number}"
     (folder / CONFIG).write_text(yaml.safe_dump(parts.resolved, sort_keys=False))
+    if prepared is not None:
+        (folder / TOKENIZER).mkdir()
+        for file in sorted(prepared.glob("tokenizer*.json")):
+            shutil.copyfile(file, folder / TOKENIZER / file.name)
     return folder
 
 
-def keep_tokenizer(folder: Path, prepared: Path) -> None:
-    """Copy the tokenizer of the prepared data into the run's folder, so that the run can be used without that data."""
-    (folder / TOKENIZER).mkdir()
-    for file in sorted(prepared.glob("tokenizer*.json")):
-        shutil.copyfile(file, folder / TOKENIZER / file.name)
+def write_config(folder: Path, parts: Parts, step: int) -> None:
+    """Write the resolved config that a run continues with from `step`, beside the one that it was started with."""
+    (folder / f"config-from-step-{step:08d}.yaml").write_text(yaml.safe_dump(parts.resolved, sort_keys=False))
 
 
 def reopen(parts: Parts) -> tuple[Path, Checkpoint]:

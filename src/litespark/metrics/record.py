@@ -157,13 +157,20 @@ class QualityRecord:
 
 @dataclass
 class SegmentRecord:
-    """One stretch from a start or resume to its end; ``reason`` says why it began or ended, in the run's own words."""
+    """One stretch from a start or resume to its end; ``reason`` says why it began or ended, in the run's own words.
+
+    ``command``, ``git_commit`` and ``world_size`` are those of this stretch: a resume may be another program on other
+    devices than the start that the record itself describes.
+    """
 
     started: str
     first_step: int
     ended: str | None = None
     last_step: int | None = None
     reason: str = "start"
+    command: list[str] = field(default_factory=list)
+    git_commit: str | None = None
+    world_size: int | None = None
 
 
 @dataclass
