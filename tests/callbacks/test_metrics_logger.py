@@ -83,6 +83,7 @@ def test_a_resume_forgets_the_rows_that_it_will_write_again(tmp_path):
     written(tmp_path, 5)
     logger = MetricsLogger(tmp_path)
     logger.forget_after(3)
+    assert logger.latest["train/loss"] == 3  # what is shown until the first new row
     logger.log_metrics({"train/loss": 40.0}, 4)
     logger.finalize("success")
     assert [(row["step"], row["train/loss"]) for row in rows_in(tmp_path)] == [(1, 1), (2, 2), (3, 3), (4, 40)]

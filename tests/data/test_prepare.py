@@ -300,6 +300,7 @@ def test_check_refuses_a_missing_source_and_writes_nothing(tmp_path):
         ({"sequence_length": 1.5}, r"data\.sequence_length=1\.5"),
         ({"workers": -1}, r"data\.workers=-1; expected a whole number of at least 0"),
         ({"validation_rows": 0}, r"data\.validation_rows=0"),
+        ({"chunk_tokens": 2**30}, r"data\.chunk_tokens=1073741824; expected at most 536870912"),
         ({"validation_fraction": 1.0}, r"data\.validation_fraction=1\.0; expected a share between"),
         ({"max_bad_share": 2}, r"data\.max_bad_share=2"),
         ({"text_field": ""}, r"data\.text_field=''"),

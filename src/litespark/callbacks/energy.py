@@ -89,6 +89,7 @@ class EnergyMonitor(Callback):
         checkpoint["litespark_energy"] = self.sum_over_ranks().to_dict()
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        self.totals = EnergyTotals.from_dict(checkpoint["litespark_energy"])
         # the sums of the run go on in one place
         if trainer.is_global_zero:
             self.ledger.load_state_dict(checkpoint["litespark_energy"], self.journal.last())

@@ -86,11 +86,13 @@ class MetricsLogger(Logger):
 
     @rank_zero_only
     def forget_after(self, step: int) -> None:
-        """Drop the rows of steps beyond `step`: a resume takes those steps again."""
+        """Drop the rows of steps beyond `step`, which a resume takes again; the latest values are those of the rest."""
         path = self.folder / JSONL
         if not path.exists():
             return
         kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+        for line in kept:
+            self.latest.update({name: value for name, value in json.loads(line).items() if "/" in name})
         beside = path.with_suffix(".unfinished")
         beside.write_text("".join(f"{line}\n" for line in kept))
         beside.replace(path)

@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+# int32 ids and the header stay below 2^32 bytes
+LARGEST_CHUNK_TOKENS = 2**29
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReadingConfig:
@@ -74,6 +77,11 @@ class PrepareConfig(ReadingConfig):
         require_whole("data.vocabulary", self.vocabulary, at_least=1)
         require_whole("data.tokenizer_sample_bytes", self.tokenizer_sample_bytes, at_least=1)
         require_whole("data.chunk_tokens", self.chunk_tokens, at_least=1)
+        if self.chunk_tokens > LARGEST_CHUNK_TOKENS:
+            raise ValueError(
+                f"data.chunk_tokens={self.chunk_tokens}; expected at most {LARGEST_CHUNK_TOKENS}, since LitData counts "
+                "the bytes of a chunk in 32 bits"
+            )
         for name in ("source", "root", "text_field"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise ValueError(f"data.{name}={getattr(self, name)!r}; expected a text that is not empty")
