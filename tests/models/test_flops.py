@@ -40,7 +40,7 @@ def test_the_two_conventions_of_the_3b_model_at_4096():
     full, causal = (model_flops_per_token(config, keys) for keys in (4096, causal_mean_keys(4096)))
     assert full == 6 * 2_916_876_288 + 12 * 28 * 3072 * 4096
     assert causal == 6 * 2_916_876_288 + 12 * 28 * 3072 * 2048.5
-    # measurement.md's arithmetic: reading F instead of C flatters this model by a tenth
+    # reading F instead of C flatters this model by a tenth
     assert full / causal == pytest.approx(1.11, abs=0.005)
 
 
