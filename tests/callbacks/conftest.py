@@ -1,15 +1,5 @@
-"""Runs of this folder are short: what Lightning says about them is left out."""
+"""Runs of this folder are as short as those of the training tests, and as quiet."""
 
-import logging
-import warnings
+from tests.training.conftest import quiet
 
-import pytest
-
-
-@pytest.fixture(autouse=True)
-def quiet():
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+__all__ = ["quiet"]

@@ -15,7 +15,7 @@ from litespark.callbacks.interval import LogInterval
 from litespark.callbacks.metrics_logger import log_everywhere
 from litespark.callbacks.phases import Phase, Phases
 from litespark.metrics import names
-from litespark.metrics.energy import EnergyLedger, EnergyTotals
+from litespark.metrics.energy import EnergyLedger, EnergyTotals, EnergyWindow
 from litespark.metrics.energy_journal import EnergyJournal
 from litespark.metrics.record import utc_now
 
@@ -56,20 +56,20 @@ class EnergyMonitor(Callback):
             self.ledger.add_tokens(pl_module.last_step[0])
         if not self.interval.due(pl_module):
             return
-        window = self.ledger.window()
+        mine = self.ledger.window()
         group = pl_module.host_group
-        together = EnergyTotals.from_vector(group.sum(window.totals.to_vector()))
-        seconds = min(group.gather(window.seconds))
+        window = EnergyWindow(
+            min(group.gather(mine.seconds)), EnergyTotals.from_vector(group.sum(mine.totals.to_vector()))
+        )
         self.note_totals(trainer)
         values: dict[str, float | None] = {
             names.TRAIN_JOULES: self.totals.train_joules,
             names.ALL_IN_JOULES: self.totals.all_in_joules,
         }
-        if seconds >= self.ledger.minimum_window_seconds:
+        if window.seconds >= self.ledger.minimum_window_seconds:
             self.ledger.begin_window()
-            joules = together.all_in_joules
-            values[names.JOULES_PER_TOKEN] = together.joules_per_token_train
-            values[names.POWER_WATTS] = None if joules is None else joules / seconds
+            values[names.JOULES_PER_TOKEN] = window.joules_per_token
+            values[names.POWER_WATTS] = window.power_watts
         log_everywhere(trainer, values, pl_module.steps_taken)
 
     def note_totals(self, trainer: pl.Trainer) -> None:

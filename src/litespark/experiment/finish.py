@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 def finish(parts: Parts, run: Run) -> None:
     """Validate, generate a sample, complete the record, write the report; every rank calls it."""
     run.recorder.attach(run.module)
-    if parts.trainer.validate_every is None or run.module.steps_taken % parts.trainer.validate_every:
+    if run.module.validated_at != run.module.steps_taken:
         validate(run)
     if parts.callbacks.sample_prompt is not None and isinstance(run.data, TokenDataModule):
         tokenizer = Tokenizer.load(run.data.folder)

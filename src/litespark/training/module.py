@@ -55,6 +55,8 @@ class TrainingModule(pl.LightningModule):
         last_step: host counts of the last step over all ranks: tokens, supervised tokens and attention pairs.
         stop_requested: set by anybody on this rank to end the run after the step; agreed over ranks at each step.
         stop_agreed: some rank asked to stop.
+        validation: metrics of the last validation of this process.
+        validated_at: steps taken when it was made; None before the first.
     """
 
     token_bytes: Tensor
@@ -91,6 +93,7 @@ class TrainingModule(pl.LightningModule):
         self.stop_requested = False
         self.stop_agreed = False
         self.validation: dict[str, float] = {}
+        self.validated_at: int | None = None
         self._host_counts = [0, 0, 0]
         self._longest_row = 0
         self._restored_random: dict[str, Any] | None = None
@@ -225,6 +228,7 @@ class TrainingModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         values = self.metrics.compute()
         self.validation = {f"validation/{name}": float(value) for name, value in values.items()}
+        self.validated_at = self.steps_taken
 
     # ---------------------------------------------------------------- checkpoint
 
