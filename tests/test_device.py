@@ -13,11 +13,12 @@ from litespark.models.config import LlamaConfig
 from litespark.models.init import initialise, materialise
 from litespark.models.llama import Llama
 from litespark.ops.attention.documents import Documents
-from litespark.ops.attention.function import attention_sdpa
 from litespark.ops.attention.reference import attention
+from litespark.ops.attention.sdpa import attention_sdpa
 from litespark.ops.backend import OpsConfig, resolve
+from litespark.ops.tolerance import relative_distance
 from tests.end_to_end.runs import TINY, train, write_text
-from tests.ops.tolerance import assert_op_matches, relative_distance
+from tests.ops.assertions import assert_op_matches
 
 GPU = pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")])
 

@@ -49,7 +49,7 @@ def test_a_name_of_digits_is_a_name():
     [
         ("seed=abc", "seed: got 'abc', expected a whole number"),
         ("precision.name=fp8", "precision.name: got 'fp8', expected auto, fp32 or bf16"),
-        ("recompute.mode=half", "recompute.mode: got 'half', expected none or full"),
+        ("recompute.mode=half", "recompute.mode: got 'half', expected one of none, swiglu, full"),
         ("model.tied=3", "model.tied: got 3, expected true or false"),
         ("model.width=1.5", "model.width: got 1.5, expected a whole number"),
         ("optim.clip_norm=x", "optim.clip_norm: got 'x', expected a number or null"),

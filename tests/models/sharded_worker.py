@@ -59,7 +59,7 @@ def main(folder: Path) -> None:
 
     mixed = _sharded(MixedPrecisionPolicy(param_dtype=torch.bfloat16))
     tables = []
-    mixed.blocks[0].register_forward_hook(lambda _, arguments, __: tables.append(arguments[1].cos))
+    mixed.blocks[0].register_forward_hook(lambda _, arguments, __: tables.append(arguments[2].cos))
     mixed_loss = mixed(random_ids(2, 16), random_ids(2, 16, seed=1))
     if torch.distributed.get_rank() == 0:
         found = {

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from litespark.models.huggingface import huggingface_parts, load_huggingface
 from litespark.ops.backend import OpsConfig, resolve
+from litespark.ops.tolerance import relative_distance
 from tests.models.small import SDPA
-from tests.ops.tolerance import assert_close, relative_distance
+from tests.ops.assertions import assert_close
 
 transformers = pytest.importorskip("transformers")
 

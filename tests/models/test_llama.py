@@ -6,8 +6,9 @@ import torch
 from litespark.models.cache import KeyValueCache
 from litespark.models.llama import Llama
 from litespark.ops.backend import OpsConfig, resolve
+from litespark.ops.tolerance import relative_distance
 from tests.models.small import SDPA, gradients, random_ids, small_config, small_model
-from tests.ops.tolerance import assert_close, relative_distance
+from tests.ops.assertions import assert_close
 
 LENGTHS = [7, 1, 12, 4]
 
@@ -100,7 +101,7 @@ def test_recomputing_runs_each_block_twice_in_training_only():
 
 
 def test_unknown_recompute_is_refused():
-    with pytest.raises(ValueError, match="recompute is 'some'; expected 'none' or 'full'"):
+    with pytest.raises(ValueError, match="recompute is 'some'; expected one of none, swiglu, full"):
         Llama(small_config(), resolve(OpsConfig()), recompute="some")
 
 

@@ -10,8 +10,9 @@ import torch
 
 from litespark.models.huggingface import load_huggingface
 from litespark.ops.backend import resolve
+from litespark.ops.tolerance import relative_distance
 from tests.models.small import SDPA, gradients, random_ids, small_model
-from tests.ops.tolerance import assert_close, relative_distance
+from tests.ops.assertions import assert_close
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

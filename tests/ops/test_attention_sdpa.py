@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from litespark.ops.attention.documents import Documents
-from litespark.ops.attention.function import attention_sdpa
 from litespark.ops.attention.reference import attention
-from tests.ops.tolerance import assert_op_matches, outputs_and_gradients
+from litespark.ops.attention.sdpa import attention_sdpa
+from litespark.ops.tolerance import outputs_and_gradients
+from tests.ops.assertions import assert_op_matches
 
 DOCUMENTS = torch.tensor([[0] * 5 + [1] * 1 + [2] * 27, [0] * 33], dtype=torch.int32)
 

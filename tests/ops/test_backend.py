@@ -1,12 +1,13 @@
 """Looking up backends by name, and what importing the ops room costs."""
 
+import importlib
 import subprocess
 import sys
 
 import pytest
 
 from litespark.ops import backend
-from litespark.ops.backend import BACKENDS, OpsConfig, resolve
+from litespark.ops.backend import BACKENDS, Backend, OpsConfig, resolve
 
 EVERY_BACKEND = [(op, name) for op, known in BACKENDS.items() for name in known]
 
@@ -14,18 +15,18 @@ EVERY_BACKEND = [(op, name) for op, known in BACKENDS.items() for name in known]
 @pytest.mark.parametrize(("op", "name"), EVERY_BACKEND)
 def test_every_registered_backend_resolves_and_is_the_one_asked_for(op, name):
     function = getattr(resolve(OpsConfig(**{op: name})), op)
-    module, attribute = BACKENDS[op][name].split(":")
-    assert (function.__module__, function.__name__) == (module, attribute)
+    module, attribute = BACKENDS[op][name].function.split(":")
+    assert function is getattr(importlib.import_module(module), attribute)
 
 
 @pytest.mark.parametrize("op", BACKENDS)
 def test_an_unknown_backend_is_refused_with_op_name_and_those_known(op):
     with pytest.raises(ValueError, match=rf"ops\.{op}=warp: .*known for {op}: .*reference"):
-        resolve(OpsConfig(**{op: "warp"}))
+        OpsConfig(**{op: "warp"})
 
 
 def test_a_backend_whose_library_is_missing_is_refused_with_the_reason(monkeypatch):
-    monkeypatch.setitem(backend.BACKENDS["rms_norm"], "absent", "litespark.ops.rms_norm.absent:rms_norm")
+    monkeypatch.setitem(backend.BACKENDS["rms_norm"], "absent", Backend("litespark.ops.rms_norm.absent:rms_norm"))
     with pytest.raises(ValueError, match=r"ops\.rms_norm=absent cannot be used here: .*absent.*reference"):
         resolve(OpsConfig(rms_norm="absent"))
 

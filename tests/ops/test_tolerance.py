@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from tests.ops.tolerance import assert_op_matches, relative_distance
+from litespark.ops.tolerance import relative_distance
+from tests.ops.assertions import assert_op_matches
 
 
 def _inputs():

@@ -28,9 +28,8 @@ from litespark.metrics.throughput import (
     impossible_rate_warning,
     utilisation,
 )
-from litespark.models.config import LlamaConfig
+from litespark.models.config import LlamaConfig, Recompute
 from litespark.models.flops import hardware_flops_per_token, model_flops_per_token
-from litespark.models.llama import Recompute
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from litespark.experiment.settings import CallbacksConfig, LoggerConfig, MetricsConfig, TrainerConfig
 from litespark.experiment.targets import ConfigError, check_kinds, check_targets
-from litespark.models.config import LlamaConfig
+from litespark.models.config import RECOMPUTE_MODES, LlamaConfig
 from litespark.ops.backend import OpsConfig
 from litespark.tasks.pretrain import Pretrain
 from litespark.training.budget import BudgetConfig
@@ -70,8 +70,9 @@ def parts_from(config: DictConfig) -> Parts:
     values = {str(key): value for key, value in resolved.items()}
     if values["precision"]["name"] not in ("auto", "fp32", "bf16"):
         raise ConfigError(f"precision.name: got {values['precision']['name']!r}, expected auto, fp32 or bf16")
-    if values["recompute"]["mode"] not in ("none", "full"):
-        raise ConfigError(f"recompute.mode: got {values['recompute']['mode']!r}, expected none or full")
+    if values["recompute"]["mode"] not in RECOMPUTE_MODES:
+        modes = ", ".join(RECOMPUTE_MODES)
+        raise ConfigError(f"recompute.mode: got {values['recompute']['mode']!r}, expected one of {modes}")
     seed = values["seed"]
     if type(seed) is not int or not 0 <= seed < 2**32:  # what every generator takes
         raise ConfigError(f"seed: got {seed!r}, expected a whole number from 0 to {2**32 - 1}; set seed=…")

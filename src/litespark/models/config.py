@@ -2,10 +2,15 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from litespark.ops.rope.reference import RopeScaling
+from litespark.ops.shapes import StepShapes
 
-__all__ = ["LlamaConfig", "RopeScaling"]
+__all__ = ["RECOMPUTE_MODES", "LlamaConfig", "Recompute", "RopeScaling"]
+
+Recompute = Literal["none", "swiglu", "full"]
+RECOMPUTE_MODES: tuple[Recompute, ...] = get_args(Recompute)
 
 
 @dataclass(frozen=True)
@@ -85,3 +90,17 @@ class LlamaConfig:
         norms = (2 * self.layers + 1) * self.width
         embedding = 0 if self.tied else self.vocabulary * self.width
         return self.matmul_parameter_count() + embedding + norms
+
+    def step_shapes(self, rows: int, length: int, documents: bool) -> StepShapes:
+        """The sizes that the ops meet in a micro-batch of `rows` sequences of `length` tokens."""
+        return StepShapes(
+            rows=rows,
+            length=length,
+            width=self.width,
+            heads=self.heads,
+            kv_heads=self.kv_heads,
+            head_width=self.head_width,
+            feed_forward=self.feed_forward,
+            vocabulary=self.vocabulary,
+            documents=documents,
+        )

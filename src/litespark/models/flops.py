@@ -8,9 +8,7 @@ product costs twice its forward. Parameter term: Kaplan et al., arXiv:2001.08361
 (S+1)/2 (causal, C), or with documents masked the batch's (query, key) pairs divided by its tokens.
 """
 
-from typing import Literal
-
-from litespark.models.config import LlamaConfig
+from litespark.models.config import RECOMPUTE_MODES, LlamaConfig, Recompute
 
 
 def causal_mean_keys(sequence_length: int) -> float:
@@ -35,17 +33,18 @@ def model_flops_per_token(config: LlamaConfig, mean_keys: float) -> float:
     return 6 * config.matmul_parameter_count() + 12 * config.layers * config.heads * config.head_width * mean_keys
 
 
-def hardware_flops_per_token(config: LlamaConfig, mean_keys: float, recompute: Literal["none", "full"]) -> float:
+def hardware_flops_per_token(config: LlamaConfig, mean_keys: float, recompute: Recompute) -> float:
     """`model_flops_per_token` and what recomputation runs a second time.
 
-    With recompute "full" that is each block's forward without its last product: PyTorch stops the second forward once
-    it has made every activation that the backward pass reads, and the output of `down` is not among them.
+    With recompute "swiglu" that is nothing: no matrix product is made again. With "full" it is each block's forward
+    without its last product: PyTorch stops the second forward once it has made every activation that the backward pass
+    reads, and the output of `down` is not among them.
 
     Raises:
         ValueError: unknown `recompute`, or `mean_keys` is not positive.
     """
-    if recompute not in ("none", "full"):
-        raise ValueError(f"recompute is {recompute!r}; expected 'none' or 'full'")
+    if recompute not in RECOMPUTE_MODES:
+        raise ValueError(f"recompute is {recompute!r}; expected one of {', '.join(RECOMPUTE_MODES)}")
     flops = model_flops_per_token(config, mean_keys)
     if recompute == "full":
         again = config.block_matmul_parameters() - config.width * config.feed_forward

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from litespark.models.config import LlamaConfig
+from litespark.models.config import LlamaConfig, Recompute
 from litespark.models.huggingface_config import read_config, to_huggingface_config
 from litespark.models.init import materialise
-from litespark.models.llama import Llama, Recompute
+from litespark.models.llama import Llama
 from litespark.models.safetensors_folder import SafetensorsReader, SafetensorsWriter, read_json
 from litespark.ops.backend import Ops
 

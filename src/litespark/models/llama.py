@@ -8,24 +8,21 @@ V vocabulary.
 """
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from litespark.models.cache import KeyValueCache
-from litespark.models.config import LlamaConfig
+from litespark.models.config import RECOMPUTE_MODES, LlamaConfig, Recompute
 from litespark.ops.attention.documents import Documents
 from litespark.ops.backend import Ops
 from litespark.ops.linear_cross_entropy.reference import Reduction, TokenLosses
 from litespark.ops.rope.reference import inverse_frequencies, rope_tables
 
-Recompute = Literal["none", "full"]
-
 
 class RMSNorm(nn.Module):
-    """(..., D) -> (..., D), in fp32 inside."""
+    """The residual stream (..., D), with an update (..., D) added to it if there is one -> the stream, its RMSNorm."""
 
     def __init__(self, width: int, epsilon: float, ops: Ops) -> None:
         super().__init__()
@@ -33,8 +30,10 @@ class RMSNorm(nn.Module):
         self.epsilon = epsilon
         self.ops = ops
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.ops.rms_norm(x, self.weight, self.epsilon)
+    def forward(self, x: Tensor, update: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if update is None:
+            return x, self.ops.rms_norm(x, self.weight, self.epsilon)
+        return self.ops.add_rms_norm(x, update, self.weight, self.epsilon)
 
 
 class Rotary(nn.Module):
@@ -90,13 +89,13 @@ class Attention(nn.Module):
         self.layer = layer
         self.ops = ops
         self.dh = config.head_width
-        self.head_counts = [config.heads, config.kv_heads, config.kv_heads]
-        self.qkv = nn.Linear(config.width, sum(self.head_counts) * config.head_width, bias=False)
+        self.kv_heads = config.kv_heads
+        self.qkv = nn.Linear(config.width, (config.heads + 2 * config.kv_heads) * config.head_width, bias=False)
         self.output = nn.Linear(config.heads * config.head_width, config.width, bias=False)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        query, key, value = self.qkv(x).unflatten(-1, (-1, self.dh)).split(self.head_counts, dim=-2)
-        query, key = self.ops.rope(query, key, context.cos, context.sin)
+        qkv = self.qkv(x).unflatten(-1, (-1, self.dh))
+        query, key, value = self.ops.rope(qkv, context.cos, context.sin, self.kv_heads)
         if context.cache is not None:
             key, value = context.cache.extend(self.layer, key, value)
         return self.output(self.ops.attention(query, key, value, context.documents).flatten(-2))
@@ -105,29 +104,38 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """(B, S, D) -> (B, S, D) by way of (B, S, 2F) and (B, S, F). Gate and up come from one matrix, gate first."""
 
-    def __init__(self, config: LlamaConfig, ops: Ops) -> None:
+    def __init__(self, config: LlamaConfig, ops: Ops, recompute: Recompute) -> None:
         super().__init__()
         self.ops = ops
+        self.recompute = recompute
         self.gate_up = nn.Linear(config.width, 2 * config.feed_forward, bias=False)
         self.down = nn.Linear(config.feed_forward, config.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.recompute == "swiglu":
+            return self.ops.swiglu_linear(self.gate_up(x), self.down.weight)
         return self.down(self.ops.swiglu(self.gate_up(x)))
 
 
 class Block(nn.Module):
-    """One layer: attention, then MLP, each on the normalised residual stream and added to it."""
+    """One layer: attention, then MLP, each on the normalised residual stream, to which their outputs are added.
 
-    def __init__(self, config: LlamaConfig, layer: int, ops: Ops) -> None:
+    The last output is returned beside the stream and not yet added, so that every addition comes together with the
+    norm that follows it: one pass over memory where an op fuses them.
+    """
+
+    def __init__(self, config: LlamaConfig, layer: int, ops: Ops, recompute: Recompute) -> None:
         super().__init__()
         self.attention_norm = RMSNorm(config.width, config.norm_epsilon, ops)
         self.attention = Attention(config, layer, ops)
         self.mlp_norm = RMSNorm(config.width, config.norm_epsilon, ops)
-        self.mlp = MLP(config, ops)
+        self.mlp = MLP(config, ops, recompute)
 
-    def forward(self, x: Tensor, context: Context) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), context)
-        return x + self.mlp(self.mlp_norm(x))
+    def forward(self, x: Tensor, update: Tensor | None, context: Context) -> tuple[Tensor, Tensor]:
+        """The stream and what the block before adds to it -> the stream and what this block adds to it."""
+        x, normed = self.attention_norm(x, update)
+        x, normed = self.mlp_norm(x, self.attention(normed, context))
+        return x, self.mlp(normed)
 
 
 class Llama(nn.Module):
@@ -136,7 +144,8 @@ class Llama(nn.Module):
     Args:
         config: the sizes.
         ops: the implementations to compute with.
-        recompute: "full" keeps only each block's input for the backward pass and computes the rest again.
+        recompute: "swiglu" makes the product of gate and up again in the backward pass, "full" keeps only each block's
+            input and makes the rest again.
 
     Raises:
         ValueError: unknown `recompute`.
@@ -144,14 +153,14 @@ class Llama(nn.Module):
 
     def __init__(self, config: LlamaConfig, ops: Ops, recompute: Recompute = "none") -> None:
         super().__init__()
-        if recompute not in ("none", "full"):
-            raise ValueError(f"recompute is {recompute!r}; expected 'none' or 'full'")
+        if recompute not in RECOMPUTE_MODES:
+            raise ValueError(f"recompute is {recompute!r}; expected one of {', '.join(RECOMPUTE_MODES)}")
         self.config = config
         self.ops = ops
         self.recompute = recompute
         self.embedding = nn.Embedding(config.vocabulary, config.width)
         self.rotary = Rotary(config)
-        self.blocks = nn.ModuleList(Block(config, layer, ops) for layer in range(config.layers))
+        self.blocks = nn.ModuleList(Block(config, layer, ops, recompute) for layer in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_epsilon, ops)
         self.head = None if config.tied else nn.Linear(config.width, config.vocabulary, bias=False)
 
@@ -196,11 +205,16 @@ class Llama(nn.Module):
 
         cos, sin = self.rotary(positions)
         context = Context(cos, sin, None if documents is None else Documents(documents), cache)
-        x = self.embedding(tokens)
+        x, update = self.embedding(tokens), None
         recompute = self.recompute == "full" and self.training and torch.is_grad_enabled() and cache is None
         for block in self.blocks:
-            x = checkpoint(block, x, context, use_reentrant=False) if recompute else block(x, context)
-        x = self.norm(x)
+            if recompute:
+                # added here, so that one tensor is kept for each block and not two
+                x = x if update is None else x + update
+                x, update = checkpoint(block, x, None, context, use_reentrant=False)
+            else:
+                x, update = block(x, update, context)
+        _, x = self.norm(x, update)
         if cache is not None:
             cache.length += tokens.shape[1]
 

@@ -1,42 +1,97 @@
 """Which implementation each op uses.
 
-The registry maps op -> backend -> "module:function". A backend's module is imported only when it is asked for, so that
-`import litespark.ops` needs neither Triton nor a GPU. To add a backend, add its line to `BACKENDS`.
+The registry maps op -> backend -> where its function is. A backend's module is imported only when it is asked for, so
+that `import litespark.ops` needs neither Triton nor a GPU. To add a backend, add its line to `BACKENDS`.
 """
+
+from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from litespark.ops.attention.documents import Documents
 from litespark.ops.linear_cross_entropy.reference import Reduction, TokenLosses
+from litespark.ops.shapes import StepShapes
 
-BACKENDS: dict[str, dict[str, str]] = {
-    "rms_norm": {"reference": "litespark.ops.rms_norm.reference:rms_norm"},
-    "rope": {"reference": "litespark.ops.rope.reference:rope"},
-    "swiglu": {"reference": "litespark.ops.swiglu.reference:swiglu"},
-    "attention": {
-        "reference": "litespark.ops.attention.reference:attention",
-        "sdpa": "litespark.ops.attention.function:attention_sdpa",
+REFERENCE = "reference"
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Where a backend is.
+
+    Attributes:
+        function: "module:function", with the signature of the op's reference.
+        why_not: "module:function" of (device, dtype, shapes or None) that returns why the backend cannot run there, or
+            None where it can. None: it runs everywhere.
+    """
+
+    function: str
+    why_not: str | None = None
+
+
+_TRITON = "litespark.ops.triton_support:why_not"
+
+# the backends of each op, those expected to be fastest first: the order in which `auto` takes them where it cannot
+# measure
+BACKENDS: dict[str, dict[str, Backend]] = {
+    "rms_norm": {
+        REFERENCE: Backend("litespark.ops.rms_norm.reference:rms_norm"),
     },
-    "linear_cross_entropy": {"reference": "litespark.ops.linear_cross_entropy.reference:linear_cross_entropy"},
+    "add_rms_norm": {
+        REFERENCE: Backend("litespark.ops.rms_norm.reference:add_rms_norm"),
+    },
+    "rope": {
+        REFERENCE: Backend("litespark.ops.rope.reference:rope_qkv"),
+    },
+    "swiglu": {
+        REFERENCE: Backend("litespark.ops.swiglu.reference:swiglu"),
+    },
+    "swiglu_linear": {
+        REFERENCE: Backend("litespark.ops.swiglu.reference:swiglu_linear"),
+    },
+    "attention": {
+        "sdpa": Backend("litespark.ops.attention.sdpa:attention_sdpa"),
+        REFERENCE: Backend("litespark.ops.attention.reference:attention"),
+    },
+    "linear_cross_entropy": {
+        REFERENCE: Backend("litespark.ops.linear_cross_entropy.reference:linear_cross_entropy"),
+    },
 }
 
 
 class Attention(Protocol):
     """Signature of an attention backend; shapes in `litespark.ops.attention.reference`."""
 
-    def __call__(self, query: Tensor, key: Tensor, value: Tensor, documents: Documents | None = None) -> Tensor: ...
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        documents: Documents | None = None,
+        window: int | None = None,
+    ) -> Tensor: ...
 
 
 class LinearCrossEntropy(Protocol):
     """Signature of a loss backend; shapes in `litespark.ops.linear_cross_entropy.reference`."""
 
     def __call__(
-        self, hidden: Tensor, weight: Tensor, labels: Tensor, *, ignore_index: int = -100, reduction: Reduction = "sum"
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        labels: Tensor,
+        *,
+        ignore_index: int = -100,
+        reduction: Reduction = "sum",
+        z_loss: float = 0.0,
+        softcap: float | None = None,
     ) -> Tensor | TokenLosses: ...
 
 
@@ -45,45 +100,101 @@ class Ops:
     """One callable per op: what `models.llama` computes with. Each is specified by its `reference.py`."""
 
     rms_norm: Callable[[Tensor, Tensor, float], Tensor]
-    rope: Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+    add_rms_norm: Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
+    rope: Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor, Tensor]]
     swiglu: Callable[[Tensor], Tensor]
+    swiglu_linear: Callable[[Tensor, Tensor], Tensor]
     attention: Attention
     linear_cross_entropy: LinearCrossEntropy
 
 
 @dataclass(frozen=True)
 class OpsConfig:
-    """The backend of each op, by name."""
+    """The backend of each op, by name, and what holds for all of them.
 
-    rms_norm: str = "reference"
-    rope: str = "reference"
-    swiglu: str = "reference"
-    attention: str = "reference"
-    linear_cross_entropy: str = "reference"
+    Attributes:
+        rms_norm, add_rms_norm, rope, swiglu, swiglu_linear, attention, linear_cross_entropy: a name of `BACKENDS`, or
+            `auto`: the fastest that can run here and passes its proof.
+        compile: what `torch.compile` gets to see: nothing, each block by itself, or the whole model.
+        on_failed_proof: a fast op that differs from its reference stops the run, or is replaced by the reference.
+    """
+
+    rms_norm: str = REFERENCE
+    add_rms_norm: str = REFERENCE
+    rope: str = REFERENCE
+    swiglu: str = REFERENCE
+    swiglu_linear: str = REFERENCE
+    attention: str = REFERENCE
+    linear_cross_entropy: str = REFERENCE
+    compile: Literal["none", "block", "model"] = "none"
+    on_failed_proof: Literal["stop", "fallback"] = "stop"
+
+    def __post_init__(self) -> None:
+        if self.compile not in ("none", "block", "model"):
+            raise ValueError(f"ops.compile: got {self.compile!r}, expected none, block or model")
+        if self.on_failed_proof not in ("stop", "fallback"):
+            raise ValueError(f"ops.on_failed_proof: got {self.on_failed_proof!r}, expected stop or fallback")
+        for op, known in BACKENDS.items():
+            if (name := getattr(self, op)) not in (*known, AUTO):
+                raise ValueError(
+                    f"ops.{op}={name}: no backend of that name; choose one of those known for {op}: "
+                    f"{', '.join(known)}, or {AUTO}"
+                )
+
+    def backends(self) -> dict[str, str]:
+        """op -> the name asked for."""
+        return {op: getattr(self, op) for op in BACKENDS}
 
 
 def resolve(config: OpsConfig) -> Ops:
     """Look up every backend that `config` names.
 
     Raises:
-        ValueError: a backend is unknown, or its module cannot be imported on this machine; the message names the op,
-            the backend asked for, the backends that are known, and the reason.
+        ValueError: a backend cannot be imported on this machine, or is `auto`, which `litespark.ops.choice` settles
+            first; the message names the op, the backend asked for, the backends that are known, and the reason.
     """
-    return Ops(**{field.name: _load(field.name, getattr(config, field.name)) for field in fields(config)})
+    return Ops(**{field.name: load(field.name, getattr(config, field.name)) for field in fields(Ops)})
 
 
-def _load(op: str, backend: str) -> Callable:
+def load(op: str, backend: str) -> Callable[..., Any]:
+    """The function of one backend.
+
+    Raises:
+        ValueError: see `resolve`.
+    """
     known = BACKENDS[op]
     if backend not in known:
-        raise ValueError(
-            f"ops.{op}={backend}: no backend of that name; choose one of those known for {op}: "
-            f"{', '.join(sorted(known))}"
-        )
-    module, function = known[backend].split(":")
+        raise ValueError(f"ops.{op}={backend}: expected one of {', '.join(known)}")
     try:
-        return getattr(importlib.import_module(module), function)
+        return _at(known[backend].function)
     except ImportError as error:
         raise ValueError(
             f"ops.{op}={backend} cannot be used here: {error}. Install what is missing, or choose another of: "
-            f"{', '.join(sorted(known))}"
+            f"{', '.join(known)}"
         ) from error
+
+
+def why_not(
+    op: str, backend: str, device: torch.device, dtype: torch.dtype, shapes: StepShapes | None = None
+) -> str | None:
+    """Why a backend cannot run there, in words that follow "because"; None where it can.
+
+    Args:
+        op, backend: names of `BACKENDS`.
+        device: where.
+        dtype: of the activations.
+        shapes: the sizes, where they are known.
+    """
+    found = BACKENDS[op][backend]
+    try:
+        if found.why_not is not None and (reason := _at(found.why_not)(device, dtype, shapes)) is not None:
+            return reason
+        _at(found.function)
+    except ImportError as error:
+        return str(error)
+    return None
+
+
+def _at(place: str) -> Callable[..., Any]:
+    module, name = place.split(":")
+    return getattr(importlib.import_module(module), name)

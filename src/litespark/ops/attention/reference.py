@@ -11,7 +11,9 @@ from torch import Tensor
 from litespark.ops.attention.documents import Documents, causal_visible, check_attention_shapes
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor, documents: Documents | None = None) -> Tensor:
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, documents: Documents | None = None, window: int | None = None
+) -> Tensor:
     """softmax(query · keyᵀ / sqrt(Dh)) · value over the keys that each query may see.
 
     Vaswani et al., arXiv:1706.03762; grouped heads: Ainslie et al., arXiv:2305.13245. Query head h reads key/value
@@ -21,6 +23,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, documents: Documents | 
         query: (B, S, H, Dh), any floating dtype; the softmax is computed in fp32 at least.
         key, value: (B, T, K, Dh), T >= S, K divides H.
         documents: tokens of different documents do not see each other; not together with cached keys.
+        window: a query sees that many keys at most, itself included (Beltagy et al., arXiv:2004.05150); None: all.
 
     Returns:
         (B, S, H, Dh) in the dtype of `value`.
@@ -28,15 +31,14 @@ def attention(query: Tensor, key: Tensor, value: Tensor, documents: Documents | 
     Raises:
         ValueError: the shapes do not fit together.
     """
-    check_attention_shapes(query, key, value, documents)
+    check_attention_shapes(query, key, value, documents, window)
     group = query.shape[2] // key.shape[2]
     # heads before positions: (B, H, S, Dh), (B, H, T, Dh)
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))
     key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
     scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
-    if documents is None:
-        visible = causal_visible(query.shape[2], key.shape[2], query.device)
-    else:
-        visible = documents.visible()
+    visible = causal_visible(query.shape[2], key.shape[2], query.device, window)
+    if documents is not None:
+        visible = visible & documents.visible()
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32)).masked_fill(~visible, -torch.inf)
     return (scores.softmax(dim=-1).to(value.dtype) @ value).transpose(1, 2)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-Reduction = Literal["sum", "none"]
+Reduction = Literal["sum", "mean", "none"]
 
 
 class TokenLosses(NamedTuple):
@@ -21,7 +21,14 @@ class TokenLosses(NamedTuple):
 
 
 def linear_cross_entropy(
-    hidden: Tensor, weight: Tensor, labels: Tensor, *, ignore_index: int = -100, reduction: Reduction = "sum"
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    *,
+    ignore_index: int = -100,
+    reduction: Reduction = "sum",
+    z_loss: float = 0.0,
+    softcap: float | None = None,
 ) -> Tensor | TokenLosses:
     """logits = hidden · weightᵀ; loss = logsumexp(logits) - logits[label], in nats, in fp32 whatever the inputs.
 
@@ -32,23 +39,52 @@ def linear_cross_entropy(
         weight: (V, D).
         labels: (...) int64 in 0..V-1 or `ignore_index`.
         ignore_index: label of tokens that are left out.
-        reduction: "sum" for the scalar sum over the labels that count (0 if there are none), "none" for `TokenLosses`.
+        reduction: "sum" for the scalar sum over the labels that count (0 if there are none), "mean" for that sum over
+            their number (0 if there are none), "none" for `TokenLosses`.
+        z_loss: adds z_loss · logsumexp(logits)² for each label that counts (Chowdhery et al., arXiv:2204.02311,
+            section 5), with "sum" and "mean" only: `TokenLosses` are nats and nothing else.
+        softcap: logits become softcap · tanh(logits / softcap) (Gemma 2, arXiv:2408.00118); None: they stay.
 
     Raises:
-        ValueError: unknown reduction, or `labels` does not have the shape of `hidden` without its last dimension.
+        ValueError: see `check_linear_cross_entropy`.
     """
-    if reduction not in ("sum", "none"):
-        raise ValueError(f"linear_cross_entropy: reduction is {reduction!r}; expected 'sum' or 'none'")
-    if labels.shape != hidden.shape[:-1]:
-        raise ValueError(
-            f"linear_cross_entropy: labels {tuple(labels.shape)} for hidden {tuple(hidden.shape)}; "
-            f"expected {tuple(hidden.shape[:-1])}"
-        )
+    check_linear_cross_entropy(hidden, weight, labels, reduction, z_loss, softcap)
     logits = functional.linear(hidden, weight).flatten(0, -2)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    nats = functional.cross_entropy(logits, labels.flatten(), ignore_index=ignore_index, reduction=reduction)
-    if reduction == "sum":
-        return nats
-    # a label that is ignored is no token id, so it can never be the likeliest one
-    correct = logits.argmax(dim=-1) == labels.flatten()
-    return TokenLosses(nats.view(labels.shape), (correct & (labels.flatten() != ignore_index)).view(labels.shape))
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    flat = labels.flatten()
+    nats = functional.cross_entropy(logits, flat, ignore_index=ignore_index, reduction="none")
+    if reduction == "none":
+        # a label that is ignored is no token id, so it can never be the likeliest one
+        correct = (logits.argmax(dim=-1) == flat) & (flat != ignore_index)
+        return TokenLosses(nats.view(labels.shape), correct.view(labels.shape))
+    if z_loss:
+        nats = nats + torch.where(flat != ignore_index, z_loss * logits.logsumexp(dim=-1).square(), 0.0)
+    total = nats.sum()
+    return total if reduction == "sum" else total / (flat != ignore_index).sum().clamp(min=1)
+
+
+def check_linear_cross_entropy(
+    hidden: Tensor, weight: Tensor, labels: Tensor, reduction: Reduction, z_loss: float, softcap: float | None
+) -> None:
+    """Refuse what no backend can compute.
+
+    Raises:
+        ValueError: unknown reduction, shapes that do not fit together, a z-loss below 0 or together with "none", a cap
+            that is not positive.
+    """
+    if reduction not in ("sum", "mean", "none"):
+        raise ValueError(f"linear_cross_entropy: reduction is {reduction!r}; expected 'sum', 'mean' or 'none'")
+    if labels.shape != hidden.shape[:-1] or weight.ndim != 2 or weight.shape[1] != hidden.shape[-1]:
+        raise ValueError(
+            f"linear_cross_entropy: hidden {tuple(hidden.shape)}, weight {tuple(weight.shape)}, labels "
+            f"{tuple(labels.shape)}; expected (..., D), (V, D) and (...)"
+        )
+    if not z_loss >= 0 or (z_loss and reduction == "none"):
+        raise ValueError(
+            f"linear_cross_entropy: z_loss is {z_loss} with reduction {reduction!r}; expected 0 or more, and 0 with "
+            "'none', whose losses are nats"
+        )
+    if softcap is not None and not softcap > 0:
+        raise ValueError(f"linear_cross_entropy: softcap is {softcap}; expected a positive cap, or None")

@@ -21,3 +21,19 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     values = x.to(wide)
     scale = torch.rsqrt(values.square().mean(dim=-1, keepdim=True) + epsilon)
     return (values * scale * weight.to(wide)).to(x.dtype)
+
+
+def add_rms_norm(x: Tensor, update: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """The residual stream with an update added, and its RMSNorm: s = x + update, y = rms_norm(s).
+
+    Args:
+        x: (..., D), the residual stream.
+        update: (..., D), what a layer adds to it.
+        weight: (D,).
+        epsilon: as in `rms_norm`.
+
+    Returns:
+        s in the dtype that `x + update` has, and y computed from s as it was rounded to that dtype.
+    """
+    stream = x + update
+    return stream, rms_norm(stream, weight, epsilon)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
@@ -19,3 +20,23 @@ def swiglu(gate_up: Tensor) -> Tensor:
     """
     gate, up = gate_up.to(torch.promote_types(gate_up.dtype, torch.float32)).chunk(2, dim=-1)
     return (functional.silu(gate) * up).to(gate_up.dtype)
+
+
+def swiglu_linear(gate_up: Tensor, weight: Tensor) -> Tensor:
+    """swiglu(gate_up) · weightᵀ, without keeping the product silu(gate) · up for the backward pass.
+
+    It is computed again there from `gate_up`, which is kept anyway. That saves F values a token for one more pass.
+
+    Args:
+        gate_up: (..., 2F), gate first.
+        weight: (D, F).
+
+    Returns:
+        (..., D).
+    """
+
+    def product(gate_up: Tensor, weight: Tensor) -> Tensor:
+        return functional.linear(swiglu(gate_up), weight)
+
+    # stops once what the matrix product keeps is made again: the product itself runs only once
+    return checkpoint(product, gate_up, weight, use_reentrant=False)

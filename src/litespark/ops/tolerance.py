@@ -1,0 +1,120 @@
+"""The one way in which ops are compared: relative distance per tensor, against a reference run in fp32.
+
+In fp32 a fast op may be 1e-5 away. In bf16 and fp16 it may be 2e-2 away, and at most twice as far as the reference is
+when it runs in that dtype itself: 2e-2 alone would hide an error of one per cent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils import deterministic
+
+Op = Callable[..., Tensor | tuple[Tensor, ...]]
+
+FP32_BOUND = 1e-5
+LOW_PRECISION_BOUND = 2e-2
+# a reference that happens to be exact in low precision still leaves its double some rounding of the last sum
+_LEAST_LOW_PRECISION_BOUND = 1e-4
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one tensor of a fast op is from the fp32 reference, and how far it may be; relative, see the module."""
+
+    tensor: str
+    distance: float
+    bound: float
+
+    @property
+    def passed(self) -> bool:
+        """Within the bound; NaN never is."""
+        return self.distance <= self.bound
+
+
+def relative_distance(actual: Tensor, expected: Tensor) -> float:
+    """‖actual − expected‖ / ‖expected‖ in fp64; infinite where shapes differ or anything is not finite."""
+    if actual.shape != expected.shape:
+        return float("inf")
+    actual, expected = actual.detach().double(), expected.detach().double()
+    if not (bool(actual.isfinite().all()) and bool(expected.isfinite().all())):
+        return float("inf")
+    distance, size = (actual - expected).norm().item(), expected.norm().item()
+    if size == 0:
+        return 0.0 if distance == 0 else float("inf")
+    return distance / size
+
+
+def outputs_and_gradients(op: Op, inputs: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
+    """Run `op(*inputs)` and its backward with a random gradient of each output; floating inputs get gradients.
+
+    Args:
+        op: takes the values of `inputs` in order.
+        inputs: by name; those whose name begins with "fixed" are not differentiated.
+        seed: of the gradients of the outputs, drawn on the CPU so that they are the same on every device.
+    """
+    leaves = {
+        name: x.detach().clone().requires_grad_(x.is_floating_point() and not name.startswith("fixed"))
+        for name, x in inputs.items()
+    }
+    result = op(*leaves.values())
+    results = result if isinstance(result, tuple) else (result,)
+    generator = torch.Generator().manual_seed(seed)
+    weights = [torch.randn(y.shape, generator=generator).to(y.device, y.dtype) for y in results]
+    torch.autograd.backward(results, weights)
+    found = {f"output {index}": y.detach() for index, y in enumerate(results)}
+    return found | {f"gradient of {name}": x.grad for name, x in leaves.items() if x.grad is not None}
+
+
+def differences(fast: Op, reference: Op, inputs: dict[str, Tensor], dtype: torch.dtype) -> list[Difference]:
+    """`fast` in `dtype` against `reference` in fp32: every output and every gradient.
+
+    Memory that `fast` allocates and does not write reads as NaN, so a kernel that leaves a hole cannot pass.
+
+    Args:
+        fast, reference: take the values of `inputs` in order.
+        inputs: by name; floating ones are cast to `dtype`, unless the name begins with "fixed": those are neither cast
+            nor differentiated.
+        dtype: fp32, bf16 or fp16.
+    """
+
+    def cast(to: torch.dtype) -> dict[str, Tensor]:
+        # rounded to `dtype` first, so that only arithmetic is compared and not the rounding of the inputs
+        return {
+            name: x if name.startswith("fixed") or not x.is_floating_point() else x.to(dtype).to(to)
+            for name, x in inputs.items()
+        }
+
+    expected = outputs_and_gradients(reference, cast(torch.float32))
+    with fresh_memory_is_nan():
+        actual = outputs_and_gradients(fast, cast(dtype))
+    slow = {} if dtype == torch.float32 else outputs_and_gradients(reference, cast(dtype))
+    found = []
+    for name in sorted(expected.keys() | actual.keys()):
+        if name not in expected or name not in actual:  # a gradient that only one of the two has
+            found.append(Difference(name, float("inf"), 0.0))
+            continue
+        bound = FP32_BOUND
+        if dtype != torch.float32:
+            own = 2 * relative_distance(slow[name], expected[name])
+            bound = min(LOW_PRECISION_BOUND, max(own, _LEAST_LOW_PRECISION_BOUND))
+        found.append(Difference(name, relative_distance(actual[name], expected[name]), bound))
+    return found
+
+
+@contextmanager
+def fresh_memory_is_nan() -> Iterator[None]:
+    """Within it, `torch.empty` and its like return NaN (integers: their largest), by PyTorch's own debugging aid."""
+    modes = (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled())
+    filling = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(modes[0], warn_only=modes[1])
+        deterministic.fill_uninitialized_memory = filling  # type: ignore[attr-defined]
