@@ -19,7 +19,9 @@ def test_labels_are_the_next_tokens_and_stop_at_a_document_end():
     assert batch.documents.tolist() == [[0, 0, 0, 1]]
     assert batch.positions.tolist() == [[0, 1, 2, 0]]
     assert (batch.token_count, batch.supervised_count, batch.attention_pairs) == (4, 3, 6 + 1)
-    assert batch.documents.dtype == torch.int32
+    # padded with empty documents
+    assert batch.boundaries.tolist() == [0, 3] + [4] * 14
+    assert batch.documents.dtype == batch.boundaries.dtype == torch.int32
     assert batch.tokens.dtype == batch.labels.dtype == batch.positions.dtype == torch.int64
 
 
@@ -27,6 +29,7 @@ def test_without_a_document_mask_attention_sees_the_whole_row_but_labels_still_s
     batch = batch_from_rows(torch.tensor([[5, EOS, 7, 8]]), eos_id=EOS, document_mask=False)
     assert batch.documents is None
     assert batch.positions is None
+    assert batch.boundaries is None
     assert batch.labels.tolist() == [[EOS, IGNORE_INDEX, 8]]
     assert batch.attention_pairs == 6
 
@@ -65,6 +68,11 @@ def test_counts_agree_with_counting_one_by_one(rows, document_mask, data):
             position += 1
             if token == EOS:
                 document, position = document + 1, 0
+    if document_mask:
+        boundaries, length = batch.boundaries.tolist(), len(rows[0]) - 1
+        starts = [n * length + m for n in range(len(rows)) for m in range(length) if batch.positions[n, m] == 0]
+        assert boundaries[: len(starts)] == starts
+        assert set(boundaries[len(starts) :]) == {len(rows) * length}
     assert batch.supervised_count == supervised == int((batch.labels != IGNORE_INDEX).sum())
     assert batch.attention_pairs == pairs
     assert batch.token_count == real * (len(rows[0]) - 1)
@@ -87,5 +95,15 @@ def test_wrong_rows_are_refused(rows, options, message):
 def test_moving_keeps_the_counts():
     batch = batch_from_rows(torch.tensor([[5, EOS, 7, 8]]), eos_id=EOS, document_mask=True)
     moved = batch.to("meta")
-    assert moved.tokens.device.type == moved.documents.device.type == "meta"
+    assert {
+        tensor.device.type
+        for tensor in (moved.tokens, moved.labels, moved.positions, moved.documents, moved.boundaries)
+    } == {"meta"}
     assert moved.supervised_count == batch.supervised_count
+
+
+def test_the_number_of_boundaries_seldom_changes():
+    def count(documents):
+        return len(batch_from_rows(torch.tensor([[EOS] * documents + [5]]), eos_id=EOS, document_mask=True).boundaries)
+
+    assert [count(documents) for documents in (1, 14, 15, 16, 31)] == [16, 16, 16, 32, 32]

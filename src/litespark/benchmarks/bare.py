@@ -22,7 +22,13 @@ from litespark.training.strategies import Precision
 
 def summed_loss(model: Llama, batch: TokenBatch) -> Tensor:
     """The sum of nats over the supervised tokens of a micro-batch, () fp32."""
-    loss = model(batch.tokens, batch.labels, positions=batch.positions, documents=batch.documents)
+    loss = model(
+        batch.tokens,
+        batch.labels,
+        positions=batch.positions,
+        documents=batch.documents,
+        boundaries=batch.boundaries,
+    )
     assert isinstance(loss, Tensor)
     return loss
 

@@ -6,13 +6,18 @@ input, the last S the labels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 IGNORE_INDEX = -100
+# how many documents a batch has differs from batch to batch; lengths of `boundaries` are multiples of this, so that
+# compiled code meets few of them. Each entry too many costs a kernel launch some empty programs: not more than needed.
+_BOUNDARIES_MULTIPLE = 16
 
 
 @dataclass
@@ -37,32 +42,24 @@ class TokenBatch:
     """Labels that are not IGNORE_INDEX."""
     attention_pairs: int
     """(query, key) pairs that causal attention, within documents where they are given, may see; summed over rows."""
+    boundaries: Tensor | None = None
+    """(N+1,) int32, where `documents` is: 0, then where each document ends in the B·S flattened tokens. Padded by
+    repeating the last, B·S: empty documents."""
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> TokenBatch:
         """The same batch with its tensors on `device`."""
         # a copy from device to host that does not block could be read before it is there
         non_blocking = non_blocking and self.tokens.device.type == "cpu"
-        return self._with_tensors(
-            self.tokens.to(device, non_blocking=non_blocking),
-            self.labels.to(device, non_blocking=non_blocking),
-            None if self.positions is None else self.positions.to(device, non_blocking=non_blocking),
-            None if self.documents is None else self.documents.to(device, non_blocking=non_blocking),
-        )
+        return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> TokenBatch:
         """The same batch in page-locked memory; torch's DataLoader calls this by name."""
-        return self._with_tensors(
-            self.tokens.pin_memory(),
-            self.labels.pin_memory(),
-            None if self.positions is None else self.positions.pin_memory(),
-            None if self.documents is None else self.documents.pin_memory(),
-        )
+        return self._with_tensors(lambda tensor: tensor.pin_memory())
 
-    def _with_tensors(
-        self, tokens: Tensor, labels: Tensor, positions: Tensor | None, documents: Tensor | None
-    ) -> TokenBatch:
-        counts = (self.token_count, self.supervised_count, self.attention_pairs)
-        return TokenBatch(tokens, labels, positions, documents, *counts)
+    def _with_tensors(self, moved: Callable[[Tensor], Tensor]) -> TokenBatch:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        there: dict[str, Any] = {name: moved(value) for name, value in values.items() if isinstance(value, Tensor)}
+        return replace(self, **there)
 
 
 def batch_from_rows(
@@ -76,7 +73,7 @@ def batch_from_rows(
     Args:
         rows: (B, S+1) int64 ids on the CPU.
         eos_id: id that ends a document; None for a stream without documents.
-        document_mask: fill `documents` and `positions`, so that attention stays within a document.
+        document_mask: fill `documents`, `positions` and `boundaries`, so that attention stays within a document.
         real_rows: how many of the rows are data; those after are padding, supervise nothing and count for nothing.
             None: all.
 
@@ -104,10 +101,14 @@ def batch_from_rows(
     first = np.flatnonzero(starts)  # row-major, so a document's length is the distance to the next start
     lengths = np.diff(first, append=tokens.size)
     kept = lengths[first < real * length]
-    positions = documents = None
+    positions = documents = boundaries = None
     if document_mask:
         positions = torch.from_numpy(np.arange(tokens.size) - np.repeat(first, lengths)).view(count, length)
         documents = torch.from_numpy(np.cumsum(starts, axis=1, dtype=np.int32) - np.int32(1))
+        padded = -(-(first.size + 1) // _BOUNDARIES_MULTIPLE) * _BOUNDARIES_MULTIPLE
+        ends_at = np.full(padded, tokens.size, dtype=np.int32)
+        ends_at[: first.size] = first
+        boundaries = torch.from_numpy(ends_at)
     return TokenBatch(
         tokens=torch.from_numpy(tokens),
         labels=torch.from_numpy(labels),
@@ -116,4 +117,5 @@ def batch_from_rows(
         token_count=real * length,
         supervised_count=int(np.count_nonzero(labels != IGNORE_INDEX)),
         attention_pairs=int(np.sum(kept * (kept + 1) // 2, dtype=np.int64)),
+        boundaries=boundaries,
     )

@@ -176,6 +176,7 @@ class Llama(nn.Module):
         *,
         positions: Tensor | None = None,
         documents: Tensor | None = None,
+        boundaries: Tensor | None = None,
         cache: KeyValueCache | None = None,
         reduction: Reduction = "sum",
     ) -> Tensor | TokenLosses:
@@ -186,6 +187,8 @@ class Llama(nn.Module):
             labels: (B, S) int64, already shifted: the id that follows each token, or -100 where none is predicted.
             positions: (B, S) integers, restarting at 0 in each document; None: 0..S-1, after what `cache` holds.
             documents: (B, S) integers; tokens of a row see each other only within one number. None: all do.
+            boundaries: of `documents`, as a `TokenBatch` has them; without them some attention backends wait for the
+                device to count.
             cache: keys and values of earlier tokens, extended by this call; not together with `documents`.
             reduction: of the loss, see `linear_cross_entropy`.
 
@@ -204,7 +207,7 @@ class Llama(nn.Module):
             positions = torch.arange(past, past + tokens.shape[1], device=tokens.device).unsqueeze(0)
 
         cos, sin = self.rotary(positions)
-        context = Context(cos, sin, None if documents is None else Documents(documents), cache)
+        context = Context(cos, sin, None if documents is None else Documents(documents, boundaries), cache)
         x, update = self.embedding(tokens), None
         recompute = self.recompute == "full" and self.training and torch.is_grad_enabled() and cache is None
         for block in self.blocks:

@@ -15,14 +15,16 @@ class Pretrain:
 
     def loss(self, model: Llama, batch: TokenBatch) -> Tensor:
         """The sum of nats over the supervised tokens of a micro-batch, () fp32."""
-        loss = model(batch.tokens, batch.labels, positions=batch.positions, documents=batch.documents)
+        loss = model(batch.tokens, batch.labels, **_layout(batch))
         assert isinstance(loss, Tensor)
         return loss
 
     def token_losses(self, model: Llama, batch: TokenBatch) -> TokenLosses:
         """Nats (B, S) fp32 and hits (B, S) bool of each token, for evaluation."""
-        losses = model(
-            batch.tokens, batch.labels, positions=batch.positions, documents=batch.documents, reduction="none"
-        )
+        losses = model(batch.tokens, batch.labels, **_layout(batch), reduction="none")
         assert isinstance(losses, TokenLosses)
         return losses
+
+
+def _layout(batch: TokenBatch) -> dict[str, Tensor | None]:
+    return {"positions": batch.positions, "documents": batch.documents, "boundaries": batch.boundaries}

@@ -1,15 +1,17 @@
 """Where documents lie in a row of packed text, in the forms that attention backends need.
 
-B rows, S sequence length.
+B rows, S sequence length, N documents in all rows together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 class Documents:
@@ -18,26 +20,58 @@ class Documents:
     Documents are runs: a number that comes back after another one opens a new document.
     """
 
-    def __init__(self, index: Tensor) -> None:
+    def __init__(self, index: Tensor, boundaries: Tensor | None = None) -> None:
         """Args:
-        index: (B, S) integers, equal for neighbours exactly when they are in the same document.
+            index: (B, S) integers, equal for neighbours exactly when they are in the same document.
+            boundaries: what `boundaries()` would derive from `index`, made on the host with the batch; it may repeat
+                its last value, for empty documents at the end. Values are not checked: that would wait for the device.
+
+        Raises:
+            ValueError: `boundaries` is not one-dimensional int32 of two values or more.
         """
+        if boundaries is not None and (
+            boundaries.ndim != 1 or boundaries.shape[0] < 2 or boundaries.dtype != torch.int32
+        ):
+            raise ValueError(
+                f"boundaries of documents are {tuple(boundaries.shape)} {boundaries.dtype}; expected (N+1,) int32: 0, "
+                "where each document ends in the flattened rows, and the number of tokens last"
+            )
         self.index = index
+        self._boundaries = boundaries
         self._derived: dict[str, Any] = {}
 
     def visible(self) -> Tensor:
         """(B, 1, S, S) bool: may the query (third dimension) see the key (last)? Same document, and not later."""
-        return self._once("visible", self._visible)
+        return self.once("visible", self._visible)
 
     def first_keys(self) -> Tensor:
         """(B, S) int32, non-decreasing: the first position of the document that each position is in."""
-        return self._once("first_keys", self._first_keys)
+        return self.once("first_keys", self._first_keys)
 
     def last_queries(self) -> Tensor:
         """(B, S) int32, non-decreasing: the last position of the document that each position is in."""
-        return self._once("last_queries", self._last_queries)
+        return self.once("last_queries", self._last_queries)
 
-    def _once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+    def boundaries(self) -> Tensor:
+        """(N+1,) int32: 0, then where each document ends in the B·S flattened tokens. The end of a row ends one.
+
+        Where they were not given they are counted on the device, which the host waits for: how many documents there
+        are decides a shape.
+
+        Raises:
+            ValueError: they were not given and are needed inside of a compiled region, which cannot wait.
+        """
+        if self._boundaries is not None:
+            return self._boundaries
+        if torch.compiler.is_compiling():
+            raise ValueError(
+                "this attention backend needs the boundaries of documents on the host when it is compiled; got none: "
+                "pass them to the model beside `documents`, as a TokenBatch has them"
+            )
+        return self.once("boundaries", self._counted_boundaries)
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """What `make` returns, made for the first who asks by that name and kept."""
         # the compiler merges equal expressions by itself, and refuses to see an object change inside a checkpoint
         if torch.compiler.is_compiling():
             return make()
@@ -52,9 +86,16 @@ class Documents:
 
     def _first_keys(self) -> Tensor:
         positions = torch.arange(self.index.shape[1], device=self.index.device, dtype=torch.int32)
+        return torch.where(self._opens(), positions, 0).cummax(dim=1).values.to(torch.int32)
+
+    def _opens(self) -> Tensor:
         opens = torch.ones_like(self.index, dtype=torch.bool)
         opens[:, 1:] = self.index[:, 1:] != self.index[:, :-1]
-        return torch.where(opens, positions, 0).cummax(dim=1).values.to(torch.int32)
+        return opens
+
+    def _counted_boundaries(self) -> Tensor:
+        starts = self._opens().flatten().nonzero().squeeze(1)
+        return torch.cat([starts, starts.new_full((1,), self.index.numel())]).to(torch.int32)
 
     def _last_queries(self) -> Tensor:
         length = self.index.shape[1]

@@ -1,0 +1,61 @@
+"""Where documents lie in packed rows: each form that is derived from their numbers."""
+
+import pytest
+import torch
+
+from litespark.data.batch import batch_from_rows
+from litespark.ops.attention.documents import Documents
+
+# the number 1 comes back and opens another document; the second row goes on with the number the first ended with
+INDEX = torch.tensor([[1, 1, 0, 1, 1, 1], [1, 1, 1, 1, 2, 3]], dtype=torch.int32)
+
+
+def test_boundaries_are_where_documents_and_rows_end():
+    boundaries = Documents(INDEX).boundaries()
+    assert boundaries.tolist() == [0, 2, 3, 6, 10, 11, 12]
+    assert boundaries.dtype == torch.int32
+
+
+def test_given_boundaries_are_taken_as_they_are():
+    given = torch.tensor([0, 2, 3, 6, 10, 11, 12, 12, 12], dtype=torch.int32)
+    assert Documents(INDEX, given).boundaries() is given
+
+
+def test_boundaries_of_a_batch_are_those_that_its_documents_have():
+    rows = torch.randint(0, 4, (3, 12), generator=torch.Generator().manual_seed(0))
+    batch = batch_from_rows(rows, eos_id=0, document_mask=True)
+    counted = Documents(batch.documents).boundaries()
+    assert torch.equal(batch.boundaries[: len(counted)], counted)
+
+
+@pytest.mark.parametrize(
+    "given", [torch.zeros(2, 3, dtype=torch.int32), torch.zeros(1, dtype=torch.int32), torch.arange(3)]
+)
+def test_boundaries_of_another_form_are_refused(given):
+    with pytest.raises(ValueError, match=r"boundaries of documents are .*; expected \(N\+1,\) int32"):
+        Documents(INDEX, given)
+
+
+def test_compiled_code_does_not_count_boundaries():
+    def count(index):
+        return Documents(index).boundaries()
+
+    with pytest.raises(Exception, match="needs the boundaries of documents on the host"):
+        torch.compile(count, backend="eager", fullgraph=True)(INDEX)
+
+
+def test_first_keys_and_last_queries_are_the_ends_of_each_document():
+    documents = Documents(INDEX)
+    assert documents.first_keys().tolist() == [[0, 0, 2, 3, 3, 3], [0, 0, 0, 0, 4, 5]]
+    assert documents.last_queries().tolist() == [[1, 1, 2, 5, 5, 5], [3, 3, 3, 3, 4, 5]]
+
+
+def test_what_is_derived_is_made_once():
+    documents, made = Documents(INDEX), []
+
+    def make():
+        made.append(1)
+        return object()
+
+    assert documents.once("mask", make) is documents.once("mask", make)
+    assert len(made) == 1
