@@ -55,7 +55,7 @@ def outputs_and_gradients(op: Op, inputs: dict[str, Tensor], seed: int = 0) -> d
     Args:
         op: takes the values of `inputs` in order.
         inputs: by name; those whose name begins with "fixed" are not differentiated.
-        seed: of the gradients of the outputs, drawn on the CPU so that they are the same on every device.
+        seed: of the gradients of the outputs, drawn where each output is.
     """
     leaves = {
         name: x.detach().clone().requires_grad_(x.is_floating_point() and not name.startswith("fixed"))
@@ -63,8 +63,9 @@ def outputs_and_gradients(op: Op, inputs: dict[str, Tensor], seed: int = 0) -> d
     }
     result = op(*leaves.values())
     results = result if isinstance(result, tuple) else (result,)
-    generator = torch.Generator().manual_seed(seed)
-    weights = [torch.randn(y.shape, generator=generator).to(y.device, y.dtype) for y in results]
+    generator = torch.Generator(device=results[0].device).manual_seed(seed)
+    # in fp32 and then rounded, so that every dtype gets the same ones
+    weights = [torch.randn(y.shape, generator=generator, device=y.device).to(y.dtype) for y in results]
     torch.autograd.backward(results, weights)
     found = {f"output {index}": y.detach() for index, y in enumerate(results)}
     return found | {f"gradient of {name}": x.grad for name, x in leaves.items() if x.grad is not None}

@@ -1,0 +1,228 @@
+"""How each op is called in a training step: its inputs at given sizes, for proofs, measurements and benchmarks.
+
+B rows, S length, T tokens in a micro-batch (B·S), D width, H query heads, K key/value heads, Dh head width, F
+feed-forward width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from litespark.ops.attention.documents import Documents
+from litespark.ops.rope.reference import inverse_frequencies, rope_tables
+from litespark.ops.shapes import StepShapes
+
+IGNORE_INDEX = -100
+EPSILON = 1e-5
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way in which an op is used.
+
+    Attributes:
+        op: name in `BACKENDS`.
+        name: of the case, "attention within documents".
+        inputs: by name, fp32; those whose name begins with "fixed" are neither cast nor differentiated.
+        call: runs a backend's function on the values of `inputs`.
+        stay_fp32: inputs that are fp32 also when the step runs under autocast: the residual stream and the weights.
+        sizes: what they were cut to, in words.
+    """
+
+    op: str
+    name: str
+    inputs: dict[str, Tensor]
+    call: Callable[..., Tensor | tuple[Tensor, ...]]
+    stay_fp32: frozenset[str]
+    sizes: str
+
+
+def cases(op: str, shapes: StepShapes, device: torch.device, seed: int = 0) -> list[Case]:
+    """The cases of `op` at these sizes, with random inputs on `device`.
+
+    Attention has one case within whole rows, and one within documents where `shapes` has them; the loss has one for its
+    sum, as in training, and one for single tokens, as in validation.
+    """
+    return _MAKERS[op](_Draw(device, seed), shapes)
+
+
+def cut(op: str, shapes: StepShapes, budget_bytes: int) -> StepShapes:
+    """The same widths with fewer rows, heads and, where that is not enough, tokens.
+
+    `budget_bytes` bounds the activations of the fp32 reference, forward and backward, as estimated here; weights are
+    not counted, since widths are not cut.
+    """
+    if op == "attention":
+        group = shapes.heads // shapes.kv_heads
+        # scores, their softmax, the same in the compute dtype, and the gradients of these
+        most = budget_bytes // (6 * 4)
+        length = min(shapes.length, max(1, int((most / group) ** 0.5)))
+        groups = max(1, most // (group * length**2))
+        kv_heads = min(shapes.kv_heads, groups)
+        rows = min(shapes.rows, max(1, groups // kv_heads))
+        return replace(shapes, rows=rows, length=length, kv_heads=kv_heads, heads=kv_heads * group)
+    values_per_token = {
+        "rms_norm": 8 * shapes.width,
+        "add_rms_norm": 10 * shapes.width,
+        "rope": 8 * (shapes.heads + 2 * shapes.kv_heads) * shapes.head_width,
+        "swiglu": 12 * shapes.feed_forward,
+        "swiglu_linear": 12 * shapes.feed_forward + 4 * shapes.width,
+        "linear_cross_entropy": 6 * shapes.vocabulary + 4 * shapes.width,
+    }[op]
+    tokens = max(1, budget_bytes // (4 * values_per_token))
+    length = min(shapes.length, tokens)
+    return replace(shapes, length=length, rows=min(shapes.rows, max(1, tokens // length)))
+
+
+def small(shapes: StepShapes) -> StepShapes:
+    """Sizes that Triton's interpreter walks through in seconds: odd, and with heads grouped as they are."""
+    group = shapes.heads // shapes.kv_heads
+    return StepShapes(
+        rows=2,
+        length=min(shapes.length, 37),
+        width=min(shapes.width, 72),
+        heads=min(group, 4),
+        kv_heads=1,
+        head_width=min(shapes.head_width, 32),
+        feed_forward=min(shapes.feed_forward, 88),
+        vocabulary=min(shapes.vocabulary, 211),
+        documents=shapes.documents,
+    )
+
+
+class _Draw:
+    """Random inputs, the same for the same device and seed."""
+
+    def __init__(self, device: torch.device, seed: int) -> None:
+        self.device = device
+        self.generator = torch.Generator(device=device).manual_seed(seed)
+
+    def normal(self, *shape: int, scale: float = 1.0) -> Tensor:
+        return torch.randn(shape, generator=self.generator, device=self.device) * scale
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        return torch.randint(high, shape, generator=self.generator, device=self.device)
+
+
+def _rms_norm(draw: _Draw, shapes: StepShapes) -> list[Case]:
+    inputs = {"x": draw.normal(shapes.rows, shapes.length, shapes.width), "weight": 1 + draw.normal(shapes.width) / 4}
+    return [
+        Case("rms_norm", "rms_norm", inputs, lambda op, x, weight: op(x, weight, EPSILON),
+             frozenset({"x", "weight"}), f"{_tokens(shapes)} x {shapes.width}")
+    ]  # fmt: skip
+
+
+def _add_rms_norm(draw: _Draw, shapes: StepShapes) -> list[Case]:
+    size = (shapes.rows, shapes.length, shapes.width)
+    inputs = {"x": draw.normal(*size), "update": draw.normal(*size), "weight": 1 + draw.normal(shapes.width) / 4}
+    return [
+        Case("add_rms_norm", "add_rms_norm", inputs, lambda op, x, update, weight: op(x, update, weight, EPSILON),
+             frozenset({"x", "weight"}), f"{_tokens(shapes)} x {shapes.width}")
+    ]  # fmt: skip
+
+
+def _rope(draw: _Draw, shapes: StepShapes) -> list[Case]:
+    heads = shapes.heads + 2 * shapes.kv_heads
+    positions = torch.arange(shapes.length, device=draw.device).unsqueeze(0)
+    frequencies = inverse_frequencies(shapes.head_width, 10000.0).to(draw.device)
+    cos, sin = rope_tables(positions, frequencies)
+    # as the projection hands it over: a view of (B, S, (H + 2K)·Dh)
+    qkv = draw.normal(shapes.rows, shapes.length, heads * shapes.head_width).unflatten(-1, (heads, shapes.head_width))
+    inputs = {"qkv": qkv, "fixed cos": cos, "fixed sin": sin}
+    kv_heads = shapes.kv_heads
+    return [
+        Case("rope", "rope", inputs, lambda op, qkv, cos, sin: op(qkv, cos, sin, kv_heads), frozenset(),
+             f"{_tokens(shapes)} x {heads} heads x {shapes.head_width}")
+    ]  # fmt: skip
+
+
+def _swiglu(draw: _Draw, shapes: StepShapes) -> list[Case]:
+    inputs = {"gate_up": draw.normal(shapes.rows, shapes.length, 2 * shapes.feed_forward)}
+    sizes = f"{_tokens(shapes)} x {shapes.feed_forward}"
+    return [Case("swiglu", "swiglu", inputs, lambda op, gate_up: op(gate_up), frozenset(), sizes)]
+
+
+def _swiglu_linear(draw: _Draw, shapes: StepShapes) -> list[Case]:
+    inputs = {
+        "gate_up": draw.normal(shapes.rows, shapes.length, 2 * shapes.feed_forward),
+        "weight": draw.normal(shapes.width, shapes.feed_forward, scale=shapes.feed_forward**-0.5),
+    }
+    return [
+        Case("swiglu_linear", "swiglu_linear", inputs, lambda op, gate_up, weight: op(gate_up, weight),
+             frozenset({"weight"}), f"{_tokens(shapes)} x {shapes.feed_forward} to {shapes.width}")
+    ]  # fmt: skip
+
+
+def _attention(draw: _Draw, shapes: StepShapes) -> list[Case]:
+    def inputs() -> dict[str, Tensor]:
+        heads = {"query": shapes.heads, "key": shapes.kv_heads, "value": shapes.kv_heads}
+        return {name: draw.normal(shapes.rows, shapes.length, count, shapes.head_width) for name, count in heads.items()}
+
+    sizes = (
+        f"{shapes.rows} x {shapes.length} x {shapes.heads} heads ({shapes.kv_heads} key/value) x {shapes.head_width}"
+    )
+
+    def whole(op: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return op(query, key, value)
+
+    found = [Case("attention", "attention", inputs(), whole, frozenset(), sizes)]
+    if shapes.documents:
+        index = document_index(shapes.rows, shapes.length, max(1, shapes.length // 4), draw.device)
+
+        def within(op: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            return op(query, key, value, Documents(index))
+
+        found.append(Case("attention", "attention within documents", inputs(), within, frozenset(), sizes))
+    return found
+
+
+def document_index(rows: int, length: int, mean_length: int, device: torch.device, seed: int = 0) -> Tensor:
+    """(rows, length) int32 on `device`: the document of each token, of uneven lengths with that mean."""
+    generator = torch.Generator().manual_seed(seed)
+    opens = torch.rand(rows, length, generator=generator) < 1 / mean_length
+    opens[:, 0] = False
+    return opens.cumsum(dim=1).to(torch.int32).to(device)
+
+
+def _linear_cross_entropy(draw: _Draw, shapes: StepShapes) -> list[Case]:
+    def inputs() -> dict[str, Tensor]:
+        labels = draw.integers(shapes.vocabulary, shapes.rows, shapes.length)
+        labels[draw.integers(8, shapes.rows, shapes.length) == 0] = IGNORE_INDEX
+        return {
+            "hidden": draw.normal(shapes.rows, shapes.length, shapes.width),
+            "weight": draw.normal(shapes.vocabulary, shapes.width, scale=shapes.width**-0.5),
+            "fixed labels": labels,
+        }
+
+    def total(op: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+        return op(hidden, weight, labels, ignore_index=IGNORE_INDEX)
+
+    def single(op: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+        return op(hidden, weight, labels, ignore_index=IGNORE_INDEX, reduction="none").nats
+
+    sizes = f"{_tokens(shapes)} x {shapes.width} to {shapes.vocabulary}"
+    stay = frozenset({"weight"})
+    return [
+        Case("linear_cross_entropy", "sum of losses", inputs(), total, stay, sizes),
+        Case("linear_cross_entropy", "losses of tokens", inputs(), single, stay, sizes),
+    ]
+
+
+def _tokens(shapes: StepShapes) -> str:
+    return f"{shapes.rows * shapes.length} tokens"
+
+
+_MAKERS: dict[str, Callable[[_Draw, StepShapes], list[Case]]] = {
+    "rms_norm": _rms_norm,
+    "add_rms_norm": _add_rms_norm,
+    "rope": _rope,
+    "swiglu": _swiglu,
+    "swiglu_linear": _swiglu_linear,
+    "attention": _attention,
+    "linear_cross_entropy": _linear_cross_entropy,
+}
