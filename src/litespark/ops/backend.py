@@ -57,6 +57,8 @@ BACKENDS: dict[str, dict[str, Backend]] = {
         REFERENCE: Backend("litespark.ops.swiglu.reference:swiglu_linear"),
     },
     "attention": {
+        "varlen": Backend("litespark.ops.attention.varlen:attention_varlen", "litespark.ops.attention.varlen:why_not"),
+        "flex": Backend("litespark.ops.attention.flex:attention_flex", "litespark.ops.attention.flex:why_not"),
         "sdpa": Backend("litespark.ops.attention.sdpa:attention_sdpa"),
         REFERENCE: Backend("litespark.ops.attention.reference:attention"),
     },

@@ -1,9 +1,21 @@
-"""Attention through `torch.nn.functional.scaled_dot_product_attention`, which picks cuDNN, flash or plain kernels."""
+"""Attention through `torch.nn.functional.scaled_dot_product_attention`, which picks cuDNN, flash or plain kernels.
 
+B batch, S queries, T keys, H query heads, K key/value heads, Dh head width.
+"""
+
+from typing import Any
+
+import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend
 from torch.nn.functional import scaled_dot_product_attention
 
 from litespark.ops.attention.documents import Documents, causal_visible, check_attention_shapes
+from litespark.ops.precision import compute_dtype
+
+# cuDNN's kernels for Hopper are about twice as fast as FlashAttention-2 there; these widths both of them take
+_HOPPER = (9, 0)
+_WIDEST_ON_HOPPER = 128
 
 
 def attention_sdpa(
@@ -11,9 +23,44 @@ def attention_sdpa(
 ) -> Tensor:
     """The same function of the same arguments as `litespark.ops.attention.reference.attention`.
 
-    Flash kernels take only the causal case; documents, a window, and several new queries against a cache need a boolean
-    mask, which costs S·T bytes a row and slower kernels.
+    cuDNN's and flash kernels take only the causal case (which of them: `kernel_taken`). Documents, a window, and
+    several new queries against a cache need a boolean mask, which costs S·T bytes a row, copies of the grouped heads,
+    slower kernels, and the work of a full square.
     """
+    return scaled_dot_product_attention(**_arguments(query, key, value, documents, window)).transpose(1, 2)
+
+
+def kernel_taken(
+    query: Tensor, key: Tensor, value: Tensor, documents: Documents | None = None, window: int | None = None
+) -> str:
+    """The kernel that PyTorch takes for `attention_sdpa` of these arguments: cudnn, flash, efficient or math.
+
+    It depends on shapes, dtype, device, whether gradients are wanted, and on settings of PyTorch such as deterministic
+    algorithms. Nothing is computed.
+    """
+    dtype = compute_dtype(query)
+    arguments = _arguments(query.to(dtype), key.to(dtype), value.to(dtype), documents, window)
+    # the only name that PyTorch has for this question; both ends of the supported range of releases have it
+    choice = SDPBackend(torch._fused_sdp_choice(**arguments))
+    return choice.name.lower().removesuffix("_attention")
+
+
+def expected_kernel(device: torch.device, dtype: torch.dtype, head_width: int) -> str | None:
+    """The kernel that the causal case without documents and window has to take there; None where none is demanded.
+
+    PyTorch falls back in silence, at half the speed: where this differs from `kernel_taken`, say so.
+    """
+    if device.type != "cuda" or torch.version.hip is not None or torch.are_deterministic_algorithms_enabled():
+        return None
+    if torch.cuda.get_device_capability(device) != _HOPPER or dtype not in (torch.bfloat16, torch.float16):
+        return None
+    return "cudnn" if head_width % 8 == 0 and head_width <= _WIDEST_ON_HOPPER else None
+
+
+def _arguments(
+    query: Tensor, key: Tensor, value: Tensor, documents: Documents | None, window: int | None
+) -> dict[str, Any]:
+    """What is asked of PyTorch, heads before positions."""
     check_attention_shapes(query, key, value, documents, window)
     queries, keys = query.shape[1], key.shape[1]
     group = query.shape[2] // key.shape[2]
@@ -29,12 +76,11 @@ def attention_sdpa(
         # CUDA kernels that take a mask take no grouped heads: left grouped, PyTorch falls back to plain products of
         # S x T scores
         key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
-    output = scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        attn_mask=visible,
-        is_causal=visible is None and queries == keys,
-        enable_gqa=visible is None and group > 1,
-    )
-    return output.transpose(1, 2)
+    return {
+        "query": query,
+        "key": key,
+        "value": value,
+        "attn_mask": visible,
+        "is_causal": visible is None and queries == keys,
+        "enable_gqa": visible is None and group > 1,
+    }

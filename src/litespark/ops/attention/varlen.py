@@ -1,0 +1,109 @@
+"""Attention through `torch.nn.attention.varlen`: FlashAttention over documents laid end to end, without any mask.
+
+B batch, S queries, T keys, H query heads, K key/value heads, Dh head width, N documents in all rows together.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from litespark.ops.attention.documents import Documents, check_attention_shapes
+from litespark.ops.attention.sdpa import attention_sdpa
+from litespark.ops.precision import compute_dtype
+from litespark.ops.shapes import StepShapes
+
+
+def _of_this_release() -> Callable[..., Tensor] | None:
+    try:
+        return importlib.import_module("torch.nn.attention.varlen").varlen_attn
+    except ImportError:  # `why_not` says so
+        return None
+
+
+varlen_attn = _of_this_release()
+
+DTYPES = (torch.bfloat16, torch.float16)
+_OLDEST_CAPABILITY = (8, 0)
+_WIDEST_HEAD = 256
+# FlashAttention-2's backward pass of these widths needs more shared memory than some devices have
+_WIDTHS_OF_LARGE_DEVICES = range(193, 225)
+_SMALL_SHARED_MEMORY = ((8, 6), (8, 9), (12, 0), (12, 1))
+# releases without the argument hand grouped heads to the same kernels, which take them
+_SAYS_GROUPED = varlen_attn is not None and "enable_gqa" in inspect.signature(varlen_attn).parameters
+
+
+def attention_varlen(
+    query: Tensor, key: Tensor, value: Tensor, documents: Documents | None = None, window: int | None = None
+) -> Tensor:
+    """The same function of the same arguments as `litespark.ops.attention.reference.attention`, in bf16 and fp16.
+
+    The work is that of the documents, not of the square. Kernels are FlashAttention-2's (Dao, arXiv:2307.08691); their
+    backward pass adds up with atomics unless deterministic algorithms are on. Queries against a cache (S < T) go to
+    `attention_sdpa`: what they need is little, and the kernels' causal diagonal differs there between releases.
+
+    Args:
+        documents: with boundaries given, nothing waits for the device; without, see `Documents.boundaries`.
+
+    Raises:
+        ValueError: the shapes do not fit together, or the dtype is another.
+    """
+    check_attention_shapes(query, key, value, documents, window)
+    rows, length = query.shape[:2]
+    if length < key.shape[1]:
+        return attention_sdpa(query, key, value, documents, window)
+    dtype = compute_dtype(query)
+    if varlen_attn is None:
+        raise ValueError(f"attention=varlen: PyTorch {torch.__version__} has no torch.nn.attention.varlen; choose sdpa")
+    if dtype not in DTYPES:
+        raise ValueError(f"attention=varlen: got {dtype}, expected bf16 or fp16; choose another backend for fp32")
+    if documents is None:
+        boundaries = torch.arange(0, rows * length + 1, length, dtype=torch.int32, device=query.device)
+    else:
+        boundaries = documents.boundaries()
+    grouped: dict[str, Any] = {"enable_gqa": True} if _SAYS_GROUPED and query.shape[2] != key.shape[2] else {}
+    # the kernels count the keys before the query, a window counts the query as well
+    left = -1 if window is None or window >= length else window - 1
+    output = varlen_attn(
+        *(_end_to_end(x, dtype) for x in (query, key, value)),
+        boundaries,
+        boundaries,
+        # a bound on every document that needs no look at the device: programs beyond a document's end return at once
+        length,
+        length,
+        window_size=(left, 0),
+        **grouped,
+    )
+    return output.unflatten(0, (rows, length))
+
+
+def _end_to_end(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """(B, S, heads, Dh) -> (B·S, heads, Dh); the kernels take any strides but the last."""
+    x = x.to(dtype).flatten(0, 1)
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def why_not(device: torch.device, dtype: torch.dtype, shapes: StepShapes | None = None) -> str | None:
+    """Why `attention_varlen` cannot run there; None where it can."""
+    if varlen_attn is None:
+        return f"this release of PyTorch, {torch.__version__}, has no torch.nn.attention.varlen"
+    if device.type != "cuda":
+        return f"torch.nn.attention.varlen has kernels for CUDA devices only, not for {device.type}"
+    if dtype not in DTYPES:
+        return f"torch.nn.attention.varlen takes bf16 and fp16, not {dtype}"
+    capability = torch.cuda.get_device_capability(device)
+    if torch.version.hip is None and capability < _OLDEST_CAPABILITY:
+        return "torch.nn.attention.varlen needs compute capability 8.0, this device has less"
+    if shapes is None:
+        return None
+    width = shapes.head_width
+    if width % 8 or width > _WIDEST_HEAD:
+        return f"torch.nn.attention.varlen takes head widths in multiples of 8 up to {_WIDEST_HEAD}, not {width}"
+    if width in _WIDTHS_OF_LARGE_DEVICES and capability in _SMALL_SHARED_MEMORY:
+        return f"torch.nn.attention.varlen has no backward pass for head width {width} on this device"
+    return None
