@@ -43,8 +43,7 @@ def attention_flex(
     if query.shape[1] < key.shape[1]:
         return attention_sdpa(query, key, value, documents, window)
     dtype = compute_dtype(query)
-    plain = torch.compiler.is_compiling() or query.device.type == "cpu"
-    output = (flex_attention if plain else _compiled())(
+    output = _attend(query.device)(
         *(x.to(dtype).transpose(1, 2) for x in (query, key, value)),
         block_mask=block_mask(query.shape[1], query.device, documents, window),
         enable_gqa=query.shape[2] != key.shape[2],
@@ -74,6 +73,12 @@ def block_mask(length: int, device: torch.device, documents: Documents | None, w
     if torch.compiler.is_compiling():
         return _of_rows(length, device, window)
     return _of_rows_once(length, device, window)
+
+
+def _attend(device: torch.device) -> Callable[..., Any]:
+    if torch.compiler.is_compiling() or device.type == "cpu":
+        return flex_attention
+    return _compiled()
 
 
 @functools.cache
