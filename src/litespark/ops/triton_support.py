@@ -7,16 +7,18 @@ interpreter, which must be switched on before the first kernel is defined.
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib
 import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -47,8 +49,8 @@ class Target:
     shared_bytes: int
 
 
-# shared memory per block: CUDA C++ programming guide, "Technical Specifications per Compute Capability";
-# LDS: AMD CDNA 3 instruction set architecture guide
+# shared memory: CUDA C++ programming guide, "Technical Specifications per Compute Capability", maximum amount of shared
+# memory per thread block; LDS: AMD Instinct MI300 (CDNA 3) instruction set architecture, "Local Data Share"
 TARGETS = {
     target.name: target
     for target in (
@@ -85,7 +87,7 @@ def why_not(device: torch.device, dtype: torch.dtype, shapes: StepShapes | None 
 
 def interpreting() -> bool:
     """Whether kernels that are defined from now on run in the interpreter, on CPU tensors."""
-    return os.environ.get(_INTERPRET, "0") not in ("", "0")
+    return os.environ.get(_INTERPRET, "").lower() in ("1", "true", "yes", "on", "y")  # as Triton reads it
 
 
 def enable_interpreter() -> None:
@@ -133,12 +135,18 @@ def on_device_of(x: Tensor) -> AbstractContextManager[Any]:
 class Compilation:
     """One kernel with one launch configuration, as it would be launched on a target.
 
+    Triton compiles a kernel anew for integers and addresses that are multiples of 16, which widens loads and lets them
+    run ahead through shared memory. Arguments are taken to be such, as they are at usual widths, unless told
+    otherwise; without it, shared memory would be underestimated.
+
     Attributes:
         name: kernel and configuration as they are printed, "rms_norm_forward bf16 D4096".
         kernel: the `triton.jit` function.
         signature: argument -> Triton's type ("*bf16", "i32", "i64", "fp32"); constants are left out.
-        constants: argument -> value, of all `tl.constexpr` arguments.
+        constants: argument -> value, of all `tl.constexpr` arguments that have no default, and of arguments that are
+            None or 1 at the launch, which Triton makes constants.
         num_warps, num_stages: as at the launch.
+        unaligned: arguments that are not multiples of 16 there.
     """
 
     name: str
@@ -147,6 +155,7 @@ class Compilation:
     constants: Mapping[str, Any] = field(default_factory=dict)
     num_warps: int = 4
     num_stages: int = 3
+    unaligned: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -154,14 +163,23 @@ class Resources:
     """What a compiled kernel takes.
 
     Attributes:
-        registers: per thread; None where it is not told.
-        stack_bytes: local memory per thread, where spilled registers go.
+        registers: per thread; on AMD both kinds of vector registers together. None where it is not told.
+        stack_bytes: local (AMD: scratch) memory per thread, where spilled registers go. None where it is not told.
         shared_bytes: per program.
+        tensor_memory_columns: per program; 0 where a target has no tensor memory.
     """
 
     registers: int | None
     stack_bytes: int | None
     shared_bytes: int
+    tensor_memory_columns: int = 0
+
+
+def triton_version() -> str:
+    """The version of Triton that kernels are compiled with."""
+    import triton
+
+    return triton.__version__
 
 
 def compile_for(compilation: Compilation, target: Target) -> Resources:
@@ -169,34 +187,72 @@ def compile_for(compilation: Compilation, target: Target) -> Resources:
 
     Raises:
         RuntimeError: the kernels of this process are interpreted, so that there is nothing to compile.
+        ValueError: the compilation names an argument that the kernel does not have, or leaves one out.
         Exception: whatever Triton raises when the kernel does not compile.
     """
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
     if interpreting():
         raise RuntimeError(f"kernels are interpreted in this process; compile without {_INTERPRET}")
-    names = compilation.kernel.arg_names
-    signature = {name: compilation.signature.get(name, "constexpr") for name in names}
-    # memory that PyTorch allocates is aligned, which decides how wide loads are
-    aligned: dict[tuple[int, ...], Any] = {
-        (index,): [["tt.divisibility", 16]] for index, name in enumerate(names) if signature[name].startswith("*")
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, make_backend
+
+    triton_target = GPUTarget(target.backend, target.architecture, target.warp_size)
+    constants = _constants(compilation)
+    signature = {
+        name: "constexpr" if name in constants else compilation.signature[name] for name in compilation.kernel.arg_names
     }
-    source = ASTSource(compilation.kernel, signature, constexprs=dict(compilation.constants), attrs=aligned)
+    aligned = make_backend(triton_target).parse_attr
+    attributes = {(i,): aligned(_DIVISIBLE + kind) for i, kind in _alignments(compilation, signature)}
     compiled = triton.compile(
-        source,
-        target=GPUTarget(target.backend, target.architecture, target.warp_size),
+        ASTSource(compilation.kernel, signature, constexprs=constants, attrs=attributes),
+        target=triton_target,
         options={"num_warps": compilation.num_warps, "num_stages": compilation.num_stages},
     )
     if target.backend == "cuda":
         registers, stack = _cuda_resources(compiled.asm["cubin"])
     else:
         registers, stack = _amd_resources(compiled.asm["amdgcn"])
-    return Resources(registers, stack, int(compiled.metadata.shared))
+    columns = getattr(compiled.metadata, "tmem_size", None) or 0
+    return Resources(registers, stack, int(compiled.metadata.shared), int(columns))
+
+
+# letters that Triton's backends read: a multiple of 16; a tensor below 2 GiB (it matters to AMD only)
+_DIVISIBLE, _SMALL_TENSOR = "D", "S"
+
+
+def _alignments(compilation: Compilation, signature: Mapping[str, str]) -> list[tuple[int, str]]:
+    """(position, further letters) of each argument that Triton would specialise as a multiple of 16."""
+    found = []
+    for index, parameter in enumerate(compilation.kernel.params):
+        kind = signature[parameter.name]
+        never = parameter.do_not_specialize or parameter.do_not_specialize_on_alignment
+        if not re.match(r"\*|[iu]\d\d", kind) or never or parameter.name in compilation.unaligned:
+            continue
+        found.append((index, _SMALL_TENSOR if kind.startswith("*") else ""))
+    return found
+
+
+def _constants(compilation: Compilation) -> dict[str, Any]:
+    """Those of the compilation and the defaults of the kernel."""
+    parameters = {parameter.name: parameter for parameter in compilation.kernel.params}
+    constants = {
+        name: parameter.default
+        for name, parameter in parameters.items()
+        if parameter.is_constexpr and parameter.has_default
+    }
+    constants |= compilation.constants
+    named = {*compilation.signature, *compilation.constants, *compilation.unaligned}
+    missing = [name for name in parameters if name not in constants and name not in compilation.signature]
+    if (unknown := named - set(parameters)) or missing:
+        raise ValueError(
+            f"{compilation.name}: arguments unknown to the kernel: {sorted(unknown) or 'none'}, left out: "
+            f"{missing or 'none'}; it takes {', '.join(parameters)}"
+        )
+    return constants
 
 
 def _cuda_resources(binary: bytes) -> tuple[int | None, int | None]:
+    """Triton itself tells registers only after it has loaded a kernel onto a device; its package brings the tool."""
     import triton
 
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -206,11 +262,33 @@ def _cuda_resources(binary: bytes) -> tuple[int | None, int | None]:
         text = subprocess.run(
             [tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True
         ).stdout
-    registers, stack = re.search(r"REG:(\d+)", text), re.search(r"STACK:(\d+)", text)
-    return (int(registers[1]) if registers else None), (int(stack[1]) if stack else None)
+    # a line for the kernel and one for each of its functions that is not inlined
+    return _most(r"REG:(\d+)", text), _most(r"STACK:(\d+)", text)
 
 
 def _amd_resources(assembly: str) -> tuple[int | None, int | None]:
-    registers = re.search(r"\.vgpr_count:\s*(\d+)", assembly)
-    stack = re.search(r"\.private_segment_fixed_size:\s*(\d+)", assembly)
-    return (int(registers[1]) if registers else None), (int(stack[1]) if stack else None)
+    # .vgpr_count is the sum of both kinds of vector registers on a GPU that has them in one file: LLVM, "User Guide for
+    # AMDGPU Backend"
+    return _most(r"\.vgpr_count:\s*(\d+)", assembly), _most(r"\.private_segment_fixed_size:\s*(\d+)", assembly)
+
+
+def _most(pattern: str, text: str) -> int | None:
+    return max(map(int, re.findall(pattern, text)), default=None)
+
+
+def kernels_of(module: ModuleType) -> dict[str, Any]:
+    """name -> kernel, of those in `module` that a launcher launches: not what other kernels call."""
+    from triton.runtime.jit import JITFunction
+
+    found = {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, JITFunction) and value.__module__ == module.__name__
+    }
+    called = {
+        node.func.id
+        for kernel in found.values()
+        for node in ast.walk(ast.parse(kernel.src))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    return {name: kernel for name, kernel in found.items() if name not in called}

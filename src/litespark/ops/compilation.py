@@ -1,0 +1,122 @@
+"""All kernels of all ops, compiled for targets that need not be in this machine.
+
+An op that has a `kernels.py` states there, in `compilations(target)`, how its launchers launch on a target; the first
+entry of each kernel is the most usual one. A configuration fits when it compiles and takes no more shared and tensor
+memory than the target has.
+
+What it costs, measured on one core of an AMD EPYC: 1 s for the first kernel of a process, then 0.1 to 0.4 s for a
+small kernel and some seconds for the largest ones, so that one process compiles many of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import io
+import pkgutil
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from litespark.ops.triton_support import TARGETS, Compilation, Resources, Target, compile_for, kernels_of
+
+# columns that one program may have: NVIDIA PTX ISA, "Tensor Memory"
+TENSOR_MEMORY_COLUMNS = 512
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What came of compiling one configuration for one target.
+
+    Attributes:
+        kernel: name of the kernel's function.
+        name: of the compilation.
+        target: name.
+        resources: None where it did not compile.
+        error: what the compiler said where it did not compile.
+        seconds: it took.
+    """
+
+    kernel: str
+    name: str
+    target: str
+    resources: Resources | None
+    error: str | None
+    seconds: float
+
+    def misfit(self) -> str | None:
+        """Why it cannot be launched on its target; None where it can."""
+        if self.resources is None:
+            return f"{self.name} does not compile for {self.target}: {self.error}"
+        used, limit = self.resources.shared_bytes, TARGETS[self.target].shared_bytes
+        if used > limit:
+            return f"{self.name} takes {used} bytes of shared memory on {self.target}, which has {limit}"
+        if self.resources.tensor_memory_columns > TENSOR_MEMORY_COLUMNS:
+            return (
+                f"{self.name} takes {self.resources.tensor_memory_columns} columns of tensor memory on {self.target}, "
+                f"which has {TENSOR_MEMORY_COLUMNS}"
+            )
+        return None
+
+
+def ops_with_kernels() -> dict[str, str]:
+    """op -> the name of the module of its kernels, without importing it."""
+    package = importlib.import_module("litespark.ops")
+    ops = [found.name for found in pkgutil.iter_modules([str(Path(path)) for path in package.__path__]) if found.ispkg]
+    modules = {op: f"{package.__name__}.{op}.kernels" for op in sorted(ops)}
+    return {op: module for op, module in modules.items() if importlib.util.find_spec(module) is not None}
+
+
+def compilations_of(module: ModuleType, target: Target, *, every: bool) -> list[Compilation]:
+    """What a module of kernels states for a target: all of it, or the first configuration of each kernel.
+
+    Raises:
+        ValueError: a kernel of the module, or the whole module, has no configuration.
+    """
+    stated: list[Compilation] = module.compilations(target)
+    first = {compilation.kernel: compilation for compilation in reversed(stated)}
+    forgotten = [name for name, kernel in kernels_of(module).items() if kernel not in first]
+    if forgotten or not stated:
+        what = ", ".join(forgotten) or "any kernel"
+        raise ValueError(f"{module.__name__}.compilations({target.name}) states no configuration of {what}")
+    return stated if every else [compilation for compilation in stated if first[compilation.kernel] is compilation]
+
+
+def attempt(compilation: Compilation, target: Target) -> Attempt:
+    """Compile one configuration; what the compiler raises becomes part of the result.
+
+    Raises:
+        RuntimeError: the kernels of this process are interpreted.
+    """
+    kernel = compilation.kernel.__name__
+    start = time.perf_counter()
+    resources, error = None, None
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # where ptxas fails, Triton prints the whole program
+            resources = compile_for(compilation, target)
+    except Exception as raised:  # noqa: BLE001 compilers raise what they like, and one kernel must not hide the others
+        error = f"{type(raised).__name__}: {str(raised).strip()}"
+    return Attempt(kernel, compilation.name, target.name, resources, error, time.perf_counter() - start)
+
+
+def chosen_compilations(
+    modules: Collection[str], targets: Collection[Target], *, every: bool
+) -> Iterator[tuple[Compilation, Target]]:
+    """What there is to compile of modules of kernels, named as they are imported.
+
+    Args:
+        modules: names, "litespark.ops.rope.kernels".
+        targets: what to compile for.
+        every: all configurations, not only the first of each kernel.
+
+    Raises:
+        ValueError: see `compilations_of`.
+    """
+    for name in modules:
+        module = importlib.import_module(name)
+        for target in targets:
+            for compilation in compilations_of(module, target, every=every):
+                yield compilation, target

@@ -1,0 +1,68 @@
+"""Compiles kernels in a process of its own, since those of the tests are interpreted.
+
+`python -m tests.ops.compile_worker FILE first|every TARGET,… MODULE,…` writes one line of JSON to FILE for each
+compilation before it begins, and one with its result; a compiler that ends the process leaves the name behind.
+"""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from litespark.ops.compilation import Attempt, attempt, chosen_compilations
+from litespark.ops.triton_support import TARGETS, Resources
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def compile_in_worker(
+    folder: Path, modules: list[str], targets: list[str], *, every: bool, timeout: float = 900
+) -> list[Attempt]:
+    """Compile what modules of kernels state, in a fresh process with a fresh cache.
+
+    Args:
+        folder: for the worker's files.
+        modules, targets: names.
+        every: all configurations, not only the first of each kernel.
+        timeout: seconds after which the worker is ended.
+    """
+    results = folder / "attempts.jsonl"
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment |= {
+        "TRITON_CACHE_DIR": str(folder / "triton-cache"),
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "src"), str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
+    }
+    words = [str(results), "every" if every else "first", ",".join(targets), ",".join(modules)]
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.ops.compile_worker", *words],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    lines = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    if ended.returncode:
+        begun = next((line["begun"] for line in reversed(lines) if "begun" in line), "nothing yet")
+        raise AssertionError(f"the worker ended with {ended.returncode} at: {begun}\n{ended.stderr[-4000:]}")
+    return [read(line) for line in lines if "begun" not in line]
+
+
+def read(line: dict) -> Attempt:
+    resources = line.pop("resources")
+    return Attempt(resources=Resources(**resources) if resources else None, **line)
+
+
+def main(file: str, how_many: str, targets: str, modules: str) -> None:
+    with Path(file).open("w") as results:
+        chosen = [TARGETS[name] for name in targets.split(",")]
+        for compilation, target in chosen_compilations(modules.split(","), chosen, every=how_many == "every"):
+            print(json.dumps({"begun": f"{compilation.name} for {target.name}"}), file=results, flush=True)
+            print(json.dumps(dataclasses.asdict(attempt(compilation, target))), file=results, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,148 @@
+"""Every kernel compiles for every target, without a GPU, fits its memory, and on sm_90 keeps its registers.
+
+`make test` compiles the first configuration of each kernel, `make test-slow` all of them. Planted faults are caught.
+"""
+
+from pathlib import Path
+
+import pytest
+
+import litespark.ops
+from litespark.ops.compilation import Attempt, compilations_of, ops_with_kernels
+from litespark.ops.triton_support import TARGETS
+from tests.ops.compile_worker import compile_in_worker
+
+pytest.importorskip("triton")
+from tests.ops.toy_kernels import sound  # noqa: E402
+
+OPS = ops_with_kernels()
+# name of a compilation -> bytes of stack that it may have on sm_90, where spilled registers go; none where it is not
+# named
+STACK_BYTES_ALLOWED: dict[str, int] = {}
+SOUND, FAULTY, ENDING, FORGETFUL = (
+    f"tests.ops.toy_kernels.{name}" for name in ("sound", "faulty", "ending", "forgetful")
+)
+TOY_TARGETS = ["sm_80", "sm_90", "gfx942"]
+
+
+def complaints(attempts: list[Attempt], stack_bytes_allowed: dict[str, int]) -> list[str]:
+    found = [misfit for made in attempts if (misfit := made.misfit())]
+    for made in attempts:
+        allowed = stack_bytes_allowed.get(made.name, 0)
+        if made.target == "sm_90" and made.resources and (made.resources.stack_bytes or 0) > allowed:
+            stack = made.resources.stack_bytes
+            found.append(f"{made.name} has {stack} bytes of stack on {made.target}, allowed are {allowed}")
+    return found
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_the_most_usual_configuration_of_each_kernel_fits_every_target(op, tmp_path):
+    attempts = compile_in_worker(tmp_path, [OPS[op]], list(TARGETS), every=False)
+    assert {made.target for made in attempts} == set(TARGETS)
+    assert complaints(attempts, STACK_BYTES_ALLOWED) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("op", OPS)
+def test_all_configurations_fit_every_target(op, target, tmp_path):
+    attempts = compile_in_worker(tmp_path, [OPS[op]], [target], every=True)
+    assert attempts
+    assert complaints(attempts, STACK_BYTES_ALLOWED) == []
+
+
+# ---------------------------------------------------------------- kernels whose needs are known
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory) -> dict[tuple[str, str], Attempt]:
+    folder = tmp_path_factory.mktemp("toys")
+    attempts = compile_in_worker(folder, [SOUND, FAULTY], TOY_TARGETS, every=True)
+    return {(made.name, made.target): made for made in attempts}
+
+
+@pytest.mark.parametrize("target", TOY_TARGETS)
+def test_a_copy_needs_few_registers_no_stack_and_no_shared_memory(toys, target):
+    needs = toys["copy bf16", target].resources
+    assert 0 < needs.registers <= 32
+    assert needs.stack_bytes == needs.shared_bytes == 0
+
+
+@pytest.mark.parametrize("target, stages", [("sm_80", 1), ("sm_90", 2), ("gfx942", 1)])
+def test_a_matmul_needs_its_blocks_in_shared_memory(toys, target, stages):
+    """Stages that hold a block: before Hopper one less than were asked for, since a block waits in registers."""
+    needs = toys["matmul bf16", target].resources
+    assert needs.shared_bytes == stages * (128 * 64 + 64 * 128) * 2
+    assert needs.stack_bytes == 0
+    assert needs.registers > 128 * 128 / (4 * TARGETS[target].warp_size)  # of the sum alone
+
+
+def test_unaligned_arguments_are_compiled_as_such(toys):
+    """Nothing can run ahead through shared memory, which then holds one stage."""
+    aligned, unaligned = (toys[name, "sm_90"].resources for name in ("matmul bf16", "unaligned"))
+    assert unaligned.shared_bytes < aligned.shared_bytes
+
+
+# ---------------------------------------------------------------- planted faults
+
+
+@pytest.mark.parametrize("target", TOY_TARGETS)
+def test_a_kernel_that_does_not_compile_is_caught(toys, target):
+    (complaint,) = complaints([toys["wrong", target]], {})
+    assert f"wrong does not compile for {target}" in complaint
+    assert "CompilationError" in complaint
+
+
+@pytest.mark.parametrize("target", TOY_TARGETS)
+def test_a_configuration_beyond_the_shared_memory_is_caught(toys, target):
+    (complaint,) = complaints([toys["large", target]], {"large": 10_000})
+    needed, limit = toys["large", target].resources.shared_bytes, TARGETS[target].shared_bytes
+    assert complaint == f"large takes {needed} bytes of shared memory on {target}, which has {limit}"
+
+
+def test_spilled_registers_on_sm_90_are_caught_beyond_what_is_allowed(toys):
+    made = toys["spilling", "sm_90"]
+    stack = made.resources.stack_bytes
+    assert complaints([made], {}) == [f"spilling has {stack} bytes of stack on sm_90, allowed are 0"]
+    assert complaints([made], {"spilling": stack - 1})
+    assert complaints([made], {"spilling": stack}) == []
+
+
+def test_spilled_registers_on_amd_are_told(toys):
+    assert toys["spilling", "gfx942"].resources.stack_bytes > 0
+    assert toys["spilling", "gfx942"].resources.registers == 512  # both files, whole
+
+
+@pytest.mark.parametrize(
+    "name, said", [("unknown argument", "unknown to the kernel: ['M']"), ("left out", "left out: ['K_BLOCK']")]
+)
+def test_a_compilation_with_other_arguments_than_the_kernel_is_caught(toys, name, said):
+    (complaint,) = complaints([toys[name, "sm_90"]], {})
+    assert said in complaint
+
+
+def test_a_compiler_that_ends_the_process_is_caught_by_name(tmp_path):
+    with pytest.raises(AssertionError, match="at: the last words for sm_90"):
+        compile_in_worker(tmp_path, [ENDING], ["sm_90"], every=True)
+
+
+def test_a_kernel_without_a_configuration_is_caught(tmp_path):
+    with pytest.raises(AssertionError, match=r"compilations\(sm_90\) states no configuration of forgotten"):
+        compile_in_worker(tmp_path, [FORGETFUL], ["sm_90"], every=True)
+
+
+def test_the_first_configuration_of_each_kernel_is_chosen():
+    chosen = compilations_of(sound, TARGETS["sm_90"], every=False)
+    assert [compilation.name for compilation in chosen] == ["copy bf16", "matmul bf16"]
+    assert len(compilations_of(sound, TARGETS["sm_90"], every=True)) == 3
+
+
+def test_a_module_that_states_nothing_is_caught(monkeypatch):
+    monkeypatch.setattr(sound, "compilations", lambda target: [])
+    with pytest.raises(ValueError, match=r"sound.compilations\(sm_86\) states no configuration of any kernel"):
+        compilations_of(sound, TARGETS["sm_86"], every=True)
+
+
+def test_ops_that_have_kernels_are_found_without_importing_them():
+    folder = Path(litespark.ops.__file__).parent
+    assert set(OPS) == {path.parent.name for path in folder.glob("*/kernels.py")}
