@@ -13,7 +13,7 @@ from litespark.ops.triton_support import TARGETS
 from tests.ops.compile_worker import compile_in_worker
 
 pytest.importorskip("triton")
-from tests.ops.toy_kernels import sound  # noqa: E402
+from tests.ops.toy_kernels import sound
 
 OPS = ops_with_kernels()
 # name of a compilation -> bytes of stack that it may have on sm_90, where spilled registers go; none where it is not

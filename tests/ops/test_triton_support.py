@@ -10,7 +10,7 @@ from litespark.ops import triton_support
 from litespark.ops.triton_support import TARGETS, compile_for, enable_interpreter, interpreting, target_of, why_not
 
 pytest.importorskip("triton")
-from tests.ops.toy_kernels import sound  # noqa: E402
+from tests.ops.toy_kernels import sound
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

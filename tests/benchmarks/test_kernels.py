@@ -1,0 +1,97 @@
+"""The table of compiled kernels says what was compiled with what, and what does not fit."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from litespark.benchmarks import kernels
+from litespark.benchmarks.kernels import KernelTable, compile_kernels
+from litespark.ops.compilation import Attempt
+from litespark.ops.triton_support import TARGETS, Resources
+
+pytest.importorskip("triton")
+
+RESULTS = Path(__file__).resolve().parents[2] / "results" / "kernels"
+FITS = Attempt("norm_kernel", "norm_kernel bf16 D64", "sm_90", Resources(40, 0, 1024), None, 0.5)
+TOO_LARGE = Attempt("norm_kernel", "backward bf16 D64", "sm_86", Resources(255, 8, 102_400), None, 0.5)
+TOO_WIDE = Attempt("dot_kernel", "dot", "sm_100", Resources(64, 0, 0, tensor_memory_columns=1024), None, 0.5)
+BROKEN = Attempt("dot_kernel", "dot bf16", "gfx942", None, "CompilationError: at 3:4\n  wrong\ndtype", 0.1)
+
+
+def table(*attempts: Attempt) -> KernelTable:
+    return KernelTable("litespark kernels --all", ("norm",), attempts)
+
+
+def test_each_configuration_is_a_row_with_its_limit():
+    text = table(FITS, TOO_LARGE, BROKEN).markdown()
+    assert "| norm_kernel | bf16 D64 | sm_90 | 40 | 0 | 1024 | 232448 |" in text
+    assert "| norm_kernel | backward bf16 D64 | sm_86 | 255 | 8 | 102400 | 101376 |" in text
+    assert "| dot_kernel | dot bf16 | gfx942 | - | - | - | 65536 |" in text
+
+
+def test_what_does_not_fit_is_told_in_one_line_each():
+    assert table(FITS).misfits == []
+    assert table(FITS, TOO_LARGE, TOO_WIDE, BROKEN).misfits == [
+        "backward bf16 D64 takes 102400 bytes of shared memory on sm_86, which has 101376",
+        "dot takes 1024 columns of tensor memory on sm_100, which has 512",
+        "dot bf16 does not compile for gfx942: CompilationError: at 3:4 wrong dtype",
+    ]
+    assert "Not to be launched" not in table(FITS).markdown()
+    assert "- dot bf16 does not compile for gfx942" in table(BROKEN).markdown()
+
+
+def test_the_head_names_command_commit_and_versions(monkeypatch):
+    import torch
+    import triton
+
+    monkeypatch.setattr(kernels, "git_state", lambda folder: ("0123456789abcdef", True))
+    head = table(FITS).markdown().split("| kernel |")[0]
+    assert "`litespark kernels --all`" in head
+    assert "commit 0123456789ab with changes" in head
+    assert f"torch {torch.__version__}" in head
+    assert f"triton {triton.__version__}" in head
+
+
+@pytest.fixture
+def compiling(monkeypatch):
+    """As if the kernels of this process were not interpreted; nothing is compiled all the same."""
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(kernels, "chosen_compilations", lambda modules, targets, every: iter(()))
+
+
+def test_interpreted_kernels_are_refused(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    with pytest.raises(ValueError, match=r"TRITON_INTERPRET is set.*unset it"):
+        compile_kernels()
+
+
+def test_without_triton_nothing_is_compiled(compiling, monkeypatch):
+    monkeypatch.setattr(kernels.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"Triton is not installed.*pip install triton"):
+        compile_kernels()
+
+
+def test_unknown_names_are_refused_with_those_that_are_known(compiling):
+    with pytest.raises(ValueError, match=r"--target: got sm_91, expected some of: sm_80, .*gfx942"):
+        compile_kernels(targets=["sm_90", "sm_91"])
+    with pytest.raises(ValueError, match=r"--op: got norm, expected some of: .*rms_norm"):
+        compile_kernels(ops=["norm"])
+
+
+def test_the_command_of_a_table_gets_it_again(compiling):
+    assert compile_kernels().command == "litespark kernels"
+    again = compile_kernels(ops=["rms_norm"], targets=["sm_90", "sm_86"], every=True).command
+    assert again == "litespark kernels --op rms_norm --target sm_90 --target sm_86 --all"
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.md")), ids=lambda path: path.name)
+def test_a_committed_table_is_whole(path):
+    text = path.read_text()
+    assert "`litespark kernels`" in text
+    assert re.search(r"\(commit [0-9a-f]{12}\)", text), "made from a commit, without changes"
+    assert f"triton {path.stem}," in text
+    assert "Not to be launched" not in text
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")][1:]
+    kernels_and_targets = {(kernel, target) for kernel, _, target, *_ in rows}
+    assert kernels_and_targets == {(kernel, target) for kernel, *_ in rows for target in TARGETS}
