@@ -63,6 +63,14 @@ BACKENDS: dict[str, dict[str, Backend]] = {
         REFERENCE: Backend("litespark.ops.attention.reference:attention"),
     },
     "linear_cross_entropy": {
+        "triton": Backend("litespark.ops.linear_cross_entropy.function:linear_cross_entropy_triton", _TRITON),
+        "triton_recompute": Backend(
+            "litespark.ops.linear_cross_entropy.function:linear_cross_entropy_triton_recompute", _TRITON
+        ),
+        "chunked": Backend("litespark.ops.linear_cross_entropy.chunked:linear_cross_entropy_chunked"),
+        "chunked_recompute": Backend(
+            "litespark.ops.linear_cross_entropy.chunked:linear_cross_entropy_chunked_recompute"
+        ),
         REFERENCE: Backend("litespark.ops.linear_cross_entropy.reference:linear_cross_entropy"),
     },
 }

@@ -1,0 +1,171 @@
+"""Head projection and cross-entropy over chunks of tokens, so that the logits are never in memory whole.
+
+Of each chunk: logits = hidden · weightᵀ, a row function that replaces them by their gradient, and two products:
+d hidden = d logits · weight and d weight += d logitsᵀ · hidden. Where the gradient of the summed loss is all that is
+needed, that happens in the forward pass: 6·T·D·V operations, as many as without chunks, since a common factor is
+multiplied into the results later. Otherwise the forward pass keeps the logsumexp of each token and the backward pass
+makes the logits again: 8·T·D·V. Both in the manner of Wijmans et al., "Cut Your Losses", arXiv:2411.09009, but by
+whole matrix products; gradients in the forward pass: Hsu et al., "Liger Kernel", arXiv:2410.10989.
+
+T tokens, D model width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from litespark.ops.linear_cross_entropy.rows import Losses, RowFunctions, Settings
+
+# A chunk has as many tokens as this many bytes of logits allow, since every further chunk reads and writes d weight in
+# fp32 once more, but never less than LEAST_ROWS, which keep a matrix product busy.
+CHUNK_BYTES = 256 * 2**20
+LEAST_ROWS = 1024
+# tokens in a chunk are a multiple of this: whole tiles for the product over tokens
+ROW_MULTIPLE = 128
+# rows of the logits begin at multiples of this many bytes, whatever V is, so that they are read in wide words
+_ROW_ALIGNMENT = 128
+
+
+def rows_in_chunk(tokens: int, vocabulary: int, bytes_per_logit: int) -> int:
+    """Tokens in each chunk but the last: the fewest chunks that the rules above allow, of about equal size."""
+    most = max(CHUNK_BYTES // (vocabulary * bytes_per_logit), LEAST_ROWS)
+    most = max(most // ROW_MULTIPLE, 1) * ROW_MULTIPLE
+    chunks = -(-tokens // most)
+    return -(-tokens // (max(chunks, 1) * ROW_MULTIPLE)) * ROW_MULTIPLE
+
+
+def losses(
+    rows: RowFunctions, hidden: Tensor, weight: Tensor, labels: Tensor, dtype: torch.dtype, settings: Settings
+) -> Losses:
+    """The losses of all tokens, without gradients.
+
+    Args:
+        rows: the work on a chunk of logits.
+        hidden: (T, D).
+        weight: (V, D).
+        labels: (T,) int64.
+        dtype: of the matrix products.
+        settings: the options.
+    """
+    found = _empty_losses(hidden, dtype)
+    for part, _, logits in _logits(rows, hidden, weight.to(dtype)):
+        for whole, of_part in zip(found, rows.losses(logits, labels[part], settings, False), strict=True):
+            whole[part] = of_part
+    return found
+
+
+def losses_and_gradients(
+    rows: RowFunctions,
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    dtype: torch.dtype,
+    settings: Settings,
+    needed: tuple[bool, bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The sum of all losses and its gradients, in the dtypes in which they were accumulated.
+
+    Args:
+        rows, hidden, weight, labels, dtype, settings: as for `losses`.
+        needed: whether the gradients of hidden and of weight are wanted.
+
+    Returns:
+        A scalar, d hidden (T, D) in `dtype` and d weight (V, D) in fp32 (fp64 for fp64); (0,) where not wanted.
+    """
+    weight = weight.to(dtype)
+    loss = _empty_losses(hidden, dtype).loss
+    hidden_gradient = hidden.new_empty(hidden.shape if needed[0] else (0,), dtype=dtype)
+    weight_gradient = _empty_weight_gradient(weight, needed[1])
+    for part, h, logits in _logits(rows, hidden, weight):
+        loss[part] = rows.losses(logits, labels[part], settings, True).loss
+        if needed[0]:
+            torch.mm(logits, weight, out=hidden_gradient[part])
+        if needed[1]:
+            _accumulate(weight_gradient, logits.t(), h, first=part.start == 0)
+    return loss.sum(), hidden_gradient, weight_gradient
+
+
+def gradients(
+    rows: RowFunctions,
+    upstream: Tensor,
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    logsumexp: Tensor,
+    dtype: torch.dtype,
+    settings: Settings,
+    needed: tuple[bool, bool],
+) -> tuple[Tensor, Tensor]:
+    """The gradients of `losses`, from logits that are made again.
+
+    Args:
+        rows, hidden, weight, labels, dtype, settings: as for `losses`.
+        upstream: (T,), gradient of each token's loss.
+        logsumexp: (T,), of `losses`.
+        needed: whether the gradients of hidden and of weight are wanted.
+
+    Returns:
+        d hidden (T, D) and d weight (V, D), in the dtypes of hidden and weight; (0,) where not wanted.
+    """
+    # what is common to all tokens is multiplied in last, in fp32: 1/T or a gradient scaler's factor would leave fp16
+    common = upstream.abs().amax() if upstream.numel() else upstream.new_ones(())
+    upstream = upstream / common.clamp(min=torch.finfo(upstream.dtype).tiny)
+    cast = weight.to(dtype)
+    hidden_gradient = hidden.new_empty(hidden.shape if needed[0] else (0,))
+    weight_gradient = _empty_weight_gradient(cast, needed[1])
+    for part, h, logits in _logits(rows, hidden, cast):
+        rows.gradient_(logits, labels[part], logsumexp[part], upstream[part], settings)
+        if needed[0]:
+            scale_into(hidden_gradient[part], torch.mm(logits, cast), common)
+        if needed[1]:
+            _accumulate(weight_gradient, logits.t(), h, first=part.start == 0)
+    return hidden_gradient, scale_into(torch.empty_like(weight_gradient, dtype=weight.dtype), weight_gradient, common)
+
+
+def scale_into(out: Tensor, x: Tensor, factor: Tensor) -> Tensor:
+    """out = x · factor in the factor's dtype: a tensor without dimensions would be rounded to that of `x` first."""
+    return torch.mul(x, factor.reshape(1), out=out)
+
+
+def _logits(rows: RowFunctions, hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Of each chunk: which tokens, their hidden states (N, D) and their logits (N, V), in the dtype of `weight`.
+
+    All chunks use the same memory for their logits.
+    """
+    tokens, vocabulary = hidden.shape[0], weight.shape[0]
+    size = rows_in_chunk(tokens, vocabulary, rows.bytes_per_logit(weight.dtype))
+    unit = _ROW_ALIGNMENT // weight.element_size()
+    buffer = weight.new_empty(min(size, tokens), -(-vocabulary // unit) * unit)
+    for start in range(0, tokens, size):
+        part = slice(start, min(start + size, tokens))
+        h = hidden[part].to(weight.dtype)
+        logits = buffer[: h.shape[0], :vocabulary]
+        torch.mm(h, weight.t(), out=logits)
+        yield part, h, logits
+
+
+def _empty_losses(hidden: Tensor, dtype: torch.dtype) -> Losses:
+    tokens, wide = hidden.shape[0], torch.promote_types(dtype, torch.float32)
+    loss, logsumexp = (hidden.new_empty(tokens, dtype=wide) for _ in range(2))
+    return Losses(loss, logsumexp, hidden.new_empty(tokens, dtype=torch.bool))
+
+
+def _empty_weight_gradient(weight: Tensor, needed: bool) -> Tensor:
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    return weight.new_empty(weight.shape if needed else (0,), dtype=wide)
+
+
+def _accumulate(total: Tensor, a: Tensor, b: Tensor, first: bool) -> None:
+    """total += a · b, or total = a · b the first time, which need not be read."""
+    if total.dtype == a.dtype:
+        torch.addmm(total, a, b, beta=0 if first else 1, out=total)
+    elif a.device.type == "cuda" and torch.version.hip is None:
+        # bf16 in, fp32 out: PyTorch has this kernel for NVIDIA's devices only
+        torch.ops.aten.addmm.dtype_out(total, a, b, total.dtype, beta=0 if first else 1, out=total)
+    elif first:
+        total.copy_(torch.mm(a, b))
+    else:
+        total.add_(torch.mm(a, b))
