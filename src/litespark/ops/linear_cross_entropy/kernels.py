@@ -20,6 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from litespark.ops.linear_cross_entropy.rows import Losses, RowFunctions, Settings, Statistics
+from litespark.ops.rms_norm.kernels import rounded
 from litespark.ops.triton_support import Compilation, Target, on_device_of
 
 # below every logit but -inf; finite, so that the difference of two maxima is never NaN
@@ -106,7 +107,7 @@ def _write_gradient(
         x, slope = _capped(x, softcap, SOFTCAP)
         gradient = tl.exp(x - logsumexp) * factor - tl.where(column == column_of_label, 1.0, 0.0)
         gradient = tl.where(counts, gradient * slope * upstream, 0.0)
-        tl.store(row + column, gradient.to(row.dtype.element_ty), mask=inside)
+        tl.store(row + column, rounded(gradient, row.dtype.element_ty), mask=inside)
 
 
 @triton.jit

@@ -1,0 +1,276 @@
+"""One Triton kernel that rotates query and key and copies value, between any two places: from one qkv tensor to three,
+from three gradients to one, from query and key to fresh ones or onto themselves.
+
+It reads and writes every value once, and cos and sin once a token, whatever the number of heads.
+
+B batch, S sequence length, H query heads, K key/value heads, Dh head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from litespark.ops.rms_norm.kernels import rounded
+from litespark.ops.triton_support import Compilation, Target, on_device_of, target_of
+
+# 64 threads a token, each with 8 values of either half of a head at a time (16 bytes in bf16): 24 + 8 + 8 heads of 128
+# are five whole tiles
+_THREADS = 64
+_TILE = 512
+
+
+@triton.jit
+def _heads(
+    source,
+    destination,
+    source_stride,
+    destination_stride,
+    cos,
+    sin,
+    ROTATE: tl.constexpr,
+    HEADS: tl.constexpr,
+    HALF: tl.constexpr,
+    BLOCK_HEADS: tl.constexpr,
+    BLOCK_HALF: tl.constexpr,
+):
+    """The HEADS heads of one token from `source` to `destination`; without a source they become 0."""
+    column = tl.arange(0, BLOCK_HALF)[None, :]
+    for start in range(0, HEADS, BLOCK_HEADS):
+        head = start + tl.arange(0, BLOCK_HEADS)[:, None]
+        inside = (head < HEADS) & (column < HALF)
+        # a head may be a whole row of tokens away from the next
+        head = head.to(tl.int64)
+        if source is None:
+            first = tl.zeros((BLOCK_HEADS, BLOCK_HALF), tl.float32)
+            second = first
+        else:
+            place = source + head * source_stride + column
+            first = tl.load(place, mask=inside, other=0.0).to(tl.float32)
+            second = tl.load(place + HALF, mask=inside, other=0.0).to(tl.float32)
+            if ROTATE:
+                x, y = first, second
+                first = x * cos - y * sin
+                second = y * cos + x * sin
+        place = destination + head * destination_stride + column
+        tl.store(place, rounded(first, destination.dtype.element_ty), mask=inside)
+        tl.store(place + HALF, rounded(second, destination.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def rope_kernel(
+    query,
+    key,
+    value,
+    query_to,
+    key_to,
+    value_to,
+    cos,
+    sin,
+    length,
+    query_row,
+    query_token,
+    query_head,
+    key_row,
+    key_token,
+    key_head,
+    value_row,
+    value_token,
+    value_head,
+    query_to_row,
+    query_to_token,
+    query_to_head,
+    key_to_row,
+    key_to_token,
+    key_to_head,
+    value_to_row,
+    value_to_token,
+    value_to_head,
+    table_row,
+    table_token,
+    QUERY_HEADS: tl.constexpr,
+    KEY_HEADS: tl.constexpr,
+    HALF: tl.constexpr,
+    INVERSE: tl.constexpr,
+    BLOCK_HEADS: tl.constexpr,
+    BLOCK_HALF: tl.constexpr,
+):
+    """One program a token. Of each tensor three strides, those of B, S and heads; neighbours in a head are neighbours.
+
+    A source that is None stands for zeros. There is no value when `value_to` is None. A source may be its destination:
+    both halves of a tile are read before either is written, by the same program.
+    """
+    token = tl.program_id(0)
+    row = (token // length).to(tl.int64)
+    position = (token % length).to(tl.int64)
+    column = tl.arange(0, BLOCK_HALF)[None, :]
+    table = row * table_row + position * table_token + column
+    c = tl.load(cos + table, mask=column < HALF, other=0.0)
+    s = tl.load(sin + table, mask=column < HALF, other=0.0)
+    if INVERSE:
+        s = -s
+    if query is not None:
+        query += row * query_row + position * query_token
+    if key is not None:
+        key += row * key_row + position * key_token
+    query_to += row * query_to_row + position * query_to_token
+    key_to += row * key_to_row + position * key_to_token
+    _heads(query, query_to, query_head, query_to_head, c, s, True, QUERY_HEADS, HALF, BLOCK_HEADS, BLOCK_HALF)
+    _heads(key, key_to, key_head, key_to_head, c, s, True, KEY_HEADS, HALF, BLOCK_HEADS, BLOCK_HALF)
+    if value_to is not None:
+        if value is not None:
+            value += row * value_row + position * value_token
+        value_to += row * value_to_row + position * value_to_token
+        _heads(value, value_to, value_head, value_to_head, c, s, False, KEY_HEADS, HALF, BLOCK_HEADS, BLOCK_HALF)
+
+
+# ---------------------------------------------------------------- launchers
+
+
+def rope_qkv_forward(qkv: Tensor, cos: Tensor, sin: Tensor, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Three contiguous tensors, so that the memory of `qkv` can be freed.
+
+    Args:
+        qkv: (B, S, H + 2K, Dh), any strides; copied when neighbours in a head are not neighbours in memory.
+        cos, sin: (B or 1, S, Dh/2) fp32.
+        kv_heads: K.
+    """
+    batch, length, heads, width = qkv.shape
+    sizes = (heads - 2 * kv_heads, kv_heads, kv_heads)
+    query, key, value = (qkv.new_empty(batch, length, size, width) for size in sizes)
+    _launch(_dense(qkv).split(sizes, dim=2), query, key, value, cos, sin, inverse=False)
+    return query, key, value
+
+
+def rope_qkv_backward(
+    gradients: Sequence[Tensor | None], cos: Tensor, sin: Tensor, shape: Sequence[int], dtype: torch.dtype
+) -> Tensor:
+    """The gradient of `qkv`, written in one pass.
+
+    Args:
+        gradients: of query, key and value; any strides, as for `qkv` above; None: zeros.
+        cos, sin: as above.
+        shape: (B, S, H + 2K, Dh) of `qkv`.
+        dtype: of `qkv`.
+    """
+    found = cos.new_empty(shape, dtype=dtype)
+    sources = [None if gradient is None else _dense(gradient) for gradient in gradients]
+    kv_heads = next(x.shape[2] if i else (shape[2] - x.shape[2]) // 2 for i, x in enumerate(sources) if x is not None)
+    query, key, value = found.split((shape[2] - 2 * kv_heads, kv_heads, kv_heads), dim=2)
+    _launch(sources, query, key, value, cos, sin, inverse=True)
+    return found
+
+
+def rope_forward(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+    """Query and key rotated, or rotated back, in fresh contiguous tensors; strides as for `qkv` above."""
+    query_to, key_to = query.new_empty(query.shape), key.new_empty(key.shape)
+    _launch((_dense(query), _dense(key), None), query_to, key_to, None, cos, sin, inverse)
+    return query_to, key_to
+
+
+def rope_in_place(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> None:
+    """Query and key rotated where they are; neighbours in a head must be neighbours in memory."""
+    _launch((query, key, None), query, key, None, cos, sin, inverse=False)
+
+
+def _dense(x: Tensor) -> Tensor:
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _launch(
+    sources: Sequence[Tensor | None],
+    query_to: Tensor,
+    key_to: Tensor,
+    value_to: Tensor | None,
+    cos: Tensor,
+    sin: Tensor,
+    inverse: bool,
+) -> None:
+    query, key, value = sources
+    batch, length, _, width = query_to.shape
+    if query_to.numel() + key_to.numel() == 0:
+        return
+    cos, sin = _dense(cos), _dense(sin)
+    if sin.stride() != cos.stride():
+        cos, sin = cos.contiguous(), sin.contiguous()
+    heads, half, num_warps = configuration(query_to.shape[2], key_to.shape[2], width, target_of(query_to.device))
+    with on_device_of(query_to):
+        rope_kernel[(batch * length,)](
+            query,
+            key,
+            value,
+            query_to,
+            key_to,
+            value_to,
+            cos,
+            sin,
+            length,
+            *_strides(query),
+            *_strides(key),
+            *_strides(value),
+            *_strides(query_to),
+            *_strides(key_to),
+            *_strides(value_to),
+            0 if cos.shape[0] == 1 else cos.stride(0),
+            cos.stride(1),
+            QUERY_HEADS=query_to.shape[2],
+            KEY_HEADS=key_to.shape[2],
+            HALF=width // 2,
+            INVERSE=inverse,
+            BLOCK_HEADS=heads,
+            BLOCK_HALF=half,
+            num_warps=num_warps,
+        )
+
+
+def _strides(x: Tensor | None) -> tuple[int, ...]:
+    return (0, 0, 0) if x is None else x.stride()[:3]
+
+
+def configuration(query_heads: int, key_heads: int, head_width: int, target: Target) -> tuple[int, int, int]:
+    """BLOCK_HEADS, BLOCK_HALF and num_warps."""
+    half = triton.next_power_of_2(head_width // 2)
+    heads = min(max(_TILE // half, 1), triton.next_power_of_2(max(query_heads, key_heads)))
+    return heads, half, max(_THREADS // target.warp_size, 1)
+
+
+# ---------------------------------------------------------------- compiling without a device
+
+
+def compilations(target: Target) -> list[Compilation]:
+    """The kernel in its four uses, R3's heads first, then an 8 B model's, a 160 M model's, odd ones and wide ones."""
+    found = []
+    for heads, kv_heads, width in ((24, 8, 128), (32, 8, 128), (12, 12, 64), (9, 3, 96), (8, 1, 256)):
+        for dtype in ("bf16", "fp32"):
+            for use in ("qkv forward", "qkv backward", "forward", "in place"):
+                found.append(_compilation(target, use, heads, kv_heads, width, dtype))
+    return found
+
+
+def _compilation(target: Target, use: str, heads: int, kv_heads: int, width: int, dtype: str) -> Compilation:
+    block_heads, block_half, num_warps = configuration(heads, kv_heads, width, target)
+    tensors = ["query", "key", "query_to", "key_to"]
+    constants: dict[str, int | None] = {
+        "QUERY_HEADS": heads,
+        "KEY_HEADS": kv_heads,
+        "HALF": width // 2,
+        "INVERSE": use == "qkv backward",
+    }
+    constants |= {"BLOCK_HEADS": block_heads, "BLOCK_HALF": block_half}
+    if use.startswith("qkv"):
+        tensors += ["value", "value_to"]
+    else:
+        constants |= {"value": None, "value_to": None}
+    signature = dict.fromkeys(tensors, f"*{dtype}") | {"cos": "*fp32", "sin": "*fp32"}
+    integers = [name for name in rope_kernel.arg_names if name not in signature and name not in constants]
+    return Compilation(
+        f"rope {use} {dtype} H{heads} K{kv_heads} Dh{width}",
+        rope_kernel,
+        signature | dict.fromkeys(integers, "i32"),
+        constants,
+        num_warps=num_warps,
+    )
