@@ -12,6 +12,9 @@ endif
 # arguments for the program: make train ARGS="optim.lr=1e-3"
 ARGS ?=
 WORKERS ?= 2
+# of bench-gpu
+PART ?= loop
+BENCH_ops := model=llama3b data=synthetic data.sequence_length=4096 data.micro_batch_size=4 precision=bf16
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train lint test test-slow test-gpu bench bench-gpu notebooks clean
@@ -47,8 +50,8 @@ test-gpu: $(READY)  ## the tests that need a CUDA device
 bench: $(READY)  ## the trainer against a bare PyTorch loop, on this machine
 	$(PYTHON) -m litespark.cli bench loop $(ARGS)
 
-bench-gpu: $(READY)  ## the same on a GPU
-	$(PYTHON) -m litespark.cli bench loop trainer.accelerator=cuda $(ARGS)
+bench-gpu: $(READY)  ## on a GPU, PART=loop: the same; PART=ops: each op and backend at the sizes of the 3 B model
+	$(PYTHON) -m litespark.cli bench $(PART) $(BENCH_$(PART)) trainer.accelerator=cuda $(ARGS)
 
 notebooks: $(READY)  ## write notebooks/*.ipynb from their paired sources
 	$(PYTHON) -m jupytext --to ipynb notebooks/*.py

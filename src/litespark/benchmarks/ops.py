@@ -1,0 +1,239 @@
+"""Each op, each backend that can run here, and what they are measured against: time, share of the limit, memory.
+
+Variants of one case take turns, so that a ratio is taken within one run. A backend whose proof fails gets no figure.
+Everything done is written after each op, and a second start continues with what is missing.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from litespark.benchmarks import ops_goals
+from litespark.benchmarks.ops_record import CaseRecord, TimeRecord, VariantRecord, YardstickRecord
+from litespark.benchmarks.ops_rivals import COMPILED, LIGER, compiled_reference, difference_from_reference, liger
+from litespark.benchmarks.ops_work import Work, matmuls, pairs_within_documents, pairs_within_rows, work
+from litespark.ops.attention.documents import Documents
+from litespark.ops.attention.sdpa import attention_sdpa, expected_kernel, kernel_taken
+from litespark.ops.backend import BACKENDS, REFERENCE, load, why_not
+from litespark.ops.cases import Case, cases, document_index, small
+from litespark.ops.proof import prove
+from litespark.ops.shapes import Place
+from litespark.ops.timing import interleaved_milliseconds
+
+
+def measure_op(op: str, place: Place, *, seconds: float, bandwidth: float) -> list[CaseRecord]:
+    """Every case of one op.
+
+    Args:
+        op: name in `BACKENDS`.
+        place: where, and at which sizes.
+        seconds: of each measurement, about: forward, and forward with backward, of all variants together.
+        bandwidth: bytes per second of a copy.
+    """
+    # attention is measured within documents too, whether or not the run packs them
+    place = replace(place, shapes=replace(place.shapes, documents=True))
+    variants = _variants(op, place)
+    found = []
+    for case, least, yardsticks in _cases(op, place):
+        record = CaseRecord(op, case.name, case.sizes, **vars(least))
+        found.append(record)
+        _measure(record, _Step(case, place), variants, yardsticks, seconds)
+        for each in record.variants:
+            _derive(each, record, bandwidth)
+        _free(place.device)
+    return found
+
+
+@dataclass(frozen=True)
+class _Variant:
+    name: str
+    function: Callable[..., Any] | None
+    reason: str | None = None
+    rival: bool = False
+    proven: bool | None = None
+
+
+def _variants(op: str, place: Place) -> list[_Variant]:
+    """All that could run, those that cannot or must not with the reason."""
+    found = []
+    for name in BACKENDS[op]:
+        reason = why_not(op, name, place.device, place.dtype, place.shapes)
+        if reason is None and place.device.type == "cpu" and name.startswith("triton"):
+            reason = "Triton's interpreter is for tests"
+        if reason is not None or name == REFERENCE:
+            found.append(_Variant(name, None if reason else load(op, name), reason))
+            continue
+        proofs = prove(op, name, place.shapes, place.device, place.dtype, autocast=place.autocast)
+        failed = "; ".join(str(proof) for proof in proofs if not proof.passed)
+        if failed or not proofs:
+            found.append(_Variant(name, None, failed or "it has no proof", proven=False))
+        else:
+            found.append(_Variant(name, load(op, name), proven=True))
+    for name, make in ((COMPILED, compiled_reference), (LIGER, liger)):
+        function = make(op, place.device)
+        if isinstance(function, str):
+            found.append(_Variant(name, None, function, rival=True))
+        else:
+            found.append(_checked(_Variant(name, function, rival=True), op, place))
+    return found
+
+
+def _checked(variant: _Variant, op: str, place: Place) -> _Variant:
+    """A rival without its function where its results are wrong; PyTorch's compiler is taken at its word."""
+    if variant.name == COMPILED or variant.function is None:
+        return variant
+    try:
+        wrong = difference_from_reference(variant.function, cases(op, small(place.shapes), place.device)[0], place)
+    except Exception as error:  # noqa: BLE001 (somebody else's kernels may raise anything)
+        wrong = _said(error)
+    return variant if wrong is None else _Variant(variant.name, None, wrong, rival=True, proven=False)
+
+
+def _cases(op: str, place: Place) -> list[tuple[Case, Work, dict[str, Callable[[], object]]]]:
+    """The uses of an op that a training step has, with their work and what else to time beside them."""
+    shapes = place.shapes
+    first, *others = cases(op, shapes, place.device)
+    if op != "attention":
+        products = matmuls(op, place)
+        yardsticks = {} if products is None else {ops_goals.MATMULS: products}
+        return [(first, work(op, place), yardsticks)]
+    index = document_index(shapes.rows, shapes.length, max(1, shapes.length // 4), place.device)
+    # as a forward has them: made once for all layers, their ends counted on the host
+    documents = Documents(index, Documents(index).boundaries())
+    within = replace(others[0], call=lambda attend, query, key, value: attend(query, key, value, documents))
+    whole = _Step(first, place).both(attention_sdpa)
+    return [
+        (first, work(op, place, pairs_within_rows(shapes)), {}),
+        (within, work(op, place, pairs_within_documents(index)), {ops_goals.WHOLE_ROWS: whole}),
+    ]
+
+
+class _Step:
+    """One case with its inputs as a training step has them."""
+
+    def __init__(self, case: Case, place: Place) -> None:
+        self.case = case
+        self.place = place
+        self.leaves: list[Tensor] = []
+        for name, x in case.inputs.items():
+            if name.startswith("fixed"):
+                self.leaves.append(x)
+            else:
+                dtype = torch.float32 if place.autocast and name in case.stay_fp32 else place.dtype
+                self.leaves.append(x.detach().to(dtype, copy=True).requires_grad_())
+        self.wanted = [leaf for leaf in self.leaves if leaf.requires_grad]
+
+    def forward(self, function: Callable[..., Any]) -> tuple[Tensor, ...]:
+        """Outputs, with what the backward pass needs kept, as in training."""
+        with torch.autocast(self.place.device.type, self.place.dtype, enabled=self.place.autocast):
+            result = self.case.call(function, *self.leaves)
+        return result if isinstance(result, tuple) else (result,)
+
+    def both(self, function: Callable[..., Any]) -> Callable[[], object]:
+        """A run of forward and backward, with a random gradient of each output."""
+        upstream = [torch.randn_like(output) for output in self.forward(function)]
+        return lambda: torch.autograd.grad(self.forward(function), self.wanted, upstream)
+
+
+def _measure(
+    record: CaseRecord,
+    step: _Step,
+    variants: Sequence[_Variant],
+    yardsticks: dict[str, Callable[[], object]],
+    seconds: float,
+) -> None:
+    device = step.place.device
+    forward: dict[str, Callable[[], object]] = {}
+    both: dict[str, Callable[[], object]] = {}
+    for variant in variants:
+        found = VariantRecord(variant.name, variant.rival, variant.proven, reason=variant.reason)
+        record.variants.append(found)
+        if variant.function is None:
+            continue
+        try:
+            run = step.both(variant.function)
+            found.peak_memory_mib = _peak_mib(run, device)
+            if variant.name == "sdpa":
+                _name_kernel(found, step)
+        except Exception as error:  # noqa: BLE001 (out of memory, or a limit of one backend; the others go on)
+            found.reason = f"at these sizes it raised {_said(error)}"
+            _free(device)
+            continue
+        forward[variant.name], both[variant.name] = partial(step.forward, variant.function), run
+    times = {name: summary(each) for name, each in _timed(forward, device, seconds).items()}
+    times_both = {name: summary(each) for name, each in _timed(both | yardsticks, device, seconds).items()}
+    for found in record.variants:
+        found.forward, found.forward_backward = times.get(found.name), times_both.get(found.name)
+    record.yardsticks += [YardstickRecord(name, times_both[name]) for name in yardsticks if name in times_both]
+
+
+def _timed(runs: dict[str, Callable[[], object]], device: torch.device, seconds: float) -> dict[str, list[float]]:
+    return interleaved_milliseconds(runs, device, seconds=seconds) if runs else {}
+
+
+def _name_kernel(found: VariantRecord, step: _Step) -> None:
+    """What PyTorch takes for `attention_sdpa` in this case, and whether that is what the device should take."""
+    expected = None
+
+    def ask(query: Tensor, key: Tensor, value: Tensor, documents: Documents | None = None) -> Tensor:
+        nonlocal expected
+        found.kernel = kernel_taken(query, key, value, documents)
+        if documents is None:
+            expected = expected_kernel(query.device, step.place.dtype, query.shape[-1])
+        return query
+
+    step.forward(ask)
+    if expected is not None and found.kernel != expected:
+        found.reason = f"PyTorch takes its {found.kernel} kernel, where {expected} is expected of this device"
+
+
+def _peak_mib(run: Callable[[], object], device: torch.device) -> float | None:
+    run()  # what is compiled or cached at the first call is not the op's
+    if device.type != "cuda":
+        return None
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    run()
+    torch.cuda.synchronize(device)
+    return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+
+
+def _derive(variant: VariantRecord, case: CaseRecord, bandwidth: float) -> None:
+    """Shares and rates from times; a backward pass too short to be told from noise has none."""
+    if variant.forward is None or variant.forward_backward is None:
+        return
+    forward = variant.forward.median_ms / 1e3
+    backward = variant.forward_backward.median_ms / 1e3 - forward
+    if case.forward_bytes is not None and case.backward_bytes is not None:
+        variant.share_forward = case.forward_bytes / forward / bandwidth
+        variant.share_backward = case.backward_bytes / backward / bandwidth if backward > 0 else None
+    if case.forward_flops is not None and case.backward_flops is not None:
+        variant.tflops = (case.forward_flops + case.backward_flops) / (forward + backward) / 1e12
+    if case.op == "attention" and case.forward_flops is not None and case.backward_flops is not None:
+        variant.tflops_forward = case.forward_flops / forward / 1e12
+        variant.tflops_backward = case.backward_flops / backward / 1e12 if backward > 0 else None
+
+
+def summary(times: list[float]) -> TimeRecord:
+    """Median and spread of repeats in milliseconds."""
+    ordered = sorted(times)
+    last = len(ordered) - 1
+    return TimeRecord(statistics.median(ordered), ordered[round(0.1 * last)], ordered[round(0.9 * last)], len(ordered))
+
+
+def _free(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _said(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,0 +1,162 @@
+"""The goals of the fast ops, beside what was measured; and the table that a reader gets.
+
+The goals are for one H200 at the sizes of the 3 B model with micro-batches of 4 x 4096; a record of another GPU is held
+against them as well, one of a CPU is not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from litespark.benchmarks.ops_record import CaseRecord, GoalRecord, OpsRecord, TimeRecord, VariantRecord, median
+from litespark.benchmarks.ops_work import MEMORY_BOUND
+from litespark.ops.backend import REFERENCE
+
+LEAST_SHARE = 0.85
+MOST_OVER_MATMULS = 1.05
+LEAST_GAIN_OF_DOCUMENTS = 1.5
+WHOLE_ROWS = "sdpa over whole rows"
+MATMULS = "three matrix products"
+SUM_OF_LOSSES = "sum of losses"
+ATTENTION = "attention"
+ATTENTION_WITHIN_DOCUMENTS = "attention within documents"
+PYTORCH_ATTENTION = ("varlen", "flex", "sdpa", REFERENCE)
+
+
+_Measured = tuple[float | None, str]
+
+
+def goals(record: OpsRecord, device_type: str) -> list[GoalRecord]:
+    """Every goal with its verdict."""
+    found = [
+        _goal(record, op, op, f"at least {LEAST_SHARE:.0%} of the copy bandwidth, forward and backward",
+              _share, LEAST_SHARE, at_least=True)
+        for op in MEMORY_BOUND
+    ] + [
+        _goal(record, "linear_cross_entropy", SUM_OF_LOSSES, f"at most {MOST_OVER_MATMULS:.2f} of the time of its "
+              "matrix products", _over_matmuls, MOST_OVER_MATMULS, at_least=False)
+    ] + [
+        _goal(record, "attention", case, f"{case}: the fastest backend, which `auto` takes, not slower than PyTorch's",
+              _over_pytorch, 1.0, at_least=False)
+        for case in (ATTENTION, ATTENTION_WITHIN_DOCUMENTS)
+    ] + [
+        _goal(record, "attention", ATTENTION_WITHIN_DOCUMENTS, f"within documents at least {LEAST_GAIN_OF_DOCUMENTS} "
+              f"times as fast as {WHOLE_ROWS}", _gain, LEAST_GAIN_OF_DOCUMENTS, at_least=True)
+    ]  # fmt: skip
+    if device_type != "cuda":
+        for goal in found:
+            goal.value, goal.verdict = None, "not measured"
+            goal.reason = f"speed on a {device_type.upper()} says nothing about goals for a GPU"
+    return found
+
+
+def _goal(
+    record: OpsRecord,
+    op: str,
+    case_name: str,
+    text: str,
+    measured: Callable[[CaseRecord], _Measured],
+    threshold: float,
+    *,
+    at_least: bool,
+) -> GoalRecord:
+    case = next((case for case in record.cases if case.op == op and case.case == case_name), None)
+    value: float | None = None
+    if case is None:
+        reason = "not measured yet" if op in record.ops else "it was not asked for"
+    elif not case.timed():
+        reason = "; ".join(f"{each.name}: {each.reason}" for each in case.variants if each.reason)
+    else:
+        value, reason = measured(case)
+    if value is None:
+        return GoalRecord(op, text, threshold, None, "not measured", reason)
+    met = value >= threshold if at_least else value <= threshold
+    return GoalRecord(op, text, threshold, value, "met" if met else "not met", reason)
+
+
+def _share(case: CaseRecord) -> _Measured:
+    best = case.timed()[0]
+    if best.share_forward is None or best.share_backward is None:
+        return None, f"{best.name}: the backward pass took no time that could be told from the forward pass"
+    both = f"{best.name}: {best.share_forward:.0%} forward, {best.share_backward:.0%} backward"
+    return min(best.share_forward, best.share_backward), both
+
+
+def _over_matmuls(case: CaseRecord) -> _Measured:
+    best, products = case.timed()[0], _yardstick(case, MATMULS)
+    if products is None:
+        return None, "its matrix products were not timed"
+    return median(best.forward_backward) / products, f"{best.name}, forward and backward, over {products:.2f} ms"
+
+
+def _over_pytorch(case: CaseRecord) -> _Measured:
+    timed = case.timed()
+    theirs = [each for each in timed if each.name in PYTORCH_ATTENTION]
+    if not theirs:
+        return None, "no backend of PyTorch's own was timed"
+    value = median(timed[0].forward_backward) / median(theirs[0].forward_backward)
+    return value, f"{timed[0].name} over {theirs[0].name}"
+
+
+def _gain(case: CaseRecord) -> _Measured:
+    whole, best = _yardstick(case, WHOLE_ROWS), case.timed()[0]
+    if whole is None:
+        return None, f"{WHOLE_ROWS} was not timed"
+    return whole / median(best.forward_backward), f"{best.name} against {whole:.2f} ms"
+
+
+def _yardstick(case: CaseRecord, name: str) -> float | None:
+    return next((each.time.median_ms for each in case.yardsticks if each.name == name), None)
+
+
+def table(record: OpsRecord) -> str:
+    """The figures for a reader."""
+    devices = ", ".join(device.name for device in record.environment.devices)
+    bandwidth = record.copy_bytes_per_second
+    lines = [
+        f"{record.model}, {record.rows} x {record.sequence_length} tokens, {record.environment.precision}, {devices}"
+        + (f", copies {bandwidth / 1e9:.0f} GB/s" if bandwidth is not None else ""),
+        "ms of forward, ms of forward and backward with the tenth and ninetieth percentile, times as fast as the "
+        "reference,",
+        "share of the copy bandwidth (forward, backward) or TFLOP/s (all, forward, backward), peak MiB",
+    ]
+    for case in record.cases:
+        lines.append(f"{case.case}  ({case.sizes})")
+        eager = next((median(each.forward_backward) for each in case.variants if each.name == REFERENCE), math.inf)
+        lines += [_line(each, eager) for each in case.variants]
+        for yardstick in case.yardsticks:
+            lines.append(f"  {yardstick.name:26}  {'':9}  {yardstick.time.median_ms:9.3f}")
+    if record.optimizer:
+        lines.append(f"optimizer step  ({record.optimizer_parameters} parameters)")
+        for each in record.optimizer:
+            lines.append(
+                f"  {each.name:26}  {'':9}  {each.time.median_ms:9.3f}  {_spread(each.time):>17}  "
+                f"{each.bytes_per_parameter:6.1f} bytes a parameter"
+            )
+    for goal in record.goals:
+        value = "" if goal.value is None else f" {goal.value:.3f}"
+        lines.append(f"goal {goal.op}: {goal.goal}:{value} {goal.verdict}{f' ({goal.reason})' if goal.reason else ''}")
+    return "\n".join(lines)
+
+
+def _line(variant: VariantRecord, eager: float) -> str:
+    name = f"{variant.name} ({variant.kernel})" if variant.kernel else variant.name
+    if variant.forward is None or variant.forward_backward is None:
+        return f"  {name:26}  no figure: {variant.reason}"
+    both = variant.forward_backward
+    faster = f"{eager / both.median_ms:.2f}x" if math.isfinite(eager) else ""
+    shares = [f"{share:.0%}" for share in (variant.share_forward, variant.share_backward) if share is not None]
+    rates = [
+        f"{rate:.3g}" for rate in (variant.tflops, variant.tflops_forward, variant.tflops_backward) if rate is not None
+    ]
+    memory = "" if variant.peak_memory_mib is None else f"{variant.peak_memory_mib:.0f}"
+    line = (
+        f"  {name:26}  {variant.forward.median_ms:9.3f}  {both.median_ms:9.3f}  {_spread(both):>17}  {faster:>7}  "
+        f"{' '.join(shares or rates):>17}  {memory:>6}"
+    )
+    return f"{line}  {variant.reason}" if variant.reason else line.rstrip()
+
+
+def _spread(time: TimeRecord) -> str:
+    return f"{time.p10_ms:.3f}-{time.p90_ms:.3f}"

@@ -1,0 +1,60 @@
+"""The end of an optimizer step, clip and AdamW: the kernel that training uses against PyTorch's others."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+
+from litespark.benchmarks.ops_record import OptimizerRecord, TimeRecord
+from litespark.models.config import LlamaConfig
+from litespark.models.init import initialise, materialise
+from litespark.models.llama import Llama
+from litespark.ops.backend import OpsConfig, resolve
+from litespark.ops.timing import interleaved_milliseconds
+from litespark.training.optim import AdamWConfig, build_optimizer, finish_gradients
+
+FUSED = "fused, scaled in the kernel"
+
+
+def measure_optimizer(
+    config: LlamaConfig,
+    settings: AdamWConfig,
+    device: torch.device,
+    *,
+    seconds: float,
+    bandwidth: float,
+    summary: Callable[[list[float]], TimeRecord],
+) -> tuple[list[OptimizerRecord], int]:
+    """Times of one step over one layer of the model, its embedding and head; and the number of their parameters.
+
+    fp32 weights and states, as in training; random gradients. A step reads weight, gradient and both moments and writes
+    three of them, and the norm reads the gradient once more: 32 bytes a parameter at least.
+    """
+    with torch.device("meta"):
+        model = Llama(dataclasses.replace(config, layers=1), resolve(OpsConfig()))
+    materialise(model, device)
+    initialise(model, seed=0)
+    generator = torch.Generator(device).manual_seed(0)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator, device=device)
+    kinds = {FUSED: settings, "foreach": dataclasses.replace(settings, fused=False)}
+    runs = {name: _step(model, kind, device) for name, kind in kinds.items()}
+    count = sum(parameter.numel() for parameter in model.parameters())
+    found = []
+    for name, times in interleaved_milliseconds(runs, device, seconds=seconds).items():
+        time = summary(times)
+        found.append(OptimizerRecord(name, time, time.median_ms / 1e3 * bandwidth / count))
+    return found, count
+
+
+def _step(model: Llama, settings: AdamWConfig, device: torch.device) -> Callable[[], object]:
+    optimizer = build_optimizer(model, settings)
+    loss, tokens = torch.ones((), device=device), torch.ones((), device=device)
+
+    def step() -> None:
+        finish_gradients(optimizer, loss, tokens, world_size=1, clip_norm=settings.clip_norm)
+        optimizer.step()
+
+    return step

@@ -1,0 +1,189 @@
+"""The record of `litespark bench ops`: every time that was taken, what it is held against, and the goals.
+
+None (null in the file) means "not measured", and then `reason` says why.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from litespark.metrics.record import EnvironmentRecord
+from litespark.metrics.strict_json import decode, encode, refuse_constant, wrong
+
+SCHEMA = "litespark.bench.ops/1"
+
+
+@dataclass
+class TimeRecord:
+    """Milliseconds of one call: the median of the repeats, and the tenth and ninetieth percentile."""
+
+    median_ms: float
+    p10_ms: float
+    p90_ms: float
+    repeats: int
+
+
+@dataclass
+class VariantRecord:
+    """One implementation of one case; no times where it cannot run or its results are wrong, see `reason`.
+
+    Attributes:
+        name: a backend, or "torch.compile", or "liger".
+        rival: not one of our backends.
+        proven: agrees with the fp32 reference on this device; None where that was not tried, as for the reference.
+        forward, forward_backward: the backward pass is the difference.
+        share_forward, share_backward: least bytes over time over the copy bandwidth, where memory bounds the op.
+        tflops, tflops_forward, tflops_backward: least operations over time, where matrix products bound it; the two
+            passes apart for attention alone, since a loss may make its gradients on the way forward.
+        peak_memory_mib: allocated by forward and backward beyond inputs and gradients given; CUDA only.
+        kernel: the kernel that PyTorch takes, for sdpa.
+        reason: why something is absent or not as expected.
+    """
+
+    name: str
+    rival: bool = False
+    proven: bool | None = None
+    forward: TimeRecord | None = None
+    forward_backward: TimeRecord | None = None
+    share_forward: float | None = None
+    share_backward: float | None = None
+    tflops: float | None = None
+    tflops_forward: float | None = None
+    tflops_backward: float | None = None
+    peak_memory_mib: float | None = None
+    kernel: str | None = None
+    reason: str | None = None
+
+
+@dataclass
+class YardstickRecord:
+    """Something else, timed in turns with the variants: three matrix products, attention over whole rows."""
+
+    name: str
+    time: TimeRecord
+
+
+@dataclass
+class CaseRecord:
+    """One use of one op."""
+
+    op: str
+    case: str
+    sizes: str
+    forward_bytes: int | None = None
+    backward_bytes: int | None = None
+    forward_flops: int | None = None
+    backward_flops: int | None = None
+    variants: list[VariantRecord] = field(default_factory=list)
+    yardsticks: list[YardstickRecord] = field(default_factory=list)
+
+    def timed(self) -> list[VariantRecord]:
+        """Our backends that have a time, the fastest in training first."""
+        found = [each for each in self.variants if not each.rival and each.forward_backward is not None]
+        return sorted(found, key=lambda each: median(each.forward_backward))
+
+
+@dataclass
+class OptimizerRecord:
+    """Clip and AdamW of one optimizer step; bytes per parameter are time times copy bandwidth."""
+
+    name: str
+    time: TimeRecord
+    bytes_per_parameter: float
+
+
+@dataclass
+class GoalRecord:
+    """A goal, what came of it ("met", "not met", "not measured") and why."""
+
+    op: str
+    goal: str
+    threshold: float
+    value: float | None
+    verdict: str
+    reason: str | None = None
+
+
+@dataclass
+class OpsRecord:
+    """One measurement on one device.
+
+    Attributes:
+        time: when it began.
+        source_hash: of the code that was measured, since a commit alone does not know of changes beside it.
+        overrides: of the config, as the user gave them.
+        seconds: of each measurement, about.
+        copy_bytes_per_second: read and written together by a large copy in this process.
+        ops: those asked for; what is done of them is in `cases` and `optimizer`.
+        optimizer_parameters: how many the optimizer step was measured on.
+        complete: everything asked for is there.
+    """
+
+    time: str
+    git_commit: str | None
+    git_dirty: bool | None
+    source_hash: str
+    overrides: list[str]
+    environment: EnvironmentRecord
+    model: str
+    rows: int
+    sequence_length: int
+    seconds: float
+    ops: list[str]
+    copy_bytes_per_second: float | None = None
+    cases: list[CaseRecord] = field(default_factory=list)
+    optimizer: list[OptimizerRecord] = field(default_factory=list)
+    optimizer_parameters: int | None = None
+    goals: list[GoalRecord] = field(default_factory=list)
+    complete: bool = False
+
+    @property
+    def red(self) -> list[VariantRecord]:
+        """Our backends whose proof failed."""
+        return [each for case in self.cases for each in case.variants if not each.rival and each.proven is False]
+
+    def done(self, op: str) -> bool:
+        """Whether an op needs no more measuring."""
+        return any(case.op == op for case in self.cases) or (op == "optimizer" and bool(self.optimizer))
+
+    def same_measurement(self, other: OpsRecord) -> bool:
+        """Whether `other` may be continued as this one: same code, settings, versions and device."""
+
+        def identity(record: OpsRecord) -> tuple[Any, ...]:
+            return (record.git_commit, record.source_hash, record.overrides, record.environment, record.model,
+                    record.rows, record.sequence_length, record.seconds, record.ops)  # fmt: skip
+
+        return identity(self) == identity(other)
+
+    def write(self, path: Path) -> None:
+        """Write the record as strict JSON, whole or not at all.
+
+        Raises:
+            ValueError: a figure is not finite.
+        """
+        content = json.dumps({"schema": SCHEMA, **encode(self, OpsRecord, "")}, indent=1, allow_nan=False) + "\n"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_text(content, encoding="utf-8")
+        temporary.replace(path)
+
+    @classmethod
+    def read(cls, path: Path) -> OpsRecord:
+        """The record in a file.
+
+        Raises:
+            ValueError: it is not such a record; the message names the field.
+        """
+        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
+        if not isinstance(values, dict) or values.pop("schema", None) != SCHEMA:
+            raise wrong(str(path), values.get("schema") if isinstance(values, dict) else values, SCHEMA)
+        record: OpsRecord = decode(values, OpsRecord, "")
+        return record
+
+
+def median(time: TimeRecord | None) -> float:
+    """Its median; infinite where there is none."""
+    return float("inf") if time is None else time.median_ms

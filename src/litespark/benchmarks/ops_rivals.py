@@ -1,0 +1,101 @@
+"""What the backends are measured against: `torch.compile` of the reference, and Liger's kernels where installed."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from litespark.ops.backend import REFERENCE, load
+from litespark.ops.cases import Case
+from litespark.ops.proof import dtype_name
+from litespark.ops.shapes import Place
+from litespark.ops.tolerance import FP32_BOUND, LOW_PRECISION_BOUND, differences
+
+COMPILED = "torch.compile"
+LIGER = "liger"
+
+
+def compiled_reference(op: str, device: torch.device) -> Callable[..., Any] | str:
+    """The reference, compiled by PyTorch; or why it is not measured there."""
+    if device.type == "cpu":
+        return "compiling for a CPU takes longer than measuring all the rest"
+    return torch.compile(load(op, REFERENCE), dynamic=False)
+
+
+def liger(op: str, device: torch.device) -> Callable[..., Any] | str:
+    """Liger's function of an op with the signature of its reference; or why it is not measured."""
+    if op not in _LIGER:
+        return "Liger has no kernel for it"
+    try:
+        functional = importlib.import_module("liger_kernel.transformers.functional")
+    except ImportError as error:
+        return f"Liger is not installed ({error}); pip install liger-kernel"
+    if device.type == "cpu":
+        return "Liger's kernels need a GPU"
+    return lambda *arguments, **options: _LIGER[op](functional, *arguments, **options)
+
+
+def difference_from_reference(function: Callable[..., Any], case: Case, place: Place) -> str | None:
+    """What is wrong with a rival's results; None where they agree with the reference.
+
+    Ours may be twice as far away as the reference is in low precision; of others only the looser bound is asked.
+    """
+    reference = load(case.op, REFERENCE)
+    bound = FP32_BOUND if place.dtype == torch.float32 else LOW_PRECISION_BOUND
+    far = [
+        f"{each.tensor} is {each.distance:.1e} away, at most {bound:.1e} is allowed"
+        for each in differences(
+            lambda *inputs: case.call(function, *inputs),
+            lambda *inputs: case.call(reference, *inputs),
+            case.inputs,
+            place.dtype,
+        )
+        if not each.distance <= bound
+    ]
+    return f"in {dtype_name(place.dtype)} {'; '.join(far)}" if far else None
+
+
+# `functional` is liger_kernel.transformers.functional; nothing is written over its inputs, as in ours
+
+
+def _rms_norm(functional: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    return functional.liger_rms_norm(x, weight, epsilon, in_place=False)
+
+
+def _add_rms_norm(functional: Any, x: Tensor, update: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    normed, stream = functional.liger_fused_add_rms_norm(x, update, weight, epsilon, in_place=False)
+    return stream, normed
+
+
+def _rope(functional: Any, qkv: Tensor, cos: Tensor, sin: Tensor, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    query, key, value = qkv.split([qkv.shape[2] - 2 * kv_heads, kv_heads, kv_heads], dim=2)
+    # it takes heads before positions, and each table twice over
+    query, key = functional.liger_rope(
+        query.transpose(1, 2), key.transpose(1, 2), torch.cat((cos, cos), -1), torch.cat((sin, sin), -1)
+    )
+    return query.transpose(1, 2), key.transpose(1, 2), value
+
+
+def _swiglu(functional: Any, gate_up: Tensor) -> Tensor:
+    return functional.liger_swiglu(*gate_up.chunk(2, dim=-1))
+
+
+def _linear_cross_entropy(
+    functional: Any, hidden: Tensor, weight: Tensor, labels: Tensor, *, ignore_index: int = -100
+) -> Tensor:
+    return functional.liger_fused_linear_cross_entropy(
+        hidden.flatten(0, 1), weight, labels.flatten(), ignore_index=ignore_index, reduction="sum"
+    )
+
+
+_LIGER: dict[str, Callable[..., Any]] = {
+    "rms_norm": _rms_norm,
+    "add_rms_norm": _add_rms_norm,
+    "rope": _rope,
+    "swiglu": _swiglu,
+    "linear_cross_entropy": _linear_cross_entropy,
+}

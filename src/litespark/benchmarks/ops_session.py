@@ -1,0 +1,165 @@
+"""`litespark bench ops` from start to end: what to measure, where the record lies, and continuing one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from litespark.benchmarks.ops import measure_op, summary
+from litespark.benchmarks.ops_goals import goals
+from litespark.benchmarks.ops_optimizer import measure_optimizer
+from litespark.benchmarks.ops_record import OpsRecord
+from litespark.benchmarks.ops_work import copy_bandwidth
+from litespark.experiment.build import build_meter
+from litespark.experiment.config import ConfigError, Parts
+from litespark.experiment.preflight import Machine, Ranks, place_of, precision_on
+from litespark.metrics.environment import collect_environment, git_state
+from litespark.metrics.record import EnvironmentRecord, utc_now
+from litespark.ops.backend import BACKENDS
+from litespark.ops.shapes import Place
+
+OPTIMIZER = "optimizer"
+EVERYTHING = (*BACKENDS, OPTIMIZER)
+# about twenty measurements, beside them proofs and compilation
+_SECONDS = {"cuda": 4.0, "cpu": 0.3}
+# no op is begun after so many seconds: a GPU may be lent for ten minutes, and the same command continues
+_LAST_START = 450.0
+
+
+def bench_ops(
+    parts: Parts,
+    overrides: Sequence[str],
+    *,
+    ops: Sequence[str],
+    seconds: float | None,
+    output: Path,
+    say: Callable[[str], None],
+) -> tuple[OpsRecord, Path]:
+    """Measure, and write the record after every op.
+
+    Args:
+        parts: the config, which gives sizes, device, precision and the optimizer's settings.
+        overrides: what the user gave, for the record.
+        ops: names of `EVERYTHING`; empty: all.
+        seconds: of each measurement, about; None: what suits the device.
+        output: folder of records; the file is DEVICE/DATE_bench_ops_MODEL_PRECISION.json in it.
+        say: is told what is being done.
+
+    Raises:
+        ValueError: an op is unknown, `seconds` is not positive, a row is too long, or the device is not here.
+    """
+    began = time.perf_counter()
+    for op in ops:
+        if op not in EVERYTHING:
+            raise ValueError(f"--op: got {op}, expected one of {', '.join(EVERYTHING)}")
+    if seconds is not None and not 0 < seconds < float("inf"):
+        raise ValueError(f"--seconds: got {seconds}, expected a positive number")
+    if parts.data.sequence_length > parts.model.max_sequence_length:
+        raise ValueError(
+            f"data.sequence_length: got {parts.data.sequence_length}, expected at most model.max_sequence_length = "
+            f"{parts.model.max_sequence_length}; lower the one or raise the other"
+        )
+    device = _device(parts.trainer.accelerator)
+    precision = precision_on(device, parts.precision)
+    place = place_of(parts, device, precision)
+    record = _begin(parts, place, Machine(device, precision, 1, Ranks.from_environment()), overrides)
+    record.ops = [op for op in EVERYTHING if op in ops or not ops]
+    record.seconds = seconds or _SECONDS[device.type]
+    record, path = continued(record, output)
+    missing = [op for op in record.ops if not record.done(op)]
+    if len(missing) < len(record.ops):
+        say(f"{path}: continued, {len(record.ops) - len(missing)} of {len(record.ops)} ops are there")
+    if missing:
+        # measured anew in each process: the figures of this one are held against it
+        bandwidth = copy_bandwidth(device, record.seconds)
+        record.copy_bytes_per_second = bandwidth
+        for op in missing:
+            if time.perf_counter() - began > _LAST_START:
+                say(f"stopped before {op}, after {_LAST_START:.0f} s: the same command continues")
+                break
+            say(f"measuring {op}")
+            if op == OPTIMIZER:
+                record.optimizer, record.optimizer_parameters = measure_optimizer(
+                    parts.model, parts.optim, device, seconds=record.seconds, bandwidth=bandwidth, summary=summary
+                )
+            else:
+                record.cases += measure_op(op, place, seconds=record.seconds, bandwidth=bandwidth)
+            record.goals = goals(record, device.type)
+            record.complete = all(record.done(each) for each in record.ops)
+            record.write(path)
+    return record, path
+
+
+def _device(asked: str) -> torch.device:
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("trainer.accelerator=cuda: got no CUDA device on this machine, expected one to measure on")
+    on_gpu = asked != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+
+
+def _begin(parts: Parts, place: Place, machine: Machine, overrides: Sequence[str]) -> OpsRecord:
+    meter = build_meter(machine)
+    environment = collect_environment(
+        device_type=place.device.type,
+        device_indices=[place.device.index or 0],
+        precision=machine.precision,
+        meter=meter,
+    )
+    meter.close()
+    source = Path(__file__).resolve().parents[1]
+    commit, dirty = git_state(source)
+    return OpsRecord(
+        time=utc_now(),
+        git_commit=commit,
+        git_dirty=dirty,
+        source_hash=_hash_of(source),
+        overrides=list(overrides),
+        environment=environment,
+        model=parts.model.name,
+        rows=place.shapes.rows,
+        sequence_length=place.shapes.length,
+        seconds=0.0,
+        ops=[],
+    )
+
+
+def continued(record: OpsRecord, output: Path) -> tuple[OpsRecord, Path]:
+    """An unfinished record of the same measurement and its file; otherwise `record` itself and a new file."""
+    environment = record.environment
+    folder = output / _folder_name(environment)
+    what = f"bench_ops_{record.model}_{environment.precision}"
+    for path in sorted(folder.glob(f"*_{what}*.json"), reverse=True):
+        try:
+            found = OpsRecord.read(path)
+        except ValueError:  # of an older schema, or not ours: left alone
+            continue
+        if not found.complete and found.same_measurement(record):
+            return found, path
+    stem, number = f"{record.time[:10]}_{what}", 1
+    path = folder / f"{stem}.json"
+    while path.exists():
+        number += 1
+        path = folder / f"{stem}_{number}.json"
+    return record, path
+
+
+def _folder_name(environment: EnvironmentRecord) -> str:
+    name = environment.devices[0].name
+    if name == environment.cpu:
+        name += f" {os.cpu_count()} cores"
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def _hash_of(source: Path) -> str:
+    """Of the code that is measured and that measures."""
+    digest = hashlib.sha256()
+    for room in ("ops", "benchmarks"):
+        for file in sorted((source / room).rglob("*.py")):
+            digest.update(os.fsencode(file.relative_to(source)) + file.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,115 @@
+"""What an op has to move and to multiply at least, and the yardsticks that its time is held against.
+
+Bytes are those of an ideal fused kernel: each input read once and each output written once, forward and backward. An op
+that moves more (a copy, a mask, an fp32 intermediate) shows it as a smaller share of the copy bandwidth.
+
+T tokens (B·S), D width, H query heads, K key/value heads, Dh head width, F feed-forward width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from litespark.ops.shapes import Place, StepShapes
+from litespark.ops.timing import interleaved_milliseconds
+
+_COPY_BYTES = {"cuda": 2**30, "cpu": 2**26}
+MEMORY_BOUND = ("rms_norm", "add_rms_norm", "rope", "swiglu")
+
+
+@dataclass(frozen=True)
+class Work:
+    """The least an op can do: bytes where memory bounds it, floating-point operations of its products where they do."""
+
+    forward_bytes: int | None = None
+    backward_bytes: int | None = None
+    forward_flops: int | None = None
+    backward_flops: int | None = None
+
+
+def work(op: str, place: Place, attention_pairs: int | None = None) -> Work:
+    """The work of `op` on one micro-batch.
+
+    Args:
+        op: name in `BACKENDS`.
+        place: sizes, dtype, and whether the residual stream and the weights are fp32 beside it.
+        attention_pairs: (query, key) pairs that are seen, summed over rows, for attention.
+    """
+    shapes, narrow = place.shapes, place.dtype.itemsize
+    stream = 4 if place.autocast else narrow
+    tokens = shapes.rows * shapes.length
+    weight = stream * shapes.width
+    if op == "rms_norm":
+        values = tokens * shapes.width
+        return Work(values * (stream + narrow) + weight, values * (narrow + 2 * stream) + 2 * weight)
+    if op == "add_rms_norm":
+        values = tokens * shapes.width
+        # the gradients of the two summands are one tensor where their dtypes are one
+        gradients = stream + (narrow if stream != narrow else 0)
+        forward = values * (2 * stream + 2 * narrow) + weight
+        return Work(forward, values * (narrow + 2 * stream + gradients) + 2 * weight)
+    if op == "rope":
+        rotated, heads = shapes.heads + shapes.kv_heads, shapes.heads + 2 * shapes.kv_heads
+        tables = 4 * shapes.length * shapes.head_width
+        # the value is not touched on the way there; on the way back three gradients become one tensor
+        per_head = tokens * shapes.head_width * narrow
+        return Work(2 * rotated * per_head + tables, 2 * heads * per_head + tables)
+    if op == "swiglu":
+        values = tokens * shapes.feed_forward * narrow
+        return Work(3 * values, 5 * values)
+    if op == "swiglu_linear":
+        flops = 2 * tokens * shapes.feed_forward * shapes.width
+        return Work(forward_flops=flops, backward_flops=2 * flops)
+    if op == "linear_cross_entropy":
+        flops = 2 * tokens * shapes.width * shapes.vocabulary
+        return Work(forward_flops=flops, backward_flops=2 * flops)
+    if op == "attention" and attention_pairs is not None:
+        # two products forward; backward five, of which one makes the scores again (arXiv:2307.08691)
+        flops = 4 * attention_pairs * shapes.heads * shapes.head_width
+        return Work(forward_flops=flops, backward_flops=flops * 5 // 2)
+    raise ValueError(f"got op {op!r}, expected one that is measured")
+
+
+def pairs_within_rows(shapes: StepShapes) -> int:
+    """(query, key) pairs of causal attention within whole rows."""
+    return shapes.rows * shapes.length * (shapes.length + 1) // 2
+
+
+def pairs_within_documents(index: Tensor) -> int:
+    """(query, key) pairs of causal attention within the documents of (B, S) numbers, non-decreasing in a row."""
+    total = 0
+    for row in index.cpu():
+        lengths = row.unique_consecutive(return_counts=True)[1]
+        total += int((lengths * (lengths + 1) // 2).sum())
+    return total
+
+
+def copy_bandwidth(device: torch.device, seconds: float) -> float:
+    """Bytes per second that a large copy within the device's memory reads and writes together."""
+    size = _COPY_BYTES[device.type]
+    source = torch.randn(size // 4, device=device)
+    target = torch.empty_like(source)
+    times = interleaved_milliseconds({"copy": lambda: target.copy_(source)}, device, seconds=seconds)["copy"]
+    return 2 * size / (statistics.median(times) / 1e3)
+
+
+def matmuls(op: str, place: Place) -> Callable[[], object] | None:
+    """The three products of an op that is a linear layer with something around it, by themselves."""
+    shapes = place.shapes
+    if op not in ("linear_cross_entropy", "swiglu_linear"):
+        return None
+    tokens = shapes.rows * shapes.length
+    inputs = shapes.width if op == "linear_cross_entropy" else shapes.feed_forward
+    outputs = shapes.vocabulary if op == "linear_cross_entropy" else shapes.width
+    generator = torch.Generator(place.device).manual_seed(0)
+
+    def random(*size: int) -> Tensor:
+        return torch.randn(size, generator=generator, device=place.device, dtype=torch.float32).to(place.dtype)
+
+    x, weight, gradient = random(tokens, inputs), random(outputs, inputs), random(tokens, outputs)
+    return lambda: (x @ weight.T, gradient @ weight, gradient.T @ x)
