@@ -8,7 +8,8 @@ import pytest
 from litespark.benchmarks import kernels
 from litespark.benchmarks.kernels import KernelTable, compile_kernels
 from litespark.ops.compilation import Attempt
-from litespark.ops.triton_support import TARGETS, Resources
+from litespark.ops.resources import Resources
+from litespark.ops.triton_support import TARGETS
 
 pytest.importorskip("triton")
 

@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 from litespark.ops.compilation import Attempt, attempt, chosen_compilations
-from litespark.ops.triton_support import TARGETS, Resources
+from litespark.ops.resources import Resources
+from litespark.ops.triton_support import TARGETS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from litespark.ops import triton_support
+from litespark.ops import resources
 from litespark.ops.triton_support import TARGETS, compile_for, enable_interpreter, interpreting, target_of, why_not
 
 pytest.importorskip("triton")
@@ -156,13 +157,13 @@ AMDGCN = """
 
 def test_cuda_resources_are_the_most_of_the_kernel_and_its_functions(monkeypatch):
     answer = subprocess.CompletedProcess([], 0, stdout=CUOBJDUMP)
-    monkeypatch.setattr(triton_support.subprocess, "run", lambda *words, **options: answer)
-    assert triton_support._cuda_resources(b"") == (168, 8)
+    monkeypatch.setattr(resources.subprocess, "run", lambda *words, **options: answer)
+    assert resources.cuda_registers_and_stack(b"", Path("cuobjdump")) == (168, 8)
 
 
 def test_amd_resources_come_from_the_metadata_of_the_assembly():
-    assert triton_support._amd_resources(AMDGCN) == (340, 24)
+    assert resources.amd_registers_and_stack(AMDGCN) == (340, 24)
 
 
 def test_what_is_not_told_is_absent():
-    assert triton_support._amd_resources("") == (None, None)
+    assert resources.amd_registers_and_stack("") == (None, None)

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from litespark.ops.triton_support import TARGETS, Compilation, Resources, Target, compile_for, kernels_of
+from litespark.ops.resources import Resources
+from litespark.ops.triton_support import TARGETS, Compilation, Target, compile_for, kernels_of
 
 # columns that one program may have: NVIDIA PTX ISA, "Tensor Memory"
 TENSOR_MEMORY_COLUMNS = 512

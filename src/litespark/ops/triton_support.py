@@ -12,8 +12,6 @@ import functools
 import importlib
 import os
 import re
-import subprocess
-import tempfile
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -24,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from litespark.ops.resources import Resources, amd_registers_and_stack, cuda_registers_and_stack
 from litespark.ops.shapes import StepShapes
 
 OLDEST_CUDA_CAPABILITY = (8, 0)
@@ -145,7 +144,8 @@ class Compilation:
         signature: argument -> Triton's type ("*bf16", "i32", "i64", "fp32"); constants are left out.
         constants: argument -> value, of all `tl.constexpr` arguments that have no default, and of arguments that are
             None or 1 at the launch, which Triton makes constants.
-        num_warps, num_stages: as at the launch.
+        num_warps: as at the launch.
+        num_stages: as at the launch; None where that leaves it to Triton, whose default is the target's.
         unaligned: arguments that are not multiples of 16 there.
     """
 
@@ -154,25 +154,8 @@ class Compilation:
     signature: Mapping[str, str]
     constants: Mapping[str, Any] = field(default_factory=dict)
     num_warps: int = 4
-    num_stages: int = 3
+    num_stages: int | None = None
     unaligned: Collection[str] = ()
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What a compiled kernel takes.
-
-    Attributes:
-        registers: per thread; on AMD both kinds of vector registers together. None where it is not told.
-        stack_bytes: local (AMD: scratch) memory per thread, where spilled registers go. None where it is not told.
-        shared_bytes: per program.
-        tensor_memory_columns: per program; 0 where a target has no tensor memory.
-    """
-
-    registers: int | None
-    stack_bytes: int | None
-    shared_bytes: int
-    tensor_memory_columns: int = 0
 
 
 def triton_version() -> str:
@@ -194,42 +177,65 @@ def compile_for(compilation: Compilation, target: Target) -> Resources:
         raise RuntimeError(f"kernels are interpreted in this process; compile without {_INTERPRET}")
     import triton
     from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource, make_backend
+    from triton.compiler import ASTSource
 
-    triton_target = GPUTarget(target.backend, target.architecture, target.warp_size)
-    constants = _constants(compilation)
-    signature = {
-        name: "constexpr" if name in constants else compilation.signature[name] for name in compilation.kernel.arg_names
-    }
-    aligned = make_backend(triton_target).parse_attr
-    attributes = {(i,): aligned(_DIVISIBLE + kind) for i, kind in _alignments(compilation, signature)}
+    made = specialisation(compilation, target)
+    positions = {name: index for index, name in enumerate(made.types)}
+    attributes: dict[tuple[int, ...], Any] = {(positions[name],): kind for name, kind in made.attributes.items()}
     compiled = triton.compile(
-        ASTSource(compilation.kernel, signature, constexprs=constants, attrs=attributes),
-        target=triton_target,
-        options={"num_warps": compilation.num_warps, "num_stages": compilation.num_stages},
+        ASTSource(compilation.kernel, made.types, constexprs=made.constants, attrs=attributes),
+        target=GPUTarget(target.backend, target.architecture, target.warp_size),
+        options=made.options,
     )
     if target.backend == "cuda":
-        registers, stack = _cuda_resources(compiled.asm["cubin"])
+        cuobjdump = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+        registers, stack = cuda_registers_and_stack(compiled.asm["cubin"], cuobjdump)
     else:
-        registers, stack = _amd_resources(compiled.asm["amdgcn"])
+        registers, stack = amd_registers_and_stack(compiled.asm["amdgcn"])
     columns = getattr(compiled.metadata, "tmem_size", None) or 0
     return Resources(registers, stack, int(compiled.metadata.shared), int(columns))
 
 
-# letters that Triton's backends read: a multiple of 16; a tensor below 2 GiB (it matters to AMD only)
-_DIVISIBLE, _SMALL_TENSOR = "D", "S"
+@dataclass(frozen=True)
+class Specialisation:
+    """What Triton compiles a kernel for: the same for a launch and for the compilation that stands for it.
+
+    Attributes:
+        types: argument -> Triton's type, "constexpr" for constants.
+        constants: argument -> value.
+        attributes: argument -> what the compiler may assume of it; those without are left out.
+        options: warps, and stages where they are stated.
+    """
+
+    types: dict[str, str]
+    constants: dict[str, Any]
+    attributes: dict[str, list[list[Any]]]
+    options: dict[str, int]
 
 
-def _alignments(compilation: Compilation, signature: Mapping[str, str]) -> list[tuple[int, str]]:
-    """(position, further letters) of each argument that Triton would specialise as a multiple of 16."""
-    found = []
-    for index, parameter in enumerate(compilation.kernel.params):
-        kind = signature[parameter.name]
+def specialisation(compilation: Compilation, target: Target) -> Specialisation:
+    """As Triton would make it at the launch that `compilation` stands for.
+
+    Raises:
+        ValueError: the compilation names an argument that the kernel does not have, or leaves one out.
+    """
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import make_backend
+
+    # its letters: D is a multiple of 16, S a tensor below 2 GiB (of interest to AMD only)
+    parse = make_backend(GPUTarget(target.backend, target.architecture, target.warp_size)).parse_attr
+    constants = _constants(compilation)
+    types, attributes = {}, {}
+    for parameter in compilation.kernel.params:
+        name = parameter.name
+        kind = types[name] = "constexpr" if name in constants else compilation.signature[name]
         never = parameter.do_not_specialize or parameter.do_not_specialize_on_alignment
-        if not re.match(r"\*|[iu]\d\d", kind) or never or parameter.name in compilation.unaligned:
-            continue
-        found.append((index, _SMALL_TENSOR if kind.startswith("*") else ""))
-    return found
+        aligned = re.match(r"\*|[iu]\d\d", kind) and not never and name not in compilation.unaligned
+        letters = ("D" if aligned else "") + ("S" if kind.startswith("*") else "")
+        if assumed := parse(letters):
+            attributes[name] = assumed
+    stages = {} if compilation.num_stages is None else {"num_stages": compilation.num_stages}
+    return Specialisation(types, constants, attributes, {"num_warps": compilation.num_warps, **stages})
 
 
 def _constants(compilation: Compilation) -> dict[str, Any]:
@@ -249,31 +255,6 @@ def _constants(compilation: Compilation) -> dict[str, Any]:
             f"{missing or 'none'}; it takes {', '.join(parameters)}"
         )
     return constants
-
-
-def _cuda_resources(binary: bytes) -> tuple[int | None, int | None]:
-    """Triton itself tells registers only after it has loaded a kernel onto a device; its package brings the tool."""
-    import triton
-
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(binary)
-        file.flush()
-        text = subprocess.run(
-            [tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True
-        ).stdout
-    # a line for the kernel and one for each of its functions that is not inlined
-    return _most(r"REG:(\d+)", text), _most(r"STACK:(\d+)", text)
-
-
-def _amd_resources(assembly: str) -> tuple[int | None, int | None]:
-    # .vgpr_count is the sum of both kinds of vector registers on a GPU that has them in one file: LLVM, "User Guide for
-    # AMDGPU Backend"
-    return _most(r"\.vgpr_count:\s*(\d+)", assembly), _most(r"\.private_segment_fixed_size:\s*(\d+)", assembly)
-
-
-def _most(pattern: str, text: str) -> int | None:
-    return max(map(int, re.findall(pattern, text)), default=None)
 
 
 def kernels_of(module: ModuleType) -> dict[str, Any]:

@@ -1,0 +1,132 @@
+"""Are kernels launched as their `compilations` say? Records launches instead of making them, with CPU tensors.
+
+`python -m tests.ops.recorded_launches` runs the fast backends of all ops forward and backward at the widths of a 3B
+Llama, in bf16, under autocast and in fp32. For each op it prints how many launches there were, and one line for each
+that no compilation for sm_90 (the target of a CPU) stands for. Triton's own code says what it would specialise a launch for. A process of its own, since
+the kernels of the tests are interpreted. What the ops return is memory as it was found.
+"""
+
+import importlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.compiler import make_backend
+from triton.runtime.jit import JITFunction, create_function_from_signature
+
+from litespark.ops.backend import BACKENDS, load
+from litespark.ops.cases import Case, cases
+from litespark.ops.compilation import ops_with_kernels
+from litespark.ops.shapes import StepShapes
+from litespark.ops.triton_support import TARGETS, Compilation, Specialisation, specialisation
+
+TARGET = TARGETS["sm_90"]
+# of a 3B Llama, but for the widths that no kernel sees
+SHAPES = {"rows": 1, "length": 128, "heads": 24, "kv_heads": 8, "head_width": 128, "documents": True}
+WIDTHS = {"width": 64, "feed_forward": 8192, "vocabulary": 32000}
+NORM_WIDTHS = {"width": 3072, "feed_forward": 64, "vocabulary": 64}
+
+
+def recorded(run: Callable[[], Any]) -> list[tuple[Any, Specialisation]]:
+    """(kernel, what Triton would have compiled) of all launches in `run`."""
+    launches = []
+    backend = make_backend(GPUTarget(TARGET.backend, TARGET.architecture, TARGET.warp_size))
+
+    def record(kernel: JITFunction, *args: Any, grid: Any, warmup: bool, **options: Any) -> None:
+        binder = create_function_from_signature(kernel.signature, kernel.params, backend)
+        bound, special, left = binder(*args, **options)
+        # Triton has one type of truth values and two names for it
+        types = {name: kind.replace("u1", "i1") for name, (kind, _) in zip(bound, special, strict=True)}
+        constants = {name: bound[name] for name, kind in types.items() if kind == "constexpr"}
+        attributes = {
+            name: backend.parse_attr(letters)
+            for name, (kind, letters) in zip(bound, special, strict=True)
+            if kind != "constexpr" and letters
+        }
+        stated = {name: left[name] for name in ("num_warps", "num_stages") if name in left}
+        found = Specialisation(types, constants, {k: v for k, v in attributes.items() if v}, {"num_warps": 4} | stated)
+        launches.append((kernel, found))
+
+    before = JITFunction.run
+    JITFunction.run = record
+    try:
+        run()
+    finally:
+        JITFunction.run = before
+    return launches
+
+
+def differences(launched: Specialisation, stated: Specialisation) -> list[str]:
+    """Argument by argument, what was launched and what was stated."""
+    found = []
+    for what in ("types", "constants", "attributes", "options"):
+        one, other = getattr(launched, what), getattr(stated, what)
+        for name in [*one, *(name for name in other if name not in one)]:
+            if one.get(name, "-") != other.get(name, "-"):
+                found.append(f"{name} {one.get(name, '-')} and not {other.get(name, '-')}")
+    return found
+
+
+def unstated(launches: list[tuple[Any, Specialisation]], stated: list[Compilation]) -> Iterator[str]:
+    """One line for each launch that no compilation stands for, with the nearest that does not."""
+    said = set()
+    for kernel, launched in launches:
+        near = [
+            (differences(launched, specialisation(compilation, TARGET)), compilation.name)
+            for compilation in stated
+            if compilation.kernel is kernel
+        ]
+        different, name = min(near, key=lambda pair: len(pair[0]), default=(["nothing is stated of it"], "-"))
+        line = f"{kernel.__name__} is launched unlike {name}: {', '.join(different)}"
+        if different and line not in said:
+            said.add(line)
+            yield line
+
+
+def run(case: Case, function: Callable[..., Any], dtype: torch.dtype, autocast: bool) -> None:
+    """Forward and backward, with inputs as a step has them."""
+    inputs = []
+    for name, value in case.inputs.items():
+        if name.startswith("fixed"):
+            inputs.append(value)
+            continue
+        stays = dtype == torch.float32 or (autocast and name in case.stay_fp32)
+        inputs.append(value.to(torch.float32 if stays else dtype).requires_grad_())
+    with torch.autocast("cpu", dtype=dtype, enabled=autocast):
+        output = case.call(function, *inputs)
+    outputs = [output] if isinstance(output, Tensor) else list(output)
+    torch.autograd.backward([sum((one.float().sum() for one in outputs), torch.zeros(()))])
+
+
+def fast_backends(op: str) -> Iterator[tuple[str, str]]:
+    """(op of the registry, backend) of the functions that launch kernels of the folder `op`."""
+    for name, backends in BACKENDS.items():
+        for backend, place in backends.items():
+            if place.function.startswith(f"litespark.ops.{op}.") and place.why_not and "triton" in backend:
+                yield name, backend
+
+
+def launches_of(op: str) -> list[tuple[Any, Specialisation]]:
+    """Those of all fast backends whose kernels are in the folder `op`."""
+    found = []
+    shapes = StepShapes(**SHAPES, **(NORM_WIDTHS if op == "rms_norm" else WIDTHS))
+    for name, backend in fast_backends(op):
+        for case in cases(name, shapes, torch.device("cpu")):
+            for dtype, autocast in ((torch.bfloat16, False), (torch.bfloat16, True), (torch.float32, False)):
+                found += recorded(partial(run, case, load(name, backend), dtype, autocast))
+    return found
+
+
+def main() -> None:
+    for op, module in ops_with_kernels().items():
+        launches = launches_of(op)
+        print(f"{op}: {len(launches)} launches", flush=True)
+        for line in unstated(launches, importlib.import_module(module).compilations(TARGET)):
+            print(f"{op}: {line}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
