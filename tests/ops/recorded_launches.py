@@ -2,8 +2,9 @@
 
 `python -m tests.ops.recorded_launches` runs the fast backends of all ops forward and backward at the widths of a 3B
 Llama, in bf16, under autocast and in fp32. For each op it prints how many launches there were, and one line for each
-that no compilation for sm_90 (the target of a CPU) stands for. Triton's own code says what it would specialise a launch for. A process of its own, since
-the kernels of the tests are interpreted. What the ops return is memory as it was found.
+that no compilation for sm_90 (the target of a CPU) stands for. Triton's own code says what it would specialise a launch
+for. A process of its own, since the kernels of the tests are interpreted. What the ops return is memory as it was
+found.
 """
 
 import importlib
