@@ -27,7 +27,8 @@ def refused(capsys, *arguments: str) -> str:
 def test_help_names_every_command(capsys):
     assert main(["--help"]) == 0
     said = capsys.readouterr().out
-    assert set(COMMANDS) == {"train", "prepare", "report", "export", "generate", "verify-resume", "bench"}
+    assert set(COMMANDS) == {"train", "prepare", "report", "export", "generate", "verify-resume", "bench", "kernels",
+                             "prove"}  # fmt: skip
     assert all(f"\n  {name} " in said for name in COMMANDS)
 
 

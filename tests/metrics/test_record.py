@@ -105,10 +105,18 @@ def change(values: dict, where: str, value) -> dict:
     return values
 
 
+def test_a_record_from_before_ops_were_recorded_is_read():
+    values = make_record().to_dict()
+    del values["ops"]
+    found = RunRecord.from_dict({**values, "schema": "litespark.run/1"})
+    assert found.ops == []
+    assert found.schema == make_record().schema
+
+
 @pytest.mark.parametrize(
     ("where", "value", "message"),
     [
-        ("schema", "litespark.run/9", r"schema: got 'litespark.run/9', expected 'litespark.run/1'"),
+        ("schema", "litespark.run/9", r"schema: got 'litespark.run/9', expected 'litespark.run/2'"),
         ("seed", "1", r"seed: got '1', expected an integer"),
         ("seed", True, r"seed: got True, expected an integer"),
         ("seed", ..., r"seed: missing"),

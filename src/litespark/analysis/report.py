@@ -10,6 +10,7 @@ from collections.abc import Hashable, Iterable
 from pathlib import Path
 
 from litespark.analysis import tables
+from litespark.analysis.ops_table import ops_table
 from litespark.analysis.plots import save_pictures
 from litespark.analysis.quantities import count, duration, plain, rate, scaled, seconds_between
 from litespark.analysis.reasons import absent, coverage
@@ -50,6 +51,8 @@ def write_report(run_folder: Path | str) -> Path:
         "## Loss beside speed",
         tables.progress_table(run),
         *(f"![{name} over tokens]({path.name})" for name, path in pictures.items()),
+        "## Ops",
+        ops_table(record),
         "## Energy",
         tables.energy_table(run),
         "## Projection",

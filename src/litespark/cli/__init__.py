@@ -1,4 +1,4 @@
-"""The command `litespark`: prepare, train, look, export, generate and check, all with the overrides of train.py.
+"""The command `litespark`: prepare, prove, train, look, export, generate and check, all with the overrides of train.py.
 
 Each command imports what it needs when it runs, so that help and small commands answer at once.
 """
@@ -9,19 +9,23 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from litespark.cli.compiling import KERNELS
 from litespark.cli.finished_runs import EXPORT, GENERATE, REPORT
 from litespark.cli.preparing import PREPARE
+from litespark.cli.proving import PROVE
 from litespark.cli.training import BENCH, TRAIN, VERIFY_RESUME, train
 
 USAGE_ERROR = 2
 COMMANDS = {
     "train": TRAIN,
     "prepare": PREPARE,
+    "prove": PROVE,
     "report": REPORT,
     "export": EXPORT,
     "generate": GENERATE,
     "verify-resume": VERIFY_RESUME,
     "bench": BENCH,
+    "kernels": KERNELS,
 }
 
 

@@ -21,12 +21,13 @@ from litespark.callbacks.metrics_logger import MetricsLogger
 from litespark.callbacks.mfu import Rates, ThroughputMonitor
 from litespark.callbacks.phases import Phases
 from litespark.callbacks.progress import ProgressBar
+from litespark.callbacks.prove import Prove
 from litespark.callbacks.run_record import RECORD, RunRecorder
 from litespark.callbacks.signals import StopOnSignal
 from litespark.data.manifest import Manifest
 from litespark.data.streaming import RowDataModule
 from litespark.experiment.config import ConfigError, Parts
-from litespark.experiment.preflight import Machine
+from litespark.experiment.preflight import Machine, place_of
 from litespark.metrics.energy import EnergyLedger, EnergyMeter
 from litespark.metrics.energy_journal import EnergyJournal
 from litespark.metrics.hardware import PeakFlops, lookup, measured_matmul_peak, mfu_peak
@@ -36,7 +37,7 @@ from litespark.metrics.record import RunRecord, SegmentRecord
 from litespark.models.huggingface import load_huggingface
 from litespark.models.init import copy_weights
 from litespark.models.llama import Llama
-from litespark.ops.backend import resolve
+from litespark.ops.measuring import default_cache
 from litespark.training.budget import TokenBudget
 from litespark.training.module import TrainingModule
 from litespark.training.strategies import build_strategy, lightning_precision, sharding
@@ -78,13 +79,14 @@ def token_budget(parts: Parts) -> TokenBudget:
     return TokenBudget.plan(parts.budget, parts.trainer.batch_rows * parts.data.sequence_length)
 
 
-def build_module(parts: Parts, machine: Machine, manifest: Manifest, budget: TokenBudget) -> TrainingModule:
+def build_module(
+    parts: Parts, machine: Machine, manifest: Manifest, budget: TokenBudget, prove: Prove
+) -> TrainingModule:
     """The LightningModule of a run; nothing of the model is allocated before the Trainer configures it."""
-    ops = resolve(parts.ops)
     recompute: Any = parts.recompute
 
     def build_model() -> Llama:
-        return Llama(parts.model, ops, recompute)
+        return Llama(parts.model, prove.ops, recompute)
 
     return TrainingModule(
         build_model=build_model,
@@ -96,6 +98,7 @@ def build_module(parts: Parts, machine: Machine, manifest: Manifest, budget: Tok
         token_bytes=torch.tensor(manifest.token_bytes, dtype=torch.long),
         seed=parts.seed,
         load_weights=_weights_from(parts),
+        compile_mode=parts.ops.compile,
     )
 
 
@@ -110,7 +113,15 @@ def build_run(
 ) -> Run:
     """All parts of a run that is written into `folder`; `segment` says at which step it begins (0, or a resume)."""
     budget = token_budget(parts)
-    module = build_module(parts, machine, data.manifest, budget)
+    prove = Prove(
+        parts.ops,
+        place_of(parts, machine.device, machine.precision),
+        proving=parts.callbacks.prove == "always"
+        or (parts.callbacks.prove == "auto" and machine.device.type == "cuda"),
+        record=record,
+        cache=default_cache(),
+    )
+    module = build_module(parts, machine, data.manifest, budget, prove)
     phases = Phases()
     log_every = parts.trainer.log_every
     throughput = ThroughputMonitor(
@@ -148,7 +159,7 @@ def build_run(
     )
     # the order matters: a window is closed before its energy is read, both before a checkpoint holds them,
     # the record sees them all, and a stop comes last
-    callbacks: list[Callback] = [throughput, energy, checkpointer, recorder]
+    callbacks: list[Callback] = [prove, throughput, energy, checkpointer, recorder]
     if parts.callbacks.progress:
         no_energy = None if energy.ledger.meter.method else energy.ledger.meter.reason
         callbacks.append(ProgressBar(metrics, no_energy=no_energy))

@@ -15,8 +15,10 @@ from litespark.data.config import PrepareConfig
 from litespark.data.prepare import check
 from litespark.experiment.config import ConfigError, Parts
 from litespark.models.huggingface_config import read_config
+from litespark.ops.choice import refusals
+from litespark.ops.shapes import Place
 from litespark.planning.memory import device_memory_bytes, training_state_bytes
-from litespark.training.strategies import Precision
+from litespark.training.strategies import Precision, lightning_precision
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,26 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
             f"{parts.model.max_sequence_length}; lower the one or raise the other"
         )
     _memory(parts, ranks, device, problems)
+    _ops(parts, device, precision, problems)
     _source(parts, problems)
     _initial_weights(parts, problems)
     _writable(parts.logs, problems)
     if problems:
         raise ConfigError("this run cannot start here:\n" + "\n".join(f"- {problem}" for problem in problems))
     return Machine(device, precision, accumulate, ranks)
+
+
+def precision_on(device: torch.device, asked: str) -> Precision:
+    """In what a run on `device` would compute.
+
+    Raises:
+        ConfigError: the device cannot compute in what is asked for.
+    """
+    problems: list[str] = []
+    precision = _precision(asked, device, problems)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return precision
 
 
 def _device(parts: Parts, ranks: Ranks, problems: list[str]) -> torch.device:
@@ -106,6 +122,27 @@ def _precision(asked: str, device: torch.device, problems: list[str]) -> Precisi
             "precision=fp32"
         )
     return "bf16" if asked == "bf16" else "fp32"
+
+
+def place_of(parts: Parts, device: torch.device, precision: Precision) -> Place:
+    """Where the ops of a run compute, and at which sizes."""
+    shapes = parts.model.step_shapes(
+        parts.data.micro_batch_size, parts.data.sequence_length, documents=parts.data.document_mask
+    )
+    # the sharding of FSDP2 casts by itself; Lightning's mixed precision is autocast
+    autocast = lightning_precision(parts.strategy, precision) == "bf16-mixed"
+    return Place(device, torch.bfloat16 if precision == "bf16" else torch.float32, shapes, autocast)
+
+
+def _ops(parts: Parts, device: torch.device, precision: Precision, problems: list[str]) -> None:
+    if parts.ops.compile == "model" and parts.strategy.name == "fsdp":
+        problems.append(
+            "ops.compile=model: got strategy=fsdp, whose gathering between blocks one graph cannot hold; expected "
+            "ops.compile=block"
+        )
+    if parts.trainer.accelerator == "cuda" and device.type != "cuda":
+        return  # said already; what this processor can run is not what counts
+    problems += refusals(parts.ops, place_of(parts, device, precision))
 
 
 def _memory(parts: Parts, ranks: Ranks, device: torch.device, problems: list[str]) -> None:

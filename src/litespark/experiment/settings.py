@@ -123,6 +123,7 @@ class CallbacksConfig:
         sample_tokens: length of that continuation.
         sample_temperature: of its softmax; 0 takes the likeliest token.
         report: write report.md and its pictures at the end.
+        prove: at the start, check each fast op in use against its reference on this device; `auto`: on a GPU.
     """
 
     progress: bool = True
@@ -132,8 +133,11 @@ class CallbacksConfig:
     sample_tokens: int = 96
     sample_temperature: float = 0.8
     report: bool = True
+    prove: Literal["auto", "always", "never"] = "auto"
 
     def __post_init__(self) -> None:
+        if self.prove not in ("auto", "always", "never"):
+            raise ValueError(f"callbacks.prove: got {self.prove!r}, expected auto, always or never")
         for name in ("checkpoint_every", "checkpoint_keep", "sample_tokens"):
             _at_least(f"callbacks.{name}", getattr(self, name), 1)
         _at_least("callbacks.sample_temperature", self.sample_temperature, 0)

@@ -13,9 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from litespark.metrics.ops_record import OpRecord
 from litespark.metrics.strict_json import RecordError, decode, encode, refuse_constant, wrong
 
-SCHEMA = "litespark.run/1"
+SCHEMA = "litespark.run/2"
+# schema -> the fields that came after it, as a record without them is read
+_LATER_FIELDS: dict[str, dict[str, Any]] = {"litespark.run/1": {"ops": []}}
 
 Status = Literal["running", "finished", "interrupted", "failed"]
 
@@ -190,6 +193,7 @@ class RunRecord:
     energy: EnergyRecord = field(default_factory=EnergyRecord)
     projection: ProjectionRecord = field(default_factory=ProjectionRecord)
     quality: QualityRecord = field(default_factory=QualityRecord)
+    ops: list[OpRecord] = field(default_factory=list)
     segments: list[SegmentRecord] = field(default_factory=list)
     status: Status = "running"
     error: str | None = None
@@ -215,6 +219,8 @@ class RunRecord:
         Raises:
             RecordError: naming the field that is missing, unknown or has a wrong value.
         """
+        if isinstance(values, dict) and isinstance(later := _LATER_FIELDS.get(str(values.get("schema"))), dict):
+            values = {**values, **later, "schema": SCHEMA}
         if isinstance(values, dict) and values.get("schema", SCHEMA) != SCHEMA:
             raise RecordError(
                 f"schema: got {values['schema']!r}, expected {SCHEMA!r}; read it with the version that wrote it"

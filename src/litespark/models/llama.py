@@ -207,7 +207,10 @@ class Llama(nn.Module):
             positions = torch.arange(past, past + tokens.shape[1], device=tokens.device).unsqueeze(0)
 
         cos, sin = self.rotary(positions)
-        context = Context(cos, sin, None if documents is None else Documents(documents, boundaries), cache)
+        within = None if documents is None else Documents(documents, boundaries)
+        if within is not None:
+            within.prepare()
+        context = Context(cos, sin, within, cache)
         x, update = self.embedding(tokens), None
         recompute = self.recompute == "full" and self.training and torch.is_grad_enabled() and cache is None
         for block in self.blocks:

@@ -42,18 +42,25 @@ _TRITON = "litespark.ops.triton_support:why_not"
 # measure
 BACKENDS: dict[str, dict[str, Backend]] = {
     "rms_norm": {
+        "triton": Backend("litespark.ops.rms_norm.function:rms_norm", _TRITON),
+        "torch": Backend("litespark.ops.rms_norm.torch_native:rms_norm_torch"),
         REFERENCE: Backend("litespark.ops.rms_norm.reference:rms_norm"),
     },
     "add_rms_norm": {
+        "triton": Backend("litespark.ops.rms_norm.function:add_rms_norm", _TRITON),
+        "torch": Backend("litespark.ops.rms_norm.torch_native:add_rms_norm_torch"),
         REFERENCE: Backend("litespark.ops.rms_norm.reference:add_rms_norm"),
     },
     "rope": {
+        "triton": Backend("litespark.ops.rope.function:rope_qkv_triton", _TRITON),
         REFERENCE: Backend("litespark.ops.rope.reference:rope_qkv"),
     },
     "swiglu": {
+        "triton": Backend("litespark.ops.swiglu.function:swiglu", _TRITON),
         REFERENCE: Backend("litespark.ops.swiglu.reference:swiglu"),
     },
     "swiglu_linear": {
+        "triton": Backend("litespark.ops.swiglu.function:swiglu_linear", _TRITON),
         REFERENCE: Backend("litespark.ops.swiglu.reference:swiglu_linear"),
     },
     "attention": {
@@ -174,7 +181,8 @@ def load(op: str, backend: str) -> Callable[..., Any]:
     """
     known = BACKENDS[op]
     if backend not in known:
-        raise ValueError(f"ops.{op}={backend}: expected one of {', '.join(known)}")
+        settled = f" ({AUTO} is settled by litespark.ops.choice.settle)" if backend == AUTO else ""
+        raise ValueError(f"ops.{op}={backend}: expected one of {', '.join(known)}{settled}")
     try:
         return _at(known[backend].function)
     except ImportError as error:

@@ -59,8 +59,8 @@ def cut(op: str, shapes: StepShapes, budget_bytes: int) -> StepShapes:
     """
     if op == "attention":
         group = shapes.heads // shapes.kv_heads
-        # scores, their softmax, the same in the compute dtype, and the gradients of these
-        most = budget_bytes // (6 * 4)
+        # scores, masked scores, their softmax, and the gradients of two of them
+        most = budget_bytes // (5 * 4)
         length = min(shapes.length, max(1, int((most / group) ** 0.5)))
         groups = max(1, most // (group * length**2))
         kv_heads = min(shapes.kv_heads, groups)
@@ -161,7 +161,9 @@ def _swiglu_linear(draw: _Draw, shapes: StepShapes) -> list[Case]:
 def _attention(draw: _Draw, shapes: StepShapes) -> list[Case]:
     def inputs() -> dict[str, Tensor]:
         heads = {"query": shapes.heads, "key": shapes.kv_heads, "value": shapes.kv_heads}
-        return {name: draw.normal(shapes.rows, shapes.length, count, shapes.head_width) for name, count in heads.items()}
+        return {
+            name: draw.normal(shapes.rows, shapes.length, count, shapes.head_width) for name, count in heads.items()
+        }
 
     sizes = (
         f"{shapes.rows} x {shapes.length} x {shapes.heads} heads ({shapes.kv_heads} key/value) x {shapes.head_width}"
@@ -173,9 +175,11 @@ def _attention(draw: _Draw, shapes: StepShapes) -> list[Case]:
     found = [Case("attention", "attention", inputs(), whole, frozenset(), sizes)]
     if shapes.documents:
         index = document_index(shapes.rows, shapes.length, max(1, shapes.length // 4), draw.device)
+        # as a batch brings them: made once on the host
+        boundaries = Documents(index).boundaries()
 
         def within(op: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            return op(query, key, value, Documents(index))
+            return op(query, key, value, Documents(index, boundaries))
 
         found.append(Case("attention", "attention within documents", inputs(), within, frozenset(), sizes))
     return found

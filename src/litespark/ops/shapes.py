@@ -1,6 +1,8 @@
-"""The sizes at which the ops of one training step run: what proofs, measurements and requirements of backends need."""
+"""Where and at which sizes the ops of one training step run: what proofs and measurements of backends need."""
 
 from dataclasses import dataclass
+
+import torch
 
 
 @dataclass(frozen=True)
@@ -26,3 +28,20 @@ class StepShapes:
     feed_forward: int
     vocabulary: int
     documents: bool = False
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run computes, and at which sizes.
+
+    Attributes:
+        device: of this rank.
+        dtype: of the activations.
+        shapes: of a micro-batch.
+        autocast: over fp32 weights and an fp32 residual stream.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    shapes: StepShapes
+    autocast: bool = False

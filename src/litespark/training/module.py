@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 from litespark.data.batch import TokenBatch
 from litespark.metrics import names
 from litespark.metrics.validation import TokenMetrics
+from litespark.models.compilation import CompileMode, compile_model
 from litespark.models.init import initialise, materialise
 from litespark.models.llama import Llama
 from litespark.tasks.pretrain import Pretrain
@@ -47,6 +48,7 @@ class TrainingModule(pl.LightningModule):
         token_bytes: (V,) bytes of text behind each token id, for bits-per-byte.
         seed: of the initial weights.
         load_weights: fills the materialised model from elsewhere (a Hugging Face folder), or None.
+        compile_mode: what `torch.compile` gets to see of the model.
 
     Attributes:
         tokens_seen: input tokens over all ranks, padding not counted, in steps that were finished.
@@ -73,6 +75,7 @@ class TrainingModule(pl.LightningModule):
         token_bytes: Tensor,
         seed: int,
         load_weights: Callable[[Llama], None] | None = None,
+        compile_mode: CompileMode = "none",
     ) -> None:
         super().__init__()
         self.model: Llama | None = None
@@ -84,6 +87,7 @@ class TrainingModule(pl.LightningModule):
         self.budget = budget
         self.seed = seed
         self.load_weights = load_weights
+        self.compile_mode: CompileMode = compile_mode
         self.metrics = TokenMetrics()
         self.register_buffer("token_bytes", token_bytes.long(), persistent=False)
         self.tokens_seen = 0
@@ -113,6 +117,7 @@ class TrainingModule(pl.LightningModule):
         initialise(model, self.seed)
         if self.load_weights is not None:
             self.load_weights(model)
+        compile_model(model, self.compile_mode)
         self.model = model
 
     def configure_optimizers(self) -> Optimizer:

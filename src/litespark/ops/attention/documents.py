@@ -70,14 +70,20 @@ class Documents:
             )
         return self.once("boundaries", self._counted_boundaries)
 
+    def prepare(self) -> None:
+        """Make what kernels need now, so that blocks that are compiled one by one find it and do not each make it."""
+        self.first_keys()
+        self.last_queries()
+
     def once(self, name: str, make: Callable[[], T]) -> T:
         """What `make` returns, made for the first who asks by that name and kept."""
+        if name in self._derived:
+            return self._derived[name]
+        made = make()
         # the compiler merges equal expressions by itself, and refuses to see an object change inside a checkpoint
-        if torch.compiler.is_compiling():
-            return make()
-        if name not in self._derived:
-            self._derived[name] = make()
-        return self._derived[name]
+        if not torch.compiler.is_compiling():
+            self._derived[name] = made
+        return made
 
     def _visible(self) -> Tensor:
         first, length = self.first_keys(), self.index.shape[1]

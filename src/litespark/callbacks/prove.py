@@ -1,0 +1,115 @@
+"""Before the model is built: settles which backend each op uses, and proves the fast ones on this device."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+from lightning.pytorch.callbacks import Callback
+
+from litespark.metrics.ops_record import BackendTimeRecord, DifferenceRecord, OpRecord, ProofRecord
+from litespark.metrics.record import RunRecord, finite_or_none
+from litespark.ops.backend import Ops, OpsConfig
+from litespark.ops.choice import Choice, described, settle
+from litespark.ops.proof import Proof
+from litespark.ops.shapes import Place
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Prove(Callback):
+    """Fills the table of ops in `setup`, which Lightning calls before it lets the module build its model.
+
+    Args:
+        config: the backends asked for.
+        place: device, dtype and sizes of the run.
+        proving: run the proofs of the backends that are used.
+        record: gets what was decided, and the errors.
+        cache: file of what `auto` measured.
+    """
+
+    def __init__(
+        self, config: OpsConfig, place: Place, *, proving: bool, record: RunRecord, cache: Path | None
+    ) -> None:
+        self.config = config
+        self.place = place
+        self.proving = proving
+        self.record = record
+        self.cache = cache
+        self._ops: Ops | None = None
+
+    @property
+    def ops(self) -> Ops:
+        """The settled ops; there are none before `setup`."""
+        assert self._ops is not None
+        return self._ops
+
+    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        if self._ops is not None:
+            return
+        self._ops, choices = settle(
+            self.config, self.place, proving=self.proving, ranks=_TorchRanks(self.place.device), cache=self.cache
+        )
+        self.record.ops = [op_record(choice) for choice in choices]
+        if self.place.device.type == "cuda":
+            # what proofs and measurements allocated must not stand in the way of the model, nor count as its peak
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.place.device)
+        if trainer.is_global_zero:
+            log.info(described(choices))
+
+
+class _TorchRanks:
+    """Agreement over the process group, if there is one."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        if not dist.is_initialized():
+            return make()
+        held: list[Any] = [make() if dist.get_rank() == 0 else None]
+        dist.broadcast_object_list(held, device=self.device)
+        return held[0]
+
+    def everywhere(self, value: bool) -> bool:
+        if not dist.is_initialized():
+            return value
+        flag = torch.tensor(int(value), device=self.device)
+        dist.all_reduce(flag, dist.ReduceOp.MIN)
+        return bool(flag.item())
+
+
+def op_record(choice: Choice) -> OpRecord:
+    """What the run record keeps of a choice."""
+    return OpRecord(
+        op=choice.op,
+        asked=choice.asked,
+        used=choice.used,
+        reason=choice.reason or None,
+        proofs=[_proof_record(proof) for proof in choice.proofs],
+        times=[BackendTimeRecord(backend, time) for backend, time in choice.milliseconds.items()],
+    )
+
+
+def _proof_record(proof: Proof) -> ProofRecord:
+    return ProofRecord(
+        backend=proof.backend,
+        case=proof.case,
+        sizes=proof.sizes,
+        dtype=proof.dtype,
+        interpreted=proof.interpreted,
+        seconds=proof.seconds,
+        passed=proof.passed,
+        differences=[
+            DifferenceRecord(each.tensor, finite_or_none(each.distance), each.bound) for each in proof.differences
+        ],
+        error=proof.error,
+    )

@@ -1,0 +1,28 @@
+"""`litespark prove`: each fast op of a run against its reference, on this device."""
+
+from __future__ import annotations
+
+import argparse
+
+from litespark.cli.command import Command
+from litespark.cli.configs import add_overrides, compose
+
+
+def _prove_arguments(parser: argparse.ArgumentParser) -> None:
+    add_overrides(parser)
+    parser.epilog = (
+        "Exit code 0: every backend that the config asks for was run forward and backward beside its reference, at the "
+        "widths and lengths of the config, and is right. With `auto`, every backend that can run here is. Without a "
+        "GPU, Triton's interpreter runs the kernels at small sizes, which proves their arithmetic and not the compiled "
+        "code."
+    )
+
+
+def _prove(options: argparse.Namespace) -> int:
+    from litespark.experiment.prove import prove_all
+
+    verdict = prove_all(compose(options.overrides), say=lambda line: print(line, flush=True))
+    return 0 if verdict else 1
+
+
+PROVE = Command("check each fast op against its reference on this device", _prove_arguments, _prove)

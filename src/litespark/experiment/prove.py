@@ -1,0 +1,69 @@
+"""Proves the ops of a config on this device without training: what `litespark prove` runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from omegaconf import DictConfig
+
+from litespark.ops import triton_support
+from litespark.ops.backend import AUTO, BACKENDS, REFERENCE, why_not
+from litespark.ops.proof import prove
+from litespark.ops.shapes import Place
+
+
+def prove_all(config: DictConfig, say: Callable[[str], None]) -> bool:
+    """Prove every fast backend that the config asks for; with `auto`, all that can run here.
+
+    Args:
+        config: of the run.
+        say: gets one line for each proof, each backend that cannot run, and the verdict.
+
+    Returns:
+        Whether all proofs passed and there was one for every op that is not asked to be its reference.
+
+    Raises:
+        ConfigError: the config is not usable, or the device cannot compute in the precision asked for.
+    """
+    on_gpu = torch.cuda.is_available() and config.trainer.accelerator != "cpu"
+    if not on_gpu:
+        triton_support.enable_interpreter()
+    # only now: Lightning imports Triton, which reads its mode then
+    from litespark.experiment.config import ConfigError, parts_from
+    from litespark.experiment.preflight import place_of, precision_on
+
+    parts = parts_from(config)
+    device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+    if not on_gpu:
+        say("no GPU: Triton's interpreter runs the kernels, at small sizes; compiled kernels are not proven here")
+    else:
+        say(f"on {torch.cuda.get_device_name(device)}, at the widths and lengths of {parts.model.name}")
+    place = place_of(parts, device, precision_on(device, parts.precision))
+    place = replace(place, shapes=replace(place.shapes, documents=True))
+    asked = {op: name for op, name in parts.ops.backends().items() if name != REFERENCE}
+    if not asked:
+        raise ConfigError("ops: got the reference for every op, expected a fast one to prove; choose ops=litespark")
+    # all are run, so that one look shows everything that is wrong
+    right = [_prove_op(op, name, place, say) for op, name in asked.items()]
+    failed = len(right) - sum(right)
+    say(f"FAILED: {failed} of {len(asked)} ops" if failed else f"{len(asked)} of {len(asked)} ops proven")
+    return all(right)
+
+
+def _prove_op(op: str, asked: str, place: Place, say: Callable[[str], None]) -> bool:
+    backends = [name for name in BACKENDS[op] if name != REFERENCE] if asked == AUTO else [asked]
+    proofs = []
+    for backend in backends:
+        reason = why_not(op, backend, place.device, place.dtype, place.shapes)
+        if reason is not None:
+            say(f"{op}={backend}: cannot run here: {reason}")
+            continue
+        found = prove(op, backend, place.shapes, place.device, place.dtype, autocast=place.autocast)
+        proofs += found
+        for proof in found:
+            say(str(proof))
+    if not proofs:
+        say(f"{op}: FAILED, ops.{op}={asked} resolves to its reference here, so nothing was proven")
+    return bool(proofs) and all(proof.passed for proof in proofs)

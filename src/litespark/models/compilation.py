@@ -1,0 +1,34 @@
+"""`torch.compile` for a Llama, in units that leave names of weights and hooks of wrappers as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from litespark.models.llama import Llama
+
+CompileMode = Literal["none", "block", "model"]
+
+
+def compile_model(model: Llama, mode: CompileMode, backend: str | Callable[..., Any] = "inductor") -> None:
+    """Compile each block by itself, or the whole model, in place.
+
+    What is compiled is `forward` alone: hooks, such as those by which FSDP2 gathers a block's weights, stay outside.
+    A graph break inside a block is an error.
+
+    Args:
+        model: changed in place; its parameters keep their names.
+        mode: "none" changes nothing.
+        backend: of `torch.compile`.
+
+    Raises:
+        ValueError: unknown mode.
+    """
+    if mode not in ("none", "block", "model"):
+        raise ValueError(f"compile mode is {mode!r}; expected none, block or model")
+    units: dict[str, list[nn.Module]] = {"none": [], "block": list(model.blocks), "model": [model]}
+    for unit in units[mode]:
+        unit.forward = torch.compile(unit.forward, fullgraph=mode == "block", backend=backend)

@@ -1,0 +1,174 @@
+"""Settles which backend each op uses on this machine: the one asked for, or by `auto` the fastest that is right.
+
+An op asked for by name runs with that backend or not at all. With `auto`, a GPU measures every backend that can run
+there and passes its proof, forward and backward at the run's own sizes, and keeps the answer in a cache file; elsewhere
+the first of the backends' order that can run is taken, since timings of a shared CPU would make runs differ.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from litespark.ops.backend import AUTO, BACKENDS, REFERENCE, Ops, OpsConfig, load, why_not
+from litespark.ops.measuring import Remembered, measure
+from litespark.ops.proof import Proof, prove
+from litespark.ops.shapes import Place
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class FailedProofError(ValueError):
+    """A fast op differs from its reference on this device."""
+
+
+class Ranks(Protocol):
+    """What several processes have to agree on."""
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What `make` returns on rank 0, on every rank; the others do not call it."""
+        ...
+
+    def everywhere(self, value: bool) -> bool:
+        """Is it true on all ranks?"""
+        ...
+
+
+class OneRank:
+    """A process alone."""
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        return make()
+
+    def everywhere(self, value: bool) -> bool:
+        return value
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What became of one op.
+
+    Attributes:
+        op: its name.
+        asked: what the config names.
+        used: the backend that runs.
+        reason: why this one and not those expected to be faster.
+        proofs: of the backend used, and of those that failed.
+        milliseconds: forward and backward of each backend that was measured.
+    """
+
+    op: str
+    asked: str
+    used: str
+    reason: str
+    proofs: tuple[Proof, ...] = ()
+    milliseconds: dict[str, float] = field(default_factory=dict)
+
+
+def refusals(config: OpsConfig, place: Place) -> list[str]:
+    """What is asked for by name and cannot run there, one message each."""
+    found = []
+    for op, asked in config.backends().items():
+        if asked != AUTO and (reason := why_not(op, asked, place.device, place.dtype, place.shapes)) is not None:
+            others = [name for name in BACKENDS[op] if _reason_against(op, name, place) is None]
+            found.append(
+                f"ops.{op}: got {asked}, which cannot run here: {reason}; expected one that can: "
+                f"{', '.join(others)}, or {AUTO}, which takes the fastest of them"
+            )
+    return found
+
+
+def settle(
+    config: OpsConfig, place: Place, *, proving: bool, ranks: Ranks | None = None, cache: Path | None = None
+) -> tuple[Ops, list[Choice]]:
+    """The function of every op, and what was decided; a collective.
+
+    Args:
+        config: what is asked for.
+        place: device, dtype and sizes of the run.
+        proving: prove the backends that are used. Those that `auto` measures are proven in any case.
+        ranks: the processes of the run; None: this one alone.
+        cache: file that keeps what `auto` measured; None: no file.
+
+    Raises:
+        ValueError: an op asked for by name cannot run here.
+        FailedProofError: a proof failed, and `on_failed_proof` is "stop".
+    """
+    if refused := refusals(config, place):
+        raise ValueError("\n".join(refused))
+    ranks = ranks or OneRank()
+    choices = [_settle(op, asked, config, place, proving, ranks, cache) for op, asked in config.backends().items()]
+    return Ops(**{choice.op: load(choice.op, choice.used) for choice in choices}), choices
+
+
+def described(choices: list[Choice]) -> str:
+    """One line: what runs, and why not something faster."""
+    used = ", ".join(f"{choice.op} {choice.used}" for choice in choices)
+    reasons = dict.fromkeys(choice.reason for choice in choices if choice.reason)
+    return "ops: " + "; ".join([used, *reasons])
+
+
+def _settle(
+    op: str, asked: str, config: OpsConfig, place: Place, proving: bool, ranks: Ranks, cache: Path | None
+) -> Choice:
+    choice = Choice(op, asked, asked, "") if asked != AUTO else ranks.from_first(lambda: _choose(op, place, cache))
+    if choice.used == REFERENCE or not proving:
+        return choice
+    proofs = tuple(prove(op, choice.used, place.shapes, place.device, place.dtype, autocast=place.autocast))
+    if ranks.everywhere(all(proof.passed for proof in proofs)):
+        return Choice(op, asked, choice.used, choice.reason, (*choice.proofs, *proofs), choice.milliseconds)
+    failures = "\n".join(str(proof) for proof in proofs if not proof.passed) or "it failed on another rank"
+    if config.on_failed_proof == "stop":
+        raise FailedProofError(
+            f"ops.{op}: got {choice.used}, whose proof failed on this device, expected results as the reference has "
+            f"them. Set ops.{op}={REFERENCE}, or ops.on_failed_proof=fallback to do so by itself.\n{failures}"
+        )
+    log.error("PROOF FAILED: ops.%s=%s is replaced by its reference, which is slower. %s", op, choice.used, failures)
+    reason = f"{op} {choice.used} failed its proof"
+    return Choice(op, asked, REFERENCE, reason, (*choice.proofs, *proofs), choice.milliseconds)
+
+
+def _choose(op: str, place: Place, cache: Path | None) -> Choice:
+    """The fastest backend of `op` that can run at this place and is right."""
+    against = {name: _reason_against(op, name, place) for name in BACKENDS[op]}
+    able = [name for name, reason in against.items() if reason is None]
+    # only what stands before the one taken would have been expected to be faster
+    unable = [f"not {name}: {reason}" for name, reason in against.items() if reason is not None]
+    if place.device.type == "cpu" or able == [REFERENCE]:
+        before = list(against)[: list(against).index(able[0])]
+        return Choice(op, AUTO, able[0], "; ".join(f"not {name}: {against[name]}" for name in before))
+    remembered = None if cache is None else Remembered(cache, op, place)
+    if remembered is not None and (times := remembered.read()) is not None and times.keys() <= set(able):
+        return Choice(op, AUTO, min(times, key=times.__getitem__), "; ".join(unable), milliseconds=times)
+    failed: list[Proof] = []
+    right = []
+    for name in able:
+        proofs = [] if name == REFERENCE else prove(
+            op, name, place.shapes, place.device, place.dtype, autocast=place.autocast
+        )  # fmt: skip
+        wrong = [proof for proof in proofs if not proof.passed]
+        for proof in wrong:
+            log.warning("auto does not take %s", proof)
+        failed += wrong
+        if not wrong:
+            right.append(name)
+    times = measure(op, right, place)
+    used = min(times, key=times.__getitem__) if times else REFERENCE
+    if remembered is not None and times and not failed:  # a failure is shown again until it is mended
+        remembered.write(times)
+    reasons = [*unable, *(f"not {name}: its proof failed" for name in dict.fromkeys(proof.backend for proof in failed))]
+    return Choice(op, AUTO, used, "; ".join(reasons), tuple(failed), times)
+
+
+def _reason_against(op: str, name: str, place: Place) -> str | None:
+    """Why `auto` does not consider a backend there."""
+    if (reason := why_not(op, name, place.device, place.dtype, place.shapes)) is not None:
+        return reason
+    if place.device.type == "cpu" and name.startswith("triton"):
+        return "Triton's interpreter is for tests"
+    return None

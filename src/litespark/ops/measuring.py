@@ -1,0 +1,133 @@
+"""What `auto` measures: forward and backward of each backend at the run's own sizes, and a file that remembers it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from litespark.ops.backend import load
+from litespark.ops.cases import Case, cases
+from litespark.ops.proof import dtype_name
+from litespark.ops.shapes import Place
+from litespark.ops.timing import median_milliseconds
+
+log = logging.getLogger(__name__)
+
+# of measuring one op, all of its backends together
+_SECONDS = 0.5
+
+
+def measure(op: str, backends: list[str], place: Place) -> dict[str, float]:
+    """Milliseconds of forward and backward of each backend; one that cannot run at these sizes is left out.
+
+    Attention is measured within documents where the run packs them, the loss as its sum.
+    """
+    found = cases(op, place.shapes, place.device)
+    case = found[0] if op == "linear_cross_entropy" else found[-1]
+    runs = {}
+    for backend in backends:
+        run = forward_and_backward(case, backend, place)
+        try:
+            run()
+        except Exception as error:  # noqa: BLE001 (proven at smaller sizes; what fails here is no candidate)
+            log.warning("auto does not take ops.%s=%s: at the sizes of this run it raised %s", op, backend, error)
+            continue
+        runs[backend] = run
+    return median_milliseconds(runs, place.device, seconds=_SECONDS)
+
+
+def forward_and_backward(case: Case, backend: str, place: Place) -> Callable[[], object]:
+    """A function without arguments that runs a case once, as the training step does."""
+    function = load(case.op, backend)
+    leaves = []
+    for name, x in case.inputs.items():
+        if name.startswith("fixed"):
+            leaves.append(x)
+            continue
+        dtype = torch.float32 if place.autocast and name in case.stay_fp32 else place.dtype
+        leaves.append(x.to(dtype).requires_grad_())
+    wanted = [leaf for leaf in leaves if leaf.requires_grad]
+
+    def forward() -> tuple[Tensor, ...]:
+        with torch.autocast(place.device.type, place.dtype, enabled=place.autocast):
+            result = case.call(function, *leaves)
+        return result if isinstance(result, tuple) else (result,)
+
+    upstream = [torch.randn_like(output) for output in forward()]
+    return lambda: torch.autograd.grad(forward(), wanted, upstream)
+
+
+class Remembered:
+    """What was measured before, on the same device with the same programs at the same sizes."""
+
+    def __init__(self, file: Path, op: str, place: Place) -> None:
+        facts = {
+            "op": op,
+            "device": torch.cuda.get_device_name(place.device) if place.device.type == "cuda" else place.device.type,
+            "torch": torch.__version__,
+            "triton": _triton_version(),
+            "source": _source_hash(),
+            "dtype": dtype_name(place.dtype),
+            "autocast": place.autocast,
+            "shapes": asdict(place.shapes),
+        }
+        self.file = file
+        self.key = json.dumps(facts, sort_keys=True)
+
+    def read(self) -> dict[str, float] | None:
+        """Milliseconds of each backend, or None."""
+        times = self._entries().get(self.key)
+        if not isinstance(times, dict) or not times:
+            return None
+        if not all(isinstance(time, float) and time > 0 for time in times.values()):
+            return None
+        return times
+
+    def write(self, times: dict[str, float]) -> None:
+        """Add to the file, atomically."""
+        entries = self._entries() | {self.key: times}
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=self.file.parent, delete=False, encoding="utf-8") as stream:
+                json.dump(entries, stream, indent=1, sort_keys=True)
+            Path(stream.name).replace(self.file)
+        except OSError as error:
+            log.warning("what auto measured is not kept in %s: %s", self.file, error)
+
+    def _entries(self) -> dict[str, Any]:
+        try:
+            entries = json.loads(self.file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # not there yet, or damaged: measured again
+            return {}
+        return entries if isinstance(entries, dict) else {}
+
+
+def default_cache() -> Path:
+    """`litespark/ops.json` in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "litespark" / "ops.json"
+
+
+def _triton_version() -> str | None:
+    try:
+        return importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _source_hash() -> str:
+    """Of all that this folder computes with: another kernel is another measurement."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,137 @@
+"""Ops in a run: proven before the model is built, recorded, and a wrong one stops the run or is replaced."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from litespark.analysis.ops_table import ops_table
+from litespark.experiment import prove, run
+from litespark.experiment.config import ConfigError
+from litespark.metrics.record import RunRecord
+from litespark.ops.backend import BACKENDS, REFERENCE, Backend
+from litespark.ops.choice import FailedProofError
+from litespark.ops.swiglu import kernels as swiglu_kernels
+from tests.experiment.composed import config
+from tests.experiment.test_run import SMALL
+
+WRONG = Backend("tests.ops.planted:wrong_gradient")
+RIGHT = Backend("tests.ops.planted:right")
+ELSEWHERE = Backend("tests.ops.planted:right", "tests.ops.planted:why_not_here")
+
+
+def _train(folder: Path, *overrides: str) -> RunRecord:
+    run.train(config(*SMALL, f"paths.logs={folder}", *overrides))
+    return RunRecord.read(folder / "runs" / "small" / "run.json")
+
+
+def test_a_run_records_the_errors_of_its_fast_ops(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    record = _train(tmp_path, "ops=litespark", "callbacks.prove=always")
+    ops = {op.op: op for op in record.ops}
+    assert ops.keys() == BACKENDS.keys()
+    assert ops["attention"].asked == "auto"
+    assert ops["attention"].used == "sdpa"
+    assert "CUDA" in (ops["attention"].reason or "")
+    assert [proof.case for proof in ops["attention"].proofs] == ["attention", "attention within documents"]
+    proofs = [proof for op in record.ops for proof in op.proofs]
+    assert all(proof.passed for proof in proofs)
+    assert all(each.distance is not None and each.distance <= each.bound for p in proofs for each in p.differences)
+    lines = [line.message for line in caplog.records if line.message.startswith("ops: ")]
+    assert len(lines) == 1
+    assert "attention sdpa" in lines[0]
+    assert "| attention | sdpa | auto | " in ops_table(record)
+
+
+def test_on_a_cpu_nothing_is_proven_unless_asked_for(tmp_path):
+    record = _train(tmp_path, "ops=litespark")
+    assert not any(op.proofs for op in record.ops)
+    assert "not proven" in ops_table(record)
+
+
+def test_a_failing_op_stops_the_run_before_its_first_step(tmp_path, monkeypatch):
+    monkeypatch.setitem(BACKENDS["swiglu"], "wrong", WRONG)
+    with pytest.raises(FailedProofError, match=r"(?s)ops.swiglu: got wrong, .*gradient of gate_up"):
+        _train(tmp_path, "ops.swiglu=wrong", "callbacks.prove=always")
+    record = json.loads((tmp_path / "runs" / "small" / "run.json").read_text())
+    assert record["status"] == "failed"
+    assert record["throughput"]["steps"] == 0
+
+
+def test_a_failing_op_is_replaced_where_that_is_asked_for(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(BACKENDS["swiglu"], "wrong", WRONG)
+    record = _train(tmp_path, "ops.swiglu=wrong", "callbacks.prove=always", "ops.on_failed_proof=fallback")
+    (op,) = [op for op in record.ops if op.op == "swiglu"]
+    assert (op.asked, op.used, op.reason) == ("wrong", REFERENCE, "swiglu wrong failed its proof")
+    assert [proof.passed for proof in op.proofs] == [False]
+    assert sum("PROOF FAILED" in line.message for line in caplog.records) == 1
+    assert "wrong failed (swiglu)" in ops_table(record)
+    assert record.status == "finished"
+
+
+def test_a_broken_kernel_is_caught(tmp_path, monkeypatch):
+    launched = swiglu_kernels.swiglu_forward
+
+    def broken(*arguments, **settings):
+        result = launched(*arguments, **settings)
+        result.flatten()[-1] += 1
+        return result
+
+    monkeypatch.setattr("litespark.ops.swiglu.function.swiglu_forward", broken)
+    with pytest.raises(FailedProofError, match=r"ops.swiglu: got triton"):
+        _train(tmp_path, "ops.swiglu=triton", "callbacks.prove=always")
+
+
+@pytest.mark.parametrize("how", ["sometimes", "true"])
+def test_an_unknown_way_to_prove_is_refused(how):
+    with pytest.raises(ValueError, match=r"callbacks.prove: got .*expected"):
+        _train(Path("nowhere"), f"callbacks.prove={how}")
+
+
+def test_compiling_the_whole_model_under_fsdp_is_refused():
+    with pytest.raises(ConfigError, match=r"ops.compile=model: got strategy=fsdp.*expected ops.compile=block"):
+        run.train(config(*SMALL, "ops.compile=model", "strategy=fsdp"))
+
+
+# ---------------------------------------------------------------- litespark prove
+
+
+def _proved(*overrides: str) -> tuple[bool, list[str]]:
+    lines: list[str] = []
+    return prove.prove_all(config(*SMALL, *overrides), lines.append), lines
+
+
+def test_prove_runs_every_fast_backend_that_can_run_here():
+    right, lines = _proved("ops=litespark")
+    assert right, "\n".join(lines)
+    assert lines[-1] == f"{len(BACKENDS)} of {len(BACKENDS)} ops proven"
+    if not torch.cuda.is_available():
+        assert "interpreter" in lines[0]
+        for op in BACKENDS:
+            assert any(line.startswith(f"{op}=triton (") for line in lines), op
+
+
+def test_prove_fails_where_an_op_resolved_to_its_reference(monkeypatch):
+    monkeypatch.setitem(BACKENDS, "swiglu", {"far": ELSEWHERE, REFERENCE: BACKENDS["swiglu"][REFERENCE]})
+    right, lines = _proved("ops.swiglu=auto")
+    assert not right
+    assert "swiglu=far: cannot run here: it needs a device of another world" in lines
+    assert any("ops.swiglu=auto resolves to its reference here" in line for line in lines)
+
+
+def test_prove_shows_every_failure_and_fails(monkeypatch):
+    monkeypatch.setitem(BACKENDS["swiglu"], "wrong", WRONG)
+    monkeypatch.setitem(BACKENDS["rope"], "wrong", Backend("tests.ops.planted:raising"))
+    right, lines = _proved("ops=reference", "ops.swiglu=wrong", "ops.rope=wrong")
+    assert not right
+    assert sum("FAILED" in line for line in lines[:-1]) == 2
+    assert lines[-1] == "FAILED: 2 of 2 ops"
+
+
+def test_prove_refuses_to_prove_nothing():
+    with pytest.raises(ConfigError, match="expected a fast one to prove; choose ops=litespark"):
+        _proved("ops=reference")

@@ -1,0 +1,99 @@
+"""`torch.compile` over blocks or the whole model: no graph breaks, the same results, the same names."""
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounter
+
+from litespark.models.compilation import compile_model
+from litespark.ops.backend import BACKENDS, OpsConfig, why_not
+from litespark.ops.tolerance import relative_distance
+from tests.models.small import gradients, random_ids, small_model
+from tests.ops.assertions import assert_close
+
+CPU = torch.device("cpu")
+# every backend that can run here, each alone beside the references
+SINGLE_OPS = [
+    {op: name} for op, known in BACKENDS.items() for name in known if why_not(op, name, CPU, torch.float32) is None
+]
+DOCUMENTS = {
+    "positions": torch.tensor([[0, 1, 2, 3, 4, 0, 1, 0, 1, 2, 3, 4, 5, 6, 7, 8]]),
+    "documents": torch.tensor([[0] * 5 + [1] * 2 + [2] * 9], dtype=torch.int32),
+    "boundaries": torch.tensor([0, 5, 7, 16], dtype=torch.int32),
+}
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def _step(model, **extra):
+    loss = model(random_ids(1, 16), random_ids(1, 16, seed=1), **extra)
+    loss.backward()
+    return loss, gradients(model)
+
+
+@pytest.mark.parametrize("ops", SINGLE_OPS, ids=lambda ops: "=".join(*ops.items()))
+def test_a_block_is_one_graph_with_every_backend(ops):
+    recompute = "swiglu" if "swiglu_linear" in ops else "none"
+    plain, compiled = (small_model(OpsConfig(**ops), recompute=recompute) for _ in range(2))
+    counter = CompileCounter()
+    compile_model(compiled, "block", backend=counter)
+    loss, expected = _step(plain, **DOCUMENTS)
+    compiled_loss, found = _step(compiled, **DOCUMENTS)
+    # a graph break would be an error; the first block has no update to add, so there are two graphs and not more
+    assert counter.frame_count == 2
+    assert relative_distance(compiled_loss, loss) < 1e-6
+    assert_close(found, expected)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_whole_model_is_one_graph(packed):
+    ops = OpsConfig(attention="sdpa")
+    plain, compiled = small_model(ops), small_model(ops)
+    counter = CompileCounter()
+    compile_model(compiled, "model", backend=counter)
+    extra = DOCUMENTS if packed else {}
+    loss, expected = _step(plain, **extra)
+    compiled_loss, found = _step(compiled, **extra)
+    assert counter.frame_count == 1
+    assert relative_distance(compiled_loss, loss) < 1e-6
+    assert_close(found, expected)
+
+
+@pytest.mark.parametrize("recompute", ["swiglu", "full"])
+def test_blocks_are_compiled_below_recomputation(recompute):
+    ops = OpsConfig(attention="sdpa")
+    plain, compiled = (small_model(ops, recompute=recompute) for _ in range(2))
+    compile_model(compiled, "block", backend="aot_eager")
+    assert_close(_step(compiled)[1], _step(plain)[1])
+
+
+def test_a_graph_break_inside_a_block_is_an_error():
+    model = small_model()
+    swiglu = model.ops.swiglu
+
+    def breaking(gate_up):
+        torch._dynamo.graph_break()
+        return swiglu(gate_up)
+
+    for block in model.blocks:
+        block.mlp.ops = type(model.ops)(**{**vars(model.ops), "swiglu": breaking})
+    compile_model(model, "block", backend="eager")
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        model(random_ids(1, 4), random_ids(1, 4))
+
+
+@pytest.mark.slow
+def test_the_compiler_of_pytorch_gives_the_same_loss_and_leaves_the_names_of_weights():
+    plain, compiled = small_model(), small_model()
+    compile_model(compiled, "block")
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    assert_close(_step(compiled)[1], _step(plain)[1])
+
+
+def test_an_unknown_mode_is_refused():
+    with pytest.raises(ValueError, match="compile mode is 'most'; expected none, block or model"):
+        compile_model(small_model(), "most")

@@ -1,0 +1,42 @@
+"""Backends that are wrong on purpose, for the tests of what has to notice."""
+
+import torch
+
+from litespark.ops.swiglu.reference import swiglu
+
+right = swiglu
+
+
+class _WrongGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, gate_up):
+        ctx.save_for_backward(gate_up)
+        return swiglu(gate_up)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (gate_up,) = ctx.saved_tensors
+        with torch.enable_grad():
+            leaf = gate_up.detach().requires_grad_()
+            (found,) = torch.autograd.grad(swiglu(leaf), leaf, gradient)
+        found[..., -1] *= 1.5
+        return found
+
+
+def wrong_gradient(gate_up):
+    return _WrongGradient.apply(gate_up)
+
+
+def hole(gate_up):
+    """Leaves its last row unwritten."""
+    result = torch.empty_like(gate_up[..., : gate_up.shape[-1] // 2])
+    result[:-1] = swiglu(gate_up)[:-1]
+    return result
+
+
+def raising(gate_up):
+    raise RuntimeError("no kernel image is available for execution on the device")
+
+
+def why_not_here(device, dtype, shapes):
+    return "it needs a device of another world"

@@ -1,0 +1,199 @@
+"""Which backend runs: by name or not at all; by `auto` the fastest that can run and is right, remembered and agreed."""
+
+import json
+import logging
+from dataclasses import replace
+
+import pytest
+import torch
+
+from litespark.ops import choice, measuring
+from litespark.ops.backend import AUTO, BACKENDS, REFERENCE, Backend, OpsConfig
+from litespark.ops.choice import Choice, FailedProofError, described, refusals, settle
+from litespark.ops.shapes import Place, StepShapes
+
+SHAPES = StepShapes(rows=1, length=12, width=16, heads=2, kv_heads=1, head_width=8, feed_forward=24, vocabulary=31)
+CPU = Place(torch.device("cpu"), torch.float32, SHAPES)
+# where `auto` measures; nothing in these tests touches the device, since measuring is replaced
+GPU = replace(CPU, device=torch.device("cuda", 0))
+
+
+def _swiglu(monkeypatch, **backends: Backend) -> None:
+    monkeypatch.setitem(BACKENDS, "swiglu", {**backends, REFERENCE: BACKENDS["swiglu"][REFERENCE]})
+
+
+RIGHT = Backend("tests.ops.planted:right")
+WRONG = Backend("tests.ops.planted:wrong_gradient")
+ELSEWHERE = Backend("tests.ops.planted:right", "tests.ops.planted:why_not_here")
+
+
+def _of(choices: list[Choice], op: str) -> Choice:
+    return next(each for each in choices if each.op == op)
+
+
+# ---------------------------------------------------------------- by name
+
+
+def test_a_backend_asked_for_by_name_that_cannot_run_is_an_error(monkeypatch):
+    _swiglu(monkeypatch, far=ELSEWHERE, right=RIGHT)
+    config = OpsConfig(swiglu="far")
+    expected = r"ops.swiglu: got far, which cannot run here: it needs a device of another world; expected .*right, ref"
+    with pytest.raises(ValueError, match=expected):
+        settle(config, CPU, proving=False)
+    assert len(refusals(config, CPU)) == 1
+
+
+def test_triton_by_name_without_a_gpu_is_an_error(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET")
+    with pytest.raises(ValueError, match=r"ops.swiglu: got triton, .*no kernels for CPUs"):
+        settle(OpsConfig(swiglu="triton"), CPU, proving=False)
+
+
+def test_what_is_asked_for_by_name_is_proven_and_kept(monkeypatch):
+    _swiglu(monkeypatch, right=RIGHT)
+    ops, choices = settle(OpsConfig(swiglu="right"), CPU, proving=True)
+    assert _of(choices, "swiglu").used == "right"
+    assert [proof.passed for proof in _of(choices, "swiglu").proofs] == [True]
+    assert ops.swiglu.__module__ == "litespark.ops.swiglu.reference"
+    assert _of(choices, "rope").proofs == ()  # a reference is its own proof
+
+
+def test_a_failed_proof_stops_the_run_with_op_and_tensor(monkeypatch):
+    _swiglu(monkeypatch, wrong=WRONG)
+    with pytest.raises(FailedProofError, match=r"(?s)ops.swiglu: got wrong.*fallback.*gradient of gate_up"):
+        settle(OpsConfig(swiglu="wrong"), CPU, proving=True)
+
+
+def test_a_failed_proof_falls_back_where_that_is_asked_for_with_one_loud_line(monkeypatch, caplog):
+    _swiglu(monkeypatch, wrong=WRONG)
+    _, choices = settle(OpsConfig(swiglu="wrong", on_failed_proof="fallback"), CPU, proving=True)
+    assert _of(choices, "swiglu").used == REFERENCE
+    assert _of(choices, "swiglu").asked == "wrong"
+    loud = [line for line in caplog.records if line.levelno >= logging.ERROR]
+    assert len(loud) == 1
+    assert "PROOF FAILED: ops.swiglu=wrong is replaced by its reference" in loud[0].message
+
+
+def test_without_proving_nothing_is_run(monkeypatch):
+    _swiglu(monkeypatch, wrong=WRONG)
+    _, choices = settle(OpsConfig(swiglu="wrong"), CPU, proving=False)
+    assert _of(choices, "swiglu").used == "wrong"
+
+
+# ---------------------------------------------------------------- auto without a GPU
+
+
+def test_auto_on_a_cpu_takes_the_first_that_can_run_and_says_why_not_others(monkeypatch):
+    _swiglu(monkeypatch, far=ELSEWHERE, right=RIGHT)
+    _, choices = settle(OpsConfig(swiglu=AUTO), CPU, proving=False)
+    assert _of(choices, "swiglu").used == "right"
+    line = described(choices)
+    assert "swiglu right" in line
+    assert "not far: it needs a device of another world" in line
+    assert "\n" not in line
+
+
+def test_auto_never_takes_interpreted_kernels(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    _, choices = settle(OpsConfig(**dict.fromkeys(BACKENDS, AUTO)), CPU, proving=False)
+    assert not any(each.used.startswith("triton") for each in choices)
+
+
+def test_auto_without_triton_takes_something_else(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "triton", None)
+    _, choices = settle(OpsConfig(**dict.fromkeys(BACKENDS, AUTO)), CPU, proving=False)
+    assert not any(each.used.startswith("triton") for each in choices)
+    assert "Triton is not installed" in described(choices)
+
+
+# ---------------------------------------------------------------- auto with measurements
+
+
+@pytest.fixture
+def times(monkeypatch):
+    """Milliseconds by backend, in place of a GPU's; proofs run on the CPU."""
+    found: dict[str, float] = {"right": 2.0, "quick": 1.0, "wrong": 0.1, REFERENCE: 3.0}
+    measured: list[list[str]] = []
+
+    def measure(op, backends, place):
+        measured.append(backends)
+        return {name: found[name] for name in backends}
+
+    original = choice.prove
+    monkeypatch.setattr(choice, "measure", measure)
+    monkeypatch.setattr(
+        choice, "prove", lambda op, name, shapes, device, dtype, autocast: original(op, name, shapes, CPU.device, dtype)
+    )
+    monkeypatch.setattr(measuring.torch.cuda, "get_device_name", lambda device: "a GPU")
+    found["calls"] = measured  # type: ignore[assignment]
+    return found
+
+
+def test_auto_takes_the_fastest_that_is_right(monkeypatch, times):
+    _swiglu(monkeypatch, wrong=WRONG, right=RIGHT, quick=RIGHT)
+    _, choices = settle(OpsConfig(swiglu=AUTO), GPU, proving=True)
+    found = _of(choices, "swiglu")
+    assert found.used == "quick"
+    assert found.milliseconds == {"right": 2.0, "quick": 1.0, REFERENCE: 3.0}
+    assert "not wrong: its proof failed" in found.reason
+    assert [proof.passed for proof in found.proofs] == [False, True]
+
+
+def test_a_fused_kernel_that_is_slower_than_pytorch_is_not_used(monkeypatch, times):
+    _swiglu(monkeypatch, right=RIGHT)
+    times[REFERENCE] = 1.5
+    _, choices = settle(OpsConfig(swiglu=AUTO), GPU, proving=True)
+    assert _of(choices, "swiglu").used == REFERENCE
+
+
+def test_what_was_measured_is_remembered_for_the_same_device_and_sizes_only(monkeypatch, times, tmp_path):
+    _swiglu(monkeypatch, right=RIGHT, quick=RIGHT)
+    cache = tmp_path / "folder" / "ops.json"
+    for place, calls in ((GPU, 1), (GPU, 1), (replace(GPU, shapes=replace(SHAPES, rows=2)), 2)):
+        _, choices = settle(OpsConfig(swiglu=AUTO), place, proving=False, cache=cache)
+        assert _of(choices, "swiglu").used == "quick"
+        assert len(times["calls"]) == calls
+    assert len(json.loads(cache.read_text())) == 2
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}', ""])
+def test_a_damaged_memory_is_measured_again(monkeypatch, times, tmp_path, text):
+    _swiglu(monkeypatch, right=RIGHT)
+    cache = tmp_path / "ops.json"
+    cache.write_text(text)
+    _, choices = settle(OpsConfig(swiglu=AUTO), GPU, proving=False, cache=cache)
+    assert _of(choices, "swiglu").used == "right"
+    assert json.loads(cache.read_text())
+
+
+def test_a_memory_that_cannot_be_written_is_a_warning(monkeypatch, times, tmp_path, caplog):
+    _swiglu(monkeypatch, right=RIGHT)
+    (tmp_path / "file").write_text("")
+    settle(OpsConfig(swiglu=AUTO), GPU, proving=False, cache=tmp_path / "file" / "ops.json")
+    assert "is not kept" in caplog.text
+
+
+def test_all_ranks_take_what_the_first_one_measured(monkeypatch, times):
+    _swiglu(monkeypatch, right=RIGHT, quick=RIGHT)
+
+    class SecondRank:
+        def from_first(self, make):
+            return Choice("swiglu", AUTO, "right", "")
+
+        def everywhere(self, value):
+            return value
+
+    _, choices = settle(OpsConfig(swiglu=AUTO), GPU, proving=True, ranks=SecondRank())
+    assert _of(choices, "swiglu").used == "right"
+    assert not times["calls"]
+
+
+def test_a_proof_that_fails_on_another_rank_stops_all(monkeypatch):
+    _swiglu(monkeypatch, right=RIGHT)
+
+    class Unlucky(choice.OneRank):
+        def everywhere(self, value):
+            return False
+
+    with pytest.raises(FailedProofError, match="failed on another rank"):
+        settle(OpsConfig(swiglu="right"), CPU, proving=True, ranks=Unlucky())

@@ -1,0 +1,88 @@
+"""Proofs: right backends pass at a run's sizes, and each planted fault is caught and said."""
+
+import pytest
+import torch
+
+from litespark.ops.backend import BACKENDS, REFERENCE, Backend, why_not
+from litespark.ops.cases import cases, cut, document_index, small
+from litespark.ops.proof import prove
+from litespark.ops.shapes import StepShapes
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+SHAPES = StepShapes(rows=2, length=40, width=64, heads=4, kv_heads=2, head_width=16, feed_forward=80, vocabulary=101,
+                    documents=True)  # fmt: skip
+R3 = StepShapes(rows=4, length=4096, width=3072, heads=24, kv_heads=8, head_width=128, feed_forward=8192,
+                vocabulary=32000, documents=True)  # fmt: skip
+FAST = [
+    (op, name)
+    for op, known in BACKENDS.items()
+    for name in known
+    if name != REFERENCE and why_not(op, name, DEVICE, torch.float32) is None
+]
+
+
+@pytest.mark.parametrize(("op", "name"), FAST)
+@pytest.mark.parametrize(
+    ("dtype", "autocast"), [(torch.float32, False), (torch.bfloat16, False), (torch.bfloat16, True)]
+)
+def test_every_backend_is_proven_as_a_run_calls_it(op, name, dtype, autocast):
+    if (reason := why_not(op, name, DEVICE, dtype)) is not None:
+        pytest.skip(reason)
+    proofs = prove(op, name, SHAPES, DEVICE, dtype, autocast=autocast)
+    assert proofs
+    for proof in proofs:
+        assert proof.passed, str(proof)
+        assert any(each.tensor.startswith("gradient") for each in proof.differences)
+
+
+@pytest.fixture(params=["wrong_gradient", "hole", "raising"])
+def planted(request, monkeypatch):
+    monkeypatch.setitem(BACKENDS["swiglu"], "planted", Backend(f"tests.ops.planted:{request.param}"))
+    return request.param
+
+
+def test_a_planted_fault_is_caught_and_named(planted):
+    (proof,) = prove("swiglu", "planted", SHAPES, DEVICE, torch.float32)
+    assert not proof.passed
+    said = {"wrong_gradient": "gradient of gate_up", "hole": "output 0 is inf", "raising": "RuntimeError: no kernel"}
+    assert "swiglu=planted (swiglu, fp32, 74 tokens x 80): FAILED" in str(proof)
+    assert said[planted] in str(proof)
+
+
+def test_attention_is_proven_within_documents_where_a_run_packs_them():
+    assert [case.name for case in cases("attention", SHAPES, DEVICE)] == ["attention", "attention within documents"]
+
+
+def test_the_documents_of_a_case_are_several_in_a_row():
+    index = document_index(2, 40, 10, DEVICE)
+    assert (index[:, -1] > 0).all()
+    assert (index.diff(dim=1) >= 0).all()
+
+
+@pytest.mark.parametrize("op", BACKENDS)
+def test_sizes_are_cut_to_memory_with_the_widths_of_the_run(op):
+    found = cut(op, R3, 2**30)
+    assert (found.width, found.head_width, found.feed_forward, found.vocabulary) == (3072, 128, 8192, 32000)
+    assert found.heads // found.kv_heads == 3
+    assert found.rows * found.length <= R3.rows * R3.length
+    more = cut(op, R3, 2**40)
+    assert (more.rows, more.length, more.heads) == (4, 4096, 24)
+
+
+def test_attention_keeps_the_length_of_the_run_and_gives_up_heads():
+    found = cut("attention", R3, 2**30)
+    assert (found.rows, found.length) == (1, 4096)
+    assert found.heads < 24
+    scores = found.rows * found.heads * found.length**2 * 4
+    assert 5 * scores <= 2**30
+
+
+def test_a_row_that_does_not_fit_is_shortened():
+    long = StepShapes(1, 2**20, 64, 8, 1, 64, 64, 128)
+    assert cut("attention", long, 2**30).length < 2**20
+
+
+def test_small_sizes_are_small_and_keep_grouped_heads():
+    found = small(R3)
+    assert found.rows * found.length < 100
+    assert found.heads // found.kv_heads == 3
