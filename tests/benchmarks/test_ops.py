@@ -1,0 +1,302 @@
+"""`litespark bench ops`: what is measured, what is refused a figure, and how a record is continued."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from litespark.benchmarks import ops, ops_rivals, ops_session
+from litespark.benchmarks.ops_record import OpsRecord
+from litespark.benchmarks.ops_rivals import difference_from_reference, liger
+from litespark.benchmarks.ops_session import EVERYTHING
+from litespark.benchmarks.ops_work import matmuls, pairs_within_documents, pairs_within_rows, work
+from litespark.cli import main
+from litespark.ops import backend
+from litespark.ops.attention.documents import Documents
+from litespark.ops.backend import BACKENDS, REFERENCE, Backend, load
+from litespark.ops.cases import cases, document_index
+from litespark.ops.linear_cross_entropy.reference import linear_cross_entropy
+from litespark.ops.rms_norm.reference import add_rms_norm, rms_norm
+from litespark.ops.rope.reference import rope
+from litespark.ops.shapes import Place, StepShapes
+from litespark.ops.tolerance import outputs_and_gradients
+from tests.cli.tiny_run import tiny
+
+CPU = torch.device("cpu")
+SHAPES = StepShapes(2, 13, 32, 4, 2, 16, 48, 97)
+PLACE = Place(CPU, torch.float32, SHAPES)
+
+
+@pytest.fixture(autouse=True)
+def one_state_of_the_code(monkeypatch):
+    """Whatever else happens to the working tree while tests run."""
+    monkeypatch.setattr(ops_session, "_hash_of", lambda source: "0123456789abcdef")
+    monkeypatch.setattr(ops_session, "git_state", lambda folder: ("c0ffee", False))
+
+
+def bench(tmp_path, *more: str) -> int:
+    return main(["bench", "ops", *tiny(tmp_path), *more, "--seconds", "0.001", "--output", str(tmp_path / "results")])
+
+
+def records(tmp_path) -> list[OpsRecord]:
+    return [OpsRecord.read(path) for path in sorted((tmp_path / "results").glob("*/*.json"))]
+
+
+def test_every_op_is_in_the_record_with_times_or_a_reason(tmp_path, capsys):
+    assert bench(tmp_path) == 0
+    (record,) = records(tmp_path)
+    (path,) = (tmp_path / "results").glob("*/*_bench_ops_tiny_fp32.json")
+    assert json.loads(path.read_text())["schema"] == "litespark.bench.ops/1"
+    assert record.complete
+    assert record.ops == list(EVERYTHING)
+    assert record.copy_bytes_per_second > 0
+    assert [case.case for case in record.cases] == [
+        *("rms_norm", "add_rms_norm", "rope", "swiglu", "swiglu_linear"),
+        *("attention", "attention within documents", "sum of losses"),
+    ]
+    for case in record.cases:
+        names = [variant.name for variant in case.variants]
+        assert names == [*BACKENDS[case.op], "torch.compile", "liger"]
+        for variant in case.variants:
+            assert variant.peak_memory_mib is None
+            if variant.forward is None:
+                assert variant.reason
+            else:
+                assert 0 < variant.forward.p10_ms <= variant.forward.median_ms <= variant.forward.p90_ms
+                assert variant.forward_backward.repeats >= 5
+        assert REFERENCE in {variant.name for variant in case.timed()}
+    by_name = {case.case: case for case in record.cases}
+    assert [each.name for each in by_name["sum of losses"].yardsticks] == ["three matrix products"]
+    assert [each.name for each in by_name["attention within documents"].yardsticks] == ["sdpa over whole rows"]
+    sdpa = next(each for each in by_name["attention"].variants if each.name == "sdpa")
+    assert sdpa.proven
+    assert sdpa.kernel in ("flash", "math")
+    assert {each.name for each in record.optimizer} == {"fused, scaled in the kernel", "foreach"}
+    # no speed of a CPU is held against a goal
+    assert {(goal.verdict, goal.value) for goal in record.goals} == {("not measured", None)}
+    said = capsys.readouterr().out
+    for shown in ("attention within documents", "no figure: Liger", "bytes a parameter", "goal swiglu", str(path)):
+        assert shown in said
+
+
+def test_a_second_start_continues_with_what_is_missing(tmp_path, monkeypatch, capsys):
+    honest = ops_session.measure_op
+
+    def interrupted(op, place, **options):
+        if op == "rope":
+            raise KeyboardInterrupt
+        return honest(op, place, **options)
+
+    arguments = ("--op", "rms_norm", "--op", "rope")
+    monkeypatch.setattr(ops_session, "measure_op", interrupted)
+    assert bench(tmp_path, *arguments) == 130
+    (before,) = records(tmp_path)
+    assert [case.op for case in before.cases] == ["rms_norm"]
+    assert not before.complete
+    monkeypatch.setattr(ops_session, "measure_op", honest)
+    assert bench(tmp_path, *arguments) == 0
+    (after,) = records(tmp_path)
+    assert after.cases[0] == before.cases[0]
+    assert [case.op for case in after.cases] == ["rms_norm", "rope"]
+    assert after.complete
+    assert "continued, 1 of 2 ops" in capsys.readouterr().err
+    # what is complete is measured anew, beside it
+    assert bench(tmp_path, *arguments) == 0
+    assert len(records(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("changed", ["commit", "code", "settings"])
+def test_a_record_of_other_code_or_settings_is_not_continued(tmp_path, monkeypatch, changed):
+    monkeypatch.setattr(ops_session, "_LAST_START", -1.0)
+    assert bench(tmp_path, "--op", "rms_norm") == 1
+    monkeypatch.undo()
+    commit, code = (
+        ("decaf" if changed == "commit" else "c0ffee"),
+        ("f" * 16 if changed == "code" else "0123456789abcdef"),
+    )
+    monkeypatch.setattr(ops_session, "git_state", lambda folder: (commit, False))
+    monkeypatch.setattr(ops_session, "_hash_of", lambda source: code)
+    assert bench(tmp_path, "--op", "rms_norm", *(["data.micro_batch_size=4"] if changed == "settings" else [])) == 0
+    assert records(tmp_path)[-1].complete
+
+
+def test_no_op_is_begun_when_time_is_up(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ops_session, "_LAST_START", -1.0)
+    assert bench(tmp_path, "--op", "rms_norm") == 1
+    assert "the same command continues" in capsys.readouterr().err
+
+
+def broken_rms_norm(x, weight, epsilon):
+    return rms_norm(x, weight, epsilon) * 1.001
+
+
+def narrow_rms_norm(x, weight, epsilon):
+    if x.shape[1] > 30 and not torch.are_deterministic_algorithms_enabled():
+        raise RuntimeError("this row is too long")
+    return rms_norm(x, weight, epsilon)
+
+
+def test_a_backend_whose_proof_fails_gets_no_figure(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(backend.BACKENDS["rms_norm"], "broken", Backend(f"{__name__}:broken_rms_norm"))
+    assert bench(tmp_path, "--op", "rms_norm") == 1
+    (record,) = records(tmp_path)
+    broken = next(each for each in record.cases[0].variants if each.name == "broken")
+    assert broken.proven is False
+    assert broken.forward is broken.forward_backward is broken.share_forward is None
+    assert "FAILED" in broken.reason
+    assert record.red == [broken]
+    assert "no figure: rms_norm=broken" in capsys.readouterr().out
+    assert "reference" in [each.name for each in record.cases[0].timed()]
+
+
+def test_a_backend_that_raises_at_these_sizes_is_named_and_the_others_are_measured(tmp_path, monkeypatch):
+    monkeypatch.setitem(backend.BACKENDS["rms_norm"], "narrow", Backend(f"{__name__}:narrow_rms_norm"))
+    assert bench(tmp_path, "--op", "rms_norm") == 0
+    narrow = next(each for each in records(tmp_path)[0].cases[0].variants if each.name == "narrow")
+    assert narrow.proven
+    assert narrow.forward is None
+    assert narrow.reason == "at these sizes it raised RuntimeError: this row is too long"
+
+
+@pytest.mark.parametrize(
+    "arguments, complaint",
+    [
+        (["--op", "softmax"], "--op: got softmax, expected one of rms_norm"),
+        (["--seconds", "0"], "--seconds: got 0.0, expected a positive number"),
+        (["data.sequence_length=100000"], "expected at most model.max_sequence_length"),
+        pytest.param(
+            ["trainer.accelerator=cuda"],
+            "got no CUDA device",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one"),
+        ),
+    ],
+)
+def test_bad_arguments_are_refused(tmp_path, capsys, arguments, complaint):
+    given = ["bench", "ops", *tiny(tmp_path), "--output", str(tmp_path / "results"), *arguments]
+    assert main(given) == 1
+    assert complaint in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_kernel_of_pytorch_that_is_not_the_expected_one_is_said(monkeypatch):
+    monkeypatch.setattr(ops, "expected_kernel", lambda device, dtype, width: "cudnn")
+    whole, within = ops.measure_op("attention", PLACE, seconds=0.001, bandwidth=1e9)
+    said = [next(each.reason for each in case.variants if each.name == "sdpa") for case in (whole, within)]
+    assert "where cudnn is expected" in said[0]
+    assert said[1] is None
+
+
+# ---------------------------------------------------------------- what times are held against
+
+
+def _bytes(*tensors):
+    return sum(x.numel() * x.element_size() for x in tensors)
+
+
+@pytest.mark.parametrize("op", ["rms_norm", "add_rms_norm", "swiglu", "rope"])
+def test_bytes_are_those_of_the_tensors_that_go_in_and_out(op):
+    (case,) = cases(op, SHAPES, CPU)
+    found = outputs_and_gradients(lambda *inputs: case.call(load(op, REFERENCE), *inputs), case.inputs)
+    outputs = [x for name, x in found.items() if name.startswith("output")]
+    gradients = [x for name, x in found.items() if name.startswith("gradient")]
+    inputs = list(case.inputs.values())
+    if op == "rope":  # the value is handed on; backward needs the tables and no input
+        tables, value = inputs[1:], outputs.pop()
+        forward = 2 * _bytes(*outputs) + _bytes(*tables)
+        backward = _bytes(*outputs, value, *tables, *gradients)
+    elif op == "add_rms_norm":  # the stream is kept instead of its summands, whose gradients are one
+        forward = _bytes(*inputs, *outputs)
+        backward = _bytes(*outputs, outputs[0], inputs[2], gradients[0], gradients[2])
+    else:
+        forward = _bytes(*inputs, *outputs)
+        backward = _bytes(*outputs, *inputs, *gradients)
+    least = work(op, PLACE)
+    assert (least.forward_bytes, least.backward_bytes) == (forward, backward)
+
+
+@pytest.mark.parametrize("op", ["swiglu_linear", "linear_cross_entropy"])
+def test_operations_are_those_that_pytorch_counts_and_the_yardstick_has_as_many(op):
+    case = cases(op, SHAPES, CPU)[0]
+    with FlopCounterMode(display=False) as counted:
+        outputs_and_gradients(lambda *inputs: case.call(load(op, REFERENCE), *inputs), case.inputs)
+    least = work(op, PLACE)
+    assert counted.get_total_flops() == least.forward_flops + least.backward_flops
+    with FlopCounterMode(display=False) as counted:
+        matmuls(op, PLACE)()
+    assert counted.get_total_flops() == least.forward_flops + least.backward_flops
+
+
+def test_pairs_are_those_that_a_mask_shows():
+    index = document_index(3, 40, 7, CPU)
+    assert pairs_within_documents(index) == int(Documents(index).visible().sum())
+    whole = Documents(torch.zeros(SHAPES.rows, SHAPES.length, dtype=torch.int32))
+    assert pairs_within_rows(SHAPES) == int(whole.visible().sum())
+
+
+def test_an_unknown_op_has_no_work():
+    with pytest.raises(ValueError, match="got op 'softmax'"):
+        work("softmax", PLACE)
+
+
+# ---------------------------------------------------------------- rivals
+
+
+def _like_liger() -> types.SimpleNamespace:
+    """The functions of Liger with their signatures, in plain PyTorch."""
+
+    def liger_rope(q, k, cos, sin, position_ids=None, unsqueeze_dim=1, rotary_dim=None):
+        half = cos.shape[-1] // 2
+        rotated = rope(q.transpose(1, 2), k.transpose(1, 2), cos[..., :half], sin[..., :half])
+        return tuple(x.transpose(1, 2) for x in rotated)
+
+    def liger_fused_add_rms_norm(X, R, W, eps, offset=0.0, casting_mode="llama", in_place=True):
+        stream, normed = add_rms_norm(X, R, W, eps)
+        return normed, stream
+
+    def liger_fused_linear_cross_entropy(input, weight, target, ignore_index=-100, reduction="mean"):
+        assert (input.ndim, target.ndim) == (2, 1)
+        return linear_cross_entropy(input, weight, target, ignore_index=ignore_index, reduction=reduction)
+
+    return types.SimpleNamespace(
+        liger_rms_norm=lambda X, W, eps, offset=0.0, casting_mode="llama", in_place=True: rms_norm(X, W, eps),
+        liger_fused_add_rms_norm=liger_fused_add_rms_norm,
+        liger_rope=liger_rope,
+        liger_swiglu=lambda a, b: torch.nn.functional.silu(a) * b,
+        liger_fused_linear_cross_entropy=liger_fused_linear_cross_entropy,
+    )
+
+
+@pytest.fixture
+def installed_liger(monkeypatch):
+    functional = _like_liger()
+    for name in ("liger_kernel", "liger_kernel.transformers"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, "liger_kernel.transformers.functional", functional)
+    return functional
+
+
+@pytest.mark.parametrize("op", ops_rivals._LIGER)
+def test_liger_is_called_as_the_op_is(installed_liger, op):
+    function = liger(op, torch.device("cuda"))
+    assert difference_from_reference(function, cases(op, SHAPES, CPU)[0], PLACE) is None
+
+
+def test_a_wrong_rival_is_seen(installed_liger):
+    honest = installed_liger.liger_rms_norm
+    installed_liger.liger_rms_norm = lambda *inputs, **options: honest(*inputs, **options) * 1.01
+    function = liger("rms_norm", torch.device("cuda"))
+    assert "output 0 is 1.0e-02 away" in difference_from_reference(function, cases("rms_norm", SHAPES, CPU)[0], PLACE)
+
+
+def test_absent_rivals_are_named_with_the_reason(monkeypatch, installed_liger):
+    assert liger("attention", CPU) == "Liger has no kernel for it"
+    assert liger("rope", CPU) == "Liger's kernels need a GPU"
+    monkeypatch.setitem(sys.modules, "liger_kernel.transformers.functional", None)
+    assert "pip install liger-kernel" in liger("rope", torch.device("cuda"))
+    assert "compiling for a CPU" in ops_rivals.compiled_reference("rope", CPU)
+    assert callable(ops_rivals.compiled_reference("rope", torch.device("cuda")))

@@ -1,0 +1,92 @@
+"""The goals of the fast ops: met, not met, or not measured with the reason."""
+
+import pytest
+
+from litespark.benchmarks.ops_goals import goals, table
+from litespark.benchmarks.ops_record import CaseRecord, OpsRecord, TimeRecord, VariantRecord, YardstickRecord
+from litespark.metrics.record import DeviceRecord, EnvironmentRecord
+
+
+def time(milliseconds):
+    return TimeRecord(milliseconds, milliseconds, milliseconds, 5)
+
+
+def variant(name, both, rival=False, **figures):
+    return VariantRecord(name, rival, True, time(both / 3), time(both), **figures)
+
+
+def record_of(*cases):
+    environment = EnvironmentRecord(
+        python="", torch="", platform="", cpu="", world_size=1, precision="bf16", devices=[DeviceRecord("H200")]
+    )
+    return OpsRecord("", None, None, "", [], environment, "llama3b", 4, 4096, 1.0, [case.op for case in cases],
+                     cases=list(cases))  # fmt: skip
+
+
+def goal_of(record, start, device="cuda"):
+    (found,) = [goal for goal in goals(record, device) if f"{goal.op} {goal.goal}".startswith(start)]
+    return found
+
+
+@pytest.mark.parametrize("backward, verdict", [(0.86, "met"), (0.5, "not met")])
+def test_the_share_of_the_fastest_backend_counts_in_its_worse_half(backward, verdict):
+    fast = variant("triton", 1.0, share_forward=0.9, share_backward=backward)
+    slow = variant("reference", 2.0, share_forward=0.99, share_backward=0.99)
+    rival = variant("liger", 0.5, rival=True, share_forward=0.1, share_backward=0.1)
+    goal = goal_of(record_of(CaseRecord("swiglu", "swiglu", "", variants=[slow, rival, fast])), "swiglu")
+    assert (goal.value, goal.verdict) == (backward, verdict)
+    assert "triton: 90% forward" in goal.reason
+
+
+@pytest.mark.parametrize("both, verdict", [(10.4, "met"), (10.6, "not met")])
+def test_the_loss_is_held_against_its_matrix_products(both, verdict):
+    case = CaseRecord(
+        "linear_cross_entropy", "sum of losses", "", variants=[variant("triton", both)],
+        yardsticks=[YardstickRecord("three matrix products", time(10.0))],
+    )  # fmt: skip
+    goal = goal_of(record_of(case), "linear_cross_entropy")
+    assert goal.value == pytest.approx(both / 10)
+    assert goal.verdict == verdict
+
+
+@pytest.mark.parametrize("both, gain", [(2.0, "met"), (3.0, "not met")])
+def test_attention_is_held_against_pytorch_and_against_whole_rows(both, gain):
+    case = CaseRecord(
+        "attention", "attention within documents", "", variants=[variant("triton", both), variant("varlen", 4.0)],
+        yardsticks=[YardstickRecord("sdpa over whole rows", time(4.0))],
+    )  # fmt: skip
+    record = record_of(case)
+    against = goal_of(record, "attention attention within documents: the fastest")
+    assert (against.value, against.verdict, against.reason) == (both / 4, "met", "triton over varlen")
+    assert goal_of(record, "attention within documents").verdict == gain
+    assert goal_of(record, "attention attention: ").reason == "not measured yet"
+
+
+def test_what_was_not_measured_says_why():
+    wrong = VariantRecord("triton", proven=False, reason="its proof failed")
+    record = record_of(CaseRecord("rope", "rope", "", variants=[wrong]))
+    goal = goal_of(record, "rope")
+    assert (goal.value, goal.verdict, goal.reason) == (None, "not measured", "triton: its proof failed")
+    assert goal_of(record, "rms_norm").reason == "it was not asked for"
+
+
+def test_a_cpu_is_held_against_no_goal():
+    fast = variant("reference", 1.0, share_forward=0.9, share_backward=0.9)
+    goal = goal_of(record_of(CaseRecord("swiglu", "swiglu", "", variants=[fast])), "swiglu", device="cpu")
+    assert (goal.value, goal.verdict) == (None, "not measured")
+    assert "CPU says nothing" in goal.reason
+
+
+def test_the_table_shows_figures_reasons_and_verdicts():
+    fast = variant("triton", 1.0, share_forward=0.9, share_backward=0.8, peak_memory_mib=12.0)
+    plain = variant("reference", 2.0, share_forward=0.4, share_backward=0.4)
+    absent = VariantRecord("liger", rival=True, reason="Liger is not installed")
+    record = record_of(CaseRecord("swiglu", "swiglu", "8 tokens", variants=[fast, plain, absent]))
+    record.goals = goals(record, "cuda")
+    said = table(record)
+    lines = {line.split()[0]: line for line in said.splitlines() if line.startswith("  ")}
+    assert "2.00x" in lines["triton"]
+    assert "90% 80%" in lines["triton"]
+    assert "1.00x" in lines["reference"]
+    assert lines["liger"].endswith("no figure: Liger is not installed")
+    assert "goal swiglu: at least 85% of the copy bandwidth, forward and backward: 0.800 not met (triton" in said
