@@ -13,7 +13,7 @@ def ops_table(record: RunRecord) -> str:
     return markdown_table(
         ("op", "backend", "asked for", "proof: worst distance (allowed)", "forward and backward", "why"),
         [
-            (op.op, op.used, op.asked, _proven(op), _times(op), op.reason or "")
+            (op.op, f"{op.used} ({op.detail})" if op.detail else op.used, op.asked, _proven(op), _times(op), op.reason or "")
             for op in record.ops
         ],
     )  # fmt: skip

@@ -94,6 +94,7 @@ def op_record(choice: Choice) -> OpRecord:
         asked=choice.asked,
         used=choice.used,
         reason=choice.reason or None,
+        detail=choice.detail,
         proofs=[_proof_record(proof) for proof in choice.proofs],
         times=[BackendTimeRecord(backend, time) for backend, time in choice.milliseconds.items()],
     )

@@ -37,11 +37,12 @@ class BackendTimeRecord:
 
 @dataclass
 class OpRecord:
-    """One op: the backend asked for, the one that ran, why not a faster one, and what it was proven and measured by."""
+    """One op: the backend asked for, the one that ran and what it is made of, why not a faster one, proofs and times."""
 
     op: str
     asked: str
     used: str
     reason: str | None = None
+    detail: str | None = None
     proofs: list[ProofRecord] = field(default_factory=list)
     times: list[BackendTimeRecord] = field(default_factory=list)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from litespark.ops.attention.documents import Documents
 from litespark.ops.linear_cross_entropy.reference import Reduction, TokenLosses
-from litespark.ops.shapes import StepShapes
+from litespark.ops.shapes import Place, StepShapes
 
 REFERENCE = "reference"
 AUTO = "auto"
@@ -30,10 +30,12 @@ class Backend:
         function: "module:function", with the signature of the op's reference.
         why_not: "module:function" of (device, dtype, shapes or None) that returns why the backend cannot run there, or
             None where it can. None: it runs everywhere.
+        detail: "module:function" of (place) that says what the backend is made of there, for the record; None: nothing.
     """
 
     function: str
     why_not: str | None = None
+    detail: str | None = None
 
 
 _TRITON = "litespark.ops.triton_support:why_not"
@@ -66,7 +68,9 @@ BACKENDS: dict[str, dict[str, Backend]] = {
     "attention": {
         "varlen": Backend("litespark.ops.attention.varlen:attention_varlen", "litespark.ops.attention.varlen:why_not"),
         "flex": Backend("litespark.ops.attention.flex:attention_flex", "litespark.ops.attention.flex:why_not"),
-        "sdpa": Backend("litespark.ops.attention.sdpa:attention_sdpa"),
+        "sdpa": Backend(
+            "litespark.ops.attention.sdpa:attention_sdpa", detail="litespark.ops.attention.sdpa:named_kernel"
+        ),
         REFERENCE: Backend("litespark.ops.attention.reference:attention"),
     },
     "linear_cross_entropy": {
@@ -211,6 +215,12 @@ def why_not(
     except ImportError as error:
         return str(error)
     return None
+
+
+def detail(op: str, backend: str, place: Place) -> str | None:
+    """What a backend is made of at `place`, in a few words; None where there is nothing to say."""
+    found = BACKENDS[op][backend].detail
+    return None if found is None else _at(found)(place)
 
 
 def _at(place: str) -> Callable[..., Any]:

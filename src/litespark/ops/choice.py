@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from litespark.ops.backend import AUTO, BACKENDS, REFERENCE, Ops, OpsConfig, load, why_not
+from litespark.ops.backend import AUTO, BACKENDS, REFERENCE, Ops, OpsConfig, detail, load, why_not
 from litespark.ops.measuring import Remembered, measure
 from litespark.ops.proof import Proof, prove
 from litespark.ops.shapes import Place
@@ -60,6 +60,7 @@ class Choice:
         reason: why this one and not those expected to be faster.
         proofs: of the backend used, and of those that failed.
         milliseconds: forward and backward of each backend that was measured.
+        detail: what the backend used is made of here; None where there is nothing to say.
     """
 
     op: str
@@ -68,6 +69,7 @@ class Choice:
     reason: str
     proofs: tuple[Proof, ...] = ()
     milliseconds: dict[str, float] = field(default_factory=dict)
+    detail: str | None = None
 
 
 def refusals(config: OpsConfig, place: Place) -> list[str]:
@@ -102,13 +104,18 @@ def settle(
     if refused := refusals(config, place):
         raise ValueError("\n".join(refused))
     ranks = ranks or OneRank()
-    choices = [_settle(op, asked, config, place, proving, ranks, cache) for op, asked in config.backends().items()]
+    choices = []
+    for op, asked in config.backends().items():
+        choice = _settle(op, asked, config, place, proving, ranks, cache)
+        choices.append(replace(choice, detail=detail(op, choice.used, place)))
     return Ops(**{choice.op: load(choice.op, choice.used) for choice in choices}), choices
 
 
 def described(choices: list[Choice]) -> str:
     """One line: what runs, and why not something faster."""
-    used = ", ".join(f"{choice.op} {choice.used}" for choice in choices)
+    used = ", ".join(
+        f"{choice.op} {choice.used}" + (f" ({choice.detail})" if choice.detail else "") for choice in choices
+    )
     reasons = dict.fromkeys(choice.reason for choice in choices if choice.reason)
     return "ops: " + "; ".join([used, *reasons])
 
@@ -121,7 +128,7 @@ def _settle(
         return choice
     proofs = tuple(prove(op, choice.used, place.shapes, place.device, place.dtype, autocast=place.autocast))
     if ranks.everywhere(all(proof.passed for proof in proofs)):
-        return Choice(op, asked, choice.used, choice.reason, (*choice.proofs, *proofs), choice.milliseconds)
+        return replace(choice, proofs=(*choice.proofs, *proofs))
     failures = "\n".join(str(proof) for proof in proofs if not proof.passed) or "it failed on another rank"
     if config.on_failed_proof == "stop":
         raise FailedProofError(
@@ -130,7 +137,7 @@ def _settle(
         )
     log.error("PROOF FAILED: ops.%s=%s is replaced by its reference, which is slower. %s", op, choice.used, failures)
     reason = f"{op} {choice.used} failed its proof"
-    return Choice(op, asked, REFERENCE, reason, (*choice.proofs, *proofs), choice.milliseconds)
+    return replace(choice, used=REFERENCE, reason=reason, proofs=(*choice.proofs, *proofs))
 
 
 def _choose(op: str, place: Place, cache: Path | None) -> Choice:

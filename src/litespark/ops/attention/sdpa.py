@@ -3,6 +3,7 @@
 B batch, S queries, T keys, H query heads, K key/value heads, Dh head width.
 """
 
+import logging
 from typing import Any
 
 import torch
@@ -12,6 +13,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from litespark.ops.attention.documents import Documents, causal_visible, check_attention_shapes
 from litespark.ops.precision import compute_dtype
+from litespark.ops.shapes import Place
+
+log = logging.getLogger(__name__)
 
 # cuDNN's kernels for Hopper are about twice as fast as FlashAttention-2 there; these widths both of them take
 _HOPPER = (9, 0)
@@ -55,6 +59,27 @@ def expected_kernel(device: torch.device, dtype: torch.dtype, head_width: int) -
     if torch.cuda.get_device_capability(device) != _HOPPER or dtype not in (torch.bfloat16, torch.float16):
         return None
     return "cudnn" if head_width % 8 == 0 and head_width <= _WIDEST_ON_HOPPER else None
+
+
+def named_kernel(place: Place) -> str:
+    """The kernel that a run at `place` takes, in words; one that is not the expected one is also a warning.
+
+    The sizes of the run are allocated for the question, and freed.
+    """
+    shapes = place.shapes
+
+    def heads(count: int) -> Tensor:
+        size = (shapes.rows, shapes.length, count, shapes.head_width)
+        return torch.empty(size, dtype=place.dtype, device=place.device, requires_grad=True)
+
+    documents = None
+    if shapes.documents:
+        documents = Documents(torch.zeros(shapes.rows, shapes.length, dtype=torch.int32, device=place.device))
+    taken = kernel_taken(heads(shapes.heads), heads(shapes.kv_heads), heads(shapes.kv_heads), documents)
+    expected = None if shapes.documents else expected_kernel(place.device, place.dtype, shapes.head_width)
+    if expected not in (None, taken):
+        log.warning("attention: PyTorch takes its %s kernel here, %s was expected to be the fastest", taken, expected)
+    return f"{taken} kernel"
 
 
 def _arguments(
