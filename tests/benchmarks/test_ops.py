@@ -274,7 +274,7 @@ def _like_liger() -> types.SimpleNamespace:
 @pytest.fixture
 def installed_liger(monkeypatch):
     functional = _like_liger()
-    for name in ("liger_kernel", "liger_kernel.transformers"):
+    for name in ("liger_kernel", "liger_kernel.transformers", "liger_kernel.ops", "liger_kernel.ops.swiglu"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     monkeypatch.setitem(sys.modules, "liger_kernel.transformers.functional", functional)
     return functional
@@ -284,6 +284,20 @@ def installed_liger(monkeypatch):
 def test_liger_is_called_as_the_op_is(installed_liger, op):
     function = liger(op, torch.device("cuda"))
     assert difference_from_reference(function, cases(op, SHAPES, CPU)[0], PLACE) is None
+
+
+def test_liger_takes_gate_and_up_as_they_lie_where_it_can(installed_liger):
+    halves = installed_liger.liger_swiglu
+    installed_liger.liger_swiglu = None
+
+    def apply(gate_up, in_place):
+        assert gate_up.ndim == 2
+        return halves(*gate_up.chunk(2, dim=-1))
+
+    module = sys.modules["liger_kernel.ops.swiglu"]
+    module.LigerFusedGateUpSiLUMulFunction = types.SimpleNamespace(apply=apply)
+    function = liger("swiglu", torch.device("cuda"))
+    assert difference_from_reference(function, cases("swiglu", SHAPES, CPU)[0], PLACE) is None
 
 
 def test_a_wrong_rival_is_seen(installed_liger):
@@ -300,3 +314,17 @@ def test_absent_rivals_are_named_with_the_reason(monkeypatch, installed_liger):
     assert "pip install liger-kernel" in liger("rope", torch.device("cuda"))
     assert "compiling for a CPU" in ops_rivals.compiled_reference("rope", CPU)
     assert callable(ops_rivals.compiled_reference("rope", torch.device("cuda")))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_on_a_gpu_fast_backends_memory_and_verdicts_are_there(tmp_path, capsys):
+    more = ("trainer.accelerator=cuda", "precision=bf16", "data.sequence_length=256", "model.width=256",
+            "model.heads=4", "model.kv_heads=2", "model.feed_forward=512")  # fmt: skip
+    assert bench(tmp_path, *more, *(word for op in ("rms_norm", "attention") for word in ("--op", op))) == 0
+    (record,) = records(tmp_path)
+    for case in record.cases:
+        timed = {variant.name for variant in case.variants if variant.forward is not None}
+        assert {"triton", REFERENCE, "torch.compile"} <= timed, capsys.readouterr().out
+        assert all(variant.peak_memory_mib > 0 for variant in case.variants if variant.name in timed)
+    assert {goal.verdict for goal in record.goals if goal.op in ("rms_norm", "attention")} <= {"met", "not met"}

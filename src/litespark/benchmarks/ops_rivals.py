@@ -81,7 +81,13 @@ def _rope(functional: Any, qkv: Tensor, cos: Tensor, sin: Tensor, kv_heads: int)
 
 
 def _swiglu(functional: Any, gate_up: Tensor) -> Tensor:
-    return functional.liger_swiglu(*gate_up.chunk(2, dim=-1))
+    # newer releases take the two halves as they lie, older ones copy each of them
+    found = importlib.import_module("liger_kernel.ops.swiglu")
+    fused = getattr(found, "LigerFusedGateUpSiLUMulFunction", None)
+    if fused is None:
+        return functional.liger_swiglu(*gate_up.chunk(2, dim=-1))
+    # its gradient has two dimensions whatever its input has
+    return fused.apply(gate_up.flatten(0, -2), False).unflatten(0, gate_up.shape[:-1])
 
 
 def _linear_cross_entropy(
