@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from litespark.ops.linear_cross_entropy.operators import ChunkedLoss
 from litespark.ops.linear_cross_entropy.reference import Reduction, TokenLosses
 from litespark.ops.linear_cross_entropy.rows import ROWS
 
-_chunked = ChunkedLoss("chunked", ROWS)
+_chunked = ChunkedLoss("chunked", ROWS, (torch.float32, torch.bfloat16, torch.float16, torch.float64))
 
 
 def linear_cross_entropy_chunked(

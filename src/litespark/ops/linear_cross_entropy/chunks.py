@@ -3,9 +3,9 @@
 Of each chunk: logits = hidden · weightᵀ, a row function that replaces them by their gradient, and two products:
 d hidden = d logits · weight and d weight += d logitsᵀ · hidden. Where the gradient of the summed loss is all that is
 needed, that happens in the forward pass: 6·T·D·V operations, as many as without chunks, since a common factor is
-multiplied into the results later. Otherwise the forward pass keeps the logsumexp of each token and the backward pass
-makes the logits again: 8·T·D·V. Both in the manner of Wijmans et al., "Cut Your Losses", arXiv:2411.09009, but by
-whole matrix products; gradients in the forward pass: Hsu et al., "Liger Kernel", arXiv:2410.10989.
+multiplied into the results later. Otherwise the forward pass keeps the maximum and the sum of each token and the
+backward pass makes the logits again: 8·T·D·V. Gradients in the forward pass: Hsu et al., "Liger Kernel",
+arXiv:2410.10989; logits made again: Wijmans et al., "Cut Your Losses", arXiv:2411.09009.
 
 T tokens, D model width, V vocabulary.
 """
@@ -33,8 +33,8 @@ def rows_in_chunk(tokens: int, vocabulary: int, bytes_per_logit: int) -> int:
     """Tokens in each chunk but the last: the fewest chunks that the rules above allow, of about equal size."""
     most = max(CHUNK_BYTES // (vocabulary * bytes_per_logit), LEAST_ROWS)
     most = max(most // ROW_MULTIPLE, 1) * ROW_MULTIPLE
-    chunks = -(-tokens // most)
-    return -(-tokens // (max(chunks, 1) * ROW_MULTIPLE)) * ROW_MULTIPLE
+    chunks = max(-(-tokens // most), 1)
+    return max(-(-tokens // (chunks * ROW_MULTIPLE)), 1) * ROW_MULTIPLE
 
 
 def losses(
@@ -78,7 +78,7 @@ def losses_and_gradients(
     weight = weight.to(dtype)
     loss = _empty_losses(hidden, dtype).loss
     hidden_gradient = hidden.new_empty(hidden.shape if needed[0] else (0,), dtype=dtype)
-    weight_gradient = _empty_weight_gradient(weight, needed[1])
+    weight_gradient = _empty_weight_gradient(weight, needed[1], hidden.shape[0])
     for part, h, logits in _logits(rows, hidden, weight):
         loss[part] = rows.losses(logits, labels[part], settings, True).loss
         if needed[0]:
@@ -94,7 +94,8 @@ def gradients(
     hidden: Tensor,
     weight: Tensor,
     labels: Tensor,
-    logsumexp: Tensor,
+    maximum: Tensor,
+    sum_exp: Tensor,
     dtype: torch.dtype,
     settings: Settings,
     needed: tuple[bool, bool],
@@ -104,7 +105,7 @@ def gradients(
     Args:
         rows, hidden, weight, labels, dtype, settings: as for `losses`.
         upstream: (T,), gradient of each token's loss.
-        logsumexp: (T,), of `losses`.
+        maximum, sum_exp: (T,), of `losses`.
         needed: whether the gradients of hidden and of weight are wanted.
 
     Returns:
@@ -115,9 +116,9 @@ def gradients(
     upstream = upstream / common.clamp(min=torch.finfo(upstream.dtype).tiny)
     cast = weight.to(dtype)
     hidden_gradient = hidden.new_empty(hidden.shape if needed[0] else (0,))
-    weight_gradient = _empty_weight_gradient(cast, needed[1])
+    weight_gradient = _empty_weight_gradient(cast, needed[1], hidden.shape[0])
     for part, h, logits in _logits(rows, hidden, cast):
-        rows.gradient_(logits, labels[part], logsumexp[part], upstream[part], settings)
+        rows.gradient_(logits, labels[part], maximum[part], sum_exp[part], upstream[part], settings)
         if needed[0]:
             scale_into(hidden_gradient[part], torch.mm(logits, cast), common)
         if needed[1]:
@@ -149,23 +150,26 @@ def _logits(rows: RowFunctions, hidden: Tensor, weight: Tensor) -> Iterator[tupl
 
 def _empty_losses(hidden: Tensor, dtype: torch.dtype) -> Losses:
     tokens, wide = hidden.shape[0], torch.promote_types(dtype, torch.float32)
-    loss, logsumexp = (hidden.new_empty(tokens, dtype=wide) for _ in range(2))
-    return Losses(loss, logsumexp, hidden.new_empty(tokens, dtype=torch.bool))
+    loss, maximum, sum_exp = (hidden.new_empty(tokens, dtype=wide) for _ in range(3))
+    return Losses(loss, maximum, sum_exp, hidden.new_empty(tokens, dtype=torch.bool))
 
 
-def _empty_weight_gradient(weight: Tensor, needed: bool) -> Tensor:
+def _empty_weight_gradient(weight: Tensor, needed: bool, tokens: int) -> Tensor:
+    """To be filled by the first chunk, if there is one."""
     wide = torch.promote_types(weight.dtype, torch.float32)
-    return weight.new_empty(weight.shape if needed else (0,), dtype=wide)
+    shape = weight.shape if needed else (0,)
+    return weight.new_empty(shape, dtype=wide) if tokens else weight.new_zeros(shape, dtype=wide)
 
 
 def _accumulate(total: Tensor, a: Tensor, b: Tensor, first: bool) -> None:
     """total += a · b, or total = a · b the first time, which need not be read."""
-    if total.dtype == a.dtype:
-        torch.addmm(total, a, b, beta=0 if first else 1, out=total)
+    if total.dtype == a.dtype or a.device.type == "cpu":
+        # a CPU multiplies bf16 no faster than fp32, unless it has instructions for it
+        torch.addmm(total, a.to(total.dtype), b.to(total.dtype), beta=0 if first else 1, out=total)
     elif a.device.type == "cuda" and torch.version.hip is None:
-        # bf16 in, fp32 out: PyTorch has this kernel for NVIDIA's devices only
+        # bf16 in, fp32 out
         torch.ops.aten.addmm.dtype_out(total, a, b, total.dtype, beta=0 if first else 1, out=total)
-    elif first:
+    elif first:  # each chunk's product is rounded once on devices for which PyTorch has no such product
         total.copy_(torch.mm(a, b))
     else:
         total.add_(torch.mm(a, b))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from litespark.ops.linear_cross_entropy.kernels import ROWS
 from litespark.ops.linear_cross_entropy.operators import ChunkedLoss
 from litespark.ops.linear_cross_entropy.reference import Reduction, TokenLosses
 
-_triton = ChunkedLoss("triton", ROWS)
+_triton = ChunkedLoss("triton", ROWS, (torch.float32, torch.bfloat16, torch.float16))
 
 
 def linear_cross_entropy_triton(

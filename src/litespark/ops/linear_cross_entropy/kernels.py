@@ -25,7 +25,6 @@ from litespark.ops.triton_support import Compilation, Target, on_device_of
 
 # below every logit but -inf; finite, so that the difference of two maxima is never NaN
 LOWEST = tl.constexpr(-3.4028234663852886e38)
-NO_COLUMN = tl.constexpr(2147483647)
 
 
 # of the logits in a block, and of those that one thread takes: two wide loads. 512 threads a row leave two rows on each
@@ -50,9 +49,9 @@ def _scan(
     row, counts, softcap, SOFTCAP: tl.constexpr, BEST: tl.constexpr, HINT: tl.constexpr, COLUMNS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Maximum, Σ exp(logit - maximum) and the first column of the maximum (0 without BEST) of one row.
+    """Maximum, Σ exp(logit - maximum) and, with BEST, the first column of the maximum of one row.
 
-    A row that does not count is not read: LOWEST, 0 and 0.
+    A row that does not count is not read: 0, 1 and any column.
     """
     lane = tl.arange(0, BLOCK)
     maximum = tl.full((BLOCK,), LOWEST, tl.float32)
@@ -75,8 +74,8 @@ def _scan(
     row_total = tl.sum(total * tl.exp(maximum - row_maximum), axis=0)
     row_best = 0
     if BEST:
-        row_best = tl.min(tl.where(maximum == row_maximum, best + lane, NO_COLUMN), axis=0)
-    return row_maximum, row_total, row_best
+        row_best = tl.min(tl.where(maximum == row_maximum, best + lane, COLUMNS - 1), axis=0)
+    return tl.where(counts, row_maximum, 0.0), tl.where(counts, row_total, 1.0), row_best
 
 
 @triton.jit
@@ -91,22 +90,22 @@ def _label_logit(row, column, softcap, SOFTCAP: tl.constexpr, COLUMNS: tl.conste
 
 @triton.jit
 def _write_gradient(
-    row, column_of_label, counts, logsumexp, z_loss, upstream, softcap, SOFTCAP: tl.constexpr, COLUMNS: tl.constexpr,
-    BLOCK: tl.constexpr,
+    row, column_of_label, counts, maximum, sum_exp, z_loss, upstream, softcap, SOFTCAP: tl.constexpr,
+    COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """upstream · (p · (1 + 2 · z_loss · logsumexp) - [column is the label]) · slope of the cap, over the row's logits.
 
     A row that does not count is not read and becomes 0.
     """
     lane = tl.arange(0, BLOCK)
-    factor = 1.0 + 2.0 * z_loss * logsumexp
+    factor = upstream * (1.0 + 2.0 * z_loss * (maximum + tl.log(sum_exp))) / sum_exp
     for start in range(0, COLUMNS, BLOCK):
         column = start + lane
         inside = column < COLUMNS
         x = tl.load(row + column, mask=inside & counts, other=0.0, eviction_policy="evict_first").to(tl.float32)
         x, slope = _capped(x, softcap, SOFTCAP)
-        gradient = tl.exp(x - logsumexp) * factor - tl.where(column == column_of_label, 1.0, 0.0)
-        gradient = tl.where(counts, gradient * slope * upstream, 0.0)
+        gradient = tl.exp(x - maximum) * factor - tl.where(column == column_of_label, upstream, 0.0)
+        gradient = tl.where(counts, gradient * slope, 0.0)
         tl.store(row + column, rounded(gradient, row.dtype.element_ty), mask=inside)
 
 
@@ -115,7 +114,8 @@ def losses_kernel(
     logits,
     labels,
     loss,
-    logsumexp,
+    maximum_to,
+    sum_exp_to,
     correct,
     stride,
     ignore_index,
@@ -127,7 +127,7 @@ def losses_kernel(
     BLOCK: tl.constexpr,
 ):
     """Losses of whole rows. With GRADIENT their gradient replaces the logits, which are read twice (the second time
-    from cache) and written once, and `correct` is None. Rows whose label is ignored are not read."""
+    from cache) and written once, and only the loss is told. Rows whose label is ignored are not read."""
     program = tl.program_id(0).to(tl.int64)
     row = logits + program * stride
     label = tl.load(labels + program)
@@ -135,23 +135,24 @@ def losses_kernel(
     HINT: tl.constexpr = "evict_last" if GRADIENT else "evict_first"
     column = tl.where(counts, label, -1)
     label_logit = _label_logit(row, column, softcap, SOFTCAP, COLUMNS)
-    maximum, total, best = _scan(row, counts, softcap, SOFTCAP, correct is not None, HINT, COLUMNS, BLOCK)
-    # selected, so that an ignored row is 0 and not -inf
-    row_logsumexp = tl.where(counts, maximum + tl.log(tl.where(counts, total, 1.0)), 0.0)
-    row_loss = row_logsumexp - label_logit + z_loss * row_logsumexp * row_logsumexp
+    maximum, total, best = _scan(row, counts, softcap, SOFTCAP, not GRADIENT, HINT, COLUMNS, BLOCK)
+    logsumexp = maximum + tl.log(total)
+    row_loss = maximum - label_logit + tl.log(total) + z_loss * logsumexp * logsumexp
     tl.store(loss + program, tl.where(counts, row_loss, 0.0))
-    tl.store(logsumexp + program, row_logsumexp)
-    if correct is not None:
+    if not GRADIENT:
+        tl.store(maximum_to + program, maximum)
+        tl.store(sum_exp_to + program, total)
         tl.store(correct + program, counts & (best == label))
-    if GRADIENT:
-        _write_gradient(row, column, counts, row_logsumexp, z_loss, 1.0, softcap, SOFTCAP, COLUMNS, BLOCK)
+    else:
+        _write_gradient(row, column, counts, maximum, total, z_loss, 1.0, softcap, SOFTCAP, COLUMNS, BLOCK)
 
 
 @triton.jit
 def gradient_kernel(
     logits,
     labels,
-    logsumexp,
+    maximum,
+    sum_exp,
     upstream,
     first_id,
     stride,
@@ -167,12 +168,12 @@ def gradient_kernel(
     row = logits + program * stride
     label = tl.load(labels + program)
     counts = label != ignore_index
-    row_logsumexp = tl.load(logsumexp + program)
+    row_maximum, row_total = tl.load(maximum + program), tl.load(sum_exp + program)
     factor = 1.0
     if upstream is not None:
         factor = tl.load(upstream + program)
     column = label - first_id
-    _write_gradient(row, column, counts, row_logsumexp, z_loss, factor, softcap, SOFTCAP, COLUMNS, BLOCK)
+    _write_gradient(row, column, counts, row_maximum, row_total, z_loss, factor, softcap, SOFTCAP, COLUMNS, BLOCK)
 
 
 @triton.jit
@@ -200,7 +201,7 @@ def statistics_kernel(
     column = tl.where(counts, label - first_id, -1)
     tl.store(label_logit + program, _label_logit(row, column, softcap, SOFTCAP, COLUMNS))
     tl.store(maximum + program, row_maximum)
-    tl.store(sum_exp + program, tl.where(counts, row_total, 1.0))
+    tl.store(sum_exp + program, row_total)
     tl.store(best + program, row_best + first_id)
 
 
@@ -208,18 +209,19 @@ def statistics_kernel(
 
 
 def losses(logits: Tensor, labels: Tensor, settings: Settings, with_gradient: bool) -> Losses:
-    """See `RowFunctions`; with a gradient `correct` is not computed, and all False. Rows may lie any stride apart."""
+    """See `RowFunctions`; with a gradient, only the loss is computed. Rows may lie any stride apart."""
     count, columns = logits.shape
-    loss, logsumexp = (logits.new_empty(count, dtype=torch.float32) for _ in range(2))
-    correct = logits.new_zeros(count, dtype=torch.bool) if with_gradient else logits.new_empty(count, dtype=torch.bool)
+    loss, maximum, sum_exp = (logits.new_empty(count, dtype=torch.float32) for _ in range(3))
+    correct = logits.new_empty(count, dtype=torch.bool)
     block, num_warps = configuration(columns, logits.element_size())
     with on_device_of(logits):
         losses_kernel[(count,)](
             logits,
             labels,
             loss,
-            logsumexp,
-            None if with_gradient else correct,
+            maximum,
+            sum_exp,
+            correct,
             logits.stride(0),
             settings.ignore_index,
             settings.z_loss,
@@ -230,11 +232,17 @@ def losses(logits: Tensor, labels: Tensor, settings: Settings, with_gradient: bo
             BLOCK=block,
             num_warps=num_warps,
         )
-    return Losses(loss, logsumexp, correct)
+    return Losses(loss, maximum, sum_exp, correct)
 
 
 def gradient_(
-    logits: Tensor, labels: Tensor, logsumexp: Tensor, upstream: Tensor | None, settings: Settings, first_id: int = 0
+    logits: Tensor,
+    labels: Tensor,
+    maximum: Tensor,
+    sum_exp: Tensor,
+    upstream: Tensor | None,
+    settings: Settings,
+    first_id: int = 0,
 ) -> None:
     """See `rows.gradient_`."""
     count, columns = logits.shape
@@ -243,7 +251,8 @@ def gradient_(
         gradient_kernel[(count,)](
             logits,
             labels,
-            logsumexp,
+            maximum,
+            sum_exp,
             upstream,
             first_id,
             logits.stride(0),
@@ -306,12 +315,14 @@ def compilations(target: Target) -> list[Compilation]:
 
 def _compilations(columns: int, dtype: str, softcap: bool) -> list[Compilation]:
     block, num_warps = configuration(columns, {"bf16": 2, "fp32": 4}[dtype])
-    types = dict.fromkeys(("loss", "logsumexp", "upstream", "maximum", "sum_exp", "label_logit"), "*fp32")
+    types = dict.fromkeys(
+        ("loss", "maximum_to", "sum_exp_to", "upstream", "maximum", "sum_exp", "label_logit"), "*fp32"
+    )
     types |= {"logits": f"*{dtype}", "labels": "*i64", "correct": "*i1", "best": "*i64", "first_id": "i32"}
     types |= {"stride": "i32", "ignore_index": "i32", "z_loss": "fp32", "softcap": "fp32"}
     constants = {"SOFTCAP": softcap, "COLUMNS": columns, "BLOCK": block}
     variants: tuple[tuple[str, Any, dict[str, Any]], ...] = (
-        ("losses and gradient", losses_kernel, {"GRADIENT": True, "correct": None}),
+        ("losses and gradient", losses_kernel, {"GRADIENT": True}),
         ("losses", losses_kernel, {"GRADIENT": False}),
         ("gradient", gradient_kernel, {}),
         ("statistics", statistics_kernel, {}),

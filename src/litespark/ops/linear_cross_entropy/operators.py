@@ -8,7 +8,7 @@ T tokens, D model width, V vocabulary.
 
 # no `from __future__ import annotations`: custom_op reads the annotations as objects
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,11 +23,13 @@ from litespark.ops.precision import compute_dtype
 class ChunkedLoss:
     """Both backends, without and with recompute, that one way of working on rows gives."""
 
-    def __init__(self, name: str, rows: RowFunctions) -> None:
+    def __init__(self, name: str, rows: RowFunctions, dtypes: Sequence[torch.dtype]) -> None:
         """Args:
         name: of the way, for the names of the custom ops.
         rows: the way.
+        dtypes: that it can compute in.
         """
+        self.dtypes = dtypes
         self.sum = _register_sum(f"litespark::linear_cross_entropy_{name}_sum", rows)
         self.tokens = _register_tokens(f"litespark::linear_cross_entropy_{name}_tokens", rows)
 
@@ -51,14 +53,21 @@ class ChunkedLoss:
             recompute: make the logits again in the backward pass; those of "none" always are.
 
         Raises:
-            ValueError: as there, or the dtypes of hidden and weight differ without autocast.
+            ValueError: as there, or the dtypes of hidden and weight differ without autocast, or this way cannot compute
+                in theirs.
         """
         check_linear_cross_entropy(hidden, weight, labels, reduction, z_loss, softcap)
-        dtype = compute_dtype(hidden)
+        # PyTorch refuses to say whether autocast is on for meta tensors
+        dtype = hidden.dtype if hidden.is_meta else compute_dtype(hidden)
         if hidden.dtype != weight.dtype and not torch.is_autocast_enabled(hidden.device.type):
             raise ValueError(
                 f"linear_cross_entropy: hidden is {hidden.dtype} and weight {weight.dtype}; expected the same "
                 "dtype, or autocast"
+            )
+        if dtype not in self.dtypes:
+            raise ValueError(
+                f"linear_cross_entropy: got {dtype}, expected fp32, bf16 or fp16; for other dtypes choose "
+                "ops.linear_cross_entropy=chunked"
             )
         tokens, flat = hidden.reshape(-1, hidden.shape[-1]), labels.reshape(-1)
         options = (dtype, ignore_index, z_loss, softcap or 0.0)
@@ -67,7 +76,7 @@ class ChunkedLoss:
         if reduction != "none" and not recompute and any(needed):
             total = self.sum(tokens, weight, flat, *options, *needed)[0]
         else:
-            loss, _, correct = self.tokens(tokens, weight, flat, *options)
+            loss, _, _, correct = self.tokens(tokens, weight, flat, *options)
             if reduction == "none":
                 return TokenLosses(loss.view(labels.shape), correct.view(labels.shape))
             total = loss.sum()
@@ -152,7 +161,7 @@ def _register_tokens(name: str, rows: RowFunctions) -> Callable[..., Any]:
         ignore_index: int,
         z_loss: float,
         softcap: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         with torch.autocast(hidden.device.type, enabled=False):
             return (*chunks.losses(rows, hidden, weight, labels, dtype, Settings(ignore_index, z_loss, softcap)),)
 
@@ -165,10 +174,10 @@ def _register_tokens(name: str, rows: RowFunctions) -> Callable[..., Any]:
         ignore_index: int,
         z_loss: float,
         softcap: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         wide = torch.promote_types(dtype, torch.float32)
-        loss, logsumexp = (hidden.new_empty(labels.shape, dtype=wide) for _ in range(2))
-        return loss, logsumexp, hidden.new_empty(labels.shape, dtype=torch.bool)
+        loss, maximum, sum_exp = (hidden.new_empty(labels.shape, dtype=wide) for _ in range(3))
+        return loss, maximum, sum_exp, hidden.new_empty(labels.shape, dtype=torch.bool)
 
     losses_backward = _register_tokens_backward(f"{name}_backward", rows)
 
@@ -176,7 +185,7 @@ def _register_tokens(name: str, rows: RowFunctions) -> Callable[..., Any]:
         hidden, weight, labels, *ctx.options = inputs
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(hidden, weight, labels, output[1])
+        ctx.save_for_backward(hidden, weight, labels, *output[1:3])
 
     def backward(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         if upstream is None:
@@ -196,7 +205,8 @@ def _register_tokens_backward(name: str, rows: RowFunctions) -> Callable[..., An
         hidden: Tensor,
         weight: Tensor,
         labels: Tensor,
-        logsumexp: Tensor,
+        maximum: Tensor,
+        sum_exp: Tensor,
         dtype: torch.dtype,
         ignore_index: int,
         z_loss: float,
@@ -206,7 +216,7 @@ def _register_tokens_backward(name: str, rows: RowFunctions) -> Callable[..., An
     ) -> tuple[Tensor, Tensor]:
         settings, needed = Settings(ignore_index, z_loss, softcap), (needs_hidden, needs_weight)
         with torch.autocast(hidden.device.type, enabled=False):
-            return chunks.gradients(rows, upstream, hidden, weight, labels, logsumexp, dtype, settings, needed)
+            return chunks.gradients(rows, upstream, hidden, weight, labels, maximum, sum_exp, dtype, settings, needed)
 
     @losses_backward.register_fake
     def _(
@@ -214,7 +224,8 @@ def _register_tokens_backward(name: str, rows: RowFunctions) -> Callable[..., An
         hidden: Tensor,
         weight: Tensor,
         labels: Tensor,
-        logsumexp: Tensor,
+        maximum: Tensor,
+        sum_exp: Tensor,
         dtype: torch.dtype,
         ignore_index: int,
         z_loss: float,

@@ -71,16 +71,19 @@ def check_linear_cross_entropy(
     """Refuse what no backend can compute.
 
     Raises:
-        ValueError: unknown reduction, shapes that do not fit together, a z-loss below 0 or together with "none", a cap
-            that is not positive.
+        ValueError: unknown reduction, shapes that do not fit together, labels that are not int64, a z-loss below 0 or
+            together with "none", a cap that is not positive.
     """
     if reduction not in ("sum", "mean", "none"):
         raise ValueError(f"linear_cross_entropy: reduction is {reduction!r}; expected 'sum', 'mean' or 'none'")
-    if labels.shape != hidden.shape[:-1] or weight.ndim != 2 or weight.shape[1] != hidden.shape[-1]:
+    fits = weight.ndim == 2 and weight.shape[0] > 0 and weight.shape[1] == hidden.shape[-1]
+    if not fits or labels.shape != hidden.shape[:-1]:
         raise ValueError(
             f"linear_cross_entropy: hidden {tuple(hidden.shape)}, weight {tuple(weight.shape)}, labels "
             f"{tuple(labels.shape)}; expected (..., D), (V, D) and (...)"
         )
+    if labels.dtype != torch.int64:
+        raise ValueError(f"linear_cross_entropy: labels are {labels.dtype}; expected int64")
     if not z_loss >= 0 or (z_loss and reduction == "none"):
         raise ValueError(
             f"linear_cross_entropy: z_loss is {z_loss} with reduction {reduction!r}; expected 0 or more, and 0 with "

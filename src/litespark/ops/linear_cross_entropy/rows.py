@@ -1,9 +1,10 @@
 """What is computed of each row of logits, in plain PyTorch, and the seam along which a vocabulary can be sharded.
 
 Each shard makes the `statistics` of the logits it holds; `combine` joins those of all shards into those of the whole
-row; `token_losses` makes losses of them; `gradient_` needs only a shard's own logits and the joined logsumexp. One
-shard is the whole vocabulary, and then nothing is joined. (max, sum of exponentials) are combined as in online softmax:
-Milakov and Gimelshein, arXiv:1805.02867.
+row; `token_losses` makes losses of them; `gradient_` needs only a shard's own logits and the joined maximum and sum.
+One shard is the whole vocabulary, and then nothing is joined. Maxima and sums of exponentials are joined as in online
+softmax: Milakov and Gimelshein, arXiv:1805.02867. They are kept apart, since logsumexp = maximum + log(sum) rounds away
+the digits of the sum where logits are large.
 
 N rows of a chunk, V token ids that the logits cover: the whole vocabulary or a shard of it.
 """
@@ -49,15 +50,16 @@ class Statistics(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """Of each row; (N,) each; all 0 or False where the label is ignored.
+    """Of each row; (N,) each. Where the label is ignored, 0 and False; its maximum and sum may be anything finite.
 
     loss: -log p(label) + z_loss · logsumexp²; infinite where the label is no token id.
-    logsumexp: of the logits.
+    maximum, sum_exp: of `Statistics`; logsumexp = maximum + log(sum_exp).
     correct: bool, is the label the likeliest id?
     """
 
     loss: Tensor
-    logsumexp: Tensor
+    maximum: Tensor
+    sum_exp: Tensor
     correct: Tensor
 
 
@@ -68,13 +70,13 @@ class RowFunctions:
     Attributes:
         losses: (logits, labels, settings, with_gradient) -> `Losses`; with a gradient, d loss / d logits has replaced
             the logits.
-        gradient_: (logits, labels, logsumexp, upstream (N,) or None for ones, settings) -> None; upstream ·
-            d loss / d logits has replaced the logits.
+        gradient_: (logits, labels, maximum, sum_exp, upstream, settings) -> None; upstream · d loss / d logits has
+            replaced the logits. The four in between are (N,); no upstream stands for ones.
         bytes_per_logit: what a logit of that dtype takes while the functions above run.
     """
 
     losses: Callable[[Tensor, Tensor, Settings, bool], Losses]
-    gradient_: Callable[[Tensor, Tensor, Tensor, Tensor | None, Settings], None]
+    gradient_: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, Settings], None]
     bytes_per_logit: Callable[[torch.dtype], int]
 
 
@@ -112,34 +114,40 @@ def combine(shards: list[Statistics]) -> Statistics:
 def token_losses(found: Statistics, labels: Tensor, settings: Settings) -> Losses:
     """The losses of rows whose whole vocabulary has been seen."""
     counts = labels != settings.ignore_index
-    logsumexp = found.maximum + found.sum_exp.log()
-    loss = logsumexp - found.label_logit
+    loss = found.maximum - found.label_logit + found.sum_exp.log()
     if settings.z_loss:
-        loss = loss + settings.z_loss * logsumexp.square()
+        loss = loss + settings.z_loss * (found.maximum + found.sum_exp.log()).square()
     # selected, not multiplied: an ignored row may hold anything
-    return Losses(torch.where(counts, loss, 0), torch.where(counts, logsumexp, 0), counts & (found.best == labels))
+    loss = torch.where(counts, loss, 0)
+    return Losses(loss, found.maximum, found.sum_exp, counts & (found.best == labels))
 
 
 def losses(logits: Tensor, labels: Tensor, settings: Settings, with_gradient: bool) -> Losses:
     """See `RowFunctions`."""
     found = token_losses(statistics(logits, labels, settings), labels, settings)
     if with_gradient:
-        gradient_(logits, labels, found.logsumexp, None, settings)
+        gradient_(logits, labels, found.maximum, found.sum_exp, None, settings)
     return found
 
 
 def gradient_(
-    logits: Tensor, labels: Tensor, logsumexp: Tensor, upstream: Tensor | None, settings: Settings, first_id: int = 0
+    logits: Tensor,
+    labels: Tensor,
+    maximum: Tensor,
+    sum_exp: Tensor,
+    upstream: Tensor | None,
+    settings: Settings,
+    first_id: int = 0,
 ) -> None:
     """Replace a shard's logits by upstream · d loss / d logits.
 
-    d nats / d logit = p - [id = label] with p = exp(logit - logsumexp), d logsumexp² / d logit = 2 · logsumexp · p, and
-    the soft cap contributes the factor 1 - tanh².
+    d nats / d logit = p - [id = label] with p = exp(logit - maximum) / sum_exp, d logsumexp² / d logit =
+    2 · logsumexp · p, and the soft cap contributes the factor 1 - tanh².
 
     Args:
         logits: (N, V) as given to `statistics`, overwritten.
         labels: (N,) int64.
-        logsumexp: (N,) of the whole row.
+        maximum, sum_exp: (N,) of the whole row.
         upstream: (N,) gradient of each row's loss; None: ones.
         settings: the options.
         first_id: id of the first column.
@@ -147,18 +155,18 @@ def gradient_(
     x = _capped(_wide(logits), settings)
     slope = 1 - (x / settings.softcap).square() if settings.softcap else None
     counts = labels != settings.ignore_index
-    # exp(-inf) is 0: the way to zero a row that costs no pass of its own
-    x.sub_(torch.where(counts, logsumexp, float("inf")).unsqueeze(1)).exp_()
+    upstream = counts.to(x.dtype) if upstream is None else torch.where(counts, upstream, 0)
+    factor = upstream / torch.where(counts, sum_exp, 1)
     if settings.z_loss:
-        x.mul_((1 + 2 * settings.z_loss * logsumexp).unsqueeze(1))
+        factor = factor * (1 + 2 * settings.z_loss * (maximum + sum_exp.log()))
+    # exp(-inf) is 0: an ignored row is zeroed whatever finite values it holds, without a pass of its own
+    x.sub_(torch.where(counts, maximum, float("inf")).unsqueeze(1)).exp_().mul_(factor.unsqueeze(1))
     column, inside = _label_column(labels, first_id, x.shape[1])
     column = column.unsqueeze(1)
-    x.scatter_(1, column, x.gather(1, column) - (inside & counts).to(x.dtype).unsqueeze(1))
+    x.scatter_(1, column, x.gather(1, column) - torch.where(inside, upstream, 0).unsqueeze(1))
     if slope is not None:
         x.mul_(slope)
-    if upstream is not None:
-        torch.mul(x, upstream.unsqueeze(1), out=logits)
-    elif x is not logits:
+    if x is not logits:
         logits.copy_(x)
 
 

@@ -1,0 +1,288 @@
+"""Rotary embedding in Triton against its reference: every use, stride and refusal."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from litespark.ops.rope import reference
+from litespark.ops.rope.reference import RopeScaling, inverse_frequencies, rope_tables
+from litespark.ops.tolerance import fresh_memory_is_nan, relative_distance
+from tests.ops.assertions import assert_op_matches
+
+pytest.importorskip("triton")
+from litespark.ops.rope.function import _rope, _rope_in_place, _rope_qkv, rope_qkv_triton, rope_triton
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+LLAMA_3 = RopeScaling(factor=8.0, low_frequency_factor=1.0, high_frequency_factor=4.0, original_max_sequence_length=64)
+
+
+@pytest.fixture
+def device():
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _tables(rows, length, width, device, scaling=None):
+    """cos and sin of documents packed in rows, whose positions begin anew."""
+    positions = torch.randint(0, 200, (rows, length), generator=torch.Generator().manual_seed(1))
+    cos, sin = rope_tables(positions, inverse_frequencies(width, 10000.0, scaling))
+    return cos.to(device), sin.to(device)
+
+
+def _qkv(batch, length, heads, width):
+    # as the projection hands it over
+    return _random(batch, length, heads * width).unflatten(-1, (heads, width))
+
+
+def _inputs(batch, length, heads, kv_heads, width, device, rows=None):
+    cos, sin = _tables(rows or batch, length, width, device)
+    qkv = _qkv(batch, length, heads + 2 * kv_heads, width).to(device)
+    return {"qkv": qkv, "fixed cos": cos, "fixed sin": sin}
+
+
+def _of(op, kv_heads):
+    return lambda qkv, cos, sin: op(qkv, cos, sin, kv_heads)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@settings(max_examples=4, deadline=None, derandomize=True)
+@given(
+    st.integers(1, 2), st.integers(1, 4), st.integers(1, 9), st.integers(1, 5), st.sampled_from([1, 3, 16, 48, 128]),
+    st.booleans(),
+)  # fmt: skip
+def test_qkv_matches_the_reference_at_any_size(dtype, batch, length, heads, kv_heads, half, per_row):
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    inputs = _inputs(batch, length, heads, kv_heads, 2 * half, device, rows=batch if per_row else 1)
+    assert_op_matches(_of(rope_qkv_triton, kv_heads), _of(reference.rope_qkv, kv_heads), inputs, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_query_and_key_match_the_reference(dtype, device):
+    cos, sin = _tables(2, 3, 24, device)
+    inputs = {"query": _random(2, 3, 5, 24), "key": _random(2, 3, 2, 24, seed=1)}
+    inputs = {name: x.to(device) for name, x in inputs.items()} | {"fixed cos": cos, "fixed sin": sin}
+    assert_op_matches(rope_triton, reference.rope, inputs, dtype)
+
+
+def test_llama_3_scaling_comes_through_the_tables(device):
+    cos, sin = _tables(1, 4, 16, device, LLAMA_3)
+    qkv = _qkv(1, 4, 4, 16).to(device)
+    plain = rope_qkv_triton(qkv, *_tables(1, 4, 16, device), 1)[0]
+    query, key, value = rope_qkv_triton(qkv, cos, sin, 1)
+    for actual, expected in zip((query, key, value), reference.rope_qkv(qkv, cos, sin, 1), strict=True):
+        assert relative_distance(actual, expected) <= 1e-6
+    assert relative_distance(plain, query) > 1e-3
+
+
+def test_results_are_contiguous_and_do_not_keep_qkv_alive(device):
+    inputs = _inputs(1, 3, 3, 2, 8, device)
+    qkv = inputs["qkv"].requires_grad_()
+    results = rope_qkv_triton(qkv, inputs["fixed cos"], inputs["fixed sin"], 2)
+    storages = {x.untyped_storage().data_ptr() for x in results}
+    assert all(x.is_contiguous() for x in results)
+    assert len(storages) == 3
+    assert qkv.untyped_storage().data_ptr() not in storages
+
+
+def test_nothing_of_the_size_of_qkv_is_saved_for_the_backward_pass(device):
+    inputs = _inputs(2, 3, 3, 2, 8, device)
+    qkv = inputs["qkv"].requires_grad_()
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x.numel()), lambda x: x):
+        rope_qkv_triton(qkv, inputs["fixed cos"], inputs["fixed sin"], 2)
+    assert sorted(saved) == [2 * 3 * 4] * 2
+
+
+@pytest.mark.parametrize(
+    "rearrange",
+    [
+        lambda x: x.transpose(1, 2).contiguous().transpose(1, 2),
+        lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
+        lambda x: torch.stack((x, x), dim=1)[:, 1],
+        lambda x: x[:1].expand_as(x),
+    ],
+    ids=["heads first", "last stride is not 1", "rows apart", "expanded"],
+)
+def test_strides_of_inputs_and_of_gradients_do_not_matter(rearrange, device):
+    inputs = _inputs(2, 3, 3, 2, 8, device)
+    cos, sin = inputs["fixed cos"], inputs["fixed sin"]
+    qkv = rearrange(inputs["qkv"]).detach()
+    found = []
+    for op, x in ((rope_qkv_triton, qkv), (reference.rope_qkv, qkv.contiguous())):
+        x.requires_grad_()
+        results = op(x, cos, sin, 2)
+        upstream = [rearrange(_random(*y.shape).to(device)) for y in results]
+        found.append([*results, *torch.autograd.grad(results, x, upstream)])
+    assert all(relative_distance(a, b) <= 1e-6 for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("used", [(0,), (1,), (2,), (0, 2)])
+def test_outputs_without_a_gradient_count_as_zeros(used, device):
+    inputs = _inputs(2, 3, 3, 2, 8, device)
+    gradients = []
+    for op in (rope_qkv_triton, reference.rope_qkv):
+        qkv = inputs["qkv"].detach().requires_grad_()
+        results = op(qkv, inputs["fixed cos"], inputs["fixed sin"], 2)
+        with fresh_memory_is_nan():
+            # a sum has a gradient of strides 0
+            sum(results[index].sum() for index in used).backward()
+        gradients.append(qkv.grad)
+    assert relative_distance(*gradients) <= 1e-6
+
+
+def test_rotation_in_place_returns_the_given_tensors(device):
+    cos, sin = _tables(2, 3, 8, device)
+    qkv = _qkv(2, 3, 7, 8).to(device)
+    value = qkv[:, :, 5:].clone()
+    query, key = qkv[:, :, :3], qkv[:, :, 3:5]
+    expected = reference.rope(query, key, cos, sin)
+    results = rope_triton(query, key, cos, sin, in_place=True)
+    assert results[0] is query
+    assert results[1] is key
+    assert all(relative_distance(a, b) <= 1e-6 for a, b in zip(results, expected, strict=True))
+    assert torch.equal(qkv[:, :, 5:], value)
+
+
+def test_rotation_out_of_place_leaves_the_inputs(device):
+    cos, sin = _tables(2, 3, 8, device)
+    query, key = _random(2, 3, 2, 8).to(device), _random(2, 3, 1, 8, seed=1).to(device)
+    before = query.clone(), key.clone()
+    rope_triton(query, key, cos, sin)
+    assert torch.equal(query, before[0])
+    assert torch.equal(key, before[1])
+
+
+def test_rotation_in_place_is_refused_where_gradients_are_needed(device):
+    cos, sin = _tables(1, 2, 4, device)
+    query, key = _random(1, 2, 1, 4).to(device), _random(1, 2, 1, 4).to(device).requires_grad_()
+    with pytest.raises(ValueError, match="in_place got tensors that need gradients; expected none, or pass"):
+        rope_triton(query, key, cos, sin, in_place=True)
+    with torch.no_grad():
+        rope_triton(query, key, cos, sin, in_place=True)
+
+
+def test_rotation_in_place_of_shared_or_scattered_values_is_refused(device):
+    cos, sin = _tables(1, 2, 4, device)
+    x = _random(1, 2, 1, 4).to(device)
+    for query in (x.expand(1, 2, 3, 4), x.transpose(2, 3).repeat(1, 1, 1, 2).transpose(2, 3)):
+        with pytest.raises(ValueError, match=r"in_place got a query of shape .* expected a last stride of 1"):
+            rope_triton(query, x, cos, sin, in_place=True)
+
+
+def test_the_last_row_may_lie_beyond_2_31_values(device):
+    """Three rows of tokens, and heads, 2^30 values apart; memory that is not touched takes no room on a CPU."""
+    stride = 2**30 + 8
+    try:
+        memory = torch.empty(2 * stride + 8 * 4 + 8, dtype=torch.float16, device=device)
+    except RuntimeError:
+        pytest.skip("there is no room for 4 GiB")
+    cos, sin = _tables(3, 1, 4, device)
+    for strides in ((stride, 32, 4, 1), (16, 4, stride, 1)):
+        qkv = memory.as_strided((3, 1, 3, 4), strides)
+        qkv.copy_(_random(3, 1, 3, 4))
+        for actual, expected in zip(
+            rope_qkv_triton(qkv, cos, sin, 1), reference.rope_qkv(qkv.clone(), cos, sin, 1), strict=True
+        ):
+            assert relative_distance(actual, expected) <= 1e-3
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4, 8), (2, 0, 4, 8)])
+def test_no_tokens_are_no_error(shape, device):
+    qkv = torch.empty(shape, device=device, requires_grad=True)
+    cos = torch.empty(*shape[:2], 4, device=device)
+    results = rope_qkv_triton(qkv, cos, cos, 1)
+    assert [x.shape for x in results] == [(*shape[:2], heads, 8) for heads in (2, 1, 1)]
+    sum(x.sum() for x in results).backward()
+    assert qkv.grad.shape == shape
+
+
+def test_runs_are_equal_to_the_bit(device):
+    inputs = _inputs(2, 3, 3, 2, 8, device)
+    runs = [rope_qkv_triton(*inputs.values(), 2) for _ in range(2)]
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+def test_meta_tensors_pass_through():
+    qkv = torch.empty(2, 3, 7, 8, device="meta", dtype=torch.bfloat16, requires_grad=True)
+    cos = torch.empty(1, 3, 4, device="meta")
+    query, key, value = rope_qkv_triton(qkv, cos, cos, 2)
+    assert (query.shape, key.shape, value.shape) == ((2, 3, 3, 8), (2, 3, 2, 8), (2, 3, 2, 8))
+    (query.sum() + value.sum()).backward()
+    assert (qkv.grad.shape, qkv.grad.dtype) == (qkv.shape, torch.bfloat16)
+
+
+def test_the_compiler_sees_one_graph(device):
+    inputs = _inputs(2, 3, 3, 2, 8, device)
+    cos, sin = inputs["fixed cos"], inputs["fixed sin"]
+
+    def program(op, qkv):
+        query, key, value = op(qkv * 2, cos, sin, 2)
+        return query.square().sum() + key.sum() + value.exp().sum()
+
+    compiled = torch.compile(program, fullgraph=True, backend="aot_eager")
+    gradients = []
+    for run, op in ((compiled, rope_qkv_triton), (program, reference.rope_qkv)):
+        qkv = inputs["qkv"].detach().requires_grad_()
+        run(op, qkv).backward()
+        gradients.append(qkv.grad)
+    assert relative_distance(*gradients) <= 1e-6
+
+
+def test_rotation_in_place_compiles(device):
+    cos, sin = _tables(1, 3, 8, device)
+    query, key = _random(1, 3, 2, 8).to(device), _random(1, 3, 1, 8).to(device)
+    expected = reference.rope(query, key, cos, sin)
+    program = torch.compile(
+        lambda q, k: rope_triton(q, k, cos, sin, in_place=True), fullgraph=True, backend="aot_eager"
+    )
+    program(query, key)
+    assert relative_distance(query, expected[0]) <= 1e-6
+    assert relative_distance(key, expected[1]) <= 1e-6
+
+
+def test_the_custom_ops_keep_pytorch_s_rules(device):
+    inputs = _inputs(1, 2, 2, 1, 4, device)
+    cos, sin = inputs["fixed cos"], inputs["fixed sin"]
+    query, key = _random(1, 2, 2, 4).to(device), _random(1, 2, 1, 4).to(device)
+    torch.library.opcheck(_rope_in_place, (query.clone(), key.clone(), cos, sin))
+    torch.library.opcheck(_rope, (query.requires_grad_(), key.requires_grad_(), cos, sin, False))
+    torch.library.opcheck(_rope_qkv, (inputs["qkv"].requires_grad_(), cos, sin, 1))
+
+
+QKV, TABLE = torch.zeros(2, 3, 4, 8), torch.zeros(2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ((QKV[0], TABLE, TABLE, 1), r"qkv is \(3, 4, 8\) with 1 .* expected \(B, S, H \+ 2K, Dh\)"),
+        ((QKV, TABLE, TABLE, 2), "with 2 key/value heads; expected .* at least one query head"),
+        ((QKV, TABLE, TABLE, 0), "with 0 key/value heads"),
+        ((QKV[..., :7], TABLE, TABLE, 1), "heads are 7 wide; expected an even width"),
+        ((QKV, TABLE[:, :2], TABLE, 1), r"cos is \(2, 2, 4\) .* expected both \(2, 3, 4\) or \(1, 3, 4\)"),
+        ((QKV, TABLE, TABLE[:1], 1), r"sin \(1, 3, 4\); expected both"),
+        ((QKV, TABLE.bfloat16(), TABLE, 1), r"cos is torch.bfloat16 .* expected fp32, since"),
+        ((QKV, TABLE, TABLE.clone().requires_grad_(), 1), "sin require gradients.*ops.rope=reference"),
+        ((QKV.double(), TABLE, TABLE, 1), "got torch.float64, expected fp32, bf16 or fp16.*ops.rope=reference"),
+    ],
+)
+def test_what_cannot_be_rotated_is_refused(arguments, match):
+    with pytest.raises(ValueError, match=match):
+        rope_qkv_triton(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("key", "match"),
+    [
+        (QKV[:, :2], r"key \(2, 2, 4, 8\) .* expected \(B, S, H, Dh\) and \(B, S, K, Dh\)"),
+        (QKV.half(), "key .* torch.float16; expected .* in one dtype"),
+        (QKV[..., :4], "heads of query are 8 wide and of key 4; expected one width"),
+    ],
+)
+def test_query_and_key_that_do_not_fit_are_refused(key, match):
+    with pytest.raises(ValueError, match=match):
+        rope_triton(QKV, key, TABLE, TABLE)
