@@ -110,6 +110,28 @@ def test_a_second_start_continues_with_what_is_missing(tmp_path, monkeypatch, ca
     assert len(records(tmp_path)) == 2
 
 
+def test_an_op_that_cannot_be_measured_is_named_and_tried_again(tmp_path, monkeypatch, capsys):
+    honest = ops_session.measure_op
+
+    def failing(op, place, **options):
+        if op == "rms_norm":
+            raise RuntimeError("out of luck")
+        return honest(op, place, **options)
+
+    arguments = ("--op", "rms_norm", "--op", "rope")
+    monkeypatch.setattr(ops_session, "measure_op", failing)
+    assert bench(tmp_path, *arguments) == 1
+    (record,) = records(tmp_path)
+    assert [(failure.op, failure.error) for failure in record.failures] == [("rms_norm", "RuntimeError: out of luck")]
+    assert [case.op for case in record.cases] == ["rope"]
+    assert "rms_norm  FAILED: RuntimeError: out of luck" in capsys.readouterr().out
+    monkeypatch.setattr(ops_session, "measure_op", honest)
+    assert bench(tmp_path, *arguments) == 0
+    (record,) = records(tmp_path)
+    assert record.complete
+    assert not record.failures
+
+
 @pytest.mark.parametrize("changed", ["commit", "code", "settings"])
 def test_a_record_of_other_code_or_settings_is_not_continued(tmp_path, monkeypatch, changed):
     monkeypatch.setattr(ops_session, "_LAST_START", -1.0)

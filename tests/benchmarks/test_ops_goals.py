@@ -38,6 +38,13 @@ def test_the_share_of_the_fastest_backend_counts_in_its_worse_half(backward, ver
     assert "triton: 90% forward" in goal.reason
 
 
+def test_a_share_that_memory_cannot_give_is_no_measurement():
+    fast = variant("triton", 1.0, share_forward=2.0, share_backward=0.9)
+    goal = goal_of(record_of(CaseRecord("swiglu", "swiglu", "", variants=[fast])), "swiglu")
+    assert (goal.value, goal.verdict) == (None, "not measured")
+    assert "the measurement is wrong" in goal.reason
+
+
 @pytest.mark.parametrize("both, verdict", [(10.4, "met"), (10.6, "not met")])
 def test_the_loss_is_held_against_its_matrix_products(both, verdict):
     case = CaseRecord(

@@ -92,7 +92,7 @@ def _checked(variant: _Variant, op: str, place: Place) -> _Variant:
     try:
         wrong = difference_from_reference(variant.function, cases(op, small(place.shapes), place.device)[0], place)
     except Exception as error:  # noqa: BLE001 (somebody else's kernels may raise anything)
-        wrong = _said(error)
+        wrong = said(error)
     return variant if wrong is None else _Variant(variant.name, None, wrong, rival=True, proven=False)
 
 
@@ -163,10 +163,11 @@ def _measure(
             if variant.name == "sdpa":
                 _name_kernel(found, step)
         except Exception as error:  # noqa: BLE001 (out of memory, or a limit of one backend; the others go on)
-            found.reason = f"at these sizes it raised {_said(error)}"
-            _free(device)
+            found.reason = f"at these sizes it raised {said(error)}"
+        else:
+            forward[variant.name], both[variant.name] = partial(step.forward, variant.function), run
             continue
-        forward[variant.name], both[variant.name] = partial(step.forward, variant.function), run
+        _free(device)  # only here has the error let go of the tensors
     times = {name: summary(each) for name, each in _timed(forward, device, seconds).items()}
     times_both = {name: summary(each) for name, each in _timed(both | yardsticks, device, seconds).items()}
     for found in record.variants:
@@ -234,6 +235,7 @@ def _free(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
+    """An error in one line."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

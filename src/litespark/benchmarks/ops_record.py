@@ -96,6 +96,14 @@ class OptimizerRecord:
 
 
 @dataclass
+class FailureRecord:
+    """An op whose measurement raised; the next start tries it again."""
+
+    op: str
+    error: str
+
+
+@dataclass
 class GoalRecord:
     """A goal, what came of it ("met", "not met", "not measured") and why."""
 
@@ -137,6 +145,7 @@ class OpsRecord:
     cases: list[CaseRecord] = field(default_factory=list)
     optimizer: list[OptimizerRecord] = field(default_factory=list)
     optimizer_parameters: int | None = None
+    failures: list[FailureRecord] = field(default_factory=list)
     goals: list[GoalRecord] = field(default_factory=list)
     complete: bool = False
 

@@ -6,15 +6,16 @@ import hashlib
 import os
 import re
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
-from litespark.benchmarks.ops import measure_op, summary
+from litespark.benchmarks.ops import measure_op, said, summary
 from litespark.benchmarks.ops_goals import goals
 from litespark.benchmarks.ops_optimizer import measure_optimizer
-from litespark.benchmarks.ops_record import OpsRecord
+from litespark.benchmarks.ops_record import FailureRecord, OpsRecord
 from litespark.benchmarks.ops_work import copy_bandwidth
 from litespark.experiment.build import build_meter
 from litespark.experiment.config import ConfigError, Parts
@@ -84,16 +85,25 @@ def bench_ops(
                 say(f"stopped before {op}, after {_LAST_START:.0f} s: the same command continues")
                 break
             say(f"measuring {op}")
-            if op == OPTIMIZER:
-                record.optimizer, record.optimizer_parameters = measure_optimizer(
-                    parts.model, parts.optim, device, seconds=record.seconds, bandwidth=bandwidth, summary=summary
-                )
-            else:
-                record.cases += measure_op(op, place, seconds=record.seconds, bandwidth=bandwidth)
+            record.failures = [failure for failure in record.failures if failure.op != op]
+            try:
+                _measure(op, record, parts, place, bandwidth)
+            except Exception as error:  # noqa: BLE001 (the others are still to be measured)
+                record.failures.append(FailureRecord(op, said(error)))
+                say(f"{op}: {traceback.format_exc()}")
             record.goals = goals(record, device.type)
             record.complete = all(record.done(each) for each in record.ops)
             record.write(path)
     return record, path
+
+
+def _measure(op: str, record: OpsRecord, parts: Parts, place: Place, bandwidth: float) -> None:
+    if op == OPTIMIZER:
+        record.optimizer, record.optimizer_parameters = measure_optimizer(
+            parts.model, parts.optim, place.device, seconds=record.seconds, bandwidth=bandwidth, summary=summary
+        )
+    else:
+        record.cases += measure_op(op, place, seconds=record.seconds, bandwidth=bandwidth)
 
 
 def _device(asked: str) -> torch.device:
