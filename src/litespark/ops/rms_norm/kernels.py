@@ -1,0 +1,335 @@
+"""RMSNorm in Triton, alone and with the residual addition: two kernels, their launchers and launch configurations.
+
+R rows, D width of a row. Every kernel works on tiles of whole rows, so that a row is read once and stays in registers;
+D is padded to a power of two by masks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from litespark.ops.triton_support import Compilation, Target, interpreting, on_device_of, target_of
+
+# wider rows do not fit into the registers of one program
+WIDEST = 16384
+# threads of the whole backward pass, at most: each program leaves an fp32 row of partial weight gradients, so few are
+# wanted. It does not depend on the device, so that the order of additions does not either; about 512 for each of the
+# 132 multiprocessors of an H200.
+BACKWARD_THREADS = 65536
+
+_INTERPRETED = tl.constexpr(interpreting())
+
+
+@triton.jit
+def rounded(values, dtype: tl.constexpr):
+    """fp32 values in another dtype, rounded to nearest even: Triton's interpreter would cut off the bits of bf16."""
+    if _INTERPRETED and dtype == tl.bfloat16:
+        bits = values.to(tl.uint32, bitcast=True)
+        bits = tl.where(values == values, (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16, 0x7FC0)
+        return bits.to(tl.uint16).to(tl.bfloat16, bitcast=True)
+    return values.to(dtype)
+
+
+@triton.jit
+def rms_norm_forward_kernel(
+    x,
+    update,
+    weight,
+    stream,
+    y,
+    inverse_rms,
+    rows,
+    x_stride,
+    update_stride,
+    epsilon,
+    WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """One program takes ROWS rows. Without `update`: reads x, writes y. With it: reads x and update, writes the stream
+    and y. The weight is read by every program and comes from cache; `inverse_rms` is one fp32 a row."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    column = tl.arange(0, BLOCK)[None, :]
+    inside = (row < rows)[:, None] & (column < WIDTH)
+    values = tl.load(x + row[:, None] * x_stride + column, mask=inside, other=0.0).to(tl.float32)
+    if update is not None:
+        values += tl.load(update + row[:, None] * update_stride + column, mask=inside, other=0.0).to(tl.float32)
+        added = rounded(values, stream.dtype.element_ty)
+        tl.store(stream + row[:, None] * WIDTH + column, added, mask=inside)
+        # y is the norm of what the backward pass and the next layer will read, not of the sum before rounding
+        values = added.to(tl.float32)
+    scale = tl.rsqrt(tl.sum(values * values, axis=1) / WIDTH + epsilon)
+    tl.store(inverse_rms + row, scale, mask=row < rows)
+    factors = tl.load(weight + column, mask=column < WIDTH, other=0.0).to(tl.float32)
+    normed = values * scale[:, None] * factors
+    tl.store(y + row[:, None] * WIDTH + column, rounded(normed, y.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def rms_norm_backward_kernel(
+    y_gradient,
+    stream_gradient,
+    stream,
+    weight,
+    inverse_rms,
+    gradient,
+    second_gradient,
+    weight_partials,
+    rows,
+    steps,
+    y_gradient_stride,
+    stream_gradient_stride,
+    stream_stride,
+    WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    """With n = stream · inverse_rms and g = y_gradient · weight:
+
+        gradient = inverse_rms · (g - n · mean(g · n)) + stream_gradient
+        weight gradient = sum over rows of y_gradient · n
+
+    Each program takes `steps` tiles of ROWS rows, as many tiles apart as there are programs, and keeps its sum of the
+    weight's gradient in registers. Reads y_gradient, stream and, if there is one, stream_gradient; writes gradient and,
+    if another dtype of it is wanted, second_gradient; and one fp32 row of partial sums a program.
+    """
+    column = tl.arange(0, BLOCK)[None, :]
+    factors = tl.load(weight + column, mask=column < WIDTH, other=0.0).to(tl.float32)
+    weight_gradient = tl.zeros([ROWS, BLOCK], tl.float32)
+    for step in tl.range(0, steps, num_stages=STAGES):
+        if STAGES == 1:
+            # wide rows: read again for each tile (from cache), since registers are short
+            factors = tl.load(weight + column, mask=column < WIDTH, other=0.0).to(tl.float32)
+        tile = step * tl.num_programs(0) + tl.program_id(0)
+        row = tile * ROWS + tl.arange(0, ROWS).to(tl.int64)
+        inside = (row < rows)[:, None] & (column < WIDTH)
+        values = tl.load(stream + row[:, None] * stream_stride + column, mask=inside, other=0.0).to(tl.float32)
+        incoming = tl.load(y_gradient + row[:, None] * y_gradient_stride + column, mask=inside, other=0.0)
+        incoming = incoming.to(tl.float32)
+        scale = tl.load(inverse_rms + row, mask=row < rows, other=0.0)[:, None]
+        normed = values * scale
+        weight_gradient += incoming * normed
+        weighted = incoming * factors
+        mean = tl.sum(weighted * normed, axis=1)[:, None] / WIDTH
+        outgoing = scale * (weighted - normed * mean)
+        if stream_gradient is not None:
+            passed = tl.load(stream_gradient + row[:, None] * stream_gradient_stride + column, mask=inside, other=0.0)
+            outgoing += passed.to(tl.float32)
+        place = row[:, None] * WIDTH + column
+        tl.store(gradient + place, rounded(outgoing, gradient.dtype.element_ty), mask=inside)
+        if second_gradient is not None:
+            tl.store(second_gradient + place, rounded(outgoing, second_gradient.dtype.element_ty), mask=inside)
+    column = tl.arange(0, BLOCK)
+    partials = weight_partials + tl.program_id(0).to(tl.int64) * WIDTH + column
+    tl.store(partials, tl.sum(weight_gradient, axis=0), mask=column < WIDTH)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How rows of one width are dealt to programs and threads.
+
+    Attributes:
+        block: D padded to a power of two.
+        rows: in a tile.
+        num_warps: of a program.
+    """
+
+    block: int
+    rows: int
+    num_warps: int
+
+
+def tiling(width: int, target: Target) -> Tiling:
+    """Tiles of at least 2048 values, 16 values a thread (two 16-byte loads in bf16), at most 16 warps."""
+    block = max(16, triton.next_power_of_2(width))
+    rows = max(1, 2048 // block)
+    return Tiling(block, rows, min(16, block * rows // (16 * target.warp_size)))
+
+
+def backward_stages(tile: Tiling, bytes_a_value: int, target: Target) -> int:
+    """How many tiles of the backward pass are on their way at once, at most three; one where registers are short.
+
+    Args:
+        tile: what one program works on.
+        bytes_a_value: of all that is read for one value.
+        target: two programs are to share one multiprocessor, and with it its shared memory.
+    """
+    if tile.block > 8192:
+        return 1
+    return min(3, 1 + target.shared_bytes // 2 // (tile.block * tile.rows * bytes_a_value))
+
+
+def backward_programs(rows: int, tile: Tiling, target: Target) -> int:
+    """How many programs share the `rows` in the backward pass."""
+    return min(BACKWARD_THREADS // (tile.num_warps * target.warp_size), triton.cdiv(rows, tile.rows))
+
+
+def rms_norm_forward(
+    x: Tensor, update: Tensor | None, weight: Tensor, epsilon: float, stream_dtype: torch.dtype, y_dtype: torch.dtype
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Launch the forward kernel.
+
+    Args:
+        x, update: (..., D); rows may lie apart, anything else is made contiguous. No update: None.
+        weight: (D,) contiguous.
+        epsilon: added to the mean square.
+        stream_dtype, y_dtype: of the results.
+
+    Returns:
+        The stream x + update (None without an update), its norm, both contiguous in the shape of `x`, and
+        1 / sqrt(mean square + epsilon) in fp32 in the shape of `x` without its last dimension.
+    """
+    stream = None if update is None else x.new_empty(x.shape, dtype=stream_dtype)
+    y = x.new_empty(x.shape, dtype=y_dtype)
+    inverse_rms = x.new_empty(x.shape[:-1], dtype=torch.float32)
+    if x.numel() == 0:
+        return stream, y, inverse_rms
+    width = x.shape[-1]
+    x = as_rows(x)
+    update = None if update is None else as_rows(update)
+    tile = tiling(width, target_of(x.device))
+    with on_device_of(x):
+        rms_norm_forward_kernel[(triton.cdiv(x.shape[0], tile.rows),)](
+            x,
+            update,
+            weight.contiguous(),
+            stream,
+            y,
+            inverse_rms,
+            x.shape[0],
+            x.stride(0),
+            0 if update is None else update.stride(0),
+            epsilon,
+            WIDTH=width,
+            BLOCK=tile.block,
+            ROWS=tile.rows,
+            num_warps=tile.num_warps,
+        )
+    return stream, y, inverse_rms
+
+
+def rms_norm_backward(
+    y_gradient: Tensor,
+    stream_gradient: Tensor | None,
+    stream: Tensor,
+    weight: Tensor,
+    inverse_rms: Tensor,
+    dtype: torch.dtype,
+    second_dtype: torch.dtype,
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Launch the backward kernel and add up the partial weight gradients, in the same order every time.
+
+    Args:
+        y_gradient: (..., D) of the norm; strides as in the forward pass.
+        stream_gradient: (..., D) of the stream itself, None where there is none.
+        stream: (..., D), what was normalised.
+        weight, inverse_rms: of the forward pass.
+        dtype, second_dtype: in which the gradient of the stream is wanted; where they are equal it is written once.
+
+    Returns:
+        The gradient of the stream in `dtype`, the same in `second_dtype` (None where that is `dtype`), and the gradient
+        of the weight in the weight's dtype.
+    """
+    width = stream.shape[-1]
+    gradient = stream.new_empty(stream.shape, dtype=dtype)
+    second = None if second_dtype == dtype else stream.new_empty(stream.shape, dtype=second_dtype)
+    if stream.numel() == 0:
+        return gradient, second, weight.new_zeros(weight.shape)
+    stream, y_gradient = as_rows(stream), as_rows(y_gradient)
+    stream_gradient = None if stream_gradient is None else as_rows(stream_gradient)
+    target = target_of(stream.device)
+    tile = tiling(width, target)
+    read = [each for each in (stream, y_gradient, stream_gradient) if each is not None]
+    programs = backward_programs(stream.shape[0], tile, target)
+    steps = triton.cdiv(stream.shape[0], tile.rows * programs)
+    partials = stream.new_empty(programs, width, dtype=torch.float32)
+    with on_device_of(stream):
+        rms_norm_backward_kernel[(programs,)](
+            y_gradient,
+            stream_gradient,
+            stream,
+            weight.contiguous(),
+            inverse_rms.contiguous(),
+            gradient,
+            second,
+            partials,
+            stream.shape[0],
+            # the interpreter of Triton 3.6 makes an array of a number, and NumPy 2.4 does not count up to an array
+            tl.constexpr(steps) if interpreting() else steps,
+            y_gradient.stride(0),
+            0 if stream_gradient is None else stream_gradient.stride(0),
+            stream.stride(0),
+            WIDTH=width,
+            BLOCK=tile.block,
+            ROWS=tile.rows,
+            STAGES=backward_stages(tile, sum(each.element_size() for each in read), target),
+            num_warps=tile.num_warps,
+        )
+    return gradient, second, partials.sum(dim=0).to(weight.dtype)
+
+
+def as_rows(x: Tensor) -> Tensor:
+    """(R, D) with neighbouring values in a row: a view where the strides of `x` allow it, else a copy."""
+    rows = x.reshape(-1, x.shape[-1])
+    return rows if rows.stride(1) == 1 else rows.contiguous()
+
+
+# ---------------------------------------------------------------- compiling without a device
+
+
+def compilations(target: Target) -> list[Compilation]:
+    """Both kernels as they are launched on `target`: every tiling of models from 160 M to 405 B, R3's first."""
+    found = []
+    for add in (True, False):
+        for width in (3072, 768, 2048, 6144, 16384):
+            # stream, and what comes from and goes to matrix products: bf16 all over, autocast, fp32 all over
+            for stream, other in (("bf16", "bf16"), ("fp32", "bf16"), ("fp32", "fp32")):
+                found += [_forward(target, add, width, stream, other), _backward(target, add, width, stream, other)]
+    return found
+
+
+def _forward(target: Target, add: bool, width: int, stream: str, other: str) -> Compilation:
+    tile = tiling(width, target)
+    signature = {"x": f"*{stream}", "weight": f"*{stream}", "y": f"*{other}", "inverse_rms": "*fp32"}
+    constants: dict[str, Any] = {}
+    if add:
+        signature |= {"update": f"*{other}", "stream": f"*{stream}"}
+    else:
+        constants |= {"update": None, "stream": None}
+    return Compilation(
+        f"{'add_' if add else ''}rms_norm_forward {stream}/{other} D{width}",
+        rms_norm_forward_kernel,
+        signature | {"rows": "i32", "x_stride": "i32", "update_stride": "i32", "epsilon": "fp32"},
+        constants | {"WIDTH": width, "BLOCK": tile.block, "ROWS": tile.rows},
+        num_warps=tile.num_warps,
+    )
+
+
+def _backward(target: Target, add: bool, width: int, stream: str, other: str) -> Compilation:
+    tile = tiling(width, target)
+    sizes = {"bf16": 2, "fp32": 4}
+    signature = {"y_gradient": f"*{other}", "gradient": f"*{stream}"}
+    constants: dict[str, Any] = {"stream_gradient": None, "second_gradient": None}
+    if add:
+        del constants["stream_gradient"]
+        signature["stream_gradient"] = f"*{stream}"
+    if add and stream != other:
+        del constants["second_gradient"]
+        signature["second_gradient"] = f"*{other}"
+    sizes_in_rows = ("rows", "steps", "y_gradient_stride", "stream_gradient_stride", "stream_stride")
+    stages = backward_stages(tile, sizes[other] + (2 if add else 1) * sizes[stream], target)
+    shared = {"stream": f"*{stream}", "weight": f"*{stream}", "inverse_rms": "*fp32", "weight_partials": "*fp32"}
+    return Compilation(
+        f"{'add_' if add else ''}rms_norm_backward {stream}/{other} D{width}",
+        rms_norm_backward_kernel,
+        signature | shared | dict.fromkeys(sizes_in_rows, "i32"),
+        constants | {"WIDTH": width, "BLOCK": tile.block, "ROWS": tile.rows, "STAGES": stages},
+        num_warps=tile.num_warps,
+    )

@@ -1,0 +1,33 @@
+"""RMSNorm through PyTorch's own kernel (`torch.nn.functional.rms_norm`), which is fused on CUDA."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from litespark.ops.precision import compute_dtype
+
+
+def rms_norm_torch(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """See `litespark.ops.rms_norm.reference.rms_norm`.
+
+    The kernel is fused where `x` and `weight` have one dtype; where they differ both are first widened to the dtype
+    that holds them, which costs passes over memory.
+
+    Returns:
+        (..., D) in the dtype of `x`, under autocast in that of autocast.
+    """
+    # autocast would choose a dtype for the kernel by itself, another one in each release; it knows no meta tensors
+    dtype = x.dtype if x.is_meta else compute_dtype(x)
+    with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
+        wide = torch.promote_types(x.dtype, weight.dtype)
+        return functional.rms_norm(x.to(wide), weight.shape, weight.to(wide), epsilon).to(dtype)
+
+
+def add_rms_norm_torch(x: Tensor, update: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """See `litespark.ops.rms_norm.reference.add_rms_norm`: a plain addition, then `rms_norm_torch`."""
+    stream = x + update
+    return stream, rms_norm_torch(stream, weight, epsilon)

@@ -1,0 +1,164 @@
+"""SwiGLU, alone and together with the projection behind it, as custom ops over the Triton kernels of this folder.
+
+Custom ops, so that `torch.compile` and meta tensors pass through. F is the width of the product, D that of the model. A
+second derivative raises PyTorch's error that no formula was registered for the backward op.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.flop_counter import register_flop_formula
+
+from litespark.ops.precision import compute_dtype
+from litespark.ops.swiglu.kernels import swiglu_backward, swiglu_forward
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """See `litespark.ops.swiglu.reference.swiglu`. fp32, bf16 and fp16, computed in fp32.
+
+    Args:
+        gate_up: (..., 2F); dimensions before the last may have any strides that a (R, 2F) view allows, else it is
+            copied.
+
+    Returns:
+        (..., F) in the dtype of `gate_up`, under autocast in that of autocast.
+
+    Raises:
+        ValueError: a dtype or shape that the kernels do not take.
+    """
+    _check("swiglu", gate_up)
+    return _swiglu(gate_up, _compute_dtype(gate_up))
+
+
+def swiglu_linear(gate_up: Tensor, weight: Tensor) -> Tensor:
+    """See `litespark.ops.swiglu.reference.swiglu_linear`: `gate_up` and `weight` are all that is kept.
+
+    Under autocast the weight is cast anew in the forward and in the backward pass, rather than its copy kept.
+
+    Args:
+        gate_up: (..., 2F), strides as in `swiglu`.
+        weight: (D, F).
+
+    Returns:
+        (..., D) in the dtype of `gate_up`, under autocast in that of autocast.
+
+    Raises:
+        ValueError: a dtype or shape that the kernels do not take.
+    """
+    _check("swiglu_linear", gate_up)
+    dtype = _compute_dtype(gate_up)
+    if weight.ndim != 2 or weight.shape[1] * 2 != gate_up.shape[-1]:
+        raise ValueError(
+            f"swiglu_linear: got gate_up {tuple(gate_up.shape)} and weight {tuple(weight.shape)}; expected (..., 2F) "
+            "and (D, F)"
+        )
+    if weight.dtype != dtype and (gate_up.is_meta or not torch.is_autocast_enabled(gate_up.device.type)):
+        raise ValueError(
+            f"swiglu_linear: got gate_up {gate_up.dtype} and weight {weight.dtype}, expected one dtype; cast one of "
+            "them, or use autocast"
+        )
+    return _swiglu_linear(gate_up, weight, dtype)
+
+
+def _compute_dtype(gate_up: Tensor) -> torch.dtype:
+    # autocast knows nothing of meta tensors, and PyTorch refuses to be asked
+    return gate_up.dtype if gate_up.is_meta else compute_dtype(gate_up)
+
+
+def _check(op: str, gate_up: Tensor) -> None:
+    if gate_up.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        raise ValueError(
+            f"{op}: got {gate_up.dtype}, expected fp32, bf16 or fp16; for other dtypes choose ops.{op}=reference"
+        )
+    if gate_up.ndim == 0 or gate_up.shape[-1] % 2:
+        raise ValueError(f"{op}: got gate_up {tuple(gate_up.shape)}; expected (..., 2F), gate and up of one width")
+
+
+# ---------------------------------------------------------------- the product alone
+
+
+@torch.library.custom_op("litespark::swiglu", mutates_args=())
+def _swiglu(gate_up: Tensor, dtype: torch.dtype) -> Tensor:
+    return swiglu_forward(gate_up, dtype)
+
+
+@_swiglu.register_fake
+def _(gate_up: Tensor, dtype: torch.dtype) -> Tensor:
+    return gate_up.new_empty(*gate_up.shape[:-1], gate_up.shape[-1] // 2, dtype=dtype)
+
+
+@torch.library.custom_op("litespark::swiglu_backward", mutates_args=())
+def _swiglu_backward(gate_up: Tensor, product_gradient: Tensor) -> Tensor:
+    return swiglu_backward(gate_up, product_gradient)[0]
+
+
+@_swiglu_backward.register_fake
+def _(gate_up: Tensor, product_gradient: Tensor) -> Tensor:
+    return gate_up.new_empty(gate_up.shape)
+
+
+def _keep_swiglu(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[0])
+
+
+def _differentiate_swiglu(ctx: Any, product_gradient: Tensor) -> tuple[Tensor, None]:
+    (gate_up,) = ctx.saved_tensors
+    return _swiglu_backward(gate_up, product_gradient), None
+
+
+_swiglu.register_autograd(_differentiate_swiglu, setup_context=_keep_swiglu)
+
+
+# ---------------------------------------------------------------- the product and the projection behind it
+
+
+@torch.library.custom_op("litespark::swiglu_linear", mutates_args=())
+def _swiglu_linear(gate_up: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    return functional.linear(swiglu_forward(gate_up, dtype), weight.to(dtype))
+
+
+@_swiglu_linear.register_fake
+def _(gate_up: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    return gate_up.new_empty(*gate_up.shape[:-1], weight.shape[0], dtype=dtype)
+
+
+@register_flop_formula(torch.ops.litespark.swiglu_linear)
+def _multiplications(gate_up_shape: torch.Size, weight_shape: torch.Size, *args: Any, **kwargs: Any) -> int:
+    """What PyTorch's FLOP counter would count if it saw the matrix product inside of the op."""
+    return 2 * gate_up_shape[:-1].numel() * weight_shape.numel()
+
+
+@torch.library.custom_op("litespark::swiglu_linear_backward", mutates_args=())
+def _swiglu_linear_backward(gate_up: Tensor, product_gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient of `gate_up`, and the product again in the dtype of its gradient."""
+    gradient, product = swiglu_backward(gate_up, product_gradient, product_gradient.dtype)
+    assert product is not None  # its dtype was given
+    return gradient, product
+
+
+@_swiglu_linear_backward.register_fake
+def _(gate_up: Tensor, product_gradient: Tensor) -> tuple[Tensor, Tensor]:
+    return gate_up.new_empty(gate_up.shape), gate_up.new_empty(product_gradient.shape, dtype=product_gradient.dtype)
+
+
+def _keep_swiglu_linear(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    gate_up, weight, _ = inputs
+    ctx.save_for_backward(gate_up, weight)
+
+
+def _differentiate_swiglu_linear(ctx: Any, output_gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    gate_up, weight = ctx.saved_tensors
+    product_gradient = output_gradient @ weight.to(output_gradient.dtype)
+    if not ctx.needs_input_grad[1]:  # a frozen weight needs no product
+        return _swiglu_backward(gate_up, product_gradient), None, None
+    gradient, product = _swiglu_linear_backward(gate_up, product_gradient)
+    rows = gate_up.shape[:-1].numel()
+    weight_gradient = output_gradient.reshape(rows, weight.shape[0]).T @ product.reshape(rows, weight.shape[1])
+    return gradient, weight_gradient.to(weight.dtype), None
+
+
+_swiglu_linear.register_autograd(_differentiate_swiglu_linear, setup_context=_keep_swiglu_linear)

@@ -1,0 +1,223 @@
+"""SwiGLU in Triton: two element-wise kernels, their launchers and launch configurations.
+
+R rows, F width of the product; a row of `gate_up` is 2F wide, gate first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from litespark.ops.rms_norm.kernels import as_rows, rounded
+from litespark.ops.triton_support import Compilation, Target, on_device_of, target_of
+
+# values of the product in one program
+_TILE = 2048
+
+
+@triton.jit
+def _sigmoid(x):
+    # the exponent is never positive: nothing overflows
+    small = tl.exp(-tl.abs(x))
+    return tl.where(x >= 0, 1.0, small) / (1.0 + small)
+
+
+@triton.jit
+def swiglu_forward_kernel(
+    gate_up, product, rows, gate_up_stride, WIDTH: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr
+):
+    """product = gate · sigmoid(gate) · up. Reads 2F values a row and writes F."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[None, :]
+    inside = (row < rows) & (column < WIDTH)
+    place = gate_up + row * gate_up_stride + column
+    gate = tl.load(place, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(place + WIDTH, mask=inside, other=0.0).to(tl.float32)
+    values = gate * _sigmoid(gate) * up
+    tl.store(product + row * WIDTH + column, rounded(values, product.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def swiglu_backward_kernel(
+    gate_up,
+    product_gradient,
+    gradient,
+    product,
+    rows,
+    gate_up_stride,
+    product_gradient_stride,
+    WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """With s = sigmoid(gate) and d = product_gradient:
+
+        gradient of gate = d · up · s · (1 + gate · (1 - s))
+        gradient of up = d · gate · s
+
+    Reads 3F values a row and writes 2F: both gradients go into one tensor like `gate_up`. If there is a `product` it is
+    made again on the way, which writes F more.
+    """
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[None, :]
+    inside = (row < rows) & (column < WIDTH)
+    place = gate_up + row * gate_up_stride + column
+    gate = tl.load(place, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(place + WIDTH, mask=inside, other=0.0).to(tl.float32)
+    incoming = tl.load(product_gradient + row * product_gradient_stride + column, mask=inside, other=0.0)
+    incoming = incoming.to(tl.float32)
+    slope = _sigmoid(gate)
+    activated = gate * slope
+    gate_gradient = incoming * up * slope * (1.0 + gate * (1.0 - slope))
+    place = gradient + row * (2 * WIDTH) + column
+    tl.store(place, rounded(gate_gradient, gradient.dtype.element_ty), mask=inside)
+    tl.store(place + WIDTH, rounded(incoming * activated, gradient.dtype.element_ty), mask=inside)
+    if product is not None:
+        values = rounded(activated * up, product.dtype.element_ty)
+        tl.store(product + row * WIDTH + column, values, mask=inside)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Which part of the product one program makes.
+
+    Attributes:
+        block: columns, a power of two.
+        rows: more than one only where a row is narrower than a block can be.
+        num_warps: of the program.
+    """
+
+    block: int
+    rows: int
+    num_warps: int
+
+
+def tiling(width: int, target: Target) -> Tiling:
+    """Programs of 2048 values, 16 values a thread: two 16-byte loads of gate and two of up in bf16."""
+    block = min(_TILE, max(16, triton.next_power_of_2(width)))
+    return Tiling(block, _TILE // block, _TILE // (16 * target.warp_size))
+
+
+def swiglu_forward(gate_up: Tensor, dtype: torch.dtype) -> Tensor:
+    """Launch the forward kernel.
+
+    Args:
+        gate_up: (..., 2F); rows may lie apart, anything else is made contiguous.
+        dtype: of the result.
+
+    Returns:
+        The product (..., F), contiguous.
+    """
+    width = gate_up.shape[-1] // 2
+    product = gate_up.new_empty(*gate_up.shape[:-1], width, dtype=dtype)
+    if product.numel() == 0:
+        return product
+    gate_up = as_rows(gate_up)
+    tile = tiling(width, target_of(gate_up.device))
+    with on_device_of(gate_up):
+        swiglu_forward_kernel[_grid(gate_up.shape[0], width, tile)](
+            gate_up,
+            product,
+            gate_up.shape[0],
+            gate_up.stride(0),
+            WIDTH=width,
+            BLOCK=tile.block,
+            ROWS=tile.rows,
+            num_warps=tile.num_warps,
+        )
+    return product
+
+
+def swiglu_backward(
+    gate_up: Tensor, product_gradient: Tensor, product_dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Launch the backward kernel.
+
+    Args:
+        gate_up: (..., 2F), as in the forward pass.
+        product_gradient: (..., F), strides as those of `gate_up`.
+        product_dtype: of the product, if it is to be made again; None: it is not.
+
+    Returns:
+        The gradient of `gate_up`, in its shape and dtype, and the product (..., F) or None; both contiguous.
+    """
+    width = product_gradient.shape[-1]
+    gradient = gate_up.new_empty(gate_up.shape)
+    product = None if product_dtype is None else gate_up.new_empty(product_gradient.shape, dtype=product_dtype)
+    if gradient.numel() == 0:
+        return gradient, product
+    gate_up, product_gradient = as_rows(gate_up), as_rows(product_gradient)
+    tile = tiling(width, target_of(gate_up.device))
+    with on_device_of(gate_up):
+        swiglu_backward_kernel[_grid(gate_up.shape[0], width, tile)](
+            gate_up,
+            product_gradient,
+            gradient,
+            product,
+            gate_up.shape[0],
+            gate_up.stride(0),
+            product_gradient.stride(0),
+            WIDTH=width,
+            BLOCK=tile.block,
+            ROWS=tile.rows,
+            num_warps=tile.num_warps,
+        )
+    return gradient, product
+
+
+def _grid(rows: int, width: int, tile: Tiling) -> tuple[int, int]:
+    # rows first: only that dimension of a grid may pass 65535
+    return triton.cdiv(rows, tile.rows), triton.cdiv(width, tile.block)
+
+
+# ---------------------------------------------------------------- compiling without a device
+
+
+def compilations(target: Target) -> list[Compilation]:
+    """Both kernels as they are launched on `target`: widths of R3 first, then a narrow and an odd one."""
+    return [
+        compilation
+        for width in (8192, 1024, 5461)
+        for dtype in ("bf16", "fp32")
+        for compilation in (
+            _forward(target, width, dtype),
+            _backward(target, width, dtype, again=True),
+            _backward(target, width, dtype, again=False),
+        )
+    ]
+
+
+def _forward(target: Target, width: int, dtype: str) -> Compilation:
+    tile = tiling(width, target)
+    return Compilation(
+        f"swiglu_forward {dtype} F{width}",
+        swiglu_forward_kernel,
+        {"gate_up": f"*{dtype}", "product": f"*{dtype}", "rows": "i32", "gate_up_stride": "i32"},
+        {"WIDTH": width, "BLOCK": tile.block, "ROWS": tile.rows},
+        num_warps=tile.num_warps,
+        unaligned=("gate_up_stride",) if width % 16 else (),
+    )
+
+
+def _backward(target: Target, width: int, dtype: str, again: bool) -> Compilation:
+    tile = tiling(width, target)
+    strides = ("gate_up_stride", "product_gradient_stride")
+    signature = dict.fromkeys(("gate_up", "product_gradient", "gradient"), f"*{dtype}")
+    constants: dict[str, Any] = {"WIDTH": width, "BLOCK": tile.block, "ROWS": tile.rows}
+    if again:
+        signature["product"] = f"*{dtype}"
+    else:
+        constants["product"] = None
+    return Compilation(
+        f"swiglu_{'linear_' if again else ''}backward {dtype} F{width}",
+        swiglu_backward_kernel,
+        signature | dict.fromkeys(("rows", *strides), "i32"),
+        constants,
+        num_warps=tile.num_warps,
+        unaligned=strides if width % 16 else (),
+    )

@@ -1,0 +1,268 @@
+"""RMSNorm in Triton and in PyTorch's own kernel against the reference, alone and with the residual addition."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.library import opcheck
+
+from litespark.ops.backend import load
+from litespark.ops.rms_norm import function, kernels
+from litespark.ops.rms_norm.function import add_rms_norm, rms_norm
+from litespark.ops.rms_norm.reference import add_rms_norm as add_rms_norm_reference
+from litespark.ops.rms_norm.reference import rms_norm as rms_norm_reference
+from litespark.ops.tolerance import outputs_and_gradients
+from tests.ops.assertions import assert_close, assert_op_matches
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+# in rows of one value the gradient of x is a difference of equals, unless epsilon is large
+EPSILON = 0.5
+
+
+def _inputs(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {"x": shape, "update": shape, "weight": shape[-1:]}
+    return {name: torch.randn(each, generator=generator).to(DEVICE) for name, each in shapes.items()}
+
+
+def _alone(op):
+    # the same inputs for both ops: without an addition the update has no gradient
+    return lambda x, update, weight: op(x, weight, EPSILON)
+
+
+def _added(op):
+    return lambda x, update, weight: op(x, update, weight, EPSILON)
+
+
+def _assert_backend_matches(backend, inputs, dtype):
+    assert_op_matches(_alone(load("rms_norm", backend)), _alone(rms_norm_reference), inputs, dtype)
+    assert_op_matches(_added(load("add_rms_norm", backend)), _added(add_rms_norm_reference), inputs, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("backend", ["triton", "torch"])
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(rows=st.integers(1, 40), width=st.integers(1, 70))
+def test_outputs_and_gradients_equal_the_reference(backend, dtype, rows, width):
+    _assert_backend_matches(backend, _inputs(rows, width), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", [768, 3072, 16384])
+def test_widths_of_real_models(width, dtype):
+    _assert_backend_matches("triton", _inputs(2, width), dtype)
+
+
+@pytest.mark.parametrize("backend", ["triton", "torch"])
+def test_any_leading_dimensions(backend):
+    _assert_backend_matches(backend, _inputs(2, 3, 5, 17), torch.float32)
+    _assert_backend_matches(backend, _inputs(17), torch.float32)
+
+
+def test_a_program_of_the_backward_pass_walks_many_tiles(monkeypatch):
+    monkeypatch.setattr(kernels, "BACKWARD_THREADS", 256)
+    inputs = _inputs(700, 16)
+    assert kernels.backward_programs(700, kernels.tiling(16, kernels.target_of(DEVICE)), kernels.target_of(DEVICE)) == 2
+    _assert_backend_matches("triton", inputs, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("backend", ["triton", "torch"])
+@pytest.mark.parametrize("wide", [("x",), ("update",), ("weight",), ("x", "weight")], ids=" and ".join)
+def test_inputs_of_two_dtypes(wide, backend, dtype):
+    def mixed(op):
+        def run(x, update, weight):
+            widened = {name: value.float() for name, value in zip(wide, _pick(wide, x, update, weight), strict=True)}
+            return op(**({"x": x, "update": update, "weight": weight} | widened), epsilon=EPSILON)
+
+        return run
+
+    inputs = _inputs(6, 40)
+    assert_op_matches(mixed(load("add_rms_norm", backend)), mixed(add_rms_norm_reference), inputs, dtype)
+
+    given = {name: x.to(torch.float32 if name in wide else dtype).requires_grad_() for name, x in inputs.items()}
+    stream, y = load("add_rms_norm", backend)(**given, epsilon=EPSILON)
+    assert stream.dtype == y.dtype == (given["x"] + given["update"]).dtype
+    (stream.float() + y.float()).sum().backward()
+    assert all(x.grad.dtype == x.dtype for x in given.values())
+
+
+def _pick(names, x, update, weight):
+    return [{"x": x, "update": update, "weight": weight}[name] for name in names]
+
+
+def test_bf16_and_fp16_meet_in_fp32():
+    x, update, weight = _inputs(3, 9).values()
+    stream, y = add_rms_norm(x.bfloat16(), update.half(), weight, EPSILON)
+    expected = add_rms_norm_reference(x.bfloat16(), update.half(), weight, EPSILON)
+    assert stream.dtype == y.dtype == torch.float32
+    assert_close({"stream": stream, "y": y}, {"stream": expected[0], "y": expected[1]})
+
+
+@pytest.mark.parametrize("backend", ["triton", "torch"])
+def test_under_autocast_the_norm_is_in_low_precision_and_the_stream_is_not(backend):
+    x, update, weight = (each.requires_grad_() for each in _inputs(4, 24).values())
+    narrow = update.detach().bfloat16().requires_grad_()
+    with torch.autocast(DEVICE.type, torch.bfloat16):
+        alone = load("rms_norm", backend)(x, weight, EPSILON)
+        stream, y = load("add_rms_norm", backend)(x, narrow, weight, EPSILON)
+    assert (alone.dtype, stream.dtype, y.dtype) == (torch.bfloat16, torch.float32, torch.bfloat16)
+    expected = add_rms_norm_reference(x, narrow, weight, EPSILON)
+    assert torch.equal(stream, expected[0])
+    assert_close({"y": y}, {"y": expected[1]}, 2**-8)
+    y.sum().backward()
+    assert (x.grad.dtype, narrow.grad.dtype, weight.grad.dtype) == (torch.float32, torch.bfloat16, torch.float32)
+
+
+def test_the_norm_is_that_of_the_rounded_stream():
+    x = torch.tensor([[256.0, 1.0]], dtype=torch.bfloat16, device=DEVICE)
+    update = torch.tensor([[0.9, 1.0]], dtype=torch.bfloat16, device=DEVICE)
+    weight = torch.ones(2, device=DEVICE)
+    stream, y = add_rms_norm(x, update, weight, EPSILON)
+    assert stream.tolist() == [[256.0, 2.0]]
+    torch.testing.assert_close(y, rms_norm_reference(stream, weight, EPSILON), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("used", ["stream", "y"])
+def test_an_output_that_is_not_used_has_no_part_in_the_gradients(used):
+    def one(op):
+        return lambda x, update, weight: op(x, update, weight, EPSILON)[("stream", "y").index(used)]
+
+    assert_op_matches(one(add_rms_norm), one(add_rms_norm_reference), _inputs(5, 12), torch.float32)
+
+
+def test_gradients_of_the_two_addends_are_added_up_apart():
+    gradients = []
+    for op in (add_rms_norm, add_rms_norm_reference):
+        x, update, weight = (each.requires_grad_() for each in _inputs(5, 12).values())
+        for _ in range(2):
+            stream, y = op(x, update, weight, EPSILON)
+            (stream.sum() + y.square().sum()).backward()
+        assert x.grad.data_ptr() != update.grad.data_ptr()
+        gradients.append({"x": x.grad, "update": update.grad, "weight": weight.grad})
+    assert_close(*gradients)
+
+
+def test_one_tensor_may_be_both_addends():
+    def twice(op):
+        return lambda x, weight: op(x, x, weight, EPSILON)
+
+    inputs = {name: x for name, x in _inputs(5, 12).items() if name != "update"}
+    assert_op_matches(twice(add_rms_norm), twice(add_rms_norm_reference), inputs, torch.float32)
+
+
+@pytest.mark.parametrize(
+    "view",
+    [lambda x: x[::2], lambda x: x[:, 3:20], lambda x: x.T, lambda x: x[:1].expand(4, -1), lambda x: x[:, ::2]],
+    ids=["rows apart", "columns cut", "transposed", "one row repeated", "columns apart"],
+)
+def test_strides(view):
+    def strided(op):
+        # the incoming gradient has strides too: it comes through a transposition
+        def run(x, update, weight):
+            stream, y = op(view(x), view(update), weight[: view(x).shape[1]], EPSILON)
+            return stream.T.contiguous(), y.T.contiguous()
+
+        return run
+
+    assert_op_matches(strided(add_rms_norm), strided(add_rms_norm_reference), _inputs(24, 24), torch.float32)
+
+
+def test_rows_beyond_two_to_the_31():
+    stride, width = 2**30 + 8, 20
+    memory = torch.empty(2 * stride + width, dtype=torch.bfloat16, device=DEVICE)
+    rows = memory.as_strided((3, width), (stride, 1))
+    small = _inputs(3, width)["x"].bfloat16()
+    rows.copy_(small)
+    weight = torch.ones(width, device=DEVICE)
+    expected = [each.requires_grad_() for each in (small.clone(), small.clone())]
+    actual = [small.clone().requires_grad_(), rows.detach().requires_grad_()]
+    found = []
+    for x, update in (expected, actual):
+        stream, y = add_rms_norm(x, update, weight, EPSILON)
+        far = update.detach()
+        gradients = torch.autograd.grad((stream, y), (x, update), (far, far))
+        alone = rms_norm(far.requires_grad_(), weight, EPSILON)
+        found.append([stream, y, *gradients, alone, *torch.autograd.grad(alone, far, far.detach())])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("shape", [(0, 8), (3, 0, 8), (3, 0)])
+def test_nothing_gives_nothing(shape):
+    x, update, weight = (each.requires_grad_() for each in _inputs(*shape).values())
+    stream, y = add_rms_norm(x, update, weight, EPSILON)
+    alone = rms_norm(x, weight, EPSILON)
+    assert stream.shape == y.shape == alone.shape == shape
+    (stream.sum() + y.sum() + alone.sum()).backward()
+    assert x.grad.shape == shape
+    assert torch.equal(weight.grad, torch.zeros_like(weight))
+
+
+def test_results_are_the_same_bits_each_time():
+    inputs = {name: x.bfloat16() for name, x in _inputs(600, 33).items()}
+    first, second = (outputs_and_gradients(_added(add_rms_norm), inputs) for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_compiled_without_a_graph_break():
+    inputs = _inputs(5, 12)
+    torch.compiler.reset()
+    for op in (_alone(rms_norm), _added(add_rms_norm)):
+        compiled = torch.compile(op, fullgraph=True, backend="aot_eager")
+        assert_close(outputs_and_gradients(compiled, inputs), outputs_and_gradients(op, inputs))
+
+
+@pytest.mark.parametrize("backend", ["triton", "torch"])
+def test_meta_tensors_pass_through(backend):
+    x = torch.empty(2, 5, 12, device="meta", dtype=torch.bfloat16, requires_grad=True)
+    update = torch.empty(2, 5, 12, device="meta", requires_grad=True)
+    weight = torch.empty(12, device="meta", requires_grad=True)
+    stream, y = load("add_rms_norm", backend)(x, update, weight, EPSILON)
+    assert (stream.dtype, y.dtype, stream.device.type) == (torch.float32, torch.float32, "meta")
+    (stream.sum() + y.sum() + load("rms_norm", backend)(x, weight, EPSILON).sum()).backward()
+    assert (x.grad.dtype, update.grad.dtype) == (torch.bfloat16, torch.float32)
+
+
+def test_custom_ops_are_declared_as_they_are():
+    x, update, weight = (each.requires_grad_() for each in _inputs(3, 8).values())
+    opcheck(function._rms_norm, (x, weight, EPSILON, torch.bfloat16))
+    opcheck(function._add_rms_norm, (x, update.bfloat16(), weight, EPSILON, torch.float32, torch.bfloat16))
+    x, update, weight = x.detach(), update.detach(), weight.detach()
+    opcheck(function._rms_norm_backward, (x, update, weight, x[:, 0]))
+    for stream_gradient, other in ((x, torch.float32), (None, torch.bfloat16)):
+        opcheck(function._add_rms_norm_backward, (x, stream_gradient, update, weight, x[:, 0], other))
+
+
+@pytest.mark.parametrize("op", [_alone(rms_norm), lambda *inputs: _added(add_rms_norm)(*inputs)[1]])
+def test_a_second_derivative_is_an_error(op):
+    inputs = [each.requires_grad_() for each in _inputs(3, 8).values()]
+    (gradient,) = torch.autograd.grad(op(*inputs).square().sum(), inputs[0], create_graph=True)
+    with pytest.raises(RuntimeError, match=r"rms_norm_backward.* no autograd formula was registered"):
+        gradient.sum().backward()
+
+
+def test_what_is_kept_for_the_backward_pass():
+    x, update, weight = (each.requires_grad_() for each in _inputs(6, 10).values())
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        stream, _ = add_rms_norm(x, update, weight, EPSILON)
+    # the stream, which the next addition keeps too, the weight, and one number a row
+    assert sorted(tensor.numel() for tensor in kept) == [6, 10, 60]
+    assert stream.data_ptr() in {tensor.data_ptr() for tensor in kept}
+
+
+@pytest.mark.parametrize(
+    ("shapes", "dtype", "message"),
+    [
+        (((3, 8), (3, 8), (8,)), torch.float64, r"add_rms_norm: got torch.float64.* choose ops.add_rms_norm=reference"),
+        (((3, 8), (3, 7), (8,)), torch.float32, r"update \(3, 7\).* expected \(\.\.\., D\), the same, and \(D,\)"),
+        (((3, 8), (1, 8), (8,)), torch.float32, r"update \(1, 8\)"),
+        (((3, 8), (3, 8), (9,)), torch.float32, r"weight \(9,\)"),
+        (((), (), ()), torch.float32, r"x \(\)"),
+        (((1, 16385),) * 2 + ((16385,),), torch.float32, "rows of 16385, expected at most 16384.* ops.add_rms_norm="),
+    ],
+)
+def test_what_the_kernels_do_not_take_is_refused(shapes, dtype, message):
+    with pytest.raises(ValueError, match=message):
+        add_rms_norm(*(torch.zeros(shape, dtype=dtype, device=DEVICE) for shape in shapes), EPSILON)

@@ -1,0 +1,216 @@
+"""SwiGLU in Triton against the reference, alone and together with the projection behind it."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.library import opcheck
+from torch.utils.flop_counter import FlopCounterMode
+
+from litespark.ops.swiglu import function
+from litespark.ops.swiglu.function import swiglu, swiglu_linear
+from litespark.ops.swiglu.reference import swiglu as swiglu_reference
+from litespark.ops.swiglu.reference import swiglu_linear as swiglu_linear_reference
+from litespark.ops.tolerance import outputs_and_gradients
+from tests.ops.assertions import assert_close, assert_op_matches
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+def _inputs(*shape, width=None, seed=0):
+    """gate_up of (..., 2F) and, if a `width` D is given, a weight (D, F)."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {"gate_up": shape} | ({} if width is None else {"weight": (width, shape[-1] // 2)})
+    return {name: torch.randn(each, generator=generator).to(DEVICE) for name, each in shapes.items()}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(rows=st.integers(1, 40), feed_forward=st.integers(1, 70), width=st.integers(8, 16))
+def test_outputs_and_gradients_equal_the_reference(dtype, rows, feed_forward, width):
+    assert_op_matches(swiglu, swiglu_reference, _inputs(rows, 2 * feed_forward), dtype)
+    inputs = _inputs(rows, 2 * feed_forward, width=width)
+    assert_op_matches(swiglu_linear, swiglu_linear_reference, inputs, dtype)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 10), (10,), (2, 2 * 5461), (300, 34)])
+def test_any_leading_dimensions_and_several_programs(shape):
+    assert_op_matches(swiglu, swiglu_reference, _inputs(*shape), torch.float32)
+    assert_op_matches(swiglu_linear, swiglu_linear_reference, _inputs(*shape, width=3), torch.float32)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gates_far_from_zero(dtype):
+    gates = torch.tensor([-1e4, -60.0, -20.0, -1.0, 0.0, 1.0, 20.0, 60.0, 1e4])
+    inputs = {"gate_up": torch.cat((gates, torch.full_like(gates, 0.5))).to(DEVICE).unsqueeze(0)}
+    assert_op_matches(swiglu, swiglu_reference, inputs, dtype)
+    actual = outputs_and_gradients(swiglu, {"gate_up": inputs["gate_up"].to(dtype)})
+    assert all(bool(x.isfinite().all()) for x in actual.values())
+    # where the sigmoid is one exactly, nothing may be lost
+    product = actual["output 0"][0]
+    assert product[-1] == gates[-1].to(dtype) / 2
+    assert product[0] == 0
+
+
+def test_what_is_infinite_stays_so():
+    gate_up = torch.tensor([[float("inf"), float("nan"), 3.0, 1.0]], device=DEVICE)
+    expected, actual = swiglu_reference(gate_up), swiglu(gate_up)
+    assert actual.tolist()[0][0] == expected.tolist()[0][0] == float("inf")
+    assert bool(actual[0, 1].isnan())
+
+
+@pytest.mark.parametrize(
+    "view",
+    [lambda x: x[::2], lambda x: x[:, 3:21], lambda x: x.T, lambda x: x[:1].expand(4, -1), lambda x: x[:, ::2]],
+    ids=["rows apart", "columns cut", "transposed", "one row repeated", "columns apart"],
+)
+def test_strides(view):
+    def strided(op):
+        # the incoming gradient has strides too: it comes through a transposition
+        return lambda gate_up, *weight: (
+            op(view(gate_up), *(each[:, : view(gate_up).shape[1] // 2] for each in weight)).T
+        )
+
+    assert_op_matches(strided(swiglu), strided(swiglu_reference), _inputs(24, 24), torch.float32)
+    inputs = _inputs(24, 24, width=5)
+    assert_op_matches(strided(swiglu_linear), strided(swiglu_linear_reference), inputs, torch.float32)
+
+
+def test_rows_beyond_two_to_the_31():
+    stride, feed_forward = 2**30 + 8, 10
+    memory = torch.empty(2 * stride + 2 * feed_forward, dtype=torch.bfloat16, device=DEVICE)
+    rows = memory.as_strided((3, 2 * feed_forward), (stride, 1))
+    small = _inputs(3, 2 * feed_forward)["gate_up"].bfloat16()
+    rows.copy_(small)
+    found = []
+    for gate_up in (small, rows):
+        leaf = gate_up.detach().requires_grad_()
+        product = swiglu(leaf)
+        found.append([product, *torch.autograd.grad(product, leaf, gate_up[:, :feed_forward])])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("shape", [(0, 8), (3, 0, 8), (3, 0)])
+def test_nothing_gives_nothing(shape):
+    gate_up, weight = (each.requires_grad_() for each in _inputs(*shape, width=5).values())
+    product, output = swiglu(gate_up), swiglu_linear(gate_up, weight)
+    assert product.shape == (*shape[:-1], shape[-1] // 2)
+    assert output.shape == (*shape[:-1], 5)
+    (product.sum() + output.sum()).backward()
+    assert gate_up.grad.shape == shape
+    assert torch.equal(weight.grad, torch.zeros_like(weight))
+
+
+def test_results_are_the_same_bits_each_time():
+    inputs = {name: x.bfloat16() for name, x in _inputs(50, 66, width=5).items()}
+    first, second = (outputs_and_gradients(swiglu_linear, inputs) for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_under_autocast_results_are_in_low_precision_and_gradients_are_not():
+    gate_up, weight = (each.requires_grad_() for each in _inputs(6, 20, width=5).values())
+    with torch.autocast(DEVICE.type, torch.bfloat16):
+        product, output = swiglu(gate_up), swiglu_linear(gate_up, weight)
+        narrow = swiglu_linear(gate_up.bfloat16(), weight)
+    assert product.dtype == output.dtype == narrow.dtype == torch.bfloat16
+    (product.sum() + output.sum()).backward()
+    assert gate_up.grad.dtype == weight.grad.dtype == torch.float32
+    exact = torch.autograd.grad(swiglu_linear_reference(gate_up, weight).sum(), weight)[0]
+    assert_close({"output": output}, {"output": swiglu_linear_reference(gate_up, weight)}, 2e-2)
+    assert_close({"weight": weight.grad}, {"weight": exact}, 2e-2)
+
+
+def _kept(op, *inputs):
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        op(*inputs)
+    return kept
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_product_is_not_kept_for_the_backward_pass(autocast):
+    gate_up, weight = (each.requires_grad_() for each in _inputs(6, 20, width=5).values())
+    with torch.autocast(DEVICE.type, torch.bfloat16, enabled=autocast):
+        kept = _kept(swiglu_linear, gate_up, weight)
+    assert {tensor.data_ptr() for tensor in kept} == {gate_up.data_ptr(), weight.data_ptr()}
+    # the way without it keeps more: this is what the op saves
+    usual = _kept(lambda *inputs: torch.nn.functional.linear(swiglu(inputs[0]), inputs[1]), gate_up, weight)
+    assert sum(x.numel() for x in usual) - sum(x.numel() for x in kept) == 6 * 10
+
+
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_a_frozen_input_has_no_gradient(frozen):
+    gradients = []
+    for op in (swiglu_linear, swiglu_linear_reference):
+        inputs = list(_inputs(6, 20, width=5).values())
+        inputs[1 - frozen].requires_grad_()
+        op(*inputs).square().sum().backward()
+        assert inputs[frozen].grad is None
+        gradients.append({"gradient": inputs[1 - frozen].grad})
+    assert_close(*gradients)
+
+
+def test_the_flop_counter_sees_all_three_matrix_products():
+    counted = []
+    for op in (swiglu_linear, lambda x, weight: torch.nn.functional.linear(swiglu_reference(x), weight)):
+        gate_up, weight = (each.requires_grad_() for each in _inputs(2, 3, 20, width=5).values())
+        with FlopCounterMode(display=False) as counter:
+            op(gate_up, weight).sum().backward()
+        counted.append(counter.get_total_flops())
+    assert counted[0] == counted[1] == 3 * 2 * 6 * 10 * 5
+
+
+def test_compiled_without_a_graph_break():
+    inputs = _inputs(2, 5, 12, width=3)
+    torch.compiler.reset()
+    for op in (lambda gate_up, weight: swiglu(gate_up), swiglu_linear):
+        compiled = torch.compile(op, fullgraph=True, backend="aot_eager")
+        assert_close(outputs_and_gradients(compiled, inputs), outputs_and_gradients(op, inputs))
+
+
+def test_meta_tensors_pass_through():
+    gate_up = torch.empty(2, 5, 12, device="meta", dtype=torch.bfloat16, requires_grad=True)
+    weight = torch.empty(3, 6, device="meta", dtype=torch.bfloat16, requires_grad=True)
+    output = swiglu_linear(gate_up, weight)
+    assert (output.shape, output.dtype) == ((2, 5, 3), torch.bfloat16)
+    (output.sum() + swiglu(gate_up).sum()).backward()
+    assert (gate_up.grad.shape, weight.grad.shape) == (gate_up.shape, weight.shape)
+
+
+def test_custom_ops_are_declared_as_they_are():
+    gate_up, weight = (each.requires_grad_() for each in _inputs(3, 8, width=5).values())
+    opcheck(function._swiglu, (gate_up, torch.bfloat16))
+    opcheck(function._swiglu_linear, (gate_up, weight, torch.float32))
+    gate_up = gate_up.detach()
+    product_gradient = gate_up[:, :4].bfloat16()
+    opcheck(function._swiglu_backward, (gate_up, product_gradient))
+    opcheck(function._swiglu_linear_backward, (gate_up, product_gradient))
+
+
+@pytest.mark.parametrize("op", [lambda gate_up, weight: swiglu(gate_up), swiglu_linear])
+def test_a_second_derivative_is_an_error(op):
+    inputs = [each.requires_grad_() for each in _inputs(3, 8, width=5).values()]
+    (gradient,) = torch.autograd.grad(op(*inputs).square().sum(), inputs[0], create_graph=True)
+    with pytest.raises(RuntimeError, match=r"swiglu.*_backward.* no autograd formula was registered"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("shapes", "dtypes", "message"),
+    [
+        (((3, 8), (5, 4)), ("float64", "float64"), r"got torch.float64.* choose ops.swiglu_linear=reference"),
+        (((3, 7), (5, 4)), ("float32", "float32"), r"gate_up \(3, 7\); expected \(\.\.\., 2F\)"),
+        (((), (5, 4)), ("float32", "float32"), r"gate_up \(\); expected"),
+        (((3, 8), (4, 5)), ("float32", "float32"), r"gate_up \(3, 8\) and weight \(4, 5\); expected .* \(D, F\)"),
+        (((3, 8), (4,)), ("float32", "float32"), r"weight \(4,\)"),
+        (((3, 8), (5, 4)), ("bfloat16", "float32"), r"weight torch.float32, expected one dtype; .* autocast"),
+    ],
+)
+def test_what_the_kernels_do_not_take_is_refused(shapes, dtypes, message):
+    inputs = [
+        torch.zeros(shape, dtype=getattr(torch, dtype), device=DEVICE)
+        for shape, dtype in zip(shapes, dtypes, strict=True)
+    ]
+    with pytest.raises(ValueError, match=message):
+        swiglu_linear(*inputs)
