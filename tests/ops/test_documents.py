@@ -1,10 +1,15 @@
 """Where documents lie in packed rows: each form that is derived from their numbers."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from litespark.data.batch import batch_from_rows
 from litespark.ops.attention.documents import Documents
+from litespark.ops.attention.reference import attention
+from litespark.tasks.pretrain import Pretrain
+from tests.models.small import small_model
 
 # the number 1 comes back and opens another document; the second row goes on with the number the first ended with
 INDEX = torch.tensor([[1, 1, 0, 1, 1, 1], [1, 1, 1, 1, 2, 3]], dtype=torch.int32)
@@ -59,3 +64,20 @@ def test_what_is_derived_is_made_once():
 
     assert documents.once("mask", make) is documents.once("mask", make)
     assert len(made) == 1
+
+
+def test_a_training_step_hands_the_boundaries_of_its_batch_to_every_layer():
+    rows = torch.randint(0, 6, (2, 17), generator=torch.Generator().manual_seed(0))
+    batch = batch_from_rows(rows, eos_id=0, document_mask=True)
+    model, seen = small_model(), []
+
+    def attend(query, key, value, documents):
+        seen.append(documents.boundaries())
+        return attention(query, key, value, documents)
+
+    for block in model.blocks:
+        block.attention.ops = replace(block.attention.ops, attention=attend)
+    Pretrain().loss(model, batch)
+    Pretrain().token_losses(model, batch)
+    assert len(seen) == 2 * len(model.blocks)
+    assert all(boundaries is batch.boundaries for boundaries in seen)
