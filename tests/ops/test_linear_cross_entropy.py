@@ -1,6 +1,5 @@
 """The chunked losses, in plain PyTorch and in Triton, against their reference; chunks and blocks are tiny here."""
 
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -335,6 +334,26 @@ def test_autocast_multiplies_in_bf16_and_returns_gradients_in_the_dtypes_of_the_
     assert_close(*found, bound=1e-2)
     exact = _leaves()
     assert relative_distance(found[0]["loss"], _with(linear_cross_entropy, reduction=reduction)(*exact)) > 1e-5
+
+
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_autocast_does_not_reach_the_sums_in_fp32(op, reduction, monkeypatch):
+    seen = []
+
+    def watched(function):
+        def run(*args):
+            seen.append(torch.is_autocast_enabled(DEVICE.type))
+            return function(*args)
+
+        return run
+
+    for name in ("losses", "losses_and_gradients", "gradients"):
+        monkeypatch.setattr(chunks, name, watched(getattr(chunks, name)))
+    hidden, weight, labels = _leaves()
+    with torch.autocast(DEVICE.type, torch.bfloat16):
+        _with(op, reduction=reduction)(hidden, weight, labels).sum().backward()
+    assert seen
+    assert not any(seen)
 
 
 def test_the_gradient_of_the_weight_is_summed_in_fp32(op):

@@ -108,7 +108,7 @@ def _register_sum(name: str, rows: RowFunctions) -> Callable[..., Any]:
         needs_weight: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         settings = Settings(ignore_index, z_loss, softcap)
-        # autocast is on again inside of a custom op, and would round the fp32 sums
+        # autocast goes on inside of a custom op, and might round what is summed in fp32
         with torch.autocast(hidden.device.type, enabled=False):
             return chunks.losses_and_gradients(
                 rows, hidden, weight, labels, dtype, settings, (needs_hidden, needs_weight)
