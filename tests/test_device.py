@@ -15,7 +15,7 @@ from litespark.models.llama import Llama
 from litespark.ops.attention.documents import Documents
 from litespark.ops.attention.reference import attention
 from litespark.ops.attention.sdpa import attention_sdpa
-from litespark.ops.backend import OpsConfig, resolve
+from litespark.ops.backend import BACKENDS, REFERENCE, OpsConfig, resolve, why_not
 from litespark.ops.tolerance import relative_distance
 from tests.end_to_end.runs import TINY, train, write_text
 from tests.ops.assertions import assert_op_matches
@@ -101,3 +101,43 @@ def test_a_whole_run_trains_and_records_what_it_ran_on(device: torch.device, tmp
         assert record["throughput"]["step_ms_median"] > 0
         assert record["energy"]["train_joules"] is None or record["energy"]["train_joules"] > 0
         assert record["energy"]["train_joules"] is not None or record["energy"]["reason"]
+
+
+def _loss_after_fifty_steps(folder: Path, data: Path, *overrides: str) -> float:
+    train(
+        "experiment=quickstart",
+        "ops=reference",
+        *overrides,
+        "precision=fp32",
+        "trainer.accelerator=cuda",
+        "budget.tokens=null",
+        "budget.steps=50",
+        "callbacks.report=false",
+        f"paths.data={data}",
+        f"paths.logs={folder}",
+        "name=run",
+        timeout=600,
+    )
+    record = json.loads((folder / "runs/run/run.json").read_text())
+    return record["quality"]["validation_loss"]
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """The prepared data, and the loss with nothing but references."""
+    folder = tmp_path_factory.mktemp("quickstart")
+    return folder / "data", _loss_after_fifty_steps(folder, folder / "data")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize(("op", "name"), [(op, name) for op, known in BACKENDS.items() for name in known])
+def test_fifty_steps_of_the_quickstart_keep_their_loss_with_one_op_swapped(
+    op: str, name: str, quickstart: tuple[Path, float], tmp_path: Path
+):
+    """In fp32, each backend that can run on this GPU against all references."""
+    if name == REFERENCE or why_not(op, name, torch.device("cuda", 0), torch.float32) is not None:
+        pytest.skip("the reference itself, or it cannot run here in fp32")
+    data, expected = quickstart
+    swap = [f"ops.{op}={name}", *(["recompute=swiglu"] if op == "swiglu_linear" else [])]
+    assert _loss_after_fifty_steps(tmp_path, data, *swap) == pytest.approx(expected, rel=1e-3)

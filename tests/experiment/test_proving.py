@@ -33,7 +33,7 @@ def test_a_run_records_the_errors_of_its_fast_ops(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     record = _train(tmp_path, "ops=litespark", "callbacks.prove=always")
     ops = {op.op: op for op in record.ops}
-    assert ops.keys() == BACKENDS.keys()
+    assert ops.keys() == BACKENDS.keys() - {"swiglu_linear"}
     assert ops["attention"].asked == "auto"
     assert ops["attention"].used == "sdpa"
     assert "CUDA" in (ops["attention"].reason or "")
@@ -44,7 +44,8 @@ def test_a_run_records_the_errors_of_its_fast_ops(tmp_path, caplog):
     lines = [line.message for line in caplog.records if line.message.startswith("ops: ")]
     assert len(lines) == 1
     assert "attention sdpa" in lines[0]
-    assert "| attention | sdpa | auto | " in ops_table(record)
+    assert ops["attention"].detail in ("math kernel", "flash kernel")  # which of them is PyTorch's to choose
+    assert f"| attention | sdpa ({ops['attention'].detail}) | auto | " in ops_table(record)
 
 
 def test_on_a_cpu_nothing_is_proven_unless_asked_for(tmp_path):
@@ -66,7 +67,7 @@ def test_a_failing_op_is_replaced_where_that_is_asked_for(tmp_path, monkeypatch,
     monkeypatch.setitem(BACKENDS["swiglu"], "wrong", WRONG)
     record = _train(tmp_path, "ops.swiglu=wrong", "callbacks.prove=always", "ops.on_failed_proof=fallback")
     (op,) = [op for op in record.ops if op.op == "swiglu"]
-    assert (op.asked, op.used, op.reason) == ("wrong", REFERENCE, "swiglu wrong failed its proof")
+    assert (op.asked, op.used, op.reason) == ("wrong", REFERENCE, "not wrong for swiglu: its proof failed")
     assert [proof.passed for proof in op.proofs] == [False]
     assert sum("PROOF FAILED" in line.message for line in caplog.records) == 1
     assert "wrong failed (swiglu)" in ops_table(record)
@@ -84,6 +85,14 @@ def test_a_broken_kernel_is_caught(tmp_path, monkeypatch):
     monkeypatch.setattr("litespark.ops.swiglu.function.swiglu_forward", broken)
     with pytest.raises(FailedProofError, match=r"ops.swiglu: got triton"):
         _train(tmp_path, "ops.swiglu=triton", "callbacks.prove=always")
+
+
+def test_an_op_that_the_run_does_not_use_cannot_stop_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(BACKENDS["swiglu_linear"], "wrong", Backend("tests.ops.planted:raising"))
+    record = _train(tmp_path, "ops.swiglu_linear=wrong", "callbacks.prove=always")
+    assert "swiglu_linear" not in {op.op for op in record.ops}
+    with pytest.raises(FailedProofError, match=r"ops.swiglu_linear: got wrong"):
+        _train(tmp_path, "ops.swiglu_linear=wrong", "callbacks.prove=always", "recompute=swiglu", "name=other")
 
 
 @pytest.mark.parametrize("how", ["sometimes", "true"])

@@ -135,7 +135,7 @@ def test_auto_takes_the_fastest_that_is_right(monkeypatch, times):
     found = _of(choices, "swiglu")
     assert found.used == "quick"
     assert found.milliseconds == {"right": 2.0, "quick": 1.0, REFERENCE: 3.0}
-    assert "not wrong: its proof failed" in found.reason
+    assert "not wrong for swiglu: its proof failed" in found.reasons
     assert [proof.passed for proof in found.proofs] == [False, True]
 
 
@@ -178,7 +178,7 @@ def test_all_ranks_take_what_the_first_one_measured(monkeypatch, times):
 
     class SecondRank:
         def from_first(self, make):
-            return Choice("swiglu", AUTO, "right", "")
+            return Choice("swiglu", AUTO, "right")
 
         def everywhere(self, value):
             return value

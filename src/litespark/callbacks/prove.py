@@ -33,16 +33,25 @@ class Prove(Callback):
         proving: run the proofs of the backends that are used.
         record: gets what was decided, and the errors.
         cache: file of what `auto` measured.
+        idle: ops that the run does not compute with.
     """
 
     def __init__(
-        self, config: OpsConfig, place: Place, *, proving: bool, record: RunRecord, cache: Path | None
+        self,
+        config: OpsConfig,
+        place: Place,
+        *,
+        proving: bool,
+        record: RunRecord,
+        cache: Path | None,
+        idle: frozenset[str] = frozenset(),
     ) -> None:
         self.config = config
         self.place = place
         self.proving = proving
         self.record = record
         self.cache = cache
+        self.idle = idle
         self._ops: Ops | None = None
 
     @property
@@ -55,7 +64,12 @@ class Prove(Callback):
         if self._ops is not None:
             return
         self._ops, choices = settle(
-            self.config, self.place, proving=self.proving, ranks=_TorchRanks(self.place.device), cache=self.cache
+            self.config,
+            self.place,
+            proving=self.proving,
+            ranks=_TorchRanks(self.place.device),
+            cache=self.cache,
+            idle=self.idle,
         )
         self.record.ops = [op_record(choice) for choice in choices]
         if self.place.device.type == "cuda":
@@ -93,7 +107,7 @@ def op_record(choice: Choice) -> OpRecord:
         op=choice.op,
         asked=choice.asked,
         used=choice.used,
-        reason=choice.reason or None,
+        reason="; ".join(choice.reasons) or None,
         detail=choice.detail,
         proofs=[_proof_record(proof) for proof in choice.proofs],
         times=[BackendTimeRecord(backend, time) for backend, time in choice.milliseconds.items()],

@@ -36,7 +36,7 @@ from litespark.metrics.nvml import torch_device_uuids
 from litespark.metrics.record import RunRecord, SegmentRecord
 from litespark.models.huggingface import load_huggingface
 from litespark.models.init import copy_weights
-from litespark.models.llama import Llama
+from litespark.models.llama import Llama, idle_ops
 from litespark.ops.measuring import default_cache
 from litespark.training.budget import TokenBudget
 from litespark.training.module import TrainingModule
@@ -83,10 +83,9 @@ def build_module(
     parts: Parts, machine: Machine, manifest: Manifest, budget: TokenBudget, prove: Prove
 ) -> TrainingModule:
     """The LightningModule of a run; nothing of the model is allocated before the Trainer configures it."""
-    recompute: Any = parts.recompute
 
     def build_model() -> Llama:
-        return Llama(parts.model, prove.ops, recompute)
+        return Llama(parts.model, prove.ops, parts.recompute)
 
     return TrainingModule(
         build_model=build_model,
@@ -120,6 +119,7 @@ def build_run(
         or (parts.callbacks.prove == "auto" and machine.device.type == "cuda"),
         record=record,
         cache=default_cache(),
+        idle=idle_ops(parts.recompute),
     )
     module = build_module(parts, machine, data.manifest, budget, prove)
     phases = Phases()
@@ -127,7 +127,7 @@ def build_run(
     throughput = ThroughputMonitor(
         model=parts.model,
         sequence_length=parts.data.sequence_length,
-        recompute=parts.recompute,  # type: ignore[arg-type]  # checked by Llama
+        recompute=parts.recompute,
         rates=_rates(parts, machine),
         log_every=log_every,
         warmup_steps=parts.metrics.warmup_steps,

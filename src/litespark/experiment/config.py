@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from litespark.experiment.settings import CallbacksConfig, LoggerConfig, MetricsConfig, TrainerConfig
 from litespark.experiment.targets import ConfigError, check_kinds, check_targets
-from litespark.models.config import RECOMPUTE_MODES, LlamaConfig
+from litespark.models.config import RECOMPUTE_MODES, LlamaConfig, Recompute
 from litespark.ops.backend import OpsConfig
 from litespark.tasks.pretrain import Pretrain
 from litespark.training.budget import BudgetConfig
@@ -35,7 +35,7 @@ class Parts:
     model: LlamaConfig
     ops: OpsConfig
     precision: str
-    recompute: str
+    recompute: Recompute
     data: Any
     optim: AdamWConfig
     schedule: Schedule

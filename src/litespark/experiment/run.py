@@ -82,7 +82,8 @@ def _train(parts: Parts, machine: Machine, overrides: list[str]) -> Path:
                 "finished; raise budget.tokens (or budget.steps) to train on"
             )
     else:
-        run_folder.check_name(parts)
+        # on one rank: another may be so far ahead that it has made the folder
+        _agree(machine, lambda: run_folder.check_name(parts))
     data = build_data_module(parts.data, seed=parts.seed)
     check_vocabulary(parts, data.manifest)
     meter = build_meter(machine)

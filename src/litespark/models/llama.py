@@ -21,6 +21,11 @@ from litespark.ops.linear_cross_entropy.reference import Reduction, TokenLosses
 from litespark.ops.rope.reference import inverse_frequencies, rope_tables
 
 
+def idle_ops(recompute: Recompute) -> frozenset[str]:
+    """The ops that a model does not call: of the two ways through the MLP it takes one."""
+    return frozenset({"swiglu"} if recompute == "swiglu" else {"swiglu_linear"})
+
+
 class RMSNorm(nn.Module):
     """The residual stream (..., D), with an update (..., D) added to it if there is one -> the stream, its RMSNorm."""
 

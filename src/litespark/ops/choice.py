@@ -57,7 +57,7 @@ class Choice:
         op: its name.
         asked: what the config names.
         used: the backend that runs.
-        reason: why this one and not those expected to be faster.
+        reasons: why not those that were expected to be faster, one each.
         proofs: of the backend used, and of those that failed.
         milliseconds: forward and backward of each backend that was measured.
         detail: what the backend used is made of here; None where there is nothing to say.
@@ -66,7 +66,7 @@ class Choice:
     op: str
     asked: str
     used: str
-    reason: str
+    reasons: tuple[str, ...] = ()
     proofs: tuple[Proof, ...] = ()
     milliseconds: dict[str, float] = field(default_factory=dict)
     detail: str | None = None
@@ -86,7 +86,13 @@ def refusals(config: OpsConfig, place: Place) -> list[str]:
 
 
 def settle(
-    config: OpsConfig, place: Place, *, proving: bool, ranks: Ranks | None = None, cache: Path | None = None
+    config: OpsConfig,
+    place: Place,
+    *,
+    proving: bool,
+    ranks: Ranks | None = None,
+    cache: Path | None = None,
+    idle: frozenset[str] = frozenset(),
 ) -> tuple[Ops, list[Choice]]:
     """The function of every op, and what was decided; a collective.
 
@@ -96,6 +102,7 @@ def settle(
         proving: prove the backends that are used. Those that `auto` measures are proven in any case.
         ranks: the processes of the run; None: this one alone.
         cache: file that keeps what `auto` measured; None: no file.
+        idle: ops that the run does not compute with. They are neither measured nor proven, and not among the choices.
 
     Raises:
         ValueError: an op asked for by name cannot run here.
@@ -106,9 +113,12 @@ def settle(
     ranks = ranks or OneRank()
     choices = []
     for op, asked in config.backends().items():
+        if op in idle:
+            continue
         choice = _settle(op, asked, config, place, proving, ranks, cache)
         choices.append(replace(choice, detail=detail(op, choice.used, place)))
-    return Ops(**{choice.op: load(choice.op, choice.used) for choice in choices}), choices
+    functions = {choice.op: load(choice.op, choice.used) for choice in choices}
+    return Ops(**functions, **{op: load(op, REFERENCE) for op in idle}), choices
 
 
 def described(choices: list[Choice]) -> str:
@@ -116,14 +126,14 @@ def described(choices: list[Choice]) -> str:
     used = ", ".join(
         f"{choice.op} {choice.used}" + (f" ({choice.detail})" if choice.detail else "") for choice in choices
     )
-    reasons = dict.fromkeys(choice.reason for choice in choices if choice.reason)
+    reasons = dict.fromkeys(reason for choice in choices for reason in choice.reasons)
     return "ops: " + "; ".join([used, *reasons])
 
 
 def _settle(
     op: str, asked: str, config: OpsConfig, place: Place, proving: bool, ranks: Ranks, cache: Path | None
 ) -> Choice:
-    choice = Choice(op, asked, asked, "") if asked != AUTO else ranks.from_first(lambda: _choose(op, place, cache))
+    choice = Choice(op, asked, asked) if asked != AUTO else ranks.from_first(lambda: _choose(op, place, cache))
     if choice.used == REFERENCE or not proving:
         return choice
     proofs = tuple(prove(op, choice.used, place.shapes, place.device, place.dtype, autocast=place.autocast))
@@ -136,8 +146,8 @@ def _settle(
             f"them. Set ops.{op}={REFERENCE}, or ops.on_failed_proof=fallback to do so by itself.\n{failures}"
         )
     log.error("PROOF FAILED: ops.%s=%s is replaced by its reference, which is slower. %s", op, choice.used, failures)
-    reason = f"{op} {choice.used} failed its proof"
-    return replace(choice, used=REFERENCE, reason=reason, proofs=(*choice.proofs, *proofs))
+    reasons = (*choice.reasons, f"not {choice.used} for {op}: its proof failed")
+    return replace(choice, used=REFERENCE, reasons=reasons, proofs=(*choice.proofs, *proofs))
 
 
 def _choose(op: str, place: Place, cache: Path | None) -> Choice:
@@ -145,13 +155,13 @@ def _choose(op: str, place: Place, cache: Path | None) -> Choice:
     against = {name: _reason_against(op, name, place) for name in BACKENDS[op]}
     able = [name for name, reason in against.items() if reason is None]
     # only what stands before the one taken would have been expected to be faster
-    unable = [f"not {name}: {reason}" for name, reason in against.items() if reason is not None]
+    unable = tuple(f"not {name}: {reason}" for name, reason in against.items() if reason is not None)
     if place.device.type == "cpu" or able == [REFERENCE]:
         before = list(against)[: list(against).index(able[0])]
-        return Choice(op, AUTO, able[0], "; ".join(f"not {name}: {against[name]}" for name in before))
+        return Choice(op, AUTO, able[0], tuple(f"not {name}: {against[name]}" for name in before))
     remembered = None if cache is None else Remembered(cache, op, place)
     if remembered is not None and (times := remembered.read()) is not None and times.keys() <= set(able):
-        return Choice(op, AUTO, min(times, key=times.__getitem__), "; ".join(unable), milliseconds=times)
+        return Choice(op, AUTO, min(times, key=times.__getitem__), unable, milliseconds=times)
     failed: list[Proof] = []
     right = []
     for name in able:
@@ -168,8 +178,9 @@ def _choose(op: str, place: Place, cache: Path | None) -> Choice:
     used = min(times, key=times.__getitem__) if times else REFERENCE
     if remembered is not None and times and not failed:  # a failure is shown again until it is mended
         remembered.write(times)
-    reasons = [*unable, *(f"not {name}: its proof failed" for name in dict.fromkeys(proof.backend for proof in failed))]
-    return Choice(op, AUTO, used, "; ".join(reasons), tuple(failed), times)
+    wrong_ones = dict.fromkeys(proof.backend for proof in failed)
+    reasons = (*unable, *(f"not {name} for {op}: its proof failed" for name in wrong_ones))
+    return Choice(op, AUTO, used, reasons, tuple(failed), times)
 
 
 def _reason_against(op: str, name: str, place: Place) -> str | None:
