@@ -18,7 +18,14 @@ from tests.ops.toy_kernels import sound
 OPS = ops_with_kernels()
 # name of a compilation -> bytes of stack that it may have on sm_90, where spilled registers go; none where it is not
 # named
-STACK_BYTES_ALLOWED: dict[str, int] = {}
+STACK_BYTES_ALLOWED = {
+    # the width of models of 405 billion parameters: a row fills all registers that 512 threads can have
+    "add_rms_norm_backward bf16/bf16 D16384": 24,
+    "add_rms_norm_backward fp32/bf16 D16384": 24,
+    "add_rms_norm_backward fp32/fp32 D16384": 40,
+    "rms_norm_backward fp32/bf16 D16384": 16,
+    "rms_norm_backward fp32/fp32 D16384": 24,
+}
 SOUND, FAULTY, ENDING, FORGETFUL = (
     f"tests.ops.toy_kernels.{name}" for name in ("sound", "faulty", "ending", "forgetful")
 )
