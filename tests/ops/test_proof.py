@@ -1,5 +1,7 @@
 """Proofs: right backends pass at a run's sizes, and each planted fault is caught and said."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -33,6 +35,12 @@ def test_every_backend_is_proven_as_a_run_calls_it(op, name, dtype, autocast):
     for proof in proofs:
         assert proof.passed, str(proof)
         assert any(each.tensor.startswith("gradient") for each in proof.differences)
+
+
+@pytest.mark.parametrize("length", [1, 5])
+def test_rows_of_a_few_tokens_are_no_failure(length):
+    proofs = prove("attention", "sdpa", replace(SHAPES, length=length), DEVICE, torch.float32)
+    assert all(proof.passed for proof in proofs), list(map(str, proofs))
 
 
 @pytest.fixture(params=["wrong_gradient", "hole", "raising"])

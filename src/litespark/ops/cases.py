@@ -174,12 +174,12 @@ def _attention(draw: _Draw, shapes: StepShapes) -> list[Case]:
 
     found = [Case("attention", "attention", inputs(), whole, frozenset(), sizes)]
     if shapes.documents:
-        index = document_index(shapes.rows, shapes.length, max(1, shapes.length // 4), draw.device)
-        # as a batch brings them: made once on the host
-        boundaries = Documents(index).boundaries()
+        index = document_index(shapes.rows, shapes.length, max(4, shapes.length // 4), draw.device)
+        # made once, as for all layers of a forward, and with boundaries, as a batch brings them
+        documents = Documents(index, Documents(index).boundaries())
 
         def within(op: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            return op(query, key, value, Documents(index, boundaries))
+            return op(query, key, value, documents)
 
         found.append(Case("attention", "attention within documents", inputs(), within, frozenset(), sizes))
     return found

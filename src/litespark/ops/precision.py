@@ -9,6 +9,7 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 
     fp64 stays fp64, as autocast leaves it.
     """
-    if x.dtype != torch.float64 and torch.is_autocast_enabled(x.device.type):
+    # PyTorch knows no autocast for meta tensors and raises when asked
+    if x.device.type != "meta" and x.dtype != torch.float64 and torch.is_autocast_enabled(x.device.type):
         return torch.get_autocast_dtype(x.device.type)
     return x.dtype

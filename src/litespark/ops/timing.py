@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+# the device is held up while the host queues a run, or the gaps between launches would count; about 2 GHz
+_CYCLES_PER_SECOND = 2e9
+_LONGEST_HEAD_START = 0.02
 # larger than the last-level cache of any GPU, so that every repeat reads from memory
 _FLUSH_BYTES = 256 * 2**20
 
@@ -28,9 +31,7 @@ def interleaved_milliseconds(
         seconds: in all, about, beyond the warm-up; at least `least_repeats` are made whatever they take.
         least_repeats, most_repeats: of each run.
     """
-    for run in runs.values():
-        for _ in range(2):
-            run()
+    queueing = {name: _warmed_up(run, device) for name, run in runs.items()}
     found: dict[str, list[float]] = {name: [] for name in runs}
     flush = torch.empty(_FLUSH_BYTES, dtype=torch.uint8, device=device) if device.type == "cuda" else None
     end = time.perf_counter() + seconds
@@ -40,7 +41,7 @@ def interleaved_milliseconds(
         for name, run in runs.items():
             if flush is not None:
                 flush.fill_(repeat % 256)
-            found[name].append(_once(run, device))
+            found[name].append(_once(run, device, queueing[name]))
     return found
 
 
@@ -54,12 +55,23 @@ def median_milliseconds(
     }
 
 
-def _once(run: Callable[[], object], device: torch.device) -> float:
+def _warmed_up(run: Callable[[], object], device: torch.device) -> float:
+    """Seconds that the host takes to queue the second call."""
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _once(run: Callable[[], object], device: torch.device, queueing: float) -> float:
     if device.type != "cuda":
         start = time.perf_counter()
         run()
         return (time.perf_counter() - start) * 1e3
     first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda._sleep(int(min(1.5 * queueing, _LONGEST_HEAD_START) * _CYCLES_PER_SECOND))
     first.record()
     run()
     last.record()
