@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch.library import opcheck
 from torch.utils.flop_counter import FlopCounterMode
@@ -26,7 +26,8 @@ def _inputs(*shape, width=None, seed=0):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@settings(max_examples=10, deadline=None, derandomize=True)
+# a failure is not made smaller: that takes minutes in the interpreter
+@settings(max_examples=10, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(rows=st.integers(1, 40), feed_forward=st.integers(1, 70), width=st.integers(8, 16))
 def test_outputs_and_gradients_equal_the_reference(dtype, rows, feed_forward, width):
     assert_op_matches(swiglu, swiglu_reference, _inputs(rows, 2 * feed_forward), dtype)
