@@ -25,6 +25,17 @@ STACK_BYTES_ALLOWED = {
     "add_rms_norm_backward fp32/fp32 D16384": 40,
     "rms_norm_backward fp32/bf16 D16384": 16,
     "rms_norm_backward fp32/fp32 D16384": 24,
+    # blocks that take all 255 registers of a thread and up to 16 more; fewer configurations do under the newest Triton
+    "attention_key_value_gradient_kernel bf16 Dh128 configuration 0": 48,
+    "attention_key_value_gradient_kernel bf16 Dh128 documents configuration 0": 48,
+    "attention_key_value_gradient_kernel bf16 Dh64 documents configuration 1": 56,
+    "attention_key_value_gradient_kernel bf16 Dh96 documents configuration 0": 48,
+    "attention_key_value_gradient_kernel bf16 Dh256 documents configuration 0": 64,
+    "attention_key_value_gradient_kernel fp32 Dh16 documents configuration 0": 16,
+    "attention_query_gradient_kernel bf16 Dh128 documents configuration 1": 32,
+    "attention_query_gradient_kernel bf16 Dh96 documents configuration 1": 24,
+    "attention_query_gradient_kernel bf16 Dh256 documents configuration 0": 8,
+    "attention_query_gradient_kernel fp32 Dh256 documents configuration 0": 24,
 }
 SOUND, FAULTY, ENDING, FORGETFUL = (
     f"tests.ops.toy_kernels.{name}" for name in ("sound", "faulty", "ending", "forgetful")
