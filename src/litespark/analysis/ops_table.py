@@ -12,11 +12,12 @@ def ops_table(record: RunRecord) -> str:
         return "This run was recorded before backends were."
     return markdown_table(
         ("op", "backend", "asked for", "proof: worst distance (allowed)", "forward and backward", "why"),
-        [
-            (op.op, f"{op.used} ({op.detail})" if op.detail else op.used, op.asked, _proven(op), _times(op), op.reason or "")
-            for op in record.ops
-        ],
-    )  # fmt: skip
+        [(op.op, _used(op), op.asked, _proven(op), _times(op), op.reason or "") for op in record.ops],
+    )
+
+
+def _used(op: OpRecord) -> str:
+    return f"{op.used} ({op.detail})" if op.detail else op.used
 
 
 def _proven(op: OpRecord) -> str:

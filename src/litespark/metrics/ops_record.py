@@ -37,7 +37,7 @@ class BackendTimeRecord:
 
 @dataclass
 class OpRecord:
-    """One op: the backend asked for, the one that ran and what it is made of, why not a faster one, proofs and times."""
+    """One op: the backend asked for, the one that ran and what it is made of, why not a faster one, its proofs."""
 
     op: str
     asked: str
