@@ -68,6 +68,9 @@ BACKENDS: dict[str, dict[str, Backend]] = {
     "attention": {
         "varlen": Backend("litespark.ops.attention.varlen:attention_varlen", "litespark.ops.attention.varlen:why_not"),
         "flex": Backend("litespark.ops.attention.flex:attention_flex", "litespark.ops.attention.flex:why_not"),
+        "triton": Backend(
+            "litespark.ops.attention.function:attention_triton", "litespark.ops.attention.configurations:why_not"
+        ),
         "sdpa": Backend(
             "litespark.ops.attention.sdpa:attention_sdpa", detail="litespark.ops.attention.sdpa:named_kernel"
         ),

@@ -1,0 +1,164 @@
+"""Block sizes of the attention kernels for each target, and where they can run at all; imports no Triton."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from litespark.ops import triton_support
+from litespark.ops.shapes import StepShapes
+from litespark.ops.triton_support import Target, target_of
+
+WIDEST_HEAD = 256
+MOST_ROWS = 128  # of any block
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How one kernel is launched: queries and keys of a block, warps of a program, stages of the loads' pipeline."""
+
+    queries: int
+    keys: int
+    warps: int
+    stages: int
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """How the three kernels are launched."""
+
+    forward: Launch
+    query_gradient: Launch
+    key_value_gradient: Launch
+
+
+def why_not(device: torch.device, dtype: torch.dtype, shapes: StepShapes | None = None) -> str | None:
+    """Why the Triton attention cannot run there; None where it can."""
+    if (reason := triton_support.why_not(device, dtype, shapes)) is not None:
+        return reason
+    if shapes is not None and shapes.head_width > WIDEST_HEAD:
+        return f"the kernels take head widths up to {WIDEST_HEAD}, not {shapes.head_width}"
+    return None
+
+
+def configuration_for(device: torch.device, width: int, dtype: torch.dtype) -> Configuration:
+    """The one that `configured` set, otherwise the first of `candidates`, or small blocks in the interpreter."""
+    if _chosen is not None:
+        return _chosen
+    if device.type == "cpu":
+        return _INTERPRETED
+    return candidates(target_of(device), width, dtype)[0]
+
+
+@contextmanager
+def configured(configuration: Configuration) -> Iterator[None]:
+    """Within it every launch of this process, on whatever thread, is `configuration`: for measurements and tests."""
+    global _chosen
+    before, _chosen = _chosen, configuration
+    try:
+        yield
+    finally:
+        _chosen = before
+
+
+def candidates(target: Target, width: int, dtype: torch.dtype) -> tuple[Configuration, ...]:
+    """What fits the shared memory and the registers of `target`; the first is taken where nothing was measured."""
+    if dtype == torch.float32:
+        return (_FP32[target.backend, padded_width(width) <= 64],)
+    return _HALF[_FAMILIES[target.name]][max(64, padded_width(width))]
+
+
+def padded_width(width: int) -> int:
+    """The head width as the kernels hold it: a power of two, at least 16, which is the least of a matrix product."""
+    return max(16, 1 << (width - 1).bit_length())
+
+
+def kernel_constants(launch: Launch, group: int, width: int, documents: bool, window: int) -> dict[str, int | bool]:
+    """The compile-time arguments that the kernels share; `group` query heads read one key/value head."""
+    return {
+        "GROUP": group,
+        "WIDTH": width,
+        "PADDED": padded_width(width),
+        "QUERIES": launch.queries,
+        "KEYS": launch.keys,
+        "DOCUMENTS": documents,
+        "WINDOW": window > 0,
+    }
+
+
+def _of(
+    forward: tuple[int, ...], query_gradient: tuple[int, ...], key_value_gradient: tuple[int, ...]
+) -> Configuration:
+    return Configuration(Launch(*forward), Launch(*query_gradient), Launch(*key_value_gradient))
+
+
+_chosen: Configuration | None = None
+_INTERPRETED = _of((32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 4, 1))
+_FAMILIES = {
+    "sm_80": "sm_80",
+    "sm_86": "small",
+    "sm_89": "small",
+    "sm_90": "sm_90",
+    "sm_100": "sm_100",
+    "sm_120": "small",
+    "gfx942": "gfx942",
+}
+# family of targets -> padded head width -> candidates for bf16 and fp16; each launch is queries, keys, warps, stages.
+# Chosen by what the compiler reports: nothing, or next to nothing, spilled from registers, and shared memory within
+# the limit of the target. Which is fastest is for a benchmark to say.
+_HALF: dict[str, dict[int, tuple[Configuration, ...]]] = {
+    "sm_80": {
+        64: (_of((128, 64, 8, 3), (128, 64, 8, 3), (64, 128, 8, 2)),),
+        128: (
+            _of((64, 64, 4, 3), (64, 64, 4, 3), (64, 64, 8, 2)),
+            _of((128, 32, 8, 3), (128, 32, 8, 3), (64, 64, 8, 3)),
+        ),
+        256: (_of((64, 32, 8, 2), (64, 32, 8, 2), (32, 32, 8, 2)),),
+    },
+    "small": {
+        64: (_of((128, 64, 8, 2), (128, 64, 8, 2), (64, 128, 8, 2)),),
+        128: (
+            _of((64, 64, 4, 2), (128, 32, 8, 2), (64, 64, 8, 2)),
+            _of((128, 32, 8, 2), (64, 32, 4, 2), (32, 64, 8, 2)),
+        ),
+        256: (_of((64, 32, 8, 2), (64, 16, 8, 2), (32, 32, 8, 2)),),
+    },
+    "sm_90": {
+        64: (
+            _of((128, 128, 8, 3), (128, 64, 8, 3), (64, 128, 8, 3)),
+            _of((128, 64, 8, 3), (128, 128, 8, 3), (64, 64, 4, 3)),
+        ),
+        128: (
+            _of((128, 128, 8, 2), (128, 64, 8, 3), (64, 128, 8, 2)),
+            _of((128, 64, 8, 3), (64, 128, 8, 3), (32, 128, 8, 2)),
+        ),
+        256: (
+            _of((128, 64, 8, 2), (64, 64, 8, 2), (32, 64, 8, 2)),
+            _of((64, 64, 8, 2), (128, 32, 8, 2), (32, 32, 8, 2)),
+        ),
+    },
+    "sm_100": {
+        64: (_of((128, 64, 8, 3), (128, 64, 8, 3), (64, 128, 8, 2)),),
+        128: (_of((128, 64, 8, 3), (128, 64, 8, 3), (32, 64, 8, 2)),),
+        256: (_of((128, 32, 8, 2), (64, 32, 8, 2), (32, 32, 8, 2)),),
+    },
+    "gfx942": {
+        64: (_of((128, 64, 4, 1), (128, 64, 4, 1), (64, 64, 4, 1)),),
+        128: (
+            _of((128, 64, 4, 1), (128, 32, 4, 1), (32, 64, 4, 1)),
+            _of((128, 32, 4, 1), (64, 64, 4, 1), (64, 64, 4, 1)),
+        ),
+        256: (_of((64, 32, 4, 1), (64, 32, 4, 1), (16, 64, 4, 1)),),
+    },
+}
+# Triton's backend, whether the padded head width is at most 64 -> configuration for fp32, whose exact products take
+# neither tensor cores nor large blocks
+_FP32 = {
+    ("cuda", True): _of((32, 32, 8, 2), (32, 32, 8, 2), (32, 32, 8, 2)),
+    ("cuda", False): _of((32, 16, 8, 2), (32, 16, 8, 2), (32, 16, 8, 2)),
+    ("hip", True): _of((32, 16, 4, 1), (32, 16, 4, 1), (32, 16, 4, 1)),
+    ("hip", False): _of((32, 16, 4, 1), (32, 16, 4, 1), (32, 16, 4, 1)),
+}

@@ -1,0 +1,145 @@
+"""Causal attention through our Triton kernels, as custom ops that `torch.compile` and meta tensors pass through.
+
+B batch, S queries, T keys, H query heads, K key/value heads, Dh head width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from litespark.ops.attention import launchers
+from litespark.ops.attention.configurations import WIDEST_HEAD
+from litespark.ops.attention.documents import Documents, check_attention_shapes
+from litespark.ops.attention.sdpa import attention_sdpa
+from litespark.ops.precision import compute_dtype
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def attention_triton(
+    query: Tensor, key: Tensor, value: Tensor, documents: Documents | None = None, window: int | None = None
+) -> Tensor:
+    """The same function of the same arguments as `litespark.ops.attention.reference.attention`.
+
+    FlashAttention-2 (Dao, arXiv:2307.08691): scores are never in memory, and what is not visible, be it later, in
+    another document or before the window, is not read beyond the blocks at its border. Gradients are the same in every
+    run. Tensors are read through their strides; one whose last dimension is not contiguous is copied first.
+
+    With T > S (keys from a cache) this is `attention_sdpa`: generating is not what these kernels are for.
+
+    Args:
+        query: (B, S, H, Dh) in fp32, bf16 or fp16, Dh at most 256; under autocast everything is cast to its dtype.
+        key, value: (B, T, K, Dh) in the dtype of `query`.
+        documents, window: as in the reference.
+
+    Returns:
+        (B, S, H, Dh), contiguous.
+
+    Raises:
+        ValueError: shapes do not fit together, or the kernels do not take the dtype or the head width.
+    """
+    check_attention_shapes(query, key, value, documents, window)
+    if key.shape[1] != query.shape[1]:
+        return attention_sdpa(query, key, value, documents, window)
+    if not query.is_meta and torch.is_autocast_enabled(query.device.type):  # which knows no meta tensors
+        dtype = compute_dtype(query)
+        query, key, value = (x.to(dtype) for x in (query, key, value))
+    _check(query, key, value)
+    first_keys = last_queries = None
+    if documents is not None:
+        first_keys, last_queries = documents.first_keys(), documents.last_queries()
+    limit = 0 if window is None or window >= key.shape[1] else window
+    return torch.ops.litespark.attention(query, key, value, first_keys, last_queries, limit)[0]
+
+
+def _check(query: Tensor, key: Tensor, value: Tensor) -> None:
+    """Refuse what the kernels cannot take."""
+    if query.dtype not in _DTYPES or key.dtype != query.dtype or value.dtype != query.dtype:
+        raise ValueError(
+            f"ops.attention=triton: query, key and value are {query.dtype}, {key.dtype} and {value.dtype}; expected "
+            "the same of fp32, bf16 and fp16 for all: cast them, or choose ops.attention=reference"
+        )
+    if not 1 <= query.shape[3] <= WIDEST_HEAD:
+        raise ValueError(
+            f"ops.attention=triton: the head width is {query.shape[3]}; expected 1 to {WIDEST_HEAD}: choose "
+            "ops.attention=sdpa for wider heads"
+        )
+
+
+@torch.library.custom_op("litespark::attention", mutates_args=())
+def _forward(
+    query: Tensor, key: Tensor, value: Tensor, first_keys: Tensor | None, last_queries: Tensor | None, window: int
+) -> tuple[Tensor, Tensor]:
+    """Output, and the base-2 logarithm of the sums of exponentials; `last_queries` is for the backward pass."""
+    return launchers.forward(query, key, value, first_keys, window)
+
+
+@_forward.register_fake
+def _(
+    query: Tensor, key: Tensor, value: Tensor, first_keys: Tensor | None, last_queries: Tensor | None, window: int
+) -> tuple[Tensor, Tensor]:
+    batch, length, heads, _ = query.shape
+    return query.new_empty(query.shape), query.new_empty(batch, heads, length, dtype=torch.float32)
+
+
+@torch.library.custom_op("litespark::attention_backward", mutates_args=())
+def _backward(
+    grad_output: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    output: Tensor,
+    lse: Tensor,
+    first_keys: Tensor | None,
+    last_queries: Tensor | None,
+    window: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, key and value."""
+    return launchers.backward(grad_output, query, key, value, output, lse, first_keys, last_queries, window)
+
+
+@_backward.register_fake
+def _(
+    grad_output: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    output: Tensor,
+    lse: Tensor,
+    first_keys: Tensor | None,
+    last_queries: Tensor | None,
+    window: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    query, key, value, first_keys, last_queries, window = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(query, key, value, *output, first_keys, last_queries)
+    ctx.window = window
+
+
+def _differentiate(ctx: Any, grad_output: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    return (*torch.ops.litespark.attention_backward(grad_output, *ctx.saved_tensors, ctx.window), None, None, None)
+
+
+_forward.register_autograd(_differentiate, setup_context=_save)
+
+
+@register_flop_formula(torch.ops.litespark.attention)
+def _forward_flops(query: tuple[int, ...], key: tuple[int, ...], *_: Any, **__: Any) -> int:
+    """Two products over all pairs of query and key, as PyTorch counts its own attention, causal or not."""
+    batch, length, heads, width = query
+    return 4 * batch * heads * length * key[1] * width
+
+
+@register_flop_formula(torch.ops.litespark.attention_backward)
+def _backward_flops(_: tuple[int, ...], query: tuple[int, ...], key: tuple[int, ...], *__: Any, **___: Any) -> int:
+    """Five products, of which one is made again, as PyTorch counts its own."""
+    batch, length, heads, width = query
+    return 10 * batch * heads * length * key[1] * width

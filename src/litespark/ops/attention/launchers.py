@@ -1,0 +1,105 @@
+"""Launches the attention kernels on tensors.
+
+B batch, S sequence length, H query heads, K key/value heads, Dh head width.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from litespark.ops.attention.configurations import MOST_ROWS, configuration_for, kernel_constants
+from litespark.ops.attention.kernels import (
+    attention_forward_kernel,
+    attention_key_value_gradient_kernel,
+    attention_query_gradient_kernel,
+)
+from litespark.ops.triton_support import on_device_of
+
+
+def forward(query: Tensor, key: Tensor, value: Tensor, first_keys: Tensor | None, window: int) -> tuple[Tensor, Tensor]:
+    """Output (B, S, H, Dh) and the base-2 logarithm of each query's sum of exponentials (B, H, S) in fp32.
+
+    Args:
+        query: (B, S, H, Dh), Dh at most 256.
+        key, value: (B, S, K, Dh) in the dtype of `query`.
+        first_keys: (B, S) int32, see `Documents`; None: all of a row is one document.
+        window: a query sees that many keys at most, itself included; 0: all.
+    """
+    batch, length, heads, width = query.shape
+    query, key, value = (_readable(x) for x in (query, key, value))
+    output, lse = query.new_empty(query.shape), query.new_empty(batch, heads, length, dtype=torch.float32)
+    if output.numel() == 0:
+        return output, lse
+    launch = configuration_for(query.device, width, query.dtype).forward
+    with on_device_of(query):
+        attention_forward_kernel[(_blocks(length, launch.queries) * heads * batch,)](
+            query, key, value, output, lse, _readable_row(first_keys),
+            *_strides(query), *_strides(key), *_strides(value), length, heads, window, _scale(width),
+            **kernel_constants(launch, heads // key.shape[2], width, first_keys is not None, window),
+            num_warps=launch.warps, num_stages=launch.stages,
+        )  # fmt: skip
+    return output, lse
+
+
+def backward(
+    grad_output: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    output: Tensor,
+    lse: Tensor,
+    first_keys: Tensor | None,
+    last_queries: Tensor | None,
+    window: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, key and value, contiguous in their shapes and dtypes; arguments as for `forward`."""
+    batch, length, heads, width = query.shape
+    kv_heads = key.shape[2]
+    query, key, value, grad_output = (_readable(x) for x in (query, key, value, grad_output))
+    grad_query, grad_key, grad_value = (x.new_empty(x.shape) for x in (query, key, value))
+    if output.numel() == 0:
+        return grad_query, grad_key, grad_value
+    delta = torch.empty_like(lse)
+    configuration = configuration_for(query.device, width, query.dtype)
+    numbers = (window, _scale(width), 1 / math.sqrt(width))
+    strides = (*_strides(query), *_strides(key), *_strides(value), *_strides(grad_output))
+    documents = first_keys is not None
+    with on_device_of(query):
+        launch = configuration.query_gradient
+        attention_query_gradient_kernel[(_blocks(length, launch.queries) * heads * batch,)](
+            query, key, value, output, grad_output, lse, delta, grad_query, _readable_row(first_keys),
+            *strides, length, heads, *numbers,
+            **kernel_constants(launch, heads // kv_heads, width, documents, window),
+            num_warps=launch.warps, num_stages=launch.stages,
+        )  # fmt: skip
+        launch = configuration.key_value_gradient
+        attention_key_value_gradient_kernel[(_blocks(length, launch.keys) * kv_heads * batch,)](
+            query, key, value, grad_output, lse, delta, grad_key, grad_value, _readable_row(last_queries),
+            *strides, length, kv_heads, *numbers,
+            **kernel_constants(launch, heads // kv_heads, width, documents, window),
+            num_warps=launch.warps, num_stages=launch.stages,
+        )  # fmt: skip
+    return grad_query, grad_key, grad_value
+
+
+def _readable(x: Tensor) -> Tensor:
+    """`x`, or a copy where a block would not be addressed by 32 bits or the last dimension is not contiguous."""
+    fits = x.stride(1) * MOST_ROWS < 2**31
+    return x if x.stride(-1) == 1 and fits else x.contiguous()
+
+
+def _readable_row(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.contiguous()
+
+
+def _strides(x: Tensor) -> tuple[int, int, int]:
+    return x.stride(0), x.stride(1), x.stride(2)
+
+
+def _scale(width: int) -> float:
+    return math.log2(math.e) / math.sqrt(width)
+
+
+def _blocks(length: int, block: int) -> int:
+    return -(-length // block)

@@ -1,0 +1,330 @@
+"""Attention through our Triton kernels: against the reference, what is never read, layouts, custom ops.
+
+B batch, S sequence length, H query heads, K key/value heads, Dh head width.
+"""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+from litespark.ops.attention.configurations import Configuration, Launch, candidates, configured, why_not
+from litespark.ops.attention.documents import Documents
+from litespark.ops.attention.reference import attention
+from litespark.ops.shapes import StepShapes
+from litespark.ops.tolerance import outputs_and_gradients
+from litespark.ops.triton_support import TARGETS
+from tests.ops.assertions import assert_op_matches
+
+pytest.importorskip("triton")
+
+from litespark.ops.attention import launchers
+from litespark.ops.attention.function import attention_triton
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+# lengths of documents: borders within blocks, on them, a single token
+LENGTHS = [5, 1, 10, 16, 8]
+LENGTH = sum(LENGTHS)
+
+
+def _blocks(queries, keys):
+    launch = Launch(queries, keys, 4, 1)
+    return configured(Configuration(launch, launch, launch))
+
+
+def _inputs(length, heads, kv_heads, width, batch=1, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    counts = {"query": heads, "key": kv_heads, "value": kv_heads}
+    return {
+        name: torch.randn(batch, length, count, width, generator=generator).to(DEVICE) for name, count in counts.items()
+    }
+
+
+def _documents(*rows):
+    index = torch.stack([torch.arange(len(row)).repeat_interleave(torch.tensor(row)) for row in rows])
+    return Documents(index.to(DEVICE, torch.int32))
+
+
+def _assert_matches(inputs, dtype, documents=None, window=None):
+    assert_op_matches(
+        lambda query, key, value: attention_triton(query, key, value, documents, window),
+        lambda query, key, value: attention(query, key, value, documents, window),
+        inputs,
+        dtype,
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("heads, kv_heads, width", [(2, 2, 16), (2, 1, 64), (4, 1, 24)])
+def test_it_equals_the_reference(heads, kv_heads, width, dtype):
+    _assert_matches(_inputs(37, heads, kv_heads, width), dtype)
+
+
+@pytest.mark.parametrize("width", [96, 128, 256, 7])
+def test_it_equals_the_reference_at_other_head_widths(width):
+    _assert_matches(_inputs(18, 1, 1, width), torch.bfloat16, window=17)
+
+
+@pytest.mark.parametrize("queries, keys", [(16, 16), (16, 32), (32, 16)])
+@pytest.mark.parametrize("packed, window", [(False, None), (False, 6), (True, None), (True, 6)])
+def test_documents_and_windows_equal_the_reference_whatever_the_blocks(queries, keys, packed, window):
+    documents = _documents(LENGTHS) if packed else None
+    with _blocks(queries, keys):
+        _assert_matches(_inputs(LENGTH, 2, 1, 16), torch.float32, documents, window)
+
+
+@settings(max_examples=4, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_it_equals_the_reference_at_drawn_shapes(data):
+    draw = data.draw
+    lengths = draw(st.lists(st.integers(2, 20), min_size=1, max_size=4))
+    length = sum(lengths)
+    kv_heads, group = draw(st.integers(1, 2)), draw(st.sampled_from([1, 2, 4]))
+    inputs = _inputs(length, kv_heads * group, kv_heads, draw(st.sampled_from([16, 20, 48])), seed=length)
+    documents = _documents(lengths) if draw(st.booleans()) else None
+    _assert_matches(inputs, torch.float32, documents, draw(st.none() | st.integers(2, length + 1)))
+
+
+def test_rows_of_a_batch_have_documents_of_their_own():
+    with _blocks(16, 16):
+        _assert_matches(_inputs(20, 2, 1, 16, batch=2), torch.float32, _documents([3, 13, 4], [18, 2]))
+
+
+def test_one_token_is_its_own_value():
+    inputs = _inputs(1, 2, 1, 16)
+    found = outputs_and_gradients(attention_triton, inputs)
+    assert torch.equal(found["output 0"], inputs["value"].expand(1, 1, 2, 16))
+    for name in ("query", "key"):  # the softmax of one score does not depend on it
+        assert found[f"gradient of {name}"].abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("batch, length", [(0, 4), (2, 0)])
+def test_nothing_gives_nothing(batch, length):
+    found = outputs_and_gradients(attention_triton, _inputs(length, 2, 1, 16, batch))
+    assert [x.shape for x in found.values()] == [(batch, length, heads, 16) for heads in (2, 2, 1, 1)]
+
+
+def test_the_second_output_is_the_logarithm_of_the_sums_to_base_two():
+    inputs = _inputs(20, 2, 2, 16)
+    _, lse = torch.ops.litespark.attention(*inputs.values(), None, None, 0)
+    scores = torch.einsum("bshd,bthd->bhst", inputs["query"], inputs["key"]) / 4
+    later = torch.ones(20, 20, dtype=torch.bool, device=DEVICE).triu(1)
+    expected = scores.masked_fill(later, -torch.inf).logsumexp(-1) / torch.log(torch.tensor(2.0))
+    torch.testing.assert_close(lse, expected)
+
+
+# ---------------------------------------------------------------- what is never read
+
+BLOCK, POISONED_LENGTH = 16, 64
+
+
+def _clean_and_poisoned(poisoned, names, block, documents, window):
+    """Outputs and gradients without and with NaN in rows `poisoned` of the inputs `names`."""
+
+    def run(query, key, value):
+        return attention_triton(query, key, value, documents, window)
+
+    inputs = _inputs(POISONED_LENGTH, 1, 1, 16)
+    changed = {name: x.clone() for name, x in inputs.items()}
+    for name in names:
+        changed[name][:, poisoned] = torch.nan
+    with _blocks(block, block):
+        return outputs_and_gradients(run, inputs), outputs_and_gradients(run, changed)
+
+
+_ALL = ("query", "key", "value")
+_QUERY_SIDE, _KEY_SIDE = ("output 0", "gradient of query"), ("gradient of key", "gradient of value")
+_HALVES = [32, 32]
+# documents, window, where NaN is, in which inputs, what must not change where: query side, key side
+_UNSEEN = {
+    "an earlier document": (_HALVES, None, slice(0, 32), _ALL, slice(32, 64), slice(32, 64)),
+    "a later document": (_HALVES, None, slice(32, 64), _ALL, slice(0, 32), slice(0, 32)),
+    "later tokens": (None, None, slice(48, 64), _ALL, slice(0, 48), slice(0, 0)),
+    "earlier queries": (None, None, slice(0, 48), ("query",), slice(48, 64), slice(48, 64)),
+    "tokens before the window": (None, 8, slice(0, 16), _ALL, slice(32, 64), slice(32, 64)),
+    "tokens after the window": (None, 8, slice(48, 64), _ALL, slice(0, 48), slice(0, 32)),
+    "both": ([16, 48], 8, slice(0, 16), _ALL, slice(16, 64), slice(16, 64)),
+}
+
+
+@pytest.mark.parametrize("case", _UNSEEN.values(), ids=_UNSEEN.keys())
+def test_blocks_that_are_not_visible_are_not_read(case):
+    lengths, window, poisoned, names, queries, keys = case
+    documents = _documents(lengths) if lengths else None
+    clean, changed = _clean_and_poisoned(poisoned, names, BLOCK, documents, window)
+    for side, rows in ((_QUERY_SIDE, queries), (_KEY_SIDE, keys)):
+        for name in side:
+            assert torch.equal(clean[name][:, rows], changed[name][:, rows]), name
+    assert changed["output 0"][:, poisoned].isnan().any()
+
+
+def test_what_is_not_visible_but_in_a_block_that_is_read_would_show():
+    _, changed = _clean_and_poisoned(slice(0, 32), _ALL, 64, _documents(_HALVES), None)
+    for name in (*_QUERY_SIDE, "gradient of key"):  # that of value multiplies by gradients only, which are not NaN
+        assert changed[name][:, 32:].isnan().any(), name
+
+
+def test_a_changed_document_leaves_the_others_of_its_row_bit_equal():
+    documents = _documents(LENGTHS)
+
+    def packed(query, key, value):
+        return attention_triton(query, key, value, documents)
+
+    inputs = _inputs(LENGTH, 2, 1, 16)
+    changed = {name: x.clone() for name, x in inputs.items()}
+    for x in changed.values():
+        x[:, 6:16] += 10.0
+    before, after = outputs_and_gradients(packed, inputs), outputs_and_gradients(packed, changed)
+    for name, x in before.items():
+        assert torch.equal(x[:, :6], after[name][:, :6]), name
+        assert torch.equal(x[:, 16:], after[name][:, 16:]), name
+        assert not torch.equal(x[:, 6:16], after[name][:, 6:16]), name
+
+
+def test_two_runs_are_bit_equal():
+    inputs = {name: x.bfloat16() for name, x in _inputs(40, 4, 2, 16).items()}
+    first, second = (outputs_and_gradients(attention_triton, inputs) for _ in range(2))
+    assert all(torch.equal(x, second[name]) for name, x in first.items())
+
+
+# ---------------------------------------------------------------- layouts
+
+
+@pytest.mark.parametrize("layout", ["parts of one tensor", "heads first", "width first"])
+def test_any_layout_gives_the_same(layout):
+    def strided(query, key, value):
+        if layout == "parts of one tensor":
+            query, key, value = torch.cat([query, key, value], dim=2).split([2, 1, 1], dim=2)
+        elif layout == "heads first":
+            query, key, value = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (query, key, value))
+        else:
+            query, key, value = (x.transpose(1, 3).contiguous().transpose(1, 3) for x in (query, key, value))
+        assert not query.is_contiguous()
+        return attention_triton(query, key, value)
+
+    inputs = _inputs(20, 2, 1, 16, batch=2)
+    plain, other = outputs_and_gradients(attention_triton, inputs), outputs_and_gradients(strided, inputs)
+    assert all(torch.equal(x, other[name]) for name, x in plain.items())
+    assert other["output 0"].is_contiguous()
+
+
+def test_an_expanded_gradient_is_taken():
+    leaves = [x.requires_grad_() for x in _inputs(20, 2, 1, 16).values()]
+    expected = torch.autograd.grad(attention(*leaves).sum(), leaves)
+    for actual, right in zip(torch.autograd.grad(attention_triton(*leaves).sum(), leaves), expected, strict=True):
+        torch.testing.assert_close(actual, right)
+
+
+# (B, S, strides of rows and of positions): rows far apart; positions too far apart for 32 bits within a block, which
+# are copied; positions that pass 32 bits only from one block to another
+@pytest.mark.parametrize(
+    "batch, length, strides",
+    [(3, 2, (2**30 + 16, 64)), (1, 3, (0, 2**30 + 16)), (1, 130, (0, 2**24 - 16))],
+    ids=["rows", "positions", "blocks"],
+)
+def test_offsets_beyond_31_bits(batch, length, strides):
+    memory = torch.empty(2**31 + 2**25, dtype=torch.bfloat16, device=DEVICE)
+    inputs = {name: x.bfloat16() for name, x in _inputs(length, 1, 1, 16, batch).items()}
+    far = []
+    for number, x in enumerate(inputs.values()):
+        view = memory.as_strided(x.shape, (*strides, 16, 1), 16 * number)
+        far.append(view.copy_(x))
+    assert far[0].stride(0) * (batch - 1) + far[0].stride(1) * (length - 1) >= 2**31
+    window = 0 if batch > 1 else 2
+    output, lse = launchers.forward(*inputs.values(), None, window)
+    grad_output = torch.ones_like(output)
+    expected = launchers.backward(grad_output, *inputs.values(), output, lse, None, None, window)
+    far_output, far_lse = launchers.forward(*far, None, window)
+    assert torch.equal(far_output, output)
+    found = launchers.backward(grad_output, *far, far_output, far_lse, None, None, window)
+    assert all(torch.equal(x, y) for x, y in zip(found, expected, strict=True))
+
+
+# ---------------------------------------------------------------- as an op of PyTorch
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_custom_ops_keep_their_promises(packed):
+    documents = _documents([3, 10]) if packed else None
+    rows = (documents.first_keys(), documents.last_queries()) if packed else (None, None)
+    query, key, value = (x.requires_grad_() for x in _inputs(13, 2, 1, 16).values())
+    torch.library.opcheck(torch.ops.litespark.attention, (query, key, value, *rows, 0))
+    with torch.no_grad():
+        output, lse = torch.ops.litespark.attention(query, key, value, *rows, 0)
+        saved = (query.detach(), key.detach(), value.detach(), output, lse)
+        torch.library.opcheck(torch.ops.litespark.attention_backward, (torch.ones_like(output), *saved, *rows, 0))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_it_compiles_without_a_graph_break(packed):
+    index = _documents(LENGTHS).index
+
+    def run(query, key, value):
+        return attention_triton(query, key, value, Documents(index) if packed else None, 9)
+
+    inputs = _inputs(LENGTH, 2, 1, 16)
+    eager = outputs_and_gradients(run, inputs)
+    compiled = outputs_and_gradients(torch.compile(run, fullgraph=True, backend="aot_eager"), inputs)
+    assert all(torch.equal(x, compiled[name]) for name, x in eager.items())
+
+
+def test_meta_tensors_pass_through():
+    leaves = [x.to("meta").requires_grad_() for x in _inputs(5, 4, 2, 16).values()]
+    output = attention_triton(*leaves)
+    output.sum().backward()
+    assert output.shape == (1, 5, 4, 16)
+    assert [x.grad.shape for x in leaves] == [x.shape for x in leaves]
+
+
+def test_floating_point_operations_are_counted_as_pytorch_counts_its_own():
+    leaves = [x.to("meta").requires_grad_() for x in _inputs(5, 4, 2, 16).values()]
+    with FlopCounterMode(display=False) as counter:
+        attention_triton(*leaves).sum().backward()
+    product = 2 * 4 * 5 * 5 * 16
+    assert counter.get_total_flops() == 2 * product + 5 * product
+
+
+def test_autocast_computes_in_its_dtype_and_gradients_come_back_in_theirs():
+    inputs = _inputs(20, 2, 1, 16)
+    leaves = [x.clone().requires_grad_() for x in inputs.values()]
+    with torch.autocast(DEVICE.type, torch.bfloat16):
+        output = attention_triton(leaves[0].bfloat16(), *leaves[1:])
+        assert attention(leaves[0].bfloat16(), *leaves[1:]).dtype == output.dtype == torch.bfloat16
+    output.sum().backward()
+    assert torch.equal(output, attention_triton(*(x.bfloat16() for x in inputs.values())))
+    assert {x.grad.dtype for x in leaves} == {torch.float32}
+
+
+# ---------------------------------------------------------------- what it refuses and hands on
+
+
+def test_other_dtypes_are_refused():
+    query, key, value = _inputs(5, 2, 1, 16).values()
+    with pytest.raises(ValueError, match=r"float64, torch.float32 and torch.float32; expected the same of fp32"):
+        attention_triton(query.double(), key, value)
+    with pytest.raises(ValueError, match=r"bfloat16, torch.float32 .* cast them"):
+        attention_triton(query.bfloat16(), key, value)
+
+
+def test_wide_heads_are_refused():
+    with pytest.raises(ValueError, match=r"head width is 264; expected 1 to 256: choose ops\.attention=sdpa"):
+        attention_triton(*_inputs(5, 2, 1, 264).values())
+    shapes = StepShapes(1, 8, 64, 2, 1, 264, 64, 64)
+    assert "head widths up to 256, not 264" in why_not(DEVICE, torch.float32, shapes)
+    assert why_not(DEVICE, torch.float32) is None
+
+
+def test_cached_keys_give_what_the_reference_gives():
+    inputs = _inputs(9, 2, 1, 16)
+    inputs["query"] = inputs["query"][:, :3]
+    _assert_matches(inputs, torch.float32)
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS.keys())
+def test_every_target_has_candidates_of_every_width_and_dtype(target):
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        for width in (7, 16, 64, 96, 128, 256):
+            found = candidates(target, width, dtype)
+            assert found
+            assert len(set(found)) == len(found)
