@@ -134,6 +134,7 @@ def losses_kernel(
     counts = label != ignore_index
     HINT: tl.constexpr = "evict_last" if GRADIENT else "evict_first"
     column = tl.where(counts, label, -1)
+    # every thread reads it before the reductions of the scan, and so before any thread writes a gradient over it
     label_logit = _label_logit(row, column, softcap, SOFTCAP, COLUMNS)
     maximum, total, best = _scan(row, counts, softcap, SOFTCAP, not GRADIENT, HINT, COLUMNS, BLOCK)
     logsumexp = maximum + tl.log(total)
