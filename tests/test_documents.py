@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from litespark.cli import COMMANDS
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ["README.md", "CONTRIBUTING.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/ops.md"]
 LONGEST_README = 250
 # a word in capitals stands for something of the reader's: FOLDER, configs/experiment/NAME.yaml
 PLACEHOLDER = re.compile(r"\b[A-Z_]{2,}\b")
@@ -38,7 +38,8 @@ def test_links_and_paths_lead_somewhere(document):
     starts = ("src/", "tests/", "configs/", "notebooks/", "docs/")
     words = [word for word in quoted(document) if " " not in word and not PLACEHOLDER.search(word)]
     paths = [word for word in words if word.startswith(starts)]
-    missing = [path for path in links + paths if not (ROOT / path).exists()]
+    missing = [link for link in links if not (ROOT / document).parent.joinpath(link).exists()]
+    missing += [path for path in paths if not (ROOT / path).exists()]
     assert not missing
     assert links or paths
 

@@ -39,17 +39,18 @@ class Backend:
 
 
 _TRITON = "litespark.ops.triton_support:why_not"
+_NORM = "litespark.ops.rms_norm.limits:why_not"
 
 # the backends of each op, those expected to be fastest first: the order in which `auto` takes them where it cannot
 # measure
 BACKENDS: dict[str, dict[str, Backend]] = {
     "rms_norm": {
-        "triton": Backend("litespark.ops.rms_norm.function:rms_norm", _TRITON),
+        "triton": Backend("litespark.ops.rms_norm.function:rms_norm", _NORM),
         "torch": Backend("litespark.ops.rms_norm.torch_native:rms_norm_torch"),
         REFERENCE: Backend("litespark.ops.rms_norm.reference:rms_norm"),
     },
     "add_rms_norm": {
-        "triton": Backend("litespark.ops.rms_norm.function:add_rms_norm", _TRITON),
+        "triton": Backend("litespark.ops.rms_norm.function:add_rms_norm", _NORM),
         "torch": Backend("litespark.ops.rms_norm.torch_native:add_rms_norm_torch"),
         REFERENCE: Backend("litespark.ops.rms_norm.reference:add_rms_norm"),
     },

@@ -15,7 +15,7 @@ from litespark.ops.attention import launchers
 from litespark.ops.attention.configurations import WIDEST_HEAD
 from litespark.ops.attention.documents import Documents, check_attention_shapes
 from litespark.ops.attention.sdpa import attention_sdpa
-from litespark.ops.precision import compute_dtype
+from litespark.ops.precision import autocasting, compute_dtype
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -45,7 +45,7 @@ def attention_triton(
     check_attention_shapes(query, key, value, documents, window)
     if key.shape[1] != query.shape[1]:
         return attention_sdpa(query, key, value, documents, window)
-    if not query.is_meta and torch.is_autocast_enabled(query.device.type):  # which knows no meta tensors
+    if autocasting(query):
         dtype = compute_dtype(query)
         query, key, value = (x.to(dtype) for x in (query, key, value))
     _check(query, key, value)

@@ -17,7 +17,7 @@ from torch import Tensor
 from litespark.ops.linear_cross_entropy import chunks
 from litespark.ops.linear_cross_entropy.reference import Reduction, TokenLosses, check_linear_cross_entropy
 from litespark.ops.linear_cross_entropy.rows import RowFunctions, Settings
-from litespark.ops.precision import compute_dtype
+from litespark.ops.precision import autocasting, compute_dtype
 
 
 class ChunkedLoss:
@@ -57,9 +57,8 @@ class ChunkedLoss:
                 in theirs.
         """
         check_linear_cross_entropy(hidden, weight, labels, reduction, z_loss, softcap)
-        # PyTorch refuses to say whether autocast is on for meta tensors
-        dtype = hidden.dtype if hidden.is_meta else compute_dtype(hidden)
-        if hidden.dtype != weight.dtype and not torch.is_autocast_enabled(hidden.device.type):
+        dtype = compute_dtype(hidden)
+        if hidden.dtype != weight.dtype and not autocasting(hidden):
             raise ValueError(
                 f"linear_cross_entropy: hidden is {hidden.dtype} and weight {weight.dtype}; expected the same "
                 "dtype, or autocast"

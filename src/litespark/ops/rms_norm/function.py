@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from litespark.ops.precision import compute_dtype
-from litespark.ops.rms_norm.kernels import WIDEST, rms_norm_backward, rms_norm_forward
+from litespark.ops.rms_norm.kernels import rms_norm_backward, rms_norm_forward
+from litespark.ops.rms_norm.limits import WIDEST
 
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
@@ -30,7 +31,7 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         ValueError: a dtype or shape that the kernels do not take.
     """
     _check("rms_norm", x, x, weight)
-    return _rms_norm(x, weight, epsilon, _norm_dtype(x))[0]
+    return _rms_norm(x, weight, epsilon, compute_dtype(x))[0]
 
 
 def add_rms_norm(x: Tensor, update: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -48,13 +49,8 @@ def add_rms_norm(x: Tensor, update: Tensor, weight: Tensor, epsilon: float) -> t
     if dtype not in (x.dtype, update.dtype):  # bf16 and fp16 meet in fp32
         x = x.to(dtype)
     wider = x if x.dtype == dtype else update
-    stream, y, _ = _add_rms_norm(x, update, weight, epsilon, dtype, _norm_dtype(wider))
+    stream, y, _ = _add_rms_norm(x, update, weight, epsilon, dtype, compute_dtype(wider))
     return stream, y
-
-
-def _norm_dtype(x: Tensor) -> torch.dtype:
-    # autocast knows nothing of meta tensors, and PyTorch refuses to be asked
-    return x.dtype if x.is_meta else compute_dtype(x)
 
 
 def _check(op: str, x: Tensor, update: Tensor, weight: Tensor) -> None:

@@ -17,7 +17,6 @@ from torch import Tensor
 from litespark.ops.triton_support import Compilation, Target, interpreting, on_device_of, target_of
 
 # wider rows do not fit into the registers of one program
-WIDEST = 16384
 # threads of the whole backward pass, at most: each program leaves an fp32 row of partial weight gradients, so few are
 # wanted. It does not depend on the device, so that the order of additions does not either; about 512 for each of the
 # 132 multiprocessors of an H200.

@@ -21,7 +21,7 @@ def rms_norm_torch(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         (..., D) in the dtype of `x`, under autocast in that of autocast.
     """
     # autocast would choose a dtype for the kernel by itself, another one in each release; it knows no meta tensors
-    dtype = x.dtype if x.is_meta else compute_dtype(x)
+    dtype = compute_dtype(x)
     with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
         wide = torch.promote_types(x.dtype, weight.dtype)
         return functional.rms_norm(x.to(wide), weight.shape, weight.to(wide), epsilon).to(dtype)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import register_flop_formula
 
-from litespark.ops.precision import compute_dtype
+from litespark.ops.precision import autocasting, compute_dtype
 from litespark.ops.swiglu.kernels import swiglu_backward, swiglu_forward
 
 
@@ -31,7 +31,7 @@ def swiglu(gate_up: Tensor) -> Tensor:
         ValueError: a dtype or shape that the kernels do not take.
     """
     _check("swiglu", gate_up)
-    return _swiglu(gate_up, _compute_dtype(gate_up))
+    return _swiglu(gate_up, compute_dtype(gate_up))
 
 
 def swiglu_linear(gate_up: Tensor, weight: Tensor) -> Tensor:
@@ -50,23 +50,18 @@ def swiglu_linear(gate_up: Tensor, weight: Tensor) -> Tensor:
         ValueError: a dtype or shape that the kernels do not take.
     """
     _check("swiglu_linear", gate_up)
-    dtype = _compute_dtype(gate_up)
+    dtype = compute_dtype(gate_up)
     if weight.ndim != 2 or weight.shape[1] * 2 != gate_up.shape[-1]:
         raise ValueError(
             f"swiglu_linear: got gate_up {tuple(gate_up.shape)} and weight {tuple(weight.shape)}; expected (..., 2F) "
             "and (D, F)"
         )
-    if weight.dtype != dtype and (gate_up.is_meta or not torch.is_autocast_enabled(gate_up.device.type)):
+    if weight.dtype != dtype and not autocasting(gate_up):
         raise ValueError(
             f"swiglu_linear: got gate_up {gate_up.dtype} and weight {weight.dtype}, expected one dtype; cast one of "
             "them, or use autocast"
         )
     return _swiglu_linear(gate_up, weight, dtype)
-
-
-def _compute_dtype(gate_up: Tensor) -> torch.dtype:
-    # autocast knows nothing of meta tensors, and PyTorch refuses to be asked
-    return gate_up.dtype if gate_up.is_meta else compute_dtype(gate_up)
 
 
 def _check(op: str, gate_up: Tensor) -> None:
