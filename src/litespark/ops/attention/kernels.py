@@ -117,9 +117,18 @@ def _query_ranges(last_queries, start, length, window, QUERIES: tl.constexpr, KE
 @triton.jit
 def _steps(borders, MASKED: tl.constexpr):
     """A range to walk, and what to add to its steps from where on: [1, 2) or, MASKED, [0, 1) and then [2, 3)."""
+    skipped = borders[2] - borders[1]
     if MASKED:
-        return borders[0], borders[3] - (borders[2] - borders[1]), borders[1], borders[2] - borders[1]
-    return borders[1], borders[2], borders[2], 0
+        return _whole_number(borders[0]), _whole_number(borders[3] - skipped), borders[1], skipped
+    return _whole_number(borders[1]), _whole_number(borders[2]), borders[2], 0
+
+
+@triton.jit
+def _whole_number(x):
+    """`x` as the border of a range, which the interpreter of Triton 3.6 cannot make of it with NumPy from 2.4 on."""
+    if _INTERPRETED:
+        return x.handle.data.item()
+    return x
 
 
 @triton.jit
