@@ -8,7 +8,7 @@ What a query sees is one interval of keys: from `first`, the later of its docume
 itself. Blocks that no query of a program sees are not read; blocks that all of them see whole skip the mask.
 
 Tensors are read through their strides (the last is 1). Offsets across rows, positions and heads are 64-bit; within a
-block they are 32-bit, which `_readable` makes sure of.
+block they are 32-bit, which the launchers make sure of.
 
 B batch, S sequence length, H query heads, K key/value heads, Dh head width (WIDTH, PADDED to a power of two).
 """
