@@ -9,9 +9,9 @@ from torch.autograd import gradcheck
 from litespark.ops.attention.documents import Documents
 from litespark.ops.attention.reference import attention
 from litespark.ops.linear_cross_entropy.reference import linear_cross_entropy
-from litespark.ops.rms_norm.reference import rms_norm
-from litespark.ops.rope.reference import RopeScaling, inverse_frequencies, rope, rope_tables
-from litespark.ops.swiglu.reference import swiglu
+from litespark.ops.rms_norm.reference import add_rms_norm, rms_norm
+from litespark.ops.rope.reference import RopeScaling, inverse_frequencies, rope, rope_qkv, rope_tables
+from litespark.ops.swiglu.reference import swiglu, swiglu_linear
 from litespark.ops.tolerance import relative_distance
 
 
@@ -27,8 +27,17 @@ def test_rms_norm_gradients():
     assert gradcheck(lambda x, weight: rms_norm(x, weight, 1e-5), (_leaf(3, 5), _leaf(5, seed=1)))
 
 
+def test_add_rms_norm_gradients():
+    inputs = (_leaf(3, 5), _leaf(3, 5, seed=2), _leaf(5, seed=1))
+    assert gradcheck(lambda x, update, weight: add_rms_norm(x, update, weight, 1e-5), inputs)
+
+
 def test_swiglu_gradients():
     assert gradcheck(swiglu, (_leaf(3, 8),))
+
+
+def test_swiglu_linear_gradients():
+    assert gradcheck(swiglu_linear, (_leaf(3, 8), _leaf(5, 4, seed=1)))
 
 
 def test_rope_gradients():
@@ -36,11 +45,17 @@ def test_rope_gradients():
     assert gradcheck(lambda query, key: rope(query, key, cos, sin), (_leaf(2, 4, 2, 4), _leaf(2, 4, 1, 4, seed=1)))
 
 
+def test_rope_of_query_key_and_value_gradients():
+    cos, sin = rope_tables(torch.tensor([[0, 1, 0, 5]]), inverse_frequencies(4, 100.0).double())
+    assert gradcheck(lambda qkv: rope_qkv(qkv, cos, sin, 1), (_leaf(2, 4, 5, 4),))
+
+
+@pytest.mark.parametrize("window", [None, 2])
 @pytest.mark.parametrize("documents", [None, torch.tensor([[0, 0, 1, 1]])])
-def test_attention_gradients(documents):
+def test_attention_gradients(documents, window):
     inputs = (_leaf(1, 4, 4, 2), _leaf(1, 4, 2, 2, seed=1), _leaf(1, 4, 2, 2, seed=2))
     boundaries = None if documents is None else Documents(documents)
-    assert gradcheck(lambda query, key, value: attention(query, key, value, boundaries), inputs)
+    assert gradcheck(lambda query, key, value: attention(query, key, value, boundaries, window), inputs)
 
 
 def test_linear_cross_entropy_gradients():
@@ -48,6 +63,8 @@ def test_linear_cross_entropy_gradients():
     inputs = (_leaf(2, 3, 4), _leaf(7, 4, seed=1))
     assert gradcheck(lambda hidden, weight: linear_cross_entropy(hidden, weight, labels), inputs)
     assert gradcheck(lambda hidden, weight: linear_cross_entropy(hidden, weight, labels, reduction="none").nats, inputs)
+    options = {"reduction": "mean", "z_loss": 0.1, "softcap": 2.0}
+    assert gradcheck(lambda hidden, weight: linear_cross_entropy(hidden, weight, labels, **options), inputs)
 
 
 def test_rms_norm_has_unit_mean_square_times_weight():
@@ -138,6 +155,22 @@ def test_attention_refuses_shapes_that_do_not_fit(shapes, message):
         attention(*(torch.zeros(shape) for shape in shapes))
 
 
+def test_a_window_hides_what_is_further_away():
+    query, key, value = _random(1, 6, 2, 4), _random(1, 6, 1, 4, seed=1), _random(1, 6, 1, 4, seed=2)
+    found = attention(query, key, value, None, 3)
+    for last in range(6):
+        seen = slice(max(0, last - 2), last + 1)
+        # of the last query of a row that holds only what it sees
+        alone = attention(query[:, seen], key[:, seen], value[:, seen])[:, -1]
+        torch.testing.assert_close(found[:, last], alone)
+
+
+def test_attention_refuses_a_window_of_nothing():
+    x = _random(1, 3, 1, 4)
+    with pytest.raises(ValueError, match="window is 0, expected at least 1"):
+        attention(x, x, x, None, 0)
+
+
 def test_attention_refuses_documents_that_do_not_fit():
     x = torch.zeros(1, 4, 2, 8)
     with pytest.raises(ValueError, match=r"documents .* expected"):
@@ -179,6 +212,18 @@ def test_linear_cross_entropy_refuses_what_it_does_not_know():
         linear_cross_entropy(hidden, weight, torch.zeros(1, 3, dtype=torch.int64), reduction="most")
     with pytest.raises(ValueError, match=r"labels \(3,\); expected \(\.\.\., D\)"):
         linear_cross_entropy(hidden, weight, torch.zeros(3, dtype=torch.int64))
+
+
+def test_linear_cross_entropy_adds_the_z_loss_and_caps_logits():
+    hidden, weight, labels = _random(1, 3, 4), _random(7, 4, seed=1), torch.tensor([[1, -100, 6]])
+    capped = 2 * torch.tanh(hidden[0] @ weight.T / 2)
+    lse = capped.logsumexp(-1)
+    nats = (lse - capped[range(3), [1, 0, 6]])[[0, 2]].sum()
+    squares = lse[[0, 2]].square().sum()
+    found = linear_cross_entropy(hidden, weight, labels, z_loss=0.5, softcap=2.0)
+    torch.testing.assert_close(found, nats + 0.5 * squares)
+    mean = linear_cross_entropy(hidden, weight, labels, reduction="mean", softcap=2.0)
+    torch.testing.assert_close(mean, nats / 2)
 
 
 @pytest.mark.parametrize("op", [lambda x: rms_norm(x, torch.ones(32, dtype=x.dtype), 1e-5), swiglu])
