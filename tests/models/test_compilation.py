@@ -5,6 +5,8 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 from litespark.models.compilation import compile_model
+from litespark.models.generate import generate
+from litespark.ops.attention.documents import Documents
 from litespark.ops.backend import BACKENDS, OpsConfig, why_not
 from litespark.ops.tolerance import relative_distance
 from tests.models.small import gradients, random_ids, small_model
@@ -69,6 +71,37 @@ def test_blocks_are_compiled_below_recomputation(recompute):
     plain, compiled = (small_model(ops, recompute=recompute) for _ in range(2))
     compile_model(compiled, "block", backend="aot_eager")
     assert_close(_step(compiled)[1], _step(plain)[1])
+
+
+@pytest.mark.parametrize("mode", ["block", "model"])
+def test_generation_compiles_nothing_and_leaves_the_model_compiled(mode):
+    # with more blocks than PyTorch compiles one function anew for
+    plain, compiled = (small_model(layers=9) for _ in range(2))
+    counter = CompileCounter()
+    compile_model(compiled, mode, backend=counter)
+    _step(compiled)
+    graphs = counter.frame_count
+    assert torch.equal(generate(compiled, random_ids(1, 3), 12), generate(plain, random_ids(1, 3), 12))
+    _step(compiled)
+    assert counter.frame_count == graphs > 0
+    with torch.no_grad():  # still compiled: a step of another kind is a new graph
+        compiled(random_ids(1, 16), random_ids(1, 16, seed=1))
+    assert counter.frame_count > graphs
+
+
+def test_validation_and_rows_of_fewer_tokens_are_compiled_within_the_limit():
+    model = small_model(OpsConfig(attention="triton", linear_cross_entropy="chunked"))
+    counter = CompileCounter()
+    compile_model(model, "block", backend=counter)
+    for training, rows, starts in ((True, 3, [4, 9]), (True, 3, [5]), (False, 3, [2, 7, 9]), (False, 2, [6]),
+                                   (False, 1, [3]), (True, 3, [1, 2, 3, 4])):  # fmt: skip
+        index = torch.zeros(rows, 16, dtype=torch.int32)
+        for start in starts:
+            index[:, start:] += 1
+        with torch.set_grad_enabled(training):
+            ids = random_ids(rows, 16)
+            model(ids, ids, documents=index, boundaries=Documents(index).boundaries(), reduction="none")
+    assert counter.frame_count <= 8
 
 
 def test_a_graph_break_inside_a_block_is_an_error():

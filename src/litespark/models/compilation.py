@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -32,3 +33,14 @@ def compile_model(model: Llama, mode: CompileMode, backend: str | Callable[..., 
     units: dict[str, list[nn.Module]] = {"none": [], "block": list(model.blocks), "model": [model]}
     for unit in units[mode]:
         unit.forward = torch.compile(unit.forward, fullgraph=mode == "block", backend=backend)
+
+
+@contextmanager
+def uncompiled(model: Llama) -> Iterator[None]:
+    """Within it `model` runs as it is written: for rows of ever new lengths, each of which would be compiled anew."""
+    compiled = {unit: vars(unit).pop("forward") for unit in (model, *model.blocks) if "forward" in vars(unit)}
+    try:
+        yield
+    finally:
+        for unit, forward in compiled.items():
+            unit.forward = forward

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from litespark.models.cache import KeyValueCache
+from litespark.models.compilation import uncompiled
 from litespark.models.llama import Llama
 
 
@@ -21,7 +22,8 @@ def generate(
     """Continue prompts of one length, token by token.
 
     Args:
-        model: on the device of `ids`; its training mode is left as it was.
+        model: on the device of `ids`; its training mode is left as it was. Where it is compiled, what it was compiled
+            from is run.
         ids: (B, S) int64 prompts, S at least 1.
         max_new_tokens: how many tokens to add; S + max_new_tokens may not pass `max_sequence_length`.
         temperature: divides the logits; 0 takes the likeliest token each time and ignores the next two.
@@ -42,7 +44,7 @@ def generate(
     training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), uncompiled(model):
             cache = KeyValueCache(model.config.layers, ids.shape[1] + max_new_tokens)
             finished = torch.zeros(ids.shape[0], dtype=torch.bool, device=ids.device)
             new = ids
