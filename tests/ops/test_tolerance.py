@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from litespark.ops.tolerance import relative_distance
+from litespark.ops.tolerance import fresh_memory_is_nan, relative_distance
 from tests.ops.assertions import assert_op_matches
 
 
@@ -54,6 +54,33 @@ def test_nan_never_passes():
     one, nan = torch.ones(3), torch.tensor([1.0, float("nan"), 1.0])
     assert relative_distance(nan, one) == float("inf")
     assert relative_distance(nan, nan) == float("inf")
+
+
+@pytest.mark.parametrize("piece", [1, 7, 2048, 2**24])
+def test_the_distance_does_not_depend_on_the_pieces_it_is_taken_in(monkeypatch, piece):
+    monkeypatch.setattr("litespark.ops.tolerance._PIECE", piece)
+    x = _inputs()["x"]
+    assert relative_distance(x.mT * 1.01, x.mT) == pytest.approx(0.01, rel=1e-4)
+    assert relative_distance(x, x) == 0
+    for hole in (float("nan"), float("inf")):
+        broken = x.clone()
+        broken[-1, -1] = hole
+        assert relative_distance(broken, x) == relative_distance(x, broken) == float("inf")
+        assert relative_distance(broken, broken) == float("inf")
+
+
+def test_comparing_says_nothing_of_determinism_and_leaves_it_as_it_was(recwarn):
+    assert not torch.are_deterministic_algorithms_enabled()
+
+    def put(x, weight):
+        x.detach().clone().put_(torch.tensor([0]), torch.tensor([0.0]))  # of which PyTorch warns
+        return x * weight
+
+    assert_op_matches(put, _product, _inputs(), torch.float32)
+    assert not [each for each in recwarn if "determinis" in str(each.message)]
+    with pytest.raises(RuntimeError), fresh_memory_is_nan():
+        raise RuntimeError
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_another_shape_and_anything_beside_zeros_are_infinitely_far():

@@ -6,6 +6,7 @@ when it runs in that dtype itself: 2e-2 alone would hide an error of one per cen
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ FP32_BOUND = 1e-5
 LOW_PRECISION_BOUND = 2e-2
 # a reference that happens to be exact in low precision still leaves its double some rounding of the last sum
 _LEAST_LOW_PRECISION_BOUND = 1e-4
+_PIECE = 2**24
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,16 @@ def relative_distance(actual: Tensor, expected: Tensor) -> float:
     """‖actual − expected‖ / ‖expected‖ in fp64; infinite where shapes differ or anything is not finite."""
     if actual.shape != expected.shape:
         return float("inf")
-    actual, expected = actual.detach().double(), expected.detach().double()
-    if not (bool(actual.isfinite().all()) and bool(expected.isfinite().all())):
+    squares = torch.zeros(2, dtype=torch.float64, device=actual.device)
+    # in pieces: whole copies in fp64 are more than a device that holds the tensors may have left
+    pieces = (x.detach().flatten().split(_PIECE) for x in (actual, expected))
+    for found, wanted in zip(*pieces, strict=True):
+        found, wanted = found.double(), wanted.double()
+        squares += torch.stack([(found - wanted).square().sum(), wanted.square().sum()])
+    # fp64 holds the squares of whatever is finite in fp32
+    if not bool(squares.isfinite().all()):
         return float("inf")
-    distance, size = (actual - expected).norm().item(), expected.norm().item()
+    distance, size = squares.sqrt().tolist()
     if size == 0:
         return 0.0 if distance == 0 else float("inf")
     return distance / size
@@ -115,7 +123,10 @@ def fresh_memory_is_nan() -> Iterator[None]:
     torch.use_deterministic_algorithms(True, warn_only=True)
     deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
     try:
-        yield
+        with warnings.catch_warnings():
+            # nobody asked for determinism: it comes with the filling
+            warnings.filterwarnings("ignore", message=".*deterministic")
+            yield
     finally:
         torch.use_deterministic_algorithms(modes[0], warn_only=modes[1])
         deterministic.fill_uninitialized_memory = filling  # type: ignore[attr-defined]
