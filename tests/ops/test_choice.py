@@ -106,6 +106,26 @@ def test_auto_without_triton_takes_something_else(monkeypatch):
     assert "Triton is not installed" in described(choices)
 
 
+@pytest.mark.parametrize("on_failed_proof", ["stop", "fallback"])
+def test_auto_goes_on_to_the_next_where_a_proof_fails(monkeypatch, caplog, on_failed_proof):
+    _swiglu(monkeypatch, wrong=WRONG, right=RIGHT)
+    config = OpsConfig(swiglu=AUTO, on_failed_proof=on_failed_proof)
+    ops, choices = settle(config, CPU, proving=True)
+    found = _of(choices, "swiglu")
+    assert found.used == "right"
+    assert ops.swiglu.__module__ == "litespark.ops.swiglu.reference"
+    assert found.reasons == ("not wrong for swiglu: its proof failed",)
+    assert [(proof.backend, proof.passed) for proof in found.proofs] == [("wrong", False), ("right", True)]
+    assert caplog.text.count("PROOF FAILED: auto does not take ops.swiglu=wrong") == 1
+
+
+def test_auto_takes_the_reference_where_nothing_else_is_right(monkeypatch):
+    _swiglu(monkeypatch, wrong=WRONG, raising=Backend("tests.ops.planted:raising"))
+    _, choices = settle(OpsConfig(swiglu=AUTO), CPU, proving=True)
+    assert _of(choices, "swiglu").used == REFERENCE
+    assert len(_of(choices, "swiglu").reasons) == 2
+
+
 # ---------------------------------------------------------------- auto with measurements
 
 
@@ -156,6 +176,62 @@ def test_what_was_measured_is_remembered_for_the_same_device_and_sizes_only(monk
     assert len(json.loads(cache.read_text())) == 2
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"dtype": torch.bfloat16},
+        {"autocast": True},
+        *(
+            {"shapes": replace(SHAPES, **{size: getattr(SHAPES, size) + 1})}
+            for size in ("length", "width", "vocabulary")
+        ),
+        {"shapes": replace(SHAPES, documents=True)},
+    ],
+    ids=str,
+)
+def test_what_was_measured_elsewhere_is_not_taken(monkeypatch, times, tmp_path, other):
+    _swiglu(monkeypatch, right=RIGHT, quick=RIGHT)
+    for place in (GPU, replace(GPU, **other)):
+        settle(OpsConfig(swiglu=AUTO), place, proving=False, cache=tmp_path / "ops.json")
+    assert len(times["calls"]) == 2
+
+
+@pytest.mark.parametrize("changed", ["device", "torch", "triton", "source"])
+def test_what_other_programs_or_devices_took_is_not_taken(monkeypatch, times, tmp_path, changed):
+    _swiglu(monkeypatch, right=RIGHT, quick=RIGHT)
+    settle(OpsConfig(swiglu=AUTO), GPU, proving=False, cache=tmp_path / "ops.json")
+    target, value = {
+        "device": (measuring.torch.cuda, "get_device_name"),
+        "torch": (measuring.torch, "__version__"),
+        "triton": (measuring, "_triton_version"),
+        "source": (measuring, "_source_hash"),
+    }[changed]
+    monkeypatch.setattr(target, value, "0.1" if changed == "torch" else lambda *device: "another")
+    settle(OpsConfig(swiglu=AUTO), GPU, proving=False, cache=tmp_path / "ops.json")
+    assert len(times["calls"]) == 2
+
+
+def test_what_is_remembered_and_no_longer_right_is_neither_taken_nor_kept(monkeypatch, times, tmp_path):
+    cache = tmp_path / "ops.json"
+    _swiglu(monkeypatch, right=RIGHT, quick=RIGHT)
+    settle(OpsConfig(swiglu=AUTO), GPU, proving=True, cache=cache)
+    _swiglu(monkeypatch, right=RIGHT, quick=WRONG)
+    for proving in (True, False):  # the second start does not fall for the memory either
+        _, choices = settle(OpsConfig(swiglu=AUTO), GPU, proving=proving, cache=cache)
+        found = _of(choices, "swiglu")
+        assert found.used == "right"
+        assert "not quick for swiglu: its proof failed" in found.reasons
+    assert json.loads(cache.read_text()) == {}
+
+
+def test_a_backend_that_fails_at_the_sizes_of_the_run_is_no_candidate(monkeypatch, caplog):
+    _swiglu(monkeypatch, right=RIGHT, large=Backend("tests.ops.planted:too_large"))
+    place = replace(CPU, shapes=replace(SHAPES, length=40))
+    assert measuring.measure("swiglu", ["large", "right"], place).keys() == {"right"}
+    assert "at the sizes of this run it raised CUDA out of memory." in caplog.text
+    assert measuring.measure("swiglu", ["large"], place) == {}
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}', ""])
 def test_a_damaged_memory_is_measured_again(monkeypatch, times, tmp_path, text):
     _swiglu(monkeypatch, right=RIGHT)
@@ -197,3 +273,23 @@ def test_a_proof_that_fails_on_another_rank_stops_all(monkeypatch):
 
     with pytest.raises(FailedProofError, match="failed on another rank"):
         settle(OpsConfig(swiglu="right"), CPU, proving=True, ranks=Unlucky())
+
+
+def test_auto_goes_on_on_all_ranks_where_a_proof_fails_on_another(monkeypatch):
+    _swiglu(monkeypatch, quick=RIGHT, right=RIGHT)
+    answers = iter([False, True])
+
+    class Unlucky(choice.OneRank):
+        def everywhere(self, value):
+            return next(answers)
+
+    _, choices = settle(OpsConfig(swiglu=AUTO), CPU, proving=True, ranks=Unlucky())
+    assert _of(choices, "swiglu").used == "right"
+    assert _of(choices, "swiglu").reasons == ("not quick for swiglu: its proof failed",)
+
+
+def test_no_proof_is_not_a_passed_one(monkeypatch):
+    _swiglu(monkeypatch, right=RIGHT)
+    monkeypatch.setattr(choice, "prove", lambda *arguments, **settings: [])
+    with pytest.raises(FailedProofError):
+        settle(OpsConfig(swiglu="right"), CPU, proving=True)

@@ -57,6 +57,16 @@ def test_a_planted_fault_is_caught_and_named(planted):
     assert said[planted] in str(proof)
 
 
+def test_inputs_that_do_not_fit_the_device_are_a_failed_proof(monkeypatch):
+    def full(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate much")
+
+    monkeypatch.setattr("litespark.ops.proof.cases", full)
+    (proof,) = prove("swiglu", "triton", SHAPES, DEVICE, torch.float32)
+    assert not proof.passed
+    assert str(proof).endswith("FAILED, it raised OutOfMemoryError: CUDA out of memory.")
+
+
 def test_attention_is_proven_within_documents_where_a_run_packs_them():
     assert [case.name for case in cases("attention", SHAPES, DEVICE)] == ["attention", "attention within documents"]
 

@@ -23,6 +23,7 @@ from litespark.ops.attention.documents import Documents
 from litespark.ops.attention.sdpa import attention_sdpa, expected_kernel, kernel_taken
 from litespark.ops.backend import BACKENDS, REFERENCE, load, why_not
 from litespark.ops.cases import Case, cases, document_index, small
+from litespark.ops.measuring import Step
 from litespark.ops.proof import prove
 from litespark.ops.shapes import Place
 from litespark.ops.timing import interleaved_milliseconds
@@ -44,7 +45,7 @@ def measure_op(op: str, place: Place, *, seconds: float, bandwidth: float) -> li
     for case, least, yardsticks in _cases(op, place):
         record = CaseRecord(op, case.name, case.sizes, **vars(least))
         found.append(record)
-        _measure(record, _Step(case, place), variants, yardsticks, seconds)
+        _measure(record, Step(case, place), variants, yardsticks, seconds)
         for each in record.variants:
             _derive(each, record, bandwidth)
         _free(place.device)
@@ -108,43 +109,16 @@ def _cases(op: str, place: Place) -> list[tuple[Case, Work, dict[str, Callable[[
     # as a forward has them: made once for all layers, their ends counted on the host
     documents = Documents(index, Documents(index).boundaries())
     within = replace(others[0], call=lambda attend, query, key, value: attend(query, key, value, documents))
-    whole = _Step(first, place).both(attention_sdpa)
+    whole = Step(first, place).both(attention_sdpa)
     return [
         (first, work(op, place, pairs_within_rows(shapes)), {}),
         (within, work(op, place, pairs_within_documents(index)), {ops_goals.WHOLE_ROWS: whole}),
     ]
 
 
-class _Step:
-    """One case with its inputs as a training step has them."""
-
-    def __init__(self, case: Case, place: Place) -> None:
-        self.case = case
-        self.place = place
-        self.leaves: list[Tensor] = []
-        for name, x in case.inputs.items():
-            if name.startswith("fixed"):
-                self.leaves.append(x)
-            else:
-                dtype = torch.float32 if place.autocast and name in case.stay_fp32 else place.dtype
-                self.leaves.append(x.detach().to(dtype, copy=True).requires_grad_())
-        self.wanted = [leaf for leaf in self.leaves if leaf.requires_grad]
-
-    def forward(self, function: Callable[..., Any]) -> tuple[Tensor, ...]:
-        """Outputs, with what the backward pass needs kept, as in training."""
-        with torch.autocast(self.place.device.type, self.place.dtype, enabled=self.place.autocast):
-            result = self.case.call(function, *self.leaves)
-        return result if isinstance(result, tuple) else (result,)
-
-    def both(self, function: Callable[..., Any]) -> Callable[[], object]:
-        """A run of forward and backward, with a random gradient of each output."""
-        upstream = [torch.randn_like(output) for output in self.forward(function)]
-        return lambda: torch.autograd.grad(self.forward(function), self.wanted, upstream)
-
-
 def _measure(
     record: CaseRecord,
-    step: _Step,
+    step: Step,
     variants: Sequence[_Variant],
     yardsticks: dict[str, Callable[[], object]],
     seconds: float,
@@ -179,7 +153,7 @@ def _timed(runs: dict[str, Callable[[], object]], device: torch.device, seconds:
     return interleaved_milliseconds(runs, device, seconds=seconds) if runs else {}
 
 
-def _name_kernel(found: VariantRecord, step: _Step) -> None:
+def _name_kernel(found: VariantRecord, step: Step) -> None:
     """What PyTorch takes for `attention_sdpa` in this case, and whether that is what the device should take."""
     expected = None
 

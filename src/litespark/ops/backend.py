@@ -141,7 +141,8 @@ class OpsConfig:
         rms_norm, add_rms_norm, rope, swiglu, swiglu_linear, attention, linear_cross_entropy: a name of `BACKENDS`, or
             `auto`: the fastest that can run here and passes its proof.
         compile: what `torch.compile` gets to see: nothing, each block by itself, or the whole model.
-        on_failed_proof: a fast op that differs from its reference stops the run, or is replaced by the reference.
+        on_failed_proof: a fast op asked for by name that differs from its reference stops the run, or is replaced by
+            the reference; `auto` takes the next one in any case.
     """
 
     rms_norm: str = REFERENCE

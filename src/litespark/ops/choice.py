@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -106,7 +107,7 @@ def settle(
 
     Raises:
         ValueError: an op asked for by name cannot run here.
-        FailedProofError: a proof failed, and `on_failed_proof` is "stop".
+        FailedProofError: the proof of an op asked for by name failed, and `on_failed_proof` is "stop".
     """
     if refused := refusals(config, place):
         raise ValueError("\n".join(refused))
@@ -133,34 +134,60 @@ def described(choices: list[Choice]) -> str:
 def _settle(
     op: str, asked: str, config: OpsConfig, place: Place, proving: bool, ranks: Ranks, cache: Path | None
 ) -> Choice:
-    choice = Choice(op, asked, asked) if asked != AUTO else ranks.from_first(lambda: _choose(op, place, cache))
-    if choice.used == REFERENCE or not proving:
-        return choice
-    proofs = tuple(prove(op, choice.used, place.shapes, place.device, place.dtype, autocast=place.autocast))
-    if ranks.everywhere(all(proof.passed for proof in proofs)):
-        return replace(choice, proofs=(*choice.proofs, *proofs))
-    failures = "\n".join(str(proof) for proof in proofs if not proof.passed) or "it failed on another rank"
-    if config.on_failed_proof == "stop":
-        raise FailedProofError(
-            f"ops.{op}: got {choice.used}, whose proof failed on this device, expected results as the reference has "
-            f"them. Set ops.{op}={REFERENCE}, or ops.on_failed_proof=fallback to do so by itself.\n{failures}"
+    failed: dict[str, list[Proof]] = {}
+    while True:
+        # the same on all ranks: what failed is agreed on, and what is chosen comes from the first
+        without = frozenset(failed)
+        choice = Choice(op, asked, asked)
+        if asked == AUTO:
+            choice = ranks.from_first(partial(_choose, op, place, cache, without))
+        shown = [proof for proofs in failed.values() for proof in proofs]
+        choice = replace(choice, proofs=(*shown, *choice.proofs))
+        if choice.used == REFERENCE or not proving:
+            return choice
+        proofs = prove(op, choice.used, place.shapes, place.device, place.dtype, autocast=place.autocast)
+        if ranks.everywhere(bool(proofs) and all(proof.passed for proof in proofs)):
+            return replace(choice, proofs=(*choice.proofs, *proofs))
+        failures = "\n".join(str(proof) for proof in proofs if not proof.passed) or "it failed on another rank"
+        if asked == AUTO:
+            log.error("PROOF FAILED: auto does not take ops.%s=%s. %s", op, choice.used, failures)
+            failed[choice.used] = proofs
+            continue
+        if config.on_failed_proof == "stop":
+            raise FailedProofError(
+                f"ops.{op}: got {choice.used}, whose proof failed on this device, expected results as the reference "
+                f"has them. Set ops.{op}={REFERENCE}, or ops.on_failed_proof=fallback to do so by itself.\n{failures}"
+            )
+        log.error(
+            "PROOF FAILED: ops.%s=%s is replaced by its reference, which is slower. %s", op, choice.used, failures
         )
-    log.error("PROOF FAILED: ops.%s=%s is replaced by its reference, which is slower. %s", op, choice.used, failures)
-    reasons = (*choice.reasons, f"not {choice.used} for {op}: its proof failed")
-    return replace(choice, used=REFERENCE, reasons=reasons, proofs=(*choice.proofs, *proofs))
+        reasons = (*choice.reasons, _failed(op, choice.used))
+        return replace(choice, used=REFERENCE, reasons=reasons, proofs=(*choice.proofs, *proofs))
 
 
-def _choose(op: str, place: Place, cache: Path | None) -> Choice:
-    """The fastest backend of `op` that can run at this place and is right."""
+def _failed(op: str, backend: str) -> str:
+    return f"not {backend} for {op}: its proof failed"
+
+
+def _choose(op: str, place: Place, cache: Path | None, without: frozenset[str]) -> Choice:
+    """What `auto` takes at `place`; on a GPU what was measured before, or a measurement of what is right.
+
+    Args:
+        without: backends whose proof failed on one of the ranks.
+    """
     against = {name: _reason_against(op, name, place) for name in BACKENDS[op]}
-    able = [name for name, reason in against.items() if reason is None]
-    # only what stands before the one taken would have been expected to be faster
-    unable = tuple(f"not {name}: {reason}" for name, reason in against.items() if reason is not None)
+    able = [name for name, reason in against.items() if reason is None and name not in without]
+    because = {name: f"not {name}: {reason}" for name, reason in against.items() if reason is not None}
+    because |= {name: _failed(op, name) for name in without}
+    # in the order of the backends: only what stands before the one taken would have been expected to be faster
     if place.device.type == "cpu" or able == [REFERENCE]:
         before = list(against)[: list(against).index(able[0])]
-        return Choice(op, AUTO, able[0], tuple(f"not {name}: {against[name]}" for name in before))
+        return Choice(op, AUTO, able[0], tuple(because[name] for name in before))
+    unable = tuple(because[name] for name in against if name in because)
     remembered = None if cache is None else Remembered(cache, op, place)
-    if remembered is not None and (times := remembered.read()) is not None and times.keys() <= set(able):
+    if remembered is not None and without:
+        remembered.forget()
+    elif remembered is not None and (times := remembered.read()) is not None and times.keys() <= set(able):
         return Choice(op, AUTO, min(times, key=times.__getitem__), unable, milliseconds=times)
     failed: list[Proof] = []
     right = []
@@ -176,10 +203,9 @@ def _choose(op: str, place: Place, cache: Path | None) -> Choice:
             right.append(name)
     times = measure(op, right, place)
     used = min(times, key=times.__getitem__) if times else REFERENCE
-    if remembered is not None and times and not failed:  # a failure is shown again until it is mended
+    if remembered is not None and times and not failed and not without:  # a failure is shown again until it is mended
         remembered.write(times)
-    wrong_ones = dict.fromkeys(proof.backend for proof in failed)
-    reasons = (*unable, *(f"not {name} for {op}: its proof failed" for name in wrong_ones))
+    reasons = (*unable, *(_failed(op, name) for name in dict.fromkeys(proof.backend for proof in failed)))
     return Choice(op, AUTO, used, reasons, tuple(failed), times)
 
 

@@ -34,38 +34,45 @@ def measure(op: str, backends: list[str], place: Place) -> dict[str, float]:
     Attention is measured within documents where the run packs them, the loss as its sum.
     """
     found = cases(op, place.shapes, place.device)
-    case = found[0] if op == "linear_cross_entropy" else found[-1]
+    step = Step(found[0] if op == "linear_cross_entropy" else found[-1], place)
     runs = {}
     for backend in backends:
-        run = forward_and_backward(case, backend, place)
         try:
+            run = step.both(load(op, backend))
             run()
         except Exception as error:  # noqa: BLE001 (proven at smaller sizes; what fails here is no candidate)
-            log.warning("auto does not take ops.%s=%s: at the sizes of this run it raised %s", op, backend, error)
+            said = (str(error).strip() or repr(error)).splitlines()[0]
+            log.warning("auto does not take ops.%s=%s: at the sizes of this run it raised %s", op, backend, said)
             continue
         runs[backend] = run
-    return median_milliseconds(runs, place.device, seconds=_SECONDS)
+    return median_milliseconds(runs, place.device, seconds=_SECONDS) if runs else {}
 
 
-def forward_and_backward(case: Case, backend: str, place: Place) -> Callable[[], object]:
-    """A function without arguments that runs a case once, as the training step does."""
-    function = load(case.op, backend)
-    leaves = []
-    for name, x in case.inputs.items():
-        if name.startswith("fixed"):
-            leaves.append(x)
-            continue
-        dtype = torch.float32 if place.autocast and name in case.stay_fp32 else place.dtype
-        leaves.append(x.to(dtype).requires_grad_())
-    wanted = [leaf for leaf in leaves if leaf.requires_grad]
+class Step:
+    """One case with its inputs as a training step has them; all functions that are run get the same ones."""
 
-    def forward() -> tuple[Tensor, ...]:
-        with torch.autocast(place.device.type, place.dtype, enabled=place.autocast):
-            result = case.call(function, *leaves)
+    def __init__(self, case: Case, place: Place) -> None:
+        self.case = case
+        self.place = place
+        self.leaves: list[Tensor] = []
+        for name, x in case.inputs.items():
+            if name.startswith("fixed"):
+                self.leaves.append(x)
+            else:
+                dtype = torch.float32 if place.autocast and name in case.stay_fp32 else place.dtype
+                self.leaves.append(x.detach().to(dtype, copy=True).requires_grad_())
+        self.wanted = [leaf for leaf in self.leaves if leaf.requires_grad]
+
+    def forward(self, function: Callable[..., Any]) -> tuple[Tensor, ...]:
+        """Outputs, with what the backward pass needs kept, as in training."""
+        with torch.autocast(self.place.device.type, self.place.dtype, enabled=self.place.autocast):
+            result = self.case.call(function, *self.leaves)
         return result if isinstance(result, tuple) else (result,)
 
-    upstream = [torch.randn_like(output) for output in forward()]
-    return lambda: torch.autograd.grad(forward(), wanted, upstream)
+    def both(self, function: Callable[..., Any]) -> Callable[[], object]:
+        """A run of forward and backward, with a random gradient of each output."""
+        upstream = [torch.randn_like(output) for output in self.forward(function)]
+        return lambda: torch.autograd.grad(self.forward(function), self.wanted, upstream)
 
 
 class Remembered:
@@ -94,9 +101,17 @@ class Remembered:
             return None
         return times
 
+    def forget(self) -> None:
+        """Take it out of the file, if it is there."""
+        entries = self._entries()
+        if entries.pop(self.key, None) is not None:
+            self._replace(entries)
+
     def write(self, times: dict[str, float]) -> None:
         """Add to the file, atomically."""
-        entries = self._entries() | {self.key: times}
+        self._replace(self._entries() | {self.key: times})
+
+    def _replace(self, entries: dict[str, Any]) -> None:
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile("w", dir=self.file.parent, delete=False, encoding="utf-8") as stream:

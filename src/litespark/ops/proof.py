@@ -75,7 +75,11 @@ def prove(
     # a query that sees only itself has gradients of exactly zero, from which nothing is a relative distance away
     shapes = replace(shapes, length=max(shapes.length, SHORTEST_ROW))
     sizes = small(shapes) if device.type == "cpu" else cut(op, shapes, MEMORY_BYTES)
-    return [_prove(case, backend, device, dtype, autocast) for case in cases(op, sizes, device)]
+    try:
+        found = cases(op, sizes, device)
+    except Exception as raised:  # noqa: BLE001 (too little memory: no proof on this rank, which the others hear of)
+        return [Proof(op, backend, op, "no inputs", dtype_name(dtype), False, 0.0, (), _said(raised))]
+    return [_prove(case, backend, device, dtype, autocast) for case in found]
 
 
 def _prove(case: Case, backend: str, device: torch.device, dtype: torch.dtype, autocast: bool) -> Proof:
@@ -89,7 +93,7 @@ def _prove(case: Case, backend: str, device: torch.device, dtype: torch.dtype, a
                 differences(_as_run(case, function, dtype, autocast), _called(case, reference), case.inputs, dtype)
             )
     except Exception as raised:  # noqa: BLE001 (a kernel may raise anything, and whatever it raises it is not proven)
-        error = f"{type(raised).__name__}: {(str(raised).strip() or repr(raised)).splitlines()[0]}"
+        error = _said(raised)
     return Proof(
         op=case.op,
         backend=backend,
@@ -101,6 +105,10 @@ def _prove(case: Case, backend: str, device: torch.device, dtype: torch.dtype, a
         differences=found,
         error=error,
     )
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip() or repr(error)).splitlines()[0]}"
 
 
 def _called(case: Case, function: Callable[..., object]) -> Op:
