@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from litespark.analysis.ops_table import ops_table
+from litespark.callbacks.prove import TorchRanks
 from litespark.experiment import prove, run
 from litespark.experiment.config import ConfigError
 from litespark.metrics.record import RunRecord
@@ -52,6 +54,40 @@ def test_on_a_cpu_nothing_is_proven_unless_asked_for(tmp_path):
     record = _train(tmp_path, "ops=litespark")
     assert not any(op.proofs for op in record.ops)
     assert "not proven" in ops_table(record)
+
+
+def test_a_run_with_proofs_has_the_same_bits_as_one_without(tmp_path, monkeypatch):
+    monkeypatch.setitem(BACKENDS["swiglu"], "drawing", Backend("tests.ops.planted:drawing"))
+    found = {}
+    for proving in ("always", "never"):
+        _train(tmp_path / proving, "ops=litespark", "ops.swiglu=drawing", f"callbacks.prove={proving}")
+        (state,) = (tmp_path / proving / "runs" / "small" / "checkpoints").rglob("*.ckpt")
+        found[proving] = torch.load(state, weights_only=True)
+    always, never = found.values()
+    assert always["state_dict"].keys() == never["state_dict"].keys()
+    assert all(torch.equal(always["state_dict"][name], weight) for name, weight in never["state_dict"].items())
+    for ours, theirs in zip(always["litespark"]["random"], never["litespark"]["random"], strict=True):
+        assert torch.equal(ours["torch"], theirs["torch"])
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_error_while_the_first_rank_chooses_reaches_all(monkeypatch, rank):
+    sent = [None, "ValueError: no memory"]
+
+    def broadcast(held, device):
+        if rank == 0:
+            assert held == sent
+        held[:] = sent
+
+    def choose():
+        assert rank == 0
+        raise ValueError("no memory")
+
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_rank", lambda: rank)
+    monkeypatch.setattr(dist, "broadcast_object_list", broadcast)
+    with pytest.raises((ValueError, RuntimeError), match="no memory"):
+        TorchRanks(torch.device("cpu")).from_first(choose)
 
 
 def test_a_failing_op_stops_the_run_before_its_first_step(tmp_path, monkeypatch):

@@ -63,14 +63,16 @@ class Prove(Callback):
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         if self._ops is not None:
             return
-        self._ops, choices = settle(
-            self.config,
-            self.place,
-            proving=self.proving,
-            ranks=_TorchRanks(self.place.device),
-            cache=self.cache,
-            idle=self.idle,
-        )
+        # the run goes on with the random numbers that it would have without proofs and measurements
+        with torch.random.fork_rng(devices=[self.place.device] if self.place.device.type == "cuda" else []):
+            self._ops, choices = settle(
+                self.config,
+                self.place,
+                proving=self.proving,
+                ranks=TorchRanks(self.place.device),
+                cache=self.cache,
+                idle=self.idle,
+            )
         self.record.ops = [op_record(choice) for choice in choices]
         if self.place.device.type == "cuda":
             # what proofs and measurements allocated must not stand in the way of the model, nor count as its peak
@@ -80,7 +82,7 @@ class Prove(Callback):
             log.info(described(choices))
 
 
-class _TorchRanks:
+class TorchRanks:
     """Agreement over the process group, if there is one."""
 
     def __init__(self, device: torch.device) -> None:
@@ -89,9 +91,19 @@ class _TorchRanks:
     def from_first(self, make: Callable[[], T]) -> T:
         if not dist.is_initialized():
             return make()
-        held: list[Any] = [make() if dist.get_rank() == 0 else None]
-        dist.broadcast_object_list(held, device=self.device)
-        return held[0]
+        made: list[Any] = [None, None]
+        raised = None
+        if dist.get_rank() == 0:
+            try:
+                made[0] = make()
+            except Exception as error:  # noqa: BLE001 (raised again below: the others must not wait for it)
+                raised, made[1] = error, f"{type(error).__name__}: {error}"
+        dist.broadcast_object_list(made, device=self.device)
+        if raised is not None:
+            raise raised
+        if made[1] is not None:
+            raise RuntimeError(f"the ops could not be settled on rank 0: {made[1]}")
+        return made[0]
 
     def everywhere(self, value: bool) -> bool:
         if not dist.is_initialized():
