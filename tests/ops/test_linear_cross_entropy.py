@@ -166,6 +166,17 @@ def test_strided_inputs(op, slice_):
     assert all(relative_distance(a, b) <= 1e-5 for a, b in zip(*found, strict=True))
 
 
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_labels_may_lie_apart_in_memory(op, reduction):
+    hidden, weight, labels = leaves()
+    run = losses_of(op, reduction=reduction)
+    found = []
+    for each in (labels, torch.stack([labels, torch.zeros_like(labels)], dim=1)[:, 0]):
+        loss = run(hidden, weight, each)
+        found.append((loss, *torch.autograd.grad(loss.sum(), (hidden, weight))))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 # ---------------------------------------------------------------- dtypes, autocast, compiler
 
 

@@ -218,7 +218,7 @@ def losses(logits: Tensor, labels: Tensor, settings: Settings, with_gradient: bo
     with on_device_of(logits):
         losses_kernel[(count,)](
             logits,
-            labels,
+            labels.contiguous(),
             loss,
             maximum,
             sum_exp,
@@ -251,7 +251,7 @@ def gradient_(
     with on_device_of(logits):
         gradient_kernel[(count,)](
             logits,
-            labels,
+            labels.contiguous(),
             maximum,
             sum_exp,
             upstream,
@@ -276,7 +276,7 @@ def statistics(logits: Tensor, labels: Tensor, settings: Settings, first_id: int
     with on_device_of(logits):
         statistics_kernel[(count,)](
             logits,
-            labels,
+            labels.contiguous(),
             maximum,
             sum_exp,
             label_logit,
