@@ -170,6 +170,19 @@ def test_compiled_without_a_graph_break():
         assert_close(outputs_and_gradients(compiled, inputs), outputs_and_gradients(op, inputs))
 
 
+@pytest.mark.parametrize("op", [lambda gate_up, weight: swiglu(gate_up), swiglu_linear])
+def test_one_compilation_is_for_any_number_of_rows(op):
+    torch.compiler.reset()
+    compiled = torch.compile(op, fullgraph=True, backend="aot_eager")
+    gate_up, weight = (each.requires_grad_() for each in _inputs(2, 5, 12, width=3).values())
+    for dimension in (0, 1):
+        torch._dynamo.mark_dynamic(gate_up, dimension)  # the compiler refuses what would fix a size
+    compiled(gate_up, weight).sum().backward()
+    with torch.compiler.set_stance("fail_on_recompile"):
+        gate_up, weight = (each.requires_grad_() for each in _inputs(3, 7, 12, width=3).values())
+        compiled(gate_up, weight).sum().backward()
+
+
 def test_meta_tensors_pass_through():
     gate_up = torch.empty(2, 5, 12, device="meta", dtype=torch.bfloat16, requires_grad=True)
     weight = torch.empty(3, 6, device="meta", dtype=torch.bfloat16, requires_grad=True)

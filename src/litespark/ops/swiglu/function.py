@@ -6,6 +6,7 @@ second derivative raises PyTorch's error that no formula was registered for the 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -151,7 +152,7 @@ def _differentiate_swiglu_linear(ctx: Any, output_gradient: Tensor) -> tuple[Ten
     if not ctx.needs_input_grad[1]:  # a frozen weight needs no product
         return _swiglu_backward(gate_up, product_gradient), None, None
     gradient, product = _swiglu_linear_backward(gate_up, product_gradient)
-    rows = gate_up.shape[:-1].numel()
+    rows = math.prod(gate_up.shape[:-1])  # torch.Size.numel() would fix sizes that the compiler keeps open
     weight_gradient = output_gradient.reshape(rows, weight.shape[0]).T @ product.reshape(rows, weight.shape[1])
     return gradient, weight_gradient.to(weight.dtype), None
 
