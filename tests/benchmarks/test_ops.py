@@ -75,6 +75,7 @@ def test_every_op_is_in_the_record_with_times_or_a_reason(tmp_path, capsys):
     assert [each.name for each in by_name["attention within documents"].yardsticks] == ["sdpa over whole rows"]
     sdpa = next(each for each in by_name["attention"].variants if each.name == "sdpa")
     assert sdpa.proven
+    assert by_name["attention"].auto in {variant.name for variant in by_name["attention"].timed()}
     assert sdpa.kernel in ("flash", "math")
     assert {each.name for each in record.optimizer} == {"fused, scaled in the kernel", "foreach"}
     # no speed of a CPU is held against a goal
@@ -108,6 +109,34 @@ def test_a_second_start_continues_with_what_is_missing(tmp_path, monkeypatch, ca
     # what is complete is measured anew, beside it
     assert bench(tmp_path, *arguments) == 0
     assert len(records(tmp_path)) == 2
+
+
+def test_shares_are_recorded_beside_the_bandwidth_that_they_are_of(tmp_path, monkeypatch):
+    honest = ops_session.measure_op
+
+    def interrupted(op, place, **options):
+        if op == "rope":
+            raise KeyboardInterrupt
+        return honest(op, place, **options)
+
+    arguments = ("--op", "rms_norm", "--op", "rope")
+    for bandwidth, measure in ((1e9, interrupted), (2e9, honest)):
+        monkeypatch.setattr(ops_session, "copy_bandwidth", lambda device, seconds, found=bandwidth: found)
+        monkeypatch.setattr(ops_session, "measure_op", measure)
+        bench(tmp_path, *arguments)
+    (record,) = records(tmp_path)
+    assert [case.copy_bytes_per_second for case in record.cases] == [1e9, 2e9]
+    for case in record.cases:
+        for each in case.timed():
+            bytes_per_second = case.forward_bytes / each.forward.median_ms * 1e3
+            assert each.share_forward == pytest.approx(bytes_per_second / case.copy_bytes_per_second)
+
+
+def test_a_record_that_cannot_be_written_is_an_error_before_anything_is_measured(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ops_session, "copy_bandwidth", lambda *arguments: pytest.fail("it was measured"))
+    (tmp_path / "results").write_text("")
+    assert bench(tmp_path, "--op", "rms_norm") == 1
+    assert "results" in capsys.readouterr().err
 
 
 def test_an_op_that_cannot_be_measured_is_named_and_tried_again(tmp_path, monkeypatch, capsys):

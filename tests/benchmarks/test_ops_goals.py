@@ -60,13 +60,23 @@ def test_the_loss_is_held_against_its_matrix_products(both, verdict):
 def test_attention_is_held_against_pytorch_and_against_whole_rows(both, gain):
     case = CaseRecord(
         "attention", "attention within documents", "", variants=[variant("triton", both), variant("varlen", 4.0)],
-        yardsticks=[YardstickRecord("sdpa over whole rows", time(4.0))],
+        yardsticks=[YardstickRecord("sdpa over whole rows", time(4.0))], auto="triton",
     )  # fmt: skip
     record = record_of(case)
-    against = goal_of(record, "attention attention within documents: the fastest")
+    against = goal_of(record, "attention attention within documents: what")
     assert (against.value, against.verdict, against.reason) == (both / 4, "met", "triton over varlen")
     assert goal_of(record, "attention within documents").verdict == gain
     assert goal_of(record, "attention attention: ").reason == "not measured yet"
+
+
+@pytest.mark.parametrize("taken, value", [("reference", 2.5), ("sdpa", 1.0), (None, None)])
+def test_a_choice_of_auto_that_is_slower_than_pytorch_is_not_met(taken, value):
+    variants = [variant("triton", 3.0), variant("sdpa", 4.0), variant("reference", 10.0)]
+    goal = goal_of(
+        record_of(CaseRecord("attention", "attention", "", variants=variants, auto=taken)), "attention attention:"
+    )
+    assert goal.value == value
+    assert goal.verdict == {"reference": "not met", "sdpa": "met", None: "not measured"}[taken]
 
 
 def test_what_was_not_measured_says_why():

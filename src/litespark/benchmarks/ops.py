@@ -23,7 +23,7 @@ from litespark.ops.attention.documents import Documents
 from litespark.ops.attention.sdpa import attention_sdpa, expected_kernel, kernel_taken
 from litespark.ops.backend import BACKENDS, REFERENCE, load, why_not
 from litespark.ops.cases import Case, cases, document_index, small
-from litespark.ops.measuring import Step
+from litespark.ops.measuring import Step, measure
 from litespark.ops.proof import prove
 from litespark.ops.shapes import Place
 from litespark.ops.timing import interleaved_milliseconds
@@ -43,13 +43,23 @@ def measure_op(op: str, place: Place, *, seconds: float, bandwidth: float) -> li
     variants = _variants(op, place)
     found = []
     for case, least, yardsticks in _cases(op, place):
-        record = CaseRecord(op, case.name, case.sizes, **vars(least))
+        record = CaseRecord(op, case.name, case.sizes, **vars(least), copy_bytes_per_second=bandwidth)
         found.append(record)
         _measure(record, Step(case, place), variants, yardsticks, seconds)
         for each in record.variants:
             _derive(each, record, bandwidth)
+        if op == "attention":
+            record.auto = _taken_by_auto(record, place)
         _free(place.device)
     return found
+
+
+def _taken_by_auto(case: CaseRecord, place: Place) -> str | None:
+    """What `auto` takes among the backends that have a time, measured as `auto` does; None where nothing can run."""
+    within = case.case == ops_goals.ATTENTION_WITHIN_DOCUMENTS
+    there = replace(place, shapes=replace(place.shapes, documents=within))
+    times = measure(case.op, [each.name for each in case.timed()], there)
+    return min(times, key=times.__getitem__, default=None)
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,13 @@ class YardstickRecord:
 
 @dataclass
 class CaseRecord:
-    """One use of one op."""
+    """One use of one op.
+
+    Attributes:
+        forward_bytes, backward_bytes, forward_flops, backward_flops: the least that it can do, see `Work`.
+        copy_bytes_per_second: what the shares are of; each start measures it anew.
+        auto: the backend that `auto` takes here, by its own short measurement; attention only.
+    """
 
     op: str
     case: str
@@ -77,8 +83,10 @@ class CaseRecord:
     backward_bytes: int | None = None
     forward_flops: int | None = None
     backward_flops: int | None = None
+    copy_bytes_per_second: float | None = None
     variants: list[VariantRecord] = field(default_factory=list)
     yardsticks: list[YardstickRecord] = field(default_factory=list)
+    auto: str | None = None
 
     def timed(self) -> list[VariantRecord]:
         """Our backends that have a time, the fastest in training first."""
@@ -124,7 +132,7 @@ class OpsRecord:
         source_hash: of the code that was measured, since a commit alone does not know of changes beside it.
         overrides: of the config, as the user gave them.
         seconds: of each measurement, about.
-        copy_bytes_per_second: read and written together by a large copy in this process.
+        copy_bytes_per_second: read and written together by a large copy in the process of the last start.
         ops: those asked for; what is done of them is in `cases` and `optimizer`.
         optimizer_parameters: how many the optimizer step was measured on.
         complete: everything asked for is there.

@@ -54,6 +54,7 @@ def bench_ops(
 
     Raises:
         ValueError: an op is unknown, `seconds` is not positive, a row is too long, or the device is not here.
+        OSError: the record cannot be written.
     """
     began = time.perf_counter()
     for op in ops:
@@ -77,6 +78,7 @@ def bench_ops(
     if len(missing) < len(record.ops):
         say(f"{path}: continued, {len(record.ops) - len(missing)} of {len(record.ops)} ops are there")
     if missing:
+        record.write(path)  # what cannot be written is known before minutes are spent
         # measured anew in each process: the figures of this one are held against it
         bandwidth = copy_bandwidth(device, record.seconds)
         record.copy_bytes_per_second = bandwidth
