@@ -44,7 +44,7 @@ test: $(READY)  ## all tests that need no GPU and no patience
 test-slow: $(READY)  ## the slow tests
 	$(PYTHON) -m pytest -m "slow and not gpu" $(ARGS)
 
-test-gpu: $(READY)  ## the tests that need a CUDA device
+test-gpu: $(READY)  ## the tests that need a CUDA device, and those of ops natively on it
 	$(PYTHON) -m pytest -m gpu $(ARGS)
 
 bench: $(READY)  ## the trainer against a bare PyTorch loop, on this machine

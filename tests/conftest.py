@@ -1,8 +1,26 @@
-"""Before anything imports Triton: without a GPU its kernels run in the interpreter, on CPU tensors."""
+"""Before anything imports Triton: without a GPU its kernels run in the interpreter, on CPU tensors.
+
+With one, the tests of ops run natively, as they are, and count among those for a GPU.
+"""
 
 import os
+from pathlib import Path
 
+import pytest
 import torch
 
-if not torch.cuda.is_available():
+ON_GPU = torch.cuda.is_available()
+NATIVE = (Path("tests/ops"), Path("tests/models/test_swapped_ops.py"))
+
+if not ON_GPU:
     os.environ["TRITON_INTERPRET"] = "1"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not ON_GPU:
+        return
+    for item in items:
+        path = item.path.relative_to(config.rootpath)
+        if any(path.is_relative_to(place) for place in NATIVE):
+            item.add_marker(pytest.mark.gpu)
