@@ -232,6 +232,14 @@ def test_a_backend_that_fails_at_the_sizes_of_the_run_is_no_candidate(monkeypatc
     assert measuring.measure("swiglu", ["large"], place) == {}
 
 
+def test_a_backend_that_could_not_run_is_named_also_from_memory(monkeypatch, times, tmp_path):
+    _swiglu(monkeypatch, right=RIGHT, quick=RIGHT)
+    monkeypatch.setattr(choice, "measure", lambda op, backends, place: {"right": 1.0, REFERENCE: 2.0})
+    for _ in range(2):
+        _, choices = settle(OpsConfig(swiglu=AUTO), GPU, proving=False, cache=tmp_path / "ops.json")
+        assert _of(choices, "swiglu").reasons == ("not quick for swiglu: it could not run at the sizes of this run",)
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}', ""])
 def test_a_damaged_memory_is_measured_again(monkeypatch, times, tmp_path, text):
     _swiglu(monkeypatch, right=RIGHT)

@@ -188,7 +188,8 @@ def _choose(op: str, place: Place, cache: Path | None, without: frozenset[str]) 
     if remembered is not None and without:
         remembered.forget()
     elif remembered is not None and (times := remembered.read()) is not None and times.keys() <= set(able):
-        return Choice(op, AUTO, min(times, key=times.__getitem__), unable, milliseconds=times)
+        reasons = (*unable, *_left_out(op, able, times))
+        return Choice(op, AUTO, min(times, key=times.__getitem__), reasons, milliseconds=times)
     failed: list[Proof] = []
     right = []
     for name in able:
@@ -205,8 +206,13 @@ def _choose(op: str, place: Place, cache: Path | None, without: frozenset[str]) 
     used = min(times, key=times.__getitem__) if times else REFERENCE
     if remembered is not None and times and not failed and not without:  # a failure is shown again until it is mended
         remembered.write(times)
-    reasons = (*unable, *(_failed(op, name) for name in dict.fromkeys(proof.backend for proof in failed)))
+    wrong_ones = dict.fromkeys(proof.backend for proof in failed)
+    reasons = (*unable, *(_failed(op, name) for name in wrong_ones), *_left_out(op, right, times))
     return Choice(op, AUTO, used, reasons, tuple(failed), times)
+
+
+def _left_out(op: str, able: list[str], times: dict[str, float]) -> list[str]:
+    return [f"not {name} for {op}: it could not run at the sizes of this run" for name in able if name not in times]
 
 
 def _reason_against(op: str, name: str, place: Place) -> str | None:
