@@ -86,6 +86,12 @@ def test_the_command_of_a_table_gets_it_again(compiling):
     assert again == "litespark kernels --op rms_norm --target sm_90 --target sm_86 --all"
 
 
+def test_what_is_named_twice_is_compiled_once(compiling):
+    twice, once = ({"ops": ["rms_norm"] * count, "targets": ["sm_90"] * count} for count in (2, 1))
+    assert compile_kernels(**twice).command == compile_kernels(**once).command
+    assert len(compile_kernels(**twice).attempts) == len(compile_kernels(**once).attempts)
+
+
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.md")), ids=lambda path: path.name)
 def test_a_committed_table_is_whole(path):
     text = path.read_text()

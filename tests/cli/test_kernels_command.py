@@ -39,6 +39,13 @@ def test_it_writes_a_file(tmp_path, monkeypatch, capsys):
     assert output.read_text() == compiled(64).markdown()
 
 
+def test_a_folder_that_cannot_be_made_is_an_error_before_anything_is_compiled(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(kernels, "compile_kernels", lambda *names, **options: pytest.fail("it compiled"))
+    (tmp_path / "file").write_text("")
+    assert main(["kernels", "--output", str(tmp_path / "file" / "table.md")]) == 1
+    assert "file" in capsys.readouterr().err
+
+
 def test_a_kernel_that_does_not_fit_is_an_error(monkeypatch, capsys):
     monkeypatch.setattr(kernels, "compile_kernels", lambda *names, **options: compiled(200_000))
     assert main(["kernels"]) == 1

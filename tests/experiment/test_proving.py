@@ -168,6 +168,13 @@ def test_prove_fails_where_an_op_resolved_to_its_reference(monkeypatch):
     assert any("ops.swiglu=auto resolves to its reference here" in line for line in lines)
 
 
+def test_prove_fails_where_a_backend_asked_for_by_name_cannot_run(monkeypatch):
+    monkeypatch.setitem(BACKENDS["swiglu"], "far", ELSEWHERE)
+    right, lines = _proved("ops=reference", "ops.swiglu=far")
+    assert not right
+    assert "swiglu: FAILED, ops.swiglu=far cannot run here, so nothing was proven" in lines
+
+
 def test_prove_shows_every_failure_and_fails(monkeypatch):
     monkeypatch.setitem(BACKENDS["swiglu"], "wrong", WRONG)
     monkeypatch.setitem(BACKENDS["rope"], "wrong", Backend("tests.ops.planted:raising"))

@@ -99,7 +99,7 @@ def compile_kernels(
     for what, names, choices in (("op", ops, known), ("target", targets, TARGETS)):
         if unknown := [name for name in names if name not in choices]:
             raise ValueError(f"--{what}: got {', '.join(unknown)}, expected some of: {', '.join(choices)}")
-    ops = tuple(ops) or tuple(known)
+    ops, targets = tuple(dict.fromkeys(ops)) or tuple(known), tuple(dict.fromkeys(targets))
     chosen = [TARGETS[name] for name in targets or TARGETS]
     attempts = []
     for compilation, target in chosen_compilations([known[op] for op in ops], chosen, every=every):

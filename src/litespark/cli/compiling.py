@@ -19,6 +19,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     from litespark.benchmarks.kernels import compile_kernels
 
+    if options.output is not None:  # where nothing can be written is known before minutes are spent
+        options.output.parent.mkdir(parents=True, exist_ok=True)
     table = compile_kernels(
         options.op, options.target, every=options.all, say=lambda line: print(line, file=sys.stderr, flush=True)
     )
@@ -26,7 +28,6 @@ def _run(options: argparse.Namespace) -> int:
     if options.output is None:
         print(text, end="")
     else:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(text, encoding="utf-8")
         print(f"table: {options.output}")
     for misfit in table.misfits:

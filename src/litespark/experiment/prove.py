@@ -65,5 +65,6 @@ def _prove_op(op: str, asked: str, place: Place, say: Callable[[str], None]) -> 
         for proof in found:
             say(str(proof))
     if not proofs:
-        say(f"{op}: FAILED, ops.{op}={asked} resolves to its reference here, so nothing was proven")
+        what = "resolves to its reference" if asked == AUTO else "cannot run"
+        say(f"{op}: FAILED, ops.{op}={asked} {what} here, so nothing was proven")
     return bool(proofs) and all(proof.passed for proof in proofs)
