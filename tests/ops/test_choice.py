@@ -196,14 +196,16 @@ def test_what_was_measured_elsewhere_is_not_taken(monkeypatch, times, tmp_path, 
     assert len(times["calls"]) == 2
 
 
-@pytest.mark.parametrize("changed", ["device", "torch", "triton", "source"])
+@pytest.mark.parametrize("changed", ["device", "torch", "cudnn", "triton", "source", "deterministic"])
 def test_what_other_programs_or_devices_took_is_not_taken(monkeypatch, times, tmp_path, changed):
     _swiglu(monkeypatch, right=RIGHT, quick=RIGHT)
     settle(OpsConfig(swiglu=AUTO), GPU, proving=False, cache=tmp_path / "ops.json")
     target, value = {
         "device": (measuring.torch.cuda, "get_device_name"),
         "torch": (measuring.torch, "__version__"),
+        "cudnn": (measuring.torch.backends.cudnn, "version"),
         "triton": (measuring, "_triton_version"),
+        "deterministic": (measuring.torch, "are_deterministic_algorithms_enabled"),
         "source": (measuring, "_source_hash"),
     }[changed]
     monkeypatch.setattr(target, value, "0.1" if changed == "torch" else lambda *device: "another")

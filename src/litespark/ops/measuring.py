@@ -83,10 +83,13 @@ class Remembered:
             "op": op,
             "device": torch.cuda.get_device_name(place.device) if place.device.type == "cuda" else place.device.type,
             "torch": torch.__version__,
+            "cudnn": torch.backends.cudnn.version(),
             "triton": _triton_version(),
             "source": _source_hash(),
             "dtype": dtype_name(place.dtype),
             "autocast": place.autocast,
+            # PyTorch takes other kernels for attention
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
             "shapes": asdict(place.shapes),
         }
         self.file = file
