@@ -9,6 +9,7 @@ from litespark.ops.backend import BACKENDS, REFERENCE, Backend, why_not
 from litespark.ops.cases import cases, cut, document_index, small
 from litespark.ops.proof import prove
 from litespark.ops.shapes import StepShapes
+from tests.ops import planted as planted_ops
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SHAPES = StepShapes(rows=2, length=40, width=64, heads=4, kv_heads=2, head_width=16, feed_forward=80, vocabulary=101,
@@ -55,6 +56,38 @@ def test_a_planted_fault_is_caught_and_named(planted):
     said = {"wrong_gradient": "gradient of gate_up", "hole": "output 0 is inf", "raising": "RuntimeError: no kernel"}
     assert "swiglu=planted (swiglu, fp32, 74 tokens x 80): FAILED" in str(proof)
     assert said[planted] in str(proof)
+
+
+@pytest.mark.parametrize("fault", [None, RuntimeError("no kernel")], ids=["right", "raising"])
+def test_products_are_exact_within_a_proof_and_as_the_run_wants_them_after_it(monkeypatch, fault):
+    seen = []
+
+    def looking(gate_up):
+        seen.append(torch.get_float32_matmul_precision())
+        if fault is not None:
+            raise fault
+        return planted_ops.right(gate_up)
+
+    monkeypatch.setattr(planted_ops, "looking", looking, raising=False)
+    monkeypatch.setitem(BACKENDS["swiglu"], "planted", Backend("tests.ops.planted:looking"))
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        (proof,) = prove("swiglu", "planted", SHAPES, DEVICE, torch.float32)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert proof.passed is (fault is None)
+    assert set(seen) == {"highest"}
+
+
+def test_a_proof_says_whether_kernels_were_interpreted():
+    def interpreted(name):
+        return {proof.interpreted for proof in prove("linear_cross_entropy", name, SHAPES, DEVICE, torch.float32)}
+
+    assert interpreted("chunked") == {False}
+    if why_not("linear_cross_entropy", "triton", DEVICE, torch.float32) is None:
+        assert interpreted("triton") == {DEVICE.type == "cpu"}
 
 
 def test_inputs_that_do_not_fit_the_device_are_a_failed_proof(monkeypatch):
