@@ -196,7 +196,7 @@ def test_what_was_measured_elsewhere_is_not_taken(monkeypatch, times, tmp_path, 
     assert len(times["calls"]) == 2
 
 
-@pytest.mark.parametrize("changed", ["device", "torch", "cudnn", "triton", "source", "deterministic"])
+@pytest.mark.parametrize("changed", ["device", "torch", "cudnn", "triton", "source"])
 def test_what_other_programs_or_devices_took_is_not_taken(monkeypatch, times, tmp_path, changed):
     _swiglu(monkeypatch, right=RIGHT, quick=RIGHT)
     settle(OpsConfig(swiglu=AUTO), GPU, proving=False, cache=tmp_path / "ops.json")
@@ -205,11 +205,22 @@ def test_what_other_programs_or_devices_took_is_not_taken(monkeypatch, times, tm
         "torch": (measuring.torch, "__version__"),
         "cudnn": (measuring.torch.backends.cudnn, "version"),
         "triton": (measuring, "_triton_version"),
-        "deterministic": (measuring.torch, "are_deterministic_algorithms_enabled"),
         "source": (measuring, "_source_hash"),
     }[changed]
     monkeypatch.setattr(target, value, "0.1" if changed == "torch" else lambda *device: "another")
     settle(OpsConfig(swiglu=AUTO), GPU, proving=False, cache=tmp_path / "ops.json")
+    assert len(times["calls"]) == 2
+
+
+def test_what_was_measured_with_other_algorithms_is_not_taken(monkeypatch, times, tmp_path):
+    _swiglu(monkeypatch, right=RIGHT, quick=RIGHT)
+    try:
+        for deterministic in (False, True):
+            torch.use_deterministic_algorithms(deterministic)
+            settle(OpsConfig(swiglu=AUTO), GPU, proving=False, cache=tmp_path / "ops.json")
+            assert torch.are_deterministic_algorithms_enabled() is deterministic
+    finally:
+        torch.use_deterministic_algorithms(False)
     assert len(times["calls"]) == 2
 
 
@@ -230,7 +241,7 @@ def test_a_backend_that_fails_at_the_sizes_of_the_run_is_no_candidate(monkeypatc
     _swiglu(monkeypatch, right=RIGHT, large=Backend("tests.ops.planted:too_large"))
     place = replace(CPU, shapes=replace(SHAPES, length=40))
     assert measuring.measure("swiglu", ["large", "right"], place).keys() == {"right"}
-    assert "at the sizes of this run it raised CUDA out of memory." in caplog.text
+    assert "at these sizes it raised OutOfMemoryError: CUDA out of memory." in caplog.text
     assert measuring.measure("swiglu", ["large"], place) == {}
 
 
@@ -240,6 +251,18 @@ def test_a_backend_that_could_not_run_is_named_also_from_memory(monkeypatch, tim
     for _ in range(2):
         _, choices = settle(OpsConfig(swiglu=AUTO), GPU, proving=False, cache=tmp_path / "ops.json")
         assert _of(choices, "swiglu").reasons == ("not quick for swiglu: it could not run at the sizes of this run",)
+
+
+@pytest.mark.parametrize("entry", [{}, [], {"right": 0.0}, {"right": -1.0}, {"right": float("nan")}, {"right": "1"},
+                                   {"gone": 0.5, "right": 2.0}, {"wrong": 0.1, "right": 2.0}], ids=str)  # fmt: skip
+def test_an_entry_that_no_measurement_writes_is_measured_again(monkeypatch, times, tmp_path, entry):
+    _swiglu(monkeypatch, right=RIGHT, wrong=ELSEWHERE)
+    cache = tmp_path / "ops.json"
+    settle(OpsConfig(swiglu=AUTO), GPU, proving=False, cache=cache)
+    cache.write_text(json.dumps(dict.fromkeys(json.loads(cache.read_text()), entry)))
+    _, choices = settle(OpsConfig(swiglu=AUTO), GPU, proving=False, cache=cache)
+    assert _of(choices, "swiglu").used == "right"
+    assert len(times["calls"]) == 2
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}', ""])

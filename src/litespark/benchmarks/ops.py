@@ -24,7 +24,7 @@ from litespark.ops.attention.sdpa import attention_sdpa, expected_kernel, kernel
 from litespark.ops.backend import BACKENDS, REFERENCE, load, why_not
 from litespark.ops.cases import Case, cases, document_index, small
 from litespark.ops.measuring import Step, measure
-from litespark.ops.proof import prove
+from litespark.ops.proof import prove, said
 from litespark.ops.shapes import Place
 from litespark.ops.timing import interleaved_milliseconds
 
@@ -217,9 +217,3 @@ def summary(times: list[float]) -> TimeRecord:
 def _free(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.empty_cache()
-
-
-def said(error: Exception) -> str:
-    """An error in one line."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from litespark.benchmarks.ops import measure_op, said, summary
+from litespark.benchmarks.ops import measure_op, summary
 from litespark.benchmarks.ops_goals import goals
 from litespark.benchmarks.ops_optimizer import measure_optimizer
 from litespark.benchmarks.ops_record import FailureRecord, OpsRecord
@@ -23,6 +23,7 @@ from litespark.experiment.preflight import Machine, Ranks, place_of, precision_o
 from litespark.metrics.environment import collect_environment, git_state
 from litespark.metrics.record import EnvironmentRecord, utc_now
 from litespark.ops.backend import BACKENDS
+from litespark.ops.proof import said
 from litespark.ops.shapes import Place
 
 OPTIMIZER = "optimizer"

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from litespark.ops.backend import load
 from litespark.ops.cases import Case, cases
-from litespark.ops.proof import dtype_name
+from litespark.ops.proof import dtype_name, said
 from litespark.ops.shapes import Place
 from litespark.ops.timing import median_milliseconds
 
@@ -41,8 +41,7 @@ def measure(op: str, backends: list[str], place: Place) -> dict[str, float]:
             run = step.both(load(op, backend))
             run()
         except Exception as error:  # noqa: BLE001 (proven at smaller sizes; what fails here is no candidate)
-            said = (str(error).strip() or repr(error)).splitlines()[0]
-            log.warning("auto does not take ops.%s=%s: at the sizes of this run it raised %s", op, backend, said)
+            log.warning("auto does not take ops.%s=%s: at these sizes it raised %s", op, backend, said(error))
             continue
         runs[backend] = run
     return median_milliseconds(runs, place.device, seconds=_SECONDS) if runs else {}

@@ -78,7 +78,7 @@ def prove(
     try:
         found = cases(op, sizes, device)
     except Exception as raised:  # noqa: BLE001 (too little memory: no proof on this rank, which the others hear of)
-        return [Proof(op, backend, op, "no inputs", dtype_name(dtype), False, 0.0, (), _said(raised))]
+        return [Proof(op, backend, op, "no inputs", dtype_name(dtype), False, 0.0, (), said(raised))]
     return [_prove(case, backend, device, dtype, autocast) for case in found]
 
 
@@ -93,7 +93,7 @@ def _prove(case: Case, backend: str, device: torch.device, dtype: torch.dtype, a
                 differences(_as_run(case, function, dtype, autocast), _called(case, reference), case.inputs, dtype)
             )
     except Exception as raised:  # noqa: BLE001 (a kernel may raise anything, and whatever it raises it is not proven)
-        error = _said(raised)
+        error = said(raised)
     return Proof(
         op=case.op,
         backend=backend,
@@ -107,8 +107,10 @@ def _prove(case: Case, backend: str, device: torch.device, dtype: torch.dtype, a
     )
 
 
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip() or repr(error)).splitlines()[0]}"
+def said(error: Exception) -> str:
+    """An error in one line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _called(case: Case, function: Callable[..., object]) -> Op:
