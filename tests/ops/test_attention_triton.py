@@ -209,6 +209,38 @@ def test_any_layout_gives_the_same(layout):
     assert other["output 0"].is_contiguous()
 
 
+def test_each_tensor_is_read_through_strides_of_its_own():
+    inputs = _inputs(20, 2, 2, 16, batch=2)
+    gradient = torch.randn(inputs["query"].shape, generator=torch.Generator().manual_seed(1)).to(DEVICE)
+
+    def run(*tensors):
+        leaves = [x.requires_grad_() for x in tensors[:3]]
+        with _blocks(16, 16):
+            output = attention_triton(*leaves)
+            return output, *torch.autograd.grad(output, leaves, tensors[3])
+
+    plain = [*inputs.values(), gradient]
+    # no two have the same strides, and what lies between their values shows
+    apart = [
+        torch.full((2, 20 + number, x.shape[2] + number, 24 + number), torch.nan, device=DEVICE)
+        for number, x in enumerate(plain)
+    ]
+    views = [whole[:, : x.shape[1], : x.shape[2], :16].copy_(x) for whole, x in zip(apart, plain, strict=True)]
+    assert all(torch.equal(a, b) for a, b in zip(run(*views), run(*plain), strict=True))
+
+
+def test_nothing_is_read_between_heads_of_odd_widths():
+    inputs = _inputs(36, 2, 1, 20)
+
+    def padded(*tensors):
+        wide = (torch.cat([x, torch.full_like(x, torch.nan)], dim=3)[..., : x.shape[3]] for x in tensors)
+        return attention_triton(*wide)
+
+    with _blocks(16, 16):
+        plain, other = outputs_and_gradients(attention_triton, inputs), outputs_and_gradients(padded, inputs)
+    assert all(torch.equal(x, other[name]) for name, x in plain.items())
+
+
 def test_an_expanded_gradient_is_taken():
     leaves = [x.requires_grad_() for x in _inputs(20, 2, 1, 16).values()]
     expected = torch.autograd.grad(attention(*leaves).sum(), leaves)

@@ -67,8 +67,12 @@ def ops_with_kernels() -> dict[str, str]:
     """op -> the name of the module of its kernels, without importing it."""
     package = importlib.import_module("litespark.ops")
     ops = [found.name for found in pkgutil.iter_modules([str(Path(path)) for path in package.__path__]) if found.ispkg]
-    modules = {op: f"{package.__name__}.{op}.kernels" for op in sorted(ops)}
-    return {op: module for op, module in modules.items() if importlib.util.find_spec(module) is not None}
+
+    def has(op: str, module: str) -> bool:
+        return importlib.util.find_spec(f"{package.__name__}.{op}.{module}") is not None
+
+    # a folder without `function.py` is what kernels of ops have in common
+    return {op: f"{package.__name__}.{op}.kernels" for op in sorted(ops) if has(op, "kernels") and has(op, "function")}
 
 
 def compilations_of(module: ModuleType, target: Target, *, every: bool) -> list[Compilation]:

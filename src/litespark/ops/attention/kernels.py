@@ -20,25 +20,14 @@ import triton
 import triton.language as tl
 
 from litespark.ops.attention.configurations import Configuration, candidates, kernel_constants
-from litespark.ops.triton_support import Compilation, Target, interpreting
-
-# the interpreter multiplies the bits of bf16 as if they were integers, and cuts fp32 off where it should round
-_INTERPRETED = tl.constexpr(interpreting())
-
-
-@triton.jit
-def _narrowed(x, dtype: tl.constexpr):
-    """fp32 `x` in `dtype`, rounded to the nearest, ties to even."""
-    if _INTERPRETED and dtype == tl.bfloat16:
-        bits = x.to(tl.int32, bitcast=True)
-        x = ((bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000).to(tl.float32, bitcast=True)
-    return x.to(dtype)
+from litespark.ops.rounding.kernels import INTERPRETED, rounded
+from litespark.ops.triton_support import Compilation, Target
 
 
 @triton.jit
 def _product(a, b, accumulator):
     """`accumulator` + a · b; no TF32."""
-    if _INTERPRETED:
+    if INTERPRETED:  # which multiplies the bits of bf16 as if they were integers
         a, b = a.to(tl.float32), b.to(tl.float32)
     return tl.dot(a, b, accumulator, input_precision="ieee")
 
@@ -64,7 +53,7 @@ def _store_tile(base, start, length, stride, tile, ROWS: tl.constexpr, WIDTH: tl
     rows, columns = tl.arange(0, ROWS), tl.arange(0, PADDED)
     pointers = base + tl.cast(start, tl.int64) * stride + (rows[:, None] * stride + columns[None, :])
     inside = (rows[:, None] < length - start) & (columns[None, :] < WIDTH)
-    tl.store(pointers, _narrowed(tile, base.dtype.element_ty), mask=inside)
+    tl.store(pointers, rounded(tile, base.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -126,7 +115,7 @@ def _steps(borders, MASKED: tl.constexpr):
 @triton.jit
 def _whole_number(x):
     """`x` as the border of a range, which the interpreter of Triton 3.6 cannot make of it with NumPy from 2.4 on."""
-    if _INTERPRETED:
+    if INTERPRETED:
         return x.handle.data.item()
     return x
 
@@ -157,12 +146,13 @@ def _attend(accumulator, total, highest, queries, positions, first, key, value, 
         total = total * decay + tl.sum(probabilities, 1)
         values = _tile(value, start, length, value_row, KEYS, WIDTH, PADDED, MASKED)
         accumulator = accumulator * decay[:, None]
-        accumulator = _product(_narrowed(probabilities, values.dtype), values, accumulator)
+        accumulator = _product(rounded(probabilities, values.dtype), values, accumulator)
         highest = risen
     return accumulator, total, highest
 
 
-@triton.jit
+# no address is wider read for what the number of heads is a multiple of
+@triton.jit(do_not_specialize=["heads"])
 def attention_forward_kernel(
     query, key, value, output, lse, first_keys,
     query_batch, query_row, query_head, key_batch, key_row, key_head, value_batch, value_row, value_head,
@@ -225,11 +215,11 @@ def _descend_keys(grad_queries, queries, grad_outputs, sums, deltas, positions, 
             probabilities = tl.where(visible, probabilities, 0.0)
         grad_probabilities = _product(grad_outputs, tl.trans(values), None)
         grad_scores = probabilities * (grad_probabilities - deltas[:, None])
-        grad_queries = _product(_narrowed(grad_scores, keys.dtype), keys, grad_queries)
+        grad_queries = _product(rounded(grad_scores, keys.dtype), keys, grad_queries)
     return grad_queries
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["heads"])
 def attention_query_gradient_kernel(
     query, key, value, output, grad_output, lse, delta, grad_query, first_keys,
     query_batch, query_row, query_head, key_batch, key_row, key_head, value_batch, value_row, value_head,
@@ -296,14 +286,14 @@ def _descend_queries(grad_keys, grad_values, keys, values, places, last, query, 
         if MASKED:
             visible = (places[:, None] <= positions[None, :]) & (positions[None, :] <= last[:, None])
             probabilities = tl.where(visible, probabilities, 0.0)
-        grad_values = _product(_narrowed(probabilities, values.dtype), grad_outputs, grad_values)
+        grad_values = _product(rounded(probabilities, values.dtype), grad_outputs, grad_values)
         grad_probabilities = _product(values, tl.trans(grad_outputs), None)
         grad_scores = probabilities * (grad_probabilities - deltas[None, :])
-        grad_keys = _product(_narrowed(grad_scores, keys.dtype), queries, grad_keys)
+        grad_keys = _product(rounded(grad_scores, keys.dtype), queries, grad_keys)
     return grad_keys, grad_values
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["kv_heads"])
 def attention_key_value_gradient_kernel(
     query, key, value, grad_output, lse, delta, grad_key, grad_value, last_queries,
     query_batch, query_row, query_head, key_batch, key_row, key_head, value_batch, value_row, value_head,
@@ -329,7 +319,6 @@ def attention_key_value_gradient_kernel(
 
     places = start + tl.arange(0, KEYS)
     last = _last_visible(last_queries, places, length, window, DOCUMENTS, WINDOW)
-    last = tl.minimum(last, length - 1)
     borders = _query_ranges(last_queries, start, length, window, QUERIES, KEYS, DOCUMENTS, WINDOW)
     keys = _tile(key, start, length, key_row, KEYS, WIDTH, PADDED, True)
     values = _tile(value, start, length, value_row, KEYS, WIDTH, PADDED, True)

@@ -20,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from litespark.ops.linear_cross_entropy.rows import Losses, RowFunctions, Settings, Statistics
-from litespark.ops.rms_norm.kernels import rounded
+from litespark.ops.rounding.kernels import rounded
 from litespark.ops.triton_support import Compilation, Target, on_device_of
 
 # below every logit but -inf; finite, so that the difference of two maxima is never NaN

@@ -14,28 +14,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from litespark.ops.rounding.kernels import rounded
 from litespark.ops.triton_support import Compilation, Target, interpreting, on_device_of, target_of
 
-# wider rows do not fit into the registers of one program
 # threads of the whole backward pass, at most: each program leaves an fp32 row of partial weight gradients, so few are
 # wanted. It does not depend on the device, so that the order of additions does not either; about 512 for each of the
 # 132 multiprocessors of an H200.
 BACKWARD_THREADS = 65536
 
-_INTERPRETED = tl.constexpr(interpreting())
 
-
-@triton.jit
-def rounded(values, dtype: tl.constexpr):
-    """fp32 values in another dtype, rounded to nearest even: Triton's interpreter would cut off the bits of bf16."""
-    if _INTERPRETED and dtype == tl.bfloat16:
-        bits = values.to(tl.uint32, bitcast=True)
-        bits = tl.where(values == values, (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16, 0x7FC0)
-        return bits.to(tl.uint16).to(tl.bfloat16, bitcast=True)
-    return values.to(dtype)
-
-
-@triton.jit
+# their number depends on the batch, and a batch of one row is no reason to compile anew
+@triton.jit(do_not_specialize=["rows"])
 def rms_norm_forward_kernel(
     x,
     update,
@@ -70,7 +59,7 @@ def rms_norm_forward_kernel(
     tl.store(y + row[:, None] * WIDTH + column, rounded(normed, y.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "steps"])
 def rms_norm_backward_kernel(
     y_gradient,
     stream_gradient,
@@ -107,7 +96,7 @@ def rms_norm_backward_kernel(
             # wide rows: read again for each tile (from cache), since registers are short
             factors = tl.load(weight + column, mask=column < WIDTH, other=0.0).to(tl.float32)
         tile = step * tl.num_programs(0) + tl.program_id(0)
-        row = tile * ROWS + tl.arange(0, ROWS).to(tl.int64)
+        row = tile.to(tl.int64) * ROWS + tl.arange(0, ROWS)
         inside = (row < rows)[:, None] & (column < WIDTH)
         values = tl.load(stream + row[:, None] * stream_stride + column, mask=inside, other=0.0).to(tl.float32)
         incoming = tl.load(y_gradient + row[:, None] * y_gradient_stride + column, mask=inside, other=0.0)

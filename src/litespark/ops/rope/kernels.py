@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from litespark.ops.rms_norm.kernels import rounded
+from litespark.ops.rounding.kernels import rounded
 from litespark.ops.triton_support import Compilation, Target, on_device_of, target_of
 
 # 64 threads a token, each with 8 values of either half of a head at a time (16 bytes in bf16): 24 + 8 + 8 heads of 128
@@ -61,7 +61,8 @@ def _heads(
         tl.store(place + HALF, rounded(second, destination.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+# a length of one token, or one that is no multiple of 16, is no reason to compile anew
+@triton.jit(do_not_specialize=["length"])
 def rope_kernel(
     query,
     key,

@@ -13,7 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from litespark.ops.rms_norm.kernels import as_rows, rounded
+from litespark.ops.rms_norm.kernels import as_rows
+from litespark.ops.rounding.kernels import rounded
 from litespark.ops.triton_support import Compilation, Target, on_device_of, target_of
 
 # values of the product in one program
@@ -27,7 +28,8 @@ def _sigmoid(x):
     return tl.where(x >= 0, 1.0, small) / (1.0 + small)
 
 
-@triton.jit
+# their number depends on the batch, and a batch of one row is no reason to compile anew
+@triton.jit(do_not_specialize=["rows"])
 def swiglu_forward_kernel(
     gate_up, product, rows, gate_up_stride, WIDTH: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr
 ):
@@ -42,7 +44,7 @@ def swiglu_forward_kernel(
     tl.store(product + row * WIDTH + column, rounded(values, product.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def swiglu_backward_kernel(
     gate_up,
     product_gradient,

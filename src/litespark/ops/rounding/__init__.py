@@ -1,0 +1,1 @@
+"""Rounding within kernels, for all ops."""
