@@ -90,6 +90,17 @@ def test_an_error_while_the_first_rank_chooses_reaches_all(monkeypatch, rank):
         TorchRanks(torch.device("cpu")).from_first(choose)
 
 
+@pytest.mark.parametrize(("here", "elsewhere"), [(True, True), (True, False), (False, True)])
+def test_what_fails_on_one_rank_fails_on_all(monkeypatch, here, elsewhere):
+    def all_reduce(flag, operation):
+        together = {dist.ReduceOp.MIN: min, dist.ReduceOp.MAX: max, dist.ReduceOp.SUM: int.__add__}[operation]
+        flag.fill_(together(int(flag), int(elsewhere)))
+
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "all_reduce", all_reduce)
+    assert TorchRanks(torch.device("cpu")).everywhere(here) is (here and elsewhere)
+
+
 def test_a_failing_op_stops_the_run_before_its_first_step(tmp_path, monkeypatch):
     monkeypatch.setitem(BACKENDS["swiglu"], "wrong", WRONG)
     with pytest.raises(FailedProofError, match=r"(?s)ops.swiglu: got wrong, .*gradient of gate_up"):
@@ -158,6 +169,11 @@ def test_prove_runs_every_fast_backend_that_can_run_here():
         assert "interpreter" in lines[0]
         for op in BACKENDS:
             assert any(line.startswith(f"{op}=triton (") for line in lines), op
+
+
+def test_prove_hides_documents_from_each_other_whatever_the_run_does():
+    _, lines = _proved("ops=reference", "ops.attention=sdpa", "data.document_mask=false")
+    assert any("attention within documents" in line for line in lines)
 
 
 def test_prove_fails_where_an_op_resolved_to_its_reference(monkeypatch):
