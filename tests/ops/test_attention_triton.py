@@ -74,6 +74,12 @@ def test_documents_and_windows_equal_the_reference_whatever_the_blocks(queries, 
         _assert_matches(_inputs(LENGTH, 2, 1, 16), torch.float32, documents, window)
 
 
+@pytest.mark.parametrize("lengths, window", [([48], 20), ([5, 43], None)], ids=["window", "document"])
+def test_what_begins_within_a_block_before_the_diagonal_is_masked_there(lengths, window):
+    with _blocks(16, 16):
+        _assert_matches(_inputs(48, 1, 1, 16), torch.float32, _documents(lengths), window)
+
+
 @settings(max_examples=4, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_it_equals_the_reference_at_drawn_shapes(data):
