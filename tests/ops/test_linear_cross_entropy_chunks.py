@@ -208,3 +208,9 @@ def test_a_row_may_lie_beyond_2_31_logits():
     logits.copy_(values)
     kernels.gradient_(logits, labels, wanted.maximum, wanted.sum_exp, None, Settings())
     assert relative_distance(logits, expected) <= 1e-3
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_ignored_label_is_never_the_likeliest(way):
+    logits, labels = torch.zeros(2, 5, device=DEVICE), torch.zeros(2, dtype=torch.int64, device=DEVICE)
+    assert not WAYS[way].losses(logits, labels, Settings(ignore_index=0), False).correct.any()
