@@ -326,3 +326,27 @@ def test_no_proof_is_not_a_passed_one(monkeypatch):
     monkeypatch.setattr(choice, "prove", lambda *arguments, **settings: [])
     with pytest.raises(FailedProofError):
         settle(OpsConfig(swiglu="right"), CPU, proving=True)
+
+
+# ---------------------------------------------------------------- after a resume
+
+
+def test_a_resumed_run_stays_with_what_it_used(monkeypatch, times):
+    _swiglu(monkeypatch, right=RIGHT, quick=RIGHT)
+    _, choices = settle(OpsConfig(swiglu=AUTO), GPU, proving=True, before={"swiglu": "right"})
+    assert _of(choices, "swiglu").used == "right"
+    assert not times["calls"]
+    assert [proof.backend for proof in _of(choices, "swiglu").proofs] == ["right"]
+
+
+def test_a_resume_where_that_cannot_run_or_is_wrong_chooses_anew(monkeypatch, times):
+    _swiglu(monkeypatch, far=ELSEWHERE, wrong=WRONG, right=RIGHT)
+    for used in ("far", "wrong", "no backend any more"):
+        _, choices = settle(OpsConfig(swiglu=AUTO), GPU, proving=True, before={"swiglu": used})
+        assert _of(choices, "swiglu").used == "right"
+
+
+def test_a_resume_that_names_a_backend_gets_it(monkeypatch):
+    _swiglu(monkeypatch, right=RIGHT)
+    _, choices = settle(OpsConfig(swiglu="right"), CPU, proving=False, before={"swiglu": REFERENCE})
+    assert _of(choices, "swiglu").used == "right"

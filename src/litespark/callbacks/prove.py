@@ -72,6 +72,8 @@ class Prove(Callback):
                 ranks=TorchRanks(self.place.device),
                 cache=self.cache,
                 idle=self.idle,
+                # of a resume; a new run has none yet
+                before={op.op: op.used for op in self.record.ops},
             )
         self.record.ops = [op_record(choice) for choice in choices]
         if self.place.device.type == "cuda":

@@ -8,7 +8,7 @@ the first of the backends' order that can run is taken, since timings of a share
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -94,6 +94,7 @@ def settle(
     ranks: Ranks | None = None,
     cache: Path | None = None,
     idle: frozenset[str] = frozenset(),
+    before: Mapping[str, str] | None = None,
 ) -> tuple[Ops, list[Choice]]:
     """The function of every op, and what was decided; a collective.
 
@@ -104,6 +105,8 @@ def settle(
         ranks: the processes of the run; None: this one alone.
         cache: file that keeps what `auto` measured; None: no file.
         idle: ops that the run does not compute with. They are neither measured nor proven, and not among the choices.
+        before: op -> the backend that this run used until it was interrupted; `auto` stays with it where it can run,
+            since another one rounds differently.
 
     Raises:
         ValueError: an op asked for by name cannot run here.
@@ -116,7 +119,8 @@ def settle(
     for op, asked in config.backends().items():
         if op in idle:
             continue
-        choice = _settle(op, asked, config, place, proving, ranks, cache)
+        choose = partial(_choose, op, place, cache, (before or {}).get(op))
+        choice = _settle(op, asked, config, place, proving, ranks, choose)
         choices.append(replace(choice, detail=detail(op, choice.used, place)))
     functions = {choice.op: load(choice.op, choice.used) for choice in choices}
     return Ops(**functions, **{op: load(op, REFERENCE) for op in idle}), choices
@@ -132,7 +136,13 @@ def described(choices: list[Choice]) -> str:
 
 
 def _settle(
-    op: str, asked: str, config: OpsConfig, place: Place, proving: bool, ranks: Ranks, cache: Path | None
+    op: str,
+    asked: str,
+    config: OpsConfig,
+    place: Place,
+    proving: bool,
+    ranks: Ranks,
+    choose: Callable[[frozenset[str]], Choice],
 ) -> Choice:
     failed: dict[str, list[Proof]] = {}
     while True:
@@ -140,7 +150,7 @@ def _settle(
         without = frozenset(failed)
         choice = Choice(op, asked, asked)
         if asked == AUTO:
-            choice = ranks.from_first(partial(_choose, op, place, cache, without))
+            choice = ranks.from_first(partial(choose, without))
         shown = [proof for proofs in failed.values() for proof in proofs]
         choice = replace(choice, proofs=(*shown, *choice.proofs))
         if choice.used == REFERENCE or not proving:
@@ -169,20 +179,23 @@ def _failed(op: str, backend: str) -> str:
     return f"not {backend} for {op}: its proof failed"
 
 
-def _choose(op: str, place: Place, cache: Path | None, without: frozenset[str]) -> Choice:
+def _choose(op: str, place: Place, cache: Path | None, before: str | None, without: frozenset[str]) -> Choice:
     """What `auto` takes at `place`; on a GPU what was measured before, or a measurement of what is right.
 
     Args:
+        before: what an interrupted run used, or None.
         without: backends whose proof failed on one of the ranks.
     """
     against = {name: _reason_against(op, name, place) for name in BACKENDS[op]}
     able = [name for name, reason in against.items() if reason is None and name not in without]
     because = {name: f"not {name}: {reason}" for name, reason in against.items() if reason is not None}
     because |= {name: _failed(op, name) for name in without}
+    if before in able:
+        return Choice(op, AUTO, before, ("as before the resume",))
     # in the order of the backends: only what stands before the one taken would have been expected to be faster
     if place.device.type == "cpu" or able == [REFERENCE]:
-        before = list(against)[: list(against).index(able[0])]
-        return Choice(op, AUTO, able[0], tuple(because[name] for name in before))
+        earlier = list(against)[: list(against).index(able[0])]
+        return Choice(op, AUTO, able[0], tuple(because[name] for name in earlier))
     unable = tuple(because[name] for name in against if name in because)
     remembered = None if cache is None else Remembered(cache, op, place)
     if remembered is not None and without:
