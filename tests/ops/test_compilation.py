@@ -163,4 +163,5 @@ def test_a_module_that_states_nothing_is_caught(monkeypatch):
 
 def test_ops_that_have_kernels_are_found_without_importing_them():
     folder = Path(litespark.ops.__file__).parent
-    assert set(OPS) == {path.parent.name for path in folder.glob("*/kernels.py")}
+    with_kernels = {path.parent.name for path in folder.glob("*/kernels.py")}
+    assert set(OPS) == with_kernels - {"rounding"}  # which is not an op, but what kernels of ops share
