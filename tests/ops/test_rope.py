@@ -120,6 +120,42 @@ def test_strides_of_inputs_and_of_gradients_do_not_matter(rearrange, device):
     assert all(relative_distance(a, b) <= 1e-6 for a, b in zip(*found, strict=True))
 
 
+def _apart(x):
+    """The same values with gaps in memory before the last dimension."""
+    return torch.stack([x, torch.full_like(x, torch.nan)], dim=-2).flatten(-3, -2)[..., ::2, :]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda cos, sin: (_apart(cos), sin),
+        lambda cos, sin: (cos, _apart(sin)),
+        lambda cos, sin: (_apart(cos), _apart(sin)),
+        lambda cos, sin: (cos.mT.contiguous().mT, sin.mT.contiguous().mT),
+    ],
+    ids=["cos apart", "sin apart", "both apart", "neighbours apart"],
+)
+def test_strides_of_the_tables_do_not_matter(change, device):
+    inputs = _inputs(2, 3, 3, 1, 8, device)
+    cos, sin = change(inputs["fixed cos"], inputs["fixed sin"])
+    expected = reference.rope_qkv(inputs["qkv"], inputs["fixed cos"], inputs["fixed sin"], 1)
+    # called directly: what compares ops clones its inputs, which closes the gaps
+    for found, wanted in zip(rope_qkv_triton(inputs["qkv"], cos, sin, 1), expected, strict=True):
+        assert relative_distance(found, wanted) < 1e-6
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_each_gradient_is_read_with_its_own_strides(which, device):
+    inputs = _inputs(2, 3, 3, 1, 8, device)
+    tables = (inputs["fixed cos"], inputs["fixed sin"])
+    upstream = [_random(2, 3, heads, 8, seed=heads).to(device) for heads in (3, 1, 1)]
+    leaves = [inputs["qkv"].clone().requires_grad_() for _ in range(2)]
+    (wanted,) = torch.autograd.grad(reference.rope_qkv(leaves[0], *tables, 1), leaves[0], upstream)
+    upstream[which] = _apart(upstream[which])
+    (found,) = torch.autograd.grad(rope_qkv_triton(leaves[1], *tables, 1), leaves[1], upstream)
+    assert relative_distance(found, wanted) < 1e-6
+
+
 @pytest.mark.parametrize("used", [(0,), (1,), (2,), (0, 2)])
 def test_outputs_without_a_gradient_count_as_zeros(used, device):
     inputs = _inputs(2, 3, 3, 2, 8, device)
