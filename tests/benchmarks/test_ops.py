@@ -35,7 +35,7 @@ PLACE = Place(CPU, torch.float32, SHAPES)
 @pytest.fixture(autouse=True)
 def one_state_of_the_code(monkeypatch):
     """Whatever else happens to the working tree while tests run."""
-    monkeypatch.setattr(ops_session, "_hash_of", lambda source: "0123456789abcdef")
+    monkeypatch.setattr(ops_session, "source_hash", lambda *folders: "0123456789abcdef")
     monkeypatch.setattr(ops_session, "git_state", lambda folder: ("c0ffee", False))
 
 
@@ -171,7 +171,7 @@ def test_a_record_of_other_code_or_settings_is_not_continued(tmp_path, monkeypat
         ("f" * 16 if changed == "code" else "0123456789abcdef"),
     )
     monkeypatch.setattr(ops_session, "git_state", lambda folder: (commit, False))
-    monkeypatch.setattr(ops_session, "_hash_of", lambda source: code)
+    monkeypatch.setattr(ops_session, "source_hash", lambda *folders: code)
     assert bench(tmp_path, "--op", "rms_norm", *(["data.micro_batch_size=4"] if changed == "settings" else [])) == 0
     assert records(tmp_path)[-1].complete
 

@@ -1,5 +1,6 @@
 """Looking up backends by name, and what importing the ops room costs."""
 
+import copy
 import importlib
 import subprocess
 import sys
@@ -38,3 +39,9 @@ def test_ops_import_without_triton():
         "resolve(OpsConfig(attention='sdpa'))\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+@pytest.mark.parametrize(("op", "name"), EVERY_BACKEND)
+def test_a_model_that_holds_a_backend_can_be_copied(op, name):
+    function = getattr(resolve(OpsConfig(**{op: name})), op)
+    assert copy.deepcopy(function) is function

@@ -205,7 +205,7 @@ def test_what_other_programs_or_devices_took_is_not_taken(monkeypatch, times, tm
         "torch": (measuring.torch, "__version__"),
         "cudnn": (measuring.torch.backends.cudnn, "version"),
         "triton": (measuring, "_triton_version"),
-        "source": (measuring, "_source_hash"),
+        "source": (measuring, "source_hash"),
     }[changed]
     monkeypatch.setattr(target, value, "0.1" if changed == "torch" else lambda *device: "another")
     settle(OpsConfig(swiglu=AUTO), GPU, proving=False, cache=tmp_path / "ops.json")

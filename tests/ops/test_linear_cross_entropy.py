@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 
 from litespark.ops.backend import load
 from litespark.ops.linear_cross_entropy import chunks
-from litespark.ops.linear_cross_entropy.chunked import _chunked, linear_cross_entropy_chunked
+from litespark.ops.linear_cross_entropy.chunked import CHUNKED, linear_cross_entropy_chunked
 from litespark.ops.linear_cross_entropy.reference import linear_cross_entropy
 from litespark.ops.tolerance import outputs_and_gradients, relative_distance
 from tests.ops.assertions import assert_close, assert_op_matches
 
 pytest.importorskip("triton")
-from litespark.ops.linear_cross_entropy.function import _triton
+from litespark.ops.linear_cross_entropy.function import TRITON
 from tests.ops.linear_cross_entropy_inputs import BACKEND_NAMES, DEVICE, draw, leaves, losses_of, tiny_chunks
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -264,7 +264,7 @@ def test_meta_tensors_pass_through(op):
     assert op(hidden, weight, labels, reduction="none").correct.shape == (2, 3)
 
 
-@pytest.mark.parametrize("loss", [_chunked, _triton], ids=["chunked", "triton"])
+@pytest.mark.parametrize("loss", [CHUNKED, TRITON], ids=["chunked", "triton"])
 def test_the_custom_ops_keep_pytorch_s_rules(loss):
     inputs = (*leaves(tokens=5, width=4, vocabulary=9), torch.float32, -100, 0.1, 2.0)
     torch.library.opcheck(loss.tokens, inputs)

@@ -21,8 +21,9 @@ from litespark.benchmarks.ops_rivals import COMPILED, LIGER, compiled_reference,
 from litespark.benchmarks.ops_work import Work, matmuls, pairs_within_documents, pairs_within_rows, work
 from litespark.ops.attention.documents import Documents
 from litespark.ops.attention.sdpa import attention_sdpa, expected_kernel, kernel_taken
-from litespark.ops.backend import BACKENDS, REFERENCE, load, why_not
-from litespark.ops.cases import Case, cases, document_index, small
+from litespark.ops.backend import BACKENDS, REFERENCE, load
+from litespark.ops.cases import Case, cases, small
+from litespark.ops.choice import reason_against
 from litespark.ops.measuring import Step, measure
 from litespark.ops.proof import prove, said
 from litespark.ops.shapes import Place
@@ -75,9 +76,7 @@ def _variants(op: str, place: Place) -> list[_Variant]:
     """All that could run, those that cannot or must not with the reason."""
     found = []
     for name in BACKENDS[op]:
-        reason = why_not(op, name, place.device, place.dtype, place.shapes)
-        if reason is None and place.device.type == "cpu" and name.startswith("triton"):
-            reason = "Triton's interpreter is for tests"
+        reason = reason_against(op, name, place)
         if reason is not None or name == REFERENCE:
             found.append(_Variant(name, None if reason else load(op, name), reason))
             continue
@@ -115,14 +114,12 @@ def _cases(op: str, place: Place) -> list[tuple[Case, Work, dict[str, Callable[[
         products = matmuls(op, place)
         yardsticks = {} if products is None else {ops_goals.MATMULS: products}
         return [(first, work(op, place), yardsticks)]
-    index = document_index(shapes.rows, shapes.length, max(1, shapes.length // 4), place.device)
-    # as a forward has them: made once for all layers, their ends counted on the host
-    documents = Documents(index, Documents(index).boundaries())
-    within = replace(others[0], call=lambda attend, query, key, value: attend(query, key, value, documents))
+    (within,) = others
+    assert within.documents is not None
     whole = Step(first, place).both(attention_sdpa)
     return [
         (first, work(op, place, pairs_within_rows(shapes)), {}),
-        (within, work(op, place, pairs_within_documents(index)), {ops_goals.WHOLE_ROWS: whole}),
+        (within, work(op, place, pairs_within_documents(within.documents.index)), {ops_goals.WHOLE_ROWS: whole}),
     ]
 
 

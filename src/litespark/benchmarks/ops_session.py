@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import time
@@ -23,6 +22,7 @@ from litespark.experiment.preflight import Machine, Ranks, place_of, precision_o
 from litespark.metrics.environment import collect_environment, git_state
 from litespark.metrics.record import EnvironmentRecord, utc_now
 from litespark.ops.backend import BACKENDS
+from litespark.ops.measuring import source_hash
 from litespark.ops.proof import said
 from litespark.ops.shapes import Place
 
@@ -131,7 +131,7 @@ def _begin(parts: Parts, place: Place, machine: Machine, overrides: Sequence[str
         time=utc_now(),
         git_commit=commit,
         git_dirty=dirty,
-        source_hash=_hash_of(source),
+        source_hash=source_hash(source / "ops", source / "benchmarks"),
         overrides=list(overrides),
         environment=environment,
         model=parts.model.name,
@@ -167,12 +167,3 @@ def _folder_name(environment: EnvironmentRecord) -> str:
     if name == environment.cpu:
         name += f" {os.cpu_count()} cores"
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-
-
-def _hash_of(source: Path) -> str:
-    """Of the code that is measured and that measures."""
-    digest = hashlib.sha256()
-    for room in ("ops", "benchmarks"):
-        for file in sorted((source / room).rglob("*.py")):
-            digest.update(os.fsencode(file.relative_to(source)) + file.read_bytes())
-    return digest.hexdigest()[:16]

@@ -32,6 +32,7 @@ class Case:
         call: runs a backend's function on the values of `inputs`.
         stay_fp32: inputs that are fp32 also when the step runs under autocast: the residual stream and the weights.
         sizes: what they were cut to, in words.
+        documents: within which attention stays, made once, as for all layers of a forward; None: within rows.
     """
 
     op: str
@@ -40,6 +41,7 @@ class Case:
     call: Callable[..., Tensor | tuple[Tensor, ...]]
     stay_fp32: frozenset[str]
     sizes: str
+    documents: Documents | None = None
 
 
 def cases(op: str, shapes: StepShapes, device: torch.device, seed: int = 0) -> list[Case]:
@@ -175,13 +177,13 @@ def _attention(draw: _Draw, shapes: StepShapes) -> list[Case]:
     found = [Case("attention", "attention", inputs(), whole, frozenset(), sizes)]
     if shapes.documents:
         index = document_index(shapes.rows, shapes.length, max(4, shapes.length // 4), draw.device)
-        # made once, as for all layers of a forward, and with boundaries, as a batch brings them
+        # with boundaries, as a batch brings them
         documents = Documents(index, Documents(index).boundaries())
 
         def within(op: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             return op(query, key, value, documents)
 
-        found.append(Case("attention", "attention within documents", inputs(), within, frozenset(), sizes))
+        found.append(Case("attention", "attention within documents", inputs(), within, frozenset(), sizes, documents))
     return found
 
 

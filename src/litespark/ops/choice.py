@@ -78,7 +78,7 @@ def refusals(config: OpsConfig, place: Place) -> list[str]:
     found = []
     for op, asked in config.backends().items():
         if asked != AUTO and (reason := why_not(op, asked, place.device, place.dtype, place.shapes)) is not None:
-            others = [name for name in BACKENDS[op] if _reason_against(op, name, place) is None]
+            others = [name for name in BACKENDS[op] if reason_against(op, name, place) is None]
             found.append(
                 f"ops.{op}: got {asked}, which cannot run here: {reason}; expected one that can: "
                 f"{', '.join(others)}, or {AUTO}, which takes the fastest of them"
@@ -186,7 +186,7 @@ def _choose(op: str, place: Place, cache: Path | None, before: str | None, witho
         before: what an interrupted run used, or None.
         without: backends whose proof failed on one of the ranks.
     """
-    against = {name: _reason_against(op, name, place) for name in BACKENDS[op]}
+    against = {name: reason_against(op, name, place) for name in BACKENDS[op]}
     able = [name for name, reason in against.items() if reason is None and name not in without]
     because = {name: f"not {name}: {reason}" for name, reason in against.items() if reason is not None}
     because |= {name: _failed(op, name) for name in without}
@@ -228,8 +228,8 @@ def _left_out(op: str, able: list[str], times: dict[str, float]) -> list[str]:
     return [f"not {name} for {op}: it could not run at the sizes of this run" for name in able if name not in times]
 
 
-def _reason_against(op: str, name: str, place: Place) -> str | None:
-    """Why `auto` does not consider a backend there."""
+def reason_against(op: str, name: str, place: Place) -> str | None:
+    """Why nobody who wants speed would take a backend there: it cannot run, or only in Triton's interpreter."""
     if (reason := why_not(op, name, place.device, place.dtype, place.shapes)) is not None:
         return reason
     if place.device.type == "cpu" and name.startswith("triton"):

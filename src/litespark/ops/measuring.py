@@ -84,7 +84,7 @@ class Remembered:
             "torch": torch.__version__,
             "cudnn": torch.backends.cudnn.version(),
             "triton": _triton_version(),
-            "source": _source_hash(),
+            "source": source_hash(Path(__file__).parent),
             "dtype": dtype_name(place.dtype),
             "autocast": place.autocast,
             # PyTorch takes other kernels for attention
@@ -142,9 +142,10 @@ def _triton_version() -> str | None:
         return None
 
 
-def _source_hash() -> str:
-    """Of all that this folder computes with: another kernel is another measurement."""
+def source_hash(*folders: Path) -> str:
+    """A short hash of the Python files in folders, names and contents: other code is another measurement."""
     digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(file.read_bytes())
+    for folder in folders:
+        for file in sorted(folder.rglob("*.py")):
+            digest.update(os.fsencode(file.relative_to(folder)) + file.read_bytes())
     return digest.hexdigest()[:16]

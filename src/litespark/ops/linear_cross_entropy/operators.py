@@ -20,8 +20,8 @@ from litespark.ops.linear_cross_entropy.rows import RowFunctions, Settings
 from litespark.ops.precision import autocasting, compute_dtype
 
 
-class ChunkedLoss:
-    """Both backends, without and with recompute, that one way of working on rows gives."""
+class ChunkedOps:
+    """The custom ops that one way of working on rows gives."""
 
     def __init__(self, name: str, rows: RowFunctions, dtypes: Sequence[torch.dtype]) -> None:
         """Args:
@@ -33,53 +33,65 @@ class ChunkedLoss:
         self.sum = _register_sum(f"litespark::linear_cross_entropy_{name}_sum", rows)
         self.tokens = _register_tokens(f"litespark::linear_cross_entropy_{name}_tokens", rows)
 
-    def __call__(
-        self,
+
+def chunked_loss(ops: ChunkedOps, *, recompute: bool) -> Callable[..., Tensor | TokenLosses]:
+    """A backend of the loss over `ops`: a function with the signature of the reference.
+
+    Args:
+        ops: what it computes with.
+        recompute: make the logits again in the backward pass, and keep no gradient until then. Otherwise the gradients
+            of "sum" and "mean" are made in the forward pass; those of "none" never are.
+    """
+
+    def linear_cross_entropy(
         hidden: Tensor,
         weight: Tensor,
         labels: Tensor,
         *,
-        recompute: bool,
-        ignore_index: int,
-        reduction: Reduction,
-        z_loss: float,
-        softcap: float | None,
+        ignore_index: int = -100,
+        reduction: Reduction = "sum",
+        z_loss: float = 0.0,
+        softcap: float | None = None,
     ) -> Tensor | TokenLosses:
         """See `litespark.ops.linear_cross_entropy.reference`.
 
-        Args:
-            hidden, weight, labels, ignore_index, reduction, z_loss, softcap: as there. A label that is neither
-                `ignore_index` nor in 0..V-1 makes the loss infinite: an error would have to wait for the device.
-            recompute: make the logits again in the backward pass; those of "none" always are.
+        A label that is neither `ignore_index` nor in 0..V-1 makes the loss infinite: an error would have to wait for
+        the device.
 
         Raises:
-            ValueError: as there, or the dtypes of hidden and weight differ without autocast, or this way cannot compute
-                in theirs.
+            ValueError: as there, or the dtypes of hidden and weight differ without autocast, or these ops cannot
+                compute in theirs.
         """
         check_linear_cross_entropy(hidden, weight, labels, reduction, z_loss, softcap)
         dtype = compute_dtype(hidden)
-        if hidden.dtype != weight.dtype and not autocasting(hidden):
-            raise ValueError(
-                f"linear_cross_entropy: hidden is {hidden.dtype} and weight {weight.dtype}; expected the same "
-                "dtype, or autocast"
-            )
-        if dtype not in self.dtypes:
-            raise ValueError(
-                f"linear_cross_entropy: got {dtype}, expected fp32, bf16 or fp16; for other dtypes choose "
-                "ops.linear_cross_entropy=chunked"
-            )
+        _check_dtypes(hidden, weight, dtype, ops.dtypes)
         tokens, flat = hidden.reshape(-1, hidden.shape[-1]), labels.reshape(-1)
         options = (dtype, ignore_index, z_loss, softcap or 0.0)
         grad = torch.is_grad_enabled()
         needed = grad and hidden.requires_grad, grad and weight.requires_grad
         if reduction != "none" and not recompute and any(needed):
-            total = self.sum(tokens, weight, flat, *options, *needed)[0]
+            total = ops.sum(tokens, weight, flat, *options, *needed)[0]
         else:
-            loss, _, _, correct = self.tokens(tokens, weight, flat, *options)
+            loss, _, _, correct = ops.tokens(tokens, weight, flat, *options)
             if reduction == "none":
                 return TokenLosses(loss.view(labels.shape), correct.view(labels.shape))
             total = loss.sum()
         return total if reduction == "sum" else total / (flat != ignore_index).sum().clamp(min=1)
+
+    return linear_cross_entropy
+
+
+def _check_dtypes(hidden: Tensor, weight: Tensor, dtype: torch.dtype, known: Sequence[torch.dtype]) -> None:
+    if hidden.dtype != weight.dtype and not autocasting(hidden):
+        raise ValueError(
+            f"linear_cross_entropy: hidden is {hidden.dtype} and weight {weight.dtype}; expected the same "
+            "dtype, or autocast"
+        )
+    if dtype not in known:
+        raise ValueError(
+            f"linear_cross_entropy: got {dtype}, expected fp32, bf16 or fp16; for other dtypes choose "
+            "ops.linear_cross_entropy=chunked"
+        )
 
 
 @torch.library.custom_op("litespark::linear_cross_entropy_scale", mutates_args=())
@@ -114,17 +126,8 @@ def _register_sum(name: str, rows: RowFunctions) -> Callable[..., Any]:
             )
 
     @loss_sum.register_fake
-    def _(
-        hidden: Tensor,
-        weight: Tensor,
-        labels: Tensor,
-        dtype: torch.dtype,
-        ignore_index: int,
-        z_loss: float,
-        softcap: float,
-        needs_hidden: bool,
-        needs_weight: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _(hidden: Tensor, weight: Tensor, labels: Tensor, dtype: torch.dtype, *rest: Any) -> tuple[Tensor, ...]:
+        needs_hidden, needs_weight = rest[-2:]
         wide = torch.promote_types(dtype, torch.float32)
         return (
             hidden.new_empty((), dtype=wide),
@@ -165,15 +168,7 @@ def _register_tokens(name: str, rows: RowFunctions) -> Callable[..., Any]:
             return (*chunks.losses(rows, hidden, weight, labels, dtype, Settings(ignore_index, z_loss, softcap)),)
 
     @losses.register_fake
-    def _(
-        hidden: Tensor,
-        weight: Tensor,
-        labels: Tensor,
-        dtype: torch.dtype,
-        ignore_index: int,
-        z_loss: float,
-        softcap: float,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _(hidden: Tensor, weight: Tensor, labels: Tensor, dtype: torch.dtype, *rest: Any) -> tuple[Tensor, ...]:
         wide = torch.promote_types(dtype, torch.float32)
         loss, maximum, sum_exp = (hidden.new_empty(labels.shape, dtype=wide) for _ in range(3))
         return loss, maximum, sum_exp, hidden.new_empty(labels.shape, dtype=torch.bool)
@@ -218,20 +213,8 @@ def _register_tokens_backward(name: str, rows: RowFunctions) -> Callable[..., An
             return chunks.gradients(rows, upstream, hidden, weight, labels, maximum, sum_exp, dtype, settings, needed)
 
     @losses_backward.register_fake
-    def _(
-        upstream: Tensor,
-        hidden: Tensor,
-        weight: Tensor,
-        labels: Tensor,
-        maximum: Tensor,
-        sum_exp: Tensor,
-        dtype: torch.dtype,
-        ignore_index: int,
-        z_loss: float,
-        softcap: float,
-        needs_hidden: bool,
-        needs_weight: bool,
-    ) -> tuple[Tensor, Tensor]:
+    def _(upstream: Tensor, hidden: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+        needs_hidden, needs_weight = rest[-2:]
         return (
             hidden.new_empty(hidden.shape if needs_hidden else (0,)),
             weight.new_empty(weight.shape if needs_weight else (0,)),
