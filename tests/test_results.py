@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from litespark.metrics.record import RunRecord
+from litespark.metrics.records.run import RunRecord
 
 RESULTS = Path(__file__).parents[1] / "results"
 

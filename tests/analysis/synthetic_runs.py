@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from litespark.metrics import names
-from litespark.metrics.record import (
+from litespark.metrics.records.run import (
     DataRecord,
     DeviceRecord,
     EnergyRecord,

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from litespark.analysis.report import write_comparison, write_report
-from litespark.metrics.record import RunRecord, SegmentRecord
+from litespark.metrics.records.run import RunRecord, SegmentRecord
 from tests.analysis.synthetic_runs import NO_COUNTER, write_run
 
 

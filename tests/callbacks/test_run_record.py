@@ -10,7 +10,7 @@ from litespark.callbacks.run_record import RunRecorder
 from litespark.metrics.energy import EnergyLedger
 from litespark.metrics.energy_journal import EnergyJournal
 from litespark.metrics.meters import FakeMeter, NullMeter
-from litespark.metrics.record import DataRecord, EnvironmentRecord, ModelRecord, RunRecord, SegmentRecord
+from litespark.metrics.records.run import DataRecord, EnvironmentRecord, ModelRecord, RunRecord, SegmentRecord
 from litespark.training.module import NonFiniteError
 from litespark.training.optim import AdamWConfig
 from tests.callbacks.fake_time import Clock, TimedTask

@@ -14,7 +14,7 @@ from litespark.analysis.ops_table import ops_table
 from litespark.callbacks.prove import TorchRanks
 from litespark.experiment import prove, run
 from litespark.experiment.config import ConfigError
-from litespark.metrics.record import RunRecord
+from litespark.metrics.records.run import RunRecord
 from litespark.ops.backend import BACKENDS, REFERENCE, Backend
 from litespark.ops.choice import FailedProofError
 from litespark.ops.swiglu import kernels as swiglu_kernels

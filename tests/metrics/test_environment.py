@@ -7,9 +7,8 @@ import torch
 from litespark.metrics import environment
 from litespark.metrics.environment import collect_environment, cpu_name, git_state, uuid_hash, version_of
 from litespark.metrics.nvml import NvmlMeter
-from litespark.metrics.record import EnvironmentRecord
-
-from .fake_nvml import Board, FakeNvml
+from litespark.metrics.records.run import EnvironmentRecord
+from tests.metrics.fake_nvml import Board, FakeNvml
 
 
 def test_a_cpu_run_has_versions_and_its_processor():

@@ -12,8 +12,7 @@ from litespark.metrics.energy import EnergyLedger
 from litespark.metrics.energy_totals import combine
 from litespark.metrics.meters import FakeMeter, NullMeter, RaplMeter, assign_devices, choose_meter
 from litespark.metrics.nvml import COUNTER_METHOD, POWER_METHOD, NvmlMeter, PowerIntegral, visible_device_uuids
-
-from .fake_nvml import Board, FakeNvml, NVMLError
+from tests.metrics.fake_nvml import Board, FakeNvml, NVMLError
 
 
 class Clock:

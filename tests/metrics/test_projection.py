@@ -3,7 +3,7 @@
 import pytest
 
 from litespark.metrics.projection import kwh_per_billion_tokens, project
-from litespark.metrics.record import ProjectionSettings
+from litespark.metrics.records.run import ProjectionSettings
 
 
 def test_the_arithmetic_of_a_full_projection():

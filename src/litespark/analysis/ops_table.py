@@ -2,8 +2,8 @@
 
 from litespark.analysis.quantities import ABSENT
 from litespark.analysis.tables import markdown_table
-from litespark.metrics.ops_record import OpRecord, ProofRecord
-from litespark.metrics.record import RunRecord
+from litespark.metrics.records.run import RunRecord
+from litespark.metrics.records.run_ops import OpRecord, ProofRecord
 
 
 def ops_table(record: RunRecord) -> str:

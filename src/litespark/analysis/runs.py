@@ -17,7 +17,7 @@ import pandas as pd
 import yaml
 
 from litespark.metrics import names
-from litespark.metrics.record import RunRecord
+from litespark.metrics.records.run import RunRecord
 
 RECORD_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"

@@ -19,7 +19,7 @@ from litespark.analysis.quantities import (
 from litespark.analysis.reasons import absent, coverage, no_energy
 from litespark.analysis.runs import Run, compare, differing_keys
 from litespark.metrics import names
-from litespark.metrics.record import DeviceRecord, RunRecord
+from litespark.metrics.records.run import DeviceRecord, RunRecord
 
 MILESTONES = 8
 NOT_PROJECTED = "not projected"

@@ -17,7 +17,7 @@ from litespark.callbacks.phases import Phase, Phases
 from litespark.metrics import names
 from litespark.metrics.energy import EnergyLedger, EnergyTotals, EnergyWindow
 from litespark.metrics.energy_journal import EnergyJournal
-from litespark.metrics.record import utc_now
+from litespark.metrics.records.run import utc_now
 
 
 class EnergyMonitor(Callback):

@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 
-from litespark.metrics.ops_record import BackendTimeRecord, DifferenceRecord, OpRecord, ProofRecord
-from litespark.metrics.record import RunRecord, finite_or_none
+from litespark.metrics.records.run import RunRecord, finite_or_none
+from litespark.metrics.records.run_ops import BackendTimeRecord, DifferenceRecord, OpRecord, ProofRecord
 from litespark.ops.backend import Ops, OpsConfig
 from litespark.ops.choice import Choice, described, settle
 from litespark.ops.proof import Proof

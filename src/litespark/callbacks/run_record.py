@@ -19,7 +19,7 @@ from litespark.callbacks.metrics_logger import MetricsLogger
 from litespark.callbacks.mfu import ThroughputMonitor
 from litespark.metrics import names
 from litespark.metrics.energy import energy_section
-from litespark.metrics.record import (
+from litespark.metrics.records.run import (
     QualityRecord,
     RunRecord,
     SegmentRecord,

@@ -88,7 +88,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _bench_loop(options: argparse.Namespace) -> int:
-    from litespark.benchmarks.loop import bench_loop
+    from litespark.benchmarks.loop.interleaved import bench_loop
     from litespark.experiment.config import parts_from
     from litespark.experiment.run import Interrupted
 
@@ -105,8 +105,8 @@ def _bench_loop(options: argparse.Namespace) -> int:
 
 
 def _bench_ops(options: argparse.Namespace) -> int:
-    from litespark.benchmarks.ops_goals import table
-    from litespark.benchmarks.ops_session import bench_ops
+    from litespark.benchmarks.ops.goals import table
+    from litespark.benchmarks.ops.session import bench_ops
     from litespark.experiment.config import parts_from
 
     record, path = bench_ops(

@@ -33,7 +33,7 @@ from litespark.metrics.energy_journal import EnergyJournal
 from litespark.metrics.hardware import PeakFlops, lookup, measured_matmul_peak, mfu_peak
 from litespark.metrics.meters import assign_devices, choose_meter
 from litespark.metrics.nvml import torch_device_uuids
-from litespark.metrics.record import RunRecord, SegmentRecord
+from litespark.metrics.records.run import RunRecord, SegmentRecord
 from litespark.models.huggingface import load_huggingface
 from litespark.models.init import copy_weights
 from litespark.models.llama import Llama, idle_ops

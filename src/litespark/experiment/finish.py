@@ -15,7 +15,7 @@ from litespark.experiment.build import Run
 from litespark.experiment.config import Parts
 from litespark.metrics import names
 from litespark.metrics.projection import project
-from litespark.metrics.record import ProjectionRecord, Status
+from litespark.metrics.records.run import ProjectionRecord, Status
 from litespark.models.generate import generate
 
 log = logging.getLogger(__name__)

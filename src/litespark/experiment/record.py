@@ -12,7 +12,7 @@ from litespark.experiment.config import Parts, config_hash
 from litespark.experiment.preflight import Machine
 from litespark.metrics.energy import EnergyMeter
 from litespark.metrics.environment import collect_environment, git_state
-from litespark.metrics.record import DataRecord, EnvironmentRecord, ModelRecord, RunRecord, SegmentRecord, utc_now
+from litespark.metrics.records.run import DataRecord, EnvironmentRecord, ModelRecord, RunRecord, SegmentRecord, utc_now
 from litespark.models.flops import causal_mean_keys, model_flops_per_token
 
 # the commit of a run is that of the code it runs, wherever it is started

@@ -31,7 +31,7 @@ from litespark.experiment.config import ConfigError, Parts, parts_from
 from litespark.experiment.finish import close, finish
 from litespark.experiment.preflight import Machine, Ranks, preflight
 from litespark.experiment.record import new_record, new_segment
-from litespark.metrics.record import RunRecord
+from litespark.metrics.records.run import RunRecord
 from litespark.training.module import NonFiniteError
 
 log = logging.getLogger(__name__)

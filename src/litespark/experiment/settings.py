@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from litespark.metrics.projection import check_settings
-from litespark.metrics.record import ProjectionSettings
+from litespark.metrics.records.run import ProjectionSettings
 
 
 def _at_least(name: str, value: float | None, bound: float) -> None:

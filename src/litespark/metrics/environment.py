@@ -14,7 +14,7 @@ import torch
 
 from litespark.metrics.energy import EnergyMeter
 from litespark.metrics.nvml import NvmlMeter, torch_device_uuids
-from litespark.metrics.record import DeviceRecord, EnvironmentRecord
+from litespark.metrics.records.run import DeviceRecord, EnvironmentRecord
 
 
 def collect_environment(

@@ -4,7 +4,7 @@ Price, grid intensity and PUE are what the user states; there is no default for 
 makes a precise-looking falsehood. What depends on one that is missing is None.
 """
 
-from litespark.metrics.record import ProjectionRecord, ProjectionSettings, finite_or_none
+from litespark.metrics.records.run import ProjectionRecord, ProjectionSettings, finite_or_none
 
 JOULES_PER_KWH = 3.6e6
 

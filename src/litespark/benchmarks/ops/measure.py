@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from litespark.benchmarks import ops_goals
-from litespark.benchmarks.ops_record import CaseRecord, TimeRecord, VariantRecord, YardstickRecord
-from litespark.benchmarks.ops_rivals import COMPILED, LIGER, compiled_reference, difference_from_reference, liger
-from litespark.benchmarks.ops_work import Work, matmuls, pairs_within_documents, pairs_within_rows, work
+from litespark.benchmarks.ops import goals
+from litespark.benchmarks.ops.rivals import COMPILED, LIGER, compiled_reference, difference_from_reference, liger
+from litespark.benchmarks.ops.yardsticks import matmuls
+from litespark.metrics.records.ops import CaseRecord, TimeRecord, VariantRecord, YardstickRecord
 from litespark.ops.attention.documents import Documents
 from litespark.ops.attention.sdpa import attention_sdpa, expected_kernel, kernel_taken
 from litespark.ops.backend import BACKENDS, REFERENCE, load
@@ -28,6 +28,7 @@ from litespark.ops.measuring import Step, measure
 from litespark.ops.proof import prove, said
 from litespark.ops.shapes import Place
 from litespark.ops.timing import interleaved_milliseconds
+from litespark.ops.work import Work, pairs_within_documents, pairs_within_rows, work
 
 
 def measure_op(op: str, place: Place, *, seconds: float, bandwidth: float) -> list[CaseRecord]:
@@ -57,7 +58,7 @@ def measure_op(op: str, place: Place, *, seconds: float, bandwidth: float) -> li
 
 def _taken_by_auto(case: CaseRecord, place: Place) -> str | None:
     """What `auto` takes among the backends that have a time, measured as `auto` does; None where nothing can run."""
-    within = case.case == ops_goals.ATTENTION_WITHIN_DOCUMENTS
+    within = case.case == goals.ATTENTION_WITHIN_DOCUMENTS
     there = replace(place, shapes=replace(place.shapes, documents=within))
     times = measure(case.op, [each.name for each in case.timed()], there)
     return min(times, key=times.__getitem__, default=None)
@@ -112,14 +113,14 @@ def _cases(op: str, place: Place) -> list[tuple[Case, Work, dict[str, Callable[[
     first, *others = cases(op, shapes, place.device)
     if op != "attention":
         products = matmuls(op, place)
-        yardsticks = {} if products is None else {ops_goals.MATMULS: products}
+        yardsticks = {} if products is None else {goals.MATMULS: products}
         return [(first, work(op, place), yardsticks)]
     (within,) = others
     assert within.documents is not None
     whole = Step(first, place).both(attention_sdpa)
     return [
         (first, work(op, place, pairs_within_rows(shapes)), {}),
-        (within, work(op, place, pairs_within_documents(within.documents.index)), {ops_goals.WHOLE_ROWS: whole}),
+        (within, work(op, place, pairs_within_documents(within.documents.index)), {goals.WHOLE_ROWS: whole}),
     ]
 
 

@@ -18,8 +18,7 @@ from pathlib import Path
 
 import torch
 
-from litespark.benchmarks.bare import BareLoop, summed_loss
-from litespark.benchmarks.loop_record import LoopRecord, LossPair
+from litespark.benchmarks.loop.bare import BareLoop, summed_loss
 from litespark.data.streaming import RowDataModule, build_data_module
 from litespark.experiment import run_folder
 from litespark.experiment.build import Run, build_meter, build_run, check_vocabulary
@@ -27,7 +26,8 @@ from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.preflight import Machine, Ranks, preflight
 from litespark.experiment.record import new_record, new_segment
 from litespark.experiment.run import quieten
-from litespark.metrics.record import utc_now
+from litespark.metrics.records.loop import LoopRecord, LossPair
+from litespark.metrics.records.run import utc_now
 from litespark.models.llama import Llama
 from litespark.training.budget import BudgetConfig
 

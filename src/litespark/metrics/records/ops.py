@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from litespark.metrics.record import EnvironmentRecord
-from litespark.metrics.strict_json import decode, encode, refuse_constant, wrong
+from litespark.metrics.records.run import EnvironmentRecord
+from litespark.metrics.records.strict_json import decode, encode, refuse_constant, wrong
 
 SCHEMA = "litespark.bench.ops/1"
 

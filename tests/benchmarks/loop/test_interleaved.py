@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from litespark.benchmarks import loop
-from litespark.benchmarks.bare import BareLoop
-from litespark.benchmarks.loop_record import LoopRecord, LossPair
+from litespark.benchmarks.loop import interleaved as loop
+from litespark.benchmarks.loop.bare import BareLoop
 from litespark.cli import main
+from litespark.metrics.records.loop import LoopRecord, LossPair
 from tests.cli.tiny_run import tiny
 
 

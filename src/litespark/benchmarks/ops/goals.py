@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from litespark.benchmarks.ops_record import CaseRecord, GoalRecord, OpsRecord, TimeRecord, VariantRecord, median
-from litespark.benchmarks.ops_work import MEMORY_BOUND
+from litespark.metrics.records.ops import CaseRecord, GoalRecord, OpsRecord, TimeRecord, VariantRecord, median
 from litespark.ops.backend import REFERENCE
+from litespark.ops.work import MEMORY_BOUND
 
 LEAST_SHARE = 0.85
 # reading alone can be a little faster than copying; what is beyond is not a measurement of memory

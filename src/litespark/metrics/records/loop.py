@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from litespark.metrics.record import EnvironmentRecord, ModelRecord
-from litespark.metrics.strict_json import encode
+from litespark.metrics.records.run import EnvironmentRecord, ModelRecord
+from litespark.metrics.records.strict_json import encode
 
 SCHEMA = "litespark.bench.loop/1"
 GOAL = 1.10

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from litespark.benchmarks.ops_record import OptimizerRecord, TimeRecord
+from litespark.metrics.records.ops import OptimizerRecord, TimeRecord
 from litespark.models.config import LlamaConfig
 from litespark.models.init import initialise, materialise
 from litespark.models.llama import Llama

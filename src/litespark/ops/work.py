@@ -1,4 +1,4 @@
-"""What an op has to move and to multiply at least, and the yardsticks that its time is held against.
+"""What an op has to move and to multiply at least.
 
 Bytes are those of an ideal fused kernel: each input read once and each output written once, forward and backward. An op
 that moves more (a copy, a mask, an fp32 intermediate) shows it as a smaller share of the copy bandwidth.
@@ -8,17 +8,12 @@ T tokens (B·S), D width, H query heads, K key/value heads, Dh head width, F fee
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from litespark.ops.shapes import Place, StepShapes
-from litespark.ops.timing import interleaved_milliseconds
 
-_COPY_BYTES = {"cuda": 2**30, "cpu": 2**26}
 MEMORY_BOUND = ("rms_norm", "add_rms_norm", "rope", "swiglu")
 
 
@@ -87,29 +82,3 @@ def pairs_within_documents(index: Tensor) -> int:
         lengths = row.unique_consecutive(return_counts=True)[1]
         total += int((lengths * (lengths + 1) // 2).sum())
     return total
-
-
-def copy_bandwidth(device: torch.device, seconds: float) -> float:
-    """Bytes per second that a large copy within the device's memory reads and writes together."""
-    size = _COPY_BYTES[device.type]
-    source = torch.randn(size // 4, device=device)
-    target = torch.empty_like(source)
-    times = interleaved_milliseconds({"copy": lambda: target.copy_(source)}, device, seconds=seconds)["copy"]
-    return 2 * size / (statistics.median(times) / 1e3)
-
-
-def matmuls(op: str, place: Place) -> Callable[[], object] | None:
-    """The three products of an op that is a linear layer with something around it, by themselves."""
-    shapes = place.shapes
-    if op not in ("linear_cross_entropy", "swiglu_linear"):
-        return None
-    tokens = shapes.rows * shapes.length
-    inputs = shapes.width if op == "linear_cross_entropy" else shapes.feed_forward
-    outputs = shapes.vocabulary if op == "linear_cross_entropy" else shapes.width
-    generator = torch.Generator(place.device).manual_seed(0)
-
-    def random(*size: int) -> Tensor:
-        return torch.randn(size, generator=generator, device=place.device, dtype=torch.float32).to(place.dtype)
-
-    x, weight, gradient = random(tokens, inputs), random(outputs, inputs), random(tokens, outputs)
-    return lambda: (x @ weight.T, gradient @ weight, gradient.T @ x)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from litespark.benchmarks.ops_goals import goals, table
-from litespark.benchmarks.ops_record import CaseRecord, OpsRecord, TimeRecord, VariantRecord, YardstickRecord
-from litespark.metrics.record import DeviceRecord, EnvironmentRecord
+from litespark.benchmarks.ops.goals import goals, table
+from litespark.metrics.records.ops import CaseRecord, OpsRecord, TimeRecord, VariantRecord, YardstickRecord
+from litespark.metrics.records.run import DeviceRecord, EnvironmentRecord
 
 
 def time(milliseconds):

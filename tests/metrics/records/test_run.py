@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from litespark.metrics import names
-from litespark.metrics.record import (
+from litespark.metrics.records.run import (
     DataRecord,
     DeviceRecord,
     EnvironmentRecord,

@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from litespark.benchmarks import ops, ops_rivals, ops_session
-from litespark.benchmarks.ops_record import OpsRecord
-from litespark.benchmarks.ops_rivals import difference_from_reference, liger
-from litespark.benchmarks.ops_session import EVERYTHING
-from litespark.benchmarks.ops_work import matmuls, pairs_within_documents, pairs_within_rows, work
+from litespark.benchmarks.ops import measure as ops
+from litespark.benchmarks.ops import rivals as ops_rivals
+from litespark.benchmarks.ops import session as ops_session
+from litespark.benchmarks.ops.rivals import difference_from_reference, liger
+from litespark.benchmarks.ops.session import EVERYTHING
+from litespark.benchmarks.ops.yardsticks import matmuls
 from litespark.cli import main
+from litespark.metrics.records.ops import OpsRecord
 from litespark.ops import backend
 from litespark.ops.attention.documents import Documents
 from litespark.ops.backend import BACKENDS, REFERENCE, Backend, load
@@ -25,6 +27,7 @@ from litespark.ops.rms_norm.reference import add_rms_norm, rms_norm
 from litespark.ops.rope.reference import rope
 from litespark.ops.shapes import Place, StepShapes
 from litespark.ops.tolerance import outputs_and_gradients
+from litespark.ops.work import pairs_within_documents, pairs_within_rows, work
 from tests.cli.tiny_run import tiny
 
 CPU = torch.device("cpu")

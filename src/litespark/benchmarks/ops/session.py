@@ -11,16 +11,16 @@ from pathlib import Path
 
 import torch
 
-from litespark.benchmarks.ops import measure_op, summary
-from litespark.benchmarks.ops_goals import goals
-from litespark.benchmarks.ops_optimizer import measure_optimizer
-from litespark.benchmarks.ops_record import FailureRecord, OpsRecord
-from litespark.benchmarks.ops_work import copy_bandwidth
+from litespark.benchmarks.ops.goals import goals
+from litespark.benchmarks.ops.measure import measure_op, summary
+from litespark.benchmarks.ops.optimizer import measure_optimizer
+from litespark.benchmarks.rates import copy_bandwidth
 from litespark.experiment.build import build_meter
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.preflight import Machine, Ranks, place_of, precision_on
 from litespark.metrics.environment import collect_environment, git_state
-from litespark.metrics.record import EnvironmentRecord, utc_now
+from litespark.metrics.records.ops import FailureRecord, OpsRecord
+from litespark.metrics.records.run import EnvironmentRecord, utc_now
 from litespark.ops.backend import BACKENDS
 from litespark.ops.measuring import source_hash
 from litespark.ops.proof import said
@@ -125,7 +125,7 @@ def _begin(parts: Parts, place: Place, machine: Machine, overrides: Sequence[str
         meter=meter,
     )
     meter.close()
-    source = Path(__file__).resolve().parents[1]
+    source = Path(__file__).resolve().parents[2]
     commit, dirty = git_state(source)
     return OpsRecord(
         time=utc_now(),

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from litespark.metrics.ops_record import OpRecord
-from litespark.metrics.strict_json import RecordError, decode, encode, refuse_constant, wrong
+from litespark.metrics.records.run_ops import OpRecord
+from litespark.metrics.records.strict_json import RecordError, decode, encode, refuse_constant, wrong
 
 SCHEMA = "litespark.run/2"
 # schema -> the fields that came after it, as a record without them is read

@@ -1,0 +1,1 @@
+"""The full trainer against a bare PyTorch loop."""

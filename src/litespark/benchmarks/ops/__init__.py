@@ -1,0 +1,1 @@
+"""Each op and backend on this device, against PyTorch and Liger."""
