@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from litespark.cli import COMMANDS, main
+from litespark.cli.bench import BENCHES
 from litespark.cli.configs import repository
 from tests.cli.tiny_run import tiny
 
@@ -27,15 +28,15 @@ def refused(capsys, *arguments: str) -> str:
 def test_help_names_every_command(capsys):
     assert main(["--help"]) == 0
     said = capsys.readouterr().out
-    assert set(COMMANDS) == {"train", "prepare", "report", "export", "generate", "verify-resume", "bench", "kernels",
-                             "prove"}  # fmt: skip
+    assert {"train", "prepare", "report", "export", "generate", "verify-resume", "kernels", "prove"} < set(COMMANDS)
+    assert {f"bench {name}" for name in BENCHES} < set(COMMANDS)
     assert all(f"\n  {name} " in said for name in COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_explains_itself_shortly(name, capsys):
     with pytest.raises(SystemExit) as end:
-        main([name, "--help"])
+        main([*name.split(), "--help"])
     said = capsys.readouterr().out
     assert end.value.code == 0
     assert COMMANDS[name].purpose in " ".join(said.split())
@@ -53,6 +54,14 @@ def test_an_unknown_command_is_one_line_and_a_usage_error(capsys):
     said = capsys.readouterr().err
     assert "'evaluat'" in said
     assert len(said.strip().splitlines()) == 1
+
+
+def test_bench_lists_what_it_measures_and_refuses_the_rest(capsys):
+    assert main(["bench"]) == 2
+    assert all(f"\n  bench {name} " in capsys.readouterr().out for name in list(BENCHES)[:1])
+    assert main(["bench", "--help"]) == 0
+    assert main(["bench", "everything"]) == 2
+    assert "'bench everything'" in capsys.readouterr().err
 
 
 def test_python_m_is_the_same_command():

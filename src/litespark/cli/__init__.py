@@ -1,4 +1,4 @@
-"""The command `litespark`: prepare, prove, train, look, export, generate and check, all with the overrides of train.py.
+"""The command `litespark`: prepare, prove, train, measure, look, export and check, with the overrides of train.py.
 
 Each command imports what it needs when it runs, so that help and small commands answer at once.
 """
@@ -9,11 +9,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from litespark.cli.bench import BENCHES
+from litespark.cli.command import Command
 from litespark.cli.compiling import KERNELS
 from litespark.cli.finished_runs import EXPORT, GENERATE, REPORT
 from litespark.cli.preparing import PREPARE
 from litespark.cli.proving import PROVE
-from litespark.cli.training import BENCH, TRAIN, VERIFY_RESUME, train
+from litespark.cli.training import TRAIN, VERIFY_RESUME, train
 
 USAGE_ERROR = 2
 COMMANDS = {
@@ -24,9 +26,8 @@ COMMANDS = {
     "export": EXPORT,
     "generate": GENERATE,
     "verify-resume": VERIFY_RESUME,
-    "bench": BENCH,
     "kernels": KERNELS,
-}
+} | {f"bench {name}": bench for name, bench in BENCHES.items()}
 
 
 # what a shell reports of a process that SIGINT ended
@@ -39,10 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_help())
         return 0 if words else USAGE_ERROR
-    name, rest = words[0], words[1:]
+    length = 2 if words[0] == "bench" else 1  # that one has commands of its own
+    name, rest = " ".join(words[:length]), words[length:]
     command = COMMANDS.get(name)
     if command is None:
-        print(f"litespark: there is no command {name!r}; choose one of: {', '.join(COMMANDS)}", file=sys.stderr)
+        if name in ("bench", "bench -h", "bench --help"):
+            print(_listed("usage: litespark bench WHAT …", _benches()))
+            return USAGE_ERROR if name == "bench" else 0
+        known = _benches() if length == 2 else COMMANDS
+        print(f"litespark: there is no command {name!r}; choose one of: {', '.join(known)}", file=sys.stderr)
         return USAGE_ERROR
     try:
         if name == "train" and not {"-h", "--help"} & set(rest):
@@ -59,9 +65,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _help() -> str:
-    width = max(map(len, COMMANDS))
-    commands = "\n".join(f"  {name:{width}}  {command.purpose}" for name, command in COMMANDS.items())
-    return f"usage: litespark COMMAND …\n\n{commands}\n\nlitespark COMMAND --help shows the arguments of one."
+    return _listed("usage: litespark COMMAND …", COMMANDS) + "\n\nlitespark COMMAND --help shows the arguments of one."
+
+
+def _benches() -> dict[str, Command]:
+    return {name: command for name, command in COMMANDS.items() if name.startswith("bench ")}
+
+
+def _listed(usage: str, commands: dict[str, Command]) -> str:
+    width = max(map(len, commands))
+    return f"{usage}\n\n" + "\n".join(f"  {name:{width}}  {each.purpose}" for name, each in commands.items())
 
 
 def _mendable() -> tuple[type[Exception], ...]:

@@ -1,0 +1,38 @@
+"""`litespark bench ops`: each op and backend against PyTorch and Liger."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from litespark.cli.command import Command
+from litespark.cli.configs import add_overrides, compose, repository
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    add_overrides(parser)
+    parser.add_argument("--op", action="append", default=[], help="measure this one; give it again for more (all)")
+    parser.add_argument("--seconds", type=float, help="length of each measurement (4 on a GPU)")
+    parser.add_argument("--output", type=Path, help="folder of records (results)")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from litespark.benchmarks.ops.goals import table
+    from litespark.benchmarks.ops.session import bench_ops
+    from litespark.experiment.config import parts_from
+
+    record, path = bench_ops(
+        parts_from(compose(options.overrides)),
+        options.overrides,
+        ops=options.op,
+        seconds=options.seconds,
+        output=options.output or repository() / "results",
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    print(table(record))
+    print(f"record: {path}")
+    return 0 if record.complete and not record.red else 1
+
+
+OPS = Command("each op and backend against PyTorch and Liger", _arguments, _run)
