@@ -16,6 +16,9 @@ class Board:
     limit_milliwatts: int | None = 700_000
     mig: bool = False
     lost: bool = False
+    clocks_mhz: dict[int, int] = field(default_factory=lambda: {1: 1980, 2: 3201})  # by NVML's clock type
+    celsius: int | None = 41
+    clock_event_reasons: int | None = 0
 
 
 @dataclass
@@ -59,6 +62,15 @@ class FakeNvml:
 
     def nvmlDeviceGetPowerUsage(self, board):
         return self._answer(board, board.milliwatts)
+
+    def nvmlDeviceGetClockInfo(self, board, kind):
+        return self._answer(board, board.clocks_mhz.get(kind))
+
+    def nvmlDeviceGetTemperature(self, board, sensor):
+        return self._answer(board, board.celsius)
+
+    def nvmlDeviceGetCurrentClocksEventReasons(self, board):
+        return self._answer(board, board.clock_event_reasons)
 
     @staticmethod
     def _answer(board, value):

@@ -210,6 +210,25 @@ class NvmlMeter(EnergyMeter):
         except (self._nvml.NVMLError, AttributeError):
             return None
 
+    @property
+    def readable(self) -> list[int]:
+        """Positions in ``devices`` of the boards that can be read."""
+        return [index for index, handle in enumerate(self._handles) if handle is not None]
+
+    def ask(self, position: int, function: str, *arguments: Any) -> Any:
+        """What NVML answers of one readable board; None where it has no answer.
+
+        Args:
+            position: in ``devices``.
+            function: of NVML; one that reads, so that a meter changes nothing on the machine.
+
+        Raises:
+            ValueError: the function is not one that reads a device.
+        """
+        if not function.startswith("nvmlDeviceGet"):
+            raise ValueError(f"NVML function: got {function}, expected nvmlDeviceGet…; a meter only reads")
+        return self._ask(function, self._handles[position], *arguments)
+
     def sample_power(self) -> None:
         """Take one power sample of each board without a counter; the thread does this while the meter is open."""
         for index, integral in self._integrals.items():

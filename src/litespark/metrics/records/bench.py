@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,7 +62,7 @@ class DeviceState:
     memory_clock_mhz: float | None = None
     temperature_celsius: float | None = None
     power_limit_watts: float | None = None
-    throttle_reasons: list[str] = field(default_factory=list)
+    throttle_reasons: list[str] | None = None
 
 
 def seal_of(values: dict[str, Any]) -> str:
