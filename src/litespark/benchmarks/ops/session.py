@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import re
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-
+from litespark.benchmarks.device import device_for
 from litespark.benchmarks.ops.goals import goals
 from litespark.benchmarks.ops.measure import measure_op, summary
 from litespark.benchmarks.ops.optimizer import measure_optimizer
 from litespark.benchmarks.rates import copy_bandwidth
+from litespark.benchmarks.record_path import continued, record_path
 from litespark.experiment.build import build_meter
-from litespark.experiment.config import ConfigError, Parts
+from litespark.experiment.config import Parts
 from litespark.experiment.preflight import Machine, Ranks, place_of, precision_on
 from litespark.metrics.environment import collect_environment, git_state
 from litespark.metrics.records.ops import FailureRecord, OpsRecord
-from litespark.metrics.records.run import EnvironmentRecord, utc_now
+from litespark.metrics.records.run import utc_now
 from litespark.ops.backend import BACKENDS
 from litespark.ops.measuring import source_hash
 from litespark.ops.proof import said
@@ -68,13 +66,17 @@ def bench_ops(
             f"data.sequence_length: got {parts.data.sequence_length}, expected at most model.max_sequence_length = "
             f"{parts.model.max_sequence_length}; lower the one or raise the other"
         )
-    device = _device(parts.trainer.accelerator)
+    device = device_for(parts.trainer.accelerator)
     precision = precision_on(device, parts.precision)
     place = place_of(parts, device, precision)
     record = _begin(parts, place, Machine(device, precision, 1, Ranks.from_environment()), overrides)
     record.ops = [op for op in EVERYTHING if op in ops or not ops]
     record.seconds = seconds or _SECONDS[device.type]
-    record, path = continued(record, output)
+    path = record_path(output, record.environment, "bench_ops", record.model, record.environment.precision, record.time)
+    begun = record
+    record, path = continued(
+        record, path, read=OpsRecord.read, unfinished=lambda each: not each.complete and each.same_measurement(begun)
+    )
     missing = [op for op in record.ops if not record.done(op)]
     if len(missing) < len(record.ops):
         say(f"{path}: continued, {len(record.ops) - len(missing)} of {len(record.ops)} ops are there")
@@ -109,13 +111,6 @@ def _measure(op: str, record: OpsRecord, parts: Parts, place: Place, bandwidth: 
         record.cases += measure_op(op, place, seconds=record.seconds, bandwidth=bandwidth)
 
 
-def _device(asked: str) -> torch.device:
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("trainer.accelerator=cuda: got no CUDA device on this machine, expected one to measure on")
-    on_gpu = asked != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
-
-
 def _begin(parts: Parts, place: Place, machine: Machine, overrides: Sequence[str]) -> OpsRecord:
     meter = build_meter(machine)
     environment = collect_environment(
@@ -140,30 +135,3 @@ def _begin(parts: Parts, place: Place, machine: Machine, overrides: Sequence[str
         seconds=0.0,
         ops=[],
     )
-
-
-def continued(record: OpsRecord, output: Path) -> tuple[OpsRecord, Path]:
-    """An unfinished record of the same measurement and its file; otherwise `record` itself and a new file."""
-    environment = record.environment
-    folder = output / _folder_name(environment)
-    what = f"bench_ops_{record.model}_{environment.precision}"
-    for path in sorted(folder.glob(f"*_{what}*.json"), reverse=True):
-        try:
-            found = OpsRecord.read(path)
-        except ValueError:  # of an older schema, or not ours: left alone
-            continue
-        if not found.complete and found.same_measurement(record):
-            return found, path
-    stem, number = f"{record.time[:10]}_{what}", 1
-    path = folder / f"{stem}.json"
-    while path.exists():
-        number += 1
-        path = folder / f"{stem}_{number}.json"
-    return record, path
-
-
-def _folder_name(environment: EnvironmentRecord) -> str:
-    name = environment.devices[0].name
-    if name == environment.cpu:
-        name += f" {os.cpu_count()} cores"
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

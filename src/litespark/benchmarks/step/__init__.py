@@ -1,0 +1,1 @@
+"""`litespark bench step`: one full training step, by variant, in fresh processes that take turns."""

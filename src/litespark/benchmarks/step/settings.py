@@ -1,0 +1,40 @@
+"""How a benchmark of whole steps is run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """The settings beside the config.
+
+    Attributes:
+        rounds: fresh processes of each variant.
+        warmup_steps, steps: of each process: not counted, and counted.
+        loss_rows: held-out rows on which each process takes its loss.
+        minutes: no process is begun that would end later than this after the start; None: all are.
+        layers: of the model; None: all of them, or as many as fit the device.
+        process_timeout: seconds after which a process is ended.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    rounds: int = 3
+    warmup_steps: int = 3
+    steps: int = 20
+    loss_rows: int = 8
+    minutes: float | None = None
+    layers: int | None = None
+    process_timeout: float = 900.0
+
+    def __post_init__(self) -> None:
+        for name, least in (("rounds", 1), ("warmup_steps", 1), ("steps", 1), ("loss_rows", 1), ("layers", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"--{name.replace('_', '-')}: got {value}, expected at least {least}")
+        for name in ("minutes", "process_timeout"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"--{name.replace('_', '-')}: got {value}, expected more than 0")
