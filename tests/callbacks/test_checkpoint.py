@@ -17,11 +17,13 @@ from litespark.training.optim import AdamWConfig
 from tests.training.small_runs import LENGTH, Planted, batches, small_run, training_module
 
 
-def saving_run(folder, *, every, keep=9, steps=6, task=None, fused=True, **settings):
+def saving_run(folder, *, every, keep=9, at_end=True, steps=6, task=None, fused=True, **settings):
     folder.mkdir(exist_ok=True)
     phases = Phases()
     about = {"run": "mine", "model": {"width": 8}}
-    saver = Checkpointer(folder / "checkpoints", every_steps=every, keep=keep, about=about, phases=phases)
+    saver = Checkpointer(
+        folder / "checkpoints", every_steps=every, at_end=at_end, keep=keep, about=about, phases=phases
+    )
     optimizer = AdamWConfig(lr=1e-2, fused=fused)
     module = training_module(steps=steps, rows=4, task=task, optimizer=optimizer)
     return small_run(folder, module, accumulate=2, phases=phases, callbacks=[saver], **settings)
@@ -38,6 +40,13 @@ def test_checkpoints_come_at_the_interval_and_at_the_end(tmp_path, every, keep, 
     run = saving_run(tmp_path, every=every, keep=keep)
     run.trainer.fit(run.module, batches(2))
     assert steps_in(tmp_path) == expected
+
+
+@pytest.mark.parametrize("every, expected", [(None, []), (4, [4])])
+def test_without_one_at_the_end_only_the_interval_saves(tmp_path, every, expected):
+    run = saving_run(tmp_path, every=every, at_end=False)
+    run.trainer.fit(run.module, batches(2))
+    assert (steps_in(tmp_path) if (tmp_path / "checkpoints").exists() else []) == expected
 
 
 def test_a_checkpoint_says_what_it_is_of(tmp_path):

@@ -20,19 +20,28 @@ class Checkpointer(Callback):
     Args:
         folder: the run's checkpoint folder.
         every_steps: optimizer steps between checkpoints; None saves only at the end.
+        at_end: save after the last step.
         keep: how many of the newest to keep.
         about: what the seal says of the run.
         phases: told when the run is saving, so that its time and joules are not training's.
     """
 
     def __init__(
-        self, folder: Path, *, every_steps: int | None, keep: int, about: Mapping[str, Any], phases: Phases
+        self,
+        folder: Path,
+        *,
+        every_steps: int | None,
+        keep: int,
+        about: Mapping[str, Any],
+        phases: Phases,
+        at_end: bool = True,
     ) -> None:
         for name, value in (("every_steps", every_steps), ("keep", keep)):
             if value is not None and value < 1:
                 raise ValueError(f"callbacks.checkpoint.{name}: got {value}, expected at least 1")
         self.folder = folder
         self.every_steps = every_steps
+        self.at_end = at_end
         self.keep = keep
         self.about = about
         self.phases = phases
@@ -43,7 +52,7 @@ class Checkpointer(Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         due = self.every_steps is not None and pl_module.steps_taken % self.every_steps == 0
-        if due or pl_module.steps_taken >= pl_module.budget.steps:
+        if due or (self.at_end and pl_module.steps_taken >= pl_module.budget.steps):
             self.save(trainer, pl_module)
 
     def save(self, trainer: pl.Trainer, pl_module: Any) -> None:

@@ -63,6 +63,12 @@ class Prove(Callback):
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         if self._ops is not None:
             return
+        choices = self.settle()
+        if trainer.is_global_zero:
+            log.info(described(choices))
+
+    def settle(self) -> list[Choice]:
+        """Fill the table of ops and record what was decided; a collective."""
         # the run goes on with the random numbers that it would have without proofs and measurements
         with torch.random.fork_rng(devices=[self.place.device] if self.place.device.type == "cuda" else []):
             self._ops, choices = settle(
@@ -80,8 +86,7 @@ class Prove(Callback):
             # what proofs and measurements allocated must not stand in the way of the model, nor count as its peak
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.place.device)
-        if trainer.is_global_zero:
-            log.info(described(choices))
+        return choices
 
 
 class TorchRanks:

@@ -37,6 +37,7 @@ from litespark.metrics.records.run import RunRecord, SegmentRecord
 from litespark.models.huggingface import load_huggingface
 from litespark.models.init import copy_weights
 from litespark.models.llama import Llama, idle_ops
+from litespark.ops.choice import Choice
 from litespark.ops.measuring import default_cache
 from litespark.training.budget import TokenBudget
 from litespark.training.module import TrainingModule
@@ -101,6 +102,33 @@ def build_module(
     )
 
 
+def build_prove(parts: Parts, machine: Machine, record: RunRecord) -> Prove:
+    """What settles the backend of each op, and proves the fast ones where the config says so."""
+    return Prove(
+        parts.ops,
+        place_of(parts, machine.device, machine.precision),
+        proving=parts.callbacks.prove == "always"
+        or (parts.callbacks.prove == "auto" and machine.device.type == "cuda"),
+        record=record,
+        cache=default_cache(),
+        idle=idle_ops(parts.recompute),
+    )
+
+
+def construct_module(
+    parts: Parts, machine: Machine, manifest: Manifest, budget: TokenBudget, record: RunRecord
+) -> tuple[TrainingModule, list[Choice]]:
+    """The module as it stands before the first step of a run, made without a Trainer, and the choices of its ops.
+
+    For one process: there is no Trainer that could shard or wrap the model.
+    """
+    prove = build_prove(parts, machine, record)
+    choices = prove.settle()
+    module = build_module(parts, machine, manifest, budget, prove)
+    module.construct(machine.device)
+    return module, choices
+
+
 def build_run(
     parts: Parts,
     machine: Machine,
@@ -112,15 +140,7 @@ def build_run(
 ) -> Run:
     """All parts of a run that is written into `folder`; `segment` says at which step it begins (0, or a resume)."""
     budget = token_budget(parts)
-    prove = Prove(
-        parts.ops,
-        place_of(parts, machine.device, machine.precision),
-        proving=parts.callbacks.prove == "always"
-        or (parts.callbacks.prove == "auto" and machine.device.type == "cuda"),
-        record=record,
-        cache=default_cache(),
-        idle=idle_ops(parts.recompute),
-    )
+    prove = build_prove(parts, machine, record)
     module = build_module(parts, machine, data.manifest, budget, prove)
     phases = Phases()
     log_every = parts.trainer.log_every
@@ -147,6 +167,7 @@ def build_run(
     checkpointer = Checkpointer(
         folder / "checkpoints",
         every_steps=parts.callbacks.checkpoint_every,
+        at_end=parts.callbacks.checkpoint_at_end,
         keep=parts.callbacks.checkpoint_keep,
         about={
             "run": folder.name,

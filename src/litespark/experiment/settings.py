@@ -118,6 +118,7 @@ class CallbacksConfig:
     Attributes:
         progress: show a progress bar.
         checkpoint_every: steps between checkpoints; None saves only at the end.
+        checkpoint_at_end: save after the last step; a run without any checkpoint cannot be continued or exported.
         checkpoint_keep: how many of the newest checkpoints to keep.
         sample_prompt: text that the trained model continues; None generates nothing.
         sample_tokens: length of that continuation.
@@ -128,6 +129,7 @@ class CallbacksConfig:
 
     progress: bool = True
     checkpoint_every: int | None = None
+    checkpoint_at_end: bool = True
     checkpoint_keep: int = 2
     sample_prompt: str | None = None
     sample_tokens: int = 96

@@ -105,15 +105,18 @@ class TrainingModule(pl.LightningModule):
     # ---------------------------------------------------------------- set-up
 
     def configure_model(self) -> None:
-        """Build on the meta device, shard if asked, allocate on the device and initialise (same values either way)."""
-        if self.model is not None:
-            return
+        """Build the model on the device of this rank, once; Lightning calls it before the first step."""
+        if self.model is None:
+            self.construct(self.trainer.strategy.root_device)
+
+    def construct(self, device: torch.device) -> None:
+        """Build on the meta device, shard if asked, allocate on `device` and initialise (same values either way)."""
         with torch.device("meta"):
             model = self.build_model()
         if self.shard is not None:
             assert self.device_mesh is not None
             self.shard(model, self.device_mesh["data_parallel"])
-        materialise(model, self.trainer.strategy.root_device)
+        materialise(model, device)
         initialise(model, self.seed)
         if self.load_weights is not None:
             self.load_weights(model)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy, Strategy
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -95,3 +97,12 @@ def lightning_precision(config: StrategyConfig, precision: Precision) -> Literal
     if precision == "bf16" and config.name != "fsdp":
         return "bf16-mixed"
     return "32-true"
+
+
+def forward_context(
+    config: StrategyConfig, precision: Precision, device: torch.device
+) -> AbstractContextManager[object]:
+    """What the Trainer puts around the forward pass: Lightning's own autocast, or nothing. To be entered once."""
+    if lightning_precision(config, precision) == "bf16-mixed":
+        return MixedPrecision("bf16-mixed", device.type).autocast_context_manager()
+    return nullcontext()
