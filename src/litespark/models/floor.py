@@ -1,0 +1,158 @@
+"""The least time of one training step on a device, by kernel class: FLOPs and bytes over the rates that it reaches.
+
+It is the floor of an ideal program, not of the one that runs: each product at the rate of a large product, and every
+op between products one fused kernel that reads each input once and writes each output once, in the precision of the
+run, the residual stream included. Autocast over fp32 weights keeps the stream in fp32 and so moves more; that is a gap
+to be shown and not a floor, and so is whatever recomputation runs again. A product's own reading and writing is hidden
+behind its multiplications.
+
+T tokens of a micro-batch (B·S), D width, L layers, H query heads, K key/value heads, Dh head width, F feed-forward
+width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+
+from litespark.models.config import LlamaConfig
+from litespark.ops.shapes import Place, StepShapes
+from litespark.ops.work import work
+
+KERNEL_CLASSES = ("gemm", "attention", "norm", "rope", "activation", "loss", "optimizer", "copies", "idle")
+
+FloorPrecision = Literal["bf16", "fp32", "fp8"]
+
+_DTYPES = {2: torch.bfloat16, 4: torch.float32}
+# AdamW in fp32 reads weight, gradient and two moments and writes all but the gradient
+_OPTIMIZER_BYTES = 16 + 12
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a device reaches.
+
+    Attributes:
+        matmul_flops: FLOP/s of a large product in the precision of the run (in bf16 for one in fp8).
+        copy_bytes: bytes/s of a large copy, read and written together.
+        attention_flops: model FLOP/s of attention, forward and backward; None: not measured, and attention is held
+            against `matmul_flops`, which it cannot pass.
+        fp8_matmul_flops: FLOP/s of a large product in fp8, for a run in fp8.
+
+    Raises:
+        ValueError: a rate is not positive.
+    """
+
+    matmul_flops: float
+    copy_bytes: float
+    attention_flops: float | None = None
+    fp8_matmul_flops: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, rate in vars(self).items():
+            if rate is not None and not 0 < rate < float("inf"):
+                raise ValueError(f"{name}: got {rate}, expected a positive rate; measure it again")
+
+
+def floor(
+    config: LlamaConfig,
+    shapes: StepShapes,
+    *,
+    accumulate: int,
+    rates: Rates,
+    itemsize: int,
+    stream_itemsize: int | None = None,
+    precision: FloorPrecision,
+    mean_keys: float,
+) -> dict[str, float]:
+    """The least milliseconds of one optimizer step in each of `KERNEL_CLASSES`.
+
+    gemm: 6 · (parameters of the blocks' matrices and of the head) per token, forward and backward; with precision
+    "fp8" the blocks' at the rate of fp8 and the head's at that of bf16. attention: 12 · L · H · Dh · mean_keys per
+    token, as in `litespark.models.flops`. norm, rope, activation: bytes of `litespark.ops.work`, of 2L add_rms_norm,
+    one rms_norm, L rope and L swiglu. loss: logits read and their gradient written. copies: rows of the embedding read
+    and written, and the same of their gradients; with "fp8" also every operand of the blocks' products written once in
+    one byte by the op that makes it. optimizer: once a step, AdamW in fp32 and the narrow copy of the weights. idle: 0.
+
+    Args:
+        config: sizes; of the layers that run, where a model is cut.
+        shapes: of one micro-batch.
+        accumulate: micro-batches a step.
+        rates: of the device.
+        itemsize: bytes of an activation that products read: 2, or 4 with precision "fp32".
+        stream_itemsize: bytes of the residual stream; None: `itemsize`, which is the floor. 4 beside an `itemsize` of 2
+            tells what autocast's stream costs at least.
+        precision: of the products.
+        mean_keys: keys that a query sees on average.
+
+    Raises:
+        ValueError: a size, the precision or `mean_keys` is not as above, or there is no rate of fp8 for "fp8".
+    """
+    stream = itemsize if stream_itemsize is None else stream_itemsize
+    _check(accumulate, rates, itemsize, stream, precision, mean_keys)
+    place = Place(torch.device("cpu"), _DTYPES[itemsize], shapes, autocast=stream != itemsize)
+    tokens = shapes.rows * shapes.length
+    blocks = 6 * config.layers * config.block_matmul_parameters() * tokens
+    head = 6 * config.vocabulary * config.width * tokens
+    attention = 12 * config.layers * config.heads * config.head_width * mean_keys * tokens
+    block_rate = rates.fp8_matmul_flops if precision == "fp8" else rates.matmul_flops
+    assert block_rate is not None
+
+    copied = 4 * tokens * config.width * stream
+    if precision == "fp8":
+        copied += _fp8_operands(config, tokens)
+    moved = {
+        "norm": 2 * config.layers * _bytes("add_rms_norm", place) + _bytes("rms_norm", place),
+        "rope": config.layers * _bytes("rope", place),
+        "activation": config.layers * _bytes("swiglu", place),
+        "loss": 2 * tokens * config.vocabulary * itemsize,
+        "copies": copied,
+    }
+    seconds = {name: accumulate * each / rates.copy_bytes for name, each in moved.items()}
+    seconds["gemm"] = accumulate * (blocks / block_rate + head / rates.matmul_flops)
+    seconds["attention"] = accumulate * attention / (rates.attention_flops or rates.matmul_flops)
+    narrow_copy = itemsize if itemsize < 4 else 0
+    seconds["optimizer"] = config.parameter_count() * (_OPTIMIZER_BYTES + narrow_copy) / rates.copy_bytes
+    seconds["idle"] = 0.0
+    return {name: 1e3 * seconds[name] for name in KERNEL_CLASSES}
+
+
+def _bytes(op: str, place: Place) -> int:
+    least = work(op, place)
+    assert least.forward_bytes is not None
+    assert least.backward_bytes is not None
+    return least.forward_bytes + least.backward_bytes
+
+
+def _fp8_operands(config: LlamaConfig, tokens: int) -> int:
+    """Bytes of what the blocks' products multiply, each once in one byte: inputs, gradients of outputs, and weights.
+
+    A device that takes one layout only (Hopper) needs more: transposed copies are not in the floor.
+    """
+    heads = config.heads * config.head_width
+    inputs = config.width + heads + config.width + config.feed_forward
+    qkv = (config.heads + 2 * config.kv_heads) * config.head_width
+    gradients = qkv + config.width + 2 * config.feed_forward + config.width
+    return config.layers * (tokens * (inputs + gradients) + config.block_matmul_parameters())
+
+
+def _check(
+    accumulate: int, rates: Rates, itemsize: int, stream: int, precision: FloorPrecision, mean_keys: float
+) -> None:
+    if precision not in get_args(FloorPrecision):
+        raise ValueError(f"precision: got {precision!r}, expected one of {', '.join(get_args(FloorPrecision))}")
+    if itemsize != (4 if precision == "fp32" else 2):
+        raise ValueError(f"itemsize: got {itemsize} with precision {precision}, expected 4 with fp32 and 2 otherwise")
+    if stream not in (itemsize, 4):
+        raise ValueError(f"stream_itemsize: got {stream}, expected the itemsize {itemsize}, or 4 as with autocast")
+    if accumulate < 1:
+        raise ValueError(f"accumulate: got {accumulate}, expected at least one micro-batch a step")
+    if not mean_keys > 0:
+        raise ValueError(f"mean_keys: got {mean_keys}, expected the mean number of keys a query sees, which is above 0")
+    if precision == "fp8" and rates.fp8_matmul_flops is None:
+        raise ValueError(
+            "rates.fp8_matmul_flops: got None for a floor in fp8, expected the rate of a product in fp8; measure it on "
+            "a device with fp8 units, or leave the floor out"
+        )
