@@ -11,7 +11,7 @@ from litespark.models.config import LlamaConfig
 from litespark.models.llama import Llama
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.planning import memory
-from litespark.planning.memory import device_memory_bytes, training_state_bytes
+from litespark.planning.memory import device_memory_bytes, layers_that_fit, training_state_bytes
 from litespark.training.optim import AdamWConfig, build_optimizer
 
 CPU = torch.device("cpu")
@@ -93,3 +93,13 @@ def test_a_gpu_has_its_own(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Card())
     assert device_memory_bytes(torch.device("cuda", 1)) == 80 * 2**30
+
+
+def test_as_many_layers_fit_as_their_state_has_room_for():
+    whole = config(layers=40)
+    ten = training_state_bytes(config(layers=10))
+    assert layers_that_fit(whole, ten, share=1.0) == 10
+    assert layers_that_fit(whole, ten - 1, share=1.0) == 9
+    assert layers_that_fit(whole, 2 * ten, share=0.5) == 10
+    assert layers_that_fit(whole, 1) == 1
+    assert layers_that_fit(whole, 100 * ten) == 40

@@ -14,10 +14,11 @@ import torch
 from litespark.data.config import PrepareConfig
 from litespark.data.prepare import check
 from litespark.experiment.config import ConfigError, Parts
+from litespark.models.config import LlamaConfig
 from litespark.models.huggingface_config import read_config
 from litespark.ops.choice import refusals
 from litespark.ops.shapes import Place
-from litespark.planning.memory import device_memory_bytes, training_state_bytes
+from litespark.planning.memory import device_memory_bytes, layers_that_fit, training_state_bytes
 from litespark.training.strategies import Precision, lightning_precision
 
 
@@ -122,6 +123,12 @@ def _precision(asked: str, device: torch.device, problems: list[str]) -> Precisi
             "precision=fp32"
         )
     return "bf16" if asked == "bf16" else "fp32"
+
+
+def measurable_layers(model: LlamaConfig, device: torch.device) -> int:
+    """How many of the model's layers a benchmark can train on `device`: all, where its memory cannot be read."""
+    there = device_memory_bytes(device)
+    return model.layers if there is None else layers_that_fit(model, there)
 
 
 def place_of(parts: Parts, device: torch.device, precision: Precision) -> Place:

@@ -192,8 +192,8 @@ class ThroughputMeter:
             steps=steps,
             counts=counts,
             seconds=seconds,
-            step_ms_median=_quantile([duration * 1e3 for duration in durations], 0.5),
-            step_ms_p95=_quantile([duration * 1e3 for duration in durations], 0.95),
+            step_ms_median=quantile([duration * 1e3 for duration in durations], 0.5),
+            step_ms_p95=quantile([duration * 1e3 for duration in durations], 0.95),
             data_wait_share=_share(self._wait_seconds, seconds),
         )
         self._open_window()
@@ -266,7 +266,7 @@ def _share(part: float, whole: float) -> float | None:
     return min(1.0, part / whole) if whole > 0 else None
 
 
-def _quantile(values: list[float], fraction: float) -> float | None:
+def quantile(values: list[float], fraction: float) -> float | None:
     """The quantile with linear interpolation between the two nearest ranks; None of nothing."""
     if not values:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -19,6 +20,21 @@ def training_state_bytes(config: LlamaConfig, shards: int = 1) -> int:
     Activations come on top; a device with less memory than this cannot hold the run at any batch size.
     """
     return -(-config.parameter_count() * STATE_BYTES_PER_PARAMETER // shards)
+
+
+def layers_that_fit(config: LlamaConfig, memory: int, share: float = 0.8) -> int:
+    """How many of a model's layers have their training state within a share of a device's memory; at least 1.
+
+    Embedding and head are kept whole; what the share leaves is for activations.
+
+    Args:
+        config: the whole model.
+        memory: bytes of the device.
+    """
+    for layers in range(config.layers, 1, -1):
+        if training_state_bytes(dataclasses.replace(config, layers=layers)) <= share * memory:
+            return layers
+    return 1
 
 
 def device_memory_bytes(device: torch.device) -> int | None:

@@ -24,7 +24,8 @@ Outcome = Literal["measured", "out of memory", "failed"]
 class StepModel:
     """The model that was measured; `layers` is below `layers_whole` where the whole does not fit the device.
 
-    FLOPs are per token, forward and backward, without recomputation, of the layers that were measured.
+    FLOPs are per token of a row of `sequence_length` tokens, forward and backward, of the layers that were measured;
+    `flops_per_token_recomputed` is the causal figure with what full recomputation runs again, the others are without.
     """
 
     name: str
@@ -33,6 +34,7 @@ class StepModel:
     layers_whole: int
     flops_per_token_causal: float
     flops_per_token_full: float
+    flops_per_token_recomputed: float | None = None
 
 
 @dataclass
@@ -68,14 +70,17 @@ class RatesRecord:
         matmul_flops: FLOP/s of a large matrix product in the precision of the run.
         attention_flops: model FLOP/s (12·H·Dh per pair and layer) of the fastest attention, forward and backward.
         copy_bytes: bytes/s of a large copy, read and written together.
+        fp8_matmul_flops: FLOP/s of a large product in fp8, beside a run in bf16 on a device with the units.
         peak_flops, peak_source: the vendor's dense bf16 figure and where it stands; None for a device without one.
     """
 
     matmul_flops: float | None = None
     attention_flops: float | None = None
     copy_bytes: float | None = None
+    fp8_matmul_flops: float | None = None
     peak_flops: float | None = None
     peak_source: str | None = None
+    fp8_matmul_flops: float | None = None
 
 
 @dataclass
