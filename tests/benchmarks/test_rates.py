@@ -1,0 +1,70 @@
+"""Rates that a floor is made of, measured on a CPU, and with a clock that is not real."""
+
+import time
+
+import pytest
+import torch
+
+from litespark.benchmarks import rates
+from litespark.benchmarks.rates import measured_rates
+from litespark.models.config import LlamaConfig
+from litespark.ops.proof import Proof
+from litespark.ops.shapes import Place
+
+CPU = torch.device("cpu")
+TINY = LlamaConfig(
+    "tiny", width=64, layers=2, heads=4, kv_heads=2, feed_forward=128, vocabulary=300, max_sequence_length=8192
+)
+
+
+def _place(length=64, rows=2, documents=False, dtype=torch.float32):
+    return Place(CPU, dtype, TINY.step_shapes(rows, length, documents))
+
+
+def test_each_rate_is_measured_within_the_time():
+    began = time.perf_counter()
+    found = measured_rates(TINY, _place(), seconds=0.2)
+    # a copy is 64 MiB and made six times whatever it takes, so there is some to spare for a busy machine
+    assert time.perf_counter() - began < 20
+    assert found.matmul_flops > 1e8
+    assert found.copy_bytes > 1e8
+    assert found.attention_flops > 0
+    assert found.peak_flops is None
+    assert found.peak_source is None
+    assert found.fp8_matmul_flops is None
+
+
+def test_attention_counts_the_pairs_of_one_row_over_the_time_of_the_fastest(monkeypatch):
+    monkeypatch.setattr(rates, "median_milliseconds", lambda runs, device, seconds: {"slow": 4.0, "fast": 2.0})
+    # 12 · H 4 · Dh 16 · (64 · 65 / 2 pairs) / 2 ms
+    assert rates._attention_flops(_place(rows=8), 1.0, 1e12) == pytest.approx(12 * 4 * 16 * 2080 / 2e-3)
+
+
+def test_attention_within_documents_counts_their_pairs(monkeypatch):
+    monkeypatch.setattr(rates, "median_milliseconds", lambda runs, device, seconds: {"sdpa": 2.0})
+    whole = rates._attention_flops(_place(length=512), 1.0, 1e12)
+    assert rates._attention_flops(_place(length=512, documents=True), 1.0, 1e12) < whole
+
+
+def test_attention_whose_proof_fails_has_no_rate(monkeypatch, caplog):
+    proof = Proof("attention", "sdpa", "a case", "B 1", "fp32", False, 0.1, (), error="it is wrong")
+    monkeypatch.setattr(rates, "prove", lambda *_, **__: [proof])
+    assert rates._attention_flops(_place(), 1.0, 1e12) is None
+    assert "its proof failed" in caplog.text
+
+
+def test_attention_that_takes_too_long_is_not_measured(caplog):
+    # 12 · 4 · 16 · 33.6e6 pairs = 25.8 GFLOP a call: 26 s at 1 GFLOP/s
+    assert rates._attention_flops(_place(length=8192), 0.1, 1e9) is None
+    assert "one call takes at least 26 s" in caplog.text
+
+
+def test_the_peak_that_the_user_states_is_kept_with_its_source():
+    found = measured_rates(TINY, _place(), seconds=0.01, peak_flops=1e12)
+    assert (found.peak_flops, found.peak_source) == (1e12, "metrics.peak_flops")
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan")])
+def test_the_time_is_positive(seconds):
+    with pytest.raises(ValueError, match="seconds: got"):
+        measured_rates(TINY, _place(), seconds=seconds)
