@@ -11,7 +11,7 @@ from litespark.metrics.hardware import PeakFlops
 from litespark.metrics.throughput import (
     ThroughputMeter,
     TokenCounts,
-    _quantile,
+    quantile,
     impossible_rate_warning,
     utilisation,
 )
@@ -159,7 +159,7 @@ def test_the_run_median_is_within_half_a_per_cent_of_a_step_at_the_middle(durati
 @given(st.lists(st.floats(0, 1e6), min_size=2, max_size=30), st.sampled_from([0.05, 0.5, 0.95]))
 def test_the_window_quantile_agrees_with_the_standard_library(values, fraction):
     expected = statistics.quantiles(values, n=20, method="inclusive")[round(fraction * 20) - 1]
-    assert _quantile(values, fraction) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    assert quantile(values, fraction) == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 def test_utilisation_is_flops_over_time_devices_and_peak():
