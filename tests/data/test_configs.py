@@ -22,7 +22,7 @@ def data_config(name: str, *overrides: str) -> dict:
 
 
 def test_the_group_has_its_members():
-    assert NAMES == ["slimpajama", "standard_library", "synthetic", "text"]
+    assert NAMES == ["installed_packages", "slimpajama", "standard_library", "synthetic", "text"]
 
 
 @pytest.mark.parametrize("name", NAMES)

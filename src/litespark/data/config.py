@@ -48,7 +48,7 @@ class PrepareConfig(ReadingConfig):
     """Which text becomes which tokens, and where they are written."""
 
     source: str
-    """`standard_library`, a file or folder of text, or a folder that `prepare` wrote."""
+    """`standard_library`, `installed_packages`, a file or folder of text, or a folder that `prepare` wrote."""
     root: str
     """Folder that holds the prepared folders."""
     vocabulary: int
@@ -64,7 +64,11 @@ class PrepareConfig(ReadingConfig):
     text_field: str = "text"
     """Field of a JSON line that holds the text."""
     validation_fraction: float = 0.05
-    """Share of the documents held out, chosen by a hash of their text; unused where the source has its own split."""
+    """Share of the documents held out, chosen by a hash of their text (`installed_packages`: of the packages, by a hash
+    of their name); unused where the source has its own split."""
+    max_bytes: int | None = None
+    """Take whole files in an order that their names decide until they hold so many bytes, each split its share; None:
+    all."""
     max_bad_share: float = 0.01
     """Share of unreadable documents above which preparation stops."""
     chunk_tokens: int = 32 * 1024 * 1024
@@ -77,6 +81,8 @@ class PrepareConfig(ReadingConfig):
         require_whole("data.vocabulary", self.vocabulary, at_least=1)
         require_whole("data.tokenizer_sample_bytes", self.tokenizer_sample_bytes, at_least=1)
         require_whole("data.chunk_tokens", self.chunk_tokens, at_least=1)
+        if self.max_bytes is not None:
+            require_whole("data.max_bytes", self.max_bytes, at_least=1)
         if self.chunk_tokens > LARGEST_CHUNK_TOKENS:
             raise ValueError(
                 f"data.chunk_tokens={self.chunk_tokens}; expected at most {LARGEST_CHUNK_TOKENS}, since LitData counts "
@@ -95,7 +101,10 @@ class PrepareConfig(ReadingConfig):
     def preparation(self) -> dict[str, Any]:
         """The settings that decide what is written: not how it is read, nor where it lies."""
         left_out = {field.name for field in fields(ReadingConfig)} | {"source", "root", "name", "how_to_get"}
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in left_out}
+        settings = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in left_out}
+        if self.max_bytes is None:  # text that was prepared before there was such a limit is found again
+            del settings["max_bytes"]
+        return settings
 
 
 @dataclass(frozen=True, kw_only=True)

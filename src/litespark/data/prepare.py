@@ -24,8 +24,9 @@ from litespark.data import manifest as manifests
 from litespark.data.chunks import ChunkWriter, token_dtype
 from litespark.data.config import PrepareConfig
 from litespark.data.folders import build_folder
+from litespark.data.installed_packages import INSTALLED_PACKAGES, installed_packages
 from litespark.data.manifest import Manifest, SplitCounts
-from litespark.data.sources import DocumentReader, Source, SourceFile, resolve_source
+from litespark.data.sources import DocumentReader, Source, SourceFile, resolve_source, within
 from litespark.data.splits import TRAIN, VALIDATION, SplitRule
 from litespark.data.tokenizer import Tokenizer
 
@@ -89,12 +90,8 @@ def _already_prepared(config: PrepareConfig) -> Path | None:
 
 
 def _plan(config: PrepareConfig) -> _Plan:
-    path = Path(config.source).expanduser()
-    training, validation = config.source, None
-    if (path / TRAIN).is_dir() and (path / VALIDATION).is_dir():
-        training, validation = str(path / TRAIN), str(path / VALIDATION)
-    sources = [resolve_source(part, how_to_get=config.how_to_get) for part in (training, validation) if part]
-    tokenizer = None
+    sources = _sources(config)
+    path, tokenizer = Path(config.source).expanduser(), None
     if config.tokenizer is not None:
         tokenizer = Tokenizer.load(Path(config.tokenizer).expanduser(), eos_token=config.eos_token)
         if tokenizer.vocabulary != config.vocabulary:
@@ -108,9 +105,28 @@ def _plan(config: PrepareConfig) -> _Plan:
         "files": [source.fingerprint() for source in sources],
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-    name = config.name or (sources[0].name if validation is None else path.resolve().name)
+    given = config.source != INSTALLED_PACKAGES and _has_splits(path)
+    name = config.name or (path.resolve().name if given else sources[0].name)
     target = Path(config.root).expanduser() / f"{name}-{digest}"
-    return _Plan(config, sources[0], sources[1] if validation else None, tokenizer, target)
+    return _Plan(config, sources[0], sources[1] if len(sources) > 1 else None, tokenizer, target)
+
+
+def _has_splits(path: Path) -> bool:
+    return (path / TRAIN).is_dir() and (path / VALIDATION).is_dir()
+
+
+def _sources(config: PrepareConfig) -> list[Source]:
+    """The text to train on, and the text to validate on where the source has a split of its own."""
+    path = Path(config.source).expanduser()
+    if config.source == INSTALLED_PACKAGES:
+        sources = list(installed_packages(config.validation_fraction))
+    else:
+        parts = [str(path / TRAIN), str(path / VALIDATION)] if _has_splits(path) else [config.source]
+        sources = [resolve_source(part, how_to_get=config.how_to_get) for part in parts]
+    if config.max_bytes is None:
+        return sources
+    size = max(sum(source.size for source in sources), 1)
+    return [within(source, config.max_bytes * source.size // size) for source in sources]
 
 
 def _write(plan: _Plan, folder: Path, *, progress: bool) -> None:

@@ -7,12 +7,13 @@ What cannot be read is counted by reason, and too much of it stops the reading.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import sysconfig
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import zstandard
@@ -55,15 +56,29 @@ class Source:
 
     name: str
     files: tuple[SourceFile, ...]
+    versions: tuple[str, ...] = ()
+    """Names and versions of what the files belong to, where somebody states them."""
 
-    def fingerprint(self) -> list[tuple[str, int, int]]:
-        """Name, size and modification time of every file: changes when the text does, at the price of a listing."""
-        return [(file.name, file.size, file.modified_ns) for file in self.files]
+    def fingerprint(self) -> list[tuple[str, ...] | tuple[str, int, int]]:
+        """Versions, and name, size and modification time of every file: changes when the text does, for a listing."""
+        of_files = [(file.name, file.size, file.modified_ns) for file in self.files]
+        return [self.versions, *of_files] if self.versions else [*of_files]
 
     @property
     def size(self) -> int:
         """Bytes of all files on disk."""
         return sum(file.size for file in self.files)
+
+
+def within(source: Source, most_bytes: int) -> Source:
+    """Whole files of a source until they hold `most_bytes`, at least one, in an order that only their names decide."""
+    taken, size = [], 0
+    for file in sorted(source.files, key=lambda file: hashlib.sha256(file.name.encode()).digest()):
+        if taken and size >= most_bytes:
+            break
+        taken.append(file)
+        size += file.size
+    return replace(source, files=tuple(sorted(taken, key=lambda file: file.name)))
 
 
 def resolve_source(source: str, *, how_to_get: str | None = None) -> Source:
