@@ -13,31 +13,30 @@ from litespark.metrics.records.loop import LoopRecord, LossPair
 from tests.cli.tiny_run import tiny
 
 
-def record_of(tmp_path, *more: str) -> dict:
+def record_of(tmp_path, *more: str) -> LoopRecord:
     output = tmp_path / "deep" / "record.json"
     arguments = ["bench", "loop", *tiny(tmp_path, trainer__log_every=4), *more, "--blocks", "2"]
     assert main([*arguments, "--output", str(output)]) == 0
-    return json.loads(output.read_text())
+    assert json.loads(output.read_text())["schema"] == "litespark.bench.loop/2"
+    return LoopRecord.read(output)
 
 
 def test_the_two_loops_train_alike_and_every_step_is_in_the_record(tmp_path, capsys):
     record = record_of(tmp_path, "data.micro_batch_size=2", "trainer.batch_rows=4")
-    assert record["schema"] == "litespark.bench.loop/1"
-    assert record["micro_batches_per_step"] == 2
-    assert len(record["trainer_step_ms"]) == len(record["bare_step_ms"]) == 8
-    assert all(milliseconds > 0 for milliseconds in record["trainer_step_ms"] + record["bare_step_ms"])
-    assert len(record["ratios"]) == 2
-    assert min(record["ratios"]) <= record["ratio_median"] <= max(record["ratios"])
-    assert record["early"]["steps"] == 7
-    assert record["final"]["steps"] == 11
-    for pair in (record["early"], record["final"]):
-        assert pair["trainer"] == pytest.approx(pair["bare"], rel=1e-5)
+    assert record.micro_batches_per_step == 2
+    assert len(record.trainer_step_ms) == len(record.bare_step_ms) == 8
+    assert len(record.ratios) == 2
+    assert min(record.ratios) <= record.ratio <= max(record.ratios)
+    assert record.early.steps == 7
+    assert record.final.steps == 11
+    for pair in (record.early, record.final):
+        assert pair.trainer == pytest.approx(pair.bare, rel=1e-5)
     # both learned: a model that knows nothing has ln 300
-    assert record["final"]["bare"] < record["early"]["bare"] < math.log(300)
-    assert record["model"]["name"] == "tiny"
-    assert record["environment"]["precision"] == "fp32"
+    assert record.final.bare < record.early.bare < math.log(300)
+    assert record.model.name == "tiny"
+    assert record.environment.precision == "fp32"
     said = capsys.readouterr().out
-    assert f"ratio {record['ratio_median']:.3f}" in said
+    assert f"ratio {record.ratio:.3f}" in said
     assert not (tmp_path / "logs" / "runs" / "bench").exists()
 
 

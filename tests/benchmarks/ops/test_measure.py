@@ -54,7 +54,7 @@ def test_every_op_is_in_the_record_with_times_or_a_reason(tmp_path, capsys):
     assert bench(tmp_path) == 0
     (record,) = records(tmp_path)
     (path,) = (tmp_path / "results").glob("*/*_bench_ops_tiny_fp32.json")
-    assert json.loads(path.read_text())["schema"] == "litespark.bench.ops/1"
+    assert json.loads(path.read_text())["schema"] == "litespark.bench.ops/2"
     assert record.complete
     assert record.ops == list(EVERYTHING)
     assert record.copy_bytes_per_second > 0

@@ -19,6 +19,7 @@ from litespark.metrics.records.run import (
     finite_or_none,
     utc_now,
 )
+from litespark.metrics.records.sealing import write_values
 
 
 def make_record(**changes) -> RunRecord:
@@ -116,7 +117,7 @@ def test_a_record_from_before_ops_were_recorded_is_read():
 @pytest.mark.parametrize(
     ("where", "value", "message"),
     [
-        ("schema", "litespark.run/9", r"schema: got 'litespark.run/9', expected 'litespark.run/2'"),
+        ("schema", "litespark.run/9", r"schema: got 'litespark.run/9', expected 'litespark.run/3'"),
         ("seed", "1", r"seed: got '1', expected an integer"),
         ("seed", True, r"seed: got True, expected an integer"),
         ("seed", ..., r"seed: missing"),
@@ -137,10 +138,30 @@ def test_a_record_from_before_ops_were_recorded_is_read():
 )
 def test_an_invalid_record_is_refused_by_the_name_of_its_field(tmp_path, where, value, message):
     path = tmp_path / "run.json"
-    path.write_text(json.dumps(change(make_record().to_dict(), where, value)))
+    write_values(change(make_record().to_dict(), where, value), path)
     with pytest.raises(RecordError, match=message) as caught:
         RunRecord.read(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_run_record_from_before_seals_is_read_and_one_of_now_needs_its_seal(tmp_path):
+    path = tmp_path / "run.json"
+    values = make_record().to_dict()
+    path.write_text(json.dumps({**values, "schema": "litespark.run/2"}))
+    assert RunRecord.read(path) == make_record()
+    path.write_text(json.dumps(values))
+    with pytest.raises(
+        RecordError, match=r"run\.json is not a valid run record: seal: got None, expected '[0-9a-f]{64}'"
+    ):
+        RunRecord.read(path)
+
+
+def test_a_digit_that_was_changed_by_hand_breaks_the_seal(tmp_path):
+    path = tmp_path / "run.json"
+    make_record(seed=1234).write(path)
+    path.write_text(path.read_text().replace('"seed": 1234', '"seed": 1235'))
+    with pytest.raises(RecordError, match="the file was changed after it was written"):
+        RunRecord.read(path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"seed": NaN}', '"text"', "\udcff"])

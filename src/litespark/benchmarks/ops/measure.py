@@ -18,7 +18,7 @@ from torch import Tensor
 from litespark.benchmarks.ops import goals
 from litespark.benchmarks.ops.rivals import COMPILED, LIGER, compiled_reference, difference_from_reference, liger
 from litespark.benchmarks.ops.yardsticks import matmuls
-from litespark.metrics.records.ops import CaseRecord, TimeRecord, VariantRecord, YardstickRecord
+from litespark.metrics.records.ops import CaseRecord, TimeRecord, VariantRecord, YardstickRecord, derived
 from litespark.ops.attention.documents import Documents
 from litespark.ops.attention.sdpa import attention_sdpa, expected_kernel, kernel_taken
 from litespark.ops.backend import BACKENDS, REFERENCE, load
@@ -49,7 +49,7 @@ def measure_op(op: str, place: Place, *, seconds: float, bandwidth: float) -> li
         found.append(record)
         _measure(record, Step(case, place), variants, yardsticks, seconds)
         for each in record.variants:
-            _derive(each, record, bandwidth)
+            vars(each).update(derived(record, each))
         if op == "attention":
             record.auto = _taken_by_auto(record, place)
         _free(place.device)
@@ -187,22 +187,6 @@ def _peak_mib(run: Callable[[], object], device: torch.device) -> float | None:
     run()
     torch.cuda.synchronize(device)
     return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-
-
-def _derive(variant: VariantRecord, case: CaseRecord, bandwidth: float) -> None:
-    """Shares and rates from times; a backward pass too short to be told from noise has none."""
-    if variant.forward is None or variant.forward_backward is None:
-        return
-    forward = variant.forward.median_ms / 1e3
-    backward = variant.forward_backward.median_ms / 1e3 - forward
-    if case.forward_bytes is not None and case.backward_bytes is not None:
-        variant.share_forward = case.forward_bytes / forward / bandwidth
-        variant.share_backward = case.backward_bytes / backward / bandwidth if backward > 0 else None
-    if case.forward_flops is not None and case.backward_flops is not None:
-        variant.tflops = (case.forward_flops + case.backward_flops) / (forward + backward) / 1e12
-    if case.op == "attention" and case.forward_flops is not None and case.backward_flops is not None:
-        variant.tflops_forward = case.forward_flops / forward / 1e12
-        variant.tflops_backward = case.backward_flops / backward / 1e12 if backward > 0 else None
 
 
 def summary(times: list[float]) -> TimeRecord:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import math
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from litespark.metrics.records.run import EnvironmentRecord, ModelRecord
-from litespark.metrics.records.strict_json import encode
+from litespark.metrics.records.sealing import content_of, naming, read_values, unsealed, write_sealed
+from litespark.metrics.records.strict_json import RecordError, decode, wrong
 
-SCHEMA = "litespark.bench.loop/1"
+SCHEMA = "litespark.bench.loop/2"
+# without a seal, with figures that follow from the others
+_FIRST_SCHEMA = "litespark.bench.loop/1"
+_FOLLOWING = ("ratios", "ratio_median", "goal", "losses_agree")
 GOAL = 1.10
 # relative differences of the losses that are still rounding: early by precision, and at the end
 _EARLY_TOLERANCE = {"fp32": 1e-5, "bf16": 1e-3}
@@ -74,22 +78,42 @@ class LoopRecord:
         """Whether the two trained alike; where they did not, their times say nothing."""
         return self.early.within(_EARLY_TOLERANCE[self.environment.precision]) and self.final.within(_FINAL_TOLERANCE)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for strict JSON, the derived figures included.
+    def write(self, path: Path) -> None:
+        """Write as sealed JSON.
 
         Raises:
-            ValueError: a figure is not finite.
+            RecordError: a figure is not finite.
         """
-        derived = {"ratios": self.ratios, "ratio_median": self.ratio, "goal": GOAL, "losses_agree": self.losses_agree}
-        return {"schema": SCHEMA, **encode(self, LoopRecord, ""), **derived}
+        write_sealed(self, SCHEMA, path)
 
-    def write(self, path: Path) -> None:
-        """Write the record as JSON, whole or not at all."""
-        content = json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text(content, encoding="utf-8")
-        temporary.replace(path)
+    @classmethod
+    def read(cls, path: Path) -> LoopRecord:
+        """The record in a file, of this schema or the first one.
+
+        Raises:
+            RecordError: it is not such a record, or it contradicts itself.
+            OSError: the file cannot be read.
+        """
+        with naming(path, "loop"):
+            values = read_values(path)
+            if values.get("schema") == _FIRST_SCHEMA:
+                record = _read_first(values)
+            else:
+                record = unsealed(values, cls, SCHEMA)
+            record.check()
+            return record
+
+    def check(self) -> None:
+        """The rules that types do not express.
+
+        Raises:
+            RecordError: one is broken.
+        """
+        for name, times in (("trainer_step_ms", self.trainer_step_ms), ("bare_step_ms", self.bare_step_ms)):
+            if not times or len(times) != len(self.trainer_step_ms) or min(times) <= 0:
+                raise wrong(name, f"{len(times)} times", f"{len(self.trainer_step_ms)} times, at least one, above 0")
+        if self.steps_per_block <= 0 or len(self.bare_step_ms) % self.steps_per_block:
+            raise wrong("steps_per_block", self.steps_per_block, f"a divisor of {len(self.bare_step_ms)} steps")
 
     def table(self) -> str:
         """The figures for a reader."""
@@ -114,3 +138,22 @@ class LoopRecord:
             f"({min(self.ratios):.3f} to {max(self.ratios):.3f}); goal at most {GOAL:.2f}: {verdict}"
         )
         return "\n".join(lines)
+
+
+def _read_first(values: dict[str, Any]) -> LoopRecord:
+    """A record of the first schema, whose stored figures have to be those that follow from its times and losses."""
+    stored = {name: values.pop(name, None) for name in _FOLLOWING}
+    record: LoopRecord = decode(content_of(values), LoopRecord, "")
+    record.check()
+    ratios, median = stored["ratios"], stored["ratio_median"]
+    if not isinstance(ratios, list) or len(ratios) != len(record.ratios):
+        raise wrong("ratios", ratios, f"{len(record.ratios)} of them")
+    figures = list(zip([*ratios, median], [*record.ratios, record.ratio], strict=True))
+    # sums of floats differ in the last digit between versions of Python
+    if not all(isinstance(found, float) and math.isclose(found, expected, rel_tol=1e-9) for found, expected in figures):
+        raise RecordError(
+            f"ratios, ratio_median: got {ratios}, {median}; {record.ratios}, {record.ratio} follow from the times"
+        )
+    if stored["losses_agree"] is not record.losses_agree:
+        raise wrong("losses_agree", stored["losses_agree"], f"{record.losses_agree}, which follows from the losses")
+    return record

@@ -5,15 +5,16 @@ None (null in the file) means "not measured", and then `reason` says why.
 
 from __future__ import annotations
 
-import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from litespark.metrics.records.run import EnvironmentRecord
-from litespark.metrics.records.strict_json import decode, encode, refuse_constant, wrong
+from litespark.metrics.records.sealing import naming, read_values, unsealed, write_sealed
+from litespark.metrics.records.strict_json import wrong
 
-SCHEMA = "litespark.bench.ops/1"
+SCHEMA = "litespark.bench.ops/2"
 
 
 @dataclass
@@ -176,29 +177,71 @@ class OpsRecord:
         return identity(self) == identity(other)
 
     def write(self, path: Path) -> None:
-        """Write the record as strict JSON, whole or not at all.
+        """Write as sealed JSON.
 
         Raises:
-            ValueError: a figure is not finite.
+            RecordError: a figure is not finite.
         """
-        content = json.dumps({"schema": SCHEMA, **encode(self, OpsRecord, "")}, indent=1, allow_nan=False) + "\n"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text(content, encoding="utf-8")
-        temporary.replace(path)
+        write_sealed(self, SCHEMA, path)
 
     @classmethod
     def read(cls, path: Path) -> OpsRecord:
         """The record in a file.
 
         Raises:
-            ValueError: it is not such a record; the message names the field.
+            RecordError: it is not such a record, or it contradicts itself; the message names the file and the field.
+            OSError: the file cannot be read.
         """
-        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
-        if not isinstance(values, dict) or values.pop("schema", None) != SCHEMA:
-            raise wrong(str(path), values.get("schema") if isinstance(values, dict) else values, SCHEMA)
-        record: OpsRecord = decode(values, OpsRecord, "")
-        return record
+        with naming(path, "ops"):
+            record = unsealed(read_values(path), cls, SCHEMA)
+            record.check()
+            return record
+
+    def check(self) -> None:
+        """The shares and rates have to be those that follow from the times.
+
+        Raises:
+            RecordError: one does not.
+        """
+        for case in self.cases:
+            for variant in case.variants:
+                followed = derived(case, variant)
+                for name, expected in followed.items():
+                    found = getattr(variant, name)
+                    if not _alike(found, expected):
+                        where = f"cases.{case.case}.variants.{variant.name}.{name}"
+                        raise wrong(where, found, f"{expected}, which follows from the times")
+        if self.complete and not all(self.done(op) for op in self.ops):
+            raise wrong("complete", True, f"a case of each of {', '.join(self.ops)}")
+
+
+def derived(case: CaseRecord, variant: VariantRecord) -> dict[str, float | None]:
+    """Shares of the copy bandwidth and TFLOP/s of a variant, from its times and the case's least work.
+
+    A backward pass too short to be told from noise has none.
+    """
+    names = ("share_forward", "share_backward", "tflops", "tflops_forward", "tflops_backward")
+    found: dict[str, float | None] = dict.fromkeys(names)
+    if variant.forward is None or variant.forward_backward is None:
+        return found
+    forward = variant.forward.median_ms / 1e3
+    backward = variant.forward_backward.median_ms / 1e3 - forward
+    bandwidth = case.copy_bytes_per_second
+    if case.forward_bytes is not None and case.backward_bytes is not None and bandwidth is not None:
+        found["share_forward"] = case.forward_bytes / forward / bandwidth
+        found["share_backward"] = case.backward_bytes / backward / bandwidth if backward > 0 else None
+    if case.forward_flops is not None and case.backward_flops is not None:
+        found["tflops"] = (case.forward_flops + case.backward_flops) / (forward + backward) / 1e12
+        if case.op == "attention":
+            found["tflops_forward"] = case.forward_flops / forward / 1e12
+            found["tflops_backward"] = case.backward_flops / backward / 1e12 if backward > 0 else None
+    return found
+
+
+def _alike(found: float | None, expected: float | None) -> bool:
+    if found is None or expected is None:
+        return found is expected
+    return math.isclose(found, expected, rel_tol=1e-9)
 
 
 def median(time: TimeRecord | None) -> float:

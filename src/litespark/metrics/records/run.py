@@ -2,23 +2,22 @@
 
 ``None`` (null in the file) means "not measured"; 0 is a measurement. Reading checks every field: a missing or unknown
 key, or a value of the wrong type, is a ``ValueError`` that names the field. Writing is atomic, so that a reader never
-sees half a record.
+sees half a record, and sealed (``sealing``), so that a reader sees a change by hand.
 """
 
-import json
 import math
-import os
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from litespark.metrics.records.run_ops import OpRecord
-from litespark.metrics.records.strict_json import RecordError, decode, encode, refuse_constant, wrong
+from litespark.metrics.records.sealing import SEAL, check_seal, naming, read_values, write_values
+from litespark.metrics.records.strict_json import RecordError, decode, encode, wrong
 
-SCHEMA = "litespark.run/2"
-# schema -> the fields that came after it, as a record without them is read
-_LATER_FIELDS: dict[str, dict[str, Any]] = {"litespark.run/1": {"ops": []}}
+SCHEMA = "litespark.run/3"
+# schema -> the fields that came after it, as a record without them is read; records before /3 have no seal
+_LATER_FIELDS: dict[str, dict[str, Any]] = {"litespark.run/1": {"ops": []}, "litespark.run/2": {}}
 
 Status = Literal["running", "finished", "interrupted", "failed"]
 
@@ -230,35 +229,27 @@ class RunRecord:
         return record
 
     def write(self, path: Path) -> None:
-        """Write to ``path`` atomically: a temporary file beside it, flushed to disk, then renamed.
+        """Write to ``path`` whole or not at all, sealed.
 
         Raises:
             RecordError: as ``to_dict``; nothing is written then.
         """
-        text = json.dumps(self.to_dict(), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_values(self.to_dict(), path)
 
     @classmethod
     def read(cls, path: Path) -> "RunRecord":
         """Read and check ``path``.
 
         Raises:
-            RecordError: the file is not strict JSON or not a valid record; the message names file and field.
+            RecordError: the file is not strict JSON, was changed after it was written, or is not a valid record; the
+                message names file and field.
             OSError: the file cannot be read.
         """
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
-            return cls.from_dict(values)
-        except ValueError as error:  # RecordError, JSON syntax and UTF-8 errors alike
-            raise RecordError(f"{path} is not a valid run record: {error}") from error
+        with naming(path, "run"):
+            values = read_values(path)
+            if values.get("schema") == SCHEMA:
+                check_seal(values)
+            return cls.from_dict({key: value for key, value in values.items() if key != SEAL})
 
 
 def utc_now() -> str:
