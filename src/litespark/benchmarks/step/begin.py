@@ -1,0 +1,218 @@
+"""What a benchmark of whole steps begins with: everything that is settled before the first process is started."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from litespark.benchmarks.device import device_for
+from litespark.benchmarks.provenance import provenance
+from litespark.benchmarks.rates import measured_rates
+from litespark.benchmarks.step.settings import StepSettings
+from litespark.benchmarks.step.variants import Variant, why_not
+from litespark.experiment.config import ConfigError, Parts
+from litespark.experiment.preflight import Ranks, measurable_layers, place_of, precision_on
+from litespark.metrics.records.step import FloorPart, Protocol, RatesRecord, StepModel, StepRecord, VariantRecord
+from litespark.models.config import LlamaConfig
+from litespark.models.floor import FloorPrecision, Rates, floor
+from litespark.models.flops import causal_mean_keys, hardware_flops_per_token, model_flops_per_token
+from litespark.training.strategies import Precision
+
+Compose = Callable[[Sequence[str]], Parts]
+
+# of each probe of a rate
+_PROBE_SECONDS = {"cuda": 2.0, "cpu": 0.3}
+# a variant may differ from the others in anything else
+_THE_SAME_FOR_ALL = ("model", "data", "task", "seed", "initial_weights", "strategy")
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What is measured, and on what.
+
+    Attributes:
+        parts: the benchmark's config, its model cut to the layers that are measured; `layers_whole` is uncut.
+        variants: each with the config that its settings make.
+    """
+
+    parts: Parts
+    layers_whole: int
+    device: torch.device
+    precision: Precision
+    variants: list[tuple[Variant, Parts]]
+
+
+def begin(
+    compose: Compose,
+    overrides: Sequence[str],
+    variants: Sequence[Variant],
+    settings: StepSettings,
+    command: Sequence[str],
+) -> StepRecord:
+    """The record of a benchmark that has everything but its rounds; takes the seconds of the probes of rates.
+
+    Args:
+        compose: makes a config of overrides.
+        overrides: of the config, as the user gave them.
+        variants: in the order in which they take turns.
+        settings: how it is run.
+        command: the words that get it again.
+
+    Raises:
+        ValueError: the config cannot be measured, or a variant changes what must be the same for all.
+    """
+    settled = settle(compose, overrides, variants, settings)
+    record = described(settled, overrides, settings, command)
+    add_rates(record, settled)
+    return record
+
+
+def shared_overrides(overrides: Sequence[str], kinds: Sequence[str]) -> list[str]:
+    """The overrides that every variant has: what the user gave, and whole rows where Hugging Face takes part.
+
+    Hugging Face Llama does not keep attention within the documents of a row, so nobody does then.
+    """
+    return [*overrides, *(["data.document_mask=false"] if "huggingface" in kinds else [])]
+
+
+def settle(compose: Compose, overrides: Sequence[str], variants: Sequence[Variant], settings: StepSettings) -> Settled:
+    """Compose the config of each variant, and check that they can be compared on this machine.
+
+    Raises:
+        ValueError: as `begin`.
+    """
+    names = [each.name for each in variants]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"--variant: got {', '.join(names) or 'none'}, expected at least one and each once")
+    shared = shared_overrides(overrides, [each.kind for each in variants])
+    parts = compose(shared)
+    _check(parts)
+    composed = [(each, compose([*shared, *each.settings]) if each.settings else parts) for each in variants]
+    for variant, theirs in composed:
+        _check_same(variant, theirs, parts)
+    device = device_for(parts.trainer.accelerator)
+    precision = precision_on(device, parts.precision)
+    whole = parts.model.layers
+    if settings.layers is not None and settings.layers > whole:
+        raise ConfigError(f"--layers: got {settings.layers}, expected at most the model's {whole}")
+    layers = settings.layers or measurable_layers(parts.model, device)
+    parts = dataclasses.replace(parts, model=dataclasses.replace(parts.model, layers=layers))
+    return Settled(parts, whole, device, precision, composed)
+
+
+def _check(parts: Parts) -> None:
+    ranks = Ranks.from_environment()
+    if ranks.world_size > 1 or parts.strategy.name != "single":
+        raise ConfigError(
+            f"got {ranks.world_size} processes and strategy={parts.strategy.name}, expected one process and "
+            "strategy=single: the baselines know no other"
+        )
+    if parts.resume is not None:
+        raise ConfigError(f"resume={parts.resume}: the benchmark starts from initial weights; leave it out")
+    if parts.data.sequence_length > parts.model.max_sequence_length:
+        raise ConfigError(
+            f"data.sequence_length: got {parts.data.sequence_length}, expected at most model.max_sequence_length = "
+            f"{parts.model.max_sequence_length}; lower the one or raise the other"
+        )
+
+
+def _check_same(variant: Variant, theirs: Parts, parts: Parts) -> None:
+    different = [name for name in _THE_SAME_FOR_ALL if getattr(theirs, name) != getattr(parts, name)]
+    if theirs.trainer.batch_rows != parts.trainer.batch_rows:
+        different.append("trainer.batch_rows")
+    if different:
+        raise ConfigError(
+            f"--variant {variant.name}: got settings that change {', '.join(different)}, expected the same model and "
+            "tokens for every variant; give them as overrides of the whole benchmark instead"
+        )
+
+
+def described(settled: Settled, overrides: Sequence[str], settings: StepSettings, command: Sequence[str]) -> StepRecord:
+    """The record without rates and floors, which take seconds to measure."""
+    parts, length = settled.parts, settled.parts.data.sequence_length
+    causal = causal_mean_keys(length)
+    model = StepModel(
+        name=parts.model.name,
+        parameters=parts.model.parameter_count(),
+        layers=parts.model.layers,
+        layers_whole=settled.layers_whole,
+        flops_per_token_causal=model_flops_per_token(parts.model, causal),
+        flops_per_token_full=model_flops_per_token(parts.model, length),
+        flops_per_token_recomputed=hardware_flops_per_token(parts.model, causal, "full"),
+    )
+    protocol = Protocol(
+        micro_batch_rows=parts.data.micro_batch_size,
+        accumulate=parts.trainer.accumulate(parts.data.micro_batch_size, 1),
+        sequence_length=length,
+        warmup_steps=settings.warmup_steps,
+        steps=settings.steps,
+        rounds=settings.rounds,
+        data=_data_name(parts),
+        document_mask=parts.data.document_mask,
+        precision=settled.precision,
+        loss_rows=settings.loss_rows,
+    )
+    variants = [
+        VariantRecord(
+            name=variant.name,
+            kind=variant.kind,
+            settings=list(variant.settings),
+            about=variant.about,
+            reason=why_not(variant, settled.device, theirs),
+        )
+        for variant, theirs in settled.variants
+    ]
+    origin = provenance(parts, overrides, command, settled.device, settled.precision)
+    return StepRecord(origin, model, protocol, RatesRecord(), variants)
+
+
+def _data_name(parts: Parts) -> str:
+    """The choice of the config group, as far as its dataclass tells."""
+    name = getattr(parts.data, "name", None)
+    return name if isinstance(name, str) else type(parts.data).__name__.removesuffix("Config").lower()
+
+
+def add_rates(record: StepRecord, settled: Settled) -> None:
+    """Measure what the device reaches, and the floor of each variant from it."""
+    parts, device = settled.parts, settled.device
+    place = place_of(parts, device, settled.precision)
+    record.rates = measured_rates(parts.model, place, seconds=_PROBE_SECONDS[device.type])
+    if parts.metrics.peak_flops is not None:
+        record.rates.peak_flops, record.rates.peak_source = parts.metrics.peak_flops, "metrics.peak_flops"
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # the processes to come need the memory
+    for variant, (_, theirs) in zip(record.variants, settled.variants, strict=True):
+        variant.floor = _floor(variant, theirs, record, settled)
+
+
+def _floor(variant: VariantRecord, theirs: Parts, record: StepRecord, settled: Settled) -> list[FloorPart]:
+    """The floor of a step over whole causal rows; nothing where a rate that it needs was not measured."""
+    rates, protocol = record.rates, record.protocol
+    precision = _computes_in(variant, theirs, settled.device)
+    # the rate of products was measured in the precision of the benchmark, which fp8 shares for its head
+    if precision not in (settled.precision, "fp8") or (precision == "fp8" and settled.precision != "bf16"):
+        return []
+    if rates.matmul_flops is None or rates.copy_bytes is None:
+        return []
+    if precision == "fp8" and rates.fp8_matmul_flops is None:
+        return []
+    model: LlamaConfig = settled.parts.model
+    parts = floor(
+        model,
+        model.step_shapes(protocol.micro_batch_rows, protocol.sequence_length, documents=protocol.document_mask),
+        accumulate=protocol.accumulate,
+        rates=Rates(rates.matmul_flops, rates.copy_bytes, rates.attention_flops, rates.fp8_matmul_flops),
+        itemsize=4 if precision == "fp32" else 2,
+        precision=precision,
+        mean_keys=causal_mean_keys(protocol.sequence_length),
+    )
+    return [FloorPart(name, milliseconds) for name, milliseconds in parts.items()]
+
+
+def _computes_in(variant: VariantRecord, theirs: Parts, device: torch.device) -> FloorPrecision:
+    if variant.kind == "huggingface" and variant.name.endswith("_fp8"):
+        return "fp8"
+    return precision_on(device, theirs.precision)
