@@ -156,7 +156,7 @@ def _memory(parts: Parts, ranks: Ranks, device: torch.device, problems: list[str
     if parts.trainer.accelerator == "cuda" and device.type != "cuda":
         return  # said already; the host's memory is not what counts
     shards = ranks.world_size if parts.strategy.name == "fsdp" else 1
-    needed = training_state_bytes(parts.model, shards)
+    needed = training_state_bytes(parts.model, shards, parts.optim)
     if device.type == "cpu":
         needed *= ranks.local_world_size
     there = device_memory_bytes(device)

@@ -9,17 +9,28 @@ from pathlib import Path
 import torch
 
 from litespark.models.config import LlamaConfig
+from litespark.training.optim import MuonConfig, OptimizerConfig
 
 # fp32 master weight, fp32 gradient, two fp32 moments of AdamW
 STATE_BYTES_PER_PARAMETER = 16
+# Muon has one moment and no second
+_MOMENT_BYTES = 4
 
 
-def training_state_bytes(config: LlamaConfig, shards: int = 1) -> int:
-    """Bytes of weights, gradients and AdamW states on one device when they are sharded over `shards` devices.
+def training_state_bytes(config: LlamaConfig, shards: int = 1, optimizer: OptimizerConfig | None = None) -> int:
+    """Bytes of weights, gradients and optimizer states on one device when they are sharded over `shards` devices.
 
     Activations come on top; a device with less memory than this cannot hold the run at any batch size.
+
+    Args:
+        config: the model.
+        shards: devices.
+        optimizer: None: AdamW.
     """
-    return -(-config.parameter_count() * STATE_BYTES_PER_PARAMETER // shards)
+    whole = config.parameter_count() * STATE_BYTES_PER_PARAMETER
+    if isinstance(optimizer, MuonConfig):
+        whole -= config.layers * config.block_matmul_parameters() * _MOMENT_BYTES
+    return -(-whole // shards)
 
 
 def layers_that_fit(config: LlamaConfig, memory: int, share: float = 0.8) -> int:

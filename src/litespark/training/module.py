@@ -27,7 +27,7 @@ from litespark.models.llama import Llama
 from litespark.tasks.pretrain import Pretrain
 from litespark.training.budget import TokenBudget
 from litespark.training.host_group import HostGroup
-from litespark.training.optim import AdamWConfig, build_optimizer, finish_gradients, set_learning_rate
+from litespark.training.optim import OptimizerConfig, build_optimizer, finish_gradients, set_learning_rate
 from litespark.training.schedule import Schedule
 
 
@@ -42,7 +42,7 @@ class TrainingModule(pl.LightningModule):
         build_model: makes the model; called under the meta device, so it costs nothing until it is materialised.
         shard: shards the meta model over a device mesh in place (FSDP2), or None.
         task: what a batch and a loss are.
-        optimizer: settings of AdamW and of the non-finite guard.
+        optimizer: settings of the optimizer and of the non-finite guard.
         schedule: factor on the learning rate by tokens.
         budget: length of the run.
         token_bytes: (V,) bytes of text behind each token id, for bits-per-byte.
@@ -69,7 +69,7 @@ class TrainingModule(pl.LightningModule):
         build_model: Callable[[], Llama],
         shard: Callable[[Llama, DeviceMesh], None] | None,
         task: Pretrain,
-        optimizer: AdamWConfig,
+        optimizer: OptimizerConfig,
         schedule: Schedule,
         budget: TokenBudget,
         token_bytes: Tensor,

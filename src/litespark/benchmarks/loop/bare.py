@@ -15,7 +15,7 @@ from torch import Tensor
 from litespark.data.batch import TokenBatch
 from litespark.models.llama import Llama
 from litespark.training.budget import TokenBudget
-from litespark.training.optim import AdamWConfig, build_optimizer
+from litespark.training.optim import OptimizerConfig, build_optimizer, set_learning_rate
 from litespark.training.schedule import Schedule
 from litespark.training.strategies import Precision
 
@@ -49,7 +49,7 @@ class BareLoop:
         model: Llama,
         batches: Iterator[TokenBatch],
         *,
-        optimizer: AdamWConfig,
+        optimizer: OptimizerConfig,
         schedule: Schedule,
         budget: TokenBudget,
         accumulate: int,
@@ -88,8 +88,7 @@ class BareLoop:
             if self.config.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
             ends_at = self.tokens_seen + self.budget.tokens_per_step
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.config.lr * self.schedule.factor(ends_at, self.budget.tokens)
+            set_learning_rate(self.optimizer, self.config.lr * self.schedule.factor(ends_at, self.budget.tokens))
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.tokens_seen += seen

@@ -1,4 +1,4 @@
-"""The end of an optimizer step, clip and AdamW: the kernel that training uses against PyTorch's others."""
+"""The end of an optimizer step, clip and update: the AdamW kernel of training against PyTorch's others, or Muon."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from litespark.models.init import initialise, materialise
 from litespark.models.llama import Llama
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.ops.timing import interleaved_milliseconds
-from litespark.training.optim import AdamWConfig, build_optimizer, finish_gradients
+from litespark.training.optim import AdamWConfig, OptimizerConfig, build_optimizer, finish_gradients
 
 FUSED = "fused, scaled in the kernel"
+MUON = "Muon, with fused AdamW for embedding, head and norms"
 
 
 def measure_optimizer(
     config: LlamaConfig,
-    settings: AdamWConfig,
+    settings: OptimizerConfig,
     device: torch.device,
     *,
     seconds: float,
@@ -29,8 +30,9 @@ def measure_optimizer(
 ) -> tuple[list[OptimizerRecord], int]:
     """Times of one step over one layer of the model, its embedding and head; and the number of their parameters.
 
-    fp32 weights and states, as in training; random gradients. A step reads weight, gradient and both moments and writes
-    three of them, and the norm reads the gradient once more: 32 bytes a parameter at least.
+    fp32 weights and states, as in training; random gradients. A step of AdamW reads weight, gradient and both moments
+    and writes three of them, and the norm reads the gradient once more: 32 bytes a parameter at least. Muon is bound by
+    products of matrices instead: its bytes a parameter say how much longer it takes, not what it moves.
     """
     with torch.device("meta"):
         model = Llama(dataclasses.replace(config, layers=1), resolve(OpsConfig()))
@@ -39,7 +41,9 @@ def measure_optimizer(
     generator = torch.Generator(device).manual_seed(0)
     for parameter in model.parameters():
         parameter.grad = torch.randn(parameter.shape, generator=generator, device=device)
-    kinds = {FUSED: settings, "foreach": dataclasses.replace(settings, fused=False)}
+    kinds: dict[str, OptimizerConfig] = {MUON: settings}
+    if isinstance(settings, AdamWConfig):
+        kinds = {FUSED: settings, "foreach": dataclasses.replace(settings, fused=False)}
     runs = {name: _step(model, kind, device) for name, kind in kinds.items()}
     count = sum(parameter.numel() for parameter in model.parameters())
     found = []
@@ -49,7 +53,7 @@ def measure_optimizer(
     return found, count
 
 
-def _step(model: Llama, settings: AdamWConfig, device: torch.device) -> Callable[[], object]:
+def _step(model: Llama, settings: OptimizerConfig, device: torch.device) -> Callable[[], object]:
     optimizer = build_optimizer(model, settings)
     loss, tokens = torch.ones((), device=device), torch.ones((), device=device)
 

@@ -1,0 +1,95 @@
+"""From settings and a model to an optimizer: which parameter is in which group, and their learning rates."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from litespark.training.optim.settings import AdamWConfig, MuonConfig, OptimizerConfig
+
+# what a group's learning rate is of the one that the schedule gives; absent for 1
+LEARNING_RATE_FACTOR = "lr_factor"
+
+
+def parameter_groups(
+    model: nn.Module, weight_decay: float, without: Container[Tensor] = frozenset()
+) -> list[dict[str, object]]:
+    """Groups for AdamW: matrices (projections, embedding, head) with weight decay, vectors (norm weights) without.
+
+    Args:
+        model: frozen parameters are left out.
+        weight_decay: of the matrices.
+        without: parameters that another optimizer has.
+    """
+    parameters = [each for each in model.parameters() if each.requires_grad and each not in without]
+    matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
+    vectors = [parameter for parameter in parameters if parameter.ndim < 2]
+    groups: list[dict[str, object]] = [{"params": matrices, "weight_decay": weight_decay}]
+    if vectors:
+        groups.append({"params": vectors, "weight_decay": 0.0})
+    return groups
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
+    """The optimizer of `config` over the parameters of `model`; the schedule sets the rate before each step.
+
+    Raises:
+        ValueError: settings of an unknown kind, or Muon for a model without blocks.
+    """
+    if isinstance(config, AdamWConfig):
+        return _adamw(parameter_groups(model, config.weight_decay), config, fused=config.fused)
+    if not isinstance(config, MuonConfig):
+        raise ValueError(
+            f"optim: got settings of the kind {type(config).__name__}, expected AdamWConfig or MuonConfig; choose "
+            "optim=adamw or optim=muon"
+        )
+    # only where it is chosen, since it looks into PyTorch's Muon
+    from litespark.training.optim.muon import MuonWithAdamW, block_matrices
+
+    matrices = block_matrices(model)
+    rows: dict[tuple[int, ...], list[Tensor]] = {}
+    for parameter, parts in matrices.items():
+        if parameter.requires_grad:
+            rows.setdefault(parts, []).append(parameter)
+    if not rows:
+        raise ValueError(
+            f"optim=muon: got a {type(model).__name__} without a trained matrix in Llama blocks, expected some: Muon "
+            "is for those. Choose optim=adamw"
+        )
+    factor = 1.0 if config.matrix_lr is None else config.matrix_lr / config.lr
+    groups = [
+        {
+            "params": parameters,
+            "rows": parts,
+            "lr": config.lr * factor,
+            LEARNING_RATE_FACTOR: factor,
+            "weight_decay": config.weight_decay,
+            "momentum": config.momentum,
+            "nesterov": config.nesterov,
+            "newton_schulz_steps": config.newton_schulz_steps,
+            "adjust_lr": config.adjust_lr,
+        }
+        for parts, parameters in rows.items()
+    ]
+    others = parameter_groups(model, config.weight_decay, without=matrices.keys())
+    return MuonWithAdamW(groups, _adamw(others, config, fused=True))
+
+
+def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
+    """Give every parameter group `learning_rate`, or the share of it that the group has of the peak rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate * group.get(LEARNING_RATE_FACTOR, 1.0)
+
+
+def _adamw(groups: list[dict[str, object]], config: OptimizerConfig, *, fused: bool) -> torch.optim.AdamW:
+    return torch.optim.AdamW(
+        groups,
+        lr=config.lr,
+        betas=config.betas,
+        eps=config.epsilon,
+        fused=fused,
+        foreach=None if fused else True,
+    )

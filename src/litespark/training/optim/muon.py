@@ -1,0 +1,152 @@
+"""Muon for the matrices of the blocks beside AdamW for the rest, as one optimizer that skips and shards.
+
+`torch.optim.Muon` cannot skip a step without asking the host, and takes query, key and value (gate and up) for one
+matrix where they are stored as one. So the order of the step is written here, around PyTorch's own Newton-Schulz
+iteration and adjustment of the learning rate; the result equals that of `torch.optim.Muon` on the separate matrices bit
+for bit.
+
+- **Parts.** The nearest orthogonal matrix of [Q; K; V] is not those of Q, K and V above each other: its columns are
+  orthogonal over all three, so that a part with small gradients gets a small update, and the rate is adjusted to the
+  shape of a matrix that no layer multiplies by. The published results are of separate matrices, and so is this.
+- **Guard.** A step that is not finite is skipped by selection on the device, as in the fused AdamW. The host waits for
+  nothing; the price is that a new matrix is made beside the old one, one matrix at a time.
+- **Shards.** Momentum and weights stay on the rank that has them. The direction is gathered whole, in bf16 (to which
+  the iteration rounds it anyway), one matrix at a time, and a rank orthogonalises the parts of which it has rows. So
+  ranks repeat each other's work: all of it under DDP, and under FSDP for every part whose rows they share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Shard
+from torch.optim import AdamW, Optimizer
+from torch.optim._muon import DEFAULT_A, DEFAULT_B, DEFAULT_C, EPS, _adjust_lr, _zeropower_via_newtonschulz
+
+from litespark.models.llama import MLP, Attention
+
+MOMENTUM = "momentum_buffer"
+
+
+def block_matrices(model: nn.Module) -> dict[Tensor, tuple[int, ...]]:
+    """The matrices inside the blocks of `model`, and for each the rows of the parts that it is made of."""
+    found: dict[Tensor, tuple[int, ...]] = {}
+    for module in model.modules():
+        if isinstance(module, Attention):
+            heads, kv_heads = module.output.in_features, module.kv_heads * module.dh
+            found[module.qkv.weight] = (heads, kv_heads, kv_heads)
+            found[module.output.weight] = (module.output.out_features,)
+        elif isinstance(module, MLP):
+            found[module.gate_up.weight] = (module.down.in_features, module.down.in_features)
+            found[module.down.weight] = (module.down.out_features,)
+    return found
+
+
+class MuonWithAdamW(Optimizer):
+    """Takes a step of Muon with some parameters and one of AdamW with others.
+
+    Args:
+        groups: of Muon: `params` (matrices, plain or sharded by rows over a one-dimensional mesh), `rows` (of the parts
+            that each of them is made of), `lr`, `weight_decay`, `momentum`, `nesterov`, `newton_schulz_steps` and
+            `adjust_lr`.
+        adamw: a fused AdamW of the other parameters; its groups and states become part of this optimizer.
+
+    Attributes:
+        grad_scale: () what the gradients are divided by, or None; read in each step.
+        found_inf: () fp32, 1 when the step shall change nothing, or None; read in each step.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], adamw: AdamW) -> None:
+        self._adamw = adamw
+        self.grad_scale: Tensor | None = None
+        self.found_inf: Tensor | None = None
+        # fused: PyTorch's word for a step that reads grad_scale and found_inf on the device
+        super().__init__([*({**group, "fused": True} for group in groups), *adamw.param_groups], defaults={})
+        self._share()
+
+    def _share(self) -> None:
+        """Let AdamW work on the groups and states of this optimizer, which loading a state replaces."""
+        self._adamw.param_groups = [group for group in self.param_groups if "rows" not in group]
+        self._adamw.state = self.state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._share()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step; `closure`, which makes the gradients, is called first and its result returned."""
+        result = None
+        if closure is not None:
+            with torch.enable_grad():
+                result = closure()
+        for group in self.param_groups:
+            for parameter in group["params"] if "rows" in group else ():
+                if parameter.grad is not None:
+                    self._step_matrix(parameter, parameter.grad, group)
+        self._adamw.grad_scale, self._adamw.found_inf = self.grad_scale, self.found_inf  # type: ignore[attr-defined]
+        self._adamw.step()
+        return result
+
+    def _step_matrix(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if MOMENTUM not in state:
+            state[MOMENTUM] = torch.zeros_like(parameter)
+        weight, gradient, average = _local(parameter), _local(gradient), _local(state[MOMENTUM])
+        if self.grad_scale is not None:
+            gradient = gradient / self.grad_scale
+        momentum, lr = group["momentum"], group["lr"]
+        new_average = average.lerp(gradient, 1 - momentum)
+        direction = gradient.lerp(new_average, momentum) if group["nesterov"] else new_average
+        new_weight = weight * (1 - lr * group["weight_decay"])
+
+        # rows of the whole matrix: those of this rank, those of a part
+        first, begin = _first_row(parameter), 0
+        for part in _whole(direction, parameter).split(group["rows"]):
+            low, high = max(begin, first), min(begin + len(part), first + len(weight))
+            if low < high:
+                update = _orthogonal(part, group["newton_schulz_steps"])[low - begin : high - begin]
+                rate = _adjust_lr(lr, group["adjust_lr"], part.shape)
+                new_weight[low - first : high - first].add_(update, alpha=-rate)
+            begin += len(part)
+        self._replace(average, new_average)
+        self._replace(weight, new_weight)
+
+    def _replace(self, old: Tensor, new: Tensor) -> None:
+        """Write `new` over `old`, unless the step is skipped; selected, since 0 times what is not finite is not 0."""
+        if self.found_inf is None:
+            old.copy_(new)
+        else:
+            torch.where(self.found_inf > 0, old, new, out=old)
+
+
+def _orthogonal(matrix: Tensor, steps: int) -> Tensor:
+    """The matrix (A, B) with its singular values moved to about 1, bf16; `matrix` is overwritten if it is bf16."""
+    return _zeropower_via_newtonschulz(matrix, (DEFAULT_A, DEFAULT_B, DEFAULT_C), steps, EPS)
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _first_row(parameter: Tensor) -> int:
+    """The row of the whole matrix with which the rows of this rank begin; where it has none, any."""
+    if not isinstance(parameter, DTensor):
+        return 0
+    mesh = parameter.device_mesh
+    assert parameter.placements == (Shard(0),), parameter.placements
+    # as torch.chunk cuts it: all shards but the last ones are of this many rows
+    return -(-parameter.shape[0] // mesh.size()) * mesh.get_local_rank()
+
+
+def _whole(direction: Tensor, parameter: Tensor) -> Tensor:
+    """The direction (A, B) in bf16, with the rows of all ranks: memory of its own."""
+    direction = direction.to(torch.bfloat16, copy=True)
+    if not isinstance(parameter, DTensor):
+        return direction
+    shape, stride = parameter.shape, parameter.stride()
+    mesh, placements = parameter.device_mesh, parameter.placements
+    return DTensor.from_local(direction, mesh, placements, run_check=False, shape=shape, stride=stride).full_tensor()
