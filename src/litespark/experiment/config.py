@@ -15,11 +15,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from litespark.experiment.settings import CallbacksConfig, LoggerConfig, MetricsConfig, TrainerConfig
 from litespark.experiment.targets import ConfigError, check_kinds, check_targets
+from litespark.experiment.variant import with_variant
 from litespark.models.config import RECOMPUTE_MODES, LlamaConfig, Recompute
 from litespark.ops.backend import OpsConfig
 from litespark.tasks.pretrain import Pretrain
 from litespark.training.budget import BudgetConfig
-from litespark.training.optim import AdamWConfig
+from litespark.training.optim import OptimizerConfig
 from litespark.training.schedule import Schedule
 from litespark.training.strategies import StrategyConfig
 
@@ -37,7 +38,7 @@ class Parts:
     precision: str
     recompute: Recompute
     data: Any
-    optim: AdamWConfig
+    optim: OptimizerConfig
     schedule: Schedule
     strategy: StrategyConfig
     budget: BudgetConfig
@@ -58,9 +59,11 @@ def parts_from(config: DictConfig) -> Parts:
     """Check the targets of `config`, resolve it, and make its dataclasses.
 
     Raises:
-        ConfigError: a target that is not allowed, a missing or unknown key, a value of the wrong kind.
+        ConfigError: a target that is not allowed, a missing or unknown key, a value of the wrong kind, also in
+            `variant`.
         ValueError: a dataclass refuses its values.
     """
+    config = with_variant(config)
     try:
         resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -102,7 +105,8 @@ def parts_from(config: DictConfig) -> Parts:
 
 def config_hash(resolved: dict[str, Any]) -> str:
     """A short hash of the resolved config, without what does not change the result (names and folders)."""
-    relevant = {key: value for key, value in resolved.items() if key not in ("name", "resume", "paths", "hydra")}
+    without = ("name", "variant", "resume", "paths", "hydra")
+    relevant = {key: value for key, value in resolved.items() if key not in without}
     return hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

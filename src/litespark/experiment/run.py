@@ -144,7 +144,8 @@ def _undo(folder: Path, checkpoint: Checkpoint | None, machine: Machine) -> None
 
 def continue_command(overrides: list[str], folder: Path) -> str:
     """The command line that resumes the run in `folder`."""
-    kept = [override for override in overrides if not override.startswith(("resume=", "name="))]
+    # a sweep's file holds nothing but what is swept, and this is one run of it
+    kept = [override for override in overrides if not override.startswith(("resume=", "name=", "sweep="))]
     # as this run was started: from another folder, or without the environment on the path, the short form would fail
     script = sys.argv[0] if Path(sys.argv[0]).name == "train.py" else "train.py"
     beside = Path(sys.executable).parent
@@ -211,6 +212,7 @@ def _telling(overrides: list[str]) -> list[str]:
         return overrides
     said = [argument for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]
     varied = {each.key_or_group for each in OverridesParser.create().parse_overrides(said) if each.is_sweep_override()}
+    varied |= {str(key) for key in HydraConfig.get().sweeper.get("params") or {}}  # of a file of sweep/
     return [override for override in overrides if override.lstrip("+").split("=")[0] in varied] or overrides
 
 

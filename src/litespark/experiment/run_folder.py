@@ -18,6 +18,7 @@ import yaml
 from litespark.callbacks import checkpoint_folder
 from litespark.callbacks.checkpoint_folder import Checkpoint
 from litespark.experiment.config import ConfigError, Parts
+from litespark.experiment.variant import legible
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ FIXED_ON_RESUME = ("model", "data", "task", "seed", "initial_weights")
 # how data is read, not what is read
 FREE_ON_RESUME = ("data.workers", "data.micro_batch_size", "data.verify_hashes", "data.validation_rows", "data.root")
 # where things lie and what they are called
-NOT_COMPARED = ("name", "resume", "paths")
+NOT_COMPARED = ("name", "variant", "resume", "paths")
 
 
 def check_name(parts: Parts) -> None:
@@ -176,7 +177,8 @@ def _flat(config: Any, path: str = "") -> dict[str, Any]:
 
 def _default_name(overrides: list[str]) -> str:
     """Time and overrides, in characters that need no quotes in a shell or in Hydra's resume=…"""
-    said = "_".join(o for o in overrides if not o.startswith(("resume=", "name=", "paths.", "hydra.", "data.source=")))
+    unsaid = ("resume=", "name=", "paths.", "hydra.", "data.source=")
+    said = "_".join(legible(each) for each in overrides if not each.startswith(unsaid))
     short = re.sub(r"[^A-Za-z0-9._+-]+", "-", said)[:100].strip("-_")
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     return f"{stamp}_{short}" if short else stamp
