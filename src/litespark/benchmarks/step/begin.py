@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -12,7 +13,8 @@ from litespark.benchmarks.device import device_for
 from litespark.benchmarks.provenance import provenance
 from litespark.benchmarks.rates import measured_rates
 from litespark.benchmarks.step.settings import StepSettings
-from litespark.benchmarks.step.variants import Variant, why_not
+from litespark.benchmarks.step.variants import Variant, masks_documents, why_not
+from litespark.data.config import PrepareConfig
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.preflight import Ranks, measurable_layers, place_of, precision_on
 from litespark.metrics.records.step import FloorPart, Protocol, RatesRecord, StepModel, StepRecord, VariantRecord
@@ -23,8 +25,6 @@ from litespark.training.strategies import Precision
 
 Compose = Callable[[Sequence[str]], Parts]
 
-# of each probe of a rate
-_PROBE_SECONDS = {"cuda": 2.0, "cpu": 0.3}
 # a variant may differ from the others in anything else
 _THE_SAME_FOR_ALL = ("model", "data", "task", "seed", "initial_weights", "strategy")
 
@@ -151,7 +151,7 @@ def described(settled: Settled, overrides: Sequence[str], settings: StepSettings
         steps=settings.steps,
         rounds=settings.rounds,
         data=_data_name(parts),
-        document_mask=parts.data.document_mask,
+        document_mask=masks_documents(parts),
         precision=settled.precision,
         loss_rows=settings.loss_rows,
     )
@@ -170,20 +170,17 @@ def described(settled: Settled, overrides: Sequence[str], settings: StepSettings
 
 
 def _data_name(parts: Parts) -> str:
-    """The choice of the config group, as far as its dataclass tells."""
-    name = getattr(parts.data, "name", None)
-    return name if isinstance(name, str) else type(parts.data).__name__.removesuffix("Config").lower()
+    """What the tokens are, without folders of the machine."""
+    if not isinstance(parts.data, PrepareConfig):
+        return "synthetic"
+    return parts.data.name or Path(parts.data.source).name
 
 
 def add_rates(record: StepRecord, settled: Settled) -> None:
     """Measure what the device reaches, and the floor of each variant from it."""
-    parts, device = settled.parts, settled.device
-    place = place_of(parts, device, settled.precision)
-    record.rates = measured_rates(parts.model, place, seconds=_PROBE_SECONDS[device.type])
-    if parts.metrics.peak_flops is not None:
-        record.rates.peak_flops, record.rates.peak_source = parts.metrics.peak_flops, "metrics.peak_flops"
-    if device.type == "cuda":
-        torch.cuda.empty_cache()  # the processes to come need the memory
+    parts = settled.parts
+    place = place_of(parts, settled.device, settled.precision)
+    record.rates = measured_rates(parts.model, place, peak_flops=parts.metrics.peak_flops)
     for variant, (_, theirs) in zip(record.variants, settled.variants, strict=True):
         variant.floor = _floor(variant, theirs, record, settled)
 

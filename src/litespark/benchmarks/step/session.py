@@ -214,7 +214,6 @@ class _Turns:
             loss_rows=protocol.loss_rows,
             round=round_,
             position=position,
-            output=str(folder / f"round-{round_}-{position}-{len(variant.rounds)}.json"),
         )
         started = self.clock()
         found = self.launch(request, self.overrides, folder, timeout=self.settings.process_timeout)
