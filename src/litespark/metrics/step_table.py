@@ -17,7 +17,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from litespark.metrics.records.run import EnvironmentRecord
-from litespark.metrics.records.step import BASELINES, RoundRecord, StepModel, StepRecord, VariantKind, VariantRecord
+from litespark.metrics.records.step import BASELINES, RoundRecord, StepRecord, VariantKind, VariantRecord
+from litespark.metrics.step_round import (
+    flops_per_token,
+    hardware_flops_per_token,
+    joules_per_token,
+    tokens_per_second,
+    watts,
+)
 from litespark.metrics.throughput import quantile
 
 # relative difference of losses up to which rows have trained alike
@@ -191,7 +198,7 @@ def _row(variant: VariantRecord, record: StepRecord, middle_loss: float | None) 
     hardware = variant.hardware_flops_per_token
     hfu = None
     if hardware is not None:
-        hfu = achieved(lambda each: _with_recompute(hardware, model, length, each), rates.peak_flops)
+        hfu = achieved(lambda each: hardware_flops_per_token(hardware, model, length, each), rates.peak_flops)
     times = [time for each in kept for time in each.step_ms]
     median_step = statistics.median(times)
     floor_ms = _floor_ms(variant, length, kept)
@@ -215,9 +222,9 @@ def _row(variant: VariantRecord, record: StepRecord, middle_loss: float | None) 
         mfu_full=achieved(lambda each: model.flops_per_token_full, rates.peak_flops),
         hfu_causal=hfu,
         mfu_measured=achieved(causal, rates.matmul_flops),
-        joules_per_token=_interval([_joules(each) / each.tokens for each in energies]) if energies else None,
+        joules_per_token=_interval([joules_per_token(each) for each in energies]) if energies else None,
         joules_reason=None if energies else next((each.joules_reason for each in kept if each.joules_reason), None),
-        watts=statistics.median(_joules(each) / _seconds(each) for each in energies) if energies else None,
+        watts=statistics.median(watts(each) for each in energies) if energies else None,
         peak_memory_mib=max((each.peak_memory_mib for each in kept if each.peak_memory_mib is not None), default=None),
         floor_ms=floor_ms,
         share_of_floor=share,
@@ -225,36 +232,6 @@ def _row(variant: VariantRecord, record: StepRecord, middle_loss: float | None) 
         loss_deviation=deviation,
         doubts=_doubts(share, deviation),
     )
-
-
-def tokens_per_second(round_: RoundRecord) -> float:
-    """Counted tokens over the time of the counted steps."""
-    return round_.tokens / _seconds(round_)
-
-
-def flops_per_token(model: StepModel, length: int, round_: RoundRecord) -> float:
-    """Causal model FLOPs per token at the pairs that the round's masks allowed.
-
-    The model's two figures, of S and of (S+1)/2 keys for each query, are on one line; this is the line at the mean of
-    the keys that were seen.
-    """
-    return model.flops_per_token_causal + _per_key(model, length) * _more_keys(length, round_)
-
-
-def _with_recompute(hardware: float, model: StepModel, length: int, round_: RoundRecord) -> float:
-    """`hardware`, which is of whole causal rows, at the pairs that were seen: the second forward is a third more."""
-    again = 4 / 3 if round_.recompute == "full" else 1.0
-    return hardware + again * _per_key(model, length) * _more_keys(length, round_)
-
-
-def _per_key(model: StepModel, length: int) -> float:
-    if length == 1:
-        return 0.0
-    return (model.flops_per_token_full - model.flops_per_token_causal) / (length - (length + 1) / 2)
-
-
-def _more_keys(length: int, round_: RoundRecord) -> float:
-    return round_.attention_pairs / round_.tokens - (length + 1) / 2
 
 
 def _floor_ms(variant: VariantRecord, length: int, kept: Sequence[RoundRecord]) -> float | None:
@@ -283,7 +260,8 @@ def _ratio(ours: VariantRecord, theirs: VariantRecord, table: dict[str, Row]) ->
         if row.doubts:
             return f"{each.name}: {row.doubts[0]}"
     one, other = table[ours.name].loss, table[theirs.name].loss
-    assert one is not None and other is not None
+    assert one is not None
+    assert other is not None
     if abs(one - other) > LOSS_BOUND * abs(other):
         return f"trained differently: losses {one:.4f} and {other:.4f}"
     if ours.name == theirs.name:
@@ -297,7 +275,7 @@ def _ratio(ours: VariantRecord, theirs: VariantRecord, table: dict[str, Row]) ->
     if not both:
         reasons = [each.joules_reason for pair in pairs for each in pair if each.joules_reason]
         return Ratio(speed, None, reasons[0] if reasons else None)
-    energy = [(_joules(mine) / mine.tokens) / (_joules(other) / other.tokens) for mine, other in both]
+    energy = [joules_per_token(mine) / joules_per_token(other) for mine, other in both]
     return Ratio(speed, _interval(energy))
 
 
@@ -310,15 +288,6 @@ def _failed(variant: VariantRecord) -> str | None:
 
 def _losses(variant: VariantRecord) -> list[float]:
     return [each.loss for each in counted(variant) if each.loss is not None]
-
-
-def _seconds(round_: RoundRecord) -> float:
-    return sum(round_.step_ms) / 1e3
-
-
-def _joules(round_: RoundRecord) -> float:
-    assert round_.joules is not None
-    return round_.joules
 
 
 def _interval(values: Sequence[float]) -> Interval:
