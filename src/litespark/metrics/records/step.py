@@ -80,7 +80,6 @@ class RatesRecord:
     fp8_matmul_flops: float | None = None
     peak_flops: float | None = None
     peak_source: str | None = None
-    fp8_matmul_flops: float | None = None
 
 
 @dataclass
