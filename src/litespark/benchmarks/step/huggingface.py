@@ -1,0 +1,210 @@
+"""The Hugging Face baselines: transformers' Llama with our initial weights, trained as its users train it.
+
+The step is transformers' own Trainer's: the loss of a micro-batch is its sum over the labels divided by the supervised
+tokens of the whole step, under autocast; then clipping by norm, AdamW, and the gradients set to None.
+
+The strong baselines do not use transformers' attention by the name "sdpa". When it is traced, transformers 5 cannot
+see that a row is one sequence and makes a mask of S x S for every row, which keeps scaled_dot_product_attention from
+its flash kernels; uncompiled it reads the device in every forward pass to see it. Under a name that has no function
+for masks none is made, and the same call is given `is_causal=True`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from litespark.benchmarks.step.stepping import StepBatch
+from litespark.benchmarks.step.variants import HuggingFaceSetup
+from litespark.data.batch import TokenBatch
+from litespark.experiment.config import Parts
+from litespark.experiment.preflight import Machine
+from litespark.models.config import LlamaConfig, Recompute
+from litespark.models.huggingface import huggingface_parts
+from litespark.models.huggingface_config import to_huggingface_config
+from litespark.models.llama import Llama
+from litespark.training.optim import parameter_groups
+
+_CAUSAL = "litespark_causal_sdpa"
+
+
+class HuggingFaceTraining:
+    """A baseline with its optimizer.
+
+    Args:
+        setup: how it trains.
+        parts, machine: of the run.
+        weights: the model from which the initial weights are copied; on any device, and not kept.
+        recompute: `none` or `full`.
+
+    Raises:
+        ValueError: another `recompute`.
+    """
+
+    def __init__(
+        self, setup: HuggingFaceSetup, parts: Parts, machine: Machine, weights: Llama, recompute: Recompute
+    ) -> None:
+        if recompute not in ("none", "full"):
+            raise ValueError(f"recompute: got {recompute!r}, expected none or full for a Hugging Face model")
+        self.parts = parts
+        self.machine = machine
+        self.recompute: str = recompute
+        self.model = build_model(parts.model, setup.attention, machine.device)
+        copy_weights(weights, self.model)
+        if recompute == "full":
+            recompute_layers(self.model)
+        if setup.liger:
+            patch_with_liger(self.model)
+        if setup.fp8:
+            convert_to_fp8(self.model)
+        self.optimizer = _optimizer(self.model, parts, setup.fused)
+        self._forward: Any = torch.compile(self.model) if setup.compiled else self.model
+        self.detail = _detail(setup)
+        self.model.train()
+
+    def step(self, batch: StepBatch) -> Tensor:
+        """Forward, loss, backward, normalise, clip, optimizer. Returns the sum of nats, () on the device."""
+        # filled on the device: a copy from the host would wait for it
+        tokens = torch.full((), batch.supervised, dtype=torch.float32, device=self.machine.device)
+        total = torch.zeros((), device=self.machine.device)
+        for part in batch.batches:
+            with self._autocast():
+                loss = self._loss(self._forward, part, tokens)
+            loss.backward()
+            total += loss.detach()
+        if self.parts.optim.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.parts.optim.clip_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = batch.learning_rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return total * tokens
+
+    def summed_loss(self, batch: TokenBatch) -> Tensor:
+        """The sum of nats over the labels of a batch, () on the device; uncompiled: it needs no speed."""
+        self.model.eval()
+        one = torch.ones((), device=self.machine.device)
+        with torch.no_grad(), self._autocast():
+            loss = self._loss(self.model, batch, one)
+        self.model.train()
+        return loss
+
+    def _loss(self, model: Any, batch: TokenBatch, tokens: Tensor) -> Tensor:
+        # shift_labels are taken as they are, and labels alone would be shifted a second time
+        output = model(
+            input_ids=batch.tokens,
+            labels=batch.labels,
+            shift_labels=batch.labels,
+            num_items_in_batch=tokens,
+            use_cache=False,
+        )
+        loss: Tensor = output.loss
+        return loss
+
+    def _autocast(self) -> torch.autocast:
+        device, precision = self.machine.device, self.machine.precision
+        return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def build_model(config: LlamaConfig, attention: str, device: torch.device) -> Any:
+    """A LlamaForCausalLM of our sizes on `device` in fp32, its weights random.
+
+    Args:
+        config: the sizes.
+        attention: transformers' name of an implementation, or `causal`: SDPA that is never given a mask.
+        device: where it is made.
+    """
+    import transformers
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    if attention == "causal":
+        transformers.AttentionInterface.register(_CAUSAL, sdpa_attention_forward)
+        attention = _CAUSAL
+    theirs = transformers.LlamaConfig.from_dict(
+        {**to_huggingface_config(config, torch.float32, None, None), "use_cache": False},
+        attn_implementation=attention,
+    )
+    with torch.device(device):
+        return transformers.LlamaForCausalLM(theirs)
+
+
+def copy_weights(source: Llama, target: Any) -> None:
+    """Give transformers' model the weights of ours, in place.
+
+    Raises:
+        ValueError: a parameter on one side has no counterpart.
+    """
+    theirs = dict(target.named_parameters())
+    parts = huggingface_parts(source.config)
+    expected = {name for pieces in parts.values() for name, _ in pieces}
+    if expected != set(theirs):
+        raise ValueError(
+            f"transformers' Llama has the parameters {sorted(set(theirs) - expected)} too many and lacks "
+            f"{sorted(expected - set(theirs))}; this version of transformers is not known, take another"
+        )
+    with torch.no_grad():
+        for name, pieces in parts.items():
+            rows = source.get_parameter(name).split([count for _, count in pieces])
+            for (piece, _), values in zip(pieces, rows, strict=True):
+                theirs[piece].copy_(values)
+
+
+def recompute_layers(model: Any) -> None:
+    """Let every layer keep its input only and make the rest again in the backward pass, in place."""
+    # the newer name for the same; use_reentrant=False is what transformers 5 takes by itself
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
+def patch_with_liger(model: Any) -> None:
+    """Put Liger's rotary, RMSNorm, SwiGLU and fused linear cross-entropy into a model, in place."""
+    from liger_kernel.transformers import apply_liger_kernel_to_llama
+
+    apply_liger_kernel_to_llama(model=model)
+
+
+def convert_to_fp8(model: nn.Module) -> None:
+    """Let the blocks' products compute in torchao's tensorwise float8, in place; the head's stays as it is."""
+    from torchao.float8 import Float8LinearConfig, convert_to_float8_training
+
+    convert_to_float8_training(
+        model,
+        config=Float8LinearConfig.from_recipe_name("tensorwise"),
+        module_filter_fn=lambda module, name: ".layers." in f".{name}",
+    )
+
+
+def _optimizer(model: nn.Module, parts: Parts, fused: bool) -> torch.optim.AdamW:
+    config = parts.optim
+    # without `fused` PyTorch chooses: foreach on a GPU, a loop on a CPU
+    return torch.optim.AdamW(
+        parameter_groups(model, config.weight_decay),
+        lr=config.lr,
+        betas=config.betas,
+        eps=config.epsilon,
+        fused=True if fused else None,
+    )
+
+
+def _detail(setup: HuggingFaceSetup) -> str:
+    import transformers
+
+    words = [f"transformers {transformers.__version__}", f"{setup.attention} attention"]
+    words.append("fused AdamW" if setup.fused else "PyTorch's default AdamW")
+    if setup.compiled:
+        words.append("torch.compile")
+    for used, package in ((setup.fp8, "torchao"), (setup.liger, "liger-kernel")):
+        if used:
+            words.append(f"{package} {_version(package)}")
+    return ", ".join(words)
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "of unknown version"

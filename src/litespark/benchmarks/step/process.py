@@ -1,0 +1,184 @@
+"""Inside the fresh process: builds one variant, takes its steps, and writes down what they came to."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from litespark.benchmarks.step.huggingface import HuggingFaceTraining
+from litespark.benchmarks.step.request import Request, write_round
+from litespark.benchmarks.step.stepping import (
+    LitesparkTraining,
+    StepBatch,
+    StepClock,
+    Training,
+    held_out_loss,
+    step_batches,
+    take_steps,
+)
+from litespark.benchmarks.step.training_script import run_training_script
+from litespark.benchmarks.step.variants import SETUPS, Variant, why_not
+from litespark.data.batch import TokenBatch
+from litespark.data.manifest import Manifest
+from litespark.data.streaming import build_data_module
+from litespark.experiment.build import build_meter, check_vocabulary, construct_module, token_budget
+from litespark.experiment.config import ConfigError, Parts
+from litespark.experiment.preflight import Machine, Ranks, preflight
+from litespark.experiment.record import new_record
+from litespark.experiment.run import quieten
+from litespark.metrics.energy import EnergyMeter
+from litespark.metrics.meters import NullMeter
+from litespark.metrics.records.step import RoundRecord
+from litespark.models.config import RECOMPUTE_MODES, Recompute
+from litespark.models.llama import Llama
+from litespark.ops.backend import OpsConfig
+from litespark.ops.choice import described
+from litespark.training.budget import BudgetConfig
+
+# how CUDA, cuBLAS and the driver say it where PyTorch's allocator did not
+_OUT_OF_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA out of memory")
+
+
+def run_process(parts: Parts, request: Request) -> RoundRecord:
+    """Measure what `request` says and write the answer to its `output`.
+
+    Running out of the device's memory, while building or in a step, is an answer; every other error is raised.
+
+    Args:
+        parts: the config of the process, the variant's settings laid over.
+        request: what to measure.
+
+    Raises:
+        ConfigError: the variant cannot be measured here, or what any run refuses.
+        ArithmeticError: a loss was not finite.
+    """
+    parts = asked_parts(parts, request)
+    try:
+        if request.kind == "train.py":
+            record = run_training_script(parts, request)
+        else:
+            record = _measure(parts, request)
+    except Exception as error:
+        line = out_of_memory(error)
+        if line is None:
+            raise
+        recompute = _recompute(parts, request)
+        record = RoundRecord(request.round, request.position, "out of memory", recompute, error=line)
+    write_round(record, Path(request.output))
+    return record
+
+
+def asked_parts(parts: Parts, request: Request) -> Parts:
+    """The config with what the request changes: layers, recompute, the length, and the rows that are held out."""
+    if request.recompute is not None and request.recompute not in RECOMPUTE_MODES:
+        raise ConfigError(f"recompute: got {request.recompute!r}, expected one of {', '.join(RECOMPUTE_MODES)}")
+    model = parts.model if request.layers is None else dataclasses.replace(parts.model, layers=request.layers)
+    recompute: Recompute = parts.recompute
+    if request.recompute is not None and request.kind != "huggingface":
+        recompute = next(mode for mode in RECOMPUTE_MODES if mode == request.recompute)
+    return dataclasses.replace(
+        parts,
+        model=model,
+        recompute=recompute,
+        budget=BudgetConfig(steps=request.warmup_steps + request.steps),
+        data=dataclasses.replace(parts.data, validation_rows=request.loss_rows),
+    )
+
+
+def build(parts: Parts, machine: Machine, manifest: Manifest, request: Request) -> Training:
+    """The variant with its optimizer, ready for the first step."""
+    if request.kind == "huggingface":
+        setup = SETUPS[request.variant]
+        recompute = next(mode for mode in RECOMPUTE_MODES if mode == _recompute(parts, request))
+        return HuggingFaceTraining(setup, parts, machine, initial_weights(parts, machine, manifest), recompute)
+    record = new_record(parts, machine, Path("bench"), manifest, NullMeter("not read", ""), request.overrides)
+    module, choices = construct_module(parts, machine, manifest, token_budget(parts), record)
+    return LitesparkTraining(module, parts, machine, described(choices))
+
+
+def initial_weights(parts: Parts, machine: Machine, manifest: Manifest) -> Llama:
+    """Our model as a run would start from it, on the CPU and with the reference ops: for its weights."""
+    parts = dataclasses.replace(
+        parts, ops=OpsConfig(), recompute="none", callbacks=dataclasses.replace(parts.callbacks, prove="never")
+    )
+    machine = dataclasses.replace(machine, device=torch.device("cpu"))
+    record = new_record(parts, machine, Path("bench"), manifest, NullMeter("not read", ""), [])
+    module, _ = construct_module(parts, machine, manifest, token_budget(parts), record)
+    assert module.model is not None
+    return module.model
+
+
+def out_of_memory(error: BaseException | None) -> str | None:
+    """The first line of the error that says that the device's memory is full, if that is what `error` comes from."""
+    while error is not None:
+        text = str(error)
+        if isinstance(error, torch.OutOfMemoryError) or any(words in text for words in _OUT_OF_MEMORY):
+            return (text.splitlines() or ["out of memory"])[0]
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _recompute(parts: Parts, request: Request) -> str:
+    """What the variant makes again in its backward pass."""
+    if request.kind == "huggingface":
+        return request.recompute or SETUPS[request.variant].recompute
+    return parts.recompute
+
+
+def _measure(parts: Parts, request: Request) -> RoundRecord:
+    quieten()
+    machine = preflight(parts, Ranks.from_environment())
+    variant = Variant(request.variant, request.kind, tuple(request.settings), "")
+    reason = why_not(variant, machine.device, parts)
+    if reason is not None:
+        raise ConfigError(f"{request.variant} cannot be measured here: {reason}")
+    device = machine.device
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    torch.manual_seed(parts.seed)
+    data = build_data_module(parts.data, seed=parts.seed)
+    check_vocabulary(parts, data.manifest)
+    meter = build_meter(machine)
+    try:
+        training = build(parts, machine, data.manifest, request)
+        batches = step_batches(parts, machine, data.train_dataloader(), request.warmup_steps + request.steps)
+        return _take(training, batches, data.val_dataloader(), request, device, meter)
+    finally:
+        meter.close()
+
+
+def _take(
+    training: Training,
+    batches: list[StepBatch],
+    held_out: Iterable[TokenBatch],
+    request: Request,
+    device: torch.device,
+    meter: EnergyMeter,
+) -> RoundRecord:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    taken = take_steps(training, batches, warmup=request.warmup_steps, meter=meter, clock=StepClock(device))
+    peak = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
+    counted = batches[request.warmup_steps :]
+    return RoundRecord(
+        round=request.round,
+        position=request.position,
+        outcome="measured",
+        recompute=training.recompute,
+        step_ms=taken.step_ms,
+        tokens=sum(batch.tokens for batch in counted),
+        attention_pairs=sum(batch.attention_pairs for batch in counted),
+        joules=taken.energy.joules,
+        joules_method=taken.energy.method,
+        joules_reason=taken.energy.reason,
+        peak_memory_mib=peak,
+        train_loss=taken.train_loss,
+        loss=held_out_loss(training, held_out, device),
+        seconds_before=None if request.started is None else max(0.0, taken.began - request.started),
+        detail=training.detail,
+        before=taken.before,
+        after=taken.after,
+    )

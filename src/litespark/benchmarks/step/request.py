@@ -1,0 +1,201 @@
+"""A fresh process for each measurement: what it is told, how it is started and ended, and what it answers.
+
+The request and the answer are files. A process that ends without an answer is a round that failed, with the last line
+that it wrote; nothing of one measurement can leak into the next.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+from typing import TypeVar
+
+from litespark.metrics.records.step import RoundRecord, VariantKind
+from litespark.metrics.records.strict_json import RecordError, decode, encode, refuse_constant
+
+PROGRAM = (sys.executable, "-m", "litespark.cli", "bench", "step")
+# 128 + SIGTERM, as shells count
+_TERMINATED = 143
+
+T = TypeVar("T")
+
+
+@dataclass
+class Request:
+    """What one process is to measure.
+
+    Attributes:
+        variant, kind, settings: of the variant; `settings` are its overrides.
+        recompute: in place of the variant's own; None: its own.
+        layers: of the model, in place of the config's; None: the config's.
+        warmup_steps, steps: optimizer steps that are not counted, and those that are.
+        loss_rows: held-out rows for the loss after all steps.
+        round, position: of the process in the benchmark, from 0.
+        output: file for the answer; empty: `launch` chooses one.
+        overrides: all of the process, the settings included; `launch` fills them in.
+        started: seconds since the epoch when the process was started; `launch` fills it in.
+    """
+
+    variant: str
+    kind: VariantKind
+    settings: list[str]
+    recompute: str | None
+    layers: int | None
+    warmup_steps: int
+    steps: int
+    loss_rows: int
+    round: int
+    position: int
+    output: str = ""
+    overrides: list[str] = field(default_factory=list)
+    started: float | None = None
+
+    def write(self, path: Path) -> None:
+        """Write as JSON."""
+        _write(self, path)
+
+    @classmethod
+    def read(cls, path: Path) -> Request:
+        """The request in a file.
+
+        Raises:
+            RecordError: it is not one; the message names the field.
+        """
+        return _read(path, cls)
+
+
+def write_round(record: RoundRecord, path: Path) -> None:
+    """Write the answer of a process, whole or not at all.
+
+    Raises:
+        RecordError: a figure is not finite.
+    """
+    _write(record, path)
+
+
+def read_round(path: Path) -> RoundRecord:
+    """The answer in a file.
+
+    Raises:
+        RecordError: it is not one; the message names the field.
+    """
+    return _read(path, RoundRecord)
+
+
+def launch(
+    request: Request, overrides: Sequence[str], folder: Path, *, timeout: float, program: Sequence[str] = PROGRAM
+) -> RoundRecord:
+    """Measure in a fresh process and wait for it.
+
+    Args:
+        request: what to measure.
+        overrides: of the benchmark; the variant's settings come after them.
+        folder: for the request, the answer and what the process prints; it is made.
+        timeout: seconds after which the process is ended.
+        program: the words before the overrides.
+
+    Returns:
+        What the process answered, or a round that failed with the reason.
+
+    An interrupt or a termination of this process ends that one, and all that it started, first.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = f"round-{request.round}-{request.position}-{request.variant}"
+    answer = Path(request.output or folder / f"{stem}.json").absolute()
+    answer.unlink(missing_ok=True)
+    words = [*overrides, *request.settings]
+    asked = folder / f"{stem}.request.json"
+    replace(request, output=str(answer), overrides=words, started=time.time()).write(asked)
+    printed = folder / f"{stem}.stderr"
+    status = _run([*program, *words, "--process", str(asked)], folder / f"{stem}.stdout", printed, timeout)
+    if status is None:
+        return _failed(request, f"did not end within {timeout:g} s; give it longer, or fewer steps")
+    try:
+        if status == 0:
+            return read_round(answer)
+    except (OSError, RecordError) as error:
+        return _failed(request, f"ended without an answer: {error}")
+    how = f"ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    if status == -signal.SIGKILL:
+        how += " (the host may be out of memory)"
+    return _failed(request, f"{how}: {_last_line(printed)}")
+
+
+def _failed(request: Request, error: str) -> RoundRecord:
+    return RoundRecord(request.round, request.position, "failed", request.recompute or "unknown", error=error)
+
+
+def _run(command: list[str], stdout: Path, stderr: Path, timeout: float) -> int | None:
+    """The status with which the command ended; None where it was ended for its time. Its children end with it."""
+    with stdout.open("w") as out, stderr.open("w") as err, _termination_raises():
+        # a group of its own, so that its children can be ended with it
+        process = subprocess.Popen(command, stdout=out, stderr=err, stdin=subprocess.DEVNULL, start_new_session=True)
+        try:
+            status = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            _end_group(process)
+            return None
+        except BaseException:
+            _end_group(process)
+            raise
+        if status != 0:
+            _end_group(process)
+        return status
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):  # all have ended
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@contextmanager
+def _termination_raises() -> Iterator[None]:
+    """Within it a SIGTERM raises SystemExit, since the group of the child would not get the signal."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def raise_exit(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(_TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, raise_exit)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _last_line(path: Path) -> str:
+    lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "it printed nothing"
+
+
+def _write(value: Request | RoundRecord, path: Path) -> None:
+    text = json.dumps(encode(value, type(value), ""), indent=1, allow_nan=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path, kind: type[T]) -> T:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
+        content: T = decode(values, kind, "")
+        return content
+    except ValueError as error:
+        raise RecordError(f"{path} is not a valid {kind.__name__}: {error}") from error

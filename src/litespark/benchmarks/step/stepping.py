@@ -1,0 +1,264 @@
+"""Training steps and their clock: ours, what every variant has in common, and the measurement of them.
+
+Everything that a step needs lies on the device before the first one, so loading is not in the figures; and nothing in
+a step waits for the device. On a GPU an event is recorded between steps, and the only synchronisations are one before
+the counted steps and one after them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from litespark.data.batch import TokenBatch
+from litespark.experiment.config import Parts
+from litespark.experiment.preflight import Machine
+from litespark.metrics.device_state import device_state
+from litespark.metrics.energy import EnergyLedger, EnergyMeter
+from litespark.metrics.records.bench import DeviceState
+from litespark.models.compilation import uncompiled
+from litespark.training.module import TrainingModule
+from litespark.training.optim import finish_gradients, set_learning_rate
+from litespark.training.strategies import forward_context
+
+# the counter of a board refreshes about every 100 ms: less than this is no measurement
+SHORTEST_GPU_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """The micro-batches of one optimizer step, on the device.
+
+    Attributes:
+        batches: in order.
+        learning_rate: of the step, by the schedule.
+    """
+
+    batches: list[TokenBatch]
+    learning_rate: float
+
+    @property
+    def tokens(self) -> int:
+        """Input tokens."""
+        return sum(batch.token_count for batch in self.batches)
+
+    @property
+    def supervised(self) -> int:
+        """Labels that count."""
+        return sum(batch.supervised_count for batch in self.batches)
+
+    @property
+    def attention_pairs(self) -> int:
+        """(query, key) pairs that the masks allow."""
+        return sum(batch.attention_pairs for batch in self.batches)
+
+
+class Training(Protocol):
+    """A model with its optimizer, ready for the first step."""
+
+    recompute: str
+    detail: str
+
+    def step(self, batch: StepBatch) -> Tensor:
+        """Forward, loss, backward, normalise, clip, optimizer. Returns the sum of nats, () on the device."""
+        ...
+
+    def summed_loss(self, batch: TokenBatch) -> Tensor:
+        """The sum of nats over the labels of a batch, () on the device, without a gradient."""
+        ...
+
+
+class LitesparkTraining:
+    """Our step, as `TrainingModule` takes it under the Trainer, without the Trainer.
+
+    Args:
+        module: built and initialised.
+        parts, machine: of the run.
+        detail: what was settled about the ops.
+    """
+
+    def __init__(self, module: TrainingModule, parts: Parts, machine: Machine, detail: str) -> None:
+        assert module.model is not None
+        self.model = module.model
+        self.task = module.task
+        self.optimizer = module.configure_optimizers()
+        self.parts = parts
+        self.machine = machine
+        self.recompute: str = parts.recompute
+        self.detail = detail
+
+    def step(self, batch: StepBatch) -> Tensor:
+        """Forward, loss, backward, normalise, clip, optimizer. Returns the sum of nats, () fp64 on the device."""
+        # loss and supervised tokens; fp64 so that counts stay exact
+        sums = torch.zeros(2, dtype=torch.float64, device=self.machine.device)
+        for part in batch.batches:
+            with self._context():
+                loss = self.task.loss(self.model, part)
+            sums[0] += loss.detach()
+            sums[1] += part.supervised_count
+            loss.backward()
+        finish_gradients(self.optimizer, sums[0], sums[1], world_size=1, clip_norm=self.parts.optim.clip_norm)
+        set_learning_rate(self.optimizer, batch.learning_rate)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return sums[0]
+
+    def summed_loss(self, batch: TokenBatch) -> Tensor:
+        """The sum of nats over the labels of a batch, () fp64 on the device; uncompiled: it needs no speed."""
+        self.model.eval()
+        with torch.no_grad(), uncompiled(self.model), self._context():
+            nats = self.task.token_losses(self.model, batch).nats
+        self.model.train()
+        return nats.double().sum()
+
+    def _context(self) -> AbstractContextManager[object]:
+        return forward_context(self.parts.strategy, self.machine.precision, self.machine.device)
+
+
+def step_batches(parts: Parts, machine: Machine, batches: Iterable[TokenBatch], steps: int) -> list[StepBatch]:
+    """The first `steps` steps of a stream of micro-batches, on the device, each with its learning rate.
+
+    The schedule runs over exactly these steps: over a run of billions of tokens every variant would stand still at the
+    beginning of the warm-up, and equal losses would say nothing.
+    """
+    tokens = machine.accumulate * parts.data.micro_batch_size * parts.data.sequence_length
+    stream = iter(batches)
+    return [
+        StepBatch(
+            [part.to(machine.device) for part in itertools.islice(stream, machine.accumulate)],
+            parts.optim.lr * parts.schedule.factor((index + 1) * tokens, steps * tokens),
+        )
+        for index in range(steps)
+    ]
+
+
+class StepClock:
+    """Marks between steps: events of the device on a GPU, else the time."""
+
+    def __init__(self, device: torch.device, now: Callable[[], float] = time.perf_counter) -> None:
+        self.device = device
+        self._now = now
+        self._events: list[torch.cuda.Event] = []
+        self._times: list[float] = []
+
+    def mark(self) -> None:
+        """A step ends here, and the next begins."""
+        if self.device.type == "cuda":
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            self._events.append(event)
+        else:
+            self._times.append(self._now())
+
+    def synchronise(self) -> None:
+        """Wait for the device."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def milliseconds(self) -> list[float]:
+        """Between one mark and the next; after a synchronisation."""
+        if self.device.type == "cuda":
+            return [before.elapsed_time(after) for before, after in itertools.pairwise(self._events)]
+        return [1e3 * (after - before) for before, after in itertools.pairwise(self._times)]
+
+
+@dataclass(frozen=True)
+class Joules:
+    """Energy of the counted steps; without it the reason."""
+
+    joules: float | None
+    method: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the steps came to, in the units of `RoundRecord`."""
+
+    step_ms: list[float]
+    train_loss: list[float]
+    energy: Joules
+    before: DeviceState | None
+    after: DeviceState | None
+    began: float
+
+
+def take_steps(
+    training: Training, batches: Sequence[StepBatch], *, warmup: int, meter: EnergyMeter, clock: StepClock
+) -> Measured:
+    """Take all steps; all but the first `warmup` of them are timed and metered.
+
+    Raises:
+        ArithmeticError: the loss of a step was not finite.
+    """
+    sums = [training.step(batch) for batch in batches[:warmup]]
+    clock.synchronise()
+    before = device_state(meter)
+    ledger = EnergyLedger(meter)
+    began = time.time()
+    ledger.switch("train")
+    clock.mark()
+    for batch in batches[warmup:]:
+        sums.append(training.step(batch))
+        clock.mark()
+    clock.synchronise()
+    ledger.switch("idle")
+    after = device_state(meter)
+    step_ms = clock.milliseconds()
+    losses = [float(total) / batch.supervised for total, batch in zip(sums, batches, strict=True)]
+    if not all(map(math.isfinite, losses)):
+        first = next(index for index, loss in enumerate(losses) if not math.isfinite(loss))
+        raise ArithmeticError(f"the loss of step {first + 1} of {len(losses)} was {losses[first]}")
+    energy = counted_energy(ledger, clock.device, sum(step_ms) / 1e3, len(step_ms))
+    return Measured(step_ms, losses, energy, before, after, began)
+
+
+def counted_energy(ledger: EnergyLedger, device: torch.device, seconds: float, steps: int) -> Joules:
+    """The joules of the phase `train`, or the reason why they do not count.
+
+    Args:
+        ledger: whose phase `train` is the counted steps.
+        device: that computed.
+        seconds, steps: of the counted steps together.
+    """
+    meter, totals = ledger.meter, ledger.totals
+    if meter.method is None:
+        return Joules(None, None, meter.reason or "no energy counter is known for this device")
+    if device.type == "cuda" and seconds < SHORTEST_GPU_SECONDS:
+        enough = math.ceil(1.1 * steps * SHORTEST_GPU_SECONDS / seconds)
+        reason = (
+            f"the counted steps took {seconds:.1f} s, and the counter is read over no less than "
+            f"{SHORTEST_GPU_SECONDS:g} s; raise --steps to {enough}"
+        )
+        return Joules(None, meter.method, reason)
+    if totals.dropped_readings:
+        reason = "the difference of the counter was negative or above the power cap, and was dropped"
+        return Joules(None, meter.method, reason)
+    joules = totals.train_joules
+    if joules is None:
+        return Joules(None, meter.method, meter.reason or "the counter could not be read at both ends")
+    return Joules(joules, meter.method, None)
+
+
+def held_out_loss(training: Training, batches: Iterable[TokenBatch], device: torch.device) -> float:
+    """Nats per supervised token over `batches`.
+
+    Raises:
+        ArithmeticError: it is not finite.
+    """
+    total, tokens = torch.zeros((), dtype=torch.float64, device=device), 0
+    for batch in batches:
+        total += training.summed_loss(batch.to(device))
+        tokens += batch.supervised_count
+    loss = float(total) / tokens
+    if not math.isfinite(loss):
+        raise ArithmeticError(f"the held-out loss was {loss}")
+    return loss

@@ -1,0 +1,168 @@
+"""train.py as a variant: the program itself, run on the same steps, and what its own records say of them.
+
+Its figures are what a user gets: data loading, metrics and Lightning's loop are in them. A run knows its speed by
+windows, which close at the log interval with a synchronisation; the time of each counted step is the mean of its
+window, so their sum is the time that train.py really took, and the spread within a window is not known. Windows are as
+long as the run's log interval allows with the warm-up and the counted steps both made of whole ones.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from litespark.benchmarks.step.request import Request
+from litespark.benchmarks.step.stepping import SHORTEST_GPU_SECONDS, Joules
+from litespark.data.streaming import build_data_module
+from litespark.experiment.config import Parts
+from litespark.metrics import names
+from litespark.metrics.records.run import RunRecord
+from litespark.metrics.records.step import RoundRecord
+
+_NAME = "bench"
+PROGRAM = (sys.executable, "-m", "litespark.cli", "train")
+
+
+def run_training_script(parts: Parts, request: Request, program: Sequence[str] = PROGRAM) -> RoundRecord:
+    """Run train.py for the steps of `request` and read its records.
+
+    Args:
+        parts: the config, with what the request changes.
+        request: its `overrides` are what train.py is given, and what the benchmark needs after them.
+        program: the words before the overrides.
+
+    Raises:
+        RuntimeError: train.py failed; its last line has been printed.
+        ValueError: it took other steps than it was asked for.
+    """
+    window = window_steps(parts.trainer.log_every, request.warmup_steps, request.steps)
+    # below the benchmark's own folder, so that a killed benchmark leaves nothing elsewhere
+    with tempfile.TemporaryDirectory(prefix="train-", dir=Path(request.output).parent) as temporary:
+        ended = subprocess.run(
+            [*program, *request.overrides, *script_overrides(parts, request, window, Path(temporary))],
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr,
+            check=False,
+        )
+        folder = Path(temporary) / "runs" / _NAME
+        if not (folder / "run.json").is_file():
+            raise RuntimeError(f"train.py ended with status {ended.returncode} before its first step")
+        run = RunRecord.read(folder / "run.json")
+        if run.status != "finished":
+            # an allocator's message is looked for in it
+            raise RuntimeError(run.error or f"train.py ended with status {ended.returncode}, {run.status}")
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return read_run(parts, request, window, run, [json.loads(line) for line in lines])
+
+
+def window_steps(log_every: int, warmup: int, steps: int) -> int:
+    """The longest window, of at most `log_every` steps, of which warm-up and counted steps both hold whole numbers."""
+    common = math.gcd(warmup, steps)
+    return max(length for length in range(1, min(log_every, common) + 1) if common % length == 0)
+
+
+def script_overrides(parts: Parts, request: Request, window: int, logs: Path) -> list[str]:
+    """What the benchmark gives train.py after the user's overrides."""
+    values = {
+        "name": _NAME,
+        "paths.logs": _quoted(logs),
+        "model.layers": parts.model.layers,
+        "recompute.mode": parts.recompute,
+        "budget.tokens": "null",
+        "budget.steps": request.warmup_steps + request.steps,
+        "data.validation_rows": request.loss_rows,
+        "trainer.validate_every": "null",
+        "trainer.log_every": window,
+        "metrics.warmup_steps": request.warmup_steps,
+        "metrics.probe_seconds": 0,
+        "callbacks.checkpoint_every": "null",
+        "callbacks.checkpoint_at_end": "false",
+        "callbacks.sample_prompt": "null",
+        "callbacks.report": "false",
+        "callbacks.progress": "false",
+    }
+    return [f"{key}={value}" for key, value in values.items()]
+
+
+def read_run(
+    parts: Parts, request: Request, window: int, run: RunRecord, rows: Sequence[dict[str, Any]]
+) -> RoundRecord:
+    """The answer of a finished run.
+
+    Raises:
+        ValueError: its windows are not those of the asked steps, or something was not measured.
+    """
+    closed = [row for row in rows if names.TOKENS_PER_SECOND in row]
+    ends = [row["step"] for row in closed]
+    total = request.warmup_steps + request.steps
+    if ends != list(range(window, total + 1, window)):
+        raise ValueError(f"train.py: got windows that end at the steps {ends}, expected every {window} up to {total}")
+    if run.quality.validation_loss is None:
+        raise ValueError("train.py: got no validation loss, expected one after the last step")
+    step_ms: list[float] = []
+    tokens_before = 0
+    for row in closed:
+        tokens = row[names.PROGRESS_TOKENS] - tokens_before
+        tokens_before = row[names.PROGRESS_TOKENS]
+        if row["step"] > request.warmup_steps:
+            step_ms += [1e3 * tokens / row[names.TOKENS_PER_SECOND] / window] * window
+    tokens, pairs = _counts(parts, request)
+    energy = _energy(run, closed, request.warmup_steps, sum(step_ms) / 1e3)
+    peak = run.throughput.peak_memory_gib
+    return RoundRecord(
+        round=request.round,
+        position=request.position,
+        outcome="measured",
+        recompute=parts.recompute,
+        step_ms=step_ms,
+        tokens=tokens,
+        attention_pairs=pairs,
+        joules=energy.joules,
+        joules_method=energy.method,
+        joules_reason=energy.reason,
+        peak_memory_mib=None if peak is None else 1024 * peak,
+        train_loss=[row[names.TRAIN_LOSS] for row in closed] if window == 1 else [],
+        loss=run.quality.validation_loss,
+        detail=f"windows of {window} steps; ops: " + ", ".join(f"{op.op} {op.used}" for op in run.ops),
+    )
+
+
+def _counts(parts: Parts, request: Request) -> tuple[int, int]:
+    """Tokens and attention pairs of the counted steps, from the batches that train.py was given too."""
+    accumulate = parts.trainer.accumulate(parts.data.micro_batch_size, 1)
+    first, last = request.warmup_steps * accumulate, (request.warmup_steps + request.steps) * accumulate
+    loader = build_data_module(parts.data, seed=parts.seed).train_dataloader()
+    batches = list(itertools.islice(loader, first, last))
+    return sum(batch.token_count for batch in batches), sum(batch.attention_pairs for batch in batches)
+
+
+def _energy(run: RunRecord, closed: Sequence[dict[str, Any]], warmup: int, seconds: float) -> Joules:
+    """The joules of the counted steps, from the run's sums at the two ends of them."""
+    method = run.energy.method
+    if method is None:
+        return Joules(None, None, run.energy.reason or "train.py read no energy")
+    if run.environment.devices and seconds < SHORTEST_GPU_SECONDS and "CPU" not in run.energy.label:
+        reason = (
+            f"the counted steps took {seconds:.1f} s, and the counter is read over no less than "
+            f"{SHORTEST_GPU_SECONDS:g} s; raise --steps"
+        )
+        return Joules(None, method, reason)
+    if run.energy.dropped_readings:
+        return Joules(None, method, "readings were negative or above the power cap, and were dropped")
+    by_step = {row["step"]: row.get(names.TRAIN_JOULES) for row in closed}
+    before, after = by_step.get(warmup), by_step[closed[-1]["step"]]
+    if before is None or after is None:
+        return Joules(None, method, "train.py did not read the counter at both ends of the counted steps")
+    return Joules(after - before, method, None)
+
+
+def _quoted(path: Path) -> str:
+    """A path as the value of an override, in Hydra's quotes."""
+    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -1,0 +1,201 @@
+"""What `litespark bench step` compares: the Hugging Face baselines, ours, and train.py itself.
+
+All of them train fp32 masters with AdamW states in fp32 and compute in the precision of the run; what else they do is
+said in one line each.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from dataclasses import dataclass
+
+import torch
+
+from litespark.data.config import SyntheticConfig
+from litespark.experiment.config import ConfigError, Parts
+from litespark.experiment.preflight import place_of, precision_on
+from litespark.metrics.records.step import VariantKind
+from litespark.models.config import Recompute
+from litespark.ops.choice import refusals
+from litespark.training.optim import AdamWConfig
+
+# fp8 units came with Ada (8.9) and Hopper (9.0)
+_FP8_CAPABILITY = (8, 9)
+# rows and columns of an fp8 product are multiples of this
+_FP8_MULTIPLE = 16
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One thing that is measured.
+
+    Attributes:
+        name: as in tables.
+        kind: what it is made of.
+        settings: overrides that make it from the benchmark's config; none for the Hugging Face ones.
+        about: one line that says what it is.
+    """
+
+    name: str
+    kind: VariantKind
+    settings: tuple[str, ...]
+    about: str
+
+
+@dataclass(frozen=True)
+class HuggingFaceSetup:
+    """How a Hugging Face baseline trains, beyond the config.
+
+    Attributes:
+        attention: transformers' attention implementation; `causal` is SDPA that is never given a mask, see
+            `litespark.benchmarks.step.huggingface`.
+        recompute: `full` is transformers' gradient checkpointing of every layer.
+        fused: AdamW as one kernel; else PyTorch's default (foreach on a GPU, a loop on a CPU).
+        compiled: `torch.compile` of the whole model, the loss included.
+        fp8: products of the blocks in torchao's tensorwise float8, the head's not.
+        liger: patched with Liger's kernels.
+    """
+
+    attention: str
+    recompute: Recompute
+    fused: bool
+    compiled: bool = False
+    fp8: bool = False
+    liger: bool = False
+
+
+SETUPS = {
+    "standard": HuggingFaceSetup("eager", "full", fused=False),
+    "sdpa": HuggingFaceSetup("sdpa", "full", fused=False),
+    "compiled": HuggingFaceSetup("causal", "none", fused=True, compiled=True),
+    "compiled_fp8": HuggingFaceSetup("causal", "none", fused=True, compiled=True, fp8=True),
+    "liger": HuggingFaceSetup("causal", "none", fused=True, liger=True),
+}
+HUGGINGFACE = {
+    name: Variant(name, "huggingface", (), about)
+    for name, about in {
+        "standard": "Hugging Face Llama, eager attention, autocast, full recompute, AdamW not fused (PyTorch default)",
+        "sdpa": "Hugging Face Llama, SDPA, autocast, full recompute, AdamW not fused (PyTorch default)",
+        "compiled": "Hugging Face Llama, causal SDPA, torch.compile, autocast, no recompute, fused AdamW",
+        "compiled_fp8": "compiled, with torchao tensorwise float8 in all products but the head's",
+        "liger": "Hugging Face Llama with Liger's kernels, causal SDPA, autocast, no recompute, fused AdamW",
+    }.items()
+}
+TRAINER = Variant("train.py", "train.py", (), "train.py itself: data loading, metrics and Lightning's loop included")
+
+
+def litespark_variant(name: str, settings: tuple[str, ...] = ()) -> Variant:
+    """Ours, with `settings` laid over the benchmark's config; none: the config as it is."""
+    about = f"Litespark with {' '.join(settings)}" if settings else "Litespark as the config says"
+    return Variant(name, "litespark", settings, about)
+
+
+def parse(word: str) -> Variant:
+    """The variant that a word of the command line means.
+
+    A baseline's name, `litespark`, `train.py`, or `NAME:override override …` for a combination of ours. `train.py:…`
+    is train.py with those overrides.
+
+    Raises:
+        ValueError: no such variant; overrides for a baseline, which takes none; a name that no file could have.
+    """
+    name, colon, rest = word.partition(":")
+    settings = tuple(rest.split())
+    if name in HUGGINGFACE:
+        if colon:
+            raise ValueError(
+                f"--variant: got {word!r}, expected {name!r} alone: a baseline is what it is; give the overrides to "
+                "the whole benchmark, or to a combination of ours under another name"
+            )
+        return HUGGINGFACE[name]
+    if name == TRAINER.name:
+        return Variant(TRAINER.name, "train.py", settings, f"{TRAINER.about}; {rest}" if settings else TRAINER.about)
+    if not _NAME.fullmatch(name) or bool(colon) != bool(settings) or (not colon and name != "litespark"):
+        known = ", ".join([*HUGGINGFACE, "litespark", TRAINER.name])
+        raise ValueError(
+            f"--variant: got {word!r}, expected one of {known}, or a combination of ours as 'NAME:override override' "
+            "(the name of letters, digits and .-_)"
+        )
+    return litespark_variant(name, settings)
+
+
+def why_not(variant: Variant, device: torch.device, parts: Parts) -> str | None:
+    """Why a variant cannot be measured here at all, with what would mend it; None where it can.
+
+    Args:
+        variant: what is asked for.
+        device: where it would run.
+        parts: the config with the variant's settings laid over.
+    """
+    if parts.strategy.name != "single":
+        return f"strategy={parts.strategy.name}: one step is measured on one device; set strategy=single"
+    if parts.resume is not None:
+        return f"resume={parts.resume}: every variant starts from the initial weights; leave it out"
+    if variant.kind == "huggingface":
+        return _why_not_huggingface(SETUPS[variant.name], device, parts)
+    try:
+        place = place_of(parts, device, precision_on(device, parts.precision))
+    except ConfigError as error:
+        return str(error)
+    return "; ".join(refusals(parts.ops, place)) or None
+
+
+def masks_documents(parts: Parts) -> bool:
+    """Whether attention of this config stays within documents."""
+    endless = isinstance(parts.data, SyntheticConfig) and parts.data.document_length is None
+    return bool(parts.data.document_mask) and not endless
+
+
+def _why_not_huggingface(setup: HuggingFaceSetup, device: torch.device, parts: Parts) -> str | None:
+    model = parts.model
+    if not _installed("transformers"):
+        return "transformers is not installed; pip install transformers"
+    if masks_documents(parts):
+        return "transformers' Llama cannot keep attention within documents; set data.document_mask=false"
+    if type(parts.optim) is not AdamWConfig:
+        return (
+            "the baselines train with AdamW, and the config has another optimizer; leave optim=adamw and give the "
+            "other one to a variant of ours ('NAME:optim=…')"
+        )
+    if model.width % model.heads:
+        return (
+            f"transformers refuses a Llama whose width {model.width} is not a multiple of its heads {model.heads}; "
+            "change model.width or model.heads"
+        )
+    if setup.fp8:
+        return _why_not_fp8(device, parts)
+    if setup.liger:
+        if device.type != "cuda":
+            return "Liger's kernels need a GPU"
+        if not _installed("liger_kernel"):
+            return "Liger is not installed; pip install liger-kernel"
+    return None
+
+
+def _why_not_fp8(device: torch.device, parts: Parts) -> str | None:
+    if device.type != "cuda":
+        return "float8 products need a GPU with fp8 units"
+    if torch.cuda.get_device_capability(device) < _FP8_CAPABILITY:
+        return f"{torch.cuda.get_device_name(device)} has no fp8 units (they came with Ada and Hopper)"
+    if not _installed("torchao"):
+        return "torchao is not installed; pip install torchao"
+    if parts.precision == "fp32":
+        return "float8 is measured beside bf16; set precision=bf16"
+    model = parts.model
+    sizes = {
+        "model.width": model.width,
+        "model.feed_forward": model.feed_forward,
+        "heads x head width": model.heads * model.head_width,
+        "kv_heads x head width": model.kv_heads * model.head_width,
+        "tokens of a micro-batch": parts.data.micro_batch_size * parts.data.sequence_length,
+    }
+    odd = [f"{name} {size}" for name, size in sizes.items() if size % _FP8_MULTIPLE]
+    if odd:
+        return f"float8 products need sizes that are multiples of {_FP8_MULTIPLE}: {', '.join(odd)}"
+    return None
+
+
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
