@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.profilers import PyTorchProfiler
 
 from litespark.callbacks.checkpoint import Checkpointer
+from litespark.callbacks.cost_of_quality import CostOfQuality
 from litespark.callbacks.energy import EnergyMonitor
 from litespark.callbacks.metrics_logger import MetricsLogger
 from litespark.callbacks.mfu import Rates, ThroughputMonitor
@@ -56,6 +57,7 @@ class Run:
     data: RowDataModule
     recorder: RunRecorder
     energy: EnergyMonitor
+    quality: CostOfQuality
     metrics: MetricsLogger
     tensorboard: TensorBoardLogger
     phases: Phases
@@ -178,9 +180,18 @@ def build_run(
         },
         phases=phases,
     )
+    quality = CostOfQuality(
+        target_bpb=parts.budget.target_bpb,
+        validate_every=parts.trainer.validate_every,
+        record=record,
+        throughput=throughput,
+        energy=energy,
+        checkpointer=checkpointer,
+        phases=phases,
+    )
     # the order matters: a window is closed before its energy is read, both before a checkpoint holds them,
     # the record sees them all, and a stop comes last
-    callbacks: list[Callback] = [prove, throughput, energy, checkpointer, recorder]
+    callbacks: list[Callback] = [prove, throughput, energy, checkpointer, quality, recorder]
     if parts.callbacks.progress:
         no_energy = None if energy.ledger.meter.method else energy.ledger.meter.reason
         callbacks.append(ProgressBar(metrics, no_energy=no_energy))
@@ -189,7 +200,7 @@ def build_run(
     tensorboard = TensorBoardLogger(save_dir=folder, name="", version="", default_hp_metric=False, **purge)
     loggers = [metrics, tensorboard, *_extra_loggers(parts, folder)]
     trainer = _trainer(parts, machine, folder, budget, callbacks, loggers)
-    return Run(folder, trainer, module, data, recorder, energy, metrics, tensorboard, phases)
+    return Run(folder, trainer, module, data, recorder, energy, quality, metrics, tensorboard, phases)
 
 
 def _trainer(

@@ -16,6 +16,7 @@ from litespark.experiment.config import Parts
 from litespark.metrics import names
 from litespark.metrics.projection import project
 from litespark.metrics.records.run import ProjectionRecord, Status
+from litespark.metrics.records.run_target import TargetRecord
 from litespark.models.generate import generate
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ def validate(run: Run) -> None:
             module.validation_step(batch.to(device), index)
         module.on_validation_epoch_end()
     run.recorder.throughput.on_validation_end(run.trainer, module)
+    run.quality.on_validation_end(run.trainer, module)
     module.model.train()
 
 
@@ -117,12 +119,23 @@ def _log_hyperparameters(parts: Parts, run: Run) -> None:
     )
 
 
+def _reached(target: TargetRecord) -> str:
+    if (reached := target.reached) is None:
+        return "not reached"
+    joules = "" if reached.train_joules is None else f" and {reached.train_joules:.0f} J"
+    return (
+        f"reached at step {reached.step}: {reached.tokens:,} tokens, {reached.train_seconds:.1f} s{joules} of training"
+    )
+
+
 def _closing_words(run: Run, report: Path | None) -> str:
     record, latest = run.recorder.record, run.metrics.latest
     loss, entropy = latest.get(names.VALIDATION_LOSS), record.data.unigram_entropy
     words = [f"validation loss {loss:.3f} nats/token (unigram entropy {entropy:.3f})" if loss is not None else ""]
     if record.quality.bits_per_byte is not None:
         words.append(f"{record.quality.bits_per_byte:.3f} bits/byte")
+    if (target := record.target) is not None:
+        words.append(f"target of {target.bits_per_byte:g} bits/byte {_reached(target)}")
     if record.quality.sample:
         words.append("sample:\n" + "\n".join(f"    {line}" for line in record.quality.sample.splitlines()))
     words.append(f"report: {report}" if report else f"run: {run.folder}")

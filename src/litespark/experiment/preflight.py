@@ -72,6 +72,11 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
         )
     _memory(parts, ranks, device, problems)
     _ops(parts, device, precision, problems)
+    if parts.budget.target_bpb is not None and parts.trainer.validate_every is None:
+        problems.append(
+            f"budget.target_bpb={parts.budget.target_bpb}: got trainer.validate_every=null, expected the steps between "
+            "two validations, which alone can tell that the target is reached; set trainer.validate_every=100"
+        )
     _source(parts, problems)
     _initial_weights(parts, problems)
     _writable(parts.logs, problems)

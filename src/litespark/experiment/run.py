@@ -28,7 +28,7 @@ from litespark.data.streaming import TokenDataModule, build_data_module
 from litespark.experiment import run_folder
 from litespark.experiment.build import Run, build_meter, build_run, check_vocabulary, token_budget
 from litespark.experiment.config import ConfigError, Parts, parts_from
-from litespark.experiment.finish import close, finish
+from litespark.experiment.finish import close, finish, validate
 from litespark.experiment.preflight import Machine, Ranks, preflight
 from litespark.experiment.record import new_record, new_segment
 from litespark.metrics.records.run import RunRecord
@@ -76,6 +76,7 @@ def _train(parts: Parts, machine: Machine, overrides: list[str]) -> Path:
     if parts.resume is not None:  # before the data, which may have to be prepared
         folder, checkpoint = run_folder.reopen(parts)
         record = RunRecord.read(folder / RECORD)
+        _refuse_reached(parts, record)
         if checkpoint.step >= token_budget(parts).steps and record.status == "finished":
             raise ConfigError(
                 f"resume={parts.resume}: the run is at step {checkpoint.step} of {token_budget(parts).steps} and "
@@ -105,7 +106,8 @@ def _train(parts: Parts, machine: Machine, overrides: list[str]) -> Path:
         _fit(run, checkpoint)
         finish(parts, run)
     except (Interrupted, KeyboardInterrupt) as stop:
-        if isinstance(stop, KeyboardInterrupt) and run.module.steps_taken < run.module.budget.steps:
+        ended = run.quality.reached or run.module.steps_taken >= run.module.budget.steps
+        if isinstance(stop, KeyboardInterrupt) and not ended:
             _undo(folder, checkpoint, machine)
             raise
         close(run, "interrupted")
@@ -126,8 +128,20 @@ def _train(parts: Parts, machine: Machine, overrides: list[str]) -> Path:
     return folder
 
 
+def _refuse_reached(parts: Parts, record: RunRecord) -> None:
+    """Refuse to train a run on whose target is reached already, unless a lower one is asked for."""
+    target = parts.budget.target_bpb
+    reached = None if record.target is None else record.target.reached
+    if record.status == "finished" and reached and target is not None and reached.bits_per_byte <= target:
+        raise ConfigError(
+            f"resume={parts.resume}: the run is finished, it reached {reached.bits_per_byte:.4g} bits per byte at step "
+            f"{reached.step}; lower budget.target_bpb={target} (or set it to null) to train on"
+        )
+
+
 def _fit(run: Run, checkpoint: Checkpoint | None) -> None:
     """Take the steps. Ctrl-C before the first and after the last of them is a KeyboardInterrupt."""
+    run.quality.validate = lambda: validate(run)
     try:
         run.trainer.fit(
             run.module, run.data, ckpt_path=None if checkpoint is None else checkpoint.state, weights_only=True

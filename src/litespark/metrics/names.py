@@ -17,6 +17,7 @@ SKIPPED_STEPS: Final = "train/skipped_steps"  # updates left out because loss or
 TOKENS_PER_SECOND: Final = "throughput/tokens_per_second"  # all ranks together
 STEP_MS_MEDIAN: Final = "throughput/step_ms_median"  # milliseconds
 STEP_MS_P95: Final = "throughput/step_ms_p95"  # milliseconds
+TRAIN_SECONDS: Final = "throughput/train_seconds"  # since the run began, training steps only
 DATA_WAIT_SHARE: Final = "throughput/data_wait_share"  # share of the wall clock spent waiting for a batch, 0 to 1
 MFU_CAUSAL: Final = "throughput/mfu_causal"  # fraction of the dense peak, attention counted as causal
 MFU_FULL: Final = "throughput/mfu_full"  # fraction of the dense peak, attention counted as full

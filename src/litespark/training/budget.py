@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class BudgetConfig:
-    """How long to train; exactly one of the two is given.
+    """How long to train; exactly one of tokens and steps is given.
 
     Attributes:
         tokens: training tokens to see; rounded up to whole optimizer steps.
         steps: optimizer steps to take.
+        target_bpb: end before that at the first validation with so many bits per byte or fewer; None: never.
     """
 
     tokens: int | None = None
     steps: int | None = None
+    target_bpb: float | None = None
 
     def __post_init__(self) -> None:
         given = [name for name in ("tokens", "steps") if getattr(self, name) is not None]
@@ -27,6 +30,10 @@ class BudgetConfig:
         value = getattr(self, given[0])
         if value < 1:
             raise ValueError(f"budget.{given[0]}: got {value}, expected at least 1")
+        if self.target_bpb is not None and not 0 < self.target_bpb < math.inf:
+            raise ValueError(
+                f"budget.target_bpb: got {self.target_bpb}, expected bits per byte above 0, or null to train to the end"
+            )
 
 
 @dataclass(frozen=True)

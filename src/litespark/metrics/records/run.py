@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from litespark.metrics.records.run_ops import OpRecord
+from litespark.metrics.records.run_target import TargetRecord
 from litespark.metrics.records.sealing import SEAL, check_seal, naming, read_values, write_values
 from litespark.metrics.records.strict_json import RecordError, decode, encode, wrong
 
 SCHEMA = "litespark.run/3"
 # schema -> the fields that came after it, as a record without them is read; records before /3 have no seal
-_LATER_FIELDS: dict[str, dict[str, Any]] = {"litespark.run/1": {"ops": []}, "litespark.run/2": {}}
+_LATER_FIELDS: dict[str, dict[str, Any]] = {
+    "litespark.run/1": {"ops": [], "target": None},
+    "litespark.run/2": {"target": None},
+}
 
 Status = Literal["running", "finished", "interrupted", "failed"]
 
@@ -192,6 +196,7 @@ class RunRecord:
     energy: EnergyRecord = field(default_factory=EnergyRecord)
     projection: ProjectionRecord = field(default_factory=ProjectionRecord)
     quality: QualityRecord = field(default_factory=QualityRecord)
+    target: TargetRecord | None = None
     ops: list[OpRecord] = field(default_factory=list)
     segments: list[SegmentRecord] = field(default_factory=list)
     status: Status = "running"

@@ -1,0 +1,102 @@
+"""What it took to get to each validation, and the end of training where the bits per byte reach a target.
+
+Train seconds and joules are logged beside each validation, so that quality can be drawn over what was paid for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+from litespark.callbacks.checkpoint import Checkpointer
+from litespark.callbacks.energy import EnergyMonitor
+from litespark.callbacks.metrics_logger import log_everywhere
+from litespark.callbacks.mfu import ThroughputMonitor
+from litespark.callbacks.phases import Phases
+from litespark.metrics import names
+from litespark.metrics.records.run import RunRecord
+from litespark.metrics.records.run_target import ReachedRecord, TargetRecord
+
+
+class CostOfQuality(Callback):
+    """Logs what training took up to each validation, and ends it at the first one at or below the target.
+
+    Comes after the throughput monitor, which logs the validation itself and counts the time.
+
+    Args:
+        target_bpb: bits per byte at which to stop; None never stops.
+        validate_every: steps between two validations; None where there is one at the end only.
+        record: the target and where it was reached are written into it.
+        throughput, energy: where the figures come from.
+        checkpointer: saves where training ends.
+        phases: told that what is done here is not training.
+
+    Attributes:
+        validate: makes one validation now, logged as any other; set by whoever builds the run.
+    """
+
+    def __init__(
+        self,
+        *,
+        target_bpb: float | None,
+        validate_every: int | None,
+        record: RunRecord,
+        throughput: ThroughputMonitor,
+        energy: EnergyMonitor,
+        checkpointer: Checkpointer,
+        phases: Phases,
+    ) -> None:
+        self.validate_every = validate_every
+        self.record = record
+        self.throughput = throughput
+        self.energy = energy
+        self.checkpointer = checkpointer
+        self.phases = phases
+        self.validate: Callable[[], None] | None = None
+        # a resume asks for a target of its own, and finds out again whether it is reached
+        record.target = None if target_bpb is None else TargetRecord(target_bpb)
+
+    @property
+    def reached(self) -> bool:
+        """Whether training ended, or may not begin, because the target is reached."""
+        return self.record.target is not None and self.record.target.reached is not None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        # Lightning does not repeat a validation whose step was saved before it; it may have been the one that ends
+        # the run
+        step = pl_module.steps_taken
+        if self.record.target is not None and step and self.validate_every and step % self.validate_every == 0:
+            assert self.validate is not None
+            self.validate()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        with self.phases.during("evaluate"):
+            totals = self.energy.sum_over_ranks()
+            found = ReachedRecord(
+                step=pl_module.steps_taken,
+                tokens=pl_module.tokens_seen,
+                bits_per_byte=pl_module.validation[names.VALIDATION_BITS_PER_BYTE],
+                train_seconds=self.throughput.summary().train_seconds,
+                train_joules=totals.train_joules,
+                all_in_joules=totals.all_in_joules,
+            )
+            values = {
+                names.TRAIN_SECONDS: found.train_seconds,
+                names.TRAIN_JOULES: found.train_joules,
+                names.ALL_IN_JOULES: found.all_in_joules,
+            }
+            log_everywhere(trainer, values, found.step)
+        target = self.record.target
+        if target is None or target.reached is not None:
+            return
+        # the metrics are sums over all ranks, so all of them say the same; one that stopped alone would leave the
+        # others waiting for ever
+        (votes,) = pl_module.host_group.sum([int(found.bits_per_byte <= target.bits_per_byte)])
+        if votes:
+            target.reached = found
+            trainer.should_stop = True
+            if self.checkpointer.at_end:
+                self.checkpointer.save(trainer, pl_module)
