@@ -1,23 +1,84 @@
-"""The figures of one process of `litespark bench step`, from its raw values."""
+"""The figures of one process of `litespark bench step`, from its raw values, and the interval of several."""
 
 from __future__ import annotations
 
-from litespark.metrics.records.step import RoundRecord, StepModel
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from litespark.metrics.records.step import RoundRecord, StepModel, StepRecord
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The median of the repeats, the lowest and the highest, and how many there are."""
+
+    median: float
+    low: float
+    high: float
+    count: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Interval:
+        """The interval of at least one value."""
+        return cls(statistics.median(values), min(values), max(values), len(values))
+
+
+@dataclass(frozen=True)
+class RoundFigures:
+    """One process; None: not measured.
+
+    Attributes:
+        tokens_per_second: counted tokens over the time of the counted steps.
+        tflops: model TFLOP/s, causal; mfu_causal, mfu_full, hfu_causal: shares of the vendor's dense bf16 peak.
+        mfu_measured: share of the matrix products' rate that was measured on this device.
+        joules_per_token, watts: of the counted steps.
+    """
+
+    tokens_per_second: float
+    tflops: float
+    mfu_causal: float | None
+    mfu_full: float | None
+    hfu_causal: float | None
+    mfu_measured: float | None
+    joules_per_token: float | None
+    watts: float | None
+
+
+def round_figures(record: StepRecord, round_: RoundRecord, hardware_flops: float | None = None) -> RoundFigures:
+    """The figures of one process that was measured.
+
+    Args:
+        record: of which the round is one; model, lengths and rates are taken from it.
+        round_: with times.
+        hardware_flops: per token of whole causal rows, with what recomputation runs again; None: not known.
+    """
+    rates, model = record.rates, record.model
+    seconds = sum(round_.step_ms) / 1e3
+    speed = tokens_per_second(round_)
+
+    def share(flops: float | None, of: float | None) -> float | None:
+        return None if flops is None or of is None else speed * flops / of
+
+    causal = flops_per_token(model, record.protocol.sequence_length, round_)
+    hardware = None
+    if hardware_flops is not None:
+        hardware = hardware_flops_per_token(hardware_flops, model, record.protocol.sequence_length, round_)
+    return RoundFigures(
+        tokens_per_second=speed,
+        tflops=speed * causal / 1e12,
+        mfu_causal=share(causal, rates.peak_flops),
+        mfu_full=share(model.flops_per_token_full, rates.peak_flops),
+        hfu_causal=share(hardware, rates.peak_flops),
+        mfu_measured=share(causal, rates.matmul_flops),
+        joules_per_token=None if round_.joules is None else round_.joules / round_.tokens,
+        watts=None if round_.joules is None else round_.joules / seconds,
+    )
 
 
 def tokens_per_second(round_: RoundRecord) -> float:
     """Counted tokens over the time of the counted steps."""
-    return round_.tokens / _seconds(round_)
-
-
-def joules_per_token(round_: RoundRecord) -> float:
-    """Energy of the counted steps over their tokens; the round must have energy."""
-    return _joules(round_) / round_.tokens
-
-
-def watts(round_: RoundRecord) -> float:
-    """Energy of the counted steps over their time; the round must have energy."""
-    return _joules(round_) / _seconds(round_)
+    return round_.tokens / (sum(round_.step_ms) / 1e3)
 
 
 def flops_per_token(model: StepModel, length: int, round_: RoundRecord) -> float:
@@ -43,12 +104,3 @@ def _per_key(model: StepModel, length: int) -> float:
 
 def _more_keys(length: int, round_: RoundRecord) -> float:
     return round_.attention_pairs / round_.tokens - (length + 1) / 2
-
-
-def _seconds(round_: RoundRecord) -> float:
-    return sum(round_.step_ms) / 1e3
-
-
-def _joules(round_: RoundRecord) -> float:
-    assert round_.joules is not None
-    return round_.joules

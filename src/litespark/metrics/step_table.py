@@ -18,14 +18,11 @@ from typing import Literal
 
 from litespark.metrics.records.run import EnvironmentRecord
 from litespark.metrics.records.step import BASELINES, RoundRecord, StepRecord, VariantKind, VariantRecord
-from litespark.metrics.step_round import (
-    flops_per_token,
-    hardware_flops_per_token,
-    joules_per_token,
-    tokens_per_second,
-    watts,
-)
+from litespark.metrics.step_round import Interval, RoundFigures, flops_per_token, round_figures, tokens_per_second
 from litespark.metrics.throughput import quantile
+
+__all__ = ["Goal", "Interval", "Ratio", "Row", "failures", "flops_per_token", "on_gpu", "ratios", "round_figures",
+           "rows", "tokens_per_second", "trainer_goal"]  # fmt: skip
 
 # relative difference of losses up to which rows have trained alike
 LOSS_BOUND = 1e-2
@@ -35,16 +32,6 @@ FLOOR_TOLERANCE = 1.03
 TRAINER_GOAL = 0.97
 
 Verdict = Literal["met", "NOT met", "not measured"]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """The median of the rounds, the lowest and the highest, and how many there are."""
-
-    median: float
-    low: float
-    high: float
-    count: int
 
 
 @dataclass(frozen=True)
@@ -134,7 +121,7 @@ def ratios(record: StepRecord, name: str) -> dict[str, Ratio | str]:
     found: dict[str, Ratio | str] = {}
     for baseline in BASELINES:
         theirs = record.variant(baseline)
-        found[baseline] = "not part of this benchmark" if theirs is None else _ratio(ours, theirs, table)
+        found[baseline] = "not part of this benchmark" if theirs is None else _ratio(record, ours, theirs, table)
     return found
 
 
@@ -145,7 +132,7 @@ def trainer_goal(record: StepRecord) -> Goal:
     if trainer is None or ours is None:
         missing = "train.py" if trainer is None else "litespark"
         return Goal(TRAINER_GOAL, None, "not measured", f"{missing} is not part of this benchmark")
-    found = _ratio(trainer, ours, {row.name: row for row in rows(record)})
+    found = _ratio(record, trainer, ours, {row.name: row for row in rows(record)})
     if isinstance(found, str):
         return Goal(TRAINER_GOAL, None, "not measured", found)
     reached = found.tokens_per_second
@@ -182,30 +169,24 @@ def _row(variant: VariantRecord, record: StepRecord, middle_loss: float | None) 
         )
         return Row(variant.name, variant.kind, variant.about, out_of_memory_with=without, absent=absent,
                    out_of_memory=out_of_memory, failed=failed)  # fmt: skip
-    rates, model = record.rates, record.model
     length = record.protocol.sequence_length
-    speeds = [tokens_per_second(each) for each in kept]
+    figures = [round_figures(record, each, variant.hardware_flops_per_token) for each in kept]
 
-    def achieved(flops: Callable[[RoundRecord], float], of: float | None) -> float | None:
-        """The median over rounds of FLOP/s as a share."""
-        if of is None:
-            return None
-        return statistics.median(speed * flops(each) / of for speed, each in zip(speeds, kept, strict=True))
+    def of_rounds(figure: Callable[[RoundFigures], float | None]) -> list[float]:
+        """A figure of the rounds that have it."""
+        return [value for each in figures if (value := figure(each)) is not None]
 
-    def causal(each: RoundRecord) -> float:
-        return flops_per_token(model, length, each)
+    def median(figure: Callable[[RoundFigures], float | None]) -> float | None:
+        values = of_rounds(figure)
+        return statistics.median(values) if values else None
 
-    hardware = variant.hardware_flops_per_token
-    hfu = None
-    if hardware is not None:
-        hfu = achieved(lambda each: hardware_flops_per_token(hardware, model, length, each), rates.peak_flops)
     times = [time for each in kept for time in each.step_ms]
     median_step = statistics.median(times)
     floor_ms = _floor_ms(variant, length, kept)
     loss = statistics.median(_losses(variant))
     share = None if floor_ms is None else floor_ms / median_step
     deviation = None if middle_loss is None else loss / middle_loss - 1
-    energies = [each for each in kept if each.joules is not None]
+    energies = of_rounds(lambda each: each.joules_per_token)
     return Row(
         name=variant.name,
         kind=variant.kind,
@@ -214,17 +195,17 @@ def _row(variant: VariantRecord, record: StepRecord, middle_loss: float | None) 
         out_of_memory_with=without,
         failed=failed,
         rounds=len(kept),
-        tokens_per_second=_interval(speeds),
+        tokens_per_second=Interval.of([each.tokens_per_second for each in figures]),
         step_ms_median=median_step,
         step_ms_p95=quantile(times, 0.95),
-        tflops=achieved(causal, 1e12),
-        mfu_causal=achieved(causal, rates.peak_flops),
-        mfu_full=achieved(lambda each: model.flops_per_token_full, rates.peak_flops),
-        hfu_causal=hfu,
-        mfu_measured=achieved(causal, rates.matmul_flops),
-        joules_per_token=_interval([joules_per_token(each) for each in energies]) if energies else None,
+        tflops=median(lambda each: each.tflops),
+        mfu_causal=median(lambda each: each.mfu_causal),
+        mfu_full=median(lambda each: each.mfu_full),
+        hfu_causal=median(lambda each: each.hfu_causal),
+        mfu_measured=median(lambda each: each.mfu_measured),
+        joules_per_token=Interval.of(energies) if energies else None,
         joules_reason=None if energies else next((each.joules_reason for each in kept if each.joules_reason), None),
-        watts=statistics.median(watts(each) for each in energies) if energies else None,
+        watts=median(lambda each: each.watts),
         peak_memory_mib=max((each.peak_memory_mib for each in kept if each.peak_memory_mib is not None), default=None),
         floor_ms=floor_ms,
         share_of_floor=share,
@@ -252,7 +233,7 @@ def _doubts(share: float | None, deviation: float | None) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _ratio(ours: VariantRecord, theirs: VariantRecord, table: dict[str, Row]) -> Ratio | str:
+def _ratio(record: StepRecord, ours: VariantRecord, theirs: VariantRecord, table: dict[str, Row]) -> Ratio | str:
     for each in (theirs, ours):
         row = table[each.name]
         if row.absent is not None:
@@ -270,13 +251,17 @@ def _ratio(ours: VariantRecord, theirs: VariantRecord, table: dict[str, Row]) ->
     pairs = [(each, their_rounds[each.round]) for each in counted(ours) if each.round in their_rounds]
     if not pairs:
         return f"{theirs.name}: no round in which both were measured"
-    speed = _interval([tokens_per_second(mine) / tokens_per_second(other) for mine, other in pairs])
-    both = [(mine, other) for mine, other in pairs if mine.joules is not None and other.joules is not None]
-    if not both:
+    figures = [(round_figures(record, mine), round_figures(record, other)) for mine, other in pairs]
+    speed = Interval.of([mine.tokens_per_second / other.tokens_per_second for mine, other in figures])
+    energy = [
+        mine.joules_per_token / other.joules_per_token
+        for mine, other in figures
+        if mine.joules_per_token is not None and other.joules_per_token is not None
+    ]
+    if not energy:
         reasons = [each.joules_reason for pair in pairs for each in pair if each.joules_reason]
         return Ratio(speed, None, reasons[0] if reasons else None)
-    energy = [joules_per_token(mine) / joules_per_token(other) for mine, other in both]
-    return Ratio(speed, _interval(energy))
+    return Ratio(speed, Interval.of(energy))
 
 
 def _failed(variant: VariantRecord) -> str | None:
@@ -288,7 +273,3 @@ def _failed(variant: VariantRecord) -> str | None:
 
 def _losses(variant: VariantRecord) -> list[float]:
     return [each.loss for each in counted(variant) if each.loss is not None]
-
-
-def _interval(values: Sequence[float]) -> Interval:
-    return Interval(statistics.median(values), min(values), max(values), len(values))
