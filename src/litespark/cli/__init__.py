@@ -15,6 +15,7 @@ from litespark.cli.compiling import KERNELS
 from litespark.cli.finished_runs import EXPORT, GENERATE, REPORT
 from litespark.cli.preparing import PREPARE
 from litespark.cli.proving import PROVE
+from litespark.cli.results import RESULTS
 from litespark.cli.training import TRAIN, VERIFY_RESUME, train
 
 USAGE_ERROR = 2
@@ -23,6 +24,7 @@ COMMANDS = {
     "prepare": PREPARE,
     "prove": PROVE,
     "report": REPORT,
+    "results": RESULTS,
     "export": EXPORT,
     "generate": GENERATE,
     "verify-resume": VERIFY_RESUME,
