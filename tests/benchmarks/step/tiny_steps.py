@@ -1,0 +1,55 @@
+"""Requests and configs for steps that take milliseconds on a CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from litespark.benchmarks.step.process import run_process
+from litespark.benchmarks.step.request import Request
+from litespark.experiment.config import Parts
+from litespark.metrics.records.step import RoundRecord
+from tests.experiment.composed import parts as composed
+
+# few rows, seen again and again at a high rate: losses fall by a third, so that a wrong step shows in them
+TINY = (
+    "data.sequence_length=32",
+    "data.micro_batch_size=2",
+    "data.training_rows=4",
+    "data.document_length=9",
+    "data.document_mask=false",
+    "trainer.batch_rows=4",
+    "model.width=64",
+    "model.layers=2",
+    "model.heads=4",
+    "model.kv_heads=2",
+    "model.feed_forward=96",
+    "model.vocabulary=61",
+    "metrics.probe_seconds=0",
+    "optim.lr=0.01",
+)
+
+
+def parts(folder: Path, *overrides: str) -> Parts:
+    return composed(*TINY, f"paths.logs={folder}", *overrides)
+
+
+def request(folder: Path, variant: str, kind: Any = "huggingface", *overrides: str, **changes: Any) -> Request:
+    values: dict[str, Any] = {
+        "settings": [],
+        "recompute": None,
+        "layers": None,
+        "warmup_steps": 2,
+        "steps": 4,
+        "loss_rows": 3,
+        "round": 0,
+        "position": 1,
+        "output": str(folder / f"{variant}.json"),
+        "overrides": ["data=synthetic", "trainer.accelerator=cpu", *TINY, *overrides],
+        "started": None,
+    }
+    return Request(variant, kind, **(values | changes))
+
+
+def measured(folder: Path, variant: str, kind: Any = "huggingface", *overrides: str, **changes: Any) -> RoundRecord:
+    return run_process(parts(folder, *overrides), request(folder, variant, kind, *overrides, **changes))
