@@ -34,23 +34,28 @@ def test_each_rate_is_measured_within_the_time():
     assert found.fp8_matmul_flops is None
 
 
-def test_attention_counts_the_pairs_of_one_row_over_the_time_of_the_fastest(monkeypatch):
-    monkeypatch.setattr(rates, "median_milliseconds", lambda runs, device, seconds: {"slow": 4.0, "fast": 2.0})
-    # 12 · H 4 · Dh 16 · (64 · 65 / 2 pairs) / 2 ms
-    assert rates._attention_flops(_place(rows=8), 1.0, 1e12) == pytest.approx(12 * 4 * 16 * 2080 / 2e-3)
+def test_attention_counts_the_pairs_of_whole_rows_over_the_best_time_of_the_fastest(monkeypatch):
+    times = {"sdpa": [4.0, 5.0], "reference": [9.0, 2.0]}
+    monkeypatch.setattr(rates, "interleaved_milliseconds", lambda runs, device, seconds: times)
+    # 8 rows · 12 · H 4 · Dh 16 · (64 · 65 / 2 pairs) / 2 ms
+    expected = 8 * 12 * 4 * 16 * 2080 / 2e-3
+    assert rates._attention_flops(_place(rows=8), 1.0, 1e12) == pytest.approx(expected)
+    assert rates._attention_flops(_place(rows=8, documents=True), 1.0, 1e12) == pytest.approx(expected)
+    # at 50 MFLOP/s all rows would take longer than a second: 7 calls of 0.26 s
+    assert rates._attention_flops(_place(rows=8), 1.0, 50e6) == pytest.approx(expected / 8)
 
 
-def test_attention_within_documents_counts_their_pairs(monkeypatch):
-    monkeypatch.setattr(rates, "median_milliseconds", lambda runs, device, seconds: {"sdpa": 2.0})
-    whole = rates._attention_flops(_place(length=512), 1.0, 1e12)
-    assert rates._attention_flops(_place(length=512, documents=True), 1.0, 1e12) < whole
+def test_the_reference_is_no_candidate_where_its_scores_are_large():
+    # 4 bytes · 4 heads · 8192² = 1 GiB
+    assert "reference" not in rates._attention_backends(_place(rows=1, length=8192))
+    assert rates._attention_backends(_place()) == ["sdpa", "reference"]
 
 
 def test_attention_whose_proof_fails_has_no_rate(monkeypatch, caplog):
     proof = Proof("attention", "sdpa", "a case", "B 1", "fp32", False, 0.1, (), error="it is wrong")
     monkeypatch.setattr(rates, "prove", lambda *_, **__: [proof])
-    assert rates._attention_flops(_place(), 1.0, 1e12) is None
-    assert "its proof failed" in caplog.text
+    assert rates._attention_backends(_place()) == ["reference"]
+    assert "sdpa is left out of the rates: its proof failed" in caplog.text
 
 
 def test_attention_that_takes_too_long_is_not_measured(caplog):

@@ -18,8 +18,8 @@ from litespark.ops.choice import reason_against
 from litespark.ops.measuring import Step
 from litespark.ops.proof import prove, said
 from litespark.ops.shapes import Place
-from litespark.ops.timing import interleaved_milliseconds, median_milliseconds
-from litespark.ops.work import pairs_within_documents, pairs_within_rows
+from litespark.ops.timing import interleaved_milliseconds
+from litespark.ops.work import pairs_within_rows
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ _SECONDS = {"cuda": 6.0, "cpu": 1.0}
 # Ada's and Hopper's matrix units are the first that multiply in fp8
 _FP8_CAPABILITY = (8, 9)
 _FP8_SIZE = 8192
+_SMALL_SCORES = 2**28
 _CALLS = 7  # of what is timed, at least: warm-up and repeats
 
 
@@ -37,9 +38,9 @@ def measured_rates(
     """The rates of the floor, each measured here, and the vendor's peak that MFU is quoted against.
 
     Products are square and large, in the dtype of the run; in fp8 too where it computes in bf16 and the device has the
-    units. Attention is the fastest of those that can run here and pass their proof, forward and backward at the run's
-    own shape (one row of it on a CPU, where the rate does not depend on their number); None where one call would take
-    longer than there is time for.
+    units. Attention is the fastest of those that can run here and pass their proof, forward and backward over whole causal
+    rows of the run's length (on a CPU one of them, where all would take long); None where one call would take longer
+    than there is time for.
 
     Args:
         config: the model.
@@ -81,26 +82,20 @@ def copy_bandwidth(device: torch.device, seconds: float) -> float:
 
 
 def _attention_flops(place: Place, seconds: float, matmul_flops: float) -> float | None:
-    """Model FLOP/s of the fastest attention: 12 · H · Dh for each (query, key) pair."""
-    if place.device.type == "cpu":
-        place = replace(place, shapes=replace(place.shapes, rows=1))
-    shapes = place.shapes
-    least = 12 * shapes.heads * shapes.head_width * pairs_within_rows(shapes) / matmul_flops
-    if _CALLS * least > 10 * seconds:
-        log.warning("the rate of attention is not measured: one call takes at least %.2g s here", least)
+    """Model FLOP/s of the fastest attention over whole causal rows: 12 · H · Dh for each (query, key) pair."""
+    one = replace(place, shapes=replace(place.shapes, rows=1, documents=False))
+    pairs = pairs_within_rows(one.shapes)
+    flops = 12 * one.shapes.heads * one.shapes.head_width * pairs
+    least = _CALLS * flops / matmul_flops
+    if least > 10 * seconds:
+        log.warning("the rate of attention is not measured: one call takes at least %.2g s here", least / _CALLS)
         return None
-    case = cases("attention", shapes, place.device)[-1]
-    step = Step(case, place)
+    rows = place.shapes.rows if place.device.type == "cuda" or least * place.shapes.rows < seconds else 1
+    place = replace(one, shapes=replace(one.shapes, rows=rows))
+    step = Step(cases("attention", place.shapes, place.device)[0], place)
     runs: dict[str, Callable[[], object]] = {}
-    for name in BACKENDS["attention"]:
-        # the reference writes every score to memory, and is never the fastest
-        if name == REFERENCE or reason_against("attention", name, place) is not None:
-            continue
+    for name in _attention_backends(place):
         try:
-            proofs = prove("attention", name, shapes, place.device, place.dtype, autocast=place.autocast)
-            if not all(proof.passed for proof in proofs):
-                log.warning("attention %s is left out of the rates: its proof failed", name)
-                continue
             run = step.both(load("attention", name))
             run()
         except Exception as error:  # noqa: BLE001 (a limit of one backend, or no memory; the others go on)
@@ -109,10 +104,33 @@ def _attention_flops(place: Place, seconds: float, matmul_flops: float) -> float
         runs[name] = run
     if not runs:
         return None
-    documents = case.documents
-    pairs = pairs_within_rows(shapes) if documents is None else pairs_within_documents(documents.index)
-    best = min(median_milliseconds(runs, place.device, seconds=seconds).values())
-    return 12 * shapes.heads * shapes.head_width * pairs / (best / 1e3)
+    times = interleaved_milliseconds(runs, place.device, seconds=seconds)
+    # the best, as for products: whatever else runs on the machine only lowers a rate
+    return rows * flops / (min(map(min, times.values())) / 1e3)
+
+
+def _attention_backends(place: Place) -> list[str]:
+    """Those that can run there and are right; the reference only where its scores take little memory."""
+    shapes = place.shapes
+    found = []
+    for name in BACKENDS["attention"]:
+        if reason_against("attention", name, place) is not None:
+            continue
+        if name == REFERENCE:
+            scores = 4 * shapes.rows * shapes.heads * shapes.length**2
+            found += [name] if scores <= _SMALL_SCORES else []
+        elif _is_right(name, place):
+            found.append(name)
+    return found
+
+
+def _is_right(name: str, place: Place) -> bool:
+    proofs = prove("attention", name, place.shapes, place.device, place.dtype, autocast=place.autocast)
+    for proof in proofs:
+        if not proof.passed:
+            log.warning("attention %s is left out of the rates: its proof failed: %s", name, proof)
+            return False
+    return bool(proofs)
 
 
 def _fp8_matmul_flops(place: Place, seconds: float) -> float | None:

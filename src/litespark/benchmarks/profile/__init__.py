@@ -1,0 +1,1 @@
+"""`litespark bench profile`: where the time of a step goes, by kernel class, beside the least time of each."""

@@ -1,0 +1,122 @@
+"""Annotations in a model's forward pass that say what is being computed, so that plain kernels can be told apart."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+from torch.profiler import record_function
+
+from litespark.benchmarks.profile.classes import scope, within
+from litespark.benchmarks.step import stepping
+from litespark.models.llama import MLP, Attention, Block, Llama, Rotary
+from litespark.ops.backend import BACKENDS, Ops
+
+_LLAMA = "transformers.models.llama.modeling_llama"
+
+# op of `BACKENDS` -> class
+_OPS = {
+    "rms_norm": "norm",
+    "add_rms_norm": "norm",
+    "rope": "rope",
+    "swiglu": "activation",
+    "swiglu_linear": "activation",
+    "attention": "attention",
+    "linear_cross_entropy": "loss",
+}
+# a block adds to the residual stream, which belongs to the norm that follows it
+_OUR_MODULES = {Rotary: scope("rope"), Attention: within("attention"), MLP: within("activation"), Block: within("norm")}
+# by the end of the class's name, as Liger's replacements have the same
+_THEIR_MODULES = {
+    "RMSNorm": scope("norm"),
+    "RotaryEmbedding": scope("rope"),
+    "Attention": within("attention"),
+    "MLP": within("activation"),
+    "DecoderLayer": within("norm"),
+}
+_THEIR_FUNCTIONS = {"apply_rotary_pos_emb": scope("rope"), "eager_attention_forward": scope("attention")}
+
+
+@contextmanager
+def annotated(model: nn.Module) -> Iterator[None]:
+    """Within it the model's ops and the clipping of gradients are annotated; afterwards all is as it was.
+
+    For models that run as they are written: `torch.compile` would compile them anew, and names its kernels after the
+    ops that it fused.
+    """
+    assert set(_OPS) == set(BACKENDS)
+    with _Replacements() as replace:
+        replace(stepping, "finish_gradients", scope("optimizer"))
+        replace(nn.utils, "clip_grad_norm_", scope("optimizer"))
+        if isinstance(model, Llama):
+            _annotate_ours(model, replace)
+        else:
+            _annotate_theirs(model, replace)
+        yield
+
+
+def _annotate_ours(model: Llama, replace: _Replacements) -> None:
+    functions = {op: _wrapped(getattr(model.ops, op), scope(kernel_class)) for op, kernel_class in _OPS.items()}
+    ops = dataclasses.replace(model.ops, **functions)
+    for module in model.modules():
+        if isinstance(getattr(module, "ops", None), Ops):
+            replace.value(module, "ops", ops)
+        if type(module) in _OUR_MODULES:
+            replace(module, "forward", _OUR_MODULES[type(module)])
+
+
+def _annotate_theirs(model: Any, replace: _Replacements) -> None:
+    import importlib
+
+    for module in model.modules():
+        name = next((end for end in _THEIR_MODULES if type(module).__name__.endswith(end)), None)
+        if name is not None:
+            replace(module, "forward", _THEIR_MODULES[name])
+    source = importlib.import_module(_LLAMA)
+    for function, annotation in _THEIR_FUNCTIONS.items():
+        replace(source, function, annotation)
+    replace(model, "loss_function", scope("loss"))
+
+
+def _wrapped(function: Callable[..., Any], annotation: str) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*arguments: Any, **settings: Any) -> Any:
+        with record_function(annotation):
+            return function(*arguments, **settings)
+
+    return call
+
+
+class _Replacements:
+    """Attributes that are other ones for a while."""
+
+    def __init__(self) -> None:
+        self._undo: list[Callable[[], None]] = []
+
+    def __enter__(self) -> _Replacements:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for undo in reversed(self._undo):
+            undo()
+
+    def __call__(self, owner: Any, name: str, annotation: str) -> None:
+        """Let a function of `owner` run under an annotation."""
+        self.value(owner, name, _wrapped(getattr(owner, name), annotation))
+
+    def value(self, owner: Any, name: str, value: Any) -> None:
+        """Give `owner` another value by that name."""
+        before, there = vars(owner).get(name), name in vars(owner)
+
+        def undo() -> None:
+            if there:
+                setattr(owner, name, before)
+            else:
+                delattr(owner, name)
+
+        setattr(owner, name, value)
+        self._undo.append(undo)

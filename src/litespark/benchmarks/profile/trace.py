@@ -1,0 +1,210 @@
+"""From a profiler's trace to intervals in which a device was busy, each with the ops that launched it.
+
+The trace is what `torch.profiler` exports: events with `cat`, `name`, `ts` and `dur` in microseconds, `tid`, and flows
+that tie a launch to its kernel (`correlation`) and an op to the op that it differentiates (`fwdbwd`).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+WINDOW = "litespark.profile"
+
+_EVALUATION = "autograd::engine::evaluate_function"
+_DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
+_LAUNCH = ("cuda_runtime", "cuda_driver")
+_HOST = ("cpu_op", "user_annotation")
+
+
+@dataclass(frozen=True)
+class Busy:
+    """One stretch of work.
+
+    Attributes:
+        start, end: microseconds from the start of the window.
+        name: of the kernel, or on a CPU of the op.
+        launched_by: names of ops and annotations around it, innermost first.
+        forward: of a backward op: the same of the forward op that it differentiates, itself first.
+        call: tells the calls of one name apart; an op whose children interrupt it has several stretches.
+    """
+
+    start: float
+    end: float
+    name: str
+    launched_by: tuple[str, ...]
+    forward: tuple[str, ...]
+    call: int
+
+
+@dataclass
+class _Op:
+    name: str
+    start: float
+    end: float
+    thread: object
+    annotation: bool
+    number: int
+    parent: _Op | None = None
+    forward: _Op | None = None
+    children: list[_Op] = field(default_factory=list)
+
+    def outwards(self) -> list[_Op]:
+        """This op and all around it, innermost first."""
+        found: list[_Op] = []
+        op: _Op | None = self
+        while op is not None:
+            found.append(op)
+            op = op.parent
+        return found
+
+    def ops_within(self) -> Iterator[_Op]:
+        """The nearest ops inside, whatever annotations lie between."""
+        for child in self.children:
+            if child.annotation:
+                yield from child.ops_within()
+            else:
+                yield child
+
+
+def busy_intervals(events: Sequence[Mapping[str, Any]], device: str) -> tuple[float, list[Busy]]:
+    """Milliseconds of the window, and what the device did in it.
+
+    Args:
+        events: `traceEvents` of an exported trace, with one annotation named `WINDOW` around the steps.
+        device: "cuda": kernels and copies of the GPU; "cpu": each op without the ops inside it.
+
+    Raises:
+        ValueError: the trace has no such window, or none of the device's events in it.
+    """
+    whole = [each for each in events if each.get("ph") == "X"]
+    windows = [each for each in whole if each.get("cat") == "user_annotation" and each["name"] == WINDOW]
+    if len(windows) != 1:
+        raise ValueError(f"trace: got {len(windows)} annotations named {WINDOW}, expected one around the steps")
+    begin, length = windows[0]["ts"], windows[0]["dur"]
+    threads = _host_ops([each for each in whole if each.get("cat") in _HOST and each["name"] != WINDOW])
+    _link_backward(threads, events)
+    found = _device_work(whole, threads) if device == "cuda" else _self_times(threads)
+    inside = []
+    for each in found:
+        start, end = max(0.0, each.start - begin), min(length, each.end - begin)
+        if end > start:
+            inside.append(replace(each, start=start, end=end))
+    if not inside:
+        raise ValueError(f"trace: got no work of the {device} within the steps, expected some; was it profiled?")
+    return length / 1e3, inside
+
+
+def shares(intervals: Sequence[Busy]) -> list[float]:
+    """Milliseconds that each interval is charged with: an instant that several share is divided among them.
+
+    The sum is the time in which at least one was busy.
+    """
+    borders: list[tuple[float, int, int]] = []
+    for number, each in enumerate(intervals):
+        borders += [(each.start, 1, number), (each.end, 0, number)]
+    charged = [0.0] * len(intervals)
+    active: set[int] = set()
+    last = 0.0
+    for time, begins, number in sorted(borders):
+        for each in active:
+            charged[each] += (time - last) / len(active) / 1e3
+        last = time
+        if begins:
+            active.add(number)
+        else:
+            active.discard(number)
+    return charged
+
+
+def _host_ops(events: Sequence[Mapping[str, Any]]) -> dict[object, list[_Op]]:
+    """Ops of each thread in the order of their starts, each with its parent."""
+    threads: dict[object, list[_Op]] = defaultdict(list)
+    for number, each in enumerate(sorted(events, key=lambda event: (event["ts"], -event["dur"]))):
+        op = _Op(
+            each["name"], each["ts"], each["ts"] + each["dur"], each["tid"], each["cat"] == "user_annotation", number
+        )
+        threads[op.thread].append(op)
+    for ops in threads.values():
+        open_ops: list[_Op] = []
+        for op in ops:
+            while open_ops and open_ops[-1].end <= op.start:
+                open_ops.pop()
+            if open_ops:
+                op.parent = open_ops[-1]
+                op.end = min(op.end, op.parent.end)  # times are rounded to nanoseconds
+                op.parent.children.append(op)
+            open_ops.append(op)
+    return threads
+
+
+def _link_backward(threads: Mapping[object, list[_Op]], events: Sequence[Mapping[str, Any]]) -> None:
+    """Tie each backward op to its forward op, as the profiler found them by autograd's sequence numbers."""
+    starts = {(op.thread, op.start): op for ops in threads.values() for op in ops if not op.annotation}
+    flows = [each for each in events if each.get("cat") == "fwdbwd"]
+    sources = {each["id"]: starts.get((each["tid"], each["ts"])) for each in flows if each["ph"] == "s"}
+    for each in flows:
+        target = starts.get((each["tid"], each["ts"])) if each["ph"] == "f" else None
+        if target is None or (source := sources.get(each["id"])) is None:
+            continue
+        target.forward = source
+        # the engine sums gradients beside the op that it evaluates
+        if target.parent is not None and target.parent.name.startswith(_EVALUATION):
+            target.parent.forward = source
+
+
+def _self_times(threads: Mapping[object, list[_Op]]) -> Iterator[Busy]:
+    for ops in threads.values():
+        for op in ops:
+            if op.annotation:
+                continue
+            around, at = op.outwards(), op.start
+            names, forward = _names(around[1:]), _forward(around)
+            for child in op.ops_within():
+                if child.start > at:
+                    yield Busy(at, child.start, op.name, names, forward, op.number)
+                at = max(at, child.end)
+            if op.end > at:
+                yield Busy(at, op.end, op.name, names, forward, op.number)
+
+
+def _device_work(events: Sequence[Mapping[str, Any]], threads: Mapping[object, list[_Op]]) -> Iterator[Busy]:
+    launches = {
+        each["args"]["correlation"]: each
+        for each in events
+        if each.get("cat") in _LAUNCH and "correlation" in each.get("args", {})
+    }
+    enclosing = _Enclosing(threads)
+    for number, each in enumerate(each for each in events if each.get("cat") in _DEVICE):
+        launch = launches.get(each.get("args", {}).get("correlation"))
+        op = None if launch is None else enclosing.find(launch["tid"], launch["ts"])
+        around = [] if op is None else op.outwards()
+        yield Busy(each["ts"], each["ts"] + each["dur"], each["name"], _names(around), _forward(around), number)
+
+
+def _names(ops: Sequence[_Op]) -> tuple[str, ...]:
+    return tuple(op.name for op in ops)
+
+
+def _forward(around: Sequence[_Op]) -> tuple[str, ...]:
+    """Names of the forward op that the nearest of these ops differentiates, and of what is around it."""
+    forward = next((op.forward for op in around if op.forward is not None), None)
+    return () if forward is None else _names(forward.outwards())
+
+
+class _Enclosing:
+    """Finds the innermost op of a thread at a time."""
+
+    def __init__(self, threads: Mapping[object, list[_Op]]) -> None:
+        self.threads = threads
+        self.starts = {thread: [op.start for op in ops] for thread, ops in threads.items()}
+
+    def find(self, thread: object, time: float) -> _Op | None:
+        position = bisect_right(self.starts.get(thread, []), time) - 1
+        op = self.threads[thread][position] if position >= 0 else None
+        while op is not None and op.end < time:
+            op = op.parent
+        return op

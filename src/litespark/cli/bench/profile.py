@@ -1,0 +1,62 @@
+"""`litespark bench profile`: where the time of a step goes, by kernel class."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from litespark.cli.command import Command
+from litespark.cli.configs import add_overrides, compose, repository
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    add_overrides(parser)
+    parser.add_argument(
+        "--variant",
+        default="litespark",
+        help="what to profile: a baseline, litespark, or 'NAME:override override' (%(default)s)",
+    )
+    parser.add_argument("--steps", type=int, default=5, help="steps under the profiler (%(default)s)")
+    parser.add_argument("--layers", type=int, help="of the model (all, or as many as the device can train)")
+    parser.add_argument("--output", type=Path, help="folder of records (results)")
+    # how the command starts itself again
+    parser.add_argument("--process", type=Path, help=argparse.SUPPRESS)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from litespark.experiment.config import parts_from
+
+    if options.process is not None:
+        from litespark.benchmarks.profile.process import run_process
+        from litespark.benchmarks.step.request import Request
+
+        run_process(parts_from(compose(options.overrides)), Request.read(options.process))
+        return 0
+    from litespark.analysis.profile_report import picture, text
+    from litespark.benchmarks.profile.session import bench_profile
+
+    record, path = bench_profile(
+        lambda overrides: parts_from(compose(overrides)),
+        options.overrides,
+        variant=options.variant,
+        steps=options.steps,
+        layers=options.layers,
+        command=_command(options),
+        output=options.output or repository() / "results",
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    picture(record, path.with_suffix(".png"))
+    print(text(record))
+    print(f"record: {path}, picture: {path.with_suffix('.png').name}")
+    return 0
+
+
+def _command(options: argparse.Namespace) -> list[str]:
+    """The words that get the measurement again."""
+    words = ["litespark", "bench", "profile", *options.overrides]
+    words += ["--variant", options.variant, "--steps", str(options.steps)]
+    return words + ([] if options.layers is None else ["--layers", str(options.layers)])
+
+
+PROFILE = Command("where the time of a step goes, by kernel class", _arguments, _run)
