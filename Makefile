@@ -13,11 +13,14 @@ endif
 ARGS ?=
 WORKERS ?= 2
 # of bench-gpu
-PART ?= loop
-BENCH_ops := model=llama3b data=synthetic data.sequence_length=4096 data.micro_batch_size=4 precision=bf16
+PART ?= step
+R3 := model=llama3b data=synthetic data.sequence_length=4096 data.micro_batch_size=4 data.document_mask=false \
+	trainer.batch_rows=4 precision=bf16 trainer.accelerator=cuda
+BENCH := $(PYTHON) -m litespark.cli bench
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train lint test test-slow test-gpu bench bench-gpu notebooks clean
+.PHONY: bench-gpu-ops bench-gpu-loop bench-gpu-step bench-gpu-fp8 bench-gpu-ablation bench-gpu-profile
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -47,11 +50,39 @@ test-slow: $(READY)  ## the slow tests
 test-gpu: $(READY)  ## the tests that need a CUDA device, and those of ops natively on it
 	$(PYTHON) -m pytest -m gpu $(ARGS)
 
-bench: $(READY)  ## the trainer against a bare PyTorch loop, on this machine
-	$(PYTHON) -m litespark.cli bench loop $(ARGS)
+# sizes at which two CPU cores take minutes
+SMALL := model=tiny data=synthetic data.sequence_length=128 data.micro_batch_size=4 data.document_mask=false \
+	trainer.batch_rows=4 precision=fp32 trainer.accelerator=cpu
 
-bench-gpu: $(READY)  ## on a GPU, PART=loop: the same; PART=ops: each op and backend at the sizes of the 3 B model
-	$(PYTHON) -m litespark.cli bench $(PART) $(BENCH_$(PART)) trainer.accelerator=cuda $(ARGS)
+bench: $(READY)  ## on this machine's CPU: steps against the baselines, an ablation, and the page of results
+	$(BENCH) step $(SMALL) --rounds 2 --steps 10 $(ARGS)
+	$(BENCH) ablation $(SMALL) --baseline "ops=reference recompute=full optim.fused=false" \
+		--target "ops=reference ops.attention=sdpa ops.linear_cross_entropy=chunked recompute=none optim.fused=true" \
+		--rounds 2 --steps 10 $(ARGS)
+	$(PYTHON) -m litespark.cli results
+
+bench-gpu: $(READY)  ## on a GPU, at the sizes of the 3 B model, PART=step, ablation, profile, fp8, ops or loop: nine minutes at most
+	$(MAKE) --no-print-directory bench-gpu-$(PART)
+
+# each continues what an earlier start left unfinished
+bench-gpu-ops:
+	$(BENCH) ops $(R3) $(ARGS)
+
+bench-gpu-loop:
+	$(BENCH) loop trainer.accelerator=cuda $(ARGS)
+
+bench-gpu-step:
+	$(BENCH) step $(R3) --rounds 4 --minutes 8.5 $(ARGS)
+
+bench-gpu-fp8:
+	$(BENCH) step $(R3) --variant compiled --variant compiled_fp8 --variant litespark --rounds 6 --minutes 8.5 $(ARGS)
+
+bench-gpu-ablation:
+	$(BENCH) ablation $(R3) --rounds 4 --minutes 8.5 $(ARGS)
+
+bench-gpu-profile:
+	$(BENCH) profile $(R3) --variant litespark $(ARGS)
+	$(BENCH) profile $(R3) --variant compiled $(ARGS)
 
 notebooks: $(READY)  ## write notebooks/*.ipynb from their paired sources
 	$(PYTHON) -m jupytext --to ipynb notebooks/*.py
