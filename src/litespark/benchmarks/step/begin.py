@@ -120,7 +120,8 @@ def _check(parts: Parts) -> None:
 
 
 def _check_same(variant: Variant, theirs: Parts, parts: Parts) -> None:
-    different = [name for name in _THE_SAME_FOR_ALL if getattr(theirs, name) != getattr(parts, name)]
+    # as they were resolved: a task is an object without an equality of its own
+    different = [name for name in _THE_SAME_FOR_ALL if theirs.resolved[name] != parts.resolved[name]]
     if theirs.trainer.batch_rows != parts.trainer.batch_rows:
         different.append("trainer.batch_rows")
     if different:
