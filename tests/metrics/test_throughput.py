@@ -11,8 +11,8 @@ from litespark.metrics.hardware import PeakFlops
 from litespark.metrics.throughput import (
     ThroughputMeter,
     TokenCounts,
-    quantile,
     impossible_rate_warning,
+    quantile,
     utilisation,
 )
 

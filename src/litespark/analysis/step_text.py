@@ -176,7 +176,7 @@ def _ratios(record: StepRecord, table: Sequence[Row]) -> dict[str, list[str]]:
 def _said(ratio: Ratio | str) -> str:
     if isinstance(ratio, str):
         return f"no ratio: {ratio}"
-    energy = f"J/token not measured ({ratio.joules_reason})"
+    energy = "J/token not measured"
     if ratio.joules_per_token is not None:
         energy = f"{_times(ratio.joules_per_token)} J/token"
     return f"{_times(ratio.tokens_per_second)} tokens/s, {energy}"

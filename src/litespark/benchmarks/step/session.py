@@ -22,9 +22,10 @@ from litespark.benchmarks.step.settings import StepSettings
 from litespark.benchmarks.step.variants import Variant
 from litespark.metrics.records.step import RoundRecord, StepModel, StepRecord, VariantRecord
 from litespark.metrics.records.strict_json import RecordError
+from litespark.metrics.step_table import failures, trainer_goal
 from litespark.ops.measuring import default_cache
 
-__all__ = ["begin", "bench_step", "continued", "measure", "same_measurement"]
+__all__ = ["begin", "bench_step", "continued", "measure", "same_measurement", "succeeded"]
 
 WHAT = "bench-step"
 # what is tried next when memory does not suffice
@@ -146,6 +147,11 @@ def measure(
         _done(variant, round_) for variant in _able(record) for round_ in range(record.protocol.rounds)
     )
     save()
+
+
+def succeeded(record: StepRecord) -> bool:
+    """Whether no variant that could run failed, and train.py is as fast as it has to be where that was measured."""
+    return not failures(record) and trainer_goal(record).verdict != "NOT met"
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def _run(options: argparse.Namespace) -> int:
         return _process(options)
     from litespark.analysis.step_text import text
     from litespark.benchmarks.device import device_for
-    from litespark.benchmarks.step.session import bench_step
+    from litespark.benchmarks.step.session import bench_step, succeeded
     from litespark.benchmarks.step.settings import StepSettings
     from litespark.benchmarks.step.variants import HUGGINGFACE, TRAINER, litespark_variant, parse
 
@@ -71,7 +71,7 @@ def _run(options: argparse.Namespace) -> int:
     print(f"record: {path}")
     if not record.complete:
         print("not all rounds are there: the same command continues")
-    return _status(record)
+    return 0 if succeeded(record) else 1
 
 
 def _process(options: argparse.Namespace) -> int:
@@ -87,13 +87,6 @@ def _parts(overrides: Sequence[str]) -> Parts:
     from litespark.experiment.config import parts_from
 
     return parts_from(compose(overrides))
-
-
-def _status(record: object) -> int:
-    """1 where a variant that could run failed, or train.py is not as fast as it has to be."""
-    from litespark.metrics.step_table import failures, trainer_goal
-
-    return 1 if failures(record) or trainer_goal(record).verdict == "NOT met" else 0
 
 
 def _command(options: argparse.Namespace) -> list[str]:
