@@ -79,6 +79,7 @@ def test_a_run_is_reopened_at_its_newest_checkpoint(logs):
         ("seed=9", "seed: was 1234, is now 9"),
         ("initial_weights=x", "initial_weights: was None, is now 'x'"),
         ("data.synthetic_rows=7", "data.synthetic_rows"),
+        ("optim=muon", "optim._target_: was 'litespark.training.optim.AdamWConfig', is now"),
     ],
 )
 def test_what_makes_it_another_run_is_refused_on_resume(logs, override, key):

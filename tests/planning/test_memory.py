@@ -12,7 +12,7 @@ from litespark.models.llama import Llama
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.planning import memory
 from litespark.planning.memory import device_memory_bytes, layers_that_fit, training_state_bytes
-from litespark.training.optim import AdamWConfig, build_optimizer
+from litespark.training.optim import AdamWConfig, MuonConfig, build_optimizer
 
 CPU = torch.device("cpu")
 
@@ -24,18 +24,26 @@ def config(**changes):
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_the_state_is_what_a_step_of_training_holds(tied):
+@pytest.mark.parametrize("settings", [AdamWConfig(), MuonConfig()], ids=["adamw", "muon"])
+def test_the_state_is_what_a_step_of_training_holds(tied, settings):
     model = Llama(config(tied=tied), resolve(OpsConfig()))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
-    optimizer = build_optimizer(model, AdamWConfig())
+    optimizer = build_optimizer(model, settings)
     tokens = torch.zeros(1, 4, dtype=torch.long)
     model(tokens, tokens).backward()
     optimizer.step()
     held = sum(p.nbytes + p.grad.nbytes for p in model.parameters())
     # less the step counters, one number a parameter
     held += sum(value.nbytes for state in optimizer.state.values() for value in state.values() if value.ndim)
-    assert training_state_bytes(config(tied=tied)) == held
+    assert training_state_bytes(config(tied=tied), optimizer=settings) == held
+
+
+def test_without_an_optimizer_it_is_that_of_adamw_and_muon_takes_less():
+    whole = training_state_bytes(config())
+    assert whole == training_state_bytes(config(), optimizer=AdamWConfig())
+    assert whole == 16 * config().parameter_count()
+    assert whole - training_state_bytes(config(), optimizer=MuonConfig()) == 4 * 2 * (16 * 48 + 3 * 16 * 24)
 
 
 def test_shards_divide_it_rounded_up():

@@ -20,33 +20,47 @@ from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.phases import Phases
 from litespark.callbacks.signals import Interrupted, StopOnSignal
 from litespark.training.module import NonFiniteError
-from litespark.training.optim import AdamWConfig
+from litespark.training.optim import AdamWConfig, MuonConfig, OptimizerConfig
 from litespark.training.strategies import StrategyConfig
 from tests.training.small_runs import Planted, batches, small_run, training_module
 
 STEPS = 4
 # the second micro-batch of the third step
 BAD = 5
+SETTINGS: dict[str, OptimizerConfig] = {
+    "fused": AdamWConfig(lr=1e-2, epsilon=1e-2, clip_norm=0.5),
+    "unfused": AdamWConfig(lr=1e-2, epsilon=1e-2, clip_norm=0.5, fused=False),
+    "muon": MuonConfig(lr=1e-2, epsilon=1e-2, clip_norm=0.5),
+}
+# of odd sizes for Muon: shards of unlike sizes (9 rows), and one that begins within the keys (12 of 8 + 8 + 8 rows)
+SIZES: dict[str, dict[str, int]] = {"muon": {"width": 9, "head_width": 4, "kv_heads": 2}}
 CASES: dict[str, dict[str, Any]] = {
-    f"{name} {kind} {what}": {"name": name, "fused": kind == "fused", "what": what}
+    f"{name} {kind} {what}": {"name": name, "kind": kind, "what": what}
     for name in ("ddp", "fsdp")
-    for kind in ("fused", "unfused")
+    for kind in SETTINGS
     for what in ("loss", "gradient", "nothing")
 }
+# of the undisturbed run that is resumed
+SAVED = 2
 
 
 def whole(parameter: torch.Tensor) -> torch.Tensor:
     return (parameter.full_tensor() if isinstance(parameter, DTensor) else parameter).detach().clone()
 
 
-def train(folder: Path, *, name: str, fused: bool, what: str) -> dict[str, Any]:
+def train(folder: Path, *, name: str, kind: str, what: str, resume: Path | None = None) -> dict[str, Any]:
     rank = dist.get_rank()
     folder.mkdir(parents=True, exist_ok=True)
-    strategy = StrategyConfig(name)  # type: ignore[arg-type]
+    strategy, phases = StrategyConfig(name), Phases()  # type: ignore[arg-type]
     task = Planted(lambda micro_batch: what != "nothing" and rank == 1 and micro_batch == BAD, what)
-    optimizer = AdamWConfig(lr=1e-2, epsilon=1e-2, clip_norm=0.5, fused=fused)
-    module = training_module(steps=STEPS, rows=8, task=task, optimizer=optimizer, strategy=strategy)
-    run = small_run(folder, module, accumulate=2, validate_every=STEPS, strategy=strategy, devices=2)
+    module = training_module(
+        steps=STEPS, rows=8, task=task, optimizer=SETTINGS[kind], strategy=strategy, **SIZES.get(kind, {})
+    )
+    saver = Checkpointer(folder / "checkpoints", every_steps=SAVED, keep=9, about={}, phases=phases)
+    run = small_run(
+        folder, module, accumulate=2, validate_every=STEPS, strategy=strategy, devices=2, phases=phases,
+        callbacks=[saver] if kind == "muon" and what == "nothing" else [],
+    )  # fmt: skip
     steps: list[list[torch.Tensor]] = []
     step = module.optimizer_step
 
@@ -56,9 +70,15 @@ def train(folder: Path, *, name: str, fused: bool, what: str) -> dict[str, Any]:
         steps.append([whole(parameter) for parameter in module.model.parameters()])
 
     module.optimizer_step = after  # type: ignore[method-assign]
-    run.trainer.fit(module, batches(2))
+    run.trainer.fit(module, batches(2), ckpt_path=resume, weights_only=None if resume is None else True)
+    (momentum,) = {
+        tuple(state["momentum_buffer"].to_local().shape) if name == "fsdp" else tuple(state["momentum_buffer"].shape)
+        for parameter, state in run.trainer.optimizers[0].state.items()
+        if parameter.shape[0] == 24 and "momentum_buffer" in state
+    } or {None}
     return {
         "weights": steps,
+        "momentum": momentum,
         "skipped": module.skipped_steps,
         "tokens": module.tokens_seen,
         "validation": module.validation,
@@ -126,6 +146,11 @@ def main(folder: Path) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     dist.init_process_group("gloo")
     results: dict[str, Any] = {case: train(folder / case, **settings) for case, settings in CASES.items()}
+    for name in ("ddp", "fsdp"):
+        saved = folder / f"{name} muon nothing" / "checkpoints" / f"step-{SAVED:08d}" / "state.ckpt"
+        results[f"{name} resumed"] = train(
+            folder / f"{name} resumed", name=name, kind="muon", what="nothing", resume=saved
+        )
     results["always bad"] = always_bad(folder / "always bad")
     results["full disk"] = full_disk(folder / "full disk")
     results["signalled"] = signalled(folder / "signalled")

@@ -28,7 +28,7 @@ TOKENIZER = "tokenizer"
 LONGEST_NAME = 200
 
 # what decides which numbers a run computes: a resume with another value would not continue the same run
-FIXED_ON_RESUME = ("model", "data", "task", "seed", "initial_weights")
+FIXED_ON_RESUME = ("model", "data", "task", "seed", "initial_weights", "optim._target_")
 # how data is read, not what is read
 FREE_ON_RESUME = ("data.workers", "data.micro_batch_size", "data.verify_hashes", "data.validation_rows", "data.root")
 # where things lie and what they are called
@@ -112,8 +112,8 @@ def reopen(parts: Parts) -> tuple[Path, Checkpoint]:
         raise ConfigError(
             f"resume={parts.resume}: the config differs from the one that the run was started with:\n"
             + "\n".join(f"  {key}: was {was!r}, is now {now!r}" for key, (was, now) in refused.items())
-            + "\nA resume continues the same model on the same data: give the same overrides again (they are in "
-            f"{folder / 'run.json'} under command), or start a new run"
+            + "\nA resume continues the same model and optimizer on the same data: give the same overrides again (they "
+            f"are in {folder / 'run.json'} under command), or start a new run"
         )
     if "fsdp" in changes.get("strategy.name", ()):  # its optimizer states are named in another way
         was, now = changes["strategy.name"]
@@ -162,7 +162,7 @@ def differences(saved: Any, current: Any) -> dict[str, tuple[Any, Any]]:
 
 
 def _fixed(key: str) -> bool:
-    return key.split(".")[0] in FIXED_ON_RESUME and key not in FREE_ON_RESUME
+    return not {key, key.split(".")[0]}.isdisjoint(FIXED_ON_RESUME) and key not in FREE_ON_RESUME
 
 
 def _flat(config: Any, path: str = "") -> dict[str, Any]:

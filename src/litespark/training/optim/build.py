@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,18 +37,47 @@ def parameter_groups(
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     """The optimizer of `config` over the parameters of `model`; the schedule sets the rate before each step.
 
+    A state that is loaded into it brings moments and counters; the settings stay those of `config`.
+
     Raises:
         ValueError: settings of an unknown kind, or Muon for a model without blocks.
     """
     if isinstance(config, AdamWConfig):
-        return _adamw(parameter_groups(model, config.weight_decay), config, fused=config.fused)
-    if not isinstance(config, MuonConfig):
+        optimizer: Optimizer = _adamw(parameter_groups(model, config.weight_decay), config, fused=config.fused)
+    elif isinstance(config, MuonConfig):
+        optimizer = _muon(model, config)
+    else:
         raise ValueError(
             f"optim: got settings of the kind {type(config).__name__}, expected AdamWConfig or MuonConfig; choose "
             "optim=adamw or optim=muon"
         )
+    optimizer.register_load_state_dict_pre_hook(_keep_settings)
+    return optimizer
+
+
+def _keep_settings(optimizer: Optimizer, loaded: dict[str, Any]) -> dict[str, Any]:
+    """A state as it was saved, with the settings that `optimizer` has now."""
+    saved, now = loaded["param_groups"], optimizer.param_groups
+    if len(saved) != len(now):
+        return loaded  # PyTorch refuses it
+    return loaded | {"param_groups": [{**mine, "params": its["params"]} for its, mine in zip(saved, now, strict=True)]}
+
+
+def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
+    """Give every parameter group `learning_rate`, or the share of it that the group has of the peak rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate * group.get(LEARNING_RATE_FACTOR, 1.0)
+
+
+def _muon(model: nn.Module, config: MuonConfig) -> Optimizer:
     # only where it is chosen, since it looks into PyTorch's Muon
-    from litespark.training.optim.muon import MuonWithAdamW, block_matrices
+    try:
+        from litespark.training.optim.muon import MuonWithAdamW, block_matrices
+    except ImportError as error:
+        raise ValueError(
+            f"optim=muon: got PyTorch {torch.__version__}, expected one whose Newton-Schulz iteration is where that of "
+            f"2.11 is ({error}); install such a one, or choose optim=adamw"
+        ) from error
 
     matrices = block_matrices(model)
     rows: dict[tuple[int, ...], list[Tensor]] = {}
@@ -76,12 +106,6 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     ]
     others = parameter_groups(model, config.weight_decay, without=matrices.keys())
     return MuonWithAdamW(groups, _adamw(others, config, fused=True))
-
-
-def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
-    """Give every parameter group `learning_rate`, or the share of it that the group has of the peak rate."""
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate * group.get(LEARNING_RATE_FACTOR, 1.0)
 
 
 def _adamw(groups: list[dict[str, object]], config: OptimizerConfig, *, fused: bool) -> torch.optim.AdamW:

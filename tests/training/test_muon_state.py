@@ -1,0 +1,179 @@
+"""Muon's steps that are left out, its states in a checkpoint, its settings, and a run under the Trainer."""
+
+import copy
+import io
+import json
+import math
+import sys
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from litespark.metrics import names
+from litespark.models.llama import Llama
+from litespark.ops.backend import OpsConfig, resolve
+from litespark.training.optim import AdamWConfig, MuonConfig, build_optimizer, finish_gradients, set_learning_rate
+from litespark.training.schedule import WarmupStableDecaySchedule
+from tests.training.optimizer_steps import assert_same, llama, states, step, weights
+from tests.training.small_runs import Planted, batches, small_llama, small_run, training_module
+
+# ------------------------------------------------------------------ the guard
+
+
+BAD = ["loss", ("blocks.0.mlp.down.weight", math.nan), ("norm.weight", math.inf), ("head.weight", -math.inf)]
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_step_that_is_not_finite_changes_nothing_and_the_next_is_as_if_it_had_not_been(bad):
+    model, other = llama(), llama()
+    optimizer, undisturbed = (build_optimizer(each, MuonConfig(lr=0.02)) for each in (model, other))
+    assert step(model, optimizer, 0) == 0
+    before = weights(model), states(model, optimizer)
+    assert step(model, optimizer, 1, bad=bad) == 1
+    assert_same(before[0], weights(model))
+    assert_same(before[1], states(model, optimizer))
+    assert step(model, optimizer, 2) == 0
+    assert step(other, undisturbed, 0) == step(other, undisturbed, 2) == 0
+    assert_same(weights(model), weights(other))
+    assert_same(states(model, optimizer), states(other, undisturbed))
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_first_step_that_is_not_finite_is_skipped_too(bad):
+    model = llama()
+    optimizer = build_optimizer(model, MuonConfig())
+    before = weights(model)
+    assert step(model, optimizer, 0, bad=bad) == 1
+    assert_same(before, weights(model))
+    assert all(value.isfinite().all() for value in states(model, optimizer).values())
+
+
+def test_the_host_reads_nothing_from_the_device_in_a_step():
+    """A fake tensor has no values: whoever asks it for one gets an error."""
+    with FakeTensorMode(allow_non_fake_inputs=False):
+        model = Llama(small_llama(), resolve(OpsConfig()))
+        optimizer = build_optimizer(model, MuonConfig())
+        for parameter in model.parameters():
+            parameter.grad = torch.empty_like(parameter)
+        result = finish_gradients(optimizer, torch.ones(()), torch.ones(()), world_size=1, clip_norm=1.0)
+        optimizer.step()
+        with pytest.raises(RuntimeError):
+            result.skipped.item()
+
+
+# ------------------------------------------------------------------ states and settings
+
+
+def reloaded(state):
+    """As a checkpoint brings it back: through a file, and nothing but tensors and plain values."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+@pytest.mark.parametrize("saved", [0, 1, 3])
+def test_a_state_that_was_saved_and_loaded_continues_in_the_same_bits(saved):
+    whole, model = llama(), llama()
+    first = build_optimizer(whole, MuonConfig(lr=0.02))
+    for seed in range(saved):
+        step(whole, first, seed)
+    model.load_state_dict(reloaded(whole.state_dict()))
+    second = build_optimizer(model, MuonConfig(lr=0.02))
+    second.load_state_dict(reloaded(first.state_dict()))
+    for seed in range(saved, 5):
+        step(whole, first, seed)
+        step(model, second, seed)
+    assert_same(weights(whole), weights(model))
+    assert_same(states(whole, first), states(model, second))
+
+
+@pytest.mark.parametrize(
+    "was, now",
+    [(MuonConfig(lr=0.02), MuonConfig(lr=0.02, matrix_lr=0.01, momentum=0.5, weight_decay=0.4, betas=(0.7, 0.8))),
+     (AdamWConfig(lr=0.02), AdamWConfig(lr=0.02, weight_decay=0.4, betas=(0.7, 0.8)))],
+    ids=["muon", "adamw"],
+)  # fmt: skip
+def test_a_loaded_state_brings_no_settings(was, now):
+    model = llama()
+    optimizer = build_optimizer(model, was)
+    step(model, optimizer, 0)
+    other = copy.deepcopy(model)
+    changed = build_optimizer(other, now)
+    fresh = [{key: value for key, value in group.items() if key != "params"} for group in changed.param_groups]
+    changed.load_state_dict(reloaded(optimizer.state_dict()))
+    loaded = [{key: value for key, value in group.items() if key != "params"} for group in changed.param_groups]
+    assert loaded == fresh
+    assert_same(states(model, optimizer), states(other, changed))
+
+
+@pytest.mark.parametrize("was, now", [(MuonConfig(), AdamWConfig()), (AdamWConfig(), MuonConfig())])
+def test_the_state_of_another_optimizer_is_refused(was, now):
+    state = build_optimizer(llama(), was).state_dict()
+    with pytest.raises(ValueError, match="different number of parameter groups"):
+        build_optimizer(llama(), now).load_state_dict(state)
+
+
+def test_the_learning_rate_of_each_keeps_its_share():
+    optimizer = build_optimizer(llama(), MuonConfig(lr=0.1, matrix_lr=0.4))
+    assert {("rows" in group): group["lr"] for group in optimizer.param_groups} == {True: 0.4, False: 0.1}
+    set_learning_rate(optimizer, 0.05)
+    assert {("rows" in group): group["lr"] for group in optimizer.param_groups} == {True: 0.2, False: 0.05}
+    optimizer = build_optimizer(llama(), MuonConfig(lr=0.1))
+    set_learning_rate(optimizer, 0.03)
+    assert {group["lr"] for group in optimizer.param_groups} == {0.03}
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("lr", 0.0), ("betas", [0.9, 1.0]), ("weight_decay", -1.0), ("clip_norm", 0.0), ("nonfinite_limit", 0),
+     ("matrix_lr", 0.0), ("matrix_lr", math.nan), ("adjust_lr", "none"), ("momentum", 1.0), ("momentum", -0.1),
+     ("newton_schulz_steps", 0), ("newton_schulz_steps", 100)],
+)  # fmt: skip
+def test_settings_out_of_range_are_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=rf"optim\.{name}: got .*expected"):
+        MuonConfig(**{name: value})
+
+
+def test_the_original_adjustment_wants_a_rate_of_its_own():
+    with pytest.raises(ValueError, match=r"got original and no optim.matrix_lr.*Set optim.matrix_lr=0.02, or"):
+        MuonConfig(adjust_lr="original")
+
+
+def test_a_pytorch_without_its_muon_leaves_adamw_alone(monkeypatch):
+    monkeypatch.delitem(sys.modules, "litespark.training.optim.muon")
+    monkeypatch.setitem(sys.modules, "torch.optim._muon", None)
+    build_optimizer(llama(), AdamWConfig())
+    with pytest.raises(ValueError, match=rf"optim=muon: got PyTorch {torch.__version__.split('+')[0]}.*optim=adamw"):
+        build_optimizer(llama(), MuonConfig())
+
+
+# ------------------------------------------------------------------ under the Trainer
+
+
+def test_muon_with_warm_up_stable_decay_takes_the_rates_of_the_schedule_and_skips_a_bad_step(tmp_path):
+    schedule = WarmupStableDecaySchedule(warmup=0.25, decay=0.5, final=0.2)
+    module = training_module(
+        steps=8, rows=4, schedule=schedule, optimizer=MuonConfig(lr=0.01, matrix_lr=0.04),
+        task=Planted(lambda micro_batch: micro_batch == 9),  # of the fifth step
+    )  # fmt: skip
+    run = small_run(tmp_path, module, accumulate=2)
+    rates = []
+    take = module.optimizer_step
+
+    def taken(*arguments, **named):
+        take(*arguments, **named)
+        rates.append({("rows" in g): g["lr"] for g in run.trainer.optimizers[0].param_groups})
+
+    module.optimizer_step = taken
+    run.trainer.fit(module, batches(2))
+    # half-way up, all the way, the last of the plateau, then 1 - sqrt of a quarter, a half, three quarters and all
+    factors = [0.5, 1.0, 1.0, 1.0, *(0.2 + 0.8 * (1 - math.sqrt(part)) for part in (0.25, 0.5, 0.75, 1.0))]
+    assert [rate[False] for rate in rates] == pytest.approx([0.01 * factor for factor in factors])
+    assert [rate[True] for rate in rates] == pytest.approx([0.04 * factor for factor in factors])
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row[names.LEARNING_RATE] for row in rows] == pytest.approx([0.01 * factor for factor in factors])
+    assert run.journal.skipped == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert_same(run.journal.weights[3], run.journal.weights[4])
+    assert not torch.equal(*(run.journal.weights[at]["blocks.0.mlp.down.weight"] for at in (4, 5)))
