@@ -14,6 +14,7 @@ from litespark.analysis.figures import check_documents
 from litespark.analysis.ledger_lines import LINES, link, origin, step_record
 from litespark.analysis.markdown_blocks import BEGIN, END
 from litespark.analysis.quantities import plain, rate
+from litespark.analysis.step_text import markdown as step_markdown
 from litespark.analysis.tables import markdown_table
 from litespark.metrics.records.ledger import Entry, read_ledger
 from litespark.metrics.step_table import Row, rows
@@ -139,8 +140,6 @@ def _lines(entries: Sequence[Entry], results: Path) -> list[str]:
 
 def _steps(entries: Sequence[Entry], results: Path) -> list[str]:
     """The newest record whole, the best of every variant, and the history."""
-    from litespark.analysis.step_text import markdown as step_markdown
-
     newest = _newest(entries)
     parts = [f"{link(newest, results)}, {origin(newest)}.", step_markdown(newest.record)]
     if len(entries) == 1:

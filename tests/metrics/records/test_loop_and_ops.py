@@ -1,5 +1,6 @@
 """The records of the loop and of the ops come back as they were written, and refuse figures that contradict them."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def loop_record(**changes) -> LoopRecord:
         "git_commit": "c0ffee",
         "git_dirty": False,
         "overrides": [],
-        "environment": run.environment,
+        "environment": dataclasses.replace(run.environment, precision="fp32"),
         "model": run.model,
         "data": "text",
         "rows_per_step": 4,
@@ -73,6 +74,10 @@ def test_shares_follow_from_times_by_hand():
         (
             {"bare_step_ms": [1.0, 1.0, 4.0, 0.0]},
             "bare_step_ms: got '4 times', expected 4 times, at least one, above 0",
+        ),
+        (
+            {"environment": make_record().environment},
+            "environment.precision: got '32-true', expected one of fp32, bf16",
         ),
         ({"steps_per_block": 3}, "steps_per_block: got 3, expected a divisor of 4 steps"),
     ],

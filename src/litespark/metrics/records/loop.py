@@ -112,6 +112,8 @@ class LoopRecord:
         for name, times in (("trainer_step_ms", self.trainer_step_ms), ("bare_step_ms", self.bare_step_ms)):
             if not times or len(times) != len(self.trainer_step_ms) or min(times) <= 0:
                 raise wrong(name, f"{len(times)} times", f"{len(self.trainer_step_ms)} times, at least one, above 0")
+        if self.environment.precision not in _EARLY_TOLERANCE:
+            raise wrong("environment.precision", self.environment.precision, f"one of {', '.join(_EARLY_TOLERANCE)}")
         if self.steps_per_block <= 0 or len(self.bare_step_ms) % self.steps_per_block:
             raise wrong("steps_per_block", self.steps_per_block, f"a divisor of {len(self.bare_step_ms)} steps")
 
