@@ -13,19 +13,21 @@ from litespark.callbacks import checkpoint_folder
 from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.checkpoint_folder import CheckpointError, find, finished
 from litespark.callbacks.phases import Phases
-from litespark.training.optim import AdamWConfig
+from litespark.training.optim import AdamWConfig, MuonConfig
 from tests.training.small_runs import LENGTH, Planted, batches, small_run, training_module
 
 
-def saving_run(folder, *, every, keep=9, at_end=True, steps=6, task=None, fused=True, **settings):
+OPTIMIZERS = {"fused": AdamWConfig(lr=1e-2), "unfused": AdamWConfig(lr=1e-2, fused=False), "muon": MuonConfig(lr=1e-2)}
+
+
+def saving_run(folder, *, every, keep=9, at_end=True, steps=6, task=None, optimizer="fused", **settings):
     folder.mkdir(exist_ok=True)
     phases = Phases()
     about = {"run": "mine", "model": {"width": 8}}
     saver = Checkpointer(
         folder / "checkpoints", every_steps=every, at_end=at_end, keep=keep, about=about, phases=phases
     )
-    optimizer = AdamWConfig(lr=1e-2, fused=fused)
-    module = training_module(steps=steps, rows=4, task=task, optimizer=optimizer)
+    module = training_module(steps=steps, rows=4, task=task, optimizer=OPTIMIZERS[optimizer])
     return small_run(folder, module, accumulate=2, phases=phases, callbacks=[saver], **settings)
 
 
@@ -56,15 +58,15 @@ def test_a_checkpoint_says_what_it_is_of(tmp_path):
     assert checkpoint.about == {"run": "mine", "model": {"width": 8}, "tokens": 6 * 4 * LENGTH, "world_size": 1}
 
 
-@pytest.mark.parametrize("fused", [True, False], ids=["fused", "unfused"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 5])
-def test_a_resume_from_any_step_ends_in_the_same_bits(tmp_path, step, fused):
+def test_a_resume_from_any_step_ends_in_the_same_bits(tmp_path, step, optimizer):
     # three rows an epoch: every step crosses the end of one; validation falls on steps 2 and 4
     data = {"training_rows": 3}
     bad = {"task": Planted(lambda micro_batch: micro_batch == 1)}  # the first step is skipped
-    whole = saving_run(tmp_path / "whole", every=1, fused=fused, validate_every=2, **bad)
+    whole = saving_run(tmp_path / "whole", every=1, optimizer=optimizer, validate_every=2, **bad)
     whole.trainer.fit(whole.module, batches(2, **data))
-    rest = saving_run(tmp_path / "rest", every=None, fused=fused, validate_every=2)
+    rest = saving_run(tmp_path / "rest", every=None, optimizer=optimizer, validate_every=2)
     state = tmp_path / "whole" / "checkpoints" / f"step-{step:08d}" / "state.ckpt"
     rest.trainer.fit(rest.module, batches(2, **data), ckpt_path=state, weights_only=True)
     pairs = zip(rest.module.model.parameters(), whole.module.model.parameters(), strict=True)
