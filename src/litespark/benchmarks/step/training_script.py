@@ -23,6 +23,7 @@ from litespark.benchmarks.step.stepping import SHORTEST_GPU_SECONDS, Joules
 from litespark.data.streaming import build_data_module
 from litespark.experiment.config import Parts
 from litespark.metrics import names
+from litespark.metrics.nvml import LABEL as GPU_LABEL
 from litespark.metrics.records.run import RunRecord
 from litespark.metrics.records.step import RoundRecord
 
@@ -149,7 +150,7 @@ def _energy(run: RunRecord, closed: Sequence[dict[str, Any]], warmup: int, secon
     method = run.energy.method
     if method is None:
         return Joules(None, None, run.energy.reason or "train.py read no energy")
-    if run.environment.devices and seconds < SHORTEST_GPU_SECONDS and "CPU" not in run.energy.label:
+    if run.energy.label == GPU_LABEL and seconds < SHORTEST_GPU_SECONDS:
         reason = (
             f"the counted steps took {seconds:.1f} s, and the counter is read over no less than "
             f"{SHORTEST_GPU_SECONDS:g} s; raise --steps"

@@ -1,0 +1,191 @@
+"""The Hugging Face baselines train what ours trains, and each is what its name says."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from litespark.benchmarks.step import huggingface
+from litespark.benchmarks.step.huggingface import HuggingFaceTraining, build_model, convert_to_fp8, copy_weights
+from litespark.benchmarks.step.process import initial_weights
+from litespark.benchmarks.step.stepping import step_batches
+from litespark.benchmarks.step.variants import SETUPS
+from litespark.data.streaming import build_data_module
+from litespark.experiment.preflight import Ranks, preflight
+from litespark.training.optim import parameter_groups
+from tests.benchmarks.step.tiny_steps import measured, parts
+from tests.models.small import random_ids, small_config, small_model
+
+pytest.importorskip("transformers")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory):
+    return measured(tmp_path_factory.mktemp("ours"), "litespark", "litespark", "model.tied=false", steps=8)
+
+
+def _assert_same_training(theirs, ours):
+    assert theirs.train_loss[0] == pytest.approx(ours.train_loss[0], rel=2e-6)
+    assert theirs.train_loss == pytest.approx(ours.train_loss, rel=1e-3)
+    assert theirs.loss == pytest.approx(ours.loss, rel=1e-3)
+    assert (theirs.tokens, theirs.attention_pairs) == (ours.tokens, ours.attention_pairs)
+    # else equal losses would say nothing
+    assert ours.train_loss[-1] < 0.8 * ours.train_loss[0]
+
+
+@pytest.mark.parametrize("name", ["standard", "sdpa"])
+def test_a_baseline_has_our_loss_at_the_first_step_and_after_several(tmp_path, ours, name):
+    theirs = measured(tmp_path, name, "huggingface", "model.tied=false", steps=8)
+    _assert_same_training(theirs, ours)
+    assert theirs.recompute == "full"
+
+
+def test_the_compiled_baseline_has_our_loss_too(tmp_path, ours):
+    theirs = measured(tmp_path, "compiled", "huggingface", "model.tied=false", steps=8)
+    _assert_same_training(theirs, ours)
+    assert theirs.recompute == "none"
+
+
+def test_labels_that_are_shifted_twice_do_not_have_our_loss(tmp_path, ours, monkeypatch):
+    def forget(self, model, batch, tokens):
+        return model(input_ids=batch.tokens, labels=batch.labels, num_items_in_batch=tokens, use_cache=False).loss
+
+    monkeypatch.setattr(HuggingFaceTraining, "_loss", forget)
+    theirs = measured(tmp_path, "sdpa", "huggingface", "model.tied=false", steps=8)
+    with pytest.raises(AssertionError):
+        _assert_same_training(theirs, ours)
+
+
+def test_a_step_that_is_not_clipped_does_not_have_our_loss(tmp_path, ours, monkeypatch):
+    monkeypatch.setattr(nn.utils, "clip_grad_norm_", lambda parameters, norm: None)
+    theirs = measured(tmp_path, "sdpa", "huggingface", "model.tied=false", steps=8)
+    with pytest.raises(AssertionError):
+        _assert_same_training(theirs, ours)
+
+
+def _training(tmp_path, name="standard", recompute="none", *overrides, **changes):
+    mine = parts(tmp_path, *overrides)
+    machine = preflight(mine, Ranks(1, 0, 0, 1))
+    data = build_data_module(mine.data, seed=mine.seed)
+    setup = dataclasses.replace(SETUPS[name], **changes)
+    training = HuggingFaceTraining(setup, mine, machine, initial_weights(mine, machine, data.manifest), recompute)
+    return training, step_batches(mine, machine, data.train_dataloader(), 2)
+
+
+def test_masters_and_states_are_fp32_and_the_compute_is_bf16(tmp_path):
+    training, batches = _training(tmp_path, "standard", "full", "precision=bf16")
+    seen = []
+    training.model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    training.step(batches[0])
+    assert seen == [torch.bfloat16] * 2
+    states = [value for state in training.optimizer.state.values() for value in state.values()]
+    assert {value.dtype for value in [*training.model.parameters(), *states]} == {torch.float32}
+
+
+@pytest.mark.parametrize(("name", "fused"), [("standard", None), ("compiled", True)])
+def test_the_optimizer_has_the_settings_of_the_config_and_our_groups(tmp_path, name, fused):
+    training, batches = _training(tmp_path, name, "none", "optim.betas=[0.8,0.9]", "optim.epsilon=1e-6",
+                                  "optim.weight_decay=0.2", compiled=False)  # fmt: skip
+    groups = training.optimizer.param_groups
+    expected = parameter_groups(training.model, 0.2)
+    assert [group["params"] for group in groups] == [group["params"] for group in expected]
+    assert [group["weight_decay"] for group in groups] == [0.2, 0.0]
+    assert {(group["betas"], group["eps"], group["fused"]) for group in groups} == {((0.8, 0.9), 1e-6, fused)}
+    training.step(batches[1])
+    assert {group["lr"] for group in groups} == {batches[1].learning_rate}
+
+
+@pytest.mark.parametrize(("recompute", "times"), [("none", 1), ("full", 2)])
+def test_recompute_runs_every_layer_again(tmp_path, recompute, times):
+    training, batches = _training(tmp_path, recompute=recompute)
+    calls = []
+    for layer in training.model.model.layers:
+        # its end is not reached again: nothing that the backward pass reads comes from it
+        layer.mlp.register_forward_pre_hook(lambda module, inputs: calls.append(module))
+    training.step(batches[0])
+    assert len(calls) == times * len(batches[0].batches) * 2
+
+
+def test_a_kind_of_recompute_that_transformers_does_not_have_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="expected none or full"):
+        _training(tmp_path, recompute="swiglu")
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_every_weight_is_copied(tied):
+    source = small_model(tied=tied)
+    model = build_model(source.config, "sdpa", CPU).eval()
+    copy_weights(source, model)
+    ids = random_ids(2, 12)
+    torch.testing.assert_close(model(ids).logits, source(ids), rtol=1e-4, atol=1e-5)
+
+
+def test_a_version_of_transformers_with_other_parameters_is_refused():
+    source = small_model()
+    model = build_model(source.config, "sdpa", CPU)
+    model.model.extra = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match="model.extra.bias.*too many"):
+        copy_weights(source, model)
+
+
+def _attention_calls(attention):
+    """Keywords of each scaled_dot_product_attention in what is traced of a model, and how many graphs it is."""
+    torch._dynamo.reset()
+    model = build_model(small_config(), attention, CPU).train()
+    graphs = []
+
+    def keep(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    ids = random_ids(2, 32)
+    compiled = torch.compile(model, backend=keep)
+    compiled(input_ids=ids, labels=ids, shift_labels=ids, num_items_in_batch=torch.full((), 64.0), use_cache=False)
+    nodes = [node for graph in graphs for node in graph.graph.nodes]
+    return [node.kwargs for node in nodes if "scaled_dot_product" in str(node.target)], len(graphs)
+
+
+def test_the_compiled_baseline_is_one_graph_whose_attention_is_causal_without_a_mask():
+    calls, graphs = _attention_calls(SETUPS["compiled"].attention)
+    assert graphs == 1
+    assert [(call.get("attn_mask"), call["is_causal"]) for call in calls] == [(None, True)] * 2
+    # what transformers does by itself, and what this is for
+    calls, _ = _attention_calls("sdpa")
+    assert all(call.get("attn_mask") is not None for call in calls)
+
+
+def test_fp8_is_asked_for_in_every_product_of_the_blocks_and_not_in_the_heads(monkeypatch):
+    asked = []
+
+    def convert(module, *, config, module_filter_fn):
+        assert config == "tensorwise"
+        linears = [(name, part) for name, part in module.named_modules() if isinstance(part, nn.Linear)]
+        asked.extend((name, module_filter_fn(part, name)) for name, part in linears)
+        return module
+
+    fake = ModuleType("torchao.float8")
+    fake.Float8LinearConfig = SimpleNamespace(from_recipe_name=lambda name: name)  # type: ignore[attr-defined]
+    fake.convert_to_float8_training = convert  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torchao", ModuleType("torchao"))
+    monkeypatch.setitem(sys.modules, "torchao.float8", fake)
+    convert_to_fp8(build_model(small_config(), "sdpa", CPU))
+    products = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+                "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]  # fmt: skip
+    expected = {f"model.layers.{layer}.{product}": True for layer in range(2) for product in products}
+    assert dict(asked) == {**expected, "lm_head": False}
+
+
+def test_only_their_setups_convert_and_patch(tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(huggingface, "convert_to_fp8", lambda model: done.append("fp8"))
+    monkeypatch.setattr(huggingface, "patch_with_liger", lambda model: done.append("liger"))
+    for name in SETUPS:
+        _training(tmp_path, name)
+        done.append(name)
+    assert done == ["standard", "sdpa", "compiled", "fp8", "compiled_fp8", "liger", "liger"]

@@ -1,0 +1,156 @@
+"""Inside the process that measures a variant: our step is train.py's, and a full memory is an answer."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from litespark.benchmarks.step import process
+from litespark.benchmarks.step.process import asked_parts, out_of_memory, run_process
+from litespark.benchmarks.step.request import read_round
+from litespark.benchmarks.step.stepping import LitesparkTraining
+from litespark.callbacks.prove import Prove
+from litespark.experiment.config import ConfigError
+from litespark.metrics.records.step import RoundRecord
+from litespark.training.module import TrainingModule
+from tests.benchmarks.step.tiny_steps import measured, parts, request
+
+ALLOCATOR = "CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total capacity of 79 GiB"
+
+
+def _complete(answer: RoundRecord) -> None:
+    assert answer.outcome == "measured"
+    assert len(answer.step_ms) == 4
+    assert min(answer.step_ms) > 0
+    assert len(answer.train_loss) == 6
+    assert (answer.joules is None) == (answer.joules_reason is not None)
+    assert answer.error is None
+
+
+def test_ours_and_train_py_itself_end_in_the_same_loss(tmp_path):
+    """With masked documents, several micro-batches, clipping and a schedule: everything that a step has."""
+    settings = ("data.document_mask=true", "trainer.log_every=2", "optim.clip_norm=0.5")
+    ours = measured(tmp_path, "litespark", "litespark", *settings)
+    _complete(ours)
+    assert ours.recompute == "none"
+    assert ours.peak_memory_mib is None
+    assert "ops: " in str(ours.detail)
+    assert read_round(tmp_path / "litespark.json") == ours
+    theirs = measured(tmp_path, "train.py", "train.py", *settings)
+    # the same numbers, summed in another order
+    assert theirs.loss == pytest.approx(ours.loss, rel=1e-7)
+    assert theirs.attention_pairs == ours.attention_pairs < 4 * 4 * 32 * 33 // 2
+    assert theirs.tokens == ours.tokens == 4 * 4 * 32
+    assert len(theirs.step_ms) == 4
+    assert not list(tmp_path.glob("train-*"))
+
+
+def test_ours_is_settled_and_built_by_what_train_py_is_built_with(tmp_path, monkeypatch):
+    called = []
+    for owner, name in ((Prove, "settle"), (TrainingModule, "construct"), (TrainingModule, "configure_optimizers")):
+        real = getattr(owner, name)
+        monkeypatch.setattr(
+            owner, name, lambda self, *given, real=real, name=name: (called.append(name), real(self, *given))[1]
+        )
+    measured(tmp_path, "litespark", "litespark")
+    assert called == ["settle", "construct", "configure_optimizers"]
+
+
+@pytest.mark.parametrize("optim", ["adamw", "muon"])
+def test_any_optimizer_of_ours_takes_its_steps(tmp_path, optim):
+    answer = measured(tmp_path, "litespark", "litespark", f"optim={optim}")
+    _complete(answer)
+    assert answer.train_loss[-1] < answer.train_loss[0]
+
+
+def test_layers_and_recompute_are_those_of_the_request(tmp_path):
+    mine = parts(tmp_path)
+    ours = asked_parts(mine, request(tmp_path, "litespark", "litespark", layers=1, recompute="swiglu"))
+    assert (ours.model.layers, ours.recompute, ours.budget.steps, ours.data.validation_rows) == (1, "swiglu", 6, 3)
+    assert (mine.model.layers, mine.recompute) == (2, "none")
+    answer = measured(tmp_path, "litespark", "litespark", layers=1, recompute="full")
+    assert answer.recompute == "full"
+    theirs = measured(tmp_path, "standard", layers=1, recompute="none")
+    assert theirs.recompute == "none"
+    # one layer has another loss than two, and it is the same one
+    assert theirs.loss == pytest.approx(answer.loss, rel=1e-3)
+    with pytest.raises(ConfigError, match="recompute: got 'half'"):
+        measured(tmp_path, "litespark", "litespark", recompute="half")
+
+
+@pytest.mark.parametrize(("kind", "variant"), [("litespark", "litespark"), ("huggingface", "standard")])
+@pytest.mark.parametrize("where", ["building", "a step"])
+def test_a_full_memory_is_an_answer(tmp_path, monkeypatch, kind, variant, where):
+    def full(*arguments, **options):
+        raise torch.OutOfMemoryError(ALLOCATOR)
+
+    if where == "building":
+        monkeypatch.setattr(process, "construct_module", full)
+    else:
+        monkeypatch.setattr(torch.Tensor, "backward", full)
+    answer = measured(tmp_path, variant, kind)
+    assert (answer.outcome, answer.error) == ("out of memory", "CUDA out of memory. Tried to allocate 2.00 GiB.")
+    assert answer.recompute == ("full" if kind == "huggingface" else "none")
+    assert (answer.step_ms, answer.loss, answer.round, answer.position) == ([], None, 0, 1)
+    assert read_round(Path(tmp_path / f"{variant}.json")) == answer
+
+
+def test_another_error_is_no_answer(tmp_path, monkeypatch):
+    def wrong(self, batch):
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(LitesparkTraining, "step", wrong)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        measured(tmp_path, "litespark", "litespark")
+    assert not (tmp_path / "litespark.json").exists()
+
+
+def test_a_full_memory_is_seen_behind_the_compilers_error():
+    try:
+        try:
+            raise torch.OutOfMemoryError(ALLOCATOR)
+        except torch.OutOfMemoryError as error:
+            raise RuntimeError("backend='inductor' raised") from error
+    except RuntimeError as wrapped:
+        assert out_of_memory(wrapped) == "CUDA out of memory. Tried to allocate 2.00 GiB."
+    assert out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `x`")) is not None
+    assert out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered")) is None
+
+
+def test_train_py_that_runs_out_of_memory_says_so(tmp_path, monkeypatch):
+    def full(parts, request):
+        raise RuntimeError(ALLOCATOR)  # what its run record holds then
+
+    monkeypatch.setattr(process, "run_training_script", full)
+    assert measured(tmp_path, "train.py", "train.py").outcome == "out of memory"
+
+
+def test_what_cannot_be_measured_here_is_refused_in_the_process_too(tmp_path):
+    with pytest.raises(ConfigError, match="compiled_fp8 cannot be measured here: .*fp8 units"):
+        measured(tmp_path, "compiled_fp8")
+    with pytest.raises(ConfigError, match=r"data.document_mask=false"):
+        run_process(parts(tmp_path, "data.document_mask=true"), request(tmp_path, "sdpa"))
+
+
+def test_the_memory_of_a_gpu_is_the_peak_of_its_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "take_steps", lambda *given, **options: _Taken)
+    monkeypatch.setattr(process, "held_out_loss", lambda *given: 4.0)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * 2**20)
+    asked = dataclasses.replace(request(tmp_path, "sdpa"), started=90.0)
+    answer = process._take(_Taken, [], [], asked, torch.device("cuda", 0), None)
+    assert answer.peak_memory_mib == 3.0
+    assert answer.seconds_before == 10.0
+
+
+class _Taken:
+    """What both the steps and the training would say."""
+
+    recompute, detail = "none", None
+    step_ms, train_loss, before, after, began = [1.0], [2.0], None, None, 100.0
+
+    class energy:
+        joules, method, reason = None, None, "none"

@@ -1,0 +1,153 @@
+"""What is timed and metered of a row of steps, on a clock and a meter that the test moves."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from litespark.benchmarks.step.stepping import StepBatch, StepClock, counted_energy, step_batches, take_steps
+from litespark.data.batch import batch_from_rows
+from litespark.experiment.preflight import Machine, Ranks
+from litespark.metrics.energy import EnergyLedger
+from litespark.metrics.meters import FakeMeter, NullMeter
+from litespark.training.schedule import CosineSchedule
+from tests.benchmarks.step.tiny_steps import parts
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+
+
+class Time:
+    """A clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.seconds = 100.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+class Planned:
+    """Steps that take planned seconds and have planned losses."""
+
+    recompute, detail = "none", "planned"
+
+    def __init__(self, time: Time, seconds: list[float], losses: list[float], log: list[str]) -> None:
+        self.time, self.seconds, self.losses, self.log = time, iter(seconds), iter(losses), log
+
+    def step(self, batch: StepBatch) -> torch.Tensor:
+        self.log.append("step")
+        self.time.seconds += next(self.seconds)
+        return torch.tensor(next(self.losses) * batch.supervised, dtype=torch.float64)
+
+    def summed_loss(self, batch: object) -> torch.Tensor:
+        raise AssertionError("not asked for")
+
+
+def _batch() -> StepBatch:
+    row = batch_from_rows(torch.arange(9).view(1, 9), eos_id=3, document_mask=False)
+    return StepBatch([row, row], 0.1)
+
+
+def test_only_the_counted_steps_are_timed_and_metered():
+    time, log = Time(), []
+    meter = FakeMeter([50.0], time)
+    training = Planned(time, [100.0, 7.0, 2.0, 3.0, 2.5], [5.0, 4.0, 3.0, 2.5, 2.25], log)
+    taken = take_steps(training, [_batch()] * 5, warmup=2, meter=meter, clock=StepClock(CPU, time))
+    assert taken.step_ms == pytest.approx([2000, 3000, 2500])
+    assert taken.train_loss == [5.0, 4.0, 3.0, 2.5, 2.25]
+    assert taken.energy.joules == pytest.approx(50 * 7.5)
+    assert (taken.energy.method, taken.energy.reason) == ("fake counter", None)
+
+
+def test_on_a_gpu_events_time_the_steps_and_nothing_waits_between_them(monkeypatch):
+    time, log = Time(), []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            log.append("event")
+            self.at = time.seconds
+
+        def elapsed_time(self, other) -> float:
+            log.append("read")
+            return 1e3 * (other.at - self.at)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: log.append("synchronise"))
+    training = Planned(time, [9.0, 1.0, 2.0, 4.0], [5.0, 4.0, 3.0, 2.0], log)
+    taken = take_steps(training, [_batch()] * 4, warmup=1, meter=FakeMeter([10.0], time), clock=StepClock(CUDA))
+    assert taken.step_ms == pytest.approx([1000, 2000, 4000])
+    assert log == ["step", "synchronise", "event", *["step", "event"] * 3, "synchronise", *["read"] * 3]
+    assert taken.energy.joules == pytest.approx(70)
+
+
+def test_a_loss_that_is_not_finite_is_an_error_that_names_the_step():
+    time = Time()
+    training = Planned(time, [1.0] * 3, [5.0, math.nan, 3.0], [])
+    with pytest.raises(ArithmeticError, match="step 2 of 3 was nan"):
+        take_steps(training, [_batch()] * 3, warmup=1, meter=NullMeter("none", ""), clock=StepClock(CPU, time))
+
+
+def _ledger(meter, time: Time, seconds: float) -> EnergyLedger:
+    ledger = EnergyLedger(meter)
+    ledger.switch("train")
+    time.seconds += seconds
+    ledger.switch("idle")
+    return ledger
+
+
+def test_a_short_measurement_on_a_gpu_has_no_joules_and_says_how_many_steps_it_takes():
+    time = Time()
+    ledger = _ledger(FakeMeter([50.0], time), time, 4.9)
+    energy = counted_energy(ledger, CUDA, 4.9, 10)
+    assert energy.joules is None
+    assert energy.reason is not None
+    assert "took 4.9 s" in energy.reason
+    assert "raise --steps to 12" in energy.reason
+    assert counted_energy(ledger, CPU, 4.9, 10).joules == pytest.approx(245)
+    assert counted_energy(ledger, CUDA, 5.0, 10).joules == pytest.approx(245)
+
+
+def test_what_cannot_be_read_is_absent_with_the_meters_reason():
+    time = Time()
+    energy = counted_energy(_ledger(NullMeter("no counter here", "none"), time, 9.0), CUDA, 9.0, 1)
+    assert (energy.joules, energy.method, energy.reason) == (None, None, "no counter here")
+    meter = FakeMeter([50.0], time)
+    meter.lost[0] = True
+    assert "at both ends" in str(counted_energy(_ledger(meter, time, 9.0), CUDA, 9.0, 1).reason)
+
+
+@pytest.mark.parametrize("offset", [-1e6, 1e6])
+def test_an_impossible_difference_is_dropped_with_a_reason(offset):
+    time = Time()
+    meter = FakeMeter([50.0], time, power_cap_watts=300.0)
+    ledger = EnergyLedger(meter)
+    ledger.switch("train")
+    time.seconds += 9
+    meter.offset[0] = offset
+    ledger.switch("idle")
+    energy = counted_energy(ledger, CUDA, 9.0, 1)
+    assert energy.joules is None
+    assert "negative or above the power cap" in str(energy.reason)
+
+
+def test_batches_are_cut_into_steps_with_the_rate_of_the_schedule_over_all_of_them(tmp_path):
+    mine = parts(tmp_path, "schedule.warmup=0.5", "optim.lr=0.25")
+    machine = Machine(CPU, "fp32", 2, Ranks(1, 0, 0, 1))
+    rows = [SimpleNamespace(to=lambda device, name=name: f"{name} on {device}") for name in range(9)]
+    steps = step_batches(mine, machine, rows, 4)
+    assert [step.batches for step in steps] == [[f"{2 * i} on cpu", f"{2 * i + 1} on cpu"] for i in range(4)]
+    schedule = CosineSchedule(warmup=0.5)
+    assert [step.learning_rate for step in steps] == [0.25 * schedule.factor(n, 4) for n in (1, 2, 3, 4)]
+    assert steps[1].learning_rate == 0.25
+
+
+def test_a_step_counts_its_micro_batches_together():
+    batch = _batch()
+    # eight inputs of which the fourth ends a document and predicts nothing; each sees those before it and itself
+    assert (batch.tokens, batch.supervised, batch.attention_pairs) == (16, 14, 2 * 36)
