@@ -1,0 +1,163 @@
+"""The record of `litespark bench ablation`: which settings were switched, and the steps measured with each of them.
+
+A switch is one setting, or several that go together, with a value in the baseline and one in the target. What is
+measured for a list of switches follows from their names (`planned`); the measurements are those of whole steps, one
+variant for each combination.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from litespark.metrics.records.bench import Provenance, read_sealed, write_sealed
+from litespark.metrics.records.step import StepRecord, VariantRecord
+from litespark.metrics.records.strict_json import RecordError
+
+SCHEMA = "litespark.bench.ablation/1"
+BASELINE = "baseline"
+TARGET = "target"
+# settings of how a training is computed; all others change what is trained, or how it is fed
+_SPEED_KEYS = ("recompute.mode", "precision.name", "optim.fused")
+_SPEED_GROUP = "ops."
+
+
+def changes_speed_only(key: str) -> bool:
+    """Whether a dotted key of the config may be switched: it changes how fast a training runs, and not which one."""
+    return key in _SPEED_KEYS or (key.startswith(_SPEED_GROUP) and not key.endswith("._target_"))
+
+
+def default_name(key: str) -> str:
+    """What a switch of one key is called: `rope` for ops.rope, `recompute` for recompute.mode."""
+    group, _, leaf = key.rpartition(".")
+    return group if leaf in ("mode", "name") else leaf
+
+
+@dataclass
+class KeyRecord:
+    """One setting of a switch, its two values as they are written in an override."""
+
+    key: str
+    baseline: str
+    target: str
+
+
+@dataclass
+class SwitchRecord:
+    """Settings that are switched together."""
+
+    name: str
+    keys: list[KeyRecord]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One combination: the name of its variant, and the switches that have their target's value in it."""
+
+    name: str
+    on: frozenset[str]
+
+
+def planned(switches: Sequence[str]) -> list[Planned]:
+    """What is measured for these switches, in the order in which it is.
+
+    The baseline; one switch more each time (`plus_NAME`) up to the target; the target without each one
+    (`without_NAME`). The target without the last switch is the step before the target, and is not listed again.
+    """
+    names = list(switches)
+    steps = [Planned(f"plus_{name}", frozenset(names[: index + 1])) for index, name in enumerate(names[:-1])]
+    without = [Planned(f"without_{name}", frozenset(names) - {name}) for name in names[:-1]]
+    everything = [Planned(BASELINE, frozenset()), *steps, Planned(TARGET, frozenset(names)), *without]
+    by_switches: dict[frozenset[str], Planned] = {}
+    for each in everything:
+        by_switches.setdefault(each.on, each)
+    return list(by_switches.values())
+
+
+def settings_of(switches: Sequence[SwitchRecord], on: frozenset[str]) -> tuple[str, ...]:
+    """The overrides that make a combination from the baseline: every key of every switch."""
+    return tuple(
+        f"{each.key}={each.target if switch.name in on else each.baseline}"
+        for switch in switches
+        for each in switch.keys
+    )
+
+
+@dataclass
+class AblationRecord:
+    """One ablation on one device.
+
+    Attributes:
+        baseline, target: the overrides that make the two from the benchmark's config.
+        switches: in the order in which they are switched on.
+        step: the measurements; its config is that of the baseline, its variants are those of `planned`.
+    """
+
+    baseline: list[str]
+    target: list[str]
+    switches: list[SwitchRecord]
+    step: StepRecord
+
+    @property
+    def complete(self) -> bool:
+        """Whether every combination has all its rounds."""
+        return self.step.complete
+
+    @property
+    def provenance(self) -> Provenance:
+        """What ran, and where."""
+        return self.step.provenance
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the switches."""
+        return [each.name for each in self.switches]
+
+    def variant(self, on: frozenset[str]) -> VariantRecord:
+        """The variant in which exactly these switches are on; KeyError where it is not part of the ablation."""
+        name = {each.on: each.name for each in planned(self.names)}[on]
+        return next(each for each in self.step.variants if each.name == name)
+
+    def write(self, path: Path) -> None:
+        """Write as sealed JSON.
+
+        Raises:
+            RecordError: a value is of the wrong type or not finite.
+        """
+        write_sealed(self, SCHEMA, path)
+
+    @classmethod
+    def read(cls, path: Path) -> AblationRecord:
+        """The record in a file.
+
+        Raises:
+            RecordError: it is not such a record, or it contradicts itself.
+        """
+        record = read_sealed(path, cls, SCHEMA)
+        try:
+            record.check()
+        except ValueError as error:
+            raise RecordError(f"{path} is not a valid {SCHEMA} record: {error}") from error
+        return record
+
+    def check(self) -> None:
+        """The rules that types do not express.
+
+        Raises:
+            RecordError: one is broken; the message names the switch or the variant.
+        """
+        if not self.switches or len(set(self.names)) < len(self.names):
+            raise RecordError(f"switches: got the names {self.names}, expected at least one and each once")
+        keys = [each.key for switch in self.switches for each in switch.keys]
+        if not all(switch.keys for switch in self.switches) or len(set(keys)) < len(keys):
+            raise RecordError(f"switches: got the keys {keys}, expected each once and one or more a switch")
+        expected = {each.name: list(settings_of(self.switches, each.on)) for each in planned(self.names)}
+        found = {each.name: each.settings for each in self.step.variants}
+        if found != expected:
+            different = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+            raise RecordError(
+                f"step.variants: got other settings than the switches make: {', '.join(different)}; expected "
+                f"{', '.join(expected)}, each with every key of every switch"
+            )
+        self.step.check()
