@@ -40,6 +40,15 @@ class Trained(NamedTuple):
     checkpoint: Checkpoint
 
 
+def can_resume(path: str | Path) -> bool:
+    """Whether there is a valid checkpoint to continue from."""
+    try:
+        checkpoint_folder.find(path)
+    except CheckpointError:
+        return False
+    return True
+
+
 def load_trained(path: str | Path, ops: OpsConfig | None = None) -> Trained:
     """The model of a run folder (its newest valid checkpoint) or of one checkpoint in it, on the CPU in fp32.
 

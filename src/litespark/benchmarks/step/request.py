@@ -8,24 +8,19 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import TypeVar
 
+from litespark.benchmarks.child_process import end_group, how_it_ended, termination_raises
 from litespark.metrics.records.step import RoundRecord, VariantKind
 from litespark.metrics.records.strict_json import RecordError, decode, encode, refuse_constant
 
 PROGRAM = (sys.executable, "-m", "litespark.cli", "bench", "step")
-# 128 + SIGTERM, as shells count
-_TERMINATED = 143
 
 T = TypeVar("T")
 
@@ -125,10 +120,7 @@ def launch(
             return read_round(answer)
     except (OSError, RecordError) as error:
         return _failed(request, f"ended without an answer: {error}")
-    how = f"ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-    if status == -signal.SIGKILL:
-        how += " (the host may be out of memory)"
-    return _failed(request, f"{how}: {_last_line(printed)}")
+    return _failed(request, how_it_ended(status, printed))
 
 
 def _failed(request: Request, error: str) -> RoundRecord:
@@ -137,48 +129,20 @@ def _failed(request: Request, error: str) -> RoundRecord:
 
 def _run(command: list[str], stdout: Path, stderr: Path, timeout: float) -> int | None:
     """The status with which the command ended; None where it was ended for its time. Its children end with it."""
-    with stdout.open("w") as out, stderr.open("w") as err, _termination_raises():
+    with stdout.open("w") as out, stderr.open("w") as err, termination_raises():
         # a group of its own, so that its children can be ended with it
         process = subprocess.Popen(command, stdout=out, stderr=err, stdin=subprocess.DEVNULL, start_new_session=True)
         try:
             status = process.wait(timeout)
         except subprocess.TimeoutExpired:
-            _end_group(process)
+            end_group(process)
             return None
         except BaseException:
-            _end_group(process)
+            end_group(process)
             raise
         if status != 0:
-            _end_group(process)
+            end_group(process)
         return status
-
-
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):  # all have ended
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-@contextmanager
-def _termination_raises() -> Iterator[None]:
-    """Within it a SIGTERM raises SystemExit, since the group of the child would not get the signal."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def raise_exit(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(_TERMINATED)
-
-    before = signal.signal(signal.SIGTERM, raise_exit)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _last_line(path: Path) -> str:
-    lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "it printed nothing"
 
 
 def _write(value: Request | RoundRecord, path: Path) -> None:

@@ -5,5 +5,6 @@ from litespark.cli.bench.loop import LOOP
 from litespark.cli.bench.ops import OPS
 from litespark.cli.bench.profile import PROFILE
 from litespark.cli.bench.step import STEP
+from litespark.cli.bench.to_loss import TO_LOSS
 
-BENCHES = {"ablation": ABLATION, "loop": LOOP, "ops": OPS, "profile": PROFILE, "step": STEP}
+BENCHES = {"ablation": ABLATION, "loop": LOOP, "ops": OPS, "profile": PROFILE, "step": STEP, "to-loss": TO_LOSS}

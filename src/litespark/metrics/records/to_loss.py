@@ -1,0 +1,212 @@
+"""The record of `litespark bench to-loss`: what each run took until the validation bits per byte reached the target.
+
+A run that did not get there says how far it got and what that took; nothing is carried on beyond what was trained.
+Medians and ratios are computed from this (`litespark.metrics.to_loss_table`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from litespark.metrics.records.bench import DeviceState, Provenance
+from litespark.metrics.records.sealing import naming, read_sealed, write_sealed
+from litespark.metrics.records.strict_json import RecordError
+
+SCHEMA = "litespark.bench.to_loss/1"
+
+
+@dataclass
+class CurvePoint:
+    """One validation: input tokens and train seconds up to it, and train joules where they were measured."""
+
+    step: int
+    tokens: int
+    seconds: float
+    bits_per_byte: float
+    joules: float | None = None
+
+
+@dataclass
+class ToLossRun:
+    """One training run, in a process of its own.
+
+    Seconds and joules are those of training steps, without start, validation and checkpoints; those of all-in joules
+    are of everything.
+
+    Attributes:
+        seed: of weights and order of the data; position: among the runs of this seed, from 0.
+        reached: whether the last validation is at or below the target; the first that is ends the run.
+        step, tokens, train_seconds, joules: up to the last validation, so to the target where it was reached.
+        joules_reason: why there are no joules; joules_method: how they were read.
+        best_bits_per_byte, final_bits_per_byte: of all validations, and of the last.
+        processes: how many it took: more than one where it was stopped and continued.
+        curve: every validation, in order.
+        before, after: the state of the device around the run (the last process's); None without NVML.
+    """
+
+    seed: int
+    position: int
+    reached: bool
+    step: int
+    tokens: int
+    train_seconds: float
+    best_bits_per_byte: float
+    final_bits_per_byte: float
+    joules: float | None = None
+    all_in_joules: float | None = None
+    joules_method: str | None = None
+    joules_reason: str | None = None
+    processes: int = 1
+    curve: list[CurvePoint] = field(default_factory=list)
+    before: DeviceState | None = None
+    after: DeviceState | None = None
+
+
+@dataclass
+class ToLossFailure:
+    """A run that ended with an error."""
+
+    seed: int
+    error: str
+
+
+@dataclass
+class ToLossVariant:
+    """One way to train: the overrides that make it from the benchmark's config, and its runs."""
+
+    name: str
+    settings: list[str]
+    runs: list[ToLossRun] = field(default_factory=list)
+    failures: list[ToLossFailure] = field(default_factory=list)
+
+    def run(self, seed: int) -> ToLossRun | None:
+        """The run of a seed."""
+        return next((each for each in self.runs if each.seed == seed), None)
+
+
+@dataclass
+class ToLossModel:
+    """The model that all variants train."""
+
+    name: str
+    parameters: int
+
+
+@dataclass
+class ToLossStream:
+    """What all runs read and when they look: rows of S tokens, in an order that the seed decides.
+
+    Attributes:
+        name, manifest_hash: of the prepared data.
+        validation_rows: on which the bits per byte are taken; None: all that there are.
+        validate_every: steps between two validations, and so how finely a target can be told.
+        budget_tokens: after which a run ends that has not reached the target.
+    """
+
+    name: str
+    manifest_hash: str
+    sequence_length: int
+    batch_rows: int
+    validation_rows: int | None
+    validate_every: int
+    budget_tokens: int
+
+
+@dataclass
+class ToLossRecord:
+    """One benchmark on one device. The first variant is the reference; `complete`: every variant ran every seed."""
+
+    provenance: Provenance
+    target_bits_per_byte: float
+    model: ToLossModel
+    stream: ToLossStream
+    precision: str
+    seeds: list[int]
+    variants: list[ToLossVariant] = field(default_factory=list)
+    complete: bool = False
+
+    def write(self, path: Path) -> None:
+        """Write as sealed JSON.
+
+        Raises:
+            RecordError: a value is of the wrong type or not finite.
+        """
+        write_sealed(self, SCHEMA, path)
+
+    @classmethod
+    def read(cls, path: Path) -> ToLossRecord:
+        """The record in a file.
+
+        Raises:
+            RecordError: it is not such a record, or it contradicts itself.
+        """
+        record = read_sealed(path, cls, SCHEMA)
+        with naming(path, SCHEMA):
+            record.check()
+        return record
+
+    def missing(self) -> Iterator[tuple[ToLossVariant, int, int]]:
+        """(variant, seed, position) of every run that is not there, in the order in which they take turns."""
+        for index, seed in enumerate(self.seeds):
+            turns = self.variants if index % 2 == 0 else self.variants[::-1]
+            for position, variant in enumerate(turns):
+                if variant.run(seed) is None:
+                    yield variant, seed, position
+
+    def check(self) -> None:
+        """The rules that types do not express.
+
+        Raises:
+            RecordError: one is broken; the message names the variant and the seed.
+        """
+        names = [each.name for each in self.variants]
+        if not names or len(set(names)) < len(names):
+            raise RecordError(f"variants: got the names {names}, expected at least one and each once")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise RecordError(f"seeds: got {self.seeds}, expected at least one and each once")
+        if not self.target_bits_per_byte > 0:
+            raise RecordError(f"target_bits_per_byte: got {self.target_bits_per_byte}, expected a number above 0")
+        if self.complete == any(True for _ in self.missing()):
+            raise RecordError(f"complete: got {self.complete}, expected whether every variant has a run of every seed")
+        for variant in self.variants:
+            seeds = [each.seed for each in variant.runs]
+            if len(set(seeds)) < len(seeds) or not set(seeds) <= set(self.seeds):
+                raise RecordError(f"variants.{variant.name}.runs: got the seeds {seeds}, expected some of {self.seeds}")
+            for run in variant.runs:
+                if found := next(_contradictions(run, self.target_bits_per_byte), None):
+                    raise RecordError(f"variants.{variant.name}.runs[seed {run.seed}].{found}")
+
+
+def _contradictions(run: ToLossRun, target: float) -> Iterator[str]:
+    curve = run.curve
+    if not curve:
+        yield "curve: got no validation, expected at least one"
+        return
+    for earlier, later in itertools.pairwise(curve):
+        if not (earlier.step < later.step and earlier.tokens < later.tokens and earlier.seconds <= later.seconds):
+            yield f"curve: got step {later.step} after step {earlier.step}, expected steps, tokens and seconds to grow"
+        if earlier.bits_per_byte <= target:
+            yield f"curve: got {earlier.bits_per_byte} before the end, expected the run to end at or below {target}"
+    last = curve[-1]
+    if run.reached != (last.bits_per_byte <= target):
+        yield f"reached: got {run.reached} with {last.bits_per_byte} bits per byte at the end and a target of {target}"
+    same = {
+        "step": (run.step, last.step),
+        "tokens": (run.tokens, last.tokens),
+        "train_seconds": (run.train_seconds, last.seconds),
+        "final_bits_per_byte": (run.final_bits_per_byte, last.bits_per_byte),
+        "best_bits_per_byte": (run.best_bits_per_byte, min(each.bits_per_byte for each in curve)),
+        "joules": (run.joules, last.joules),
+    }
+    for name, (got, expected) in same.items():
+        if got != expected:
+            yield f"{name}: got {got}, expected {expected} as the curve has it"
+    if not (curve[0].tokens > 0 and curve[0].seconds > 0 and min(each.bits_per_byte for each in curve) > 0):
+        yield "curve: expected tokens, seconds and bits per byte above 0"
+    if (run.joules is None) == (run.joules_reason is None):
+        yield "joules: expected either joules or a reason why there are none"
+    if run.joules is not None and run.all_in_joules is not None and run.joules > run.all_in_joules * (1 + 1e-9):
+        yield f"joules: got {run.joules}, expected at most all_in_joules = {run.all_in_joules}"
