@@ -346,9 +346,13 @@ def test_what_cannot_be_compared_is_refused(tmp_path, overrides, variants, setti
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["rounds", "warmup_steps", "steps", "loss_rows", "layers", "minutes"])
-def test_settings_below_their_least_are_refused(name):
-    with pytest.raises(ValueError, match=f"--{name.replace('_', '-')}: got 0"):
+@pytest.mark.parametrize(
+    "name, said",
+    [("rounds", "--rounds"), ("warmup_steps", "--warmup"), ("steps", "--steps"), ("layers", "--layers"),
+     ("minutes", "--minutes"), ("loss_rows", "loss_rows"), ("process_timeout", "process_timeout")],
+)  # fmt: skip
+def test_settings_below_their_least_are_refused(name, said):
+    with pytest.raises(ValueError, match=f"{said}: got 0, expected"):
         StepSettings(**{name: 0})
 
 

@@ -30,11 +30,11 @@ class StepSettings:
     process_timeout: float = 900.0
 
     def __post_init__(self) -> None:
-        for name, least in (("rounds", 1), ("warmup_steps", 1), ("steps", 1), ("loss_rows", 1), ("layers", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"--{name.replace('_', '-')}: got {value}, expected at least {least}")
-        for name in ("minutes", "process_timeout"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"--{name.replace('_', '-')}: got {value}, expected more than 0")
+        whole = {"--rounds": self.rounds, "--warmup": self.warmup_steps, "--steps": self.steps,
+                 "--layers": self.layers, "loss_rows": self.loss_rows}  # fmt: skip
+        for name, value in whole.items():
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: got {value}, expected at least 1")
+        for name, limit in {"--minutes": self.minutes, "process_timeout": self.process_timeout}.items():
+            if limit is not None and not limit > 0:
+                raise ValueError(f"{name}: got {limit}, expected more than 0")
