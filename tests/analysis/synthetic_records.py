@@ -5,9 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from litespark.analysis.markdown_blocks import BEGIN, END
+from litespark.metrics.records.ablation import AblationRecord, KeyRecord, SwitchRecord, planned, settings_of
 from litespark.metrics.records.bench import Provenance
+from litespark.metrics.records.profile import ClassRecord, ProfileRecord
 from litespark.metrics.records.run import DeviceRecord, EnvironmentRecord
 from litespark.metrics.records.step import Protocol, RatesRecord, RoundRecord, StepModel, StepRecord, VariantRecord
+from litespark.metrics.records.to_loss import (
+    CurvePoint,
+    ToLossModel,
+    ToLossRecord,
+    ToLossRun,
+    ToLossStream,
+    ToLossVariant,
+)
 
 GPU, CPU = "NVIDIA H200", "a CPU"
 
@@ -46,6 +56,41 @@ def step_record(
         variants,
         complete,
     )
+
+
+def ablation_record() -> AblationRecord:
+    """Two switches: the first makes 2 of 1, the second 5 of 2."""
+    steps = step_record({"baseline": 10.0, "plus_norm": 5.0, "target": 2.0, "without_norm": 4.0})
+    switches = [SwitchRecord(name, [KeyRecord(f"ops.{name}", "reference", "fast")]) for name in ("norm", "rope")]
+    record = AblationRecord([], [], switches, steps)
+    for each in planned(record.names):
+        found = steps.variant(each.name)
+        assert found is not None
+        found.settings, found.kind = list(settings_of(record.switches, each.on)), "litespark"
+    return record
+
+
+def profile_record() -> ProfileRecord:
+    """Products take 8 ms of at least 6, and the device rests for 2."""
+    steps = step_record({"litespark": 10.0})
+    classes = [ClassRecord("gemm", 8.0, 6.0), ClassRecord("idle", 2.0, 0.0)]
+    return ProfileRecord(steps.provenance, steps.model, steps.protocol, "litespark", [], "ours", "none", "", "cuda",
+                         steps.rates, 1000, 5000, 10.0, 9.5, classes)  # fmt: skip
+
+
+def to_loss_record() -> ToLossRecord:
+    """`muon` gets there with half the tokens of the reference, `wsd` not at all."""
+    provenance = step_record({"litespark": 10.0}).provenance
+
+    def run(tokens: int, bits: float) -> ToLossRun:
+        curve = [CurvePoint(5, tokens, tokens / 100, bits, tokens / 1000)]
+        return ToLossRun(1, 0, bits <= 2.0, 5, tokens, tokens / 100, bits, bits, tokens / 1000, curve=curve)
+
+    runs = {"adamw": run(4000, 1.9), "muon": run(2000, 1.95), "wsd": run(8000, 2.1)}
+    return ToLossRecord(
+        provenance, 2.0, ToLossModel("tiny", 10), ToLossStream("text", "a" * 16, 9, 4, 8, 5, 8000), "bf16", [1],
+        [ToLossVariant(name, [], [each]) for name, each in runs.items()], complete=True,
+    )  # fmt: skip
 
 
 def results_folder(root: Path, *records: StepRecord) -> Path:

@@ -16,7 +16,10 @@ from litespark.analysis.markdown_blocks import BEGIN, END
 from litespark.analysis.quantities import plain, rate
 from litespark.analysis.step_text import markdown as step_markdown
 from litespark.analysis.tables import markdown_table
+from litespark.metrics.records.ablation import AblationRecord
 from litespark.metrics.records.ledger import Entry, read_ledger
+from litespark.metrics.records.profile import ProfileRecord
+from litespark.metrics.records.to_loss import ToLossRecord
 from litespark.metrics.step_table import Row, rows
 
 ON_CPU = "CPU: shows that the instrument works, not what the product is worth."
@@ -111,13 +114,21 @@ def _device(entries: Sequence[Entry], results: Path) -> list[str]:
 
 def _benchmark(entry: Entry) -> tuple[object, ...]:
     """What makes two records measurements of the same thing."""
-    steps = step_record(entry)
+    steps = step_record(entry) or entry.record
+    protocol = getattr(steps, "protocol", None)
     shape: tuple[object, ...] = ()
-    if steps is not None:
-        protocol = steps.protocol
-        shape = (protocol.micro_batch_rows, protocol.accumulate, protocol.sequence_length, protocol.document_mask)
-        shape += (steps.model.layers, protocol.data)
-    return (entry.what, entry.model, entry.precision, *shape)
+    if protocol is not None:
+        shape = (protocol.micro_batch_rows, protocol.accumulate, protocol.sequence_length, protocol.document_mask,
+                 steps.model.layers, protocol.data)  # fmt: skip
+    # what is compared: the switches of an ablation, the variant of a profile, the target of a race to a loss
+    record, asked = entry.record, ""
+    if isinstance(record, AblationRecord):
+        asked = ", ".join(record.names)
+    elif isinstance(record, ProfileRecord):
+        asked = record.variant
+    elif isinstance(record, ToLossRecord):
+        asked = str(record.target_bits_per_byte)
+    return (entry.what, entry.model, entry.precision, *map(str, shape), asked)
 
 
 def _age(entry: Entry) -> tuple[str, str]:

@@ -6,14 +6,21 @@ import statistics
 from collections.abc import Callable
 from pathlib import Path
 
-from litespark.analysis.quantities import percent, plain, rate
+from litespark.analysis.quantities import ABSENT, percent, plain, rate, scaled
+from litespark.metrics.ablation_table import from_record
 from litespark.metrics.records.ledger import Entry
 from litespark.metrics.records.loop import LoopRecord
 from litespark.metrics.records.ops import CaseRecord, OpsRecord, median
+from litespark.metrics.records.profile import ProfileRecord
 from litespark.metrics.records.run import RunRecord
 from litespark.metrics.records.step import StepRecord
+from litespark.metrics.records.to_loss import ToLossRecord
+from litespark.metrics.step_round import Interval
+from litespark.metrics.to_loss_table import ToLossRow
+from litespark.metrics.to_loss_table import rows as to_loss_rows
 
 _COMMIT_DIGITS = 7
+_MOST_CLASSES = 3
 
 
 def link(entry: Entry, results: Path, words: str | None = None) -> str:
@@ -83,15 +90,57 @@ def _fastest(case: CaseRecord) -> str | None:
     return f"{case.case}: fastest is {best.name}, {plain(median(best.forward_backward))} ms{over}{shares}"
 
 
-def _other(entry: Entry) -> str:
-    return ""
+def _ablation(entry: Entry) -> str:
+    table = from_record(entry.record)
+    switches = ", ".join(f"{row.switch} {_times(row.gain)}" for row in table.rows if row.switch is not None)
+    reason = f" ({table.joules_reason})" if table.joules_ratio is None and table.joules_reason else ""
+    return (
+        f"Tokens/s of the target over the baseline's: {_times(table.gain)}; J/token: {_times(table.joules_ratio)}"
+        f"{reason}. Switched on in this order, each over the one before: {switches}."
+    )
+
+
+def _profile(entry: Entry) -> str:
+    record: ProfileRecord = entry.record
+    most = [each for each in record.by_gap()[:_MOST_CLASSES] if each.gap > 0]
+    floor = [each.floor_milliseconds for each in record.classes if each.floor_milliseconds is not None]
+    said = ", ".join(f"{each.kernel_class} {plain(each.gap)} ms" for each in most) or "nothing"
+    least = f", floor {plain(sum(floor))} ms" if floor else ", no floor"
+    return (
+        f"{record.variant}: {plain(record.unprofiled_milliseconds)} ms a step ({plain(record.wall_milliseconds)} ms "
+        f"under the profiler){least}. Most above its floor: {said}."
+    )
+
+
+def _to_loss(entry: Entry) -> str:
+    record: ToLossRecord = entry.record
+    head = f"To {plain(record.target_bits_per_byte)} bits per byte; ratios are over {record.variants[0].name}."
+    return head + "\n\n" + "\n".join(f"- {_to_loss_row(row)}" for row in to_loss_rows(record))
+
+
+def _to_loss_row(row: ToLossRow) -> str:
+    if row.tokens is None or row.seconds is None:
+        return f"{row.name}: not reached ({'; '.join([*row.missed, *([row.error] if row.error else [])]) or 'not run'})"
+    joules = scaled(None if row.joules is None else row.joules.median, "J")
+    reason = f" ({row.joules_reason})" if row.joules is None and row.joules_reason else ""
+    return (
+        f"{row.name}: {row.reached} of {row.runs} runs; {rate(row.tokens.median)} tokens ({_times(row.tokens_ratio)}), "
+        f"{plain(row.seconds.median)} s ({_times(row.seconds_ratio)}), {joules} ({_times(row.joules_ratio)}){reason}"
+    )
+
+
+def _times(interval: Interval | None) -> str:
+    if interval is None:
+        return ABSENT
+    spread = f" [{plain(interval.low, digits=3)} to {plain(interval.high, digits=3)}]" if interval.count > 1 else ""
+    return f"× {plain(interval.median, digits=3)}{spread}"
 
 
 LINES: dict[str, Callable[[Entry], str]] = {
     "run": _run,
     "loop": _loop,
     "ops": _ops,
-    "ablation": _other,
-    "profile": _other,
-    "to_loss": _other,
+    "ablation": _ablation,
+    "profile": _profile,
+    "to_loss": _to_loss,
 }

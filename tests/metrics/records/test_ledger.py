@@ -6,25 +6,37 @@ from pathlib import Path
 
 import pytest
 
-from litespark.metrics.records.ledger import read_entry, read_ledger, read_record
-from litespark.metrics.records.loop import LoopRecord
-from litespark.metrics.records.ops import OpsRecord
-from litespark.metrics.records.run import RunRecord, SegmentRecord
+from litespark.metrics.records.ledger import READERS, read_entry, read_ledger, read_record
+from litespark.metrics.records.run import SegmentRecord
 from litespark.metrics.records.sealing import write_values
-from litespark.metrics.records.step import StepRecord
 from litespark.metrics.records.strict_json import RecordError
-from tests.analysis.synthetic_records import CPU, results_folder, step_record
+from tests.analysis.synthetic_records import (
+    CPU,
+    ablation_record,
+    profile_record,
+    results_folder,
+    step_record,
+    to_loss_record,
+)
 from tests.metrics.records.test_loop_and_ops import loop_record, ops_record
 from tests.metrics.records.test_run import make_record
 
+RECORDS = [make_record(), loop_record(), ops_record(), step_record({"sdpa": 10.0}), ablation_record(), profile_record(),
+           to_loss_record()]  # fmt: skip
 
-def test_every_kind_is_read_by_its_schema(tmp_path):
-    for record in (make_record(), loop_record(), ops_record(), step_record({"sdpa": 10.0})):
-        record.write(tmp_path / "record.json")
-        assert read_record(tmp_path / "record.json") == record
-    assert {type(each) for each in (make_record(), loop_record(), ops_record(), step_record({"sdpa": 10.0}))} == {
-        RunRecord, LoopRecord, OpsRecord, StepRecord,
-    }  # fmt: skip
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)
+def test_every_kind_is_read_by_its_schema_and_refused_with_a_changed_digit(tmp_path, record):
+    path = tmp_path / "record.json"
+    record.write(path)
+    assert read_record(path) == record
+    path.write_text(path.read_text().replace("2026-01-31T12", "2026-01-31T13"))
+    with pytest.raises(RecordError, match="the file was changed after it was written"):
+        read_record(path)
+
+
+def test_every_reader_is_tried():
+    assert len({type(record) for record in RECORDS}) == len(READERS)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"schema": NaN}', '{"seed": 1}', '{"schema": "litespark.bench.magic/1"}'])

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from litespark.metrics.records.ablation import AblationRecord
 from litespark.metrics.records.loop import LoopRecord
 from litespark.metrics.records.ops import OpsRecord
+from litespark.metrics.records.profile import ProfileRecord
 from litespark.metrics.records.run import EnvironmentRecord, RunRecord
 from litespark.metrics.records.run_rules import check_figures
 from litespark.metrics.records.sealing import SCHEMA_KEY, naming, read_values
 from litespark.metrics.records.step import StepRecord
 from litespark.metrics.records.strict_json import RecordError, wrong
+from litespark.metrics.records.to_loss import ToLossRecord
 
 
 def _read_run(path: Path) -> RunRecord:
@@ -24,33 +27,15 @@ def _read_run(path: Path) -> RunRecord:
     return record
 
 
-def _read_ablation(path: Path) -> Any:
-    from litespark.metrics.records.ablation import AblationRecord
-
-    return AblationRecord.read(path)
-
-
-def _read_profile(path: Path) -> Any:
-    from litespark.metrics.records.profile import ProfileRecord
-
-    return ProfileRecord.read(path)
-
-
-def _read_to_loss(path: Path) -> Any:
-    from litespark.metrics.records.to_loss import ToLossRecord
-
-    return ToLossRecord.read(path)
-
-
 # family of schemas (what stands before the slash) -> the reader of one file
 READERS: dict[str, Callable[[Path], Any]] = {
     "litespark.run": _read_run,
     "litespark.bench.loop": LoopRecord.read,
     "litespark.bench.ops": OpsRecord.read,
     "litespark.bench.step": StepRecord.read,
-    "litespark.bench.ablation": _read_ablation,
-    "litespark.bench.profile": _read_profile,
-    "litespark.bench.to_loss": _read_to_loss,
+    "litespark.bench.ablation": AblationRecord.read,
+    "litespark.bench.profile": ProfileRecord.read,
+    "litespark.bench.to_loss": ToLossRecord.read,
 }
 _FILE_NAME = re.compile(
     r"(?P<date>\d{4}-\d\d-\d\d)_(?P<what>bench_ops|[a-z-]+)_(?P<model>.+)_(?P<precision>[a-z][^_]*)(_\d+)?"
