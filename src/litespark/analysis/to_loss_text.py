@@ -118,8 +118,8 @@ def _notes(record: ToLossRecord) -> list[str]:
     seeds = ", ".join(map(str, record.seeds))
     notes = [
         f"× ref: over {table[0].name} with the same seed, below 1 is less; medians over seeds {seeds}. "
-        f"Validation every {every:,} tokens: figures to the target are that coarse. Time and energy are of training steps only, the "
-        "first ones with their compilation included.",
+        f"Validation every {every:,} tokens: figures to the target are that coarse. Time and energy are of training "
+        "steps only, the first ones with their compilation included.",
         f"A schedule spans the budget of {stream.budget_tokens:,} tokens, wherever the target ends it.",
     ]
     notes += [f"{row.name}: {' '.join(row.settings) or 'the config as it is'}" for row in table]

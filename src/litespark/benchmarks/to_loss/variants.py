@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from litespark.data.config import SyntheticConfig
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.preflight import Ranks
+from litespark.experiment.run_folder import differences
 
-# how the rows are read, not which
-_FREE_OF_DATA = ("micro_batch_size", "workers", "verify_hashes")
-_THE_SAME_FOR_ALL = ("model", "task", "seed", "initial_weights", "strategy", "budget", "trainer", "logs")
+# how a model is trained, and how the rows are read; everything else is what is trained, on which rows, seen when
+_FREE = ("ops", "precision", "recompute", "optim", "schedule")
+_FREE_OF_DATA = ("data.micro_batch_size", "data.workers", "data.verify_hashes")
 
 
 @dataclass(frozen=True)
@@ -82,20 +82,13 @@ def check(parts: Parts, variants: Sequence[tuple[Variant, Parts]]) -> None:
             "the target is reached; set trainer.validate_every=100"
         )
     for variant, theirs in variants:
-        if different := _differences(parts, theirs):
+        different = [key for key in differences(parts.resolved, theirs.resolved) if not _free(key)]
+        if different:
             raise ConfigError(
                 f"--variant {variant.name}: got settings that change {', '.join(different)}, expected the same model "
                 "and stream for every variant; give them as overrides of the whole benchmark instead"
             )
 
 
-def _differences(parts: Parts, theirs: Parts) -> list[str]:
-    different = [name for name in _THE_SAME_FOR_ALL if getattr(theirs, name) != getattr(parts, name)]
-    if type(theirs.data) is not type(parts.data):
-        return [*different, "data"]
-    ours, other = _stream(parts.data), _stream(theirs.data)
-    return different + [f"data.{name}" for name in ours if ours[name] != other[name]]
-
-
-def _stream(data: Any) -> dict[str, Any]:
-    return {name: value for name, value in asdict(data).items() if name not in _FREE_OF_DATA}
+def _free(key: str) -> bool:
+    return key.split(".")[0] in _FREE or key in _FREE_OF_DATA
