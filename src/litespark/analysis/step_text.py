@@ -64,7 +64,7 @@ def _about(record: StepRecord) -> list[str]:
         peak = f"peak {scaled(rates.peak_flops, 'FLOP/s')} (dense bf16, for fp8 too; {rates.peak_source})"
     found = [
         f"{model.name}: {scaled(float(model.parameters))} parameters, {layers}; {protocol.micro_batch_rows} rows of "
-        f"{protocol.sequence_length} tokens, {protocol.accumulate} micro-batches a step",
+        f"{protocol.sequence_length} tokens, {protocol.accumulate} micro-batch{'' if protocol.accumulate == 1 else 'es'} a step",
         f"{protocol.data} data, {masks}, {protocol.precision}; weights and optimizer states in fp32",
         f"a fresh process for each variant and round, every second round reversed; {protocol.warmup_steps} steps of "
         f"warm-up, {protocol.steps} counted; {protocol.rounds} rounds asked for, "

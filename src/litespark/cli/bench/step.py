@@ -6,13 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from litespark.cli.command import Command
 from litespark.cli.configs import add_overrides, compose, repository
-
-if TYPE_CHECKING:
-    from litespark.experiment.config import Parts
 
 # rounds, warm-up and counted steps where the user does not say
 _DEFAULTS = {"cuda": (3, 5, 20), "cpu": (2, 2, 5)}
@@ -83,7 +80,8 @@ def _process(options: argparse.Namespace) -> int:
     return 0
 
 
-def _parts(overrides: Sequence[str]) -> Parts:
+def _parts(overrides: Sequence[str]) -> Any:
+    """The parts of a config, whose class is not imported before a command runs."""
     from litespark.experiment.config import parts_from
 
     return parts_from(compose(overrides))
