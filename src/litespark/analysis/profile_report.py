@@ -12,6 +12,8 @@ from litespark.metrics.records.profile import IDLE, ClassRecord, KernelRecord, P
 
 _LONGEST_NAME = 58
 _HEADER = ("class", "ms a step", "share", "floor ms", "above it ms", "longest kernels (ms, calls a step)")
+# of the step: what a class may be below its floor without a word
+_NOISE = 0.01
 _TEXT_COLUMNS = (0, 5)
 
 
@@ -56,9 +58,11 @@ def picture(record: ProfileRecord, path: Path) -> None:
     axes.margins(x=0.28)
     axes.set_xlim(left=0)
     axes.set_xlabel("milliseconds of a step (hatched: the floor)")
-    axes.grid(axis="x", alpha=0.3)
+    axes.grid(axis="x", color="#dddddd", linewidth=0.7)
+    axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"Where the step's time goes: {record.variant}, {record.model.name}, {record.protocol.precision}")
+    title = f"Where the step's time goes: {record.variant}, {record.model.name}, {record.protocol.precision}"
+    axes.set_title(title, loc="left", fontsize=12, fontweight="bold")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
@@ -113,10 +117,13 @@ def _notes(record: ProfileRecord) -> list[str]:
     rates = record.rates
     attention = "that of products" if rates.attention_flops is None else scaled(rates.attention_flops, "FLOP/s")
     what = "kernels of the GPU" if record.device_type == "cuda" else "ops of the CPU, each without those inside it"
+    below = [each.kernel_class for each in record.classes if each.gap < -_NOISE * record.wall_milliseconds]
+    faster = f"below its floor: {', '.join(below)}: the step reached more than the rates that were measured before it"
     return [
         f"time of {what}; idle: none ran; other: not told by its name or by what launched it",
         f"a step under the profiler takes {plain(record.wall_milliseconds, digits=3)} ms, without it "
         f"{plain(record.unprofiled_milliseconds, digits=3)} ms",
         f"floor at the rates of this device: products {scaled(rates.matmul_flops, 'FLOP/s')}, attention {attention}, "
         f"copies {scaled(rates.copy_bytes, 'B/s')}",
+        *([f"{faster}; measure again while nothing else runs"] if below else []),
     ]

@@ -88,9 +88,11 @@ _BY_OP = tuple(
         ("optimizer", r"^aten::linalg_vector_norm$"),
     )
 )
+_EVALUATION = "autograd::engine::evaluate_function"
+# around a launch, and no op: annotations, the engine, and calls of compiled graphs, whose names are hashes
+_UNTOLD = (_SCOPE, _WITHIN, _EVALUATION, "## Call", "Torch-Compiled Region")
 _NODE = re.compile(r"Backward\d*$")
 _SUM = ("aten::add", "aten::add_")
-_EVALUATION = "autograd::engine::evaluate_function"
 
 
 def scope(kernel_class: str) -> str:
@@ -131,7 +133,7 @@ def class_of(name: str, launched_by: Sequence[str] = (), forward: Sequence[str] 
 
 def launcher(launched_by: Sequence[str]) -> str | None:
     """The op that launched a kernel, with the node of autograd it ran for; None where there is none."""
-    ops = [each for each in launched_by if not each.startswith((_SCOPE, _WITHIN, _EVALUATION))]
+    ops = [each for each in launched_by if not each.startswith(_UNTOLD)]
     if not ops:
         return None
     node = next((each for each in ops[1:] if _NODE.search(each)), None)
@@ -200,7 +202,7 @@ def own_names() -> dict[str, str]:
 
 
 def _kernels(source: str) -> list[str]:
-    """Functions that `triton.jit` decorates and that are launched: those of others' kernels begin with an underscore."""
+    """Functions that `triton.jit` decorates and that are launched; those that only others call begin with `_`."""
     return [
         node.name
         for node in ast.parse(source).body

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -70,8 +71,6 @@ def _annotate_ours(model: Llama, replace: _Replacements) -> None:
 
 
 def _annotate_theirs(model: Any, replace: _Replacements) -> None:
-    import importlib
-
     for module in model.modules():
         name = next((end for end in _THEIR_MODULES if type(module).__name__.endswith(end)), None)
         if name is not None:
@@ -110,7 +109,9 @@ class _Replacements:
 
     def value(self, owner: Any, name: str, value: Any) -> None:
         """Give `owner` another value by that name."""
-        before, there = vars(owner).get(name), name in vars(owner)
+        of_class = isinstance(getattr(type(owner), name, None), property)
+        there = of_class or name in vars(owner)
+        before = getattr(owner, name)
 
         def undo() -> None:
             if there:

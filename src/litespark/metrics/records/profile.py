@@ -143,11 +143,8 @@ class ProfileRecord:
                     f"classes.{each.kernel_class}: got {each.milliseconds} ms and kernels of {kernels} ms, expected no "
                     "less than its kernels"
                 )
-            if each.floor_milliseconds is not None and each.floor_milliseconds < 0:
-                raise RecordError(
-                    f"classes.{each.kernel_class}: got a floor of {each.floor_milliseconds}, expected 0 or more"
-                )
+            where, floor = f"classes.{each.kernel_class}", each.floor_milliseconds
+            if floor is not None and floor < 0:
+                raise RecordError(f"{where}: got a floor of {floor}, expected 0 or more")
             if any(kernel.calls < 1 or kernel.milliseconds < 0 for kernel in each.kernels):
-                raise RecordError(
-                    f"classes.{each.kernel_class}: got a kernel without calls or below 0 ms, expected none"
-                )
+                raise RecordError(f"{where}: got a kernel without calls or below 0 ms, expected none")

@@ -1,0 +1,128 @@
+"""Real steps under the profiler: the times add up, little is left over, and the model is as it was afterwards."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from litespark.benchmarks.profile import process
+from litespark.benchmarks.profile.process import ProfileAnswer, answer_path, is_compiled, run_process
+from litespark.benchmarks.profile.scopes import annotated
+from litespark.benchmarks.step import stepping
+from litespark.benchmarks.step.process import build
+from litespark.benchmarks.step.request import read_round
+from litespark.data.streaming import build_data_module
+from litespark.experiment.config import ConfigError
+from litespark.experiment.preflight import Ranks, preflight
+from litespark.metrics.records.strict_json import RecordError
+from tests.benchmarks.step.tiny_steps import parts, request
+
+# of the busy time of a step, on a CPU with ops=reference; it was 0.4 % when this was written
+MOST_OTHER = 0.05
+
+
+def _profiled(folder, variant, kind, *overrides, **changes):
+    asked = request(folder, variant, kind, *overrides, warmup_steps=1, steps=2, **changes)
+    run_process(parts(folder, *overrides), asked)
+    output = folder / f"{variant}.json"
+    return read_round(output), ProfileAnswer.read(answer_path(output))
+
+
+def _training(folder, variant, kind, *overrides):
+    mine = parts(folder, *overrides)
+    machine = preflight(mine, Ranks.from_environment())
+    data = build_data_module(mine.data, seed=0)
+    return build(mine, machine, data.manifest, request(folder, variant, kind))
+
+
+@pytest.mark.parametrize(
+    ("variant", "kind", "overrides"),
+    [
+        ("litespark", "litespark", ("ops=reference", "model.width=256", "data.sequence_length=64")),
+        ("full", "litespark", ("ops=reference", "recompute=full", "model.width=256")),
+        ("standard", "huggingface", ("model.width=256",)),
+    ],
+)
+def test_the_classes_and_idle_are_the_step_and_little_is_other(tmp_path, variant, kind, overrides):
+    done, answer = _profiled(tmp_path, variant, kind, *overrides)
+    assert done.outcome == "measured"
+    assert len(done.step_ms) == 2
+    assert answer.device_type == "cpu"
+    times = {each.kernel_class: each.milliseconds for each in answer.classes}
+    assert sum(times.values()) == pytest.approx(answer.wall_milliseconds, rel=1e-6)
+    assert times["other"] < MOST_OTHER * (answer.wall_milliseconds - times["idle"])
+    for name in set(times) - {"other"}:
+        assert times[name] > 0, name
+    names = {each.kernel_class: {kernel.name for kernel in each.kernels} for each in answer.classes}
+    assert "aten::mm" in names["gemm"]
+    assert "aten::bmm" in names["attention"]
+    assert "aten::_log_softmax_backward_data" in names["loss"]
+    assert names["activation"] & {"aten::silu", "aten::silu_backward"}
+
+
+def test_without_annotations_much_is_other(tmp_path, monkeypatch):
+    """The fault that the bound above is there to find."""
+    _, right = _profiled(tmp_path, "litespark", "litespark", "ops=reference")
+    monkeypatch.setattr(process, "is_compiled", lambda training: True)
+    _, wrong = _profiled(tmp_path, "litespark", "litespark", "ops=reference")
+    shares = [next(e for e in each.classes if e.kernel_class == "other") for each in (right, wrong)]
+    assert shares[1].milliseconds > MOST_OTHER * wrong.wall_milliseconds
+    assert shares[1].milliseconds > 2 * shares[0].milliseconds
+
+
+@pytest.mark.parametrize(("variant", "kind"), [("litespark", "litespark"), ("standard", "huggingface")])
+def test_annotations_are_gone_afterwards(tmp_path, variant, kind):
+    training = _training(tmp_path, variant, kind)
+    model = training.model
+
+    def state():
+        found = [("finish", stepping.finish_gradients), ("clip", nn.utils.clip_grad_norm_)]
+        for name, module in model.named_modules():
+            found += [(name, vars(module).get("forward")), (name, getattr(module, "ops", None))]
+        if kind == "huggingface":
+            from transformers.models.llama import modeling_llama as theirs
+
+            found += [("rope", theirs.apply_rotary_pos_emb), ("eager", theirs.eager_attention_forward)]
+            found += [("loss", model.loss_function)]
+        return found
+
+    before = state()
+    with pytest.raises(RuntimeError, match="in between"), annotated(model):
+        assert state() != before
+        raise RuntimeError("in between")
+    assert state() == before
+
+
+def test_a_compiled_model_is_known_by_its_forward(tmp_path):
+    training = _training(tmp_path, "litespark", "litespark")
+    assert not is_compiled(training)
+    training.model.blocks[0].forward = torch.compile(training.model.blocks[0].forward)
+    assert is_compiled(training)
+    theirs = _training(tmp_path, "standard", "huggingface")
+    assert not is_compiled(theirs)
+    theirs._forward = torch.compile(theirs.model)
+    assert is_compiled(theirs)
+
+
+def test_a_full_memory_is_an_answer(tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(process, "build", full)
+    asked = request(tmp_path, "litespark", "litespark")
+    run_process(parts(tmp_path), asked)
+    done = read_round(tmp_path / "litespark.json")
+    assert (done.outcome, done.error) == ("out of memory", "CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def test_train_py_is_not_profiled_here(tmp_path):
+    with pytest.raises(ConfigError, match="trainer.profile=true"):
+        run_process(parts(tmp_path), request(tmp_path, "train.py", "train.py"))
+
+
+def test_an_answer_that_is_none_is_refused(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"device_type": "cpu"}))
+    with pytest.raises(RecordError, match="not the answer of a profiled process"):
+        ProfileAnswer.read(path)
