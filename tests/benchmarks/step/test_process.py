@@ -109,13 +109,9 @@ def test_another_error_is_no_answer(tmp_path, monkeypatch):
 
 
 def test_a_full_memory_is_seen_behind_the_compilers_error():
-    try:
-        try:
-            raise torch.OutOfMemoryError(ALLOCATOR)
-        except torch.OutOfMemoryError as error:
-            raise RuntimeError("backend='inductor' raised") from error
-    except RuntimeError as wrapped:
-        assert out_of_memory(wrapped) == "CUDA out of memory. Tried to allocate 2.00 GiB."
+    wrapped = RuntimeError("backend='inductor' raised")
+    wrapped.__cause__ = torch.OutOfMemoryError(ALLOCATOR)
+    assert out_of_memory(wrapped) == "CUDA out of memory. Tried to allocate 2.00 GiB."
     assert out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `x`")) is not None
     assert out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered")) is None
 
@@ -129,7 +125,7 @@ def test_train_py_that_runs_out_of_memory_says_so(tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_measured_here_is_refused_in_the_process_too(tmp_path):
-    with pytest.raises(ConfigError, match="compiled_fp8 cannot be measured here: .*fp8 units"):
+    with pytest.raises(ConfigError, match=r"compiled_fp8 cannot be measured here: .*fp8 units"):
         measured(tmp_path, "compiled_fp8")
     with pytest.raises(ConfigError, match=r"data.document_mask=false"):
         run_process(parts(tmp_path, "data.document_mask=true"), request(tmp_path, "sdpa"))

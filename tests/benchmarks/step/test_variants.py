@@ -56,9 +56,7 @@ def test_ours_are_named_with_their_overrides():
     assert parse("train.py:ops=reference").settings == ("ops=reference",)
 
 
-@pytest.mark.parametrize(
-    "word", ["nonsense", "", ":ops=reference", "mine:", "../up:ops=reference", "a b:ops=reference"]
-)
+@pytest.mark.parametrize("word", ["nonsense", "", ":ops=reference", "mine:", "../up:ops=x", "a b:ops=x"])
 def test_a_word_that_names_nothing_is_refused(word):
     with pytest.raises(ValueError, match="expected one of standard, sdpa, compiled, compiled_fp8, liger, litespark"):
         parse(word)
