@@ -8,12 +8,13 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from litespark.analysis.plots import COLOURS, DOTS_PER_INCH, GREY, WIDTH_INCHES
 from litespark.analysis.quantities import percent, rate, scaled
 from litespark.analysis.tables import markdown_table
-from litespark.metrics.ablation_table import Row, Table, from_record
-from litespark.metrics.records.ablation import BASELINE, AblationRecord
+from litespark.metrics.ablation_table import Row, Table, backends, from_record
+from litespark.metrics.records.ablation import BASELINE, TARGET, AblationRecord
 from litespark.metrics.step_round import Interval
 
 NONE = "—"
@@ -88,7 +89,7 @@ def waterfall(table: Table, title: str = "") -> Figure:
     if energy:
         _draw_energy(grid[1][0], table)
     axes = grid[-1][0]
-    axes.set_xticks(range(len(table.rows) + 1), [*_bar_names(table), "target"], rotation=30, ha="right")
+    axes.set_xticks(range(len(table.rows) + 1), [*_bar_names(table), TARGET], rotation=30, ha="right")
     figure.suptitle(f"What bought what{f': {title}' if title else ''}", x=0.01, ha="left", fontsize=12,
                     fontweight="bold")  # fmt: skip
     return figure
@@ -113,13 +114,21 @@ def _about(record: AblationRecord) -> list[str]:
     ]
     return [
         f"{step.model.name}, {layers}; {protocol.micro_batch_rows} rows of {protocol.sequence_length} tokens, "
-        f"{protocol.accumulate} micro-batches a step, {protocol.data} data, {protocol.precision}",
+        f"micro-batches a step: {protocol.accumulate}; {protocol.data} data, {protocol.precision}",
         f"{', '.join(each.name for each in environment.devices)}, torch {environment.torch}; a fresh process for each "
         f"combination and round, every second round reversed; {protocol.warmup_steps} steps of warm-up, "
         f"{protocol.steps} counted; {protocol.rounds} rounds asked for, "
         + ("all there" if record.complete else "NOT all there: the same command continues"),
         *switches,
+        *_ran(record),
     ]
+
+
+def _ran(record: AblationRecord) -> list[str]:
+    """What `auto` came to in the two ends."""
+    ends = ((BASELINE, frozenset[str]()), (TARGET, frozenset(record.names)))
+    ran = {name: backends(record.variant(on)) for name, on in ends}
+    return [f"{name} ran {said}" for name, said in ran.items() if said is not None]
 
 
 def _cells(row: Row, *, vendor: bool) -> tuple[str, ...]:
@@ -157,24 +166,30 @@ def _bar_names(table: Table) -> list[str]:
 
 
 def _draw_speed(axes: Axes, table: Table) -> None:
-    """Bars at the ends from zero, those between from where the one before ended."""
+    """Bars at the ends from zero, those between from the median of the row before to that of their own.
+
+    The whiskers of the ends are of tokens/s, those between of what was added, repeat by repeat.
+    """
     _style(axes, "tokens/s")
     rows = table.rows
-    top = max((row.tokens_per_second.high for row in rows if row.tokens_per_second), default=1.0)
-    axes.set_ylim(0, 1.15 * top)
+    tops = [row.tokens_per_second.high for row in rows if row.tokens_per_second]
+    tops += [before.tokens_per_second.median + row.added.high for before, row in pairwise(rows)
+             if before.tokens_per_second and row.added]  # fmt: skip
+    top = max(tops, default=1.0)
+    axes.set_ylim(0, 1.1 * top)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: rate(value)))
     _draw_end(axes, 0, rows[0].tokens_per_second, top)
     for place, (before, row) in enumerate(pairwise(rows), start=1):
-        start, added = before.tokens_per_second, row.added
-        if start is None or added is None:
+        first, last, added = before.tokens_per_second, row.tokens_per_second, row.added
+        if first is None or last is None or added is None or row.gain is None:
             axes.text(place, 0.02 * top, "not compared", rotation=90, ha="center", va="bottom", color=GREY, fontsize=8)
             continue
-        end = start.median + added.median
-        axes.bar(place, added.median, bottom=start.median, width=0.6, color=_GAIN if added.median >= 0 else _LOSS)
-        _whiskers(axes, place, end, start.median + added.low, start.median + added.high, added.count)
-        axes.plot([place - 0.7, place + 0.3], [start.median] * 2, color=GREY, linewidth=0.7)
-        label = f"× {row.gain.median:.3g}" if row.gain else ""
-        height = max(start.median + added.high, start.median, end) + _LABEL_GAP * top
-        axes.text(place, height, label, ha="center", va="bottom", fontsize=8)
+        start, end = first.median, last.median
+        axes.bar(place, end - start, bottom=start, width=0.6, color=_GAIN if end >= start else _LOSS)
+        _whiskers(axes, place, end, start + added.low, start + added.high, added.count)
+        axes.plot([place - 0.7, place + 0.3], [start, start], color=GREY, linewidth=0.7)
+        height = max(start + added.high, start, end) + _LABEL_GAP * top
+        axes.text(place, height, f"× {row.gain.median:.3g}", ha="center", va="bottom", fontsize=8)
     _draw_end(axes, len(rows), rows[-1].tokens_per_second, top)
 
 
@@ -200,7 +215,9 @@ def _draw_energy(axes: Axes, table: Table) -> None:
 
 def _whiskers(axes: Axes, place: int, middle: float, low: float, high: float, count: int) -> None:
     if count > 1:
-        axes.errorbar(place, middle, yerr=[[middle - low], [high - middle]], color="black", capsize=3, linewidth=1)
+        # where a repeat is missing on one side, the middle may lie outside
+        reach = [[max(0.0, middle - low)], [max(0.0, high - middle)]]
+        axes.errorbar(place, middle, yerr=reach, color="black", capsize=3, linewidth=1)
 
 
 def _style(axes: Axes, label: str) -> None:

@@ -204,14 +204,14 @@ def _without_effect(record: AblationRecord) -> dict[str, str]:
     """Switches of ops with which the same backends ran as without: `auto` may settle on what the baseline has."""
     found = {}
     for index, switch in enumerate(record.switches):
-        before, now = (_backends(record.variant(frozenset(record.names[:count]))) for count in (index, index + 1))
+        before, now = (backends(record.variant(frozenset(record.names[:count]))) for count in (index, index + 1))
         if all(each.key.startswith("ops.") for each in switch.keys) and now is not None and now == before:
             found[switch.name] = f"{switch.name}: the same backends ran with it and without it"
     return found
 
 
-def _backends(variant: VariantRecord) -> str | None:
-    """What a variant's processes settled on, without the reasons behind it."""
+def backends(variant: VariantRecord) -> str | None:
+    """What the ops of a variant's processes settled on, without the reasons behind it; None where nothing was run."""
     details = [each.detail.partition("; ")[0] for each in variant.measured if each.detail is not None]
     return details[-1] if details else None
 
@@ -239,8 +239,8 @@ def _row(
     notes: tuple[str, ...],
 ) -> Row:
     memory = [each.peak_memory_mib for each in now.repeats if each.peak_memory_mib is not None]
-    # the other side of each comparison of speeds, with the words for it
-    unlike = [_unlike(now, before), _unlike(without, target)]
+    # without the last switch is the row before
+    unlike = [_unlike(now, before), None if without is before else _unlike(without, target)]
     of_without = () if without is None else without.notes
     return Row(
         switch=switch,

@@ -1,0 +1,161 @@
+"""Every combination is measured with its own settings, in turns, saved as it goes, and an interrupted one goes on.
+
+Processes are not started here: each test hands in a launch that answers as a process would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+from litespark.benchmarks import provenance as provenance_module
+from litespark.benchmarks.ablation.session import bench_ablation
+from litespark.benchmarks.step import begin as begin_module
+from litespark.benchmarks.step.request import Request
+from litespark.benchmarks.step.settings import StepSettings
+from litespark.cli.configs import compose
+from litespark.experiment.config import ConfigError, Parts, parts_from
+from litespark.metrics.ablation_table import from_record
+from litespark.metrics.records.ablation import AblationRecord
+from litespark.metrics.records.step import RatesRecord, RoundRecord
+
+SETTINGS = StepSettings(rounds=2, warmup_steps=1, steps=2, loss_rows=2)
+OVERRIDES = ["model=tiny", "data=synthetic", "data.sequence_length=16", "data.micro_batch_size=2",
+             "trainer.batch_rows=4", "trainer.accelerator=cpu", "precision=fp32"]  # fmt: skip
+BASELINE = ["ops=reference", "recompute=full", "optim.fused=false"]
+TARGET = ["ops=reference", "ops.attention=sdpa", "recompute=none", "optim.fused=true"]
+NAMES = ["baseline", "plus_attention", "plus_recompute", "target", "without_attention", "without_recompute"]
+
+
+@pytest.fixture(autouse=True)
+def one_state_of_the_code(monkeypatch):
+    """Whatever else happens to the working tree while tests run; and rates at once."""
+    monkeypatch.setattr(provenance_module, "source_hash", lambda *folders: "0123456789abcdef")
+    monkeypatch.setattr(begin_module, "measured_rates", lambda *given, **named: RatesRecord(1e15, 1e14, 1e15))
+
+
+@lru_cache
+def composed(*overrides: str) -> Parts:
+    return parts_from(compose(overrides))
+
+
+def parts_of(overrides: Sequence[str]) -> Parts:
+    """Composing takes a third of a second, and all tests compose the same."""
+    return composed(*overrides)
+
+
+class Processes:
+    """Answers as processes would: 10 ms a step in the baseline, 1 ms less for each switch; breaks off when told to."""
+
+    def __init__(self, most: int | None = None) -> None:
+        self.asked: list[Request] = []
+        self.configs: list[Parts] = []
+        self.most = most
+
+    def __call__(self, request: Request, overrides: Sequence[str], folder: Path, *, timeout: float) -> RoundRecord:
+        if self.most is not None and len(self.asked) == self.most:
+            raise KeyboardInterrupt
+        self.asked.append(request)
+        parts = parts_of([*overrides, *request.settings])
+        self.configs.append(parts)
+        on = (parts.ops.attention == "sdpa") + (parts.recompute == "none") + bool(parts.optim.fused)
+        return RoundRecord(
+            request.round, request.position, "measured", parts.recompute, step_ms=[10.0 - on] * request.steps,
+            tokens=128, attention_pairs=1088, joules_reason="no counter", train_loss=[8.0] * 3, loss=8.0,
+        )  # fmt: skip
+
+
+def run(output: Path, processes: Processes, overrides: Sequence[str] = (), **changes) -> tuple[AblationRecord, Path]:
+    named = {"baseline": BASELINE, "target": TARGET, "settings": SETTINGS} | changes
+    return bench_ablation(
+        parts_of, [*OVERRIDES, *overrides], command=["litespark", "bench", "ablation"], output=output,
+        say=lambda line: None, launch=processes, **named,
+    )  # fmt: skip
+
+
+def test_each_combination_runs_with_the_settings_of_its_switches_and_is_written(tmp_path):
+    processes = Processes()
+    record, path = run(tmp_path, processes)
+    assert [each.name for each in record.switches] == ["attention", "recompute", "fused"]
+    assert [each.name for each in record.step.variants] == NAMES
+    ran = {
+        request.variant: (parts.ops.attention, parts.recompute, parts.optim.fused)
+        for request, parts in zip(processes.asked, processes.configs, strict=True)
+    }
+    assert ran == {
+        "baseline": ("reference", "full", False),
+        "plus_attention": ("sdpa", "full", False),
+        "plus_recompute": ("sdpa", "none", False),
+        "target": ("sdpa", "none", True),
+        "without_attention": ("reference", "none", True),
+        "without_recompute": ("sdpa", "full", True),
+    }
+    assert path.name.endswith("_bench-ablation_tiny_fp32.json")
+    assert AblationRecord.read(path) == record
+    assert record.complete
+
+
+def test_rounds_are_interleaved_and_every_second_one_is_reversed(tmp_path):
+    processes = Processes()
+    run(tmp_path, processes)
+    assert [each.variant for each in processes.asked] == [*NAMES, *reversed(NAMES)]
+
+
+def test_the_table_is_what_the_processes_answered(tmp_path):
+    record, _ = run(tmp_path, Processes())
+    gains = [row.gain.median for row in from_record(record).switches if row.gain]
+    assert gains == pytest.approx([10 / 9, 9 / 8, 8 / 7])
+
+
+def test_what_was_stopped_goes_on_where_it_was(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, Processes(most=5))
+    (path,) = tmp_path.glob("*/*.json")
+    assert not AblationRecord.read(path).complete
+    rest = Processes()
+    record, continued = run(tmp_path, rest)
+    assert continued == path
+    assert record.complete
+    assert len(rest.asked) == 2 * len(NAMES) - 5
+    _, another = run(tmp_path, Processes())
+    assert another != path, "a complete record is not added to"
+
+
+def test_other_switches_are_another_record(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, Processes(most=1))
+    record, path = run(tmp_path, Processes(), grouped=["both=ops.attention,recompute.mode"])
+    assert record.names == ["both", "fused"]
+    assert len(list(tmp_path.glob("*/*.json"))) == 2
+    assert AblationRecord.read(path).names == record.names
+
+
+def test_baseline_and_target_may_be_experiments(tmp_path):
+    small = ["data=synthetic", "data.sequence_length=16", "data.micro_batch_size=2", "trainer.batch_rows=2",
+             "trainer.accelerator=cpu", "precision=fp32", "model=tiny"]  # fmt: skip
+    processes = Processes(most=0)
+    with pytest.raises(KeyboardInterrupt):
+        bench_ablation(
+            parts_of, small, baseline=["experiment=llama3b_baseline"], target=["experiment=llama3b_litespark"],
+            settings=SETTINGS, command=[], output=tmp_path, say=lambda line: None, launch=processes,
+        )  # fmt: skip
+    record = AblationRecord.read(next(tmp_path.glob("*/*.json")))
+    assert record.names[0] == "rms_norm"
+    assert record.names[-2:] == ["recompute", "fused"]
+
+
+def test_another_training_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ConfigError, match=r"differ in what is trained \(optim\.lr"):
+        run(tmp_path, Processes(), target=[*TARGET, "optim.lr=1"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_override_that_is_stronger_than_the_switches_is_refused(tmp_path):
+    """In the target it wins over the override beside it; in the combinations over their switches."""
+    with pytest.raises(
+        ConfigError, match=r"baseline: got a config that differs .* in .*, expected nothing|got a config"
+    ):
+        run(tmp_path, Processes(), baseline=[*BASELINE, "variant={ops:{attention:reference}}"])
