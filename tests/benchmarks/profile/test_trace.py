@@ -91,7 +91,7 @@ def test_classes_and_idle_are_the_wall_time():
     assert milliseconds["other"] == pytest.approx(2 + 2 + 2)
     assert milliseconds["idle"] == pytest.approx(100 - 20 - 30 - 15 - 6)
     assert sum(milliseconds.values()) == pytest.approx(100)
-    assert [each for each in classes] == [*CLASSES, "idle"]
+    assert list(classes) == [*CLASSES, "idle"]
     (kernel, *_) = classes["norm"].kernels
     assert (kernel.name, kernel.launched_by, kernel.calls) == ("elementwise", "aten::mul", 1)
 
@@ -126,7 +126,7 @@ def test_two_threads_at_once_share_the_time():
 
 
 def test_a_trace_without_its_window_or_without_work_is_refused():
-    with pytest.raises(ValueError, match="got 0 annotations named litespark.profile, expected one"):
+    with pytest.raises(ValueError, match=r"got 0 annotations named litespark\.profile, expected one"):
         busy_intervals(GPU[2:], "cuda")
     with pytest.raises(ValueError, match="got no work of the cuda within the steps"):
         busy_intervals([WINDOW_EVENT, op("aten::mm", 1, 2)], "cuda")

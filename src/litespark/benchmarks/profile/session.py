@@ -54,7 +54,7 @@ def bench_profile(
         steps: under the profiler; as many are taken without it before.
         layers: of the model; None: all, or as many as the device can train.
         command: the words that get it again.
-        output: folder of records; the file is DEVICE/DATE_bench-profile_MODEL_PRECISION_VARIANT.json in it.
+        output: folder of records; the file is DEVICE/DATE_bench-profile_MODEL_PRECISION-VARIANT.json in it.
         say: is told what is being done.
         launch: runs the process.
         timeout: seconds after which it is ended.
@@ -100,7 +100,8 @@ def bench_profile(
         answer = ProfileAnswer.read(answer_path(Path(request.output)))
     record = _record(step, chosen, done, answer)
     origin = step.provenance
-    precision = f"{step.protocol.precision}_{chosen.name}"
+    # the ledger takes what stands behind the last `_` for the precision
+    precision = f"{step.protocol.precision}-{chosen.name.replace('_', '-')}"
     path = record_path(output, origin.environment, WHAT, step.model.name, precision, origin.time)
     record.write(path)
     return record, path

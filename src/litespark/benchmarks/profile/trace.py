@@ -110,8 +110,8 @@ def shares(intervals: Sequence[Busy]) -> list[float]:
     active: set[int] = set()
     last = 0.0
     for time, begins, number in sorted(borders):
-        for each in active:
-            charged[each] += (time - last) / len(active) / 1e3
+        for busy in active:
+            charged[busy] += (time - last) / len(active) / 1e3
         last = time
         if begins:
             active.add(number)

@@ -1,0 +1,95 @@
+"""From the command's words to a record; the process is played by a function."""
+
+from pathlib import Path
+
+import pytest
+
+from litespark.benchmarks import provenance as provenance_module
+from litespark.benchmarks.profile.process import ProfileAnswer, answer_path
+from litespark.benchmarks.profile.session import PROGRAM, bench_profile
+from litespark.benchmarks.step import begin as begin_module
+from litespark.cli.configs import compose
+from litespark.experiment.config import ConfigError, parts_from
+from litespark.metrics.records.profile import ClassRecord, ProfileRecord
+from litespark.metrics.records.step import RatesRecord, RoundRecord
+
+OVERRIDES = ["model=tiny", "data=synthetic", "data.sequence_length=16", "data.micro_batch_size=2",
+             "trainer.batch_rows=4", "trainer.accelerator=cpu", "precision=fp32"]  # fmt: skip
+# two micro-batches of 2 rows of 16 tokens a step, three steps; half the pairs of whole rows
+TOKENS, PAIRS = 3 * 4 * 16, 3 * 4 * (16 * 17 // 2) // 2
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    monkeypatch.setattr(provenance_module, "source_hash", lambda *folders: "0123456789abcdef")
+    rates = RatesRecord(matmul_flops=1e11, attention_flops=1e10, copy_bytes=1e10)
+    monkeypatch.setattr(begin_module, "measured_rates", lambda *given, **named: rates)
+
+
+class Process:
+    def __init__(self, outcome="measured", error=None):
+        self.outcome, self.error = outcome, error
+
+    def __call__(self, request, overrides, folder, *, timeout, program):
+        self.request, self.overrides, self.program = request, overrides, program
+        if self.outcome != "measured":
+            return RoundRecord(0, 0, self.outcome, "none", error=self.error)
+        classes = [ClassRecord("attention", 6.0), ClassRecord("other", 3.0), ClassRecord("idle", 1.0)]
+        ProfileAnswer("cpu", TOKENS, PAIRS, 10.0, 9.0, classes).write(answer_path(Path(request.output)))
+        return RoundRecord(0, 0, "measured", "none", step_ms=[9.0], detail="ops: all reference")
+
+
+def _bench(folder, process, variant="litespark", *overrides, **changes):
+    values = {"variant": variant, "steps": 3, "layers": None, "command": ["litespark", "bench", "profile"],
+              "output": folder, "say": lambda line: None, "launch": process}  # fmt: skip
+    return bench_profile(lambda words: parts_from(compose(words)), [*OVERRIDES, *overrides], **(values | changes))
+
+
+def test_the_record_holds_the_times_beside_the_floor_of_the_variant(tmp_path):
+    process = Process()
+    record, path = _bench(tmp_path, process)
+    assert ProfileRecord.read(path) == record
+    assert path.name.endswith("_bench-profile_tiny_fp32-litespark.json")
+    assert (record.variant, record.detail, record.recompute) == ("litespark", "ops: all reference", "none")
+    assert (record.wall_milliseconds, record.unprofiled_milliseconds) == (10.0, 9.0)
+    floors = {each.kernel_class: each.floor_milliseconds for each in record.classes}
+    model = parts_from(compose(OVERRIDES)).model
+    # 12 · L · H · Dh · pairs / 3 steps / 10 GFLOP/s: of the pairs that were allowed, not of whole rows
+    expected = 1e3 * 12 * model.layers * model.heads * model.head_width * PAIRS / 3 / 1e10
+    assert floors["attention"] == pytest.approx(expected)
+    assert floors["other"] is None
+    assert floors["idle"] == 0
+    assert process.program == PROGRAM
+    assert (process.request.steps, process.request.layers) == (3, None)
+
+
+def test_fewer_layers_and_a_combination_of_ours_are_asked_for(tmp_path):
+    process = Process()
+    record, path = _bench(tmp_path, process, "slow_norm:ops.rms_norm=reference", layers=1)
+    assert process.request.layers == 1
+    assert process.request.settings == ["ops.rms_norm=reference"]
+    assert (record.model.layers, record.settings) == (1, ["ops.rms_norm=reference"])
+    assert path.name.endswith("_fp32-slow-norm.json")
+
+
+def test_hugging_face_gets_whole_rows(tmp_path):
+    process = Process()
+    record, _ = _bench(tmp_path, process, "sdpa")
+    assert process.overrides[-1] == "data.document_mask=false"
+    assert not record.protocol.document_mask
+
+
+@pytest.mark.parametrize(
+    ("process", "variant", "message"),
+    [
+        (Process("failed", "ValueError: it broke"), "litespark", "'failed', expected a profile: ValueError: it broke$"),
+        (Process("out of memory", "CUDA out of memory."), "litespark", "try recompute=full, or --layers"),
+        (Process(), "train.py", r"train\.py … trainer\.profile=true"),
+        (Process(), "compiled_fp8", "cannot be profiled here: float8 products need a GPU"),
+        (Process(), "nobody", "--variant: got 'nobody'"),
+    ],
+)
+def test_what_has_no_profile_says_why_and_writes_nothing(tmp_path, process, variant, message):
+    with pytest.raises((ConfigError, ValueError), match=message):
+        _bench(tmp_path, process, variant)
+    assert not list(tmp_path.rglob("*.json"))
