@@ -17,7 +17,8 @@ def test_optim_muon_with_schedule_wsd_trains(tmp_path: Path):
     text = write_text(tmp_path / "text", documents=20)
     train(
         *TINY, "optim=muon", "schedule=wsd", "optim.lr=2e-2", f"budget.steps={STEPS}", "schedule.warmup=0.1",
-        "schedule.decay=0.5", f"data.source={text}", f"paths.data={tmp_path}/data", f"paths.logs={tmp_path}/logs", "name=muon",
+        "schedule.decay=0.5", f"data.source={text}", f"paths.data={tmp_path}/data", f"paths.logs={tmp_path}/logs",
+        "name=muon",
     )  # fmt: skip
     folder = tmp_path / "logs/runs/muon"
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
