@@ -58,13 +58,14 @@ def _about(record: StepRecord) -> list[str]:
     if model.layers < model.layers_whole:
         layers = f"{model.layers} of its {model.layers_whole} layers with embedding and head, NOT the whole model"
     masks = "attention within documents" if protocol.document_mask else "attention over whole rows"
+    batches = "1 micro-batch" if protocol.accumulate == 1 else f"{protocol.accumulate} micro-batches"
     limits = [each.power_limit_watts for each in environment.devices if each.power_limit_watts is not None]
     peak = "no peak is known for this device"
     if rates.peak_flops is not None:
         peak = f"peak {scaled(rates.peak_flops, 'FLOP/s')} (dense bf16, for fp8 too; {rates.peak_source})"
     found = [
         f"{model.name}: {scaled(float(model.parameters))} parameters, {layers}; {protocol.micro_batch_rows} rows of "
-        f"{protocol.sequence_length} tokens, {protocol.accumulate} micro-batch{'' if protocol.accumulate == 1 else 'es'} a step",
+        f"{protocol.sequence_length} tokens, {batches} a step",
         f"{protocol.data} data, {masks}, {protocol.precision}; weights and optimizer states in fp32",
         f"a fresh process for each variant and round, every second round reversed; {protocol.warmup_steps} steps of "
         f"warm-up, {protocol.steps} counted; {protocol.rounds} rounds asked for, "

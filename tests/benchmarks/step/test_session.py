@@ -265,10 +265,19 @@ def test_no_process_is_begun_that_would_end_after_the_minutes(tmp_path):
     assert record.complete
 
 
-def test_in_the_first_round_each_may_begin_before_the_minutes_are_over(tmp_path):
+def test_the_first_of_a_variant_is_expected_to_take_as_long_as_the_longest_so_far(tmp_path):
     processes = Processes()
     run(tmp_path, processes, settings={"minutes": 25 / 60})
-    assert [each.variant for each in processes.asked] == ["standard", "litespark", "train.py"]
+    assert [each.variant for each in processes.asked] == ["standard", "litespark"]
+
+
+def test_every_command_takes_one_process_at_least(tmp_path):
+    """Or one whose processes take longer than the minutes would never get further."""
+    for number in range(1, 10):
+        processes = Processes()
+        record, *_ = run(tmp_path, processes, settings={"minutes": 5 / 60})
+        assert len(processes.asked) == 1
+        assert record.complete is (number == 9)
 
 
 def test_what_cannot_run_is_in_the_record_with_the_reason(tmp_path, monkeypatch):

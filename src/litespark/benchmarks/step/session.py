@@ -127,7 +127,8 @@ def measure(
 
     A variant that runs out of memory is tried again at once with the next kind of recomputation, and keeps it. One
     that fails in another way is left out until the same command is given again. Attempts of both kinds stay in the
-    record. With `settings.minutes` no process is begun that, going by the last of its variant, would end later.
+    record. With `settings.minutes` no process but the first is begun that would end later, going by the last of its
+    variant, or by the longest of all where it is the first of its variant.
 
     Args:
         record: of `begin`, or continued; it is filled.
@@ -188,6 +189,7 @@ class _Turns:
         self.clock = clock
         self.deadline: float | None = None
         self.failed: set[str] = set()
+        self.begun = False
         self.seconds = {each.name: _seconds_known(each) for each in record.variants}
 
     def take(self, folder: Path) -> None:
@@ -202,7 +204,11 @@ class _Turns:
                     self._run(variant, round_, position, folder)
 
     def _too_late(self, variant: VariantRecord) -> bool:
-        return self.deadline is not None and self.clock() + self.seconds[variant.name] >= self.deadline
+        """Whether its process would end after the deadline; the first of a session never would, or none ever came."""
+        if self.deadline is None or not self.begun:
+            return False
+        expected = self.seconds[variant.name] or max(self.seconds.values())
+        return self.clock() + expected >= self.deadline
 
     def _run(self, variant: VariantRecord, round_: int, position: int, folder: Path) -> None:
         recompute = next_recompute(variant)
@@ -221,6 +227,7 @@ class _Turns:
             round=round_,
             position=position,
         )
+        self.begun = True
         started = self.clock()
         found = self.launch(request, self.overrides, folder, timeout=self.settings.process_timeout)
         self.seconds[variant.name] = self.clock() - started

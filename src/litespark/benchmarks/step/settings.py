@@ -13,7 +13,8 @@ class StepSettings:
         rounds: fresh processes of each variant.
         warmup_steps, steps: of each process: not counted, and counted.
         loss_rows: held-out rows on which each process takes its loss.
-        minutes: no process is begun that would end later than this after the start; None: all are.
+        minutes: no process but the first is begun that would end later than this after the start; None: all
+            are.
         layers: of the model; None: all of them, or as many as fit the device.
         process_timeout: seconds after which a process is ended.
 

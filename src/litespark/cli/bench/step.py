@@ -73,6 +73,9 @@ def _run(options: argparse.Namespace) -> int:
 
 def _process(options: argparse.Namespace) -> int:
     """One process of a benchmark: what `litespark.benchmarks.step.request.launch` starts."""
+    from litespark.benchmarks.step.orphan import end_with_parent
+
+    end_with_parent()
     from litespark.benchmarks.step.process import run_process
     from litespark.benchmarks.step.request import Request
 
