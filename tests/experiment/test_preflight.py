@@ -130,3 +130,9 @@ def test_all_problems_are_told_at_once(tmp_path, no_gpu):
 def test_trying_the_folder_leaves_no_file(tmp_path, no_gpu):
     preflight(parts(f"paths.logs={tmp_path}"), ALONE)
     assert list(tmp_path.rglob("*")) == [tmp_path / "runs"]
+
+
+def test_a_target_needs_validations(logs):
+    with pytest.raises(ConfigError, match=r"budget\.target_bpb=1\.5: got trainer\.validate_every=null.*set trainer"):
+        preflight(parts(logs, "budget.target_bpb=1.5", "trainer.validate_every=null"), ALONE)
+    preflight(parts(logs, "budget.target_bpb=1.5", "trainer.validate_every=5"), ALONE)

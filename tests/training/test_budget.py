@@ -28,3 +28,13 @@ def test_a_budget_of_steps_is_taken_as_it_is():
 def test_anything_else_is_refused(given, message):
     with pytest.raises(ValueError, match=message):
         BudgetConfig(**given)
+
+
+@pytest.mark.parametrize("target", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_target_has_to_be_a_number_of_bits(target):
+    with pytest.raises(ValueError, match=r"budget\.target_bpb: got .*, expected bits per byte above 0"):
+        BudgetConfig(steps=1, target_bpb=target)
+
+
+def test_a_target_leaves_the_budget_as_it_is():
+    assert TokenBudget.plan(BudgetConfig(steps=7, target_bpb=1.5), 100).steps == 7

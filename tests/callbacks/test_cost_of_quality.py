@@ -1,0 +1,198 @@
+"""Training ends at the first validation that reaches the target, and what that took is told, also over a resume."""
+
+import json
+
+import pytest
+
+from litespark.callbacks import checkpoint_folder
+from litespark.callbacks.checkpoint import Checkpointer
+from litespark.callbacks.cost_of_quality import CostOfQuality
+from litespark.callbacks.energy import EnergyMonitor
+from litespark.callbacks.phases import Phases
+from litespark.metrics import names
+from litespark.metrics.energy import EnergyLedger
+from litespark.metrics.energy_journal import EnergyJournal
+from litespark.metrics.meters import FakeMeter, NullMeter
+from tests.callbacks.fake_time import Clock, TimedTask
+from tests.metrics.records.test_run import make_record
+from tests.training.small_runs import LENGTH, batches, small_run, training_module
+
+WATTS = 100.0
+TOKENS = 2 * LENGTH
+# of a step, and of a validation: three batches
+STEP, VALIDATION = 1.0, 3 * 7.0
+# bits per byte after so many steps
+FALLING = {step: 4 - step / 4 for step in range(100)}
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock().install(monkeypatch)
+
+
+class Run:
+    """A run whose validations come out as told, with the callbacks in the order that every run has."""
+
+    def __init__(self, folder, clock, *, target, steps=12, every=2, meter=None, bits=FALLING, checkpoint_every=None):
+        folder.mkdir(exist_ok=True)
+        phases = Phases()
+        energy = EnergyMonitor(
+            EnergyLedger(meter or FakeMeter([WATTS], clock), 5.0),
+            log_every=1,
+            phases=phases,
+            journal=EnergyJournal(folder / "energy.jsonl"),
+        )
+        saver = Checkpointer(
+            folder / "checkpoints", every_steps=checkpoint_every, keep=9, about={}, phases=phases
+        )  # fmt: skip
+        self.record = make_record()
+        self.folder = folder
+        self.module = training_module(steps=steps, rows=2, task=TimedTask(clock, [STEP], validation=7.0))
+        self.module.on_validation_epoch_end = self._validated
+        self.bits = bits
+        self.validated = []
+        small = small_run(folder, self.module, validate_every=every, phases=phases, callbacks=[energy, saver])
+        self.quality = CostOfQuality(
+            target_bpb=target, validate_every=every, record=self.record, throughput=small.throughput, energy=energy,
+            checkpointer=saver, phases=phases,
+        )  # fmt: skip
+        small.trainer.callbacks.append(self.quality)
+        self.small = clock.drive(small)
+
+        def validate():
+            small.throughput.on_validation_start(small.trainer, self.module)
+            for batch in batches(2).val_dataloader():
+                self.module.validation_step(batch, 0)
+            self._validated()
+            small.throughput.on_validation_end(small.trainer, self.module)
+            self.quality.on_validation_end(small.trainer, self.module)
+
+        self.quality.validate = validate
+
+    def _validated(self):
+        step = self.module.steps_taken
+        self.validated.append(step)
+        self.module.validation = {names.VALIDATION_BITS_PER_BYTE: self.bits[step]}
+        self.module.validated_at = step
+
+    def fit(self, **settings):
+        self.small.trainer.fit(self.module, batches(2), **settings)
+        self.small.metrics.save()
+        return self
+
+    def rows(self):
+        lines = (self.folder / "metrics.jsonl").read_text().splitlines()
+        return {row["step"]: row for row in map(json.loads, lines) if names.VALIDATION_BITS_PER_BYTE in row}
+
+
+def test_training_ends_at_the_first_validation_at_or_below_the_target(tmp_path, clock):
+    run = Run(tmp_path, clock, target=FALLING[6]).fit()
+    assert run.validated == [2, 4, 6]
+    assert run.module.steps_taken == 6
+    reached = run.record.target.reached
+    assert (reached.step, reached.tokens, reached.bits_per_byte) == (6, 6 * TOKENS, FALLING[6])
+    assert checkpoint_folder.find(tmp_path).step == 6
+
+
+def test_validation_is_no_part_of_train_seconds_and_joules(tmp_path, clock):
+    run = Run(tmp_path, clock, target=FALLING[6]).fit()
+    reached = run.record.target.reached
+    assert reached.train_seconds == pytest.approx(6 * STEP)
+    assert reached.train_joules == pytest.approx(6 * STEP * WATTS)
+    assert reached.all_in_joules == pytest.approx((6 * STEP + 3 * VALIDATION) * WATTS)
+
+
+def test_every_validation_is_logged_with_what_it_took_also_without_a_target(tmp_path, clock):
+    run = Run(tmp_path, clock, target=None, steps=4).fit()
+    assert run.record.target is None
+    assert run.module.steps_taken == 4
+    rows = run.rows()
+    assert {step: row[names.TRAIN_SECONDS] for step, row in rows.items()} == pytest.approx({2: 2 * STEP, 4: 4 * STEP})
+    assert {step: row[names.TRAIN_JOULES] for step, row in rows.items()} == pytest.approx(
+        {2: 2 * STEP * WATTS, 4: 4 * STEP * WATTS}
+    )
+    assert [row[names.PROGRESS_TOKENS] for row in rows.values()] == [2 * TOKENS, 4 * TOKENS]
+
+
+def test_a_target_that_is_not_reached_leaves_the_run_to_its_budget(tmp_path, clock):
+    run = Run(tmp_path, clock, target=0.1, steps=5).fit()
+    assert run.module.steps_taken == 5
+    assert run.record.target.bits_per_byte == 0.1
+    assert not run.quality.reached
+
+
+def test_a_nan_reaches_nothing(tmp_path, clock):
+    run = Run(tmp_path, clock, target=100.0, steps=4, bits={2: float("nan"), 4: 1.0}).fit()
+    assert run.record.target.reached.step == 4
+
+
+def test_without_a_meter_there_are_no_joules(tmp_path, clock):
+    run = Run(tmp_path, clock, target=FALLING[2], meter=NullMeter("no counter here", "CPU energy")).fit()
+    assert run.record.target.reached.train_joules is None
+    assert run.record.target.reached.train_seconds == pytest.approx(2 * STEP)
+    assert names.TRAIN_JOULES not in run.rows()[2]
+
+
+def test_a_resume_goes_on_counting_and_reaches_it_where_an_undisturbed_run_does(tmp_path, clock):
+    Run(tmp_path, clock, target=0.1, steps=3, checkpoint_every=3).fit()
+    clock.now += 500
+    run = Run(tmp_path, clock, target=FALLING[6])
+    run.fit(ckpt_path=checkpoint_folder.find(tmp_path).state, weights_only=True)
+    assert run.validated == [4, 6]
+    reached = run.record.target.reached
+    assert (reached.step, reached.tokens) == (6, 6 * TOKENS)
+    assert reached.train_seconds == pytest.approx(6 * STEP)
+    assert reached.train_joules == pytest.approx(6 * STEP * WATTS)
+
+
+def test_a_validation_that_a_kill_prevented_is_made_up_for_before_the_next_step(tmp_path, clock):
+    class Killed(Exception):
+        pass
+
+    def die():
+        raise Killed
+
+    killed = Run(tmp_path, clock, target=FALLING[4], checkpoint_every=4)
+    killed.module.on_validation_epoch_start = lambda: die() if killed.module.steps_taken == 4 else None
+    with pytest.raises(Killed):
+        killed.fit()
+    assert checkpoint_folder.find(tmp_path).step == 4
+    run = Run(tmp_path, clock, target=FALLING[4])
+    run.fit(ckpt_path=checkpoint_folder.find(tmp_path).state, weights_only=True)
+    assert (run.validated, run.module.steps_taken) == ([4], 4)
+    assert run.record.target.reached.train_seconds == pytest.approx(4 * STEP)
+
+
+def test_what_was_reached_before_a_resume_is_found_again_and_a_lower_target_trains_on(tmp_path, clock):
+    first = Run(tmp_path, clock, target=FALLING[4]).fit()
+    state = checkpoint_folder.find(tmp_path).state
+    again = Run(tmp_path, clock, target=FALLING[4])
+    again.fit(ckpt_path=state, weights_only=True)
+    assert again.module.steps_taken == 4
+    assert again.record.target.reached.tokens == first.record.target.reached.tokens
+    lower = Run(tmp_path, clock, target=FALLING[8])
+    lower.fit(ckpt_path=state, weights_only=True)
+    assert lower.record.target.reached.step == 8
+
+
+def test_all_ranks_stop_where_one_of_them_does(tmp_path, clock):
+    run = Run(tmp_path, clock, target=0.1)
+
+    class TwoRanks:
+        """The other rank has reached it at step 4."""
+
+        def __getattr__(self, name):
+            return getattr(run.module.real_group, name)
+
+        def sum(self, values):
+            return [values[0] + (run.module.steps_taken == 4)] if len(values) == 1 else list(values)
+
+    started = run.module.on_fit_start
+
+    def start():
+        started()
+        run.module.real_group, run.module.host_group = run.module.host_group, TwoRanks()
+
+    run.module.on_fit_start = start
+    run.fit()
+    assert run.module.steps_taken == 4
