@@ -84,6 +84,7 @@ def test_metadata_links_copies_and_what_installers_write_are_left_out(tmp_path):
     for path in (
         "package1-1.0.dist-info/hook.py", "old.egg-info/hook.py", "__editable___mine_finder.py", ".hidden/module.py",
         "__pycache__/module.py", "package2/__pycache__/module.py", "package2/_vendor/package1/module.py",
+        "package2/inner/tests/test_more.py",
         "package2/data.txt", "package2/native.so", "package2/types.pyi",
     ):  # fmt: skip
         (folder / path).parent.mkdir(parents=True, exist_ok=True)

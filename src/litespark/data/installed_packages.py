@@ -5,7 +5,7 @@ distributions share, or a single module. Whether it trains or validates is a has
 it is on the same side on every machine, whatever is installed beside it.
 
 Left out are links, so that no file is read under two names; copies of other packages (`_vendor` and the like), which
-would stand on both sides; and what installers write: metadata and the modules of editable installs, which name folders
+would stand on both sides; tests, as of the standard library; and what installers write: metadata and the modules of editable installs, which name folders
 of the machine.
 """
 
@@ -21,7 +21,11 @@ from typing import NamedTuple
 from litespark.data.sources import Source, SourceFile
 
 INSTALLED_PACKAGES = "installed_packages"
-_COPIES = frozenset({"_vendor", "_vendored", "vendor", "vendored", "_vendored_packages", "third_party", "externals"})
+_LEFT_OUT = frozenset(
+    {"_vendor", "_vendored", "vendor", "vendored", "_vendored_packages", "third_party", "externals"}
+    # tables of numbers more than code, and some installers leave them out
+    | {"test", "tests", "__pycache__"}
+)
 _METADATA = (".dist-info", ".egg-info", ".data")
 
 
@@ -100,7 +104,7 @@ def _files(folder: Path) -> Iterator[tuple[str, SourceFile]]:
 def _below(folder: Path) -> Iterator[os.DirEntry[str]]:
     for entry in _listed(folder):
         if entry.is_dir(follow_symlinks=False):
-            if not entry.name.startswith(".") and entry.name != "__pycache__" and entry.name not in _COPIES:
+            if not entry.name.startswith(".") and entry.name not in _LEFT_OUT:
                 yield from _below(Path(entry.path))
         elif entry.name.endswith(".py") and entry.is_file(follow_symlinks=False):
             yield entry
