@@ -5,8 +5,8 @@ distributions share, or a single module. Whether it trains or validates is a has
 it is on the same side on every machine, whatever is installed beside it.
 
 Left out are links, so that no file is read under two names; copies of other packages (`_vendor` and the like), which
-would stand on both sides; tests, as of the standard library; and what installers write: metadata and the modules of editable installs, which name folders
-of the machine.
+would stand on both sides; tests, as of the standard library; and what installers write: metadata and the modules of
+editable installs, which name folders of the machine.
 """
 
 from __future__ import annotations
