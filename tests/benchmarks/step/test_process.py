@@ -150,3 +150,18 @@ class _Taken:
 
     class energy:
         joules, method, reason = None, None, "none"
+
+
+def test_in_bf16_ours_computes_under_the_trainers_autocast_with_fp32_masters(tmp_path, monkeypatch):
+    seen = []
+    real = LitesparkTraining.__init__
+
+    def watched(self, *given):
+        real(self, *given)
+        first = self.model.blocks[0].mlp.gate_up
+        first.register_forward_hook(lambda module, inputs, output: seen.append((output.dtype, module.weight.dtype)))
+
+    monkeypatch.setattr(LitesparkTraining, "__init__", watched)
+    _complete(measured(tmp_path, "litespark", "litespark", "precision=bf16"))
+    # six steps of two micro-batches, and two batches of held-out rows
+    assert seen == [(torch.bfloat16, torch.float32)] * 14
