@@ -10,6 +10,8 @@ from collections.abc import Hashable, Iterable
 from pathlib import Path
 
 from litespark.analysis import tables
+from litespark.analysis.ablation import save_waterfall, table_as_markdown
+from litespark.analysis.ablation_runs import ablation_of
 from litespark.analysis.ops_table import ops_table
 from litespark.analysis.plots import save_pictures
 from litespark.analysis.quantities import count, duration, plain, rate, scaled, seconds_between
@@ -18,6 +20,8 @@ from litespark.analysis.runs import SAMPLES_FILE, Run, labels, load_run, load_ru
 
 REPORT_FILE = "report.md"
 COMPARISON_FILE = "comparison.md"
+ABLATION_PICTURE = "comparison_ablation.png"
+ABLATION_TITLE = "## What bought what"
 
 HOW_TO_READ = """\
 - **Loss** is in nats per supervised token (÷ 0.693 gives bits). It depends on the tokenizer; **bits per byte** does
@@ -93,6 +97,7 @@ def write_comparison(folders: Iterable[Path | str], output: Path | str) -> Path:
         f"# Comparison of {len(runs)} {'run' if len(runs) == 1 else 'runs'}",
         tables.comparison_table(runs),
         "Losses in nats per token; energy of training steps only; — means not measured (or not set), see below.",
+        *_ablation(runs, output),
         *(f"![{name} over tokens]({path.name})" for name, path in pictures.items()),
         "## Data and machines",
         tables.markdown_table(
@@ -117,6 +122,17 @@ def write_comparison(folders: Iterable[Path | str], output: Path | str) -> Path:
         *(f"**{', '.join(same)}**\n\n{text}" for text, same in by_absences.items()),
     ]
     return _write(output / COMPARISON_FILE, sections)
+
+
+def _ablation(runs: list[Run], output: Path) -> list[str]:
+    """Table and waterfall of runs that differ in switches alone; nothing of others."""
+    found = ablation_of(runs)
+    if found is None:
+        return []
+    if isinstance(found, str):
+        return [ABLATION_TITLE, found]
+    picture = save_waterfall(found, output / ABLATION_PICTURE)
+    return [ABLATION_TITLE, table_as_markdown(found), f"![tokens/s from the baseline to the target]({picture.name})"]
 
 
 def summary(run: Run) -> str:
