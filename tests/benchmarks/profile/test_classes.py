@@ -61,6 +61,7 @@ ENGINE = "autograd::engine::evaluate_function: "
         ("litespark::add_rms_norm_backward", "norm"),
         ("litespark::linear_cross_entropy_chunked_sum", "loss"),
         # neither says what it is for
+        ("void fbgemm_gpu::permute_indices_weights_kernel<false, int>", "other"),
         (MUL, "other"),
         (REDUCE, "other"),
         ("triton_poi_fused_add_4", "other"),
