@@ -188,15 +188,23 @@ def test_a_variant_that_fails_is_left_out_and_tried_again_by_the_same_command(tm
     assert any("continued, 6 processes are there" in each for each in said)
 
 
-def test_an_answer_that_contradicts_the_record_is_a_failure_and_the_record_stays_readable(tmp_path):
-    class Short(Processes):
+@pytest.mark.parametrize(
+    "changed, complaint",
+    [
+        ({"step_ms": [10.0]}, "expected 2 above 0"),
+        ({"round": 1}, "got an answer for round 1, expected one for round 0"),
+        ({"recompute": "everything"}, "recompute everything, expected none or swiglu or full"),
+    ],
+)
+def test_an_answer_that_contradicts_the_record_is_a_failure_and_the_record_stays_readable(tmp_path, changed, complaint):
+    class Odd(Processes):
         def __call__(self, request, overrides, folder, *, timeout):
-            answer = super().__call__(request, overrides, folder, timeout=timeout)
-            return dataclasses.replace(answer, step_ms=[10.0])
+            return dataclasses.replace(super().__call__(request, overrides, folder, timeout=timeout), **changed)
 
-    record, *_ = run(tmp_path, Short(), [OURS])
-    assert [each.outcome for each in record.variant("litespark").rounds] == ["failed"]
-    assert "expected 2 above 0" in record.variant("litespark").rounds[0].error
+    record, *_ = run(tmp_path, Odd(), [OURS])
+    (only,) = record.variant("litespark").rounds
+    assert (only.round, only.outcome) == (0, "failed")
+    assert complaint in only.error
 
 
 def test_every_process_is_saved_and_the_same_command_continues(tmp_path):

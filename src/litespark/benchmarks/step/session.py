@@ -231,15 +231,16 @@ class _Turns:
         started = self.clock()
         found = self.launch(request, self.overrides, folder, timeout=self.settings.process_timeout)
         self.seconds[variant.name] = self.clock() - started
-        self._keep(variant, found)
+        self._keep(variant, request, found)
         self.save()
 
-    def _keep(self, variant: VariantRecord, found: RoundRecord) -> None:
+    def _keep(self, variant: VariantRecord, request: Request, found: RoundRecord) -> None:
         variant.rounds.append(found)
         try:
+            _check_answer(request, found)
             self.record.check()
         except RecordError as error:  # a record that cannot be read again would be lost with all that it holds
-            found = RoundRecord(found.round, found.position, "failed", found.recompute, error=str(error))
+            found = RoundRecord(request.round, request.position, "failed", found.recompute, error=str(error))
             variant.rounds[-1] = found
         if found.outcome == "failed":
             self.failed.add(variant.name)
@@ -247,6 +248,15 @@ class _Turns:
             variant.hardware_flops_per_token = hardware_flops(self.record.model, found.recompute)
         else:
             self.say(f"{variant.name}: {found.outcome}: {found.error}")
+
+
+def _check_answer(request: Request, found: RoundRecord) -> None:
+    """Refuse an answer to something else, which would be asked for again and again."""
+    if (found.round, found.position) != (request.round, request.position):
+        raise RecordError(f"got an answer for round {found.round}, expected one for round {request.round}")
+    kinds = _RECOMPUTE[request.kind] if request.recompute is None else (request.recompute,)
+    if found.outcome != "failed" and found.recompute not in kinds:
+        raise RecordError(f"got an answer with recompute {found.recompute}, expected {' or '.join(kinds)}")
 
 
 def hardware_flops(model: StepModel, recompute: str) -> float | None:
