@@ -152,7 +152,7 @@ def test_without_a_baseline_there_is_no_ablation_and_the_reason_is_said(tmp_path
     write(tmp_path / "b", "fused", 150.0)
     said = ablation_of(load_runs([tmp_path]))
     assert said == (
-        "The runs differ only in attention, fused, but are no ablation: no finished run has all of them off; no "
+        "The runs differ only in fused, attention, but are no ablation: no finished run has all of them off; no "
         "finished run has all of them on."
     )
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 from omegaconf import OmegaConf
 
-from litespark.experiment import run_folder
+from litespark.experiment import run, run_folder
 from litespark.experiment.config import config_hash
 from litespark.experiment.targets import ConfigError
 from litespark.experiment.variant import legible, with_variant
@@ -85,3 +87,10 @@ def test_the_folders_of_a_sweep_are_legible_and_distinct(tmp_path):
     labels = ["baseline", "plus_norm", "without_norm"]
     folders = [run_folder.make(made, [f"variant={{label:{label},seed:1}}", "seed=2"]) for label in labels]
     assert [folder.name.split("_", 2)[2] for folder in folders] == [f"{label}_seed-2" for label in labels]
+
+
+def test_the_command_that_continues_a_run_of_a_sweep_starts_no_sweep(tmp_path):
+    """The file of the sweep would start all of its runs again."""
+    words = shlex.split(run.continue_command(["sweep=ops_ablation", PLAIN_LOSS, "seed=2"], tmp_path))
+    assert words[-3:] == [PLAIN_LOSS, "seed=2", f"resume={tmp_path}"]
+    assert not any(word.startswith("sweep=") for word in words)

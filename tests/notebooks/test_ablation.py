@@ -1,0 +1,70 @@
+"""The notebook runs from its first cell to its last on records with and without energy, and on those of results."""
+
+from pathlib import Path
+
+import jupytext
+import nbclient
+import pytest
+from nbclient.exceptions import CellExecutionError
+
+from tests.metrics.ablation_records import record
+from tests.notebooks.test_explore_a_run import pictures, shown
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOK = ROOT / "notebooks" / "03_ablation.py"
+COMMITTED = sorted(ROOT.glob("results/*/*_bench-ablation_*.json"))
+
+
+@pytest.fixture
+def execute(tmp_path, monkeypatch):
+    """Executes the notebook in the folder `tmp_path`, on the record given; returns its outputs."""
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / ".ipython"))
+
+    def run_notebook(path: Path | None) -> list[dict]:
+        if path is None:
+            monkeypatch.delenv("LITESPARK_ABLATION", raising=False)
+        else:
+            monkeypatch.setenv("LITESPARK_ABLATION", str(path))
+        client = nbclient.NotebookClient(
+            jupytext.read(NOTEBOOK), timeout=60, resources={"metadata": {"path": str(tmp_path)}}
+        )
+        return [output for cell in client.execute().cells for output in cell.get("outputs", [])]
+
+    return run_notebook
+
+
+def test_it_shows_table_waterfall_and_energy(execute, tmp_path):
+    record().write(tmp_path / "record.json")
+    outputs = execute(tmp_path / "record.json")
+    said = shown(outputs)
+    assert "record.json: 3 switches, 2 rounds\n" in said
+    assert "| + attention | 225.0 (200.0 to 250.0) | 1.625 (1.250 to 2.000) |" in said
+    lines = [line.split() for line in said.splitlines()]
+    assert ["recompute", "50.0", "%"] in lines
+    assert lines.index(["recompute", "50.0", "%"]) < lines.index(["loss", "20.0", "%"])
+    assert ["baseline", "0.15", "J/token"] in lines
+    assert pictures(outputs) == 1
+
+
+def test_it_takes_the_newest_record_and_says_what_was_not_measured(execute, tmp_path):
+    folder = tmp_path / "results" / "a-processor"
+    record(gpu=False, energy=False, plus_attention=[]).write(folder / "2026-01-02_bench-ablation_small_fp32.json")
+    outputs = execute(None)
+    assert "2026-01-02_bench-ablation_small_fp32.json: 3 switches" in shown(outputs)
+    assert "J/token was not measured: no counter" in shown(outputs)
+
+
+def test_without_a_record_it_says_what_to_do(execute):
+    with pytest.raises(CellExecutionError, match=r"found no record of an ablation .*litespark bench ablation"):
+        execute(None)
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_it_runs_on_the_records_of_results(execute, path):
+    assert pictures(execute(path)) == 1
+
+
+def test_it_is_paired_with_an_ipynb_file():
+    notebook = jupytext.read(NOTEBOOK)
+    assert notebook.metadata["jupytext"]["formats"] == "ipynb,py:percent"
+    assert {cell.cell_type for cell in notebook.cells} == {"markdown", "code"}
