@@ -62,7 +62,7 @@ def figure(record: ToLossRecord) -> Figure:
 
 def _draw(axes: Axes, record: ToLossRecord, label: str, over: Callable[[CurvePoint], float]) -> None:
     for index, variant in enumerate(record.variants):
-        colour, style = COLOURS[index % len(COLOURS)], LINE_STYLES[index // len(COLOURS) % len(LINE_STYLES)]
+        colour, style = COLOURS[index % len(COLOURS)], LINE_STYLES[index % len(LINE_STYLES)]
         for number, run in enumerate(variant.runs):
             axes.plot(
                 [over(point) for point in run.curve],

@@ -63,7 +63,7 @@ def read_run(folder: Path, *, seed: int, position: int, target: float, stream: T
         best_bits_per_byte=min(each.bits_per_byte for each in points),
         final_bits_per_byte=last.bits_per_byte,
         joules=last.joules,
-        all_in_joules=None if last.joules is None or reached is None else reached.all_in_joules,
+        all_in_joules=energy.all_in_joules if reached is None else reached.all_in_joules,
         joules_method=energy.method if last.joules is not None else None,
         joules_reason=None if last.joules is not None else energy.reason or "the meter did not read all of the time",
         processes=len(record.segments),

@@ -1,0 +1,114 @@
+"""Runs are started, stopped, continued and ended; a small script stands in for train.py."""
+
+import os
+import textwrap
+import time
+
+import pytest
+
+from litespark.benchmarks.to_loss import training as module
+from litespark.benchmarks.to_loss.training import Ended, Training, overrides_of, tidy, train
+from tests.metrics.records.test_run import make_record
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """Makes a run of a script; it finds its folder and words in `folder` and `words`."""
+    monkeypatch.setattr(module, "can_resume", lambda folder: (folder / "saved").exists())
+
+    def make(body, seconds=None):
+        head = f"""
+            import os, signal, sys, time
+            from pathlib import Path
+            folder, words = Path({str(tmp_path / "logs" / "runs" / "run")!r}), sys.argv[1:]
+            folder.mkdir(parents=True, exist_ok=True)
+        """
+        script = tmp_path / "train.py"
+        script.write_text(textwrap.dedent(head) + textwrap.dedent(body))
+        return Training(script, ("seed=1",), tmp_path / "logs", "run", seconds)
+
+    return make
+
+
+def test_a_run_is_started_with_its_name_and_folder(fake, tmp_path):
+    assert train(fake("(folder / 'words').write_text(' '.join(words))")) == Ended("finished")
+    words = (tmp_path / "logs" / "runs" / "run" / "words").read_text()
+    assert words == f"seed=1 paths.logs={tmp_path / 'logs'} name=run"
+
+
+def test_a_run_that_fails_says_its_last_words(fake):
+    assert train(fake("print('ValueError: too wide'); sys.exit(3)")) == Ended(
+        "failed", "ended with status 3: ValueError: too wide"
+    )
+
+
+def test_a_run_is_stopped_in_time_saved_and_continued(fake, tmp_path):
+    body = """
+        if any(word.startswith("resume=") for word in words):
+            (folder / "words").write_text(" ".join(words))
+            sys.exit(0)
+        def save(*_):
+            (folder / "saved").touch()
+            sys.exit(75)
+        signal.signal(signal.SIGTERM, save)
+        time.sleep(60)
+    """
+    began = time.monotonic()
+    assert train(fake(body, seconds=2.0)) == Ended("stopped")
+    assert time.monotonic() - began < 20
+    assert train(fake(body)) == Ended("finished")
+    folder = tmp_path / "logs" / "runs" / "run"
+    assert (folder / "words").read_text().endswith(f"resume={folder}")
+
+
+def test_what_cannot_be_continued_begins_anew(fake, tmp_path):
+    folder = tmp_path / "logs" / "runs" / "run"
+    folder.mkdir(parents=True)
+    (folder / "half").touch()
+    train(fake("(folder / 'words').write_text(' '.join(words))"))
+    assert sorted(path.name for path in folder.iterdir()) == ["words"]
+
+
+def test_a_run_that_does_not_save_in_time_is_ended(fake, monkeypatch):
+    monkeypatch.setattr(module, "_SECONDS_TO_SAVE", 0.5)
+    body = "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    began = time.monotonic()
+    assert train(fake(body, seconds=2.0)) == Ended("stopped")
+    assert time.monotonic() - began < 20
+
+
+def test_an_interrupt_lets_the_run_save_first(fake, tmp_path):
+    body = f"""
+        def save(*_):
+            (folder / "saved").touch()
+            sys.exit(75)
+        signal.signal(signal.SIGTERM, save)
+        os.kill({os.getpid()}, signal.SIGINT)
+        time.sleep(60)
+    """
+    with pytest.raises(KeyboardInterrupt):
+        train(fake(body))
+    assert (tmp_path / "logs" / "runs" / "run" / "saved").exists()
+
+
+def test_a_finished_run_is_not_started_again(fake, tmp_path):
+    folder = tmp_path / "logs" / "runs" / "run"
+    folder.mkdir(parents=True)
+    make_record(status="finished").write(folder / "run.json")
+    assert train(fake("sys.exit(3)")) == Ended("finished")
+    make_record(status="running").write(folder / "run.json")
+    assert train(fake("sys.exit(3)")).outcome == "failed"
+
+
+def test_only_the_state_of_a_run_is_removed(tmp_path):
+    (tmp_path / "checkpoints" / "step-1").mkdir(parents=True)
+    (tmp_path / "run.json").touch()
+    tidy(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+    tidy(tmp_path)
+
+
+def test_the_settings_of_the_variant_come_after_the_config_and_the_seed_after_both():
+    words = overrides_of(["optim=adamw", "seed=5"], ["optim=muon"], 2, 1.25)
+    assert words[:5] == ("optim=adamw", "seed=5", "optim=muon", "seed=2", "budget.target_bpb=1.25")
+    assert "callbacks.checkpoint_at_end=false" in words
