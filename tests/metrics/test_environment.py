@@ -69,8 +69,12 @@ def test_commit_and_dirtiness_of_a_repository(tmp_path):
     commit, dirty = git_state(tmp_path)
     assert len(commit) == 40
     assert dirty is False
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "record.json").write_text("{}")
+    (tmp_path / "src").mkdir()
+    assert git_state(tmp_path / "src") == (commit, False), "a record is no change of the code"
     (tmp_path / "a").write_text("2")
-    assert git_state(tmp_path) == (commit, True)
+    assert git_state(tmp_path) == git_state(tmp_path / "src") == (commit, True)
 
 
 def test_without_git_or_a_folder_the_state_is_unknown(tmp_path, monkeypatch):

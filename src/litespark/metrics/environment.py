@@ -86,11 +86,14 @@ def uuid_hash(uuid: str) -> str:
 
 
 def git_state(folder: Path) -> tuple[str | None, bool | None]:
-    """Commit and dirtiness of the repository that holds ``folder``; (None, None) without git or a repository."""
+    """Commit and dirtiness of the repository that holds ``folder``; (None, None) without git or a repository.
+
+    Records below ``results/`` do not count as changes: the first of two measurements would make the second dirty.
+    """
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
         return None, None
-    changes = _git(folder, "status", "--porcelain")
+    changes = _git(folder, "status", "--porcelain", "--", ":(top)", ":(top,exclude)results")
     return commit, None if changes is None else bool(changes)
 
 
