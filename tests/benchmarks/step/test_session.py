@@ -377,6 +377,9 @@ def test_the_floor_is_of_the_precision_that_a_variant_computes_in():
     variants = [OURS, litespark_variant("narrow", ("precision=bf16",)), HUGGINGFACE["compiled_fp8"]]
     record = begin(parts_of, OVERRIDES, variants, SETTINGS, ["litespark"])
     assert [bool(each.floor) for each in record.variants] == [True, False, False]
+    found = {part.kernel_class: part.milliseconds for part in record.variants[0].floor}
+    # 12 · L · H · Dh FLOPs for each of 8.5 keys of 2 · 2 · 16 tokens, at 1e10 a second
+    assert found["attention"] == pytest.approx(12 * 4 * 128 * 8.5 * 64 / 1e10 * 1e3)
 
 
 def test_floors_in_fp8_need_the_rate_of_fp8(monkeypatch):

@@ -17,10 +17,11 @@ from typing import Protocol
 from litespark.benchmarks.record_path import continued as continued_record
 from litespark.benchmarks.record_path import record_path
 from litespark.benchmarks.step.begin import Compose, add_rates, begin, described, settle, shared_overrides
+from litespark.benchmarks.step.recompute import KINDS, hardware_flops, next_recompute
 from litespark.benchmarks.step.request import Request, launch
 from litespark.benchmarks.step.settings import StepSettings
 from litespark.benchmarks.step.variants import Variant
-from litespark.metrics.records.step import RoundRecord, StepModel, StepRecord, VariantRecord
+from litespark.metrics.records.step import RoundRecord, StepRecord, VariantRecord
 from litespark.metrics.records.strict_json import RecordError
 from litespark.metrics.step_table import failures, trainer_goal
 from litespark.ops.measuring import default_cache
@@ -28,9 +29,6 @@ from litespark.ops.measuring import default_cache
 __all__ = ["begin", "bench_step", "continued", "measure", "same_measurement", "succeeded"]
 
 WHAT = "bench-step"
-# what is tried next when memory does not suffice
-_RECOMPUTE = {"huggingface": ("none", "full"), "litespark": ("none", "swiglu", "full"),
-              "train.py": ("none", "swiglu", "full")}  # fmt: skip
 _COMPILE_CACHES = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
 
 
@@ -254,30 +252,9 @@ def _check_answer(request: Request, found: RoundRecord) -> None:
     """Refuse an answer to something else, which would be asked for again and again."""
     if (found.round, found.position) != (request.round, request.position):
         raise RecordError(f"got an answer for round {found.round}, expected one for round {request.round}")
-    kinds = _RECOMPUTE[request.kind] if request.recompute is None else (request.recompute,)
+    kinds = KINDS[request.kind] if request.recompute is None else (request.recompute,)
     if found.outcome != "failed" and found.recompute not in kinds:
         raise RecordError(f"got an answer with recompute {found.recompute}, expected {' or '.join(kinds)}")
-
-
-def hardware_flops(model: StepModel, recompute: str) -> float | None:
-    """Causal FLOPs per token with what is run again: only `full` makes matrix products a second time."""
-    return model.flops_per_token_recomputed if recompute == "full" else model.flops_per_token_causal
-
-
-def next_recompute(variant: VariantRecord) -> str | None:
-    """What the next process of a variant recomputes; None: as the variant has it of itself.
-
-    Raises:
-        LookupError: memory did not suffice with the last of its kinds either.
-    """
-    tried = [each.recompute for each in variant.rounds if each.outcome == "out of memory"]
-    if not tried:
-        return None
-    kinds = _RECOMPUTE[variant.kind]
-    later = kinds[kinds.index(tried[-1]) + 1 :]
-    if not later:
-        raise LookupError(f"{variant.name} is out of memory with recompute {tried[-1]}")
-    return later[0]
 
 
 def _done(variant: VariantRecord, round_: int) -> bool:
