@@ -102,6 +102,20 @@ def test_validation_is_no_part_of_train_seconds_and_joules(tmp_path, clock):
     assert reached.all_in_joules == pytest.approx((6 * STEP + 3 * VALIDATION) * WATTS)
 
 
+def test_reading_the_meter_at_a_validation_is_no_part_of_training_either(tmp_path, clock):
+    run = Run(tmp_path, clock, target=FALLING[4])
+    read = run.quality.energy.sum_over_ranks
+
+    def slowly():
+        clock.now += 5.0
+        return read()
+
+    run.quality.energy.sum_over_ranks = slowly
+    run.fit()
+    assert run.record.target.reached.train_seconds == pytest.approx(4 * STEP)
+    assert run.record.target.reached.train_joules == pytest.approx(4 * STEP * WATTS)
+
+
 def test_every_validation_is_logged_with_what_it_took_also_without_a_target(tmp_path, clock):
     run = Run(tmp_path, clock, target=None, steps=4).fit()
     assert run.record.target is None

@@ -72,7 +72,8 @@ class Source:
 
 def within(source: Source, most_bytes: int) -> Source:
     """Whole files of a source until they hold `most_bytes`, at least one, in an order that only their names decide."""
-    taken, size = [], 0
+    taken: list[SourceFile] = []
+    size = 0
     for file in sorted(source.files, key=lambda file: hashlib.sha256(file.name.encode()).digest()):
         if taken and size >= most_bytes:
             break
