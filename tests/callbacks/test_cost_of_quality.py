@@ -1,6 +1,7 @@
 """Training ends at the first validation that reaches the target, and what that took is told, also over a resume."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -110,7 +111,7 @@ def test_reading_the_meter_at_a_validation_is_no_part_of_training_either(tmp_pat
         clock.now += 5.0
         return read()
 
-    run.quality.energy.sum_over_ranks = slowly
+    run.quality.energy = SimpleNamespace(sum_over_ranks=slowly)
     run.fit()
     assert run.record.target.reached.train_seconds == pytest.approx(4 * STEP)
     assert run.record.target.reached.train_joules == pytest.approx(4 * STEP * WATTS)
