@@ -152,3 +152,13 @@ def test_a_picture_is_written(tmp_path):
     path = save_waterfall(table(["a"], combinations, repeat="seed"), tmp_path / "new" / "picture.png", title="tiny")
     assert path.read_bytes().startswith(b"\x89PNG")
     assert len(path.read_bytes()) > 5000
+
+
+def test_a_switch_that_changed_nothing_is_marked():
+    one = {frozenset(): 10.0, frozenset({"a"}): 20.0}
+    combinations = {on: Combination("x", (Repeat(1, tokens_per_second=speed),)) for on, speed in one.items()}
+    found = table(["a"], combinations, repeat="seed", unchanged=["a"])
+    assert cells(found)[1][0] == "+ a (=)"
+    assert "× 2\nsame backends" in words(waterfall(found))
+    (switch,) = (patch for patch in waterfall(found).axes[0].patches if patch.get_y() == 10)
+    assert switch.get_facecolor()[:3] == pytest.approx((187 / 255,) * 3)

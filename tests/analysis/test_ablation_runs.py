@@ -128,7 +128,9 @@ def test_a_switch_with_which_the_same_backends_ran_says_so(tmp_path):
     ops = [OpRecord("attention", "auto", "reference")]
     write(tmp_path / "a", "", 100.0, ops=ops)
     write(tmp_path / "b", "attention", 150.0, ops=ops)
-    assert found(tmp_path).rows[1].notes == ("attention: the same backends ran with it and without it",)
+    assert found(tmp_path).rows[1].notes == (
+        "attention: the same backends ran with it and without it, so its figures are noise",
+    )
 
 
 @pytest.mark.parametrize(

@@ -45,8 +45,17 @@ def test_by_default_everything_plain_is_held_against_everything_fast(asked, caps
 
 
 def test_its_words_are_handed_on_and_kept_for_the_record(asked):
-    words = ["--baseline", "ops=reference", "--target", "ops=litespark ops.compile=block", "--rounds", "4",
-             "--steps", "7", "--switch", "norm=ops.rms_norm,ops.add_rms_norm", "--order", "norm,rope", "--minutes", "3"]  # fmt: skip
+    words = ["--baseline", "ops=reference", "--target", "ops=litespark ops.compile=block", "--rounds", "4"]
+    words += [
+        "--switch",
+        "norm=ops.rms_norm,ops.add_rms_norm",
+        "--order",
+        "norm,rope",
+        "--minutes",
+        "3",
+        "--steps",
+        "7",
+    ]
     assert run(*words, "--output", "elsewhere") == 0
     assert asked["target"] == ["ops=litespark", "ops.compile=block"]
     assert asked["grouped"] == ["norm=ops.rms_norm,ops.add_rms_norm"]

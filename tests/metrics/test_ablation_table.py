@@ -128,7 +128,12 @@ def test_a_switch_with_which_the_same_backends_ran_says_so():
         return [measured(number, milliseconds, 3.2, 2.0, detail=detail) for number in (0, 1)]
 
     same_ones = from_record(record(baseline=detailed("reference", 160.0), plus_attention=detailed("reference", 150.0)))
-    assert "attention: the same backends ran with it and without it" in row(same_ones, "attention").notes
+    assert (
+        "attention: the same backends ran with it and without it, so its figures are noise"
+        in row(same_ones, "attention").notes
+    )
+    assert row(same_ones, "attention").unchanged
+    assert not row(same_ones, "loss").unchanged
     others = from_record(record(baseline=detailed("reference", 160.0), plus_attention=detailed("sdpa", 150.0)))
     assert row(others, "attention").notes == ()
 

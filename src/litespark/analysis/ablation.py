@@ -16,9 +16,12 @@ from litespark.analysis.tables import markdown_table
 from litespark.metrics.ablation_table import Row, Table, backends, from_record
 from litespark.metrics.records.ablation import BASELINE, TARGET, AblationRecord
 from litespark.metrics.step_round import Interval
+from litespark.metrics.step_table import failures
 
 NONE = "—"
 _GAIN, _LOSS, _END = COLOURS[2], COLOURS[1], COLOURS[0]
+# of a switch with which the same backends ran
+_NOTHING = "#bbbbbb"
 # share of the axis between the top of a bar and its label
 _LABEL_GAP = 0.015
 
@@ -41,6 +44,18 @@ def markdown(record: AblationRecord, picture: str | None = None) -> str:
         *shown,
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def write_beside(record: AblationRecord, path: Path) -> Path:
+    """Write the Markdown and the picture beside the record's file, under its name; returns the path of the picture."""
+    picture = save_waterfall(from_record(record), path.with_suffix(".png"), title=record.step.model.name)
+    path.with_suffix(".md").write_text(markdown(record, picture.name), encoding="utf-8")
+    return picture
+
+
+def failed(record: AblationRecord) -> bool:
+    """Whether a combination that could run has a round without figures, out of memory aside."""
+    return bool(failures(record.step))
 
 
 def table_as_markdown(table: Table) -> str:
@@ -74,6 +89,8 @@ def summary(table: Table) -> list[str]:
     ]
     if table.joules_reason:
         lines.append(f"J/token: {table.joules_reason}")
+    if any(row.unchanged for row in table.rows):
+        lines.append("(=): nothing else ran with this switch here")
     return [*lines, *dict.fromkeys(note for row in table.rows for note in row.notes)]
 
 
@@ -89,7 +106,7 @@ def waterfall(table: Table, title: str = "") -> Figure:
     if energy:
         _draw_energy(grid[1][0], table)
     axes = grid[-1][0]
-    axes.set_xticks(range(len(table.rows) + 1), [*_bar_names(table), TARGET], rotation=30, ha="right")
+    axes.set_xticks(range(len(table.rows) + 1), [*map(_name, table.rows), TARGET], rotation=30, ha="right")
     figure.suptitle(f"What bought what{f': {title}' if title else ''}", x=0.01, ha="left", fontsize=12,
                     fontweight="bold")  # fmt: skip
     return figure
@@ -133,7 +150,7 @@ def _ran(record: AblationRecord) -> list[str]:
 
 def _cells(row: Row, *, vendor: bool) -> tuple[str, ...]:
     return (
-        BASELINE if row.switch is None else f"+ {row.switch}",
+        _name(row) + (" (=)" if row.unchanged else ""),
         _interval(row.tokens_per_second, rate),
         _interval(row.gain, _times),
         _interval(row.lost_without, percent),
@@ -161,8 +178,8 @@ def _interval(interval: Interval | None, said: Callable[[float], str]) -> str:
     return said(interval.median) + (f" ({low} to {high})" if low != high else "")
 
 
-def _bar_names(table: Table) -> list[str]:
-    return [BASELINE if row.switch is None else f"+ {row.switch}" for row in table.rows]
+def _name(row: Row) -> str:
+    return BASELINE if row.switch is None else f"+ {row.switch}"
 
 
 def _draw_speed(axes: Axes, table: Table) -> None:
@@ -185,11 +202,13 @@ def _draw_speed(axes: Axes, table: Table) -> None:
             axes.text(place, 0.02 * top, "not compared", rotation=90, ha="center", va="bottom", color=GREY, fontsize=8)
             continue
         start, end = first.median, last.median
-        axes.bar(place, end - start, bottom=start, width=0.6, color=_GAIN if end >= start else _LOSS)
+        colour = _NOTHING if row.unchanged else _GAIN if end >= start else _LOSS
+        axes.bar(place, end - start, bottom=start, width=0.6, color=colour)
         _whiskers(axes, place, end, start + added.low, start + added.high, added.count)
         axes.plot([place - 0.7, place + 0.3], [start, start], color=GREY, linewidth=0.7)
         height = max(start + added.high, start, end) + _LABEL_GAP * top
-        axes.text(place, height, f"× {row.gain.median:.3g}", ha="center", va="bottom", fontsize=8)
+        said = f"× {row.gain.median:.3g}" + ("\nsame backends" if row.unchanged else "")
+        axes.text(place, height, said, ha="center", va="bottom", fontsize=8)
     _draw_end(axes, len(rows), rows[-1].tokens_per_second, top)
 
 

@@ -55,7 +55,7 @@ def ablation_of(runs: Sequence[Run]) -> Table | str | None:
         {on: _combination(names[on], by_switches[on]) for on in by_switches if on in names},
         repeat="seed",
         joules_reason=next((run.record.energy.reason for run in finished if run.record.energy.reason), None),
-        notes=_without_effect(order, switches, by_switches),
+        unchanged=_without_effect(order, switches, by_switches),
     )
 
 
@@ -128,16 +128,16 @@ def _repeat(run: Run) -> Repeat:
 
 def _without_effect(
     order: Sequence[str], switches: Mapping[str, list[str]], found: Mapping[Switches, list[Run]]
-) -> dict[str, str]:
+) -> list[str]:
     """Switches of ops with which the same backends ran as without."""
 
     def backends(count: int) -> list[tuple[str, str]]:
         runs = found.get(frozenset(order[:count]), [])
         return [(each.op, each.used) for each in runs[-1].record.ops] if runs else []
 
-    return {
-        name: f"{name}: the same backends ran with it and without it"
+    return [
+        name
         for index, name in enumerate(order)
         if all(key.startswith("ops.") for key in switches[name]) and backends(index + 1)
         if backends(index) == backends(index + 1)
-    }
+    ]

@@ -8,8 +8,9 @@ Combinations whose losses differ by more than `LOSS_BOUND` did not train alike, 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from operator import sub, truediv
 
 from litespark.metrics import step_table
 from litespark.metrics.records.ablation import AblationRecord, planned
@@ -77,6 +78,7 @@ class Row:
         joules_ratio: J/token over those of the row before.
         peak_memory_mib: the largest of all repeats.
         loss_difference: nats per token above the baseline's loss.
+        unchanged: the same backends ran with this switch as without it.
         notes: what is to be known of this row's combination and of the one without this switch.
     """
 
@@ -91,6 +93,7 @@ class Row:
     joules_ratio: Interval | None = None
     peak_memory_mib: float | None = None
     loss_difference: Interval | None = None
+    unchanged: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -138,7 +141,7 @@ def table(
     *,
     repeat: str,
     joules_reason: str | None = None,
-    notes: Mapping[str, str] | None = None,
+    unchanged: Collection[str] = (),
 ) -> Table:
     """The ablation of `switches`, in the order in which they were switched on.
 
@@ -147,7 +150,7 @@ def table(
         combinations: what was measured with which of them on; one that is missing has no figures.
         repeat: what a repeat is.
         joules_reason: why J/token is absent, where it is.
-        notes: what is to be known of a switch, by its name.
+        unchanged: switches with which the same backends ran as without.
     """
     names = {each.on: each.name for each in planned(switches)}
 
@@ -155,16 +158,19 @@ def table(
         return combinations.get(on, Combination(names[on], notes=(f"{names[on]}: not measured",)))
 
     baseline, target = measured(frozenset()), measured(frozenset(switches))
-    rows = [_row(None, baseline, None, baseline, None, target, ())]
+    rows = [_row(None, baseline, None, baseline, None, target)]
     for index, name in enumerate(switches):
         before, now = measured(frozenset(switches[:index])), measured(frozenset(switches[: index + 1]))
         without = measured(frozenset(switches) - {name})
-        said = (notes[name],) if notes and name in notes else ()
-        rows.append(_row(name, now, before, baseline, without, target, said))
+        row = _row(name, now, before, baseline, without, target)
+        if name in unchanged:
+            said = f"{name}: the same backends ran with it and without it, so its figures are noise"
+            row = replace(row, unchanged=True, notes=(said, *row.notes))
+        rows.append(row)
     return Table(
         rows=rows,
-        gain=_compared(target, baseline, _tokens_per_second, _ratio),
-        joules_ratio=_compared(target, baseline, _joules, _ratio),
+        gain=_compared(target, baseline, _tokens_per_second, truediv),
+        joules_ratio=_compared(target, baseline, _joules, truediv),
         repeat=repeat,
         joules_reason=None if any(row.joules_per_token for row in rows) else joules_reason or "not measured",
     )
@@ -185,7 +191,7 @@ def from_record(record: AblationRecord) -> Table:
         combinations,
         repeat="round",
         joules_reason=next((each for each in reasons if each is not None), None),
-        notes=_without_effect(record),
+        unchanged=_without_effect(record),
     )
 
 
@@ -200,13 +206,13 @@ def _notes(row: step_table.Row) -> tuple[str, ...]:
     return tuple(f"{row.name}: {each}" for each in dict.fromkeys([*notes, *row.doubts]))
 
 
-def _without_effect(record: AblationRecord) -> dict[str, str]:
+def _without_effect(record: AblationRecord) -> list[str]:
     """Switches of ops with which the same backends ran as without: `auto` may settle on what the baseline has."""
-    found = {}
+    found = []
     for index, switch in enumerate(record.switches):
         before, now = (backends(record.variant(frozenset(record.names[:count]))) for count in (index, index + 1))
         if all(each.key.startswith("ops.") for each in switch.keys) and now is not None and now == before:
-            found[switch.name] = f"{switch.name}: the same backends ran with it and without it"
+            found.append(switch.name)
     return found
 
 
@@ -236,7 +242,6 @@ def _row(
     baseline: Combination,
     without: Combination | None,
     target: Combination,
-    notes: tuple[str, ...],
 ) -> Row:
     memory = [each.peak_memory_mib for each in now.repeats if each.peak_memory_mib is not None]
     # without the last switch is the row before
@@ -245,25 +250,17 @@ def _row(
     return Row(
         switch=switch,
         tokens_per_second=_over(now, _tokens_per_second),
-        gain=_compared(now, before, _tokens_per_second, _ratio),
-        added=_compared(now, before, _tokens_per_second, _difference),
+        gain=_compared(now, before, _tokens_per_second, truediv),
+        added=_compared(now, before, _tokens_per_second, sub),
         lost_without=_compared(without, target, _tokens_per_second, lambda part, whole: 1 - part / whole),
         mfu_causal=_over(now, lambda each: each.mfu_causal),
         mfu_measured=_over(now, lambda each: each.mfu_measured),
         joules_per_token=_over(now, _joules),
-        joules_ratio=_compared(now, before, _joules, _ratio),
+        joules_ratio=_compared(now, before, _joules, truediv),
         peak_memory_mib=max(memory, default=None),
-        loss_difference=None if switch is None else _paired(now, baseline, _loss, _difference),
-        notes=tuple(dict.fromkeys([*notes, *now.notes, *of_without, *(each for each in unlike if each)])),
+        loss_difference=None if switch is None else _paired(now, baseline, _loss, sub),
+        notes=tuple(dict.fromkeys([*now.notes, *of_without, *(each for each in unlike if each)])),
     )
-
-
-def _ratio(one: float, other: float) -> float:
-    return one / other
-
-
-def _difference(one: float, other: float) -> float:
-    return one - other
 
 
 def _over(combination: Combination, figure: Figure) -> Interval | None:

@@ -7,13 +7,10 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from litespark.cli.command import Command
 from litespark.cli.configs import add_overrides, compose, repository
-
-if TYPE_CHECKING:
-    from litespark.experiment.config import Parts
 
 BASELINE = "ops=reference recompute=full optim.fused=false"
 TARGET = "ops=litespark recompute=none optim.fused=true"
@@ -40,12 +37,10 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from litespark.analysis.ablation import markdown, save_waterfall, text
+    from litespark.analysis.ablation import failed, text, write_beside
     from litespark.benchmarks.ablation.session import bench_ablation
     from litespark.benchmarks.device import device_for
     from litespark.benchmarks.step.settings import StepSettings
-    from litespark.metrics.ablation_table import from_record
-    from litespark.metrics.step_table import failures
 
     baseline, target = shlex.split(options.baseline), shlex.split(options.target)
     device = device_for(_parts([*options.overrides, *baseline]).trainer.accelerator).type
@@ -69,15 +64,14 @@ def _run(options: argparse.Namespace) -> int:
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
     print(text(record))
-    picture = save_waterfall(from_record(record), path.with_suffix(".png"), title=record.step.model.name)
-    path.with_suffix(".md").write_text(markdown(record, picture.name), encoding="utf-8")
+    picture = write_beside(record, path)
     print(f"record: {path}\npicture: {picture}")
     if not record.complete:
         print("not all rounds are there: the same command continues")
-    return 1 if failures(record.step) else 0
+    return 1 if failed(record) else 0
 
 
-def _parts(overrides: Sequence[str]) -> Parts:
+def _parts(overrides: Sequence[str]) -> Any:
     from litespark.experiment.config import parts_from
 
     return parts_from(compose(overrides))
