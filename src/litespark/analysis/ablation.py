@@ -194,7 +194,7 @@ def _draw_speed(axes: Axes, table: Table) -> None:
              if before.tokens_per_second and row.added]  # fmt: skip
     top = max(tops, default=1.0)
     axes.set_ylim(0, 1.1 * top)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: rate(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value, digits=3)))
     _draw_end(axes, 0, rows[0].tokens_per_second, top)
     for place, (before, row) in enumerate(pairwise(rows), start=1):
         first, last, added = before.tokens_per_second, row.tokens_per_second, row.added

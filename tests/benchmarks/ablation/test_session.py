@@ -124,13 +124,20 @@ def test_what_was_stopped_goes_on_where_it_was(tmp_path):
     assert another != path, "a complete record is not added to"
 
 
-def test_other_switches_are_another_record(tmp_path):
+@pytest.mark.parametrize(
+    ("grouped", "names"),
+    [
+        ("both=ops.attention,recompute.mode", ["both", "fused"]),
+        ("last=optim.fused", ["attention", "recompute", "last"]),
+    ],
+)
+def test_other_switches_are_another_record(tmp_path, grouped, names):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, Processes(most=1))
-    record, path = run(tmp_path, Processes(), grouped=["both=ops.attention,recompute.mode"])
-    assert record.names == ["both", "fused"]
+    record, path = run(tmp_path, Processes(), grouped=[grouped])
+    assert record.names == names
     assert len(list(tmp_path.glob("*/*.json"))) == 2
-    assert AblationRecord.read(path).names == record.names
+    assert AblationRecord.read(path).names == names
 
 
 def test_baseline_and_target_may_be_experiments(tmp_path):
