@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from litespark.analysis.plots import COLOURS, DOTS_PER_INCH, GREY, WIDTH_INCHES
-from litespark.analysis.quantities import percent, rate, scaled
+from litespark.analysis.quantities import percent, plain, rate, scaled
 from litespark.analysis.tables import markdown_table
 from litespark.metrics.ablation_table import Row, Table, backends, from_record
 from litespark.metrics.records.ablation import BASELINE, TARGET, AblationRecord
