@@ -98,6 +98,21 @@ def test_only_classes_of_ours_are_targets(target):
         check_targets({"a": {"b": [1, {"_target_": target}]}})
 
 
+COPY = "${oc.create:{_target_:shutil.copy,src:FROM,dst:TO}}"
+
+
+@pytest.mark.parametrize(
+    "override", [r"model.name='\TEXT'", r"variant={model:{name:'\TEXT'}}", "model.name='${oc.env:HIDDEN}'"]
+)
+def test_no_target_hides_in_a_text_that_would_be_resolved_a_second_time(override, tmp_path, monkeypatch):
+    (tmp_path / "from").write_text("")
+    hidden = COPY.replace("FROM", str(tmp_path / "from")).replace("TO", str(tmp_path / "to"))
+    monkeypatch.setenv("HIDDEN", hidden)
+    with pytest.raises(ConfigError, match=r"model\.name: got '\$\{oc\.create:.*expected a text without"):
+        parts(override.replace("TEXT", hidden))
+    assert not (tmp_path / "to").exists()
+
+
 def test_a_target_of_ours_passes():
     check_targets({"a": [{"_target_": "litespark.training.optim.AdamWConfig"}], "b": {"_target_": TARGET_OF_OURS}})
 

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from litespark.experiment.settings import CallbacksConfig, LoggerConfig, MetricsConfig, TrainerConfig
-from litespark.experiment.targets import ConfigError, check_kinds, check_targets
+from litespark.experiment.targets import ConfigError, check_kinds, check_resolved, check_targets
 from litespark.experiment.variant import with_variant
 from litespark.models.config import RECOMPUTE_MODES, LlamaConfig, Recompute
 from litespark.ops.backend import OpsConfig
@@ -115,6 +115,7 @@ def _make(values: dict[str, Any], group: str) -> Any:
     node = values[group]
     if not isinstance(node, dict) or "_target_" not in node:
         raise ConfigError(f"{group}: got {node!r}, expected a group with a _target_; choose one of configs/{group}")
+    check_resolved(node, group)  # Hydra resolves once more before it calls, behind the check of the targets
     check_kinds(node, group)
     try:
         return instantiate(node, _convert_="all")

@@ -40,6 +40,29 @@ def check_targets(config: Any) -> None:
             )
 
 
+def check_resolved(node: Any, path: str) -> None:
+    """Refuse a text that would be resolved again: `\\${…}` resolves to `${…}`, and that could become a target.
+
+    Args:
+        node: resolved, with checked targets.
+        path: its key.
+
+    Raises:
+        ConfigError: names the key and the text.
+    """
+    if isinstance(node, dict):
+        for key, value in node.items():
+            check_resolved(value, f"{path}.{key}")
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            check_resolved(value, f"{path}[{index}]")
+    elif isinstance(node, str) and "${" in node:
+        raise ConfigError(
+            f"{path}: got {node!r}, expected a text without ${{ in it: only the config's own interpolations are "
+            "resolved, and once. Write the value itself"
+        )
+
+
 def check_kinds(node: dict[str, Any], group: str) -> None:
     """Compare the values of a checked node with the annotations of its dataclass: numbers, texts, true or false, null.
 
