@@ -56,8 +56,8 @@ SMALL := model=tiny data=synthetic data.sequence_length=128 data.micro_batch_siz
 
 bench: $(READY)  ## on this machine's CPU: steps against the baselines, an ablation, and the page of results
 	$(BENCH) step $(SMALL) --rounds 2 --steps 10 $(ARGS)
-	$(BENCH) ablation $(SMALL) --baseline "ops=reference recompute=full optim.fused=false" \
-		--target "ops=reference ops.attention=sdpa ops.linear_cross_entropy=chunked recompute=none optim.fused=true" \
+	$(BENCH) ablation $(SMALL) --baseline "ops=reference recompute=full" \
+		--target "ops=reference ops.attention=sdpa ops.linear_cross_entropy=chunked recompute=none" \
 		--rounds 2 --steps 10 $(ARGS)
 	$(PYTHON) -m litespark.cli results
 
@@ -78,7 +78,8 @@ bench-gpu-fp8:
 	$(BENCH) step $(R3) --variant compiled --variant compiled_fp8 --variant litespark --rounds 6 --minutes 8.5 $(ARGS)
 
 bench-gpu-ablation:
-	$(BENCH) ablation $(R3) --rounds 4 --minutes 8.5 $(ARGS)
+	$(BENCH) ablation $(R3) --switch norm=ops.rms_norm,ops.add_rms_norm --switch swiglu=ops.swiglu,ops.swiglu_linear \
+		--rounds 4 --minutes 8.5 $(ARGS)
 
 bench-gpu-profile:
 	$(BENCH) profile $(R3) --variant litespark $(ARGS)
