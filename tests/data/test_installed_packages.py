@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -108,6 +110,24 @@ def test_too_few_packages_are_refused(tmp_path):
         installed_packages(0.1, [tree(tmp_path, ["alone"])])
     with pytest.raises(ValueError, match="found 0 packages"):
         installed_packages(0.1, [tmp_path / "nothing"])
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        ValueError, match=r"data\.source=installed_packages: .*file cannot be listed .*expected a folder"
+    ):
+        installed_packages(0.1, [tmp_path / "file"])
+    site, scan = tree(tmp_path / "site"), os.scandir
+
+    def forbidden(folder):  # root may list everything
+        if Path(folder).name == "inner":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", forbidden)
+    with pytest.raises(ValueError, match=r"inner cannot be listed .*Permission denied.*mend its permissions"):
+        installed_packages(0.1, [site])
 
 
 def test_this_python_has_installed_packages():

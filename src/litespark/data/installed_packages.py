@@ -53,7 +53,7 @@ def installed_packages(validation_fraction: float, folders: Sequence[Path] | Non
         folders: where to look; None: `site_packages()`.
 
     Raises:
-        ValueError: fewer than two packages with Python sources.
+        ValueError: fewer than two packages with Python sources, or a folder that cannot be read.
     """
     folders = site_packages() if folders is None else folders
     by_package: dict[str, list[SourceFile]] = {}
@@ -117,8 +117,18 @@ def _source_file(folder: Path, entry: os.DirEntry[str]) -> SourceFile:
 
 
 def _listed(folder: Path) -> list[os.DirEntry[str]]:
+    """What a folder holds.
+
+    Raises:
+        ValueError: it is there and cannot be listed; to pass over it would leave text out in silence.
+    """
     try:
         with os.scandir(folder) as entries:
             return list(entries)
     except FileNotFoundError:  # sysconfig names folders that need not exist
         return []
+    except OSError as error:
+        raise ValueError(
+            f"data.source={INSTALLED_PACKAGES}: {folder} cannot be listed ({error}), expected a folder that this user "
+            "may read; mend its permissions, or set data.source to a file or folder of text"
+        ) from error
