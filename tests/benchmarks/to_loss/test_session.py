@@ -184,6 +184,8 @@ REFUSED = {
     "ours: got settings that change seed": ((), "seed=9"),
     "trainer.validate_every: got null": (("trainer.validate_every=null",), ""),
     "got resume=None and name=mine": (("name=mine",), ""),
+    r"got the override variant=\{ops:\{rope:reference\}\}, expected plain": (("variant={ops:{rope:reference}}",), ""),
+    "ours: got settings that change budget.target_bpb, seed": ((), "variant={seed:9,budget:{target_bpb:9}}"),
 }
 
 

@@ -23,6 +23,7 @@ from litespark.data.streaming import build_data_module
 from litespark.experiment.build import build_meter, check_vocabulary, token_budget
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.preflight import Machine, Ranks, precision_on
+from litespark.experiment.variant import KEY
 from litespark.metrics.device_state import device_state
 from litespark.metrics.records.bench import DeviceState
 from litespark.metrics.records.strict_json import RecordError
@@ -96,6 +97,7 @@ def bench_to_loss(
         OSError: the record cannot be written.
     """
     began = clock()
+    _refuse_stronger(overrides)
     parts = compose([*overrides, f"budget.target_bpb={settings.target_bpb!r}"])
     check(parts, [(each, _composed(compose, overrides, each, settings)) for each in variants])
     new = begin(parts, overrides, variants, settings, command)
@@ -145,6 +147,20 @@ def begin(
         seeds=list(settings.seeds),
         variants=[ToLossVariant(each.name, list(each.settings)) for each in variants],
     )
+
+
+def _refuse_stronger(overrides: Sequence[str]) -> None:
+    """Refuse what would win over the settings of the variants, the seeds and the target.
+
+    Raises:
+        ConfigError: `variant` is among the overrides.
+    """
+    for word in overrides:
+        if word.lstrip("+").startswith(f"{KEY}="):
+            raise ConfigError(
+                f"got the override {word}, expected plain ones: what it sets is stronger than the settings of the "
+                "variants, the seeds and the target. Give these settings one by one"
+            )
 
 
 def _composed(compose: Compose, overrides: Sequence[str], variant: Variant, settings: ToLossSettings) -> Parts:
