@@ -1,8 +1,11 @@
 """Runs are started, stopped, continued and ended; a small script stands in for train.py."""
 
 import os
+import subprocess
+import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 
@@ -89,6 +92,41 @@ def test_an_interrupt_lets_the_run_save_first(fake, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(fake(body))
     assert (tmp_path / "logs" / "runs" / "run" / "saved").exists()
+
+
+def test_a_run_does_not_outlive_a_benchmark_that_is_killed(fake, tmp_path):
+    training = fake("(folder / 'started').write_text(str(os.getpid())); time.sleep(60)")
+    started = training.folder / "started"
+    benchmark = textwrap.dedent(f"""
+        from pathlib import Path
+        from litespark.benchmarks.to_loss.training import Training, train
+        train(Training(Path({str(training.script)!r}), (), Path({str(training.logs)!r}), "run"))
+    """)
+    process = subprocess.Popen([sys.executable, "-c", benchmark], start_new_session=True)
+    try:
+        assert until(lambda: started.is_file() and started.read_text(), 60)
+        process.kill()
+        process.wait()
+        assert until(lambda: not is_running(int(started.read_text())), 10)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def until(true, seconds):
+    """Wait for something at most so long; whether it came."""
+    end = time.monotonic() + seconds
+    while not (found := true()) and time.monotonic() < end:
+        time.sleep(0.1)
+    return bool(found)
+
+
+def is_running(number):
+    """Whether there is such a process that has not ended; one that nobody waited for is listed as a zombie."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_a_finished_run_is_not_started_again(fake, tmp_path):

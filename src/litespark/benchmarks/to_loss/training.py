@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from litespark.benchmarks.child_process import end_group, how_it_ended, termination_raises
+from litespark.benchmarks.to_loss import watched
 from litespark.experiment.load import can_resume
 from litespark.metrics.records.run import RunRecord
 
@@ -54,12 +55,12 @@ class Ended:
 def train(training: Training) -> Ended:
     """Start the run, or continue what is in its folder, and wait for it.
 
-    An interrupt or a termination of this process lets that one save and end first.
+    An interrupt or a termination of this process lets that one save and end first; one that is killed takes it along.
     """
     if _finished(training.folder):
         return Ended("finished")
-    command = [sys.executable, str(training.script), *training.overrides, f"paths.logs={training.logs}",
-               *_start_or_resume(training)]  # fmt: skip
+    command = [sys.executable, "-m", watched.__name__, str(training.script), *training.overrides,
+               f"paths.logs={training.logs}", *_start_or_resume(training)]  # fmt: skip
     training.logs.mkdir(parents=True, exist_ok=True)
     printed = training.logs / f"{training.name}.txt"
     with printed.open("w") as output, termination_raises():
