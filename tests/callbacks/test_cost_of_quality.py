@@ -95,6 +95,14 @@ def test_training_ends_at_the_first_validation_at_or_below_the_target(tmp_path, 
     assert checkpoint_folder.find(tmp_path).step == 6
 
 
+def test_where_no_checkpoint_is_asked_for_at_the_end_none_is_saved_at_the_target(tmp_path, clock):
+    run = Run(tmp_path, clock, target=FALLING[2])
+    run.quality.checkpointer.at_end = False
+    run.fit()
+    assert run.quality.reached
+    assert not list(tmp_path.glob("checkpoints/*"))
+
+
 def test_validation_is_no_part_of_train_seconds_and_joules(tmp_path, clock):
     run = Run(tmp_path, clock, target=FALLING[6]).fit()
     reached = run.record.target.reached
