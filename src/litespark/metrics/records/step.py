@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from litespark.metrics.records.bench import DeviceState, Provenance, read_sealed, write_sealed
+from litespark.metrics.records.step_rules import check_steps
 from litespark.metrics.records.strict_json import RecordError
 
 SCHEMA = "litespark.bench.step/1"
@@ -201,21 +202,4 @@ class StepRecord:
         Raises:
             RecordError: one is broken; the message names the variant and the round.
         """
-        names = [each.name for each in self.variants]
-        if len(set(names)) < len(names):
-            raise RecordError(f"variants: got the names {names}, expected each once")
-        for variant in self.variants:
-            for each in variant.rounds:
-                where = f"variants.{variant.name}.rounds[{each.round}]"
-                if each.outcome != "measured":
-                    if each.step_ms or each.loss is not None or each.error is None:
-                        raise RecordError(f"{where}: {each.outcome!r} has figures, or no error; expected the opposite")
-                    continue
-                if len(each.step_ms) != self.protocol.steps or not all(time > 0 for time in each.step_ms):
-                    raise RecordError(
-                        f"{where}.step_ms: got {len(each.step_ms)} times, expected {self.protocol.steps} above 0"
-                    )
-                if each.tokens <= 0 or each.attention_pairs <= 0 or each.loss is None:
-                    raise RecordError(f"{where}: got no tokens, pairs or loss, expected all of them")
-                if (each.joules is None) == (each.joules_reason is None):
-                    raise RecordError(f"{where}: expected either joules or a reason why there are none")
+        check_steps(self)
