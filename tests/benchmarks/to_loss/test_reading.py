@@ -54,6 +54,11 @@ def test_a_validation_that_was_repeated_counts_once_as_it_was_done_last(tmp_path
     assert [(each.step, each.seconds, each.bits_per_byte) for each in run.curve] == [(10, 5.5, 2.4), (20, 10.0, 1.9)]
 
 
+def test_a_validation_that_came_to_nothing_is_no_point(tmp_path):
+    run = found(tmp_path, (REACHED[0], (15, 1500, 7.5, float("nan")), REACHED[1]))
+    assert [each.step for each in run.curve] == [10, 20]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from litespark.benchmarks.to_loss import session as module
 from litespark.benchmarks.to_loss.session import ToLossSettings, bench_to_loss, seeds_of
 from litespark.benchmarks.to_loss.training import Ended
 from litespark.benchmarks.to_loss.variants import DEFAULT, Variant, parse
@@ -176,6 +177,25 @@ def test_another_target_or_config_is_another_record(session):
     assert len(set(paths)) == 3
 
 
+def test_the_command_of_a_record_that_is_complete_trains_everything_anew(session, monkeypatch):
+    begin = module.begin
+    folders, paths = [], []
+    for day in ("2026-01-31", "2026-02-01"):
+
+        def begin_then(*given, day=day):
+            record = begin(*given)
+            record.provenance.time = f"{day}T12:00:00+00:00"
+            return record
+
+        monkeypatch.setattr(module, "begin", begin_then)
+        session.trainings.clear()
+        paths.append(session(seeds=(1,))[1])
+        folders.append({training.folder for training in session.trainings})
+    assert len(folders[0]) == len(folders[1]) == len(TWO)
+    assert not folders[0] & folders[1], "a finished run would be taken for one of the new record"
+    assert paths[0] != paths[1]
+
+
 REFUSED = {
     "ours: got settings that change data.sequence_length": ((), "data.sequence_length=16"),
     "ours: got settings that change model.layers": ((), "model.layers=2"),
@@ -183,6 +203,7 @@ REFUSED = {
     "ours: got settings that change budget.steps": ((), "budget.steps=9"),
     "ours: got settings that change seed": ((), "seed=9"),
     "trainer.validate_every: got null": (("trainer.validate_every=null",), ""),
+    "got 1 processes and strategy=ddp, expected one process": (("strategy=ddp",), ""),
     "got resume=None and name=mine": (("name=mine",), ""),
     r"got the override variant=\{ops:\{rope:reference\}\}, expected plain": (("variant={ops:{rope:reference}}",), ""),
     "ours: got settings that change budget.target_bpb, seed": ((), "variant={seed:9,budget:{target_bpb:9}}"),
