@@ -87,3 +87,11 @@ def test_weights_of_another_size_are_not_copied(changes, message):
 def test_copying_asks_for_memory_first():
     with pytest.raises(ValueError, match="is on the meta device; call materialise"):
         copy_weights(small_model(), _meta_model())
+
+
+@pytest.mark.parametrize("threads", [1, 2, 50])
+def test_weights_do_not_depend_on_the_number_of_threads(monkeypatch, threads):
+    expected = small_model(seed=1).state_dict()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    found = small_model(seed=1).state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())

@@ -2,11 +2,15 @@
 
 import hashlib
 import math
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from litespark.models.config import LlamaConfig
 from litespark.models.llama import Llama
 
 
@@ -31,20 +35,37 @@ def initialise(model: Llama, seed: int) -> None:
     Raises:
         ValueError: the model is still on the meta device.
     """
-    config = model.config
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise ValueError(f"{name} is on the meta device; call materialise(model, device) before initialise")
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.is_meta:
-                raise ValueError(f"{name} is on the meta device; call materialise(model, device) before initialise")
-            if parameter.ndim == 1:
-                parameter.fill_(1.0)
-                continue
-            deviation = config.initial_deviation
-            if name.endswith(("attention.output.weight", "mlp.down.weight")):
-                deviation /= math.sqrt(2 * config.layers)
-            values = torch.empty(parameter.shape, dtype=torch.float32, device="cpu")
-            values.normal_(0.0, deviation, generator=_generator(seed, name))
+        for parameter, values in _drawn(model, seed):
             _assign(parameter, values)
+
+
+def _drawn(model: Llama, seed: int) -> Iterator[tuple[nn.Parameter, Tensor]]:
+    """Each parameter with its initial values on the CPU, in order; as many are drawn ahead as there are threads."""
+    threads = torch.get_num_threads()
+    waiting: deque[tuple[nn.Parameter, Future[Tensor]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for name, parameter in model.named_parameters():
+            waiting.append((parameter, pool.submit(_values, model.config, seed, name, parameter.shape)))
+            if len(waiting) > threads:  # not all at once: they would take as much memory as the model
+                first, values = waiting.popleft()
+                yield first, values.result()
+        for first, values in waiting:
+            yield first, values.result()
+
+
+def _values(config: LlamaConfig, seed: int, name: str, shape: torch.Size) -> Tensor:
+    values = torch.empty(shape, dtype=torch.float32, device="cpu")
+    if len(shape) == 1:
+        return values.fill_(1.0)
+    deviation = config.initial_deviation
+    if name.endswith(("attention.output.weight", "mlp.down.weight")):
+        deviation /= math.sqrt(2 * config.layers)
+    # PyTorch draws with one thread, without Python's lock
+    return values.normal_(0.0, deviation, generator=_generator(seed, name))
 
 
 def copy_weights(source: nn.Module, model: nn.Module) -> None:
