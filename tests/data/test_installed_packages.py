@@ -78,6 +78,15 @@ def test_single_modules_namespaces_and_both_folders_of_packages_count(tmp_path):
         assert len({"package0/compiled.py", "package0/__init__.py"} & set(names(side))) in (0, 2)
 
 
+def test_a_module_and_a_folder_of_one_name_are_on_one_side(tmp_path):
+    folder = tree(tmp_path)
+    for name in PACKAGES:
+        (folder / f"{name}.py").write_text("x = 1")
+    split = installed_packages(0.4, [folder])
+    assert not packages(split.training) & packages(split.validation)
+    assert packages(split.training) | packages(split.validation) == set(PACKAGES)
+
+
 def test_metadata_links_copies_and_what_installers_write_are_left_out(tmp_path):
     folder = tree(tmp_path / "site")
     expected = installed_packages(0.4, [folder])

@@ -54,6 +54,7 @@ def test_energy_memory_and_loss_stand_beside_speed():
     assert found.joules_reason is None
     assert row(found, "loss").peak_memory_mib == 1001
     same(row(found, "attention").loss_difference, 0.002, 0.001, 0.003)
+    same(row(found, "loss").loss_difference, 0.0, 0.0, 0.0)  # against the baseline, not against the row before
     same(row(found, "recompute").loss_difference, -0.001, -0.001, -0.001)
     assert row(found, None).loss_difference is None
 

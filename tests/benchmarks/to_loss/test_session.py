@@ -177,6 +177,20 @@ def test_another_target_or_config_is_another_record(session):
     assert len(set(paths)) == 3
 
 
+def test_a_record_of_other_code_is_not_continued(session, monkeypatch):
+    session.ends["ours", 1] = Ended("failed", "out of memory")
+    first = session(seeds=(1,))[1]
+    begin = module.begin
+
+    def of_other_code(*given):
+        record = begin(*given)
+        record.provenance.source_hash = "other"
+        return record
+
+    monkeypatch.setattr(module, "begin", of_other_code)
+    assert session(seeds=(1,))[1] != first
+
+
 def test_the_command_of_a_record_that_is_complete_trains_everything_anew(session, monkeypatch):
     begin = module.begin
     folders, paths = [], []
@@ -202,6 +216,7 @@ REFUSED = {
     "ours: got settings that change trainer.batch_rows": ((), "trainer.batch_rows=8"),
     "ours: got settings that change budget.steps": ((), "budget.steps=9"),
     "ours: got settings that change seed": ((), "seed=9"),
+    "ours: got settings that change strategy": ((), "strategy=ddp"),
     "trainer.validate_every: got null": (("trainer.validate_every=null",), ""),
     "got 1 processes and strategy=ddp, expected one process": (("strategy=ddp",), ""),
     "got resume=None and name=mine": (("name=mine",), ""),
