@@ -183,6 +183,30 @@ def test_a_row_that_trained_differently_is_said_and_gets_no_ratio():
     assert row(record(*others, with_loss(1.9))).doubts
 
 
+def test_training_losses_are_compared_step_by_step_taken_together():
+    """Five steps at 2.0; a step that went wrong on the way shows in them, where the end is as the others'."""
+
+    def with_curve(*curve: float):
+        found = ours()
+        found.rounds = [dataclasses.replace(each, train_loss=list(curve)) for each in found.rounds]
+        return found
+
+    near = record(standard(), ours("third"), with_curve(2.0, 2.0, 2.0, 2.0, 2.09))
+    assert row(near).train_loss_deviation == pytest.approx(0.009)
+    assert row(near).doubts == ()
+    far = record(standard(), ours("third"), with_curve(2.0, 2.0, 2.0, 2.0, 2.11))
+    (doubt,) = row(far).doubts
+    assert doubt.startswith("trained differently: the mean loss of its training steps is +1.10 % from the median")
+    assert doubt in ratios(far, "litespark")["standard"]
+    alone = record(standard(), with_curve(2.0, 2.0, 2.0, 2.0, 2.15))
+    assert row(alone).doubts == ()
+    assert ratios(alone, "litespark")["standard"] == "trained differently: training losses 2.0300 and 2.0000"
+    # train.py knows its windows only
+    without = record(standard(), ours("third"), with_curve())
+    assert row(without).train_loss is None
+    assert isinstance(ratios(without, "litespark")["standard"], Ratio)
+
+
 def test_two_rows_alone_are_held_against_each_other():
     """Each is within the bound of the middle between them."""
     found = record(standard(), with_loss(2.0 * 1.015))

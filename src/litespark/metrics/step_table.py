@@ -6,13 +6,14 @@ they are. Ratios are taken round by round within one record and then their media
 
 A ratio stands only between rows that trained alike: losses on the held-out rows, after the same steps on the same
 tokens, that differ by at most `LOSS_BOUND`. Other rounding (bf16, other kernels) moves the loss by less than a
-thousandth in a benchmark's few steps, and fp8 by a few thousandths; a wrong gradient or other tokens move it by more.
+thousandth in a benchmark's few steps, and fp8 by a few thousandths; a wrong gradient moves it by more. The losses of
+the training steps, averaged, are held against each other in the same way where both have them.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,6 +51,7 @@ class Row:
         peak_memory_mib: the highest of the rounds.
         floor_ms: the least time of a step; share_of_floor: it over the median step.
         loss: nats per token on the held-out rows; loss_deviation: relative, from the median of all rows.
+        train_loss: mean over all steps, warm-up included; train_loss_deviation: as above.
         doubts: why the figures are not to be believed or compared.
     """
 
@@ -78,6 +80,8 @@ class Row:
     share_of_floor: float | None = None
     loss: float | None = None
     loss_deviation: float | None = None
+    train_loss: float | None = None
+    train_loss_deviation: float | None = None
     doubts: tuple[str, ...] = ()
 
 
@@ -102,9 +106,9 @@ class Goal:
 
 def rows(record: StepRecord) -> list[Row]:
     """A row for every variant, in the record's order."""
-    losses = [statistics.median(_losses(each)) for each in record.variants if counted(each)]
-    middle = statistics.median(losses) if losses else None
-    return [_row(each, record, middle) for each in record.variants]
+    middle = _median(loss for each in record.variants if (loss := _median(_losses(each))) is not None)
+    trained = _median(loss for each in record.variants if (loss := _median(_train_losses(each))) is not None)
+    return [_row(each, record, middle, trained) for each in record.variants]
 
 
 def ratios(record: StepRecord, name: str) -> dict[str, Ratio | str]:
@@ -158,7 +162,7 @@ def counted(variant: VariantRecord) -> list[RoundRecord]:
     return [each for each in measured if each.recompute == measured[-1].recompute]
 
 
-def _row(variant: VariantRecord, record: StepRecord, middle_loss: float | None) -> Row:
+def _row(variant: VariantRecord, record: StepRecord, middle_loss: float | None, middle_train_loss: float | None) -> Row:
     kept = counted(variant)
     failed = _failed(variant)
     without = tuple(dict.fromkeys(each.recompute for each in variant.rounds if each.outcome == "out of memory"))
@@ -177,15 +181,14 @@ def _row(variant: VariantRecord, record: StepRecord, middle_loss: float | None) 
         return [value for each in figures if (value := figure(each)) is not None]
 
     def median(figure: Callable[[RoundFigures], float | None]) -> float | None:
-        values = of_rounds(figure)
-        return statistics.median(values) if values else None
+        return _median(of_rounds(figure))
 
     times = [time for each in kept for time in each.step_ms]
     median_step = statistics.median(times)
     floor_ms = _floor_ms(variant, length, kept)
-    loss = statistics.median(_losses(variant))
+    loss, train_loss = _median(_losses(variant)), _median(_train_losses(variant))
     share = None if floor_ms is None else floor_ms / median_step
-    deviation = None if middle_loss is None else loss / middle_loss - 1
+    deviation, train_deviation = _deviation(loss, middle_loss), _deviation(train_loss, middle_train_loss)
     energies = of_rounds(lambda each: each.joules_per_token)
     return Row(
         name=variant.name,
@@ -211,7 +214,9 @@ def _row(variant: VariantRecord, record: StepRecord, middle_loss: float | None) 
         share_of_floor=share,
         loss=loss,
         loss_deviation=deviation,
-        doubts=_doubts(share, deviation),
+        train_loss=train_loss,
+        train_loss_deviation=train_deviation,
+        doubts=_doubts(share, deviation, train_deviation),
     )
 
 
@@ -224,12 +229,15 @@ def _floor_ms(variant: VariantRecord, length: int, kept: Sequence[RoundRecord]) 
     return sum(part.milliseconds * (seen if part.kernel_class == "attention" else 1.0) for part in variant.floor)
 
 
-def _doubts(share: float | None, deviation: float | None) -> tuple[str, ...]:
+def _doubts(share: float | None, deviation: float | None, train_deviation: float | None) -> tuple[str, ...]:
     found = []
     if share is not None and share > FLOOR_TOLERANCE:
         found.append(f"impossible: {share:.2f} times as fast as the floor, so the measurement or a rate is wrong")
     if deviation is not None and abs(deviation) > LOSS_BOUND:
         found.append(f"trained differently: its loss is {100 * deviation:+.2f} % from the median of the variants")
+    if train_deviation is not None and abs(train_deviation) > LOSS_BOUND:
+        said = f"{100 * train_deviation:+.2f} % from the median of the variants"
+        found.append(f"trained differently: the mean loss of its training steps is {said}")
     return tuple(found)
 
 
@@ -240,23 +248,22 @@ def _ratio(record: StepRecord, ours: VariantRecord, theirs: VariantRecord, table
             return f"{each.name}: {row.absent}"
         if row.doubts:
             return f"{each.name}: {row.doubts[0]}"
-    one, other = table[ours.name].loss, table[theirs.name].loss
-    assert one is not None
-    assert other is not None
-    if abs(one - other) > LOSS_BOUND * abs(other):
-        return f"trained differently: losses {one:.4f} and {other:.4f}"
+    mine, its = table[ours.name], table[theirs.name]
+    for what, one, other in (("losses", mine.loss, its.loss), ("training losses", mine.train_loss, its.train_loss)):
+        if one is not None and other is not None and abs(one - other) > LOSS_BOUND * abs(other):
+            return f"trained differently: {what} {one:.4f} and {other:.4f}"
     if ours.name == theirs.name:
         return "itself"
     their_rounds = {each.round: each for each in counted(theirs)}
     pairs = [(each, their_rounds[each.round]) for each in counted(ours) if each.round in their_rounds]
     if not pairs:
         return f"{theirs.name}: no round in which both were measured"
-    figures = [(round_figures(record, mine), round_figures(record, other)) for mine, other in pairs]
-    speed = Interval.of([mine.tokens_per_second / other.tokens_per_second for mine, other in figures])
+    figures = [(round_figures(record, first), round_figures(record, second)) for first, second in pairs]
+    speed = Interval.of([first.tokens_per_second / second.tokens_per_second for first, second in figures])
     energy = [
-        mine.joules_per_token / other.joules_per_token
-        for mine, other in figures
-        if mine.joules_per_token is not None and other.joules_per_token is not None
+        first.joules_per_token / second.joules_per_token
+        for first, second in figures
+        if first.joules_per_token is not None and second.joules_per_token is not None
     ]
     if not energy:
         reasons = [each.joules_reason for pair in pairs for each in pair if each.joules_reason]
@@ -273,3 +280,17 @@ def _failed(variant: VariantRecord) -> str | None:
 
 def _losses(variant: VariantRecord) -> list[float]:
     return [each.loss for each in counted(variant) if each.loss is not None]
+
+
+def _train_losses(variant: VariantRecord) -> list[float]:
+    """The mean over all steps of each round that has them."""
+    return [statistics.fmean(each.train_loss) for each in counted(variant) if each.train_loss]
+
+
+def _deviation(value: float | None, middle: float | None) -> float | None:
+    return None if value is None or not middle else value / middle - 1
+
+
+def _median(values: Iterable[float]) -> float | None:
+    there = list(values)
+    return statistics.median(there) if there else None
