@@ -22,8 +22,8 @@ def line_of(said: str, start: str) -> str:
 def test_a_row_has_its_figures(written):
     said = " ".join(line_of(written(record(standard(), ours())), "litespark ").replace("|", " ").split())
     assert said == (
-        "litespark 480.0 (320.0 to 640.0) 20.00 33.00 0.0000006240 6.24 % 7.10 % 6.24 % 31.2 % 81.25 mJ 36.0 120 10.00 "
-        "50.0 % 2.0000 none 2/2"
+        "litespark 480.0 (320.0 to 640.0) 20.00 33.00 624.0 kFLOP/s 6.24 % 7.10 % 6.24 % 31.2 % 81.25 mJ 36.0 120 "
+        "10.00 50.0 % 2.0000 none 2/2"
     )
 
 
@@ -54,6 +54,15 @@ def test_ours_without_figures_still_has_its_four_lines(written):
     said = written(record(standard(), variant("litespark", lost(0, "failed"))))
     assert said.count("no ratio: litespark: failed: it broke") == 1
     assert said.count("no ratio") == 4
+
+
+@BOTH
+def test_one_round_is_one_round(written):
+    asked = dataclasses.replace(record().protocol, rounds=1)
+    bare = (variant("standard", round_(0, [40.0] * 4)), variant("litespark", round_(0, [20.0] * 4)))
+    said = written(record(*bare, protocol=asked))
+    assert "1 round asked for" in said
+    assert "2.000 x (2.000 to 2.000, 1 round) tokens/s" in said
 
 
 @BOTH
@@ -92,7 +101,7 @@ def test_what_is_absent_has_a_reason(written):
         "set metrics.peak_flops",
         "J/token: no counter",
         "peak MiB: measured on GPUs only",
-        "floor: a rate that it needs was not measured in the precision of litespark",
+        "floor: not known for litespark: it is AdamW's alone, and needs the rates of the precision",
     ):
         assert reason in said, reason
     row = [cell for cell in line_of(said, "litespark ").replace("|", " ").split() if cell == "-"]

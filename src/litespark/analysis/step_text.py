@@ -11,7 +11,7 @@ from litespark.metrics.step_table import LOSS_BOUND, Interval, Ratio, Row, failu
 
 NONE = "-"
 _HEADER = (
-    "variant", "tokens/s (low to high)", "step ms", "p95", "TFLOP/s", "MFU C", "MFU F", "HFU C", "of matmul",
+    "variant", "tokens/s (low to high)", "step ms", "p95", "model FLOP/s", "MFU C", "MFU F", "HFU C", "of matmul",
     "J/token", "W", "peak MiB", "floor ms", "of floor", "loss", "recompute", "rounds",
 )  # fmt: skip
 
@@ -68,7 +68,7 @@ def _about(record: StepRecord) -> list[str]:
         f"{protocol.sequence_length} tokens, {batches} a step",
         f"{protocol.data} data, {masks}, {protocol.precision}; weights and optimizer states in fp32",
         f"a fresh process for each variant and round, every second round reversed; {protocol.warmup_steps} steps of "
-        f"warm-up, {protocol.steps} counted; {protocol.rounds} rounds asked for, "
+        f"warm-up, {protocol.steps} counted; {_rounds(protocol.rounds)} asked for, "
         + ("all there" if record.complete else "NOT all there"),
         ", ".join(each.name for each in environment.devices)
         + (f", driver {environment.driver}" if environment.driver else "")
@@ -109,7 +109,7 @@ def _cells(row: Row, record: StepRecord) -> tuple[str, ...]:
         NONE if speed is None else f"{rate(speed.median)} ({rate(speed.low)} to {rate(speed.high)})",
         _or_none(row.step_ms_median),
         _or_none(row.step_ms_p95),
-        _or_none(row.tflops),
+        NONE if row.tflops is None else scaled(1e12 * row.tflops, "FLOP/s"),
         *(NONE if each is None else percent(each) for each in
           (row.mfu_causal, row.mfu_full, row.hfu_causal, row.mfu_measured)),
         NONE if row.joules_per_token is None else scaled(row.joules_per_token.median, "J"),
@@ -150,7 +150,8 @@ def _notes(record: StepRecord, table: Sequence[Row]) -> list[str]:
         notes.append("peak MiB: measured on GPUs only")
     without = [row.name for row in there if row.floor_ms is None]
     if without:
-        notes.append(f"floor: a rate that it needs was not measured in the precision of {', '.join(without)}")
+        reason = "it is AdamW's alone, and needs the rates of the precision"
+        notes.append(f"floor: not known for {', '.join(without)}: {reason}")
     waits = [each.seconds_before for one in record.variants for each in one.measured if each.seconds_before is not None]
     if waits:
         notes.append(f"from the start of a process to its first counted step: {duration(min(waits))} to "
@@ -184,7 +185,11 @@ def _said(ratio: Ratio | str) -> str:
 
 
 def _times(interval: Interval) -> str:
-    return f"{interval.median:.3f} x ({interval.low:.3f} to {interval.high:.3f}, {interval.count} rounds)"
+    return f"{interval.median:.3f} x ({interval.low:.3f} to {interval.high:.3f}, {_rounds(interval.count)})"
+
+
+def _rounds(count: int) -> str:
+    return "1 round" if count == 1 else f"{count} rounds"
 
 
 def _aligned(table: Sequence[Sequence[str]]) -> list[str]:

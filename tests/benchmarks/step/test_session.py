@@ -382,6 +382,11 @@ def test_the_floor_is_of_the_precision_that_a_variant_computes_in():
     assert found["attention"] == pytest.approx(12 * 4 * 128 * 8.5 * 64 / 1e10 * 1e3)
 
 
+def test_the_floor_is_adamws_alone():
+    record = begin(parts_of, OVERRIDES, [OURS, litespark_variant("other", ("optim=muon",))], SETTINGS, [])
+    assert [bool(each.floor) for each in record.variants] == [True, False]
+
+
 def test_floors_in_fp8_need_the_rate_of_fp8(monkeypatch):
     variants = [OURS, HUGGINGFACE["compiled_fp8"]]
     bf16 = [*OVERRIDES[:-1], "precision=bf16"]

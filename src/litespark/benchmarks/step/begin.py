@@ -21,6 +21,7 @@ from litespark.metrics.records.step import FloorPart, Protocol, RatesRecord, Ste
 from litespark.models.config import LlamaConfig
 from litespark.models.floor import FloorPrecision, Rates, floor
 from litespark.models.flops import causal_mean_keys, hardware_flops_per_token, model_flops_per_token
+from litespark.training.optim import AdamWConfig
 from litespark.training.strategies import Precision
 
 Compose = Callable[[Sequence[str]], Parts]
@@ -187,8 +188,13 @@ def add_rates(record: StepRecord, settled: Settled) -> None:
 
 
 def _floor(variant: VariantRecord, theirs: Parts, record: StepRecord, settled: Settled) -> list[FloorPart]:
-    """The floor of a step over whole causal rows; nothing where a rate that it needs was not measured."""
+    """The floor of a step over whole causal rows; nothing where a rate that it needs was not measured.
+
+    Nor with another optimizer than AdamW, of whose work the floor is made.
+    """
     rates, protocol = record.rates, record.protocol
+    if type(theirs.optim) is not AdamWConfig:
+        return []
     precision = _computes_in(variant, theirs, settled.device)
     # the rate of products was measured in the precision of the benchmark, which fp8 shares for its head
     if precision not in (settled.precision, "fp8") or (precision == "fp8" and settled.precision != "bf16"):
