@@ -1,5 +1,6 @@
 """Rates that a floor is made of, measured on a CPU, and with a clock that is not real."""
 
+import dataclasses
 import time
 
 import pytest
@@ -43,6 +44,27 @@ def test_attention_counts_the_pairs_of_whole_rows_over_the_best_time_of_the_fast
     assert rates._attention_flops(_place(rows=8, documents=True), 1.0, 1e12) == pytest.approx(expected)
     # at 50 MFLOP/s all rows would take longer than a second: 7 calls of 0.26 s
     assert rates._attention_flops(_place(rows=8), 1.0, 50e6) == pytest.approx(expected / 8)
+
+
+def test_a_copy_reads_and_writes_all_its_bytes(monkeypatch):
+    monkeypatch.setattr(rates, "interleaved_milliseconds", lambda runs, device, seconds: {"copy": [40.0, 10.0, 20.0]})
+    # 64 MiB read and 64 MiB written in 20 ms
+    assert rates.copy_bandwidth(CPU, 1.0) == pytest.approx(2 * 64 * 2**20 / 20e-3)
+
+
+def test_the_rate_in_fp8_is_of_two_operations_for_each_multiplication(monkeypatch):
+    place, real = _place(dtype=torch.bfloat16), torch.randn
+    monkeypatch.setattr(rates, "_FP8_SIZE", 32)
+    monkeypatch.setattr(rates, "interleaved_milliseconds", lambda runs, device, seconds: {"product": [4.0, 2.0]})
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(torch, "Generator", lambda device: torch.default_generator)
+    monkeypatch.setattr(torch, "randn", lambda *size, generator, device: real(*size))
+    monkeypatch.setattr(torch, "ones", lambda *size, device: torch.tensor(1.0))
+    on_gpu = dataclasses.replace(place, device=torch.device("cuda", 0))
+    assert rates._fp8_matmul_flops(on_gpu, 1.0) == pytest.approx(2 * 32**3 / 2e-3)
+    assert rates._fp8_matmul_flops(dataclasses.replace(on_gpu, dtype=torch.float32), 1.0) is None
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    assert rates._fp8_matmul_flops(on_gpu, 1.0) is None
 
 
 def test_the_reference_is_no_candidate_where_its_scores_are_large():

@@ -238,6 +238,13 @@ def test_train_py_has_to_keep_up_on_a_gpu(step_ms, verdict):
     assert (on_cpu.verdict, on_cpu.reason) == ("not measured", "the goal is one for GPUs")
 
 
+def test_the_goal_is_held_against_the_median_of_the_rounds():
+    bare = variant("litespark", round_(0, [10.0] * 4), round_(1, [10.0] * 4), floor=[])
+    uneven = variant("train.py", round_(0, [10.0] * 4), round_(1, [12.5] * 4), kind="train.py")
+    found = trainer_goal(record(bare, uneven))  # 100 % and 80 %
+    assert (found.ratio.median, found.ratio.high, found.verdict) == (pytest.approx(0.9), pytest.approx(1), "NOT met")
+
+
 def test_the_goal_is_not_measured_where_one_of_the_two_has_no_figures():
     assert trainer_goal(record(ours())).reason == "train.py is not part of this benchmark"
     assert trainer_goal(record(trainer(10.0))).reason == "litespark is not part of this benchmark"

@@ -101,6 +101,17 @@ def test_the_optimizer_has_the_settings_of_the_config_and_our_groups(tmp_path, n
     assert {group["lr"] for group in groups} == {batches[1].learning_rate}
 
 
+def test_the_compiled_ones_are_compiled_and_gradients_are_let_go(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface, "convert_to_fp8", lambda model: None)
+    monkeypatch.setattr(huggingface, "patch_with_liger", lambda model: None)
+    for name, setup in SETUPS.items():
+        training, batches = _training(tmp_path, name)
+        assert (training._forward is not training.model) is setup.compiled is name.startswith("compiled")
+        if name == "sdpa":
+            training.step(batches[0])
+            assert all(parameter.grad is None for parameter in training.model.parameters())
+
+
 @pytest.mark.parametrize(("recompute", "times"), [("none", 1), ("full", 2)])
 def test_recompute_runs_every_layer_again(tmp_path, recompute, times):
     training, batches = _training(tmp_path, recompute=recompute)

@@ -132,13 +132,16 @@ def test_what_cannot_be_measured_here_is_refused_in_the_process_too(tmp_path):
 
 
 def test_the_memory_of_a_gpu_is_the_peak_of_its_steps(tmp_path, monkeypatch):
-    monkeypatch.setattr(process, "take_steps", lambda *given, **options: _Taken)
-    monkeypatch.setattr(process, "held_out_loss", lambda *given: 4.0)
-    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * 2**20)
+    done = []
+    monkeypatch.setattr(process, "take_steps", lambda *given, **options: (done.append("steps"), _Taken)[1])
+    monkeypatch.setattr(process, "held_out_loss", lambda *given: (done.append("held out"), 4.0)[1])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: done.append("reset"))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: (done.append("read"), 3 * 2**20)[1])
     asked = dataclasses.replace(request(tmp_path, "sdpa"), started=90.0)
     answer = process._take(_Taken, [], [], asked, torch.device("cuda", 0), None)
     assert answer.peak_memory_mib == 3.0
+    # neither what building took nor the loss afterwards, which needs no speed and no economy
+    assert done == ["reset", "steps", "read", "held out"]
     assert answer.seconds_before == 10.0
 
 
