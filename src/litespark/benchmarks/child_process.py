@@ -13,6 +13,8 @@ from types import FrameType
 
 # 128 + SIGTERM, as shells count
 _TERMINATED = 143
+# what Hydra writes below a message of ours
+_ADVICE = "Set the environment variable HYDRA_FULL_ERROR=1"
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
@@ -44,5 +46,6 @@ def how_it_ended(status: int, printed: Path) -> str:
     how = f"ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
     if status == -signal.SIGKILL:
         how += " (the host may be out of memory)"
-    lines = [line.strip() for line in printed.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line.strip() for line in printed.read_text(errors="replace").splitlines()]
+    lines = [line for line in lines if line and not line.startswith(_ADVICE)]
     return f"{how}: {lines[-1] if lines else 'it printed nothing'}"

@@ -170,10 +170,10 @@ def continue_command(overrides: list[str], folder: Path) -> str:
         start = f"{torchrun} --nproc-per-node={os.environ.get('LOCAL_WORLD_SIZE', '1')}"
     else:
         start = "python" if _on_path("python", beside) else shlex.quote(sys.executable)
-    return " ".join([start, *map(shlex.quote, [script, *kept, f"resume={_hydra_text(str(folder))}"])])
+    return " ".join([start, *map(shlex.quote, [script, *kept, f"resume={hydra_text(str(folder))}"])])
 
 
-def _hydra_text(text: str) -> str:
+def hydra_text(text: str) -> str:
     """`text` as the value of an override, in Hydra's own quotes where it needs them."""
     if re.fullmatch(r"[A-Za-z0-9/._+-]+", text):
         return text

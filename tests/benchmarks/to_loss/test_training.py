@@ -5,9 +5,11 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from litespark.benchmarks.to_loss import training as module
 from litespark.benchmarks.to_loss.training import Ended, Training, overrides_of, tidy, train
@@ -39,8 +41,26 @@ def test_a_run_is_started_with_its_name_and_folder(fake, tmp_path):
     assert words == f"seed=1 paths.logs={tmp_path / 'logs'} name=run"
 
 
-def test_a_run_that_fails_says_its_last_words(fake):
-    assert train(fake("print('ValueError: too wide'); sys.exit(3)")) == Ended(
+def test_a_folder_is_given_in_the_quotes_that_hydra_needs(fake, tmp_path):
+    training = fake("(folder / 'words').write_text('\\n'.join(words)); (folder / 'saved').touch()")
+    logs = tmp_path / "logs (a, b)"
+    training = replace(training, logs=logs)
+    train(training)
+    said = tmp_path / "logs" / "runs" / "run" / "words"
+    assert said.read_text().splitlines()[1:] == [f'paths.logs="{logs}"', "name=run"]
+    (training.folder / "saved").mkdir(parents=True)
+    train(training)
+    words = said.read_text().splitlines()
+    assert words[-1] == f'resume="{training.folder}"'
+    values = [each.value() for each in OverridesParser.create().parse_overrides(words)]
+    assert values == [1, str(logs), str(training.folder)]
+
+
+@pytest.mark.parametrize(
+    "below", ["", "\n\nSet the environment variable HYDRA_FULL_ERROR=1 for a complete stack trace."]
+)
+def test_a_run_that_fails_says_its_last_words(fake, below):
+    assert train(fake(f"print({'ValueError: too wide' + below!r}); sys.exit(3)")) == Ended(
         "failed", "ended with status 3: ValueError: too wide"
     )
 

@@ -14,6 +14,7 @@ from typing import Literal
 from litespark.benchmarks.child_process import end_group, how_it_ended, termination_raises
 from litespark.benchmarks.to_loss import watched
 from litespark.experiment.load import can_resume
+from litespark.experiment.run import hydra_text
 from litespark.metrics.records.run import RunRecord
 
 # a stopped run saves its state: gigabytes for a large model
@@ -60,7 +61,7 @@ def train(training: Training) -> Ended:
     if _finished(training.folder):
         return Ended("finished")
     command = [sys.executable, "-m", watched.__name__, str(training.script), *training.overrides,
-               f"paths.logs={training.logs}", *_start_or_resume(training)]  # fmt: skip
+               f"paths.logs={hydra_text(str(training.logs))}", *_start_or_resume(training)]  # fmt: skip
     training.logs.mkdir(parents=True, exist_ok=True)
     printed = training.logs / f"{training.name}.txt"
     with printed.open("w") as output, termination_raises():
@@ -91,7 +92,7 @@ def _finished(folder: Path) -> bool:
 
 def _start_or_resume(training: Training) -> list[str]:
     if can_resume(training.folder):
-        return [f"resume={training.folder}"]
+        return [f"resume={hydra_text(str(training.folder))}"]
     shutil.rmtree(training.folder, ignore_errors=True)
     return [f"name={training.name}"]
 
