@@ -7,7 +7,7 @@ from litespark.analysis.markdown_blocks import BEGIN, END, blocks
 from tests.analysis.synthetic_records import GPU, results_folder, step_record
 
 # milliseconds for 1000 tokens; 4 J over 2000 tokens in all
-RECORD = {"litespark": 10.0, "standard": 5.0, "sdpa": 25.0}
+RECORD = {"litespark": 10.0, "standard": 8.0, "sdpa": 25.0}
 FILE = f"results/{GPU.lower().replace(' ', '-')}/2026-01-31_bench-step_tiny_bf16.json"
 
 
@@ -17,7 +17,9 @@ def anchor(path: str) -> str:
 
 @pytest.fixture
 def root(tmp_path):
-    results_folder(tmp_path, step_record(RECORD))
+    made = step_record(RECORD)
+    made.variants[2].rounds[0].peak_memory_mib = 1536.0
+    results_folder(tmp_path, made)
     return tmp_path
 
 
@@ -60,7 +62,8 @@ def test_numbers_under_a_heading_with_a_unit_are_figures():
         ("2.5x", "ratios.litespark.sdpa.tokens_per_second"),
         ("2.50 times faster", "ratios.litespark.sdpa.tokens_per_second.low"),
         ("150 % more", "ratios.litespark.sdpa.tokens_per_second"),
-        ("50 % less", "ratios.litespark.standard.tokens_per_second"),
+        ("20 % less", "ratios.litespark.standard.tokens_per_second"),
+        ("1.5 GiB", "rows.sdpa.peak_memory_mib"),
         ("10 ms", "rows.litespark.step_ms_median"),
         ("0.010 s", "rows.litespark.step_ms_median"),
         ("2 mJ/token", "rows.litespark.joules_per_token"),
@@ -81,6 +84,7 @@ def test_a_figure_that_is_its_record_rounded_to_the_printed_digits_is_backed(roo
         ("100 tokens/s", "rows.litespark.tokens_per_second", "is not what its record says"),
         ("10 s", "rows.litespark.step_ms_median", "is not what its record says"),
         ("2.51x", "ratios.litespark.sdpa.tokens_per_second", "is not what its record says"),
+        ("80 % less", "ratios.litespark.standard.tokens_per_second", "is not what its record says"),
         ("thrice as fast", "ratios.litespark.sdpa.tokens_per_second", "is not what its record says"),
         ("2x", "ratios.litespark.compiled.tokens_per_second", "got 'not part of this benchmark', expected a number"),
         ("3 J/token", "rows.litespark.colour", "has no 'rows.litespark.colour'"),

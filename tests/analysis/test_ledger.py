@@ -51,6 +51,14 @@ def test_the_newest_complete_record_is_shown_with_the_best_of_each_variant_and_t
     assert "litespark 100.0 k tokens/s, sdpa 40.00 k tokens/s" in history
 
 
+def test_a_row_in_doubt_is_never_the_best(tmp_path):
+    wrong = step_record({"litespark": 1.0, "sdpa": 20.0, "standard": 40.0}, day="2026-02-05")
+    wrong.variants[0].rounds[0].loss = 9.0
+    text = render(results_folder(tmp_path, OLD, wrong)).split("Best of each")[1].split("History:")[0]
+    assert "| litespark | 100.0 k |" in text
+    assert "| sdpa | 50.00 k |" in text
+
+
 def test_records_of_other_shapes_are_not_put_together(tmp_path):
     other = step_record({"litespark": 1.0}, day="2026-02-04")
     other.protocol.micro_batch_rows = 8
