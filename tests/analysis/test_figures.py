@@ -170,3 +170,10 @@ def test_readme_docs_results_and_the_text_of_notebooks_are_looked_at(root):
     assert [problem.split(": ")[0] for problem in problems] == [
         "README.md:1", "docs/ops.md:1", "results/NEGATIVE.md:1", "notebooks/01.py:2",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["It takes 3 ms `<!-- setting -->`.\n", "```\n3 ms <!-- setting -->\n```\n"])
+def test_an_anchor_that_is_shown_as_code_backs_nothing(root, text):
+    (root / "README.md").write_text(text)
+    (problem,) = check_documents(root)
+    assert "3 ms" in problem

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 BEGIN = "<!-- rendered by `litespark results`: edits between these two lines are overwritten -->"
 END = "<!-- end of what is rendered -->"
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+_CODE = re.compile(r"`[^`]*`")
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,10 @@ class Block:
 
 
 def blocks(text: str) -> list[Block]:
-    """The blocks of a Markdown text; what lies between the markers of a rendering is left out."""
+    """The blocks of a Markdown text; what lies between the markers of a rendering is left out.
+
+    A comment that is shown as code is none, and is changed so that nobody takes it for one.
+    """
     found: list[Block] = []
     open_lines: list[str] = []
     first = group = 0
@@ -42,6 +46,11 @@ def blocks(text: str) -> list[Block]:
         if rendered:
             continue
         is_fence = stripped.startswith("```")
+        if fenced:
+            line = line.replace("<!--", "<! --")
+        else:
+            line = _CODE.sub(lambda found: found[0].replace("<!--", "<! --"), line)
+            stripped = line.strip()
         is_row = stripped.startswith("|") and not fenced
         alone = bool(stripped) and not COMMENT.sub("", stripped) and not fenced
         begins = is_row or alone or bool(re.match(r"([-*+]|\d+\.|#+) ", stripped)) or (is_fence and not fenced)
