@@ -199,6 +199,16 @@ def test_a_limit_takes_at_least_one_file_and_follows_no_order_of_the_listing(tmp
     assert within(large, 5) == large
 
 
+def test_a_limit_takes_a_file_that_would_be_most_of_it_only_where_the_others_do_not_suffice(tmp_path):
+    small = tuple(SourceFile(tmp_path, f"small{number:02}", 100, 0) for number in range(20))
+    tables = tuple(SourceFile(tmp_path, f"table{number:02}", 900, 0) for number in range(20))
+    source = Source("x", (*small, *tables))
+    assert set(within(source, 1000).files) < set(small)
+    assert sum(file in small for file in within(source, 4000).files) == 20
+    assert sum(file.size for file in within(source, 4000).files) >= 4000
+    assert set(within(source, 8 * 900).files) & set(tables), "no longer large beside that limit"
+
+
 def test_a_limit_that_is_no_number_of_bytes_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"data\.max_bytes=0; expected a whole number of at least 1"):
         config("installed_packages", tmp_path, max_bytes=0)
