@@ -28,6 +28,7 @@ def round_(number: int, step_ms: list[float], joules: float | None = None, **cha
         "round": number, "position": 0, "outcome": "measured", "recompute": "none", "step_ms": step_ms,
         "tokens": 8 * STEPS, "attention_pairs": 20 * STEPS, "joules": joules,
         "joules_reason": None if joules is not None else "no counter", "train_loss": [2.0] * 5, "loss": 2.0,
+        "tokens_hash": "ab",
     }  # fmt: skip
     return RoundRecord(**(values | changes))
 

@@ -45,6 +45,8 @@ def test_ours_and_train_py_itself_end_in_the_same_loss(tmp_path):
     assert theirs.attention_pairs == ours.attention_pairs < 4 * 4 * 32 * 33 // 2
     assert theirs.tokens == ours.tokens == 4 * 4 * 32
     assert len(theirs.step_ms) == 4
+    assert len(str(ours.tokens_hash)) == 16
+    assert theirs.tokens_hash is None
     assert not list(tmp_path.glob("train-*"))
 
 

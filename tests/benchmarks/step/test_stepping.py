@@ -8,7 +8,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from litespark.benchmarks.step.stepping import StepBatch, StepClock, counted_energy, step_batches, take_steps
+from litespark.benchmarks.step.stepping import (
+    StepBatch,
+    StepClock,
+    counted_energy,
+    step_batches,
+    take_steps,
+    tokens_hash,
+)
 from litespark.data.batch import batch_from_rows
 from litespark.experiment.preflight import Machine, Ranks
 from litespark.metrics.energy import EnergyLedger
@@ -151,3 +158,14 @@ def test_a_step_counts_its_micro_batches_together():
     batch = _batch()
     # eight inputs of which the fourth ends a document and predicts nothing; each sees those before it and itself
     assert (batch.tokens, batch.supervised, batch.attention_pairs) == (16, 14, 2 * 36)
+
+
+def test_the_hash_of_the_tokens_knows_every_id_and_their_order():
+    ids = torch.arange(18).view(2, 9)
+    first, second = (batch_from_rows(rows.view(1, 9), eos_id=3, document_mask=False) for rows in ids)
+    known = tokens_hash([StepBatch([first], 0.1), StepBatch([second], 0.1)])
+    assert known == tokens_hash([StepBatch([first, second], 0.2)]), "the same rows in the same order"
+    assert known != tokens_hash([StepBatch([second, first], 0.1)])
+    ids[1, 8] += 1  # the last label, which is no input
+    other = batch_from_rows(ids[1].view(1, 9), eos_id=3, document_mask=False)
+    assert known != tokens_hash([StepBatch([first, other], 0.1)])

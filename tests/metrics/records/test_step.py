@@ -45,6 +45,7 @@ def _set(owner: str, name: str, value: object) -> Callable[[StepRecord], None]:
         (_set("round", "step_ms", [40.0] * 3 + [0.0]), "got 4 times, expected 4 above 0"),
         (_set("round", "tokens", 64), r"litespark.rounds\[0\]|standard.rounds\[1\]: got 32 tokens .* the 64 and"),
         (_set("round", "attention_pairs", 79), "expected the 32 and 79 of standard: all variants take the same"),
+        (_set("round", "tokens_hash", "0123"), r"tokens_hash: got ab, expected the 0123 of standard"),
         (_set("round", "loss", None), "got no tokens, pairs or loss"),
         (_set("round", "loss", -0.1), "got no tokens, pairs or loss"),
         (_set("round", "train_loss", [2.0] * 4), "train_loss: got 4, expected one of each step"),

@@ -18,6 +18,7 @@ from litespark.benchmarks.step.stepping import (
     held_out_loss,
     step_batches,
     take_steps,
+    tokens_hash,
 )
 from litespark.benchmarks.step.training_script import run_training_script
 from litespark.benchmarks.step.variants import SETUPS, Variant, why_not
@@ -177,6 +178,7 @@ def _take(
         peak_memory_mib=peak,
         train_loss=taken.train_loss,
         loss=held_out_loss(training, held_out, device),
+        tokens_hash=tokens_hash(batches),
         seconds_before=None if request.started is None else max(0.0, taken.began - request.started),
         detail=training.detail,
         before=taken.before,

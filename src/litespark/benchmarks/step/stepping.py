@@ -7,6 +7,7 @@ the counted steps and one after them.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 import time
@@ -138,6 +139,16 @@ def step_batches(parts: Parts, machine: Machine, batches: Iterable[TokenBatch], 
         )
         for index in range(steps)
     ]
+
+
+def tokens_hash(batches: Iterable[StepBatch]) -> str:
+    """Sixteen hex digits of the tokens and labels in their order; reads them from the device."""
+    digest = hashlib.sha256()
+    for batch in batches:
+        for part in batch.batches:
+            for ids in (part.tokens, part.labels):
+                digest.update(ids.long().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 class StepClock:

@@ -106,6 +106,8 @@ class RoundRecord:
         peak_memory_mib: largest allocation of the device; CUDA only.
         train_loss: nats per token of each step, warm-up included.
         loss: nats per token on the held-out rows, after all steps.
+        tokens_hash: of the tokens and labels of all steps in their order; None where the process does not see them
+            (`train.py`).
         seconds_before: from the start of the process to the first counted step, compilation included.
         detail: what was settled in the process, such as the backend of each op.
         before, after: the state of the device around the counted steps; None without NVML.
@@ -125,6 +127,7 @@ class RoundRecord:
     peak_memory_mib: float | None = None
     train_loss: list[float] = field(default_factory=list)
     loss: float | None = None
+    tokens_hash: str | None = None
     seconds_before: float | None = None
     detail: str | None = None
     before: DeviceState | None = None

@@ -96,16 +96,26 @@ def _round(each: RoundRecord, where: str, record: StepRecord) -> Iterator[str]:
 
 
 def _same_tokens(record: StepRecord) -> Iterator[str]:
-    """Every process takes the same steps, so tokens and pairs that differ are of other data or of a wrong count."""
+    """Every process takes the same steps on the same tokens: other counts or another hash are of other data."""
     first: tuple[str, int, int] | None = None
+    known: tuple[str, str] | None = None
     for variant in record.variants:
         for each in variant.measured:
+            where = f"variants.{variant.name}.rounds[{each.round}]"
             if first is None:
                 first = (variant.name, each.tokens, each.attention_pairs)
             elif (each.tokens, each.attention_pairs) != first[1:]:
                 yield (
-                    f"variants.{variant.name}.rounds[{each.round}]: got {each.tokens} tokens and "
-                    f"{each.attention_pairs} pairs, expected the {first[1]} and {first[2]} of {first[0]}: all variants "
+                    f"{where}: got {each.tokens} tokens and {each.attention_pairs} pairs, expected the {first[1]} and "
+                    f"{first[2]} of {first[0]}: all variants take the same tokens"
+                )
+            if each.tokens_hash is None:
+                continue
+            if known is None:
+                known = (variant.name, each.tokens_hash)
+            elif each.tokens_hash != known[1]:
+                yield (
+                    f"{where}.tokens_hash: got {each.tokens_hash}, expected the {known[1]} of {known[0]}: all variants "
                     "take the same tokens"
                 )
 
