@@ -1,6 +1,7 @@
 """Runs are started, stopped, continued and ended; a small script stands in for train.py."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -109,8 +110,13 @@ def test_an_interrupt_lets_the_run_save_first(fake, tmp_path):
         os.kill({os.getpid()}, signal.SIGINT)
         time.sleep(60)
     """
-    with pytest.raises(KeyboardInterrupt):
-        train(fake(body))
+    # Lightning leaves it ignored after a run that was interrupted
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(fake(body))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (tmp_path / "logs" / "runs" / "run" / "saved").exists()
 
 
