@@ -8,18 +8,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from litespark.benchmarks import provenance as provenance_module
+from litespark.benchmarks.ablation import session
 from litespark.benchmarks.ablation.session import bench_ablation
 from litespark.benchmarks.step import begin as begin_module
 from litespark.benchmarks.step.request import Request
 from litespark.benchmarks.step.settings import StepSettings
+from litespark.benchmarks.step.variants import litespark_variant
 from litespark.cli.configs import compose
 from litespark.experiment.config import ConfigError, Parts, parts_from
 from litespark.metrics.ablation_table import from_record
-from litespark.metrics.records.ablation import AblationRecord
+from litespark.metrics.records.ablation import AblationRecord, KeyRecord, SwitchRecord
 from litespark.metrics.records.step import RatesRecord, RoundRecord
 
 SETTINGS = StepSettings(rounds=2, warmup_steps=1, steps=2, loss_rows=2)
@@ -162,7 +165,13 @@ def test_another_training_is_refused_before_anything_is_written(tmp_path):
 
 def test_an_override_that_is_stronger_than_the_switches_is_refused(tmp_path):
     """In the target it wins over the override beside it; in the combinations over their switches."""
-    with pytest.raises(
-        ConfigError, match=r"baseline: got a config that differs .* in .*, expected nothing|got a config"
-    ):
+    with pytest.raises(ConfigError, match=r"^variant=…: got settings that are laid over .* leave variant=… out"):
         run(tmp_path, Processes(), baseline=[*BASELINE, "variant={ops:{attention:reference}}"])
+
+
+def test_a_combination_that_changes_more_than_its_switches_is_refused():
+    switches = [SwitchRecord("rope", [KeyRecord("ops.rope", "reference", "torch")])]
+    baseline, other = (SimpleNamespace(resolved={"ops": {"rope": rope}}) for rope in ("reference", "torch"))
+    session._check(SimpleNamespace(variants=[(litespark_variant("baseline"), baseline)]), switches, baseline)
+    with pytest.raises(ConfigError, match=r"baseline: got a config that differs .* in ops\.rope, expected nothing"):
+        session._check(SimpleNamespace(variants=[(litespark_variant("baseline"), other)]), switches, baseline)

@@ -1,7 +1,4 @@
-"""How variants take turns: order, fresh processes, memory that does not suffice, time that is up, and continuing.
-
-Processes are not started here: each test hands in a launch that answers as a process would.
-"""
+"""How variants take turns; no process is started: each test hands in a launch that answers as one would."""
 
 from __future__ import annotations
 
@@ -34,10 +31,9 @@ OVERRIDES = ["model=tiny", "data=synthetic", "data.sequence_length=16", "data.mi
 
 @pytest.fixture(autouse=True)
 def one_state_of_the_code(monkeypatch):
-    """Whatever else happens to the working tree while tests run; and rates at once."""
+    """Whatever happens to the working tree while tests run; rates at once; and every variant can run here."""
     monkeypatch.setattr(provenance_module, "source_hash", lambda *folders: "0123456789abcdef")
     monkeypatch.setattr(begin_module, "measured_rates", lambda *given, **named: RatesRecord(1e11, 1e10, 1e10))
-    # all of them can run here, except where a test says otherwise
     monkeypatch.setattr(begin_module, "why_not", lambda variant, device, parts: None)
 
 
@@ -350,6 +346,7 @@ def test_measure_alone_fills_a_record_of_begin():
         ([], [litespark_variant("wide", ("model.width=256",))], {}, "settings that change model, expected the same"),
         ([], [litespark_variant("long", ("data.sequence_length=8",))], {}, "settings that change data"),
         ([], [litespark_variant("big", ("trainer.batch_rows=8",))], {}, "settings that change trainer.batch_rows"),
+        (["variant={ops:{rope:reference}}"], [litespark_variant("x", ("ops=reference",))], {}, "leave variant=… out"),
         ([], [OURS], {"layers": 5}, "--layers: got 5, expected at most the model's 4"),
         pytest.param(
             ["trainer.accelerator=cuda"], [OURS], {}, "got no CUDA device",

@@ -82,7 +82,7 @@ def _check(settled: Settled, switches: list[SwitchRecord], baseline: Parts) -> N
     """Refuse combinations whose configs differ from the baseline in anything but the switches that are on.
 
     Raises:
-        ConfigError: an override that is stronger than the settings, as `variant` is, or one that follows another.
+        ConfigError: an override is stronger than the settings, or follows another.
     """
     on_in = {each.name: each.on for each in planned([each.name for each in switches])}
     for variant, parts in settled.variants:
@@ -92,8 +92,7 @@ def _check(settled: Settled, switches: list[SwitchRecord], baseline: Parts) -> N
             differs, should = (", ".join(sorted(keys)) or "nothing" for keys in (found, expected))
             raise ConfigError(
                 f"{variant.name}: got a config that differs from the baseline in {differs}, expected {should}; an "
-                "override is stronger than the switches, or follows one of them: leave variant=… out, and give plain "
-                "values"
+                "override is stronger than the switches, or follows one of them: give plain values"
             )
 
 

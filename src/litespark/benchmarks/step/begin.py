@@ -17,6 +17,7 @@ from litespark.benchmarks.step.variants import Variant, masks_documents, why_not
 from litespark.data.config import PrepareConfig
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.preflight import Ranks, measurable_layers, place_of, precision_on
+from litespark.experiment.variant import KEY
 from litespark.metrics.records.step import FloorPart, Protocol, RatesRecord, StepModel, StepRecord, VariantRecord
 from litespark.models.config import LlamaConfig
 from litespark.models.floor import FloorPrecision, Rates, floor
@@ -91,6 +92,11 @@ def settle(compose: Compose, overrides: Sequence[str], variants: Sequence[Varian
     shared = shared_overrides(overrides, [each.kind for each in variants])
     parts = compose(shared)
     _check(parts)
+    if any(each.startswith(f"{KEY}=") for each in overrides) and any(each.settings for each in variants):
+        raise ConfigError(
+            f"{KEY}=…: got settings that are laid over those of every --variant, expected plain overrides; leave "
+            f"{KEY}=… out and write key=value"
+        )
     composed = [(each, compose([*shared, *each.settings]) if each.settings else parts) for each in variants]
     for variant, theirs in composed:
         _check_same(variant, theirs, parts)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from litespark.metrics.records.bench import Provenance, read_sealed, write_sealed
+from litespark.metrics.records.bench import Provenance
+from litespark.metrics.records.sealing import SealedRecord
 from litespark.metrics.records.step import StepRecord, VariantRecord
 from litespark.metrics.records.strict_json import RecordError
 
@@ -85,7 +85,7 @@ def settings_of(switches: Sequence[SwitchRecord], on: frozenset[str]) -> tuple[s
 
 
 @dataclass
-class AblationRecord:
+class AblationRecord(SealedRecord):
     """One ablation on one device.
 
     Attributes:
@@ -93,6 +93,8 @@ class AblationRecord:
         switches: in the order in which they are switched on.
         step: the measurements; its config is that of the baseline, its variants are those of `planned`.
     """
+
+    schema = SCHEMA
 
     baseline: list[str]
     target: list[str]
@@ -118,28 +120,6 @@ class AblationRecord:
         """The variant in which exactly these switches are on; KeyError where it is not part of the ablation."""
         name = {each.on: each.name for each in planned(self.names)}[on]
         return next(each for each in self.step.variants if each.name == name)
-
-    def write(self, path: Path) -> None:
-        """Write as sealed JSON.
-
-        Raises:
-            RecordError: a value is of the wrong type or not finite.
-        """
-        write_sealed(self, SCHEMA, path)
-
-    @classmethod
-    def read(cls, path: Path) -> AblationRecord:
-        """The record in a file.
-
-        Raises:
-            RecordError: it is not such a record, or it contradicts itself.
-        """
-        record = read_sealed(path, cls, SCHEMA)
-        try:
-            record.check()
-        except ValueError as error:
-            raise RecordError(f"{path} is not a valid {SCHEMA} record: {error}") from error
-        return record
 
     def check(self) -> None:
         """The rules that types do not express.

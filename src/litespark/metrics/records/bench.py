@@ -11,9 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from litespark.metrics.records.run import EnvironmentRecord
-from litespark.metrics.records.sealing import read_sealed, seal_of, write_sealed
-
-__all__ = ["DeviceState", "Provenance", "read_sealed", "seal_of", "write_sealed"]
 
 
 @dataclass

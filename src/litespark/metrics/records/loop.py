@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from litespark.metrics.records.run import EnvironmentRecord, ModelRecord
-from litespark.metrics.records.sealing import content_of, naming, read_values, unsealed, write_sealed
+from litespark.metrics.records.sealing import SealedRecord, content_of, naming, read_values, unsealed
 from litespark.metrics.records.strict_json import RecordError, decode, wrong
 
 SCHEMA = "litespark.bench.loop/2"
@@ -36,13 +36,15 @@ class LossPair:
 
 
 @dataclass(frozen=True)
-class LoopRecord:
+class LoopRecord(SealedRecord):
     """One measurement; times are milliseconds of single optimizer steps, taken in turns.
 
     Attributes:
         overrides: of the config, as the user gave them.
         early, final: losses after the first block and after the last.
     """
+
+    schema = SCHEMA
 
     time: str
     git_commit: str | None
@@ -77,14 +79,6 @@ class LoopRecord:
     def losses_agree(self) -> bool:
         """Whether the two trained alike; where they did not, their times say nothing."""
         return self.early.within(_EARLY_TOLERANCE[self.environment.precision]) and self.final.within(_FINAL_TOLERANCE)
-
-    def write(self, path: Path) -> None:
-        """Write as sealed JSON.
-
-        Raises:
-            RecordError: a figure is not finite.
-        """
-        write_sealed(self, SCHEMA, path)
 
     @classmethod
     def read(cls, path: Path) -> LoopRecord:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from litespark.metrics.records.run import EnvironmentRecord
-from litespark.metrics.records.sealing import naming, read_values, unsealed, write_sealed
+from litespark.metrics.records.sealing import SealedRecord
 from litespark.metrics.records.strict_json import wrong
 
 SCHEMA = "litespark.bench.ops/2"
@@ -125,7 +124,7 @@ class GoalRecord:
 
 
 @dataclass
-class OpsRecord:
+class OpsRecord(SealedRecord):
     """One measurement on one device.
 
     Attributes:
@@ -138,6 +137,8 @@ class OpsRecord:
         optimizer_parameters: how many the optimizer step was measured on.
         complete: everything asked for is there.
     """
+
+    schema = SCHEMA
 
     time: str
     git_commit: str | None
@@ -175,27 +176,6 @@ class OpsRecord:
                     record.rows, record.sequence_length, record.seconds, record.ops)  # fmt: skip
 
         return identity(self) == identity(other)
-
-    def write(self, path: Path) -> None:
-        """Write as sealed JSON.
-
-        Raises:
-            RecordError: a figure is not finite.
-        """
-        write_sealed(self, SCHEMA, path)
-
-    @classmethod
-    def read(cls, path: Path) -> OpsRecord:
-        """The record in a file.
-
-        Raises:
-            RecordError: it is not such a record, or it contradicts itself; the message names the file and the field.
-            OSError: the file cannot be read.
-        """
-        with naming(path, "ops"):
-            record = unsealed(read_values(path), cls, SCHEMA)
-            record.check()
-            return record
 
     def check(self) -> None:
         """The shares and rates have to be those that follow from the times.

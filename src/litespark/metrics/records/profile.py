@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from litespark.metrics.records.bench import Provenance, read_sealed, write_sealed
+from litespark.metrics.records.bench import Provenance
+from litespark.metrics.records.sealing import SealedRecord
 from litespark.metrics.records.step import Protocol, RatesRecord, StepModel
 from litespark.metrics.records.strict_json import RecordError
 
@@ -57,7 +58,7 @@ class ClassRecord:
 
 
 @dataclass
-class ProfileRecord:
+class ProfileRecord(SealedRecord):
     """Where the time of a variant's step went on one device.
 
     Attributes:
@@ -71,6 +72,8 @@ class ProfileRecord:
         unprofiled_milliseconds: median of a step of the same process without the profiler.
         classes: with `idle`; together they are the wall time.
     """
+
+    schema = SCHEMA
 
     provenance: Provenance
     model: StepModel
@@ -99,21 +102,7 @@ class ProfileRecord:
             RecordError: it contradicts itself, or a value is of the wrong type or not finite.
         """
         self.check()
-        write_sealed(self, SCHEMA, path)
-
-    @classmethod
-    def read(cls, path: Path) -> ProfileRecord:
-        """The record in a file.
-
-        Raises:
-            RecordError: it is not such a record, or it contradicts itself.
-        """
-        record = read_sealed(path, cls, SCHEMA)
-        try:
-            record.check()
-        except ValueError as error:
-            raise RecordError(f"{path} is not a valid {SCHEMA} record: {error}") from error
-        return record
+        super().write(path)
 
     def check(self) -> None:
         """The rules that types do not express.

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from litespark.metrics.records.strict_json import RecordError, decode, encode, refuse_constant
 
@@ -125,3 +125,37 @@ def naming(path: Path, what: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise RecordError(f"{path} is not a valid {what} record: {error}") from error
+
+
+class SealedRecord:
+    """What the records of benchmarks have in common. A subclass is a dataclass with its schema and its rules."""
+
+    schema = ""
+
+    def check(self) -> None:
+        """The rules that types do not express.
+
+        Raises:
+            RecordError: one is broken; the message names the field.
+        """
+
+    def write(self, path: Path) -> None:
+        """Write as sealed JSON, whole or not at all.
+
+        Raises:
+            RecordError: a value is of the wrong type or not finite.
+        """
+        write_sealed(self, self.schema, path)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The record in a file.
+
+        Raises:
+            RecordError: it is not such a record, or it contradicts itself; the message names the file and the field.
+            OSError: the file cannot be read.
+        """
+        record = read_sealed(path, cls, cls.schema)
+        with naming(path, cls.schema):
+            record.check()
+        return record

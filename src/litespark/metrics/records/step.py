@@ -6,12 +6,11 @@ Only what was measured is stored. Rows, ratios and shares are computed from it (
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
-from litespark.metrics.records.bench import DeviceState, Provenance, read_sealed, write_sealed
+from litespark.metrics.records.bench import DeviceState, Provenance
+from litespark.metrics.records.sealing import SealedRecord
 from litespark.metrics.records.step_rules import check_steps
-from litespark.metrics.records.strict_json import RecordError
 
 SCHEMA = "litespark.bench.step/1"
 # the four that ratios are always given against, in this order
@@ -163,8 +162,10 @@ class VariantRecord:
 
 
 @dataclass
-class StepRecord:
+class StepRecord(SealedRecord):
     """One benchmark of whole training steps on one device; `complete`: every variant has all its rounds."""
+
+    schema = SCHEMA
 
     provenance: Provenance
     model: StepModel
@@ -176,28 +177,6 @@ class StepRecord:
     def variant(self, name: str) -> VariantRecord | None:
         """The variant of that name."""
         return next((each for each in self.variants if each.name == name), None)
-
-    def write(self, path: Path) -> None:
-        """Write as sealed JSON.
-
-        Raises:
-            RecordError: a value is of the wrong type or not finite.
-        """
-        write_sealed(self, SCHEMA, path)
-
-    @classmethod
-    def read(cls, path: Path) -> StepRecord:
-        """The record in a file.
-
-        Raises:
-            RecordError: it is not such a record, or it contradicts itself.
-        """
-        record = read_sealed(path, cls, SCHEMA)
-        try:
-            record.check()
-        except ValueError as error:
-            raise RecordError(f"{path} is not a valid {SCHEMA} record: {error}") from error
-        return record
 
     def check(self) -> None:
         """The rules that types do not express.

@@ -9,10 +9,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from litespark.metrics.records.bench import DeviceState, Provenance
-from litespark.metrics.records.sealing import naming, read_sealed, write_sealed
+from litespark.metrics.records.sealing import SealedRecord
 from litespark.metrics.records.strict_json import RecordError
 
 SCHEMA = "litespark.bench.to_loss/1"
@@ -116,8 +115,10 @@ class ToLossStream:
 
 
 @dataclass
-class ToLossRecord:
+class ToLossRecord(SealedRecord):
     """One benchmark on one device. The first variant is the reference; `complete`: every variant ran every seed."""
+
+    schema = SCHEMA
 
     provenance: Provenance
     target_bits_per_byte: float
@@ -127,26 +128,6 @@ class ToLossRecord:
     seeds: list[int]
     variants: list[ToLossVariant] = field(default_factory=list)
     complete: bool = False
-
-    def write(self, path: Path) -> None:
-        """Write as sealed JSON.
-
-        Raises:
-            RecordError: a value is of the wrong type or not finite.
-        """
-        write_sealed(self, SCHEMA, path)
-
-    @classmethod
-    def read(cls, path: Path) -> ToLossRecord:
-        """The record in a file.
-
-        Raises:
-            RecordError: it is not such a record, or it contradicts itself.
-        """
-        record = read_sealed(path, cls, SCHEMA)
-        with naming(path, SCHEMA):
-            record.check()
-        return record
 
     def missing(self) -> Iterator[tuple[ToLossVariant, int, int]]:
         """(variant, seed, position) of every run that is not there, in the order in which they take turns."""
