@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import pytest
 
@@ -11,8 +10,6 @@ from litespark.metrics.records.ops import CaseRecord, OpsRecord, TimeRecord, Var
 from litespark.metrics.records.sealing import write_values
 from litespark.metrics.records.strict_json import RecordError
 from tests.metrics.records.test_run import make_record
-
-COMMITTED = Path(__file__).parents[3] / "results" / "amd-epyc-2-cores" / "2026-11-22_bench-loop_tiny_fp32.json"
 
 
 def loop_record(**changes) -> LoopRecord:
@@ -84,7 +81,7 @@ def test_shares_follow_from_times_by_hand():
 )
 def test_a_loop_record_that_contradicts_itself_is_refused_under_a_right_seal(tmp_path, changes, complaint):
     loop_record(**changes).write(tmp_path / "loop.json")
-    with pytest.raises(RecordError, match=rf"loop\.json is not a valid loop record: {complaint}"):
+    with pytest.raises(RecordError, match=rf"loop\.json is not a valid litespark\.bench\.loop/2 record: {complaint}"):
         LoopRecord.read(tmp_path / "loop.json")
 
 
@@ -110,34 +107,6 @@ def test_a_changed_digit_breaks_both_seals(tmp_path):
         path.write_text(json.dumps({**values, "git_commit": "decaf"}))
         with pytest.raises(RecordError, match="seal: got"):
             type(record).read(path)
-
-
-def test_a_loop_record_of_the_first_schema_is_read():
-    record = LoopRecord.read(COMMITTED)
-    assert record.ratio == pytest.approx(json.loads(COMMITTED.read_text())["ratio_median"])
-    assert record.losses_agree
-
-
-@pytest.mark.parametrize(
-    "name, value, complaint",
-    [
-        ("ratio_median", 1.0103449106912723, "ratios, ratio_median: got"),
-        ("ratio_median", None, "ratios, ratio_median: got"),
-        ("ratios", [1.0], "ratios: got .*, expected 3"),
-        ("losses_agree", False, "losses_agree: got False, expected True"),
-        ("trainer_step_ms", [1.0] * 30, "ratios, ratio_median: got"),
-        ("seal", "0" * 64, None),
-    ],
-)
-def test_a_figure_of_the_first_schema_has_to_follow_from_its_times(tmp_path, name, value, complaint):
-    path = tmp_path / "loop.json"
-    values = json.loads(COMMITTED.read_text())
-    path.write_text(json.dumps({**values, name: value}))
-    if complaint is None:  # that schema has no seal, so one says nothing
-        assert LoopRecord.read(path)
-        return
-    with pytest.raises(RecordError, match=complaint):
-        LoopRecord.read(path)
 
 
 def test_a_record_of_another_schema_is_refused(tmp_path):

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from litespark.metrics.records.run import EnvironmentRecord, ModelRecord
-from litespark.metrics.records.sealing import SealedRecord, content_of, naming, read_values, unsealed
-from litespark.metrics.records.strict_json import RecordError, decode, wrong
+from litespark.metrics.records.sealing import SealedRecord
+from litespark.metrics.records.strict_json import wrong
 
 SCHEMA = "litespark.bench.loop/2"
-# without a seal, with figures that follow from the others
-_FIRST_SCHEMA = "litespark.bench.loop/1"
-_FOLLOWING = ("ratios", "ratio_median", "goal", "losses_agree")
 GOAL = 1.10
 # relative differences of the losses that are still rounding: early by precision, and at the end
 _EARLY_TOLERANCE = {"fp32": 1e-5, "bf16": 1e-3}
@@ -80,23 +74,6 @@ class LoopRecord(SealedRecord):
         """Whether the two trained alike; where they did not, their times say nothing."""
         return self.early.within(_EARLY_TOLERANCE[self.environment.precision]) and self.final.within(_FINAL_TOLERANCE)
 
-    @classmethod
-    def read(cls, path: Path) -> LoopRecord:
-        """The record in a file, of this schema or the first one.
-
-        Raises:
-            RecordError: it is not such a record, or it contradicts itself.
-            OSError: the file cannot be read.
-        """
-        with naming(path, "loop"):
-            values = read_values(path)
-            if values.get("schema") == _FIRST_SCHEMA:
-                record = _read_first(values)
-            else:
-                record = unsealed(values, cls, SCHEMA)
-            record.check()
-            return record
-
     def check(self) -> None:
         """The rules that types do not express.
 
@@ -134,22 +111,3 @@ class LoopRecord(SealedRecord):
             f"({min(self.ratios):.3f} to {max(self.ratios):.3f}); goal at most {GOAL:.2f}: {verdict}"
         )
         return "\n".join(lines)
-
-
-def _read_first(values: dict[str, Any]) -> LoopRecord:
-    """A record of the first schema, whose stored figures have to be those that follow from its times and losses."""
-    stored = {name: values.pop(name, None) for name in _FOLLOWING}
-    record: LoopRecord = decode(content_of(values), LoopRecord, "")
-    record.check()
-    ratios, median = stored["ratios"], stored["ratio_median"]
-    if not isinstance(ratios, list) or len(ratios) != len(record.ratios):
-        raise wrong("ratios", ratios, f"{len(record.ratios)} of them")
-    figures = list(zip([*ratios, median], [*record.ratios, record.ratio], strict=True))
-    # sums of floats differ in the last digit between versions of Python
-    if not all(isinstance(found, float) and math.isclose(found, expected, rel_tol=1e-9) for found, expected in figures):
-        raise RecordError(
-            f"ratios, ratio_median: got {ratios}, {median}; {record.ratios}, {record.ratio} follow from the times"
-        )
-    if stored["losses_agree"] is not record.losses_agree:
-        raise wrong("losses_agree", stored["losses_agree"], f"{record.losses_agree}, which follows from the losses")
-    return record
