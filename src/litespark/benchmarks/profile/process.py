@@ -19,14 +19,10 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from litespark.benchmarks.profile.classes import CLASSES, class_of, launcher
 from litespark.benchmarks.profile.scopes import annotated
 from litespark.benchmarks.profile.trace import WINDOW, Busy, busy_intervals, shares
-from litespark.benchmarks.step.process import asked_parts, build, out_of_memory
-from litespark.benchmarks.step.request import Request, write_round
+from litespark.benchmarks.step.process import answer, build, prepare
+from litespark.benchmarks.step.request import Request
 from litespark.benchmarks.step.stepping import StepBatch, StepClock, Training, step_batches
-from litespark.data.streaming import build_data_module
-from litespark.experiment.build import check_vocabulary
 from litespark.experiment.config import ConfigError, Parts
-from litespark.experiment.preflight import Ranks, preflight
-from litespark.experiment.run import quieten
 from litespark.metrics.records.profile import IDLE, ClassRecord, KernelRecord
 from litespark.metrics.records.step import RoundRecord
 from litespark.metrics.records.strict_json import RecordError, decode, encode, refuse_constant
@@ -82,32 +78,16 @@ def run_process(parts: Parts, request: Request) -> None:
             "--variant train.py: it is profiled by itself: train.py … trainer.profile=true; choose litespark for its "
             "step alone"
         )
-    parts = asked_parts(parts, request)
-    output = Path(request.output)
-    try:
-        record = _profile(parts, request)
-    except Exception as error:
-        line = out_of_memory(error)
-        if line is None:
-            raise
-        record = RoundRecord(request.round, request.position, "out of memory", request.recompute or "", error=line)
-    write_round(record, output)
+    answer(parts, request, _profile)
 
 
 def _profile(parts: Parts, request: Request) -> RoundRecord:
-    quieten()
-    machine = preflight(parts, Ranks.from_environment())
-    device = machine.device
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    torch.manual_seed(parts.seed)
-    data = build_data_module(parts.data, seed=parts.seed)
-    check_vocabulary(parts, data.manifest)
+    machine, data = prepare(parts, request)
     training = build(parts, machine, data.manifest, request)
     # as many again without the profiler, for what it costs
     batches = step_batches(parts, machine, data.train_dataloader(), request.warmup_steps + 2 * request.steps)
-    answer, step_ms = profiled(training, batches, warmup=request.warmup_steps, device=device)
-    answer.write(answer_path(Path(request.output)))
+    found, step_ms = profiled(training, batches, warmup=request.warmup_steps, device=machine.device)
+    found.write(answer_path(Path(request.output)))
     return RoundRecord(
         request.round,
         request.position,

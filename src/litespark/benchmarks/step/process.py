@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -24,7 +24,7 @@ from litespark.benchmarks.step.training_script import run_training_script
 from litespark.benchmarks.step.variants import SETUPS, Variant, why_not
 from litespark.data.batch import TokenBatch
 from litespark.data.manifest import Manifest
-from litespark.data.streaming import build_data_module
+from litespark.data.streaming import RowDataModule, build_data_module
 from litespark.experiment.build import build_meter, check_vocabulary, construct_module, token_budget
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.preflight import Machine, Ranks, preflight
@@ -56,12 +56,14 @@ def run_process(parts: Parts, request: Request) -> RoundRecord:
         ConfigError: the variant cannot be measured here, or what any run refuses.
         ArithmeticError: a loss was not finite.
     """
+    return answer(parts, request, run_training_script if request.kind == "train.py" else _measure)
+
+
+def answer(parts: Parts, request: Request, take: Callable[[Parts, Request], RoundRecord]) -> RoundRecord:
+    """Write what `take` comes to with the asked config, or that memory did not suffice, to the request's `output`."""
     parts = asked_parts(parts, request)
     try:
-        if request.kind == "train.py":
-            record = run_training_script(parts, request)
-        else:
-            record = _measure(parts, request)
+        record = take(parts, request)
     except Exception as error:
         line = out_of_memory(error)
         if line is None:
@@ -70,6 +72,26 @@ def run_process(parts: Parts, request: Request) -> RoundRecord:
         record = RoundRecord(request.round, request.position, "out of memory", recompute, error=line)
     write_round(record, Path(request.output))
     return record
+
+
+def prepare(parts: Parts, request: Request) -> tuple[Machine, RowDataModule]:
+    """The machine and the data of the process, once the variant is known to run here.
+
+    Raises:
+        ConfigError: it cannot, or what any run refuses.
+    """
+    quieten()
+    machine = preflight(parts, Ranks.from_environment())
+    variant = Variant(request.variant, request.kind, tuple(request.settings), "")
+    reason = why_not(variant, machine.device, parts)
+    if reason is not None:
+        raise ConfigError(f"{request.variant} cannot be measured here: {reason}")
+    if machine.device.type == "cuda":
+        torch.cuda.set_device(machine.device)
+    torch.manual_seed(parts.seed)
+    data = build_data_module(parts.data, seed=parts.seed)
+    check_vocabulary(parts, data.manifest)
+    return machine, data
 
 
 def asked_parts(parts: Parts, request: Request) -> Parts:
@@ -130,23 +152,12 @@ def _recompute(parts: Parts, request: Request) -> str:
 
 
 def _measure(parts: Parts, request: Request) -> RoundRecord:
-    quieten()
-    machine = preflight(parts, Ranks.from_environment())
-    variant = Variant(request.variant, request.kind, tuple(request.settings), "")
-    reason = why_not(variant, machine.device, parts)
-    if reason is not None:
-        raise ConfigError(f"{request.variant} cannot be measured here: {reason}")
-    device = machine.device
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    torch.manual_seed(parts.seed)
-    data = build_data_module(parts.data, seed=parts.seed)
-    check_vocabulary(parts, data.manifest)
+    machine, data = prepare(parts, request)
     meter = build_meter(machine)
     try:
         training = build(parts, machine, data.manifest, request)
         batches = step_batches(parts, machine, data.train_dataloader(), request.warmup_steps + request.steps)
-        return _take(training, batches, data.val_dataloader(), request, device, meter)
+        return _take(training, batches, data.val_dataloader(), request, machine.device, meter)
     finally:
         meter.close()
 

@@ -1,0 +1,60 @@
+"""What `bench step` and `bench ablation` share: the arguments that say how steps are measured."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from litespark.cli.configs import compose
+
+# rounds, warm-up and counted steps where the user does not say
+_DEFAULTS = {"cuda": (3, 5, 20), "cpu": (2, 2, 5)}
+# a GPU may be lent for ten minutes at a time, and the same command continues
+_MINUTES = 9.0
+_NUMBERS = ("rounds", "steps", "warmup", "minutes", "layers")
+
+
+def add_step_arguments(parser: argparse.ArgumentParser, what: str) -> None:
+    """Let a command take rounds, steps, minutes, layers and a folder; `what` is one of the things it measures."""
+    parser.add_argument("--rounds", type=int, help=f"processes of each {what} (3; on a CPU 2)")
+    parser.add_argument("--steps", type=int, help="counted steps of a process (20; on a CPU 5)")
+    parser.add_argument("--warmup", type=int, help="steps before them (5; on a CPU 2)")
+    parser.add_argument("--minutes", type=float, default=_MINUTES, help="begin no process after so many (%(default)g)")
+    parser.add_argument("--layers", type=int, help="measure so many layers of the model (as many as fit)")
+    parser.add_argument("--output", type=Path, help="folder of records (results)")
+
+
+def step_settings(options: argparse.Namespace, device: str) -> Any:
+    """The `StepSettings` of the arguments, on a device of this type.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+    from litespark.benchmarks.step.settings import StepSettings
+
+    rounds, warmup, steps = _DEFAULTS[device]
+    return StepSettings(
+        rounds=rounds if options.rounds is None else options.rounds,
+        warmup_steps=warmup if options.warmup is None else options.warmup,
+        steps=steps if options.steps is None else options.steps,
+        minutes=options.minutes,
+        layers=options.layers,
+    )
+
+
+def composed_parts(overrides: Sequence[str]) -> Any:
+    """The parts of a config, whose class is not imported before a command runs."""
+    from litespark.experiment.config import parts_from
+
+    return parts_from(compose(overrides))
+
+
+def numbers_given(options: argparse.Namespace) -> list[str]:
+    """The words of the arguments that are numbers; where the record goes is none of them."""
+    words = []
+    for name in _NUMBERS:
+        value = getattr(options, name)
+        words += [f"--{name}", f"{value:g}"] if value is not None else []
+    return words
