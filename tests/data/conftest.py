@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from litespark.data.prepare import prepare
+from litespark.data.preparation.prepare import prepare
 from tests.data.corpus import config, documents, write_texts
 
 

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from litespark.data.config import PrepareConfig, SyntheticConfig
-from litespark.data.prepare import check
+from litespark.data.preparation.prepare import check
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = sorted(path.stem for path in (CONFIGS / "data").glob("*.yaml"))

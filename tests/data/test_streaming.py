@@ -31,7 +31,8 @@ def module(folder, **changes) -> TokenDataModule:
 
 def all_tokens(folder, split="train"):
     manifest = Manifest.read(folder)
-    chunks = TokenChunks(folder / split, manifest.splits[split].chunks, vocabulary=manifest.vocabulary)
+    domain = manifest.splits[split].domains["text"]
+    chunks = TokenChunks(folder / split / domain.folder, domain.chunks, vocabulary=manifest.vocabulary)
     return chunks.read(0, len(chunks))
 
 
@@ -232,7 +233,7 @@ def copied(prepared, tmp_path):
 
 def test_a_flipped_byte_is_found_by_its_hash(prepared, tmp_path):
     folder = copied(prepared, tmp_path)
-    path = folder / "train" / "chunk-0-2.bin"
+    path = folder / "train" / "text" / "chunk-0-2.bin"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
@@ -243,7 +244,7 @@ def test_a_flipped_byte_is_found_by_its_hash(prepared, tmp_path):
 
 def test_an_id_outside_the_vocabulary_is_found_on_the_host(prepared, tmp_path):
     folder = copied(prepared, tmp_path)
-    path = folder / "train" / "chunk-0-2.bin"
+    path = folder / "train" / "text" / "chunk-0-2.bin"
     data = bytearray(path.read_bytes())
     data[-2:] = np.uint16(40_000).tobytes()
     path.write_bytes(data)
@@ -261,7 +262,7 @@ def test_an_id_outside_the_vocabulary_is_found_on_the_host(prepared, tmp_path):
 )
 def test_a_missing_or_truncated_chunk_is_named_at_the_start(prepared, tmp_path, damage, message):
     folder = copied(prepared, tmp_path)
-    damage(folder / "train" / "chunk-0-2.bin")
+    damage(folder / "train" / "text" / "chunk-0-2.bin")
     with pytest.raises(ValueError, match=message):
         module(folder)
 

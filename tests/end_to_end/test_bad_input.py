@@ -99,7 +99,7 @@ def world(tmp_path_factory):
     for name in ("prepared", "no_manifest", "short_chunk"):
         shutil.copytree(prepared, root / name)
     (root / "no_manifest" / "manifest.json").unlink()
-    chunk = next((root / "short_chunk" / "train").glob("*.bin"))
+    chunk = next((root / "short_chunk" / "train").rglob("*.bin"))
     chunk.write_bytes(chunk.read_bytes()[:100])
 
     # checkpoints: of a run without files, and what others may hand over

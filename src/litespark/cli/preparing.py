@@ -26,7 +26,7 @@ def _prepare(options: argparse.Namespace) -> int:
         return _check_prepared(options.check)
 
     from litespark.data.config import PrepareConfig
-    from litespark.data.prepare import prepare
+    from litespark.data.preparation.prepare import prepare
     from litespark.experiment.config import parts_from
 
     config = parts_from(compose(options.overrides)).data
@@ -44,14 +44,16 @@ def _check_prepared(folder: Path) -> int:
 
     manifest = Manifest.read(folder)
     for split, counts in manifest.splits.items():
-        TokenChunks(folder / split, counts.chunks, vocabulary=manifest.vocabulary, verify_hashes=True)
+        for domain in counts.domains.values():
+            chunks = folder / split / domain.folder
+            TokenChunks(chunks, domain.chunks, vocabulary=manifest.vocabulary, verify_hashes=True)
     if Tokenizer.load(folder).hash != manifest.tokenizer_hash:
         raise ValueError(
             f"{folder}: the tokenizer is not the one that the manifest names (its hash differs), so ids would be read "
             "as other text. Delete the folder and prepare the data again"
         )
     print(_described(folder, manifest))
-    files = sum(len(counts.chunks) for counts in manifest.splits.values())
+    files = sum(counts.chunk_files for counts in manifest.splits.values())
     print(f"sound: the tokenizer and {files} chunk files have the sizes and hashes that the manifest states")
     return 0
 
@@ -62,7 +64,7 @@ def _described(folder: Path, manifest: Any) -> str:
         lines.append(
             f"  {split:10}  {counts.tokens:,} tokens  {counts.bytes:,} bytes of text  {counts.documents:,} documents"
         )
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in manifest.dropped.items())
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in manifest.ledger.by_rule().items())
     return "\n".join([*lines, f"  dropped     {reasons or 'nothing'}", f"  vocabulary  {manifest.vocabulary:,}"])
 
 

@@ -45,6 +45,8 @@ class TokenBatch:
     boundaries: Tensor | None = None
     """(N+1,) int32, where `documents` is: 0, then where each document ends in the B·S flattened tokens. Padded by
     repeating the last, B·S: empty documents."""
+    domain: str | None = None
+    """Domain that all rows are of, where the loader keeps domains apart: in validation."""
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> TokenBatch:
         """The same batch with its tensors on `device`."""

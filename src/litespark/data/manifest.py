@@ -5,24 +5,60 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from litespark.data.chunks import ChunkRecord
+from litespark.data.ledger import Ledger
+from litespark.data.storage import Storage
 
 FILE = "manifest.json"
-SCHEMA = "litespark.data/1"
+SCHEMA = "litespark.data/2"
+
+
+@dataclass(frozen=True)
+class DomainCounts:
+    """What one domain of one split holds; EOS ends each document and has no bytes."""
+
+    folder: str
+    """Below that of the split; holds the chunks."""
+    documents: int
+    tokens: int
+    bytes: int
+    """That the tokens decode to."""
+    text_bytes: int
+    """Of the texts in UTF-8; the same number where the tokenizer loses and adds nothing."""
+    lengths: list[int] = field(default_factory=list)
+    """Entry k: documents of 2^k to 2^(k+1)-1 tokens."""
+    chunks: list[ChunkRecord] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """What one split holds. `bytes` are those that its tokens decode to; EOS ends each document and has none."""
+    """What one split holds, by domain; domains are sorted by name."""
 
-    documents: int
-    tokens: int
-    bytes: int
-    chunks: list[ChunkRecord] = field(default_factory=list)
+    domains: dict[str, DomainCounts]
+
+    @property
+    def documents(self) -> int:
+        """Of all domains."""
+        return sum(domain.documents for domain in self.domains.values())
+
+    @property
+    def tokens(self) -> int:
+        """Of all domains, EOS included."""
+        return sum(domain.tokens for domain in self.domains.values())
+
+    @property
+    def bytes(self) -> int:
+        """That all tokens decode to."""
+        return sum(domain.bytes for domain in self.domains.values())
+
+    @property
+    def chunk_files(self) -> int:
+        """Of all domains."""
+        return sum(len(domain.chunks) for domain in self.domains.values())
 
 
 @dataclass(frozen=True)
@@ -47,9 +83,13 @@ class Manifest:
     token is.
     """
     settings: dict[str, Any]
-    dropped: dict[str, int]
-    """Documents left out, by reason."""
+    ledger: Ledger
+    """What was left out, and why."""
     code_version: str
+    packing: str = "concat"
+    """`concat`: one stream of tokens a domain. `best_fit`: rows of `sequence_length` + 1 ids, padded with EOS."""
+    sequence_length: int | None = None
+    """That the rows were laid out for; None with `concat`, which any length can read."""
 
     def bytes_per_token(self, split: str) -> float:
         """Mean bytes of text per token of a split."""
@@ -62,47 +102,66 @@ class Manifest:
     @property
     def hash(self) -> str:
         """SHA-256 of everything stated, chunk hashes included, as hexadecimal."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self._content(), sort_keys=True).encode()).hexdigest()
 
-    def write(self, folder: Path) -> None:
-        """Write `manifest.json` into the folder, one key a line."""
-        content = {"schema": SCHEMA, **asdict(self)}
+    def write(self, storage: Storage) -> None:
+        """Write `manifest.json` at once, one key a line."""
+        content = {"schema": SCHEMA, **self._content()}
         lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in content.items())
-        (folder / FILE).write_text("{\n" + lines + "\n}\n", encoding="utf-8")
+        storage.write(FILE, f"{{\n{lines}\n}}\n".encode())
+
+    def summary(self) -> dict[str, Any]:
+        """What a run folder keeps of it, as plain values: all but the chunks and the bytes of each id."""
+        content = {key: value for key, value in self._content().items() if key != "token_bytes"}
+        for split in content["splits"].values():
+            for domain in split["domains"].values():
+                del domain["chunks"]
+        return {"schema": SCHEMA, "manifest_hash": self.hash, **content}
+
+    def _content(self) -> dict[str, Any]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        splits = {name: asdict(counts) for name, counts in self.splits.items()}
+        return values | {"splits": splits, "ledger": self.ledger.to_json()}
 
     @classmethod
-    def read(cls, folder: Path) -> Manifest:
-        """The manifest of a prepared folder.
+    def read(cls, folder: str | Path) -> Manifest:
+        """The manifest of a prepared folder, a path or an address.
 
         Raises:
             ValueError: no folder, no manifest in it, or one that is not of this schema.
         """
-        path = folder / FILE
-        if not folder.is_dir():
+        storage = Storage(folder)
+        where = storage.where(FILE)
+        if not storage.remote and not storage.local.is_dir():
             raise ValueError(f"{folder} is not a folder; expected one that `litespark prepare` wrote, with {FILE}")
-        if not path.is_file():
+        if not storage.exists(FILE):
             raise ValueError(
                 f"{folder} has no {FILE}, so its chunks are not a data set: the preparation did not finish or another "
-                "tool wrote them. Move it away and prepare the text again: litespark prepare data.source=FOLDER_OR_FILE"
+                "tool wrote them. Prepare the text (again): litespark prepare data.source=FOLDER_OR_FILE"
             )
         try:
-            content = json.loads(path.read_bytes())
+            content = json.loads(storage.read(FILE))
             found = content.pop("schema")
             if found != SCHEMA:
                 raise ValueError(f"schema {found!r}, expected {SCHEMA!r}")
-            splits = {
-                name: SplitCounts(**{**counts, "chunks": [ChunkRecord(**chunk) for chunk in counts["chunks"]]})
-                for name, counts in content.pop("splits").items()
-            }
-            manifest = cls(splits=splits, **content)
+            splits = {name: _split_from_json(split) for name, split in content.pop("splits").items()}
+            manifest = cls(splits=splits, ledger=Ledger.from_json(content.pop("ledger")), **content)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(
-                f"{path} is not a manifest that this version reads ({error}). Move the folder away and prepare the "
+                f"{where} is not a manifest that this version reads ({error}). Move the folder away and prepare the "
                 "data again."
             ) from error
         if len(manifest.token_bytes) != manifest.vocabulary:
             raise ValueError(
-                f"{path} states a vocabulary of {manifest.vocabulary} but the bytes of {len(manifest.token_bytes)} "
+                f"{where} states a vocabulary of {manifest.vocabulary} but the bytes of {len(manifest.token_bytes)} "
                 "tokens. Move the folder away and prepare the data again."
             )
         return manifest
+
+
+def _split_from_json(split: dict[str, Any]) -> SplitCounts:
+    domains = {
+        name: DomainCounts(**{**counts, "chunks": [ChunkRecord(**chunk) for chunk in counts["chunks"]]})
+        for name, counts in split["domains"].items()
+    }
+    return SplitCounts(domains=domains)

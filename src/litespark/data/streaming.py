@@ -19,9 +19,10 @@ from lightning.pytorch import LightningDataModule
 
 from litespark.data.chunks import TokenChunks
 from litespark.data.config import PrepareConfig, ReadingConfig, SyntheticConfig, require_whole
-from litespark.data.manifest import Manifest, SplitCounts
+from litespark.data.ledger import Ledger
+from litespark.data.manifest import DomainCounts, Manifest, SplitCounts
 from litespark.data.order import RowOrder
-from litespark.data.prepare import prepare
+from litespark.data.preparation.prepare import prepare
 from litespark.data.rows import (
     ChunkRows,
     Rows,
@@ -31,6 +32,7 @@ from litespark.data.rows import (
     TrainingBatches,
     ValidationBatches,
 )
+from litespark.data.text.document import ONLY_DOMAIN
 
 
 class RowDataModule(LightningDataModule):
@@ -196,8 +198,8 @@ class TokenDataModule(RowDataModule):
         rows = {
             split: ChunkRows(
                 TokenChunks(
-                    self.folder / split,
-                    manifest.splits[split].chunks,
+                    self.folder / split / ONLY_DOMAIN,
+                    manifest.splits[split].domains[ONLY_DOMAIN].chunks,
                     vocabulary=manifest.vocabulary,
                     verify_hashes=verify_hashes,
                 ),
@@ -244,10 +246,13 @@ class SyntheticDataModule(RowDataModule):
             bos_id=None,
             tokenizer_hash="synthetic",
             token_bytes=[1] * config.vocabulary,
-            splits={split: SplitCounts(documents=1, tokens=count, bytes=count) for split, count in tokens.items()},
+            splits={
+                split: SplitCounts({ONLY_DOMAIN: DomainCounts(ONLY_DOMAIN, 1, count, count, count)})
+                for split, count in tokens.items()
+            },
             unigram_entropy=math.log(config.vocabulary),
             settings=asdict(config) | {"seed": seed},
-            dropped={},
+            ledger=Ledger(),
             code_version="synthetic",
         )
         super().__init__(

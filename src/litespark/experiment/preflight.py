@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from litespark.data.config import PrepareConfig
-from litespark.data.prepare import check
+from litespark.data.preparation.prepare import check
 from litespark.experiment.config import ConfigError, Parts
 from litespark.models.config import LlamaConfig
 from litespark.models.huggingface_config import read_config

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from litespark.data.sources import Source, SourceFile
+from litespark.data.text.sources import Source, SourceFile
 
 INSTALLED_PACKAGES = "installed_packages"
 _LEFT_OUT = frozenset(

@@ -9,7 +9,7 @@ import os
 import pytest
 import zstandard
 
-from litespark.data.sources import DocumentReader, resolve_source
+from litespark.data.text.sources import DocumentReader, resolve_source
 from tests.data.corpus import documents, write_texts
 
 TEXTS = documents(30)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from litespark.data import installed_packages as module
-from litespark.data.installed_packages import installed_packages, package_share, site_packages
 from litespark.data.manifest import Manifest
-from litespark.data.prepare import prepare
-from litespark.data.sources import Source, SourceFile, resolve_source, within
+from litespark.data.preparation.prepare import prepare
+from litespark.data.text import installed_packages as module
+from litespark.data.text.installed_packages import installed_packages, package_share, site_packages
+from litespark.data.text.sources import Source, SourceFile, resolve_source, within
 from tests.data.corpus import config, documents, write_texts
 
 PACKAGES = [f"package{number}" for number in range(30)]
@@ -156,7 +156,7 @@ def test_packages_are_prepared_and_bad_files_counted(tmp_path, monkeypatch):
     (tmp_path / "site" / "package3" / "latin.py").write_bytes(b"# caf\xe9")
     (tmp_path / "site" / "package3" / "nothing.py").write_text("")
     manifest = Manifest.read(prepared(tmp_path, monkeypatch, max_bad_share=0.1))
-    assert manifest.dropped == {"empty": 1, "invalid_utf8": 1}
+    assert manifest.ledger.by_rule() == {"reading/empty": 1, "reading/invalid_utf8": 1}
     assert manifest.name.startswith("installed_packages-")
     assert manifest.splits["train"].documents == len(split.training.files)
     assert manifest.splits["validation"].documents == len(split.validation.files)

@@ -17,18 +17,20 @@ import litdata
 import numpy as np
 import pytest
 
-from litespark.data import prepare as preparing
 from litespark.data.chunks import TokenChunks
 from litespark.data.manifest import Manifest
-from litespark.data.prepare import check, prepare
-from litespark.data.splits import SplitRule
+from litespark.data.preparation import prepare as preparing
+from litespark.data.preparation.prepare import check, prepare
+from litespark.data.storage import Storage
+from litespark.data.text.splits import SplitRule
 from litespark.data.tokenizer import Tokenizer
 from tests.data.corpus import config, documents, write_texts
 
 
 def tokens(folder: Path, split: str) -> list[int]:
     manifest = Manifest.read(folder)
-    chunks = TokenChunks(folder / split, manifest.splits[split].chunks, vocabulary=manifest.vocabulary)
+    domain = manifest.splits[split].domains["text"]
+    chunks = TokenChunks(folder / split / domain.folder, domain.chunks, vocabulary=manifest.vocabulary)
     return chunks.read(0, len(chunks)).tolist()
 
 
@@ -51,9 +53,10 @@ def test_every_document_is_in_one_split_and_the_manifest_counts_them(prepared):
     for split, counts in manifest.splits.items():
         assert counts.documents == len(found[split]) > 0
         assert counts.bytes == sum(len(text.encode()) for text in found[split])
-        assert counts.tokens == len(tokens(prepared, split)) == sum(chunk.tokens for chunk in counts.chunks)
-        assert {chunk.tokens for chunk in counts.chunks[:-1]} == {100}
-    assert len(manifest.splits["train"].chunks) > 10
+        chunks = counts.domains["text"].chunks
+        assert counts.tokens == len(tokens(prepared, split)) == sum(chunk.tokens for chunk in chunks)
+        assert {chunk.tokens for chunk in chunks[:-1]} == {100}
+    assert manifest.splits["train"].chunk_files > 10
 
 
 @pytest.mark.parametrize("vocabulary, data_format", [(300, "no_header_numpy:5"), (70_000, "no_header_numpy:2")])
@@ -61,9 +64,9 @@ def test_litdata_reads_the_same_tokens(tmp_path, vocabulary, data_format):
     source = write_texts(tmp_path / "text", documents(20))
     folder = prepare(config(source, tmp_path / "prepared", vocabulary=vocabulary), progress=False)
     expected = tokens(folder, "train")
-    assert json.loads((folder / "train" / "index.json").read_text())["config"]["data_format"] == [data_format]
+    assert json.loads((folder / "train" / "text" / "index.json").read_text())["config"]["data_format"] == [data_format]
     dataset = litdata.StreamingDataset(
-        str(folder / "train"), item_loader=litdata.TokensLoader(block_size=10), shuffle=False
+        str(folder / "train" / "text"), item_loader=litdata.TokensLoader(block_size=10), shuffle=False
     )
     read = [number for block in dataset for number in block.tolist()]
     # LitData drops what is left of the last chunk below a block; the others hold ten blocks each
@@ -165,7 +168,7 @@ PREPARE = """
 import sys
 from pathlib import Path
 from litespark.data.chunks import ChunkWriter
-from litespark.data.prepare import prepare
+from litespark.data.preparation.prepare import prepare
 from tests.data.corpus import config
 if sys.argv[3] == "stall":
     def stall(writer, flush=ChunkWriter._flush):
@@ -328,6 +331,6 @@ def test_a_manifest_that_is_none_is_refused(tmp_path, text, message):
 
 def test_a_manifest_comes_back_as_it_was_written(prepared, tmp_path):
     manifest = Manifest.read(prepared)
-    manifest.write(tmp_path)
+    manifest.write(Storage(tmp_path))
     assert Manifest.read(tmp_path) == manifest
     assert Manifest.read(tmp_path).hash == manifest.hash

@@ -23,11 +23,14 @@ from litespark import __version__
 from litespark.data import manifest as manifests
 from litespark.data.chunks import ChunkWriter, token_dtype
 from litespark.data.config import PrepareConfig
-from litespark.data.folders import build_folder
-from litespark.data.installed_packages import INSTALLED_PACKAGES, installed_packages
-from litespark.data.manifest import Manifest, SplitCounts
-from litespark.data.sources import DocumentReader, Source, SourceFile, resolve_source, within
-from litespark.data.splits import TRAIN, VALIDATION, SplitRule
+from litespark.data.ledger import Ledger, LedgerRow
+from litespark.data.manifest import DomainCounts, Manifest, SplitCounts
+from litespark.data.preparation.folders import build_folder
+from litespark.data.storage import Storage
+from litespark.data.text.document import ONLY_DOMAIN
+from litespark.data.text.installed_packages import INSTALLED_PACKAGES, installed_packages
+from litespark.data.text.sources import DocumentReader, Source, SourceFile, resolve_source, within
+from litespark.data.text.splits import TRAIN, VALIDATION, SplitRule
 from litespark.data.tokenizer import Tokenizer
 
 FORMAT = 1
@@ -144,7 +147,10 @@ def _write(plan: _Plan, folder: Path, *, progress: bool) -> None:
         line.update(task, description=f"Preparing {plan.target.name}: documents")
         reader = _reader(config)
         token_bytes = np.array(tokenizer.token_bytes(), dtype=np.int64)
-        splits = {split: _SplitWriter(folder / split, tokenizer, config.chunk_tokens) for split in (TRAIN, VALIDATION)}
+        splits = {
+            split: _SplitWriter(folder / split / ONLY_DOMAIN, tokenizer, config.chunk_tokens)
+            for split in (TRAIN, VALIDATION)
+        }
         for split, text in _documents(plan, rule, reader):
             splits[split].add(text)
             line.advance(task)
@@ -168,9 +174,11 @@ def _write(plan: _Plan, folder: Path, *, progress: bool) -> None:
         splits=counts,
         unigram_entropy=_unigram_entropy(splits[TRAIN].frequencies, splits[VALIDATION].frequencies),
         settings={"source": config.source, **config.preparation()},
-        dropped=dict(sorted(reader.dropped.items())),
+        ledger=Ledger(
+            LedgerRow(TRAIN, ONLY_DOMAIN, f"reading/{reason}", count) for reason, count in reader.dropped.items()
+        ),
         code_version=__version__,
-    ).write(folder)
+    ).write(Storage(folder))
 
 
 def _nothing_in(source: str, what: str) -> ValueError:
@@ -241,12 +249,16 @@ class _SplitWriter:
 
     def counts(self, token_bytes: NDArray[np.int64]) -> SplitCounts:
         """What was written."""
-        return SplitCounts(
+        size = int(self.frequencies @ token_bytes)
+        counts = DomainCounts(
+            folder=ONLY_DOMAIN,
             documents=self.documents,
             tokens=int(self.frequencies.sum()),
-            bytes=int(self.frequencies @ token_bytes),
+            bytes=size,
+            text_bytes=size,
             chunks=self.chunks.records,
         )
+        return SplitCounts({ONLY_DOMAIN: counts})
 
     def _encode(self) -> None:
         encoded = self.tokenizer.encode_batch([piece for piece, _ in self._waiting])

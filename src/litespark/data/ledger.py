@@ -1,0 +1,110 @@
+"""What did not become training text, and why: counts by split, domain and rule, with the first examples of each.
+
+Reading puts lines there that are no documents, selection puts documents there that a rule refused. Ledgers of parts of
+a corpus add up to that of the whole, in any grouping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+EXAMPLES = 5
+EXCERPT_CHARACTERS = 200
+
+
+@dataclass(frozen=True)
+class Example:
+    """One document or line that was left out."""
+
+    file: str
+    """Name of the source file, as the source lists it."""
+    place: int
+    """Line of the file, or number of the record in it, from 1."""
+    excerpt: str = ""
+    """How it begins; what cannot be decoded is replaced."""
+
+
+@dataclass
+class LedgerRow:
+    """What one rule left out of one domain of one split."""
+
+    split: str
+    domain: str
+    rule: str
+    """`reading/REASON` for what is no document, `selection/RULE` for what a rule refused."""
+    documents: int = 0
+    bytes: int = 0
+    """Of the text; of the whole line where there is no text."""
+    tokens: int | None = 0
+    """None where they were not counted: for lines, and with `data.selection.count_dropped_tokens=false`."""
+    examples: list[Example] = field(default_factory=list)
+    """The first, in the order of the corpus."""
+
+
+class Ledger:
+    """Rows by (split, domain, rule)."""
+
+    def __init__(self, rows: Iterable[LedgerRow] = ()) -> None:
+        self._rows: dict[tuple[str, str, str], LedgerRow] = {}
+        for row in rows:
+            self._add(row)
+
+    def add(
+        self, split: str, domain: str, rule: str, *, size: int, tokens: int | None, file: str, place: int, text: str
+    ) -> None:
+        """Enter one document or line of `size` bytes; `text` is what its excerpt is taken from."""
+        row = self._row(split, domain, rule)
+        row.documents += 1
+        row.bytes += size
+        row.tokens = None if row.tokens is None or tokens is None else row.tokens + tokens
+        if len(row.examples) < EXAMPLES:
+            row.examples.append(Example(file, place, text[:EXCERPT_CHARACTERS]))
+
+    def merge(self, later: Ledger) -> None:
+        """Add the ledger of a part of the corpus that comes behind this one's."""
+        for row in later.rows:
+            self._add(row)
+
+    @property
+    def rows(self) -> list[LedgerRow]:
+        """Sorted by split, domain and rule."""
+        return [self._rows[key] for key in sorted(self._rows)]
+
+    def documents(self, prefix: str = "") -> int:
+        """Documents left out by the rules whose name begins with `prefix`."""
+        return sum(row.documents for row in self._rows.values() if row.rule.startswith(prefix))
+
+    def by_rule(self) -> dict[str, int]:
+        """Documents left out, by rule, sorted by name."""
+        counts: dict[str, int] = {}
+        for row in self.rows:
+            counts[row.rule] = counts.get(row.rule, 0) + row.documents
+        return dict(sorted(counts.items()))
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The rows as plain values."""
+        return [asdict(row) for row in self.rows]
+
+    @classmethod
+    def from_json(cls, rows: list[dict[str, Any]]) -> Ledger:
+        """What `to_json` gave."""
+        return cls(
+            LedgerRow(**{**row, "examples": [Example(**example) for example in row["examples"]]}) for row in rows
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Ledger) and self.rows == other.rows
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
+    def _row(self, split: str, domain: str, rule: str) -> LedgerRow:
+        return self._rows.setdefault((split, domain, rule), LedgerRow(split, domain, rule))
+
+    def _add(self, row: LedgerRow) -> None:
+        mine = self._row(row.split, row.domain, row.rule)
+        mine.documents += row.documents
+        mine.bytes += row.bytes
+        mine.tokens = None if mine.tokens is None or row.tokens is None else mine.tokens + row.tokens
+        mine.examples += row.examples[: EXAMPLES - len(mine.examples)]

@@ -1,0 +1,69 @@
+"""Settings of data selection: which rules a training document must pass. None of them is on by default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+QUALITY_RULES = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionConfig:
+    """Which training documents are left out. Validation text is never selected: it would no longer be comparable.
+
+    The rules apply in the order of these settings; a document goes to the ledger under the first that refuses it.
+    """
+
+    quality: tuple[str, ...] = ()
+    """Of QUALITY_RULES: the heuristics of Gopher (Rae et al. 2021), C4 (Raffel et al. 2020) and FineWeb (Penedo et al.
+    2024) as datatrove has them."""
+    languages: tuple[str, ...] = ()
+    """ISO 639-1 codes; a document in none of them goes. Empty: all."""
+    language_threshold: float = 0.65
+    """Probability that the named languages must have together."""
+    decontaminate: tuple[str, ...] = ()
+    """Files or folders of evaluation text; a document that shares a run of words with one goes."""
+    decontaminate_words: int = 13
+    """Length of that run."""
+    exact_duplicates: bool = False
+    """Keep only the first of documents with the same text."""
+    near_duplicates: bool = False
+    """Keep only the first of documents that MinHash takes for equal (Broder 1997)."""
+    near_duplicate_threshold: float = 0.8
+    """Jaccard similarity of their word shingles above which documents are taken for equal."""
+    near_duplicate_words: int = 5
+    """Words of a shingle."""
+    near_duplicate_permutations: int = 128
+    """Hash functions of a signature."""
+    count_dropped_tokens: bool = True
+    """Tokenize also what is left out, so that the ledger says how many tokens went."""
+
+    def __post_init__(self) -> None:
+        for name in ("quality", "languages", "decontaminate"):
+            value = getattr(self, name)
+            if isinstance(value, str) or not all(isinstance(entry, str) and entry for entry in value):
+                raise ValueError(f"data.selection.{name}={value!r}; expected a list of texts, such as [{name[:2]}]")
+            object.__setattr__(self, name, tuple(value))
+        if unknown := sorted(set(self.quality) - set(QUALITY_RULES)):
+            raise ValueError(
+                f"data.selection.quality: got {', '.join(unknown)}; expected of {', '.join(QUALITY_RULES)}"
+            )
+        for name in ("decontaminate_words", "near_duplicate_words", "near_duplicate_permutations"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"data.selection.{name}={value!r}; expected a whole number of at least 1")
+        for name in ("language_threshold", "near_duplicate_threshold"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(
+                    f"data.selection.{name}={getattr(self, name)}; expected a share between 0 and 1, both excluded"
+                )
+
+    @property
+    def compares_documents(self) -> bool:
+        """Whether a document's fate depends on the others, which takes one more pass over the text."""
+        return self.exact_duplicates or self.near_duplicates
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is selected at all."""
+        return bool(self.quality or self.languages or self.decontaminate or self.compares_documents)

@@ -1,0 +1,1 @@
+"""Raw corpora as documents: which files a source names, and what is in them."""
