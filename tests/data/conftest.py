@@ -1,4 +1,4 @@
-"""One prepared corpus for the tests that only read it."""
+"""What the tests of this folder share: a prepared corpus that is only read, and an S3 server."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import pytest
 
 from litespark.data.preparation.prepare import prepare
 from tests.data.corpus import config, documents, write_texts
+from tests.data.s3_server import s3_bucket, s3_server
+
+__all__ = ["s3_bucket", "s3_server"]
 
 
 @pytest.fixture(scope="session")
