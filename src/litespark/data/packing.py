@@ -1,0 +1,114 @@
+"""Best-fit packing: documents laid out in rows of one length so that few of them are cut.
+
+Documents one behind the other (`data.packing=concat`) fill every row, but most rows begin and end inside a document.
+Here a document is cut only where it is longer than a row, and each row is filled with whole documents (Ding et al.,
+"Fewer Truncations Improve Language Modeling", 2024), by best-fit decreasing: the longest first, each into the row that
+it leaves the least room in.
+
+S sequence length. A row holds S+1 ids: the first S are inputs, the last S labels.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+
+import numpy as np
+from numpy.typing import NDArray
+
+BUFFER_TOKENS = 1 << 22
+"""Ids that are gathered before rows are made of them: 1,024 rows of 4,096."""
+_MOST_PIECES = 1 << 16
+_FEWEST_ROWS = 16
+
+
+class BestFitPacker:
+    """Rows of S+1 ids from documents, in groups; a pure function of the documents and their order.
+
+    - A document of at most S+1 ids lies whole in one row.
+    - A longer one is cut into pieces of S+1 ids that overlap by one: the last label of a piece is the first input of
+      the next. So every id but a document's first is a label exactly once, as long as rows are not padding.
+    - What stays free at a row's end is filled with EOS: behind the first EOS of a row's last run of them is padding.
+      A row that no EOS ends is full.
+    - A row's documents stand in the order in which they came, and the rows of a group in the order of their first.
+
+    Memory is one buffer of `BUFFER_TOKENS` ids (at least 16 rows, at most 65,536 documents) and the document at hand,
+    however many there are.
+
+    Args:
+        sequence_length: S.
+        eos_id: id that ends each document, and pads.
+    """
+
+    def __init__(self, sequence_length: int, eos_id: int) -> None:
+        self.width = sequence_length + 1
+        self.eos_id = eos_id
+        self._pieces: list[NDArray[np.generic]] = []
+        self._held = 0
+        self._most = max(BUFFER_TOKENS, _FEWEST_ROWS * self.width)
+
+    def add(self, ids: NDArray[np.generic]) -> list[NDArray[np.generic]]:
+        """Take one document; gives the rows that are ready, often none.
+
+        Args:
+            ids: (n,) of one type for all documents, EOS last and nowhere else. Kept until its rows are given: it must
+                not be changed. A document of its EOS alone has nothing to learn from and takes no place.
+
+        Returns:
+            Groups of (rows, S+1) ids.
+
+        Raises:
+            ValueError: the document does not end with EOS.
+        """
+        if not ids.size or ids[-1] != self.eos_id:
+            raise ValueError(f"a document of {ids.size} ids does not end with EOS={self.eos_id}; expected each to")
+        # a piece that would begin with the last id has no label left
+        for start in range(0, ids.size - 1, self.width - 1):
+            piece = ids[start : start + self.width]
+            self._pieces.append(piece)
+            self._held += piece.size
+        return self.close() if self._held >= self._most or len(self._pieces) >= _MOST_PIECES else []
+
+    def close(self) -> list[NDArray[np.generic]]:
+        """The rows of what is still held, as a list of at most one group; the packer is empty then."""
+        if not self._pieces:
+            return []
+        bins = _best_fit_decreasing([piece.size for piece in self._pieces], self.width)
+        rows = np.full((len(bins), self.width), self.eos_id, dtype=self._pieces[0].dtype)
+        for row, numbers in zip(rows, bins, strict=True):
+            filled = 0
+            for number in numbers:
+                piece = self._pieces[number]
+                row[filled : filled + piece.size] = piece
+                filled += piece.size
+        self._pieces, self._held = [], 0
+        return [rows]
+
+
+def _best_fit_decreasing(sizes: list[int], capacity: int) -> list[list[int]]:
+    """The items by bin, both in the order of the items.
+
+    O(n log capacity) for n items: bins are found by the room they have left, of which there are few different values.
+    """
+    bins: list[list[int]] = []
+    with_room: dict[int, list[int]] = {}  # room left -> bins, none of them empty lists
+    rooms: list[int] = []  # its keys, sorted
+    for item in sorted(range(len(sizes)), key=lambda number: -sizes[number]):
+        place = bisect_left(rooms, sizes[item])
+        if place == len(rooms):
+            chosen, room = len(bins), capacity
+            bins.append([])
+        else:
+            room = rooms[place]
+            chosen = with_room[room].pop()
+            if not with_room[room]:
+                del with_room[room], rooms[place]
+        bins[chosen].append(item)
+        left = room - sizes[item]
+        # every piece has two ids at least
+        if left < 2:
+            continue
+        if left not in with_room:
+            with_room[left] = []
+            insort(rooms, left)
+        with_room[left].append(chosen)
+    return sorted(sorted(items) for items in bins)
