@@ -16,7 +16,7 @@ class SelectionConfig:
 
     quality: tuple[str, ...] = ()
     """Of QUALITY_RULES: the heuristics of Gopher (Rae et al. 2021), C4 (Raffel et al. 2020) and FineWeb (Penedo et al.
-    2024) as datatrove has them."""
+    2024) as datatrove has them: made for English web pages; C4's leaves out nearly all code."""
     languages: tuple[str, ...] = ()
     """ISO 639-1 codes; a document in none of them goes. Empty: all."""
     language_threshold: float = 0.65
@@ -30,7 +30,8 @@ class SelectionConfig:
     near_duplicates: bool = False
     """Keep only the first of documents that MinHash takes for equal (Broder 1997)."""
     near_duplicate_threshold: float = 0.8
-    """Jaccard similarity of their word shingles above which documents are taken for equal."""
+    """Jaccard similarity of their word shingles around which documents begin to be taken for equal; it is a
+    probability that rises there, see `duplicates`."""
     near_duplicate_words: int = 5
     """Words of a shingle."""
     near_duplicate_permutations: int = 128
@@ -48,10 +49,15 @@ class SelectionConfig:
             raise ValueError(
                 f"data.selection.quality: got {', '.join(unknown)}; expected of {', '.join(QUALITY_RULES)}"
             )
-        for name in ("decontaminate_words", "near_duplicate_words", "near_duplicate_permutations"):
+        # datasketch divides a signature into bands, which takes two values
+        for name, least in (
+            ("decontaminate_words", 1),
+            ("near_duplicate_words", 1),
+            ("near_duplicate_permutations", 2),
+        ):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"data.selection.{name}={value!r}; expected a whole number of at least 1")
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"data.selection.{name}={value!r}; expected a whole number of at least {least}")
         for name in ("language_threshold", "near_duplicate_threshold"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(

@@ -1,0 +1,22 @@
+"""A text as the words that documents are compared by: lower case, no punctuation, no diacritics."""
+
+from __future__ import annotations
+
+from litespark.data.selection.libraries import library
+
+
+def normalized_words(text: str, *, numbers: bool, setting: str) -> list[str]:
+    """Words of a text as datatrove's `simplify_text` leaves them, divided at white space.
+
+    Scripts without spaces give few, long words: what is compared there is runs of phrases.
+
+    Args:
+        text: of a document.
+        numbers: keep them as they are; otherwise all of them become 0, so that what differs in its numbers is equal.
+        setting: named where datatrove is missing.
+    """
+    text_module = library("datatrove.utils.text", setting=setting)
+    # ASCII has no diacritics, and looking for them takes most of the time
+    settings = text_module.TextNormConfig(norm_numbers=not numbers, norm_unicode_diacritics=not text.isascii())
+    simplified: str = text_module.simplify_text(text, settings)
+    return simplified.split()
