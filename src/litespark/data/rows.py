@@ -1,14 +1,15 @@
-"""Rows of S+1 ids, from chunks or made up, and the batches that are cut from them.
+"""Rows of S+1 ids from chunks, and the loaders of batches that are cut from rows.
 
-S sequence length. Row i holds the ids i·S..i·S+S of the split, so that rows share one id with the next: the last
-label of one is the first input of the next, and every id but the first of a split is a label exactly once an epoch.
+S sequence length. Row i holds the ids i·S..i·S+S of its domain, so that rows share one id with the next: the last
+label of one is the first input of the next, and every id but the first of a domain is a label exactly once an epoch.
 Only the last (N-1) mod S of N ids are never reached.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from litespark.data.batch import TokenBatch, batch_from_rows
 from litespark.data.chunks import TokenChunks
-from litespark.data.order import RowOrder
+from litespark.data.mixture import Order
 
 
 class Rows(Protocol):
@@ -55,93 +56,67 @@ class ChunkRows:
         return np.stack([self.chunks.read(int(row) * length, length + 1) for row in rows])
 
 
-class SyntheticRows:
-    """Rows of random ids: id at place p is a hash of (seed, p), so any row can be made at any time.
+@dataclass(frozen=True)
+class BatchForm:
+    """How rows become a batch."""
 
-    The hash is the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014). With `document_length` every so many
-    places hold the EOS id 0, and no other place does.
-    """
+    micro_batch_size: int
+    eos_id: int | None
+    document_mask: bool
 
-    def __init__(
-        self, count: int, *, sequence_length: int, vocabulary: int, seed: int, document_length: int | None
-    ) -> None:
-        self.count = count
-        self.sequence_length = sequence_length
-        self.vocabulary = vocabulary
-        self.seed = seed
-        self.document_length = document_length
-
-    def read(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """See `Rows.read`."""
-        places = rows[:, None] * self.sequence_length + np.arange(self.sequence_length + 1)
-        first = 0 if self.document_length is None else 1
-        mixed = _mix(places.astype(np.uint64) + _mix(np.array([self.seed], dtype=np.uint64)))
-        ids = (mixed % np.uint64(self.vocabulary - first)).astype(np.int64) + first
-        if self.document_length is not None:
-            ids[places % self.document_length == self.document_length - 1] = 0
-        return ids
-
-
-def _mix(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    value = value + np.uint64(0x9E3779B97F4A7C15)
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))
+    def batch(self, ids: NDArray[np.int64], *, real_rows: int | None = None, domain: str | None = None) -> TokenBatch:
+        """The batch of (micro_batch_size, S+1) ids, of which those behind `real_rows` are padding."""
+        made = batch_from_rows(
+            torch.from_numpy(ids), eos_id=self.eos_id, document_mask=self.document_mask, real_rows=real_rows
+        )
+        made.domain = domain
+        return made
 
 
 class TrainingBatches(Dataset[TokenBatch]):
     """Item p is the micro-batch that starts at position p of the endless training stream."""
 
-    def __init__(
-        self, rows: Rows, order: RowOrder, *, micro_batch_size: int, eos_id: int | None, document_mask: bool
-    ) -> None:
+    def __init__(self, rows: Rows, order: Order, form: BatchForm) -> None:
         self.rows = rows
         self.order = order
-        self.micro_batch_size = micro_batch_size
-        self.eos_id = eos_id
-        self.document_mask = document_mask
+        self.form = form
 
     def __getitem__(self, position: int) -> TokenBatch:
-        rows = self.rows.read(self.order.stream(position, self.micro_batch_size))
-        return batch_from_rows(torch.from_numpy(rows), eos_id=self.eos_id, document_mask=self.document_mask)
+        return self.form.batch(self.rows.read(self.order.stream(position, self.form.micro_batch_size)))
 
 
 class ValidationBatches(Dataset[TokenBatch]):
-    """The validation batches of one rank: rows rank, rank+world, …, padded so that every rank has as many batches.
+    """The validation batches of one rank, domain by domain: none holds rows of two, and each names its own.
 
-    Padding rows repeat a row and supervise nothing.
+    Of each domain a rank gets the rows rank, rank+world, …, padded so that every rank has as many batches. Padding rows
+    repeat a row and supervise nothing.
+
+    Args:
+        rows: where they are read.
+        chosen: the rows of each domain, all ranks together.
+        form: of the batches.
+        rank, world: which ranks share the rows.
     """
 
     def __init__(
-        self,
-        rows: Rows,
-        chosen: NDArray[np.int64],
-        *,
-        micro_batch_size: int,
-        eos_id: int | None,
-        document_mask: bool,
-        rank: int,
-        world: int,
+        self, rows: Rows, chosen: Mapping[str, NDArray[np.int64]], form: BatchForm, *, rank: int, world: int
     ) -> None:
         self.rows = rows
-        self.mine = chosen[rank::world]
-        self.filler = chosen[:1]
-        self.micro_batch_size = micro_batch_size
-        self.eos_id = eos_id
-        self.document_mask = document_mask
-        self.batches = -(-len(chosen) // (world * micro_batch_size))
+        self.form = form
+        size = form.micro_batch_size
+        self.batches = [
+            (domain, numbers[rank::world][begin : begin + size], numbers[:1])
+            for domain, numbers in chosen.items()
+            for begin in range(0, -(-len(numbers) // world), size)
+        ]
 
     def __len__(self) -> int:
-        return self.batches
+        return len(self.batches)
 
     def __getitem__(self, index: int) -> TokenBatch:
-        if not 0 <= index < self.batches:
-            raise IndexError(index)
-        begin = index * self.micro_batch_size
-        real = self.mine[begin : begin + self.micro_batch_size]
-        padded = np.concatenate([real, np.repeat(self.filler, self.micro_batch_size - len(real))])
-        rows = torch.from_numpy(self.rows.read(padded))
-        return batch_from_rows(rows, eos_id=self.eos_id, document_mask=self.document_mask, real_rows=len(real))
+        domain, real, filler = self.batches[index]  # raises the IndexError that ends an iteration
+        padded = np.concatenate([real, np.repeat(filler, self.form.micro_batch_size - len(real))])
+        return self.form.batch(self.rows.read(padded), real_rows=len(real), domain=domain)
 
 
 class StreamPositions(Sampler[int]):

@@ -1,78 +1,77 @@
 """The Lightning data modules: prepared tokens, or synthetic ones, in an exact global order.
 
 The training stream is endless, epoch after epoch, and position p of it holds a row that is a pure function of (seed,
-p). A global micro-batch is the next world × micro_batch_size positions, of which each rank takes a contiguous slice.
-So the position of a run is one integer, whatever the number of ranks and workers, and a resume continues with the very
-next row. Nothing is dropped at an epoch's end: a batch runs over into the next epoch.
+p), also over several domains (see `mixture`). A global micro-batch is the next world × micro_batch_size positions, of
+which each rank takes a contiguous slice. So the position of a run is one integer, whatever the number of ranks and
+workers, and a resume continues with the very next row. Nothing is dropped at an epoch's end: a batch runs over into the
+next epoch.
+
+LitData 0.2.76 writes and reads the same chunks, but its own loaders are not used, because there
+
+- after a resume, the first crossing of an epoch's end serves 4 to 8 batches a second time;
+- the state of `CombinedStreamingDataset` is wrong under a Trainer from the first batch after a resume, so a mixture of
+  domains cannot be continued;
+- a resume on 3 ranks instead of 2 repeats 8 rows and loses 4, and one with another batch size repeats up to a global
+  batch; `drop_last` drops rows on several ranks and none on one; a fresh order depends on `num_workers`;
+- `TokensLoader` drops what is left of each chunk below a whole row, and flipped bytes are served.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch.distributed
 from lightning.pytorch import LightningDataModule
 
-from litespark.data.chunks import TokenChunks
 from litespark.data.config import PrepareConfig, ReadingConfig, SyntheticConfig, require_whole
-from litespark.data.ledger import Ledger
-from litespark.data.manifest import DomainCounts, Manifest, SplitCounts
+from litespark.data.domain_rows import DomainRows, open_split
+from litespark.data.manifest import Manifest
+from litespark.data.mixture import MixtureOrder, Order, shares_of
 from litespark.data.order import RowOrder
 from litespark.data.preparation.prepare import prepare
-from litespark.data.rows import (
-    ChunkRows,
-    Rows,
-    StreamPositions,
-    SyntheticRows,
-    TokenLoader,
-    TrainingBatches,
-    ValidationBatches,
-)
+from litespark.data.rows import BatchForm, StreamPositions, TokenLoader, TrainingBatches, ValidationBatches
+from litespark.data.synthetic import synthetic_manifest, synthetic_rows
 from litespark.data.text.document import ONLY_DOMAIN
 
 
 class RowDataModule(LightningDataModule):
     """Serves rows that a subclass provides; keeps the position.
 
-    Attributes:
+    Args:
+        training, validation: the rows of the two splits, by domain.
         manifest: what the data states about itself.
-        train_rows: rows of one epoch.
+        reading: how it is read.
+        seed: of the order of the training rows.
+
+    Attributes:
+        manifest: as given.
+        train_rows: rows of one epoch: of all domains that have a share in the mixture (see `data.mixture` for how often
+            each comes in it).
         rows_per_epoch: the same number.
+        validation_rows: rows of one validation.
+
+    Raises:
+        ValueError: a mixture that does not fit the domains.
     """
 
     manifest: Manifest
 
     def __init__(
-        self,
-        training: Rows,
-        validation: Rows,
-        manifest: Manifest,
-        *,
-        sequence_length: int,
-        micro_batch_size: int,
-        seed: int,
-        document_mask: bool,
-        shuffle: bool,
-        workers: int,
-        training_rows: int | None,
-        validation_rows: int | None,
+        self, training: DomainRows, validation: DomainRows, manifest: Manifest, reading: ReadingConfig, *, seed: int
     ) -> None:
         super().__init__()
+        require_whole("seed", seed, at_least=0)
         self.manifest = manifest
-        self.sequence_length = sequence_length
-        self.micro_batch_size = micro_batch_size
+        self.reading = reading
+        self.sequence_length = reading.sequence_length
+        self.micro_batch_size = reading.micro_batch_size
         self.seed = seed
-        self.document_mask = document_mask
-        self.shuffle = shuffle
-        self.workers = workers
-        self.train_rows = self.rows_per_epoch = min(training.count, training_rows or training.count)
-        self.validation_rows = min(validation.count, validation_rows or validation.count)
         self._training = training
         self._validation = validation
+        self.train_rows = self.rows_per_epoch = self._order().rows
+        self.validation_rows = min(validation.count, reading.validation_rows or validation.count)
         self._start_row = 0
         # the trainer's step at `_start_row`; unknown until the loader is made, since Lightning restores the data
         # module before its own step
@@ -106,32 +105,36 @@ class RowDataModule(LightningDataModule):
         self._start_row = self.consumed_rows
         self._first_step = None if self.trainer is None else self.trainer.global_step
         rank, world = _rank_and_world()
-        batches = TrainingBatches(
-            self._training,
-            RowOrder(self.train_rows, seed=self.seed, shuffle=self.shuffle),
-            micro_batch_size=self.micro_batch_size,
-            eos_id=self.manifest.eos_id,
-            document_mask=self.document_mask,
-        )
         positions = StreamPositions(
             lambda: self.consumed_rows, micro_batch_size=self.micro_batch_size, rank=rank, world=world
         )
-        return TokenLoader(batches, workers=self.workers, sampler=positions)
+        batches = TrainingBatches(self._training, self._order(), self._form())
+        return TokenLoader(batches, workers=self.reading.workers, sampler=positions)
 
     def val_dataloader(self) -> TokenLoader:
-        """The validation rows once, in order; every rank gets as many batches of the same shape."""
+        """The validation rows once, domain by domain; every rank gets as many batches of the same shape."""
         rank, world = _rank_and_world()
-        count = self.validation_rows
-        batches = ValidationBatches(
-            self._validation,
-            np.arange(count, dtype=np.int64) * self._validation.count // count,
+        chosen = self._validation.spread(self.reading.validation_rows)
+        batches = ValidationBatches(self._validation, chosen, self._form(), rank=rank, world=world)
+        return TokenLoader(batches, workers=self.reading.workers)
+
+    def _order(self) -> Order:
+        """The endless stream of training rows, made anew: it keeps what it computed last."""
+        reading, training = self.reading, self._training
+        # also for one domain and before a limit, so that a mixture that does not fit is refused for what it is
+        shares = shares_of(training.sizes, reading.mixture, reading.mixture_temperature)
+        used = training.proportion(reading.training_rows, only=shares)
+        if len(training.sizes) == 1:
+            return RowOrder(sum(used.values()), seed=self.seed, shuffle=reading.shuffle)
+        shares = shares_of(used, reading.mixture, reading.mixture_temperature)
+        return MixtureOrder(training.sizes, shares, used=used, seed=self.seed, shuffle=reading.shuffle)
+
+    def _form(self) -> BatchForm:
+        return BatchForm(
             micro_batch_size=self.micro_batch_size,
             eos_id=self.manifest.eos_id,
-            document_mask=self.document_mask,
-            rank=rank,
-            world=world,
+            document_mask=self.reading.document_mask and self.manifest.eos_id is not None,
         )
-        return TokenLoader(batches, workers=self.workers)
 
     def state_dict(self) -> dict[str, Any]:
         """The position, and what it is a position in."""
@@ -159,67 +162,45 @@ class RowDataModule(LightningDataModule):
             "sequence_length": self.sequence_length,
             "train_rows": self.train_rows,
             "seed": self.seed,
-            "shuffle": self.shuffle,
+            "shuffle": self.reading.shuffle,
+            "mixture": self.reading.mixture,
+            "mixture_temperature": self.reading.mixture_temperature,
         }
 
 
 class TokenDataModule(RowDataModule):
     """Rows of a folder that `prepare` wrote.
 
+    Args:
+        folder: with its manifest.
+        seed: of the order of the training rows.
+        reading: the fields of `ReadingConfig`.
+
+    Attributes:
+        folder: as given.
+        unreached_tokens: by split: ids that no row holds, because less than a row is left at the end of their domain.
+
     Raises:
         ValueError: no manifest, a chunk missing or of another size (or hash, with `verify_hashes`), fewer tokens than
             one row needs, or a setting out of range.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        sequence_length: int,
-        micro_batch_size: int,
-        seed: int,
-        document_mask: bool = True,
-        shuffle: bool = True,
-        workers: int = 0,
-        training_rows: int | None = None,
-        validation_rows: int | None = None,
-        verify_hashes: bool = False,
-    ) -> None:
-        ReadingConfig(  # for its checks
-            sequence_length=sequence_length,
-            micro_batch_size=micro_batch_size,
-            workers=workers,
-            training_rows=training_rows,
-            validation_rows=validation_rows,
-        )
-        require_whole("seed", seed, at_least=0)
+    def __init__(self, folder: Path, *, seed: int, **reading: Any) -> None:
+        settings = ReadingConfig(**reading)
         self.folder = Path(folder)
         manifest = Manifest.read(self.folder)
         rows = {
-            split: ChunkRows(
-                TokenChunks(
-                    self.folder / split / ONLY_DOMAIN,
-                    manifest.splits[split].domains[ONLY_DOMAIN].chunks,
-                    vocabulary=manifest.vocabulary,
-                    verify_hashes=verify_hashes,
-                ),
-                sequence_length,
+            split: open_split(
+                self.folder,
+                manifest,
+                split,
+                sequence_length=settings.sequence_length,
+                verify_hashes=settings.verify_hashes,
             )
             for split in ("train", "validation")
         }
-        super().__init__(
-            rows["train"],
-            rows["validation"],
-            manifest,
-            sequence_length=sequence_length,
-            micro_batch_size=micro_batch_size,
-            seed=seed,
-            document_mask=document_mask,
-            shuffle=shuffle,
-            workers=workers,
-            training_rows=training_rows,
-            validation_rows=validation_rows,
-        )
+        self.unreached_tokens = {split: found.unreached_tokens for split, found in rows.items()}
+        super().__init__(rows["train"], rows["validation"], manifest, settings, seed=seed)
 
 
 class SyntheticDataModule(RowDataModule):
@@ -227,47 +208,8 @@ class SyntheticDataModule(RowDataModule):
 
     def __init__(self, config: SyntheticConfig, *, seed: int) -> None:
         require_whole("seed", seed, at_least=0)
-        counts = {"train": config.synthetic_rows, "validation": config.synthetic_validation_rows}
-        training, validation = (
-            SyntheticRows(
-                count,
-                sequence_length=config.sequence_length,
-                vocabulary=config.vocabulary,
-                seed=2 * seed + place,
-                document_length=config.document_length,
-            )
-            for place, count in enumerate(counts.values())
-        )
-        tokens = {split: count * config.sequence_length + 1 for split, count in counts.items()}
-        manifest = Manifest(
-            name="synthetic",
-            vocabulary=config.vocabulary,
-            eos_id=None if config.document_length is None else 0,
-            bos_id=None,
-            tokenizer_hash="synthetic",
-            token_bytes=[1] * config.vocabulary,
-            splits={
-                split: SplitCounts({ONLY_DOMAIN: DomainCounts(ONLY_DOMAIN, 1, count, count, count)})
-                for split, count in tokens.items()
-            },
-            unigram_entropy=math.log(config.vocabulary),
-            settings=asdict(config) | {"seed": seed},
-            ledger=Ledger(),
-            code_version="synthetic",
-        )
-        super().__init__(
-            training,
-            validation,
-            manifest,
-            sequence_length=config.sequence_length,
-            micro_batch_size=config.micro_batch_size,
-            seed=seed,
-            document_mask=config.document_mask and config.document_length is not None,
-            shuffle=config.shuffle,
-            workers=config.workers,
-            training_rows=config.training_rows,
-            validation_rows=config.validation_rows,
-        )
+        training, validation = (DomainRows({ONLY_DOMAIN: rows}) for rows in synthetic_rows(config, seed).values())
+        super().__init__(training, validation, synthetic_manifest(config, seed), config, seed=seed)
 
 
 def build_data_module(config: PrepareConfig | SyntheticConfig, *, seed: int) -> TokenDataModule | SyntheticDataModule:
@@ -293,18 +235,8 @@ def build_data_module(config: PrepareConfig | SyntheticConfig, *, seed: int) -> 
         # in a finally, so that the others fail by themselves instead of waiting for a rank that failed
         if world > 1 and rank == 0:
             torch.distributed.barrier()
-    return TokenDataModule(
-        folder,
-        sequence_length=config.sequence_length,
-        micro_batch_size=config.micro_batch_size,
-        seed=seed,
-        document_mask=config.document_mask,
-        shuffle=config.shuffle,
-        workers=config.workers,
-        training_rows=config.training_rows,
-        validation_rows=config.validation_rows,
-        verify_hashes=config.verify_hashes,
-    )
+    reading = {entry.name: getattr(config, entry.name) for entry in fields(ReadingConfig)}
+    return TokenDataModule(folder, seed=seed, **reading)
 
 
 def _rank_and_world() -> tuple[int, int]:

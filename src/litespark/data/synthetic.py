@@ -1,0 +1,87 @@
+"""Random tokens without files: rows that are a function of a seed, and the manifest that goes with them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from litespark.data.config import SyntheticConfig
+from litespark.data.ledger import Ledger
+from litespark.data.manifest import DomainCounts, Manifest, SplitCounts
+from litespark.data.text.document import ONLY_DOMAIN
+
+
+class SyntheticRows:
+    """Rows of random ids: id at place p is a hash of (seed, p), so any row can be made at any time.
+
+    The hash is the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014). With `document_length` every so many
+    places hold the EOS id 0, and no other place does.
+    """
+
+    def __init__(
+        self, count: int, *, sequence_length: int, vocabulary: int, seed: int, document_length: int | None
+    ) -> None:
+        self.count = count
+        self.sequence_length = sequence_length
+        self.vocabulary = vocabulary
+        self.seed = seed
+        self.document_length = document_length
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See `Rows.read`."""
+        places = rows[:, None] * self.sequence_length + np.arange(self.sequence_length + 1)
+        first = 0 if self.document_length is None else 1
+        mixed = _mix(places.astype(np.uint64) + _mix(np.array([self.seed], dtype=np.uint64)))
+        ids = (mixed % np.uint64(self.vocabulary - first)).astype(np.int64) + first
+        if self.document_length is not None:
+            ids[places % self.document_length == self.document_length - 1] = 0
+        return ids
+
+
+def _mix(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    value = value + np.uint64(0x9E3779B97F4A7C15)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
+def synthetic_rows(config: SyntheticConfig, seed: int) -> dict[str, SyntheticRows]:
+    """The rows of each split, train and validation."""
+    return {
+        split: SyntheticRows(
+            count,
+            sequence_length=config.sequence_length,
+            vocabulary=config.vocabulary,
+            seed=2 * seed + place,
+            document_length=config.document_length,
+        )
+        for place, (split, count) in enumerate(_counts(config).items())
+    }
+
+
+def synthetic_manifest(config: SyntheticConfig, seed: int) -> Manifest:
+    """What the rows of `synthetic_rows` state about themselves: each id stands for one byte."""
+    tokens = {split: count * config.sequence_length + 1 for split, count in _counts(config).items()}
+    return Manifest(
+        name="synthetic",
+        vocabulary=config.vocabulary,
+        eos_id=None if config.document_length is None else 0,
+        bos_id=None,
+        tokenizer_hash="synthetic",
+        token_bytes=[1] * config.vocabulary,
+        splits={
+            split: SplitCounts({ONLY_DOMAIN: DomainCounts(ONLY_DOMAIN, 1, count, count, count)})
+            for split, count in tokens.items()
+        },
+        unigram_entropy=math.log(config.vocabulary),
+        settings=asdict(config) | {"seed": seed},
+        ledger=Ledger(),
+        code_version="synthetic",
+    )
+
+
+def _counts(config: SyntheticConfig) -> dict[str, int]:
+    return {"train": config.synthetic_rows, "validation": config.synthetic_validation_rows}
