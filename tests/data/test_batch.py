@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from litespark.data.batch import IGNORE_INDEX, batch_from_rows
+from litespark.data.packing import BestFitPacker
 
 EOS = 0
 
@@ -39,6 +41,46 @@ def test_padding_rows_count_for_nothing():
     batch = batch_from_rows(rows, eos_id=EOS, document_mask=True, real_rows=1)
     assert batch.labels[1].tolist() == [IGNORE_INDEX] * 2
     assert (batch.token_count, batch.supervised_count, batch.attention_pairs) == (2, 1, 3)
+
+
+def test_padding_at_the_end_of_a_row_is_one_document_that_counts_for_nothing():
+    rows = torch.tensor([[5, 6, EOS, EOS, EOS, EOS], [5, EOS, 7, 8, 9, EOS], [5, 6, 7, EOS, 8, EOS]])
+    batch = batch_from_rows(rows, eos_id=EOS, document_mask=True, padded=True)
+    assert batch.labels[0].tolist() == [6, EOS] + [IGNORE_INDEX] * 3
+    assert batch.documents.tolist() == [[0, 0, 0, 1, 1], [0, 0, 1, 1, 1], [0, 0, 0, 0, 1]]
+    assert batch.positions.tolist() == [[0, 1, 2, 0, 1], [0, 1, 0, 1, 2], [0, 1, 2, 3, 0]]
+    assert batch.boundaries.tolist()[:7] == [0, 3, 5, 7, 10, 14, 15]
+    assert (batch.token_count, batch.supervised_count, batch.attention_pairs) == (13, 10, 6 + (3 + 6) + (10 + 1))
+    unpadded = batch_from_rows(rows, eos_id=EOS, document_mask=True)
+    assert (unpadded.token_count, unpadded.attention_pairs) == (15, 28)
+
+
+def test_padding_without_a_document_mask_is_seen_by_nothing_that_counts():
+    rows = torch.tensor([[5, EOS, 6, EOS, EOS, EOS], [5, EOS, 7, 8, 9, EOS]])
+    batch = batch_from_rows(rows, eos_id=EOS, document_mask=False, padded=True, real_rows=1)
+    assert (batch.token_count, batch.supervised_count, batch.attention_pairs) == (4, 2, 10)
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths=st.lists(st.integers(2, 12), min_size=1, max_size=12), sequence_length=st.integers(1, 9))
+def test_packed_rows_train_on_each_id_but_the_first_of_a_document(lengths, sequence_length):
+    packer = BestFitPacker(sequence_length, EOS)
+    documents = [np.array([*range(1, length), EOS], dtype=np.int64) for length in lengths]
+    rows = np.concatenate([group for ids in documents for group in packer.add(ids)] + packer.close())
+    batch = batch_from_rows(torch.from_numpy(rows), eos_id=EOS, document_mask=True, padded=True)
+    supervised = token_count = pairs = 0
+    for number, row in enumerate(rows.tolist()):
+        while len(row) > 2 and row[-1] == row[-2] == EOS:
+            row.pop()
+        inputs = row[:sequence_length]
+        token_count += len(inputs)
+        supervised += sum(token != EOS for token in inputs)
+        documents_of_row = np.cumsum([0] + [token == EOS for token in inputs])[:-1].tolist()
+        pairs += sum(documents_of_row[:place].count(its) + 1 for place, its in enumerate(documents_of_row))
+        assert batch.documents[number, : len(inputs)].tolist() == documents_of_row
+    assert batch.supervised_count == supervised == sum(lengths) - len(lengths)
+    assert batch.supervised_count == int((batch.labels != IGNORE_INDEX).sum())
+    assert (batch.token_count, batch.attention_pairs) == (token_count, pairs)
 
 
 @settings(max_examples=60, deadline=None)
@@ -85,6 +127,11 @@ def test_counts_agree_with_counting_one_by_one(rows, document_mask, data):
         (torch.zeros(3, dtype=torch.int64), {"eos_id": 0, "document_mask": False}, r"shape \(3,\)"),
         (torch.zeros(3, 1, dtype=torch.int64), {"eos_id": 0, "document_mask": False}, "two ids or more"),
         (torch.zeros(1, 3, dtype=torch.int64), {"eos_id": None, "document_mask": True}, "needs an EOS id"),
+        (
+            torch.zeros(1, 3, dtype=torch.int64),
+            {"eos_id": None, "document_mask": False, "padded": True},
+            "to find the padding",
+        ),
     ],
 )
 def test_wrong_rows_are_refused(rows, options, message):

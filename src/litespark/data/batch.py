@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 IGNORE_INDEX = -100
@@ -41,7 +42,8 @@ class TokenBatch:
     supervised_count: int
     """Labels that are not IGNORE_INDEX."""
     attention_pairs: int
-    """(query, key) pairs that causal attention, within documents where they are given, may see; summed over rows."""
+    """(query, key) pairs that causal attention, within documents where they are given, may see; summed over rows.
+    Those of padding are left out."""
     boundaries: Tensor | None = None
     """(N+1,) int32, where `documents` is: 0, then where each document ends in the B·S flattened tokens. Padded by
     repeating the last, B·S: empty documents."""
@@ -65,7 +67,7 @@ class TokenBatch:
 
 
 def batch_from_rows(
-    rows: Tensor, *, eos_id: int | None, document_mask: bool, real_rows: int | None = None
+    rows: Tensor, *, eos_id: int | None, document_mask: bool, real_rows: int | None = None, padded: bool = False
 ) -> TokenBatch:
     """Shift rows into inputs and labels and mark the documents in them.
 
@@ -78,15 +80,19 @@ def batch_from_rows(
         document_mask: fill `documents`, `positions` and `boundaries`, so that attention stays within a document.
         real_rows: how many of the rows are data; those after are padding, supervise nothing and count for nothing.
             None: all.
+        padded: the rows were packed: where several EOS end a row, those behind the first are padding. It supervises
+            nothing and counts for nothing; with `document_mask` the padding of a row is one more document.
 
     Raises:
-        ValueError: rows are not (B, S+1) with S of at least 1, or documents are asked for without an EOS id.
+        ValueError: rows are not (B, S+1) with S of at least 1, or documents or padding are asked for without an EOS id.
     """
     if rows.ndim != 2 or rows.shape[1] < 2:
         raise ValueError(f"rows have shape {tuple(rows.shape)}; expected (batch, sequence length + 1), two ids or more")
     if document_mask and eos_id is None:
         raise ValueError("document_mask=True needs an EOS id to find the documents; got eos_id=None. Give the id or "
                          "set document_mask=False.")  # fmt: skip
+    if padded and eos_id is None:
+        raise ValueError("padded=True needs an EOS id to find the padding; got eos_id=None. Give the id.")
     ids = rows.numpy()
     count, length = ids.shape[0], ids.shape[1] - 1
     real = count if real_rows is None else real_rows
@@ -95,20 +101,19 @@ def batch_from_rows(
     ends = np.zeros(tokens.shape, dtype=bool) if eos_id is None else tokens == eos_id
     labels[ends] = IGNORE_INDEX
     labels[real:] = IGNORE_INDEX
+    filled = _filled(ids, eos_id) if padded else np.full(count, length)
 
-    starts = np.zeros(tokens.shape, dtype=bool)
-    starts[:, 0] = True
-    if document_mask:
-        starts[:, 1:] = ends[:, :-1]
+    starts = _document_starts(ends if document_mask else np.zeros_like(ends), filled)
     first = np.flatnonzero(starts)  # row-major, so a document's length is the distance to the next start
     lengths = np.diff(first, append=tokens.size)
-    kept = lengths[first < real * length]
+    row, place = np.divmod(first, length)
+    kept = lengths[(row < real) & (place < filled[row])]
     positions = documents = boundaries = None
     if document_mask:
         positions = torch.from_numpy(np.arange(tokens.size) - np.repeat(first, lengths)).view(count, length)
         documents = torch.from_numpy(np.cumsum(starts, axis=1, dtype=np.int32) - np.int32(1))
-        padded = -(-(first.size + 1) // _BOUNDARIES_MULTIPLE) * _BOUNDARIES_MULTIPLE
-        ends_at = np.full(padded, tokens.size, dtype=np.int32)
+        multiple = -(-(first.size + 1) // _BOUNDARIES_MULTIPLE) * _BOUNDARIES_MULTIPLE
+        ends_at = np.full(multiple, tokens.size, dtype=np.int32)
         ends_at[: first.size] = first
         boundaries = torch.from_numpy(ends_at)
     return TokenBatch(
@@ -116,8 +121,29 @@ def batch_from_rows(
         labels=torch.from_numpy(labels),
         positions=positions,
         documents=documents,
-        token_count=real * length,
+        token_count=int(filled[:real].sum()),
         supervised_count=int(np.count_nonzero(labels != IGNORE_INDEX)),
         attention_pairs=int(np.sum(kept * (kept + 1) // 2, dtype=np.int64)),
         boundaries=boundaries,
     )
+
+
+def _document_starts(ends: NDArray[np.bool_], filled: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(B, S), true where a document begins: behind each end, and where padding begins, which is one document."""
+    length = ends.shape[1]
+    starts = np.empty_like(ends)
+    starts[:, 0] = True
+    starts[:, 1:] = ends[:, :-1]
+    for row in np.flatnonzero(filled < length):
+        starts[row, filled[row]] = True
+        starts[row, filled[row] + 1 :] = False
+    return starts
+
+
+def _filled(ids: NDArray[np.int64], eos_id: int | None) -> NDArray[np.int64]:
+    """(B,) of (B, S+1) packed rows: how many inputs stand before the padding."""
+    from_the_end = ids[:, ::-1] != eos_id
+    # a row of EOS alone, as argmax would not see it, is one document without text
+    trailing = np.where(from_the_end.any(axis=1), from_the_end.argmax(axis=1), ids.shape[1])
+    real_ids = ids.shape[1] - np.maximum(trailing - 1, 0)
+    return np.minimum(real_ids, ids.shape[1] - 1)

@@ -1,0 +1,50 @@
+"""Rows of a folder that was packed best-fit: they lie ready in its chunks, one behind the other.
+
+S sequence length. Row i is the ids i·(S+1) to i·(S+1)+S of a domain; what follows a document's EOS in it is another
+document, or more EOS: padding (see `packing`). Batches of such rows are made with `batch_from_rows(..., padded=True)`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from litespark.data.chunks import TokenChunks
+
+
+class PackedRows:
+    """Rows of one domain of one split, with the interface of `rows.Rows`.
+
+    Args:
+        chunks: of the domain.
+        sequence_length: that is asked for.
+        packed_length: that the rows were laid out for: `Manifest.sequence_length`.
+
+    Attributes:
+        count: rows.
+
+    Raises:
+        ValueError: the rows were laid out for another sequence length, or the chunks hold no whole number of rows, or
+            none.
+    """
+
+    def __init__(self, chunks: TokenChunks, sequence_length: int, packed_length: int | None) -> None:
+        if packed_length != sequence_length:
+            raise ValueError(
+                f"data.sequence_length={sequence_length}, but {chunks.folder} is packed best_fit in rows for "
+                f"data.sequence_length={packed_length}, and cutting them anew would cut documents. Set "
+                f"data.sequence_length={packed_length}, or prepare the text for {sequence_length}, or with "
+                "data.packing=concat, which any length can read."
+            )
+        self.chunks = chunks
+        self.width = sequence_length + 1
+        self.count, rest = divmod(len(chunks), self.width)
+        if rest or not self.count:
+            raise ValueError(
+                f"{chunks.folder} holds {len(chunks)} ids, expected whole rows of {self.width}, one at least. Delete "
+                "the prepared folder and prepare the text again."
+            )
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(n, S+1) int64 ids of the n rows asked for."""
+        return np.stack([self.chunks.read(int(row) * self.width, self.width) for row in rows])
