@@ -6,10 +6,11 @@ becomes an error that says what to do.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -91,20 +92,37 @@ class Storage:
             return self._asked(name, lambda: (self.local / name).stat().st_size)
         return int(self._asked(name, lambda: self._system.info(self._path(name))["size"]))
 
-    def files(self, folder: str = "") -> list[Listed]:
-        """All files below a folder, sorted by name; none where the folder is missing."""
+    def listed(self, name: str) -> Listed:
+        """What a listing says of one file; StorageError where there is none."""
         if not self.remote:
-            top = self.local / folder
-            found = [path for path in top.rglob("*") if path.is_file()] if top.is_dir() else []
-            return sorted(
-                (
-                    Listed(path.relative_to(self.local).as_posix(), status.st_size, str(status.st_mtime_ns))
-                    for path, status in ((path, path.stat()) for path in found)
-                ),
-                key=lambda file: file.name,
-            )
+            return self._asked(name, lambda: _status(self.local, name))
+        return self._listed(self._path(name), self._asked(name, lambda: self._system.info(self._path(name))))
+
+    def files(self, folder: str = "") -> list[Listed]:
+        """All files below a folder, sorted by name; none where the folder is missing.
+
+        Links are followed. A link that leads nowhere is listed with 0 bytes, so that it is missed when it is read.
+        """
+        if not self.remote:
+            names = (path.relative_to(self.local).as_posix() for path in _below(self.local / folder))
+            return sorted((_status(self.local, name) for name in names), key=lambda file: file.name)
         infos: dict[str, Any] = self._asked(folder, lambda: self._system.find(self._path(folder), detail=True))
         return sorted((self._listed(path, info) for path, info in infos.items()), key=lambda file: file.name)
+
+    def matching(self, pattern: str) -> list[Listed]:
+        """The files that a glob names (`**` is any number of folders), and all below the folders that it names."""
+        if not self.remote:
+            names = glob.glob(pattern, root_dir=self.local, recursive=True)
+            folders = [name.rstrip("/") for name in names if (self.local / name).is_dir()]
+            listed = [_status(self.local, name) for name in names if not (self.local / name).is_dir()]
+        else:
+            infos: dict[str, Any] = self._asked(pattern, lambda: self._system.glob(self._path(pattern), detail=True))
+            below = {self._listed(path, info): info["type"] == "directory" for path, info in infos.items()}
+            folders = [file.name for file, is_folder in below.items() if is_folder]
+            listed = [file for file, is_folder in below.items() if not is_folder]
+        found = {file.name: file for folder in folders for file in self.files(folder)}
+        found |= {file.name: file for file in listed}
+        return sorted(found.values(), key=lambda file: file.name)
 
     def read(self, name: str) -> bytes:
         """The content of a small file."""
@@ -200,6 +218,25 @@ def _file_system(address: str) -> tuple[Any, str]:
     except ValueError as error:
         raise StorageError(f"{address}: {error}. Expected a path, or an address such as s3://BUCKET/FOLDER") from error
     return system, root.rstrip("/")
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, also behind links; a link to a folder that it is in is not followed again."""
+    for path, folders, files in os.walk(folder, followlinks=True):
+        here = Path(path)
+        inside = {here.resolve(), *here.resolve().parents}
+        folders[:] = [
+            name for name in folders if not (here / name).is_symlink() or (here / name).resolve() not in inside
+        ]
+        yield from (here / name for name in files if (here / name).is_file() or (here / name).is_symlink())
+
+
+def _status(folder: Path, name: str) -> Listed:
+    path = folder / name
+    if path.is_symlink() and not path.exists():
+        return Listed(name, 0, "")
+    status = path.stat()
+    return Listed(name, status.st_size, str(status.st_mtime_ns))
 
 
 def _write_whole(path: Path, content: bytes) -> None:

@@ -28,8 +28,9 @@ from litespark.data.manifest import DomainCounts, Manifest, SplitCounts
 from litespark.data.preparation.folders import build_folder
 from litespark.data.storage import Storage
 from litespark.data.text.document import ONLY_DOMAIN
-from litespark.data.text.installed_packages import INSTALLED_PACKAGES, installed_packages
-from litespark.data.text.sources import DocumentReader, Source, SourceFile, resolve_source, within
+from litespark.data.text.files import Source, SourceFile
+from litespark.data.text.reader import DocumentReader
+from litespark.data.text.sources import corpus
 from litespark.data.text.splits import TRAIN, VALIDATION, SplitRule
 from litespark.data.tokenizer import Tokenizer
 
@@ -93,8 +94,8 @@ def _already_prepared(config: PrepareConfig) -> Path | None:
 
 
 def _plan(config: PrepareConfig) -> _Plan:
-    sources = _sources(config)
-    path, tokenizer = Path(config.source).expanduser(), None
+    text = corpus(config)
+    tokenizer = None
     if config.tokenizer is not None:
         tokenizer = Tokenizer.load(Path(config.tokenizer).expanduser(), eos_token=config.eos_token)
         if tokenizer.vocabulary != config.vocabulary:
@@ -105,31 +106,11 @@ def _plan(config: PrepareConfig) -> _Plan:
     identity = {
         "format": FORMAT,
         "settings": config.preparation() | {"tokenizer": tokenizer.hash if tokenizer else None},
-        "files": [source.fingerprint() for source in sources],
+        "files": [source.fingerprint() for source in text.sources],
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-    given = config.source != INSTALLED_PACKAGES and _has_splits(path)
-    name = config.name or (path.resolve().name if given else sources[0].name)
-    target = Path(config.root).expanduser() / f"{name}-{digest}"
-    return _Plan(config, sources[0], sources[1] if len(sources) > 1 else None, tokenizer, target)
-
-
-def _has_splits(path: Path) -> bool:
-    return (path / TRAIN).is_dir() and (path / VALIDATION).is_dir()
-
-
-def _sources(config: PrepareConfig) -> list[Source]:
-    """The text to train on, and the text to validate on where the source has a split of its own."""
-    path = Path(config.source).expanduser()
-    if config.source == INSTALLED_PACKAGES:
-        sources = list(installed_packages(config.validation_fraction))
-    else:
-        parts = [str(path / TRAIN), str(path / VALIDATION)] if _has_splits(path) else [config.source]
-        sources = [resolve_source(part, how_to_get=config.how_to_get) for part in parts]
-    if config.max_bytes is None:
-        return sources
-    size = max(sum(source.size for source in sources), 1)
-    return [within(source, config.max_bytes * source.size // size) for source in sources]
+    target = Path(config.root).expanduser() / f"{config.name or text.name}-{digest}"
+    return _Plan(config, text.training, text.validation, tokenizer, target)
 
 
 def _write(plan: _Plan, folder: Path, *, progress: bool) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from litespark.data.text.sources import Source, SourceFile
+from litespark.data.text.files import Source, SourceFile
 
 INSTALLED_PACKAGES = "installed_packages"
 _LEFT_OUT = frozenset(
@@ -113,7 +113,7 @@ def _below(folder: Path) -> Iterator[os.DirEntry[str]]:
 def _source_file(folder: Path, entry: os.DirEntry[str]) -> SourceFile:
     status = entry.stat(follow_symlinks=False)
     # no time of modification: the same versions installed anew are the same text
-    return SourceFile(Path(entry.path), Path(entry.path).relative_to(folder).as_posix(), status.st_size, 0)
+    return SourceFile(str(folder), Path(entry.path).relative_to(folder).as_posix(), status.st_size)
 
 
 def _listed(folder: Path) -> list[os.DirEntry[str]]:

@@ -1,292 +1,179 @@
-"""Documents from files: plain text, JSON lines (also gzip and zstd), and the standard library's own sources.
+"""What `data.source` names: words, a file, a folder, a glob, an address, or a data set of the Hugging Face hub.
 
-Text is decoded from bytes a line (or, for plain text, a file) at a time, so that one bad byte costs one document.
-What cannot be read is counted by reason, and too much of it stops the reading.
+A folder with `train/` and `validation/` below it brings its own splits; a `test/` beside them is left alone. Files and
+folders whose names begin with a dot are left out, and so are files whose names do not end in a known suffix.
 """
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import json
+import re
 import sysconfig
-import zlib
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-import zstandard
+from litespark.data.config import PrepareConfig
+from litespark.data.storage import Listed, Storage, StorageError, is_remote
+from litespark.data.text.files import (
+    KNOWN_SUFFIXES,
+    Source,
+    SourceFile,
+    first_files,
+    mark_copies,
+    within,
+)
+from litespark.data.text.installed_packages import INSTALLED_PACKAGES, installed_packages
+from litespark.data.text.splits import TRAIN, VALIDATION
 
 STANDARD_LIBRARY = "standard_library"
-TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst", ".py")
-JSON_LINES_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
+_TEST = "test"
 _NOT_IN_STANDARD_LIBRARY = frozenset(
     {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "ensurepip"}
     # tables and generated text, hardly any code
     | {"encodings", "pydoc_data"}
 )
-_READ_BYTES = 1 << 20
-_EARLY_CHECK = 1000
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_HUB = "hf://datasets/"
+_MAGIC = re.compile(r"[*?[]")
 
 
 @dataclass(frozen=True)
-class SourceFile:
-    """One file of a source; `name` is its path below the source."""
-
-    path: Path
-    name: str
-    size: int
-    modified_ns: int
-
-    @property
-    def json_lines(self) -> bool:
-        """Whether it holds a JSON document a line rather than plain text."""
-        return self.path.name.lower().endswith(JSON_LINES_SUFFIXES)
-
-    @property
-    def compressed(self) -> bool:
-        """Whether its size says little about that of its text."""
-        return self.path.suffix.lower() in (".gz", ".zst")
-
-
-@dataclass(frozen=True)
-class Source:
-    """Files in the order in which they are read."""
+class Corpus:
+    """The text to train on, and the text to validate on where the source has a split of its own."""
 
     name: str
-    files: tuple[SourceFile, ...]
-    versions: tuple[str, ...] = ()
-    """Names and versions of what the files belong to, where somebody states them."""
-
-    def fingerprint(self) -> list[tuple[str, ...] | tuple[str, int, int]]:
-        """Versions, and name, size and modification time of every file: changes when the text does, for a listing."""
-        of_files = [(file.name, file.size, file.modified_ns) for file in self.files]
-        return [self.versions, *of_files] if self.versions else [*of_files]
+    """Fit for a folder's name."""
+    training: Source
+    validation: Source | None
 
     @property
-    def size(self) -> int:
-        """Bytes of all files on disk."""
-        return sum(file.size for file in self.files)
+    def sources(self) -> tuple[Source, ...]:
+        """One, or both."""
+        return (self.training,) if self.validation is None else (self.training, self.validation)
 
 
-def within(source: Source, most_bytes: int) -> Source:
-    """Whole files of a source until they hold `most_bytes`, at least one, in an order that only their names decide.
-
-    Files of more than an eighth of that come last: one table of numbers would be most of a small validation.
-    """
-
-    def turn(file: SourceFile) -> tuple[bool, bytes]:
-        return 8 * file.size > most_bytes, hashlib.sha256(file.name.encode()).digest()
-
-    taken: list[SourceFile] = []
-    size = 0
-    for file in sorted(source.files, key=turn):
-        if taken and size >= most_bytes:
-            break
-        taken.append(file)
-        size += file.size
-    return replace(source, files=tuple(sorted(taken, key=lambda file: file.name)))
-
-
-def resolve_source(source: str, *, how_to_get: str | None = None) -> Source:
-    """The files that a source names: `standard_library`, one file, or a folder with all known files below it, sorted.
-
-    Hidden files and folders are left out.
+def corpus(config: PrepareConfig) -> Corpus:
+    """The files that the settings name, listed and not yet read.
 
     Args:
-        source: the word or the path.
-        how_to_get: appended to the error where there is nothing.
+        config: `source`, and what limits it: `max_files`, `max_bytes`.
 
     Raises:
-        ValueError: nothing there, nothing known in it, or a remote address.
+        ValueError: nothing there, nothing known in it, or an address that cannot be asked.
     """
-    if source == STANDARD_LIBRARY:
-        folder = Path(sysconfig.get_path("stdlib"))
-        files = [
-            path
-            for path in folder.rglob("*.py")
-            if not _NOT_IN_STANDARD_LIBRARY.intersection(path.relative_to(folder).parts)
-        ]
-        return _source(STANDARD_LIBRARY, folder, files, "is where this Python keeps its library; it has no .py files")
-    help_text = f" {how_to_get.strip()}" if how_to_get else " Set data.source to a file or folder of text."
-    if "://" in source:
-        raise ValueError(f"data.source={source} is a remote address; expected a local path. Copy the files first.")
-    path = Path(source).expanduser()
-    if not path.exists():
-        raise ValueError(f"data.source={source} does not exist.{help_text}")
-    if path.is_file():
-        return _source(_plain_name(path), path.parent, [path], "")
-    if not path.is_dir():
-        raise ValueError(f"data.source={source} is neither a file nor a folder.{help_text}")
-    known = TEXT_SUFFIXES + JSON_LINES_SUFFIXES
-    files = [
-        found
-        for found in path.rglob("*")
-        if found.name.lower().endswith(known)
-        and not any(part.startswith(".") for part in found.relative_to(path).parts)
-        and found.is_file()
+    found = _found(config)
+    sources = [source if config.max_files is None else first_files(source, config.max_files) for source in found]
+    if config.max_bytes is not None:
+        size = max(sum(source.size for source in sources), 1)
+        sources = [within(source, config.max_bytes * source.size // size) for source in sources]
+    # what validates is looked at first: a copy of it among the training files is the one that is left out
+    *held_out, training = mark_copies(*reversed(sources))
+    return Corpus(found[0].name, training, held_out[0] if held_out else None)
+
+
+def _found(config: PrepareConfig) -> list[Source]:
+    if config.source == INSTALLED_PACKAGES:
+        return list(installed_packages(config.validation_fraction))
+    if config.source == STANDARD_LIBRARY:
+        return [_standard_library()]
+    advice = f" {config.how_to_get.strip()}" if config.how_to_get else " Set data.source to a file or folder of text."
+    address = config.source.removeprefix("file://")
+    path = Path(address).expanduser()
+    try:
+        if not is_remote(address) and path.exists():
+            return _below_path(config.source, path, advice)
+        if _MAGIC.search(address):
+            return [_matching(config.source, address, advice)]
+        if is_remote(address):
+            return _below_address(config.source, address, advice)
+        if not _HUB_NAME.fullmatch(address):
+            raise ValueError(f"data.source={config.source} does not exist.{advice}")
+    except StorageError as error:
+        raise StorageError(f"data.source={config.source}: {error}") from error
+    try:
+        return _below_address(config.source, _HUB + address, advice)
+    except StorageError as error:
+        raise StorageError(
+            f"data.source={config.source} does not exist here, and as a data set of the Hugging Face hub it cannot be "
+            f"read: {error}{advice}"
+        ) from error
+
+
+def _standard_library() -> Source:
+    storage = Storage(sysconfig.get_path("stdlib"))
+    listed = [
+        file
+        for file in storage.files()
+        if file.name.endswith(".py") and not _NOT_IN_STANDARD_LIBRARY.intersection(file.name.split("/"))
     ]
-    return _source(_plain_name(path), path, files, f"holds no file named {' '.join(known)}.{help_text}")
+    nothing = f"{storage.address} is where this Python keeps its library; it has no .py files"
+    return _source(STANDARD_LIBRARY, storage, listed, nothing)
 
 
-def _source(name: str, folder: Path, paths: Iterable[Path], nothing: str) -> Source:
-    files = []
-    for path in paths:
-        status = path.stat()
-        files.append(SourceFile(path, path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns))
+def _below_path(source: str, path: Path, advice: str) -> list[Source]:
+    if path.is_file():
+        folder = Storage(path.parent)
+        file = folder.listed(path.name)
+        return [_source(_plain_name(path.resolve().name), folder, [file], "", known=lambda name: True)]
+    if not path.is_dir():
+        raise ValueError(f"data.source={source} is neither a file nor a folder.{advice}")
+    return _below_folder(source, Storage(path), path.resolve().name, advice)
+
+
+def _below_address(source: str, address: str, advice: str) -> list[Source]:
+    storage = Storage(address)
+    folder, _, name = storage.address.rpartition("/")
+    if name.lower().endswith(KNOWN_SUFFIXES) and not folder.endswith("/"):
+        parent = Storage(folder)
+        if parent.exists(name):
+            return [_source(_plain_name(name), parent, [parent.listed(name)], "")]
+    return _below_folder(source, storage, name, advice)
+
+
+def _below_folder(source: str, storage: Storage, name: str, advice: str) -> list[Source]:
+    """Its splits where it has them, else all of it."""
+    nothing = f"holds no file named {' '.join(KNOWN_SUFFIXES)}.{advice}"
+    splits = {split: storage.below(split) for split in (TRAIN, VALIDATION)}
+    listed = {split: part.files() for split, part in splits.items()}
+    if listed[VALIDATION]:
+        return [
+            _source(_plain_name(name), part, listed[split], f"data.source={source}: {part.address} {nothing}")
+            for split, part in splits.items()
+        ]
+    if listed[TRAIN] and storage.below(_TEST).files():
+        raise ValueError(
+            f"data.source={source} has {TRAIN}/ and {_TEST}/, but no {VALIDATION}/; expected {TRAIN}/ and "
+            f"{VALIDATION}/. Make a {VALIDATION}/, or set data.source={source}/{TRAIN} to hold out a share of that"
+        )
+    return [_source(_plain_name(name), storage, storage.files(), f"data.source={source} {nothing}")]
+
+
+def _matching(source: str, address: str, advice: str) -> Source:
+    """Files that a glob names, or that lie below a folder that it names."""
+    parts = address.split("/")
+    fixed = next(number for number, part in enumerate(parts) if _MAGIC.search(part))
+    # a relative glob begins here, an absolute one may begin at the root
+    storage = Storage("/".join(parts[:fixed]) or ("/" if fixed else "."))
+    listed = storage.matching("/".join(parts[fixed:]))
+    nothing = f"data.source={source} matches no file named {' '.join(KNOWN_SUFFIXES)}.{advice}"
+    return _source(_plain_name(storage.address.rpartition("/")[2]), storage, listed, nothing)
+
+
+def _known(name: str) -> bool:
+    return name.lower().endswith(KNOWN_SUFFIXES) and not any(part.startswith(".") for part in name.split("/"))
+
+
+def _source(
+    name: str, storage: Storage, listed: Iterable[Listed], nothing: str, *, known: Callable[[str], bool] = _known
+) -> Source:
+    """The known files of a listing, sorted by name; `nothing` is the error where there are none."""
+    files = [SourceFile(storage.address, file.name, file.size, file.version) for file in listed if known(file.name)]
     if not files:
-        raise ValueError(f"data.source={folder} {nothing}")
+        raise ValueError(nothing)
     return Source(name, tuple(sorted(files, key=lambda file: file.name)))
 
 
-def _plain_name(path: Path) -> str:
-    name = path.resolve().name
-    for suffix in JSON_LINES_SUFFIXES + TEXT_SUFFIXES:
+def _plain_name(name: str) -> str:
+    for suffix in KNOWN_SUFFIXES:
         name = name.removesuffix(suffix)
     return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name) or "text"
-
-
-class DocumentReader:
-    """Reads documents and counts those it had to drop.
-
-    Attributes:
-        dropped: documents by the reason they were left out; `empty` ones are not counted as bad.
-        seen: documents met, dropped ones included.
-    """
-
-    def __init__(self, *, text_field: str = "text", max_bad_share: float = 0.01) -> None:
-        self.text_field = text_field
-        self.max_bad_share = max_bad_share
-        self.dropped: Counter[str] = Counter()
-        self.seen = 0
-        self._bad: Counter[Path] = Counter()
-        self._first: dict[Path, str] = {}
-
-    def documents(self, files: Iterable[SourceFile]) -> Iterator[str]:
-        """The texts of all files, in order; every text can be encoded as UTF-8 and is not empty.
-
-        Raises:
-            ValueError: a file that cannot be opened, a broken or unfinished archive, or too large a share of bad
-                documents; names the file.
-        """
-        for file in files:
-            try:
-                yield from self._json_lines(file.path) if file.json_lines else self._plain(file.path)
-            except OSError as error:
-                raise ValueError(f"{file.path} cannot be read: {error}. Check the file and its permissions.") from error
-        self._check_share()
-
-    def _plain(self, path: Path) -> Iterator[str]:
-        self.seen += 1
-        try:
-            text = path.read_bytes().decode("utf-8")
-        except UnicodeDecodeError as error:
-            self._drop(path, "invalid_utf8", f"byte {error.start}")
-            return
-        if text.strip():
-            yield text
-        else:
-            self.dropped["empty"] += 1
-
-    def _json_lines(self, path: Path) -> Iterator[str]:
-        for number, line in enumerate(_lines(path), start=1):
-            if not line.strip():
-                continue
-            self.seen += 1
-            place = f"line {number}"
-            try:
-                content = json.loads(line.decode("utf-8"))
-            except UnicodeDecodeError:
-                self._drop(path, "invalid_utf8", place)
-                continue
-            except (ValueError, RecursionError):
-                self._drop(path, "malformed_json", place)
-                continue
-            if not isinstance(content, dict) or self.text_field not in content:
-                self._drop(path, "missing_text", place)
-                continue
-            text = content[self.text_field]
-            if not isinstance(text, str):
-                self._drop(path, "text_not_a_string", place)
-            elif not text.strip():
-                self.dropped["empty"] += 1
-            elif not _encodable(text):
-                self._drop(path, "lone_surrogate", place)
-            else:
-                yield text
-
-    def _drop(self, path: Path, reason: str, place: str) -> None:
-        self.dropped[reason] += 1
-        self._bad[path] += 1
-        self._first.setdefault(path, f"{reason} at {place}")
-        if self.seen >= _EARLY_CHECK:
-            self._check_share()
-
-    def _check_share(self) -> None:
-        bad = self._bad.total()
-        if bad > self.max_bad_share * self.seen:
-            worst, count = self._bad.most_common(1)[0]
-            reasons = ", ".join(f"{reason}: {times}" for reason, times in self.dropped.items() if reason != "empty")
-            raise ValueError(
-                f"{bad} of {self.seen} documents cannot be read ({reasons}); data.max_bad_share={self.max_bad_share} "
-                f"allows {self.max_bad_share:.2%}. Most are in {worst} ({count}; first: {self._first[worst]}). Mend or "
-                "leave out the file, check data.text_field, or raise data.max_bad_share."
-            )
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    """Lines of a file without their ends, decompressed as its name says."""
-    rest = bytearray()
-    for block in _blocks(path):
-        rest += block
-        if b"\n" in block:
-            *whole, last = bytes(rest).split(b"\n")
-            yield from whole
-            rest = bytearray(last)
-    if rest:
-        yield bytes(rest)
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    remedy = "Copy or download the file again, or leave it out."
-    suffix = path.suffix.lower()
-    try:
-        if suffix == ".zst":
-            yield from _zstd_blocks(path, remedy)
-        elif suffix == ".gz":
-            with gzip.open(path) as file:
-                while block := file.read(_READ_BYTES):
-                    yield block
-        else:
-            with path.open("rb") as file:
-                while block := file.read(_READ_BYTES):
-                    yield block
-    except EOFError as error:
-        raise ValueError(f"{path} is truncated: its gzip stream does not end. {remedy}") from error
-    except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
-        raise ValueError(f"{path} is damaged or not what its name says: {error}. {remedy}") from error
-
-
-def _zstd_blocks(path: Path, remedy: str) -> Iterator[bytes]:
-    """Decompressed blocks of all frames; the last frame must be finished, or its lost lines would go unnoticed."""
-    decompressor = zstandard.ZstdDecompressor()
-    frame = None
-    with path.open("rb") as file:
-        while block := file.read(_READ_BYTES):
-            while block:
-                frame = frame or decompressor.decompressobj()
-                yield frame.decompress(block)
-                block = frame.unused_data if frame.eof else b""
-                if frame.eof:
-                    frame = None
-    if frame is not None:
-        raise ValueError(f"{path} is truncated: its last zstd frame does not end. {remedy}")

@@ -1,0 +1,145 @@
+"""The files of a source, in the order in which they are read: which of them a limit takes, and which are copies."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from litespark.data.storage import StorageError, content_hash, is_remote
+
+COMPRESSED_SUFFIXES = (".gz", ".zst")
+TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst", ".py")
+JSON_SUFFIXES = tuple(kind + packed for kind in (".jsonl", ".ndjson", ".json") for packed in ("", *COMPRESSED_SUFFIXES))
+"""Records as JSON: one a line, or the members of an array in a `.json`."""
+PARQUET_SUFFIXES = (".parquet",)
+KNOWN_SUFFIXES = TEXT_SUFFIXES + JSON_SUFFIXES + PARQUET_SUFFIXES
+# text has about so many times the bytes of what it is packed into
+_TEXT_OF_PACKED = 3
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of a source."""
+
+    root: str
+    """Path or address of the folder that the name is below."""
+    name: str
+    """Its path below the root, with `/`."""
+    size: int
+    """Bytes as it is stored."""
+    version: str = ""
+    """Changes when the file does, as far as it is known."""
+    copy_of: str | None = None
+    """The earlier file with the same content; its records are counted and left out."""
+
+    @property
+    def where(self) -> str:
+        """Its full path or address."""
+        return f"{self.root}/{self.name}"
+
+    @property
+    def remote(self) -> bool:
+        """Whether it has to be fetched before it is read."""
+        return is_remote(self.root)
+
+    @property
+    def path(self) -> Path:
+        """Its path on this machine."""
+        assert not self.remote, self.root
+        return Path(self.root) / self.name
+
+    @property
+    def holds_records(self) -> bool:
+        """Whether it holds many documents, rather than being one."""
+        return self.name.lower().endswith(JSON_SUFFIXES + PARQUET_SUFFIXES)
+
+    @property
+    def compressed(self) -> bool:
+        """Whether its size says little about that of its text."""
+        return self.name.lower().endswith(COMPRESSED_SUFFIXES + PARQUET_SUFFIXES)
+
+    @property
+    def text_bytes(self) -> int:
+        """About how many bytes of text it holds."""
+        return self.size * (_TEXT_OF_PACKED if self.compressed else 1)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files in the order in which they are read."""
+
+    name: str
+    files: tuple[SourceFile, ...]
+    versions: tuple[str, ...] = ()
+    """Names and versions of what the files belong to, where somebody states them."""
+
+    def fingerprint(self) -> list[tuple[str, ...] | tuple[str, int, str]]:
+        """Versions, and name, size and version of every file: changes when the text does, for a listing."""
+        of_files = [(file.name, file.size, file.version) for file in self.files]
+        return [self.versions, *of_files] if self.versions else [*of_files]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files as they are stored."""
+        return sum(file.size for file in self.files)
+
+
+def first_files(source: Source, count: int) -> Source:
+    """The first so many files of a source."""
+    return replace(source, files=source.files[:count])
+
+
+def within(source: Source, most_bytes: int) -> Source:
+    """Whole files of a source until they hold `most_bytes`, at least one, in an order that only their names decide.
+
+    Files of more than an eighth of that come last: one table of numbers would be most of a small validation.
+    """
+
+    def turn(file: SourceFile) -> tuple[bool, bytes]:
+        return 8 * file.size > most_bytes, hashlib.sha256(file.name.encode()).digest()
+
+    taken: list[SourceFile] = []
+    size = 0
+    for file in sorted(source.files, key=turn):
+        if taken and size >= most_bytes:
+            break
+        taken.append(file)
+        size += file.size
+    return replace(source, files=tuple(sorted(taken, key=lambda file: file.name)))
+
+
+def mark_copies(*sources: Source) -> list[Source]:
+    """The sources, with files of records that repeat an earlier one's content marked; copies across sources count too.
+
+    Only files of equal size are compared: by SHA-256 on this machine, by the checksum that the service lists elsewhere
+    (so that a file that was uploaded to S3 in other parts is not recognized).
+    """
+    files = [file for source in sources for file in source.files if file.holds_records and file.size > 0]
+    alike = _groups(files, lambda file: file.size)
+    first: dict[SourceFile, str] = {}
+    for group in alike:
+        for copies in _groups(group, _content):
+            first |= dict.fromkeys(copies[1:], copies[0].name)
+    return [
+        replace(source, files=tuple(replace(file, copy_of=first.get(file)) for file in source.files))
+        for source in sources
+    ]
+
+
+def _groups(files: Iterable[SourceFile], key: Callable[[SourceFile], Hashable]) -> list[list[SourceFile]]:
+    """Files with an equal key, in their order, where there are several."""
+    found: dict[Hashable, list[SourceFile]] = {}
+    for file in files:
+        found.setdefault(key(file), []).append(file)
+    return [group for group in found.values() if len(group) > 1]
+
+
+def _content(file: SourceFile) -> Hashable:
+    if file.remote:
+        return file.version or file  # a file without a checksum is like no other
+    try:
+        return content_hash(file.path)
+    except OSError as error:
+        raise StorageError(f"{file.where} cannot be read: {error}. Check the file and its permissions.") from error
