@@ -7,8 +7,10 @@ import shutil
 import pytest
 
 from litespark.analysis.report import write_comparison, write_report
+from litespark.metrics.records.prepared import write_run_data
 from litespark.metrics.records.run import RunRecord, SegmentRecord
 from tests.analysis.synthetic_runs import NO_COUNTER, write_run
+from tests.metrics.records.prepared_manifest import manifest
 
 
 def cells(report: str, what: str) -> list[str]:
@@ -227,6 +229,40 @@ def test_runs_on_different_data_are_warned_of(run_folders, tmp_path):
     change(other, data={"manifest_hash": "ffff"})
     report = write_comparison([run_folders / "gpu", other], tmp_path / "out").read_text()
     assert "> The runs read different data, so their losses do not compare." in report
+
+
+def keep_data(folder, **changes):
+    """Keep the manifest of a prepared folder in a run's folder, and name it in the record."""
+    made = manifest(**changes)
+    write_run_data(folder, made.summary())
+    change(folder, data={"manifest_hash": made.hash})
+
+
+def test_the_data_of_a_run_is_told_with_what_was_left_out_of_it(tmp_path):
+    folder = write_run(tmp_path / "run")
+    keep_data(folder)
+    data = section(write_report(folder).read_text(), "Prepared data")
+    assert "selection of training text: quality=[gopher_quality,c4], exact_duplicates=true" in data
+    assert "| train | Wiki | 30 | 3,000 | 30.0 % |" in data
+    assert "| train | `selection/gopher_quality` | (all) | 30 | 21.6 % | 1,500 | 6,000 B |" in data
+    assert "    train/a.jsonl:3  " in data
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", data)
+    assert pictures == ["data_lengths.png", "data_left_out.png"]
+    assert all((folder / picture).stat().st_size > 1000 for picture in pictures)
+
+
+def test_a_run_that_kept_nothing_of_its_data_says_so(reports):
+    assert section(reports["gpu"], "Prepared data").strip() == (
+        "The folder of the run holds no data.json, so it is not known what the data was made of."
+    )
+
+
+def test_data_of_another_run_is_refused(tmp_path):
+    folder = write_run(tmp_path / "run")
+    keep_data(folder)
+    change(folder, data={"manifest_hash": "ef" * 32})
+    with pytest.raises(ValueError, match=r"data\.json: got the manifest \w{12}, expected efefefefefef as the record"):
+        write_report(folder)
 
 
 def test_like_runs_get_no_warning(run_folders, tmp_path):

@@ -13,7 +13,9 @@ from litespark.callbacks import checkpoint_folder
 from litespark.experiment import run_folder
 from litespark.experiment.run_folder import differences
 from litespark.experiment.targets import ConfigError
+from litespark.metrics.records.prepared import PreparedData
 from tests.experiment.composed import parts
+from tests.metrics.records.prepared_manifest import manifest
 
 
 @pytest.fixture
@@ -33,6 +35,13 @@ def test_a_run_gets_a_folder_with_its_resolved_config(logs, tmp_path):
     folder = run_folder.make(made, [])
     assert folder == tmp_path / "logs" / "runs" / "mine"
     assert yaml.safe_load((folder / run_folder.CONFIG).read_text()) == made.resolved
+
+
+def test_a_run_keeps_what_the_manifest_of_its_data_says(logs):
+    made = manifest()
+    folder = run_folder.make(parts(logs, "name=mine"), [], manifest=made)
+    kept = PreparedData.read(folder)
+    assert (kept.manifest_hash, kept.left_out[0].rule) == (made.hash, "selection/gopher_quality")
 
 
 def test_a_name_is_used_once(logs):

@@ -41,7 +41,7 @@ UTILISATIONS = {
 def plot_loss(runs: Sequence[Run]) -> Figure:
     """Train and validation loss (nats per token) over tokens, with the unigram entropy of the data as dashed line."""
     if not any(len(run.series(key)) for run in runs for key in (names.TRAIN_LOSS, names.VALIDATION_LOSS)):
-        return _message("Loss over tokens", f"no loss was logged: {TOO_SHORT}")
+        return message("Loss over tokens", f"no loss was logged: {TOO_SHORT}")
     figure, (axes,) = _figure("Loss over tokens", ["loss (nats per token)"])
     for run, label, colour, style in _styled(runs):
         train, validation = run.series(names.TRAIN_LOSS), run.series(names.VALIDATION_LOSS)
@@ -83,7 +83,7 @@ def plot_loss(runs: Sequence[Run]) -> Figure:
 def plot_throughput(runs: Sequence[Run]) -> Figure:
     """Tokens per second, and the step time (median; for a single run also the 95th percentile), over tokens."""
     if not any(len(run.series(key)) for run in runs for key in (names.TOKENS_PER_SECOND, names.STEP_MS_MEDIAN)):
-        return _message("Throughput over tokens", f"throughput was not measured: {TOO_SHORT}")
+        return message("Throughput over tokens", f"throughput was not measured: {TOO_SHORT}")
     figure, (speed, step) = _figure("Throughput over tokens", ["tokens/s", "step time (ms)"])
     for run, label, colour, style in _styled(runs):
         tokens_per_second = run.series(names.TOKENS_PER_SECOND)
@@ -113,7 +113,7 @@ def plot_mfu(runs: Sequence[Run]) -> Figure:
     title = "Model FLOPs utilisation over tokens"
     measured = [key for key in UTILISATIONS if any(len(run.series(key)) for run in runs)]
     if not measured:
-        return _message(title, "not measured: " + "\n".join(dict.fromkeys(no_peak(run) for run in runs)))
+        return message(title, "not measured: " + "\n".join(dict.fromkeys(no_peak(run) for run in runs)))
     figure, (axes,) = _figure(title, ["share of peak"])
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     if len(runs) == 1:
@@ -141,7 +141,7 @@ def plot_energy(runs: Sequence[Run]) -> Figure:
     without = {label: run for run, label in zip(runs, labels(runs), strict=True) if not _has_energy(run)}
     if len(without) == len(runs):
         reasons = dict.fromkeys(no_energy(run) for run in runs)
-        return _message("Energy over tokens", "energy was not measured: " + "\n".join(reasons))
+        return message("Energy over tokens", "energy was not measured: " + "\n".join(reasons))
     label = next(run.record.energy.label for run in runs if _has_energy(run))
     figure, (per_token, total) = _figure(
         f"{label[:1].upper()}{label[1:]} over tokens", ["energy per token", "energy so far"]
@@ -268,7 +268,7 @@ def _ticks(unit: str = "") -> FuncFormatter:
     return FuncFormatter(text)
 
 
-def _message(title: str, text: str) -> Figure:
+def message(title: str, text: str) -> Figure:
     """Words in place of an empty picture."""
     figure = Figure(figsize=(WIDTH_INCHES, 1.2), layout="constrained")
     axes = figure.subplots()

@@ -5,7 +5,6 @@ shown as a zero or an estimate.
 """
 
 import os
-import re
 from collections.abc import Hashable, Iterable
 from pathlib import Path
 
@@ -14,9 +13,13 @@ from litespark.analysis.ablation import save_waterfall, table_as_markdown
 from litespark.analysis.ablation_runs import ablation_of
 from litespark.analysis.ops_table import ops_table
 from litespark.analysis.plots import save_pictures
+from litespark.analysis.prepared_data import markdown as prepared_data
+from litespark.analysis.prepared_plots import save_pictures as save_pictures_of_data
 from litespark.analysis.quantities import count, duration, plain, rate, scaled, seconds_between
 from litespark.analysis.reasons import absent, coverage
 from litespark.analysis.runs import SAMPLES_FILE, Run, labels, load_run, load_runs
+from litespark.analysis.text_blocks import fenced
+from litespark.metrics.records.prepared import RUN_DATA, PreparedData
 
 REPORT_FILE = "report.md"
 COMPARISON_FILE = "comparison.md"
@@ -63,6 +66,8 @@ def write_report(run_folder: Path | str) -> Path:
         tables.projection_table(run),
         "## Model and data",
         tables.model_and_data_table(run),
+        "## Prepared data",
+        *data_of(run),
         "## Sample",
         sample(run),
         "## Environment",
@@ -164,15 +169,32 @@ def summary(run: Run) -> str:
     return "\n\n".join(part for part in (ends[record.status], f"{what} {text}".strip()) if part)
 
 
+def data_of(run: Run) -> list[str]:
+    """What the run read, as its folder keeps it: domains, lengths, what was left out, with pictures beside the report.
+
+    Raises:
+        ValueError: what the folder keeps was changed, or belongs to other data than the record names.
+    """
+    kept = run.folder / RUN_DATA
+    if not kept.is_file():
+        return [f"The folder of the run holds no {RUN_DATA}, so it is not known what the data was made of."]
+    data = PreparedData.read(kept)
+    if data.manifest_hash != run.record.data.manifest_hash:
+        raise ValueError(
+            f"{kept}: got the manifest {data.manifest_hash[:12]}, expected {run.record.data.manifest_hash[:12]} as the "
+            "record of the run has it; restore the file that the run wrote, or remove it"
+        )
+    pictures = save_pictures_of_data(data, run.folder)
+    return [prepared_data(data), *(f"![{what}]({path.name})" for what, path in pictures.items())]
+
+
 def sample(run: Run) -> str:
     """The generated text, fenced so that nothing in it is read as Markdown."""
     text = run.record.quality.sample
     if text is None:
         return "No sample was generated."
-    longest = max((len(ticks) for ticks in re.findall(r"`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
     more = f"\n\nMore samples: [{SAMPLES_FILE}]({SAMPLES_FILE})" if run.samples else ""
-    return f"{fence}text\n{text.rstrip()}\n{fence}{more}"
+    return f"{fenced(text)}{more}"
 
 
 def absences(run: Run) -> str:

@@ -90,7 +90,7 @@ def _train(parts: Parts, machine: Machine, overrides: list[str]) -> Path:
     meter = build_meter(machine)
     if checkpoint is None:
         prepared = data.folder if isinstance(data, TokenDataModule) else None
-        folder = _agree(machine, lambda: run_folder.make(parts, _telling(overrides), prepared))
+        folder = _agree(machine, lambda: run_folder.make(parts, _telling(overrides), prepared, data.manifest))
         record = new_record(parts, machine, folder, data.manifest, meter, overrides)
     segment = new_segment(machine, 0 if checkpoint is None else checkpoint.step, overrides)
     try:

@@ -17,8 +17,10 @@ import yaml
 
 from litespark.callbacks import checkpoint_folder
 from litespark.callbacks.checkpoint_folder import Checkpoint
+from litespark.data.manifest import Manifest
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.variant import legible
+from litespark.metrics.records.prepared import write_run_data
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +60,12 @@ def _taken(folder: Path) -> ConfigError:
     )
 
 
-def make(parts: Parts, overrides: list[str], prepared: Path | None = None) -> Path:
+def make(parts: Parts, overrides: list[str], prepared: Path | None = None, manifest: Manifest | None = None) -> Path:
     """Make the folder of a new run below `logs/runs` and write the resolved config into it.
 
     It is called `name`, or else after the time and `overrides`: those that tell this run from others. The tokenizer of
-    the data in `prepared` is copied into it, so that the run can be used without that data.
+    the data in `prepared` is copied into it and what its `manifest` states, so that the run can be used and its report
+    be written without that data.
 
     Raises:
         ConfigError: as `check_name`.
@@ -82,6 +85,8 @@ def make(parts: Parts, overrides: list[str], prepared: Path | None = None) -> Pa
             number += 1
             folder = root / f"{name}-{number}"
     (folder / CONFIG).write_text(yaml.safe_dump(parts.resolved, sort_keys=False))
+    if manifest is not None:
+        write_run_data(folder, manifest.summary())
     if prepared is not None:
         (folder / TOKENIZER).mkdir()
         for file in sorted(prepared.glob("tokenizer*.json")):

@@ -1,0 +1,231 @@
+"""A prepared data set for a reader: its domains, the lengths of its documents, and what was left out and why.
+
+As Markdown for reports and notebooks, and as text for the terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from litespark.analysis.quantities import count, percent, plain, scaled
+from litespark.analysis.tables import markdown_table
+from litespark.analysis.text_blocks import aligned, fenced, one_line
+from litespark.metrics.records.prepared import LeftOut, PreparedData, PreparedDomain
+
+ALL = "(all)"
+NOT_COUNTED = "not counted"
+NOTHING_LEFT_OUT = "Nothing was left out."
+EXCERPT_CHARACTERS = 80
+_SELECTING = ("quality", "languages", "decontaminate", "exact_duplicates", "near_duplicates")
+_DOMAINS = ("split", "domain", "documents", "tokens", "of the split", "text", "bytes/token", "tokens/document")
+_LENGTHS = ("split", "domain", "mean", "median", "95th percentile", "longest")
+_LEFT_OUT = ("split", "rule", "domain", "documents", "of those read", "tokens", "text")
+
+
+def markdown(data: PreparedData) -> str:
+    """Everything about a prepared data set: a section of a report, without its heading."""
+    parts = [
+        facts(data),
+        domains_table(data),
+        "### Lengths of documents",
+        lengths_table(data),
+        "### What was left out, and why",
+        ledger_table(data),
+    ]
+    if data.left_out:
+        parts += ["### The first of what was left out", examples(data)]
+    return "\n\n".join(parts)
+
+
+def facts(data: PreparedData) -> str:
+    """One paragraph: name, packing, selection, and whether the tokenizer keeps every byte."""
+    what = f"**{data.name}** (manifest {data.manifest_hash[:12]}), vocabulary {count(data.vocabulary)}"
+    chosen = f"selection of training text: {selection(data.settings)}"
+    return "; ".join([what, _packing(data), chosen, *_other_bytes(data)]) + "."
+
+
+def selection(settings: dict[str, Any]) -> str:
+    """The rules of `data.selection` that were on, as overrides are written."""
+    chosen = settings.get("selection")
+    switched_on = {name: chosen[name] for name in _SELECTING if chosen.get(name)} if isinstance(chosen, dict) else {}
+    return ", ".join(f"{name}={_setting(value)}" for name, value in switched_on.items()) or "none"
+
+
+def domains_table(data: PreparedData) -> str:
+    """Documents, tokens (EOS included) and bytes of text by split and domain, with a row for all of several."""
+    rows = [
+        (row.split, row.domain, count(row.documents), count(row.tokens), share, _size(row.text_bytes), *per)
+        for row, share, *per in _domains(data)
+    ]
+    return markdown_table(_DOMAINS, rows)
+
+
+def lengths_table(data: PreparedData) -> str:
+    """How long the documents are, in tokens: the mean, and the ranges between powers of two that hold the quantiles."""
+    rows = [
+        (row.split, row.domain, plain(row.tokens / row.documents, digits=3), *_quantiles(row))
+        for split in data.splits
+        for row in data.domains_of(split)
+        if row.lengths and row.documents
+    ]
+    return markdown_table(_LENGTHS, rows) if rows else "The lengths of documents were not counted."
+
+
+def ledger_table(data: PreparedData) -> str:
+    """What each rule left out of each domain, with a row for all domains where it left something out of several."""
+    if not data.left_out:
+        return NOTHING_LEFT_OUT
+    rows = [
+        (row.split, f"`{row.rule}`", row.domain, count(row.documents), share, _tokens(row), _size(row.bytes))
+        for row, share in _by_rule(data)
+    ]
+    return "\n\n".join([*_totals(data), markdown_table(_LEFT_OUT, rows), _how_to_read(data)])
+
+
+def examples(data: PreparedData) -> str:
+    """The first documents and lines that each rule left out of each domain: file, line or record, and how it begins."""
+    lines: list[str] = []
+    for split in data.splits:
+        for row in sorted(data.left_out_of(split), key=lambda row: (row.rule, row.domain)):
+            lines.append(f"{split}  {row.rule}  {one_line(row.domain)}")
+            lines += [
+                f"    {one_line(each.file)}:{each.place}  {one_line(each.excerpt, EXCERPT_CHARACTERS)}"
+                for each in row.examples
+            ]
+    return fenced("\n".join(lines))
+
+
+def text(data: PreparedData) -> str:
+    """The same for the terminal, with numbers in full and without lengths and examples."""
+    domains = [
+        (row.split, row.domain, f"{row.documents:,}", f"{row.tokens:,}", share, f"{row.text_bytes:,} B", *per)
+        for row, share, *per in _domains(data)
+    ]
+    lines = aligned([_DOMAINS, *domains], text_columns=2)
+    left_out = [
+        (row.split, row.rule, row.domain, f"{row.documents:,}", share, _tokens(row, in_full=True), f"{row.bytes:,} B")
+        for row, share in _by_rule(data)
+    ]
+    lines += ["", *(aligned([_LEFT_OUT, *left_out], text_columns=3) if left_out else [NOTHING_LEFT_OUT])]
+    said = [f"vocabulary {data.vocabulary:,}", _packing(data), f"selection: {selection(data.settings)}"]
+    return "\n".join([*lines, "", "; ".join([*said, *_other_bytes(data)])])
+
+
+def _domains(data: PreparedData) -> Iterator[tuple[PreparedDomain, str, str, str]]:
+    """Each domain, then all of a split that has several: with its share of tokens, bytes and tokens a document."""
+    for split in data.splits:
+        rows = data.domains_of(split)
+        total = PreparedDomain(
+            split,
+            ALL,
+            sum(row.documents for row in rows),
+            sum(row.tokens for row in rows),
+            sum(row.bytes for row in rows),
+            sum(row.text_bytes for row in rows),
+        )
+        for row in [*rows, total] if len(rows) > 1 else rows:
+            yield (
+                row,
+                _share(row.tokens, total.tokens),
+                plain(row.bytes / row.tokens) if row.tokens else "—",
+                plain(row.tokens / row.documents) if row.documents else "—",
+            )
+
+
+def _quantiles(row: PreparedDomain) -> tuple[str, str, str]:
+    """The ranges that hold the median, the 95th percentile and the longest document."""
+    return (_range_of(row.lengths, 0.5), _range_of(row.lengths, 0.95), _range_of(row.lengths, 1.0))
+
+
+def _range_of(lengths: Sequence[int], quantile: float) -> str:
+    wanted, seen = quantile * sum(lengths), 0
+    for power, documents in enumerate(lengths):
+        seen += documents
+        if documents and seen >= wanted:
+            return f"{1 << power:,}" if power == 0 else f"{1 << power:,} to {(2 << power) - 1:,}"
+    raise AssertionError("a quantile lies in a range")
+
+
+def _by_rule(data: PreparedData) -> Iterator[tuple[LeftOut, str]]:
+    """Each rule of a split by domain, then in all where it touched several; with its share of what was read there."""
+    for split in data.splits:
+        left_out = data.left_out_of(split)
+        for rule in sorted({row.rule for row in left_out}):
+            rows = [row for row in left_out if row.rule == rule]
+            for row in rows:
+                yield row, _share(row.documents, data.read_documents(split, row.domain))
+            if len(rows) > 1:
+                total = _sum(rows)
+                yield total, _share(total.documents, data.read_documents(split))
+
+
+def _sum(rows: Sequence[LeftOut]) -> LeftOut:
+    """Of one rule over all its domains; without examples."""
+    counted = [row.tokens for row in rows if row.tokens is not None]
+    return LeftOut(
+        rows[0].split,
+        ALL,
+        rows[0].rule,
+        sum(row.documents for row in rows),
+        sum(row.bytes for row in rows),
+        sum(counted) if len(counted) == len(rows) else None,
+        [],
+    )
+
+
+def _totals(data: PreparedData) -> Iterator[str]:
+    """A sentence for each split that lost something."""
+    for split in data.splits:
+        rows = data.left_out_of(split)
+        if rows:
+            documents, read = sum(row.documents for row in rows), data.read_documents(split)
+            size = _size(sum(row.bytes for row in rows))
+            yield (
+                f"Left out of {split}: {count(documents)} of {count(read)} documents and lines "
+                f"({_share(documents, read)}), {size} of text."
+            )
+
+
+def _how_to_read(data: PreparedData) -> str:
+    notes = ["Rules apply one after the other; what several would refuse is counted under the first."]
+    notes.append("`of those read` is the share of the documents and lines of that domain, or of the whole split.")
+    if any(row.tokens is None for row in data.left_out):
+        notes.append(
+            f"Tokens are {NOT_COUNTED} of lines that are no document, and with `data.selection.count_dropped_tokens="
+            "false`."
+        )
+    return " ".join(notes)
+
+
+def _packing(data: PreparedData) -> str:
+    rows = f" for rows of {data.sequence_length:,} tokens" if data.sequence_length is not None else ""
+    return f"packing {data.packing}{rows}"
+
+
+def _other_bytes(data: PreparedData) -> list[str]:
+    tokens, texts = (sum(getattr(row, name) for row in data.domains) for name in ("bytes", "text_bytes"))
+    if tokens == texts:
+        return []
+    return [f"the tokens decode to {tokens:,} bytes, the texts have {texts:,}: the tokenizer does not keep every byte"]
+
+
+def _share(part: int, whole: int) -> str:
+    return percent(part / whole) if whole else "—"
+
+
+def _size(number: int) -> str:
+    return f"{number:,} B" if number < 10_000 else scaled(float(number), "B")
+
+
+def _tokens(row: LeftOut, *, in_full: bool = False) -> str:
+    if row.tokens is None:
+        return NOT_COUNTED
+    return f"{row.tokens:,}" if in_full else count(row.tokens)
+
+
+def _setting(value: object) -> str:
+    """As an override is written: [a,b], true."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(str, value))}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
