@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def evaluation_texts(paths: tuple[str, ...]) -> Iterator[str]:
     for path in evaluation_files(paths):
         try:
             yield from _texts(path)
-        except (OSError, EOFError, UnicodeDecodeError, zstandard.ZstdError, gzip.BadGzipFile) as error:
+        except (OSError, EOFError, UnicodeDecodeError, zstandard.ZstdError, zlib.error) as error:
             raise ValueError(
                 f"{_SETTING}: {path} cannot be read ({error}), expected UTF-8 text; mend the file or leave it out"
             ) from error
@@ -88,9 +89,20 @@ def _content(path: Path) -> str:
     if path.name.lower().endswith(".gz"):
         data = gzip.decompress(data)
     elif path.name.lower().endswith(".zst"):
-        with zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True) as stream:
-            data = stream.read()
+        data = _unpacked(data)
     return data.decode("utf-8")
+
+
+def _unpacked(data: bytes) -> bytes:
+    """All frames; zstandard itself is silent about a last frame that does not end."""
+    parts = []
+    while data:
+        frame = zstandard.ZstdDecompressor().decompressobj()
+        parts.append(frame.decompress(data))
+        if not frame.eof:
+            raise EOFError("its last zstd frame does not end")
+        data = frame.unused_data
+    return b"".join(parts)
 
 
 def _record(path: Path, line: int, content: str) -> Any:

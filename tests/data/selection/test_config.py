@@ -1,0 +1,59 @@
+"""Settings of selection that cannot be meant are refused, and the config group makes what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from litespark.data.selection.config import QUALITY_RULES, SelectionConfig
+
+_GROUP = Path(__file__).parents[3] / "configs" / "data" / "selection"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"quality": "c4"}, "data.selection.quality='c4'; expected a list of texts"),
+        ({"quality": ("c4", "good")}, "data.selection.quality: got good; expected of gopher_repetition, "),
+        ({"languages": (1,)}, r"data.selection.languages=\(1,\); expected a list of texts"),
+        ({"decontaminate": ("",)}, "data.selection.decontaminate=.*expected a list of texts"),
+        ({"decontaminate_words": 0}, "data.selection.decontaminate_words=0; expected a whole number of at least 1"),
+        ({"near_duplicate_words": True}, "near_duplicate_words=True; expected a whole number of at least 1"),
+        ({"near_duplicate_permutations": 1}, "near_duplicate_permutations=1; expected a whole number of at least 2"),
+        ({"language_threshold": 1}, "data.selection.language_threshold=1; expected a share between 0 and 1"),
+        ({"near_duplicate_threshold": 0.0}, "near_duplicate_threshold=0.0; expected a share between 0 and 1"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SelectionConfig(**settings)
+
+
+def test_none_is_the_default_and_web_is_what_it_says() -> None:
+    none = OmegaConf.load(_GROUP / "none.yaml")
+    web = OmegaConf.load(_GROUP / "web.yaml")
+    assert instantiate(none) == SelectionConfig()
+    del web["defaults"]
+    assert instantiate(OmegaConf.merge(none, web)) == SelectionConfig(
+        quality=QUALITY_RULES, languages=("en",), exact_duplicates=True, near_duplicates=True
+    )
+
+
+def test_what_any_and_compares_documents_say() -> None:
+    said = {
+        name: (SelectionConfig(**{name: value}).any, SelectionConfig(**{name: value}).compares_documents)
+        for name, value in {"quality": ("c4",), "languages": ("en",), "decontaminate": ("x",), "exact_duplicates": True,
+                            "near_duplicates": True, "count_dropped_tokens": False}.items()
+    }  # fmt: skip
+    assert said == {
+        "quality": (True, False),
+        "languages": (True, False),
+        "decontaminate": (True, False),
+        "exact_duplicates": (True, True),
+        "near_duplicates": (True, True),
+        "count_dropped_tokens": (False, False),
+    }
