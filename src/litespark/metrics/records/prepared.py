@@ -100,7 +100,7 @@ class PreparedData:
     @property
     def splits(self) -> list[str]:
         """The splits that hold something or lost something; train and validation first."""
-        return list(dict.fromkeys([row.split for row in sorted([*self.domains, *self.left_out], key=_by_split)]))
+        return sorted({row.split for row in self.domains} | {row.split for row in self.left_out}, key=_place_of)
 
     def domains_of(self, split: str) -> list[PreparedDomain]:
         """The domains of one split, by name."""
@@ -158,8 +158,8 @@ class PreparedData:
             **vars(about),
             manifest_hash=str(values.get("manifest_hash") or _hash(values)),
             settings=_object(values.get("settings"), "settings"),
-            domains=sorted(domains, key=lambda row: (*_by_split(row), row.domain)),
-            left_out=sorted(left_out, key=lambda row: (*_by_split(row), row.domain, row.rule)),
+            domains=sorted(domains, key=lambda row: (*_place_of(row.split), row.domain)),
+            left_out=sorted(left_out, key=lambda row: (*_place_of(row.split), row.domain, row.rule)),
         )
 
 
@@ -217,6 +217,5 @@ def _object(value: object, where: str) -> dict[str, Any]:
     return value
 
 
-def _by_split(row: PreparedDomain | LeftOut) -> tuple[int, str]:
-    split = row.split
+def _place_of(split: str) -> tuple[int, str]:
     return (_FIRST_SPLITS.index(split) if split in _FIRST_SPLITS else len(_FIRST_SPLITS), split)

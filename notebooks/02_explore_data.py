@@ -1,0 +1,111 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Explore prepared data
+#
+# Reads the manifest of what `litespark prepare` wrote: which domains there are, how long their documents are, and what
+# was left out and why. No chunk is read, so this costs the same for a miniature and for a whole corpus.
+#
+# Which data: the environment variable `LITESPARK_DATA` (a prepared folder, its address such as `s3://BUCKET/FOLDER`, or
+# the folder of a run, which keeps what its data was), else the folder under `data/prepared` that was prepared last.
+
+# %%
+# %matplotlib inline
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+from IPython.display import Markdown, display
+
+from litespark.analysis import prepared_data, prepared_plots
+from litespark.data.manifest import Manifest
+from litespark.metrics.records.prepared import PreparedData
+
+# %%
+chosen = os.environ.get("LITESPARK_DATA")
+if chosen is None:
+    # a notebook runs in its own folder; data lies beside that folder
+    root = Path("data/prepared") if Path("data/prepared").is_dir() else Path("../data/prepared")
+    manifests = sorted(root.glob("*/manifest.json"), key=lambda path: path.stat().st_mtime)
+    if not manifests:
+        raise ValueError(f"found no prepared folder under {root}; prepare one with: litespark prepare")
+    chosen = str(manifests[-1].parent)
+data = PreparedData.from_values(Manifest.read(chosen).summary()) if "://" in chosen else PreparedData.read(chosen)
+print(f"{data.name} from {chosen}")
+display(Markdown(prepared_data.facts(data)))
+
+# %% [markdown]
+# ## Domains
+#
+# A domain is what `data.domain_field` names in each record. Tokens include the EOS that ends each document.
+
+# %%
+display(Markdown(prepared_data.domains_table(data)))
+
+# %%
+for split in data.splits:
+    display(prepared_plots.plot_domains(data, split))
+
+# %% [markdown]
+# ## Lengths of documents
+#
+# In tokens, counted between powers of two. Where most documents are shorter than the sequence length, a row holds
+# several of them, and the document mask keeps them apart; where they are longer, they are cut.
+
+# %%
+display(Markdown(prepared_data.lengths_table(data)))
+
+# %%
+display(prepared_plots.plot_lengths(data))
+
+# %% [markdown]
+# ## What was left out, and why
+#
+# `reading/…` are lines that are no document, `selection/…` documents that a rule of `data.selection` refused.
+# Validation text is never selected.
+
+# %%
+display(Markdown(prepared_data.ledger_table(data)))
+
+# %%
+display(prepared_plots.plot_left_out(data))
+
+# %% [markdown]
+# Figures say how much went; whether the rules are right shows only in what went. The first of each:
+
+# %%
+if data.left_out:
+    display(Markdown(prepared_data.examples(data)))
+
+# %% [markdown]
+# ## The numbers themselves
+#
+# `data.domains` and `data.left_out` are lists of plain rows. For example, how many tokens a selection took from each
+# domain of the training text, for each that it left:
+
+# %%
+kept = pd.DataFrame([asdict(row) for row in data.domains_of("train")], columns=["domain", "tokens"])
+gone = pd.DataFrame([asdict(row) for row in data.left_out_of("train")], columns=["domain", "rule", "tokens"])
+by_rule = gone.dropna().pivot_table(index="domain", columns="rule", values="tokens", aggfunc="sum", fill_value=0)
+by_rule.div(kept.set_index("domain")["tokens"].reindex(by_rule.index), axis=0)
+
+# %% [markdown]
+# ## How it was prepared
+#
+# Every setting that decided what was written: the same text with the same settings gives the same bytes.
+
+# %%
+for name, value in data.settings.items():
+    print(f"{name:24} {value}")

@@ -1,0 +1,82 @@
+"""The notebook runs from its first cell to its last on several domains, without a ledger, and on a run's data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import jupytext
+import nbclient
+import pytest
+from nbclient.exceptions import CellExecutionError
+
+from litespark.data.ledger import Ledger
+from litespark.data.manifest import SplitCounts
+from litespark.metrics.records.prepared import write_run_data
+from tests.metrics.records.prepared_manifest import domain, manifest, prepared
+from tests.notebooks.test_explore_a_run import pictures, shown
+
+NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "02_explore_data.py"
+
+
+@pytest.fixture
+def execute(tmp_path, monkeypatch):
+    """Executes the notebook in the folder `tmp_path`, on the data given; returns its outputs."""
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / ".ipython"))
+
+    def run_notebook(data: Path | str | None) -> list[dict]:
+        if data is None:
+            monkeypatch.delenv("LITESPARK_DATA", raising=False)
+        else:
+            monkeypatch.setenv("LITESPARK_DATA", str(data))
+        client = nbclient.NotebookClient(
+            jupytext.read(NOTEBOOK), timeout=60, resources={"metadata": {"path": str(tmp_path)}}
+        )
+        return [output for cell in client.execute().cells for output in cell.get("outputs", [])]
+
+    return run_notebook
+
+
+def test_it_shows_domains_lengths_ledger_and_settings(execute, tmp_path):
+    outputs = execute(prepared(tmp_path / "somewhere"))
+    said = shown(outputs)
+    assert "| train | Wiki | 30 | 3,000 | 30.0 % |" in said
+    assert "| train | Wiki | 100 | 64 to 127 |" in said
+    assert "| train | `selection/gopher_quality` | (all) | 30 | 21.6 % |" in said
+    assert "    train/a.jsonl:3  " in said
+    assert ["Wiki", "0.032", "0.200000"] in [line.split() for line in said.splitlines()]  # 96 and 600 of 3,000 tokens
+    assert "source                   corpus" in said
+    assert pictures(outputs) == 2 + 1 + 1
+
+
+def test_without_a_choice_it_takes_what_was_prepared_last_also_without_a_ledger(execute, tmp_path):
+    one = SplitCounts({"text": domain("text", [0, 0, 10], 60)})
+    for age, name in enumerate(("new", "old")):
+        folder = prepared(
+            tmp_path / "data" / "prepared" / name, name=name, splits={"train": one, "validation": one}, ledger=Ledger()
+        )
+        os.utime(folder / "manifest.json", (1_700_000_000 - age, 1_700_000_000 - age))
+    said = shown(execute(None))
+    assert "new from" in said
+    assert "Nothing was left out." in said
+
+
+def test_it_shows_what_a_run_keeps_of_its_data(execute, tmp_path):
+    write_run_data(tmp_path / "run", manifest(name="kept").summary())
+    assert "kept from" in shown(execute(tmp_path / "run"))
+
+
+def test_it_reads_an_address(execute, tmp_path):
+    folder = prepared(tmp_path / "behind", name="remote")
+    assert "remote from local://" in shown(execute(f"local://{folder}"))
+
+
+def test_without_prepared_data_it_says_what_to_do(execute):
+    with pytest.raises(CellExecutionError, match=r"found no prepared folder under .*litespark prepare"):
+        execute(None)
+
+
+def test_it_is_paired_with_an_ipynb_file():
+    notebook = jupytext.read(NOTEBOOK)
+    assert notebook.metadata["jupytext"]["formats"] == "ipynb,py:percent"
+    assert {cell.cell_type for cell in notebook.cells} == {"markdown", "code"}
