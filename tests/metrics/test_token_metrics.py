@@ -135,3 +135,48 @@ def test_shapes_that_differ_are_refused():
         ValueError, match=r"got nats \(2, 6\), correct \(2, 6\) and labels \(2, 5\), expected one shape"
     ):
         TokenMetrics().update(nats, correct, labels[:, :5], TOKEN_BYTES)
+
+
+def by_domain(ratios, batches):
+    metrics = TokenMetrics(ratios)
+    for domain, batch in batches:
+        metrics.update(*batch, TOKEN_BYTES, domain)
+    return as_floats(metrics.compute())
+
+
+def test_each_domain_has_its_own_loss_and_all_together_are_as_one():
+    batches = [("web", make_batch(2, 6, seed=1)), ("code", make_batch(3, 5, seed=2)), ("web", make_batch(1, 9, seed=3))]
+    values = by_domain({"code": 1.0, "web": 1.0, "wiki": 1.0}, batches)
+    whole = direct([batch for _, batch in batches])
+    assert {name: values[name] for name in whole} == pytest.approx(whole, rel=1e-9)
+    for domain in ("web", "code"):
+        own = direct([batch for name, batch in batches if name == domain])
+        assert values[f"loss/{domain}"] == pytest.approx(own["loss"], rel=1e-9)
+        assert values[f"bits_per_byte/{domain}"] == pytest.approx(own["bits_per_byte"], rel=1e-9)
+    assert math.isnan(values["loss/wiki"])
+    assert math.isnan(values["bits_per_byte/wiki"])
+
+
+def test_bits_per_byte_is_per_byte_of_text_where_tokens_decode_to_more_or_fewer():
+    batches = [("web", make_batch(2, 6, seed=1)), ("code", make_batch(3, 5, seed=2))]
+    plain, values = (by_domain(ratios, batches) for ratios in ({"web": 1, "code": 1}, {"web": 0.8, "code": 1.25}))
+    assert values["bits_per_byte/web"] == pytest.approx(plain["bits_per_byte/web"] / 0.8, rel=1e-12)
+    assert values["bits_per_byte/code"] == pytest.approx(plain["bits_per_byte/code"] / 1.25, rel=1e-12)
+    sizes = [sum(int(TOKEN_BYTES[label]) for label in batch[2].flatten() if label >= 0) for _, batch in batches]
+    nats = plain["bits_per_byte"] * sum(sizes)
+    assert values["bits_per_byte"] == pytest.approx(nats / (0.8 * sizes[0] + 1.25 * sizes[1]), rel=1e-12)
+    assert values["loss"] == plain["loss"]
+    assert by_domain({"text": 0.5}, [("text", batches[0][1])])["bits_per_byte"] == pytest.approx(
+        2 * direct([batches[0][1]])["bits_per_byte"]
+    )
+
+
+def test_one_domain_needs_no_name_and_is_not_logged_twice():
+    values = by_domain({"text": 1.0}, [(None, make_batch(2, 6, seed=1)), ("other", make_batch(1, 3, seed=2))])
+    assert values.keys() == {"loss", "perplexity", "bits_per_byte", "token_accuracy"}
+
+
+@pytest.mark.parametrize("domain", [None, "wiki"])
+def test_a_batch_of_no_known_domain_is_refused(domain):
+    with pytest.raises(ValueError, match=r"got a batch of domain .*, expected one of web, code"):
+        by_domain({"web": 1.0, "code": 1.0}, [(domain, make_batch(1, 3, seed=1))])

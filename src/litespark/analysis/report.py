@@ -19,6 +19,7 @@ from litespark.analysis.quantities import count, duration, plain, rate, scaled, 
 from litespark.analysis.reasons import absent, coverage
 from litespark.analysis.runs import SAMPLES_FILE, Run, labels, load_run, load_runs
 from litespark.analysis.text_blocks import fenced
+from litespark.analysis.validation_domains import domains_section
 from litespark.metrics.records.prepared import RUN_DATA, PreparedData
 
 REPORT_FILE = "report.md"
@@ -55,6 +56,7 @@ def write_report(run_folder: Path | str) -> Path:
         summary(run),
         "## Results",
         tables.headline_table(run),
+        *domains_section(run),
         "## Loss beside speed",
         tables.progress_table(run),
         *(f"![{name} over tokens]({path.name})" for name, path in pictures.items()),

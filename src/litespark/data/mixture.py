@@ -174,14 +174,14 @@ class MixtureOrder:
 
     def stream(self, start: int, count: int) -> NDArray[np.int64]:
         """(count,) int64: the rows at positions start..start+count-1 of the endless stream."""
-        parts: list[NDArray[np.int64]] = []
+        rows: list[int] = []
         while count > 0:
             epoch, index = divmod(start, self.rows)
             block, inside = divmod(index, BLOCK_ROWS)
             items = self._items(epoch, block)[inside : inside + count]
-            parts.append(np.array([self._row(int(kind), int(number)) for kind, number in items], dtype=np.int64))
+            rows += [self._row(kind, number) for kind, number in items.tolist()]
             start, count = start + len(items), count - len(items)
-        return np.concatenate(parts)
+        return np.array(rows, dtype=np.int64)
 
     def _items(self, epoch: int, block: int) -> NDArray[np.int64]:
         """Domain, and number within its own stream, at each position of a block; the last of an epoch ends with it."""

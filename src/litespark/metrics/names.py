@@ -35,3 +35,8 @@ VALIDATION_LOSS: Final = "validation/loss"  # nats per supervised token
 VALIDATION_PERPLEXITY: Final = "validation/perplexity"
 VALIDATION_BITS_PER_BYTE: Final = "validation/bits_per_byte"
 VALIDATION_TOKEN_ACCURACY: Final = "validation/token_accuracy"  # share of supervised tokens predicted by argmax, 0 to 1
+
+
+def of_domain(key: str, domain: str) -> str:
+    """The key of a validation metric over the rows of one domain; logged where the data has several."""
+    return f"{key}/{domain}"

@@ -2,28 +2,38 @@
 
 A mean of batch means is wrong as soon as batches differ in supervised tokens, and a last uneven batch always does.
 
-Shapes: B batch, S sequence length, V vocabulary.
+Shapes: B batch, S sequence length, V vocabulary, D domains.
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+
+from litespark.metrics.names import of_domain
 
 # what the data room writes where nothing is predicted; the value that torch's own losses ignore by default
 IGNORE_INDEX = -100
 
 
 class TokenMetrics(Metric):
-    """Loss, perplexity, bits-per-byte and token accuracy over supervised tokens.
+    """Loss, perplexity, bits-per-byte and token accuracy over supervised tokens, of all domains and of each.
 
     - loss = Σ nats ÷ supervised tokens
     - perplexity = exp(loss)
     - bits_per_byte = Σ nats ÷ (ln 2 · Σ bytes of the predicted tokens)
     - token_accuracy = correct ÷ supervised tokens
 
-    Each is NaN where its divisor is 0. Sums are float64 and int64 and are added over ranks.
+    Each is NaN where its divisor is 0. Sums are float64 and int64 and are added over ranks; the sums of all domains
+    are those of each, added.
+
+    Args:
+        text_bytes_per_byte: of each domain, in the order of the sums: bytes of its texts ÷ bytes that their tokens
+            decode to. 1 where the tokenizer loses and adds nothing; else (it normalizes, or puts a space before a text)
+            the bytes of a domain's predicted tokens are multiplied by it, so that bits-per-byte is per byte of text.
+            None: one domain, whatever its name, and 1.
     """
 
     is_differentiable = False
@@ -34,14 +44,20 @@ class TokenMetrics(Metric):
     byte_count: Tensor
     correct: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, text_bytes_per_byte: Mapping[str, float] | None = None) -> None:
         super().__init__()
-        self.add_state("nats", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("tokens", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("byte_count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("correct", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        ratios = {"": 1.0} if text_bytes_per_byte is None else dict(text_bytes_per_byte)
+        self.places = {domain: place for place, domain in enumerate(ratios)}
+        self.ratios = tuple(ratios.values())
+        count = len(ratios)
+        self.add_state("nats", torch.zeros(count, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("tokens", torch.zeros(count, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("byte_count", torch.zeros(count, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("correct", torch.zeros(count, dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, nats: Tensor, correct: Tensor, labels: Tensor, token_bytes: Tensor) -> None:
+    def update(
+        self, nats: Tensor, correct: Tensor, labels: Tensor, token_bytes: Tensor, domain: str | None = None
+    ) -> None:
         """Add a batch; nothing is synchronised.
 
         Args:
@@ -49,30 +65,50 @@ class TokenMetrics(Metric):
             correct: (B, S) bool, whether the argmax is the label.
             labels: (B, S) int64, ``IGNORE_INDEX`` where nothing is predicted.
             token_bytes: (V,) int64, bytes of text that each token id stands for, 0 for special tokens.
+            domain: that all rows are of; with one domain its name does not matter.
 
         Raises:
-            ValueError: the shapes of the first three differ.
+            ValueError: the shapes of the first three differ, or several domains are kept and the batch is of none.
         """
         if not nats.shape == correct.shape == labels.shape:
             raise ValueError(
                 f"got nats {tuple(nats.shape)}, correct {tuple(correct.shape)} and labels {tuple(labels.shape)}, "
                 "expected one shape (B, S); take all three from the same batch"
             )
+        if len(self.places) > 1 and domain not in self.places:
+            raise ValueError(
+                f"got a batch of domain {domain!r}, expected one of {', '.join(self.places)}: a validation batch holds "
+                "rows of one domain and names it"
+            )
+        place = self.places[domain] if len(self.places) > 1 and domain is not None else 0
         supervised = labels != IGNORE_INDEX
         # selected, not multiplied: NaN at an ignored place stays out
-        self.nats += torch.where(supervised, nats, 0).sum(dtype=torch.float64)
-        self.tokens += supervised.sum()
-        self.byte_count += torch.where(supervised, token_bytes[labels.clamp(min=0)], 0).sum()
-        self.correct += (correct & supervised).sum()
+        self.nats[place] += torch.where(supervised, nats, 0).sum(dtype=torch.float64)
+        self.tokens[place] += supervised.sum()
+        self.byte_count[place] += torch.where(supervised, token_bytes[labels.clamp(min=0)], 0).sum()
+        self.correct[place] += (correct & supervised).sum()
 
     def compute(self) -> dict[str, Tensor]:
-        """The four values as float64 scalars, over everything added on all ranks."""
-        loss = self.nats / self.tokens  # 0 ÷ 0 is NaN: not measured
-        # a Python float times an integer tensor would be float32
-        bits_per_byte = self.nats / (math.log(2) * self.byte_count.double())
-        return {
+        """The four values as float64 scalars, over everything added on all ranks.
+
+        With several domains `loss/DOMAIN` and `bits_per_byte/DOMAIN` come with them.
+        """
+        ratios = torch.tensor(self.ratios, dtype=torch.float64, device=self.byte_count.device)
+        sizes = self.byte_count.double() * ratios
+        tokens = self.tokens.sum()
+        loss = self.nats.sum() / tokens  # 0 ÷ 0 is NaN: not measured
+        values = {
             "loss": loss,
             "perplexity": loss.exp(),
-            "bits_per_byte": bits_per_byte.where(self.byte_count > 0, math.nan),
-            "token_accuracy": self.correct.double() / self.tokens,
+            "bits_per_byte": _bits_per_byte(self.nats.sum(), sizes.sum()),
+            "token_accuracy": self.correct.sum().double() / tokens,
         }
+        if len(self.places) > 1:
+            losses, bits = self.nats / self.tokens, _bits_per_byte(self.nats, sizes)
+            for domain, place in self.places.items():
+                values |= {of_domain("loss", domain): losses[place], of_domain("bits_per_byte", domain): bits[place]}
+        return values
+
+
+def _bits_per_byte(nats: Tensor, sizes: Tensor) -> Tensor:
+    return (nats / (math.log(2) * sizes)).where(sizes > 0, math.nan)

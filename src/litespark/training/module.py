@@ -7,7 +7,7 @@ the supervised tokens of all micro-batches and ranks, so that the result does no
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -49,6 +49,7 @@ class TrainingModule(pl.LightningModule):
         seed: of the initial weights.
         load_weights: fills the materialised model from elsewhere (a Hugging Face folder), or None.
         compile_mode: what `torch.compile` gets to see of the model.
+        text_bytes_per_byte: the domains of the validation data, see `TokenMetrics`; None: one.
 
     Attributes:
         tokens_seen: input tokens over all ranks, padding not counted, in steps that were finished.
@@ -57,7 +58,7 @@ class TrainingModule(pl.LightningModule):
         last_step: host counts of the last step over all ranks: tokens, supervised tokens and attention pairs.
         stop_requested: set by anybody on this rank to end the run after the step; agreed over ranks at each step.
         stop_agreed: some rank asked to stop.
-        validation: metrics of the last validation of this process.
+        validation: metrics of the last validation of this process, of all domains and (where several) of each.
         validated_at: steps taken when it was made; None before the first.
     """
 
@@ -76,6 +77,7 @@ class TrainingModule(pl.LightningModule):
         seed: int,
         load_weights: Callable[[Llama], None] | None = None,
         compile_mode: CompileMode = "none",
+        text_bytes_per_byte: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.model: Llama | None = None
@@ -88,7 +90,7 @@ class TrainingModule(pl.LightningModule):
         self.seed = seed
         self.load_weights = load_weights
         self.compile_mode: CompileMode = compile_mode
-        self.metrics = TokenMetrics()
+        self.metrics = TokenMetrics(text_bytes_per_byte)
         self.register_buffer("token_bytes", token_bytes.long(), persistent=False)
         self.tokens_seen = 0
         self.steps_taken = 0
@@ -231,7 +233,7 @@ class TrainingModule(pl.LightningModule):
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
         assert self.model is not None
         losses = self.task.token_losses(self.model, batch)
-        self.metrics.update(losses.nats, losses.correct, batch.labels, self.token_bytes)
+        self.metrics.update(losses.nats, losses.correct, batch.labels, self.token_bytes, batch.domain)
 
     def on_validation_epoch_end(self) -> None:
         values = self.metrics.compute()
