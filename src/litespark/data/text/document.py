@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 ONLY_DOMAIN = "text"
 """Domain of documents whose source names none."""
+UNKNOWN_DOMAIN = "unknown"
+"""Domain of a document where `data.domain_field` is missing, or not a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +16,7 @@ class Document:
 
     text: str
     domain: str
-    """What `data.domain_field` says, `ONLY_DOMAIN` where it is not set."""
+    """What `data.domain_field` says, `UNKNOWN_DOMAIN` where it says nothing, `ONLY_DOMAIN` where it is not set."""
     file: str
     """Name of the source file, as the source lists it."""
     place: int

@@ -1,162 +1,266 @@
-"""Documents from files; replaced by the reader of all formats."""
+"""Documents from the files of a source; what is no document is entered in a ledger under its reason.
+
+Everything is decoded from bytes, a record at a time, so that one bad byte costs one document. Too large a share of bad
+ones stops the reading. A file that cannot be read whole is an error: nothing is lost in silence.
+"""
 
 from __future__ import annotations
 
-import gzip
+import hashlib
 import json
-import zlib
-from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import zstandard
+from litespark.data.config import PrepareConfig
+from litespark.data.ledger import EXCERPT_CHARACTERS, Ledger
+from litespark.data.storage import Listed, Storage
+from litespark.data.text.archives import blocks
+from litespark.data.text.document import ONLY_DOMAIN, UNKNOWN_DOMAIN, Document
+from litespark.data.text.files import JSON_SUFFIXES, PARQUET_SUFFIXES, SourceFile
+from litespark.data.text.formats import Overlong, json_records, parquet_rows
+from litespark.data.text.splits import TRAIN
 
-from litespark.data.text.files import SourceFile
-
-_READ_BYTES = 1 << 20
-_EARLY_CHECK = 1000
+READING = "reading/"
+"""The rules of this module begin so."""
+NOT_BAD = frozenset({f"{READING}empty", f"{READING}duplicate_shard"})
+"""What is left out without anything being wrong with it."""
+# a share says something about a corpus, not about its first hundred lines
+_JUDGED_OVER = 100_000
+_NAMED_PLACES = 3
 
 
 class DocumentReader:
-    """Reads documents and counts those it had to drop.
+    """Reads the documents of files of one split.
+
+    Args:
+        text_field: field of a record that holds the text; `a.b` is field b of a.
+        domain_field: field that names the domain; None: every document is of `ONLY_DOMAIN`.
+        max_line_bytes: a longer record is not held in memory, and counts as bad.
+        max_bad_share: reading stops as soon as there are more bad documents than this share of a hundred thousand, or
+            of all that were read where those are more. `require_few_bad` judges the whole.
+        split: under which the ledger enters what is left out.
+        ledger: where that is entered; None: one of its own.
+        scratch: folder on this machine, of this reader alone, for files that have to be fetched.
 
     Attributes:
-        dropped: documents by the reason they were left out; `empty` ones are not counted as bad.
-        seen: documents met, dropped ones included.
+        ledger: what was left out.
+        seen: documents met, those left out included.
+        bad: those that were left out because something is wrong with them.
     """
 
-    def __init__(self, *, text_field: str = "text", max_bad_share: float = 0.01) -> None:
+    def __init__(
+        self,
+        *,
+        text_field: str = "text",
+        domain_field: str | None = None,
+        max_line_bytes: int = 50_000_000,
+        max_bad_share: float = 0.01,
+        split: str = TRAIN,
+        ledger: Ledger | None = None,
+        scratch: Path | None = None,
+    ) -> None:
         self.text_field = text_field
+        self.domain_field = domain_field
+        self.max_line_bytes = max_line_bytes
         self.max_bad_share = max_bad_share
-        self.dropped: Counter[str] = Counter()
+        self.split = split
+        self.ledger = Ledger() if ledger is None else ledger
+        self.scratch = scratch
         self.seen = 0
-        self._bad: Counter[Path] = Counter()
-        self._first: dict[Path, str] = {}
+        self.bad = 0
+        self._text_keys = text_field.split(".")
+        self._domain_keys = domain_field.split(".") if domain_field else []
+        self._no_domain = UNKNOWN_DOMAIN if domain_field else ONLY_DOMAIN
 
-    def documents(self, files: Iterable[SourceFile]) -> Iterator[str]:
-        """The texts of all files, in order; every text can be encoded as UTF-8 and is not empty.
+    @classmethod
+    def of(
+        cls, config: PrepareConfig, *, split: str = TRAIN, ledger: Ledger | None = None, scratch: Path | None = None
+    ) -> DocumentReader:
+        """A reader with the settings of a config."""
+        return cls(
+            text_field=config.text_field,
+            domain_field=config.domain_field,
+            max_line_bytes=config.max_line_bytes,
+            max_bad_share=config.max_bad_share,
+            split=split,
+            ledger=ledger,
+            scratch=scratch,
+        )
+
+    def documents(self, files: Iterable[SourceFile]) -> Iterator[Document]:
+        """The documents of all files, in order; the records of a file that is a copy of another are left out.
 
         Raises:
-            ValueError: a file that cannot be opened, a broken or unfinished archive, or too large a share of bad
-                documents; names the file.
+            ValueError: a file that is missing, changed, damaged or unfinished, or too many bad documents; names it.
         """
         for file in files:
-            try:
-                yield from self._json_lines(file.path) if file.holds_records else self._plain(file.path)
-            except OSError as error:
-                raise ValueError(f"{file.path} cannot be read: {error}. Check the file and its permissions.") from error
-        self._check_share()
+            with _here(file, self.scratch) as path:
+                for document in self._read(path, file):
+                    if file.copy_of is None:
+                        yield document
+                    else:
+                        self._leave_out("duplicate_shard", file.name, document.place, document.text, document.domain)
 
-    def _plain(self, path: Path) -> Iterator[str]:
+    def _read(self, path: Path, file: SourceFile) -> Iterator[Document]:
+        name = file.name.lower()
+        if name.endswith(JSON_SUFFIXES):
+            return self._json(path, file)
+        return self._parquet(path, file) if name.endswith(PARQUET_SUFFIXES) else self._plain(path, file)
+
+    def _plain(self, path: Path, file: SourceFile) -> Iterator[Document]:
         self.seen += 1
-        try:
-            text = path.read_bytes().decode("utf-8")
-        except UnicodeDecodeError as error:
-            self._drop(path, "invalid_utf8", f"byte {error.start}")
-            return
-        if text.strip():
-            yield text
-        else:
-            self.dropped["empty"] += 1
+        yield from self._decoded(b"".join(blocks(path, file.where)), self._no_domain, file.name, 1)
 
-    def _json_lines(self, path: Path) -> Iterator[str]:
-        for number, line in enumerate(_lines(path), start=1):
-            if not line.strip():
-                continue
+    def _parquet(self, path: Path, file: SourceFile) -> Iterator[Document]:
+        for place, row in parquet_rows(path, file.where, self.text_field, self.domain_field):
             self.seen += 1
-            place = f"line {number}"
+            name = row.domain.decode("utf-8", "replace") if isinstance(row.domain, bytes) else row.domain
+            domain = self._domain(name)
+            if not isinstance(row.text, bytes):
+                reason = "missing_text" if row.text is None else "text_not_a_string"
+                self._leave_out(reason, file.name, place, str(row.text), domain)
+            elif len(row.text) > self.max_line_bytes:
+                self._leave_out("overlong", file.name, place, row.text, domain)
+            else:
+                yield from self._decoded(row.text, domain, file.name, place)
+
+    def _json(self, path: Path, file: SourceFile) -> Iterator[Document]:
+        for place, record in json_records(path, file.where, self.max_line_bytes):
+            self.seen += 1
+            if isinstance(record, Overlong):
+                self._leave_out("overlong", file.name, place, record.beginning, size=record.size)
+                continue
             try:
-                content = json.loads(line.decode("utf-8"))
+                content = json.loads(record.decode("utf-8"))
             except UnicodeDecodeError:
-                self._drop(path, "invalid_utf8", place)
+                self._leave_out("invalid_utf8", file.name, place, record)
                 continue
             except (ValueError, RecursionError):
-                self._drop(path, "malformed_json", place)
+                self._leave_out("malformed_json", file.name, place, record)
                 continue
-            if not isinstance(content, dict) or self.text_field not in content:
-                self._drop(path, "missing_text", place)
-                continue
-            text = content[self.text_field]
-            if not isinstance(text, str):
-                self._drop(path, "text_not_a_string", place)
-            elif not text.strip():
-                self.dropped["empty"] += 1
-            elif not _encodable(text):
-                self._drop(path, "lone_surrogate", place)
+            text = _field(content, self._text_keys)
+            domain = self._domain(_field(content, self._domain_keys))
+            if isinstance(text, str):
+                yield from self._checked(text, domain, file.name, place)
             else:
-                yield text
+                reason = "missing_text" if text is None else "text_not_a_string"
+                self._leave_out(reason, file.name, place, record, domain)
 
-    def _drop(self, path: Path, reason: str, place: str) -> None:
-        self.dropped[reason] += 1
-        self._bad[path] += 1
-        self._first.setdefault(path, f"{reason} at {place}")
-        if self.seen >= _EARLY_CHECK:
-            self._check_share()
+    def _decoded(self, content: bytes, domain: str, file: str, place: int) -> Iterable[Document]:
+        """The document that the bytes are, or none."""
+        try:
+            text = content.decode("utf-8")
+        except UnicodeDecodeError:
+            self._leave_out("invalid_utf8", file, place, content, domain)
+            return ()
+        return self._checked(text, domain, file, place)
 
-    def _check_share(self) -> None:
-        bad = self._bad.total()
-        if bad > self.max_bad_share * self.seen:
-            worst, count = self._bad.most_common(1)[0]
-            reasons = ", ".join(f"{reason}: {times}" for reason, times in self.dropped.items() if reason != "empty")
-            raise ValueError(
-                f"{bad} of {self.seen} documents cannot be read ({reasons}); data.max_bad_share={self.max_bad_share} "
-                f"allows {self.max_bad_share:.2%}. Most are in {worst} ({count}; first: {self._first[worst]}). Mend or "
-                "leave out the file, check data.text_field, or raise data.max_bad_share."
-            )
+    def _checked(self, text: str, domain: str, file: str, place: int) -> Iterable[Document]:
+        """The document that the text is, or none."""
+        if not text or text.isspace():
+            reason = "empty"
+        elif "\0" in text:
+            reason = "nul_character"
+        elif not _encodable(text):
+            reason = "lone_surrogate"
+        else:
+            return (Document(text, domain, file, place),)
+        self._leave_out(reason, file, place, text, domain)
+        return ()
+
+    def _domain(self, value: object) -> str:
+        if not self._domain_keys:
+            return ONLY_DOMAIN
+        return value if isinstance(value, str) and value.strip() and _encodable(value) else UNKNOWN_DOMAIN
+
+    def _leave_out(
+        self, reason: str, file: str, place: int, text: str | bytes, domain: str = "", *, size: int | None = None
+    ) -> None:
+        if size is None:
+            size = len(text) if isinstance(text, bytes) else len(text.encode("utf-8", "replace"))
+        # four bytes are the longest character
+        excerpt = text[: 4 * EXCERPT_CHARACTERS]
+        readable = excerpt if isinstance(excerpt, bytes) else excerpt.encode("utf-8", "replace")
+        rule = f"{READING}{reason}"
+        self.ledger.add(
+            self.split,
+            domain or self._no_domain,
+            rule,
+            size=size,
+            tokens=None,
+            file=file,
+            place=place,
+            text=readable.decode("utf-8", "replace"),
+        )
+        if rule not in NOT_BAD:
+            self.bad += 1
+            if self.bad > self.max_bad_share * max(self.seen, _JUDGED_OVER):
+                raise _too_many(self.seen, self.bad, self.ledger, self.max_bad_share)
+
+
+def require_few_bad(seen: int, bad: int, ledger: Ledger, max_bad_share: float) -> None:
+    """Raise ValueError where a larger share of the `seen` documents is bad than `max_bad_share`; names the first."""
+    if bad > max_bad_share * seen:
+        raise _too_many(seen, bad, ledger, max_bad_share)
+
+
+def _too_many(seen: int, bad: int, ledger: Ledger, max_bad_share: float) -> ValueError:
+    rows = [row for row in ledger.rows if row.rule.startswith(READING) and row.rule not in NOT_BAD]
+    counts: dict[str, int] = {}
+    for row in rows:
+        reason = row.rule.removeprefix(READING)
+        counts[reason] = counts.get(reason, 0) + row.documents
+    reasons = ", ".join(f"{name}: {count}" for name, count in counts.items())
+    first = [f"{example.file} line {example.place}" for row in rows for example in row.examples][:_NAMED_PLACES]
+    return ValueError(
+        f"{bad} of {seen} documents cannot be read ({reasons}); data.max_bad_share={max_bad_share} allows "
+        f"{max_bad_share:.2%}. The first are in {', '.join(first)}. Mend or leave out the file, check data.text_field, "
+        "or raise data.max_bad_share."
+    )
+
+
+@contextmanager
+def _here(file: SourceFile, scratch: Path | None) -> Iterator[Path]:
+    """A source file's path on this machine; it is fetched where it lies elsewhere, and deleted after."""
+    storage = Storage(file.root)
+    if not storage.remote:
+        try:
+            yield file.path
+            if _differs(storage.listed(file.name), file):
+                raise ValueError(f"{file.where} has changed while it was read. Start again when it is whole.")
+        except OSError as error:
+            raise ValueError(f"{file.where} cannot be read: {error}. Check the file and its permissions.") from error
+        return
+    if scratch is None:
+        raise ValueError(f"{file.where} is not on this machine; expected a folder to fetch it into")
+    scratch.mkdir(parents=True, exist_ok=True)
+    target = scratch / hashlib.sha256(file.where.encode()).hexdigest()[:16]
+    try:
+        storage.fetch(file.name, target, size=file.size)
+        yield target
+    finally:
+        target.unlink(missing_ok=True)
+
+
+def _differs(found: Listed, file: SourceFile) -> bool:
+    return found.size != file.size or bool(file.version and found.version != file.version)
+
+
+def _field(content: object, keys: list[str]) -> object:
+    """The value under nested keys; None where there is none."""
+    for key in keys:
+        if not isinstance(content, dict):
+            return None
+        content = content.get(key)
+    return content
 
 
 def _encodable(text: str) -> bool:
+    if text.isascii():
+        return True
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    """Lines of a file without their ends, decompressed as its name says."""
-    rest = bytearray()
-    for block in _blocks(path):
-        rest += block
-        if b"\n" in block:
-            *whole, last = bytes(rest).split(b"\n")
-            yield from whole
-            rest = bytearray(last)
-    if rest:
-        yield bytes(rest)
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    remedy = "Copy or download the file again, or leave it out."
-    suffix = path.suffix.lower()
-    try:
-        if suffix == ".zst":
-            yield from _zstd_blocks(path, remedy)
-        elif suffix == ".gz":
-            with gzip.open(path) as file:
-                while block := file.read(_READ_BYTES):
-                    yield block
-        else:
-            with path.open("rb") as file:
-                while block := file.read(_READ_BYTES):
-                    yield block
-    except EOFError as error:
-        raise ValueError(f"{path} is truncated: its gzip stream does not end. {remedy}") from error
-    except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
-        raise ValueError(f"{path} is damaged or not what its name says: {error}. {remedy}") from error
-
-
-def _zstd_blocks(path: Path, remedy: str) -> Iterator[bytes]:
-    """Decompressed blocks of all frames; the last frame must be finished, or its lost lines would go unnoticed."""
-    decompressor = zstandard.ZstdDecompressor()
-    frame = None
-    with path.open("rb") as file:
-        while block := file.read(_READ_BYTES):
-            while block:
-                frame = frame or decompressor.decompressobj()
-                yield frame.decompress(block)
-                block = frame.unused_data if frame.eof else b""
-                if frame.eof:
-                    frame = None
-    if frame is not None:
-        raise ValueError(f"{path} is truncated: its last zstd frame does not end. {remedy}")
