@@ -2,35 +2,21 @@
 
 from pathlib import Path
 
-import jupytext
-import nbclient
 import pytest
 from nbclient.exceptions import CellExecutionError
 
 from tests.metrics.ablation_records import record
-from tests.notebooks.test_explore_a_run import pictures, shown
+from tests.notebooks import executed
+from tests.notebooks.executed import pictures, shown
 
 ROOT = Path(__file__).resolve().parents[2]
-NOTEBOOK = ROOT / "notebooks" / "03_ablation.py"
 COMMITTED = sorted(ROOT.glob("results/*/*_bench-ablation_*.json"))
 
 
 @pytest.fixture
 def execute(tmp_path, monkeypatch):
     """Executes the notebook in the folder `tmp_path`, on the record given; returns its outputs."""
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / ".ipython"))
-
-    def run_notebook(path: Path | None) -> list[dict]:
-        if path is None:
-            monkeypatch.delenv("LITESPARK_ABLATION", raising=False)
-        else:
-            monkeypatch.setenv("LITESPARK_ABLATION", str(path))
-        client = nbclient.NotebookClient(
-            jupytext.read(NOTEBOOK), timeout=60, resources={"metadata": {"path": str(tmp_path)}}
-        )
-        return [output for cell in client.execute().cells for output in cell.get("outputs", [])]
-
-    return run_notebook
+    return lambda chosen: executed.execute("03_ablation", tmp_path, monkeypatch, LITESPARK_ABLATION=chosen)
 
 
 def test_it_shows_table_waterfall_and_energy(execute, tmp_path):
@@ -65,9 +51,3 @@ def test_without_a_record_it_says_what_to_do(execute):
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
 def test_it_runs_on_the_records_of_results(execute, path):
     assert pictures(execute(path)) == 1
-
-
-def test_it_is_paired_with_an_ipynb_file():
-    notebook = jupytext.read(NOTEBOOK)
-    assert notebook.metadata["jupytext"]["formats"] == "ipynb,py:percent"
-    assert {cell.cell_type for cell in notebook.cells} == {"markdown", "code"}

@@ -1,45 +1,18 @@
 """The notebook runs from its first cell to its last on a run, on a run of a sweep, and on one that measured little."""
 
 import os
-from pathlib import Path
 
-import jupytext
-import nbclient
 import pytest
 
 from tests.analysis.synthetic_runs import strip, write_run
-
-NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "01_explore_a_run.py"
+from tests.notebooks import executed
+from tests.notebooks.executed import pictures, shown
 
 
 @pytest.fixture
 def execute(tmp_path, monkeypatch):
     """Executes the notebook in the folder `tmp_path`, on the run given; returns its outputs."""
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / ".ipython"))
-
-    def run_notebook(run: Path | None) -> list[dict]:
-        if run is None:
-            monkeypatch.delenv("LITESPARK_RUN", raising=False)
-        else:
-            monkeypatch.setenv("LITESPARK_RUN", str(run))
-        notebook = jupytext.read(NOTEBOOK)
-        client = nbclient.NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(tmp_path)}})
-        return [output for cell in client.execute().cells for output in cell.get("outputs", [])]
-
-    return run_notebook
-
-
-def shown(outputs: list[dict]) -> str:
-    """All text that the notebook shows."""
-    pieces = []
-    for output in outputs:
-        data = output.get("data", {})
-        pieces.append(output.get("text") or data.get("text/markdown") or data.get("text/plain", ""))
-    return "\n".join(pieces)
-
-
-def pictures(outputs: list[dict]) -> int:
-    return sum("image/png" in output.get("data", {}) for output in outputs)
+    return lambda chosen: executed.execute("01_explore_a_run", tmp_path, monkeypatch, LITESPARK_RUN=chosen)
 
 
 def test_it_shows_a_run_and_the_sweep_beside_it(execute, tmp_path):
@@ -64,9 +37,3 @@ def test_it_shows_a_run_that_measured_nothing(execute, tmp_path):
     assert "dead: failed, 0 logged steps" in shown(outputs)
     assert "There is no other run beside this one" in shown(outputs)
     assert pictures(outputs) == 4
-
-
-def test_it_is_paired_with_an_ipynb_file():
-    notebook = jupytext.read(NOTEBOOK)
-    assert notebook.metadata["jupytext"]["formats"] == "ipynb,py:percent"
-    assert {cell.cell_type for cell in notebook.cells} == {"markdown", "code"}

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
-import jupytext
-import nbclient
 import pytest
 from nbclient.exceptions import CellExecutionError
 
@@ -14,27 +11,14 @@ from litespark.data.ledger import Ledger
 from litespark.data.manifest import SplitCounts
 from litespark.metrics.records.prepared import write_run_data
 from tests.metrics.records.prepared_manifest import domain, manifest, prepared
-from tests.notebooks.test_explore_a_run import pictures, shown
-
-NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "02_explore_data.py"
+from tests.notebooks import executed
+from tests.notebooks.executed import pictures, shown
 
 
 @pytest.fixture
 def execute(tmp_path, monkeypatch):
     """Executes the notebook in the folder `tmp_path`, on the data given; returns its outputs."""
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / ".ipython"))
-
-    def run_notebook(data: Path | str | None) -> list[dict]:
-        if data is None:
-            monkeypatch.delenv("LITESPARK_DATA", raising=False)
-        else:
-            monkeypatch.setenv("LITESPARK_DATA", str(data))
-        client = nbclient.NotebookClient(
-            jupytext.read(NOTEBOOK), timeout=60, resources={"metadata": {"path": str(tmp_path)}}
-        )
-        return [output for cell in client.execute().cells for output in cell.get("outputs", [])]
-
-    return run_notebook
+    return lambda chosen: executed.execute("02_explore_data", tmp_path, monkeypatch, LITESPARK_DATA=chosen)
 
 
 def test_it_shows_domains_lengths_ledger_and_settings(execute, tmp_path):
@@ -74,9 +58,3 @@ def test_it_reads_an_address(execute, tmp_path):
 def test_without_prepared_data_it_says_what_to_do(execute):
     with pytest.raises(CellExecutionError, match=r"found no prepared folder under .*litespark prepare"):
         execute(None)
-
-
-def test_it_is_paired_with_an_ipynb_file():
-    notebook = jupytext.read(NOTEBOOK)
-    assert notebook.metadata["jupytext"]["formats"] == "ipynb,py:percent"
-    assert {cell.cell_type for cell in notebook.cells} == {"markdown", "code"}
