@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from litespark.cli.command import Command
 from litespark.cli.configs import add_overrides, compose
+
+if TYPE_CHECKING:
+    from litespark.data.manifest import Manifest
+
+_NAMED_FILES = 10
 
 
 def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
     add_overrides(parser)
     parser.add_argument(
-        "--check", metavar="FOLDER", type=Path, help="verify a prepared folder instead, hashes included"
+        "--check", metavar="FOLDER", help="verify a prepared folder or address instead, hashes included"
     )
 
 
 def _prepare(options: argparse.Namespace) -> int:
-    from litespark.data.manifest import Manifest
-
     if options.check is not None:
         if options.overrides:
             raise ValueError(f"--check {options.check} takes no overrides, got {' '.join(options.overrides)}")
         return _check_prepared(options.check)
 
     from litespark.data.config import PrepareConfig
+    from litespark.data.manifest import Manifest
     from litespark.data.preparation.prepare import prepare
     from litespark.experiment.config import parts_from
 
@@ -33,37 +37,38 @@ def _prepare(options: argparse.Namespace) -> int:
     if not isinstance(config, PrepareConfig):
         raise ValueError("this data is made up while training; there is nothing to prepare. Set data.source to a text")
     folder = prepare(config)
-    print(_described(folder, Manifest.read(folder)))
+    if folder is None:
+        print(f"node {config.node_rank} of {config.nodes} has done its share; the data set is finished by the last")
+    else:
+        print(_described(folder, Manifest.read(folder)))
     return 0
 
 
-def _check_prepared(folder: Path) -> int:
-    from litespark.data.chunks import TokenChunks
-    from litespark.data.manifest import Manifest
-    from litespark.data.tokenizer import Tokenizer
+def _check_prepared(folder: str) -> int:
+    from litespark.data.preparation.check import check_prepared
 
-    manifest = Manifest.read(folder)
-    for split, counts in manifest.splits.items():
-        for domain in counts.domains.values():
-            chunks = folder / split / domain.folder
-            TokenChunks(chunks, domain.chunks, vocabulary=manifest.vocabulary, verify_hashes=True)
-    if Tokenizer.load(folder).hash != manifest.tokenizer_hash:
-        raise ValueError(
-            f"{folder}: the tokenizer is not the one that the manifest names (its hash differs), so ids would be read "
-            "as other text. Delete the folder and prepare the data again"
-        )
-    print(_described(folder, manifest))
-    files = sum(counts.chunk_files for counts in manifest.splits.values())
+    checked = check_prepared(folder)
+    print(_described(folder, checked.manifest))
+    files = checked.chunk_files
     print(f"sound: the tokenizer and {files} chunk files have the sizes and hashes that the manifest states")
+    if extra := checked.extra_files:
+        more = f" and {len(extra) - _NAMED_FILES} more" if len(extra) > _NAMED_FILES else ""
+        print(f"not of the data set, and read by nobody: {', '.join(extra[:_NAMED_FILES])}{more}")
     return 0
 
 
-def _described(folder: Path, manifest: Any) -> str:
+def _described(folder: Path | str, manifest: Manifest) -> str:
     lines = [str(folder)]
     for split, counts in manifest.splits.items():
         lines.append(
             f"  {split:10}  {counts.tokens:,} tokens  {counts.bytes:,} bytes of text  {counts.documents:,} documents"
         )
+        if len(counts.domains) > 1:
+            width = max(map(len, counts.domains))
+            lines += [
+                f"    {name:{width}}  {domain.tokens:,} tokens  {domain.documents:,} documents"
+                for name, domain in counts.domains.items()
+            ]
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in manifest.ledger.by_rule().items())
     return "\n".join([*lines, f"  dropped     {reasons or 'nothing'}", f"  vocabulary  {manifest.vocabulary:,}"])
 

@@ -1,0 +1,132 @@
+"""What a preparation will do, from its settings and a listing of the source: units of work, and the folder they fill.
+
+A unit is a run of source files of one split. What it writes is a pure function of the plan and its number, so units can
+be prepared by any process in any order, and again after an interruption.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from litespark.data.config import PrepareConfig
+from litespark.data.selection.select import selection_identity
+from litespark.data.storage import Storage
+from litespark.data.text.files import Source, SourceFile
+from litespark.data.text.sources import corpus
+from litespark.data.text.splits import TRAIN, VALIDATION
+from litespark.data.tokenizer import Tokenizer
+
+FORMAT = 2
+"""Raised when the same settings and text are written differently."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Source files that are prepared as one."""
+
+    number: int
+    """Its place in the corpus, from 0."""
+    split: str | None
+    """Of all its documents; None where a rule deals documents out to both splits."""
+    files: tuple[SourceFile, ...]
+
+    @property
+    def text_bytes(self) -> int:
+        """About how many bytes of text it holds, at least 1."""
+        return max(sum(file.text_bytes for file in self.files), 1)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A config with what it names.
+
+    Attributes:
+        training: files to train on, or to divide where there is no `validation`.
+        tokenizer: the one that the settings name; None: one is trained.
+        name: of the prepared folder; ends in a hash of everything that decides its content.
+    """
+
+    config: PrepareConfig
+    training: Source
+    validation: Source | None
+    tokenizer: Tokenizer | None
+    name: str
+
+    @property
+    def storage(self) -> Storage:
+        """The prepared folder."""
+        return Storage(self.config.root).below(self.name)
+
+    @property
+    def place(self) -> Path | str:
+        """Its path, or its address where it is remote."""
+        storage = self.storage
+        return storage.address if storage.remote else storage.local
+
+    @cached_property
+    def units(self) -> tuple[Unit, ...]:
+        """All units, in the order of the corpus: training first."""
+        most = self.config.unit_bytes
+        if self.validation is None:
+            parts: list[tuple[str | None, Source]] = [(None, self.training)]
+        else:
+            parts = [(TRAIN, self.training), (VALIDATION, self.validation)]
+        groups = [(split, files) for split, source in parts for files in _grouped(source.files, most)]
+        return tuple(Unit(number, split, files) for number, (split, files) in enumerate(groups))
+
+    @property
+    def own_units(self) -> list[int]:
+        """Numbers of the units that this node prepares."""
+        return [unit.number for unit in self.units if self.node_of(unit.number) == self.config.node_rank]
+
+    def node_of(self, unit: int) -> int:
+        """Rank of the node that prepares a unit."""
+        return unit % self.config.nodes
+
+
+def plan_preparation(config: PrepareConfig) -> Plan:
+    """The plan of a config; lists the source, and writes nothing.
+
+    Raises:
+        ValueError: an unusable source, tokenizer or selection.
+    """
+    found = corpus(config)
+    tokenizer = None
+    if config.tokenizer is not None:
+        tokenizer = Tokenizer.load(Path(config.tokenizer).expanduser(), eos_token=config.eos_token)
+        if tokenizer.vocabulary != config.vocabulary:
+            raise ValueError(
+                f"data.vocabulary={config.vocabulary}, but data.tokenizer={config.tokenizer} has "
+                f"{tokenizer.vocabulary} ids. Set data.vocabulary={tokenizer.vocabulary}, or name another tokenizer."
+            )
+    # how many bad documents are allowed decides whether there is a data set, not what is in it: raising the limit
+    # continues with what was prepared below it
+    settings = {name: value for name, value in config.preparation().items() if name != "max_bad_share"}
+    identity = {
+        "format": FORMAT,
+        "settings": settings | {"tokenizer": tokenizer.hash if tokenizer else None},
+        "selection": selection_identity(config.selection),
+        "files": [source.fingerprint() for source in (found.training, found.validation) if source is not None],
+    }
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+    name = f"{config.name or found.name}-{digest}"
+    return Plan(config, found.training, found.validation, tokenizer, name)
+
+
+def _grouped(files: tuple[SourceFile, ...], most_bytes: int) -> Iterator[tuple[SourceFile, ...]]:
+    """Runs of files of about so many bytes of text; a larger file is alone."""
+    group: list[SourceFile] = []
+    held = 0
+    for file in files:
+        if group and held + file.text_bytes > most_bytes:
+            yield tuple(group)
+            group, held = [], 0
+        group.append(file)
+        held += file.text_bytes
+    if group:
+        yield tuple(group)

@@ -1,0 +1,101 @@
+"""What a preparation says while it works, on standard error: documents, tokens, MB/s of text, time left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from litespark.data.preparation.unit import DOCUMENTS, SOURCE_BYTES, TEXT_BYTES, TOKENS
+
+
+class Display:
+    """One line that follows the meters of the units, and lines that stay.
+
+    Args:
+        name: what is prepared.
+        show: False: says nothing at all.
+    """
+
+    def __init__(self, name: str, *, show: bool) -> None:
+        self.name = name
+        self._bars = _Bars(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            disable=not show,
+        )
+
+    def __enter__(self) -> Display:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        if not self._bars.disable:
+            self._bars.console.print(f"{self.name}: {text}", highlight=False, soft_wrap=True, markup=False)
+
+    def stage(self, doing: str) -> None:
+        """A stage without figures."""
+        self._bars.follow(f"{self.name}: {doing}", None)
+
+    def follow(self, doing: str, meters: NDArray[np.int64], numbers: Iterable[int], total_bytes: int) -> None:
+        """A stage that takes units of together `total_bytes` of source text through their meters."""
+        self._bars.follow(
+            f"{self.name}: {doing}", _Figures(meters, np.array(list(numbers), dtype=np.int64), total_bytes)
+        )
+
+
+class _Figures:
+    """Sums of the meters of some units since the stage began."""
+
+    def __init__(self, meters: NDArray[np.int64], numbers: NDArray[np.int64], total_bytes: int) -> None:
+        self.total = total_bytes
+        self._meters = meters
+        self._numbers = numbers
+        self._began = time.monotonic()
+
+    def now(self) -> tuple[int, str]:
+        """(bytes of the source done, the figures in words)."""
+        sums = self._meters[self._numbers].sum(axis=0)
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        tokens = f"  {sums[TOKENS]:,} tokens" if sums[TOKENS] else ""
+        text = f"  {sums[DOCUMENTS]:,} documents{tokens}  {sums[TEXT_BYTES] / 1e6 / seconds:.1f} MB/s"
+        return int(sums[SOURCE_BYTES]), text
+
+
+class _Bars(Progress):
+    """A progress bar that asks the meters whenever it is drawn."""
+
+    _task: TaskID | None = None
+    _figures: _Figures | None = None
+
+    def follow(self, description: str, figures: _Figures | None) -> None:
+        """Show another stage."""
+        self._figures = None  # the bar is drawn by another thread, too
+        if self._task is not None:
+            self.remove_task(self._task)
+        total = None if figures is None else max(figures.total, 1)
+        self._task = self.add_task(description, total=total, figures="")
+        self._figures = figures
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Called for each drawing."""
+        figures, task = self._figures, self._task
+        if figures is not None and task is not None:
+            done, text = figures.now()
+            self.update(task, completed=done, figures=text)
+        yield from super().get_renderables()

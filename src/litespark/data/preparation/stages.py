@@ -1,0 +1,121 @@
+"""The stages of a preparation, each continued where it was left: tokenizer, fingerprints, duplicates, units."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from litespark.data import tokenizer as tokenizers
+from litespark.data.preparation.documents import split_rule, tokenizer_sample
+from litespark.data.preparation.plan import Plan
+from litespark.data.preparation.progress import Display
+from litespark.data.preparation.unit import SOURCE_BYTES, Preparation
+from litespark.data.preparation.work import DUPLICATES, FINGERPRINTS, UNITS, Work
+from litespark.data.preparation.workers import run_units, shared_meters
+from litespark.data.selection.duplicates import FingerprintFile, duplicates
+from litespark.data.text.splits import SplitRule
+from litespark.data.tokenizer import Tokenizer
+
+POLL_SECONDS = 5.0
+"""Between looks at what other nodes have done."""
+
+
+class Stages:
+    """Takes the units of this node through the stages.
+
+    Args:
+        plan: what to do.
+        scratch: folder on this machine, of this process alone.
+        display: what to say.
+    """
+
+    def __init__(self, plan: Plan, scratch: Path, display: Display) -> None:
+        self.plan = plan
+        self.scratch = scratch
+        self.display = display
+        self.work = Work(plan.storage)
+
+    def run(self) -> Tokenizer | None:
+        """All that this node can do; None where other nodes are not done, else the tokenizer, to finish with.
+
+        Raises:
+            ValueError: what a user can mend.
+        """
+        before = self.work.done(UNITS)
+        if before:
+            self.display.say(f"{len(before)} of {len(self.plan.units)} units were found done")
+        rule = split_rule(self.plan, self.scratch)
+        preparation = Preparation(self.plan.config, str(self.plan.place), self.plan.units, rule, str(self.scratch))
+        tokenizer = self._tokenizer(rule, preparation.tokenizer_folder)
+        if self.plan.config.selection.compares_documents and len(before) < len(self.plan.units):
+            self._run_units(preparation, FINGERPRINTS, "fingerprints")
+            self._wait_for(FINGERPRINTS)
+            self._compare_documents()
+        self._run_units(preparation, UNITS, "documents")
+        if missing := self._missing(UNITS):
+            self.display.say(
+                f"this node is done; {self._of_nodes(missing)} still to come. The node that ends last finishes the "
+                "data set; where one was lost, start it again with the same settings."
+            )
+            return None
+        return tokenizer
+
+    def _tokenizer(self, rule: SplitRule | None, folder: Path) -> Tokenizer:
+        """The tokenizer as it is saved in the prepared folder, with a copy in `folder`.
+
+        Where several nodes find none, each trains it: the same text gives the same, and none waits for another.
+        """
+        folder.mkdir(parents=True)
+        storage = self.plan.storage
+        if storage.exists(tokenizers.FILE):
+            for name in (tokenizers.FILE, tokenizers.CONFIG_FILE):
+                storage.fetch(name, folder / name)
+            return Tokenizer.load(folder)
+        self.display.stage("tokenizer")
+        tokenizer = self.plan.tokenizer or Tokenizer.train(
+            tokenizer_sample(self.plan, rule, self.scratch), vocabulary=self.plan.config.vocabulary
+        )
+        tokenizer.save(folder)
+        for name in (tokenizers.CONFIG_FILE, tokenizers.FILE):  # last the one that is looked for
+            storage.write(name, (folder / name).read_bytes())
+        return Tokenizer.load(folder)
+
+    def _run_units(self, preparation: Preparation, stage: str, doing: str) -> None:
+        """Take this node's units through a stage, but for those that have passed it."""
+        done = self.work.done(stage)
+        numbers = [number for number in self.plan.own_units if number not in done]
+        memory, meters = shared_meters(len(self.plan.units))
+        total = sum(self.plan.units[number].text_bytes for number in numbers)
+        self.display.follow(doing, meters, numbers, total)
+        for number in run_units(preparation, stage, numbers, memory):
+            meters[number, SOURCE_BYTES] = self.plan.units[number].text_bytes
+
+    def _compare_documents(self) -> None:
+        """Find duplicates over all units; in every node, which is simpler than to wait for one and gives the same."""
+        if not self._missing(DUPLICATES):
+            return
+        self.display.stage("comparing documents")
+        folder = self.scratch / FINGERPRINTS
+        folder.mkdir()
+        files = [self.work.arrays_file(FINGERPRINTS, unit.number, folder) for unit in self.plan.units]
+        found = duplicates([FingerprintFile(path) for path in files], self.plan.config.selection)
+        for unit, arrays in zip(self.plan.units, found, strict=True):
+            self.work.write_arrays(DUPLICATES, unit.number, arrays)
+
+    def _wait_for(self, stage: str) -> None:
+        """Wait until all nodes have taken their units through a stage; Ctrl-C ends it."""
+        waiting: list[int] = []
+        while missing := self._missing(stage):
+            if missing != waiting:
+                self.display.stage(f"waiting for {stage}, {self._of_nodes(missing)} still to come")
+                waiting = missing
+            time.sleep(POLL_SECONDS)
+
+    def _missing(self, stage: str) -> list[int]:
+        done = self.work.done(stage)
+        return [unit.number for unit in self.plan.units if unit.number not in done]
+
+    def _of_nodes(self, missing: list[int]) -> str:
+        ranks = sorted({self.plan.node_of(number) for number in missing})
+        named = f"node_rank {', '.join(map(str, ranks))}"
+        return f"{len(missing)} of {len(self.plan.units)} units, of {named},"
