@@ -265,6 +265,17 @@ def test_data_of_another_run_is_refused(tmp_path):
         write_report(folder)
 
 
+def test_a_comparison_says_what_selection_took_from_the_data_of_each_run(tmp_path):
+    folders = [write_run(tmp_path / name) for name in ("selected", "whole", "unknown")]
+    keep_data(folders[0])
+    keep_data(folders[1], settings={"selection": {"quality": []}})
+    table = section(write_comparison(folders, tmp_path / "out").read_text(), "Data and machines")
+    column = [cell.strip() for cell in table.strip().splitlines()[0].strip("|").split("|")][1:].index("left out")
+    left_out = {name: cells(table, name)[column] for name in ("selected", "whole", "unknown")}
+    assert left_out["selected"] == "27.3 % by quality=[gopher_quality,c4], exact_duplicates=true"  # 38 of 139
+    assert (left_out["whole"], left_out["unknown"]) == ("none", "—")
+
+
 def test_like_runs_get_no_warning(run_folders, tmp_path):
     folders = [run_folders / "sweep" / name for name in ("0", "1")]
     assert "\n> " not in write_comparison(folders, tmp_path).read_text()

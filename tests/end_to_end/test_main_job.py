@@ -52,6 +52,7 @@ def test_the_folder_of_a_run_holds_everything(run: tuple[Path, str]):
     names = {path.name for path in folder.iterdir()}
     assert {
         "config.yaml",
+        "data.json",
         "metrics.jsonl",
         "metrics.csv",
         "run.json",

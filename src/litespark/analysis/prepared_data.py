@@ -52,6 +52,15 @@ def selection(settings: dict[str, Any]) -> str:
     return ", ".join(f"{name}={_setting(value)}" for name, value in switched_on.items()) or "none"
 
 
+def left_out_by_selection(data: PreparedData) -> str:
+    """The share of the training documents that selection left out, and its rules: 12.3 % by quality=[c4]; or none."""
+    rules = selection(data.settings)
+    if rules == "none":
+        return rules
+    rows = [row for row in data.left_out_of("train") if row.rule.startswith("selection/")]
+    return f"{_share(sum(row.documents for row in rows), data.read_documents('train'))} by {rules}"
+
+
 def domains_table(data: PreparedData) -> str:
     """Documents, tokens (EOS included) and bytes of text by split and domain, with a row for all of several."""
     rows = [

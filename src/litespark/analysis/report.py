@@ -8,12 +8,11 @@ import os
 from collections.abc import Hashable, Iterable
 from pathlib import Path
 
-from litespark.analysis import tables
+from litespark.analysis import prepared_data, tables
 from litespark.analysis.ablation import save_waterfall, table_as_markdown
 from litespark.analysis.ablation_runs import ablation_of
 from litespark.analysis.ops_table import ops_table
 from litespark.analysis.plots import save_pictures
-from litespark.analysis.prepared_data import markdown as prepared_data
 from litespark.analysis.prepared_plots import save_pictures as save_pictures_of_data
 from litespark.analysis.quantities import count, duration, plain, rate, scaled, seconds_between
 from litespark.analysis.reasons import absent, coverage
@@ -108,12 +107,13 @@ def write_comparison(folders: Iterable[Path | str], output: Path | str) -> Path:
         *(f"![{name} over tokens]({path.name})" for name, path in pictures.items()),
         "## Data and machines",
         tables.markdown_table(
-            ("run", "model", "data", "unigram entropy", "devices", "precision", "folder"),
+            ("run", "model", "data", "left out", "unigram entropy", "devices", "precision", "folder"),
             [
                 (
                     name,
                     f"{run.record.model.name}, {count(run.record.model.parameters)} parameters",
                     f"{run.record.data.name} ({run.record.data.manifest_hash[:12]})",
+                    _left_out(run),
                     plain(run.record.data.unigram_entropy, "nats/token"),
                     ", ".join(device.name for device in run.record.environment.devices) or "none recorded",
                     run.record.environment.precision,
@@ -129,6 +129,12 @@ def write_comparison(folders: Iterable[Path | str], output: Path | str) -> Path:
         *(f"**{', '.join(same)}**\n\n{text}" for text, same in by_absences.items()),
     ]
     return _write(output / COMPARISON_FILE, sections)
+
+
+def _left_out(run: Run) -> str:
+    """How much of the training text the selection of its data left out, and by which rules."""
+    data = kept_data(run)
+    return "—" if data is None else prepared_data.left_out_by_selection(data)
 
 
 def _ablation(runs: list[Run], output: Path) -> list[str]:
@@ -175,19 +181,31 @@ def data_of(run: Run) -> list[str]:
     """What the run read, as its folder keeps it: domains, lengths, what was left out, with pictures beside the report.
 
     Raises:
-        ValueError: what the folder keeps was changed, or belongs to other data than the record names.
+        ValueError: as `kept_data`.
+    """
+    data = kept_data(run)
+    if data is None:
+        return [f"The folder of the run holds no {RUN_DATA}, so it is not known what the data was made of."]
+    pictures = save_pictures_of_data(data, run.folder)
+    return [prepared_data.markdown(data), *(f"![{what}]({path.name})" for what, path in pictures.items())]
+
+
+def kept_data(run: Run) -> PreparedData | None:
+    """What the folder of a run keeps of its data; None where it keeps nothing.
+
+    Raises:
+        ValueError: it was changed after it was written, or belongs to other data than the record names.
     """
     kept = run.folder / RUN_DATA
     if not kept.is_file():
-        return [f"The folder of the run holds no {RUN_DATA}, so it is not known what the data was made of."]
+        return None
     data = PreparedData.read(kept)
     if data.manifest_hash != run.record.data.manifest_hash:
         raise ValueError(
             f"{kept}: got the manifest {data.manifest_hash[:12]}, expected {run.record.data.manifest_hash[:12]} as the "
             "record of the run has it; restore the file that the run wrote, or remove it"
         )
-    pictures = save_pictures_of_data(data, run.folder)
-    return [prepared_data(data), *(f"![{what}]({path.name})" for what, path in pictures.items())]
+    return data
 
 
 def sample(run: Run) -> str:
