@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from litespark.data.chunks import ChunkRecord, TokenChunks
+from litespark.data.chunks import TokenChunks
 from litespark.data.packed_rows import PackedRows
+from tests.data.raw_chunks import write_chunks
 
 
 def chunks(folder: Path, *parts: list[int]) -> TokenChunks:
-    """One chunk file a part, with nothing but its ids."""
-    records = []
-    for number, part in enumerate(parts):
-        content = np.array(part, dtype=np.uint16).tobytes()
-        (folder / f"chunk-0-{number}.bin").write_bytes(content)
-        records.append(
-            ChunkRecord(f"chunk-0-{number}.bin", len(content), hashlib.sha256(content).hexdigest(), len(part))
-        )
-    return TokenChunks(folder, records, vocabulary=100)
+    return TokenChunks(folder, write_chunks(folder, *parts), vocabulary=100)
 
 
 def test_rows_are_read_as_they_were_laid_out_across_chunk_borders(tmp_path):

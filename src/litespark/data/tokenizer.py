@@ -18,6 +18,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 END_OF_TEXT = "<|endoftext|>"
 FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
 _EOS_NAMES = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>")
 _BOS_NAMES = ("<|begin_of_text|>", "<s>", "<bos>", "<|bos|>")
 
@@ -145,7 +146,7 @@ class Tokenizer:
         config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": self._tokenizer.id_to_token(self.eos_id)}
         if self.bos_id is not None:
             config["bos_token"] = self._tokenizer.id_to_token(self.bos_id)
-        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _keep_quiet_about_forks() -> None:

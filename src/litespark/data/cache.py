@@ -1,0 +1,245 @@
+"""A bounded folder of chunks that came from remote data, shared by runs, ranks and loader workers of one machine.
+
+`CACHE/chunks/SHA256.bin` holds whole chunks under the hash of their content, so that data sets share what they have in
+common and a chunk that changed at its source is another file. (`local_copy` keeps the manifests beside them.)
+
+Processes agree through file locks, which the kernel frees when their holder dies, by kill -9 too. A chunk is fetched
+under the lock of its name into a partial file and renamed. When the chunks exceed the limit, those that were used
+longest ago are deleted; whoever has one open keeps reading it. So the folder may exceed its limit by the chunks under
+way, one a process at most.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from io import BufferedReader
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from litespark.data.config import ReadingConfig
+from litespark.data.storage import Storage
+
+if TYPE_CHECKING:
+    from litespark.data.chunks import ChunkRecord
+
+log = logging.getLogger(__name__)
+
+_LOCKS = 64
+_FETCHES = 3
+_EVICTIONS = 20
+_CHUNK = re.compile(r"(?P<sha256>[0-9a-f]{64})\.bin")
+_PARTIAL = re.compile(r"\.(?P<sha256>[0-9a-f]{64})\.bin\.\d+\.partial")
+_DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class ChunkCache:
+    """Chunks of remote data on this machine.
+
+    It pickles and survives a fork: it holds nothing but its settings and, in each process, connections of its own.
+
+    Args:
+        folder: `data.cache`; made where there is none.
+        limit_bytes: `data.cache_bytes`; the chunks that were used longest ago are deleted above it.
+
+    Raises:
+        ValueError: the folder cannot be made or written.
+    """
+
+    def __init__(self, folder: str | Path, limit_bytes: int) -> None:
+        self.folder = Path(folder).expanduser().resolve()
+        self.limit_bytes = limit_bytes
+        self._chunks = self.folder / "chunks"
+        self._locks = self.folder / "locks"
+        self._storages: dict[tuple[int, str], Storage] = {}
+        self._fetched: set[str] = set()
+        self._warned = False
+        with self.mendable_faults():
+            self._chunks.mkdir(parents=True, exist_ok=True)
+            self._locks.mkdir(exist_ok=True)
+            (self._locks / "eviction").touch()
+
+    @classmethod
+    def of(cls, reading: ReadingConfig, address: str) -> ChunkCache:
+        """The cache that a config names.
+
+        Args:
+            reading: with `cache` and `cache_bytes`.
+            address: of the remote data that needs it, for the message.
+
+        Raises:
+            ValueError: `data.cache` is not set, or as the constructor does.
+        """
+        if reading.cache is None:
+            raise ValueError(
+                f"{address} is remote, and data.cache is not set; expected a folder on this machine that keeps its "
+                f"chunks. Set data.cache=FOLDER, on a disk with room for data.cache_bytes={reading.cache_bytes}."
+            )
+        return cls(reading.cache, reading.cache_bytes)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_storages": {}}
+
+    def path(self, record: ChunkRecord) -> Path:
+        """Where a chunk is while the cache has it; may be deleted at any time by any process."""
+        return self._chunks / f"{record.sha256}.bin"
+
+    def open(self, address: str, record: ChunkRecord, *, verify_hash: bool) -> BufferedReader:
+        """A chunk, whole, open to read; fetched where the cache does not have it.
+
+        A cached chunk of another size (or other bytes, with `verify_hash`) is fetched again.
+
+        Args:
+            address: of the folder that holds the chunk.
+            record: its entry in the manifest.
+            verify_hash: hash its bytes each time it is opened.
+
+        Raises:
+            ValueError: it cannot be fetched, is damaged where it comes from, or the disk is full.
+        """
+        path, damaged = self.path(record), 0
+        for _ in range(_EVICTIONS):
+            try:
+                file = path.open("rb")
+            except FileNotFoundError:
+                self._fetch(address, record)
+                continue
+            fault = _fault(file, record, verify_hash)
+            if fault is None:
+                with suppress(PermissionError):  # a cache of another user still serves
+                    os.utime(file.fileno())
+                return file
+            file.close()
+            if damaged == _FETCHES:
+                raise ValueError(
+                    f"{address}/{record.file} {fault}, fetched {_FETCHES} times. The chunk is damaged where it lies: "
+                    "copy it anew or prepare the data again."
+                )
+            damaged += 1
+            log.warning("%s %s; it is fetched again", path, fault)
+            path.unlink(missing_ok=True)
+        raise ValueError(
+            f"{address}/{record.file} was deleted from the cache {_EVICTIONS} times before it could be read: "
+            f"data.cache_bytes={self.limit_bytes} is too little for the processes that share data.cache={self.folder}. "
+            "Set it higher."
+        )
+
+    def touch(self, records: Iterable[ChunkRecord]) -> None:
+        """State that chunks were used just now; those that the cache does not have are passed over."""
+        for record in records:
+            with suppress(FileNotFoundError, PermissionError):
+                os.utime(self.path(record))
+
+    def check_size(self, record: ChunkRecord, address: str) -> None:
+        """Raise the ValueError for a chunk that the cache can never hold."""
+        if record.size > self.limit_bytes:
+            raise ValueError(
+                f"data.cache_bytes={self.limit_bytes} is less than one chunk: {address}/{record.file} has "
+                f"{record.size} bytes. Set data.cache_bytes to many times that."
+            )
+
+    def _fetch(self, address: str, record: ChunkRecord) -> None:
+        self.check_size(record, address)
+        with self.mendable_faults(), self._locked(_lock_name(record.sha256)):
+            if self.path(record).exists():
+                return  # another process brought it while this one waited
+            for stale in self._chunks.glob(f".{record.sha256}.bin.*.partial"):
+                stale.unlink(missing_ok=True)
+            self._make_room(record.size)
+            free = shutil.disk_usage(self._chunks).free
+            if free < record.size:
+                raise OSError(errno.ENOSPC, f"{record.file} needs {record.size} bytes, {free} are free")
+            self._storage(address).fetch(record.file, self.path(record), size=record.size)
+            self._make_room(0)
+        if record.sha256 in self._fetched and not self._warned:
+            self._warned = True
+            log.warning(
+                "%s/%s is fetched a second time: data.cache_bytes=%d does not hold all that is read. Within one epoch "
+                "that makes training wait; set it higher.", address, record.file, self.limit_bytes,
+            )  # fmt: skip
+        self._fetched.add(record.sha256)
+
+    def _make_room(self, coming: int) -> None:
+        """Delete what was used longest ago until `coming` bytes fit under the limit."""
+        with self._locked("eviction"):
+            files = sorted(self._held())
+            held = sum(size for _, _, size in files)
+            for _, name, size in files:
+                if held + coming <= self.limit_bytes:
+                    return
+                if (partial := _PARTIAL.fullmatch(name)) and self._is_locked(_lock_name(partial["sha256"])):
+                    continue  # on its way: otherwise its process was killed
+                (self._chunks / name).unlink(missing_ok=True)
+                held -= size
+
+    def _held(self) -> Iterator[tuple[int, str, int]]:
+        """(time of last use, name, bytes) of every file that is ours."""
+        with os.scandir(self._chunks) as entries:
+            for entry in entries:
+                if _CHUNK.fullmatch(entry.name) or _PARTIAL.fullmatch(entry.name):
+                    with suppress(FileNotFoundError):
+                        status = entry.stat()
+                        yield status.st_mtime_ns, entry.name, status.st_size
+
+    def _storage(self, address: str) -> Storage:
+        # a connection does not survive a fork
+        key = (os.getpid(), address)
+        if key not in self._storages:
+            self._storages[key] = Storage(address)
+        return self._storages[key]
+
+    @contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        with (self._locks / name).open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _is_locked(self, name: str) -> bool:
+        with (self._locks / name).open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            return False
+
+    @contextmanager
+    def mendable_faults(self) -> Iterator[None]:
+        """Turn a full disk or a missing permission here, not there, into a ValueError that names the key to set."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            here = error if isinstance(error, OSError) else error.__cause__
+            if isinstance(here, OSError) and here.errno in _DISK_IS_FULL:
+                raise ValueError(
+                    f"data.cache={self.folder}: the disk is full ({here}). Make room, set data.cache to a folder on a "
+                    f"larger disk, or set data.cache_bytes={self.limit_bytes} lower."
+                ) from error
+            if isinstance(error, OSError):
+                raise ValueError(f"data.cache={self.folder} cannot be used: {error}. Set it to another folder.") \
+                    from error  # fmt: skip
+            raise
+
+
+def _lock_name(sha256: str) -> str:
+    # few files that stay, rather than one for each chunk that somebody has to delete
+    return f"chunk-{int(sha256[:8], 16) % _LOCKS:02}"
+
+
+def _fault(file: BufferedReader, record: ChunkRecord, verify_hash: bool) -> str | None:
+    """What is wrong with a chunk."""
+    size = os.fstat(file.fileno()).st_size
+    if size != record.size:
+        return f"has {size} bytes; the manifest says {record.size}"
+    if verify_hash:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+        if found != record.sha256:
+            return f"has SHA-256 {found}; the manifest says {record.sha256}"
+    return None
