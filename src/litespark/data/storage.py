@@ -6,7 +6,6 @@ becomes an error that says what to do.
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
 import time
@@ -104,17 +103,19 @@ class Storage:
         Links are followed. A link that leads nowhere is listed with 0 bytes, so that it is missed when it is read.
         """
         if not self.remote:
-            names = (path.relative_to(self.local).as_posix() for path in _below(self.local / folder))
-            return sorted((_status(self.local, name) for name in names), key=lambda file: file.name)
+            top = self.local / folder
+            prefix = f"{folder}/" if folder else ""
+            found = _below(str(top), os.path.realpath(top), prefix=prefix) if top.is_dir() else ()
+            return sorted(self._asked(folder, lambda: list(found)), key=lambda file: file.name)
         infos: dict[str, Any] = self._asked(folder, lambda: self._system.find(self._path(folder), detail=True))
         return sorted((self._listed(path, info) for path, info in infos.items()), key=lambda file: file.name)
 
     def matching(self, pattern: str) -> list[Listed]:
         """The files that a glob names (`**` is any number of folders), and all below the folders that it names."""
         if not self.remote:
-            names = glob.glob(pattern, root_dir=self.local, recursive=True)
-            folders = [name.rstrip("/") for name in names if (self.local / name).is_dir()]
-            listed = [_status(self.local, name) for name in names if not (self.local / name).is_dir()]
+            paths = {path.relative_to(self.local).as_posix(): path for path in self.local.glob(pattern)}
+            folders = [name for name, path in paths.items() if path.is_dir()]
+            listed = [_status(self.local, name) for name, path in paths.items() if not path.is_dir()]
         else:
             infos: dict[str, Any] = self._asked(pattern, lambda: self._system.glob(self._path(pattern), detail=True))
             below = {self._listed(path, info): info["type"] == "directory" for path, info in infos.items()}
@@ -220,15 +221,21 @@ def _file_system(address: str) -> tuple[Any, str]:
     return system, root.rstrip("/")
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    """Every file below a folder, also behind links; a link to a folder that it is in is not followed again."""
-    for path, folders, files in os.walk(folder, followlinks=True):
-        here = Path(path)
-        inside = {here.resolve(), *here.resolve().parents}
-        folders[:] = [
-            name for name in folders if not (here / name).is_symlink() or (here / name).resolve() not in inside
-        ]
-        yield from (here / name for name in files if (here / name).is_file() or (here / name).is_symlink())
+def _below(folder: str, real: str, above: frozenset[str] = frozenset(), prefix: str = "") -> Iterator[Listed]:
+    """Every file below a folder; `real` is its path without links, `above` those of the folders that it is in."""
+    above |= {real}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = prefix + entry.name
+            if entry.is_dir():
+                target = os.path.realpath(entry.path) if entry.is_symlink() else f"{real}/{entry.name}"
+                if target not in above:  # a circle of links
+                    yield from _below(entry.path, target, above, f"{name}/")
+            elif entry.is_file():
+                status = entry.stat()
+                yield Listed(name, status.st_size, str(status.st_mtime_ns))
+            elif entry.is_symlink():
+                yield Listed(name, 0, "")
 
 
 def _status(folder: Path, name: str) -> Listed:

@@ -1,144 +1,188 @@
-"""Which files are read, what comes out of them, and what is refused."""
+"""What `data.source` may name, which files come of it, and what is refused."""
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
+import sys
 
 import pytest
-import zstandard
 
-from litespark.data.text.sources import DocumentReader, resolve_source
-from tests.data.corpus import documents, write_texts
-
-TEXTS = documents(30)
-
-
-def lines(texts, field="text"):
-    return "".join(json.dumps({field: text, "meta": {}}) + "\n" for text in texts).encode()
+from litespark.data.text.sources import corpus
+from tests.data.corpus import config, documents, write_texts
+from tests.data.s3_server import fill
+from tests.data.slimpajama import write_slimpajama
 
 
-def read(path, **options):
-    reader = DocumentReader(**options)
-    return list(reader.documents(resolve_source(str(path)).files)), reader
+def found(source, **changes):
+    return corpus(config(source, "unused", **changes))
 
 
-@pytest.mark.parametrize(
-    "name, pack",
-    [
-        ("a.jsonl", lambda data: data),
-        ("a.jsonl.gz", gzip.compress),
-        ("a.jsonl.zst", zstandard.compress),
-        ("frames.jsonl.zst", lambda data: zstandard.compress(data[:1000]) + zstandard.compress(data[1000:])),
-    ],
-)
-def test_json_lines_come_back_whole(tmp_path, name, pack):
-    (tmp_path / name).write_bytes(pack(lines(TEXTS)))
-    assert read(tmp_path / name)[0] == TEXTS
-    (tmp_path / name).write_bytes(pack(lines(TEXTS, "content")))
-    assert read(tmp_path / name, text_field="content")[0] == TEXTS
+def names(source):
+    return [file.name for file in source.files]
 
 
-def test_a_last_line_without_its_end_counts_and_lines_may_be_longer_than_a_block(tmp_path):
-    texts = ["x" * 3_000_000, "last"]
-    (tmp_path / "a.jsonl").write_bytes(lines(texts)[:-1])
-    assert read(tmp_path / "a.jsonl")[0] == texts
+def write(folder, *paths):
+    for path in paths:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(f"text of {path}")
+    return folder
 
 
-def test_a_folder_means_all_known_files_below_it_sorted(tmp_path):
-    write_texts(tmp_path / "b", ["two"])
-    (tmp_path / "a.jsonl").write_bytes(lines(["one"]))
-    (tmp_path / "picture.png").write_bytes(b"\xff")
-    (tmp_path / ".git").mkdir()
-    (tmp_path / ".git" / "x.txt").write_text("hidden")
-    assert read(tmp_path)[0] == ["one", "two"]
+def test_a_folder_means_all_known_files_below_it_sorted_and_nothing_hidden(tmp_path):
+    write(tmp_path, "b/two.txt", "a.jsonl", "c.parquet", "b/d.json.gz", "e.NDJSON.zst", "f.md")
+    write(tmp_path, "picture.png", ".git/x.txt", "b/.hidden.txt", "g.csv")
+    assert names(found(tmp_path).training) == [
+        "a.jsonl",
+        "b/d.json.gz",
+        "b/two.txt",
+        "c.parquet",
+        "e.NDJSON.zst",
+        "f.md",
+    ]
+    assert found(tmp_path).validation is None
+
+
+def test_folders_and_files_behind_links_are_found_and_a_circle_ends(tmp_path):
+    write(tmp_path / "elsewhere", "chunk/a.txt", "b.txt")
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "linked").symlink_to(tmp_path / "elsewhere" / "chunk", target_is_directory=True)
+    (tmp_path / "source" / "b.txt").symlink_to(tmp_path / "elsewhere" / "b.txt")
+    (tmp_path / "source" / "up").symlink_to(tmp_path / "source", target_is_directory=True)
+    assert names(found(tmp_path / "source").training) == ["b.txt", "linked/a.txt"]
+
+
+def test_one_file_is_taken_whatever_its_name_ends_in(tmp_path):
+    write(tmp_path, "speech.transcript")
+    text = found(tmp_path / "speech.transcript")
+    assert (text.name, names(text.training)) == ("speech_transcript", ["speech.transcript"])
+
+
+def test_globs_name_files_or_folders(tmp_path):
+    write(tmp_path, "en/a.txt", "en/deep/b.txt", "de/c.txt", "de/d.jsonl", "other/e.txt")
+    assert names(found(tmp_path / "*/*.txt").training) == ["de/c.txt", "en/a.txt", "other/e.txt"]
+    assert names(found(tmp_path / "**/*.txt").training) == ["de/c.txt", "en/a.txt", "en/deep/b.txt", "other/e.txt"]
+    assert names(found(tmp_path / "[de][en]").training) == ["de/c.txt", "de/d.jsonl", "en/a.txt", "en/deep/b.txt"]
+    with pytest.raises(ValueError, match=r"data\.source=.*/z\* matches no file named \.txt"):
+        found(tmp_path / "z*")
+
+
+def test_a_name_with_brackets_that_is_there_is_no_glob(tmp_path):
+    write(tmp_path / "a[1]", "x.txt")
+    assert names(found(tmp_path / "a[1]").training) == ["x.txt"]
+
+
+def test_the_layout_of_slimpajama_has_its_own_splits_and_test_is_left_alone(tmp_path):
+    text = found(write_slimpajama(tmp_path / "SlimPajama"))
+    assert text.name == "SlimPajama"
+    assert names(text.training) == [f"chunk{c}/example_train_{s}.jsonl.zst" for c in (1, 2) for s in range(3)]
+    assert names(text.validation) == [f"chunk{c}/example_holdout_0.jsonl.zst" for c in (1, 2)]
+    limited = found(tmp_path / "SlimPajama", max_files=1)
+    assert names(limited.training) == ["chunk1/example_train_0.jsonl.zst"]
+    assert names(limited.validation) == ["chunk1/example_holdout_0.jsonl.zst"]
+
+
+def test_half_a_layout_is_refused(tmp_path):
+    write(tmp_path / "a", "train/a.txt", "test/b.txt")
+    with pytest.raises(ValueError, match=r"has train/ and test/, but no validation/; expected.*/train to hold out"):
+        found(tmp_path / "a")
+    write(tmp_path / "b", "train/a.csv", "validation/b.txt")
+    with pytest.raises(ValueError, match=r"b/train holds no file named \.txt"):
+        found(tmp_path / "b")
+
+
+def test_a_bucket_gives_the_same_files_as_a_folder(tmp_path, s3_server, s3_bucket):
+    write_slimpajama(tmp_path / "slim")
+    fill(s3_server, f"{s3_bucket}/slim", tmp_path / "slim")
+    here, there = found(tmp_path / "slim"), found(f"{s3_bucket}/slim")
+    for mine, theirs in zip(here.sources, there.sources, strict=True):
+        assert [(file.name, file.size) for file in mine.files] == [(file.name, file.size) for file in theirs.files]
+        assert all(file.version for file in theirs.files)
+        assert mine.fingerprint() != theirs.fingerprint(), "no time of modification there, no checksum here"
+    assert there.name == "slim"
+    assert there.training.files[0].where == f"{s3_bucket}/slim/train/chunk1/example_train_0.jsonl.zst"
+    one = found(f"{s3_bucket}/slim/train/chunk1/example_train_0.jsonl.zst")
+    assert (one.name, names(one.training)) == ("example_train_0", ["example_train_0.jsonl.zst"])
+    assert names(found(f"{s3_bucket}/slim/train/chunk*").training) == names(here.training)
+    assert len(names(found(f"{s3_bucket}/slim/**/*_0.jsonl.zst").training)) == 6
+
+
+def test_the_fingerprint_follows_names_sizes_and_versions(tmp_path, s3_server, s3_bucket):
+    fill(s3_server, s3_bucket, write(tmp_path / "a", "a.txt"))
+    before = found(s3_bucket).training.fingerprint()
+    fill(s3_server, s3_bucket, tmp_path / "a")
+    assert found(s3_bucket).training.fingerprint() == before, "the same bytes written anew"
+    (tmp_path / "a" / "a.txt").write_text("TEXT of a.txt")
+    fill(s3_server, s3_bucket, tmp_path / "a")
+    assert found(s3_bucket).training.fingerprint() != before
 
 
 def test_the_standard_library_has_no_tests_and_no_other_packages():
-    source = resolve_source("standard_library")
-    names = [file.name for file in source.files]
-    assert names == sorted(names)
-    assert "argparse.py" in names
-    assert not [name for name in names if {"test", "tests", "site-packages"} & set(name.split("/"))]
+    source = found("standard_library").training
+    assert names(source) == sorted(names(source))
+    assert "argparse.py" in names(source)
+    assert not [name for name in names(source) if {"test", "tests", "site-packages"} & set(name.split("/"))]
 
 
-BAD_LINES = {
-    "invalid_utf8": b'{"text": "\xff"}',
-    "malformed_json": b'{"text": ',
-    "missing_text": b'{"body": "x"}',
-    "text_not_a_string": b'{"text": 3}',
-    "lone_surrogate": b'{"text": "\\ud800"}',
-}
+def test_shards_with_the_same_content_are_marked_and_what_validates_is_kept(tmp_path):
+    lines = "".join(f'{{"text": "{number}"}}\n' for number in range(9))
+    for path in ("train/a.jsonl", "train/b.jsonl", "train/c.jsonl", "validation/v.jsonl", "validation/w.jsonl"):
+        write(tmp_path, path)
+    for path in ("train/b.jsonl", "train/c.jsonl", "validation/v.jsonl"):
+        (tmp_path / path).write_text(lines)
+    (tmp_path / "train" / "a.jsonl").write_text(lines.replace("8", "9"))  # as long, and different
+    (tmp_path / "train" / "one.txt").write_text(lines)  # a text is a document, not a shard
+    text = found(tmp_path)
+    assert [file.copy_of for file in text.training.files] == [None, "v.jsonl", "v.jsonl", None]
+    assert [file.copy_of for file in text.validation.files] == [None, None]
 
 
-@pytest.mark.parametrize("reason", BAD_LINES)
-def test_a_bad_line_costs_one_document_and_is_counted(tmp_path, reason):
-    (tmp_path / "a.jsonl").write_bytes(lines(TEXTS) + BAD_LINES[reason] + b"\n" + lines(["after"]))
-    texts, reader = read(tmp_path / "a.jsonl", max_bad_share=0.1)
-    assert texts == [*TEXTS, "after"]
-    assert reader.dropped == {reason: 1}
-    with pytest.raises(ValueError, match=rf"1 of 32 documents .*{reason}.*a\.jsonl.*line 31.*max_bad_share"):
-        read(tmp_path / "a.jsonl", max_bad_share=0.01)
-
-
-def test_empty_documents_are_counted_but_are_not_bad(tmp_path):
-    (tmp_path / "a.jsonl").write_bytes(lines(["", " \n", "text"]) + b"\n\n")
-    texts, reader = read(tmp_path / "a.jsonl", max_bad_share=0.0)
-    assert texts == ["text"]
-    assert reader.dropped == {"empty": 2}
-
-
-def test_a_flood_of_bad_lines_stops_before_the_end(tmp_path):
-    (tmp_path / "a.jsonl").write_bytes(b"no json\n" * 5000)
-    reader = DocumentReader()
-    with pytest.raises(ValueError, match="malformed_json: 1000"):
-        list(reader.documents(resolve_source(str(tmp_path)).files))
-
-
-def test_plain_text_that_is_not_utf8_is_counted(tmp_path):
-    write_texts(tmp_path, TEXTS)
-    (tmp_path / "z.txt").write_bytes(b"abc\xff")
-    assert read(tmp_path, max_bad_share=0.1)[1].dropped == {"invalid_utf8": 1}
-    with pytest.raises(ValueError, match=r"z\.txt.*invalid_utf8 at byte 3"):
-        read(tmp_path)
-
-
-@pytest.mark.parametrize("keep", [0.3, 0.95])
-@pytest.mark.parametrize("name, pack", [("a.jsonl.zst", zstandard.compress), ("a.jsonl.gz", gzip.compress)])
-def test_a_truncated_archive_is_named_and_refused(tmp_path, name, pack, keep):
-    data = pack(lines(documents(3000)))
-    (tmp_path / name).write_bytes(data[: int(len(data) * keep)])
-    with pytest.raises(ValueError, match=rf"{name} is truncated"):
-        read(tmp_path / name)
-
-
-@pytest.mark.parametrize("name", ["a.jsonl.zst", "a.jsonl.gz"])
-def test_an_archive_that_is_none_is_named_and_refused(tmp_path, name):
-    (tmp_path / name).write_bytes(b"plain text, not an archive")
-    with pytest.raises(ValueError, match=rf"{name} is damaged or not what its name says"):
-        read(tmp_path / name)
+def test_copies_in_a_bucket_are_known_by_their_checksums(tmp_path, s3_server, s3_bucket):
+    for name, line in (("a", "1"), ("b", "2"), ("c", "1")):
+        (tmp_path / f"{name}.jsonl").write_text(f'{{"text": "{line}"}}\n')
+    fill(s3_server, s3_bucket, tmp_path)
+    assert [file.copy_of for file in found(s3_bucket).training.files] == [None, None, "a.jsonl"]
 
 
 def test_unusable_sources_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"nowhere does not exist\. Set data\.source"):
-        resolve_source(str(tmp_path / "nowhere"))
+        found(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"does not exist\. Fetch it so"):
-        resolve_source(str(tmp_path / "nowhere"), how_to_get="Fetch it so")
+        found(tmp_path / "nowhere", how_to_get="Fetch it so")
     with pytest.raises(ValueError, match=r"holds no file named \.txt"):
-        resolve_source(str(tmp_path))
-    with pytest.raises(ValueError, match="remote address; expected a local path"):
-        resolve_source("s3://bucket/text")
+        found(tmp_path)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="neither a file nor a folder"):
-        resolve_source(str(tmp_path / "pipe"))
+        found(tmp_path / "pipe")
+    with pytest.raises(ValueError, match=r"data\.source=abc://x.*not known.*such as s3://BUCKET/FOLDER"):
+        found("abc://x")
 
 
-def test_a_file_that_vanishes_is_named(tmp_path):
-    source = resolve_source(str(write_texts(tmp_path, TEXTS)))
-    (tmp_path / "0003.txt").unlink()
-    with pytest.raises(ValueError, match=r"0003\.txt cannot be read"):
-        list(DocumentReader().documents(source.files))
-    (tmp_path / "0003.txt").mkdir()
-    with pytest.raises(ValueError, match=r"0003\.txt cannot be read.*directory"):
-        list(DocumentReader().documents(source.files))
+def test_an_empty_bucket_and_one_that_is_not_there_are_refused(s3_bucket):
+    with pytest.raises(ValueError, match=rf"data\.source={s3_bucket}/slim holds no file named .*Set data\.source"):
+        found(f"{s3_bucket}/slim")
+    with pytest.raises(ValueError, match=r"data\.source=s3://no-such-bucket.*[Nn]o.*such.*bucket|does not exist"):
+        found("s3://no-such-bucket/slim")
+
+
+def test_a_hub_name_is_asked_for_where_there_is_no_such_path(tmp_path, monkeypatch):
+    asked = []
+
+    class NoHub:
+        def __init__(self, address):
+            asked.append(address)
+            raise OSError("no such name")
+
+    write(tmp_path, "owner/name/a.txt")
+    monkeypatch.chdir(tmp_path)
+    assert names(found("owner/name").training) == ["a.txt"]
+    hub = sys.modules["litespark.data.text.sources"]
+    monkeypatch.setattr(hub, "Storage", NoHub)
+    with pytest.raises(OSError, match="no such name"):
+        found("owner/other")
+    assert asked == ["hf://datasets/owner/other"]
+
+
+def test_a_limit_on_files_is_applied_before_one_on_bytes(tmp_path):
+    source = write_texts(tmp_path, documents(20))
+    assert names(found(source, max_files=3).training) == ["0000.txt", "0001.txt", "0002.txt"]
+    assert set(names(found(source, max_files=3, max_bytes=1).training)) < {"0000.txt", "0001.txt", "0002.txt"}
