@@ -1,4 +1,4 @@
-"""LitData's token chunks: written one document an item, read as one flat array.
+"""LitData's token chunks, read as one flat array; `preparation/chunk_writer.py` writes them, one document an item.
 
 The format is LitData's own (0.2.76): a chunk is a header of 32-bit numbers (how many items, then the byte offset of
 each and of the end) and the ids of all items; `index.json` lists the chunks. `litdata.StreamingDataset` with
@@ -13,7 +13,6 @@ each and of the end) and the ids of all items; `index.json` lists the chunks. `l
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import OrderedDict
 from dataclasses import dataclass
 from io import BufferedReader
@@ -41,68 +40,6 @@ class ChunkRecord:
 def token_dtype(vocabulary: int) -> np.dtype[np.uint16] | np.dtype[np.int32]:
     """The narrowest type of LitData's that holds every id: uint16 up to 65,536 ids, else int32."""
     return np.dtype(np.uint16) if vocabulary <= 1 << 16 else np.dtype(np.int32)
-
-
-class ChunkWriter:
-    """Writes documents into chunks of exactly `chunk_tokens` ids (the last is shorter) under one split folder.
-
-    A document that does not fit continues in the next chunk, as another item there.
-    """
-
-    def __init__(self, folder: Path, *, vocabulary: int, chunk_tokens: int) -> None:
-        folder.mkdir(parents=True)
-        self.folder = folder
-        self.dtype = token_dtype(vocabulary)
-        self.chunk_tokens = chunk_tokens
-        self.records: list[ChunkRecord] = []
-        self._items: list[NDArray[np.generic]] = []
-        self._index: list[dict[str, int | str]] = []
-        self._held = 0
-
-    def add(self, document: NDArray[np.generic]) -> None:
-        """Append the ids of one document, its EOS included; (n,) of `self.dtype`."""
-        rest = document
-        while rest.size:
-            part = rest[: self.chunk_tokens - self._held]
-            self._items.append(part)
-            self._held += part.size
-            rest = rest[part.size :]
-            if self._held == self.chunk_tokens:
-                self._flush()
-
-    def close(self) -> list[ChunkRecord]:
-        """Write the last chunk and LitData's index; returns the records of all chunks."""
-        if self._items:
-            self._flush()
-        config = {
-            "chunk_bytes": self.chunk_tokens * self.dtype.itemsize,
-            "chunk_size": None,
-            "compression": None,
-            # LitData numbers the types it knows; 2 is int32 and 5 is uint16 in its list of NumPy types
-            "data_format": [f"no_header_numpy:{5 if self.dtype == np.uint16 else 2}"],
-            "data_spec": '[1, {"type": null, "context": null, "children_spec": []}]',
-            "encryption": None,
-            "item_loader": "TokensLoader",
-        }
-        # LitData renews a cache when this changes; the content stands in for a time
-        content = hashlib.sha256("".join(record.sha256 for record in self.records).encode()).hexdigest()
-        index = {"chunks": self._index, "config": config, "updated_at": content}
-        (self.folder / "index.json").write_text(json.dumps(index, sort_keys=True), encoding="utf-8")
-        return self.records
-
-    def _flush(self) -> None:
-        sizes = np.array([item.nbytes for item in self._items], dtype=np.int64)
-        start = 4 * (1 + len(self._items) + 1)
-        offsets = start + np.concatenate([[0], np.cumsum(sizes)])
-        header = np.concatenate([[len(self._items)], offsets]).astype(np.uint32)
-        data = header.tobytes() + b"".join(item.tobytes() for item in self._items)
-        file = f"chunk-0-{len(self.records)}.bin"
-        (self.folder / file).write_bytes(data)
-        self.records.append(ChunkRecord(file, len(data), hashlib.sha256(data).hexdigest(), self._held))
-        self._index.append(
-            {"chunk_bytes": len(data), "chunk_size": len(self._items), "dim": self._held, "filename": file}
-        )
-        self._items, self._held = [], 0
 
 
 class TokenChunks:
