@@ -30,6 +30,7 @@ _TITLES = {
     "to_loss": "To equal quality",
     "ops": "Ops",
     "loop": "The trainer over a bare loop",
+    "data": "Preparing and reading data",
     "run": "Runs",
 }
 

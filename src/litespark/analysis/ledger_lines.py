@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable
 from pathlib import Path
 
+from litespark.analysis.data_text import goals as data_goals
 from litespark.analysis.quantities import ABSENT, percent, plain, rate, scaled
 from litespark.metrics.ablation_table import from_record
 from litespark.metrics.records.ledger import Entry
@@ -136,6 +137,10 @@ def _times(interval: Interval | None) -> str:
     return f"× {plain(interval.median, digits=3)}{spread}"
 
 
+def _data(entry: Entry) -> str:
+    return "\n\n" + "\n".join(f"- {line}" for line in data_goals(entry.record))
+
+
 LINES: dict[str, Callable[[Entry], str]] = {
     "run": _run,
     "loop": _loop,
@@ -143,4 +148,5 @@ LINES: dict[str, Callable[[Entry], str]] = {
     "ablation": _ablation,
     "profile": _profile,
     "to_loss": _to_loss,
+    "data": _data,
 }

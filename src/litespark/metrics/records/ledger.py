@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from litespark.metrics.records.ablation import AblationRecord
+from litespark.metrics.records.data import DataRecord
 from litespark.metrics.records.loop import LoopRecord
 from litespark.metrics.records.ops import OpsRecord
 from litespark.metrics.records.profile import ProfileRecord
@@ -36,6 +37,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "litespark.bench.ablation": AblationRecord.read,
     "litespark.bench.profile": ProfileRecord.read,
     "litespark.bench.to_loss": ToLossRecord.read,
+    "litespark.bench.data": DataRecord.read,
 }
 _FILE_NAME = re.compile(
     r"(?P<date>\d{4}-\d\d-\d\d)_(?P<what>bench_ops|[a-z-]+)_(?P<model>.+)_(?P<precision>[a-z][^_]*)(_\d+)?"

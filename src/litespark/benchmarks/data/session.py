@@ -1,0 +1,124 @@
+"""`litespark bench data` from start to end: a corpus, a tokenizer, rounds of preparation, and rounds of streaming."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from litespark.benchmarks.data import corpus as corpora
+from litespark.benchmarks.data.launch import launch
+from litespark.benchmarks.data.process import cores as usable_cores
+from litespark.benchmarks.data.rounds import TOKENIZER, DataSettings, Launch, Rounds, litgpt_interpreter
+from litespark.benchmarks.provenance import provenance
+from litespark.benchmarks.record_path import record_path
+from litespark.data.chunks import token_dtype
+from litespark.data.config import PrepareConfig
+from litespark.data.tokenizer import Tokenizer
+from litespark.experiment.config import ConfigError, Parts
+from litespark.metrics.records.data import DataRecord
+
+WHAT = "bench-data"
+DEFAULTS = ("data=slimpajama", "data.vocabulary=32000", "data.sequence_length=4096", "data.micro_batch_size=4")
+NO_LITGPT = "litgpt is not installed beside Litespark; name an interpreter that has it: --litgpt-python PATH"
+NOT_YET = "not measured yet"
+# of the corpus: enough that no core waits long for another at the end
+_UNITS_PER_CORE = 4
+_LEAST_SHARDS = 8
+_TOKENIZER_DOCUMENTS = 4000
+
+
+def with_defaults(overrides: Sequence[str]) -> list[str]:
+    """The overrides, with the benchmark's own data and vocabulary before them where they say nothing of these."""
+    keys = {word.lstrip("+").partition("=")[0] for word in overrides}
+    return [*(word for word in DEFAULTS if word.partition("=")[0] not in keys), *overrides]
+
+
+def bench_data(
+    compose: Callable[[Sequence[str]], Parts],
+    overrides: Sequence[str],
+    settings: DataSettings,
+    *,
+    command: Sequence[str],
+    output: Path,
+    say: Callable[[str], None],
+    launch: Launch = launch,
+) -> tuple[DataRecord, Path]:
+    """Measure, and write the record after every round.
+
+    Args:
+        compose: makes a config of overrides.
+        overrides: of the config, as the user gave them. Of the data, the tokenizer, the vocabulary and the settings of
+            reading are taken; the text is the benchmark's own.
+        settings: how it is run.
+        command: the words that get it again, for the record.
+        output: folder of records; the file is DEVICE/DATE_bench-data_CORPUS_IDTYPE.json in it.
+        say: is told what is being done.
+        launch: runs a process; replaced in tests.
+
+    Raises:
+        ValueError: the config has no text to prepare, or a measurement of ours failed.
+        OSError: the record cannot be written.
+    """
+    parts = compose(with_defaults(overrides))
+    if not isinstance(parts.data, PrepareConfig):
+        raise ConfigError("data=synthetic is not prepared, so there is nothing to measure; leave it out")
+    with tempfile.TemporaryDirectory(prefix="litespark-bench-") as temporary:
+        record = begin(parts, overrides, settings, Path(temporary), command, say)
+        origin = record.provenance
+        name = record.corpus.source.replace("_", "-")
+        precision = str(token_dtype(record.vocabulary))
+        path = record_path(output, origin.environment, WHAT, name, precision, origin.time)
+        record.write(path)  # what cannot be written is known before minutes are spent
+        Rounds(parts.data, settings, Path(temporary), launch, say).take(record, lambda: record.write(path))
+    record.complete = True
+    record.check()
+    record.write(path)
+    return record, path
+
+
+def begin(
+    parts: Parts,
+    overrides: Sequence[str],
+    settings: DataSettings,
+    scratch: Path,
+    command: Sequence[str],
+    say: Callable[[str], None],
+) -> DataRecord:
+    """The corpus and the tokenizer, below `scratch`, and a record without runs."""
+    config = parts.data
+    assert isinstance(config, PrepareConfig)
+    cores = usable_cores()
+    say(
+        f"writing {settings.megabytes:g} MB of the installed packages, and {corpora.FACTOR} times as many, in the "
+        "layout of SlimPajama"
+    )
+    corpus = corpora.write_corpus(
+        scratch, text_bytes=int(settings.megabytes * 1e6), shards=max(_LEAST_SHARDS, _UNITS_PER_CORE * cores)
+    )
+    if config.tokenizer is not None:
+        tokenizer = Tokenizer.load(Path(config.tokenizer).expanduser(), eos_token=config.eos_token)
+    else:
+        say(f"training a tokenizer of {config.vocabulary:,} ids")
+        tokenizer = Tokenizer.train(islice(corpora.documents(), _TOKENIZER_DOCUMENTS), vocabulary=config.vocabulary)
+    (scratch / TOKENIZER).mkdir()
+    tokenizer.save(scratch / TOKENIZER)
+    return DataRecord(
+        provenance=provenance(parts, overrides, command, torch.device("cpu"), "fp32"),
+        corpus=corpus,
+        vocabulary=tokenizer.vocabulary,
+        tokenizer_hash=tokenizer.hash,
+        cores=cores,
+        unit_bytes=max(1, corpus.text_bytes // (_UNITS_PER_CORE * cores)),
+        chunk_tokens=config.chunk_tokens,
+        rounds=settings.rounds,
+        sequence_length=config.sequence_length,
+        micro_batch_rows=config.micro_batch_size,
+        pinned=torch.cuda.is_available(),
+        litdata=version("litdata"),
+        litgpt_reason=NO_LITGPT if litgpt_interpreter(settings) is None else NOT_YET,
+    )

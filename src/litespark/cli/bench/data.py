@@ -1,0 +1,49 @@
+"""`litespark bench data`: what preparation and streaming reach, beside the tokenizer, litgpt and LitData."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from litespark.cli.command import Command
+from litespark.cli.configs import add_overrides, compose, repository
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    add_overrides(parser)
+    parser.add_argument("--rounds", type=int, default=3, help="in which all take turns (%(default)s)")
+    parser.add_argument("--megabytes", type=float, default=24.0, help="of text to prepare (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="to read each stream for (%(default)s)")
+    parser.add_argument("--litgpt-python", metavar="PATH", help="an interpreter that has litgpt (this one, if it has)")
+    parser.add_argument("--timeout", type=float, default=900.0, help="seconds of one measurement (%(default)s)")
+    parser.add_argument("--output", type=Path, help="folder of records (results)")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from litespark.analysis.data_text import text
+    from litespark.benchmarks.data.rounds import DataSettings
+    from litespark.benchmarks.data.session import bench_data
+    from litespark.experiment.config import parts_from
+
+    record, path = bench_data(
+        lambda words: parts_from(compose(words)),
+        options.overrides,
+        DataSettings(options.rounds, options.megabytes, options.seconds, options.litgpt_python, options.timeout),
+        command=_command(options),
+        output=options.output or repository() / "results",
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    print(text(record))
+    print(f"record: {path}")
+    return 0
+
+
+def _command(options: argparse.Namespace) -> list[str]:
+    """The words that get the measurement again."""
+    words = ["litespark", "bench", "data", *options.overrides, "--rounds", str(options.rounds)]
+    words += ["--megabytes", f"{options.megabytes:g}", "--seconds", f"{options.seconds:g}"]
+    return words + ([] if options.litgpt_python is None else ["--litgpt-python", options.litgpt_python])
+
+
+DATA = Command("what preparing and reading data reaches", _arguments, _run)
