@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from litespark.data.cache import ChunkCache
 from litespark.data.chunks import TokenChunks
+from litespark.data.config import ReadingConfig
 from litespark.data.manifest import Manifest
 from litespark.data.mixture import Interleaving
+from litespark.data.packed_rows import PackedRows
 from litespark.data.rows import ChunkRows, Rows
 
 log = logging.getLogger(__name__)
@@ -82,29 +85,44 @@ class DomainRows:
 
 
 def open_split(
-    folder: Path, manifest: Manifest, split: str, *, sequence_length: int, verify_hashes: bool = False
+    place: Path | str, manifest: Manifest, split: str, reading: ReadingConfig, cache: ChunkCache | None = None
 ) -> DomainRows:
     """The rows of one split of a prepared folder; a domain shorter than one row is left out with a warning.
 
+    Args:
+        place: of the prepared folder, a path or an address.
+        manifest: of that folder.
+        split: train or validation.
+        reading: how rows are cut, and whether chunks are hashed.
+        cache: of the chunks of an address.
+
     Raises:
-        ValueError: no domain holds a whole row, or a chunk is not as the manifest says.
+        ValueError: no domain holds a whole row, a chunk is not as the manifest says, or rows that were packed for
+            another sequence length.
     """
     domains = manifest.splits[split].domains
     longest = max(domains, key=lambda name: domains[name].tokens)
     parts: dict[str, Rows | None] = {}
     unreached = 0
     for name, counts in domains.items():
-        if counts.tokens <= sequence_length and name != longest:
+        if counts.tokens <= reading.sequence_length and name != longest:
             log.warning(
                 "%s/%s: domain %s holds %d tokens, less than the %d of one row; it is left out",
-                folder, split, name, counts.tokens, sequence_length + 1,
+                place, split, name, counts.tokens, reading.sequence_length + 1,
             )  # fmt: skip
             parts[name] = None
             unreached += counts.tokens
             continue
         chunks = TokenChunks(
-            folder / split / counts.folder, counts.chunks, vocabulary=manifest.vocabulary, verify_hashes=verify_hashes
+            f"{place}/{split}/{counts.folder}",
+            counts.chunks,
+            vocabulary=manifest.vocabulary,
+            verify_hashes=reading.verify_hashes,
+            cache=cache,
         )
-        parts[name] = rows = ChunkRows(chunks, sequence_length)
-        unreached += counts.tokens - (rows.count * sequence_length + 1)
+        if manifest.packing == "best_fit":
+            parts[name] = PackedRows(chunks, reading.sequence_length, manifest.sequence_length)
+        else:
+            parts[name] = rows = ChunkRows(chunks, reading.sequence_length)
+            unreached += counts.tokens - (rows.count * reading.sequence_length + 1)
     return DomainRows(parts, unreached_tokens=unreached)

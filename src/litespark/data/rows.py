@@ -63,11 +63,17 @@ class BatchForm:
     micro_batch_size: int
     eos_id: int | None
     document_mask: bool
+    padded: bool = False
+    """The rows were packed: what follows the first of several EOS at a row's end is padding."""
 
     def batch(self, ids: NDArray[np.int64], *, real_rows: int | None = None, domain: str | None = None) -> TokenBatch:
         """The batch of (micro_batch_size, S+1) ids, of which those behind `real_rows` are padding."""
         made = batch_from_rows(
-            torch.from_numpy(ids), eos_id=self.eos_id, document_mask=self.document_mask, real_rows=real_rows
+            torch.from_numpy(ids),
+            eos_id=self.eos_id,
+            document_mask=self.document_mask,
+            real_rows=real_rows,
+            padded=self.padded,
         )
         made.domain = domain
         return made

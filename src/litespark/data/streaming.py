@@ -25,13 +25,16 @@ from typing import Any
 import torch.distributed
 from lightning.pytorch import LightningDataModule
 
+from litespark.data.cache import ChunkCache
 from litespark.data.config import PrepareConfig, ReadingConfig, SyntheticConfig, require_whole
 from litespark.data.domain_rows import DomainRows, open_split
+from litespark.data.local_copy import local_copy
 from litespark.data.manifest import Manifest
 from litespark.data.mixture import MixtureOrder, Order, shares_of
 from litespark.data.order import RowOrder
 from litespark.data.preparation.prepare import prepare
 from litespark.data.rows import BatchForm, StreamPositions, TokenLoader, TrainingBatches, ValidationBatches
+from litespark.data.storage import Storage
 from litespark.data.synthetic import synthetic_manifest, synthetic_rows
 from litespark.data.text.document import ONLY_DOMAIN
 
@@ -134,6 +137,7 @@ class RowDataModule(LightningDataModule):
             micro_batch_size=self.micro_batch_size,
             eos_id=self.manifest.eos_id,
             document_mask=self.reading.document_mask and self.manifest.eos_id is not None,
+            padded=self.manifest.packing == "best_fit",
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -169,35 +173,31 @@ class RowDataModule(LightningDataModule):
 
 
 class TokenDataModule(RowDataModule):
-    """Rows of a folder that `prepare` wrote.
+    """Rows of a folder that `prepare` wrote, on this machine or behind an address.
 
     Args:
-        folder: with its manifest.
+        place: path or address of the folder.
         seed: of the order of the training rows.
         reading: the fields of `ReadingConfig`.
 
     Attributes:
-        folder: as given.
+        folder: on this machine, with the manifest and the tokenizer: `place`, or the copy of them in the cache.
         unreached_tokens: by split: ids that no row holds, because less than a row is left at the end of their domain.
 
     Raises:
         ValueError: no manifest, a chunk missing or of another size (or hash, with `verify_hashes`), fewer tokens than
-            one row needs, or a setting out of range.
+            one row needs, rows that were packed for another sequence length, an address without a cache, or a setting
+            out of range.
     """
 
-    def __init__(self, folder: Path, *, seed: int, **reading: Any) -> None:
+    def __init__(self, place: Path | str, *, seed: int, **reading: Any) -> None:
         settings = ReadingConfig(**reading)
-        self.folder = Path(folder)
+        storage = Storage(place)
+        cache = ChunkCache.of(settings, storage.address) if storage.remote else None
+        self.folder = storage.local if cache is None else local_copy(storage.address, cache)
         manifest = Manifest.read(self.folder)
         rows = {
-            split: open_split(
-                self.folder,
-                manifest,
-                split,
-                sequence_length=settings.sequence_length,
-                verify_hashes=settings.verify_hashes,
-            )
-            for split in ("train", "validation")
+            split: open_split(storage.address, manifest, split, settings, cache) for split in ("train", "validation")
         }
         self.unreached_tokens = {split: found.unreached_tokens for split, found in rows.items()}
         super().__init__(rows["train"], rows["validation"], manifest, settings, seed=seed)
@@ -230,13 +230,18 @@ def build_data_module(config: PrepareConfig | SyntheticConfig, *, seed: int) -> 
     if world > 1 and rank > 0:
         torch.distributed.barrier()
     try:
-        folder = prepare(config)
+        place = prepare(config)
     finally:
         # in a finally, so that the others fail by themselves instead of waiting for a rank that failed
         if world > 1 and rank == 0:
             torch.distributed.barrier()
+    if place is None:
+        raise ValueError(
+            f"data.nodes={config.nodes}: this node has prepared its part and others have not ended yet, expected the "
+            "whole data set. Start again when `litespark prepare` has ended on all nodes."
+        )
     reading = {entry.name: getattr(config, entry.name) for entry in fields(ReadingConfig)}
-    return TokenDataModule(folder, seed=seed, **reading)
+    return TokenDataModule(place, seed=seed, **reading)
 
 
 def _rank_and_world() -> tuple[int, int]:
