@@ -1,0 +1,134 @@
+"""From text with several domains through `prepare` to batches: here, packed, from a bucket, and over nodes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter, defaultdict
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+import zstandard
+
+from litespark.data import streaming
+from litespark.data.batch import IGNORE_INDEX
+from litespark.data.manifest import Manifest
+from litespark.data.preparation.prepare import prepare
+from litespark.data.streaming import TokenDataModule, build_data_module
+from litespark.data.tokenizer import Tokenizer
+from tests.data.corpus import config
+from tests.data.s3_server import fill
+from tests.data.slimpajama import DOMAINS, write_slimpajama
+
+S = 16
+
+
+def settings(text, root, **changes):
+    return config(text, root, domain_field="meta.redpajama_set_name", vocabulary=400, **changes)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    return write_slimpajama(tmp_path_factory.mktemp("slimpajama") / "data", chunks=1, shards=2, documents=20)
+
+
+@pytest.fixture(scope="module")
+def folder(text, tmp_path_factory):
+    return prepare(settings(text, tmp_path_factory.mktemp("prepared")), progress=False)
+
+
+@pytest.fixture(scope="module")
+def packed(text, tmp_path_factory):
+    root = tmp_path_factory.mktemp("packed")
+    return prepare(settings(text, root, packing="best_fit", sequence_length=64), progress=False)
+
+
+def corpus(folder, text):
+    """The ids of each training document of the source by domain, in its order, as the tokenizer alone gives them."""
+    tokenizer, eos = Tokenizer.load(folder), Manifest.read(folder).eos_id
+    found = defaultdict(list)
+    for path in sorted((text / "train").rglob("*.zst")):
+        for line in zstandard.decompress(path.read_bytes()).splitlines():
+            record = json.loads(line)
+            ids = [*tokenizer.encode_batch([record["text"]])[0], eos]
+            found[record["meta"]["redpajama_set_name"]].append(ids)
+    return found
+
+
+def epoch(data):
+    """Inputs and labels of one epoch, row by row."""
+    rows = ((batch.tokens, batch.labels) for batch in data.train_dataloader())
+    pairs = (pair for tokens, labels in rows for pair in zip(tokens.tolist(), labels.tolist(), strict=True))
+    return list(islice(pairs, data.rows_per_epoch))
+
+
+def test_an_epoch_holds_the_tokens_of_the_text(folder, text):
+    data = TokenDataModule(folder, sequence_length=S, micro_batch_size=2, seed=1)
+    expected = Counter()
+    for documents in corpus(folder, text).values():
+        ids = [token for document in documents for token in document]
+        expected.update(tuple(ids[row * S : row * S + S]) for row in range((len(ids) - 1) // S))
+    assert Counter(tuple(tokens) for tokens, _ in epoch(data)) == expected
+    assert {batch.domain for batch in data.val_dataloader()} == set(DOMAINS)
+
+
+def test_an_epoch_of_packed_rows_predicts_every_token_but_the_first_of_each_document(packed, text):
+    data = TokenDataModule(packed, sequence_length=64, micro_batch_size=2, seed=1)
+    documents = [ids for found in corpus(packed, text).values() for ids in found]
+    labels = Counter(label for _, row in epoch(data) for label in row if label != IGNORE_INDEX)
+    assert labels == Counter(token for ids in documents for token in ids[1:])
+    batches = list(islice(data.train_dataloader(), data.rows_per_epoch // 2))
+    assert any(batch.token_count < batch.tokens.numel() for batch in batches)
+
+
+def test_packed_rows_are_read_at_their_length_alone(packed):
+    with pytest.raises(ValueError, match=r"sequence_length=16, but .* for data\.sequence_length=64"):
+        TokenDataModule(packed, sequence_length=S, micro_batch_size=2, seed=1)
+
+
+def batches(place, count, **changes):
+    data = TokenDataModule(place, **{"sequence_length": S, "micro_batch_size": 2, "seed": 1, **changes})
+    return [batch.tokens for batch in islice(data.train_dataloader(), count)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_data_in_a_bucket_gives_the_same_batches_with_a_cold_and_a_warm_cache(
+    folder, s3_bucket, s3_server, tmp_path, workers
+):
+    fill(s3_server, f"{s3_bucket}/data", folder)
+    here = batches(folder, 40)
+    for _ in ("cold", "warm"):
+        there = batches(f"{s3_bucket}/data", 40, cache=str(tmp_path / "cache"), workers=workers)
+        assert all(map(torch.equal, here, there))
+    data = TokenDataModule(
+        f"{s3_bucket}/data", sequence_length=S, micro_batch_size=2, seed=1, cache=str(tmp_path / "cache")
+    )
+    assert Tokenizer.load(data.folder).hash == Tokenizer.load(folder).hash
+    assert [batch.domain for batch in data.val_dataloader()] == sorted(batch.domain for batch in data.val_dataloader())
+
+
+def test_data_in_a_bucket_needs_a_cache(folder, s3_bucket, s3_server):
+    fill(s3_server, f"{s3_bucket}/data", folder)
+    with pytest.raises(ValueError, match=r"is remote, and data\.cache is not set"):
+        batches(f"{s3_bucket}/data", 1)
+
+
+def test_a_config_leads_to_all_of_its_domains_and_reading_settings(text, tmp_path):
+    mixture = dict.fromkeys(DOMAINS, 0.0) | {"RedPajamaBook": 1.0}
+    data = build_data_module(settings(text, tmp_path, mixture=mixture, validation_rows=3), seed=5)
+    assert (data.seed, data.validation_rows, data.reading.mixture) == (5, 3, mixture)
+    books = corpus(data.folder, text)["RedPajamaBook"]
+    assert {token for tokens, _ in epoch(data) for token in tokens} <= set(np.concatenate(books).tolist())
+
+
+def test_a_node_that_has_to_wait_for_others_does_not_train(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(streaming, "prepare", lambda config: None)
+    with pytest.raises(ValueError, match=r"data\.nodes=2: this node has prepared its part .* has ended on all nodes"):
+        build_data_module(settings(text, tmp_path, nodes=2), seed=5)
+
+
+def test_the_order_does_not_depend_on_where_the_folder_lies(folder, tmp_path):
+    moved = shutil.copytree(folder, tmp_path / "elsewhere" / "moved")
+    assert all(map(torch.equal, batches(folder, 20), batches(moved, 20)))
