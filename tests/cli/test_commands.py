@@ -122,7 +122,7 @@ def test_prepare_finds_the_data_and_says_what_is_there(house, capsys):
     said = capsys.readouterr().out
     (folder,) = (house / "data" / "prepared").glob("text-*")
     assert said.startswith(f"{folder}\n")
-    counts = json.loads((folder / "manifest.json").read_text())["splits"]["train"]
+    counts = json.loads((folder / "manifest.json").read_text())["splits"]["train"]["domains"]["text"]
     assert f"{counts['tokens']:,} tokens  {counts['bytes']:,} bytes of text" in said
     assert "dropped     nothing" in said
 
@@ -130,8 +130,8 @@ def test_prepare_finds_the_data_and_says_what_is_there(house, capsys):
 @pytest.mark.parametrize(
     "name, change, complaint",
     [
-        ("train/chunk-0-0.bin", lambda data: data[:-1] + bytes([data[-1] ^ 1]), "SHA-256"),
-        ("validation/chunk-0-0.bin", lambda data: data[:-2], "bytes; the manifest says"),
+        ("train/text/chunk-0-0.bin", lambda data: data[:-1] + bytes([data[-1] ^ 1]), "SHA-256"),
+        ("validation/text/chunk-0-0.bin", lambda data: data[:-2], "bytes; expected"),
         ("tokenizer.json", lambda data: data.replace(b'"merges": [', b'"merges": [ ["q", "z"], ', 1), "token"),
         ("manifest.json", lambda data: data[:50], "not a manifest"),
     ],

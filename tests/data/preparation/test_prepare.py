@@ -4,46 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections import namedtuple
-from pathlib import Path
 
 import litdata
-import numpy as np
 import pytest
 
-from litespark.data.chunks import TokenChunks
 from litespark.data.manifest import Manifest
-from litespark.data.preparation import prepare as preparing
+from litespark.data.preparation import encoding
 from litespark.data.preparation.prepare import check, prepare
 from litespark.data.storage import Storage
 from litespark.data.text.splits import SplitRule
 from litespark.data.tokenizer import Tokenizer
 from tests.data.corpus import config, documents, write_texts
-
-
-def tokens(folder: Path, split: str) -> list[int]:
-    manifest = Manifest.read(folder)
-    domain = manifest.splits[split].domains["text"]
-    chunks = TokenChunks(folder / split / domain.folder, domain.chunks, vocabulary=manifest.vocabulary)
-    return chunks.read(0, len(chunks)).tolist()
-
-
-def texts(folder: Path, split: str) -> list[str]:
-    """The documents of a split, decoded from its chunks."""
-    tokenizer = Tokenizer.load(folder)
-    *ended, rest = np.split(ids := np.array(tokens(folder, split)), np.flatnonzero(ids == tokenizer.eos_id) + 1)
-    assert rest.size == 0, "the last document has no EOS"
-    return [tokenizer.decode(document[:-1].tolist()) for document in ended]
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+from tests.data.preparation.reading import content, texts, tokens
 
 
 def test_every_document_is_in_one_split_and_the_manifest_counts_them(prepared):
@@ -147,8 +119,8 @@ def test_equal_documents_are_on_one_side():
 
 
 def test_a_document_longer_than_a_piece_is_still_one_document(tmp_path, monkeypatch):
-    monkeypatch.setattr(preparing, "_PIECE_CHARACTERS", 50)
-    monkeypatch.setattr(preparing, "_BATCH_CHARACTERS", 120)
+    monkeypatch.setattr(encoding, "_PIECE_CHARACTERS", 50)
+    monkeypatch.setattr(encoding, "_BATCH_CHARACTERS", 120)
     source = write_texts(tmp_path / "text", documents(12))
     folder = prepare(config(source, tmp_path / "prepared"), progress=False)
     assert sorted(texts(folder, "train") + texts(folder, "validation")) == sorted(documents(12))
@@ -162,104 +134,6 @@ def test_a_given_tokenizer_is_used(tmp_path):
     assert manifest.tokenizer_hash == Tokenizer.load(tmp_path).hash
     with pytest.raises(ValueError, match=r"data\.vocabulary=300, but .* has 320 ids"):
         prepare(config(source, tmp_path / "prepared", tokenizer=str(tmp_path)), progress=False)
-
-
-PREPARE = """
-import sys
-from pathlib import Path
-from litespark.data.chunks import ChunkWriter
-from litespark.data.preparation.prepare import prepare
-from tests.data.corpus import config
-if sys.argv[3] == "stall":
-    def stall(writer, flush=ChunkWriter._flush):
-        flush(writer)
-        if len(writer.records) == 3:
-            print("stalled", flush=True)
-            import time; time.sleep(60)
-    ChunkWriter._flush = stall
-print(prepare(config(sys.argv[1], Path(sys.argv[2])), progress=False), flush=True)
-"""
-
-
-@pytest.fixture
-def start():
-    """Starts a preparation in a process of its own; none outlives the test."""
-    started = []
-
-    def begin(source: Path, root: Path, how: str) -> subprocess.Popen[str]:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])}
-        command = [sys.executable, "-c", PREPARE, str(source), str(root), how]
-        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment))
-        return started[-1]
-
-    yield begin
-    for process in started:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
-def test_killed_midway_nothing_looks_valid_and_a_rerun_is_byte_identical(tmp_path, start):
-    source = write_texts(tmp_path / "text", documents(30))
-    undisturbed = prepare(config(source, tmp_path / "undisturbed"), progress=False)
-    root = tmp_path / "prepared"
-    process = start(source, root, "stall")
-    assert process.stdout.readline() == "stalled\n"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (root / undisturbed.name).exists()
-    (partial,) = root.glob(".*.partial")
-    assert list(partial.rglob("*.bin"))
-    with pytest.raises(ValueError, match="no manifest"):
-        Manifest.read(partial)
-    folder = prepare(config(source, root), progress=False)
-    assert content(folder) == content(undisturbed)
-    assert not list(root.glob(".*.partial"))
-
-
-def test_two_processes_at_once_end_with_one_valid_folder(tmp_path, start):
-    source, root = write_texts(tmp_path / "text", documents(30)), tmp_path / "prepared"
-    first = start(source, root, "stall")
-    assert first.stdout.readline() == "stalled\n"
-    second = start(source, root, "run")
-    time.sleep(1.5)
-    assert second.poll() is None, "the second did not wait"
-    first.kill()
-    first.wait()
-    folder = Path(second.communicate(timeout=60)[0].strip())
-    assert second.returncode == 0
-    assert list(root.iterdir()) == [folder]
-    assert Manifest.read(folder).splits["train"].documents > 0
-
-
-def test_a_failed_preparation_leaves_nothing(tmp_path):
-    source = write_texts(tmp_path / "text", documents(30))
-    (source / "9999.txt").write_bytes(b"\xff")
-    with pytest.raises(ValueError, match=r"9999\.txt"):
-        prepare(config(source, tmp_path / "prepared"), progress=False)
-    assert list((tmp_path / "prepared").iterdir()) == []
-
-
-def test_too_little_space_is_refused_before_anything_is_written(tmp_path, monkeypatch):
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 9, 1))
-    source = write_texts(tmp_path / "text", documents(30))
-    with pytest.raises(ValueError, match=r"has 0\.00 GB free; preparing .* needs about"):
-        prepare(config(source, tmp_path / "prepared"), progress=False)
-    assert list((tmp_path / "prepared").iterdir()) == []
-
-
-def test_a_disk_that_fills_is_an_error_that_says_so(tmp_path):
-    source = write_texts(tmp_path / "text", documents(30))
-    limited = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-    limited += "resource.setrlimit(resource.RLIMIT_FSIZE, (150, 150))\n"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])}
-    command = [sys.executable, "-c", limited + PREPARE, str(source), str(tmp_path / "prepared"), "run"]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert result.returncode == 1
-    assert "cannot be written" in result.stderr
-    assert "Make room, or set data.root" in result.stderr
-    assert not list((tmp_path / "prepared").glob("*text*/"))
 
 
 @pytest.mark.parametrize(
@@ -320,7 +194,8 @@ def test_settings_out_of_range_are_refused(changes, message):
         ("{", "not a manifest that this version reads"),
         ('{"schema": "other/1"}', "schema 'other/1', expected"),
         ("[]", "not a manifest that this version reads"),
-        ('{"schema": "litespark.data/1", "splits": {}}', "missing .* required"),
+        ('{"schema": "litespark.data/1", "splits": {}}', "schema 'litespark.data/1', expected"),
+        ('{"schema": "litespark.data/2", "splits": {}}', "missing .* required"),
     ],
 )
 def test_a_manifest_that_is_none_is_refused(tmp_path, text, message):

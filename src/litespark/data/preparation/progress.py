@@ -14,8 +14,14 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from litespark.data.preparation.unit import DOCUMENTS, SOURCE_BYTES, TEXT_BYTES, TOKENS
 
 
+LOG_SECONDS = 60.0
+"""Between lines in a log."""
+
+
 class Display:
     """One line that follows the meters of the units, and lines that stay.
+
+    Where standard error is no terminal, such as the log of a batch job, a line a minute says how far it is.
 
     Args:
         name: what is prepared.
@@ -24,14 +30,17 @@ class Display:
 
     def __init__(self, name: str, *, show: bool) -> None:
         self.name = name
+        self._show = show
+        self._console = Console(stderr=True)
+        self._last_line = time.monotonic()
         self._bars = _Bars(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f}%{task.fields[figures]}"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=self._console,
             transient=True,
-            disable=not show,
+            disable=not (show and self._console.is_terminal),
         )
 
     def __enter__(self) -> Display:
@@ -45,8 +54,15 @@ class Display:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        if not self._bars.disable:
-            self._bars.console.print(f"{self.name}: {text}", highlight=False, soft_wrap=True, markup=False)
+        if self._show:
+            self._console.print(f"{self.name}: {text}", highlight=False, soft_wrap=True, markup=False)
+
+    def unit_done(self) -> None:
+        """Say so in a log, if it has been quiet for long."""
+        if not self._console.is_terminal and time.monotonic() - self._last_line >= LOG_SECONDS:
+            self._last_line = time.monotonic()
+            if line := self._bars.in_words():
+                self.say(line)
 
     def stage(self, doing: str) -> None:
         """A stage without figures."""
@@ -91,6 +107,13 @@ class _Bars(Progress):
         total = None if figures is None else max(figures.total, 1)
         self._task = self.add_task(description, total=total, figures="")
         self._figures = figures
+
+    def in_words(self) -> str | None:
+        """The stage and its figures; None for a stage without."""
+        if self._figures is None:
+            return None
+        done, text = self._figures.now()
+        return f"{done / max(self._figures.total, 1):.0%}{text}"
 
     def get_renderables(self) -> Iterable[RenderableType]:
         """Called for each drawing."""

@@ -89,6 +89,7 @@ class Stages:
         self.display.follow(doing, meters, numbers, total)
         for number in run_units(preparation, stage, numbers, memory):
             meters[number, SOURCE_BYTES] = self.plan.units[number].text_bytes
+            self.display.unit_done()
 
     def _compare_documents(self) -> None:
         """Find duplicates over all units; in every node, which is simpler than to wait for one and gives the same."""
