@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,7 @@ from litespark.data.manifest import Manifest
 from litespark.data.preparation.prepare import prepare
 from litespark.data.text import installed_packages as module
 from litespark.data.text.installed_packages import installed_packages, package_share, site_packages
-from litespark.data.text.sources import Source, SourceFile, resolve_source, within
-from tests.data.corpus import config, documents, write_texts
+from tests.data.corpus import config, documents
 
 PACKAGES = [f"package{number}" for number in range(30)]
 
@@ -185,28 +183,8 @@ def test_a_limit_takes_whole_files_from_both_sides(tmp_path, monkeypatch):
     manifest = Manifest.read(prepared(tmp_path, monkeypatch, max_bytes=size // 2))
     for split, source in (("train", whole.training), ("validation", whole.validation)):
         assert 0.5 <= manifest.splits[split].bytes / source.size < 0.75
-    assert "max_bytes" in manifest.settings
-    assert "max_bytes" not in Manifest.read(prepared(tmp_path, monkeypatch)).settings
-
-
-def test_a_limit_takes_at_least_one_file_and_follows_no_order_of_the_listing(tmp_path):
-    source = resolve_source(str(write_texts(tmp_path, documents(20))))
-    assert len(within(source, 0).files) == 1
-    assert within(source, source.size).files == source.files
-    backwards = replace(source, files=source.files[::-1])
-    assert within(source, source.size // 3).files == within(backwards, source.size // 3).files
-    large = Source("x", (SourceFile(tmp_path, "a", 10**9, 0),))
-    assert within(large, 5) == large
-
-
-def test_a_limit_takes_a_file_that_would_be_most_of_it_only_where_the_others_do_not_suffice(tmp_path):
-    small = tuple(SourceFile(tmp_path, f"small{number:02}", 100, 0) for number in range(20))
-    tables = tuple(SourceFile(tmp_path, f"table{number:02}", 900, 0) for number in range(20))
-    source = Source("x", (*small, *tables))
-    assert set(within(source, 1000).files) < set(small)
-    assert sum(file in small for file in within(source, 4000).files) == 20
-    assert sum(file.size for file in within(source, 4000).files) >= 4000
-    assert set(within(source, 8 * 900).files) & set(tables), "no longer large beside that limit"
+    assert manifest.settings["max_bytes"] == size // 2
+    assert Manifest.read(prepared(tmp_path, monkeypatch)).settings["max_bytes"] is None
 
 
 def test_a_limit_that_is_no_number_of_bytes_is_refused(tmp_path):

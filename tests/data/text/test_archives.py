@@ -1,0 +1,94 @@
+"""Unpacking in blocks, and archives that are not whole."""
+
+from __future__ import annotations
+
+import gzip
+import random
+
+import pytest
+import zstandard
+
+from litespark.data.text.archives import BLOCK_BYTES, blocks
+
+# of which little can be packed, over several blocks of zstd
+CONTENT = random.Random(0).randbytes(400_000) + b"x" * 600_000
+SKIPPABLE = (0x184D2A53).to_bytes(4, "little") + (5).to_bytes(4, "little") + b"12345"
+
+
+def zstd(content, **settings):
+    return zstandard.ZstdCompressor(**settings).compress(content)
+
+
+def unpacked(folder, name, packed):
+    (folder / name).write_bytes(packed)
+    return b"".join(blocks(folder / name, name))
+
+
+WHOLE = {
+    "one frame": zstd(CONTENT),
+    "with checksum": zstd(CONTENT, write_checksum=True),
+    "without its size": zstd(CONTENT, write_content_size=False),
+    "two frames": zstd(CONTENT[:70_000]) + zstd(CONTENT[70_000:]),
+    "skippable frames": SKIPPABLE + zstd(CONTENT) + SKIPPABLE,
+    "an empty frame": zstd(CONTENT) + zstd(b""),
+    "a long window": zstd(
+        CONTENT, compression_params=zstandard.ZstdCompressionParameters(window_log=28, enable_ldm=True)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_whole_archives_of_zstd_come_back(tmp_path, kind):
+    assert unpacked(tmp_path, "a.zst", WHOLE[kind]) == CONTENT
+
+
+def test_gzip_and_plain_files_come_back_without_the_mark_of_utf8(tmp_path):
+    two = gzip.compress(CONTENT[:1000]) + gzip.compress(CONTENT[1000:])
+    assert unpacked(tmp_path, "a.gz", two) == CONTENT
+    assert unpacked(tmp_path, "a.txt", b"\xef\xbb\xbfabc\xef\xbb\xbf") == b"abc\xef\xbb\xbf"
+    assert unpacked(tmp_path, "empty.txt", b"") == b""
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_an_archive_of_zstd_that_is_cut_anywhere_is_refused(tmp_path, kind):
+    packed = WHOLE[kind]
+    ends_of_frames = {
+        "two frames": {len(zstd(CONTENT[:70_000]))},
+        "an empty frame": {len(zstd(CONTENT))},
+        "skippable frames": {len(SKIPPABLE), len(packed) - len(SKIPPABLE)},
+    }.get(kind, set())
+    cuts = {*range(0, 40), *range(len(packed) - 40, len(packed)), *range(0, len(packed), 9973)} - ends_of_frames
+    for cut in sorted(cuts):
+        with pytest.raises(ValueError, match=r"a\.zst is (truncated|damaged)"):
+            unpacked(tmp_path, "a.zst", packed[:cut])
+
+
+@pytest.mark.parametrize("keep", [0, 5, 300, 200_000, -1])
+def test_an_archive_of_gzip_that_is_cut_is_refused(tmp_path, keep):
+    with pytest.raises(ValueError, match=r"a\.gz is truncated"):
+        unpacked(tmp_path, "a.gz", gzip.compress(CONTENT)[:keep])
+
+
+@pytest.mark.parametrize("name", ["a.zst", "a.gz"])
+def test_what_is_no_archive_or_has_more_behind_it_is_refused(tmp_path, name):
+    pack = zstd if name == "a.zst" else gzip.compress
+    for packed in (b"plain text, not an archive", pack(CONTENT) + b"something else", b"x"):
+        with pytest.raises(ValueError, match=rf"{name} is (damaged or not what its name says|truncated).*Copy or down"):
+            unpacked(tmp_path, name, packed)
+
+
+def test_a_flipped_byte_is_found_where_there_is_a_checksum(tmp_path):
+    for name, packed in (("a.zst", WHOLE["with checksum"]), ("a.gz", gzip.compress(CONTENT))):
+        damaged = bytearray(packed)
+        damaged[200_000] ^= 1
+        with pytest.raises(ValueError, match=rf"{name} is damaged"):
+            unpacked(tmp_path, name, bytes(damaged))
+
+
+@pytest.mark.parametrize("name", ["a.zst", "a.gz"])
+def test_no_block_is_larger_than_stated_however_well_it_was_packed(tmp_path, name):
+    content = b"x" * (20 * BLOCK_BYTES)
+    (tmp_path / name).write_bytes(zstd(content) if name == "a.zst" else gzip.compress(content))
+    sizes = [len(block) for block in blocks(tmp_path / name, name)]
+    assert sum(sizes) == len(content)
+    assert max(sizes) <= BLOCK_BYTES

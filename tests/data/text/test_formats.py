@@ -1,0 +1,169 @@
+"""Records of each format: lines, members of arrays, rows of tables."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import tracemalloc
+
+import pyarrow
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from litespark.data.text import archives
+from litespark.data.text.formats import Overlong, Row, json_records, parquet_rows
+
+ANY = 10**9
+
+
+def records(folder, name, content, most_bytes=ANY):
+    (folder / name).write_bytes(content)
+    return list(json_records(folder / name, name, most_bytes))
+
+
+@pytest.mark.parametrize("block_bytes", [1, 2, 3, 7, 1000])
+def test_lines_are_numbered_as_an_editor_does_wherever_blocks_end(tmp_path, monkeypatch, block_bytes):
+    monkeypatch.setattr(archives, "BLOCK_BYTES", block_bytes)
+    content = b'{"a": 1}\n\n  \n{"b": 2}\r\n{"c": "\xe2\x80\xa8"}\nlast'
+    assert records(tmp_path, "a.jsonl", content) == [
+        (1, b'{"a": 1}'),
+        (4, b'{"b": 2}\r'),
+        (5, b'{"c": "\xe2\x80\xa8"}'),
+        (6, b"last"),
+    ]
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(members=st.lists(VALUES, max_size=5), block_bytes=st.integers(1, 40), indent=st.sampled_from([None, 1]))
+@settings(max_examples=150, deadline=None)
+def test_an_array_gives_its_members_wherever_blocks_end(tmp_path_factory, members, block_bytes, indent):
+    folder = tmp_path_factory.mktemp("array")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(archives, "BLOCK_BYTES", block_bytes)
+        content = (" \n" + json.dumps(members, indent=indent, ensure_ascii=False)).encode("utf-8", "surrogatepass")
+        found = records(folder, "a.json", content)
+    decoded = [json.loads(record.decode("utf-8", "surrogatepass")) for _, record in found]
+    assert decoded == members
+    assert [place for place, _ in found] == list(range(1, len(members) + 1))
+
+
+def test_a_json_file_that_is_no_array_has_a_record_a_line(tmp_path):
+    assert records(tmp_path, "a.json", b'\n{"a": 1}\n[2]\n') == [(2, b'{"a": 1}'), (3, b"[2]")]
+    assert records(tmp_path, "a.json.zst", zstandard.compress(b'[{"a": 1},\n 2]')) == [(1, b'{"a": 1}'), (2, b"\n 2")]
+    assert records(tmp_path, "a.jsonl", b"[1, 2]\n[3]") == [(1, b"[1, 2]"), (2, b"[3]")], "lines whatever is in them"
+    assert records(tmp_path, "empty.json", b"") == records(tmp_path, "none.json", b" [ ] \n") == []
+
+
+def test_a_broken_member_costs_no_other_and_what_stands_behind_is_not_lost(tmp_path):
+    found = records(tmp_path, "a.json", b'[{"a": 1}, {nonsense}, {"b": "]"}] tail')
+    assert [record.strip() for _, record in found] == [b'{"a": 1}', b"{nonsense}", b'{"b": "]"}', b"tail"]
+
+
+@pytest.mark.parametrize(
+    "content", [b'[{"a": 1}, {"b": ', b'[{"a": 1}, {"b": "x', b'[{"a": 1}', b'[{"a": 1}, {"b": "\\']
+)
+def test_an_array_that_does_not_end_is_refused(tmp_path, content):
+    with pytest.raises(ValueError, match=r"a\.json is truncated or damaged: the array .*does not end.*a \.jsonl"):
+        records(tmp_path, "a.json", content)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+@pytest.mark.parametrize("block_bytes", [10, 10_000])
+def test_a_record_that_is_too_long_comes_as_its_size_and_beginning(tmp_path, monkeypatch, name, block_bytes):
+    monkeypatch.setattr(archives, "BLOCK_BYTES", block_bytes)
+    texts = ["a" * 98, "b" * 99, "c" * 5000, "d"]
+    members = [f'"{text}"'.encode() for text in texts]
+    content = b"[" + b",".join(members) + b"]" if name == "a.json" else b"\n".join(members)
+    found = records(tmp_path, name, content, most_bytes=100)
+    assert found == [
+        (1, members[0]),
+        (2, Overlong(101, members[1])),
+        (3, Overlong(5002, members[2][:1000])),
+        (4, members[3]),
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.zst", "a.json.zst"])
+def test_a_line_of_100_megabytes_is_never_held(tmp_path, name):
+    content = b'{"text": "' + b"x" * 100_000_000 + b'"}'
+    content = b"[" + content + b', "after"]' if name == "a.json.zst" else content + b'\n"after"'
+    (tmp_path / name).write_bytes(zstandard.compress(content))
+    size = len(content)
+    del content
+    tracemalloc.start()
+    found = list(json_records(tmp_path / name, name, 1_000_000))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert isinstance(found[0][1], Overlong)
+    assert size - 20 < found[0][1].size <= size
+    assert found[1][1].strip() == b'"after"'
+    assert peak < 10_000_000
+
+
+def table(folder, columns, **options):
+    parquet.write_table(pyarrow.table(columns), folder / "a.parquet", **options)
+    return folder / "a.parquet"
+
+
+def test_rows_of_parquet_come_in_order_over_row_groups(tmp_path):
+    texts = [f"text {number} ü" for number in range(1000)]
+    path = table(
+        tmp_path, {"text": texts, "meta": [{"set": "web", "n": 1}] * 1000, "other": [1] * 1000}, row_group_size=30
+    )
+    rows = list(parquet_rows(path, "a.parquet", "text", "meta.set"))
+    assert rows == [(place, Row(text.encode(), b"web")) for place, text in enumerate(texts, start=1)]
+    assert next(parquet_rows(path, "a.parquet", "text", None)) == (1, Row(texts[0].encode(), None))
+    assert next(parquet_rows(path, "a.parquet", "text", "meta.absent"))[1].domain is None
+    assert next(parquet_rows(path, "a.parquet", "text", "absent"))[1].domain is None
+    assert next(parquet_rows(path, "a.parquet", "other", None))[1].text == 1
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pyarrow.string(), pyarrow.large_string(), pyarrow.binary(), pyarrow.dictionary(pyarrow.int32(), pyarrow.string())],
+)
+def test_text_columns_of_every_kind_come_as_bytes(tmp_path, kind):
+    values = pyarrow.array(["ü", "", None], type=pyarrow.string()).cast(kind)
+    rows = parquet_rows(table(tmp_path, {"text": values}), "a.parquet", "text", None)
+    assert [row.text for _, row in rows] == ["ü".encode(), b"", None]
+
+
+def test_only_the_named_columns_are_read(tmp_path):
+    draw = random.Random(0)
+    large = [draw.randbytes(100_000) for _ in range(300)]
+    path = table(tmp_path, {"text": ["short"] * 300, "large": large}, row_group_size=300)
+    del large
+    before = pyarrow.total_allocated_bytes()
+    most = max(pyarrow.total_allocated_bytes() - before for _ in parquet_rows(path, "a.parquet", "text", None))
+    assert most < 5_000_000
+
+
+def test_a_parquet_file_that_is_none_or_lacks_the_column_is_refused(tmp_path):
+    path = table(tmp_path, {"content": ["x"], "meta": [{"text": "y"}]})
+    with pytest.raises(
+        ValueError, match=r"a\.parquet has no column text, but content, meta\.text\. Set data\.text_fie"
+    ):
+        list(parquet_rows(path, "a.parquet", "text", None))
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ValueError, match=r"a\.parquet is damaged or no parquet file"):
+        list(parquet_rows(path, "a.parquet", "content", None))
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"a\.parquet is damaged or no parquet file"):
+        list(parquet_rows(path, "a.parquet", "content", None))
+
+
+def test_parquet_without_its_library_says_what_to_install(tmp_path, monkeypatch):
+    path = table(tmp_path, {"text": ["x"]})
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ValueError, match=r"a\.parquet: parquet needs pyarrow.*pip install 'litespark\[parquet\]'"):
+        list(parquet_rows(path, "a.parquet", "text", None))

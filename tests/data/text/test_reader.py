@@ -1,0 +1,294 @@
+"""Documents of every format, and the table of what is none: each reason counted, with file and line."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+
+import pyarrow
+import pytest
+import zstandard
+from pyarrow import parquet
+
+from litespark.data.ledger import Ledger, LedgerRow
+from litespark.data.text.document import Document
+from litespark.data.text.reader import DocumentReader, require_few_bad
+from litespark.data.text.sources import corpus
+from tests.data.corpus import config, documents, write_texts
+from tests.data.s3_server import fill
+
+TEXTS = documents(30)
+
+
+def files_of(path):
+    return corpus(config(path, "unused")).training.files
+
+
+def lines(texts, field="text"):
+    return "".join(json.dumps({field: text, "meta": {}}) + "\n" for text in texts).encode()
+
+
+def read(path, **options):
+    reader = DocumentReader(**options)
+    found = list(reader.documents(files_of(path)))
+    require_few_bad(reader.seen, reader.bad, reader.ledger, reader.max_bad_share)
+    return [document.text for document in found], reader
+
+
+def table(texts):
+    sink = pyarrow.BufferOutputStream()
+    parquet.write_table(pyarrow.table({"text": texts, "content": texts}), sink)
+    return sink.getvalue().to_pybytes()
+
+
+FORMATS = {
+    "a.jsonl": lines,
+    "a.ndjson": lines,
+    "a.jsonl.gz": lambda texts, *field: gzip.compress(lines(texts, *field)),
+    "a.jsonl.zst": lambda texts, *field: zstandard.compress(lines(texts, *field)),
+    "a.json": lambda texts, field="text": json.dumps([{field: text} for text in texts], indent=1).encode(),
+    "a.json.gz": lambda texts, *field: gzip.compress(lines(texts, *field)),
+    "a.parquet": lambda texts, *field: table(texts),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_gives_the_same_documents(tmp_path, name):
+    for field in ("text", "content"):
+        (tmp_path / name).write_bytes(FORMATS[name](TEXTS, field))
+        found = list(DocumentReader(text_field=field).documents(files_of(tmp_path / name)))
+        assert found == [Document(text, "text", name, place) for place, text in enumerate(TEXTS, start=1)]
+
+
+def test_fields_may_be_nested_and_name_the_domain(tmp_path):
+    records = [
+        {"body": {"text": "one"}, "meta": {"set": "web"}},
+        {"body": {"text": "two"}, "meta": {}},
+        {"body": {"text": "three"}, "meta": "code"},
+        {"body": {"text": "four"}, "meta": {"set": 4}},
+        {"body": {"text": "five"}, "meta": {"set": " "}},
+        {"body": {"text": "six"}, "meta": {"set": "\ud800"}},
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    parquet.write_table(pyarrow.Table.from_pylist(records[:2]), tmp_path / "b.parquet")
+    reader = DocumentReader(text_field="body.text", domain_field="meta.set")
+    found = [(document.text, document.domain) for document in reader.documents(files_of(tmp_path))]
+    unknown = [(name, "unknown") for name in ("two", "three", "four", "five", "six")]
+    assert found == [("one", "web"), *unknown, ("one", "web"), ("two", "unknown")]
+
+
+BAD_RECORDS = {
+    "invalid_utf8": b'{"text": "\xff"}',
+    "malformed_json": b'{"text": ',
+    "missing_text": b'{"body": "x"}',
+    "text_not_a_string": b'{"text": 3}',
+    "lone_surrogate": b'{"text": "\\ud800"}',
+    "nul_character": b'{"text": "a\\u0000b"}',
+    "overlong": b'{"text": "' + b"x" * 2000 + b'"}',
+}
+MORE_BAD_RECORDS = [
+    ("missing_text", b'{"text": null}'),
+    ("missing_text", b'["text"]'),
+    ("missing_text", b"7"),
+    ("text_not_a_string", b'{"text": ["a", "b"]}'),
+    ("malformed_json", b'{"text": "a\x00b"}'),
+    ("malformed_json", b"[" * 1500),
+    ("malformed_json", b'{"text": "a"} {"text": "b"}'),
+    ("malformed_json", b'{"a": ' + b"1" * 1600 + b', "text": ""'),
+]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst"])
+@pytest.mark.parametrize("reason, line", [*BAD_RECORDS.items(), *MORE_BAD_RECORDS])
+def test_a_bad_line_costs_one_document_and_is_counted_with_its_place(tmp_path, name, reason, line):
+    pack = {"a.jsonl": bytes, "a.jsonl.gz": gzip.compress, "a.jsonl.zst": zstandard.compress}[name]
+    (tmp_path / name).write_bytes(pack(lines(TEXTS) + line + b"\n" + lines(["after"])))
+    texts, reader = read(tmp_path / name, max_bad_share=0.1, max_line_bytes=1900)
+    assert texts == [*TEXTS, "after"]
+    (row,) = reader.ledger.rows
+    assert (row.split, row.domain, row.rule, row.documents, row.tokens) == (
+        "train",
+        "text",
+        f"reading/{reason}",
+        1,
+        None,
+    )
+    assert (row.examples[0].file, row.examples[0].place) == (name, 31)
+    assert row.bytes == len(line) or reason in ("nul_character", "lone_surrogate")
+    assert (reader.seen, reader.bad) == (32, 1)
+    with pytest.raises(
+        ValueError, match=rf"1 of 32 documents .*{reason}: 1\).* allows 1\.00%.* {name} line 31.*max_bad"
+    ):
+        read(tmp_path / name, max_bad_share=0.01, max_line_bytes=1900)
+
+
+@pytest.mark.parametrize("reason", [*BAD_RECORDS])
+def test_a_bad_member_of_an_array_is_counted_in_the_same_way(tmp_path, reason):
+    record = {"malformed_json": b'{"text": }'}.get(reason, BAD_RECORDS[reason])
+    (tmp_path / "a.json").write_bytes(b"[" + b", ".join([b'{"text": "one"}', record, b'{"text": "two"}']) + b"]")
+    texts, reader = read(tmp_path / "a.json", max_bad_share=0.5, max_line_bytes=1900)
+    assert texts == ["one", "two"]
+    assert [(row.rule, row.examples[0].place) for row in reader.ledger.rows] == [(f"reading/{reason}", 2)]
+
+
+def test_a_bad_row_of_a_table_is_counted_in_the_same_way(tmp_path):
+    values = [b"one", b"\xff", None, b"a\0b", b" ", b"x" * 2000, b"two"]
+    # as others write it: pyarrow does not look whether a string is UTF-8
+    column = pyarrow.Array.from_buffers(
+        pyarrow.string(), len(values), pyarrow.array(values, type=pyarrow.binary()).buffers()
+    )
+    parquet.write_table(pyarrow.table({"text": column}), tmp_path / "a.parquet")
+    texts, reader = read(tmp_path / "a.parquet", max_bad_share=0.6, max_line_bytes=1900)
+    assert texts == ["one", "two"]
+    assert {row.rule.removeprefix("reading/"): row.examples[0].place for row in reader.ledger.rows} == {
+        "invalid_utf8": 2, "missing_text": 3, "nul_character": 4, "empty": 5, "overlong": 6
+    }  # fmt: skip
+    parquet.write_table(pyarrow.table({"text": [1, 2]}), tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet", max_bad_share=1.0)[1].ledger.by_rule() == {"reading/text_not_a_string": 2}
+
+
+def test_a_plain_text_is_one_document_and_may_be_bad(tmp_path):
+    write_texts(tmp_path, TEXTS)
+    (tmp_path / "y.txt").write_bytes(b"abc\0")
+    (tmp_path / "z.txt").write_bytes(b"abc\xff")
+    texts, reader = read(tmp_path, max_bad_share=0.1)
+    assert texts == TEXTS
+    assert reader.ledger.by_rule() == {"reading/invalid_utf8": 1, "reading/nul_character": 1}
+    with pytest.raises(
+        ValueError, match=r"invalid_utf8: 1, nul_character: 1\).* in z\.txt line 1, y\.txt line 1\. Mend"
+    ):
+        read(tmp_path)
+
+
+def test_empty_documents_are_counted_but_are_not_bad(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(lines(["", " \n", "text"]) + b"\n\n")
+    texts, reader = read(tmp_path / "a.jsonl", max_bad_share=0.0)
+    assert texts == ["text"]
+    assert reader.ledger.by_rule() == {"reading/empty": 2}
+    assert reader.seen == 3
+
+
+def test_what_is_left_out_is_entered_under_its_split_and_domain_with_the_first_examples(tmp_path):
+    bad = [b'{"text": 3, "meta": {"set": "web"}}'] * 7 + [b"no json", b'{"text": "", "meta": {"set": "web"}}']
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(bad))
+    ledger = Ledger()
+    options = {"domain_field": "meta.set", "split": "validation", "ledger": ledger, "max_bad_share": 1.0}
+    list(DocumentReader(**options).documents(files_of(tmp_path)))
+    of_lines, of_types = ledger.rows[0], ledger.rows[2]
+    assert [(row.split, row.domain, row.rule, row.documents) for row in ledger.rows] == [
+        ("validation", "unknown", "reading/malformed_json", 1),
+        ("validation", "web", "reading/empty", 1),
+        ("validation", "web", "reading/text_not_a_string", 7),
+    ]
+    assert of_lines.examples[0].excerpt == "no json"
+    assert [example.place for example in of_types.examples] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("text", [b"\xff\xfe" * 300, "ü".encode() * 300, b'"\\ud800"' * 100])
+def test_excerpts_can_be_written_as_utf8_and_are_short(tmp_path, text):
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "' + text)
+    (tmp_path / "b.jsonl").write_text('{"text": "\\ud800\\u0000 and more"}')
+    rows = read(tmp_path, max_bad_share=1.0)[1].ledger.rows
+    excerpts = [example.excerpt for row in rows for example in row.examples]
+    assert len(excerpts) == 2
+    assert all(excerpt.encode() and len(excerpt) <= 200 for excerpt in excerpts)
+
+
+def test_a_flood_of_bad_lines_stops_long_before_the_end(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b"no json\n" * 30_000)
+    reader = DocumentReader()
+    with pytest.raises(ValueError, match=r"1001 of 1001 documents .*malformed_json: 1001"):
+        list(reader.documents(files_of(tmp_path)))
+    with pytest.raises(ValueError, match="1 of 1 documents"):
+        list(DocumentReader(max_bad_share=0.0).documents(files_of(tmp_path)))
+
+
+def test_the_share_is_that_of_the_whole_and_not_of_a_bad_part_of_it(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b"no json\n" * 200 + lines(["x"]) * 19_800)
+    texts, reader = read(tmp_path, max_bad_share=0.01)
+    assert (len(texts), reader.bad) == (19_800, 200)
+    with pytest.raises(ValueError, match="200 of 20000 documents"):
+        read(tmp_path, max_bad_share=0.0099)
+
+
+def test_counts_of_a_ledger_with_other_rules_name_only_what_cannot_be_read():
+    ledger = Ledger(
+        [LedgerRow("train", "text", f"{rule}", 1) for rule in ("reading/empty", "selection/x", "reading/y")]
+    )
+    with pytest.raises(ValueError, match=r"\(y: 1\)"):
+        require_few_bad(10, 1, ledger, 0.0)
+    require_few_bad(10, 1, ledger, 0.1)
+
+
+def test_the_copy_of_a_shard_is_left_out_and_its_documents_are_counted(tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.jsonl").write_bytes(lines(TEXTS if name != "c" else TEXTS[::-1]) + b"no json\n")
+    texts, reader = read(tmp_path, max_bad_share=0.1)
+    assert texts == [*TEXTS, *TEXTS[::-1]]
+    assert reader.ledger.by_rule() == {"reading/duplicate_shard": 30, "reading/malformed_json": 3}
+    (row,) = [row for row in reader.ledger.rows if row.rule.endswith("shard")]
+    assert {example.file for example in row.examples} == {"b.jsonl"}
+    assert row.bytes == len("".join(TEXTS).encode())
+    assert (reader.seen, reader.bad) == (93, 3)
+
+
+@pytest.mark.parametrize("name, pack", [("a.jsonl.zst", zstandard.compress), ("a.jsonl.gz", gzip.compress)])
+def test_a_truncated_archive_is_named_and_refused(tmp_path, name, pack):
+    data = pack(lines(documents(3000)))
+    (tmp_path / name).write_bytes(data[: len(data) * 95 // 100])
+    with pytest.raises(ValueError, match=rf"{tmp_path}/{name} is truncated"):
+        read(tmp_path)
+
+
+def test_a_file_that_vanishes_before_or_while_it_is_read_is_named(tmp_path):
+    files = files_of(write_texts(tmp_path, TEXTS))
+    (tmp_path / "0003.txt").unlink()
+    with pytest.raises(ValueError, match=r"0003\.txt cannot be read"):
+        list(DocumentReader().documents(files))
+    (tmp_path / "0003.txt").mkdir()
+    with pytest.raises(ValueError, match=r"0003\.txt cannot be read.*directory"):
+        list(DocumentReader().documents(files))
+    (tmp_path / "a.jsonl").write_bytes(lines(TEXTS))
+    reading = DocumentReader().documents(files_of(tmp_path / "a.jsonl"))
+    next(reading)
+    (tmp_path / "a.jsonl").unlink()
+    with pytest.raises(ValueError, match=r"a\.jsonl: FileNotFoundError"):
+        list(reading)
+
+
+def test_a_file_that_changes_between_listing_and_reading_is_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(lines(TEXTS))
+    files = files_of(tmp_path)
+    status = (tmp_path / "a.jsonl").stat()
+    os.utime(tmp_path / "a.jsonl", ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    with pytest.raises(ValueError, match=r"a\.jsonl has changed while it was read\. Start again"):
+        list(DocumentReader().documents(files))
+
+
+def test_files_of_a_bucket_are_fetched_read_and_deleted(tmp_path, s3_server, s3_bucket):
+    for name, write in FORMATS.items():
+        (tmp_path / "text" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "text" / name).write_bytes(write([name, *TEXTS]))
+    fill(s3_server, s3_bucket, tmp_path / "text")
+    held = []
+    reader = DocumentReader(scratch=tmp_path / "scratch")
+    found = []
+    for document in reader.documents(files_of(s3_bucket)):
+        found.append(document)
+        held.append(len(list((tmp_path / "scratch").iterdir())))
+    assert found == list(DocumentReader().documents(files_of(tmp_path / "text")))
+    assert set(held) == {1}
+    assert not list((tmp_path / "scratch").iterdir())
+    with pytest.raises(ValueError, match="is not on this machine; expected a folder to fetch it into"):
+        list(DocumentReader().documents(files_of(s3_bucket)))
+
+
+def test_a_shard_that_vanishes_from_a_bucket_is_named(tmp_path, s3_server, s3_bucket):
+    (tmp_path / "a.jsonl").write_bytes(lines(TEXTS))
+    fill(s3_server, s3_bucket, tmp_path)
+    files = files_of(s3_bucket)
+    (tmp_path / "a.jsonl").write_bytes(b"")
+    fill(s3_server, s3_bucket, tmp_path)
+    with pytest.raises(ValueError, match=rf"{s3_bucket}/a\.jsonl.*got 0 bytes, expected"):
+        list(DocumentReader(scratch=tmp_path / "scratch").documents(files))
