@@ -78,6 +78,7 @@ display(prepared_plots.plot_lengths(data))
 
 # %%
 display(Markdown(prepared_data.ledger_table(data)))
+display(Markdown(prepared_data.reasons_table(data)))
 
 # %%
 display(prepared_plots.plot_left_out(data))
@@ -87,7 +88,7 @@ display(prepared_plots.plot_left_out(data))
 
 # %%
 if data.left_out:
-    display(Markdown(prepared_data.examples(data)))
+    display(Markdown(prepared_data.examples(data, most=10)))
 
 # %% [markdown]
 # ## The numbers themselves
@@ -98,6 +99,7 @@ if data.left_out:
 # %%
 kept = pd.DataFrame([asdict(row) for row in data.domains_of("train")], columns=["domain", "tokens"])
 gone = pd.DataFrame([asdict(row) for row in data.left_out_of("train")], columns=["domain", "rule", "tokens"])
+gone["rule"] = gone["rule"].str.split("/").str[:2].str.join("/")  # without the reasons that some rules give
 by_rule = gone.dropna().pivot_table(index="domain", columns="rule", values="tokens", aggfunc="sum", fill_value=0)
 by_rule.div(kept.set_index("domain")["tokens"].reindex(by_rule.index), axis=0)
 

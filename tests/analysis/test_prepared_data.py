@@ -96,22 +96,49 @@ def test_nothing_left_out_is_said():
     assert "\nNothing was left out.\n" in prepared_data.text(data)
 
 
+def test_reasons_are_counted_over_all_domains():
+    table = prepared_data.reasons_table(view())
+    assert rows(table, "train") == [
+        ["train", "`selection/gopher_quality/short`", "15", "10.8 %", "450", "1,500 B"],
+        ["train", "`selection/gopher_quality/symbols`", "15", "10.8 %", "1,050", "4,500 B"],
+    ]
+    assert table in prepared_data.markdown(view())
+
+
+def test_rules_without_reasons_have_no_such_table():
+    bare = Ledger(row for row in manifest().ledger.rows if "gopher" not in row.rule)
+    assert prepared_data.reasons_table(view(ledger=bare)) == ""
+    assert "reasons" not in prepared_data.markdown(view(ledger=bare))
+
+
 def test_examples_name_file_and_place_and_stay_on_a_line_of_a_fence():
     shown = prepared_data.examples(view())
-    assert "train  reading/malformed_json  unknown\n    train/a.jsonl:3  " in shown
+    assert "train  reading/malformed_json\n    unknown  train/a.jsonl:3  " in shown
     lines = shown.splitlines()
     assert lines[0] == "````text"  # longer than the ``` of an excerpt
     assert lines[-1] == "````"
-    (first,) = [line for line in lines if line.startswith("    a:0")]
-    assert first.startswith("    a:0  buy ```now``` \\x1b[31m 0 and again very")
+    (first,) = [line for line in lines if line.startswith("    Common|Crawl  a:0")]
+    assert first.startswith("    Common|Crawl  a:0  buy ```now``` \\x1b[31m 0 and again very")
     assert first.endswith("…")
     assert "\x1b" not in shown
+
+
+def test_examples_are_of_as_many_domains_as_there_are():
+    lines = prepared_data.examples(view(), most=3).splitlines()
+    begin = lines.index("train  selection/gopher_quality/symbols")
+    assert [line.split("  ")[2:4] for line in lines[begin + 1 : begin + 4]] == [
+        ["Common|Crawl", "a:0"],
+        ["Wiki", "b:15"],
+        ["Common|Crawl", "a:1"],
+    ]
+    assert lines[begin + 4].startswith("validation")
+    assert len(prepared_data.examples(view(), most=100).splitlines()) == 2 + 5 + (1 + 5 + 5 + 10 + 1)
 
 
 def test_a_domain_cannot_begin_a_line_of_its_own():
     made = manifest()
     made.ledger.add("train", "a\n# b", "selection/c4", size=1, tokens=1, file="x\ny", place=1, text="z")
-    assert "train  selection/c4  a # b\n    x y:1  z" in prepared_data.examples(view(made))
+    assert "train  selection/c4\n    a # b  x y:1  z" in prepared_data.examples(view(made))
 
 
 @pytest.mark.parametrize(

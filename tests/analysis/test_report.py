@@ -245,7 +245,7 @@ def test_the_data_of_a_run_is_told_with_what_was_left_out_of_it(tmp_path):
     assert "selection of training text: quality=[gopher_quality,c4], exact_duplicates=true" in data
     assert "| train | Wiki | 30 | 3,000 | 30.0 % |" in data
     assert "| train | `selection/gopher_quality` | (all) | 30 | 21.6 % | 1,500 | 6,000 B |" in data
-    assert "    train/a.jsonl:3  " in data
+    assert "    unknown  train/a.jsonl:3  " in data
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", data)
     assert pictures == ["data_lengths.png", "data_left_out.png"]
     assert all((folder / picture).stat().st_size > 1000 for picture in pictures)

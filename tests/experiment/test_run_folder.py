@@ -41,7 +41,7 @@ def test_a_run_keeps_what_the_manifest_of_its_data_says(logs):
     made = manifest()
     folder = run_folder.make(parts(logs, "name=mine"), [], manifest=made)
     kept = PreparedData.read(folder)
-    assert (kept.manifest_hash, kept.left_out[0].rule) == (made.hash, "selection/gopher_quality")
+    assert (kept.manifest_hash, kept.left_out[0].rule) == (made.hash, "selection/gopher_quality/symbols")
 
 
 def test_a_name_is_used_once(logs):

@@ -5,13 +5,14 @@ As Markdown for reports and notebooks, and as text for the terminal.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from litespark.analysis.quantities import count, percent, plain, scaled
 from litespark.analysis.tables import markdown_table
 from litespark.analysis.text_blocks import aligned, fenced, one_line
-from litespark.metrics.records.prepared import LeftOut, PreparedData, PreparedDomain
+from litespark.metrics.records.prepared import LeftOut, LeftOutExample, PreparedData, PreparedDomain, summed
 
 ALL = "(all)"
 NOT_COUNTED = "not counted"
@@ -20,6 +21,7 @@ EXCERPT_CHARACTERS = 80
 _SELECTING = ("quality", "languages", "decontaminate", "exact_duplicates", "near_duplicates")
 _DOMAINS = ("split", "domain", "documents", "tokens", "of the split", "text", "bytes/token", "tokens/document")
 _LENGTHS = ("split", "domain", "mean", "median", "95th percentile", "longest")
+_REASONS = ("split", "rule and reason", "documents", "of those read", "tokens", "text")
 _LEFT_OUT = ("split", "rule", "domain", "documents", "of those read", "tokens", "text")
 
 
@@ -33,6 +35,8 @@ def markdown(data: PreparedData) -> str:
         "### What was left out, and why",
         ledger_table(data),
     ]
+    if reasons := reasons_table(data):
+        parts += ["The reasons that the rules gave, in all domains:", reasons]
     if data.left_out:
         parts += ["### The first of what was left out", examples(data)]
     return "\n\n".join(parts)
@@ -92,16 +96,33 @@ def ledger_table(data: PreparedData) -> str:
     return "\n\n".join([*_totals(data), markdown_table(_LEFT_OUT, rows), _how_to_read(data)])
 
 
-def examples(data: PreparedData) -> str:
-    """The first documents and lines that each rule left out of each domain: file, line or record, and how it begins."""
+def reasons_table(data: PreparedData) -> str:
+    """What the rules that give reasons left out for each of them, of all domains together; empty without any."""
+    rows = []
+    for split in data.splits:
+        left_out = data.left_out_of(split)
+        for rule in sorted({row.rule for row in left_out if row.rule != row.group}):
+            row = summed([row for row in left_out if row.rule == rule], rule, ALL)
+            share = _share(row.documents, data.read_documents(split))
+            rows.append((split, f"`{rule}`", count(row.documents), share, _tokens(row), _size(row.bytes)))
+    return markdown_table(_REASONS, rows) if rows else ""
+
+
+def examples(data: PreparedData, most: int = 3) -> str:
+    """The first documents and lines that each rule left out: domain, file, line or record, and how it begins.
+
+    Args:
+        data: the prepared data set.
+        most: examples of a rule, of as many domains as there are; the ledger has a few for each domain.
+    """
     lines: list[str] = []
     for split in data.splits:
-        for row in sorted(data.left_out_of(split), key=lambda row: (row.rule, row.domain)):
-            lines.append(f"{split}  {row.rule}  {one_line(row.domain)}")
-            lines += [
-                f"    {one_line(each.file)}:{each.place}  {one_line(each.excerpt, EXCERPT_CHARACTERS)}"
-                for each in row.examples
-            ]
+        for rule in sorted({row.rule for row in data.left_out_of(split)}):
+            rows = [row for row in data.left_out_of(split) if row.rule == rule]
+            lines.append(f"{split}  {rule}")
+            for domain, each in itertools.islice(_in_turns(rows), most):
+                where = f"{one_line(domain)}  {one_line(each.file)}:{each.place}"
+                lines.append(f"    {where}  {one_line(each.excerpt, EXCERPT_CHARACTERS)}".rstrip())
     return fenced("\n".join(lines))
 
 
@@ -159,28 +180,21 @@ def _range_of(lengths: Sequence[int], quantile: float) -> str:
 def _by_rule(data: PreparedData) -> Iterator[tuple[LeftOut, str]]:
     """Each rule of a split by domain, then in all where it touched several; with its share of what was read there."""
     for split in data.splits:
-        left_out = data.left_out_of(split)
-        for rule in sorted({row.rule for row in left_out}):
-            rows = [row for row in left_out if row.rule == rule]
+        for rule, group in itertools.groupby(data.by_rule(split), key=lambda row: row.rule):
+            rows = list(group)
             for row in rows:
                 yield row, _share(row.documents, data.read_documents(split, row.domain))
             if len(rows) > 1:
-                total = _sum(rows)
+                total = summed(rows, rule, ALL)
                 yield total, _share(total.documents, data.read_documents(split))
 
 
-def _sum(rows: Sequence[LeftOut]) -> LeftOut:
-    """Of one rule over all its domains; without examples."""
-    counted = [row.tokens for row in rows if row.tokens is not None]
-    return LeftOut(
-        rows[0].split,
-        ALL,
-        rows[0].rule,
-        sum(row.documents for row in rows),
-        sum(row.bytes for row in rows),
-        sum(counted) if len(counted) == len(rows) else None,
-        [],
-    )
+def _in_turns(rows: Sequence[LeftOut]) -> Iterator[tuple[str, LeftOutExample]]:
+    """The first example of each domain, then the second of each, and so on."""
+    for examples_of_a_turn in itertools.zip_longest(*(row.examples for row in rows)):
+        for row, example in zip(rows, examples_of_a_turn, strict=True):
+            if example is not None:
+                yield row.domain, example
 
 
 def _totals(data: PreparedData) -> Iterator[str]:

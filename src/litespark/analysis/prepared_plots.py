@@ -72,7 +72,7 @@ def plot_lengths(data: PreparedData, split: str = TRAIN) -> Figure:
 def plot_left_out(data: PreparedData, split: str = TRAIN) -> Figure:
     """Share of the documents and lines read of each domain that each rule left out, one bar a domain."""
     title = f"What was left out of {data.name}, {split}"
-    rows = data.left_out_of(split)
+    rows = data.by_rule(split)
     if not rows:
         return message(title, NOTHING_LEFT_OUT)
     # the domain that lost the largest share on top

@@ -28,18 +28,18 @@ def domain(name: str, lengths: list[int], tokens: int, **changes: Any) -> Domain
 
 
 def ledger() -> Ledger:
-    """2 lines that are none, 30 documents of low quality in two domains, 8 duplicates."""
+    """2 lines that are none, 30 documents of low quality in two domains for two reasons, 8 duplicates."""
     made = Ledger()
     broken = {"size": 17, "tokens": None, "text": '{"text": "cut o'}
     made.add("train", "unknown", "reading/malformed_json", file="train/a.jsonl", place=3, **broken)
     made.add("validation", "unknown", "reading/malformed_json", file="validation/a.jsonl", place=9, **broken)
     for place in range(10):
         text = f"buy ```now``` \x1b[31m {place}\nand again " + "very " * 40
-        made.add(
-            "train", "Common|Crawl", "selection/gopher_quality", size=400, tokens=90, file="a", place=place, text=text
-        )
+        size = {"size": 400, "tokens": 90}
+        made.add("train", "Common|Crawl", "selection/gopher_quality/symbols", **size, file="a", place=place, text=text)
     for place in range(20):
-        made.add("train", "Wiki", "selection/gopher_quality", size=100, tokens=30, file="b", place=place, text="short")
+        rule = f"selection/gopher_quality/{'short' if place < 15 else 'symbols'}"
+        made.add("train", "Wiki", rule, size=100, tokens=30, file="b", place=place, text="few words")
     for place in range(8):
         made.add("train", "Wiki", "selection/exact_duplicate", size=50, tokens=12, file="b", place=place, text="twice")
     return made

@@ -58,6 +58,16 @@ def test_documents_read_are_those_kept_and_those_left_out(folder):
     assert data.read_documents("test") == 0
 
 
+def test_rows_of_one_rule_are_summed_over_its_reasons(folder):
+    data = PreparedData.read(folder)
+    assert [(row.rule, row.domain, row.documents, row.bytes, row.tokens) for row in data.by_rule("train")] == [
+        ("reading/malformed_json", "unknown", 1, 17, None),
+        ("selection/exact_duplicate", "Wiki", 8, 400, 96),
+        ("selection/gopher_quality", "Common|Crawl", 10, 4000, 900),
+        ("selection/gopher_quality", "Wiki", 20, 2000, 600),
+    ]
+
+
 def test_a_run_keeps_all_of_it_but_chunks_and_bytes_of_ids(folder, tmp_path):
     run = tmp_path / "run"
     write_run_data(run, Manifest.read(folder).summary())

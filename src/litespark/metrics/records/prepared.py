@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,10 @@ class LeftOutExample:
 
 @dataclass
 class LeftOut:
-    """What one rule left out of one domain of one split, with the first examples; `tokens` None: not counted."""
+    """What one rule left out of one domain of one split, with the first examples; `tokens` None: not counted.
+
+    A rule is `reading/REASON`, `selection/RULE`, or `selection/RULE/REASON` where a rule gives one.
+    """
 
     split: str
     domain: str
@@ -63,7 +66,12 @@ class LeftOut:
     documents: int
     bytes: int
     tokens: int | None
-    examples: list[LeftOutExample]
+    examples: list[LeftOutExample] = field(default_factory=list)
+
+    @property
+    def group(self) -> str:
+        """The rule without its reason."""
+        return "/".join(self.rule.split("/")[:2])
 
 
 @dataclass
@@ -109,6 +117,13 @@ class PreparedData:
     def left_out_of(self, split: str) -> list[LeftOut]:
         """What was left out of one split, by domain and rule."""
         return [row for row in self.left_out if row.split == split]
+
+    def by_rule(self, split: str) -> list[LeftOut]:
+        """What was left out of one split by domain and rule, whatever the reason; without examples."""
+        groups: dict[tuple[str, str], list[LeftOut]] = {}
+        for row in self.left_out_of(split):
+            groups.setdefault((row.group, row.domain), []).append(row)
+        return [summed(rows, group, domain) for (group, domain), rows in sorted(groups.items())]
 
     def read_documents(self, split: str, domain: str | None = None) -> int:
         """Documents and lines that were read for a split (of one domain, or of all): kept and left out together."""
@@ -161,6 +176,19 @@ class PreparedData:
             domains=sorted(domains, key=lambda row: (*_place_of(row.split), row.domain)),
             left_out=sorted(left_out, key=lambda row: (*_place_of(row.split), row.domain, row.rule)),
         )
+
+
+def summed(rows: Sequence[LeftOut], rule: str, domain: str) -> LeftOut:
+    """The sum of rows of one split under one name; tokens are None where one of them was not counted."""
+    counted = [row.tokens for row in rows if row.tokens is not None]
+    return LeftOut(
+        rows[0].split,
+        domain,
+        rule,
+        sum(row.documents for row in rows),
+        sum(row.bytes for row in rows),
+        sum(counted) if len(counted) == len(rows) else None,
+    )
 
 
 def write_run_data(folder: Path, summary: dict[str, Any]) -> None:
