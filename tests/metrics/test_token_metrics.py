@@ -93,12 +93,12 @@ def test_sums_do_not_lose_small_losses_among_many_tokens():
     assert float(metrics.nats) - 40 * 2**12 * 1e4 == pytest.approx(1e-3, rel=1e-3)
 
 
-def add_on_one_rank(rank, world, folder, batches):
+def add_on_one_rank(rank, world, folder, batches, ratios=None, domains=(None,)):
     torch.set_num_threads(1)  # threads of the parent do not survive the fork
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
-    metrics = TokenMetrics()
+    metrics = TokenMetrics(ratios)
     for batch in batches[rank::world]:
-        metrics.update(*batch, TOKEN_BYTES)
+        metrics.update(*batch, TOKEN_BYTES, domains[rank % len(domains)])
     values = as_floats(metrics.compute())
     (folder / f"rank-{rank}.json").write_text(json.dumps(values))
     torch.distributed.destroy_process_group()
@@ -112,6 +112,17 @@ def test_two_processes_with_uneven_shares_agree_with_one(tmp_path):
     for rank in range(2):
         values = json.loads((tmp_path / f"rank-{rank}.json").read_text())
         assert values == pytest.approx(direct(batches), rel=1e-9)
+
+
+def test_two_processes_with_batches_of_different_domains_agree_with_one(tmp_path):
+    batches = [make_batch(3, 7, seed=1), make_batch(1, 4, seed=2), make_batch(2, 9, seed=3)]
+    ratios, domains = {"web": 0.9, "code": 1.0}, ("code", "web")
+    torch.multiprocessing.start_processes(
+        add_on_one_rank, args=(2, tmp_path, batches, ratios, domains), nprocs=2, start_method="fork"
+    )
+    alone = by_domain(ratios, [("code", batches[0]), ("web", batches[1]), ("code", batches[2])])
+    for rank in range(2):
+        assert json.loads((tmp_path / f"rank-{rank}.json").read_text()) == pytest.approx(alone, rel=1e-9)
 
 
 def test_states_are_declared_as_sums_over_ranks():
