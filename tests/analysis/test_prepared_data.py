@@ -138,7 +138,13 @@ def test_examples_are_of_as_many_domains_as_there_are():
 def test_a_domain_cannot_begin_a_line_of_its_own():
     made = manifest()
     made.ledger.add("train", "a\n# b", "selection/c4", size=1, tokens=1, file="x\ny", place=1, text="z")
-    assert "train  selection/c4\n    a # b  x y:1  z" in prepared_data.examples(view(made))
+    made = replace(made, splits={"train": SplitCounts({"a\n# \x1b[2Jb": domain("a", [0, 1], 3)})})
+    data = view(made)
+    assert "train  selection/c4\n    a # b  x y:1  z" in prepared_data.examples(data)
+    for shown in (prepared_data.markdown(data), prepared_data.text(data)):
+        assert "a # b" in shown
+        assert "a # \\x1b[2Jb" in shown
+        assert not any(line.startswith("# ") for line in shown.splitlines())
 
 
 @pytest.mark.parametrize(

@@ -123,8 +123,10 @@ def test_prepare_finds_the_data_and_says_what_is_there(house, capsys):
     (folder,) = (house / "data" / "prepared").glob("text-*")
     assert said.startswith(f"{folder}\n")
     counts = json.loads((folder / "manifest.json").read_text())["splits"]["train"]["domains"]["text"]
-    assert f"{counts['tokens']:,} tokens  {counts['bytes']:,} bytes of text" in said
-    assert "dropped     nothing" in said
+    lines = [line.split() for line in said.splitlines()]
+    expected = ["train", "text", f"{counts['documents']:,}", f"{counts['tokens']:,}", "100", "%"]
+    assert expected in [words[: len(expected)] for words in lines]
+    assert "Nothing was left out." in said
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def left_out_by_selection(data: PreparedData) -> str:
 def domains_table(data: PreparedData) -> str:
     """Documents, tokens (EOS included) and bytes of text by split and domain, with a row for all of several."""
     rows = [
-        (row.split, row.domain, count(row.documents), count(row.tokens), share, _size(row.text_bytes), *per)
+        (row.split, one_line(row.domain), count(row.documents), count(row.tokens), share, _size(row.text_bytes), *per)
         for row, share, *per in _domains(data)
     ]
     return markdown_table(_DOMAINS, rows)
@@ -77,7 +77,7 @@ def domains_table(data: PreparedData) -> str:
 def lengths_table(data: PreparedData) -> str:
     """How long the documents are, in tokens: the mean, and the ranges between powers of two that hold the quantiles."""
     rows = [
-        (row.split, row.domain, plain(row.tokens / row.documents, digits=3), *_quantiles(row))
+        (row.split, one_line(row.domain), plain(row.tokens / row.documents, digits=3), *_quantiles(row))
         for split in data.splits
         for row in data.domains_of(split)
         if row.lengths and row.documents
@@ -90,7 +90,7 @@ def ledger_table(data: PreparedData) -> str:
     if not data.left_out:
         return NOTHING_LEFT_OUT
     rows = [
-        (row.split, f"`{row.rule}`", row.domain, count(row.documents), share, _tokens(row), _size(row.bytes))
+        (row.split, f"`{row.rule}`", one_line(row.domain), count(row.documents), share, _tokens(row), _size(row.bytes))
         for row, share in _by_rule(data)
     ]
     return "\n\n".join([*_totals(data), markdown_table(_LEFT_OUT, rows), _how_to_read(data)])
@@ -129,17 +129,34 @@ def examples(data: PreparedData, most: int = 3) -> str:
 def text(data: PreparedData) -> str:
     """The same for the terminal, with numbers in full and without lengths and examples."""
     domains = [
-        (row.split, row.domain, f"{row.documents:,}", f"{row.tokens:,}", share, f"{row.text_bytes:,} B", *per)
+        (row.split, one_line(row.domain), f"{row.documents:,}", f"{row.tokens:,}", share, f"{row.text_bytes:,} B", *per)
         for row, share, *per in _domains(data)
     ]
     lines = aligned([_DOMAINS, *domains], text_columns=2)
     left_out = [
-        (row.split, row.rule, row.domain, f"{row.documents:,}", share, _tokens(row, in_full=True), f"{row.bytes:,} B")
+        (
+            row.split,
+            row.rule,
+            one_line(row.domain),
+            f"{row.documents:,}",
+            share,
+            _tokens(row, in_full=True),
+            f"{row.bytes:,} B",
+        )
         for row, share in _by_rule(data)
     ]
     lines += ["", *(aligned([_LEFT_OUT, *left_out], text_columns=3) if left_out else [NOTHING_LEFT_OUT])]
     said = [f"vocabulary {data.vocabulary:,}", _packing(data), f"selection: {selection(data.settings)}"]
     return "\n".join([*lines, "", "; ".join([*said, *_other_bytes(data)])])
+
+
+def text_of(summary: dict[str, Any]) -> str:
+    """`text` of what `Manifest.summary` gives.
+
+    Raises:
+        ValueError: it contradicts itself.
+    """
+    return text(PreparedData.from_values(summary))
 
 
 def _domains(data: PreparedData) -> Iterator[tuple[PreparedDomain, str, str, str]]:

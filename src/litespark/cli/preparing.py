@@ -58,19 +58,9 @@ def _check_prepared(folder: str) -> int:
 
 
 def _described(folder: Path | str, manifest: Manifest) -> str:
-    lines = [str(folder)]
-    for split, counts in manifest.splits.items():
-        lines.append(
-            f"  {split:10}  {counts.tokens:,} tokens  {counts.bytes:,} bytes of text  {counts.documents:,} documents"
-        )
-        if len(counts.domains) > 1:
-            width = max(map(len, counts.domains))
-            lines += [
-                f"    {name:{width}}  {domain.tokens:,} tokens  {domain.documents:,} documents"
-                for name, domain in counts.domains.items()
-            ]
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in manifest.ledger.by_rule().items())
-    return "\n".join([*lines, f"  dropped     {reasons or 'nothing'}", f"  vocabulary  {manifest.vocabulary:,}"])
+    from litespark.analysis.prepared_data import text_of
+
+    return f"{folder}\n\n{text_of(manifest.summary())}"
 
 
 PREPARE = Command("turn text into tokens, or check a prepared folder", _prepare_arguments, _prepare)
