@@ -88,6 +88,7 @@ def test_a_run_is_reopened_at_its_newest_checkpoint(logs):
         ("seed=9", "seed: was 1234, is now 9"),
         ("initial_weights=x", "initial_weights: was None, is now 'x'"),
         ("data.synthetic_rows=7", "data.synthetic_rows"),
+        ("data.mixture_temperature=2", "data.mixture_temperature: was 1.0, is now 2"),
         ("optim=muon", "optim._target_: was 'litespark.training.optim.AdamWConfig', is now"),
     ],
 )
@@ -100,7 +101,10 @@ def test_what_makes_it_another_run_is_refused_on_resume(logs, override, key):
 
 @pytest.mark.parametrize(
     "override",
-    ["data.workers=2", "data.micro_batch_size=4", "optim.lr=0.1", "budget.tokens=5000", "trainer.log_every=3"],
+    [
+        *("data.workers=2", "data.micro_batch_size=4", "data.cache=elsewhere", "data.cache_bytes=5"),
+        *("optim.lr=0.1", "budget.tokens=5000", "trainer.log_every=3"),
+    ],
 )
 def test_the_rest_may_change_and_is_said(logs, override, caplog):
     folder = run_folder.make(parts(logs, "name=mine"), [])

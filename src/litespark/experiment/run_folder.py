@@ -31,8 +31,14 @@ LONGEST_NAME = 200
 
 # what decides which numbers a run computes: a resume with another value would not continue the same run
 FIXED_ON_RESUME = ("model", "data", "task", "seed", "initial_weights", "optim._target_")
-# how data is read, not what is read
-FREE_ON_RESUME = ("data.workers", "data.micro_batch_size", "data.verify_hashes", "data.validation_rows", "data.root")
+# how and where data is prepared and read, not what is read
+FREE_ON_RESUME = tuple(
+    f"data.{key}"
+    for key in (
+        *("workers", "micro_batch_size", "verify_hashes", "validation_rows", "cache", "cache_bytes"),
+        *("root", "processes", "nodes", "node_rank", "how_to_get"),
+    )
+)
 # where things lie and what they are called
 NOT_COMPARED = ("name", "variant", "resume", "paths")
 
