@@ -17,6 +17,7 @@ from litespark.data.batch import IGNORE_INDEX
 from litespark.data.domain_rows import DomainRows
 from litespark.data.rows import StreamPositions, TokenLoader
 from litespark.data.streaming import TokenDataModule
+from tests.data.fitting import fit
 from tests.data.several_domains import EOS, ids_of, write_domains
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -144,6 +145,20 @@ def test_a_resume_goes_on_in_the_middle_of_an_epoch_whatever_the_ranks(
         start_row=58, workers=workers, micro_batch_size=batch, **changes,
     )  # fmt: skip
     assert resumed == undisturbed[58:106]
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*srun.*", "ignore:.*validation_step.*")
+@pytest.mark.filterwarnings("error:.*resumable.*")
+@pytest.mark.parametrize("changes", [{}, {"mixture": MIXTURE, "workers": 2}])
+def test_lightning_resumes_at_the_next_row_and_past_the_end_of_the_epoch(several, tmp_path, changes):
+    _, undisturbed = fit(module(several, **changes), 50)
+    trainer, first = fit(module(several, **changes), 11)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    # over two ends of an epoch: rows are served twice there by LitData's own loader
+    trainer, second = fit(module(several, **changes), 47, checkpoint=tmp_path / "a.ckpt")
+    trainer.save_checkpoint(tmp_path / "b.ckpt")
+    _, third = fit(module(several, **changes), 50, checkpoint=tmp_path / "b.ckpt")
+    assert torch.equal(torch.cat([first, second, third]), undisturbed)
 
 
 def domain_of(row):

@@ -1,12 +1,10 @@
-"""The order of the rows, and the loaders over ranks, workers, epochs and resumes."""
+"""The order of the rows of one domain, and the loaders over resumes; ranks, workers and epochs are in test_domains."""
 
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from itertools import islice
 
-import lightning.pytorch as lightning
 import numpy as np
 import pytest
 import torch
@@ -21,6 +19,7 @@ from litespark.data.manifest import Manifest
 from litespark.data.order import RowOrder
 from litespark.data.streaming import SyntheticDataModule, TokenDataModule, build_data_module
 from tests.data.corpus import config, documents, write_texts
+from tests.data.fitting import fit
 
 S = 16
 
@@ -83,21 +82,6 @@ def test_the_order_changes_with_epoch_and_seed_and_is_the_same_on_every_machine(
 
 
 PINNED = [563, 690, 980, 129, 959, 683, 616, 521]
-
-
-@pytest.mark.parametrize("shuffle", [True, False])
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("world", [1, 2, 4])
-def test_each_row_comes_once_an_epoch_on_any_ranks_and_workers(monkeypatch, prepared, world, workers, shuffle):
-    ids = all_tokens(prepared)
-    count = (len(ids) - 1) // S
-    # two epochs and a bit, so that batches run over an epoch's end
-    stream = global_stream(monkeypatch, prepared, world, 2 * count // (2 * world) + 1, workers=workers, shuffle=shuffle)
-    expected = Counter(tuple(ids[row * S : row * S + S].tolist()) for row in range(count))
-    for epoch in range(2):
-        assert Counter(tuple(row) for row in stream[epoch * count : (epoch + 1) * count].tolist()) == expected
-    if not shuffle:
-        assert stream[:count].flatten().tolist() == ids[: count * S].tolist()
 
 
 @pytest.mark.parametrize("world, workers", [(2, 0), (4, 2)])
@@ -165,41 +149,6 @@ def test_validation_covers_its_rows_once_with_as_many_batches_on_every_rank(monk
             seen += [tuple(row) for row in batch.tokens[:real].tolist()]
     assert len(set(lengths)) == 1
     assert sorted(seen) == sorted(tuple(ids[row * S : row * S + S].tolist()) for row in chosen)
-
-
-class Recorder(lightning.LightningModule):
-    """Keeps what it is given."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.seen = []
-
-    def training_step(self, batch, index):
-        self.seen.append(batch.tokens)
-        return self.weight * 1.0
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-def fit(data, steps, accumulate=1, **options):
-    recorder = Recorder()
-    checkpoint = options.pop("checkpoint", None)
-    trainer = lightning.Trainer(
-        max_steps=steps,
-        max_epochs=-1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        accumulate_grad_batches=accumulate,
-        **options,
-    )
-    trainer.fit(recorder, datamodule=data, ckpt_path=checkpoint)
-    return trainer, torch.cat(recorder.seen)
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*srun.*", "ignore:.*validation_step.*")
