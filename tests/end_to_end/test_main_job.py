@@ -12,6 +12,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
+from litespark.metrics.records.prepared import PreparedData
 from litespark.metrics.records.sealing import write_values
 from tests.end_to_end.runs import TINY, train, write_text
 
@@ -66,6 +67,16 @@ def test_the_folder_of_a_run_holds_everything(run: tuple[Path, str]):
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["optim"]["lr"] == 1e-2
     assert config["data"]["vocabulary"] == 300  # interpolations are resolved
+
+
+def test_the_run_keeps_what_its_data_was_made_of_and_the_report_shows_it(run: tuple[Path, str]):
+    folder, _ = run
+    kept = PreparedData.read(folder)
+    (prepared,) = (folder.parents[2] / "data" / "prepared").glob("*/manifest.json")
+    assert kept == PreparedData.read(prepared)
+    assert kept.manifest_hash == json.loads((folder / "run.json").read_text())["data"]["manifest_hash"]
+    (train,) = kept.domains_of("train")
+    assert f"| train | {train.domain} | {train.documents:,} | " in (folder / "report.md").read_text()
 
 
 def test_the_record_is_consistent_with_the_run(run: tuple[Path, str]):
