@@ -32,7 +32,8 @@ DOMAINS = (
     "RedPajamaWikipedia",
 )
 _DOCUMENT_CHARACTERS = 4000
-_VALIDATION_DOCUMENTS = 8
+# each domain needs a row of them
+_VALIDATION_DOCUMENTS = 96
 
 
 @dataclass
@@ -63,6 +64,7 @@ def write_corpus(folder: Path, *, text_bytes: int, shards: int, texts: Iterator[
     held_out = folder / FOUR_TIMES / "validation" / "chunk1" / "example_holdout_0.jsonl.zst"
     _write_shard(held_out, iter(validation), None, once, digest)
     _link(held_out, folder / ONCE)
+    held_out_bytes = once.text_bytes
     for number in range(FACTOR * shards):
         shard = folder / FOUR_TIMES / "train" / f"chunk{1 + number % 10}" / f"example_train_{number}.jsonl.zst"
         found = once if number < shards else _Written()
@@ -76,7 +78,13 @@ def write_corpus(folder: Path, *, text_bytes: int, shards: int, texts: Iterator[
         if number < shards:
             _link(shard, folder / ONCE)
     return CorpusRecord(
-        INSTALLED_PACKAGES, once.documents, once.text_bytes, shards, once.shard_bytes, digest.hexdigest()
+        INSTALLED_PACKAGES,
+        once.documents,
+        once.text_bytes,
+        once.text_bytes - held_out_bytes,
+        shards,
+        once.shard_bytes,
+        digest.hexdigest(),
     )
 
 

@@ -43,6 +43,7 @@ def prepare_corpus(config: dict[str, Any], keep: bool) -> dict[str, Any]:
     began, used = time.perf_counter(), _processor_seconds()
     folder = prepare(made, progress=False)
     seconds, used = time.perf_counter() - began, _processor_seconds() - used
+    assert isinstance(folder, Path), "the root is local, and there is one node"
     manifest = Manifest.read(folder)
     tokens = sum(split.tokens for split in manifest.splits.values())
     if not keep:

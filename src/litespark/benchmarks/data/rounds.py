@@ -166,7 +166,9 @@ class Rounds:
                 arguments = {"tokenizer": str(self.tokenizer / FILE), "source": str(self.scratch / corpora.ONCE)}
                 answer = self._launch({"measure": "encode", "arguments": arguments}, cores)
             else:
-                config = replace(self._preparing(corpora.ONCE, cores), unit_bytes=record.unit_bytes)
+                config = self._preparing(corpora.ONCE, cores)
+                if cores > 1:
+                    config = replace(config, unit_bytes=record.unit_bytes)
                 answer = self._prepare(config, cores)
             if answer is None:
                 continue

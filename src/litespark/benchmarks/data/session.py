@@ -26,8 +26,9 @@ WHAT = "bench-data"
 DEFAULTS = ("data=slimpajama", "data.vocabulary=32000", "data.sequence_length=4096", "data.micro_batch_size=4")
 NO_LITGPT = "litgpt is not installed beside Litespark; name an interpreter that has it: --litgpt-python PATH"
 NOT_YET = "not measured yet"
-# of the corpus: enough that no core waits long for another at the end
-_UNITS_PER_CORE = 4
+# of the corpus on all cores; on one it is prepared with the configured size
+_UNITS_PER_CORE = 2
+_SHARDS_PER_CORE = 4
 _LEAST_SHARDS = 8
 _TOKENIZER_DOCUMENTS = 4000
 
@@ -98,7 +99,7 @@ def begin(
         "layout of SlimPajama"
     )
     corpus = corpora.write_corpus(
-        scratch, text_bytes=int(settings.megabytes * 1e6), shards=max(_LEAST_SHARDS, _UNITS_PER_CORE * cores)
+        scratch, text_bytes=int(settings.megabytes * 1e6), shards=max(_LEAST_SHARDS, _SHARDS_PER_CORE * cores)
     )
     if config.tokenizer is not None:
         tokenizer = Tokenizer.load(Path(config.tokenizer).expanduser(), eos_token=config.eos_token)
