@@ -1,7 +1,8 @@
 """From text to batches of tokens.
 
-In the order the text takes: `sources` reads documents and `splits` deals them out, `tokenizer` turns them into ids,
-`prepare` writes them as LitData `chunks` beside a `manifest` (whole or not at all, by `folders`), `rows` cuts rows from
-the chunks, `order` says which row comes when, `streaming` serves them, and `batch` is what a model gets. `config` holds
-the settings of all of it.
+In the order the text takes: `text` reads documents from the files of a source, `selection` says which are left out,
+`preparation` turns the others into LitData `chunks` with the `tokenizer`, and last writes the `manifest` with the
+`ledger` of what went; `rows` cuts rows from the chunks (`packed_rows` where `packing` laid them out), `order` and
+`mixture` say which row comes when, `streaming` serves them, and `batch` is what a model gets. `storage` reads and writes
+files here and behind addresses, `cache` keeps remote chunks. `config` holds the settings of all of it.
 """
