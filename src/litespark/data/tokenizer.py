@@ -1,7 +1,8 @@
 """Text to ids and back: a thin layer over `tokenizers` that adds what the data needs.
 
 That is: special strings inside a text stay text, each id knows its length in bytes, and the tokenizer has a hash. A
-tokenizer is a `tokenizer.json`, alone or in a Hugging Face folder; code that such a folder may hold is never run.
+tokenizer is a `tokenizer.json`, alone, in a Hugging Face folder or behind a name on its hub, or a sentencepiece model;
+code that such a folder may hold is never run.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from pathlib import Path
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from litespark.data.sentencepiece_model import SUFFIX, load_sentencepiece
+from litespark.data.tokenizer_hub import fetch_tokenizer, is_hub_name
 
 END_OF_TEXT = "<|endoftext|>"
 FILE = "tokenizer.json"
@@ -71,31 +75,29 @@ class Tokenizer:
         return cls(tokenizer, eos_id=0, bos_id=None)
 
     @classmethod
-    def load(cls, path: Path, *, eos_token: str | None = None) -> Tokenizer:
-        """Read a tokenizer.json or a Hugging Face folder that holds one.
+    def load(cls, path: str | Path, *, eos_token: str | None = None) -> Tokenizer:
+        """Read a tokenizer.json, a Hugging Face folder or name with one, or a sentencepiece model.
 
         Args:
-            path: the file or the folder.
+            path: the file, the folder, or `OWNER/NAME` on the Hugging Face hub where there is no such path here.
             eos_token: the EOS by its text; None: what the folder's tokenizer_config.json or special_tokens_map.json
-                names, else one of the usual names.
+                or the sentencepiece model names, else one of the usual names.
 
         Raises:
-            ValueError: nothing there, not a tokenizer, or no EOS found.
+            ValueError: nothing there, not a tokenizer, one that cannot be converted, no EOS found, or the hub cannot
+                be reached.
         """
-        file = path / FILE if path.is_dir() else path
-        if not file.is_file():
-            raise ValueError(
-                f"data.tokenizer={path}: {file} does not exist; expected a tokenizer.json or a Hugging Face folder "
-                "with one. transformers converts a sentencepiece model: "
-                "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(NEW)."
-            )
-        try:
-            tokenizer = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
-        except Exception as error:
-            raise ValueError(
-                f"data.tokenizer={path}: {file} is not a tokenizer.json: {error}. Name one that `tokenizers` wrote."
-            ) from error
-        named = _special_tokens_of_folder(file.parent)
+        named: dict[str, str | None]
+        if is_hub_name(path):
+            path = fetch_tokenizer(str(path))
+        path = Path(path)
+        if path.suffix == SUFFIX and path.is_file():
+            tokenizer, eos, bos = load_sentencepiece(path)
+            named = {"eos_token": eos, "bos_token": bos}
+        else:
+            file = path / FILE if path.is_dir() else path
+            tokenizer = _read(path, file)
+            named = {**_special_tokens_of_folder(file.parent)}
         eos_id = _find_id(tokenizer, [eos_token] if eos_token else [named.get("eos_token"), *_EOS_NAMES])
         if eos_id is None:
             raise ValueError(
@@ -126,7 +128,8 @@ class Tokenizer:
         lengths = [0] * self.vocabulary
         for token, number in self._tokenizer.get_vocab(with_added_tokens=True).items():
             if number in added:
-                lengths[number] = 0 if added[number].special else len(token.encode())
+                text = token if byte_level else token.replace("▁", " ")
+                lengths[number] = 0 if added[number].special else len(text.encode())
             elif byte_level:
                 lengths[number] = len(token)  # each character of the byte alphabet stands for one byte
             elif re.fullmatch(r"<0x[0-9A-Fa-f]{2}>", token):
@@ -147,6 +150,20 @@ class Tokenizer:
         if self.bos_id is not None:
             config["bos_token"] = self._tokenizer.id_to_token(self.bos_id)
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _read(path: Path, file: Path) -> tokenizers.Tokenizer:
+    if not file.is_file():
+        raise ValueError(
+            f"data.tokenizer={path}: {file} does not exist; expected a tokenizer.json, a folder with one, a "
+            "sentencepiece model (NAME.model), or OWNER/NAME on the Hugging Face hub."
+        )
+    try:
+        return tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
+    except Exception as error:
+        raise ValueError(
+            f"data.tokenizer={path}: {file} is not a tokenizer.json: {error}. Name one that `tokenizers` wrote."
+        ) from error
 
 
 def _keep_quiet_about_forks() -> None:
