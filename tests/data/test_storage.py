@@ -2,18 +2,275 @@
 
 from __future__ import annotations
 
-from litespark.data.storage import Storage
+import errno
+import http.server
+import multiprocessing
+import pickle
+import random
+import sys
+import threading
+
+import fsspec.registry
+import pytest
+import s3fs
+
+from litespark.data import storage as module
+from litespark.data.storage import Storage, StorageError, content_hash
+from tests.data.s3_server import CuttingProxy, fill, s3_client, speak_to
+
+CONTENT = random.Random(0).randbytes(3_000_000)
+DENIED = b'<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>'
 
 
-def test_a_file_on_s3_is_written_listed_read_and_removed(s3_bucket, tmp_path):
-    storage = Storage(f"{s3_bucket}/folder")
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    monkeypatch.setattr(module, "FIRST_WAIT_SECONDS", 0.001)
+
+
+@pytest.fixture(params=["here", "s3"])
+def storage(request, tmp_path):
+    address = tmp_path / "storage" if request.param == "here" else request.getfixturevalue("s3_bucket")
+    return Storage(f"{address}/folder")
+
+
+def test_files_are_written_listed_read_fetched_and_removed(storage, tmp_path):
     assert storage.files() == []
-    storage.write("a/b.txt", b"content")
-    assert [(file.name, file.size) for file in storage.files()] == [("a/b.txt", 7)]
-    assert storage.read("a/b.txt") == b"content"
-    assert storage.size("a/b.txt") == 7
-    storage.fetch("a/b.txt", tmp_path / "b", size=7)
-    assert (tmp_path / "b").read_bytes() == b"content"
-    storage.remove("a/b.txt")
     assert not storage.exists("a/b.txt")
+    storage.write("a/b.txt", b"content")
+    storage.write("c.txt", b"")
+    storage.write("a/b.txt", b"new content")
+    assert [(file.name, file.size) for file in storage.files()] == [("a/b.txt", 11), ("c.txt", 0)]
+    assert storage.files("a") == [storage.listed("a/b.txt")]
+    assert storage.below("a").files()[0].name == "b.txt"
+    assert storage.exists("a/b.txt")
+    assert not storage.exists("a"), "a folder is no file"
+    assert storage.read("a/b.txt") == b"new content"
+    assert storage.size("a/b.txt") == 11
+    storage.fetch("a/b.txt", tmp_path / "b", size=11)
+    assert (tmp_path / "b").read_bytes() == b"new content"
+    storage.remove("a/b.txt")
+    storage.remove("a/b.txt")
+    assert [file.name for file in storage.files()] == ["c.txt"]
+    assert storage.where("c.txt") == f"{storage.address}/c.txt"
+
+
+def test_globs_name_files_and_what_is_below_folders(storage):
+    for name in ("a/1.txt", "a/deep/2.txt", "b/3.txt", "b/4.bin"):
+        storage.write(name, b"x")
+    assert [file.name for file in storage.matching("*/*.txt")] == ["a/1.txt", "b/3.txt"]
+    assert [file.name for file in storage.matching("**/*.txt")] == ["a/1.txt", "a/deep/2.txt", "b/3.txt"]
+    assert [file.name for file in storage.matching("a*")] == ["a/1.txt", "a/deep/2.txt"]
+    assert storage.matching("z*") == []
+
+
+def test_the_version_changes_with_the_content(storage):
+    storage.write("a", b"1")
+    before = storage.listed("a").version
+    storage.write("a", b"2")
+    assert storage.listed("a").version != before
+
+
+@pytest.mark.parametrize("ask", ["read", "size", "listed"])
+def test_a_file_that_is_not_there_is_named(storage, ask):
+    with pytest.raises(StorageError, match=r"/folder/nothing: FileNotFoundError.*Check the address"):
+        getattr(storage, ask)("nothing")
+
+
+def test_a_missing_file_is_not_fetched_and_leaves_nothing(storage, tmp_path):
+    (tmp_path / "target").mkdir()
+    with pytest.raises(StorageError, match="/folder/nothing: FileNotFoundError"):
+        storage.fetch("nothing", tmp_path / "target" / "a")
+    assert not list((tmp_path / "target").iterdir())
+
+
+def test_a_file_of_another_size_is_refused_at_once(storage, tmp_path, monkeypatch):
+    storage.write("a", b"12345")
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: pytest.fail("it will not change by waiting"))
+    with pytest.raises(StorageError, match=r"/folder/a has 5 bytes, expected 6: it has changed"):
+        storage.fetch("a", tmp_path / "a", size=6)
+    assert not (tmp_path / "a").exists()
+
+
+def test_what_another_process_wrote_is_seen_at_once(s3_server, s3_bucket):
+    storage = Storage(f"{s3_bucket}/folder")
+    assert not storage.exists("a")
     assert storage.files() == []
+    s3_client(s3_server).put_object(Bucket=s3_bucket.removeprefix("s3://"), Key="folder/a", Body=b"x")
+    assert storage.exists("a")
+    assert [file.name for file in storage.files()] == ["a"]
+
+
+def exists_in_child(storage, answers):
+    answers.put(storage.exists("a"))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_storage_works_in_processes_that_were_started_after_it(storage, method):
+    storage.write("a", b"x")
+    context = multiprocessing.get_context(method)
+    answers = context.Queue()
+    child = context.Process(target=exists_in_child, args=(storage, answers))
+    child.start()
+    try:
+        assert answers.get(timeout=60)
+    finally:
+        child.terminate()
+        child.join(10)
+    assert pickle.loads(pickle.dumps(storage)).read("a") == b"x"
+
+
+@pytest.fixture
+def cut(s3_server, s3_bucket, monkeypatch, tmp_path):
+    """Makes a storage behind a proxy that cuts so many answers."""
+    s3_client(s3_server).put_object(Bucket=s3_bucket.removeprefix("s3://"), Key="folder/a", Body=CONTENT)
+    proxies = []
+
+    def storage(cuts, after):
+        proxies.append(CuttingProxy(s3_server, cuts=cuts, after=after))
+        speak_to(proxies[-1].address, monkeypatch, tmp_path)
+        # or s3fs would mend the cut by itself: it asks for the rest, where the protocol lets it
+        monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+        return proxies[-1], Storage(f"{s3_bucket}/folder")
+
+    yield storage
+    for proxy in proxies:
+        proxy.__exit__()
+
+
+def test_a_transfer_that_is_cut_in_the_middle_is_tried_again(cut, tmp_path, caplog):
+    proxy, storage = cut(cuts=3, after=1_000_000)
+    storage.fetch("a", tmp_path / "a", size=len(CONTENT))
+    assert (tmp_path / "a").read_bytes() == CONTENT
+    assert proxy.cut == 3
+    assert [record.message.endswith("s") for record in caplog.records if "trying again in" in record.message] == [
+        True
+    ] * 3
+
+
+def test_a_connection_that_is_always_cut_is_an_error_and_leaves_nothing(cut, tmp_path):
+    proxy, storage = cut(cuts=1000, after=1_000_000)
+    (tmp_path / "target").mkdir()
+    with pytest.raises(StorageError, match=r"/folder/a: .*, 5 times in a row\. Check the connection and start again"):
+        storage.fetch("a", tmp_path / "target" / "a", size=len(CONTENT))
+    assert proxy.cut == 5
+    assert not list((tmp_path / "target").iterdir())
+
+
+@pytest.mark.parametrize("ask", ["exists", "size", "read", "files", "write"])
+def test_no_request_takes_a_lost_connection_for_an_answer(cut, ask):
+    arguments = {"files": ("",), "write": ("b", b"content")}.get(ask, ("a",))
+    _, storage = cut(cuts=1000, after=0)
+    with pytest.raises(StorageError, match="5 times in a row"):
+        getattr(storage, ask)(*arguments)
+    proxy, storage = cut(cuts=2, after=0)
+    getattr(storage, ask)(*arguments)
+    assert proxy.cut == 2
+
+
+def test_a_transfer_that_ends_early_without_an_error_is_tried_again(s3_server, s3_bucket, tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(CONTENT)
+    fill(s3_server, s3_bucket, tmp_path)
+    whole, calls = s3fs.S3FileSystem.get_file, []
+
+    def short_once(system, path, target, **options):
+        whole(system, path, target, **options)
+        calls.append(path)
+        if len(calls) == 1:
+            with open(target, "r+b") as file:  # noqa: PTH123 as s3fs does
+                file.truncate(1000)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "get_file", short_once)
+    s3fs.S3FileSystem.clear_instance_cache()
+    Storage(s3_bucket).fetch("a", tmp_path / "fetched", size=len(CONTENT))
+    assert content_hash(tmp_path / "fetched") == content_hash(tmp_path / "a")
+    assert len(calls) == 2
+
+
+def test_a_full_disk_here_is_not_taken_for_a_lost_connection(s3_bucket, tmp_path, monkeypatch):
+    calls = []
+
+    def full(system, path, target, **options):
+        calls.append(path)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "get_file", full)
+    s3fs.S3FileSystem.clear_instance_cache()
+    storage = Storage(s3_bucket)
+    with pytest.raises(OSError, match="No space left"):
+        storage.fetch("a", tmp_path / "fetched")
+    assert len(calls) == 1
+    with pytest.raises(FileNotFoundError, match="no_such_folder"):
+        storage.fetch("a", tmp_path / "no_such_folder" / "fetched")
+
+
+@pytest.fixture
+def refusing_server(monkeypatch, tmp_path):
+    class Refuse(http.server.BaseHTTPRequestHandler):
+        def answer(self):
+            self.send_response(403)
+            self.send_header("Content-Length", str(len(DENIED)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(DENIED)
+
+        do_GET = do_HEAD = do_PUT = answer
+
+        def log_message(self, *values):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refuse)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    speak_to(f"http://127.0.0.1:{server.server_address[1]}", monkeypatch, tmp_path)
+    yield
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("ask", ["exists", "size", "read", "files", "write"])
+def test_refused_access_is_an_error_at_once(refusing_server, monkeypatch, ask):
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: pytest.fail("it will not change by waiting"))
+    arguments = {"files": ("",), "write": ("b", b"content")}.get(ask, ("a",))
+    with pytest.raises(StorageError, match=r"s3://bucket/folder/.*PermissionError.*Check the address and the access"):
+        getattr(Storage("s3://bucket/folder"), ask)(*arguments)
+
+
+def test_without_keys_and_without_the_bucket_the_address_is_named(s3_bucket, monkeypatch):
+    with pytest.raises(StorageError, match=r"s3://no-such-bucket/a: FileNotFoundError.*bucket"):
+        Storage("s3://no-such-bucket").write("a", b"x")
+    s3fs.S3FileSystem.clear_instance_cache()
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(StorageError, match=rf"{s3_bucket}/a: NoCredentialsError: Unable to locate credentials"):
+        Storage(s3_bucket).read("a")
+
+
+def test_a_missing_driver_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(fsspec.registry._registry, "s3", raising=False)
+    with pytest.raises(StorageError, match=r"s3://bucket: .*Install what reads it: pip install 'litespark\[s3\]'"):
+        Storage("s3://bucket")
+    with pytest.raises(StorageError, match=r"abc://x: .*not known.*such as s3://BUCKET/FOLDER"):
+        Storage("abc://x")
+
+
+def test_a_link_that_leads_nowhere_is_listed_so_that_it_is_missed(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    (listed,) = Storage(tmp_path).files()
+    assert (listed.name, listed.size) == ("link", 0)
+    assert Storage(tmp_path).listed("link") == listed
+    with pytest.raises(StorageError, match="link: FileNotFoundError"):
+        Storage(tmp_path).read("link")
+
+
+def test_a_write_that_fails_midway_keeps_what_was_there(tmp_path, monkeypatch):
+    storage = Storage(tmp_path)
+    storage.write("a", b"old")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("litespark.data.local_files.os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        storage.write("a", b"new")
+    assert storage.read("a") == b"old"
+    assert [file.name for file in storage.files()] == ["a"]

@@ -6,40 +6,50 @@ becomes an error that says what to do.
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import logging
 import os
+import shutil
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 import fsspec
 
+from litespark.data.local_files import Listed, files_below, status, write_whole
+
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 ATTEMPTS = 5
 """Of one request, before a lost connection is an error."""
 FIRST_WAIT_SECONDS = 0.5
 """Before the second attempt; each later wait is twice as long."""
 _INSTALL = {"s3": "pip install 'litespark[s3]'", "gs": "pip install gcsfs", "gcs": "pip install gcsfs"}
+# Others write below the same address, so no listing is remembered. botocore's own attempts are left out: they would
+# multiply with s3fs's and with those here, and a silent server would take hours to become an error.
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "s3": {"use_listings_cache": False, "config_kwargs": {"retries": {"max_attempts": 0}}},
+    "gs": {"use_listings_cache": False},
+}
 # not a matter of the connection: asking again gives the same answer
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError, ImportError)
+_FINAL_NAMES = {
+    *("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "NoRegionError", "ParamValidationError"),
+    *("GatedRepoError", "RepositoryNotFoundError", "OfflineModeIsEnabled"),
+}
+# whose errors are not all OSErrors
+_NETWORK_LIBRARIES = {
+    *("aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "httpcore", "httpx", "httpx2", "huggingface_hub"),
+    *("requests", "s3fs", "urllib3"),
+}
+_DISK_HERE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class StorageError(ValueError):
     """An address that cannot be read or written."""
-
-
-@dataclass(frozen=True)
-class Listed:
-    """One file below an address."""
-
-    name: str
-    """Its path below the address, with `/`."""
-    size: int
-    version: str
-    """Changes when the file does: its time of modification, ETag or checksum, as far as the protocol has one."""
 
 
 def is_remote(address: str) -> bool:
@@ -61,9 +71,12 @@ class Storage:
         text = str(address).removeprefix("file://")
         self.remote = is_remote(text)
         self.address = text.rstrip("/") if self.remote else str(Path(text).expanduser())
-        self._system: Any = None
+        self._connection: tuple[int, Any] | None = None
         if self.remote:
-            self._system, self._root = _file_system(self.address)
+            self._root = self._connect()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_connection": None}
 
     @property
     def local(self) -> Path:
@@ -83,7 +96,14 @@ class Storage:
         """Whether there is a file of that name."""
         if not self.remote:
             return (self.local / name).is_file()
-        return bool(self._asked(name, lambda: self._system.isfile(self._path(name))))
+
+        def is_there() -> bool:  # fsspec's own isfile() takes a lost connection for a no
+            try:
+                return bool(self._system.info(self._path(name))["type"] == "file")
+            except FileNotFoundError:
+                return False
+
+        return self._asked(name, is_there)
 
     def size(self, name: str) -> int:
         """Bytes of a file; StorageError where there is none."""
@@ -94,7 +114,7 @@ class Storage:
     def listed(self, name: str) -> Listed:
         """What a listing says of one file; StorageError where there is none."""
         if not self.remote:
-            return self._asked(name, lambda: _status(self.local, name))
+            return self._asked(name, lambda: status(self.local, name))
         return self._listed(self._path(name), self._asked(name, lambda: self._system.info(self._path(name))))
 
     def files(self, folder: str = "") -> list[Listed]:
@@ -105,7 +125,7 @@ class Storage:
         if not self.remote:
             top = self.local / folder
             prefix = f"{folder}/" if folder else ""
-            found = _below(str(top), os.path.realpath(top), prefix=prefix) if top.is_dir() else ()
+            found = files_below(top, prefix) if top.is_dir() else ()
             return sorted(self._asked(folder, lambda: list(found)), key=lambda file: file.name)
         infos: dict[str, Any] = self._asked(folder, lambda: self._system.find(self._path(folder), detail=True))
         return sorted((self._listed(path, info) for path, info in infos.items()), key=lambda file: file.name)
@@ -115,7 +135,7 @@ class Storage:
         if not self.remote:
             paths = {path.relative_to(self.local).as_posix(): path for path in self.local.glob(pattern)}
             folders = [name for name, path in paths.items() if path.is_dir()]
-            listed = [_status(self.local, name) for name, path in paths.items() if not path.is_dir()]
+            listed = [status(self.local, name) for name, path in paths.items() if not path.is_dir()]
         else:
             infos: dict[str, Any] = self._asked(pattern, lambda: self._system.glob(self._path(pattern), detail=True))
             below = {self._listed(path, info): info["type"] == "directory" for path, info in infos.items()}
@@ -134,7 +154,7 @@ class Storage:
     def write(self, name: str, content: bytes) -> None:
         """Write a whole file at once: a reader sees the old content or the new, also after a loss of power."""
         if not self.remote:
-            self._asked(name, lambda: _write_whole(self.local / name, content))
+            self._asked(name, lambda: write_whole(self.local / name, content))
         else:
             self._asked(name, lambda: self._system.pipe_file(self._path(name), content))
 
@@ -150,13 +170,15 @@ class Storage:
             StorageError: missing, refused, or not had whole after all attempts.
         """
         partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        partial.touch()  # what is wrong here is not taken for what is wrong there
 
         def get() -> None:
             if self.remote:
                 self._system.get_file(self._path(name), str(partial))
             else:
-                partial.write_bytes((self.local / name).read_bytes())
+                shutil.copyfile(self.local / name, partial)
             if size is not None and (got := partial.stat().st_size) != size:
+                self._require_size(name, size)
                 raise OSError(f"got {got} bytes, expected {size}")
             partial.rename(target)
 
@@ -172,6 +194,13 @@ class Storage:
         elif self.exists(name):
             self._asked(name, lambda: self._system.rm_file(self._path(name)))
 
+    def _require_size(self, name: str, size: int) -> None:
+        if (there := self.size(name)) != size:
+            raise StorageError(
+                f"{self.where(name)} has {there} bytes, expected {size}: it has changed, or was not written whole. "
+                "Start again when it is."
+            )
+
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
 
@@ -181,25 +210,54 @@ class Storage:
         )
         return Listed(PurePosixPath(path).relative_to(self._root).as_posix(), int(info["size"] or 0), str(version))
 
+    @property
+    def _system(self) -> Any:
+        # what fsspec has connected does not survive a fork
+        if self._connection is None or self._connection[0] != os.getpid():
+            self._connect()
+        assert self._connection is not None
+        return self._connection[1]
+
+    def _connect(self) -> str:
+        """Find the file system of the address; returns what it calls the address."""
+        protocol = self.address.split("://", 1)[0]
+        try:
+            system, root = fsspec.core.url_to_fs(self.address, **_SETTINGS.get(protocol, {}))
+        except ImportError as error:
+            install = _INSTALL.get(protocol, f"the fsspec driver for {protocol}://")
+            raise StorageError(f"{self.address}: {error}. Install what reads it: {install}") from error
+        except ValueError as error:
+            raise StorageError(
+                f"{self.address}: {error}. Expected a path, or an address such as s3://BUCKET/FOLDER"
+            ) from error
+        self._connection = os.getpid(), system
+        return str(root).rstrip("/")
+
     def _asked(self, name: str, request: Callable[[], T]) -> T:
-        """The answer to a request, asked again while the connection fails; on this machine once."""
-        for attempt in range(ATTEMPTS):
+        """The answer to a request, asked again while the connection fails; on this machine once.
+
+        Raises:
+            StorageError: it is refused, or there was no answer after all attempts.
+            OSError: the fault is on this machine, such as a full disk.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
             try:
                 return request()
-            except _FINAL as error:
-                raise StorageError(
-                    f"{self.where(name)}: {_said(error)}. Check the address and the access to it."
-                ) from error
-            except OSError as error:
-                if not self.remote:
+            except Exception as error:
+                if _is_final(error):
+                    raise StorageError(
+                        f"{self.where(name)}: {_said(error)}. Check the address and the access to it."
+                    ) from error
+                if not self.remote or not _is_of_the_connection(error):
                     raise
-                if attempt == ATTEMPTS - 1:
+                if attempt == ATTEMPTS:
                     raise StorageError(
                         f"{self.where(name)}: {_said(error)}, {ATTEMPTS} times in a row. Check the connection and "
                         "start again: what is done already is kept."
                     ) from error
-                self._system.invalidate_cache()
-                time.sleep(FIRST_WAIT_SECONDS * 2**attempt)
+                wait = FIRST_WAIT_SECONDS * 2 ** (attempt - 1)
+                log.warning("%s: %s; trying again in %g s", self.where(name), _said(error), wait)
+                time.sleep(wait)
         raise AssertionError("unreachable")
 
 
@@ -209,59 +267,14 @@ def content_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _file_system(address: str) -> tuple[Any, str]:
-    protocol = address.split("://", 1)[0]
-    try:
-        system, root = fsspec.core.url_to_fs(address)
-    except ImportError as error:
-        install = _INSTALL.get(protocol, f"the fsspec driver for {protocol}://")
-        raise StorageError(f"{address}: {error}. Install what reads it: {install}") from error
-    except ValueError as error:
-        raise StorageError(f"{address}: {error}. Expected a path, or an address such as s3://BUCKET/FOLDER") from error
-    return system, root.rstrip("/")
+def _is_final(error: Exception) -> bool:
+    return isinstance(error, _FINAL) or type(error).__name__ in _FINAL_NAMES
 
 
-def _below(folder: str, real: str, above: frozenset[str] = frozenset(), prefix: str = "") -> Iterator[Listed]:
-    """Every file below a folder; `real` is its path without links, `above` those of the folders that it is in."""
-    above |= {real}
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            name = prefix + entry.name
-            if entry.is_dir():
-                target = os.path.realpath(entry.path) if entry.is_symlink() else f"{real}/{entry.name}"
-                if target not in above:  # a circle of links
-                    yield from _below(entry.path, target, above, f"{name}/")
-            elif entry.is_file():
-                status = entry.stat()
-                yield Listed(name, status.st_size, str(status.st_mtime_ns))
-            elif entry.is_symlink():
-                yield Listed(name, 0, "")
-
-
-def _status(folder: Path, name: str) -> Listed:
-    path = folder / name
-    if path.is_symlink() and not path.exists():
-        return Listed(name, 0, "")
-    status = path.stat()
-    return Listed(name, status.st_size, str(status.st_mtime_ns))
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+def _is_of_the_connection(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno not in _DISK_HERE
+    return type(error).__module__.split(".")[0] in _NETWORK_LIBRARIES
 
 
 def _said(error: BaseException) -> str:
