@@ -144,6 +144,7 @@ def test_a_domain_cannot_begin_a_line_of_its_own():
     for shown in (prepared_data.markdown(data), prepared_data.text(data)):
         assert "a # b" in shown
         assert "a # \\x1b[2Jb" in shown
+        assert "\x1b" not in shown
         assert not any(line.startswith("# ") for line in shown.splitlines())
 
 
