@@ -26,17 +26,21 @@ def fetch_tokenizer(name: str) -> Path:
     Raises:
         ValueError: no such name, no access, no tokenizer.json there, or no connection and not in the cache.
     """
-    from huggingface_hub import errors, hf_hub_download
+    from huggingface_hub import _CACHED_NO_EXIST, errors, hf_hub_download, try_to_load_from_cache
 
-    repository, _, revision = name.partition("@")
+    repository, _, named = name.partition("@")
+    revision = named or None
     try:
-        found = Path(hf_hub_download(repository, _NEEDED, revision=revision or None))
+        found = Path(hf_hub_download(repository, _NEEDED, revision=revision))
         for file in _OPTIONAL:
+            if try_to_load_from_cache(repository, file, revision=revision) is _CACHED_NO_EXIST:
+                continue  # this revision has none: no need of a connection
             try:
-                hf_hub_download(repository, file, revision=revision or None)
-            except errors.EntryNotFoundError as error:
-                if isinstance(error, errors.LocalEntryNotFoundError):
-                    raise
+                hf_hub_download(repository, file, revision=revision)
+            except errors.LocalEntryNotFoundError:
+                raise  # no connection, which is a kind of the next
+            except errors.EntryNotFoundError:
+                pass
     # what it raises without a connection depends on where the connection ended, and on the version
     except Exception as error:
         raise ValueError(
