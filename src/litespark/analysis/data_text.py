@@ -48,12 +48,13 @@ def preparation_cells(record: DataRecord) -> list[tuple[str, ...]]:
             if runs := record.prepared(variant, cores):
                 seconds = median([run.seconds for run in runs])
                 assert seconds is not None
+                size = record.corpus.training_bytes if variant == LITGPT else record.corpus.text_bytes
                 found.append(
                     (
                         _NAMES[variant],
                         str(cores),
                         rate(median([run.tokens / run.seconds for run in runs])),
-                        plain(record.corpus.text_bytes / 1e6 / seconds),
+                        plain(size / 1e6 / seconds),
                         duration(median([run.cpu_seconds for run in runs])),
                         scaled(float(max(run.peak_bytes for run in runs)), "B"),
                     )
