@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,8 @@ def status(folder: Path, name: str) -> Listed:
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that, also after a loss of power, it is the old one or the new one and never a part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # not the process id alone: machines and containers that share a disk have the same ones
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
     try:
         with partial.open("wb") as file:
             file.write(content)

@@ -14,7 +14,7 @@ from litespark.data.preparation.chunk_writer import INDEX, domain_folder, index_
 from litespark.data.preparation.documents import nothing_in
 from litespark.data.preparation.plan import Plan
 from litespark.data.preparation.split_writer import refuse_many_domains, tokens_of_a_chunk
-from litespark.data.preparation.work import WORK, DomainResult, UnitResult, Work
+from litespark.data.preparation.work import DomainResult, UnitResult, Work
 from litespark.data.text.reader import NOT_BAD, READING, require_few_bad
 from litespark.data.text.splits import TRAIN, VALIDATION
 from litespark.data.tokenizer import Tokenizer
@@ -32,6 +32,8 @@ def finish(plan: Plan, work: Work, tokenizer: Tokenizer) -> Manifest:
     refuse_many_domains({name for named in whole.domains.values() for name in named}, plan.config.domain_field)
     for split, named in whole.domains.items():
         if not named:
+            if split == TRAIN and whole.ledger.documents("selection/"):
+                raise _nothing_left(whole.ledger)
             raise nothing_in(plan.config.source, f"its {split} split")
     for split, named in whole.domains.items():
         for name, domain in named.items():
@@ -51,6 +53,14 @@ def require_few_bad_in(manifest: Manifest, max_bad_share: float) -> None:
     written = sum(counts.documents for counts in manifest.splits.values())
     bad = sum(row.documents for row in reading)
     require_few_bad(written + manifest.ledger.documents(), bad, manifest.ledger, max_bad_share)
+
+
+def _nothing_left(ledger: Ledger) -> ValueError:
+    rules = ", ".join(f"{rule}: {count}" for rule, count in ledger.by_rule().items() if rule.startswith("selection/"))
+    return ValueError(
+        f"data.selection left out all {ledger.documents('selection/')} training documents ({rules}); expected it to "
+        "leave some. Choose fewer rules, or lower their thresholds."
+    )
 
 
 def _merged(plan: Plan, work: Work, tokenizer: Tokenizer) -> UnitResult:
@@ -130,6 +140,7 @@ def _remove_partial_files(work: Work) -> None:
     """What processes that were killed had begun to write; nobody is writing any more."""
     if work.prepared.remote:  # there a file appears whole or not at all
         return
-    for file in work.prepared.files():
-        if file.name.endswith(".partial") and not file.name.startswith(f"{WORK}/"):
-            work.prepared.remove(file.name)
+    folder = work.prepared.local
+    for pattern in (".*.partial", f"{TRAIN}/*/.*.partial", f"{VALIDATION}/*/.*.partial"):
+        for partial in folder.glob(pattern):
+            partial.unlink(missing_ok=True)

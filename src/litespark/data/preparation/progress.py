@@ -13,7 +13,6 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from litespark.data.preparation.unit import DOCUMENTS, SOURCE_BYTES, TEXT_BYTES, TOKENS
 
-
 LOG_SECONDS = 60.0
 """Between lines in a log."""
 

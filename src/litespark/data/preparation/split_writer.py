@@ -14,7 +14,6 @@ from litespark.data.preparation.encoding import Encoded, Entry
 from litespark.data.preparation.work import DomainResult
 from litespark.data.storage import Storage
 from litespark.data.text.splits import TRAIN, VALIDATION
-from litespark.data.tokenizer import Tokenizer
 
 MOST_DOMAINS = 100
 """Each has files of its own; more are a field that names something else."""
@@ -34,18 +33,27 @@ class SplitWriter:
 
     Memory: one chunk a domain and split.
 
+    Args:
+        prepared: the prepared folder.
+        unit: its number.
+        config: chunk size and packing.
+        token_bytes: (vocabulary,) bytes that each id decodes to.
+        eos_id: id that ends each document.
+
     Attributes:
         frequencies: by split, how often each id was written; (vocabulary,).
     """
 
-    def __init__(self, prepared: Storage, unit: int, tokenizer: Tokenizer, config: PrepareConfig) -> None:
+    def __init__(
+        self, prepared: Storage, unit: int, config: PrepareConfig, *, token_bytes: NDArray[np.int64], eos_id: int
+    ) -> None:
         self.prepared = prepared
         self.unit = unit
-        self.tokenizer = tokenizer
         self.config = config
-        vocabulary = tokenizer.vocabulary
-        self.frequencies = {split: np.zeros(vocabulary, dtype=np.int64) for split in (TRAIN, VALIDATION)}
-        self._token_bytes: NDArray[np.int64] = np.array(tokenizer.token_bytes(), dtype=np.int64)
+        self.vocabulary = token_bytes.size
+        self.frequencies = {split: np.zeros(self.vocabulary, dtype=np.int64) for split in (TRAIN, VALIDATION)}
+        self._token_bytes = token_bytes
+        self._eos_id = eos_id
         self._domains: dict[tuple[str, str], _Domain] = {}
 
     def add(self, batch: list[Encoded]) -> int:
@@ -85,7 +93,7 @@ class SplitWriter:
         result.documents += len(group)
         result.tokens += ids.size
         result.bytes += int(self._token_bytes[ids].sum())
-        self.frequencies[split] += np.bincount(ids, minlength=self.tokenizer.vocabulary)
+        self.frequencies[split] += np.bincount(ids, minlength=self.vocabulary)
         return ids.size
 
     def _domain(self, split: str, name: str) -> _Domain:
@@ -94,11 +102,11 @@ class SplitWriter:
         refuse_many_domains({name, *(domain for _, domain in self._domains)}, self.config.domain_field)
         packer = None
         if self.config.packing == "best_fit":
-            packer = BestFitPacker(self.config.sequence_length, self.tokenizer.eos_id)
+            packer = BestFitPacker(self.config.sequence_length, self._eos_id)
         chunks = ChunkWriter(
             self.prepared.below(split).below(domain_folder(name)),
             self.unit,
-            vocabulary=self.tokenizer.vocabulary,
+            vocabulary=self.vocabulary,
             chunk_tokens=tokens_of_a_chunk(self.config),
         )
         self._domains[split, name] = _Domain(chunks, packer, DomainResult())

@@ -9,7 +9,7 @@ from litespark.data import tokenizer as tokenizers
 from litespark.data.preparation.documents import split_rule, tokenizer_sample
 from litespark.data.preparation.plan import Plan
 from litespark.data.preparation.progress import Display
-from litespark.data.preparation.unit import SOURCE_BYTES, Preparation
+from litespark.data.preparation.unit import Preparation
 from litespark.data.preparation.work import DUPLICATES, FINGERPRINTS, UNITS, Work
 from litespark.data.preparation.workers import run_units, shared_meters
 from litespark.data.selection.duplicates import FingerprintFile, duplicates
@@ -87,8 +87,7 @@ class Stages:
         memory, meters = shared_meters(len(self.plan.units))
         total = sum(self.plan.units[number].text_bytes for number in numbers)
         self.display.follow(doing, meters, numbers, total)
-        for number in run_units(preparation, stage, numbers, memory):
-            meters[number, SOURCE_BYTES] = self.plan.units[number].text_bytes
+        for _ in run_units(preparation, stage, numbers, memory):
             self.display.unit_done()
 
     def _compare_documents(self) -> None:

@@ -92,6 +92,14 @@ class UnitWorker:
         return Tokenizer.load(self.preparation.tokenizer_folder)
 
     @cached_property
+    def _tokenizer_hash(self) -> str:
+        return self._tokenizer.hash
+
+    @cached_property
+    def _token_bytes(self) -> NDArray[np.int64]:
+        return np.array(self._tokenizer.token_bytes(), dtype=np.int64)
+
+    @cached_property
     def _selector(self) -> Selector:
         return Selector(self.config.selection)
 
@@ -117,7 +125,9 @@ class UnitWorker:
     def _write(self, unit: Unit, scratch: Path) -> None:
         ledger = Ledger()
         reader = DocumentReader.of(self.config, split=unit.split or TRAIN, ledger=ledger, scratch=scratch)
-        writer = SplitWriter(self.prepared, unit.number, self._tokenizer, self.config)
+        writer = SplitWriter(
+            self.prepared, unit.number, self.config, token_bytes=self._token_bytes, eos_id=self._tokenizer.eos_id
+        )
         encoder = DocumentEncoder(self._tokenizer, lambda batch: self._take(batch, writer, ledger, unit.number))
         for entry in self._judged(unit, reader):
             if entry.refused_by is not None and not self.config.selection.count_dropped_tokens:
@@ -125,7 +135,7 @@ class UnitWorker:
             else:
                 encoder.add(entry)
         encoder.close()
-        result = UnitResult(self._tokenizer.hash, writer.close(), ledger, reader.seen, reader.bad, writer.frequencies)
+        result = UnitResult(self._tokenizer_hash, writer.close(), ledger, reader.seen, reader.bad, writer.frequencies)
         self.work.write_result(unit.number, result)
 
     def _take(

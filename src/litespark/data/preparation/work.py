@@ -69,7 +69,11 @@ class Work:
 
     def done(self, stage: str) -> set[int]:
         """Numbers of the units that have passed a stage."""
-        names = (Path(file.name).name for file in self.prepared.files(f"{WORK}/{stage}"))
+        if self.prepared.remote:
+            names = [Path(file.name).name for file in self.prepared.files(f"{WORK}/{stage}")]
+        else:  # names alone: files come and go while other nodes write theirs
+            folder = self.prepared.local / WORK / stage
+            names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
         suffix = _SUFFIX[stage]
         return {int(name.removesuffix(suffix)) for name in names if name.removesuffix(suffix).isdigit()}
 
