@@ -188,6 +188,10 @@ def test_a_limit_on_rows_takes_the_first_of_each_domain_in_proportion(monkeypatc
     assert Counter(rows[:10]) == Counter(rows[10:])
     first = {name: rows_of({name: TRAIN[name]}) for name in TRAIN}
     assert set(rows) == {*first["web"][:6], *first["code"][:3], *first["wiki"][:1]}
+    # a domain without a share takes no part of the limit
+    mixture = {"code": 1, "web": 1, "wiki": 0}
+    rows = global_rows(monkeypatch, several, 1, 40, training_rows=36, mixture=mixture)
+    assert set(rows) == {*first["web"][:25], *first["code"]}
     with pytest.raises(ValueError, match=r"gives a share to wiki, which has no whole row.*raise data\.training_rows"):
         module(several, training_rows=2, mixture=MIXTURE)
 
@@ -226,14 +230,9 @@ def test_validation_batches_hold_one_domain_and_every_rank_has_as_many(monkeypat
     if limit is None:
         assert sorted(seen) == sorted(rows_of(VALIDATION))
     else:
-        assert len(set(seen)) == len(seen) == limit
-        assert set(seen) <= set(rows_of(VALIDATION))
-    by_domain = Counter({0: "web", 1: "code", 2: "wiki"}[max(row) // 1000 - 3] for row in seen)
-    # rows of the split: 11, 6 and 2
-    assert (
-        by_domain
-        == {None: {"web": 11, "code": 6, "wiki": 2}, 1: {"web": 1}, 9: {"web": 5, "code": 3, "wiki": 1}}[limit]
-    )
+        rows = {name: rows_of({name: VALIDATION[name]}) for name in VALIDATION}
+        spread = {1: {"web": [0]}, 9: {"web": [0, 2, 4, 6, 8], "code": [0, 2, 4], "wiki": [0]}}[limit]
+        assert sorted(seen) == sorted(rows[name][place] for name, places in spread.items() for place in places)
 
 
 def test_a_validation_batch_keeps_its_domain_on_the_way_to_the_device(several):
