@@ -31,6 +31,7 @@ _TITLES = {
     "ops": "Ops",
     "loop": "The trainer over a bare loop",
     "data": "Preparing and reading data",
+    "selection": "What selection of documents is worth",
     "run": "Runs",
 }
 

@@ -14,8 +14,11 @@ from litespark.metrics.records.loop import LoopRecord
 from litespark.metrics.records.ops import CaseRecord, OpsRecord, median
 from litespark.metrics.records.profile import ProfileRecord
 from litespark.metrics.records.run import RunRecord
+from litespark.metrics.records.selection import SelectionRecord
 from litespark.metrics.records.step import StepRecord
 from litespark.metrics.records.to_loss import ToLossRecord
+from litespark.metrics.selection_table import SelectionRow
+from litespark.metrics.selection_table import rows as selection_rows
 from litespark.metrics.step_round import Interval
 from litespark.metrics.to_loss_table import ToLossRow
 from litespark.metrics.to_loss_table import rows as to_loss_rows
@@ -130,6 +133,24 @@ def _to_loss_row(row: ToLossRow) -> str:
     )
 
 
+def _selection(entry: Entry) -> str:
+    record: SelectionRecord = entry.record
+    head = f"{scaled(record.model.budget_tokens)} tokens each; differences are to {record.variants[0].name}."
+    return head + "\n\n" + "\n".join(f"- {_selection_row(row)}" for row in selection_rows(record)[1:])
+
+
+def _selection_row(row: SelectionRow) -> str:
+    if row.difference is None:
+        return f"{row.name}: {row.error or 'not run'}"
+    spread = f" [{row.difference.low:+.4f} to {row.difference.high:+.4f}]" if row.difference.count > 1 else ""
+    reason = f" ({row.joules_reason})" if row.joules_ratio is None and row.joules_reason else ""
+    saved = f"tokens {_times(row.tokens_ratio)}, train energy {_times(row.joules_ratio)}{reason}"
+    return (
+        f"{row.name}: {row.difference.median:+.4f} bits per byte{spread}; as good in {row.equal} of {row.runs} runs"
+        f"{f', {saved}' if row.equal else ''}"
+    )
+
+
 def _times(interval: Interval | None) -> str:
     if interval is None:
         return ABSENT
@@ -149,4 +170,5 @@ LINES: dict[str, Callable[[Entry], str]] = {
     "profile": _profile,
     "to_loss": _to_loss,
     "data": _data,
+    "selection": _selection,
 }

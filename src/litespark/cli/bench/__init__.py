@@ -5,6 +5,7 @@ from litespark.cli.bench.data import DATA
 from litespark.cli.bench.loop import LOOP
 from litespark.cli.bench.ops import OPS
 from litespark.cli.bench.profile import PROFILE
+from litespark.cli.bench.selection import SELECTION
 from litespark.cli.bench.step import STEP
 from litespark.cli.bench.to_loss import TO_LOSS
 
@@ -14,6 +15,7 @@ BENCHES = {
     "loop": LOOP,
     "ops": OPS,
     "profile": PROFILE,
+    "selection": SELECTION,
     "step": STEP,
     "to-loss": TO_LOSS,
 }

@@ -16,6 +16,7 @@ from litespark.metrics.records.profile import ProfileRecord
 from litespark.metrics.records.run import EnvironmentRecord, RunRecord
 from litespark.metrics.records.run_rules import check_figures
 from litespark.metrics.records.sealing import SCHEMA_KEY, naming, read_values
+from litespark.metrics.records.selection import SelectionRecord
 from litespark.metrics.records.step import StepRecord
 from litespark.metrics.records.strict_json import RecordError, wrong
 from litespark.metrics.records.to_loss import ToLossRecord
@@ -33,6 +34,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "litespark.run": _read_run,
     "litespark.bench.loop": LoopRecord.read,
     "litespark.bench.ops": OpsRecord.read,
+    "litespark.bench.selection": SelectionRecord.read,
     "litespark.bench.step": StepRecord.read,
     "litespark.bench.ablation": AblationRecord.read,
     "litespark.bench.profile": ProfileRecord.read,

@@ -1,0 +1,137 @@
+"""The text that is trained on: clean documents of what `data.source` names, with junk and copies planted among them.
+
+Written as JSON lines with the kind of every document as its domain, so that the ledger of the prepared data says how
+much of each kind went.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from litespark.benchmarks.selection.planted import CLEAN, Text, plant
+from litespark.benchmarks.selection.prose import prose
+from litespark.data.config import PrepareConfig
+from litespark.data.text.files import Source, SourceFile
+from litespark.data.text.reader import DocumentReader
+from litespark.data.text.sources import corpus
+from litespark.metrics.records.selection import SelectionCorpus, SelectionKind
+
+TEXT_FIELD = "text"
+KIND_FIELD = "kind"
+_FEWEST_BYTES = 500
+_FILE_DOCUMENTS = 2000
+# of the clean bytes, where the source does not say what is held out
+_HELD_OUT = 0.1
+
+
+def build_corpus(
+    config: PrepareConfig, *, clean_bytes: int, planted: float, seed: int, below: Path
+) -> tuple[Path, SelectionCorpus]:
+    """Write the corpus, or find it where it was written before.
+
+    Args:
+        config: whose `source` has the clean documents: Python files give the prose of their docstrings, all others
+            their own documents. Packages or splits that the source holds out validate, else a share by hash.
+        clean_bytes: of clean text for training; a tenth more is held out.
+        planted: bytes of junk and copies for each clean one; the held-out text stays clean.
+        seed: of what is planted.
+        below: folder in which that of the corpus lies, named after its content.
+
+    Raises:
+        ValueError: the source cannot be read, or has too little clean text for a training and a validation.
+    """
+    training, validation = _clean(config, clean_bytes)
+    if not training or not validation:
+        raise ValueError(
+            f"data.source={config.source}: got {len(training)} clean documents for training and {len(validation)} for "
+            f"validation of {_FEWEST_BYTES} bytes or more, expected some of both; give a larger source"
+        )
+    splits = {
+        "train": plant(training, planted, seed),
+        "validation": [Text(CLEAN, text) for text in validation],
+    }
+    lines = {split: [_line(text) for text in texts] for split, texts in splits.items()}
+    digest = hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+    folder = below / f"corpus-{digest[:12]}"
+    _write(folder, lines)
+    return folder, SelectionCorpus(
+        source=config.source,
+        seed=seed,
+        sha256=digest,
+        kinds=_kinds(splits["train"]),
+        validation_documents=len(validation),
+        validation_bytes=sum(len(text.encode()) for text in validation),
+    )
+
+
+def _clean(config: PrepareConfig, clean_bytes: int) -> tuple[list[str], list[str]]:
+    """Documents to train on and to validate on, each text once, in an order that only hashes decide."""
+    found = corpus(config)
+    if found.validation is not None:
+        held_out = _until(_documents(config, found.validation), clean_bytes * _HELD_OUT, set())
+        # what is held out is in no training document
+        return _until(_documents(config, found.training), clean_bytes, set(held_out)), held_out
+    texts = _until(_documents(config, found.training), clean_bytes * (1 + _HELD_OUT), set())
+    texts.sort(key=lambda text: hashlib.sha256(text.encode()).digest())
+    held_out = _until(texts, sum(map(len, texts)) * _HELD_OUT / (1 + _HELD_OUT), set())
+    return texts[len(held_out) :], held_out
+
+
+def _until(texts: Iterable[str], most_bytes: float, known: set[str]) -> list[str]:
+    taken: list[str] = []
+    seen, size = set(known), 0
+    for text in texts:
+        if size >= most_bytes:
+            break
+        if text not in seen and len(text.encode()) >= _FEWEST_BYTES:
+            seen.add(text)
+            taken.append(text)
+            size += len(text.encode())
+    return taken
+
+
+def _documents(config: PrepareConfig, source: Source) -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as scratch:
+        reader = DocumentReader.of(config, scratch=Path(scratch))
+        for document in reader.documents(sorted(source.files, key=_turn)):
+            yield prose(document.text) if document.file.endswith(".py") else document.text
+
+
+def _turn(file: SourceFile) -> bytes:
+    return hashlib.sha256(file.name.encode()).digest()
+
+
+def _line(text: Text) -> str:
+    return json.dumps({TEXT_FIELD: text.text, KIND_FIELD: text.kind}, ensure_ascii=False)
+
+
+def _kinds(texts: list[Text]) -> list[SelectionKind]:
+    kinds: dict[str, SelectionKind] = {}
+    for text in texts:
+        kind = kinds.setdefault(text.kind, SelectionKind(text.kind, 0, 0))
+        kind.documents += 1
+        kind.bytes += len(text.text.encode())
+    return [kinds[name] for name in sorted(kinds)]
+
+
+def _write(folder: Path, lines: dict[str, list[str]]) -> None:
+    """All of it or nothing: it is renamed into place."""
+    if folder.is_dir():
+        return
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        for split, texts in lines.items():
+            (temporary / split).mkdir(parents=True)
+            for number, start in enumerate(range(0, len(texts), _FILE_DOCUMENTS)):
+                part = texts[start : start + _FILE_DOCUMENTS]
+                path = temporary / split / f"part-{number:04d}.jsonl"
+                path.write_text("\n".join(part) + "\n", encoding="utf-8", newline="\n")
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

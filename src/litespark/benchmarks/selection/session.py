@@ -1,0 +1,247 @@
+"""`litespark bench selection` from start to end: the corpus, both preparations, and the runs that take turns.
+
+Both variants have one tokenizer, one stream of seeds, as many tokens, and the same clean validation text; they differ
+in `data.selection` alone. The same command continues what was stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from litespark.benchmarks.device import device_for
+from litespark.benchmarks.provenance import provenance
+from litespark.benchmarks.record_path import continued, record_path
+from litespark.benchmarks.selection.corpus import build_corpus
+from litespark.benchmarks.selection.preparing import Compose, of_selection, prepared, reading
+from litespark.benchmarks.selection.reading import read_run
+from litespark.benchmarks.to_loss.training import Ended, Training, tidy, train
+from litespark.data.config import PrepareConfig, SyntheticConfig
+from litespark.data.selection.select import check_selection
+from litespark.experiment.build import token_budget
+from litespark.experiment.config import ConfigError, Parts
+from litespark.experiment.preflight import Ranks, precision_on
+from litespark.experiment.run import hydra_text
+from litespark.experiment.variant import KEY
+from litespark.metrics.records.selection import (
+    SelectionFailure,
+    SelectionModel,
+    SelectionRecord,
+)
+from litespark.metrics.records.strict_json import RecordError
+
+WHAT = "bench-selection"
+ALL, SELECTED = "all", "selected"
+DEFAULT_SELECTION = ("data/selection=web",)
+_NO_SELECTION = ("data/selection=none",)
+
+
+@dataclass(frozen=True)
+class SelectionSettings:
+    """How it is run.
+
+    Attributes:
+        seeds: one run of every variant for each.
+        clean_bytes: of clean text for training.
+        planted: bytes of junk and copies for each clean one.
+        planted_seed: of what is planted.
+    """
+
+    seeds: tuple[int, ...] = (1,)
+    clean_bytes: int = 2_000_000
+    planted: float = 1.0
+    planted_seed: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError(f"--seeds: got {list(self.seeds)}, expected whole numbers of 0 or more, each once")
+        if self.clean_bytes < 1:
+            raise ValueError(f"--clean-bytes: got {self.clean_bytes}, expected at least 1")
+        if not 0 <= self.planted < float("inf"):
+            raise ValueError(f"--planted: got {self.planted}, expected bytes for each clean one, 0 or more")
+
+
+def bench_selection(
+    compose: Compose,
+    overrides: Sequence[str],
+    settings: SelectionSettings,
+    *,
+    command: Sequence[str],
+    script: Path,
+    output: Path,
+    say: Callable[[str], None],
+    launch: Callable[[Training], Ended] = train,
+) -> tuple[SelectionRecord, Path]:
+    """Prepare, train, and write the record after every run.
+
+    Args:
+        compose: makes a config of overrides.
+        overrides: of the config, as the user gave them; `data.source` is where clean text is taken from, and what they
+            say of `data.selection` is the second variant (`data/selection=web` where they say nothing).
+        settings: how it is run.
+        command: the words that get it again, for the record.
+        script: `train.py`.
+        output: folder of records; the file is DEVICE/DATE_bench-selection_MODEL_PRECISION.json in it.
+        say: is told what is being done.
+        launch: replaced in tests.
+
+    Raises:
+        ValueError: the config cannot be trained so, the text or a library is missing.
+        OSError: the record cannot be written.
+    """
+    selection = [word for word in overrides if of_selection(word)] or list(DEFAULT_SELECTION)
+    others = [word for word in overrides if not of_selection(word)]
+    parts = compose(others)
+    check(parts, overrides)
+    assert isinstance(parts.data, PrepareConfig)
+    _check_rules(compose([*others, *selection]), selection)
+    logs = parts.logs.absolute() / "selection"
+    folder, corpus = build_corpus(
+        parts.data,
+        clean_bytes=settings.clean_bytes,
+        planted=settings.planted,
+        seed=settings.planted_seed,
+        below=logs,
+    )
+    common = [*others, *reading(folder, logs)]
+    everything = prepared(compose, [*common, *_NO_SELECTION], ALL, _NO_SELECTION, say)
+    # its own tokenizer would be made for other text, and a token would be other bytes
+    common.append(f"data.tokenizer={hydra_text(parts.data.tokenizer or str(everything.data.folder))}")
+    selected = prepared(compose, [*common, *selection], SELECTED, selection, say)
+    device = device_for(parts.trainer.accelerator)
+    precision = precision_on(device, parts.precision)
+    budget = token_budget(everything.parts)
+    assert parts.trainer.validate_every is not None
+    new = SelectionRecord(
+        provenance=provenance(parts, overrides, command, device, precision),
+        model=SelectionModel(
+            parts.model.name,
+            parts.model.parameter_count(),
+            parts.data.sequence_length,
+            parts.trainer.batch_rows,
+            parts.trainer.validate_every,
+            budget.tokens,
+        ),
+        precision=precision,
+        corpus=corpus,
+        tokenizer_hash=everything.data.manifest.tokenizer_hash,
+        seeds=list(settings.seeds),
+        variants=[everything.variant, selected.variant],
+    )
+    new.check()
+    origin = new.provenance
+    path = record_path(output, origin.environment, WHAT, new.model.name, new.precision, origin.time)
+    record, path = continued(new, path, read=SelectionRecord.read, unfinished=lambda each: _continues(each, new))
+    if record is not new:
+        say(f"{path}: continued, {sum(len(each.runs) for each in record.variants)} runs are there")
+    record.write(path)  # what cannot be written is known before minutes are spent
+    words = {each.variant.name: each.words for each in (everything, selected)}
+    _take(record, words, script, logs, lambda: record.write(path), say, launch)
+    return record, path
+
+
+def check(parts: Parts, overrides: Sequence[str]) -> None:
+    """Refuse a config that cannot be trained with and without selection.
+
+    Raises:
+        ConfigError: naming what to change.
+    """
+    for word in overrides:
+        if word.lstrip("+").startswith(f"{KEY}="):
+            raise ConfigError(
+                f"got the override {word}, expected plain ones: what it sets is stronger than the benchmark's own "
+                "settings. Give these settings one by one"
+            )
+    ranks = Ranks.from_environment()
+    if ranks.world_size > 1 or parts.strategy.name != "single":
+        raise ConfigError(
+            f"got {ranks.world_size} processes and strategy={parts.strategy.name}, expected one process and "
+            "strategy=single: runs are started without torchrun"
+        )
+    if parts.resume is not None or parts.name is not None:
+        raise ConfigError(
+            f"got resume={parts.resume} and name={parts.name}, expected neither: the benchmark names its runs and "
+            "continues them by itself"
+        )
+    if isinstance(parts.data, SyntheticConfig):
+        raise ConfigError("data=synthetic: there is nothing to select; expected text, as data=installed_packages")
+    if parts.trainer.validate_every is None:
+        raise ConfigError(
+            "trainer.validate_every: got null, expected the steps between two validations, which tell when equal "
+            "quality is reached; set trainer.validate_every=50"
+        )
+
+
+def _check_rules(parts: Parts, words: Sequence[str]) -> None:
+    """Refuse, before minutes are spent on the text, rules that select nothing or cannot run here."""
+    assert isinstance(parts.data, PrepareConfig)
+    if not parts.data.selection.any:
+        raise ConfigError(f"{' '.join(words)}: selects nothing, expected rules to hold against none of them")
+    check_selection(parts.data.selection)
+
+
+def _continues(found: SelectionRecord, new: SelectionRecord) -> bool:
+    """Whether `found` lacks runs, and those of `new` may stand beside the ones that it has."""
+
+    def identity(record: SelectionRecord) -> tuple[object, ...]:
+        origin = record.provenance
+        variants = [(each.name, each.settings, each.manifest_hash) for each in record.variants]
+        return (origin.source_hash, origin.config_hash, origin.environment, record.model, record.precision,
+                record.corpus, record.seeds, variants)  # fmt: skip
+
+    return not found.complete and identity(found) == identity(new)
+
+
+def _take(
+    record: SelectionRecord,
+    words: dict[str, list[str]],
+    script: Path,
+    logs: Path,
+    save: Callable[[], None],
+    say: Callable[[str], None],
+    launch: Callable[[Training], Ended],
+) -> None:
+    """Run by run. A variant that fails is left out until the same command is given again."""
+    failed: set[str] = set()
+    for variant, seed, position in list(record.missing()):
+        if variant.name in failed:
+            continue
+        training = _training(record, words[variant.name], variant.name, seed, script, logs)
+        say(f"{variant.name}, seed {seed}")
+        ended = launch(training)
+        try:
+            if ended.outcome != "finished":
+                raise RecordError(ended.error or "it said nothing")
+            run = read_run(training.folder, seed=seed, position=position, manifest_hash=variant.manifest_hash)
+            variant.runs.append(run)
+            record.complete = not any(True for _ in record.missing())
+            record.check()
+        except RecordError as error:  # a record that cannot be read again would be lost with all that it holds
+            variant.runs = [each for each in variant.runs if each.seed != seed]
+            record.complete = False
+            failed.add(variant.name)
+            variant.failures.append(SelectionFailure(seed, str(error)))
+            say(f"{variant.name}, seed {seed} failed: {error}")
+        else:
+            say(f"{variant.name}, seed {seed}: {run.bits_per_byte:.4f} bits/byte after {run.train_seconds:.1f} s")
+            tidy(training.folder)
+        save()
+
+
+def _training(record: SelectionRecord, words: list[str], name: str, seed: int, script: Path, logs: Path) -> Training:
+    overrides = (
+        *words,
+        f"seed={seed}",
+        "callbacks.progress=false",
+        "callbacks.report=false",
+        "callbacks.sample_prompt=null",
+        "callbacks.checkpoint_every=null",
+        "callbacks.checkpoint_at_end=false",
+    )
+    # another code, config or record is another run
+    identity = [record.provenance.source_hash, record.provenance.config_hash, record.provenance.time, *overrides]
+    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
+    return Training(script, overrides, logs, f"{name}-{seed}-{digest}")

@@ -1,0 +1,56 @@
+"""`litespark bench selection`: what selection of documents is worth at equal tokens."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from litespark.cli.command import Command
+from litespark.cli.configs import add_overrides, compose, repository
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    add_overrides(parser)
+    parser.add_argument("--seeds", default="1", help="one run of every variant for each (%(default)s)")
+    parser.add_argument(
+        "--clean-bytes", type=int, default=2_000_000, help="of clean training text from data.source (%(default)s)"
+    )
+    parser.add_argument(
+        "--planted", type=float, default=1.0, help="bytes of junk and copies for each clean one (%(default)s)"
+    )
+    parser.add_argument("--planted-seed", type=int, default=1, help="of what is planted (%(default)s)")
+    parser.add_argument("--output", type=Path, help="folder of records (results)")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from litespark.analysis.selection_text import text
+    from litespark.benchmarks.selection.session import SelectionSettings, bench_selection
+    from litespark.benchmarks.to_loss.session import seeds_of
+    from litespark.experiment.config import parts_from
+
+    settings = SelectionSettings(seeds_of(options.seeds), options.clean_bytes, options.planted, options.planted_seed)
+    record, path = bench_selection(
+        lambda words: parts_from(compose(words)),
+        options.overrides,
+        settings,
+        command=_command(options),
+        script=repository() / "train.py",
+        output=options.output or repository() / "results",
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    print(text(record))
+    print(f"record: {path}")
+    return 0 if record.complete else 1
+
+
+def _command(options: argparse.Namespace) -> list[str]:
+    """The words that get the measurement again."""
+    return [
+        *("litespark", "bench", "selection", *options.overrides, "--seeds", options.seeds),
+        *("--clean-bytes", str(options.clean_bytes), "--planted", f"{options.planted:g}"),
+        *("--planted-seed", str(options.planted_seed)),
+    ]
+
+
+SELECTION = Command("what selection of documents is worth at equal tokens", _arguments, _run)

@@ -1,0 +1,213 @@
+"""The record of `litespark bench selection`: the same number of tokens trained with and without selection.
+
+Both variants are validated on the same clean text. Differences, and what it took to equal quality, are computed from
+this (`litespark.metrics.selection_table`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from litespark.metrics.records.bench import Provenance
+from litespark.metrics.records.sealing import SealedRecord
+from litespark.metrics.records.strict_json import RecordError
+from litespark.metrics.records.to_loss import CurvePoint
+
+SCHEMA = "litespark.bench.selection/1"
+
+
+@dataclass
+class SelectionKind:
+    """What there is of one kind of document: clean, a copy, a kind of junk."""
+
+    kind: str
+    documents: int
+    bytes: int
+
+
+@dataclass
+class SelectionCorpus:
+    """The text with what is planted in it.
+
+    Attributes:
+        source: what `data.source` named; seed: of what is planted; sha256: of all documents.
+        kinds: of the training text; validation_documents, validation_bytes: of the clean text that is held out.
+    """
+
+    source: str
+    seed: int
+    sha256: str
+    kinds: list[SelectionKind]
+    validation_documents: int
+    validation_bytes: int
+
+
+@dataclass
+class SelectionLeftOut:
+    """What one rule left out of one kind; tokens None where they were not counted."""
+
+    rule: str
+    kind: str
+    documents: int
+    bytes: int
+    tokens: int | None
+
+
+@dataclass
+class SelectionRun:
+    """One training run, in a process of its own; seconds and joules are those of training steps.
+
+    Attributes:
+        seed: of weights and order of the data; position: among the runs of this seed, from 0.
+        tokens: trained on; the same in every run.
+        joules_reason: why there are no joules; joules_method: how they were read.
+        processes: how many it took: more than one where it was stopped and continued.
+        curve: every validation, in order; the last is at the end.
+    """
+
+    seed: int
+    position: int
+    tokens: int
+    train_seconds: float
+    bits_per_byte: float
+    joules: float | None = None
+    joules_method: str | None = None
+    joules_reason: str | None = None
+    processes: int = 1
+    curve: list[CurvePoint] = field(default_factory=list)
+
+
+@dataclass
+class SelectionFailure:
+    """A run that ended with an error."""
+
+    seed: int
+    error: str
+
+
+@dataclass
+class SelectionVariant:
+    """One way to prepare the corpus, and its runs.
+
+    Attributes:
+        settings: the overrides that make it from the benchmark's config.
+        manifest_hash: of the prepared data; validation_hash: of its validation chunks.
+        train_documents, train_tokens: that are left.
+        prepare_seconds: what preparing took, selection included; None where it was found prepared.
+    """
+
+    name: str
+    settings: list[str]
+    manifest_hash: str
+    validation_hash: str
+    train_documents: int
+    train_tokens: int
+    prepare_seconds: float | None
+    left_out: list[SelectionLeftOut] = field(default_factory=list)
+    runs: list[SelectionRun] = field(default_factory=list)
+    failures: list[SelectionFailure] = field(default_factory=list)
+
+    def run(self, seed: int) -> SelectionRun | None:
+        """The run of a seed."""
+        return next((each for each in self.runs if each.seed == seed), None)
+
+
+@dataclass
+class SelectionModel:
+    """The model that is trained, and how: rows of S tokens, so many a step, so many tokens in all."""
+
+    name: str
+    parameters: int
+    sequence_length: int
+    batch_rows: int
+    validate_every: int
+    budget_tokens: int
+
+
+@dataclass
+class SelectionRecord(SealedRecord):
+    """One benchmark on one device. The first variant trains on everything; `complete`: all runs are there."""
+
+    schema = SCHEMA
+
+    provenance: Provenance
+    model: SelectionModel
+    precision: str
+    corpus: SelectionCorpus
+    tokenizer_hash: str
+    seeds: list[int]
+    variants: list[SelectionVariant] = field(default_factory=list)
+    complete: bool = False
+
+    def missing(self) -> Iterator[tuple[SelectionVariant, int, int]]:
+        """(variant, seed, position) of every run that is not there, in the order in which they take turns."""
+        for index, seed in enumerate(self.seeds):
+            turns = self.variants if index % 2 == 0 else self.variants[::-1]
+            for position, variant in enumerate(turns):
+                if variant.run(seed) is None:
+                    yield variant, seed, position
+
+    def check(self) -> None:
+        """The rules that types do not express.
+
+        Raises:
+            RecordError: one is broken; the message names the variant and the seed.
+        """
+        names = [each.name for each in self.variants]
+        if len(names) < 2 or len(set(names)) < len(names):
+            raise RecordError(f"variants: got the names {names}, expected at least two and each once")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise RecordError(f"seeds: got {self.seeds}, expected at least one and each once")
+        if len({each.validation_hash for each in self.variants}) > 1:
+            raise RecordError("validation_hash: got several, expected the same text for every variant")
+        if self.variants[0].left_out:
+            raise RecordError(f"variants.{names[0]}.left_out: got rules, expected none: it trains on everything")
+        if self.complete == any(True for _ in self.missing()):
+            raise RecordError(f"complete: got {self.complete}, expected whether every variant has a run of every seed")
+        kinds = {each.kind: each for each in self.corpus.kinds}
+        for variant in self.variants:
+            self._check_variant(variant, kinds)
+
+    def _check_variant(self, variant: SelectionVariant, kinds: dict[str, SelectionKind]) -> None:
+        where = f"variants.{variant.name}"
+        for kind, planted in kinds.items():
+            gone = sum(each.documents for each in variant.left_out if each.kind == kind)
+            if gone > planted.documents:
+                raise RecordError(f"{where}.left_out: got {gone} of {kind}, expected at most {planted.documents}")
+        if unknown := {each.kind for each in variant.left_out} - set(kinds):
+            raise RecordError(f"{where}.left_out: got {', '.join(sorted(unknown))}, expected kinds of the corpus")
+        left = sum(each.documents for each in self.corpus.kinds) - sum(each.documents for each in variant.left_out)
+        if variant.train_documents != left:
+            raise RecordError(f"{where}.train_documents: got {variant.train_documents}, expected {left}: all that stay")
+        seeds = [each.seed for each in variant.runs]
+        if len(set(seeds)) < len(seeds) or not set(seeds) <= set(self.seeds):
+            raise RecordError(f"{where}.runs: got the seeds {seeds}, expected some of {self.seeds}")
+        for run in variant.runs:
+            if found := next(_contradictions(run, self.model.budget_tokens), None):
+                raise RecordError(f"{where}.runs[seed {run.seed}].{found}")
+
+
+def _contradictions(run: SelectionRun, budget: int) -> Iterator[str]:
+    if not run.curve:
+        yield "curve: got no validation, expected at least one"
+        return
+    for earlier, later in itertools.pairwise(run.curve):
+        if not (earlier.step < later.step and earlier.tokens < later.tokens and earlier.seconds <= later.seconds):
+            yield f"curve: got step {later.step} after step {earlier.step}, expected steps, tokens and seconds to grow"
+    first, last = run.curve[0], run.curve[-1]
+    same = {
+        "tokens": (run.tokens, budget),
+        "curve.tokens": (last.tokens, run.tokens),
+        "train_seconds": (run.train_seconds, last.seconds),
+        "bits_per_byte": (run.bits_per_byte, last.bits_per_byte),
+        "joules": (run.joules, last.joules),
+    }
+    for name, (got, expected) in same.items():
+        if got != expected:
+            yield f"{name}: got {got}, expected {expected}"
+    if not (first.tokens > 0 and first.seconds > 0 and min(each.bits_per_byte for each in run.curve) > 0):
+        yield "curve: expected tokens, seconds and bits per byte above 0"
+    if (run.joules is None) == (run.joules_reason is None):
+        yield "joules: expected either joules or a reason why there are none"
