@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ def data_config(name: str, *overrides: str) -> dict:
 
 
 def test_the_group_has_its_members():
-    assert NAMES == ["installed_packages", "slimpajama", "standard_library", "synthetic", "text"]
+    assert NAMES == ["installed_packages", "slimpajama", "slimpajama_sample", "standard_library", "synthetic", "text"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -35,6 +35,13 @@ def test_each_file_instantiates_and_states_every_setting(name):
 
 def test_the_source_alone_changes_the_text():
     assert instantiate(data_config("standard_library", "data.source=my/text")).source == "my/text"
+
+
+def test_slimpajama_names_its_domains_and_its_sample_takes_the_first_files():
+    whole, sample = (instantiate(data_config(name)) for name in ("slimpajama", "slimpajama_sample"))
+    assert whole.domain_field == sample.domain_field == "meta.redpajama_set_name"
+    assert (whole.max_files, sample.max_files) == (None, 10)
+    assert replace(sample, max_files=None) == whole
 
 
 def test_slimpajama_that_is_not_there_says_which_commands_provide_it():

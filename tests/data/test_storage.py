@@ -10,9 +10,9 @@ import random
 import sys
 import threading
 
-import fsspec.registry
 import pytest
 import s3fs
+from fsspec.registry import _registry
 
 from litespark.data import storage as module
 from litespark.data.storage import Storage, StorageError, content_hash
@@ -246,7 +246,7 @@ def test_without_keys_and_without_the_bucket_the_address_is_named(s3_bucket, mon
 
 def test_a_missing_driver_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
-    monkeypatch.delitem(fsspec.registry._registry, "s3", raising=False)
+    monkeypatch.delitem(_registry, "s3", raising=False)
     with pytest.raises(StorageError, match=r"s3://bucket: .*Install what reads it: pip install 'litespark\[s3\]'"):
         Storage("s3://bucket")
     with pytest.raises(StorageError, match=r"abc://x: .*not known.*such as s3://BUCKET/FOLDER"):

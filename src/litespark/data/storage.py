@@ -62,15 +62,17 @@ class Storage:
 
     Args:
         address: a path, or `PROTOCOL://…`. Nothing has to be there yet.
+        attempts: of one request, before a lost connection is an error; None: `ATTEMPTS`.
 
     Raises:
         StorageError: a protocol that fsspec does not know, or whose driver is not installed.
     """
 
-    def __init__(self, address: str | Path) -> None:
+    def __init__(self, address: str | Path, *, attempts: int | None = None) -> None:
         text = str(address).removeprefix("file://")
         self.remote = is_remote(text)
         self.address = text.rstrip("/") if self.remote else str(Path(text).expanduser())
+        self._attempts = attempts
         self._connection: tuple[int, Any] | None = None
         if self.remote:
             self._root = self._connect()
@@ -86,7 +88,7 @@ class Storage:
 
     def below(self, name: str) -> Storage:
         """The storage of a folder below this one."""
-        return Storage(f"{self.address}/{name}" if self.remote else self.local / name)
+        return Storage(f"{self.address}/{name}" if self.remote else self.local / name, attempts=self._attempts)
 
     def where(self, name: str) -> str:
         """The full address of a file, for messages."""
@@ -240,7 +242,8 @@ class Storage:
             StorageError: it is refused, or there was no answer after all attempts.
             OSError: the fault is on this machine, such as a full disk.
         """
-        for attempt in range(1, ATTEMPTS + 1):
+        attempts = self._attempts or ATTEMPTS
+        for attempt in range(1, attempts + 1):
             try:
                 return request()
             except Exception as error:
@@ -250,9 +253,9 @@ class Storage:
                     ) from error
                 if not self.remote or not _is_of_the_connection(error):
                     raise
-                if attempt == ATTEMPTS:
+                if attempt == attempts:
                     raise StorageError(
-                        f"{self.where(name)}: {_said(error)}, {ATTEMPTS} times in a row. Check the connection and "
+                        f"{self.where(name)}: {_said(error)}, {attempts} times in a row. Check the connection and "
                         "start again: what is done already is kept."
                     ) from error
                 wait = FIRST_WAIT_SECONDS * 2 ** (attempt - 1)

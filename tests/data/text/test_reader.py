@@ -16,7 +16,7 @@ from litespark.data.text.document import Document
 from litespark.data.text.reader import DocumentReader, require_few_bad
 from litespark.data.text.sources import corpus
 from tests.data.corpus import config, documents, write_texts
-from tests.data.s3_server import fill
+from tests.data.s3_server import fill, s3_client
 
 TEXTS = documents(30)
 
@@ -284,11 +284,18 @@ def test_files_of_a_bucket_are_fetched_read_and_deleted(tmp_path, s3_server, s3_
         list(DocumentReader().documents(files_of(s3_bucket)))
 
 
-def test_a_shard_that_vanishes_from_a_bucket_is_named(tmp_path, s3_server, s3_bucket):
+def test_a_shard_of_a_bucket_that_changes_or_vanishes_is_named(tmp_path, s3_server, s3_bucket):
     (tmp_path / "a.jsonl").write_bytes(lines(TEXTS))
     fill(s3_server, s3_bucket, tmp_path)
     files = files_of(s3_bucket)
     (tmp_path / "a.jsonl").write_bytes(b"")
     fill(s3_server, s3_bucket, tmp_path)
-    with pytest.raises(ValueError, match=rf"{s3_bucket}/a\.jsonl.*got 0 bytes, expected"):
-        list(DocumentReader(scratch=tmp_path / "scratch").documents(files))
+    reader = DocumentReader(scratch=tmp_path / "scratch")
+    with pytest.raises(
+        ValueError, match=rf"{s3_bucket}/a\.jsonl has 0 bytes, expected {files[0].size}: it has changed"
+    ):
+        list(reader.documents(files))
+    s3_client(s3_server).delete_object(Bucket=s3_bucket.removeprefix("s3://"), Key="a.jsonl")
+    with pytest.raises(ValueError, match=rf"{s3_bucket}/a\.jsonl: FileNotFoundError"):
+        list(reader.documents(files))
+    assert not list((tmp_path / "scratch").iterdir())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 
 import pytest
 
+from litespark.data.storage import Storage, StorageError
+from litespark.data.text import sources
 from litespark.data.text.sources import corpus
 from tests.data.corpus import config, documents, write_texts
 from tests.data.s3_server import fill
@@ -167,19 +168,28 @@ def test_an_empty_bucket_and_one_that_is_not_there_are_refused(s3_bucket):
 def test_a_hub_name_is_asked_for_where_there_is_no_such_path(tmp_path, monkeypatch):
     asked = []
 
-    class NoHub:
-        def __init__(self, address):
-            asked.append(address)
-            raise OSError("no such name")
+    def hub(address, *, attempts=None):
+        asked.append((address, attempts))
+        return Storage(tmp_path / "hub" / address.removeprefix("hf://"))
 
+    write(tmp_path / "hub" / "datasets" / "owner" / "other", "train/a.parquet", "validation/b.parquet")
     write(tmp_path, "owner/name/a.txt")
     monkeypatch.chdir(tmp_path)
     assert names(found("owner/name").training) == ["a.txt"]
-    hub = sys.modules["litespark.data.text.sources"]
-    monkeypatch.setattr(hub, "Storage", NoHub)
-    with pytest.raises(OSError, match="no such name"):
-        found("owner/other")
-    assert asked == ["hf://datasets/owner/other"]
+    monkeypatch.setattr(sources, "Storage", hub)
+    assert names(found("owner/other").validation) == ["b.parquet"]
+    assert asked == [("hf://datasets/owner/other", 1)]
+
+
+def test_a_hub_name_that_cannot_be_asked_for_says_both(monkeypatch):
+    def offline(address, *, attempts=None):
+        raise StorageError(f"{address}: no connection")
+
+    monkeypatch.setattr(sources, "Storage", offline)
+    with pytest.raises(
+        ValueError, match=r"data\.source=a/b does not exist\. Set .* hub: hf://datasets/a/b: no connection"
+    ):
+        found("a/b")
 
 
 def test_a_limit_on_files_is_applied_before_one_on_bytes(tmp_path):

@@ -91,11 +91,12 @@ def _found(config: PrepareConfig) -> list[Source]:
     except StorageError as error:
         raise StorageError(f"data.source={config.source}: {error}") from error
     try:
-        return _below_address(config.source, _HUB + address, advice)
+        # once: more often it is the name of a missing folder, on a machine without a connection
+        return _below_address(config.source, _HUB + address, advice, attempts=1)
     except StorageError as error:
         raise StorageError(
-            f"data.source={config.source} does not exist here, and as a data set of the Hugging Face hub it cannot be "
-            f"read: {error}{advice}"
+            f"data.source={config.source} does not exist.{advice} Nor can it be read as a data set of the Hugging Face "
+            f"hub: {error}"
         ) from error
 
 
@@ -120,8 +121,8 @@ def _below_path(source: str, path: Path, advice: str) -> list[Source]:
     return _below_folder(source, Storage(path), path.resolve().name, advice)
 
 
-def _below_address(source: str, address: str, advice: str) -> list[Source]:
-    storage = Storage(address)
+def _below_address(source: str, address: str, advice: str, *, attempts: int | None = None) -> list[Source]:
+    storage = Storage(address, attempts=attempts)
     folder, _, name = storage.address.rpartition("/")
     if name.lower().endswith(KNOWN_SUFFIXES) and not folder.endswith("/"):
         parent = Storage(folder)
