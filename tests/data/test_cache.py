@@ -107,6 +107,13 @@ def test_what_was_used_longest_ago_is_deleted_and_stays_readable_where_it_is_ope
     read_from(chunks, 1)
 
 
+def test_opening_counts_as_use(remote, tmp_path):
+    held = cache(tmp_path, chunks=3)
+    for number in (0, 1, 2, 0, 3):
+        held.open(remote[0], remote[1][number], verify_hash=False).close()
+    assert cached(tmp_path, remote[1]) == [0, 2, 3]
+
+
 def test_what_is_read_through_an_open_map_counts_as_used(remote, tmp_path):
     chunks = chunks_of(remote, cache(tmp_path, chunks=3))
     read_from(chunks, 0, 1, 2)
@@ -189,7 +196,6 @@ def test_a_connection_that_is_cut_midway_is_made_again(s3_server, s3_bucket, tmp
 
 def test_threads_that_want_one_chunk_fetch_it_once(remote, tmp_path, fetched):
     held = cache(tmp_path)
-    storage = held._storage(remote[0])
     read: list[bytes] = []
     start = threading.Barrier(4)
 
@@ -205,7 +211,6 @@ def test_threads_that_want_one_chunk_fetch_it_once(remote, tmp_path, fetched):
         thread.join(60)
     assert read == [np.array(PARTS[0], dtype=np.uint16).tobytes()] * 4
     assert fetched == ["chunk-0-0.bin"]
-    assert storage is held._storage(remote[0])
 
 
 READER = """

@@ -36,14 +36,14 @@ _LOCKS = 64
 _FETCHES = 3
 _EVICTIONS = 20
 _CHUNK = re.compile(r"(?P<sha256>[0-9a-f]{64})\.bin")
-_PARTIAL = re.compile(r"\.(?P<sha256>[0-9a-f]{64})\.bin\.\d+\.partial")
+_PARTIAL = re.compile(r"\.(?P<sha256>[0-9a-f]{64})\.bin\.[0-9a-f]+\.partial")
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class ChunkCache:
     """Chunks of remote data on this machine.
 
-    It pickles and survives a fork: it holds nothing but its settings and, in each process, connections of its own.
+    It pickles and survives a fork, so that each loader worker has its own.
 
     Args:
         folder: `data.cache`; made where there is none.
@@ -58,7 +58,6 @@ class ChunkCache:
         self.limit_bytes = limit_bytes
         self._chunks = self.folder / "chunks"
         self._locks = self.folder / "locks"
-        self._storages: dict[tuple[int, str], Storage] = {}
         self._fetched: set[str] = set()
         self._warned = False
         with self.mendable_faults():
@@ -83,9 +82,6 @@ class ChunkCache:
                 f"chunks. Set data.cache=FOLDER, on a disk with room for data.cache_bytes={reading.cache_bytes}."
             )
         return cls(reading.cache, reading.cache_bytes)
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_storages": {}}
 
     def path(self, record: ChunkRecord) -> Path:
         """Where a chunk is while the cache has it; may be deleted at any time by any process."""
@@ -156,7 +152,7 @@ class ChunkCache:
             free = shutil.disk_usage(self._chunks).free
             if free < record.size:
                 raise OSError(errno.ENOSPC, f"{record.file} needs {record.size} bytes, {free} are free")
-            self._storage(address).fetch(record.file, self.path(record), size=record.size)
+            Storage(address).fetch(record.file, self.path(record), size=record.size)
             self._make_room(0)
         if record.sha256 in self._fetched and not self._warned:
             self._warned = True
@@ -187,13 +183,6 @@ class ChunkCache:
                     with suppress(FileNotFoundError):
                         status = entry.stat()
                         yield status.st_mtime_ns, entry.name, status.st_size
-
-    def _storage(self, address: str) -> Storage:
-        # a connection does not survive a fork
-        key = (os.getpid(), address)
-        if key not in self._storages:
-            self._storages[key] = Storage(address)
-        return self._storages[key]
 
     @contextmanager
     def _locked(self, name: str) -> Iterator[None]:
