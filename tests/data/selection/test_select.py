@@ -5,16 +5,20 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 import zstandard
 
 from litespark.data.selection.config import QUALITY_RULES, SelectionConfig
+from litespark.data.selection.duplicates import Fingerprinter
 from litespark.data.selection.evaluation_texts import evaluation_texts
 from litespark.data.selection.quality import QualityRule
 from litespark.data.selection.select import Selector, check_selection, selection_identity
@@ -136,8 +140,10 @@ def test_evaluation_texts_are_read_in_every_form(tmp_path: Path) -> None:
     (tmp_path / "d.jsonl.gz").write_bytes(gzip.compress(line.encode()))
     frames = zstandard.ZstdCompressor().compress(f"{line}\n".encode())
     (tmp_path / "e.jsonl.zst").write_bytes(frames + frames)
+    rows = pyarrow.table({"a": [{"b": ["one", "two"]}], "n": [3], "c": ["three"]})
+    pyarrow.parquet.write_table(rows, tmp_path / "f.parquet")
     (tmp_path / "not_text.bin").write_bytes(b"\xff")
-    assert list(evaluation_texts((str(tmp_path),))) == ["plain\ntext"] + ["one two three"] * 7
+    assert list(evaluation_texts((str(tmp_path),))) == ["plain\ntext"] + ["one two three"] * 8
 
 
 @pytest.mark.parametrize(
@@ -147,6 +153,7 @@ def test_evaluation_texts_are_read_in_every_form(tmp_path: Path) -> None:
         ("table.bin", b"a", "which holds no known file, expected a file or folder"),
         ("bad.txt", b"\xff", r"bad.txt cannot be read \(.*\), expected UTF-8 text"),
         ("bad.jsonl", b'{"a": "b"}\n{', r"bad.jsonl, line 2: got no JSON"),
+        ("bad.parquet", b"no table", "bad.parquet cannot be read"),
         ("bad.jsonl.gz", b"no gzip", "bad.jsonl.gz cannot be read"),
         ("short.txt", b"three words only", "got no text of 13 words or more, expected one at least"),
     ],
@@ -202,6 +209,17 @@ def test_no_rule_needs_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
     check_selection(SelectionConfig(exact_duplicates=True))
     assert Selector(SelectionConfig()).refusal(document("")) is None
     assert selection_identity(SelectionConfig(exact_duplicates=True)) == {}
+
+
+def test_no_rule_asks_the_network(evaluation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a rule asks the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    rules = Selector(SelectionConfig(quality=QUALITY_RULES, languages=("en",), decontaminate=(str(evaluation),)))
+    assert rules.refusal(document(prose(1))) is None
+    Fingerprinter(SelectionConfig(near_duplicates=True)).add(0, document(prose(1)))
 
 
 def test_the_identity_follows_versions_and_evaluation_texts(evaluation: Path, monkeypatch: pytest.MonkeyPatch) -> None:

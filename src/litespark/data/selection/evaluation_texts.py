@@ -1,21 +1,22 @@
-"""The texts of evaluations that must not be trained on: files and folders of plain text, JSON and JSON lines."""
+"""The texts of evaluations that must not be trained on: files and folders of plain text, JSON and tables."""
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import zstandard
+from litespark.data.selection.libraries import library
+from litespark.data.text.archives import blocks
+from litespark.data.text.files import COMPRESSED_SUFFIXES
 
 _SETTING = "data.selection.decontaminate"
 _LINES = (".jsonl", ".ndjson")
 _PLAIN = (".txt", ".text", ".md", ".rst", ".py", ".csv", ".tsv")
-_PACKED = (".gz", ".zst")
+_PARQUET = ".parquet"
+_KNOWN = (*_PLAIN, ".json", *_LINES, _PARQUET)
 
 
 def evaluation_files(paths: tuple[str, ...]) -> list[Path]:
@@ -34,7 +35,7 @@ def evaluation_files(paths: tuple[str, ...]) -> list[Path]:
         if not found:
             raise ValueError(
                 f"{_SETTING}: got {given}, {'which is not there' if not path.exists() else 'which holds no known file'}"
-                f", expected a file or folder of {' '.join((*_PLAIN, '.json', *_LINES))} (also .gz and .zst); "
+                f", expected a file or folder of {' '.join(_KNOWN)} (also .gz and .zst); "
                 "give the path of the evaluation's text"
             )
         files += found
@@ -42,18 +43,13 @@ def evaluation_files(paths: tuple[str, ...]) -> list[Path]:
 
 
 def evaluation_texts(paths: tuple[str, ...]) -> Iterator[str]:
-    """One text a plain file; one text a JSON record, of all its strings at any depth, in their order.
+    """One text a plain file; one text a record of JSON or Parquet, of all its strings at any depth, in their order.
 
     Raises:
         ValueError: as `evaluation_files`; a file that cannot be read, with its name and line.
     """
     for path in evaluation_files(paths):
-        try:
-            yield from _texts(path)
-        except (OSError, EOFError, UnicodeDecodeError, zstandard.ZstdError, zlib.error) as error:
-            raise ValueError(
-                f"{_SETTING}: {path} cannot be read ({error}), expected UTF-8 text; mend the file or leave it out"
-            ) from error
+        yield from _rows(path) if _kind(path) == _PARQUET else _texts(path)
 
 
 def evaluation_hashes(paths: tuple[str, ...]) -> list[list[str]]:
@@ -62,12 +58,12 @@ def evaluation_hashes(paths: tuple[str, ...]) -> list[list[str]]:
 
 
 def _known(path: Path) -> bool:
-    return _kind(path) in (*_LINES, *_PLAIN, ".json")
+    return _kind(path) in _KNOWN
 
 
 def _kind(path: Path) -> str:
     name = Path(path.name.lower())
-    return Path(name.stem).suffix if name.suffix in _PACKED else name.suffix
+    return Path(name.stem).suffix if name.suffix in COMPRESSED_SUFFIXES else name.suffix
 
 
 def _texts(path: Path) -> Iterator[str]:
@@ -84,25 +80,26 @@ def _texts(path: Path) -> Iterator[str]:
         yield from (_strings(_record(path, number, line)) for number, line in lines if line.strip())
 
 
+def _rows(path: Path) -> Iterator[str]:
+    parquet = library("pyarrow.parquet", setting=f"{_SETTING}={path.name}", extra="parquet")
+    try:
+        for batch in parquet.ParquetFile(path).iter_batches():
+            yield from map(_strings, batch.to_pylist())
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
 def _content(path: Path) -> str:
-    data = path.read_bytes()
-    if path.name.lower().endswith(".gz"):
-        data = gzip.decompress(data)
-    elif path.name.lower().endswith(".zst"):
-        data = _unpacked(data)
-    return data.decode("utf-8")
+    try:
+        return b"".join(blocks(path, path.name)).decode("utf-8")
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
 
 
-def _unpacked(data: bytes) -> bytes:
-    """All frames; zstandard itself is silent about a last frame that does not end."""
-    parts = []
-    while data:
-        frame = zstandard.ZstdDecompressor().decompressobj()
-        parts.append(frame.decompress(data))
-        if not frame.eof:
-            raise EOFError("its last zstd frame does not end")
-        data = frame.unused_data
-    return b"".join(parts)
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"{_SETTING}: {path} cannot be read ({error}), expected UTF-8 text; mend the file or leave it out"
+    )
 
 
 def _record(path: Path, line: int, content: str) -> Any:

@@ -8,12 +8,13 @@ from types import ModuleType
 EXTRA = "selection"
 
 
-def library(name: str, *, setting: str) -> ModuleType:
+def library(name: str, *, setting: str, extra: str = EXTRA) -> ModuleType:
     """An optional library.
 
     Args:
         name: of the module.
         setting: what needs it, such as `data.selection.quality`.
+        extra: of this package, that brings it.
 
     Raises:
         ValueError: it is not installed, or something that it needs is not.
@@ -23,7 +24,7 @@ def library(name: str, *, setting: str) -> ModuleType:
     except ImportError as error:
         raise ValueError(
             f"{setting} needs {name.partition('.')[0]}, which cannot be imported here ({error}); "
-            f"run pip install 'litespark[{EXTRA}]', or take the setting back"
+            f"run pip install 'litespark[{extra}]', or take the setting back"
         ) from error
 
 
