@@ -98,7 +98,9 @@ def plan_preparation(config: PrepareConfig) -> Plan:
     found = corpus(config)
     tokenizer = None
     if config.tokenizer is not None:
-        tokenizer = Tokenizer.load(Path(config.tokenizer).expanduser(), eos_token=config.eos_token)
+        named = config.tokenizer
+        path = Path(named).expanduser() if named.startswith("~") else named
+        tokenizer = Tokenizer.load(path, eos_token=config.eos_token)
         if tokenizer.vocabulary != config.vocabulary:
             raise ValueError(
                 f"data.vocabulary={config.vocabulary}, but data.tokenizer={config.tokenizer} has "
