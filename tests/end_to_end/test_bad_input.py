@@ -15,11 +15,14 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import pyarrow
 import pytest
 import torch
+import zstandard
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from pyarrow import parquet
 
 from litespark.callbacks import checkpoint_folder
 from litespark.experiment.config import parts_from
@@ -89,6 +92,15 @@ def world(tmp_path_factory):
     (root / "bytes.txt").write_bytes(b"\xff\xfe" * 500)
     (root / "broken.jsonl").write_text('{"txt": "the field is called text"}\nnot json\n')
     (root / "broken.jsonl.zst").write_bytes(b"not zstd")
+    lines = [json.dumps({"text": text}) + "\n" for text in ("one", "too long for a line", "two")]
+    (root / "lines.jsonl").write_text("".join(lines))
+    (root / "cut.jsonl.zst").write_bytes(zstandard.compress("".join(lines).encode())[:-3])
+    (root / "cut.json").write_text('[{"text": "one"}, {"text": "tw')
+    (root / "none.parquet").write_bytes(b"PAR1")
+    parquet.write_table(pyarrow.table({"content": ["one", "two"]}), root / "a.parquet")
+    (root / "zeros.txt").write_bytes(b"\0" * 100)
+    for name in ("train", "test"):
+        write_text(root / "half" / name, documents=2, words=10)
     (root / "folder.jsonl").mkdir()
     (root / "file").write_text("in the way")
     (root / "victim").write_text("must survive")
