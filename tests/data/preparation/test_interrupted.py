@@ -66,6 +66,13 @@ def gone(process: int) -> bool:
         return True
 
 
+def until_gone(processes: list[int]) -> None:
+    deadline = time.monotonic() + 30
+    while not all(map(gone, processes)):
+        assert time.monotonic() < deadline, "a worker process outlives its parent"
+        time.sleep(0.05)
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """30 documents, some of them twice, in five units."""
@@ -101,10 +108,7 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_bytes(
         assert not list(folder.glob("*/*/index.json")) or "manifest" in where
     if where in interrupted.IN_UNITS:
         assert len(workers) >= processes or processes == 1
-    deadline = time.monotonic() + 20
-    while not all(map(gone, workers)):
-        assert time.monotonic() < deadline, "a worker process outlives its parent"
-        time.sleep(0.05)
+    until_gone(workers)
 
     assert prepare(settings(source, tmp_path), progress=False) == folder
     assert content(folder) == content(undisturbed)
@@ -176,6 +180,6 @@ def test_ctrl_c_ends_at_once_and_leaves_no_process(source, undisturbed, start, t
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)  # the stalled worker would sleep for two minutes
     assert process.returncode != 0
-    assert all(map(gone, workers))
+    until_gone(workers)
     prepare(replace(settings(source, tmp_path)), progress=False)
     assert content(tmp_path / undisturbed.name) == content(undisturbed)
