@@ -127,6 +127,19 @@ def test_a_deleted_chunk_is_no_longer_kept_on_the_disk_by_a_map(remote, tmp_path
     assert set(chunks._maps) == {2, 3}
 
 
+def test_room_is_made_before_a_chunk_comes(remote, tmp_path, monkeypatch):
+    chunks, fetch = chunks_of(remote, cache(tmp_path, chunks=2)), Storage.fetch
+    held_before: list[int] = []
+
+    def noted(self: Storage, name: str, target: Path, *, size: int | None = None) -> None:
+        held_before.append(len(cached(tmp_path, remote[1])))
+        fetch(self, name, target, size=size)
+
+    monkeypatch.setattr(Storage, "fetch", noted)
+    read_from(chunks, 0, 1, 2, 3)
+    assert held_before == [0, 1, 1, 1]
+
+
 def test_only_files_of_the_cache_are_deleted(remote, tmp_path):
     read_from(chunks_of(remote, cache(tmp_path, chunks=1)), 0)
     foreign = tmp_path / "cache/chunks/notes.bin"

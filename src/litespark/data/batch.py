@@ -142,8 +142,9 @@ def _document_starts(ends: NDArray[np.bool_], filled: NDArray[np.int64]) -> NDAr
 
 def _filled(ids: NDArray[np.int64], eos_id: int | None) -> NDArray[np.int64]:
     """(B,) of (B, S+1) packed rows: how many inputs stand before the padding."""
-    from_the_end = ids[:, ::-1] != eos_id
-    # a row of EOS alone, as argmax would not see it, is one document without text
-    trailing = np.where(from_the_end.any(axis=1), from_the_end.argmax(axis=1), ids.shape[1])
-    real_ids = ids.shape[1] - np.maximum(trailing - 1, 0)
-    return np.minimum(real_ids, ids.shape[1] - 1)
+    length = ids.shape[1] - 1
+    filled = np.full(ids.shape[0], length)
+    for row in np.flatnonzero((ids[:, -1] == eos_id) & (ids[:, -2] == eos_id)):
+        text = np.flatnonzero(ids[row] != eos_id)
+        filled[row] = min(text[-1] + 2, length) if text.size else 1
+    return filled
