@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from litespark.cli.command import Command
 from litespark.cli.configs import add_overrides, compose
-
-if TYPE_CHECKING:
-    from litespark.data.manifest import Manifest
 
 _NAMED_FILES = 10
 
@@ -40,7 +37,7 @@ def _prepare(options: argparse.Namespace) -> int:
     if folder is None:
         print(f"node {config.node_rank} of {config.nodes} has done its share; the data set is finished by the last")
     else:
-        print(_described(folder, Manifest.read(folder)))
+        print(_described(folder, Manifest.read(folder).summary()))
     return 0
 
 
@@ -48,7 +45,7 @@ def _check_prepared(folder: str) -> int:
     from litespark.data.preparation.check import check_prepared
 
     checked = check_prepared(folder)
-    print(_described(folder, checked.manifest))
+    print(_described(folder, checked.manifest.summary()))
     files = checked.chunk_files
     print(f"sound: the tokenizer and {files} chunk files have the sizes and hashes that the manifest states")
     if extra := checked.extra_files:
@@ -57,10 +54,10 @@ def _check_prepared(folder: str) -> int:
     return 0
 
 
-def _described(folder: Path | str, manifest: Manifest) -> str:
+def _described(folder: Path | str, summary: dict[str, Any]) -> str:
     from litespark.analysis.prepared_data import text_of
 
-    return f"{folder}\n\n{text_of(manifest.summary())}"
+    return f"{folder}\n\n{text_of(summary)}"
 
 
 PREPARE = Command("turn text into tokens, or check a prepared folder", _prepare_arguments, _prepare)
