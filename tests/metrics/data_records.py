@@ -36,7 +36,9 @@ STREAMS: list[tuple[Reader, int, bool, int, float]] = [
 ]
 
 
-def data_record(*, litgpt: bool = True, streams: list[tuple[Reader, int, bool, int, float]] | None = None) -> DataRecord:
+def data_record(
+    *, litgpt: bool = True, streams: list[tuple[Reader, int, bool, int, float]] | None = None
+) -> DataRecord:
     """Two rounds on two cores: 1010 tokens and 10 documents, of which one, a tenth of the text, is held out."""
     tokens = {ENCODE: 1000, PREPARE: 1010, LITGPT: 909}
     preparation = [
