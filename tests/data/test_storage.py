@@ -91,13 +91,18 @@ def test_a_file_of_another_size_is_refused_at_once(storage, tmp_path, monkeypatc
     assert not (tmp_path / "a").exists()
 
 
-def test_what_another_process_wrote_is_seen_at_once(s3_server, s3_bucket):
-    storage = Storage(f"{s3_bucket}/folder")
-    assert not storage.exists("a")
-    assert storage.files() == []
-    s3_client(s3_server).put_object(Bucket=s3_bucket.removeprefix("s3://"), Key="folder/a", Body=b"x")
-    assert storage.exists("a")
-    assert [file.name for file in storage.files()] == ["a"]
+def test_what_another_process_wrote_or_removed_is_seen_at_once(s3_server, s3_bucket):
+    storage, other = Storage(f"{s3_bucket}/folder"), s3_client(s3_server)
+    bucket = s3_bucket.removeprefix("s3://")
+    for name in ("a", "b"):
+        assert not storage.exists(name)
+        other.put_object(Bucket=bucket, Key=f"folder/{name}", Body=b"x")
+        assert storage.exists(name)
+        assert storage.files()[-1].name == storage.matching("*")[-1].name == name
+    other.put_object(Bucket=bucket, Key="folder/a", Body=b"longer")
+    assert storage.size("a") == 6
+    other.delete_object(Bucket=bucket, Key="folder/b")
+    assert not storage.exists("b")
 
 
 def exists_in_child(storage, answers):
