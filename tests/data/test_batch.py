@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from litespark.data.batch import IGNORE_INDEX, batch_from_rows
-from litespark.data.packing import BestFitPacker
+from litespark.data.preparation.packing import BestFitPacker
 
 EOS = 0
 

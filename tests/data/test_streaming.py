@@ -16,7 +16,7 @@ from litespark.data.batch import IGNORE_INDEX
 from litespark.data.chunks import TokenChunks
 from litespark.data.config import SyntheticConfig
 from litespark.data.manifest import Manifest
-from litespark.data.order import RowOrder
+from litespark.data.reading.order import RowOrder
 from litespark.data.streaming import SyntheticDataModule, TokenDataModule, build_data_module
 from tests.data.corpus import config, documents, write_texts
 from tests.data.fitting import fit

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from litespark.data.cache import ChunkCache
+from litespark.data.reading.cache import ChunkCache
 from litespark.data.storage import Storage
 
 OPEN_CHUNKS = 64

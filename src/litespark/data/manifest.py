@@ -56,6 +56,11 @@ class SplitCounts:
         return sum(domain.bytes for domain in self.domains.values())
 
     @property
+    def text_bytes(self) -> int:
+        """Of the texts of all domains."""
+        return sum(domain.text_bytes for domain in self.domains.values())
+
+    @property
     def chunk_files(self) -> int:
         """Of all domains."""
         return sum(len(domain.chunks) for domain in self.domains.values())
@@ -92,8 +97,8 @@ class Manifest:
     """That the rows were laid out for; None with `concat`, which any length can read."""
 
     def bytes_per_token(self, split: str) -> float:
-        """Mean bytes of text per token of a split."""
-        return self.splits[split].bytes / self.splits[split].tokens
+        """Mean bytes of text per token of a split: of the text itself, not of what its tokens decode to."""
+        return self.splits[split].text_bytes / self.splits[split].tokens
 
     def unigram_bits_per_byte(self) -> float:
         """The unigram entropy in bits per byte of validation text."""

@@ -25,17 +25,17 @@ from typing import Any
 import torch.distributed
 from lightning.pytorch import LightningDataModule
 
-from litespark.data.cache import ChunkCache
 from litespark.data.config import PrepareConfig, ReadingConfig, SyntheticConfig, require_whole
-from litespark.data.domain_rows import DomainRows, open_split
-from litespark.data.local_copy import local_copy
 from litespark.data.manifest import Manifest
-from litespark.data.mixture import MixtureOrder, Order, shares_of
-from litespark.data.order import RowOrder
 from litespark.data.preparation.prepare import prepare
-from litespark.data.rows import BatchForm, StreamPositions, TokenLoader, TrainingBatches, ValidationBatches
+from litespark.data.reading.cache import ChunkCache
+from litespark.data.reading.domain_rows import DomainRows, open_split
+from litespark.data.reading.local_copy import local_copy
+from litespark.data.reading.mixture import MixtureOrder, Order, shares_of
+from litespark.data.reading.order import RowOrder
+from litespark.data.reading.rows import BatchForm, StreamPositions, TokenLoader, TrainingBatches, ValidationBatches
+from litespark.data.reading.synthetic import synthetic_manifest, synthetic_rows
 from litespark.data.storage import Storage
-from litespark.data.synthetic import synthetic_manifest, synthetic_rows
 from litespark.data.text.document import ONLY_DOMAIN
 
 

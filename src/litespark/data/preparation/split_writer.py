@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litespark.data.config import PrepareConfig
-from litespark.data.packing import BestFitPacker
 from litespark.data.preparation.chunk_writer import ChunkWriter, domain_folder
 from litespark.data.preparation.encoding import Encoded, Entry
+from litespark.data.preparation.packing import BestFitPacker
 from litespark.data.preparation.work import DomainResult
 from litespark.data.storage import Storage
 from litespark.data.text.splits import TRAIN, VALIDATION

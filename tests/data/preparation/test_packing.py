@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from litespark.data import packing
-from litespark.data.packing import BestFitPacker
+from litespark.data.preparation import packing
+from litespark.data.preparation.packing import BestFitPacker
 
 EOS = 0
 

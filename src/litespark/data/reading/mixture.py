@@ -25,7 +25,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from litespark.data.order import RowOrder, permutation
+from litespark.data.reading.order import RowOrder, permutation
 
 BLOCK_ROWS = 1024
 _DIGITS = 12

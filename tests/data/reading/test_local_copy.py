@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from litespark.data.cache import ChunkCache
-from litespark.data.local_copy import local_copy
 from litespark.data.manifest import FILE, Manifest
+from litespark.data.reading.cache import ChunkCache
+from litespark.data.reading.local_copy import local_copy
 from litespark.data.storage import Storage
 from litespark.data.tokenizer import Tokenizer
 from tests.data.s3_server import fill

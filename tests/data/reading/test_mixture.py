@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from litespark.data import mixture
-from litespark.data.mixture import Interleaving, MixtureOrder, shares_of
-from litespark.data.order import RowOrder
+from litespark.data.reading import mixture
+from litespark.data.reading.mixture import Interleaving, MixtureOrder, shares_of
+from litespark.data.reading.order import RowOrder
 
 SHARES = st.lists(st.integers(0, 40), min_size=1, max_size=6).filter(any)
 SIZES = st.lists(st.integers(1, 40), min_size=2, max_size=5)

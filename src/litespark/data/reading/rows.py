@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from litespark.data.batch import TokenBatch, batch_from_rows
 from litespark.data.chunks import TokenChunks
-from litespark.data.mixture import Order
+from litespark.data.reading.mixture import Order
 
 
 class Rows(Protocol):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from litespark.data.chunks import TokenChunks
-from litespark.data.packed_rows import PackedRows
+from litespark.data.reading.packed_rows import PackedRows
 from tests.data.raw_chunks import write_chunks
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from litespark.data import manifest as manifests
 from litespark.data import tokenizer as tokenizers
-from litespark.data.cache import ChunkCache
+from litespark.data.reading.cache import ChunkCache
 from litespark.data.storage import Storage
 
 

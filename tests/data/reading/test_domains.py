@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from litespark.data import streaming
 from litespark.data.batch import IGNORE_INDEX
-from litespark.data.domain_rows import DomainRows
-from litespark.data.rows import StreamPositions, TokenLoader
+from litespark.data.reading.domain_rows import DomainRows
+from litespark.data.reading.rows import StreamPositions, TokenLoader
 from litespark.data.streaming import TokenDataModule
 from tests.data.fitting import fit
 from tests.data.several_domains import EOS, ids_of, write_domains
