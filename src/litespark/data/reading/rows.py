@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from litespark.data.batch import TokenBatch, batch_from_rows
 from litespark.data.chunks import TokenChunks
+from litespark.data.reading.batch_transfer import PackedBatch, pack, unpack
 from litespark.data.reading.mixture import Order
 
 
@@ -162,7 +163,7 @@ class TokenLoader(DataLoader[TokenBatch]):
             batch_size=None,
             sampler=sampler,
             num_workers=workers,
-            collate_fn=_unchanged,
+            collate_fn=pack if workers else _unchanged,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
             # a DataLoader draws a seed for its workers; nothing here is random, and the run's generator stays untouched
@@ -180,7 +181,7 @@ class TokenLoader(DataLoader[TokenBatch]):
                 return
             finally:
                 self.wait_seconds += time.perf_counter() - asked
-            yield batch
+            yield unpack(batch) if isinstance(batch, PackedBatch) else batch
 
     def state_dict(self) -> dict[str, Any]:
         """Empty: see the class."""
