@@ -51,6 +51,15 @@ def test_planning_imports_without_lightning_even_indirectly():
     assert not error, error
 
 
+def test_preparing_imports_without_torch_even_indirectly():
+    # its worker processes start in a second; a user may prepare on a machine without a GPU or with little memory
+    rooms = ("litespark.data.preparation", "litespark.data.text", "litespark.data.selection")
+    names = [module.name for module in modules(REPOSITORY) if module.within(*rooms)]
+    assert "litespark.data.preparation.workers" in names
+    _, error = import_in_a_fresh_process(REPOSITORY, *names, blocked={"torch"})
+    assert not error, error
+
+
 # The same checkers on trees with one planted fault each.
 
 SOUND_HOUSE = {
