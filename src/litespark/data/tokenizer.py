@@ -12,7 +12,9 @@ import json
 import os
 import re
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -122,8 +124,11 @@ class Tokenizer:
         Exact for byte-level tokenizers. For others, `▁` counts as a space and `<0xNN>` as one byte; a space that such a
         tokenizer puts before a text counts although the text has none.
         """
-        described = json.loads(self._tokenizer.to_str())
-        byte_level = "ByteLevel" in json.dumps([described["pre_tokenizer"], described["decoder"]])
+        return list(self._token_bytes)
+
+    @cached_property
+    def _token_bytes(self) -> list[int]:
+        byte_level = "ByteLevel" in json.dumps([self._described["pre_tokenizer"], self._described["decoder"]])
         added = self._tokenizer.get_added_tokens_decoder()
         lengths = [0] * self.vocabulary
         for token, number in self._tokenizer.get_vocab(with_added_tokens=True).items():
@@ -138,10 +143,30 @@ class Tokenizer:
                 lengths[number] = len(token.replace("▁", " ").encode())
         return lengths
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """SHA-256 of the tokenizer's description, as hexadecimal."""
-        return hashlib.sha256(self._tokenizer.to_str().encode()).hexdigest()
+        return hashlib.sha256(self._text.encode()).hexdigest()
+
+    @property
+    def encodes_words(self) -> bool:
+        """Whether a text is divided into words of bytes that are encoded one by one, as byte-level BPE does.
+
+        Others, such as those made from sentencepiece models, encode a text as one word: any part of it may decide
+        about any other.
+        """
+        described = self._described["pre_tokenizer"] or {"pretokenizers": []}
+        steps = {step["type"]: step for step in described.get("pretokenizers", [described])}
+        return "ByteLevel" in steps and (steps["ByteLevel"]["use_regex"] or "Split" in steps)
+
+    @cached_property
+    def _described(self) -> dict[str, Any]:
+        described: dict[str, Any] = json.loads(self._text)
+        return described
+
+    @cached_property
+    def _text(self) -> str:
+        return self._tokenizer.to_str()
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json, and a tokenizer_config.json that names the special tokens, for Hugging Face."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
+import tokenizers
+from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
 
 from litespark.data.preparation import encoding
 from litespark.data.preparation.encoding import DocumentEncoder, Encoded, Entry
@@ -44,14 +48,83 @@ def test_where_a_batch_ends_changes_nothing(tokenizer, monkeypatch, characters):
     assert {ids.dtype for _, ids in found} == {np.dtype(np.uint16)}
 
 
-@pytest.mark.parametrize("characters", [30, 10**6])
-def test_a_long_document_is_encoded_in_pieces_that_end_at_lines(tokenizer, monkeypatch, characters):
-    monkeypatch.setattr(encoding, "_BATCH_CHARACTERS", characters)
+NEWLINES = ("\n", "\n\n", "\r\n")
+LONG = "".join(
+    f"{line}\n{'    ' * (line % 3)}word, {line}{' ' * (line % 4)}end{NEWLINES[line % 3]}" for line in range(60)
+)
+
+
+def words_of_llama(vocabulary: int) -> Tokenizer:
+    """Byte-level BPE over words as Llama 3 divides a text."""
+    made = tokenizers.Tokenizer(models.BPE())
+    words = pre_tokenizers.Split(
+        Regex(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"), "isolated"
+    )
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=["</s>"], initial_alphabet=alphabet, show_progress=False
+    )
+    made.train_from_iterator([LONG], trainer)
+    return Tokenizer(made, eos_id=0, bos_id=None)
+
+
+def one_word_of_sentencepiece(prefix: bool) -> Tokenizer:
+    """BPE whose words are lines and more, with or without a space before the text."""
+    made = tokenizers.Tokenizer(models.BPE())
+    made.normalizer = normalizers.Sequence(
+        [*([normalizers.Prepend("▁")] if prefix else []), normalizers.Replace(" ", "▁")]
+    )
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["</s>"], show_progress=False)
+    made.train_from_iterator([LONG], trainer)
+    return Tokenizer(made, eos_id=0, bos_id=None)
+
+
+def begins_with_a_space() -> Tokenizer:
+    """Byte-level BPE that puts a space before a text that has none."""
+    described = json.loads(Tokenizer.train([LONG], vocabulary=400)._tokenizer.to_str())
+    described["pre_tokenizer"]["add_prefix_space"] = True
+    return Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(described)), eos_id=0, bos_id=None)
+
+
+TOKENIZERS = {
+    "bytes": lambda: Tokenizer.train([LONG], vocabulary=400),
+    "bytes, Llama's words": lambda: words_of_llama(400),
+    "bytes, behind a space": begins_with_a_space,
+    "one word": lambda: one_word_of_sentencepiece(False),
+    "one word, behind a space": lambda: one_word_of_sentencepiece(True),
+}
+
+
+@pytest.mark.parametrize("batch", [30, 10**6])
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_a_long_document_has_the_ids_that_it_has_in_one_piece(monkeypatch, name, batch):
+    monkeypatch.setattr(encoding, "_BATCH_CHARACTERS", batch)
     monkeypatch.setattr(encoding, "_PIECE_CHARACTERS", 40)
-    texts = ["short", "a line of it\n" * 30 + "x" * 100, "short again"]
-    found = encoded(tokenizer, texts)
-    assert [tokenizer.decode(ids[:-1].tolist()) for _, ids in found] == texts
-    assert all(np.count_nonzero(ids == tokenizer.eos_id) == 1 and ids[-1] == tokenizer.eos_id for _, ids in found)
+    tokenizer = TOKENIZERS[name]()
+    texts = ["short", LONG, "x" * 100, "short again\n"]
+    expected = [[*ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(texts)]
+    assert [ids.tolist() for _, ids in encoded(tokenizer, texts)] == expected
+
+
+def test_a_long_document_is_encoded_in_pieces_where_words_are(tokenizer, monkeypatch):
+    monkeypatch.setattr(encoding, "_PIECE_CHARACTERS", 40)
+    sizes: list[int] = []
+    original = Tokenizer.encode_batch
+
+    def encode_batch(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+        sizes.extend(map(len, texts))
+        return original(tokenizer, texts)
+
+    monkeypatch.setattr(Tokenizer, "encode_batch", encode_batch)
+    monkeypatch.setattr(encoding, "_LOOKED_AT", 20)
+    encoded(tokenizer, [LONG])
+    assert max(sizes) < 100 < len(LONG)
+    sizes.clear()
+    encoded(tokenizer, ["x" * 300])  # has no place to cut it at
+    assert max(sizes) == 300
 
 
 class GivesWrongIds(Tokenizer):

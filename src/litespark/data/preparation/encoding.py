@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,10 @@ from litespark.data.tokenizer import Tokenizer
 
 _BATCH_CHARACTERS = 1 << 20
 _PIECE_CHARACTERS = 1 << 20
+# before a word: a line break or a space alone is not divided from others, which would become other ids
+_BETWEEN_WORDS = re.compile(r"(?<=\S\n)(?=\S)|(?<=\S)(?= \S)")
+_MOST_TRIED = 64
+_LOOKED_AT = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,7 @@ class DocumentEncoder:
         Raises:
             ValueError: an id outside the vocabulary, or EOS within a text; names the place of the document.
         """
-        *first, last = _pieces(entry.document.text)
+        *first, last = _pieces(entry.document.text, self.tokenizer)
         for piece in first:
             self._add_piece(piece, None)
         self._add_piece(last, entry)
@@ -119,11 +124,25 @@ class DocumentEncoder:
         return "a document" if entry is None else f"{entry.document.file}, {entry.document.place}"
 
 
-def _pieces(text: str) -> list[str]:
-    """A long document in parts that end at line breaks: encoding takes many times the memory of its text."""
+def _pieces(text: str, tokenizer: Tokenizer) -> list[str]:
+    """A long document in parts that have the ids of the whole: encoding takes many times the memory of its text.
+
+    Parts end between words, and only where the ids on both sides are seen to be the same apart as together. A tokenizer
+    that encodes a text as one word gets it whole, and so does one that marks the begin of a text.
+    """
     pieces, start = [], 0
-    while len(text) - start > _PIECE_CHARACTERS:
-        end = text.rfind("\n", start + 1, start + _PIECE_CHARACTERS) + 1 or start + _PIECE_CHARACTERS
+    while tokenizer.encodes_words and len(text) - start > _PIECE_CHARACTERS:
+        found = _BETWEEN_WORDS.finditer(text, start + _PIECE_CHARACTERS)
+        places = (match.start() for match in islice(found, _MOST_TRIED))
+        if (end := next((place for place in places if _same_apart(text, place, tokenizer)), None)) is None:
+            break
         pieces.append(text[start:end])
         start = end
     return [*pieces, text[start:]]
+
+
+def _same_apart(text: str, place: int, tokenizer: Tokenizer) -> bool:
+    """Whether a cut leaves the ids around it as they are."""
+    before, after = text[max(place - _LOOKED_AT, 0) : place], text[place : place + _LOOKED_AT]
+    whole, first, second = tokenizer.encode_batch([before + after, before, after])
+    return whole == first + second

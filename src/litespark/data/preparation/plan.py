@@ -21,7 +21,7 @@ from litespark.data.text.sources import corpus
 from litespark.data.text.splits import TRAIN, VALIDATION
 from litespark.data.tokenizer import Tokenizer
 
-FORMAT = 2
+FORMAT = 3
 """Raised when the same settings and text are written differently."""
 
 
