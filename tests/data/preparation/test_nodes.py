@@ -11,7 +11,9 @@ import pytest
 from litespark.data.config import PrepareConfig
 from litespark.data.manifest import Manifest
 from litespark.data.preparation import stages
+from litespark.data.preparation.plan import plan_preparation
 from litespark.data.preparation.prepare import prepare
+from litespark.data.preparation.stages import Stages
 from litespark.data.preparation.work import UNITS, Work
 from litespark.data.selection.config import SelectionConfig
 from litespark.data.storage import Storage
@@ -89,6 +91,29 @@ def test_nodes_that_compare_documents_wait_for_each_other(source, tmp_path, monk
     assert {*results} <= {folder, None}
     assert content(folder) == content(expected)
     assert list((tmp_path / "nodes").iterdir()) == [folder]
+
+
+def test_a_node_whose_units_are_done_does_not_wait_for_others(source, tmp_path):
+    selection = SelectionConfig(exact_duplicates=True)
+    many = len(plan_preparation(settings(source, tmp_path)).units)
+    spare = replace(settings(source, tmp_path, selection=selection), nodes=many + 1, node_rank=many)
+    # others may end, and remove what it would wait for: this would never return
+    assert prepare(spare, progress=False) is None
+
+
+def test_a_node_that_another_overtakes_while_it_ends_finds_the_data_set(source, alone, tmp_path, monkeypatch, capsys):
+    first, last = (replace(settings(source, tmp_path), nodes=2, node_rank=rank) for rank in range(2))
+    original = Stages._run_units
+
+    def overtaken(stages: Stages, *arguments: object) -> None:
+        original(stages, *arguments)
+        if stages.plan.config.node_rank == 0:
+            assert prepare(last, progress=False) is not None
+
+    monkeypatch.setattr(Stages, "_run_units", overtaken)
+    assert prepare(first) == tmp_path / alone.name
+    assert "still to come" not in capsys.readouterr().err
+    assert content(tmp_path / alone.name) == content(alone)
 
 
 def test_nodes_with_different_tokenizers_are_refused(source, tmp_path):

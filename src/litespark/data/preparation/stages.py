@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from litespark.data import manifest as manifests
 from litespark.data import tokenizer as tokenizers
 from litespark.data.preparation.documents import split_rule, tokenizer_sample
 from litespark.data.preparation.plan import Plan
@@ -47,12 +48,14 @@ class Stages:
         rule = split_rule(self.plan, self.scratch)
         preparation = Preparation(self.plan.config, str(self.plan.place), self.plan.units, rule, str(self.scratch))
         tokenizer = self._tokenizer(rule, preparation.tokenizer_folder)
-        if self.plan.config.selection.compares_documents and len(before) < len(self.plan.units):
+        # a node whose units are done needs nothing of the others', who may end and remove it meanwhile
+        if self.plan.config.selection.compares_documents and not before.issuperset(self.plan.own_units):
             self._run_units(preparation, FINGERPRINTS, "fingerprints")
             self._wait_for(FINGERPRINTS)
             self._compare_documents()
-        self._run_units(preparation, UNITS, "documents")
-        if missing := self._missing(UNITS):
+        self._run_units(preparation, UNITS, "documents", tokenizer)
+        missing = self._missing(UNITS)
+        if missing and not self.plan.storage.exists(manifests.FILE):  # else another node has finished just now
             self.display.say(
                 f"this node is done; {self._of_nodes(missing)} still to come. The node that ends last finishes the "
                 "data set; where one was lost, start it again with the same settings."
@@ -80,14 +83,14 @@ class Stages:
             storage.write(name, (folder / name).read_bytes())
         return Tokenizer.load(folder)
 
-    def _run_units(self, preparation: Preparation, stage: str, doing: str) -> None:
+    def _run_units(self, preparation: Preparation, stage: str, doing: str, tokenizer: Tokenizer | None = None) -> None:
         """Take this node's units through a stage, but for those that have passed it."""
         done = self.work.done(stage)
         numbers = [number for number in self.plan.own_units if number not in done]
         memory, meters = shared_meters(len(self.plan.units))
         total = sum(self.plan.units[number].text_bytes for number in numbers)
         self.display.follow(doing, meters, numbers, total)
-        for _ in run_units(preparation, stage, numbers, memory):
+        for _ in run_units(preparation, stage, numbers, memory, tokenizer):
             self.display.unit_done()
 
     def _compare_documents(self) -> None:

@@ -57,14 +57,16 @@ class UnitWorker:
     Args:
         preparation: what to do.
         meters: (units, len(METERS)) int64, in memory that a display reads: what each unit has done so far.
+        tokenizer: the one in `preparation.tokenizer_folder`; None: it is loaded when it is needed.
     """
 
-    def __init__(self, preparation: Preparation, meters: NDArray[np.int64]) -> None:
+    def __init__(self, preparation: Preparation, meters: NDArray[np.int64], tokenizer: Tokenizer | None = None) -> None:
         self.preparation = preparation
         self.config = preparation.config
         self.prepared = Storage(preparation.prepared)
         self.work = Work(self.prepared)
         self.meters = meters
+        self._loaded = tokenizer
 
     def run(self, stage: str, number: int) -> None:
         """Take a unit through a stage, to its marker.
@@ -89,11 +91,7 @@ class UnitWorker:
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
-        return Tokenizer.load(self.preparation.tokenizer_folder)
-
-    @cached_property
-    def _tokenizer_hash(self) -> str:
-        return self._tokenizer.hash
+        return self._loaded or Tokenizer.load(self.preparation.tokenizer_folder)
 
     @cached_property
     def _token_bytes(self) -> NDArray[np.int64]:
@@ -135,7 +133,7 @@ class UnitWorker:
             else:
                 encoder.add(entry)
         encoder.close()
-        result = UnitResult(self._tokenizer_hash, writer.close(), ledger, reader.seen, reader.bad, writer.frequencies)
+        result = UnitResult(self._tokenizer.hash, writer.close(), ledger, reader.seen, reader.bad, writer.frequencies)
         self.work.write_result(unit.number, result)
 
     def _take(
@@ -171,12 +169,13 @@ class UnitWorker:
     def _entries(self, unit: Unit, reader: DocumentReader) -> Iterator[tuple[int, Entry]]:
         """(number in the unit, document) of the unit; lines that are no documents go to the reader's ledger."""
         meter = self.meters[unit.number]
+        expected = unit.text_bytes  # a sum over its files
         documents = documents_of(unit, reader, self.preparation.rule)
         for ordinal, (split, document) in enumerate(documents):
             size = len(document.text.encode())
             meter[DOCUMENTS] += 1
             meter[TEXT_BYTES] += size
-            meter[SOURCE_BYTES] = min(meter[SOURCE_BYTES] + size, unit.text_bytes)
+            meter[SOURCE_BYTES] = min(meter[SOURCE_BYTES] + size, expected)
             yield ordinal, Entry(split, document, size)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litespark.data.preparation.unit import METERS, Preparation, UnitWorker
+from litespark.data.tokenizer import Tokenizer
 
 _ENDED = 1
 _worker: UnitWorker | None = None
@@ -36,8 +37,12 @@ def shared_meters(units: int) -> tuple[Any, NDArray[np.int64]]:
     return memory, _array(memory)
 
 
-def run_units(preparation: Preparation, stage: str, numbers: Sequence[int], memory: Any) -> Iterator[int]:
+def run_units(
+    preparation: Preparation, stage: str, numbers: Sequence[int], memory: Any, tokenizer: Tokenizer | None = None
+) -> Iterator[int]:
     """Take units through a stage, in any order; gives the number of each as it is done.
+
+    A tokenizer that is loaded already serves where no process is started.
 
     Where it ends early, by an error here or in the caller, the processes end at once: what they leave is done again.
 
@@ -46,7 +51,7 @@ def run_units(preparation: Preparation, stage: str, numbers: Sequence[int], memo
     """
     processes = process_count(preparation.config.processes, len(numbers))
     if processes == 1:
-        worker = UnitWorker(preparation, _array(memory))
+        worker = UnitWorker(preparation, _array(memory), tokenizer)
         for number in numbers:
             worker.run(stage, number)
             yield number
@@ -59,9 +64,10 @@ def run_units(preparation: Preparation, stage: str, numbers: Sequence[int], memo
                 yield futures[future]
         except BrokenProcessPool as error:
             raise ValueError(
-                f"a process that prepared a unit ended by itself ({preparation.prepared}); most often the machine ran "
-                f"out of memory. Set data.processes below {processes}, or data.unit_bytes or data.chunk_tokens lower "
-                "(which begins anew). What was finished is kept: the same command continues."
+                f"a process that prepared a unit ended by itself ({preparation.prepared}). Where it printed an error, "
+                "that is why. Where it did not, most often the machine ran out of memory: set data.processes below "
+                f"{processes}, or data.unit_bytes or data.chunk_tokens lower (which begins anew). What was finished is "
+                "kept: the same command continues."
             ) from error
 
 
