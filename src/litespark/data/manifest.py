@@ -152,8 +152,9 @@ class Manifest:
             splits = {name: _split_from_json(split) for name, split in content.pop("splits").items()}
             manifest = cls(splits=splits, ledger=Ledger.from_json(content.pop("ledger")), **content)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
+            reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(
-                f"{where} is not a manifest that this version reads ({error}). Move the folder away and prepare the "
+                f"{where} is not a manifest that this version reads ({reason}). Move the folder away and prepare the "
                 "data again."
             ) from error
         if len(manifest.token_bytes) != manifest.vocabulary:

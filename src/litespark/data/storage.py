@@ -10,6 +10,7 @@ import errno
 import hashlib
 import logging
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Callable
@@ -171,7 +172,8 @@ class Storage:
         Raises:
             StorageError: missing, refused, or not had whole after all attempts.
         """
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        # not the process id: machines and containers that share a disk have the same ones
+        partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
         partial.touch()  # what is wrong here is not taken for what is wrong there
 
         def get() -> None:

@@ -10,9 +10,11 @@ import re
 import sysconfig
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from litespark.data.config import PrepareConfig
+from litespark.data.local_files import status
 from litespark.data.storage import Listed, Storage, StorageError, is_remote
 from litespark.data.text.files import (
     KNOWN_SUFFIXES,
@@ -102,9 +104,12 @@ def _found(config: PrepareConfig) -> list[Source]:
 
 def _standard_library() -> Source:
     storage = Storage(sysconfig.get_path("stdlib"))
+    # folder by folder: what is installed below it may be a hundred times as many files
+    folders = sorted({path.name for path in storage.local.iterdir() if path.is_dir()} - _NOT_IN_STANDARD_LIBRARY)
+    top = [status(storage.local, path.name) for path in storage.local.glob("*.py")]
     listed = [
         file
-        for file in storage.files()
+        for file in chain(top, *(storage.files(folder) for folder in folders))
         if file.name.endswith(".py") and not _NOT_IN_STANDARD_LIBRARY.intersection(file.name.split("/"))
     ]
     nothing = f"{storage.address} is where this Python keeps its library; it has no .py files"
