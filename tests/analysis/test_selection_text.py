@@ -37,7 +37,32 @@ def test_what_is_missing_is_said() -> None:
     assert row == "selected 60 1.000 k 1.00 2.800 +0.3000 not reached not reached found"
     assert "selected: 0 of 1 runs got as good" in said
     assert "selected FAILED: killed" in said
+    assert "medians over the seeds that are there, of 1, 2 (all 1, 2; selected 1); differences" in said
     assert f"no joules: {NO_JOULES}" in said
+
+
+def test_seeds_are_named_as_they_are() -> None:
+    assert "; medians over seeds 1, 2; differences to all" in text(two_seeds())
+
+
+def test_a_ratio_says_of_how_many_runs_it_is() -> None:
+    record = two_seeds()
+    record.variants[1].runs[1] = run(2, 2.2, 2.1)
+    said = text(record)
+    assert "× 0.500, 1 of 2 runs" in said
+    assert "selected: 1 of 2 runs got as good" in said
+
+
+def test_a_run_with_nothing_beside_it_is_not_called_worse(tmp_path: Path) -> None:
+    record = two_seeds()
+    record.variants[0].runs.clear()
+    record.complete = False
+    said = text(record)
+    assert "not reached" not in said
+    assert "no run of all with the same seed" in said
+    assert "got as good" not in said
+    record.write(tmp_path / "a-cpu" / "2026-01-31_bench-selection_tiny_fp32.json")
+    assert "- selected: no run of all with the same seed" in render(tmp_path)
 
 
 def test_markdown_has_the_same_cells() -> None:

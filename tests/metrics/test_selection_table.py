@@ -27,9 +27,29 @@ def test_a_run_that_is_never_as_good_has_no_ratio() -> None:
     record = two_seeds()
     record.variants[1].runs[1] = run(2, 2.2, 2.1)
     selected = rows(record)[1]
-    assert (selected.equal, selected.runs) == (1, 2)
+    assert (selected.equal, selected.compared, selected.equal_reason) == (1, 2, None)
     assert selected.tokens_ratio == Interval(0.5, 0.5, 0.5, 1)
     assert as_good(run(1, 2.0, 1.9), 1.8) is None
+
+
+def test_no_ratio_has_a_reason() -> None:
+    record = two_seeds()
+    record.variants[1].runs = [run(1, 2.9, 2.8)]
+    selected = rows(record)[1]
+    assert (selected.tokens_ratio, selected.joules_ratio, selected.equal_reason) == (None, None, "not reached")
+    record.variants[0].runs = [run(2, 3.0, 2.5)]
+    selected = rows(record)[1]
+    assert (selected.compared, selected.difference) == (0, None)
+    assert selected.equal_reason == "no run of all with the same seed"
+    record.variants[1].runs = []
+    assert rows(record)[1].equal_reason == "no run yet"
+
+
+def test_energy_of_the_first_variant_that_is_missing_has_a_reason_too() -> None:
+    record = two_seeds()
+    record.variants[0].runs = two_seeds(joules=None).variants[0].runs
+    selected = rows(record)[1]
+    assert (selected.joules_ratio, selected.joules_reason) == (None, NO_JOULES)
 
 
 def test_energy_that_was_not_measured_has_a_reason() -> None:

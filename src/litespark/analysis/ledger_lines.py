@@ -141,12 +141,12 @@ def _selection(entry: Entry) -> str:
 
 def _selection_row(row: SelectionRow) -> str:
     if row.difference is None:
-        return f"{row.name}: {row.error or 'not run'}"
+        return f"{row.name}: {row.error or row.equal_reason}"
     spread = f" [{row.difference.low:+.4f} to {row.difference.high:+.4f}]" if row.difference.count > 1 else ""
     reason = f" ({row.joules_reason})" if row.joules_ratio is None and row.joules_reason else ""
     saved = f"tokens {_times(row.tokens_ratio)}, train energy {_times(row.joules_ratio)}{reason}"
     return (
-        f"{row.name}: {row.difference.median:+.4f} bits per byte{spread}; as good in {row.equal} of {row.runs} runs"
+        f"{row.name}: {row.difference.median:+.4f} bits per byte{spread}; as good in {row.equal} of {row.compared} runs"
         f"{f', {saved}' if row.equal else ''}"
     )
 

@@ -70,9 +70,11 @@ def _cells(row: SelectionRow, *, first: bool) -> tuple[str, ...]:
 
 
 def _to_equal(row: SelectionRow, ratio: Interval | None) -> str:
-    if row.runs and not row.equal:
-        return "not reached"
-    return ABSENT if ratio is None else f"× {_interval(ratio, '.3f')}"
+    if row.equal_reason is not None:
+        return row.equal_reason
+    # seeds that never got there have no ratio, and would be forgotten
+    some = f", {row.equal} of {row.compared} runs" if row.equal < row.compared else ""
+    return ABSENT if ratio is None else f"× {_interval(ratio, '.3f')}{some}"
 
 
 def _interval(found: Interval | None, digits: str) -> str:
@@ -95,13 +97,23 @@ def _kind_cells(row: KindRow) -> tuple[str, ...]:
     )
 
 
+def _seeds(record: SelectionRecord) -> str:
+    """The seeds that figures are of, by variant where some are missing."""
+    if not any(True for _ in record.missing()):
+        return f"seeds {', '.join(map(str, record.seeds))}"
+    there = "; ".join(
+        f"{each.name} {', '.join(str(seed) for seed in record.seeds if each.run(seed)) or 'none'}"
+        for each in record.variants
+    )
+    return f"the seeds that are there, of {', '.join(map(str, record.seeds))} ({there})"
+
+
 def _notes(record: SelectionRecord) -> list[str]:
     model, corpus, table = record.model, record.corpus, rows(record)
     every = model.validate_every * model.batch_rows * model.sequence_length
-    seeds = ", ".join(map(str, record.seeds))
     notes = [
         f"bits/byte on {corpus.validation_documents:,} clean documents ({scaled(corpus.validation_bytes, 'B')}) that "
-        f"are held out and never selected; medians over seeds {seeds}, differences to {table[0].name} seed by seed, "
+        f"are held out and never selected; medians over {_seeds(record)}; differences to {table[0].name} seed by seed, "
         "below 0 is better.",
         f"To equal: tokens and train energy until a validation is as good as {table[0].name} at its end, over what "
         f"that took; validation every {every:,} tokens: figures are that coarse. The schedule spans the whole budget, "
@@ -109,7 +121,9 @@ def _notes(record: SelectionRecord) -> list[str]:
         "One tokenizer, trained on everything, for all variants. Preparation is not in the energy.",
     ]
     notes += [f"{row.name}: {' '.join(row.settings)}" for row in table]
-    missed = [f"{row.name}: {row.equal} of {row.runs} runs got as good" for row in table if row.equal < row.runs]
+    missed = [
+        f"{row.name}: {row.equal} of {row.compared} runs got as good" for row in table if row.equal < row.compared
+    ]
     notes += missed + [f"{row.name} FAILED: {row.error}" for row in table if row.error is not None]
     reasons = dict.fromkeys(row.joules_reason for row in table if row.joules_reason is not None)
     return notes + [f"no joules: {reason}" for reason in reasons]

@@ -20,7 +20,8 @@ class SelectionRow:
             better.
         tokens_ratio, seconds_ratio, joules_ratio: to the first validation that is as good as the end of the first
             variant's run with the same seed, over what that took; below 1 is saved. Only over seeds that got there.
-        equal: how many seeds got there, of runs.
+        equal: how many seeds got there, of `compared`: those of which the first variant has a run, too.
+        equal_reason: why there are no ratios; None where there are.
         joules_reason: why there are no joules; error: of the last run that failed and was not repeated.
     """
 
@@ -31,12 +32,14 @@ class SelectionRow:
     epochs: float
     prepare_seconds: float | None
     runs: int
+    compared: int
     bits_per_byte: Interval | None
     difference: Interval | None
     equal: int
     tokens_ratio: Interval | None
     seconds_ratio: Interval | None
     joules_ratio: Interval | None
+    equal_reason: str | None
     joules_reason: str | None
     error: str | None
 
@@ -85,7 +88,8 @@ def _row(variant: SelectionVariant, record: SelectionRecord) -> SelectionRow:
     pairs = [(run, other) for run in variant.runs if (other := record.variants[0].run(run.seed)) is not None]
     met = [(point, other) for run, other in pairs if (point := as_good(run, other.bits_per_byte)) is not None]
     joules = [(point.joules, other.joules) for point, other in met]
-    reasons = [each.joules_reason for each in variant.runs if each.joules_reason is not None]
+    measured = [*variant.runs, *(other for _, other in pairs)]
+    reasons = [each.joules_reason for each in measured if each.joules_reason is not None]
     failed = [each.error for each in variant.failures if variant.run(each.seed) is None]
     return SelectionRow(
         name=variant.name,
@@ -95,15 +99,26 @@ def _row(variant: SelectionVariant, record: SelectionRecord) -> SelectionRow:
         epochs=record.model.budget_tokens / variant.train_tokens,
         prepare_seconds=variant.prepare_seconds,
         runs=len(variant.runs),
+        compared=len(pairs),
         bits_per_byte=_interval(run.bits_per_byte for run in variant.runs),
         difference=_interval(run.bits_per_byte - other.bits_per_byte for run, other in pairs),
         equal=len(met),
         tokens_ratio=_interval(point.tokens / other.tokens for point, other in met),
         seconds_ratio=_interval(point.seconds / other.train_seconds for point, other in met),
         joules_ratio=_interval(ours / theirs for ours, theirs in joules if ours is not None and theirs),
+        equal_reason=_no_ratio(variant, record, len(pairs), len(met)),
         joules_reason=reasons[0] if reasons else None,
         error=failed[-1] if failed else None,
     )
+
+
+def _no_ratio(variant: SelectionVariant, record: SelectionRecord, compared: int, met: int) -> str | None:
+    if met:
+        return None
+    if compared:
+        return "not reached"
+    first = record.variants[0]
+    return "no run yet" if not variant.runs else f"no run of {first.name} with the same seed"
 
 
 def as_good(run: SelectionRun, bits_per_byte: float) -> CurvePoint | None:
