@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from litespark.data.selection.libraries import library
@@ -9,6 +10,13 @@ from litespark.data.text.document import Document
 
 LANGUAGE_RULE = "language"
 _SETTING = "data.selection.languages"
+
+
+@cache
+def _identifier() -> Any:
+    """One for the process: its table takes a quarter of a second to read, and it is never changed."""
+    langid = library("py3langid.langid", setting=_SETTING)
+    return langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
 
 
 class LanguageRule:
@@ -19,8 +27,8 @@ class LanguageRule:
     """
 
     def __init__(self, languages: tuple[str, ...], threshold: float) -> None:
-        langid = library("py3langid.langid", setting=_SETTING)
-        self._identifier: Any = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
+        library("py3langid.langid", setting=_SETTING)
+        self._identifier = _identifier()
         known = sorted({name for name, _ in self._identifier.rank("a")})
         if unknown := sorted(set(languages) - set(known)):
             raise ValueError(f"{_SETTING}: got {', '.join(unknown)}; expected of {' '.join(known)}")
