@@ -7,6 +7,7 @@ is here; checks that need the data are where the data is.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -135,6 +136,10 @@ class PrepareConfig(ReadingConfig):
         for name in ("source", "root", "text_field"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise ValueError(f"data.{name}={getattr(self, name)!r}; expected a text that is not empty")
+        if self.name is not None and not re.fullmatch(r"[\w-][\w.-]*", self.name):
+            raise ValueError(
+                f"data.name={self.name!r}; expected letters, digits, - and _: it is the name of a folder in data.root"
+            )
         if not 0 < self.validation_fraction < 1:
             raise ValueError(
                 f"data.validation_fraction={self.validation_fraction}; expected a share between 0 and 1, both excluded"

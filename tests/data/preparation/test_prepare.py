@@ -10,7 +10,9 @@ import pytest
 
 from litespark.data.manifest import Manifest
 from litespark.data.preparation import encoding
+from litespark.data.preparation.plan import plan_preparation
 from litespark.data.preparation.prepare import check, prepare
+from litespark.data.selection.config import SelectionConfig
 from litespark.data.storage import Storage
 from litespark.data.text.splits import SplitRule
 from litespark.data.tokenizer import Tokenizer
@@ -68,6 +70,18 @@ def test_the_same_text_elsewhere_gives_the_same_bytes(tmp_path):
     first, second = (prepare(config(source, tmp_path / name), progress=False) for name in ("a", "b"))
     assert first.name == second.name
     assert content(first) == content(second)
+
+
+def test_where_evaluation_texts_lie_is_no_part_of_what_is_prepared_but_what_they_say_is(tmp_path):
+    source = write_texts(tmp_path / "text", documents(10))
+
+    def name(place: str, text: str) -> str:
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "evaluation.txt").write_text(text)
+        selection = SelectionConfig(decontaminate=(str(tmp_path / place),))
+        return plan_preparation(config(source, tmp_path / "prepared", selection=selection)).name
+
+    assert name("here", "a question") == name("there", "a question") != name("else", "another question")
 
 
 def test_changed_text_or_settings_are_prepared_anew_but_reading_settings_are_not(tmp_path):
@@ -181,6 +195,8 @@ def test_check_refuses_a_missing_source_and_writes_nothing(tmp_path):
         ({"validation_fraction": 1.0}, r"data\.validation_fraction=1\.0; expected a share between"),
         ({"max_bad_share": 2}, r"data\.max_bad_share=2"),
         ({"text_field": ""}, r"data\.text_field=''"),
+        ({"name": "../elsewhere"}, r"data\.name='\.\./elsewhere'; expected letters"),
+        ({"name": ".hidden"}, r"data\.name='\.hidden'; expected letters"),
     ],
 )
 def test_settings_out_of_range_are_refused(changes, message):

@@ -109,6 +109,8 @@ def plan_preparation(config: PrepareConfig) -> Plan:
     # how many bad documents are allowed decides whether there is a data set, not what is in it: raising the limit
     # continues with what was prepared below it
     settings = {name: value for name, value in config.preparation().items() if name != "max_bad_share"}
+    # of files that are named, their content counts and not where they lie
+    settings["selection"] = {**settings["selection"], "decontaminate": ()}
     identity = {
         "format": FORMAT,
         "settings": settings | {"tokenizer": tokenizer.hash if tokenizer else None},
