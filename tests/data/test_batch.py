@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from litespark.data.batch import IGNORE_INDEX, batch_from_rows
 from litespark.data.preparation.packing import BestFitPacker
+from tests.properties import given, settings, st
 
 EOS = 0
 
@@ -53,6 +52,12 @@ def test_padding_at_the_end_of_a_row_is_one_document_that_counts_for_nothing():
     assert (batch.token_count, batch.supervised_count, batch.attention_pairs) == (13, 10, 6 + (3 + 6) + (10 + 1))
     unpadded = batch_from_rows(rows, eos_id=EOS, document_mask=True)
     assert (unpadded.token_count, unpadded.attention_pairs) == (15, 28)
+
+
+def test_of_a_row_of_padding_alone_the_first_eos_counts():
+    rows = torch.tensor([[EOS, EOS, EOS, EOS], [5, 6, 7, EOS]])
+    batch = batch_from_rows(rows, eos_id=EOS, document_mask=True, padded=True)
+    assert (batch.token_count, batch.supervised_count, batch.attention_pairs) == (1 + 3, 3, 1 + 6)
 
 
 def test_padding_without_a_document_mask_is_seen_by_nothing_that_counts():

@@ -146,5 +146,5 @@ def _filled(ids: NDArray[np.int64], eos_id: int | None) -> NDArray[np.int64]:
     filled = np.full(ids.shape[0], length)
     for row in np.flatnonzero((ids[:, -1] == eos_id) & (ids[:, -2] == eos_id)):
         text = np.flatnonzero(ids[row] != eos_id)
-        filled[row] = min(text[-1] + 2, length) if text.size else 1
+        filled[row] = text[-1] + 2 if text.size else 1
     return filled

@@ -7,11 +7,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from litespark.data.preparation import packing
 from litespark.data.preparation.packing import BestFitPacker
+from tests.properties import given, settings, st
 
 EOS = 0
 
@@ -38,8 +37,19 @@ def test_documents_share_the_row_that_they_fill_best():
     assert rows.tolist() == [[1, 2, EOS, 1, 2, 3, 4, EOS], [1, 2, 3, 4, 5, EOS, 1, EOS]]
 
 
+def test_a_document_lies_where_it_leaves_the_least_room():
+    # it would fit beside the five ids as well, and leave one place
+    assert packed([document(5), document(6), document(2)], 7).tolist() == [
+        [1, 2, 3, 4, EOS, EOS, EOS, EOS],
+        [1, 2, 3, 4, 5, EOS, 1, EOS],
+    ]
+
+
 def test_the_end_of_a_row_is_padded_with_eos():
     assert packed([document(3)], 4).tolist() == [[1, 2, EOS, EOS, EOS]]
+    packer = BestFitPacker(4, 9)
+    assert packer.add(np.array([1, 2, 9])) == []
+    assert packer.close()[0].tolist() == [[1, 2, 9, 9, 9]]
 
 
 def test_a_long_document_is_cut_into_pieces_that_overlap_by_one_id():
@@ -97,8 +107,23 @@ def test_a_bounded_buffer_gives_rows_before_the_end_and_loses_nothing(monkeypatc
             held = 0
         assert held < 200
     groups += packer.close()
-    assert len(groups) > 5
+    # as many as the tokens fill, and no more: small groups leave room in their rows
+    assert len(groups) == sum(ids.size for ids in documents) // 200 + 1
     assert sum((pairs(row) for row in np.concatenate(groups)), Counter()) == sum(map(pairs, documents), Counter())
+
+
+def test_a_group_has_some_rows_however_long_they_are(monkeypatch):
+    monkeypatch.setattr(packing, "BUFFER_TOKENS", 10)
+    packer = BestFitPacker(9, EOS)
+    ready = [packer.add(document(10)) for _ in range(16)]
+    assert ready[:15] == [[]] * 15
+    assert ready[15][0].shape == (16, 10)
+
+
+def test_the_documents_held_are_bounded_however_short_they_are(monkeypatch):
+    monkeypatch.setattr(packing, "_MOST_PIECES", 3)
+    packer = BestFitPacker(9, EOS)
+    assert [len(packer.add(document(2))) for _ in range(6)] == [0, 0, 1, 0, 0, 1]
 
 
 def test_the_type_of_the_ids_is_kept():

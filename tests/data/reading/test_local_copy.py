@@ -9,6 +9,7 @@ from litespark.data.reading.cache import ChunkCache
 from litespark.data.reading.local_copy import local_copy
 from litespark.data.storage import Storage
 from litespark.data.tokenizer import Tokenizer
+from tests.data.corpus import documents
 from tests.data.s3_server import fill
 
 
@@ -31,21 +32,47 @@ def test_a_copy_is_made_once_and_anew_when_the_manifest_changed(prepared, s3_ser
     assert Manifest.read(renamed).name == "renamed"
 
 
-def test_a_copy_that_was_interrupted_is_made_whole(prepared, s3_server, s3_bucket, tmp_path, monkeypatch):
+@pytest.mark.parametrize("last", ["tokenizer.json", "tokenizer_config.json", FILE])
+def test_a_copy_that_was_interrupted_is_made_whole(prepared, s3_server, s3_bucket, tmp_path, monkeypatch, last):
     fill(s3_server, f"{s3_bucket}/text", prepared)
     cache = ChunkCache(tmp_path / "cache", 10**9)
     fetch = Storage.fetch
 
-    def until_the_manifest(self, name, target, **options):
-        if name == FILE:
+    def until(self, name, target, **options):
+        if name == last:
             raise KeyboardInterrupt
         fetch(self, name, target, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Storage, "fetch", until_the_manifest)
+        patched.setattr(Storage, "fetch", until)
         with pytest.raises(KeyboardInterrupt):
             local_copy(f"{s3_bucket}/text", cache)
-    assert Manifest.read(local_copy(f"{s3_bucket}/text", cache)).hash == Manifest.read(prepared).hash
+    folder = local_copy(f"{s3_bucket}/text", cache)
+    assert Manifest.read(folder).hash == Manifest.read(prepared).hash
+    assert (folder / "tokenizer_config.json").read_bytes() == (prepared / "tokenizer_config.json").read_bytes()
+    assert Tokenizer.load(folder).hash == Manifest.read(folder).tokenizer_hash
+
+
+def test_another_tokenizer_beside_the_manifest_is_refused(prepared, s3_server, s3_bucket, tmp_path):
+    address = f"{s3_bucket}/text"
+    fill(s3_server, address, prepared)
+    (tmp_path / "other").mkdir()
+    Tokenizer.train(documents(50, seed=9), vocabulary=400).save(tmp_path / "other")
+    Storage(address).write("tokenizer.json", (tmp_path / "other/tokenizer.json").read_bytes())
+    cache = ChunkCache(tmp_path / "cache", 10**9)
+    for _ in range(2):  # nothing is left that would pass for a copy
+        with pytest.raises(ValueError, match=r"/text/tokenizer.json has the hash .*; the manifest says .*copy it anew"):
+            local_copy(address, cache)
+    fill(s3_server, address, prepared)
+    assert Tokenizer.load(local_copy(address, cache)).hash == Manifest.read(prepared).tokenizer_hash
+
+
+def test_a_cache_that_cannot_be_written_is_named(prepared, s3_server, s3_bucket, tmp_path):
+    fill(s3_server, f"{s3_bucket}/text", prepared)
+    cache = ChunkCache(tmp_path / "cache", 10**9)
+    (cache.folder / "data_sets").write_text("a file in the way")
+    with pytest.raises(ValueError, match=r"data\.cache=.* cannot be used: .*Set it to another folder"):
+        local_copy(f"{s3_bucket}/text", cache)
 
 
 def test_what_has_no_manifest_is_no_data_set(s3_bucket, tmp_path):

@@ -88,6 +88,20 @@ def test_packed_rows_are_read_at_their_length_alone(packed):
         TokenDataModule(packed, sequence_length=S, micro_batch_size=2, seed=1)
 
 
+def test_a_domain_shorter_than_a_row_has_one_where_rows_are_padded(tmp_path, caplog):
+    texts = {"long": "a text of some length. " * 40, "short": "a few words"}
+    for split in ("train", "validation"):
+        (tmp_path / "text" / split).mkdir(parents=True)
+        records = [{"text": f"{split} {text}", "domain": name} for name, text in texts.items()]
+        (tmp_path / "text" / split / "a.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records))
+    settings = config(tmp_path / "text", tmp_path, domain_field="domain", packing="best_fit", sequence_length=64)
+    data = TokenDataModule(prepare(settings, progress=False), sequence_length=64, micro_batch_size=1, seed=1)
+    assert not caplog.text
+    assert data._training.sizes["short"] == 1
+    found = [batch for batch in data.val_dataloader() if batch.domain == "short"]
+    assert [batch.token_count for batch in found] == [data.manifest.splits["validation"].domains["short"].tokens]
+
+
 def batches(place, count, **changes):
     data = TokenDataModule(place, **{"sequence_length": S, "micro_batch_size": 2, "seed": 1, **changes})
     return [batch.tokens for batch in islice(data.train_dataloader(), count)]

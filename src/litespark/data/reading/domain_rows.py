@@ -101,11 +101,14 @@ def open_split(
             another sequence length.
     """
     domains = manifest.splits[split].domains
-    longest = max(domains, key=lambda name: domains[name].tokens)
+    # with the padding of packed rows, which makes a whole row of a short document
+    held = {name: sum(record.tokens for record in counts.chunks) for name, counts in domains.items()}
+    # left to `ChunkRows` or `PackedRows`, which refuse it where it is too short as well
+    longest = max(held, key=lambda name: held[name])
     parts: dict[str, Rows | None] = {}
     unreached = 0
     for name, counts in domains.items():
-        if counts.tokens <= reading.sequence_length and name != longest:
+        if held[name] <= reading.sequence_length and name != longest:
             log.warning(
                 "%s/%s: domain %s holds %d tokens, less than the %d of one row; it is left out",
                 place, split, name, counts.tokens, reading.sequence_length + 1,
@@ -124,5 +127,5 @@ def open_split(
             parts[name] = PackedRows(chunks, reading.sequence_length, manifest.sequence_length)
         else:
             parts[name] = rows = ChunkRows(chunks, reading.sequence_length)
-            unreached += counts.tokens - (rows.count * reading.sequence_length + 1)
+            unreached += held[name] - (rows.count * reading.sequence_length + 1)
     return DomainRows(parts, unreached_tokens=unreached)

@@ -26,14 +26,23 @@ def local_copy(address: str, cache: ChunkCache) -> Path:
         cache: in whose folder the copy lies.
 
     Raises:
-        ValueError: no manifest there, or a file cannot be fetched or written.
+        ValueError: no manifest there, a file cannot be fetched or written, or the tokenizer is not the one that the
+            manifest was written with.
     """
-    name, digest = address.rstrip("/").rsplit("/", 1)[-1], manifests.Manifest.read(address).hash
-    folder = cache.folder / "data_sets" / f"{name}-{digest[:12]}"
+    manifest = manifests.Manifest.read(address)
+    folder = cache.folder / "data_sets" / f"{address.rstrip('/').rsplit('/', 1)[-1]}-{manifest.hash[:12]}"
     # the manifest comes last: with it the copy is whole
     if not (folder / manifests.FILE).is_file():
         with cache.mendable_faults():
             folder.mkdir(parents=True, exist_ok=True)
-            for file in (tokenizers.FILE, tokenizers.CONFIG_FILE, manifests.FILE):
+            for file in (tokenizers.FILE, tokenizers.CONFIG_FILE):
                 Storage(address).fetch(file, folder / file)
+            found = tokenizers.Tokenizer.load(folder).hash
+            if found != manifest.tokenizer_hash:
+                raise ValueError(
+                    f"{Storage(address).where(tokenizers.FILE)} has the hash {found}; the manifest says "
+                    f"{manifest.tokenizer_hash}. It is another tokenizer, or damaged: copy it anew, or prepare the "
+                    "data again."
+                )
+            Storage(address).fetch(manifests.FILE, folder / manifests.FILE)
     return folder
