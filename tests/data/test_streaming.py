@@ -8,8 +8,6 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from litespark.data import streaming
 from litespark.data.batch import IGNORE_INDEX
@@ -20,6 +18,7 @@ from litespark.data.reading.order import RowOrder
 from litespark.data.streaming import SyntheticDataModule, TokenDataModule, build_data_module
 from tests.data.corpus import config, documents, write_texts
 from tests.data.fitting import fit
+from tests.properties import given, settings, st
 
 S = 16
 
@@ -121,6 +120,22 @@ def test_a_position_in_another_order_is_refused(prepared, change):
     state = module(prepared).state_dict()
     with pytest.raises(ValueError, match=r"data position belongs to .* Resume with the same data settings"):
         module(prepared, **change).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["manifest_hash", "sequence_length", "train_rows", "seed", "shuffle", "mixture", "mixture_temperature"],
+)
+def test_everything_that_decides_the_order_is_compared(prepared, name):
+    data = module(prepared)
+    with pytest.raises(ValueError, match=f"data position belongs to {name}=another, this run has {name}="):
+        data.load_state_dict({**data.state_dict(), name: "another"})
+
+
+def test_a_loader_draws_nothing_from_the_generator_of_the_run(prepared):
+    before = torch.get_rng_state()
+    next(iter(module(prepared).train_dataloader()))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_training_rows_limits_the_rows(prepared):

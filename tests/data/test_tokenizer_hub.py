@@ -28,6 +28,8 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder = folder
         self.asked: set[str] = set()
+        self.withheld = ""
+        """A file that is not handed out, though it is there."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -51,6 +53,11 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(404)
             self.send_header("X-Error-Code", "EntryNotFound" if known else "RepoNotFound")
             self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return b""
+        if name == hub.withheld:
+            self.send_response(403)
             self.send_header("Content-Length", "0")
             self.end_headers()
             return b""
@@ -132,6 +139,13 @@ def test_a_name_without_a_tokenizer_json_is_an_error(hub, tmp_path):
     (hub.folder / "tokenizer.json").unlink()
     failed = load(hub, tmp_path, "owner/name")
     assert "Expected OWNER/NAME with a tokenizer.json" in failed.stderr
+
+
+def test_a_file_that_is_there_and_cannot_be_had_is_not_taken_for_one_that_is_not(hub, tmp_path):
+    # it names the token that ends a document: without it another would be guessed
+    hub.withheld = "tokenizer_config.json"
+    failed = load(hub, tmp_path, "owner/name")
+    assert "data.tokenizer=owner/name cannot be had from the Hugging Face hub: LocalEntryNotFoundError" in failed.stderr
 
 
 def test_paths_are_not_taken_for_names(tmp_path, monkeypatch):

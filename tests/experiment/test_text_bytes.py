@@ -7,8 +7,12 @@ import dataclasses
 import pytest
 
 from litespark.data.manifest import Manifest, SplitCounts
-from litespark.experiment.build import text_bytes_per_byte
+from litespark.experiment.build import construct_module, text_bytes_per_byte, token_budget
+from litespark.experiment.preflight import Ranks, preflight
+from litespark.experiment.record import new_record
+from litespark.metrics.meters import NullMeter
 from tests.data.several_domains import ids_of, write_domains
+from tests.experiment.composed import parts
 
 
 @pytest.fixture
@@ -39,3 +43,13 @@ def test_a_domain_whose_tokens_have_no_bytes_has_no_ratio(manifest):
     empty = {name: dataclasses.replace(each, bytes=0) for name, each in domains.items()}
     none = dataclasses.replace(manifest, splits={"validation": SplitCounts(empty)})
     assert text_bytes_per_byte(none) == {"code": 1.0, "web": 1.0}
+
+
+def test_the_module_of_a_run_measures_by_these_domains_and_ratios(manifest, tmp_path):
+    tiny = "model.width=32 model.layers=1 model.heads=2 model.kv_heads=1 model.feed_forward=64 callbacks.prove=never"
+    settings = parts(*tiny.split(), f"paths.logs={tmp_path}")
+    machine = preflight(settings, Ranks(world_size=1, rank=0, local_rank=0, local_world_size=1))
+    stated = changed(manifest, web=99, code=51)
+    record = new_record(settings, machine, tmp_path, stated, NullMeter("not read", ""), [])
+    module, _ = construct_module(settings, machine, stated, token_budget(settings), record)
+    assert dict(zip(module.metrics.places, module.metrics.ratios, strict=True)) == {"code": 1.02, "web": 0.99}
