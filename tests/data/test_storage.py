@@ -11,12 +11,13 @@ import sys
 import threading
 
 import pytest
-import s3fs
 from fsspec.registry import _registry
 
 from litespark.data import storage as module
 from litespark.data.storage import Storage, StorageError, content_hash
 from tests.data.s3_server import CuttingProxy, fill, s3_client, speak_to
+
+s3fs = pytest.importorskip("s3fs")
 
 CONTENT = random.Random(0).randbytes(3_000_000)
 DENIED = b'<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>'

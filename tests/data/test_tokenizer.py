@@ -6,11 +6,10 @@ import json
 
 import pytest
 import tokenizers
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from litespark.data.tokenizer import END_OF_TEXT, Tokenizer
 from tests.data.corpus import documents
+from tests.properties import given, settings, st
 
 TRAINED = Tokenizer.train(documents(50), vocabulary=320)
 

@@ -15,14 +15,12 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import pyarrow
 import pytest
 import torch
 import zstandard
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from pyarrow import parquet
 
 from litespark.callbacks import checkpoint_folder
 from litespark.experiment.config import parts_from
@@ -97,6 +95,7 @@ def world(tmp_path_factory):
     (root / "cut.jsonl.zst").write_bytes(zstandard.compress("".join(lines).encode())[:-3])
     (root / "cut.json").write_text('[{"text": "one"}, {"text": "tw')
     (root / "none.parquet").write_bytes(b"PAR1")
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pyarrow.table({"content": ["one", "two"]}), root / "a.parquet")
     (root / "zeros.txt").write_bytes(b"\0" * 100)
     for name in ("train", "test"):

@@ -3,13 +3,12 @@
 import json
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from litespark.metrics.energy import EnergyLedger, MeteredDevice, energy_section
 from litespark.metrics.energy_journal import EnergyJournal
 from litespark.metrics.energy_totals import PHASES, Account, EnergyTotals, combine, resumed_totals
 from litespark.metrics.meters import FakeMeter, NullMeter
+from tests.properties import given, settings, st
 
 
 class Clock:

@@ -4,8 +4,6 @@ import json
 import statistics
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from litespark.metrics.hardware import PeakFlops
 from litespark.metrics.throughput import (
@@ -15,6 +13,7 @@ from litespark.metrics.throughput import (
     quantile,
     utilisation,
 )
+from tests.properties import given, settings, st
 
 
 class Clock:

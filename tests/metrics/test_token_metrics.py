@@ -5,10 +5,9 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from litespark.metrics.validation import IGNORE_INDEX, TokenMetrics
+from tests.properties import given, settings, st
 
 VOCABULARY = 13
 TOKEN_BYTES = torch.arange(VOCABULARY) % 5  # some tokens stand for no bytes

@@ -2,14 +2,13 @@
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from litespark.models.huggingface import huggingface_parts, load_huggingface
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.ops.tolerance import relative_distance
 from tests.models.small import SDPA
 from tests.ops.assertions import assert_close
+from tests.properties import HealthCheck, given, settings, st
 
 transformers = pytest.importorskip("transformers")
 

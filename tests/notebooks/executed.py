@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import jupytext
-import nbclient
 import pytest
+
+jupytext = pytest.importorskip("jupytext")
+nbclient = pytest.importorskip("nbclient")
+CellExecutionError = nbclient.exceptions.CellExecutionError
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 

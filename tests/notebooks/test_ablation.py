@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import pytest
-from nbclient.exceptions import CellExecutionError
 
 from tests.metrics.ablation_records import record
 from tests.notebooks import executed
-from tests.notebooks.executed import pictures, shown
+from tests.notebooks.executed import CellExecutionError, pictures, shown
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = sorted(ROOT.glob("results/*/*_bench-ablation_*.json"))

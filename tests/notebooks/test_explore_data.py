@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 
 import pytest
-from nbclient.exceptions import CellExecutionError
 
 from litespark.data.ledger import Ledger
 from litespark.data.manifest import SplitCounts
 from litespark.metrics.records.prepared import write_run_data
 from tests.metrics.records.prepared_manifest import domain, manifest, prepared
 from tests.notebooks import executed
-from tests.notebooks.executed import pictures, shown
+from tests.notebooks.executed import CellExecutionError, pictures, shown
 
 
 @pytest.fixture

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import jupytext
 import pytest
 
-from tests.notebooks.executed import NOTEBOOKS
+from tests.notebooks.executed import NOTEBOOKS, jupytext
 
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem)

@@ -5,8 +5,6 @@ B batch, S sequence length, H query heads, K key/value heads, Dh head width.
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from litespark.ops.attention.configurations import Configuration, Launch, candidates, configured, why_not
@@ -21,6 +19,7 @@ pytest.importorskip("triton")
 
 from litespark.ops.attention import launchers
 from litespark.ops.attention.function import attention_triton
+from tests.properties import given, settings, st
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # lengths of documents: borders within blocks, on them, a single token

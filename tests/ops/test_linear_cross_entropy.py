@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from litespark.ops.backend import load
 from litespark.ops.linear_cross_entropy import chunks
@@ -15,6 +13,7 @@ from tests.ops.assertions import assert_close, assert_op_matches
 pytest.importorskip("triton")
 from litespark.ops.linear_cross_entropy.function import TRITON
 from tests.ops.linear_cross_entropy_inputs import BACKEND_NAMES, DEVICE, draw, leaves, losses_of, tiny_chunks
+from tests.properties import given, settings, st
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 

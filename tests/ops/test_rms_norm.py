@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from hypothesis import Phase, given, settings
-from hypothesis import strategies as st
 from torch.library import opcheck
 
 from litespark.ops.backend import load
@@ -13,6 +11,7 @@ from litespark.ops.rms_norm.reference import add_rms_norm as add_rms_norm_refere
 from litespark.ops.rms_norm.reference import rms_norm as rms_norm_reference
 from litespark.ops.tolerance import outputs_and_gradients
 from tests.ops.assertions import assert_close, assert_op_matches
+from tests.properties import Phase, given, settings, st
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]

@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from litespark.ops.rope import reference
 from litespark.ops.rope.reference import RopeScaling, inverse_frequencies, rope_tables
@@ -12,6 +10,7 @@ from tests.ops.assertions import assert_op_matches
 
 pytest.importorskip("triton")
 from litespark.ops.rope.function import _rope, _rope_in_place, _rope_qkv, rope_qkv_triton, rope_triton
+from tests.properties import given, settings, st
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 LLAMA_3 = RopeScaling(factor=8.0, low_frequency_factor=1.0, high_frequency_factor=4.0, original_max_sequence_length=64)

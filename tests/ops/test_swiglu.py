@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from hypothesis import Phase, given, settings
-from hypothesis import strategies as st
 from torch.library import opcheck
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -13,6 +11,7 @@ from litespark.ops.swiglu.reference import swiglu as swiglu_reference
 from litespark.ops.swiglu.reference import swiglu_linear as swiglu_linear_reference
 from litespark.ops.tolerance import outputs_and_gradients
 from tests.ops.assertions import assert_close, assert_op_matches
+from tests.properties import Phase, given, settings, st
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]

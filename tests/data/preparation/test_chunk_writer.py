@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from litespark.data.chunks import TokenChunks
 from litespark.data.manifest import Manifest
@@ -14,6 +12,7 @@ from litespark.data.preparation.prepare import prepare
 from litespark.data.storage import Storage
 from tests.data.corpus import config, documents
 from tests.data.preparation.records import KINDS, write_records
+from tests.properties import given, st
 
 LENGTH = 32
 

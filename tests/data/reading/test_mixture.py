@@ -7,12 +7,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from litespark.data.reading import mixture
 from litespark.data.reading.mixture import Interleaving, MixtureOrder, shares_of
 from litespark.data.reading.order import RowOrder
+from tests.properties import given, settings, st
 
 SHARES = st.lists(st.integers(0, 40), min_size=1, max_size=6).filter(any)
 SIZES = st.lists(st.integers(1, 40), min_size=2, max_size=5)

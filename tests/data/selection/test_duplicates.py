@@ -8,8 +8,6 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from litespark.data.selection import duplicates as module
 from litespark.data.selection.config import SelectionConfig
@@ -21,6 +19,7 @@ from litespark.data.selection.duplicates import (
     duplicates,
 )
 from tests.data.selection.prose import document, prose
+from tests.properties import given, settings, st
 
 EXACT = SelectionConfig(exact_duplicates=True)
 NEAR = SelectionConfig(near_duplicates=True)

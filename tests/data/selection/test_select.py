@@ -12,8 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 import zstandard
 
@@ -140,8 +138,9 @@ def test_evaluation_texts_are_read_in_every_form(tmp_path: Path) -> None:
     (tmp_path / "d.jsonl.gz").write_bytes(gzip.compress(line.encode()))
     frames = zstandard.ZstdCompressor().compress(f"{line}\n".encode())
     (tmp_path / "e.jsonl.zst").write_bytes(frames + frames)
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     rows = pyarrow.table({"a": [{"b": ["one", "two"]}], "n": [3], "c": ["three"]})
-    pyarrow.parquet.write_table(rows, tmp_path / "f.parquet")
+    parquet.write_table(rows, tmp_path / "f.parquet")
     (tmp_path / "not_text.bin").write_bytes(b"\xff")
     assert list(evaluation_texts((str(tmp_path),))) == ["plain\ntext"] + ["one two three"] * 8
 

@@ -7,15 +7,15 @@ import random
 import sys
 import tracemalloc
 
-import pyarrow
 import pytest
 import zstandard
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from pyarrow import parquet
 
 from litespark.data.text import archives
 from litespark.data.text.formats import Overlong, Row, json_records, parquet_rows
+from tests.properties import given, settings, st
+
+pyarrow = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
 
 ANY = 10**9
 

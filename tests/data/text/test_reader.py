@@ -6,10 +6,8 @@ import gzip
 import json
 import os
 
-import pyarrow
 import pytest
 import zstandard
-from pyarrow import parquet
 
 from litespark.data.ledger import Ledger, LedgerRow
 from litespark.data.text.document import Document
@@ -17,6 +15,9 @@ from litespark.data.text.reader import DocumentReader, require_few_bad
 from litespark.data.text.sources import corpus
 from tests.data.corpus import config, documents, write_texts
 from tests.data.s3_server import fill, s3_client
+
+pyarrow = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
 
 TEXTS = documents(30)
 

@@ -4,8 +4,6 @@ import json
 import math
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from litespark.metrics import names
 from litespark.metrics.records.run import (
@@ -20,6 +18,7 @@ from litespark.metrics.records.run import (
     utc_now,
 )
 from litespark.metrics.records.sealing import write_values
+from tests.properties import given, settings, st
 
 
 def make_record(**changes) -> RunRecord:
