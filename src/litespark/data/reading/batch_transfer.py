@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,17 +38,17 @@ def pack(batch: TokenBatch) -> PackedBatch:
     held = {field.name: getattr(batch, field.name) for field in fields(batch)}
     tensors = {name: value for name, value in held.items() if isinstance(value, Tensor)}
     ordered = dict(sorted(tensors.items(), key=lambda entry: -entry[1].element_size()))
-    empty = torch.empty(0, dtype=torch.uint8)
+    nothing: dict[str, Any] = dict.fromkeys(tensors, torch.empty(0, dtype=torch.uint8))
     return PackedBatch(
         torch.cat([tensor.reshape(-1).view(torch.uint8) for tensor in ordered.values()]),
         [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in ordered.items()],
-        replace(batch, **dict.fromkeys(tensors, empty)),
+        replace(batch, **nothing),
     )
 
 
 def unpack(packed: PackedBatch) -> TokenBatch:
     """The batch that was packed; its tensors share the memory of the packed one."""
-    found: dict[str, Tensor] = {}
+    found: dict[str, Any] = {}
     start = 0
     for name, dtype, shape in packed.places:
         size = prod(shape) * dtype.itemsize

@@ -158,12 +158,13 @@ class TokenLoader(DataLoader[TokenBatch]):
     """
 
     def __init__(self, dataset: Dataset[TokenBatch], *, workers: int, sampler: Sampler[int] | None = None) -> None:
+        collate: Callable[[Any], Any] = pack if workers else _unchanged
         super().__init__(
             dataset,
             batch_size=None,
             sampler=sampler,
             num_workers=workers,
-            collate_fn=pack if workers else _unchanged,
+            collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
             # a DataLoader draws a seed for its workers; nothing here is random, and the run's generator stays untouched
