@@ -54,18 +54,19 @@ LONG = "".join(
 )
 
 
-def words_of_llama(vocabulary: int) -> Tokenizer:
-    """Byte-level BPE over words as Llama 3 divides a text."""
+LLAMA_3 = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+BEHIND_LINE_BREAKS = r"\s*\w+|[^\w]+"
+
+
+def divided(words: str | None) -> Tokenizer:
+    """Byte-level BPE over words that a regular expression divides a text into; None: over the text as one word."""
     made = tokenizers.Tokenizer(models.BPE())
-    words = pre_tokenizers.Split(
-        Regex(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"), "isolated"
-    )
-    made.pre_tokenizer = pre_tokenizers.Sequence(
-        [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+    of_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    split = [] if words is None else [pre_tokenizers.Split(Regex(words), "isolated")]
+    made.pre_tokenizer = pre_tokenizers.Sequence([*split, of_bytes])
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary, special_tokens=["</s>"], initial_alphabet=alphabet, show_progress=False
+        vocab_size=400, special_tokens=["</s>"], initial_alphabet=alphabet, show_progress=False
     )
     made.train_from_iterator([LONG], trainer)
     return Tokenizer(made, eos_id=0, bos_id=None)
@@ -91,8 +92,10 @@ def begins_with_a_space() -> Tokenizer:
 
 TOKENIZERS = {
     "bytes": lambda: Tokenizer.train([LONG], vocabulary=400),
-    "bytes, Llama's words": lambda: words_of_llama(400),
+    "bytes, words of Llama 3": lambda: divided(LLAMA_3),
+    "bytes, line breaks before words": lambda: divided(BEHIND_LINE_BREAKS),
     "bytes, behind a space": begins_with_a_space,
+    "bytes, one word": lambda: divided(None),
     "one word": lambda: one_word_of_sentencepiece(False),
     "one word, behind a space": lambda: one_word_of_sentencepiece(True),
 }
@@ -107,6 +110,14 @@ def test_a_long_document_has_the_ids_that_it_has_in_one_piece(monkeypatch, name,
     texts = ["short", LONG, "x" * 100, "short again\n"]
     expected = [[*ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(texts)]
     assert [ids.tolist() for _, ids in encoded(tokenizer, texts)] == expected
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_a_text_that_is_one_word_is_never_divided(monkeypatch, name):
+    monkeypatch.setattr(encoding, "_PIECE_CHARACTERS", 40)
+    # what is far away may decide, so that looking at the surroundings proves nothing
+    monkeypatch.setattr(encoding, "_same_apart", lambda *_: True)
+    assert (encoding._pieces(LONG, TOKENIZERS[name]()) == [LONG]) == ("one word" in name)
 
 
 def test_a_long_document_is_encoded_in_pieces_where_words_are(tokenizer, monkeypatch):

@@ -11,6 +11,7 @@ import zstandard
 
 from litespark.data.ledger import Ledger, LedgerRow
 from litespark.data.text.document import Document
+from litespark.data.text.files import SourceFile
 from litespark.data.text.reader import DocumentReader, require_few_bad
 from litespark.data.text.sources import corpus
 from tests.data.corpus import config, documents, write_texts
@@ -300,3 +301,10 @@ def test_a_shard_of_a_bucket_that_changes_or_vanishes_is_named(tmp_path, s3_serv
     with pytest.raises(ValueError, match=rf"{s3_bucket}/a\.jsonl: FileNotFoundError"):
         list(reader.documents(files))
     assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_a_file_whose_version_nobody_states_is_judged_by_its_size(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "some"}\n')
+    listed = SourceFile(str(tmp_path), "a.jsonl", size=5)
+    with pytest.raises(ValueError, match=r"a\.jsonl has changed while it was read"):
+        list(DocumentReader().documents([listed]))
