@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from litespark.analysis.data_text import goals, markdown, text
 from litespark.analysis.ledger import render
-from litespark.metrics.records.data import MemoryRun
+from litespark.metrics.records.data import ENCODE, OURS, MemoryRun
 from tests.metrics.data_records import STREAMS, data_record
 
 
@@ -42,6 +42,18 @@ def test_goals_that_are_missed_say_so():
     said = "\n".join(goals(slow))
     assert "3.500 M; goal at least 5.000 M: NOT met" in said
     assert "ratio 1.20; goal at most 1.15: NOT met" in said
+
+
+def test_a_verdict_is_that_of_the_median_not_of_the_best_round():
+    record = data_record()
+    places = {(run.variant, run.cores, run.round): place for place, run in enumerate(record.preparation)}
+    place = places[ENCODE, 2, 1]
+    record.preparation[place] = replace(record.preparation[place], seconds=5.4)
+    place = next(place for place, run in enumerate(record.streaming) if (run.reader, run.workers) == (OURS, 2))
+    record.streaming[place] = replace(record.streaming[place], tokens=4_000_000)
+    said = "\n".join(goals(record))
+    assert "on 2 cores: 0.825 (0.750 to 0.900); goal at least 0.85: NOT met" in said
+    assert "through 2 workers: 4.500 M; goal at least 5.000 M: NOT met (2.000 M to 7.000 M)" in said
 
 
 def test_what_is_absent_says_why_and_is_never_a_number():
