@@ -19,11 +19,12 @@ from litespark.benchmarks.selection.corpus import build_corpus
 from litespark.benchmarks.selection.preparing import Compose, of_selection, prepared, reading
 from litespark.benchmarks.selection.reading import read_run
 from litespark.benchmarks.to_loss.training import Ended, Training, tidy, train
+from litespark.benchmarks.training_settings import refuse_what_runs_cannot_have
 from litespark.data.config import PrepareConfig, SyntheticConfig
 from litespark.data.selection.select import check_selection
 from litespark.experiment.build import token_budget
 from litespark.experiment.config import ConfigError, Parts
-from litespark.experiment.preflight import Ranks, precision_on
+from litespark.experiment.preflight import precision_on
 from litespark.experiment.run import hydra_text
 from litespark.experiment.variant import KEY
 from litespark.metrics.records.selection import (
@@ -155,17 +156,7 @@ def check(parts: Parts, overrides: Sequence[str]) -> None:
                 f"got the override {word}, expected plain ones: what it sets is stronger than the benchmark's own "
                 "settings. Give these settings one by one"
             )
-    ranks = Ranks.from_environment()
-    if ranks.world_size > 1 or parts.strategy.name != "single":
-        raise ConfigError(
-            f"got {ranks.world_size} processes and strategy={parts.strategy.name}, expected one process and "
-            "strategy=single: runs are started without torchrun"
-        )
-    if parts.resume is not None or parts.name is not None:
-        raise ConfigError(
-            f"got resume={parts.resume} and name={parts.name}, expected neither: the benchmark names its runs and "
-            "continues them by itself"
-        )
+    refuse_what_runs_cannot_have(parts)
     if isinstance(parts.data, SyntheticConfig):
         raise ConfigError("data=synthetic: there is nothing to select; expected text, as data=installed_packages")
     if parts.trainer.validate_every is None:

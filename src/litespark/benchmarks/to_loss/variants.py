@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from litespark.benchmarks.training_settings import refuse_what_runs_cannot_have
 from litespark.data.config import SyntheticConfig
 from litespark.experiment.config import ConfigError, Parts
-from litespark.experiment.preflight import Ranks
 from litespark.experiment.run_folder import differences
 
 # how a model is trained, and how the rows are read; everything else is what is trained, on which rows, seen when
@@ -63,17 +63,7 @@ def check(parts: Parts, variants: Sequence[tuple[Variant, Parts]]) -> None:
     names = [each.name for each, _ in variants]
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"--variant: got {', '.join(names) or 'none'}, expected at least one and each once")
-    ranks = Ranks.from_environment()
-    if ranks.world_size > 1 or parts.strategy.name != "single":
-        raise ConfigError(
-            f"got {ranks.world_size} processes and strategy={parts.strategy.name}, expected one process and "
-            "strategy=single: runs are started without torchrun"
-        )
-    if parts.resume is not None or parts.name is not None:
-        raise ConfigError(
-            f"got resume={parts.resume} and name={parts.name}, expected neither: the benchmark names its runs and "
-            "continues them by itself"
-        )
+    refuse_what_runs_cannot_have(parts)
     if isinstance(parts.data, SyntheticConfig):
         raise ConfigError("data=synthetic: nothing can be learned from it; expected text, as data=installed_packages")
     if parts.trainer.validate_every is None:

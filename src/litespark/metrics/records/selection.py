@@ -14,6 +14,7 @@ from litespark.metrics.records.bench import Provenance
 from litespark.metrics.records.sealing import SealedRecord
 from litespark.metrics.records.strict_json import RecordError
 from litespark.metrics.records.to_loss import CurvePoint
+from litespark.metrics.records.turns import missing_runs
 
 SCHEMA = "litespark.bench.selection/1"
 
@@ -143,11 +144,7 @@ class SelectionRecord(SealedRecord):
 
     def missing(self) -> Iterator[tuple[SelectionVariant, int, int]]:
         """(variant, seed, position) of every run that is not there, in the order in which they take turns."""
-        for index, seed in enumerate(self.seeds):
-            turns = self.variants if index % 2 == 0 else self.variants[::-1]
-            for position, variant in enumerate(turns):
-                if variant.run(seed) is None:
-                    yield variant, seed, position
+        return missing_runs(self.variants, self.seeds)
 
     def check(self) -> None:
         """The rules that types do not express.
