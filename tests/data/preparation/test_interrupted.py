@@ -166,7 +166,7 @@ def test_a_worker_that_dies_is_an_error_and_what_is_done_is_kept(source, undistu
     _, complaint = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "a process that prepared a unit ended by itself" in complaint
-    assert "Set data.processes below 2" in complaint
+    assert "set data.processes below 2" in complaint
     folder = tmp_path / undisturbed.name
     assert not (folder / "manifest.json").exists()
     assert prepare(settings(source, tmp_path), progress=False) == folder
