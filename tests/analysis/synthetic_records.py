@@ -11,13 +11,13 @@ from litespark.metrics.records.profile import ClassRecord, ProfileRecord
 from litespark.metrics.records.run import DeviceRecord, EnvironmentRecord
 from litespark.metrics.records.step import Protocol, RatesRecord, RoundRecord, StepModel, StepRecord, VariantRecord
 from litespark.metrics.records.to_loss import (
-    CurvePoint,
     ToLossModel,
     ToLossRecord,
     ToLossRun,
     ToLossStream,
     ToLossVariant,
 )
+from litespark.metrics.records.training_runs import CurvePoint
 
 GPU, CPU = "NVIDIA H200", "a CPU"
 

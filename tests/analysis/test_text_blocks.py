@@ -8,11 +8,12 @@ from litespark.analysis.text_blocks import aligned, fenced, one_line
 
 
 def test_columns_of_text_begin_together_and_numbers_end_together():
-    assert aligned([("what", "of", "n"), ("a", "longer", "10")], text_columns=2) == [
+    assert aligned([("what", "of", "n"), ("a", "longer", "10")], text_columns=range(2)) == [
         "what  of       n",
         "a     longer  10",
     ]
     assert aligned([("a", "b"), ("long", "1")]) == ["a     b", "long  1"]
+    assert aligned([("a", "bc"), ("long", "1")], text_columns=None) == ["a     bc", "long  1"]
 
 
 @pytest.mark.parametrize("text", ["plain", "```", "a ````` b", "`"])

@@ -9,22 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from litespark.data import streaming
 from litespark.data.batch import IGNORE_INDEX
-from litespark.data.chunks import TokenChunks
 from litespark.data.config import SyntheticConfig
 from litespark.data.manifest import Manifest
 from litespark.data.reading.order import RowOrder
-from litespark.data.streaming import SyntheticDataModule, TokenDataModule, build_data_module
+from litespark.data.reading.token_chunks import TokenChunks
+from litespark.data.streaming import SyntheticDataModule, build_data_module
 from tests.data.corpus import config, documents, write_texts
 from tests.data.fitting import fit
+from tests.data.streams import S, batches, global_stream, module, on_rank
 from tests.properties import given, settings, st
-
-S = 16
-
-
-def module(folder, **changes) -> TokenDataModule:
-    return TokenDataModule(folder, **{"sequence_length": S, "micro_batch_size": 2, "seed": 3, **changes})
 
 
 def all_tokens(folder, split="train"):
@@ -32,27 +26,6 @@ def all_tokens(folder, split="train"):
     domain = manifest.splits[split].domains["text"]
     chunks = TokenChunks(folder / split / domain.folder, domain.chunks, vocabulary=manifest.vocabulary)
     return chunks.read(0, len(chunks))
-
-
-def on_rank(monkeypatch, rank, world):
-    monkeypatch.setattr(streaming, "_rank_and_world", lambda: (rank, world))
-
-
-def batches(data, count):
-    """The inputs of the first `count` micro-batches."""
-    return [batch.tokens for batch in islice(data.train_dataloader(), count)]
-
-
-def global_stream(monkeypatch, folder, world, count, **changes):
-    """The rows of the first `count` global micro-batches, gathered over the ranks."""
-    start = changes.pop("start_row", 0)
-    ranks = []
-    for rank in range(world):
-        on_rank(monkeypatch, rank, world)
-        data = module(folder, **changes)
-        data.start_row = start
-        ranks.append(batches(data, count))
-    return torch.cat([tokens for together in zip(*ranks, strict=True) for tokens in together])
 
 
 @settings(max_examples=60, deadline=None)

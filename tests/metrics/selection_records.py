@@ -13,7 +13,7 @@ from litespark.metrics.records.selection import (
     SelectionRun,
     SelectionVariant,
 )
-from litespark.metrics.records.to_loss import CurvePoint
+from litespark.metrics.records.training_runs import CurvePoint
 
 NO_JOULES = "no counter here"
 BUDGET = 1000

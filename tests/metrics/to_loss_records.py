@@ -5,13 +5,13 @@ from __future__ import annotations
 from litespark.metrics.records.bench import Provenance
 from litespark.metrics.records.run import DeviceRecord, EnvironmentRecord
 from litespark.metrics.records.to_loss import (
-    CurvePoint,
     ToLossModel,
     ToLossRecord,
     ToLossRun,
     ToLossStream,
     ToLossVariant,
 )
+from litespark.metrics.records.training_runs import CurvePoint
 
 TARGET = 2.0
 NO_JOULES = "no counter here"

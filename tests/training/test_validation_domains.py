@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from litespark.data.config import ReadingConfig
 from litespark.data.streaming import TokenDataModule
 from litespark.metrics import names
 from litespark.metrics.validation import TokenMetrics
@@ -50,7 +51,7 @@ def test_the_loss_of_each_domain_is_logged_and_together_they_are_the_loss(tmp_pa
     module = training_module(steps=2, rows=2)
     module.metrics = TokenMetrics(RATIOS)
     run = small_run(tmp_path, module, validate_every=2)
-    data = TokenDataModule(folder, sequence_length=LENGTH, micro_batch_size=2, seed=1)
+    data = TokenDataModule(folder, ReadingConfig(sequence_length=LENGTH, micro_batch_size=2), seed=1)
     run.trainer.fit(module, datamodule=data)
     run.metrics.finalize("success")
     logged = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])

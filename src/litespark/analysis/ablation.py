@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter
 from litespark.analysis.plots import COLOURS, DOTS_PER_INCH, GREY, WIDTH_INCHES
 from litespark.analysis.quantities import percent, plain, rate, scaled
 from litespark.analysis.tables import markdown_table
+from litespark.analysis.text_blocks import aligned, bulleted
 from litespark.metrics.ablation_table import Row, Table, backends, from_record
 from litespark.metrics.records.ablation import BASELINE, TARGET, AblationRecord
 from litespark.metrics.step_round import Interval
@@ -29,7 +30,7 @@ _LABEL_GAP = 0.015
 def text(record: AblationRecord) -> str:
     """The table and what is to be known beside it, for a terminal."""
     table = from_record(record)
-    lines = [*_about(record), "", *_aligned([header(table), *cells(table)]), "", *summary(table)]
+    lines = [*_about(record), "", *aligned([header(table), *cells(table)], text_columns=None), "", *summary(table)]
     return "\n".join(lines)
 
 
@@ -39,7 +40,7 @@ def markdown(record: AblationRecord, picture: str | None = None) -> str:
     shown = [] if picture is None else [f"![tokens/s from the baseline to the target]({picture})"]
     parts = [
         f"# What bought what: {record.step.model.name}",
-        _bullets(_about(record)),
+        bulleted(_about(record)),
         table_as_markdown(table),
         *shown,
     ]
@@ -60,7 +61,7 @@ def failed(record: AblationRecord) -> bool:
 
 def table_as_markdown(table: Table) -> str:
     """The table, and below it what is to be known beside it."""
-    return "\n\n".join([markdown_table(header(table), cells(table)), _bullets(summary(table))])
+    return "\n\n".join([markdown_table(header(table), cells(table)), bulleted(summary(table))])
 
 
 def header(table: Table) -> tuple[str, ...]:
@@ -244,12 +245,3 @@ def _style(axes: Axes, label: str) -> None:
     axes.grid(visible=True, axis="y", color="#dddddd", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-
-
-def _bullets(lines: Sequence[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)

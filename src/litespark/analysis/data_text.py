@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from litespark.analysis.quantities import ABSENT, duration, percent, plain, rate, scaled
 from litespark.analysis.tables import markdown_table
+from litespark.analysis.text_blocks import aligned, bulleted
 from litespark.metrics.records.data import (
     ENCODE,
     FLAT,
@@ -28,8 +29,8 @@ _NAMES = {ENCODE: "bare tokenizer", PREPARE: "litespark prepare", LITGPT: "litgp
 
 def text(record: DataRecord) -> str:
     """The tables with columns for the terminal, and what a reader must know."""
-    parts = [_title(record), _columns(PREPARATION, preparation_cells(record))]
-    parts += [_columns(STREAMING, streaming_cells(record)), "\n".join([*goals(record), *_notes(record)])]
+    parts = [_title(record), _table(PREPARATION, preparation_cells(record))]
+    parts += [_table(STREAMING, streaming_cells(record)), "\n".join([*goals(record), *_notes(record)])]
     return "\n\n".join(parts)
 
 
@@ -37,7 +38,7 @@ def markdown(record: DataRecord) -> str:
     """The same for a report."""
     parts = [_title(record), markdown_table(PREPARATION, preparation_cells(record))]
     parts.append(markdown_table(STREAMING, streaming_cells(record)))
-    return "\n\n".join([*parts, "\n".join(f"- {each}" for each in [*goals(record), *_notes(record)])])
+    return "\n\n".join([*parts, bulleted([*goals(record), *_notes(record)])])
 
 
 def preparation_cells(record: DataRecord) -> list[tuple[str, ...]]:
@@ -147,9 +148,5 @@ def _notes(record: DataRecord) -> list[str]:
     ]
 
 
-def _columns(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    lines = [header, *cells]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    return "\n".join(
-        "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
+def _table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    return "\n".join(aligned([header, *cells], text_columns=None))

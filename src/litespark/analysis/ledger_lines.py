@@ -8,6 +8,7 @@ from pathlib import Path
 
 from litespark.analysis.data_text import goals as data_goals
 from litespark.analysis.quantities import ABSENT, percent, plain, rate, scaled
+from litespark.analysis.text_blocks import bulleted
 from litespark.metrics.ablation_table import from_record
 from litespark.metrics.records.ledger import Entry
 from litespark.metrics.records.loop import LoopRecord
@@ -77,7 +78,7 @@ def _ops(entry: Entry) -> str:
     goals = f"Goals: {met[0]} met, {met[1]} not met, {met[2]} not measured."
     red = "".join(f" {each.name}: its proof FAILED." for each in record.red)
     cases = [said for case in record.cases if (said := _fastest(case))]
-    return f"{goals}{red}\n\n" + "\n".join(f"- {said}" for said in cases)
+    return f"{goals}{red}\n\n" + bulleted(cases)
 
 
 def _fastest(case: CaseRecord) -> str | None:
@@ -119,7 +120,7 @@ def _profile(entry: Entry) -> str:
 def _to_loss(entry: Entry) -> str:
     record: ToLossRecord = entry.record
     head = f"To {plain(record.target_bits_per_byte)} bits per byte; ratios are over {record.variants[0].name}."
-    return head + "\n\n" + "\n".join(f"- {_to_loss_row(row)}" for row in to_loss_rows(record))
+    return head + "\n\n" + bulleted(_to_loss_row(row) for row in to_loss_rows(record))
 
 
 def _to_loss_row(row: ToLossRow) -> str:
@@ -136,7 +137,7 @@ def _to_loss_row(row: ToLossRow) -> str:
 def _selection(entry: Entry) -> str:
     record: SelectionRecord = entry.record
     head = f"{scaled(record.model.budget_tokens)} tokens each; differences are to {record.variants[0].name}."
-    return head + "\n\n" + "\n".join(f"- {_selection_row(row)}" for row in selection_rows(record)[1:])
+    return head + "\n\n" + bulleted(_selection_row(row) for row in selection_rows(record)[1:])
 
 
 def _selection_row(row: SelectionRow) -> str:
@@ -159,7 +160,7 @@ def _times(interval: Interval | None) -> str:
 
 
 def _data(entry: Entry) -> str:
-    return "\n\n" + "\n".join(f"- {line}" for line in data_goals(entry.record))
+    return "\n\n" + bulleted(data_goals(entry.record))
 
 
 LINES: dict[str, Callable[[Entry], str]] = {

@@ -132,7 +132,7 @@ def text(data: PreparedData) -> str:
         (row.split, one_line(row.domain), f"{row.documents:,}", f"{row.tokens:,}", share, f"{row.text_bytes:,} B", *per)
         for row, share, *per in _domains(data)
     ]
-    lines = aligned([_DOMAINS, *domains], text_columns=2)
+    lines = aligned([_DOMAINS, *domains], text_columns=range(2))
     left_out = [
         (
             row.split,
@@ -145,7 +145,7 @@ def text(data: PreparedData) -> str:
         )
         for row, share in _by_rule(data)
     ]
-    lines += ["", *(aligned([_LEFT_OUT, *left_out], text_columns=3) if left_out else [NOTHING_LEFT_OUT])]
+    lines += ["", *(aligned([_LEFT_OUT, *left_out], text_columns=range(3)) if left_out else [NOTHING_LEFT_OUT])]
     said = [f"vocabulary {data.vocabulary:,}", _packing(data), f"selection: {selection(data.settings)}"]
     return "\n".join([*lines, "", "; ".join([*said, *_other_bytes(data)])])
 

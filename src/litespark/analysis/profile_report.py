@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from litespark.analysis.plots import COLOURS, DOTS_PER_INCH, GREY, WIDTH_INCHES
 from litespark.analysis.quantities import ABSENT, is_measured, percent, plain, scaled
+from litespark.analysis.text_blocks import aligned
 from litespark.metrics.records.profile import IDLE, ClassRecord, KernelRecord, ProfileRecord
 
 _LONGEST_NAME = 58
@@ -25,15 +26,7 @@ def text(record: ProfileRecord) -> str:
         rows.append((*_figures(each, record), kernels[0]))
         rows += [("", "", "", "", "", kernel) for kernel in kernels[1:]]
     rows.append((*_total(record), ""))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column in _TEXT_COLUMNS else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join([*_head(record), "", *lines, "", *_notes(record)])
+    return "\n".join([*_head(record), "", *aligned(rows, _TEXT_COLUMNS), "", *_notes(record)])
 
 
 def picture(record: ProfileRecord, path: Path) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from litespark.analysis.quantities import ABSENT, count, duration, percent, plain, scaled
 from litespark.analysis.tables import markdown_table
+from litespark.analysis.text_blocks import aligned, bulleted
 from litespark.metrics.records.selection import SelectionRecord
 from litespark.metrics.selection_table import KindRow, SelectionRow, kind_rows, rows
 from litespark.metrics.step_round import Interval
@@ -18,10 +17,10 @@ _MOST_RULES = 3
 
 def text(record: SelectionRecord) -> str:
     """The tables with columns for the terminal, and what a reader must know."""
-    parts = [_title(record), "", *_columns(HEADER, _rows(record))]
+    parts = [_title(record), "", *aligned([HEADER, *_rows(record)], text_columns=None)]
     for variant in record.variants[1:]:
         cells = [_kind_cells(row) for row in kind_rows(record, variant)]
-        parts += ["", f"{variant.name}: what was left out", "", *_columns(KIND_HEADER, cells)]
+        parts += ["", f"{variant.name}: what was left out", "", *aligned([KIND_HEADER, *cells], text_columns=None)]
     return "\n".join([*parts, "", *_notes(record)])
 
 
@@ -31,17 +30,11 @@ def markdown(record: SelectionRecord) -> str:
     for variant in record.variants[1:]:
         cells = [_kind_cells(row) for row in kind_rows(record, variant)]
         parts += [f"{variant.name}: what was left out", markdown_table(KIND_HEADER, cells)]
-    return "\n\n".join([*parts, "\n".join(f"- {note}" for note in _notes(record))])
+    return "\n\n".join([*parts, bulleted(_notes(record))])
 
 
 def _rows(record: SelectionRecord) -> list[tuple[str, ...]]:
     return [_cells(row, first=number == 0) for number, row in enumerate(rows(record))]
-
-
-def _columns(header: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
-    lines = [header, *cells]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    return ["  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
 def _title(record: SelectionRecord) -> str:

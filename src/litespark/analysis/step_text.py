@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from litespark.analysis.quantities import duration, percent, plain, rate, scaled
 from litespark.analysis.tables import markdown_table
+from litespark.analysis.text_blocks import aligned, bulleted
 from litespark.metrics.records.step import BASELINES, StepRecord
 from litespark.metrics.step_table import LOSS_BOUND, Interval, Ratio, Row, failures, on_gpu, ratios, rows, trainer_goal
 
@@ -19,7 +20,7 @@ _HEADER = (
 def text(record: StepRecord) -> str:
     """The table, what is to be known beside it, and the ratios, for a terminal."""
     table = rows(record)
-    lines = [*_about(record), "", *_aligned([_HEADER, *(_cells(row, record) for row in table if row.absent is None)])]
+    lines = [*_about(record), "", *aligned([_HEADER, *(_cells(row, record) for row in table if row.absent is None)])]
     lines += ["", *_notes(record, table)]
     for name, lines_of_one in _ratios(record, table).items():
         lines += ["", f"{name} over", *(f"  {line}" for line in lines_of_one)]
@@ -30,11 +31,11 @@ def markdown(record: StepRecord) -> str:
     """The same as Markdown."""
     table = rows(record)
     parts = [
-        _bullets(_about(record)),
+        bulleted(_about(record)),
         markdown_table(_HEADER, [_cells(row, record) for row in table if row.absent is None]),
-        _bullets(_notes(record, table)),
+        bulleted(_notes(record, table)),
     ]
-    parts += [f"**{name}** over\n\n{_bullets(each)}" for name, each in _ratios(record, table).items()]
+    parts += [f"**{name}** over\n\n{bulleted(each)}" for name, each in _ratios(record, table).items()]
     return "\n\n".join([*(part for part in parts if part), goal(record)])
 
 
@@ -190,18 +191,3 @@ def _times(interval: Interval) -> str:
 
 def _rounds(count: int) -> str:
     return "1 round" if count == 1 else f"{count} rounds"
-
-
-def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    return [
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in table
-    ]
-
-
-def _bullets(lines: Sequence[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)

@@ -1,21 +1,31 @@
-"""Pieces of text that several reports are made of: columns for the terminal, a fenced block, a printable line."""
+"""Pieces of text that several reports are made of: aligned columns, a list, a fenced block, a printable line."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 
 
-def aligned(rows: Sequence[Sequence[str]], text_columns: int = 1) -> list[str]:
-    """The lines of a table for the terminal; the first columns hold text and begin together, the others end so."""
+def aligned(rows: Sequence[Sequence[str]], text_columns: Container[int] | None = (0,)) -> list[str]:
+    """The lines of a table for the terminal.
+
+    Args:
+        rows: of cells, the header among them.
+        text_columns: which columns begin together, as text does; the others end so, as numbers do. None: all are text.
+    """
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join(
-            cell.ljust(width) if column < text_columns else cell.rjust(width)
+            cell.ljust(width) if text_columns is None or column in text_columns else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     ]
+
+
+def bulleted(lines: Iterable[str]) -> str:
+    """The lines as a Markdown list."""
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def fenced(text: str) -> str:

@@ -11,7 +11,9 @@ from matplotlib.figure import Figure
 from litespark.analysis.plots import COLOURS, LINE_STYLES
 from litespark.analysis.quantities import ABSENT, duration, joules, plain, scaled
 from litespark.analysis.tables import markdown_table
-from litespark.metrics.records.to_loss import CurvePoint, ToLossRecord
+from litespark.analysis.text_blocks import aligned, bulleted
+from litespark.metrics.records.to_loss import ToLossRecord
+from litespark.metrics.records.training_runs import CurvePoint
 from litespark.metrics.step_round import Interval
 from litespark.metrics.to_loss_table import ToLossRow, rows
 
@@ -23,15 +25,13 @@ _DOTS_PER_INCH = 130
 def text(record: ToLossRecord) -> str:
     """The table with columns for the terminal, and what a reader must know."""
     cells = [HEADER, *(_cells(row) for row in rows(record))]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADER))]
-    lines = ["  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
-    return "\n".join([_title(record), "", *lines, "", *_notes(record)])
+    return "\n".join([_title(record), "", *aligned(cells, text_columns=None), "", *_notes(record)])
 
 
 def markdown(record: ToLossRecord) -> str:
     """The same for a report."""
     table = markdown_table(HEADER, [_cells(row) for row in rows(record)])
-    return "\n\n".join([_title(record), table, "\n".join(f"- {note}" for note in _notes(record))])
+    return "\n\n".join([_title(record), table, bulleted(_notes(record))])
 
 
 def picture(record: ToLossRecord, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""LitData's token chunks, read as one flat array; `preparation/chunk_writer.py` writes them, one document an item.
+"""LitData's token chunks: `preparation/chunk_writer.py` writes them, `reading/token_chunks.py` reads them.
 
 The format is LitData's own (0.2.76): a chunk is a header of 32-bit numbers (how many items, then the byte offset of
 each and of the end) and the ids of all items; `index.json` lists the chunks. `litdata.StreamingDataset` with
@@ -13,18 +13,11 @@ each and of the end) and the ids of all items; `index.json` lists the chunks. `l
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from dataclasses import dataclass
-from io import BufferedReader
-from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from litespark.data.reading.cache import ChunkCache
-from litespark.data.storage import Storage
-
-OPEN_CHUNKS = 64
+from litespark.data.storage import Storage, content_hash
 
 
 @dataclass(frozen=True)
@@ -42,141 +35,22 @@ def token_dtype(vocabulary: int) -> np.dtype[np.uint16] | np.dtype[np.int32]:
     return np.dtype(np.uint16) if vocabulary <= 1 << 16 else np.dtype(np.int32)
 
 
-class TokenChunks:
-    """The ids of one domain of one split as one flat array over memory-mapped chunk files.
+def chunk_fault(folder: Storage, record: ChunkRecord, sizes: dict[str, int], *, hashed: bool) -> str | None:
+    """How a chunk differs from its record, or None.
 
     Args:
-        folder: of the chunks, a path or an address.
-        records: the chunks, in order.
-        vocabulary: one above the largest id.
-        verify_hashes: hash every chunk: here and now, or each time that a remote one is opened.
-        cache: keeps the chunks of an address on this machine; unused for a path.
-
-    Raises:
-        ValueError: a chunk is missing, has another size than the manifest says, or (with `verify_hashes`) other bytes;
-            an address without a cache, or with one that is smaller than a chunk.
+        folder: of the chunk.
+        record: its entry in the manifest.
+        sizes: bytes of the files in the folder, by name.
+        hashed: read it and compare its SHA-256 as well.
     """
-
-    def __init__(
-        self,
-        folder: str | Path,
-        records: list[ChunkRecord],
-        *,
-        vocabulary: int,
-        verify_hashes: bool = False,
-        cache: ChunkCache | None = None,
-    ) -> None:
-        storage = Storage(folder)
-        self.folder = storage.address if storage.remote else storage.local
-        self.records = records
-        self.vocabulary = vocabulary
-        self.verify_hashes = verify_hashes
-        self.dtype = token_dtype(vocabulary)
-        self.ends = np.cumsum([record.tokens for record in records], dtype=np.int64)
-        self._cache = cache if storage.remote else None
-        self._maps: OrderedDict[int, np.memmap] = OrderedDict()
-        self._used: set[int] = set()
-        if not storage.remote:
-            for record in records:
-                _check_chunk(storage.local / record.file, record, verify_hashes)
-        elif self._cache is None:
-            raise ValueError(f"{self.folder} is remote; expected a cache for its chunks. Set data.cache=FOLDER.")
-        else:
-            _check_remote_chunks(storage, records)
-            for record in records:
-                self._cache.check_size(record, storage.address)
-
-    def __len__(self) -> int:
-        return int(self.ends[-1]) if self.records else 0
-
-    def __getstate__(self) -> dict[str, object]:
-        # a memory map pickles as the whole array; each worker opens its own
-        return {**self.__dict__, "_maps": OrderedDict(), "_used": set()}
-
-    def read(self, start: int, count: int) -> NDArray[np.int64]:
-        """(count,) int64 ids from `start` on, across chunk borders.
-
-        Raises:
-            ValueError: an id is outside the vocabulary; names the file and the place. A remote chunk cannot be had.
-        """
-        out = np.empty(count, dtype=np.int64)
-        filled = 0
-        chunk = int(np.searchsorted(self.ends, start, side="right"))
-        while filled < count:
-            begin = int(self.ends[chunk]) - self.records[chunk].tokens
-            inside = start + filled - begin
-            part = self._map(chunk)[inside : inside + count - filled]
-            out[filled : filled + part.size] = part
-            self._check_ids(out[filled : filled + part.size], chunk, inside)
-            filled += part.size
-            chunk += 1
-        return out
-
-    def _check_ids(self, ids: NDArray[np.int64], chunk: int, inside: int) -> None:
-        wrong = (ids >= self.vocabulary) | (ids < 0)
-        if wrong.any():
-            place = int(np.argmax(wrong))
-            remedy = (
-                f"delete {Path(self.folder).parent} and prepare the data again"
-                if self._cache is None
-                else f"delete {self._cache.path(self.records[chunk])}, or start with data.verify_hashes=true, which "
-                "fetches damaged chunks again"
-            )
-            raise ValueError(
-                f"{self.folder}/{self.records[chunk].file}: token {inside + place} has id {ids[place]}; expected 0 to "
-                f"{self.vocabulary - 1}, the vocabulary of the manifest. The chunk is damaged: {remedy}."
-            )
-
-    def _map(self, chunk: int) -> np.memmap:
-        if self._cache is not None:
-            self._used.add(chunk)
-        if chunk in self._maps:
-            self._maps.move_to_end(chunk)
-            return self._maps[chunk]
-        record = self.records[chunk]
-        offset = record.size - record.tokens * self.dtype.itemsize
-        with self._open(chunk) as file:
-            opened = np.memmap(file, dtype=self.dtype, mode="r", offset=offset, shape=(record.tokens,))
-        self._maps[chunk] = opened
-        if len(self._maps) > OPEN_CHUNKS:
-            self._maps.popitem(last=False)
-        return opened
-
-    def _open(self, chunk: int) -> BufferedReader:
-        record = self.records[chunk]
-        if self._cache is None:
-            return (Path(self.folder) / record.file).open("rb")
-        # what this process reads through its maps looks unused to the cache
-        self._cache.touch(self.records[used] for used in self._used)
-        self._used = {chunk}
-        file = self._cache.open(str(self.folder), record, verify_hash=self.verify_hashes)
-        # a deleted file takes its room on the disk as long as it is mapped
-        for held in [held for held in self._maps if not self._cache.path(self.records[held]).exists()]:
-            del self._maps[held]
-        return file
-
-
-def _check_chunk(path: Path, record: ChunkRecord, verify_hash: bool) -> None:
-    remedy = f"Delete {path.parent.parent} and prepare the data again, or copy the file anew."
-    if not path.is_file():
-        raise ValueError(f"{path} is missing; the manifest lists it with {record.size} bytes. {remedy}")
-    size = path.stat().st_size
+    size, where = sizes.get(record.file), folder.where(record.file)
+    if size is None:
+        return f"{where} is missing; the manifest lists it with {record.size} bytes"
     if size != record.size:
-        raise ValueError(f"{path} has {size} bytes; the manifest says {record.size}. {remedy}")
-    if verify_hash:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != record.sha256:
-            raise ValueError(f"{path} has SHA-256 {found}; the manifest says {record.sha256}. {remedy}")
-
-
-def _check_remote_chunks(storage: Storage, records: list[ChunkRecord]) -> None:
-    """The same by one listing, which tells sizes."""
-    sizes = {file.name: file.size for file in storage.files()}
-    for record in records:
-        size, where = sizes.get(record.file), storage.where(record.file)
-        remedy = "Copy the file anew, or prepare the data again."
-        if size is None:
-            raise ValueError(f"{where} is missing; the manifest lists it with {record.size} bytes. {remedy}")
-        if size != record.size:
-            raise ValueError(f"{where} has {size} bytes; the manifest says {record.size}. {remedy}")
+        return f"{where} has {size} bytes; the manifest says {record.size}"
+    if not hashed:
+        return None
+    local = not folder.remote
+    found = content_hash(folder.local / record.file) if local else hashlib.sha256(folder.read(record.file)).hexdigest()
+    return None if found == record.sha256 else f"{where} has SHA-256 {found}; the manifest says {record.sha256}"

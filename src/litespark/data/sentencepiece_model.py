@@ -28,6 +28,8 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
+from litespark.data.libraries import library
+
 SPACE = "▁"
 SUFFIX = ".model"
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
@@ -61,17 +63,13 @@ def load_sentencepiece(path: Path) -> tuple[tokenizers.Tokenizer, str | None, st
     Raises:
         ValueError: sentencepiece is not installed, not a model, or one that cannot be converted with the same ids.
     """
-    try:
-        import sentencepiece
-        from sentencepiece import sentencepiece_model_pb2
-    except ImportError as error:
-        raise ValueError(
-            f"data.tokenizer={path} is a sentencepiece model, and {error.name} is not installed. Install it: "
-            "pip install 'litespark[sentencepiece]', or name a tokenizer.json."
-        ) from error
+    sentencepiece, description = (
+        library(module, setting=f"data.tokenizer={path}")
+        for module in ("sentencepiece", "sentencepiece.sentencepiece_model_pb2")
+    )
     try:
         theirs = sentencepiece.SentencePieceProcessor(model_file=str(path))
-        model = sentencepiece_model_pb2.ModelProto.FromString(path.read_bytes())  # type: ignore[attr-defined]
+        model = description.ModelProto.FromString(path.read_bytes())
     except Exception as error:  # it has no class of its own for what is no model
         raise ValueError(f"data.tokenizer={path} is not a sentencepiece model: {error}. Name one.") from error
     if (reason := _not_convertible(model)) is not None:

@@ -18,7 +18,6 @@ LitData 0.2.76 writes and reads the same chunks, but its own loaders are not use
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from litespark.data.reading.rows import BatchForm, StreamPositions, TokenLoader,
 from litespark.data.reading.synthetic import synthetic_manifest, synthetic_rows
 from litespark.data.storage import Storage
 from litespark.data.text.document import ONLY_DOMAIN
+from litespark.data.text.splits import TRAIN, VALIDATION
 
 
 class RowDataModule(LightningDataModule):
@@ -177,8 +177,8 @@ class TokenDataModule(RowDataModule):
 
     Args:
         place: path or address of the folder.
+        reading: how it is read.
         seed: of the order of the training rows.
-        reading: the fields of `ReadingConfig`.
 
     Attributes:
         folder: on this machine, with the manifest and the tokenizer: `place`, or the copy of them in the cache.
@@ -186,21 +186,17 @@ class TokenDataModule(RowDataModule):
 
     Raises:
         ValueError: no manifest, a chunk missing or of another size (or hash, with `verify_hashes`), fewer tokens than
-            one row needs, rows that were packed for another sequence length, an address without a cache, or a setting
-            out of range.
+            one row needs, rows that were packed for another sequence length, or an address without a cache.
     """
 
-    def __init__(self, place: Path | str, *, seed: int, **reading: Any) -> None:
-        settings = ReadingConfig(**reading)
+    def __init__(self, place: Path | str, reading: ReadingConfig, *, seed: int) -> None:
         storage = Storage(place)
-        cache = ChunkCache.of(settings, storage.address) if storage.remote else None
+        cache = ChunkCache.of(reading, storage.address) if storage.remote else None
         self.folder = storage.local if cache is None else local_copy(storage.address, cache)
         manifest = Manifest.read(self.folder)
-        rows = {
-            split: open_split(storage.address, manifest, split, settings, cache) for split in ("train", "validation")
-        }
+        rows = {split: open_split(storage.address, manifest, split, reading, cache) for split in (TRAIN, VALIDATION)}
         self.unreached_tokens = {split: found.unreached_tokens for split, found in rows.items()}
-        super().__init__(rows["train"], rows["validation"], manifest, settings, seed=seed)
+        super().__init__(rows[TRAIN], rows[VALIDATION], manifest, reading, seed=seed)
 
 
 class SyntheticDataModule(RowDataModule):
@@ -240,8 +236,7 @@ def build_data_module(config: PrepareConfig | SyntheticConfig, *, seed: int) -> 
             f"data.nodes={config.nodes}: this node has prepared its part and others have not ended yet, expected the "
             "whole data set. Start again when `litespark prepare` has ended on all nodes."
         )
-    reading = {entry.name: getattr(config, entry.name) for entry in fields(ReadingConfig)}
-    return TokenDataModule(place, seed=seed, **reading)
+    return TokenDataModule(place, config, seed=seed)
 
 
 def _rank_and_world() -> tuple[int, int]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from litespark.metrics.records.selection import SelectionRecord, SelectionRun, SelectionVariant
-from litespark.metrics.records.to_loss import CurvePoint
+from litespark.metrics.records.training_runs import CurvePoint
 from litespark.metrics.step_round import Interval
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from litespark.benchmarks.selection.reading import read_run
 from litespark.benchmarks.selection.session import SelectionSettings, bench_selection, check
-from litespark.benchmarks.to_loss.training import Ended, Training
+from litespark.benchmarks.training_runs.launch import Ended, Training
 from litespark.cli.configs import compose, repository
 from litespark.experiment.config import parts_from
 from litespark.metrics.records.selection import SelectionRecord
@@ -224,7 +224,7 @@ def test_synthetic_data_is_refused() -> None:
 @pytest.mark.slow
 def test_a_real_run(session: Session) -> None:
     """Of the second variant, whose words are those of the first and more; the first is as told."""
-    from litespark.benchmarks.to_loss.training import train
+    from litespark.benchmarks.training_runs.launch import train
 
     told = session.launch
     session.launch = lambda training: (train if training.name.startswith("selected") else told)(training)  # type: ignore[method-assign]

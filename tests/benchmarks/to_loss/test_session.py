@@ -6,8 +6,8 @@ import pytest
 
 from litespark.benchmarks.to_loss import session as module
 from litespark.benchmarks.to_loss.session import ToLossSettings, bench_to_loss, seeds_of
-from litespark.benchmarks.to_loss.training import Ended
 from litespark.benchmarks.to_loss.variants import DEFAULT, Variant, parse
+from litespark.benchmarks.training_runs.launch import Ended
 from litespark.cli import main
 from litespark.cli.configs import compose
 from litespark.experiment.config import ConfigError, parts_from

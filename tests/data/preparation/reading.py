@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from litespark.data.chunks import TokenChunks
 from litespark.data.manifest import Manifest
+from litespark.data.reading.token_chunks import TokenChunks
 from litespark.data.tokenizer import Tokenizer
 
 

@@ -50,9 +50,9 @@ def swap(path: Path) -> None:
 @pytest.mark.parametrize(
     "name, damage, message",
     [
-        ("train/text/chunk-0-1.bin", flip, r"train/text/chunk-0-1\.bin has SHA-256 \w+; expected"),
+        ("train/text/chunk-0-1.bin", flip, r"train/text/chunk-0-1\.bin has SHA-256 \w+; the manifest says"),
         ("train/text/chunk-0-1.bin", swap, r"train/text/chunk-0-2\.bin has"),
-        ("train/text/chunk-0-1.bin", Path.unlink, r"train/text/chunk-0-1\.bin is missing; expected \d+ bytes"),
+        ("train/text/chunk-0-1.bin", Path.unlink, r"train/text/chunk-0-1\.bin is missing; the manifest lists it with \d+ bytes"),
         ("validation/text/index.json", Path.unlink, r"validation/text/index\.json is missing"),
         ("validation/text/index.json", flip, r"index\.json is not an index of LitData"),
         ("tokenizer.json", Path.unlink, r"tokenizer\.json is missing"),

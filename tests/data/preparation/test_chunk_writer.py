@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from litespark.data.chunks import TokenChunks
 from litespark.data.manifest import Manifest
 from litespark.data.preparation.chunk_writer import ChunkWriter, domain_folder
 from litespark.data.preparation.prepare import prepare
+from litespark.data.reading.token_chunks import TokenChunks
 from litespark.data.storage import Storage
 from tests.data.corpus import config, documents
 from tests.data.preparation.records import KINDS, write_records

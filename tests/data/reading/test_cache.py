@@ -18,9 +18,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from litespark.data import storage as storages
-from litespark.data.chunks import ChunkRecord, TokenChunks
+from litespark.data.chunks import ChunkRecord
 from litespark.data.config import ReadingConfig
 from litespark.data.reading.cache import ChunkCache
+from litespark.data.reading.token_chunks import TokenChunks
 from litespark.data.storage import Storage, StorageError
 from tests.data.raw_chunks import write_chunks
 from tests.data.s3_server import CuttingProxy, fill, forget_connections, s3_client
@@ -229,7 +230,8 @@ def test_threads_that_want_one_chunk_fetch_it_once(remote, tmp_path, fetched):
 READER = """
 import random, sys
 from litespark.data.reading.cache import ChunkCache
-from litespark.data.chunks import ChunkRecord, TokenChunks
+from litespark.data.chunks import ChunkRecord
+from litespark.data.reading.token_chunks import TokenChunks
 address, folder, seed, *records = sys.argv[1:]
 records = [ChunkRecord(f"chunk-0-{number}.bin", 2000, sha256, 1000) for number, sha256 in enumerate(records)]
 chunks = TokenChunks(address, records, vocabulary=500, cache=ChunkCache(folder, 4100), verify_hashes=True)

@@ -10,18 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from litespark.data import streaming
 from litespark.data.batch import IGNORE_INDEX
 from litespark.data.reading.domain_rows import DomainRows
 from litespark.data.reading.rows import StreamPositions, TokenLoader
-from litespark.data.streaming import TokenDataModule
 from tests.data.fitting import fit
 from tests.data.several_domains import EOS, ids_of, write_domains
+from tests.data.streams import S, global_stream, module, on_rank
 from tests.properties import HealthCheck, given, settings, st
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
-S = 16
 # rows of S: 26, 11 and 4, over chunks of 100 ids
 TRAIN = {"web": ids_of(430, 1), "code": ids_of(189, 1001), "wiki": ids_of(65, 2001)}
 VALIDATION = {"web": ids_of(181, 3001), "code": ids_of(100, 4001), "wiki": ids_of(40, 5001)}
@@ -40,14 +38,6 @@ def one(tmp_path_factory):
     return write_domains(tmp_path_factory.mktemp("one") / "data", {"train": train, "validation": validation})
 
 
-def module(folder, **changes) -> TokenDataModule:
-    return TokenDataModule(folder, **{"sequence_length": S, "micro_batch_size": 2, "seed": 3, **changes})
-
-
-def on_rank(monkeypatch, rank, world):
-    monkeypatch.setattr(streaming, "_rank_and_world", lambda: (rank, world))
-
-
 def rows_of(domains):
     """The inputs of each row of these domains."""
     return [
@@ -56,16 +46,8 @@ def rows_of(domains):
 
 
 def global_rows(monkeypatch, folder, world, count, **changes):
-    """The rows of the first `count` global micro-batches, gathered over the ranks."""
-    start = changes.pop("start_row", 0)
-    ranks = []
-    for rank in range(world):
-        on_rank(monkeypatch, rank, world)
-        data = module(folder, **changes)
-        data.start_row = start
-        ranks.append([batch.tokens for batch in islice(data.train_dataloader(), count)])
-    together = torch.cat([tokens for batch in zip(*ranks, strict=True) for tokens in batch])
-    return [tuple(row) for row in together.tolist()]
+    """The rows of the first `count` global micro-batches."""
+    return [tuple(row) for row in global_stream(monkeypatch, folder, world, count, **changes).tolist()]
 
 
 @pytest.mark.parametrize("shuffle", [True, False])

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from litespark.data.chunks import TokenChunks
 from litespark.data.reading.packed_rows import PackedRows
+from litespark.data.reading.token_chunks import TokenChunks
 from tests.data.raw_chunks import write_chunks
 
 

@@ -16,13 +16,12 @@ from litespark.data import streaming
 from litespark.data.batch import IGNORE_INDEX
 from litespark.data.manifest import Manifest
 from litespark.data.preparation.prepare import prepare
-from litespark.data.streaming import TokenDataModule, build_data_module
+from litespark.data.streaming import build_data_module
 from litespark.data.tokenizer import Tokenizer
 from tests.data.corpus import config
 from tests.data.s3_server import fill
 from tests.data.slimpajama import DOMAINS, write_slimpajama
-
-S = 16
+from tests.data.streams import S, module
 
 
 def settings(text, root, **changes):
@@ -65,7 +64,7 @@ def epoch(data):
 
 
 def test_an_epoch_holds_the_tokens_of_the_text(folder, text):
-    data = TokenDataModule(folder, sequence_length=S, micro_batch_size=2, seed=1)
+    data = module(folder, seed=1)
     expected = Counter()
     for documents in corpus(folder, text).values():
         ids = [token for document in documents for token in document]
@@ -75,7 +74,7 @@ def test_an_epoch_holds_the_tokens_of_the_text(folder, text):
 
 
 def test_an_epoch_of_packed_rows_predicts_every_token_but_the_first_of_each_document(packed, text):
-    data = TokenDataModule(packed, sequence_length=64, micro_batch_size=2, seed=1)
+    data = module(packed, sequence_length=64, seed=1)
     documents = [ids for found in corpus(packed, text).values() for ids in found]
     labels = Counter(label for _, row in epoch(data) for label in row if label != IGNORE_INDEX)
     assert labels == Counter(token for ids in documents for token in ids[1:])
@@ -85,7 +84,7 @@ def test_an_epoch_of_packed_rows_predicts_every_token_but_the_first_of_each_docu
 
 def test_packed_rows_are_read_at_their_length_alone(packed):
     with pytest.raises(ValueError, match=r"sequence_length=16, but .* for data\.sequence_length=64"):
-        TokenDataModule(packed, sequence_length=S, micro_batch_size=2, seed=1)
+        module(packed, seed=1)
 
 
 def test_a_domain_shorter_than_a_row_has_one_where_rows_are_padded(tmp_path, caplog):
@@ -95,7 +94,7 @@ def test_a_domain_shorter_than_a_row_has_one_where_rows_are_padded(tmp_path, cap
         records = [{"text": f"{split} {text}", "domain": name} for name, text in texts.items()]
         (tmp_path / "text" / split / "a.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records))
     settings = config(tmp_path / "text", tmp_path, domain_field="domain", packing="best_fit", sequence_length=64)
-    data = TokenDataModule(prepare(settings, progress=False), sequence_length=64, micro_batch_size=1, seed=1)
+    data = module(prepare(settings, progress=False), sequence_length=64, micro_batch_size=1, seed=1)
     assert not caplog.text
     assert data._training.sizes["short"] == 1
     found = [batch for batch in data.val_dataloader() if batch.domain == "short"]
@@ -103,7 +102,7 @@ def test_a_domain_shorter_than_a_row_has_one_where_rows_are_padded(tmp_path, cap
 
 
 def batches(place, count, **changes):
-    data = TokenDataModule(place, **{"sequence_length": S, "micro_batch_size": 2, "seed": 1, **changes})
+    data = module(place, seed=1, **changes)
     return [batch.tokens for batch in islice(data.train_dataloader(), count)]
 
 
@@ -116,9 +115,7 @@ def test_data_in_a_bucket_gives_the_same_batches_with_a_cold_and_a_warm_cache(
     for _ in ("cold", "warm"):
         there = batches(f"{s3_bucket}/data", 40, cache=str(tmp_path / "cache"), workers=workers)
         assert all(map(torch.equal, here, there))
-    data = TokenDataModule(
-        f"{s3_bucket}/data", sequence_length=S, micro_batch_size=2, seed=1, cache=str(tmp_path / "cache")
-    )
+    data = module(f"{s3_bucket}/data", seed=1, cache=str(tmp_path / "cache"))
     assert Tokenizer.load(data.folder).hash == Tokenizer.load(folder).hash
     assert [batch.domain for batch in data.val_dataloader()] == sorted(batch.domain for batch in data.val_dataloader())
 

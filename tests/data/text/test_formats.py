@@ -165,5 +165,5 @@ def test_a_parquet_file_that_is_none_or_lacks_the_column_is_refused(tmp_path):
 def test_parquet_without_its_library_says_what_to_install(tmp_path, monkeypatch):
     path = table(tmp_path, {"text": ["x"]})
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ValueError, match=r"a\.parquet: parquet needs pyarrow.*pip install 'litespark\[parquet\]'"):
+    with pytest.raises(ValueError, match=r"a parquet file needs pyarrow.*pip install 'litespark\[parquet\]'"):
         list(parquet_rows(path, "a.parquet", "text", None))

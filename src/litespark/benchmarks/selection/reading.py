@@ -6,12 +6,9 @@ import hashlib
 import json
 from pathlib import Path
 
-from litespark.benchmarks.to_loss.reading import METRICS_FILE, curve
-from litespark.benchmarks.to_loss.training import RECORD_FILE
+from litespark.benchmarks.training_runs.finished import joules_of, read_finished
 from litespark.data.manifest import Manifest
-from litespark.metrics.records.run import RunRecord
 from litespark.metrics.records.selection import SelectionLeftOut, SelectionRun
-from litespark.metrics.records.strict_json import RecordError
 
 _SELECTION = "selection/"
 
@@ -44,32 +41,18 @@ def read_run(folder: Path, *, seed: int, position: int, manifest_hash: str) -> S
         RecordError: the run is not finished, was trained on other data or with another seed, or its files contradict
             each other.
     """
-    record = RunRecord.read(folder / RECORD_FILE)
-    expected = {
-        "status": (record.status, "finished"),
-        "seed": (record.seed, seed),
-        "data.manifest_hash": (record.data.manifest_hash, manifest_hash),
-    }
-    for name, (got, wanted) in expected.items():
-        if got != wanted:
-            raise RecordError(
-                f"{folder / RECORD_FILE}: {name}: got {got!r}, expected {wanted!r}; its figures cannot stand beside "
-                "those of the other runs"
-            )
-    points = curve(folder)
-    if not points:
-        raise RecordError(f"{folder / METRICS_FILE} holds no validation, expected at least the one at the end")
+    record, points = read_finished(folder, seed=seed, manifest_hash=manifest_hash)
     last = points[-1]
-    reason = record.energy.reason or "the meter did not read all of the time"
+    joules, method, reason = joules_of(record, last)
     return SelectionRun(
         seed=seed,
         position=position,
         tokens=record.throughput.tokens,
         train_seconds=last.seconds,
         bits_per_byte=last.bits_per_byte,
-        joules=last.joules,
-        joules_method=record.energy.method if last.joules is not None else None,
-        joules_reason=None if last.joules is not None else reason,
+        joules=joules,
+        joules_method=method,
+        joules_reason=reason,
         processes=len(record.segments),
         curve=points,
     )

@@ -6,8 +6,6 @@ in `data.selection` alone. The same command continues what was stopped.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +16,8 @@ from litespark.benchmarks.record_path import continued, record_path
 from litespark.benchmarks.selection.corpus import build_corpus
 from litespark.benchmarks.selection.preparing import Compose, of_selection, prepared, reading
 from litespark.benchmarks.selection.reading import read_run
-from litespark.benchmarks.to_loss.training import Ended, Training, tidy, train
-from litespark.benchmarks.training_settings import refuse_what_runs_cannot_have
+from litespark.benchmarks.training_runs.launch import Ended, Training, tidy, train
+from litespark.benchmarks.training_runs.settings import refuse_what_runs_cannot_have
 from litespark.data.config import PrepareConfig, SyntheticConfig
 from litespark.data.selection.select import check_selection
 from litespark.experiment.build import token_budget
@@ -200,7 +198,7 @@ def _take(
     for variant, seed, position in list(record.missing()):
         if variant.name in failed:
             continue
-        training = _training(record, words[variant.name], variant.name, seed, script, logs)
+        training = Training.of(record.provenance, variant.name, seed, words[variant.name], script=script, logs=logs)
         say(f"{variant.name}, seed {seed}")
         ended = launch(training)
         try:
@@ -220,19 +218,3 @@ def _take(
             say(f"{variant.name}, seed {seed}: {run.bits_per_byte:.4f} bits/byte after {run.train_seconds:.1f} s")
             tidy(training.folder)
         save()
-
-
-def _training(record: SelectionRecord, words: list[str], name: str, seed: int, script: Path, logs: Path) -> Training:
-    overrides = (
-        *words,
-        f"seed={seed}",
-        "callbacks.progress=false",
-        "callbacks.report=false",
-        "callbacks.sample_prompt=null",
-        "callbacks.checkpoint_every=null",
-        "callbacks.checkpoint_at_end=false",
-    )
-    # another code, config or record is another run
-    identity = [record.provenance.source_hash, record.provenance.config_hash, record.provenance.time, *overrides]
-    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
-    return Training(script, overrides, logs, f"{name}-{seed}-{digest}")

@@ -6,8 +6,6 @@ continues what was stopped: runs that are in the record stay, one that was under
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,8 +15,8 @@ from litespark.benchmarks.device import device_for
 from litespark.benchmarks.provenance import provenance
 from litespark.benchmarks.record_path import continued, record_path
 from litespark.benchmarks.to_loss.reading import read_run
-from litespark.benchmarks.to_loss.training import Ended, Training, overrides_of, tidy, train
 from litespark.benchmarks.to_loss.variants import Variant, check
+from litespark.benchmarks.training_runs.launch import Ended, Training, tidy, train
 from litespark.data.streaming import build_data_module
 from litespark.experiment.build import build_meter, check_vocabulary, token_budget
 from litespark.experiment.config import ConfigError, Parts
@@ -236,13 +234,15 @@ class _Session:
             tidy(training.folder)
 
     def _training(self, variant: ToLossVariant, seed: int, seconds: float | None) -> Training:
-        overrides = overrides_of(self.overrides, variant.settings, seed, self.record.target_bits_per_byte)
-        origin = self.record.provenance
-        # another code, config or record is another run
-        identity = [origin.source_hash, origin.config_hash, origin.time, *overrides]
-        digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
-        return Training(
-            self.script, overrides, self.parts.logs.absolute() / "to-loss", f"{variant.name}-{seed}-{digest}", seconds
+        target = f"budget.target_bpb={self.record.target_bits_per_byte!r}"
+        return Training.of(
+            self.record.provenance,
+            variant.name,
+            seed,
+            [*self.overrides, *variant.settings, target],
+            script=self.script,
+            logs=self.parts.logs.absolute() / "to-loss",
+            seconds=seconds,
         )
 
     def _fail(self, variant: ToLossVariant, seed: int, error: str) -> None:

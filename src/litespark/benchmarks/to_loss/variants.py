@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from litespark.benchmarks.training_settings import refuse_what_runs_cannot_have
+from litespark.benchmarks.training_runs.settings import refuse_what_runs_cannot_have
 from litespark.data.config import SyntheticConfig
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.run_folder import differences

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from dataclasses import dataclass
@@ -10,10 +9,10 @@ from pathlib import Path
 
 from litespark.data import manifest as manifests
 from litespark.data import tokenizer as tokenizers
-from litespark.data.chunks import ChunkRecord
+from litespark.data.chunks import ChunkRecord, chunk_fault
 from litespark.data.manifest import Manifest
 from litespark.data.preparation.chunk_writer import INDEX
-from litespark.data.storage import Storage, content_hash
+from litespark.data.storage import Storage
 from litespark.data.tokenizer import Tokenizer
 
 _NAMED = 10
@@ -47,7 +46,8 @@ def check_prepared(address: str | Path) -> Checked:
             folder = f"{split}/{domain.folder}"
             expected |= {f"{folder}/{INDEX}", *(f"{folder}/{chunk.file}" for chunk in domain.chunks)}
             chunk_files += len(domain.chunks)
-            faults = (_fault(storage, f"{folder}/{chunk.file}", chunk, sizes) for chunk in domain.chunks)
+            place, there = storage.below(folder), _below(folder, sizes)
+            faults = (chunk_fault(place, chunk, there, hashed=True) for chunk in domain.chunks)
             wrong += [fault for fault in faults if fault is not None]
             wrong += _faults_of_index(storage, f"{folder}/{INDEX}", domain.chunks, sizes)
     wrong += _faults_of_tokenizer(storage, manifest, sizes)
@@ -60,13 +60,9 @@ def check_prepared(address: str | Path) -> Checked:
     return Checked(manifest, chunk_files, sorted(sizes.keys() - expected))
 
 
-def _fault(storage: Storage, name: str, chunk: ChunkRecord, sizes: dict[str, int]) -> str | None:
-    if name not in sizes:
-        return f"{storage.where(name)} is missing; expected {chunk.size} bytes"
-    if sizes[name] != chunk.size:
-        return f"{storage.where(name)} has {sizes[name]} bytes; expected {chunk.size}"
-    found = hashlib.sha256(storage.read(name)).hexdigest() if storage.remote else content_hash(storage.local / name)
-    return None if found == chunk.sha256 else f"{storage.where(name)} has SHA-256 {found}; expected {chunk.sha256}"
+def _below(folder: str, sizes: dict[str, int]) -> dict[str, int]:
+    prefix = f"{folder}/"
+    return {name.removeprefix(prefix): size for name, size in sizes.items() if name.startswith(prefix)}
 
 
 def _faults_of_index(storage: Storage, name: str, chunks: list[ChunkRecord], sizes: dict[str, int]) -> list[str]:

@@ -22,13 +22,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from litespark.data.chunks import ChunkRecord
 from litespark.data.config import ReadingConfig
 from litespark.data.storage import Storage
-
-if TYPE_CHECKING:
-    from litespark.data.chunks import ChunkRecord
 
 log = logging.getLogger(__name__)
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from litespark.data.chunks import TokenChunks
 from litespark.data.config import ReadingConfig
 from litespark.data.manifest import Manifest
 from litespark.data.reading.cache import ChunkCache
 from litespark.data.reading.mixture import Interleaving
 from litespark.data.reading.packed_rows import PackedRows
 from litespark.data.reading.rows import ChunkRows, Rows
+from litespark.data.reading.token_chunks import TokenChunks
 
 log = logging.getLogger(__name__)
 

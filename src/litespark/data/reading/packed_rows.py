@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from litespark.data.chunks import TokenChunks
+from litespark.data.reading.token_chunks import TokenChunks
 
 
 class PackedRows:

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from litespark.data.batch import TokenBatch, batch_from_rows
-from litespark.data.chunks import TokenChunks
 from litespark.data.reading.batch_transfer import PackedBatch, pack, unpack
 from litespark.data.reading.mixture import Order
+from litespark.data.reading.token_chunks import TokenChunks
 
 
 class Rows(Protocol):

@@ -12,6 +12,7 @@ from litespark.data.config import SyntheticConfig
 from litespark.data.ledger import Ledger
 from litespark.data.manifest import DomainCounts, Manifest, SplitCounts
 from litespark.data.text.document import ONLY_DOMAIN
+from litespark.data.text.splits import TRAIN, VALIDATION
 
 
 class SyntheticRows:
@@ -84,4 +85,4 @@ def synthetic_manifest(config: SyntheticConfig, seed: int) -> Manifest:
 
 
 def _counts(config: SyntheticConfig) -> dict[str, int]:
-    return {"train": config.synthetic_rows, "validation": config.synthetic_validation_rows}
+    return {TRAIN: config.synthetic_rows, VALIDATION: config.synthetic_validation_rows}

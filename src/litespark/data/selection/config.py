@@ -40,10 +40,10 @@ class SelectionConfig:
     """Tokenize also what is left out, so that the ledger says how many tokens went."""
 
     def __post_init__(self) -> None:
-        for name in ("quality", "languages", "decontaminate"):
+        for name, example in (("quality", "[c4]"), ("languages", "[en]"), ("decontaminate", "[FILE]")):
             value = getattr(self, name)
             if isinstance(value, str) or not all(isinstance(entry, str) and entry for entry in value):
-                raise ValueError(f"data.selection.{name}={value!r}; expected a list of texts, such as [{name[:2]}]")
+                raise ValueError(f"data.selection.{name}={value!r}; expected a list of texts, such as {example}")
             object.__setattr__(self, name, tuple(value))
         if unknown := sorted(set(self.quality) - set(QUALITY_RULES)):
             raise ValueError(

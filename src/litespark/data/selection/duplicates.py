@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from litespark.data.libraries import library
 from litespark.data.selection.config import SelectionConfig
-from litespark.data.selection.libraries import library
 from litespark.data.selection.words import normalized_words
 from litespark.data.text.document import Document
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from litespark.data.selection.libraries import library
+from litespark.data.libraries import library
 from litespark.data.text.archives import blocks
 from litespark.data.text.files import COMPRESSED_SUFFIXES
 
@@ -81,7 +81,7 @@ def _texts(path: Path) -> Iterator[str]:
 
 
 def _rows(path: Path) -> Iterator[str]:
-    parquet = library("pyarrow.parquet", setting=f"{_SETTING}={path.name}", extra="parquet")
+    parquet = library("pyarrow.parquet", setting=f"{_SETTING}={path.name}")
     try:
         for batch in parquet.ParquetFile(path).iter_batches():
             yield from map(_strings, batch.to_pylist())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from litespark.data.selection.libraries import library
+from litespark.data.libraries import library
 from litespark.data.text.document import Document
 
 LANGUAGE_RULE = "language"

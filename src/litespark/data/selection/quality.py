@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from litespark.data.selection.libraries import library
+from litespark.data.libraries import library
 from litespark.data.text.document import Document
 
 _SETTING = "data.selection.quality"

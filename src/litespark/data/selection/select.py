@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from litespark.data.libraries import library, version
 from litespark.data.selection.config import SelectionConfig
 from litespark.data.selection.decontamination import DecontaminationRule
 from litespark.data.selection.duplicates import banding
 from litespark.data.selection.evaluation_texts import evaluation_files, evaluation_hashes, evaluation_texts
 from litespark.data.selection.language import LanguageRule
-from litespark.data.selection.libraries import library, version
 from litespark.data.selection.quality import QualityRule
 from litespark.data.text.document import Document
 

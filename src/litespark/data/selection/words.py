@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from litespark.data.selection.libraries import library
+from litespark.data.libraries import library
 
 
 def normalized_words(text: str, *, numbers: bool, setting: str) -> list[str]:

@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from litespark.data.libraries import library
 from litespark.data.text.archives import blocks
 
 _BEGINNING_BYTES = 1000
@@ -176,11 +177,10 @@ def parquet_rows(path: Path, name: str, text_field: str, domain_field: str | Non
     Raises:
         ValueError: pyarrow is not installed, the file is damaged, or there is no such column for the text.
     """
-    try:
-        import pyarrow
-        from pyarrow import compute, parquet
-    except ImportError as error:
-        raise ValueError(f"{name}: parquet needs pyarrow ({error}). Run: pip install 'litespark[parquet]'") from error
+    pyarrow, compute, parquet = (
+        library(module, setting=f"{name}: a parquet file")
+        for module in ("pyarrow", "pyarrow.compute", "pyarrow.parquet")
+    )
     wanted = [text_field] if domain_field is None else [text_field, domain_field]
     try:
         with parquet.ParquetFile(path) as file:

@@ -6,15 +6,20 @@ this (`litespark.metrics.selection_table`).
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from litespark.metrics.records.bench import Provenance
 from litespark.metrics.records.sealing import SealedRecord
 from litespark.metrics.records.strict_json import RecordError
-from litespark.metrics.records.to_loss import CurvePoint
-from litespark.metrics.records.turns import missing_runs
+from litespark.metrics.records.training_runs import (
+    CurvePoint,
+    curve_contradictions,
+    missing_runs,
+    require_completeness,
+    require_seeds_of_runs,
+    require_variants_and_seeds,
+)
 
 SCHEMA = "litespark.bench.selection/1"
 
@@ -152,17 +157,14 @@ class SelectionRecord(SealedRecord):
         Raises:
             RecordError: one is broken; the message names the variant and the seed.
         """
-        names = [each.name for each in self.variants]
-        if len(names) < 2 or len(set(names)) < len(names):
-            raise RecordError(f"variants: got the names {names}, expected at least two and each once")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise RecordError(f"seeds: got {self.seeds}, expected at least one and each once")
+        require_variants_and_seeds(self.variants, self.seeds, least=2)
         if len({each.validation_hash for each in self.variants}) > 1:
             raise RecordError("validation_hash: got several, expected the same text for every variant")
         if self.variants[0].left_out:
-            raise RecordError(f"variants.{names[0]}.left_out: got rules, expected none: it trains on everything")
-        if self.complete == any(True for _ in self.missing()):
-            raise RecordError(f"complete: got {self.complete}, expected whether every variant has a run of every seed")
+            raise RecordError(
+                f"variants.{self.variants[0].name}.left_out: got rules, expected none: it trains on everything"
+            )
+        require_completeness(self.complete, self.variants, self.seeds)
         kinds = {each.kind: each for each in self.corpus.kinds}
         for variant in self.variants:
             self._check_variant(variant, kinds)
@@ -178,22 +180,17 @@ class SelectionRecord(SealedRecord):
         left = sum(each.documents for each in self.corpus.kinds) - sum(each.documents for each in variant.left_out)
         if variant.train_documents != left:
             raise RecordError(f"{where}.train_documents: got {variant.train_documents}, expected {left}: all that stay")
-        seeds = [each.seed for each in variant.runs]
-        if len(set(seeds)) < len(seeds) or not set(seeds) <= set(self.seeds):
-            raise RecordError(f"{where}.runs: got the seeds {seeds}, expected some of {self.seeds}")
+        require_seeds_of_runs(variant.name, [each.seed for each in variant.runs], self.seeds)
         for run in variant.runs:
             if found := next(_contradictions(run, self.model.budget_tokens), None):
                 raise RecordError(f"{where}.runs[seed {run.seed}].{found}")
 
 
 def _contradictions(run: SelectionRun, budget: int) -> Iterator[str]:
-    if not run.curve:
-        yield "curve: got no validation, expected at least one"
+    if wrong := next(curve_contradictions(run.curve), None):
+        yield wrong
         return
-    for earlier, later in itertools.pairwise(run.curve):
-        if not (earlier.step < later.step and earlier.tokens < later.tokens and earlier.seconds <= later.seconds):
-            yield f"curve: got step {later.step} after step {earlier.step}, expected steps, tokens and seconds to grow"
-    first, last = run.curve[0], run.curve[-1]
+    last = run.curve[-1]
     same = {
         "tokens": (run.tokens, budget),
         "curve.tokens": (last.tokens, run.tokens),
@@ -204,7 +201,5 @@ def _contradictions(run: SelectionRun, budget: int) -> Iterator[str]:
     for name, (got, expected) in same.items():
         if got != expected:
             yield f"{name}: got {got}, expected {expected}"
-    if not (first.tokens > 0 and first.seconds > 0 and min(each.bits_per_byte for each in run.curve) > 0):
-        yield "curve: expected tokens, seconds and bits per byte above 0"
     if (run.joules is None) == (run.joules_reason is None):
         yield "joules: expected either joules or a reason why there are none"

@@ -6,27 +6,22 @@ Medians and ratios are computed from this (`litespark.metrics.to_loss_table`).
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from litespark.metrics.records.bench import DeviceState, Provenance
 from litespark.metrics.records.sealing import SealedRecord
 from litespark.metrics.records.strict_json import RecordError
-from litespark.metrics.records.turns import missing_runs
+from litespark.metrics.records.training_runs import (
+    CurvePoint,
+    curve_contradictions,
+    missing_runs,
+    require_completeness,
+    require_seeds_of_runs,
+    require_variants_and_seeds,
+)
 
 SCHEMA = "litespark.bench.to_loss/1"
-
-
-@dataclass
-class CurvePoint:
-    """One validation: input tokens and train seconds up to it, and train joules where they were measured."""
-
-    step: int
-    tokens: int
-    seconds: float
-    bits_per_byte: float
-    joules: float | None = None
 
 
 @dataclass
@@ -140,19 +135,12 @@ class ToLossRecord(SealedRecord):
         Raises:
             RecordError: one is broken; the message names the variant and the seed.
         """
-        names = [each.name for each in self.variants]
-        if not names or len(set(names)) < len(names):
-            raise RecordError(f"variants: got the names {names}, expected at least one and each once")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise RecordError(f"seeds: got {self.seeds}, expected at least one and each once")
+        require_variants_and_seeds(self.variants, self.seeds, least=1)
         if not self.target_bits_per_byte > 0:
             raise RecordError(f"target_bits_per_byte: got {self.target_bits_per_byte}, expected a number above 0")
-        if self.complete == any(True for _ in self.missing()):
-            raise RecordError(f"complete: got {self.complete}, expected whether every variant has a run of every seed")
+        require_completeness(self.complete, self.variants, self.seeds)
         for variant in self.variants:
-            seeds = [each.seed for each in variant.runs]
-            if len(set(seeds)) < len(seeds) or not set(seeds) <= set(self.seeds):
-                raise RecordError(f"variants.{variant.name}.runs: got the seeds {seeds}, expected some of {self.seeds}")
+            require_seeds_of_runs(variant.name, [each.seed for each in variant.runs], self.seeds)
             for run in variant.runs:
                 if found := next(_contradictions(run, self.target_bits_per_byte), None):
                     raise RecordError(f"variants.{variant.name}.runs[seed {run.seed}].{found}")
@@ -160,15 +148,13 @@ class ToLossRecord(SealedRecord):
 
 def _contradictions(run: ToLossRun, target: float) -> Iterator[str]:
     curve = run.curve
-    if not curve:
-        yield "curve: got no validation, expected at least one"
+    if wrong := next(curve_contradictions(curve), None):
+        yield wrong
         return
-    for earlier, later in itertools.pairwise(curve):
-        if not (earlier.step < later.step and earlier.tokens < later.tokens and earlier.seconds <= later.seconds):
-            yield f"curve: got step {later.step} after step {earlier.step}, expected steps, tokens and seconds to grow"
-        if earlier.bits_per_byte <= target:
-            yield f"curve: got {earlier.bits_per_byte} before the end, expected the run to end at or below {target}"
-    last = curve[-1]
+    *before, last = curve
+    for each in before:
+        if each.bits_per_byte <= target:
+            yield f"curve: got {each.bits_per_byte} before the end, expected the run to end at or below {target}"
     if run.reached != (last.bits_per_byte <= target):
         yield f"reached: got {run.reached} with {last.bits_per_byte} bits per byte at the end and a target of {target}"
     same = {
@@ -182,8 +168,6 @@ def _contradictions(run: ToLossRun, target: float) -> Iterator[str]:
     for name, (got, expected) in same.items():
         if got != expected:
             yield f"{name}: got {got}, expected {expected} as the curve has it"
-    if not (curve[0].tokens > 0 and curve[0].seconds > 0 and min(each.bits_per_byte for each in curve) > 0):
-        yield "curve: expected tokens, seconds and bits per byte above 0"
     if (run.joules is None) == (run.joules_reason is None):
         yield "joules: expected either joules or a reason why there are none"
     if run.joules is not None and run.all_in_joules is not None and run.joules > run.all_in_joules * (1 + 1e-9):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import signal
 import subprocess
@@ -12,14 +14,23 @@ from pathlib import Path
 from typing import Literal
 
 from litespark.benchmarks.child_process import end_group, how_it_ended, termination_raises
-from litespark.benchmarks.to_loss import watched
+from litespark.benchmarks.training_runs import watched
 from litespark.experiment.load import can_resume
 from litespark.experiment.run import hydra_text
+from litespark.metrics.records.bench import Provenance
 from litespark.metrics.records.run import RunRecord
 
 # a stopped run saves its state: gigabytes for a large model
 _SECONDS_TO_SAVE = 120.0
 RECORD_FILE = "run.json"
+# no more than a run needs: what else it did would be in its time
+_LEAST = (
+    "callbacks.progress=false",
+    "callbacks.report=false",
+    "callbacks.sample_prompt=null",
+    "callbacks.checkpoint_every=null",
+    "callbacks.checkpoint_at_end=false",
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,24 @@ class Training:
     logs: Path
     name: str
     seconds: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        origin: Provenance,
+        variant: str,
+        seed: int,
+        overrides: Sequence[str],
+        *,
+        script: Path,
+        logs: Path,
+        seconds: float | None = None,
+    ) -> Training:
+        """The run of a variant with a seed, with no more than a run needs; another code or record is another run."""
+        words = (*overrides, f"seed={seed}", *_LEAST)
+        identity = [origin.source_hash, origin.config_hash, origin.time, *words]
+        digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
+        return cls(script, words, logs, f"{variant}-{seed}-{digest}", seconds)
 
     @property
     def folder(self) -> Path:
@@ -116,18 +145,3 @@ def _stop(process: subprocess.Popen[bytes]) -> int:
     except subprocess.TimeoutExpired:
         process.kill()
         return process.wait()
-
-
-def overrides_of(overrides: Sequence[str], settings: Sequence[str], seed: int, target: float) -> tuple[str, ...]:
-    """What train.py is given: the benchmark's config, the variant's settings over it, and no more than a run needs."""
-    return (
-        *overrides,
-        *settings,
-        f"seed={seed}",
-        f"budget.target_bpb={target!r}",
-        "callbacks.progress=false",
-        "callbacks.report=false",
-        "callbacks.sample_prompt=null",
-        "callbacks.checkpoint_every=null",
-        "callbacks.checkpoint_at_end=false",
-    )

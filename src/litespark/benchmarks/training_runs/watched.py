@@ -1,7 +1,7 @@
 """Runs a script as `python SCRIPT WORDS` would, in a process that ends when the one that started it is gone.
 
-`python -m litespark.benchmarks.to_loss.watched SCRIPT WORDS`: a run that outlives a killed benchmark would take the
-device from the run that the same command then starts anew, in the same folder.
+`python -m litespark.benchmarks.training_runs.watched SCRIPT WORDS`: a run that outlives a killed benchmark would take
+the device from the run that the same command then starts anew, in the same folder.
 """
 
 from __future__ import annotations

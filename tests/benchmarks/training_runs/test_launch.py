@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from litespark.benchmarks.to_loss import training as module
-from litespark.benchmarks.to_loss.training import Ended, Training, overrides_of, tidy, train
+from litespark.benchmarks.training_runs import launch as module
+from litespark.benchmarks.training_runs.launch import Ended, Training, tidy, train
+from tests.analysis.synthetic_records import to_loss_record
 from tests.metrics.records.test_run import make_record
 
 
@@ -125,7 +126,7 @@ def test_a_run_does_not_outlive_a_benchmark_that_is_killed(fake, tmp_path):
     started = training.folder / "started"
     benchmark = textwrap.dedent(f"""
         from pathlib import Path
-        from litespark.benchmarks.to_loss.training import Training, train
+        from litespark.benchmarks.training_runs.launch import Training, train
         train(Training(Path({str(training.script)!r}), (), Path({str(training.logs)!r}), "run"))
     """)
     process = subprocess.Popen([sys.executable, "-c", benchmark], start_new_session=True)
@@ -172,7 +173,14 @@ def test_only_the_state_of_a_run_is_removed(tmp_path):
     tidy(tmp_path)
 
 
-def test_the_settings_of_the_variant_come_after_the_config_and_the_seed_after_both():
-    words = overrides_of(["optim=adamw", "seed=5"], ["optim=muon"], 2, 1.25)
-    assert words[:5] == ("optim=adamw", "seed=5", "optim=muon", "seed=2", "budget.target_bpb=1.25")
-    assert "callbacks.checkpoint_at_end=false" in words
+def test_the_seed_comes_after_what_the_benchmark_was_given_and_other_code_is_another_run(tmp_path):
+    origin = to_loss_record().provenance
+
+    def run(of):
+        return Training.of(of, "muon", 2, ["optim=adamw", "seed=5", "optim=muon"], script=tmp_path, logs=tmp_path)
+
+    training = run(origin)
+    assert training.overrides[:4] == ("optim=adamw", "seed=5", "optim=muon", "seed=2")
+    assert "callbacks.checkpoint_at_end=false" in training.overrides
+    assert training.name.startswith("muon-2-")
+    assert run(replace(origin, source_hash="other")).name != training.name == run(origin).name

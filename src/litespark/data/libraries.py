@@ -1,29 +1,39 @@
-"""The libraries that selection stands on, imported where they are used; without them a setting is refused."""
+"""Optional libraries, imported where they are used; without one, the setting that needs it is refused."""
 
 from __future__ import annotations
 
 from importlib import import_module, metadata
 from types import ModuleType
 
-EXTRA = "selection"
+# what each comes with: `pip install 'litespark[EXTRA]'`
+_EXTRAS = {
+    "datasketch": "selection",
+    "datatrove": "selection",
+    "py3langid": "selection",
+    "pyarrow": "parquet",
+    "scipy": "selection",
+    "sentencepiece": "sentencepiece",
+    "spacy": "selection",
+}
 
 
-def library(name: str, *, setting: str, extra: str = EXTRA) -> ModuleType:
+def library(name: str, *, setting: str) -> ModuleType:
     """An optional library.
 
     Args:
         name: of the module.
         setting: what needs it, such as `data.selection.quality`.
-        extra: of this package, that brings it.
 
     Raises:
         ValueError: it is not installed, or something that it needs is not.
     """
+    top = name.partition(".")[0]
+    extra = _EXTRAS[top]
     try:
         return import_module(name)
     except ImportError as error:
         raise ValueError(
-            f"{setting} needs {name.partition('.')[0]}, which cannot be imported here ({error}); "
+            f"{setting} needs {top}, which cannot be imported here ({error}); "
             f"run pip install 'litespark[{extra}]', or take the setting back"
         ) from error
 
