@@ -52,7 +52,7 @@ def swap(path: Path) -> None:
     [
         ("train/text/chunk-0-1.bin", flip, r"train/text/chunk-0-1\.bin has SHA-256 \w+; the manifest says"),
         ("train/text/chunk-0-1.bin", swap, r"train/text/chunk-0-2\.bin has"),
-        ("train/text/chunk-0-1.bin", Path.unlink, r"train/text/chunk-0-1\.bin is missing; the manifest lists it with \d+ bytes"),
+        ("train/text/chunk-0-1.bin", Path.unlink, r"chunk-0-1\.bin is missing; the manifest lists it with \d+ bytes"),
         ("validation/text/index.json", Path.unlink, r"validation/text/index\.json is missing"),
         ("validation/text/index.json", flip, r"index\.json is not an index of LitData"),
         ("tokenizer.json", Path.unlink, r"tokenizer\.json is missing"),
