@@ -21,9 +21,10 @@ from litespark.ops.linear_cross_entropy.reference import Reduction, TokenLosses
 from litespark.ops.rope.reference import inverse_frequencies, rope_tables
 
 
-def idle_ops(recompute: Recompute) -> frozenset[str]:
-    """The ops that a model does not call: of the two ways through the MLP it takes one."""
-    return frozenset({"swiglu"} if recompute == "swiglu" else {"swiglu_linear"})
+def idle_ops(recompute: Recompute, *, fp8: bool = False) -> frozenset[str]:
+    """The ops that a model does not call: of the two ways through the MLP it takes one, and few models are in fp8."""
+    idle = {"swiglu"} if recompute == "swiglu" else {"swiglu_linear"}
+    return frozenset(idle if fp8 else idle | {"fp8"})
 
 
 class RMSNorm(nn.Module):

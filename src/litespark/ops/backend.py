@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from litespark.ops.attention.documents import Documents
+from litespark.ops.fp8.pieces import Pieces
 from litespark.ops.linear_cross_entropy.reference import Reduction, TokenLosses
 from litespark.ops.shapes import Place, StepShapes
 
@@ -88,6 +89,11 @@ BACKENDS: dict[str, dict[str, Backend]] = {
         ),
         REFERENCE: Backend("litespark.ops.linear_cross_entropy.reference:linear_cross_entropy"),
     },
+    # not one function but the pieces that blocks in fp8 are put together from
+    "fp8": {
+        "triton": Backend("litespark.ops.fp8.fused:PIECES", _NORM),
+        REFERENCE: Backend("litespark.ops.fp8.reference:PIECES"),
+    },
 }
 
 
@@ -131,6 +137,7 @@ class Ops:
     swiglu_linear: Callable[[Tensor, Tensor], Tensor]
     attention: Attention
     linear_cross_entropy: LinearCrossEntropy
+    fp8: Pieces
 
 
 @dataclass(frozen=True)
@@ -138,7 +145,7 @@ class OpsConfig:
     """The backend of each op, by name, and what holds for all of them.
 
     Attributes:
-        rms_norm, add_rms_norm, rope, swiglu, swiglu_linear, attention, linear_cross_entropy: a name of `BACKENDS`, or
+        rms_norm, add_rms_norm, rope, swiglu, swiglu_linear, attention, linear_cross_entropy, fp8: a name of `BACKENDS`, or
             `auto`: the fastest that can run here and passes its proof.
         compile: what `torch.compile` gets to see: nothing, each block by itself, or the whole model.
         on_failed_proof: a fast op asked for by name that differs from its reference stops the run, or is replaced by
@@ -152,6 +159,7 @@ class OpsConfig:
     swiglu_linear: str = REFERENCE
     attention: str = REFERENCE
     linear_cross_entropy: str = REFERENCE
+    fp8: str = REFERENCE
     compile: Literal["none", "block", "model"] = "none"
     on_failed_proof: Literal["stop", "fallback"] = "stop"
 

@@ -1,0 +1,104 @@
+"""The two fp8 formats, the scales that bring tensors into their range, and the cast: the specification of all of it.
+
+Micikevicius et al., "FP8 Formats for Deep Learning", arXiv:2209.05433. A tensor is held as codes and a scale, with
+value = code · scale. Scales are powers of two: dividing by one is exact, so that a cast rounds once and gives the same
+codes on every device and in every order of operations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# exponents of scales: both the scale and its reciprocal stay normal fp32 numbers
+_LEAST_EXPONENT, _GREATEST_EXPONENT = -126, 126
+
+
+@dataclass(frozen=True)
+class Format:
+    """An fp8 format.
+
+    Attributes:
+        name: "e4m3" or "e5m2": bits of exponent and mantissa.
+        dtype: PyTorch's.
+        largest: the largest finite value.
+        smallest: the smallest value above zero; half of it, and less, rounds to zero.
+        top_exponent: of `largest`, which is 0.875 · 2^top_exponent in both formats.
+        mantissa_bits: of a normal value.
+    """
+
+    name: str
+    dtype: torch.dtype
+    largest: float
+    smallest: float
+    top_exponent: int
+    mantissa_bits: int
+
+
+E4M3 = Format("e4m3", torch.float8_e4m3fn, 448.0, 2.0**-9, 9, 3)
+E5M2 = Format("e5m2", torch.float8_e5m2, 57344.0, 2.0**-16, 16, 2)
+FORMATS = {each.name: each for each in (E4M3, E5M2)}
+
+
+def power_of_two_scale(amax: Tensor, format: Format) -> Tensor:
+    """The smallest power of two by which values up to `amax` can be divided to lie within the format; fp32.
+
+    Computed from the bits of `amax`, hence exact. 1 where `amax` is 0, NaN where it is not finite.
+
+    Args:
+        amax: fp32, any shape, the largest absolute value.
+        format: to be cast to.
+    """
+    fraction, exponent = torch.frexp(amax)
+    # amax = fraction · 2^exponent against largest = 0.875 · 2^top_exponent
+    exponent = exponent - format.top_exponent + (fraction > 0.875).to(exponent.dtype)
+    scale = torch.ldexp(torch.ones_like(amax), exponent.clamp(_LEAST_EXPONENT, _GREATEST_EXPONENT))
+    scale = torch.where(amax == 0, torch.ones_like(scale), scale)
+    return torch.where(torch.isfinite(amax), scale, torch.full_like(scale, torch.nan))
+
+
+def quantized(values: Tensor, scale: Tensor, format: Format) -> Tensor:
+    """The codes of `values`: divided by the scale, cut off at the largest, rounded to nearest even.
+
+    What is not finite becomes NaN, infinities too, so that it reaches the loss and the step is skipped instead of
+    being trained on as if it were only large.
+
+    Args:
+        values: fp32, bf16 or fp16, any shape.
+        scale: fp32 powers of two, broadcast against `values`.
+        format: of the codes.
+
+    Returns:
+        Shape of `values`, dtype of the format.
+    """
+    scaled = values.float() / scale
+    inside = scaled.clamp(-format.largest, format.largest)
+    # Casting NaN gives NaN in both formats; older PyTorch makes other codes of infinities and of what is too large.
+    return torch.where(torch.isfinite(scaled), inside, torch.full_like(inside, torch.nan)).to(format.dtype)
+
+
+def dequantized(codes: Tensor, scale: Tensor | None) -> Tensor:
+    """The values behind codes, in fp32; without a scale the codes are values in a wider dtype already."""
+    return codes.float() if scale is None else codes.float() * scale
+
+
+def lost(values: Tensor, scale: Tensor, format: Format) -> Tensor:
+    """(2,) int64: how many finite values saturate in the cast, and how many that are not zero become zero."""
+    size = (values.float() / scale).abs()
+    saturated = (size > format.largest) & torch.isfinite(size)
+    underflowed = (size > 0) & (size <= format.smallest / 2)
+    return torch.stack([saturated.sum(), underflowed.sum()])
+
+
+def amax_bits(values: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """The largest absolute value as the bits of an fp32 number, int32; () or along `dim`.
+
+    As whole numbers the bits of absolute values have the order of the values, with infinity above all numbers and NaN
+    above infinity: a maximum of bits loses neither.
+    """
+    bits = values.detach().float().abs().contiguous().view(torch.int32)
+    if dim is not None:
+        return bits.amax(dim=dim, keepdim=keepdim)
+    return bits.amax() if bits.numel() else bits.new_zeros(())

@@ -1,0 +1,116 @@
+"""What matrix products multiply: a tensor laid out for each of the two contractions, and the product itself.
+
+A product contracts the last dimension of both of its matrices, which is the only layout that fp8 units up to Hopper
+take. A linear layer contracts each of its three tensors along both dimensions in turn, so that each is held twice:
+
+    y = x · Wᵀ                x.rows (T, K)      weight.rows (N, K)
+    gradient of x = g · W     g.rows (T, N)      weight.columns (K, N)
+    gradient of W = gᵀ · x    g.columns (N, T)   x.columns (K, T)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from litespark.ops.fp8.formats import dequantized
+
+# the products of fp8 units contract and deliver whole multiples of this
+MULTIPLE = 16
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """(M, K), to be contracted over K.
+
+    Attributes:
+        values: codes of an fp8 format, contiguous; or, without a scale, values in a wider dtype with any strides.
+        scale: fp32 powers of two, () for the whole matrix or (M, 1) for its rows; None: there is none to apply.
+    """
+
+    values: Tensor
+    scale: Tensor | None = None
+
+    @property
+    def in_fp8(self) -> bool:
+        """Whether the values are codes."""
+        return self.scale is not None
+
+    def wide(self) -> Tensor:
+        """The values in fp32, (M, K)."""
+        return dequantized(self.values, self.scale)
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A tensor (R, C) in the layouts that products want; None: not made, since nothing will contract along it.
+
+    Attributes:
+        rows: (R, C), contracted over C.
+        columns: (C, R), contracted over R.
+    """
+
+    rows: Matrix | None
+    columns: Matrix | None
+
+
+def plain(values: Tensor) -> Operand:
+    """An operand that stays in its dtype: (R, C), twice the same memory."""
+    return Operand(Matrix(values), Matrix(values.T))
+
+
+def product(left: Matrix | None, right: Matrix | None, dtype: torch.dtype, *, simulate: bool, fast: bool) -> Tensor:
+    """left · rightᵀ.
+
+    Two matrices in fp8 go through the fp8 units; if one of them is not, the other is widened to it.
+
+    Args:
+        left: (M, K).
+        right: (N, K).
+        dtype: of the result; bf16, fp16 or fp32.
+        simulate: multiply the values behind the codes in fp32 instead: the same operands, on any device.
+        fast: let fp8 units add up with fewer bits, as is usual forward; backward it costs accuracy.
+
+    Returns:
+        (M, N), contiguous.
+    """
+    assert left is not None
+    assert right is not None
+    if not (left.in_fp8 and right.in_fp8):
+        return (_widened(left, right) @ _widened(right, left).T).to(dtype)
+    if simulate:
+        return (left.values.float() @ right.values.float().T * _product_scale(left, right)).to(dtype)
+    scales = left.scale, right.scale
+    by_row = any(scale is not None and scale.ndim == 2 for scale in scales)
+    if by_row:
+        first = _by_row(left)
+        second = _by_row(right).T.contiguous()
+        # scales of rows come with bf16 results only
+        found = torch._scaled_mm(
+            left.values, right.values.T, first, second, out_dtype=torch.bfloat16, use_fast_accum=fast
+        )
+        return found.to(dtype)
+    assert left.scale is not None
+    assert right.scale is not None
+    return torch._scaled_mm(left.values, right.values.T, left.scale, right.scale, out_dtype=dtype, use_fast_accum=fast)
+
+
+def _widened(matrix: Matrix, other: Matrix) -> Tensor:
+    """Values in the dtype that the wider of the two has."""
+    if not matrix.in_fp8:
+        return matrix.values
+    return matrix.wide().to(other.values.dtype)
+
+
+def _by_row(matrix: Matrix) -> Tensor:
+    """(M, 1)."""
+    assert matrix.scale is not None
+    return matrix.scale.expand(matrix.values.shape[0], 1).contiguous()
+
+
+def _product_scale(left: Matrix, right: Matrix) -> Tensor:
+    assert left.scale is not None
+    assert right.scale is not None
+    return left.scale * (right.scale.T if right.scale.ndim == 2 else right.scale)

@@ -1,0 +1,181 @@
+"""The scales of a model's tensors and what they come from: the largest values of the last steps, for all at once.
+
+Everything lies in a few tensors with one place for each tensor that is cast, so that the end of a step takes a handful
+of operations however many layers there are. Nothing here waits for the device, but for `read`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from litespark.ops.fp8.emission import Emission
+from litespark.ops.fp8.formats import Format, power_of_two_scale
+from litespark.ops.fp8.settings import Recipe
+
+
+class Scaling:
+    """History, scales and counts of the tensors named `names`.
+
+    Args:
+        names: of the tensors, "blocks.3.mlp.down.input"; each once.
+        formats: of each.
+        device: of the model.
+        history: steps that a scale looks back on.
+        margin: powers of two above the largest value seen.
+        sample_every: steps between two that count what casts lose.
+
+    Attributes:
+        steps: optimizer steps finished.
+        counting: whether this step counts what casts lose.
+        known: whether a tensor has a scale from earlier steps, one for each name; host values.
+        seen: values that were counted since the last `read`, one for each name; host values.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        formats: Sequence[Format],
+        device: torch.device,
+        *,
+        history: int,
+        margin: int = 0,
+        sample_every: int = 10,
+    ) -> None:
+        assert len(set(names)) == len(names) == len(formats)
+        self.names = list(names)
+        self.formats = list(formats)
+        self.margin = margin
+        self.sample_every = sample_every
+        self.steps = 0
+        self.known = [False] * len(names)
+        self.seen = [0] * len(names)
+        self._noted = [False] * len(names)
+        self.amax = torch.zeros(len(names), dtype=torch.int32, device=device)
+        self.history = torch.zeros(history, len(names), dtype=torch.float32, device=device)
+        self.scale = torch.ones(len(names), dtype=torch.float32, device=device)
+        self.counts = torch.zeros(len(names), 2, dtype=torch.int64, device=device)
+        # a format -> which places it has
+        self._places = {
+            format: torch.tensor([i for i, each in enumerate(formats) if each is format], device=device)
+            for format in dict.fromkeys(formats)
+        }
+
+    @property
+    def counting(self) -> bool:
+        """Whether this step counts what casts lose."""
+        return self.steps % self.sample_every == 0
+
+    def emission(self, index: int, recipe: Recipe, size: int, *, rows: bool = True, columns: bool = True,
+                 note: bool = True) -> Emission:  # fmt: skip
+        """How the tensor at `index`, of `size` values, is to be cast now.
+
+        Args:
+            index: place of the tensor in `names`.
+            recipe: of its layer; `delayed` takes the scale from the tensor itself while nothing is known of it.
+            size: how many values it has.
+            rows, columns: layouts wanted.
+            note: let this cast into history and counts; not in validation.
+        """
+        if note:
+            self._noted[index] = True
+            if self.counting:
+                self.seen[index] += size
+        return Emission(
+            self.formats[index],
+            scale=self.scale[index] if recipe == "delayed" and self.known[index] else None,
+            rowwise=recipe == "rowwise",
+            rows=rows,
+            columns=columns,
+            amax=self.amax[index] if note else None,
+            counts=self.counts[index] if note and self.counting else None,
+        )
+
+    def forget(self, index: int) -> None:
+        """The tensor at `index` is no longer cast: what is known of it will be out of date when it is again."""
+        self.known[index] = False
+        self.history[:, index] = 0.0
+
+    def finish_step(self) -> None:
+        """After each optimizer step: take the largest values of the step into the history and renew the scales.
+
+        A collective where there are several ranks: all get the same scales. A value that is not finite is left out:
+        the step was skipped, and one such value would spoil the scale for the whole history.
+        """
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            dist.all_reduce(self.amax, op=dist.ReduceOp.MAX)
+        noted = self.amax.view(torch.float32)
+        latest = torch.where(torch.isfinite(noted), noted, self.history[0])
+        self.history = torch.cat([latest.unsqueeze(0), self.history[:-1]])
+        highest = self.history.amax(dim=0) * 2.0**self.margin
+        for format, places in self._places.items():
+            found = power_of_two_scale(highest[places], format)
+            # nothing was seen, or nothing but zeros: the scale stays
+            self.scale[places] = torch.where(highest[places] > 0, found, self.scale[places])
+        self.known = [known or noted for known, noted in zip(self.known, self._noted, strict=True)]
+        self._noted = [False] * len(self.names)
+        self.amax.zero_()
+        self.steps += 1
+
+    def read(self) -> dict[str, tuple[float, float]]:
+        """Name -> shares of values that saturated and that became zero, of tensors counted since the last call.
+
+        A collective where there are several ranks, and the only method that waits for the device.
+        """
+        totals = torch.cat([self.counts, torch.tensor(self.seen, device=self.counts.device).unsqueeze(1)], dim=1)
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            dist.all_reduce(totals)
+        found = {
+            name: (saturated / seen, underflowed / seen)
+            for name, (saturated, underflowed, seen) in zip(self.names, totals.tolist(), strict=True)
+            if seen
+        }
+        self.counts.zero_()
+        self.seen = [0] * len(self.names)
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values and tensors, for a checkpoint."""
+        return {
+            "names": list(self.names),
+            "formats": [format.name for format in self.formats],
+            "history": self.history.cpu(),
+            "scale": self.scale.cpu(),
+            "known": list(self.known),
+            "steps": self.steps,
+            "seen": list(self.seen),
+            "counts": self.counts.cpu(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` gave.
+
+        Raises:
+            ValueError: it is of other tensors, formats or length of history.
+        """
+        expected: dict[str, list[Any]] = {
+            "names": list(self.names),
+            "formats": [format.name for format in self.formats],
+            "history": list(self.history.shape),
+        }
+        got: dict[str, list[Any]] = {key: list(state[key]) for key in ("names", "formats")}
+        got["history"] = list(state["history"].shape)
+        for key, value in expected.items():
+            if got[key] != value:
+                raise ValueError(
+                    f"the checkpoint's fp8 state has other {key} than this run: got {_short(got[key])}, expected "
+                    f"{_short(value)}; resume with the model and precision.fp8 of the run that wrote it"
+                )
+        device = self.scale.device
+        self.history = state["history"].to(device)
+        self.scale = state["scale"].to(device)
+        self.counts = state["counts"].to(device)
+        self.known, self.seen, self.steps = list(state["known"]), list(state["seen"]), int(state["steps"])
+        self.amax.zero_()
+
+
+def _short(values: list[Any]) -> str:
+    return f"{len(values)} of them, {', '.join(map(str, values[:3]))}, …" if len(values) > 3 else str(values)

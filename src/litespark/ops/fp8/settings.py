@@ -1,0 +1,109 @@
+"""Settings of training in fp8, checked when they are made; `precision.fp8` fills them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from litespark.ops.fp8.formats import FORMATS, Format
+
+Recipe = Literal["delayed", "tensorwise", "rowwise"]
+Fallback = Literal["bf16", "rowwise", "none"]
+RECIPES: tuple[Recipe, ...] = get_args(Recipe)
+# the linear layers of a block
+LINEARS = ("qkv", "output", "gate_up", "down")
+
+
+@dataclass(frozen=True)
+class AdaptiveConfig:
+    """When a linear layer leaves fp8, and when it comes back.
+
+    Attributes:
+        sample_every: steps between two counts of what the casts lose; the step that counts costs a little more.
+        overflow_bound: share of a tensor's values that may saturate.
+        underflow_bound: share of a tensor's values that may become zero in the cast.
+        patience: counts in a row above a bound after which the layer moves.
+        fallback: where it moves to: `bf16`, `rowwise` scales (and from there to bf16), or `none`, which only warns.
+        return_after: counts after which it comes back to its recipe; twice as many after each further move. None: it
+            stays.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    sample_every: int = 10
+    overflow_bound: float = 0.001
+    underflow_bound: float = 0.25
+    patience: int = 3
+    fallback: Fallback = "bf16"
+    return_after: int | None = 100
+
+    def __post_init__(self) -> None:
+        at = "precision.fp8.adaptive"
+        for name in ("sample_every", "patience", "return_after"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{at}.{name}: got {value}, expected at least 1")
+        for name in ("overflow_bound", "underflow_bound"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ValueError(f"{at}.{name}: got {value}, expected a share from 0 to 1")
+        if self.fallback not in get_args(Fallback):
+            raise ValueError(f"{at}.fallback: got {self.fallback!r}, expected one of {', '.join(get_args(Fallback))}")
+
+
+@dataclass(frozen=True)
+class Fp8Config:
+    """Which products of the blocks are computed in fp8, and how tensors are brought into its range.
+
+    Embedding, head and norms, attention and the residual stream stay as they are with precision=bf16, and so do master
+    weights and optimizer states.
+
+    Attributes:
+        recipe: `delayed`, one scale a tensor from the largest values of the last steps, which lets the op that makes a
+            tensor cast it on its way; `tensorwise`, one scale from the tensor itself, which takes passes over it;
+            `rowwise`, one for each row, which takes passes too and loses least.
+        gradients: format of the gradients of products; activations and weights are e4m3.
+        history: steps whose largest values `delayed` looks back on.
+        margin: powers of two that `delayed` leaves above the largest of them.
+        linears: of each block, those in fp8.
+        bf16_first, bf16_last: how many blocks at the beginning and the end stay in bf16.
+        simulate: round as fp8 does and multiply in a wider dtype, on any device; slow, and only for looking at losses.
+        adaptive: when a layer leaves fp8.
+
+    Raises:
+        ValueError: a value is unknown or out of range.
+    """
+
+    recipe: Recipe = "delayed"
+    gradients: str = "e5m2"
+    history: int = 16
+    margin: int = 0
+    linears: tuple[str, ...] = LINEARS
+    bf16_first: int = 0
+    bf16_last: int = 0
+    simulate: bool = False
+    adaptive: AdaptiveConfig = AdaptiveConfig()
+
+    def __post_init__(self) -> None:
+        # OmegaConf hands lists over
+        object.__setattr__(self, "linears", tuple(self.linears))
+        at = "precision.fp8"
+        if self.recipe not in RECIPES:
+            raise ValueError(f"{at}.recipe: got {self.recipe!r}, expected one of {', '.join(RECIPES)}")
+        if self.gradients not in FORMATS:
+            raise ValueError(f"{at}.gradients: got {self.gradients!r}, expected one of {', '.join(FORMATS)}")
+        for name, least in (("history", 1), ("margin", 0), ("bf16_first", 0), ("bf16_last", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{at}.{name}: got {getattr(self, name)}, expected at least {least}")
+        unknown = [name for name in self.linears if name not in LINEARS]
+        if unknown or len(set(self.linears)) != len(self.linears) or not self.linears:
+            raise ValueError(
+                f"{at}.linears: got {list(self.linears)}, expected some of {', '.join(LINEARS)}, each once; without "
+                "any set precision=bf16"
+            )
+
+    @property
+    def gradient_format(self) -> Format:
+        """That of the gradients of products."""
+        return FORMATS[self.gradients]

@@ -1,0 +1,1 @@
+"""SwiGLU whose product (and, backward, gradient) leaves it in fp8."""
