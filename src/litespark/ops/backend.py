@@ -145,8 +145,8 @@ class OpsConfig:
     """The backend of each op, by name, and what holds for all of them.
 
     Attributes:
-        rms_norm, add_rms_norm, rope, swiglu, swiglu_linear, attention, linear_cross_entropy, fp8: a name of `BACKENDS`, or
-            `auto`: the fastest that can run here and passes its proof.
+        rms_norm, add_rms_norm, rope, swiglu, swiglu_linear, attention, linear_cross_entropy, fp8: a name of
+            `BACKENDS`, or `auto`: the fastest that can run here and passes its proof.
         compile: what `torch.compile` gets to see: nothing, each block by itself, or the whole model.
         on_failed_proof: a fast op asked for by name that differs from its reference stops the run, or is replaced by
             the reference; `auto` takes the next one in any case.
@@ -190,8 +190,8 @@ def resolve(config: OpsConfig) -> Ops:
     return Ops(**{field.name: load(field.name, getattr(config, field.name)) for field in fields(Ops)})
 
 
-def load(op: str, backend: str) -> Callable[..., Any]:
-    """The function of one backend.
+def load(op: str, backend: str) -> Any:
+    """The function of one backend; of `fp8` its `Pieces`.
 
     Raises:
         ValueError: see `resolve`.
@@ -236,6 +236,6 @@ def detail(op: str, backend: str, place: Place) -> str | None:
     return None if found is None else _at(found)(place)
 
 
-def _at(place: str) -> Callable[..., Any]:
+def _at(place: str) -> Any:
     module, name = place.split(":")
     return getattr(importlib.import_module(module), name)
