@@ -133,7 +133,7 @@ def test_prepare_finds_the_data_and_says_what_is_there(house, capsys):
     "name, change, complaint",
     [
         ("train/text/chunk-0-0.bin", lambda data: data[:-1] + bytes([data[-1] ^ 1]), "SHA-256"),
-        ("validation/text/chunk-0-0.bin", lambda data: data[:-2], "bytes; expected"),
+        ("validation/text/chunk-0-0.bin", lambda data: data[:-2], "bytes; the manifest says"),
         ("tokenizer.json", lambda data: data.replace(b'"merges": [', b'"merges": [ ["q", "z"], ', 1), "token"),
         ("manifest.json", lambda data: data[:50], "not a manifest"),
     ],
