@@ -31,6 +31,11 @@ POWER_WATTS: Final = "energy/power_watts"  # mean over the window, all devices t
 TRAIN_JOULES: Final = "energy/train_joules"  # since the run began, training steps only
 ALL_IN_JOULES: Final = "energy/all_in_joules"  # since the run began, every phase and lost steps included
 
+# shares, 0 to 1, of the steps that counted since the last row; each but the last has a key for every block
+FP8_OVERFLOW: Final = "fp8/overflow"  # of the values of the tensor that saturates most
+FP8_UNDERFLOW: Final = "fp8/underflow"  # of the values, not zero themselves, of the tensor of which most become zero
+FP8_LINEARS: Final = "fp8/linears"  # of the linear layers that the settings compute in fp8, those that now are
+
 VALIDATION_LOSS: Final = "validation/loss"  # nats per supervised token
 VALIDATION_PERPLEXITY: Final = "validation/perplexity"
 VALIDATION_BITS_PER_BYTE: Final = "validation/bits_per_byte"
@@ -40,3 +45,8 @@ VALIDATION_TOKEN_ACCURACY: Final = "validation/token_accuracy"  # share of super
 def of_domain(key: str, domain: str) -> str:
     """The key of a validation metric over the rows of one domain; logged where the data has several."""
     return f"{key}/{domain}"
+
+
+def of_block(key: str, block: str) -> str:
+    """The key of a metric of one block, "blocks.3"."""
+    return f"{key}/{block}"

@@ -116,7 +116,7 @@ def test_a_record_from_before_ops_were_recorded_is_read():
 @pytest.mark.parametrize(
     ("where", "value", "message"),
     [
-        ("schema", "litespark.run/9", r"schema: got 'litespark.run/9', expected 'litespark.run/3'"),
+        ("schema", "litespark.run/9", r"schema: got 'litespark.run/9', expected 'litespark.run/4'"),
         ("seed", "1", r"seed: got '1', expected an integer"),
         ("seed", True, r"seed: got True, expected an integer"),
         ("seed", ..., r"seed: missing"),
@@ -174,7 +174,7 @@ def test_a_file_that_is_no_record_is_refused_with_its_path(tmp_path, text):
 def test_every_metric_key_is_used_once_and_has_a_group():
     keys = [value for name, value in vars(names).items() if name.isupper()]
     assert len(keys) == len(set(keys)) > 20
-    groups = {"progress", "train", "throughput", "memory", "energy", "validation"}
+    groups = {"progress", "train", "throughput", "memory", "energy", "fp8", "validation"}
     assert {key.split("/")[0] for key in keys} == groups
 
 

@@ -11,17 +11,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from litespark.metrics.records.run_fp8 import Fp8Record, check_fp8
 from litespark.metrics.records.run_ops import OpRecord
 from litespark.metrics.records.run_target import TargetRecord
 from litespark.metrics.records.sealing import SEAL, check_seal, naming, read_values, write_values
 from litespark.metrics.records.strict_json import RecordError, decode, encode, wrong
 
-SCHEMA = "litespark.run/3"
-# schema -> the fields that came after it, as a record without them is read; records before /3 have no seal
+SCHEMA = "litespark.run/4"
+# schema -> the fields that came after it, as a record without them is read
 _LATER_FIELDS: dict[str, dict[str, Any]] = {
-    "litespark.run/1": {"ops": [], "target": None},
-    "litespark.run/2": {"target": None},
+    "litespark.run/1": {"ops": [], "target": None, "fp8": None},
+    "litespark.run/2": {"target": None, "fp8": None},
+    "litespark.run/3": {"fp8": None},
 }
+_WITHOUT_SEAL = ("litespark.run/1", "litespark.run/2")
 
 Status = Literal["running", "finished", "interrupted", "failed"]
 
@@ -181,7 +184,7 @@ class SegmentRecord:
 
 @dataclass
 class RunRecord:
-    """The whole of ``run.json``; times are ISO 8601 in UTC."""
+    """The whole of ``run.json``; times are ISO 8601 in UTC, ``fp8`` is null in a run without."""
 
     name: str
     task: str
@@ -197,6 +200,7 @@ class RunRecord:
     projection: ProjectionRecord = field(default_factory=ProjectionRecord)
     quality: QualityRecord = field(default_factory=QualityRecord)
     target: TargetRecord | None = None
+    fp8: Fp8Record | None = None
     ops: list[OpRecord] = field(default_factory=list)
     segments: list[SegmentRecord] = field(default_factory=list)
     status: Status = "running"
@@ -252,7 +256,7 @@ class RunRecord:
         """
         with naming(path, "run"):
             values = read_values(path)
-            if values.get("schema") == SCHEMA:
+            if values.get("schema") not in _WITHOUT_SEAL:
                 check_seal(values)
             return cls.from_dict({key: value for key, value in values.items() if key != SEAL})
 
@@ -287,6 +291,8 @@ def _check_rules(record: RunRecord) -> None:
     for where, count in counts.items():
         if count < 0:
             raise wrong(where, count, "a count of 0 or more")
+    if record.fp8 is not None:
+        check_fp8(record.fp8)
 
 
 def _is_time(text: str) -> bool:
