@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import importlib
@@ -16,6 +17,7 @@ from litespark.benchmarks.profile.classes import scope, within
 from litespark.benchmarks.step import stepping
 from litespark.models.llama import MLP, Attention, Block, Llama, Rotary
 from litespark.ops.backend import BACKENDS, Ops
+from litespark.ops.fp8.pieces import Pieces
 
 _LLAMA = "transformers.models.llama.modeling_llama"
 
@@ -28,6 +30,14 @@ _OPS = {
     "swiglu_linear": "activation",
     "attention": "attention",
     "linear_cross_entropy": "loss",
+}
+# method of the pieces of blocks in fp8 -> class; a fused one is of the op that it casts for
+_PIECES = {
+    "cast": "copies",
+    "add_rms_norm": "norm",
+    "add_rms_norm_backward": "norm",
+    "swiglu": "activation",
+    "swiglu_backward": "activation",
 }
 # a block adds to the residual stream, which belongs to the norm that follows it
 _OUR_MODULES = {Rotary: scope("rope"), Attention: within("attention"), MLP: within("activation"), Block: within("norm")}
@@ -49,7 +59,7 @@ def annotated(model: nn.Module) -> Iterator[None]:
     For models that run as they are written: `torch.compile` would compile them anew, and names its kernels after the
     ops that it fused.
     """
-    assert set(_OPS) == set(BACKENDS)
+    assert {*_OPS, "fp8"} == set(BACKENDS)
     with _Replacements() as replace:
         replace(stepping, "finish_gradients", scope("optimizer"))
         replace(nn.utils, "clip_grad_norm_", scope("optimizer"))
@@ -61,13 +71,23 @@ def annotated(model: nn.Module) -> Iterator[None]:
 
 
 def _annotate_ours(model: Llama, replace: _Replacements) -> None:
-    functions = {op: _wrapped(getattr(model.ops, op), scope(kernel_class)) for op, kernel_class in _OPS.items()}
-    ops = dataclasses.replace(model.ops, **functions)
+    functions: dict[str, Any] = {
+        op: _wrapped(getattr(model.ops, op), scope(kernel_class)) for op, kernel_class in _OPS.items()
+    }
+    ops = dataclasses.replace(model.ops, fp8=annotated_pieces(model.ops.fp8), **functions)
     for module in model.modules():
         if isinstance(getattr(module, "ops", None), Ops):
             replace.value(module, "ops", ops)
         if type(module) in _OUR_MODULES:
             replace(module, "forward", _OUR_MODULES[type(module)])
+
+
+def annotated_pieces(pieces: Pieces) -> Pieces:
+    """The same pieces, each under an annotation, also where one calls another."""
+    mine = copy.copy(pieces)
+    for name, kernel_class in _PIECES.items():
+        setattr(mine, name, _wrapped(getattr(mine, name), scope(kernel_class)))
+    return mine
 
 
 def _annotate_theirs(model: Any, replace: _Replacements) -> None:

@@ -1,0 +1,41 @@
+"""The pieces of blocks in fp8 under annotations: each says its class, and what is shared stays as it is."""
+
+import inspect
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from litespark.benchmarks.profile.classes import class_of, scope
+from litespark.benchmarks.profile.scopes import _PIECES, annotated_pieces
+from litespark.ops.fp8.emission import Emission
+from litespark.ops.fp8.formats import E4M3
+from litespark.ops.fp8.pieces import Pieces
+from litespark.ops.fp8.reference import PIECES, ReferencePieces
+
+
+def test_every_piece_has_a_class():
+    methods = {name for name, _ in inspect.getmembers(Pieces, inspect.isfunction) if not name.startswith("_")}
+    assert set(_PIECES) == methods
+
+
+def test_a_piece_and_the_cast_within_it_are_annotated_and_the_shared_pieces_are_not():
+    mine = annotated_pieces(PIECES)
+    arguments = (torch.randn(16, 32), None, torch.ones(32), 1e-5, Emission(E4M3))
+    dtypes = {"stream_dtype": torch.float32, "dtype": torch.float32}
+    expected = PIECES.add_rms_norm(*arguments, **dtypes)
+    assert not vars(PIECES)
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        found = mine.add_rms_norm(*arguments, **dtypes)
+        ReferencePieces().cast(arguments[0], Emission(E4M3))
+    assert torch.equal(found[1].rows.values.view(torch.uint8), expected[1].rows.values.view(torch.uint8))
+    events = {each.name: each for each in profiler.events() if each.name.startswith(scope(""))}
+    assert set(events) == {scope("norm"), scope("copies")}
+    around, within = events[scope("norm")].time_range, events[scope("copies")].time_range
+    assert around.start <= within.start <= within.end <= around.end
+
+
+def test_a_product_of_codes_is_a_product():
+    assert class_of("nvjet_qqtst_128x256_128x4_2x1_v_bz_coopA_TNT", ["aten::_scaled_mm"]) == "gemm"
+    assert class_of("aten::_scaled_mm", ["litespark.class=norm"]) == "gemm"
+    # what is made ready for one is moved
+    assert class_of("aten::copy_", ["aten::to", scope("copies"), scope("norm")]) == "copies"
