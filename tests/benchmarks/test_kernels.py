@@ -42,6 +42,12 @@ def test_what_does_not_fit_is_told_in_one_line_each():
     assert "- dot bf16 does not compile for gfx942" in table(BROKEN).markdown()
 
 
+def test_targets_that_kernels_are_not_for_are_told():
+    text = KernelTable("litespark kernels", ("norm",), (FITS,), ("norm is not for sm_80: no fp8 units",)).markdown()
+    assert text.endswith("\nNot compiled:\n\n- norm is not for sm_80: no fp8 units\n")
+    assert "Not compiled" not in table(FITS).markdown()
+
+
 def test_the_head_names_command_commit_and_versions(monkeypatch):
     import torch
     import triton
@@ -80,6 +86,14 @@ def test_unknown_names_are_refused_with_those_that_are_known(compiling):
         compile_kernels(ops=["norm"])
 
 
+def test_an_op_without_kernels_for_a_target_is_told_and_no_failure(compiling, monkeypatch):
+    monkeypatch.setattr(kernels, "ops_with_kernels", lambda: {"choosy": "tests.ops.toy_kernels.choosy"})
+    said: list[str] = []
+    found = compile_kernels(targets=["sm_90", "sm_80"], say=said.append)
+    assert said == list(found.exclusions) == ["choosy is not for sm_80: no fp8 units, which came with sm_89 (Ada)"]
+    assert found.misfits == []
+
+
 def test_the_command_of_a_table_gets_it_again(compiling):
     assert compile_kernels().command == "litespark kernels"
     again = compile_kernels(ops=["rms_norm"], targets=["sm_90", "sm_86"], every=True).command
@@ -100,5 +114,9 @@ def test_a_committed_table_is_whole(path):
     assert f"triton {path.stem}," in text
     assert "Not to be launched" not in text
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")][1:]
-    kernels_and_targets = {(kernel, target) for kernel, _, target, *_ in rows}
-    assert kernels_and_targets == {(kernel, target) for kernel, *_ in rows for target in TARGETS}
+    compiled = {kernel: {target for other, _, target, *_ in rows if other == kernel} for kernel, *_ in rows}
+    with_fp8 = {name for name, target in TARGETS.items() if target.without_fp8 is None}
+    for kernel, targets in compiled.items():
+        assert targets in (set(TARGETS), with_fp8), kernel
+    told = re.findall(r"^- \w+ is not for (\w+): .*fp8", text, re.MULTILINE)
+    assert set(told) == (set(TARGETS) - with_fp8 if with_fp8 in compiled.values() else set())

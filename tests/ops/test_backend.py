@@ -44,4 +44,6 @@ def test_ops_import_without_triton():
 @pytest.mark.parametrize(("op", "name"), EVERY_BACKEND)
 def test_a_model_that_holds_a_backend_can_be_copied(op, name):
     function = getattr(resolve(OpsConfig(**{op: name})), op)
-    assert copy.deepcopy(function) is function
+    copied = copy.deepcopy(function)
+    # the pieces of fp8 are an object, which has no state
+    assert copied is function or (type(copied) is type(function) and vars(copied) == {})

@@ -8,14 +8,17 @@ from pathlib import Path
 import pytest
 
 import litespark.ops
-from litespark.ops.compilation import Attempt, compilations_of, ops_with_kernels
+from litespark.ops.compilation import Attempt, compilations_of, exclusions, ops_with_kernels
 from litespark.ops.triton_support import TARGETS
 from tests.ops.compile_worker import compile_in_worker
 
 pytest.importorskip("triton")
-from tests.ops.toy_kernels import sound
+from tests.ops.toy_kernels import choosy, sound
 
 OPS = ops_with_kernels()
+WITH_FP8 = {"sm_89", "sm_90", "sm_100", "sm_120"}
+# op -> the targets that its kernels are for, where these are not all
+ONLY_FOR = {"fp8": WITH_FP8, "rms_norm_fp8": WITH_FP8, "swiglu_fp8": WITH_FP8}
 # name of a compilation -> bytes of stack that it may have on sm_90, where spilled registers go; none where it is not
 # named
 STACK_BYTES_ALLOWED = {
@@ -56,7 +59,7 @@ def complaints(attempts: list[Attempt], stack_bytes_allowed: dict[str, int]) -> 
 @pytest.mark.parametrize("op", OPS)
 def test_the_most_usual_configuration_of_each_kernel_fits_every_target(op, tmp_path):
     attempts = compile_in_worker(tmp_path, [OPS[op]], list(TARGETS), every=False)
-    assert {made.target for made in attempts} == set(TARGETS)
+    assert {made.target for made in attempts} == ONLY_FOR.get(op, set(TARGETS))
     assert complaints(attempts, STACK_BYTES_ALLOWED) == []
 
 
@@ -65,7 +68,7 @@ def test_the_most_usual_configuration_of_each_kernel_fits_every_target(op, tmp_p
 @pytest.mark.parametrize("op", OPS)
 def test_all_configurations_fit_every_target(op, target, tmp_path):
     attempts = compile_in_worker(tmp_path, [OPS[op]], [target], every=True)
-    assert attempts
+    assert bool(attempts) is (target in ONLY_FOR.get(op, set(TARGETS)))
     assert complaints(attempts, STACK_BYTES_ALLOWED) == []
 
 
@@ -159,6 +162,28 @@ def test_a_module_that_states_nothing_is_caught(monkeypatch):
     monkeypatch.setattr(sound, "compilations", lambda target: [])
     with pytest.raises(ValueError, match=r"sound.compilations\(sm_86\) states no configuration of any kernel"):
         compilations_of(sound, TARGETS["sm_86"], every=True)
+
+
+def test_kernels_are_not_compiled_for_what_they_are_not_for():
+    assert compilations_of(choosy, TARGETS["sm_86"], every=True) == []
+    assert compilations_of(choosy, TARGETS["sm_89"], every=True) == compilations_of(sound, TARGETS["sm_89"], every=True)
+
+
+def test_what_kernels_are_not_for_is_told_by_name_and_reason():
+    told = exclusions({"choosy": choosy.__name__, "sound": sound.__name__}, TARGETS.values())
+    assert told == [
+        "choosy is not for sm_80: no fp8 units, which came with sm_89 (Ada)",
+        "choosy is not for sm_86: no fp8 units, which came with sm_89 (Ada)",
+        "choosy is not for gfx942: units for fp8 formats (fnuz) with other codes than e4m3 and e5m2",
+    ]
+
+
+def test_the_targets_with_fp8_are_those_that_triton_makes_it_for(tmp_path):
+    """By the compiler, for NVIDIA's; for AMD's it puts e4m3 together from other operations."""
+    nvidia = [name for name, target in TARGETS.items() if target.backend == "cuda"]
+    attempts = compile_in_worker(tmp_path, ["tests.ops.toy_kernels.casting"], nvidia, every=True)
+    assert {made.target for made in attempts if made.misfit() is None} == WITH_FP8
+    assert {name for name, target in TARGETS.items() if target.without_fp8 is None} == WITH_FP8
 
 
 def test_ops_that_have_kernels_are_found_without_importing_them():

@@ -16,7 +16,7 @@ import torch
 
 from litespark import __version__
 from litespark.metrics.environment import git_state
-from litespark.ops.compilation import Attempt, attempt, chosen_compilations, ops_with_kernels
+from litespark.ops.compilation import Attempt, attempt, chosen_compilations, exclusions, ops_with_kernels
 from litespark.ops.triton_support import TARGETS, interpreting, triton_version
 
 _COLUMNS = ("kernel", "configuration", "target", "registers", "stack bytes", "shared bytes", "limit")
@@ -30,11 +30,13 @@ class KernelTable:
         command: that makes the table.
         attempts: one for each configuration and target.
         ops: that have kernels and were compiled.
+        exclusions: why the kernels of an op are not for a target, one line each.
     """
 
     command: str
     ops: tuple[str, ...]
     attempts: tuple[Attempt, ...]
+    exclusions: tuple[str, ...] = ()
 
     @property
     def misfits(self) -> list[str]:
@@ -58,6 +60,8 @@ class KernelTable:
             f"|---|---|---|{'---:|' * 4}",
             *(_row(made) for made in sorted(self.attempts, key=lambda made: made.kernel)),
         ]
+        if self.exclusions:
+            lines += ["", "Not compiled:", "", *(f"- {line}" for line in self.exclusions)]
         if self.misfits:
             lines += ["", "Not to be launched:", "", *(f"- {misfit}" for misfit in self.misfits)]
         return "\n".join(lines) + "\n"
@@ -101,12 +105,15 @@ def compile_kernels(
             raise ValueError(f"--{what}: got {', '.join(unknown)}, expected some of: {', '.join(choices)}")
     ops, targets = tuple(dict.fromkeys(ops)) or tuple(known), tuple(dict.fromkeys(targets))
     chosen = [TARGETS[name] for name in targets or TARGETS]
+    excluded = tuple(exclusions({op: known[op] for op in ops}, chosen))
+    for line in excluded:
+        say(line)
     attempts = []
     for compilation, target in chosen_compilations([known[op] for op in ops], chosen, every=every):
         made = attempt(compilation, target)
         say(f"{made.target:7} {made.name}: {made.seconds:.1f} s{'' if made.misfit() is None else ', does not fit'}")
         attempts.append(made)
-    return KernelTable(_command(ops if ops != tuple(known) else (), targets, every), ops, tuple(attempts))
+    return KernelTable(_command(ops if ops != tuple(known) else (), targets, every), ops, tuple(attempts), excluded)
 
 
 def _command(ops: Sequence[str], targets: Sequence[str], every: bool) -> str:

@@ -2,7 +2,8 @@
 
 An op that has a `kernels.py` states there, in `compilations(target)`, how its launchers launch on a target; the first
 entry of each kernel is the most usual one. A configuration fits when it compiles and takes no more shared and tensor
-memory than the target has.
+memory than the target has. Kernels that need what a target does not have say so: their module has a function
+`not_for(target)` that returns why they are not for it, or None where they are.
 
 Importing and the first kernel of a process take some seconds, any further kernel 0.1 to 0.6 s of one core on an AMD
 EPYC, so that one process compiles many of them, for all targets down to the binary.
@@ -16,9 +17,8 @@ import importlib.util
 import io
 import pkgutil
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 
 from litespark.ops.resources import Resources
@@ -26,6 +26,8 @@ from litespark.ops.triton_support import TARGETS, Compilation, Target, compile_f
 
 # columns that one program may have: NVIDIA PTX ISA, "Tensor Memory"
 TENSOR_MEMORY_COLUMNS = 512
+# folders whose kernels are only called by kernels of ops
+_SHARED = frozenset({"rounding"})
 
 
 @dataclass(frozen=True)
@@ -66,21 +68,27 @@ class Attempt:
 def ops_with_kernels() -> dict[str, str]:
     """op -> the name of the module of its kernels, without importing it."""
     package = importlib.import_module("litespark.ops")
-    ops = [found.name for found in pkgutil.iter_modules([str(Path(path)) for path in package.__path__]) if found.ispkg]
+    folders = [found.name for found in pkgutil.iter_modules(package.__path__) if found.ispkg]
+    modules = {op: f"{package.__name__}.{op}.kernels" for op in sorted(set(folders) - _SHARED)}
+    return {op: module for op, module in modules.items() if importlib.util.find_spec(module) is not None}
 
-    def has(op: str, module: str) -> bool:
-        return importlib.util.find_spec(f"{package.__name__}.{op}.{module}") is not None
 
-    # a folder without `function.py` is what kernels of ops have in common
-    return {op: f"{package.__name__}.{op}.kernels" for op in sorted(ops) if has(op, "kernels") and has(op, "function")}
+def not_for(module: ModuleType, target: Target) -> str | None:
+    """Why the kernels of a module are not for a target; None where they are."""
+    stated: Callable[[Target], str | None] | None = getattr(module, "not_for", None)
+    return None if stated is None else stated(target)
 
 
 def compilations_of(module: ModuleType, target: Target, *, every: bool) -> list[Compilation]:
     """What a module of kernels states for a target: all of it, or the first configuration of each kernel.
 
+    Nothing where its kernels are not for the target.
+
     Raises:
         ValueError: a kernel of the module, or the whole module, has no configuration.
     """
+    if not_for(module, target) is not None:
+        return []
     stated: list[Compilation] = module.compilations(target)
     first = {compilation.kernel: compilation for compilation in reversed(stated)}
     forgotten = [name for name, kernel in kernels_of(module).items() if kernel not in first]
@@ -105,6 +113,16 @@ def attempt(compilation: Compilation, target: Target) -> Attempt:
     except Exception as raised:  # noqa: BLE001 compilers raise what they like, and one kernel must not hide the others
         error = f"{type(raised).__name__}: {str(raised).strip()}"
     return Attempt(kernel, compilation.name, target.name, resources, error, time.perf_counter() - start)
+
+
+def exclusions(ops: Mapping[str, str], targets: Collection[Target]) -> list[str]:
+    """One line for each op and target that its kernels are not for; `ops` as `ops_with_kernels` gives them."""
+    return [
+        f"{op} is not for {target.name}: {reason}"
+        for op, module in ops.items()
+        for target in targets
+        if (reason := not_for(importlib.import_module(module), target)) is not None
+    ]
 
 
 def chosen_compilations(

@@ -39,6 +39,7 @@ class Target:
         architecture: Triton's number or name, 90 or "gfx942".
         warp_size: threads in a warp.
         shared_bytes: shared memory (LDS) that one program may use at most.
+        without_fp8: what it has instead of units for the fp8 formats that we train in; None: it has them.
     """
 
     name: str
@@ -46,6 +47,13 @@ class Target:
     architecture: int | str
     warp_size: int
     shared_bytes: int
+    without_fp8: str | None = None
+
+
+# NVIDIA PTX ISA, "cvt": e4m3x2 and e5m2x2 need sm_89; Micikevicius et al., arXiv:2209.05433 against AMD Instinct MI300
+# instruction set architecture, "FP8 and BF8": a bias of one more, and no infinities
+_BEFORE_ADA = "no fp8 units, which came with sm_89 (Ada)"
+_OTHER_CODES = "units for fp8 formats (fnuz) with other codes than e4m3 and e5m2"
 
 
 # shared memory: CUDA C++ programming guide, "Technical Specifications per Compute Capability", maximum amount of shared
@@ -53,13 +61,13 @@ class Target:
 TARGETS = {
     target.name: target
     for target in (
-        Target("sm_80", "cuda", 80, 32, 163 * 1024),
-        Target("sm_86", "cuda", 86, 32, 99 * 1024),
+        Target("sm_80", "cuda", 80, 32, 163 * 1024, _BEFORE_ADA),
+        Target("sm_86", "cuda", 86, 32, 99 * 1024, _BEFORE_ADA),
         Target("sm_89", "cuda", 89, 32, 99 * 1024),
         Target("sm_90", "cuda", 90, 32, 227 * 1024),
         Target("sm_100", "cuda", 100, 32, 227 * 1024),
         Target("sm_120", "cuda", 120, 32, 99 * 1024),
-        Target("gfx942", "hip", "gfx942", 64, 64 * 1024),
+        Target("gfx942", "hip", "gfx942", 64, 64 * 1024, _OTHER_CODES),
     )
 }
 
@@ -120,6 +128,12 @@ def target_of(device: torch.device) -> Target:
         target for target in TARGETS.values() if target.backend == "cuda" and int(target.architecture) // 10 == major
     ]
     return min(kin or [TARGETS["sm_86"]], key=lambda target: target.shared_bytes)
+
+
+def needs_fp8(target: Target) -> str | None:
+    """Why kernels that make fp8 codes are not for `target`; None where they are. A `kernels.py` states it of its
+    kernels as `not_for = needs_fp8`, see `litespark.ops.compilation`."""
+    return target.without_fp8
 
 
 def on_device_of(x: Tensor) -> AbstractContextManager[Any]:

@@ -1,0 +1,35 @@
+"""Where there are fp8 units, and where the fused pieces run; told without importing Triton."""
+
+from __future__ import annotations
+
+import torch
+
+from litespark.ops.rms_norm import limits as rms_norm
+from litespark.ops.shapes import StepShapes
+
+# Ada; NVIDIA PTX ISA, "mma", "cvt"
+OLDEST_CAPABILITY = (8, 9)
+
+
+def without_units(device: torch.device) -> str | None:
+    """Why products of fp8 cannot be computed on `device`, which is named with what it has; None where they can."""
+    if device.type != "cuda":
+        return f"a device of type {device.type} has no fp8 units"
+    name = torch.cuda.get_device_name(device)
+    if torch.version.hip is not None:
+        return f"{name} is not supported: products of fp8 are made for NVIDIA devices, and fp8 on AMD is not tried"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < OLDEST_CAPABILITY:
+        here, oldest = (".".join(map(str, each)) for each in (capability, OLDEST_CAPABILITY))
+        return f"{name} has compute capability {here}, and fp8 units came with {oldest} (Ada)"
+    return None
+
+
+def why_not(device: torch.device, dtype: torch.dtype, shapes: StepShapes | None = None) -> str | None:
+    """Why the fused pieces cannot run there; None where they can.
+
+    What is not fused goes through the kernels of the ops in bf16, with their limits.
+    """
+    if device.type == "cuda" and (reason := without_units(device)) is not None:
+        return reason
+    return rms_norm.why_not(device, dtype, shapes)
