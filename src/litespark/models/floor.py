@@ -6,6 +6,8 @@ run, the residual stream included. Autocast over fp32 weights keeps the stream i
 to be shown and not a floor, and so is whatever recomputation runs again. A product's own reading and writing is hidden
 behind its multiplications.
 
+Beside it what the casts of a step in fp8 move, which is what fp8 costs.
+
 T tokens of a micro-batch (B·S), D width, L layers, H query heads, K key/value heads, Dh head width, F feed-forward
 width, V vocabulary.
 """
@@ -18,6 +20,7 @@ from typing import Literal, get_args
 import torch
 
 from litespark.models.config import LlamaConfig
+from litespark.ops.fp8.settings import Fp8Config, Recipe
 from litespark.ops.shapes import Place, StepShapes
 from litespark.ops.work import work
 
@@ -28,6 +31,12 @@ FloorPrecision = Literal["bf16", "fp32", "fp8"]
 _DTYPES = {2: torch.bfloat16, 4: torch.float32}
 # AdamW in fp32 reads weight, gradient and two moments and writes all but the gradient
 _OPTIMIZER_BYTES = 16 + 12
+# of a value in bf16, of one in fp32, and of its codes in both layouts that products contract
+_NARROW, _MASTER, _CODES = 2, 4, 2
+# how often a tensor is read for its scales before it is cast
+_READS_FOR_SCALES: dict[Recipe, int] = {"delayed": 0, "tensorwise": 1, "rowwise": 1}
+# what norms and SwiGLU make, forward and backward; attention, rope and the next block hand the others over in bf16
+_FUSED = ("qkv.input", "output.gradient", "gate_up.input", "gate_up.gradient", "down.input")
 
 
 @dataclass(frozen=True)
@@ -117,6 +126,62 @@ def floor(
     seconds["optimizer"] = config.parameter_count() * (_OPTIMIZER_BYTES + narrow_copy) / rates.copy_bytes
     seconds["idle"] = 0.0
     return {name: 1e3 * seconds[name] for name in KERNEL_CLASSES}
+
+
+@dataclass(frozen=True)
+class CastBytes:
+    """What the casts of one kind of tensor move in an optimizer step, all layers together.
+
+    Attributes:
+        tensor: "gate_up.input", as in `litespark.ops.fp8.scaling` without the block.
+        fused: the op that makes the tensor casts it on its way.
+        moved: bytes read and written for the scales and the codes of both layouts.
+        spared: bytes that training in bf16 moves in their place and fp8 does not.
+    """
+
+    tensor: str
+    fused: bool
+    moved: int
+    spared: int
+
+    @property
+    def added(self) -> int:
+        """Bytes that fp8 adds."""
+        return self.moved - self.spared
+
+
+def cast_bytes(
+    config: LlamaConfig, shapes: StepShapes, fp8: Fp8Config, *, accumulate: int = 1, fused: bool = True
+) -> list[CastBytes]:
+    """What each kind of cast moves in a step of bf16 activations over fp32 masters under autocast, without recompute.
+
+    A cast by itself reads 2 bytes a value and writes 2, and reads 2 more where the scale is the tensor's own. A fused
+    one writes 2 where bf16 writes 2 as well. Weights are cast once a step from fp32, which is what autocast does in
+    each micro-batch.
+
+    Args:
+        config: sizes; of the layers that run, where a model is cut.
+        shapes: of one micro-batch.
+        fp8: which of them are in fp8, and how. Only `delayed` knows its scales before the tensor is there.
+        accumulate: micro-batches a step.
+        fused: cast in the ops that make the tensors, where the recipe allows it; False: every cast by itself.
+    """
+    blocks = max(0, config.layers - fp8.bf16_first - fp8.bf16_last)
+    tokens = shapes.rows * shapes.length * accumulate
+    reads = _READS_FOR_SCALES[fp8.recipe]
+    found = []
+    for linear in fp8.linears:
+        outputs, inputs = config.linear_shapes()[linear]
+        for kind, width in (("input", inputs), ("gradient", outputs)):
+            tensor, values = f"{linear}.{kind}", blocks * tokens * width
+            if fused and reads == 0 and tensor in _FUSED:
+                found.append(CastBytes(tensor, True, _CODES * values, _NARROW * values))
+            else:
+                found.append(CastBytes(tensor, False, ((1 + reads) * _NARROW + _CODES) * values, 0))
+        weights = blocks * inputs * outputs
+        moved = ((1 + reads) * _MASTER + _CODES) * weights
+        found.append(CastBytes(f"{linear}.weight", False, moved, accumulate * (_MASTER + _NARROW) * weights))
+    return found
 
 
 def _bytes(op: str, place: Place) -> int:

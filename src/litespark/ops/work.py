@@ -1,10 +1,9 @@
 """What an op has to move and to multiply at least.
 
 Bytes are those of an ideal fused kernel: each input read once and each output written once, forward and backward. An op
-that moves more (a copy, a mask, an fp32 intermediate) shows it as a smaller share of the copy bandwidth. Beside them
-what the casts of a step in fp8 move, which is what fp8 costs.
+that moves more (a copy, a mask, an fp32 intermediate) shows it as a smaller share of the copy bandwidth.
 
-T tokens (B·S), D width, L layers, H query heads, K key/value heads, Dh head width, F feed-forward width, V vocabulary.
+T tokens (B·S), D width, H query heads, K key/value heads, Dh head width, F feed-forward width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -13,17 +12,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from litespark.ops.fp8.settings import Fp8Config, Recipe
 from litespark.ops.shapes import Place, StepShapes
 
 MEMORY_BOUND = ("rms_norm", "add_rms_norm", "rope", "swiglu")
-
-# of a value in bf16, of one in fp32, and of its codes in both layouts that products contract
-_NARROW, _MASTER, _CODES = 2, 4, 2
-# how often a tensor is read for its scales before it is cast
-_READS_FOR_SCALES: dict[Recipe, int] = {"delayed": 0, "tensorwise": 1, "rowwise": 1}
-# what norms and SwiGLU make, forward and backward; attention, rope and the next block hand the others over in bf16
-_FUSED = ("qkv.input", "output.gradient", "gate_up.input", "gate_up.gradient", "down.input")
 
 
 @dataclass(frozen=True)
@@ -77,73 +68,6 @@ def work(op: str, place: Place, attention_pairs: int | None = None) -> Work:
         flops = 4 * attention_pairs * shapes.heads * shapes.head_width
         return Work(forward_flops=flops, backward_flops=flops * 5 // 2)
     raise ValueError(f"got op {op!r}, expected one that is measured")
-
-
-@dataclass(frozen=True)
-class CastBytes:
-    """What the casts of one kind of tensor move in an optimizer step, all layers together.
-
-    Attributes:
-        tensor: "gate_up.input", as in `litespark.ops.fp8.scaling` without the block.
-        fused: the op that makes the tensor casts it on its way.
-        moved: bytes read and written for the scales and the codes of both layouts.
-        spared: bytes that training in bf16 moves in their place and fp8 does not.
-    """
-
-    tensor: str
-    fused: bool
-    moved: int
-    spared: int
-
-    @property
-    def added(self) -> int:
-        """Bytes that fp8 adds."""
-        return self.moved - self.spared
-
-
-def cast_bytes(
-    shapes: StepShapes, layers: int, fp8: Fp8Config, *, accumulate: int = 1, fused: bool = True
-) -> list[CastBytes]:
-    """What each kind of cast moves in a step of bf16 activations over fp32 masters under autocast, without recompute.
-
-    A cast by itself reads 2 bytes a value and writes 2, and reads 2 more where the scale is the tensor's own. A fused
-    one writes 2 where bf16 writes 2 as well. Weights are cast once a step from fp32, which is what autocast does in
-    each micro-batch.
-
-    Args:
-        shapes: of a micro-batch.
-        layers: of the model.
-        fp8: which of them are in fp8, and how. Only `delayed` knows its scales before the tensor is there.
-        accumulate: micro-batches a step.
-        fused: cast in the ops that make the tensors, where the recipe allows it; False: every cast by itself.
-    """
-    blocks = max(0, layers - fp8.bf16_first - fp8.bf16_last)
-    tokens = shapes.rows * shapes.length * accumulate
-    reads = _READS_FOR_SCALES[fp8.recipe]
-    found = []
-    for linear in fp8.linears:
-        inputs, outputs = linear_sizes(shapes)[linear]
-        for kind, width in (("input", inputs), ("gradient", outputs)):
-            tensor, values = f"{linear}.{kind}", blocks * tokens * width
-            if fused and reads == 0 and tensor in _FUSED:
-                found.append(CastBytes(tensor, True, _CODES * values, _NARROW * values))
-            else:
-                found.append(CastBytes(tensor, False, ((1 + reads) * _NARROW + _CODES) * values, 0))
-        weights = blocks * inputs * outputs
-        moved = ((1 + reads) * _MASTER + _CODES) * weights
-        found.append(CastBytes(f"{linear}.weight", False, moved, accumulate * (_MASTER + _NARROW) * weights))
-    return found
-
-
-def linear_sizes(shapes: StepShapes) -> dict[str, tuple[int, int]]:
-    """Linear layer of a block -> features in, features out."""
-    heads = shapes.heads * shapes.head_width
-    return {
-        "qkv": (shapes.width, heads + 2 * shapes.kv_heads * shapes.head_width),
-        "output": (heads, shapes.width),
-        "gate_up": (shapes.width, 2 * shapes.feed_forward),
-        "down": (shapes.feed_forward, shapes.width),
-    }
 
 
 def pairs_within_rows(shapes: StepShapes) -> int:
