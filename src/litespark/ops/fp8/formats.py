@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 # exponents of scales: both the scale and its reciprocal stay normal fp32 numbers
-_LEAST_EXPONENT, _GREATEST_EXPONENT = -126, 126
+LEAST_EXPONENT, GREATEST_EXPONENT = -126, 126
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def power_of_two_scale(amax: Tensor, format: Format) -> Tensor:
     fraction, exponent = torch.frexp(amax)
     # amax = fraction · 2^exponent against largest = 0.875 · 2^top_exponent
     exponent = exponent - format.top_exponent + (fraction > 0.875).to(exponent.dtype)
-    scale = torch.ldexp(torch.ones_like(amax), exponent.clamp(_LEAST_EXPONENT, _GREATEST_EXPONENT))
+    scale = torch.ldexp(torch.ones_like(amax), exponent.clamp(LEAST_EXPONENT, GREATEST_EXPONENT))
     scale = torch.where(amax == 0, torch.ones_like(scale), scale)
     return torch.where(torch.isfinite(amax), scale, torch.full_like(scale, torch.nan))
 

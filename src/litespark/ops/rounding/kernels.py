@@ -70,6 +70,6 @@ def count_lost(values, inverse_scale, counts, LARGEST: tl.constexpr, SMALLEST: t
     saturated = tl.sum(tl.sum(((size > LARGEST) & finite).to(tl.int32), axis=1), axis=0)
     underflowed = tl.sum(tl.sum(((size > 0) & (size <= SMALLEST / 2)).to(tl.int32), axis=1), axis=0)
     if saturated > 0:
-        tl.atomic_add(counts, saturated.to(tl.int64))
+        tl.atomic_add(counts, saturated.to(tl.int64), sem="relaxed")
     if underflowed > 0:
-        tl.atomic_add(counts + 1, underflowed.to(tl.int64))
+        tl.atomic_add(counts + 1, underflowed.to(tl.int64), sem="relaxed")
