@@ -15,8 +15,11 @@ from torch.utils.checkpoint import checkpoint
 
 from litespark.models.cache import KeyValueCache
 from litespark.models.config import RECOMPUTE_MODES, LlamaConfig, Recompute
+from litespark.models.fp8 import Fp8State
 from litespark.ops.attention.documents import Documents
 from litespark.ops.backend import Ops
+from litespark.ops.linear.function import norm_linear, projection_mlp
+from litespark.ops.linear.state import BlockLinears
 from litespark.ops.linear_cross_entropy.reference import Reduction, TokenLosses
 from litespark.ops.rope.reference import inverse_frequencies, rope_tables
 
@@ -100,11 +103,15 @@ class Attention(nn.Module):
         self.output = nn.Linear(config.heads * config.head_width, config.width, bias=False)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        qkv = self.qkv(x).unflatten(-1, (-1, self.dh))
-        query, key, value = self.ops.rope(qkv, context.cos, context.sin, self.kv_heads)
+        return self.output(self.attend(self.qkv(x), context))
+
+    def attend(self, qkv: Tensor, context: Context) -> Tensor:
+        """What lies between the two matrices: (B, S, (H + 2K)·Dh) -> (B, S, H·Dh)."""
+        heads = qkv.unflatten(-1, (-1, self.dh))
+        query, key, value = self.ops.rope(heads, context.cos, context.sin, self.kv_heads)
         if context.cache is not None:
             key, value = context.cache.extend(self.layer, key, value)
-        return self.output(self.ops.attention(query, key, value, context.documents).flatten(-2))
+        return self.ops.attention(query, key, value, context.documents).flatten(-2)
 
 
 class MLP(nn.Module):
@@ -128,6 +135,9 @@ class Block(nn.Module):
 
     The last output is returned beside the stream and not yet added, so that every addition comes together with the
     norm that follows it: one pass over memory where an op fuses them.
+
+    Attributes:
+        fp8: the linear layers where `models.fp8.enable_fp8` put some of them into fp8; their weights are these.
     """
 
     def __init__(self, config: LlamaConfig, layer: int, ops: Ops, recompute: Recompute) -> None:
@@ -136,12 +146,26 @@ class Block(nn.Module):
         self.attention = Attention(config, layer, ops)
         self.mlp_norm = RMSNorm(config.width, config.norm_epsilon, ops)
         self.mlp = MLP(config, ops, recompute)
+        self.fp8: BlockLinears | None = None
 
     def forward(self, x: Tensor, update: Tensor | None, context: Context) -> tuple[Tensor, Tensor]:
         """The stream and what the block before adds to it -> the stream and what this block adds to it."""
+        # generation multiplies a row or a few, which fp8 does not make faster
+        if self.fp8 is not None and self.fp8.in_fp8 and context.cache is None:
+            return self._forward_fp8(x, update, context, self.fp8)
         x, normed = self.attention_norm(x, update)
         x, normed = self.mlp_norm(x, self.attention(normed, context))
         return x, self.mlp(normed)
+
+    def _forward_fp8(
+        self, x: Tensor, update: Tensor | None, context: Context, linears: BlockLinears
+    ) -> tuple[Tensor, Tensor]:
+        """The same, cut so that what stands before a matrix product hands its result over in fp8."""
+        norm = self.attention_norm
+        x, qkv = norm_linear(x, update, norm.weight, norm.epsilon, linears.qkv)
+        attended = self.attention.attend(qkv, context)
+        norm, recompute = self.mlp_norm, self.mlp.recompute == "swiglu"
+        return projection_mlp(x, attended, norm.weight, norm.epsilon, linears, recompute=recompute)
 
 
 class Llama(nn.Module):
@@ -152,6 +176,9 @@ class Llama(nn.Module):
         ops: the implementations to compute with.
         recompute: "swiglu" makes the product of gate and up again in the backward pass, "full" keeps only each block's
             input and makes the rest again.
+
+    Attributes:
+        fp8: what a model in fp8 keeps from step to step, see `models.fp8.enable_fp8`; None: it is not.
 
     Raises:
         ValueError: unknown `recompute`.
@@ -164,6 +191,7 @@ class Llama(nn.Module):
         self.config = config
         self.ops = ops
         self.recompute = recompute
+        self.fp8: Fp8State | None = None
         self.embedding = nn.Embedding(config.vocabulary, config.width)
         self.rotary = Rotary(config)
         self.blocks = nn.ModuleList(Block(config, layer, ops, recompute) for layer in range(config.layers))

@@ -69,8 +69,17 @@ class Scaling:
         """Whether this step counts what casts lose."""
         return self.steps % self.sample_every == 0
 
-    def emission(self, index: int, recipe: Recipe, size: int, *, rows: bool = True, columns: bool = True,
-                 note: bool = True) -> Emission:  # fmt: skip
+    def emission(
+        self,
+        index: int,
+        recipe: Recipe,
+        size: int,
+        *,
+        rows: bool = True,
+        columns: bool = True,
+        note: bool = True,
+        count: bool = True,
+    ) -> Emission:
         """How the tensor at `index`, of `size` values, is to be cast now.
 
         Args:
@@ -79,11 +88,13 @@ class Scaling:
             size: how many values it has.
             rows, columns: layouts wanted.
             note: let this cast into history and counts; not in validation.
+            count: let it into the counts, in a step that counts; not for a cast that is only made again.
         """
+        counted = note and count and self.counting
         if note:
             self._noted[index] = True
-            if self.counting:
-                self.seen[index] += size
+        if counted:
+            self.seen[index] += size
         return Emission(
             self.formats[index],
             scale=self.scale[index] if recipe == "delayed" and self.known[index] else None,
@@ -91,13 +102,14 @@ class Scaling:
             rows=rows,
             columns=columns,
             amax=self.amax[index] if note else None,
-            counts=self.counts[index] if note and self.counting else None,
+            counts=self.counts[index] if counted else None,
         )
 
     def forget(self, index: int) -> None:
         """The tensor at `index` is no longer cast: what is known of it will be out of date when it is again."""
-        self.known[index] = False
+        self.known[index] = self._noted[index] = False
         self.history[:, index] = 0.0
+        self.amax[index] = 0
 
     def finish_step(self) -> None:
         """After each optimizer step: take the largest values of the step into the history and renew the scales.
@@ -111,10 +123,13 @@ class Scaling:
         latest = torch.where(torch.isfinite(noted), noted, self.history[0])
         self.history = torch.cat([latest.unsqueeze(0), self.history[:-1]])
         highest = self.history.amax(dim=0) * 2.0**self.margin
+        # a new tensor: codes that are kept from this step, those of weights, go on with the scale that made them
+        scale = self.scale.clone()
         for format, places in self._places.items():
             found = power_of_two_scale(highest[places], format)
             # nothing was seen, or nothing but zeros: the scale stays
-            self.scale[places] = torch.where(highest[places] > 0, found, self.scale[places])
+            scale[places] = torch.where(highest[places] > 0, found, scale[places])
+        self.scale = scale
         self.known = [known or noted for known, noted in zip(self.known, self._noted, strict=True)]
         self._noted = [False] * len(self.names)
         self.amax.zero_()

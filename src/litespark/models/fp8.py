@@ -1,0 +1,132 @@
+"""A Llama in fp8: which linear layers of its blocks are, by which recipe, and what they keep from step to step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from litespark.ops.fp8.pieces import Pieces
+from litespark.ops.fp8.scaling import Scaling
+from litespark.ops.fp8.settings import Fp8Config, Recipe
+from litespark.ops.linear.state import BlockLinears, Fp8Linear, scaling_of
+
+if TYPE_CHECKING:
+    from litespark.models.llama import Llama
+
+# linear layer of a block, as `Fp8Config.linears` calls it -> where it is in the block
+PATHS = {"qkv": "attention.qkv", "output": "attention.output", "gate_up": "mlp.gate_up", "down": "mlp.down"}
+
+
+class Fp8State:
+    """What a model in fp8 has beside its weights; `enable_fp8` makes it.
+
+    Attributes:
+        config: the settings.
+        scaling: the scales of all tensors: "blocks.3.mlp.down.input", ".weight" and ".gradient".
+        linears: the linear layers that the settings put into fp8, "blocks.3.mlp.down", in order; `recipe` is None for
+            one that has moved to bf16.
+        blocks: the layers of each block that has any in fp8, by the block's number.
+    """
+
+    def __init__(self, config: Fp8Config, scaling: Scaling, blocks: dict[int, BlockLinears]) -> None:
+        self.config = config
+        self.scaling = scaling
+        self.blocks = blocks
+        self.linears = {each.name: each for block in blocks.values() for each in block if each.scaling is not None}
+
+    def move(self, name: str, recipe: Recipe | None) -> None:
+        """Let the linear layer `name` go on with another recipe, or in bf16 with None; between two steps.
+
+        Raises:
+            ValueError: no such layer is under fp8.
+        """
+        if name not in self.linears:
+            raise ValueError(f"fp8: got the linear layer {name!r}, expected one of {', '.join(self.linears)}")
+        self.linears[name].move(recipe)
+
+    def finish_step(self) -> None:
+        """After each optimizer step, taken or skipped: renew the scales, then cast the weights with them.
+
+        A collective where there are several ranks; does not wait for the device.
+        """
+        self.scaling.finish_step()
+        for block in self.blocks.values():
+            for linear in block:
+                linear.renew_weight()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values and tensors, for a checkpoint: what resuming needs to go on bit by bit."""
+        return {
+            "recipe": self.config.recipe,
+            "recipes": {name: linear.recipe for name, linear in self.linears.items()},
+            "scaling": self.scaling.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` gave, before or after the weights are loaded.
+
+        Raises:
+            ValueError: it is of another recipe, or of other tensors, formats or length of history.
+        """
+        if state["recipe"] != self.config.recipe:
+            raise ValueError(
+                f"the checkpoint's fp8 state is of another recipe than this run: got {state['recipe']}, expected "
+                f"{self.config.recipe}; resume with the precision.fp8 of the run that wrote it"
+            )
+        self.scaling.load_state_dict(state["scaling"])
+        for name, linear in self.linears.items():
+            linear.restore(state["recipes"][name])
+
+
+def enable_fp8(model: Llama, config: Fp8Config, pieces: Pieces) -> Fp8State:
+    """Let the blocks of `model` multiply in fp8, in place; parameters keep their names and stay masters.
+
+    Call `finish_step` of what is returned after each optimizer step: nothing else tells that a fused optimizer has
+    changed the weights.
+
+    Args:
+        model: on its device. Weights may be loaded before or after.
+        config: which linear layers, and by which recipe.
+        pieces: what blocks are put together from.
+
+    Returns:
+        The state, which is `model.fp8` from now on.
+
+    Raises:
+        ValueError: the model is on the meta device, or the settings leave no block in fp8.
+    """
+    device = model.embedding.weight.device
+    if device.type == "meta":
+        raise ValueError("fp8: got a model on the meta device; call materialise(model, device) before enable_fp8")
+    chosen = range(config.bf16_first, model.config.layers - config.bf16_last)
+    if not chosen:
+        raise ValueError(
+            f"precision.fp8: got bf16_first={config.bf16_first} and bf16_last={config.bf16_last} for "
+            f"{model.config.layers} blocks, which leaves none in fp8; lower them, or set precision=bf16"
+        )
+    names = [f"blocks.{layer}.{PATHS[linear]}" for layer in chosen for linear in PATHS if linear in config.linears]
+    scaling = scaling_of(names, config, device)
+    blocks = {layer: _linears(model, layer, config, pieces, scaling) for layer in chosen}
+    for layer, linears in blocks.items():
+        # PyTorch knows of tensors and modules only where it types what is set
+        model.blocks[layer].fp8 = linears  # type: ignore[assignment]
+    model.fp8 = Fp8State(config, scaling, blocks)
+    return model.fp8
+
+
+def _linears(model: Llama, layer: int, config: Fp8Config, pieces: Pieces, scaling: Scaling) -> BlockLinears:
+    def linear(name: str, path: str) -> Fp8Linear:
+        weight = model.blocks[layer].get_submodule(path).weight
+        assert isinstance(weight, torch.nn.Parameter)
+        chosen = name in config.linears
+        return Fp8Linear(
+            f"blocks.{layer}.{path}",
+            weight,
+            pieces,
+            scaling if chosen else None,
+            config.recipe if chosen else None,
+            simulate=config.simulate,
+        )
+
+    return BlockLinears(**{name: linear(name, path) for name, path in PATHS.items()})

@@ -1,0 +1,180 @@
+"""What a linear layer in fp8 keeps from step to step: its recipe, the places of its scales, and its cast weight."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from litespark.ops.fp8.emission import Emission
+from litespark.ops.fp8.formats import E4M3
+from litespark.ops.fp8.operands import MULTIPLE, Matrix, Operand, plain, product
+from litespark.ops.fp8.pieces import Pieces
+from litespark.ops.fp8.scaling import Scaling
+from litespark.ops.fp8.settings import Fp8Config, Recipe
+from litespark.ops.shapes import StepShapes
+
+# the tensors that a linear layer multiplies
+TENSORS = ("input", "weight", "gradient")
+
+
+class Fp8Linear:
+    """One linear layer, y = x · weightᵀ, in fp8 by a recipe or, without one, in the dtype of the activations.
+
+    The cast weight is kept from one optimizer step to the next, so that neither micro-batches nor recomputation cast it
+    again: `renew_weight` after each step. It is also cast anew where the weight was written to in another way, such as
+    by loading; that is read off the weight's version, which fused optimizers leave as it was.
+
+    Args:
+        name: "blocks.3.mlp.down".
+        weight: (N, K), the master.
+        pieces: that cast.
+        scaling: has the tensors "NAME.input", "NAME.weight" and "NAME.gradient"; None: the layer is never in fp8.
+        recipe: None: not in fp8 now.
+        simulate: multiply the values behind the codes in a wider dtype.
+
+    Attributes:
+        recipe: as it is now; `move` sets it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        weight: nn.Parameter,
+        pieces: Pieces,
+        scaling: Scaling | None,
+        recipe: Recipe | None,
+        *,
+        simulate: bool,
+    ) -> None:
+        assert scaling is not None or recipe is None
+        self.name = name
+        self.weight = weight
+        self.pieces = pieces
+        self.scaling = scaling
+        self.recipe: Recipe | None = recipe
+        self.simulate = simulate
+        self._places = {} if scaling is None else {each: scaling.names.index(f"{name}.{each}") for each in TENSORS}
+        self._operand: Operand | None = None
+        self._cast_of: tuple[object, ...] = ()
+
+    def input_emission(self, size: int, *, columns: bool, note: bool) -> Emission:
+        """How the input, of `size` values, is to be cast; `columns` only where the weight's gradient wants them."""
+        return self._emission("input", size, columns=columns, note=note)
+
+    def input_again(self) -> Emission:
+        """How the input is to be cast once more in the backward pass: to the codes that it had, and not noted again."""
+        return self._emission("input", 0, rows=False, note=False)
+
+    def gradient_emission(self, size: int, *, columns: bool) -> Emission:
+        """How the gradient of the output is to be cast; `columns` only where the weight's gradient wants them."""
+        return self._emission("gradient", size, columns=columns)
+
+    def _emission(
+        self, tensor: str, size: int, *, rows: bool = True, columns: bool = True, note: bool = True, count: bool = True
+    ) -> Emission:
+        if self.recipe is None:
+            return Emission(None, rows=rows, columns=columns)
+        assert self.scaling is not None
+        place = self._places[tensor]
+        return self.scaling.emission(place, self.recipe, size, rows=rows, columns=columns, note=note, count=count)
+
+    def weight_operand(self, dtype: torch.dtype) -> Operand:
+        """The weight as it is multiplied; `dtype` is that of activations, for a layer that is not in fp8."""
+        if self._operand is None or self._cast_of != self._state_of_weight(dtype):
+            # not counted: a run that goes on from a checkpoint comes here, one that was not interrupted does not
+            self._cast_weight(dtype, count=False)
+        assert self._operand is not None
+        return self._operand
+
+    def renew_weight(self) -> None:
+        """After an optimizer step: cast the weight anew; one that is not in fp8 when it is next asked for."""
+        self._operand = None
+        if self.recipe is not None:
+            self._cast_weight(self.weight.dtype, count=True)
+
+    def move(self, recipe: Recipe | None) -> None:
+        """Go on with another recipe, or without fp8; what is known of the tensors is forgotten.
+
+        Raises:
+            ValueError: the layer is never in fp8.
+        """
+        if self.scaling is None:
+            raise ValueError(f"{self.name}: got recipe {recipe}, expected none: this layer stays out of fp8")
+        self.recipe = recipe
+        self._operand = None
+        for place in self._places.values():
+            self.scaling.forget(place)
+
+    def restore(self, recipe: Recipe | None) -> None:
+        """Go on as a checkpoint says, whose scales are loaded beside; the weight is cast anew when next asked for."""
+        self.recipe = recipe
+        self._operand = None
+
+    def product(self, left: Matrix | None, right: Matrix | None, dtype: torch.dtype, *, fast: bool = False) -> Tensor:
+        """See `litespark.ops.fp8.operands.product`."""
+        return product(left, right, dtype, simulate=self.simulate, fast=fast)
+
+    def _cast_weight(self, dtype: torch.dtype, *, count: bool) -> None:
+        # also where validation runs in inference mode: training goes on with what is cast here
+        with torch.inference_mode(False), torch.no_grad():
+            weight = self.weight.detach()
+            if self.recipe is None:
+                self._operand = plain(weight.to(dtype))
+            else:
+                self._operand = self.pieces.cast(weight, self._emission("weight", weight.numel(), count=count))
+        self._cast_of = self._state_of_weight(dtype)
+
+    def _state_of_weight(self, dtype: torch.dtype) -> tuple[object, ...]:
+        return self.weight._version, self.weight.data_ptr(), dtype if self.recipe is None else None
+
+
+class BlockLinears(NamedTuple):
+    """The four linear layers of a block in fp8."""
+
+    qkv: Fp8Linear
+    output: Fp8Linear
+    gate_up: Fp8Linear
+    down: Fp8Linear
+
+    @property
+    def in_fp8(self) -> bool:
+        """Whether any of them is in fp8 now."""
+        return any(linear.recipe is not None for linear in self)
+
+
+def scaling_of(names: list[str], config: Fp8Config, device: torch.device) -> Scaling:
+    """The scales of the tensors of the linear layers `names`, nothing known yet."""
+    formats = {"input": E4M3, "weight": E4M3, "gradient": config.gradient_format}
+    return Scaling(
+        [f"{name}.{tensor}" for name in names for tensor in TENSORS],
+        [formats[tensor] for _ in names for tensor in TENSORS],
+        device,
+        history=config.history,
+        margin=config.margin,
+        sample_every=config.adaptive.sample_every,
+    )
+
+
+def single_linear(weight: nn.Parameter, config: Fp8Config, pieces: Pieces, name: str = "linear") -> Fp8Linear:
+    """A linear layer in fp8 by itself, with scales of its own; end a step by `scaling.finish_step`, `renew_weight`."""
+    scaling = scaling_of([name], config, weight.device)
+    return Fp8Linear(name, weight, pieces, scaling, config.recipe, simulate=config.simulate)
+
+
+def why_not(shapes: StepShapes) -> str | None:
+    """Why fp8 units cannot multiply at these sizes, in words that follow "because"; None where they can.
+
+    Every size is contracted by one of the three products of a linear layer, tokens by that of the weight's gradient.
+    Simulated products take any size.
+    """
+    sizes = {
+        "the model's width D": shapes.width,
+        "the width of queries, keys and values (H + 2K)·Dh": (shapes.heads + 2 * shapes.kv_heads) * shapes.head_width,
+        "the width of all heads H·Dh": shapes.heads * shapes.head_width,
+        "the feed-forward width F": shapes.feed_forward,
+        "the tokens of a micro-batch": shapes.rows * shapes.length,
+    }
+    wrong = [f"{name} is {size}" for name, size in sizes.items() if size % MULTIPLE]
+    return f"{' and '.join(wrong)}, and fp8 products take multiples of {MULTIPLE}" if wrong else None
