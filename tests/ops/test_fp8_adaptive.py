@@ -1,0 +1,263 @@
+"""When layers leave fp8 and when they come back: planted losses, and properties of every course of them."""
+
+import json
+from itertools import pairwise
+
+import pytest
+
+from litespark.ops.fp8.adaptive import (
+    Adaptive,
+    block_of,
+    counted_between,
+    linear_of,
+    recipe_at,
+    share_in_fp8,
+    worst_by_block,
+)
+from litespark.ops.fp8.settings import AdaptiveConfig
+from tests.properties import given, settings, st
+
+DOWN = "blocks.1.mlp.down"
+QUIET, LOUD = (0.0, 0.0), (0.5, 0.0)
+
+
+def config(**changes):
+    return AdaptiveConfig(**({"patience": 2, "return_after": 3} | changes))
+
+
+def shown(policy, course, tensor=f"{DOWN}.input"):
+    """All moves of a policy that is shown `course`, one reading a step; what is in bf16 has nothing to show."""
+    moves = []
+    for step, lost in enumerate(course, start=1):
+        moves += policy.observe(step, {} if policy.place(linear_of(tensor)) == "bf16" else {tensor: lost})
+    return moves
+
+
+def places(moves):
+    return [(move.step, move.before, move.after) for move in moves]
+
+
+def test_a_layer_that_keeps_losing_leaves_comes_back_and_stays_away_twice_as_long_each_time():
+    moves = shown(Adaptive(config(), "delayed"), [LOUD] * 24)
+    assert places(moves) == [
+        (2, "delayed", "bf16"),
+        (5, "bf16", "delayed"),
+        (7, "delayed", "bf16"),
+        (13, "bf16", "delayed"),
+        (15, "delayed", "bf16"),
+    ]
+    assert [(move.reason, move.readings) for move in moves[:4]] == [
+        ("overflow", 2), ("return", 3), ("overflow", 2), ("return", 6),
+    ]  # fmt: skip
+    assert (moves[0].tensor, moves[0].share, moves[0].bound) == (f"{DOWN}.input", 0.5, 0.001)
+    assert (moves[1].tensor, moves[1].share, moves[1].bound) == (None, None, None)
+
+
+def test_a_layer_that_healed_stays_where_it_came_back_to():
+    moves = shown(Adaptive(config(), "delayed"), [LOUD] * 5 + [QUIET] * 50)
+    assert places(moves) == [(2, "delayed", "bf16"), (5, "bf16", "delayed")]
+
+
+def test_readings_above_a_bound_count_only_in_a_row():
+    assert shown(Adaptive(config(), "delayed"), [LOUD, QUIET] * 20) == []
+
+
+def test_a_share_at_its_bound_is_not_above_it():
+    bounds = config(overflow_bound=0.5, underflow_bound=0.25)
+    assert shown(Adaptive(bounds, "delayed"), [(0.5, 0.25)] * 9) == []
+    assert len(shown(Adaptive(bounds, "delayed"), [(0.5, 0.2501)] * 2)) == 1
+
+
+def test_a_bound_of_nothing_is_passed_by_anything():
+    policy = Adaptive(config(overflow_bound=0.0), "delayed")
+    assert shown(policy, [QUIET] * 5) == []
+    (move,) = shown(policy, [(1e-9, 0.0)] * 2)
+    assert (move.reason, move.share, move.bound) == ("overflow", 1e-9, 0.0)
+
+
+def test_with_rowwise_as_fallback_a_layer_goes_to_rowwise_and_from_there_to_bf16():
+    moves = shown(Adaptive(config(fallback="rowwise", return_after=9), "delayed"), [LOUD] * 40)
+    assert places(moves)[:3] == [(2, "delayed", "rowwise"), (4, "rowwise", "bf16"), (22, "bf16", "delayed")]
+
+
+def test_rowwise_that_helps_is_kept_until_it_is_time_to_come_back():
+    policy = Adaptive(config(fallback="rowwise"), "tensorwise")
+    assert places(shown(policy, [LOUD, LOUD, QUIET, QUIET])) == [(2, "tensorwise", "rowwise")]
+    assert policy.place(DOWN) == "rowwise"
+    assert places(shown(policy, [QUIET])) == [(1, "rowwise", "tensorwise")]
+
+
+def test_what_is_rowwise_already_goes_to_bf16():
+    moves = shown(Adaptive(config(fallback="rowwise"), "rowwise"), [LOUD] * 2)
+    assert places(moves) == [(2, "rowwise", "bf16")]
+
+
+def test_without_a_fallback_a_layer_is_warned_of_ever_more_rarely_and_stays():
+    policy = Adaptive(config(fallback="none"), "delayed")
+    moves = shown(policy, [LOUD] * 24)
+    assert places(moves) == [(step, "delayed", "delayed") for step in (2, 7, 15)]
+    assert policy.place(DOWN) == "delayed"
+    assert "stays with delayed" in moves[0].described()
+
+
+def test_without_a_return_a_layer_stays_away():
+    assert places(shown(Adaptive(config(return_after=None), "delayed"), [LOUD] * 500)) == [(2, "delayed", "bf16")]
+    never = Adaptive(config(return_after=None, fallback="none"), "delayed")
+    assert len(shown(never, [LOUD] * 500)) == 1
+
+
+def test_the_tensor_that_loses_most_against_its_bound_is_named():
+    policy = Adaptive(config(patience=1, underflow_bound=0.1), "delayed")
+    (move,) = policy.observe(
+        70, {f"{DOWN}.input": (0.0011, 0.0), f"{DOWN}.weight": (0.0, 0.9), f"{DOWN}.gradient": (0.02, 0.3)}
+    )
+    assert (move.linear, move.tensor, move.reason) == (DOWN, f"{DOWN}.gradient", "overflow")
+    assert (move.share, move.bound) == (0.02, 0.001)
+    assert move.described() == (
+        "step 70: blocks.1.mlp.down goes from delayed to bf16: 2.000% of blocks.1.mlp.down.gradient saturates, above "
+        "0.100% in 1 reading"
+    )
+
+
+def test_readings_before_a_return_do_not_count_after_it():
+    policy = Adaptive(config(fallback="rowwise", return_after=1), "delayed")
+    assert places(shown(policy, [LOUD] * 5)) == [(2, "delayed", "rowwise"), (3, "rowwise", "delayed"),
+                                                 (5, "delayed", "rowwise")]  # fmt: skip
+
+
+def test_a_return_says_where_from():
+    back = shown(Adaptive(config(), "delayed"), [LOUD] * 5)[1]
+    assert back.described() == ("step 5: blocks.1.mlp.down comes back from bf16 to delayed, after 3 readings in a row")
+
+
+def test_a_state_of_another_recipe_is_refused():
+    state = Adaptive(config(), "delayed").state_dict()
+    with pytest.raises(ValueError, match=r"recipe delayed: got rowwise now; resume with precision.fp8.recipe=delayed"):
+        Adaptive(config(), "rowwise").load_state_dict(state)
+
+
+def test_blocks_show_their_worst_tensor():
+    shares = {
+        "blocks.0.mlp.down.input": (0.1, 0.0),
+        "blocks.0.attention.qkv.gradient": (0.0, 0.2),
+        "blocks.10.mlp.down.weight": (0.0, 0.0),
+    }
+    assert worst_by_block(shares) == {"blocks.0": (0.1, 0.2), "blocks.10": (0.0, 0.0)}
+    assert block_of("blocks.10.mlp.down.weight") == "blocks.10"
+
+
+def test_places_in_fp8_are_counted():
+    assert share_in_fp8(["delayed", "bf16", "rowwise", "bf16"]) == 0.5
+    assert [recipe_at(place) for place in ("delayed", "bf16")] == ["delayed", None]
+
+
+@pytest.mark.parametrize("every", [1, 3, 10])
+def test_whether_a_step_counted_agrees_with_looking_at_each(every):
+    for first in range(25):
+        for last in range(first, 25):
+            expected = any(step % every == 0 for step in range(first, last))
+            assert counted_between(first, last, every) is expected
+
+
+# ---------------------------------------------------------------- every course
+
+TENSORS = [f"blocks.{block}.mlp.{linear}.{kind}" for block in (0, 1) for linear in ("gate_up", "down")
+           for kind in ("input", "gradient")]  # fmt: skip
+SHARE = st.sampled_from([0.0, 0.0005, 0.001, 0.002, 0.25, 0.3, 1.0])
+COURSES = st.lists(st.lists(st.tuples(SHARE, SHARE), min_size=len(TENSORS), max_size=len(TENSORS)), max_size=40)
+CONFIGS = st.builds(
+    AdaptiveConfig,
+    patience=st.integers(1, 4),
+    fallback=st.sampled_from(["bf16", "rowwise", "none"]),
+    return_after=st.sampled_from([None, 1, 2, 5]),
+)
+RECIPES = st.sampled_from(["delayed", "tensorwise", "rowwise"])
+
+
+def visible(policy, reading):
+    return {
+        tensor: lost for tensor, lost in zip(TENSORS, reading, strict=True) if policy.place(linear_of(tensor)) != "bf16"
+    }
+
+
+def loud(settings, reading, linear):
+    """Whether a layer is above a bound, written out."""
+    return any(
+        linear_of(tensor) == linear and (lost[0] > settings.overflow_bound or lost[1] > settings.underflow_bound)
+        for tensor, lost in zip(TENSORS, reading, strict=True)
+    )
+
+
+@settings(deadline=None, derandomize=True)
+@given(CONFIGS, RECIPES, COURSES)
+def test_every_move_follows_from_the_settings(chosen, recipe, course):
+    policy, moves = Adaptive(chosen, recipe), []
+    for step, reading in enumerate(course, start=1):
+        moves += policy.observe(step, visible(policy, reading))
+    for linear in {move.linear for move in moves}:
+        mine = [move for move in moves if move.linear == linear]
+        assert mine[0].before == recipe
+        assert all(first.after == second.before for first, second in pairwise(mine))
+        assert mine[-1].after == policy.place(linear)
+        away = 0
+        for index, move in enumerate(mine):
+            since = mine[index - 1].step if index else 0
+            if move.reason == "return":
+                # a rest is doubled by every move before it
+                assert move.step - since == move.readings == chosen.return_after * 2 ** (away - 1)
+                assert move.after == recipe
+                continue
+            away += 1
+            assert move.step - since >= chosen.patience
+            assert all(loud(chosen, course[step - 1], linear) for step in range(move.step - chosen.patience + 1,
+                                                                                move.step + 1))  # fmt: skip
+            assert move.share > move.bound
+            if chosen.fallback == "none":
+                assert move.after == move.before
+            else:
+                assert move.after == (
+                    "rowwise" if chosen.fallback == "rowwise" and move.before != "rowwise" else "bf16"
+                )
+
+
+@settings(deadline=None, derandomize=True)
+@given(CONFIGS, RECIPES, COURSES)
+def test_a_layer_that_is_loud_for_long_enough_does_not_stay(chosen, recipe, course):
+    policy, above = Adaptive(chosen, recipe), dict.fromkeys(map(linear_of, TENSORS), 0)
+    for step, reading in enumerate(course, start=1):
+        before = {linear: policy.place(linear) for linear in above}
+        moved = {move.linear for move in policy.observe(step, visible(policy, reading))}
+        for linear in above:
+            above[linear] = above[linear] + 1 if loud(chosen, reading, linear) else 0
+            if linear in moved or before[linear] == "bf16" or chosen.fallback == "none":
+                above[linear] = 0
+            assert above[linear] < chosen.patience
+
+
+@settings(deadline=None, derandomize=True)
+@given(CONFIGS, RECIPES, COURSES, st.integers(0, 40), st.randoms(use_true_random=False))
+def test_ranks_decide_alike_also_when_one_is_resumed_and_names_come_in_another_order(
+    chosen, recipe, course, cut, chance
+):
+    first, second = Adaptive(chosen, recipe), Adaptive(chosen, recipe)
+    for step, reading in enumerate(course, start=1):
+        if step == cut:
+            saved = json.loads(json.dumps(second.state_dict()))
+            second = Adaptive(chosen, recipe)
+            second.load_state_dict(saved)
+        shuffled = list(visible(second, reading).items())
+        chance.shuffle(shuffled)
+        expected = {move.linear: move for move in first.observe(step, visible(first, reading))}
+        found = {move.linear: move for move in second.observe(step, dict(shuffled))}
+        assert set(found) == set(expected)
+        assert all(found[linear].after == move.after for linear, move in expected.items())
+
+
+@settings(deadline=None, derandomize=True)
+@given(CONFIGS, RECIPES, COURSES)
+def test_layers_do_not_move_each_other(chosen, recipe, course):
+    together, alone = Adaptive(chosen, recipe), Adaptive(chosen, recipe)
+    for step, reading in enumerate(course, start=1):
+        moves = together.observe(step, visible(together, reading))
+        mine = {tensor: lost for tensor, lost in visible(alone, reading).items() if linear_of(tensor) == DOWN}
+        assert [move for move in moves if move.linear == DOWN] == alone.observe(step, mine)
