@@ -8,14 +8,13 @@ devices that have them only, and its interpreter on none.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import triton
 import triton.language as tl
 
 from litespark.ops.fp8.formats import E4M3, E5M2, GREATEST_EXPONENT, LEAST_EXPONENT, Format
 from litespark.ops.rounding.kernels import count_lost, fp8_codes, tile_amax
-from litespark.ops.triton_support import Compilation, Target
+from litespark.ops.triton_support import Compilation, Target, needs_fp8
 
 # One layout is written in runs of TILE bytes, two sectors. A tile of bf16 values is 8 KiB, of which a thread has 32 in
 # four 16-byte loads; a multiprocessor needs about five tiles on their way to keep its share of an H200's memory busy.
@@ -247,9 +246,10 @@ def tiles(rows: int, width: int) -> tuple[int]:
 # ---------------------------------------------------------------- compiling without a device
 
 
-def not_for(target: Target) -> str | None:
-    """Why the kernels are not for `target`; None where they are."""
-    return target.without_fp8
+not_for = needs_fp8
+_SIZES = {"rows": "i32", "width": "i32", "x_stride": "i32"}
+_KNOWN_SCALE, _SCALE_FROM_BITS = {"bits": None, "scale": "*fp32"}, {"bits": "*i32", "scale": "*fp32"}
+_SCALES_OF_ROWS = {"row_bits": "*i32", "column_bits": "*i32", "row_scale": "*fp32", "column_scale": "*fp32"}
 
 
 def compilations(target: Target) -> list[Compilation]:
@@ -259,23 +259,20 @@ def compilations(target: Target) -> list[Compilation]:
         found += [_amax(dtype, ("whole",)), _amax(dtype, ("of_rows", "of_columns"))]
         for format in (E4M3, E5M2):
             for counting in (False, True):
-                found += [kind(dtype, format, counting=counting) for kind in (_cast, _cast_from_bits, _rowwise_cast)]
-            found += [_cast(dtype, format, columns=False), _cast(dtype, format, rows=False)]
+                for scales in (_KNOWN_SCALE, _SCALE_FROM_BITS, _SCALES_OF_ROWS):
+                    found.append(_cast(dtype, format, scales, counting=counting))
+            found += [_cast(dtype, format, _KNOWN_SCALE, missing=layout) for layout in ("row_codes", "column_codes")]
     odd = ("rows", "width", "x_stride")
-    found += [_amax("bf16", ("whole",), odd), _cast("bf16", E4M3, unaligned=odd)]
-    return [*found, _cast("bf16", E4M3, unaligned=("rows",)), _rowwise_cast("bf16", E4M3, unaligned=odd)]
-
-
-_SIZES = {"rows": "i32", "width": "i32", "x_stride": "i32"}
+    found += [_amax("bf16", ("whole",), odd), _cast("bf16", E4M3, _KNOWN_SCALE, unaligned=odd[:1])]
+    return found + [_cast("bf16", E4M3, scales, unaligned=odd) for scales in (_KNOWN_SCALE, _SCALES_OF_ROWS)]
 
 
 def _amax(dtype: str, wanted: tuple[str, ...], unaligned: tuple[str, ...] = ()) -> Compilation:
-    missing = {"whole", "of_rows", "of_columns"}.difference(wanted)
     return Compilation(
         f"amax {' '.join(wanted)} {dtype}{' odd sizes' if unaligned else ''}",
         amax_kernel,
         {"x": f"*{dtype}"} | dict.fromkeys(wanted, "*i32") | _SIZES,
-        {"TILE": TILE} | dict.fromkeys(missing),
+        {"TILE": TILE} | dict.fromkeys({"whole", "of_rows", "of_columns"}.difference(wanted)),
         num_warps=NUM_WARPS,
         unaligned=unaligned,
     )
@@ -284,35 +281,21 @@ def _amax(dtype: str, wanted: tuple[str, ...], unaligned: tuple[str, ...] = ()) 
 def _cast(
     dtype: str,
     format: Format,
+    scales: Mapping[str, str | None],
     *,
-    kernel: Any = cast_kernel,
-    extra: Mapping[str, str | None] = {"bits": None, "scale": "*fp32"},
-    rows: bool = True,
-    columns: bool = True,
+    missing: str = "",
     counting: bool = False,
     unaligned: tuple[str, ...] = (),
 ) -> Compilation:
-    arguments = {
-        "x": f"*{dtype}",
-        "row_codes": "*u8" if rows else None,
-        "column_codes": "*u8" if columns else None,
-        **extra,
-        "amax": "*i32",
-        "counts": "*i64" if counting else None,
-    }
-    said = "".join(
-        f" {text}"
-        for text, so in (
-            ("from bits", extra.get("bits")),
-            ("without rows", not rows),
-            ("without columns", not columns),
-            ("counting", counting),
-            ("odd sizes", unaligned),
-        )
-        if so
-    )
+    kernel = rowwise_cast_kernel if scales is _SCALES_OF_ROWS else cast_kernel
+    arguments = {"x": f"*{dtype}", "row_codes": "*u8", "column_codes": "*u8", **scales, "amax": "*i32"}
+    arguments["counts"] = "*i64" if counting else None
+    if missing:
+        arguments[missing] = None
+    said = [f"without {missing}"] * bool(missing) + ["counting"] * counting + ["odd", *unaligned] * bool(unaligned)
+    how = " from bits" if scales is _SCALE_FROM_BITS else ""
     return Compilation(
-        f"{kernel.__name__.removesuffix('_kernel')} {dtype} to {format.name}{said}",
+        " ".join([f"{kernel.__name__.removesuffix('_kernel')}{how} {dtype} to {format.name}", *said]),
         kernel,
         {name: kind for name, kind in arguments.items() if kind is not None} | _SIZES,
         {name: None for name, kind in arguments.items() if kind is None}
@@ -320,14 +303,3 @@ def _cast(
         num_warps=NUM_WARPS,
         unaligned=unaligned,
     )
-
-
-def _cast_from_bits(dtype: str, format: Format, *, counting: bool) -> Compilation:
-    return _cast(dtype, format, extra={"bits": "*i32", "scale": "*fp32"}, counting=counting)
-
-
-def _rowwise_cast(
-    dtype: str, format: Format, *, counting: bool = False, unaligned: tuple[str, ...] = ()
-) -> Compilation:
-    extra = {"row_bits": "*i32", "column_bits": "*i32", "row_scale": "*fp32", "column_scale": "*fp32"}
-    return _cast(dtype, format, kernel=rowwise_cast_kernel, extra=extra, counting=counting, unaligned=unaligned)

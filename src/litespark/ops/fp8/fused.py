@@ -1,0 +1,49 @@
+"""The pieces of a block in fp8 in Triton: producers that cast on their way where the scale is known beforehand.
+
+Where it is not, the ordinary kernel of the op writes its result in the wider dtype, and the cast is a pass of its own.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from litespark.ops.fp8 import function
+from litespark.ops.fp8.emission import Emission
+from litespark.ops.fp8.operands import Operand
+from litespark.ops.fp8.reference import ReferencePieces
+from litespark.ops.swiglu.kernels import swiglu_backward, swiglu_forward
+from litespark.ops.swiglu_fp8.function import swiglu_backward_cast, swiglu_cast
+
+
+class FusedPieces(ReferencePieces):
+    """Over the Triton kernels; see `litespark.ops.fp8.pieces.Pieces` for every method."""
+
+    def cast(self, x: Tensor, emission: Emission) -> Operand:
+        return function.cast(x, emission)
+
+    def swiglu(self, gate_up: Tensor, emission: Emission, *, dtype: torch.dtype) -> Operand:
+        if emission.fused:
+            return swiglu_cast(gate_up, emission)
+        return self.cast(swiglu_forward(gate_up, dtype), emission)
+
+    def swiglu_backward(
+        self, gate_up: Tensor, product_gradient: Tensor, emission: Emission, again: Emission | None
+    ) -> tuple[Operand, Operand | None]:
+        if emission.fused and (again is None or again.fused):
+            return swiglu_backward_cast(gate_up, product_gradient, emission, again)
+        dtype = product_gradient.dtype
+        if emission.fused:
+            # layers of different kinds: the product takes a pass of its own
+            assert again is not None
+            gradient, _ = swiglu_backward_cast(gate_up, product_gradient, emission, None)
+            return gradient, self.swiglu(gate_up, again, dtype=dtype)
+        product_dtype = None if again is None or again.fused else dtype
+        wide_gradient, product = swiglu_backward(gate_up, product_gradient, product_dtype)
+        gradient = self.cast(wide_gradient, emission)
+        if again is None:
+            return gradient, None
+        return gradient, self.swiglu(gate_up, again, dtype=dtype) if product is None else self.cast(product, again)
+
+
+PIECES = FusedPieces()
