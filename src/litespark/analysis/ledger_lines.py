@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from litespark.analysis.data_text import goals as data_goals
+from litespark.analysis.fp8_text import in_a_sentence
 from litespark.analysis.quantities import ABSENT, percent, plain, rate, scaled
 from litespark.analysis.text_blocks import bulleted
 from litespark.metrics.ablation_table import from_record
@@ -58,6 +59,7 @@ def _run(entry: Entry) -> str:
     return (
         f"{record.status.capitalize()} after {rate(record.throughput.tokens)} tokens: {loss}; "
         f"{rate(speed.tokens_per_second)} tokens/s, {of} {used}; energy {plain(joules, 'J/token')}{reason}."
+        + ("" if record.fp8 is None else f" {in_a_sentence(record.fp8)}")
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from litespark.analysis import prepared_data, tables
 from litespark.analysis.ablation import save_waterfall, table_as_markdown
 from litespark.analysis.ablation_runs import ablation_of
+from litespark.analysis.fp8_text import fp8_section, parity_section
 from litespark.analysis.ops_table import ops_table
 from litespark.analysis.plots import save_pictures
 from litespark.analysis.prepared_plots import save_pictures as save_pictures_of_data
@@ -33,7 +34,8 @@ HOW_TO_READ = """\
   has learned nothing from context.
 - **MFU** is the model's FLOPs per token × tokens/s ÷ the peak of all devices. (C) counts attention as causal, the
   work that is needed; (F) counts the full square, as much of the literature does. Compare like with like; quote (C).
-  The vendor's peak is the dense bf16 figure. **HFU** also counts activations that are computed twice.
+  The vendor's peak is the dense bf16 figure, for runs in fp8 too. **HFU** also counts activations that are computed
+  twice.
 - **MFU of the measured peak** divides by what a large matmul reached on this device just before the run.
 - **Energy per token** counts training steps only; **all-in** adds evaluation, checkpoints, start-up, idle time and
   steps that a crash threw away.
@@ -59,6 +61,7 @@ def write_report(run_folder: Path | str) -> Path:
         "## Loss beside speed",
         tables.progress_table(run),
         *(f"![{name} over tokens]({path.name})" for name, path in pictures.items()),
+        *fp8_section(run),
         "## Ops",
         ops_table(record),
         "## Energy",
@@ -104,6 +107,7 @@ def write_comparison(folders: Iterable[Path | str], output: Path | str) -> Path:
         tables.comparison_table(runs),
         "Losses in nats per token; energy of training steps only; — means not measured (or not set), see below.",
         *_ablation(runs, output),
+        *parity_section(runs),
         *(f"![{name} over tokens]({path.name})" for name, path in pictures.items()),
         "## Data and machines",
         tables.markdown_table(
@@ -116,7 +120,7 @@ def write_comparison(folders: Iterable[Path | str], output: Path | str) -> Path:
                     _left_out(run),
                     plain(run.record.data.unigram_entropy, "nats/token"),
                     ", ".join(device.name for device in run.record.environment.devices) or "none recorded",
-                    run.record.environment.precision,
+                    tables.precision_of(run.record),
                     os.path.relpath(run.folder, output),
                 )
                 for name, run in zip(names_of_runs, runs, strict=True)
@@ -245,7 +249,7 @@ def comparability(runs: list[Run]) -> list[str]:
         "The runs used different devices; speed and energy compare machines as well as settings.": [
             tuple(device.name for device in run.record.environment.devices) for run in runs
         ],
-        "The runs used different precisions.": [run.record.environment.precision for run in runs],
+        "The runs used different precisions.": [tables.precision_of(run.record) for run in runs],
     }
     warnings = [text for text, values in checks.items() if len(set(values)) > 1]
     unfinished = [name for name, run in zip(labels(runs), runs, strict=True) if run.record.status != "finished"]

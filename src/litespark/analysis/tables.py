@@ -47,6 +47,8 @@ def headline_table(run: Run) -> str:
     )
     measured_peak = f"of {scaled(speed.measured_peak_flops, 'FLOP/s')} a device, measured here with a matmul probe"
     unigram_bits = data.unigram_bits_per_byte
+    fp8 = run.record.fp8
+    simulated = "; fp8 is simulated, so this is not its speed" if fp8 is not None and fp8.simulated else ""
     rows = [
         ("validation loss", plain(quality.validation_loss, "nats/token"), beaten_by(run.record)),
         ("train loss", plain(quality.train_loss, "nats/token"), "last logged"),
@@ -58,7 +60,11 @@ def headline_table(run: Run) -> str:
         ),
         ("perplexity", plain(quality.perplexity), "exp(validation loss)"),
         ("token accuracy", percent(quality.token_accuracy), "the most likely token is the right one"),
-        ("tokens/s", rate(speed.tokens_per_second), f"over {duration(speed.train_seconds)} of training steps"),
+        (
+            "tokens/s",
+            rate(speed.tokens_per_second),
+            f"over {duration(speed.train_seconds)} of training steps{simulated}",
+        ),
         ("step time", plain(speed.step_ms_median, "ms"), f"median; 95th percentile {plain(speed.step_ms_p95, 'ms')}"),
         ("waiting for data", percent(speed.data_wait_share), "of the training time"),
         ("MFU (C)", percent(speed.mfu_causal), peak),
@@ -177,7 +183,7 @@ def environment_table(run: Run) -> str:
         ("CPU", environment.cpu),
         ("platform", environment.platform),
         ("processes", str(environment.world_size)),
-        ("precision", environment.precision),
+        ("precision", precision_of(record)),
         ("versions", ", ".join(f"{name} {version or 'not installed'}" for name, version in versions.items())),
         ("commit", f"{commit}{dirty}"),
         ("config", f"hash {record.config_hash[:12]}, seed {record.seed}"),
@@ -187,6 +193,14 @@ def environment_table(run: Run) -> str:
         ("wall time", duration(seconds_between(record.started, record.ended))),
     ]
     return markdown_table(("what", "value"), rows)
+
+
+def precision_of(record: RunRecord) -> str:
+    """In what the run computed, with the recipe of fp8."""
+    fp8 = record.fp8
+    if fp8 is None:
+        return record.environment.precision
+    return f"{record.environment.precision} ({fp8.recipe}{', simulated' if fp8.simulated else ''})"
 
 
 def segments_table(run: Run) -> str:
