@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import triton
 import triton.language as tl
 
@@ -29,11 +31,36 @@ def fp8_codes(values, inverse_scale, LARGEST: tl.constexpr, MANTISSA_BITS: tl.co
     inside = tl.minimum(tl.maximum(scaled, -LARGEST), LARGEST)
     if INTERPRETED:
         codes = _rounded_codes(inside, MANTISSA_BITS)
-    elif MANTISSA_BITS == 3:
-        codes = inside.to(tl.float8e4nv).to(tl.uint8, bitcast=True)
     else:
-        codes = inside.to(tl.float8e5).to(tl.uint8, bitcast=True)
+        if _through_fp16():
+            inside = rounded_to_odd(inside, MANTISSA_BITS)
+        if MANTISSA_BITS == 3:
+            codes = inside.to(tl.float8e4nv).to(tl.uint8, bitcast=True)
+        else:
+            codes = inside.to(tl.float8e5).to(tl.uint8, bitcast=True)
     return tl.where(finite, codes, 0x7F).to(tl.uint8)
+
+
+@tl.core.builtin
+def _through_fp16(_semantic: Any = None) -> Any:
+    """Whether Triton casts fp32 to fp8 by way of fp16 on the target that it compiles for, as it does before Hopper:
+    what is rounded twice may end a code away. Of the options of the compilation, since its own
+    `target_info.cuda_capability_geq` asks for the device at hand, which need not be the target."""
+    architecture = _semantic.builder.options.arch
+    return tl.constexpr(architecture.startswith("sm") and int(architecture[2:]) < 90)
+
+
+@triton.jit
+def rounded_to_odd(values, MANTISSA_BITS: tl.constexpr):
+    """fp32 values with two bits of mantissa more than their codes will have, the last of them set if anything was cut
+    off: what fp16 holds exactly, also below its normal values, and what rounds to the same codes.
+
+    Boldo and Melquiond, "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd", IEEE
+    Transactions on Computers 57 (2008)."""
+    LAST: tl.constexpr = 1 << (21 - MANTISSA_BITS)
+    bits = values.to(tl.int32, bitcast=True)
+    cut = bits & -LAST
+    return tl.where(cut == bits, bits, cut | LAST).to(tl.float32, bitcast=True)
 
 
 @triton.jit
