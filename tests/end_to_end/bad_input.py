@@ -18,7 +18,7 @@ TABLE = {
     "epsilon below 0": ("optim.epsilon=-1", "optim.epsilon: got -1, expected at least 0"),
     "seed that no generator takes": ("seed=-1", "seed: got -1, expected a whole number from 0 to 4294967295", "set se"),
     "no time to wait for ranks": ("strategy=ddp strategy.timeout_seconds=0", "strategy.timeout_seconds: got 0, expec"),
-    "unknown precision": ("precision.name=fp4", "precision.name: got 'fp4', expected auto, fp32 or bf16"),
+    "unknown precision": ("precision.name=fp4", "precision.name: got 'fp4', expected auto, fp32, bf16 or fp8"),
     "unknown recompute": ("recompute.mode=some", "recompute.mode: got 'some', expected one of none, swiglu, full"),
     "unknown accelerator": ("trainer.accelerator=tpu", "got 'tpu', expected auto, cpu or cuda"),
     "unknown strategy": ("strategy.name=tp", "strategy.name: got 'tp', expected single, ddp or fsdp"),

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from litespark.experiment.config import config_hash, parts_from
 from litespark.experiment.targets import ALLOWED_VARIABLE, ConfigError, check_kinds, check_targets
 from litespark.models.config import LlamaConfig, RopeScaling
+from litespark.ops.fp8.settings import AdaptiveConfig, Fp8Config
 from litespark.training.schedule import WarmupStableDecaySchedule
 from tests.experiment.composed import config, parts
 
@@ -48,7 +49,12 @@ def test_a_name_of_digits_is_a_name():
     ("override", "message"),
     [
         ("seed=abc", "seed: got 'abc', expected a whole number"),
-        ("precision.name=fp8", "precision.name: got 'fp8', expected auto, fp32 or bf16"),
+        ("precision.name=fp4", "precision.name: got 'fp4', expected auto, fp32, bf16 or fp8"),
+        ("precision.fp8.history=long", r"precision\.fp8\.history: got 'long', expected a whole number"),
+        ("precision.fp8.simulate=1", r"precision\.fp8\.simulate: got 1, expected true or false"),
+        ("precision.fp8.adaptive.patience=2.5", r"precision\.fp8\.adaptive\.patience: got 2\.5, expected a whole"),
+        ("+precision.fp8.surprise=1", r"precision\.fp8: .*surprise.*; see configs/precision/fp8 for the keys"),
+        ("~precision.fp8", r"precision\.fp8: got None, expected a group with a _target_.*configs/precision/fp8"),
         ("recompute.mode=half", "recompute.mode: got 'half', expected one of none, swiglu, full"),
         ("model.tied=3", "model.tied: got 3, expected true or false"),
         ("model.width=1.5", "model.width: got 1.5, expected a whole number"),
@@ -63,6 +69,43 @@ def test_a_name_of_digits_is_a_name():
 def test_a_config_that_fits_no_dataclass_is_refused_by_key(override, message):
     with pytest.raises(ConfigError, match=message):
         parts(override)
+
+
+@pytest.mark.parametrize("option", ["auto", "fp32", "bf16", "fp8"])
+def test_every_precision_holds_the_settings_of_fp8_and_their_defaults_are_the_dataclasss(option):
+    made = parts(f"precision={option}")
+    assert (made.precision, made.fp8) == (option, Fp8Config())
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("precision=fp8", "precision.fp8.recipe=rowwise", "precision.fp8.linears=[down]",
+         "precision.fp8.adaptive.return_after=null"),
+        ("variant={precision:{name:fp8,fp8:{recipe:rowwise,linears:[down],adaptive:{return_after:null}}}}",),
+        ("precision=bf16", "precision.name=fp8", "variant={precision:{fp8:{recipe:rowwise}}}",
+         "precision.fp8={linears:[down],adaptive:{return_after:null}}"),
+    ],
+    ids=["overrides", "variant", "both"],
+)  # fmt: skip
+def test_fp8_is_chosen_by_an_override_or_laid_over(overrides):
+    made = parts(*overrides)
+    assert made.precision == "fp8"
+    assert made.fp8 == Fp8Config(recipe="rowwise", linears=("down",), adaptive=AdaptiveConfig(return_after=None))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("recipe=blockwise", r"precision\.fp8\.recipe: got 'blockwise', expected one of delayed, tensorwise, rowwise"),
+        ("history=0", r"precision\.fp8\.history: got 0, expected at least 1"),
+        ("adaptive.patience=0", r"precision\.fp8\.adaptive\.patience: got 0, expected at least 1"),
+        ("adaptive.overflow_bound=2", r"precision\.fp8\.adaptive\.overflow_bound: got 2, expected a share"),
+    ],
+)
+def test_a_setting_of_fp8_out_of_range_is_refused_by_the_dataclass_that_it_is_in(override, message):
+    with pytest.raises(ValueError, match=message):
+        parts(f"precision.fp8.{override}")
 
 
 def test_a_missing_value_is_named():

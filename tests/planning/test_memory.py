@@ -10,6 +10,7 @@ import yaml
 from litespark.models.config import LlamaConfig
 from litespark.models.llama import Llama
 from litespark.ops.backend import OpsConfig, resolve
+from litespark.ops.fp8.settings import Fp8Config
 from litespark.planning import memory
 from litespark.planning.memory import device_memory_bytes, layers_that_fit, training_state_bytes
 from litespark.training.optim import AdamWConfig, MuonConfig, build_optimizer
@@ -44,6 +45,20 @@ def test_without_an_optimizer_it_is_that_of_adamw_and_muon_takes_less():
     assert whole == training_state_bytes(config(), optimizer=AdamWConfig())
     assert whole == 16 * config().parameter_count()
     assert whole - training_state_bytes(config(), optimizer=MuonConfig()) == 4 * 2 * (16 * 48 + 3 * 16 * 24)
+
+
+@pytest.mark.parametrize(
+    "settings, weights",
+    [
+        # of width 16 with 2 heads and one for keys (16 + 16 rows of qkv), feed-forward 24
+        (Fp8Config(), 3 * (32 * 16 + 16 * 16 + 48 * 16 + 16 * 24)),
+        (Fp8Config(linears=("qkv", "down")), 3 * (32 * 16 + 16 * 24)),
+        (Fp8Config(linears=("output",), bf16_first=1, bf16_last=1), 16 * 16),
+    ],
+)
+def test_weights_in_fp8_are_kept_in_two_layouts_beside_their_masters(settings, weights):
+    three = config(layers=3)
+    assert training_state_bytes(three, fp8=settings) - training_state_bytes(three) == 2 * weights
 
 
 def test_shards_divide_it_rounded_up():

@@ -174,7 +174,7 @@ def small_run(
         accelerator="cpu",
         devices=devices,
         strategy=build_strategy(strategy, CPU, devices),
-        precision=lightning_precision(strategy, precision),
+        precision=lightning_precision(strategy, precision, CPU),
         max_steps=module.budget.steps,
         max_epochs=-1,
         accumulate_grad_batches=accumulate,

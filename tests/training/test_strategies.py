@@ -4,7 +4,13 @@ import pytest
 import torch
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 
-from litespark.training.strategies import StrategyConfig, build_strategy, lightning_precision, sharding
+from litespark.training.strategies import (
+    StrategyConfig,
+    build_strategy,
+    forward_context,
+    lightning_precision,
+    sharding,
+)
 
 CPU = torch.device("cpu")
 
@@ -50,14 +56,24 @@ def test_only_fsdp_shards():
 
 
 @pytest.mark.parametrize(
-    "name, precision, expected",
+    "name, precision, device, expected",
     [
-        ("single", "fp32", "32-true"),
-        ("single", "bf16", "bf16-mixed"),
-        ("ddp", "bf16", "bf16-mixed"),
-        ("fsdp", "fp32", "32-true"),
-        ("fsdp", "bf16", "32-true"),  # the sharding policy casts
+        ("single", "fp32", "cpu", "32-true"),
+        ("single", "bf16", "cpu", "bf16-mixed"),
+        ("ddp", "bf16", "cuda", "bf16-mixed"),
+        ("fsdp", "fp32", "cuda", "32-true"),
+        ("fsdp", "bf16", "cuda", "32-true"),  # the sharding policy casts
+        ("single", "fp8", "cuda", "bf16-mixed"),
+        ("ddp", "fp8", "cpu", "32-true"),  # simulated: what is not in fp8 is exact
     ],
 )
-def test_precision(name, precision, expected):
-    assert lightning_precision(StrategyConfig(name), precision) == expected
+def test_precision(name, precision, device, expected):
+    assert lightning_precision(StrategyConfig(name), precision, torch.device(device)) == expected
+
+
+@pytest.mark.parametrize(
+    "precision, device, autocast", [("fp32", "cpu", False), ("bf16", "cpu", True), ("fp8", "cpu", False)]
+)
+def test_the_forward_pass_is_in_what_the_trainer_would_put_around_it(precision, device, autocast):
+    with forward_context(StrategyConfig(), precision, torch.device(device)):
+        assert torch.is_autocast_enabled(device) == autocast

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from lightning.pytorch.profilers import PyTorchProfiler
 from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.cost_of_quality import CostOfQuality
 from litespark.callbacks.energy import EnergyMonitor
+from litespark.callbacks.fp8 import Fp8Monitor
 from litespark.callbacks.metrics_logger import MetricsLogger
 from litespark.callbacks.mfu import Rates, ThroughputMonitor
 from litespark.callbacks.phases import Phases
@@ -35,6 +37,7 @@ from litespark.metrics.hardware import PeakFlops, lookup, measured_matmul_peak, 
 from litespark.metrics.meters import assign_devices, choose_meter
 from litespark.metrics.nvml import torch_device_uuids
 from litespark.metrics.records.run import RunRecord, SegmentRecord
+from litespark.models.fp8 import Fp8State, enable_fp8
 from litespark.models.huggingface import load_huggingface
 from litespark.models.init import copy_weights
 from litespark.models.llama import Llama, idle_ops
@@ -42,7 +45,7 @@ from litespark.ops.choice import Choice
 from litespark.ops.measuring import default_cache
 from litespark.training.budget import TokenBudget
 from litespark.training.module import TrainingModule
-from litespark.training.strategies import build_strategy, lightning_precision, sharding
+from litespark.training.strategies import activation_dtype, build_strategy, lightning_precision, sharding
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +93,9 @@ def build_module(
     def build_model() -> Llama:
         return Llama(parts.model, prove.ops, parts.recompute)
 
+    def enable(model: Llama) -> Fp8State:
+        return enable_fp8(model, parts.fp8, prove.ops.fp8)
+
     return TrainingModule(
         build_model=build_model,
         shard=sharding(parts.strategy, machine.precision),
@@ -102,6 +108,7 @@ def build_module(
         load_weights=_weights_from(parts),
         compile_mode=parts.ops.compile,
         text_bytes_per_byte=text_bytes_per_byte(manifest),
+        enable_fp8=enable if machine.precision == "fp8" else None,
     )
 
 
@@ -127,7 +134,7 @@ def build_prove(parts: Parts, machine: Machine, record: RunRecord) -> Prove:
         or (parts.callbacks.prove == "auto" and machine.device.type == "cuda"),
         record=record,
         cache=default_cache(),
-        idle=idle_ops(parts.recompute),
+        idle=idle_ops(parts.recompute, fp8=machine.precision == "fp8"),
     )
 
 
@@ -203,9 +210,10 @@ def build_run(
         checkpointer=checkpointer,
         phases=phases,
     )
-    # the order matters: a window is closed before its energy is read, both before a checkpoint holds them,
-    # the record sees them all, and a stop comes last
-    callbacks: list[Callback] = [prove, throughput, energy, checkpointer, quality, recorder]
+    # the order matters: a window is closed before what casts lost and its energy are read, all before a checkpoint
+    # holds them, the record sees them all, and a stop comes last
+    monitors = [Fp8Monitor(parts.fp8, record, log_every)] if machine.precision == "fp8" else []
+    callbacks: list[Callback] = [prove, throughput, *monitors, energy, checkpointer, quality, recorder]
     if parts.callbacks.progress:
         no_energy = None if energy.ledger.meter.method else energy.ledger.meter.reason
         callbacks.append(ProgressBar(metrics, no_energy=no_energy))
@@ -230,7 +238,7 @@ def _trainer(
         devices=ranks.local_world_size,
         num_nodes=max(1, ranks.world_size // max(1, ranks.local_world_size)),
         strategy=build_strategy(parts.strategy, machine.device, ranks.world_size),
-        precision=lightning_precision(parts.strategy, machine.precision),
+        precision=lightning_precision(parts.strategy, machine.precision, machine.device),
         max_steps=budget.steps,
         max_epochs=-1,
         accumulate_grad_batches=machine.accumulate,
@@ -282,7 +290,7 @@ def _rates(parts: Parts, machine: Machine) -> Rates:
         name = torch.cuda.get_device_name(device)
         peak = mfu_peak(name)
         # fp32 matmuls may run in tf32, which is faster than fp32: the bound of what is possible
-        in_use = lookup(name, "bf16" if machine.precision == "bf16" else "tf32")
+        in_use = lookup(name, "tf32" if machine.precision == "fp32" else machine.precision)
         if peak is None and parts.metrics.peak_flops is None:
             log.warning(
                 "no peak is known for %s: MFU is left out. Set metrics.peak_flops to its dense bf16 FLOP/s", name
@@ -290,9 +298,11 @@ def _rates(parts: Parts, machine: Machine) -> Rates:
     if parts.metrics.peak_flops is not None:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
         peak = PeakFlops(name, "bf16", parts.metrics.peak_flops, "metrics.peak_flops")
+    if peak is not None and machine.precision == "fp8":
+        peak = dataclasses.replace(peak, source=f"{peak.source}; that of bf16, by which runs in fp8 are measured too")
     measured = None
     if parts.metrics.probe_seconds > 0:
-        dtype = torch.bfloat16 if machine.precision == "bf16" else torch.float32
+        dtype = activation_dtype(machine.precision, device)
         measured = measured_matmul_peak(device, dtype, parts.metrics.probe_seconds)
     return Rates(peak, in_use, measured)
 

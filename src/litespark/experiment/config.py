@@ -18,6 +18,7 @@ from litespark.experiment.targets import ConfigError, check_kinds, check_resolve
 from litespark.experiment.variant import with_variant
 from litespark.models.config import RECOMPUTE_MODES, LlamaConfig, Recompute
 from litespark.ops.backend import OpsConfig
+from litespark.ops.fp8.settings import Fp8Config
 from litespark.tasks.pretrain import Pretrain
 from litespark.training.budget import BudgetConfig
 from litespark.training.optim import OptimizerConfig
@@ -29,13 +30,14 @@ from litespark.training.strategies import StrategyConfig
 class Parts:
     """A config as dataclasses, each checked by itself; nothing is built yet.
 
-    `data` is the dataclass of the chosen data source (see `litespark.data`); `resolved` is the whole config as plain
-    values, as it is written into the run's folder.
+    `data` is the dataclass of the chosen data source (see `litespark.data`); `fp8` counts with precision=fp8 only;
+    `resolved` is the whole config as plain values, as it is written into the run's folder.
     """
 
     model: LlamaConfig
     ops: OpsConfig
     precision: str
+    fp8: Fp8Config
     recompute: Recompute
     data: Any
     optim: OptimizerConfig
@@ -71,8 +73,8 @@ def parts_from(config: DictConfig) -> Parts:
     assert isinstance(resolved, dict)
     check_targets(resolved)
     values = {str(key): value for key, value in resolved.items()}
-    if values["precision"]["name"] not in ("auto", "fp32", "bf16"):
-        raise ConfigError(f"precision.name: got {values['precision']['name']!r}, expected auto, fp32 or bf16")
+    if values["precision"]["name"] not in ("auto", "fp32", "bf16", "fp8"):
+        raise ConfigError(f"precision.name: got {values['precision']['name']!r}, expected auto, fp32, bf16 or fp8")
     if values["recompute"]["mode"] not in RECOMPUTE_MODES:
         modes = ", ".join(RECOMPUTE_MODES)
         raise ConfigError(f"recompute.mode: got {values['recompute']['mode']!r}, expected one of {modes}")
@@ -83,6 +85,7 @@ def parts_from(config: DictConfig) -> Parts:
         model=_make(values, "model"),
         ops=_make(values, "ops"),
         precision=values["precision"]["name"],
+        fp8=_make(values, "precision.fp8"),
         recompute=values["recompute"]["mode"],
         data=_make(values, "data"),
         optim=_make(values, "optim"),
@@ -110,13 +113,16 @@ def config_hash(resolved: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def _make(values: dict[str, Any], group: str) -> Any:
-    """The object of one config group."""
-    node = values[group]
+def _make(values: dict[str, Any], path: str) -> Any:
+    """The object of the config group at `path`, of which a dot leads into a group within a group."""
+    node: Any = values
+    for key in path.split("."):
+        node = node.get(key) if isinstance(node, dict) else None
+    folder = f"configs/{path.replace('.', '/')}"
     if not isinstance(node, dict) or "_target_" not in node:
-        raise ConfigError(f"{group}: got {node!r}, expected a group with a _target_; choose one of configs/{group}")
-    check_resolved(node, group)  # Hydra resolves once more before it calls, behind the check of the targets
-    check_kinds(node, group)
+        raise ConfigError(f"{path}: got {node!r}, expected a group with a _target_; choose one of {folder}")
+    check_resolved(node, path)  # Hydra resolves once more before it calls, behind the check of the targets
+    check_kinds(node, path)
     try:
         return instantiate(node, _convert_="all")
     except InstantiationException as error:
@@ -124,7 +130,7 @@ def _make(values: dict[str, Any], group: str) -> Any:
         if isinstance(cause, ValueError):
             raise cause from error
         reason = _first_line(cause or error)
-        raise ConfigError(f"{group}: {reason}; see configs/{group} for the keys and their kinds") from error
+        raise ConfigError(f"{path}: {reason}; see {folder} for the keys and their kinds") from error
 
 
 def _text(value: Any) -> str | None:

@@ -5,6 +5,7 @@ All problems are found in one go, each with what would mend it.
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,17 @@ import torch
 from litespark.data.config import PrepareConfig
 from litespark.data.preparation.prepare import check
 from litespark.experiment.config import ConfigError, Parts
+from litespark.experiment.precision import precision_of, precision_on, settled, step_shapes
 from litespark.models.config import LlamaConfig
 from litespark.models.huggingface_config import read_config
 from litespark.ops.choice import refusals
 from litespark.ops.shapes import Place
 from litespark.planning.memory import device_memory_bytes, layers_that_fit, training_state_bytes
-from litespark.training.strategies import Precision, lightning_precision
+from litespark.training.strategies import Precision, activation_dtype, lightning_precision
+
+__all__ = ["Machine", "Ranks", "measurable_layers", "place_of", "precision_of", "precision_on", "preflight"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
     """
     problems: list[str] = []
     device = _device(parts, ranks, problems)
-    precision = _precision(parts.precision, device, problems)
+    precision, reason = settled(parts, device, problems)
     accumulate = 1
     try:
         parts.strategy.check_world_size(ranks.world_size)
@@ -70,7 +76,7 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
             f"data.sequence_length: got {parts.data.sequence_length}, expected at most model.max_sequence_length = "
             f"{parts.model.max_sequence_length}; lower the one or raise the other"
         )
-    _memory(parts, ranks, device, problems)
+    _memory(parts, ranks, device, precision, problems)
     _ops(parts, device, precision, problems)
     if parts.budget.target_bpb is not None and parts.trainer.validate_every is None:
         problems.append(
@@ -82,20 +88,9 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
     _writable(parts.logs, problems)
     if problems:
         raise ConfigError("this run cannot start here:\n" + "\n".join(f"- {problem}" for problem in problems))
+    if reason and ranks.rank == 0:
+        log.info("precision=auto: %s, since %s", precision, reason)
     return Machine(device, precision, accumulate, ranks)
-
-
-def precision_on(device: torch.device, asked: str) -> Precision:
-    """In what a run on `device` would compute.
-
-    Raises:
-        ConfigError: the device cannot compute in what is asked for.
-    """
-    problems: list[str] = []
-    precision = _precision(asked, device, problems)
-    if problems:
-        raise ConfigError("\n".join(problems))
-    return precision
 
 
 def _device(parts: Parts, ranks: Ranks, problems: list[str]) -> torch.device:
@@ -119,17 +114,6 @@ def _device(parts: Parts, ranks: Ranks, problems: list[str]) -> torch.device:
     return torch.device("cuda", ranks.local_rank)
 
 
-def _precision(asked: str, device: torch.device, problems: list[str]) -> Precision:
-    if asked == "auto":
-        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    if asked == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        problems.append(
-            f"precision=bf16: {torch.cuda.get_device_name(device)} has no bf16 units (they came with Ampere); use "
-            "precision=fp32"
-        )
-    return "bf16" if asked == "bf16" else "fp32"
-
-
 def measurable_layers(model: LlamaConfig, device: torch.device) -> int:
     """How many of the model's layers a benchmark can train on `device`: all, where its memory cannot be read."""
     there = device_memory_bytes(device)
@@ -138,12 +122,9 @@ def measurable_layers(model: LlamaConfig, device: torch.device) -> int:
 
 def place_of(parts: Parts, device: torch.device, precision: Precision) -> Place:
     """Where the ops of a run compute, and at which sizes."""
-    shapes = parts.model.step_shapes(
-        parts.data.micro_batch_size, parts.data.sequence_length, documents=parts.data.document_mask
-    )
     # the sharding of FSDP2 casts by itself; Lightning's mixed precision is autocast
-    autocast = lightning_precision(parts.strategy, precision) == "bf16-mixed"
-    return Place(device, torch.bfloat16 if precision == "bf16" else torch.float32, shapes, autocast)
+    autocast = lightning_precision(parts.strategy, precision, device) == "bf16-mixed"
+    return Place(device, activation_dtype(precision, device), step_shapes(parts), autocast)
 
 
 def _ops(parts: Parts, device: torch.device, precision: Precision, problems: list[str]) -> None:
@@ -157,11 +138,11 @@ def _ops(parts: Parts, device: torch.device, precision: Precision, problems: lis
     problems += refusals(parts.ops, place_of(parts, device, precision))
 
 
-def _memory(parts: Parts, ranks: Ranks, device: torch.device, problems: list[str]) -> None:
+def _memory(parts: Parts, ranks: Ranks, device: torch.device, precision: Precision, problems: list[str]) -> None:
     if parts.trainer.accelerator == "cuda" and device.type != "cuda":
         return  # said already; the host's memory is not what counts
     shards = ranks.world_size if parts.strategy.name == "fsdp" else 1
-    needed = training_state_bytes(parts.model, shards, parts.optim)
+    needed = training_state_bytes(parts.model, shards, parts.optim, parts.fp8 if precision == "fp8" else None)
     if device.type == "cpu":
         needed *= ranks.local_world_size
     there = device_memory_bytes(device)

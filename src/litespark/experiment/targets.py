@@ -66,7 +66,7 @@ def check_resolved(node: Any, path: str) -> None:
 def check_kinds(node: dict[str, Any], group: str) -> None:
     """Compare the values of a checked node with the annotations of its dataclass: numbers, texts, true or false, null.
 
-    Other annotations are left to the dataclass itself.
+    Other annotations are left to the dataclass itself; dataclasses within it are compared as well.
 
     Raises:
         ConfigError: names the key, the value and the kind that is expected.
@@ -78,6 +78,9 @@ def check_kinds(node: dict[str, Any], group: str) -> None:
     hints = get_type_hints(target)
     defaults = {field.name: field.default for field in fields(target)}
     for key, value in node.items():
+        if isinstance(value, dict) and "_target_" in value:
+            check_kinds(value, f"{group}.{key}")
+            continue
         options = _options(hints.get(key))
         if not options or value is defaults.get(key, MISSING) or any(_is_a(value, kind) for kind in options):
             continue

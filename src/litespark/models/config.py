@@ -76,10 +76,20 @@ class LlamaConfig:
         if self.head_width % 2:
             raise ValueError(f"model.head_width is {self.head_width}; rotary embedding turns pairs, so it must be even")
 
+    def linear_shapes(self) -> dict[str, tuple[int, int]]:
+        """(N, K) of the weight of each linear layer of a block: N values for each token from K."""
+        assert self.head_width is not None
+        attention, keys = self.heads * self.head_width, self.kv_heads * self.head_width
+        return {
+            "qkv": (attention + 2 * keys, self.width),
+            "output": (self.width, attention),
+            "gate_up": (2 * self.feed_forward, self.width),
+            "down": (self.width, self.feed_forward),
+        }
+
     def block_matmul_parameters(self) -> int:
         """Parameters of one block's matrices: QKV, output, gate, up and down."""
-        attention = self.width * 2 * (self.heads + self.kv_heads) * self.head_width
-        return attention + 3 * self.width * self.feed_forward
+        return sum(outputs * inputs for outputs, inputs in self.linear_shapes().values())
 
     def matmul_parameter_count(self) -> int:
         """Parameters that a token is multiplied with: all blocks and the head (tied or not), no embedding look-up."""

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from pathlib import Path
 
 import torch
 
 from litespark.models.config import LlamaConfig
+from litespark.ops.fp8.settings import Fp8Config
 from litespark.training.optim import MuonConfig, OptimizerConfig
 
 # fp32 master weight, fp32 gradient, two fp32 moments of AdamW
 STATE_BYTES_PER_PARAMETER = 16
 # Muon has one moment and no second
 _MOMENT_BYTES = 4
+# a weight in fp8 is held twice, one byte each, beside its master: for the product forward and for that of the gradient
+_FP8_BYTES = 2
 
 
-def training_state_bytes(config: LlamaConfig, shards: int = 1, optimizer: OptimizerConfig | None = None) -> int:
+def training_state_bytes(
+    config: LlamaConfig, shards: int = 1, optimizer: OptimizerConfig | None = None, fp8: Fp8Config | None = None
+) -> int:
     """Bytes of weights, gradients and optimizer states on one device when they are sharded over `shards` devices.
 
     Activations come on top; a device with less memory than this cannot hold the run at any batch size.
@@ -26,10 +32,14 @@ def training_state_bytes(config: LlamaConfig, shards: int = 1, optimizer: Optimi
         config: the model.
         shards: devices.
         optimizer: None: AdamW.
+        fp8: which weights are cast and kept beside their masters; None: none.
     """
     whole = config.parameter_count() * STATE_BYTES_PER_PARAMETER
     if isinstance(optimizer, MuonConfig):
         whole -= config.layers * config.block_matmul_parameters() * _MOMENT_BYTES
+    if fp8 is not None:
+        shapes, blocks = config.linear_shapes(), config.layers - fp8.bf16_first - fp8.bf16_last
+        whole += _FP8_BYTES * blocks * sum(math.prod(shapes[name]) for name in fp8.linears)
     return -(-whole // shards)
 
 

@@ -22,9 +22,11 @@ from litespark.data.batch import TokenBatch
 from litespark.metrics import names
 from litespark.metrics.validation import TokenMetrics
 from litespark.models.compilation import CompileMode, compile_model
+from litespark.models.fp8 import Fp8State
 from litespark.models.init import initialise, materialise
 from litespark.models.llama import Llama
 from litespark.tasks.pretrain import Pretrain
+from litespark.training import fp8
 from litespark.training.budget import TokenBudget
 from litespark.training.host_group import HostGroup
 from litespark.training.optim import OptimizerConfig, build_optimizer, finish_gradients, set_learning_rate
@@ -50,6 +52,7 @@ class TrainingModule(pl.LightningModule):
         load_weights: fills the materialised model from elsewhere (a Hugging Face folder), or None.
         compile_mode: what `torch.compile` gets to see of the model.
         text_bytes_per_byte: the domains of the validation data, see `TokenMetrics`; None: one.
+        enable_fp8: puts the model, with its weights, into fp8; None: it is not.
 
     Attributes:
         tokens_seen: input tokens over all ranks, padding not counted, in steps that were finished.
@@ -78,6 +81,7 @@ class TrainingModule(pl.LightningModule):
         load_weights: Callable[[Llama], None] | None = None,
         compile_mode: CompileMode = "none",
         text_bytes_per_byte: Mapping[str, float] | None = None,
+        enable_fp8: Callable[[Llama], Fp8State] | None = None,
     ) -> None:
         super().__init__()
         self.model: Llama | None = None
@@ -90,6 +94,7 @@ class TrainingModule(pl.LightningModule):
         self.seed = seed
         self.load_weights = load_weights
         self.compile_mode: CompileMode = compile_mode
+        self.enable_fp8 = enable_fp8
         self.metrics = TokenMetrics(text_bytes_per_byte)
         self.register_buffer("token_bytes", token_bytes.long(), persistent=False)
         self.tokens_seen = 0
@@ -122,12 +127,17 @@ class TrainingModule(pl.LightningModule):
         initialise(model, self.seed)
         if self.load_weights is not None:
             self.load_weights(model)
+        if self.enable_fp8 is not None:
+            self.enable_fp8(model)
         compile_model(model, self.compile_mode)
         self.model = model
 
     def configure_optimizers(self) -> Optimizer:
         assert self.model is not None
-        return build_optimizer(self.model, self.optimizer_config)
+        optimizer = build_optimizer(self.model, self.optimizer_config)
+        if self.model.fp8 is not None:
+            fp8.renew_after_steps(self.model.fp8, optimizer)
+        return optimizer
 
     def on_fit_start(self) -> None:
         self.host_group = HostGroup()
@@ -243,16 +253,21 @@ class TrainingModule(pl.LightningModule):
     # ---------------------------------------------------------------- checkpoint
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the counters and the random state of every rank; a collective."""
+        """Add the counters, the scales of fp8 and the random state of every rank; a collective."""
+        assert self.model is not None
         checkpoint["litespark"] = {
             "tokens_seen": self.tokens_seen,
             "steps_taken": self.steps_taken,
             "skipped_steps": int(self._skips[0].item()),
             "random": self.host_group.gather(random_state()),
         }
+        if self.model.fp8 is not None:
+            checkpoint["litespark"]["fp8"] = fp8.saved(self.model.fp8, self.host_group)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["litespark"]
+        assert self.model is not None
+        fp8.restore(self.model.fp8, state.get("fp8"), first_rank=self.trainer.is_global_zero)
         self.tokens_seen = state["tokens_seen"]
         self.steps_taken = state["steps_taken"]
         self.skipped_steps = state["skipped_steps"]

@@ -16,7 +16,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from litespark.models.llama import Llama
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp8"]
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,21 @@ def sharding(config: StrategyConfig, precision: Precision) -> Callable[[Llama, D
     return shard
 
 
-def lightning_precision(config: StrategyConfig, precision: Precision) -> Literal["32-true", "bf16-mixed"]:
+def activation_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """Of all activations that are not in fp8.
+
+    With fp8 they are in bf16 on GPUs, and in fp32 on CPUs, where fp8 is simulated and bf16 products are slow.
+    """
+    if precision == "fp8":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def lightning_precision(
+    config: StrategyConfig, precision: Precision, device: torch.device
+) -> Literal["32-true", "bf16-mixed"]:
     """Lightning's name for `precision`; under FSDP2 the sharding policy casts, so Lightning must not."""
-    if precision == "bf16" and config.name != "fsdp":
+    if activation_dtype(precision, device) == torch.bfloat16 and config.name != "fsdp":
         return "bf16-mixed"
     return "32-true"
 
@@ -103,6 +115,6 @@ def forward_context(
     config: StrategyConfig, precision: Precision, device: torch.device
 ) -> AbstractContextManager[object]:
     """What the Trainer puts around the forward pass: Lightning's own autocast, or nothing. To be entered once."""
-    if lightning_precision(config, precision) == "bf16-mixed":
+    if lightning_precision(config, precision, device) == "bf16-mixed":
         return MixedPrecision("bf16-mixed", device.type).autocast_context_manager()
     return nullcontext()

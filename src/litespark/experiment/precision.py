@@ -1,0 +1,126 @@
+"""In what a run computes: settles `precision` on a device, and says what stands against fp8 there."""
+
+from __future__ import annotations
+
+import torch
+
+from litespark.experiment.config import Parts
+from litespark.experiment.targets import ConfigError
+from litespark.ops.fp8.limits import without_units
+from litespark.ops.linear.state import why_not
+from litespark.ops.shapes import StepShapes
+from litespark.training.strategies import Precision
+
+# below these the casts cost more than the products gain; a rule of thumb, which `litespark bench ops` tries on a device
+PAYING_WIDTH = 3072
+PAYING_TOKENS = 8192
+
+
+def precision_of(parts: Parts, device: torch.device) -> Precision:
+    """In what a run of `parts` computes on `device`.
+
+    Raises:
+        ConfigError: the device, or something else in the config, does not allow what is asked for.
+    """
+    problems: list[str] = []
+    precision, _ = settled(parts, device, problems)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return precision
+
+
+def precision_on(device: torch.device, asked: str) -> Precision:
+    """`precision_of` for callers that know only the word, until they hand over their parts."""
+    if asked == "fp8" and (reason := without_units(device)) is not None:
+        raise ConfigError(f"precision=fp8: {reason}")
+    no_bf16 = _why_no_bf16(device)
+    if asked in ("bf16", "fp8"):
+        if no_bf16 is not None:
+            raise ConfigError(f"precision={asked}: {no_bf16}; use precision=fp32")
+        return "bf16" if asked == "bf16" else "fp8"
+    return "bf16" if asked == "auto" and device.type == "cuda" and no_bf16 is None else "fp32"
+
+
+def settled(parts: Parts, device: torch.device, problems: list[str]) -> tuple[Precision, str]:
+    """In what a run of `parts` computes on `device`, and by `auto` why; what does not go is added to `problems`."""
+    asked = parts.precision
+    if asked == "auto":
+        return _fastest(parts, device)
+    if asked in ("bf16", "fp8") and (reason := _why_no_bf16(device)) is not None:
+        problems.append(f"precision={asked}: {reason}; use precision=fp32")
+        return "fp32", ""
+    if asked == "fp8":
+        problems += _against_fp8(parts, device)
+        return "fp8", ""
+    return ("bf16" if asked == "bf16" else "fp32"), ""
+
+
+def _fastest(parts: Parts, device: torch.device) -> tuple[Precision, str]:
+    if device.type != "cuda":
+        return "fp32", f"the {device.type.upper()} multiplies fp32 fastest"
+    if (reason := _why_no_bf16(device)) is not None:
+        return "fp32", reason
+    if parts.fp8.simulate:
+        return "bf16", "fp8 would only be simulated (precision.fp8.simulate=true)"
+    if (reason := without_units(device)) is not None:
+        return "bf16", reason
+    shapes = parts.model.linear_shapes()
+    width = min(min(shapes[name]) for name in parts.fp8.linears)
+    tokens = parts.data.micro_batch_size * parts.data.sequence_length
+    if width < PAYING_WIDTH or tokens < PAYING_TOKENS:
+        return "bf16", (
+            f"fp8 pays for products from {PAYING_WIDTH} wide over {PAYING_TOKENS} tokens of a micro-batch on, and here "
+            f"the narrowest is {width} wide, over {tokens}; precision=fp8 takes it all the same"
+        )
+    if against := _against_fp8(parts, device):
+        return "bf16", "; ".join(against)
+    return "fp8", f"{torch.cuda.get_device_name(device)} has fp8 units, and the products are large enough"
+
+
+def _why_no_bf16(device: torch.device) -> str | None:
+    if device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False):
+        return None
+    return f"{torch.cuda.get_device_name(device)} has no bf16 units (they came with Ampere)"
+
+
+def _against_fp8(parts: Parts, device: torch.device) -> list[str]:
+    """Everything that stands against fp8, each with what would mend it."""
+    found = []
+    if not parts.fp8.simulate:
+        found += _against_units(parts, device)
+    if parts.strategy.name == "fsdp":
+        found.append(
+            "precision=fp8: got strategy=fsdp, expected single or ddp: a sharded run gathers its weights in bf16 and "
+            "not as they are cast; set strategy=ddp, or precision=bf16"
+        )
+    if parts.ops.compile != "none":
+        found.append(
+            f"precision=fp8: got ops.compile={parts.ops.compile}, expected none: the blocks launch fused kernels that "
+            "torch.compile cannot look into; set ops.compile=none, or precision=bf16"
+        )
+    first, last, layers = parts.fp8.bf16_first, parts.fp8.bf16_last, parts.model.layers
+    if first + last >= layers:
+        found.append(
+            f"precision.fp8: got bf16_first={first} and bf16_last={last}, expected less together than the {layers} "
+            "layers of the model, or nothing is in fp8; lower one of them, or set precision=bf16"
+        )
+    return found
+
+
+def _against_units(parts: Parts, device: torch.device) -> list[str]:
+    """What stands against products on fp8 units: that there are none, or sizes that they do not take."""
+    simulate = "precision.fp8.simulate=true, which rounds as fp8 does and is slow: for looking at losses"
+    waiting_for_a_gpu = parts.trainer.accelerator == "cuda" and device.type != "cuda"  # which is a problem of its own
+    if not waiting_for_a_gpu and (reason := without_units(device)) is not None:
+        wide = "fp32" if device.type == "cpu" else "bf16"
+        return [f"precision=fp8: {reason}; set precision={wide}, or {simulate}"]
+    if (reason := why_not(step_shapes(parts))) is not None:
+        return [f"precision=fp8: {reason}; change these sizes, set precision=bf16, or {simulate}"]
+    return []
+
+
+def step_shapes(parts: Parts) -> StepShapes:
+    """The sizes that the ops of a run meet in a micro-batch."""
+    return parts.model.step_shapes(
+        parts.data.micro_batch_size, parts.data.sequence_length, documents=parts.data.document_mask
+    )

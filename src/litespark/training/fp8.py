@@ -1,0 +1,61 @@
+"""Training in fp8 around the steps: the scales of a model are renewed after each of them, and go into checkpoints."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from litespark.models.fp8 import Fp8State
+from litespark.training.host_group import HostGroup
+
+log = logging.getLogger(__name__)
+
+
+def renew_after_steps(state: Fp8State, optimizer: Optimizer) -> None:
+    """Let every step of `optimizer`, skipped ones too, end with new scales and weights that are cast anew.
+
+    A hook of the optimizer, so that any loop that steps it does so: fused optimizers leave no trace on the weights from
+    which a model could see that they changed.
+    """
+    optimizer.register_step_post_hook(lambda *_: state.finish_step())
+
+
+def saved(state: Fp8State, ranks: HostGroup) -> dict[str, Any]:
+    """What a checkpoint keeps of `state`, with what the casts lost on all ranks; a collective."""
+    values = state.state_dict()
+    scaling = values["scaling"]
+    lost = ranks.gather((scaling["counts"], scaling["seen"]))
+    scaling["counts"] = torch.stack([counts for counts, _ in lost]).sum(dim=0)
+    scaling["seen"] = [sum(of_ranks) for of_ranks in zip(*(seen for _, seen in lost), strict=True)]
+    return values
+
+
+def restore(state: Fp8State | None, values: dict[str, Any] | None, *, first_rank: bool) -> None:
+    """Take up what `saved` gave, however many ranks there are now.
+
+    Args:
+        state: of the model; None: the run is not in fp8 now.
+        values: None: the run that saved was not in fp8.
+        first_rank: of the run; it goes on with what all of them had lost.
+
+    Raises:
+        ValueError: `values` are of other settings of fp8.
+    """
+    if state is None:
+        if values is not None:
+            log.warning("resuming without fp8: the run was in fp8 when this checkpoint was saved, its scales are left")
+        return
+    if values is None:
+        log.warning(
+            "resuming in fp8: the run was not in fp8 when this checkpoint was saved, so the first step takes its "
+            "scales from the tensors themselves"
+        )
+        return
+    if not first_rank:
+        scaling = values["scaling"]
+        nothing = {"counts": torch.zeros_like(scaling["counts"]), "seen": [0] * len(scaling["seen"])}
+        values = {**values, "scaling": {**scaling, **nothing}}
+    state.load_state_dict(values)
