@@ -11,16 +11,52 @@ from torch import Tensor
 from litespark.ops.fp8 import function
 from litespark.ops.fp8.emission import Emission
 from litespark.ops.fp8.operands import Operand
-from litespark.ops.fp8.reference import ReferencePieces
+from litespark.ops.fp8.pieces import Pieces
+from litespark.ops.rms_norm.kernels import rms_norm_backward, rms_norm_forward
+from litespark.ops.rms_norm_fp8.function import add_rms_norm_backward_cast, add_rms_norm_cast
 from litespark.ops.swiglu.kernels import swiglu_backward, swiglu_forward
 from litespark.ops.swiglu_fp8.function import swiglu_backward_cast, swiglu_cast
 
 
-class FusedPieces(ReferencePieces):
+class FusedPieces:
     """Over the Triton kernels; see `litespark.ops.fp8.pieces.Pieces` for every method."""
 
     def cast(self, x: Tensor, emission: Emission) -> Operand:
         return function.cast(x, emission)
+
+    def add_rms_norm(
+        self,
+        x: Tensor,
+        update: Tensor | None,
+        weight: Tensor,
+        epsilon: float,
+        emission: Emission,
+        *,
+        stream_dtype: torch.dtype,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Operand, Tensor]:
+        if emission.fused:
+            return add_rms_norm_cast(x, update, weight, epsilon, stream_dtype, emission)
+        stream, normed, inverse_rms = rms_norm_forward(x, update, weight, epsilon, stream_dtype, dtype)
+        return x if stream is None else stream, self.cast(normed, emission), inverse_rms
+
+    def add_rms_norm_backward(
+        self,
+        norm_gradient: Tensor,
+        stream_gradient: Tensor | None,
+        stream: Tensor,
+        weight: Tensor,
+        inverse_rms: Tensor,
+        emission: Emission,
+        *,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Operand, Tensor]:
+        if emission.fused:
+            return add_rms_norm_backward_cast(norm_gradient, stream_gradient, stream, weight, inverse_rms, emission)
+        gradient, second, weight_gradient = rms_norm_backward(
+            norm_gradient, stream_gradient, stream, weight, inverse_rms, stream.dtype, dtype
+        )
+        return gradient, self.cast(gradient if second is None else second, emission), weight_gradient
 
     def swiglu(self, gate_up: Tensor, emission: Emission, *, dtype: torch.dtype) -> Operand:
         if emission.fused:
@@ -46,4 +82,4 @@ class FusedPieces(ReferencePieces):
         return gradient, self.swiglu(gate_up, again, dtype=dtype) if product is None else self.cast(product, again)
 
 
-PIECES = FusedPieces()
+PIECES: Pieces = FusedPieces()
