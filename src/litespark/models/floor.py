@@ -36,7 +36,7 @@ _NARROW, _MASTER, _CODES = 2, 4, 2
 # how often a tensor is read for its scales before it is cast
 _READS_FOR_SCALES: dict[Recipe, int] = {"delayed": 0, "tensorwise": 1, "rowwise": 1}
 # what norms and SwiGLU make, forward and backward; attention, rope and the next block hand the others over in bf16
-_FUSED = ("qkv.input", "output.gradient", "gate_up.input", "gate_up.gradient", "down.input")
+FUSED_CASTS = ("qkv.input", "output.gradient", "gate_up.input", "gate_up.gradient", "down.input")
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def cast_bytes(
         outputs, inputs = config.linear_shapes()[linear]
         for kind, width in (("input", inputs), ("gradient", outputs)):
             tensor, values = f"{linear}.{kind}", blocks * tokens * width
-            if fused and reads == 0 and tensor in _FUSED:
+            if fused and reads == 0 and tensor in FUSED_CASTS:
                 found.append(CastBytes(tensor, True, _CODES * values, _NARROW * values))
             else:
                 found.append(CastBytes(tensor, False, ((1 + reads) * _NARROW + _CODES) * values, 0))

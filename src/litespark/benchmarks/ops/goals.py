@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from litespark.metrics.records.ops import CaseRecord, GoalRecord, OpsRecord, TimeRecord, VariantRecord, median
+from litespark.benchmarks.ops.fp8_runs import CASTS, DELAYED, FUSED, NORM, SWIGLU, WEIGHTS
+from litespark.metrics.records.ops import BF16, CaseRecord, GoalRecord, OpsRecord, TimeRecord, VariantRecord, median
 from litespark.ops.backend import REFERENCE
 from litespark.ops.work import MEMORY_BOUND
 
@@ -23,6 +24,10 @@ MATMULS = "three matrix products"
 SUM_OF_LOSSES = "sum of losses"
 ATTENTION = "attention"
 ATTENTION_WITHIN_DOCUMENTS = "attention within documents"
+# what casts may add to a step of this model
+MOST_CAST_MS = 6.0
+CASTS_OF_MODEL = "llama3b"
+CASTS_OF_TOKENS = 4 * 4096
 PYTORCH_ATTENTION = ("varlen", "flex", "sdpa", REFERENCE)
 
 
@@ -45,7 +50,7 @@ def goals(record: OpsRecord, device_type: str) -> list[GoalRecord]:
     ] + [
         _goal(record, "attention", ATTENTION_WITHIN_DOCUMENTS, f"within documents at least {LEAST_GAIN_OF_DOCUMENTS} "
               f"times as fast as {WHOLE_ROWS}", _gain, LEAST_GAIN_OF_DOCUMENTS, at_least=True)
-    ]  # fmt: skip
+    ] + [_goal_of_casts(record)]  # fmt: skip
     if device_type != "cuda":
         for goal in found:
             goal.value, goal.verdict = None, "not measured"
@@ -75,6 +80,38 @@ def _goal(
         return GoalRecord(op, text, threshold, None, "not measured", reason)
     met = value >= threshold if at_least else value <= threshold
     return GoalRecord(op, text, threshold, value, "met" if met else "not met", reason)
+
+
+def _goal_of_casts(record: OpsRecord) -> GoalRecord:
+    """What casts cost beyond bf16 in a step of one micro-batch, each layer's times over all layers."""
+    text = f"the casts of {CASTS_OF_MODEL} add at most {MOST_CAST_MS:g} ms to a step with delayed scales"
+    if "fp8" not in record.ops:
+        return GoalRecord("fp8", text, MOST_CAST_MS, None, "not measured", "it was not asked for")
+    if record.model != CASTS_OF_MODEL or record.rows * record.sequence_length != CASTS_OF_TOKENS:
+        reason = f"got {record.model} with {record.rows * record.sequence_length} tokens, expected {CASTS_OF_TOKENS}"
+        return GoalRecord("fp8", text, MOST_CAST_MS, None, "not measured", reason)
+    cases = {case.case: case for case in record.cases if case.op == "fp8"}
+    # a layer has two norms; its remaining casts have nothing beside them in bf16
+    parts = {
+        "norms": (2, _time(cases, NORM, FUSED), _time(cases, NORM, BF16)),
+        "SwiGLU": (1, _time(cases, SWIGLU, FUSED), _time(cases, SWIGLU, BF16)),
+        "casts": (1, _time(cases, CASTS, DELAYED), 0.0),
+        "weights": (1, _time(cases, WEIGHTS, DELAYED), _time(cases, WEIGHTS, BF16)),
+    }
+    found = {}
+    for name, (count, with_casts, without) in parts.items():
+        if with_casts is None or without is None or record.layers is None:
+            why = next((each.reason for case in cases.values() for each in case.variants if each.reason), None)
+            return GoalRecord("fp8", text, MOST_CAST_MS, None, "not measured", why or "not measured yet")
+        found[name] = record.layers * count * (with_casts - without)
+    value = sum(found.values())
+    said = ", ".join(f"{name} {each:+.2f} ms" for name, each in found.items())
+    return GoalRecord("fp8", text, MOST_CAST_MS, value, "met" if value <= MOST_CAST_MS else "not met", said)
+
+
+def _time(cases: dict[str, CaseRecord], case: str, variant: str) -> float | None:
+    found = next((each for each in cases[case].variants if each.name == variant), None) if case in cases else None
+    return None if found is None or found.forward_backward is None else found.forward_backward.median_ms
 
 
 def _share(case: CaseRecord) -> _Measured:
@@ -125,15 +162,17 @@ def table(record: OpsRecord) -> str:
         f"{record.model}, {record.rows} x {record.sequence_length} tokens, {record.environment.precision}, {devices}"
         + (f", copies {bandwidth / 1e9:.0f} GB/s" if bandwidth is not None else ""),
         "ms of forward, ms of forward and backward with the tenth and ninetieth percentile, times as fast as the "
-        "reference,",
+        "reference (fp8: as bf16),",
         "share of the copy bandwidth (forward, backward) or TFLOP/s (all, forward, backward), peak MiB",
     ]
     for case in record.cases:
         lines.append(f"{case.case}  ({case.sizes})")
-        eager = next((median(each.forward_backward) for each in case.variants if each.name == REFERENCE), math.inf)
+        base = BF16 if case.op == "fp8" else REFERENCE
+        eager = next((median(each.forward_backward) for each in case.variants if each.name == base), math.inf)
         lines += [_line(each, eager) for each in case.variants]
         for yardstick in case.yardsticks:
             lines.append(f"  {yardstick.name:26}  {'':9}  {yardstick.time.median_ms:9.3f}")
+    lines += _widths(record)
     if record.optimizer:
         lines.append(f"optimizer step  ({record.optimizer_parameters} parameters)")
         for each in record.optimizer:
@@ -146,6 +185,21 @@ def table(record: OpsRecord) -> str:
         value = "" if goal.value is None else f" {goal.value:.3f}"
         lines.append(f"goal {goal.op}: {goal.goal}:{value} {goal.verdict}{f' ({goal.reason})' if goal.reason else ''}")
     return "\n".join(lines)
+
+
+def _widths(record: OpsRecord) -> list[str]:
+    """Square linear layers, and from which width on fp8 pays."""
+    tokens = record.rows * record.sequence_length
+    lines = []
+    if record.widths:
+        names = [each.name for each in record.widths[0].times]
+        lines.append(f"square linear layers, {tokens} tokens, ms of forward and backward: {', '.join(names)}")
+    for each in record.widths:
+        lines.append(f"  {each.width:<26}  {'  '.join(f'{time.time.median_ms:9.3f}' for time in each.times)}")
+    for pays in record.pays:
+        said = f"no width: {pays.reason}" if pays.width is None else f"from width {pays.width} on"
+        lines.append(f"fp8 pays at {tokens} tokens, {pays.recipe}: {said}")
+    return lines
 
 
 def _line(variant: VariantRecord, eager: float) -> str:

@@ -52,7 +52,7 @@ def measure_op(op: str, place: Place, *, seconds: float, bandwidth: float) -> li
             vars(each).update(derived(record, each))
         if op == "attention":
             record.auto = _taken_by_auto(record, place)
-        _free(place.device)
+        free(place.device)
     return found
 
 
@@ -141,7 +141,7 @@ def _measure(
             continue
         try:
             run = step.both(variant.function)
-            found.peak_memory_mib = _peak_mib(run, device)
+            found.peak_memory_mib = peak_mib(run, device)
             if variant.name == "sdpa":
                 _name_kernel(found, step)
         except Exception as error:  # noqa: BLE001 (out of memory, or a limit of one backend; the others go on)
@@ -149,15 +149,28 @@ def _measure(
         else:
             forward[variant.name], both[variant.name] = partial(step.forward, variant.function), run
             continue
-        _free(device)  # only here has the error let go of the tensors
-    times = {name: summary(each) for name, each in _timed(forward, device, seconds).items()}
-    times_both = {name: summary(each) for name, each in _timed(both | yardsticks, device, seconds).items()}
+        free(device)  # only here has the error let go of the tensors
+    fill_in(record, forward, both, yardsticks, device, seconds)
+
+
+def fill_in(
+    record: CaseRecord,
+    forward: dict[str, Callable[[], object]],
+    both: dict[str, Callable[[], object]],
+    yardsticks: dict[str, Callable[[], object]],
+    device: torch.device,
+    seconds: float,
+) -> None:
+    """Time the variants of a case by their names, and yardsticks in turns with their forward and backward passes."""
+    times = {name: summary(each) for name, each in timed(forward, device, seconds).items()}
+    times_both = {name: summary(each) for name, each in timed(both | yardsticks, device, seconds).items()}
     for found in record.variants:
         found.forward, found.forward_backward = times.get(found.name), times_both.get(found.name)
     record.yardsticks += [YardstickRecord(name, times_both[name]) for name in yardsticks if name in times_both]
 
 
-def _timed(runs: dict[str, Callable[[], object]], device: torch.device, seconds: float) -> dict[str, list[float]]:
+def timed(runs: dict[str, Callable[[], object]], device: torch.device, seconds: float) -> dict[str, list[float]]:
+    """Milliseconds of the repeats of each run, which take turns."""
     return interleaved_milliseconds(runs, device, seconds=seconds) if runs else {}
 
 
@@ -177,7 +190,8 @@ def _name_kernel(found: VariantRecord, step: Step) -> None:
         found.reason = f"PyTorch takes its {found.kernel} kernel, where {expected} is expected of this device"
 
 
-def _peak_mib(run: Callable[[], object], device: torch.device) -> float | None:
+def peak_mib(run: Callable[[], object], device: torch.device) -> float | None:
+    """What a run allocates beyond what is there before, in MiB; CUDA only."""
     run()  # what is compiled or cached at the first call is not the op's
     if device.type != "cuda":
         return None
@@ -196,6 +210,7 @@ def summary(times: list[float]) -> TimeRecord:
     return TimeRecord(statistics.median(ordered), ordered[round(0.1 * last)], ordered[round(0.9 * last)], len(ordered))
 
 
-def _free(device: torch.device) -> None:
+def free(device: torch.device) -> None:
+    """Give memory back that nothing holds any more."""
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""What the backends are measured against: `torch.compile` of the reference, and Liger's kernels where installed."""
+"""What the backends are measured against: `torch.compile` of the reference, and the kernels of Liger and torchao."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from litespark.benchmarks.step.huggingface import convert_to_fp8
 from litespark.ops.backend import REFERENCE, load
 from litespark.ops.cases import Case
 from litespark.ops.proof import dtype_name
@@ -17,6 +18,7 @@ from litespark.ops.tolerance import FP32_BOUND, LOW_PRECISION_BOUND, differences
 
 COMPILED = "torch.compile"
 LIGER = "liger"
+TORCHAO = "torchao tensorwise"
 
 
 def compiled_reference(op: str, device: torch.device) -> Callable[..., Any] | str:
@@ -37,6 +39,27 @@ def liger(op: str, device: torch.device) -> Callable[..., Any] | str:
     if device.type == "cpu":
         return "Liger's kernels need a GPU"
     return lambda *arguments, **options: _LIGER[op](functional, *arguments, **options)
+
+
+def torchao_linear(
+    inputs: int, outputs: int, device: torch.device
+) -> tuple[nn.Parameter, Callable[[Tensor], Tensor]] | str:
+    """The weight, an fp32 master, and the call of a linear layer as `compiled_fp8` has it; or why it is not measured.
+
+    It casts its weight in every forward pass, and everything in passes that PyTorch's compiler fuses.
+    """
+    if device.type == "cpu":
+        return "torchao's float8 products need a GPU"
+    try:
+        importlib.import_module("torchao.float8")
+    except ImportError as error:
+        return f"torchao is not installed ({error}); pip install torchao"
+    model = nn.Module()
+    model.layers = nn.ModuleList([nn.Linear(inputs, outputs, bias=False, device=device)])
+    convert_to_fp8(model)
+    layer = model.layers[0]
+    assert isinstance(layer.weight, nn.Parameter)
+    return layer.weight, torch.compile(layer, dynamic=False)
 
 
 def difference_from_reference(function: Callable[..., Any], case: Case, place: Place) -> str | None:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from litespark.benchmarks.device import device_for
+from litespark.benchmarks.ops.fp8 import OP as FP8
+from litespark.benchmarks.ops.fp8 import measure_fp8
 from litespark.benchmarks.ops.goals import goals
 from litespark.benchmarks.ops.measure import measure_op, summary
 from litespark.benchmarks.ops.optimizer import measure_optimizer
@@ -15,7 +17,7 @@ from litespark.benchmarks.rates import copy_bandwidth
 from litespark.benchmarks.record_path import continued, record_path
 from litespark.experiment.build import build_meter
 from litespark.experiment.config import Parts
-from litespark.experiment.preflight import Machine, Ranks, place_of, precision_on
+from litespark.experiment.preflight import Machine, Ranks, place_of, precision_of
 from litespark.metrics.environment import collect_environment, git_state
 from litespark.metrics.records.ops import FailureRecord, OpsRecord
 from litespark.metrics.records.run import utc_now
@@ -67,7 +69,7 @@ def bench_ops(
             f"{parts.model.max_sequence_length}; lower the one or raise the other"
         )
     device = device_for(parts.trainer.accelerator)
-    precision = precision_on(device, parts.precision)
+    precision = precision_of(parts, device)
     place = place_of(parts, device, precision)
     record = _begin(parts, place, Machine(device, precision, 1, Ranks.from_environment()), overrides)
     record.ops = [op for op in EVERYTHING if op in ops or not ops]
@@ -107,6 +109,9 @@ def _measure(op: str, record: OpsRecord, parts: Parts, place: Place, bandwidth: 
         record.optimizer, record.optimizer_parameters = measure_optimizer(
             parts.model, parts.optim, place.device, seconds=record.seconds, bandwidth=bandwidth, summary=summary
         )
+    elif op == FP8:
+        found = measure_fp8(parts.model, parts.fp8, place, seconds=record.seconds, bandwidth=bandwidth)
+        record.cases, record.widths, record.pays = [*record.cases, *found.cases], found.widths, found.pays
     else:
         record.cases += measure_op(op, place, seconds=record.seconds, bandwidth=bandwidth)
 
@@ -132,6 +137,7 @@ def _begin(parts: Parts, place: Place, machine: Machine, overrides: Sequence[str
         model=parts.model.name,
         rows=place.shapes.rows,
         sequence_length=place.shapes.length,
+        layers=parts.model.layers,
         seconds=0.0,
         ops=[],
     )

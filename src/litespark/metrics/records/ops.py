@@ -6,6 +6,7 @@ None (null in the file) means "not measured", and then `reason` says why.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,9 @@ from litespark.metrics.records.run import EnvironmentRecord
 from litespark.metrics.records.sealing import SealedRecord
 from litespark.metrics.records.strict_json import wrong
 
-SCHEMA = "litespark.bench.ops/2"
+SCHEMA = "litespark.bench.ops/3"
+# what fp8 is measured beside
+BF16 = "bf16"
 
 
 @dataclass
@@ -31,13 +34,13 @@ class VariantRecord:
     """One implementation of one case; no times where it cannot run or its results are wrong, see `reason`.
 
     Attributes:
-        name: a backend, or "torch.compile", or "liger".
+        name: a backend, or "torch.compile", or "liger"; of fp8 how the casts are made, or "bf16".
         rival: not one of our backends.
         proven: agrees with the fp32 reference on this device; None where that was not tried, as for the reference.
         forward, forward_backward: the backward pass is the difference.
         share_forward, share_backward: least bytes over time over the copy bandwidth, where memory bounds the op.
         tflops, tflops_forward, tflops_backward: least operations over time, where matrix products bound it; the two
-            passes apart for attention alone, since a loss may make its gradients on the way forward.
+            passes apart for attention and fp8 alone, since a loss may make its gradients on the way forward.
         peak_memory_mib: allocated by forward and backward beyond inputs and gradients given; CUDA only.
         kernel: the kernel that PyTorch takes, for sdpa.
         reason: why something is absent or not as expected.
@@ -60,7 +63,8 @@ class VariantRecord:
 
 @dataclass
 class YardstickRecord:
-    """Something else, timed in turns with the variants: three matrix products, attention over whole rows."""
+    """Something else, timed in turns with the variants: three matrix products or each of them, attention over whole
+    rows."""
 
     name: str
     time: TimeRecord
@@ -92,6 +96,32 @@ class CaseRecord:
         """Our backends that have a time, the fastest in training first."""
         found = [each for each in self.variants if not each.rival and each.forward_backward is not None]
         return sorted(found, key=lambda each: median(each.forward_backward))
+
+
+@dataclass
+class WidthRecord:
+    """Forward and backward of a linear layer of that many features in and out, over the micro-batch's tokens."""
+
+    width: int
+    times: list[YardstickRecord] = field(default_factory=list)
+
+    def median(self, name: str) -> float | None:
+        """Milliseconds by that name; None where it was not timed."""
+        return next((each.time.median_ms for each in self.times if each.name == name), None)
+
+
+@dataclass
+class PaysRecord:
+    """The least width from which on fp8 with its casts is faster than bf16.
+
+    Attributes:
+        recipe: how the casts are made, a name of the times of `WidthRecord`.
+        width: faster there and at every larger width that was measured; None: see `reason`.
+    """
+
+    recipe: str
+    width: int | None
+    reason: str | None = None
 
 
 @dataclass
@@ -135,6 +165,8 @@ class OpsRecord(SealedRecord):
         copy_bytes_per_second: read and written together by a large copy in the process of the last start.
         ops: those asked for; what is done of them is in `cases` and `optimizer`.
         optimizer_parameters: how many the optimizer step was measured on.
+        layers: of the model, which are not measured one by one.
+        widths, pays: from which width on fp8 pays; measured with the op fp8.
         complete: everything asked for is there.
     """
 
@@ -155,6 +187,9 @@ class OpsRecord(SealedRecord):
     cases: list[CaseRecord] = field(default_factory=list)
     optimizer: list[OptimizerRecord] = field(default_factory=list)
     optimizer_parameters: int | None = None
+    layers: int | None = None
+    widths: list[WidthRecord] = field(default_factory=list)
+    pays: list[PaysRecord] = field(default_factory=list)
     failures: list[FailureRecord] = field(default_factory=list)
     goals: list[GoalRecord] = field(default_factory=list)
     complete: bool = False
@@ -178,7 +213,7 @@ class OpsRecord(SealedRecord):
         return identity(self) == identity(other)
 
     def check(self) -> None:
-        """The shares and rates have to be those that follow from the times.
+        """The shares and rates, and the widths from which on fp8 pays, have to be those that follow from the times.
 
         Raises:
             RecordError: one does not.
@@ -191,6 +226,10 @@ class OpsRecord(SealedRecord):
                     if not _alike(found, expected):
                         where = f"cases.{case.case}.variants.{variant.name}.{name}"
                         raise wrong(where, found, f"{expected}, which follows from the times")
+        for each in self.pays:
+            least = least_paying(self.widths, each.recipe)
+            if each.width != least:
+                raise wrong(f"pays.{each.recipe}.width", each.width, f"{least}, which follows from the times")
         if self.complete and not all(self.done(op) for op in self.ops):
             raise wrong("complete", True, f"a case of each of {', '.join(self.ops)}")
 
@@ -212,9 +251,20 @@ def derived(case: CaseRecord, variant: VariantRecord) -> dict[str, float | None]
         found["share_backward"] = case.backward_bytes / backward / bandwidth if backward > 0 else None
     if case.forward_flops is not None and case.backward_flops is not None:
         found["tflops"] = (case.forward_flops + case.backward_flops) / (forward + backward) / 1e12
-        if case.op == "attention":
+        if case.op in ("attention", "fp8"):
             found["tflops_forward"] = case.forward_flops / forward / 1e12
             found["tflops_backward"] = case.backward_flops / backward / 1e12 if backward > 0 else None
+    return found
+
+
+def least_paying(widths: Sequence[WidthRecord], recipe: str) -> int | None:
+    """The least width at which `recipe` is faster than bf16, and at every larger one that was measured as well."""
+    found = None
+    for each in sorted(widths, key=lambda each: each.width, reverse=True):
+        mine, plain = each.median(recipe), each.median(BF16)
+        if mine is None or plain is None or mine >= plain:
+            break
+        found = each.width
     return found
 
 

@@ -1,0 +1,401 @@
+"""The rows of fp8 in `litespark bench ops`: what each of them runs, and that nothing simulated gets a figure."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from litespark.benchmarks.ops import fp8 as bench
+from litespark.benchmarks.ops import fp8_runs
+from litespark.benchmarks.ops.fp8 import WIDTHS, measure_fp8
+from litespark.benchmarks.ops.fp8_runs import (
+    CASTS,
+    NORM,
+    SWIGLU,
+    WEIGHTS,
+    Linear,
+    cast_runs,
+    norm_runs,
+    swiglu_runs,
+    weight_runs,
+)
+from litespark.benchmarks.ops.goals import goals, table
+from litespark.benchmarks.ops.rivals import TORCHAO, torchao_linear
+from litespark.metrics.records.ops import (
+    CaseRecord,
+    OpsRecord,
+    PaysRecord,
+    TimeRecord,
+    VariantRecord,
+    WidthRecord,
+    YardstickRecord,
+    least_paying,
+)
+from litespark.metrics.records.run import DeviceRecord, EnvironmentRecord
+from litespark.metrics.records.strict_json import RecordError
+from litespark.models.config import LlamaConfig
+from litespark.models.floor import cast_bytes
+from litespark.ops.fp8.operands import product
+from litespark.ops.fp8.reference import ReferencePieces
+from litespark.ops.fp8.settings import Fp8Config
+from litespark.ops.proof import Proof
+from litespark.ops.shapes import Place
+from litespark.ops.tolerance import Difference
+from litespark.ops.work import work
+
+CPU = torch.device("cpu")
+TINY = LlamaConfig("t", 32, 3, 4, 2, 48, 97, 32)
+SHAPES = TINY.step_shapes(2, 16, documents=False)
+PLACE = Place(CPU, torch.bfloat16, SHAPES, autocast=True)
+LINEARS = ("qkv", "output", "gate_up", "down")
+REASON = "a device of type cpu has no fp8 units, and the speed of simulated products says nothing"
+
+
+class Counted(ReferencePieces):
+    """Counts the tensors that are cast by themselves, by whether their scale was known."""
+
+    def __init__(self) -> None:
+        self.casts: Counter[str] = Counter()
+        self._inside = 0
+
+    def cast(self, x, emission):
+        if emission.format is not None and not self._inside:
+            kind = "rowwise" if emission.rowwise else "found" if emission.scale is None else "known"
+            self.casts[kind] += 1
+        return super().cast(x, emission)
+
+    def add_rms_norm(self, *arguments, **settings):
+        return self._counted("norm", super().add_rms_norm, *arguments, **settings)
+
+    def swiglu(self, *arguments, **settings):
+        return self._counted("swiglu", super().swiglu, *arguments, **settings)
+
+    def _counted(self, name, piece, *arguments, **settings):
+        self._inside += 1
+        emission = next(each for each in arguments if type(each).__name__ == "Emission")
+        self.casts[f"{name} {'fused' if emission.fused else 'not fused'}"] += 1
+        try:
+            return piece(*arguments, **settings)
+        finally:
+            self._inside -= 1
+
+
+@pytest.fixture
+def simulated(monkeypatch):
+    """As on a device with fp8 units, for which the simulation stands in."""
+
+    def multiplied(left, right, dtype, *, simulate, fast):
+        assert not simulate
+        return product(left, right, dtype, simulate=True, fast=fast)
+
+    monkeypatch.setattr(fp8_runs, "product", multiplied)
+    monkeypatch.setattr(bench, "without_units", lambda device: None)
+    monkeypatch.setattr(bench, "_fastest_pieces", lambda place: (ReferencePieces(), None, True))
+    monkeypatch.setattr(bench, "WIDTHS", (16, 32))
+
+
+def measured(place=PLACE, **changes):
+    return measure_fp8(TINY, Fp8Config(**changes), place, seconds=0.001, bandwidth=1e9)
+
+
+# ---------------------------------------------------------------- without the units
+
+
+def test_without_fp8_units_every_figure_is_absent_with_the_reason(monkeypatch):
+    monkeypatch.setattr(fp8_runs, "product", lambda *inputs, **settings: pytest.fail("it was simulated"))
+    found = measured()
+    assert [case.case for case in found.cases] == [
+        *(f"linear {name}" for name in LINEARS),
+        NORM,
+        SWIGLU,
+        CASTS,
+        WEIGHTS,
+    ]
+    for case in found.cases:
+        assert {each.reason for each in case.variants} == {REASON}
+        assert not case.timed()
+        assert not case.yardsticks
+    assert {each.name for each in found.cases[0].variants} >= {"bf16", "delayed", "tensorwise", "rowwise", TORCHAO}
+    assert not found.widths
+    assert [(each.width, each.reason) for each in found.pays] == [(None, REASON)] * 4
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        (replace(PLACE, dtype=torch.float32, autocast=False), "set precision=bf16"),
+        (replace(PLACE, shapes=replace(SHAPES, feed_forward=50)), "the feed-forward width F is 50"),
+    ],
+)
+def test_other_precisions_and_sizes_are_refused_with_the_reason(monkeypatch, place, reason):
+    monkeypatch.setattr(bench, "without_units", lambda device: None)
+    assert reason in bench.why_absent(place)
+
+
+@pytest.mark.parametrize("proofs", ["wrong", "none"])
+def test_pieces_whose_proof_fails_get_no_figure(monkeypatch, proofs):
+    wrong = Proof("fp8", "triton", "cast", "8 x 8", "bf16", False, 0.0, (Difference("codes", 1.0, 1e-3),))
+    monkeypatch.setattr(bench, "without_units", lambda device: None)
+    monkeypatch.setattr(bench, "reason_against", lambda *arguments: None)
+    monkeypatch.setattr(bench, "prove", lambda *arguments, **settings: [wrong] if proofs == "wrong" else [])
+    found = measured()
+    for case in found.cases:
+        ours = [each for each in case.variants if not each.rival]
+        assert {each.proven for each in ours} == {False}
+        assert all(("FAILED" if proofs == "wrong" else "it has no proof") in each.reason for each in ours)
+        assert not case.timed()
+    assert not found.widths
+
+
+# ---------------------------------------------------------------- what the rows run
+
+
+@pytest.mark.parametrize(("name", "apart"), [("qkv", 1), ("output", 1), ("gate_up", 0), ("down", 1)])
+def test_a_linear_layer_casts_what_its_row_says(simulated, name, apart):
+    pieces = Counted()
+    outputs, inputs = TINY.linear_shapes()[name]
+    runs = Linear(name, 32, inputs, outputs, pieces, "e5m2", CPU).runs()
+    assert list(runs) == ["bf16", "fp8 products alone", "delayed", "delayed, casts apart", "tensorwise", "rowwise"]
+    expected = {
+        "bf16": {},
+        "fp8 products alone": {},
+        "delayed": {"known": apart} if apart else {},
+        "delayed, casts apart": {"known": 2},
+        "tensorwise": {"found": 2},
+        "rowwise": {"rowwise": 2},
+    }
+    for each, run in runs.items():
+        pieces.casts.clear()
+        run.both()
+        assert pieces.casts == Counter(expected[each]), each
+        pieces.casts.clear()
+        run.forward()
+        assert pieces.casts.total() == (
+            0 if each in ("bf16", "fp8 products alone") or (each == "delayed" and name != "output") else 1
+        )
+
+
+def test_all_rows_of_a_linear_layer_compute_the_same_products(simulated):
+    linear = Linear("qkv", 32, 32, 64, ReferencePieces(), "e4m3", CPU)
+    runs = linear.runs()
+    x, weight, gradient = linear.x.float(), linear.master, linear.gradient.float()
+    exact = x @ weight.T, gradient @ weight, gradient.T @ x
+    for name, run in runs.items():
+        for found, expected in zip(run.both(), exact, strict=True):
+            assert found.shape == expected.shape
+            distance = (found.float() - expected).norm() / expected.norm()
+            assert distance < (0.01 if name == "bf16" else 0.06), name
+    products = linear.single_products()
+    assert list(products) == [
+        f"{kind} {each}" for kind in ("bf16", "fp8") for each in ("y", "gradient of x", "gradient of W")
+    ]
+    for (_, run), expected in zip(products.items(), [*exact, *exact], strict=True):
+        assert run().shape == expected.shape
+
+
+@pytest.mark.parametrize(("make", "name"), [(norm_runs, "norm"), (swiglu_runs, "swiglu")])
+def test_the_ops_before_products_cast_on_their_way_or_after(make, name):
+    pieces = Counted()
+    runs = make(PLACE, pieces, "e5m2")
+    expected = {
+        "bf16": {f"{name} not fused": 1},
+        "bf16, then cast": {f"{name} not fused": 1, "known": 2},
+        "fused": {f"{name} fused": 1, "known": 1},
+        "tensorwise": {f"{name} not fused": 1, "found": 1},
+        "rowwise": {f"{name} not fused": 1, "rowwise": 1},
+    }
+    assert list(runs) == list(expected)
+    for each, run in runs.items():
+        pieces.casts.clear()
+        run.both()
+        assert pieces.casts == Counter(expected[each]), each
+
+
+def test_casts_and_weights_run_by_every_recipe():
+    pieces = Counted()
+    for recipe, run in cast_runs(PLACE, ([32], [64, 32]), pieces, "e5m2").items():
+        kind = {"delayed": "known", "tensorwise": "found", "rowwise": "rowwise"}[recipe]
+        pieces.casts.clear()
+        run.forward()
+        assert pieces.casts == Counter({kind: 1})
+        run.both()
+        assert pieces.casts == Counter({kind: 4})
+    runs = weight_runs([(64, 32), (32, 48)], pieces, CPU)
+    assert [each.dtype for each in runs["bf16"].forward()] == [torch.bfloat16] * 2
+    assert [each.rows.values.dtype for each in runs["delayed"].forward()] == [torch.float8_e4m3fn] * 2
+
+
+def test_every_row_has_its_figures_where_there_are_units(simulated):
+    found = measured()
+    for case in found.cases:
+        assert case.copy_bytes_per_second == 1e9
+        for each in case.variants:
+            if each.name == TORCHAO:
+                assert (each.rival, each.forward) == (True, None)
+                assert "need a GPU" in each.reason
+                continue
+            assert each.forward is not None, (case.case, each)
+            assert each.proven is (None if each.name == "bf16" else True)
+    linear = found.cases[0]
+    assert linear.sizes == "32 tokens, 32 to 64"
+    assert (linear.forward_flops, linear.backward_flops) == (2 * 32 * 32 * 64, 4 * 32 * 32 * 64)
+    assert linear.variants[0].tflops_forward > 0
+    assert len(linear.yardsticks) == 6
+    assert [each.width for each in found.widths] == [16, 32]
+    names = [each.name for each in found.widths[0].times]
+    assert names == ["bf16", "fp8 products alone", "delayed, casts apart", "tensorwise", "rowwise"]
+    assert [each.recipe for each in found.pays] == names[1:]
+    for each in found.pays:
+        assert each.width == least_paying(found.widths, each.recipe)
+
+
+def test_a_variant_that_raises_is_named_and_the_others_are_measured(simulated, monkeypatch):
+    def failing(left, right, dtype, *, simulate, fast):
+        if left.scale is not None and left.scale.ndim:
+            raise RuntimeError("no rows here")
+        return product(left, right, dtype, simulate=True, fast=fast)
+
+    monkeypatch.setattr(fp8_runs, "product", failing)
+    found = measured()
+    assert (found.pays[-1].recipe, found.pays[-1].width) == ("rowwise", None)
+    assert found.pays[-1].reason == "it did not run at the largest width that was measured, 32"
+    case = found.cases[0]
+    rowwise = next(each for each in case.variants if each.name == "rowwise")
+    assert rowwise.reason == "at these sizes it raised RuntimeError: no rows here"
+    assert [each.name for each in case.variants if each.forward is None] == ["rowwise", TORCHAO]
+
+
+def test_least_bytes_are_those_of_the_op_in_bf16_and_of_the_casts():
+    cases = {case.case: case for case in measured().cases}
+    norm, weight = work("add_rms_norm", PLACE), 4 * TINY.width
+    assert cases[NORM].forward_bytes == norm.forward_bytes - weight
+    assert cases[NORM].backward_bytes == norm.backward_bytes - 2 * weight
+    swiglu = work("swiglu", PLACE)
+    assert (cases[SWIGLU].forward_bytes, cases[SWIGLU].backward_bytes) == (swiglu.forward_bytes, swiglu.backward_bytes)
+    every = cast_bytes(TINY, SHAPES, Fp8Config())
+    casts = sum(each.moved for each in every if not each.fused and not each.tensor.endswith(".weight"))
+    assert TINY.layers * (cases[CASTS].forward_bytes + cases[CASTS].backward_bytes) == casts
+    weights = sum(each.moved for each in every if each.tensor.endswith(".weight"))
+    assert TINY.layers * cases[WEIGHTS].forward_bytes == weights
+
+
+# ---------------------------------------------------------------- where it pays, and the goal
+
+
+def time(milliseconds):
+    return TimeRecord(milliseconds, milliseconds, milliseconds, 5)
+
+
+def width(size, **times):
+    return WidthRecord(size, [YardstickRecord(name, time(each)) for name, each in times.items()])
+
+
+def test_fp8_pays_from_where_it_is_faster_at_every_larger_width_too():
+    widths = [width(size, bf16=10, delayed=each) for size, each in ((768, 9), (1024, 12), (2048, 9), (3072, 8))]
+    assert least_paying(widths, "delayed") == 2048
+    assert least_paying(list(reversed(widths)), "delayed") == 2048
+    assert least_paying([*widths, width(4096, bf16=10, delayed=10)], "delayed") is None
+    assert least_paying(widths, "rowwise") is None
+    assert least_paying([], "delayed") is None
+    assert list(WIDTHS) == sorted(WIDTHS)
+
+
+def record_of(cases=(), **more):
+    environment = EnvironmentRecord(
+        python="", torch="", platform="", cpu="", world_size=1, precision="bf16", devices=[DeviceRecord("H200")]
+    )
+    sizes = ("llama3b", 4, 4096, 1.0, ["fp8"])
+    return OpsRecord("", None, None, "", [], environment, *sizes, cases=list(cases), layers=28, **more)
+
+
+def test_a_record_whose_widths_do_not_follow_from_the_times_is_refused(tmp_path):
+    widths = [width(768, bf16=10, delayed=12), width(2048, bf16=10, delayed=9)]
+    right = record_of(widths=widths, pays=[PaysRecord("delayed", 2048)])
+    right.write(tmp_path / "right.json")
+    assert OpsRecord.read(tmp_path / "right.json") == right
+    record_of(widths=widths, pays=[PaysRecord("delayed", 768)]).write(tmp_path / "wrong.json")
+    with pytest.raises(RecordError, match=r"pays\.delayed\.width: got 768, expected 2048"):
+        OpsRecord.read(tmp_path / "wrong.json")
+
+
+def cases_of(norm=0.5, casts=0.1):
+    def case(name, **times):
+        return CaseRecord(
+            "fp8",
+            name,
+            "",
+            variants=[VariantRecord(each, False, True, time(ms), time(ms)) for each, ms in times.items()],
+        )
+
+    return [case(NORM, bf16=0.48, fused=norm), case(SWIGLU, bf16=0.9, fused=0.91), case(CASTS, delayed=casts),
+            case(WEIGHTS, bf16=0.1, delayed=0.11)]  # fmt: skip
+
+
+def casts_goal(record, device="cuda"):
+    (found,) = [each for each in goals(record, device) if each.op == "fp8"]
+    return found
+
+
+@pytest.mark.parametrize(("norm", "casts", "value", "verdict"), [(0.5, 0.1, 4.48, "met"), (0.5, 0.2, 7.28, "not met"),
+                                                                 (0.6, 0.1, 10.08, "not met")])  # fmt: skip
+def test_the_goal_of_casts_adds_up_what_they_take_beyond_bf16(norm, casts, value, verdict):
+    # 28 · (2 · (norm − 0.48) + 0.01 + casts + 0.01)
+    goal = casts_goal(record_of(cases_of(norm, casts)))
+    assert goal.value == pytest.approx(value)
+    assert goal.verdict == verdict
+    assert "SwiGLU +0.28 ms" in goal.reason
+
+
+def test_the_goal_of_casts_is_not_measured_without_times_on_a_cpu_or_at_other_sizes():
+    assert casts_goal(record_of(cases_of()), "cpu").verdict == "not measured"
+    assert casts_goal(record_of(cases_of()[:2])).reason == "not measured yet"
+    absent = [CaseRecord("fp8", NORM, "", variants=[VariantRecord("fused", reason=REASON)])]
+    assert casts_goal(record_of(absent)).reason == REASON
+    other = casts_goal(replace(record_of(cases_of()), rows=1))
+    assert (other.value, other.verdict) == (None, "not measured")
+    assert "llama3b with 4096 tokens, expected 16384" in other.reason
+    assert casts_goal(replace(record_of(cases_of()), ops=["rope"])).reason == "it was not asked for"
+
+
+def test_the_table_says_from_which_width_on_fp8_pays():
+    widths = [width(768, bf16=10, delayed=12), width(2048, bf16=10, delayed=9)]
+    said = table(
+        record_of(cases_of(), widths=widths, pays=[PaysRecord("delayed", 2048), PaysRecord("rowwise", None, "why")])
+    )
+    assert "fp8 pays at 16384 tokens, delayed: from width 2048 on" in said
+    assert "fp8 pays at 16384 tokens, rowwise: no width: why" in said
+    assert "ms of forward and backward: bf16, delayed" in said
+    # beside bf16, not beside the reference
+    (fused,) = [line for line in said.splitlines() if line.startswith("  fused") and " 0.910" in line]
+    assert "0.99x" in fused
+
+
+# ---------------------------------------------------------------- torchao
+
+
+def test_torchao_is_absent_with_the_reason_and_converted_as_the_baseline_is(monkeypatch):
+    assert "need a GPU" in torchao_linear(32, 64, CPU)
+    monkeypatch.setitem(sys.modules, "torchao.float8", None)
+    assert "pip install torchao" in torchao_linear(32, 64, torch.device("cuda"))
+    seen = []
+
+    def convert(model, config, module_filter_fn):
+        seen.extend((config, name) for name, module in model.named_modules()
+                    if isinstance(module, nn.Linear) and module_filter_fn(module, name))  # fmt: skip
+
+    module = types.ModuleType("torchao.float8")
+    module.convert_to_float8_training = convert
+    module.Float8LinearConfig = types.SimpleNamespace(from_recipe_name=lambda name: name)
+    monkeypatch.setitem(sys.modules, "torchao", types.ModuleType("torchao"))
+    monkeypatch.setitem(sys.modules, "torchao.float8", module)
+    monkeypatch.setattr(torch, "compile", lambda layer, dynamic: layer)
+    weight, layer = torchao_linear(32, 64, torch.device("meta"))
+    assert seen == [("tensorwise", "layers.0")]
+    assert (weight.shape, weight.dtype) == ((64, 32), torch.float32)
+    assert layer(torch.empty(2, 32, device="meta")).shape == (2, 64)
