@@ -189,6 +189,8 @@ class Scaling:
         self.scale = state["scale"].to(device)
         self.counts = state["counts"].to(device)
         self.known, self.seen, self.steps = list(state["known"]), list(state["seen"]), int(state["steps"])
+        # what this process saw before, such as a validation that comes first, is no part of the run
+        self._noted = [False] * len(self.names)
         self.amax.zero_()
 
 

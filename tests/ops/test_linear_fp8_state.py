@@ -1,0 +1,109 @@
+"""What linear layers in fp8 keep for the backward pass, note of their tensors, and cast."""
+
+import pytest
+import torch
+from torch import nn
+
+from litespark.ops.backend import load
+from litespark.ops.fp8.settings import LINEARS, RECIPES, Fp8Config
+from litespark.ops.linear.function import fp8_linear, norm_linear, projection_mlp
+from litespark.ops.linear.state import Fp8Linear, single_linear
+from litespark.ops.tolerance import relative_distance
+from tests.ops.fp8_halves import DEVICE, EPSILON, HALVES, PIECES, D, F, N, T, finish_step, linears_of, mlp_half, random
+
+
+@pytest.mark.parametrize("pieces", PIECES)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recomputing_the_product_changes_nothing_and_keeps_less(recipe, pieces):
+    linears = linears_of(Fp8Config(recipe=recipe, simulate=True), pieces)
+    for _ in range(2):
+        kept, found = {}, {}
+        for recompute in (False, True):
+            sizes = []
+            record = lambda x, sizes=sizes: sizes.append(x.nbytes) or x  # noqa: E731
+            with torch.autograd.graph.saved_tensors_hooks(record, lambda x: x):
+                found[recompute] = mlp_half(linears, recompute=recompute)
+            kept[recompute] = sum(sizes)
+        assert all(torch.equal(found[True][name], x) for name, x in found[False].items())
+        # the codes of the product, one byte each, and their scale
+        assert kept[False] - kept[True] == T * F + 4 * (F if recipe == "rowwise" else 1)
+        finish_step(linears)
+
+
+@pytest.mark.parametrize("frozen", LINEARS)
+def test_a_frozen_weight_gets_no_gradient_and_changes_no_other(frozen):
+    linears = linears_of(Fp8Config(simulate=True))
+    half = "norm" if frozen == "qkv" else "mlp"
+    expected = HALVES[half](linears)
+    getattr(linears, frozen).weight.requires_grad_(False)
+    found = HALVES[half](linears)
+    assert expected.keys() - found.keys() == {f"gradient of {frozen}"}
+    assert all(torch.equal(x, expected[name]) for name, x in found.items())
+
+
+def test_without_gradients_nothing_is_noted_and_only_rows_are_made(monkeypatch):
+    linears = linears_of(Fp8Config(simulate=True))
+    for linear in linears:
+        linear.weight_operand(torch.float32)  # noted whoever asks for it: it is the weight's and not the pass's
+    scaling, emissions = linears.qkv.scaling, []
+    noted, emission = scaling.amax.clone(), Fp8Linear._emission
+    monkeypatch.setattr(Fp8Linear, "_emission", lambda *a, **k: emissions.append(emission(*a, **k)) or emissions[-1])
+    norm = torch.ones(D, device=DEVICE)
+    for quiet in (torch.no_grad, torch.inference_mode):
+        with quiet():
+            stream, _ = norm_linear(random(T, D), None, norm, EPSILON, linears.qkv)
+            projection_mlp(stream, random(T, N), norm, EPSILON, linears, recompute=False)
+    assert torch.equal(scaling.amax, noted)
+    assert not any(scaling.seen)
+    assert len(emissions) == 8
+    assert not any(each.columns or each.amax is not None or each.counts is not None for each in emissions)
+    scaling.finish_step()
+    assert [name for name, known in zip(scaling.names, scaling.known, strict=True) if known] == [
+        f"{name}.weight" for name in LINEARS
+    ]
+
+
+def test_weights_that_validation_cast_are_trained_with():
+    linear = single_linear(nn.Parameter(random(N, D)), Fp8Config(simulate=True), load("fp8", "reference"))
+    with torch.inference_mode():
+        expected = fp8_linear(random(T, D), linear)
+    x = random(T, D).requires_grad_()
+    y = fp8_linear(x, linear)
+    y.sum().backward()
+    assert torch.equal(y, expected)
+    assert x.grad is not None
+
+
+def test_a_weight_is_cast_anew_when_it_was_written_to():
+    linear = single_linear(nn.Parameter(random(N, D)), Fp8Config(simulate=True), load("fp8", "reference"))
+    first = linear.weight_operand(torch.float32)
+    assert linear.weight_operand(torch.float32) is first
+    with torch.no_grad():
+        linear.weight.copy_(2 * linear.weight)
+    second = linear.weight_operand(torch.float32)
+    assert float(second.rows.scale) == 2 * float(first.rows.scale)
+    linear.weight.data = linear.weight.data.clone()
+    assert linear.weight_operand(torch.float32) is not second
+
+
+def test_a_layer_that_left_fp8_and_came_back_knows_nothing_of_before():
+    linear = single_linear(nn.Parameter(random(N, D)), Fp8Config(simulate=True), load("fp8", "reference"))
+    fp8_linear(random(T, D), linear).sum().backward()
+    linear.scaling.finish_step()
+    linear.renew_weight()
+    assert all(linear.scaling.known)
+    linear.move(None)
+    exact = fp8_linear(random(T, D), linear)
+    assert relative_distance(exact, random(T, D) @ linear.weight.T) < 1e-6
+    linear.scaling.finish_step()
+    assert not any(linear.scaling.known)
+    linear.move("delayed")
+    # a hundred times as large: by the scales of before it would be cut off
+    found = fp8_linear(100 * random(T, D), linear)
+    assert relative_distance(found, 100 * random(T, D) @ linear.weight.T) < 0.05
+
+
+def test_a_layer_that_is_not_under_fp8_cannot_be_moved():
+    linears = linears_of(Fp8Config(simulate=True), without=("down",))
+    with pytest.raises(ValueError, match=r"down: got recipe delayed, expected none"):
+        linears.down.move("delayed")
