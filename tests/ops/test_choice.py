@@ -10,7 +10,9 @@ import torch
 from litespark.ops import choice, measuring
 from litespark.ops.backend import AUTO, BACKENDS, REFERENCE, Backend, OpsConfig
 from litespark.ops.choice import Choice, FailedProofError, described, refusals, settle
+from litespark.ops.proof import Proof
 from litespark.ops.shapes import Place, StepShapes
+from litespark.ops.tolerance import Difference
 
 SHAPES = StepShapes(rows=1, length=12, width=16, heads=2, kv_heads=1, head_width=8, feed_forward=24, vocabulary=31)
 CPU = Place(torch.device("cpu"), torch.float32, SHAPES)
@@ -144,6 +146,7 @@ def times(monkeypatch):
     monkeypatch.setattr(
         choice, "prove", lambda op, name, shapes, device, dtype, autocast: original(op, name, shapes, CPU.device, dtype)
     )
+    monkeypatch.setattr(choice, "prove_products", lambda shapes, device, dtype: [])
     monkeypatch.setattr(measuring.torch.cuda, "get_device_name", lambda device: "a GPU")
     found["calls"] = measured  # type: ignore[assignment]
     return found
@@ -310,7 +313,7 @@ def test_a_proof_that_fails_on_another_rank_stops_all(monkeypatch):
 
 def test_auto_goes_on_on_all_ranks_where_a_proof_fails_on_another(monkeypatch):
     _swiglu(monkeypatch, quick=RIGHT, right=RIGHT)
-    answers = iter([False, True])
+    answers = iter([False, True, True])  # the last is of the products of fp8
 
     class Unlucky(choice.OneRank):
         def everywhere(self, value):
@@ -319,6 +322,53 @@ def test_auto_goes_on_on_all_ranks_where_a_proof_fails_on_another(monkeypatch):
     _, choices = settle(OpsConfig(swiglu=AUTO), CPU, proving=True, ranks=Unlucky())
     assert _of(choices, "swiglu").used == "right"
     assert _of(choices, "swiglu").reasons == ("not quick for swiglu: its proof failed",)
+
+
+def _products(distance: float) -> list[Proof]:
+    found = (Difference("output", distance, 0.02),)
+    return [Proof("fp8", "units", "products", "16 x 16 x 16", "bf16", False, 0.1, found)]
+
+
+def test_products_of_fp8_are_proven_where_a_run_computes_with_them(monkeypatch):
+    monkeypatch.setattr(choice, "prove_products", lambda shapes, device, dtype: _products(0.01))
+    _, choices = settle(OpsConfig(), CPU, proving=True)
+    assert [proof.backend for proof in _of(choices, "fp8").proofs] == ["units"]
+    _, choices = settle(OpsConfig(), CPU, proving=False)
+    assert _of(choices, "fp8").proofs == ()
+    _, choices = settle(OpsConfig(), CPU, proving=True, idle=frozenset({"fp8"}))
+    assert "fp8" not in {each.op for each in choices}
+
+
+@pytest.mark.parametrize("on_failed_proof", ["stop", "fallback"])
+def test_wrong_products_of_fp8_stop_the_run_whatever_is_asked_for(monkeypatch, on_failed_proof):
+    monkeypatch.setattr(choice, "prove_products", lambda shapes, device, dtype: _products(0.5))
+    with pytest.raises(
+        FailedProofError, match=r"(?s)precision=fp8: got products .*Set precision=bf16.*output is 5.0e-01"
+    ):
+        settle(OpsConfig(fp8=AUTO, on_failed_proof=on_failed_proof), CPU, proving=True)
+
+
+def test_products_of_fp8_that_are_wrong_on_another_rank_stop_all(monkeypatch):
+    monkeypatch.setattr(choice, "prove_products", lambda shapes, device, dtype: _products(0.01))
+
+    class Unlucky(choice.OneRank):
+        def everywhere(self, value):
+            return False
+
+    with pytest.raises(FailedProofError, match=r"precision=fp8: .*\nit failed on another rank"):
+        settle(OpsConfig(), CPU, proving=True, ranks=Unlucky())
+
+
+def test_the_pieces_of_fp8_are_not_measured(monkeypatch, times):
+    """The first that can run and is right, on a GPU too."""
+    pieces = {REFERENCE: BACKENDS["fp8"][REFERENCE]}
+    monkeypatch.setitem(BACKENDS, "fp8", {"right": BACKENDS["fp8"][REFERENCE], **pieces})
+    _, choices = settle(OpsConfig(fp8=AUTO), GPU, proving=True)
+    found = _of(choices, "fp8")
+    assert found.used == "right"
+    assert found.proofs
+    assert all(proof.passed for proof in found.proofs)
+    assert not times["calls"]
 
 
 def test_no_proof_is_not_a_passed_one(monkeypatch):

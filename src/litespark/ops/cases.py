@@ -19,6 +19,7 @@ from litespark.ops.shapes import StepShapes
 
 IGNORE_INDEX = -100
 EPSILON = 1e-5
+_WHOLE_TILES = 64
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,12 @@ def cut(op: str, shapes: StepShapes, budget_bytes: int) -> StepShapes:
         "swiglu": 12 * shapes.feed_forward,
         "swiglu_linear": 12 * shapes.feed_forward + 4 * shapes.width,
         "linear_cross_entropy": 6 * shapes.vocabulary + 4 * shapes.width,
+        # and what it takes to compare codes
+        "fp8": 50 * max(shapes.feed_forward, shapes.width),
     }[op]
     tokens = max(1, budget_bytes // (4 * values_per_token))
+    if op == "fp8" and tokens > _WHOLE_TILES:
+        tokens -= tokens % _WHOLE_TILES  # as those of most runs: other sizes are compiled anew
     length = min(shapes.length, tokens)
     return replace(shapes, length=length, rows=min(shapes.rows, max(1, tokens // length)))
 

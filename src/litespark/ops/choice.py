@@ -2,7 +2,8 @@
 
 An op asked for by name runs with that backend or not at all. With `auto`, a GPU measures every backend that can run
 there and passes its proof, forward and backward at the run's own sizes, and keeps the answer in a cache file; elsewhere
-the first of the backends' order that can run is taken, since timings of a shared CPU would make runs differ.
+the first of the backends' order that can run is taken, since timings of a shared CPU would make runs differ. So are the
+pieces of fp8, which are several functions and are slow but where they are fused.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from typing import Protocol, TypeVar
 
 from litespark.ops.backend import AUTO, BACKENDS, REFERENCE, Ops, OpsConfig, detail, load, why_not
 from litespark.ops.measuring import Remembered, measure
-from litespark.ops.proof import Proof, prove
+from litespark.ops.proof import Proof, prove, prove_products
 from litespark.ops.shapes import Place
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+# ops of which `auto` takes the first backend that can run and is right, on a GPU too
+UNMEASURED = frozenset({"fp8"})
 
 
 class FailedProofError(ValueError):
@@ -110,7 +114,8 @@ def settle(
 
     Raises:
         ValueError: an op asked for by name cannot run here.
-        FailedProofError: the proof of an op asked for by name failed, and `on_failed_proof` is "stop".
+        FailedProofError: the proof of an op asked for by name failed, and `on_failed_proof` is "stop"; or the products
+            of fp8 are wrong on this device, which no backend of ours replaces.
     """
     if refused := refusals(config, place):
         raise ValueError("\n".join(refused))
@@ -121,6 +126,8 @@ def settle(
             continue
         choose = partial(_choose, op, place, cache, (before or {}).get(op))
         choice = _settle(op, asked, config, place, proving, ranks, choose)
+        if op == "fp8" and proving:
+            choice = replace(choice, proofs=(*choice.proofs, *_proven_products(place, ranks)))
         choices.append(replace(choice, detail=detail(op, choice.used, place)))
     functions = {choice.op: load(choice.op, choice.used) for choice in choices}
     return Ops(**functions, **{op: load(op, REFERENCE) for op in idle}), choices
@@ -175,6 +182,17 @@ def _settle(
         return replace(choice, used=REFERENCE, reasons=reasons, proofs=(*choice.proofs, *proofs))
 
 
+def _proven_products(place: Place, ranks: Ranks) -> list[Proof]:
+    proofs = prove_products(place.shapes, place.device, place.dtype)
+    if not ranks.everywhere(all(proof.passed for proof in proofs)):
+        failures = "\n".join(str(proof) for proof in proofs if not proof.passed) or "it failed on another rank"
+        raise FailedProofError(
+            "precision=fp8: got products of this device's fp8 units that failed their proof, expected those of the "
+            f"same codes in fp32. Set precision=bf16, or another version of PyTorch.\n{failures}"
+        )
+    return proofs
+
+
 def _failed(op: str, backend: str) -> str:
     return f"not {backend} for {op}: its proof failed"
 
@@ -193,7 +211,7 @@ def _choose(op: str, place: Place, cache: Path | None, before: str | None, witho
     if before in able:
         return Choice(op, AUTO, before, ("as before the resume",))
     # in the order of the backends: only what stands before the one taken would have been expected to be faster
-    if place.device.type == "cpu" or able == [REFERENCE]:
+    if place.device.type == "cpu" or able == [REFERENCE] or op in UNMEASURED:
         earlier = list(against)[: list(against).index(able[0])]
         return Choice(op, AUTO, able[0], tuple(because[name] for name in earlier))
     unable = tuple(because[name] for name in against if name in because)

@@ -1,4 +1,7 @@
-"""Proves a backend: forward and backward against the fp32 reference, on this device, at the run's own widths."""
+"""Proves a backend: forward and backward against the fp32 reference, on this device, at the run's own widths.
+
+What is proven of fp8 is in `litespark.ops.fp8.proof`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,9 +17,13 @@ from torch import Tensor
 from litespark.ops import triton_support
 from litespark.ops.backend import REFERENCE, load
 from litespark.ops.cases import Case, cases, cut, small
+from litespark.ops.fp8.limits import without_units
+from litespark.ops.fp8.proof import piece_trials, product_trials
 from litespark.ops.shapes import StepShapes
-from litespark.ops.tolerance import Difference, Op, differences
+from litespark.ops.tolerance import Difference, Op, Trial, differences
 
+# what the fp8 units are called among the backends of fp8
+PRODUCTS = "units"
 # the activations of the reference; see `cut`
 MEMORY_BYTES = 2**30
 SHORTEST_ROW = 16
@@ -55,7 +63,7 @@ class Proof:
         what = f"{self.op}={self.backend} ({self.case}, {self.dtype}, {self.sizes})"
         if self.error is not None:
             return f"{what}: FAILED, it raised {self.error}"
-        worst = max(self.differences, key=lambda each: each.distance / each.bound if each.bound else float("inf"))
+        worst = max(self.differences, key=_severity)
         verdict = "proven" if self.passed else "FAILED"
         return f"{what}: {verdict}, {worst.tensor} is {worst.distance:.1e} away, at most {worst.bound:.1e} is allowed"
 
@@ -74,37 +82,76 @@ def prove(
     """
     # a query that sees only itself has gradients of exactly zero, from which nothing is a relative distance away
     shapes = replace(shapes, length=max(shapes.length, SHORTEST_ROW))
-    sizes = small(shapes) if device.type == "cpu" else cut(op, shapes, MEMORY_BYTES)
-    try:
-        found = cases(op, sizes, device)
-    except Exception as raised:  # noqa: BLE001 (too little memory: no proof on this rank, which the others hear of)
-        return [Proof(op, backend, op, "no inputs", dtype_name(dtype), False, 0.0, (), said(raised))]
-    return [_prove(case, backend, device, dtype, autocast) for case in found]
+    sizes = _cut(op, shapes, device)
+    if op == "fp8":
+        trials = _fp8_trials(backend, sizes, device, dtype, autocast)
+    else:
+        trials = _trials(op, backend, sizes, device, dtype, autocast)
+    return _proofs(op, backend, trials, device, dtype)
 
 
-def _prove(case: Case, backend: str, device: torch.device, dtype: torch.dtype, autocast: bool) -> Proof:
-    start = time.perf_counter()
-    found: tuple[Difference, ...] = ()
-    error = None
+def prove_products(shapes: StepShapes, device: torch.device, dtype: torch.dtype) -> list[Proof]:
+    """Multiply on the fp8 units of `device` beside the same codes multiplied in fp32: one proof for each kind of scale.
+
+    None where the device has no such units. Arguments as those of `prove`.
+    """
+    if without_units(device) is not None:
+        return []
+    return _proofs("fp8", PRODUCTS, product_trials(_cut("fp8", shapes, device), device, dtype), device, dtype)
+
+
+def _cut(op: str, shapes: StepShapes, device: torch.device) -> StepShapes:
+    return small(shapes) if device.type == "cpu" else cut(op, shapes, MEMORY_BYTES)
+
+
+def _trials(
+    op: str, backend: str, sizes: StepShapes, device: torch.device, dtype: torch.dtype, autocast: bool
+) -> Iterator[Trial]:
+    for case in cases(op, sizes, device):
+        yield Trial(case.name, case.sizes, partial(_compared, case, backend, dtype, autocast))
+
+
+def _fp8_trials(
+    backend: str, sizes: StepShapes, device: torch.device, dtype: torch.dtype, autocast: bool
+) -> Iterator[Trial]:
+    yield from piece_trials(load("fp8", backend), sizes, device, dtype, autocast=autocast)
+
+
+def _proofs(op: str, backend: str, trials: Iterator[Trial], device: torch.device, dtype: torch.dtype) -> list[Proof]:
+    """One proof for each trial, and one of nothing where there was no memory to make its inputs."""
+    interpreted = device.type == "cpu" and backend.startswith("triton") and triton_support.interpreting()
+    found: list[Proof] = []
+
+    def add(case: str, sizes: str, seconds: float, outcome: list[Difference] | Exception) -> None:
+        compared, error = ((), said(outcome)) if isinstance(outcome, Exception) else (tuple(outcome), None)
+        found.append(Proof(op, backend, case, sizes, dtype_name(dtype), interpreted, seconds, compared, error))
+
     try:
-        function, reference = load(case.op, backend), load(case.op, REFERENCE)
+        for trial in trials:
+            start = time.perf_counter()
+            outcome = _outcome(trial)
+            add(trial.name, trial.sizes, time.perf_counter() - start, outcome)
+    except Exception as raised:  # noqa: BLE001 (no proof on this rank, which the others hear of)
+        add(op, "no inputs", 0.0, raised)
+    return found
+
+
+def _outcome(trial: Trial) -> list[Difference] | Exception:
+    try:
         with _exact_products():
-            found = tuple(
-                differences(_as_run(case, function, dtype, autocast), _called(case, reference), case.inputs, dtype)
-            )
+            return trial.compare()
     except Exception as raised:  # noqa: BLE001 (a kernel may raise anything, and whatever it raises it is not proven)
-        error = said(raised)
-    return Proof(
-        op=case.op,
-        backend=backend,
-        case=case.name,
-        sizes=case.sizes,
-        dtype=dtype_name(dtype),
-        interpreted=device.type == "cpu" and backend.startswith("triton") and triton_support.interpreting(),
-        seconds=time.perf_counter() - start,
-        differences=found,
-        error=error,
-    )
+        return raised
+
+
+def _compared(case: Case, backend: str, dtype: torch.dtype, autocast: bool) -> list[Difference]:
+    function, reference = load(case.op, backend), load(case.op, REFERENCE)
+    return differences(_as_run(case, function, dtype, autocast), _called(case, reference), case.inputs, dtype)
+
+
+def _severity(difference: Difference) -> tuple[bool, float]:
+    ratio = difference.distance / difference.bound if difference.bound else difference.distance
+    return not difference.passed, ratio
 
 
 def said(error: Exception) -> str:

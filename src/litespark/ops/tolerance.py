@@ -38,6 +38,21 @@ class Difference:
         return self.distance <= self.bound
 
 
+@dataclass(frozen=True)
+class Trial:
+    """Something to be tried beside its reference.
+
+    Attributes:
+        name: of the case.
+        sizes: in words.
+        compare: runs it and says how far everything is from the reference.
+    """
+
+    name: str
+    sizes: str
+    compare: Callable[[], list[Difference]]
+
+
 def relative_distance(actual: Tensor, expected: Tensor) -> float:
     """‖actual − expected‖ / ‖expected‖ in fp64; infinite where shapes differ or anything is not finite."""
     if actual.shape != expected.shape:
@@ -107,12 +122,24 @@ def differences(fast: Op, reference: Op, inputs: dict[str, Tensor], dtype: torch
         if name not in expected or name not in actual:  # a gradient that only one of the two has
             found.append(Difference(name, float("inf"), 0.0))
             continue
-        bound = FP32_BOUND
-        if dtype != torch.float32:
-            own = 2 * relative_distance(slow[name], expected[name])
-            bound = min(LOW_PRECISION_BOUND, max(own, _LEAST_LOW_PRECISION_BOUND))
-        found.append(Difference(name, relative_distance(actual[name], expected[name]), bound))
+        found.append(difference(name, actual[name], expected[name], slow.get(name)))
     return found
+
+
+def difference(name: str, actual: Tensor, expected: Tensor, slow: Tensor | None) -> Difference:
+    """How far one tensor is from the fp32 reference, and how far it may be.
+
+    Args:
+        name: of the tensor.
+        actual: of the fast op.
+        expected: of the reference in fp32.
+        slow: of the reference in the low precision that is compared; None: all is fp32.
+    """
+    bound = FP32_BOUND
+    if slow is not None:
+        own = 2 * relative_distance(slow, expected)
+        bound = min(LOW_PRECISION_BOUND, max(own, _LEAST_LOW_PRECISION_BOUND))
+    return Difference(name, relative_distance(actual, expected), bound)
 
 
 @contextmanager

@@ -1,0 +1,196 @@
+"""What of fp8 is proven, and how: each piece beside the reference pieces, and the products of the device's fp8 units.
+
+A piece is asked for all that a step may ask of it, whatever the run's recipe is: a layer may move to another one.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from litespark.ops.fp8.comparison import amax_difference, code_differences, count_difference
+from litespark.ops.fp8.emission import Emission
+from litespark.ops.fp8.formats import E4M3, E5M2, Format
+from litespark.ops.fp8.operands import MULTIPLE, Matrix, Operand, product
+from litespark.ops.fp8.pieces import Pieces
+from litespark.ops.fp8.proof_pieces import KINDS, Piece, Way, pieces_to_prove, spoilt
+from litespark.ops.fp8.reference import PIECES as REFERENCE
+from litespark.ops.shapes import StepShapes
+from litespark.ops.tolerance import (
+    LOW_PRECISION_BOUND,
+    Difference,
+    Trial,
+    difference,
+    fresh_memory_is_nan,
+    relative_distance,
+)
+
+# of products whose sums are in fp32, rounded to bf16 at their end
+_EXACT_SUMS_BOUND = 5e-3
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What may differ: shares of codes and of scales, largest values and counts relatively."""
+
+    codes: float
+    scales: float
+    amax: float
+    counts: float
+
+
+# a cast alone rounds once
+EXACT = Bounds(0.0, 0.0, 0.0, 0.0)
+# sums in another order, in fp32
+FUSED = Bounds(1e-3, 0.0, 1e-5, 1e-2)
+# the same, rounded to the dtype of activations before the cast: the largest value may be the next one of bf16
+ROUNDED = Bounds(1e-3, 1e-3, 2.0**-7, 1e-2)
+
+
+def piece_trials(
+    pieces: Pieces, shapes: StepShapes, device: torch.device, dtype: torch.dtype, *, autocast: bool
+) -> Iterator[Trial]:
+    """Every piece, for every kind of layer; the inputs of one piece at a time.
+
+    Args:
+        pieces: to be proven.
+        shapes: sizes.
+        device: where.
+        dtype: of the activations.
+        autocast: over fp32 weights and an fp32 residual stream.
+    """
+    for piece in pieces_to_prove(shapes, device, dtype, autocast=autocast):
+        for kind in KINDS:
+            yield Trial(f"{piece.name}, {kind}", piece.sizes, partial(_piece_compared, pieces, piece, kind, dtype))
+
+
+def product_trials(shapes: StepShapes, device: torch.device, dtype: torch.dtype) -> Iterator[Trial]:
+    """The three products of a linear layer on the fp8 units, with a scale for each tensor and with one for each row.
+
+    Args:
+        shapes: sizes; cut to what the units take.
+        device: with such units.
+        dtype: of the activations.
+    """
+    wanted = shapes.rows * shapes.length, shapes.width, shapes.feed_forward
+    tokens, width, wide = (max(MULTIPLE, size - size % MULTIPLE) for size in wanted)
+    for kind, rowwise in (("a scale for each tensor", False), ("a scale for each row", True)):
+        for format in (E5M2, E4M3):
+            compare = partial(_products_compared, (tokens, width, wide), device, dtype, rowwise, format)
+            yield Trial(f"products, {kind}, gradients {format.name}", f"{tokens} x {width} x {wide}", compare)
+
+
+# ---------------------------------------------------------------- pieces
+
+
+def _piece_compared(pieces: Pieces, piece: Piece, kind: str, dtype: torch.dtype) -> list[Difference]:
+    return [
+        replace(each, tensor=f"{way.name}: {each.tensor}" if way.name else each.tensor)
+        for way in piece.ways(kind)
+        for each in _way_compared(pieces, piece, way, dtype)
+    ]
+
+
+def _way_compared(pieces: Pieces, piece: Piece, way: Way, dtype: torch.dtype) -> Iterator[Difference]:
+    inputs = {name: x for name, x in piece.inputs.items() if name != way.without}
+    if not way.finite:
+        first = next(iter(inputs))
+        inputs[first] = spoilt(inputs[first])
+    device = inputs[next(iter(inputs))].device
+    noted, expected_notes = _noting(way, device), _noting(way, device)
+    expected = piece.call(REFERENCE, inputs, expected_notes, way.again, dtype)
+    wide = expected
+    if dtype != torch.float32:
+        in_fp32 = {name: x.float() for name, x in inputs.items()}
+        wide = piece.call(REFERENCE, in_fp32, _noting(way, device), way.again, torch.float32)
+    with fresh_memory_is_nan():
+        # Triton's interpreter remarks on what is not finite
+        warnings.filterwarnings("ignore", category=RuntimeWarning)
+        actual = piece.call(pieces, inputs, noted, way.again, dtype)
+    for name, wanted in expected.items():
+        emission = way.again if name == "product" else way.emission
+        if isinstance(wanted, Operand):
+            assert emission is not None
+            yield from _operands_compared(name, actual[name], wanted, wide[name], _bounds(piece, emission))
+        elif isinstance(wanted, Tensor) and way.finite:
+            yield _tensors_compared(name, actual[name], wanted, wide[name])
+        elif wanted is None and actual[name] is not None:
+            yield Difference(f"{name}, which nobody asked for", float("inf"), 0.0)
+    if noted.amax is not None and expected_notes.amax is not None:
+        yield amax_difference("amax", noted.amax, expected_notes.amax, _bounds(piece, way.emission).amax)
+    if noted.counts is not None and expected_notes.counts is not None:
+        yield count_difference("counts", noted.counts, expected_notes.counts, _bounds(piece, way.emission).counts)
+
+
+def _noting(way: Way, device: torch.device) -> Emission:
+    """The emission with a place of its own for what is noted, as a step that counts has it."""
+    if not way.noted:
+        return way.emission
+    amax = torch.zeros((), dtype=torch.int32, device=device)
+    return replace(way.emission, amax=amax, counts=torch.zeros(2, dtype=torch.int64, device=device))
+
+
+def _bounds(piece: Piece, emission: Emission) -> Bounds:
+    if piece.exact:
+        return EXACT
+    return FUSED if emission.fused else ROUNDED
+
+
+def _operands_compared(
+    name: str, actual: object, expected: Operand, wide: object, bounds: Bounds
+) -> Iterator[Difference]:
+    for layout in ("rows", "columns"):
+        found, wanted, exact = (getattr(each, layout, None) for each in (actual, expected, wide))
+        what = f"{layout} of {name}"
+        if found is None and wanted is None:
+            continue
+        if found is None or wanted is None or found.in_fp8 != wanted.in_fp8:
+            yield Difference(what, float("inf"), 0.0)
+        elif wanted.in_fp8:
+            yield from code_differences(what, found, wanted, bounds.codes, bounds.scales)
+        else:
+            assert isinstance(exact, Matrix)
+            yield _tensors_compared(what, found.values, wanted.values, exact.values)
+
+
+def _tensors_compared(name: str, actual: object, expected: Tensor, wide: object) -> Difference:
+    assert isinstance(wide, Tensor)
+    if not isinstance(actual, Tensor) or actual.dtype != expected.dtype:
+        return Difference(name, float("inf"), 0.0)
+    if expected.dtype == torch.float32:
+        return difference(name, actual, expected, None)
+    return difference(name, actual, wide, expected)
+
+
+# ---------------------------------------------------------------- products
+
+
+def _products_compared(
+    sizes: tuple[int, int, int], device: torch.device, dtype: torch.dtype, rowwise: bool, format: Format
+) -> list[Difference]:
+    generator = torch.Generator(device=device).manual_seed(0)
+    tokens, width, wide = sizes
+
+    def operand(rows: int, columns: int, cast_to: Format) -> Operand:
+        values = torch.randn(rows, columns, generator=generator, device=device)
+        return REFERENCE.cast(values, Emission(cast_to, rowwise=rowwise))
+
+    x, weight, gradient = operand(tokens, width, E4M3), operand(wide, width, E4M3), operand(tokens, wide, format)
+    products = {
+        # forward with fewer bits, backward without; the gradient of a weight has the dtype of its master
+        "output": (x.rows, weight.rows, dtype, True, LOW_PRECISION_BOUND),
+        "gradient of the input": (gradient.rows, weight.columns, dtype, False, _EXACT_SUMS_BOUND),
+        "gradient of the weight": (gradient.columns, x.columns, torch.float32, False, _EXACT_SUMS_BOUND),
+    }
+    found = []
+    for name, (left, right, to, fast, bound) in products.items():
+        expected = product(left, right, torch.float32, simulate=True, fast=fast)
+        actual = product(left, right, to, simulate=False, fast=fast)
+        distance = relative_distance(actual, expected) if actual.dtype == to else float("inf")
+        found.append(Difference(name, distance, bound))
+    return found

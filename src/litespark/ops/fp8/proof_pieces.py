@@ -1,0 +1,221 @@
+"""The pieces of blocks in fp8 as a step calls them: inputs of its dtypes and widths, and the ways of asking.
+
+R rows (tokens), D width of the model, F width of the product in the MLP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from litespark.ops.fp8.emission import Emission
+from litespark.ops.fp8.formats import E4M3, E5M2, Format, power_of_two_scale
+from litespark.ops.fp8.operands import Operand
+from litespark.ops.fp8.pieces import Pieces
+from litespark.ops.fp8.reference import PIECES as REFERENCE
+from litespark.ops.fp8.settings import RECIPES
+from litespark.ops.shapes import StepShapes
+
+# what a layer may be: in fp8 by a recipe, or not in fp8
+KINDS = (*RECIPES, "bf16")
+EPSILON = 1e-5
+# of the scale that just takes a tensor's largest value: with it a share of the values saturates
+_TOO_SMALL = 0.25
+# rows, or columns, that a cast to e4m3 or to e5m2 loses
+_FAINT, _FAINTER = 2.0**-20, 2.0**-33
+
+# what a piece returned: "operand" by the emission, "product" by that of the product made again, the rest by name
+Results = dict[str, Tensor | Operand | None]
+Call = Callable[[Pieces, dict[str, Tensor], Emission, Emission | None, torch.dtype], Results]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece at the sizes of a run.
+
+    Attributes:
+        name: of the method.
+        sizes: in words.
+        inputs: as a step has them; the first is spoilt to see what becomes of infinity and NaN.
+        optional: an input that a step may do without; None: there is none.
+        formats: that it is asked for, the usual one first.
+        call: (pieces, inputs, emission, emission of the product made again, dtype where nothing is fused).
+        makes_again: whether it makes the product of the forward pass again where asked to.
+        exact: it does nothing but cast.
+    """
+
+    name: str
+    sizes: str
+    inputs: dict[str, Tensor]
+    formats: tuple[Format, ...]
+    call: Call
+    optional: str | None = None
+    makes_again: bool = False
+    exact: bool = False
+
+    def ways(self, kind: str) -> Iterator[Way]:
+        """How a step may ask for it where a layer is of that kind."""
+        scale, again_scale = self._scales() if kind == "delayed" else (None, None)
+
+        def emission(format: Format = self.formats[0], rows: bool = True, columns: bool = True) -> Emission:
+            known = None if scale is None else scale(format)
+            return Emission(format, scale=known, rowwise=kind == "rowwise", rows=rows, columns=columns)
+
+        again = None
+        if self.makes_again:
+            known = None if again_scale is None else again_scale(E4M3)
+            again = Emission(E4M3, scale=known, rowwise=kind == "rowwise", rows=False)
+        if kind == "bf16":
+            yield Way("", Emission(None), Emission(None) if self.makes_again else None, noted=False)
+            return
+        yield Way("", emission(), again)
+        yield Way("not finite", emission(), again, finite=False)
+        if not (self.exact or kind == "delayed"):
+            return  # passes of their own, which the cast's proof asks for in all ways
+        for format in self.formats[1:]:
+            yield Way(format.name, emission(format), again)
+        yield Way("rows only", emission(columns=False), noted=False)
+        yield Way("columns only", emission(rows=False), noted=False)
+        if self.optional is not None:
+            yield Way(f"without {self.optional}", emission(), again, without=self.optional)
+        if self.makes_again:
+            yield Way("product rowwise", emission(), Emission(E4M3, rowwise=True, rows=False))
+            yield Way("product in bf16", emission(), Emission(None))
+            yield Way("product alone", Emission(None), again, noted=False)
+
+    def _scales(self) -> tuple[Callable[[Format], Tensor], Callable[[Format], Tensor]]:
+        """Scales that are known beforehand, of the operand and of the product made again; a little too small."""
+        wide = {name: x.float() for name, x in self.inputs.items()}
+        found = self.call(REFERENCE, wide, Emission(None), Emission(None) if self.makes_again else None, torch.float32)
+
+        def scale_of(result: Tensor | Operand | None) -> Callable[[Format], Tensor]:
+            assert isinstance(result, Operand)
+            assert result.rows is not None
+            amax = result.rows.values.abs().max()
+            return lambda format: power_of_two_scale(amax, format) * _TOO_SMALL
+
+        return scale_of(found["operand"]), scale_of(found["product"] if self.makes_again else found["operand"])
+
+
+@dataclass(frozen=True)
+class Way:
+    """One call of a piece.
+
+    Attributes:
+        name: "" for the usual one.
+        emission: without amax and counts.
+        again: of the product of the forward pass; None: it is not made again.
+        without: an input that is left out.
+        finite: inputs are as they should be; else they have an infinity and a NaN.
+        noted: amax and counts are wanted.
+    """
+
+    name: str
+    emission: Emission
+    again: Emission | None = None
+    without: str | None = None
+    finite: bool = True
+    noted: bool = True
+
+
+def pieces_to_prove(shapes: StepShapes, device: torch.device, dtype: torch.dtype, *, autocast: bool) -> Iterator[Piece]:
+    """All pieces with random inputs, one after the other.
+
+    Args:
+        shapes: sizes.
+        device: of the inputs.
+        dtype: of the activations.
+        autocast: weights and the residual stream are fp32.
+    """
+    rows, width, feed_forward = shapes.rows * shapes.length, shapes.width, shapes.feed_forward
+    stream_dtype = torch.float32 if autocast else dtype
+    generator = torch.Generator(device=device).manual_seed(0)
+
+    def normal(*size: int, to: torch.dtype = dtype, faint: float | None = None) -> Tensor:
+        values = torch.randn(size, generator=generator, device=device)
+        if faint is not None:
+            values[::8] *= faint
+        return values.to(to)
+
+    def spaced(values: Tensor) -> Tensor:
+        """Rows apart, as those of a slice are."""
+        return torch.cat([values, torch.zeros_like(values[:, :16])], dim=1)[:, : values.shape[1]]
+
+    both = E4M3, E5M2
+    at_width, at_feed_forward = f"{rows} x {width}", f"{rows} x {feed_forward}"
+    yield Piece("cast of activations", at_width, {"x": spaced(normal(rows, width, faint=_FAINT))}, both, _cast,
+                exact=True)  # fmt: skip
+    weight = normal(width, feed_forward, to=torch.float32, faint=_FAINT)
+    yield Piece("cast of weights", f"{width} x {feed_forward}", {"x": weight}, (E4M3,), _cast, exact=True)
+    norm_weight = (1 + normal(width, to=torch.float32) / 4).to(stream_dtype)
+    norm_weight[::8] *= _FAINT
+    stream = normal(rows, width, to=stream_dtype)
+    inputs = {"x": stream, "update": normal(rows, width), "weight": norm_weight}
+    yield Piece("add_rms_norm", at_width, inputs, (E4M3,), _add_rms_norm, optional="update")
+    inputs = {
+        "norm_gradient": normal(rows, width, faint=_FAINTER),
+        "stream_gradient": normal(rows, width, to=stream_dtype, faint=_FAINTER),
+        "stream": stream,
+        "weight": (1 + normal(width, to=torch.float32) / 4).to(stream_dtype),
+    }
+    yield Piece("add_rms_norm_backward", at_width, inputs, both[::-1], _add_rms_norm_backward,
+                optional="stream_gradient")  # fmt: skip
+    gate_up = torch.cat([normal(rows, feed_forward), normal(rows, feed_forward, faint=_FAINT)], dim=1)
+    yield Piece("swiglu", at_feed_forward, {"gate_up": gate_up}, (E4M3,), _swiglu)
+    inputs = {"product_gradient": normal(rows, feed_forward, faint=_FAINTER), "gate_up": gate_up}
+    yield Piece("swiglu_backward", at_feed_forward, inputs, both[::-1], _swiglu_backward, makes_again=True)
+
+
+def spoilt(x: Tensor) -> Tensor:
+    """With an infinity in the first row and a NaN in the last."""
+    x = x.clone()
+    x[0, 0], x[-1, -1] = float("inf"), float("nan")
+    return x
+
+
+def _cast(
+    pieces: Pieces, inputs: dict[str, Tensor], emission: Emission, again: Emission | None, dtype: torch.dtype
+) -> Results:
+    return {"operand": pieces.cast(inputs["x"], emission)}
+
+
+def _add_rms_norm(
+    pieces: Pieces, inputs: dict[str, Tensor], emission: Emission, again: Emission | None, dtype: torch.dtype
+) -> Results:
+    x = inputs["x"]
+    stream, operand, inverse_rms = pieces.add_rms_norm(
+        x, inputs.get("update"), inputs["weight"], EPSILON, emission, stream_dtype=x.dtype, dtype=dtype
+    )
+    return {"operand": operand, "stream": stream, "inverse_rms": inverse_rms}
+
+
+def _add_rms_norm_backward(
+    pieces: Pieces, inputs: dict[str, Tensor], emission: Emission, again: Emission | None, dtype: torch.dtype
+) -> Results:
+    stream = inputs["stream"]
+    gradient, operand, weight_gradient = pieces.add_rms_norm_backward(
+        inputs["norm_gradient"],
+        inputs.get("stream_gradient"),
+        stream,
+        inputs["weight"],
+        torch.rsqrt(stream.float().square().mean(dim=-1) + EPSILON),
+        emission,
+        dtype=dtype,
+    )
+    return {"operand": operand, "gradient of stream": gradient, "gradient of weight": weight_gradient}
+
+
+def _swiglu(
+    pieces: Pieces, inputs: dict[str, Tensor], emission: Emission, again: Emission | None, dtype: torch.dtype
+) -> Results:
+    return {"operand": pieces.swiglu(inputs["gate_up"], emission, dtype=dtype)}
+
+
+def _swiglu_backward(
+    pieces: Pieces, inputs: dict[str, Tensor], emission: Emission, again: Emission | None, dtype: torch.dtype
+) -> Results:
+    operand, product = pieces.swiglu_backward(inputs["gate_up"], inputs["product_gradient"], emission, again)
+    return {"operand": operand, "product": product}
