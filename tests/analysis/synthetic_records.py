@@ -11,13 +11,11 @@ from litespark.metrics.records.profile import ClassRecord, ProfileRecord
 from litespark.metrics.records.run import DeviceRecord, EnvironmentRecord
 from litespark.metrics.records.step import Protocol, RatesRecord, RoundRecord, StepModel, StepRecord, VariantRecord
 from litespark.metrics.records.to_loss import (
-    ToLossModel,
     ToLossRecord,
     ToLossRun,
-    ToLossStream,
     ToLossVariant,
 )
-from litespark.metrics.records.training_runs import CurvePoint
+from litespark.metrics.records.training_runs import CurvePoint, TrainedModel, TrainedStream
 
 GPU, CPU = "NVIDIA H200", "a CPU"
 
@@ -88,7 +86,7 @@ def to_loss_record() -> ToLossRecord:
 
     runs = {"adamw": run(4000, 1.9), "muon": run(2000, 1.95), "wsd": run(8000, 2.1)}
     return ToLossRecord(
-        provenance, 2.0, ToLossModel("tiny", 10), ToLossStream("text", "a" * 16, 9, 4, 8, 5, 8000), "bf16", [1],
+        provenance, 2.0, TrainedModel("tiny", 10), TrainedStream("text", "a" * 16, 9, 4, 8, 5, 8000), "bf16", [1],
         [ToLossVariant(name, [], [each]) for name, each in runs.items()], complete=True,
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from litespark.analysis.ledger import render
 from litespark.analysis.selection_text import markdown, text
-from litespark.metrics.records.selection import SelectionFailure
+from litespark.metrics.records.training_runs import RunFailure
 from tests.metrics.selection_records import NO_JOULES, run, two_seeds
 
 
@@ -29,7 +29,7 @@ def test_what_is_missing_is_said() -> None:
     record = two_seeds(joules=None)
     record.variants[1].runs = [run(1, 2.9, 2.8)]
     record.variants[1].prepare_seconds = None
-    record.variants[1].failures = [SelectionFailure(2, "killed")]
+    record.variants[1].failures = [RunFailure(2, "killed")]
     record.complete = False
     said = text(record)
     assert "NOT complete" in said.splitlines()[0]
@@ -87,7 +87,7 @@ def test_the_line_says_what_is_missing(tmp_path: Path) -> None:
     record = two_seeds(joules=None)
     record.write(tmp_path / "a-cpu" / "2026-01-31_bench-selection_tiny_fp32.json")
     assert f"train energy not measured ({NO_JOULES})" in render(tmp_path)
-    record.variants[1].runs, record.variants[1].failures = [], [SelectionFailure(1, "killed")]
+    record.variants[1].runs, record.variants[1].failures = [], [RunFailure(1, "killed")]
     record.complete = False
     record.write(tmp_path / "a-cpu" / "2026-01-31_bench-selection_tiny_fp32.json")
     assert "- selected: killed" in render(tmp_path)

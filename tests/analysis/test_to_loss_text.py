@@ -1,7 +1,7 @@
 """The table of to-loss says what was reached, over what, and what was not; the picture shows all curves."""
 
 from litespark.analysis.to_loss_text import figure, markdown, picture, text
-from litespark.metrics.records.to_loss import ToLossFailure
+from litespark.metrics.records.training_runs import RunFailure
 from tests.metrics.to_loss_records import NO_JOULES, TARGET, record, run, two_seeds
 
 
@@ -47,7 +47,7 @@ def test_failures_stops_and_an_unfinished_record_are_told():
     found = two_seeds()
     found.variants[0].runs[0].processes = 3
     found.variants[1].runs = []
-    found.variants[1].failures = [ToLossFailure(1, "ended with status 1: out of memory")]
+    found.variants[1].failures = [RunFailure(1, "ended with status 1: out of memory")]
     found.complete = False
     said = text(found)
     assert "NOT complete" in said

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from litespark.metrics.records.selection import SelectionFailure
+from litespark.metrics.records.training_runs import RunFailure
 from litespark.metrics.selection_table import KindRow, as_good, kind_rows, rows
 from litespark.metrics.step_round import Interval
 from tests.metrics.selection_records import NO_JOULES, run, two_seeds
@@ -60,7 +60,7 @@ def test_energy_that_was_not_measured_has_a_reason() -> None:
 
 def test_a_failure_counts_until_the_run_is_there() -> None:
     record = two_seeds()
-    record.variants[1].failures = [SelectionFailure(1, "old"), SelectionFailure(2, "new")]
+    record.variants[1].failures = [RunFailure(1, "old"), RunFailure(2, "new")]
     assert rows(record)[1].error is None
     record.variants[1].runs.pop()
     assert rows(record)[1].error == "new"

@@ -2,7 +2,8 @@
 
 import pytest
 
-from litespark.metrics.records.to_loss import ToLossFailure, ToLossVariant
+from litespark.metrics.records.to_loss import ToLossVariant
+from litespark.metrics.records.training_runs import RunFailure
 from litespark.metrics.step_round import Interval
 from litespark.metrics.to_loss_table import rows
 from tests.metrics.to_loss_records import NO_JOULES, record, run, two_seeds
@@ -59,7 +60,7 @@ def test_joules_that_were_not_measured_are_absent_with_their_reason():
 
 
 def test_the_last_failure_is_told_until_the_run_is_there():
-    empty = ToLossVariant("ours", [], [], [ToLossFailure(1, "first"), ToLossFailure(1, "second")])
+    empty = ToLossVariant("ours", [], [], [RunFailure(1, "first"), RunFailure(1, "second")])
     (row,) = rows(record(empty, seeds=(1,)))
     assert (row.error, row.runs, row.tokens, row.best_bits_per_byte) == ("second", 0, None, None)
     empty.runs.append(run(1, (100, 1.0, 1.0)))

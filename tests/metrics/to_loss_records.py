@@ -5,13 +5,11 @@ from __future__ import annotations
 from litespark.metrics.records.bench import Provenance
 from litespark.metrics.records.run import DeviceRecord, EnvironmentRecord
 from litespark.metrics.records.to_loss import (
-    ToLossModel,
     ToLossRecord,
     ToLossRun,
-    ToLossStream,
     ToLossVariant,
 )
-from litespark.metrics.records.training_runs import CurvePoint
+from litespark.metrics.records.training_runs import CurvePoint, TrainedModel, TrainedStream
 
 TARGET = 2.0
 NO_JOULES = "no counter here"
@@ -53,8 +51,8 @@ def record(*variants: ToLossVariant, seeds: tuple[int, ...] = (1, 2)) -> ToLossR
             environment=EnvironmentRecord("3.11", "2.11", "Linux", "a CPU", 1, "fp32", devices=[DeviceRecord("a CPU")]),
         ),
         target_bits_per_byte=TARGET,
-        model=ToLossModel("tiny", 1_300_000),
-        stream=ToLossStream("text", "hash", 256, 8, 64, 10, 100_000),
+        model=TrainedModel("tiny", 1_300_000),
+        stream=TrainedStream("text", "hash", 256, 8, 64, 10, 100_000),
         precision="fp32",
         seeds=list(seeds),
         variants=list(variants),

@@ -18,6 +18,7 @@ from litespark.analysis.step_text import markdown as step_markdown
 from litespark.analysis.tables import markdown_table
 from litespark.metrics.records.ablation import AblationRecord
 from litespark.metrics.records.ledger import Entry, read_ledger
+from litespark.metrics.records.parity import ParityRecord
 from litespark.metrics.records.profile import ProfileRecord
 from litespark.metrics.records.to_loss import ToLossRecord
 from litespark.metrics.step_table import Row, rows
@@ -28,6 +29,7 @@ _TITLES = {
     "ablation": "What bought what",
     "profile": "Where the time goes",
     "to_loss": "To equal quality",
+    "parity": "Loss after equal tokens",
     "ops": "Ops",
     "loop": "The trainer over a bare loop",
     "data": "Preparing and reading data",
@@ -130,6 +132,8 @@ def _benchmark(entry: Entry) -> tuple[object, ...]:
         asked = record.variant
     elif isinstance(record, ToLossRecord):
         asked = str(record.target_bits_per_byte)
+    elif isinstance(record, ParityRecord):
+        asked = ", ".join([*(each.name for each in record.variants), str(record.stream.budget_tokens)])
     return (entry.what, entry.model, entry.precision, *map(str, shape), asked)
 
 

@@ -8,12 +8,16 @@ from pathlib import Path
 
 from litespark.analysis.data_text import goals as data_goals
 from litespark.analysis.fp8_text import in_a_sentence
+from litespark.analysis.parity_text import difference_text
 from litespark.analysis.quantities import ABSENT, percent, plain, rate, scaled
 from litespark.analysis.text_blocks import bulleted
 from litespark.metrics.ablation_table import from_record
+from litespark.metrics.parity_table import ParityRow
+from litespark.metrics.parity_table import rows as parity_rows
 from litespark.metrics.records.ledger import Entry
 from litespark.metrics.records.loop import LoopRecord
 from litespark.metrics.records.ops import CaseRecord, OpsRecord, median
+from litespark.metrics.records.parity import ParityRecord
 from litespark.metrics.records.profile import ProfileRecord
 from litespark.metrics.records.run import RunRecord
 from litespark.metrics.records.selection import SelectionRecord
@@ -136,6 +140,28 @@ def _to_loss_row(row: ToLossRow) -> str:
     )
 
 
+def _parity(entry: Entry) -> str:
+    record: ParityRecord = entry.record
+    head = (
+        f"{scaled(record.stream.budget_tokens)} tokens each; bits per byte at the end, over {record.variants[0].name}, "
+        f"of which at most {percent(record.bound)} more are allowed."
+    )
+    return (
+        head + "\n\n" + bulleted(_parity_row(row, first=number == 0) for number, row in enumerate(parity_rows(record)))
+    )
+
+
+def _parity_row(row: ParityRow, *, first: bool) -> str:
+    if row.bits_per_byte is None:
+        return f"{row.name}: no run ({row.error or 'not run'})"
+    verdict = {True: ", within the bound", False: ", NOT within the bound", None: ""}[None if first else row.within]
+    difference = "" if first else f" ({difference_text(row)}{verdict})"
+    speed = "" if row.tokens_per_second is None else f", {rate(row.tokens_per_second.median)} tokens/s"
+    simulated = ", simulated: no speed of fp8" if row.simulated else ""
+    moves = f", {row.moves} moves of layers" if row.moves else ""
+    return f"{row.name}: {plain(row.bits_per_byte.median)} bits/byte{difference}{speed}{simulated}{moves}"
+
+
 def _selection(entry: Entry) -> str:
     record: SelectionRecord = entry.record
     head = f"{scaled(record.model.budget_tokens)} tokens each; differences are to {record.variants[0].name}."
@@ -172,6 +198,7 @@ LINES: dict[str, Callable[[Entry], str]] = {
     "ablation": _ablation,
     "profile": _profile,
     "to_loss": _to_loss,
+    "parity": _parity,
     "data": _data,
     "selection": _selection,
 }

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from litespark.analysis.plots import COLOURS, LINE_STYLES
+from litespark.analysis.curves import DOTS_PER_INCH, curves
 from litespark.analysis.quantities import ABSENT, duration, joules, plain, scaled
 from litespark.analysis.tables import markdown_table
 from litespark.analysis.text_blocks import aligned, bulleted
 from litespark.metrics.records.to_loss import ToLossRecord
-from litespark.metrics.records.training_runs import CurvePoint
 from litespark.metrics.step_round import Interval
 from litespark.metrics.to_loss_table import ToLossRow, rows
 
 HEADER = ("variant", "reached", "train time", "× ref", "tokens", "× ref", "train energy", "× ref", "final bits/byte")
 NOT_REACHED = "not reached"
-_DOTS_PER_INCH = 130
 
 
 def text(record: ToLossRecord) -> str:
@@ -36,45 +32,12 @@ def markdown(record: ToLossRecord) -> str:
 
 def picture(record: ToLossRecord, path: Path) -> None:
     """Draw the curves into a file."""
-    figure(record).savefig(path, dpi=_DOTS_PER_INCH)
+    figure(record).savefig(path, dpi=DOTS_PER_INCH)
 
 
 def figure(record: ToLossRecord) -> Figure:
-    """Validation bits per byte over tokens, and over train joules, or train seconds where joules were not measured.
-
-    A line is one run, a colour a variant; the dashed line is the target.
-    """
-    drawn = Figure(figsize=(10, 4.2), layout="constrained")
-    left, right = drawn.subplots(1, 2, sharey=True)
-    points = [point for variant in record.variants for run in variant.runs for point in run.curve]
-    measured = bool(points) and all(point.joules is not None for point in points)
-    _draw(left, record, "tokens", lambda point: point.tokens)
-    if measured:
-        _draw(right, record, "train energy (J)", lambda point: point.joules or 0.0)
-    else:
-        _draw(right, record, "train time (s); joules were not measured", lambda point: point.seconds)
-    left.set_ylabel("validation bits per byte")
-    handles, labels = left.get_legend_handles_labels()
-    right.legend(handles, labels, frameon=False)
-    drawn.suptitle(_title(record), fontsize=10)
-    return drawn
-
-
-def _draw(axes: Axes, record: ToLossRecord, label: str, over: Callable[[CurvePoint], float]) -> None:
-    for index, variant in enumerate(record.variants):
-        colour, style = COLOURS[index % len(COLOURS)], LINE_STYLES[index % len(LINE_STYLES)]
-        for number, run in enumerate(variant.runs):
-            axes.plot(
-                [over(point) for point in run.curve],
-                [point.bits_per_byte for point in run.curve],
-                style,
-                marker=".",
-                color=colour,
-                label=variant.name if number == 0 else "_",
-            )
-    axes.axhline(record.target_bits_per_byte, color="#666666", linestyle="--", linewidth=1)
-    axes.set_xlabel(label)
-    axes.set_xlim(left=0)
+    """The curves of all runs; the dashed line is the target."""
+    return curves(record.variants, _title(record), line=record.target_bits_per_byte)
 
 
 def _title(record: ToLossRecord) -> str:

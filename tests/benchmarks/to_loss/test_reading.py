@@ -7,10 +7,10 @@ import pytest
 from litespark.benchmarks.to_loss.reading import read_run
 from litespark.metrics.records.run import SegmentRecord
 from litespark.metrics.records.strict_json import RecordError
-from litespark.metrics.records.to_loss import ToLossStream
+from litespark.metrics.records.training_runs import TrainedStream
 from tests.benchmarks.to_loss.finished_runs import finished, write_run
 
-STREAM = ToLossStream("text", "hash", 32, 4, 8, 10, 100_000)
+STREAM = TrainedStream("text", "hash", 32, 4, 8, 10, 100_000)
 REACHED = ((10, 1000, 5.0, 2.5), (20, 2000, 10.0, 1.9))
 MISSED = ((10, 1000, 5.0, 2.2), (20, 2000, 10.0, 2.4))
 

@@ -11,14 +11,15 @@ import pytest
 
 from litespark.metrics.records.ledger import read_record
 from litespark.metrics.records.sealing import seal_of
-from litespark.metrics.records.selection import SCHEMA, SelectionFailure, SelectionRecord
+from litespark.metrics.records.selection import SCHEMA, SelectionRecord
 from litespark.metrics.records.strict_json import RecordError
+from litespark.metrics.records.training_runs import RunFailure
 from tests.metrics.selection_records import two_seeds
 
 
 def test_a_written_record_reads_back_equal_and_the_ledger_knows_it(tmp_path: Path) -> None:
     found = two_seeds()
-    found.variants[1].failures.append(SelectionFailure(2, "out of memory"))
+    found.variants[1].failures.append(RunFailure(2, "out of memory"))
     found.write(tmp_path / "record.json")
     assert SelectionRecord.read(tmp_path / "record.json") == found == read_record(tmp_path / "record.json")
     assert json.loads((tmp_path / "record.json").read_text())["schema"] == SCHEMA

@@ -7,13 +7,14 @@ import pytest
 
 from litespark.metrics.records.sealing import seal_of
 from litespark.metrics.records.strict_json import RecordError
-from litespark.metrics.records.to_loss import SCHEMA, ToLossFailure, ToLossRecord
+from litespark.metrics.records.to_loss import SCHEMA, ToLossRecord
+from litespark.metrics.records.training_runs import RunFailure
 from tests.metrics.to_loss_records import record, run, two_seeds
 
 
 def test_a_written_record_reads_back_equal(tmp_path):
     found = two_seeds()
-    found.variants[1].failures.append(ToLossFailure(2, "out of memory"))
+    found.variants[1].failures.append(RunFailure(2, "out of memory"))
     found.write(tmp_path / "record.json")
     assert ToLossRecord.read(tmp_path / "record.json") == found
     assert json.loads((tmp_path / "record.json").read_text())["schema"] == SCHEMA

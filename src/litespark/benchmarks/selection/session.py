@@ -16,21 +16,21 @@ from litespark.benchmarks.record_path import continued, record_path
 from litespark.benchmarks.selection.corpus import build_corpus
 from litespark.benchmarks.selection.preparing import Compose, of_selection, prepared, reading
 from litespark.benchmarks.selection.reading import read_run
-from litespark.benchmarks.training_runs.launch import Ended, Training, tidy, train
-from litespark.benchmarks.training_runs.settings import refuse_what_runs_cannot_have
+from litespark.benchmarks.training_runs.launch import Ended, Training, train
+from litespark.benchmarks.training_runs.settings import refuse_a_variant, refuse_what_runs_cannot_have
+from litespark.benchmarks.training_runs.turns import Turns
 from litespark.data.config import PrepareConfig, SyntheticConfig
 from litespark.data.selection.select import check_selection
 from litespark.experiment.build import token_budget
 from litespark.experiment.config import ConfigError, Parts
-from litespark.experiment.preflight import precision_on
+from litespark.experiment.precision import precision_of
 from litespark.experiment.run import hydra_text
-from litespark.experiment.variant import KEY
 from litespark.metrics.records.selection import (
-    SelectionFailure,
     SelectionModel,
     SelectionRecord,
+    SelectionRun,
+    SelectionVariant,
 )
-from litespark.metrics.records.strict_json import RecordError
 
 WHAT = "bench-selection"
 ALL, SELECTED = "all", "selected"
@@ -111,7 +111,7 @@ def bench_selection(
     common.append(f"data.tokenizer={hydra_text(parts.data.tokenizer or str(everything.data.folder))}")
     selected = prepared(compose, [*common, *selection], SELECTED, selection, say)
     device = device_for(parts.trainer.accelerator)
-    precision = precision_on(device, parts.precision)
+    precision = precision_of(parts, device)
     budget = token_budget(everything.parts)
     assert parts.trainer.validate_every is not None
     new = SelectionRecord(
@@ -138,8 +138,20 @@ def bench_selection(
         say(f"{path}: continued, {sum(len(each.runs) for each in record.variants)} runs are there")
     record.write(path)  # what cannot be written is known before minutes are spent
     words = {each.variant.name: each.words for each in (everything, selected)}
-    _take(record, words, script, logs, lambda: record.write(path), say, launch)
+
+    def training(variant: SelectionVariant, seed: int, seconds: float | None) -> Training:
+        own = words[variant.name]
+        return Training.of(record.provenance, variant.name, seed, own, script=script, logs=logs, seconds=seconds)
+
+    def read(variant: SelectionVariant, folder: Path, seed: int, position: int) -> SelectionRun:
+        return read_run(folder, seed=seed, position=position, manifest_hash=variant.manifest_hash)
+
+    Turns(record, training, read, _said, save=lambda: record.write(path), say=say, launch=launch).take()
     return record, path
+
+
+def _said(run: SelectionRun) -> str:
+    return f"{run.bits_per_byte:.4f} bits/byte after {run.train_seconds:.1f} s"
 
 
 def check(parts: Parts, overrides: Sequence[str]) -> None:
@@ -148,12 +160,7 @@ def check(parts: Parts, overrides: Sequence[str]) -> None:
     Raises:
         ConfigError: naming what to change.
     """
-    for word in overrides:
-        if word.lstrip("+").startswith(f"{KEY}="):
-            raise ConfigError(
-                f"got the override {word}, expected plain ones: what it sets is stronger than the benchmark's own "
-                "settings. Give these settings one by one"
-            )
+    refuse_a_variant(overrides)
     refuse_what_runs_cannot_have(parts)
     if isinstance(parts.data, SyntheticConfig):
         raise ConfigError("data=synthetic: there is nothing to select; expected text, as data=installed_packages")
@@ -182,39 +189,3 @@ def _continues(found: SelectionRecord, new: SelectionRecord) -> bool:
                 record.corpus, record.seeds, variants)  # fmt: skip
 
     return not found.complete and identity(found) == identity(new)
-
-
-def _take(
-    record: SelectionRecord,
-    words: dict[str, list[str]],
-    script: Path,
-    logs: Path,
-    save: Callable[[], None],
-    say: Callable[[str], None],
-    launch: Callable[[Training], Ended],
-) -> None:
-    """Run by run. A variant that fails is left out until the same command is given again."""
-    failed: set[str] = set()
-    for variant, seed, position in list(record.missing()):
-        if variant.name in failed:
-            continue
-        training = Training.of(record.provenance, variant.name, seed, words[variant.name], script=script, logs=logs)
-        say(f"{variant.name}, seed {seed}")
-        ended = launch(training)
-        try:
-            if ended.outcome != "finished":
-                raise RecordError(ended.error or "it said nothing")
-            run = read_run(training.folder, seed=seed, position=position, manifest_hash=variant.manifest_hash)
-            variant.runs.append(run)
-            record.complete = not any(True for _ in record.missing())
-            record.check()
-        except RecordError as error:  # a record that cannot be read again would be lost with all that it holds
-            variant.runs = [each for each in variant.runs if each.seed != seed]
-            record.complete = False
-            failed.add(variant.name)
-            variant.failures.append(SelectionFailure(seed, str(error)))
-            say(f"{variant.name}, seed {seed} failed: {error}")
-        else:
-            say(f"{variant.name}, seed {seed}: {run.bits_per_byte:.4f} bits/byte after {run.train_seconds:.1f} s")
-            tidy(training.folder)
-        save()

@@ -7,10 +7,11 @@ from pathlib import Path
 from litespark.benchmarks.training_runs.finished import METRICS_FILE, joules_of, read_finished, require_equal
 from litespark.benchmarks.training_runs.launch import RECORD_FILE
 from litespark.metrics.records.strict_json import RecordError
-from litespark.metrics.records.to_loss import ToLossRun, ToLossStream
+from litespark.metrics.records.to_loss import ToLossRun
+from litespark.metrics.records.training_runs import TrainedStream
 
 
-def read_run(folder: Path, *, seed: int, position: int, target: float, stream: ToLossStream) -> ToLossRun:
+def read_run(folder: Path, *, seed: int, position: int, target: float, stream: TrainedStream) -> ToLossRun:
     """The run in a folder.
 
     Args:

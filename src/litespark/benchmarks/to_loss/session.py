@@ -15,53 +15,40 @@ from litespark.benchmarks.device import device_for
 from litespark.benchmarks.provenance import provenance
 from litespark.benchmarks.record_path import continued, record_path
 from litespark.benchmarks.to_loss.reading import read_run
-from litespark.benchmarks.to_loss.variants import Variant, check
-from litespark.benchmarks.training_runs.launch import Ended, Training, tidy, train
-from litespark.data.streaming import build_data_module
-from litespark.experiment.build import build_meter, check_vocabulary, token_budget
-from litespark.experiment.config import ConfigError, Parts
-from litespark.experiment.preflight import Machine, Ranks, precision_on
-from litespark.experiment.variant import KEY
-from litespark.metrics.device_state import device_state
-from litespark.metrics.records.bench import DeviceState
-from litespark.metrics.records.strict_json import RecordError
-from litespark.metrics.records.to_loss import (
-    ToLossFailure,
-    ToLossModel,
-    ToLossRecord,
-    ToLossRun,
-    ToLossStream,
-    ToLossVariant,
-)
+from litespark.benchmarks.training_runs.launch import Ended, Training, train
+from litespark.benchmarks.training_runs.settings import RunSettings, refuse_a_variant
+from litespark.benchmarks.training_runs.stream import model_and_stream
+from litespark.benchmarks.training_runs.turns import Turns, device_state_of
+from litespark.benchmarks.training_runs.variants import Variant, check
+from litespark.experiment.config import Parts
+from litespark.experiment.precision import precision_of
+from litespark.metrics.records.to_loss import ToLossRecord, ToLossRun, ToLossVariant
 
 WHAT = "bench-to-loss"
-# a run that is started to be stopped at once has learned nothing
-_SHORTEST_SECONDS = 20.0
+# the first is the reference
+DEFAULT = (
+    Variant("reference", ("ops=reference", "optim=adamw", "schedule=cosine")),
+    Variant("litespark", ("ops=litespark", "optim=adamw", "schedule=cosine")),
+    Variant("muon", ("ops=litespark", "optim=muon", "schedule=wsd")),
+)
 
 Compose = Callable[[Sequence[str]], Parts]
 
 
-@dataclass(frozen=True)
-class ToLossSettings:
+@dataclass(frozen=True, kw_only=True)
+class ToLossSettings(RunSettings):
     """How it is run.
 
     Attributes:
         target_bpb: bits per byte at which a run ends.
-        seeds: one run of every variant for each.
-        minutes: after which the run that is under way is stopped and saved; None: never.
     """
 
     target_bpb: float
-    seeds: tuple[int, ...] = (1,)
-    minutes: float | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.target_bpb < float("inf"):
             raise ValueError(f"--target-bpb: got {self.target_bpb}, expected bits per byte above 0")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise ValueError(f"--seeds: got {list(self.seeds)}, expected whole numbers of 0 or more, each once")
-        if self.minutes is not None and not self.minutes > 0:
-            raise ValueError(f"--minutes: got {self.minutes}, expected more than 0")
 
 
 def bench_to_loss(
@@ -95,7 +82,7 @@ def bench_to_loss(
         OSError: the record cannot be written.
     """
     began = clock()
-    _refuse_stronger(overrides)
+    refuse_a_variant(overrides)
     parts = compose([*overrides, f"budget.target_bpb={settings.target_bpb!r}"])
     check(parts, [(each, _composed(compose, overrides, each, settings)) for each in variants])
     new = begin(parts, overrides, variants, settings, command)
@@ -105,10 +92,33 @@ def bench_to_loss(
     if record is not new:
         say(f"{path}: continued, {sum(len(each.runs) for each in record.variants)} runs are there")
     record.write(path)  # what cannot be written is known before minutes are spent
-    session = _Session(record, parts, overrides, script, lambda: record.write(path), say, launch, clock)
-    session.deadline = None if settings.minutes is None else began + 60 * settings.minutes
-    session.take()
+
+    def training(variant: ToLossVariant, seed: int, seconds: float | None) -> Training:
+        words = [*overrides, *variant.settings, f"budget.target_bpb={settings.target_bpb!r}"]
+        logs = parts.logs.absolute() / "to-loss"
+        return Training.of(record.provenance, variant.name, seed, words, script=script, logs=logs, seconds=seconds)
+
+    def read(variant: ToLossVariant, folder: Path, seed: int, position: int) -> ToLossRun:
+        return read_run(folder, seed=seed, position=position, target=settings.target_bpb, stream=record.stream)
+
+    Turns(
+        record,
+        training,
+        read,
+        _said,
+        save=lambda: record.write(path),
+        say=say,
+        launch=launch,
+        clock=clock,
+        deadline=None if settings.minutes is None else began + 60 * settings.minutes,
+        state=lambda: device_state_of(parts),
+    ).take()
     return record, path
+
+
+def _said(run: ToLossRun) -> str:
+    how = "reached" if run.reached else f"NOT reached, best {run.best_bits_per_byte:.4f} bits/byte"
+    return f"{how} after {run.tokens:,} tokens and {run.train_seconds:.1f} s"
 
 
 def begin(
@@ -124,41 +134,17 @@ def begin(
         ValueError: the device, the text or its vocabulary do not fit.
     """
     device = device_for(parts.trainer.accelerator)
-    precision = precision_on(device, parts.precision)
-    data = build_data_module(parts.data, seed=parts.seed)
-    check_vocabulary(parts, data.manifest)
-    assert parts.trainer.validate_every is not None
+    precision = precision_of(parts, device)
+    model, stream = model_and_stream(parts)
     return ToLossRecord(
         provenance=provenance(parts, overrides, command, device, precision),
         target_bits_per_byte=settings.target_bpb,
-        model=ToLossModel(parts.model.name, parts.model.parameter_count()),
-        stream=ToLossStream(
-            name=data.manifest.name,
-            manifest_hash=data.manifest.hash,
-            sequence_length=parts.data.sequence_length,
-            batch_rows=parts.trainer.batch_rows,
-            validation_rows=parts.data.validation_rows,
-            validate_every=parts.trainer.validate_every,
-            budget_tokens=token_budget(parts).tokens,
-        ),
+        model=model,
+        stream=stream,
         precision=precision,
         seeds=list(settings.seeds),
         variants=[ToLossVariant(each.name, list(each.settings)) for each in variants],
     )
-
-
-def _refuse_stronger(overrides: Sequence[str]) -> None:
-    """Refuse what would win over the settings of the variants, the seeds and the target.
-
-    Raises:
-        ConfigError: `variant` is among the overrides.
-    """
-    for word in overrides:
-        if word.lstrip("+").startswith(f"{KEY}="):
-            raise ConfigError(
-                f"got the override {word}, expected plain ones: what it sets is stronger than the settings of the "
-                "variants, the seeds and the target. Give these settings one by one"
-            )
 
 
 def _composed(compose: Compose, overrides: Sequence[str], variant: Variant, settings: ToLossSettings) -> Parts:
@@ -175,112 +161,3 @@ def _continues(found: ToLossRecord, new: ToLossRecord) -> bool:
                 record.stream, record.precision, record.seeds, variants)  # fmt: skip
 
     return not found.complete and identity(found) == identity(new)
-
-
-class _Session:
-    """Takes the runs that a record lacks."""
-
-    def __init__(
-        self,
-        record: ToLossRecord,
-        parts: Parts,
-        overrides: Sequence[str],
-        script: Path,
-        save: Callable[[], None],
-        say: Callable[[str], None],
-        launch: Callable[[Training], Ended],
-        clock: Callable[[], float],
-    ) -> None:
-        self.record = record
-        self.parts = parts
-        self.overrides = overrides
-        self.script = script
-        self.save = save
-        self.say = say
-        self.launch = launch
-        self.clock = clock
-        self.deadline: float | None = None
-
-    def take(self) -> None:
-        """Run by run, until the time is up. A variant that fails is left out until the same command is given again."""
-        failed: set[str] = set()
-        for variant, seed, position in list(self.record.missing()):
-            if variant.name in failed:
-                continue
-            seconds = None if self.deadline is None else self.deadline - self.clock()
-            if seconds is not None and seconds < _SHORTEST_SECONDS:
-                self.say(f"stopped before {variant.name} with seed {seed}: the same command continues")
-                return
-            training = self._training(variant, seed, seconds)
-            self.say(f"{variant.name}, seed {seed}")
-            before = self._state()
-            ended = self.launch(training)
-            if ended.outcome == "stopped":
-                self.say(f"stopped {variant.name} with seed {seed}: the same command continues")
-                return
-            if ended.outcome == "failed":
-                failed.add(variant.name)
-                self._fail(variant, seed, ended.error or "it said nothing")
-                continue
-            run = read_run(
-                training.folder,
-                seed=seed,
-                position=position,
-                target=self.record.target_bits_per_byte,
-                stream=self.record.stream,
-            )
-            run.before, run.after = before, self._state()
-            self._keep(variant, run)
-            tidy(training.folder)
-
-    def _training(self, variant: ToLossVariant, seed: int, seconds: float | None) -> Training:
-        target = f"budget.target_bpb={self.record.target_bits_per_byte!r}"
-        return Training.of(
-            self.record.provenance,
-            variant.name,
-            seed,
-            [*self.overrides, *variant.settings, target],
-            script=self.script,
-            logs=self.parts.logs.absolute() / "to-loss",
-            seconds=seconds,
-        )
-
-    def _fail(self, variant: ToLossVariant, seed: int, error: str) -> None:
-        self.say(f"{variant.name}, seed {seed} failed: {error}")
-        variant.failures.append(ToLossFailure(seed, error))
-        self.save()
-
-    def _keep(self, variant: ToLossVariant, run: ToLossRun) -> None:
-        variant.runs.append(run)
-        self.record.complete = not any(True for _ in self.record.missing())
-        try:
-            self.record.check()
-        except RecordError as error:  # a record that cannot be read again would be lost with all that it holds
-            variant.runs.pop()
-            self.record.complete = False
-            self._fail(variant, run.seed, str(error))
-            return
-        how = "reached" if run.reached else f"NOT reached, best {run.best_bits_per_byte:.4f} bits/byte"
-        self.say(f"{variant.name}, seed {run.seed}: {how} after {run.tokens:,} tokens and {run.train_seconds:.1f} s")
-        self.save()
-
-    def _state(self) -> DeviceState | None:
-        device = device_for(self.parts.trainer.accelerator)
-        if device.type != "cuda":
-            return None
-        meter = build_meter(Machine(device, precision_on(device, self.parts.precision), 1, Ranks.from_environment()))
-        state = device_state(meter)
-        meter.close()
-        return state
-
-
-def seeds_of(words: str) -> tuple[int, ...]:
-    """The seeds that `1,2` means.
-
-    Raises:
-        ValueError: it is no list of whole numbers.
-    """
-    try:
-        return tuple(int(word) for word in words.split(","))
-    except ValueError as error:
-        raise ConfigError(f"--seeds: got {words!r}, expected whole numbers with commas between: 1,2,3") from error

@@ -2,8 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.preflight import Ranks
+from litespark.experiment.variant import KEY
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How the runs are taken.
+
+    Attributes:
+        seeds: one run of every variant for each.
+        minutes: after which the run that is under way is stopped and saved; None: never.
+    """
+
+    seeds: tuple[int, ...] = (1,)
+    minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError(f"--seeds: got {list(self.seeds)}, expected whole numbers of 0 or more, each once")
+        if self.minutes is not None and not self.minutes > 0:
+            raise ValueError(f"--minutes: got {self.minutes}, expected more than 0")
+
+
+def seeds_of(words: str) -> tuple[int, ...]:
+    """The seeds that `1,2` means.
+
+    Raises:
+        ValueError: it is no list of whole numbers.
+    """
+    try:
+        return tuple(int(word) for word in words.split(","))
+    except ValueError as error:
+        raise ConfigError(f"--seeds: got {words!r}, expected whole numbers with commas between: 1,2,3") from error
+
+
+def refuse_a_variant(overrides: Sequence[str]) -> None:
+    """Refuse what would win over the settings of the variants and the benchmark's own.
+
+    Raises:
+        ConfigError: `variant` is among the overrides.
+    """
+    for word in overrides:
+        if word.lstrip("+").startswith(f"{KEY}="):
+            raise ConfigError(
+                f"got the override {word}, expected plain ones: what it sets is stronger than the settings of the "
+                "variants and the benchmark's own. Give these settings one by one"
+            )
 
 
 def refuse_what_runs_cannot_have(parts: Parts) -> None:

@@ -4,6 +4,7 @@ from litespark.cli.bench.ablation import ABLATION
 from litespark.cli.bench.data import DATA
 from litespark.cli.bench.loop import LOOP
 from litespark.cli.bench.ops import OPS
+from litespark.cli.bench.parity import PARITY
 from litespark.cli.bench.profile import PROFILE
 from litespark.cli.bench.selection import SELECTION
 from litespark.cli.bench.step import STEP
@@ -14,6 +15,7 @@ BENCHES = {
     "data": DATA,
     "loop": LOOP,
     "ops": OPS,
+    "parity": PARITY,
     "profile": PROFILE,
     "selection": SELECTION,
     "step": STEP,

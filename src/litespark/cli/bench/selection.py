@@ -26,7 +26,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     from litespark.analysis.selection_text import text
     from litespark.benchmarks.selection.session import SelectionSettings, bench_selection
-    from litespark.benchmarks.to_loss.session import seeds_of
+    from litespark.benchmarks.training_runs.settings import seeds_of
     from litespark.experiment.config import parts_from
 
     settings = SelectionSettings(seeds_of(options.seeds), options.clean_bytes, options.planted, options.planted_seed)

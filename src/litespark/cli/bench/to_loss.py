@@ -32,13 +32,14 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from litespark.analysis.to_loss_text import picture, text
-    from litespark.benchmarks.to_loss.session import ToLossSettings, bench_to_loss, seeds_of
-    from litespark.benchmarks.to_loss.variants import DEFAULT, parse
+    from litespark.benchmarks.to_loss.session import DEFAULT, ToLossSettings, bench_to_loss
+    from litespark.benchmarks.training_runs.settings import seeds_of
+    from litespark.benchmarks.training_runs.variants import parse
     from litespark.experiment.config import parts_from
 
     target, overrides = _target(options.target_bpb, options.overrides)
-    variants = [parse(words) for words in options.variant] or list(DEFAULT)
-    settings = ToLossSettings(target, seeds_of(options.seeds), options.minutes)
+    variants = [parse(words, DEFAULT) for words in options.variant] or list(DEFAULT)
+    settings = ToLossSettings(target_bpb=target, seeds=seeds_of(options.seeds), minutes=options.minutes)
     record, path = bench_to_loss(
         lambda words: parts_from(compose(words)),
         overrides,

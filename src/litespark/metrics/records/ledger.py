@@ -12,6 +12,7 @@ from litespark.metrics.records.ablation import AblationRecord
 from litespark.metrics.records.data import DataRecord
 from litespark.metrics.records.loop import LoopRecord
 from litespark.metrics.records.ops import OpsRecord
+from litespark.metrics.records.parity import ParityRecord
 from litespark.metrics.records.profile import ProfileRecord
 from litespark.metrics.records.run import EnvironmentRecord, RunRecord
 from litespark.metrics.records.run_rules import check_figures
@@ -39,6 +40,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "litespark.bench.ablation": AblationRecord.read,
     "litespark.bench.profile": ProfileRecord.read,
     "litespark.bench.to_loss": ToLossRecord.read,
+    "litespark.bench.parity": ParityRecord.read,
     "litespark.bench.data": DataRecord.read,
 }
 _FILE_NAME = re.compile(

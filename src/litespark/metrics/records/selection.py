@@ -14,6 +14,7 @@ from litespark.metrics.records.sealing import SealedRecord
 from litespark.metrics.records.strict_json import RecordError
 from litespark.metrics.records.training_runs import (
     CurvePoint,
+    RunFailure,
     curve_contradictions,
     missing_runs,
     require_completeness,
@@ -86,14 +87,6 @@ class SelectionRun:
 
 
 @dataclass
-class SelectionFailure:
-    """A run that ended with an error."""
-
-    seed: int
-    error: str
-
-
-@dataclass
 class SelectionVariant:
     """One way to prepare the corpus, and its runs.
 
@@ -113,7 +106,7 @@ class SelectionVariant:
     prepare_seconds: float | None
     left_out: list[SelectionLeftOut] = field(default_factory=list)
     runs: list[SelectionRun] = field(default_factory=list)
-    failures: list[SelectionFailure] = field(default_factory=list)
+    failures: list[RunFailure] = field(default_factory=list)
 
     def run(self, seed: int) -> SelectionRun | None:
         """The run of a seed."""

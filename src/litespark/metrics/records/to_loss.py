@@ -14,6 +14,9 @@ from litespark.metrics.records.sealing import SealedRecord
 from litespark.metrics.records.strict_json import RecordError
 from litespark.metrics.records.training_runs import (
     CurvePoint,
+    RunFailure,
+    TrainedModel,
+    TrainedStream,
     curve_contradictions,
     missing_runs,
     require_completeness,
@@ -61,53 +64,17 @@ class ToLossRun:
 
 
 @dataclass
-class ToLossFailure:
-    """A run that ended with an error."""
-
-    seed: int
-    error: str
-
-
-@dataclass
 class ToLossVariant:
     """One way to train: the overrides that make it from the benchmark's config, and its runs."""
 
     name: str
     settings: list[str]
     runs: list[ToLossRun] = field(default_factory=list)
-    failures: list[ToLossFailure] = field(default_factory=list)
+    failures: list[RunFailure] = field(default_factory=list)
 
     def run(self, seed: int) -> ToLossRun | None:
         """The run of a seed."""
         return next((each for each in self.runs if each.seed == seed), None)
-
-
-@dataclass
-class ToLossModel:
-    """The model that all variants train."""
-
-    name: str
-    parameters: int
-
-
-@dataclass
-class ToLossStream:
-    """What all runs read and when they look: rows of S tokens, in an order that the seed decides.
-
-    Attributes:
-        name, manifest_hash: of the prepared data.
-        validation_rows: on which the bits per byte are taken; None: all that there are.
-        validate_every: steps between two validations, and so how finely a target can be told.
-        budget_tokens: after which a run ends that has not reached the target.
-    """
-
-    name: str
-    manifest_hash: str
-    sequence_length: int
-    batch_rows: int
-    validation_rows: int | None
-    validate_every: int
-    budget_tokens: int
 
 
 @dataclass
@@ -118,8 +85,8 @@ class ToLossRecord(SealedRecord):
 
     provenance: Provenance
     target_bits_per_byte: float
-    model: ToLossModel
-    stream: ToLossStream
+    model: TrainedModel
+    stream: TrainedStream
     precision: str
     seeds: list[int]
     variants: list[ToLossVariant] = field(default_factory=list)

@@ -21,6 +21,42 @@ class CurvePoint:
     joules: float | None = None
 
 
+@dataclass
+class RunFailure:
+    """A run that ended with an error."""
+
+    seed: int
+    error: str
+
+
+@dataclass
+class TrainedModel:
+    """The model that all variants train."""
+
+    name: str
+    parameters: int
+
+
+@dataclass
+class TrainedStream:
+    """What all runs read and when they look: rows of S tokens, in an order that the seed decides.
+
+    Attributes:
+        name, manifest_hash: of the prepared data.
+        validation_rows: on which the bits per byte are taken; None: all that there are.
+        validate_every: steps between two validations, and so how finely a target can be told.
+        budget_tokens: after which a run ends that does not end before.
+    """
+
+    name: str
+    manifest_hash: str
+    sequence_length: int
+    batch_rows: int
+    validation_rows: int | None
+    validate_every: int
+    budget_tokens: int
+
+
 class Trained(Protocol):
     """A variant with the runs that it has."""
 

@@ -1,0 +1,65 @@
+"""`litespark bench parity`: what variants learn from equal tokens, beside their speed and energy."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from litespark.cli.command import Command
+from litespark.cli.configs import add_overrides, compose, repository
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    add_overrides(parser)
+    parser.add_argument(
+        "--variant",
+        action="append",
+        default=[],
+        help="'NAME: OVERRIDE OVERRIDE …', the first is what others are held against; give it again for more (bf16, "
+        "fp8, fp8_tensorwise, fp8_rowwise)",
+    )
+    parser.add_argument(
+        "--bound",
+        type=float,
+        default=0.005,
+        help="share by which the bits per byte may be above those of the first (%(default)s)",
+    )
+    parser.add_argument("--seeds", default="1", help="one run of every variant for each (%(default)s)")
+    parser.add_argument("--minutes", type=float, help="stop after so many and save; the same command continues (none)")
+    parser.add_argument("--output", type=Path, help="folder of records (results)")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from litespark.analysis.parity_text import picture, text
+    from litespark.benchmarks.parity.session import DEFAULT, ParitySettings, bench_parity
+    from litespark.benchmarks.training_runs.settings import seeds_of
+    from litespark.benchmarks.training_runs.variants import parse
+    from litespark.experiment.config import parts_from
+    from litespark.metrics.parity_table import rows
+
+    settings = ParitySettings(bound=options.bound, seeds=seeds_of(options.seeds), minutes=options.minutes)
+    record, path = bench_parity(
+        lambda words: parts_from(compose(words)),
+        options.overrides,
+        [parse(words, DEFAULT) for words in options.variant] or list(DEFAULT),
+        settings,
+        command=_command(options),
+        script=repository() / "train.py",
+        output=options.output or repository() / "results",
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    picture(record, path.with_suffix(".png"))
+    print(text(record))
+    print(f"record: {path}, picture: {path.with_suffix('.png').name}")
+    return 0 if record.complete and all(row.within for row in rows(record)) else 1
+
+
+def _command(options: argparse.Namespace) -> list[str]:
+    """The words that get the measurement again."""
+    words = ["litespark", "bench", "parity", *options.overrides, "--bound", f"{options.bound:g}"]
+    words += ["--seeds", options.seeds]
+    return words + [word for each in options.variant for word in ("--variant", each)]
+
+
+PARITY = Command("what variants learn from equal tokens, the loss beside the speed", _arguments, _run)
