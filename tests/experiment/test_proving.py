@@ -17,13 +17,16 @@ from litespark.experiment.config import ConfigError
 from litespark.metrics.records.run import RunRecord
 from litespark.ops.backend import BACKENDS, REFERENCE, Backend
 from litespark.ops.choice import FailedProofError
+from litespark.ops.proof import Proof, dtype_name
 from litespark.ops.swiglu import kernels as swiglu_kernels
+from litespark.ops.tolerance import Difference
 from tests.experiment.composed import config
 from tests.experiment.test_run import SMALL
 
 WRONG = Backend("tests.ops.planted:wrong_gradient")
 RIGHT = Backend("tests.ops.planted:right")
 ELSEWHERE = Backend("tests.ops.planted:right", "tests.ops.planted:why_not_here")
+needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="it is about machines without a GPU")
 
 
 def _train(folder: Path, *overrides: str) -> RunRecord:
@@ -35,7 +38,7 @@ def test_a_run_records_the_errors_of_its_fast_ops(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     record = _train(tmp_path, "ops=litespark", "callbacks.prove=always")
     ops = {op.op: op for op in record.ops}
-    assert ops.keys() == BACKENDS.keys() - {"swiglu_linear"}
+    assert ops.keys() == BACKENDS.keys() - {"swiglu_linear", "fp8"}
     assert ops["attention"].asked == "auto"
     assert ops["attention"].used == "sdpa"
     assert "CUDA" in (ops["attention"].reason or "")
@@ -173,14 +176,51 @@ def _proved(*overrides: str) -> tuple[bool, list[str]]:
     return prove.prove_all(config(*SMALL, *overrides), lines.append), lines
 
 
+def _proved_in(dtype: str, *, autocast: bool):
+    """Stands in for the proofs of all pieces, which tests/ops runs; of the dtypes that it insists on."""
+
+    def proving(op, backend, shapes, device, to, **settings):
+        assert (dtype_name(to), settings["autocast"]) == (dtype, autocast)
+        return [Proof(op, backend, "everything", "few", dtype, True, 0.1, (Difference("codes", 0.0, 1e-3),))]
+
+    return proving
+
+
 def test_prove_runs_every_fast_backend_that_can_run_here():
     right, lines = _proved("ops=litespark")
     assert right, "\n".join(lines)
-    assert lines[-1] == f"{len(BACKENDS)} of {len(BACKENDS)} ops proven"
+    used = BACKENDS.keys() - {"fp8"}
+    assert lines[-1] == f"{len(used)} of {len(used)} ops proven"
+    assert not any(line.startswith("fp8") for line in lines)
     if not torch.cuda.is_available():
         assert "interpreter" in lines[0]
-        for op in BACKENDS:
+        for op in used:
             assert any(line.startswith(f"{op}=triton (") for line in lines), op
+
+
+@needs_no_gpu
+@pytest.mark.parametrize("simulate", [False, True])
+def test_prove_proves_the_pieces_of_fp8_where_there_are_no_units(simulate, monkeypatch):
+    monkeypatch.setattr(prove, "prove", _proved_in("bf16", autocast=True))
+    right, lines = _proved("ops=reference", "ops.fp8=triton", "precision=fp8", f"precision.fp8.simulate={simulate}")
+    assert right, "\n".join(lines)
+    proven = "fp8=triton (everything, bf16, few): proven, codes is 0.0e+00 away, at most 1.0e-03 is allowed"
+    assert lines[1:] == [proven, "1 of 1 ops proven"]
+
+
+def test_prove_says_that_products_of_fp8_are_wrong(monkeypatch):
+    wrong = Proof("fp8", "units", "products", "few", "bf16", False, 0.1, (Difference("output", 0.5, 0.02),))
+    monkeypatch.setattr(prove, "prove", _proved_in("bf16", autocast=True))
+    monkeypatch.setattr(prove, "prove_products", lambda shapes, device, dtype: [wrong])
+    right, lines = _proved("ops=reference", "ops.fp8=triton", "precision=fp8", "precision.fp8.simulate=true")
+    assert not right
+    assert "fp8=units (products, bf16, few): FAILED, output is 5.0e-01 away, at most 2.0e-02 is allowed" in lines
+    assert lines[-1] == "FAILED: 1 of 1 ops"
+
+
+def test_prove_refuses_to_prove_fp8_for_a_run_without_it():
+    with pytest.raises(ConfigError, match=r"got the reference for every op that .* or precision=fp8"):
+        _proved("ops=reference", "ops.fp8=triton", "precision=bf16")
 
 
 def test_prove_hides_documents_from_each_other_whatever_the_run_does():

@@ -10,12 +10,14 @@ from omegaconf import DictConfig
 
 from litespark.ops import triton_support
 from litespark.ops.backend import AUTO, BACKENDS, REFERENCE, why_not
-from litespark.ops.proof import prove
+from litespark.ops.proof import Proof, prove, prove_products
 from litespark.ops.shapes import Place
 
 
 def prove_all(config: DictConfig, say: Callable[[str], None]) -> bool:
     """Prove every fast backend that the config asks for; with `auto`, all that can run here.
+
+    With precision=fp8 the pieces of fp8 are among them, without a GPU too, and the products of a GPU's fp8 units.
 
     Args:
         config: of the run.
@@ -32,7 +34,8 @@ def prove_all(config: DictConfig, say: Callable[[str], None]) -> bool:
         triton_support.enable_interpreter()
     # only now: Lightning imports Triton, which reads its mode then
     from litespark.experiment.config import ConfigError, parts_from
-    from litespark.experiment.preflight import place_of, precision_on
+    from litespark.experiment.precision import precision_of
+    from litespark.experiment.preflight import place_of
 
     parts = parts_from(config)
     device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
@@ -40,11 +43,20 @@ def prove_all(config: DictConfig, say: Callable[[str], None]) -> bool:
         say("no GPU: Triton's interpreter runs the kernels, at small sizes; compiled kernels are not proven here")
     else:
         say(f"on {torch.cuda.get_device_name(device)}, at the widths and lengths of {parts.model.name}")
-    place = place_of(parts, device, precision_on(device, parts.precision))
+    if parts.precision == "fp8" and not on_gpu:
+        # as on a GPU, where what is not in fp8 is in bf16; that no CPU has fp8 units is no matter here
+        in_fp8, place = True, place_of(parts, device, "bf16")
+    else:
+        precision = precision_of(parts, device)
+        in_fp8, place = precision == "fp8", place_of(parts, device, precision)
     place = replace(place, shapes=replace(place.shapes, documents=True))
-    asked = {op: name for op, name in parts.ops.backends().items() if name != REFERENCE}
+    used = {op: name for op, name in parts.ops.backends().items() if in_fp8 or op != "fp8"}
+    asked = {op: name for op, name in used.items() if name != REFERENCE}
     if not asked:
-        raise ConfigError("ops: got the reference for every op, expected a fast one to prove; choose ops=litespark")
+        raise ConfigError(
+            "ops: got the reference for every op that this run computes with, expected a fast one to prove; choose "
+            "ops=litespark" + ("" if in_fp8 else ", or precision=fp8 for the pieces of fp8")
+        )
     # all are run, so that one look shows everything that is wrong
     right = [_prove_op(op, name, place, say) for op, name in asked.items()]
     failed = len(right) - sum(right)
@@ -60,11 +72,18 @@ def _prove_op(op: str, asked: str, place: Place, say: Callable[[str], None]) -> 
         if reason is not None:
             say(f"{op}={backend}: cannot run here: {reason}")
             continue
-        found = prove(op, backend, place.shapes, place.device, place.dtype, autocast=place.autocast)
-        proofs += found
-        for proof in found:
-            say(str(proof))
+        proofs += _said(prove(op, backend, place.shapes, place.device, place.dtype, autocast=place.autocast), say)
     if not proofs:
         what = "resolves to its reference" if asked == AUTO else "cannot run"
         say(f"{op}: FAILED, ops.{op}={asked} {what} here, so nothing was proven")
-    return bool(proofs) and all(proof.passed for proof in proofs)
+    right = bool(proofs) and all(proof.passed for proof in proofs)
+    if op == "fp8":
+        products = _said(prove_products(place.shapes, place.device, place.dtype), say)
+        right = right and all(proof.passed for proof in products)
+    return right
+
+
+def _said(proofs: list[Proof], say: Callable[[str], None]) -> list[Proof]:
+    for proof in proofs:
+        say(str(proof))
+    return proofs
