@@ -12,7 +12,6 @@ from torch import Tensor
 from litespark.ops.fp8.emission import Emission
 from litespark.ops.fp8.kernels import NUM_WARPS, TILE, amax_kernel, cast_kernel, rowwise_cast_kernel, tiles
 from litespark.ops.fp8.operands import Matrix, Operand, plain
-from litespark.ops.rms_norm.kernels import as_rows
 from litespark.ops.triton_support import on_device_of
 
 
@@ -25,7 +24,7 @@ def cast(x: Tensor, emission: Emission) -> Operand:
     """
     if emission.format is None:
         return plain(x)
-    x = as_rows(x.detach())
+    x = x.detach() if x.stride(1) == 1 else x.detach().contiguous()
     return _cast_by_rows(x, emission) if emission.rowwise else _cast_as_a_whole(x, emission)
 
 

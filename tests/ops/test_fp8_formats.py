@@ -1,0 +1,219 @@
+"""The fp8 formats, scales and casts against arithmetic that shares nothing with them: every bf16 value, every edge."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from litespark.ops.fp8.emission import Emission, raise_to
+from litespark.ops.fp8.formats import (
+    E4M3,
+    E5M2,
+    FORMATS,
+    amax_bits,
+    dequantized,
+    lost,
+    power_of_two_scale,
+    quantized,
+)
+from litespark.ops.fp8.reference import PIECES
+from tests.ops.fp8_inputs import EDGES, every_value, value_of_code
+
+BOTH = pytest.mark.parametrize("format", [E4M3, E5M2], ids=lambda format: format.name)
+NAN = 0x7F
+INFINITY, NOT_A_NUMBER = 0x7F800000, 0x7FC00000
+
+
+def _positive(format):
+    """All finite values from zero up, as the standard defines them: code n is the n-th of them."""
+    values = [value_of_code(format, code) for code in range(128)]
+    return np.array([float(value) for value in values if value is not None])
+
+
+def _expected_codes(values, scale, format):
+    """Nearest value, ties to the even code, by looking between which two midpoints a value lies; in fp64."""
+    table = _positive(format)
+    scaled = values.double().numpy() / scale
+    size = np.abs(scaled)
+    midpoints = (table[1:] + table[:-1]) / 2  # exact in fp64
+    codes = np.searchsorted(midpoints, size, side="left")
+    tie = (codes < len(midpoints)) & (midpoints[np.minimum(codes, len(midpoints) - 1)] == size)
+    codes = np.where(tie & (codes % 2 == 1), codes + 1, codes)
+    codes = np.where(np.signbit(scaled), codes | 0x80, codes)
+    # what fp32 has no number for is infinite
+    infinite = ~np.isfinite(size) | (size > torch.finfo(torch.float32).max)
+    return torch.from_numpy(np.where(infinite, NAN, codes).astype(np.uint8))
+
+
+@BOTH
+def test_the_constants_are_those_of_the_formats(format):
+    table = _positive(format)
+    assert FORMATS[format.name] is format
+    assert format.largest == table[-1] == 0.875 * 2.0**format.top_exponent == torch.finfo(format.dtype).max
+    assert 2.0**-format.mantissa_bits == torch.finfo(format.dtype).eps
+    assert format.smallest == table[1] == torch.finfo(format.dtype).tiny * torch.finfo(format.dtype).eps
+
+
+@BOTH
+def test_codes_mean_what_the_standard_says(format):
+    codes = torch.arange(256, dtype=torch.uint8).view(format.dtype)
+    for scale in (None, torch.tensor(2.0**-20)):
+        for code, value in enumerate(dequantized(codes, scale).tolist()):
+            expected = value_of_code(format, code % 128)
+            if expected is None:
+                assert not math.isfinite(value)
+            else:
+                sign = -1 if code >= 128 else 1
+                assert Fraction(value) == sign * expected * (1 if scale is None else Fraction(2) ** -20)
+
+
+@BOTH
+@pytest.mark.parametrize("exponent", [-126, -20, 0, 3, 126])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_every_value_is_cast_to_the_nearest_and_ties_go_to_the_even_code(format, exponent, dtype):
+    values = every_value(dtype)
+    codes = quantized(values, torch.tensor(2.0**exponent), format)
+    assert codes.dtype == format.dtype
+    assert torch.equal(codes.view(torch.uint8), _expected_codes(values, 2.0**exponent, format))
+
+
+@BOTH
+def test_values_around_every_tie_are_cast_to_the_nearest(format):
+    table = torch.from_numpy(_positive(format)).float()
+    ties = (table[1:] + table[:-1]) / 2
+    around = torch.cat([ties, table])
+    values = torch.cat([around, *(torch.nextafter(around, torch.tensor(to)) for to in (-math.inf, math.inf))])
+    values = torch.cat([values, -values])
+    codes = quantized(values, torch.tensor(1.0), format).view(torch.uint8)
+    assert torch.equal(codes, _expected_codes(values, 1.0, format))
+    # a planted fault: the same after a detour through bf16, which rounds twice
+    twice = quantized(values.bfloat16(), torch.tensor(1.0), format).view(torch.uint8)
+    assert not torch.equal(twice, _expected_codes(values, 1.0, format))
+
+
+@BOTH
+def test_what_is_too_large_saturates_and_what_is_not_finite_becomes_nan(format):
+    infinity = math.inf
+    values = torch.tensor([1e30, -1e30, format.largest * 1.001, infinity, -infinity, math.nan, -0.0])
+    codes = quantized(values, torch.tensor(1.0), format)
+    assert codes.float().tolist()[:3] == [format.largest, -format.largest, format.largest]
+    assert codes.view(torch.uint8).tolist()[3:] == [NAN, NAN, NAN, 0x80]
+    # a scale that is none leaves nothing to train on
+    assert quantized(torch.ones(3), torch.tensor(math.nan), format).view(torch.uint8).tolist() == [NAN] * 3
+
+
+# ---------------------------------------------------------------- scales
+
+
+@BOTH
+def test_scales_are_the_smallest_powers_of_two_that_suffice(format):
+    found = power_of_two_scale(EDGES, format)
+    for amax, scale in zip(EDGES.tolist(), found.tolist(), strict=True):
+        if not math.isfinite(amax):
+            assert math.isnan(scale)
+            continue
+        assert math.frexp(scale)[0] == 0.5
+        if amax == 0:
+            assert scale == 1
+            continue
+        largest = Fraction(format.largest)
+        assert Fraction(amax) <= largest * Fraction(scale)
+        assert scale == 2.0**-126 or Fraction(amax) > largest * Fraction(scale) / 2
+        assert scale <= 2.0**126
+
+
+@BOTH
+def test_scales_have_the_shape_of_what_they_are_of_and_normal_reciprocals(format):
+    found = power_of_two_scale(EDGES.view(-1, 1), format)
+    assert found.shape == (len(EDGES), 1)
+    assert found.dtype == torch.float32
+    finite = found[found.isfinite()]
+    assert bool((1 / finite >= torch.finfo(torch.float32).tiny).all())
+    assert torch.equal(1 / (1 / finite), finite)
+
+
+@BOTH
+@pytest.mark.parametrize("exponent", [-100, -3, 0, 90])
+def test_a_scale_of_the_tensor_saturates_nothing_and_uses_the_top_of_the_range(format, exponent):
+    generator = torch.Generator().manual_seed(exponent)
+    x = torch.randn(500, generator=generator) * 2.0**exponent
+    scale = power_of_two_scale(x.abs().max(), format)
+    assert lost(x, scale, format)[0] == 0
+    assert quantized(x, scale, format).float().abs().max() >= format.largest / 2 * 0.9
+
+
+# ---------------------------------------------------------------- largest values
+
+
+def test_bits_of_the_largest_value_keep_infinity_and_nan():
+    def found(*values):
+        return amax_bits(torch.tensor(values)).item()
+
+    assert found(0.0, -0.0) == 0
+    assert found(1.0, -3.5) == torch.tensor(3.5).view(torch.int32).item()
+    assert found(1e38, -math.inf, 2.0) == INFINITY
+    # NaN wins wherever it stands, and whatever its sign and bits are
+    assert found(math.inf, math.nan, 2.0) == NOT_A_NUMBER
+    negative = torch.tensor([-1, 0x7F800000], dtype=torch.int32).view(torch.float32)
+    assert amax_bits(negative).item() == 0x7FFFFFFF
+    assert found(1e-45) == 1
+    assert amax_bits(torch.empty(0, 3)).item() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_bits_of_the_largest_value_of_rows(dtype):
+    x = torch.tensor([[1.0, -2.0], [math.inf, 1.0], [math.nan, math.inf], [0.0, 0.0]], dtype=dtype)
+    found = amax_bits(x, dim=1, keepdim=True)
+    assert found.shape == (4, 1)
+    assert found.flatten()[[0, 1, 3]].tolist() == [0x40000000, INFINITY, 0]
+    assert found[2] > INFINITY  # NaN has many bits
+    assert torch.equal(amax_bits(x.T, dim=1), amax_bits(x.T.contiguous(), dim=1))
+
+
+def test_the_largest_values_are_raised_and_never_lowered():
+    amax = torch.tensor(5, dtype=torch.int32)
+    raise_to(amax, torch.tensor(3, dtype=torch.int32))
+    assert amax.item() == 5
+    raise_to(amax, torch.tensor(INFINITY, dtype=torch.int32))
+    assert amax.item() == INFINITY
+    raise_to(None, amax)
+
+
+@BOTH
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("rowwise", [False, True])
+def test_a_value_that_is_not_finite_reaches_whatever_is_multiplied_with_it(format, bad, rowwise):
+    x = torch.ones(3, 4)
+    x[1, 2] = bad
+    amax = torch.zeros((), dtype=torch.int32)
+    operand = PIECES.cast(x, Emission(format, rowwise=rowwise, amax=amax))
+    assert amax.item() >= INFINITY
+    found = operand.rows.wide().isnan(), operand.columns.wide().T.isnan()
+    if not rowwise:
+        assert all(bool(each.all()) for each in found)
+    else:
+        assert found[0].tolist() == [[row == 1] * 4 for row in range(3)]
+        assert found[1].tolist() == [[column == 2 for column in range(4)]] * 3
+
+
+# ---------------------------------------------------------------- losses of a cast
+
+
+@BOTH
+@pytest.mark.parametrize("exponent", [-126, -9, 0, 7])
+def test_what_a_cast_loses_is_what_its_codes_lost(format, exponent):
+    values = every_value(torch.bfloat16)
+    scale = torch.tensor(2.0**exponent)
+    scaled = values.double() / scale.double()
+    # beyond fp32 is infinite, which is NaN in the codes and not counted
+    saturated = (scaled.abs() > format.largest) & (scaled.abs() <= torch.finfo(torch.float32).max)
+    codes = quantized(values, scale, format).view(torch.uint8)
+    zeroed = ((codes & 0x7F) == 0) & (values != 0)
+    assert lost(values, scale, format).tolist() == [saturated.sum().item(), zeroed.sum().item()]
+
+
+def test_at_the_borders_nothing_is_counted_too_much():
+    values = torch.tensor([448.0, 449.0, -500.0, 2.0**-10, 1.001 * 2.0**-10, 0.0, math.inf, math.nan])
+    assert lost(values, torch.tensor(1.0), E4M3).tolist() == [2, 1]
