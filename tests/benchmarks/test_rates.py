@@ -57,6 +57,7 @@ def test_the_rate_in_fp8_is_of_two_operations_for_each_multiplication(monkeypatc
     monkeypatch.setattr(rates, "_FP8_SIZE", 32)
     monkeypatch.setattr(rates, "interleaved_milliseconds", lambda runs, device, seconds: {"product": [4.0, 2.0]})
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Testboard")
     monkeypatch.setattr(torch, "Generator", lambda device: torch.default_generator)
     monkeypatch.setattr(torch, "randn", lambda *size, generator, device: real(*size))
     monkeypatch.setattr(torch, "ones", lambda *size, device: torch.tensor(1.0))

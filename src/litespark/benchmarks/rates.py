@@ -15,6 +15,7 @@ from litespark.models.config import LlamaConfig
 from litespark.ops.backend import BACKENDS, REFERENCE, load
 from litespark.ops.cases import cases
 from litespark.ops.choice import reason_against
+from litespark.ops.fp8.limits import without_units
 from litespark.ops.measuring import Step
 from litespark.ops.proof import prove, said
 from litespark.ops.shapes import Place
@@ -25,8 +26,6 @@ log = logging.getLogger(__name__)
 
 _COPY_BYTES = {"cuda": 2**30, "cpu": 2**26}
 _SECONDS = {"cuda": 6.0, "cpu": 1.0}
-# Ada's and Hopper's matrix units are the first that multiply in fp8
-_FP8_CAPABILITY = (8, 9)
 _FP8_SIZE = 8192
 _SMALL_SCORES = 2**28
 _CALLS = 7  # of what is timed, at least: warm-up and repeats
@@ -136,9 +135,7 @@ def _is_right(name: str, place: Place) -> bool:
 def _fp8_matmul_flops(place: Place, seconds: float) -> float | None:
     """FLOP/s of a large product in fp8, the best of several as for other products; None without the units."""
     device = place.device
-    if device.type != "cuda" or place.dtype != torch.bfloat16 or torch.version.hip is not None:
-        return None
-    if torch.cuda.get_device_capability(device) < _FP8_CAPABILITY:
+    if place.dtype != torch.bfloat16 or without_units(device) is not None:
         return None
     generator = torch.Generator(device).manual_seed(0)
     left, right = (

@@ -20,6 +20,7 @@ from tests.benchmarks.step.tiny_steps import parts, request
 
 # of the busy time of a step, on a CPU with ops=reference; it was 0.4 % when this was written
 MOST_OTHER = 0.05
+FP8 = ("ops=reference", "precision=fp8", "precision.fp8.simulate=true")
 
 
 def _profiled(folder, variant, kind, *overrides, **changes):
@@ -41,6 +42,7 @@ def _training(folder, variant, kind, *overrides):
     [
         ("litespark", "litespark", ("ops=reference", "model.width=256", "data.sequence_length=64")),
         ("full", "litespark", ("ops=reference", "recompute=full", "model.width=256")),
+        ("fp8", "litespark", (*FP8, "model.width=256", "data.sequence_length=64")),
         ("standard", "huggingface", ("model.width=256",)),
     ],
 )
@@ -62,7 +64,10 @@ def test_the_classes_and_idle_are_the_step_and_little_is_other(tmp_path, variant
     assert "aten::mm" in names["gemm"]
     assert "aten::bmm" in names["attention"]
     assert "aten::_log_softmax_backward_data" in names["loss"]
-    assert names["activation"] & {"aten::silu", "aten::silu_backward"}
+    assert names["activation"] & {"aten::silu", "aten::silu_backward", "aten::sigmoid"}
+    if variant == "fp8":  # casts are copies wherever they stand; what simulates a product is the product's
+        assert names["copies"] & {"aten::clamp", "aten::isfinite", "aten::ne", "aten::where"}
+        assert names["gemm"] & {"aten::copy_", "aten::_to_copy"}
 
 
 def _share_of_other(answer: ProfileAnswer) -> float:
@@ -80,15 +85,22 @@ def test_without_annotations_much_is_other(tmp_path, monkeypatch):
     assert shares[1].milliseconds > 2 * shares[0].milliseconds
 
 
-@pytest.mark.parametrize(("variant", "kind"), [("litespark", "litespark"), ("standard", "huggingface")])
-def test_annotations_are_gone_afterwards(tmp_path, variant, kind):
-    training = _training(tmp_path, variant, kind)
+@pytest.mark.parametrize(
+    ("variant", "kind", "overrides"),
+    [("litespark", "litespark", ()), ("fp8", "litespark", FP8), ("standard", "huggingface", ())],
+)
+def test_annotations_are_gone_afterwards(tmp_path, variant, kind, overrides):
+    training = _training(tmp_path, variant, kind, *overrides)
     model = training.model
+    linears = list(model.fp8.linears.values()) if variant == "fp8" else []
 
     def state():
         found = [("finish", stepping.finish_gradients), ("clip", nn.utils.clip_grad_norm_)]
         for name, module in model.named_modules():
             found += [(name, vars(module).get("forward")), (name, getattr(module, "ops", None))]
+        for linear in linears:
+            found += [(linear.name, linear.pieces), (linear.name, vars(linear).get("product"))]
+            found += [(linear.name, vars(model.fp8).get("finish_step"))]
         if kind == "huggingface":
             from transformers.models.llama import modeling_llama as theirs
 
@@ -99,6 +111,7 @@ def test_annotations_are_gone_afterwards(tmp_path, variant, kind):
     before = state()
     with annotated(model):
         assert state() != before
+        assert all("product" in vars(linear) for linear in linears)
     assert state() == before
     # also where a step fails
     with pytest.raises(RuntimeError, match="in between"), annotated(model):

@@ -104,9 +104,28 @@ def test_fp8_wants_units_sizes_and_bf16(tmp_path, installed, board):
     odd = parts(tmp_path, "precision=bf16", "model.feed_forward=100")
     assert "multiples of 16: model.feed_forward 100" in str(why_not(fp8, CUDA, odd))
     board["capability"] = (8, 0)
-    assert "Testboard has no fp8 units" in str(why_not(fp8, CUDA, parts(tmp_path, "precision=bf16")))
+    assert "Testboard has compute capability 8.0, and fp8 units came with 8.9" in str(
+        why_not(fp8, CUDA, parts(tmp_path, "precision=bf16"))
+    )
     board["capability"] = (8, 9)
     assert why_not(fp8, CUDA, parts(tmp_path, "precision=bf16")) is None
+
+
+def test_ours_in_fp8_needs_units_or_is_simulated_and_the_baselines_stay_in_bf16(tmp_path, monkeypatch):
+    ours = parse("litespark_fp8:precision=fp8")
+    fp8 = parts(tmp_path, "precision=fp8")
+    reason = str(why_not(ours, CPU, fp8))
+    assert "no fp8 units" in reason
+    assert "precision.fp8.simulate=true" in reason
+    simulated = parts(tmp_path, "precision=fp8", "precision.fp8.simulate=true")
+    assert why_not(ours, CPU, simulated) is None
+    for name in ("standard", "compiled"):
+        assert "set precision=bf16 and give the other to a variant of ours" in str(
+            why_not(HUGGINGFACE[name], CPU, simulated)
+        )
+    # also where `auto` takes it
+    monkeypatch.setattr(variants, "precision_of", lambda parts, device: "fp8")
+    assert "set precision=bf16" in str(why_not(HUGGINGFACE["sdpa"], CPU, parts(tmp_path, "precision=auto")))
 
 
 def test_another_optimizer_is_not_given_to_the_baselines(tmp_path):

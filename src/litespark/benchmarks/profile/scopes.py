@@ -80,6 +80,12 @@ def _annotate_ours(model: Llama, replace: _Replacements) -> None:
             replace.value(module, "ops", ops)
         if type(module) in _OUR_MODULES:
             replace(module, "forward", _OUR_MODULES[type(module)])
+    if model.fp8 is not None:
+        replace(model.fp8, "finish_step", scope("optimizer"))
+        for linear in (each for block in model.fp8.blocks.values() for each in block):
+            replace.value(linear, "pieces", annotated_pieces(linear.pieces))
+            # with what a product has beside itself: scales of rows, and all that simulates it
+            replace(linear, "product", scope("gemm"))
 
 
 def annotated_pieces(pieces: Pieces) -> Pieces:

@@ -120,7 +120,7 @@ def _record(step: StepRecord, variant: Variant, done: RoundRecord, answer: Profi
         protocol=step.protocol,
         variant=variant.name,
         settings=list(variant.settings),
-        about=variant.about,
+        about=step.variants[0].about,
         recompute=done.recompute,
         detail=done.detail or "",
         device_type=answer.device_type,

@@ -16,14 +16,14 @@ from litespark.benchmarks.step.settings import StepSettings
 from litespark.benchmarks.step.variants import Variant, masks_documents, why_not
 from litespark.data.config import PrepareConfig
 from litespark.experiment.config import ConfigError, Parts
-from litespark.experiment.preflight import Ranks, measurable_layers, place_of, precision_on
+from litespark.experiment.preflight import Ranks, measurable_layers, place_of, precision_of
 from litespark.experiment.variant import KEY
 from litespark.metrics.records.step import FloorPart, Protocol, RatesRecord, StepModel, StepRecord, VariantRecord
 from litespark.models.config import LlamaConfig
-from litespark.models.floor import FloorPrecision, Rates, floor
+from litespark.models.floor import FloorPrecision, Rates, cast_bytes, floor
 from litespark.models.flops import causal_mean_keys, hardware_flops_per_token, model_flops_per_token
 from litespark.training.optim import AdamWConfig
-from litespark.training.strategies import Precision
+from litespark.training.strategies import Precision, activation_dtype
 
 Compose = Callable[[Sequence[str]], Parts]
 
@@ -101,7 +101,7 @@ def settle(compose: Compose, overrides: Sequence[str], variants: Sequence[Varian
     for variant, theirs in composed:
         _check_same(variant, theirs, parts)
     device = device_for(parts.trainer.accelerator)
-    precision = precision_on(device, parts.precision)
+    precision = precision_of(parts, device)
     whole = parts.model.layers
     if settings.layers is not None and settings.layers > whole:
         raise ConfigError(f"--layers: got {settings.layers}, expected at most the model's {whole}")
@@ -185,12 +185,27 @@ def _data_name(parts: Parts) -> str:
 
 
 def add_rates(record: StepRecord, settled: Settled) -> None:
-    """Measure what the device reaches, and the floor of each variant from it."""
+    """Measure what the device reaches; from it the floor of each variant, and what its casts cost where it has some."""
     parts = settled.parts
     place = place_of(parts, settled.device, settled.precision)
     record.rates = measured_rates(parts.model, place, peak_flops=parts.metrics.peak_flops)
     for variant, (_, theirs) in zip(record.variants, settled.variants, strict=True):
+        if variant.reason is not None:
+            continue
         variant.floor = _floor(variant, theirs, record, settled)
+        if variant.kind != "huggingface" and _computes_in(variant, theirs, settled.device) == "fp8":
+            variant.about += f"; {_casts(theirs, record, settled)}"
+
+
+def _casts(theirs: Parts, record: StepRecord, settled: Settled) -> str:
+    """What a variant of ours in fp8 moves beside bf16, in words."""
+    model, protocol = settled.parts.model, record.protocol
+    shapes = model.step_shapes(protocol.micro_batch_rows, protocol.sequence_length, documents=protocol.document_mask)
+    added = sum(each.added for each in cast_bytes(model, shapes, theirs.fp8, accumulate=protocol.accumulate))
+    said = f"its casts move {added / 1e9:+.3g} GB a step against bf16"
+    if record.rates.copy_bytes is not None:
+        said += f", {1e3 * added / record.rates.copy_bytes:+.3g} ms at the rate of copies"
+    return f"fp8 SIMULATED, whose speed says nothing; {said}" if theirs.fp8.simulate else said
 
 
 def _floor(variant: VariantRecord, theirs: Parts, record: StepRecord, settled: Settled) -> list[FloorPart]:
@@ -202,8 +217,9 @@ def _floor(variant: VariantRecord, theirs: Parts, record: StepRecord, settled: S
     if type(theirs.optim) is not AdamWConfig:
         return []
     precision = _computes_in(variant, theirs, settled.device)
-    # the rate of products was measured in the precision of the benchmark, which fp8 shares for its head
-    if precision not in (settled.precision, "fp8") or (precision == "fp8" and settled.precision != "bf16"):
+    # the rate of products was measured in the dtype of activations, which fp8 shares with bf16 for its head
+    wide = "bf16" if activation_dtype(settled.precision, settled.device) == torch.bfloat16 else "fp32"
+    if precision != wide and (precision, wide) != ("fp8", "bf16"):
         return []
     if rates.matmul_flops is None or rates.copy_bytes is None:
         return []
@@ -225,4 +241,4 @@ def _floor(variant: VariantRecord, theirs: Parts, record: StepRecord, settled: S
 def _computes_in(variant: VariantRecord, theirs: Parts, device: torch.device) -> FloorPrecision:
     if variant.kind == "huggingface" and variant.name.endswith("_fp8"):
         return "fp8"
-    return precision_on(device, theirs.precision)
+    return precision_of(theirs, device)

@@ -14,16 +14,14 @@ import torch
 
 from litespark.data.config import SyntheticConfig
 from litespark.experiment.config import ConfigError, Parts
-from litespark.experiment.preflight import place_of, precision_on
+from litespark.experiment.preflight import place_of, precision_of
 from litespark.metrics.records.step import VariantKind
 from litespark.models.config import Recompute
 from litespark.ops.choice import refusals
+from litespark.ops.fp8.limits import without_units
+from litespark.ops.fp8.operands import MULTIPLE
 from litespark.training.optim import AdamWConfig
 
-# fp8 units came with Ada (8.9) and Hopper (9.0)
-_FP8_CAPABILITY = (8, 9)
-# rows and columns of an fp8 product are multiples of this
-_FP8_MULTIPLE = 16
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -136,7 +134,7 @@ def why_not(variant: Variant, device: torch.device, parts: Parts) -> str | None:
     if variant.kind == "huggingface":
         return _why_not_huggingface(SETUPS[variant.name], device, parts)
     try:
-        place = place_of(parts, device, precision_on(device, parts.precision))
+        place = place_of(parts, device, precision_of(parts, device))
     except ConfigError as error:
         return str(error)
     return "; ".join(refusals(parts.ops, place)) or None
@@ -164,6 +162,11 @@ def _why_not_huggingface(setup: HuggingFaceSetup, device: torch.device, parts: P
             f"transformers refuses a Llama whose width {model.width} is not a multiple of its heads {model.heads}; "
             "change model.width or model.heads"
         )
+    if parts.precision == "fp8" or (parts.precision == "auto" and precision_of(parts, device) == "fp8"):
+        return (
+            "the baselines compute in bf16, and compiled_fp8 is one of them; set precision=bf16 and give the other to "
+            "a variant of ours ('litespark_fp8:precision=fp8')"
+        )
     if setup.fp8:
         return _why_not_fp8(device, parts)
     if setup.liger:
@@ -177,8 +180,8 @@ def _why_not_huggingface(setup: HuggingFaceSetup, device: torch.device, parts: P
 def _why_not_fp8(device: torch.device, parts: Parts) -> str | None:
     if device.type != "cuda":
         return "float8 products need a GPU with fp8 units"
-    if torch.cuda.get_device_capability(device) < _FP8_CAPABILITY:
-        return f"{torch.cuda.get_device_name(device)} has no fp8 units (they came with Ada and Hopper)"
+    if (reason := without_units(device)) is not None:
+        return reason
     if not _installed("torchao"):
         return "torchao is not installed; pip install torchao"
     if parts.precision == "fp32":
@@ -191,9 +194,9 @@ def _why_not_fp8(device: torch.device, parts: Parts) -> str | None:
         "kv_heads x head width": model.kv_heads * model.head_width,
         "tokens of a micro-batch": parts.data.micro_batch_size * parts.data.sequence_length,
     }
-    odd = [f"{name} {size}" for name, size in sizes.items() if size % _FP8_MULTIPLE]
+    odd = [f"{name} {size}" for name, size in sizes.items() if size % MULTIPLE]
     if odd:
-        return f"float8 products need sizes that are multiples of {_FP8_MULTIPLE}: {', '.join(odd)}"
+        return f"float8 products need sizes that are multiples of {MULTIPLE}: {', '.join(odd)}"
     return None
 
 
