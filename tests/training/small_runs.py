@@ -17,8 +17,11 @@ from litespark.data.config import SyntheticConfig
 from litespark.data.streaming import SyntheticDataModule
 from litespark.metrics.hardware import PeakFlops
 from litespark.models.config import LlamaConfig
+from litespark.models.fp8 import enable_fp8
 from litespark.models.llama import Llama
 from litespark.ops.backend import OpsConfig, resolve
+from litespark.ops.fp8.reference import PIECES
+from litespark.ops.fp8.settings import Fp8Config
 from litespark.tasks.pretrain import Pretrain
 from litespark.training.budget import TokenBudget
 from litespark.training.module import TrainingModule
@@ -102,6 +105,7 @@ def training_module(
     optimizer: AdamWConfig | None = None,
     schedule: Schedule | None = None,
     strategy: StrategyConfig | None = None,
+    fp8: Fp8Config | None = None,
     **model: Any,
 ) -> TrainingModule:
     """A module for a budget of `steps` steps of `rows` rows."""
@@ -114,6 +118,7 @@ def training_module(
         budget=TokenBudget(steps, rows * LENGTH),
         token_bytes=torch.arange(VOCABULARY) % 4,
         seed=1,
+        enable_fp8=None if fp8 is None else lambda model: enable_fp8(model, fp8, PIECES),
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.training.small_runs import Planted, batches, small_run, training_module
-from tests.training.two_ranks_worker import CASES, SAVED, SETTINGS, SIZES, STEPS
+from tests.training.two_ranks_worker import CASES, FP8, SAVED, SETTINGS, SIZES, STEPS
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,7 +60,7 @@ def alone(tmp_path_factory):
     for kind, what in itertools.product(SETTINGS, ("nothing", "loss")):
         module = training_module(
             steps=STEPS, rows=8, task=Planted(lambda micro_batch: micro_batch == 9 and what != "nothing"),  # noqa: B023
-            optimizer=SETTINGS[kind], **SIZES.get(kind, {}),
+            optimizer=SETTINGS[kind], fp8=FP8.get(kind), **SIZES.get(kind, {}),
         )  # fmt: skip
         run = small_run(tmp_path_factory.mktemp(what), module, accumulate=4, validate_every=STEPS)
         run.trainer.fit(module, batches(2))
@@ -91,6 +91,17 @@ def test_the_momentum_of_muon_is_sharded_where_the_strategy_shards(ranks):
     for rank in ranks:
         assert rank["fsdp muon nothing"]["momentum"] == rank["fsdp resumed"]["momentum"] == (12, 9)
         assert rank["ddp muon nothing"]["momentum"] == (24, 9)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "fp8" in case])
+def test_the_scales_of_fp8_are_the_same_on_both_ranks_and_never_spoilt(ranks, case):
+    left, right = (rank[case] for rank in ranks)
+    assert len(left["scales"]) == len(right["scales"]) == STEPS
+    for mine, theirs in zip(left["scales"], right["scales"], strict=True):
+        assert same(mine, theirs)
+        assert all(values.isfinite().all() for values in mine)
+    assert left["lost"] == right["lost"]
+    assert len(left["lost"]) == left["scales"][0][0].numel()
 
 
 def test_a_rank_that_is_always_bad_ends_the_run_on_both(ranks):

@@ -19,6 +19,7 @@ from litespark.callbacks import checkpoint_folder
 from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.phases import Phases
 from litespark.callbacks.signals import Interrupted, StopOnSignal
+from litespark.ops.fp8.settings import AdaptiveConfig, Fp8Config
 from litespark.training.module import NonFiniteError
 from litespark.training.optim import AdamWConfig, MuonConfig, OptimizerConfig
 from litespark.training.strategies import StrategyConfig
@@ -31,7 +32,9 @@ SETTINGS: dict[str, OptimizerConfig] = {
     "fused": AdamWConfig(lr=1e-2, epsilon=1e-2, clip_norm=0.5),
     "unfused": AdamWConfig(lr=1e-2, epsilon=1e-2, clip_norm=0.5, fused=False),
     "muon": MuonConfig(lr=1e-2, epsilon=1e-2, clip_norm=0.5),
+    "fp8": AdamWConfig(lr=1e-2, epsilon=1e-2, clip_norm=0.5),
 }
+FP8: dict[str, Fp8Config] = {"fp8": Fp8Config(simulate=True, history=2, adaptive=AdaptiveConfig(sample_every=1))}
 # of odd sizes for Muon: shards of unlike sizes (9 rows), and one that begins within the keys (12 of 8 + 8 + 8 rows)
 SIZES: dict[str, dict[str, int]] = {"muon": {"width": 9, "head_width": 4, "kv_heads": 2}}
 CASES: dict[str, dict[str, Any]] = {
@@ -39,6 +42,7 @@ CASES: dict[str, dict[str, Any]] = {
     for name in ("ddp", "fsdp")
     for kind in SETTINGS
     for what in ("loss", "gradient", "nothing")
+    if name == "ddp" or kind not in FP8
 }
 # of the undisturbed run that is resumed
 SAVED = 2
@@ -54,20 +58,25 @@ def train(folder: Path, *, name: str, kind: str, what: str, resume: Path | None 
     strategy, phases = StrategyConfig(name), Phases()  # type: ignore[arg-type]
     task = Planted(lambda micro_batch: what != "nothing" and rank == 1 and micro_batch == BAD, what)
     module = training_module(
-        steps=STEPS, rows=8, task=task, optimizer=SETTINGS[kind], strategy=strategy, **SIZES.get(kind, {})
-    )
+        steps=STEPS, rows=8, task=task, optimizer=SETTINGS[kind], strategy=strategy, fp8=FP8.get(kind),
+        **SIZES.get(kind, {}),
+    )  # fmt: skip
     saver = Checkpointer(folder / "checkpoints", every_steps=SAVED, keep=9, about={}, phases=phases)
     run = small_run(
         folder, module, accumulate=2, validate_every=STEPS, strategy=strategy, devices=2, phases=phases,
         callbacks=[saver] if kind == "muon" and what == "nothing" else [],
     )  # fmt: skip
     steps: list[list[torch.Tensor]] = []
+    scales: list[list[torch.Tensor]] = []
     step = module.optimizer_step
 
     def after(*arguments: Any, **named: Any) -> None:
         step(*arguments, **named)
         assert module.model is not None
         steps.append([whole(parameter) for parameter in module.model.parameters()])
+        if module.model.fp8 is not None:
+            scaling = module.model.fp8.scaling
+            scales.append([scaling.scale.clone(), scaling.history.clone()])
 
     module.optimizer_step = after  # type: ignore[method-assign]
     run.trainer.fit(module, batches(2), ckpt_path=resume, weights_only=None if resume is None else True)
@@ -76,8 +85,11 @@ def train(folder: Path, *, name: str, kind: str, what: str, resume: Path | None 
         for parameter, state in run.trainer.optimizers[0].state.items()
         if parameter.shape[0] == 24 and "momentum_buffer" in state
     } or {None}
+    assert module.model is not None
     return {
         "weights": steps,
+        "scales": scales,
+        "lost": {} if module.model.fp8 is None else module.model.fp8.scaling.read(),
         "momentum": momentum,
         "skipped": module.skipped_steps,
         "tokens": module.tokens_seen,
