@@ -295,27 +295,23 @@ def compilations(target: Target) -> list[Compilation]:
     for width in (3072, 768, 2048, 6144, 16384):
         # stream, and what comes from and goes to matrix products: autocast, bf16 all over, fp32 all over
         for stream, other in (("fp32", "bf16"), ("bf16", "bf16"), ("fp32", "fp32")):
-            for add in (True, False):
-                found.append(_forward(width, stream, other, _USUAL, add=add))
-                found.append(_backward(width, stream, other, E5M2, _USUAL, add=add))
-                if width == 3072:
-                    found += [_forward(width, stream, other, wanted, add=add) for wanted in (_COUNTING, _VALIDATION)]
-                    found += [
-                        _backward(width, stream, other, format, wanted, add=add)
-                        for format, wanted in ((E5M2, _COUNTING), (E4M3, _USUAL), (E4M3, _COUNTING))
-                    ]
-    return found
+            for wanted in (_USUAL, _COUNTING, _VALIDATION) if width == 3072 else (_USUAL,):
+                found += [_forward(width, stream, other, wanted), _forward(width, stream, None, wanted)]
+            for wanted in (_USUAL, _COUNTING) if width == 3072 else (_USUAL,):
+                for format in (E5M2, E4M3) if width == 3072 else (E5M2,):
+                    found += [_backward(width, stream, other, format, wanted, add=add) for add in (True, False)]
+    return list({each.name: each for each in found}.values())
 
 
-def _forward(width: int, stream: str, other: str, wanted: tuple[str, ...], *, add: bool) -> Compilation:
+def _forward(width: int, stream: str, update: str | None, wanted: tuple[str, ...]) -> Compilation:
     signature = {"x": f"*{stream}", "weight": f"*{stream}", "inverse_rms": "*fp32"}
     constants: dict[str, Any] = {"MANTISSA_BITS": E4M3.mantissa_bits}
-    if add:
-        signature |= {"update": f"*{other}", "stream": f"*{stream}"}
+    if update is not None:
+        signature |= {"update": f"*{update}", "stream": f"*{stream}"}
     else:
         constants |= {"update": None, "stream": None}
     return _compilation(
-        f"{'add_' if add else ''}rms_norm_fp8_forward {stream}/{other}",
+        f"add_rms_norm_fp8_forward {stream}/{update}" if update else f"rms_norm_fp8_forward {stream}",
         add_rms_norm_fp8_forward_kernel,
         signature | {"x_stride": "i32", "update_stride": "i32", "epsilon": "fp32"},
         constants,
