@@ -1,6 +1,5 @@
-"""A Llama whose blocks multiply in fp8: what it keeps, when it casts, and how it trains."""
+"""A Llama whose blocks multiply in fp8: which layers do, when it casts, and how it trains."""
 
-import copy
 from dataclasses import replace
 
 import pytest
@@ -11,36 +10,10 @@ from litespark.models.fp8 import enable_fp8
 from litespark.models.llama import Llama
 from litespark.ops.backend import resolve
 from litespark.ops.fp8.reference import PIECES, ReferencePieces
-from litespark.ops.fp8.settings import LINEARS, RECIPES, AdaptiveConfig, Fp8Config
+from litespark.ops.fp8.settings import LINEARS, RECIPES, Fp8Config
 from litespark.ops.linear.state import Fp8Linear
 from tests.models.small import SDPA, gradients, random_ids, small_config, small_model
-
-SIMULATED = Fp8Config(simulate=True)
-
-
-def _model_in_fp8(config=SIMULATED, pieces=PIECES, **changes):
-    model = small_model(**changes)
-    enable_fp8(model, config, pieces)
-    return model
-
-
-def _step(model, optimizer, seed, micro_batches=1):
-    """One optimizer step on 32 tokens a micro-batch; the mean loss."""
-    optimizer.zero_grad()
-    total = 0.0
-    for index in range(micro_batches):
-        tokens, labels = (random_ids(2, 16, seed=seed % 3 + each + index) for each in (0, 1))
-        loss = model(tokens, labels) / (32 * micro_batches)
-        loss.backward()
-        total += loss.item()
-    optimizer.step()
-    if model.fp8 is not None:
-        model.fp8.finish_step()
-    return total
-
-
-def _optimizer(model):
-    return torch.optim.AdamW(model.parameters(), lr=3e-3, fused=True)
+from tests.models.small_fp8 import SIMULATED, adamw, model_in_fp8, take_step
 
 
 class _CountingPieces(ReferencePieces):
@@ -63,7 +36,7 @@ class _CountingPieces(ReferencePieces):
 
 
 def test_parameters_keep_their_names_and_values():
-    plain, model = small_model(), _model_in_fp8()
+    plain, model = small_model(), model_in_fp8()
     model(random_ids(2, 16), random_ids(2, 16, seed=1)).backward()
     model.fp8.finish_step()
     assert list(model.state_dict()) == list(plain.state_dict())
@@ -71,7 +44,7 @@ def test_parameters_keep_their_names_and_values():
 
 
 def test_the_settings_say_which_layers_are_in_fp8():
-    model = _model_in_fp8(Fp8Config(linears=("down", "qkv"), bf16_first=1, bf16_last=2, simulate=True), layers=5)
+    model = model_in_fp8(Fp8Config(linears=("down", "qkv"), bf16_first=1, bf16_last=2, simulate=True), layers=5)
     names = [f"blocks.{layer}.{path}" for layer in (1, 2) for path in ("attention.qkv", "mlp.down")]
     assert list(model.fp8.linears) == names
     assert model.fp8.scaling.names == [
@@ -85,7 +58,7 @@ def test_the_settings_say_which_layers_are_in_fp8():
 
 def test_settings_that_leave_no_block_are_refused():
     with pytest.raises(ValueError, match=r"got bf16_first=1 and bf16_last=1 for 2 blocks, which leaves none in fp8"):
-        _model_in_fp8(Fp8Config(bf16_first=1, bf16_last=1))
+        model_in_fp8(Fp8Config(bf16_first=1, bf16_last=1))
 
 
 def test_a_model_without_memory_is_refused():
@@ -97,11 +70,23 @@ def test_a_model_without_memory_is_refused():
 
 def test_a_layer_of_another_name_cannot_be_moved():
     with pytest.raises(ValueError, match=r"got the linear layer 'head', expected one of blocks\.0\.attention\.qkv, "):
-        _model_in_fp8().fp8.move("head", None)
+        model_in_fp8().fp8.move("head", None)
+
+
+def test_each_linear_layer_of_a_block_is_in_its_place():
+    model = model_in_fp8()
+    for layer, block in enumerate(model.blocks):
+        linears = dict(zip(LINEARS, block.fp8, strict=True))
+        assert all(isinstance(each, Fp8Linear) for each in linears.values())
+        assert linears["qkv"].weight is block.attention.qkv.weight
+        assert linears["output"].weight is block.attention.output.weight
+        assert linears["gate_up"].weight is block.mlp.gate_up.weight
+        assert linears["down"].weight is block.mlp.down.weight
+        assert linears["down"].name == f"blocks.{layer}.mlp.down"
 
 
 def test_embedding_head_and_norms_are_not_rounded():
-    model = _model_in_fp8()
+    model = model_in_fp8()
     for linear in model.fp8.linears.values():
         linear.move(None)
     tokens, labels = random_ids(2, 16), random_ids(2, 16, seed=1)
@@ -110,7 +95,7 @@ def test_embedding_head_and_norms_are_not_rounded():
 
 def test_with_a_cache_the_model_generates_without_fp8():
     tokens, plain = random_ids(1, 8), small_model().eval()
-    model = _model_in_fp8().eval()
+    model = model_in_fp8().eval()
     with torch.no_grad():
         found, expected = (each(tokens, cache=KeyValueCache(2, 8)) for each in (model, plain))
     assert torch.equal(found, expected)
@@ -123,23 +108,23 @@ def test_with_a_cache_the_model_generates_without_fp8():
 @pytest.fixture(scope="module")
 def losses_in_fp32():
     model = small_model(initial_deviation=0.1)
-    optimizer = _optimizer(model)
-    return [_step(model, optimizer, step) for step in range(12)]
+    optimizer = adamw(model)
+    return [take_step(model, optimizer, step) for step in range(12)]
 
 
 @pytest.mark.parametrize("config", [*({"recipe": each} for each in RECIPES), {"gradients": "e4m3"}, {"margin": 2}])
 def test_the_loss_stays_near_that_of_fp32(config, losses_in_fp32):
-    model = _model_in_fp8(Fp8Config(simulate=True, **config), initial_deviation=0.1)
-    optimizer = _optimizer(model)
-    losses = [_step(model, optimizer, step) for step in range(12)]
+    model = model_in_fp8(Fp8Config(simulate=True, **config), initial_deviation=0.1)
+    optimizer = adamw(model)
+    losses = [take_step(model, optimizer, step) for step in range(12)]
     assert losses_in_fp32[-1] < 0.65 * losses_in_fp32[0]
     # every step learns a third of the rows by heart, at a width of 32: far harder on fp8 than text is
     assert losses == pytest.approx(losses_in_fp32, rel=0.02)
 
 
 def test_scales_that_are_wrong_move_the_loss_further(losses_in_fp32, monkeypatch):
-    model = _model_in_fp8(initial_deviation=0.1)
-    optimizer = _optimizer(model)
+    model = model_in_fp8(initial_deviation=0.1)
+    optimizer = adamw(model)
     right = type(model.fp8.scaling).emission
 
     def wrong(scaling, *values, **named):
@@ -148,7 +133,7 @@ def test_scales_that_are_wrong_move_the_loss_further(losses_in_fp32, monkeypatch
         return found if found.scale is None else replace(found, scale=found.scale / 64)
 
     monkeypatch.setattr(type(model.fp8.scaling), "emission", wrong)
-    losses = [_step(model, optimizer, step) for step in range(12)]
+    losses = [take_step(model, optimizer, step) for step in range(12)]
     assert losses != pytest.approx(losses_in_fp32, rel=0.02)
 
 
@@ -156,9 +141,9 @@ def test_scales_that_are_wrong_move_the_loss_further(losses_in_fp32, monkeypatch
 def test_every_way_of_recomputing_gives_the_same_bits(recipe):
     found = {}
     for recompute in ("none", "swiglu", "full"):
-        model = _model_in_fp8(Fp8Config(recipe=recipe, simulate=True), recompute=recompute)
-        optimizer = _optimizer(model)
-        losses = [_step(model, optimizer, step, micro_batches=2) for step in range(3)]
+        model = model_in_fp8(Fp8Config(recipe=recipe, simulate=True), recompute=recompute)
+        optimizer = adamw(model)
+        losses = [take_step(model, optimizer, step, micro_batches=2) for step in range(3)]
         found[recompute] = losses, gradients(model), model.fp8.scaling
     losses, expected, scaling = found["none"]
     shares = scaling.read()
@@ -172,9 +157,9 @@ def test_every_way_of_recomputing_gives_the_same_bits(recipe):
 
 
 def test_micro_batches_see_one_set_of_scales():
-    model = _model_in_fp8()
-    optimizer = _optimizer(model)
-    _step(model, optimizer, 0)
+    model = model_in_fp8()
+    optimizer = adamw(model)
+    take_step(model, optimizer, 0)
     tokens, labels = random_ids(4, 16, seed=5), random_ids(4, 16, seed=6)
     model.zero_grad()
     model(tokens, labels).backward()
@@ -191,12 +176,12 @@ def test_micro_batches_see_one_set_of_scales():
 def test_weights_are_cast_once_a_step(recompute):
     # 3 · 16 tokens, so that no activation has the shape of a weight
     pieces = _CountingPieces()
-    model = _model_in_fp8(pieces=pieces, recompute=recompute, width=64, heads=8, feed_forward=80)
-    optimizer = _optimizer(model)
-    _step(model, optimizer, 0, micro_batches=2)
+    model = model_in_fp8(pieces=pieces, recompute=recompute, width=64, heads=8, feed_forward=80)
+    optimizer = adamw(model)
+    take_step(model, optimizer, 0, micro_batches=2)
     for _ in range(2):
         pieces.casts.clear()
-        _step(model, optimizer, 0, micro_batches=3)
+        take_step(model, optimizer, 0, micro_batches=3)
         with torch.no_grad():
             model(random_ids(1, 5))
         assert pieces.weights(model) == len(model.fp8.linears)
@@ -204,8 +189,8 @@ def test_weights_are_cast_once_a_step(recompute):
 
 def test_a_fused_optimizer_does_not_tell_that_it_changed_the_weights():
     """Why `finish_step` has to be called: without it products would go on with the weights of before."""
-    model = _model_in_fp8()
-    optimizer = _optimizer(model)
+    model = model_in_fp8()
+    optimizer = adamw(model)
     linear = model.fp8.linears["blocks.0.mlp.down"]
     model(random_ids(2, 16), random_ids(2, 16, seed=1)).backward()
     before = linear.weight_operand(torch.float32)
@@ -223,7 +208,7 @@ def test_a_fused_optimizer_does_not_tell_that_it_changed_the_weights():
 
 
 def test_what_is_cast_goes_with_its_scale_when_scales_are_renewed():
-    model = _model_in_fp8()
+    model = model_in_fp8()
     model(random_ids(2, 16), random_ids(2, 16, seed=1)).backward()
     model.fp8.finish_step()
     operand = model.fp8.linears["blocks.0.mlp.down"].weight_operand(torch.float32)
@@ -236,101 +221,16 @@ def test_what_is_cast_goes_with_its_scale_when_scales_are_renewed():
 def test_validation_between_steps_changes_nothing():
     found = {}
     for validate in (False, True):
-        model = _model_in_fp8()
-        optimizer = _optimizer(model)
+        model = model_in_fp8()
+        optimizer = adamw(model)
         losses = []
         for step in range(4):
             if validate:
                 with torch.inference_mode():
                     # a number of tokens that no training step could have
                     model(random_ids(1, 7), random_ids(1, 7, seed=1))
-            losses.append(_step(model, optimizer, step))
+            losses.append(take_step(model, optimizer, step))
         found[validate] = losses, model.fp8.scaling
     assert found[True][0] == found[False][0]
     assert torch.equal(found[True][1].history, found[False][1].history)
     assert found[True][1].read() == found[False][1].read()
-
-
-# ---------------------------------------------------------------- moves and checkpoints
-
-
-def test_layers_that_moved_train_on():
-    model = _model_in_fp8()
-    optimizer = _optimizer(model)
-    _step(model, optimizer, 0)
-    moves = {"blocks.0.mlp.down": None, "blocks.0.attention.qkv": "rowwise", "blocks.1.mlp.gate_up": "tensorwise"}
-    for name, recipe in moves.items():
-        model.fp8.move(name, recipe)
-        assert model.fp8.linears[name].recipe == recipe
-    losses = [_step(model, optimizer, step) for step in range(1, 4)]
-    for name in moves:
-        model.fp8.move(name, "delayed")
-    losses += [_step(model, optimizer, step) for step in range(4, 12)]
-    assert losses[-1] < 0.8 * losses[0]
-    assert all(model.fp8.scaling.known)
-
-
-def _states(model):
-    state = model.fp8.state_dict()
-    return state | state.pop("scaling")
-
-
-@pytest.mark.parametrize("weights_first", [True, False])
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_a_run_that_goes_on_from_a_checkpoint_is_one_that_was_not_interrupted(recipe, weights_first):
-    # counted at steps 0, 3, 6: once after the checkpoint, once in the weights cast just before it
-    config = Fp8Config(recipe=recipe, simulate=True, adaptive=AdaptiveConfig(sample_every=3))
-    model = _model_in_fp8(config)
-    optimizer = _optimizer(model)
-    for step in range(3):
-        _step(model, optimizer, step)
-    model.fp8.move("blocks.1.mlp.down", None)
-    saved = copy.deepcopy((model.state_dict(), optimizer.state_dict(), model.fp8.state_dict()))
-    expected = [_step(model, optimizer, step) for step in range(3, 8)]
-
-    again = _model_in_fp8(config, seed=1)
-    optimizer_again = _optimizer(again)
-    with torch.no_grad():
-        again(random_ids(1, 16))  # as a sanity check of validation does
-    loads = [lambda: again.load_state_dict(saved[0]), lambda: again.fp8.load_state_dict(saved[2])]
-    for load in loads if weights_first else loads[::-1]:
-        load()
-    optimizer_again.load_state_dict(saved[1])
-    assert again.fp8.linears["blocks.1.mlp.down"].recipe is None
-    assert [_step(again, optimizer_again, step) for step in range(3, 8)] == expected
-    found, wanted = _states(again), _states(model)
-    for name, value in wanted.items():
-        assert torch.equal(found[name], value) if isinstance(value, torch.Tensor) else found[name] == value, name
-
-
-def test_a_checkpoint_holds_plain_values(tmp_path):
-    model = _model_in_fp8()
-    torch.save(model.fp8.state_dict(), tmp_path / "fp8.pt")
-    model.fp8.load_state_dict(torch.load(tmp_path / "fp8.pt", weights_only=True))
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"recipe": "rowwise"}, "another recipe than this run: got delayed, expected rowwise"),
-        ({"linears": ("down",)}, "other names than this run"),
-        ({"gradients": "e4m3"}, "other formats than this run"),
-        ({"history": 3}, "other history than this run"),
-    ],
-)
-def test_a_checkpoint_of_other_settings_is_refused(config, message):
-    state = _model_in_fp8().fp8.state_dict()
-    with pytest.raises(ValueError, match=message):
-        _model_in_fp8(Fp8Config(simulate=True, **config)).fp8.load_state_dict(state)
-
-
-def test_each_linear_layer_of_a_block_is_in_its_place():
-    model = _model_in_fp8()
-    for layer, block in enumerate(model.blocks):
-        linears = dict(zip(LINEARS, block.fp8, strict=True))
-        assert all(isinstance(each, Fp8Linear) for each in linears.values())
-        assert linears["qkv"].weight is block.attention.qkv.weight
-        assert linears["output"].weight is block.attention.output.weight
-        assert linears["gate_up"].weight is block.mlp.gate_up.weight
-        assert linears["down"].weight is block.mlp.down.weight
-        assert linears["down"].name == f"blocks.{layer}.mlp.down"

@@ -72,6 +72,21 @@ def test_a_linear_layer_is_what_the_simulation_says_exactly(recipe, gradients, p
         linear.renew_weight()
 
 
+def test_under_autocast_nothing_but_the_output_is_rounded_to_bf16():
+    config = Fp8Config(simulate=True)
+    linear = single_linear(nn.Parameter(coarse(N, D)), config, load("fp8", "reference"))
+    x, gradient = coarse(T, D, seed=1).bfloat16(), coarse(T, N, seed=2).bfloat16()
+    with torch.autocast(DEVICE.type, torch.bfloat16):
+        y = fp8_linear(x, linear)
+        y.backward(gradient)
+    others = [each.detach().double().requires_grad_() for each in (x, linear.weight)]
+    expected = simulated_linear(config)(*others)
+    expected.backward(gradient.double())
+    assert torch.equal(y, expected.bfloat16())
+    assert torch.equal(linear.weight.grad.double(), others[1].grad)
+    assert not torch.equal(linear.weight.grad, linear.weight.grad.bfloat16().float())
+
+
 @pytest.mark.parametrize("pieces", PIECES)
 @pytest.mark.parametrize("half", HALVES)
 @pytest.mark.parametrize("recipe", RECIPES)

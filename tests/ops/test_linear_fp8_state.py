@@ -30,6 +30,22 @@ def test_recomputing_the_product_changes_nothing_and_keeps_less(recipe, pieces):
         finish_step(linears)
 
 
+def test_the_backward_pass_keeps_one_byte_for_each_value_that_is_multiplied():
+    linears = linears_of(Fp8Config(simulate=True))
+    expected = {
+        # stream, norm weight and inverse RMS in fp32; codes of the norm and the weight, each with its scale
+        "norm": 4 * (T * D + D + T) + (T * D + 4) + (N * D + 4),
+        # gate and up in bf16 beside that; codes of attended, norm, product and of the three weights
+        "mlp": 4 * (T * D + D + T) + 2 * T * 2 * F + (T * (N + D + F) + 3 * 4) + (D * N + 3 * F * D + 3 * 4),
+    }
+    for half, size in expected.items():
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, sizes=sizes: sizes.append(x.nbytes) or x, lambda x: x):
+            with torch.autocast(DEVICE.type, torch.bfloat16):
+                HALVES[half](linears, torch.bfloat16)
+        assert sum(sizes) == size
+
+
 @pytest.mark.parametrize("frozen", LINEARS)
 def test_a_frozen_weight_gets_no_gradient_and_changes_no_other(frozen):
     linears = linears_of(Fp8Config(simulate=True))
