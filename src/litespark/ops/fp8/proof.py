@@ -18,7 +18,7 @@ from litespark.ops.fp8.emission import Emission
 from litespark.ops.fp8.formats import E4M3, E5M2, Format
 from litespark.ops.fp8.operands import MULTIPLE, Matrix, Operand, product
 from litespark.ops.fp8.pieces import Pieces
-from litespark.ops.fp8.proof_pieces import KINDS, Piece, Way, pieces_to_prove, spoilt
+from litespark.ops.fp8.proof_pieces import Piece, Way, pieces_to_prove, spoilt
 from litespark.ops.fp8.reference import PIECES as REFERENCE
 from litespark.ops.shapes import StepShapes
 from litespark.ops.tolerance import (
@@ -30,6 +30,8 @@ from litespark.ops.tolerance import (
     relative_distance,
 )
 
+# the scales of products
+_BY_ROW = (("a scale for each tensor", False), ("a scale for each row", True))
 # of products whose sums are in fp32, rounded to bf16 at their end
 _EXACT_SUMS_BOUND = 5e-3
 
@@ -65,7 +67,7 @@ def piece_trials(
         autocast: over fp32 weights and an fp32 residual stream.
     """
     for piece in pieces_to_prove(shapes, device, dtype, autocast=autocast):
-        for kind in KINDS:
+        for kind in piece.kinds():
             yield Trial(f"{piece.name}, {kind}", piece.sizes, partial(_piece_compared, pieces, piece, kind, dtype))
 
 
@@ -79,7 +81,7 @@ def product_trials(shapes: StepShapes, device: torch.device, dtype: torch.dtype)
     """
     wanted = shapes.rows * shapes.length, shapes.width, shapes.feed_forward
     tokens, width, wide = (max(MULTIPLE, size - size % MULTIPLE) for size in wanted)
-    for kind, rowwise in (("a scale for each tensor", False), ("a scale for each row", True)):
+    for kind, rowwise in _BY_ROW:
         for format in (E5M2, E4M3):
             compare = partial(_products_compared, (tokens, width, wide), device, dtype, rowwise, format)
             yield Trial(f"products, {kind}, gradients {format.name}", f"{tokens} x {width} x {wide}", compare)

@@ -19,12 +19,13 @@ from litespark.ops.fp8.reference import PIECES as REFERENCE
 from litespark.ops.fp8.settings import RECIPES
 from litespark.ops.shapes import StepShapes
 
-# what a layer may be: in fp8 by a recipe, or not in fp8
-KINDS = (*RECIPES, "bf16")
+# what a layer may be: in fp8 by a recipe, or not
+PLAIN = "not in fp8"
+KINDS = (*RECIPES, PLAIN)
 EPSILON = 1e-5
 # of the scale that just takes a tensor's largest value: with it a share of the values saturates
 _TOO_SMALL = 0.25
-# rows, or columns, that a cast to e4m3 or to e5m2 loses
+# of values that a cast to e4m3 loses beside usual ones, and one to e5m2
 _FAINT, _FAINTER = 2.0**-20, 2.0**-33
 
 # what a piece returned: "operand" by the emission, "product" by that of the product made again, the rest by name
@@ -56,6 +57,10 @@ class Piece:
     makes_again: bool = False
     exact: bool = False
 
+    def kinds(self) -> tuple[str, ...]:
+        """Of layers that it is proven for: a cast to nothing is none."""
+        return RECIPES if self.exact else KINDS
+
     def ways(self, kind: str) -> Iterator[Way]:
         """How a step may ask for it where a layer is of that kind."""
         scale, again_scale = self._scales() if kind == "delayed" else (None, None)
@@ -68,7 +73,7 @@ class Piece:
         if self.makes_again:
             known = None if again_scale is None else again_scale(E4M3)
             again = Emission(E4M3, scale=known, rowwise=kind == "rowwise", rows=False)
-        if kind == "bf16":
+        if kind == PLAIN:
             yield Way("", Emission(None), Emission(None) if self.makes_again else None, noted=False)
             return
         yield Way("", emission(), again)
@@ -134,10 +139,11 @@ def pieces_to_prove(shapes: StepShapes, device: torch.device, dtype: torch.dtype
     stream_dtype = torch.float32 if autocast else dtype
     generator = torch.Generator(device=device).manual_seed(0)
 
-    def normal(*size: int, to: torch.dtype = dtype, faint: float | None = None) -> Tensor:
+    def normal(*size: int, to: torch.dtype = dtype, faint_rows: bool = False, faint_columns: bool = False) -> Tensor:
         values = torch.randn(size, generator=generator, device=device)
-        if faint is not None:
-            values[::8] *= faint
+        for lines in [values] * faint_rows + [values.transpose(0, -1)] * faint_columns:
+            lines[::8] *= _FAINT
+            lines[4::8] *= _FAINTER
         return values.to(to)
 
     def spaced(values: Tensor) -> Tensor:
@@ -146,26 +152,25 @@ def pieces_to_prove(shapes: StepShapes, device: torch.device, dtype: torch.dtype
 
     both = E4M3, E5M2
     at_width, at_feed_forward = f"{rows} x {width}", f"{rows} x {feed_forward}"
-    yield Piece("cast of activations", at_width, {"x": spaced(normal(rows, width, faint=_FAINT))}, both, _cast,
-                exact=True)  # fmt: skip
-    weight = normal(width, feed_forward, to=torch.float32, faint=_FAINT)
+    x = spaced(normal(rows, width, faint_rows=True, faint_columns=True))
+    yield Piece("cast of activations", at_width, {"x": x}, both, _cast, exact=True)
+    weight = normal(width, feed_forward, to=torch.float32, faint_rows=True, faint_columns=True)
     yield Piece("cast of weights", f"{width} x {feed_forward}", {"x": weight}, (E4M3,), _cast, exact=True)
-    norm_weight = (1 + normal(width, to=torch.float32) / 4).to(stream_dtype)
-    norm_weight[::8] *= _FAINT
     stream = normal(rows, width, to=stream_dtype)
+    norm_weight = normal(width, to=stream_dtype, faint_rows=True)
     inputs = {"x": stream, "update": normal(rows, width), "weight": norm_weight}
     yield Piece("add_rms_norm", at_width, inputs, (E4M3,), _add_rms_norm, optional="update")
     inputs = {
-        "norm_gradient": normal(rows, width, faint=_FAINTER),
-        "stream_gradient": normal(rows, width, to=stream_dtype, faint=_FAINTER),
+        "norm_gradient": normal(rows, width, faint_rows=True),
+        "stream_gradient": normal(rows, width, to=stream_dtype, faint_rows=True),
         "stream": stream,
-        "weight": (1 + normal(width, to=torch.float32) / 4).to(stream_dtype),
+        "weight": normal(width, to=stream_dtype),
     }
     yield Piece("add_rms_norm_backward", at_width, inputs, both[::-1], _add_rms_norm_backward,
                 optional="stream_gradient")  # fmt: skip
-    gate_up = torch.cat([normal(rows, feed_forward), normal(rows, feed_forward, faint=_FAINT)], dim=1)
+    gate_up = torch.cat([normal(rows, feed_forward), normal(rows, feed_forward, faint_rows=True)], dim=1)
     yield Piece("swiglu", at_feed_forward, {"gate_up": gate_up}, (E4M3,), _swiglu)
-    inputs = {"product_gradient": normal(rows, feed_forward, faint=_FAINTER), "gate_up": gate_up}
+    inputs = {"product_gradient": normal(rows, feed_forward, faint_rows=True), "gate_up": gate_up}
     yield Piece("swiglu_backward", at_feed_forward, inputs, both[::-1], _swiglu_backward, makes_again=True)
 
 

@@ -1,0 +1,212 @@
+"""Pieces of blocks in fp8 that are wrong on purpose, one fault each; apart from it they are the reference pieces."""
+
+from dataclasses import replace
+
+import torch
+
+from litespark.ops.fp8.formats import quantized
+from litespark.ops.fp8.operands import Matrix, Operand
+from litespark.ops.fp8.reference import ReferencePieces
+
+
+def _rows(operand, change):
+    return replace(operand, rows=None if operand.rows is None else change(operand.rows))
+
+
+def _columns(operand, change):
+    return replace(operand, columns=None if operand.columns is None else change(operand.columns))
+
+
+def _codes(change):
+    """Applied to codes as bytes."""
+
+    def changed(matrix):
+        if not matrix.in_fp8:
+            return matrix
+        codes = change(matrix.values.clone().view(torch.uint8))
+        return Matrix(codes.contiguous().view(matrix.values.dtype), matrix.scale)
+
+    return changed
+
+
+def _two_further(codes):
+    """One code, two steps away."""
+    codes[3, 5] = (codes[3, 5] & 0x7F) - 2 if codes[3, 5] & 0x7F > 2 else 2
+    return codes
+
+
+class Cast(ReferencePieces):
+    """Whose cast is changed."""
+
+    def cast(self, x, emission):
+        return self.changed(x, super().cast(x, emission), emission)
+
+
+class TwoCodesFurther(Cast):
+    def changed(self, x, operand, emission):
+        return _rows(operand, _codes(_two_further))
+
+
+class Shifted(Cast):
+    """Columns that begin one too late."""
+
+    def changed(self, x, operand, emission):
+        return _columns(operand, _codes(lambda codes: codes.roll(1, dims=0)))
+
+
+class CutOff(Cast):
+    """Without the rounding to nearest."""
+
+    def changed(self, x, operand, emission):
+        if emission.format is None or not emission.rows:
+            return operand
+        scale = operand.rows.scale
+        towards_zero = x.float() * (1 - 2.0 ** -(emission.format.mantissa_bits + 2))
+        return _rows(operand, lambda rows: Matrix(quantized(towards_zero, scale, emission.format), scale))
+
+
+class Hole(Cast):
+    """Leaves its last row unwritten."""
+
+    def changed(self, x, operand, emission):
+        def unwritten(matrix):
+            codes = torch.empty_like(matrix.values)
+            codes[:-1] = matrix.values[:-1]
+            return Matrix(codes, matrix.scale)
+
+        return _rows(operand, unwritten)
+
+
+class InfinityIsLarge(Cast):
+    """Infinity and NaN become the largest value, so that a step goes on that should be skipped."""
+
+    def changed(self, x, operand, emission):
+        if emission.format is None:
+            return operand
+        largest = 0x7E if emission.format.mantissa_bits == 3 else 0x7B
+        return _rows(operand, _codes(lambda codes: torch.where(codes & 0x7F > largest, largest, codes)))
+
+
+class ScaleTwice(Cast):
+    def changed(self, x, operand, emission):
+        return _rows(operand, lambda rows: rows if rows.scale is None else Matrix(rows.values, rows.scale * 2))
+
+
+class OneScale(Cast):
+    """Of columns that of the whole, where each should have one of its own."""
+
+    def changed(self, x, operand, emission):
+        if not emission.rowwise or not emission.columns:
+            return operand
+        return replace(operand, columns=super().cast(x, replace(emission, rowwise=False, amax=None)).columns)
+
+
+class NoLayout(Cast):
+    def changed(self, x, operand, emission):
+        return Operand(operand.rows, None) if emission.format is not None else operand
+
+
+class NotNoted(Cast):
+    def changed(self, x, operand, emission):
+        if emission.amax is not None:
+            emission.amax.zero_()
+        return operand
+
+
+class NanForgotten(Cast):
+    """The largest value of what is not NaN."""
+
+    def changed(self, x, operand, emission):
+        if emission.amax is not None and bool(emission.amax.view(torch.float32).isnan()):
+            emission.amax.fill_(0x3F800000)
+        return operand
+
+
+class NotCounted(Cast):
+    def changed(self, x, operand, emission):
+        if emission.counts is not None:
+            emission.counts[1] = 0
+        return operand
+
+
+class RoundedBefore(ReferencePieces):
+    """Casts the norm from bf16, where it should from fp32."""
+
+    def add_rms_norm(self, x, update, weight, epsilon, emission, *, stream_dtype, dtype):
+        stream, _, inverse_rms = super().add_rms_norm(
+            x,
+            update,
+            weight,
+            epsilon,
+            replace(emission, amax=None, counts=None),
+            stream_dtype=stream_dtype,
+            dtype=dtype,
+        )
+        normed = (stream.float() * inverse_rms[:, None] * weight.float()).bfloat16()
+        return stream, self.cast(normed, emission), inverse_rms
+
+
+class UpdateForgotten(ReferencePieces):
+    def add_rms_norm(self, x, update, weight, epsilon, emission, *, stream_dtype, dtype):
+        _, operand, inverse_rms = super().add_rms_norm(
+            x, update, weight, epsilon, emission, stream_dtype=stream_dtype, dtype=dtype
+        )
+        return x, operand, inverse_rms
+
+
+class StreamInAnotherDtype(ReferencePieces):
+    def add_rms_norm(self, x, update, weight, epsilon, emission, *, stream_dtype, dtype):
+        return super().add_rms_norm(x, update, weight, epsilon, emission, stream_dtype=torch.float16, dtype=dtype)
+
+
+class StreamGradientForgotten(ReferencePieces):
+    """In the operand only."""
+
+    def add_rms_norm_backward(self, norm_gradient, stream_gradient, stream, weight, inverse_rms, emission, *, dtype):
+        gradient, _, weight_gradient = super().add_rms_norm_backward(
+            norm_gradient, stream_gradient, stream, weight, inverse_rms, replace(emission, amax=None, counts=None),
+            dtype=dtype,
+        )  # fmt: skip
+        _, operand, _ = super().add_rms_norm_backward(
+            norm_gradient, None, stream, weight, inverse_rms, emission, dtype=dtype
+        )
+        return gradient, operand, weight_gradient
+
+
+class PartOfTheWeightGradient(ReferencePieces):
+    """Without the last row."""
+
+    def add_rms_norm_backward(self, norm_gradient, stream_gradient, stream, weight, inverse_rms, emission, *, dtype):
+        gradient, operand, _ = super().add_rms_norm_backward(
+            norm_gradient, stream_gradient, stream, weight, inverse_rms, emission, dtype=dtype
+        )
+        part = norm_gradient[:-1].float() * stream[:-1].float() * inverse_rms[:-1, None]
+        return gradient, operand, part.sum(dim=0).to(weight.dtype)
+
+
+class GateForUp(ReferencePieces):
+    def swiglu(self, gate_up, emission, *, dtype):
+        return super().swiglu(torch.cat(gate_up.chunk(2, dim=-1)[::-1], dim=-1), emission, dtype=dtype)
+
+
+class GradientsSwapped(ReferencePieces):
+    def swiglu_backward(self, gate_up, product_gradient, emission, again):
+        gradient, product = super().swiglu_backward(gate_up, product_gradient, emission, again)
+        width = product_gradient.shape[1]
+        return _columns(gradient, lambda columns: Matrix(columns.values.roll(width, dims=0), columns.scale)), product
+
+
+class AnotherProductAgain(ReferencePieces):
+    """By the scale of the gradient."""
+
+    def swiglu_backward(self, gate_up, product_gradient, emission, again):
+        if again is not None and again.fused and emission.fused:
+            again = replace(again, scale=emission.scale)
+        return super().swiglu_backward(gate_up, product_gradient, emission, again)
+
+
+class ProductAlways(ReferencePieces):
+    """Made again where nobody asked for it."""
+
+    def swiglu_backward(self, gate_up, product_gradient, emission, again):
+        return super().swiglu_backward(gate_up, product_gradient, emission, again or emission)

@@ -1,0 +1,352 @@
+"""Proofs of fp8: right pieces pass, and a fault in any piece, recipe, layout or note is caught and named."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from litespark.ops.backend import BACKENDS, REFERENCE, Backend, why_not
+from litespark.ops.fp8 import limits, operands, proof_pieces
+from litespark.ops.fp8 import proof as fp8_proof
+from litespark.ops.fp8.comparison import amax_difference, code_differences, count_difference
+from litespark.ops.fp8.formats import E4M3, E5M2, FORMATS, amax_bits
+from litespark.ops.fp8.operands import Matrix
+from litespark.ops.fp8.proof import piece_trials, product_trials
+from litespark.ops.fp8.proof_pieces import pieces_to_prove
+from litespark.ops.fp8.reference import PIECES
+from litespark.ops.proof import prove, prove_products
+from litespark.ops.shapes import StepShapes
+from tests.ops import planted_pieces
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+SHAPES = StepShapes(rows=2, length=37, width=72, heads=4, kv_heads=2, head_width=16, feed_forward=88, vocabulary=101)
+ONE = torch.tensor(1.0)
+
+
+def _failures(pieces, dtype=torch.bfloat16, autocast=True) -> dict[str, set[str]]:
+    """Case -> the tensors that are not within their bounds."""
+    found = {
+        trial.name: {each.tensor for each in trial.compare() if not each.passed}
+        for trial in piece_trials(pieces, SHAPES, DEVICE, dtype, autocast=autocast)
+    }
+    assert len(found) == 2 * 3 + 4 * 4
+    return {name: tensors for name, tensors in found.items() if tensors}
+
+
+# ---------------------------------------------------------------- what is right
+
+
+@pytest.mark.parametrize(
+    ("dtype", "autocast"), [(torch.float32, False), (torch.bfloat16, False), (torch.bfloat16, True)]
+)
+def test_the_reference_pieces_are_like_themselves(dtype, autocast):
+    assert _failures(PIECES, dtype, autocast) == {}
+
+
+@pytest.mark.parametrize("kind", proof_pieces.KINDS)
+def test_every_kind_of_layer_is_asked_for_in_all_the_ways_that_a_step_does(kind):
+    asked = {piece.name: {way.name for way in piece.ways(kind)}
+             for piece in pieces_to_prove(SHAPES, DEVICE, torch.bfloat16, autocast=True)}  # fmt: skip
+    layouts, spoilt = {"rows only", "columns only"}, {"", "not finite"}
+    mixed = {"product rowwise", "product in bf16", "product alone"}
+    if kind == proof_pieces.PLAIN:
+        assert set().union(*asked.values()) == {""}
+        return
+    assert asked["cast of activations"] == spoilt | layouts | {"e5m2"}
+    assert asked["cast of weights"] == spoilt | layouts
+    if kind == "delayed":
+        assert asked["add_rms_norm"] == spoilt | layouts | {"without update"}
+        assert asked["add_rms_norm_backward"] == spoilt | layouts | {"e4m3", "without stream_gradient"}
+        assert asked["swiglu"] == spoilt | layouts
+        assert asked["swiglu_backward"] == spoilt | layouts | mixed | {"e4m3"}
+    else:
+        assert asked["swiglu_backward"] == asked["swiglu"] == asked["add_rms_norm"] == spoilt
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_known_scales_lose_some_values_at_both_ends_so_that_counts_are_seen(dtype):
+    for piece in pieces_to_prove(SHAPES, DEVICE, dtype, autocast=False):
+        for way in piece.ways("delayed"):
+            if not (way.finite and way.noted):
+                continue
+            counts = torch.zeros(2, dtype=torch.int64, device=DEVICE)
+            inputs = {name: x for name, x in piece.inputs.items() if name != way.without}
+            piece.call(PIECES, inputs, replace(way.emission, counts=counts), way.again, dtype)
+            assert (counts > 10).all(), (piece.name, way.name, counts)
+
+
+# ---------------------------------------------------------------- planted faults
+
+
+@pytest.mark.parametrize(
+    ("fault", "cases", "tensors"),
+    [
+        ("TwoCodesFurther", {"cast of weights, delayed", "swiglu, tensorwise"}, {"rows of operand"}),
+        ("Shifted", {"cast of weights, rowwise", "swiglu_backward, delayed"}, {"columns of operand"}),
+        ("CutOff", {"cast of weights, delayed", "cast of activations, rowwise"}, {"rows of operand"}),
+        ("Hole", {"cast of weights, delayed", "add_rms_norm, rowwise"}, {"rows of operand"}),
+        ("InfinityIsLarge", {"cast of weights, delayed", "swiglu, delayed"}, {"not finite: rows of operand"}),
+        ("ScaleTwice", {"cast of weights, delayed", "swiglu, rowwise"}, {"scales of rows of operand"}),
+        ("OneScale", {"cast of weights, rowwise", "swiglu, rowwise"}, {"columns of operand"}),
+        ("NoLayout", {"cast of activations, rowwise", "swiglu_backward, tensorwise"}, {"columns of operand"}),
+        ("NotNoted", {"cast of weights, delayed", "swiglu_backward, rowwise"}, {"amax"}),
+        ("NanForgotten", {"cast of weights, delayed", "add_rms_norm_backward, tensorwise"}, {"not finite: amax"}),
+        ("NotCounted", {"cast of weights, delayed", "cast of activations, rowwise"}, {"counts"}),
+        ("RoundedBefore", {"add_rms_norm, delayed"}, {"rows of operand", "without update: rows of operand"}),
+        ("UpdateForgotten", {"add_rms_norm, delayed", "add_rms_norm, not in fp8"}, {"stream"}),
+        ("StreamInAnotherDtype", {"add_rms_norm, delayed", "add_rms_norm, not in fp8"}, {"stream"}),
+        ("StreamGradientForgotten", {"add_rms_norm_backward, delayed", "add_rms_norm_backward, not in fp8"},
+         {"rows of operand"}),
+        ("PartOfTheWeightGradient", {"add_rms_norm_backward, delayed", "add_rms_norm_backward, not in fp8"},
+         {"gradient of weight"}),
+        ("GateForUp", {"swiglu, delayed", "swiglu, tensorwise", "swiglu, rowwise", "swiglu, not in fp8"},
+         {"rows of operand"}),
+        ("GradientsSwapped", {"swiglu_backward, delayed", "swiglu_backward, rowwise"}, {"columns of operand"}),
+        ("AnotherProductAgain", {"swiglu_backward, delayed"}, {"columns of product", "e4m3: columns of product"}),
+        ("ProductAlways", {"swiglu_backward, delayed"}, {"rows only: product, which nobody asked for"}),
+    ],
+)  # fmt: skip
+def test_a_fault_in_a_piece_is_caught_and_named(fault, cases, tensors):
+    failures = _failures(getattr(planted_pieces, fault)())
+    assert cases <= failures.keys(), failures
+    for case in cases:
+        assert tensors <= failures[case], failures
+    # a fault of a piece that does more than cast is no other piece's
+    if not any(case.startswith("cast") for case in cases):
+        assert len({case.split(",")[0] for case in failures}) == 1, failures
+
+
+def test_every_planted_fault_is_tried():
+    faults = {name for name, value in vars(planted_pieces).items() if isinstance(value, type) and
+              issubclass(value, planted_pieces.ReferencePieces)} - {"ReferencePieces", "Cast"}  # fmt: skip
+    (tried,) = (mark.args[1] for mark in test_a_fault_in_a_piece_is_caught_and_named.pytestmark)
+    assert faults == {fault for fault, _, _ in tried}
+
+
+def test_a_piece_that_raises_fails_its_proof_and_the_others_are_still_run(monkeypatch):
+    def raising(*arguments, **settings):
+        raise RuntimeError("no kernel image is available for execution on the device")
+
+    pieces = planted_pieces.ReferencePieces()
+    pieces.swiglu = raising
+    monkeypatch.setattr(planted_pieces, "RAISING", pieces, raising=False)
+    monkeypatch.setitem(BACKENDS["fp8"], "planted", Backend("tests.ops.planted_pieces:RAISING"))
+    proofs = prove("fp8", "planted", SHAPES, DEVICE, torch.float32)
+    assert {proof.case.split(",")[0] for proof in proofs if not proof.passed} == {"swiglu"}
+    assert any(str(proof) == "fp8=planted (swiglu, rowwise, fp32, 74 x 88): FAILED, it raised RuntimeError: no kernel "
+               "image is available for execution on the device" for proof in proofs)  # fmt: skip
+    assert proofs[-1].case.startswith("swiglu_backward")
+
+
+# ---------------------------------------------------------------- products
+
+
+def _products(monkeypatch, dtype=torch.bfloat16):
+    """As on a device with fp8 units; PyTorch has these products on CPUs too, for each tensor's scale."""
+    monkeypatch.setattr(fp8_proof, "_BY_ROW", (("a scale for each tensor", False),))
+    return list(product_trials(SHAPES, DEVICE, dtype))
+
+
+def test_products_are_proven_forward_and_backward(monkeypatch):
+    for trial in _products(monkeypatch):
+        found = trial.compare()
+        assert [each.tensor for each in found] == ["output", "gradient of the input", "gradient of the weight"]
+        assert all(each.passed for each in found), found
+        assert trial.sizes == "64 x 64 x 80"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "tensor"),
+    [
+        (lambda made, fast, to: made * 1.03, "output"),
+        (lambda made, fast, to: made * (1.0 if fast else 1.01), "gradient of the input"),
+        (lambda made, fast, to: made.bfloat16().to(to) * 1.01 if to == torch.float32 else made,
+         "gradient of the weight"),
+        (lambda made, fast, to: made.float() if fast else made, "output"),
+    ],
+    ids=["all", "slow", "wide", "dtype"],
+)  # fmt: skip
+def test_wrong_products_are_caught(monkeypatch, wrong, tensor):
+    units = torch._scaled_mm
+
+    def planted(*arguments, out_dtype, use_fast_accum):
+        return wrong(units(*arguments, out_dtype=out_dtype, use_fast_accum=use_fast_accum), use_fast_accum, out_dtype)
+
+    monkeypatch.setattr(operands.torch, "_scaled_mm", planted)
+    for trial in _products(monkeypatch):
+        assert tensor in {each.tensor for each in trial.compare() if not each.passed}
+
+
+def test_products_by_row_are_asked_for_with_scales_by_row(monkeypatch):
+    asked = []
+
+    def simulated(left, right, left_scale, right_scale, *, out_dtype, use_fast_accum):
+        asked.append((tuple(left_scale.shape), tuple(right_scale.shape)))
+        return (left.float() @ right.float() * left_scale * right_scale).to(out_dtype)
+
+    monkeypatch.setattr(operands.torch, "_scaled_mm", simulated)
+    by_tensor, by_row = (set(), set())
+    for trial in product_trials(SHAPES, DEVICE, torch.bfloat16):
+        asked.clear()
+        assert all(each.passed for each in trial.compare())
+        (by_row if "row" in trial.name else by_tensor).update(asked)
+    assert by_tensor == {((), ())}
+    assert by_row == {((64, 1), (1, 80)), ((64, 1), (1, 64)), ((80, 1), (1, 64))}
+
+
+def test_products_are_proven_where_there_are_units_only(monkeypatch):
+    assert bool(prove_products(SHAPES, DEVICE, torch.bfloat16)) is (limits.without_units(DEVICE) is None)
+    monkeypatch.setattr("litespark.ops.proof.without_units", lambda device: None)
+    monkeypatch.setattr(fp8_proof, "_BY_ROW", (("a scale for each tensor", False),))
+    proofs = prove_products(SHAPES, DEVICE, torch.bfloat16)
+    assert [proof.backend for proof in proofs] == ["units", "units"]
+    assert all(proof.passed for proof in proofs), list(map(str, proofs))
+
+
+# ---------------------------------------------------------------- comparing
+
+
+def _codes(values, format=E4M3) -> Matrix:
+    return Matrix(torch.tensor(values, dtype=torch.float32).to(format.dtype), ONE)
+
+
+def _compared(actual: Matrix, expected: Matrix) -> float:
+    return next(code_differences("codes", actual, expected, 0.5, 0.0)).distance
+
+
+@pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
+def test_all_codes_are_in_the_order_of_their_values(format):
+    codes = torch.arange(256, dtype=torch.uint8).view(format.dtype)
+    values = codes.float()
+    order = values[values.isfinite()].unique()
+    expected = torch.stack([order[:-1], order[1:]]).to(format.dtype)
+    assert _compared(Matrix(expected[:1], ONE), Matrix(expected[1:], ONE)) == 1.0  # all are one apart
+    further = torch.stack([order[:-2], order[2:]]).to(format.dtype)
+    for one, other in further.T[:: len(order) // 40]:
+        assert _compared(Matrix(one.view(1, 1), ONE), Matrix(other.view(1, 1), ONE)) == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("actual", "expected", "distance"),
+    [
+        ([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0], 0.0),
+        ([1.125, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0], 0.25),
+        ([1.25, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0], float("inf")),
+        ([-1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0], float("inf")),
+        ([-0.0, 2.0, 3.0, 4.0], [0.0, 2.0, 3.0, 4.0], 0.0),
+        ([float("nan"), 2.0, 3.0, 4.0], [float("nan"), 2.0, 3.0, 4.0], 0.0),
+        ([float("nan"), 2.0, 3.0, 4.0], [448.0, 2.0, 3.0, 4.0], float("inf")),
+        ([448.0, 2.0, 3.0, 4.0], [float("nan"), 2.0, 3.0, 4.0], float("inf")),
+        ([1.0, 2.0, 3.0], [1.0, 2.0, 3.0, 4.0], float("inf")),
+    ],
+    ids=str,
+)
+def test_codes_that_differ_by_one_are_a_share_and_all_else_is_a_fault(actual, expected, distance):
+    assert _compared(_codes([actual]), _codes([expected])) == distance
+
+
+def test_infinity_is_a_fault_though_it_stands_next_to_the_largest_value():
+    assert _compared(_codes([[float("inf")]], E5M2), _codes([[57344.0]], E5M2)) == float("inf")
+
+
+def test_values_that_cancelled_may_be_many_codes_apart_in_a_row_of_large_ones_only():
+    expected, actual = _codes([[57344.0, 2.0**-10]], E5M2), _codes([[57344.0, 2.0**-6]], E5M2)
+    assert _compared(actual, expected) == 0.5
+    assert _compared(Matrix(actual.values[:, 1:].contiguous(), ONE), Matrix(expected.values[:, 1:].contiguous(), ONE)
+                     ) == float("inf")  # fmt: skip
+
+
+def test_scales_may_differ_by_a_factor_of_two_in_a_share_of_the_rows():
+    values = torch.tensor([[1.0, 3.0], [5.0, 7.0]])
+
+    def cast(*scales: float) -> Matrix:
+        scale = torch.tensor(scales).unsqueeze(1)
+        return Matrix((values / scale).to(E4M3.dtype), scale)
+
+    codes, scales = code_differences("codes", cast(1.0, 2.0), cast(1.0, 1.0), 0.5, 0.0)
+    assert (codes.distance, scales.distance) == (0.5, 0.5)
+    assert scales.tensor == "scales of codes"
+    assert not scales.passed
+    codes, _ = code_differences("codes", cast(1.0, 4.0), cast(1.0, 1.0), 0.5, 0.0)
+    assert codes.distance == float("inf")
+    (other,) = code_differences("codes", cast(1.0, 1.0), Matrix(cast(1.0, 1.0).values, ONE), 0.5, 0.0)
+    assert other.distance == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("actual", "expected", "distance"),
+    [
+        (2.0, 2.0, 0.0),
+        (2.5, 2.0, 0.25),
+        (0.0, 2.0, 1.0),
+        (2.0, 0.0, float("inf")),
+        (float("nan"), float("nan"), 0.0),
+        (float("inf"), float("inf"), 0.0),
+        (float("inf"), float("nan"), float("inf")),
+        (2.0, float("nan"), float("inf")),
+        (2.0, float("inf"), float("inf")),
+        (float("nan"), 2.0, float("inf")),
+    ],
+)
+def test_largest_values_are_compared_with_what_is_not_finite(actual, expected, distance):
+    found = amax_difference("amax", *(amax_bits(torch.tensor([each])) for each in (actual, expected)), 0.1)
+    assert found.distance == distance
+
+
+def test_counts_are_compared_one_by_one():
+    found = count_difference("counts", torch.tensor([100, 45]), torch.tensor([100, 50]), 0.01)
+    assert found.distance == pytest.approx(0.1)
+    assert count_difference("counts", torch.tensor([0, 1]), torch.tensor([0, 0]), 0.01).distance == 1.0
+
+
+# ---------------------------------------------------------------- where it runs
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """A CUDA device of a given name and capability, under ROCm or not."""
+
+    def made(name: str, capability: tuple[int, int], hip: str | None = None) -> torch.device:
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+        monkeypatch.setattr(torch.version, "hip", hip)
+        return torch.device("cuda", 0)
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("name", "capability", "hip", "reason"),
+    [
+        ("NVIDIA A100-SXM4-80GB", (8, 0), None,
+         "NVIDIA A100-SXM4-80GB has compute capability 8.0, and fp8 units came with 8.9 (Ada)"),
+        ("NVIDIA GeForce RTX 3090", (8, 6), None,
+         "NVIDIA GeForce RTX 3090 has compute capability 8.6, and fp8 units came with 8.9 (Ada)"),
+        ("AMD Instinct MI300X", (9, 4), "6.4",
+         "AMD Instinct MI300X is not supported: products of fp8 are made for NVIDIA devices, and fp8 on AMD is not "
+         "tried"),
+        ("NVIDIA L40S", (8, 9), None, None),
+        ("NVIDIA H200", (9, 0), None, None),
+        ("NVIDIA B200", (10, 0), None, None),
+        ("NVIDIA GeForce RTX 5090", (12, 0), None, None),
+    ],
+)  # fmt: skip
+def test_devices_without_fp8_units_are_named_with_what_they_have(device, monkeypatch, name, capability, hip, reason):
+    place = device(name, capability, hip)
+    assert limits.without_units(place) == reason
+    assert why_not("fp8", "triton", place, torch.bfloat16, SHAPES) == reason
+    assert why_not("fp8", REFERENCE, place, torch.bfloat16, SHAPES) is None
+
+
+def test_the_pieces_run_interpreted_where_there_are_no_units(monkeypatch):
+    cpu = torch.device("cpu")
+    assert limits.without_units(cpu) == "a device of type cpu has no fp8 units"
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert limits.why_not(cpu, torch.bfloat16) is None
+    monkeypatch.delenv("TRITON_INTERPRET")
+    assert "Triton has no kernels for CPUs" in (limits.why_not(cpu, torch.bfloat16) or "")
+
+
+def test_what_is_not_fused_has_the_limits_of_the_ops(device):
+    place = device("NVIDIA H200", (9, 0))
+    assert "at most 16384" in (limits.why_not(place, torch.bfloat16, replace(SHAPES, width=16400)) or "")
