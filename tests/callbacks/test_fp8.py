@@ -202,6 +202,19 @@ def test_a_resume_goes_on_as_if_nothing_had_happened(tmp_path):
             assert torch.equal(weight, resumed.module.model.state_dict()[name]), name
 
 
+def test_a_resume_reads_where_the_run_would_have_read(tmp_path):
+    checkpointer = Checkpointer(tmp_path / "checkpoints", every_steps=5, keep=9, about={}, phases=(phases := Phases()))
+    run = Fp8Run(tmp_path, fp8_config(sample_every=3), steps=11, log_every=2, after=[checkpointer], phases=phases)
+    run.run.trainer.fit(run.module, batches(2))
+    (tmp_path / "resumed").mkdir()
+    resumed = Fp8Run(tmp_path / "resumed", fp8_config(sample_every=3), steps=11, log_every=2)
+    state = tmp_path / "checkpoints" / "step-00000005" / "state.ckpt"
+    resumed.run.trainer.fit(resumed.module, batches(2), ckpt_path=state, weights_only=True)
+    # steps 0, 3, 6 and 9 count; the last reading before the resume was at 4
+    assert [row["step"] for row in resumed.rows() if names.FP8_LINEARS in row] == [8, 10]
+    assert resumed.record.fp8 == run.record.fp8
+
+
 def test_two_ranks_decide_alike_though_one_alone_overflows(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "tests.callbacks.fp8_worker", str(tmp_path)],
