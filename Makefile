@@ -17,6 +17,10 @@ PART ?= step
 # rows that come again: on random tokens that never do, no loss could tell one training from another
 R3 := model=llama3b data=synthetic data.training_rows=16 data.sequence_length=4096 data.micro_batch_size=4 \
 	trainer.batch_rows=4 precision=bf16 trainer.accelerator=cuda
+# ours in fp8 by each recipe, beside it in bf16 and both of PyTorch's own
+FP8 := --variant compiled --variant compiled_fp8 --variant litespark --variant "litespark_fp8:precision=fp8" \
+	--variant "litespark_fp8_tensorwise:precision=fp8 precision.fp8.recipe=tensorwise" \
+	--variant "litespark_fp8_rowwise:precision=fp8 precision.fp8.recipe=rowwise"
 # whole rows, as the Hugging Face baselines take them
 WHOLE := data.document_mask=false
 BENCH := $(PYTHON) -m litespark.cli bench
@@ -78,7 +82,7 @@ bench-gpu-step:
 	$(BENCH) step $(R3) $(WHOLE) --rounds 4 --minutes 8.5 $(ARGS)
 
 bench-gpu-fp8:
-	$(BENCH) step $(R3) $(WHOLE) --variant compiled --variant compiled_fp8 --variant litespark --rounds 6 --minutes 8.5 $(ARGS)
+	$(BENCH) step $(R3) $(WHOLE) $(FP8) --rounds 4 --minutes 8.5 $(ARGS)
 
 bench-gpu-ablation:
 	$(BENCH) ablation $(R3) $(WHOLE) --switch norm=ops.rms_norm,ops.add_rms_norm --switch swiglu=ops.swiglu,ops.swiglu_linear \

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from litespark.analysis.quantities import duration, percent, plain, rate, scaled
 from litespark.analysis.tables import markdown_table
 from litespark.analysis.text_blocks import aligned, bulleted
+from litespark.metrics.fp8_goals import fp8_goals
 from litespark.metrics.records.step import BASELINES, StepRecord
 from litespark.metrics.step_table import LOSS_BOUND, Interval, Ratio, Row, failures, on_gpu, ratios, rows, trainer_goal
 
@@ -24,7 +25,7 @@ def text(record: StepRecord) -> str:
     lines += ["", *_notes(record, table)]
     for name, lines_of_one in _ratios(record, table).items():
         lines += ["", f"{name} over", *(f"  {line}" for line in lines_of_one)]
-    return "\n".join([*lines, "", goal(record)])
+    return "\n".join([*lines, "", goal(record), *_fp8_goals(record)])
 
 
 def markdown(record: StepRecord) -> str:
@@ -36,7 +37,8 @@ def markdown(record: StepRecord) -> str:
         bulleted(_notes(record, table)),
     ]
     parts += [f"**{name}** over\n\n{bulleted(each)}" for name, each in _ratios(record, table).items()]
-    return "\n\n".join([*(part for part in parts if part), goal(record)])
+    parts += [goal(record), bulleted(_fp8_goals(record))]
+    return "\n\n".join(part for part in parts if part)
 
 
 def goal(record: StepRecord) -> str:
@@ -46,6 +48,15 @@ def goal(record: StepRecord) -> str:
     reason = "" if found.reason is None else f" ({found.reason})"
     words = f"goal: train.py at {percent(found.threshold)} of litespark's tokens/s on a GPU"
     return f"{words}{reached}: {found.verdict}{reason}"
+
+
+def _fp8_goals(record: StepRecord) -> list[str]:
+    """A line for each goal of fp8, where ours takes part in fp8."""
+    return [
+        f"goal: {each.goal}{'' if each.value is None else f', {plain(each.value)} reached'}: {each.verdict} "
+        f"({each.reason})"
+        for each in fp8_goals(record)
+    ]
 
 
 def _share(interval: Interval) -> str:

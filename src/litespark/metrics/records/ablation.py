@@ -20,12 +20,12 @@ BASELINE = "baseline"
 TARGET = "target"
 # settings of how a training is computed; all others change what is trained, or how it is fed
 _SPEED_KEYS = ("recompute.mode", "precision.name", "optim.fused")
-_SPEED_GROUP = "ops."
+_SPEED_GROUPS = ("ops.", "precision.fp8.")
 
 
 def changes_speed_only(key: str) -> bool:
     """Whether a dotted key of the config may be switched: it changes how fast a training runs, and not which one."""
-    return key in _SPEED_KEYS or (key.startswith(_SPEED_GROUP) and not key.endswith("._target_"))
+    return key in _SPEED_KEYS or (key.startswith(_SPEED_GROUPS) and not key.endswith("._target_"))
 
 
 def default_name(key: str) -> str:
