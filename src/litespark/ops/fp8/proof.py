@@ -104,12 +104,12 @@ def _way_compared(pieces: Pieces, piece: Piece, way: Way, dtype: torch.dtype) ->
         first = next(iter(inputs))
         inputs[first] = spoilt(inputs[first])
     device = inputs[next(iter(inputs))].device
-    noted, expected_notes = _noting(way, device), _noting(way, device)
+    noted, expected_notes = way.noting(device), way.noting(device)
     expected = piece.call(REFERENCE, inputs, expected_notes, way.again, dtype)
     wide = expected
     if dtype != torch.float32:
         in_fp32 = {name: x.float() for name, x in inputs.items()}
-        wide = piece.call(REFERENCE, in_fp32, _noting(way, device), way.again, torch.float32)
+        wide = piece.call(REFERENCE, in_fp32, way.noting(device), way.again, torch.float32)
     with fresh_memory_is_nan():
         # Triton's interpreter remarks on what is not finite
         warnings.filterwarnings("ignore", category=RuntimeWarning)
@@ -127,14 +127,6 @@ def _way_compared(pieces: Pieces, piece: Piece, way: Way, dtype: torch.dtype) ->
         yield amax_difference("amax", noted.amax, expected_notes.amax, _bounds(piece, way.emission).amax)
     if noted.counts is not None and expected_notes.counts is not None:
         yield count_difference("counts", noted.counts, expected_notes.counts, _bounds(piece, way.emission).counts)
-
-
-def _noting(way: Way, device: torch.device) -> Emission:
-    """The emission with a place of its own for what is noted, as a step that counts has it."""
-    if not way.noted:
-        return way.emission
-    amax = torch.zeros((), dtype=torch.int32, device=device)
-    return replace(way.emission, amax=amax, counts=torch.zeros(2, dtype=torch.int64, device=device))
 
 
 def _bounds(piece: Piece, emission: Emission) -> Bounds:

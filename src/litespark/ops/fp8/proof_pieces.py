@@ -6,7 +6,7 @@ R rows (tokens), D width of the model, F width of the product in the MLP.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -44,6 +44,7 @@ class Piece:
         optional: an input that a step may do without; None: there is none.
         formats: that it is asked for, the usual one first.
         call: (pieces, inputs, emission, emission of the product made again, dtype where nothing is fused).
+        of_gradient: what it hands over is a gradient.
         makes_again: whether it makes the product of the forward pass again where asked to.
         exact: it does nothing but cast.
     """
@@ -54,6 +55,7 @@ class Piece:
     formats: tuple[Format, ...]
     call: Call
     optional: str | None = None
+    of_gradient: bool = False
     makes_again: bool = False
     exact: bool = False
 
@@ -77,13 +79,16 @@ class Piece:
             yield Way("", Emission(None), Emission(None) if self.makes_again else None, noted=False)
             return
         yield Way("", emission(), again)
+        yield Way("counted", emission(), again, counted=True)
         yield Way("not finite", emission(), again, finite=False)
         if not (self.exact or kind == "delayed"):
             return  # passes of their own, which the cast's proof asks for in all ways
         for format in self.formats[1:]:
             yield Way(format.name, emission(format), again)
-        yield Way("rows only", emission(columns=False), noted=False)
-        yield Way("columns only", emission(rows=False), noted=False)
+        # of an input in validation, of a gradient where the weight is frozen
+        yield Way("rows only", emission(columns=False), noted=self.of_gradient)
+        if self.exact:
+            yield Way("columns only", emission(rows=False), noted=False)  # the product made again
         if self.optional is not None:
             yield Way(f"without {self.optional}", emission(), again, without=self.optional)
         if self.makes_again:
@@ -115,7 +120,8 @@ class Way:
         again: of the product of the forward pass; None: it is not made again.
         without: an input that is left out.
         finite: inputs are as they should be; else they have an infinity and a NaN.
-        noted: amax and counts are wanted.
+        noted: amax is wanted.
+        counted: and counts are, as every few steps.
     """
 
     name: str
@@ -124,6 +130,15 @@ class Way:
     without: str | None = None
     finite: bool = True
     noted: bool = True
+    counted: bool = False
+
+    def noting(self, device: torch.device) -> Emission:
+        """The emission with places of its own for what is noted."""
+        if not self.noted:
+            return self.emission
+        amax = torch.zeros((), dtype=torch.int32, device=device)
+        counts = torch.zeros(2, dtype=torch.int64, device=device) if self.counted else None
+        return replace(self.emission, amax=amax, counts=counts)
 
 
 def pieces_to_prove(shapes: StepShapes, device: torch.device, dtype: torch.dtype, *, autocast: bool) -> Iterator[Piece]:
@@ -167,11 +182,12 @@ def pieces_to_prove(shapes: StepShapes, device: torch.device, dtype: torch.dtype
         "weight": normal(width, to=stream_dtype),
     }
     yield Piece("add_rms_norm_backward", at_width, inputs, both[::-1], _add_rms_norm_backward,
-                optional="stream_gradient")  # fmt: skip
+                optional="stream_gradient", of_gradient=True)  # fmt: skip
     gate_up = torch.cat([normal(rows, feed_forward), normal(rows, feed_forward, faint_rows=True)], dim=1)
     yield Piece("swiglu", at_feed_forward, {"gate_up": gate_up}, (E4M3,), _swiglu)
     inputs = {"product_gradient": normal(rows, feed_forward, faint_rows=True), "gate_up": gate_up}
-    yield Piece("swiglu_backward", at_feed_forward, inputs, both[::-1], _swiglu_backward, makes_again=True)
+    yield Piece("swiglu_backward", at_feed_forward, inputs, both[::-1], _swiglu_backward, of_gradient=True,
+                makes_again=True)  # fmt: skip
 
 
 def spoilt(x: Tensor) -> Tensor:
