@@ -278,10 +278,11 @@ def dealt(rows: int, tile: Tiling) -> tuple[int, Any]:
 # ---------------------------------------------------------------- compiling without a device
 
 _SIZES = {"bf16": 2, "fp32": 4}
-# what emissions want: in most steps, in those that count, in validation
+# what emissions want: in most steps, in those that count, in validation, of a gradient where the weight is frozen
 _USUAL = ("row_codes", "column_codes", "amax")
 _COUNTING = (*_USUAL, "counts")
 _VALIDATION = ("row_codes",)
+_FROZEN = ("row_codes", "amax")
 
 
 def not_for(target: Target) -> str | None:
@@ -297,7 +298,7 @@ def compilations(target: Target) -> list[Compilation]:
         for stream, other in (("fp32", "bf16"), ("bf16", "bf16"), ("fp32", "fp32")):
             for wanted in (_USUAL, _COUNTING, _VALIDATION) if width == 3072 else (_USUAL,):
                 found += [_forward(width, stream, other, wanted), _forward(width, stream, None, wanted)]
-            for wanted in (_USUAL, _COUNTING) if width == 3072 else (_USUAL,):
+            for wanted in (_USUAL, _COUNTING, _FROZEN) if width == 3072 else (_USUAL,):
                 for format in (E5M2, E4M3) if width == 3072 else (E5M2,):
                     found += [_backward(width, stream, other, format, wanted, add=add) for add in (True, False)]
     return list({each.name: each for each in found}.values())
@@ -354,7 +355,7 @@ def _compilation(
     """What both kernels have in common: sizes, and what an emission wants of them."""
     tile = tiling(width, bytes_again)
     emitted = {"row_codes": "*u8", "column_codes": "*u8", "amax": "*i32", "counts": "*i64"}
-    suffix = {_USUAL: "", _COUNTING: " counting", _VALIDATION: " rows alone"}[wanted]
+    suffix = {_USUAL: "", _COUNTING: " counting", _VALIDATION: " rows alone", _FROZEN: " rows and amax"}[wanted]
     return Compilation(
         f"{name} D{width}{suffix}",
         kernel,
