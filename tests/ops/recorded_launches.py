@@ -7,9 +7,11 @@ for. A process of its own, since the kernels of the tests are interpreted. What 
 found.
 """
 
+import functools
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,6 +24,7 @@ from triton.runtime.jit import JITFunction, create_function_from_signature
 from litespark.ops.backend import BACKENDS, load
 from litespark.ops.cases import Case, cases
 from litespark.ops.compilation import ops_with_kernels
+from litespark.ops.fp8.proof_pieces import pieces_to_prove
 from litespark.ops.shapes import StepShapes
 from litespark.ops.triton_support import TARGETS, Compilation, Specialisation, specialisation
 
@@ -29,6 +32,10 @@ TARGET = TARGETS["sm_90"]
 # of a 3B Llama, but for what no kernel sees and the number of tokens
 SHAPES = {"rows": 1, "heads": 24, "kv_heads": 8, "head_width": 128, "documents": True}
 SIZES = {"length": 128, "width": 64, "feed_forward": 8192, "vocabulary": 32000}
+PIECE_SIZES = {"length": 64, "width": 3072, "feed_forward": 8192, "vocabulary": 64}
+CPU = torch.device("cpu")
+# dtype of activations, over an fp32 stream and fp32 weights
+MODES = ((torch.bfloat16, False), (torch.bfloat16, True), (torch.float32, False))
 NORM_SIZES = {"length": 2040, "width": 3072, "feed_forward": 64, "vocabulary": 64}
 
 
@@ -111,13 +118,39 @@ def fast_backends(op: str) -> Iterator[tuple[str, str]]:
                 yield name, backend
 
 
+@functools.cache
+def launches_of_pieces() -> list[tuple[Any, Specialisation]]:
+    """Those of the fused pieces of fp8, in all ways that a step may ask for, with kernels of whatever folder."""
+    pieces = load("fp8", "triton")
+    # scales and largest values are one place in a row of places, wherever it lies
+    places = torch.zeros(2, dtype=torch.int32), torch.ones(2)
+    found = []
+    for dtype, autocast in MODES:
+        for piece in pieces_to_prove(StepShapes(**SHAPES, **PIECE_SIZES), CPU, dtype, autocast=autocast):
+            for kind in piece.kinds():
+                for way in piece.ways(kind):
+                    emission, again = (
+                        None
+                        if each is None
+                        else replace(each, scale=each.scale if each.scale is None else places[1][1])
+                        for each in (way.noting(CPU), way.again)
+                    )
+                    if emission.amax is not None:
+                        emission = replace(emission, amax=places[0][1])
+                    inputs = {name: x for name, x in piece.inputs.items() if name != way.without}
+                    found += recorded(partial(piece.call, pieces, inputs, emission, again, dtype))
+    return found
+
+
 def launches_of(op: str) -> list[tuple[Any, Specialisation]]:
     """Those of all fast backends whose kernels are in the folder `op`."""
+    if op.endswith("fp8"):
+        return [made for made in launches_of_pieces() if made[0].__module__ == f"litespark.ops.{op}.kernels"]
     found = []
     shapes = StepShapes(**SHAPES, **(NORM_SIZES if op == "rms_norm" else SIZES))
     for name, backend in fast_backends(op):
         for case in cases(name, shapes, torch.device("cpu")):
-            for dtype, autocast in ((torch.bfloat16, False), (torch.bfloat16, True), (torch.float32, False)):
+            for dtype, autocast in MODES:
                 if case.name == "attention" and dtype == torch.float32:
                     continue  # stated within documents only, which takes no less
                 with configured_for_the_target(op, dtype):

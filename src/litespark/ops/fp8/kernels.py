@@ -249,6 +249,7 @@ def tiles(rows: int, width: int) -> tuple[int]:
 not_for = needs_fp8
 _SIZES = {"rows": "i32", "width": "i32", "x_stride": "i32"}
 _KNOWN_SCALE, _SCALE_FROM_BITS = {"bits": None, "scale": "*fp32"}, {"bits": "*i32", "scale": "*fp32"}
+_ONE_LAYOUT_OF = ("of_rows",), ("of_columns",)
 _SCALES_OF_ROWS = {"row_bits": "*i32", "column_bits": "*i32", "row_scale": "*fp32", "column_scale": "*fp32"}
 
 
@@ -256,12 +257,18 @@ def compilations(target: Target) -> list[Compilation]:
     """The kernels as they are launched on `target`: as R3 has them first, then for other layouts and odd sizes."""
     found = []
     for dtype in ("bf16", "fp32"):
-        found += [_amax(dtype, ("whole",)), _amax(dtype, ("of_rows", "of_columns"))]
+        found += [_amax(dtype, wanted) for wanted in (("whole",), ("of_rows", "of_columns"), *_ONE_LAYOUT_OF)]
         for format in (E4M3, E5M2):
             for counting in (False, True):
                 for scales in (_KNOWN_SCALE, _SCALE_FROM_BITS, _SCALES_OF_ROWS):
                     found.append(_cast(dtype, format, scales, counting=counting))
-            found += [_cast(dtype, format, _KNOWN_SCALE, missing=layout) for layout in ("row_codes", "column_codes")]
+            # of a gradient where the weight is frozen
+            found.append(_cast(dtype, format, _KNOWN_SCALE, missing=("column_codes",)))
+        for unwanted in ("row", "column"):
+            # in validation, and of a product made again; neither is noted
+            missing = (f"{unwanted}_codes", "amax")
+            found += [_cast(dtype, E4M3, scales, missing=missing) for scales in (_KNOWN_SCALE, _SCALE_FROM_BITS)]
+            found.append(_cast(dtype, E4M3, _SCALES_OF_ROWS, missing=(*missing, f"{unwanted}_bits")))
     odd = ("rows", "width", "x_stride")
     found += [_amax("bf16", ("whole",), odd), _cast("bf16", E4M3, _KNOWN_SCALE, unaligned=odd[:1])]
     return found + [_cast("bf16", E4M3, scales, unaligned=odd) for scales in (_KNOWN_SCALE, _SCALES_OF_ROWS)]
@@ -283,16 +290,15 @@ def _cast(
     format: Format,
     scales: Mapping[str, str | None],
     *,
-    missing: str = "",
+    missing: tuple[str, ...] = (),
     counting: bool = False,
     unaligned: tuple[str, ...] = (),
 ) -> Compilation:
     kernel = rowwise_cast_kernel if scales is _SCALES_OF_ROWS else cast_kernel
     arguments = {"x": f"*{dtype}", "row_codes": "*u8", "column_codes": "*u8", **scales, "amax": "*i32"}
     arguments["counts"] = "*i64" if counting else None
-    if missing:
-        arguments[missing] = None
-    said = [f"without {missing}"] * bool(missing) + ["counting"] * counting + ["odd", *unaligned] * bool(unaligned)
+    arguments |= dict.fromkeys(missing)
+    said = ["without", *missing] * bool(missing) + ["counting"] * counting + ["odd", *unaligned] * bool(unaligned)
     how = " from bits" if scales is _SCALE_FROM_BITS else ""
     return Compilation(
         " ".join([f"{kernel.__name__.removesuffix('_kernel')}{how} {dtype} to {format.name}", *said]),

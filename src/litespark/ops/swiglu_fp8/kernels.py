@@ -171,25 +171,39 @@ def compilations(target: Target) -> list[Compilation]:
             found.append(_forward(dtype, counting=counting))
             for gradients in (E5M2, E4M3):
                 found += [_backward(dtype, gradients, again, counting=counting) for again in (columns, ())]
-    found += [_forward("bf16", layouts=("row_codes",)), _backward("bf16", E5M2, _BOTH)]
+        # in validation, of a product made again by itself, and of a gradient where the weight is frozen
+        found += [_forward(dtype, layouts=layouts, noting=False) for layouts in (("row_codes",), columns)]
+        found.append(_backward(dtype, E5M2, (), layouts=("row_codes",)))
     return [*found, _forward("bf16", unaligned=odd[:3]), _backward("bf16", E5M2, columns, unaligned=odd)]
 
 
 def _forward(
-    dtype: str, *, layouts: tuple[str, ...] = _BOTH, counting: bool = False, unaligned: tuple[str, ...] = ()
+    dtype: str,
+    *,
+    layouts: tuple[str, ...] = _BOTH,
+    noting: bool = True,
+    counting: bool = False,
+    unaligned: tuple[str, ...] = (),
 ) -> Compilation:
-    arguments = {"gate_up": f"*{dtype}"} | _emission("", layouts, counting)
+    arguments = {"gate_up": f"*{dtype}"} | _emission("", layouts, counting) | ({} if noting else {"amax": None})
     name = f"swiglu_fp8_forward {dtype} {' '.join(layouts)}"
     return _compilation(name, swiglu_fp8_forward_kernel, arguments, {}, counting, unaligned)
 
 
 def _backward(
-    dtype: str, gradients: Format, again: tuple[str, ...], *, counting: bool = False, unaligned: tuple[str, ...] = ()
+    dtype: str,
+    gradients: Format,
+    again: tuple[str, ...],
+    *,
+    layouts: tuple[str, ...] = _BOTH,
+    counting: bool = False,
+    unaligned: tuple[str, ...] = (),
 ) -> Compilation:
-    arguments = dict.fromkeys(("gate_up", "product_gradient"), f"*{dtype}") | _emission("", _BOTH, counting)
+    arguments = dict.fromkeys(("gate_up", "product_gradient"), f"*{dtype}") | _emission("", layouts, counting)
     # what is cast in the forward pass is noted and counted there
     arguments |= _emission("again_", again, False) | {"again_amax": None, "product_gradient_stride": "i32"}
-    name = f"swiglu_fp8_backward {dtype} to {gradients.name}{' again' if again else ''} {' '.join(again)}".rstrip()
+    name = f"swiglu_fp8_backward {dtype} to {gradients.name}{' rows alone' if layouts != _BOTH else ''}"
+    name += f" again {' '.join(again)}" if again else ""
     constants = {"AGAIN_MANTISSA_BITS": E4M3.mantissa_bits if again else 0, "MANTISSA_BITS": gradients.mantissa_bits}
     return _compilation(name, swiglu_fp8_backward_kernel, arguments, constants, counting, unaligned)
 
