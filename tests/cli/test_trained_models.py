@@ -80,6 +80,24 @@ def test_generation_is_the_same_from_a_run_and_from_its_export(run, tmp_path, ca
     assert said[1, run] != said[2, run]
 
 
+def test_a_run_in_fp8_is_exported_and_generates_from_its_weights(tmp_path, capsys):
+    settings = ("precision=fp8", "precision.fp8.simulate=true", "name=fp8", "callbacks.sample_prompt=the quick")
+    assert main(["train", *tiny(tmp_path), *settings]) == 0
+    run = tmp_path / "logs" / "runs" / "fp8"
+    state = torch.load(run / STEP / "state.ckpt", weights_only=True)
+    assert "fp8" in state["litespark"]
+    model, _, _ = load_trained(run)
+    assert model.fp8 is None
+    assert all(torch.equal(each, state["state_dict"][f"model.{name}"]) for name, each in model.named_parameters())
+    assert main(["export", str(run), str(tmp_path / "hf")]) == 0
+    said = []
+    for path in (run, tmp_path / "hf"):
+        capsys.readouterr()
+        assert main(["generate", str(path), "--prompt", "the quick", "--tokens", "8"]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] != ""
+
+
 def test_greedy_generation_takes_no_notice_of_the_seed(run, capsys):
     said = set()
     for seed in ("1", "2"):

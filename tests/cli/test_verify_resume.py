@@ -71,6 +71,23 @@ def test_not_a_number_is_the_same_as_itself(tmp_path):
     assert compare(*states)[1] is None
 
 
+@pytest.mark.parametrize("part", ["weights", "scales of fp8"])
+def test_scales_of_fp8_are_compared_beside_the_weights(tmp_path, part):
+    checkpoints = []
+    for name, moved in (("undisturbed", 0.0), ("resumed", 1.0)):
+        scale, weight = torch.ones(3), torch.ones(2)
+        (weight if part == "weights" else scale)[0] += moved
+        state = {"state_dict": {"w": weight}, "optimizer_states": [], "global_step": 1}
+        (tmp_path / name).mkdir()
+        about = {"random": [], "fp8": {"scaling": {"scale": scale}}}
+        torch.save({**state, "litespark": about}, tmp_path / name / checkpoint_folder.STATE)
+        checkpoints.append(checkpoint_folder.Checkpoint(tmp_path / name, 1, {}))
+    compared, difference = compare(*checkpoints)
+    assert compared["scales of fp8"] == 1
+    assert difference is not None
+    assert difference.startswith(f"{part}: {'w' if part == 'weights' else 'scaling.scale'}: 1 of")
+
+
 def test_a_sound_config_passes_and_nothing_is_left(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
     monkeypatch.setattr("tempfile.tempdir", None)
@@ -81,6 +98,15 @@ def test_a_sound_config_passes_and_nothing_is_left(tmp_path, monkeypatch, capsys
     assert "same bit for bit" in said
     assert list((tmp_path / "scratch").glob("litespark-verify-resume-*")) == []
     assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.slow
+def test_a_run_in_fp8_passes(tmp_path, capsys):
+    settings = ("precision=fp8", "precision.fp8.simulate=true", "precision.fp8.history=4")
+    assert main(["verify-resume", *tiny(tmp_path), *settings, "--steps", "3", "--more", "8"]) == 0
+    said = capsys.readouterr().out
+    assert "same bit for bit" in said
+    assert "of scales of fp8" in said
 
 
 @pytest.mark.slow

@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from litespark.callbacks.signals import Interrupted
 from litespark.experiment import build, run
+from litespark.experiment.preflight import Machine, Ranks
 from litespark.metrics.energy_journal import EnergyJournal
 from litespark.metrics.environment import git_state
 from litespark.metrics.meters import FakeMeter
@@ -90,6 +92,53 @@ def test_what_follows_the_last_step_is_in_the_journal_for_a_resume_to_count(tmp_
     assert noted is not None
     assert noted.joules("evaluate") > 0
     assert noted.all_in_joules == record(folder)["energy"]["all_in_joules"]
+
+
+FP8 = ("precision=fp8", "precision.fp8.simulate=true", "precision.fp8.adaptive.sample_every=1", "trainer.log_every=1")
+
+
+def test_a_run_in_fp8_is_recorded_as_one_and_resumes_with_its_scales(tmp_path):
+    settings = (*SMALL, *FP8, f"paths.logs={tmp_path}", "callbacks.checkpoint_keep=9", "trainer.validate_every=1")
+    folder = run.train(config(*settings))
+    first = record(folder)
+    assert first["status"] == "finished"
+    assert first["environment"]["precision"] == "fp8"
+    assert (first["fp8"]["recipe"], first["fp8"]["simulated"]) == ("delayed", True)
+    assert {op["op"]: op["used"] for op in first["ops"]}["fp8"] == "reference"
+    run.train(config(*settings, f"resume={folder}", "budget.steps=4"))
+    assert record(folder)["fp8"]["readings"] == 4
+    states = [
+        torch.load(folder / "checkpoints" / f"step-{step:08d}" / "state.ckpt", weights_only=True)["litespark"]["fp8"]
+        for step in (2, 4)
+    ]
+    assert [state["scaling"]["steps"] for state in states] == [2, 4]
+    # what step 4 looks back on begins with what step 2 had noted
+    assert torch.equal(states[1]["scaling"]["history"][2:4], states[0]["scaling"]["history"][:2])
+
+
+def test_a_run_in_fp8_with_another_recipe_does_not_take_up_the_scales(tmp_path):
+    settings = (*SMALL, *FP8, f"paths.logs={tmp_path}")
+    folder = run.train(config(*settings))
+    with pytest.raises(ValueError, match="of another recipe than this run: got delayed, expected rowwise"):
+        run.train(config(*settings, f"resume={folder}", "budget.steps=4", "precision.fp8.recipe=rowwise"))
+
+
+def test_a_run_in_another_precision_has_nothing_of_fp8(tmp_path):
+    folder = run.train(config(*SMALL, f"paths.logs={tmp_path}"))
+    assert record(folder).get("fp8") is None
+    assert "fp8" not in {op["op"] for op in record(folder)["ops"]}
+    state = torch.load(folder / "checkpoints" / "step-00000002" / "state.ckpt", weights_only=True)
+    assert "fp8" not in state["litespark"]
+
+
+@pytest.mark.parametrize(("precision", "in_use"), [("fp32", "tf32"), ("bf16", "bf16"), ("fp8", "fp8")])
+def test_mfu_is_of_the_bf16_peak_and_what_can_be_true_of_that_in_use(monkeypatch, precision, in_use):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "NVIDIA H200")
+    machine = Machine(torch.device("cuda", 0), precision, 1, Ranks(1, 0, 0, 1))
+    rates = build._rates(parts("metrics.probe_seconds=0"), machine)
+    assert rates.peak.precision == "bf16"
+    assert rates.peak_in_use.precision == in_use
+    assert ("that of bf16, by which runs in fp8 are measured too" in rates.peak.source) == (precision == "fp8")
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,19 @@ def test_the_rest_may_change_and_is_said(logs, override, caplog):
     assert f"resuming with {override.split('=')[0]}=" in caplog.text
 
 
+def test_a_run_of_a_version_without_fp8_resumes_without_a_word_on_its_settings(logs, caplog):
+    folder = run_folder.make(parts(logs, "name=mine"), [])
+    checkpoint(folder, 5)
+    started = yaml.safe_load((folder / run_folder.CONFIG).read_text())
+    del started["precision"]["fp8"]
+    (folder / run_folder.CONFIG).write_text(yaml.safe_dump(started))
+    run_folder.reopen(parts(logs, f"resume={folder}"))
+    assert not caplog.text
+    run_folder.reopen(parts(logs, f"resume={folder}", "precision=fp8"))
+    assert "resuming with precision.name='fp8', the run was started with 'auto'" in caplog.text
+    assert "precision.fp8." not in caplog.text
+
+
 def test_a_moved_run_goes_on_where_it_lies_now(logs, tmp_path, caplog):
     folder = run_folder.make(parts(logs, "name=mine"), [])
     checkpoint(folder, 5)

@@ -117,7 +117,10 @@ def reopen(parts: Parts) -> tuple[Path, Checkpoint]:
     saved_path = folder / CONFIG
     if not saved_path.is_file():
         raise ConfigError(f"resume={parts.resume}: {folder} has no {CONFIG}; expected the folder of a run")
-    changes = differences(yaml.safe_load(saved_path.read_text()), parts.resolved)
+    started = yaml.safe_load(saved_path.read_text())
+    changes = differences(started, parts.resolved)
+    if "fp8" not in started["precision"]:  # of a version that knew no fp8: nothing that it computed with has changed
+        changes = {key: pair for key, pair in changes.items() if not key.startswith("precision.fp8.")}
     refused = {key: pair for key, pair in changes.items() if _fixed(key)}
     if refused:
         raise ConfigError(

@@ -59,7 +59,7 @@ class Verdict:
         history += f", resumed from step {self.resumed_from} to {self.steps}."
         if self.difference is not None:
             return f"{history}\nNOT the same as the undisturbed run. First difference in {self.difference}"
-        parts = ", ".join(f"{count} of {part}" for part, count in self.compared.items())
+        parts = ", ".join(f"{count} of {part}" for part, count in self.compared.items() if count)
         return f"{history}\nThe same bit for bit as the undisturbed run. Values compared: {parts}."
 
 
@@ -134,11 +134,12 @@ def compare(one: Checkpoint, other: Checkpoint) -> tuple[dict[str, int], str | N
 def _parts(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The parts of a state that a resume has to preserve, each flat: dotted name -> tensor or plain value."""
     data = {key: value for key, value in state.items() if key.endswith("DataModule")}
-    counters = {key: value for key, value in state["litespark"].items() if key != "random"}
+    counters = {key: value for key, value in state["litespark"].items() if key not in ("random", "fp8")}
     return {
         "weights": dict(_leaves(state["state_dict"])),
         "optimizer state": dict(_leaves(state["optimizer_states"])),
         "counters": dict(_leaves({"global_step": state["global_step"], **counters})),
+        "scales of fp8": dict(_leaves(state["litespark"].get("fp8", {}))),
         "data position": dict(_leaves(data)),
         "random state": dict(_leaves(state["litespark"]["random"])),
     }
