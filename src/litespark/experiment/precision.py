@@ -29,18 +29,6 @@ def precision_of(parts: Parts, device: torch.device) -> Precision:
     return precision
 
 
-def precision_on(device: torch.device, asked: str) -> Precision:
-    """`precision_of` for callers that know only the word, until they hand over their parts."""
-    if asked == "fp8" and (reason := without_units(device)) is not None:
-        raise ConfigError(f"precision=fp8: {reason}")
-    no_bf16 = _why_no_bf16(device)
-    if asked in ("bf16", "fp8"):
-        if no_bf16 is not None:
-            raise ConfigError(f"precision={asked}: {no_bf16}; use precision=fp32")
-        return "bf16" if asked == "bf16" else "fp8"
-    return "bf16" if asked == "auto" and device.type == "cuda" and no_bf16 is None else "fp32"
-
-
 def settled(parts: Parts, device: torch.device, problems: list[str]) -> tuple[Precision, str]:
     """In what a run of `parts` computes on `device`, and by `auto` why; what does not go is added to `problems`."""
     asked = parts.precision
