@@ -90,6 +90,7 @@ bench-gpu-ablation:
 
 bench-gpu-profile:
 	$(BENCH) profile $(R3) $(WHOLE) --variant litespark $(ARGS)
+	$(BENCH) profile $(R3) $(WHOLE) --variant "litespark_fp8:precision=fp8" $(ARGS)
 	$(BENCH) profile $(R3) $(WHOLE) --variant compiled $(ARGS)
 
 notebooks: $(READY)  ## write notebooks/*.ipynb from their paired sources

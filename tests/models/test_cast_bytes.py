@@ -1,5 +1,6 @@
 """What the casts of a step in fp8 move, against figures worked out by hand and against the casts themselves."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -7,9 +8,12 @@ import torch
 
 from litespark.models.config import LlamaConfig
 from litespark.models.floor import cast_bytes
+from litespark.models.fp8 import enable_fp8
+from litespark.models.llama import Llama
+from litespark.ops.backend import OpsConfig, resolve
 from litespark.ops.fp8.emission import Emission
 from litespark.ops.fp8.formats import E4M3
-from litespark.ops.fp8.reference import PIECES
+from litespark.ops.fp8.reference import PIECES, ReferencePieces
 from litespark.ops.fp8.settings import LINEARS, Fp8Config
 
 R3 = LlamaConfig(
@@ -73,3 +77,62 @@ def test_more_micro_batches_cast_their_activations_and_share_the_weights():
         weight = after.tensor.endswith(".weight")
         assert after.moved == (before.moved if weight else 4 * before.moved)
         assert after.spared == 4 * before.spared
+
+
+class Noted(ReferencePieces):
+    """Which tensors are cast by themselves, and which by the ops that make them, by their place among the scales."""
+
+    def __init__(self) -> None:
+        self.alone: list[int] = []
+        self.fused: list[int] = []
+
+    def cast(self, x, emission):
+        if emission.amax is not None:
+            self.alone.append(emission.amax.storage_offset())
+        return super().cast(x, emission)
+
+    def add_rms_norm(self, x, update, weight, epsilon, emission, **dtypes):
+        return self._noted(emission, super().add_rms_norm, x, update, weight, epsilon, emission, **dtypes)
+
+    def add_rms_norm_backward(self, *tensors, **dtypes):
+        return self._noted(tensors[-1], super().add_rms_norm_backward, *tensors, **dtypes)
+
+    def swiglu(self, gate_up, emission, **dtypes):
+        return self._noted(emission, super().swiglu, gate_up, emission, **dtypes)
+
+    def swiglu_backward(self, gate_up, gradient, emission, again):
+        return self._noted(emission, super().swiglu_backward, gate_up, gradient, emission, again)
+
+    def _noted(self, emission, piece, *arguments, **dtypes):
+        before = len(self.alone)
+        found = piece(*arguments, **dtypes)
+        of_the_op = self.alone[before:]
+        if emission.fused:
+            del self.alone[before:]
+            self.fused += of_the_op
+        return found
+
+
+@pytest.mark.parametrize("recipe", ["delayed", "tensorwise"])
+def test_what_is_said_to_be_fused_is_what_a_model_casts_in_its_ops(recipe):
+    config = Fp8Config(recipe=recipe, simulate=True)
+    small = LlamaConfig("t", 32, 2, 4, 2, 48, 61, 16)
+    model, pieces = Llama(small, resolve(OpsConfig())), Noted()
+    state = enable_fp8(model, config, pieces)
+    tokens = torch.randint(61, (2, 16))
+    for _ in range(2):  # of the first step no scale is known
+        pieces.alone.clear()
+        pieces.fused.clear()
+        model(tokens, tokens).backward()
+        activations = [*pieces.alone], [*pieces.fused]
+        state.finish_step()
+    alone, fused = ([_without_block(state.scaling.names[place]) for place in places] for places in activations)
+    casts = cast_bytes(small, small.step_shapes(2, 16, documents=False), config)
+    for found, in_ops in ((alone, False), (fused, True)):
+        expected = {each.tensor for each in casts if each.fused is in_ops and not each.tensor.endswith(".weight")}
+        assert Counter(found) == Counter(2 * list(expected))
+
+
+def _without_block(name: str) -> str:
+    """ "blocks.1.mlp.down.input" -> "down.input"."""
+    return ".".join(name.split(".")[-2:])

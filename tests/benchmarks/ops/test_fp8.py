@@ -41,6 +41,7 @@ from litespark.metrics.records.run import DeviceRecord, EnvironmentRecord
 from litespark.metrics.records.strict_json import RecordError
 from litespark.models.config import LlamaConfig
 from litespark.models.floor import cast_bytes
+from litespark.ops.fp8.limits import without_units
 from litespark.ops.fp8.operands import product
 from litespark.ops.fp8.reference import ReferencePieces
 from litespark.ops.fp8.settings import Fp8Config
@@ -231,6 +232,18 @@ def test_casts_and_weights_run_by_every_recipe():
     assert [each.rows.values.dtype for each in runs["delayed"].forward()] == [torch.float8_e4m3fn] * 2
 
 
+def test_the_fused_pieces_run_every_row(simulated):
+    """In Triton's interpreter; that they are right is proven elsewhere."""
+    from litespark.ops.fp8.fused import PIECES
+
+    linear = Linear("qkv", 32, 32, 64, PIECES, "e5m2", CPU).runs()
+    others = [make(PLACE, PIECES, "e5m2") for make in (norm_runs, swiglu_runs)]
+    casts = cast_runs(PLACE, ([32], [64, 32]), PIECES, "e5m2"), weight_runs([(64, 32)], PIECES, CPU)
+    for runs in (linear, *others, *casts):
+        for run in runs.values():
+            run.both()
+
+
 def test_every_row_has_its_figures_where_there_are_units(simulated):
     found = measured()
     for case in found.cases:
@@ -399,3 +412,21 @@ def test_torchao_is_absent_with_the_reason_and_converted_as_the_baseline_is(monk
     assert seen == [("tensorwise", "layers.0")]
     assert (weight.shape, weight.dtype) == ((64, 32), torch.float32)
     assert layer(torch.empty(2, 32, device="meta")).shape == (2, 64)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_on_a_gpu_with_the_units_every_row_has_its_figures(monkeypatch):
+    device = torch.device("cuda", 0)
+    if (reason := without_units(device)) is not None:
+        pytest.skip(reason)
+    monkeypatch.setattr(bench, "WIDTHS", (256, 512))
+    model = replace(TINY, width=256, head_width=64, feed_forward=512)
+    place = Place(device, torch.bfloat16, model.step_shapes(2, 128, documents=False), autocast=True)
+    found = measure_fp8(model, Fp8Config(), place, seconds=0.05, bandwidth=1e12)
+    for case in found.cases:
+        for each in case.variants:
+            if not each.rival:
+                assert each.forward_backward is not None, (case.case, each.name, each.reason)
+                assert each.peak_memory_mib is not None
+    assert [len(each.times) for each in found.widths] == [5, 5]

@@ -169,7 +169,11 @@ def table(record: OpsRecord) -> str:
         lines.append(f"{case.case}  ({case.sizes})")
         base = BF16 if case.op == "fp8" else REFERENCE
         eager = next((median(each.forward_backward) for each in case.variants if each.name == base), math.inf)
-        lines += [_line(each, eager) for each in case.variants]
+        reasons = {each.reason for each in case.variants}
+        if not case.timed() and len(reasons) == 1:
+            lines.append(f"  no figure of {', '.join(each.name for each in case.variants)}: {reasons.pop()}")
+        else:
+            lines += [_line(each, eager) for each in case.variants]
         for yardstick in case.yardsticks:
             lines.append(f"  {yardstick.name:26}  {'':9}  {yardstick.time.median_ms:9.3f}")
     lines += _widths(record)
