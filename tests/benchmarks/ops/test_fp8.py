@@ -139,17 +139,19 @@ def test_other_precisions_and_sizes_are_refused_with_the_reason(monkeypatch, pla
     assert reason in bench.why_absent(place)
 
 
-@pytest.mark.parametrize("proofs", ["wrong", "none"])
+@pytest.mark.parametrize("proofs", ["wrong", "none", "wrong products"])
 def test_pieces_whose_proof_fails_get_no_figure(monkeypatch, proofs):
     wrong = Proof("fp8", "triton", "cast", "8 x 8", "bf16", False, 0.0, (Difference("codes", 1.0, 1e-3),))
     monkeypatch.setattr(bench, "without_units", lambda device: None)
     monkeypatch.setattr(bench, "reason_against", lambda *arguments: None)
     monkeypatch.setattr(bench, "prove", lambda *arguments, **settings: [wrong] if proofs == "wrong" else [])
+    products = [wrong] if proofs == "wrong products" else []
+    monkeypatch.setattr(bench, "prove_products", lambda *arguments: products)
     found = measured()
     for case in found.cases:
         ours = [each for each in case.variants if not each.rival]
         assert {each.proven for each in ours} == {False}
-        assert all(("FAILED" if proofs == "wrong" else "it has no proof") in each.reason for each in ours)
+        assert all(("it has no proof" if proofs == "none" else "FAILED") in each.reason for each in ours)
         assert not case.timed()
     assert not found.widths
 

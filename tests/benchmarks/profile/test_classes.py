@@ -58,6 +58,10 @@ ENGINE = "autograd::engine::evaluate_function: "
         ("swiglu_forward_kernel", "activation"),
         ("attention_key_value_gradient_kernel", "attention"),
         ("losses_kernel", "loss"),
+        ("add_rms_norm_fp8_backward_kernel", "norm"),
+        ("swiglu_fp8_forward_kernel", "activation"),
+        ("cast_kernel", "copies"),
+        ("amax_kernel", "copies"),
         ("litespark::add_rms_norm_backward", "norm"),
         ("litespark::linear_cross_entropy_chunked_sum", "loss"),
         # neither says what it is for

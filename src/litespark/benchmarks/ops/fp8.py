@@ -54,7 +54,7 @@ from litespark.ops.fp8.limits import without_units
 from litespark.ops.fp8.pieces import Pieces
 from litespark.ops.fp8.settings import RECIPES, Fp8Config
 from litespark.ops.linear.state import why_not as why_not_at_these_sizes
-from litespark.ops.proof import prove, said
+from litespark.ops.proof import prove, prove_products, said
 from litespark.ops.shapes import Place
 
 log = logging.getLogger(__name__)
@@ -132,7 +132,15 @@ def why_absent(place: Place) -> str | None:
 
 
 def _fastest_pieces(place: Place) -> tuple[Pieces | None, str | None, bool | None]:
-    """The first pieces that can run and are right; without any the reasons, and whether a proof failed."""
+    """The first pieces that can run and are right; without any the reasons, and whether a proof failed.
+
+    Nor are there any where the products of the fp8 units themselves are wrong.
+    """
+    wrong_products = [
+        str(proof) for proof in prove_products(place.shapes, place.device, place.dtype) if not proof.passed
+    ]
+    if wrong_products:
+        return None, "; ".join(wrong_products), False
     reasons, wrong = [], False
     for name in BACKENDS[OP]:
         if name == REFERENCE:
