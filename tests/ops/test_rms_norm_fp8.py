@@ -13,6 +13,7 @@ from litespark.ops.rms_norm_fp8 import kernels
 from litespark.ops.rms_norm_fp8.function import add_rms_norm_backward_cast, add_rms_norm_cast
 from litespark.ops.tolerance import fresh_memory_is_nan, relative_distance
 from litespark.ops.triton_support import interpreting
+from tests.ops.fp8_inputs import codes_apart
 from tests.properties import Phase, given, settings, st
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -75,12 +76,6 @@ def _emitted(operand, emission):
     return codes | {name: each.clone() for name, each in noted.items() if each is not None}
 
 
-def _in_order(codes):
-    """Codes as whole numbers in the order of their values, so that neighbours are one apart; NaN is NaN's own."""
-    bits = codes.view(torch.uint8).int()
-    return torch.where(bits >= 128, 128 - bits, bits)
-
-
 def _complaints(actual, expected):
     """What is further from the reference than the last bit before the cast explains."""
     found = [] if actual.keys() == expected.keys() else [f"got {list(actual)}, expected {list(expected)}"]
@@ -89,7 +84,7 @@ def _complaints(actual, expected):
         if one.shape != other.shape or one.dtype != other.dtype:
             found.append(f"{name}: {one.dtype} {tuple(one.shape)}, expected {other.dtype} {tuple(other.shape)}")
         elif name in ("rows", "columns"):
-            apart = (_in_order(one) - _in_order(other)).abs()
+            apart = codes_apart(one.view(torch.uint8), other.view(torch.uint8))
             if apart.numel() and (apart.max() > 1 or apart.count_nonzero() > max(1, SHARE * apart.numel())):
                 found.append(f"{name}: {apart.count_nonzero()} codes differ, by up to {apart.max()}")
         elif name == "amax":
