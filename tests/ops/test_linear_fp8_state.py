@@ -102,6 +102,14 @@ def test_a_weight_is_cast_anew_when_it_was_written_to():
     assert linear.weight_operand(torch.float32) is not second
 
 
+def test_a_weight_outside_fp8_has_the_dtype_of_activations():
+    linear = linears_of(Fp8Config(simulate=True), without=("down",)).down
+    for dtype in (torch.bfloat16, torch.float32, torch.bfloat16):
+        operand = linear.weight_operand(dtype)
+        assert operand.rows.values.dtype == operand.columns.values.dtype == dtype
+        assert linear.weight_operand(dtype) is operand
+
+
 def test_a_layer_that_left_fp8_and_came_back_knows_nothing_of_before():
     linear = single_linear(nn.Parameter(random(N, D)), Fp8Config(simulate=True), load("fp8", "reference"))
     fp8_linear(random(T, D), linear).sum().backward()

@@ -1,4 +1,9 @@
-"""What a linear layer in fp8 keeps from step to step: its recipe, the places of its scales, and its cast weight."""
+"""What a linear layer in fp8 keeps from step to step: its recipe, the places of its scales, and its cast weight.
+
+The cast weight is one byte a value in each layout. Where weights are sharded, it is what would be gathered: with
+`delayed` each rank casts its shard by the one scale of the tensor, and products ask for nothing else than
+`Fp8Linear.weight_operand`.
+"""
 
 from __future__ import annotations
 
