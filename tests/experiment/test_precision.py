@@ -158,6 +158,9 @@ def test_weights_in_fp8_count_in_the_memory_that_a_run_needs(card, tmp_path):
         (["ops.compile=model"], "bf16"),
         (["precision.fp8.bf16_first=28"], "bf16"),
         (["precision.fp8.simulate=true"], "bf16"),
+        # without fused casts it would not be faster
+        (["ops=reference"], "bf16"),
+        (["ops=reference", "ops.fp8=triton"], "fp8"),
     ],
 )
 def test_auto_takes_fp8_where_it_pays_and_nothing_stands_against_it(card, overrides, expected):
@@ -172,6 +175,14 @@ def test_auto_takes_the_best_that_the_device_has(card, capability, bf16, expecte
     card(capability, bf16=bf16)
     assert precision_of(parts(*LARGE, "precision=auto"), GPU) == expected
     assert precision_of(parts(*LARGE, "precision=auto"), CPU) == "fp32"
+
+
+def test_auto_does_not_take_fp8_where_the_fused_casts_cannot_run(card, monkeypatch, tmp_path, caplog):
+    card()
+    monkeypatch.setattr("litespark.experiment.precision.why_not_backend", lambda *place: "Triton is not installed")
+    caplog.set_level(logging.INFO)
+    preflight(parts(*LARGE, "precision=auto", "trainer.accelerator=auto", f"paths.logs={tmp_path}"), ALONE)
+    assert "precision=auto: bf16, since casts would be passes of their own: Triton is not installed" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ import torch
 
 from litespark.experiment.config import Parts
 from litespark.experiment.targets import ConfigError
+from litespark.ops.backend import AUTO, BACKENDS, REFERENCE
+from litespark.ops.backend import why_not as why_not_backend
 from litespark.ops.fp8.limits import without_units
-from litespark.ops.linear.state import why_not
+from litespark.ops.linear.state import why_not as why_not_sizes
 from litespark.ops.shapes import StepShapes
 from litespark.training.strategies import Precision
 
@@ -62,7 +64,17 @@ def _fastest(parts: Parts, device: torch.device) -> tuple[Precision, str]:
         )
     if against := _against_fp8(parts, device):
         return "bf16", "; ".join(against)
+    if (reason := _unfused(parts, device)) is not None:
+        return "bf16", f"casts would be passes of their own: {reason}"
     return "fp8", f"{torch.cuda.get_device_name(device)} has fp8 units, and the products are large enough"
+
+
+def _unfused(parts: Parts, device: torch.device) -> str | None:
+    """Why producers cannot cast on their way, without which fp8 is not faster; None where they can."""
+    if parts.ops.fp8 == REFERENCE:
+        return f"ops.fp8={REFERENCE}"
+    fused = next(name for name in BACKENDS["fp8"] if name != REFERENCE) if parts.ops.fp8 == AUTO else parts.ops.fp8
+    return why_not_backend("fp8", fused, device, torch.bfloat16, step_shapes(parts))
 
 
 def _why_no_bf16(device: torch.device) -> str | None:
@@ -102,7 +114,7 @@ def _against_units(parts: Parts, device: torch.device) -> list[str]:
     if not waiting_for_a_gpu and (reason := without_units(device)) is not None:
         wide = "fp32" if device.type == "cpu" else "bf16"
         return [f"precision=fp8: {reason}; set precision={wide}, or {simulate}"]
-    if (reason := why_not(step_shapes(parts))) is not None:
+    if (reason := why_not_sizes(step_shapes(parts))) is not None:
         return [f"precision=fp8: {reason}; change these sizes, set precision=bf16, or {simulate}"]
     return []
 

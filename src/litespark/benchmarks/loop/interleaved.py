@@ -72,6 +72,11 @@ def bench_loop(parts: Parts, overrides: Sequence[str], *, blocks: int) -> LoopRe
                 f"got {ranks.world_size} processes and strategy={parts.strategy.name}, expected one process and "
                 "strategy=single: the bare loop knows no other"
             )
+        if machine.precision == "fp8":
+            raise ConfigError(
+                f"precision={parts.precision}: got fp8, expected bf16 or fp32: the bare loop renews no scales after a "
+                "step; set precision=bf16"
+            )
         run = _build(parts, machine, overrides)
         interleaved = _Interleaved(parts, machine, run, steps)
         run.trainer.fit(run.module, run.data)
