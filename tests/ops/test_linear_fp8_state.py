@@ -110,6 +110,26 @@ def test_a_weight_outside_fp8_has_the_dtype_of_activations():
         assert linear.weight_operand(dtype) is operand
 
 
+def test_a_weight_outside_fp8_is_rounded_anew_after_a_step():
+    linear = linears_of(Fp8Config(simulate=True), without=("down",)).down
+    before = linear.weight_operand(torch.bfloat16).rows.values
+    linear.weight.grad = torch.ones_like(linear.weight)
+    torch.optim.AdamW([linear.weight], lr=0.1, fused=True).step()
+    linear.renew_weight()
+    after = linear.weight_operand(torch.bfloat16).rows.values
+    assert torch.equal(after, linear.weight.bfloat16())
+    assert not torch.equal(after, before)
+
+
+@pytest.mark.parametrize("go_on", [Fp8Linear.move, Fp8Linear.restore])
+def test_a_layer_that_changes_its_recipe_casts_its_weight_by_the_new_one(go_on):
+    linear = single_linear(nn.Parameter(random(N, D)), Fp8Config(simulate=True), load("fp8", "reference"))
+    assert linear.weight_operand(torch.float32).rows.scale.shape == ()
+    go_on(linear, "rowwise")
+    operand = linear.weight_operand(torch.float32)
+    assert (operand.rows.scale.shape, operand.columns.scale.shape) == ((N, 1), (D, 1))
+
+
 def test_a_layer_that_left_fp8_and_came_back_knows_nothing_of_before():
     linear = single_linear(nn.Parameter(random(N, D)), Fp8Config(simulate=True), load("fp8", "reference"))
     fp8_linear(random(T, D), linear).sum().backward()
