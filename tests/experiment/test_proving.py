@@ -22,6 +22,7 @@ from litespark.ops.swiglu import kernels as swiglu_kernels
 from litespark.ops.tolerance import Difference
 from tests.experiment.composed import config
 from tests.experiment.test_run import SMALL
+from tests.ops import planted_pieces
 
 WRONG = Backend("tests.ops.planted:wrong_gradient")
 RIGHT = Backend("tests.ops.planted:right")
@@ -111,6 +112,15 @@ def test_a_failing_op_stops_the_run_before_its_first_step(tmp_path, monkeypatch)
     record = json.loads((tmp_path / "runs" / "small" / "run.json").read_text())
     assert record["status"] == "failed"
     assert record["throughput"]["steps"] == 0
+
+
+def test_failing_pieces_of_fp8_stop_a_run_that_computes_with_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(planted_pieces, "PLANTED", planted_pieces.NotNoted(), raising=False)
+    monkeypatch.setitem(BACKENDS["fp8"], "wrong", Backend("tests.ops.planted_pieces:PLANTED"))
+    wrong = "ops.fp8=wrong", "callbacks.prove=always"
+    with pytest.raises(FailedProofError, match=r"(?s)ops.fp8: got wrong, .*cast of weights, rowwise.*amax"):
+        _train(tmp_path, *wrong, "precision=fp8", "precision.fp8.simulate=true")
+    assert _train(tmp_path / "other", *wrong).status == "finished"
 
 
 def test_a_failing_op_is_replaced_where_that_is_asked_for(tmp_path, monkeypatch, caplog):
