@@ -279,9 +279,9 @@ def dealt(rows: int, tile: Tiling) -> tuple[int, Any]:
 
 _SIZES = {"bf16": 2, "fp32": 4}
 # what emissions want: in most steps, in those that count, in validation, of a gradient where the weight is frozen
-_USUAL = ("row_codes", "column_codes", "amax")
-_COUNTING = (*_USUAL, "counts")
-_VALIDATION = ("row_codes",)
+_USUAL: tuple[str, ...] = ("row_codes", "column_codes", "amax")
+_COUNTING: tuple[str, ...] = (*_USUAL, "counts")
+_VALIDATION: tuple[str, ...] = ("row_codes",)
 _FROZEN = ("row_codes", "amax")
 
 
