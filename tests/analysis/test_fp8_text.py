@@ -40,6 +40,11 @@ def test_recipe_layers_and_moves_stand_beside_loss_and_speed(folder):
     assert cells(fp8, "validation loss")[0] == "2.649 nats/token"
     assert cells(fp8, "tokens/s")[0] == "32.77 k"
     assert cells(fp8, "casts")[0] == "triton"
+    assert cells(fp8, "readings") == [
+        "5",
+        "a layer goes to bf16 when several in a row find that more than 0.100 % of one of its tensors saturates or more than "
+        "25.0 % becomes zero",
+    ]
     why = "2.00 % of its input saturates, above 0.100 % in 3 readings in a row"
     assert f"| 30 | {DOWN} | delayed | bf16 | {why} |" in fp8
     assert f"| {DOWN}.input | 2.00 % (highest 3.00 %) | 0 % (highest 0.100 %) | 30 |" in fp8

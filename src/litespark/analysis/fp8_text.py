@@ -13,6 +13,11 @@ PARITY_TITLE = "## fp8 beside the same run without it"
 PARITY = 0.005
 MOST_MOVES = 20
 MOST_TENSORS = 8
+_FALLBACKS = {
+    "bf16": "goes to bf16",
+    "rowwise": "goes to rowwise scales, and from there to bf16,",
+    "none": "is only warned of",
+}
 
 
 def fp8_section(run: Run) -> list[str]:
@@ -46,7 +51,7 @@ def _facts(run: Run, record: Fp8Record) -> str:
     which = f"{', '.join(record.kinds)} of {count(blocks)} of {count(record.layers)} blocks"
     products = "in the fp8 units of the device"
     if record.simulated:
-        products = "simulated: rounded as in fp8, multiplied in a wider dtype, so that the speed is not that of fp8"
+        products = "rounded as in fp8 and multiplied in a wider dtype: the speed is not that of fp8"
     rows = [
         ("recipe", record.recipe, f"activations and weights e4m3, gradients {record.gradients}"),
         (
@@ -61,8 +66,9 @@ def _facts(run: Run, record: Fp8Record) -> str:
         (
             "readings",
             count(record.readings),
-            f"a layer moves ({record.fallback}) when more than {percent(record.overflow_bound)} of a tensor saturates "
-            f"or more than {percent(record.underflow_bound)} of it becomes zero, several readings in a row",
+            f"a layer {_FALLBACKS.get(record.fallback, record.fallback)} when several in a row find that more than "
+            f"{percent(record.overflow_bound)} of one of its tensors saturates or more than "
+            f"{percent(record.underflow_bound)} becomes zero",
         ),
     ]
     return markdown_table(("what", "value", "about it"), rows)
