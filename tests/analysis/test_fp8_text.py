@@ -6,11 +6,13 @@ import pytest
 import yaml
 
 from litespark.analysis.fp8_text import MOST_MOVES, in_a_sentence
+from litespark.analysis.ledger import render
 from litespark.analysis.report import write_comparison, write_report
-from litespark.metrics.records.run import RunRecord
+from litespark.metrics.records.run import DeviceRecord, RunRecord
 from litespark.metrics.records.run_fp8 import Fp8MoveRecord, Fp8SharesRecord
 from tests.analysis.synthetic_runs import write_run
 from tests.analysis.test_report import cells, change, section
+from tests.metrics.records.test_run import make_record
 from tests.metrics.records.test_run_fp8 import DOWN, fp8_record
 
 
@@ -42,8 +44,8 @@ def test_recipe_layers_and_moves_stand_beside_loss_and_speed(folder):
     assert cells(fp8, "casts")[0] == "triton"
     assert cells(fp8, "readings") == [
         "5",
-        "a layer goes to bf16 when several in a row find that more than 0.100 % of one of its tensors saturates or more than "
-        "25.0 % becomes zero",
+        "a layer goes to bf16 when several in a row find that more than 0.100 % of one of its tensors saturates or "
+        "more than 25.0 % becomes zero",
     ]
     why = "2.00 % of its input saturates, above 0.100 % in 3 readings in a row"
     assert f"| 30 | {DOWN} | delayed | bf16 | {why} |" in fp8
@@ -110,9 +112,13 @@ def test_a_run_that_lost_nothing_and_one_that_read_nothing_say_so(folder):
     assert "No layer moved: nothing that casts lose was read." in write_report(folder).read_text()
 
 
-def test_the_sentence_of_the_ledger():
-    assert in_a_sentence(fp8_record()) == "fp8 delayed: 7 of 8 linear layers at the end, 1 move."
+def test_the_ledger_has_a_sentence_of_fp8(tmp_path):
     assert in_a_sentence(fp8_record(simulated=True, moves=[])).startswith("fp8 simulated, delayed: 7 of 8")
+    run = make_record(status="finished", fp8=fp8_record())
+    run.environment.devices = [DeviceRecord(run.environment.cpu)]
+    (tmp_path / "a-cpu").mkdir()
+    run.write(tmp_path / "a-cpu" / "2026-01-31_quickstart_tiny_fp8.json")
+    assert "fp8 delayed: 7 of 8 linear layers at the end, 1 move." in render(tmp_path)
 
 
 # ---------------------------------------------------------------- beside bf16
