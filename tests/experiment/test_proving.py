@@ -118,8 +118,9 @@ def test_failing_pieces_of_fp8_stop_a_run_that_computes_with_them(tmp_path, monk
     monkeypatch.setattr(planted_pieces, "PLANTED", planted_pieces.NotNoted(), raising=False)
     monkeypatch.setitem(BACKENDS["fp8"], "wrong", Backend("tests.ops.planted_pieces:PLANTED"))
     wrong = "ops.fp8=wrong", "callbacks.prove=always"
-    with pytest.raises(FailedProofError, match=r"(?s)ops.fp8: got wrong, .*cast of weights, rowwise.*amax"):
+    with pytest.raises(FailedProofError, match=r"(?s)ops.fp8: got wrong, .*cast of weights, delayed.*amax") as refusal:
         _train(tmp_path, *wrong, "precision=fp8", "precision.fp8.simulate=true")
+    assert "rowwise" not in str(refusal.value)  # which this run has no use for
     assert _train(tmp_path / "other", *wrong).status == "finished"
 
 
@@ -186,11 +187,14 @@ def _proved(*overrides: str) -> tuple[bool, list[str]]:
     return prove.prove_all(config(*SMALL, *overrides), lines.append), lines
 
 
+_FP8 = "ops=reference", "ops.fp8=triton", "precision=fp8", "precision.fp8.recipe=rowwise"
+
+
 def _proved_in(dtype: str, *, autocast: bool):
     """Stands in for the proofs of all pieces, which tests/ops runs; of the dtypes that it insists on."""
 
     def proving(op, backend, shapes, device, to, **settings):
-        assert (dtype_name(to), settings["autocast"]) == (dtype, autocast)
+        assert (dtype_name(to), settings["autocast"], settings["fp8"].recipe) == (dtype, autocast, "rowwise")
         return [Proof(op, backend, "everything", "few", dtype, True, 0.1, (Difference("codes", 0.0, 1e-3),))]
 
     return proving
@@ -212,7 +216,7 @@ def test_prove_runs_every_fast_backend_that_can_run_here():
 @pytest.mark.parametrize("simulate", [False, True])
 def test_prove_proves_the_pieces_of_fp8_where_there_are_no_units(simulate, monkeypatch):
     monkeypatch.setattr(prove, "prove", _proved_in("bf16", autocast=True))
-    right, lines = _proved("ops=reference", "ops.fp8=triton", "precision=fp8", f"precision.fp8.simulate={simulate}")
+    right, lines = _proved(*_FP8, f"precision.fp8.simulate={simulate}")
     assert right, "\n".join(lines)
     proven = "fp8=triton (everything, bf16, few): proven, codes is 0.0e+00 away, at most 1.0e-03 is allowed"
     assert lines[1:] == [proven, "1 of 1 ops proven"]
@@ -221,8 +225,8 @@ def test_prove_proves_the_pieces_of_fp8_where_there_are_no_units(simulate, monke
 def test_prove_says_that_products_of_fp8_are_wrong(monkeypatch):
     wrong = Proof("fp8", "units", "products", "few", "bf16", False, 0.1, (Difference("output", 0.5, 0.02),))
     monkeypatch.setattr(prove, "prove", _proved_in("bf16", autocast=True))
-    monkeypatch.setattr(prove, "prove_products", lambda shapes, device, dtype: [wrong])
-    right, lines = _proved("ops=reference", "ops.fp8=triton", "precision=fp8", "precision.fp8.simulate=true")
+    monkeypatch.setattr(prove, "prove_products", lambda *arguments: [wrong])
+    right, lines = _proved(*_FP8, "precision.fp8.simulate=true")
     assert not right
     assert "fp8=units (products, bf16, few): FAILED, output is 5.0e-01 away, at most 2.0e-02 is allowed" in lines
     assert lines[-1] == "FAILED: 1 of 1 ops"

@@ -24,7 +24,8 @@ from triton.runtime.jit import JITFunction, create_function_from_signature
 from litespark.ops.backend import BACKENDS, load
 from litespark.ops.cases import Case, cases
 from litespark.ops.compilation import ops_with_kernels
-from litespark.ops.fp8.proof_pieces import pieces_to_prove
+from litespark.ops.fp8.formats import E4M3, E5M2
+from litespark.ops.fp8.proof_pieces import kinds_of, pieces_to_prove
 from litespark.ops.shapes import StepShapes
 from litespark.ops.triton_support import TARGETS, Compilation, Specialisation, specialisation
 
@@ -123,12 +124,13 @@ def launches_of_pieces() -> list[tuple[Any, Specialisation]]:
     """Those of the fused pieces of fp8, in all ways that a step may ask for, with kernels of whatever folder."""
     pieces = load("fp8", "triton")
     # scales and largest values are one place in a row of places, wherever it lies
+    shapes = StepShapes(**SHAPES, **PIECE_SIZES)
     places = torch.zeros(2, dtype=torch.int32), torch.ones(2)
     found = []
     for dtype, autocast in MODES:
-        for piece in pieces_to_prove(StepShapes(**SHAPES, **PIECE_SIZES), CPU, dtype, autocast=autocast):
-            for kind in piece.kinds():
-                for way in piece.ways(kind):
+        for piece in pieces_to_prove(shapes, CPU, dtype, autocast=autocast, gradients=(E5M2, E4M3)):
+            for kind in kinds_of(None):
+                for way in piece.ways(kind, kinds_of(None)):
                     emission, again = (
                         None
                         if each is None

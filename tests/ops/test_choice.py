@@ -144,9 +144,11 @@ def times(monkeypatch):
     original = choice.prove
     monkeypatch.setattr(choice, "measure", measure)
     monkeypatch.setattr(
-        choice, "prove", lambda op, name, shapes, device, dtype, autocast: original(op, name, shapes, CPU.device, dtype)
+        choice,
+        "prove",
+        lambda op, name, shapes, device, dtype, **settings: original(op, name, shapes, CPU.device, dtype),
     )
-    monkeypatch.setattr(choice, "prove_products", lambda shapes, device, dtype: [])
+    monkeypatch.setattr(choice, "prove_products", lambda *arguments: [])
     monkeypatch.setattr(measuring.torch.cuda, "get_device_name", lambda device: "a GPU")
     found["calls"] = measured  # type: ignore[assignment]
     return found
@@ -330,7 +332,7 @@ def _products(distance: float) -> list[Proof]:
 
 
 def test_products_of_fp8_are_proven_where_a_run_computes_with_them(monkeypatch):
-    monkeypatch.setattr(choice, "prove_products", lambda shapes, device, dtype: _products(0.01))
+    monkeypatch.setattr(choice, "prove_products", lambda *arguments: _products(0.01))
     _, choices = settle(OpsConfig(), CPU, proving=True)
     assert [proof.backend for proof in _of(choices, "fp8").proofs] == ["units"]
     _, choices = settle(OpsConfig(), CPU, proving=False)
@@ -341,7 +343,7 @@ def test_products_of_fp8_are_proven_where_a_run_computes_with_them(monkeypatch):
 
 @pytest.mark.parametrize("on_failed_proof", ["stop", "fallback"])
 def test_wrong_products_of_fp8_stop_the_run_whatever_is_asked_for(monkeypatch, on_failed_proof):
-    monkeypatch.setattr(choice, "prove_products", lambda shapes, device, dtype: _products(0.5))
+    monkeypatch.setattr(choice, "prove_products", lambda *arguments: _products(0.5))
     with pytest.raises(
         FailedProofError, match=r"(?s)precision=fp8: got products .*Set precision=bf16.*output is 5.0e-01"
     ):
@@ -349,7 +351,7 @@ def test_wrong_products_of_fp8_stop_the_run_whatever_is_asked_for(monkeypatch, o
 
 
 def test_products_of_fp8_that_are_wrong_on_another_rank_stop_all(monkeypatch):
-    monkeypatch.setattr(choice, "prove_products", lambda shapes, device, dtype: _products(0.01))
+    monkeypatch.setattr(choice, "prove_products", lambda *arguments: _products(0.01))
 
     class Unlucky(choice.OneRank):
         def everywhere(self, value):

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from litespark.ops.backend import BACKENDS, REFERENCE, Backend, why_not
-from litespark.ops.fp8 import limits, operands, proof_pieces
-from litespark.ops.fp8 import proof as fp8_proof
+from litespark.ops.fp8 import limits, operands
 from litespark.ops.fp8.comparison import amax_difference, code_differences, count_difference
 from litespark.ops.fp8.formats import E4M3, E5M2, FORMATS, amax_bits
 from litespark.ops.fp8.operands import Matrix
 from litespark.ops.fp8.proof import piece_trials, product_trials
-from litespark.ops.fp8.proof_pieces import pieces_to_prove
+from litespark.ops.fp8.proof_pieces import PLAIN, kinds_of, pieces_to_prove
 from litespark.ops.fp8.reference import PIECES
+from litespark.ops.fp8.settings import AdaptiveConfig, Fp8Config
 from litespark.ops.proof import prove, prove_products
 from litespark.ops.shapes import StepShapes
 from tests.ops import planted_pieces
@@ -37,6 +37,10 @@ def _failures(pieces, dtype=torch.bfloat16, autocast=True) -> dict[str, set[str]
     return {name: tensors for name, tensors in found.items() if tensors}
 
 
+def _pieces(dtype: torch.dtype):
+    return pieces_to_prove(SHAPES, DEVICE, dtype, autocast=dtype == torch.bfloat16, gradients=(E5M2, E4M3))
+
+
 # ---------------------------------------------------------------- what is right
 
 
@@ -47,14 +51,13 @@ def test_the_reference_pieces_are_like_themselves(dtype, autocast):
     assert _failures(PIECES, dtype, autocast) == {}
 
 
-@pytest.mark.parametrize("kind", proof_pieces.KINDS)
+@pytest.mark.parametrize("kind", kinds_of(None))
 def test_every_kind_of_layer_is_asked_for_in_all_the_ways_that_a_step_does(kind):
-    asked = {piece.name: {way.name for way in piece.ways(kind)}
-             for piece in pieces_to_prove(SHAPES, DEVICE, torch.bfloat16, autocast=True)}  # fmt: skip
+    asked = {piece.name: {way.name for way in piece.ways(kind, kinds_of(None))} for piece in _pieces(torch.bfloat16)}
     usual = {"", "counted", "not finite"}
     layouts = {"rows only", "columns only"}
-    mixed = {"product rowwise", "product in bf16", "product alone"}
-    if kind == proof_pieces.PLAIN:
+    mixed = {"product rowwise", "product not in fp8", "product alone"}
+    if kind == PLAIN:
         assert set().union(*asked.values()) == {""}
         return
     assert asked["cast of activations"] == usual | layouts | {"e5m2"}
@@ -70,14 +73,43 @@ def test_every_kind_of_layer_is_asked_for_in_all_the_ways_that_a_step_does(kind)
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_known_scales_lose_some_values_at_both_ends_so_that_counts_are_seen(dtype):
-    for piece in pieces_to_prove(SHAPES, DEVICE, dtype, autocast=False):
-        for way in piece.ways("delayed"):
+    for piece in _pieces(dtype):
+        for way in piece.ways("delayed", kinds_of(None)):
             if not way.finite or way.emission.format is None:
                 continue
             counts = torch.zeros(2, dtype=torch.int64, device=DEVICE)
             inputs = {name: x for name, x in piece.inputs.items() if name != way.without}
             piece.call(PIECES, inputs, replace(way.emission, counts=counts), way.again, dtype)
             assert (counts > 10).all(), (piece.name, way.name, counts)
+
+
+@pytest.mark.parametrize(
+    ("config", "kinds"),
+    [
+        (Fp8Config(), {"delayed", "tensorwise", PLAIN}),
+        (Fp8Config(recipe="tensorwise", adaptive=AdaptiveConfig(fallback="none")), {"tensorwise"}),
+        (Fp8Config(recipe="rowwise", linears=("down",), adaptive=AdaptiveConfig(fallback="none")), {"rowwise", PLAIN}),
+        (Fp8Config(adaptive=AdaptiveConfig(fallback="rowwise")), {"delayed", "tensorwise", "rowwise", PLAIN}),
+    ],
+)
+def test_a_run_proves_what_its_layers_may_become_and_no_more(config, kinds):
+    """What another recipe needs may be missing on a device, which is no reason to stop a run without it."""
+    trials = [
+        trial.name for trial in piece_trials(PIECES, SHAPES, DEVICE, torch.float32, autocast=False, config=config)
+    ]
+    assert {name.split(", ")[1] for name in trials} == kinds == set(kinds_of(config))
+    products = {trial.name for trial in product_trials(SHAPES, DEVICE, torch.bfloat16, config)}
+    by = {"tensor"} if kinds & {"delayed", "tensorwise"} else set()
+    by |= {"row"} if "rowwise" in kinds else set()
+    assert products == {f"products, a scale for each {each}, gradients {config.gradients}" for each in by}
+
+
+def test_a_run_proves_the_format_that_its_gradients_have():
+    for gradients in FORMATS:
+        config = Fp8Config(gradients=gradients)
+        for trial in piece_trials(PIECES, SHAPES, DEVICE, torch.float32, autocast=False, config=config):
+            asked = {each.tensor.split(":")[0] for each in trial.compare()} & FORMATS.keys()
+            assert asked <= {gradients}
 
 
 # ---------------------------------------------------------------- planted faults
@@ -146,15 +178,14 @@ def test_a_piece_that_raises_fails_its_proof_and_the_others_are_still_run(monkey
 # ---------------------------------------------------------------- products
 
 
-def _products(monkeypatch, dtype=torch.bfloat16):
+def _products(dtype=torch.bfloat16):
     """As on a device with fp8 units; PyTorch has these products on CPUs too, for each tensor's scale."""
-    monkeypatch.setattr(fp8_proof, "_BY_ROW", (("a scale for each tensor", False),))
-    return list(product_trials(SHAPES, DEVICE, dtype))
+    return [trial for trial in product_trials(SHAPES, DEVICE, dtype) if "tensor" in trial.name]
 
 
 @NEEDS_UNITS
-def test_products_are_proven_forward_and_backward(monkeypatch):
-    for trial in _products(monkeypatch):
+def test_products_are_proven_forward_and_backward():
+    for trial in _products():
         found = trial.compare()
         assert [each.tensor for each in found] == ["output", "gradient of the input", "gradient of the weight"]
         assert all(each.passed for each in found), found
@@ -180,7 +211,7 @@ def test_wrong_products_are_caught(monkeypatch, wrong, tensor):
         return wrong(units(*arguments, out_dtype=out_dtype, use_fast_accum=use_fast_accum), use_fast_accum, out_dtype)
 
     monkeypatch.setattr(operands.torch, "_scaled_mm", planted)
-    for trial in _products(monkeypatch):
+    for trial in _products():
         assert tensor in {each.tensor for each in trial.compare() if not each.passed}
 
 
@@ -206,10 +237,10 @@ def test_products_are_proven_where_there_are_units_only(monkeypatch):
     if DEVICE.type == "cuda":
         return
     monkeypatch.setattr("litespark.ops.proof.without_units", lambda device: None)
-    monkeypatch.setattr(fp8_proof, "_BY_ROW", (("a scale for each tensor", False),))
-    proofs = prove_products(SHAPES, DEVICE, torch.bfloat16)
-    assert [proof.backend for proof in proofs] == ["units", "units"]
+    proofs = prove_products(SHAPES, DEVICE, torch.bfloat16, Fp8Config(gradients="e4m3"))
+    assert [proof.backend for proof in proofs] == ["units"]
     assert all(proof.passed for proof in proofs), list(map(str, proofs))
+    assert prove_products(SHAPES, DEVICE, torch.bfloat16, Fp8Config(simulate=True)) == []
 
 
 # ---------------------------------------------------------------- comparing

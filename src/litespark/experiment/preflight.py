@@ -124,7 +124,8 @@ def place_of(parts: Parts, device: torch.device, precision: Precision) -> Place:
     """Where the ops of a run compute, and at which sizes."""
     # the sharding of FSDP2 casts by itself; Lightning's mixed precision is autocast
     autocast = lightning_precision(parts.strategy, precision, device) == "bf16-mixed"
-    return Place(device, activation_dtype(precision, device), step_shapes(parts), autocast)
+    fp8 = parts.fp8 if precision == "fp8" else None
+    return Place(device, activation_dtype(precision, device), step_shapes(parts), autocast, fp8)
 
 
 def _ops(parts: Parts, device: torch.device, precision: Precision, problems: list[str]) -> None:

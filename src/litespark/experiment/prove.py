@@ -49,7 +49,8 @@ def prove_all(config: DictConfig, say: Callable[[str], None]) -> bool:
     else:
         precision = precision_of(parts, device)
         in_fp8, place = precision == "fp8", place_of(parts, device, precision)
-    place = replace(place, shapes=replace(place.shapes, documents=True))
+    fp8 = parts.fp8 if in_fp8 else None
+    place = replace(place, shapes=replace(place.shapes, documents=True), fp8=fp8)
     used = {op: name for op, name in parts.ops.backends().items() if in_fp8 or op != "fp8"}
     asked = {op: name for op, name in used.items() if name != REFERENCE}
     if not asked:
@@ -72,13 +73,15 @@ def _prove_op(op: str, asked: str, place: Place, say: Callable[[str], None]) -> 
         if reason is not None:
             say(f"{op}={backend}: cannot run here: {reason}")
             continue
-        proofs += _said(prove(op, backend, place.shapes, place.device, place.dtype, autocast=place.autocast), say)
+        proofs += _said(
+            prove(op, backend, place.shapes, place.device, place.dtype, autocast=place.autocast, fp8=place.fp8), say
+        )
     if not proofs:
         what = "resolves to its reference" if asked == AUTO else "cannot run"
         say(f"{op}: FAILED, ops.{op}={asked} {what} here, so nothing was proven")
     right = bool(proofs) and all(proof.passed for proof in proofs)
     if op == "fp8":
-        products = _said(prove_products(place.shapes, place.device, place.dtype), say)
+        products = _said(prove_products(place.shapes, place.device, place.dtype, place.fp8), say)
         right = right and all(proof.passed for proof in products)
     return right
 

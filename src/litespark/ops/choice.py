@@ -162,7 +162,7 @@ def _settle(
         choice = replace(choice, proofs=(*shown, *choice.proofs))
         if choice.used == REFERENCE or not proving:
             return choice
-        proofs = prove(op, choice.used, place.shapes, place.device, place.dtype, autocast=place.autocast)
+        proofs = prove(op, choice.used, place.shapes, place.device, place.dtype, autocast=place.autocast, fp8=place.fp8)
         if ranks.everywhere(bool(proofs) and all(proof.passed for proof in proofs)):
             return replace(choice, proofs=(*choice.proofs, *proofs))
         failures = "\n".join(str(proof) for proof in proofs if not proof.passed) or "it failed on another rank"
@@ -183,7 +183,7 @@ def _settle(
 
 
 def _proven_products(place: Place, ranks: Ranks) -> list[Proof]:
-    proofs = prove_products(place.shapes, place.device, place.dtype)
+    proofs = prove_products(place.shapes, place.device, place.dtype, place.fp8)
     if not ranks.everywhere(all(proof.passed for proof in proofs)):
         failures = "\n".join(str(proof) for proof in proofs if not proof.passed) or "it failed on another rank"
         raise FailedProofError(

@@ -19,6 +19,7 @@ from litespark.ops.backend import REFERENCE, load
 from litespark.ops.cases import Case, cases, cut, small
 from litespark.ops.fp8.limits import without_units
 from litespark.ops.fp8.proof import piece_trials, product_trials
+from litespark.ops.fp8.settings import Fp8Config
 from litespark.ops.shapes import StepShapes
 from litespark.ops.tolerance import Difference, Op, Trial, differences
 
@@ -69,7 +70,14 @@ class Proof:
 
 
 def prove(
-    op: str, backend: str, shapes: StepShapes, device: torch.device, dtype: torch.dtype, *, autocast: bool = False
+    op: str,
+    backend: str,
+    shapes: StepShapes,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    autocast: bool = False,
+    fp8: Fp8Config | None = None,
 ) -> list[Proof]:
     """Run every case of `op` with `backend`; one proof each.
 
@@ -79,25 +87,28 @@ def prove(
         device: where the run will compute.
         dtype: of the run's activations.
         autocast: the run computes in `dtype` under autocast, over fp32 weights and an fp32 residual stream.
+        fp8: settings of the run, of which the proof of fp8 makes what they may lead to; None: all there is.
     """
     # a query that sees only itself has gradients of exactly zero, from which nothing is a relative distance away
     shapes = replace(shapes, length=max(shapes.length, SHORTEST_ROW))
     sizes = _cut(op, shapes, device)
     if op == "fp8":
-        trials = _fp8_trials(backend, sizes, device, dtype, autocast)
+        trials = _fp8_trials(backend, sizes, device, dtype, autocast, fp8)
     else:
         trials = _trials(op, backend, sizes, device, dtype, autocast)
     return _proofs(op, backend, trials, device, dtype)
 
 
-def prove_products(shapes: StepShapes, device: torch.device, dtype: torch.dtype) -> list[Proof]:
+def prove_products(
+    shapes: StepShapes, device: torch.device, dtype: torch.dtype, fp8: Fp8Config | None = None
+) -> list[Proof]:
     """Multiply on the fp8 units of `device` beside the same codes multiplied in fp32: one proof for each kind of scale.
 
-    None where the device has no such units. Arguments as those of `prove`.
+    None where the device has no such units, or the run simulates them. Arguments as those of `prove`.
     """
-    if without_units(device) is not None:
+    if without_units(device) is not None or (fp8 is not None and fp8.simulate):
         return []
-    return _proofs("fp8", PRODUCTS, product_trials(_cut("fp8", shapes, device), device, dtype), device, dtype)
+    return _proofs("fp8", PRODUCTS, product_trials(_cut("fp8", shapes, device), device, dtype, fp8), device, dtype)
 
 
 def _cut(op: str, shapes: StepShapes, device: torch.device) -> StepShapes:
@@ -112,9 +123,14 @@ def _trials(
 
 
 def _fp8_trials(
-    backend: str, sizes: StepShapes, device: torch.device, dtype: torch.dtype, autocast: bool
+    backend: str,
+    sizes: StepShapes,
+    device: torch.device,
+    dtype: torch.dtype,
+    autocast: bool,
+    config: Fp8Config | None,
 ) -> Iterator[Trial]:
-    yield from piece_trials(load("fp8", backend), sizes, device, dtype, autocast=autocast)
+    yield from piece_trials(load("fp8", backend), sizes, device, dtype, autocast=autocast, config=config)
 
 
 def _proofs(op: str, backend: str, trials: Iterator[Trial], device: torch.device, dtype: torch.dtype) -> list[Proof]:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
+from litespark.ops.fp8.settings import Fp8Config
+
 
 @dataclass(frozen=True)
 class StepShapes:
@@ -39,9 +41,11 @@ class Place:
         dtype: of the activations.
         shapes: of a micro-batch.
         autocast: over fp32 weights and an fp32 residual stream.
+        fp8: settings of a run in fp8; None: it is not, or nothing is known of them.
     """
 
     device: torch.device
     dtype: torch.dtype
     shapes: StepShapes
     autocast: bool = False
+    fp8: Fp8Config | None = None

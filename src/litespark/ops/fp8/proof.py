@@ -1,12 +1,12 @@
 """What of fp8 is proven, and how: each piece beside the reference pieces, and the products of the device's fp8 units.
 
-A piece is asked for all that a step may ask of it, whatever the run's recipe is: a layer may move to another one.
+A piece is asked for all that a step of the run may ask of it, with what its layers may move to.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -18,8 +18,9 @@ from litespark.ops.fp8.emission import Emission
 from litespark.ops.fp8.formats import E4M3, E5M2, Format
 from litespark.ops.fp8.operands import MULTIPLE, Matrix, Operand, product
 from litespark.ops.fp8.pieces import Pieces
-from litespark.ops.fp8.proof_pieces import Piece, Way, pieces_to_prove, spoilt
+from litespark.ops.fp8.proof_pieces import PLAIN, Piece, Way, kinds_of, pieces_to_prove, spoilt
 from litespark.ops.fp8.reference import PIECES as REFERENCE
+from litespark.ops.fp8.settings import Fp8Config
 from litespark.ops.shapes import StepShapes
 from litespark.ops.tolerance import (
     LOW_PRECISION_BOUND,
@@ -30,8 +31,6 @@ from litespark.ops.tolerance import (
     relative_distance,
 )
 
-# the scales of products
-_BY_ROW = (("a scale for each tensor", False), ("a scale for each row", True))
 # of products whose sums are in fp32, rounded to bf16 at their end
 _EXACT_SUMS_BOUND = 5e-3
 
@@ -55,7 +54,13 @@ ROUNDED = Bounds(1e-3, 1e-3, 2.0**-7, 1e-2)
 
 
 def piece_trials(
-    pieces: Pieces, shapes: StepShapes, device: torch.device, dtype: torch.dtype, *, autocast: bool
+    pieces: Pieces,
+    shapes: StepShapes,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    autocast: bool,
+    config: Fp8Config | None = None,
 ) -> Iterator[Trial]:
     """Every piece, for every kind of layer; the inputs of one piece at a time.
 
@@ -65,35 +70,53 @@ def piece_trials(
         device: where.
         dtype: of the activations.
         autocast: over fp32 weights and an fp32 residual stream.
+        config: settings of the run; None: for any.
     """
-    for piece in pieces_to_prove(shapes, device, dtype, autocast=autocast):
-        for kind in piece.kinds():
-            yield Trial(f"{piece.name}, {kind}", piece.sizes, partial(_piece_compared, pieces, piece, kind, dtype))
+    kinds = kinds_of(config)
+    for piece in pieces_to_prove(shapes, device, dtype, autocast=autocast, gradients=_gradients(config)):
+        for kind in kinds:
+            if piece.exact and kind == PLAIN:
+                continue  # a cast to nothing
+            ways = partial(piece.ways, kind, kinds)
+            yield Trial(f"{piece.name}, {kind}", piece.sizes, partial(_piece_compared, pieces, piece, ways, dtype))
 
 
-def product_trials(shapes: StepShapes, device: torch.device, dtype: torch.dtype) -> Iterator[Trial]:
+def product_trials(
+    shapes: StepShapes, device: torch.device, dtype: torch.dtype, config: Fp8Config | None = None
+) -> Iterator[Trial]:
     """The three products of a linear layer on the fp8 units, with a scale for each tensor and with one for each row.
 
     Args:
         shapes: sizes; cut to what the units take.
         device: with such units.
         dtype: of the activations.
+        config: settings of the run; None: for any.
     """
+    kinds = kinds_of(config)
     wanted = shapes.rows * shapes.length, shapes.width, shapes.feed_forward
     tokens, width, wide = (max(MULTIPLE, size - size % MULTIPLE) for size in wanted)
-    for kind, rowwise in _BY_ROW:
-        for format in (E5M2, E4M3):
+    for rowwise in (False, True):
+        if not any((kind == "rowwise") is rowwise for kind in kinds if kind != PLAIN):
+            continue
+        for format in _gradients(config):
             compare = partial(_products_compared, (tokens, width, wide), device, dtype, rowwise, format)
-            yield Trial(f"products, {kind}, gradients {format.name}", f"{tokens} x {width} x {wide}", compare)
+            name = f"products, a scale for each {'row' if rowwise else 'tensor'}, gradients {format.name}"
+            yield Trial(name, f"{tokens} x {width} x {wide}", compare)
+
+
+def _gradients(config: Fp8Config | None) -> tuple[Format, ...]:
+    return (E5M2, E4M3) if config is None else (config.gradient_format,)
 
 
 # ---------------------------------------------------------------- pieces
 
 
-def _piece_compared(pieces: Pieces, piece: Piece, kind: str, dtype: torch.dtype) -> list[Difference]:
+def _piece_compared(
+    pieces: Pieces, piece: Piece, ways: Callable[[], Iterator[Way]], dtype: torch.dtype
+) -> list[Difference]:
     return [
         replace(each, tensor=f"{way.name}: {each.tensor}" if way.name else each.tensor)
-        for way in piece.ways(kind)
+        for way in ways()
         for each in _way_compared(pieces, piece, way, dtype)
     ]
 

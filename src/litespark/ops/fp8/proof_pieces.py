@@ -12,16 +12,15 @@ import torch
 from torch import Tensor
 
 from litespark.ops.fp8.emission import Emission
-from litespark.ops.fp8.formats import E4M3, E5M2, Format, power_of_two_scale
+from litespark.ops.fp8.formats import E4M3, Format, power_of_two_scale
 from litespark.ops.fp8.operands import Operand
 from litespark.ops.fp8.pieces import Pieces
 from litespark.ops.fp8.reference import PIECES as REFERENCE
-from litespark.ops.fp8.settings import RECIPES
+from litespark.ops.fp8.settings import LINEARS, RECIPES, Fp8Config
 from litespark.ops.shapes import StepShapes
 
-# what a layer may be: in fp8 by a recipe, or not
+# what a layer may be beside in fp8 by a recipe
 PLAIN = "not in fp8"
-KINDS = (*RECIPES, PLAIN)
 EPSILON = 1e-5
 # of the scale that just takes a tensor's largest value: with it a share of the values saturates
 _TOO_SMALL = 0.25
@@ -33,6 +32,19 @@ _FAINT, _FAINTER = 2.0**-20, 2.0**-33
 # what a piece returned: "operand" by the emission, "product" by that of the product made again, the rest by name
 Results = dict[str, Tensor | Operand | None]
 Call = Callable[[Pieces, dict[str, Tensor], Emission, Emission | None, torch.dtype], Results]
+
+
+def kinds_of(config: Fp8Config | None) -> tuple[str, ...]:
+    """What a layer may be in a run with these settings, or in any run."""
+    if config is None:
+        return (*RECIPES, PLAIN)
+    found = {config.recipe}
+    if config.recipe == "delayed":
+        found.add("tensorwise")  # while nothing is known of a tensor
+    if config.adaptive.fallback == "rowwise":
+        found.add("rowwise")
+    some_plain = config.adaptive.fallback != "none" or set(config.linears) != set(LINEARS)
+    return tuple(kind for kind in RECIPES if kind in found) + (PLAIN,) * some_plain
 
 
 @dataclass(frozen=True)
@@ -61,12 +73,8 @@ class Piece:
     makes_again: bool = False
     exact: bool = False
 
-    def kinds(self) -> tuple[str, ...]:
-        """Of layers that it is proven for: a cast to nothing is none."""
-        return RECIPES if self.exact else KINDS
-
-    def ways(self, kind: str) -> Iterator[Way]:
-        """How a step may ask for it where a layer is of that kind."""
+    def ways(self, kind: str, others: tuple[str, ...] = ()) -> Iterator[Way]:
+        """How a step may ask for it where a layer is of that kind; the layer beside it may be of one of the others."""
         scale, again_scale = self._scales() if kind == "delayed" else (None, None)
 
         def emission(format: Format = self.formats[0], rows: bool = True, columns: bool = True) -> Emission:
@@ -93,9 +101,10 @@ class Piece:
             yield Way("columns only", emission(rows=False), noted=False)  # the product made again
         if self.optional is not None:
             yield Way(f"without {self.optional}", emission(), again, without=self.optional)
-        if self.makes_again:
+        if self.makes_again and "rowwise" in others:
             yield Way("product rowwise", emission(), Emission(E4M3, rowwise=True, rows=False))
-            yield Way("product in bf16", emission(), Emission(None))
+        if self.makes_again and PLAIN in others:
+            yield Way("product not in fp8", emission(), Emission(None))
             yield Way("product alone", Emission(None), again, noted=False)
 
     def _scales(self) -> tuple[Callable[[Format], Tensor], Callable[[Format], Tensor]]:
@@ -143,7 +152,9 @@ class Way:
         return replace(self.emission, amax=amax, counts=counts)
 
 
-def pieces_to_prove(shapes: StepShapes, device: torch.device, dtype: torch.dtype, *, autocast: bool) -> Iterator[Piece]:
+def pieces_to_prove(
+    shapes: StepShapes, device: torch.device, dtype: torch.dtype, *, autocast: bool, gradients: tuple[Format, ...]
+) -> Iterator[Piece]:
     """All pieces with random inputs, one after the other.
 
     Args:
@@ -151,6 +162,7 @@ def pieces_to_prove(shapes: StepShapes, device: torch.device, dtype: torch.dtype
         device: of the inputs.
         dtype: of the activations.
         autocast: weights and the residual stream are fp32.
+        gradients: formats of gradients.
     """
     rows, width, feed_forward = shapes.rows * shapes.length, shapes.width, shapes.feed_forward
     stream_dtype = torch.float32 if autocast else dtype
@@ -167,10 +179,10 @@ def pieces_to_prove(shapes: StepShapes, device: torch.device, dtype: torch.dtype
         """Rows apart, as those of a slice are."""
         return torch.cat([values, torch.zeros_like(values[:, :16])], dim=1)[:, : values.shape[1]]
 
-    both = E4M3, E5M2
+    all_formats = tuple(dict.fromkeys((E4M3, *gradients)))
     at_width, at_feed_forward = f"{rows} x {width}", f"{rows} x {feed_forward}"
     x = spaced(normal(rows, width, faint_rows=True, faint_columns=True))
-    yield Piece("cast of activations", at_width, {"x": x}, both, _cast, exact=True)
+    yield Piece("cast of activations", at_width, {"x": x}, all_formats, _cast, exact=True)
     outputs = min(width, _MOST_OUTPUTS)
     weight = normal(outputs, feed_forward, to=torch.float32, faint_rows=True, faint_columns=True)
     yield Piece("cast of weights", f"{outputs} x {feed_forward}", {"x": weight}, (E4M3,), _cast, exact=True)
@@ -184,12 +196,12 @@ def pieces_to_prove(shapes: StepShapes, device: torch.device, dtype: torch.dtype
         "stream": stream,
         "weight": normal(width, to=stream_dtype),
     }
-    yield Piece("add_rms_norm_backward", at_width, inputs, both[::-1], _add_rms_norm_backward,
+    yield Piece("add_rms_norm_backward", at_width, inputs, gradients, _add_rms_norm_backward,
                 optional="stream_gradient", of_gradient=True)  # fmt: skip
     gate_up = torch.cat([normal(rows, feed_forward), normal(rows, feed_forward, faint_rows=True)], dim=1)
     yield Piece("swiglu", at_feed_forward, {"gate_up": gate_up}, (E4M3,), _swiglu)
     inputs = {"product_gradient": normal(rows, feed_forward, faint_rows=True), "gate_up": gate_up}
-    yield Piece("swiglu_backward", at_feed_forward, inputs, both[::-1], _swiglu_backward, of_gradient=True,
+    yield Piece("swiglu_backward", at_feed_forward, inputs, gradients, _swiglu_backward, of_gradient=True,
                 makes_again=True)  # fmt: skip
 
 
