@@ -30,7 +30,7 @@ def _proven(op: OpRecord) -> str:
 def _worst(proofs: list[ProofRecord]) -> str:
     """The tensor that comes nearest to its bound."""
     shares = [
-        (each.distance / each.bound if each.bound else float("inf"), each, proof)
+        (_share(each.distance, each.bound), each, proof)
         for proof in proofs
         for each in proof.differences
         if each.distance is not None
@@ -40,6 +40,13 @@ def _worst(proofs: list[ProofRecord]) -> str:
     _, worst, proof = max(shares, key=lambda share: share[0])
     interpreted = ", interpreted" if proof.interpreted else ""
     return f"{worst.distance:.1e} ({worst.bound:.1e}) {worst.tensor}, {proof.dtype}, {proof.sizes}{interpreted}"
+
+
+def _share(distance: float, bound: float) -> float:
+    """Of what is allowed; casts are allowed nothing, and have nothing where they are right."""
+    if bound:
+        return distance / bound
+    return float("inf") if distance else 0.0
 
 
 def _times(op: OpRecord) -> str:
