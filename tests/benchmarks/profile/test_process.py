@@ -46,7 +46,9 @@ def _training(folder, variant, kind, *overrides):
         ("standard", "huggingface", ("model.width=256",)),
     ],
 )
-def test_the_classes_and_idle_are_the_step_and_little_is_other(tmp_path, variant, kind, overrides):
+def test_the_classes_and_idle_are_the_step_and_little_is_other(tmp_path, monkeypatch, variant, kind, overrides):
+    # every kernel, since what else runs on the machine decides which are among the longest
+    monkeypatch.setattr(process, "_TOP", 1000)
     done, answer = _profiled(tmp_path, variant, kind, *overrides)
     assert done.outcome == "measured"
     assert len(done.step_ms) == 2
