@@ -13,7 +13,7 @@ from torch import nn
 
 from litespark.benchmarks.ops import fp8 as bench
 from litespark.benchmarks.ops import fp8_runs
-from litespark.benchmarks.ops.fp8 import WIDTHS, measure_fp8
+from litespark.benchmarks.ops.fp8 import measure_fp8
 from litespark.benchmarks.ops.fp8_runs import (
     CASTS,
     NORM,
@@ -25,20 +25,10 @@ from litespark.benchmarks.ops.fp8_runs import (
     swiglu_runs,
     weight_runs,
 )
-from litespark.benchmarks.ops.goals import goals, table
 from litespark.benchmarks.ops.rivals import TORCHAO, torchao_linear
 from litespark.metrics.records.ops import (
-    CaseRecord,
-    OpsRecord,
-    PaysRecord,
-    TimeRecord,
-    VariantRecord,
-    WidthRecord,
-    YardstickRecord,
     least_paying,
 )
-from litespark.metrics.records.run import DeviceRecord, EnvironmentRecord
-from litespark.metrics.records.strict_json import RecordError
 from litespark.models.config import LlamaConfig
 from litespark.models.floor import cast_bytes
 from litespark.ops.fp8.limits import without_units
@@ -298,97 +288,6 @@ def test_least_bytes_are_those_of_the_op_in_bf16_and_of_the_casts():
     assert TINY.layers * (cases[CASTS].forward_bytes + cases[CASTS].backward_bytes) == casts
     weights = sum(each.moved for each in every if each.tensor.endswith(".weight"))
     assert TINY.layers * cases[WEIGHTS].forward_bytes == weights
-
-
-# ---------------------------------------------------------------- where it pays, and the goal
-
-
-def time(milliseconds):
-    return TimeRecord(milliseconds, milliseconds, milliseconds, 5)
-
-
-def width(size, **times):
-    return WidthRecord(size, [YardstickRecord(name, time(each)) for name, each in times.items()])
-
-
-def test_fp8_pays_from_where_it_is_faster_at_every_larger_width_too():
-    widths = [width(size, bf16=10, delayed=each) for size, each in ((768, 9), (1024, 12), (2048, 9), (3072, 8))]
-    assert least_paying(widths, "delayed") == 2048
-    assert least_paying(list(reversed(widths)), "delayed") == 2048
-    assert least_paying([*widths, width(4096, bf16=10, delayed=10)], "delayed") is None
-    assert least_paying(widths, "rowwise") is None
-    assert least_paying([], "delayed") is None
-    assert list(WIDTHS) == sorted(WIDTHS)
-
-
-def record_of(cases=(), **more):
-    environment = EnvironmentRecord(
-        python="", torch="", platform="", cpu="", world_size=1, precision="bf16", devices=[DeviceRecord("H200")]
-    )
-    sizes = ("llama3b", 4, 4096, 1.0, ["fp8"])
-    return OpsRecord("", None, None, "", [], environment, *sizes, cases=list(cases), layers=28, **more)
-
-
-def test_a_record_whose_widths_do_not_follow_from_the_times_is_refused(tmp_path):
-    widths = [width(768, bf16=10, delayed=12), width(2048, bf16=10, delayed=9)]
-    right = record_of(widths=widths, pays=[PaysRecord("delayed", 2048)])
-    right.write(tmp_path / "right.json")
-    assert OpsRecord.read(tmp_path / "right.json") == right
-    record_of(widths=widths, pays=[PaysRecord("delayed", 768)]).write(tmp_path / "wrong.json")
-    with pytest.raises(RecordError, match=r"pays\.delayed\.width: got 768, expected 2048"):
-        OpsRecord.read(tmp_path / "wrong.json")
-
-
-def cases_of(norm=0.5, casts=0.1):
-    def case(name, **times):
-        return CaseRecord(
-            "fp8",
-            name,
-            "",
-            variants=[VariantRecord(each, False, True, time(ms), time(ms)) for each, ms in times.items()],
-        )
-
-    return [case(NORM, bf16=0.48, fused=norm), case(SWIGLU, bf16=0.9, fused=0.91), case(CASTS, delayed=casts),
-            case(WEIGHTS, bf16=0.1, delayed=0.11)]  # fmt: skip
-
-
-def casts_goal(record, device="cuda"):
-    (found,) = [each for each in goals(record, device) if each.op == "fp8"]
-    return found
-
-
-@pytest.mark.parametrize(("norm", "casts", "value", "verdict"), [(0.5, 0.1, 4.48, "met"), (0.5, 0.2, 7.28, "not met"),
-                                                                 (0.6, 0.1, 10.08, "not met")])  # fmt: skip
-def test_the_goal_of_casts_adds_up_what_they_take_beyond_bf16(norm, casts, value, verdict):
-    # 28 · (2 · (norm − 0.48) + 0.01 + casts + 0.01)
-    goal = casts_goal(record_of(cases_of(norm, casts)))
-    assert goal.value == pytest.approx(value)
-    assert goal.verdict == verdict
-    assert "SwiGLU +0.28 ms" in goal.reason
-
-
-def test_the_goal_of_casts_is_not_measured_without_times_on_a_cpu_or_at_other_sizes():
-    assert casts_goal(record_of(cases_of()), "cpu").verdict == "not measured"
-    assert casts_goal(record_of(cases_of()[:2])).reason == "not measured yet"
-    absent = [CaseRecord("fp8", NORM, "", variants=[VariantRecord("fused", reason=REASON)])]
-    assert casts_goal(record_of(absent)).reason == REASON
-    other = casts_goal(replace(record_of(cases_of()), rows=1))
-    assert (other.value, other.verdict) == (None, "not measured")
-    assert "llama3b with 4096 tokens, expected 16384" in other.reason
-    assert casts_goal(replace(record_of(cases_of()), ops=["rope"])).reason == "it was not asked for"
-
-
-def test_the_table_says_from_which_width_on_fp8_pays():
-    widths = [width(768, bf16=10, delayed=12), width(2048, bf16=10, delayed=9)]
-    said = table(
-        record_of(cases_of(), widths=widths, pays=[PaysRecord("delayed", 2048), PaysRecord("rowwise", None, "why")])
-    )
-    assert "fp8 pays at 16384 tokens, delayed: from width 2048 on" in said
-    assert "fp8 pays at 16384 tokens, rowwise: no width: why" in said
-    assert "ms of forward and backward: bf16, delayed" in said
-    # beside bf16, not beside the reference
-    (fused,) = [line for line in said.splitlines() if line.startswith("  fused") and " 0.910" in line]
-    assert "0.99x" in fused
 
 
 # ---------------------------------------------------------------- torchao
