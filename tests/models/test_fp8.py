@@ -91,6 +91,8 @@ def test_embedding_head_and_norms_are_not_rounded():
         linear.move(None)
     tokens, labels = random_ids(2, 16), random_ids(2, 16, seed=1)
     assert torch.equal(model(tokens, labels), small_model()(tokens, labels))
+    # blocks without any layer in fp8 are blocks as they always were, which keep no weights of their own
+    assert all(linear._operand is None for linear in model.fp8.linears.values())
 
 
 def test_with_a_cache_the_model_generates_without_fp8():
@@ -154,6 +156,17 @@ def test_every_way_of_recomputing_gives_the_same_bits(recipe):
         assert torch.equal(found[recompute][2].history, scaling.history)
         # forward passes that are made again count their values again, and what they lose: shares are the same
         assert found[recompute][2].read() == shares
+
+
+def test_recomputing_the_product_keeps_a_byte_less_for_each_of_its_values():
+    kept = {}
+    for recompute in ("none", "swiglu"):
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, sizes=sizes: sizes.append(x.nbytes) or x, lambda x: x):
+            model_in_fp8(recompute=recompute)(random_ids(2, 16), random_ids(2, 16, seed=1))
+        kept[recompute] = sum(sizes)
+    config = small_config()
+    assert kept["none"] - kept["swiglu"] == config.layers * (2 * 16 * config.feed_forward + 4)
 
 
 def test_micro_batches_see_one_set_of_scales():

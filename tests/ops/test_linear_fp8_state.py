@@ -1,5 +1,7 @@
 """What linear layers in fp8 keep for the backward pass, note of their tensors, and cast."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -145,6 +147,15 @@ def test_a_layer_that_left_fp8_and_came_back_knows_nothing_of_before():
     # a hundred times as large: by the scales of before it would be cut off
     found = fp8_linear(100 * random(T, D), linear)
     assert relative_distance(found, 100 * random(T, D) @ linear.weight.T) < 0.05
+    linear.move(None)
+    linear.move("delayed")
+    # and by what was larger before, the smallest would become zero
+    fp8_linear(0.01 * random(T, D), linear).sum().backward()
+    linear.scaling.finish_step()
+    place = linear.scaling.names.index("linear.input")
+    assert float(linear.scaling.scale[place]) == 2.0 ** math.ceil(
+        math.log2(0.01 * float(random(T, D).abs().max()) / 448)
+    )
 
 
 def test_a_layer_that_is_not_under_fp8_cannot_be_moved():
