@@ -1,7 +1,7 @@
 """What a reader sees of parity: the loss beside the speed, and what is not a speed."""
 
 from litespark.analysis.ledger_lines import LINES
-from litespark.analysis.parity_text import figure, markdown, picture, text
+from litespark.analysis.parity_text import all_within, figure, markdown, picture, text
 from litespark.metrics.records.ledger import read_entry
 from litespark.metrics.records.training_runs import RunFailure
 from tests.metrics.parity_records import fp8_state, two_seeds
@@ -16,8 +16,10 @@ def test_loss_speed_and_energy_stand_in_one_row():
 
 def test_what_is_above_the_bound_says_so():
     found = two_seeds()
+    assert all_within(found)
     found.bound = 0.003
     assert " NO " in text(found)
+    assert not all_within(found)
 
 
 def test_a_simulation_is_not_the_speed_of_fp8():

@@ -29,6 +29,11 @@ def markdown(record: ParityRecord) -> str:
     return "\n\n".join([_title(record), markdown_table(HEADER, _rows(record)), bulleted(_notes(record))])
 
 
+def all_within(record: ParityRecord) -> bool:
+    """Whether every variant learns as well as the first, with every seed."""
+    return all(row.within for row in rows(record))
+
+
 def picture(record: ParityRecord, path: Path) -> None:
     """Draw the curves into a file."""
     figure(record).savefig(path, dpi=DOTS_PER_INCH)

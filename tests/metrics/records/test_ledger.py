@@ -18,13 +18,14 @@ from tests.analysis.synthetic_records import (
     step_record,
     to_loss_record,
 )
+from tests.metrics import parity_records
 from tests.metrics.data_records import data_record
 from tests.metrics.records.test_loop_and_ops import loop_record, ops_record
 from tests.metrics.records.test_run import make_record
 from tests.metrics.selection_records import two_seeds
 
 RECORDS = [make_record(), loop_record(), ops_record(), step_record({"sdpa": 10.0}), ablation_record(), profile_record(),
-           to_loss_record(), data_record(), two_seeds()]  # fmt: skip
+           to_loss_record(), data_record(), two_seeds(), parity_records.two_seeds()]  # fmt: skip
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)

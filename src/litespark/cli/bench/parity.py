@@ -31,12 +31,11 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from litespark.analysis.parity_text import picture, text
+    from litespark.analysis.parity_text import all_within, picture, text
     from litespark.benchmarks.parity.session import DEFAULT, ParitySettings, bench_parity
     from litespark.benchmarks.training_runs.settings import seeds_of
     from litespark.benchmarks.training_runs.variants import parse
     from litespark.experiment.config import parts_from
-    from litespark.metrics.parity_table import rows
 
     settings = ParitySettings(bound=options.bound, seeds=seeds_of(options.seeds), minutes=options.minutes)
     record, path = bench_parity(
@@ -52,7 +51,7 @@ def _run(options: argparse.Namespace) -> int:
     picture(record, path.with_suffix(".png"))
     print(text(record))
     print(f"record: {path}, picture: {path.with_suffix('.png').name}")
-    return 0 if record.complete and all(row.within for row in rows(record)) else 1
+    return 0 if record.complete and all_within(record) else 1
 
 
 def _command(options: argparse.Namespace) -> list[str]:

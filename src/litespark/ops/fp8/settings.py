@@ -22,9 +22,10 @@ class AdaptiveConfig:
         sample_every: steps between two counts of what the casts lose; the step that counts costs a little more.
         overflow_bound: share of a tensor's values that may saturate.
         underflow_bound: share of a tensor's values that may become zero in the cast.
-        patience: counts in a row above a bound after which the layer moves.
+        patience: readings in a row above a bound after which the layer moves. A reading is what was counted since the
+            last one, at every log interval.
         fallback: where it moves to: `bf16`, `rowwise` scales (and from there to bf16), or `none`, which only warns.
-        return_after: counts after which it comes back to its recipe; twice as many after each further move. None: it
+        return_after: readings after which it comes back to its recipe; twice as many after each further move. None: it
             stays.
 
     Raises:
