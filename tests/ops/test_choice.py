@@ -43,6 +43,7 @@ def test_a_backend_asked_for_by_name_that_cannot_run_is_an_error(monkeypatch):
     with pytest.raises(ValueError, match=expected):
         settle(config, CPU, proving=False)
     assert len(refusals(config, CPU)) == 1
+    assert refusals(config, CPU, frozenset({"swiglu"})) == []
 
 
 def test_triton_by_name_without_a_gpu_is_an_error(monkeypatch):

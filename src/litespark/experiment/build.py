@@ -30,7 +30,7 @@ from litespark.callbacks.signals import StopOnSignal
 from litespark.data.manifest import Manifest
 from litespark.data.streaming import RowDataModule
 from litespark.experiment.config import ConfigError, Parts
-from litespark.experiment.preflight import Machine, place_of
+from litespark.experiment.preflight import Machine, idle_of, place_of
 from litespark.metrics.energy import EnergyLedger, EnergyMeter
 from litespark.metrics.energy_journal import EnergyJournal
 from litespark.metrics.hardware import PeakFlops, lookup, measured_matmul_peak, mfu_peak
@@ -40,7 +40,7 @@ from litespark.metrics.records.run import RunRecord, SegmentRecord
 from litespark.models.fp8 import Fp8State, enable_fp8
 from litespark.models.huggingface import load_huggingface
 from litespark.models.init import copy_weights
-from litespark.models.llama import Llama, idle_ops
+from litespark.models.llama import Llama
 from litespark.ops.choice import Choice
 from litespark.ops.measuring import default_cache
 from litespark.training.budget import TokenBudget
@@ -134,7 +134,7 @@ def build_prove(parts: Parts, machine: Machine, record: RunRecord) -> Prove:
         or (parts.callbacks.prove == "auto" and machine.device.type == "cuda"),
         record=record,
         cache=default_cache(),
-        idle=idle_ops(parts.recompute, fp8=machine.precision == "fp8"),
+        idle=idle_of(parts, machine.precision),
     )
 
 

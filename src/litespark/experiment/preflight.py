@@ -18,6 +18,7 @@ from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.precision import precision_of, settled, step_shapes
 from litespark.models.config import LlamaConfig
 from litespark.models.huggingface_config import read_config
+from litespark.models.llama import idle_ops
 from litespark.ops.choice import refusals
 from litespark.ops.shapes import Place
 from litespark.planning.memory import device_memory_bytes, layers_that_fit, training_state_bytes
@@ -136,7 +137,12 @@ def _ops(parts: Parts, device: torch.device, precision: Precision, problems: lis
         )
     if parts.trainer.accelerator == "cuda" and device.type != "cuda":
         return  # said already; what this processor can run is not what counts
-    problems += refusals(parts.ops, place_of(parts, device, precision))
+    problems += refusals(parts.ops, place_of(parts, device, precision), idle_of(parts, precision))
+
+
+def idle_of(parts: Parts, precision: Precision) -> frozenset[str]:
+    """The ops that a run does not compute with."""
+    return idle_ops(parts.recompute, fp8=precision == "fp8")
 
 
 def _memory(parts: Parts, ranks: Ranks, device: torch.device, precision: Precision, problems: list[str]) -> None:

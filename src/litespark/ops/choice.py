@@ -77,11 +77,11 @@ class Choice:
     detail: str | None = None
 
 
-def refusals(config: OpsConfig, place: Place) -> list[str]:
-    """What is asked for by name and cannot run there, one message each."""
+def refusals(config: OpsConfig, place: Place, idle: frozenset[str] = frozenset()) -> list[str]:
+    """What is asked for by name and cannot run there, one message each; not of `idle` ops, which do not run at all."""
     found = []
     for op, asked in config.backends().items():
-        if asked != AUTO and (reason := why_not(op, asked, place.device, place.dtype, place.shapes)) is not None:
+        if op not in idle and asked != AUTO and (reason := why_not(op, asked, place.device, place.dtype, place.shapes)) is not None:
             others = [name for name in BACKENDS[op] if reason_against(op, name, place) is None]
             found.append(
                 f"ops.{op}: got {asked}, which cannot run here: {reason}; expected one that can: "
@@ -117,7 +117,7 @@ def settle(
         FailedProofError: the proof of an op asked for by name failed, and `on_failed_proof` is "stop"; or the products
             of fp8 are wrong on this device, which no backend of ours replaces.
     """
-    if refused := refusals(config, place):
+    if refused := refusals(config, place, idle):
         raise ValueError("\n".join(refused))
     ranks = ranks or OneRank()
     choices = []

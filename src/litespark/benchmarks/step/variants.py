@@ -14,7 +14,7 @@ import torch
 
 from litespark.data.config import SyntheticConfig
 from litespark.experiment.config import ConfigError, Parts
-from litespark.experiment.preflight import place_of, precision_of
+from litespark.experiment.preflight import idle_of, place_of, precision_of
 from litespark.metrics.records.step import VariantKind
 from litespark.models.config import Recompute
 from litespark.ops.choice import refusals
@@ -134,10 +134,10 @@ def why_not(variant: Variant, device: torch.device, parts: Parts) -> str | None:
     if variant.kind == "huggingface":
         return _why_not_huggingface(SETUPS[variant.name], device, parts)
     try:
-        place = place_of(parts, device, precision_of(parts, device))
+        precision = precision_of(parts, device)
     except ConfigError as error:
         return str(error)
-    return "; ".join(refusals(parts.ops, place)) or None
+    return "; ".join(refusals(parts.ops, place_of(parts, device, precision), idle_of(parts, precision))) or None
 
 
 def masks_documents(parts: Parts) -> bool:
