@@ -81,7 +81,9 @@ def refusals(config: OpsConfig, place: Place, idle: frozenset[str] = frozenset()
     """What is asked for by name and cannot run there, one message each; not of `idle` ops, which do not run at all."""
     found = []
     for op, asked in config.backends().items():
-        if op not in idle and asked != AUTO and (reason := why_not(op, asked, place.device, place.dtype, place.shapes)) is not None:
+        if op in idle or asked == AUTO:
+            continue
+        if (reason := why_not(op, asked, place.device, place.dtype, place.shapes)) is not None:
             others = [name for name in BACKENDS[op] if reason_against(op, name, place) is None]
             found.append(
                 f"ops.{op}: got {asked}, which cannot run here: {reason}; expected one that can: "
