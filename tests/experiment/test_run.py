@@ -14,6 +14,7 @@ import torch
 from litespark.callbacks.signals import Interrupted
 from litespark.experiment import build, run
 from litespark.experiment.preflight import Machine, Ranks
+from litespark.experiment.targets import ConfigError
 from litespark.metrics.energy_journal import EnergyJournal
 from litespark.metrics.environment import git_state
 from litespark.metrics.meters import FakeMeter
@@ -116,11 +117,37 @@ def test_a_run_in_fp8_is_recorded_as_one_and_resumes_with_its_scales(tmp_path):
     assert torch.equal(states[1]["scaling"]["history"][2:4], states[0]["scaling"]["history"][:2])
 
 
-def test_a_run_in_fp8_with_another_recipe_does_not_take_up_the_scales(tmp_path):
-    settings = (*SMALL, *FP8, f"paths.logs={tmp_path}")
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("precision.fp8.recipe=rowwise", "of another recipe than this run: got delayed, expected rowwise"),
+        ("precision.fp8.history=3", "other history than this run"),
+        ("precision.fp8.linears=[down]", "other names than this run"),
+        ("precision.fp8.gradients=e4m3", "other formats than this run"),
+    ],
+)
+def test_other_settings_of_fp8_are_refused_to_a_resume_before_the_folder_is_touched(tmp_path, override, message):
+    settings = (*SMALL, *FP8, f"paths.logs={tmp_path}", "callbacks.checkpoint_every=1", "callbacks.checkpoint_keep=9")
     folder = run.train(config(*settings))
-    with pytest.raises(ValueError, match="of another recipe than this run: got delayed, expected rowwise"):
-        run.train(config(*settings, f"resume={folder}", "budget.steps=4", "precision.fp8.recipe=rowwise"))
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for checkpoint in (folder, folder / "checkpoints" / "step-00000001"):
+        with pytest.raises(ConfigError, match=f"resume=.*{message}.*resume with the .*precision.fp8 of the run that"):
+            run.train(config(*settings, f"resume={checkpoint}", "budget.steps=4", override))
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    # without fp8 they do not matter
+    run.train(config(*settings, f"resume={folder}", "budget.steps=3", override, "precision=fp32"))
+    assert record(folder)["status"] == "finished"
+
+
+def test_a_run_that_auto_puts_into_fp8_is_in_fp8(tmp_path, monkeypatch):
+    """As on a GPU: what was settled counts, and not what was asked for."""
+    monkeypatch.setattr("litespark.experiment.preflight.settled", lambda *arguments: ("fp8", "of its units"))
+    folder = run.train(config(*SMALL, *FP8[1:], "precision=auto", f"paths.logs={tmp_path}"))
+    found = record(folder)
+    assert (found["environment"]["precision"], found["fp8"]["readings"]) == ("fp8", 2)
+    assert "fp8" in {op["op"] for op in found["ops"]}
+    state = torch.load(folder / "checkpoints" / "step-00000002" / "state.ckpt", weights_only=True)
+    assert state["litespark"]["fp8"]["scaling"]["steps"] == 2
 
 
 def test_a_run_in_another_precision_has_nothing_of_fp8(tmp_path):

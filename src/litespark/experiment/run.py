@@ -75,6 +75,8 @@ def _train(parts: Parts, machine: Machine, overrides: list[str]) -> Path:
     checkpoint = None
     if parts.resume is not None:  # before the data, which may have to be prepared
         folder, checkpoint = run_folder.reopen(parts)
+        if machine.precision == "fp8":
+            run_folder.check_fp8(parts, checkpoint)
         record = RunRecord.read(folder / RECORD)
         _refuse_reached(parts, record)
         if checkpoint.step >= token_budget(parts).steps and record.status == "finished":
@@ -237,6 +239,8 @@ def quieten() -> None:
     # the data is read from mapped files or made up; workers do not help small models, and it is a setting
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*This DataLoader will create.*")
+    # a run that goes on without fp8 says so itself
+    warnings.filterwarnings("ignore", r"(?s).*callbacks used to create the checkpoint need to be provided.*Fp8Monitor.*")
     # metrics are logged by the callbacks, when a window closes
     warnings.filterwarnings("ignore", ".*`Trainer.fit` stopped.*")
     # Lightning 2.6.6 with newer PyTorch

@@ -21,6 +21,7 @@ from litespark.data.manifest import Manifest
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.variant import legible
 from litespark.metrics.records.prepared import write_run_data
+from litespark.models import fp8
 
 log = logging.getLogger(__name__)
 
@@ -147,6 +148,22 @@ def reopen(parts: Parts) -> tuple[Path, Checkpoint]:
     for key, (was, now) in changes.items():
         log.warning("resuming with %s=%r, the run was started with %r", key, now, was)
     return folder, checkpoint
+
+
+def check_fp8(parts: Parts, checkpoint: Checkpoint) -> None:
+    """Compare the settings of a run in fp8 with the scales in `checkpoint`, before anything in the folder is touched.
+
+    Raises:
+        ConfigError: scales of other settings; those of none are made anew.
+    """
+    state = torch.load(checkpoint.state, map_location="cpu", mmap=True, weights_only=True)
+    saved = state["litespark"].get("fp8")
+    if saved is None:
+        return
+    try:
+        fp8.check_state(saved, parts.model.layers, parts.fp8)
+    except ValueError as error:
+        raise ConfigError(f"resume={parts.resume}: {error}") from error
 
 
 def _check_state(resume: str, checkpoint: Checkpoint) -> None:

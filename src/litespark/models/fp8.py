@@ -69,11 +69,7 @@ class Fp8State:
         Raises:
             ValueError: it is of another recipe, or of other tensors, formats or length of history.
         """
-        if state["recipe"] != self.config.recipe:
-            raise ValueError(
-                f"the checkpoint's fp8 state is of another recipe than this run: got {state['recipe']}, expected "
-                f"{self.config.recipe}; resume with the precision.fp8 of the run that wrote it"
-            )
+        _check_recipe(state, self.config)
         self.scaling.load_state_dict(state["scaling"])
         for name, linear in self.linears.items():
             linear.restore(state["recipes"][name])
@@ -105,14 +101,37 @@ def enable_fp8(model: Llama, config: Fp8Config, pieces: Pieces) -> Fp8State:
             f"precision.fp8: got bf16_first={config.bf16_first} and bf16_last={config.bf16_last} for "
             f"{model.config.layers} blocks, which leaves none in fp8; lower them, or set precision=bf16"
         )
-    names = [f"blocks.{layer}.{PATHS[linear]}" for layer in chosen for linear in PATHS if linear in config.linears]
-    scaling = scaling_of(names, config, device)
+    scaling = scaling_of(_names(chosen, config), config, device)
     blocks = {layer: _linears(model, layer, config, pieces, scaling) for layer in chosen}
     for layer, linears in blocks.items():
         # PyTorch knows of tensors and modules only where it types what is set
         model.blocks[layer].fp8 = linears  # type: ignore[assignment]
     model.fp8 = Fp8State(config, scaling, blocks)
     return model.fp8
+
+
+def check_state(state: dict[str, Any], layers: int, config: Fp8Config) -> None:
+    """Refuse what a model of `layers` blocks in fp8 by `config` could not load, before there is one.
+
+    Raises:
+        ValueError: as `Fp8State.load_state_dict`.
+    """
+    _check_recipe(state, config)
+    names = _names(range(config.bf16_first, layers - config.bf16_last), config)
+    scaling_of(names, config, torch.device("cpu")).load_state_dict(state["scaling"])
+
+
+def _check_recipe(state: dict[str, Any], config: Fp8Config) -> None:
+    if state["recipe"] != config.recipe:
+        raise ValueError(
+            f"the checkpoint's fp8 state is of another recipe than this run: got {state['recipe']}, expected "
+            f"{config.recipe}; resume with the precision.fp8 of the run that wrote it"
+        )
+
+
+def _names(layers: range, config: Fp8Config) -> list[str]:
+    """Of the linear layers in fp8 of these blocks."""
+    return [f"blocks.{layer}.{PATHS[linear]}" for layer in layers for linear in PATHS if linear in config.linears]
 
 
 def _linears(model: Llama, layer: int, config: Fp8Config, pieces: Pieces, scaling: Scaling) -> BlockLinears:
