@@ -71,6 +71,8 @@ def _fastest(parts: Parts, device: torch.device) -> tuple[Precision, str]:
 
 def _unfused(parts: Parts, device: torch.device) -> str | None:
     """Why producers cannot cast on their way, without which fp8 is not faster; None where they can."""
+    if parts.fp8.recipe != "delayed":
+        return f"precision.fp8.recipe={parts.fp8.recipe} takes scales from the tensors themselves"
     if parts.ops.fp8 == REFERENCE:
         return f"ops.fp8={REFERENCE}"
     fused = next(name for name in BACKENDS["fp8"] if name != REFERENCE) if parts.ops.fp8 == AUTO else parts.ops.fp8
