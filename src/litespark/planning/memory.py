@@ -17,7 +17,8 @@ from litespark.training.optim import MuonConfig, OptimizerConfig
 STATE_BYTES_PER_PARAMETER = 16
 # Muon has one moment and no second
 _MOMENT_BYTES = 4
-# a weight in fp8 is held twice, one byte each, beside its master: for the product forward and for that of the gradient
+# beside its master a weight of a block in fp8 is held twice, one byte each, for the product forward and for that of the
+# gradient, or, where its layer is not in fp8, once in bf16
 _FP8_BYTES = 2
 
 
@@ -32,14 +33,14 @@ def training_state_bytes(
         config: the model.
         shards: devices.
         optimizer: None: AdamW.
-        fp8: which weights are cast and kept beside their masters; None: none.
+        fp8: of which blocks the weights are kept beside their masters as they are multiplied; None: of none.
     """
     whole = config.parameter_count() * STATE_BYTES_PER_PARAMETER
     if isinstance(optimizer, MuonConfig):
         whole -= config.layers * config.block_matmul_parameters() * _MOMENT_BYTES
     if fp8 is not None:
-        shapes, blocks = config.linear_shapes(), config.layers - fp8.bf16_first - fp8.bf16_last
-        whole += _FP8_BYTES * blocks * sum(math.prod(shapes[name]) for name in fp8.linears)
+        blocks = config.layers - fp8.bf16_first - fp8.bf16_last
+        whole += _FP8_BYTES * blocks * sum(map(math.prod, config.linear_shapes().values()))
     return -(-whole // shards)
 
 
