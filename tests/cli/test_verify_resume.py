@@ -71,13 +71,17 @@ def test_not_a_number_is_the_same_as_itself(tmp_path):
     assert compare(*states)[1] is None
 
 
-@pytest.mark.parametrize("part", ["weights", "scales of fp8"])
-def test_scales_of_fp8_are_compared_beside_the_weights(tmp_path, part):
+@pytest.mark.parametrize(
+    ("part", "where"),
+    [("weights", "w"), ("scales of fp8", "scaling.scale"), ("moves of fp8", "policy.layers.down.rest")],
+)
+def test_scales_and_moves_of_fp8_are_compared_beside_the_weights(tmp_path, part, where):
     checkpoints = []
     for name, moved in (("undisturbed", 0.0), ("resumed", 1.0)):
-        scale, weight = torch.ones(3), torch.ones(2)
-        (weight if part == "weights" else scale)[0] += moved
+        scale, weight, rest = torch.ones(3), torch.ones(2), torch.ones(1)
+        {"weights": weight, "scales of fp8": scale, "moves of fp8": rest}[part][0] += moved
         state = {"state_dict": {"w": weight}, "optimizer_states": [], "global_step": 1}
+        state["callbacks"] = {"Fp8Monitor": {"policy": {"layers": {"down": {"rest": rest}}}}}
         (tmp_path / name).mkdir()
         about = {"random": [], "fp8": {"scaling": {"scale": scale}}}
         torch.save({**state, "litespark": about}, tmp_path / name / checkpoint_folder.STATE)
@@ -85,7 +89,7 @@ def test_scales_of_fp8_are_compared_beside_the_weights(tmp_path, part):
     compared, difference = compare(*checkpoints)
     assert compared["scales of fp8"] == 1
     assert difference is not None
-    assert difference.startswith(f"{part}: {'w' if part == 'weights' else 'scaling.scale'}: 1 of")
+    assert difference.startswith(f"{part}: {where}: 1 of")
 
 
 def test_a_sound_config_passes_and_nothing_is_left(tmp_path, monkeypatch, capsys):

@@ -140,6 +140,7 @@ def _parts(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         "optimizer state": dict(_leaves(state["optimizer_states"])),
         "counters": dict(_leaves({"global_step": state["global_step"], **counters})),
         "scales of fp8": dict(_leaves(state["litespark"].get("fp8", {}))),
+        "moves of fp8": dict(_leaves(state.get("callbacks", {}).get("Fp8Monitor", {}))),
         "data position": dict(_leaves(data)),
         "random state": dict(_leaves(state["litespark"]["random"])),
     }
