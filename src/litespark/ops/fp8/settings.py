@@ -87,9 +87,13 @@ class Fp8Config:
     adaptive: AdaptiveConfig = AdaptiveConfig()
 
     def __post_init__(self) -> None:
+        at = "precision.fp8"
+        if isinstance(self.linears, str):
+            raise ValueError(
+                f"{at}.linears: got {self.linears!r}, expected a list; write {at}.linears=[{self.linears}]"
+            )
         # OmegaConf hands lists over
         object.__setattr__(self, "linears", tuple(self.linears))
-        at = "precision.fp8"
         if self.recipe not in RECIPES:
             raise ValueError(f"{at}.recipe: got {self.recipe!r}, expected one of {', '.join(RECIPES)}")
         if self.gradients not in FORMATS:
