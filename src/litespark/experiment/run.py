@@ -240,7 +240,9 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*This DataLoader will create.*")
     # a run that goes on without fp8 says so itself
-    warnings.filterwarnings("ignore", r"(?s).*callbacks used to create the checkpoint need to be provided.*Fp8Monitor.*")
+    warnings.filterwarnings(
+        "ignore", r"(?s).*callbacks used to create the checkpoint need to be provided.*Fp8Monitor.*"
+    )
     # metrics are logged by the callbacks, when a window closes
     warnings.filterwarnings("ignore", ".*`Trainer.fit` stopped.*")
     # Lightning 2.6.6 with newer PyTorch
