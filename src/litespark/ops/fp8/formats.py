@@ -54,7 +54,9 @@ def power_of_two_scale(amax: Tensor, format: Format) -> Tensor:
     fraction, exponent = torch.frexp(amax)
     # amax = fraction · 2^exponent against largest = 0.875 · 2^top_exponent
     exponent = exponent - format.top_exponent + (fraction > 0.875).to(exponent.dtype)
-    scale = torch.ldexp(torch.ones_like(amax), exponent.clamp(LEAST_EXPONENT, GREATEST_EXPONENT))
+    # put together from bits: ldexp multiplies by a power of PyTorch's, which no device promises to be exact
+    exponent = exponent.clamp(LEAST_EXPONENT, GREATEST_EXPONENT)
+    scale = ((exponent + 127) << 23).to(torch.int32).view(torch.float32)
     scale = torch.where(amax == 0, torch.ones_like(scale), scale)
     return torch.where(torch.isfinite(amax), scale, torch.full_like(scale, torch.nan))
 

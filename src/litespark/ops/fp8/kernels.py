@@ -125,8 +125,8 @@ def emit_tile(
 
 # ---------------------------------------------------------------- kernels
 
-# `scale` and `amax` are one place in a row of places, as `Scaling` holds them: at a multiple of 16 bytes for one layer
-# and not for the next, which is no reason to compile anew.
+# `amax` is one place in a row of places, as `Scaling` holds them: at a multiple of 16 bytes for one layer and not for
+# the next, which is no reason to compile anew; nor is it for `scale`, wherever a caller has that.
 
 
 @triton.jit

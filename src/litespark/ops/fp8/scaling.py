@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from litespark.ops.fp8.emission import Emission
 from litespark.ops.fp8.formats import Format, power_of_two_scale
@@ -56,7 +57,7 @@ class Scaling:
         self._noted = [False] * len(names)
         self.amax = torch.zeros(len(names), dtype=torch.int32, device=device)
         self.history = torch.zeros(history, len(names), dtype=torch.float32, device=device)
-        self.scale = torch.ones(len(names), dtype=torch.float32, device=device)
+        self.scale = _apart(torch.ones(len(names), dtype=torch.float32, device=device))
         self.counts = torch.zeros(len(names), 2, dtype=torch.int64, device=device)
         # a format -> which places it has
         self._places = {
@@ -122,14 +123,15 @@ class Scaling:
         noted = self.amax.view(torch.float32)
         latest = torch.where(torch.isfinite(noted), noted, self.history[0])
         self.history = torch.cat([latest.unsqueeze(0), self.history[:-1]])
-        highest = self.history.amax(dim=0) * 2.0**self.margin
+        # a margin that leads beyond fp32 would make scales NaN, and so all that comes after
+        highest = (self.history.amax(dim=0) * 2.0**self.margin).clamp(max=torch.finfo(torch.float32).max)
         # a new tensor: codes that are kept from this step, those of weights, go on with the scale that made them
         scale = self.scale.clone()
         for format, places in self._places.items():
             found = power_of_two_scale(highest[places], format)
             # nothing was seen, or nothing but zeros: the scale stays
             scale[places] = torch.where(highest[places] > 0, found, scale[places])
-        self.scale = scale
+        self.scale = _apart(scale)
         self.known = [known or noted for known, noted in zip(self.known, self._noted, strict=True)]
         self._noted = [False] * len(self.names)
         self.amax.zero_()
@@ -153,16 +155,16 @@ class Scaling:
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values and tensors, for a checkpoint."""
+        """Plain values and tensors of their own, for a checkpoint."""
         return {
             "names": list(self.names),
             "formats": [format.name for format in self.formats],
-            "history": self.history.cpu(),
-            "scale": self.scale.cpu(),
+            "history": self.history.to("cpu", copy=True),
+            "scale": self.scale.contiguous().cpu(),
             "known": list(self.known),
             "steps": self.steps,
             "seen": list(self.seen),
-            "counts": self.counts.cpu(),
+            "counts": self.counts.to("cpu", copy=True),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -185,13 +187,18 @@ class Scaling:
                     f"{_short(value)}; resume with the model and precision.fp8 of the run that wrote it"
                 )
         device = self.scale.device
-        self.history = state["history"].to(device)
-        self.scale = state["scale"].to(device)
-        self.counts = state["counts"].to(device)
+        self.history = state["history"].to(device, copy=True)
+        self.scale = _apart(state["scale"].to(device))
+        self.counts = state["counts"].to(device, copy=True)
         self.known, self.seen, self.steps = list(state["known"]), list(state["seen"]), int(state["steps"])
         # what this process saw before, such as a validation that comes first, is no part of the run
         self._noted = [False] * len(self.names)
         self.amax.zero_()
+
+
+def _apart(scales: Tensor) -> Tensor:
+    """A copy whose places lie 16 bytes apart, which is how cuBLASLt wants what is passed as a scale to begin."""
+    return scales.unsqueeze(1).repeat(1, 16 // scales.element_size())[:, 0]
 
 
 def _short(values: list[Any]) -> str:

@@ -30,9 +30,9 @@ _IN_L2 = 40 * 2**20
 # have 128 registers a thread, which the backward pass nearly fills.
 _TILE = 4096
 NUM_WARPS = 16
-# `scale` and `amax` are one place in a row of places, as `Scaling` holds them: at a multiple of 16 bytes for one layer
-# and not for the next, which is no reason to compile anew. `rows` is a stride of codes, of which 8 are written at once
-# where it is a multiple of 16: that is one.
+# `amax` is one place in a row of places, as `Scaling` holds them: at a multiple of 16 bytes for one layer and not for
+# the next, which is no reason to compile anew; nor is it for `scale`, wherever a caller has that. `rows` is a stride of
+# codes, of which 8 are written at once where it is a multiple of 16: that is one.
 
 
 @triton.jit(do_not_specialize=["steps"], do_not_specialize_on_alignment=["scale", "amax"])

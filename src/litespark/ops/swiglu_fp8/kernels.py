@@ -20,8 +20,8 @@ from litespark.ops.triton_support import Compilation, Target, needs_fp8
 # them are in registers at once.
 NUM_WARPS = 8
 
-# `scale` and `amax` are one place in a row of places, as `Scaling` holds them: at a multiple of 16 bytes for one layer
-# and not for the next, which is no reason to compile anew.
+# `amax` is one place in a row of places, as `Scaling` holds them: at a multiple of 16 bytes for one layer and not for
+# the next, which is no reason to compile anew; nor is it for `scale`, wherever a caller has that.
 
 
 @triton.jit(do_not_specialize_on_alignment=["scale", "amax"])

@@ -1,0 +1,204 @@
+"""Scales from the largest values of the last steps: how they are renewed, kept, forgotten and told."""
+
+import math
+
+import pytest
+import torch
+
+from litespark.ops.fp8.formats import E4M3, E5M2, amax_bits
+from litespark.ops.fp8.scaling import Scaling
+
+NAMES = ["input", "weight", "gradient"]
+PLACE = {name: place for place, name in enumerate(NAMES)}
+
+
+def _scaling(history=3, margin=0, sample_every=2):
+    formats = [E4M3, E4M3, E5M2]
+    return Scaling(NAMES, formats, torch.device("cpu"), history=history, margin=margin, sample_every=sample_every)
+
+
+def _note(scaling, name, value, recipe="delayed", size=10):
+    emission = scaling.emission(PLACE[name], recipe, size)
+    torch.maximum(emission.amax, amax_bits(torch.tensor(value)), out=emission.amax)
+    return emission
+
+
+def _step(scaling, **values):
+    for name, value in values.items():
+        _note(scaling, name, value)
+    scaling.finish_step()
+    return dict(zip(NAMES, scaling.scale.tolist(), strict=True))
+
+
+def test_scales_follow_the_largest_value_of_as_many_steps_as_the_history_has():
+    scaling = _scaling(history=3)
+    # 448 · 2^n takes the scale 2^n
+    found = [_step(scaling, input=value)["input"] for value in (448.0, 4 * 448.0, 448.0, 2 * 448.0, 448.0, 448.0)]
+    assert found == [1.0, 4.0, 4.0, 4.0, 2.0, 2.0]
+    assert _step(scaling, input=448.0)["input"] == 1.0
+    assert scaling.history.shape == (3, 3)
+
+
+def test_each_tensor_has_the_scale_of_its_format():
+    assert _step(_scaling(), input=448.0, gradient=57344.0 * 2) == {"input": 1.0, "weight": 1.0, "gradient": 2.0}
+
+
+@pytest.mark.parametrize("margin", [0, 1, 3])
+def test_a_margin_leaves_room_above_the_largest_value(margin):
+    assert _step(_scaling(margin=margin), input=448.0)["input"] == 2.0**margin
+
+
+@pytest.mark.parametrize("margin", [1, 200])
+def test_a_margin_that_leads_beyond_fp32_makes_no_nan(margin):
+    scale = _step(_scaling(margin=margin), input=3e38)["input"]
+    assert scale == 2.0**120  # by which the largest number of fp32 lies within e4m3
+
+
+def test_what_is_noted_in_a_step_does_not_count_in_the_next():
+    scaling = _scaling(history=1)
+    _step(scaling, input=4 * 448.0)
+    assert _step(scaling, input=448.0)["input"] == 1.0
+
+
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+def test_a_value_that_is_not_finite_leaves_scale_and_history_as_they_were(bad):
+    scaling = _scaling(history=1)
+    before = _step(scaling, input=4 * 448.0)
+    for _ in range(3):
+        assert _step(scaling, input=bad) == before
+    assert scaling.history[0, PLACE["input"]] == 4 * 448.0
+
+
+def test_without_values_or_with_zeros_alone_scales_stay():
+    scaling = _scaling(history=1)
+    _step(scaling, input=4 * 448.0, weight=2 * 448.0)
+    assert _step(scaling, input=0.0) == {"input": 4.0, "weight": 2.0, "gradient": 1.0}
+
+
+def test_scales_are_renewed_in_memory_of_their_own():
+    scaling = _scaling()
+    _step(scaling, input=448.0)
+    held = _note(scaling, "input", 4 * 448.0).scale
+    version = held._version
+    scaling.finish_step()
+    # codes of before, and what autograd keeps for a backward pass, go on with the scale that made them
+    assert (float(held), held._version) == (1.0, version)
+    assert float(scaling.emission(PLACE["input"], "delayed", 0).scale) == 4.0
+
+
+def test_every_scale_begins_at_a_multiple_of_16_bytes():
+    scaling = _scaling()
+    aligned = lambda: [scaling.scale[place].data_ptr() % 16 for place in range(3)]  # noqa: E731
+    assert aligned() == [0, 0, 0]
+    _step(scaling, input=448.0, weight=1.0, gradient=1.0)
+    assert aligned() == [0, 0, 0]
+    scaling.load_state_dict(scaling.state_dict())
+    assert aligned() == [0, 0, 0]
+
+
+# ---------------------------------------------------------------- what is known
+
+
+def test_a_tensor_has_a_scale_once_a_step_has_seen_it():
+    scaling = _scaling()
+    assert not _note(scaling, "input", 1.0).fused
+    assert not scaling.emission(PLACE["input"], "delayed", 1).fused  # within a step nothing changes
+    scaling.finish_step()
+    assert scaling.known == [True, False, False]
+    assert scaling.emission(PLACE["input"], "delayed", 1).fused
+    for recipe in ("tensorwise", "rowwise"):
+        emission = scaling.emission(PLACE["input"], recipe, 1)
+        assert (emission.scale, emission.rowwise, emission.fused) == (None, recipe == "rowwise", False)
+    scaling.emission(PLACE["gradient"], "delayed", 1, note=False)
+    scaling.finish_step()
+    scaling.finish_step()
+    assert scaling.known == [True, False, False]
+
+
+def test_a_tensor_that_is_forgotten_begins_anew_and_no_other_does():
+    scaling = _scaling()
+    _step(scaling, input=1e4 * 448.0, weight=448.0)
+    _note(scaling, "input", 1e5 * 448.0)
+    scaling.forget(PLACE["input"])
+    scaling.finish_step()
+    assert scaling.known == [False, True, False]
+    # neither what was noted in this step nor what the history had of it
+    assert _step(scaling, input=2 * 448.0)["input"] == 2.0
+
+
+# ---------------------------------------------------------------- what is counted
+
+
+def test_shares_are_of_the_values_that_were_counted():
+    scaling = _scaling(sample_every=2)
+    for step in range(4):
+        for size in (30, 10):
+            emission = _note(scaling, "input", 1.0, size=size)
+            assert (emission.counts is not None) == (step % 2 == 0) == scaling.counting
+            if emission.counts is not None:
+                emission.counts.add_(torch.tensor([1, 2]))
+        scaling.finish_step()
+    # two counting steps of 40 values, two casts each
+    assert scaling.read() == {"input": (4 / 80, 8 / 80)}
+    assert scaling.read() == {}
+    assert int(scaling.counts.sum()) == 0
+
+
+def test_what_is_not_noted_or_only_made_again_is_not_counted():
+    scaling = _scaling()
+    unnoted = scaling.emission(0, "delayed", 10, note=False)
+    assert (unnoted.amax, unnoted.counts) == (None, None)
+    uncounted = scaling.emission(0, "delayed", 10, count=False)
+    assert uncounted.amax is not None
+    assert uncounted.counts is None
+    assert scaling.read() == {}
+
+
+# ---------------------------------------------------------------- a checkpoint
+
+
+def test_a_checkpoint_has_all_that_the_next_steps_depend_on():
+    scaling, again = _scaling(), _scaling()
+    _step(scaling, input=448.0, weight=5.0)
+    _step(scaling, input=7.0, gradient=3.0)
+    _note(scaling, "input", 1.0).counts.add_(torch.tensor([3, 1]))
+    state = scaling.state_dict()
+    # of what was noted before it was loaded nothing stays
+    _note(again, "weight", 1e6)
+    _note(again, "gradient", math.nan)
+    again.load_state_dict(state)
+    # which was noted in a step that no checkpoint is taken in
+    scaling.amax.zero_()
+    scaling._noted = [False] * 3
+    assert (again.steps, again.known, again.seen) == (2, [True, True, True], scaling.seen)
+    for _ in range(2):
+        assert torch.equal(again.scale, scaling.scale)
+        assert torch.equal(again.history, scaling.history)
+        assert torch.equal(again.counts, scaling.counts)
+        assert _step(again, weight=2.0) == _step(scaling, weight=2.0)
+    assert again.read() == scaling.read()
+
+
+def test_a_tensor_that_only_validation_saw_before_loading_is_not_known():
+    scaling = _scaling()
+    _note(scaling, "input", 1.0)
+    scaling.load_state_dict(_scaling().state_dict())
+    scaling.finish_step()
+    assert scaling.known == [False] * 3
+
+
+def test_what_is_in_a_checkpoint_does_not_change_with_the_run():
+    scaling = _scaling()
+    _step(scaling, input=448.0)
+    _step(scaling, input=448.0)
+    again = _scaling()
+    state = scaling.state_dict()
+    again.load_state_dict(state)
+    for each in (scaling, again):
+        _note(each, "input", 1.0).counts.add_(1)
+        each.forget(PLACE["input"])
+        _step(each, input=9e5)
+    assert (state["steps"], state["known"]) == (2, [True, False, False])
+    assert not state["counts"].any()
+    assert float(state["scale"][0]) == 1.0
+    assert state["history"][:, 0].tolist() == [448.0, 448.0, 0.0]
