@@ -242,8 +242,11 @@ class _ProjectionMLP(torch.autograd.Function):
                 down.input_again() if ctx.recompute and learn_down else None,
             )
             down_gradient = _weight_gradient(down, of_update.columns, activated if again is None else again.columns)
+            # the largest of the pass are let go as soon as they are multiplied: it needs most memory of all
+            del of_update, of_product, again
             of_normed = gate_up.product(of_gates.rows, gate_up_weight, dtype)
             gate_up_gradient = _weight_gradient(gate_up, of_gates.columns, normed)
+            del of_gates
             gradient, of_projected, norm_weight_gradient = pieces.add_rms_norm_backward(
                 of_normed,
                 stream_gradient,
