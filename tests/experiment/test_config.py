@@ -100,6 +100,7 @@ def test_fp8_is_chosen_by_an_override_or_laid_over(overrides):
         ("recipe=blockwise", r"precision\.fp8\.recipe: got 'blockwise', expected one of delayed, tensorwise, rowwise"),
         ("linears=qkv", r"precision\.fp8\.linears: got 'qkv', expected a list; write precision\.fp8\.linears=\[qkv\]"),
         ("history=0", r"precision\.fp8\.history: got 0, expected at least 1"),
+        ("margin=18", r"precision\.fp8\.margin: got 18, expected at most 17: beyond"),
         ("adaptive.patience=0", r"precision\.fp8\.adaptive\.patience: got 0, expected at least 1"),
         ("adaptive.overflow_bound=2", r"precision\.fp8\.adaptive\.overflow_bound: got 2, expected a share"),
     ],

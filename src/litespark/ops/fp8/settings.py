@@ -10,6 +10,8 @@ from litespark.ops.fp8.formats import FORMATS, Format
 Recipe = Literal["delayed", "tensorwise", "rowwise"]
 Fallback = Literal["bf16", "rowwise", "none"]
 RECIPES: tuple[Recipe, ...] = get_args(Recipe)
+# powers of two from the largest number of the formats down to the smallest, of the one with fewer
+MOST_MARGIN = 17
 # the linear layers of a block
 LINEARS = ("qkv", "output", "gate_up", "down")
 
@@ -66,7 +68,7 @@ class Fp8Config:
             `rowwise`, one for each row, which takes passes too and loses least.
         gradients: format of the gradients of products; activations and weights are e4m3.
         history: steps whose largest values `delayed` looks back on.
-        margin: powers of two that `delayed` leaves above the largest of them.
+        margin: powers of two, at most 17, that `delayed` leaves above the largest of them.
         linears: of each block, those in fp8.
         bf16_first, bf16_last: how many blocks at the beginning and the end stay in bf16.
         simulate: round as fp8 does and multiply in a wider dtype, on any device; slow, and only for looking at losses.
@@ -101,6 +103,10 @@ class Fp8Config:
         for name, least in (("history", 1), ("margin", 0), ("bf16_first", 0), ("bf16_last", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{at}.{name}: got {getattr(self, name)}, expected at least {least}")
+        if self.margin > MOST_MARGIN:
+            raise ValueError(
+                f"{at}.margin: got {self.margin}, expected at most {MOST_MARGIN}: beyond, all values become zero"
+            )
         unknown = [name for name in self.linears if name not in LINEARS]
         if unknown or len(set(self.linears)) != len(self.linears) or not self.linears:
             raise ValueError(
