@@ -134,7 +134,7 @@ def pair(tmp_path, loss, **fp8):
 
 
 @pytest.mark.parametrize(("loss", "said"), [(1.004, ("+0.400 %", "yes")), (1.006, ("+0.600 %", "no")),
-                                            (0.997, ("-0.300 %", "yes"))])  # fmt: skip
+                                            (0.997, ("-0.300 %", "yes")), (0.98, ("-2.00 %", "no"))])  # fmt: skip
 def test_a_run_in_fp8_is_held_against_the_same_run_without_it(tmp_path, loss, said):
     report = write_comparison(pair(tmp_path, loss), tmp_path / "out").read_text()
     parity = cells(section(report, "fp8 beside the same run without it"), "eight")

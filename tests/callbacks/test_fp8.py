@@ -15,6 +15,7 @@ from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.phases import Phases
 from litespark.metrics import names
 from litespark.metrics.records.run import RunRecord
+from litespark.metrics.records.run_fp8 import Fp8PlaceRecord
 from litespark.metrics.records.run_ops import OpRecord
 from litespark.training.optim import AdamWConfig
 from tests.callbacks.fp8_runs import LAYERS, LOUD, Fp8Run, Plant, fp8_config
@@ -139,6 +140,14 @@ def test_rowwise_is_tried_first_where_it_is_the_fallback(tmp_path):
     run = fitted(tmp_path, config, steps=8, plant=Plant(OUTLIER))
     assert run.moves() == [(4, LOUD, "delayed", "rowwise"), (6, LOUD, "rowwise", "bf16")]
     assert run.record.fp8.in_fp8 == 7
+    assert run.record.fp8.moved == [Fp8PlaceRecord(LOUD, "bf16")]
+
+
+def test_a_layer_with_finer_scales_is_recorded_as_moved_and_as_in_fp8(tmp_path):
+    run = fitted(tmp_path, fp8_config(fallback="rowwise", return_after=None), steps=5, plant=Plant(OUTLIER))
+    assert run.record.fp8.moved == [Fp8PlaceRecord(LOUD, "rowwise")]
+    assert run.record.fp8.in_fp8 == 8
+    assert run.rows()[-1][names.FP8_LINEARS] == 1.0
 
 
 def test_a_layer_that_healed_comes_back_and_stays(tmp_path, caplog):
@@ -148,6 +157,7 @@ def test_a_layer_that_healed_comes_back_and_stays(tmp_path, caplog):
     assert run.moves() == [(4, LOUD, "delayed", "bf16"), (7, LOUD, "bf16", "delayed")]
     assert (run.record.fp8.in_fp8, run.record.fp8.moved) == (8, [])
     assert f"{LOUD} comes back from bf16 to delayed" in caplog.messages[1]
+    assert [each.levelno for each in caplog.records] == [logging.WARNING, logging.INFO]
     assert all(math.isfinite(row[names.TRAIN_LOSS]) for row in run.rows())
 
 
