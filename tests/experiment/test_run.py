@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -148,6 +149,15 @@ def test_a_run_that_auto_puts_into_fp8_is_in_fp8(tmp_path, monkeypatch):
     assert "fp8" in {op["op"] for op in found["ops"]}
     state = torch.load(folder / "checkpoints" / "step-00000002" / "state.ckpt", weights_only=True)
     assert state["litespark"]["fp8"]["scaling"]["steps"] == 2
+
+
+def test_a_run_in_fp8_is_put_together_from_the_pieces_that_were_settled(monkeypatch):
+    settings, machine = parts(*SMALL, *FP8), Machine(torch.device("cpu"), "fp8", 1, Ranks(1, 0, 0, 1))
+    monkeypatch.setattr(build, "enable_fp8", lambda model, config, pieces: (config, pieces))
+    monkeypatch.setattr(build, "text_bytes_per_byte", lambda manifest: {})
+    prove, manifest = SimpleNamespace(ops=SimpleNamespace(fp8="settled")), SimpleNamespace(token_bytes=[1])
+    module = build.build_module(settings, machine, manifest, build.token_budget(settings), prove)
+    assert module.enable_fp8(None) == (settings.fp8, "settled")
 
 
 def test_a_run_in_another_precision_has_nothing_of_fp8(tmp_path):
