@@ -100,5 +100,15 @@ def test_what_can_be_fused_is_and_nothing_else(kind, monkeypatch):
     assert called == (FUSED_FUNCTIONS if kind == "known" else ["cast"] * 5)
 
 
+@pytest.mark.parametrize("again", KINDS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_product_made_again_has_the_codes_that_it_had(kind, again):
+    gate_up, gradient = (_random(12, width, seed=5, dtype=torch.bfloat16) for width in (80, 40))
+    asked = emission(again, E4M3, DEVICE, scale=2.0**-6)
+    expected = FUSED.swiglu(gate_up, asked, dtype=torch.bfloat16).columns
+    _, found = FUSED.swiglu_backward(gate_up, gradient, emission(kind, E5M2, DEVICE, scale=2.0**-6), asked)
+    assert torch.equal(found.columns.values.float(), expected.values.float())
+
+
 def test_they_are_the_triton_backend_of_fp8():
     assert load("fp8", "triton") is FUSED
