@@ -64,7 +64,8 @@ ON = {"recompute.mode": "none", "optim.fused": True}
 
 def test_the_ablation_switches_every_op_and_has_the_runs_of_its_table():
     ops = {key.removeprefix("ops.") for keys in SWITCHES.values() for key in keys if key.startswith("ops.")}
-    assert ops == set(BACKENDS)
+    # its pieces compute with precision=fp8 only, which is no setting for any machine
+    assert ops == set(BACKENDS) - {"fp8"}
     names = list(SWITCHES)
     expected = {"baseline": set(), "target": set(names)}
     expected |= {f"plus_{name}": set(names[: place + 1]) for place, name in enumerate(names[:-1])}

@@ -46,6 +46,15 @@ def test_precision_is_one_switch_and_the_recipe_another():
     assert both.name == "fp8"
 
 
+@pytest.mark.parametrize(("precision", "switched"), [("bf16", False), ("fp32", False), ("fp8", True), ("auto", True)])
+def test_what_only_fp8_computes_with_is_no_switch_where_nothing_is_in_fp8(precision, switched):
+    words = [word for word in OVERRIDES if not word.startswith("ops=")] + [f"precision={precision}"]
+    baseline, target = (composed(*words, f"ops={ops}").resolved for ops in ("reference", "litespark"))
+    found = switches_between(baseline, target, grouped=[], order=[])
+    assert ("fp8" in {each.name for each in found}) == switched
+    assert "rope" in {each.name for each in found}
+
+
 def test_the_gain_of_fp8_is_measured_beside_its_loss(tmp_path):
     def launch(request, overrides, folder, *, timeout):
         output = folder / "answer.json"
