@@ -52,7 +52,9 @@ def test_the_curves_are_drawn(tmp_path):
 
 def test_the_ledger_has_a_line_for_each_variant(tmp_path):
     path = tmp_path / "cpu" / "2026-01-31_bench-parity_tiny_bf16.json"
-    two_seeds().write(path)
+    found = two_seeds()
+    found.provenance.overrides = ["optim.lr=1e-3", "paths.data=/somewhere"]
+    found.write(path)
     said = LINES["parity"](read_entry(path))
-    assert "at most 0.500 % more are allowed" in said
+    assert "at most 0.500 % more are allowed. Settings: `optim.lr=1e-3`." in said
     assert "fp8: 1.001 bits/byte (+0.100% (-0.200% to +0.400%), within the bound), 20.00 tokens/s" in said

@@ -144,7 +144,8 @@ def _parity(entry: Entry) -> str:
     record: ParityRecord = entry.record
     head = (
         f"{scaled(record.stream.budget_tokens)} tokens each; bits per byte at the end, over {record.variants[0].name}, "
-        f"of which at most {percent(record.bound)} more are allowed."
+        f"of which at most {percent(record.bound)} more are allowed. Settings: "
+        f"{' '.join(f'`{word}`' for word in record.provenance.overrides if not word.startswith('paths.')) or 'none'}."
     )
     return (
         head + "\n\n" + bulleted(_parity_row(row, first=number == 0) for number, row in enumerate(parity_rows(record)))
