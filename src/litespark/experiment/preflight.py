@@ -15,7 +15,7 @@ import torch
 from litespark.data.config import PrepareConfig
 from litespark.data.preparation.prepare import check
 from litespark.experiment.config import ConfigError, Parts
-from litespark.experiment.precision import precision_of, settled, step_shapes
+from litespark.experiment.precision import settled, step_shapes
 from litespark.models.config import LlamaConfig
 from litespark.models.huggingface_config import read_config
 from litespark.models.llama import idle_ops
@@ -23,8 +23,6 @@ from litespark.ops.choice import refusals
 from litespark.ops.shapes import Place
 from litespark.planning.memory import device_memory_bytes, layers_that_fit, training_state_bytes
 from litespark.training.strategies import Precision, activation_dtype, lightning_precision
-
-__all__ = ["Machine", "Ranks", "measurable_layers", "place_of", "precision_of", "preflight"]
 
 log = logging.getLogger(__name__)
 

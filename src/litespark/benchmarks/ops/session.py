@@ -17,7 +17,8 @@ from litespark.benchmarks.rates import copy_bandwidth
 from litespark.benchmarks.record_path import continued, record_path
 from litespark.experiment.build import build_meter
 from litespark.experiment.config import Parts
-from litespark.experiment.preflight import Machine, Ranks, place_of, precision_of
+from litespark.experiment.precision import precision_of
+from litespark.experiment.preflight import Machine, Ranks, place_of
 from litespark.metrics.environment import collect_environment, git_state
 from litespark.metrics.records.ops import FailureRecord, OpsRecord
 from litespark.metrics.records.run import utc_now

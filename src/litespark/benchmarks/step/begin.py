@@ -16,7 +16,8 @@ from litespark.benchmarks.step.settings import StepSettings
 from litespark.benchmarks.step.variants import Variant, masks_documents, why_not
 from litespark.data.config import PrepareConfig
 from litespark.experiment.config import ConfigError, Parts
-from litespark.experiment.preflight import Ranks, measurable_layers, place_of, precision_of
+from litespark.experiment.precision import precision_of
+from litespark.experiment.preflight import Ranks, measurable_layers, place_of
 from litespark.experiment.variant import KEY
 from litespark.metrics.records.step import FloorPart, Protocol, RatesRecord, StepModel, StepRecord, VariantRecord
 from litespark.models.config import LlamaConfig

@@ -14,7 +14,8 @@ import torch
 
 from litespark.data.config import SyntheticConfig
 from litespark.experiment.config import ConfigError, Parts
-from litespark.experiment.preflight import idle_of, place_of, precision_of
+from litespark.experiment.precision import precision_of
+from litespark.experiment.preflight import idle_of, place_of
 from litespark.metrics.records.step import VariantKind
 from litespark.models.config import Recompute
 from litespark.ops.choice import refusals
