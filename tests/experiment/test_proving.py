@@ -14,6 +14,7 @@ from litespark.analysis.ops_table import ops_table
 from litespark.callbacks.prove import TorchRanks
 from litespark.experiment import prove, run
 from litespark.experiment.config import ConfigError
+from litespark.experiment.first_rank import from_first
 from litespark.metrics.records.run import RunRecord
 from litespark.ops.backend import BACKENDS, REFERENCE, Backend
 from litespark.ops.choice import FailedProofError
@@ -74,26 +75,6 @@ def test_a_run_with_proofs_has_the_same_bits_as_one_without(tmp_path, monkeypatc
         assert torch.equal(ours["torch"], theirs["torch"])
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_an_error_while_the_first_rank_chooses_reaches_all(monkeypatch, rank):
-    sent = [None, "ValueError: no memory"]
-
-    def broadcast(held, device):
-        if rank == 0:
-            assert held == sent
-        held[:] = sent
-
-    def choose():
-        assert rank == 0
-        raise ValueError("no memory")
-
-    monkeypatch.setattr(dist, "is_initialized", lambda: True)
-    monkeypatch.setattr(dist, "get_rank", lambda: rank)
-    monkeypatch.setattr(dist, "broadcast_object_list", broadcast)
-    with pytest.raises((ValueError, RuntimeError), match="no memory"):
-        TorchRanks(torch.device("cpu")).from_first(choose)
-
-
 @pytest.mark.parametrize(("here", "elsewhere"), [(True, True), (True, False), (False, True)])
 def test_what_fails_on_one_rank_fails_on_all(monkeypatch, here, elsewhere):
     def all_reduce(flag, operation):
@@ -102,7 +83,7 @@ def test_what_fails_on_one_rank_fails_on_all(monkeypatch, here, elsewhere):
 
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "all_reduce", all_reduce)
-    assert TorchRanks(torch.device("cpu")).everywhere(here) is (here and elsewhere)
+    assert TorchRanks(torch.device("cpu"), from_first).everywhere(here) is (here and elsewhere)
 
 
 def test_a_failing_op_stops_the_run_before_its_first_step(tmp_path, monkeypatch):

@@ -22,6 +22,8 @@ from litespark.ops.shapes import Place
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+FromFirst = Callable[[Callable[[], Any], str], Any]
+"""What a function returns on rank 0, on every rank, and what the others wait for."""
 
 
 class Prove(Callback):
@@ -33,6 +35,7 @@ class Prove(Callback):
         proving: run the proofs of the backends that are used.
         record: gets what was decided, and the errors.
         cache: file of what `auto` measured.
+        from_first: how rank 0 chooses for all.
         idle: ops that the run does not compute with.
     """
 
@@ -44,6 +47,7 @@ class Prove(Callback):
         proving: bool,
         record: RunRecord,
         cache: Path | None,
+        from_first: FromFirst,
         idle: frozenset[str] = frozenset(),
     ) -> None:
         self.config = config
@@ -51,6 +55,7 @@ class Prove(Callback):
         self.proving = proving
         self.record = record
         self.cache = cache
+        self.from_first = from_first
         self.idle = idle
         self._ops: Ops | None = None
 
@@ -75,7 +80,7 @@ class Prove(Callback):
                 self.config,
                 self.place,
                 proving=self.proving,
-                ranks=TorchRanks(self.place.device),
+                ranks=TorchRanks(self.place.device, self.from_first),
                 cache=self.cache,
                 idle=self.idle,
                 # of a resume; a new run has none yet
@@ -92,25 +97,12 @@ class Prove(Callback):
 class TorchRanks:
     """Agreement over the process group, if there is one."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, from_first: FromFirst) -> None:
         self.device = device
+        self._from_first = from_first
 
     def from_first(self, make: Callable[[], T]) -> T:
-        if not dist.is_initialized():
-            return make()
-        made: list[Any] = [None, None]
-        raised = None
-        if dist.get_rank() == 0:
-            try:
-                made[0] = make()
-            except Exception as error:  # noqa: BLE001 (raised again below: the others must not wait for it)
-                raised, made[1] = error, f"{type(error).__name__}: {error}"
-        dist.broadcast_object_list(made, device=self.device)
-        if raised is not None:
-            raise raised
-        if made[1] is not None:
-            raise RuntimeError(f"the ops could not be settled on rank 0: {made[1]}")
-        return made[0]
+        return self._from_first(make, "the backends of the ops to be chosen")
 
     def everywhere(self, value: bool) -> bool:
         if not dist.is_initialized():

@@ -208,35 +208,37 @@ class SyntheticDataModule(RowDataModule):
         super().__init__(training, validation, synthetic_manifest(config, seed), config, seed=seed)
 
 
-def build_data_module(config: PrepareConfig | SyntheticConfig, *, seed: int) -> TokenDataModule | SyntheticDataModule:
-    """The data module of a config; prepares the data first where that has not been done.
-
-    Where torch.distributed is initialised rank 0 prepares and the others wait; where it is not, a lock file does the
-    same for processes that share a file system.
-
-    Args:
-        seed: of the order of the rows, and of the ids of synthetic data.
+def prepared(config: PrepareConfig) -> Path | str:
+    """The prepared folder of a config, whole; prepared first where that has not been done.
 
     Raises:
-        ValueError: as `prepare` and the data modules do.
+        ValueError: as `prepare` does, and where other nodes have not done their part.
     """
-    if isinstance(config, SyntheticConfig):
-        return SyntheticDataModule(config, seed=seed)
-    rank, world = _rank_and_world()
-    if world > 1 and rank > 0:
-        torch.distributed.barrier()
-    try:
-        place = prepare(config)
-    finally:
-        # in a finally, so that the others fail by themselves instead of waiting for a rank that failed
-        if world > 1 and rank == 0:
-            torch.distributed.barrier()
+    place = prepare(config)
     if place is None:
         raise ValueError(
             f"data.nodes={config.nodes}: this node has prepared its part and others have not ended yet, expected the "
             "whole data set. Start again when `litespark prepare` has ended on all nodes."
         )
-    return TokenDataModule(place, config, seed=seed)
+    return place
+
+
+def build_data_module(
+    config: PrepareConfig | SyntheticConfig, *, seed: int, place: Path | str | None = None
+) -> TokenDataModule | SyntheticDataModule:
+    """The data module of a config.
+
+    Args:
+        config: what is read, and how.
+        seed: of the order of the rows, and of the ids of synthetic data.
+        place: the prepared folder; None: that of the config, prepared first where that has not been done.
+
+    Raises:
+        ValueError: as `prepared` and the data modules do.
+    """
+    if isinstance(config, SyntheticConfig):
+        return SyntheticDataModule(config, seed=seed)
+    return TokenDataModule(place or prepared(config), config, seed=seed)
 
 
 def _rank_and_world() -> tuple[int, int]:

@@ -30,6 +30,7 @@ from litespark.callbacks.signals import StopOnSignal
 from litespark.data.manifest import Manifest
 from litespark.data.streaming import RowDataModule
 from litespark.experiment.config import ConfigError, Parts
+from litespark.experiment.first_rank import from_first
 from litespark.experiment.preflight import Machine, idle_of, place_of
 from litespark.metrics.energy import EnergyLedger, EnergyMeter
 from litespark.metrics.energy_journal import EnergyJournal
@@ -134,6 +135,7 @@ def build_prove(parts: Parts, machine: Machine, record: RunRecord) -> Prove:
         or (parts.callbacks.prove == "auto" and machine.device.type == "cuda"),
         record=record,
         cache=default_cache(),
+        from_first=from_first,
         idle=idle_of(parts, machine.precision),
     )
 

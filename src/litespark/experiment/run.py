@@ -11,7 +11,6 @@ import sys
 import warnings
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -24,11 +23,15 @@ from omegaconf import DictConfig
 from litespark.callbacks.checkpoint_folder import Checkpoint
 from litespark.callbacks.run_record import RECORD
 from litespark.callbacks.signals import Interrupted
-from litespark.data.streaming import TokenDataModule, build_data_module
+from litespark.data.config import SyntheticConfig
+from litespark.data.manifest import FILE as MANIFEST
+from litespark.data.storage import Storage
+from litespark.data.streaming import RowDataModule, TokenDataModule, build_data_module, prepared
 from litespark.experiment import run_folder
 from litespark.experiment.build import Run, build_meter, build_run, check_vocabulary, token_budget
 from litespark.experiment.config import ConfigError, Parts, parts_from
 from litespark.experiment.finish import close, finish, validate
+from litespark.experiment.first_rank import from_first, from_ranks
 from litespark.experiment.preflight import Machine, Ranks, preflight
 from litespark.experiment.record import new_record, new_segment
 from litespark.metrics.records.run import RunRecord
@@ -86,13 +89,15 @@ def _train(parts: Parts, machine: Machine, overrides: list[str]) -> Path:
             )
     else:
         # on one rank: another may be so far ahead that it has made the folder
-        _agree(machine, lambda: run_folder.check_name(parts))
-    data = build_data_module(parts.data, seed=parts.seed)
+        from_first(lambda: run_folder.check_name(parts), "the name to be checked")
+    data = _data(parts, machine)
     check_vocabulary(parts, data.manifest)
     meter = build_meter(machine)
     if checkpoint is None:
         prepared = data.folder if isinstance(data, TokenDataModule) else None
-        folder = _agree(machine, lambda: run_folder.make(parts, _telling(overrides), prepared, data.manifest))
+        folder = from_first(
+            lambda: run_folder.make(parts, _telling(overrides), prepared, data.manifest), "the run folder to be made"
+        )
         record = new_record(parts, machine, folder, data.manifest, meter, overrides)
     segment = new_segment(machine, 0 if checkpoint is None else checkpoint.step, overrides)
     try:
@@ -128,6 +133,22 @@ def _train(parts: Parts, machine: Machine, overrides: list[str]) -> Path:
         close(run, "failed", f"{type(error).__name__}: {error}")
         raise
     return folder
+
+
+def _data(parts: Parts, machine: Machine) -> RowDataModule:
+    """The data module of every rank; the data is prepared by one process, or by one a machine where no disk is shared.
+
+    The others wait without the time-out of collectives.
+    """
+    if isinstance(parts.data, SyntheticConfig):
+        return build_data_module(parts.data, seed=parts.seed)
+    place = from_first(lambda: prepared(parts.data), "the data to be prepared")
+    if machine.ranks.world_size > 1:
+        missing: list[bool] = [False] * machine.ranks.world_size
+        dist.all_gather_object(missing, not Storage(place).exists(MANIFEST))
+        lacking = [rank for rank, is_missing in enumerate(missing) if is_missing]
+        from_ranks(lacking, lambda: prepared(parts.data), "the data to be prepared on another machine")
+    return build_data_module(parts.data, seed=parts.seed, place=place)
 
 
 def _refuse_reached(parts: Parts, record: RunRecord) -> None:
@@ -200,21 +221,6 @@ def _start_processes(parts: Parts, machine: Machine) -> None:
         )
     if machine.ranks.rank > 0:
         logging.getLogger().setLevel(logging.WARNING)
-
-
-def _agree(machine: Machine, make: Any) -> Any:
-    """What `make` returns on rank 0, on every rank; its error on rank 0 ends them all."""
-    result: list[Any] = [None, None]
-    if machine.ranks.rank == 0:
-        try:
-            result[0] = make()
-        except (ValueError, OSError) as error:
-            result[1] = error
-    if machine.ranks.world_size > 1:
-        dist.broadcast_object_list(result)
-    if result[1] is not None:
-        raise result[1]
-    return result[0]
 
 
 def _overrides() -> list[str]:
