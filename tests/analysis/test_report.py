@@ -6,7 +6,10 @@ import shutil
 
 import pytest
 
-from litespark.analysis.report import write_comparison, write_report
+from litespark.analysis.reasons import RANDOM_IDS
+from litespark.analysis.report import absences, comparability, summary, write_comparison, write_report
+from litespark.analysis.runs import load_run, load_runs
+from litespark.analysis.tables import headline_table
 from litespark.metrics.records.prepared import write_run_data
 from litespark.metrics.records.run import RunRecord, SegmentRecord
 from tests.analysis.synthetic_runs import NO_COUNTER, write_run
@@ -286,3 +289,25 @@ def test_a_file_where_the_comparison_should_go_is_refused(run_folders, tmp_path)
     with pytest.raises(ValueError, match=r"expected a folder to write the comparison into, found a file"):
         write_comparison([run_folders / "gpu"], tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_run_on_a_shared_machine_says_so_in_report_and_comparison(tmp_path):
+    for name, p95 in (("busy", 900.0), ("alone", 260.0)):
+        folder = write_run(tmp_path / name, steps=40)
+        record = RunRecord.read(folder / "run.json")
+        record.throughput.step_ms_p95 = p95
+        record.write(folder / "run.json")
+    said = "The machine was shared: the 95th percentile of the step times is 3.6 times the median"
+    assert said in summary(load_run(tmp_path / "busy"))
+    assert "shared" not in summary(load_run(tmp_path / "alone"))
+    warned = "Other programs shared the machine (step times far apart) in: busy."
+    assert warned in comparability(load_runs([tmp_path]))
+
+
+def test_random_ids_have_no_bits_per_byte_and_the_report_says_why(tmp_path):
+    folder = write_run(tmp_path / "run", steps=40)
+    record = RunRecord.read(folder / "run.json")
+    record.data.name, record.data.unigram_bits_per_byte, record.quality.bits_per_byte = "synthetic", None, None
+    record.write(folder / "run.json")
+    assert f"- bits per byte: {RANDOM_IDS}" in absences(load_run(folder))
+    assert f"| bits per byte | not measured | {RANDOM_IDS} |" in headline_table(load_run(folder))

@@ -4,8 +4,11 @@ import json
 
 import pytest
 
+from litespark.analysis.reasons import PROBE_DISTURBED, absent
 from litespark.analysis.runs import compare, differing_keys, find_runs, labels, load_run, load_runs
+from litespark.analysis.tables import headline_table
 from litespark.metrics import names
+from litespark.metrics.records.run import RunRecord
 from tests.analysis.synthetic_runs import write_run
 
 
@@ -201,3 +204,20 @@ def test_an_earlier_comparison_among_the_paths_is_passed_over(tmp_path):
     write_run(tmp_path / "one")
     (tmp_path / "comparison.md").write_text("an earlier one")
     assert [folder.name for folder in find_runs(sorted(tmp_path.iterdir()))] == ["one"]
+
+
+def test_a_share_of_the_probe_is_of_the_best_one_and_none_above_it(tmp_path):
+    folder = write_run(tmp_path / "busy", gpu=False, steps=40)
+    record = RunRecord.read(folder / "run.json")
+    record.throughput.mfu_measured_peak, record.throughput.measured_peak_flops = 13.57, 4e9
+    record.write(folder / "run.json")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = [row for row in lines if names.MFU_MEASURED_PEAK in row]
+    for row, share, peak in zip(rows, (0.8, 3.0, 0.5), (1e9, 4e9, 4e9), strict=False):
+        row[names.MFU_MEASURED_PEAK], row[names.MEASURED_PEAK_FLOPS] = share, peak
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    run = load_run(folder)
+    assert list(run.series(names.MFU_MEASURED_PEAK))[:2] == pytest.approx([0.2, 0.5])
+    assert run.record.throughput.mfu_measured_peak is None
+    assert absent(run)["MFU (C) of the measured peak"] == PROBE_DISTURBED
+    assert "1,357" not in headline_table(run)

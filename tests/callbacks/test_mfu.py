@@ -2,9 +2,11 @@
 
 import json
 import logging
+from types import SimpleNamespace
 
 import pytest
 
+from litespark.callbacks import mfu
 from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.mfu import Rates, ThroughputMonitor
 from litespark.callbacks.phases import Phases
@@ -121,10 +123,10 @@ def test_mfu_is_the_closed_formula(tmp_path, clock):
     assert names.MFU_MEASURED_PEAK not in row
 
 
-def monitor(rates, recompute="none"):
+def monitor(rates, recompute="none", probe=None):
     return ThroughputMonitor(
         model=small_llama(), sequence_length=LENGTH, recompute=recompute, rates=rates, log_every=1, warmup_steps=0,
-        phases=Phases(),
+        phases=Phases(), probe=probe,
     )  # fmt: skip
 
 
@@ -137,6 +139,8 @@ def test_utilisation_is_shared_among_devices_and_recompute_counts_for_hardware_o
     two = monitor(Rates(peak, None, 5e8), "full")
     two._world_size = 2
     for name, value in two.utilisations(1e3, 4.0).items():
+        if name == names.MEASURED_PEAK_FLOPS:  # of one device
+            continue
         assert value == pytest.approx(one[name] / 2)
 
 
@@ -144,12 +148,40 @@ def test_without_a_peak_utilisation_is_absent():
     assert set(monitor(Rates(None, None, None)).utilisations(1e3, 4.0).values()) == {None}
 
 
-def test_a_rate_above_the_peak_is_warned_of_once(caplog):
-    impossible = monitor(Rates(None, PeakFlops("card", "bf16", 1e3, "test"), None))
+def test_above_the_peak_of_its_precision_a_run_has_no_mfu_and_that_is_said_once(caplog):
+    peak = PeakFlops("card", "bf16", 1e3, "test")
+    impossible = monitor(Rates(peak, peak, None))
     with caplog.at_level(logging.WARNING):
-        impossible.utilisations(1e6, 4.0)
+        assert set(impossible.utilisations(1e6, 4.0).values()) == {None}
         impossible.utilisations(1e6, 4.0)
     assert caplog.text.count("more than the device can do") == 1
+
+
+def test_fp8_may_pass_the_peak_of_bf16_and_reach_twice_the_probe_in_it():
+    tokens, keys = 1e3, 4.0
+    flops = monitor(Rates(None, None, None))._flops(tokens, keys)[0]
+    bf16, fp8 = PeakFlops("card", "bf16", flops / 1.5, "test"), PeakFlops("card", "fp8", flops / 0.75, "test")
+    values = monitor(Rates(bf16, fp8, flops / 1.8, most_of_measured=2.0)).utilisations(tokens, keys)
+    assert values[names.MFU_CAUSAL] == pytest.approx(1.5)
+    assert values[names.MFU_MEASURED_PEAK] == pytest.approx(1.8)
+
+
+def test_a_disturbed_probe_is_repeated_and_until_then_its_share_is_withheld(tmp_path, clock, monkeypatch):
+    peaks = [2.0, 1e12, 3.0]  # at a step, at another step, at the end
+    module = training_module(steps=4, rows=2, task=TimedTask(clock, [1.0]))
+    run = clock.drive(small_run(tmp_path, module))
+    run.throughput.probe = lambda: peaks.pop(0)
+    run.throughput.measured_peak, run.throughput._probed = 1.0, clock.now
+    monkeypatch.setattr(mfu, "time", SimpleNamespace(monotonic=lambda: 20 * clock.now, perf_counter=clock))
+    run.throughput._probed = 20 * clock.now
+    run.trainer.fit(module, batches(2))
+    # two steps make 40 s, and sooner than half a minute after the last probe there is none
+    shares = [row.get(names.MFU_MEASURED_PEAK) for row in rows_of(run)]
+    assert [share is None for share in shares] == [True, True, True, False]
+    assert 0 < shares[-1] < 1
+    assert peaks == []
+    assert run.throughput.measured_peak == 1e12
+    assert run.throughput.summary().train_seconds == pytest.approx(4)
 
 
 def test_a_checkpoint_within_a_window_holds_the_steps_of_that_window(tmp_path, clock):

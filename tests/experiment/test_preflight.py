@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -93,6 +95,36 @@ def test_processes_of_one_host_share_its_memory(logs, no_gpu, monkeypatch):
     preflight(parts(logs, "strategy=fsdp", "trainer.batch_rows=32"), OF_TWO)
 
 
+@pytest.mark.parametrize("ranks", [ALONE, OF_TWO])
+def test_of_a_model_too_large_for_the_host_the_advice_is_one_that_fits(logs, no_gpu, monkeypatch, ranks):
+    words = ["model=llama160m", "strategy=ddp" if ranks is OF_TWO else "strategy=single", "trainer.batch_rows=32"]
+    monkeypatch.setattr(module, "device_memory_bytes", lambda device: 2 * 2**30)
+    with pytest.raises(ConfigError, match="memory: ") as caught:
+        preflight(parts(logs, *words), ranks)
+    said = str(caught.value)
+    assert "nproc-per-node" not in said  # more processes on a host have no more memory
+    assert "torchrun --nnodes=" in said
+    layers = re.search(r"model\.layers=\d+", said)
+    preflight(parts(logs, *words, layers[0]), ranks)
+
+
+def test_shards_on_more_devices_are_advised_as_a_command_where_they_are_there(logs, gpu, monkeypatch):
+    words = ["model=llama8b", "trainer.accelerator=auto", "trainer.batch_rows=24"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    with pytest.raises(ConfigError, match=r"torchrun --nproc-per-node=3 train\.py strategy=fsdp"):
+        preflight(parts(logs, *words), ALONE)
+    three = Ranks(world_size=3, rank=0, local_rank=0, local_world_size=3)
+    preflight(parts(logs, *words, "strategy=fsdp"), three)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ConfigError, match="of which this host has 2: torchrun --nnodes=2 --nproc-per-node=2"):
+        preflight(parts(logs, *words), ALONE)
+
+
+def test_a_target_in_bits_per_byte_is_refused_to_ids_that_stand_for_no_text(logs, no_gpu):
+    with pytest.raises(ConfigError, match=r"have no bits per byte; set budget\.target_bpb=null, or take"):
+        preflight(parts(logs, "data=synthetic", "budget.target_bpb=1.5"), ALONE)
+
+
 def test_memory_that_cannot_be_read_stops_nobody(logs, no_gpu, monkeypatch):
     monkeypatch.setattr(module, "device_memory_bytes", lambda device: None)
     preflight(parts(logs, "model=llama30b"), ALONE)
@@ -135,5 +167,5 @@ def test_trying_the_folder_leaves_no_file(tmp_path, no_gpu):
 
 def test_a_target_needs_validations(logs):
     with pytest.raises(ConfigError, match=r"budget\.target_bpb=1\.5: got trainer\.validate_every=null.*set trainer"):
-        preflight(parts(logs, "budget.target_bpb=1.5", "trainer.validate_every=null"), ALONE)
-    preflight(parts(logs, "budget.target_bpb=1.5", "trainer.validate_every=5"), ALONE)
+        preflight(parts(logs, "data=standard_library", "budget.target_bpb=1.5", "trainer.validate_every=null"), ALONE)
+    preflight(parts(logs, "data=standard_library", "budget.target_bpb=1.5", "trainer.validate_every=5"), ALONE)

@@ -9,8 +9,9 @@ from litespark.metrics.hardware import PeakFlops
 from litespark.metrics.throughput import (
     ThroughputMeter,
     TokenCounts,
-    impossible_rate_warning,
+    impossible_rate,
     quantile,
+    shared_machine,
     utilisation,
 )
 from tests.properties import given, settings, st
@@ -169,16 +170,30 @@ def test_utilisation_is_flops_over_time_devices_and_peak():
 
 def test_more_than_the_peak_of_the_precision_in_use_is_called_impossible():
     peak = PeakFlops("NVIDIA H200", "bf16", 1e12, "a datasheet")
-    assert impossible_rate_warning(0.99e12, 1.0, 1, peak) is None
-    assert impossible_rate_warning(5e12, 1.0, 1, None) is None
-    warning = impossible_rate_warning(1.5e12, 1.0, 1, peak)
+    assert impossible_rate(0.99e12, 1.0, 1, peak) is None
+    assert impossible_rate(5e12, 1.0, 1, None) is None
+    warning = impossible_rate(1.5e12, 1.0, 1, peak)
     assert warning is not None
     assert "150%" in warning
     assert "a datasheet" in warning
     # the same rate is possible where fp8 computes
-    assert impossible_rate_warning(1.5e12, 1.0, 1, PeakFlops("NVIDIA H200", "fp8", 2e12, "a datasheet")) is None
+    assert impossible_rate(1.5e12, 1.0, 1, PeakFlops("NVIDIA H200", "fp8", 2e12, "a datasheet")) is None
 
 
 def test_a_negative_warm_up_is_refused():
     with pytest.raises(ValueError, match=r"warmup_steps: got -1, expected 0 or more"):
         ThroughputMeter(warmup_steps=-1)
+
+
+@pytest.mark.parametrize(
+    ("median", "p95", "steps", "waited", "factor"),
+    [
+        (190.0, 380.0, 500, 0.003, 2.0),
+        (190.0, 211.0, 500, 0.003, None),  # a machine of its own
+        (190.0, 900.0, 19, 0.003, None),  # the percentile is one step, say one that compiled
+        (190.0, 900.0, 500, 0.4, None),  # the data was late
+        (None, None, 500, None, None),
+    ],
+)
+def test_step_times_far_apart_tell_of_other_programs(median, p95, steps, waited, factor):
+    assert shared_machine(median, p95, steps, waited) == factor

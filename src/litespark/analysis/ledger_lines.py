@@ -10,6 +10,7 @@ from litespark.analysis.data_text import goals as data_goals
 from litespark.analysis.fp8_text import in_a_sentence
 from litespark.analysis.parity_text import difference_text
 from litespark.analysis.quantities import ABSENT, percent, plain, rate, scaled
+from litespark.analysis.tables import shared_by
 from litespark.analysis.text_blocks import bulleted
 from litespark.metrics.ablation_table import from_record
 from litespark.metrics.parity_table import ParityRow
@@ -60,9 +61,11 @@ def _run(entry: Entry) -> str:
     reason = f" ({energy.reason})" if joules is None and energy.reason else ""
     used = percent(speed.mfu_causal if speed.mfu_causal is not None else speed.mfu_measured_peak)
     of = "MFU (C)" if speed.mfu_causal is not None else "MFU of the measured peak"
+    shared = shared_by(record)
     return (
         f"{record.status.capitalize()} after {rate(record.throughput.tokens)} tokens: {loss}; "
         f"{rate(speed.tokens_per_second)} tokens/s, {of} {used}; energy {plain(joules, 'J/token')}{reason}."
+        + ("" if shared is None else f" {shared}.")
         + ("" if record.fp8 is None else f" {in_a_sentence(record.fp8)}")
     )
 

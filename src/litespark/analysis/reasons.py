@@ -2,9 +2,14 @@
 
 from litespark.analysis.quantities import percent
 from litespark.analysis.runs import Run
+from litespark.metrics.records.run import RunRecord
 
 TOO_SHORT = "the run ended before it could be measured"
 NO_VALIDATION = "no validation ran"
+RANDOM_IDS = "the ids of synthetic data are random and stand for no text"
+# what `data=synthetic` calls itself
+SYNTHETIC = "synthetic"
+PROBE_DISTURBED = "training was faster than the matmul probe, so other programs disturbed the probe"
 
 
 def no_peak(run: Run) -> str:
@@ -13,9 +18,25 @@ def no_peak(run: Run) -> str:
     if speed.tokens_per_second is None:
         return TOO_SHORT
     if speed.peak_flops is not None:
-        return "the record holds a peak but no MFU"
+        stated = " (metrics.peak_flops is too low)" if "metrics.peak_flops" in (speed.peak_source or "") else ""
+        return f"it came out above what the device can do{stated}, so it is withdrawn"
     devices = ", ".join(dict.fromkeys(device.name for device in run.record.environment.devices)) or "this device"
     return f"no dense peak is known for {devices}; metrics.peak_flops sets one"
+
+
+def no_measured_peak(run: Run) -> str:
+    """Why there is no MFU against the peak that was measured."""
+    speed = run.record.throughput
+    if speed.measured_peak_flops is None:
+        return "no matmul peak was measured"
+    return TOO_SHORT if speed.tokens_per_second is None else PROBE_DISTURBED
+
+
+def no_bits_per_byte(record: RunRecord) -> str:
+    """Why there are no bits per byte."""
+    if record.data.name == SYNTHETIC and record.data.unigram_bits_per_byte is None:
+        return RANDOM_IDS
+    return NO_VALIDATION if record.quality.validation_loss is None else "the byte lengths of the tokens are not known"
 
 
 def no_energy(run: Run) -> str:
@@ -34,11 +55,10 @@ def absent(run: Run) -> dict[str, str]:
     """What this run did not measure, in the words of the report, each with the reason."""
     speed, quality, energy = run.record.throughput, run.record.quality, run.record.energy
     projection = run.record.projection
-    no_bytes = NO_VALIDATION if quality.validation_loss is None else "the byte lengths of the tokens are not known"
     candidates: dict[str, tuple[object, str]] = {
         "validation loss": (quality.validation_loss, NO_VALIDATION),
         "train loss": (quality.train_loss, "no training step was logged"),
-        "bits per byte": (quality.bits_per_byte, no_bytes),
+        "bits per byte": (quality.bits_per_byte, no_bits_per_byte(run.record)),
         "perplexity": (quality.perplexity, NO_VALIDATION),
         "token accuracy": (quality.token_accuracy, NO_VALIDATION),
         "tokens/s": (speed.tokens_per_second, TOO_SHORT),
@@ -49,7 +69,7 @@ def absent(run: Run) -> dict[str, str]:
         "HFU (C)": (speed.hfu_causal, no_peak(run)),
         "MFU (C) of the measured peak": (
             speed.mfu_measured_peak,
-            "no matmul peak was measured" if speed.measured_peak_flops is None else TOO_SHORT,
+            no_measured_peak(run),
         ),
         "peak memory": (
             speed.peak_memory_gib,

@@ -36,7 +36,7 @@ HOW_TO_READ = """\
   work that is needed; (F) counts the full square, as much of the literature does. Compare like with like; quote (C).
   The vendor's peak is the dense bf16 figure, for runs in fp8 too. **HFU** also counts activations that are computed
   twice.
-- **MFU of the measured peak** divides by what a large matmul reached on this device just before the run.
+- **MFU of the measured peak** divides by the best that a large matmul reached on this device before the run and after.
 - **Energy per token** counts training steps only; **all-in** adds evaluation, checkpoints, start-up, idle time and
   steps that a crash threw away.
 - Step times are of optimizer steps; tokens are counted in the batches, padding is not a token."""
@@ -178,7 +178,9 @@ def summary(run: Run) -> str:
     energy = record.energy.joules_per_token_train
     costs.append(f"and {scaled(energy, 'J/token')}" if energy is not None else "with energy not measured")
     text = f"{' '.join([*learned, *costs])}.".replace(" ,", ",") if learned else ""
-    return "\n\n".join(part for part in (ends[record.status], f"{what} {text}".strip()) if part)
+    shared = tables.shared_by(record)
+    busy = f"**{shared}.**" if shared else ""
+    return "\n\n".join(part for part in (ends[record.status], f"{what} {text}".strip(), busy) if part)
 
 
 def data_of(run: Run) -> list[str]:
@@ -253,6 +255,8 @@ def comparability(runs: list[Run]) -> list[str]:
     }
     warnings = [text for text, values in checks.items() if len(set(values)) > 1]
     unfinished = [name for name, run in zip(labels(runs), runs, strict=True) if run.record.status != "finished"]
+    if shared := [name for name, run in zip(labels(runs), runs, strict=True) if tables.shared_by(run.record)]:
+        warnings.append(f"Other programs shared the machine (step times far apart) in: {', '.join(shared)}.")
     return warnings + ([f"Not finished: {', '.join(unfinished)}."] if unfinished else [])
 
 

@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,6 +18,7 @@ import yaml
 
 from litespark.metrics import names
 from litespark.metrics.records.run import RunRecord
+from litespark.metrics.throughput import most_of_measured_peak, possible
 
 RECORD_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
@@ -69,13 +70,33 @@ def load_run(folder: Path | str) -> Run:
             f"{folder} is not a run folder: it holds no {RECORD_FILE}; name a folder that a training run wrote"
         )
     samples = folder / SAMPLES_FILE
+    record = RunRecord.read(folder / RECORD_FILE)
     return Run(
         folder=folder,
-        record=RunRecord.read(folder / RECORD_FILE),
-        metrics=_read_metrics(folder / METRICS_FILE),
+        record=_without_impossible(record),
+        metrics=_against_best_probe(_read_metrics(folder / METRICS_FILE), record),
         config=_read_config(folder / CONFIG_FILE),
         samples=samples.read_text(encoding="utf-8") if samples.is_file() else None,
     )
+
+
+def _without_impossible(record: RunRecord) -> RunRecord:
+    """The record without a share of the measured peak that cannot be true; older versions recorded it."""
+    throughput = record.throughput
+    most = most_of_measured_peak(record.environment.precision)
+    share = possible(throughput.mfu_measured_peak, most)
+    return replace(record, throughput=replace(throughput, mfu_measured_peak=share))
+
+
+def _against_best_probe(metrics: pd.DataFrame, record: RunRecord) -> pd.DataFrame:
+    """The rows with their shares of the measured peak by the best probe of the run; those above it have none."""
+    if names.MFU_MEASURED_PEAK not in metrics:
+        return metrics
+    shares, best = metrics[names.MFU_MEASURED_PEAK], record.throughput.measured_peak_flops
+    if names.MEASURED_PEAK_FLOPS in metrics and best is not None:
+        shares = shares * metrics[names.MEASURED_PEAK_FLOPS].fillna(best) / best
+    most = most_of_measured_peak(record.environment.precision)
+    return metrics.assign(**{names.MFU_MEASURED_PEAK: shares.where(shares <= most)})
 
 
 def find_runs(paths: Iterable[Path | str]) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from litespark.analysis.quantities import duration, percent, plain, rate, scaled
+from litespark.analysis.reasons import PROBE_DISTURBED
 from litespark.analysis.tables import markdown_table
 from litespark.analysis.text_blocks import aligned, bulleted
 from litespark.metrics.fp8_goals import fp8_goals
@@ -157,6 +158,8 @@ def _notes(record: StepRecord, table: Sequence[Row]) -> list[str]:
     )
     if record.rates.peak_flops is None:
         notes.append("MFU and HFU: no peak is known for this device; set metrics.peak_flops to its dense bf16 FLOP/s")
+    if record.rates.matmul_flops is not None and any(row.mfu_measured is None for row in there):
+        notes.append(f"MFU of the measured product: {PROBE_DISTURBED}")
     notes += list(dict.fromkeys(f"J/token: {row.joules_reason}" for row in there if row.joules_reason))
     if not on_gpu(record.provenance.environment):
         notes.append("peak MiB: measured on GPUs only")

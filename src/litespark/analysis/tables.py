@@ -20,6 +20,7 @@ from litespark.analysis.reasons import absent, coverage, no_energy
 from litespark.analysis.runs import Run, compare, differing_keys
 from litespark.metrics import names
 from litespark.metrics.records.run import DeviceRecord, RunRecord
+from litespark.metrics.throughput import shared_machine
 
 MILESTONES = 8
 NOT_PROJECTED = "not projected"
@@ -87,6 +88,18 @@ def beaten_by(record: RunRecord) -> str:
     difference = plain(abs(entropy - loss), "nats", digits=3)
     side = "below" if loss < entropy else "above"
     return f"{difference} ({percent(abs(entropy - loss) / entropy)}) {side} the unigram entropy"
+
+
+def shared_by(record: RunRecord) -> str | None:
+    """That other programs shared the machine, and how it shows; None where the step times tell of none."""
+    speed = record.throughput
+    factor = shared_machine(speed.step_ms_median, speed.step_ms_p95, speed.steps, speed.data_wait_share)
+    if factor is None:
+        return None
+    return (
+        f"The machine was shared: the 95th percentile of the step times is {plain(factor, digits=2)} times the median. "
+        "Speed, utilisation and energy are those of a busy machine"
+    )
 
 
 def energy_table(run: Run) -> str:

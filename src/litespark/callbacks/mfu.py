@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,13 +26,17 @@ from litespark.metrics.throughput import (
     ThroughputMeter,
     ThroughputSummary,
     ThroughputWindow,
-    impossible_rate_warning,
+    impossible_rate,
+    possible,
     utilisation,
 )
 from litespark.models.config import LlamaConfig, Recompute
 from litespark.models.flops import hardware_flops_per_token, model_flops_per_token
 
 log = logging.getLogger(__name__)
+
+# so that on a machine that stays busy the probes take little of its time
+SECONDS_BETWEEN_PROBES = 30.0
 
 
 @dataclass(frozen=True)
@@ -42,11 +47,13 @@ class Rates:
         peak: the vendor's dense bf16 peak, or the one from the settings; None where it is not known.
         peak_in_use: of the precision that computes (it bounds what can be true); None where it is not known.
         measured: matmul FLOP/s measured on this device in the precision of the run; None where it was not measured.
+        most_of_measured: the largest share of `measured` that can be true.
     """
 
     peak: PeakFlops | None
     peak_in_use: PeakFlops | None
     measured: float | None
+    most_of_measured: float = 1.0
 
 
 class ThroughputMonitor(Callback):
@@ -60,6 +67,11 @@ class ThroughputMonitor(Callback):
         log_every: steps in a window.
         warmup_steps: steps that are not in the step time statistics.
         phases: told and asked what the run is doing.
+        probe: measures the matmul rate again; None: it is not measured.
+
+    Attributes:
+        measured_peak: the best that a probe reached in this process. Whatever else runs on the machine lowers a probe,
+            so there is another one at the end, and in between where the run came out faster than the last.
     """
 
     def __init__(
@@ -72,7 +84,10 @@ class ThroughputMonitor(Callback):
         log_every: int,
         warmup_steps: int,
         phases: Phases,
+        probe: Callable[[], float] | None = None,
     ) -> None:
+        self.probe = probe
+        self.measured_peak = rates.measured
         self.model = model
         self.sequence_length = sequence_length
         self.recompute: Recompute = recompute
@@ -87,6 +102,7 @@ class ThroughputMonitor(Callback):
         self._waited = 0.0
         self._before_validation: Phase = "idle"
         self._warned = False
+        self._probed = time.monotonic()
         self._device = torch.device("cpu")
         self._world_size = 1
 
@@ -113,6 +129,7 @@ class ThroughputMonitor(Callback):
         if self.interval.due(pl_module):
             self._synchronise()
             window = self._close(pl_module.host_group)
+            self._doubt_the_probe(window)
             values = {names.PROGRESS_TOKENS: pl_module.tokens_seen, names.PROGRESS_STEP: pl_module.steps_taken}
             log_everywhere(trainer, values | self.describe(window) | pl_module.read_window(), pl_module.steps_taken)
             pl_module.check_finite()
@@ -131,6 +148,9 @@ class ThroughputMonitor(Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._synchronise()
         self.phases.enter("idle")
+        if self.probe is not None:
+            trainer.strategy.barrier()  # the ranks of a host share its processor, in the probe as in a step
+            self._probe_again(self.probe)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
         self.phases.enter("idle")
@@ -168,21 +188,53 @@ class ThroughputMonitor(Callback):
         return values
 
     def utilisations(self, tokens_per_second: float, mean_keys: float) -> dict[str, float | None]:
-        """MFU (C and F), HFU and MFU against the measured peak at this speed; None without a peak."""
-        causal = model_flops_per_token(self.model, mean_keys) * tokens_per_second
-        full = model_flops_per_token(self.model, self.sequence_length) * tokens_per_second
-        hardware = hardware_flops_per_token(self.model, mean_keys, self.recompute) * tokens_per_second
+        """MFU (C and F), HFU and MFU against the measured peak at this speed; None without a peak, or above it."""
+        causal, full, hardware = self._flops(tokens_per_second, mean_keys)
         peak = None if self.rates.peak is None else self.rates.peak.flops
-        warning = impossible_rate_warning(hardware, 1.0, self._world_size, self.rates.peak_in_use)
-        if warning and not self._warned:
-            self._warned = True
-            log.warning("%s", warning)
+        if impossible := impossible_rate(hardware, 1.0, self._world_size, self.rates.peak_in_use):
+            peak = None
+            if not self._warned:
+                self._warned = True
+                log.warning("%s: MFU is left out", impossible)
+        # the full square counts work that is not done, and may be more than the device can do where the rest is not
+        beyond = impossible_rate(full, 1.0, self._world_size, self.rates.peak_in_use)
+        measured = utilisation(causal, 1.0, self._world_size, self.measured_peak)
         return {
             names.MFU_CAUSAL: utilisation(causal, 1.0, self._world_size, peak),
-            names.MFU_FULL: utilisation(full, 1.0, self._world_size, peak),
+            names.MFU_FULL: None if beyond else utilisation(full, 1.0, self._world_size, peak),
             names.HFU_CAUSAL: utilisation(hardware, 1.0, self._world_size, peak),
-            names.MFU_MEASURED_PEAK: utilisation(causal, 1.0, self._world_size, self.rates.measured),
+            names.MFU_MEASURED_PEAK: possible(measured, self.rates.most_of_measured),
+            names.MEASURED_PEAK_FLOPS: self.measured_peak,
         }
+
+    def _flops(self, tokens_per_second: float, mean_keys: float) -> tuple[float, float, float]:
+        """FLOP/s of all devices at this speed: of the model with causal and with full attention, of the hardware."""
+        return (
+            model_flops_per_token(self.model, mean_keys) * tokens_per_second,
+            model_flops_per_token(self.model, self.sequence_length) * tokens_per_second,
+            hardware_flops_per_token(self.model, mean_keys, self.recompute) * tokens_per_second,
+        )
+
+    def _doubt_the_probe(self, window: ThroughputWindow) -> None:
+        """Probe again where the steps were faster than the probe: something else ran during that one."""
+        speed, keys = window.tokens_per_second, window.attention_pairs_per_token
+        # several ranks would have to probe together, and each has a clock of its own
+        if self.probe is None or speed is None or keys is None or self._world_size > 1:
+            return
+        share = utilisation(self._flops(speed, keys)[0], 1.0, 1, self.measured_peak)
+        waited = time.monotonic() - self._probed
+        if share is not None and share > self.rates.most_of_measured and waited >= SECONDS_BETWEEN_PROBES:
+            self._probe_again(self.probe)
+
+    def _probe_again(self, probe: Callable[[], float]) -> None:
+        with self.phases.during("idle"):
+            try:
+                self.measured_peak = max(self.measured_peak or 0.0, probe())
+            except torch.OutOfMemoryError:
+                log.warning("the matmul peak was not measured again: the run left no memory for it")
+        if self._device.type == "cuda":  # the memory of the probe is none of the run's
+            torch.cuda.reset_peak_memory_stats(self._device)
+        self._probed = time.monotonic()
 
     def _end_step(self, counts: tuple[int, int, int], waited: float) -> None:
         """Note a finished step; its duration on a GPU is known only after the next synchronisation."""
@@ -199,7 +251,8 @@ class ThroughputMonitor(Callback):
         self._read_events()
         window = self.meter.close_window()
         if self._device.type == "cuda":
-            self.peak_memory_gib = max(host_group.gather(torch.cuda.max_memory_allocated(self._device))) / 2**30
+            fullest = max(host_group.gather(torch.cuda.max_memory_allocated(self._device))) / 2**30
+            self.peak_memory_gib = max(self.peak_memory_gib or 0.0, fullest)  # a probe begins the count anew
         return window
 
     def _read_events(self) -> None:

@@ -123,7 +123,7 @@ class RunRecorder(Callback):
             mfu_measured_peak=shares.get(names.MFU_MEASURED_PEAK),
             peak_flops=None if rates.peak is None else rates.peak.flops,
             peak_source=None if rates.peak is None else rates.peak.source,
-            measured_peak_flops=rates.measured,
+            measured_peak_flops=self.throughput.measured_peak,
             peak_memory_gib=self.throughput.peak_memory_gib,
         )
 

@@ -100,8 +100,10 @@ class Manifest:
         """Mean bytes of text per token of a split: of the text itself, not of what its tokens decode to."""
         return self.splits[split].text_bytes / self.splits[split].tokens
 
-    def unigram_bits_per_byte(self) -> float:
-        """The unigram entropy in bits per byte of validation text."""
+    def unigram_bits_per_byte(self) -> float | None:
+        """The unigram entropy in bits per byte of validation text; None where the ids stand for no text."""
+        if not self.splits["validation"].text_bytes:
+            return None
         return self.unigram_entropy / (math.log(2) * self.bytes_per_token("validation"))
 
     @property

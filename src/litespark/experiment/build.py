@@ -38,6 +38,7 @@ from litespark.metrics.hardware import PeakFlops, lookup, measured_matmul_peak, 
 from litespark.metrics.meters import assign_devices, choose_meter
 from litespark.metrics.nvml import torch_device_uuids
 from litespark.metrics.records.run import RunRecord, SegmentRecord
+from litespark.metrics.throughput import most_of_measured_peak
 from litespark.models.fp8 import Fp8State, enable_fp8
 from litespark.models.huggingface import load_huggingface
 from litespark.models.init import copy_weights
@@ -177,6 +178,7 @@ def build_run(
         log_every=log_every,
         warmup_steps=parts.metrics.warmup_steps,
         phases=phases,
+        probe=_probe(parts, machine),
     )
     energy = EnergyMonitor(
         EnergyLedger(meter, parts.metrics.energy_window_seconds),
@@ -302,11 +304,18 @@ def _rates(parts: Parts, machine: Machine) -> Rates:
         peak = PeakFlops(name, "bf16", parts.metrics.peak_flops, "metrics.peak_flops")
     if peak is not None and machine.precision == "fp8":
         peak = dataclasses.replace(peak, source=f"{peak.source}; that of bf16, by which runs in fp8 are measured too")
-    measured = None
-    if parts.metrics.probe_seconds > 0:
-        dtype = activation_dtype(machine.precision, device)
-        measured = measured_matmul_peak(device, dtype, parts.metrics.probe_seconds)
-    return Rates(peak, in_use, measured)
+    elif peak is not None and (in_use is None or peak.flops < in_use.flops):
+        in_use = peak  # MFU is quoted by it, and is above 1 for nobody
+    probe = _probe(parts, machine)
+    return Rates(peak, in_use, None if probe is None else probe(), most_of_measured_peak(machine.precision))
+
+
+def _probe(parts: Parts, machine: Machine) -> Callable[[], float] | None:
+    """What measures the matmul peak of the device in the run's precision; None where it is not asked for."""
+    if parts.metrics.probe_seconds <= 0:
+        return None
+    dtype = activation_dtype(machine.precision, machine.device)
+    return lambda: measured_matmul_peak(machine.device, dtype, parts.metrics.probe_seconds)
 
 
 def build_meter(machine: Machine) -> EnergyMeter:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import torch
 
+from litespark.analysis.reasons import no_bits_per_byte
 from litespark.analysis.report import write_report
+from litespark.analysis.tables import shared_by
 from litespark.data.streaming import TokenDataModule
 from litespark.data.tokenizer import Tokenizer
 from litespark.experiment.build import Run
@@ -134,9 +136,13 @@ def _closing_words(run: Run, report: Path | None) -> str:
     words = [f"validation loss {loss:.3f} nats/token (unigram entropy {entropy:.3f})" if loss is not None else ""]
     if record.quality.bits_per_byte is not None:
         words.append(f"{record.quality.bits_per_byte:.3f} bits/byte")
+    elif loss is not None:
+        words.append(f"bits/byte: none, {no_bits_per_byte(record)}")
     if (target := record.target) is not None:
         words.append(f"target of {target.bits_per_byte:g} bits/byte {_reached(target)}")
     if record.quality.sample:
         words.append("sample:\n" + "\n".join(f"    {line}" for line in record.quality.sample.splitlines()))
+    if shared := shared_by(record):
+        words.append(f"{shared}.")
     words.append(f"report: {report}" if report else f"run: {run.folder}")
     return "\n".join(filter(None, words))

@@ -5,14 +5,17 @@ All problems are found in one go, each with what would mend it.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 
-from litespark.data.config import PrepareConfig
+from litespark.data.config import PrepareConfig, SyntheticConfig
 from litespark.data.preparation.prepare import check
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.precision import settled, step_shapes
@@ -81,6 +84,11 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
         problems.append(
             f"budget.target_bpb={parts.budget.target_bpb}: got trainer.validate_every=null, expected the steps between "
             "two validations, which alone can tell that the target is reached; set trainer.validate_every=100"
+        )
+    if parts.budget.target_bpb is not None and isinstance(parts.data, SyntheticConfig):
+        problems.append(
+            f"budget.target_bpb={parts.budget.target_bpb}: got data=synthetic, whose random ids stand for no text and "
+            "have no bits per byte; set budget.target_bpb=null, or take other data: data=standard_library"
         )
     _source(parts, problems)
     _initial_weights(parts, problems)
@@ -156,9 +164,43 @@ def _memory(parts: Parts, ranks: Ranks, device: torch.device, precision: Precisi
             f"memory: weights, gradients and optimizer states of {parts.model.name} "
             f"({parts.model.parameter_count() / 1e9:.2f} B parameters) take {needed / 2**30:.1f} GiB before any "
             f"activation, and {'this host' if device.type == 'cpu' else torch.cuda.get_device_name(device)} has "
-            f"{there / 2**30:.1f} GiB; take a smaller model=…, or shard it over more devices: torchrun "
-            f"--nproc-per-node={-(-needed * shards // there) + 1} train.py … strategy=fsdp"
+            f"{there / 2**30:.1f} GiB; {_less_memory(parts, ranks, device, needed, there)}"
         )
+
+
+def _less_memory(parts: Parts, ranks: Ranks, device: torch.device, needed: int, there: int) -> str:
+    """What would make a model fit whose training state takes `needed` bytes of the `there` of a device, or a host."""
+    on_cpu = device.type == "cpu"
+    processes = ranks.local_world_size if on_cpu and parts.strategy.name != "fsdp" else 1
+    layers = layers_that_fit(parts.model, there // processes)
+    cut = dataclasses.replace(parts.model, layers=layers)
+    fits = training_state_bytes(cut) * processes <= there
+    ways = [f"fewer layers: model.layers={layers}" if fits else "a smaller model: model=tiny"]
+    if on_cpu:  # more processes here share the same memory
+        if processes > 1:
+            ways.append("fewer processes on this host, each of which holds all of it")
+        hosts = -(-needed // there) + 1
+        ways.append(f"the memory of {hosts} such hosts together: torchrun --nnodes={hosts} on each, and strategy=fsdp")
+        return "; or ".join(ways)
+    # of all devices together, and one more for the activations
+    devices = -(-needed * (ranks.world_size if parts.strategy.name == "fsdp" else 1) // there) + 1
+    here = torch.cuda.device_count()
+    if devices <= here:
+        ways.append(f"shards over {devices} devices: {_with_torchrun(devices)}")
+    else:
+        hosts = -(-devices // here)
+        ways.append(
+            f"shards over {devices} such devices, of which this host has {here}: torchrun --nnodes={hosts} "
+            f"--nproc-per-node={here} on {hosts} hosts, and strategy=fsdp"
+        )
+    return "; or ".join(ways)
+
+
+def _with_torchrun(devices: int) -> str:
+    """The command that starts this run sharded over so many devices."""
+    said = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    words = [shlex.quote(word) for word in said if not word.startswith("strategy=")]
+    return " ".join([f"torchrun --nproc-per-node={devices} train.py", *words, "strategy=fsdp"])
 
 
 def _source(parts: Parts, problems: list[str]) -> None:

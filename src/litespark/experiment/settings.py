@@ -91,7 +91,7 @@ class MetricsConfig:
 
     Attributes:
         peak_flops: dense peak of one device at bf16 in FLOP/s; None: the table, by the device's name.
-        probe_seconds: how long to measure the matmul rate of the device at the start; 0 does not.
+        probe_seconds: how long to measure the matmul rate of the device at the start and at the end; 0 does not.
         warmup_steps: steps at the start that are not in the step time statistics.
         energy_window_seconds: shortest interval over which energy is read.
         projection: what a long run would cost.

@@ -23,6 +23,7 @@ MFU_CAUSAL: Final = "throughput/mfu_causal"  # fraction of the dense peak, atten
 MFU_FULL: Final = "throughput/mfu_full"  # fraction of the dense peak, attention counted as full
 HFU_CAUSAL: Final = "throughput/hfu_causal"  # as MFU_CAUSAL, recomputed activations counted too
 MFU_MEASURED_PEAK: Final = "throughput/mfu_measured_peak"  # as MFU_CAUSAL, against the matmul peak measured here
+MEASURED_PEAK_FLOPS: Final = "throughput/measured_peak_flops"  # FLOP/s a device: that peak, as it was known then
 
 PEAK_MEMORY_GIB: Final = "memory/peak_gib"  # GiB allocated on the fullest device
 

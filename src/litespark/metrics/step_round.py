@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from litespark.metrics.records.step import RoundRecord, StepModel, StepRecord
+from litespark.metrics.throughput import possible
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class RoundFigures:
     Attributes:
         tokens_per_second: counted tokens over the time of the counted steps.
         tflops: model TFLOP/s, causal; mfu_causal, mfu_full, hfu_causal: shares of the vendor's dense bf16 peak.
-        mfu_measured: share of the matrix products' rate that was measured on this device.
+        mfu_measured: share of the matrix products' rate that was measured on this device; None above what can be true,
+            since then something else ran while that rate was measured.
         joules_per_token, watts: of the counted steps.
     """
 
@@ -61,6 +63,8 @@ def round_figures(record: StepRecord, round_: RoundRecord, hardware_flops: float
         return None if flops is None or of is None else speed * flops / of
 
     causal = flops_per_token(model, record.protocol.sequence_length, round_)
+    # where the device has units for fp8, a variant in it may be twice as fast as the product, which is in bf16
+    most = 1.0 if rates.fp8_matmul_flops is None else 2.0
     hardware = None
     if hardware_flops is not None:
         hardware = hardware_flops_per_token(hardware_flops, model, record.protocol.sequence_length, round_)
@@ -70,7 +74,7 @@ def round_figures(record: StepRecord, round_: RoundRecord, hardware_flops: float
         mfu_causal=share(causal, rates.peak_flops),
         mfu_full=share(model.flops_per_token_full, rates.peak_flops),
         hfu_causal=share(hardware, rates.peak_flops),
-        mfu_measured=share(causal, rates.matmul_flops),
+        mfu_measured=possible(share(causal, rates.matmul_flops), most),
         joules_per_token=None if round_.joules is None else round_.joules / round_.tokens,
         watts=None if round_.joules is None else round_.joules / seconds,
     )

@@ -205,7 +205,10 @@ def _row(variant: VariantRecord, record: StepRecord, middle_loss: float | None, 
         mfu_causal=median(lambda each: each.mfu_causal),
         mfu_full=median(lambda each: each.mfu_full),
         hfu_causal=median(lambda each: each.hfu_causal),
-        mfu_measured=median(lambda each: each.mfu_measured),
+        # one round that passes the product refutes its rate, for the others too
+        mfu_measured=None
+        if any(each.mfu_measured is None for each in figures)
+        else median(lambda each: each.mfu_measured),
         joules_per_token=Interval.of(energies) if energies else None,
         joules_reason=None if energies else next((each.joules_reason for each in kept if each.joules_reason), None),
         watts=median(lambda each: each.watts),

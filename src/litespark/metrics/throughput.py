@@ -18,6 +18,11 @@ from litespark.metrics.hardware import PeakFlops
 # half a per cent without a list of all its steps
 _BIN = math.log(1.01)
 
+# from when on step times tell of other programs; see `shared_machine`
+SHARED_FROM = 2.0
+STEPS_OF_A_PERCENTILE = 20
+DATA_BOUND = 0.1
+
 
 @dataclass(frozen=True)
 class TokenCounts:
@@ -246,8 +251,8 @@ def utilisation(flops: float, seconds: float, devices: int, peak_flops: float | 
     return flops / (seconds * devices * peak_flops)
 
 
-def impossible_rate_warning(flops: float, seconds: float, devices: int, peak: PeakFlops | None) -> str | None:
-    """A warning where the rate is above the peak of the precision that computes, which no device can do; else None.
+def impossible_rate(flops: float, seconds: float, devices: int, peak: PeakFlops | None) -> str | None:
+    """Why a rate cannot be true: it is above the peak of the precision that computes; None where it can be.
 
     ``peak`` is that of the precision in use: an fp8 run may well pass 100 % of the bf16 peak.
     """
@@ -256,10 +261,40 @@ def impossible_rate_warning(flops: float, seconds: float, devices: int, peak: Pe
     fraction = utilisation(flops, seconds, devices, peak.flops)
     if fraction is None or fraction <= 1:
         return None
+    stated = "metrics.peak_flops" in peak.source
+    wrong = "metrics.peak_flops is too low, or " if stated else ""
     return (
         f"measured {fraction:.0%} of the {peak.precision} peak of {peak.device} ({peak.flops / 1e12:g} TFLOP/s, "
-        f"{peak.source}): more than the device can do, so tokens, time or FLOPs per token are counted wrongly"
+        f"{peak.source}): more than the device can do, so {wrong}tokens, time or FLOPs per token are counted wrongly"
     )
+
+
+def possible(share: float | None, most: float = 1.0) -> float | None:
+    """A share of a measured peak; None where it is above ``most``, since then the peak was measured too low."""
+    return None if share is None or share > most else share
+
+
+def most_of_measured_peak(precision: str) -> float:
+    """The largest share of the measured matmul peak that can be true: the probe of a run in fp8 multiplies in bf16."""
+    return 2.0 if precision == "fp8" else 1.0
+
+
+def shared_machine(median: float | None, p95: float | None, steps: int, waited: float | None) -> float | None:
+    """By which factor the 95th percentile of the step times is above their median, where that tells of other programs.
+
+    Steps do the same work, so on a machine of their own the two lie within a few per cent; two processes of equal right
+    on the same cores halve each other, so from a factor of 2 on something else ran. None below that, of so few steps
+    that the percentile is a single step, and where the loop waited for its data instead.
+
+    Args:
+        median, p95: of the steps past warm-up, in one unit.
+        steps: how many there were.
+        waited: share of the time in which there was no batch.
+    """
+    if not median or p95 is None or steps < STEPS_OF_A_PERCENTILE or (waited or 0) > DATA_BOUND:
+        return None
+    factor = p95 / median
+    return factor if factor >= SHARED_FROM else None
 
 
 def _share(part: float, whole: float) -> float | None:

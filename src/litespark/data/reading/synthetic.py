@@ -64,7 +64,7 @@ def synthetic_rows(config: SyntheticConfig, seed: int) -> dict[str, SyntheticRow
 
 
 def synthetic_manifest(config: SyntheticConfig, seed: int) -> Manifest:
-    """What the rows of `synthetic_rows` state about themselves: each id stands for one byte."""
+    """What the rows of `synthetic_rows` state about themselves: their ids stand for no text, so for 0 bytes each."""
     tokens = {split: count * config.sequence_length + 1 for split, count in _counts(config).items()}
     return Manifest(
         name="synthetic",
@@ -72,9 +72,9 @@ def synthetic_manifest(config: SyntheticConfig, seed: int) -> Manifest:
         eos_id=None if config.document_length is None else 0,
         bos_id=None,
         tokenizer_hash="synthetic",
-        token_bytes=[1] * config.vocabulary,
+        token_bytes=[0] * config.vocabulary,
         splits={
-            split: SplitCounts({ONLY_DOMAIN: DomainCounts(ONLY_DOMAIN, 1, count, count, count)})
+            split: SplitCounts({ONLY_DOMAIN: DomainCounts(ONLY_DOMAIN, 1, count, 0, 0)})
             for split, count in tokens.items()
         },
         unigram_entropy=math.log(config.vocabulary),
