@@ -49,6 +49,24 @@ def test_help_needs_no_heavy_import():
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
 
 
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["verify-resume", "--steps", "0"], "argument --steps: got '0', expected a whole number of at least 1"),
+        (["bench", "step", "--minutes", "nan"], "argument --minutes: got 'nan', expected a number above 0"),
+        (["generate", "logs/runs/a"], "required: --prompt"),
+        (["report", "a", "--colour"], "--colour"),
+    ],
+)
+def test_words_that_a_command_does_not_take_are_one_line_and_a_usage_error(words, complaint, capsys):
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert complaint in said
+    assert f"{words[0]} " in said
+    assert "--help shows what it takes" in said
+    assert len(said.strip().splitlines()) == 1
+
+
 def test_an_unknown_command_is_one_line_and_a_usage_error(capsys):
     assert main(["evaluat"]) == 2
     said = capsys.readouterr().err

@@ -149,7 +149,6 @@ def test_a_run_that_fails_shows_its_last_lines(tmp_path):
 @pytest.mark.parametrize(
     "arguments, complaint",
     [
-        (["--steps", "0"], "--steps: got 0"),
         (["resume=logs/runs/x"], "a new run"),
         (["optim.lr=-1"], "optim.lr"),
         (["unknown=1"], "unknown"),

@@ -32,12 +32,21 @@ def test_a_batch_that_does_not_divide_names_one_that_does(rows, near):
     ("make", "message"),
     [
         (lambda: TrainerConfig(accelerator="tpu"), "trainer.accelerator: got 'tpu', expected auto, cpu or cuda"),
-        (lambda: TrainerConfig(batch_rows=0), "trainer.batch_rows: got 0, expected at least 1"),
+        (
+            lambda: TrainerConfig(batch_rows=0),
+            "trainer.batch_rows: got 0, expected a whole number of at least 1; set trainer.batch_rows=16",
+        ),
         (lambda: TrainerConfig(log_every=0), "trainer.log_every: got 0"),
         (lambda: TrainerConfig(validate_every=0), "trainer.validate_every: got 0"),
-        (lambda: MetricsConfig(peak_flops=0.0), "metrics.peak_flops: got 0.0, expected FLOP/s above 0, or null"),
+        (
+            lambda: MetricsConfig(peak_flops=0.0),
+            "metrics.peak_flops: got 0.0, expected a number from 1e.09 to 1e.18",
+        ),
         (lambda: MetricsConfig(peak_flops=float("nan")), "metrics.peak_flops: got nan"),
-        (lambda: MetricsConfig(probe_seconds=-1), "metrics.probe_seconds: got -1, expected at least 0"),
+        (
+            lambda: MetricsConfig(probe_seconds=-1),
+            "metrics.probe_seconds: got -1, expected a number from 0 to 60",
+        ),
         (lambda: MetricsConfig(warmup_steps=-1), "metrics.warmup_steps"),
         (lambda: MetricsConfig(energy_window_seconds=-1), "metrics.energy_window_seconds"),
         (lambda: ProjectionConfig(tokens=0), "metrics.projection.tokens: got 0"),

@@ -118,11 +118,11 @@ def test_rope_scaling_keeps_short_and_stretches_long_wavelengths():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ((0.0, 1.0, 4.0, 8192), "factor is 0.0; it must be a positive number"),
-        ((8.0, 1.0, float("nan"), 8192), "high_frequency_factor is nan"),
-        ((8.0, 4.0, 4.0, 8192), "low_frequency_factor 4.0 must be below high_frequency_factor 4.0"),
-        ((8.0, 1.0, 4.0, -1), "original_max_sequence_length is -1"),
-        (("8", 1.0, 4.0, 8192), "factor is '8'"),
+        ((0.0, 1.0, 4.0, 8192), "factor: got 0.0, expected a number above 0"),
+        ((8.0, 1.0, float("nan"), 8192), "high_frequency_factor: got nan"),
+        ((8.0, 4.0, 4.0, 8192), "low_frequency_factor: got 4.0, expected a number below high_frequency_factor 4.0"),
+        ((8.0, 1.0, 4.0, -1), "original_max_sequence_length: got -1"),
+        (("8", 1.0, 4.0, 8192), "factor: got '8'"),
     ],
 )
 def test_impossible_rope_scaling_is_refused(values, message):

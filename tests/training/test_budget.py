@@ -21,8 +21,8 @@ def test_a_budget_of_steps_is_taken_as_it_is():
     [
         ({}, "got neither budget.tokens nor budget.steps"),
         ({"tokens": 5, "steps": 5}, "got tokens and steps, expected one"),
-        ({"tokens": 0}, "budget.tokens: got 0, expected at least 1"),
-        ({"steps": -1}, "budget.steps: got -1, expected at least 1"),
+        ({"tokens": 0}, "budget.tokens: got 0, expected a whole number of at least 1"),
+        ({"steps": -1}, "budget.steps: got -1, expected a whole number of at least 1"),
     ],
 )
 def test_anything_else_is_refused(given, message):
@@ -32,7 +32,7 @@ def test_anything_else_is_refused(given, message):
 
 @pytest.mark.parametrize("target", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_target_has_to_be_a_number_of_bits(target):
-    with pytest.raises(ValueError, match=r"budget\.target_bpb: got .*, expected bits per byte above 0"):
+    with pytest.raises(ValueError, match=r"budget\.target_bpb: got .*, expected a number above 0"):
         BudgetConfig(steps=1, target_bpb=target)
 
 

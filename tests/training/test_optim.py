@@ -65,17 +65,18 @@ def test_the_settings_reach_adamw(fused):
         ("lr", 0.0),
         ("lr", math.nan),
         ("lr", math.inf),
-        ("epsilon", -1e-8),
+        ("epsilon", 0.0),
         ("betas", [0.9]),
         ("betas", [0.9, 1.0]),
         ("betas", [-0.1, 0.9]),
         ("weight_decay", -1.0),
+        ("weight_decay", 1e4),
         ("clip_norm", 0.0),
         ("nonfinite_limit", 0),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(name, value):
-    with pytest.raises(ValueError, match=rf"optim\.{name}: got .*expected"):
+    with pytest.raises(ValueError, match=rf"optim\.{name}.*: got .*expected"):
         AdamWConfig(**{name: value})
 
 

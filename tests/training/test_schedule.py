@@ -86,7 +86,7 @@ def test_every_pair_of_fractions_that_adds_up_to_one_is_taken():
     ],
 )
 def test_what_is_no_fraction_is_refused_by_name(schedule, name, value):
-    with pytest.raises(ValueError, match=rf"schedule\.{name}: got .*expected a fraction between 0 and 1"):
+    with pytest.raises(ValueError, match=rf"schedule\.{name}: got .*expected a number from 0 to 1"):
         schedule(**{name: value})
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from litespark.cli.bench import BENCHES
 from litespark.cli.command import Command
@@ -30,6 +31,17 @@ COMMANDS = {
     "verify-resume": VERIFY_RESUME,
     "kernels": KERNELS,
 } | {f"bench {name}": bench for name, bench in BENCHES.items()}
+
+
+class UsageError(Exception):
+    """The words of a command are not what it takes."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Complains in one line; the usage of a command can be long."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
 
 
 # what a shell reports of a process that SIGINT ended
@@ -55,9 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if name == "train" and not {"-h", "--help"} & set(rest):
             return train(rest)  # flags are Hydra's there
-        parser = argparse.ArgumentParser(prog=f"litespark {name}", description=command.purpose)
+        parser = _Parser(prog=f"litespark {name}", description=command.purpose)
         command.add_arguments(parser)
         return command.run(parser.parse_intermixed_args(rest))
+    except UsageError as error:
+        print(f"litespark {name}: {error}; litespark {name} --help shows what it takes", file=sys.stderr)
+        return USAGE_ERROR
     except KeyboardInterrupt:
         print(f"litespark {name}: stopped", file=sys.stderr)
         return INTERRUPTED

@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import Annotated
 
 from litespark.cli.command import Command
+from litespark.ranges import Count, NotNegative, Range, Seed, number
+
+Likeliest = Annotated[float, Range(above=0, at_most=1)]
 
 
 def _report_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,11 +56,13 @@ def _export(options: argparse.Namespace) -> int:
 def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN_OR_CHECKPOINT", type=Path, help="or a folder that `litespark export` wrote")
     parser.add_argument("--prompt", required=True, help="text to continue")
-    parser.add_argument("--tokens", type=int, default=96, help="at most so many new tokens (%(default)s)")
-    parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token (%(default)s)")
-    parser.add_argument("--top-k", type=int, help="sample among the k likeliest")
-    parser.add_argument("--top-p", type=float, help="sample among the likeliest that reach probability p")
-    parser.add_argument("--seed", type=int, default=0, help="of the sampling (%(default)s)")
+    parser.add_argument("--tokens", type=number(Count), default=96, help="at most so many new tokens (%(default)s)")
+    parser.add_argument(
+        "--temperature", type=number(NotNegative), default=0.8, help="0: the likeliest token (%(default)s)"
+    )
+    parser.add_argument("--top-k", type=number(Count), help="sample among the k likeliest")
+    parser.add_argument("--top-p", type=number(Likeliest), help="sample among the likeliest that reach probability p")
+    parser.add_argument("--seed", type=number(Seed), default=0, help="of the sampling (%(default)s)")
 
 
 def _generate(options: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from litespark.cli.command import Command
 from litespark.cli.configs import add_overrides, compose, repository
+from litespark.ranges import Count, Processes, number
 
 
 def train(overrides: Sequence[str]) -> int:
@@ -43,10 +44,10 @@ def _train(options: argparse.Namespace) -> int:
 
 def _verify_resume_arguments(parser: argparse.ArgumentParser) -> None:
     add_overrides(parser)
-    parser.add_argument("--steps", type=int, default=6, help="steps before the kill (%(default)s)")
-    parser.add_argument("--more", type=int, default=6, help="steps after it (%(default)s)")
+    parser.add_argument("--steps", type=number(Count), default=6, help="steps before the kill (%(default)s)")
+    parser.add_argument("--more", type=number(Count), default=6, help="steps after it (%(default)s)")
     parser.add_argument(
-        "--nproc", type=int, default=1, help="processes; more than one start with torchrun (%(default)s)"
+        "--nproc", type=number(Processes), default=1, help="processes; more than one start with torchrun (%(default)s)"
     )
 
 

@@ -24,7 +24,7 @@ from typing import Any
 import torch.distributed
 from lightning.pytorch import LightningDataModule
 
-from litespark.data.config import PrepareConfig, ReadingConfig, SyntheticConfig, require_whole
+from litespark.data.config import PrepareConfig, ReadingConfig, SyntheticConfig
 from litespark.data.manifest import Manifest
 from litespark.data.preparation.prepare import prepare
 from litespark.data.reading.cache import ChunkCache
@@ -37,6 +37,7 @@ from litespark.data.reading.synthetic import synthetic_manifest, synthetic_rows
 from litespark.data.storage import Storage
 from litespark.data.text.document import ONLY_DOMAIN
 from litespark.data.text.splits import TRAIN, VALIDATION
+from litespark.ranges import CountFromZero, check_number
 
 
 class RowDataModule(LightningDataModule):
@@ -65,7 +66,7 @@ class RowDataModule(LightningDataModule):
         self, training: DomainRows, validation: DomainRows, manifest: Manifest, reading: ReadingConfig, *, seed: int
     ) -> None:
         super().__init__()
-        require_whole("seed", seed, at_least=0)
+        check_number("seed", seed, CountFromZero)
         self.manifest = manifest
         self.reading = reading
         self.sequence_length = reading.sequence_length
@@ -87,7 +88,7 @@ class RowDataModule(LightningDataModule):
 
     @start_row.setter
     def start_row(self, row: int) -> None:
-        require_whole("start_row", row, at_least=0)
+        check_number("start_row", row, CountFromZero)
         self._start_row, self._first_step = row, None
 
     @property
@@ -203,7 +204,7 @@ class SyntheticDataModule(RowDataModule):
     """Random ids in [0, vocabulary) with the interface of `TokenDataModule` and no files; see `SyntheticRows`."""
 
     def __init__(self, config: SyntheticConfig, *, seed: int) -> None:
-        require_whole("seed", seed, at_least=0)
+        check_number("seed", seed, CountFromZero)
         training, validation = (DomainRows({ONLY_DOMAIN: rows}) for rows in synthetic_rows(config, seed).values())
         super().__init__(training, validation, synthetic_manifest(config, seed), config, seed=seed)
 

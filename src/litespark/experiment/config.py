@@ -19,6 +19,7 @@ from litespark.experiment.variant import with_variant
 from litespark.models.config import RECOMPUTE_MODES, LlamaConfig, Recompute
 from litespark.ops.backend import OpsConfig
 from litespark.ops.fp8.settings import Fp8Config
+from litespark.ranges import Seed, check_number
 from litespark.tasks.pretrain import Pretrain
 from litespark.training.budget import BudgetConfig
 from litespark.training.optim import OptimizerConfig
@@ -78,9 +79,7 @@ def parts_from(config: DictConfig) -> Parts:
     if values["recompute"]["mode"] not in RECOMPUTE_MODES:
         modes = ", ".join(RECOMPUTE_MODES)
         raise ConfigError(f"recompute.mode: got {values['recompute']['mode']!r}, expected one of {modes}")
-    seed = values["seed"]
-    if type(seed) is not int or not 0 <= seed < 2**32:  # what every generator takes
-        raise ConfigError(f"seed: got {seed!r}, expected a whole number from 0 to {2**32 - 1}; set seed=…")
+    check_number("seed", values["seed"], Seed, default=1234)
     return Parts(
         model=_make(values, "model"),
         ops=_make(values, "ops"),
@@ -97,7 +96,7 @@ def parts_from(config: DictConfig) -> Parts:
         callbacks=_make(values, "callbacks"),
         logger=_make(values, "logger"),
         task=_make(values, "task"),
-        seed=seed,
+        seed=values["seed"],
         name=_text(values["name"]),
         resume=_text(values["resume"]) or None,
         initial_weights=_text(values["initial_weights"]),

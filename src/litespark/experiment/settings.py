@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from litespark.metrics.projection import check_settings
 from litespark.metrics.records.run import ProjectionSettings
-
-
-def _at_least(name: str, value: float | None, bound: float) -> None:
-    if value is not None and not value >= bound:
-        raise ValueError(f"{name}: got {value}, expected at least {bound}")
+from litespark.ranges import Count, CountFromZero, NotNegative, Range, Seconds, check_ranges
 
 
 @dataclass(frozen=True)
@@ -28,17 +23,16 @@ class TrainerConfig:
     """
 
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
-    batch_rows: int = 16
-    log_every: int = 10
-    validate_every: int | None = None
+    batch_rows: Count = 16
+    log_every: Count = 10
+    validate_every: Count | None = None
     deterministic: bool = False
     profile: bool = False
 
     def __post_init__(self) -> None:
         if self.accelerator not in ("auto", "cpu", "cuda"):
             raise ValueError(f"trainer.accelerator: got {self.accelerator!r}, expected auto, cpu or cuda")
-        for name in ("batch_rows", "log_every", "validate_every"):
-            _at_least(f"trainer.{name}", getattr(self, name), 1)
+        check_ranges(self, "trainer")
 
     def accumulate(self, micro_batch_size: int, world_size: int) -> int:
         """Micro-batches in one step on each rank.
@@ -69,15 +63,14 @@ class ProjectionConfig:
         pue: power usage effectiveness of the site: energy of the site over energy of its computers.
     """
 
-    tokens: int | None = None
-    price_per_kwh: float | None = None
+    tokens: Count | None = None
+    price_per_kwh: NotNegative | None = None
     currency: str | None = None
-    grid_kg_per_kwh: float | None = None
-    pue: float | None = None
+    grid_kg_per_kwh: NotNegative | None = None
+    pue: Annotated[float, Range(at_least=1, why="energy of the building ÷ energy of the machines")] | None = None
 
     def __post_init__(self) -> None:
-        _at_least("metrics.projection.tokens", self.tokens, 1)
-        check_settings(self.settings)
+        check_ranges(self, "metrics.projection")
 
     @property
     def settings(self) -> ProjectionSettings:
@@ -97,18 +90,14 @@ class MetricsConfig:
         projection: what a long run would cost.
     """
 
-    peak_flops: float | None = None
-    probe_seconds: float = 0.5
-    warmup_steps: int = 3
-    energy_window_seconds: float = 5.0
+    peak_flops: Annotated[float, Range(at_least=1e9, at_most=1e18, why="FLOP/s of one device")] | None = None
+    probe_seconds: Annotated[float, Range(at_least=0, at_most=60)] = 0.5
+    warmup_steps: CountFromZero = 3
+    energy_window_seconds: Seconds = 5.0
     projection: ProjectionConfig = field(default_factory=ProjectionConfig)
 
     def __post_init__(self) -> None:
-        if self.peak_flops is not None and not self.peak_flops > 0:
-            raise ValueError(f"metrics.peak_flops: got {self.peak_flops}, expected FLOP/s above 0, or null")
-        _at_least("metrics.probe_seconds", self.probe_seconds, 0)
-        _at_least("metrics.warmup_steps", self.warmup_steps, 0)
-        _at_least("metrics.energy_window_seconds", self.energy_window_seconds, 0)
+        check_ranges(self, "metrics")
 
 
 @dataclass(frozen=True)
@@ -128,21 +117,19 @@ class CallbacksConfig:
     """
 
     progress: bool = True
-    checkpoint_every: int | None = None
+    checkpoint_every: Count | None = None
     checkpoint_at_end: bool = True
-    checkpoint_keep: int = 2
+    checkpoint_keep: Count = 2
     sample_prompt: str | None = None
-    sample_tokens: int = 96
-    sample_temperature: float = 0.8
+    sample_tokens: Count = 96
+    sample_temperature: NotNegative = 0.8
     report: bool = True
     prove: Literal["auto", "always", "never"] = "auto"
 
     def __post_init__(self) -> None:
         if self.prove not in ("auto", "always", "never"):
             raise ValueError(f"callbacks.prove: got {self.prove!r}, expected auto, always or never")
-        for name in ("checkpoint_every", "checkpoint_keep", "sample_tokens"):
-            _at_least(f"callbacks.{name}", getattr(self, name), 1)
-        _at_least("callbacks.sample_temperature", self.sample_temperature, 0)
+        check_ranges(self, "callbacks")
 
 
 @dataclass(frozen=True)

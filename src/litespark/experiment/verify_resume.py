@@ -25,6 +25,7 @@ from torch import Tensor
 from litespark.callbacks import checkpoint_folder
 from litespark.callbacks.checkpoint_folder import Checkpoint
 from litespark.experiment.load import read_state
+from litespark.ranges import Count, Processes, check_number
 
 _POLL_SECONDS = 0.01
 _LINES_SHOWN = 15
@@ -88,9 +89,8 @@ def verify_resume(
         RunFailedError: a run ended with an error; its last lines are in the message.
         ValueError: a number below 1, or `resume` among the overrides.
     """
-    for name, value in (("--steps", steps), ("--more", more), ("--nproc", processes)):
-        if value < 1:
-            raise ValueError(f"{name}: got {value}, expected at least 1")
+    for name, value, hint in (("--steps", steps, Count), ("--more", more, Count), ("--nproc", processes, Processes)):
+        check_number(name, value, hint)
     for override in overrides:
         if override.startswith("resume="):
             raise ValueError(f"got {override}, expected the config of a new run; this check makes and resumes its own")

@@ -35,9 +35,8 @@ def project(
         currency: the currency of the price, for the record.
 
     Raises:
-        ValueError: a setting or the target is out of its range.
+        ValueError: the target is below 1.
     """
-    check_settings(settings)
     if target_tokens is not None and target_tokens <= 0:
         raise ValueError(f"target_tokens: got {target_tokens}, expected more than 0; leave it out for no projection")
     if target_tokens is None:
@@ -56,23 +55,6 @@ def project(
         co2e_kg=_times(drawn, settings.grid_kg_per_kwh),
         settings=settings,
     )
-
-
-def check_settings(settings: ProjectionSettings) -> None:
-    """Refuse settings that mean nothing, so that a run stops before it starts.
-
-    Raises:
-        ValueError: a negative price or grid intensity, or a PUE below 1.
-    """
-    for name in ("price_per_kwh", "grid_kg_per_kwh"):
-        value = getattr(settings, name)
-        if value is not None and not value >= 0:
-            raise ValueError(f"{name}: got {value}, expected 0 or more; leave it out where it is not known")
-    if settings.pue is not None and not settings.pue >= 1:
-        raise ValueError(
-            f"pue: got {settings.pue}, expected 1 or more (energy of the building ÷ energy of the machines); "
-            "leave it out where it is not known"
-        )
 
 
 def _times(energy: float | None, factor: float | None) -> float | None:

@@ -1,11 +1,11 @@
 """The size of a Llama, checked when it is made, and the parameters it takes."""
 
-import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from litespark.ops.rope.reference import RopeScaling
 from litespark.ops.shapes import StepShapes
+from litespark.ranges import Count, Epsilon, Range, check_ranges
 
 __all__ = ["RECOMPUTE_MODES", "LlamaConfig", "Recompute", "RopeScaling"]
 
@@ -31,31 +31,24 @@ class LlamaConfig:
     """
 
     name: str
-    width: int
-    layers: int
-    heads: int
-    kv_heads: int
-    feed_forward: int
-    vocabulary: int
-    max_sequence_length: int
+    width: Count
+    layers: Count
+    heads: Count
+    kv_heads: Count
+    feed_forward: Count
+    vocabulary: Count
+    max_sequence_length: Count
     # None is taken for D/H and filled in below, so that readers always find a number
-    head_width: int = None  # type: ignore[assignment]
-    rope_theta: float = 10000.0
+    head_width: Count = None  # type: ignore[assignment]
+    # below 1 the frequencies would rise
+    rope_theta: Annotated[float, Range(at_least=1)] = 10000.0
     rope_scaling: RopeScaling | None = None
-    norm_epsilon: float = 1e-5
+    norm_epsilon: Epsilon = 1e-5
     tied: bool = False
-    initial_deviation: float = 0.02
+    initial_deviation: Annotated[float, Range(above=0, at_most=1)] = 0.02
 
     def __post_init__(self) -> None:
-        sizes = ["width", "layers", "heads", "kv_heads", "feed_forward", "vocabulary", "max_sequence_length"]
-        for field in sizes + ([] if self.head_width is None else ["head_width"]):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"model.{field} is {value!r}; it must be a whole number of at least 1")
-        for field in ("rope_theta", "norm_epsilon", "initial_deviation"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-                raise ValueError(f"model.{field} is {value!r}; it must be a positive number")
+        check_ranges(self, "model")
         if not isinstance(self.tied, bool):
             raise ValueError(f"model.tied is {self.tied!r}; it must be true or false")
         if not isinstance(self.rope_scaling, RopeScaling | None):

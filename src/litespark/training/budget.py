@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+
+from litespark.ranges import Count, Positive, check_ranges
 
 
 @dataclass(frozen=True)
@@ -16,9 +17,9 @@ class BudgetConfig:
         target_bpb: end before that at the first validation with so many bits per byte or fewer; None: never.
     """
 
-    tokens: int | None = None
-    steps: int | None = None
-    target_bpb: float | None = None
+    tokens: Count | None = None
+    steps: Count | None = None
+    target_bpb: Positive | None = None
 
     def __post_init__(self) -> None:
         given = [name for name in ("tokens", "steps") if getattr(self, name) is not None]
@@ -27,13 +28,7 @@ class BudgetConfig:
                 f"budget: got {' and '.join(given) or 'neither budget.tokens nor budget.steps'}, expected one of the "
                 "two; set the other to null (budget.tokens=null budget.steps=100)"
             )
-        value = getattr(self, given[0])
-        if value < 1:
-            raise ValueError(f"budget.{given[0]}: got {value}, expected at least 1")
-        if self.target_bpb is not None and not 0 < self.target_bpb < math.inf:
-            raise ValueError(
-                f"budget.target_bpb: got {self.target_bpb}, expected bits per byte above 0, or null to train to the end"
-            )
+        check_ranges(self, "budget")
 
 
 @dataclass(frozen=True)

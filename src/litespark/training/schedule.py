@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
+from litespark.ranges import Share, check_ranges
+
 
 class Schedule(Protocol):
     """A learning-rate schedule."""
@@ -17,11 +19,6 @@ class Schedule(Protocol):
     def factor(self, tokens: int, budget_tokens: int) -> float:
         """The factor on the peak learning rate for the step that ends at `tokens` of `budget_tokens` tokens."""
         ...
-
-
-def _check_fraction(schedule: str, name: str, value: float) -> None:
-    if not 0.0 <= value <= 1.0:
-        raise ValueError(f"schedule.{name}: got {value}, expected a fraction between 0 and 1 ({schedule})")
 
 
 @dataclass(frozen=True)
@@ -33,12 +30,11 @@ class CosineSchedule:
         final: factor that is reached at the end of the budget.
     """
 
-    warmup: float = 0.02
-    final: float = 0.1
+    warmup: Share = 0.02
+    final: Share = 0.1
 
     def __post_init__(self) -> None:
-        _check_fraction("cosine", "warmup", self.warmup)
-        _check_fraction("cosine", "final", self.final)
+        check_ranges(self, "schedule")
 
     def factor(self, tokens: int, budget_tokens: int) -> float:
         progress = min(tokens / budget_tokens, 1.0)
@@ -60,13 +56,12 @@ class WarmupStableDecaySchedule:
         final: factor that is reached at the end of the budget.
     """
 
-    warmup: float = 0.02
-    decay: float = 0.2
-    final: float = 0.0
+    warmup: Share = 0.02
+    decay: Share = 0.2
+    final: Share = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("warmup", "decay", "final"):
-            _check_fraction("warm-up-stable-decay", name, getattr(self, name))
+        check_ranges(self, "schedule")
         if self.warmup + self.decay > 1.0:
             raise ValueError(
                 f"schedule: got warmup {self.warmup} + decay {self.decay}, expected at most 1 together; lower one"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from lightning.pytorch.plugins import MixedPrecision
@@ -15,6 +15,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from litespark.models.llama import Llama
+from litespark.ranges import Range, check_ranges
 
 Precision = Literal["fp32", "bf16", "fp8"]
 
@@ -32,13 +33,12 @@ class StrategyConfig:
 
     name: Literal["single", "ddp", "fsdp"] = "single"
     reshard_after_forward: bool = True
-    timeout_seconds: int = 1800
+    timeout_seconds: Annotated[int, Range(at_least=1, at_most=31_536_000, why="a year")] = 1800
 
     def __post_init__(self) -> None:
         if self.name not in ("single", "ddp", "fsdp"):
             raise ValueError(f"strategy.name: got {self.name!r}, expected single, ddp or fsdp")
-        if not self.timeout_seconds >= 1:
-            raise ValueError(f"strategy.timeout_seconds: got {self.timeout_seconds}, expected at least 1")
+        check_ranges(self, "strategy")
 
     def check_world_size(self, world_size: int) -> None:
         """Refuse `single` under several processes; the others mean the same with one process.

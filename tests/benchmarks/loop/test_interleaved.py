@@ -72,7 +72,6 @@ def test_a_loss_that_is_not_a_number_never_agrees():
 @pytest.mark.parametrize(
     "arguments, complaint",
     [
-        (["--blocks", "0"], "--blocks: got 0"),
         (["strategy=ddp"], "strategy=single"),
         (["resume=logs/runs/x"], "initial weights"),
         (["model.vocabulary=301"], "model.vocabulary"),

@@ -224,7 +224,6 @@ def test_a_backend_that_raises_at_these_sizes_is_named_and_the_others_are_measur
     "arguments, complaint",
     [
         (["--op", "softmax"], "--op: got softmax, expected one of rms_norm"),
-        (["--seconds", "0"], "--seconds: got 0.0, expected a positive number"),
         (["data.sequence_length=100000"], "expected at most model.max_sequence_length"),
         pytest.param(
             ["trainer.accelerator=cuda"],

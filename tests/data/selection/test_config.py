@@ -21,11 +21,14 @@ _GROUP = Path(__file__).parents[3] / "configs" / "data" / "selection"
         ({"quality": ("c4", "good")}, "data.selection.quality: got good; expected of gopher_repetition, "),
         ({"languages": (1,)}, r"data.selection.languages=\(1,\); expected a list of texts"),
         ({"decontaminate": ("",)}, "data.selection.decontaminate=.*expected a list of texts"),
-        ({"decontaminate_words": 0}, "data.selection.decontaminate_words=0; expected a whole number of at least 1"),
-        ({"near_duplicate_words": True}, "near_duplicate_words=True; expected a whole number of at least 1"),
-        ({"near_duplicate_permutations": 1}, "near_duplicate_permutations=1; expected a whole number of at least 2"),
-        ({"language_threshold": 1}, "data.selection.language_threshold=1; expected a share between 0 and 1"),
-        ({"near_duplicate_threshold": 0.0}, "near_duplicate_threshold=0.0; expected a share between 0 and 1"),
+        (
+            {"decontaminate_words": 0},
+            "selection.decontaminate_words: got 0, expected a whole number from 1 to 1000",
+        ),
+        ({"near_duplicate_words": True}, "near_duplicate_words: got True, expected a whole number"),
+        ({"near_duplicate_permutations": 1}, "near_duplicate_permutations: got 1, expected a whole number from 2"),
+        ({"language_threshold": 1}, "data.selection.language_threshold: got 1, expected a number above 0 and below 1"),
+        ({"near_duplicate_threshold": 0.0}, "near_duplicate_threshold: got 0.0, expected a number above 0"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(settings: dict[str, Any], message: str) -> None:

@@ -188,5 +188,5 @@ def test_a_limit_takes_whole_files_from_both_sides(tmp_path, monkeypatch):
 
 
 def test_a_limit_that_is_no_number_of_bytes_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"data\.max_bytes=0; expected a whole number of at least 1"):
+    with pytest.raises(ValueError, match=r"data\.max_bytes: got 0, expected a whole number of at least 1"):
         config("installed_packages", tmp_path, max_bytes=0)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 from litespark.benchmarks.data import corpus as corpora
 from litespark.benchmarks.data.preparation import config_values
@@ -17,7 +17,6 @@ from litespark.benchmarks.provenance import without_folders
 from litespark.data.config import PrepareConfig
 from litespark.data.selection.config import SelectionConfig
 from litespark.data.tokenizer import FILE
-from litespark.experiment.config import ConfigError
 from litespark.metrics.records.data import (
     ENCODE,
     LITDATA,
@@ -32,6 +31,7 @@ from litespark.metrics.records.data import (
     StreamRun,
     Variant,
 )
+from litespark.ranges import Range, Repeats, Seconds, check_ranges
 
 LITGPT_SCRIPT = Path(__file__).with_name("litgpt_script.py")
 TOKENIZER = "tokenizer"
@@ -71,18 +71,14 @@ class DataSettings:
         timeout: seconds after which a single measurement is ended.
     """
 
-    rounds: int = 3
-    megabytes: float = 24.0
-    seconds: float = 2.0
+    rounds: Repeats = 3
+    megabytes: Annotated[float, Range(above=0, at_most=1e6)] = 24.0
+    seconds: Seconds = 2.0
     litgpt_python: str | None = None
-    timeout: float = 900.0
+    timeout: Seconds = 900.0
 
     def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise ConfigError(f"--rounds: got {self.rounds}, expected at least 1")
-        for name, value in (("megabytes", self.megabytes), ("seconds", self.seconds), ("timeout", self.timeout)):
-            if not 0 < value < float("inf"):
-                raise ConfigError(f"--{name}: got {value}, expected a number above 0")
+        check_ranges(self, options=True)
 
 
 def litgpt_interpreter(settings: DataSettings) -> str | None:

@@ -29,6 +29,7 @@ from litespark.experiment.run import quieten
 from litespark.metrics.records.loop import LoopRecord, LossPair
 from litespark.metrics.records.run import utc_now
 from litespark.models.llama import Llama
+from litespark.ranges import Repeats, check_number
 from litespark.training.budget import BudgetConfig
 
 # validation batches that the losses are taken on
@@ -50,8 +51,7 @@ def bench_loop(parts: Parts, overrides: Sequence[str], *, blocks: int) -> LoopRe
     Raises:
         ValueError: `blocks` below 1, a resume, several processes, or what any run refuses.
     """
-    if blocks < 1:
-        raise ValueError(f"--blocks: got {blocks}, expected at least 1")
+    check_number("--blocks", blocks, Repeats)
     if parts.resume is not None:
         raise ConfigError(f"resume={parts.resume}: the benchmark starts from the initial weights; leave it out")
     steps = _WARMUP_STEPS + parts.trainer.log_every * blocks

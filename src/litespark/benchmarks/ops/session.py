@@ -55,15 +55,13 @@ def bench_ops(
         say: is told what is being done.
 
     Raises:
-        ValueError: an op is unknown, `seconds` is not positive, a row is too long, or the device is not here.
+        ValueError: an op is unknown, a row is too long, or the device is not here.
         OSError: the record cannot be written.
     """
     began = time.perf_counter()
     for op in ops:
         if op not in EVERYTHING:
             raise ValueError(f"--op: got {op}, expected one of {', '.join(EVERYTHING)}")
-    if seconds is not None and not 0 < seconds < float("inf"):
-        raise ValueError(f"--seconds: got {seconds}, expected a positive number")
     if parts.data.sequence_length > parts.model.max_sequence_length:
         raise ValueError(
             f"data.sequence_length: got {parts.data.sequence_length}, expected at most model.max_sequence_length = "

@@ -22,6 +22,7 @@ from litespark.benchmarks.training_runs.variants import Variant, check
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.precision import precision_of
 from litespark.metrics.records.parity import ParityRecord, ParityRun, ParityVariant
+from litespark.ranges import InnerShare
 
 WHAT = "bench-parity"
 # what the others are held against comes first
@@ -43,12 +44,7 @@ class ParitySettings(RunSettings):
         bound: share by which the bits per byte of a variant may be above those of the first.
     """
 
-    bound: float = 0.005
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.bound < 1:
-            raise ValueError(f"--bound: got {self.bound}, expected a share between 0 and 1, such as 0.005")
+    bound: InnerShare = 0.005
 
 
 def bench_parity(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from litespark.benchmarks.device import device_for
 from litespark.benchmarks.provenance import provenance
@@ -17,7 +18,7 @@ from litespark.benchmarks.selection.corpus import build_corpus
 from litespark.benchmarks.selection.preparing import Compose, of_selection, prepared, reading
 from litespark.benchmarks.selection.reading import read_run
 from litespark.benchmarks.training_runs.launch import Ended, Training, train
-from litespark.benchmarks.training_runs.settings import refuse_a_variant, refuse_what_runs_cannot_have
+from litespark.benchmarks.training_runs.settings import check_seeds, refuse_a_variant, refuse_what_runs_cannot_have
 from litespark.benchmarks.training_runs.turns import Turns
 from litespark.data.config import PrepareConfig, SyntheticConfig
 from litespark.data.selection.select import check_selection
@@ -31,6 +32,7 @@ from litespark.metrics.records.selection import (
     SelectionRun,
     SelectionVariant,
 )
+from litespark.ranges import Count, Range, Seed, check_ranges
 
 WHAT = "bench-selection"
 ALL, SELECTED = "all", "selected"
@@ -49,18 +51,14 @@ class SelectionSettings:
         planted_seed: of what is planted.
     """
 
-    seeds: tuple[int, ...] = (1,)
-    clean_bytes: int = 2_000_000
-    planted: float = 1.0
-    planted_seed: int = 1
+    seeds: tuple[Seed, ...] = (1,)
+    clean_bytes: Count = 2_000_000
+    planted: Annotated[float, Range(at_least=0, at_most=1000)] = 1.0
+    planted_seed: Seed = 1
 
     def __post_init__(self) -> None:
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise ValueError(f"--seeds: got {list(self.seeds)}, expected whole numbers of 0 or more, each once")
-        if self.clean_bytes < 1:
-            raise ValueError(f"--clean-bytes: got {self.clean_bytes}, expected at least 1")
-        if not 0 <= self.planted < float("inf"):
-            raise ValueError(f"--planted: got {self.planted}, expected bytes for each clean one, 0 or more")
+        check_ranges(self, options=True)
+        check_seeds(self.seeds)
 
 
 def bench_selection(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from litespark.ranges import Minutes, Repeats, Seconds, check_ranges
+
 
 @dataclass(frozen=True)
 class StepSettings:
@@ -22,20 +24,13 @@ class StepSettings:
         ValueError: a setting is out of range.
     """
 
-    rounds: int = 3
-    warmup_steps: int = 3
-    steps: int = 20
-    loss_rows: int = 8
-    minutes: float | None = None
-    layers: int | None = None
-    process_timeout: float = 900.0
+    rounds: Repeats = 3
+    warmup_steps: Repeats = 3
+    steps: Repeats = 20
+    loss_rows: Repeats = 8
+    minutes: Minutes | None = None
+    layers: Repeats | None = None
+    process_timeout: Seconds = 900.0
 
     def __post_init__(self) -> None:
-        whole = {"--rounds": self.rounds, "--warmup": self.warmup_steps, "--steps": self.steps,
-                 "--layers": self.layers, "loss_rows": self.loss_rows}  # fmt: skip
-        for name, value in whole.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: got {value}, expected at least 1")
-        for name, limit in {"--minutes": self.minutes, "process_timeout": self.process_timeout}.items():
-            if limit is not None and not limit > 0:
-                raise ValueError(f"{name}: got {limit}, expected more than 0")
+        check_ranges(self, options=True, names={"warmup_steps": "--warmup"})

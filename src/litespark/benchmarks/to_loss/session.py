@@ -23,6 +23,7 @@ from litespark.benchmarks.training_runs.variants import Variant, check
 from litespark.experiment.config import Parts
 from litespark.experiment.precision import precision_of
 from litespark.metrics.records.to_loss import ToLossRecord, ToLossRun, ToLossVariant
+from litespark.ranges import Positive
 
 WHAT = "bench-to-loss"
 # the first is the reference
@@ -43,12 +44,7 @@ class ToLossSettings(RunSettings):
         target_bpb: bits per byte at which a run ends.
     """
 
-    target_bpb: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.target_bpb < float("inf"):
-            raise ValueError(f"--target-bpb: got {self.target_bpb}, expected bits per byte above 0")
+    target_bpb: Positive
 
 
 def bench_to_loss(

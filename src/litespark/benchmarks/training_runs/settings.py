@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.preflight import Ranks
 from litespark.experiment.variant import KEY
+from litespark.ranges import Minutes, Seed, check_ranges
 
 
 @dataclass(frozen=True)
@@ -19,14 +20,22 @@ class RunSettings:
         minutes: after which the run that is under way is stopped and saved; None: never.
     """
 
-    seeds: tuple[int, ...] = (1,)
-    minutes: float | None = None
+    seeds: tuple[Seed, ...] = (1,)
+    minutes: Minutes | None = None
 
     def __post_init__(self) -> None:
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise ValueError(f"--seeds: got {list(self.seeds)}, expected whole numbers of 0 or more, each once")
-        if self.minutes is not None and not self.minutes > 0:
-            raise ValueError(f"--minutes: got {self.minutes}, expected more than 0")
+        check_ranges(self, options=True)
+        check_seeds(self.seeds)
+
+
+def check_seeds(seeds: tuple[int, ...]) -> None:
+    """Refuse none, or one twice.
+
+    Raises:
+        ValueError: names the seeds.
+    """
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"--seeds: got {list(seeds)}, expected whole numbers, each once; set --seeds 1,2,3")
 
 
 def seeds_of(words: str) -> tuple[int, ...]:

@@ -8,15 +8,16 @@ from pathlib import Path
 
 from litespark.cli.command import Command
 from litespark.cli.configs import add_overrides, compose, repository
+from litespark.ranges import Positive, Repeats, Seconds, number
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add_overrides(parser)
-    parser.add_argument("--rounds", type=int, default=3, help="in which all take turns (%(default)s)")
-    parser.add_argument("--megabytes", type=float, default=24.0, help="of text to prepare (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="to read each stream for (%(default)s)")
+    parser.add_argument("--rounds", type=number(Repeats), default=3, help="in which all take turns (%(default)s)")
+    parser.add_argument("--megabytes", type=number(Positive), default=24.0, help="of text to prepare (%(default)s)")
+    parser.add_argument("--seconds", type=number(Seconds), default=2.0, help="to read each stream for (%(default)s)")
     parser.add_argument("--litgpt-python", metavar="PATH", help="an interpreter that has litgpt (this one, if it has)")
-    parser.add_argument("--timeout", type=float, default=900.0, help="seconds of one measurement (%(default)s)")
+    parser.add_argument("--timeout", type=number(Seconds), default=900.0, help="seconds of a measurement (%(default)s)")
     parser.add_argument("--output", type=Path, help="folder of records (results)")
 
 

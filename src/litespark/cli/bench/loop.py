@@ -8,11 +8,12 @@ from pathlib import Path
 
 from litespark.cli.command import Command
 from litespark.cli.configs import add_overrides, compose
+from litespark.ranges import Repeats, number
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add_overrides(parser)
-    parser.add_argument("--blocks", type=int, default=3, help="log intervals to measure (%(default)s)")
+    parser.add_argument("--blocks", type=number(Repeats), default=3, help="log intervals to measure (%(default)s)")
     parser.add_argument("--output", type=Path, help="file for the record (none)")
 
 

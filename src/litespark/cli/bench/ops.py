@@ -8,12 +8,13 @@ from pathlib import Path
 
 from litespark.cli.command import Command
 from litespark.cli.configs import add_overrides, compose, repository
+from litespark.ranges import Seconds, number
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add_overrides(parser)
     parser.add_argument("--op", action="append", default=[], help="measure this one; give it again for more (all)")
-    parser.add_argument("--seconds", type=float, help="length of each measurement (4 on a GPU)")
+    parser.add_argument("--seconds", type=number(Seconds), help="length of each measurement (4 on a GPU)")
     parser.add_argument("--output", type=Path, help="folder of records (results)")
 
 

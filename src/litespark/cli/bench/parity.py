@@ -8,6 +8,7 @@ from pathlib import Path
 
 from litespark.cli.command import Command
 from litespark.cli.configs import add_overrides, compose, repository
+from litespark.ranges import InnerShare, Minutes, number
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,12 +22,14 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--bound",
-        type=float,
+        type=number(InnerShare),
         default=0.005,
         help="share by which the bits per byte may be above those of the first (%(default)s)",
     )
     parser.add_argument("--seeds", default="1", help="one run of every variant for each (%(default)s)")
-    parser.add_argument("--minutes", type=float, help="stop after so many and save; the same command continues (none)")
+    parser.add_argument(
+        "--minutes", type=number(Minutes), help="stop and save after so many; the same command continues"
+    )
     parser.add_argument("--output", type=Path, help="folder of records (results)")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from litespark.cli.command import Command
 from litespark.cli.configs import add_overrides, compose, repository
+from litespark.ranges import Repeats, number
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,8 +19,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         default="litespark",
         help="what to profile: a baseline, litespark, or 'NAME:override override' (%(default)s)",
     )
-    parser.add_argument("--steps", type=int, default=5, help="steps under the profiler (%(default)s)")
-    parser.add_argument("--layers", type=int, help="of the model (all, or as many as the device can train)")
+    parser.add_argument("--steps", type=number(Repeats), default=5, help="steps under the profiler (%(default)s)")
+    parser.add_argument("--layers", type=number(Repeats), help="of the model (all, or as many as the device can train)")
     parser.add_argument("--output", type=Path, help="folder of records (results)")
     # how the command starts itself again
     parser.add_argument("--process", type=Path, help=argparse.SUPPRESS)

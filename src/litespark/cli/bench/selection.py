@@ -8,18 +8,25 @@ from pathlib import Path
 
 from litespark.cli.command import Command
 from litespark.cli.configs import add_overrides, compose, repository
+from litespark.ranges import Count, NotNegative, Seed, number
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add_overrides(parser)
     parser.add_argument("--seeds", default="1", help="one run of every variant for each (%(default)s)")
     parser.add_argument(
-        "--clean-bytes", type=int, default=2_000_000, help="of clean training text from data.source (%(default)s)"
+        "--clean-bytes",
+        type=number(Count),
+        default=2_000_000,
+        help="of clean text from data.source (%(default)s)",
     )
     parser.add_argument(
-        "--planted", type=float, default=1.0, help="bytes of junk and copies for each clean one (%(default)s)"
+        "--planted",
+        type=number(NotNegative),
+        default=1.0,
+        help="bytes of junk for each clean one (%(default)s)",
     )
-    parser.add_argument("--planted-seed", type=int, default=1, help="of what is planted (%(default)s)")
+    parser.add_argument("--planted-seed", type=number(Seed), default=1, help="of what is planted (%(default)s)")
     parser.add_argument("--output", type=Path, help="folder of records (results)")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from litespark.cli.command import Command
 from litespark.cli.configs import add_overrides, compose, repository
+from litespark.ranges import Minutes, Positive, number
 
 _WORD = "target_bpb="
 
@@ -16,7 +17,7 @@ _WORD = "target_bpb="
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add_overrides(parser)
     parser.add_argument(
-        "--target-bpb", type=float, help="validation bits per byte at which a run ends; also as target_bpb=X"
+        "--target-bpb", type=number(Positive), help="validation bits per byte at which a run ends; also as target_bpb=X"
     )
     parser.add_argument(
         "--variant",
@@ -26,7 +27,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "muon)",
     )
     parser.add_argument("--seeds", default="1", help="one run of every variant for each (%(default)s)")
-    parser.add_argument("--minutes", type=float, help="stop after so many and save; the same command continues (none)")
+    parser.add_argument(
+        "--minutes", type=number(Minutes), help="stop and save after so many; the same command continues"
+    )
     parser.add_argument("--output", type=Path, help="folder of records (results)")
 
 
@@ -66,9 +69,9 @@ def _target(option: float | None, words: Sequence[str]) -> tuple[float, list[str
             "as --target-bpb 1.2"
         )
     try:
-        return float(given[0]), [word for word in words if not word.startswith(_WORD)]
-    except ValueError as error:
-        raise ValueError(f"--target-bpb: got {given[0]!r}, expected a number") from error
+        return number(Positive)(given[0]), [word for word in words if not word.startswith(_WORD)]
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(f"--target-bpb: {error}") from error
 
 
 def _command(options: argparse.Namespace, target: float, overrides: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from litespark.cli.configs import compose
+from litespark.ranges import Minutes, Repeats, number
 
 # rounds, warm-up and counted steps where the user does not say
 _DEFAULTS = {"cuda": (3, 5, 20), "cpu": (2, 2, 5)}
@@ -18,11 +19,13 @@ _NUMBERS = ("rounds", "steps", "warmup", "minutes", "layers")
 
 def add_step_arguments(parser: argparse.ArgumentParser, what: str) -> None:
     """Let a command take rounds, steps, minutes, layers and a folder; `what` is one of the things it measures."""
-    parser.add_argument("--rounds", type=int, help=f"processes of each {what} (3; on a CPU 2)")
-    parser.add_argument("--steps", type=int, help="counted steps of a process (20; on a CPU 5)")
-    parser.add_argument("--warmup", type=int, help="steps before them (5; on a CPU 2)")
-    parser.add_argument("--minutes", type=float, default=_MINUTES, help="begin no process after so many (%(default)g)")
-    parser.add_argument("--layers", type=int, help="measure so many layers of the model (as many as fit)")
+    parser.add_argument("--rounds", type=number(Repeats), help=f"processes of each {what} (3; on a CPU 2)")
+    parser.add_argument("--steps", type=number(Repeats), help="counted steps of a process (20; on a CPU 5)")
+    parser.add_argument("--warmup", type=number(Repeats), help="steps before them (5; on a CPU 2)")
+    parser.add_argument(
+        "--minutes", type=number(Minutes), default=_MINUTES, help="begin no process later (%(default)g)"
+    )
+    parser.add_argument("--layers", type=number(Repeats), help="measure so many layers of the model (as many as fit)")
     parser.add_argument("--output", type=Path, help="folder of records (results)")
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from litespark.ranges import InnerShare, Range, check_ranges
 
 QUALITY_RULES = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
+Words = Annotated[int, Range(at_least=1, at_most=1000)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,22 +23,24 @@ class SelectionConfig:
     2024) as datatrove has them: made for English web pages; C4's leaves out nearly all code."""
     languages: tuple[str, ...] = ()
     """ISO 639-1 codes; a document in none of them goes. Empty: all."""
-    language_threshold: float = 0.65
+    language_threshold: InnerShare = 0.65
     """Probability that the named languages must have together."""
     decontaminate: tuple[str, ...] = ()
     """Files or folders of evaluation text; a document that shares a run of words with one goes."""
-    decontaminate_words: int = 13
+    decontaminate_words: Words = 13
     """Length of that run."""
     exact_duplicates: bool = False
     """Keep only the first of documents with the same text."""
     near_duplicates: bool = False
     """Keep only the first of documents that MinHash takes for equal (Broder 1997)."""
-    near_duplicate_threshold: float = 0.8
+    near_duplicate_threshold: InnerShare = 0.8
     """Jaccard similarity of their word shingles around which documents begin to be taken for equal; it is a
     probability that rises there, see `duplicates`."""
-    near_duplicate_words: int = 5
+    near_duplicate_words: Words = 5
     """Words of a shingle."""
-    near_duplicate_permutations: int = 128
+    near_duplicate_permutations: Annotated[
+        int, Range(at_least=2, at_most=4096, why="datasketch divides a signature into bands")
+    ] = 128
     """Hash functions of a signature."""
     count_dropped_tokens: bool = True
     """Tokenize also what is left out, so that the ledger says how many tokens went."""
@@ -49,20 +55,7 @@ class SelectionConfig:
             raise ValueError(
                 f"data.selection.quality: got {', '.join(unknown)}; expected of {', '.join(QUALITY_RULES)}"
             )
-        # datasketch divides a signature into bands, which takes two values
-        for name, least in (
-            ("decontaminate_words", 1),
-            ("near_duplicate_words", 1),
-            ("near_duplicate_permutations", 2),
-        ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"data.selection.{name}={value!r}; expected a whole number of at least {least}")
-        for name in ("language_threshold", "near_duplicate_threshold"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(
-                    f"data.selection.{name}={getattr(self, name)}; expected a share between 0 and 1, both excluded"
-                )
+        check_ranges(self, "data.selection")
 
     @property
     def compares_documents(self) -> bool:

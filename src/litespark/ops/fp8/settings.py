@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from litespark.ops.fp8.formats import FORMATS, Format
+from litespark.ranges import Count, CountFromZero, Range, Share, check_ranges
 
 Recipe = Literal["delayed", "tensorwise", "rowwise"]
 Fallback = Literal["bf16", "rowwise", "none"]
@@ -34,23 +35,16 @@ class AdaptiveConfig:
         ValueError: a value is out of range.
     """
 
-    sample_every: int = 10
-    overflow_bound: float = 0.001
-    underflow_bound: float = 0.25
-    patience: int = 3
+    sample_every: Count = 10
+    overflow_bound: Share = 0.001
+    underflow_bound: Share = 0.25
+    patience: Count = 3
     fallback: Fallback = "bf16"
-    return_after: int | None = 100
+    return_after: Count | None = 100
 
     def __post_init__(self) -> None:
         at = "precision.fp8.adaptive"
-        for name in ("sample_every", "patience", "return_after"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{at}.{name}: got {value}, expected at least 1")
-        for name in ("overflow_bound", "underflow_bound"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ValueError(f"{at}.{name}: got {value}, expected a share from 0 to 1")
+        check_ranges(self, at)
         if self.fallback not in get_args(Fallback):
             raise ValueError(f"{at}.fallback: got {self.fallback!r}, expected one of {', '.join(get_args(Fallback))}")
 
@@ -80,11 +74,11 @@ class Fp8Config:
 
     recipe: Recipe = "delayed"
     gradients: str = "e5m2"
-    history: int = 16
-    margin: int = 0
+    history: Annotated[int, Range(at_least=1, at_most=4096)] = 16
+    margin: Annotated[int, Range(at_least=0, at_most=MOST_MARGIN, why="beyond, all values become zero")] = 0
     linears: tuple[str, ...] = LINEARS
-    bf16_first: int = 0
-    bf16_last: int = 0
+    bf16_first: CountFromZero = 0
+    bf16_last: CountFromZero = 0
     simulate: bool = False
     adaptive: AdaptiveConfig = AdaptiveConfig()
 
@@ -100,13 +94,7 @@ class Fp8Config:
             raise ValueError(f"{at}.recipe: got {self.recipe!r}, expected one of {', '.join(RECIPES)}")
         if self.gradients not in FORMATS:
             raise ValueError(f"{at}.gradients: got {self.gradients!r}, expected one of {', '.join(FORMATS)}")
-        for name, least in (("history", 1), ("margin", 0), ("bf16_first", 0), ("bf16_last", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{at}.{name}: got {getattr(self, name)}, expected at least {least}")
-        if self.margin > MOST_MARGIN:
-            raise ValueError(
-                f"{at}.margin: got {self.margin}, expected at most {MOST_MARGIN}: beyond, all values become zero"
-            )
+        check_ranges(self, at)
         unknown = [name for name in self.linears if name not in LINEARS]
         if unknown or len(set(self.linears)) != len(self.linears) or not self.linears:
             raise ValueError(

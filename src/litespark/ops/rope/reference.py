@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from litespark.ranges import Count, Positive, check_ranges
+
 
 @dataclass(frozen=True)
 class RopeScaling:
@@ -21,19 +23,16 @@ class RopeScaling:
         ValueError: a factor is not positive, or the two frequency factors are not in order.
     """
 
-    factor: float
-    low_frequency_factor: float
-    high_frequency_factor: float
-    original_max_sequence_length: int
+    factor: Positive
+    low_frequency_factor: Positive
+    high_frequency_factor: Positive
+    original_max_sequence_length: Count
 
     def __post_init__(self) -> None:
-        for name in ("factor", "low_frequency_factor", "high_frequency_factor", "original_max_sequence_length"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-                raise ValueError(f"rope scaling: {name} is {value!r}; it must be a positive number")
+        check_ranges(self, "model.rope_scaling")
         if not self.low_frequency_factor < self.high_frequency_factor:
             raise ValueError(
-                f"rope scaling: low_frequency_factor {self.low_frequency_factor} must be below "
+                f"model.rope_scaling.low_frequency_factor: got {self.low_frequency_factor}, expected a number below "
                 f"high_frequency_factor {self.high_frequency_factor}"
             )
 

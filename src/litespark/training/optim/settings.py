@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
+
+from litespark.ranges import Count, Decay, Epsilon, NotNegative, Range, check_ranges
 
 AdjustLearningRate = Literal["match_rms_adamw", "original"]
+# beyond, no optimizer here trains anything
+LearningRate = Annotated[float, Range(above=0, at_most=100)]
 
 
 @dataclass(frozen=True)
@@ -25,28 +29,29 @@ class OptimizerConfig:
         ValueError: a value is out of range.
     """
 
-    lr: float = 3e-4
-    betas: tuple[float, float] = (0.9, 0.95)
-    epsilon: float = 1e-8
-    weight_decay: float = 0.1
-    clip_norm: float | None = 1.0
-    nonfinite_limit: int = 5
+    lr: LearningRate = 3e-4
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
+    epsilon: Epsilon = 1e-8
+    weight_decay: NotNegative = 0.1
+    clip_norm: Annotated[float, Range(at_least=1e-30)] | None = 1.0
+    nonfinite_limit: Count = 5
 
     def __post_init__(self) -> None:
         # OmegaConf hands lists over
+        if not isinstance(self.betas, Sequence) or isinstance(self.betas, str) or len(self.betas) != 2:
+            raise ValueError(f"optim.betas: got {self.betas!r}, expected two numbers; set 'optim.betas=[0.9,0.95]'")
         object.__setattr__(self, "betas", tuple(self.betas))
-        if not 0 < self.lr < math.inf:
-            raise ValueError(f"optim.lr: got {self.lr}, expected a positive, finite learning rate")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"optim.betas: got {list(self.betas)}, expected two numbers in [0, 1)")
-        if not 0 <= self.epsilon < math.inf:
-            raise ValueError(f"optim.epsilon: got {self.epsilon}, expected at least 0")
-        if not self.weight_decay >= 0:
-            raise ValueError(f"optim.weight_decay: got {self.weight_decay}, expected at least 0")
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise ValueError(f"optim.clip_norm: got {self.clip_norm}, expected a positive norm, or null for none")
-        if self.nonfinite_limit < 1:
-            raise ValueError(f"optim.nonfinite_limit: got {self.nonfinite_limit}, expected at least 1")
+        check_ranges(self, "optim")
+        self._check_decay("lr")
+
+    def _check_decay(self, rate: str) -> None:
+        """Refuse a step that would turn the signs of the weights, which it takes times 1 − rate · weight decay."""
+        value = getattr(self, rate)
+        if value is not None and value * self.weight_decay > 1:
+            raise ValueError(
+                f"optim.weight_decay: got {self.weight_decay:g} with optim.{rate}={value:g}, expected at most "
+                f"{1 / value:g}, that is 1 ÷ {rate}; set optim.weight_decay=0.1"
+            )
 
 
 @dataclass(frozen=True)
@@ -81,18 +86,15 @@ class MuonConfig(OptimizerConfig):
         ValueError: a value is out of range.
     """
 
-    matrix_lr: float | None = None
+    matrix_lr: LearningRate | None = None
     adjust_lr: AdjustLearningRate = "match_rms_adamw"
-    momentum: float = 0.95
+    momentum: Decay = 0.95
     nesterov: bool = True
-    newton_schulz_steps: int = 5
+    newton_schulz_steps: Annotated[int, Range(at_least=1, at_most=99, why="PyTorch's limit")] = 5
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.matrix_lr is not None and not 0 < self.matrix_lr < math.inf:
-            raise ValueError(
-                f"optim.matrix_lr: got {self.matrix_lr}, expected a positive, finite rate, or null for optim.lr"
-            )
+        self._check_decay("matrix_lr")
         if self.adjust_lr not in get_args(AdjustLearningRate):
             raise ValueError(
                 f"optim.adjust_lr: got {self.adjust_lr!r}, expected {' or '.join(get_args(AdjustLearningRate))}"
@@ -102,7 +104,3 @@ class MuonConfig(OptimizerConfig):
                 "optim.adjust_lr: got original and no optim.matrix_lr, expected both: AdamW's rate is some fifty times "
                 "too small for it. Set optim.matrix_lr=0.02, or optim.adjust_lr=match_rms_adamw"
             )
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"optim.momentum: got {self.momentum}, expected a number in [0, 1)")
-        if not 1 <= self.newton_schulz_steps < 100:  # the limit is PyTorch's
-            raise ValueError(f"optim.newton_schulz_steps: got {self.newton_schulz_steps}, expected 1 to 99")
