@@ -124,12 +124,13 @@ def test_a_fresh_folder_has_nothing_to_forget(tmp_path):
 
 
 def due_steps(every, budget, steps, micro_batches=3):
-    module = SimpleNamespace(steps_taken=0, budget=SimpleNamespace(steps=budget))
+    module = SimpleNamespace(steps_taken=0, finished=False)
     interval, due = LogInterval(every), []
     interval.start(module)
     for step in range(1, steps + 1):
         for micro_batch in range(micro_batches):
             module.steps_taken = step if micro_batch == micro_batches - 1 else step - 1
+            module.finished = module.steps_taken >= budget
             if interval.step_ended(module) and interval.due(module):
                 due.append(step)
     return due
@@ -142,7 +143,7 @@ def test_an_interval_ends_once_and_so_does_the_run():
 
 
 def test_an_interval_after_a_resume_ends_at_the_same_steps():
-    module = SimpleNamespace(steps_taken=6, budget=SimpleNamespace(steps=20))
+    module = SimpleNamespace(steps_taken=6, finished=False)
     interval = LogInterval(4)
     interval.start(module)
     assert not interval.step_ended(module)

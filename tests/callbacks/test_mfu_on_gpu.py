@@ -58,7 +58,7 @@ def loop(tmp_path, monkeypatch):
         world_size=1, is_global_zero=True, loggers=[logger], train_dataloader=SimpleNamespace(wait_seconds=0.0)
     )
     module = SimpleNamespace(
-        device=torch.device("cuda"), steps_taken=0, tokens_seen=0, budget=SimpleNamespace(steps=9),
+        device=torch.device("cuda"), steps_taken=0, tokens_seen=0, finished=False,
         last_step=(16, 15, 72), read_window=dict, check_finite=lambda: None, host_group=HostGroup(), validation={},
     )  # fmt: skip
     monitor.on_train_start(trainer, module)

@@ -29,7 +29,7 @@ def bar(folder, *, no_energy=None, terminal=False, **latest):
 
 
 def start(shown, step=0, steps=100, zero=True):
-    module = SimpleNamespace(steps_taken=step, budget=SimpleNamespace(steps=steps))
+    module = SimpleNamespace(steps_taken=step, planned_steps=steps)
     trainer = SimpleNamespace(is_global_zero=zero)
     shown.on_train_start(trainer, module)
 

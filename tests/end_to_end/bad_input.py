@@ -185,8 +185,8 @@ TABLE = {
     ),
     "run that is finished": (
         f"{NO_FILES} resume={{w}}/logs/runs/synthetic",
-        "step 2 of 2 and finished",
-        "raise budget.tokens",
+        "the run is finished; its checkpoint of step 2 has seen",
+        "raise budget.steps to train on, for instance budget.steps=4",
     ),
     "model changed on resume": (
         f"{NO_FILES} budget.steps=9 resume={{w}}/logs/runs/synthetic model.width=64",

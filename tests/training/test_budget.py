@@ -8,12 +8,41 @@ from litespark.training.budget import BudgetConfig, TokenBudget
 @pytest.mark.parametrize("tokens, steps", [(1, 1), (99, 1), (100, 1), (101, 2), (1000, 10), (1001, 11)])
 def test_tokens_are_rounded_up_to_whole_steps(tokens, steps):
     budget = TokenBudget.plan(BudgetConfig(tokens=tokens), 100)
-    assert (budget.steps, budget.tokens) == (steps, steps * 100)
+    assert (budget.planned_steps(), budget.planned_tokens()) == (steps, steps * 100)
 
 
 def test_a_budget_of_steps_is_taken_as_it_is():
     budget = TokenBudget.plan(BudgetConfig(steps=7), 100)
-    assert (budget.steps, budget.tokens) == (7, 700)
+    assert (budget.planned_steps(), budget.planned_tokens()) == (7, 700)
+
+
+@pytest.mark.parametrize("tokens_per_step, steps", [(50, 18), (100, 13), (200, 11), (1000, 9)])
+def test_what_is_left_follows_from_the_tokens_that_are_left_whatever_the_steps_before_held(tokens_per_step, steps):
+    budget = TokenBudget(tokens_per_step, tokens=1300)
+    assert budget.planned_steps(800, 8) == steps
+    assert not budget.finished(1299, 40)
+    assert budget.finished(1300, 1)
+
+
+def test_a_budget_of_steps_does_not_ask_for_tokens():
+    budget = TokenBudget(400, steps=10)
+    assert (budget.planned_steps(100, 8), budget.planned_tokens(100, 8)) == (10, 900)
+    assert not budget.finished(10**9, 9)
+    assert budget.finished(1, 10)
+    assert budget.schedule_position(5, 8) == (8, 10)
+
+
+@pytest.mark.parametrize("seen", [[100] * 13, [83, 61, 97, 100, 70, 90, 99, 1, 100, 100, 100, 100, 90, 80, 70, 100]])
+def test_the_schedule_rises_to_its_end_with_the_last_step_however_full_the_steps_are(seen):
+    budget, tokens, shares = TokenBudget(90, tokens=1242), 0, []
+    for step, more in enumerate(seen, 1):
+        tokens += more
+        done, length = budget.schedule_position(tokens, step)
+        shares.append(done / length)
+        assert budget.finished(tokens, step) == (step == len(seen))
+    assert shares == sorted(set(shares))
+    assert shares[-1] == 1
+    assert shares[-2] < 1
 
 
 @pytest.mark.parametrize(
@@ -37,4 +66,4 @@ def test_a_target_has_to_be_a_number_of_bits(target):
 
 
 def test_a_target_leaves_the_budget_as_it_is():
-    assert TokenBudget.plan(BudgetConfig(steps=7, target_bpb=1.5), 100).steps == 7
+    assert TokenBudget.plan(BudgetConfig(steps=7, target_bpb=1.5), 100).planned_steps() == 7

@@ -10,13 +10,16 @@ import pytest
 import torch
 from torch.nn import functional
 
+from litespark.data.batch import batch_from_rows
+from litespark.data.reading import rows as reading_rows
 from litespark.metrics import names
 from litespark.models.init import initialise
 from litespark.models.llama import Llama
 from litespark.ops.backend import OpsConfig, resolve
+from litespark.training.budget import TokenBudget
 from litespark.training.module import NonFiniteError, random_state, restore_random_state
 from litespark.training.optim import AdamWConfig
-from litespark.training.schedule import WarmupStableDecaySchedule
+from litespark.training.schedule import CosineSchedule, WarmupStableDecaySchedule
 from tests.training.small_runs import LENGTH, Planted, batches, small_llama, small_run, training_module
 
 # of the size of the gradients, so that AdamW feels their scale
@@ -111,6 +114,26 @@ def test_the_learning_rate_that_is_logged_is_the_one_of_the_schedule_and_of_the_
     logged = [row[names.LEARNING_RATE] for row in rows_of(run)]
     assert logged == pytest.approx([0.25 * schedule.factor(step, 8) for step in range(1, 9)])
     assert [group["lr"] for group in run.trainer.optimizers[0].param_groups] == [logged[-1]] * 2
+
+
+def test_a_run_ends_where_the_tokens_seen_reach_the_budget_and_its_schedule_with_it(tmp_path, monkeypatch):
+    def partly_filled(ids, **settings):
+        batch = batch_from_rows(ids, **settings)
+        batch.token_count = 6 + int(ids[0, 0]) % 11
+        return batch
+
+    monkeypatch.setattr(reading_rows, "batch_from_rows", partly_filled)
+    module = training_module(steps=1, rows=2, optimizer=AdamWConfig(lr=0.5), schedule=CosineSchedule(0.0, 0.125))
+    module.budget = TokenBudget(12, tokens=100)
+    run = small_run(tmp_path, module)
+    run.trainer.fit(module, batches(2))
+    seen = [row[names.PROGRESS_TOKENS] for row in rows_of(run)]
+    assert len({b - a for a, b in itertools.pairwise(seen)}) > 2
+    assert seen[-2] < 100 <= seen[-1] == module.tokens_seen == module.planned_tokens
+    assert module.steps_taken == module.planned_steps == len(seen)
+    rates = [row[names.LEARNING_RATE] for row in rows_of(run)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] == 0.5 * 0.125 < rates[-2]
 
 
 def test_a_window_averages_the_tokens_of_all_its_steps(tmp_path):

@@ -52,7 +52,7 @@ class Checkpointer(Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         due = self.every_steps is not None and pl_module.steps_taken % self.every_steps == 0
-        if due or (self.at_end and pl_module.steps_taken >= pl_module.budget.steps):
+        if due or (self.at_end and pl_module.finished):
             self.save(trainer, pl_module)
 
     def save(self, trainer: pl.Trainer, pl_module: Any) -> None:

@@ -25,4 +25,4 @@ class LogInterval:
     def due(self, pl_module: Any) -> bool:
         """Whether the step that just ended also ends an interval."""
         step = pl_module.steps_taken
-        return step % self.every == 0 or step >= pl_module.budget.steps
+        return step % self.every == 0 or bool(pl_module.finished)

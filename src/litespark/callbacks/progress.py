@@ -52,15 +52,15 @@ class ProgressBar(Callback):
             )
             self._bar.start()
             self._task = self._bar.add_task(
-                "train", total=pl_module.budget.steps, completed=pl_module.steps_taken, status=""
+                "train", total=pl_module.planned_steps, completed=pl_module.steps_taken, status=""
             )
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if not trainer.is_global_zero:
             return
-        step, steps = pl_module.steps_taken, pl_module.budget.steps
+        step, steps = pl_module.steps_taken, pl_module.planned_steps
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=step, status=self.status(step, steps))
+            self._bar.update(self._task, completed=step, total=steps, status=self.status(step, steps))
         elif time.monotonic() - self._last_line >= self.seconds_between_lines or step == steps:
             self._last_line = time.monotonic()
             self.console.print(f"step {step}/{steps}  {self.status(step, steps)}", highlight=False)

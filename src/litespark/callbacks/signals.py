@@ -64,6 +64,6 @@ class StopOnSignal(Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         # after the last step there is nothing to continue: the run ends as it would have
-        if pl_module.stop_agreed and pl_module.steps_taken < pl_module.budget.steps:
+        if pl_module.stop_agreed and not pl_module.finished:
             self.checkpointer.save(trainer, pl_module)
             raise Interrupted(pl_module.steps_taken)

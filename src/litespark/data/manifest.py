@@ -100,6 +100,14 @@ class Manifest:
         """Mean bytes of text per token of a split: of the text itself, not of what its tokens decode to."""
         return self.splits[split].text_bytes / self.splits[split].tokens
 
+    def filled(self, split: str) -> float:
+        """The share of the places in a split's rows that hold a token; the others of packed rows hold padding."""
+        if self.packing != "best_fit":
+            return 1.0
+        counts = self.splits[split]
+        places = sum(chunk.tokens for domain in counts.domains.values() for chunk in domain.chunks)
+        return min(1.0, counts.tokens / places)
+
     def unigram_bits_per_byte(self) -> float | None:
         """The unigram entropy in bits per byte of validation text; None where the ids stand for no text."""
         if not self.splits["validation"].text_bytes:

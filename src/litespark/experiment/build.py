@@ -82,9 +82,10 @@ def check_vocabulary(parts: Parts, manifest: Manifest) -> None:
         )
 
 
-def token_budget(parts: Parts) -> TokenBudget:
-    """The length of the run in whole steps."""
-    return TokenBudget.plan(parts.budget, parts.trainer.batch_rows * parts.data.sequence_length)
+def token_budget(parts: Parts, manifest: Manifest | None = None) -> TokenBudget:
+    """The length of the run; with the `manifest` of the data also where its rows are padded."""
+    filled = 1.0 if manifest is None else manifest.filled("train")
+    return TokenBudget.plan(parts.budget, max(1, round(filled * parts.trainer.batch_rows * parts.data.sequence_length)))
 
 
 def build_module(
@@ -165,7 +166,7 @@ def build_run(
     meter: EnergyMeter,
 ) -> Run:
     """All parts of a run that is written into `folder`; `segment` says at which step it begins (0, or a resume)."""
-    budget = token_budget(parts)
+    budget = token_budget(parts, data.manifest)
     prove = build_prove(parts, machine, record)
     module = build_module(parts, machine, data.manifest, budget, prove)
     phases = Phases()
@@ -225,12 +226,12 @@ def build_run(
     purge: dict[str, Any] = {"purge_step": segment.first_step + 1} if segment.first_step else {}
     tensorboard = TensorBoardLogger(save_dir=folder, name="", version="", default_hp_metric=False, **purge)
     loggers = [metrics, tensorboard, *_extra_loggers(parts, folder)]
-    trainer = _trainer(parts, machine, folder, budget, callbacks, loggers)
+    trainer = _trainer(parts, machine, folder, callbacks, loggers)
     return Run(folder, trainer, module, data, recorder, energy, quality, metrics, tensorboard, phases)
 
 
 def _trainer(
-    parts: Parts, machine: Machine, folder: Path, budget: TokenBudget, callbacks: list[Callback], loggers: list[Logger]
+    parts: Parts, machine: Machine, folder: Path, callbacks: list[Callback], loggers: list[Logger]
 ) -> pl.Trainer:
     ranks, settings = machine.ranks, parts.trainer
     validate_every = settings.validate_every
@@ -243,7 +244,8 @@ def _trainer(
         num_nodes=max(1, ranks.world_size // max(1, ranks.local_world_size)),
         strategy=build_strategy(parts.strategy, machine.device, ranks.world_size),
         precision=lightning_precision(parts.strategy, machine.precision, machine.device),
-        max_steps=budget.steps,
+        # the module ends the run with its budget, which may be in tokens
+        max_steps=-1,
         max_epochs=-1,
         accumulate_grad_batches=machine.accumulate,
         # in micro-batches, over an endless stream

@@ -95,7 +95,7 @@ def _sample(parts: Parts, run: Run, tokenizer: Tokenizer) -> str:
 def _projection(parts: Parts, run: Run) -> ProjectionRecord:
     settings = parts.metrics.projection
     return project(
-        settings.tokens or run.module.budget.tokens,
+        settings.tokens or run.module.planned_tokens,
         tokens_per_second=run.recorder.throughput.summary().tokens_per_second,
         joules_per_token=run.energy.totals.joules_per_token_train,
         settings=settings.settings,

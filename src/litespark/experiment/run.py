@@ -82,10 +82,13 @@ def _train(parts: Parts, machine: Machine, overrides: list[str]) -> Path:
             run_folder.check_fp8(parts, checkpoint)
         record = RunRecord.read(folder / RECORD)
         _refuse_reached(parts, record)
-        if checkpoint.step >= token_budget(parts).steps and record.status == "finished":
+        tokens = int(checkpoint.about["tokens"])
+        if token_budget(parts).finished(tokens, checkpoint.step) and record.status == "finished":
+            key, spent = ("steps", checkpoint.step) if parts.budget.steps is not None else ("tokens", tokens)
             raise ConfigError(
-                f"resume={parts.resume}: the run is at step {checkpoint.step} of {token_budget(parts).steps} and "
-                "finished; raise budget.tokens (or budget.steps) to train on"
+                f"resume={parts.resume}: the run is finished; its checkpoint of step {checkpoint.step} has seen "
+                f"{tokens} tokens, and budget.{key} is {getattr(parts.budget, key)}; raise budget.{key} to train on, "
+                f"for instance budget.{key}={2 * spent}"
             )
     else:
         # on one rank: another may be so far ahead that it has made the folder
@@ -113,7 +116,7 @@ def _train(parts: Parts, machine: Machine, overrides: list[str]) -> Path:
         _fit(run, checkpoint)
         finish(parts, run)
     except (Interrupted, KeyboardInterrupt) as stop:
-        ended = run.quality.reached or run.module.steps_taken >= run.module.budget.steps
+        ended = run.quality.reached or run.module.finished
         if isinstance(stop, KeyboardInterrupt) and not ended:
             _undo(folder, checkpoint, machine)
             raise

@@ -33,19 +33,52 @@ class BudgetConfig:
 
 @dataclass(frozen=True)
 class TokenBudget:
-    """The length of a run: `steps` optimizer steps of `tokens_per_step` tokens over all ranks and micro-batches."""
+    """How much of a run is done and left, from what was trained so far; one of `tokens` and `steps` is given.
 
-    steps: int
+    Nothing is counted from the start, so a resume may change the size of a step: what is left follows from the tokens
+    (or steps) that are left.
+
+    Attributes:
+        tokens_per_step: of a whole step over all ranks and micro-batches; where rows are padded, the mean.
+        tokens: to see, padding not counted; the last step is whole, so that a little more is seen.
+        steps: to take.
+    """
+
     tokens_per_step: int
-
-    @property
-    def tokens(self) -> int:
-        return self.steps * self.tokens_per_step
+    tokens: int | None = None
+    steps: int | None = None
 
     @classmethod
     def plan(cls, config: BudgetConfig, tokens_per_step: int) -> TokenBudget:
-        """The budget that `config` asks for, with whole steps of `tokens_per_step` tokens."""
-        if config.steps is not None:
-            return cls(config.steps, tokens_per_step)
-        assert config.tokens is not None
-        return cls(-(-config.tokens // tokens_per_step), tokens_per_step)
+        """The budget that `config` asks for, in steps of `tokens_per_step` tokens."""
+        return cls(tokens_per_step, config.tokens, config.steps)
+
+    def finished(self, tokens: int, steps: int) -> bool:
+        """Whether the budget is spent after `steps` steps that saw `tokens` tokens."""
+        return self.steps_left(tokens, steps) == 0
+
+    def steps_left(self, tokens: int, steps: int) -> int:
+        """Steps still to take; an estimate where rows are padded."""
+        return self._steps_until(self.tokens or self.steps or 0, tokens, steps)
+
+    def planned_steps(self, tokens: int = 0, steps: int = 0) -> int:
+        """Steps at the end of the run."""
+        return steps + self.steps_left(tokens, steps)
+
+    def planned_tokens(self, tokens: int = 0, steps: int = 0) -> int:
+        """Tokens at the end of the run."""
+        return tokens + self.steps_left(tokens, steps) * self.tokens_per_step
+
+    def schedule_position(self, tokens: int, steps: int) -> tuple[int, int]:
+        """How far the schedule is, and its length: in tokens, or in steps where the budget is in steps.
+
+        The length is that of whole steps, so that the schedule ends with the last step.
+        """
+        if self.steps is not None:
+            return steps, self.steps
+        return tokens, self.planned_tokens(tokens, steps)
+
+    def _steps_until(self, end: int, tokens: int, steps: int) -> int:
+        if self.steps is not None:
+            return max(0, end - steps)
+        return max(0, -(-(end - tokens) // self.tokens_per_step))

@@ -56,6 +56,7 @@ class TrainingModule(pl.LightningModule):
 
     Attributes:
         tokens_seen: input tokens over all ranks, padding not counted, in steps that were finished.
+        learning_rate: of the last step; None before the first.
         steps_taken: optimizer steps finished, skipped ones included.
         skipped_steps: steps that were not finite and left out, as of the last window.
         last_step: host counts of the last step over all ranks: tokens, supervised tokens and attention pairs.
@@ -99,6 +100,7 @@ class TrainingModule(pl.LightningModule):
         self.register_buffer("token_bytes", token_bytes.long(), persistent=False)
         self.tokens_seen = 0
         self.steps_taken = 0
+        self.learning_rate: float | None = None
         self.skipped_steps = 0
         self.last_step = (0, 0, 0)
         self.stop_requested = False
@@ -108,6 +110,23 @@ class TrainingModule(pl.LightningModule):
         self._host_counts = [0, 0, 0]
         self._longest_row = 0
         self._restored_random: dict[str, Any] | None = None
+
+    # ---------------------------------------------------------------- the budget
+
+    @property
+    def finished(self) -> bool:
+        """Whether the budget is spent; the same on all ranks."""
+        return self.budget.finished(self.tokens_seen, self.steps_taken)
+
+    @property
+    def planned_steps(self) -> int:
+        """Steps at the end of the run; an estimate where rows are padded."""
+        return self.budget.planned_steps(self.tokens_seen, self.steps_taken)
+
+    @property
+    def planned_tokens(self) -> int:
+        """Tokens at the end of the run; an estimate where rows are padded."""
+        return self.budget.planned_tokens(self.tokens_seen, self.steps_taken)
 
     # ---------------------------------------------------------------- set-up
 
@@ -174,7 +193,7 @@ class TrainingModule(pl.LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Called between the last backward of a step and the optimizer: normalise, clip and guard."""
+        """Called between the last backward of a step and the optimizer: normalise, clip, guard, and set the rate."""
         sums = self._step_sums
         if self.trainer.world_size > 1:
             dist.all_reduce(sums)
@@ -191,21 +210,26 @@ class TrainingModule(pl.LightningModule):
         in_a_row = (self._skips[1] + 1) * result.skipped
         self._skips = torch.stack([self._skips[0] + result.skipped, in_a_row, torch.maximum(self._skips[2], in_a_row)])
         self._step_sums = torch.zeros_like(sums)
+        tokens, supervised, pairs, stop = self.host_group.sum([*self._host_counts, int(self.stop_requested)])
+        self._host_counts = [0, 0, 0]
+        self.last_step = (tokens, supervised, pairs)
+        self.stop_agreed = stop > 0
+        self.learning_rate = self._learning_rate_at(self.tokens_seen + tokens, self.steps_taken + 1)
+        set_learning_rate(optimizer, self.learning_rate)
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
     ) -> None:
-        """Set the learning rate for this step, take it, and count what it saw on all ranks."""
-        ends_at = self.tokens_seen + self.budget.tokens_per_step
-        self.learning_rate = self.optimizer_config.lr * self.schedule.factor(ends_at, self.budget.tokens)
-        set_learning_rate(optimizer, self.learning_rate)
+        """Take the step, count what it saw on all ranks, and end the run with the budget."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        tokens, supervised, pairs, stop = self.host_group.sum([*self._host_counts, int(self.stop_requested)])
-        self._host_counts = [0, 0, 0]
-        self.last_step = (tokens, supervised, pairs)
-        self.tokens_seen += tokens
+        self.tokens_seen += self.last_step[0]
         self.steps_taken += 1
-        self.stop_agreed = stop > 0
+        if self.finished:
+            self.trainer.should_stop = True
+
+    def _learning_rate_at(self, tokens: int, steps: int) -> float:
+        """The learning rate of the step with which so many tokens are seen and steps taken."""
+        return self.optimizer_config.lr * self.schedule.factor(*self.budget.schedule_position(tokens, steps))
 
     def read_window(self) -> dict[str, float | None]:
         """What the steps since the last call came to; reads the device once, so call it only where you log."""
@@ -271,6 +295,7 @@ class TrainingModule(pl.LightningModule):
         self.tokens_seen = state["tokens_seen"]
         self.steps_taken = state["steps_taken"]
         self.skipped_steps = state["skipped_steps"]
+        self.trainer.should_stop = self.finished
         if len(state["random"]) == self.trainer.world_size:
             self._restored_random = state["random"][self.trainer.global_rank]
 

@@ -1,7 +1,8 @@
-"""Learning-rate schedules as a factor on the peak rate, driven by tokens seen and nothing else.
+"""Learning-rate schedules as a factor on the peak rate, driven by the share of the budget that is spent.
 
 A schedule that counts tokens means the same under another batch size or number of devices, and needs no estimate of
-the number of steps from the Trainer (reading that one loses the data position on a resume in Lightning 2.6.6).
+the number of steps from the Trainer (reading that one loses the data position on a resume in Lightning 2.6.6). Where
+the budget is in steps, steps take the place of tokens.
 """
 
 from __future__ import annotations

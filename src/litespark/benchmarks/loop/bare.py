@@ -65,7 +65,7 @@ class BareLoop:
         self.device = device
         self.precision = precision
         self.optimizer = build_optimizer(self.model, optimizer)
-        self.tokens_seen = 0
+        self.tokens_seen = self.steps_taken = 0
 
     def autocast(self) -> torch.autocast:
         """bf16 compute where the run has it."""
@@ -87,8 +87,9 @@ class BareLoop:
             torch._foreach_div_(gradients, supervised)
             if self.config.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
-            ends_at = self.tokens_seen + self.budget.tokens_per_step
-            set_learning_rate(self.optimizer, self.config.lr * self.schedule.factor(ends_at, self.budget.tokens))
+            self.tokens_seen += seen
+            self.steps_taken += 1
+            position = self.budget.schedule_position(self.tokens_seen, self.steps_taken)
+            set_learning_rate(self.optimizer, self.config.lr * self.schedule.factor(*position))
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
-            self.tokens_seen += seen

@@ -110,7 +110,7 @@ def bench_selection(
     selected = prepared(compose, [*common, *selection], SELECTED, selection, say)
     device = device_for(parts.trainer.accelerator)
     precision = precision_of(parts, device)
-    budget = token_budget(everything.parts)
+    budget = token_budget(everything.parts, everything.data.manifest)
     assert parts.trainer.validate_every is not None
     new = SelectionRecord(
         provenance=provenance(parts, overrides, command, device, precision),
@@ -120,7 +120,7 @@ def bench_selection(
             parts.data.sequence_length,
             parts.trainer.batch_rows,
             parts.trainer.validate_every,
-            budget.tokens,
+            budget.planned_tokens(),
         ),
         precision=precision,
         corpus=corpus,

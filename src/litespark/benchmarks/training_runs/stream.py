@@ -24,5 +24,5 @@ def model_and_stream(parts: Parts) -> tuple[TrainedModel, TrainedStream]:
         batch_rows=parts.trainer.batch_rows,
         validation_rows=parts.data.validation_rows,
         validate_every=parts.trainer.validate_every,
-        budget_tokens=token_budget(parts).tokens,
+        budget_tokens=token_budget(parts, data.manifest).planned_tokens(),
     )
