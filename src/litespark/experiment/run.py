@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -32,6 +31,7 @@ from litespark.experiment.build import Run, build_meter, build_run, check_vocabu
 from litespark.experiment.config import ConfigError, Parts, parts_from
 from litespark.experiment.finish import close, finish, validate
 from litespark.experiment.first_rank import from_first, from_ranks
+from litespark.experiment.override_text import hydra_text
 from litespark.experiment.preflight import Machine, Ranks, preflight
 from litespark.experiment.record import new_record, new_segment
 from litespark.metrics.records.run import RunRecord
@@ -197,14 +197,6 @@ def continue_command(overrides: list[str], folder: Path) -> str:
     else:
         start = "python" if _on_path("python", beside) else shlex.quote(sys.executable)
     return " ".join([start, *map(shlex.quote, [script, *kept, f"resume={hydra_text(str(folder))}"])])
-
-
-def hydra_text(text: str) -> str:
-    """`text` as the value of an override, in Hydra's own quotes where it needs them."""
-    if re.fullmatch(r"[A-Za-z0-9/._+-]+", text):
-        return text
-    # backslashes count only before a quote, the closing one included
-    return '"' + re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + ('\\"' if found[2] else ""), text) + '"'
 
 
 def _on_path(program: str, folder: Path) -> bool:

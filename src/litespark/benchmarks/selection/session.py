@@ -25,7 +25,7 @@ from litespark.data.selection.select import check_selection
 from litespark.experiment.build import token_budget
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.precision import precision_of
-from litespark.experiment.run import hydra_text
+from litespark.experiment.override_text import hydra_text
 from litespark.metrics.records.selection import (
     SelectionModel,
     SelectionRecord,
