@@ -94,20 +94,20 @@ TABLE = {
         "{w}/broken.jsonl is not a tokenizer.json",
         "Name one",
     ),
-    "tokenizer of another vocabulary": (
-        "data.source={w}/text data.tokenizer={w}/prepared model.vocabulary=512",
-        "data.vocabulary=512",
+    "tokenizer with more ids than the model": (
+        "data.source={w}/text data.tokenizer={w}/prepared model.vocabulary=257",
         "has 300 ids",
-        "Set data.vocabulary=300",
+        "the vocabulary is 257",
+        "Set model.vocabulary=300",
     ),
     "file for the folder of prepared data": (
         "data.source={w}/text data.name=new data.root={w}/file",
         "data.root={w}/file",
         "Set data.root",
     ),
-    "vocabulary that differs from the manifest": (
-        "data.source={w}/prepared model.vocabulary=512",
-        "model.vocabulary: got 512, expected the 300",
+    "vocabulary below that of the manifest": (
+        "data.source={w}/prepared model.vocabulary=257",
+        "model.vocabulary: got 257, expected at least the 300",
         "set model.vocabulary=300",
     ),
     "chunks without manifest": ("data.source={w}/no_manifest", "{w}/no_manifest has no manifest.json", "prepare"),
@@ -212,8 +212,42 @@ TABLE = {
     "initial weights of another shape": (
         f"{NO_FILES} initial_weights={{w}}/weights",
         "width=64",
-        "expected what model=tiny states",
+        "is another model than model=tiny states",
         "set model.width=64",
+    ),
+    "initial weights without a tokenizer": (
+        "data.source={w}/text data.name=new initial_weights={w}/weights",
+        "{w}/weights/tokenizer.json does not exist",
+        "or allow_other_tokenizer=true to train a new one",
+    ),
+    "initial weights with another tokenizer": (
+        "data.source={w}/text data.name=new initial_weights={w}/logs/runs/trained data.tokenizer={w}/other",
+        "got the tokenizer of {w}/other",
+        "ids mean other tokens, such as",
+        "Leave out data.tokenizer",
+        "set allow_other_tokenizer=true",
+    ),
+    "initial weights on data of another tokenizer": (
+        "data.source={w}/prepared initial_weights={w}/other_words",
+        "ids mean other tokens, such as",
+    ),
+    "folder of runs for initial weights": (
+        f"{NO_FILES} initial_weights={{w}}/logs/runs",
+        "{w}/logs/runs is no run, but a folder with 2",
+        "name one of them, such as {w}/logs/runs/",
+    ),
+    "folder of runs to resume": (
+        f"{NO_FILES} resume={{w}}/logs",
+        "{w}/logs is no run, but a folder with 2",
+        "runs/synthetic",
+    ),
+    "path that is too long": (f"{NO_FILES} initial_weights=/{'x' * 5000}", "File name too long"),
+    "neither a yes nor a no": (f"{NO_FILES} allow_other_tokenizer=some", "got 'some', expected true or false"),
+    "unknown way to begin a document": ("data.add_bos=often", "data.add_bos='often'; expected auto, true or false"),
+    "BOS of a tokenizer without one": (
+        "data.source={w}/text data.add_bos=true",
+        "the tokenizer that is trained here has no BOS",
+        "Set data.add_bos=auto",
     ),
     "target that calls a function": ("optim._target_=os.system", "optim._target_: got the target 'os.system'", "exp"),
     "target that deletes": (

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -113,6 +115,29 @@ def world(tmp_path_factory):
     chunk = next((root / "short_chunk" / "train").rglob("*.bin"))
     chunk.write_bytes(chunk.read_bytes()[:100])
 
+    # weights of another shape
+    (root / "weights").mkdir()
+    (root / "weights" / "config.json").write_text(
+        json.dumps(
+            {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+            | {"vocab_size": 300, "max_position_embeddings": 64}
+        )
+    )
+
+    # weights with their tokenizer, and another tokenizer of the same size
+    shutil.copytree(run, root / "logs" / "runs" / "trained")
+    described = json.loads((run / "tokenizer" / "tokenizer.json").read_text())
+    words = described["model"]["vocab"]
+    first, last = min(words, key=words.get), max(words, key=words.get)
+    words[first], words[last] = words[last], words[first]
+    (root / "other").mkdir()
+    (root / "other" / "tokenizer.json").write_text(json.dumps(described))
+    shutil.copytree(root / "weights", root / "other_words")
+    shutil.copy(root / "other" / "tokenizer.json", root / "other_words")
+    config = json.loads((root / "other_words" / "config.json").read_text())
+    theirs = {"hidden_size": 32, "tie_word_embeddings": True, "rms_norm_eps": 1e-5}
+    (root / "other_words" / "config.json").write_text(json.dumps({**config, **theirs}))
+
     # checkpoints: of a run without files, and what others may hand over
     shutil.rmtree(run)
     run = train(config_of(made.overrides(f"{NO_FILES} name=synthetic")))
@@ -133,16 +158,21 @@ def world(tmp_path_factory):
     torch.save({"state_dict": Payload(root / "executed")}, root / "planted_by_torch.ckpt")
     shutil.rmtree(root / "pickled" / "checkpoints" / "step-00000002")
     sealed(root / "pickled", root / "planted_by_torch.ckpt", {"model": model})
-
-    # weights of another shape
-    (root / "weights").mkdir()
-    (root / "weights" / "config.json").write_text(
-        json.dumps(
-            {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-            | {"vocab_size": 300, "max_position_embeddings": 64}
-        )
-    )
     return made
+
+
+ASSIGNMENT = r"'[a-z_][\w.]*=[^']*'|[a-z_][\w.]*=[^\s;,)]+"
+
+
+def advised(message: str) -> list[str]:
+    """What an error says to set, as it stands; not where the user is to fill in something."""
+    found = re.findall(rf"\b[Ss]et ((?:(?:{ASSIGNMENT}) ?)+)", message)
+    return [advice.rstrip(". ") for advice in found if not re.search(r"…|=[A-Z_]{3,}", advice)]
+
+
+def test_advice_is_found_in_a_message():
+    message = "got 3; set a.b=1 'c={d:[1,2]}', or name it. Set e=null. Then set f=FOLDER or g=…"
+    assert advised(message) == ["a.b=1 'c={d:[1,2]}'", "e=null"]
 
 
 @pytest.mark.parametrize("case", TABLE)
@@ -154,6 +184,8 @@ def test_bad_input_is_one_short_error_and_leaves_nothing_behind(world, case):
     message = str(caught.value)
     for phrase in says:
         assert phrase.format(w=world.root) in message
+    for advice in advised(message):
+        config_of([*world.overrides(overrides), *shlex.split(advice)])
     choices = "Available options" in message
     assert len(message.splitlines()) <= (LONGEST_WITH_CHOICES if choices else LONGEST), message
     assert world.everything() == before

@@ -151,8 +151,8 @@ def test_all_problems_are_told_at_once(tmp_path, no_gpu):
         "trainer.accelerator",
         "trainer.batch_rows",
         "data.sequence_length",
-        "data.source",
         "initial_weights",
+        "data.source",
         "paths.logs",
     )
     assert len(problems) == len(starts)

@@ -1,6 +1,7 @@
 """Folders in transformers' format: complete exports, bit-equal round trips, and every broken folder refused."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,8 +13,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from litespark.models.config import RopeScaling
 from litespark.models.huggingface import export_huggingface, load_huggingface
+from litespark.models.huggingface_config import read_config
 from litespark.models.safetensors_folder import INDEX, SINGLE
 from litespark.ops.backend import resolve
+from litespark.ops.rope.reference import inverse_frequencies
 from tests.models.small import SDPA, random_ids, small_model
 
 CONFIGS = {
@@ -203,13 +206,31 @@ def test_exports_that_transformers_would_refuse_and_senseless_shards_are_refused
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rotary type is 'linear'; only 'default' and 'llama3'"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rotary type is 'yarn'"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "llama3 rotary settings lack 'low_freq_factor'"),
-        ({"rope_theta": "10000"}, "model.rope_theta is '10000'"),
-        ({"hidden_size": None}, "model.width is None"),
+        ({"rope_theta": "10000"}, "model.rope_theta: got '10000'"),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rotary type is 'dynamic'.*Choose a model without"),
+        # as in transformers, the old key wins over the new one
+        (
+            {"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_parameters": {"rope_type": "default"}},
+            "rotary type is 'linear'",
+        ),
+        ({"rope_scaling": {"rope_type": "longrope"}}, "rotary type is 'longrope'"),
+        ({"rope_scaling": ["linear", 2.0]}, "the rotary settings are .*expected a JSON object or null"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
+        ({"rope_parameters": {"partial_rotary_factor": 0.5}, "rope_scaling": None}, "partial_rotary_factor is 0.5"),
+        ({"hidden_size": None}, "model.width: got None"),
+        ({"hidden_size": 32.0}, "model.width: got 32.0"),
+        ({"rms_norm_eps": None}, "model.norm_epsilon: got None"),
+        ({"tie_word_embeddings": None}, "model.tied: got None"),
+        ({"num_key_value_heads": 0}, "model.kv_heads: got 0"),
+        ({"num_hidden_layers": 10**12}, "too few for the 1000000000000 layers"),
+        ({"hidden_size": 10**30}, r"embed_tokens.weight is .*its config.json implies"),
+        ({"rope_theta": 10**400}, "model.rope_theta: got 1000"),
         ({"num_attention_heads": 3, "num_key_value_heads": 2}, "heads 3 is not a multiple"),
         ({"intermediate_size": 47}, r"mlp.gate_proj.weight is \(48, 32\); its config.json implies \(47, 32\)"),
         ({"num_hidden_layers": 3}, r"lacks 9 of the tensors .*model\.layers\.2\."),
         ({"num_hidden_layers": 1}, r"has 9 tensors that a Llama of its config.json has not: .*model\.layers\.1\."),
         ({"tie_word_embeddings": True}, "lm_head.weight differs from the embedding"),
+        ({"vocab_size": 60}, r"embed_tokens.weight is \(61, 32\); its config.json implies \(60, 32\)"),
     ],
 )
 def test_models_that_are_no_plain_llama_are_refused(tmp_path, changes, message):
@@ -226,6 +247,12 @@ def _edit(path, change):
     save_file(tensors, path)
 
 
+def _without(folder, name):
+    index = json.loads((folder / INDEX).read_text())
+    _edit(folder / index["weight_map"].pop(name), lambda tensors: tensors.pop(name))
+    (folder / INDEX).write_text(json.dumps(index))
+
+
 def _truncate(path, keep):
     path.write_bytes(path.read_bytes()[:keep])
 
@@ -234,6 +261,12 @@ def _point_index_at(folder, file):
     index = json.loads((folder / INDEX).read_text())
     index["weight_map"]["model.norm.weight"] = file
     (folder / INDEX).write_text(json.dumps(index))
+
+
+def _pickled(folder):
+    for file in folder.glob("*.safetensors*"):
+        file.unlink()
+    torch.save({}, folder / "pytorch_model.bin")
 
 
 FIRST_SHARD = "model-00001-of-00004.safetensors"
@@ -247,10 +280,18 @@ FAULTS = {
         "config.json lacks hidden_size, intermediate_size",
     ),
     "no shard": (lambda f: (f / FIRST_SHARD).unlink(), f"{FIRST_SHARD} is missing; the folder needs"),
-    "no index": (lambda f: (f / INDEX).unlink(), r"model.safetensors is missing; the folder needs .*index.json"),
+    "no index": (lambda f: (f / INDEX).unlink(), r"model.safetensors: got missing; the folder needs .*index.json"),
     "index without map": (lambda f: (f / INDEX).write_text("{}"), "has no weight_map"),
     "index points outside": (lambda f: _point_index_at(f, "../x.safetensors"), "expected the name of a file beside"),
     "index of another shard": (lambda f: _point_index_at(f, FIRST_SHARD), "lacks model.norm.weight, which"),
+    "index with a list": (lambda f: (f / INDEX).write_text('{"weight_map": ["a"]}'), "has no weight_map"),
+    "index of numbers": (lambda f: (f / INDEX).write_text('{"weight_map": {"a": 1}}'), "is said to be in 1; expected"),
+    "index of no bytes of text": (lambda f: (f / INDEX).write_bytes(b"\xff{"), "is not valid JSON"),
+    "pickled weights": (_pickled, r"pickles \(pytorch_model.bin\).*Convert them .*python -c 'from transformers"),
+    "no head": (
+        lambda f: _without(f, "lm_head.weight"),
+        "lacks 1 of .*lm_head.weight; set tie_word_embeddings to true in config.json",
+    ),
     "truncated shard": (lambda f: _truncate(f / FIRST_SHARD, 5000), f"{FIRST_SHARD} is truncated"),
     "truncated header": (lambda f: _truncate(f / FIRST_SHARD, 20), f"{FIRST_SHARD} is truncated"),
     "empty shard": (lambda f: _truncate(f / FIRST_SHARD, 0), f"{FIRST_SHARD} is truncated"),
@@ -281,6 +322,7 @@ def test_harmless_extra_tensors_of_older_exports_are_ignored(tmp_path):
     export_huggingface(model, tmp_path / "small")
     extra = {
         "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4),
+        "model.rotary_emb.original_inv_freq": torch.ones(4),
         "lm_head.weight": model.embedding.weight.detach().clone(),
     }
     _edit(tmp_path / "small" / SINGLE, lambda tensors: tensors.update(extra))
@@ -295,3 +337,81 @@ def test_both_spellings_of_the_rotary_settings_are_read(tmp_path):
     config["rope_parameters"] = config.pop("rope_scaling") | {"rope_theta": config.pop("rope_theta")}
     path.write_text(json.dumps(config))
     assert _load(tmp_path / "small").config == model.config
+
+
+LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
+SIZES = {
+    "model_type": "llama",
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "vocab_size": 61,
+    "max_position_embeddings": 64,
+}
+OTHERS = {
+    "sizes alone": {},
+    "nothing but its kind": {key: None for key in SIZES if key != "model_type"},
+    "no key/value heads": {"num_key_value_heads": "null"},
+    "fewer key/value heads": {"num_key_value_heads": 2},
+    "head width of null": {"head_dim": "null"},
+    "head width apart": {"head_dim": 12},
+    "theta at the top": {"rope_theta": 5e5},
+    "theta in the new key": {"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}},
+    "theta in both": {"rope_theta": 7e5, "rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}},
+    "theta beside the new key": {"rope_theta": 7e5, "rope_parameters": {"rope_type": "llama3", **LLAMA3}},
+    "old scaling by type": {"rope_scaling": {"type": "llama3", **LLAMA3}},
+    "old scaling by rope_type": {"rope_scaling": {"rope_type": "llama3", "type": "linear", **LLAMA3}},
+    "scaling without its length": {
+        "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    },
+    "old and new": {
+        "rope_theta": 7e5,
+        "rope_scaling": {"rope_type": "llama3", **LLAMA3},
+        "rope_parameters": {"rope_type": "default", "rope_theta": 5e5},
+    },
+    "an empty old beside a new": {
+        "rope_scaling": {},
+        "rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5, **LLAMA3},
+    },
+    "an old default beside a new": {
+        "rope_scaling": {"type": "default"},
+        "rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5, **LLAMA3},
+    },
+    "stretched by nothing": {"rope_scaling": {"type": "linear", "factor": 1.0}},
+    "several ends": {"eos_token_id": [1, 2], "bos_token_id": "null", "pad_token_id": "null"},
+    "tied": {"tie_word_embeddings": True},
+    "types of numbers": {"dtype": "bfloat16", "torch_dtype": "float16", "rms_norm_eps": 1e-5, "use_cache": False},
+    "another word for silu": {"hidden_act": "swish"},
+}
+
+
+@pytest.mark.parametrize("changes", OTHERS.values(), ids=OTHERS)
+def test_config_files_of_others_mean_what_they_mean_to_transformers(tmp_path, changes):
+    transformers = pytest.importorskip("transformers")
+    # None: without this key; "null": with null
+    content = {key: None if value == "null" else value for key, value in (SIZES | changes).items() if value is not None}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    ours = read_config(tmp_path / "config.json", "others")
+    theirs = transformers.LlamaForCausalLM.config_class.from_pretrained(tmp_path)
+    assert (ours.width, ours.layers, ours.heads) == (
+        theirs.hidden_size,
+        theirs.num_hidden_layers,
+        theirs.num_attention_heads,
+    )
+    assert (ours.kv_heads, ours.head_width) == (theirs.num_key_value_heads, theirs.head_dim)
+    assert (ours.feed_forward, ours.vocabulary) == (theirs.intermediate_size, theirs.vocab_size)
+    assert (ours.max_sequence_length, ours.norm_epsilon) == (theirs.max_position_embeddings, theirs.rms_norm_eps)
+    assert (ours.tied, ours.initial_deviation) == (theirs.tie_word_embeddings, theirs.initializer_range)
+    small = transformers.LlamaConfig.from_dict(theirs.to_dict() | {"hidden_size": 4 * ours.heads, "vocab_size": 8})
+    angles = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(small).inv_freq
+    torch.testing.assert_close(inverse_frequencies(ours.head_width, ours.rope_theta, ours.rope_scaling), angles)
+
+
+def test_written_files_have_the_mode_that_the_umask_gives(tmp_path):
+    before = os.umask(0o027)
+    try:
+        export_huggingface(small_model(), tmp_path / "small", max_shard_bytes=20_000)
+    finally:
+        os.umask(before)
+    assert {oct(path.stat().st_mode & 0o777) for path in (tmp_path / "small").iterdir()} == {"0o640"}

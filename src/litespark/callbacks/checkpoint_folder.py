@@ -164,10 +164,22 @@ def find(path: str | Path) -> Checkpoint:
         except CheckpointError as error:
             newest = newest or error
             log.warning("passing over a checkpoint: %s", error)
+    if newest is None and (runs := runs_below(path)):
+        some = ", ".join(str(run.relative_to(path)) for run in runs[:5]) + (", …" if len(runs) > 5 else "")
+        raise CheckpointError(
+            f"{path} is no run, but a folder with {len(runs)} (newest first: {some}); name one of them, such as "
+            f"{runs[0]}"
+        )
     reason = f"; the newest: {newest}" if newest else ""
     raise CheckpointError(
         f"no valid checkpoint in {root}, expected folders {_PREFIX}… that hold a {SEAL}{reason}. Start the run again"
     )
+
+
+def runs_below(path: Path) -> list[Path]:
+    """The runs with checkpoints in a folder, or in those of it, newest first."""
+    found = {each.parent.parent for pattern in ("*", "*/*") for each in path.glob(f"{pattern}/checkpoints/{_PREFIX}*")}
+    return sorted(found, key=lambda run: (run.stat().st_mtime, run.name), reverse=True)
 
 
 def finished(root: Path) -> list[Path]:

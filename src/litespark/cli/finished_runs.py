@@ -48,7 +48,8 @@ def _export(options: argparse.Namespace) -> int:
         raise ValueError(f"{output} exists and is not empty; export into a new folder, or remove it first")
     model, tokenizer, checkpoint = load_trained(options.run)
     ids = Tokenizer.load(tokenizer)
-    export_huggingface(model, output, tokenizer=tokenizer, eos_id=ids.eos_id, bos_id=ids.bos_id)
+    bos_id = ids.begin_ids[0] if ids.begin_ids else None
+    export_huggingface(model, output, tokenizer=tokenizer, eos_id=ids.eos_id, bos_id=bos_id, pad_id=ids.pad_id)
     print(f"{output}: {model.config.name} after step {checkpoint.step}, for transformers")
     return 0
 
@@ -75,7 +76,7 @@ def _generate(options: argparse.Namespace) -> int:
     model, folder = load_for_generation(options.run)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = Tokenizer.load(folder)
-    prompt = tokenizer.encode_batch([options.prompt])[0] or [tokenizer.eos_id]
+    prompt = tokenizer.encode_prompt(options.prompt)
     ids = generate(
         model,
         torch.tensor([prompt], device=model.head_weight.device),
@@ -84,6 +85,7 @@ def _generate(options: argparse.Namespace) -> int:
         top_k=options.top_k,
         top_p=options.top_p,
         eos_id=tokenizer.eos_id,
+        vocabulary=tokenizer.vocabulary,
         seed=options.seed,
     )
     # decoded as one text, since a tokenizer may treat the beginning of a text differently

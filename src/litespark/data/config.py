@@ -72,7 +72,7 @@ class PrepareConfig(ReadingConfig):
     root: str
     """Folder that holds the prepared folders; a path or an address."""
     vocabulary: Count
-    """Ids of the tokenizer: one that is trained here gets as many, one that is given must have as many."""
+    """Ids of the tokenizer: one that is trained here gets as many, one that is given has at most as many."""
     name: str | None = None
     """First part of the prepared folder's name; None: after the source."""
     tokenizer: str | None = None
@@ -80,6 +80,8 @@ class PrepareConfig(ReadingConfig):
     training documents."""
     eos_token: str | None = None
     """Special token that ends a document, for a tokenizer that does not name its own."""
+    add_bos: bool | str = "auto"
+    """Whether BOS begins each document, and each prompt; `auto`: as the tokenizer puts it before a text."""
     tokenizer_sample_bytes: Count = 50_000_000
     """Bytes of training text that a tokenizer is trained on."""
     text_field: str = "text"
@@ -122,6 +124,8 @@ class PrepareConfig(ReadingConfig):
         super().__post_init__()
         if self.node_rank >= self.nodes:
             raise ValueError(f"data.node_rank={self.node_rank}; expected 0 to {self.nodes - 1}, below data.nodes")
+        if self.add_bos not in ("auto", True, False):
+            raise ValueError(f"data.add_bos={self.add_bos!r}; expected auto, true or false")
         if self.packing not in PACKINGS:
             raise ValueError(f"data.packing={self.packing!r}; expected one of {', '.join(PACKINGS)}")
         for name in ("source", "root", "text_field"):

@@ -1,8 +1,8 @@
 """Text to ids and back: a thin layer over `tokenizers` that adds what the data needs.
 
-That is: special strings inside a text stay text, each id knows its length in bytes, and the tokenizer has a hash. A
-tokenizer is a `tokenizer.json`, alone, in a Hugging Face folder or behind a name on its hub, or a sentencepiece model;
-code that such a folder may hold is never run.
+That is: special strings inside a text stay text, what begins a document is settled, each id knows its length in bytes,
+and the tokenizer has a hash. A tokenizer is a `tokenizer.json`, alone, in a Hugging Face folder, in a run or behind a
+name on the hub, or a sentencepiece model; code that such a folder may hold is never run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from litespark.data.sentencepiece_model import SUFFIX, load_sentencepiece
 from litespark.data.tokenizer_hub import fetch_tokenizer, is_hub_name
@@ -25,6 +25,8 @@ from litespark.data.tokenizer_hub import fetch_tokenizer, is_hub_name
 END_OF_TEXT = "<|endoftext|>"
 FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
+_FOLDER = "tokenizer"
+"""In the folder of a run."""
 _EOS_NAMES = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>")
 _BOS_NAMES = ("<|begin_of_text|>", "<s>", "<bos>", "<|bos|>")
 
@@ -35,10 +37,27 @@ class Tokenizer:
     Attributes:
         vocabulary: one above the largest id.
         eos_id: id that ends a document.
-        bos_id: id that begins one, or None; preparation does not write it.
+        bos_id: id that may begin one, or None.
+        pad_id: id that fills up a batch of texts in other programs: EOS, unless the tokenizer has its own.
+        begin_ids: ids that begin each document and each prompt; `tokenizers` and transformers put the same before a
+            text, and nothing behind it: EOS is written where a document ends, and a prompt has no end.
+
+    Args:
+        add_bos: whether BOS begins a document; None: what the tokenizer itself puts before a text does.
+
+    Raises:
+        ValueError: `add_bos`, and there is no BOS, or EOS is the same.
     """
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer, *, eos_id: int, bos_id: int | None) -> None:
+    def __init__(
+        self,
+        tokenizer: tokenizers.Tokenizer,
+        *,
+        eos_id: int,
+        bos_id: int | None,
+        pad_id: int | None = None,
+        add_bos: bool | None = None,
+    ) -> None:
         # a special string inside a document is text like any other
         tokenizer.encode_special_tokens = True
         tokenizer.no_truncation()
@@ -47,6 +66,34 @@ class Tokenizer:
         self.vocabulary = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
         self.eos_id = eos_id
         self.bos_id = bos_id
+        self.pad_id = eos_id if pad_id is None else pad_id
+        self.begin_ids = self._settle_begin(add_bos)
+
+    def _settle_begin(self, add_bos: bool | None) -> list[int]:
+        before, behind = _put_around(self._tokenizer)
+        begin = [] if add_bos is False else before
+        if add_bos and self.bos_id not in before:
+            if self.bos_id is None:
+                raise ValueError(
+                    "data.add_bos=true, but the tokenizer has no token that begins a document; set data.add_bos=auto, "
+                    "or name a tokenizer whose tokenizer_config.json has a bos_token"
+                )
+            begin = [self.bos_id]
+        if self.eos_id in begin:
+            if add_bos:
+                raise ValueError(
+                    "data.add_bos=true, but the tokenizer's BOS is its EOS, which would end a document where it "
+                    "begins; set data.add_bos=auto"
+                )
+            begin = []
+        if behind or begin != before:
+            tokens = [self._tokenizer.id_to_token(number) for number in begin]
+            self._tokenizer.post_processor = processors.TemplateProcessing(
+                single=[*tokens, "$A"],
+                pair=[*tokens, "$A", *tokens, "$B:1"],
+                special_tokens=list(zip(tokens, begin, strict=True)),
+            )
+        return begin
 
     @classmethod
     def train(cls, texts: Iterable[str], *, vocabulary: int) -> Tokenizer:
@@ -77,29 +124,38 @@ class Tokenizer:
         return cls(tokenizer, eos_id=0, bos_id=None)
 
     @classmethod
-    def load(cls, path: str | Path, *, eos_token: str | None = None) -> Tokenizer:
-        """Read a tokenizer.json, a Hugging Face folder or name with one, or a sentencepiece model.
+    def load(cls, path: str | Path, *, eos_token: str | None = None, add_bos: bool | None = None) -> Tokenizer:
+        """Read a tokenizer.json, a folder or name with one (Hugging Face's, or of a run), or a sentencepiece model.
 
         Args:
             path: the file, the folder, or `OWNER/NAME` on the Hugging Face hub where there is no such path here.
             eos_token: the EOS by its text; None: what the folder's tokenizer_config.json or special_tokens_map.json
                 or the sentencepiece model names, else one of the usual names.
+            add_bos: whether BOS begins a document; None: as the post-processor of a tokenizer.json has it, or, for a
+                sentencepiece model, `add_bos_token` of a tokenizer_config.json beside it.
 
         Raises:
-            ValueError: nothing there, not a tokenizer, one that cannot be converted, no EOS found, or the hub cannot
-                be reached.
+            ValueError: nothing there, not a tokenizer, one that cannot be converted, no EOS found, no BOS though one
+                was asked for, or the hub cannot be reached.
         """
         named: dict[str, str | None]
         if is_hub_name(path):
             path = fetch_tokenizer(str(path))
         path = Path(path)
-        if path.suffix == SUFFIX and path.is_file():
-            tokenizer, eos, bos = load_sentencepiece(path)
-            named = {"eos_token": eos, "bos_token": bos}
+        try:
+            file = path if path.is_file() else tokenizer_file(path)
+        except OSError as error:
+            raise ValueError(f"data.tokenizer={path} cannot be read: {error.strerror or error}. Name another.") \
+                from error  # fmt: skip
+        if file is not None and file.suffix == SUFFIX:
+            tokenizer, eos, bos = load_sentencepiece(file)
+            settings = _settings(file.parent, (CONFIG_FILE,))
+            named = {"eos_token": eos, "bos_token": bos, "pad_token": _text(settings.get("pad_token"))}
+            add_bos = settings.get("add_bos_token") is True if add_bos is None else add_bos
         else:
-            file = path / FILE if path.is_dir() else path
             tokenizer = _read(path, file)
-            named = {**_special_tokens_of_folder(file.parent)}
+            settings = _settings((file or path).parent, ("special_tokens_map.json", CONFIG_FILE))
+            named = {key: _text(settings.get(key)) for key in ("eos_token", "bos_token", "pad_token")}
         eos_id = _find_id(tokenizer, [eos_token] if eos_token else [named.get("eos_token"), *_EOS_NAMES])
         if eos_id is None:
             raise ValueError(
@@ -107,12 +163,45 @@ class Tokenizer:
                 + (f": data.eos_token={eos_token!r} is not in its vocabulary" if eos_token else "")
                 + ". Set data.eos_token to the text of one that the tokenizer has."
             )
-        return cls(tokenizer, eos_id=eos_id, bos_id=_find_id(tokenizer, [named.get("bos_token"), *_BOS_NAMES]))
+        bos_id = _find_id(tokenizer, [named.get("bos_token"), *_BOS_NAMES])
+        pad_id = _find_id(tokenizer, [named.get("pad_token")])
+        return cls(tokenizer, eos_id=eos_id, bos_id=bos_id, pad_id=pad_id, add_bos=add_bos)
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        """The ids of each text, without any special token."""
+        """The ids of each text as transformers gives them: `begin_ids` and the text, nothing behind it."""
+        _keep_quiet_about_forks()
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=True)]
+
+    def encode_parts(self, texts: list[str]) -> list[list[int]]:
+        """The ids of each part of a text, without any special token."""
         _keep_quiet_about_forks()
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """The ids of a text that is to be continued: at least EOS, which stands before every document.
+
+        Raises:
+            ValueError: the text holds bytes that are no characters.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"the prompt {text!r} is not UTF-8 at character {error.start}: {error.reason}; expected text"
+            ) from error
+        return self.encode_batch([text])[0] or [self.eos_id]
+
+    def difference(self, other: Tokenizer) -> str | None:
+        """An id that means one token here and another there; None: there is none, though one may have more ids."""
+        mine, theirs = (
+            {number: token for token, number in each._tokenizer.get_vocab(with_added_tokens=True).items()}
+            for each in (self, other)
+        )
+        differing = [number for number in sorted(mine.keys() & theirs.keys()) if mine[number] != theirs[number]]
+        if not differing:
+            return None
+        first = differing[0]
+        return f"{len(differing)} ids mean other tokens, such as {first}: {mine[first]!r}, not {theirs[first]!r}"
 
     def decode(self, ids: list[int], *, skip_special_tokens: bool = True) -> str:
         """The text of ids; bytes that are not UTF-8 become the replacement character."""
@@ -141,6 +230,8 @@ class Tokenizer:
                 lengths[number] = 1
             else:
                 lengths[number] = len(token.replace("▁", " ").encode())
+        for number in (self.eos_id, *self.begin_ids):  # stand for no text, special or not
+            lengths[number] = 0
         return lengths
 
     @cached_property
@@ -171,24 +262,57 @@ class Tokenizer:
     def save(self, folder: Path) -> None:
         """Write tokenizer.json, and a tokenizer_config.json that names the special tokens, for Hugging Face."""
         (folder / FILE).write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
-        config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": self._tokenizer.id_to_token(self.eos_id)}
-        if self.bos_id is not None:
-            config["bos_token"] = self._tokenizer.id_to_token(self.bos_id)
+        ids = {"eos_token": self.eos_id, "bos_token": self.bos_id, "pad_token": self.pad_id}
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            # what a Llama takes: some versions would also give the types of tokens
+            "model_input_names": ["input_ids", "attention_mask"],
+            **{key: self._tokenizer.id_to_token(number) for key, number in ids.items() if number is not None},
+        }
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def _read(path: Path, file: Path) -> tokenizers.Tokenizer:
-    if not file.is_file():
+def tokenizer_file(path: Path) -> Path | None:
+    """The file of the tokenizer that a folder holds, or that belongs to the run or checkpoint in it; None: none."""
+    places = [path / FILE, path / _FOLDER / FILE, path / f"tokenizer{SUFFIX}"]
+    if path.name.startswith("step-"):  # a checkpoint
+        places.append(path.resolve().parent.parent / _FOLDER / FILE)
+    return next((place for place in places if place.is_file()), None)
+
+
+def _read(path: Path, file: Path | None) -> tokenizers.Tokenizer:
+    if file is None:
         raise ValueError(
-            f"data.tokenizer={path}: {file} does not exist; expected a tokenizer.json, a folder with one, a "
-            "sentencepiece model (NAME.model), or OWNER/NAME on the Hugging Face hub."
+            f"data.tokenizer={path}: {path / FILE if path.is_dir() else path} does not exist; expected a "
+            "tokenizer.json, a folder with one, a run, a sentencepiece model (NAME.model), or OWNER/NAME on the "
+            "Hugging Face hub."
         )
     try:
-        return tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
-    except Exception as error:
+        tokenizer = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
+        # what makes its code fail is found here and not later
+        tokenizer.encode("a", add_special_tokens=True)
+        if not tokenizer.get_vocab_size(with_added_tokens=True):
+            raise ValueError("it has no tokens")
+    except BaseException as error:
+        # a failure inside `tokenizers` is no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise ValueError(
             f"data.tokenizer={path}: {file} is not a tokenizer.json: {error}. Name one that `tokenizers` wrote."
         ) from error
+    return tokenizer
+
+
+def _put_around(tokenizer: tokenizers.Tokenizer) -> tuple[list[int], list[int]]:
+    """The ids that a tokenizer puts before and behind a text."""
+    if not tokenizer.num_special_tokens_to_add(is_pair=False):
+        return [], []
+    for text in ("a", " ", *tokenizer.get_vocab(with_added_tokens=False)):
+        inner, whole = (tokenizer.encode(text, add_special_tokens=special).ids for special in (False, True))
+        if inner:
+            start = next(at for at in range(len(whole)) if whole[at : at + len(inner)] == inner)
+            return whole[:start], whole[start + len(inner) :]
+    return [], []
 
 
 def _keep_quiet_about_forks() -> None:
@@ -201,21 +325,25 @@ def _find_id(tokenizer: tokenizers.Tokenizer, names: list[str | None]) -> int | 
     return next((number for number in found if number is not None), None)
 
 
-def _special_tokens_of_folder(folder: Path) -> dict[str, str]:
-    """Texts of eos_token and bos_token as a Hugging Face folder names them."""
-    named: dict[str, str] = {}
-    for file in ("special_tokens_map.json", "tokenizer_config.json"):
-        path = folder / file
-        if not path.is_file():
-            continue
+def _settings(folder: Path, files: tuple[str, ...]) -> dict[str, Any]:
+    """What the files of a Hugging Face folder say of its tokenizer; of two, the later counts."""
+    settings: dict[str, Any] = {}
+    for path in (folder / file for file in files):
         try:
+            if not path.is_file():
+                continue
             content = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise ValueError(f"{path} is not JSON: {error}. Mend it, or set data.tokenizer to a tokenizer.json.") \
-                from error  # fmt: skip
-        for key in ("eos_token", "bos_token"):
-            value = content.get(key)
-            text = value.get("content") if isinstance(value, dict) else value
-            if isinstance(text, str):
-                named[key] = text
-    return named
+            if not isinstance(content, dict):
+                raise ValueError(f"got a {type(content).__name__}, expected an object")
+        except (ValueError, OSError, RecursionError) as error:
+            raise ValueError(
+                f"{path} is not JSON of a tokenizer: {error}. Mend it, or set data.tokenizer to a tokenizer.json."
+            ) from error
+        settings |= {key: value for key, value in content.items() if value is not None}
+    return settings
+
+
+def _text(token: Any) -> str | None:
+    """The text of a token as such files have it: itself, or in an object with what else is said of it."""
+    text = token.get("content") if isinstance(token, dict) else token
+    return text if isinstance(text, str) else None

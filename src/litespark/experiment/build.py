@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from litespark.data.manifest import Manifest
 from litespark.data.streaming import RowDataModule
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.first_rank import from_first
+from litespark.experiment.initial_weights import weights_from
 from litespark.experiment.preflight import Machine, idle_of, place_of
 from litespark.metrics.energy import EnergyLedger, EnergyMeter
 from litespark.metrics.energy_journal import EnergyJournal
@@ -40,8 +40,6 @@ from litespark.metrics.nvml import torch_device_uuids
 from litespark.metrics.records.run import RunRecord, SegmentRecord
 from litespark.metrics.throughput import most_of_measured_peak
 from litespark.models.fp8 import Fp8State, enable_fp8
-from litespark.models.huggingface import load_huggingface
-from litespark.models.init import copy_weights
 from litespark.models.llama import Llama
 from litespark.ops.choice import Choice
 from litespark.ops.measuring import default_cache
@@ -69,17 +67,19 @@ class Run:
 
 
 def check_vocabulary(parts: Parts, manifest: Manifest) -> None:
-    """The vocabulary that the data states and the one that the model declares must be one.
+    """The model must have a row for each id of the data; rows above them are padding, which no token reaches.
 
     Raises:
-        ConfigError: they differ.
+        ConfigError: it has fewer.
     """
-    if manifest.vocabulary != parts.model.vocabulary:
+    rows, ids = parts.model.vocabulary, manifest.vocabulary
+    if rows < ids:
         raise ConfigError(
-            f"model.vocabulary: got {parts.model.vocabulary}, expected the {manifest.vocabulary} of the data's "
-            f"manifest ({manifest.name}); set model.vocabulary={manifest.vocabulary}, or prepare the text with a "
-            f"tokenizer of {parts.model.vocabulary} ids"
+            f"model.vocabulary: got {rows}, expected at least the {ids} ids of the data's manifest ({manifest.name}); "
+            f"set model.vocabulary={ids}, or prepare the text with a tokenizer of at most {rows} ids"
         )
+    if rows > ids:
+        log.info("model.vocabulary=%d: the data has %d ids, the %d rows above them are padding", rows, ids, rows - ids)
 
 
 def token_budget(parts: Parts, manifest: Manifest | None = None) -> TokenBudget:
@@ -108,7 +108,7 @@ def build_module(
         budget=budget,
         token_bytes=torch.tensor(manifest.token_bytes, dtype=torch.long),
         seed=parts.seed,
-        load_weights=_weights_from(parts),
+        load_weights=weights_from(parts),
         compile_mode=parts.ops.compile,
         text_bytes_per_byte=text_bytes_per_byte(manifest),
         enable_fp8=enable if machine.precision == "fp8" else None,
@@ -330,15 +330,3 @@ def build_meter(machine: Machine) -> EnergyMeter:
         uuids = assign_devices(everyone)[ranks.rank]
     index = device.index if device.index is not None else 0
     return choose_meter(device.type, uuids=uuids, device_indices=(index,), local_rank=ranks.local_rank)
-
-
-def _weights_from(parts: Parts) -> Callable[[Llama], None] | None:
-    """A function that fills the model from the Hugging Face folder `initial_weights`, which preflight compared."""
-    if parts.initial_weights is None:
-        return None
-    folder = Path(parts.initial_weights)
-
-    def load(model: Llama) -> None:
-        copy_weights(load_huggingface(folder, model.ops), model)
-
-    return load

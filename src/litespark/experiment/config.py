@@ -54,6 +54,7 @@ class Parts:
     name: str | None
     resume: str | None
     initial_weights: str | None
+    allow_other_tokenizer: bool
     logs: Path
     resolved: dict[str, Any]
 
@@ -80,6 +81,9 @@ def parts_from(config: DictConfig) -> Parts:
         modes = ", ".join(RECOMPUTE_MODES)
         raise ConfigError(f"recompute.mode: got {values['recompute']['mode']!r}, expected one of {modes}")
     check_number("seed", values["seed"], Seed, default=1234)
+    if not isinstance(values["allow_other_tokenizer"], bool):
+        raise ConfigError(f"allow_other_tokenizer: got {values['allow_other_tokenizer']!r}, expected true or false")
+    _take_tokenizer(values)
     return Parts(
         model=_make(values, "model"),
         ops=_make(values, "ops"),
@@ -100,6 +104,7 @@ def parts_from(config: DictConfig) -> Parts:
         name=_text(values["name"]),
         resume=_text(values["resume"]) or None,
         initial_weights=_text(values["initial_weights"]),
+        allow_other_tokenizer=values["allow_other_tokenizer"],
         logs=Path(values["paths"]["logs"]),
         resolved=values,
     )
@@ -110,6 +115,13 @@ def config_hash(resolved: dict[str, Any]) -> str:
     without = ("name", "variant", "resume", "paths", "hydra")
     relevant = {key: value for key, value in resolved.items() if key not in without}
     return hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _take_tokenizer(values: dict[str, Any]) -> None:
+    """Where weights are given and no tokenizer is, theirs is meant: a new one would give every id another meaning."""
+    data, weights = values["data"], _text(values["initial_weights"])
+    if weights and not values["allow_other_tokenizer"] and isinstance(data, dict) and "tokenizer" in data:
+        data["tokenizer"] = weights if data["tokenizer"] is None else data["tokenizer"]
 
 
 def _make(values: dict[str, Any], path: str) -> Any:

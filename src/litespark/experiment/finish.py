@@ -77,7 +77,7 @@ def _sample(parts: Parts, run: Run, tokenizer: Tokenizer) -> str:
     model = run.module.model
     assert model is not None
     tokens = min(parts.callbacks.sample_tokens, model.config.max_sequence_length - 1)
-    ids = tokenizer.encode_batch([prompt])[0] or [tokenizer.eos_id]
+    ids = tokenizer.encode_prompt(prompt)
     ids = ids[: model.config.max_sequence_length - tokens]
     with torch.no_grad(), run.trainer.precision_plugin.forward_context():
         result = generate(
@@ -87,6 +87,7 @@ def _sample(parts: Parts, run: Run, tokenizer: Tokenizer) -> str:
             temperature=parts.callbacks.sample_temperature,
             top_p=0.95,
             eos_id=tokenizer.eos_id,
+            vocabulary=tokenizer.vocabulary,
             seed=parts.seed,
         )
     return tokenizer.decode(result[0].tolist())

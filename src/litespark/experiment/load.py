@@ -23,7 +23,7 @@ from litespark.models.config import LlamaConfig, RopeScaling
 from litespark.models.huggingface import load_huggingface
 from litespark.models.init import materialise
 from litespark.models.llama import Llama
-from litespark.ops.backend import OpsConfig, resolve
+from litespark.ops.backend import Ops, OpsConfig, resolve
 
 # where the LightningModule keeps its model
 _PREFIX = "model."
@@ -61,13 +61,21 @@ def load_trained(path: str | Path, ops: OpsConfig | None = None) -> Trained:
         ValueError: the run has no tokenizer, or another one by now.
     """
     checkpoint = checkpoint_folder.find(path)
-    config = model_config(checkpoint)
     tokenizer = tokenizer_folder(checkpoint)
+    return Trained(load_model(checkpoint, resolve(ops or OpsConfig())).eval(), tokenizer, checkpoint)
+
+
+def load_model(checkpoint: Checkpoint, ops: Ops) -> Llama:
+    """The model of a checkpoint, on the CPU in fp32.
+
+    Raises:
+        CheckpointError: its content is not a model of this project.
+    """
     with torch.device("meta"):
-        model = Llama(config, resolve(ops or OpsConfig()))
+        model = Llama(model_config(checkpoint), ops)
     materialise(model, "cpu")
     _fill(model, checkpoint)
-    return Trained(model.eval(), tokenizer, checkpoint)
+    return model
 
 
 def load_for_generation(path: str | Path) -> tuple[Llama, Path]:

@@ -21,7 +21,7 @@ def override(key: str, value: Any) -> str:
 
 
 def hydra_value(value: Any) -> str:
-    """Any value of a config in Hydra's words: null, true, numbers, texts, lists, mappings; a dataclass by its target."""
+    """Any value of a config in Hydra's words; a dataclass by its target."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     if isinstance(value, int | float):

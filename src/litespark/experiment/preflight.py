@@ -18,9 +18,9 @@ from hydra.core.hydra_config import HydraConfig
 from litespark.data.config import PrepareConfig, SyntheticConfig
 from litespark.data.preparation.prepare import check
 from litespark.experiment.config import ConfigError, Parts
+from litespark.experiment.initial_weights import InitialWeights, check_tokenizer
 from litespark.experiment.precision import settled, step_shapes
 from litespark.models.config import LlamaConfig
-from litespark.models.huggingface_config import read_config
 from litespark.models.llama import idle_ops
 from litespark.ops.choice import refusals
 from litespark.ops.shapes import Place
@@ -90,8 +90,8 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
             f"budget.target_bpb={parts.budget.target_bpb}: got data=synthetic, whose random ids stand for no text and "
             "have no bits per byte; set budget.target_bpb=null, or take other data: data=standard_library"
         )
-    _source(parts, problems)
-    _initial_weights(parts, problems)
+    found = _initial_weights(parts, problems)
+    _source(parts, found, problems)
     _writable(parts.logs, problems)
     if problems:
         raise ConfigError("this run cannot start here:\n" + "\n".join(f"- {problem}" for problem in problems))
@@ -203,37 +203,42 @@ def _with_torchrun(devices: int) -> str:
     return " ".join([f"torchrun --nproc-per-node={devices} train.py", *words, "strategy=fsdp"])
 
 
-def _source(parts: Parts, problems: list[str]) -> None:
-    if isinstance(parts.data, PrepareConfig):
-        try:
-            check(parts.data)
-        except ValueError as error:
-            problems.append(str(error))
-
-
-def _initial_weights(parts: Parts, problems: list[str]) -> None:
-    """Compare the config of the Hugging Face folder with the model that it is to fill."""
-    if parts.initial_weights is None:
+def _source(parts: Parts, found: InitialWeights | None, problems: list[str]) -> None:
+    data = parts.data
+    if not isinstance(data, PrepareConfig):
         return
-    folder = Path(parts.initial_weights)
-    if not folder.is_dir():
-        problems.append(
-            f"initial_weights: got {folder}, expected a Hugging Face Llama folder (config.json and *.safetensors)"
-        )
-        return
+    if found is not None and data.vocabulary == parts.model.vocabulary:
+        # what it will be, once the model is that of the weights
+        data = dataclasses.replace(data, vocabulary=found.config.vocabulary)
     try:
-        theirs = read_config(folder / "config.json", folder.name)
+        check(data)
+        if found is not None and data.tokenizer not in (None, parts.initial_weights):
+            check_tokenizer(parts, data.tokenizer)
+    except ValueError as error:
+        problem = str(error)
+        if found is not None and data.tokenizer == parts.initial_weights and problem.startswith("data.tokenizer="):
+            problem += (
+                " It is the one of initial_weights, since data.tokenizer named none: set data.tokenizer to the one "
+                "that these weights were trained with, or allow_other_tokenizer=true to train a new one"
+            )
+        problems.append(problem)
+
+
+def _initial_weights(parts: Parts, problems: list[str]) -> InitialWeights | None:
+    """What the run starts from, compared with the model that it is to fill; a resume does not need it again."""
+    if parts.initial_weights is None or parts.resume is not None:
+        return None
+    try:
+        found = InitialWeights.find(parts.initial_weights)
     except ValueError as error:
         problems.append(f"initial_weights: {error}")
-        return
-    shape = ("width", "layers", "heads", "kv_heads", "head_width", "feed_forward", "vocabulary", "tied", "rope_theta",
-             "rope_scaling", "norm_epsilon")  # fmt: skip
-    different = [f"{key}={getattr(theirs, key)}" for key in shape if getattr(theirs, key) != getattr(parts.model, key)]
-    if different:
+        return None
+    if settings := found.differences(parts.model):
         problems.append(
-            f"initial_weights={folder} is a model with {', '.join(different)}, expected what model={parts.model.name} "
-            f"states; set {' '.join('model.' + each for each in different)}"
+            f"initial_weights={parts.initial_weights} is another model than model={parts.model.name} states; set "
+            + " ".join(settings)
         )
+    return found
 
 
 def _writable(logs: Path, problems: list[str]) -> None:

@@ -31,6 +31,7 @@ from litespark.experiment.build import Run, build_meter, build_run, check_vocabu
 from litespark.experiment.config import ConfigError, Parts, parts_from
 from litespark.experiment.finish import close, finish, validate
 from litespark.experiment.first_rank import from_first, from_ranks
+from litespark.experiment.initial_weights import check_tokenizer
 from litespark.experiment.override_text import hydra_text
 from litespark.experiment.preflight import Machine, Ranks, preflight
 from litespark.experiment.record import new_record, new_segment
@@ -95,6 +96,8 @@ def _train(parts: Parts, machine: Machine, overrides: list[str]) -> Path:
         from_first(lambda: run_folder.check_name(parts), "the name to be checked")
     data = _data(parts, machine)
     check_vocabulary(parts, data.manifest)
+    if isinstance(data, TokenDataModule):
+        check_tokenizer(parts, data.folder)
     meter = build_meter(machine)
     if checkpoint is None:
         prepared = data.folder if isinstance(data, TokenDataModule) else None

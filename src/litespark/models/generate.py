@@ -17,6 +17,7 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     eos_id: int | None = None,
+    vocabulary: int | None = None,
     seed: int = 0,
 ) -> Tensor:
     """Continue prompts of one length, token by token.
@@ -31,6 +32,8 @@ def generate(
         top_p: sample among the likeliest tokens that together just reach probability p (Holtzman et al.,
             arXiv:1904.09751).
         eos_id: a row that has produced it is filled with it; generation stops when all rows have.
+        vocabulary: only ids below it are chosen; None: all of the model's, which may have more rows than its tokenizer
+            has ids.
         seed: of this call's own generator, so that a call neither reads nor moves the global one.
 
     Returns:
@@ -39,7 +42,7 @@ def generate(
     Raises:
         ValueError: an argument is out of range, or the result would be longer than the model's rows may be.
     """
-    _check(model, ids, max_new_tokens, temperature, top_k, top_p, eos_id)
+    _check(model, ids, max_new_tokens, temperature, top_k, top_p, eos_id, vocabulary)
     generator = torch.Generator(ids.device).manual_seed(seed)
     training = model.training
     model.eval()
@@ -49,7 +52,7 @@ def generate(
             finished = torch.zeros(ids.shape[0], dtype=torch.bool, device=ids.device)
             new = ids
             for _ in range(max_new_tokens):
-                logits = model(new, cache=cache)[:, -1]
+                logits = model(new, cache=cache)[:, -1, :vocabulary]
                 token = _choose(logits, temperature, top_k, top_p, generator)
                 if eos_id is not None:
                     token = token.masked_fill(finished, eos_id)
@@ -89,6 +92,7 @@ def _check(
     top_k: int | None,
     top_p: float | None,
     eos_id: int | None,
+    vocabulary: int | None,
 ) -> None:
     if ids.ndim != 2 or ids.shape[0] == 0 or ids.shape[1] == 0:
         raise ValueError(f"the prompt is {tuple(ids.shape)}; expected (B, S) ids with at least one token in each row")
@@ -112,5 +116,7 @@ def _check(
         raise ValueError(f"top_k is {top_k}; it must be at least 1, or None for all tokens")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p is {top_p}; it must be above 0 and at most 1, or None for all tokens")
+    if vocabulary is not None and vocabulary < 1:
+        raise ValueError(f"vocabulary is {vocabulary}; it must be at least 1, or None for all ids of the model")
     if eos_id is not None and not 0 <= eos_id < model.config.vocabulary:
         raise ValueError(f"eos_id is {eos_id}; the model's ids are 0..{model.config.vocabulary - 1}")

@@ -83,12 +83,16 @@ def load_huggingface(
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; expected one with config.json and safetensors")
     config = read_config(folder / "config.json", folder.resolve().name)
-    with torch.device("meta"):
-        model = Llama(config, ops, recompute).to(dtype)
     reader = SafetensorsReader(folder)
-    expected = _expected_shapes(model)
+    # before anything of the stated sizes is made, which may be any number
+    if config.layers > len(reader.shapes):
+        raise ValueError(f"{folder} has {len(reader.shapes)} tensors, too few for the {config.layers} layers of its "
+                         "config.json; fetch the folder again")  # fmt: skip
+    expected = _expected_shapes(config)
     surplus = _surplus(reader, expected, config.tied)
     _compare_shapes(folder, reader.shapes, expected, surplus)
+    with torch.device("meta"):
+        model = Llama(config, ops, recompute).to(dtype)
     materialise(model, device)
 
     targets: dict[str, Tensor] = {}
@@ -114,6 +118,7 @@ def export_huggingface(
     tokenizer: Path | str | None = None,
     eos_id: int | None = None,
     bos_id: int | None = None,
+    pad_id: int | None = None,
     max_shard_bytes: int = 5_000_000_000,
 ) -> Path:
     """Write a folder that transformers loads, complete or not at all.
@@ -126,6 +131,7 @@ def export_huggingface(
         folder: does not exist yet, or is empty.
         tokenizer: a `tokenizer.json`, or a folder with one and what belongs to it; copied. None: weights only.
         eos_id, bos_id: for `config.json` and `generation_config.json`.
+        pad_id: for `generation_config.json` alone, since a model that knows it does not train it.
         max_shard_bytes: weights are split into files of about this size.
 
     Returns:
@@ -162,7 +168,8 @@ def export_huggingface(
         _write_weights(model, SafetensorsWriter(partial, sizes, max_shard_bytes))
         dtype = model.embedding.weight.dtype
         _write_json(partial / "config.json", to_huggingface_config(model.config, dtype, eos_id, bos_id))
-        _write_json(partial / "generation_config.json", {"eos_token_id": eos_id, "bos_token_id": bos_id})
+        generation = {"eos_token_id": eos_id, "bos_token_id": bos_id, "pad_token_id": pad_id}
+        _write_json(partial / "generation_config.json", generation)
         for name, content in files.items():
             (partial / name).write_bytes(content)
         for path in partial.iterdir():
@@ -178,19 +185,22 @@ def export_huggingface(
     return folder
 
 
-def _expected_shapes(model: Llama) -> dict[str, tuple[int, ...]]:
+def _expected_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
+    inputs = {"attention.output.weight": config.heads * config.head_width, "mlp.down.weight": config.feed_forward}
     shapes: dict[str, tuple[int, ...]] = {}
-    for ours, parts in huggingface_parts(model.config).items():
-        tail = tuple(model.get_parameter(ours).shape[1:])
-        shapes |= {name: (rows, *tail) for name, rows in parts}
+    for ours, parts in huggingface_parts(config).items():
+        for name, rows in parts:
+            shapes[name] = (rows,)
+            if not ours.endswith("norm.weight"):
+                shapes[name] += (inputs.get(ours.split(".", 2)[-1], config.width),)
     return shapes
 
 
 def _surplus(reader: SafetensorsReader, expected: dict[str, tuple[int, ...]], tied: bool) -> set[str]:
     """Names in the folder that are no parameters of ours and yet harmless."""
     extra = reader.shapes.keys() - expected.keys()
-    # older exports carry the rotary table, and a tied head's copy of the embedding
-    return {name for name in extra if name.endswith("rotary_emb.inv_freq") or (tied and name == "lm_head.weight")}
+    # older exports carry rotary tables, and a tied head's copy of the embedding
+    return {name for name in extra if "rotary_emb." in name or (tied and name == "lm_head.weight")}
 
 
 def _compare_shapes(
@@ -198,7 +208,12 @@ def _compare_shapes(
 ) -> None:
     missing = sorted(expected.keys() - found.keys())
     if missing:
-        raise ValueError(f"{folder} lacks {len(missing)} of the tensors its config.json implies: {_some(missing)}")
+        remedy = ""
+        if missing == ["lm_head.weight"]:
+            remedy = "; set tie_word_embeddings to true in config.json if the head is the embedding's"
+        raise ValueError(
+            f"{folder} lacks {len(missing)} of the tensors its config.json implies: {_some(missing)}{remedy}"
+        )
     extra = sorted(found.keys() - expected.keys() - surplus)
     if extra:
         raise ValueError(f"{folder} has {len(extra)} tensors that a Llama of its config.json has not: {_some(extra)}")

@@ -17,19 +17,31 @@ _SIZES = {
     "vocabulary": "vocab_size",
     "max_sequence_length": "max_position_embeddings",
 }
-# settings that change what is computed, with the one value that this model has; an absent key means that value
-_FIXED = {
-    "model_type": "llama",
-    "hidden_act": "silu",
-    "attention_bias": False,
-    "mlp_bias": False,
-    "quantization_config": None,
-    "partial_rotary_factor": 1.0,
+# what transformers takes for a key that is absent
+_ABSENT: dict[str, Any] = {
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "intermediate_size": 11008,
+    "vocab_size": 32000,
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": False,
+    "initializer_range": 0.02,
+}
+# settings that change what is computed, with the values that this model has, the absent one first
+_FIXED: dict[str, tuple[Any, ...]] = {
+    "model_type": ("llama",),
+    "hidden_act": ("silu", "swish"),
+    "attention_bias": (False,),
+    "mlp_bias": (False,),
+    "quantization_config": (None,),
+    "partial_rotary_factor": (1.0, None),
 }
 
 
 def read_config(path: Path, name: str) -> LlamaConfig:
-    """The sizes in a `config.json`.
+    """The sizes in a `config.json`, as transformers 5 reads them.
 
     Args:
         path: the file.
@@ -43,44 +55,57 @@ def read_config(path: Path, name: str) -> LlamaConfig:
     if architectures != ["LlamaForCausalLM"]:
         raise ValueError(f"{path}: architectures is {architectures}; only LlamaForCausalLM can be imported")
     for key, expected in _FIXED.items():
-        if found.get(key, expected) != expected:
-            raise ValueError(f"{path}: {key} is {found[key]!r}; only models with {expected!r} can be imported")
-    missing = sorted(set(_SIZES.values()) - found.keys())
+        if found.get(key, expected[0]) not in expected:
+            raise ValueError(f"{path}: {key} is {found[key]!r}; only models with {expected[0]!r} can be imported")
+    # the defaults are those of a Llama: a file that does not name its kind has to state its sizes
+    missing = sorted(set(_SIZES.values()) - found.keys()) if "model_type" not in found else []
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}; is it the config.json of a Llama?")
-    theta, scaling = _read_rope(path, found)
+    values = {**_ABSENT, **found}
+    key_heads = values.get("num_key_value_heads")
+    theta, scaling = _read_rope(path, values)
     try:
         return LlamaConfig(
             name=name,
-            **{field: found[key] for field, key in _SIZES.items()},
-            # the format's own defaults for keys that older files leave out
-            kv_heads=found.get("num_key_value_heads") or found["num_attention_heads"],
-            head_width=found.get("head_dim"),  # type: ignore[arg-type]
+            **{field: values[key] for field, key in _SIZES.items()},
+            kv_heads=values["num_attention_heads"] if key_heads is None else key_heads,
+            head_width=values.get("head_dim"),  # type: ignore[arg-type]
             rope_theta=theta,
             rope_scaling=scaling,
-            norm_epsilon=found.get("rms_norm_eps", 1e-6),
-            tied=found.get("tie_word_embeddings", False),
-            initial_deviation=found.get("initializer_range", 0.02),
+            norm_epsilon=values["rms_norm_eps"],
+            tied=values["tie_word_embeddings"],
+            initial_deviation=values["initializer_range"],
         )
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _read_rope(path: Path, found: dict[str, Any]) -> tuple[float, RopeScaling | None]:
-    # transformers 5 writes rope_parameters; before it there were rope_theta and, beside it, rope_scaling
-    rope = found.get("rope_parameters") or found.get("rope_scaling") or {}
-    theta = rope.get("rope_theta", found.get("rope_theta", 10000.0))
+def _read_rope(path: Path, values: dict[str, Any]) -> tuple[float, RopeScaling | None]:
+    # before transformers 5 wrote rope_parameters there were rope_theta and, beside it, rope_scaling; where a file has
+    # both, transformers takes the old one, and rope_theta where the one taken has none
+    rope = values.get("rope_scaling") or values.get("rope_parameters") or {}
+    if not isinstance(rope, dict):
+        raise ValueError(f"{path}: the rotary settings are {rope!r}; expected a JSON object or null")
+    theta = rope.get("rope_theta", values.get("rope_theta", 10000.0))
+    part = rope.get("partial_rotary_factor", 1.0)
+    if part not in (1.0, None):
+        raise ValueError(f"{path}: partial_rotary_factor is {part!r}; only models with 1.0 can be imported")
     kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind == "default":
+    # stretched by nothing, it is the default
+    if kind == "default" or (kind == "linear" and rope.get("factor") == 1):
         return theta, None
     if kind != "llama3":
-        raise ValueError(f"{path}: the rotary type is {kind!r}; only 'default' and 'llama3' can be imported")
+        raise ValueError(
+            f"{path}: the rotary type is {kind!r}; only 'default' and 'llama3' can be imported, since others compute "
+            "other angles. Choose a model without that stretching"
+        )
+    length = rope.get("original_max_position_embeddings", values["max_position_embeddings"])
     try:
         return theta, RopeScaling(
             factor=rope["factor"],
             low_frequency_factor=rope["low_freq_factor"],
             high_frequency_factor=rope["high_freq_factor"],
-            original_max_sequence_length=rope["original_max_position_embeddings"],
+            original_max_sequence_length=length,
         )
     except KeyError as error:
         raise ValueError(f"{path}: the llama3 rotary settings lack {error}") from error

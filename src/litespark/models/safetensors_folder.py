@@ -4,6 +4,8 @@ Only safetensors are read: no pickle, so nothing in a folder can run.
 """
 
 import json
+import shlex
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}); is the folder complete?") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # bytes that are not UTF-8, or brackets without end, among them
         raise ValueError(f"{path} is not valid JSON ({error}); fetch or export it again") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds {type(value).__name__}; expected a JSON object")
@@ -51,13 +53,27 @@ class SafetensorsReader:
         promised = self._index(folder)
         for path in sorted(set(promised.values())) if promised else [folder / SINGLE]:
             if not path.is_file():
-                raise ValueError(f"{path} is missing; the folder needs {SINGLE}, or {INDEX} and all shards it names")
+                raise ValueError(f"{path} is missing; {self._needed(folder)}")
             self._read_header(path)
         lost = sorted(name for name, path in promised.items() if self._files.get(name) != path)
         if lost:
             raise ValueError(
                 f"{promised[lost[0]]} lacks {lost[0]}, which {INDEX} says it holds; fetch the folder again"
             )
+
+    @staticmethod
+    def _needed(folder: Path) -> str:
+        pickles = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
+        if not pickles or any(folder.glob("*.safetensors")):
+            return f"the folder needs {SINGLE}, or {INDEX} and all shards it names"
+        code = (
+            f"from transformers import LlamaForCausalLM as Llama; folder = {str(folder)!r}; "
+            "Llama.from_pretrained(folder).save_pretrained(folder)"
+        )
+        return (
+            f"the folder has its weights as pickles ({pickles[0]}), which could run code and are not read. Convert "
+            f"them where you trust them: python -c {shlex.quote(code)}"
+        )
 
     @staticmethod
     def _index(folder: Path) -> dict[str, Path]:
@@ -69,7 +85,7 @@ class SafetensorsReader:
             raise ValueError(f"{path} has no weight_map; expected a map from tensor names to shard files")
         for name, file in weight_map.items():
             # a shard lies in the folder: an index may not point elsewhere on the disk
-            if not isinstance(file, str) or Path(file).name != file:
+            if not isinstance(file, str) or not file or Path(file).name != file or "\0" in file:
                 raise ValueError(
                     f"{path}: {name} is said to be in {file!r}; expected the name of a file beside the index"
                 )
@@ -136,7 +152,11 @@ class SafetensorsWriter:
         # a copy: slices of one fused matrix share memory, which safetensors refuses
         self._waiting[name] = tensor.detach().to("cpu", copy=True).contiguous()
         if name == self._shards[self._current][-1]:
-            save_file(self._waiting, self.folder / self._name(self._current), metadata={"format": "pt"})
+            path = self.folder / self._name(self._current)
+            path.touch(exist_ok=False)
+            mode = path.stat().st_mode  # as the umask has it; safetensors makes its file for its owner alone
+            save_file(self._waiting, path, metadata={"format": "pt"})
+            path.chmod(stat.S_IMODE(mode))
             self._waiting = {}
             self._current += 1
 

@@ -123,13 +123,13 @@ def test_a_text_that_is_one_word_is_never_divided(monkeypatch, name):
 def test_a_long_document_is_encoded_in_pieces_where_words_are(tokenizer, monkeypatch):
     monkeypatch.setattr(encoding, "_PIECE_CHARACTERS", 40)
     sizes: list[int] = []
-    original = Tokenizer.encode_batch
+    original = Tokenizer.encode_parts
 
-    def encode_batch(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+    def encode_parts(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
         sizes.extend(map(len, texts))
         return original(tokenizer, texts)
 
-    monkeypatch.setattr(Tokenizer, "encode_batch", encode_batch)
+    monkeypatch.setattr(Tokenizer, "encode_parts", encode_parts)
     monkeypatch.setattr(encoding, "_LOOKED_AT", 20)
     encoded(tokenizer, [LONG])
     assert max(sizes) < 100 < len(LONG)
@@ -145,8 +145,8 @@ class GivesWrongIds(Tokenizer):
         self.__dict__.update(tokenizer.__dict__)
         self.wrong = wrong
 
-    def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        lists = super().encode_batch(texts)
+    def encode_parts(self, texts: list[str]) -> list[list[int]]:
+        lists = super().encode_parts(texts)
         return [
             [*ids[:1], self.wrong, *ids[1:]] if "wrong" in text else ids for ids, text in zip(lists, texts, strict=True)
         ]

@@ -1,4 +1,5 @@
-"""Documents to ids, in batches: each ended with EOS, checked against the vocabulary, given on in its order."""
+"""Documents to ids, in batches: each begun as the tokenizer has it (BOS), ended with EOS, checked against the
+vocabulary, given on in its order."""
 
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ class DocumentEncoder:
 
     Args:
         tokenizer: what encodes.
-        take: gets each batch as (entry, ids with EOS at the end), in the order in which they were added.
+        take: gets each batch as (entry, ids from BOS, if any, to EOS), in the order in which they were added.
     """
 
     def __init__(self, tokenizer: Tokenizer, take: Callable[[list[Encoded]], None]) -> None:
@@ -80,10 +81,13 @@ class DocumentEncoder:
     def _encode(self) -> None:
         if not self._pieces:
             return
-        lists = self.tokenizer.encode_batch(self._pieces)
-        for ids, entry in zip(lists, self._ends, strict=True):
-            if entry is not None:
-                ids.append(self.tokenizer.eos_id)
+        lists = self.tokenizer.encode_parts(self._pieces)
+        begins = not self._open
+        for place, entry in enumerate(self._ends):
+            if begins:
+                lists[place] = self.tokenizer.begin_ids + lists[place]
+            if begins := entry is not None:
+                lists[place].append(self.tokenizer.eos_id)
         lengths = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
         stops = np.cumsum(lengths)
         flat = np.fromiter(chain.from_iterable(lists), dtype=np.int64, count=int(stops[-1]))
@@ -144,5 +148,5 @@ def _pieces(text: str, tokenizer: Tokenizer) -> list[str]:
 def _same_apart(text: str, place: int, tokenizer: Tokenizer) -> bool:
     """Whether a cut leaves the ids around it as they are."""
     before, after = text[max(place - _LOOKED_AT, 0) : place], text[place : place + _LOOKED_AT]
-    whole, first, second = tokenizer.encode_batch([before + after, before, after])
+    whole, first, second = tokenizer.encode_parts([before + after, before, after])
     return whole == first + second

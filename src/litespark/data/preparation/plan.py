@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -100,15 +100,26 @@ def plan_preparation(config: PrepareConfig) -> Plan:
     if config.tokenizer is not None:
         named = config.tokenizer
         path = Path(named).expanduser() if named.startswith("~") else named
-        tokenizer = Tokenizer.load(path, eos_token=config.eos_token)
-        if tokenizer.vocabulary != config.vocabulary:
+        asked = None if config.add_bos == "auto" else bool(config.add_bos)
+        tokenizer = Tokenizer.load(path, eos_token=config.eos_token, add_bos=asked)
+        if tokenizer.vocabulary > config.vocabulary:
             raise ValueError(
-                f"data.vocabulary={config.vocabulary}, but data.tokenizer={config.tokenizer} has "
-                f"{tokenizer.vocabulary} ids. Set data.vocabulary={tokenizer.vocabulary}, or name another tokenizer."
+                f"data.tokenizer={config.tokenizer} has {tokenizer.vocabulary} ids, and the vocabulary is "
+                f"{config.vocabulary}. Set model.vocabulary={tokenizer.vocabulary} (data.vocabulary follows it), or "
+                "name another tokenizer."
             )
+        # what is prepared is that of the tokenizer, in a model of any number of rows
+        config = replace(config, vocabulary=tokenizer.vocabulary, add_bos=bool(tokenizer.begin_ids))
+    elif config.add_bos is True:
+        raise ValueError(
+            "data.add_bos=true, but the tokenizer that is trained here has no BOS. Set data.add_bos=auto, or "
+            "data.tokenizer to one that has"
+        )
     # how many bad documents are allowed decides whether there is a data set, not what is in it: raising the limit
     # continues with what was prepared below it
-    settings = {name: value for name, value in config.preparation().items() if name != "max_bad_share"}
+    settings = {name: value for name, value in config.preparation().items() if name not in ("max_bad_share", "add_bos")}
+    if tokenizer is not None and tokenizer.begin_ids:
+        settings["begin_ids"] = tokenizer.begin_ids
     # of files that are named, their content counts and not where they lie
     settings["selection"] = {**settings["selection"], "decontaminate": ()}
     identity = {

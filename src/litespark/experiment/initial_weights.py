@@ -1,0 +1,124 @@
+"""What a run starts from: a Hugging Face Llama folder, or a run of ours, with its sizes and its tokenizer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from litespark.callbacks import checkpoint_folder
+from litespark.callbacks.checkpoint_folder import Checkpoint
+from litespark.data.tokenizer import Tokenizer, tokenizer_file
+from litespark.experiment import load, run_folder
+from litespark.experiment.config import ConfigError, Parts
+from litespark.experiment.override_text import override
+from litespark.models.config import LlamaConfig
+from litespark.models.huggingface import load_huggingface
+from litespark.models.huggingface_config import read_config
+from litespark.models.init import copy_weights
+from litespark.models.llama import Llama
+
+log = logging.getLogger(__name__)
+
+_CONFIG = "config.json"
+# of the model's settings, those that its weights were trained with
+_OF_THE_WEIGHTS = ("width", "layers", "heads", "kv_heads", "head_width", "feed_forward", "vocabulary", "tied",
+                   "rope_theta", "rope_scaling", "norm_epsilon")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """A model on disk.
+
+    Attributes:
+        folder: the Hugging Face folder, or the run's.
+        config: its sizes.
+        checkpoint: of a run; None: a Hugging Face folder.
+        tokenizer: its `tokenizer.json` or sentencepiece model; None: it has none.
+    """
+
+    folder: Path
+    config: LlamaConfig
+    checkpoint: Checkpoint | None
+    tokenizer: Path | None
+
+    @classmethod
+    def find(cls, path: str | Path) -> InitialWeights:
+        """What `path` holds; nothing heavy is read, apart from the hashes of a checkpoint.
+
+        Args:
+            path: a Hugging Face Llama folder, a run folder (its newest valid checkpoint), or one checkpoint in it.
+
+        Raises:
+            ValueError: neither of them is there, or its description is damaged.
+        """
+        path = Path(path)
+        try:
+            if not path.is_dir():
+                raise ValueError(
+                    f"got {path}, expected a Hugging Face Llama folder (config.json and *.safetensors), a run folder "
+                    "or a checkpoint in it"
+                )
+            if (path / _CONFIG).is_file() or not _is_run(path):
+                return cls(path, read_config(path / _CONFIG, path.name), None, tokenizer_file(path))
+            checkpoint = checkpoint_folder.find(path)
+            folder = checkpoint.folder.resolve().parent.parent
+            has_one = (folder / run_folder.TOKENIZER).is_dir()
+            tokenizer = tokenizer_file(load.tokenizer_folder(checkpoint)) if has_one else None
+            return cls(folder, load.model_config(checkpoint), checkpoint, tokenizer)
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror or error}; name another folder") from error
+
+    def differences(self, model: LlamaConfig) -> list[str]:
+        """What to set so that `model` can be filled with the weights, as it is typed."""
+        return [
+            override(f"model.{key}", getattr(self.config, key))
+            for key in _OF_THE_WEIGHTS
+            if getattr(self.config, key) != getattr(model, key)
+        ]
+
+    def fill(self, model: Llama) -> None:
+        """Copy the weights into `model`, which has their sizes."""
+        if self.checkpoint is None:
+            source = load_huggingface(self.folder, model.ops)
+        else:
+            source = load.load_model(self.checkpoint, model.ops)
+        copy_weights(source, model)
+
+
+def weights_from(parts: Parts) -> Callable[[Llama], None] | None:
+    """What fills the model of a new run; None: it is drawn, or comes from a checkpoint of the run itself."""
+    if parts.initial_weights is None or parts.resume is not None:
+        return None
+    return InitialWeights.find(parts.initial_weights).fill
+
+
+def check_tokenizer(parts: Parts, tokenizer: str | Path) -> None:
+    """Compare the tokenizer of the data with the one that the initial weights were trained with.
+
+    Raises:
+        ConfigError: an id means another token to them, and that was not asked for.
+    """
+    if parts.initial_weights is None or parts.allow_other_tokenizer or parts.resume is not None:
+        return
+    found = InitialWeights.find(parts.initial_weights)
+    if found.tokenizer is None:
+        log.warning("initial_weights=%s has no tokenizer to compare with that of the data", parts.initial_weights)
+        return
+    difference = Tokenizer.load(tokenizer).difference(Tokenizer.load(found.tokenizer))
+    if difference is not None:
+        raise ConfigError(
+            f"initial_weights={parts.initial_weights}: got the tokenizer of {tokenizer}, expected that of the weights, "
+            f"{found.tokenizer}: {difference}. Leave out data.tokenizer, and that one is taken; to train these weights "
+            "on other ids all the same, set allow_other_tokenizer=true"
+        )
+
+
+def _is_run(path: Path) -> bool:
+    marks = (path / "checkpoints", path / run_folder.CONFIG, path / checkpoint_folder.SEAL)
+    return (
+        any(mark.exists() for mark in marks)
+        or path.name.startswith("step-")
+        or bool(checkpoint_folder.runs_below(path))
+    )

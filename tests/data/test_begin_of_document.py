@@ -1,0 +1,143 @@
+"""What begins a document is the same in training, in prompts, and in transformers on the saved folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tokenizers
+from tokenizers import Tokenizer as Described
+from tokenizers import decoders, models, pre_tokenizers, processors
+
+from litespark.data.preparation.encoding import DocumentEncoder, Encoded, Entry
+from litespark.data.text.document import Document
+from litespark.data.tokenizer import Tokenizer
+
+TEXT = "a row of\n words, and so on"
+BOS = ("<bos>", 1)
+EOS = ("<eos>", 0)
+
+
+def template(single: str) -> processors.TemplateProcessing:
+    return processors.TemplateProcessing(single=single, pair=f"{single} $B:1", special_tokens=[BOS, EOS])
+
+
+POST_PROCESSORS = {
+    "nothing": None,
+    "offsets alone": processors.ByteLevel(trim_offsets=False),
+    "BOS": template("<bos> $A"),
+    "BOS behind offsets": processors.Sequence([processors.ByteLevel(trim_offsets=True), template("<bos> $A")]),
+    "EOS": template("$A <eos>"),
+    "BOS and EOS": template("<bos> $A <eos>"),
+    "as RoBERTa": processors.RobertaProcessing(EOS, BOS, add_prefix_space=False),
+    "EOS at both ends": template("<eos> $A <eos>"),
+}
+
+
+def folder_of(folder: Path, post_processor: object, **config: object) -> Path:
+    vocabulary = {"<eos>": 0, "<bos>": 1, "<pad>": 2}
+    for character in sorted(pre_tokenizers.ByteLevel.alphabet()):
+        vocabulary[character] = len(vocabulary)
+    made = Described(models.BPE(vocabulary, []))
+    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    made.add_special_tokens(["<eos>", "<bos>", "<pad>"])
+    if post_processor is not None:
+        made.post_processor = post_processor
+    folder.mkdir()
+    made.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<eos>", "bos_token": "<bos>", **config}))
+    return folder
+
+
+def trained_on(tokenizer: Tokenizer, *texts: str) -> list[list[int]]:
+    found: list[Encoded] = []
+    encoder = DocumentEncoder(tokenizer, found.extend)
+    for text in texts:
+        encoder.add(Entry("train", Document(text, "text", "some.txt", 1), len(text)))
+    encoder.close()
+    return [ids.tolist() for _, ids in found]
+
+
+@pytest.mark.parametrize("add_bos", [None, True, False])
+@pytest.mark.parametrize("name", POST_PROCESSORS)
+def test_training_prompts_and_transformers_begin_alike(tmp_path, name, add_bos):
+    transformers = pytest.importorskip("transformers")
+    tokenizer = Tokenizer.load(folder_of(tmp_path / "theirs", POST_PROCESSORS[name]), add_bos=add_bos)
+    has_bos = "BOS" in name or "RoBERTa" in name if add_bos is None else add_bos
+    assert tokenizer.begin_ids == ([1] if has_bos else [])
+    (tmp_path / "ours").mkdir()
+    tokenizer.save(tmp_path / "ours")
+    again = Tokenizer.load(tmp_path / "ours")
+    assert (again.hash, again.begin_ids) == (tokenizer.hash, tokenizer.begin_ids)
+    ids = again.encode_prompt(TEXT)
+    assert ids == again.encode_batch([TEXT])[0] == [1] * has_bos + again.encode_parts([TEXT])[0]
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")(TEXT)["input_ids"] == ids
+    assert trained_on(again, TEXT, "b") == [[*ids, 0], [*again.encode_prompt("b"), 0]]
+    assert again.encode_prompt("") == ([1] if has_bos else [0])
+
+
+def test_what_begins_a_document_makes_another_tokenizer(tmp_path):
+    theirs = folder_of(tmp_path / "theirs", POST_PROCESSORS["BOS"])
+    hashes = {Tokenizer.load(theirs, add_bos=add_bos).hash for add_bos in (None, True)}
+    assert len(hashes) == 1
+    assert Tokenizer.load(theirs, add_bos=False).hash not in hashes
+
+
+def test_only_the_first_piece_of_a_long_document_begins_it(tmp_path, monkeypatch):
+    tokenizer = Tokenizer.load(folder_of(tmp_path / "theirs", POST_PROCESSORS["BOS"]))
+    expected = trained_on(tokenizer, TEXT * 20, "b", TEXT * 3)
+    for batch in (1, 60, 10**6):
+        monkeypatch.setattr("litespark.data.preparation.encoding._PIECE_CHARACTERS", 30)
+        monkeypatch.setattr("litespark.data.preparation.encoding._BATCH_CHARACTERS", batch)
+        assert trained_on(tokenizer, TEXT * 20, "b", TEXT * 3) == expected
+
+
+def test_a_bos_that_is_missing_or_ends_documents_too_is_refused(tmp_path):
+    other = folder_of(tmp_path / "other", POST_PROCESSORS["EOS at both ends"], bos_token="<eos>")
+    assert Tokenizer.load(other).begin_ids == []
+    with pytest.raises(ValueError, match=r"BOS is its EOS.*set data\.add_bos=auto"):
+        Tokenizer.load(other, add_bos=True)
+    none = Tokenizer.train(["text"], vocabulary=260)
+    (tmp_path / "none").mkdir()
+    none.save(tmp_path / "none")
+    with pytest.raises(ValueError, match=r"no token that begins a document; set data\.add_bos=auto"):
+        Tokenizer.load(tmp_path / "none", add_bos=True)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_saved_tokenizer_pads_without_a_new_id(tmp_path, own):
+    transformers = pytest.importorskip("transformers")
+    pad = {"pad_token": {"content": "<pad>", "lstrip": False}} if own else {}
+    tokenizer = Tokenizer.load(folder_of(tmp_path / "theirs", None, **pad))
+    (tmp_path / "ours").mkdir()
+    tokenizer.save(tmp_path / "ours")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
+    batch = theirs(["a", "abc"], padding=True)
+    assert set(batch) == {"input_ids", "attention_mask"}
+    assert batch["input_ids"][0][1:] == [2 if own else 0] * 2
+    assert len(theirs) == tokenizer.vocabulary
+
+
+def test_a_prompt_that_is_no_text_is_refused():
+    tokenizer = Tokenizer.train(["text"], vocabulary=260)
+    with pytest.raises(ValueError, match=r"is not UTF-8 at character 2.*expected text"):
+        tokenizer.encode_prompt("ab\udcff")
+
+
+def test_a_tokenizer_lies_in_a_run_and_belongs_to_its_checkpoints(tmp_path):
+    (tmp_path / "checkpoints/step-00000001").mkdir(parents=True)
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    Tokenizer.train(["text"], vocabulary=260).save(folder)
+    for path in (tmp_path, tmp_path / "checkpoints/step-00000001", folder):
+        assert Tokenizer.load(path).vocabulary == 260
+
+
+def test_two_tokenizers_differ_where_an_id_means_another_token():
+    one, other = (Tokenizer.train([text], vocabulary=260) for text in ("aaaa aaaa", "bcbc bcbc"))
+    assert one.difference(one) is None
+    assert "ids mean other tokens, such as 25" in str(one.difference(other))
+    more = tokenizers.Tokenizer.from_str(one._tokenizer.to_str())
+    more.add_special_tokens(["<|more|>"])
+    assert Tokenizer(more, eos_id=0, bos_id=None).difference(one) is None
