@@ -1,4 +1,6 @@
-"""Before anything imports Triton: without a GPU its kernels run in the interpreter, on CPU tensors.
+"""Before anything imports torch: its threads do not spin against other processes.
+
+Before anything imports Triton: without a GPU its kernels run in the interpreter, on CPU tensors.
 
 With one, the tests of ops run natively, as they are, and count among those for a GPU.
 """
@@ -7,7 +9,12 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
+
+from litespark.threads import settle_threads
+
+settle_threads()
+
+import torch  # noqa: E402
 
 ON_GPU = torch.cuda.is_available()
 NATIVE = (Path("tests/ops"), Path("tests/models/test_swapped_ops.py"))

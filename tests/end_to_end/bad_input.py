@@ -133,11 +133,6 @@ TABLE = {
         "model.width 32 is not a multiple of model.heads 3",
         "set model.head_width",
     ),
-    "batch that does not divide": (
-        f"{NO_FILES} trainer.batch_rows=3",
-        "trainer.batch_rows: got 3, expected a multiple of data.micro_batch_size × ranks = 2 × 1 = 2",
-        "set trainer.batch_rows=4",
-    ),
     "missing checkpoint": (f"{NO_FILES} resume={{w}}/nowhere", "{w}/nowhere does not exist", "expected a run folder"),
     "folder without checkpoints": (f"{NO_FILES} resume={{w}}/empty", "no valid checkpoint in {w}/empty", "step-"),
     "truncated checkpoint": (

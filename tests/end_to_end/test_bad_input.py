@@ -266,8 +266,8 @@ def test_one_rank_of_two_refuses_a_batch_that_suits_one(world):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment_of_rank.items():
             patch.setitem(os.environ, name, value)
-        with pytest.raises(ValueError, match=r"got 2, expected a multiple of .* = 2 × 2 = 4; set trainer.batch_rows=4"):
-            train(config_of(world.overrides(f"{NO_FILES} strategy=ddp")))
+        with pytest.raises(ValueError, match=r"got 3 rows .* 2 processes, .* a multiple of 2; .*trainer.batch_rows=4"):
+            train(config_of(world.overrides(f"{NO_FILES} strategy=ddp trainer.batch_rows=3")))
         with pytest.raises(ValueError, match="strategy=single: got 2 processes, expected one; start without torchrun"):
             train(config_of(world.overrides(f"{NO_FILES} trainer.batch_rows=4")))
     assert world.everything() == before

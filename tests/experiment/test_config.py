@@ -217,3 +217,18 @@ def test_the_hash_depends_on_what_changes_the_result():
 def test_a_resolved_config_is_plain_values():
     OmegaConf.create(parts().resolved)
     assert all(isinstance(value, dict | str | int | None) for value in parts().resolved.values())
+
+
+def test_a_micro_batch_that_does_not_divide_is_lowered_with_one_line_everywhere(monkeypatch, caplog):
+    """Two ranks take half of the batch of eight; without a launcher it fits as it stands."""
+    words = ("strategy=ddp", "data.micro_batch_size=8", "trainer.batch_rows=8")
+    assert parts(*words).data.micro_batch_size == 8
+    assert not caplog.messages
+    for rank in ("0", "1"):
+        for name, value in {"WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": "2"}.items():
+            monkeypatch.setenv(name, value)
+        lowered = parts(*words)
+        assert lowered.data.micro_batch_size == lowered.resolved["data"]["micro_batch_size"] == 4
+    (line,) = caplog.messages
+    assert line.startswith("data.micro_batch_size=8: trainer.batch_rows=8 over 2 processes")
+    assert "taking data.micro_batch_size=4" in line

@@ -9,8 +9,9 @@ import torch
 
 from litespark.experiment import preflight as module
 from litespark.experiment.precision import precision_of
-from litespark.experiment.preflight import Ranks, place_of, preflight
+from litespark.experiment.preflight import place_of, preflight
 from litespark.experiment.targets import ConfigError
+from litespark.launch import Ranks
 from litespark.planning.memory import training_state_bytes
 from tests.experiment.composed import parts
 

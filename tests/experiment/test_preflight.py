@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from litespark.experiment import preflight as module
-from litespark.experiment.preflight import Machine, Ranks, preflight
+from litespark.experiment.preflight import Machine, preflight
 from litespark.experiment.targets import ConfigError
+from litespark.launch import Ranks
 from litespark.planning.memory import training_state_bytes
 from tests.experiment.composed import parts
 
@@ -44,7 +45,7 @@ def test_the_ranks_come_from_the_launcher(monkeypatch):
     assert Ranks.from_environment() == ALONE
     for name, value in {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
-    assert Ranks.from_environment() == Ranks(4, 3, 1, 2)
+    assert Ranks.from_environment() == Ranks(4, 3, 1, 2, "torchrun")
 
 
 def test_without_a_gpu_a_run_computes_in_fp32_on_the_cpu(logs, no_gpu):
@@ -142,8 +143,9 @@ def test_all_problems_are_told_at_once(tmp_path, no_gpu):
                 "trainer.accelerator=cuda",
                 "trainer.batch_rows=3",
                 "data.sequence_length=4096",
+                "strategy=ddp",
             ),
-            ALONE,
+            OF_TWO,
         )
     heading, *problems = str(caught.value).splitlines()
     assert heading == "this run cannot start here:"

@@ -14,8 +14,9 @@ import torch
 
 from litespark.callbacks.signals import Interrupted
 from litespark.experiment import build, run
-from litespark.experiment.preflight import Machine, Ranks
+from litespark.experiment.preflight import Machine
 from litespark.experiment.targets import ConfigError
+from litespark.launch import Ranks
 from litespark.metrics.energy_journal import EnergyJournal
 from litespark.metrics.environment import git_state
 from litespark.metrics.meters import FakeMeter

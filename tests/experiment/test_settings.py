@@ -20,12 +20,35 @@ def test_a_step_is_cut_into_micro_batches_of_all_ranks(rows, micro, ranks, expec
     assert TrainerConfig(batch_rows=rows).accumulate(micro, ranks) == expected
 
 
-@pytest.mark.parametrize(("rows", "near"), [(3, 4), (1, 4), (9, 8), (15, 16)])
-def test_a_batch_that_does_not_divide_names_one_that_does(rows, near):
+@pytest.mark.parametrize(
+    ("rows", "asked", "ranks", "fitting"),
+    [(8, 8, 1, 8), (8, 8, 2, 4), (8, 3, 1, 2), (12, 5, 2, 3), (14, 4, 1, 2), (26, 8, 2, 1), (4, 100, 2, 2)],
+)
+def test_the_largest_micro_batch_that_makes_whole_steps_on_all_ranks(rows, asked, ranks, fitting):
+    assert TrainerConfig(batch_rows=rows).fitting_micro_batch(asked, ranks) == fitting
+    assert rows == TrainerConfig(batch_rows=rows).accumulate(fitting, ranks) * fitting * ranks
+
+
+def test_micro_batches_that_do_not_make_the_batch_are_refused():
+    with pytest.raises(ValueError, match=r"micro_batch_size: got 8, .* 2 processes .* set data\.micro_batch_size=4"):
+        TrainerConfig(batch_rows=8).accumulate(8, 2)
+
+
+@pytest.mark.parametrize(
+    ("rows", "ranks", "start", "near"),
+    [
+        (3, 2, r"python train\.py strategy=single", 4),
+        (6, 4, r"torchrun --nproc-per-node=3 train\.py", 8),
+        (1, 2, r"python train\.py strategy=single", 2),
+    ],
+)
+def test_a_batch_that_ranks_do_not_divide_names_what_trains_the_same_and_a_batch_that_they_do(rows, ranks, start, near):
     with pytest.raises(
-        ValueError, match=rf"got {rows}, expected a multiple of .* = 2 × 2 = 4; set .*batch_rows={near},"
+        ValueError,
+        match=rf"got {rows} rows in a step and {ranks} processes, expected a multiple of {ranks}; {start} "
+        rf"trains the same .* set trainer\.batch_rows={near}$",
     ):
-        TrainerConfig(batch_rows=rows).accumulate(2, 2)
+        TrainerConfig(batch_rows=rows).accumulate(1, ranks)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ import pytest
 
 from litespark.data.manifest import Manifest, SplitCounts
 from litespark.experiment.build import construct_module, text_bytes_per_byte, token_budget
-from litespark.experiment.preflight import Ranks, preflight
+from litespark.experiment.preflight import preflight
 from litespark.experiment.record import new_record
+from litespark.launch import Ranks
 from litespark.metrics.meters import NullMeter
 from tests.data.several_domains import ids_of, write_domains
 from tests.experiment.composed import parts

@@ -10,7 +10,8 @@ import torch
 
 from litespark.experiment.build import build_meter
 from litespark.experiment.config import Parts, config_hash
-from litespark.experiment.preflight import Machine, Ranks
+from litespark.experiment.preflight import Machine
+from litespark.launch import Ranks
 from litespark.metrics.environment import collect_environment, git_state
 from litespark.metrics.records.bench import Provenance
 from litespark.metrics.records.run import utc_now

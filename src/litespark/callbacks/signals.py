@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGUSR1: finish the step, save, and say how to continue.
+"""Ctrl-C, SIGTERM, SIGUSR1, SIGHUP and SIGQUIT: finish the step, save, and say how to continue.
 
 A signal only sets a flag. At the end of the step all ranks agree on it over the host group, save, and leave together
 by raising `Interrupted`. Another signal some seconds later ends the process at once, as it would without us.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -19,7 +20,8 @@ from litespark.callbacks.checkpoint import Checkpointer
 
 log = logging.getLogger(__name__)
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+# what people, schedulers and terminals send, and torchrun passes on (SIGUSR1 only if it is told to)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGQUIT)
 
 # torchrun passes on what the terminal has sent to every process already: one wish may arrive twice
 ONE_WISH_SECONDS = 3.0
@@ -39,14 +41,18 @@ class StopOnSignal(Callback):
     def __init__(self, checkpointer: Checkpointer) -> None:
         self.checkpointer = checkpointer
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        # Lightning 2.6.6 installs its own SIGTERM handler after on_fit_start (it ends the run between micro-batches and
-        # saves nothing), and in distributed runs reads a device tensor back in every micro-batch for it; ours replaces
-        # both, and Lightning puts back what was there before the two of them
-        pl_module.stop_requested |= trainer.received_sigterm
-        trainer._signal_connector.received_sigterm = False
+    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        # Lightning 2.6.6 would install its own SIGTERM handler now (it ends the run between micro-batches and saves
+        # nothing; with several ranks it broadcasts from within the handler, in whatever collective it interrupts), and
+        # reads a device tensor back in every micro-batch for it. Ours takes its place, and Lightning's teardown puts
+        # back what was there before
+        connector = trainer._signal_connector
+        listen = self._listen if stage == "fit" else _interrupt
+        connector.register_signal_handlers = lambda: listen(connector, pl_module)  # type: ignore[method-assign]
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
+    def _listen(self, connector: Any, pl_module: Any) -> None:
+        connector._original_handlers = connector._get_current_signal_handlers()
         asked_at: float | None = None
 
         def ask(number: int, frame: FrameType | None) -> None:
@@ -60,10 +66,23 @@ class StopOnSignal(Callback):
                 signal.raise_signal(number)
 
         for number in SIGNALS:
-            signal.signal(number, ask)
+            _install(number, ask)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         # after the last step there is nothing to continue: the run ends as it would have
         if pl_module.stop_agreed and not pl_module.finished:
             self.checkpointer.save(trainer, pl_module)
             raise Interrupted(pl_module.steps_taken)
+
+
+def _interrupt(connector: Any, pl_module: Any) -> None:
+    """Validation on its own has no step to finish: every signal is a Ctrl-C."""
+    connector._original_handlers = connector._get_current_signal_handlers()
+    for number in SIGNALS:
+        _install(number, signal.default_int_handler)
+
+
+def _install(number: signal.Signals, handler: Callable[[int, FrameType | None], Any]) -> None:
+    # nohup has SIGHUP ignored: the terminal may go, the run stays
+    if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+        signal.signal(number, handler)

@@ -50,6 +50,9 @@ INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 1 for what a user can mend or a check that failed, 2 for usage."""
+    from litespark.threads import settle_threads
+
+    settle_threads()  # before a command imports torch
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         print(_help())

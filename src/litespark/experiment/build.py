@@ -33,6 +33,7 @@ from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.first_rank import from_first
 from litespark.experiment.initial_weights import weights_from
 from litespark.experiment.preflight import Machine, idle_of, place_of
+from litespark.experiment.processes import StartedRanks
 from litespark.metrics.energy import EnergyLedger, EnergyMeter
 from litespark.metrics.energy_journal import EnergyJournal
 from litespark.metrics.hardware import PeakFlops, lookup, measured_matmul_peak, mfu_peak
@@ -244,6 +245,7 @@ def _trainer(
         devices=ranks.local_world_size,
         num_nodes=max(1, ranks.world_size // max(1, ranks.local_world_size)),
         strategy=build_strategy(parts.strategy, machine.device, ranks.world_size),
+        plugins=StartedRanks(ranks),
         precision=lightning_precision(parts.strategy, machine.precision, machine.device),
         # the module ends the run with its budget, which may be in tokens
         max_steps=-1,

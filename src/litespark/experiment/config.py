@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from litespark.experiment.settings import CallbacksConfig, LoggerConfig, MetricsConfig, TrainerConfig
 from litespark.experiment.targets import ConfigError, check_kinds, check_resolved, check_targets
 from litespark.experiment.variant import with_variant
+from litespark.launch import Ranks
 from litespark.models.config import RECOMPUTE_MODES, LlamaConfig, Recompute
 from litespark.ops.backend import OpsConfig
 from litespark.ops.fp8.settings import Fp8Config
@@ -25,6 +28,8 @@ from litespark.training.budget import BudgetConfig
 from litespark.training.optim import OptimizerConfig
 from litespark.training.schedule import Schedule
 from litespark.training.strategies import StrategyConfig
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,9 @@ class Parts:
 def parts_from(config: DictConfig) -> Parts:
     """Check the targets of `config`, resolve it, and make its dataclasses.
 
+    The micro-batch is lowered to one that divides the batch over the ranks; a batch that no micro-batch divides is
+    left for `preflight` to refuse.
+
     Raises:
         ConfigError: a target that is not allowed, a missing or unknown key, a value of the wrong kind, also in
             `variant`.
@@ -84,7 +92,7 @@ def parts_from(config: DictConfig) -> Parts:
     if not isinstance(values["allow_other_tokenizer"], bool):
         raise ConfigError(f"allow_other_tokenizer: got {values['allow_other_tokenizer']!r}, expected true or false")
     _take_tokenizer(values)
-    return Parts(
+    parts = Parts(
         model=_make(values, "model"),
         ops=_make(values, "ops"),
         precision=values["precision"]["name"],
@@ -107,6 +115,27 @@ def parts_from(config: DictConfig) -> Parts:
         allow_other_tokenizer=values["allow_other_tokenizer"],
         logs=Path(values["paths"]["logs"]),
         resolved=values,
+    )
+    return _with_fitting_micro_batch(parts, Ranks.from_environment(parts.strategy.name))
+
+
+def _with_fitting_micro_batch(parts: Parts, ranks: Ranks) -> Parts:
+    asked = parts.data.micro_batch_size
+    if parts.trainer.batch_rows % ranks.world_size:
+        return parts
+    fitting = parts.trainer.fitting_micro_batch(asked, ranks.world_size)
+    if fitting == asked:
+        return parts
+    if ranks.rank == 0:
+        over = f" over {ranks.world_size} processes" if ranks.world_size > 1 else ""
+        log.warning(
+            "data.micro_batch_size=%d: trainer.batch_rows=%d%s makes no whole micro-batches of it; taking "
+            "data.micro_batch_size=%d, which trains the same", asked, parts.trainer.batch_rows, over, fitting,
+        )  # fmt: skip
+    return dataclasses.replace(
+        parts,
+        data=dataclasses.replace(parts.data, micro_batch_size=fitting),
+        resolved={**parts.resolved, "data": {**parts.resolved["data"], "micro_batch_size": fitting}},
     )
 
 

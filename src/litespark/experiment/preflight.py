@@ -20,6 +20,7 @@ from litespark.data.preparation.prepare import check
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.initial_weights import InitialWeights, check_tokenizer
 from litespark.experiment.precision import settled, step_shapes
+from litespark.launch import Ranks
 from litespark.models.config import LlamaConfig
 from litespark.models.llama import idle_ops
 from litespark.ops.choice import refusals
@@ -28,24 +29,6 @@ from litespark.planning.memory import device_memory_bytes, layers_that_fit, trai
 from litespark.training.strategies import Precision, activation_dtype, lightning_precision
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Ranks:
-    """Where this process stands among those that were started together (by torchrun)."""
-
-    world_size: int
-    rank: int
-    local_rank: int
-    local_world_size: int
-
-    @classmethod
-    def from_environment(cls) -> Ranks:
-        def number(name: str, default: int) -> int:
-            return int(os.environ.get(name, default))
-
-        world_size = number("WORLD_SIZE", 1)
-        return cls(world_size, number("RANK", 0), number("LOCAL_RANK", 0), number("LOCAL_WORLD_SIZE", world_size))
 
 
 @dataclass(frozen=True)
@@ -115,10 +98,19 @@ def _device(parts: Parts, ranks: Ranks, problems: list[str]) -> torch.device:
     if ranks.local_rank >= torch.cuda.device_count():
         problems.append(
             f"got {ranks.local_world_size} processes on this machine and {torch.cuda.device_count()} CUDA devices, "
-            "expected a device for each; start torchrun with --nproc-per-node of that many"
+            f"expected a device for each; {_fewer_processes(ranks, torch.cuda.device_count())}"
         )
         return torch.device("cuda", 0)
     return torch.device("cuda", ranks.local_rank)
+
+
+def _fewer_processes(ranks: Ranks, devices: int) -> str:
+    if ranks.launcher == "srun":
+        return (
+            "start as many tasks a node as it has devices, and show each task all of them: srun "
+            f"--gpus-per-node={ranks.local_world_size} --gpu-bind=none without --gpus-per-task"
+        )
+    return f"start torchrun --nproc-per-node={devices}"
 
 
 def measurable_layers(model: LlamaConfig, device: torch.device) -> int:
@@ -247,6 +239,6 @@ def _writable(logs: Path, problems: list[str]) -> None:
     try:
         probe.parent.mkdir(parents=True, exist_ok=True)
         probe.write_text("")
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # a run on another machine may have a process of the same number
     except OSError as error:
         problems.append(f"paths.logs: cannot write below {logs} ({error}); set paths.logs to a writable folder")

@@ -8,7 +8,6 @@ import shlex
 import shutil
 import sys
 import warnings
-from datetime import timedelta
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -33,8 +32,10 @@ from litespark.experiment.finish import close, finish, validate
 from litespark.experiment.first_rank import from_first, from_ranks
 from litespark.experiment.initial_weights import check_tokenizer
 from litespark.experiment.override_text import hydra_text
-from litespark.experiment.preflight import Machine, Ranks, preflight
+from litespark.experiment.preflight import Machine, preflight
+from litespark.experiment.processes import join_processes
 from litespark.experiment.record import new_record, new_segment
+from litespark.launch import Ranks
 from litespark.metrics.records.run import RunRecord
 from litespark.training.module import NonFiniteError
 
@@ -60,10 +61,10 @@ def train(config: DictConfig) -> Path:
     quieten()
     overrides = _overrides()
     parts = parts_from(config)
-    ranks = Ranks.from_environment()
+    ranks = Ranks.from_environment(parts.strategy.name)
     machine = preflight(parts, ranks)
     pl.seed_everything(parts.seed, verbose=False)
-    _start_processes(parts, machine)
+    join_processes(machine, parts.strategy.timeout_seconds)
     finished = False
     try:
         folder = _train(parts, machine, overrides)
@@ -206,19 +207,6 @@ def _on_path(program: str, folder: Path) -> bool:
     """Whether the shell would find `program` in `folder`."""
     found = shutil.which(program)
     return found is not None and Path(found).parent == folder
-
-
-def _start_processes(parts: Parts, machine: Machine) -> None:
-    """Join the process group before anything is agreed on; Lightning finds it and uses it."""
-    if machine.device.type == "cuda":
-        torch.cuda.set_device(machine.device)
-    if machine.ranks.world_size > 1 and not dist.is_initialized():
-        dist.init_process_group(
-            "nccl" if machine.device.type == "cuda" else "gloo",
-            timeout=timedelta(seconds=parts.strategy.timeout_seconds),
-        )
-    if machine.ranks.rank > 0:
-        logging.getLogger().setLevel(logging.WARNING)
 
 
 def _overrides() -> list[str]:

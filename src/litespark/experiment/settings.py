@@ -34,21 +34,37 @@ class TrainerConfig:
             raise ValueError(f"trainer.accelerator: got {self.accelerator!r}, expected auto, cpu or cuda")
         check_ranges(self, "trainer")
 
+    def fitting_micro_batch(self, asked: int, world_size: int) -> int:
+        """The largest micro-batch of at most `asked` rows of which every rank takes equally many in a step.
+
+        Raises:
+            ValueError: `batch_rows` is not a multiple of `world_size`.
+        """
+        if self.batch_rows % world_size:
+            fewer = max(n for n in range(1, world_size) if self.batch_rows % n == 0)
+            near = max(1, round(self.batch_rows / world_size)) * world_size
+            start = f"torchrun --nproc-per-node={fewer} train.py" if fewer > 1 else "python train.py strategy=single"
+            raise ValueError(
+                f"trainer.batch_rows: got {self.batch_rows} rows in a step and {world_size} processes, expected a "
+                f"multiple of {world_size}; {start} trains the same with fewer processes, or set "
+                f"trainer.batch_rows={near}"
+            )
+        of_rank = self.batch_rows // world_size
+        return max(n for n in range(1, min(asked, of_rank) + 1) if of_rank % n == 0)
+
     def accumulate(self, micro_batch_size: int, world_size: int) -> int:
-        """Micro-batches in one step on each rank.
+        """Micro-batches in one step on each rank, of a size that fits (see `fitting_micro_batch`).
 
         Raises:
             ValueError: `batch_rows` is not a multiple of `micro_batch_size × world_size`.
         """
-        together = micro_batch_size * world_size
-        if self.batch_rows % together:
-            near = max(1, round(self.batch_rows / together)) * together
+        fitting = self.fitting_micro_batch(micro_batch_size, world_size)
+        if fitting != micro_batch_size:
             raise ValueError(
-                f"trainer.batch_rows: got {self.batch_rows}, expected a multiple of data.micro_batch_size × ranks = "
-                f"{micro_batch_size} × {world_size} = {together}; set trainer.batch_rows={near}, or another "
-                "data.micro_batch_size"
+                f"data.micro_batch_size: got {micro_batch_size}, expected a number of rows of which {world_size} "
+                f"processes make trainer.batch_rows={self.batch_rows}; set data.micro_batch_size={fitting}"
             )
-        return self.batch_rows // together
+        return self.batch_rows // (micro_batch_size * world_size)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from litespark.benchmarks.step.process import build
 from litespark.benchmarks.step.request import read_round
 from litespark.data.streaming import build_data_module
 from litespark.experiment.config import ConfigError
-from litespark.experiment.preflight import Ranks, preflight
+from litespark.experiment.preflight import preflight
+from litespark.launch import Ranks
 from litespark.metrics.records.strict_json import RecordError
 from tests.benchmarks.step.tiny_steps import parts, request
 

@@ -13,7 +13,8 @@ from litespark.benchmarks.step.stepping import step_batches
 from litespark.benchmarks.step.variants import parse
 from litespark.data.streaming import build_data_module
 from litespark.experiment.config import ConfigError
-from litespark.experiment.preflight import Ranks, preflight
+from litespark.experiment.preflight import preflight
+from litespark.launch import Ranks
 from litespark.metrics.records.step import RatesRecord
 from litespark.models.floor import cast_bytes
 from litespark.ops.fp8.operands import Operand

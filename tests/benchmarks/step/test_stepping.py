@@ -17,7 +17,8 @@ from litespark.benchmarks.step.stepping import (
     tokens_hash,
 )
 from litespark.data.batch import batch_from_rows
-from litespark.experiment.preflight import Machine, Ranks
+from litespark.experiment.preflight import Machine
+from litespark.launch import Ranks
 from litespark.metrics.energy import EnergyLedger
 from litespark.metrics.meters import FakeMeter, NullMeter
 from litespark.training.schedule import CosineSchedule

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from litespark.benchmarks.step.orphan import end_with_parent
+from litespark.parent import end_with_parent
 
 
 def cores() -> int:

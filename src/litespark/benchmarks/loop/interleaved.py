@@ -23,9 +23,10 @@ from litespark.data.streaming import RowDataModule, build_data_module
 from litespark.experiment import run_folder
 from litespark.experiment.build import Run, build_meter, build_run, check_vocabulary
 from litespark.experiment.config import ConfigError, Parts
-from litespark.experiment.preflight import Machine, Ranks, preflight
+from litespark.experiment.preflight import Machine, preflight
 from litespark.experiment.record import new_record, new_segment
 from litespark.experiment.run import quieten
+from litespark.launch import Ranks
 from litespark.metrics.records.loop import LoopRecord, LossPair
 from litespark.metrics.records.run import utc_now
 from litespark.models.llama import Llama

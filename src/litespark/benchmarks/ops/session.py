@@ -18,7 +18,8 @@ from litespark.benchmarks.record_path import continued, record_path
 from litespark.experiment.build import build_meter
 from litespark.experiment.config import Parts
 from litespark.experiment.precision import precision_of
-from litespark.experiment.preflight import Machine, Ranks, place_of
+from litespark.experiment.preflight import Machine, place_of
+from litespark.launch import Ranks
 from litespark.metrics.environment import collect_environment, git_state
 from litespark.metrics.records.ops import FailureRecord, OpsRecord
 from litespark.metrics.records.run import utc_now

@@ -17,8 +17,9 @@ from litespark.benchmarks.step.variants import Variant, masks_documents, why_not
 from litespark.data.config import PrepareConfig
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.precision import precision_of
-from litespark.experiment.preflight import Ranks, measurable_layers, place_of
+from litespark.experiment.preflight import measurable_layers, place_of
 from litespark.experiment.variant import KEY
+from litespark.launch import Ranks
 from litespark.metrics.records.step import FloorPart, Protocol, RatesRecord, StepModel, StepRecord, VariantRecord
 from litespark.models.config import LlamaConfig
 from litespark.models.floor import FloorPrecision, Rates, cast_bytes, floor

@@ -27,9 +27,10 @@ from litespark.data.manifest import Manifest
 from litespark.data.streaming import RowDataModule, build_data_module
 from litespark.experiment.build import build_meter, check_vocabulary, construct_module, token_budget
 from litespark.experiment.config import ConfigError, Parts
-from litespark.experiment.preflight import Machine, Ranks, preflight
+from litespark.experiment.preflight import Machine, preflight
 from litespark.experiment.record import new_record
 from litespark.experiment.run import quieten
+from litespark.launch import Ranks
 from litespark.metrics.energy import EnergyMeter
 from litespark.metrics.meters import NullMeter
 from litespark.metrics.records.step import RoundRecord

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from litespark.experiment.config import ConfigError, Parts
-from litespark.experiment.preflight import Ranks
 from litespark.experiment.variant import KEY
+from litespark.launch import Ranks
 from litespark.ranges import Minutes, Seed, check_ranges
 
 

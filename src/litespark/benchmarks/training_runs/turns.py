@@ -13,7 +13,8 @@ from litespark.benchmarks.training_runs.launch import Ended, Training, tidy, tra
 from litespark.experiment.build import build_meter
 from litespark.experiment.config import Parts
 from litespark.experiment.precision import precision_of
-from litespark.experiment.preflight import Machine, Ranks
+from litespark.experiment.preflight import Machine
+from litespark.launch import Ranks
 from litespark.metrics.device_state import device_state
 from litespark.metrics.records.bench import DeviceState
 from litespark.metrics.records.strict_json import RecordError

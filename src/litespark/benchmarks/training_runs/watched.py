@@ -9,7 +9,7 @@ from __future__ import annotations
 import runpy
 import sys
 
-from litespark.benchmarks.step.orphan import end_with_parent
+from litespark.parent import end_with_parent
 
 
 def main() -> None:

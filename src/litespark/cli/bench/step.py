@@ -54,7 +54,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _process(options: argparse.Namespace) -> int:
     """One process of a benchmark: what `litespark.benchmarks.step.request.launch` starts."""
-    from litespark.benchmarks.step.orphan import end_with_parent
+    from litespark.parent import end_with_parent
 
     end_with_parent()
     from litespark.benchmarks.step.process import run_process

@@ -11,7 +11,7 @@ from pathlib import Path
 
 CHILD = """
 import time
-from litespark.benchmarks.step.orphan import end_with_parent
+from litespark.parent import end_with_parent
 end_with_parent()
 print("watching", flush=True)
 time.sleep(60)

@@ -1,0 +1,91 @@
+"""Joins the processes of a run, and tells Lightning which they are, so that it asks no launcher itself."""
+
+from __future__ import annotations
+
+import logging
+import os
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from lightning.fabric.plugins.environments import ClusterEnvironment
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from litespark.experiment.preflight import Machine
+from litespark.experiment.targets import ConfigError
+from litespark.launch import Ranks, meeting_point
+
+
+def join_processes(machine: Machine, timeout_seconds: int) -> None:
+    """Join the process group before anything is agreed on; Lightning finds it and uses it.
+
+    Raises:
+        ConfigError: the processes cannot meet.
+    """
+    ranks = machine.ranks
+    # Lightning took it from the variables of launchers when it was imported; rank 0 alone writes
+    rank_zero_only.rank = ranks.rank  # type: ignore[attr-defined]
+    if ranks.rank > 0:
+        logging.getLogger().setLevel(logging.WARNING)
+    if machine.device.type == "cuda":
+        torch.cuda.set_device(machine.device)
+    if ranks.world_size == 1 or dist.is_initialized():
+        return
+    place = meeting_point(ranks, os.environ)
+    os.environ.update(place)
+    try:
+        dist.init_process_group(
+            "nccl" if machine.device.type == "cuda" else "gloo",
+            timeout=timedelta(seconds=timeout_seconds),
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+        )
+    except (dist.DistNetworkError, dist.DistStoreError) as error:
+        raise ConfigError(
+            f"rank {ranks.rank} of {ranks.world_size} did not meet the others at {place['MASTER_ADDR']} port "
+            f"{place['MASTER_PORT']} ({str(error).splitlines()[0]}), expected all of them there within "
+            f"strategy.timeout_seconds={timeout_seconds}; start all processes, and if the port is taken: export "
+            "MASTER_PORT=29501"
+        ) from error
+
+
+class StartedRanks(ClusterEnvironment):
+    """What Lightning asks of a cluster, answered from our ranks."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        super().__init__()
+        self._ranks = ranks
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        return True
+
+    @property
+    def main_address(self) -> str:
+        return os.environ.get("MASTER_ADDR", "127.0.0.1")
+
+    @property
+    def main_port(self) -> int:
+        return int(os.environ.get("MASTER_PORT", "0"))
+
+    @staticmethod
+    def detect() -> bool:
+        return False  # given to the Trainer, never found by it
+
+    def world_size(self) -> int:
+        return self._ranks.world_size
+
+    def set_world_size(self, size: int) -> None:
+        """Settled before."""
+
+    def global_rank(self) -> int:
+        return self._ranks.rank
+
+    def set_global_rank(self, rank: int) -> None:
+        """Settled before; what Lightning computes takes all machines to have equally many processes."""
+
+    def local_rank(self) -> int:
+        return self._ranks.local_rank
+
+    def node_rank(self) -> int:
+        return self._ranks.rank // self._ranks.local_world_size

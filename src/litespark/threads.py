@@ -1,0 +1,98 @@
+"""How many threads a process computes with on a CPU, and how they wait; settled before torch is imported.
+
+What the user set stays. `settle_threads` is called first in every entry: `train.py`, `litespark`, the tests.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import MutableMapping
+from pathlib import Path
+
+from litespark.launch import Ranks, started_together
+
+# GNU's OpenMP, which PyTorch's packages bring, lets a thread spin 300,000 times before it sleeps: beside any other busy
+# process the threads then wait for each other, and hold the cores while they do
+SPIN_COUNT = 1000
+_THREADS = "OMP_NUM_THREADS"
+_OURS = "LITESPARK_OMP_NUM_THREADS"  # the number that we set, so that a child process does not take it for the user's
+
+
+def settle_threads(environment: MutableMapping[str, str] | None = None, root: Path = Path("/")) -> None:
+    """Set how long OpenMP's threads spin, and their number where the cores are shared with other ranks or limited.
+
+    Args:
+        environment: the process's own.
+        root: of the file system, with /proc and /sys.
+    """
+    environment = os.environ if environment is None else environment
+    if not environment.get("GOMP_SPINCOUNT") and not environment.get("OMP_WAIT_POLICY"):
+        environment["GOMP_SPINCOUNT"] = str(SPIN_COUNT)
+    if _set_by_the_user(environment, root):
+        return
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = min(allowed, quota(root) or allowed)
+    try:
+        ranks = started_together(environment)
+    except ValueError:
+        return  # it is told when the run is started
+    sharing = _sharing(ranks, environment, allowed)
+    if sharing > 1 or cores < allowed:
+        environment[_THREADS] = environment[_OURS] = str(max(1, cores // sharing))
+
+
+def _set_by_the_user(environment: MutableMapping[str, str], root: Path) -> bool:
+    given = environment.get(_THREADS)
+    if not given or given == environment.get(_OURS):
+        return False
+    if given == "1" and environment.get("TORCHELASTIC_RUN_ID"):
+        # torchrun sets 1 where nothing was set; what it was started with itself tells which of the two it is
+        try:
+            started_with = (root / "proc" / str(os.getppid()) / "environ").read_bytes().split(b"\0")
+        except OSError:
+            return True
+        return any(each.startswith(_THREADS.encode() + b"=") for each in started_with)
+    return True
+
+
+def _sharing(ranks: Ranks, environment: MutableMapping[str, str], allowed: int) -> int:
+    """How many processes the cores that this one may run on are for."""
+    if ranks.launcher == "srun":
+        on_node = environment.get("SLURM_CPUS_ON_NODE", "")
+        if on_node.isdecimal() and allowed < int(on_node):
+            return 1  # each task is bound to cores of its own
+    return ranks.local_world_size
+
+
+def quota(root: Path = Path("/")) -> int | None:
+    """The cores that the control groups of this process may keep busy at a time, rounded down; None without a limit."""
+    limits = []
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        # version 2 names no controllers here; a container sees its own group at the top
+        for mount in (f"sys/fs/cgroup/{controllers}", "sys/fs/cgroup/cpu") if controllers else ("sys/fs/cgroup",):
+            group = root / mount / path.strip("/")
+            while group.is_relative_to(root / mount):
+                limits.append(_limit(group))
+                group = group.parent
+    found = [limit for limit in limits if limit]
+    return min(found) if found else None
+
+
+def _limit(group: Path) -> int | None:
+    text = _read(group / "cpu.max") or f"{_read(group / 'cpu.cfs_quota_us')} {_read(group / 'cpu.cfs_period_us')}"
+    match = re.fullmatch(r"\s*(\d+)\s+(\d+)\s*", text)
+    if match is None:  # no such file, or max and -1, which are none
+        return None
+    microseconds, period = map(int, match.groups())
+    return max(1, microseconds // period) if period and microseconds else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,99 @@
+"""OpenMP's threads: how long they spin, and how many there are beside other ranks or in a container."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from litespark.threads import SPIN_COUNT, quota, settle_threads
+
+TWO_RANKS = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "a"}
+
+
+@pytest.fixture
+def cores(monkeypatch):
+    def on(count):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(count)), raising=False)
+
+    on(8)
+    return on
+
+
+def write(root, files):
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+
+
+def settled(environment, root):
+    environment = dict(environment)
+    settle_threads(environment, root)
+    return environment
+
+
+def test_a_process_alone_spins_for_a_short_time_and_takes_all_cores(cores, tmp_path):
+    assert settled({}, tmp_path) == {"GOMP_SPINCOUNT": str(SPIN_COUNT)}
+
+
+@pytest.mark.parametrize("given", [{"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "ACTIVE"}])
+def test_how_the_user_has_threads_wait_stays(cores, tmp_path, given):
+    assert settled(given, tmp_path) == given
+
+
+def test_ranks_of_one_machine_share_its_cores(cores, tmp_path):
+    assert settled(TWO_RANKS, tmp_path)["OMP_NUM_THREADS"] == "4"
+    cores(1)
+    assert settled(TWO_RANKS, tmp_path)["OMP_NUM_THREADS"] == "1"
+
+
+def test_torchruns_own_single_thread_is_replaced_and_a_users_is_not(cores, tmp_path):
+    started_with = tmp_path / "proc" / str(os.getppid()) / "environ"
+    started_with.parent.mkdir(parents=True)
+    started_with.write_bytes(b"PATH=/bin\0HOME=/root\0")
+    one = TWO_RANKS | {"OMP_NUM_THREADS": "1"}
+    assert settled(one, tmp_path)["OMP_NUM_THREADS"] == "4"
+    started_with.write_bytes(b"PATH=/bin\0OMP_NUM_THREADS=1\0")
+    assert settled(one, tmp_path)["OMP_NUM_THREADS"] == "1"
+    assert settled(TWO_RANKS | {"OMP_NUM_THREADS": "3"}, tmp_path)["OMP_NUM_THREADS"] == "3"
+
+
+def test_a_child_does_not_take_our_number_for_the_users(cores, tmp_path):
+    write(tmp_path, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "600000 100000\n"})
+    alone = settled({}, tmp_path)
+    assert alone["OMP_NUM_THREADS"] == "6"
+    assert settled(alone | TWO_RANKS, tmp_path)["OMP_NUM_THREADS"] == "3"
+
+
+def test_tasks_that_slurm_bound_to_cores_take_their_own(cores, tmp_path):
+    tasks = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_TASKS_PER_NODE": "4", "SLURM_PROCID": "1",
+             "SLURM_LOCALID": "1"}  # fmt: skip
+    assert settled(tasks | {"SLURM_CPUS_ON_NODE": "8"}, tmp_path)["OMP_NUM_THREADS"] == "2"
+    assert "OMP_NUM_THREADS" not in settled(tasks | {"SLURM_CPUS_ON_NODE": "32"}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, None),
+        ({"proc/self/cgroup": "0::/\n"}, None),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}, None),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "250000 100000\n"}, 2),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "50000 100000\n"}, 1),
+        # the limit stands on a group above
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/cpu.max": "400000 100000\n",
+          "sys/fs/cgroup/a/b/cpu.max": "max 100000\n"}, 4),
+        # version 1: under its controllers' name, or seen from within a container
+        ({"proc/self/cgroup": "4:cpu,cpuacct:/docker/1\n3:memory:/x\n",
+          "sys/fs/cgroup/cpu,cpuacct/docker/1/cpu.cfs_quota_us": "300000\n",
+          "sys/fs/cgroup/cpu,cpuacct/docker/1/cpu.cfs_period_us": "100000\n"}, 3),
+        ({"proc/self/cgroup": "4:cpu,cpuacct:/docker/1\n", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "200000\n",
+          "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"}, 2),
+        ({"proc/self/cgroup": "1:cpu:/\n", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+          "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({"proc/self/cgroup": "1:cpu:/\n", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "junk\n"}, None),
+    ],
+)  # fmt: skip
+def test_the_cores_that_a_container_may_keep_busy(tmp_path, files, cores):
+    write(tmp_path, files)
+    assert quota(tmp_path) == cores
