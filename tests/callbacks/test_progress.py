@@ -1,4 +1,4 @@
-"""The status line says what is measured, and why energy is not."""
+"""The progress line fits the terminal, has every figure at 80 columns, and its time left follows the last minute."""
 
 import io
 from types import SimpleNamespace
@@ -8,9 +8,21 @@ from rich.console import Console
 
 from litespark.callbacks import progress
 from litespark.callbacks.metrics_logger import MetricsLogger
-from litespark.callbacks.progress import ProgressBar
+from litespark.callbacks.phases import Phases
+from litespark.callbacks.progress import ProgressBar, TimeLeft
 from litespark.metrics import names
 from tests.training.small_runs import batches, small_run, training_module
+
+PER_STEP = 1000
+MEASURED = {
+    names.TRAIN_LOSS: 3.14159,
+    names.VALIDATION_LOSS: 3.5,
+    names.TOKENS_PER_SECOND: 12345.6,
+    names.MFU_MEASURED_PEAK: 0.4321,
+    names.JOULES_PER_TOKEN: 0.01234,
+}
+# as long as the figures of a long run on many devices are
+LONG = {**MEASURED, names.TRAIN_LOSS: 12.3456, names.TOKENS_PER_SECOND: 1234567.8, names.MFU_CAUSAL: 0.6543}
 
 
 @pytest.fixture
@@ -20,65 +32,86 @@ def now(monkeypatch):
     return clock
 
 
-def bar(folder, *, no_energy=None, terminal=False, **latest):
+def bar(folder, *, terminal=False, width=300, phases=None, notes=(), latest=()):
     metrics = MetricsLogger(folder)
     metrics.latest.update(latest)
-    shown = ProgressBar(metrics, no_energy=no_energy)
-    shown.console = Console(file=io.StringIO(), force_terminal=terminal, soft_wrap=True, width=300)
+    shown = ProgressBar(metrics, phases=phases or Phases(), model="tiny", place="a CPU, fp32", notes=notes)
+    shown.console = Console(file=io.StringIO(), force_terminal=terminal, width=width)
     return shown
 
 
 def start(shown, step=0, steps=100, zero=True):
-    module = SimpleNamespace(steps_taken=step, planned_steps=steps)
+    module = SimpleNamespace(
+        steps_taken=step,
+        tokens_seen=step * PER_STEP,
+        planned_steps=steps,
+        planned_tokens=steps * PER_STEP,
+        finished=False,
+    )
     trainer = SimpleNamespace(is_global_zero=zero)
     shown.on_train_start(trainer, module)
 
     def take(step):
-        module.steps_taken = step
+        module.steps_taken, module.tokens_seen, module.finished = step, step * PER_STEP, step >= steps
         shown.on_train_batch_end(trainer, module, None, None, 0)
 
     return take
 
 
-def test_everything_measured_is_shown_with_the_time_left(tmp_path, now):
-    values = {
-        names.TRAIN_LOSS: 3.14159,
-        names.VALIDATION_LOSS: 3.5,
-        names.TOKENS_PER_SECOND: 12345.6,
-        names.MFU_CAUSAL: 0.4321,
-        names.JOULES_PER_TOKEN: 0.01234,
-    }
-    shown = bar(tmp_path, **values)
-    start(shown)
+def shown_at(width, folder, now, latest, step=20, steps=100):
+    line = bar(folder, terminal=True, width=width, latest=latest)
+    take = start(line, steps=steps)
     now.seconds += 30
-    assert shown.status(10, 100) == (
-        "loss 3.142 · validation 3.500 · 12,346 tokens/s · MFU 43.2% · 0.0123 J/token · 4:30 left"
+    take(step)
+    line._stop()
+    console = Console(file=io.StringIO(), width=width)
+    console.print(line)
+    (text,) = console.file.getvalue().splitlines()
+    return text.rstrip()
+
+
+@pytest.mark.parametrize("latest, steps", [(MEASURED, 100), (LONG, 240_000)])
+@pytest.mark.parametrize("width", [40, 80, 120, 200])
+def test_the_line_fits_the_terminal(tmp_path, now, width, latest, steps):
+    assert len(shown_at(width, tmp_path, now, latest, steps=steps)) <= width
+
+
+@pytest.mark.parametrize("latest, steps", [(MEASURED, 100), (LONG, 240_000)])
+def test_eighty_columns_hold_every_figure(tmp_path, now, latest, steps):
+    text = shown_at(80, tmp_path, now, latest, steps=steps)
+    for part in (f"20/{steps}", "loss ", " tokens/s", "MFU ", "J/token", " left"):
+        assert part in text
+
+
+def test_more_columns_hold_more_words_and_a_bar(tmp_path, now):
+    assert shown_at(80, tmp_path, now, MEASURED) == (
+        "step 20/100  loss 3.142  12,346 tokens/s  MFU 43.2%  0.0123 J/token  2:00 left"
     )
-    now.seconds += 36000
-    assert shown.status(50, 100).endswith("10:00:30 left")
+    wide = shown_at(120, tmp_path, now, MEASURED)
+    assert wide.startswith("step 20/100  loss 3.142  validation 3.500  12,346 tokens/s  MFU 43.2%  0.0123 J/token")
+    assert "━━" in wide
+    assert "of the measured peak" in shown_at(200, tmp_path, now, MEASURED)
+    assert shown_at(40, tmp_path, now, MEASURED) == "20/100  loss 3.142  2:00 left"
 
 
 def test_what_is_not_measured_is_left_out_and_energy_is_said(tmp_path, now):
     shown = bar(tmp_path)
     start(shown)
-    assert shown.status(0, 100) == "J/token n/a"
+    assert shown.forms()[0] == "step 0/100  J/token n/a"
 
 
-def test_without_a_known_peak_the_measured_one_is_named(tmp_path, now):
-    shown = bar(tmp_path, **{names.MFU_MEASURED_PEAK: 0.5})
-    start(shown)
-    assert "MFU 50.0% of the measured peak" in shown.status(0, 100)
-
-
-def test_the_reason_for_no_energy_is_said_once(tmp_path, now):
-    shown = bar(tmp_path, no_energy="RAPL is for root only")
-    take = start(shown)
-    for step in range(1, 4):
+def test_the_start_says_what_is_trained_where_and_each_note_once(tmp_path, now):
+    shown = bar(tmp_path, notes=["J/token: not measured, RAPL is for root only"])
+    take = start(shown, step=3)
+    for step in range(4, 7):
         now.seconds += 11
         take(step)
-    text = shown.console.file.getvalue()
-    assert text.count("J/token: not measured, RAPL is for root only") == 1
-    assert text.count("J/token n/a") == 3
+    lines = shown.console.file.getvalue().splitlines()
+    assert lines[:2] == [
+        "tiny, 100 steps (3 taken), 100,000 tokens, a CPU, fp32",
+        "J/token: not measured, RAPL is for root only",
+    ]
+    assert len(lines) == 5
 
 
 def test_without_a_terminal_a_line_comes_now_and_then_and_at_the_end(tmp_path, now):
@@ -87,40 +120,93 @@ def test_without_a_terminal_a_line_comes_now_and_then_and_at_the_end(tmp_path, n
     for step in range(1, 6):
         now.seconds += 6
         take(step)
-    lines = shown.console.file.getvalue().splitlines()
+    lines = shown.console.file.getvalue().splitlines()[1:]
     assert [line.split("  ")[0] for line in lines] == ["step 2/5", "step 4/5", "step 5/5"]
 
 
-def test_after_a_resume_the_time_left_counts_the_steps_of_this_process(tmp_path, now):
-    shown = bar(tmp_path)
-    start(shown, step=90)
-    now.seconds += 10
-    assert shown.status(95, 100).endswith("0:10 left")
-
-
-def test_a_terminal_gets_a_bar_that_is_taken_down(tmp_path, now):
-    shown = bar(tmp_path, terminal=True)
-    take = start(shown, steps=4)
-    take(3)
-    assert shown._bar.tasks[0].completed == 3
-    shown.on_exception(None, None, RuntimeError())
-    assert shown._bar is None
-    assert "3/4" in shown.console.file.getvalue()
-
-
 def test_other_ranks_are_silent(tmp_path, now):
-    shown = bar(tmp_path, no_energy="a reason")
+    shown = bar(tmp_path, notes=["a reason"])
     take = start(shown, zero=False)
     now.seconds += 60
     take(1)
     assert shown.console.file.getvalue() == ""
 
 
+def test_a_terminal_gets_a_line_that_is_taken_down(tmp_path, now):
+    shown = bar(tmp_path, terminal=True)
+    take = start(shown, steps=4)
+    take(3)
+    shown.on_exception(None, None, RuntimeError())
+    assert shown._live is None
+    assert "step 3/4" in shown.console.file.getvalue()
+
+
+# ---------------------------------------------------------------- time left
+
+
+def test_the_time_left_is_that_of_the_last_minute_not_of_the_whole_run():
+    left = TimeLeft(0, now=1000.0)
+    assert left.seconds(5000) is None
+    for step in range(1, 101):  # 10 tokens/s at first
+        left.step(10 * step, 1000.0 + step)
+    for step in range(1, 61):  # then 100
+        left.step(1000 + 100 * step, 1100.0 + step)
+    assert left.seconds(5000) == pytest.approx(50.0, rel=0.02)
+
+
+def test_steps_longer_than_a_minute_have_a_time_left_too():
+    left = TimeLeft(0, now=0.0)
+    for step in range(1, 4):
+        left.step(100 * step, 90.0 * step)
+    assert left.seconds(1000) == pytest.approx(900.0)
+
+
+def test_after_a_resume_the_rate_is_of_this_process():
+    left = TimeLeft(90_000, now=0.0)
+    left.step(91_000, 10.0)
+    assert left.seconds(5000) == pytest.approx(50.0)
+
+
+def test_validations_count_at_their_share_and_do_not_make_the_rate_jump():
+    left = TimeLeft(0, now=0.0)
+    now = 0.0
+    for step in range(1, 41):
+        now += 1
+        left.step(100 * step, now)
+        if step % 20 == 0:
+            left.pause(now)
+            now += 5
+            left.pause(now)  # another phase within the pause
+            left.go_on(now)
+    # 40 s of training with 10 s of pauses: 100 tokens/s, and a quarter of the time on top
+    assert left.seconds(4000) == pytest.approx(50.0)
+
+
+def test_micro_batches_within_a_step_do_not_change_the_rate():
+    left = TimeLeft(0, now=0.0)
+    left.step(100, 10.0)
+    before = left.seconds(1000)
+    left.step(100, 15.0)
+    assert left.seconds(1000) == before
+
+
+def test_a_phase_other_than_training_is_a_pause(tmp_path, now):
+    phases = Phases()
+    phases.enter("train")
+    shown = bar(tmp_path, phases=phases)
+    take = start(shown, steps=10)
+    now.seconds += 10
+    take(1)
+    with phases.during("evaluate"):
+        now.seconds += 30
+    assert shown._left.paused == pytest.approx(30)
+
+
 def test_a_real_run_shows_loss_speed_and_mfu(tmp_path):
     module = training_module(steps=3, rows=2)
     run = small_run(tmp_path, module, peak=1e12)
-    shown = ProgressBar(run.metrics, no_energy="a reason")
-    shown.console = Console(file=io.StringIO(), soft_wrap=True)
+    shown = ProgressBar(run.metrics, phases=run.phases, model="small", place="here")
+    shown.console = Console(file=io.StringIO())
     run.trainer.callbacks.append(shown)
     run.trainer.fit(module, batches(2))
     last = shown.console.file.getvalue().splitlines()[-1]

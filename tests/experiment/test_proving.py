@@ -50,7 +50,7 @@ def test_a_run_records_the_errors_of_its_fast_ops(tmp_path, caplog):
     assert all(each.distance is not None and each.distance <= each.bound for p in proofs for each in p.differences)
     lines = [line.message for line in caplog.records if line.message.startswith("ops: ")]
     assert len(lines) == 1
-    assert "attention sdpa" in lines[0]
+    assert "sdpa attention" in lines[0]
     assert ops["attention"].detail in ("math kernel", "flash kernel")  # which of them is PyTorch's to choose
     assert f"| attention | sdpa ({ops['attention'].detail}) | auto | " in ops_table(record)
 

@@ -9,7 +9,7 @@ import torch
 
 from litespark.ops import choice, measuring
 from litespark.ops.backend import AUTO, BACKENDS, REFERENCE, Backend, OpsConfig
-from litespark.ops.choice import Choice, FailedProofError, described, refusals, settle
+from litespark.ops.choice import Choice, FailedProofError, described, in_short, refusals, settle
 from litespark.ops.proof import Proof
 from litespark.ops.shapes import Place, StepShapes
 from litespark.ops.tolerance import Difference
@@ -94,6 +94,8 @@ def test_auto_on_a_cpu_takes_the_first_that_can_run_and_says_why_not_others(monk
     assert "swiglu right" in line
     assert "not far: it needs a device of another world" in line
     assert "\n" not in line
+    assert in_short(choices).endswith("right swiglu")  # the reasons are in the report
+    assert in_short([Choice("rope", AUTO, "reference")]) == "ops: all reference"
 
 
 def test_auto_never_takes_interpreted_kernels(monkeypatch):

@@ -1,69 +1,126 @@
-"""The progress bar: loss, tokens/s, MFU, J/token (or why there is none) and the time that is left."""
+"""The progress line: step, loss, tokens/s, MFU, J/token and the time that is left, as wide as the terminal is."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.progress_bar import ProgressBar as Bar
+from rich.table import Table
+from rich.text import Text
 
 from litespark.callbacks.metrics_logger import MetricsLogger
+from litespark.callbacks.phases import Phase, Phases
 from litespark.metrics import names
+
+SECONDS_OF_RATE = 60.0
+# the wordings of the line that have every figure
+COMPLETE = 3
+_SHORTEST_BAR, _LONGEST_BAR = 10, 40
+_GAP = "  "
+
+
+class TimeLeft:
+    """How long the rest takes at the rate of the last minute of training, with pauses at their share so far.
+
+    A minute follows a machine that becomes slower, or a process that was resumed; validations and checkpoints are
+    counted apart, so that the estimate does not jump at each of them.
+    """
+
+    def __init__(self, tokens: int, now: float) -> None:
+        self.paused = 0.0
+        self._started = now
+        self._paused_at: float | None = None
+        # (seconds of training, tokens) at the ends of steps
+        self._marks: deque[tuple[float, int]] = deque([(0.0, tokens)])
+
+    def pause(self, now: float) -> None:
+        """Something else than training begins; no effect within a pause."""
+        self._paused_at = now if self._paused_at is None else self._paused_at
+
+    def go_on(self, now: float) -> None:
+        """Training goes on."""
+        if self._paused_at is not None:
+            self.paused += now - self._paused_at
+            self._paused_at = None
+
+    def step(self, tokens: int, now: float) -> None:
+        """So many tokens of the run are trained on; no effect within a step."""
+        if tokens == self._marks[-1][1]:
+            return
+        trained = now - self._started - self.paused
+        self._marks.append((trained, tokens))
+        while trained - self._marks[1][0] >= SECONDS_OF_RATE:  # a step that takes longer keeps its own beginning
+            self._marks.popleft()
+
+    def seconds(self, tokens_left: int) -> float | None:
+        """Until so many tokens more are trained on; None before the first step."""
+        (first, before), (last, after) = self._marks[0], self._marks[-1]
+        if after <= before or last <= first:
+            return None
+        return tokens_left * (last - first) / (after - before) * (1 + self.paused / last)
 
 
 class ProgressBar(Callback):
-    """Shows the last logged metrics beside a bar over the steps; without a terminal, a line now and then.
+    """Shows the last logged metrics on one line that is kept up to date; without a terminal, a line now and then.
 
     Args:
         metrics: the logger whose latest values are shown.
-        no_energy: why energy cannot be read here, or None where it can.
+        phases: tells when something else than training is done.
+        model, place: what is trained, and on what, for the line at the start.
+        notes: said once at the start, such as why energy cannot be read here.
         seconds_between_lines: where the output is not a terminal.
     """
 
-    def __init__(self, metrics: MetricsLogger, *, no_energy: str | None, seconds_between_lines: float = 10.0) -> None:
+    def __init__(
+        self,
+        metrics: MetricsLogger,
+        *,
+        phases: Phases,
+        model: str,
+        place: str,
+        notes: Sequence[str] = (),
+        seconds_between_lines: float = 10.0,
+    ) -> None:
         self.metrics = metrics
-        self.no_energy = no_energy
+        self.model, self.place, self.notes = model, place, notes
         self.seconds_between_lines = seconds_between_lines
-        self.console = Console(file=sys.stderr, soft_wrap=True)
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
-        self._started = self._last_line = 0.0
-        self._first_step = 0
+        self.console = Console(file=sys.stderr)
+        self._live: Live | None = None
+        self._module: Any = None
+        self._last_line = 0.0
+        self._left = TimeLeft(0, 0.0)
+        phases.listen(self._phase_changed)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self._started = self._last_line = time.monotonic()
-        self._first_step = pl_module.steps_taken
+        self._last_line = time.monotonic()
+        self._module = pl_module
+        self._left = TimeLeft(pl_module.tokens_seen, self._last_line)
         if not trainer.is_global_zero:
             return
-        if self.no_energy:
-            self.console.print(f"J/token: not measured, {self.no_energy}", style="yellow", highlight=False)
+        already = f" ({pl_module.steps_taken:,} taken)" if pl_module.steps_taken else ""
+        length = f"{pl_module.planned_steps:,} steps{already}, {pl_module.planned_tokens:,} tokens"
+        for line in (f"{self.model}, {length}, {self.place}", *self.notes):
+            self.console.print(line, highlight=False, soft_wrap=True)
         if self.console.is_terminal:
-            self._bar = Progress(
-                TextColumn("train"),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TextColumn("{task.fields[status]}"),
-                console=self.console,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task(
-                "train", total=pl_module.planned_steps, completed=pl_module.steps_taken, status=""
-            )
+            self._live = Live(self, console=self.console, refresh_per_second=4)
+            self._live.start()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if not trainer.is_global_zero:
+        now = time.monotonic()
+        self._left.step(pl_module.tokens_seen, now)
+        if not trainer.is_global_zero or self._live is not None:
             return
-        step, steps = pl_module.steps_taken, pl_module.planned_steps
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=step, total=steps, status=self.status(step, steps))
-        elif time.monotonic() - self._last_line >= self.seconds_between_lines or step == steps:
-            self._last_line = time.monotonic()
-            self.console.print(f"step {step}/{steps}  {self.status(step, steps)}", highlight=False)
+        if pl_module.finished or now - self._last_line >= self.seconds_between_lines:
+            self._last_line = now
+            self.console.print(self.forms()[0], highlight=False, soft_wrap=True)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._stop()
@@ -71,37 +128,80 @@ class ProgressBar(Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
         self._stop()
 
-    def status(self, step: int, steps: int) -> str:
-        """One line of the newest values; absent ones are left out, absent energy is said."""
-        latest = self.metrics.latest
-        parts = []
-        if (loss := latest.get(names.TRAIN_LOSS)) is not None:
-            parts.append(f"loss {loss:.3f}")
-        if (validation := latest.get(names.VALIDATION_LOSS)) is not None:
-            parts.append(f"validation {validation:.3f}")
-        if (speed := latest.get(names.TOKENS_PER_SECOND)) is not None:
-            parts.append(f"{speed:,.0f} tokens/s")
-        if (mfu := latest.get(names.MFU_CAUSAL)) is not None:
-            parts.append(f"MFU {mfu:.1%}")
-        elif (share := latest.get(names.MFU_MEASURED_PEAK)) is not None:
-            parts.append(f"MFU {share:.1%} of the measured peak")
-        if (joules := latest.get(names.JOULES_PER_TOKEN)) is not None:
-            parts.append(f"{joules:.3g} J/token")
-        else:
-            parts.append("J/token n/a")
-        taken = step - self._first_step
-        if taken > 0:
-            left = (time.monotonic() - self._started) / taken * (steps - step)
-            parts.append(f"{_duration(left)} left")
-        return " · ".join(parts)
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The line as wide as the terminal is now, with a bar where there is room for one."""
+        module, width = self._module, options.max_width
+        forms = self.forms()
+        beside_bar = width - _SHORTEST_BAR - len(_GAP)
+        # words that only explain give way to a bar, figures do not
+        text = next((each for each in forms[:COMPLETE] if len(each) <= beside_bar), None)
+        if text is None:
+            yield Text(next((each for each in forms if len(each) <= width), forms[-1]), no_wrap=True, overflow="crop")
+            return
+        row = Table.grid(padding=(0, len(_GAP), 0, 0))
+        bar_width = min(_LONGEST_BAR, width - len(text) - len(_GAP))
+        row.add_row(text, Bar(total=module.planned_steps, completed=module.steps_taken, width=bar_width))
+        yield row
+
+    def forms(self) -> list[str]:
+        """The newest values in one line, from the richest wording to the shortest; those up to COMPLETE have them all.
+
+        What is not measured is left out; of energy it is said.
+        """
+        latest, module = self.metrics.latest, self._module
+        counted = f"{module.steps_taken}/{module.planned_steps}"
+        loss, validation = latest.get(names.TRAIN_LOSS), latest.get(names.VALIDATION_LOSS)
+        speed, joules = latest.get(names.TOKENS_PER_SECOND), latest.get(names.JOULES_PER_TOKEN)
+        mfu, of = latest.get(names.MFU_CAUSAL), ""
+        if mfu is None:
+            mfu, of = latest.get(names.MFU_MEASURED_PEAK), " of the measured peak"
+        seconds = self._left.seconds(max(0, module.planned_tokens - module.tokens_seen))
+
+        step = f"step {counted}"
+        trained = "" if loss is None else f"loss {loss:.3f}"
+        validated = "" if validation is None else f"validation {validation:.3f}"
+        rate = "" if speed is None else f"{speed:,.0f} tokens/s"
+        short_rate = "" if speed is None else f"{_short(speed)} tokens/s"
+        share = "" if mfu is None else f"MFU {mfu:.1%}"
+        energy = "J/token n/a" if joules is None else f"{joules:.3g} J/token"
+        left = "" if seconds is None else f"{_duration(seconds)} left"
+        forms = (
+            (step, trained, validated, rate, share and share + of, energy, left),
+            (step, trained, validated, rate, share, energy, left),
+            (step, trained, rate, share, energy, left),
+            (step, trained, short_rate, share, energy, left),
+            (counted, trained, short_rate, share, energy, left),
+            (counted, trained, short_rate, share, left),
+            (counted, trained, short_rate, left),
+            (counted, trained, left),
+            (counted, left),
+        )
+        return [_GAP.join(filter(None, form)) for form in forms]
+
+    def _phase_changed(self, before: Phase, after: Phase) -> None:
+        (self._left.go_on if after == "train" else self._left.pause)(time.monotonic())
 
     def _stop(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+def _short(value: float) -> str:
+    """A rate in at most six characters: 9,939, 123.5k, 1.23M."""
+    for least, unit, digits in ((1e6, "M", 2), (1e4, "k", 1)):
+        if value >= least:
+            return f"{value / least * (10 if unit == 'k' else 1):.{digits}f}{unit}"
+    return f"{value:,.0f}"
 
 
 def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    """The two largest units: 0:41, 12:34, 3h05m, 2d04h."""
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02}"
+    minutes = whole // 60
+    if minutes < 24 * 60:
+        return f"{minutes // 60}h{minutes % 60:02}m"
+    hours = minutes // 60
+    return f"{hours // 24}d{hours % 24:02}h"

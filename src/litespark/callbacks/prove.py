@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from litespark.metrics.records.run import RunRecord, finite_or_none
 from litespark.metrics.records.run_ops import BackendTimeRecord, DifferenceRecord, OpRecord, ProofRecord
 from litespark.ops.backend import Ops, OpsConfig
-from litespark.ops.choice import Choice, described, settle
+from litespark.ops.choice import Choice, in_short, settle
 from litespark.ops.proof import Proof
 from litespark.ops.shapes import Place
 
@@ -70,7 +70,10 @@ class Prove(Callback):
             return
         choices = self.settle()
         if trainer.is_global_zero:
-            log.info(described(choices))
+            log.info(in_short(choices))
+            if self.place.device.type == "cuda":  # a CPU has none of the fast kernels, and the report says so
+                for reason in dict.fromkeys(reason for choice in choices for reason in choice.reasons):
+                    log.info("ops: %s", reason)
 
     def settle(self) -> list[Choice]:
         """Fill the table of ops and record what was decided; a collective."""

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.profilers import PyTorchProfiler
 
+from litespark.analysis.quantities import count, scaled
 from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.cost_of_quality import CostOfQuality
 from litespark.callbacks.energy import EnergyMonitor
@@ -222,14 +223,34 @@ def build_run(
     monitors = [Fp8Monitor(parts.fp8, record, log_every)] if machine.precision == "fp8" else []
     callbacks: list[Callback] = [prove, throughput, *monitors, energy, checkpointer, quality, recorder]
     if parts.callbacks.progress:
-        no_energy = None if energy.ledger.meter.method else energy.ledger.meter.reason
-        callbacks.append(ProgressBar(metrics, no_energy=no_energy))
+        callbacks.append(_progress(parts, metrics, throughput, energy, record))
     callbacks.append(StopOnSignal(checkpointer))
     purge: dict[str, Any] = {"purge_step": segment.first_step + 1} if segment.first_step else {}
     tensorboard = TensorBoardLogger(save_dir=folder, name="", version="", default_hp_metric=False, **purge)
     loggers = [metrics, tensorboard, *_extra_loggers(parts, folder)]
     trainer = _trainer(parts, machine, folder, callbacks, loggers)
     return Run(folder, trainer, module, data, recorder, energy, quality, metrics, tensorboard, phases)
+
+
+def _progress(
+    parts: Parts, metrics: MetricsLogger, throughput: ThroughputMonitor, energy: EnergyMonitor, record: RunRecord
+) -> ProgressBar:
+    """The line of progress, with what it says at the start."""
+    environment, peak, meter = record.environment, throughput.measured_peak, energy.ledger.meter
+    many = f"{environment.world_size} processes on " if environment.world_size > 1 else ""
+    devices = " and ".join(dict.fromkeys(device.name for device in environment.devices))
+    notes = []
+    if throughput.rates.peak is None and peak is not None:
+        notes.append(f"MFU: of the {scaled(peak, 'FLOP/s')} that a matmul reached here")
+    if not meter.method:
+        notes.append(f"J/token: not measured, {meter.reason}")
+    return ProgressBar(
+        metrics,
+        phases=throughput.phases,
+        model=f"{parts.model.name}: {count(record.model.parameters)} parameters",
+        place=f"{many}{devices}, {environment.precision}",
+        notes=notes,
+    )
 
 
 def _trainer(

@@ -144,6 +144,16 @@ def described(choices: list[Choice]) -> str:
     return "ops: " + "; ".join([used, *reasons])
 
 
+def in_short(choices: list[Choice]) -> str:
+    """What runs instead of the references, by backend, in one short line."""
+    by_backend: dict[str, list[str]] = {}
+    for choice in choices:
+        if choice.used != REFERENCE:
+            by_backend.setdefault(choice.used, []).append(choice.op)
+    used = ", ".join(f"{backend} {'+'.join(ops)}" for backend, ops in by_backend.items())
+    return f"ops: {used or 'all reference'}"
+
+
 def _settle(
     op: str,
     asked: str,
