@@ -18,6 +18,7 @@ ALL = "(all)"
 NOT_COUNTED = "not counted"
 NOTHING_LEFT_OUT = "Nothing was left out."
 EXCERPT_CHARACTERS = 80
+_NAMED = 3
 _SELECTING = ("quality", "languages", "decontaminate", "exact_duplicates", "near_duplicates")
 _DOMAINS = ("split", "domain", "documents", "tokens", "of the split", "text", "bytes/token", "tokens/document")
 _LENGTHS = ("split", "domain", "mean", "median", "95th percentile", "longest")
@@ -88,12 +89,28 @@ def lengths_table(data: PreparedData) -> str:
 def ledger_table(data: PreparedData) -> str:
     """What each rule left out of each domain, with a row for all domains where it left something out of several."""
     if not data.left_out:
-        return NOTHING_LEFT_OUT
+        return nothing_left_out(data)
     rows = [
         (row.split, f"`{row.rule}`", one_line(row.domain), count(row.documents), share, _tokens(row), _size(row.bytes))
         for row, share in _by_rule(data)
     ]
-    return "\n\n".join([*_totals(data), markdown_table(_LEFT_OUT, rows), _how_to_read(data)])
+    return "\n\n".join([*_totals(data), *passed_over(data), markdown_table(_LEFT_OUT, rows), _how_to_read(data)])
+
+
+def nothing_left_out(data: PreparedData) -> str:
+    """One line for a ledger without rows; files that were not read are named."""
+    files = passed_over(data)
+    return f"Of the files that were read nothing was left out. {files[0]}" if files else NOTHING_LEFT_OUT
+
+
+def passed_over(data: PreparedData) -> list[str]:
+    """A sentence on the files of the source that were not read, with the reason; none where all were."""
+    groups = [
+        f"{', '.join(one_line(name) for name in group.names[:_NAMED])}"
+        f"{f' and {count(group.files - _NAMED)} more' if group.files > _NAMED else ''}: {one_line(group.reason)}"
+        for group in data.passed_over
+    ]
+    return [f"Files passed over: {'; '.join(groups)}."] if groups else []
 
 
 def reasons_table(data: PreparedData) -> str:
@@ -145,7 +162,10 @@ def text(data: PreparedData) -> str:
         )
         for row, share in _by_rule(data)
     ]
-    lines += ["", *(aligned([_LEFT_OUT, *left_out], text_columns=range(3)) if left_out else [NOTHING_LEFT_OUT])]
+    if left_out:
+        lines += ["", *aligned([_LEFT_OUT, *left_out], text_columns=range(3)), *passed_over(data)]
+    else:
+        lines += ["", nothing_left_out(data)]
     said = [f"vocabulary {data.vocabulary:,}", _packing(data), f"selection: {selection(data.settings)}"]
     return "\n".join([*lines, "", "; ".join([*said, *_other_bytes(data)])])
 

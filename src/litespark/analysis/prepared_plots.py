@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from litespark.analysis.plots import COLOURS, DOTS_PER_INCH, LINE_STYLES, WIDTH_INCHES, message
-from litespark.analysis.prepared_data import NOTHING_LEFT_OUT
+from litespark.analysis.prepared_data import nothing_left_out
 from litespark.analysis.quantities import count
 from litespark.metrics.records.prepared import PreparedData, PreparedDomain
 
@@ -74,7 +74,7 @@ def plot_left_out(data: PreparedData, split: str = TRAIN) -> Figure:
     title = f"What was left out of {data.name}, {split}"
     rows = data.by_rule(split)
     if not rows:
-        return message(title, NOTHING_LEFT_OUT)
+        return message(title, nothing_left_out(data))
     # the domain that lost the largest share on top
     read = {domain: data.read_documents(split, domain) for domain in {row.domain for row in rows}}
     lost = {domain: sum(row.documents for row in rows if row.domain == domain) for domain in read}

@@ -95,6 +95,8 @@ class Manifest:
     """`concat`: one stream of tokens a domain. `best_fit`: rows of `sequence_length` + 1 ids, padded with EOS."""
     sequence_length: int | None = None
     """That the rows were laid out for; None with `concat`, which any length can read."""
+    listing: dict[str, Any] = field(default_factory=dict)
+    """Where the splits come from, and which files of the source were passed over and why."""
 
     def bytes_per_token(self, split: str) -> float:
         """Mean bytes of text per token of a split: of the text itself, not of what its tokens decode to."""

@@ -154,6 +154,17 @@ class Storage:
             return self._asked(name, lambda: (self.local / name).read_bytes())
         return bytes(self._asked(name, lambda: self._system.cat_file(self._path(name))))
 
+    def head(self, name: str, count: int) -> bytes:
+        """The first so many bytes of a file that is not empty."""
+        if not self.remote:
+
+            def read() -> bytes:
+                with (self.local / name).open("rb") as file:
+                    return file.read(count)
+
+            return self._asked(name, read)
+        return bytes(self._asked(name, lambda: self._system.cat_file(self._path(name), start=0, end=count)))
+
     def write(self, name: str, content: bytes) -> None:
         """Write a whole file at once: a reader sees the old content or the new, also after a loss of power."""
         if not self.remote:

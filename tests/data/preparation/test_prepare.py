@@ -155,7 +155,7 @@ def test_a_given_tokenizer_is_used(tmp_path):
     [
         ({"source": "nowhere"}, r"nowhere does not exist\. Set data\.source"),
         ({"source": "nowhere", "how_to_get": "Run this."}, r"does not exist\. Run this\."),
-        ({"source": "empty"}, r"holds no file named \.txt"),
+        ({"source": "empty"}, r"holds no file that can be read"),
         ({"source": "blank"}, "holds no document with text"),
         ({"source": "chunks"}, "no manifest.json, so its chunks are not a data set"),
         ({"root": "file"}, "cannot be made a folder"),

@@ -11,7 +11,8 @@ import pytest
 import zstandard
 
 from litespark.data.text import archives
-from litespark.data.text.formats import Overlong, Row, json_records, parquet_rows
+from litespark.data.text.formats import Overlong, json_records
+from litespark.data.text.tables import Row, parquet_rows
 from tests.properties import given, settings, st
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -151,7 +152,7 @@ def test_only_the_named_columns_are_read(tmp_path):
 def test_a_parquet_file_that_is_none_or_lacks_the_column_is_refused(tmp_path):
     path = table(tmp_path, {"content": ["x"], "meta": [{"text": "y"}]})
     with pytest.raises(
-        ValueError, match=r"a\.parquet has no column text, but content, meta\.text\. Set data\.text_fie"
+        ValueError, match=r"a\.parquet has no field text, but meta\.text, content\. Set data\.text_field=meta\.text"
     ):
         list(parquet_rows(path, "a.parquet", "text", None))
     path.write_bytes(path.read_bytes()[:-10])

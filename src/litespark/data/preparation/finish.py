@@ -115,6 +115,7 @@ def _manifest(plan: Plan, whole: UnitResult, tokenizer: Tokenizer) -> Manifest:
         code_version=__version__,
         packing=config.packing,
         sequence_length=config.sequence_length if packed else None,
+        listing=plan.listing.to_json(),
     )
 
 

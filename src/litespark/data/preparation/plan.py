@@ -17,11 +17,12 @@ from litespark.data.config import PrepareConfig
 from litespark.data.selection.select import selection_identity
 from litespark.data.storage import Storage
 from litespark.data.text.files import Source, SourceFile
+from litespark.data.text.listing import Listing
 from litespark.data.text.sources import corpus
 from litespark.data.text.splits import TRAIN, VALIDATION
 from litespark.data.tokenizer import Tokenizer
 
-FORMAT = 3
+FORMAT = 4
 """Raised when the same settings and text are written differently."""
 
 
@@ -49,6 +50,7 @@ class Plan:
         training: files to train on, or to divide where there is no `validation`.
         tokenizer: the one that the settings name; None: one is trained.
         name: of the prepared folder; ends in a hash of everything that decides its content.
+        listing: what was decided about the files of the source.
     """
 
     config: PrepareConfig
@@ -56,6 +58,7 @@ class Plan:
     validation: Source | None
     tokenizer: Tokenizer | None
     name: str
+    listing: Listing
 
     @property
     def storage(self) -> Storage:
@@ -130,7 +133,7 @@ def plan_preparation(config: PrepareConfig) -> Plan:
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
     name = f"{config.name or found.name}-{digest}"
-    return Plan(config, found.training, found.validation, tokenizer, name)
+    return Plan(config, found.training, found.validation, tokenizer, name, found.listing)
 
 
 def _grouped(files: tuple[SourceFile, ...], most_bytes: int) -> Iterator[tuple[SourceFile, ...]]:

@@ -14,6 +14,7 @@ from litespark.data.preparation.unit import Preparation
 from litespark.data.preparation.work import DUPLICATES, FINGERPRINTS, UNITS, Work
 from litespark.data.preparation.workers import run_units, shared_meters
 from litespark.data.selection.duplicates import FingerprintFile, duplicates
+from litespark.data.text.absent_fields import refuse_absent_fields
 from litespark.data.text.splits import SplitRule
 from litespark.data.tokenizer import Tokenizer
 
@@ -45,6 +46,10 @@ class Stages:
         before = self.work.done(UNITS)
         if before:
             self.display.say(f"{len(before)} of {len(self.plan.units)} units were found done")
+        else:
+            for line in self.plan.listing.lines():
+                self.display.say(line)
+            refuse_absent_fields(self.plan.config, self.plan.training.files, self.scratch)
         rule = split_rule(self.plan, self.scratch)
         preparation = Preparation(self.plan.config, str(self.plan.place), self.plan.units, rule, str(self.scratch))
         tokenizer = self._tokenizer(rule, preparation.tokenizer_folder)

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from litespark.data.libraries import library
-from litespark.data.text.archives import blocks
-from litespark.data.text.files import COMPRESSED_SUFFIXES
+from litespark.data.text.archives import blocks, without_compression
 
 _SETTING = "data.selection.decontaminate"
-_LINES = (".jsonl", ".ndjson")
+_LINES = (".jsonl", ".jsonlines", ".ndjson")
 _PLAIN = (".txt", ".text", ".md", ".rst", ".py", ".csv", ".tsv")
 _PARQUET = ".parquet"
 _KNOWN = (*_PLAIN, ".json", *_LINES, _PARQUET)
@@ -35,7 +34,7 @@ def evaluation_files(paths: tuple[str, ...]) -> list[Path]:
         if not found:
             raise ValueError(
                 f"{_SETTING}: got {given}, {'which is not there' if not path.exists() else 'which holds no known file'}"
-                f", expected a file or folder of {' '.join(_KNOWN)} (also .gz and .zst); "
+                f", expected a file or folder of {' '.join(_KNOWN)} (also .gz .zst .xz .bz2); "
                 "give the path of the evaluation's text"
             )
         files += found
@@ -62,8 +61,7 @@ def _known(path: Path) -> bool:
 
 
 def _kind(path: Path) -> str:
-    name = Path(path.name.lower())
-    return Path(name.stem).suffix if name.suffix in COMPRESSED_SUFFIXES else name.suffix
+    return Path(without_compression(path.name)).suffix
 
 
 def _texts(path: Path) -> Iterator[str]:

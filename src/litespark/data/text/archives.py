@@ -1,4 +1,7 @@
-"""Bytes of a file on this machine, unpacked as its name says, a block at a time; an archive without its end is refused.
+"""Bytes of a file on this machine, unpacked, a block at a time; an archive without its end is refused.
+
+How a file is packed is what its name says, else what its first bytes say. Text in UTF-16 that begins with its mark comes
+as UTF-8.
 
 A truncated archive otherwise looks like a shorter one: zstandard's readers end without an error where the bytes do, and
 the documents behind would be lost in silence.
@@ -6,28 +9,45 @@ the documents behind would be lost in silence.
 
 from __future__ import annotations
 
+import bz2
+import codecs
 import gzip
+import lzma
 import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import zstandard
 
-from litespark.data.text.files import COMPRESSED_SUFFIXES
-
+GZIP, ZSTD, BZIP2, XZ = "gzip", "zstd", "bzip2", "xz"
+_SUFFIXES = {".gz": GZIP, ".zst": ZSTD, ".zstd": ZSTD, ".bz2": BZIP2, ".xz": XZ}
+COMPRESSED_SUFFIXES = tuple(_SUFFIXES)
+BEGINNING_BYTES = 1 << 16
+"""Of a file, to tell what it holds."""
 BLOCK_BYTES = 1 << 20
 # what zstd --long=31 writes
 _LARGEST_WINDOW = 1 << 31
 _LONGEST_FRAME_HEADER = 18
 _SKIPPABLE = range(0x184D2A50, 0x184D2A60)
 _RUN_LENGTH_BLOCK, _RESERVED_BLOCK = 1, 3
+_UTF8_MARK = codecs.BOM_UTF8
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_UTF32_LE_MARK = codecs.BOM_UTF32_LE
 _REMEDY = "Copy or download the file again, or leave it out."
+
+
+def without_compression(name: str) -> str:
+    """A name in lower case, without what says how the file is packed."""
+    lower = name.lower()
+    return next((lower.removesuffix(suffix) for suffix in COMPRESSED_SUFFIXES if lower.endswith(suffix)), lower)
 
 
 def blocks(path: Path, name: str) -> Iterator[bytes]:
     """The unpacked bytes, at most `BLOCK_BYTES` at a time, without the mark of UTF-8 that some files begin with.
+
+    Text that begins with the mark of UTF-16 comes as UTF-8, in blocks of up to twice that.
 
     Args:
         path: where the file lies.
@@ -39,34 +59,102 @@ def blocks(path: Path, name: str) -> Iterator[bytes]:
     """
     try:
         unpacked = _unpacked(path, name)
-        if (first := next(unpacked, None)) is not None:
-            yield first.removeprefix(b"\xef\xbb\xbf")
+        first = next(unpacked, None)
+        if first is None:
+            return
+        if first.startswith(_UTF16_MARKS) and not first.startswith(_UTF32_LE_MARK):
+            yield from _from_utf16(first, unpacked, name)
+            return
+        yield first.removeprefix(_UTF8_MARK)
         yield from unpacked
     except EOFError as error:
-        raise ValueError(f"{name} is truncated: its gzip stream does not end. {_REMEDY}") from error
-    except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
+        raise ValueError(f"{name} is truncated: its compressed data does not end. {_REMEDY}") from error
+    except (gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstandard.ZstdError, MemoryError) as error:
         raise ValueError(f"{name} is damaged or not what its name says: {error}. {_REMEDY}") from error
 
 
-def _unpacked(path: Path, name: str) -> Iterator[bytes]:
+def beginning(head: bytes, name: str) -> bytes:
+    """What the first bytes of a file unpack to, as far as they do; nothing where they are damaged."""
+    kind = _packing(name, head)
+    if kind is None:
+        return head
+    decompress = {
+        GZIP: lambda: zlib.decompressobj(wbits=31).decompress(head, BEGINNING_BYTES),
+        ZSTD: lambda: zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW).decompressobj().decompress(head),
+        BZIP2: lambda: bz2.BZ2Decompressor().decompress(head, BEGINNING_BYTES),
+        XZ: lambda: lzma.LZMADecompressor().decompress(head, BEGINNING_BYTES),
+    }[kind]
+    try:
+        return decompress()
+    except (OSError, ValueError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, MemoryError):
+        return b""
+
+
+def _packing(name: str, head: bytes) -> str | None:
+    """How a file is packed: by its suffix, else by its first bytes."""
     lower = name.lower()
+    for suffix, kind in _SUFFIXES.items():
+        if lower.endswith(suffix):
+            return kind
+    if head.startswith(b"\x1f\x8b\x08"):
+        return GZIP
+    if head.startswith(zstandard.FRAME_HEADER):
+        return ZSTD
+    if head.startswith(b"BZh") and head[4:10] == b"1AY&SY":
+        return BZIP2
+    return XZ if head.startswith(b"\xfd7zXZ\0") else None
+
+
+def _unpacked(path: Path, name: str) -> Iterator[bytes]:
     with path.open("rb") as file:
-        if lower.endswith(COMPRESSED_SUFFIXES) and os.fstat(file.fileno()).st_size == 0:
+        kind = _packing(name, file.read(16))
+        file.seek(0)
+        if kind is not None and os.fstat(file.fileno()).st_size == 0:
             raise ValueError(f"{name} is truncated: it has no bytes. {_REMEDY}")
-        source: BinaryIO | gzip.GzipFile | zstandard.ZstdDecompressionReader = file
-        if lower.endswith(".zst"):
+        source: IO[bytes] | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile | zstandard.ZstdDecompressionReader = file
+        if kind == ZSTD:
             if not _frames_end(file):
                 raise ValueError(f"{name} is truncated: its last zstd frame does not end. {_REMEDY}")
             file.seek(0)
             decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
             source = decompressor.stream_reader(file, read_across_frames=True)
-        elif lower.endswith(".gz"):
+        elif kind == GZIP:
             source = gzip.GzipFile(fileobj=file)
+        elif kind == XZ:
+            source = lzma.LZMAFile(file)
+        elif kind == BZIP2:
+            yield from _bzip2_blocks(file, name)
+            return
         while block := source.read(BLOCK_BYTES):
             yield block
 
 
-def _frames_end(file: BinaryIO) -> bool:
+def _bzip2_blocks(file: IO[bytes], name: str) -> Iterator[bytes]:
+    source = bz2.BZ2File(file)
+    while True:
+        try:
+            block = source.read(BLOCK_BYTES)
+        except (OSError, ValueError) as error:  # what it calls damaged data, which has no class of its own
+            raise ValueError(f"{name} is damaged or not what its name says: {error}. {_REMEDY}") from error
+        if not block:
+            return
+        yield block
+
+
+def _from_utf16(first: bytes, more: Iterator[bytes], name: str) -> Iterator[bytes]:
+    """UTF-16 as UTF-8; halves of characters stay, so that the reader finds and counts them."""
+    decoder = codecs.getincrementaldecoder("utf-16")("surrogatepass")
+    try:
+        yield decoder.decode(first).encode("utf-8", "surrogatepass")
+        for block in more:
+            yield decoder.decode(block).encode("utf-8", "surrogatepass")
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} is truncated or damaged: it begins as UTF-16 and goes on as something else. {_REMEDY}") \
+            from error  # fmt: skip
+
+
+def _frames_end(file: IO[bytes]) -> bool:
     """Whether the last zstd frame ends where the file does or before, from the headers of all blocks (RFC 8878)."""
     size = os.fstat(file.fileno()).st_size
     place = 0

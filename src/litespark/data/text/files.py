@@ -8,15 +8,34 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from litespark.data.storage import StorageError, content_hash, is_remote
+from litespark.data.text.archives import COMPRESSED_SUFFIXES, without_compression
 
-COMPRESSED_SUFFIXES = (".gz", ".zst")
-TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst", ".py")
-JSON_SUFFIXES = tuple(kind + packed for kind in (".jsonl", ".ndjson", ".json") for packed in ("", *COMPRESSED_SUFFIXES))
-"""Records as JSON: one a line, or the members of an array in a `.json`."""
-PARQUET_SUFFIXES = (".parquet",)
-KNOWN_SUFFIXES = TEXT_SUFFIXES + JSON_SUFFIXES + PARQUET_SUFFIXES
+TEXT, JSON, CSV, TSV, PARQUET = "plain text", "JSON", "CSV", "TSV", "parquet"
+_SUFFIXES = {
+    **dict.fromkeys((".txt", ".text", ".md", ".rst", ".py"), TEXT),
+    **dict.fromkeys((".jsonl", ".jsonlines", ".ndjson", ".json"), JSON),
+    ".csv": CSV,
+    **dict.fromkeys((".tsv", ".tab"), TSV),
+    **dict.fromkeys((".parquet", ".pq"), PARQUET),
+}
+READABLE = ".txt .md .py, .jsonl .json, .csv .tsv (each also .gz .zst .xz .bz2) or .parquet"
+"""The usual names of what can be read, for messages."""
 # text has about so many times the bytes of what it is packed into
 _TEXT_OF_PACKED = 3
+
+
+def format_of(name: str) -> str | None:
+    """What the suffix of a name says that the file holds; None where it says nothing."""
+    lower = without_compression(name)
+    found = next((kind for suffix, kind in _SUFFIXES.items() if lower.endswith(suffix)), None)
+    return None if found == PARQUET and lower != name.lower() else found
+
+
+def plain_name(name: str) -> str:
+    """A file's name without the suffixes that say how it is read."""
+    stem = name[: len(without_compression(name))]
+    suffix = next((suffix for suffix in _SUFFIXES if stem.lower().endswith(suffix)), "")
+    return stem[: len(stem) - len(suffix)] or stem
 
 
 @dataclass(frozen=True)
@@ -31,6 +50,8 @@ class SourceFile:
     """Bytes as it is stored."""
     version: str = ""
     """Changes when the file does, as far as it is known."""
+    found_format: str | None = None
+    """What its content is, where its name does not tell."""
     copy_of: str | None = None
     """The earlier file with the same content; its records are counted and left out."""
 
@@ -51,14 +72,19 @@ class SourceFile:
         return Path(self.root) / self.name
 
     @property
+    def format(self) -> str:
+        """What it holds: by its content where that was looked at, else by its name."""
+        return self.found_format or format_of(self.name) or TEXT
+
+    @property
     def holds_records(self) -> bool:
         """Whether it holds many documents, rather than being one."""
-        return self.name.lower().endswith(JSON_SUFFIXES + PARQUET_SUFFIXES)
+        return self.format != TEXT
 
     @property
     def compressed(self) -> bool:
         """Whether its size says little about that of its text."""
-        return self.name.lower().endswith(COMPRESSED_SUFFIXES + PARQUET_SUFFIXES)
+        return self.format == PARQUET or self.name.lower().endswith(COMPRESSED_SUFFIXES)
 
     @property
     def text_bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""Records of one file by its format, each with its place: what a record holds is the reader's business.
+"""Records of a file of JSON, each with its place: what a record holds is the reader's business.
 
 A record of JSON is its bytes, so that one that is broken costs no other. No more than one record is held in memory,
 and of one that is too long only its beginning.
@@ -11,13 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
-from litespark.data.libraries import library
-from litespark.data.text.archives import blocks
+from litespark.data.text.archives import BEGINNING_BYTES, blocks, without_compression
 
 _BEGINNING_BYTES = 1000
-_ROWS = 256
+_LINES = (".jsonl", ".jsonlines", ".ndjson")
+_MOST_PEEKED = 1 << 24
 _OUTSIDE_STRINGS = re.compile(rb'["\[\]{},]')
 _IN_STRINGS = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 
@@ -30,20 +29,14 @@ class Overlong:
     beginning: bytes
 
 
-@dataclass(frozen=True)
-class Row:
-    """One row of a table."""
-
-    text: object
-    """Bytes where the column holds text, else what it holds; None where the row has nothing there."""
-    domain: object
-
-
 Record = bytes | Overlong
 
 
 def json_records(path: Path, name: str, most_bytes: int) -> Iterator[tuple[int, Record]]:
-    """(place, record) of a file of JSON: its lines that are not blank, or the members of the array that a `.json` is.
+    """(place, record) of a file of JSON: its lines that are not blank, or the members of the array that it is.
+
+    Records that are written over several lines, as by pretty printers, are found by their brackets. Lines may end in
+    carriage returns alone.
 
     Args:
         path: where the file lies.
@@ -51,19 +44,40 @@ def json_records(path: Path, name: str, most_bytes: int) -> Iterator[tuple[int, 
         most_bytes: of a record; a longer one comes as `Overlong`.
 
     Raises:
-        ValueError: a damaged or unfinished archive, or an array that does not end.
+        ValueError: a damaged or unfinished archive, or an array or object over several lines that does not end.
     """
-    unpacked = blocks(path, name)
-    if ".json." in f"{name.lower()}.":  # not .jsonl, whose lines may be arrays
-        first = next((block for block in unpacked if not block.isspace()), b"")
-        unpacked = chain([first], unpacked)
-        if first.lstrip()[:1] == b"[":
-            return enumerate(_members(unpacked, name, most_bytes), start=1)
+    start, unpacked = _peeked(blocks(path, name))
+    line = re.split(rb"[\r\n]", start.lstrip(), maxsplit=1)[0].strip()
+    # a line may be an array
+    if line == b"[" or (line[:1] == b"[" and (line.endswith(b",") or not without_compression(name).endswith(_LINES))):
+        return enumerate(_members(unpacked, name, most_bytes), start=1)
+    if line == b"{":
+        return enumerate(_values(unpacked, name, most_bytes), start=1)
     return (
         (number, line)
-        for number, line in enumerate(_lines(unpacked, most_bytes), start=1)
+        for number, line in enumerate(lines(with_line_feeds(unpacked), most_bytes), start=1)
         if isinstance(line, Overlong) or (line and not line.isspace())
     )
+
+
+def with_line_feeds(unpacked: Iterator[bytes]) -> Iterator[bytes]:
+    """The blocks of a file, in which line feeds stand for carriage returns where lines end in these alone."""
+    start, unpacked = _peeked(unpacked)
+    alone = b"\r" in start[:-1] and b"\n" not in start
+    for block in unpacked:
+        yield block.replace(b"\r", b"\n") if alone else block
+
+
+def _peeked(unpacked: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
+    """(enough of the beginning to tell how a file is written, all its blocks); a packed file may begin with a byte."""
+    taken: list[bytes] = []
+    start = b""
+    for block in unpacked:
+        taken.append(block)
+        start += block
+        if len(start.lstrip()) >= BEGINNING_BYTES or len(start) >= _MOST_PEEKED:
+            break
+    return start, chain(taken, unpacked)
 
 
 class _Pending:
@@ -87,7 +101,7 @@ class _Pending:
         return held if size <= self.most_bytes else Overlong(size, held)
 
 
-def _lines(unpacked: Iterator[bytes], most_bytes: int) -> Iterator[Record]:
+def lines(unpacked: Iterator[bytes], most_bytes: int) -> Iterator[Record]:
     """Lines without their ends."""
     pending = _Pending(most_bytes)
     for block in unpacked:
@@ -108,11 +122,10 @@ def _members(unpacked: Iterator[bytes], name: str, most_bytes: int) -> Iterator[
     pending, nesting = _Pending(most_bytes), _Nesting()
     for block in unpacked:
         start = 0
-        for end in nesting.separators(block):
-            pending.add(block[start:end])
-            start = end + 1
-            record = pending.take()
-            if isinstance(record, Overlong) or not (record == b"" or record.isspace()):
+        for place, _ in nesting.marks(block):
+            pending.add(block[start:place])
+            start = place + 1
+            if not _is_blank(record := pending.take()):
                 yield record
         pending.add(block[start:])
     if nesting.depth or nesting.in_string:
@@ -120,9 +133,33 @@ def _members(unpacked: Iterator[bytes], name: str, most_bytes: int) -> Iterator[
             f"{name} is truncated or damaged: the array that it holds does not end. Mend it, or write one record a "
             "line to a .jsonl"
         )
-    record = pending.take()
-    if isinstance(record, Overlong) or not (record == b"" or record.isspace()):
+    if not _is_blank(record := pending.take()):
         yield record  # what stands behind the array is no record, and the reader will say so
+
+
+def _values(unpacked: Iterator[bytes], name: str, most_bytes: int) -> Iterator[Record]:
+    """Objects one behind the other, each over as many lines as it likes."""
+    pending, nesting = _Pending(most_bytes), _Nesting()
+    for block in unpacked:
+        start = 0
+        for place, mark in nesting.marks(block):
+            if mark in b"}]" and nesting.depth <= 0:
+                pending.add(block[start : place + 1])
+                start = place + 1
+                nesting.depth = 0
+                yield pending.take()
+        pending.add(block[start:])
+    if nesting.depth or nesting.in_string:
+        raise ValueError(
+            f"{name} is truncated or damaged: an object that it holds does not end. Mend it, or write one record a "
+            "line to a .jsonl"
+        )
+    if not _is_blank(record := pending.take()):
+        yield record
+
+
+def _is_blank(record: Record) -> bool:
+    return isinstance(record, bytes) and (not record or record.isspace())
 
 
 class _Nesting:
@@ -133,8 +170,8 @@ class _Nesting:
         self.in_string = False
         self._escaped = False
 
-    def separators(self, block: bytes) -> Iterator[int]:
-        """Places of the outermost array's brackets and commas in the next block."""
+    def marks(self, block: bytes) -> Iterator[tuple[int, bytes]]:
+        """(place, bracket or comma) of the outermost array or object in the next block."""
         place = int(self._escaped)
         self._escaped = False
         while place < len(block):
@@ -148,12 +185,12 @@ class _Nesting:
                 self.in_string = True
             elif mark == b",":
                 if self.depth == 1:
-                    yield found.start()
+                    yield found.start(), mark
             else:
                 opens = mark in b"[{"
                 self.depth += 1 if opens else -1
                 if self.depth == int(opens):
-                    yield found.start()
+                    yield found.start(), mark
 
     def _behind_string(self, block: bytes, place: int) -> int:
         """Where the rest of a string ends, if it does so in this block."""
@@ -163,62 +200,3 @@ class _Nesting:
         self.in_string = mark != b'"'
         self._escaped = mark == b"\\"  # the last byte of the block: what it escapes is in the next
         return found.end() + 1
-
-
-def parquet_rows(path: Path, name: str, text_field: str, domain_field: str | None) -> Iterator[tuple[int, Row]]:
-    """(place, row) of a parquet file, of which only the named columns are read, a row group at a time.
-
-    Args:
-        path: where the file lies.
-        name: what errors call it.
-        text_field: column of the text; `a.b` is field b of column a.
-        domain_field: likewise, or None.
-
-    Raises:
-        ValueError: pyarrow is not installed, the file is damaged, or there is no such column for the text.
-    """
-    pyarrow, compute, parquet = (
-        library(module, setting=f"{name}: a parquet file")
-        for module in ("pyarrow", "pyarrow.compute", "pyarrow.parquet")
-    )
-    wanted = [text_field] if domain_field is None else [text_field, domain_field]
-    try:
-        with parquet.ParquetFile(path) as file:
-            columns = [column.path for column in file.schema]
-            if not any(f"{column}.".startswith(f"{text_field}.") for column in columns):
-                raise _NoColumn(
-                    f"{name} has no column {text_field}, but {', '.join(columns)}. Set data.text_field to one of them"
-                )
-            place = 0
-            for batch in file.iter_batches(batch_size=_ROWS, columns=wanted, use_threads=False):
-                texts, domains = (_column(compute, pyarrow, batch, field) for field in (text_field, domain_field))
-                for text, domain in zip(texts, domains, strict=True):
-                    place += 1
-                    yield place, Row(text, domain)
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as error:
-        raise ValueError(f"{name} is damaged or no parquet file: {error}. Copy it again, or leave it out.") from error
-
-
-class _NoColumn(ValueError):
-    """Not one of pyarrow's own errors, which are ValueErrors too."""
-
-
-def _column(compute: Any, pyarrow: Any, batch: Any, field: str | None) -> list[object]:
-    """The values of a column; text as bytes, since pyarrow does not check that a column of strings is UTF-8."""
-    if field is None:
-        return [None] * batch.num_rows
-    top, *below = field.split(".")
-    if top not in batch.schema.names:
-        return [None] * batch.num_rows
-    column = batch.column(top)
-    for name in below:
-        if not pyarrow.types.is_struct(column.type) or column.type.get_field_index(name) < 0:
-            return [None] * batch.num_rows
-        column = compute.struct_field(column, name)
-    if pyarrow.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    kind = column.type
-    if pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind) or pyarrow.types.is_string_view(kind):
-        column = column.cast(pyarrow.large_binary())
-    values: list[object] = column.to_pylist()
-    return values

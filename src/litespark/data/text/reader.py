@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,15 +18,19 @@ from litespark.data.config import PrepareConfig
 from litespark.data.ledger import EXCERPT_CHARACTERS, Ledger
 from litespark.data.storage import Listed, Storage
 from litespark.data.text.archives import blocks
+from litespark.data.text.detection import holds_json
 from litespark.data.text.document import ONLY_DOMAIN, UNKNOWN_DOMAIN, Document
-from litespark.data.text.files import JSON_SUFFIXES, PARQUET_SUFFIXES, SourceFile
-from litespark.data.text.formats import Overlong, json_records, parquet_rows
+from litespark.data.text.fields import field_value, records_within
+from litespark.data.text.files import CSV, JSON, PARQUET, TSV, SourceFile
+from litespark.data.text.formats import Overlong, json_records
+from litespark.data.text.tables import SEPARATORS, Row, csv_rows, parquet_rows
 from litespark.data.text.splits import TRAIN
 
 READING = "reading/"
 """The rules of this module begin so."""
 NOT_BAD = frozenset({f"{READING}empty", f"{READING}duplicate_shard"})
 """What is left out without anything being wrong with it."""
+_OF_OTHER_ENCODINGS = frozenset({f"{READING}invalid_utf8", f"{READING}nul_character"})
 # a share says something about a corpus, not about its first hundred lines
 _JUDGED_OVER = 100_000
 _NAMED_PLACES = 3
@@ -34,7 +40,7 @@ class DocumentReader:
     """Reads the documents of files of one split.
 
     Args:
-        text_field: field of a record that holds the text; `a.b` is field b of a.
+        text_field: field of a record that holds the text; `a.b` is field b of a, unless a field has that very name.
         domain_field: field that names the domain; None: every document is of `ONLY_DOMAIN`.
         max_line_bytes: a longer record is not held in memory, and counts as bad.
         max_bad_share: reading stops as soon as there are more bad documents than this share of a hundred thousand, or
@@ -69,8 +75,6 @@ class DocumentReader:
         self.scratch = scratch
         self.seen = 0
         self.bad = 0
-        self._text_keys = text_field.split(".")
-        self._domain_keys = domain_field.split(".") if domain_field else []
         self._no_domain = UNKNOWN_DOMAIN if domain_field else ONLY_DOMAIN
 
     @classmethod
@@ -95,7 +99,7 @@ class DocumentReader:
             ValueError: a file that is missing, changed, damaged or unfinished, or too many bad documents; names it.
         """
         for file in files:
-            with _here(file, self.scratch) as path:
+            with on_this_machine(file, self.scratch) as path:
                 for document in self._read(path, file):
                     if file.copy_of is None:
                         yield document
@@ -103,18 +107,25 @@ class DocumentReader:
                         self._leave_out("duplicate_shard", file.name, document.place, document.text, document.domain)
 
     def _read(self, path: Path, file: SourceFile) -> Iterator[Document]:
-        name = file.name.lower()
-        if name.endswith(JSON_SUFFIXES):
-            return self._json(path, file)
-        return self._parquet(path, file) if name.endswith(PARQUET_SUFFIXES) else self._plain(path, file)
+        readers = {JSON: self._json, PARQUET: self._table, CSV: self._table, TSV: self._table}
+        return readers.get(file.format, self._plain)(path, file)
 
     def _plain(self, path: Path, file: SourceFile) -> Iterator[Document]:
+        content = b"".join(blocks(path, file.where))
+        if holds_json(content):
+            del content
+            yield from self._json(path, file)
+            return
         self.seen += 1
-        yield from self._decoded(b"".join(blocks(path, file.where)), self._no_domain, file.name, 1)
+        yield from self._decoded(content, self._no_domain, file.name, 1)
 
-    def _parquet(self, path: Path, file: SourceFile) -> Iterator[Document]:
-        for place, row in parquet_rows(path, file.where, self.text_field, self.domain_field):
+    def _table(self, path: Path, file: SourceFile) -> Iterator[Document]:
+        for place, row in self._rows(path, file):
             self.seen += 1
+            if row is None or isinstance(row, Overlong):
+                reason, size = ("malformed_csv", 0) if row is None else ("overlong", row.size)
+                self._leave_out(reason, file.name, place, b"", size=size)
+                continue
             name = row.domain.decode("utf-8", "replace") if isinstance(row.domain, bytes) else row.domain
             domain = self._domain(name)
             if not isinstance(row.text, bytes):
@@ -125,27 +136,40 @@ class DocumentReader:
             else:
                 yield from self._decoded(row.text, domain, file.name, place)
 
+    def _rows(self, path: Path, file: SourceFile) -> Iterator[tuple[int, Row | Overlong | None]]:
+        if file.format == PARQUET:
+            yield from parquet_rows(path, file.where, self.text_field, self.domain_field)
+            return
+        separator = SEPARATORS[file.format]
+        yield from csv_rows(
+            path, file.where, self.text_field, self.domain_field, separator=separator, most_bytes=self.max_line_bytes
+        )
+
     def _json(self, path: Path, file: SourceFile) -> Iterator[Document]:
         for place, record in json_records(path, file.where, self.max_line_bytes):
-            self.seen += 1
             if isinstance(record, Overlong):
+                self.seen += 1
                 self._leave_out("overlong", file.name, place, record.beginning, size=record.size)
                 continue
             try:
-                content = json.loads(record.decode("utf-8"))
-            except UnicodeDecodeError:
-                self._leave_out("invalid_utf8", file.name, place, record)
+                content = json.loads(record.removeprefix(BOM_UTF8).decode("utf-8"))
+            except (ValueError, RecursionError) as error:
+                self.seen += 1
+                reason = "invalid_utf8" if isinstance(error, UnicodeDecodeError) else "malformed_json"
+                self._leave_out(reason, file.name, place, record)
                 continue
-            except (ValueError, RecursionError):
-                self._leave_out("malformed_json", file.name, place, record)
-                continue
-            text = _field(content, self._text_keys)
-            domain = self._domain(_field(content, self._domain_keys))
-            if isinstance(text, str):
-                yield from self._checked(text, domain, file.name, place)
-            else:
-                reason = "missing_text" if text is None else "text_not_a_string"
-                self._leave_out(reason, file.name, place, record, domain)
+            for number, entry in enumerate(records_within(content, self.text_field) or [content]):
+                self.seen += 1
+                yield from self._record(entry, record, file.name, place + number)
+
+    def _record(self, content: object, record: bytes, file: str, place: int) -> Iterable[Document]:
+        """The document that a record is, or none; a record that is a text is all of it."""
+        text = content if isinstance(content, str) else field_value(content, self.text_field)
+        domain = self._domain(field_value(content, self.domain_field) if self.domain_field else None)
+        if isinstance(text, str):
+            return self._checked(text, domain, file, place)
+        self._leave_out("missing_text" if text is None else "text_not_a_string", file, place, record, domain)
+        return ()
 
     def _decoded(self, content: bytes, domain: str, file: str, place: int) -> Iterable[Document]:
         """The document that the bytes are, or none."""
@@ -170,7 +194,7 @@ class DocumentReader:
         return ()
 
     def _domain(self, value: object) -> str:
-        if not self._domain_keys:
+        if not self.domain_field:
             return ONLY_DOMAIN
         return value if isinstance(value, str) and value.strip() and _encodable(value) else UNKNOWN_DOMAIN
 
@@ -213,15 +237,23 @@ def _too_many(seen: int, bad: int, ledger: Ledger, max_bad_share: float) -> Valu
         counts[reason] = counts.get(reason, 0) + row.documents
     reasons = ", ".join(f"{name}: {count}" for name, count in counts.items())
     first = [f"{example.file} line {example.place}" for row in rows for example in row.examples][:_NAMED_PLACES]
+    encoded = next((row for row in rows if row.rule in _OF_OTHER_ENCODINGS and row.examples), None)
+    convert = ""
+    if encoded is not None:
+        file = encoded.examples[0].file
+        convert = (
+            " Text in another encoding than UTF-8 is converted with: iconv -f latin1 -t utf-8 "
+            f"{shlex.quote(file)} > {shlex.quote(f'{file}.utf8')}"
+        )
     return ValueError(
         f"{bad} of {seen} documents cannot be read ({reasons}); data.max_bad_share={max_bad_share} allows "
         f"{max_bad_share:.2%}. The first are in {', '.join(first)}. Mend or leave out the file, check data.text_field, "
-        "or raise data.max_bad_share."
+        f"or raise data.max_bad_share.{convert}"
     )
 
 
 @contextmanager
-def _here(file: SourceFile, scratch: Path | None) -> Iterator[Path]:
+def on_this_machine(file: SourceFile, scratch: Path | None) -> Iterator[Path]:
     """A source file's path on this machine; it is fetched where it lies elsewhere, and deleted after."""
     storage = Storage(file.root)
     if not storage.remote:
@@ -245,15 +277,6 @@ def _here(file: SourceFile, scratch: Path | None) -> Iterator[Path]:
 
 def _differs(found: Listed, file: SourceFile) -> bool:
     return found.size != file.size or bool(file.version and found.version != file.version)
-
-
-def _field(content: object, keys: list[str]) -> object:
-    """The value under nested keys; None where there is none."""
-    for key in keys:
-        if not isinstance(content, dict):
-            return None
-        content = content.get(key)
-    return content
 
 
 def _encodable(text: str) -> bool:

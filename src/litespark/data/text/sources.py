@@ -1,14 +1,15 @@
 """What `data.source` names: words, a file, a folder, a glob, an address, or a data set of the Hugging Face hub.
 
-A folder with `train/` and `validation/` below it brings its own splits; a `test/` beside them is left alone. Files and
-folders whose names begin with a dot are left out, and so are files whose names do not end in a known suffix.
+Names of files and folders may state splits (`layout`), and a test split is never trained on. A file whose name does not
+tell what it holds is looked into (`detection`). What is passed over is listed with its reason. A file that is named
+itself is taken whatever its name is.
 """
 
 from __future__ import annotations
 
 import re
 import sysconfig
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -16,19 +17,24 @@ from pathlib import Path
 from litespark.data.config import PrepareConfig
 from litespark.data.local_files import status
 from litespark.data.storage import Listed, Storage, StorageError, is_remote
+from litespark.data.text.archives import BEGINNING_BYTES
+from litespark.data.text.detection import ABOUT_THE_DATA, Content, content_of, reason_by_name
 from litespark.data.text.files import (
-    KNOWN_SUFFIXES,
+    READABLE,
+    TEXT,
     Source,
     SourceFile,
     first_files,
+    format_of,
     mark_copies,
+    plain_name,
     within,
 )
 from litespark.data.text.installed_packages import INSTALLED_PACKAGES, installed_packages
-from litespark.data.text.splits import TRAIN, VALIDATION
+from litespark.data.text.layout import Layout, lay_out
+from litespark.data.text.listing import Listing, printable
 
 STANDARD_LIBRARY = "standard_library"
-_TEST = "test"
 _NOT_IN_STANDARD_LIBRARY = frozenset(
     {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "ensurepip"}
     # tables and generated text, hardly any code
@@ -47,6 +53,7 @@ class Corpus:
     """Fit for a folder's name."""
     training: Source
     validation: Source | None
+    listing: Listing
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -64,37 +71,40 @@ def corpus(config: PrepareConfig) -> Corpus:
         ValueError: nothing there, nothing known in it, or an address that cannot be asked.
     """
     found = _found(config)
-    sources = [source if config.max_files is None else first_files(source, config.max_files) for source in found]
+    sources = list(found.sources)
+    if config.max_files is not None:
+        sources = [first_files(source, config.max_files) for source in sources]
     if config.max_bytes is not None:
         size = max(sum(source.size for source in sources), 1)
         sources = [within(source, config.max_bytes * source.size // size) for source in sources]
     # what validates is looked at first: a copy of it among the training files is the one that is left out
     *held_out, training = mark_copies(*reversed(sources))
-    return Corpus(found[0].name, training, held_out[0] if held_out else None)
+    return Corpus(found.name, training, held_out[0] if held_out else None, found.listing)
 
 
-def _found(config: PrepareConfig) -> list[Source]:
+def _found(config: PrepareConfig) -> Corpus:
     if config.source == INSTALLED_PACKAGES:
-        return list(installed_packages(config.validation_fraction))
+        split = installed_packages(config.validation_fraction)
+        return Corpus(INSTALLED_PACKAGES, split.training, split.validation, Listing("whole packages are held out"))
     if config.source == STANDARD_LIBRARY:
-        return [_standard_library()]
+        return _standard_library()
     advice = f" {config.how_to_get.strip()}" if config.how_to_get else " Set data.source to a file or folder of text."
     address = config.source.removeprefix("file://")
     path = Path(address).expanduser()
     try:
         if not is_remote(address) and path.exists():
-            return _below_path(config.source, path, advice)
+            return _below_path(config, path, advice)
         if _MAGIC.search(address):
-            return [_matching(config.source, address, advice)]
+            return _matching(config, address, advice)
         if is_remote(address):
-            return _below_address(config.source, address, advice)
+            return _below_address(config, address, advice)
         if not _HUB_NAME.fullmatch(address):
             raise ValueError(f"data.source={config.source} does not exist.{advice}")
     except StorageError as error:
         raise StorageError(f"data.source={config.source}: {error}") from error
     try:
         # once: more often it is the name of a missing folder, on a machine without a connection
-        return _below_address(config.source, _HUB + address, advice, attempts=1)
+        return _below_address(config, _HUB + address, advice, attempts=1)
     except StorageError as error:
         raise StorageError(
             f"data.source={config.source} does not exist.{advice} Nor can it be read as a data set of the Hugging Face "
@@ -102,7 +112,7 @@ def _found(config: PrepareConfig) -> list[Source]:
         ) from error
 
 
-def _standard_library() -> Source:
+def _standard_library() -> Corpus:
     storage = Storage(sysconfig.get_path("stdlib"))
     # folder by folder: what is installed below it may be a hundred times as many files
     folders = sorted({path.name for path in storage.local.iterdir() if path.is_dir()} - _NOT_IN_STANDARD_LIBRARY)
@@ -112,74 +122,145 @@ def _standard_library() -> Source:
         for file in chain(top, *(storage.files(folder) for folder in folders))
         if file.name.endswith(".py") and not _NOT_IN_STANDARD_LIBRARY.intersection(file.name.split("/"))
     ]
-    nothing = f"{storage.address} is where this Python keeps its library; it has no .py files"
-    return _source(STANDARD_LIBRARY, storage, listed, nothing)
+    if not listed:
+        raise ValueError(f"{storage.address} is where this Python keeps its library; it has no .py files")
+    files = [SourceFile(storage.address, file.name, file.size, file.version) for file in listed]
+    return Corpus(STANDARD_LIBRARY, _sorted(STANDARD_LIBRARY, files), None, Listing(_held_out_share()))
 
 
-def _below_path(source: str, path: Path, advice: str) -> list[Source]:
+def _below_path(config: PrepareConfig, path: Path, advice: str) -> Corpus:
     if path.is_file():
         folder = Storage(path.parent)
-        file = folder.listed(path.name)
-        return [_source(_plain_name(path.resolve().name), folder, [file], "", known=lambda name: True)]
+        return _one_file(config, folder, folder.listed(path.name), path.resolve().name)
     if not path.is_dir():
-        raise ValueError(f"data.source={source} is neither a file nor a folder.{advice}")
-    return _below_folder(source, Storage(path), path.resolve().name, advice)
+        raise ValueError(f"data.source={config.source} is neither a file nor a folder.{advice}")
+    storage = Storage(path)
+    return _several(config, storage, storage.files(), path.resolve().name, advice)
 
 
-def _below_address(source: str, address: str, advice: str, *, attempts: int | None = None) -> list[Source]:
+def _below_address(config: PrepareConfig, address: str, advice: str, *, attempts: int | None = None) -> Corpus:
     storage = Storage(address, attempts=attempts)
     folder, _, name = storage.address.rpartition("/")
-    if name.lower().endswith(KNOWN_SUFFIXES) and not folder.endswith("/"):
-        parent = Storage(folder)
+    named_as_a_file = format_of(name) is not None
+    below = [] if named_as_a_file else storage.files()
+    if not below and not folder.endswith("/"):
+        parent = Storage(folder, attempts=attempts)
         if parent.exists(name):
-            return [_source(_plain_name(name), parent, [parent.listed(name)], "")]
-    return _below_folder(source, storage, name, advice)
+            return _one_file(config, parent, parent.listed(name), name)
+    return _several(config, storage, below or storage.files(), name, advice)
 
 
-def _below_folder(source: str, storage: Storage, name: str, advice: str) -> list[Source]:
-    """Its splits where it has them, else all of it."""
-    nothing = f"holds no file named {' '.join(KNOWN_SUFFIXES)}.{advice}"
-    splits = {split: storage.below(split) for split in (TRAIN, VALIDATION)}
-    listed = {split: part.files() for split, part in splits.items()}
-    if listed[VALIDATION]:
-        return [
-            _source(_plain_name(name), part, listed[split], f"data.source={source}: {part.address} {nothing}")
-            for split, part in splits.items()
-        ]
-    if listed[TRAIN] and storage.below(_TEST).files():
-        raise ValueError(
-            f"data.source={source} has {TRAIN}/ and {_TEST}/, but no {VALIDATION}/; expected {TRAIN}/ and "
-            f"{VALIDATION}/. Make a {VALIDATION}/, or set data.source={source}/{TRAIN} to hold out a share of that"
-        )
-    return [_source(_plain_name(name), storage, storage.files(), f"data.source={source} {nothing}")]
-
-
-def _matching(source: str, address: str, advice: str) -> Source:
+def _matching(config: PrepareConfig, address: str, advice: str) -> Corpus:
     """Files that a glob names, or that lie below a folder that it names."""
     parts = address.split("/")
     fixed = next(number for number, part in enumerate(parts) if _MAGIC.search(part))
     # a relative glob begins here, an absolute one may begin at the root
     storage = Storage("/".join(parts[:fixed]) or ("/" if fixed else "."))
     listed = storage.matching("/".join(parts[fixed:]))
-    nothing = f"data.source={source} matches no file named {' '.join(KNOWN_SUFFIXES)}.{advice}"
-    return _source(_plain_name(storage.address.rpartition("/")[2]), storage, listed, nothing)
+    if not listed:
+        raise ValueError(f"data.source={config.source} matches no file.{advice}")
+    name = storage.address.rpartition("/")[2]
+    return _several(config, storage, listed, name, advice, one_split_is_meant=True)
 
 
-def _known(name: str) -> bool:
-    return name.lower().endswith(KNOWN_SUFFIXES) and not any(part.startswith(".") for part in name.split("/"))
+def _one_file(config: PrepareConfig, storage: Storage, file: Listed, name: str) -> Corpus:
+    """A file that is named itself."""
+    if "; rename" in (reason := reason_by_name(file.name) or ""):
+        raise ValueError(f"data.source={printable(config.source)} has {reason}")
+    found = None
+    if format_of(file.name) is None:
+        content = _content(storage, file, config)
+        if "; " in content.reason:  # what to do with it is known
+            raise ValueError(f"data.source={config.source} is {content.reason}, or name another source")
+        found = content.format or TEXT
+    files = {file.name: SourceFile(storage.address, file.name, file.size, file.version, found)}
+    layout = lay_out({file.name: True}, one_split_is_meant=True)
+    source = _sorted(_plain_name(name), files.values())
+    return Corpus(source.name, source, None, _listing(layout, files, {}))
 
 
-def _source(
-    name: str, storage: Storage, listed: Iterable[Listed], nothing: str, *, known: Callable[[str], bool] = _known
-) -> Source:
-    """The known files of a listing, sorted by name; `nothing` is the error where there are none."""
-    files = [SourceFile(storage.address, file.name, file.size, file.version) for file in listed if known(file.name)]
-    if not files:
-        raise ValueError(nothing)
+def _several(
+    config: PrepareConfig,
+    storage: Storage,
+    listed: list[Listed],
+    name: str,
+    advice: str,
+    *,
+    one_split_is_meant: bool = False,
+) -> Corpus:
+    """Files of a folder or glob: what they hold, which of them are of which split, which are passed over."""
+    passed_over: dict[str, str] = {}
+    files: dict[str, SourceFile] = {}
+    for file in listed:
+        reason = reason_by_name(file.name)
+        kind = format_of(file.name)
+        if reason is None and kind is None:
+            kind, reason = _content(storage, file, config)
+        if kind is None or reason:
+            passed_over[file.name] = reason or ""
+        else:
+            found = None if format_of(file.name) else kind
+            files[file.name] = SourceFile(storage.address, file.name, file.size, file.version, found)
+    _leave_out_what_serves_records(files, passed_over, name)
+    layout = lay_out(
+        {name: file.holds_records for name, file in files.items()}, one_split_is_meant=one_split_is_meant
+    )
+    listing = _listing(layout, files, passed_over)
+    if not layout.training:
+        raise ValueError(_nothing(config, listing, advice, splits=bool(files)))
+    name = _plain_name(name)
+    training, validation = (
+        _sorted(name, [files[file] for file in names]) for names in (layout.training, layout.validation)
+    )
+    return Corpus(name, training, validation if validation.files else None, listing)
+
+
+def _leave_out_what_serves_records(files: dict[str, SourceFile], passed_over: dict[str, str], name: str) -> None:
+    """Beside records, text of an unknown kind and a script named after the data set are there to load them."""
+    if not any(file.holds_records for file in files.values()):
+        return
+    for file in list(files.values()):
+        if file.found_format == TEXT or file.name.lower() == f"{name.lower()}.py":
+            passed_over[file.name] = ABOUT_THE_DATA if file.found_format is None else "text of an unknown kind"
+            del files[file.name]
+
+
+def _content(storage: Storage, file: Listed, config: PrepareConfig) -> Content:
+    head = storage.head(file.name, BEGINNING_BYTES) if file.size else b""
+    return content_of(head, file.name, config.text_field)
+
+
+def _listing(layout: Layout, files: dict[str, SourceFile], passed_over: dict[str, str]) -> Listing:
+    if layout.validation:
+        splits = f"the source's own: {len(layout.training)} files train, {len(layout.validation)} validate"
+    else:
+        splits = _held_out_share()
+    return Listing(
+        splits,
+        passed_over=dict(sorted({**passed_over, **layout.left_out}.items())),
+        by_content={
+            name: file.found_format
+            for name, file in sorted(files.items())
+            if file.found_format is not None and name not in layout.left_out
+        },
+        taken_anyway=layout.taken_anyway,
+    )
+
+
+def _nothing(config: PrepareConfig, listing: Listing, advice: str, *, splits: bool) -> str:
+    what = "holds no training text" if splits else f"holds no file that can be read, expected {READABLE}"
+    there = f" ({listing.passed_over_in_words()})" if listing.passed_over else ""
+    own = " A file or folder of a split that is named itself is taken: data.source=FOLDER/FILE." if splits else ""
+    return f"data.source={config.source} {what}{there}.{own}{advice}"
+
+
+def _held_out_share() -> str:
+    return "none in the source: a share of the documents is held out"
+
+
+def _sorted(name: str, files: Iterable[SourceFile]) -> Source:
     return Source(name, tuple(sorted(files, key=lambda file: file.name)))
 
 
 def _plain_name(name: str) -> str:
-    for suffix in KNOWN_SUFFIXES:
-        name = name.removesuffix(suffix)
-    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name) or "text"
+    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in plain_name(name)) or "text"

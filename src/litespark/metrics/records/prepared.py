@@ -75,6 +75,16 @@ class LeftOut:
 
 
 @dataclass
+class PassedOver:
+    """Files of the source that were not read, for one reason."""
+
+    reason: str
+    files: int
+    names: list[str] = field(default_factory=list)
+    """The first of them."""
+
+
+@dataclass
 class _About:
     name: str
     vocabulary: int
@@ -92,6 +102,7 @@ class PreparedData:
         sequence_length: that `best_fit` rows were laid out for, else None.
         settings: everything that decided the content.
         domains, left_out: by split, then by name.
+        passed_over: files of the source that were not read.
     """
 
     name: str
@@ -104,6 +115,7 @@ class PreparedData:
     settings: dict[str, Any]
     domains: list[PreparedDomain]
     left_out: list[LeftOut]
+    passed_over: list[PassedOver] = field(default_factory=list)
 
     @property
     def splits(self) -> list[str]:
@@ -166,6 +178,7 @@ class PreparedData:
         ledger = values.get("ledger")
         if not isinstance(ledger, list):
             raise wrong("ledger", ledger, "a list")
+        listing = _object(values.get("listing", {}), "listing")
         domains = list(_domains(values))
         left_out: list[LeftOut] = decode(ledger, list[LeftOut], "ledger")
         _check(domains, left_out)
@@ -175,6 +188,7 @@ class PreparedData:
             settings=_object(values.get("settings"), "settings"),
             domains=sorted(domains, key=lambda row: (*_place_of(row.split), row.domain)),
             left_out=sorted(left_out, key=lambda row: (*_place_of(row.split), row.domain, row.rule)),
+            passed_over=decode(listing.get("passed_over", []), list[PassedOver], "listing.passed_over"),
         )
 
 

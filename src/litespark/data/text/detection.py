@@ -1,0 +1,149 @@
+"""What a file is that no suffix of its name tells: by its first bytes, or a reason to pass it over."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from typing import NamedTuple
+
+from litespark.data.text.archives import BEGINNING_BYTES, beginning, without_compression
+from litespark.data.text.fields import field_value
+from litespark.data.text.files import CSV, JSON, PARQUET, TEXT, TSV
+
+HIDDEN = "hidden"
+ABOUT_THE_DATA = "about the data, not of it"
+EMPTY = "empty"
+NO_TEXT = "not text"
+_UNFINISHED = "a backup or a part of a file"
+_PARTIAL_SUFFIXES = (".part", ".partial", ".incomplete", ".crdownload", ".tmp", ".swp", ".bak", ".old", ".orig", "~")
+# nobody has to open these, of which a bucket may hold many
+_NO_TEXT_SUFFIXES = tuple(
+    f".{suffix}"
+    for suffix in "png jpg jpeg gif webp bmp tif tiff ico mp3 mp4 wav flac ogg avi mov mkv pdf pyc so o a dll exe bin pt "
+    "pth ckpt safetensors npy npz idx pkl pickle woff woff2 ttf lock md5 sha1 sha256 sha512".split()
+)
+_ABOUT = re.compile(
+    r"(readme|licen[cs]e|copying|notice|changelog|citation|contributing|authors|code_of_conduct|security"
+    r"|(dataset|data)[_-]?(card|sheet)s?)([._-].*)?"
+    r"|(dataset_infos?|dataset_dict|state|metadata|croissant|manifest|index|checksums?)\.(json|jsonl|ya?ml|txt|csv|parquet)"
+    r"|(sha\d+|md5)sums?(\..*)?|requirements.*\.txt|_success|_common_metadata|_metadata",
+    re.IGNORECASE,
+)
+_MAGIC = {
+    b"ARROW1": "an Arrow file; write it as parquet",
+    b"\xff\xff\xff\xff": "an Arrow stream or another binary file; write it as parquet",
+    b"PK\x03\x04": "a zip archive; unpack it",
+    b"7z\xbc\xaf": "a 7z archive; unpack it",
+    b"Rar!": "a rar archive; unpack it",
+    b"Obj\x01": "an Avro file; write it as parquet",
+    b"ORC": "an ORC file; write it as parquet",
+    b"SQLite format 3": "a database; write it as parquet",
+    b"%PDF": NO_TEXT,
+}
+_TAR_AT = 257
+_RECORD = re.compile(r'(\[\s*)?\{\s*"(?:[^"\\]|\\.)*+"\s*:')
+
+
+class Content(NamedTuple):
+    """What a file holds, or why it is passed over."""
+
+    format: str | None
+    reason: str = ""
+
+
+def reason_by_name(name: str) -> str | None:
+    """Why a file of a folder is passed over whatever it holds; None: it is not."""
+    if any("\ud800" <= letter <= "\udfff" for letter in name):
+        return "a name that is not UTF-8; rename it"
+    *folders, file = name.lower().split("/")
+    if any(part.startswith(".") for part in (*folders, file)):
+        return HIDDEN
+    if _ABOUT.fullmatch(file):
+        return ABOUT_THE_DATA
+    if file.endswith(_PARTIAL_SUFFIXES):
+        return _UNFINISHED
+    return NO_TEXT if file.endswith(_NO_TEXT_SUFFIXES) else None
+
+
+def content_of(head: bytes, name: str, text_field: str) -> Content:
+    """What a file holds.
+
+    Args:
+        head: its first `BEGINNING_BYTES`, or all of it.
+        name: whose suffix may say how it is packed.
+        text_field: records without it are no text.
+    """
+    if not head:
+        return Content(None, EMPTY)
+    packed = without_compression(name) != name.lower()
+    unpacked = beginning(head, name)
+    if head.startswith(b"PAR1"):
+        return Content(PARQUET)
+    if unpacked.startswith(b"PAR1"):
+        return Content(None, "parquet within an archive; unpack it")
+    if unpacked[_TAR_AT : _TAR_AT + 5] == b"ustar":
+        return Content(None, "a tar archive; unpack it")
+    if magic := next((reason for magic, reason in _MAGIC.items() if unpacked.startswith(magic)), None):
+        return Content(None, magic)
+    if unpacked.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return Content(TEXT)
+    if not unpacked:
+        return Content(None, "damaged, or packed in a way that is not read" if packed else NO_TEXT)
+    if b"\0" in unpacked:
+        return Content(None, NO_TEXT)
+    # the last character may be cut
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        text = decoder.decode(unpacked.removeprefix(codecs.BOM_UTF8), final=False)
+    except UnicodeDecodeError:
+        return Content(None, "not UTF-8; convert it with iconv")
+    if not text.strip():
+        return Content(None, EMPTY)
+    whole = len(head) < BEGINNING_BYTES
+    return _content_of_text(text.lstrip(), whole, text_field)
+
+
+def holds_json(text: bytes) -> bool:
+    """Whether what is called a plain text is records of JSON: they are read as such, never as text."""
+    start = text[:BEGINNING_BYTES].lstrip()
+    return start[:1] in (b"{", b"[") and _first_record(start.decode("utf-8", "replace")) is not None
+
+
+def _content_of_text(text: str, whole: bool, text_field: str) -> Content:
+    first = _first_record(text)
+    if first is not None:
+        # of a record that is longer than what is here nothing is known; one with a list may hold the records
+        known = first and not any(isinstance(value, list) for value in first.values())
+        if known and field_value(first, text_field) is None:
+            return Content(None, f"JSON without the field {text_field}")
+        return Content(JSON)
+    lines = re.split(r"\r\n?|\n", text)[: None if whole else -1]
+    filled = [line for line in lines if line.strip()]
+    if filled and (
+        isinstance(_parsed(filled[0]), list) or (len(filled) > 1 and all(isinstance(_parsed(x), str) for x in filled))
+    ):
+        return Content(JSON)
+    if len(filled) > 1:
+        for separator, kind in ((",", CSV), ("\t", TSV)):
+            if text_field in (name.strip('" ') for name in filled[0].split(separator)):
+                return Content(kind)
+    return Content(TEXT)
+
+
+def _first_record(text: str) -> dict[str, object] | None:
+    """The first record of what is an object of JSON or an array of them, empty where its end is not here; else None."""
+    if not _RECORD.match(text):
+        return None
+    try:
+        first: dict[str, object] = json.JSONDecoder().raw_decode(text, text.index("{"))[0]
+    except (ValueError, RecursionError):
+        return {}
+    return first
+
+
+def _parsed(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

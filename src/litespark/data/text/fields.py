@@ -1,0 +1,76 @@
+"""Fields of records by their names, and what to say where there is none of a name.
+
+`a.b` is the field of that very name where a record has one, else field b of field a.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+SHOWN = 20
+"""Names in a message."""
+
+
+def field_value(content: object, name: str) -> Any:
+    """What a record has under a name, whole or as a path; None where it has nothing."""
+    if not isinstance(content, dict):
+        return None
+    if name in content:
+        return content[name]
+    head, dot, rest = name.partition(".")
+    while dot:
+        if (found := field_value(content.get(head), rest)) is not None:
+            return found
+        more, dot, rest = rest.partition(".")
+        head = f"{head}.{more}"
+    return None
+
+
+def records_within(content: object, text_field: str) -> list[object] | None:
+    """The entries of the one list that an object without text of its own holds; None where it is another object."""
+    if not isinstance(content, dict) or field_value(content, text_field) is not None:
+        return None
+    lists = [value for value in content.values() if isinstance(value, list) and value]
+    if len(lists) != 1 or not all(isinstance(entry, dict | str) for entry in lists[0]):
+        return None
+    return lists[0]
+
+
+def nearest_first(names: Iterable[str], wanted: str) -> list[str]:
+    """Names by how much they look like the wanted one; case does not count."""
+
+    def unlike(name: str) -> float:
+        return -difflib.SequenceMatcher(None, name.lower(), wanted.lower()).ratio()
+
+    return sorted(dict.fromkeys(names), key=unlike)
+
+
+def absent(where: str, setting: str, wanted: str, names: Iterable[str]) -> ValueError:
+    """The error for a field that nothing has; names those that are there, and the setting for the nearest."""
+    there = nearest_first(names, wanted)
+    named = ", ".join(there[:SHOWN]) + (f" and {len(there) - SHOWN} more" if len(there) > SHOWN else "")
+    advice = f"Set {pasted(setting, there[0])}" if there else "Name another source"
+    return ValueError(f"{where} has no field {wanted}, but {named or 'none at all'}. {advice}")
+
+
+def pasted(setting: str, value: str) -> str:
+    """An override as a shell and Hydra take it."""
+    if re.fullmatch(r"[A-Za-z_][\w.-]*", value):
+        return f"{setting}={value}"
+    quoted = value.replace("\\", "\\\\").replace('"', '\\"')
+    return shlex.quote(f'{setting}="{quoted}"')
+
+
+def names_in(content: object, prefix: str = "", depth: int = 3) -> Iterator[str]:
+    """Names of the fields of a record that hold values, those of nested records as paths."""
+    if not isinstance(content, dict):
+        return
+    for name, value in content.items():
+        if isinstance(value, dict) and value and depth > 1:
+            yield from names_in(value, f"{prefix}{name}.", depth - 1)
+        else:
+            yield f"{prefix}{name}"

@@ -1,0 +1,70 @@
+"""What was decided about the files of a source: their splits, and which are passed over, for a log and the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+_SHOWN = 3
+_KEPT = 100
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Files of a source by what was decided about them."""
+
+    splits: str
+    """Where the splits come from."""
+    passed_over: dict[str, str] = field(default_factory=dict)
+    """Reason by name."""
+    by_content: dict[str, str] = field(default_factory=dict)
+    """Format by name, of files whose names do not tell it."""
+    taken_anyway: tuple[str, ...] = ()
+    """What looks like another split than it is used as."""
+
+    def lines(self) -> Iterator[str]:
+        """One a decision."""
+        yield f"splits: {self.splits}"
+        if self.passed_over:
+            yield f"passed over {self.passed_over_in_words()}"
+        for kind, names in _by_value(self.by_content).items():
+            yield f"read as {kind}, by their content: {_named(names)}"
+        if self.taken_anyway:
+            yield f"named like a split, but taken as text like the others: {_named(self.taken_anyway)}"
+
+    def passed_over_in_words(self) -> str:
+        """Counts and first names by reason."""
+        return "; ".join(f"{_named(names)}: {reason}" for reason, names in _by_value(self.passed_over).items())
+
+    def to_json(self) -> dict[str, Any]:
+        """What the manifest keeps: counts, and the first names of each kind."""
+        return {
+            "splits": self.splits,
+            "passed_over": [
+                {"reason": reason, "files": len(names), "names": [*map(printable, names[:_KEPT])]}
+                for reason, names in _by_value(self.passed_over).items()
+            ],
+            "by_content": [
+                {"format": kind, "files": len(names), "names": [*map(printable, names[:_KEPT])]}
+                for kind, names in _by_value(self.by_content).items()
+            ],
+            "taken_anyway": [*map(printable, self.taken_anyway[:_KEPT])],
+        }
+
+
+def _by_value(values: dict[str, str]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, list[str]] = {}
+    for name, value in values.items():
+        found.setdefault(value, []).append(name)
+    return {value: tuple(names) for value, names in found.items()}
+
+
+def _named(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(map(printable, names[:_SHOWN]))}{more}"
+
+
+def printable(name: str) -> str:
+    """A file's name as any terminal and file takes it."""
+    return name if name.isprintable() else ascii(name)
