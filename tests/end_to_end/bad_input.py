@@ -54,15 +54,31 @@ TABLE = {
     ),
     "glob that names nothing": (
         "data.source={w}/*.none",
-        "{w}/*.none matches no file named .txt",
+        "{w}/*.none matches no file",
         "Set data.source to",
     ),
-    "splits of which one is missing": ("data.source={w}/half", "no validation/; expected train/ and", "Make a val"),
+    "nothing but a test split": (
+        "data.source={w}/half",
+        "holds no training text",
+        "of a test split",
+        "is taken: data.s",
+    ),
     "no files to take": ("data.max_files=0", "data.max_files: got 0, expected a whole number of at least 1"),
-    "empty folder": ("data.source={w}/empty", "{w}/empty holds no file named .txt", "Set data.source to"),
+    "empty folder": (
+        "data.source={w}/empty",
+        "{w}/empty holds no file that can be read, expected .txt",
+        "Set data.source to",
+    ),
     "empty file": ("data.source={w}/empty.txt", "{w}/empty.txt", "no document", "Set data.source to"),
     "bytes that are not text": ("data.source={w}/bytes.txt", "1 of 1 documents", "invalid_utf8", "Mend or leave out"),
-    "lines that are not JSON": ("data.source={w}/broken.jsonl", "2 of 2 documents", "data.text_field", "allows 1.00%"),
+    "lines that are not JSON": ("data.source={w}/nonsense.jsonl", "2 of 2 documents", "malformed_json", "allows 1.00%"),
+    "field of the text that no record has": ("data.source={w}/broken.jsonl", "no field text, but txt", "=txt"),
+    "field of the domain that no record has": (
+        "data.source={w}/lines.jsonl data.domain_field=meta.set data.max_bad_share=1",
+        "no field meta.set, but text",
+        "or data.domain_field=null",
+    ),
+    "archive of several files": ("data.source={w}/text.zip", "text.zip is a zip archive", "unpack it"),
     "archive that is none": ("data.source={w}/broken.jsonl.zst", "{w}/broken.jsonl.zst is damaged", "Copy or download"),
     "archive that is cut": ("data.source={w}/cut.jsonl.zst", "{w}/cut.jsonl.zst is truncated", "Copy or download"),
     "array that does not end": (
@@ -75,7 +91,7 @@ TABLE = {
         "{w}/none.parquet is damaged or no parquet",
         "Copy it again",
     ),
-    "parquet without text": ("data.source={w}/a.parquet", "no column text, but content", "Set data.text_field"),
+    "parquet without text": ("data.source={w}/a.parquet", "no field text, but content", "Set data.text_field=content"),
     "text that is binary": ("data.source={w}/zeros.txt", "1 of 1 documents", "nul_character", "zeros.txt line 1"),
     "lines that are too long": (
         "data.source={w}/lines.jsonl data.max_line_bytes=20 data.max_bad_share=0",
@@ -83,7 +99,7 @@ TABLE = {
         "lines.jsonl line 2",
         "or raise data.max_bad_share",
     ),
-    "folder named as a file": ("data.source={w}/folder.jsonl", "{w}/folder.jsonl holds no file named", "Set data.sou"),
+    "folder named as a file": ("data.source={w}/folder.jsonl", "{w}/folder.jsonl holds no file that", "Set data.sou"),
     "folder for the tokenizer's file": (
         "data.source={w}/text data.tokenizer={w}/empty",
         "{w}/empty/tokenizer.json does not exist",

@@ -89,7 +89,7 @@ def world(tmp_path_factory):
     write_text(root / "text", documents=12, words=100)
     (root / "empty").mkdir()
     (root / "empty.txt").touch()
-    (root / "bytes.txt").write_bytes(b"\xff\xfe" * 500)
+    (root / "bytes.txt").write_bytes(b"\xff\xfd" * 500)
     (root / "broken.jsonl").write_text('{"txt": "the field is called text"}\nnot json\n')
     (root / "broken.jsonl.zst").write_bytes(b"not zstd")
     lines = [json.dumps({"text": text}) + "\n" for text in ("one", "too long for a line", "two")]
@@ -100,8 +100,9 @@ def world(tmp_path_factory):
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pyarrow.table({"content": ["one", "two"]}), root / "a.parquet")
     (root / "zeros.txt").write_bytes(b"\0" * 100)
-    for name in ("train", "test"):
-        write_text(root / "half" / name, documents=2, words=10)
+    (root / "nonsense.jsonl").write_text("not json\nnor this\n")
+    (root / "text.zip").write_bytes(b"PK\x03\x04")
+    write_text(root / "half" / "test", documents=2, words=10)
     (root / "folder.jsonl").mkdir()
     (root / "file").write_text("in the way")
     (root / "victim").write_text("must survive")

@@ -85,7 +85,7 @@ class PrepareConfig(ReadingConfig):
     tokenizer_sample_bytes: Count = 50_000_000
     """Bytes of training text that a tokenizer is trained on."""
     text_field: str = "text"
-    """Field of a record that holds the text; `a.b` is field b of a."""
+    """Field of a record that holds the text; `a.b` is the field of that name, else field b of a."""
     domain_field: str | None = None
     """Field of a record that names its domain, such as `meta.redpajama_set_name`; None: there is one domain."""
     validation_fraction: InnerShare = 0.05

@@ -152,7 +152,7 @@ def test_only_the_named_columns_are_read(tmp_path):
 def test_a_parquet_file_that_is_none_or_lacks_the_column_is_refused(tmp_path):
     path = table(tmp_path, {"content": ["x"], "meta": [{"text": "y"}]})
     with pytest.raises(
-        ValueError, match=r"a\.parquet has no field text, but meta\.text, content\. Set data\.text_field=meta\.text"
+        ValueError, match=r"a\.parquet: no field text, but meta\.text, content\. Set data\.text_field=meta\.text"
     ):
         list(parquet_rows(path, "a.parquet", "text", None))
     path.write_bytes(path.read_bytes()[:-10])

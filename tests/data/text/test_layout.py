@@ -25,7 +25,11 @@ OWN_SPLITS = {
         ["data/validation_matched-00000-of-00001.parquet"],
         ["data/test_sft-00000-of-00001.parquet", "data/test_gen-00000-of-00001.parquet"],
     ),
-    "converted by the hub": (["default/train/0000.parquet"], ["default/validation/0000.parquet"], ["default/test/0.parquet"]),
+    "converted by the hub": (
+        ["default/train/0000.parquet"],
+        ["default/validation/0000.parquet"],
+        ["default/test/0.parquet"],
+    ),
     "a folder a configuration": (
         ["de/train-00000-of-00001.parquet", "en/train-00000-of-00001.parquet"],
         ["en/validation-00000-of-00001.parquet"],

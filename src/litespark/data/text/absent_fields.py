@@ -48,7 +48,7 @@ def refuse_absent_fields(config: PrepareConfig, files: tuple[SourceFile, ...], s
     if not records:
         return  # the reader counts what is no record
     setting, name = next(iter(wanted.items()))
-    error = absent(f"data.source={config.source}: none of the {records} records looked at", setting, name, names)
+    error = absent(f"data.source={config.source}, {records} records and tables looked at", setting, name, names)
     none = f", or {pasted(setting, 'null')} for one domain" if setting == DOMAIN_SETTING else ""
     raise ValueError(f"{error}{none}.")
 

@@ -1,7 +1,7 @@
 """Bytes of a file on this machine, unpacked, a block at a time; an archive without its end is refused.
 
-How a file is packed is what its name says, else what its first bytes say. Text in UTF-16 that begins with its mark comes
-as UTF-8.
+How a file is packed is what its name says, else what its first bytes say. Text that begins with the mark of UTF-16
+comes as UTF-8.
 
 A truncated archive otherwise looks like a shorter one: zstandard's readers end without an error where the bytes do, and
 the documents behind would be lost in silence.
@@ -111,7 +111,7 @@ def _unpacked(path: Path, name: str) -> Iterator[bytes]:
         file.seek(0)
         if kind is not None and os.fstat(file.fileno()).st_size == 0:
             raise ValueError(f"{name} is truncated: it has no bytes. {_REMEDY}")
-        source: IO[bytes] | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile | zstandard.ZstdDecompressionReader = file
+        source: IO[bytes] | gzip.GzipFile | zstandard.ZstdDecompressionReader = file
         if kind == ZSTD:
             if not _frames_end(file):
                 raise ValueError(f"{name} is truncated: its last zstd frame does not end. {_REMEDY}")
@@ -120,21 +120,19 @@ def _unpacked(path: Path, name: str) -> Iterator[bytes]:
             source = decompressor.stream_reader(file, read_across_frames=True)
         elif kind == GZIP:
             source = gzip.GzipFile(fileobj=file)
-        elif kind == XZ:
-            source = lzma.LZMAFile(file)
-        elif kind == BZIP2:
-            yield from _bzip2_blocks(file, name)
+        elif kind in (XZ, BZIP2):
+            with lzma.LZMAFile(file) if kind == XZ else bz2.BZ2File(file) as opened:
+                yield from _blocks_of(opened, name)
             return
         while block := source.read(BLOCK_BYTES):
             yield block
 
 
-def _bzip2_blocks(file: IO[bytes], name: str) -> Iterator[bytes]:
-    source = bz2.BZ2File(file)
+def _blocks_of(source: bz2.BZ2File | lzma.LZMAFile, name: str) -> Iterator[bytes]:
     while True:
         try:
             block = source.read(BLOCK_BYTES)
-        except (OSError, ValueError) as error:  # what it calls damaged data, which has no class of its own
+        except (OSError, ValueError) as error:  # what bz2 calls damaged data, which has no class of its own
             raise ValueError(f"{name} is damaged or not what its name says: {error}. {_REMEDY}") from error
         if not block:
             return
@@ -150,8 +148,7 @@ def _from_utf16(first: bytes, more: Iterator[bytes], name: str) -> Iterator[byte
             yield decoder.decode(block).encode("utf-8", "surrogatepass")
         decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{name} is truncated or damaged: it begins as UTF-16 and goes on as something else. {_REMEDY}") \
-            from error  # fmt: skip
+        raise ValueError(f"{name} is truncated or damaged: it begins as UTF-16, and is none. {_REMEDY}") from error
 
 
 def _frames_end(file: IO[bytes]) -> bool:

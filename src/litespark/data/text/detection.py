@@ -16,17 +16,19 @@ ABOUT_THE_DATA = "about the data, not of it"
 EMPTY = "empty"
 NO_TEXT = "not text"
 _UNFINISHED = "a backup or a part of a file"
-_PARTIAL_SUFFIXES = (".part", ".partial", ".incomplete", ".crdownload", ".tmp", ".swp", ".bak", ".old", ".orig", "~")
+_PARTIAL_SUFFIXES = tuple(".part .partial .incomplete .crdownload .tmp .swp .bak .old .orig ~".split())
 # nobody has to open these, of which a bucket may hold many
 _NO_TEXT_SUFFIXES = tuple(
     f".{suffix}"
-    for suffix in "png jpg jpeg gif webp bmp tif tiff ico mp3 mp4 wav flac ogg avi mov mkv pdf pyc so o a dll exe bin pt "
-    "pth ckpt safetensors npy npz idx pkl pickle woff woff2 ttf lock md5 sha1 sha256 sha512".split()
+    for suffix in "png jpg jpeg gif webp bmp tif tiff ico mp3 mp4 wav flac ogg avi mov mkv pdf pyc so o a dll exe bin "
+    "pt pth ckpt safetensors npy npz idx pkl pickle woff woff2 ttf lock md5 sha1 sha256".split()
 )
 _ABOUT = re.compile(
-    r"(readme|licen[cs]e|copying|notice|changelog|citation|contributing|authors|code_of_conduct|security"
-    r"|(dataset|data)[_-]?(card|sheet)s?)([._-].*)?"
-    r"|(dataset_infos?|dataset_dict|state|metadata|croissant|manifest|index|checksums?)\.(json|jsonl|ya?ml|txt|csv|parquet)"
+    r"readme([._-]\w+)*|(dataset|data)[_-]?(card|sheet)s?(\.\w+)?"
+    r"|(licen[cs]e|copying|notice)([.-](apache|mit|bsd|gpl|lgpl|lesser|cc0?)([.-][\w.-]*)?)?(\.(md|txt|rst|html))?"
+    r"|(changelog|citation|contributing|authors|code_of_conduct|security)(\.(md|txt|rst|cff|bib))?"
+    r"|(dataset_infos?|dataset_dict|state|croissant|manifest|index|checksums?)\.(json|ya?ml)|checksums?\.txt"
+    r"|metadata\.(json|jsonl|ya?ml|csv|parquet)"
     r"|(sha\d+|md5)sums?(\..*)?|requirements.*\.txt|_success|_common_metadata|_metadata",
     re.IGNORECASE,
 )
@@ -92,15 +94,14 @@ def content_of(head: bytes, name: str, text_field: str) -> Content:
         return Content(None, "damaged, or packed in a way that is not read" if packed else NO_TEXT)
     if b"\0" in unpacked:
         return Content(None, NO_TEXT)
-    # the last character may be cut
+    whole = max(len(head), len(unpacked)) < BEGINNING_BYTES
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        text = decoder.decode(unpacked.removeprefix(codecs.BOM_UTF8), final=False)
+        text = decoder.decode(unpacked.removeprefix(codecs.BOM_UTF8), final=whole)  # else the last character may be cut
     except UnicodeDecodeError:
         return Content(None, "not UTF-8; convert it with iconv")
     if not text.strip():
         return Content(None, EMPTY)
-    whole = len(head) < BEGINNING_BYTES
     return _content_of_text(text.lstrip(), whole, text_field)
 
 

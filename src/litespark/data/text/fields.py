@@ -54,7 +54,7 @@ def absent(where: str, setting: str, wanted: str, names: Iterable[str]) -> Value
     there = nearest_first(names, wanted)
     named = ", ".join(there[:SHOWN]) + (f" and {len(there) - SHOWN} more" if len(there) > SHOWN else "")
     advice = f"Set {pasted(setting, there[0])}" if there else "Name another source"
-    return ValueError(f"{where} has no field {wanted}, but {named or 'none at all'}. {advice}")
+    return ValueError(f"{where}: no field {wanted}, but {named or 'none at all'}. {advice}")
 
 
 def pasted(setting: str, value: str) -> str:

@@ -22,7 +22,9 @@ OF_TEST = "of a test split, which is never trained on"
 _FIRM = {"train": TRAIN, "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION, "test": TEST}
 _SOFT = {
     **dict.fromkeys(("training", "trn"), TRAIN),
-    **dict.fromkeys(("dev", "devel", "development", "eval", "evaluation", "validate", "holdout", "heldout"), VALIDATION),
+    **dict.fromkeys(
+        ("dev", "devel", "development", "eval", "evaluation", "validate", "holdout", "heldout"), VALIDATION
+    ),
     **dict.fromkeys(("testing", "tests", "tst"), TEST),
 }
 _WORDS = _FIRM | _SOFT

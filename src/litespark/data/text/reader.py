@@ -23,8 +23,8 @@ from litespark.data.text.document import ONLY_DOMAIN, UNKNOWN_DOMAIN, Document
 from litespark.data.text.fields import field_value, records_within
 from litespark.data.text.files import CSV, JSON, PARQUET, TSV, SourceFile
 from litespark.data.text.formats import Overlong, json_records
-from litespark.data.text.tables import SEPARATORS, Row, csv_rows, parquet_rows
 from litespark.data.text.splits import TRAIN
+from litespark.data.text.tables import SEPARATORS, Row, csv_rows, parquet_rows
 
 READING = "reading/"
 """The rules of this module begin so."""

@@ -202,9 +202,7 @@ def _several(
             found = None if format_of(file.name) else kind
             files[file.name] = SourceFile(storage.address, file.name, file.size, file.version, found)
     _leave_out_what_serves_records(files, passed_over, name)
-    layout = lay_out(
-        {name: file.holds_records for name, file in files.items()}, one_split_is_meant=one_split_is_meant
-    )
+    layout = lay_out({name: file.holds_records for name, file in files.items()}, one_split_is_meant=one_split_is_meant)
     listing = _listing(layout, files, passed_over)
     if not layout.training:
         raise ValueError(_nothing(config, listing, advice, splits=bool(files)))

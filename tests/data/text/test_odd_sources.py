@@ -1,0 +1,298 @@
+"""Sources as other programs write them: what is read of each, and what is refused, so that no document goes unsaid."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import lzma
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from litespark.data.text.absent_fields import refuse_absent_fields
+from litespark.data.text.reader import DocumentReader, require_few_bad
+from litespark.data.text.sources import corpus
+from tests.data.corpus import config
+
+pyarrow = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
+
+TEXTS = [f"document {number} of the brown fox, which jumps over {number * number} lazy dogs" for number in range(12)]
+WHOLE = ["\n".join(TEXTS)]
+
+
+def lines(texts, end="\n", field="text", **options):
+    return "".join(json.dumps({field: text}, **options) + end for text in texts).encode()
+
+
+def table(values, field="text"):
+    sink = pyarrow.BufferOutputStream()
+    parquet.write_table(pyarrow.table({field: values}), sink)
+    return sink.getvalue().to_pybytes()
+
+
+def zstd(content, **settings):
+    return zstandard.ZstdCompressor(**settings).compress(content)
+
+
+def csv_of(texts, separator=","):
+    return ("id" + separator + "text\n" + "".join(f'{n}{separator}"{text}"\n' for n, text in enumerate(texts))).encode()
+
+
+SEPARATED = [f"{text}\u2028next\u2029\x85end" for text in TEXTS]
+LONG = zstandard.ZstdCompressionParameters(window_log=27, enable_ldm=True)
+RECORDS = [{"text": text} for text in TEXTS]
+
+# name: (content, texts)
+READ = {
+    "bom.jsonl": (b"\xef\xbb\xbf" + lines(TEXTS, "\r\n"), TEXTS),
+    "two_marks.jsonl": (b"\xef\xbb\xbf" + lines(TEXTS[:5]) + b"\xef\xbb\xbf" + lines(TEXTS[5:]), TEXTS),
+    "carriage_returns.jsonl": (lines(TEXTS, "\r"), TEXTS),
+    "separators.jsonl": (lines(SEPARATED, ensure_ascii=False), SEPARATED),
+    "frames.jsonl.zst": (b"".join(zstd(lines([text])) for text in TEXTS) + zstd(b""), TEXTS),
+    "long.jsonl.zst": (zstd(lines(TEXTS), compression_params=LONG), TEXTS),
+    "members.jsonl.gz": (b"".join(gzip.compress(lines([text])) for text in TEXTS), TEXTS),
+    "padded.jsonl.gz": (gzip.compress(lines(TEXTS)) + b"\0" * 512, TEXTS),
+    "a.jsonlines": (lines(TEXTS), TEXTS),
+    "a.JSONL": (lines(TEXTS), TEXTS),
+    "a.ndjson.bz2": (bz2.compress(lines(TEXTS)), TEXTS),
+    "a.jsonl.xz": (lzma.compress(lines(TEXTS)), TEXTS),
+    "a.jsonl.zstd": (zstd(lines(TEXTS)), TEXTS),
+    "a.txt.gz": (gzip.compress(WHOLE[0].encode()), WHOLE),
+    "a.txt.zst": (zstd(WHOLE[0].encode()), WHOLE),
+    "packed_but_not_named_so.jsonl": (gzip.compress(lines(TEXTS)), TEXTS),
+    "part-00000": (lines(TEXTS), TEXTS),
+    "part-00001": (WHOLE[0].encode(), WHOLE),
+    "part-00002": (gzip.compress(lines(TEXTS)), TEXTS),
+    "part-00003": (table(TEXTS), TEXTS),
+    "part-00004": (csv_of(TEXTS), TEXTS),
+    "part-00005": (json.dumps(RECORDS, indent=1).encode(), TEXTS),
+    "part-00006": ("".join(json.dumps(text) + "\n" for text in TEXTS).encode(), TEXTS),
+    "c4.json.01": (lines(TEXTS), TEXTS),
+    "records.txt": (lines(TEXTS), TEXTS),
+    "records_of_a_program.log": (lines(TEXTS), TEXTS),
+    "essay.tex": (WHOLE[0].encode(), WHOLE),
+    "a.csv": (csv_of(TEXTS), TEXTS),
+    "quoted.csv": (b'text,id\r\n"a ""quoted""\r\nline, 1",1\r\nplain,2\r\n', ['a "quoted"\r\nline, 1', "plain"]),
+    "one_column.csv": ("\n".join(["text", *(text.replace(",", "") for text in TEXTS)]).encode(),
+                       [text.replace(",", "") for text in TEXTS]),
+    "returns.csv": (b"id,text\r1,one\r2,two", ["one", "two"]),
+    "a.csv.gz": (gzip.compress(csv_of(TEXTS)), TEXTS),
+    "a.tsv": (csv_of(TEXTS, "\t"), TEXTS),
+    "object.json": (json.dumps({"version": 1, "data": RECORDS}, indent=2).encode(), TEXTS),
+    "object_on_a_line.json": (json.dumps({"data": RECORDS}).encode(), TEXTS),
+    "printed.json": ("\n".join(json.dumps(record, indent=2) for record in RECORDS).encode(), TEXTS),
+    "printed.jsonl": ("\n".join(json.dumps(record, indent=2) for record in RECORDS).encode(), TEXTS),
+    "array.jsonl": (b"[\n" + b",\n".join(lines([text]).strip() for text in TEXTS) + b"\n]", TEXTS),
+    "strings.json": (json.dumps(TEXTS).encode(), TEXTS),
+    "strings.jsonl": ("".join(json.dumps(text) + "\n" for text in TEXTS).encode(), TEXTS),
+    "utf16.txt": (WHOLE[0].encode("utf-16"), WHOLE),
+    "big_endian.txt": (b"\xfe\xff" + "ü漢🙂".encode("utf-16-be"), ["ü漢🙂"]),
+    "utf16.jsonl": (lines(TEXTS).decode().encode("utf-16"), TEXTS),
+    "utf16.csv": (csv_of(TEXTS).decode().encode("utf-16"), TEXTS),
+    "a b=[c]{d}ü.jsonl": (lines(TEXTS), TEXTS),
+    "a.snappy.parquet": (table(TEXTS), TEXTS),
+    "dictionary.parquet": (table(pyarrow.array(TEXTS, pyarrow.large_string()).dictionary_encode()), TEXTS),
+}  # fmt: skip
+
+
+def read(source: Path, **changes):
+    """The documents of a source, as a preparation meets them."""
+    settings = config(source, "unused", **changes)
+    files = corpus(settings).training.files
+    refuse_absent_fields(settings, files, source.parent)
+    reader = DocumentReader.of(settings)
+    texts = [document.text for document in reader.documents(files)]
+    require_few_bad(reader.seen, reader.bad, reader.ledger, settings.max_bad_share)
+    return texts
+
+
+def folder_with(tmp_path, **contents):
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize("name", READ)
+def test_every_document_is_read_alone_and_in_a_folder(tmp_path, name):
+    content, texts = READ[name]
+    folder = folder_with(tmp_path, **{name: content})
+    assert read(folder / name) == texts
+    assert read(folder) == texts
+
+
+def test_files_of_many_kinds_beside_each_other_are_all_read(tmp_path):
+    named = [name for name, (_, texts) in READ.items() if texts == TEXTS]
+    folder = folder_with(tmp_path, **{name: READ[name][0] for name in named})
+    found = read(folder)
+    assert sorted(set(found)) == sorted(TEXTS)
+    assert corpus(config(folder, "unused")).listing.passed_over == {}
+
+
+@pytest.mark.parametrize(
+    "name, content, said",
+    [
+        ("latin1.txt", "café ".encode("latin-1"), r"invalid_utf8: 1\).*iconv -f latin1 -t utf-8 latin1\.txt > latin1"),
+        ("unmarked.txt", "abc".encode("utf-16-le"), r"nul_character: 1\).*iconv"),
+        ("odd.txt", b"\xff\xfea\0b", "odd.txt is truncated or damaged: it begins as UTF-16"),
+        ("cut.jsonl.bz2", bz2.compress(lines(TEXTS))[:-9], r"cut\.jsonl\.bz2 is truncated"),
+        ("cut.jsonl.xz", lzma.compress(lines(TEXTS))[:-9], r"cut\.jsonl\.xz is truncated"),
+        ("plain.jsonl.bz2", lines(TEXTS), r"plain\.jsonl\.bz2 is damaged or not what its name says"),
+        ("plain.jsonl.xz", lines(TEXTS), r"plain\.jsonl\.xz is damaged or not what its name says"),
+        ("cut.csv", b'id,text\n1,"and no end', r"cut\.csv is truncated or damaged: the quotes in line 2 do not end"),
+        ("printed.jsonl", b'{\n "text": "a"\n}\n{\n "text": ', "an object that it holds does not end"),
+        ("list.parquet", table([[text] for text in TEXTS]), r"text_not_a_string: 12\)"),
+        ("Text.parquet", table(TEXTS, "Text"), r"1 records and tables looked at: no field text, but Text\. Set data"),
+        ("Text.jsonl", lines(TEXTS, field="Text"), r"12 records .*: no field text, but Text\. Set data\.text_field=T"),
+        ("body.csv", b"id,my text\n1,b\n", r"""no field text, but my text, id\. Set 'data\.text_field="my text"'"""),
+        ("other.txt", lines(TEXTS, field="body"), r"missing_text: 12\)"),
+        ("a.zip", b"PK\x03\x04" + b"x" * 30, r"a\.zip is a zip archive; unpack it, or name another"),
+        ("a.arrow", b"ARROW1\0\0" + b"x" * 30, "an Arrow file; write it as parquet"),
+        ("a.tar.gz", gzip.compress(b"a.txt".ljust(257, b"\0") + b"ustar" + b"\0" * 250), "a tar archive; unpack it"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_refused_with_what_to_do(tmp_path, name, content, said):
+    with pytest.raises(ValueError, match=said):
+        read(folder_with(tmp_path, **{name: content}) / name)
+
+
+def test_what_is_passed_over_is_listed_with_its_reason(tmp_path):
+    folder = folder_with(
+        tmp_path,
+        **{
+            "a.jsonl": lines(TEXTS),
+            "README.md": b"# Card",
+            "LICENSE": b"MIT",
+            ".gitattributes": b"*",
+            "dataset_info.json": b"{}",
+            "picture.png": b"\x89PNG",
+            "unknown.xyz": b"\0\1\2",
+            "other.log": b'{"level": "info"}\n{"level": "info"}\n',
+            "b.jsonl.part": lines(TEXTS[:3]),
+            "c.zip": b"PK\x03\x04",
+            "old.dat": "café".encode("latin-1"),
+            "_SUCCESS": b"",
+            "empty.dat": b"",
+            "load.sh": b"echo 1",
+            "source.py": b"import datasets",
+        },
+    )
+    listing = corpus(config(folder, "unused")).listing
+    assert listing.passed_over == {
+        ".gitattributes": "hidden",
+        "LICENSE": "about the data, not of it",
+        "README.md": "about the data, not of it",
+        "_SUCCESS": "about the data, not of it",
+        "b.jsonl.part": "a backup or a part of a file",
+        "c.zip": "a zip archive; unpack it",
+        "dataset_info.json": "about the data, not of it",
+        "empty.dat": "empty",
+        "load.sh": "text of an unknown kind",
+        "old.dat": "not UTF-8; convert it with iconv",
+        "other.log": "JSON without the field text",
+        "picture.png": "not text",
+        "source.py": "about the data, not of it",
+        "unknown.xyz": "not text",
+    }
+    assert read(folder) == TEXTS
+    kept = listing.to_json()["passed_over"]
+    assert {"reason": "hidden", "files": 1, "names": [".gitattributes"]} in kept
+    assert sum(group["files"] for group in kept) == 14
+    assert "passed over .gitattributes: hidden; LICENSE, README.md, _SUCCESS and 2 more: about" in "\n".join(
+        listing.lines()
+    )
+
+
+def test_a_name_that_is_not_utf8_is_told(tmp_path):
+    folder = folder_with(tmp_path, **{"a.txt": b"text"})
+    (folder / "b\udcff.txt").write_bytes(b"text")
+    assert "passed over 'b\\udcff.txt': a name that is not UTF-8; rename it" in [
+        *corpus(config(folder, "x")).listing.lines()
+    ]
+
+
+def test_a_source_of_nothing_but_what_is_passed_over_says_so(tmp_path):
+    folder = folder_with(tmp_path, **{"README.md": b"card", "a.log": b'{"level": 1}\n'})
+    with pytest.raises(
+        ValueError, match=r"no file that can be read, expected .*README\.md: about.*a\.log: JSON without"
+    ):
+        corpus(config(folder, "unused"))
+    (folder / "test.jsonl").write_bytes(lines(TEXTS))
+    with pytest.raises(ValueError, match=r"holds no training text \(.*test\.jsonl: of a test split"):
+        corpus(config(folder, "unused"))
+    assert read(folder / "test.jsonl") == TEXTS
+    assert corpus(config(folder / "test.jsonl", "x")).listing.taken_anyway == ("test.jsonl",)
+    assert read(folder / "README.md") == ["card"]
+
+
+def test_names_that_only_begin_like_those_of_metadata_are_documents(tmp_path):
+    names = [
+        "license_plates.txt",
+        "security_papers.jsonl",
+        "notice_board.txt",
+        "authors.jsonl",
+        "index.txt",
+        "state.csv",
+    ]
+    folder = folder_with(tmp_path, **{name: csv_of(TEXTS) if ".csv" in name else lines(TEXTS) for name in names})
+    assert corpus(config(folder, "unused")).listing.passed_over == {}
+
+
+# ---------------------------------------------------------------- fields
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.csv"])
+def test_a_field_with_a_dot_in_its_name_comes_before_a_path(tmp_path, name):
+    content = {"a.jsonl": lines(TEXTS, field="meta.text"), "a.parquet": table(TEXTS, "meta.text")}
+    content["a.csv"] = csv_of(TEXTS).replace(b"text", b"meta.text", 1)
+    folder = folder_with(tmp_path, **{name: content[name]})
+    assert read(folder, text_field="meta.text") == TEXTS
+
+
+def test_both_spellings_of_a_path_lead_to_the_field(tmp_path):
+    records = [{"a.b": {"c": "one"}}, {"a": {"b.c": "two"}}, {"a": {"b": {"c": "three"}}}, {"a.b.c": "four", "a": 1}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    for number, record in enumerate(records[:3]):
+        parquet.write_table(pyarrow.Table.from_pylist([record]), tmp_path / f"{number}.parquet")
+    assert read(tmp_path, text_field="a.b.c") == ["one", "two", "three", "one", "two", "three", "four"]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.json"])
+@pytest.mark.parametrize("share", [0.01, 1.0])
+def test_a_field_that_no_record_has_is_refused_with_the_nearest(tmp_path, name, share):
+    records = [{"text": text, "meta": {"set": "web", "url": "x"}} for text in TEXTS]
+    if name == "a.parquet":
+        parquet.write_table(pyarrow.Table.from_pylist(records), tmp_path / name)
+    else:
+        (tmp_path / name).write_text(
+            json.dumps(records) if name == "a.json" else "".join(json.dumps(record) + "\n" for record in records)
+        )
+    with pytest.raises(
+        ValueError,
+        match=r"no field meta\.sett, but meta\.set, .*Set data\.domain_field=meta\.set, or data\.domain_field=null",
+    ):
+        read(tmp_path, domain_field="meta.sett", max_bad_share=share)
+    with pytest.raises(ValueError, match=r"no field txt, but text, .*Set data\.text_field=text"):
+        read(tmp_path, text_field="txt", max_bad_share=share)
+    assert read(tmp_path, domain_field="meta.set") == TEXTS
+
+
+def test_a_field_that_one_record_in_one_file_has_is_enough(tmp_path):
+    for number in range(20):
+        (tmp_path / f"{number:02}.jsonl").write_bytes(lines([f"{text} of {number}" for text in TEXTS]))
+    with (tmp_path / "17.jsonl").open("ab") as file:
+        file.write(b'{"text": "with a domain", "set": "web"}\n')
+    settings = config(tmp_path, "unused", domain_field="set")
+    files = corpus(settings).training.files
+    refuse_absent_fields(settings, files, tmp_path)
+    domains = [document.domain for document in DocumentReader.of(settings).documents(files)]
+    assert (domains.count("web"), len(domains)) == (1, 20 * 12 + 1)
+
+
+def test_plain_texts_have_no_fields_to_miss(tmp_path):
+    folder = folder_with(tmp_path, **{"a.txt": b"text"})
+    assert read(folder, domain_field="meta.set", text_field="body") == ["text"]
