@@ -24,6 +24,9 @@ FP8 := --variant compiled --variant compiled_fp8 --variant litespark --variant "
 # whole rows, as the Hugging Face baselines take them
 WHOLE := data.document_mask=false
 BENCH := $(PYTHON) -m litespark.cli bench
+# of bench and bench-gpu: anything writes the records into results/, which is committed, and nothing into logs/bench
+PUBLISH ?=
+PUBLISHED := $(if $(PUBLISH),--publish)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train lint test test-slow test-gpu bench bench-gpu notebooks clean
@@ -61,43 +64,42 @@ test-gpu: $(READY)  ## the tests that need a CUDA device, and those of ops nativ
 SMALL := model=tiny data=synthetic data.training_rows=16 data.sequence_length=128 data.micro_batch_size=4 data.document_mask=false \
 	trainer.batch_rows=4 precision=fp32 trainer.accelerator=cpu
 
-bench: $(READY)  ## on this machine's CPU: steps against the baselines, an ablation, and the page of results
-	$(BENCH) step $(SMALL) --rounds 2 --steps 10 $(ARGS)
+bench: $(READY)  ## on this machine's CPU: steps against the baselines, and an ablation; records in logs/bench, PUBLISH=1: in results/
+	$(BENCH) step $(SMALL) --rounds 2 --steps 10 $(PUBLISHED) $(ARGS)
 	$(BENCH) ablation $(SMALL) --baseline "ops=reference recompute=full" \
 		--target "ops=reference ops.attention=sdpa ops.linear_cross_entropy=chunked recompute=none" \
-		--rounds 2 --steps 10 $(ARGS)
-	$(PYTHON) -m litespark.cli results
+		--rounds 2 --steps 10 $(PUBLISHED) $(ARGS)
 
 bench-gpu: $(READY)  ## on a GPU, at the sizes of the 3 B model, PART=step, ablation, profile, fp8, parity, ops or loop: nine minutes at most
 	$(MAKE) --no-print-directory bench-gpu-$(PART)
 
 # each continues what an earlier start left unfinished
 bench-gpu-ops:
-	$(BENCH) ops $(R3) $(ARGS)
+	$(BENCH) ops $(R3) $(PUBLISHED) $(ARGS)
 
 bench-gpu-loop:
 	$(BENCH) loop trainer.accelerator=cuda $(ARGS)
 
 bench-gpu-step:
-	$(BENCH) step $(R3) $(WHOLE) --rounds 4 --minutes 8.5 $(ARGS)
+	$(BENCH) step $(R3) $(WHOLE) --rounds 4 --minutes 8.5 $(PUBLISHED) $(ARGS)
 
 bench-gpu-fp8:
-	$(BENCH) step $(R3) $(WHOLE) $(FP8) --rounds 4 --minutes 8.5 $(ARGS)
+	$(BENCH) step $(R3) $(WHOLE) $(FP8) --rounds 4 --minutes 8.5 $(PUBLISHED) $(ARGS)
 
 # one GPU has few minutes for text: 160 million parameters on the sources of the packages that are installed there
 bench-gpu-parity:
 	$(BENCH) parity model=llama160m data=installed_packages data.max_bytes=120_000_000 data.sequence_length=1024 \
 		data.micro_batch_size=32 trainer.batch_rows=64 budget.tokens=20_000_000 trainer.validate_every=50 \
-		optim.lr=6e-4 trainer.accelerator=cuda --minutes 8.5 $(ARGS)
+		optim.lr=6e-4 trainer.accelerator=cuda --minutes 8.5 $(PUBLISHED) $(ARGS)
 
 bench-gpu-ablation:
 	$(BENCH) ablation $(R3) $(WHOLE) --switch norm=ops.rms_norm,ops.add_rms_norm --switch swiglu=ops.swiglu,ops.swiglu_linear \
-		--rounds 4 --minutes 8.5 $(ARGS)
+		--rounds 4 --minutes 8.5 $(PUBLISHED) $(ARGS)
 
 bench-gpu-profile:
-	$(BENCH) profile $(R3) $(WHOLE) --variant litespark $(ARGS)
-	$(BENCH) profile $(R3) $(WHOLE) --variant "litespark_fp8:precision=fp8" $(ARGS)
-	$(BENCH) profile $(R3) $(WHOLE) --variant compiled $(ARGS)
+	$(BENCH) profile $(R3) $(WHOLE) --variant litespark $(PUBLISHED) $(ARGS)
+	$(BENCH) profile $(R3) $(WHOLE) --variant "litespark_fp8:precision=fp8" $(PUBLISHED) $(ARGS)
+	$(BENCH) profile $(R3) $(WHOLE) --variant compiled $(PUBLISHED) $(ARGS)
 
 notebooks: $(READY)  ## write notebooks/*.ipynb from their paired sources
 	$(PYTHON) -m jupytext --to ipynb notebooks/*.py

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+import subprocess
+
 import pytest
 
+from litespark.analysis import ledger
 from litespark.benchmarks.step import session
 from litespark.benchmarks.step.variants import HUGGINGFACE
 from litespark.cli import main
+from litespark.cli.bench import BENCHES
+from litespark.cli.bench.records import records_folder
+from litespark.cli.configs import repository
 from litespark.metrics.records.step import StepRecord
 from tests.cli.tiny_run import tiny
 from tests.metrics.step_records import lost, ours, record, round_, standard, variant
@@ -115,3 +122,36 @@ def test_the_hidden_argument_stays_hidden(capsys):
     said = capsys.readouterr().out
     assert "--process" not in said
     assert "--variant" in said
+
+
+def test_records_go_below_logs_and_into_results_only_when_published(measured, monkeypatch, capsys):
+    asked = measured(record(standard(), ours()))
+    renewed = []
+    monkeypatch.setattr(ledger, "write_ledger", lambda folder: renewed.append(folder) or folder / "README.md")
+    assert bench() == 0
+    assert asked["output"] == repository() / "logs" / "bench"
+    assert renewed == []
+    assert bench("--publish") == 0
+    assert asked["output"] == repository() / "results"
+    assert renewed == [repository() / "results"]
+    assert "--publish" not in asked["command"]
+    assert bench("--publish", "--output", "elsewhere") == 2
+
+
+@pytest.mark.parametrize("what", sorted(BENCHES.keys() - {"loop"}))  # that one writes the file that it is told
+def test_no_benchmark_writes_into_results_by_itself(what):
+    parser = argparse.ArgumentParser()
+    BENCHES[what].add_arguments(parser)
+    assert records_folder(parser.parse_args([])) == repository() / "logs" / "bench"
+
+
+@pytest.mark.parametrize("goal", ["bench", "bench-gpu-step", "bench-gpu-profile", "bench-gpu-parity"])
+def test_make_publishes_when_it_is_asked_to(goal):
+    def commands(*words: str) -> str:
+        command = ["make", "-n", goal, "PYTHON=python3", *words]
+        return subprocess.run(command, cwd=repository(), capture_output=True, text=True, check=True, timeout=60).stdout
+
+    benches = commands().count("cli bench ")
+    assert "--publish" not in commands()
+    assert "cli results" not in commands()
+    assert commands("PUBLISH=1").count("--publish") == benches

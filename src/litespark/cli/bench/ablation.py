@@ -6,9 +6,10 @@ import argparse
 import shlex
 import sys
 
+from litespark.cli.bench.records import records_folder, renew_page
 from litespark.cli.bench.whole_steps import add_step_arguments, composed_parts, numbers_given, step_settings
 from litespark.cli.command import Command
-from litespark.cli.configs import add_overrides, repository
+from litespark.cli.configs import add_overrides
 
 BASELINE = "ops=reference recompute=full optim.fused=false"
 TARGET = "ops=litespark recompute=none optim.fused=true"
@@ -41,12 +42,13 @@ def _run(options: argparse.Namespace) -> int:
         order=[name for name in options.order.split(",") if name],
         settings=step_settings(options, device),
         command=_command(options),
-        output=options.output or repository() / "results",
+        output=records_folder(options),
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
     print(text(record))
     picture = write_beside(record, path)
     print(f"record: {path}\npicture: {picture}")
+    renew_page(options)
     if not record.complete:
         print("not all rounds are there: the same command continues")
     return 1 if failed(record) else 0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
+from litespark.cli.bench.records import add_output, records_folder, renew_page
 from litespark.cli.command import Command
-from litespark.cli.configs import add_overrides, compose, repository
+from litespark.cli.configs import add_overrides, compose
 from litespark.ranges import Positive, Repeats, Seconds, number
 
 
@@ -18,7 +18,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=number(Seconds), default=2.0, help="to read each stream for (%(default)s)")
     parser.add_argument("--litgpt-python", metavar="PATH", help="an interpreter that has litgpt (this one, if it has)")
     parser.add_argument("--timeout", type=number(Seconds), default=900.0, help="seconds of a measurement (%(default)s)")
-    parser.add_argument("--output", type=Path, help="folder of records (results)")
+    add_output(parser)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -32,11 +32,12 @@ def _run(options: argparse.Namespace) -> int:
         options.overrides,
         DataSettings(options.rounds, options.megabytes, options.seconds, options.litgpt_python, options.timeout),
         command=_command(options),
-        output=options.output or repository() / "results",
+        output=records_folder(options),
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
     print(text(record))
     print(f"record: {path}")
+    renew_page(options)
     return 0
 
 

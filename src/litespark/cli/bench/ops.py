@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
+from litespark.cli.bench.records import add_output, records_folder, renew_page
 from litespark.cli.command import Command
-from litespark.cli.configs import add_overrides, compose, repository
+from litespark.cli.configs import add_overrides, compose
 from litespark.ranges import Seconds, number
 
 
@@ -15,7 +15,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add_overrides(parser)
     parser.add_argument("--op", action="append", default=[], help="measure this one; give it again for more (all)")
     parser.add_argument("--seconds", type=number(Seconds), help="length of each measurement (4 on a GPU)")
-    parser.add_argument("--output", type=Path, help="folder of records (results)")
+    add_output(parser)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -28,11 +28,12 @@ def _run(options: argparse.Namespace) -> int:
         options.overrides,
         ops=options.op,
         seconds=options.seconds,
-        output=options.output or repository() / "results",
+        output=records_folder(options),
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
     print(table(record))
     print(f"record: {path}")
+    renew_page(options)
     return 0 if record.complete and not record.red else 1
 
 

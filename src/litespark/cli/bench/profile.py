@@ -7,8 +7,9 @@ import os
 import sys
 from pathlib import Path
 
+from litespark.cli.bench.records import add_output, records_folder, renew_page
 from litespark.cli.command import Command
-from litespark.cli.configs import add_overrides, compose, repository
+from litespark.cli.configs import add_overrides, compose
 from litespark.ranges import Repeats, number
 
 
@@ -21,7 +22,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--steps", type=number(Repeats), default=5, help="steps under the profiler (%(default)s)")
     parser.add_argument("--layers", type=number(Repeats), help="of the model (all, or as many as the device can train)")
-    parser.add_argument("--output", type=Path, help="folder of records (results)")
+    add_output(parser)
     # how the command starts itself again
     parser.add_argument("--process", type=Path, help=argparse.SUPPRESS)
 
@@ -48,12 +49,13 @@ def _run(options: argparse.Namespace) -> int:
         steps=options.steps,
         layers=options.layers,
         command=_command(options),
-        output=options.output or repository() / "results",
+        output=records_folder(options),
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
     picture(record, path.with_suffix(".png"))
     print(text(record))
     print(f"record: {path}, picture: {path.with_suffix('.png').name}")
+    renew_page(options)
     return 0
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
+from litespark.cli.bench.records import add_output, records_folder, renew_page
 from litespark.cli.command import Command
 from litespark.cli.configs import add_overrides, compose, repository
 from litespark.ranges import Count, NotNegative, Seed, number
@@ -27,7 +27,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="bytes of junk for each clean one (%(default)s)",
     )
     parser.add_argument("--planted-seed", type=number(Seed), default=1, help="of what is planted (%(default)s)")
-    parser.add_argument("--output", type=Path, help="folder of records (results)")
+    add_output(parser)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -43,11 +43,12 @@ def _run(options: argparse.Namespace) -> int:
         settings,
         command=_command(options),
         script=repository() / "train.py",
-        output=options.output or repository() / "results",
+        output=records_folder(options),
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
     print(text(record))
     print(f"record: {path}")
+    renew_page(options)
     return 0 if record.complete else 1
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from litespark.cli.bench.records import add_output, records_folder, renew_page
 from litespark.cli.command import Command
 from litespark.cli.configs import add_overrides, compose, repository
 from litespark.ranges import Minutes, Positive, number
@@ -30,7 +30,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--minutes", type=number(Minutes), help="stop and save after so many; the same command continues"
     )
-    parser.add_argument("--output", type=Path, help="folder of records (results)")
+    add_output(parser)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -50,12 +50,13 @@ def _run(options: argparse.Namespace) -> int:
         settings,
         command=_command(options, target, overrides),
         script=repository() / "train.py",
-        output=options.output or repository() / "results",
+        output=records_folder(options),
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
     picture(record, path.with_suffix(".png"))
     print(text(record))
     print(f"record: {path}, picture: {path.with_suffix('.png').name}")
+    renew_page(options)
     return 0 if record.complete else 1
 
 

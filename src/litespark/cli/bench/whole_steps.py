@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from litespark.cli.bench.records import add_output
 from litespark.cli.configs import compose
 from litespark.ranges import Minutes, Repeats, number
 
@@ -26,7 +26,7 @@ def add_step_arguments(parser: argparse.ArgumentParser, what: str) -> None:
         "--minutes", type=number(Minutes), default=_MINUTES, help="begin no process later (%(default)g)"
     )
     parser.add_argument("--layers", type=number(Repeats), help="measure so many layers of the model (as many as fit)")
-    parser.add_argument("--output", type=Path, help="folder of records (results)")
+    add_output(parser)
 
 
 def step_settings(options: argparse.Namespace, device: str) -> Any:

@@ -1,0 +1,32 @@
+"""Where a benchmark's record goes: below `logs/`, or with `--publish` into `results/`, whose page is then renewed."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from litespark.cli.configs import repository
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Let a command take the folder of its records."""
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--output", type=Path, help="folder of records (logs/bench)")
+    where.add_argument(
+        "--publish", action="store_true", help="write the record into results/, and its page anew from all records"
+    )
+
+
+def records_folder(options: argparse.Namespace) -> Path:
+    """The folder that the arguments name."""
+    if options.output is not None:
+        return Path(options.output)
+    return repository() / ("results" if options.publish else "logs/bench")
+
+
+def renew_page(options: argparse.Namespace) -> None:
+    """Write the page of results anew where the record was published."""
+    if options.publish:
+        from litespark.analysis.ledger import write_ledger
+
+        print(f"page: {write_ledger(repository() / 'results')}")
