@@ -13,21 +13,22 @@ from litespark.callbacks import checkpoint_folder
 from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.checkpoint_folder import CheckpointError, find, finished
 from litespark.callbacks.phases import Phases
+from litespark.training.budget import TokenBudget
 from litespark.training.optim import AdamWConfig, MuonConfig
 from tests.training.small_runs import LENGTH, Planted, batches, small_run, training_module
 
 OPTIMIZERS = {"fused": AdamWConfig(lr=1e-2), "unfused": AdamWConfig(lr=1e-2, fused=False), "muon": MuonConfig(lr=1e-2)}
 
 
-def saving_run(folder, *, every, keep=9, at_end=True, steps=6, task=None, optimizer="fused", **settings):
+def saving_run(folder, *, every, keep=9, at_end=True, steps=6, task=None, optimizer="fused", rows=4, **settings):
     folder.mkdir(exist_ok=True)
     phases = Phases()
     about = {"run": "mine", "model": {"width": 8}}
     saver = Checkpointer(
         folder / "checkpoints", every_steps=every, at_end=at_end, keep=keep, about=about, phases=phases
     )
-    module = training_module(steps=steps, rows=4, task=task, optimizer=OPTIMIZERS[optimizer])
-    return small_run(folder, module, accumulate=2, phases=phases, callbacks=[saver], **settings)
+    module = training_module(steps=steps, rows=rows, task=task, optimizer=OPTIMIZERS[optimizer])
+    return small_run(folder, module, **{"accumulate": 2, **settings}, phases=phases, callbacks=[saver])
 
 
 def steps_in(folder):
@@ -77,6 +78,55 @@ def test_a_resume_from_any_step_ends_in_the_same_bits(tmp_path, step, optimizer)
     (ours,), (theirs,) = ours["optimizer_states"], theirs["optimizer_states"]
     torch.testing.assert_close(ours["state"], theirs["state"], rtol=0, atol=0)
     assert ours["param_groups"] == theirs["param_groups"]
+
+
+def metrics_in(folder, key):
+    rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return {row["step"]: row[key] for row in rows if key in row}
+
+
+def position_in(folder):
+    return torch.load(find(folder).state, weights_only=True)["SyntheticDataModule"]["rows"]
+
+
+@pytest.mark.parametrize("step", [1, 4])
+@pytest.mark.parametrize("micro_batch_size, accumulate, workers", [(1, 4, 0), (4, 1, 0), (1, 4, 1)])
+def test_a_resume_with_another_micro_batch_takes_the_same_steps(tmp_path, micro_batch_size, accumulate, workers, step):
+    whole = saving_run(tmp_path / "whole", every=1, validate_every=3)
+    whole.trainer.fit(whole.module, batches(2, training_rows=3))
+    cut = saving_run(tmp_path / "cut", every=1, validate_every=3, accumulate=accumulate)
+    state = tmp_path / "whole" / "checkpoints" / f"step-{step:08d}" / "state.ckpt"
+    data = batches(micro_batch_size, training_rows=3, workers=workers)
+    cut.trainer.fit(cut.module, data, ckpt_path=state, weights_only=True)
+    # and once more, with the first micro-batch
+    again = saving_run(tmp_path / "again", every=None, validate_every=3)
+    state = tmp_path / "cut" / "checkpoints" / "step-00000005" / "state.ckpt"
+    again.trainer.fit(again.module, batches(2, training_rows=3), ckpt_path=state, weights_only=True)
+    for folder, first in ((tmp_path / "cut", step), (tmp_path / "again", 5)):
+        for key in ("progress/tokens", "train/loss", "train/learning_rate", "validation/loss"):
+            expected = {at: value for at, value in metrics_in(tmp_path / "whole", key).items() if at > first}
+            assert metrics_in(folder, key) == pytest.approx(expected, rel=1e-5), key
+        assert position_in(folder) == position_in(tmp_path / "whole") == 6 * 4
+    assert cut.trainer.global_step == again.trainer.global_step == 6
+
+
+@pytest.mark.parametrize("rows, accumulate, steps", [(2, 1, 9), (8, 4, 5), (16, 8, 4)])
+def test_a_resume_with_another_global_batch_spends_what_is_left_of_the_tokens(tmp_path, rows, accumulate, steps):
+    tokens = 6 * 4 * LENGTH - 1
+    whole = saving_run(tmp_path / "whole", every=3)
+    whole.module.budget = TokenBudget(4 * LENGTH, tokens=tokens)
+    whole.trainer.fit(whole.module, batches(2))
+    assert whole.module.steps_taken == 6
+    other = saving_run(tmp_path / "other", every=None, validate_every=1, rows=rows, accumulate=accumulate)
+    other.module.budget = TokenBudget(rows * LENGTH, tokens=tokens)
+    state = tmp_path / "whole" / "checkpoints" / "step-00000003" / "state.ckpt"
+    other.trainer.fit(other.module, batches(2), ckpt_path=state, weights_only=True)
+    seen = list(metrics_in(tmp_path / "other", "progress/tokens").values())
+    assert [b - a for a, b in itertools.pairwise(seen)] == [rows * LENGTH] * (steps - 3)
+    assert tokens <= seen[-1] < tokens + rows * LENGTH
+    assert (other.module.steps_taken, position_in(tmp_path / "other")) == (steps, seen[-1] // LENGTH)
+    assert list(metrics_in(tmp_path / "other", "validation/loss")) == list(range(3, steps + 1))
+    assert metrics_in(tmp_path / "other", "train/learning_rate")[steps] == pytest.approx(0.1 * 1e-2)
 
 
 def test_the_rows_of_the_steps_that_a_checkpoint_holds_are_on_disk_with_it(tmp_path):

@@ -54,21 +54,11 @@ class Run:
         self.validated = []
         small = small_run(folder, self.module, validate_every=every, phases=phases, callbacks=[energy, saver])
         self.quality = CostOfQuality(
-            target_bpb=target, validate_every=every, record=self.record, throughput=small.throughput, energy=energy,
+            target_bpb=target, record=self.record, throughput=small.throughput, energy=energy,
             checkpointer=saver, phases=phases,
         )  # fmt: skip
         small.trainer.callbacks.append(self.quality)
         self.small = clock.drive(small)
-
-        def validate():
-            small.throughput.on_validation_start(small.trainer, self.module)
-            for batch in batches(2).val_dataloader():
-                self.module.validation_step(batch, 0)
-            self._validated()
-            small.throughput.on_validation_end(small.trainer, self.module)
-            self.quality.on_validation_end(small.trainer, self.module)
-
-        self.quality.validate = validate
 
     def _validated(self):
         step = self.module.steps_taken
@@ -168,22 +158,31 @@ def test_a_resume_goes_on_counting_and_reaches_it_where_an_undisturbed_run_does(
     assert reached.train_joules == pytest.approx(6 * STEP * WATTS)
 
 
-def test_a_validation_that_a_kill_prevented_is_made_up_for_before_the_next_step(tmp_path, clock):
+def test_a_validation_that_was_left_out_is_made_up_for_before_the_next_step(tmp_path, clock):
+    Run(tmp_path, clock, target=None, steps=4, every=None).fit()
+    run = Run(tmp_path, clock, target=FALLING[4])
+    run.fit(ckpt_path=checkpoint_folder.find(tmp_path).state, weights_only=True)
+    assert (run.validated, run.module.steps_taken) == ([4], 4)
+    assert run.record.target.reached.train_seconds == pytest.approx(4 * STEP)
+
+
+def test_the_checkpoint_of_a_step_holds_its_validation_which_no_resume_repeats(tmp_path, clock):
     class Killed(Exception):
         pass
 
     def die():
         raise Killed
 
-    killed = Run(tmp_path, clock, target=FALLING[4], checkpoint_every=4)
+    killed = Run(tmp_path, clock, target=None, checkpoint_every=2)
     killed.module.on_validation_epoch_start = lambda: die() if killed.module.steps_taken == 4 else None
     with pytest.raises(Killed):
         killed.fit()
-    assert checkpoint_folder.find(tmp_path).step == 4
-    run = Run(tmp_path, clock, target=FALLING[4])
-    run.fit(ckpt_path=checkpoint_folder.find(tmp_path).state, weights_only=True)
-    assert (run.validated, run.module.steps_taken) == ([4], 4)
-    assert run.record.target.reached.train_seconds == pytest.approx(4 * STEP)
+    checkpoint = checkpoint_folder.find(tmp_path)
+    assert checkpoint.step == 2
+    run = Run(tmp_path, clock, target=None, steps=6)
+    run.fit(ckpt_path=checkpoint.state, weights_only=True)
+    assert run.validated == [4, 6]
+    assert sorted(run.rows()) == [2, 4, 6]
 
 
 def test_what_was_reached_before_a_resume_is_found_again_and_a_lower_target_trains_on(tmp_path, clock):

@@ -159,7 +159,6 @@ def test_a_second_run_finds_the_prepared_data(place: Path, run: tuple[Path, str]
 def test_a_run_that_was_killed_after_its_last_step_is_finished_by_a_resume(place: Path):
     """All steps are in the checkpoint; the final validation, the sample and the record are not made yet."""
     where = [f"data.source={place}/documents.jsonl", f"paths.data={place}/data", f"paths.logs={place}/logs"]
-    where.append("trainer.validate_every=2")  # due at the last step, and lost with the process
     train(*TINY, *where, "budget.steps=2", "name=late")
     folder = place / "logs/runs/late"
     record = json.loads((folder / "run.json").read_text())

@@ -55,7 +55,7 @@ def test_a_stop_before_the_first_step_leaves_no_folder(tmp_path, monkeypatch, wh
 def test_a_stop_after_the_last_step_is_recorded_and_a_resume_finishes_the_run(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "runs" / "small"
     with monkeypatch.context() as patch:
-        patch.setattr("litespark.experiment.finish.validate", stop)
+        patch.setattr("litespark.callbacks.validation.Validation.validate", stop)
         with pytest.raises(Interrupted):
             run.train(config(*SMALL, f"paths.logs={tmp_path}"))
     assert record(folder)["status"] == "interrupted"

@@ -9,9 +9,12 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.metrics_logger import MetricsLogger
 from litespark.callbacks.mfu import Rates, ThroughputMonitor
 from litespark.callbacks.phases import Phases
+from litespark.callbacks.signals import StopOnSignal
+from litespark.callbacks.validation import Validation
 from litespark.data.batch import TokenBatch
 from litespark.data.config import SyntheticConfig
 from litespark.data.streaming import SyntheticDataModule
@@ -175,6 +178,8 @@ def small_run(
     )
     metrics, journal = MetricsLogger(folder), Journal()
     strategy = strategy or StrategyConfig()
+    first = [each for each in callbacks if not isinstance(each, Checkpointer | StopOnSignal)]
+    last = [each for each in callbacks if each not in first]
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=devices,
@@ -183,14 +188,12 @@ def small_run(
         max_steps=-1,
         max_epochs=-1,
         accumulate_grad_batches=accumulate,
-        val_check_interval=None if validate_every is None else validate_every * accumulate,
-        check_val_every_n_epoch=None,
-        limit_val_batches=0 if validate_every is None else None,
+        limit_val_batches=0,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         inference_mode=False,
         logger=[metrics],
-        callbacks=[throughput, journal, *callbacks],
+        callbacks=[throughput, journal, *first, Validation(validate_every), *last],
         enable_progress_bar=False,
         enable_checkpointing=False,
         enable_model_summary=False,

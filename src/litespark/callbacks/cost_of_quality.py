@@ -5,7 +5,6 @@ Train seconds and joules are logged beside each validation, so that quality can 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
@@ -28,34 +27,27 @@ class CostOfQuality(Callback):
 
     Args:
         target_bpb: bits per byte at which to stop; None never stops.
-        validate_every: steps between two validations; None where there is one at the end only.
         record: the target and where it was reached are written into it.
         throughput, energy: where the figures come from.
         checkpointer: saves where training ends.
         phases: told that what is done here is not training.
-
-    Attributes:
-        validate: makes one validation now, logged as any other; set by whoever builds the run.
     """
 
     def __init__(
         self,
         *,
         target_bpb: float | None,
-        validate_every: int | None,
         record: RunRecord,
         throughput: ThroughputMonitor,
         energy: EnergyMonitor,
         checkpointer: Checkpointer,
         phases: Phases,
     ) -> None:
-        self.validate_every = validate_every
         self.record = record
         self.throughput = throughput
         self.energy = energy
         self.checkpointer = checkpointer
         self.phases = phases
-        self.validate: Callable[[], None] | None = None
         # a resume asks for a target of its own, and finds out again whether it is reached
         record.target = None if target_bpb is None else TargetRecord(target_bpb)
 
@@ -65,30 +57,25 @@ class CostOfQuality(Callback):
         return self.record.target is not None and self.record.target.reached is not None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        # Lightning does not repeat a validation whose step was saved before it; it may have been the one that ends
-        # the run
-        step = pl_module.steps_taken
-        if self.record.target is not None and step and self.validate_every and step % self.validate_every == 0:
-            assert self.validate is not None
-            self.validate()
+        # what the checkpoint holds may be the validation that ends the run
+        self.compare(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        with self.phases.during("evaluate"):
-            totals = self.energy.sum_over_ranks()
-            found = ReachedRecord(
-                step=pl_module.steps_taken,
-                tokens=pl_module.tokens_seen,
-                bits_per_byte=pl_module.validation[names.VALIDATION_BITS_PER_BYTE],
-                train_seconds=self.throughput.summary().train_seconds,
-                train_joules=totals.train_joules,
-                all_in_joules=totals.all_in_joules,
-            )
-            values = {
-                names.TRAIN_SECONDS: found.train_seconds,
-                names.TRAIN_JOULES: found.train_joules,
-                names.ALL_IN_JOULES: found.all_in_joules,
-            }
-            log_everywhere(trainer, values, found.step)
+        found = self._found(pl_module)
+        values = {
+            names.TRAIN_SECONDS: found.train_seconds,
+            names.TRAIN_JOULES: found.train_joules,
+            names.ALL_IN_JOULES: found.all_in_joules,
+        }
+        log_everywhere(trainer, values, found.step)
+        self._compare(trainer, pl_module, found)
+
+    def compare(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """End the training where this step has a validation, and it is at or below the target."""
+        if self.record.target is not None and pl_module.validated_at == pl_module.steps_taken:
+            self._compare(trainer, pl_module, self._found(pl_module))
+
+    def _compare(self, trainer: pl.Trainer, pl_module: Any, found: ReachedRecord) -> None:
         target = self.record.target
         if target is None or target.reached is not None:
             return
@@ -100,3 +87,16 @@ class CostOfQuality(Callback):
             trainer.should_stop = True
             if self.checkpointer.at_end:
                 self.checkpointer.save(trainer, pl_module)
+
+    def _found(self, pl_module: Any) -> ReachedRecord:
+        """The last validation, and what it took; a collective."""
+        with self.phases.during("evaluate"):  # reading the meters takes time
+            totals = self.energy.sum_over_ranks()
+        return ReachedRecord(
+            step=pl_module.steps_taken,
+            tokens=pl_module.tokens_seen,
+            bits_per_byte=pl_module.validation[names.VALIDATION_BITS_PER_BYTE],
+            train_seconds=self.throughput.summary().train_seconds,
+            train_joules=totals.train_joules,
+            all_in_joules=totals.all_in_joules,
+        )

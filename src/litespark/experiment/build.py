@@ -28,6 +28,7 @@ from litespark.callbacks.progress import ProgressBar
 from litespark.callbacks.prove import Prove
 from litespark.callbacks.run_record import RECORD, RunRecorder
 from litespark.callbacks.signals import StopOnSignal
+from litespark.callbacks.validation import Validation
 from litespark.data.manifest import Manifest
 from litespark.data.streaming import RowDataModule
 from litespark.experiment.config import ConfigError, Parts
@@ -63,6 +64,7 @@ class Run:
     data: RowDataModule
     recorder: RunRecorder
     energy: EnergyMonitor
+    validation: Validation
     quality: CostOfQuality
     metrics: MetricsLogger
     tensorboard: TensorBoardLogger
@@ -209,19 +211,19 @@ def build_run(
         },
         phases=phases,
     )
+    validation = Validation(parts.trainer.validate_every)
     quality = CostOfQuality(
         target_bpb=parts.budget.target_bpb,
-        validate_every=parts.trainer.validate_every,
         record=record,
         throughput=throughput,
         energy=energy,
         checkpointer=checkpointer,
         phases=phases,
     )
-    # the order matters: a window is closed before what casts lost and its energy are read, all before a checkpoint
-    # holds them, the record sees them all, and a stop comes last
+    # the order matters: a window is closed before what casts lost and its energy are read, then comes a validation,
+    # all before a checkpoint holds them, the record sees them all, and a stop comes last
     monitors = [Fp8Monitor(parts.fp8, record, log_every)] if machine.precision == "fp8" else []
-    callbacks: list[Callback] = [prove, throughput, *monitors, energy, checkpointer, quality, recorder]
+    callbacks: list[Callback] = [prove, throughput, *monitors, energy, validation, checkpointer, quality, recorder]
     if parts.callbacks.progress:
         callbacks.append(_progress(parts, metrics, throughput, energy, record))
     callbacks.append(StopOnSignal(checkpointer))
@@ -229,7 +231,7 @@ def build_run(
     tensorboard = TensorBoardLogger(save_dir=folder, name="", version="", default_hp_metric=False, **purge)
     loggers = [metrics, tensorboard, *_extra_loggers(parts, folder)]
     trainer = _trainer(parts, machine, folder, callbacks, loggers)
-    return Run(folder, trainer, module, data, recorder, energy, quality, metrics, tensorboard, phases)
+    return Run(folder, trainer, module, data, recorder, energy, validation, quality, metrics, tensorboard, phases)
 
 
 def _progress(
@@ -257,7 +259,6 @@ def _trainer(
     parts: Parts, machine: Machine, folder: Path, callbacks: list[Callback], loggers: list[Logger]
 ) -> pl.Trainer:
     ranks, settings = machine.ranks, parts.trainer
-    validate_every = settings.validate_every
     profiler = None
     if settings.profile:
         profiler = PyTorchProfiler(dirpath=folder, filename="profile", export_to_chrome=True)
@@ -272,10 +273,8 @@ def _trainer(
         max_steps=-1,
         max_epochs=-1,
         accumulate_grad_batches=machine.accumulate,
-        # in micro-batches, over an endless stream
-        val_check_interval=None if validate_every is None else validate_every * machine.accumulate,
-        check_val_every_n_epoch=None,
-        limit_val_batches=0 if validate_every is None else None,
+        # `Validation` counts steps; Lightning would count micro-batches
+        limit_val_batches=0,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         # FSDP2 and compiled models do not take tensors made in inference mode

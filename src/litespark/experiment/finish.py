@@ -28,7 +28,8 @@ def finish(parts: Parts, run: Run) -> None:
     """Validate, generate a sample, complete the record, write the report; every rank calls it."""
     run.recorder.attach(run.module)
     if run.module.validated_at != run.module.steps_taken:
-        validate(run)
+        run.validation.validate(run.trainer, run.module)
+    run.quality.compare(run.trainer, run.module)  # a resume without a step left has not trained
     if parts.callbacks.sample_prompt is not None and isinstance(run.data, TokenDataModule):
         tokenizer = Tokenizer.load(run.data.folder)
         sample = _sample(parts, run, tokenizer)
@@ -45,22 +46,6 @@ def finish(parts: Parts, run: Run) -> None:
     for logger in run.trainer.loggers:
         logger.finalize("success")
     log.info("%s", _closing_words(run, write_report(run.folder) if parts.callbacks.report else None))
-
-
-def validate(run: Run) -> None:
-    """One pass over the validation rows with the weights as they are, logged at the current step; a collective."""
-    module, device = run.module, run.module.device
-    assert module.model is not None
-    module.model.eval()
-    run.recorder.throughput.on_validation_start(run.trainer, module)
-    with torch.no_grad(), run.trainer.precision_plugin.forward_context():
-        module.on_validation_epoch_start()
-        for index, batch in enumerate(run.data.val_dataloader()):
-            module.validation_step(batch.to(device), index)
-        module.on_validation_epoch_end()
-    run.recorder.throughput.on_validation_end(run.trainer, module)
-    run.quality.on_validation_end(run.trainer, module)
-    module.model.train()
 
 
 def close(run: Run, status: Status, error: str | None = None) -> None:

@@ -28,7 +28,7 @@ from litespark.data.streaming import RowDataModule, TokenDataModule, build_data_
 from litespark.experiment import run_folder
 from litespark.experiment.build import Run, build_meter, build_run, check_vocabulary, token_budget
 from litespark.experiment.config import ConfigError, Parts, parts_from
-from litespark.experiment.finish import close, finish, validate
+from litespark.experiment.finish import close, finish
 from litespark.experiment.first_rank import from_first, from_ranks
 from litespark.experiment.initial_weights import check_tokenizer
 from litespark.experiment.override_text import hydra_text
@@ -171,7 +171,6 @@ def _refuse_reached(parts: Parts, record: RunRecord) -> None:
 
 def _fit(run: Run, checkpoint: Checkpoint | None) -> None:
     """Take the steps. Ctrl-C before the first and after the last of them is a KeyboardInterrupt."""
-    run.quality.validate = lambda: validate(run)
     try:
         run.trainer.fit(
             run.module, run.data, ckpt_path=None if checkpoint is None else checkpoint.state, weights_only=True

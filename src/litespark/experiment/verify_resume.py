@@ -134,7 +134,7 @@ def compare(one: Checkpoint, other: Checkpoint) -> tuple[dict[str, int], str | N
 def _parts(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The parts of a state that a resume has to preserve, each flat: dotted name -> tensor or plain value."""
     data = {key: value for key, value in state.items() if key.endswith("DataModule")}
-    counters = {key: value for key, value in state["litespark"].items() if key not in ("random", "fp8")}
+    counters = {key: value for key, value in state["litespark"].items() if key not in ("random", "fp8", "validation")}
     return {
         "weights": dict(_leaves(state["state_dict"])),
         "optimizer state": dict(_leaves(state["optimizer_states"])),

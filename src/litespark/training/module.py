@@ -62,7 +62,7 @@ class TrainingModule(pl.LightningModule):
         last_step: host counts of the last step over all ranks: tokens, supervised tokens and attention pairs.
         stop_requested: set by anybody on this rank to end the run after the step; agreed over ranks at each step.
         stop_agreed: some rank asked to stop.
-        validation: metrics of the last validation of this process, of all domains and (where several) of each.
+        validation: metrics of the last validation, of all domains and (where several) of each.
         validated_at: steps taken when it was made; None before the first.
     """
 
@@ -283,6 +283,8 @@ class TrainingModule(pl.LightningModule):
             "tokens_seen": self.tokens_seen,
             "steps_taken": self.steps_taken,
             "skipped_steps": int(self._skips[0].item()),
+            "validated_at": self.validated_at,
+            "validation": self.validation,
             "random": self.host_group.gather(random_state()),
         }
         if self.model.fp8 is not None:
@@ -295,9 +297,23 @@ class TrainingModule(pl.LightningModule):
         self.tokens_seen = state["tokens_seen"]
         self.steps_taken = state["steps_taken"]
         self.skipped_steps = state["skipped_steps"]
+        self.validated_at = state.get("validated_at")
+        self.validation = state.get("validation", {})
         self.trainer.should_stop = self.finished
+        _count_whole_steps(checkpoint, self.steps_taken, self.trainer.accumulate_grad_batches)
         if len(state["random"]) == self.trainer.world_size:
             self._restored_random = state["random"][self.trainer.global_rank]
+
+
+def _count_whole_steps(checkpoint: dict[str, Any], steps: int, accumulate: int) -> None:
+    """Set Lightning's counters of micro-batches to those of `steps` whole steps of `accumulate` micro-batches.
+
+    A resume may change how many micro-batches make a step, and Lightning takes a step at each multiple of that number.
+    """
+    loops = checkpoint["loops"]["fit_loop"]
+    for counts in (loops["epoch_loop.batch_progress"][which] for which in ("total", "current")):
+        counts.update(dict.fromkeys(("ready", "started", "processed", "completed"), steps * accumulate))
+    loops["epoch_loop.state_dict"]["_batches_that_stepped"] = steps
 
 
 def random_state() -> dict[str, Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import fields
 
 import numpy as np
 from numpy.typing import NDArray
 
-from litespark.data.config import SyntheticConfig
+from litespark.data.config import ReadingConfig, SyntheticConfig
 from litespark.data.ledger import Ledger
 from litespark.data.manifest import DomainCounts, Manifest, SplitCounts
 from litespark.data.text.document import ONLY_DOMAIN
@@ -66,6 +66,8 @@ def synthetic_rows(config: SyntheticConfig, seed: int) -> dict[str, SyntheticRow
 def synthetic_manifest(config: SyntheticConfig, seed: int) -> Manifest:
     """What the rows of `synthetic_rows` state about themselves: their ids stand for no text, so for 0 bytes each."""
     tokens = {split: count * config.sequence_length + 1 for split, count in _counts(config).items()}
+    # what decides the ids; how they are read may change, as by a resume with another micro-batch
+    own = {each.name for each in fields(config)} - {each.name for each in fields(ReadingConfig)}
     return Manifest(
         name="synthetic",
         vocabulary=config.vocabulary,
@@ -78,7 +80,7 @@ def synthetic_manifest(config: SyntheticConfig, seed: int) -> Manifest:
             for split, count in tokens.items()
         },
         unigram_entropy=math.log(config.vocabulary),
-        settings=asdict(config) | {"seed": seed},
+        settings={name: getattr(config, name) for name in ("sequence_length", *sorted(own))} | {"seed": seed},
         ledger=Ledger(),
         code_version="synthetic",
     )
