@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
+import re
 
 import pytest
 import tokenizers
 
-from litespark.data.tokenizer import END_OF_TEXT, Tokenizer
+from litespark.data.tokenizer import END_OF_TEXT, Tokenizer, without_long_words
 from tests.data.corpus import documents
 from tests.properties import given, settings, st
 
@@ -98,3 +100,24 @@ def test_unusable_tokenizers_are_refused(tmp_path):
         Tokenizer.load(tmp_path)
     with pytest.raises(ValueError, match="needs at least 257 ids"):
         Tokenizer.train(["text"], vocabulary=256)
+
+
+@pytest.mark.parametrize("letters", ["ACGT", "漢字仮名", "a", " ", "\n", "=", "aA1+/"])
+def test_words_of_any_length_are_learned_from_in_parts_of_bounded_length(letters):
+    draw = random.Random(0)
+    text = "some words " + "".join(draw.choices(letters, k=20_000)) + " and more"
+    parts = list(without_long_words(text))
+    assert "".join(parts) == text
+    longest = max(len(run) for part in parts for run in re.findall(r"\S+|\s+", part))
+    assert longest <= 256
+    ordinary = documents(3)
+    assert [part for text in ordinary for part in without_long_words(text)] == ordinary
+
+
+def test_a_tokenizer_of_text_without_spaces_has_merges_and_keeps_every_letter():
+    draw = random.Random(0)
+    text = "".join(draw.choices("ACGT", k=30_000))
+    tokenizer = Tokenizer.train([text], vocabulary=300)
+    (ids,) = tokenizer.encode_batch([text])
+    assert tokenizer.decode(ids) == text
+    assert len(ids) < 0.6 * len(text)

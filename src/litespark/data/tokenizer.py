@@ -11,8 +11,9 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 _FOLDER = "tokenizer"
 """In the folder of a run."""
+_LONGEST_WORD = 256
+_LONG_RUN = re.compile(rf"\S{{{_LONGEST_WORD}}}|\s{{{_LONGEST_WORD}}}")
 _EOS_NAMES = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>")
 _BOS_NAMES = ("<|begin_of_text|>", "<s>", "<bos>", "<|bos|>")
 
@@ -101,6 +104,8 @@ class Tokenizer:
 
         Where the texts give fewer merges, the rest are special tokens that no text yields, so that the vocabulary is
         the one that a model was configured for. The same texts in the same order give the same tokenizer.
+        Words of more than a few hundred characters are learned from in parts, since the time that one takes grows with
+        the square of its length.
 
         Raises:
             ValueError: the vocabulary has no room for the 256 bytes and EOS.
@@ -118,7 +123,7 @@ class Tokenizer:
             vocab_size=vocabulary, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, show_progress=False
         )
         _keep_quiet_about_forks()
-        tokenizer.train_from_iterator(texts, trainer)
+        tokenizer.train_from_iterator(chain.from_iterable(map(without_long_words, texts)), trainer)
         missing = vocabulary - tokenizer.get_vocab_size(with_added_tokens=True)
         tokenizer.add_special_tokens([f"<|unused-{number}|>" for number in range(missing)])
         return cls(tokenizer, eos_id=0, bos_id=None)
@@ -270,6 +275,15 @@ class Tokenizer:
             **{key: self._tokenizer.id_to_token(number) for key, number in ids.items() if number is not None},
         }
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def without_long_words(text: str) -> Iterator[str]:
+    """A text in parts, cut within long words and long runs of spaces, as DNA, base64 and minified code have them."""
+    start = 0
+    for match in _LONG_RUN.finditer(text):
+        yield text[start : match.end()]
+        start = match.end()
+    yield text[start:]
 
 
 def tokenizer_file(path: Path) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable
 from types import TracebackType
@@ -31,7 +32,8 @@ class Display:
         self.name = name
         self._show = show
         self._console = Console(stderr=True)
-        self._last_line = time.monotonic()
+        self._ended = threading.Event()
+        self._clock: threading.Thread | None = None
         self._bars = _Bars(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -44,34 +46,36 @@ class Display:
 
     def __enter__(self) -> Display:
         self._bars.start()
+        if self._show and not self._console.is_terminal:
+            self._clock = threading.Thread(target=self._say_how_far, daemon=True)
+            self._clock.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bars.stop()
+        self._ended.set()
+        if self._clock is not None:
+            self._clock.join()
 
     def say(self, text: str) -> None:
         """A line that stays."""
         if self._show:
             self._console.print(f"{self.name}: {text}", highlight=False, soft_wrap=True, markup=False)
 
-    def unit_done(self) -> None:
-        """Say so in a log, if it has been quiet for long."""
-        if not self._console.is_terminal and time.monotonic() - self._last_line >= LOG_SECONDS:
-            self._last_line = time.monotonic()
+    def _say_how_far(self) -> None:
+        while not self._ended.wait(LOG_SECONDS):
             if line := self._bars.in_words():
                 self.say(line)
 
     def stage(self, doing: str) -> None:
         """A stage without figures."""
-        self._bars.follow(f"{self.name}: {doing}", None)
+        self._bars.follow(self.name, doing, None)
 
     def follow(self, doing: str, meters: NDArray[np.int64], numbers: Iterable[int], total_bytes: int) -> None:
         """A stage that takes units of together `total_bytes` of source text through their meters."""
-        self._bars.follow(
-            f"{self.name}: {doing}", _Figures(meters, np.array(list(numbers), dtype=np.int64), total_bytes)
-        )
+        self._bars.follow(self.name, doing, _Figures(meters, np.array(list(numbers), dtype=np.int64), total_bytes))
 
 
 class _Figures:
@@ -97,22 +101,27 @@ class _Bars(Progress):
 
     _task: TaskID | None = None
     _figures: _Figures | None = None
+    _doing = ""
+    _began = 0.0
 
-    def follow(self, description: str, figures: _Figures | None) -> None:
+    def follow(self, name: str, doing: str, figures: _Figures | None) -> None:
         """Show another stage."""
         self._figures = None  # the bar is drawn by another thread, too
+        self._doing, self._began = doing, time.monotonic()
         if self._task is not None:
             self.remove_task(self._task)
         total = None if figures is None else max(figures.total, 1)
-        self._task = self.add_task(description, total=total, figures="")
+        self._task = self.add_task(f"{name}: {doing}", total=total, figures="")
         self._figures = figures
 
     def in_words(self) -> str | None:
-        """The stage and its figures; None for a stage without."""
-        if self._figures is None:
+        """The stage and its figures, or for how long it has gone on; None before the first."""
+        if not self._doing:
             return None
-        done, text = self._figures.now()
-        return f"{done / max(self._figures.total, 1):.0%}{text}"
+        if (figures := self._figures) is None:
+            return f"{self._doing}, for {time.monotonic() - self._began:.0f} s"
+        done, text = figures.now()
+        return f"{self._doing} {done / max(figures.total, 1):.0%}{text}"
 
     def get_renderables(self) -> Iterable[RenderableType]:
         """Called for each drawing."""

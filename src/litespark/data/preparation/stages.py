@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
 
 from litespark.data import manifest as manifests
 from litespark.data import tokenizer as tokenizers
 from litespark.data.preparation.documents import split_rule, tokenizer_sample
 from litespark.data.preparation.plan import Plan
 from litespark.data.preparation.progress import Display
-from litespark.data.preparation.unit import Preparation
+from litespark.data.preparation.unit import DOCUMENTS, METERS, SOURCE_BYTES, TEXT_BYTES, Preparation
 from litespark.data.preparation.work import DUPLICATES, FINGERPRINTS, UNITS, Work
 from litespark.data.preparation.workers import run_units, shared_meters
 from litespark.data.selection.duplicates import FingerprintFile, duplicates
@@ -80,13 +84,25 @@ class Stages:
                 storage.fetch(name, folder / name)
             return Tokenizer.load(folder)
         self.display.stage("tokenizer")
-        tokenizer = self.plan.tokenizer or Tokenizer.train(
-            tokenizer_sample(self.plan, rule, self.scratch), vocabulary=self.plan.config.vocabulary
-        )
+        tokenizer = self.plan.tokenizer or Tokenizer.train(self._sample(rule), vocabulary=self.plan.config.vocabulary)
         tokenizer.save(folder)
         for name in (tokenizers.CONFIG_FILE, tokenizers.FILE):  # last the one that is looked for
             storage.write(name, (folder / name).read_bytes())
         return Tokenizer.load(folder)
+
+    def _sample(self, rule: SplitRule | None) -> Iterator[str]:
+        """Texts that a tokenizer is trained on, with the display following them."""
+        config = self.plan.config
+        of_source = sum(file.text_bytes for file in self.plan.training.files)
+        self.display.say(f"training a tokenizer of {config.vocabulary:,} ids")
+        meter = np.zeros((1, len(METERS)), dtype=np.int64)
+        self.display.follow("tokenizer, its text", meter, [0], min(config.tokenizer_sample_bytes, of_source))
+        for text in tokenizer_sample(self.plan, rule, self.scratch):
+            size = len(text.encode())
+            meter[0, DOCUMENTS] += 1
+            meter[0, [TEXT_BYTES, SOURCE_BYTES]] += size
+            yield text
+        self.display.stage("tokenizer, its merges")
 
     def _run_units(self, preparation: Preparation, stage: str, doing: str, tokenizer: Tokenizer | None = None) -> None:
         """Take this node's units through a stage, but for those that have passed it."""
@@ -95,8 +111,7 @@ class Stages:
         memory, meters = shared_meters(len(self.plan.units))
         total = sum(self.plan.units[number].text_bytes for number in numbers)
         self.display.follow(doing, meters, numbers, total)
-        for _ in run_units(preparation, stage, numbers, memory, tokenizer):
-            self.display.unit_done()
+        deque(run_units(preparation, stage, numbers, memory, tokenizer), maxlen=0)
 
     def _compare_documents(self) -> None:
         """Find duplicates over all units; in every node, which is simpler than to wait for one and gives the same."""
