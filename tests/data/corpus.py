@@ -45,7 +45,7 @@ def write_texts(folder: Path, texts: list[str]) -> Path:
     return folder
 
 
-def config(source: Path | str, root: Path, **changes: object) -> PrepareConfig:
+def config(source: Path | str, root: Path | str, **changes: object) -> PrepareConfig:
     """Settings with a tiny vocabulary and tiny chunks."""
     settings: dict[str, object] = {
         "source": str(source),

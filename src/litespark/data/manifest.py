@@ -15,6 +15,8 @@ from litespark.data.storage import Storage
 
 FILE = "manifest.json"
 SCHEMA = "litespark.data/2"
+# what a reader is served depends on these alone: not on where the text lay, nor on what was counted besides
+IDENTITY = ("vocabulary", "eos_id", "bos_id", "tokenizer_hash", "token_bytes", "splits", "packing", "sequence_length")
 
 
 @dataclass(frozen=True)
@@ -118,8 +120,10 @@ class Manifest:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of everything stated, chunk hashes included, as hexadecimal."""
-        return hashlib.sha256(json.dumps(self._content(), sort_keys=True).encode()).hexdigest()
+        """SHA-256 of all that decides which rows are read, chunk hashes included, as hexadecimal."""
+        content = self._content()
+        identity = {key: content[key] for key in IDENTITY}
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     def write(self, storage: Storage) -> None:
         """Write `manifest.json` at once, one key a line."""

@@ -182,6 +182,7 @@ class TokenDataModule(RowDataModule):
         seed: of the order of the training rows.
 
     Attributes:
+        place: as given.
         folder: on this machine, with the manifest and the tokenizer: `place`, or the copy of them in the cache.
         unreached_tokens: by split: ids that no row holds, because less than a row is left at the end of their domain.
 
@@ -193,6 +194,7 @@ class TokenDataModule(RowDataModule):
     def __init__(self, place: Path | str, reading: ReadingConfig, *, seed: int) -> None:
         storage = Storage(place)
         cache = ChunkCache.of(reading, storage.address) if storage.remote else None
+        self.place = storage.address
         self.folder = storage.local if cache is None else local_copy(storage.address, cache)
         manifest = Manifest.read(self.folder)
         rows = {split: open_split(storage.address, manifest, split, reading, cache) for split in (TRAIN, VALIDATION)}
@@ -209,7 +211,7 @@ class SyntheticDataModule(RowDataModule):
         super().__init__(training, validation, synthetic_manifest(config, seed), config, seed=seed)
 
 
-def prepared(config: PrepareConfig) -> Path | str:
+def prepared_folder(config: PrepareConfig) -> Path | str:
     """The prepared folder of a config, whole; prepared first where that has not been done.
 
     Raises:
@@ -235,11 +237,11 @@ def build_data_module(
         place: the prepared folder; None: that of the config, prepared first where that has not been done.
 
     Raises:
-        ValueError: as `prepared` and the data modules do.
+        ValueError: as `prepared_folder` and the data modules do.
     """
     if isinstance(config, SyntheticConfig):
         return SyntheticDataModule(config, seed=seed)
-    return TokenDataModule(place or prepared(config), config, seed=seed)
+    return TokenDataModule(place or prepared_folder(config), config, seed=seed)
 
 
 def _rank_and_world() -> tuple[int, int]:

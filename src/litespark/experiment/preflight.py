@@ -74,7 +74,8 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
             "have no bits per byte; set budget.target_bpb=null, or take other data: data=standard_library"
         )
     found = _initial_weights(parts, problems)
-    _source(parts, found, problems)
+    if parts.resume is None:  # a resume needs the prepared data only
+        _source(parts, found, problems)
     _writable(parts.logs, problems)
     if problems:
         raise ConfigError("this run cannot start here:\n" + "\n".join(f"- {problem}" for problem in problems))

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -24,7 +25,7 @@ from litespark.callbacks.signals import Interrupted
 from litespark.data.config import SyntheticConfig
 from litespark.data.manifest import FILE as MANIFEST
 from litespark.data.storage import Storage
-from litespark.data.streaming import RowDataModule, TokenDataModule, build_data_module, prepared
+from litespark.data.streaming import RowDataModule, TokenDataModule, build_data_module, prepared_folder
 from litespark.experiment import run_folder
 from litespark.experiment.build import Run, build_meter, build_run, check_vocabulary, token_budget
 from litespark.experiment.config import ConfigError, Parts, parts_from
@@ -35,6 +36,7 @@ from litespark.experiment.override_text import hydra_text
 from litespark.experiment.preflight import Machine, preflight
 from litespark.experiment.processes import join_processes
 from litespark.experiment.record import new_record, new_segment
+from litespark.experiment.run_data import PREPARATION, data_of_run, record_place
 from litespark.launch import Ranks
 from litespark.metrics.records.run import RunRecord
 from litespark.training.module import NonFiniteError
@@ -95,7 +97,8 @@ def _train(parts: Parts, machine: Machine, overrides: list[str]) -> Path:
     else:
         # on one rank: another may be so far ahead that it has made the folder
         from_first(lambda: run_folder.check_name(parts), "the name to be checked")
-    data = _data(parts, machine)
+    data = _data(parts, machine, lambda: prepared_folder(parts.data) if checkpoint is None
+                 else data_of_run(parts, folder, checkpoint, _given(overrides)))  # fmt: skip
     check_vocabulary(parts, data.manifest)
     if isinstance(data, TokenDataModule):
         check_tokenizer(parts, data.folder)
@@ -113,6 +116,8 @@ def _train(parts: Parts, machine: Machine, overrides: list[str]) -> Path:
         _undo(folder, checkpoint, machine)
         raise
     if machine.ranks.rank == 0:
+        if isinstance(data, TokenDataModule):
+            record_place(folder, data.place)
         log.info("%s in %s", "resuming" if checkpoint else "run", folder)
         if checkpoint is not None:
             run_folder.write_config(folder, parts, checkpoint.step)
@@ -142,19 +147,20 @@ def _train(parts: Parts, machine: Machine, overrides: list[str]) -> Path:
     return folder
 
 
-def _data(parts: Parts, machine: Machine) -> RowDataModule:
-    """The data module of every rank; the data is prepared by one process, or by one a machine where no disk is shared.
+def _data(parts: Parts, machine: Machine, find: Callable[[], Path | str]) -> RowDataModule:
+    """The data module of every rank, on the prepared folder that `find` gives.
 
-    The others wait without the time-out of collectives.
+    One process prepares it, or one a machine where no disk is shared; the others wait without the time-out of
+    collectives.
     """
     if isinstance(parts.data, SyntheticConfig):
         return build_data_module(parts.data, seed=parts.seed)
-    place = from_first(lambda: prepared(parts.data), "the data to be prepared")
+    place = from_first(find, "the data to be prepared")
     if machine.ranks.world_size > 1:
         missing: list[bool] = [False] * machine.ranks.world_size
         dist.all_gather_object(missing, not Storage(place).exists(MANIFEST))
         lacking = [rank for rank, is_missing in enumerate(missing) if is_missing]
-        from_ranks(lacking, lambda: prepared(parts.data), "the data to be prepared on another machine")
+        from_ranks(lacking, find, "the data to be prepared on another machine")
     return build_data_module(parts.data, seed=parts.seed, place=place)
 
 
@@ -211,6 +217,14 @@ def _on_path(program: str, folder: Path) -> bool:
 def _overrides() -> list[str]:
     """What the user said on the command line, as Hydra took it (of this job, in a sweep)."""
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def _given(overrides: list[str]) -> set[str] | None:
+    """The keys below `data` that the user set; None, where nobody can tell: all of them."""
+    if not HydraConfig.initialized():
+        return None
+    keys = [each.key_or_group for each in OverridesParser.create().parse_overrides(overrides)]
+    return set(PREPARATION) if "data" in keys else {key.split(".")[1] for key in keys if key.startswith("data.")}
 
 
 def _telling(overrides: list[str]) -> list[str]:

@@ -17,8 +17,10 @@ import yaml
 
 from litespark.callbacks import checkpoint_folder
 from litespark.callbacks.checkpoint_folder import Checkpoint
+from litespark.data.config import PrepareConfig
 from litespark.data.manifest import Manifest
 from litespark.experiment.config import ConfigError, Parts
+from litespark.experiment.run_data import PREPARATION
 from litespark.experiment.variant import legible
 from litespark.metrics.records.prepared import write_run_data
 from litespark.models import fp8
@@ -32,13 +34,9 @@ LONGEST_NAME = 200
 
 # what decides which numbers a run computes: a resume with another value would not continue the same run
 FIXED_ON_RESUME = ("model", "data", "task", "seed", "initial_weights", "optim._target_")
-# how and where data is prepared and read, not what is read
+# how data is read, not what is read; what is prepared is compared by its content, see `run_data`
 FREE_ON_RESUME = tuple(
-    f"data.{key}"
-    for key in (
-        *("workers", "micro_batch_size", "verify_hashes", "validation_rows", "cache", "cache_bytes"),
-        *("root", "processes", "nodes", "node_rank", "how_to_get"),
-    )
+    f"data.{key}" for key in ("workers", "micro_batch_size", "verify_hashes", "validation_rows", "cache", "cache_bytes")
 )
 # where things lie and what they are called
 NOT_COMPARED = ("name", "variant", "resume", "paths")
@@ -122,6 +120,8 @@ def reopen(parts: Parts) -> tuple[Path, Checkpoint]:
     changes = differences(started, parts.resolved)
     if "fp8" not in started["precision"]:  # of a version that knew no fp8: nothing that it computed with has changed
         changes = {key: pair for key, pair in changes.items() if not key.startswith("precision.fp8.")}
+    if isinstance(parts.data, PrepareConfig) and "data._target_" not in changes:
+        changes = {key: pair for key, pair in changes.items() if not _is_of_preparation(key)}
     refused = {key: pair for key, pair in changes.items() if _fixed(key)}
     if refused:
         raise ConfigError(
@@ -194,6 +194,11 @@ def differences(saved: Any, current: Any) -> dict[str, tuple[Any, Any]]:
 
 def _fixed(key: str) -> bool:
     return not {key, key.split(".")[0]}.isdisjoint(FIXED_ON_RESUME) and key not in FREE_ON_RESUME
+
+
+def _is_of_preparation(key: str) -> bool:
+    group, _, name = key.partition(".")
+    return group == "data" and name.split(".")[0] in PREPARATION
 
 
 def _flat(config: Any, path: str = "") -> dict[str, Any]:

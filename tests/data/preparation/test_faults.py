@@ -71,7 +71,8 @@ def test_a_disk_that_fills_midway_is_an_error_that_says_so_and_what_fitted_is_ke
     limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))\n"
     run = f"sys.argv[1:] = {[json.dumps(asdict(settings)), 'nowhere']!r}\n"
     run += f"runpy.run_path({interrupted.__file__!r}, run_name='__main__')"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    repository = Path(__file__).parents[3]
+    environment = {**os.environ, "PYTHONPATH": f"{repository / 'src'}:{repository}"}
     result = subprocess.run(
         [sys.executable, "-c", limit + run], capture_output=True, text=True, env=environment, timeout=60
     )

@@ -33,7 +33,7 @@ def start() -> Iterator[Callable[[PrepareConfig, str], subprocess.Popen[str]]]:
 
     def begin(settings: PrepareConfig, where: str) -> subprocess.Popen[str]:
         command = [sys.executable, interrupted.__file__, json.dumps(asdict(settings)), where]
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'src'}:{REPOSITORY}"}
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=REPOSITORY
         )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
+from pathlib import Path
 
 import litdata
 import pytest
 
 from litespark.data.manifest import Manifest
-from litespark.data.preparation import encoding
+from litespark.data.preparation import encoding, same_text
 from litespark.data.preparation.plan import plan_preparation
 from litespark.data.preparation.prepare import check, prepare
 from litespark.data.selection.config import SelectionConfig
@@ -146,7 +149,7 @@ def test_a_given_tokenizer_is_used(tmp_path):
     settings = config(source, tmp_path / "prepared", tokenizer=str(tmp_path), vocabulary=320)
     manifest = Manifest.read(prepare(settings, progress=False))
     assert manifest.tokenizer_hash == Tokenizer.load(tmp_path).hash
-    with pytest.raises(ValueError, match=r"data\.vocabulary=300, but .* has 320 ids"):
+    with pytest.raises(ValueError, match=r"has 320 ids, and the vocabulary is 300"):
         prepare(config(source, tmp_path / "prepared", tokenizer=str(tmp_path)), progress=False)
 
 
@@ -225,3 +228,56 @@ def test_a_manifest_comes_back_as_it_was_written(prepared, tmp_path):
     manifest.write(Storage(tmp_path))
     assert Manifest.read(tmp_path) == manifest
     assert Manifest.read(tmp_path).hash == manifest.hash
+
+
+def touched(source: Path) -> Path:
+    for file in source.rglob("*"):
+        os.utime(file, ns=(10**18, 10**18))
+    return source
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        touched,
+        lambda source: Path(shutil.copytree(source, source.with_name("copied"), copy_function=shutil.copyfile)),
+        lambda source: touched(source.rename(source.with_name("moved"))),
+    ],
+)
+def test_the_same_text_touched_copied_or_moved_is_not_prepared_again(tmp_path, monkeypatch, change):
+    source = write_texts(tmp_path / "text", documents(10))
+    root = tmp_path / "prepared"
+    folder = prepare(config(source, root), progress=False)
+    now = change(source)
+    assert prepare(config(now, root), progress=False) == folder
+    assert [path.name for path in root.iterdir()] == [folder.name]
+    # compared once: from then on their times are known
+    monkeypatch.setattr(same_text, "content_hash", None)
+    assert prepare(config(now, root), progress=False) == folder
+
+
+def test_other_bytes_of_the_same_size_and_name_are_prepared_anew(tmp_path):
+    source = write_texts(tmp_path / "text", documents(10))
+    root = tmp_path / "prepared"
+    first = prepare(config(source, root), progress=False)
+    file = source / "0000.txt"
+    file.write_text(file.read_text().swapcase())
+    second = prepare(config(source, root), progress=False)
+    assert second != first
+    assert Manifest.read(second).hash != Manifest.read(first).hash
+
+
+def test_one_file_under_another_name_is_the_same_text(tmp_path):
+    file = write_texts(tmp_path / "text", documents(1)) / "0000.txt"
+    folder = prepare(config(file, tmp_path / "prepared"), progress=False)
+    renamed = file.rename(tmp_path / "renamed.txt")
+    assert prepare(config(renamed, tmp_path / "prepared"), progress=False) == folder
+
+
+def test_a_data_set_is_known_by_its_content_and_not_by_where_its_text_lay(tmp_path):
+    source = write_texts(tmp_path / "text", documents(10))
+    first = Manifest.read(prepare(config(source, tmp_path / "a"), progress=False))
+    moved = touched(source.rename(tmp_path / "moved"))
+    second = Manifest.read(prepare(config(moved, tmp_path / "b"), progress=False))
+    assert first.name != second.name
+    assert first.hash == second.hash

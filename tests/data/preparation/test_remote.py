@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from litespark.data.manifest import Manifest
 from litespark.data.preparation.check import check_prepared
 from litespark.data.preparation.prepare import check, prepare
+from litespark.data.preparation.same_text import NOTE
 from litespark.data.preparation.work import WORK, Work
 from litespark.data.selection.config import SelectionConfig
 from litespark.data.storage import Storage
@@ -39,10 +41,11 @@ def remote_content(address: str) -> dict[str, bytes]:
 
 
 def without_source(files: dict[str, bytes]) -> dict[str, bytes]:
-    """The manifest states its source."""
+    """The manifest states its source, and the note beside it the versions of its files."""
     lines = files["manifest.json"].splitlines()
     kept = [line for line in lines if not line.startswith((b'"settings"', b'"name"'))]
-    return files | {"manifest.json": b"\n".join(kept)}
+    others = {name: data for name, data in files.items() if not fnmatch(name, NOTE)}
+    return others | {"manifest.json": b"\n".join(kept)}
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -26,10 +26,10 @@ def test_a_copy_is_made_once_and_anew_when_the_manifest_changed(prepared, s3_ser
     with monkeypatch.context() as patched:
         patched.setattr(Storage, "fetch", None)
         assert local_copy(address, cache) == folder
-    Storage(address).write(FILE, (prepared / FILE).read_bytes().replace(manifest.name.encode(), b"renamed"))
-    renamed = local_copy(address, cache)
-    assert renamed != folder
-    assert Manifest.read(renamed).name == "renamed"
+    Storage(address).write(FILE, (prepared / FILE).read_bytes().replace(b'"bos_id": null', b'"bos_id": 7'))
+    changed = local_copy(address, cache)
+    assert changed != folder
+    assert Manifest.read(changed).bos_id == 7
 
 
 @pytest.mark.parametrize("last", ["tokenizer.json", "tokenizer_config.json", FILE])

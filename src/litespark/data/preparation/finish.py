@@ -13,6 +13,7 @@ from litespark.data.manifest import DomainCounts, Manifest, SplitCounts
 from litespark.data.preparation.chunk_writer import INDEX, domain_folder, index_content
 from litespark.data.preparation.documents import nothing_in
 from litespark.data.preparation.plan import Plan
+from litespark.data.preparation.same_text import write_source
 from litespark.data.preparation.split_writer import refuse_many_domains, tokens_of_a_chunk
 from litespark.data.preparation.work import DomainResult, UnitResult, Work
 from litespark.data.text.reader import NOT_BAD, READING, require_few_bad
@@ -42,6 +43,7 @@ def finish(plan: Plan, work: Work, tokenizer: Tokenizer) -> Manifest:
             )
             work.prepared.write(f"{split}/{domain_folder(name)}/{INDEX}", index)
     _remove_partial_files(work)
+    write_source(plan, whole.hashes)
     manifest = _manifest(plan, whole, tokenizer)
     manifest.write(work.prepared)
     return manifest
@@ -65,7 +67,7 @@ def _nothing_left(ledger: Ledger) -> ValueError:
 
 def _merged(plan: Plan, work: Work, tokenizer: Tokenizer) -> UnitResult:
     frequencies = {split: np.zeros(tokenizer.vocabulary, dtype=np.int64) for split in (TRAIN, VALIDATION)}
-    whole = UnitResult(tokenizer.hash, {TRAIN: {}, VALIDATION: {}}, Ledger(), 0, 0, frequencies)
+    whole = UnitResult(tokenizer.hash, {TRAIN: {}, VALIDATION: {}}, Ledger(), 0, 0, frequencies, [])
     for unit in plan.units:
         result = work.result(unit.number)
         if result.tokenizer != whole.tokenizer:
@@ -77,6 +79,7 @@ def _merged(plan: Plan, work: Work, tokenizer: Tokenizer) -> UnitResult:
         whole.seen += result.seen
         whole.bad += result.bad
         whole.ledger.merge(result.ledger)
+        whole.hashes += result.hashes or [None] * len(unit.files)
         for split, counts in result.frequencies.items():
             whole.frequencies[split] += counts
         for split, named in result.domains.items():

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from litespark.data.config import PrepareConfig
 from litespark.data.selection.select import selection_identity
@@ -49,7 +50,8 @@ class Plan:
     Attributes:
         training: files to train on, or to divide where there is no `validation`.
         tokenizer: the one that the settings name; None: one is trained.
-        name: of the prepared folder; ends in a hash of everything that decides its content.
+        name: of the prepared folder; ends in a hash of everything that decides its content, as a listing tells it.
+        source_key: a hash of the settings, and of names and sizes of the files: all but when they were written.
         listing: what was decided about the files of the source.
     """
 
@@ -59,6 +61,12 @@ class Plan:
     tokenizer: Tokenizer | None
     name: str
     listing: Listing
+    source_key: str
+
+    @property
+    def files(self) -> tuple[SourceFile, ...]:
+        """All files, in the order of the units."""
+        return self.training.files + (self.validation.files if self.validation else ())
 
     @property
     def storage(self) -> Storage:
@@ -129,11 +137,21 @@ def plan_preparation(config: PrepareConfig) -> Plan:
         "format": FORMAT,
         "settings": settings | {"tokenizer": tokenizer.hash if tokenizer else None},
         "selection": selection_identity(config.selection),
-        "files": [source.fingerprint() for source in (found.training, found.validation) if source is not None],
+        "files": [source.fingerprint() for source in found.sources],
     }
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-    name = f"{config.name or found.name}-{digest}"
-    return Plan(config, found.training, found.validation, tokenizer, name, found.listing)
+    name = f"{config.name or found.name}-{_digest(identity)}"
+    # of one file alone only the kind counts: that is all its content depends on
+    alone = len(found.training.files) == 1 and found.validation is None
+    names = [
+        (source.versions, [(Path(file.name).suffixes if alone else file.name, file.size) for file in source.files])
+        for source in found.sources
+    ]
+    key = _digest({**identity, "files": names})
+    return Plan(config, found.training, found.validation, tokenizer, name, found.listing, key)
+
+
+def _digest(identity: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _grouped(files: tuple[SourceFile, ...], most_bytes: int) -> Iterator[tuple[SourceFile, ...]]:

@@ -1,6 +1,7 @@
 """Text to a prepared folder: `train/` and `validation/` chunks, the tokenizer, and last the manifest.
 
-The folder's name ends in a hash of everything that decides its content; preparing the same again finds it. It is filled
+The folder's name ends in a hash of everything that decides its content; preparing the same again finds it, also where
+the same text was touched, copied or moved meanwhile (see `same_text`). It is filled
 where it lies, unit by unit, so that a process that is killed loses the units under way and the same command continues.
 Until the manifest is there, nobody takes it for a data set.
 """
@@ -21,6 +22,7 @@ from litespark.data.preparation.finish import finish, require_few_bad_in
 from litespark.data.preparation.locks import locked, mendable_faults_of_disk
 from litespark.data.preparation.plan import Plan, plan_preparation
 from litespark.data.preparation.progress import Display
+from litespark.data.preparation.same_text import find_prepared
 from litespark.data.preparation.stages import Stages
 from litespark.data.preparation.work import UNITS, WORK, Work
 from litespark.data.storage import Storage, is_remote
@@ -42,9 +44,12 @@ def prepare(config: PrepareConfig, *, progress: bool = True) -> Path | str | Non
         ValueError: an unusable source, tokenizer, selection or root, too many bad documents, too little space, or a
             process that ended by itself. What was finished is kept for the next start, and there is no manifest.
     """
-    if (prepared := _already_prepared(config)) is not None:
+    if (prepared := already_prepared(config)) is not None:
         return prepared
     plan = plan_preparation(config)
+    if not plan.storage.exists(manifests.FILE) and (same := find_prepared(plan)) is not None:
+        require_few_bad_in(Manifest.read(same.address), config.max_bad_share)
+        return same.address if same.remote else same.local
     lock = plan.name if config.nodes == 1 else f"{plan.name}.node-{config.node_rank}"
     with locked(Storage(config.root), lock), mendable_faults_of_disk(str(plan.place)):
         if not plan.storage.exists(manifests.FILE) and not _build(plan, progress=progress):
@@ -56,12 +61,12 @@ def prepare(config: PrepareConfig, *, progress: bool = True) -> Path | str | Non
 
 def check(config: PrepareConfig) -> None:
     """Raise the ValueError that `prepare` would raise for its source, tokenizer or selection, and write nothing."""
-    if _already_prepared(config) is None:
+    if already_prepared(config) is None:
         plan_preparation(config)
 
 
-def _already_prepared(config: PrepareConfig) -> Path | str | None:
-    """The source, where it is a prepared folder."""
+def already_prepared(config: PrepareConfig) -> Path | str | None:
+    """The source, where it is a prepared folder; ValueError where it is one that was not finished."""
     if is_remote(config.source):
         if Storage(config.source).exists(manifests.FILE):
             Manifest.read(config.source)

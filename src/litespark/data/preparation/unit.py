@@ -17,6 +17,7 @@ from litespark.data.preparation.documents import documents_of
 from litespark.data.preparation.encoding import DocumentEncoder, Entry
 from litespark.data.preparation.locks import mendable_faults_of_disk
 from litespark.data.preparation.plan import Unit
+from litespark.data.preparation.same_text import hash_as_read
 from litespark.data.preparation.split_writer import SplitWriter
 from litespark.data.preparation.work import DUPLICATES, FINGERPRINTS, UNITS, UnitResult, Work
 from litespark.data.selection.duplicates import DUPLICATE_RULES, Fingerprinter
@@ -133,7 +134,15 @@ class UnitWorker:
             else:
                 encoder.add(entry)
         encoder.close()
-        result = UnitResult(self._tokenizer.hash, writer.close(), ledger, reader.seen, reader.bad, writer.frequencies)
+        result = UnitResult(
+            tokenizer=self._tokenizer.hash,
+            domains=writer.close(),
+            ledger=ledger,
+            seen=reader.seen,
+            bad=reader.bad,
+            frequencies=writer.frequencies,
+            hashes=[hash_as_read(file) for file in unit.files],
+        )
         self.work.write_result(unit.number, result)
 
     def _take(

@@ -59,6 +59,8 @@ class UnitResult:
     """Of these the ones that could not be read."""
     frequencies: dict[str, NDArray[np.int64]]
     """By split: how often each id was written."""
+    hashes: list[str | None]
+    """SHA-256 of each source file as it was read, where it is known."""
 
 
 class Work:
@@ -112,6 +114,7 @@ class Work:
             "ledger": result.ledger.to_json(),
             "seen": result.seen,
             "bad": result.bad,
+            "hashes": result.hashes,
         }
         self.prepared.write(f"{WORK}/{UNITS}/{unit}{_SUFFIX[UNITS]}", json.dumps(content).encode())
 
@@ -129,6 +132,7 @@ class Work:
             seen=content["seen"],
             bad=content["bad"],
             frequencies={split: found.astype(np.int64) for split, found in counts.items()},
+            hashes=content.get("hashes", []),  # a version before this one kept none
         )
 
     def remove(self) -> None:
