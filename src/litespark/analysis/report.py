@@ -18,6 +18,7 @@ from litespark.analysis.prepared_plots import save_pictures as save_pictures_of_
 from litespark.analysis.quantities import count, duration, plain, rate, scaled, seconds_between
 from litespark.analysis.reasons import absent, coverage
 from litespark.analysis.runs import SAMPLES_FILE, Run, labels, load_run, load_runs
+from litespark.analysis.seeds import seeds_section
 from litespark.analysis.text_blocks import fenced
 from litespark.analysis.validation_domains import domains_section
 from litespark.metrics.records.prepared import RUN_DATA, PreparedData
@@ -106,6 +107,7 @@ def write_comparison(folders: Iterable[Path | str], output: Path | str) -> Path:
         f"# Comparison of {len(runs)} {'run' if len(runs) == 1 else 'runs'}",
         tables.comparison_table(runs),
         "Losses in nats per token; energy of training steps only; — means not measured (or not set), see below.",
+        *seeds_section(runs),
         *_ablation(runs, output),
         *parity_section(runs),
         *(f"![{name} over tokens]({path.name})" for name, path in pictures.items()),

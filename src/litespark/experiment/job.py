@@ -21,6 +21,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from litespark.experiment.sweep import SWEEP
 from litespark.launch import Ranks, started_together
 from litespark.parent import when_parent_ends
 
@@ -44,7 +45,11 @@ def start(main: Callable[[], object]) -> None:
         # torchrun was killed, or got a signal that it does not pass on; the parts of a run save at this one
         when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
     if ranks.world_size == 1:
-        main()
+        try:
+            main()
+        finally:  # Hydra ends the process where a job failed
+            if (jobs := SWEEP.table()) is not None:
+                print(jobs, flush=True)
         return
     stderr, sys.stderr = sys.stderr, io.StringIO()
     said = sys.stderr
@@ -73,6 +78,8 @@ def run_job(config: DictConfig) -> str:
         sys.exit(CTRL_C)
     except ValueError as error:
         raise CompactHydraException(f"{type(error).__name__}: {error}") from error
+    if sweep:
+        SWEEP.begin(HydraConfig.get().overrides.task)
     try:
         return str(train(config))
     except KeyboardInterrupt:
@@ -82,6 +89,7 @@ def run_job(config: DictConfig) -> str:
         sys.exit(STOPPED_AND_SAVED)
     except USER_ERRORS as error:
         message = f"{type(error).__name__}: {error}"
+        SWEEP.failed(message)
         if sweep:  # the other jobs go on, Hydra shows only the first failure
             logging.getLogger(__name__).error("job failed: %s", error)
         if ranks.world_size > 1:

@@ -16,7 +16,6 @@ import torch
 import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from litespark.callbacks.checkpoint_folder import Checkpoint
@@ -37,6 +36,7 @@ from litespark.experiment.preflight import Machine, preflight
 from litespark.experiment.processes import join_processes
 from litespark.experiment.record import new_record, new_segment
 from litespark.experiment.run_data import PREPARATION, data_of_run, record_place
+from litespark.experiment.sweep import SWEEP, telling
 from litespark.launch import Ranks
 from litespark.metrics.records.run import RunRecord
 from litespark.training.module import NonFiniteError
@@ -106,9 +106,10 @@ def _train(parts: Parts, machine: Machine, overrides: list[str]) -> Path:
     if checkpoint is None:
         prepared = data.folder if isinstance(data, TokenDataModule) else None
         folder = from_first(
-            lambda: run_folder.make(parts, _telling(overrides), prepared, data.manifest), "the run folder to be made"
+            lambda: run_folder.make(parts, telling(overrides), prepared, data.manifest), "the run folder to be made"
         )
         record = new_record(parts, machine, folder, data.manifest, meter, overrides)
+    SWEEP.in_folder(folder)
     segment = new_segment(machine, 0 if checkpoint is None else checkpoint.step, overrides)
     try:
         run = build_run(parts, machine, folder, data, record, segment, meter)
@@ -225,16 +226,6 @@ def _given(overrides: list[str]) -> set[str] | None:
         return None
     keys = [each.key_or_group for each in OverridesParser.create().parse_overrides(overrides)]
     return set(PREPARATION) if "data" in keys else {key.split(".")[1] for key in keys if key.startswith("data.")}
-
-
-def _telling(overrides: list[str]) -> list[str]:
-    """The overrides that tell this run from others: in a sweep only those that the sweep varies."""
-    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
-        return overrides
-    said = [argument for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]
-    varied = {each.key_or_group for each in OverridesParser.create().parse_overrides(said) if each.is_sweep_override()}
-    varied |= {str(key) for key in HydraConfig.get().sweeper.get("params") or {}}  # of a file of sweep/
-    return [override for override in overrides if override.lstrip("+").split("=")[0] in varied] or overrides
 
 
 def quieten() -> None:
