@@ -42,13 +42,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": set(),
     "data": set(),
     "ranges": set(),
+    "override_text": set(),
     "threads": {"launch"},  # this and the next two: without torch
     "launch": set(),
     "parent": set(),
     "": set(),  # litespark/__init__.py
 }
-# one file, of numbers: every room states what its settings may be
-FOR_ALL = {"ranges"}
+# every room states what its settings may be, and writes advice that can be pasted
+FOR_ALL = {"ranges", "override_text"}
 LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric"}
 HYDRA = {"hydra", "omegaconf"}
 TRITON = {"triton"}
