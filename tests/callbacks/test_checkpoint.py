@@ -6,6 +6,7 @@ import json
 import shutil
 from types import SimpleNamespace
 
+import lightning.pytorch as pl
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.checkpoint_folder import CheckpointError, find, finished
 from litespark.callbacks.phases import Phases
 from litespark.training.budget import TokenBudget
+from litespark.training.module import NonFiniteError
 from litespark.training.optim import AdamWConfig, MuonConfig
 from tests.training.small_runs import LENGTH, Planted, batches, small_run, training_module
 
@@ -127,6 +129,47 @@ def test_a_resume_with_another_global_batch_spends_what_is_left_of_the_tokens(tm
     assert (other.module.steps_taken, position_in(tmp_path / "other")) == (steps, seen[-1] // LENGTH)
     assert list(metrics_in(tmp_path / "other", "validation/loss")) == list(range(3, steps + 1))
     assert metrics_in(tmp_path / "other", "train/learning_rate")[steps] == pytest.approx(0.1 * 1e-2)
+
+
+def test_a_longer_budget_states_both_rates_and_the_setting_that_keeps_the_end_rate_does(tmp_path, caplog):
+    whole = saving_run(tmp_path / "whole", every=None)
+    whole.trainer.fit(whole.module, batches(2))
+    state = find(tmp_path / "whole").state
+
+    def resumed(name, **budget):
+        caplog.clear()
+        run = saving_run(tmp_path / name, every=None, steps=9)
+        run.module.budget = TokenBudget(4 * LENGTH, steps=9, **budget)
+        run.trainer.fit(run.module, batches(2), ckpt_path=state, weights_only=True)
+        lines = [record.message for record in caplog.records if "learning rate" in record.message]
+        return lines, metrics_in(tmp_path / name, "train/learning_rate")
+
+    (line,), rates = resumed("planned anew")
+    assert "learning rate: 0.001 in step 6, the last before the resume, 0.002053 in the next one" in line
+    assert rates[7] == pytest.approx(0.002053, rel=1e-3)
+    assert "planned anew over budget.steps=9" in line
+    assert "end rate of 0.001, set budget.schedule_end=6" in line
+    lines, rates = resumed("kept", schedule_end=6)
+    assert lines == []
+    assert rates == {step: pytest.approx(0.001) for step in (7, 8, 9)}
+
+
+@pytest.mark.parametrize("where", ["weight", "state"])
+def test_weights_that_are_not_finite_are_never_sealed(tmp_path, where):
+    class Plant(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if pl_module.steps_taken == 4:
+                *_, last = pl_module.model.parameters()
+                planted = last if where == "weight" else trainer.optimizers[0].state[last]["exp_avg_sq"]
+                planted.data.view(-1)[1] = float("nan") if where == "weight" else float("inf")
+
+    run = saving_run(tmp_path, every=2)
+    run.trainer.callbacks.insert(0, Plant())
+    named = {"weight": r"not finite \(head", "state": r"not finite \(exp_avg_sq of head"}[where]
+    with pytest.raises(NonFiniteError, match=f"after step 4 .*{named}.*earlier ones are untouched.*optim.lr=0.001$"):
+        run.trainer.fit(run.module, batches(2))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
+    assert find(tmp_path).step == 2
 
 
 def test_the_rows_of_the_steps_that_a_checkpoint_holds_are_on_disk_with_it(tmp_path):

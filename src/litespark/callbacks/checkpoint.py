@@ -63,6 +63,7 @@ class Checkpointer(Callback):
         if pl_module.device.type == "cuda":  # what is still computing belongs to the phase before
             torch.cuda.synchronize(pl_module.device)
         with self.phases.during("checkpoint"):
+            pl_module.require_finite_weights()
             # weights and two moments in fp32, with some room
             expected = int(1.1 * 12 * sum(p.numel() for p in pl_module.model.parameters()))
             unfinished = self._begin(trainer, step, expected)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from litespark.ranges import Count, Positive, check_ranges
 
@@ -14,11 +14,14 @@ class BudgetConfig:
     Attributes:
         tokens: training tokens to see; rounded up to whole optimizer steps.
         steps: optimizer steps to take.
+        schedule_end: where the schedule ends, in tokens (steps, where the budget is in steps); behind it the last rate
+            is kept. None: with the budget.
         target_bpb: end before that at the first validation with so many bits per byte or fewer; None: never.
     """
 
     tokens: Count | None = None
     steps: Count | None = None
+    schedule_end: Count | None = None
     target_bpb: Positive | None = None
 
     def __post_init__(self) -> None:
@@ -42,16 +45,18 @@ class TokenBudget:
         tokens_per_step: of a whole step over all ranks and micro-batches; where rows are padded, the mean.
         tokens: to see, padding not counted; the last step is whole, so that a little more is seen.
         steps: to take.
+        schedule_end: see `BudgetConfig`.
     """
 
     tokens_per_step: int
     tokens: int | None = None
     steps: int | None = None
+    schedule_end: int | None = None
 
     @classmethod
     def plan(cls, config: BudgetConfig, tokens_per_step: int) -> TokenBudget:
         """The budget that `config` asks for, in steps of `tokens_per_step` tokens."""
-        return cls(tokens_per_step, config.tokens, config.steps)
+        return cls(tokens_per_step, config.tokens, config.steps, config.schedule_end)
 
     def finished(self, tokens: int, steps: int) -> bool:
         """Whether the budget is spent after `steps` steps that saw `tokens` tokens."""
@@ -59,7 +64,7 @@ class TokenBudget:
 
     def steps_left(self, tokens: int, steps: int) -> int:
         """Steps still to take; an estimate where rows are padded."""
-        return self._steps_until(self.tokens or self.steps or 0, tokens, steps)
+        return self._steps_until(self._end, tokens, steps)
 
     def planned_steps(self, tokens: int = 0, steps: int = 0) -> int:
         """Steps at the end of the run."""
@@ -74,9 +79,38 @@ class TokenBudget:
 
         The length is that of whole steps, so that the schedule ends with the last step.
         """
+        end = self.schedule_length
         if self.steps is not None:
-            return steps, self.steps
-        return tokens, self.planned_tokens(tokens, steps)
+            return steps, end
+        return tokens, tokens + self._steps_until(end, tokens, steps) * self.tokens_per_step
+
+    @property
+    def schedule_length(self) -> int:
+        """Of the schedule, in the unit of the budget."""
+        return self.schedule_end or self._end
+
+    @property
+    def schedule_setting(self) -> str:
+        """The setting over which the schedule is planned."""
+        if self.schedule_end is not None:
+            return f"budget.schedule_end={self.schedule_end}"
+        return f"budget.tokens={self.tokens}" if self.steps is None else f"budget.steps={self.steps}"
+
+    def with_schedule_end(self, end: int) -> TokenBudget:
+        """The same budget with the schedule over `end` tokens or steps."""
+        return replace(self, schedule_end=end)
+
+    def schedule_end_for(self, other: TokenBudget, tokens: int, steps: int) -> int:
+        """The `schedule_end` with which `other` continues the schedule of this budget."""
+        end = self.schedule_length
+        if (self.steps is None) == (other.steps is None):
+            return end
+        left = self._steps_until(end, tokens, steps)
+        return tokens + left * other.tokens_per_step if other.steps is None else steps + left
+
+    @property
+    def _end(self) -> int:
+        return self.tokens or self.steps or 0
 
     def _steps_until(self, end: int, tokens: int, steps: int) -> int:
         if self.steps is not None:

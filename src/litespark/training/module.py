@@ -6,8 +6,10 @@ the supervised tokens of all micro-batches and ranks, so that the result does no
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import lightning.pytorch as pl
@@ -29,8 +31,17 @@ from litespark.tasks.pretrain import Pretrain
 from litespark.training import fp8
 from litespark.training.budget import TokenBudget
 from litespark.training.host_group import HostGroup
-from litespark.training.optim import OptimizerConfig, build_optimizer, finish_gradients, set_learning_rate
+from litespark.training.optim import (
+    OptimizerConfig,
+    build_optimizer,
+    finish_gradients,
+    not_finite,
+    set_learning_rate,
+)
+from litespark.training.resumed_rate import change_of_rate
 from litespark.training.schedule import Schedule
+
+log = logging.getLogger(__name__)
 
 
 class NonFiniteError(RuntimeError):
@@ -214,7 +225,7 @@ class TrainingModule(pl.LightningModule):
         self._host_counts = [0, 0, 0]
         self.last_step = (tokens, supervised, pairs)
         self.stop_agreed = stop > 0
-        self.learning_rate = self._learning_rate_at(self.tokens_seen + tokens, self.steps_taken + 1)
+        self.learning_rate = self._rate(self.budget, self.tokens_seen + tokens, self.steps_taken + 1)
         set_learning_rate(optimizer, self.learning_rate)
 
     def optimizer_step(
@@ -227,9 +238,9 @@ class TrainingModule(pl.LightningModule):
         if self.finished:
             self.trainer.should_stop = True
 
-    def _learning_rate_at(self, tokens: int, steps: int) -> float:
+    def _rate(self, budget: TokenBudget, tokens: int, steps: int) -> float:
         """The learning rate of the step with which so many tokens are seen and steps taken."""
-        return self.optimizer_config.lr * self.schedule.factor(*self.budget.schedule_position(tokens, steps))
+        return self.optimizer_config.lr * self.schedule.factor(*budget.schedule_position(tokens, steps))
 
     def read_window(self) -> dict[str, float | None]:
         """What the steps since the last call came to; reads the device once, so call it only where you log."""
@@ -252,11 +263,30 @@ class TrainingModule(pl.LightningModule):
             NonFiniteError: at least `nonfinite_limit` steps in a row were skipped.
         """
         if self._longest_row >= self.optimizer_config.nonfinite_limit:
+            self.require_finite_weights()  # else they are the reason, and nothing to go on with
             raise NonFiniteError(
                 f"the loss or the gradient was not finite in {self._longest_row} steps in a row, up to step "
                 f"{self.steps_taken} (optim.nonfinite_limit is {self.optimizer_config.nonfinite_limit}); those steps "
                 "were skipped and the weights are as before them. Lower optim.lr, look at the data of these steps, or "
                 "raise the limit"
+            )
+
+    def require_finite_weights(self) -> None:
+        """Refuse to go on with weights or optimizer states that are not finite; a collective.
+
+        Raises:
+            NonFiniteError: on every rank, where one of them holds some.
+        """
+        assert self.model is not None
+        (optimizer,) = self.trainer.optimizers
+        by_rank = self.host_group.gather(not_finite(self.model, optimizer))
+        bad = list(dict.fromkeys(name for names_ in by_rank for name in names_))
+        if bad:
+            more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+            raise NonFiniteError(
+                f"after step {self.steps_taken} weights or optimizer states are not finite ({bad[0]}{more}), so no "
+                "checkpoint is saved of this step; the earlier ones are untouched. Resume with a lower learning rate, "
+                f"for instance optim.lr={self.optimizer_config.lr / 10:g}"
             )
 
     # ---------------------------------------------------------------- validation
@@ -283,6 +313,8 @@ class TrainingModule(pl.LightningModule):
             "tokens_seen": self.tokens_seen,
             "steps_taken": self.steps_taken,
             "skipped_steps": int(self._skips[0].item()),
+            "learning_rate": self.learning_rate,
+            "budget": asdict(self.budget),
             "validated_at": self.validated_at,
             "validation": self.validation,
             "random": self.host_group.gather(random_state()),
@@ -300,6 +332,12 @@ class TrainingModule(pl.LightningModule):
         self.validated_at = state.get("validated_at")
         self.validation = state.get("validation", {})
         self.trainer.should_stop = self.finished
+        self.learning_rate = state.get("learning_rate")
+        if self.learning_rate is not None and not self.finished and self.trainer.is_global_zero:
+            old = TokenBudget(**state["budget"])
+            line = change_of_rate(self._rate, self.learning_rate, old, self.budget, self.tokens_seen, self.steps_taken)
+            if line is not None:
+                log.warning("%s", line)
         _count_whole_steps(checkpoint, self.steps_taken, self.trainer.accumulate_grad_batches)
         if len(state["random"]) == self.trainer.world_size:
             self._restored_random = state["random"][self.trainer.global_rank]

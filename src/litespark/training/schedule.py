@@ -72,6 +72,8 @@ class WarmupStableDecaySchedule:
         progress = min(tokens / budget_tokens, 1.0)
         if progress < self.warmup:
             return progress / self.warmup
+        if progress == 1.0:  # exactly, which 1 − √x misses by rounding
+            return self.final
         start = 1.0 - self.decay
         if progress <= start or self.decay == 0.0:
             return 1.0
