@@ -114,6 +114,12 @@ def test_a_full_disk_on_one_rank_ends_the_run_on_both(ranks):
         assert "no room for a checkpoint" in rank["full disk"]
 
 
+def test_a_weight_of_one_shard_that_is_not_finite_ends_the_run_on_both_and_is_not_saved(ranks):
+    for rank in ranks:
+        assert "after step 2 weights or optimizer states are not finite (embedding.weight)" in rank["broken shard"]
+        assert "saved ['step-00000001']" in rank["broken shard"]
+
+
 def test_a_signal_to_one_rank_stops_both_after_the_same_step(ranks):
     for rank in ranks:
         assert rank["signalled"] == "stopped after step 2 and saved, found 2"

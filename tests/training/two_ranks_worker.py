@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
@@ -132,6 +133,26 @@ def full_disk(folder: Path) -> str:
     return "no error"
 
 
+def broken_shard(folder: Path) -> str:
+    """The message with which a sharded run ends whose rank 1 holds a weight that is not finite, and what was saved."""
+
+    class Plant(pl.Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+            if pl_module.steps_taken == 2 and dist.get_rank() == 1:
+                pl_module.model.embedding.weight.data.to_local()[0, 0] = float("inf")
+
+    folder.mkdir(parents=True, exist_ok=True)
+    strategy, phases = StrategyConfig("fsdp"), Phases()
+    module = training_module(steps=STEPS, rows=4, strategy=strategy)
+    saver = Checkpointer(folder / "checkpoints", every_steps=1, keep=9, about={}, phases=phases)
+    run = small_run(folder, module, strategy=strategy, devices=2, phases=phases, callbacks=[Plant(), saver])
+    try:
+        run.trainer.fit(module, batches(2))
+    except NonFiniteError as error:
+        return f"{error}; saved {[path.name for path in (folder / 'checkpoints').iterdir()]}"
+    return "no error"
+
+
 def signalled(folder: Path) -> str:
     """The message with which a run ends whose rank 1 gets a signal in the second step."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -165,6 +186,7 @@ def main(folder: Path) -> None:
         )
     results["always bad"] = always_bad(folder / "always bad")
     results["full disk"] = full_disk(folder / "full disk")
+    results["broken shard"] = broken_shard(folder / "broken shard")
     results["signalled"] = signalled(folder / "signalled")
     torch.save(results, folder / f"rank-{dist.get_rank()}.pt")
     dist.destroy_process_group()
