@@ -42,14 +42,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": set(),
     "data": set(),
     "ranges": set(),
-    "override_text": set(),
+    "terminal": set(),
     "threads": {"launch"},  # this and the next two: without torch
     "launch": set(),
     "parent": set(),
     "": set(),  # litespark/__init__.py
 }
-# every room states what its settings may be, and writes advice that can be pasted
-FOR_ALL = {"ranges", "override_text"}
+# single files without anything of ours: what numbers may be, and what is written to
+FOR_ALL = {"ranges", "terminal"}
 LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric"}
 HYDRA = {"hydra", "omegaconf"}
 TRITON = {"triton"}

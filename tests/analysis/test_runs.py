@@ -84,8 +84,8 @@ def test_a_truncated_last_line_is_ignored(tmp_path, rest):
     [
         ('{"step": 3, "tok', r"line 3: not a JSON object"),
         ("[1, 2]", r"line 3: got list, expected a JSON object"),
-        ('{"step": 3}', r"line 3: tokens: got None, expected an integer"),
-        ('{"step": "3", "tokens": 1}', r"line 3: step: got '3', expected an integer"),
+        ('{"step": 3}', r"line 3: tokens: got None, expected a whole number"),
+        ('{"step": "3", "tokens": 1}', r"line 3: step: got '3', expected a whole number"),
         ('{"step": 3, "tokens": 1, "train/loss": NaN}', r"line 3: .*NaN, which is not JSON"),
         ('{"step": 3, "tokens": 1, "train/loss": "2.5"}', r"line 3: train/loss: got '2.5', expected a number or null"),
         ('{"step": 3, "tokens": 1, "train/loss": true}', r"line 3: train/loss: got True"),

@@ -265,6 +265,6 @@ def comparability(runs: list[Run]) -> list[str]:
 def _write(path: Path, sections: Iterable[str]) -> Path:
     """Write through a temporary file, so that an older report stays whole until the new one is."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+    temporary.write_text("\n\n".join(sections) + "\n", encoding="utf-8", errors="backslashreplace")
     temporary.replace(path)
     return path

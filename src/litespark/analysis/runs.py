@@ -76,7 +76,7 @@ def load_run(folder: Path | str) -> Run:
         record=_without_impossible(record),
         metrics=_against_best_probe(_read_metrics(folder / METRICS_FILE), record),
         config=_read_config(folder / CONFIG_FILE),
-        samples=samples.read_text(encoding="utf-8") if samples.is_file() else None,
+        samples=samples.read_text(encoding="utf-8", errors="replace") if samples.is_file() else None,
     )
 
 
@@ -242,7 +242,9 @@ def _read_config(path: Path) -> dict[str, Any]:
         return {}
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        if isinstance(config, dict):
+            flatten(config)  # an alias may contain itself
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # of texts that look like dates, too
         raise ValueError(f"{path} is not valid YAML: {error}; restore the file that the run wrote") from error
     if not isinstance(config, dict):
         raise ValueError(
@@ -277,7 +279,10 @@ def _read_metrics(path: Path) -> pd.DataFrame:
         if column not in table:
             table[column] = None
     keys = sorted(set(table.columns) - {"step", "tokens", "time"})
-    table["time"] = pd.to_datetime(table["time"], utc=True, format="ISO8601")
+    try:
+        table["time"] = pd.to_datetime(table["time"], utc=True, format="ISO8601")
+    except ValueError as error:  # a year that pandas has no room for
+        raise ValueError(f"{path}: {error}; restore the file that the run wrote") from error
     types = {"step": "int64", "tokens": "int64", **dict.fromkeys(keys, "float64")}
     return table[["step", "tokens", "time", *keys]].astype(types)
 
@@ -290,22 +295,28 @@ def _parse_row(line: bytes) -> dict[str, Any]:
 
     try:
         row = json.loads(line.decode("utf-8"), parse_constant=refuse)
-    except ValueError as error:  # JSON and UTF-8 errors alike
+    except (ValueError, RecursionError) as error:  # JSON and UTF-8 errors alike
         raise ValueError(f"not a JSON object ({error})") from error
     if not isinstance(row, dict):
         raise ValueError(f"got {type(row).__name__}, expected a JSON object")
     row.pop(names.PROGRESS_STEP, None)  # the step again
     row.setdefault("tokens", row.pop(names.PROGRESS_TOKENS, None))
     for key in ("step", "tokens"):
-        if type(row.get(key)) is not int:
-            raise ValueError(f"{key}: got {row.get(key)!r}, expected an integer")
+        if type(row.get(key)) is not int or not 0 <= row[key] < 2**63:
+            raise ValueError(f"{key}: got {row.get(key)!r}, expected a whole number from 0 to {2**63 - 1}")
     for key, value in row.items():
         if key == "time":
             if not isinstance(value, str) or not _is_time(value):
                 raise ValueError(f"time: got {value!r}, expected an ISO 8601 time")
-        elif value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        elif value is not None and not _is_number(value):
             raise ValueError(f"{key}: got {value!r}, expected a number or null")
     return row
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, float) or abs(value) < 2**63
 
 
 def _is_time(text: str) -> bool:

@@ -108,8 +108,8 @@ def read(folder: Path, *, hashes: bool = True) -> Checkpoint:
             "one of another program; weights of other programs come in with initial_weights=HUGGING_FACE_FOLDER)"
         )
     try:
-        content = json.loads(seal_path.read_text())
-    except ValueError as error:
+        content = json.loads(seal_path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{seal_path} is not readable as JSON ({error}); use an earlier checkpoint") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         got = content.get("schema") if isinstance(content, dict) else type(content).__name__
@@ -117,7 +117,7 @@ def read(folder: Path, *, hashes: bool = True) -> Checkpoint:
     try:
         step, about = int(content["step"]), dict(content["about"])
         files = {name: (int(entry["size"]), str(entry["sha256"])) for name, entry in content["files"].items()}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"{seal_path} is damaged ({error!r}); use an earlier checkpoint") from error
     if STATE not in files:
         raise CheckpointError(f"{seal_path} lists no {STATE}; this checkpoint is damaged, use an earlier one")
@@ -171,9 +171,8 @@ def find(path: str | Path) -> Checkpoint:
             f"{runs[0]}"
         )
     reason = f"; the newest: {newest}" if newest else ""
-    remedy = "Start the run again" if newest or root != path else "Name the folder of a run, such as logs/runs/NAME"
     raise CheckpointError(
-        f"no valid checkpoint in {root}, expected folders {_PREFIX}… that hold a {SEAL}{reason}. {remedy}"
+        f"no valid checkpoint in {root}, expected folders {_PREFIX}… that hold a {SEAL}{reason}. Start the run again"
     )
 
 

@@ -90,7 +90,7 @@ class MetricsLogger(Logger):
         path = self.folder / JSONL
         if not path.exists():
             return
-        kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+        kept = [line for line in path.read_text(errors="replace").splitlines() if _step_of(line) <= step]
         for line in kept:
             self.latest.update({name: value for name, value in json.loads(line).items() if "/" in name})
         beside = path.with_suffix(".unfinished")
@@ -118,5 +118,5 @@ class MetricsLogger(Logger):
 def _step_of(line: str) -> float:
     try:
         return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):  # the half line of a killed run
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):  # the half line of a killed run
         return math.inf

@@ -18,6 +18,7 @@ from litespark.cli.preparing import PREPARE
 from litespark.cli.proving import PROVE
 from litespark.cli.results import RESULTS
 from litespark.cli.training import TRAIN, VERIFY_RESUME, train
+from litespark.terminal import flush, settle_streams
 
 USAGE_ERROR = 2
 COMMANDS = {
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from litespark.threads import settle_threads
 
     settle_threads()  # before a command imports torch
+    settle_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         print(_help())
@@ -72,7 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return train(rest)  # flags are Hydra's there
         parser = _Parser(prog=f"litespark {name}", description=command.purpose)
         command.add_arguments(parser)
-        return command.run(parser.parse_intermixed_args(rest))
+        status = command.run(parser.parse_intermixed_args(rest))
+        return status if flush() else 1
+    except BrokenPipeError:
+        flush()
+        return 1
     except UsageError as error:
         print(f"litespark {name}: {error}; litespark {name} --help shows what it takes", file=sys.stderr)
         return USAGE_ERROR

@@ -57,7 +57,10 @@ def _check_prepared(folder: str) -> int:
 def _described(folder: Path | str, summary: dict[str, Any]) -> str:
     from litespark.analysis.prepared_data import text_of
 
-    return f"{folder}\n\n{text_of(summary)}"
+    try:
+        return f"{folder}\n\n{text_of(summary)}"
+    except ValueError as error:  # a manifest whose numbers contradict each other
+        raise ValueError(f"{folder}: {error}; prepare the data again") from error
 
 
 PREPARE = Command("turn text into tokens, or check a prepared folder", _prepare_arguments, _prepare)

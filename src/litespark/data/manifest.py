@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from litespark.data.chunks import ChunkRecord
+from litespark.data.kinds import check_kinds
 from litespark.data.ledger import Ledger
 from litespark.data.storage import Storage
 
@@ -167,7 +168,8 @@ class Manifest:
                 raise ValueError(f"schema {found!r}, expected {SCHEMA!r}")
             splits = {name: _split_from_json(split) for name, split in content.pop("splits").items()}
             manifest = cls(splits=splits, ledger=Ledger.from_json(content.pop("ledger")), **content)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            check_kinds(manifest, cls)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(
                 f"{where} is not a manifest that this version reads ({reason}). Move the folder away and prepare the "

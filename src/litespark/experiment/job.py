@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import json
 import logging
@@ -24,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from litespark.experiment.sweep import SWEEP
 from litespark.launch import Ranks, started_together
 from litespark.parent import when_parent_ends
+from litespark.terminal import flush, settle_streams
 
 # saved and asked to be continued: EX_TEMPFAIL of sysexits.h
 STOPPED_AND_SAVED = 75
@@ -37,6 +39,8 @@ _LONGEST_LOOP = 600
 
 def start(main: Callable[[], object]) -> None:
     """Call Hydra's `main`; what it says before the job starts is said by one process too."""
+    settle_streams()
+    atexit.register(flush)
     try:
         ranks = started_together(os.environ)
     except ValueError as error:

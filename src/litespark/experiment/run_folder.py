@@ -24,7 +24,6 @@ from litespark.experiment.run_data import PREPARATION
 from litespark.experiment.variant import legible
 from litespark.metrics.records.prepared import write_run_data
 from litespark.models import fp8
-from litespark.override_text import override
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +61,7 @@ def check_name(parts: Parts) -> None:
 
 def _taken(folder: Path) -> ConfigError:
     return ConfigError(
-        f"name={folder.name}: {folder} exists already; choose another name, or continue that run with "
-        + override("resume", folder)
+        f"name={folder.name}: {folder} exists already; choose another name, or continue that run with resume={folder}"
     )
 
 
@@ -118,9 +116,11 @@ def reopen(parts: Parts) -> tuple[Path, Checkpoint]:
     saved_path = folder / CONFIG
     if not saved_path.is_file():
         raise ConfigError(f"resume={parts.resume}: {folder} has no {CONFIG}; expected the folder of a run")
-    started = yaml.safe_load(saved_path.read_text())
+    started = _read_config(saved_path)
     changes = differences(started, parts.resolved)
-    if "fp8" not in started["precision"]:  # of a version that knew no fp8: nothing that it computed with has changed
+    if "fp8" not in (
+        started.get("precision") or {}
+    ):  # of a version that knew no fp8: nothing that it computed with has changed
         changes = {key: pair for key, pair in changes.items() if not key.startswith("precision.fp8.")}
     if isinstance(parts.data, PrepareConfig) and "data._target_" not in changes:
         changes = {key: pair for key, pair in changes.items() if not _is_of_preparation(key)}
@@ -150,6 +150,24 @@ def reopen(parts: Parts) -> tuple[Path, Checkpoint]:
     for key, (was, now) in changes.items():
         log.warning("resuming with %s=%r, the run was started with %r", key, now, was)
     return folder, checkpoint
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """The config that a run was started with.
+
+    Raises:
+        ConfigError: the file is no YAML mapping any more.
+    """
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        _flat(config)  # an alias may contain itself
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{path} is damaged ({reason}); restore the file that the run wrote") from error
+    if not isinstance(config, dict):
+        got = type(config).__name__
+        raise ConfigError(f"{path}: got {got}, expected a mapping; restore the file that the run wrote")
+    return config
 
 
 def check_fp8(parts: Parts, checkpoint: Checkpoint) -> None:

@@ -48,10 +48,10 @@ class EnergyJournal:
 
     def last(self) -> EnergyTotals | None:
         """The totals of the last whole line; None where there is none. Half-written lines are passed over."""
+        if not self.path.is_file():  # a pipe would never end
+            return None
         try:
             lines = self.path.read_bytes().splitlines()
-        except FileNotFoundError:
-            return None
         except OSError as error:
             log.warning(
                 "cannot read the energy journal %s (%s): joules of lost steps are not counted", self.path, error
@@ -60,6 +60,6 @@ class EnergyJournal:
         for line in reversed(lines):
             try:
                 return EnergyTotals.from_dict(json.loads(line)["totals"])
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue
         return None

@@ -129,7 +129,11 @@ class EnergyTotals:
     def from_dict(cls, values: Mapping[str, Any]) -> "EnergyTotals":
         """The inverse of ``to_dict``."""
         accounts = {name: Account(**values[name]) for name in (*PHASES, "lost")}
-        return cls(**accounts, tokens=values["tokens"], dropped_readings=values["dropped_readings"])
+        totals = cls(**accounts, tokens=values["tokens"], dropped_readings=values["dropped_readings"])
+        amounts = [amount for account in accounts.values() for amount in _amounts(account)]
+        if not all(type(each) is int for each in (*amounts, totals.tokens, totals.dropped_readings)):
+            raise TypeError("got an amount that is no whole number")
+        return totals
 
 
 def combine(parts: Iterable[EnergyTotals]) -> EnergyTotals:

@@ -1,7 +1,5 @@
 """Text generation, on token ids: greedy or sampled, with a key/value cache."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -18,7 +16,7 @@ def generate(
     temperature: float = 0.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    eos_id: int | Sequence[int] | None = None,
+    eos_id: int | None = None,
     vocabulary: int | None = None,
     seed: int = 0,
 ) -> Tensor:
@@ -33,8 +31,7 @@ def generate(
         top_k: sample among the k likeliest tokens only.
         top_p: sample among the likeliest tokens that together just reach probability p (Holtzman et al.,
             arXiv:1904.09751).
-        eos_id: a row that has produced it, or one of several, is filled with it (the first); generation stops when all
-            rows have.
+        eos_id: a row that has produced it is filled with it; generation stops when all rows have.
         vocabulary: only ids below it are chosen; None: all of the model's, which may have more rows than its tokenizer
             has ids.
         seed: of this call's own generator, so that a call neither reads nor moves the global one.
@@ -45,8 +42,7 @@ def generate(
     Raises:
         ValueError: an argument is out of range, or the result would be longer than the model's rows may be.
     """
-    ends = [] if eos_id is None else [eos_id] if isinstance(eos_id, int) else list(eos_id)
-    _check(model, ids, max_new_tokens, temperature, top_k, top_p, ends, vocabulary)
+    _check(model, ids, max_new_tokens, temperature, top_k, top_p, eos_id, vocabulary)
     generator = torch.Generator(ids.device).manual_seed(seed)
     training = model.training
     model.eval()
@@ -58,12 +54,12 @@ def generate(
             for _ in range(max_new_tokens):
                 logits = model(new, cache=cache)[:, -1, :vocabulary]
                 token = _choose(logits, temperature, top_k, top_p, generator)
-                if ends:
-                    token = token.masked_fill(finished, ends[0])
-                    finished = finished | torch.isin(token, torch.tensor(ends, device=token.device))
+                if eos_id is not None:
+                    token = token.masked_fill(finished, eos_id)
+                    finished = finished | (token == eos_id)
                 new = token.unsqueeze(1)
                 ids = torch.cat((ids, new), dim=1)
-                if ends and bool(finished.all()):
+                if eos_id is not None and bool(finished.all()):
                     break
     finally:
         model.train(training)
@@ -95,7 +91,7 @@ def _check(
     temperature: float,
     top_k: int | None,
     top_p: float | None,
-    ends: list[int],
+    eos_id: int | None,
     vocabulary: int | None,
 ) -> None:
     if ids.ndim != 2 or ids.shape[0] == 0 or ids.shape[1] == 0:
@@ -122,6 +118,5 @@ def _check(
         raise ValueError(f"top_p is {top_p}; it must be above 0 and at most 1, or None for all tokens")
     if vocabulary is not None and vocabulary < 1:
         raise ValueError(f"vocabulary is {vocabulary}; it must be at least 1, or None for all ids of the model")
-    for eos_id in ends:
-        if not 0 <= eos_id < model.config.vocabulary:
-            raise ValueError(f"eos_id is {eos_id}; the model's ids are 0..{model.config.vocabulary - 1}")
+    if eos_id is not None and not 0 <= eos_id < model.config.vocabulary:
+        raise ValueError(f"eos_id is {eos_id}; the model's ids are 0..{model.config.vocabulary - 1}")

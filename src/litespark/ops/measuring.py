@@ -125,7 +125,7 @@ class Remembered:
     def _entries(self) -> dict[str, Any]:
         try:
             entries = json.loads(self.file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # not there yet, or damaged: measured again
+        except (OSError, ValueError, RecursionError):  # not there yet, or damaged: measured again
             return {}
         return entries if isinstance(entries, dict) else {}
 

@@ -76,7 +76,7 @@ def _faults_of_index(storage: Storage, name: str, chunks: list[ChunkRecord], siz
             (entry["filename"], entry["chunk_bytes"], entry["dim"])
             for entry in json.loads(storage.read(name))["chunks"]
         ]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         return [f"{storage.where(name)} is not an index of LitData ({error})"]
     expected = [(chunk.file, chunk.size, chunk.tokens) for chunk in chunks]
     return [] if listed == expected else [f"{storage.where(name)} lists other chunks than the manifest"]

@@ -65,7 +65,12 @@ def read_values(path: Path) -> dict[str, Any]:
         RecordError: the file is no strict JSON, or no object.
         OSError: the file cannot be read.
     """
-    values = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
+    if path.exists() and not path.is_file():  # a pipe would never end
+        raise RecordError("it is no plain file")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
+    except RecursionError as error:
+        raise RecordError("its lists or objects are nested too deeply") from error
     if not isinstance(values, dict):
         raise RecordError(f"got a {type(values).__name__}, expected an object")
     return values

@@ -82,6 +82,8 @@ def _check_scalar(value: object, kind: Any, where: str) -> Any:
             raise wrong(where, value, "one of " + ", ".join(map(repr, typing.get_args(kind))))
         return value
     # bool is a subclass of int in Python, but true is not a count
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:  # tables and floats hold no larger one
+        raise wrong(where, value if abs(value) < 10**30 else "a longer number", "a whole number of 64 bits at most")
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         if not math.isfinite(value):
             raise wrong(where, value, "a finite number")
