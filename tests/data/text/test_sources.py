@@ -99,6 +99,27 @@ def test_a_bucket_gives_the_same_files_as_a_folder(tmp_path, s3_server, s3_bucke
     assert names(found(f"{s3_bucket}/slim/**/*_0.jsonl.zst").validation) == names(here.validation)
 
 
+def test_files_of_a_bucket_without_a_suffix_are_known_by_their_beginning(tmp_path, s3_server, s3_bucket):
+    (tmp_path / "part-00000").write_text('{"text": "one"}\n' * 9000)
+    (tmp_path / "val-00000").write_text('{"text": "two"}\n')
+    (tmp_path / "notes").write_text('{"other": 1}\n')
+    (tmp_path / "empty").touch()
+    write(tmp_path, "README.md")
+    fill(s3_server, s3_bucket, tmp_path)
+    text = found(s3_bucket)
+    assert [(file.name, file.format) for source in text.sources for file in source.files] == [
+        ("part-00000", "JSON"),
+        ("val-00000", "JSON"),
+    ]
+    assert text.listing.passed_over == {
+        "README.md": "about the data, not of it",
+        "empty": "empty",
+        "notes": "JSON without the field text",
+    }
+    one = found(f"{s3_bucket}/part-00000")
+    assert [file.format for file in one.training.files] == ["JSON"]
+
+
 def test_the_fingerprint_follows_names_sizes_and_versions(tmp_path, s3_server, s3_bucket):
     fill(s3_server, s3_bucket, write(tmp_path / "a", "a.txt"))
     before = found(s3_bucket).training.fingerprint()

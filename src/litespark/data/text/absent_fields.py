@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from litespark.data.config import PrepareConfig
-from litespark.data.text.fields import absent, field_value, names_in, pasted, records_within
+from litespark.data.text.fields import absent, field_value, names_in, records_within
 from litespark.data.text.files import JSON, PARQUET, SourceFile
 from litespark.data.text.formats import Overlong, json_records
 from litespark.data.text.reader import on_this_machine
@@ -49,7 +49,7 @@ def refuse_absent_fields(config: PrepareConfig, files: tuple[SourceFile, ...], s
         return  # the reader counts what is no record
     setting, name = next(iter(wanted.items()))
     error = absent(f"data.source={config.source}, {records} records and tables looked at", setting, name, names)
-    none = f", or {pasted(setting, 'null')} for one domain" if setting == DOMAIN_SETTING else ""
+    none = f", or {setting}=null for one domain" if setting == DOMAIN_SETTING else ""
     raise ValueError(f"{error}{none}.")
 
 

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 SHOWN = 20
 """Names in a message."""
 
@@ -58,10 +59,11 @@ def absent(where: str, setting: str, wanted: str, names: Iterable[str]) -> Value
 
 
 def pasted(setting: str, value: str) -> str:
-    """An override as a shell and Hydra take it."""
-    if re.fullmatch(r"[A-Za-z_][\w.-]*", value):
+    """An override that means this text to a shell and to Hydra."""
+    if _PLAIN.fullmatch(value) and value.lower() not in ("null", "true", "false", "nan", "inf"):
         return f"{setting}={value}"
-    quoted = value.replace("\\", "\\\\").replace('"', '\\"')
+    # backslashes count only before a quote, the closing one included
+    quoted = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + ('\\"' if found[2] else ""), value)
     return shlex.quote(f'{setting}="{quoted}"')
 
 

@@ -141,8 +141,8 @@ def _below_path(config: PrepareConfig, path: Path, advice: str) -> Corpus:
 def _below_address(config: PrepareConfig, address: str, advice: str, *, attempts: int | None = None) -> Corpus:
     storage = Storage(address, attempts=attempts)
     folder, _, name = storage.address.rpartition("/")
-    named_as_a_file = format_of(name) is not None
-    below = [] if named_as_a_file else storage.files()
+    # a file is listed as what is below itself
+    below = [] if format_of(name) is not None else [file for file in storage.files() if file.name != "."]
     if not below and not folder.endswith("/"):
         parent = Storage(folder, attempts=attempts)
         if parent.exists(name):
@@ -253,7 +253,7 @@ def _nothing(config: PrepareConfig, listing: Listing, advice: str, *, splits: bo
 
 
 def _held_out_share() -> str:
-    return "none in the source: a share of the documents is held out"
+    return "none in the source, so data.validation_fraction of the documents is held out"
 
 
 def _sorted(name: str, files: Iterable[SourceFile]) -> Source:
