@@ -53,6 +53,7 @@ OWN_SPLITS = {
     "humps": (["trainData.csv"], ["validData.csv"], ["testData.csv"]),
     "words in one": (["trainset.csv"], ["devset.csv"], ["testset.csv"]),
     "versions": (["train-v2.0.json"], ["dev-v2.0.json"], ["test-v2.0.json"]),
+    "held out": (["train.jsonl"], ["held-out.jsonl"], ["Test Set.jsonl"]),
     "years": (["train2017.txt"], ["val2017.txt"], ["test2017.txt"]),
     "languages": (["train.en", "train.de"], ["dev.en", "dev.de"], ["test.en", "test.de"]),
     "hive": (["lang=en/split=train/0.parquet"], ["lang=en/split=dev/0.parquet"], ["lang=en/split=testing/0.parquet"]),

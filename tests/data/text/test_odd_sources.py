@@ -78,6 +78,8 @@ READ = {
     "quoted.csv": (b'text,id\r\n"a ""quoted""\r\nline, 1",1\r\nplain,2\r\n', ['a "quoted"\r\nline, 1', "plain"]),
     "one_column.csv": ("\n".join(["text", *(text.replace(",", "") for text in TEXTS)]).encode(),
                        [text.replace(",", "") for text in TEXTS]),
+    "semicolons.csv": (b"id;text\n1;one, two\n2;three\n", ["one, two", "three"]),
+    "tabs.csv": (csv_of(TEXTS, "\t"), TEXTS),
     "returns.csv": (b"id,text\r1,one\r2,two", ["one", "two"]),
     "a.csv.gz": (gzip.compress(csv_of(TEXTS)), TEXTS),
     "a.tsv": (csv_of(TEXTS, "\t"), TEXTS),
@@ -151,6 +153,7 @@ def test_files_of_many_kinds_beside_each_other_are_all_read(tmp_path):
         ("body.csv", b"id,my text\n1,b\n", r"""no field text, but my text, id\. Set 'data\.text_field="my text"'"""),
         ("other.txt", lines(TEXTS, field="body"), r"missing_text: 12\)"),
         ("a.zip", b"PK\x03\x04" + b"x" * 30, r"a\.zip is a zip archive; unpack it, or name another"),
+        ("a.jsonl.lz4", b"\x04\x22\x4d\x18" + b"x" * 30, "unpack it"),
         ("a.arrow", b"ARROW1\0\0" + b"x" * 30, "an Arrow file; write it as parquet"),
         ("a.tar.gz", gzip.compress(b"a.txt".ljust(257, b"\0") + b"ustar" + b"\0" * 250), "a tar archive; unpack it"),
     ],
@@ -291,6 +294,20 @@ def test_a_field_that_one_record_in_one_file_has_is_enough(tmp_path):
     refuse_absent_fields(settings, files, tmp_path)
     domains = [document.domain for document in DocumentReader.of(settings).documents(files)]
     assert (domains.count("web"), len(domains)) == (1, 20 * 12 + 1)
+
+
+def test_numbers_are_names_of_domains_and_other_values_are_none(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "one", "label": 3}\n{"text": "two", "label": [3]}\n')
+    parquet.write_table(pyarrow.table({"text": ["three"], "label": [4]}), tmp_path / "b.parquet")
+    settings = config(tmp_path, "unused", domain_field="label")
+    files = corpus(settings).training.files
+    refuse_absent_fields(settings, files, tmp_path)
+    domains = [document.domain for document in DocumentReader.of(settings).documents(files)]
+    assert domains == ["3", "unknown", "4"]
+    (tmp_path / "a.jsonl").write_text('{"text": "two", "label": [3]}\n')
+    (tmp_path / "b.parquet").unlink()
+    with pytest.raises(ValueError, match="no field label, but"):
+        read(tmp_path, domain_field="label")
 
 
 def test_plain_texts_have_no_fields_to_miss(tmp_path):

@@ -56,14 +56,17 @@ def refuse_absent_fields(config: PrepareConfig, files: tuple[SourceFile, ...], s
 def _has(record: object, name: str, setting: str) -> bool:
     if isinstance(record, tuple):  # the columns of a table
         return any(f"{column}.".startswith(f"{name}.") for column in record)
-    return (isinstance(record, str) and setting == TEXT_SETTING) or field_value(record, name) is not None
+    value = field_value(record, name)
+    if setting == DOMAIN_SETTING:
+        return isinstance(value, str | int) and value != ""
+    return isinstance(record, str) or value is not None
 
 
 def _records(path: Path, file: SourceFile, config: PrepareConfig, most_bytes: int) -> Iterator[object]:
     """Records of a file, of so many bytes together; of a table the tuple of its columns instead."""
     if file.format != JSON:
         separator = None if file.format == PARQUET else SEPARATORS[file.format]
-        yield tuple(column_names(path, file.where, separator, config.max_line_bytes))
+        yield tuple(column_names(path, file.where, separator, config.text_field, config.max_line_bytes))
         return
     for _, record in json_records(path, file.where, config.max_line_bytes):
         if not isinstance(record, Overlong):

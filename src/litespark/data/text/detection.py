@@ -38,11 +38,13 @@ _MAGIC = {
     b"PK\x03\x04": "a zip archive; unpack it",
     b"7z\xbc\xaf": "a 7z archive; unpack it",
     b"Rar!": "a rar archive; unpack it",
+    b"\x04\x22\x4d\x18": "packed with lz4; unpack it",
     b"Obj\x01": "an Avro file; write it as parquet",
     b"ORC": "an ORC file; write it as parquet",
     b"SQLite format 3": "a database; write it as parquet",
     b"%PDF": NO_TEXT,
 }
+_UNREAD_PACKINGS = tuple(".lz4 .br .sz .snappy .lzma .lzo .z .zip .7z .rar .tar .tgz .tbz2 .txz".split())
 _TAR_AT = 257
 _RECORD = re.compile(r'(\[\s*)?\{\s*"(?:[^"\\]|\\.)*+"\s*:')
 
@@ -88,6 +90,8 @@ def content_of(head: bytes, name: str, text_field: str) -> Content:
         return Content(None, "a tar archive; unpack it")
     if magic := next((reason for magic, reason in _MAGIC.items() if unpacked.startswith(magic)), None):
         return Content(None, magic)
+    if name.lower().endswith(_UNREAD_PACKINGS):
+        return Content(None, "an archive of a kind that is not read; unpack it")
     if unpacked.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return Content(TEXT)
     if not unpacked:

@@ -159,6 +159,7 @@ def _candidate(part: str, path: str, above: str, is_file: bool) -> _Candidate | 
 
 def _words(part: str) -> list[str]:
     """The words of a name in lower case, without numbers."""
+    part = re.sub(r"(held|hold)[-_. ]out", r"\1out", part, flags=re.IGNORECASE)
     parts = [word for token in re.findall(r"[^\W_]+", part) for word in _HUMPS.split(token)]
     words = [part.lower() for part in parts if not _NUMBER.fullmatch(part.lower())]
     return [word.rstrip("0123456789") for word in words]

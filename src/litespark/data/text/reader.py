@@ -196,6 +196,8 @@ class DocumentReader:
     def _domain(self, value: object) -> str:
         if not self.domain_field:
             return ONLY_DOMAIN
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
         return value if isinstance(value, str) and value.strip() and _encodable(value) else UNKNOWN_DOMAIN
 
     def _leave_out(

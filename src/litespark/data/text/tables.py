@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +66,14 @@ def csv_rows(
         name: for its suffix and for errors.
         text_field: column of the text.
         domain_field: column of the domain, or None.
-        separator: of fields, `,` or a tab.
+        separator: of fields, `,` or a tab, unless the first line has the text's name behind or before another.
         most_bytes: of a field; a longer one comes as `Overlong`.
 
     Raises:
         ValueError: a damaged archive, no such column for the text, a line that is too long, or quotes that do not end.
     """
     csv.field_size_limit(most_bytes)
-    rows = csv.reader(_text_lines(path, name, most_bytes), delimiter=separator, strict=True)
+    rows = _csv(path, name, separator, text_field, most_bytes)
     header = _header(rows, name)
     if text_field not in header:
         raise absent(name, TEXT_SETTING, text_field, header)
@@ -96,8 +97,8 @@ def csv_rows(
             yield place, Row(text, row[of_domain] if of_domain is not None and of_domain < len(row) else None)
 
 
-def column_names(path: Path, name: str, separator: str | None, most_bytes: int) -> list[str]:
-    """Names of the columns of a table; `separator` is that of a CSV file, None stands for parquet.
+def column_names(path: Path, name: str, separator: str | None, text_field: str, most_bytes: int) -> list[str]:
+    """Names of the columns of a table; `separator` is that of a CSV file, as `csv_rows` has it, None means parquet.
 
     Raises:
         ValueError: the file is damaged.
@@ -105,7 +106,16 @@ def column_names(path: Path, name: str, separator: str | None, most_bytes: int) 
     if separator is None:
         with _parquet(path, name) as file:
             return [column.path for column in file.schema]
-    return _header(csv.reader(_text_lines(path, name, most_bytes), delimiter=separator, strict=True), name)
+    return _header(_csv(path, name, separator, text_field, most_bytes), name)
+
+
+def _csv(path: Path, name: str, separator: str, text_field: str, most_bytes: int) -> Any:
+    """A reader of the rows; fields are parted by what parts the text's name from the others in the first line."""
+    parts = _text_lines(path, name, most_bytes)
+    first = next((line for line in parts if line.strip()), "")
+    header = first.strip().replace('"', "")
+    separator = next((mark for mark in (separator, *",;|\t") if text_field in header.split(mark)), separator)
+    return csv.reader(chain([first], parts), delimiter=separator, strict=True)
 
 
 def _header(rows: Iterator[list[str]], name: str) -> list[str]:
