@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,6 +14,7 @@ from litespark.data.streaming import TokenDataModule
 from litespark.data.tokenizer import Tokenizer
 from litespark.experiment.build import Run
 from litespark.experiment.config import Parts
+from litespark.experiment.hparams import settings_shown, write_hparams
 from litespark.metrics import names
 from litespark.metrics.projection import project
 from litespark.metrics.records.run import ProjectionRecord, Status
@@ -42,7 +42,9 @@ def finish(parts: Parts, run: Run) -> None:
     close(run, "finished")
     if not run.trainer.is_global_zero:
         return
-    _log_hyperparameters(parts, run)
+    # the last command is what a resume changed, if there was one
+    said = run.recorder.record.segments[-1].command[2:]
+    write_hparams(run.tensorboard, settings_shown(parts.resolved, said), run.metrics.latest)
     for logger in run.trainer.loggers:
         logger.finalize("success")
     log.info("%s", _closing_words(run, write_report(run.folder) if parts.callbacks.report else None))
@@ -86,24 +88,6 @@ def _projection(parts: Parts, run: Run) -> ProjectionRecord:
         joules_per_token=run.energy.totals.joules_per_token_train,
         settings=settings.settings,
         currency=settings.currency,
-    )
-
-
-def _log_hyperparameters(parts: Parts, run: Run) -> None:
-    """The HParams tab of TensorBoard: the settings that are swept, beside what the run came to."""
-    record = run.recorder.record
-    results: Mapping[str, float | None] = {
-        "final/validation_loss": record.quality.validation_loss,
-        "final/bits_per_byte": record.quality.bits_per_byte,
-        "final/tokens_per_second": record.throughput.tokens_per_second,
-        "final/mfu_causal": record.throughput.mfu_causal,
-        "final/mfu_measured_peak": record.throughput.mfu_measured_peak,
-        "final/joules_per_token": record.energy.joules_per_token_train,
-    }
-    groups = ("model", "ops", "precision", "recompute", "data", "optim", "schedule", "strategy", "budget", "trainer")
-    run.tensorboard.log_hyperparams(
-        {"seed": parts.seed, **{group: parts.resolved[group] for group in groups}},
-        {name: value for name, value in results.items() if value is not None},
     )
 
 
