@@ -43,13 +43,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": set(),
     "ranges": set(),
     "terminal": set(),
+    "override_text": set(),
     "threads": {"launch"},  # this and the next two: without torch
     "launch": set(),
     "parent": set(),
     "": set(),  # litespark/__init__.py
 }
-# single files without anything of ours: what numbers may be, and what is written to
-FOR_ALL = {"ranges", "terminal"}
+# single files without anything of ours: what numbers may be, advice that can be pasted, and what is written to
+FOR_ALL = {"ranges", "override_text", "terminal"}
 LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric"}
 HYDRA = {"hydra", "omegaconf"}
 TRITON = {"triton"}

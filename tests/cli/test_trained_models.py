@@ -113,6 +113,16 @@ def test_generation_refuses_what_does_not_fit(run, tmp_path, capsys):
     assert "does not exist" in capsys.readouterr().err
 
 
+def test_prompts_are_utf_8_whatever_the_locale(run, capsys):
+    said = set()
+    for prompt in ("é", os.fsencode("é").decode("ascii", "surrogateescape")):  # as a locale without letters has it
+        assert main(["generate", str(run), "--prompt", prompt, "--tokens", "5"]) == 0
+        said.add(capsys.readouterr().out)
+    assert len(said) == 1
+    assert main(["generate", str(run), "--prompt", "ab\udcff", "--tokens", "5"]) == 1
+    assert "is not UTF-8 at character 2" in capsys.readouterr().err
+
+
 def test_a_run_can_be_used_without_the_data_it_was_trained_on(copied):
     """The tokenizer lies in the run's folder, wherever that is."""
     assert load_trained(copied).tokenizer == copied / "tokenizer"

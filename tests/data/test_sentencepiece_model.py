@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import random
 import sys
 from functools import cache
@@ -166,3 +167,17 @@ def test_a_file_that_is_no_model_and_a_missing_library_are_refused(tmp_path, mon
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
     with pytest.raises(ValueError, match=r"pip install 'litespark\[sentencepiece\]'"):
         Tokenizer.load(tmp_path / "broken.model")
+
+
+@pytest.mark.parametrize(
+    "settings, begin", [(None, []), ({"add_bos_token": True}, [1]), ({"add_bos_token": False}, [])]
+)
+def test_what_lies_beside_a_model_says_whether_bos_begins_a_document(tmp_path, settings, begin):
+    model = train(tmp_path, "bpe").rename(tmp_path / "tokenizer.model")
+    if settings is not None:
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    for path in (model, tmp_path):  # by its name, and by its folder
+        tokenizer = Tokenizer.load(path)
+        assert tokenizer.begin_ids == begin
+        assert tokenizer.encode_batch(["a b"])[0] == begin + tokenizer.encode_parts(["a b"])[0]
+    assert Tokenizer.load(model, add_bos=not begin).begin_ids == ([] if begin else [1])

@@ -34,6 +34,7 @@ def test_a_row_is_filled_with_eos_after_its_end_and_generation_stops_when_all_en
     alone = generate(model, prompts[:1], 12, eos_id=eos)
     assert alone[0, -1] == eos
     assert alone.shape[1] == 5 + free[0].tolist().index(eos) + 1
+    assert torch.equal(generate(model, prompts[:1], 12, eos_id=[60, eos]), alone)
 
 
 def test_sampling_is_repeated_by_its_seed_and_leaves_the_global_generator_alone():
@@ -98,6 +99,8 @@ def test_the_training_mode_is_left_as_it_was(training):
         ({"top_k": 0}, "top_k is 0"),
         ({"top_p": 0.0}, "top_p is 0.0"),
         ({"top_p": 1.5}, "top_p is 1.5"),
+        ({"eos_id": [0, 61]}, "eos_id is 61; the model's ids are 0..60"),
+        ({"vocabulary": 0}, "vocabulary is 0; it must be at least 1"),
         ({"eos_id": 61}, "eos_id is 61; the model's ids are 0..60"),
     ],
 )

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from litespark.models.config import RopeScaling
 from litespark.models.huggingface import export_huggingface, load_huggingface
-from litespark.models.huggingface_config import read_config
+from litespark.models.huggingface_config import end_ids, read_config
 from litespark.models.safetensors_folder import INDEX, SINGLE
 from litespark.ops.backend import resolve
 from litespark.ops.rope.reference import inverse_frequencies
@@ -406,6 +406,20 @@ def test_config_files_of_others_mean_what_they_mean_to_transformers(tmp_path, ch
     small = transformers.LlamaConfig.from_dict(theirs.to_dict() | {"hidden_size": 4 * ours.heads, "vocab_size": 8})
     angles = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(small).inv_freq
     torch.testing.assert_close(inverse_frequencies(ours.head_width, ours.rope_theta, ours.rope_scaling), angles)
+
+
+def test_one_id_or_several_end_a_text(tmp_path):
+    assert end_ids(tmp_path) == []
+    (tmp_path / "config.json").write_text('{"eos_token_id": 3}')
+    assert end_ids(tmp_path) == [3]
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": null}')
+    assert end_ids(tmp_path) == [3]
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [1, 2]}')
+    assert end_ids(tmp_path) == [1, 2]
+    for wrong in ('"2"', "[1, null]", "true", "-1"):
+        (tmp_path / "generation_config.json").write_text(f'{{"eos_token_id": {wrong}}}')
+        with pytest.raises(ValueError, match="expected an id, or a list of ids"):
+            end_ids(tmp_path)
 
 
 def test_written_files_have_the_mode_that_the_umask_gives(tmp_path):

@@ -171,8 +171,9 @@ def find(path: str | Path) -> Checkpoint:
             f"{runs[0]}"
         )
     reason = f"; the newest: {newest}" if newest else ""
+    remedy = "Start the run again" if newest or root != path else "Name the folder of a run, such as logs/runs/NAME"
     raise CheckpointError(
-        f"no valid checkpoint in {root}, expected folders {_PREFIX}… that hold a {SEAL}{reason}. Start the run again"
+        f"no valid checkpoint in {root}, expected folders {_PREFIX}… that hold a {SEAL}{reason}. {remedy}"
     )
 
 

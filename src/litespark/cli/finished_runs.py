@@ -72,11 +72,13 @@ def _generate(options: argparse.Namespace) -> int:
     from litespark.data.tokenizer import Tokenizer
     from litespark.experiment.load import load_for_generation
     from litespark.models.generate import generate
+    from litespark.models.huggingface_config import end_ids
 
     model, folder = load_for_generation(options.run)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = Tokenizer.load(folder)
-    prompt = tokenizer.encode_prompt(options.prompt)
+    prompt = tokenizer.encode_prompt(_typed(options.prompt))
+    ends = end_ids(folder) if (folder / "config.json").is_file() else []
     ids = generate(
         model,
         torch.tensor([prompt], device=model.head_weight.device),
@@ -84,13 +86,21 @@ def _generate(options: argparse.Namespace) -> int:
         temperature=options.temperature,
         top_k=options.top_k,
         top_p=options.top_p,
-        eos_id=tokenizer.eos_id,
+        eos_id=[tokenizer.eos_id, *ends],
         vocabulary=tokenizer.vocabulary,
         seed=options.seed,
     )
     # decoded as one text, since a tokenizer may treat the beginning of a text differently
     print(tokenizer.decode(ids[0].tolist()).removeprefix(tokenizer.decode(prompt)))
     return 0
+
+
+def _typed(word: str) -> str:
+    """A text of the command line as it was typed: its bytes are UTF-8 also where the locale has other letters."""
+    try:
+        return os.fsencode(word).decode()
+    except UnicodeError:
+        return word
 
 
 REPORT = Command("write the report of a run, or several runs side by side", _report_arguments, _report)

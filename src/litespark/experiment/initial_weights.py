@@ -12,12 +12,12 @@ from litespark.callbacks.checkpoint_folder import Checkpoint
 from litespark.data.tokenizer import Tokenizer, tokenizer_file
 from litespark.experiment import load, run_folder
 from litespark.experiment.config import ConfigError, Parts
-from litespark.experiment.override_text import override
 from litespark.models.config import LlamaConfig
 from litespark.models.huggingface import load_huggingface
 from litespark.models.huggingface_config import read_config
 from litespark.models.init import copy_weights
 from litespark.models.llama import Llama
+from litespark.override_text import override
 
 log = logging.getLogger(__name__)
 

@@ -31,7 +31,6 @@ from litespark.experiment.config import ConfigError, Parts, parts_from
 from litespark.experiment.finish import close, finish
 from litespark.experiment.first_rank import from_first, from_ranks
 from litespark.experiment.initial_weights import check_tokenizer
-from litespark.experiment.override_text import hydra_text
 from litespark.experiment.preflight import Machine, preflight
 from litespark.experiment.processes import join_processes
 from litespark.experiment.record import new_record, new_segment
@@ -39,6 +38,7 @@ from litespark.experiment.run_data import PREPARATION, data_of_run, record_place
 from litespark.experiment.sweep import SWEEP, telling
 from litespark.launch import Ranks
 from litespark.metrics.records.run import RunRecord
+from litespark.override_text import hydra_text
 from litespark.training.module import NonFiniteError
 
 log = logging.getLogger(__name__)

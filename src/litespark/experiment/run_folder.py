@@ -24,6 +24,7 @@ from litespark.experiment.run_data import PREPARATION
 from litespark.experiment.variant import legible
 from litespark.metrics.records.prepared import write_run_data
 from litespark.models import fp8
+from litespark.override_text import override
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,8 @@ def check_name(parts: Parts) -> None:
 
 def _taken(folder: Path) -> ConfigError:
     return ConfigError(
-        f"name={folder.name}: {folder} exists already; choose another name, or continue that run with resume={folder}"
+        f"name={folder.name}: {folder} exists already; choose another name, or continue that run with "
+        + override("resume", folder)
     )
 
 

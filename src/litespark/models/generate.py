@@ -1,5 +1,7 @@
 """Text generation, on token ids: greedy or sampled, with a key/value cache."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,7 @@ def generate(
     temperature: float = 0.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    eos_id: int | None = None,
+    eos_id: int | Sequence[int] | None = None,
     vocabulary: int | None = None,
     seed: int = 0,
 ) -> Tensor:
@@ -31,7 +33,8 @@ def generate(
         top_k: sample among the k likeliest tokens only.
         top_p: sample among the likeliest tokens that together just reach probability p (Holtzman et al.,
             arXiv:1904.09751).
-        eos_id: a row that has produced it is filled with it; generation stops when all rows have.
+        eos_id: a row that has produced it, or one of several, is filled with it (the first); generation stops when all
+            rows have.
         vocabulary: only ids below it are chosen; None: all of the model's, which may have more rows than its tokenizer
             has ids.
         seed: of this call's own generator, so that a call neither reads nor moves the global one.
@@ -42,7 +45,8 @@ def generate(
     Raises:
         ValueError: an argument is out of range, or the result would be longer than the model's rows may be.
     """
-    _check(model, ids, max_new_tokens, temperature, top_k, top_p, eos_id, vocabulary)
+    ends = [] if eos_id is None else [eos_id] if isinstance(eos_id, int) else list(eos_id)
+    _check(model, ids, max_new_tokens, temperature, top_k, top_p, ends, vocabulary)
     generator = torch.Generator(ids.device).manual_seed(seed)
     training = model.training
     model.eval()
@@ -54,12 +58,12 @@ def generate(
             for _ in range(max_new_tokens):
                 logits = model(new, cache=cache)[:, -1, :vocabulary]
                 token = _choose(logits, temperature, top_k, top_p, generator)
-                if eos_id is not None:
-                    token = token.masked_fill(finished, eos_id)
-                    finished = finished | (token == eos_id)
+                if ends:
+                    token = token.masked_fill(finished, ends[0])
+                    finished = finished | torch.isin(token, torch.tensor(ends, device=token.device))
                 new = token.unsqueeze(1)
                 ids = torch.cat((ids, new), dim=1)
-                if eos_id is not None and bool(finished.all()):
+                if ends and bool(finished.all()):
                     break
     finally:
         model.train(training)
@@ -91,7 +95,7 @@ def _check(
     temperature: float,
     top_k: int | None,
     top_p: float | None,
-    eos_id: int | None,
+    ends: list[int],
     vocabulary: int | None,
 ) -> None:
     if ids.ndim != 2 or ids.shape[0] == 0 or ids.shape[1] == 0:
@@ -118,5 +122,6 @@ def _check(
         raise ValueError(f"top_p is {top_p}; it must be above 0 and at most 1, or None for all tokens")
     if vocabulary is not None and vocabulary < 1:
         raise ValueError(f"vocabulary is {vocabulary}; it must be at least 1, or None for all ids of the model")
-    if eos_id is not None and not 0 <= eos_id < model.config.vocabulary:
-        raise ValueError(f"eos_id is {eos_id}; the model's ids are 0..{model.config.vocabulary - 1}")
+    for eos_id in ends:
+        if not 0 <= eos_id < model.config.vocabulary:
+            raise ValueError(f"eos_id is {eos_id}; the model's ids are 0..{model.config.vocabulary - 1}")

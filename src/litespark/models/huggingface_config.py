@@ -113,6 +113,23 @@ def _read_rope(path: Path, values: dict[str, Any]) -> tuple[float, RopeScaling |
         raise ValueError(f"{path}: {error}") from error
 
 
+def end_ids(folder: Path) -> list[int]:
+    """The ids that end a generated text: those of `generation_config.json`, else of `config.json`; one or a list.
+
+    Raises:
+        ValueError: a file is damaged, or names no ids.
+    """
+    for path in (folder / "generation_config.json", folder / "config.json"):
+        named = read_json(path).get("eos_token_id") if path.is_file() else None
+        if named is None:
+            continue
+        ids = named if isinstance(named, list) else [named]
+        if not all(type(each) is int and each >= 0 for each in ids):
+            raise ValueError(f"{path}: eos_token_id is {named!r}; expected an id, or a list of ids")
+        return ids
+    return []
+
+
 def to_huggingface_config(
     config: LlamaConfig, dtype: torch.dtype, eos_id: int | None, bos_id: int | None
 ) -> dict[str, Any]:

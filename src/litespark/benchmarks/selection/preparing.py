@@ -13,8 +13,8 @@ from litespark.data.manifest import FILE as MANIFEST_FILE
 from litespark.data.streaming import TokenDataModule, build_data_module
 from litespark.experiment.build import check_vocabulary
 from litespark.experiment.config import Parts
-from litespark.experiment.override_text import hydra_text
 from litespark.metrics.records.selection import SelectionVariant
+from litespark.override_text import hydra_text
 
 Compose = Callable[[Sequence[str]], Parts]
 

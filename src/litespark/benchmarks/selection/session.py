@@ -24,7 +24,6 @@ from litespark.data.config import PrepareConfig, SyntheticConfig
 from litespark.data.selection.select import check_selection
 from litespark.experiment.build import token_budget
 from litespark.experiment.config import ConfigError, Parts
-from litespark.experiment.override_text import hydra_text
 from litespark.experiment.precision import precision_of
 from litespark.metrics.records.selection import (
     SelectionModel,
@@ -32,6 +31,7 @@ from litespark.metrics.records.selection import (
     SelectionRun,
     SelectionVariant,
 )
+from litespark.override_text import hydra_text
 from litespark.ranges import Count, Range, Seed, check_ranges
 
 WHAT = "bench-selection"

@@ -16,9 +16,9 @@ from typing import Literal
 from litespark.benchmarks.child_process import end_group, how_it_ended, termination_raises
 from litespark.benchmarks.training_runs import watched
 from litespark.experiment.load import can_resume
-from litespark.experiment.override_text import hydra_text
 from litespark.metrics.records.bench import Provenance
 from litespark.metrics.records.run import RunRecord
+from litespark.override_text import hydra_text
 
 # a stopped run saves its state: gigabytes for a large model
 _SECONDS_TO_SAVE = 120.0

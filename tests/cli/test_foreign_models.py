@@ -1,0 +1,140 @@
+"""From a Llama folder of transformers to a run and back: padded rows, BOS, padding; a run that starts from a run."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer as Described
+from tokenizers import processors
+
+from litespark.cli import main
+from litespark.data.tokenizer import Tokenizer
+from litespark.experiment.initial_weights import InitialWeights
+from litespark.experiment.load import load_trained
+from tests.cli.tiny_run import tiny
+from tests.end_to_end.test_bad_input import advised
+
+transformers = pytest.importorskip("transformers")
+
+IDS, ROWS = 300, 320
+LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory) -> Path:
+    """A folder as transformers writes it: more rows than ids, stretched rotation, a tokenizer that puts BOS first."""
+    folder = tmp_path_factory.mktemp("theirs")
+    torch.manual_seed(0)
+    sizes = {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "intermediate_size": 64,
+        "vocab_size": ROWS,
+        "max_position_embeddings": 64,
+        "rms_norm_eps": 1e-6,
+        "rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5, **LLAMA3},
+    }
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes))
+    with torch.no_grad():
+        # as a model that has never seen a padding row might: the likeliest of all
+        model.lm_head.weight[IDS:] = 100 * model.lm_head.weight[:1]
+    model.save_pretrained(folder)
+    trained = Tokenizer.train(["the quick brown fox jumps over lazy dogs"] * 9, vocabulary=IDS - 1)
+    described = Described.from_str(trained._tokenizer.to_str())
+    described.add_special_tokens(["<|begin_of_text|>"])
+    described.post_processor = processors.TemplateProcessing(
+        single="<|begin_of_text|> $A", pair="$A $B", special_tokens=[("<|begin_of_text|>", IDS - 1)]
+    )
+    described.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|endoftext|>"}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(theirs, tmp_path_factory) -> Path:
+    """A run from those weights, with the settings that the error says and no others."""
+    folder = tmp_path_factory.mktemp("trained")
+    start = [*tiny(folder, name="first"), f"initial_weights={theirs}"]
+    start = [each for each in start if not each.startswith(("model.", "data.vocabulary"))] + ["schedule.warmup=0"]
+    with pytest.MonkeyPatch.context() as patch:
+        said: list[str] = []
+        patch.setattr("sys.stderr.write", said.append)
+        assert main(["train", *start]) == 1
+    advice = [shlex.split(each) for each in advised("".join(said))]
+    assert len(advice) == 1
+    assert main(["train", *start, *advice[0]]) == 0
+    return folder / "logs" / "runs" / "first"
+
+
+def test_a_run_starts_from_a_folder_of_others_with_its_tokenizer(theirs, trained):
+    model, tokenizer, _ = load_trained(trained)
+    assert (model.config.vocabulary, Tokenizer.load(tokenizer).vocabulary) == (ROWS, IDS)
+    assert Tokenizer.load(tokenizer).difference(Tokenizer.load(theirs)) is None
+    chunk = next((trained.parents[2] / "data/prepared").glob("*/train/*/chunk*.bin"))
+    ids = np.frombuffer(chunk.read_bytes(), dtype=np.uint16)
+    start = int(np.flatnonzero(ids == IDS - 1)[0])
+    text = Tokenizer.load(tokenizer).decode(ids[start : start + 9].tolist())
+    assert (trained.parents[2] / "text.txt").read_text().find(text) >= 0
+
+
+def test_the_export_has_the_ids_of_training_and_pads(trained, tmp_path):
+    assert main(["export", str(trained), str(tmp_path / "hf")]) == 0
+    assert len({path.stat().st_mode for path in (tmp_path / "hf").iterdir()}) == 1
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf", dtype=torch.float32)
+    reader = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    assert model.config.vocab_size == ROWS
+    texts = ["the quick", "over lazy dogs the quick brown fox"]
+    assert reader(texts)["input_ids"] == Tokenizer.load(trained / "tokenizer").encode_batch(texts)
+    alone = [model(**reader(text, return_tensors="pt")).logits[0] for text in texts]
+    for side in ("left", "right"):
+        batch = reader(texts, padding=True, padding_side=side, return_tensors="pt")
+        logits = model(**batch).logits
+        for row, expected in enumerate(alone):
+            torch.testing.assert_close(logits[row][batch["attention_mask"][row].bool()], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_rows_without_a_token_are_never_generated(theirs, trained, tmp_path, monkeypatch, capsys):
+    fed: list[list[int]] = []
+    original = Tokenizer.decode
+    monkeypatch.setattr(Tokenizer, "decode", lambda self, ids: fed.append(ids) or original(self, ids))
+    for path in (theirs, trained):
+        for temperature in ("0", "5"):
+            assert main(["generate", str(path), "--prompt", "the", "--tokens", "20", "--temperature", temperature]) == 0
+    assert {ids[0] for ids in fed} == {IDS - 1}
+    assert max(map(max, fed)) < IDS
+    assert capsys.readouterr().out
+
+
+def test_a_run_starts_from_a_run_and_from_one_of_its_checkpoints(trained, tmp_path, capsys):
+    state = load_trained(trained).model.state_dict()
+    for path in (trained, trained / "checkpoints" / "step-00000004"):
+        found = InitialWeights.find(path)
+        assert found.tokenizer == trained / "tokenizer" / "tokenizer.json"
+        model = load_trained(trained).model
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.zero_()
+        found.fill(model)
+        assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    start = [*tiny(tmp_path, name="second", budget__steps=1), f"initial_weights={trained}", "schedule.warmup=0"]
+    start = [each for each in start if not each.startswith(("model.", "data.vocabulary"))]
+    assert main(["train", *start]) == 1
+    (advice,) = (shlex.split(each) for each in advised(capsys.readouterr().err))
+    assert main(["train", *start, *advice]) == 0
+    second = tmp_path / "logs" / "runs" / "second"
+    assert Tokenizer.load(second).hash == Tokenizer.load(trained).hash
+
+
+def test_a_folder_of_runs_is_told_apart_from_a_run(trained, capsys):
+    for command in (["generate", "--prompt", "the"], ["export", str(trained.parent / "new")]):
+        assert main([command[0], str(trained.parent), *command[1:]]) == 1
+        message = capsys.readouterr().err
+        assert f"{trained.parent} is no run, but a folder with 1 (newest first: first)" in message
+        assert f"such as {trained}" in message
