@@ -152,7 +152,7 @@ PLANTED_LIBRARY_FAULTS = {
 }
 PLANTED_SHAPE_FAULTS = {
     "a long file": ("models/llama.py", "\n" * (MOST_LINES_IN_A_FILE + 1), "has 401 lines"),
-    "a long train.py": ("../../train.py", "\n" * (MOST_LINES_IN_TRAIN + 1), "has 40 lines"),
+    "a long train.py": ("../../train.py", "\n" * (MOST_LINES_IN_TRAIN + 1), f"has {MOST_LINES_IN_TRAIN + 1} lines"),
     "utils": ("data/utils.py", "", "named utils"),
     "helpers as a folder": ("helpers/tokens.py", "", "named helpers"),
 }

@@ -6,11 +6,17 @@
 NO_FILES = "data=synthetic"
 
 TABLE = {
-    "unknown key": ("optim.learning_rate=1", "Could not override 'optim.learning_rate'", "+optim.learning_rate=1"),
-    "unknown key, appended": ("+optim.learning_rate=1", "optim", "unexpected keyword argument", "see configs/optim"),
-    "unknown experiment": ("experiment=nope", "'experiment/nope'", "Available options", "llama3b_litespark"),
-    "unknown choice of a group": ("model=nope", "'model/nope'", "Available options", "tiny"),
-    "unknown group": ("modell=tiny", "Could not override 'modell'"),
+    "unknown key": ("optim.learning_rate=1", "got optim.learning_rate=1, but there is no", "set optim.lr=1"),
+    "unknown key, appended": ("+optim.rl=1", "optim: got optim.rl, which is no setting", "see configs/optim"),
+    "unknown key of the root, appended": ("+lr=1", "got +lr=1, but there is no setting lr", "set optim.lr=1"),
+    "unknown experiment": (
+        "experiment=nope",
+        "got experiment=nope, expected one of",
+        "llama3b_litespark",
+        "choose one",
+    ),
+    "unknown choice of a group": ("model=llama1bn", "got model=llama1bn, expected one of", "choose model=llama1b"),
+    "unknown group": ("modell=tiny", "got modell=tiny, but there is no setting modell", "set model=tiny"),
     "value of another kind": ("trainer.batch_rows=many", "trainer.batch_rows: got 'many'", "a whole number", "set"),
     "number as text": ("optim.lr=fast", "optim.lr: got 'fast', expected a number"),
     "value out of range": ("optim.lr=-1", "optim.lr: got -1, expected a number above 0 and at most 100"),
@@ -45,7 +51,7 @@ TABLE = {
     "tokens and steps": ("budget.tokens=9", "got tokens and steps, expected one", "budget.tokens=null"),
     "missing data": ("data.source={w}/nowhere", "{w}/nowhere does not exist", "Set data.source to"),
     "missing SlimPajama": ("data=slimpajama", "{w}/data/slimpajama does not exist", "litespark prepare"),
-    "no source": ("data=text", "data.source: got None, expected a text", "set data.source="),
+    "no source": ("data=text", "data.source: got None, expected a text", "set data.source=FOLDER_OR_FILE"),
     "address of no known kind": (
         "data.source=abc://bucket/text",
         "not known",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import NoReturn
 
 from litespark.cli.bench import BENCHES
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return train(rest)  # flags are Hydra's there
         parser = _Parser(prog=f"litespark {name}", description=command.purpose)
         command.add_arguments(parser)
-        status = command.run(parser.parse_intermixed_args(rest))
+        status = command.run(_parsed(parser, rest))
         return status if flush() else 1
     except BrokenPipeError:
         flush()
@@ -88,6 +89,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except _mendable() as error:
         print(f"litespark {name}: {str(error).strip()}", file=sys.stderr)
         return 1
+
+
+def _parsed(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+    """The arguments of a command; a setting that is written as a flag is answered as train.py does."""
+    options, unknown = parser.parse_known_intermixed_args(words)
+    flags = [word for word in unknown if word.startswith("-")]
+    near = flags and get_close_matches(
+        flags[0].split("=")[0], parser.format_usage().replace("]", " ").split(), cutoff=0.8
+    )
+    if flags and hasattr(options, "overrides") and not near:
+        from litespark.experiment.command_line import check_overrides
+
+        check_overrides(words[words.index(flags[0]) :])
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return options
 
 
 def _help() -> str:

@@ -1,4 +1,4 @@
-"""Finds the repository's configs and composes one from a command's overrides."""
+"""Composes a config from a command's overrides."""
 
 from __future__ import annotations
 
@@ -12,28 +12,20 @@ if TYPE_CHECKING:
 
 
 def repository() -> Path:
-    """The folder with `train.py` and `configs/`: the current one, or the checkout that this package runs from.
+    """The folder with `train.py` and `configs/`; see `litespark.experiment.checkout`."""
+    from litespark.experiment import checkout
 
-    Raises:
-        ValueError: neither has them.
-    """
-    checkout = Path(__file__).resolve().parents[3]
-    for folder in (Path.cwd(), checkout):
-        if (folder / "train.py").is_file() and (folder / "configs" / "train.yaml").is_file():
-            return folder
-    raise ValueError(
-        f"found no train.py with configs/train.yaml in {Path.cwd()} or {checkout}; change into a clone of the "
-        "repository, its configs are not part of the installed package"
-    )
+    return checkout.repository()
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:
     """The config that train.py would run with these overrides."""
     import hydra
 
-    for override in overrides:
-        if override.startswith("-"):
-            raise ValueError(f"got {override!r}, expected overrides like key=value")
+    import litespark.experiment.composing  # noqa: F401 – puts our checks into Hydra
+    from litespark.experiment.command_line import check_overrides
+
+    check_overrides(overrides)
     with hydra.initialize_config_dir(str(repository() / "configs"), version_base="1.3", job_name="litespark"):
         return hydra.compose("train", list(overrides))
 

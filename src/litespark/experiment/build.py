@@ -23,6 +23,7 @@ from litespark.callbacks.energy import EnergyMonitor
 from litespark.callbacks.fp8 import Fp8Monitor
 from litespark.callbacks.metrics_logger import MetricsLogger
 from litespark.callbacks.mfu import Rates, ThroughputMonitor
+from litespark.callbacks.own_state import OwnState
 from litespark.callbacks.phases import Phases
 from litespark.callbacks.progress import ProgressBar
 from litespark.callbacks.prove import Prove
@@ -34,6 +35,7 @@ from litespark.data.streaming import RowDataModule
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.first_rank import from_first
 from litespark.experiment.initial_weights import weights_from
+from litespark.experiment.own_callbacks import made_callbacks
 from litespark.experiment.preflight import Machine, idle_of, place_of
 from litespark.experiment.processes import StartedRanks
 from litespark.metrics.energy import EnergyLedger, EnergyMeter
@@ -220,10 +222,14 @@ def build_run(
         checkpointer=checkpointer,
         phases=phases,
     )
-    # the order matters: a window is closed before what casts lost and its energy are read, then comes a validation,
-    # all before a checkpoint holds them, the record sees them all, and a stop comes last
+    # the order matters: a window is closed before what casts lost and its energy are read, then comes a validation and
+    # what is the user's own, all before a checkpoint holds them, the record sees them all, and a stop comes last
     monitors = [Fp8Monitor(parts.fp8, record, log_every)] if machine.precision == "fp8" else []
-    callbacks: list[Callback] = [prove, throughput, *monitors, energy, validation, checkpointer, quality, recorder]
+    own = made_callbacks(parts.callbacks.extra)
+    before = [prove, throughput, *monitors, energy, validation, *own]
+    callbacks: list[Callback] = [*before, checkpointer, quality, recorder]
+    if own:
+        callbacks.append(OwnState(own))
     if parts.callbacks.progress:
         callbacks.append(_progress(parts, metrics, throughput, energy, record))
     callbacks.append(StopOnSignal(checkpointer))

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+import litespark.experiment.composing  # noqa: F401 – puts our checks into Hydra, however a config is composed
+from litespark.experiment.own_callbacks import checked_callbacks
 from litespark.experiment.settings import CallbacksConfig, LoggerConfig, MetricsConfig, TrainerConfig
-from litespark.experiment.targets import ConfigError, check_kinds, check_resolved, check_targets
+from litespark.experiment.spelling import nearest
+from litespark.experiment.targets import ConfigError, check_kinds, check_resolved, check_targets, named_class
 from litespark.experiment.variant import with_variant
 from litespark.launch import Ranks
 from litespark.models.config import RECOMPUTE_MODES, LlamaConfig, Recompute
@@ -88,6 +91,8 @@ def parts_from(config: DictConfig) -> Parts:
     if values["recompute"]["mode"] not in RECOMPUTE_MODES:
         modes = ", ".join(RECOMPUTE_MODES)
         raise ConfigError(f"recompute.mode: got {values['recompute']['mode']!r}, expected one of {modes}")
+    if isinstance(values["seed"], float) and values["seed"].is_integer():
+        values["seed"] = int(values["seed"])
     check_number("seed", values["seed"], Seed, default=1234)
     if not isinstance(values["allow_other_tokenizer"], bool):
         raise ConfigError(f"allow_other_tokenizer: got {values['allow_other_tokenizer']!r}, expected true or false")
@@ -105,7 +110,7 @@ def parts_from(config: DictConfig) -> Parts:
         budget=_make(values, "budget"),
         trainer=_make(values, "trainer"),
         metrics=_make(values, "metrics"),
-        callbacks=_make(values, "callbacks"),
+        callbacks=_callbacks(values),
         logger=_make(values, "logger"),
         task=_make(values, "task"),
         seed=values["seed"],
@@ -161,6 +166,7 @@ def _make(values: dict[str, Any], path: str) -> Any:
     folder = f"configs/{path.replace('.', '/')}"
     if not isinstance(node, dict) or "_target_" not in node:
         raise ConfigError(f"{path}: got {node!r}, expected a group with a _target_; choose one of {folder}")
+    _refuse_unknown(node, path, folder)
     check_resolved(node, path)  # Hydra resolves once more before it calls, behind the check of the targets
     check_kinds(node, path)
     try:
@@ -171,6 +177,30 @@ def _make(values: dict[str, Any], path: str) -> Any:
             raise cause from error
         reason = _first_line(cause or error)
         raise ConfigError(f"{path}: {reason}; see {folder} for the keys and their kinds") from error
+
+
+def _callbacks(values: dict[str, Any]) -> CallbacksConfig:
+    """The callbacks of a run; those of one's own are checked and not made."""
+    node = values["callbacks"]
+    extra = node.pop("extra", None) if isinstance(node, dict) else None
+    made = _make(values, "callbacks")
+    node["extra"] = checked_callbacks(extra)
+    return dataclasses.replace(made, extra=node["extra"])
+
+
+def _refuse_unknown(node: dict[str, Any], path: str, folder: str) -> None:
+    """Refuse an argument that the dataclass of a checked node does not have, with the one that was meant."""
+    target = named_class(node)
+    if not is_dataclass(target):
+        return
+    known = [field.name for field in fields(target) if field.init]
+    for key, value in node.items():
+        if key != "_target_" and key not in known:
+            near = nearest(f"{path}.{key}", [f"{path}.{each}" for each in known])
+            advice = f"set {near[0]}={value}" if near and not isinstance(value, dict | list) else "take it out"
+            raise ConfigError(f"{path}: got {path}.{key}, which is no setting; {advice}, or see {folder} for the keys")
+        if isinstance(value, dict) and "_target_" in value:
+            _refuse_unknown(value, f"{path}.{key}", folder)
 
 
 def _text(value: Any) -> str | None:

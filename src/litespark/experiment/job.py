@@ -22,6 +22,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from litespark.experiment.command_line import check_command_line
 from litespark.experiment.sweep import SWEEP
 from litespark.launch import Ranks, started_together
 from litespark.parent import when_parent_ends
@@ -38,7 +39,7 @@ _LONGEST_LOOP = 600
 
 
 def start(main: Callable[[], object]) -> None:
-    """Call Hydra's `main`; what it says before the job starts is said by one process too."""
+    """Check the command and call Hydra's `main`; what is said before the job starts is said by one process too."""
     settle_streams()
     atexit.register(flush)
     try:
@@ -49,6 +50,7 @@ def start(main: Callable[[], object]) -> None:
         # torchrun was killed, or got a signal that it does not pass on; the parts of a run save at this one
         when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
     if ranks.world_size == 1:
+        check_command_line()
         try:
             main()
         finally:  # Hydra ends the process where a job failed
@@ -58,6 +60,7 @@ def start(main: Callable[[], object]) -> None:
     stderr, sys.stderr = sys.stderr, io.StringIO()
     said = sys.stderr
     try:
+        check_command_line()
         main()
     except SystemExit as end:
         if end.code and said.getvalue().strip() and sys.stderr is said:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from litespark.metrics.records.run import ProjectionSettings
 from litespark.ranges import Count, CountFromZero, NotNegative, Range, Seconds, check_ranges
@@ -14,7 +14,7 @@ class TrainerConfig:
     """The loop; a step is one optimizer update, a row one sequence.
 
     Attributes:
-        accelerator: `auto` (a GPU if there is one), `cpu` or `cuda`.
+        accelerator: `auto` (a GPU if there is one), `cpu` or `cuda`, for which `gpu` is taken too.
         batch_rows: rows in one step, over all ranks and micro-batches.
         log_every: steps between two lines of metrics.
         validate_every: steps between two validations; None validates only at the end.
@@ -30,6 +30,8 @@ class TrainerConfig:
     profile: bool = False
 
     def __post_init__(self) -> None:
+        if str(self.accelerator) == "gpu":
+            object.__setattr__(self, "accelerator", "cuda")
         if self.accelerator not in ("auto", "cpu", "cuda"):
             raise ValueError(f"trainer.accelerator: got {self.accelerator!r}, expected auto, cpu or cuda")
         check_ranges(self, "trainer")
@@ -130,6 +132,7 @@ class CallbacksConfig:
         sample_temperature: of its softmax; 0 takes the likeliest token.
         report: write report.md and its pictures at the end.
         prove: at the start, check each fast op in use against its reference on this device; `auto`: on a GPU.
+        extra: Lightning callbacks of one's own by a name: `_target_` and arguments, as they stand in the config.
     """
 
     progress: bool = True
@@ -141,6 +144,7 @@ class CallbacksConfig:
     sample_temperature: NotNegative = 0.8
     report: bool = True
     prove: Literal["auto", "always", "never"] = "auto"
+    extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.prove not in ("auto", "always", "never"):

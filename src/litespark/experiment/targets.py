@@ -2,7 +2,9 @@
 
 A config is text that may come from anywhere, and Hydra would call whatever `_target_` names (`os.system` included).
 Only classes are called, and only those defined below the allowed prefixes: a prefix alone would let
-`litespark.some.module.os.system` through. `LITESPARK_ALLOWED_TARGETS` adds a project's own package.
+`litespark.some.module.os.system` through. Of ours only settings are, which do nothing when they are made. A project
+adds its own package in the pyproject.toml beside `train.py` or in the environment, never in a config, which could allow
+itself.
 """
 
 from __future__ import annotations
@@ -10,15 +12,26 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import tomllib
 import types
 from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
+from difflib import get_close_matches
 from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from litespark.experiment.checkout import repository
 
 ALLOWED_PREFIXES = ("litespark.",)
 ALLOWED_VARIABLE = "LITESPARK_ALLOWED_TARGETS"
 
+# where callbacks of one's own stand; they do things, and `own_callbacks` checks what they are
+OWN_CALLBACKS = "callbacks.extra"
+
+# of Hydra's other words the first makes something else of a class, the rest change how arguments are handed over
+_WORDS = ("_partial_", "_args_", "_recursive_", "_convert_")
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+# what to write for a setting without a default
+_EXAMPLES = {"data.source": "FOLDER_OR_FILE"}
 
 
 class ConfigError(ValueError):
@@ -26,18 +39,55 @@ class ConfigError(ValueError):
 
 
 def check_targets(config: Any) -> None:
-    """Refuse a config in which any `_target_` is not a class of ours; nothing is called.
+    """Refuse a config in which any `_target_` is not a class that a config may call; nothing is called.
 
     Raises:
         ConfigError: names the key and the target.
     """
-    allowed = (*ALLOWED_PREFIXES, *filter(None, os.environ.get(ALLOWED_VARIABLE, "").split(",")))
+    allowed = allowed_prefixes()
     for key, target in _targets(config, ""):
-        if not isinstance(target, str) or not target.startswith(allowed) or not _is_class_below(target, allowed):
-            raise ConfigError(
-                f"{key}: got the target {target!r}, expected a class below {' or '.join(allowed)}; a config may not "
-                f"call anything else. For classes of your own set {ALLOWED_VARIABLE}=yourpackage. in the environment"
-            )
+        if not key.endswith("_target_"):
+            raise ConfigError(f"{key}: got {target!r}, expected a _target_ and its arguments by name only; take it out")
+        found = _class_of(key, target, allowed)
+        ours = f"{found.__module__}.".startswith(ALLOWED_PREFIXES)
+        made_from_configs = is_dataclass(found) or found.__module__.startswith("litespark.tasks.")
+        if ours and not made_from_configs and not key.startswith(f"{OWN_CALLBACKS}."):
+            raise _not_allowed(key, target, allowed, "it is not made from a config; name one that configs/ names")
+
+
+def allowed_prefixes() -> tuple[str, ...]:
+    """What the names of classes may begin with: ours, and those that the project or the environment adds.
+
+    Raises:
+        ConfigError: the project's list is none.
+    """
+    variable = filter(None, (each.strip() for each in os.environ.get(ALLOWED_VARIABLE, "").split(",")))
+    return (*ALLOWED_PREFIXES, *variable, *_allowed_by_the_project())
+
+
+def _allowed_by_the_project() -> list[str]:
+    """`[tool.litespark] allowed_targets` of the pyproject.toml beside the train.py that runs."""
+    try:
+        path = repository() / "pyproject.toml"
+    except ValueError:  # an installed package, and no checkout here
+        return []
+    if not path.is_file():
+        return []
+    try:
+        listed = (
+            tomllib.loads(path.read_text(encoding="utf-8"))
+            .get("tool", {})
+            .get("litespark", {})
+            .get("allowed_targets", [])
+        )
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, AttributeError) as error:
+        raise ConfigError(f"{path}: got a file that cannot be read ({error}), expected TOML; mend it") from error
+    if not isinstance(listed, list) or not all(isinstance(each, str) and each.strip(".") for each in listed):
+        raise ConfigError(
+            f'{path}: got tool.litespark.allowed_targets = {listed!r}, expected a list of packages, such as ["mypkg."]'
+        )
+    # mypkg alone would allow mypkgs too
+    return [f"{each.rstrip('.')}." for each in listed]
 
 
 def check_resolved(node: Any, path: str) -> None:
@@ -66,13 +116,13 @@ def check_resolved(node: Any, path: str) -> None:
 def check_kinds(node: dict[str, Any], group: str) -> None:
     """Compare the values of a checked node with the annotations of its dataclass: numbers, texts, true or false, null.
 
-    Other annotations are left to the dataclass itself; dataclasses within it are compared as well.
+    A whole number that is written as 1e4 becomes one, in `node` itself. Other annotations are left to the dataclass
+    itself; dataclasses within it are compared as well.
 
     Raises:
         ConfigError: names the key, the value and the kind that is expected.
     """
-    module, _, name = node["_target_"].rpartition(".")
-    target = getattr(importlib.import_module(module), name)
+    target = named_class(node)
     if not is_dataclass(target):
         return
     hints = get_type_hints(target)
@@ -84,15 +134,26 @@ def check_kinds(node: dict[str, Any], group: str) -> None:
         options = _options(hints.get(key))
         if not options or value is defaults.get(key, MISSING) or any(_is_a(value, kind) for kind in options):
             continue
+        if int in options and isinstance(value, float) and value.is_integer():
+            node[key] = int(value)
+            continue
         expected = " or ".join("null" if kind is type(None) else _KINDS[kind] for kind in options)
-        raise ConfigError(f"{group}.{key}: got {value!r}, expected {expected}; set {group}.{key}=…")
+        example = _EXAMPLES.get(f"{group}.{key}", "…")
+        raise ConfigError(f"{group}.{key}: got {value!r}, expected {expected}; set {group}.{key}={example}")
+
+
+def named_class(node: dict[str, Any]) -> type:
+    """The class of a node whose `_target_` is checked."""
+    module, _, name = node["_target_"].rpartition(".")
+    found: type = getattr(importlib.import_module(module), name)
+    return found
 
 
 def _targets(config: Any, path: str) -> Iterator[tuple[str, Any]]:
     if isinstance(config, dict):
         for key, value in config.items():
             here = f"{path}.{key}" if path else str(key)
-            if key == "_target_":
+            if key == "_target_" or key in _WORDS:
                 yield here, value
             else:
                 yield from _targets(value, here)
@@ -101,14 +162,45 @@ def _targets(config: Any, path: str) -> Iterator[tuple[str, Any]]:
             yield from _targets(value, f"{path}[{index}]")
 
 
-def _is_class_below(target: str, allowed: tuple[str, ...]) -> bool:
-    """Whether `target` is a class in a module, both of which exist, and the class is defined below the prefixes."""
+def _class_of(key: str, target: Any, allowed: tuple[str, ...]) -> type:
+    """The class that `target` names, once its module is imported.
+
+    Raises:
+        ConfigError: it is no class, or not one below the prefixes.
+    """
+    # a module of the name __main__ is a program, which an import would run
+    if not isinstance(target, str) or not target.startswith(allowed) or "__main__" in target:
+        raise _not_allowed(key, target, allowed)
     module, _, name = target.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name, None)
-    except ImportError:
-        return False
-    return inspect.isclass(found) and f"{found.__module__}.".startswith(allowed)
+        found = importlib.import_module(module)
+    except (ImportError, SyntaxError) as error:
+        raise _not_allowed(
+            key,
+            target,
+            allowed,
+            f"{module} cannot be imported ({type(error).__name__}: {error}); correct the name, or make it importable: "
+            "PYTHONPATH=FOLDER before the command, or pip install -e FOLDER",
+        ) from error
+    made = getattr(found, name, None)
+    if made is None:
+        classes = [each for each, value in vars(found).items() if inspect.isclass(value) and value.__module__ == module]
+        near = get_close_matches(name, classes, n=1, cutoff=0.4) or sorted(classes)
+        reason = f"{module} has no {name}; {'it has ' + ', '.join(near) if near else 'it has no class at all'}"
+        raise _not_allowed(key, target, allowed, reason)
+    if not inspect.isclass(made):
+        raise _not_allowed(key, target, allowed, f"it is a {type(made).__name__}; name a class")
+    if not f"{made.__module__}.".startswith(allowed):
+        raise _not_allowed(key, target, allowed, f"it is defined in {made.__module__}; name it there, and allow that")
+    return made
+
+
+def _not_allowed(key: str, target: Any, allowed: tuple[str, ...], reason: str | None = None) -> ConfigError:
+    reason = reason or (
+        f"a config may not call anything else. For classes of your own set {ALLOWED_VARIABLE}=yourpackage. in the "
+        'environment, or allowed_targets = ["yourpackage."] under [tool.litespark] in pyproject.toml'
+    )
+    return ConfigError(f"{key}: got the target {target!r}, expected a class below {' or '.join(allowed)}; {reason}")
 
 
 def _options(hint: Any) -> tuple[Any, ...]:

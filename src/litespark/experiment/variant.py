@@ -13,6 +13,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from litespark.experiment.budget_rule import with_one_budget
 from litespark.experiment.targets import ConfigError
 
 KEY = "variant"
@@ -35,6 +36,8 @@ def with_variant(config: DictConfig) -> DictConfig:
     settings = OmegaConf.to_container(given, resolve=False)
     assert isinstance(settings, dict)
     label = settings.pop(LABEL, None)
+    if isinstance(budget := settings.get("budget"), dict):
+        budget |= with_one_budget(budget)
     changed = copy.deepcopy(config)
     with open_dict(changed):
         changed[KEY] = None if label is None else {LABEL: str(label)}

@@ -1,0 +1,74 @@
+"""`callbacks.extra`: Lightning callbacks of the user's own. Checked with the config, made with the Trainer."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Callback
+
+from litespark.experiment.targets import OWN_CALLBACKS, ConfigError, check_resolved, named_class
+
+
+def checked_callbacks(extra: Any) -> dict[str, Any]:
+    """The nodes of `callbacks.extra`, whose targets are checked; one that is null is taken out. Nothing is called.
+
+    Raises:
+        ConfigError: no mapping of names to targets, a class that is no callback, or arguments that it does not take.
+    """
+    if extra is None:
+        return {}
+    if not isinstance(extra, dict):
+        raise ConfigError(
+            f"{OWN_CALLBACKS}: got {extra!r}, expected a name for each; set {OWN_CALLBACKS}.NAME._target_=…"
+        )
+    nodes = {str(name): node for name, node in extra.items() if node is not None}
+    for name, node in nodes.items():
+        path = f"{OWN_CALLBACKS}.{name}"
+        if not isinstance(node, dict) or "_target_" not in node:
+            raise ConfigError(
+                f"{path}: got {node!r}, expected a class and its arguments; set {path}._target_=mypkg.mine.Class"
+            )
+        check_resolved(node, path)
+        target = named_class(node)
+        if not issubclass(target, Callback):
+            raise ConfigError(
+                f"{path}._target_: got {node['_target_']}, expected a subclass of lightning.pytorch.Callback; name one "
+                "(pytorch_lightning.Callback is another class)"
+            )
+        takes = inspect.signature(target)
+        try:
+            takes.bind(**{key: value for key, value in node.items() if key != "_target_"})
+        except TypeError as error:
+            raise ConfigError(
+                f"{path}: {error}; {target.__name__} takes {takes}, set {path}.ARGUMENT=VALUE for each"
+            ) from error
+    return nodes
+
+
+def made_callbacks(nodes: dict[str, Any]) -> list[Callback]:
+    """The callbacks of checked nodes.
+
+    Raises:
+        ConfigError: one refuses its arguments, or two could not be told apart in a checkpoint.
+    """
+    made: dict[str, Callback] = {}
+    keys: dict[str, str] = {}
+    for name, node in nodes.items():
+        path = f"{OWN_CALLBACKS}.{name}"
+        try:
+            made[name] = instantiate(node, _convert_="all")
+        except InstantiationException as error:
+            cause = error.__cause__ or error
+            raise ConfigError(f"{path}: {type(cause).__name__}: {cause}; set {path}.ARGUMENT=VALUE") from error
+        if type(made[name]).state_dict is not Callback.state_dict:
+            other = keys.setdefault(made[name].state_key, name)
+            if other != name:
+                raise ConfigError(
+                    f"{path}: got a second {type(made[name]).__name__} beside {OWN_CALLBACKS}.{other}, and a "
+                    "checkpoint could not tell their states apart; give the class a property state_key that differs, "
+                    "or take one out"
+                )
+    return list(made.values())

@@ -1,0 +1,182 @@
+"""`callbacks.extra`: which classes are taken, what is said of those that are not, and that they run and are resumed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from litespark.callbacks.own_state import OwnState, _foreign
+from litespark.cli import main
+from litespark.experiment.checkout import repository
+from litespark.experiment.own_callbacks import made_callbacks
+from litespark.experiment.targets import ALLOWED_VARIABLE, ConfigError, allowed_prefixes
+from tests.experiment.composed import parts
+
+ROOT = Path(__file__).parents[2]
+
+PACKAGE = '''
+from pathlib import Path
+
+from lightning.pytorch import Callback
+
+
+class Hello(Callback):
+    """Writes a line a step, and counts them through a resume."""
+
+    def __init__(self, mark, word="hello"):
+        self.mark, self.word, self.steps = Path(mark), word, 0
+
+    @property
+    def state_key(self):
+        return f"Hello.{self.word}"
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.steps += 1
+        with self.mark.open("a") as file:
+            file.write(f"{self.word} {self.steps}\\n")
+
+    def state_dict(self):
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state):
+        self.steps = state["steps"]
+
+
+class Keeper(Callback):
+    """Keeps what no checkpoint takes."""
+
+    def state_dict(self):
+        return {"where": Path("x")}
+
+
+class Plain:
+    pass
+
+
+def function():
+    raise AssertionError("called")
+'''
+
+
+@pytest.fixture
+def mypkg(tmp_path, monkeypatch):
+    """A package outside of the project, importable and allowed."""
+    (tmp_path / "path" / "mypkg").mkdir(parents=True)
+    (tmp_path / "path" / "mypkg" / "__init__.py").touch()
+    (tmp_path / "path" / "mypkg" / "mine.py").write_text(PACKAGE)
+    (tmp_path / "path" / "mypkg" / "needs.py").write_text("import a_package_that_is_not_there\n")
+    (tmp_path / "path" / "mypkg" / "broken.py").write_text("def (:\n")
+    monkeypatch.syspath_prepend(tmp_path / "path")
+    monkeypatch.setenv(ALLOWED_VARIABLE, "mypkg.")
+    yield tmp_path
+    for name in [each for each in sys.modules if each.split(".")[0] == "mypkg"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("mypkg.nowhere.Hello", r"mypkg\.nowhere cannot be imported \(ModuleNotFoundError: .*pip install -e"),
+        ("mypkg.needs.X", r"mypkg\.needs cannot be imported \(ModuleNotFoundError: No module named 'a_package_that"),
+        ("mypkg.broken.X", r"mypkg\.broken cannot be imported \(SyntaxError"),
+        ("mypkg.mine.Helo", r"mypkg\.mine has no Helo; it has Hello"),
+        ("mypkg.mine.function", "it is a function; name a class"),
+        ("mypkg.mine", "mypkg has no mine; it has no class at all"),
+        ("mypkg.mine.Path", "it is defined in pathlib"),
+        ("mypkg.mine.Plain", r"expected a subclass of lightning\.pytorch\.Callback"),
+        ("mypkg.mine.Hello", r"callbacks\.extra\.x: missing a required argument: 'mark'; Hello takes \(mark"),
+        ("litespark.models.config.LlamaConfig", r"expected a subclass of lightning\.pytorch\.Callback"),
+        ("litespark.cli.__main__.X", r"expected a class below litespark\. or mypkg\.; a config may not call"),
+        ("otherpkg.mine.Hello", r"expected a class below litespark\. or mypkg\.; .*allowed_targets = "),
+    ],
+)
+def test_a_class_that_cannot_be_taken_is_named_with_the_reason(target, message, mypkg):
+    with pytest.raises(ConfigError, match=message):
+        parts(f"callbacks.extra.x._target_={target}")
+
+
+@pytest.mark.parametrize("word", ["_partial_=true", "_args_=[1]", "_convert_=all", "_recursive_=false"])
+def test_hydras_other_words_are_refused(word):
+    with pytest.raises(ConfigError, match="expected a _target_ and its arguments by name only"):
+        parts(f"+optim.{word}")
+
+
+def test_ours_that_are_no_settings_are_not_made(tmp_path):
+    with pytest.raises(ConfigError, match="it is not made from a config"):
+        parts(
+            "optim._target_=litespark.callbacks.metrics_logger.MetricsLogger",
+            f"+optim.folder={tmp_path}/x",
+        )
+    assert not (tmp_path / "x").exists()
+
+
+def test_checking_a_config_makes_none_and_two_of_a_kind_are_told_apart(mypkg):
+    mark = mypkg / "mark"
+    two = [f"callbacks.extra.{name}={{_target_:mypkg.mine.Hello,mark:{mark},word:{word}}}" for name, word in
+           (("a", "one"), ("b", "two"), ("c", "two"))]  # fmt: skip
+    extra = parts(*two[:2], "callbacks.extra.gone=null").callbacks.extra
+    assert list(extra) == ["a", "b"]
+    assert [each.word for each in made_callbacks(extra)] == ["one", "two"]
+    assert not mark.exists()
+    with pytest.raises(ConfigError, match=r"a second Hello beside callbacks\.extra\.b.*state_key"):
+        made_callbacks(parts(*two).callbacks.extra)
+
+
+def test_a_state_that_no_checkpoint_takes_is_left_out_with_a_line(mypkg, caplog):
+    (keeper,) = made_callbacks(parts("callbacks.extra.x._target_=mypkg.mine.Keeper").callbacks.extra)
+    checkpoint = {"callbacks": {keeper.state_key: keeper.state_dict(), "other": {"where": Path("x")}}}
+    OwnState([keeper]).on_save_checkpoint(None, None, checkpoint)
+    assert checkpoint["callbacks"].keys() == {"other"}
+    assert "the state of Keeper is not saved: it holds a PosixPath" in caplog.text
+    assert _foreign({"a": [1, 2.0, None, (torch.ones(2), "x")], "b": {1: b"x"}}) is None
+
+
+def test_the_list_of_the_project_is_read_beside_train_py_only(tmp_path, monkeypatch):
+    monkeypatch.delenv(ALLOWED_VARIABLE, raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text('[tool.litespark]\nallowed_targets = ["mypkg"]\n')
+    assert repository() == ROOT
+    assert allowed_prefixes() == ("litespark.",)
+    (tmp_path / "train.py").touch()
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "train.yaml").touch()
+    assert allowed_prefixes() == ("litespark.", "mypkg.")
+    (tmp_path / "pyproject.toml").write_text('[tool.litespark]\nallowed_targets = "os."\n')
+    with pytest.raises(ConfigError, match=r"allowed_targets = 'os\.', expected a list of packages"):
+        allowed_prefixes()
+
+
+TINY = (
+    "data=synthetic model.vocabulary=64 model.width=16 model.layers=1 model.heads=1 model.kv_heads=1 "
+    "model.feed_forward=16 data.sequence_length=8 data.micro_batch_size=1 data.synthetic_validation_rows=1 "
+    "trainer.batch_rows=1 trainer.accelerator=cpu metrics.probe_seconds=0 callbacks.report=false name=own "
+    "callbacks.sample_prompt=null callbacks.progress=false callbacks=mine"
+).split()
+
+
+def test_callbacks_of_a_file_run_through_train_py_and_go_on_in_a_resume(mypkg):
+    """The package lies outside of the project; its config file does too."""
+    (mypkg / "configs" / "callbacks").mkdir(parents=True)
+    (mypkg / "configs" / "callbacks" / "mine.yaml").write_text(
+        "defaults: [default, _self_]\nextra:\n"
+        f"  one: {{_target_: mypkg.mine.Hello, mark: {mypkg}/mark}}\n"
+        f"  two: {{_target_: mypkg.mine.Hello, mark: {mypkg}/mark, word: again}}\n"
+        "  keeper: {_target_: mypkg.mine.Keeper}\n"
+    )
+    words = [f"--config-dir={mypkg}/configs", *TINY, f"paths.logs={mypkg}/logs"]
+    paths = os.pathsep.join([str(mypkg / "path"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "train.py", *words, "budget.steps=2"],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "the state of Keeper is not saved" in done.stdout + done.stderr
+    assert (mypkg / "mark").read_text().splitlines() == ["hello 1", "again 1", "hello 2", "again 2"]
+    assert main(["train", *words, "budget.steps=3", f"resume={mypkg}/logs/runs/own"]) == 0
+    assert (mypkg / "mark").read_text().splitlines()[4:] == ["hello 3", "again 3"]
