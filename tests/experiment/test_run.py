@@ -64,6 +64,19 @@ def test_a_stop_after_the_last_step_is_recorded_and_a_resume_finishes_the_run(tm
     assert record(folder)["status"] == "finished"
 
 
+@pytest.mark.parametrize(
+    "rows, advice", [(9, r"Set data\.micro_batch_size=3 \(.*\), or recompute=full"), (1, "Set recompute=full")]
+)
+def test_out_of_memory_is_told_a_micro_batch_that_divides_the_step(tmp_path, monkeypatch, rows, advice):
+    def fail(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr("litespark.training.module.initialise", fail)
+    settings = (*SMALL, f"paths.logs={tmp_path}", f"data.micro_batch_size={rows}", "trainer.batch_rows=9")
+    with pytest.raises(run.OutOfMemoryError, match=advice):
+        run.train(config(*settings))
+
+
 def test_a_resume_that_fails_before_its_first_step_keeps_what_was_measured(tmp_path, monkeypatch):
     folder = run.train(config(*SMALL, f"paths.logs={tmp_path}"))
     before = record(folder)

@@ -125,6 +125,20 @@ def test_an_empty_window_has_no_rates(clock):
     assert window.attention_pairs_per_token is None
 
 
+def test_after_a_resume_on_other_devices_their_mean_is_that_over_time(clock):
+    meter = ThroughputMeter(warmup_steps=0, clock=clock)
+    meter.devices = 2
+    meter.start()
+    run_steps(meter, clock, [1.0, 2.0])
+    meter.close_window()
+    resumed = ThroughputMeter(warmup_steps=0, clock=clock)
+    resumed.load_state_dict(meter.state_dict())
+    resumed.start()
+    run_steps(resumed, clock, [4.0, 5.0])
+    resumed.close_window()
+    assert resumed.summary().devices == pytest.approx((2 * 3 + 9) / 12)
+
+
 def test_a_resumed_meter_goes_on_from_the_saved_totals(clock):
     whole = ThroughputMeter(warmup_steps=0, clock=clock)
     whole.start()

@@ -110,7 +110,7 @@ class ThroughputMonitor(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._device = pl_module.device
-        self._world_size = trainer.world_size
+        self._world_size = self.meter.devices = trainer.world_size
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         self.interval.start(pl_module)
@@ -187,22 +187,28 @@ class ThroughputMonitor(Callback):
             values |= self.utilisations(window.tokens_per_second, window.attention_pairs_per_token)
         return values
 
-    def utilisations(self, tokens_per_second: float, mean_keys: float) -> dict[str, float | None]:
-        """MFU (C and F), HFU and MFU against the measured peak at this speed; None without a peak, or above it."""
+    def utilisations(
+        self, tokens_per_second: float, mean_keys: float, devices: float | None = None
+    ) -> dict[str, float | None]:
+        """MFU (C and F), HFU and MFU against the measured peak at this speed; None without a peak, or above it.
+
+        `devices` is how many made that speed, in the mean; None: those of this process.
+        """
+        devices = devices or self._world_size
         causal, full, hardware = self._flops(tokens_per_second, mean_keys)
         peak = None if self.rates.peak is None else self.rates.peak.flops
-        if impossible := impossible_rate(hardware, 1.0, self._world_size, self.rates.peak_in_use):
+        if impossible := impossible_rate(hardware, 1.0, devices, self.rates.peak_in_use):
             peak = None
             if not self._warned:
                 self._warned = True
                 log.warning("%s: MFU is left out", impossible)
         # the full square counts work that is not done, and may be more than the device can do where the rest is not
-        beyond = impossible_rate(full, 1.0, self._world_size, self.rates.peak_in_use)
-        measured = utilisation(causal, 1.0, self._world_size, self.measured_peak)
+        beyond = impossible_rate(full, 1.0, devices, self.rates.peak_in_use)
+        measured = utilisation(causal, 1.0, devices, self.measured_peak)
         return {
-            names.MFU_CAUSAL: utilisation(causal, 1.0, self._world_size, peak),
-            names.MFU_FULL: None if beyond else utilisation(full, 1.0, self._world_size, peak),
-            names.HFU_CAUSAL: utilisation(hardware, 1.0, self._world_size, peak),
+            names.MFU_CAUSAL: utilisation(causal, 1.0, devices, peak),
+            names.MFU_FULL: None if beyond else utilisation(full, 1.0, devices, peak),
+            names.HFU_CAUSAL: utilisation(hardware, 1.0, devices, peak),
             names.MFU_MEASURED_PEAK: possible(measured, self.rates.most_of_measured),
             names.MEASURED_PEAK_FLOPS: self.measured_peak,
         }

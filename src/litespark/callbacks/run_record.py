@@ -108,7 +108,9 @@ class RunRecorder(Callback):
         rates = self.throughput.rates
         shares: dict[str, float | None] = {}
         if summary.tokens_per_second and summary.attention_pairs_per_token:
-            shares = self.throughput.utilisations(summary.tokens_per_second, summary.attention_pairs_per_token)
+            shares = self.throughput.utilisations(
+                summary.tokens_per_second, summary.attention_pairs_per_token, summary.devices
+            )
         return ThroughputRecord(
             tokens=summary.counts.tokens,
             steps=summary.steps,

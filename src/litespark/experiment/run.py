@@ -137,10 +137,14 @@ def _train(parts: Parts, machine: Machine, overrides: list[str]) -> Path:
         raise Interrupted(run.module.steps_taken) from stop
     except torch.OutOfMemoryError as error:
         close(run, "failed", str(error))
+        rows = parts.data.micro_batch_size
+        # a divisor of what divides trainer.batch_rows divides it too
+        fewer = next((each for each in range(rows // 2, 0, -1) if rows % each == 0), None)
+        kept = "trainer.batch_rows stays, so the result does too"
+        smaller = "" if fewer is None else f"data.micro_batch_size={fewer} ({kept}), or "
         raise OutOfMemoryError(
-            f"out of memory with data.micro_batch_size={parts.data.micro_batch_size}, recompute={parts.recompute}: "
-            f"{str(error).splitlines()[0]}. Halve data.micro_batch_size (trainer.batch_rows stays, so the result "
-            "does too), or use recompute=full, or strategy=fsdp over more devices"
+            f"out of memory with data.micro_batch_size={rows}, recompute={parts.recompute}: "
+            f"{str(error).splitlines()[0]}. Set {smaller}recompute=full, or strategy=fsdp over more devices"
         ) from error
     except Exception as error:
         close(run, "failed", f"{type(error).__name__}: {error}")

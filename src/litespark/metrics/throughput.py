@@ -67,8 +67,8 @@ class ThroughputSummary:
 
     ``counts``, ``steps`` and ``train_seconds`` cover everything. ``tokens_per_second``, ``attention_pairs_per_token``
     and ``data_wait_share`` are totals divided by totals over the windows that hold no warm-up step, or over
-    everything where there is no such window. The step times are quantiles over the steps past warm-up, to half a per
-    cent.
+    everything where there is no such window; ``devices`` is the mean over their seconds, since a resume may change it.
+    The step times are quantiles over the steps past warm-up, to half a per cent.
     """
 
     steps: int
@@ -79,6 +79,7 @@ class ThroughputSummary:
     step_ms_median: float | None
     step_ms_p95: float | None
     data_wait_share: float | None
+    devices: float | None = None
 
 
 @dataclass
@@ -89,14 +90,16 @@ class _Totals:
     attention_pairs: int = 0
     seconds: float = 0.0
     wait_seconds: float = 0.0
+    device_seconds: float = 0.0
 
-    def add(self, steps: int, counts: TokenCounts, seconds: float, wait_seconds: float) -> None:
+    def add(self, steps: int, counts: TokenCounts, seconds: float, wait_seconds: float, devices: int) -> None:
         self.steps += steps
         self.tokens += counts.tokens
         self.supervised += counts.supervised
         self.attention_pairs += counts.attention_pairs
         self.seconds += seconds
         self.wait_seconds += wait_seconds
+        self.device_seconds += seconds * devices
 
 
 class ThroughputMeter:
@@ -107,6 +110,9 @@ class ThroughputMeter:
             steady rates; their tokens and seconds stay in the totals.
         clock: seconds, monotonic.
 
+    Attributes:
+        devices: that take part in the steps to come.
+
     The clock starts with ``start`` and stands still between ``pause`` and ``start`` (validation, checkpoints).
     """
 
@@ -114,6 +120,7 @@ class ThroughputMeter:
         if warmup_steps < 0:
             raise ValueError(f"warmup_steps: got {warmup_steps}, expected 0 or more; set it to 0 for no warm-up")
         self._clock = clock
+        self.devices = 1
         self._warmup_left = warmup_steps
         self._all = _Totals()
         self._steady = _Totals()
@@ -190,9 +197,9 @@ class ThroughputMeter:
         mean = max(0.0, seconds - known) / unknown if unknown else 0.0
         durations = [mean if step is None else step for step, steady in self._steps if steady]
         self._histogram.update(_bin(duration * 1e3) for duration in durations)
-        self._all.add(steps, counts, seconds, self._wait_seconds)
+        self._all.add(steps, counts, seconds, self._wait_seconds, self.devices)
         if len(durations) == steps:
-            self._steady.add(steps, counts, seconds, self._wait_seconds)
+            self._steady.add(steps, counts, seconds, self._wait_seconds, self.devices)
         window = ThroughputWindow(
             steps=steps,
             counts=counts,
@@ -218,6 +225,7 @@ class ThroughputMeter:
             step_ms_median=_binned_quantile(self._histogram, 0.5),
             step_ms_p95=_binned_quantile(self._histogram, 0.95),
             data_wait_share=_share(rates.wait_seconds, rates.seconds),
+            devices=rates.device_seconds / rates.seconds if rates.seconds > 0 else None,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -235,7 +243,7 @@ class ThroughputMeter:
         self._histogram = Counter({int(bin_): count for bin_, count in state["step_bins"].items()})
 
 
-def utilisation(flops: float, seconds: float, devices: int, peak_flops: float | None) -> float | None:
+def utilisation(flops: float, seconds: float, devices: float, peak_flops: float | None) -> float | None:
     """``flops`` ÷ (``seconds`` × ``devices`` × ``peak_flops``), a fraction; None where peak or time is missing.
 
     With model FLOPs it is MFU (PaLM, arXiv 2204.02311, appendix B), with hardware FLOPs HFU.
@@ -251,7 +259,7 @@ def utilisation(flops: float, seconds: float, devices: int, peak_flops: float | 
     return flops / (seconds * devices * peak_flops)
 
 
-def impossible_rate(flops: float, seconds: float, devices: int, peak: PeakFlops | None) -> str | None:
+def impossible_rate(flops: float, seconds: float, devices: float, peak: PeakFlops | None) -> str | None:
     """Why a rate cannot be true: it is above the peak of the precision that computes; None where it can be.
 
     ``peak`` is that of the precision in use: an fp8 run may well pass 100 % of the bf16 peak.
