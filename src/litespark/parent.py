@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 # rare enough to cost a step nothing
-_EVERY_SECONDS = 1.0
+_EVERY_SECONDS = 0.2
 
 
 def when_parent_ends(act: Callable[[], None]) -> None:

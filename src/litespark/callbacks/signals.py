@@ -27,6 +27,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.
 ONE_WISH_SECONDS = 3.0
 
 
+# this process has stopped and saved, and is on its way out
+_saved = False
+
+
 class Interrupted(Exception):
     """The run stopped because it was asked to; its state is saved."""
 
@@ -72,6 +76,8 @@ class StopOnSignal(Callback):
         # after the last step there is nothing to continue: the run ends as it would have
         if pl_module.stop_agreed and not pl_module.finished:
             self.checkpointer.save(trainer, pl_module)
+            global _saved
+            _saved = True
             raise Interrupted(pl_module.steps_taken)
 
 
@@ -86,3 +92,20 @@ def _install(number: signal.Signals, handler: Callable[[int, FrameType | None], 
     # nohup has SIGHUP ignored: the terminal may go, the run stays
     if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
         signal.signal(number, handler)
+
+
+def take_no_echoes() -> None:
+    """Let no signal end the process between the save of a stop and its exit; before, signals act as they did.
+
+    Ranks get their signals at different moments, and torchrun sends one to those that leave last. For a process that
+    trains and then ends: the handlers stay.
+    """
+
+    def outside(number: int, frame: FrameType | None) -> None:
+        if not _saved:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    for number in SIGNALS:
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, outside)

@@ -80,11 +80,13 @@ def run_job(config: DictConfig) -> str:
         sweep = HydraConfig.get().mode == RunMode.MULTIRUN
         if sweep and ranks.world_size > 1:
             _fail_once(ranks, _no_sweep(ranks))
+        from litespark.callbacks.signals import take_no_echoes
         from litespark.experiment.run import USER_ERRORS, Interrupted, train
     except KeyboardInterrupt:
         sys.exit(CTRL_C)
     except ValueError as error:
         raise CompactHydraException(f"{type(error).__name__}: {error}") from error
+    take_no_echoes()
     if sweep:
         SWEEP.begin(HydraConfig.get().overrides.task)
     try:
