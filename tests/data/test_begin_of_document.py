@@ -141,3 +141,18 @@ def test_two_tokenizers_differ_where_an_id_means_another_token():
     more = tokenizers.Tokenizer.from_str(one._tokenizer.to_str())
     more.add_special_tokens(["<|more|>"])
     assert Tokenizer(more, eos_id=0, bos_id=None).difference(one) is None
+
+
+def test_a_failure_inside_the_library_is_an_error_of_ours(monkeypatch):
+    class PanicException(BaseException):
+        """As the library raises it."""
+
+    class Failing:
+        def encode_batch_fast(self, texts: list[str], add_special_tokens: bool) -> None:
+            raise PanicException("index out of bounds")
+
+    tokenizer = Tokenizer.train(["text"], vocabulary=260)
+    monkeypatch.setattr(tokenizer, "_tokenizer", Failing())
+    for encode in (tokenizer.encode_batch, tokenizer.encode_parts):
+        with pytest.raises(ValueError, match="the tokenizer fails at a text: index out of bounds; name another"):
+            encode(["a"])

@@ -12,6 +12,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -73,7 +74,8 @@ class Tokenizer:
         self.begin_ids = self._settle_begin(add_bos)
 
     def _settle_begin(self, add_bos: bool | None) -> list[int]:
-        before, behind = _put_around(self._tokenizer)
+        with _failures_as_errors():
+            before, behind = _put_around(self._tokenizer)
         begin = [] if add_bos is False else before
         if add_bos and self.bos_id not in before:
             if self.bos_id is None:
@@ -175,12 +177,14 @@ class Tokenizer:
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """The ids of each text as transformers gives them: `begin_ids` and the text, nothing behind it."""
         _keep_quiet_about_forks()
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=True)]
+        with _failures_as_errors():
+            return [each.ids for each in self._tokenizer.encode_batch_fast(texts, add_special_tokens=True)]
 
     def encode_parts(self, texts: list[str]) -> list[list[int]]:
         """The ids of each part of a text, without any special token."""
         _keep_quiet_about_forks()
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        with _failures_as_errors():
+            return [each.ids for each in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
     def encode_prompt(self, text: str) -> list[int]:
         """The ids of a text that is to be continued: at least EOS, which stands before every document.
@@ -210,7 +214,8 @@ class Tokenizer:
 
     def decode(self, ids: list[int], *, skip_special_tokens: bool = True) -> str:
         """The text of ids; bytes that are not UTF-8 become the replacement character."""
-        return self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+        with _failures_as_errors():
+            return self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
 
     def token_bytes(self) -> list[int]:
         """By id, how many bytes it decodes to; 0 for special ids and for ids that no token has.
@@ -302,19 +307,28 @@ def _read(path: Path, file: Path | None) -> tokenizers.Tokenizer:
             "Hugging Face hub."
         )
     try:
-        tokenizer = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
-        # what makes its code fail is found here and not later
-        tokenizer.encode("a", add_special_tokens=True)
+        with _failures_as_errors():
+            tokenizer = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
+            # what makes its code fail is mostly found here and not later
+            tokenizer.encode("Some text, 1 é\n", add_special_tokens=True)
         if not tokenizer.get_vocab_size(with_added_tokens=True):
             raise ValueError("it has no tokens")
-    except BaseException as error:
-        # a failure inside `tokenizers` is no Exception
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
+    except Exception as error:
         raise ValueError(
             f"data.tokenizer={path}: {file} is not a tokenizer.json: {error}. Name one that `tokenizers` wrote."
         ) from error
     return tokenizer
+
+
+@contextmanager
+def _failures_as_errors() -> Iterator[None]:
+    """Make a ValueError of a failure inside `tokenizers`, which is no Exception, and which what it read has caused."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(f"the tokenizer fails at a text: {error}; name another with data.tokenizer") from error
 
 
 def _put_around(tokenizer: tokenizers.Tokenizer) -> tuple[list[int], list[int]]:
