@@ -49,6 +49,22 @@ def test_every_picture_is_written_and_not_empty(run_folders, tmp_path, chosen):
         assert np.ptp(pixels[..., :3]) > 0.5
 
 
+def test_a_picture_with_nothing_to_show_is_not_written_nor_left_from_before(run_folders, tmp_path):
+    (tmp_path / "energy.png").write_bytes(b"of an earlier report")
+    paths = plots.save_pictures([load_run(run_folders / "cpu")], tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"loss.png", "throughput.png", "mfu.png"}
+    assert paths.keys() == {"loss", "throughput", "mfu"}
+
+
+def test_small_shares_have_labels_that_differ(run_folders):
+    run = load_run(run_folders / "gpu")
+    low = replace(run, metrics=run.metrics.assign(**dict.fromkeys(plots.UTILISATIONS, 0.01)))
+    (axes,) = plots.plot_mfu([low]).axes
+    axes.figure.canvas.draw()
+    shown = [label.get_text() for label in axes.get_yticklabels()]
+    assert len(set(shown)) == len(shown)
+
+
 @pytest.mark.parametrize("name", plots.PICTURES)
 def test_axes_are_labelled(run_folders, name):
     figure = plots.PICTURES[name]([load_run(run_folders / "gpu")])

@@ -75,3 +75,29 @@ def test_a_name_with_dollars_is_not_read_as_mathematics(tmp_path):
     odd = SplitCounts({"a$b_$c": domain("a", [0, 4], 12), "$\\broken{": domain("b", [0, 4], 12)})
     prepared_plots.save_pictures(view(splits={"train": odd}), tmp_path)
     prepared_plots.plot_domains(view(splits={"train": odd})).savefig(tmp_path / "domains.png")
+
+
+@pytest.mark.parametrize("lengths", [[0, 900, 60, 3], [0] * 11 + [5], [4] + [1] * 20])
+def test_ticks_of_lengths_are_round_numbers_at_their_places(lengths):
+    one = SplitCounts({"Wiki": domain("Wiki", lengths, 5000)})
+    (axes,) = prepared_plots.plot_lengths(view(splits={"train": one})).axes
+    axes.figure.canvas.draw()
+    places = axes.get_xticks()
+    assert len(places) >= 1
+    assert {str(f"{place:.0e}")[0] for place in places} <= {"1", "2", "5"}
+    shown = [label.get_text() for label in axes.get_xticklabels()]
+    assert shown == [prepared_plots.count(round(place)) for place in places]
+    assert len(set(shown)) == len(shown)
+
+
+@pytest.mark.parametrize(("left_out", "bound"), [(3, 0.01), (60, 0.1), (963, 1.0)])
+def test_a_small_share_that_was_left_out_has_a_short_bar(left_out, bound):
+    one = SplitCounts({"Wiki": domain("Wiki", [0, 963 - left_out], 5000)})
+    ledger = Ledger()
+    for place in range(left_out):
+        ledger.add("train", "Wiki", "selection/exact_duplicate", size=5, tokens=1, file="b", place=place, text="x")
+    (axes,) = prepared_plots.plot_left_out(view(splits={"train": one}, ledger=ledger)).axes
+    assert axes.get_xlim() == (0, bound)
+    axes.figure.canvas.draw()
+    shown = [label.get_text() for label in axes.get_xticklabels()]
+    assert len(set(shown)) == len(shown)

@@ -8,7 +8,7 @@ from typing import Protocol
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from litespark.analysis.plots import COLOURS, LINE_STYLES
+from litespark.analysis.plots import COLOURS, LINE_STYLES, ticks
 from litespark.metrics.records.training_runs import CurvePoint
 
 DOTS_PER_INCH = 130
@@ -75,3 +75,4 @@ def _draw(
         axes.axhline(line, color="#666666", linestyle="--", linewidth=1)
     axes.set_xlabel(label)
     axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(ticks())

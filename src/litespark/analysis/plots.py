@@ -102,7 +102,7 @@ def plot_throughput(runs: Sequence[Run]) -> Figure:
             speed.axhline(average, color=GREY, linestyle="--", linewidth=1, label=f"whole run: {rate(average)}")
         if alone and len(p95):
             step.plot(p95.index, p95, color=COLOURS[1], linewidth=1, label="95th percentile")
-    speed.yaxis.set_major_formatter(_ticks())
+    speed.yaxis.set_major_formatter(ticks())
     _from_zero(speed)
     _from_zero(step)
     return _finish(figure, runs)
@@ -115,7 +115,7 @@ def plot_mfu(runs: Sequence[Run]) -> Figure:
     if not measured:
         return message(title, "not measured: " + "\n".join(dict.fromkeys(no_peak(run) for run in runs)))
     figure, (axes,) = _figure(title, ["share of peak"])
-    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     if len(runs) == 1:
         for key, colour in zip(measured, COLOURS, strict=False):
             series = runs[0].series(key)
@@ -163,8 +163,8 @@ def plot_energy(runs: Sequence[Run]) -> Figure:
                 per_token.axhline(average, color=GREY, linestyle="--", linewidth=1, label=text)
     if len(runs) > 1:
         total.set_ylabel("all-in energy so far")
-    per_token.yaxis.set_major_formatter(_ticks("J"))
-    total.yaxis.set_major_formatter(_ticks("J"))
+    per_token.yaxis.set_major_formatter(ticks("J"))
+    total.yaxis.set_major_formatter(ticks("J"))
     _from_zero(per_token)
     _from_zero(total)
     _note(figure, "\n".join(f"no energy of {name}: {no_energy(run)}" for name, run in without.items()))
@@ -177,24 +177,38 @@ PICTURES: dict[str, Callable[[Sequence[Run]], Figure]] = {
     "mfu": plot_mfu,
     "energy": plot_energy,
 }
+# what each picture draws: without any of them it would be a sentence, which the report has in words
+_DRAWN = {
+    "loss": (names.TRAIN_LOSS, names.VALIDATION_LOSS),
+    "throughput": (names.TOKENS_PER_SECOND, names.STEP_MS_MEDIAN),
+    "mfu": tuple(UTILISATIONS),
+    "energy": (names.JOULES_PER_TOKEN, names.TRAIN_JOULES, names.ALL_IN_JOULES),
+}
 
 
 def save_pictures(runs: Sequence[Run], folder: Path, prefix: str = "") -> dict[str, Path]:
-    """Write every picture as `folder/{prefix}{name}.png`; returns the paths by name.
+    """Write every picture that has something to show as `folder/{prefix}{name}.png`; returns the paths by name.
+
+    An older picture of what is no longer there is removed, since no report links it.
 
     Raises:
         ValueError: no runs are given.
     """
     if not runs:
         raise ValueError("got no runs to draw, expected at least one")
-    paths = {name: folder / f"{prefix}{name}.png" for name in PICTURES}
+    paths = {}
     for name, draw in PICTURES.items():
-        draw(runs).savefig(paths[name], dpi=DOTS_PER_INCH)
+        path = folder / f"{prefix}{name}.png"
+        if any(len(run.series(key)) for run in runs for key in _DRAWN[name]):
+            draw(runs).savefig(path, dpi=DOTS_PER_INCH)
+            paths[name] = path
+        else:
+            path.unlink(missing_ok=True)
     return paths
 
 
 def _has_energy(run: Run) -> bool:
-    return any(len(run.series(key)) for key in (names.JOULES_PER_TOKEN, names.TRAIN_JOULES, names.ALL_IN_JOULES))
+    return any(len(run.series(key)) for key in _DRAWN["energy"])
 
 
 def _figure(title: str, y_labels: list[str]) -> tuple[Figure, list[Axes]]:
@@ -210,7 +224,7 @@ def _figure(title: str, y_labels: list[str]) -> tuple[Figure, list[Axes]]:
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_title(title, loc="left", fontsize=12, fontweight="bold")
     panels[-1].set_xlabel("tokens trained on")
-    panels[-1].xaxis.set_major_formatter(_ticks())
+    panels[-1].xaxis.set_major_formatter(ticks())
     panels[-1].xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 2.5, 5, 10]))
     return figure, panels
 
@@ -257,7 +271,7 @@ def _from_zero(axes: Axes) -> None:
         axes.set_ylim(0, 1.08 * highest)
 
 
-def _ticks(unit: str = "") -> FuncFormatter:
+def ticks(unit: str = "") -> FuncFormatter:
     """Tick labels with SI prefixes and without idle zeros: 0, 500 k, 1.25 M."""
 
     def text(value: float, _: object) -> str:
@@ -287,8 +301,11 @@ def _note(figure: Figure, text: str) -> None:
 
 
 def _finish(figure: Figure, runs: Sequence[Run]) -> Figure:
-    """Let tokens begin at zero and add legends; those of many runs beside the picture."""
+    """Let tokens begin at zero, show what is a single point, and add legends; those of many runs beside the picture."""
     figure.axes[0].set_xlim(left=0)
+    for line in (line for axes in figure.axes for line in axes.get_lines()):
+        if len(line.get_xdata()) == 1:  # type: ignore[arg-type]
+            line.set_marker("o")
     for index, axes in enumerate(figure.axes):
         handles, _ = axes.get_legend_handles_labels()
         if not handles or (len(runs) > 1 and index):

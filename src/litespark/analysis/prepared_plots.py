@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,13 +12,15 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from litespark.analysis.plots import COLOURS, DOTS_PER_INCH, LINE_STYLES, WIDTH_INCHES, message
 from litespark.analysis.prepared_data import nothing_left_out
-from litespark.analysis.quantities import count
+from litespark.analysis.quantities import count, percent
 from litespark.metrics.records.prepared import PreparedData, PreparedDomain
 
 TRAIN = "train"
 MOST_LINES = 10
 LONGEST_NAME = 40
 _HEIGHT_OF_ROW = 0.34
+# where an axis of shares ends
+_BOUNDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 PICTURES = {"data_lengths": "lengths of documents", "data_left_out": "what was left out, by domain and rule"}
 
 
@@ -47,6 +50,7 @@ def plot_lengths(data: PreparedData, split: str = TRAIN) -> Figure:
     figure = Figure(figsize=(WIDTH_INCHES, 4.4), layout="constrained")
     axes = figure.subplots()
     _style(axes, title)
+    filled = [power for row in rows for power, documents in enumerate(row.lengths) if documents]
     for index, row in enumerate(rows):
         powers = [power for power, documents in enumerate(row.lengths) if documents]
         span = range(min(powers), max(powers) + 1)
@@ -59,10 +63,15 @@ def plot_lengths(data: PreparedData, split: str = TRAIN) -> Figure:
             label=_short(row.domain),
         )
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else ""))
+    # all of the outer ranges and a little more, within which lies at least one round number
+    low, high = 2 ** min(filled) / 1.3, 2 ** (max(filled) + 1) * 1.3
+    axes.set_xlim(low, high)
+    axes.set_xticks(_round_numbers(low, high))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(round(value))))
+    axes.minorticks_off()
     axes.set_xlabel("tokens of a document, EOS included")
     axes.set_ylabel("share of the documents" if len(rows) == 1 else "share of the domain's documents")
-    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     axes.set_ylim(bottom=0)
     if len(rows) > 1:
         axes.legend(frameon=False, fontsize=9)
@@ -95,6 +104,12 @@ def plot_left_out(data: PreparedData, split: str = TRAIN) -> Figure:
         for domain, share in shares.items():
             begin[domain] += share
     axes.set_yticks(range(len(domains)), [_short(domain) for domain in domains])
+    # bars begin at zero and end well before a round share, so that a small one looks small
+    most = max(begin.values())
+    axes.set_xlim(0, next(bound for bound in _BOUNDS if bound >= min(1.2 * most, 1)))
+    for place, domain in enumerate(domains):
+        axes.annotate(percent(begin[domain]), (begin[domain], place), (4, 0), textcoords="offset points", va="center",
+                      fontsize=9)  # fmt: skip
     figure.set_figwidth(WIDTH_INCHES + 3)
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     return figure
@@ -112,6 +127,13 @@ def save_pictures(data: PreparedData, folder: Path) -> dict[str, Path]:
         paths[PICTURES[name]] = folder / f"{name}.png"
         figure.savefig(folder / f"{name}.png", dpi=DOTS_PER_INCH)
     return paths
+
+
+def _round_numbers(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times the powers of ten between two positive numbers; of a span beyond a thousand the powers alone."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1,) if high > 1e4 * low else (1, 2, 5)
+    return [step * 10.0**power for power in powers for step in steps if low <= step * 10.0**power <= high]
 
 
 def _few(rows: Sequence[PreparedDomain]) -> list[PreparedDomain]:
