@@ -182,3 +182,13 @@ def test_the_terminal_gets_full_numbers_in_columns():
     assert "train       (all)               100  10,000         100 %  40,000 B" in lines[3]
     assert any(line.split()[:5] == ["train", "selection/gopher_quality", "Wiki", "20", "34.5"] for line in lines)
     assert lines[-1] == "vocabulary 300; packing concat; selection: quality=[gopher_quality,c4], exact_duplicates=true"
+
+
+def test_files_that_were_passed_over_are_named_beside_what_was_left_out():
+    groups = [{"reason": "of a test split", "files": 5, "names": ["test/0", "test/1", "test/2", "test/3"]}]
+    said = "Files passed over: test/0, test/1, test/2 and 2 more: of a test split."
+    nothing = view(ledger=Ledger(), listing={"passed_over": groups})
+    assert prepared_data.ledger_table(nothing) == f"Of the files that were read nothing was left out. {said}"
+    for shown in (prepared_data.text(nothing), prepared_data.markdown(view(listing={"passed_over": groups}))):
+        assert said in shown
+    assert "passed over" not in prepared_data.markdown(view())

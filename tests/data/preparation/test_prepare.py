@@ -281,3 +281,22 @@ def test_a_data_set_is_known_by_its_content_and_not_by_where_its_text_lay(tmp_pa
     second = Manifest.read(prepare(config(moved, tmp_path / "b"), progress=False))
     assert first.name != second.name
     assert first.hash == second.hash
+
+
+def test_what_was_decided_about_the_files_is_told_and_kept_in_the_manifest(tmp_path, capsys):
+    folder = tmp_path / "hub"
+    for split in ("train", "validation", "test"):
+        lines = [json.dumps({"text": f"{split} {text}"}) + "\n" for text in documents(20)]
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        (folder / "data" / f"{split}-00000-of-00001.jsonl").write_text("".join(lines))
+    (folder / "README.md").write_text("# card")
+    prepared = prepare(config(folder, tmp_path / "prepared"))
+    told = capsys.readouterr().err
+    assert "splits: the source's own: 1 files train, 1 validate" in told
+    assert "passed over README.md: about the data, not of it; data/test-00000-of-00001.jsonl: of a test split" in told
+    manifest = Manifest.read(prepared)
+    assert {group["reason"]: group["names"] for group in manifest.listing["passed_over"]} == {
+        "about the data, not of it": ["README.md"],
+        "of a test split, which is never trained on": ["data/test-00000-of-00001.jsonl"],
+    }
+    assert [manifest.splits[split].documents for split in ("train", "validation")] == [20, 20]

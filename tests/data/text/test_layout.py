@@ -112,6 +112,12 @@ def test_files_outside_the_splits_are_passed_over():
     assert layout_of(["train.jsonl", "more.jsonl"]).left_out == {"more.jsonl": OUTSIDE}
 
 
+def test_what_is_called_validation_comes_before_other_words_for_it():
+    layout = layout_of(["train/a.jsonl", "validation/b.jsonl", "evaluation.txt", "dev.jsonl"])
+    assert layout.validation == ("validation/b.jsonl",)
+    assert layout.left_out == {"evaluation.txt": OUTSIDE, "dev.jsonl": OUTSIDE}
+
+
 def test_files_of_one_split_are_taken_where_they_alone_were_asked_for():
     names = ["test-00000-of-00002.parquet", "test-00001-of-00002.parquet"]
     assert layout_of(names).training == ()

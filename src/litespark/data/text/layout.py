@@ -93,11 +93,16 @@ def lay_out(files: Mapping[str, bool], *, one_split_is_meant: bool = False) -> L
     split_of = {name: None if candidate is None or alone else candidate.split for name, candidate in chosen.items()}
     has_train = TRAIN in split_of.values()
     left_out = {name: OF_TEST for name, split in split_of.items() if split == TEST}
+    # `evaluation.txt` beside `validation/` is for something else
+    validations = {name: chosen[name] for name, split in split_of.items() if split == VALIDATION}
+    if any(candidate is not None and candidate.firm for candidate in validations.values()):
+        others = [name for name, candidate in validations.items() if candidate is not None and not candidate.firm]
+        left_out |= dict.fromkeys(others, OUTSIDE)
     if has_train:
         left_out |= {name: OUTSIDE for name, split in split_of.items() if split is None}
     return Layout(
         training=tuple(name for name, split in split_of.items() if split == TRAIN or (split is None and not has_train)),
-        validation=tuple(name for name, split in split_of.items() if split == VALIDATION),
+        validation=tuple(name for name in validations if name not in left_out),
         left_out=left_out,
         taken_anyway=tuple(
             sorted(
