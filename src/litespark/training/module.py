@@ -338,7 +338,8 @@ class TrainingModule(pl.LightningModule):
             line = change_of_rate(self._rate, self.learning_rate, old, self.budget, self.tokens_seen, self.steps_taken)
             if line is not None:
                 log.warning("%s", line)
-        _count_whole_steps(checkpoint, self.steps_taken, self.trainer.accumulate_grad_batches)
+        if "loops" in checkpoint:  # as Lightning takes one without
+            _count_whole_steps(checkpoint, self.steps_taken, self.trainer.accumulate_grad_batches)
         if len(state["random"]) == self.trainer.world_size:
             self._restored_random = state["random"][self.trainer.global_rank]
 
