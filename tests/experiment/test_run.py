@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import shlex
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -190,15 +188,3 @@ def test_mfu_is_of_the_bf16_peak_and_what_can_be_true_of_that_in_use(monkeypatch
     assert rates.peak.precision == "bf16"
     assert rates.peak_in_use.precision == in_use
     assert ("that of bf16, by which runs in fp8 are measured too" in rates.peak.source) == (precision == "fp8")
-
-
-@pytest.mark.parametrize(
-    "name", ["plain", "lr=0.1,seed=2", "a b", 'quote "', "it's (a) {b} [c]", "back\\slash\\", "ünï"]
-)
-def test_the_command_that_continues_names_the_folder_so_that_hydra_reads_it(monkeypatch, name):
-    monkeypatch.setattr(sys, "argv", ["/some where/train.py"])
-    words = shlex.split(run.continue_command(["optim.lr=0.1", "name=x", "resume=old"], Path("logs/runs") / name))
-    assert words[1] == "/some where/train.py"
-    assert words[2] == "optim.lr=0.1"
-    assert len(words) == 4
-    assert parts(words[3]).resume == f"logs/runs/{name}"

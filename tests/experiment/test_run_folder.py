@@ -45,7 +45,7 @@ def test_a_run_keeps_what_the_manifest_of_its_data_says(logs):
 
 
 def test_a_name_is_used_once(logs):
-    run_folder.make(parts(logs, "name=mine"), [])
+    checkpoint(run_folder.make(parts(logs, "name=mine"), []), 5)
     with pytest.raises(ConfigError, match=r"name=mine: .* exists already; choose another name, or continue .* resume="):
         run_folder.make(parts(logs, "name=mine"), [])
 
@@ -161,3 +161,47 @@ def test_a_resume_does_not_change_to_or_from_sharded_optimizer_states(logs, was,
     checkpoint(folder, 5)
     with pytest.raises(ConfigError, match=rf"got strategy.name={now}, expected {was} .* Set strategy={was}"):
         run_folder.reopen(parts(logs, f"resume={folder}", f"strategy={now}"))
+
+
+def test_a_folder_in_which_nothing_was_trained_does_not_stand_in_the_way(logs, tmp_path):
+    folder = run_folder.make(parts(logs, "name=mine", "seed=1"), [])
+    for name in ("run.json", "metrics.jsonl", "events.out.tfevents.1"):
+        (folder / name).touch()
+    (folder / "checkpoints" / ".unfinished").mkdir(parents=True)
+    made = parts(logs, "name=mine", "seed=2")
+    assert run_folder.make(made, []) == folder
+    assert [path.name for path in folder.iterdir()] == [run_folder.CONFIG]
+    assert yaml.safe_load((folder / run_folder.CONFIG).read_text())["seed"] == 2
+
+
+@pytest.mark.parametrize(
+    ("kept", "advice"),
+    [
+        ("metrics.jsonl", "or remove it; it has no checkpoint to continue from"),
+        ("notes.txt", "or remove it; it has no checkpoint to continue from"),
+        ("checkpoints/step-00000002/seal.json", "or continue that run with resume="),
+    ],
+)
+def test_a_folder_with_anything_worth_keeping_does(logs, kept, advice):
+    folder = run_folder.make(parts(logs, "name=mine"), [])
+    (folder / kept).parent.mkdir(parents=True, exist_ok=True)
+    (folder / kept).write_text("{}")
+    with pytest.raises(ConfigError, match=f"exists already; choose another name, {advice}"):
+        run_folder.make(parts(logs, "name=mine"), [])
+    assert (folder / kept).read_text() == "{}"
+
+
+def test_a_folder_that_another_process_writes_is_not_cleared(logs, tmp_path):
+    folder = run_folder.make(parts(logs, "name=mine"), [])
+
+    def hold(_: Path) -> None:
+        raise ConfigError("is being written")
+
+    with pytest.raises(ConfigError, match="is being written"):
+        run_folder.make(parts(logs, "name=mine"), [], hold=hold)
+    assert (folder / run_folder.CONFIG).exists()
+
+
+@pytest.mark.parametrize("given", ["a", "a/", "a/checkpoints", "a/checkpoints/step-00000005"])
+def test_a_resume_names_a_run_its_checkpoints_or_one_of_them(given):
+    assert run_folder.folder_of(given) == Path("a").absolute()

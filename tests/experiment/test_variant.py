@@ -7,10 +7,12 @@ import shlex
 import pytest
 from omegaconf import OmegaConf
 
-from litespark.experiment import run, run_folder
+from litespark.experiment import run_folder
 from litespark.experiment.config import config_hash
+from litespark.experiment.continue_command import continue_command
 from litespark.experiment.targets import ConfigError
 from litespark.experiment.variant import legible, with_variant
+from litespark.launch import ALONE
 from tests.experiment.composed import config, parts
 
 PLAIN_LOSS = "variant={label:plain_loss,ops:{linear_cross_entropy:reference},recompute:{mode:full}}"
@@ -91,6 +93,6 @@ def test_the_folders_of_a_sweep_are_legible_and_distinct(tmp_path):
 
 def test_the_command_that_continues_a_run_of_a_sweep_starts_no_sweep(tmp_path):
     """The file of the sweep would start all of its runs again."""
-    words = shlex.split(run.continue_command(["sweep=ops_ablation", PLAIN_LOSS, "seed=2"], tmp_path))
+    words = shlex.split(continue_command(["sweep=ops_ablation", PLAIN_LOSS, "seed=2"], tmp_path, ALONE))
     assert words[-3:] == [PLAIN_LOSS, "seed=2", f"resume={tmp_path}"]
     assert not any(word.startswith("sweep=") for word in words)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
-import shlex
 import shutil
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -28,6 +27,7 @@ from litespark.data.streaming import RowDataModule, TokenDataModule, build_data_
 from litespark.experiment import run_folder
 from litespark.experiment.build import Run, build_meter, build_run, check_vocabulary, token_budget
 from litespark.experiment.config import ConfigError, Parts, parts_from
+from litespark.experiment.continue_command import how_to_continue
 from litespark.experiment.finish import close, finish
 from litespark.experiment.first_rank import from_first, from_ranks
 from litespark.experiment.initial_weights import check_tokenizer
@@ -35,10 +35,10 @@ from litespark.experiment.preflight import Machine, preflight
 from litespark.experiment.processes import join_processes
 from litespark.experiment.record import new_record, new_segment
 from litespark.experiment.run_data import PREPARATION, data_of_run, record_place
+from litespark.experiment.run_lock import run_lock
 from litespark.experiment.sweep import SWEEP, telling
 from litespark.launch import Ranks
 from litespark.metrics.records.run import RunRecord
-from litespark.override_text import hydra_text
 from litespark.training.module import NonFiniteError
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,8 @@ def train(config: DictConfig) -> Path:
     join_processes(machine, parts.strategy.timeout_seconds)
     finished = False
     try:
-        folder = _train(parts, machine, overrides)
+        with ExitStack() as locks:
+            folder = _train(parts, machine, overrides, hold=lambda folder: locks.enter_context(run_lock(folder)))
         finished = True
         return folder
     finally:
@@ -78,9 +79,13 @@ def train(config: DictConfig) -> Path:
             dist.destroy_process_group()
 
 
-def _train(parts: Parts, machine: Machine, overrides: list[str]) -> Path:
+def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[[Path], None]) -> Path:
+    """`hold` locks the folder of the run for this process, and so for all its ranks."""
     checkpoint = None
     if parts.resume is not None:  # before the data, which may have to be prepared
+        folder = run_folder.folder_of(parts.resume)
+        if (folder / run_folder.CONFIG).is_file():
+            from_first(lambda: hold(folder), "the lock of the run")
         folder, checkpoint = run_folder.reopen(parts)
         if machine.precision == "fp8":
             run_folder.check_fp8(parts, checkpoint)
@@ -106,14 +111,15 @@ def _train(parts: Parts, machine: Machine, overrides: list[str]) -> Path:
     if checkpoint is None:
         prepared = data.folder if isinstance(data, TokenDataModule) else None
         folder = from_first(
-            lambda: run_folder.make(parts, telling(overrides), prepared, data.manifest), "the run folder to be made"
+            lambda: run_folder.make(parts, telling(overrides), prepared, data.manifest, hold),
+            "the run folder to be made",
         )
         record = new_record(parts, machine, folder, data.manifest, meter, overrides)
     SWEEP.in_folder(folder)
     segment = new_segment(machine, 0 if checkpoint is None else checkpoint.step, overrides)
     try:
         run = build_run(parts, machine, folder, data, record, segment, meter)
-    except (ValueError, KeyboardInterrupt):
+    except (Exception, KeyboardInterrupt):
         _undo(folder, checkpoint, machine)
         raise
     if machine.ranks.rank == 0:
@@ -132,8 +138,8 @@ def _train(parts: Parts, machine: Machine, overrides: list[str]) -> Path:
             raise
         close(run, "interrupted")
         if machine.ranks.rank == 0:
-            print(f"\nStopped after step {run.module.steps_taken}, saved. To continue:\n  "
-                  f"{continue_command(overrides, folder)}", file=sys.stderr, flush=True)  # fmt: skip
+            print(f"\nStopped after step {run.module.steps_taken}, saved. "
+                  f"{how_to_continue(overrides, folder, machine.ranks)}", file=sys.stderr, flush=True)  # fmt: skip
         raise Interrupted(run.module.steps_taken) from stop
     except torch.OutOfMemoryError as error:
         close(run, "failed", str(error))
@@ -194,29 +200,6 @@ def _undo(folder: Path, checkpoint: Checkpoint | None, machine: Machine) -> None
     """Remove the folder of a new run in which nothing was run."""
     if checkpoint is None and machine.ranks.rank == 0:
         shutil.rmtree(folder)
-
-
-def continue_command(overrides: list[str], folder: Path) -> str:
-    """The command line that resumes the run in `folder`."""
-    # a sweep's file holds nothing but what is swept, and this is one run of it
-    kept = [override for override in overrides if not override.startswith(("resume=", "name=", "sweep="))]
-    # as this run was started: from another folder, or without the environment on the path, the short form would fail
-    script = sys.argv[0] if Path(sys.argv[0]).name == "train.py" else "train.py"
-    beside = Path(sys.executable).parent
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        torchrun = (
-            "torchrun" if _on_path("torchrun", beside) else f"{shlex.quote(sys.executable)} -m torch.distributed.run"
-        )
-        start = f"{torchrun} --nproc-per-node={os.environ.get('LOCAL_WORLD_SIZE', '1')}"
-    else:
-        start = "python" if _on_path("python", beside) else shlex.quote(sys.executable)
-    return " ".join([start, *map(shlex.quote, [script, *kept, f"resume={hydra_text(str(folder))}"])])
-
-
-def _on_path(program: str, folder: Path) -> bool:
-    """Whether the shell would find `program` in `folder`."""
-    found = shutil.which(program)
-    return found is not None and Path(found).parent == folder
 
 
 def _overrides() -> list[str]:

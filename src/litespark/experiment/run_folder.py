@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -17,12 +18,14 @@ import yaml
 
 from litespark.callbacks import checkpoint_folder
 from litespark.callbacks.checkpoint_folder import Checkpoint
+from litespark.callbacks.run_record import RECORD
 from litespark.data.config import PrepareConfig
 from litespark.data.manifest import Manifest
 from litespark.experiment.config import ConfigError, Parts
-from litespark.experiment.run_data import PREPARATION
+from litespark.experiment.run_data import PLACE, PREPARATION
+from litespark.experiment.run_lock import LOCK
 from litespark.experiment.variant import legible
-from litespark.metrics.records.prepared import write_run_data
+from litespark.metrics.records.prepared import RUN_DATA, write_run_data
 from litespark.models import fp8
 from litespark.override_text import override
 
@@ -33,6 +36,9 @@ TOKENIZER = "tokenizer"
 # of a folder on the usual file systems, less what TensorBoard and we put behind a name
 LONGEST_NAME = 200
 
+# what a run writes before its first step
+_BEFORE_TRAINING = {CONFIG, TOKENIZER, LOCK, PLACE, RUN_DATA, RECORD, "checkpoints", "hparams.yaml", "metrics.jsonl",
+                    "metrics.csv", "energy.jsonl", "wandb", "mlruns"}  # fmt: skip
 # what decides which numbers a run computes: a resume with another value would not continue the same run
 FIXED_ON_RESUME = ("model", "data", "task", "seed", "initial_weights", "optim._target_")
 # how data is read, not what is read; what is prepared is compared by its content, see `run_data`
@@ -47,7 +53,7 @@ def check_name(parts: Parts) -> None:
     """Refuse a `name` that cannot be that of a new run; early, since preparing the data may take long.
 
     Raises:
-        ConfigError: it is not a plain folder name, or there is a run of that name.
+        ConfigError: it is not a plain folder name, or there is a run of that name in which something was trained.
     """
     name, root = parts.name, parts.logs / "runs"
     if not name:
@@ -56,26 +62,56 @@ def check_name(parts: Parts) -> None:
         raise ConfigError(
             f"name: got {name!r}, expected a plain folder name of at most {LONGEST_NAME} bytes (below {root})"
         )
-    if (root / name).exists():
+    if (root / name).exists() and not nothing_trained(root / name):
         raise _taken(root / name)
 
 
-def _taken(folder: Path) -> ConfigError:
-    return ConfigError(
-        f"name={folder.name}: {folder} exists already; choose another name, or continue that run with "
-        + override("resume", folder)
+def nothing_trained(folder: Path) -> bool:
+    """Whether a folder holds nothing but what a run writes before its first step is logged or saved."""
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    known = {name for name in names if name in _BEFORE_TRAINING or name.startswith("events.out.tfevents")}
+    logged = folder / "metrics.jsonl"
+    return (
+        names == known
+        and not checkpoint_folder.finished(folder / "checkpoints")
+        and not (logged.is_file() and logged.stat().st_size)
     )
 
 
-def make(parts: Parts, overrides: list[str], prepared: Path | None = None, manifest: Manifest | None = None) -> Path:
+def _taken(folder: Path) -> ConfigError:
+    if checkpoint_folder.finished(folder / "checkpoints"):
+        remedy = f"or continue that run with {override('resume', folder)}"
+    else:
+        remedy = "or remove it; it has no checkpoint to continue from"
+    return ConfigError(f"name={folder.name}: {folder} exists already; choose another name, {remedy}")
+
+
+def folder_of(resume: str) -> Path:
+    """The run folder of a run, its checkpoints or one of them."""
+    path = Path(resume).absolute()
+    if path.parent.name == "checkpoints":
+        return path.parent.parent
+    return path.parent if path.name == "checkpoints" else path
+
+
+def make(
+    parts: Parts,
+    overrides: list[str],
+    prepared: Path | None = None,
+    manifest: Manifest | None = None,
+    hold: Callable[[Path], None] = lambda folder: None,
+) -> Path:
     """Make the folder of a new run below `logs/runs` and write the resolved config into it.
 
     It is called `name`, or else after the time and `overrides`: those that tell this run from others. The tokenizer of
     the data in `prepared` is copied into it and what its `manifest` states, so that the run can be used and its report
-    be written without that data.
+    be written without that data. A folder of that `name` in which nothing was trained is used again. `hold` locks the
+    folder before anything is written.
 
     Raises:
-        ConfigError: as `check_name`.
+        ConfigError: as `check_name`, or as `hold` does.
     """
     check_name(parts)
     root = parts.logs / "runs"
@@ -88,9 +124,15 @@ def make(parts: Parts, overrides: list[str], prepared: Path | None = None, manif
             break
         except FileExistsError:
             if parts.name:
-                raise _taken(folder) from None
+                break
             number += 1
             folder = root / f"{name}-{number}"
+    hold(folder)
+    if not nothing_trained(folder):  # another process was faster
+        raise _taken(folder)
+    for path in folder.iterdir():
+        if path.name != LOCK:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     (folder / CONFIG).write_text(yaml.safe_dump(parts.resolved, sort_keys=False))
     if manifest is not None:
         write_run_data(folder, manifest.summary())

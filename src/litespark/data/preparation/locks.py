@@ -8,9 +8,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from litespark.data.storage import Storage
 
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _USER_CAN_MEND = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
 
 
@@ -32,21 +34,38 @@ def locked(root: Storage, name: str) -> Iterator[None]:
     except OSError as error:
         raise ValueError(f"data.root={root.local} cannot be made a folder: {error}. Set data.root to one.") from error
     path = root.local / f".{name}.lock"
-    while True:
+    try:
+        file = acquired(path, wait=True)
+    except OSError as error:
+        raise ValueError(f"{path.parent} cannot be written: {error}. Set data.root to another folder.") from error
+    assert file is not None
+    with file:
         try:
-            file = path.open("w")
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def acquired(path: Path, *, wait: bool) -> IO[str] | None:
+    """The open lock file at `path`, locked until it is closed; None where another process has it and `wait` is False.
+
+    Where the disk knows no locks everybody gets it.
+    """
+    while True:
+        file = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            file.close()
+            return None
         except OSError as error:
-            raise ValueError(f"{path.parent} cannot be written: {error}. Set data.root to another folder.") from error
-        with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            # who held it before has removed it: the name may be a new file by now, which somebody else locks
-            if not _is_still(path, file.fileno()):
-                continue
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-            return
+            if error.errno not in _NO_LOCKS:
+                file.close()
+                raise
+        # who held it before has removed it: the name may be a new file by now, which somebody else locks
+        if _is_still(path, file.fileno()):
+            return file
+        file.close()
 
 
 @contextmanager
