@@ -206,6 +206,24 @@ def test_a_logger_without_its_package_says_what_to_install(world, package, monke
     assert world.everything() == before
 
 
+@pytest.mark.parametrize(("package", "remedy"), [("wandb", "wandb login.*WANDB_MODE=offline.*"), ("mlflow", "")])
+def test_a_logger_that_cannot_begin_is_one_message_and_leaves_nothing(world, package, remedy, monkeypatch):
+    class Refusing:
+        def __init__(self, **settings):
+            pass
+
+        @property
+        def experiment(self):
+            raise RuntimeError("No API key configured")  # of no kind that we have
+
+    name = {"wandb": "WandbLogger", "mlflow": "MLFlowLogger"}[package]
+    monkeypatch.setattr(f"lightning.pytorch.loggers.{name}", Refusing)
+    before = world.everything()
+    with pytest.raises(ValueError, match=rf"logger={package} cannot begin: No API key.*{remedy}logger=default"):
+        train(config_of(world.overrides(f"{NO_FILES} logger={package}")))
+    assert world.everything() == before
+
+
 def test_a_payload_would_have_run_if_it_had_been_unpickled(tmp_path):
     """Or the rows above would show nothing."""
     pickle.loads(pickle.dumps(Payload(tmp_path / "executed")))

@@ -297,24 +297,34 @@ def _trainer(
 
 
 def _extra_loggers(parts: Parts, folder: Path) -> list[Logger]:
-    """The logger that was asked for by a word.
+    """The logger that was asked for by a word, ready to log.
 
     Raises:
-        ConfigError: its package is not installed.
+        ConfigError: its package is not installed, or it cannot begin.
     """
     extra, project = parts.logger.extra, parts.logger.project
+    logger: Any
     try:
         if extra == "wandb":
             from lightning.pytorch.loggers import WandbLogger
 
-            return [WandbLogger(project=project, name=folder.name, save_dir=folder, config=parts.resolved)]
-        if extra == "mlflow":
+            logger = WandbLogger(project=project, name=folder.name, save_dir=folder, config=parts.resolved)
+        elif extra == "mlflow":
             from lightning.pytorch.loggers import MLFlowLogger
 
-            return [MLFlowLogger(experiment_name=project, run_name=folder.name, save_dir=str(folder / "mlruns"))]
+            logger = MLFlowLogger(experiment_name=project, run_name=folder.name, save_dir=str(folder / "mlruns"))
+        else:
+            return []
+        _ = logger.experiment  # now, and not in the first step: it logs in here
     except ModuleNotFoundError as error:
         raise ConfigError(f"logger={extra}: its package is not installed ({error}); pip install {extra}") from error
-    return []
+    except Exception as error:  # of another library, which has its own kinds
+        login = " log in (wandb login), or keep it on this disk (export WANDB_MODE=offline)," * (extra == "wandb")
+        raise ConfigError(
+            f"logger={extra} cannot begin: {str(error).strip() or type(error).__name__};{login} or leave it out: "
+            "logger=default"
+        ) from error
+    return [logger]
 
 
 def _rates(parts: Parts, machine: Machine) -> Rates:

@@ -46,6 +46,7 @@ def start(main: Callable[[], object]) -> None:
         ranks = started_together(os.environ)
     except ValueError as error:
         sys.exit(f"ValueError: {error}")
+    _make_folder_of_sweeps(sys.argv[1:])
     if os.environ.get("TORCHELASTIC_RUN_ID"):
         # torchrun was killed, or got a signal that it does not pass on; the parts of a run save at this one
         when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -69,6 +70,19 @@ def start(main: Callable[[], object]) -> None:
         raise
     finally:
         sys.stderr = stderr
+
+
+def _make_folder_of_sweeps(words: Sequence[str]) -> None:
+    """Make the folder that Hydra makes for a sweep before any code of ours: its error would be a traceback."""
+    logs = [word.partition("=")[2] for word in words if word.lstrip("+").startswith("paths.logs=")]
+    if not logs or {"-m", "--multirun"}.isdisjoint(words):
+        return
+    try:
+        Path(logs[-1].strip("'\""), "sweeps").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(
+            f"ConfigError: paths.logs: cannot write below {logs[-1]} ({error}); set paths.logs to a writable folder"
+        )
 
 
 def run_job(config: DictConfig) -> str:

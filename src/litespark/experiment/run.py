@@ -48,8 +48,8 @@ class OutOfMemoryError(RuntimeError):
     """The device has too little memory for the run."""
 
 
-# what a user can mend: shown as one short message, without a traceback
-USER_ERRORS = (ValueError, NonFiniteError, OutOfMemoryError)
+# what a user can mend, or the machine refuses: shown as one short message, without a traceback
+USER_ERRORS = (ValueError, OSError, NonFiniteError, OutOfMemoryError)
 
 
 def train(config: DictConfig) -> Path:
@@ -57,6 +57,7 @@ def train(config: DictConfig) -> Path:
 
     Raises:
         ValueError: the config, the data or a checkpoint is not usable; one short message.
+        OSError: the disk or another part of the machine refuses; likewise.
         RuntimeError: training went wrong (`NonFiniteError`, `OutOfMemoryError`).
         Interrupted: asked to stop by a signal; the state is saved.
     """
@@ -142,7 +143,7 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
                   f"{how_to_continue(overrides, folder, machine.ranks)}", file=sys.stderr, flush=True)  # fmt: skip
         raise Interrupted(run.module.steps_taken) from stop
     except torch.OutOfMemoryError as error:
-        close(run, "failed", str(error))
+        _close_failed(run, str(error))
         rows = parts.data.micro_batch_size
         # a divisor of what divides trainer.batch_rows divides it too
         fewer = next((each for each in range(rows // 2, 0, -1) if rows % each == 0), None)
@@ -153,7 +154,7 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
             f"{str(error).splitlines()[0]}. Set {smaller}recompute=full, or strategy=fsdp over more devices"
         ) from error
     except Exception as error:
-        close(run, "failed", f"{type(error).__name__}: {error}")
+        _close_failed(run, f"{type(error).__name__}: {error}")
         raise
     return folder
 
@@ -196,10 +197,18 @@ def _fit(run: Run, checkpoint: Checkpoint | None) -> None:
         raise KeyboardInterrupt from end
 
 
+def _close_failed(run: Run, reason: str) -> None:
+    """Close a run that has failed, whose error must not be hidden by one of the disk, which may be the same."""
+    try:
+        close(run, "failed", reason)
+    except OSError as error:
+        log.error("the record of the run is not complete: %s", error)
+
+
 def _undo(folder: Path, checkpoint: Checkpoint | None, machine: Machine) -> None:
     """Remove the folder of a new run in which nothing was run."""
     if checkpoint is None and machine.ranks.rank == 0:
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # what made it fail may hinder this too
 
 
 def _overrides() -> list[str]:
