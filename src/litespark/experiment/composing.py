@@ -98,7 +98,10 @@ class ConfigLoader(ConfigLoaderImpl):
             raise CompositionError(f"hydra.job.env_copy: the environment has no {error}; take it out") from None
         except (ConfigCompositionException, ValueError) as error:
             self._refuse_choices(error)
-            raise
+            if isinstance(error, ConfigCompositionException):
+                raise
+            # a group that is no name, a number of thousands of digits
+            raise CompositionError(f"the overrides cannot be read: {str(error)[:300]}") from None
         self._settle_budget(config)
         return config
 

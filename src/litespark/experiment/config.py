@@ -35,6 +35,12 @@ from litespark.training.strategies import StrategyConfig
 log = logging.getLogger(__name__)
 
 
+_READ_HERE = (
+    *("precision.name", "recompute.mode", "seed", "name", "resume", "initial_weights", "allow_other_tokenizer"),
+    "paths.logs",
+)
+
+
 @dataclass(frozen=True)
 class Parts:
     """A config as dataclasses, each checked by itself; nothing is built yet.
@@ -86,6 +92,7 @@ def parts_from(config: DictConfig) -> Parts:
     assert isinstance(resolved, dict)
     check_targets(resolved)
     values = {str(key): value for key, value in resolved.items()}
+    _require(values)
     if values["precision"]["name"] not in ("auto", "fp32", "bf16", "fp8"):
         raise ConfigError(f"precision.name: got {values['precision']['name']!r}, expected auto, fp32, bf16 or fp8")
     if values["recompute"]["mode"] not in RECOMPUTE_MODES:
@@ -118,7 +125,7 @@ def parts_from(config: DictConfig) -> Parts:
         resume=_text(values["resume"]) or None,
         initial_weights=_text(values["initial_weights"]),
         allow_other_tokenizer=values["allow_other_tokenizer"],
-        logs=Path(values["paths"]["logs"]),
+        logs=Path(str(values["paths"]["logs"])),
         resolved=values,
     )
     return _with_fitting_micro_batch(parts, Ranks.from_environment(parts.strategy.name))
@@ -206,6 +213,19 @@ def _refuse_unknown(node: dict[str, Any], path: str, folder: str) -> None:
 def _text(value: Any) -> str | None:
     """A name or path; one of digits only arrives as a number."""
     return None if value is None else str(value)
+
+
+def _require(values: dict[str, Any]) -> None:
+    """Refuse a config from which a setting that belongs to no dataclass was taken out, and logs that are no path."""
+    for path in _READ_HERE:
+        node: Any = values
+        for key in path.split("."):
+            if not isinstance(node, dict) or key not in node:
+                raise ConfigError(f"{path}: got none, expected the setting of configs/train.yaml; leave ~{path} out")
+            node = node[key]
+    logs = values["paths"]["logs"]
+    if not isinstance(logs, str | int | float) or "\0" in str(logs) or not str(logs):
+        raise ConfigError(f"paths.logs: got {logs!r}, expected a path; set paths.logs=logs")
 
 
 def _first_line(error: BaseException) -> str:
