@@ -74,7 +74,8 @@ def read_config(path: Path, name: str) -> LlamaConfig:
             rope_scaling=scaling,
             norm_epsilon=values["rms_norm_eps"],
             tied=values["tie_word_embeddings"],
-            initial_deviation=values["initializer_range"],
+            # says nothing of the weights that the folder holds; some write 0
+            initial_deviation=values["initializer_range"] or _ABSENT["initializer_range"],
         )
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from litespark.benchmarks.training_runs.finished import joules_of, read_finished, require_equal
 from litespark.metrics.records.parity import ParityRun
-from litespark.metrics.records.training_runs import TrainedStream
+from litespark.metrics.records.strict_json import RecordError
+from litespark.metrics.records.training_runs import TrainedStream, spends
 
 
 def read_run(folder: Path, *, seed: int, position: int, stream: TrainedStream) -> ParityRun:
@@ -24,10 +25,11 @@ def read_run(folder: Path, *, seed: int, position: int, stream: TrainedStream) -
     last = points[-1]
     expected = {
         "model.sequence_length": (record.model.sequence_length, stream.sequence_length),
-        "throughput.tokens": (record.throughput.tokens, stream.budget_tokens),
-        "tokens of the last validation": (last.tokens, stream.budget_tokens),
+        "tokens of the last validation": (last.tokens, record.throughput.tokens),
     }
     require_equal(folder, expected)
+    if not spends(last.tokens, stream.budget_tokens, stream.batch_rows * stream.sequence_length):
+        raise RecordError(f"{folder}: got {last.tokens} tokens, expected the {stream.budget_tokens} of the budget")
     joules, method, reason = joules_of(record, last)
     return ParityRun(
         seed=seed,

@@ -20,6 +20,7 @@ from litespark.metrics.records.training_runs import (
     require_completeness,
     require_seeds_of_runs,
     require_variants_and_seeds,
+    spends,
 )
 
 SCHEMA = "litespark.bench.selection/1"
@@ -175,17 +176,18 @@ class SelectionRecord(SealedRecord):
             raise RecordError(f"{where}.train_documents: got {variant.train_documents}, expected {left}: all that stay")
         require_seeds_of_runs(variant.name, [each.seed for each in variant.runs], self.seeds)
         for run in variant.runs:
-            if found := next(_contradictions(run, self.model.budget_tokens), None):
+            if found := next(_contradictions(run, self.model), None):
                 raise RecordError(f"{where}.runs[seed {run.seed}].{found}")
 
 
-def _contradictions(run: SelectionRun, budget: int) -> Iterator[str]:
+def _contradictions(run: SelectionRun, model: SelectionModel) -> Iterator[str]:
     if wrong := next(curve_contradictions(run.curve), None):
         yield wrong
         return
+    if not spends(run.tokens, model.budget_tokens, model.batch_rows * model.sequence_length):
+        yield f"tokens: got {run.tokens}, expected {model.budget_tokens}"
     last = run.curve[-1]
     same = {
-        "tokens": (run.tokens, budget),
         "curve.tokens": (last.tokens, run.tokens),
         "train_seconds": (run.train_seconds, last.seconds),
         "bits_per_byte": (run.bits_per_byte, last.bits_per_byte),

@@ -45,7 +45,7 @@ class TrainedStream:
         name, manifest_hash: of the prepared data.
         validation_rows: on which the bits per byte are taken; None: all that there are.
         validate_every: steps between two validations, and so how finely a target can be told.
-        budget_tokens: after which a run ends that does not end before.
+        budget_tokens: after which a run ends that does not end before; an estimate where rows are padded.
     """
 
     name: str
@@ -55,6 +55,11 @@ class TrainedStream:
     validation_rows: int | None
     validate_every: int
     budget_tokens: int
+
+
+def spends(tokens: int, budget: int, tokens_per_step: int) -> bool:
+    """Whether a run of so many tokens ended with its budget, which is exact to a step where rows are padded."""
+    return abs(tokens - budget) < tokens_per_step
 
 
 class Trained(Protocol):
