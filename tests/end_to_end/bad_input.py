@@ -50,6 +50,12 @@ TABLE = {
     "the whole model compiled under FSDP": (f"{NO_FILES} ops.compile=model strategy=fsdp", "expected ops.compile=bloc"),
     "tokens and steps": ("budget.tokens=9", "got tokens and steps, expected one", "budget.tokens=null"),
     "missing data": ("data.source={w}/nowhere", "{w}/nowhere does not exist", "Set data.source to"),
+    "home of nobody": ('data.source="~nobody_here/text"', "~nobody_here/text does not exist", "Set data.source to"),
+    "tokenizer in the home of nobody": (
+        'data.source={w}/text data.tokenizer="~nobody_here/t"',
+        "~nobody_here/t does not exist",
+        "expected a tokenizer.json",
+    ),
     "missing SlimPajama": ("data=slimpajama", "{w}/data/slimpajama does not exist", "litespark prepare"),
     "no source": ("data=text", "data.source: got None, expected a text", "set data.source=FOLDER_OR_FILE"),
     "address of no known kind": (

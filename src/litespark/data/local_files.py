@@ -20,6 +20,14 @@ class Listed:
     """Changes when the file does: its time of modification, ETag or checksum, as far as the protocol has one."""
 
 
+def path_from(typed: str | Path) -> Path:
+    """A path with `~` for the home of a user; of one who is not known here it is kept as it is."""
+    try:
+        return Path(typed).expanduser()
+    except RuntimeError:
+        return Path(typed)
+
+
 def files_below(folder: Path, prefix: str = "") -> Iterator[Listed]:
     """Every file below a folder, in no order; their names begin with the prefix.
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import fsspec
 
-from litespark.data.local_files import Listed, files_below, status, write_whole
+from litespark.data.local_files import Listed, files_below, path_from, status, write_whole
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class Storage:
     def __init__(self, address: str | Path, *, attempts: int | None = None) -> None:
         text = str(address).removeprefix("file://")
         self.remote = is_remote(text)
-        self.address = text.rstrip("/") if self.remote else str(Path(text).expanduser())
+        self.address = text.rstrip("/") if self.remote else str(path_from(text))
         self._attempts = attempts
         self._connection: tuple[int, Any] | None = None
         if self.remote:

@@ -21,6 +21,7 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
+from litespark.data.local_files import path_from
 from litespark.data.sentencepiece_model import SUFFIX, load_sentencepiece
 from litespark.data.tokenizer_hub import fetch_tokenizer, is_hub_name
 
@@ -148,7 +149,7 @@ class Tokenizer:
         named: dict[str, str | None]
         if is_hub_name(path):
             path = fetch_tokenizer(str(path))
-        path = Path(path)
+        path = path_from(path)
         try:
             file = path if path.is_file() else tokenizer_file(path)
         except OSError as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from litespark.data.local_files import path_from
+
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 _NEEDED = "tokenizer.json"
 _OPTIONAL = ("tokenizer_config.json", "special_tokens_map.json")
@@ -53,4 +55,4 @@ def fetch_tokenizer(name: str) -> Path:
 
 def _is_here(text: str) -> bool:
     # a folder of this name is what is meant, also where a file in it is missing
-    return Path(text).expanduser().exists() or Path(text.split("/")[0]).is_dir()
+    return path_from(text).exists() or Path(text.split("/")[0]).is_dir()

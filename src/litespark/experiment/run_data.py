@@ -135,7 +135,7 @@ class _Search:
         if named is None:
             return False
         try:
-            tokenizer = Tokenizer.load(Path(named).expanduser() if named.startswith("~") else named)
+            tokenizer = Tokenizer.load(named)
         except ValueError:
             return False
         return tokenizer.hash == Tokenizer.load(self.folder / "tokenizer").hash
@@ -185,6 +185,6 @@ def _recorded(folder: Path) -> str | None:
         return str(json.loads((folder / PLACE).read_text())["prepared"])
     except FileNotFoundError:  # a run of an earlier version
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         log.warning("%s is damaged (%s) and not used", folder / PLACE, error)
         return None

@@ -102,7 +102,7 @@ def begin(
         scratch, text_bytes=int(settings.megabytes * 1e6), shards=max(_LEAST_SHARDS, _SHARDS_PER_CORE * cores)
     )
     if config.tokenizer is not None:
-        tokenizer = Tokenizer.load(Path(config.tokenizer).expanduser(), eos_token=config.eos_token)
+        tokenizer = Tokenizer.load(config.tokenizer, eos_token=config.eos_token)
     else:
         say(f"training a tokenizer of {config.vocabulary:,} ids")
         tokenizer = Tokenizer.train(islice(corpora.documents(), _TOKENIZER_DOCUMENTS), vocabulary=config.vocabulary)

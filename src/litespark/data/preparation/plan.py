@@ -109,10 +109,8 @@ def plan_preparation(config: PrepareConfig) -> Plan:
     found = corpus(config)
     tokenizer = None
     if config.tokenizer is not None:
-        named = config.tokenizer
-        path = Path(named).expanduser() if named.startswith("~") else named
         asked = None if config.add_bos == "auto" else bool(config.add_bos)
-        tokenizer = Tokenizer.load(path, eos_token=config.eos_token, add_bos=asked)
+        tokenizer = Tokenizer.load(config.tokenizer, eos_token=config.eos_token, add_bos=asked)
         if tokenizer.vocabulary > config.vocabulary:
             raise ValueError(
                 f"data.tokenizer={config.tokenizer} has {tokenizer.vocabulary} ids, and the vocabulary is "

@@ -17,6 +17,7 @@ from pathlib import Path
 from litespark.data import manifest as manifests
 from litespark.data.chunks import token_dtype
 from litespark.data.config import PrepareConfig
+from litespark.data.local_files import path_from
 from litespark.data.manifest import Manifest
 from litespark.data.preparation.finish import finish, require_few_bad_in
 from litespark.data.preparation.locks import locked, mendable_faults_of_disk
@@ -72,7 +73,7 @@ def already_prepared(config: PrepareConfig) -> Path | str | None:
             Manifest.read(config.source)
             return config.source.rstrip("/")
         return None
-    path = Path(config.source.removeprefix("file://")).expanduser()
+    path = path_from(config.source.removeprefix("file://"))
     if (path / manifests.FILE).is_file():
         Manifest.read(path)
         return path

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from litespark.data.chunks import ChunkRecord
 from litespark.data.config import ReadingConfig
+from litespark.data.local_files import path_from
 from litespark.data.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class ChunkCache:
     """
 
     def __init__(self, folder: str | Path, limit_bytes: int) -> None:
-        self.folder = Path(folder).expanduser().resolve()
+        self.folder = path_from(folder).resolve()
         self.limit_bytes = limit_bytes
         self._chunks = self.folder / "chunks"
         self._locks = self.folder / "locks"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from litespark.data.libraries import library
+from litespark.data.local_files import path_from
 from litespark.data.text.archives import blocks, without_compression
 
 _SETTING = "data.selection.decontaminate"
@@ -26,7 +27,7 @@ def evaluation_files(paths: tuple[str, ...]) -> list[Path]:
     """
     files: list[Path] = []
     for given in paths:
-        path = Path(given).expanduser()
+        path = path_from(given)
         if path.is_dir():
             found = sorted(entry for entry in path.rglob("*") if entry.is_file() and _known(entry))
         else:

@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 
 from litespark.data.config import PrepareConfig
-from litespark.data.local_files import status
+from litespark.data.local_files import path_from, status
 from litespark.data.storage import Listed, Storage, StorageError, is_remote
 from litespark.data.text.archives import BEGINNING_BYTES
 from litespark.data.text.detection import ABOUT_THE_DATA, Content, content_of, reason_by_name
@@ -90,7 +90,7 @@ def _found(config: PrepareConfig) -> Corpus:
         return _standard_library()
     advice = f" {config.how_to_get.strip()}" if config.how_to_get else " Set data.source to a file or folder of text."
     address = config.source.removeprefix("file://")
-    path = Path(address).expanduser()
+    path = path_from(address)
     try:
         if not is_remote(address) and path.exists():
             return _below_path(config, path, advice)
