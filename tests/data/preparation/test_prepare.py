@@ -267,6 +267,16 @@ def test_other_bytes_of_the_same_size_and_name_are_prepared_anew(tmp_path):
     assert Manifest.read(second).hash != Manifest.read(first).hash
 
 
+@pytest.mark.parametrize("note", [b"", b"[]", b'{"files": [1]}', b'{"files": []}', b"[" * 100_000])
+def test_a_damaged_note_of_the_text_is_named_and_not_used(tmp_path, caplog, note):
+    source = write_texts(tmp_path / "text", documents(2))
+    first = prepare(config(source, tmp_path / "prepared"), progress=False)
+    (damaged,) = first.glob(same_text.NOTE)
+    damaged.write_bytes(note)
+    assert prepare(config(touched(source), tmp_path / "prepared"), progress=False) != first
+    assert f"{damaged} is damaged" in caplog.text
+
+
 def test_one_file_under_another_name_is_the_same_text(tmp_path):
     file = write_texts(tmp_path / "text", documents(1)) / "0000.txt"
     folder = prepare(config(file, tmp_path / "prepared"), progress=False)

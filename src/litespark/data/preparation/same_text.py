@@ -55,13 +55,18 @@ def find_prepared(plan: Plan) -> Storage | None:
 def different_files(plan: Plan, folder: Storage) -> list[str] | None:
     """The files of a plan whose content is not what a prepared folder was made from, some of them.
 
-    None where the settings, the names or the sizes are others: then nothing is read.
+    None where the settings, the names or the sizes are others, or the note is damaged: then nothing is read.
     """
     if not folder.exists(_name(plan)):
         return None
-    known: list[tuple[str, str | None]] = json.loads(folder.read(_name(plan)))["files"]
-    pairs = zip(plan.files, known, strict=True)
-    asked = [(file, content) for file, (version, content) in pairs if file.version != version]
+    note = folder.read(_name(plan))
+    try:
+        known: list[tuple[str, str | None]] = json.loads(note)["files"]
+        pairs = zip(plan.files, known, strict=True)
+        asked = [(file, content) for file, (version, content) in pairs if file.version != version]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        log.warning("%s is damaged (%s) and not used", folder.where(_name(plan)), error)
+        return None
     local = sum(file.size for file, content in asked if content is not None)
     if local:
         log.info(
