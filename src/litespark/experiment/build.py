@@ -34,7 +34,6 @@ from litespark.data.manifest import Manifest
 from litespark.data.streaming import RowDataModule
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.first_rank import from_first
-from litespark.experiment.initial_weights import weights_from
 from litespark.experiment.own_callbacks import made_callbacks
 from litespark.experiment.preflight import Machine, idle_of, place_of
 from litespark.experiment.processes import StartedRanks
@@ -115,7 +114,7 @@ def build_module(
         budget=budget,
         token_bytes=torch.tensor(manifest.token_bytes, dtype=torch.long),
         seed=parts.seed,
-        load_weights=weights_from(parts),
+        load_weights=None if machine.weights is None else machine.weights.fill,
         compile_mode=parts.ops.compile,
         text_bytes_per_byte=text_bytes_per_byte(manifest),
         enable_fp8=enable if machine.precision == "fp8" else None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,22 +86,14 @@ class InitialWeights:
         copy_weights(source, model)
 
 
-def weights_from(parts: Parts) -> Callable[[Llama], None] | None:
-    """What fills the model of a new run; None: it is drawn, or comes from a checkpoint of the run itself."""
-    if parts.initial_weights is None or parts.resume is not None:
-        return None
-    return InitialWeights.find(parts.initial_weights).fill
-
-
-def check_tokenizer(parts: Parts, tokenizer: str | Path) -> None:
+def check_tokenizer(found: InitialWeights | None, parts: Parts, tokenizer: str | Path) -> None:
     """Compare the tokenizer of the data with the one that the initial weights were trained with.
 
     Raises:
         ConfigError: an id means another token to them, and that was not asked for.
     """
-    if parts.initial_weights is None or parts.allow_other_tokenizer or parts.resume is not None:
+    if found is None or parts.allow_other_tokenizer:
         return
-    found = InitialWeights.find(parts.initial_weights)
     if found.tokenizer is None:
         log.warning("initial_weights=%s has no tokenizer to compare with that of the data", parts.initial_weights)
         return

@@ -33,12 +33,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Machine:
-    """What the checks settled: the device of this rank, the precision, micro-batches per step, the ranks."""
+    """What the checks settled: the device of this rank, the precision, micro-batches per step, the ranks.
+
+    `weights` are those that a new run starts from; None: drawn, or those of the checkpoint that is resumed.
+    """
 
     device: torch.device
     precision: Precision
     accumulate: int
     ranks: Ranks
+    weights: InitialWeights | None = None
 
 
 def preflight(parts: Parts, ranks: Ranks) -> Machine:
@@ -81,7 +85,7 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
         raise ConfigError("this run cannot start here:\n" + "\n".join(f"- {problem}" for problem in problems))
     if reason and ranks.rank == 0:
         log.info("precision=auto: %s, since %s", precision, reason)
-    return Machine(device, precision, accumulate, ranks)
+    return Machine(device, precision, accumulate, ranks, found)
 
 
 def _device(parts: Parts, ranks: Ranks, problems: list[str]) -> torch.device:
@@ -206,7 +210,7 @@ def _source(parts: Parts, found: InitialWeights | None, problems: list[str]) -> 
     try:
         check(data)
         if found is not None and data.tokenizer not in (None, parts.initial_weights):
-            check_tokenizer(parts, data.tokenizer)
+            check_tokenizer(found, parts, data.tokenizer)
     except ValueError as error:
         problem = str(error)
         if found is not None and data.tokenizer == parts.initial_weights and problem.startswith("data.tokenizer="):

@@ -107,7 +107,7 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
                  else data_of_run(parts, folder, checkpoint, _given(overrides)))  # fmt: skip
     check_vocabulary(parts, data.manifest)
     if isinstance(data, TokenDataModule):
-        check_tokenizer(parts, data.folder)
+        check_tokenizer(machine.weights, parts, data.folder)
     meter = build_meter(machine)
     if checkpoint is None:
         prepared = data.folder if isinstance(data, TokenDataModule) else None
