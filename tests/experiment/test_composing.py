@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 
 from litespark.cli import main
 from litespark.experiment import composing
@@ -200,6 +202,16 @@ def test_every_choice_of_every_group_composes_with_every_experiment(experiment):
             made = parts_from(compose("train", overrides=[f"experiment={experiment}", *chosen, *source]))
         assert made.model.name == names["model"]
         assert made.strategy.name == names["strategy"]
+
+
+def test_a_sweep_whose_folder_cannot_be_made_is_refused_where_it_is_composed(tmp_path):
+    (tmp_path / "file").touch()
+    words = [f"paths.logs={tmp_path}/file", "seed=1,2"]
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        loader.load_configuration("train", words, RunMode.MULTIRUN)  # only to ask whether it is a sweep
+        with pytest.raises(CompositionError, match=r"make .*file/sweeps .*; set paths\.logs to a writable folder"):
+            loader.load_configuration("train", [*words, "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
 
 
 def test_whole_numbers_and_gpu_as_others_write_them():

@@ -45,7 +45,8 @@ def ranks(monkeypatch):
 def test_all_ranks_get_what_the_first_made_however_long_it_takes(ranks, monkeypatch, caplog):
     monkeypatch.setattr(first_rank, "SILENT_SECONDS", 0.3)
     monkeypatch.setattr(first_rank, "SAID_AFTER_SECONDS", 0.1)
-    monkeypatch.setenv("LOCAL_RANK", "2")
+    for name in ("STEP_ID", "STEP_NUM_TASKS", "PROCID", "LOCALID"):  # the third task of srun on this machine
+        monkeypatch.setenv(f"SLURM_{name}", {"STEP_ID": "0", "STEP_NUM_TASKS": "3"}.get(name, "2"))
     made = []
 
     def make() -> str:

@@ -21,6 +21,7 @@ def rank(monkeypatch, tmp_path):
     """Makes this process one rank of two; returns what it would hand to torchrun."""
     waited = []
     monkeypatch.setattr(job.time, "sleep", waited.append)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
 
     def become(number, *, file=True):
@@ -62,6 +63,19 @@ def test_other_launchers_show_what_is_printed(rank, capsys):
     with pytest.raises(SystemExit):
         start(complain)
     assert capsys.readouterr().err == "Could not override 'nope'.\n"
+
+
+@pytest.mark.parametrize("number, said", [(0, "optim.x is left out\n"), (1, "")])
+def test_what_composing_has_to_say_is_said_by_one_rank(rank, capsys, monkeypatch, number, said):
+    rank(number)
+    monkeypatch.setattr(sys, "__stderr__", sys.stderr)
+
+    def compose_and_begin():
+        print("optim.x is left out", file=sys.stderr)
+        job._say_what_was_held(Ranks.from_environment("ddp"))
+
+    start(compose_and_begin)
+    assert capsys.readouterr().err == said
 
 
 def test_a_bug_keeps_its_traceback(rank, capsys):

@@ -75,6 +75,13 @@ def test_a_running_process_is_an_owner_where_the_disk_knows_no_locks(tmp_path):
         pass
 
 
+def test_without_proc_the_lock_of_the_kernel_counts(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(locks, "_started", lambda process: "")
+    left(tmp_path, process=os.getppid())
+    with run_lock(tmp_path):
+        assert "which has ended" in caplog.text
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"host": 1}'])
 def test_a_damaged_lock_is_nobodys(tmp_path, content):
     (tmp_path / LOCK).write_text(content)

@@ -5,14 +5,17 @@ are composed, and nowhere else: importing this module puts `ConfigLoader` into H
 where it is known which file or override a setting came from: of `budget.tokens` and `budget.steps` the later one
 counts, a setting that an experiment makes for one choice of a group does not outlive that choice, and a word that is no
 setting is answered with the one that was meant.
+
+Written for Hydra 1.3: `_load_single_config` and `_compose_config_from_defaults_list` are not public there, and
+`test_composing.py` fails where they are no longer called.
 """
 
 from __future__ import annotations
 
 import copy
-import os
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import hydra._internal.hydra
@@ -103,6 +106,8 @@ class ConfigLoader(ConfigLoaderImpl):
             # a group that is no name, a number of thousands of digits
             raise CompositionError(f"the overrides cannot be read: {str(error)[:300]}") from None
         self._settle_budget(config)
+        if run_mode == config.hydra.mode == RunMode.MULTIRUN:
+            _make_folder_of_sweep(config)
         return config
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
@@ -265,9 +270,20 @@ def _unreadable(error: OverrideParseException) -> str:
     )
 
 
+def _make_folder_of_sweep(config: DictConfig) -> None:
+    """Hydra makes it before it calls any code of ours: where the disk refuses, that would be a traceback."""
+    folder = OmegaConf.select(config, "hydra.sweep.dir", throw_on_resolution_failure=False)
+    try:
+        Path(str(folder)).mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise CompositionError(
+            f"paths.logs: cannot make the folder of the sweep, {folder} ({error}); set paths.logs to a writable folder"
+        ) from error
+
+
 def _say(line: str) -> None:
     """One line, once: Hydra composes a config several times, and logging is not set up yet."""
-    if line not in _said and os.environ.get("RANK", "0") == "0":
+    if line not in _said:
         _said.add(line)
         print(line, file=sys.stderr)
 

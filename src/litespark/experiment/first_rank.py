@@ -19,6 +19,8 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
+from litespark.launch import started_together
+
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
@@ -61,7 +63,7 @@ def from_ranks(working: Sequence[int], make: Callable[[], T], doing: str) -> lis
     if mine in keys:
         own = _send(store, keys[mine], make)
     # one line a machine; on that of rank 0, which is at work itself, it is rank 1's
-    says = os.environ.get("LOCAL_RANK", "0") == "0" or mine == 1
+    says = started_together(os.environ).local_rank == 0 or mine == 1
     return [own if rank == mine else _receive(store, key, f"{doing} on rank {rank}", says=says)
             for rank, key in keys.items()]  # fmt: skip
 

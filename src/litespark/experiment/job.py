@@ -46,7 +46,6 @@ def start(main: Callable[[], object]) -> None:
         ranks = started_together(os.environ)
     except ValueError as error:
         sys.exit(f"ValueError: {error}")
-    _make_folder_of_sweeps(sys.argv[1:])
     if os.environ.get("TORCHELASTIC_RUN_ID"):
         # torchrun was killed, or got a signal that it does not pass on; the parts of a run save at this one
         when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -72,25 +71,12 @@ def start(main: Callable[[], object]) -> None:
         sys.stderr = stderr
 
 
-def _make_folder_of_sweeps(words: Sequence[str]) -> None:
-    """Make the folder that Hydra makes for a sweep before any code of ours: its error would be a traceback."""
-    logs = [word.partition("=")[2] for word in words if word.lstrip("+").startswith("paths.logs=")]
-    if not logs or {"-m", "--multirun"}.isdisjoint(words):
-        return
-    try:
-        Path(logs[-1].strip("'\""), "sweeps").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        sys.exit(
-            f"ConfigError: paths.logs: cannot write below {logs[-1]} ({error}); set paths.logs to a writable folder"
-        )
-
-
 def run_job(config: DictConfig) -> str:
     """Train as `config` says; returns the run's folder. A mistake of the user's is one short message and exit code 1, a
     bug keeps its traceback."""
-    sys.stderr = sys.__stderr__ if isinstance(sys.stderr, io.StringIO) else sys.stderr
     try:
         ranks = Ranks.from_environment(str(OmegaConf.select(config, "strategy.name")))
+        _say_what_was_held(ranks)
         sweep = HydraConfig.get().mode == RunMode.MULTIRUN
         if sweep and ranks.world_size > 1:
             _fail_once(ranks, _no_sweep(ranks))
@@ -118,6 +104,15 @@ def run_job(config: DictConfig) -> str:
         if ranks.world_size > 1:
             _fail_once(ranks, message)
         raise CompactHydraException(message) from error
+
+
+def _say_what_was_held(ranks: Ranks) -> None:
+    """Print once what composing had to say, which `start` holds back in each of several processes."""
+    held = sys.stderr
+    if isinstance(held, io.StringIO):
+        sys.stderr = sys.__stderr__
+        if ranks.rank == 0:
+            print(held.getvalue(), end="", file=sys.stderr, flush=True)
 
 
 def _fail_once(ranks: Ranks, message: str) -> NoReturn:

@@ -52,8 +52,8 @@ class Owner:
 
     @property
     def lives_here(self) -> bool:
-        """Whether it is a running process of this machine."""
-        return self.boot == _boot() and _started(self.process) == self.started
+        """Whether it is a running process of this machine; without /proc only the kernel's lock can tell."""
+        return self.boot == _boot() and _started(self.process) == self.started != ""
 
 
 @contextmanager
