@@ -189,10 +189,9 @@ class ProgressBar(Callback):
 
 def _short(value: float) -> str:
     """A rate in at most six characters: 9,939, 123.5k, 1.23M."""
-    for least, unit, digits in ((1e6, "M", 2), (1e4, "k", 1)):
-        if value >= least:
-            return f"{value / least * (10 if unit == 'k' else 1):.{digits}f}{unit}"
-    return f"{value:,.0f}"
+    if value >= 1e6:
+        return f"{value / 1e6:.2f}M"
+    return f"{value / 1e3:.1f}k" if value >= 1e4 else f"{value:,.0f}"
 
 
 def _duration(seconds: float) -> str:

@@ -46,7 +46,7 @@ class Validation(Callback):
         callbacks = trainer.callbacks  # type: ignore[attr-defined]  # not annotated in Lightning
         if self._batches is None:
             self._batches = trainer.datamodule.val_dataloader()  # type: ignore[attr-defined]
-        pl_module.zero_grad()
+        pl_module.zero_grad()  # their memory is free until the next backward
         pl_module.model.eval()
         for callback in callbacks:
             callback.on_validation_start(trainer, pl_module)
