@@ -64,6 +64,25 @@ def test_a_saved_tokenizer_is_one_that_transformers_reads(tmp_path):
     assert theirs("the row of tokens").input_ids == TRAINED.encode_batch(["the row of tokens"])[0]
 
 
+@pytest.mark.parametrize("own_file", [False, True])
+def test_a_chat_template_goes_with_the_tokenizer_of_others(tmp_path, own_file):
+    transformers = pytest.importorskip("transformers")
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    theirs.mkdir()
+    ours.mkdir()
+    TRAINED.save(theirs)
+    template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    if own_file:
+        (theirs / "chat_template.jinja").write_text(template)
+    else:
+        settings = json.loads((theirs / "tokenizer_config.json").read_text())
+        (theirs / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": template}))
+    Tokenizer.load(theirs).save(ours)
+    Tokenizer.load(ours).save(ours)
+    reader = transformers.AutoTokenizer.from_pretrained(ours)
+    assert reader.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False) == "<user>hi"
+
+
 def byte_fallback_tokenizer() -> tokenizers.Tokenizer:
     vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2, "<0x0A>": 3, "▁the": 4, "é": 5}
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))

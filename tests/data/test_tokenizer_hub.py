@@ -107,11 +107,12 @@ def test_a_name_is_fetched_without_its_code_and_then_needs_no_connection(hub, tm
     expected = Tokenizer.load(hub.folder).hash
     done = load(hub, tmp_path, "owner/name")
     assert done.stdout.strip() == expected, done.stderr
-    # special_tokens_map.json is not there, which is no fault
+    # the last two are not there, which is no fault
     assert {path.rsplit("/", 1)[-1] for path in hub.asked} == {
         "tokenizer.json",
         "tokenizer_config.json",
         "special_tokens_map.json",
+        "chat_template.jinja",
     }
     hub.asked.clear()
     assert load(hub, tmp_path, "owner/name", HF_HUB_OFFLINE="1").stdout.strip() == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ class Listed:
     size: int
     version: str
     """Changes when the file does: its time of modification, ETag or checksum, as far as the protocol has one."""
+    regular: bool = True
+    """False: a pipe, a socket or a device, which would be waited for."""
 
 
 def path_from(typed: str | Path) -> Path:
@@ -43,7 +46,7 @@ def status(folder: Path, name: str) -> Listed:
     if path.is_symlink() and not path.exists():
         return Listed(name, 0, "")
     found = path.stat()
-    return Listed(name, found.st_size, str(found.st_mtime_ns))
+    return Listed(name, found.st_size, str(found.st_mtime_ns), stat.S_ISREG(found.st_mode))
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -79,5 +82,5 @@ def _walk(folder: str, real: str, above: frozenset[str], prefix: str) -> Iterato
             elif entry.is_file():
                 status = entry.stat()
                 yield Listed(name, status.st_size, str(status.st_mtime_ns))
-            elif entry.is_symlink():
-                yield Listed(name, 0, "")
+            else:
+                yield Listed(name, 0, "", regular=not Path(entry.path).exists())

@@ -28,6 +28,9 @@ from litespark.data.tokenizer_hub import fetch_tokenizer, is_hub_name
 END_OF_TEXT = "<|endoftext|>"
 FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
+TEMPLATE_FILE = "chat_template.jinja"
+_CHAT_TEMPLATE = "chat_template"
+_KEPT = (_CHAT_TEMPLATE, "clean_up_tokenization_spaces")
 _FOLDER = "tokenizer"
 """In the folder of a run."""
 _LONGEST_WORD = 256
@@ -49,6 +52,7 @@ class Tokenizer:
 
     Args:
         add_bos: whether BOS begins a document; None: what the tokenizer itself puts before a text does.
+        kept: entries of its tokenizer_config.json that mean nothing here and go with it, such as a chat template.
 
     Raises:
         ValueError: `add_bos`, and there is no BOS, or EOS is the same.
@@ -62,12 +66,14 @@ class Tokenizer:
         bos_id: int | None,
         pad_id: int | None = None,
         add_bos: bool | None = None,
+        kept: dict[str, Any] | None = None,
     ) -> None:
         # a special string inside a document is text like any other
         tokenizer.encode_special_tokens = True
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
+        self._kept = kept or {}
         self.vocabulary = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
         self.eos_id = eos_id
         self.bos_id = bos_id
@@ -173,7 +179,8 @@ class Tokenizer:
             )
         bos_id = _find_id(tokenizer, [named.get("bos_token"), *_BOS_NAMES])
         pad_id = _find_id(tokenizer, [named.get("pad_token")])
-        return cls(tokenizer, eos_id=eos_id, bos_id=bos_id, pad_id=pad_id, add_bos=add_bos)
+        kept = _kept((file or path).parent, settings)
+        return cls(tokenizer, eos_id=eos_id, bos_id=bos_id, pad_id=pad_id, add_bos=add_bos, kept=kept)
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """The ids of each text as transformers gives them: `begin_ids` and the text, nothing behind it."""
@@ -278,6 +285,7 @@ class Tokenizer:
             "tokenizer_class": "PreTrainedTokenizerFast",
             # what a Llama takes: some versions would also give the types of tokens
             "model_input_names": ["input_ids", "attention_mask"],
+            **self._kept,
             **{key: self._tokenizer.id_to_token(number) for key, number in ids.items() if number is not None},
         }
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -370,6 +378,18 @@ def _settings(folder: Path, files: tuple[str, ...]) -> dict[str, Any]:
             ) from error
         settings |= {key: value for key, value in content.items() if value is not None}
     return settings
+
+
+def _kept(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """What an export takes over from a foreign folder; newer ones have the template in a file of its own."""
+    kept = {key: settings[key] for key in _KEPT if key in settings}
+    path = folder / TEMPLATE_FILE
+    if path.is_file():
+        try:
+            kept[_CHAT_TEMPLATE] = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeError) as error:
+            raise ValueError(f"{path} is not text: {error}. Mend it, or take it out of the folder.") from error
+    return kept
 
 
 def _text(token: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""A tokenizer by its name on the Hugging Face hub: three files of it, none of them code."""
+"""A tokenizer by its name on the Hugging Face hub: a few files of it, none of them code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from litespark.data.local_files import path_from
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 _NEEDED = "tokenizer.json"
-_OPTIONAL = ("tokenizer_config.json", "special_tokens_map.json")
+_OPTIONAL = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
 def is_hub_name(name: str | Path) -> bool:

@@ -17,7 +17,7 @@ import zstandard
 
 from litespark.data.selection.config import QUALITY_RULES, SelectionConfig
 from litespark.data.selection.duplicates import Fingerprinter
-from litespark.data.selection.evaluation_texts import evaluation_texts
+from litespark.data.selection.evaluation_texts import evaluation_files, evaluation_texts
 from litespark.data.selection.quality import QualityRule
 from litespark.data.selection.select import Selector, check_selection, selection_identity
 from tests.data.selection.prose import document, prose, sentence
@@ -141,15 +141,23 @@ def test_evaluation_texts_are_read_in_every_form(tmp_path: Path) -> None:
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     rows = pyarrow.table({"a": [{"b": ["one", "two"]}], "n": [3], "c": ["three"]})
     parquet.write_table(rows, tmp_path / "f.parquet")
+    (tmp_path / "G.JSONL").write_text(f"{line}\n")
+    (tmp_path / "h").write_text(f"{line}\n{line}\n")
+    (tmp_path / "i.yaml").write_text("plain: text")
     (tmp_path / "not_text.bin").write_bytes(b"\xff")
-    assert list(evaluation_texts((str(tmp_path),))) == ["plain\ntext"] + ["one two three"] * 8
+    (tmp_path / "packed.zip").write_bytes(b"PK\x03\x04")
+    assert sorted(evaluation_texts((str(tmp_path),))) == ["one two three"] * 11 + ["plain\ntext", "plain: text"]
+    assert evaluation_files((str(tmp_path),))[1] == {
+        str(tmp_path / "not_text.bin"): "not text",
+        str(tmp_path / "packed.zip"): "a zip archive; unpack it",
+    }
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("missing", None, "which is not there, expected a file or folder"),
-        ("table.bin", b"a", "which holds no known file, expected a file or folder"),
+        ("a.zip", b"PK\x03\x04", r"a\.zip: a zip archive; unpack it, expected a file or folder"),
         ("bad.txt", b"\xff", r"bad.txt cannot be read \(.*\), expected UTF-8 text"),
         ("bad.jsonl", b'{"a": "b"}\n{', r"bad.jsonl, line 2: got no JSON"),
         ("bad.parquet", b"no table", "bad.parquet cannot be read"),

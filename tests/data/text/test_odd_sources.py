@@ -6,6 +6,7 @@ import bz2
 import gzip
 import json
 import lzma
+import os
 from pathlib import Path
 
 import pytest
@@ -306,8 +307,56 @@ def test_numbers_are_names_of_domains_and_other_values_are_none(tmp_path):
     assert domains == ["3", "unknown", "4"]
     (tmp_path / "a.jsonl").write_text('{"text": "two", "label": [3]}\n')
     (tmp_path / "b.parquet").unlink()
-    with pytest.raises(ValueError, match="no field label, but"):
+    with pytest.raises(
+        ValueError, match=r"no name \(a text or a whole number\) in field label, but none at all\. Name"
+    ):
         read(tmp_path, domain_field="label")
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet", "csv"])
+@pytest.mark.parametrize("value", [None, "", " ", True, 1.5])
+def test_a_field_that_names_nothing_in_any_record_is_refused(tmp_path, suffix, value):
+    if suffix == "csv" and not isinstance(value, str | None):
+        pytest.skip("all that a table of text holds are texts")
+    file = tmp_path / f"a.{suffix}"
+    records = [{"text": text, "set": value, "url": "x"} for text in TEXTS]
+    if suffix == "parquet":
+        parquet.write_table(pyarrow.Table.from_pylist(records), file)
+    elif suffix == "csv":
+        rows = "".join(f'{value or ""},"{text}",x\n' for text in TEXTS)
+        file.write_text(f"set,text,url\n{rows}")
+    else:
+        file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    with pytest.raises(
+        ValueError, match=r"no name .* in field set, but url\. Set data\.domain_field=url, or data\.domain_field=null"
+    ):
+        read(tmp_path, domain_field="set")
+    assert read(tmp_path, domain_field="url") == TEXTS
+
+
+def test_a_text_that_is_null_throughout_is_refused_with_another_field(tmp_path):
+    parquet.write_table(pyarrow.table({"text": pyarrow.nulls(12), "body": TEXTS}), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"nothing in field text, but body\. Set data\.text_field=body"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_a_text_that_is_null_counts_as_empty_in_a_small_source_too(tmp_path, suffix):
+    content = lines([*TEXTS, None]) if suffix == "jsonl" else table([*TEXTS, None])
+    (tmp_path / f"a.{suffix}").write_bytes(content)
+    reader = DocumentReader(max_bad_share=0.0)
+    texts = [document.text for document in reader.documents(corpus(config(tmp_path, "x")).training.files)]
+    assert (texts, reader.seen, reader.ledger.by_rule()) == (TEXTS, 13, {"reading/empty": 1})
+
+
+def test_a_pipe_is_passed_over_and_not_waited_for(tmp_path):
+    folder = folder_with(tmp_path, **{"a.jsonl": lines(TEXTS)})
+    os.mkfifo(folder / "pipe.jsonl")
+    (folder / "link.jsonl").symlink_to("pipe.jsonl")
+    assert read(folder) == read(folder / "*.jsonl") == TEXTS
+    assert corpus(config(folder, "x")).listing.passed_over == dict.fromkeys(
+        ["link.jsonl", "pipe.jsonl"], "a pipe, socket or device"
+    )
 
 
 def test_plain_texts_have_no_fields_to_miss(tmp_path):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from litespark.data.config import PrepareConfig
+from litespark.data.selection.evaluation_texts import evaluation_files
 from litespark.data.selection.select import selection_identity
 from litespark.data.storage import Storage
 from litespark.data.text.files import Source, SourceFile
@@ -145,7 +146,8 @@ def plan_preparation(config: PrepareConfig) -> Plan:
         for source in found.sources
     ]
     key = _digest({**identity, "files": names})
-    return Plan(config, found.training, found.validation, tokenizer, name, found.listing, key)
+    listing = replace(found.listing, evaluations_passed_over=evaluation_files(config.selection.decontaminate)[1])
+    return Plan(config, found.training, found.validation, tokenizer, name, listing, key)
 
 
 def _digest(identity: dict[str, Any]) -> str:

@@ -1,45 +1,66 @@
-"""The texts of evaluations that must not be trained on: files and folders of plain text, JSON and tables."""
+"""The texts of evaluations that must not be trained on: files and folders of plain text, JSON and tables.
+
+Files are told apart as those of a source are, by name or content; what a folder holds that is none is listed.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from litespark.data.libraries import library
-from litespark.data.local_files import path_from
-from litespark.data.text.archives import blocks, without_compression
+from litespark.data.local_files import files_below, path_from
+from litespark.data.text.archives import BEGINNING_BYTES, blocks
+from litespark.data.text.detection import NO_FILE, Content, content_of, holds_json, reason_by_name
+from litespark.data.text.files import JSON, PARQUET, READABLE, format_of
+from litespark.data.text.formats import json_records
 
 _SETTING = "data.selection.decontaminate"
-_LINES = (".jsonl", ".jsonlines", ".ndjson")
-_PLAIN = (".txt", ".text", ".md", ".rst", ".py", ".csv", ".tsv")
-_PARQUET = ".parquet"
-_KNOWN = (*_PLAIN, ".json", *_LINES, _PARQUET)
+_EXPECTED = f"a file or folder of {READABLE}; give the path of the evaluation's text"
 
 
-def evaluation_files(paths: tuple[str, ...]) -> list[Path]:
-    """The files that the settings name, folders with all known files below them, sorted within each.
+class EvaluationFile(NamedTuple):
+    """A file with what it holds."""
+
+    path: Path
+    format: str
+
+
+def evaluation_files(paths: tuple[str, ...]) -> tuple[list[EvaluationFile], dict[str, str]]:
+    """The files that the settings name, folders with all below them, sorted within each; and reasons by path.
+
+    The second are the files in folders that are passed over.
 
     Raises:
-        ValueError: a path that is not there, a folder without a known file, a file of another kind.
+        ValueError: a path that is not there, a folder without a file that can be read, a file of another kind.
     """
-    files: list[Path] = []
+    files: list[EvaluationFile] = []
+    passed_over: dict[str, str] = {}
     for given in paths:
         path = path_from(given)
-        if path.is_dir():
-            found = sorted(entry for entry in path.rglob("*") if entry.is_file() and _known(entry))
-        else:
-            found = [path] if path.is_file() and _known(path) else []
+        reasons: dict[str, str] = {}
+        try:
+            if path.is_dir():
+                found = _in_folder(path, reasons)
+            else:
+                if not path.exists():
+                    raise ValueError(f"{_SETTING}: got {given}, which is not there, expected {_EXPECTED}")
+                content = _content_of(path) if path.is_file() else Content(None, NO_FILE)
+                reasons[given] = content.reason
+                found = [EvaluationFile(path, content.format)] if content.format else []
+        except OSError as error:
+            raise _unreadable(path, error) from error
         if not found:
-            raise ValueError(
-                f"{_SETTING}: got {given}, {'which is not there' if not path.exists() else 'which holds no known file'}"
-                f", expected a file or folder of {' '.join(_KNOWN)} (also .gz .zst .xz .bz2); "
-                "give the path of the evaluation's text"
-            )
+            why = ", ".join(f"{name}: {reason}" for name, reason in [*reasons.items()][:3]) or f"{given} is empty"
+            raise ValueError(f"{_SETTING}: got {why}, expected {_EXPECTED}")
         files += found
-    return files
+        if path.is_dir():
+            passed_over |= reasons
+    return files, passed_over
 
 
 def evaluation_texts(paths: tuple[str, ...]) -> Iterator[str]:
@@ -48,35 +69,45 @@ def evaluation_texts(paths: tuple[str, ...]) -> Iterator[str]:
     Raises:
         ValueError: as `evaluation_files`; a file that cannot be read, with its name and line.
     """
-    for path in evaluation_files(paths):
-        yield from _rows(path) if _kind(path) == _PARQUET else _texts(path)
+    for path, kind in evaluation_files(paths)[0]:
+        yield from _rows(path) if kind == PARQUET else _records(path) if kind == JSON else _plain(path)
 
 
 def evaluation_hashes(paths: tuple[str, ...]) -> list[list[str]]:
     """Name and SHA-256 of every file, so that other evaluation texts are another selection."""
-    return [[path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path in evaluation_files(paths)]
+    files, _ = evaluation_files(paths)
+    return [[path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path, _ in files]
 
 
-def _known(path: Path) -> bool:
-    return _kind(path) in _KNOWN
+def _in_folder(folder: Path, reasons: dict[str, str]) -> list[EvaluationFile]:
+    found = []
+    for file in sorted(files_below(folder), key=lambda file: file.name):
+        path = folder / file.name
+        reason = reason_by_name(file.name) if file.regular else NO_FILE
+        content = Content(None, reason) if reason else _content_of(path)
+        if content.format:
+            found.append(EvaluationFile(path, content.format))
+        else:
+            reasons[str(path)] = content.reason
+    return found
 
 
-def _kind(path: Path) -> str:
-    return Path(without_compression(path.name)).suffix
+def _content_of(path: Path) -> Content:
+    if (known := format_of(path.name)) is not None:
+        return Content(known)
+    with path.open("rb") as file:
+        return content_of(file.read(BEGINNING_BYTES), path.name, None)
 
 
-def _texts(path: Path) -> Iterator[str]:
-    content = _content(path)
-    kind = _kind(path)
-    if kind in _PLAIN:
-        yield content
-    elif kind == ".json":
-        record = _record(path, 1, content)
-        yield from map(_strings, record if isinstance(record, list) else [record])
-    else:
-        # not splitlines: JSON may hold other line separators within a string
-        lines = enumerate(content.split("\n"), start=1)
-        yield from (_strings(_record(path, number, line)) for number, line in lines if line.strip())
+def _plain(path: Path) -> Iterator[str]:
+    try:
+        content = b"".join(blocks(path, path.name))
+        if not holds_json(content):
+            yield content.decode("utf-8")
+            return
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    yield from _records(path)
 
 
 def _rows(path: Path) -> Iterator[str]:
@@ -88,9 +119,13 @@ def _rows(path: Path) -> Iterator[str]:
         raise _unreadable(path, error) from error
 
 
-def _content(path: Path) -> str:
+def _records(path: Path) -> Iterator[str]:
     try:
-        return b"".join(blocks(path, path.name)).decode("utf-8")
+        for place, record in json_records(path, path.name, sys.maxsize):
+            assert isinstance(record, bytes)
+            yield _strings(_record(path, place, record))
+    except _NoRecord:
+        raise
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
 
@@ -101,11 +136,15 @@ def _unreadable(path: Path, error: Exception) -> ValueError:
     )
 
 
-def _record(path: Path, line: int, content: str) -> Any:
+class _NoRecord(ValueError):
+    """Says already what is to be done."""
+
+
+def _record(path: Path, line: int, content: bytes) -> Any:
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise ValueError(
+        raise _NoRecord(
             f"{_SETTING}: {path}, line {line}: got no JSON ({error}), expected a record; mend the file or leave it out"
         ) from error
 

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from litespark.data.config import PrepareConfig
+from litespark.data.text.document import domain_name
 from litespark.data.text.fields import absent, field_value, names_in, records_within
 from litespark.data.text.files import JSON, PARQUET, SourceFile
 from litespark.data.text.formats import Overlong, json_records
 from litespark.data.text.reader import on_this_machine
-from litespark.data.text.tables import SEPARATORS, TEXT_SETTING, column_names
+from litespark.data.text.tables import SEPARATORS, TEXT_SETTING, Row, column_names, csv_rows, parquet_rows
 
 DOMAIN_SETTING = "data.domain_field"
 _LOOKED_AT_BYTES = 1 << 30
@@ -20,7 +21,7 @@ _MOST_NAMES = 200
 
 
 def refuse_absent_fields(config: PrepareConfig, files: tuple[SourceFile, ...], scratch: Path) -> None:
-    """Raise ValueError where no record has `text_field` or `domain_field`; a field that a few have is enough.
+    """Raise ValueError where no record has anything in `text_field` or `domain_field`; a few that have are enough.
 
     It looks until it has seen one of each, at most at a GiB that is spread over all files. Sources of plain texts alone
     have no records, and no fields.
@@ -39,7 +40,7 @@ def refuse_absent_fields(config: PrepareConfig, files: tuple[SourceFile, ...], s
     for file in holding:
         with on_this_machine(file, scratch) as path:
             for record in _records(path, file, config, _LOOKED_AT_BYTES // len(holding)):
-                records += 1
+                records += not isinstance(record, Row)  # a table counts once
                 wanted = {setting: name for setting, name in wanted.items() if not _has(record, name, setting)}
                 if not wanted:
                     return
@@ -48,25 +49,36 @@ def refuse_absent_fields(config: PrepareConfig, files: tuple[SourceFile, ...], s
     if not records:
         return  # the reader counts what is no record
     setting, name = next(iter(wanted.items()))
-    error = absent(f"data.source={config.source}, {records} records and tables looked at", setting, name, names)
-    none = f", or {setting}=null for one domain" if setting == DOMAIN_SETTING else ""
+    of_domain = setting == DOMAIN_SETTING
+    empty = "no name (a text or a whole number) in field" if of_domain else "nothing in field"
+    lacking = empty if any(f"{there}.".startswith(f"{name}.") for there in names) else "no field"
+    others = [there for there in names if there != name and not (of_domain and there == config.text_field)]
+    where = f"data.source={config.source}, {records} records and tables looked at"
+    error = absent(where, setting, name, others, lacking=lacking)
+    none = f", or {setting}=null for one domain" if of_domain else ""
     raise ValueError(f"{error}{none}.")
 
 
 def _has(record: object, name: str, setting: str) -> bool:
-    if isinstance(record, tuple):  # the columns of a table
-        return any(f"{column}.".startswith(f"{name}.") for column in record)
-    value = field_value(record, name)
-    if setting == DOMAIN_SETTING:
-        return isinstance(value, str | int) and value != ""
+    of_domain = setting == DOMAIN_SETTING
+    if isinstance(record, Row):
+        value = record.domain if of_domain else record.text
+    else:  # of the columns of a table nothing, until there is a row
+        value = field_value(record, name)
+    if of_domain:
+        return domain_name(value) is not None
     return isinstance(record, str) or value is not None
 
 
 def _records(path: Path, file: SourceFile, config: PrepareConfig, most_bytes: int) -> Iterator[object]:
-    """Records of a file, of so many bytes together; of a table the tuple of its columns instead."""
+    """Records of a file, of so many bytes together; of a table the tuple of its columns first."""
     if file.format != JSON:
-        separator = None if file.format == PARQUET else SEPARATORS[file.format]
-        yield tuple(column_names(path, file.where, separator, config.text_field, config.max_line_bytes))
+        for row in _of_table(path, file, config):
+            yield row
+            if isinstance(row, Row):
+                most_bytes -= len(row.text) if isinstance(row.text, bytes) else 1
+            if most_bytes < 0:
+                return
         return
     for _, record in json_records(path, file.where, config.max_line_bytes):
         if not isinstance(record, Overlong):
@@ -78,3 +90,19 @@ def _records(path: Path, file: SourceFile, config: PrepareConfig, most_bytes: in
             most_bytes -= len(record)
         if most_bytes < 0:
             return
+
+
+def _of_table(path: Path, file: SourceFile, config: PrepareConfig) -> Iterator[tuple[str, ...] | Row]:
+    """The names of its columns, and its rows where one of them is the text."""
+    separator = None if file.format == PARQUET else SEPARATORS[file.format]
+    columns = tuple(column_names(path, file.where, separator, config.text_field, config.max_line_bytes))
+    yield columns
+    if not any(f"{column}.".startswith(f"{config.text_field}.") for column in columns):
+        return
+    fields = (path, file.where, config.text_field, config.domain_field)
+    rows = (
+        parquet_rows(*fields)
+        if separator is None
+        else csv_rows(*fields, separator=separator, most_bytes=config.max_line_bytes)
+    )
+    yield from (row for _, row in rows if isinstance(row, Row))

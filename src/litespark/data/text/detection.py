@@ -15,6 +15,7 @@ HIDDEN = "hidden"
 ABOUT_THE_DATA = "about the data, not of it"
 EMPTY = "empty"
 NO_TEXT = "not text"
+NO_FILE = "a pipe, socket or device"
 _UNFINISHED = "a backup or a part of a file"
 _PARTIAL_SUFFIXES = tuple(".part .partial .incomplete .crdownload .tmp .swp .bak .old .orig ~".split())
 # nobody has to open these, of which a bucket may hold many
@@ -70,13 +71,13 @@ def reason_by_name(name: str) -> str | None:
     return NO_TEXT if file.endswith(_NO_TEXT_SUFFIXES) else None
 
 
-def content_of(head: bytes, name: str, text_field: str) -> Content:
+def content_of(head: bytes, name: str, text_field: str | None) -> Content:
     """What a file holds.
 
     Args:
         head: its first `BEGINNING_BYTES`, or all of it.
         name: whose suffix may say how it is packed.
-        text_field: records without it are no text.
+        text_field: records without it are no text; None: any will do.
     """
     if not head:
         return Content(None, EMPTY)
@@ -115,12 +116,12 @@ def holds_json(text: bytes) -> bool:
     return start[:1] in (b"{", b"[") and _first_record(start.decode("utf-8", "replace")) is not None
 
 
-def _content_of_text(text: str, whole: bool, text_field: str) -> Content:
+def _content_of_text(text: str, whole: bool, text_field: str | None) -> Content:
     first = _first_record(text)
     if first is not None:
         # of a record that is longer than what is here nothing is known; one with a list may hold the records
         known = first and not any(isinstance(value, list) for value in first.values())
-        if known and field_value(first, text_field) is None:
+        if text_field is not None and known and field_value(first, text_field) is None:
             return Content(None, f"JSON without the field {text_field}")
         return Content(JSON)
     lines = re.split(r"\r\n?|\n", text)[: None if whole else -1]

@@ -21,3 +21,23 @@ class Document:
     """Name of the source file, as the source lists it."""
     place: int
     """Line of the file, or number of the record in it, from 1; 1 for a plain text."""
+
+
+def domain_name(value: object) -> str | None:
+    """The domain that the value of a field names: a text that is not blank, or a whole number; None: it is no name."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value if isinstance(value, str) and value.strip() and encodable(value) else None
+
+
+def encodable(text: str) -> bool:
+    """Whether it is UTF-8, which a text with half a character is not."""
+    if text.isascii():
+        return True
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import difflib
-import re
-import shlex
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+from litespark.override_text import override
+
 SHOWN = 20
 """Names in a message."""
 
@@ -50,21 +49,17 @@ def nearest_first(names: Iterable[str], wanted: str) -> list[str]:
     return sorted(dict.fromkeys(names), key=unlike)
 
 
-def absent(where: str, setting: str, wanted: str, names: Iterable[str]) -> ValueError:
+def holds_null(content: object, name: str) -> bool:
+    """Whether a record has a field of that very name with nothing in it."""
+    return isinstance(content, dict) and name in content and content[name] is None
+
+
+def absent(where: str, setting: str, wanted: str, names: Iterable[str], *, lacking: str = "no field") -> ValueError:
     """The error for a field that nothing has; names those that are there, and the setting for the nearest."""
     there = nearest_first(names, wanted)
     named = ", ".join(there[:SHOWN]) + (f" and {len(there) - SHOWN} more" if len(there) > SHOWN else "")
-    advice = f"Set {pasted(setting, there[0])}" if there else "Name another source"
-    return ValueError(f"{where}: no field {wanted}, but {named or 'none at all'}. {advice}")
-
-
-def pasted(setting: str, value: str) -> str:
-    """An override that means this text to a shell and to Hydra."""
-    if _PLAIN.fullmatch(value) and value.lower() not in ("null", "true", "false", "nan", "inf"):
-        return f"{setting}={value}"
-    # backslashes count only before a quote, the closing one included
-    quoted = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + ('\\"' if found[2] else ""), value)
-    return shlex.quote(f'{setting}="{quoted}"')
+    advice = f"Set {override(setting, there[0])}" if there else "Name another source"
+    return ValueError(f"{where}: {lacking} {wanted}, but {named or 'none at all'}. {advice}")
 
 
 def names_in(content: object, prefix: str = "", depth: int = 3) -> Iterator[str]:

@@ -25,14 +25,15 @@ _SOFT = {
     **dict.fromkeys(
         ("dev", "devel", "development", "eval", "evaluation", "validate", "holdout", "heldout"), VALIDATION
     ),
-    **dict.fromkeys(("testing", "tests", "tst"), TEST),
+    **dict.fromkeys(("testing", "tests", "tst", "devtest", "testdev"), TEST),
 }
 _WORDS = _FIRM | _SOFT
 _ATTACHED = re.compile(rf"({'|'.join(sorted(_WORDS, key=len, reverse=True))})(?:data|sets?|splits?)?")
 # that may stand behind the word without making it another
 _QUALIFIERS = frozenset(
     "data dataset set sets split corpus text texts docs documents examples samples sample sft gen prefs raw clean full "
-    "small large final filtered dedup deduplicated shuffled tokens matched mismatched seen unseen partial v".split()
+    "small large final filtered dedup deduplicated shuffled tokens matched mismatched seen unseen partial v "
+    "tfrecord tfrecords json jsonl csv tsv txt parquet".split()
 )
 # `train.py` beside `test.py` is a program
 _OF_CODE = tuple(f".{suffix}" for suffix in "py md rst c h cc cs js ts go rs rb sh hs ml pl jl".split())
@@ -80,7 +81,7 @@ def lay_out(files: Mapping[str, bool], *, one_split_is_meant: bool = False) -> L
         for candidate in found:
             splits_at.setdefault(candidate.place, set()).add(candidate.split)
     chosen = {
-        name: next((c for c in found if _counts(c, files[name], splits_at[c.place])), None)
+        name: _chosen([c for c in found if _counts(c, files[name], splits_at[c.place])], files[name])
         for name, found in candidates.items()
     }
     stated = {candidate.split for candidate in chosen.values() if candidate is not None}
@@ -117,13 +118,26 @@ def lay_out(files: Mapping[str, bool], *, one_split_is_meant: bool = False) -> L
     )
 
 
+def _chosen(counting: list[_Candidate], records: bool) -> _Candidate | None:
+    """The outermost, unless records of `train/` are of another split within it, as those of `train/en/test.jsonl`."""
+    outermost = counting[0] if counting else None
+    if outermost is None or not records or outermost.split == TEST:
+        return outermost
+    alone = {candidate.split: candidate for candidate in counting if candidate.kind == "alone" and candidate.firm}
+    if outermost.split == TRAIN and VALIDATION in alone:
+        outermost = alone[VALIDATION]
+    return alone.get(TEST, outermost)
+
+
 def _counts(candidate: _Candidate, records: bool, beside: set[str]) -> bool:
     if candidate.kind == "alone" and candidate.firm:
         return True
     paired = len(beside) > 1
     if candidate.kind in ("alone", "last"):
         return records or paired
-    return candidate.kind == "first" and records and (candidate.firm or paired)
+    if candidate.kind == "first" and records and candidate.firm:
+        return True
+    return paired and (records or candidate.firm)
 
 
 def _candidates(name: str) -> list[_Candidate]:

@@ -22,6 +22,8 @@ class Listing:
     """Format by name, of files whose names do not tell it."""
     taken_anyway: tuple[str, ...] = ()
     """What looks like another split than it is used as."""
+    evaluations_passed_over: dict[str, str] = field(default_factory=dict)
+    """Reason by path, of files in the folders of evaluation texts (`data.selection.decontaminate`)."""
 
     def lines(self) -> Iterator[str]:
         """One a decision."""
@@ -32,25 +34,33 @@ class Listing:
             yield f"read as {kind}, by their content: {_named(names)}"
         if self.taken_anyway:
             yield f"named like a split, but taken as text like the others: {_named(self.taken_anyway)}"
+        if self.evaluations_passed_over:
+            yield f"of the evaluation texts, passed over {_in_words(self.evaluations_passed_over)}"
 
     def passed_over_in_words(self) -> str:
         """Counts and first names by reason."""
-        return "; ".join(f"{_named(names)}: {reason}" for reason, names in _by_value(self.passed_over).items())
+        return _in_words(self.passed_over)
 
     def to_json(self) -> dict[str, Any]:
         """What the manifest keeps: counts, and the first names of each kind."""
         return {
             "splits": self.splits,
-            "passed_over": [
-                {"reason": reason, "files": len(names), "names": [*map(printable, names[:_KEPT])]}
-                for reason, names in _by_value(self.passed_over).items()
-            ],
-            "by_content": [
-                {"format": kind, "files": len(names), "names": [*map(printable, names[:_KEPT])]}
-                for kind, names in _by_value(self.by_content).items()
-            ],
+            "passed_over": _kept(self.passed_over, "reason"),
+            "by_content": _kept(self.by_content, "format"),
             "taken_anyway": [*map(printable, self.taken_anyway[:_KEPT])],
+            "evaluations_passed_over": _kept(self.evaluations_passed_over, "reason"),
         }
+
+
+def _in_words(reasons: dict[str, str]) -> str:
+    return "; ".join(f"{_named(names)}: {reason}" for reason, names in _by_value(reasons).items())
+
+
+def _kept(values: dict[str, str], called: str) -> list[dict[str, Any]]:
+    return [
+        {called: value, "files": len(names), "names": [*map(printable, names[:_KEPT])]}
+        for value, names in _by_value(values).items()
+    ]
 
 
 def _by_value(values: dict[str, str]) -> dict[str, tuple[str, ...]]:

@@ -19,8 +19,8 @@ from litespark.data.ledger import EXCERPT_CHARACTERS, Ledger
 from litespark.data.storage import Listed, Storage
 from litespark.data.text.archives import blocks
 from litespark.data.text.detection import holds_json
-from litespark.data.text.document import ONLY_DOMAIN, UNKNOWN_DOMAIN, Document
-from litespark.data.text.fields import field_value, records_within
+from litespark.data.text.document import ONLY_DOMAIN, UNKNOWN_DOMAIN, Document, domain_name, encodable
+from litespark.data.text.fields import field_value, holds_null, records_within
 from litespark.data.text.files import CSV, JSON, PARQUET, TSV, SourceFile
 from litespark.data.text.formats import Overlong, json_records
 from litespark.data.text.splits import TRAIN
@@ -126,11 +126,12 @@ class DocumentReader:
                 reason, size = ("malformed_csv", 0) if row is None else ("overlong", row.size)
                 self._leave_out(reason, file.name, place, b"", size=size)
                 continue
-            name = row.domain.decode("utf-8", "replace") if isinstance(row.domain, bytes) else row.domain
-            domain = self._domain(name)
+            domain = self._domain(row.domain)
             if not isinstance(row.text, bytes):
-                reason = "missing_text" if row.text is None else "text_not_a_string"
-                self._leave_out(reason, file.name, place, str(row.text), domain)
+                # a row of a parquet file has every column: null is one without text, as an empty text is
+                missing = "empty" if file.format == PARQUET else "missing_text"
+                reason = missing if row.text is None else "text_not_a_string"
+                self._leave_out(reason, file.name, place, "" if row.text is None else str(row.text), domain)
             elif len(row.text) > self.max_line_bytes:
                 self._leave_out("overlong", file.name, place, row.text, domain)
             else:
@@ -168,7 +169,8 @@ class DocumentReader:
         domain = self._domain(field_value(content, self.domain_field) if self.domain_field else None)
         if isinstance(text, str):
             return self._checked(text, domain, file, place)
-        self._leave_out("missing_text" if text is None else "text_not_a_string", file, place, record, domain)
+        missing = "empty" if holds_null(content, self.text_field) else "missing_text"
+        self._leave_out(missing if text is None else "text_not_a_string", file, place, record, domain)
         return ()
 
     def _decoded(self, content: bytes, domain: str, file: str, place: int) -> Iterable[Document]:
@@ -186,7 +188,7 @@ class DocumentReader:
             reason = "empty"
         elif "\0" in text:
             reason = "nul_character"
-        elif not _encodable(text):
+        elif not encodable(text):
             reason = "lone_surrogate"
         else:
             return (Document(text, domain, file, place),)
@@ -196,9 +198,7 @@ class DocumentReader:
     def _domain(self, value: object) -> str:
         if not self.domain_field:
             return ONLY_DOMAIN
-        if isinstance(value, int) and not isinstance(value, bool):
-            return str(value)
-        return value if isinstance(value, str) and value.strip() and _encodable(value) else UNKNOWN_DOMAIN
+        return domain_name(value) or UNKNOWN_DOMAIN
 
     def _leave_out(
         self, reason: str, file: str, place: int, text: str | bytes, domain: str = "", *, size: int | None = None
@@ -279,13 +279,3 @@ def on_this_machine(file: SourceFile, scratch: Path | None) -> Iterator[Path]:
 
 def _differs(found: Listed, file: SourceFile) -> bool:
     return found.size != file.size or bool(file.version and found.version != file.version)
-
-
-def _encodable(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

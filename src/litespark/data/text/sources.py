@@ -18,7 +18,7 @@ from litespark.data.config import PrepareConfig
 from litespark.data.local_files import path_from, status
 from litespark.data.storage import Listed, Storage, StorageError, is_remote
 from litespark.data.text.archives import BEGINNING_BYTES
-from litespark.data.text.detection import ABOUT_THE_DATA, Content, content_of, reason_by_name
+from litespark.data.text.detection import ABOUT_THE_DATA, NO_FILE, Content, content_of, reason_by_name
 from litespark.data.text.files import (
     READABLE,
     TEXT,
@@ -192,7 +192,7 @@ def _several(
     passed_over: dict[str, str] = {}
     files: dict[str, SourceFile] = {}
     for file in listed:
-        reason = reason_by_name(file.name)
+        reason = reason_by_name(file.name) if file.regular else NO_FILE
         kind = format_of(file.name)
         if reason is None and kind is None:
             kind, reason = _content(storage, file, config)
