@@ -40,6 +40,7 @@ MEANT = {
     "model.hidden_size=64": "set model.width=64",
     "modle=llama160m": "set model=llama160m",
     "model=llama170m": "choose model=llama160m",
+    "nope=3": "there is no setting nope; python train.py --cfg job shows them all",
     "experiment=llama3b": "choose experiment=llama3b_baseline or experiment=llama3b_litespark",
     "+experiment=llama160m": "write experiment=llama160m",
     "selection=web": "set data/selection=web",
@@ -219,3 +220,21 @@ def test_whole_numbers_and_gpu_as_others_write_them():
     assert (made.seed, made.trainer.batch_rows, made.data.sequence_length) == (1000, 32, 64)
     assert made.trainer.accelerator == "cuda"
     assert type(made.resolved["trainer"]["batch_rows"]) is int
+
+
+def test_a_variant_leaves_out_what_the_chosen_option_of_a_group_does_not_have(capsys, monkeypatch):
+    """So that `sweep=ops_ablation optim=muon` runs: each variant of that file sets `optim.fused`."""
+    monkeypatch.setattr(composing, "_said", set())
+    made = parts("optim=muon", "variant={label:target,ops:{rope:reference},optim:{fused:true}}")
+    assert isinstance(made.optim, MuonConfig)
+    assert made.ops.rope == "reference"
+    assert capsys.readouterr().err == "optim.fused of variant is left out: optim=muon has no such setting\n"
+    assert parts("variant={optim:{fused:true}}").optim.fused is True
+    with pytest.raises(ConfigError, match=r"got optim\.fsed"):
+        parts("optim=muon", "variant={optim:{fsed:true}}")
+
+
+@pytest.mark.parametrize("word", ["hydra.sweeper.params={seed:'1,2'}", "hydra.sweeper.params.seed='1,2'"])
+def test_what_is_swept_may_stand_below_hydra_on_the_command_line(word):
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        assert compose("train", overrides=[word], return_hydra_config=True).hydra.sweeper.params == {"seed": "1,2"}

@@ -53,6 +53,9 @@ FILES = {
     "a logging object, resolved": "x: 'ext://planted_package.x'\nhydra: {job_logging: {root: {level: '${x}'}}}",
     "a launcher": "hydra: {launcher: {_target_: hydra_plugins.x.Y}}",
     "a sweeper": "hydra: {sweeper: {_target_: planted_package.X}}",
+    "a sweeper's settings": "hydra: {mode: MULTIRUN, sweeper: {params: {_target_: shutil.copyfile, {copy}}}}",
+    "within a sweeper's settings": "hydra: {mode: MULTIRUN, sweeper: {params: {x: '${y}'}}}\n"
+    "y: {_target_: shutil.copyfile, {copy}}",
     "an environment": "hydra: {job: {env_set: {LITESPARK_ALLOWED_TARGETS: 'planted_package.'}}}\n"
     "optim: {_target_: planted_package.X}",
     "overrides of a sweep": "hydra: {mode: MULTIRUN, sweeper: {params: {+hydra.job_logging.handlers.x: "
@@ -73,7 +76,9 @@ def test_an_experiment_file_makes_hydra_do_nothing(plant, world, capfd):
     assert dict(os.environ) == before
 
 
-@pytest.mark.parametrize("plant", ["a callback", "a logging factory", "a logging object", "an environment"])
+@pytest.mark.parametrize(
+    "plant", ["a callback", "a logging factory", "a logging object", "an environment", "a sweeper's settings"]
+)
 def test_without_the_check_the_plants_would_work(plant, world, capfd, monkeypatch):
     """Or the tests above would show nothing."""
     monkeypatch.setattr(hydra._internal.hydra, "ConfigLoaderImpl", ConfigLoaderImpl)
@@ -93,6 +98,11 @@ COMMANDS = {
     "a callback": ("train", "{callback}"),
     "a callback, forced": ("train", "+{callback}"),
     "all of hydra": ("train", "hydra={callbacks:{x:{_target_:shutil.copyfile,src:{from},dst:{to}}}}"),
+    "all of hydra, resolved": (
+        "train",
+        "hydra=${variant}",
+        "variant={callbacks:{x:{_target_:shutil.copyfile,src:{from},dst:{to}}}}",
+    ),
     "a logging class": ("train", "+hydra.job_logging.handlers.x={class:logging.FileHandler,filename:{to}}"),
     "a launcher": ("train", "-m", "hydra.launcher._target_=planted_package.X"),
     "a sweeper": ("train", "-m", "hydra.sweeper._target_=planted_package.X"),
@@ -162,7 +172,7 @@ def test_a_primary_config_of_ones_own_names_no_package(world, capfd):
 )  # fmt: skip
 def test_what_calls_nothing_may_be_set(override):
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        check_hydra(compose("train", overrides=[override], return_hydra_config=True).hydra)
+        check_hydra(compose("train", overrides=[override], return_hydra_config=True))
 
 
 def test_a_folder_of_ones_own_may_hold_configs(tmp_path):

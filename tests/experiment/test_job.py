@@ -7,12 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hydra
 import pytest
 
 from litespark.experiment import job
 from litespark.experiment.job import one_after_the_other, start
+from litespark.experiment.targets import raised_in_own_code
 from litespark.launch import Ranks
 
+TRAIN = hydra.main(version_base="1.3", config_path=str(Path(job.__file__).parents[3] / "configs"), config_name="train")(
+    job.run_job
+)
 TORCHRUN = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
 
 
@@ -28,6 +33,7 @@ def rank(monkeypatch, tmp_path):
         for name, value in {**TORCHRUN, "RANK": str(number), "LOCAL_RANK": str(number)}.items():
             monkeypatch.setenv(name, value)
         path = tmp_path / f"error-{number}.json"
+        monkeypatch.setattr(sys, "argv", ["train.py"])
         monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(path) if file else "")
         return path, waited
 
@@ -143,3 +149,49 @@ def test_ranks_are_read_for_the_strategy_of_the_run():
     tasks = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}
     assert Ranks.from_environment("single", tasks).world_size == 1
     assert Ranks.from_environment("ddp", tasks).world_size == 2
+
+
+WRONG_BELOW_HYDRA = {
+    "hydra.job_logging.version=2": "Unsupported version",
+    "hydra.run.dir={file}/x": "Not a directory",
+    "-m seed=1,2 hydra.sweep.dir={file}/x": "Not a directory",
+    "-m seed=1,2 paths.logs={file}": "set paths.logs",
+    "-m seed=1,2 hydra.sweeper.max_batch_size=0": "assert max_batch_size",
+    "-m seed=1,2 hydra.launcher=null": "launcher is not configured",
+    "hydra.verbose=[1]": "must be a string",
+    "--resolve": "--resolve flag can only",
+    "--run --multirun": "Only one of",
+    "--help optim=nope": "choose",
+    "--info all nope=3": "no setting nope",
+}
+
+
+@pytest.mark.parametrize("words", WRONG_BELOW_HYDRA)
+def test_what_hydra_itself_cannot_do_is_one_message(words, tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(sys, "argv", ["train.py", *words.format(file=tmp_path / "file").split()])
+    with pytest.raises(SystemExit) as end:
+        start(TRAIN)
+    said = capsys.readouterr().err
+    assert end.value.code == 1
+    assert WRONG_BELOW_HYDRA[words] in said
+    assert "Traceback" not in said
+
+
+def test_a_sweep_that_is_refused_leaves_no_file(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "optim.lr=1e-3,1e-4", "nope=3", f"paths.logs={tmp_path}/logs"])
+    with pytest.raises(SystemExit):
+        start(TRAIN)
+    assert "no setting nope" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.yaml"))
+
+
+def test_an_error_in_code_of_ones_own_keeps_its_lines(monkeypatch):
+    monkeypatch.setenv("LITESPARK_ALLOWED_TARGETS", "mypkg.")
+    module = {"__name__": "mypkg.mine"}
+    exec("def fail(): raise ValueError('of mine')", module)
+    with pytest.raises(ValueError, match="of mine") as own:
+        module["fail"]()
+    assert raised_in_own_code(own.value)
+    monkeypatch.delenv("LITESPARK_ALLOWED_TARGETS")
+    assert not raised_in_own_code(own.value)

@@ -113,6 +113,8 @@ def test_ours_that_are_no_settings_are_not_made(tmp_path):
             f"+optim.folder={tmp_path}/x",
         )
     assert not (tmp_path / "x").exists()
+    with pytest.raises(ConfigError, match="it is not made from a config"):
+        parts(f"callbacks.extra.x={{_target_:litespark.callbacks.metrics_logger.MetricsLogger,folder:{tmp_path}}}")
 
 
 def test_checking_a_config_makes_none_and_two_of_a_kind_are_told_apart(mypkg):

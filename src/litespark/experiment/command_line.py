@@ -18,12 +18,7 @@ _REFUSED = "--experimental-rerun"
 
 
 def check_command_line() -> None:
-    """Check the words of `train.py` and put Hydra's flags before the overrides, which it wants; or end with a message.
-
-    Also puts our checks of configs into Hydra.
-    """
-    import litespark.experiment.composing  # noqa: F401
-
+    """Check the words of `train.py` and put Hydra's flags before the overrides; or end with a message."""
     try:
         sys.argv[1:] = ordered(sys.argv[1:])
     except ConfigError as error:

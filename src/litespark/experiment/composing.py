@@ -12,6 +12,7 @@ Written for Hydra 1.3: `_load_single_config` and `_compose_config_from_defaults_
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import re
 import sys
@@ -28,17 +29,18 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from litespark.experiment.budget_rule import with_one_budget
 from litespark.experiment.config_tree import lay_over, may_be_set, paths, unknown_keys
 from litespark.experiment.hydra_settings import check_hydra, check_search_path
 from litespark.experiment.spelling import advice_for, choice_for
+from litespark.experiment.sweep import SWEEP
 from litespark.experiment.targets import ConfigError
 
 PRIMARY = "train"
 # settings of which the keys are the user's own
-_OPEN = ("callbacks.extra",)
+_OPEN = ("callbacks.extra", "hydra.sweeper.params")
 _said: set[str] = set()
 
 
@@ -86,9 +88,10 @@ class ConfigLoader(ConfigLoaderImpl):
         try:
             self._start(OverridesParser.create().parse_overrides(overrides))
             config = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
-            check_hydra(config.hydra)
+            check_hydra(config)
             if self._root is not None:
                 self._check_keys(config)
+                self._fit_variant(config)
         except CompositionError:
             raise
         except ConfigError as error:
@@ -204,6 +207,28 @@ class ConfigLoader(ConfigLoaderImpl):
                 raise CompositionError(
                     f"got {line}, but what is chosen has no {key}; take it out, or choose another {key.split('/')[0]}"
                 ) from error
+
+    def _fit_variant(self, config: DictConfig) -> None:
+        """Take out of `variant`, which a file of sweep/ sets, what the chosen options of the groups do not have."""
+        if isinstance(variant := config.get("variant"), DictConfig):
+            with open_dict(variant):
+                for group in list(variant):
+                    given = bool(variant._get_node(group))
+                    self._leave_out_of_others(variant, (str(group),), self._defined, "variant", self.repository)
+                    if given and not variant._get_node(group):
+                        del variant[group]
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        """The config of a job; of a sweep that is refused at its first job no file stays. See Hydra's own."""
+        try:
+            return super().load_sweep_config(master_config, sweep_overrides)
+        except CompositionError:
+            if not SWEEP.jobs:
+                folder = Path(master_config.hydra.sweep.dir)
+                (folder / "multirun.yaml").unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+            raise
 
     def _settle_budget(self, config: DictConfig) -> None:
         """The length that was given on the command line counts, not one of the files."""

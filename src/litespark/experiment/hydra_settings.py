@@ -19,39 +19,60 @@ from litespark.experiment.targets import ConfigError
 # by their keys; what lies below is free too, and calls nothing
 _FREE = {
     *("mode", "run", "sweep", "output_subdir", "verbose", "help", "hydra_help", "overrides", "runtime", "searchpath"),
-    *("sweeper.params", "sweeper.max_batch_size"),
+    "sweeper.max_batch_size",
     *(f"job.{key}" for key in ("name", "chdir", "override_dirname", "id", "num", "config_name", "config")),
 }
+# settings that a sweep goes through, as text; a mapping with a _target_ there would be called
+_PARAMS = ("sweeper", "params")
 _SHIPPED = {
     "launcher._target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
     "sweeper._target_": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
 }
 _LOGGING = ("job_logging", "hydra_logging")
-_LOGGING_CLASSES = {"logging.StreamHandler", "logging.NullHandler", "logging.Formatter"}
+_LOGGING_CLASSES = {"logging.StreamHandler", "logging.NullHandler", "logging.FileHandler", "logging.Formatter"}
+# what Hydra's own choices name, and nothing else
+_LOG_FILE = {"filename": "${hydra.runtime.output_dir}/${hydra.job.name}.log", "mode": "a"}
 _LOGGING_OBJECTS = {"ext://sys.stdout", "ext://sys.stderr"}
 # whose search path it is: the command's or a config's; others are Hydra's own and those of installed plugins
 _FROM_OUTSIDE = ("main", "command-line", "hydra.searchpath")
 
 
-def check_hydra(node: DictConfig) -> None:
+def check_hydra(config: DictConfig) -> None:
     """Refuse settings below `hydra` that would make it call, import or change anything; nothing was called yet.
 
     Args:
-        node: `hydra` of a composed config; it is not resolved.
+        config: composed; it is not resolved.
 
     Raises:
         ConfigError: names the key and what it is set to.
     """
-    for path, value in _set(OmegaConf.to_container(node, resolve=False), ()):
+    node = config._get_node("hydra")
+    assert isinstance(node, DictConfig)
+    if node._is_interpolation():  # it could come to another value after this check than before
+        raise _refused("hydra", node._value(), "take it out")
+    values = OmegaConf.to_container(node, resolve=False)
+    for path, value in _set(values, ()):
         key = ".".join(path)
         if value is None or value == "???" or _SHIPPED.get(key) == value or _is_plain_logging(path, value):
             continue
-        advice = "set the variable in the shell" if path[0] == "job" else "take it out"
-        raise ConfigError(
-            f"hydra.{key}: got {value!r}, which no config may set: Hydra would act on it before the config is checked. "
-            f"Nothing was called; {advice}. What may be set below hydra: mode, run, sweep, sweeper.params, verbose, "
-            "job.name, and levels and formats of logging"
-        )
+        if path[:2] == _PARAMS:
+            if (
+                len(path) == 3
+                and not path[2].startswith("_")
+                and isinstance(value, str | int | float)
+                and "${" not in str(value)
+            ):
+                continue
+            raise _refused(f"hydra.{key}", value, "write what is swept as key: value,value there, without ${…}")
+        raise _refused(f"hydra.{key}", value, "set the variable in the shell" if path[0] == "job" else "take it out")
+
+
+def _refused(key: str, value: Any, advice: str) -> ConfigError:
+    return ConfigError(
+        f"{key}: got {value!r}, which no config may set: Hydra would act on it before the config is checked. "
+        f"Nothing was called; {advice}. What may be set below hydra: mode, run, sweep, sweeper.params, verbose, "
+        "job.name, and levels and formats of logging"
+    )
 
 
 def check_search_path(search_path: ConfigSearchPath) -> None:
@@ -89,6 +110,8 @@ def _is_plain_logging(path: tuple[str, ...], value: Any) -> bool:
         return False
     if path[-1] == "class":
         return value in _LOGGING_CLASSES
+    if path[-1] in _LOG_FILE:
+        return value == _LOG_FILE[path[-1]]
     # dictConfig resolves ext:// by importing, and OmegaConf ${…} only later
     return (
         not (isinstance(value, str) and (re.match(r"[a-z]+://", value) or "${" in value)) or value in _LOGGING_OBJECTS

@@ -18,12 +18,16 @@ from typing import NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import CompactHydraException
+from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+import litespark.experiment.composing  # noqa: F401 – puts our checks into Hydra, also where `main` is called by itself
 from litespark.experiment.command_line import check_command_line
+from litespark.experiment.hydra_errors import JOBS, message_of
 from litespark.experiment.sweep import SWEEP
+from litespark.experiment.targets import raised_in_own_code
 from litespark.launch import Ranks, started_together
 from litespark.parent import when_parent_ends
 from litespark.terminal import flush, settle_streams
@@ -52,7 +56,7 @@ def start(main: Callable[[], object]) -> None:
     if ranks.world_size == 1:
         check_command_line()
         try:
-            main()
+            _call(main)
         finally:  # Hydra ends the process where a job failed
             if (jobs := SWEEP.table()) is not None:
                 print(jobs, flush=True)
@@ -61,7 +65,7 @@ def start(main: Callable[[], object]) -> None:
     said = sys.stderr
     try:
         check_command_line()
-        main()
+        _call(main)
     except SystemExit as end:
         if end.code and said.getvalue().strip() and sys.stderr is said:
             sys.stderr = stderr
@@ -69,6 +73,17 @@ def start(main: Callable[[], object]) -> None:
         raise
     finally:
         sys.stderr = stderr
+
+
+def _call(main: Callable[[], object]) -> None:
+    """Call Hydra's `main`; it lets errors of help, of its flags and of composing for them through."""
+    try:
+        main()
+    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        print(message_of(error), file=sys.stderr)
+        sys.exit(FAILED)
 
 
 def run_job(config: DictConfig) -> str:
@@ -99,11 +114,16 @@ def run_job(config: DictConfig) -> str:
     except USER_ERRORS as error:
         message = f"{type(error).__name__}: {error}"
         SWEEP.failed(message)
+        if raised_in_own_code(error):  # whoever writes it needs the line
+            raise
         if sweep:  # the other jobs go on, Hydra shows only the first failure
             logging.getLogger(__name__).error("job failed: %s", error)
         if ranks.world_size > 1:
             _fail_once(ranks, message)
         raise CompactHydraException(message) from error
+
+
+JOBS.add(run_job.__code__)
 
 
 def _say_what_was_held(ranks: Ranks) -> None:

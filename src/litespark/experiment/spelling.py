@@ -163,7 +163,8 @@ def nearest(key: str, known: Iterable[str]) -> list[str]:
     if found := get_close_matches(key, keys, n=1, cutoff=0.8):
         return found
     leaves = {each.rpartition(".")[2]: each for each in keys}
-    return [leaves[each] for each in get_close_matches(leaf, leaves, n=1, cutoff=0.75)]
+    # in another group, of which the key tells nothing: a letter of four may differ in any word
+    return [leaves[each] for each in get_close_matches(leaf, leaves, n=1, cutoff=0.8)]
 
 
 def choice_for(group: str, word: str, choices: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ import importlib
 import inspect
 import os
 import tomllib
+import traceback
 import types
 from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
@@ -51,7 +52,7 @@ def check_targets(config: Any) -> None:
         found = _class_of(key, target, allowed)
         ours = f"{found.__module__}.".startswith(ALLOWED_PREFIXES)
         made_from_configs = is_dataclass(found) or found.__module__.startswith("litespark.tasks.")
-        if ours and not made_from_configs and not key.startswith(f"{OWN_CALLBACKS}."):
+        if ours and not made_from_configs:
             raise _not_allowed(key, target, allowed, "it is not made from a config; name one that configs/ names")
 
 
@@ -63,6 +64,13 @@ def allowed_prefixes() -> tuple[str, ...]:
     """
     variable = filter(None, (each.strip() for each in os.environ.get(ALLOWED_VARIABLE, "").split(",")))
     return (*ALLOWED_PREFIXES, *variable, *_allowed_by_the_project())
+
+
+def raised_in_own_code(error: BaseException) -> bool:
+    """Whether an error passed through code that the project or the environment allows beside ours."""
+    own = allowed_prefixes()[len(ALLOWED_PREFIXES) :]
+    modules = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(f"{module}.".startswith(own) for module in modules)
 
 
 def _allowed_by_the_project() -> list[str]:

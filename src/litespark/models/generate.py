@@ -76,7 +76,10 @@ def _choose(
     """(B, V) logits -> (B,) ids."""
     if temperature == 0:
         return logits.argmax(dim=-1)
-    logits, order = (logits / temperature).sort(dim=-1, descending=True, stable=True)
+    # so that no temperature makes the largest infinite; what a very low one makes of the others is -inf
+    logits = logits.float()
+    logits = (logits - logits.amax(dim=-1, keepdim=True)) / max(temperature, torch.finfo(torch.float32).tiny)
+    logits, order = logits.sort(dim=-1, descending=True, stable=True)
     if top_k is not None:
         logits[:, top_k:] = -torch.inf
     if top_p is not None:
