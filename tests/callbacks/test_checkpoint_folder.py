@@ -26,6 +26,7 @@ def write(root, step, content=b"weights", about=None):
 def root(tmp_path):
     """A run's checkpoint folder with steps 1, 2 and 3."""
     folder = tmp_path / "run" / "checkpoints"
+    folder.parent.mkdir()
     for step in (1, 2, 3):
         write(folder, step)
     return folder

@@ -60,8 +60,9 @@ def test_it_keeps_what_was_set_of_hydra_itself():
     ("program", "of_torchrun"),
     [(("train.py",), ("train.py",)), (("-m", "litespark.cli", "train"), ("litespark.cli", "train"))],
 )
-def test_torchrun_gets_the_options_that_it_was_given(launcher, program, of_torchrun):
-    options = ("--nnodes=2", "--node-rank=0", "--rdzv-endpoint=h:1", "--nproc-per-node=1", "--max-restarts", "3")
+@pytest.mark.parametrize("rank", [("--node-rank=0",), ("--node_rank", "0")])
+def test_torchrun_gets_the_options_that_it_was_given(launcher, program, of_torchrun, rank):
+    options = ("--nnodes=2", *rank, "--rdzv-endpoint=h:1", "--nproc-per-node=1", "--max-restarts", "3")
     options += ("-m",) if program[0] == "-m" else ()
     text = how_to_continue(
         ["seed=1", "name=x"],
@@ -75,7 +76,7 @@ def test_torchrun_gets_the_options_that_it_was_given(launcher, program, of_torch
         ),
     )
     where, command = text.splitlines()
-    assert where == "To continue on each of the 2 machines, with its own --node-rank instead of --node-rank=0:"
+    assert where == f"To continue on each of the 2 machines, with its own --node-rank instead of {' '.join(rank)}:"
     assert shlex.split(command) == ["torchrun", *options, *of_torchrun, "seed=1", "resume=logs/runs/a"]
 
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import shutil
+import signal
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from litespark.callbacks.signals import Interrupted
+from litespark.callbacks import checkpoint_folder
+from litespark.callbacks.signals import SIGNALS, Interrupted
 from litespark.experiment import build, run
 from litespark.experiment.preflight import Machine
 from litespark.experiment.targets import ConfigError
@@ -60,6 +65,41 @@ def test_a_stop_after_the_last_step_is_recorded_and_a_resume_finishes_the_run(tm
     assert "Stopped after step 2, saved. To continue:" in capsys.readouterr().err
     run.train(config(*SMALL, f"paths.logs={tmp_path}", f"resume={folder}"))
     assert record(folder)["status"] == "finished"
+
+
+@pytest.fixture
+def handlers():
+    """Puts the handlers back: after a signal those of a process stay that ends."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_any_signal_after_the_last_step_is_a_stop(tmp_path, monkeypatch, handlers, number):
+    def signalled(*arguments: object) -> None:
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)  # the echo of a launcher
+        time.sleep(5)
+
+    monkeypatch.setattr("litespark.callbacks.validation.Validation.validate", signalled)
+    with pytest.raises(Interrupted):
+        run.train(config(*SMALL, f"paths.logs={tmp_path}"))
+    assert record(tmp_path / "runs" / "small")["status"] == "interrupted"
+
+
+def test_a_run_whose_folder_is_removed_ends_and_says_so(tmp_path, monkeypatch):
+    folder, begin = tmp_path / "runs" / "small", checkpoint_folder.begin
+
+    def removed(*arguments: object) -> Path:
+        shutil.rmtree(folder)
+        return begin(*arguments)
+
+    monkeypatch.setattr(checkpoint_folder, "begin", removed)
+    with pytest.raises(ConfigError, match="small is gone: it was removed or moved while this run wrote into it"):
+        run.train(config(*SMALL, f"paths.logs={tmp_path}"))
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(

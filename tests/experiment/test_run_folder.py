@@ -25,6 +25,7 @@ def logs(tmp_path):
 
 def checkpoint(folder: Path, step: int, *overrides: str) -> Path:
     """A sealed checkpoint of a run with these overrides, without weights."""
+    folder.mkdir(parents=True, exist_ok=True)
     unfinished = checkpoint_folder.begin(folder / "checkpoints", step, 0)
     torch.save({"step": step}, unfinished / checkpoint_folder.STATE)
     return checkpoint_folder.seal(unfinished, step, {"model": asdict(parts(*overrides).model)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -80,6 +81,14 @@ def test_without_proc_the_lock_of_the_kernel_counts(tmp_path, monkeypatch, caplo
     left(tmp_path, process=os.getppid())
     with run_lock(tmp_path):
         assert "which has ended" in caplog.text
+
+
+def test_the_lock_in_a_copy_of_a_folder_that_is_written_is_nobodys(tmp_path, holder, caplog):
+    copy = shutil.copytree(tmp_path, tmp_path.with_name("copy"))
+    with run_lock(copy):
+        assert f"{copy} is a copy of a run that process {holder.pid} on" in caplog.text
+    with pytest.raises(ConfigError, match=f"written by process {holder.pid}"), run_lock(tmp_path):
+        pass
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"host": 1}'])

@@ -58,7 +58,7 @@ def begin(root: Path, step: int, expected_bytes: int) -> Path:
     """
     folder = root / f"{_UNFINISHED}{step:08d}"
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        root.mkdir(exist_ok=True)  # in the folder of the run, which is not made again where somebody removed it
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir()

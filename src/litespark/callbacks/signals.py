@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -51,26 +52,17 @@ class StopOnSignal(Callback):
         # reads a device tensor back in every micro-batch for it. Ours takes its place, and Lightning's teardown puts
         # back what was there before
         connector = trainer._signal_connector
-        listen = self._listen if stage == "fit" else _interrupt
-        connector.register_signal_handlers = lambda: listen(connector, pl_module)  # type: ignore[method-assign]
+        connector.register_signal_handlers = lambda: self._listen(connector, pl_module)  # type: ignore[method-assign]
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
     def _listen(self, connector: Any, pl_module: Any) -> None:
         connector._original_handlers = connector._get_current_signal_handlers()
-        asked_at: float | None = None
 
-        def ask(number: int, frame: FrameType | None) -> None:
-            nonlocal asked_at
+        def ask(number: int) -> None:
             pl_module.stop_requested = True
-            if asked_at is None:
-                asked_at = time.monotonic()
-                log.warning("got %s: stopping after this step; once more to stop at once", signal.Signals(number).name)
-            elif time.monotonic() - asked_at > ONE_WISH_SECONDS:
-                signal.signal(number, signal.SIG_DFL)
-                signal.raise_signal(number)
+            log.warning("got %s: stopping after this step; once more to stop at once", signal.Signals(number).name)
 
-        for number in SIGNALS:
-            _install(number, ask)
+        _listen_for(ask)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         # after the last step there is nothing to continue: the run ends as it would have
@@ -81,11 +73,44 @@ class StopOnSignal(Callback):
             raise Interrupted(pl_module.steps_taken)
 
 
-def _interrupt(connector: Any, pl_module: Any) -> None:
-    """Validation on its own has no step to finish: every signal is a Ctrl-C."""
-    connector._original_handlers = connector._get_current_signal_handlers()
+@contextmanager
+def stop_is_ctrl_c() -> Iterator[None]:
+    """After the last step there is none to finish: every signal is a Ctrl-C, a KeyboardInterrupt.
+
+    Once there was one the handlers stay: the process is on its way out.
+    """
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    asked = False
+
+    def interrupt(number: int) -> None:
+        nonlocal asked
+        asked = True
+        raise KeyboardInterrupt
+
+    _listen_for(interrupt)
+    try:
+        yield
+    finally:
+        if not asked:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _listen_for(wish: Callable[[int], None]) -> None:
+    """Call `wish` at the first signal; another one some seconds later ends the process at once."""
+    asked_at: float | None = None
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked_at
+        if asked_at is None:
+            asked_at = time.monotonic()
+            wish(number)
+        elif time.monotonic() - asked_at > ONE_WISH_SECONDS:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
     for number in SIGNALS:
-        _install(number, signal.default_int_handler)
+        _install(number, ask)
 
 
 def _install(number: signal.Signals, handler: Callable[[int, FrameType | None], Any]) -> None:

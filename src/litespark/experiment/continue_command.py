@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -80,7 +81,8 @@ def how_to_continue(overrides: Sequence[str], folder: Path, ranks: Ranks, starte
     machines = int(started.environment.get("GROUP_WORLD_SIZE", "1")) if ranks.launcher == "torchrun" else 1
     where = ""
     if machines > 1:
-        own = next((word for word in shlex.split(command) if word.startswith(("--node-rank", "--node_rank"))), None)
+        found = re.search(r"--node[-_]rank[= ]\S+", command)
+        own = None if found is None else found[0]
         where = f" on each of the {machines} machines" + (f", with its own --node-rank instead of {own}" if own else "")
     return f"To continue{where}:\n  {command}"
 

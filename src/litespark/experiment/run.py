@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from litespark.callbacks.checkpoint_folder import Checkpoint
 from litespark.callbacks.run_record import RECORD
-from litespark.callbacks.signals import Interrupted
+from litespark.callbacks.signals import Interrupted, stop_is_ctrl_c
 from litespark.data.config import SyntheticConfig
 from litespark.data.manifest import FILE as MANIFEST
 from litespark.data.storage import Storage
@@ -27,7 +27,7 @@ from litespark.data.streaming import RowDataModule, TokenDataModule, build_data_
 from litespark.experiment import run_folder
 from litespark.experiment.build import Run, build_meter, build_run, check_vocabulary, token_budget
 from litespark.experiment.config import ConfigError, Parts, parts_from
-from litespark.experiment.continue_command import how_to_continue
+from litespark.experiment.continue_command import Started, how_to_continue
 from litespark.experiment.finish import close, finish
 from litespark.experiment.first_rank import from_first, from_ranks
 from litespark.experiment.initial_weights import check_tokenizer
@@ -82,6 +82,7 @@ def train(config: DictConfig) -> Path:
 
 def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[[Path], None]) -> Path:
     """`hold` locks the folder of the run for this process, and so for all its ranks."""
+    started = Started.here()  # later whoever started it may be gone
     checkpoint = None
     if parts.resume is not None:  # before the data, which may have to be prepared
         folder = run_folder.folder_of(parts.resume)
@@ -131,7 +132,8 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
             run_folder.write_config(folder, parts, checkpoint.step)
     try:
         _fit(run, checkpoint)
-        finish(parts, run)
+        with stop_is_ctrl_c():
+            finish(parts, run)
     except (Interrupted, KeyboardInterrupt) as stop:
         ended = run.quality.reached or run.module.finished
         if isinstance(stop, KeyboardInterrupt) and not ended:
@@ -139,8 +141,8 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
             raise
         close(run, "interrupted")
         if machine.ranks.rank == 0:
-            print(f"\nStopped after step {run.module.steps_taken}, saved. "
-                  f"{how_to_continue(overrides, folder, machine.ranks)}", file=sys.stderr, flush=True)  # fmt: skip
+            command = how_to_continue(overrides, folder, machine.ranks, started)
+            print(f"\nStopped after step {run.module.steps_taken}, saved. {command}", file=sys.stderr, flush=True)
         raise Interrupted(run.module.steps_taken) from stop
     except torch.OutOfMemoryError as error:
         _close_failed(run, str(error))
@@ -154,6 +156,11 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
             f"{str(error).splitlines()[0]}. Set {smaller}recompute=full, or strategy=fsdp over more devices"
         ) from error
     except Exception as error:
+        if not folder.is_dir():
+            raise ConfigError(
+                f"{folder} is gone: it was removed or moved while this run wrote into it. Start the run again, or "
+                "continue it where it was moved: resume=FOLDER"
+            ) from error
         _close_failed(run, f"{type(error).__name__}: {error}")
         raise
     return folder

@@ -101,7 +101,7 @@ class _Search:
         """Where the folder may lie: as recorded, or with its name below `data.root`."""
         names = [self.run.name] if self.recorded is None else [self.recorded.rpartition("/")[2], self.run.name]
         below = [Storage(self.config.root).where(name) for name in dict.fromkeys(names)]
-        return below if self.recorded is None else [self.recorded, *below]
+        return below if self.recorded is None else list(dict.fromkeys([self.recorded, *below]))
 
     def _is_it(self, place: str) -> bool:
         try:

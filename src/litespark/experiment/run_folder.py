@@ -91,7 +91,9 @@ def _taken(folder: Path) -> ConfigError:
 def folder_of(resume: str) -> Path:
     """The run folder of a run, its checkpoints or one of them."""
     path = Path(resume).absolute()
-    if path.parent.name == "checkpoints":
+    if path.parent.name != "checkpoints" and path.is_symlink():  # such as one called `latest`
+        path = path.resolve()
+    if path.parent.name == "checkpoints" or (path / checkpoint_folder.SEAL).is_file():
         return path.parent.parent
     return path.parent if path.name == "checkpoints" else path
 
@@ -156,7 +158,7 @@ def reopen(parts: Parts) -> tuple[Path, Checkpoint]:
     """
     assert parts.resume is not None
     checkpoint = checkpoint_folder.find(parts.resume)
-    folder = checkpoint.folder.parent.parent
+    folder = folder_of(str(checkpoint.folder))
     saved_path = folder / CONFIG
     if not saved_path.is_file():
         raise ConfigError(f"resume={parts.resume}: {folder} has no {CONFIG}; expected the folder of a run")

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
@@ -42,6 +42,8 @@ class Owner:
     """Of the machine's kernel since it was started: two machines may have one name."""
     process: int
     started: str
+    inode: int = field(default=0, compare=False)
+    """Of the lock file: in a copy of a folder it is another; 0 where it is not known."""
 
     def __str__(self) -> str:
         return f"process {self.process} on {self.host}"
@@ -69,13 +71,15 @@ def run_lock(folder: Path) -> Iterator[None]:
     if file is None:
         raise _held(path, _owner(path))
     try:
-        owner = _owner(path)
-        if owner is not None and owner != Owner.here():
+        owner, inode = _owner(path), os.fstat(file.fileno()).st_ino
+        if owner is not None and owner.lives_here and owner.inode not in (0, inode):
+            log.warning("%s is a copy of a run that %s writes; it goes on by itself from here", folder, owner)
+        elif owner is not None and owner != Owner.here():
             if owner.lives_here or (owner.boot != _boot() and _shows_life(path, owner)):
                 raise _held(path, owner)
             log.warning("taking over %s from %s, which has ended", folder, owner)
         file.truncate(0)
-        json.dump(asdict(Owner.here()), file)
+        json.dump(asdict(replace(Owner.here(), inode=inode)), file)
         file.flush()
     except BaseException:
         file.close()
