@@ -188,9 +188,9 @@ def test_a_run_that_is_not_the_one_asked_for_is_a_failure(
 def test_runs_of_unequal_tokens_are_refused(session: Session) -> None:
     from litespark.metrics.records.run import ThroughputRecord
 
-    session.ends = {("selected", 1): {"throughput": ThroughputRecord(tokens=500)}}
+    session.ends = {("selected", 1): {"throughput": ThroughputRecord(tokens=256)}}
     record, path = session()
-    assert "tokens: got 500, expected 512" in record.variants[1].failures[0].error
+    assert "tokens: got 256, expected 512" in record.variants[1].failures[0].error
     assert SelectionRecord.read(path) == record
 
 
