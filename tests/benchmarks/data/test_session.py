@@ -10,7 +10,7 @@ from litespark.benchmarks.data.rounds import CASES, DataSettings
 from litespark.benchmarks.data.session import NO_LITGPT, bench_data, with_defaults
 from litespark.cli import main
 from litespark.cli.configs import compose
-from litespark.experiment.config import ConfigError, parts_from
+from litespark.experiment.config import parts_from
 from litespark.metrics.records.data import LITGPT, OURS, DataRecord
 
 OVERRIDES = ["data.vocabulary=300", "data.sequence_length=64"]
@@ -150,7 +150,7 @@ def test_tokens_that_differ_from_the_tokenizers_are_refused(tmp_path, monkeypatc
     ],
 )
 def test_settings_out_of_range_are_refused(changes, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ValueError, match=message):
         DataSettings(**changes)
 
 
