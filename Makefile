@@ -43,7 +43,7 @@ $(VENV)/.ready: pyproject.toml
 
 setup: $(READY)  ## make .venv and install the project into it
 
-train: $(READY)  ## train a small Llama on this machine's Python sources; ARGS="key=value ..." overrides
+train: $(READY)  ## train a small Llama; ARGS="key=value ..." sets keys
 	$(PYTHON) train.py $(ARGS)
 
 lint: $(READY)  ## ruff and mypy
@@ -51,26 +51,26 @@ lint: $(READY)  ## ruff and mypy
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 
-test: $(READY)  ## all tests that need no GPU and no patience
+test: $(READY)  ## all tests that need no GPU and are not slow
 	$(PYTHON) -m pytest -n $(WORKERS) -m "not slow and not gpu" $(ARGS)
 
 test-slow: $(READY)  ## the slow tests
 	$(PYTHON) -m pytest -m "slow and not gpu" $(ARGS)
 
-test-gpu: $(READY)  ## the tests that need a CUDA device, and those of ops natively on it
+test-gpu: $(READY)  ## the tests that need a CUDA device, and those of the ops on it
 	$(PYTHON) -m pytest -m gpu $(ARGS)
 
 # sizes at which two CPU cores take minutes
 SMALL := model=tiny data=synthetic data.training_rows=16 data.sequence_length=128 data.micro_batch_size=4 data.document_mask=false \
 	trainer.batch_rows=4 precision=fp32 trainer.accelerator=cpu
 
-bench: $(READY)  ## on this machine's CPU: steps against the baselines, and an ablation; records in logs/bench, PUBLISH=1: in results/
+bench: $(READY)  ## small benchmarks on a CPU; PUBLISH=1 writes them into results/
 	$(BENCH) step $(SMALL) --rounds 2 --steps 10 $(PUBLISHED) $(ARGS)
 	$(BENCH) ablation $(SMALL) --baseline "ops=reference recompute=full" \
 		--target "ops=reference ops.attention=sdpa ops.linear_cross_entropy=chunked recompute=none" \
 		--rounds 2 --steps 10 $(PUBLISHED) $(ARGS)
 
-bench-gpu: $(READY)  ## on a GPU, at the sizes of the 3 B model, PART=step, ablation, profile, fp8, parity, ops or loop: nine minutes at most
+bench-gpu: $(READY)  ## on a GPU, PART=step ablation profile fp8 parity ops or loop
 	$(MAKE) --no-print-directory bench-gpu-$(PART)
 
 # each continues what an earlier start left unfinished

@@ -71,7 +71,7 @@ display(Markdown(prepared_data.lengths_table(data)))
 display(prepared_plots.plot_lengths(data))
 
 # %% [markdown]
-# ## What was left out, and why
+# ## Dropped documents
 #
 # `reading/…` are lines that are no document, `selection/…` documents that a rule of `data.selection` refused.
 # Validation text is never selected.

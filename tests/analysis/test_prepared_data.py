@@ -70,14 +70,14 @@ def test_the_ledger_has_every_rule_by_domain_with_its_share_of_what_was_read():
         ["train", quality, "(all)", "30", "21.6 %", "1,500", "6,000 B"],
     ]
     assert len(rows(table, "train", "`selection/exact_duplicate`")) == 1  # of one domain: that is the sum
-    assert "Left out of train: 39 of 139 documents and lines (28.1 %), 6,417 B of text." in table
-    assert "Left out of validation: 1 of 6 documents and lines (16.7 %), 17 B of text." in table
+    assert "Dropped from train: 39 of 139 documents and lines (28.1 %), 6,417 B of text." in table
+    assert "Dropped from validation: 1 of 6 documents and lines (16.7 %), 17 B of text." in table
 
 
 def test_tokens_that_were_not_counted_are_no_zero_and_no_part_of_a_sum():
     table = prepared_data.ledger_table(view())
     assert rows(table, "train", "`reading/malformed_json`")[0][5] == "not counted"
-    assert "Tokens are not counted of lines that are no document" in table
+    assert "Tokens are not counted for lines that are not a document" in table
     uncounted = manifest()
     uncounted.ledger.add("train", "Code", "selection/gopher_quality", size=1, tokens=None, file="c", place=1, text="c")
     (total,) = rows(prepared_data.ledger_table(view(uncounted)), "train", "`selection/gopher_quality`", "(all)")
@@ -91,8 +91,8 @@ def test_a_ledger_whose_tokens_are_all_counted_needs_no_note():
 
 def test_nothing_left_out_is_said():
     data = view(ledger=Ledger())
-    assert prepared_data.ledger_table(data) == "Nothing was left out."
-    assert "The first of what was left out" not in prepared_data.markdown(data)
+    assert prepared_data.ledger_table(data) == "No documents were dropped."
+    assert "Examples of dropped documents" not in prepared_data.markdown(data)
     assert "\nNothing was left out.\n" in prepared_data.text(data)
 
 
@@ -186,9 +186,9 @@ def test_the_terminal_gets_full_numbers_in_columns():
 
 def test_files_that_were_passed_over_are_named_beside_what_was_left_out():
     groups = [{"reason": "of a test split", "files": 5, "names": ["test/0", "test/1", "test/2", "test/3"]}]
-    said = "Files passed over: test/0, test/1, test/2 and 2 more: of a test split."
+    said = "Skipped files: test/0, test/1, test/2 and 2 more: of a test split."
     nothing = view(ledger=Ledger(), listing={"passed_over": groups})
-    assert prepared_data.ledger_table(nothing) == f"Of the files that were read nothing was left out. {said}"
+    assert prepared_data.ledger_table(nothing) == f"No documents were dropped. {said}"
     for shown in (prepared_data.text(nothing), prepared_data.markdown(view(listing={"passed_over": groups}))):
         assert said in shown
-    assert "passed over" not in prepared_data.markdown(view())
+    assert "Skipped files" not in prepared_data.markdown(view())

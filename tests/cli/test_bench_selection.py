@@ -36,7 +36,7 @@ def test_what_is_said_arrives_and_the_tables_are_printed(
     assert given["script"].name == "train.py"
     assert given["command"] == ["litespark", "bench", "selection", *words, "--planted-seed", "7"]
     said = capsys.readouterr().out
-    assert "selected: what was left out" in said
+    assert "selected: dropped documents" in said
     assert "record.json" in said
 
 

@@ -144,7 +144,7 @@ def test_prepare_finds_the_data_and_says_what_is_there(house, capsys):
     lines = [line.split() for line in said.splitlines()]
     expected = ["train", "text", f"{counts['documents']:,}", f"{counts['tokens']:,}", "100", "%"]
     assert expected in [words[: len(expected)] for words in lines]
-    assert "Nothing was left out." in said
+    assert "No documents were dropped." in said
 
 
 @pytest.mark.parametrize(

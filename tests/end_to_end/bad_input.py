@@ -26,6 +26,7 @@ TABLE = {
         "optim.epsilon: got 0, expected a number from 1e-30 to 1",
         "set optim.epsilon=1e-08",
     ),
+    "half a layer": ("model.layers=1.5", "model.layers: got 1.5, expected a whole number; set model.layers=2"),
     "seed that no generator takes": ("seed=-1", "seed: got -1, expected a whole number from 0 to 4294967295", "set se"),
     "no time to wait for ranks": ("strategy=ddp strategy.timeout_seconds=0", "strategy.timeout_seconds: got 0, expec"),
     "unknown precision": ("precision.name=fp4", "precision.name: got 'fp4', expected auto, fp32, bf16 or fp8"),

@@ -57,7 +57,7 @@ def test_a_name_of_digits_is_a_name():
         ("~precision.fp8", r"precision\.fp8: got None, expected a group with a _target_.*configs/precision/fp8"),
         ("recompute.mode=half", "recompute.mode: got 'half', expected one of none, swiglu, full"),
         ("model.tied=3", "model.tied: got 3, expected true or false"),
-        ("model.width=1.5", "model.width: got 1.5, expected a whole number"),
+        ("model.width=1.5", "model.width: got 1.5, expected a whole number; set model.width=2"),
         ("optim.clip_norm=x", "optim.clip_norm: got 'x', expected a number or null"),
         ("data.shuffle=1", "data.shuffle: got 1, expected true or false"),
         ("+trainer.surprise=1", "trainer: .*surprise.*see configs/trainer"),
@@ -230,5 +230,5 @@ def test_a_micro_batch_that_does_not_divide_is_lowered_with_one_line_everywhere(
         lowered = parts(*words)
         assert lowered.data.micro_batch_size == lowered.resolved["data"]["micro_batch_size"] == 4
     (line,) = caplog.messages
-    assert line.startswith("data.micro_batch_size=8: trainer.batch_rows=8 over 2 processes")
-    assert "taking data.micro_batch_size=4" in line
+    assert line.startswith("data.micro_batch_size=8 does not divide trainer.batch_rows=8 over 2 processes")
+    assert "data.micro_batch_size=4 is used" in line

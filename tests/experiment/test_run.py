@@ -23,6 +23,7 @@ from litespark.launch import Ranks
 from litespark.metrics.energy_journal import EnergyJournal
 from litespark.metrics.environment import git_state
 from litespark.metrics.meters import FakeMeter
+from litespark.metrics.records.run import RunRecord
 from tests.experiment.composed import config, parts
 
 ROOT = Path(__file__).parents[2]
@@ -100,6 +101,19 @@ def test_a_run_whose_folder_is_removed_ends_and_says_so(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="small is gone: it was removed or moved while this run wrote into it"):
         run.train(config(*SMALL, f"paths.logs={tmp_path}"))
     assert not folder.exists()
+
+
+def test_the_start_of_a_resume_names_the_processes_of_now(tmp_path, capsys):
+    folder = tmp_path / "runs" / "small"
+    run.train(config(*SMALL, f"paths.logs={tmp_path}"))
+    started = RunRecord.read(folder / "run.json")
+    started.environment.world_size = 2
+    started.write(folder / "run.json")
+    capsys.readouterr()
+    run.train(config(*SMALL, f"paths.logs={tmp_path}", f"resume={folder}", "budget.steps=3", "callbacks.progress=true"))
+    said = "".join(capsys.readouterr())
+    assert "3 steps (2 taken)" in said
+    assert "2 processes" not in said
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_without_a_choice_it_takes_what_was_prepared_last_also_without_a_ledger(
         os.utime(folder / "manifest.json", (1_700_000_000 - age, 1_700_000_000 - age))
     said = shown(execute(None))
     assert "new from" in said
-    assert "Nothing was left out." in said
+    assert "No documents were dropped." in said
 
 
 def test_it_shows_what_a_run_keeps_of_its_data(execute, tmp_path):

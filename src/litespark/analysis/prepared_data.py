@@ -16,7 +16,7 @@ from litespark.metrics.records.prepared import LeftOut, LeftOutExample, Prepared
 
 ALL = "(all)"
 NOT_COUNTED = "not counted"
-NOTHING_LEFT_OUT = "Nothing was left out."
+NOTHING_LEFT_OUT = "No documents were dropped."
 EXCERPT_CHARACTERS = 80
 _NAMED = 3
 _SELECTING = ("quality", "languages", "decontaminate", "exact_duplicates", "near_duplicates")
@@ -33,13 +33,13 @@ def markdown(data: PreparedData) -> str:
         domains_table(data),
         "### Lengths of documents",
         lengths_table(data),
-        "### What was left out, and why",
+        "### Dropped documents",
         ledger_table(data),
     ]
     if reasons := reasons_table(data):
         parts += ["The reasons that the rules gave, in all domains:", reasons]
     if data.left_out:
-        parts += ["### The first of what was left out", examples(data)]
+        parts += ["### Examples of dropped documents", examples(data)]
     return "\n\n".join(parts)
 
 
@@ -100,7 +100,7 @@ def ledger_table(data: PreparedData) -> str:
 def nothing_left_out(data: PreparedData) -> str:
     """One line for a ledger without rows; files that were not read are named."""
     files = passed_over(data)
-    return f"Of the files that were read nothing was left out. {files[0]}" if files else NOTHING_LEFT_OUT
+    return f"No documents were dropped. {files[0]}" if files else NOTHING_LEFT_OUT
 
 
 def passed_over(data: PreparedData) -> list[str]:
@@ -110,7 +110,7 @@ def passed_over(data: PreparedData) -> list[str]:
         f"{f' and {count(group.files - _NAMED)} more' if group.files > _NAMED else ''}: {one_line(group.reason)}"
         for group in data.passed_over
     ]
-    return [f"Files passed over: {'; '.join(groups)}."] if groups else []
+    return [f"Skipped files: {'; '.join(groups)}."] if groups else []
 
 
 def reasons_table(data: PreparedData) -> str:
@@ -242,18 +242,18 @@ def _totals(data: PreparedData) -> Iterator[str]:
             documents, read = sum(row.documents for row in rows), data.read_documents(split)
             size = _size(sum(row.bytes for row in rows))
             yield (
-                f"Left out of {split}: {count(documents)} of {count(read)} documents and lines "
+                f"Dropped from {split}: {count(documents)} of {count(read)} documents and lines "
                 f"({_share(documents, read)}), {size} of text."
             )
 
 
 def _how_to_read(data: PreparedData) -> str:
-    notes = ["Rules apply one after the other; what several would refuse is counted under the first."]
+    notes = ["Rules apply one after the other; a document that several would drop is counted for the first."]
     notes.append("`of those read` is the share of the documents and lines of that domain, or of the whole split.")
     if any(row.tokens is None for row in data.left_out):
         notes.append(
-            f"Tokens are {NOT_COUNTED} of lines that are no document, and with `data.selection.count_dropped_tokens="
-            "false`."
+            f"Tokens are {NOT_COUNTED} for lines that are not a document, and with "
+            "`data.selection.count_dropped_tokens=false`."
         )
     return " ".join(notes)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
-from litespark.analysis.plots import COLOURS, DOTS_PER_INCH, LINE_STYLES, WIDTH_INCHES, message
+from litespark.analysis.plots import COLOURS, DOTS_PER_INCH, LINE_STYLES, WIDTH_INCHES, message, ticks
 from litespark.analysis.prepared_data import nothing_left_out
 from litespark.analysis.quantities import count, percent
 from litespark.metrics.records.prepared import PreparedData, PreparedDomain
@@ -21,7 +21,7 @@ LONGEST_NAME = 40
 _HEIGHT_OF_ROW = 0.34
 # where an axis of shares ends
 _BOUNDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-PICTURES = {"data_lengths": "lengths of documents", "data_left_out": "what was left out, by domain and rule"}
+PICTURES = {"data_lengths": "lengths of documents", "data_left_out": "dropped documents, by domain and rule"}
 
 
 def plot_domains(data: PreparedData, split: str = TRAIN) -> Figure:
@@ -67,7 +67,7 @@ def plot_lengths(data: PreparedData, split: str = TRAIN) -> Figure:
     low, high = 2 ** min(filled) / 1.3, 2 ** (max(filled) + 1) * 1.3
     axes.set_xlim(low, high)
     axes.set_xticks(_round_numbers(low, high))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(round(value))))
+    axes.xaxis.set_major_formatter(ticks())
     axes.minorticks_off()
     axes.set_xlabel("tokens of a document, EOS included")
     axes.set_ylabel("share of the documents" if len(rows) == 1 else "share of the domain's documents")
@@ -80,7 +80,7 @@ def plot_lengths(data: PreparedData, split: str = TRAIN) -> Figure:
 
 def plot_left_out(data: PreparedData, split: str = TRAIN) -> Figure:
     """Share of the documents and lines read of each domain that each rule left out, one bar a domain."""
-    title = f"What was left out of {data.name}, {split}"
+    title = f"Dropped documents of {data.name}, {split}"
     rows = data.by_rule(split)
     if not rows:
         return message(title, nothing_left_out(data))

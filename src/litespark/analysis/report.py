@@ -165,7 +165,7 @@ def summary(run: Run) -> str:
     )
     ends = {
         "finished": "",
-        "running": "**The record says that the run is still going on (or that it was killed).**",
+        "running": "**According to the record the run has not ended, or it was killed.**",
         "interrupted": f"**The run was interrupted after step {record.throughput.steps}.**",
         "failed": f"**The run failed: {record.error or 'the record does not say why'}**",
     }
@@ -238,7 +238,7 @@ def absences(run: Run) -> str:
         lines.append(
             f"- energy beyond what “{energy.label}” covers (power supply, cooling, network): no meter reads it"
         )
-    return "\n".join(lines) or "Everything that this report knows of was measured."
+    return "\n".join(lines) or "Everything in this report was measured."
 
 
 def comparability(runs: list[Run]) -> list[str]:

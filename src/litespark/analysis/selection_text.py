@@ -20,7 +20,7 @@ def text(record: SelectionRecord) -> str:
     parts = [_title(record), "", *aligned([HEADER, *_rows(record)], text_columns=None)]
     for variant in record.variants[1:]:
         cells = [_kind_cells(row) for row in kind_rows(record, variant)]
-        parts += ["", f"{variant.name}: what was left out", "", *aligned([KIND_HEADER, *cells], text_columns=None)]
+        parts += ["", f"{variant.name}: dropped documents", "", *aligned([KIND_HEADER, *cells], text_columns=None)]
     return "\n".join([*parts, "", *_notes(record)])
 
 
@@ -29,7 +29,7 @@ def markdown(record: SelectionRecord) -> str:
     parts = [_title(record), markdown_table(HEADER, _rows(record))]
     for variant in record.variants[1:]:
         cells = [_kind_cells(row) for row in kind_rows(record, variant)]
-        parts += [f"{variant.name}: what was left out", markdown_table(KIND_HEADER, cells)]
+        parts += [f"{variant.name}: dropped documents", markdown_table(KIND_HEADER, cells)]
     return "\n\n".join([*parts, bulleted(_notes(record))])
 
 

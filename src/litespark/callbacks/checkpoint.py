@@ -72,7 +72,7 @@ class Checkpointer(Callback):
             except OSError as error:
                 raise checkpoint_folder.CheckpointError(
                     f"the checkpoint of step {step} could not be written in {self.folder}: {error}. The earlier "
-                    "checkpoints are untouched; mend this and resume"
+                    "checkpoints are kept; correct this and resume"
                 ) from error
             pl_module.host_group.barrier()
         self._saved_step = step

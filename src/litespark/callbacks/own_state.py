@@ -47,7 +47,7 @@ class OwnState(Callback):
                 del states[callback.state_key]
                 log.warning(
                     "the state of %s is not saved: it holds a %s, and a checkpoint takes tensors, numbers, texts, and "
-                    "lists and dicts of them; a resume begins it anew",
+                    "lists and dicts of them; a resume starts without it",
                     type(callback).__name__,
                     foreign,
                 )

@@ -39,6 +39,7 @@ from litespark.experiment.preflight import Machine, idle_of, place_of
 from litespark.experiment.processes import StartedRanks
 from litespark.metrics.energy import EnergyLedger, EnergyMeter
 from litespark.metrics.energy_journal import EnergyJournal
+from litespark.metrics.environment import cpu_name
 from litespark.metrics.hardware import PeakFlops, lookup, measured_matmul_peak, mfu_peak
 from litespark.metrics.meters import assign_devices, choose_meter
 from litespark.metrics.nvml import torch_device_uuids
@@ -230,7 +231,7 @@ def build_run(
     if own:
         callbacks.append(OwnState(own))
     if parts.callbacks.progress:
-        callbacks.append(_progress(parts, metrics, throughput, energy, record))
+        callbacks.append(_progress(parts, machine, metrics, throughput, energy))
     callbacks.append(StopOnSignal(checkpointer))
     purge: dict[str, Any] = {"purge_step": segment.first_step + 1} if segment.first_step else {}
     tensorboard = TensorBoardLogger(save_dir=folder, name="", version="", default_hp_metric=False, **purge)
@@ -240,22 +241,22 @@ def build_run(
 
 
 def _progress(
-    parts: Parts, metrics: MetricsLogger, throughput: ThroughputMonitor, energy: EnergyMonitor, record: RunRecord
+    parts: Parts, machine: Machine, metrics: MetricsLogger, throughput: ThroughputMonitor, energy: EnergyMonitor
 ) -> ProgressBar:
-    """The line of progress, with what it says at the start."""
-    environment, peak, meter = record.environment, throughput.measured_peak, energy.ledger.meter
-    many = f"{environment.world_size} processes on " if environment.world_size > 1 else ""
-    devices = " and ".join(dict.fromkeys(device.name for device in environment.devices))
+    """The line of progress, with the model and the place at the start: this one, a resume may be elsewhere."""
+    peak, meter = throughput.measured_peak, energy.ledger.meter
+    many = f"{machine.ranks.world_size} processes on " if machine.ranks.world_size > 1 else ""
+    device = torch.cuda.get_device_name(machine.device) if machine.device.type == "cuda" else cpu_name()
     notes = []
     if throughput.rates.peak is None and peak is not None:
-        notes.append(f"MFU: of the {scaled(peak, 'FLOP/s')} that a matmul reached here")
+        notes.append(f"MFU: relative to {scaled(peak, 'FLOP/s')}, the rate of a matmul on this machine")
     if not meter.method:
         notes.append(f"J/token: not measured, {meter.reason}")
     return ProgressBar(
         metrics,
         phases=throughput.phases,
-        model=f"{parts.model.name}: {count(record.model.parameters)} parameters",
-        place=f"{many}{devices}, {environment.precision}",
+        model=f"{parts.model.name}: {count(parts.model.parameter_count())} parameters",
+        place=f"{many}{device}, {machine.precision}",
         notes=notes,
     )
 

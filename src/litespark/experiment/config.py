@@ -141,8 +141,8 @@ def _with_fitting_micro_batch(parts: Parts, ranks: Ranks) -> Parts:
     if ranks.rank == 0:
         over = f" over {ranks.world_size} processes" if ranks.world_size > 1 else ""
         log.warning(
-            "data.micro_batch_size=%d: trainer.batch_rows=%d%s makes no whole micro-batches of it; taking "
-            "data.micro_batch_size=%d, which trains the same", asked, parts.trainer.batch_rows, over, fitting,
+            "data.micro_batch_size=%d does not divide trainer.batch_rows=%d%s; data.micro_batch_size=%d is used, the "
+            "training is the same", asked, parts.trainer.batch_rows, over, fitting,
         )  # fmt: skip
     return dataclasses.replace(
         parts,

@@ -120,6 +120,8 @@ def run_job(config: DictConfig) -> str:
             logging.getLogger(__name__).error("job failed: %s", error)
         if ranks.world_size > 1:
             _fail_once(ranks, message)
+        if not sweep and os.environ.get("HYDRA_FULL_ERROR") != "1":
+            sys.exit(message)  # Hydra would put a line with every override before it
         raise CompactHydraException(message) from error
 
 

@@ -78,7 +78,7 @@ class _Search:
         self._require_same_settings(self.given)
         if self.names_text:
             self._require_same_text(place)
-        log.info("data: %s, on which the run was trained; its text is not read", place)
+        log.info("data: %s, as used by this run; the source text is not read", place)
         return place
 
     def _named(self) -> Path | str | None:
@@ -93,7 +93,7 @@ class _Search:
             raise ConfigError(
                 f"resume={self.resume}: data.source={self.config.source} is other data than the run was trained on: "
                 f"manifest hash {found.hash[:12]} ({found.name}), expected {str(self.hash)[:12]} ({self.run.name}). "
-                "Leave data.source out to go on with the run's own, or start a new run"
+                "Leave data.source out to continue with the data of the run, or start a new run"
             )
         return named
 
@@ -125,7 +125,7 @@ class _Search:
             raise ConfigError(
                 f"resume={self.resume}: these settings would prepare other data than the run was trained on:\n"
                 + "\n".join(f"  data.{key}: was {was[key]!r}, is now {now[key]!r}" for key in sorted(different))
-                + "\nLeave them out to go on with the run's own data, or start a new run"
+                + "\nLeave them out to continue with the data of the run, or start a new run"
             )
 
     def _same_tokenizer(self, was: Any) -> bool:
@@ -153,14 +153,14 @@ class _Search:
             what = f"{files} another content" if different else "its files have other names or sizes"
             raise ConfigError(
                 f"resume={self.resume}: data.source={self.config.source} is other text than the run was trained on "
-                f"({self.run.settings.get('source')}): {what}. Leave data.source out to go on with the run's own "
-                f"data in {place}, or start a new run"
+                f"({self.run.settings.get('source')}): {what}. Leave data.source out to continue with the "
+                f"data of the run in {place}, or start a new run"
             )
 
     def _prepared_again(self) -> Path | str:
         gone = f"resume={self.resume}: the prepared data of the run is gone (looked in {', '.join(self._candidates())})"
         remedy = (
-            "Set data.source=FOLDER to where it lies now, or to the text it was prepared from "
+            "Set data.source=FOLDER to where it is now, or to the text it was prepared from "
             f"({self.run.settings.get('source')})"
         )
         if "source" not in self.given and self.config.source != self.run.settings.get("source"):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import os
 import tomllib
 import traceback
@@ -89,7 +90,7 @@ def _allowed_by_the_project() -> list[str]:
             .get("allowed_targets", [])
         )
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, AttributeError) as error:
-        raise ConfigError(f"{path}: got a file that cannot be read ({error}), expected TOML; mend it") from error
+        raise ConfigError(f"{path}: got a file that cannot be read ({error}), expected TOML; correct it") from error
     if not isinstance(listed, list) or not all(isinstance(each, str) and each.strip(".") for each in listed):
         raise ConfigError(
             f'{path}: got tool.litespark.allowed_targets = {listed!r}, expected a list of packages, such as ["mypkg."]'
@@ -146,7 +147,7 @@ def check_kinds(node: dict[str, Any], group: str) -> None:
             node[key] = int(value)
             continue
         expected = " or ".join("null" if kind is type(None) else _KINDS[kind] for kind in options)
-        example = _EXAMPLES.get(f"{group}.{key}", "…")
+        example = _EXAMPLES.get(f"{group}.{key}") or _example(value, options, defaults[key])
         raise ConfigError(f"{group}.{key}: got {value!r}, expected {expected}; set {group}.{key}={example}")
 
 
@@ -215,6 +216,16 @@ def _options(hint: Any) -> tuple[Any, ...]:
     """The plain kinds that an annotation allows; none where it is anything but plain."""
     options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     return options if all(option in _KINDS or option is type(None) for option in options) else ()
+
+
+def _example(value: Any, options: tuple[Any, ...], default: Any) -> str:
+    """A value that can be pasted in place of `value`: the nearest of the kind, else the default."""
+    if int in options and isinstance(value, float) and math.isfinite(value):
+        return str(max(1, round(value)))
+    if default is not MISSING and default is not None:
+        return str(default).lower() if isinstance(default, bool) else str(default)
+    kind = next(kind for kind in options if kind is not type(None))
+    return "null" if type(None) in options else {int: "1", float: "1.0", bool: "true", str: "NAME"}[kind]
 
 
 def _is_a(value: Any, kind: Any) -> bool:

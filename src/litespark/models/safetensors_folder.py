@@ -58,7 +58,7 @@ class SafetensorsReader:
         lost = sorted(name for name, path in promised.items() if self._files.get(name) != path)
         if lost:
             raise ValueError(
-                f"{promised[lost[0]]} lacks {lost[0]}, which {INDEX} says it holds; fetch the folder again"
+                f"{promised[lost[0]]} lacks {lost[0]}, which {INDEX} lists for it; download the folder again"
             )
 
     @staticmethod
@@ -87,7 +87,7 @@ class SafetensorsReader:
             # a shard lies in the folder: an index may not point elsewhere on the disk
             if not isinstance(file, str) or not file or Path(file).name != file or "\0" in file:
                 raise ValueError(
-                    f"{path}: {name} is said to be in {file!r}; expected the name of a file beside the index"
+                    f"{path}: {name} has the file {file!r} in the index; expected the name of a file beside the index"
                 )
         return {name: folder / file for name, file in weight_map.items()}
 

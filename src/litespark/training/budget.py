@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from litespark.ranges import Count, Positive, check_ranges
+from litespark.ranges import Count, Positive, check_number, check_ranges
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,9 @@ class BudgetConfig:
                 f"budget: got {' and '.join(given) or 'neither budget.tokens nor budget.steps'}, expected one of the "
                 "two; set the other to null (budget.tokens=null budget.steps=100)"
             )
+        for key, example in (("tokens", 1_200_000), ("steps", 100)):
+            if (value := getattr(self, key)) is not None:  # null in its place would leave no budget
+                check_number(f"budget.{key}", value, Count, default=example)
         check_ranges(self, "budget")
 
 

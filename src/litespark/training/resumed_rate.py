@@ -33,8 +33,8 @@ def change_of_rate(
     if replanned:
         end = rate(new.with_schedule_end(kept), 2 * max(tokens, kept), 2 * max(steps, kept))
         line += (
-            f"; the schedule is planned anew over {new.schedule_setting}. To continue it as it was planned, and "
-            f"behind its end at its end rate of {end:.4g}, set budget.schedule_end={kept}"
+            f"; the schedule is recomputed over {new.schedule_setting}. To keep the old schedule, and "
+            f"its end rate of {end:.4g} after its end, set budget.schedule_end={kept}"
         )
         if end == 0:
             line += " (at a rate of 0 nothing is learned: also set schedule.final=0.1)"

@@ -120,7 +120,7 @@ def test_ours_in_fp8_needs_units_or_is_simulated_and_the_baselines_stay_in_bf16(
     simulated = parts(tmp_path, "precision=fp8", "precision.fp8.simulate=true")
     assert why_not(ours, CPU, simulated) is None
     for name in ("standard", "compiled"):
-        assert "set precision=bf16 and give the other to a variant of ours" in str(
+        assert "set precision=bf16 and give the other to a variant of Litespark" in str(
             why_not(HUGGINGFACE[name], CPU, simulated)
         )
     # also where `auto` takes it

@@ -85,5 +85,5 @@ def test_of_many_faults_the_first_are_named_and_the_rest_counted(folder):
     damage: Callable[[Path], None] = Path.unlink
     for chunk in chunks:
         damage(chunk)
-    with pytest.raises(ValueError, match=f"; and {len(chunks) - 10} more. Copy these files anew"):
+    with pytest.raises(ValueError, match=f"; and {len(chunks) - 10} more. Copy these files again"):
         check_prepared(folder)

@@ -302,11 +302,11 @@ def test_what_was_decided_about_the_files_is_told_and_kept_in_the_manifest(tmp_p
     (folder / "README.md").write_text("# card")
     prepared = prepare(config(folder, tmp_path / "prepared"))
     told = capsys.readouterr().err
-    assert "splits: the source's own: 1 files train, 1 validate" in told
-    assert "passed over README.md: about the data, not of it; data/test-00000-of-00001.jsonl: of a test split" in told
+    assert "splits: from the source, 1 training and 1 validation files" in told
+    assert "skipped README.md: documentation or metadata; data/test-00000-of-00001.jsonl: of a test split" in told
     manifest = Manifest.read(prepared)
     assert {group["reason"]: group["names"] for group in manifest.listing["passed_over"]} == {
-        "about the data, not of it": ["README.md"],
-        "of a test split, which is never trained on": ["data/test-00000-of-00001.jsonl"],
+        "documentation or metadata": ["README.md"],
+        "a test split, never used for training": ["data/test-00000-of-00001.jsonl"],
     }
     assert [manifest.splits[split].documents for split in ("train", "validation")] == [20, 20]

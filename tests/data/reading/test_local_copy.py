@@ -61,7 +61,7 @@ def test_another_tokenizer_beside_the_manifest_is_refused(prepared, s3_server, s
     Storage(address).write("tokenizer.json", (tmp_path / "other/tokenizer.json").read_bytes())
     cache = ChunkCache(tmp_path / "cache", 10**9)
     for _ in range(2):  # nothing is left that would pass for a copy
-        with pytest.raises(ValueError, match=r"/text/tokenizer.json has the hash .*; the manifest says .*copy it anew"):
+        with pytest.raises(ValueError, match=r"/text/tokenizer.json has the hash .*; the manifest .*copy it again"):
             local_copy(address, cache)
     fill(s3_server, address, prepared)
     assert Tokenizer.load(local_copy(address, cache)).hash == Manifest.read(prepared).tokenizer_hash

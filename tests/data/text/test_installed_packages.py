@@ -133,7 +133,7 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
         return scan(folder)
 
     monkeypatch.setattr(os, "scandir", forbidden)
-    with pytest.raises(ValueError, match=r"inner cannot be listed .*Permission denied.*mend its permissions"):
+    with pytest.raises(ValueError, match=r"inner cannot be listed .*Permission denied.*correct its permissions"):
         installed_packages(0.1, [site])
 
 

@@ -144,8 +144,8 @@ def test_files_of_many_kinds_beside_each_other_are_all_read(tmp_path):
         ("odd.txt", b"\xff\xfea\0b", "odd.txt is truncated or damaged: it begins as UTF-16"),
         ("cut.jsonl.bz2", bz2.compress(lines(TEXTS))[:-9], r"cut\.jsonl\.bz2 is truncated"),
         ("cut.jsonl.xz", lzma.compress(lines(TEXTS))[:-9], r"cut\.jsonl\.xz is truncated"),
-        ("plain.jsonl.bz2", lines(TEXTS), r"plain\.jsonl\.bz2 is damaged or not what its name says"),
-        ("plain.jsonl.xz", lines(TEXTS), r"plain\.jsonl\.xz is damaged or not what its name says"),
+        ("plain.jsonl.bz2", lines(TEXTS), r"plain\.jsonl\.bz2 is damaged or has another format than its name"),
+        ("plain.jsonl.xz", lines(TEXTS), r"plain\.jsonl\.xz is damaged or has another format than its name"),
         ("cut.csv", b'id,text\n1,"and no end', r"cut\.csv is truncated or damaged: the quotes in line 2 do not end"),
         ("printed.jsonl", b'{\n "text": "a"\n}\n{\n "text": ', "an object that it holds does not end"),
         ("list.parquet", table([[text] for text in TEXTS]), r"text_not_a_string: 12\)"),
@@ -188,25 +188,25 @@ def test_what_is_passed_over_is_listed_with_its_reason(tmp_path):
     listing = corpus(config(folder, "unused")).listing
     assert listing.passed_over == {
         ".gitattributes": "hidden",
-        "LICENSE": "about the data, not of it",
-        "README.md": "about the data, not of it",
-        "_SUCCESS": "about the data, not of it",
+        "LICENSE": "documentation or metadata",
+        "README.md": "documentation or metadata",
+        "_SUCCESS": "documentation or metadata",
         "b.jsonl.part": "a backup or a part of a file",
         "c.zip": "a zip archive; unpack it",
-        "dataset_info.json": "about the data, not of it",
+        "dataset_info.json": "documentation or metadata",
         "empty.dat": "empty",
         "load.sh": "text of an unknown kind",
         "old.dat": "not UTF-8; convert it with iconv",
         "other.log": "JSON without the field text",
         "picture.png": "not text",
-        "source.py": "about the data, not of it",
+        "source.py": "documentation or metadata",
         "unknown.xyz": "not text",
     }
     assert read(folder) == TEXTS
     kept = listing.to_json()["passed_over"]
     assert {"reason": "hidden", "files": 1, "names": [".gitattributes"]} in kept
     assert sum(group["files"] for group in kept) == 14
-    assert "passed over .gitattributes: hidden; LICENSE, README.md, _SUCCESS and 2 more: about" in "\n".join(
+    assert "skipped .gitattributes: hidden; LICENSE, README.md, _SUCCESS and 2 more: documentation" in "\n".join(
         listing.lines()
     )
 
@@ -214,7 +214,7 @@ def test_what_is_passed_over_is_listed_with_its_reason(tmp_path):
 def test_a_name_that_is_not_utf8_is_told(tmp_path):
     folder = folder_with(tmp_path, **{"a.txt": b"text"})
     (folder / "b\udcff.txt").write_bytes(b"text")
-    assert "passed over 'b\\udcff.txt': a name that is not UTF-8; rename it" in [
+    assert "skipped 'b\\udcff.txt': a name that is not UTF-8; rename it" in [
         *corpus(config(folder, "x")).listing.lines()
     ]
 

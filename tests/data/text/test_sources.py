@@ -112,7 +112,7 @@ def test_files_of_a_bucket_without_a_suffix_are_known_by_their_beginning(tmp_pat
         ("val-00000", "JSON"),
     ]
     assert text.listing.passed_over == {
-        "README.md": "about the data, not of it",
+        "README.md": "documentation or metadata",
         "empty": "empty",
         "notes": "JSON without the field text",
     }

@@ -1,1 +1,1 @@
-"""`litespark bench parity`: what variants learn from equal tokens, the loss beside the speed."""
+"""`litespark bench parity`: the loss of variants after equal tokens, beside their speed."""

@@ -83,7 +83,7 @@ def bench_parity(
     if parts.budget.target_bpb is not None:
         raise ConfigError(
             f"budget.target_bpb: got {parts.budget.target_bpb}, expected null: losses are compared at equal tokens; "
-            "what variants take to a target is told by litespark bench to-loss"
+            "for the cost to a target use litespark bench to-loss"
         )
     if len(variants) < 2:
         raise ConfigError(

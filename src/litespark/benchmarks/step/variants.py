@@ -87,7 +87,7 @@ TRAINER = Variant("train.py", "train.py", (), "train.py itself: data loading, me
 
 def litespark_variant(name: str, settings: tuple[str, ...] = ()) -> Variant:
     """Ours, with `settings` laid over the benchmark's config; none: the config as it is."""
-    about = f"Litespark with {' '.join(settings)}" if settings else "Litespark as the config says"
+    about = f"Litespark with {' '.join(settings)}" if settings else "Litespark with the settings of the config"
     return Variant(name, "litespark", settings, about)
 
 
@@ -106,7 +106,7 @@ def parse(word: str) -> Variant:
         if colon:
             raise ValueError(
                 f"--variant: got {word!r}, expected {name!r} alone: a baseline is what it is; give the overrides to "
-                "the whole benchmark, or to a combination of ours under another name"
+                "the whole benchmark, or to a combination of settings under another name"
             )
         return HUGGINGFACE[name]
     if name == TRAINER.name:
@@ -114,7 +114,7 @@ def parse(word: str) -> Variant:
     if not _NAME.fullmatch(name) or bool(colon) != bool(settings) or (not colon and name != "litespark"):
         known = ", ".join([*HUGGINGFACE, "litespark", TRAINER.name])
         raise ValueError(
-            f"--variant: got {word!r}, expected one of {known}, or a combination of ours as 'NAME:override override' "
+            f"--variant: got {word!r}, expected one of {known}, or settings as 'NAME:override override' "
             "(the name of letters, digits and .-_)"
         )
     return litespark_variant(name, settings)
@@ -156,7 +156,7 @@ def _why_not_huggingface(setup: HuggingFaceSetup, device: torch.device, parts: P
     if type(parts.optim) is not AdamWConfig:
         return (
             "the baselines train with AdamW, and the config has another optimizer; leave optim=adamw and give the "
-            "other one to a variant of ours ('NAME:optim=…')"
+            "other one to a variant of Litespark ('NAME:optim=…')"
         )
     if model.width % model.heads:
         return (
@@ -166,7 +166,7 @@ def _why_not_huggingface(setup: HuggingFaceSetup, device: torch.device, parts: P
     if parts.precision == "fp8" or (parts.precision == "auto" and precision_of(parts, device) == "fp8"):
         return (
             "the baselines compute in bf16, and compiled_fp8 is one of them; set precision=bf16 and give the other to "
-            "a variant of ours ('litespark_fp8:precision=fp8')"
+            "a variant of Litespark ('litespark_fp8:precision=fp8')"
         )
     if setup.fp8:
         return _why_not_fp8(device, parts)

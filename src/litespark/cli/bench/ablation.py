@@ -1,4 +1,4 @@
-"""`litespark bench ablation`: what each optimisation between a baseline and a target buys."""
+"""`litespark bench ablation`: the gain of each optimisation between a baseline and a target."""
 
 from __future__ import annotations
 
@@ -64,4 +64,4 @@ def _command(options: argparse.Namespace) -> list[str]:
     return words + numbers_given(options)
 
 
-ABLATION = Command("what each optimisation between a baseline and a target buys", _arguments, _run)
+ABLATION = Command("the gain of each optimisation between a baseline and a target", _arguments, _run)

@@ -48,4 +48,4 @@ def _command(options: argparse.Namespace) -> list[str]:
     return words + ([] if options.litgpt_python is None else ["--litgpt-python", options.litgpt_python])
 
 
-DATA = Command("what preparing and reading data reaches", _arguments, _run)
+DATA = Command("the speed of preparing and reading data", _arguments, _run)

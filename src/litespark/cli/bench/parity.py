@@ -65,4 +65,4 @@ def _command(options: argparse.Namespace) -> list[str]:
     return words + [word for each in options.variant for word in ("--variant", each)]
 
 
-PARITY = Command("what variants learn from equal tokens, the loss beside the speed", _arguments, _run)
+PARITY = Command("the loss of variants after equal tokens, beside their speed", _arguments, _run)

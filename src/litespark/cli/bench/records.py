@@ -13,7 +13,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--output", type=Path, help="folder of records (logs/bench)")
     where.add_argument(
-        "--publish", action="store_true", help="write the record into results/, and its page anew from all records"
+        "--publish", action="store_true", help="write the record into results/, and write its page again"
     )
 
 

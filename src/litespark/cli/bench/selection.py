@@ -1,4 +1,4 @@
-"""`litespark bench selection`: what selection of documents is worth at equal tokens."""
+"""`litespark bench selection`: the effect of selecting documents, at equal tokens."""
 
 from __future__ import annotations
 
@@ -61,4 +61,4 @@ def _command(options: argparse.Namespace) -> list[str]:
     ]
 
 
-SELECTION = Command("what selection of documents is worth at equal tokens", _arguments, _run)
+SELECTION = Command("the effect of selecting documents, at equal tokens", _arguments, _run)

@@ -74,4 +74,4 @@ def _command(options: argparse.Namespace) -> list[str]:
     return words + numbers_given(options)
 
 
-STEP = Command("whole training steps: four baselines, Liger and ours", _arguments, _run)
+STEP = Command("whole training steps: four baselines, Liger and Litespark", _arguments, _run)

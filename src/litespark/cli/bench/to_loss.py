@@ -81,4 +81,4 @@ def _command(options: argparse.Namespace, target: float, overrides: Sequence[str
     return words + [word for each in options.variant for word in ("--variant", each)]
 
 
-TO_LOSS = Command("what variants take to the same bits per byte", _arguments, _run)
+TO_LOSS = Command("the cost of variants to the same bits per byte", _arguments, _run)

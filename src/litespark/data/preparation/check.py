@@ -56,7 +56,7 @@ def check_prepared(address: str | Path) -> Checked:
     if wrong:
         more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
         raise ValueError(
-            f"{address} is not what its manifest says: {'; '.join(wrong[:_NAMED])}{more}. Copy these files anew, or "
+            f"{address} does not match its manifest: {'; '.join(wrong[:_NAMED])}{more}. Copy these files again, or "
             "delete the folder and prepare the data again."
         )
     expected |= {name for name in sizes if fnmatch(name, NOTE)}

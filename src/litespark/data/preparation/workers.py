@@ -66,7 +66,7 @@ def run_units(
             raise ValueError(
                 f"a process that prepared a unit ended by itself ({preparation.prepared}). Where it printed an error, "
                 "that is why. Where it did not, most often the machine ran out of memory: set data.processes below "
-                f"{processes}, or data.unit_bytes or data.chunk_tokens lower (which begins anew). What was finished is "
+                f"{processes}, or data.unit_bytes or data.chunk_tokens lower (a new start). What was finished is "
                 "kept: the same command continues."
             ) from error
 

@@ -113,8 +113,8 @@ class ChunkCache:
             file.close()
             if damaged == _FETCHES:
                 raise ValueError(
-                    f"{address}/{record.file} {fault}, fetched {_FETCHES} times. The chunk is damaged where it lies: "
-                    "copy it anew or prepare the data again."
+                    f"{address}/{record.file} {fault}, fetched {_FETCHES} times. The chunk is damaged at its source: "
+                    "copy it again or prepare the data again."
                 )
             damaged += 1
             log.warning("%s %s; it is fetched again", path, fault)

@@ -41,7 +41,7 @@ def local_copy(address: str, cache: ChunkCache) -> Path:
             if found != manifest.tokenizer_hash:
                 raise ValueError(
                     f"{Storage(address).where(tokenizers.FILE)} has the hash {found}; the manifest says "
-                    f"{manifest.tokenizer_hash}. It is another tokenizer, or damaged: copy it anew, or prepare the "
+                    f"{manifest.tokenizer_hash}. It is another tokenizer, or damaged: copy it again, or prepare the "
                     "data again."
                 )
             Storage(address).fetch(manifests.FILE, folder / manifests.FILE)

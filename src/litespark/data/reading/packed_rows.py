@@ -32,7 +32,7 @@ class PackedRows:
         if packed_length != sequence_length:
             raise ValueError(
                 f"data.sequence_length={sequence_length}, but {chunks.folder} is packed best_fit in rows for "
-                f"data.sequence_length={packed_length}, and cutting them anew would cut documents. Set "
+                f"data.sequence_length={packed_length}, and a new length would cut documents. Set "
                 f"data.sequence_length={packed_length}, or prepare the text for {sequence_length}, or with "
                 "data.packing=concat, which any length can read."
             )

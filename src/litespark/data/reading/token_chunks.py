@@ -131,4 +131,4 @@ def _check(storage: Storage, records: list[ChunkRecord], *, hashed: bool) -> Non
     sizes = {file.name: file.size for file in storage.files()}
     for record in records:
         if fault := chunk_fault(storage, record, sizes, hashed=hashed):
-            raise ValueError(f"{fault}. Copy the file anew, or delete the prepared folder and prepare the data again.")
+            raise ValueError(f"{fault}. Copy the file again, or delete the prepared folder and prepare the data again.")

@@ -132,7 +132,7 @@ def _records(path: Path) -> Iterator[str]:
 
 def _unreadable(path: Path, error: Exception) -> ValueError:
     return ValueError(
-        f"{_SETTING}: {path} cannot be read ({error}), expected UTF-8 text; mend the file or leave it out"
+        f"{_SETTING}: {path} cannot be read ({error}), expected UTF-8 text; correct the file or leave it out"
     )
 
 
@@ -145,7 +145,7 @@ def _record(path: Path, line: int, content: bytes) -> Any:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise _NoRecord(
-            f"{_SETTING}: {path}, line {line}: got no JSON ({error}), expected a record; mend the file or leave it out"
+            f"{_SETTING}: {path}, line {line}: got no JSON ({error}), expected a record; correct it or leave it out"
         ) from error
 
 

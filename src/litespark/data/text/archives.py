@@ -70,7 +70,7 @@ def blocks(path: Path, name: str) -> Iterator[bytes]:
     except EOFError as error:
         raise ValueError(f"{name} is truncated: its compressed data does not end. {_REMEDY}") from error
     except (gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstandard.ZstdError, MemoryError) as error:
-        raise ValueError(f"{name} is damaged or not what its name says: {error}. {_REMEDY}") from error
+        raise ValueError(f"{name} is damaged or has another format than its name: {error}. {_REMEDY}") from error
 
 
 def beginning(head: bytes, name: str) -> bytes:
@@ -133,7 +133,7 @@ def _blocks_of(source: bz2.BZ2File | lzma.LZMAFile, name: str) -> Iterator[bytes
         try:
             block = source.read(BLOCK_BYTES)
         except (OSError, ValueError) as error:  # what bz2 calls damaged data, which has no class of its own
-            raise ValueError(f"{name} is damaged or not what its name says: {error}. {_REMEDY}") from error
+            raise ValueError(f"{name} is damaged or has another format than its name: {error}. {_REMEDY}") from error
         if not block:
             return
         yield block

@@ -12,7 +12,7 @@ from litespark.data.text.fields import field_value
 from litespark.data.text.files import CSV, JSON, PARQUET, TEXT, TSV
 
 HIDDEN = "hidden"
-ABOUT_THE_DATA = "about the data, not of it"
+ABOUT_THE_DATA = "documentation or metadata"
 EMPTY = "empty"
 NO_TEXT = "not text"
 NO_FILE = "a pipe, socket or device"

@@ -130,5 +130,5 @@ def _listed(folder: Path) -> list[os.DirEntry[str]]:
     except OSError as error:
         raise ValueError(
             f"data.source={INSTALLED_PACKAGES}: {folder} cannot be listed ({error}), expected a folder that this user "
-            "may read; mend its permissions, or set data.source to a file or folder of text"
+            "may read; correct its permissions, or set data.source to a file or folder of text"
         ) from error

@@ -18,7 +18,7 @@ from litespark.data.text.splits import TRAIN, VALIDATION
 
 TEST = "test"
 OUTSIDE = "outside the splits of the source"
-OF_TEST = "of a test split, which is never trained on"
+OF_TEST = "a test split, never used for training"
 _FIRM = {"train": TRAIN, "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION, "test": TEST}
 _SOFT = {
     **dict.fromkeys(("training", "trn"), TRAIN),

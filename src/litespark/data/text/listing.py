@@ -29,13 +29,13 @@ class Listing:
         """One a decision."""
         yield f"splits: {self.splits}"
         if self.passed_over:
-            yield f"passed over {self.passed_over_in_words()}"
+            yield f"skipped {self.passed_over_in_words()}"
         for kind, names in _by_value(self.by_content).items():
             yield f"read as {kind}, by their content: {_named(names)}"
         if self.taken_anyway:
-            yield f"named like a split, but taken as text like the others: {_named(self.taken_anyway)}"
+            yield f"named like a split, but used like the other files: {_named(self.taken_anyway)}"
         if self.evaluations_passed_over:
-            yield f"of the evaluation texts, passed over {_in_words(self.evaluations_passed_over)}"
+            yield f"skipped evaluation files: {_in_words(self.evaluations_passed_over)}"
 
     def passed_over_in_words(self) -> str:
         """Counts and first names by reason."""

@@ -230,7 +230,7 @@ def _content(storage: Storage, file: Listed, config: PrepareConfig) -> Content:
 
 def _listing(layout: Layout, files: dict[str, SourceFile], passed_over: dict[str, str]) -> Listing:
     if layout.validation:
-        splits = f"the source's own: {len(layout.training)} files train, {len(layout.validation)} validate"
+        splits = f"from the source, {len(layout.training)} training and {len(layout.validation)} validation files"
     else:
         splits = _held_out_share()
     return Listing(

@@ -88,7 +88,7 @@ def csv_rows(
         except csv.Error as error:
             if "unexpected end" in str(error):
                 raise ValueError(
-                    f"{name} is truncated or damaged: the quotes in line {place} do not end. Copy it again, or mend it."
+                    f"{name} is truncated or damaged: the quotes in line {place} do not end. Copy or correct it."
                 ) from error
             yield place, Overlong(most_bytes + 1, b"") if "field limit" in str(error) else None
             continue
