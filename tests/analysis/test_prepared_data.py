@@ -93,7 +93,7 @@ def test_nothing_left_out_is_said():
     data = view(ledger=Ledger())
     assert prepared_data.ledger_table(data) == "No documents were dropped."
     assert "Examples of dropped documents" not in prepared_data.markdown(data)
-    assert "\nNothing was left out.\n" in prepared_data.text(data)
+    assert "\nNo documents were dropped.\n" in prepared_data.text(data)
 
 
 def test_reasons_are_counted_over_all_domains():

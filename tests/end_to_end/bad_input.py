@@ -73,7 +73,7 @@ TABLE = {
     "nothing but a test split": (
         "data.source={w}/half",
         "holds no training text",
-        "of a test split",
+        "a test split",
         "is taken: data.s",
     ),
     "no files to take": ("data.max_files=0", "data.max_files: got 0, expected a whole number of at least 1"),

@@ -303,7 +303,7 @@ def test_what_was_decided_about_the_files_is_told_and_kept_in_the_manifest(tmp_p
     prepared = prepare(config(folder, tmp_path / "prepared"))
     told = capsys.readouterr().err
     assert "splits: from the source, 1 training and 1 validation files" in told
-    assert "skipped README.md: documentation or metadata; data/test-00000-of-00001.jsonl: of a test split" in told
+    assert "skipped README.md: documentation or metadata; data/test-00000-of-00001.jsonl: a test split" in told
     manifest = Manifest.read(prepared)
     assert {group["reason"]: group["names"] for group in manifest.listing["passed_over"]} == {
         "documentation or metadata": ["README.md"],

@@ -222,11 +222,11 @@ def test_a_name_that_is_not_utf8_is_told(tmp_path):
 def test_a_source_of_nothing_but_what_is_passed_over_says_so(tmp_path):
     folder = folder_with(tmp_path, **{"README.md": b"card", "a.log": b'{"level": 1}\n'})
     with pytest.raises(
-        ValueError, match=r"no file that can be read, expected .*README\.md: about.*a\.log: JSON without"
+        ValueError, match=r"no file that can be read, expected .*README\.md: documentation.*a\.log: JSON without"
     ):
         corpus(config(folder, "unused"))
     (folder / "test.jsonl").write_bytes(lines(TEXTS))
-    with pytest.raises(ValueError, match=r"holds no training text \(.*test\.jsonl: of a test split"):
+    with pytest.raises(ValueError, match=r"holds no training text \(.*test\.jsonl: a test split"):
         corpus(config(folder, "unused"))
     assert read(folder / "test.jsonl") == TEXTS
     assert corpus(config(folder / "test.jsonl", "x")).listing.taken_anyway == ("test.jsonl",)
