@@ -144,11 +144,11 @@ def test_a_longer_budget_states_both_rates_and_the_setting_that_keeps_the_end_ra
         lines = [record.message for record in caplog.records if "learning rate" in record.message]
         return lines, metrics_in(tmp_path / name, "train/learning_rate")
 
-    (line,), rates = resumed("recomputed over")
+    (line,), rates = resumed("recomputed")
     assert "learning rate: 0.001 in step 6, the last before the resume, 0.002053 in the next one" in line
     assert rates[7] == pytest.approx(0.002053, rel=1e-3)
     assert "recomputed over budget.steps=9" in line
-    assert "end rate of 0.001, set budget.schedule_end=6" in line
+    assert "end rate of 0.001 after its end, set budget.schedule_end=6" in line
     lines, rates = resumed("kept", schedule_end=6)
     assert lines == []
     assert rates == {step: pytest.approx(0.001) for step in (7, 8, 9)}
