@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from litespark.data.config import PrepareConfig
+from litespark.data.text.archives import blocks
+from litespark.data.text.detection import holds_json
 from litespark.data.text.document import domain_name
 from litespark.data.text.fields import absent, field_value, names_in, records_within
-from litespark.data.text.files import JSON, PARQUET, SourceFile
+from litespark.data.text.files import JSON, PARQUET, TEXT, SourceFile
 from litespark.data.text.formats import Overlong, json_records
 from litespark.data.text.reader import on_this_machine
 from litespark.data.text.tables import SEPARATORS, TEXT_SETTING, Row, column_names, csv_rows, parquet_rows
@@ -18,13 +21,15 @@ DOMAIN_SETTING = "data.domain_field"
 _LOOKED_AT_BYTES = 1 << 30
 _LEAST_OF_A_FILE = 1 << 20
 _MOST_NAMES = 200
+_MOST_TEXTS = 16
+_OF_A_LIST = ".list."
 
 
 def refuse_absent_fields(config: PrepareConfig, files: tuple[SourceFile, ...], scratch: Path) -> None:
     """Raise ValueError where no record has anything in `text_field` or `domain_field`; a few that have are enough.
 
     It looks until it has seen one of each, at most at a GiB that is spread over all files. Sources of plain texts alone
-    have no records, and no fields.
+    have no records, and no fields; of what is called a plain text a few are looked into, since it may hold JSON.
 
     Raises:
         ValueError: names the fields that the records have, the nearest first; or a file that cannot be read.
@@ -36,6 +41,8 @@ def refuse_absent_fields(config: PrepareConfig, files: tuple[SourceFile, ...], s
     holding = [file for file in files if file.holds_records and file.size and file.copy_of is None]
     most_files = _LOOKED_AT_BYTES // _LEAST_OF_A_FILE
     holding = holding[:: len(holding) // most_files + 1]
+    texts = (file for file in files if not file.holds_records and file.size and not file.remote)
+    holding += islice(texts, _MOST_TEXTS)
     records = 0
     for file in holding:
         with on_this_machine(file, scratch) as path:
@@ -52,7 +59,8 @@ def refuse_absent_fields(config: PrepareConfig, files: tuple[SourceFile, ...], s
     of_domain = setting == DOMAIN_SETTING
     empty = "no name (a text or a whole number) in field" if of_domain else "nothing in field"
     lacking = empty if any(f"{there}.".startswith(f"{name}.") for there in names) else "no field"
-    others = [there for there in names if there != name and not (of_domain and there == config.text_field)]
+    unfit = {name, config.text_field} if of_domain else {name}
+    others = [there for there in names if there not in unfit and _OF_A_LIST not in there]
     where = f"data.source={config.source}, {records} records and tables looked at"
     error = absent(where, setting, name, others, lacking=lacking)
     none = f", or {setting}=null for one domain" if of_domain else ""
@@ -72,7 +80,10 @@ def _has(record: object, name: str, setting: str) -> bool:
 
 def _records(path: Path, file: SourceFile, config: PrepareConfig, most_bytes: int) -> Iterator[object]:
     """Records of a file, of so many bytes together; of a table the tuple of its columns first."""
-    if file.format != JSON:
+    if file.format == TEXT:
+        if not holds_json(next(blocks(path, file.where), b"")):
+            return
+    elif file.format != JSON:
         for row in _of_table(path, file, config):
             yield row
             if isinstance(row, Row):

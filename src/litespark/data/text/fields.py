@@ -63,11 +63,11 @@ def absent(where: str, setting: str, wanted: str, names: Iterable[str], *, lacki
 
 
 def names_in(content: object, prefix: str = "", depth: int = 3) -> Iterator[str]:
-    """Names of the fields of a record that hold values, those of nested records as paths."""
+    """Names of the fields of a record that hold values and no lists of them, those of nested records as paths."""
     if not isinstance(content, dict):
         return
     for name, value in content.items():
         if isinstance(value, dict) and value and depth > 1:
             yield from names_in(value, f"{prefix}{name}.", depth - 1)
-        else:
+        elif not isinstance(value, list):
             yield f"{prefix}{name}"
