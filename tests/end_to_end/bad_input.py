@@ -89,7 +89,7 @@ TABLE = {
     "field of the domain that no record has": (
         "data.source={w}/lines.jsonl data.domain_field=meta.set data.max_bad_share=1",
         "no field meta.set, but text",
-        "or data.domain_field=null",
+        "Set data.domain_field=null",
     ),
     "archive of several files": ("data.source={w}/text.zip", "text.zip is a zip archive", "unpack it"),
     "archive that is none": ("data.source={w}/broken.jsonl.zst", "{w}/broken.jsonl.zst is damaged", "Copy or download"),

@@ -308,7 +308,7 @@ def test_numbers_are_names_of_domains_and_other_values_are_none(tmp_path):
     assert domains == ["3", "unknown", "4"]
     (tmp_path / "a.jsonl").write_text('{"text": "two", "label": [3]}\n')
     (tmp_path / "b.parquet").unlink()
-    with pytest.raises(ValueError, match=r"no (name .* in )?field label, but none at all\. Name"):
+    with pytest.raises(ValueError, match=r"no (name .* in )?field label, but text\. Set"):
         read(tmp_path, domain_field="label")
 
 

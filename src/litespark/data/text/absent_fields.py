@@ -62,6 +62,9 @@ def refuse_absent_fields(config: PrepareConfig, files: tuple[SourceFile, ...], s
     unfit = {name, config.text_field} if of_domain else {name}
     others = [there for there in names if there not in unfit and _OF_A_LIST not in there]
     where = f"data.source={config.source}, {records} records and tables looked at"
+    if of_domain and not others:
+        there = ", ".join(names) or "none at all"
+        raise ValueError(f"{where}: {lacking} {name}, but {there}. Set {setting}=null for one domain.")
     error = absent(where, setting, name, others, lacking=lacking)
     none = f", or {setting}=null for one domain" if of_domain else ""
     raise ValueError(f"{error}{none}.")
