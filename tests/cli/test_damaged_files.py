@@ -169,7 +169,7 @@ KINDS: dict[str, tuple[Callable[[bytes], Any], Callable[[Any], bytes], list[int]
 
 
 @pytest.mark.parametrize("name", KINDS)
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_a_value_of_another_kind_in_a_file_of_a_run_is_one_message(copies, capsys, name, data):
     read, written, which = KINDS[name]
@@ -182,7 +182,7 @@ def test_a_value_of_another_kind_in_a_file_of_a_run_is_one_message(copies, capsy
             refused_or_done(commands_of_a_run(copies)[index], capsys)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_a_value_of_another_kind_in_a_manifest_is_one_message(copies, capsys, data):
     with Damage(copies / "prepared" / "manifest.json") as path:

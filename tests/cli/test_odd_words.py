@@ -49,7 +49,7 @@ def test_an_odd_word_for_train_is_one_message(capsys, tmp_path, monkeypatch, wor
     answer(["train", word], capsys)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     st.sampled_from(["", *(name for name in COMMANDS if name not in ("train", "kernels", "results"))]),
     st.lists(st.text(st.characters(codec=None, categories=None), max_size=20), max_size=3),

@@ -107,3 +107,10 @@ def test_the_training_mode_is_left_as_it_was(training):
 def test_impossible_requests_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         generate(small_model(), **({"ids": random_ids(1, 4), "max_new_tokens": 2} | arguments))
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 1e-38, 1e-300, 5e-324])
+def test_a_temperature_near_0_takes_the_likeliest_token(temperature):
+    model, prompts = small_model(), random_ids(2, 5)
+    for more in ({}, {"top_p": 0.9}, {"top_k": 2}):
+        assert torch.equal(generate(model, prompts, 6, temperature=temperature, **more), generate(model, prompts, 6))

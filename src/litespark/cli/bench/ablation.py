@@ -20,7 +20,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--baseline", default=BASELINE, help="overrides that make the baseline ('%(default)s')")
     parser.add_argument("--target", default=TARGET, help="overrides that make the target ('%(default)s')")
     parser.add_argument(
-        "--switch", action="append", default=[], metavar="NAME=KEY,KEY", help="switch these keys together, as NAME"
+        "--switch", action="append", default=[], metavar="NAME=KEYS", help="switch KEY,KEY… together, as NAME"
     )
     parser.add_argument("--order", default="", metavar="NAME,NAME", help="of the switches (that of the config)")
     add_step_arguments(parser, "combination")

@@ -12,9 +12,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     """Let a command take the folder of its records."""
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--output", type=Path, help="folder of records (logs/bench)")
-    where.add_argument(
-        "--publish", action="store_true", help="write the record into results/, and write its page again"
-    )
+    where.add_argument("--publish", action="store_true", help="write the record and its page into results/")
 
 
 def records_folder(options: argparse.Namespace) -> Path:
