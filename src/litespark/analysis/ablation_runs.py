@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from litespark.analysis.runs import Run, differing_keys, flatten
+from litespark.analysis.run_config import flatten
+from litespark.analysis.runs import Run, differing_keys
 from litespark.metrics.ablation_table import Combination, Repeat, Switches, Table, table
 from litespark.metrics.records.ablation import changes_speed_only, default_name, planned
 

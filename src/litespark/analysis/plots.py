@@ -16,7 +16,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from litespark.analysis.quantities import is_measured, plain, rate, scaled
 from litespark.analysis.reasons import no_energy, no_peak
-from litespark.analysis.runs import Run, differing_keys, flatten, labels
+from litespark.analysis.run_config import flatten
+from litespark.analysis.runs import Run, differing_keys, labels
 from litespark.metrics import names
 
 # Okabe and Ito's colours, told apart with every common kind of colour blindness, without the yellow

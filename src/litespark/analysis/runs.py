@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pandas as pd
-import yaml
 
+from litespark.analysis.run_config import CONFIG_FILE, flatten, read_config
 from litespark.metrics import names
 from litespark.metrics.records.run import RunRecord
 from litespark.metrics.throughput import most_of_measured_peak, possible
 
 RECORD_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
-CONFIG_FILE = "config.yaml"
 SAMPLES_FILE = "samples.md"
 
 
@@ -75,7 +74,7 @@ def load_run(folder: Path | str) -> Run:
         folder=folder,
         record=_without_impossible(record),
         metrics=_against_best_probe(_read_metrics(folder / METRICS_FILE), record),
-        config=_read_config(folder / CONFIG_FILE),
+        config=read_config(config) if (config := folder / CONFIG_FILE).is_file() else {},
         samples=samples.read_text(encoding="utf-8", errors="replace") if samples.is_file() else None,
     )
 
@@ -209,18 +208,6 @@ def _names_its_run(values: list[Any], runs: Sequence[Run]) -> bool:
     )
 
 
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} as {"a.b": 1}; lists stay values."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict) and value:
-            flat |= flatten(value, f"{name}.")
-        else:
-            flat[name] = value
-    return flat
-
-
 def _run_folders(path: Path) -> list[Path]:
     """Run folders at or below `path`; a run is not searched for runs inside it."""
     folders = []
@@ -235,22 +222,6 @@ def _natural(path: Path) -> list[tuple[int, int, str]]:
     """A sort key under which run 2 comes before run 10."""
     pieces = re.split(r"(\d+)", str(path))
     return [(0, int(piece), "") if piece.isdigit() else (1, 0, piece) for piece in pieces]
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if isinstance(config, dict):
-            flatten(config)  # an alias may contain itself
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # of texts that look like dates, too
-        raise ValueError(f"{path} is not valid YAML: {error}; restore the file that the run wrote") from error
-    if not isinstance(config, dict):
-        raise ValueError(
-            f"{path}: got {type(config).__name__}, expected a mapping; restore the file that the run wrote"
-        )
-    return config
 
 
 def _read_metrics(path: Path) -> pd.DataFrame:

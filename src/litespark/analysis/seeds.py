@@ -6,12 +6,12 @@ import statistics
 from collections.abc import Callable, Sequence
 
 from litespark.analysis.quantities import ABSENT, plain, rate, scaled
-from litespark.analysis.runs import Run, differing_keys, flatten
+from litespark.analysis.run_config import flatten
+from litespark.analysis.runs import Run, differing_keys
 from litespark.analysis.tables import markdown_table
 from litespark.metrics.records.run import RunRecord
 
 TITLE = "## Over seeds"
-SEED = "seed"
 
 _FIGURES: dict[str, tuple[Callable[[RunRecord], float | None], Callable[[float | None], str]]] = {
     "validation loss": (lambda record: record.quality.validation_loss, plain),

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
-from litespark.analysis.runs import flatten
+from litespark.analysis.run_config import flatten
 from litespark.metrics import names
 
 GROUPS = ("model", "ops", "precision", "recompute", "data", "optim", "schedule", "strategy", "budget", "trainer")

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 import yaml
 
+from litespark.analysis.run_config import CONFIG_FILE as CONFIG
+from litespark.analysis.run_config import flatten, read_config
 from litespark.callbacks import checkpoint_folder
 from litespark.callbacks.checkpoint_folder import Checkpoint
 from litespark.callbacks.run_record import RECORD
@@ -31,7 +33,6 @@ from litespark.override_text import override
 
 log = logging.getLogger(__name__)
 
-CONFIG = "config.yaml"
 TOKENIZER = "tokenizer"
 # of a folder on the usual file systems, less what TensorBoard and we put behind a name
 LONGEST_NAME = 200
@@ -162,7 +163,7 @@ def reopen(parts: Parts) -> tuple[Path, Checkpoint]:
     saved_path = folder / CONFIG
     if not saved_path.is_file():
         raise ConfigError(f"resume={parts.resume}: {folder} has no {CONFIG}; expected the folder of a run")
-    started = _read_config(saved_path)
+    started = read_config(saved_path)
     changes = differences(started, parts.resolved)
     if "fp8" not in (
         started.get("precision") or {}
@@ -198,24 +199,6 @@ def reopen(parts: Parts) -> tuple[Path, Checkpoint]:
     return folder, checkpoint
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    """The config that a run was started with.
-
-    Raises:
-        ConfigError: the file is no YAML mapping any more.
-    """
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        _flat(config)  # an alias may contain itself
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"{path} is damaged ({reason}); restore the file that the run wrote") from error
-    if not isinstance(config, dict):
-        got = type(config).__name__
-        raise ConfigError(f"{path}: got {got}, expected a mapping; restore the file that the run wrote")
-    return config
-
-
 def check_fp8(parts: Parts, checkpoint: Checkpoint) -> None:
     """Compare the settings of a run in fp8 with the scales in `checkpoint`, before anything in the folder is touched.
 
@@ -248,9 +231,9 @@ def _check_state(resume: str, checkpoint: Checkpoint) -> None:
         ) from error
 
 
-def differences(saved: Any, current: Any) -> dict[str, tuple[Any, Any]]:
+def differences(saved: dict[str, Any], current: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The keys (dotted) in which two configs differ, with both values; names and folders are not compared."""
-    old, new = _flat(saved), _flat(current)
+    old, new = flatten(saved), flatten(current)
     return {
         key: (old.get(key), new.get(key))
         for key in sorted(old.keys() | new.keys())
@@ -265,16 +248,6 @@ def _fixed(key: str) -> bool:
 def _is_of_preparation(key: str) -> bool:
     group, _, name = key.partition(".")
     return group == "data" and name.split(".")[0] in PREPARATION
-
-
-def _flat(config: Any, path: str = "") -> dict[str, Any]:
-    if isinstance(config, dict) and config:
-        return {
-            name: value
-            for key, inner in config.items()
-            for name, value in _flat(inner, f"{path}.{key}" if path else str(key)).items()
-        }
-    return {path: config}
 
 
 def _default_name(overrides: list[str]) -> str:

@@ -135,11 +135,6 @@ class ThroughputMeter:
         self._counts = TokenCounts()
 
     @property
-    def warming_up(self) -> bool:
-        """Whether the next step still counts as warm-up; closing the window when this turns false keeps it pure."""
-        return self._warmup_left > 0
-
-    @property
     def open_steps(self) -> int:
         """Steps in the open window."""
         return len(self._steps)
