@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from litespark.callbacks import checkpoint_folder
 from litespark.experiment import run_folder
@@ -112,6 +113,14 @@ def test_the_rest_may_change_and_is_said(logs, override, caplog):
     checkpoint(folder, 5)
     run_folder.reopen(parts(logs, f"resume={folder}", override))
     assert f"resuming with {override.split('=')[0]}=" in caplog.text
+
+
+def test_what_differs_is_said_by_one_rank(logs, monkeypatch, caplog):
+    folder = run_folder.make(parts(logs, "name=a"), [])
+    checkpoint(folder, 5)
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    run_folder.reopen(parts(logs, f"resume={folder}", "trainer.log_every=3"))
+    assert not caplog.text
 
 
 def test_a_run_of_a_version_without_fp8_resumes_without_a_word_on_its_settings(logs, caplog):

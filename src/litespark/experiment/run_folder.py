@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import yaml
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from litespark.analysis.run_config import CONFIG_FILE as CONFIG
 from litespark.analysis.run_config import flatten, read_config
@@ -195,7 +196,7 @@ def reopen(parts: Parts) -> tuple[Path, Checkpoint]:
         )
     _check_state(parts.resume, checkpoint)
     for key, (was, now) in changes.items():
-        log.warning("resuming with %s=%r, the run was started with %r", key, now, was)
+        rank_zero_only(log.warning)("resuming with %s=%r, the run was started with %r", key, now, was)
     return folder, checkpoint
 
 
