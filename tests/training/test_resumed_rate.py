@@ -28,8 +28,8 @@ def test_the_same_settings_are_not_spoken_of(tokens):
 @pytest.mark.parametrize(
     "new, tokens, parts",
     [
-        (TokenBudget(10, tokens=200), 100, ("0.1 in step 10", "0.4798 in the next", "budget.schedule_end=100")),
-        (TokenBudget(10, tokens=200), 50, ("0.55 in step 5", "0.8146 in the next", "over budget.tokens=200")),
+        (TokenBudget(10, tokens=200), 100, ("0.1 in step 10", "0.4796 in the next", "budget.schedule_end=100")),
+        (TokenBudget(10, tokens=200), 50, ("0.55 in step 5", "0.8145 in the next", "over budget.tokens=200")),
         (TokenBudget(10, tokens=80), 50, ("0.55 in step 5", "0.2318 in the next", "budget.schedule_end=100")),
         (TokenBudget(10, steps=20), 100, ("over budget.steps=20", "end rate of 0.1", "budget.schedule_end=10")),
         (TokenBudget(20, steps=20), 50, ("0.55 in step 5", "budget.schedule_end=8")),

@@ -108,8 +108,9 @@ class TokenBudget:
         end = self.schedule_length
         if (self.steps is None) == (other.steps is None):
             return end
-        left = self._steps_until(end, tokens, steps)
-        return tokens + left * other.tokens_per_step if other.steps is None else steps + left
+        if other.steps is None:
+            return tokens + self._steps_until(end, tokens, steps) * other.tokens_per_step
+        return steps + max(0, -(-(end - tokens) // other.tokens_per_step))
 
     @property
     def _end(self) -> int:

@@ -33,4 +33,8 @@ class StepSettings:
     process_timeout: Seconds = 900.0
 
     def __post_init__(self) -> None:
-        check_ranges(self, options=True, names={"warmup_steps": "--warmup"})
+        check_ranges(
+            self,
+            options=True,
+            names={"warmup_steps": "--warmup", "loss_rows": "loss_rows", "process_timeout": "process_timeout"},
+        )
