@@ -164,7 +164,7 @@ def test_a_loss_above_the_unigram_entropy_is_said_plainly(tmp_path):
 @pytest.mark.parametrize(
     "status, text",
     [
-        ("running", "still going on (or that it was killed)"),
+        ("running", "the run has not ended, or it was killed"),
         ("interrupted", "interrupted after step 200"),
         ("failed", "The run failed: loss was not finite 10 steps in a row"),
     ],

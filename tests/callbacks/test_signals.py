@@ -47,11 +47,13 @@ def stoppable_run(folder, task, *, steps=6, accumulate=2):
 @pytest.fixture
 def handlers():
     """The handlers before the test; the test must leave the same."""
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests were started by nohup
     before = {number: signal.getsignal(number) for number in SIGNALS}
     yield before
     after = {number: signal.getsignal(number) for number in SIGNALS}
     for number, handler in before.items():
         signal.signal(number, handler)
+    signal.signal(signal.SIGHUP, hangup)
     assert after == before
 
 

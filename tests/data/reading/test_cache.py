@@ -175,7 +175,7 @@ def test_a_chunk_that_is_damaged_where_it_lies_is_refused(remote, s3_server, tmp
     bucket = remote[0].split("/")[2]
     s3_client(s3_server).put_object(Bucket=bucket, Key="train/text/chunk-0-0.bin", Body=b"x" * CHUNK_BYTES)
     chunks = chunks_of(remote, cache(tmp_path), verify_hashes=True)
-    with pytest.raises(ValueError, match=r"chunk-0-0.bin has SHA-256 .*damaged where it lies: copy it again"):
+    with pytest.raises(ValueError, match=r"chunk-0-0.bin has SHA-256 .*damaged at its source: copy it again"):
         chunks.read(0, 1)
     assert len(fetched) == 4
     with pytest.raises(ValueError, match=r"id 30840; expected 0 to 499.*data.verify_hashes=true"):
