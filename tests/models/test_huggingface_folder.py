@@ -285,7 +285,10 @@ FAULTS = {
     "index points outside": (lambda f: _point_index_at(f, "../x.safetensors"), "expected the name of a file beside"),
     "index of another shard": (lambda f: _point_index_at(f, FIRST_SHARD), "lacks model.norm.weight, which"),
     "index with a list": (lambda f: (f / INDEX).write_text('{"weight_map": ["a"]}'), "has no weight_map"),
-    "index of numbers": (lambda f: (f / INDEX).write_text('{"weight_map": {"a": 1}}'), "has the file 1 in the index; expected"),
+    "index of numbers": (
+        lambda f: (f / INDEX).write_text('{"weight_map": {"a": 1}}'),
+        "has the file 1 in the index; expected",
+    ),
     "index of no bytes of text": (lambda f: (f / INDEX).write_bytes(b"\xff{"), "is not valid JSON"),
     "pickled weights": (_pickled, r"pickles \(pytorch_model.bin\).*Convert them .*python -c 'from transformers"),
     "no head": (

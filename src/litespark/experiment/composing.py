@@ -144,7 +144,7 @@ class ConfigLoader(ConfigLoaderImpl):
                 chosen = self._chosen.get(group.replace("/", "."), group).rpartition("/")[2]
                 _say(f"{'.'.join(path)} of {file} is left out: {group}={chosen} has no such setting")
                 del node[key]
-        elif is_group and key in defined and "_target_" not in inner:
+        elif is_group and isinstance(defined.get(key), dict) and "_target_" not in inner:
             for each in list(inner):
                 self._leave_out_of_others(inner, (*path, str(each)), defined[key], file, repo)
 
