@@ -14,7 +14,6 @@ from litespark.analysis.ops_table import ops_table
 from litespark.callbacks.prove import TorchRanks
 from litespark.experiment import prove, run
 from litespark.experiment.config import ConfigError
-from litespark.experiment.first_rank import from_first
 from litespark.metrics.records.run import RunRecord
 from litespark.ops.backend import BACKENDS, REFERENCE, Backend
 from litespark.ops.choice import FailedProofError
@@ -83,7 +82,7 @@ def test_what_fails_on_one_rank_fails_on_all(monkeypatch, here, elsewhere):
 
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "all_reduce", all_reduce)
-    assert TorchRanks(torch.device("cpu"), from_first).everywhere(here) is (here and elsewhere)
+    assert TorchRanks(torch.device("cpu")).everywhere(here) is (here and elsewhere)
 
 
 def test_a_failing_op_stops_the_run_before_its_first_step(tmp_path, monkeypatch):

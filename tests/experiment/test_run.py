@@ -68,6 +68,13 @@ def test_a_stop_after_the_last_step_is_recorded_and_a_resume_finishes_the_run(tm
     assert record(folder)["status"] == "finished"
 
 
+def test_a_stop_after_the_last_step_is_not_called_saved_where_it_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr("litespark.callbacks.validation.Validation.validate", stop)
+    with pytest.raises(KeyboardInterrupt, match=r"last step, 2, .*checkpoint_at_end=false"):
+        run.train(config(*SMALL, f"paths.logs={tmp_path}", "callbacks.checkpoint_at_end=false"))
+    assert record(tmp_path / "runs" / "small")["status"] == "interrupted"
+
+
 @pytest.fixture
 def handlers():
     """Puts the handlers back: after a signal those of a process stay that ends."""

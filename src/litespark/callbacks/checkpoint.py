@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 
 from litespark.callbacks import checkpoint_folder
 from litespark.callbacks.phases import Phases
+from litespark.training.first_rank import from_first
 
 
 class Checkpointer(Callback):
@@ -45,10 +46,10 @@ class Checkpointer(Callback):
         self.keep = keep
         self.about = about
         self.phases = phases
-        self._saved_step: int | None = None
+        self.saved_step: int | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self._saved_step = pl_module.steps_taken
+        self.saved_step = pl_module.steps_taken
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         due = self.every_steps is not None and pl_module.steps_taken % self.every_steps == 0
@@ -58,7 +59,7 @@ class Checkpointer(Callback):
     def save(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Save now, unless this step is saved already. A collective; call it between steps only."""
         step = pl_module.steps_taken
-        if step == self._saved_step:
+        if step == self.saved_step:
             return
         if pl_module.device.type == "cuda":  # what is still computing belongs to the phase before
             torch.cuda.synchronize(pl_module.device)
@@ -74,18 +75,20 @@ class Checkpointer(Callback):
                     f"the checkpoint of step {step} could not be written in {self.folder}: {error}. The earlier "
                     "checkpoints are kept; correct this and resume"
                 ) from error
-            pl_module.host_group.barrier()
-        self._saved_step = step
+        self.saved_step = step
 
     def _write(self, trainer: pl.Trainer, pl_module: Any, unfinished: Path, step: int) -> None:
         # weights and optimizer state; what Lightning calls weights_only is something else
         trainer.save_checkpoint(unfinished / checkpoint_folder.STATE, weights_only=False)
-        if trainer.is_global_zero:
+
+        def seal() -> None:
             for logger in trainer.loggers:  # a resume keeps the rows up to this step
                 logger.save()
             about = {**self.about, "tokens": pl_module.tokens_seen, "world_size": trainer.world_size}
             checkpoint_folder.seal(unfinished, step, about)
             checkpoint_folder.prune(self.folder, step, self.keep)
+
+        from_first(seal, "the checkpoint to be hashed")  # longer than a collective may take
 
     def _begin(self, trainer: pl.Trainer, step: int, expected_bytes: int) -> Path:
         """The folder to write into; what goes wrong on rank 0 is raised on every rank, so that none waits for it."""

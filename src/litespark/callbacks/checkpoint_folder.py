@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -168,7 +169,7 @@ def find(path: str | Path) -> Checkpoint:
         some = ", ".join(str(run.relative_to(path)) for run in runs[:5]) + (", …" if len(runs) > 5 else "")
         raise CheckpointError(
             f"{path} is no run, but a folder with {len(runs)} (newest first: {some}); name one of them, such as "
-            f"{runs[0]}"
+            f"{shlex.quote(str(runs[0]))}"
         )
     reason = f"; the newest: {newest}" if newest else ""
     remedy = "Start the run again" if newest or root != path else "Name the folder of a run, such as logs/runs/NAME"

@@ -18,12 +18,11 @@ from litespark.ops.backend import Ops, OpsConfig
 from litespark.ops.choice import Choice, in_short, settle
 from litespark.ops.proof import Proof
 from litespark.ops.shapes import Place
+from litespark.training.first_rank import from_first
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-FromFirst = Callable[[Callable[[], Any], str], Any]
-"""What a function returns on rank 0, on every rank, and what the others wait for."""
 
 
 class Prove(Callback):
@@ -35,7 +34,6 @@ class Prove(Callback):
         proving: run the proofs of the backends that are used.
         record: gets what was decided, and the errors.
         cache: file of what `auto` measured.
-        from_first: how rank 0 chooses for all.
         idle: ops that the run does not compute with.
     """
 
@@ -47,7 +45,6 @@ class Prove(Callback):
         proving: bool,
         record: RunRecord,
         cache: Path | None,
-        from_first: FromFirst,
         idle: frozenset[str] = frozenset(),
     ) -> None:
         self.config = config
@@ -55,7 +52,6 @@ class Prove(Callback):
         self.proving = proving
         self.record = record
         self.cache = cache
-        self.from_first = from_first
         self.idle = idle
         self._ops: Ops | None = None
 
@@ -83,7 +79,7 @@ class Prove(Callback):
                 self.config,
                 self.place,
                 proving=self.proving,
-                ranks=TorchRanks(self.place.device, self.from_first),
+                ranks=TorchRanks(self.place.device),
                 cache=self.cache,
                 idle=self.idle,
                 # of a resume; a new run has none yet
@@ -100,12 +96,11 @@ class Prove(Callback):
 class TorchRanks:
     """Agreement over the process group, if there is one."""
 
-    def __init__(self, device: torch.device, from_first: FromFirst) -> None:
+    def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._from_first = from_first
 
     def from_first(self, make: Callable[[], T]) -> T:
-        return self._from_first(make, "the backends of the ops to be chosen")
+        return from_first(make, "the backends of the ops to be chosen")
 
     def everywhere(self, value: bool) -> bool:
         if not dist.is_initialized():

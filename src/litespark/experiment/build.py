@@ -33,7 +33,6 @@ from litespark.callbacks.validation import Validation
 from litespark.data.manifest import Manifest
 from litespark.data.streaming import RowDataModule
 from litespark.experiment.config import ConfigError, Parts
-from litespark.experiment.first_rank import from_first
 from litespark.experiment.own_callbacks import made_callbacks
 from litespark.experiment.preflight import Machine, idle_of, place_of
 from litespark.experiment.processes import StartedRanks
@@ -144,7 +143,6 @@ def build_prove(parts: Parts, machine: Machine, record: RunRecord) -> Prove:
         or (parts.callbacks.prove == "auto" and machine.device.type == "cuda"),
         record=record,
         cache=default_cache(),
-        from_first=from_first,
         idle=idle_of(parts, machine.precision),
     )
 

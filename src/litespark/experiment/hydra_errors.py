@@ -5,6 +5,8 @@ Importing this module puts it into Hydra's place for its own; an error in a job 
 
 from __future__ import annotations
 
+import os
+import sys
 import traceback
 from collections.abc import Callable
 from types import CodeType
@@ -35,13 +37,15 @@ def _reported(func: Callable[[], Any]) -> Any:
     def with_message() -> Any:
         try:
             return func()
-        except CompactHydraException:
-            raise
         except Exception as error:
-            if any(frame.f_code in JOBS for frame, _ in traceback.walk_tb(error.__traceback__)):
+            compact = isinstance(error, CompactHydraException)
+            in_job = any(frame.f_code in JOBS for frame, _ in traceback.walk_tb(error.__traceback__))
+            if os.environ.get("HYDRA_FULL_ERROR") == "1" or (in_job and not compact):
                 raise
-            shown = isinstance(error, OmegaConfBaseException)  # Hydra would print such a cause once more
-            raise CompactHydraException(message_of(error)) from (None if shown else error)
+            print(error if compact else message_of(error), file=sys.stderr)
+            if compact and isinstance(error.__cause__, OmegaConfBaseException):
+                print(error.__cause__, file=sys.stderr)
+            sys.exit(1)
 
     return run_and_report(with_message)
 

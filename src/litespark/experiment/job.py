@@ -106,8 +106,9 @@ def run_job(config: DictConfig) -> str:
         SWEEP.begin(HydraConfig.get().overrides.task)
     try:
         return str(train(config))
-    except KeyboardInterrupt:
-        print("Stopped before the first step.", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        if ranks.rank == 0:
+            print(*(stop.args or ("Stopped before the first step.",)), file=sys.stderr)
         sys.exit(CTRL_C)
     except Interrupted:
         sys.exit(STOPPED_AND_SAVED)

@@ -29,7 +29,6 @@ from litespark.experiment.build import Run, build_meter, build_run, check_vocabu
 from litespark.experiment.config import ConfigError, Parts, parts_from
 from litespark.experiment.continue_command import Started, how_to_continue
 from litespark.experiment.finish import close, finish
-from litespark.experiment.first_rank import from_first, from_ranks
 from litespark.experiment.initial_weights import check_tokenizer
 from litespark.experiment.preflight import Machine, preflight
 from litespark.experiment.processes import join_processes
@@ -39,6 +38,7 @@ from litespark.experiment.run_lock import run_lock
 from litespark.experiment.sweep import SWEEP, telling
 from litespark.launch import Ranks
 from litespark.metrics.records.run import RunRecord
+from litespark.training.first_rank import from_first, from_ranks
 from litespark.training.module import NonFiniteError
 
 log = logging.getLogger(__name__)
@@ -140,10 +140,15 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
             _undo(folder, checkpoint, machine)
             raise
         close(run, "interrupted")
+        step = run.module.steps_taken
+        if run.quality.checkpointer.saved_step != step:
+            raise KeyboardInterrupt(
+                f"Stopped after the last step, {step}, which callbacks.checkpoint_at_end=false does not save."
+            ) from stop
         if machine.ranks.rank == 0:
             command = how_to_continue(overrides, folder, machine.ranks, started)
-            print(f"\nStopped after step {run.module.steps_taken}, saved. {command}", file=sys.stderr, flush=True)
-        raise Interrupted(run.module.steps_taken) from stop
+            print(f"\nStopped after step {step}, saved. {command}", file=sys.stderr, flush=True)
+        raise Interrupted(step) from stop
     except torch.OutOfMemoryError as error:
         _close_failed(run, str(error))
         rows = parts.data.micro_batch_size

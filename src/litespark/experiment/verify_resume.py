@@ -198,9 +198,9 @@ class _Starter:
         if processes > 1 and not any(override.startswith("strategy=") for override in overrides):
             self.command.append("strategy=ddp")
         # what follows the last step is not part of the question
-        self.command += ["budget.tokens=null", f"budget.steps={steps}", f"paths.logs={logs}",
-                         "callbacks.checkpoint_keep=1000000", "callbacks.progress=false", "callbacks.report=false",
-                         "callbacks.sample_prompt=null"]  # fmt: skip
+        self.command += ["budget.tokens=null", f"budget.steps={steps}", "budget.schedule_end=null",
+                         f"paths.logs={logs}", "callbacks.checkpoint_keep=1000000", "callbacks.progress=false",
+                         "callbacks.report=false", "callbacks.sample_prompt=null"]  # fmt: skip
 
     def __call__(self, name: str, *more: str, kill_when: Callable[[], bool] | None = None) -> None:
         """Run to the end, or until `kill_when` says so.

@@ -39,8 +39,3 @@ class HostGroup:
         values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value, group=self._group)
         return values
-
-    def barrier(self) -> None:
-        """Wait until every rank is here; a collective."""
-        if self._group is not None:
-            dist.barrier(group=self._group)

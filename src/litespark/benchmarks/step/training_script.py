@@ -78,6 +78,7 @@ def script_overrides(parts: Parts, request: Request, window: int, logs: Path) ->
         "recompute.mode": parts.recompute,
         "budget.tokens": "null",
         "budget.steps": request.warmup_steps + request.steps,
+        "budget.schedule_end": "null",
         "budget.target_bpb": "null",
         "data.validation_rows": request.loss_rows,
         "trainer.validate_every": "null",

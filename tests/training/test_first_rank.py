@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
-from litespark.experiment import first_rank
-from litespark.experiment.first_rank import RankError, from_first, from_ranks
+from litespark.training import first_rank
+from litespark.training.first_rank import RankError, from_first, from_ranks
 
 
 @pytest.fixture
