@@ -151,9 +151,11 @@ class SyntheticConfig(ReadingConfig):
     vocabulary: Annotated[int, Range(at_least=2, why="one of them ends documents")]
     document_length: Count | None = None
     """Every so many tokens an EOS (id 0) ends a document; None: one endless document."""
-    synthetic_rows: Count = 1_000_000
+    synthetic_rows: Annotated[int, Range(at_least=1, at_most=2**32, why="their windows are shuffled in memory")] = (
+        1_000_000
+    )
     """Training rows of an epoch."""
-    synthetic_validation_rows: Count = 8
+    synthetic_validation_rows: Annotated[int, Range(at_least=1, at_most=2**32)] = 8
 
 
 def _require_mixture(mixture: dict[str, float] | None, temperature: float) -> None:

@@ -32,7 +32,8 @@ class LlamaConfig:
 
     name: str
     width: Count
-    layers: Count
+    # each is built, if only on meta
+    layers: Annotated[int, Range(at_least=1, at_most=10_000)]
     heads: Count
     kv_heads: Count
     feed_forward: Count
