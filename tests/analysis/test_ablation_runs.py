@@ -16,6 +16,8 @@ from litespark.metrics.records.run import RunRecord
 from litespark.metrics.records.run_ops import OpRecord
 from tests.analysis.synthetic_runs import write_run
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 OFF = {"ops": {"rms_norm": "reference", "add_rms_norm": "reference", "attention": "reference"},
        "recompute": {"mode": "full"}, "optim": {"fused": False}}  # fmt: skip
 ON = {"ops": {"rms_norm": "auto", "add_rms_norm": "auto", "attention": "auto"}, "recompute": {"mode": "none"},
@@ -186,7 +188,7 @@ def test_the_report_of_a_sweep_has_the_table_and_the_waterfall(sweep, tmp_path):
     assert "| + attention | 200.0 | 2.000 | 50.0 % | 65.3 % | 50.00 mJ | 0.500 |" in section
     assert "target over baseline: tokens/s × 3.960; J/token × 0.253" in section
     assert "![tokens/s from the baseline to the target](comparison_ablation.png)" in section
-    assert (path.parent / "comparison_ablation.png").stat().st_size > 5000
+    assert (path.parent / "comparison_ablation.png").exists()
 
 
 def test_the_report_says_why_there_is_no_table(tmp_path):

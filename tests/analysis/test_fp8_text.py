@@ -15,6 +15,8 @@ from tests.analysis.test_report import cells, change, section
 from tests.metrics.records.test_run import make_record
 from tests.metrics.records.test_run_fp8 import DOWN, fp8_record
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 
 @pytest.fixture
 def folder(tmp_path):

@@ -15,6 +15,8 @@ from litespark.metrics.records.run import RunRecord, SegmentRecord
 from tests.analysis.synthetic_runs import NO_COUNTER, write_run
 from tests.metrics.records.prepared_manifest import manifest
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 
 def cells(report: str, what: str) -> list[str]:
     """The row of a table whose first cell is `what`, without that cell."""
@@ -251,7 +253,7 @@ def test_the_data_of_a_run_is_told_with_what_was_left_out_of_it(tmp_path):
     assert "    unknown  train/a.jsonl:3  " in data
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", data)
     assert pictures == ["data_lengths.png", "data_left_out.png"]
-    assert all((folder / picture).stat().st_size > 1000 for picture in pictures)
+    assert all((folder / picture).exists() for picture in pictures)
 
 
 def test_a_run_that_kept_nothing_of_its_data_says_so(reports):

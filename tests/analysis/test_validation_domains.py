@@ -2,10 +2,14 @@
 
 import json
 
+import pytest
+
 from litespark.analysis.report import write_report
 from litespark.analysis.runs import load_run
 from litespark.analysis.validation_domains import domains_section
 from tests.analysis.synthetic_runs import write_run
+
+pytestmark = pytest.mark.usefixtures("unpainted")
 
 
 def test_the_last_value_of_each_domain_is_shown_with_what_was_not_measured(tmp_path):
