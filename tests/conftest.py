@@ -16,8 +16,12 @@ settle_threads()
 
 import torch  # noqa: E402
 
+from tests import kept_compositions  # noqa: E402
+
 ON_GPU = torch.cuda.is_available()
 NATIVE = (Path("tests/ops"), Path("tests/models/test_swapped_ops.py"))
+
+kept_compositions.keep()
 
 if not ON_GPU:
     os.environ["TRITON_INTERPRET"] = "1"
