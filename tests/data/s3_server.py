@@ -102,6 +102,11 @@ class CuttingProxy:
         self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
+    def cut_more(self, cuts: int) -> None:
+        """Cut the next `cuts` answers, and count them from 0."""
+        with self._lock:
+            self._left, self.cut = cuts, 0
+
     def __enter__(self) -> CuttingProxy:
         return self
 

@@ -152,13 +152,13 @@ def test_only_files_of_the_cache_are_deleted(remote, tmp_path):
     assert cached(tmp_path, remote[1]) == [1]
 
 
-@pytest.mark.parametrize("damage", [b"", b"x" * (CHUNK_BYTES - 1), b"x" * (CHUNK_BYTES + 1)])
-def test_a_cached_chunk_of_another_size_is_fetched_again(remote, tmp_path, damage, caplog):
+def test_a_cached_chunk_of_another_size_is_fetched_again(remote, tmp_path, caplog):
     held = cache(tmp_path)
     read_from(chunks_of(remote, held), 0)
-    held.path(remote[1][0]).write_bytes(damage)
-    read_from(chunks_of(remote, held), 0)
-    assert f"has {len(damage)} bytes; the manifest says {CHUNK_BYTES}; it is fetched again" in caplog.text
+    for size in (0, CHUNK_BYTES - 1, CHUNK_BYTES + 1):
+        held.path(remote[1][0]).write_bytes(b"x" * size)
+        read_from(chunks_of(remote, held), 0)
+        assert f"has {size} bytes; the manifest says {CHUNK_BYTES}; it is fetched again" in caplog.text
 
 
 def test_a_flipped_bit_in_a_cached_chunk_is_found_where_hashes_are_verified(remote, tmp_path):

@@ -50,10 +50,11 @@ def global_rows(monkeypatch, folder, world, count, **changes):
     return [tuple(row) for row in global_stream(monkeypatch, folder, world, count, **changes).tolist()]
 
 
-@pytest.mark.parametrize("shuffle", [True, False])
-@pytest.mark.parametrize("workers", [0, 1, 3])
-@pytest.mark.parametrize("world", [1, 2, 4])
-@pytest.mark.parametrize("domains", ["several", "one"])
+@pytest.mark.parametrize(
+    ("domains", "world", "workers", "shuffle"),
+    [("several", 1, 3, False), ("several", 2, 1, True), ("several", 4, 0, True), ("one", 1, 0, True),
+     ("one", 2, 3, True), ("one", 4, 1, False)],
+)  # fmt: skip
 def test_each_token_is_served_once_an_epoch(monkeypatch, request, domains, world, workers, shuffle):
     folder = request.getfixturevalue(domains)
     corpus = TRAIN if domains == "several" else {"text": TRAIN["web"]}
@@ -80,7 +81,7 @@ def test_rows_that_are_served_twice_or_left_out_would_be_found(monkeypatch, seve
     assert Counter(served[:COUNT]) != Counter(rows_of(TRAIN))
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sizes=st.lists(st.integers(0, 150), min_size=1, max_size=4),
     length=st.integers(1, 20),
@@ -115,8 +116,15 @@ def test_the_tokens_of_an_epoch_are_those_of_the_corpus(tmp_path_factory, sizes,
 MIXTURE = {"code": 0.5, "web": 0.25, "wiki": 0.25}
 
 
-@pytest.mark.parametrize("changes", [{}, {"mixture": MIXTURE}, {"mixture_temperature": 2.0}, {"shuffle": False}])
-@pytest.mark.parametrize("world, workers, batch", [(1, 0, 2), (2, 2, 3), (4, 1, 1)])
+@pytest.mark.parametrize(
+    ("changes", "world", "workers", "batch"),
+    [
+        ({}, 2, 2, 3),
+        ({"mixture": MIXTURE}, 4, 1, 1),
+        ({"mixture_temperature": 2.0}, 1, 0, 2),
+        ({"shuffle": False}, 2, 0, 3),
+    ],
+)
 def test_a_resume_goes_on_in_the_middle_of_an_epoch_whatever_the_ranks(
     monkeypatch, several, world, workers, batch, changes
 ):
@@ -192,8 +200,7 @@ def test_a_mixture_is_checked_against_the_domains(several, one):
         module(one, mixture={"web": 1})
 
 
-@pytest.mark.parametrize("world", [1, 2, 4])
-@pytest.mark.parametrize("limit", [None, 1, 9])
+@pytest.mark.parametrize(("world", "limit"), [(1, 9), (2, None), (4, 1), (4, None)])
 def test_validation_batches_hold_one_domain_and_every_rank_has_as_many(monkeypatch, several, world, limit):
     seen, sequences = [], []
     for rank in range(world):

@@ -32,7 +32,7 @@ def test_a_copy_is_made_once_and_anew_when_the_manifest_changed(prepared, s3_ser
     assert Manifest.read(changed).bos_id == 7
 
 
-@pytest.mark.parametrize("last", ["tokenizer.json", "tokenizer_config.json", FILE])
+@pytest.mark.parametrize("last", ["tokenizer_config.json", FILE])
 def test_a_copy_that_was_interrupted_is_made_whole(prepared, s3_server, s3_bucket, tmp_path, monkeypatch, last):
     fill(s3_server, f"{s3_bucket}/text", prepared)
     cache = ChunkCache(tmp_path / "cache", 10**9)

@@ -174,7 +174,7 @@ def test_the_share_that_is_found_follows_the_curve() -> None:
     assert abs(found - expected) < 8  # two deviations of sixty even chances
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.lists(st.integers(0, 8), min_size=9, max_size=9)), max_size=40))
 def test_clusters_are_those_of_a_plain_search(documents: list[tuple[int, list[int]]]) -> None:
     arrays = {"ordinals": np.arange(len(documents))}

@@ -71,7 +71,7 @@ def read_or_refuse(folder, name, content):
 
 
 @given(content=CONTENTS, suffix=st.sampled_from(SUFFIXES), packed=st.sampled_from(sorted(PACKED)), data=st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_file_of_any_name_ends_in_documents_rejections_or_a_refusal(
     tmp_path_factory, content, suffix, packed, data
 ):
@@ -103,7 +103,7 @@ COLUMNS = st.sampled_from(
     byte=st.none() | st.integers(0, 255),
     cut=st.none() | st.integers(0, 400),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_table_ends_in_documents_rejections_or_a_refusal(tmp_path_factory, columns, at, byte, cut):
     sink = pyarrow.BufferOutputStream()
     parquet.write_table(pyarrow.table(columns), sink)
