@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from litespark.experiment.budget_rule import with_one_budget
-from litespark.experiment.config_tree import lay_over, may_be_set, paths, unknown_keys
+from litespark.experiment.config_tree import lay_over, may_be_set, paths, unknown_keys, value_above
 from litespark.experiment.hydra_settings import check_hydra, check_search_path
 from litespark.experiment.spelling import advice_for, choice_for
 from litespark.experiment.sweep import SWEEP
@@ -162,7 +163,12 @@ class ConfigLoader(ConfigLoaderImpl):
     def _check_key(self, config: DictConfig, override: Override, repo: IConfigRepository) -> None:
         """Refuse an override of a setting that is not there, with the one that was meant."""
         key = override.key_or_group
-        if repo.group_exists(key) or may_be_set(config, key):
+        if repo.group_exists(key):
+            return
+        values: Any = OmegaConf.to_container(config)
+        if (above := value_above(values, key)) is not None:
+            self._refuse_below(override, *above, values)
+        if may_be_set(config, key):
             return
         if override.is_hydra_override():
             raise CompositionError(f"got {override.input_line}, but there is no setting {key}; take it out")
@@ -174,6 +180,19 @@ class ConfigLoader(ConfigLoaderImpl):
                 "choose it, or take the setting out"
             )
         self._refuse(override.input_line or key, key, config, repo)
+
+    def _refuse_below(self, override: Override, above: str, value: Any, values: Any) -> None:
+        key, line = override.key_or_group, str(override.input_line)
+        if override.is_delete():
+            raise CompositionError(f"got {line}, but {above} is {value}, without settings of its own; take it out")
+        if value is not None:
+            raise CompositionError(f"got {line}, but {above} is one value, {value}; set {above}=…")
+        written = line.split("=", 1)[1]
+        inner = key.removeprefix(f"{above}.").split(".")
+        whole = ":{".join(inner) + f":{written}" + "}" * len(inner)
+        known = [each for each in paths(values) if each != above and each.split(".")[0] in (self._root or ())]
+        advice = [advice_for(key, written, known), f"set it as a whole: {shlex.quote(f'{above}={{{whole}')}"]
+        raise CompositionError(f"got {line}, but {above} is null; {', or '.join(each for each in advice if each)}")
 
     def _check_keys(self, config: DictConfig) -> None:
         """Refuse keys that nothing would read; a value that an interpolation refers to is read by that."""

@@ -31,6 +31,20 @@ def may_be_set(config: DictConfig, key: str) -> bool:
     return True
 
 
+def value_above(values: Mapping[str, Any], key: str) -> tuple[str, Any] | None:
+    """The setting above `key` that is null or a plain value, so that no setting can lie in it, and that value."""
+    node: Any = values
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        if not isinstance(node, Mapping):
+            is_interpolation = isinstance(node, str) and "${" in node
+            return None if is_interpolation else (".".join(parts[:depth]), node)
+        if part not in node:
+            return None
+        node = node[part]
+    return None
+
+
 def unknown_keys(values: Mapping[str, Any], known: Mapping[str, Any], path: str = "") -> Iterator[str]:
     """Keys of mappings that no class reads; those of a class are compared with its arguments when it is called."""
     for key, value in values.items():
