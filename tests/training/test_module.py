@@ -17,8 +17,9 @@ from litespark.models.init import initialise
 from litespark.models.llama import Llama
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.training.budget import TokenBudget
-from litespark.training.module import NonFiniteError, random_state, restore_random_state
+from litespark.training.module import NonFiniteError
 from litespark.training.optim import AdamWConfig
+from litespark.training.random_state import random_state, restore_random_state
 from litespark.training.schedule import CosineSchedule, WarmupStableDecaySchedule
 from tests.training.small_runs import LENGTH, Planted, batches, small_llama, small_run, training_module
 

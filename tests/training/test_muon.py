@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from litespark.training.optim import MuonConfig, OptimizerConfig, build_optimizer, finish_gradients
+from litespark.training.optim import MuonConfig, OptimizerConfig, build_optimizer
 from litespark.training.optim.muon import block_matrices
+from litespark.training.step import finish_gradients
 from tests.training.optimizer_steps import assert_same, give_gradients, llama, weights
 
 # H·Dh 8, K·Dh 4, F 16, D 8

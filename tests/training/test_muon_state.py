@@ -13,8 +13,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from litespark.metrics import names
 from litespark.models.llama import Llama
 from litespark.ops.backend import OpsConfig, resolve
-from litespark.training.optim import AdamWConfig, MuonConfig, build_optimizer, finish_gradients, set_learning_rate
+from litespark.training.optim import AdamWConfig, MuonConfig, build_optimizer, set_learning_rate
 from litespark.training.schedule import WarmupStableDecaySchedule
+from litespark.training.step import finish_gradients
 from tests.training.optimizer_steps import assert_same, llama, states, step, weights
 from tests.training.small_runs import Planted, batches, small_llama, small_run, training_module
 

@@ -12,10 +12,10 @@ from litespark.ops.backend import OpsConfig, resolve
 from litespark.training.optim import (
     AdamWConfig,
     build_optimizer,
-    finish_gradients,
     parameter_groups,
     set_learning_rate,
 )
+from litespark.training.step import finish_gradients
 from tests.training.small_runs import small_llama
 
 BOTH = pytest.mark.parametrize("fused", [True, False], ids=["fused", "unfused"])

@@ -1,21 +1,15 @@
-"""The LightningModule: one optimizer step over several micro-batches, with exact token normalisation.
-
-The loss of a micro-batch is a sum over its supervised tokens. At the end of a step the gradients are divided once by
-the supervised tokens of all micro-batches and ranks, so that the result does not depend on how a batch was cut.
-"""
+"""The LightningModule: `training.step` under Lightning's Trainer, with the budget, the counters and the checkpoint."""
 
 from __future__ import annotations
 
 import logging
-import random
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import Optimizer
@@ -34,12 +28,13 @@ from litespark.training.host_group import HostGroup
 from litespark.training.optim import (
     OptimizerConfig,
     build_optimizer,
-    finish_gradients,
     not_finite,
     set_learning_rate,
 )
+from litespark.training.random_state import random_state, restore_random_state
 from litespark.training.resumed_rate import change_of_rate
 from litespark.training.schedule import Schedule
+from litespark.training.step import OptimizerStep
 
 log = logging.getLogger(__name__)
 
@@ -171,10 +166,14 @@ class TrainingModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         self.host_group = HostGroup()
-        # sums of one step on this rank: loss, supervised tokens; fp64 so that counts stay exact
-        self._step_sums = torch.zeros(2, dtype=torch.float64, device=self.device)
-        # since the last window: loss, supervised tokens of the steps that were taken
-        self._window_sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        self.step = OptimizerStep(
+            self.task,
+            clip_norm=self.optimizer_config.clip_norm,
+            device=self.device,
+            world_size=self.trainer.world_size,
+        )
+        # since the last window: loss and divisor of the steps that were taken
+        self._window_sums = torch.zeros_like(self.step.sums)
         # skipped steps: in all, in a row now, longest row
         self._skips = torch.zeros(3, dtype=torch.float32, device=self.device)
         self._skips[0] = self.skipped_steps
@@ -189,11 +188,9 @@ class TrainingModule(pl.LightningModule):
     # ---------------------------------------------------------------- a step
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
-        """The loss of one micro-batch: a sum over tokens, scaled against Lightning's division by micro-batches."""
+        """The summed loss of one micro-batch, scaled against Lightning's division by micro-batches."""
         assert self.model is not None
-        loss = self.task.loss(self.model, batch)
-        self._step_sums[0] += loss.detach()
-        self._step_sums[1] += batch.supervised_count
+        loss = self.step.loss(self.model, batch)
         for i, count in enumerate((batch.token_count, batch.supervised_count, batch.attention_pairs)):
             self._host_counts[i] += count
         return loss * self.trainer.accumulate_grad_batches
@@ -205,22 +202,12 @@ class TrainingModule(pl.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Called between the last backward of a step and the optimizer: normalise, clip, guard, and set the rate."""
-        sums = self._step_sums
-        if self.trainer.world_size > 1:
-            dist.all_reduce(sums)
-        result = finish_gradients(
-            optimizer,
-            sums[0],
-            sums[1],
-            world_size=self.trainer.world_size,
-            clip_norm=self.optimizer_config.clip_norm,
-        )
+        result = self.step.finish(optimizer)
         taken = result.skipped == 0
-        self._window_sums += torch.where(taken, sums, torch.zeros_like(sums))
+        self._window_sums += torch.where(taken, self.step.sums, 0.0)
         self._norm = result.norm
         in_a_row = (self._skips[1] + 1) * result.skipped
         self._skips = torch.stack([self._skips[0] + result.skipped, in_a_row, torch.maximum(self._skips[2], in_a_row)])
-        self._step_sums = torch.zeros_like(sums)
         tokens, supervised, pairs, stop = self.host_group.sum([*self._host_counts, int(self.stop_requested)])
         self._host_counts = [0, 0, 0]
         self.last_step = (tokens, supervised, pairs)
@@ -252,7 +239,7 @@ class TrainingModule(pl.LightningModule):
         return {
             names.TRAIN_LOSS: loss / tokens if tokens else None,
             names.LEARNING_RATE: self.learning_rate,
-            names.GRADIENT_NORM: norm if np.isfinite(norm) else None,
+            names.GRADIENT_NORM: norm if math.isfinite(norm) else None,
             names.SKIPPED_STEPS: skipped,
         }
 
@@ -353,26 +340,3 @@ def _count_whole_steps(checkpoint: dict[str, Any], steps: int, accumulate: int) 
     for counts in (loops["epoch_loop.batch_progress"][which] for which in ("total", "current")):
         counts.update(dict.fromkeys(("ready", "started", "processed", "completed"), steps * accumulate))
     loops["epoch_loop.state_dict"]["_batches_that_stepped"] = steps
-
-
-def random_state() -> dict[str, Any]:
-    """The state of the generators of Python, NumPy and PyTorch (CPU and current CUDA device), as plain values."""
-    version, values, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    return {
-        "python": [version, list(values), gauss],
-        "numpy": [str(name), torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss, cached],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-    }
-
-
-def restore_random_state(state: dict[str, Any]) -> None:
-    """Set what `random_state` returned."""
-    version, values, gauss = state["python"]
-    random.setstate((version, tuple(values), gauss))
-    name, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(state["torch"].cpu())
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"].cpu())

@@ -9,7 +9,6 @@ from torch import nn
 from litespark.benchmarks.profile import process
 from litespark.benchmarks.profile.process import ProfileAnswer, answer_path, is_compiled, run_process
 from litespark.benchmarks.profile.scopes import annotated
-from litespark.benchmarks.step import stepping
 from litespark.benchmarks.step.process import build
 from litespark.benchmarks.step.request import read_round
 from litespark.data.streaming import build_data_module
@@ -17,6 +16,7 @@ from litespark.experiment.config import ConfigError
 from litespark.experiment.preflight import preflight
 from litespark.launch import Ranks
 from litespark.metrics.records.strict_json import RecordError
+from litespark.training import step
 from tests.benchmarks.step.tiny_steps import parts, request
 
 # of the busy time of a step, on a CPU with ops=reference; it was 0.4 % when this was written
@@ -98,7 +98,7 @@ def test_annotations_are_gone_afterwards(tmp_path, variant, kind, overrides):
     linears = list(model.fp8.linears.values()) if variant == "fp8" else []
 
     def state():
-        found = [("finish", stepping.finish_gradients), ("clip", nn.utils.clip_grad_norm_)]
+        found = [("finish", step.finish_gradients), ("clip", nn.utils.clip_grad_norm_)]
         for name, module in model.named_modules():
             found += [(name, vars(module).get("forward")), (name, getattr(module, "ops", None))]
         for linear in linears:

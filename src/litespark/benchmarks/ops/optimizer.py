@@ -13,7 +13,8 @@ from litespark.models.init import initialise, materialise
 from litespark.models.llama import Llama
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.ops.timing import interleaved_milliseconds
-from litespark.training.optim import AdamWConfig, OptimizerConfig, build_optimizer, finish_gradients
+from litespark.training.optim import AdamWConfig, OptimizerConfig, build_optimizer
+from litespark.training.step import finish_gradients
 
 FUSED = "fused, scaled in the kernel"
 MUON = "Muon, with fused AdamW for embedding, head and norms"

@@ -14,10 +14,10 @@ from torch import nn
 from torch.profiler import record_function
 
 from litespark.benchmarks.profile.classes import scope, within
-from litespark.benchmarks.step import stepping
 from litespark.models.llama import MLP, Attention, Block, Llama, Rotary
 from litespark.ops.backend import BACKENDS, Ops
 from litespark.ops.fp8.pieces import Pieces
+from litespark.training import step
 
 _LLAMA = "transformers.models.llama.modeling_llama"
 
@@ -61,7 +61,7 @@ def annotated(model: nn.Module) -> Iterator[None]:
     """
     assert {*_OPS, "fp8"} == set(BACKENDS)
     with _Replacements() as replace:
-        replace(stepping, "finish_gradients", scope("optimizer"))
+        replace(step, "finish_gradients", scope("optimizer"))
         replace(nn.utils, "clip_grad_norm_", scope("optimizer"))
         if isinstance(model, Llama):
             _annotate_ours(model, replace)

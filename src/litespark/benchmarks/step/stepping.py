@@ -27,7 +27,7 @@ from litespark.metrics.energy import EnergyLedger, EnergyMeter
 from litespark.metrics.records.bench import DeviceState
 from litespark.models.compilation import uncompiled
 from litespark.training.module import TrainingModule
-from litespark.training.optim import finish_gradients, set_learning_rate
+from litespark.training.step import OptimizerStep
 from litespark.training.strategies import forward_context
 
 # the counter of a board refreshes about every 100 ms: less than this is no measurement
@@ -78,7 +78,7 @@ class Training(Protocol):
 
 
 class LitesparkTraining:
-    """Our step, as `TrainingModule` takes it under the Trainer, without the Trainer.
+    """Our step (`training.step`) without the Trainer.
 
     Args:
         module: built and initialised.
@@ -91,6 +91,7 @@ class LitesparkTraining:
         self.model = module.model
         self.task = module.task
         self.optimizer = module.configure_optimizers()
+        self.optimizer_step = OptimizerStep(self.task, clip_norm=parts.optim.clip_norm, device=machine.device)
         self.parts = parts
         self.machine = machine
         self.recompute: str = parts.recompute
@@ -98,19 +99,8 @@ class LitesparkTraining:
 
     def step(self, batch: StepBatch) -> Tensor:
         """Forward, loss, backward, normalise, clip, optimizer. Returns the sum of nats, () fp64 on the device."""
-        # loss and supervised tokens; fp64 so that counts stay exact
-        sums = torch.zeros(2, dtype=torch.float64, device=self.machine.device)
-        for part in batch.batches:
-            with self._context():
-                loss = self.task.loss(self.model, part)
-            sums[0] += loss.detach()
-            sums[1] += part.supervised_count
-            loss.backward()
-        finish_gradients(self.optimizer, sums[0], sums[1], world_size=1, clip_norm=self.parts.optim.clip_norm)
-        set_learning_rate(self.optimizer, batch.learning_rate)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return sums[0]
+        self.optimizer_step.take(self.model, self.optimizer, batch.batches, batch.learning_rate, self._context)
+        return self.optimizer_step.sums[0]
 
     def summed_loss(self, batch: TokenBatch) -> Tensor:
         """The sum of nats over the labels of a batch, () fp64 on the device; uncompiled: it needs no speed."""

@@ -1,0 +1,143 @@
+"""One optimizer step in plain PyTorch: its micro-batches, then normalise, clip, guard, and the optimizer.
+
+`OptimizerStep.take` is the whole of it. A loop that calls backward and optimizer itself, as Lightning's does, calls the
+parts: `loss` for each micro-batch, `finish` between the last backward and the optimizer.
+
+The loss of a micro-batch is a sum, and so are the gradients at the end of a step, over all its micro-batches. Three
+things have to happen to them: division by the divisor of the whole step (its supervised tokens), so that the result
+does not depend on how a batch was cut; clipping; and skipping the step when something is not finite. All three are
+folded into the optimizer's step (the fused AdamW kernel, or Muon's) through two scalars that it reads on the device
+(`grad_scale` and `found_inf`, PyTorch's own interface for loss scaling), so that no pass over the gradients is added
+for AdamW and the host waits for nothing. A step is skipped by selection: multiplying by zero would keep a NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+
+from litespark.data.batch import TokenBatch
+from litespark.models.llama import Llama
+from litespark.tasks.pretrain import Pretrain
+from litespark.training.optim import set_learning_rate
+
+
+@dataclass(frozen=True)
+class StepGradients:
+    """What the end of a step found; scalars on the device.
+
+    Attributes:
+        norm: () fp32, global gradient norm after normalisation and before clipping.
+        skipped: () fp32, 1 when the step was not finite and was skipped, else 0.
+    """
+
+    norm: Tensor
+    skipped: Tensor
+
+
+class OptimizerStep:
+    """Steps of one task, one after the other.
+
+    Args:
+        task: what the loss is.
+        clip_norm: largest global gradient norm; None clips nothing.
+        device: of this rank.
+        world_size: ranks over which something else, DDP or FSDP2, averages the gradients.
+
+    Attributes:
+        sums: (2,) fp64 on the device, so that counts stay exact: loss and divisor of the step that is being made, or
+            of the last one, then over all ranks.
+    """
+
+    def __init__(self, task: Pretrain, *, clip_norm: float | None, device: torch.device, world_size: int = 1) -> None:
+        self.task = task
+        self.clip_norm = clip_norm
+        self.world_size = world_size
+        self.sums = torch.zeros(2, dtype=torch.float64, device=device)
+        self._finished = False
+
+    def take(
+        self,
+        model: Llama,
+        optimizer: Optimizer,
+        batches: Iterable[TokenBatch],
+        learning_rate: float,
+        forward_context: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> StepGradients:
+        """Take a whole step over micro-batches that are on the device; `forward_context` is around each forward."""
+        for batch in batches:
+            with forward_context():
+                loss = self.loss(model, batch)
+            loss.backward()
+        found = self.finish(optimizer)
+        set_learning_rate(optimizer, learning_rate)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return found
+
+    def loss(self, model: Llama, batch: TokenBatch) -> Tensor:
+        """The summed loss () of one micro-batch, for backward; it and its divisor are added to `sums`."""
+        if self._finished:
+            self.sums, self._finished = torch.zeros_like(self.sums), False
+        loss = self.task.loss(model, batch)
+        self.sums[0] += loss.detach()
+        self.sums[1] += batch.supervised_count
+        return loss
+
+    def finish(self, optimizer: Optimizer) -> StepGradients:
+        """Normalise, clip and guard the gradients of all micro-batches since the last step; a collective."""
+        if self.world_size > 1:
+            dist.all_reduce(self.sums)
+        self._finished = True
+        loss, divisor = self.sums
+        return finish_gradients(optimizer, loss, divisor, world_size=self.world_size, clip_norm=self.clip_norm)
+
+
+def finish_gradients(
+    optimizer: Optimizer, loss: Tensor, divisor: Tensor, *, world_size: int, clip_norm: float | None
+) -> StepGradients:
+    """Normalise, clip and guard the gradients of one optimizer step, before `optimizer.step`.
+
+    Args:
+        optimizer: its gradients are sums over this rank's micro-batches, averaged over ranks.
+        loss: () sum of the loss over all ranks and micro-batches of the step.
+        divisor: () of the same.
+        world_size: ranks over which the gradients were averaged.
+        clip_norm: largest global norm, or None.
+
+    The gradient that the optimizer then uses is `grad · world_size / divisor · min(1, clip_norm / norm)`.
+    """
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    factor = world_size / divisor.clamp(min=1)
+    norm = _global_norm(gradients) * factor
+    finite = torch.isfinite(norm) & torch.isfinite(loss)
+    if clip_norm is not None:
+        factor = factor * (clip_norm / (norm + 1e-6)).clamp(max=1.0)
+    # a NaN factor must not reach the kernel's arithmetic, even though its result is not taken
+    factor = torch.where(finite, factor, torch.ones_like(factor)).float()
+    skipped = (~finite).float()
+    if _reads_scalars(optimizer):
+        optimizer.grad_scale = factor.reciprocal()  # type: ignore[attr-defined]
+        optimizer.found_inf = skipped  # type: ignore[attr-defined]
+    elif finite.item():  # the plain optimizers cannot skip on the device
+        torch._foreach_mul_(gradients, factor)
+    else:
+        optimizer.zero_grad(set_to_none=True)
+    return StepGradients(norm=norm.float(), skipped=skipped)
+
+
+def _reads_scalars(optimizer: Optimizer) -> bool:
+    """Whether its step takes `grad_scale` and `found_inf` from the device."""
+    return all(bool(group.get("fused")) for group in optimizer.param_groups)
+
+
+def _global_norm(gradients: Iterable[Tensor]) -> Tensor:
+    norm = torch.nn.utils.get_total_norm(list(gradients))
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
