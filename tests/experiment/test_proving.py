@@ -11,8 +11,8 @@ import torch
 import torch.distributed as dist
 
 from litespark.analysis.ops_table import ops_table
-from litespark.callbacks.prove import TorchRanks
 from litespark.experiment import prove, run
+from litespark.experiment.choose_ops import TorchRanks
 from litespark.experiment.config import ConfigError
 from litespark.metrics.records.run import RunRecord
 from litespark.ops.backend import BACKENDS, REFERENCE, Backend

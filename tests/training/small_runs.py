@@ -20,17 +20,16 @@ from litespark.data.config import SyntheticConfig
 from litespark.data.streaming import SyntheticDataModule
 from litespark.metrics.hardware import PeakFlops
 from litespark.models.config import LlamaConfig
-from litespark.models.fp8 import enable_fp8
 from litespark.models.llama import Llama
 from litespark.ops.backend import OpsConfig, resolve
-from litespark.ops.fp8.reference import PIECES
 from litespark.ops.fp8.settings import Fp8Config
 from litespark.tasks.pretrain import Pretrain
 from litespark.training.budget import TokenBudget
+from litespark.training.model_builder import ModelBuilder
 from litespark.training.module import TrainingModule
 from litespark.training.optim import AdamWConfig
 from litespark.training.schedule import CosineSchedule, Schedule
-from litespark.training.strategies import StrategyConfig, build_strategy, lightning_precision, sharding
+from litespark.training.strategies import StrategyConfig, build_strategy, lightning_precision
 
 VOCABULARY = 31
 LENGTH = 8
@@ -113,15 +112,14 @@ def training_module(
 ) -> TrainingModule:
     """A module for a budget of `steps` steps of `rows` rows."""
     return TrainingModule(
-        build_model=lambda: Llama(small_llama(**model), resolve(OpsConfig())),
-        shard=sharding(strategy or StrategyConfig(), "fp32"),
+        builder=ModelBuilder(
+            small_llama(**model), resolve(OpsConfig()), seed=1, strategy=strategy or StrategyConfig(), fp8=fp8
+        ),
         task=task or Pretrain(),
         optimizer=optimizer or AdamWConfig(lr=1e-2),
         schedule=schedule or CosineSchedule(warmup=0.0),
         budget=TokenBudget(rows * LENGTH, steps=steps),
         token_bytes=torch.arange(VOCABULARY) % 4,
-        seed=1,
-        enable_fp8=None if fp8 is None else lambda model: enable_fp8(model, fp8, PIECES),
     )
 
 

@@ -9,7 +9,6 @@ from litespark.training.strategies import (
     build_strategy,
     forward_context,
     lightning_precision,
-    sharding,
 )
 
 CPU = torch.device("cpu")
@@ -47,12 +46,6 @@ def test_one_device_is_refused_to_several_processes():
 def test_other_names_are_refused():
     with pytest.raises(ValueError, match=r"strategy\.name: got 'deepspeed', expected single, ddp or fsdp"):
         StrategyConfig("deepspeed")
-
-
-def test_only_fsdp_shards():
-    assert sharding(StrategyConfig("single"), "fp32") is None
-    assert sharding(StrategyConfig("ddp"), "bf16") is None
-    assert sharding(StrategyConfig("fsdp"), "bf16") is not None
 
 
 @pytest.mark.parametrize(

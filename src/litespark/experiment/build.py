@@ -26,15 +26,15 @@ from litespark.callbacks.mfu import Rates, ThroughputMonitor
 from litespark.callbacks.own_state import OwnState
 from litespark.callbacks.phases import Phases
 from litespark.callbacks.progress import ProgressBar
-from litespark.callbacks.prove import Prove
 from litespark.callbacks.run_record import RECORD, RunRecorder
 from litespark.callbacks.signals import StopOnSignal
 from litespark.callbacks.validation import Validation
 from litespark.data.manifest import Manifest
 from litespark.data.streaming import RowDataModule
+from litespark.experiment.choose_ops import choose_ops, log_choices
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.own_callbacks import made_callbacks
-from litespark.experiment.preflight import Machine, idle_of, place_of
+from litespark.experiment.preflight import Machine
 from litespark.experiment.processes import StartedRanks
 from litespark.metrics.energy import EnergyLedger, EnergyMeter
 from litespark.metrics.energy_journal import EnergyJournal
@@ -44,13 +44,12 @@ from litespark.metrics.meters import assign_devices, choose_meter
 from litespark.metrics.nvml import torch_device_uuids
 from litespark.metrics.records.run import RunRecord, SegmentRecord
 from litespark.metrics.throughput import most_of_measured_peak
-from litespark.models.fp8 import Fp8State, enable_fp8
-from litespark.models.llama import Llama
+from litespark.ops.backend import Ops
 from litespark.ops.choice import Choice
-from litespark.ops.measuring import default_cache
 from litespark.training.budget import TokenBudget
+from litespark.training.model_builder import ModelBuilder
 from litespark.training.module import TrainingModule
-from litespark.training.strategies import activation_dtype, build_strategy, lightning_precision, sharding
+from litespark.training.strategies import activation_dtype, build_strategy, lightning_precision
 
 log = logging.getLogger(__name__)
 
@@ -94,30 +93,26 @@ def token_budget(parts: Parts, manifest: Manifest | None = None) -> TokenBudget:
     return TokenBudget.plan(parts.budget, max(1, round(filled * parts.trainer.batch_rows * parts.data.sequence_length)))
 
 
-def build_module(
-    parts: Parts, machine: Machine, manifest: Manifest, budget: TokenBudget, prove: Prove
-) -> TrainingModule:
+def build_module(parts: Parts, machine: Machine, manifest: Manifest, budget: TokenBudget, ops: Ops) -> TrainingModule:
     """The LightningModule of a run; nothing of the model is allocated before the Trainer configures it."""
-
-    def build_model() -> Llama:
-        return Llama(parts.model, prove.ops, parts.recompute)
-
-    def enable(model: Llama) -> Fp8State:
-        return enable_fp8(model, parts.fp8, prove.ops.fp8)
-
     return TrainingModule(
-        build_model=build_model,
-        shard=sharding(parts.strategy, machine.precision),
+        builder=ModelBuilder(
+            parts.model,
+            ops,
+            parts.seed,
+            recompute=parts.recompute,
+            strategy=parts.strategy,
+            precision=machine.precision,
+            load_weights=None if machine.weights is None else machine.weights.fill,
+            fp8=parts.fp8 if machine.precision == "fp8" else None,
+            compile_mode=parts.ops.compile,
+        ),
         task=parts.task,
         optimizer=parts.optim,
         schedule=parts.schedule,
         budget=budget,
         token_bytes=torch.tensor(manifest.token_bytes, dtype=torch.long),
-        seed=parts.seed,
-        load_weights=None if machine.weights is None else machine.weights.fill,
-        compile_mode=parts.ops.compile,
         text_bytes_per_byte=text_bytes_per_byte(manifest),
-        enable_fp8=enable if machine.precision == "fp8" else None,
     )
 
 
@@ -134,19 +129,6 @@ def text_bytes_per_byte(manifest: Manifest) -> dict[str, float]:
     return ratios
 
 
-def build_prove(parts: Parts, machine: Machine, record: RunRecord) -> Prove:
-    """What settles the backend of each op, and proves the fast ones where the config says so."""
-    return Prove(
-        parts.ops,
-        place_of(parts, machine.device, machine.precision),
-        proving=parts.callbacks.prove == "always"
-        or (parts.callbacks.prove == "auto" and machine.device.type == "cuda"),
-        record=record,
-        cache=default_cache(),
-        idle=idle_of(parts, machine.precision),
-    )
-
-
 def construct_module(
     parts: Parts, machine: Machine, manifest: Manifest, budget: TokenBudget, record: RunRecord
 ) -> tuple[TrainingModule, list[Choice]]:
@@ -154,9 +136,8 @@ def construct_module(
 
     For one process: there is no Trainer that could shard or wrap the model.
     """
-    prove = build_prove(parts, machine, record)
-    choices = prove.settle()
-    module = build_module(parts, machine, manifest, budget, prove)
+    ops, choices = choose_ops(parts, machine, record)
+    module = build_module(parts, machine, manifest, budget, ops)
     module.construct(machine.device)
     return module, choices
 
@@ -172,8 +153,10 @@ def build_run(
 ) -> Run:
     """All parts of a run that is written into `folder`; `segment` says at which step it begins (0, or a resume)."""
     budget = token_budget(parts, data.manifest)
-    prove = build_prove(parts, machine, record)
-    module = build_module(parts, machine, data.manifest, budget, prove)
+    ops, choices = choose_ops(parts, machine, record)
+    if machine.ranks.rank == 0:
+        log_choices(choices, machine.device)
+    module = build_module(parts, machine, data.manifest, budget, ops)
     phases = Phases()
     log_every = parts.trainer.log_every
     throughput = ThroughputMonitor(
@@ -224,7 +207,7 @@ def build_run(
     # what is the user's own, all before a checkpoint holds them, the record sees them all, and a stop comes last
     monitors = [Fp8Monitor(parts.fp8, record, log_every)] if machine.precision == "fp8" else []
     own = made_callbacks(parts.callbacks.extra)
-    before = [prove, throughput, *monitors, energy, validation, *own]
+    before = [throughput, *monitors, energy, validation, *own]
     callbacks: list[Callback] = [*before, checkpointer, quality, recorder]
     if own:
         callbacks.append(OwnState(own))

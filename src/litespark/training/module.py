@@ -11,20 +11,17 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
-from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import Optimizer
 
 from litespark.data.batch import TokenBatch
 from litespark.metrics import names
 from litespark.metrics.validation import TokenMetrics
-from litespark.models.compilation import CompileMode, compile_model
-from litespark.models.fp8 import Fp8State
-from litespark.models.init import initialise, materialise
 from litespark.models.llama import Llama
 from litespark.tasks.pretrain import Pretrain
 from litespark.training import fp8
 from litespark.training.budget import TokenBudget
 from litespark.training.host_group import HostGroup
+from litespark.training.model_builder import ModelBuilder
 from litespark.training.optim import (
     OptimizerConfig,
     build_optimizer,
@@ -47,18 +44,13 @@ class TrainingModule(pl.LightningModule):
     """Trains a `Llama` for a token budget.
 
     Args:
-        build_model: makes the model; called under the meta device, so it costs nothing until it is materialised.
-        shard: shards the meta model over a device mesh in place (FSDP2), or None.
+        builder: makes the model.
         task: what a batch and a loss are.
         optimizer: settings of the optimizer and of the non-finite guard.
         schedule: factor on the learning rate by tokens.
         budget: length of the run.
         token_bytes: (V,) bytes of text behind each token id, for bits-per-byte.
-        seed: of the initial weights.
-        load_weights: fills the materialised model from elsewhere (a Hugging Face folder), or None.
-        compile_mode: what `torch.compile` gets to see of the model.
         text_bytes_per_byte: the domains of the validation data, see `TokenMetrics`; None: one.
-        enable_fp8: puts the model, with its weights, into fp8; None: it is not.
 
     Attributes:
         tokens_seen: input tokens over all ranks, padding not counted, in steps that were finished.
@@ -77,31 +69,21 @@ class TrainingModule(pl.LightningModule):
     def __init__(
         self,
         *,
-        build_model: Callable[[], Llama],
-        shard: Callable[[Llama, DeviceMesh], None] | None,
+        builder: ModelBuilder,
         task: Pretrain,
         optimizer: OptimizerConfig,
         schedule: Schedule,
         budget: TokenBudget,
         token_bytes: Tensor,
-        seed: int,
-        load_weights: Callable[[Llama], None] | None = None,
-        compile_mode: CompileMode = "none",
         text_bytes_per_byte: Mapping[str, float] | None = None,
-        enable_fp8: Callable[[Llama], Fp8State] | None = None,
     ) -> None:
         super().__init__()
         self.model: Llama | None = None
-        self.build_model = build_model
-        self.shard = shard
+        self.builder = builder
         self.task = task
         self.optimizer_config = optimizer
         self.schedule = schedule
         self.budget = budget
-        self.seed = seed
-        self.load_weights = load_weights
-        self.compile_mode: CompileMode = compile_mode
-        self.enable_fp8 = enable_fp8
         self.metrics = TokenMetrics(text_bytes_per_byte)
         self.register_buffer("token_bytes", token_bytes.long(), persistent=False)
         self.tokens_seen = 0
@@ -142,20 +124,9 @@ class TrainingModule(pl.LightningModule):
             self.construct(self.trainer.strategy.root_device)
 
     def construct(self, device: torch.device) -> None:
-        """Build on the meta device, shard if asked, allocate on `device` and initialise (same values either way)."""
-        with torch.device("meta"):
-            model = self.build_model()
-        if self.shard is not None:
-            assert self.device_mesh is not None
-            self.shard(model, self.device_mesh["data_parallel"])
-        materialise(model, device)
-        initialise(model, self.seed)
-        if self.load_weights is not None:
-            self.load_weights(model)
-        if self.enable_fp8 is not None:
-            self.enable_fp8(model)
-        compile_model(model, self.compile_mode)
-        self.model = model
+        """Build the model on `device`."""
+        mesh = None if self.device_mesh is None else self.device_mesh["data_parallel"]
+        self.model = self.builder.build(device, mesh)
 
     def configure_optimizers(self) -> Optimizer:
         assert self.model is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -71,25 +70,18 @@ def build_strategy(config: StrategyConfig, device: torch.device, world_size: int
     )
 
 
-def sharding(config: StrategyConfig, precision: Precision) -> Callable[[Llama, DeviceMesh], None] | None:
-    """The function that shards a meta model over a one-dimensional mesh in place, or None without sharding.
+def shard_model(model: Llama, mesh: DeviceMesh, config: StrategyConfig, precision: Precision) -> None:
+    """Shard a meta model over a one-dimensional mesh, in place (FSDP2).
 
     Each block is one unit of gathering, the rest (embedding, last norm, head) another. With bf16 the gathered copies
     are bf16 and the masters stay fp32; gradients are reduced in fp32.
     """
-    if config.name != "fsdp":
-        return None
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if precision == "bf16" else None,
         reduce_dtype=torch.float32 if precision == "bf16" else None,
     )
-
-    def shard(model: Llama, mesh: DeviceMesh) -> None:
-        for block in model.blocks:
-            fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=config.reshard_after_forward)
-        fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=config.reshard_after_forward)
-
-    return shard
+    for unit in (*model.blocks, model):
+        fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=config.reshard_after_forward)
 
 
 def activation_dtype(precision: Precision, device: torch.device) -> torch.dtype:

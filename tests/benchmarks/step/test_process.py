@@ -12,9 +12,10 @@ from litespark.benchmarks.step import process
 from litespark.benchmarks.step.process import asked_parts, out_of_memory, run_process
 from litespark.benchmarks.step.request import read_round
 from litespark.benchmarks.step.stepping import LitesparkTraining
-from litespark.callbacks.prove import Prove
+from litespark.experiment import build
 from litespark.experiment.config import ConfigError
 from litespark.metrics.records.step import RoundRecord
+from litespark.training.model_builder import ModelBuilder
 from litespark.training.module import TrainingModule
 from tests.benchmarks.step.tiny_steps import measured, parts, request
 
@@ -50,15 +51,13 @@ def test_ours_and_train_py_itself_end_in_the_same_loss(tmp_path):
     assert not list(tmp_path.glob("train-*"))
 
 
-def test_ours_is_settled_and_built_by_what_train_py_is_built_with(tmp_path, monkeypatch):
+def test_ours_is_built_by_what_train_py_is_built_with(tmp_path, monkeypatch):
     called = []
-    for owner, name in ((Prove, "settle"), (TrainingModule, "construct"), (TrainingModule, "configure_optimizers")):
+    for owner, name in ((build, "choose_ops"), (ModelBuilder, "build"), (TrainingModule, "configure_optimizers")):
         real = getattr(owner, name)
-        monkeypatch.setattr(
-            owner, name, lambda self, *given, real=real, name=name: (called.append(name), real(self, *given))[1]
-        )
+        monkeypatch.setattr(owner, name, lambda *given, real=real, name=name: (called.append(name), real(*given))[1])
     measured(tmp_path, "litespark", "litespark")
-    assert called == ["settle", "construct", "configure_optimizers"]
+    assert called == ["choose_ops", "build", "configure_optimizers"]
 
 
 @pytest.mark.parametrize("optim", ["adamw", "muon"])

@@ -1,0 +1,106 @@
+"""Chooses the backend of each op before the model is built, and proves the fast ones on this device."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+from litespark.experiment.config import Parts
+from litespark.experiment.preflight import Machine, idle_of, place_of
+from litespark.metrics.records.run import RunRecord, finite_or_none
+from litespark.metrics.records.run_ops import BackendTimeRecord, DifferenceRecord, OpRecord, ProofRecord
+from litespark.ops.backend import Ops
+from litespark.ops.choice import Choice, in_short, settle
+from litespark.ops.measuring import default_cache
+from litespark.ops.proof import Proof
+from litespark.training.first_rank import from_first
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+def choose_ops(parts: Parts, machine: Machine, record: RunRecord) -> tuple[Ops, list[Choice]]:
+    """The ops that a run computes with, and what was decided, which is recorded; a collective.
+
+    Raises:
+        FailedProofError: an op asked for by name is wrong on this device.
+    """
+    device, proving = machine.device, parts.callbacks.prove
+    on_gpu = device.type == "cuda"
+    # the run goes on with the random numbers that it would have without proofs and measurements
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):
+        ops, choices = settle(
+            parts.ops,
+            place_of(parts, device, machine.precision),
+            proving=proving == "always" or (proving == "auto" and on_gpu),
+            ranks=TorchRanks(device),
+            cache=default_cache(),
+            idle=idle_of(parts, machine.precision),
+            # of a resume; a new run has none yet
+            before={op.op: op.used for op in record.ops},
+        )
+    record.ops = [op_record(choice) for choice in choices]
+    if on_gpu:
+        # what proofs and measurements allocated must not stand in the way of the model, nor count as its peak
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    return ops, choices
+
+
+def log_choices(choices: list[Choice], device: torch.device) -> None:
+    """One line of what is used, and on a GPU why nothing faster: a CPU has none of the fast kernels."""
+    log.info(in_short(choices))
+    if device.type == "cuda":
+        for reason in dict.fromkeys(reason for choice in choices for reason in choice.reasons):
+            log.info("ops: %s", reason)
+
+
+class TorchRanks:
+    """Agreement over the process group, if there is one."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        return from_first(make, "the backends of the ops to be chosen")
+
+    def everywhere(self, value: bool) -> bool:
+        if not dist.is_initialized():
+            return value
+        flag = torch.tensor(int(value), device=self.device)
+        dist.all_reduce(flag, dist.ReduceOp.MIN)
+        return bool(flag.item())
+
+
+def op_record(choice: Choice) -> OpRecord:
+    """What the run record keeps of a choice."""
+    return OpRecord(
+        op=choice.op,
+        asked=choice.asked,
+        used=choice.used,
+        reason="; ".join(choice.reasons) or None,
+        detail=choice.detail,
+        proofs=[_proof_record(proof) for proof in choice.proofs],
+        times=[BackendTimeRecord(backend, time) for backend, time in choice.milliseconds.items()],
+    )
+
+
+def _proof_record(proof: Proof) -> ProofRecord:
+    return ProofRecord(
+        backend=proof.backend,
+        case=proof.case,
+        sizes=proof.sizes,
+        dtype=proof.dtype,
+        interpreted=proof.interpreted,
+        seconds=proof.seconds,
+        passed=proof.passed,
+        differences=[
+            DifferenceRecord(each.tensor, finite_or_none(each.distance), each.bound) for each in proof.differences
+        ],
+        error=proof.error,
+    )

@@ -1,0 +1,65 @@
+"""From the settings of a model to the model that a rank trains: sharded, on its device, with its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch.distributed.device_mesh import DeviceMesh
+
+from litespark.models.compilation import CompileMode, compile_model
+from litespark.models.config import LlamaConfig, Recompute
+from litespark.models.fp8 import enable_fp8
+from litespark.models.init import initialise, materialise
+from litespark.models.llama import Llama
+from litespark.ops.backend import Ops
+from litespark.ops.fp8.settings import Fp8Config
+from litespark.training.strategies import Precision, StrategyConfig, shard_model
+
+
+@dataclass(frozen=True)
+class ModelBuilder:
+    """Everything that a model is made of; nothing is allocated before `build`.
+
+    Attributes:
+        config: the sizes.
+        ops: the implementations to compute with.
+        seed: of the initial weights.
+        recompute: what the backward pass makes again.
+        strategy, precision: how it is sharded.
+        load_weights: fills the model from elsewhere (a Hugging Face folder); None: the weights are drawn.
+        fp8: settings of a model in fp8; None: it is not.
+        compile_mode: what `torch.compile` gets to see.
+    """
+
+    config: LlamaConfig
+    ops: Ops
+    seed: int
+    recompute: Recompute = "none"
+    strategy: StrategyConfig = field(default_factory=StrategyConfig)
+    precision: Precision = "fp32"
+    load_weights: Callable[[Llama], None] | None = None
+    fp8: Fp8Config | None = None
+    compile_mode: CompileMode = "none"
+
+    def build(self, device: torch.device, mesh: DeviceMesh | None = None) -> Llama:
+        """The model on `device`, the same values however it is sharded.
+
+        Args:
+            device: of this rank.
+            mesh: one dimension, over which `strategy=fsdp` shards.
+        """
+        with torch.device("meta"):
+            model = Llama(self.config, self.ops, self.recompute)
+        if self.strategy.name == "fsdp":
+            assert mesh is not None
+            shard_model(model, mesh, self.strategy, self.precision)
+        materialise(model, device)
+        initialise(model, self.seed)
+        if self.load_weights is not None:
+            self.load_weights(model)
+        if self.fp8 is not None:
+            enable_fp8(model, self.fp8, self.ops.fp8)
+        compile_model(model, self.compile_mode)
+        return model
