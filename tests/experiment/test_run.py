@@ -9,13 +9,13 @@ import shutil
 import signal
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from litespark.callbacks import checkpoint_folder
 from litespark.callbacks.signals import SIGNALS, Interrupted
+from litespark.data.reading.synthetic import synthetic_manifest
 from litespark.experiment import build, run
 from litespark.experiment.preflight import Machine
 from litespark.experiment.targets import ConfigError
@@ -24,6 +24,7 @@ from litespark.metrics.energy_journal import EnergyJournal
 from litespark.metrics.environment import git_state
 from litespark.metrics.meters import FakeMeter
 from litespark.metrics.records.run import RunRecord
+from litespark.ops.backend import OpsConfig, resolve
 from tests.experiment.composed import config, parts
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +51,7 @@ def test_a_stop_before_the_first_step_leaves_no_folder(tmp_path, monkeypatch, wh
     if where == "build_run":
         monkeypatch.setattr(run, "build_run", stop)
     else:
-        monkeypatch.setattr("litespark.training.module.initialise", stop)
+        monkeypatch.setattr("litespark.training.model_builder.initialise", stop)
     with pytest.raises(KeyboardInterrupt):
         run.train(config(*SMALL, f"paths.logs={tmp_path}"))
     assert list((tmp_path / "runs").iterdir()) == []
@@ -130,7 +131,7 @@ def test_out_of_memory_is_told_a_micro_batch_that_divides_the_step(tmp_path, mon
     def fail(*arguments: object) -> None:
         raise torch.OutOfMemoryError("no room")
 
-    monkeypatch.setattr("litespark.training.module.initialise", fail)
+    monkeypatch.setattr("litespark.training.model_builder.initialise", fail)
     settings = (*SMALL, f"paths.logs={tmp_path}", f"data.micro_batch_size={rows}", "trainer.batch_rows=9")
     with pytest.raises(run.OutOfMemoryError, match=advice):
         run.train(config(*settings))
@@ -143,7 +144,7 @@ def test_a_resume_that_fails_before_its_first_step_keeps_what_was_measured(tmp_p
     def fail(*arguments: object) -> None:
         raise RuntimeError("no memory for the weights")
 
-    monkeypatch.setattr("litespark.training.module.initialise", fail)
+    monkeypatch.setattr("litespark.training.model_builder.initialise", fail)
     with pytest.raises(RuntimeError, match="no memory"):
         run.train(config(*SMALL, f"paths.logs={tmp_path}", f"resume={folder}", "budget.steps=4"))
     after = record(folder)
@@ -224,13 +225,14 @@ def test_a_run_that_auto_puts_into_fp8_is_in_fp8(tmp_path, monkeypatch):
     assert state["litespark"]["fp8"]["scaling"]["steps"] == 2
 
 
-def test_a_run_in_fp8_is_put_together_from_the_pieces_that_were_settled(monkeypatch):
+def test_a_run_in_fp8_is_put_together_from_the_pieces_that_were_chosen():
     settings, machine = parts(*SMALL, *FP8), Machine(torch.device("cpu"), "fp8", 1, Ranks(1, 0, 0, 1))
-    monkeypatch.setattr(build, "enable_fp8", lambda model, config, pieces: (config, pieces))
-    monkeypatch.setattr(build, "text_bytes_per_byte", lambda manifest: {})
-    prove, manifest = SimpleNamespace(ops=SimpleNamespace(fp8="settled")), SimpleNamespace(token_bytes=[1])
-    module = build.build_module(settings, machine, manifest, build.token_budget(settings), prove)
-    assert module.enable_fp8(None) == (settings.fp8, "settled")
+    manifest = synthetic_manifest(settings.data, settings.seed)
+    ops = resolve(OpsConfig())
+    module = build.build_module(settings, machine, manifest, build.token_budget(settings), ops)
+    model = module.builder.build(machine.device)
+    assert model.fp8.config == settings.fp8
+    assert all(linear.pieces is ops.fp8 for linear in model.fp8.linears.values())
 
 
 def test_a_run_in_another_precision_has_nothing_of_fp8(tmp_path):
