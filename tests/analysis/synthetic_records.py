@@ -10,12 +10,6 @@ from litespark.metrics.records.bench import Provenance
 from litespark.metrics.records.profile import ClassRecord, ProfileRecord
 from litespark.metrics.records.run import DeviceRecord, EnvironmentRecord
 from litespark.metrics.records.step import Protocol, RatesRecord, RoundRecord, StepModel, StepRecord, VariantRecord
-from litespark.metrics.records.to_loss import (
-    ToLossRecord,
-    ToLossRun,
-    ToLossVariant,
-)
-from litespark.metrics.records.training_runs import CurvePoint, TrainedModel, TrainedStream
 
 GPU, CPU = "NVIDIA H200", "a CPU"
 
@@ -74,21 +68,6 @@ def profile_record() -> ProfileRecord:
     classes = [ClassRecord("gemm", 8.0, 6.0), ClassRecord("idle", 2.0, 0.0)]
     return ProfileRecord(steps.provenance, steps.model, steps.protocol, "litespark", [], "ours", "none", "", "cuda",
                          steps.rates, 1000, 5000, 10.0, 9.5, classes)  # fmt: skip
-
-
-def to_loss_record() -> ToLossRecord:
-    """`muon` gets there with half the tokens of the reference, `wsd` not at all."""
-    provenance = step_record({"litespark": 10.0}).provenance
-
-    def run(tokens: int, bits: float) -> ToLossRun:
-        curve = [CurvePoint(5, tokens, tokens / 100, bits, tokens / 1000)]
-        return ToLossRun(1, 0, bits <= 2.0, 5, tokens, tokens / 100, bits, bits, tokens / 1000, curve=curve)
-
-    runs = {"adamw": run(4000, 1.9), "muon": run(2000, 1.95), "wsd": run(8000, 2.1)}
-    return ToLossRecord(
-        provenance, 2.0, TrainedModel("tiny", 10), TrainedStream("text", "a" * 16, 9, 4, 8, 5, 8000), "bf16", [1],
-        [ToLossVariant(name, [], [each]) for name, each in runs.items()], complete=True,
-    )  # fmt: skip
 
 
 def results_folder(root: Path, *records: StepRecord) -> Path:

@@ -1,66 +1,47 @@
-"""Curves of runs that a benchmark trained: validation bits per byte over tokens, and over joules or seconds."""
+"""Curves of trained variants: validation bits per byte over tokens, and over joules or seconds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
+from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from litespark.analysis.plots import COLOURS, LINE_STYLES, ticks
-from litespark.metrics.records.training_runs import CurvePoint
+from litespark.analysis.training_text import title_of
+from litespark.metrics.records.training import TrainingRecord, Validation
 
 DOTS_PER_INCH = 130
 
 
-class Run(Protocol):
-    """A run with its validations."""
-
-    @property
-    def curve(self) -> list[CurvePoint]: ...
+def picture(record: TrainingRecord, path: Path) -> None:
+    """Draw the curves into a file."""
+    figure(record).savefig(path, dpi=DOTS_PER_INCH)
 
 
-class Variant(Protocol):
-    """A variant with its runs."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def runs(self) -> Sequence[Run]: ...
-
-
-def curves(variants: Sequence[Variant], title: str, line: float | None = None) -> Figure:
+def figure(record: TrainingRecord) -> Figure:
     """Bits per byte over tokens, and over train joules, or train seconds where joules were not measured.
 
-    A line is one run, a colour a variant.
-
-    Args:
-        variants: with at least one run among them.
-        title: of the picture.
-        line: bits per byte at which a dashed line is drawn; None: there is none.
+    A line is one run, a colour a variant; the dashed line is the target.
     """
     drawn = Figure(figsize=(10, 4.2), layout="constrained")
     left, right = drawn.subplots(1, 2, sharey=True)
-    points = [point for variant in variants for run in variant.runs for point in run.curve]
-    measured = bool(points) and all(point.joules is not None for point in points)
-    _draw(left, variants, line, "tokens", lambda point: point.tokens)
-    if measured:
-        _draw(right, variants, line, "train energy (J)", lambda point: point.joules or 0.0)
+    points = [point for variant in record.variants for run in variant.runs for point in run.curve]
+    _draw(left, record, "tokens", lambda point: point.tokens)
+    if points and all(point.joules is not None for point in points):
+        _draw(right, record, "train energy (J)", lambda point: point.joules or 0.0)
     else:
-        _draw(right, variants, line, "train time (s); joules were not measured", lambda point: point.seconds)
+        _draw(right, record, "train time (s); joules were not measured", lambda point: point.seconds)
     left.set_ylabel("validation bits per byte")
     handles, labels = left.get_legend_handles_labels()
     right.legend(handles, labels, frameon=False)
-    drawn.suptitle(title, fontsize=10)
+    drawn.suptitle(title_of(record), fontsize=10)
     return drawn
 
 
-def _draw(
-    axes: Axes, variants: Sequence[Variant], line: float | None, label: str, over: Callable[[CurvePoint], float]
-) -> None:
-    for index, variant in enumerate(variants):
+def _draw(axes: Axes, record: TrainingRecord, label: str, over: Callable[[Validation], float]) -> None:
+    for index, variant in enumerate(record.variants):
         colour, style = COLOURS[index % len(COLOURS)], LINE_STYLES[index % len(LINE_STYLES)]
         for number, run in enumerate(variant.runs):
             axes.plot(
@@ -71,8 +52,8 @@ def _draw(
                 color=colour,
                 label=variant.name if number == 0 else "_",
             )
-    if line is not None:
-        axes.axhline(line, color="#666666", linestyle="--", linewidth=1)
+    if record.target_bits_per_byte is not None:
+        axes.axhline(record.target_bits_per_byte, color="#666666", linestyle="--", linewidth=1)
     axes.set_xlabel(label)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(ticks())

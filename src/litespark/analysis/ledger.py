@@ -18,9 +18,8 @@ from litespark.analysis.step_text import markdown as step_markdown
 from litespark.analysis.tables import markdown_table
 from litespark.metrics.records.ablation import AblationRecord
 from litespark.metrics.records.ledger import Entry, read_ledger
-from litespark.metrics.records.parity import ParityRecord
 from litespark.metrics.records.profile import ProfileRecord
-from litespark.metrics.records.to_loss import ToLossRecord
+from litespark.metrics.records.training import TrainingRecord
 from litespark.metrics.step_table import Row, rows
 
 ON_CPU = "CPU: shows that the instrument works, not what the product is worth."
@@ -28,12 +27,10 @@ _TITLES = {
     "step": "Training step",
     "ablation": "What bought what",
     "profile": "Where the time goes",
-    "to_loss": "To equal quality",
-    "parity": "Loss after equal tokens",
+    "training": "Quality, and what it takes",
     "ops": "Ops",
     "loop": "The trainer over a bare loop",
     "data": "Preparing and reading data",
-    "selection": "What selection of documents is worth",
     "run": "Runs",
 }
 
@@ -124,16 +121,15 @@ def _benchmark(entry: Entry) -> tuple[object, ...]:
     if protocol is not None:
         shape = (protocol.micro_batch_rows, protocol.accumulate, protocol.sequence_length, protocol.document_mask,
                  steps.model.layers, protocol.data)  # fmt: skip
-    # what is compared: the switches of an ablation, the variant of a profile, the target of a race to a loss
+    # what is compared: the switches of an ablation, the variant of a profile, what is trained how far
     record, asked = entry.record, ""
     if isinstance(record, AblationRecord):
         asked = ", ".join(record.names)
     elif isinstance(record, ProfileRecord):
         asked = record.variant
-    elif isinstance(record, ToLossRecord):
-        asked = str(record.target_bits_per_byte)
-    elif isinstance(record, ParityRecord):
-        asked = ", ".join([*(each.name for each in record.variants), str(record.stream.budget_tokens)])
+    elif isinstance(record, TrainingRecord):
+        names = ", ".join(variant.name for variant in record.variants)
+        asked = f"{names} {record.stream.budget_tokens} {record.target_bits_per_byte}"
     return (entry.what, entry.model, entry.precision, *map(str, shape), asked)
 
 

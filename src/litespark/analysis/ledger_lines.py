@@ -8,27 +8,19 @@ from pathlib import Path
 
 from litespark.analysis.data_text import goals as data_goals
 from litespark.analysis.fp8_text import in_a_sentence
-from litespark.analysis.parity_text import difference_text
-from litespark.analysis.quantities import ABSENT, percent, plain, rate, scaled
+from litespark.analysis.quantities import ABSENT, percent, plain, rate
 from litespark.analysis.tables import shared_by
 from litespark.analysis.text_blocks import bulleted
+from litespark.analysis.training_text import markdown as training_markdown
 from litespark.metrics.ablation_table import from_record
-from litespark.metrics.parity_table import ParityRow
-from litespark.metrics.parity_table import rows as parity_rows
 from litespark.metrics.records.ledger import Entry
 from litespark.metrics.records.loop import LoopRecord
 from litespark.metrics.records.ops import CaseRecord, OpsRecord, median
-from litespark.metrics.records.parity import ParityRecord
 from litespark.metrics.records.profile import ProfileRecord
 from litespark.metrics.records.run import RunRecord
-from litespark.metrics.records.selection import SelectionRecord
 from litespark.metrics.records.step import StepRecord
-from litespark.metrics.records.to_loss import ToLossRecord
-from litespark.metrics.selection_table import SelectionRow
-from litespark.metrics.selection_table import rows as selection_rows
+from litespark.metrics.records.training import TrainingRecord
 from litespark.metrics.step_round import Interval
-from litespark.metrics.to_loss_table import ToLossRow
-from litespark.metrics.to_loss_table import rows as to_loss_rows
 
 _COMMIT_DIGITS = 7
 _MOST_CLASSES = 3
@@ -126,62 +118,10 @@ def _profile(entry: Entry) -> str:
     )
 
 
-def _to_loss(entry: Entry) -> str:
-    record: ToLossRecord = entry.record
-    head = f"To {plain(record.target_bits_per_byte)} bits per byte; ratios are over {record.variants[0].name}."
-    return head + "\n\n" + bulleted(_to_loss_row(row) for row in to_loss_rows(record))
-
-
-def _to_loss_row(row: ToLossRow) -> str:
-    if row.tokens is None or row.seconds is None:
-        return f"{row.name}: not reached ({'; '.join([*row.missed, *([row.error] if row.error else [])]) or 'not run'})"
-    joules = scaled(None if row.joules is None else row.joules.median, "J")
-    reason = f" ({row.joules_reason})" if row.joules is None and row.joules_reason else ""
-    return (
-        f"{row.name}: {row.reached} of {row.runs} runs; {rate(row.tokens.median)} tokens ({_times(row.tokens_ratio)}), "
-        f"{plain(row.seconds.median)} s ({_times(row.seconds_ratio)}), {joules} ({_times(row.joules_ratio)}){reason}"
-    )
-
-
-def _parity(entry: Entry) -> str:
-    record: ParityRecord = entry.record
-    head = (
-        f"{scaled(record.stream.budget_tokens)} tokens each; bits per byte at the end, over {record.variants[0].name}, "
-        f"of which at most {percent(record.bound)} more are allowed. Settings: "
-        f"{' '.join(f'`{word}`' for word in record.provenance.overrides if not word.startswith('paths.')) or 'none'}."
-    )
-    return (
-        head + "\n\n" + bulleted(_parity_row(row, first=number == 0) for number, row in enumerate(parity_rows(record)))
-    )
-
-
-def _parity_row(row: ParityRow, *, first: bool) -> str:
-    if row.bits_per_byte is None:
-        return f"{row.name}: no run ({row.error or 'not run'})"
-    verdict = {True: ", within the bound", False: ", NOT within the bound", None: ""}[None if first else row.within]
-    difference = "" if first else f" ({difference_text(row)}{verdict})"
-    speed = "" if row.tokens_per_second is None else f", {rate(row.tokens_per_second.median)} tokens/s"
-    simulated = ", simulated: no speed of fp8" if row.simulated else ""
-    moves = f", {row.moves} moves of layers" if row.moves else ""
-    return f"{row.name}: {plain(row.bits_per_byte.median)} bits/byte{difference}{speed}{simulated}{moves}"
-
-
-def _selection(entry: Entry) -> str:
-    record: SelectionRecord = entry.record
-    head = f"{scaled(record.model.budget_tokens)} tokens each; differences are to {record.variants[0].name}."
-    return head + "\n\n" + bulleted(_selection_row(row) for row in selection_rows(record)[1:])
-
-
-def _selection_row(row: SelectionRow) -> str:
-    if row.difference is None:
-        return f"{row.name}: {row.error or row.equal_reason}"
-    spread = f" [{row.difference.low:+.4f} to {row.difference.high:+.4f}]" if row.difference.count > 1 else ""
-    reason = f" ({row.joules_reason})" if row.joules_ratio is None and row.joules_reason else ""
-    saved = f"tokens {_times(row.tokens_ratio)}, train energy {_times(row.joules_ratio)}{reason}"
-    return (
-        f"{row.name}: {row.difference.median:+.4f} bits per byte{spread}; as good in {row.equal} of {row.compared} runs"
-        f"{f', {saved}' if row.equal else ''}"
-    )
+def _training(entry: Entry) -> str:
+    record: TrainingRecord = entry.record
+    overrides = [f"`{word}`" for word in record.provenance.overrides if not word.startswith("paths.")]
+    return f"Settings: {' '.join(overrides) or 'none'}.\n\n{training_markdown(record)}"
 
 
 def _times(interval: Interval | None) -> str:
@@ -201,8 +141,6 @@ LINES: dict[str, Callable[[Entry], str]] = {
     "ops": _ops,
     "ablation": _ablation,
     "profile": _profile,
-    "to_loss": _to_loss,
-    "parity": _parity,
+    "training": _training,
     "data": _data,
-    "selection": _selection,
 }

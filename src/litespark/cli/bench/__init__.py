@@ -4,11 +4,9 @@ from litespark.cli.bench.ablation import ABLATION
 from litespark.cli.bench.data import DATA
 from litespark.cli.bench.loop import LOOP
 from litespark.cli.bench.ops import OPS
-from litespark.cli.bench.parity import PARITY
 from litespark.cli.bench.profile import PROFILE
-from litespark.cli.bench.selection import SELECTION
 from litespark.cli.bench.step import STEP
-from litespark.cli.bench.to_loss import TO_LOSS
+from litespark.cli.bench.training import PARITY, SELECTION, TO_LOSS
 
 BENCHES = {
     "ablation": ABLATION,

@@ -12,15 +12,13 @@ from litespark.metrics.records.ablation import AblationRecord
 from litespark.metrics.records.data import DataRecord
 from litespark.metrics.records.loop import LoopRecord
 from litespark.metrics.records.ops import OpsRecord
-from litespark.metrics.records.parity import ParityRecord
 from litespark.metrics.records.profile import ProfileRecord
 from litespark.metrics.records.run import EnvironmentRecord, RunRecord
 from litespark.metrics.records.run_rules import check_figures
 from litespark.metrics.records.sealing import SCHEMA_KEY, naming, read_values
-from litespark.metrics.records.selection import SelectionRecord
 from litespark.metrics.records.step import StepRecord
 from litespark.metrics.records.strict_json import RecordError, wrong
-from litespark.metrics.records.to_loss import ToLossRecord
+from litespark.metrics.records.training import TrainingRecord
 
 
 def _read_run(path: Path) -> RunRecord:
@@ -35,12 +33,10 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "litespark.run": _read_run,
     "litespark.bench.loop": LoopRecord.read,
     "litespark.bench.ops": OpsRecord.read,
-    "litespark.bench.selection": SelectionRecord.read,
     "litespark.bench.step": StepRecord.read,
     "litespark.bench.ablation": AblationRecord.read,
     "litespark.bench.profile": ProfileRecord.read,
-    "litespark.bench.to_loss": ToLossRecord.read,
-    "litespark.bench.parity": ParityRecord.read,
+    "litespark.bench.training": TrainingRecord.read,
     "litespark.bench.data": DataRecord.read,
 }
 _FILE_NAME = re.compile(

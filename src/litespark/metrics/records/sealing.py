@@ -31,17 +31,26 @@ def seal_of(values: dict[str, Any]) -> str:
 
 
 def write_values(values: dict[str, Any], path: Path) -> None:
-    """Write plain values with their seal: a temporary file beside the target, flushed to disk, then renamed.
+    """Write plain values with their seal.
 
     Raises:
         OSError: it cannot be written; what was there stays.
     """
     sealed = {**values, SEAL: seal_of(values)}
+    write_text(json.dumps(sealed, indent=1, allow_nan=False, ensure_ascii=False) + "\n", path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a whole file: a temporary one beside it, flushed to disk, then renamed.
+
+    Raises:
+        OSError: it cannot be written; what was there stays.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(json.dumps(sealed, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+            stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)

@@ -1,1 +1,0 @@
-"""`litespark bench parity`: the loss of variants after equal tokens, beside their speed."""

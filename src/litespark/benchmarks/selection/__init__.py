@@ -1,1 +1,0 @@
-"""What selection is worth: equal tokens with and without it, on text with planted junk and duplicates."""

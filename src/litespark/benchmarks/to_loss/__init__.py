@@ -1,1 +1,0 @@
-"""What it takes to equal quality: variants train on the same stream until the validation reaches a target."""

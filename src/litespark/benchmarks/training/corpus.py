@@ -1,0 +1,150 @@
+"""The text that is trained on: clean documents of what `data.source` names, with junk and copies planted among them.
+
+Written as JSON lines with the kind of every document as its domain, so that the ledger of the prepared data says how
+much of each kind went.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from litespark.benchmarks.training.planted import CLEAN, Text, plant
+from litespark.benchmarks.training.prose import prose
+from litespark.data.config import PrepareConfig
+from litespark.data.text.files import Source, SourceFile
+from litespark.data.text.reader import DocumentReader
+from litespark.data.text.sources import corpus
+from litespark.metrics.records.training import Corpus, Kind
+from litespark.ranges import Count, Range, Seed, check_ranges
+
+TEXT_FIELD = "text"
+KIND_FIELD = "kind"
+_FEWEST_BYTES = 500
+_FILE_DOCUMENTS = 2000
+# of the clean bytes, where the source does not say what is held out
+_HELD_OUT = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planting:
+    """How much text, and how much among it is worthless.
+
+    Attributes:
+        clean_bytes: of clean text for training; a tenth more is held out, and stays clean.
+        planted: bytes of junk and copies for each clean one; planted_seed: of them.
+    """
+
+    clean_bytes: Count = 2_000_000
+    planted: Annotated[float, Range(at_least=0, at_most=1000)] = 1.0
+    planted_seed: Seed = 1
+
+    def __post_init__(self) -> None:
+        check_ranges(self, options=True)
+
+
+def build_corpus(config: PrepareConfig, planting: Planting, *, below: Path) -> tuple[Path, Corpus]:
+    """Write the corpus, or find it where it was written before.
+
+    Args:
+        config: whose `source` has the clean documents: Python files give the prose of their docstrings, all others
+            their own documents. Packages or splits that the source holds out validate, else a share by hash.
+        below: folder in which that of the corpus lies, named after its content.
+
+    Raises:
+        ValueError: the source cannot be read, or has too little clean text for a training and a validation.
+    """
+    training, validation = _clean(config, planting.clean_bytes)
+    if not training or not validation:
+        raise ValueError(
+            f"data.source={config.source}: got {len(training)} clean documents for training and {len(validation)} for "
+            f"validation of {_FEWEST_BYTES} bytes or more, expected some of both; give a larger source"
+        )
+    splits = {
+        "train": plant(training, planting.planted, planting.planted_seed),
+        "validation": [Text(CLEAN, text) for text in validation],
+    }
+    lines = {split: [_line(text) for text in texts] for split, texts in splits.items()}
+    digest = hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+    folder = below / f"corpus-{digest[:12]}"
+    _write(folder, lines)
+    return folder, Corpus(
+        source=config.source,
+        seed=planting.planted_seed,
+        sha256=digest,
+        kinds=_kinds(splits["train"]),
+        validation_documents=len(validation),
+        validation_bytes=sum(len(text.encode()) for text in validation),
+    )
+
+
+def _clean(config: PrepareConfig, clean_bytes: int) -> tuple[list[str], list[str]]:
+    """Documents to train on and to validate on, each text once, in an order that only hashes decide."""
+    found = corpus(config)
+    if found.validation is not None:
+        held_out = _until(_documents(config, found.validation), clean_bytes * _HELD_OUT, set())
+        # what is held out is in no training document
+        return _until(_documents(config, found.training), clean_bytes, set(held_out)), held_out
+    texts = _until(_documents(config, found.training), clean_bytes * (1 + _HELD_OUT), set())
+    texts.sort(key=lambda text: hashlib.sha256(text.encode()).digest())
+    held_out = _until(texts, sum(map(len, texts)) * _HELD_OUT / (1 + _HELD_OUT), set())
+    return texts[len(held_out) :], held_out
+
+
+def _until(texts: Iterable[str], most_bytes: float, known: set[str]) -> list[str]:
+    taken: list[str] = []
+    seen, size = set(known), 0
+    for text in texts:
+        if size >= most_bytes:
+            break
+        if text not in seen and len(text.encode()) >= _FEWEST_BYTES:
+            seen.add(text)
+            taken.append(text)
+            size += len(text.encode())
+    return taken
+
+
+def _documents(config: PrepareConfig, source: Source) -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as scratch:
+        reader = DocumentReader.of(config, scratch=Path(scratch))
+        for document in reader.documents(sorted(source.files, key=_turn)):
+            yield prose(document.text) if document.file.endswith(".py") else document.text
+
+
+def _turn(file: SourceFile) -> bytes:
+    return hashlib.sha256(file.name.encode()).digest()
+
+
+def _line(text: Text) -> str:
+    return json.dumps({TEXT_FIELD: text.text, KIND_FIELD: text.kind}, ensure_ascii=False)
+
+
+def _kinds(texts: list[Text]) -> list[Kind]:
+    sizes: dict[str, list[int]] = {}
+    for text in texts:
+        sizes.setdefault(text.kind, []).append(len(text.text.encode()))
+    return [Kind(kind=kind, documents=len(found), bytes=sum(found)) for kind, found in sorted(sizes.items())]
+
+
+def _write(folder: Path, lines: dict[str, list[str]]) -> None:
+    """All of it or nothing: it is renamed into place."""
+    if folder.is_dir():
+        return
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        for split, texts in lines.items():
+            (temporary / split).mkdir(parents=True)
+            for number, start in enumerate(range(0, len(texts), _FILE_DOCUMENTS)):
+                part = texts[start : start + _FILE_DOCUMENTS]
+                path = temporary / split / f"part-{number:04d}.jsonl"
+                path.write_text("\n".join(part) + "\n", encoding="utf-8", newline="\n")
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,82 @@
+"""What a finished run tells: its record, and its validations from `metrics.jsonl`."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+from litespark.benchmarks.training.launch import RECORD_FILE
+from litespark.metrics import names
+from litespark.metrics.records.run import RunRecord
+from litespark.metrics.records.strict_json import RecordError
+from litespark.metrics.records.training import TrainedRun, TrainedVariant, TrainingRecord, Validation
+from litespark.metrics.records.validated import as_record_error
+
+METRICS_FILE = "metrics.jsonl"
+
+
+def read_run(folder: Path, record: TrainingRecord, variant: TrainedVariant, seed: int, position: int) -> TrainedRun:
+    """The run in a folder, for its place in the record.
+
+    Raises:
+        RecordError: the run is not finished, was trained on other data, with another seed, length or target, has no
+            validation, or its files contradict each other.
+    """
+    found = RunRecord.read(folder / RECORD_FILE)
+    curve = validations(folder)
+    if not curve:
+        raise RecordError(
+            f"{folder / METRICS_FILE} holds no validation with bits per byte, expected at least the one at the end; "
+            "data=synthetic has none, since its ids stand for no text"
+        )
+    end, target = curve[-1], found.target
+    reached = target.reached if target is not None else None
+    expected = {
+        "status": (found.status, "finished"),
+        "seed": (found.seed, seed),
+        "data.manifest_hash": (found.data.manifest_hash, (variant.prepared or record.stream).manifest_hash),
+        "model.sequence_length": (found.model.sequence_length, record.stream.seq_len),
+        "target.bits_per_byte": (None if target is None else target.bits_per_byte, record.target_bits_per_byte),
+        "throughput.tokens": (found.throughput.tokens, end.tokens),
+        "target.reached.step": (end.step if reached is None else reached.step, end.step),
+    }
+    for name, (got, wanted) in expected.items():
+        if got != wanted:
+            raise RecordError(
+                f"{folder / RECORD_FILE}: {name}: got {got!r}, expected {wanted!r}; its figures cannot stand beside "
+                "those of the other runs"
+            )
+    reason = None if end.joules is not None else found.energy.reason or "the meter did not read all of the time"
+    with as_record_error():
+        return TrainedRun(
+            seed=seed,
+            position=position,
+            precision=found.environment.precision,
+            curve=curve,
+            all_in_joules=(found.energy if reached is None else reached).all_in_joules,
+            joules_method=None if end.joules is None else found.energy.method,
+            joules_reason=reason,
+            skipped_steps=found.quality.skipped_steps,
+            fp8=found.fp8,
+            processes=len(found.segments),
+        )
+
+
+def validations(folder: Path) -> list[Validation]:
+    """Every validation that a run logged, in order; one that a resume repeated counts once, as it was done last."""
+    found: dict[int, Validation] = {}
+    for line in (folder / METRICS_FILE).read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        bits = row.get(names.VALIDATION_BITS_PER_BYTE)
+        if bits is None or not math.isfinite(bits):
+            continue
+        with as_record_error():
+            found[row["step"]] = Validation(
+                step=row["step"],
+                tokens=row[names.PROGRESS_TOKENS],
+                seconds=row[names.TRAIN_SECONDS],
+                bits_per_byte=bits,
+                joules=row.get(names.TRAIN_JOULES),
+            )
+    return [found[step] for step in sorted(found)]

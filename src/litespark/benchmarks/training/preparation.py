@@ -1,0 +1,117 @@
+"""The preparations of a corpus with and without data selection, which are then trained on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from litespark.benchmarks.training.corpus import KIND_FIELD, TEXT_FIELD, Planting, build_corpus
+from litespark.benchmarks.training.variants import SELECTION, Composed, Variant
+from litespark.data.config import PrepareConfig
+from litespark.data.manifest import FILE as MANIFEST_FILE
+from litespark.data.manifest import Manifest
+from litespark.data.selection.select import check_selection
+from litespark.data.streaming import TokenDataModule, build_data_module
+from litespark.experiment.build import check_vocabulary
+from litespark.experiment.config import ConfigError, Parts
+from litespark.metrics.records.training import Corpus, Dropped, PreparedCorpus
+from litespark.override_text import hydra_text
+
+Compose = Callable[[Sequence[str]], Parts]
+_RULE = "selection/"
+
+
+def with_and_without(overrides: Sequence[str]) -> tuple[list[str], list[Variant]]:
+    """The overrides without what they state of `data.selection`, and the variants: none of it, and that, or the web's.
+
+    Args:
+        overrides: as the user gave them.
+    """
+    selection = [word for word in overrides if word.lstrip("+~").startswith(("data.selection.", "data/selection="))]
+    everything, selected = SELECTION.variants
+    others = [word for word in overrides if word not in selection]
+    return others, [everything, Variant(selected.name, tuple(selection) or selected.settings)]
+
+
+def prepare_variants(
+    compose: Compose,
+    overrides: Sequence[str],
+    variants: Sequence[Variant],
+    planting: Planting,
+    logs: Path,
+    say: Callable[[str], None],
+) -> tuple[Corpus, list[Composed]]:
+    """Write the corpus and prepare it for each variant, or find that done.
+
+    All have one tokenizer, the first variant's: with another a token would be other bytes.
+
+    Raises:
+        ValueError: the text cannot be read or prepared so, a library is missing, or a variant selects nothing.
+    """
+    parts = compose(overrides)
+    assert isinstance(parts.data, PrepareConfig)
+    for variant in variants[1:]:  # before minutes are spent on the text
+        data = compose([*overrides, *variant.settings]).data
+        assert isinstance(data, PrepareConfig)
+        if not data.selection.any:
+            raise ConfigError(f"{' '.join(variant.settings)}: selects nothing, expected rules to hold against none")
+        check_selection(data.selection)
+    folder, corpus = build_corpus(parts.data, planting, below=logs)
+    common = [*overrides, *_reading(folder, logs)]
+    tokenizer = parts.data.tokenizer
+    composed = []
+    for variant in variants:
+        own = [f"data.tokenizer={hydra_text(tokenizer)}"] if tokenizer else []
+        words = [*common, *own, *variant.settings]
+        say(f"{variant.name}: preparing")
+        theirs = compose(words)
+        where, prepared = _prepare(theirs)
+        composed.append(Composed(variant, words, theirs, prepared))
+        tokenizer = tokenizer or str(where)
+    return corpus, composed
+
+
+def _reading(folder: Path, logs: Path) -> list[str]:
+    """The overrides that read the corpus, whatever was given for the source that its clean text came from."""
+    return [
+        "data=text",
+        f"data.source={hydra_text(str(folder))}",
+        f"data.root={hydra_text(str(logs / 'prepared'))}",
+        f"data.text_field={TEXT_FIELD}",
+        f"data.domain_field={KIND_FIELD}",
+        *(f"data.{name}=null" for name in ("name", "max_bytes", "max_files", "training_rows", "mixture")),
+        "data.mixture_temperature=1.0",
+    ]
+
+
+def _prepare(parts: Parts) -> tuple[Path, PreparedCorpus]:
+    before = set(Path(parts.data.root).glob(f"*/{MANIFEST_FILE}"))
+    began = time.perf_counter()
+    data = build_data_module(parts.data, seed=parts.seed)
+    seconds = time.perf_counter() - began
+    assert isinstance(data, TokenDataModule)
+    check_vocabulary(parts, data.manifest)
+    split = data.manifest.splits["train"]
+    return data.folder, PreparedCorpus(
+        manifest_hash=data.manifest.hash,
+        validation_hash=validation_hash(data.manifest),
+        train_documents=split.documents,
+        train_tokens=split.tokens,
+        prepare_seconds=None if data.folder / MANIFEST_FILE in before else seconds,
+        dropped=[
+            Dropped(rule=row.rule.removeprefix(_RULE), kind=row.domain, documents=row.documents, bytes=row.bytes,
+                    tokens=row.tokens)
+            for row in data.manifest.ledger.rows
+            if row.split == "train" and row.rule.startswith(_RULE)
+        ],
+    )  # fmt: skip
+
+
+def validation_hash(manifest: Manifest) -> str:
+    """Of all tokens that are validated on, and what ids mean: equal for equal text under one tokenizer."""
+    domains = manifest.splits["validation"].domains
+    chunks = [[name, [chunk.sha256 for chunk in domains[name].chunks]] for name in sorted(domains)]
+    return hashlib.sha256(json.dumps([manifest.tokenizer_hash, chunks]).encode()).hexdigest()

@@ -1,0 +1,204 @@
+"""A benchmark of variants × seeds from start to end: runs that take turns, saved one by one.
+
+Every variant trains once with each seed, in a process of its own, to equal tokens or to a target of bits per byte. The
+same command continues what was stopped: runs that are in the record stay, one that was under way goes on from where it
+was saved.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from litespark.benchmarks.device import device_for
+from litespark.benchmarks.provenance import provenance
+from litespark.benchmarks.record_path import continued, record_path
+from litespark.benchmarks.training.corpus import Planting
+from litespark.benchmarks.training.launch import Ended, Training, train
+from litespark.benchmarks.training.preparation import Compose, prepare_variants, with_and_without
+from litespark.benchmarks.training.turns import Turns, device_state_of
+from litespark.benchmarks.training.variants import Composed, Question, Variant, check_question, check_variants
+from litespark.data.streaming import build_data_module
+from litespark.experiment.build import check_vocabulary, token_budget
+from litespark.experiment.config import ConfigError, Parts
+from litespark.experiment.precision import precision_of
+from litespark.metrics.records.training import (
+    Corpus,
+    Stream,
+    TrainedModel,
+    TrainedVariant,
+    TrainingRecord,
+)
+from litespark.ranges import InnerShare, Minutes, Seed, check_ranges
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How it is run.
+
+    Attributes:
+        seeds: one run of every variant for each.
+        minutes: after which the run that is under way is stopped and saved; None: never.
+        bound: share by which the bits per byte of a variant may be above those of the first; None: not judged.
+        planting: of a corpus that variants prepare with and without data selection; None: all train on `data`.
+    """
+
+    seeds: tuple[Seed, ...] = (1,)
+    minutes: Minutes | None = None
+    bound: InnerShare | None = None
+    planting: Planting | None = None
+
+    def __post_init__(self) -> None:
+        check_ranges(self, options=True)
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"--seeds: got {list(self.seeds)}, expected whole numbers, each once; set --seeds 1,2,3")
+
+
+def seeds_of(words: str) -> tuple[int, ...]:
+    """The seeds that `1,2` means.
+
+    Raises:
+        ConfigError: it is no list of whole numbers.
+    """
+    try:
+        return tuple(int(word) for word in words.split(","))
+    except ValueError as error:
+        raise ConfigError(f"--seeds: got {words!r}, expected whole numbers with commas between: 1,2,3") from error
+
+
+def bench_training(
+    question: Question,
+    compose: Compose,
+    overrides: Sequence[str],
+    settings: TrainingSettings,
+    variants: Sequence[Variant] = (),
+    *,
+    command: Sequence[str],
+    script: Path,
+    output: Path,
+    say: Callable[[str], None],
+    launch: Callable[[Training], Ended] = train,
+    clock: Callable[[], float] = time.monotonic,
+) -> tuple[TrainingRecord, Path]:
+    """Train, and write the record after every run.
+
+    Args:
+        question: what is asked, with its variants.
+        compose: makes a config of overrides.
+        overrides: of the config, as the user gave them. With a corpus, `data.source` is where clean text is taken from,
+            and what they state of `data.selection` makes the second variant.
+        settings: how it is run.
+        variants: in place of the question's; the first is what the others are held against.
+        command: the words that get it again, for the record.
+        script: `train.py`.
+        output: folder of records; the file is DEVICE/DATE_bench-QUESTION_MODEL_PRECISION.json in it.
+        say: is told what is being done.
+        launch, clock: replaced in tests.
+
+    Raises:
+        ValueError: the config cannot be trained so, or a variant would see another stream.
+        OSError: the record cannot be written.
+    """
+    began = clock()
+    plain, variants = overrides, variants or question.variants
+    if settings.planting is not None:
+        plain, variants = with_and_without(overrides)
+    parts = compose(plain)
+    check_question(question, parts, overrides, variants)
+    logs = parts.logs.absolute() / question.name
+    corpus: Corpus | None = None
+    if settings.planting is None:
+        made = [Composed(each, [*plain, *each.settings], compose([*plain, *each.settings])) for each in variants]
+        check_variants(parts, made)
+    else:
+        corpus, made = prepare_variants(compose, plain, variants, settings.planting, logs, say)
+        check_variants(made[0].parts, made)
+    new = new_record(made, settings, corpus, parts, overrides, command)
+    record, path = _begin(new, output, f"bench-{question.name}", say)
+    words_of = {each.variant.name: each.words for each in made}
+
+    def training(variant: TrainedVariant, seed: int, seconds: float | None) -> Training:
+        words = words_of[variant.name]
+        return Training.of(record.provenance, variant.name, seed, words, script=script, logs=logs, seconds=seconds)
+
+    deadline = None if settings.minutes is None else began + 60 * settings.minutes
+    Turns(record, path, training, lambda: device_state_of(parts), say, launch, clock, deadline).take()
+    return record, path
+
+
+def new_record(
+    made: Sequence[Composed],
+    settings: TrainingSettings,
+    corpus: Corpus | None,
+    parts: Parts,
+    overrides: Sequence[str],
+    command: Sequence[str],
+) -> TrainingRecord:
+    """The record without runs; prepares the text where that was not done before.
+
+    Raises:
+        ValueError: the device cannot compute in the precision of a variant, or text and vocabulary do not fit.
+    """
+    device = device_for(parts.trainer.accelerator)
+    precisions = [precision_of(each.parts, device) for each in made]
+    model, stream = model_and_stream(made[0].parts)
+    return TrainingRecord(
+        provenance=provenance(parts, overrides, command, device, precisions[0]),
+        model=model,
+        stream=stream,
+        precision=precisions[0],
+        seeds=list(settings.seeds),
+        variants=[
+            TrainedVariant(name=each.variant.name, settings=list(each.variant.settings), prepared=each.prepared)
+            for each in made
+        ],
+        target_bits_per_byte=parts.budget.target_bpb,
+        bound=settings.bound,
+        corpus=corpus,
+    )
+
+
+def model_and_stream(parts: Parts) -> tuple[TrainedModel, Stream]:
+    """Those of `parts`, which validate; prepares the text where that was not done before.
+
+    Raises:
+        ValueError: the text or its vocabulary do not fit.
+    """
+    data = build_data_module(parts.data, seed=parts.seed)
+    check_vocabulary(parts, data.manifest)
+    assert parts.trainer.validate_every is not None
+    return TrainedModel(name=parts.model.name, parameters=parts.model.parameter_count()), Stream(
+        name=data.manifest.name,
+        manifest_hash=data.manifest.hash,
+        seq_len=parts.data.sequence_length,
+        global_batch_size=parts.trainer.batch_rows,
+        validation_sequences=parts.data.validation_rows,
+        validate_every=parts.trainer.validate_every,
+        budget_tokens=token_budget(parts, data.manifest).planned_tokens(),
+    )
+
+
+def _begin(new: TrainingRecord, output: Path, what: str, say: Callable[[str], None]) -> tuple[TrainingRecord, Path]:
+    """The record to fill and its file: an unfinished one of the same measurement, or the new one."""
+    origin = new.provenance
+    path = record_path(output, origin.environment, what, new.model.name, new.precision, origin.time)
+    record, path = continued(
+        new,
+        path,
+        read=TrainingRecord.read,
+        unfinished=lambda found: not found.complete and _identity(found) == _identity(new),
+    )
+    if record is not new:
+        say(f"{path}: continued, {sum(len(variant.runs) for variant in record.variants)} runs are there")
+    record.write(path)  # what cannot be written is known before minutes are spent
+    return record, path
+
+
+def _identity(record: TrainingRecord) -> tuple[object, ...]:
+    """What two records have in common whose runs may stand side by side."""
+    origin = record.provenance
+    variants = [(each.name, each.settings, each.prepared and each.prepared.manifest_hash) for each in record.variants]
+    asked = record.model_dump(exclude={"provenance", "variants"})
+    return origin.source_hash, origin.config_hash, origin.environment, variants, asked

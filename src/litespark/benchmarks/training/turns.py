@@ -1,0 +1,98 @@
+"""Runs of variants that take turns, each kept in the record as soon as it has ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from litespark.benchmarks.device import device_for
+from litespark.benchmarks.training.finished import read_run
+from litespark.benchmarks.training.launch import Ended, Training, tidy, train
+from litespark.experiment.build import build_meter
+from litespark.experiment.config import Parts
+from litespark.experiment.precision import precision_of
+from litespark.experiment.preflight import Machine
+from litespark.launch import Ranks
+from litespark.metrics.device_state import device_state
+from litespark.metrics.records.bench import DeviceState
+from litespark.metrics.records.training import RunFailure, TrainedRun, TrainedVariant, TrainingRecord
+
+# a run that is started to be stopped at once has learned nothing
+_SHORTEST_SECONDS = 20.0
+
+
+@dataclass
+class Turns:
+    """Takes the runs that a record lacks.
+
+    Attributes:
+        record: is filled, and written to `path` after every run.
+        training: (variant, seed, seconds that are left or None) -> the run to start.
+        state: of the device before and after a run.
+        say: is told what is being done.
+        launch, clock: replaced in tests.
+        deadline: of `clock`, at which the run that is under way is stopped and saved; None: never.
+    """
+
+    record: TrainingRecord
+    path: Path
+    training: Callable[[TrainedVariant, int, float | None], Training]
+    state: Callable[[], DeviceState | None]
+    say: Callable[[str], None]
+    launch: Callable[[Training], Ended] = train
+    clock: Callable[[], float] = time.monotonic
+    deadline: float | None = None
+
+    def take(self) -> None:
+        """Run by run, until the time is up. A variant that fails is left out until the same command is given again."""
+        failed: set[str] = set()
+        for variant, seed, position in list(self.record.missing()):
+            if variant.name in failed:
+                continue
+            title = f"{variant.name}, seed {seed}"
+            seconds = None if self.deadline is None else self.deadline - self.clock()
+            if seconds is not None and seconds < _SHORTEST_SECONDS:
+                self.say(f"{title}: not started, the time is up; the same command continues")
+                return
+            self.say(title)
+            training = self.training(variant, seed, seconds)
+            before = self.state()
+            ended = self.launch(training)
+            if ended.outcome == "stopped":
+                self.say(f"{title}: stopped and saved; the same command continues")
+                return
+            try:
+                if ended.outcome == "failed":
+                    raise ValueError(ended.error or "it said nothing")
+                run = read_run(training.folder, self.record, variant, seed, position)
+                run.before, run.after = before, self.state()
+                variant.runs.append(run)
+                self.record.check()
+            except (ValueError, OSError) as error:
+                failed.add(variant.name)
+                # a run that contradicts the others would make the whole record unreadable
+                variant.runs[:] = [other for other in variant.runs if other.seed != seed]
+                variant.failures.append(RunFailure(seed=seed, error=str(error)))
+                self.say(f"{title} failed: {error}")
+            else:
+                tidy(training.folder)
+                self.say(f"{title}: {_outcome(run, self.record.target_bits_per_byte)}")
+            self.record.write(self.path)
+
+
+def _outcome(run: TrainedRun, target: float | None) -> str:
+    missed = "" if target is None or run.end.bits_per_byte <= target else f", target NOT reached ({target:g})"
+    return f"{run.end.bits_per_byte:.4f} bits/byte after {run.end.tokens:,} tokens and {run.end.seconds:.1f} s{missed}"
+
+
+def device_state_of(parts: Parts) -> DeviceState | None:
+    """The state of the device that runs of `parts` use; None without NVML or a GPU."""
+    device = device_for(parts.trainer.accelerator)
+    if device.type != "cuda":
+        return None
+    meter = build_meter(Machine(device, precision_of(parts, device), 1, Ranks.from_environment()))
+    state = device_state(meter)
+    meter.close()
+    return state

@@ -1,1 +1,0 @@
-"""Runs of `train.py` that a benchmark starts, continues and reads: what `to-loss` and `selection` have in common."""

@@ -1,0 +1,75 @@
+"""What is planted comes again from its seed, has the shares that were asked for, and is what selection is for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+import pytest
+
+from litespark.benchmarks.training.planted import CLEAN, EXACT_COPY, JUNK, NEAR_COPY, Text, plant
+from litespark.data.selection.config import QUALITY_RULES, SelectionConfig
+from litespark.data.selection.duplicates import Fingerprinter, duplicates
+from litespark.data.selection.select import Selector
+from tests.data.selection.prose import document, prose
+
+CLEAN_TEXTS = [prose(seed, 40) for seed in range(60)]
+
+
+def sizes(texts: list[Text]) -> Counter[str]:
+    counted: Counter[str] = Counter()
+    for text in texts:
+        counted[text.kind] += len(text.text.encode())
+    return counted
+
+
+def test_a_seed_is_a_corpus() -> None:
+    one, again, other = (plant(CLEAN_TEXTS, 1.0, seed) for seed in (1, 1, 2))
+    assert one == again
+    assert one != other
+
+
+def test_every_clean_document_is_there_once_and_the_shares_are_those_asked_for() -> None:
+    texts = plant(CLEAN_TEXTS, 2.0, 1)
+    found = sizes(texts)
+    assert Counter(text.text for text in texts if text.kind == CLEAN) == Counter(CLEAN_TEXTS)
+    assert set(found) == {CLEAN, EXACT_COPY, NEAR_COPY, *JUNK}
+    # the last document of a kind goes beyond its share
+    assert found[EXACT_COPY] / found[CLEAN] == pytest.approx(0.5, abs=0.05)
+    assert found[NEAR_COPY] / found[CLEAN] == pytest.approx(0.5, abs=0.05)
+    for kind in JUNK:
+        assert found[kind] / found[CLEAN] == pytest.approx(1 / len(JUNK), abs=0.05)
+
+
+def test_nothing_planted_is_the_clean_text_in_another_order() -> None:
+    texts = plant(CLEAN_TEXTS, 0.0, 1)
+    assert sorted(texts) == sorted(Text(CLEAN, text) for text in CLEAN_TEXTS)
+    assert [text.text for text in texts] != CLEAN_TEXTS
+
+
+def test_copies_come_behind_what_they_copy() -> None:
+    seen: set[str] = set()
+    for text in plant(CLEAN_TEXTS, 2.0, 3):
+        assert text.kind != EXACT_COPY or text.text in seen
+        seen.add(text.text)
+
+
+@pytest.mark.parametrize("kind", sorted(JUNK))
+def test_every_kind_of_junk_is_what_a_rule_refuses(kind: str) -> None:
+    selector = Selector(SelectionConfig(quality=QUALITY_RULES, languages=("en",)))
+    refused = [selector.refusal(document(JUNK[kind](Random(seed)))) is not None for seed in range(8)]
+    assert all(refused)
+
+
+def test_copies_are_found_and_clean_documents_stay() -> None:
+    config = SelectionConfig(exact_duplicates=True, near_duplicates=True)
+    texts = [text for text in plant(CLEAN_TEXTS, 2.0, 1) if text.kind in (CLEAN, EXACT_COPY, NEAR_COPY)]
+    fingerprinter = Fingerprinter(config)
+    for ordinal, text in enumerate(texts):
+        fingerprinter.add(ordinal, document(text.text))
+    (answer,) = duplicates([fingerprinter.arrays()], config)
+    gone = Counter(texts[ordinal].kind for ordinal in answer["ordinals"].tolist())
+    there = Counter(text.kind for text in texts)
+    assert gone[EXACT_COPY] == there[EXACT_COPY]
+    assert gone[NEAR_COPY] >= 0.9 * there[NEAR_COPY]
+    assert gone[CLEAN] == 0

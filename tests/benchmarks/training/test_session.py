@@ -1,0 +1,247 @@
+"""A session of variants × seeds: which runs it takes and in which order, what it keeps, and what it continues."""
+
+import pytest
+
+from litespark.analysis.training_text import all_within
+from litespark.benchmarks.training import session as module
+from litespark.benchmarks.training.launch import Ended
+from litespark.benchmarks.training.session import TrainingSettings, seeds_of
+from litespark.benchmarks.training.variants import PARITY, TO_LOSS, Variant, check_question, parse
+from litespark.cli import main
+from litespark.cli.configs import compose
+from litespark.experiment.config import ConfigError, parts_from
+from litespark.metrics.records.training import TrainingRecord
+from tests.benchmarks.training.sessions import POINTS, Session, cleared
+from tests.cli.conftest import logging_as_before
+
+__all__ = ["logging_as_before"]
+
+OUT_OF_MEMORY = Ended("failed", "out of memory")
+TWO = (Variant("reference", TO_LOSS.variants[0].settings), Variant("ours", ("ops=litespark", "optim.lr=0.02")))
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory):
+    """A folder with a text, which is prepared once."""
+    return tmp_path_factory.mktemp("house")
+
+
+@pytest.fixture(params=[TO_LOSS, PARITY], ids=lambda question: question.name)
+def session(request, house):
+    made = Session(cleared(house), request.param)
+    return lambda *words, variants=TWO, **more: (made(*words, variants=variants, **more), made)
+
+
+@pytest.fixture
+def to_loss(house):
+    return Session(cleared(house), TO_LOSS)
+
+
+def test_variants_take_turns_and_each_run_is_kept(session):
+    (record, path), taken = session()
+    assert taken.started == [("reference", 1), ("ours", 1), ("ours", 2), ("reference", 2)]
+    assert TrainingRecord.read(path) == record
+    assert record.complete
+    assert path.name.endswith(f"_bench-{taken.question.name}_tiny_fp32.json")
+    assert [[run.position for run in variant.runs] for variant in record.variants] == [[0, 1], [1, 0]]
+    assert record.variants[0].runs[0].end.tokens == record.stream.budget_tokens == 512
+    assert record.target_bits_per_byte == (2.0 if taken.question is TO_LOSS else None)
+    assert not list(taken.house.glob("logs/*/runs/*/checkpoints"))
+
+
+def test_each_run_is_given_the_config_then_its_settings_then_the_seed(to_loss):
+    to_loss(variants=TWO, seeds=(7,))
+    for training, variant in zip(to_loss.trainings, TWO, strict=True):
+        words = training.overrides
+        at = words.index(variant.settings[0])
+        assert words.index("budget.target_bpb=2.0") < at
+        assert words[at : at + len(variant.settings)] == variant.settings
+        assert words.index("seed=7") > at
+        assert training.seconds is None
+
+
+def test_a_target_that_is_missed_is_kept_with_its_best(to_loss):
+    to_loss.ends["ours", 1] = ((2, 256, 5.0, 2.1), (4, 512, 10.0, 2.3))
+    record, _ = to_loss(variants=TWO, seeds=(1,))
+    assert record.complete
+    assert record.variants[1].runs[0].best_bits_per_byte == 2.1
+    assert any("NOT reached" in line for line in to_loss.said)
+
+
+def test_a_failure_leaves_the_variant_out_until_the_command_is_given_again(to_loss):
+    to_loss.ends["ours", 1] = OUT_OF_MEMORY
+    record, path = to_loss(variants=TWO)
+    assert to_loss.started == [("reference", 1), ("ours", 1), ("reference", 2)]
+    assert [(each.seed, each.error) for each in record.variants[1].failures] == [(1, "out of memory")]
+    assert not record.complete
+    again = Session(to_loss.house)
+    assert again(variants=TWO)[1] == path
+    assert again.started == [("ours", 1), ("ours", 2)]
+    assert TrainingRecord.read(path).complete
+
+
+def test_the_time_that_is_left_is_given_to_each_run_and_the_same_command_goes_on(to_loss):
+    _, path = to_loss(variants=TWO, minutes=2.2)
+    assert [training.seconds for training in to_loss.trainings] == pytest.approx([132, 72])
+    assert "ours, seed 2: not started" in to_loss.said[-1]
+    to_loss.ends["ours", 2] = Ended("stopped")
+    record, again = to_loss(variants=TWO, minutes=10)
+    assert again == path
+    assert to_loss.started[2:] == [("ours", 2)]
+    assert not record.complete
+    to_loss.ends.clear()
+    record, _ = to_loss(variants=TWO)
+    # the very folder that was stopped
+    assert to_loss.trainings[3].folder == to_loss.trainings[2].folder
+    assert record.complete
+    assert to_loss(variants=TWO)[1] != path
+
+
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [
+        ({"manifest_hash": "other"}, "manifest_hash: got 'other'"),
+        ({"seed": 5}, "seed: got 5"),
+        (((2, 256, 5.0, 1.5), (4, 512, 10.0, 1.9)), "before the end, expected the run to end"),
+        (((2, 256, 5.0, 2.5),), "tokens: got 256, expected the 512 of the budget"),
+    ],
+)
+def test_a_run_that_cannot_stand_beside_the_others_is_a_failure(to_loss, end, message):
+    to_loss.ends["ours", 1] = end
+    record, path = to_loss(variants=TWO)
+    assert message in record.variants[1].failures[0].error
+    assert [len(variant.runs) for variant in record.variants] == [2, 0]
+    assert TrainingRecord.read(path) == record
+
+
+def test_runs_of_unequal_tokens_are_no_parity(house):
+    session = Session(cleared(house), PARITY)
+    session.ends["ours", 1] = (POINTS[0], (5, 576, 12.0, 1.9))
+    record, _ = session(variants=TWO)
+    assert "tokens: got 576, expected 512" in record.variants[1].failures[0].error
+
+
+def test_another_target_config_or_code_is_another_record(to_loss, monkeypatch):
+    to_loss.ends["ours", 1] = to_loss.ends["reference", 1] = OUT_OF_MEMORY
+    paths = [to_loss(variants=TWO)[1], to_loss("optim.lr=0.001", variants=TWO)[1], to_loss(variants=TWO, target=1.5)[1]]
+    assert to_loss(variants=TWO)[1] == paths[0]
+    made = module.provenance
+    monkeypatch.setattr(module, "provenance", lambda *given: _changed(made(*given), source_hash="other"))
+    assert len({*paths, to_loss(variants=TWO)[1]}) == 4
+
+
+def test_the_command_of_a_record_that_is_complete_trains_everything_anew(to_loss, monkeypatch):
+    made = module.provenance
+    paths = []
+    for day in ("2026-01-31", "2026-02-01"):
+        time = f"{day}T12:00:00+00:00"
+        monkeypatch.setattr(module, "provenance", lambda *given, time=time: _changed(made(*given), time=time))
+        paths.append(to_loss(variants=TWO, seeds=(1,))[1])
+    assert len({training.folder for training in to_loss.trainings}) == 4, "a finished run would be taken for a new one"
+    assert paths[0] != paths[1]
+
+
+def _changed(record, **changes):
+    for name, value in changes.items():
+        setattr(record, name, value)
+    return record
+
+
+REFUSED = {
+    "ours: got settings that change data.sequence_length, model.layers": ("", "data.sequence_length=16 model.layers=2"),
+    "ours: got settings that change trainer.batch_rows": ("", "trainer.batch_rows=8"),
+    "ours: got settings that change budget.steps, seed, strategy": ("", "budget.steps=9 seed=9 strategy=ddp"),
+    "ours: got settings that change data.tokenizer": ("", "data.tokenizer=other"),
+    "ours: got settings that change budget.target_bpb, seed": ("", "variant={seed:9,budget:{target_bpb:9}}"),
+    "trainer.validate_every: got null": ("trainer.validate_every=null", ""),
+    "got 1 processes and strategy=ddp, expected one process": ("strategy=ddp", ""),
+    "got resume=None and name=mine": ("name=mine", ""),
+    r"got the override variant=\{seed:3\}, expected plain": ("variant={seed:3}", ""),
+    "precision=fp8.*simulate=true": ("", "precision=fp8"),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_would_not_be_a_fair_comparison_is_refused_before_anything_runs(to_loss, message):
+    word, settings = REFUSED[message]
+    with pytest.raises(ConfigError, match=message):
+        to_loss(*word.split(), variants=(TWO[0], Variant("ours", tuple(settings.split()))))
+    assert not to_loss.started
+
+
+def test_synthetic_data_is_refused():
+    with pytest.raises(ConfigError, match="data=synthetic: nothing can be learned"):
+        check_question(PARITY, parts_from(compose(["data=synthetic"])), [], TWO)
+
+
+def test_a_question_has_its_target_and_its_variants(house):
+    to_loss, parity = Session(cleared(house), TO_LOSS), Session(house, PARITY)
+    with pytest.raises(ConfigError, match=r"budget\.target_bpb: got null, expected the bits per byte"):
+        to_loss(variants=TWO, target=None)
+    with pytest.raises(ConfigError, match=r"budget\.target_bpb: got 2\.0, expected null"):
+        parity("budget.target_bpb=2.0", variants=TWO)
+    with pytest.raises(ConfigError, match="--variant: got reference, expected at least 2"):
+        parity(variants=TWO[:1])
+    with pytest.raises(ConfigError, match="got reference, reference, expected at least 1 and each once"):
+        to_loss(variants=(TWO[0], TWO[0]))
+
+
+def test_how_a_variant_trains_may_differ(to_loss):
+    settings = ("precision=fp32", "recompute=full", "optim=muon", "schedule=wsd", "data.micro_batch_size=4")
+    record, _ = to_loss(variants=(TWO[0], Variant("ours", settings)), seeds=(1,))
+    assert record.complete
+
+
+def test_variants_are_named_or_spelled_out():
+    defaults = TO_LOSS.variants
+    assert [parse(each.name, defaults) for each in defaults] == list(defaults)
+    assert parse("wide: ops=litespark  optim.lr=1e-3", defaults) == Variant("wide", ("ops=litespark", "optim.lr=1e-3"))
+    assert parse("plain:", defaults) == Variant("plain", ())
+    for wrong in ("unknown", "two words: a=1", "../up: a=1", ": a=1"):
+        with pytest.raises(ValueError, match="--variant: got"):
+            parse(wrong, defaults)
+
+
+@pytest.mark.parametrize("question", [PARITY, TO_LOSS], ids=lambda question: question.name)
+def test_the_variants_of_a_question_compose(question):
+    precisions = [parts_from(compose([*each.settings])).precision for each in question.variants]
+    assert precisions == (["bf16", *["fp8"] * (len(precisions) - 1)] if question is PARITY else ["auto"] * 3)
+
+
+def test_settings_that_make_no_sense_are_refused():
+    assert seeds_of("1,2") == (1, 2)
+    with pytest.raises(ValueError, match="--seeds: got 'one'"):
+        seeds_of("one")
+    for wrong in ({"seeds": ()}, {"seeds": (1, 1)}, {"seeds": (-1,)}, {"minutes": 0.0}, {"bound": 0.0}, {"bound": 1.0}):
+        with pytest.raises(ValueError, match=f"--{next(iter(wrong))}"):
+            TrainingSettings(**wrong)
+
+
+@pytest.mark.parametrize("question", [PARITY, TO_LOSS], ids=lambda question: question.name)
+def test_runs_of_train_py_are_read_as_it_writes_them(house, question):
+    session = Session(cleared(house), question)
+
+    def launch(training):
+        assert main(["train", *training.overrides, f"paths.logs={training.logs}", f"name={training.name}"]) == 0
+        return Ended("finished")
+
+    session.launch = launch
+    fp32, reference = Variant("fp32", ("precision=fp32",)), Variant("reference", ("ops=reference",))
+    if question is PARITY:
+        simulated = parse("fp8: precision=fp8 precision.fp8.simulate=true", PARITY.variants)
+        record, _ = session(variants=(fp32, simulated), seeds=(1,), bound=0.05)
+        first, ours = (variant.runs[0] for variant in record.variants)
+        assert first.end.tokens == ours.end.tokens == 512
+        assert (first.precision, first.fp8) == ("fp32", None)
+        assert (ours.precision, ours.fp8.simulated, ours.fp8.in_fp8) == ("fp8", True, ours.fp8.linears)
+        # another rounding gives another loss: were it the same the two would be one training
+        assert first.end.bits_per_byte != ours.end.bits_per_byte
+        assert all_within(record)
+    else:
+        record, _ = session("budget.steps=40", "optim.lr=1e-2", variants=(reference,), target=3.5, seeds=(1,))
+        (run,) = record.variants[0].runs
+        assert run.end.bits_per_byte <= 3.5 < run.curve[-2].bits_per_byte
+        assert run.end.tokens == run.end.step * 4 * 32 < 40 * 4 * 32
+    assert record.complete
+    for variant in record.variants:
+        assert (variant.runs[0].end.joules is None) == bool(variant.runs[0].joules_reason)
