@@ -122,12 +122,13 @@ def test_runs_of_unequal_tokens_are_no_parity(house):
 
 
 def test_another_target_config_or_code_is_another_record(to_loss, monkeypatch):
-    to_loss.ends["ours", 1] = to_loss.ends["reference", 1] = OUT_OF_MEMORY
-    paths = [to_loss(variants=TWO)[1], to_loss("optim.lr=0.001", variants=TWO)[1], to_loss(variants=TWO, target=1.5)[1]]
-    assert to_loss(variants=TWO)[1] == paths[0]
+    to_loss.ends["reference", 1] = OUT_OF_MEMORY
+    one = TWO[:1]
+    paths = [to_loss(variants=one)[1], to_loss("optim.lr=0.001", variants=one)[1], to_loss(variants=one, target=1.5)[1]]
+    assert to_loss(variants=one)[1] == paths[0]
     made = module.provenance
     monkeypatch.setattr(module, "provenance", lambda *given: _changed(made(*given), source_hash="other"))
-    assert len({*paths, to_loss(variants=TWO)[1]}) == 4
+    assert len({*paths, to_loss(variants=one)[1]}) == 4
 
 
 def test_the_command_of_a_record_that_is_complete_trains_everything_anew(to_loss, monkeypatch):
@@ -148,10 +149,11 @@ def _changed(record, **changes):
 
 
 REFUSED = {
-    "ours: got settings that change data.sequence_length, model.layers": ("", "data.sequence_length=16 model.layers=2"),
-    "ours: got settings that change trainer.batch_rows": ("", "trainer.batch_rows=8"),
-    "ours: got settings that change budget.steps, seed, strategy": ("", "budget.steps=9 seed=9 strategy=ddp"),
-    "ours: got settings that change data.tokenizer": ("", "data.tokenizer=other"),
+    r"ours: .*budget\.steps, data\.sequence_length, data\.tokenizer, model\.layers, seed, trainer\.batch_rows": (
+        "",
+        "budget.steps=9 data.sequence_length=16 data.tokenizer=other model.layers=2 seed=9 trainer.batch_rows=8",
+    ),
+    "ours: got settings that change strategy": ("", "strategy=ddp"),
     "ours: got settings that change budget.target_bpb, seed": ("", "variant={seed:9,budget:{target_bpb:9}}"),
     "trainer.validate_every: got null": ("trainer.validate_every=null", ""),
     "got 1 processes and strategy=ddp, expected one process": ("strategy=ddp", ""),
