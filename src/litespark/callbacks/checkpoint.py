@@ -12,7 +12,6 @@ from lightning.pytorch.callbacks import Callback
 
 from litespark.callbacks import checkpoint_folder
 from litespark.callbacks.phases import Phases
-from litespark.training.first_rank import from_first
 
 
 class Checkpointer(Callback):
@@ -75,20 +74,18 @@ class Checkpointer(Callback):
                     f"the checkpoint of step {step} could not be written in {self.folder}: {error}. The earlier "
                     "checkpoints are kept; correct this and resume"
                 ) from error
+            pl_module.host_group.wait()
         self.saved_step = step
 
     def _write(self, trainer: pl.Trainer, pl_module: Any, unfinished: Path, step: int) -> None:
         # weights and optimizer state; what Lightning calls weights_only is something else
         trainer.save_checkpoint(unfinished / checkpoint_folder.STATE, weights_only=False)
-
-        def seal() -> None:
+        if trainer.is_global_zero:
             for logger in trainer.loggers:  # a resume keeps the rows up to this step
                 logger.save()
             about = {**self.about, "tokens": pl_module.tokens_seen, "world_size": trainer.world_size}
             checkpoint_folder.seal(unfinished, step, about)
             checkpoint_folder.prune(self.folder, step, self.keep)
-
-        from_first(seal, "the checkpoint to be hashed")  # longer than a collective may take
 
     def _begin(self, trainer: pl.Trainer, step: int, expected_bytes: int) -> Path:
         """The folder to write into; what goes wrong on rank 0 is raised on every rank, so that none waits for it."""

@@ -7,10 +7,13 @@ stop. Reducing those on the device would make the host wait for it; a gloo group
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
+
+PATIENCE = timedelta(days=1)
 
 
 class HostGroup:
@@ -22,7 +25,10 @@ class HostGroup:
     def __init__(self) -> None:
         self.world_size = dist.get_world_size() if dist.is_initialized() else 1
         self.rank = dist.get_rank() if dist.is_initialized() else 0
-        self._group: Any = dist.new_group(backend="gloo") if self.world_size > 1 else None
+        several = self.world_size > 1
+        self._group: Any = dist.new_group(backend="gloo") if several else None
+        # not over the store of `first_rank`: torchrun holds it, and may be gone when a last checkpoint is written
+        self._patient: Any = dist.new_group(backend="gloo", timeout=PATIENCE) if several else None
 
     def sum(self, values: Sequence[int]) -> list[int]:
         """The sums over all ranks of `values`, integers below 2^63; a collective."""
@@ -31,6 +37,11 @@ class HostGroup:
         tensor = torch.tensor(list(values), dtype=torch.int64, device="cpu")
         dist.all_reduce(tensor, group=self._group)
         return [int(value) for value in tensor.tolist()]
+
+    def wait(self) -> None:
+        """Wait until every rank is here, for a day: one of them may be hashing what takes it an hour; a collective."""
+        if self._patient is not None:
+            dist.barrier(group=self._patient)
 
     def gather(self, value: Any) -> list[Any]:
         """`value` of every rank, in the order of ranks, on every rank; a collective."""
