@@ -67,8 +67,6 @@ def hint_of(kind: type, name: str) -> Any:
 
 def made(kind: type, name: str, value: Any) -> Any:
     given = dict(SETTINGS[kind][1])
-    if not given and kind.__name__ == "ToLossSettings":
-        given["target_bpb"] = 1.0
     if name == "steps" and "tokens" in given:
         given["tokens"] = None
     if name == "tokens" and given.get("steps"):
@@ -90,7 +88,7 @@ def test_the_settings_of_all_groups_and_benchmarks_are_found():
     names = {kind.__name__ for kind in SETTINGS}
     assert {"LlamaConfig", "RopeScaling", "AdamWConfig", "MuonConfig", "Fp8Config", "AdaptiveConfig"} <= names
     assert {"PrepareConfig", "SyntheticConfig", "SelectionConfig", "ProjectionConfig", "BudgetConfig"} <= names
-    assert {"StepSettings", "DataSettings", "ParitySettings", "ToLossSettings", "SelectionSettings"} <= names
+    assert {"StepSettings", "DataSettings", "TrainingSettings", "CorpusSettings"} <= names
     assert len(NUMBERS) > 70
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from litespark.benchmarks.training import session
-from litespark.benchmarks.training.corpus import Planting
+from litespark.benchmarks.training.corpus import CorpusSettings
 from litespark.benchmarks.training.session import TrainingSettings
 from litespark.benchmarks.training.variants import PARITY, SELECTION, TO_LOSS
 from litespark.cli import main
@@ -64,8 +64,8 @@ def test_selection_has_a_corpus(given, capsys):
     words = ["data=text", "data/selection=web", "--clean-bytes", "5000", "--planted", "0.5", "--planted-seed", "7"]
     assert main(["bench", "selection", *words]) == 0
     assert (given["question"], given["overrides"]) == (SELECTION, words[:2])
-    planting = Planting(clean_bytes=5000, planted=0.5, planted_seed=7)
-    assert given["settings"] == TrainingSettings(planting=planting)
+    corpus = CorpusSettings(clean_bytes=5000, planted=0.5, planted_seed=7)
+    assert given["settings"] == TrainingSettings(corpus=corpus)
     assert given["command"] == ["litespark", "bench", "selection", *words, "--seeds", "1"]
     assert "selected: dropped documents" in capsys.readouterr().out
 

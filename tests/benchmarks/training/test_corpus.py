@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from litespark.benchmarks.training.corpus import Planting, build_corpus
+from litespark.benchmarks.training.corpus import CorpusSettings, build_corpus
 from litespark.benchmarks.training.prose import prose as prose_of
 from litespark.data.config import PrepareConfig
 from tests.data.selection.prose import prose
@@ -40,8 +40,8 @@ def config(source: object, **others: object) -> PrepareConfig:
 
 
 def build(source: object, below: Path, clean_bytes: int = 1_000_000, seed: int = 1, **others: object):
-    planting = Planting(clean_bytes=clean_bytes, planted_seed=seed)
-    return build_corpus(config(source, **others), planting, below=below)
+    settings = CorpusSettings(clean_bytes=clean_bytes, planted_seed=seed)
+    return build_corpus(config(source, **others), settings, below=below)
 
 
 def records(folder: Path, split: str) -> list[dict[str, str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from litespark.benchmarks.training.corpus import Planting
+from litespark.benchmarks.training.corpus import CorpusSettings
 from litespark.benchmarks.training.launch import Ended, Training
 from litespark.benchmarks.training.preparation import with_and_without
 from litespark.benchmarks.training.variants import SELECTION
@@ -33,7 +33,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Selecting(Session):
     def __call__(self, *overrides: str, seeds: tuple[int, ...] = (1,)) -> tuple[TrainingRecord, Path]:
         words = [f"data.source={self.house / 'clean.jsonl'}", *RULES, *overrides]
-        return super().__call__(*words, seeds=seeds, planting=Planting(clean_bytes=100_000))
+        return super().__call__(*words, seeds=seeds, corpus=CorpusSettings(clean_bytes=100_000))
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ _HELD_OUT = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planting:
+class CorpusSettings:
     """How much text, and how much among it is worthless.
 
     Attributes:
@@ -50,7 +50,7 @@ class Planting:
         check_ranges(self, options=True)
 
 
-def build_corpus(config: PrepareConfig, planting: Planting, *, below: Path) -> tuple[Path, Corpus]:
+def build_corpus(config: PrepareConfig, settings: CorpusSettings, *, below: Path) -> tuple[Path, Corpus]:
     """Write the corpus, or find it where it was written before.
 
     Args:
@@ -61,14 +61,14 @@ def build_corpus(config: PrepareConfig, planting: Planting, *, below: Path) -> t
     Raises:
         ValueError: the source cannot be read, or has too little clean text for a training and a validation.
     """
-    training, validation = _clean(config, planting.clean_bytes)
+    training, validation = _clean(config, settings.clean_bytes)
     if not training or not validation:
         raise ValueError(
             f"data.source={config.source}: got {len(training)} clean documents for training and {len(validation)} for "
             f"validation of {_FEWEST_BYTES} bytes or more, expected some of both; give a larger source"
         )
     splits = {
-        "train": plant(training, planting.planted, planting.planted_seed),
+        "train": plant(training, settings.planted, settings.planted_seed),
         "validation": [Text(CLEAN, text) for text in validation],
     }
     lines = {split: [_line(text) for text in texts] for split, texts in splits.items()}
@@ -77,7 +77,7 @@ def build_corpus(config: PrepareConfig, planting: Planting, *, below: Path) -> t
     _write(folder, lines)
     return folder, Corpus(
         source=config.source,
-        seed=planting.planted_seed,
+        seed=settings.planted_seed,
         sha256=digest,
         kinds=_kinds(splits["train"]),
         validation_documents=len(validation),

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from litespark.benchmarks.training.corpus import KIND_FIELD, TEXT_FIELD, Planting, build_corpus
+from litespark.benchmarks.training.corpus import KIND_FIELD, TEXT_FIELD, CorpusSettings, build_corpus
 from litespark.benchmarks.training.variants import SELECTION, Composed, Variant
 from litespark.data.config import PrepareConfig
 from litespark.data.manifest import FILE as MANIFEST_FILE
@@ -40,7 +40,7 @@ def prepare_variants(
     compose: Compose,
     overrides: Sequence[str],
     variants: Sequence[Variant],
-    planting: Planting,
+    settings: CorpusSettings,
     logs: Path,
     say: Callable[[str], None],
 ) -> tuple[Corpus, list[Composed]]:
@@ -59,7 +59,7 @@ def prepare_variants(
         if not data.selection.any:
             raise ConfigError(f"{' '.join(variant.settings)}: selects nothing, expected rules to hold against none")
         check_selection(data.selection)
-    folder, corpus = build_corpus(parts.data, planting, below=logs)
+    folder, corpus = build_corpus(parts.data, settings, below=logs)
     common = [*overrides, *_reading(folder, logs)]
     tokenizer = parts.data.tokenizer
     composed = []

@@ -15,7 +15,7 @@ from pathlib import Path
 from litespark.benchmarks.device import device_for
 from litespark.benchmarks.provenance import provenance
 from litespark.benchmarks.record_path import continued, record_path
-from litespark.benchmarks.training.corpus import Planting
+from litespark.benchmarks.training.corpus import CorpusSettings
 from litespark.benchmarks.training.launch import Ended, Training, train
 from litespark.benchmarks.training.preparation import Compose, prepare_variants, with_and_without
 from litespark.benchmarks.training.turns import Turns, device_state_of
@@ -42,13 +42,13 @@ class TrainingSettings:
         seeds: one run of every variant for each.
         minutes: after which the run that is under way is stopped and saved; None: never.
         bound: share by which the bits per byte of a variant may be above those of the first; None: not judged.
-        planting: of a corpus that variants prepare with and without data selection; None: all train on `data`.
+        corpus: that variants prepare with and without data selection; None: all train on `data`.
     """
 
     seeds: tuple[Seed, ...] = (1,)
     minutes: Minutes | None = None
     bound: InnerShare | None = None
-    planting: Planting | None = None
+    corpus: CorpusSettings | None = None
 
     def __post_init__(self) -> None:
         check_ranges(self, options=True)
@@ -103,17 +103,17 @@ def bench_training(
     """
     began = clock()
     plain, variants = overrides, variants or question.variants
-    if settings.planting is not None:
+    if settings.corpus is not None:
         plain, variants = with_and_without(overrides)
     parts = compose(plain)
     check_question(question, parts, overrides, variants)
     logs = parts.logs.absolute() / question.name
     corpus: Corpus | None = None
-    if settings.planting is None:
+    if settings.corpus is None:
         made = [Composed(each, [*plain, *each.settings], compose([*plain, *each.settings])) for each in variants]
         check_variants(parts, made)
     else:
-        corpus, made = prepare_variants(compose, plain, variants, settings.planting, logs, say)
+        corpus, made = prepare_variants(compose, plain, variants, settings.corpus, logs, say)
         check_variants(made[0].parts, made)
     new = new_record(made, settings, corpus, parts, overrides, command)
     record, path = _begin(new, output, f"bench-{question.name}", say)

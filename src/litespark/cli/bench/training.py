@@ -75,12 +75,12 @@ def _to_loss(options: argparse.Namespace) -> int:
 
 
 def _selection(options: argparse.Namespace) -> int:
-    from litespark.benchmarks.training.corpus import Planting
+    from litespark.benchmarks.training.corpus import CorpusSettings
     from litespark.benchmarks.training.variants import SELECTION
 
-    planting = Planting(clean_bytes=options.clean_bytes, planted=options.planted, planted_seed=options.planted_seed)
+    corpus = CorpusSettings(clean_bytes=options.clean_bytes, planted=options.planted, planted_seed=options.planted_seed)
     words = ["--clean-bytes", str(options.clean_bytes), "--planted", f"{options.planted:g}"]
-    return _run(options, SELECTION, [*words, "--planted-seed", str(options.planted_seed)], planting=planting)
+    return _run(options, SELECTION, [*words, "--planted-seed", str(options.planted_seed)], corpus=corpus)
 
 
 def _run(options: argparse.Namespace, question: Any, words: Sequence[str], **settings: Any) -> int:
