@@ -111,17 +111,20 @@ def test_a_run_whose_folder_is_removed_ends_and_says_so(tmp_path, monkeypatch):
     assert not folder.exists()
 
 
-def test_the_start_of_a_resume_names_the_processes_of_now(tmp_path, capsys):
+def test_the_start_of_a_resume_names_the_processes_of_now_and_a_name_that_is_not_used(tmp_path, capsys, caplog):
     folder = tmp_path / "runs" / "small"
     run.train(config(*SMALL, f"paths.logs={tmp_path}"))
     started = RunRecord.read(folder / "run.json")
     started.environment.world_size = 2
     started.write(folder / "run.json")
     capsys.readouterr()
-    run.train(config(*SMALL, f"paths.logs={tmp_path}", f"resume={folder}", "budget.steps=3", "callbacks.progress=true"))
+    caplog.set_level("INFO")
+    resumed = (f"resume={folder}", "name=other", "budget.steps=3", "callbacks.progress=true")
+    run.train(config(*SMALL, f"paths.logs={tmp_path}", *resumed))
     said = "".join(capsys.readouterr())
     assert "3 steps (2 taken)" in said
     assert "2 processes" not in said
+    assert "name=other is not used" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,8 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
     if machine.ranks.rank == 0:
         if isinstance(data, TokenDataModule):
             record_place(folder, data.place)
-        log.info("%s in %s", "resuming" if checkpoint else "run", folder)
+        unused = "" if parts.name in (None, folder.name) else f"; name={parts.name} is not used, the folder stays"
+        log.info("%s in %s%s", "resuming" if checkpoint else "run", folder, unused if checkpoint else "")
         if checkpoint is not None:
             run_folder.write_config(folder, parts, checkpoint.step)
     try:
