@@ -90,6 +90,10 @@ def test_settings_that_would_prepare_other_data_are_refused_by_name(resume):
     with pytest.raises(ConfigError, match=r"data.validation_fraction: was 0.2, is now 0.4"):
         resume.place("validation_fraction", validation_fraction=0.4)
     tokenizer = str(resume.folder / "tokenizer")
+    other = resume.data.vocabulary - 1  # no tokenizer is named, so this many ids would be trained
+    with pytest.raises(ConfigError, match=rf"data.vocabulary: was {resume.data.vocabulary}, is now {other}"):
+        resume.place("vocabulary", vocabulary=other)
+    assert resume.place("vocabulary") == str(resume.prepared)
     assert resume.place("tokenizer", "max_bad_share", tokenizer=tokenizer, max_bad_share=0.5) == str(resume.prepared)
 
 

@@ -114,10 +114,12 @@ class _Search:
         """Refuse settings that would prepare other data; those that say where it lies do not count."""
         now = json.loads(json.dumps(self.config.preparation()))
         was = {**now, **self.run.settings}
-        # the tokenizer by its content, which decides vocabulary and BOS too
-        followed = {"tokenizer", "vocabulary", "max_bad_share"} | (
-            {"add_bos"} if now.get("add_bos") == "auto" else set()
-        )
+        # the tokenizer by its content, which decides BOS too, and the vocabulary where none is trained
+        followed = {"tokenizer", "max_bad_share"}
+        if now["add_bos"] == "auto":
+            followed.add("add_bos")
+        if (now["tokenizer"], was["tokenizer"]) != (None, None):
+            followed.add("vocabulary")
         different = {key for key in keys if key in now and now[key] != was[key] and key not in followed}
         if "tokenizer" in keys and not self._same_tokenizer(was["tokenizer"]):
             different.add("tokenizer")
