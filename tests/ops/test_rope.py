@@ -9,7 +9,7 @@ from litespark.ops.tolerance import fresh_memory_is_nan, relative_distance
 from tests.ops.assertions import assert_op_matches
 
 pytest.importorskip("triton")
-from litespark.ops.rope.function import _rope, _rope_in_place, _rope_qkv, rope_qkv_triton, rope_triton
+from litespark.ops.rope.function import _rope_qkv, rope_qkv_triton
 from tests.properties import given, settings, st
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -57,14 +57,6 @@ def test_qkv_matches_the_reference_at_any_size(dtype, batch, length, heads, kv_h
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     inputs = _inputs(batch, length, heads, kv_heads, 2 * half, device, rows=batch if per_row else 1)
     assert_op_matches(_of(rope_qkv_triton, kv_heads), _of(reference.rope_qkv, kv_heads), inputs, dtype)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_query_and_key_match_the_reference(dtype, device):
-    cos, sin = _tables(2, 3, 24, device)
-    inputs = {"query": _random(2, 3, 5, 24), "key": _random(2, 3, 2, 24, seed=1)}
-    inputs = {name: x.to(device) for name, x in inputs.items()} | {"fixed cos": cos, "fixed sin": sin}
-    assert_op_matches(rope_triton, reference.rope, inputs, dtype)
 
 
 def test_llama_3_scaling_comes_through_the_tables(device):
@@ -169,45 +161,6 @@ def test_outputs_without_a_gradient_count_as_zeros(used, device):
     assert relative_distance(*gradients) <= 1e-6
 
 
-def test_rotation_in_place_returns_the_given_tensors(device):
-    cos, sin = _tables(2, 3, 8, device)
-    qkv = _qkv(2, 3, 7, 8).to(device)
-    value = qkv[:, :, 5:].clone()
-    query, key = qkv[:, :, :3], qkv[:, :, 3:5]
-    expected = reference.rope(query, key, cos, sin)
-    results = rope_triton(query, key, cos, sin, in_place=True)
-    assert results[0] is query
-    assert results[1] is key
-    assert all(relative_distance(a, b) <= 1e-6 for a, b in zip(results, expected, strict=True))
-    assert torch.equal(qkv[:, :, 5:], value)
-
-
-def test_rotation_out_of_place_leaves_the_inputs(device):
-    cos, sin = _tables(2, 3, 8, device)
-    query, key = _random(2, 3, 2, 8).to(device), _random(2, 3, 1, 8, seed=1).to(device)
-    before = query.clone(), key.clone()
-    rope_triton(query, key, cos, sin)
-    assert torch.equal(query, before[0])
-    assert torch.equal(key, before[1])
-
-
-def test_rotation_in_place_is_refused_where_gradients_are_needed(device):
-    cos, sin = _tables(1, 2, 4, device)
-    query, key = _random(1, 2, 1, 4).to(device), _random(1, 2, 1, 4).to(device).requires_grad_()
-    with pytest.raises(ValueError, match="in_place got tensors that need gradients; expected none, or pass"):
-        rope_triton(query, key, cos, sin, in_place=True)
-    with torch.no_grad():
-        rope_triton(query, key, cos, sin, in_place=True)
-
-
-def test_rotation_in_place_of_shared_or_scattered_values_is_refused(device):
-    cos, sin = _tables(1, 2, 4, device)
-    x = _random(1, 2, 1, 4).to(device)
-    for query in (x.expand(1, 2, 3, 4), x.transpose(2, 3).repeat(1, 1, 1, 2).transpose(2, 3)):
-        with pytest.raises(ValueError, match=r"in_place got a query of shape .* expected a last stride of 1"):
-            rope_triton(query, x, cos, sin, in_place=True)
-
-
 def test_rows_and_heads_may_lie_beyond_2_31_values(device):
     """Three of them 2^30 values apart; memory that is not touched takes no room on a CPU."""
     stride = 2**30 + 8
@@ -220,9 +173,10 @@ def test_rows_and_heads_may_lie_beyond_2_31_values(device):
     qkv.copy_(_random(3, 1, 3, 4))
     found, expected = rope_qkv_triton(qkv, cos, sin, 1), reference.rope_qkv(qkv.clone(), cos, sin, 1)
     assert all(relative_distance(a, b) <= 1e-3 for a, b in zip(found, expected, strict=True))
-    query = memory.as_strided((1, 1, 3, 4), (32, 32, stride, 1))
-    query.copy_(_random(1, 1, 3, 4))
-    found, expected = rope_triton(query, query, cos[:1], sin[:1]), reference.rope(query, query, cos[:1], sin[:1])
+    qkv = memory.as_strided((1, 1, 3, 4), (32, 32, stride, 1))
+    qkv.copy_(_random(1, 1, 3, 4))
+    found = rope_qkv_triton(qkv, cos[:1], sin[:1], 1)
+    expected = reference.rope_qkv(qkv.clone(), cos[:1], sin[:1], 1)
     assert all(relative_distance(a, b) <= 1e-3 for a, b in zip(found, expected, strict=True))
 
 
@@ -268,24 +222,9 @@ def test_the_compiler_sees_one_graph(device):
     assert relative_distance(*gradients) <= 1e-6
 
 
-def test_rotation_in_place_compiles(device):
-    cos, sin = _tables(1, 3, 8, device)
-    query, key = _random(1, 3, 2, 8).to(device), _random(1, 3, 1, 8).to(device)
-    expected = reference.rope(query, key, cos, sin)
-    program = torch.compile(
-        lambda q, k: rope_triton(q, k, cos, sin, in_place=True), fullgraph=True, backend="aot_eager"
-    )
-    program(query, key)
-    assert relative_distance(query, expected[0]) <= 1e-6
-    assert relative_distance(key, expected[1]) <= 1e-6
-
-
 def test_the_custom_ops_keep_pytorch_s_rules(device):
     inputs = _inputs(1, 2, 2, 1, 4, device)
     cos, sin = inputs["fixed cos"], inputs["fixed sin"]
-    query, key = _random(1, 2, 2, 4).to(device), _random(1, 2, 1, 4).to(device)
-    torch.library.opcheck(_rope_in_place, (query.clone(), key.clone(), cos, sin))
-    torch.library.opcheck(_rope, (query.requires_grad_(), key.requires_grad_(), cos, sin, False))
     torch.library.opcheck(_rope_qkv, (inputs["qkv"].requires_grad_(), cos, sin, 1))
 
 
@@ -309,16 +248,3 @@ QKV, TABLE = torch.zeros(2, 3, 4, 8), torch.zeros(2, 3, 4)
 def test_what_cannot_be_rotated_is_refused(arguments, match):
     with pytest.raises(ValueError, match=match):
         rope_qkv_triton(*arguments)
-
-
-@pytest.mark.parametrize(
-    ("key", "match"),
-    [
-        (QKV[:, :2], r"key \(2, 2, 4, 8\) .* expected \(B, S, H, Dh\) and \(B, S, K, Dh\)"),
-        (QKV.half(), "key .* torch.float16; expected .* in one dtype"),
-        (QKV[..., :4], "heads of query are 8 wide and of key 4; expected one width"),
-    ],
-)
-def test_query_and_key_that_do_not_fit_are_refused(key, match):
-    with pytest.raises(ValueError, match=match):
-        rope_triton(QKV, key, TABLE, TABLE)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from litespark.ops.rope.kernels import rope_forward, rope_in_place, rope_qkv_backward, rope_qkv_forward
+from litespark.ops.rope.kernels import rope_qkv_backward, rope_qkv_forward
 
 
 def rope_qkv_triton(qkv: Tensor, cos: Tensor, sin: Tensor, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -37,45 +37,10 @@ def rope_qkv_triton(qkv: Tensor, cos: Tensor, sin: Tensor, kv_heads: int) -> tup
     return _rope_qkv(qkv, cos, sin, kv_heads)
 
 
-def rope_triton(
-    query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, *, in_place: bool = False
-) -> tuple[Tensor, Tensor]:
-    """See `reference.rope`: query and key in one launch.
-
-    Args:
-        query: (B, S, H, Dh) in fp32, bf16 or fp16; Dh even. Any strides; copied when the last is not 1.
-        key: (B, S, K, Dh) likewise, in the same dtype.
-        cos, sin: (B or 1, S, Dh/2) fp32, without gradients.
-        in_place: rotate the given tensors themselves.
-
-    Returns:
-        Fresh contiguous tensors; with `in_place` the given ones.
-
-    Raises:
-        ValueError: shapes or dtypes are others; or `in_place` with tensors that need gradients, that are expanded, or
-            whose last stride is not 1.
-    """
-    if query.ndim != 4 or key.ndim != 4 or query.dtype != key.dtype or query.shape[:2] != key.shape[:2]:
-        raise ValueError(
-            f"rope: query is {tuple(query.shape)} {query.dtype} and key {tuple(key.shape)} {key.dtype}; expected "
-            "(B, S, H, Dh) and (B, S, K, Dh) in one dtype"
-        )
-    if query.shape[3] != key.shape[3]:
-        raise ValueError(
-            f"rope: heads of query are {query.shape[3]} wide and of key {key.shape[3]}; expected one width"
-        )
-    _check(query, cos, sin)
-    if not in_place:
-        return _rope(query, key, cos, sin, False)
-    _check_in_place(query, key)
-    _rope_in_place(query, key, cos, sin)
-    return query, key
-
-
-def _check(x: Tensor, cos: Tensor, sin: Tensor) -> None:
-    batch, length, _, width = x.shape
-    if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        raise ValueError(f"rope: got {x.dtype}, expected fp32, bf16 or fp16; for others choose ops.rope=reference")
+def _check(qkv: Tensor, cos: Tensor, sin: Tensor) -> None:
+    batch, length, _, width = qkv.shape
+    if qkv.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        raise ValueError(f"rope: got {qkv.dtype}, expected fp32, bf16 or fp16; for others choose ops.rope=reference")
     if width % 2 or width == 0:
         raise ValueError(f"rope: heads are {width} wide; expected an even width, since values are rotated in pairs")
     shapes = ((batch, length, width // 2), (1, length, width // 2))
@@ -89,21 +54,6 @@ def _check(x: Tensor, cos: Tensor, sin: Tensor) -> None:
         )
     if cos.requires_grad or sin.requires_grad:
         raise ValueError("rope: cos or sin require gradients, which this backend has not; choose ops.rope=reference")
-
-
-def _check_in_place(query: Tensor, key: Tensor) -> None:
-    if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad):
-        raise ValueError("rope: in_place got tensors that need gradients; expected none, or pass in_place=False")
-    for name, x in (("query", query), ("key", key)):
-        shared = any(stride == 0 and size > 1 for stride, size in zip(x.stride(), x.shape, strict=True))
-        if x.stride(3) != 1 or shared:
-            raise ValueError(
-                f"rope: in_place got a {name} of shape {tuple(x.shape)} with strides {x.stride()}; expected a last "
-                "stride of 1 and no value at two places, or pass in_place=False"
-            )
-
-
-# ---------------------------------------------------------------- from one qkv tensor
 
 
 @torch.library.custom_op("litespark::rope_qkv", mutates_args=())
@@ -159,39 +109,3 @@ def _differentiate_rope_qkv(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor
 
 
 _rope_qkv.register_autograd(_differentiate_rope_qkv, setup_context=_keep_rope_qkv)
-
-
-# ---------------------------------------------------------------- from query and key
-
-
-@torch.library.custom_op("litespark::rope", mutates_args=())
-def _rope(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-    return rope_forward(query, key, cos, sin, inverse)
-
-
-@_rope.register_fake
-def _(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-    return query.new_empty(query.shape), key.new_empty(key.shape)
-
-
-def _keep_rope(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _, _, cos, sin, ctx.inverse = inputs
-    ctx.save_for_backward(cos, sin)
-
-
-def _differentiate_rope(ctx: Any, query: Tensor, key: Tensor) -> tuple[Tensor | None, ...]:
-    # a rotation's gradient is the rotation back
-    return *_rope(query, key, *ctx.saved_tensors, not ctx.inverse), None, None, None
-
-
-_rope.register_autograd(_differentiate_rope, setup_context=_keep_rope)
-
-
-@torch.library.custom_op("litespark::rope_", mutates_args=("query", "key"))
-def _rope_in_place(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> None:
-    rope_in_place(query, key, cos, sin)
-
-
-@_rope_in_place.register_fake
-def _(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> None:
-    return None

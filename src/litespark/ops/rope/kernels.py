@@ -1,5 +1,5 @@
-"""One Triton kernel that rotates query and key and copies value, between any two places: from one qkv tensor to three,
-from three gradients to one, from query and key to fresh ones or onto themselves.
+"""One Triton kernel that rotates query and key and copies value: from one qkv tensor to three, and from three gradients
+to one.
 
 It reads and writes every value once, and cos and sin once a token, whatever the number of heads.
 
@@ -102,8 +102,7 @@ def rope_kernel(
 ):
     """One program a token. Of each tensor three strides, those of B, S and heads; neighbours in a head are neighbours.
 
-    A source that is None stands for zeros. There is no value when `value_to` is None. A source may be its destination:
-    both halves of a tile are read before either is written, by the same program.
+    A source that is None stands for zeros.
     """
     token = tl.program_id(0)
     row = (token // length).to(tl.int64)
@@ -118,15 +117,14 @@ def rope_kernel(
         query += row * query_row + position * query_token
     if key is not None:
         key += row * key_row + position * key_token
+    if value is not None:
+        value += row * value_row + position * value_token
     query_to += row * query_to_row + position * query_to_token
     key_to += row * key_to_row + position * key_to_token
+    value_to += row * value_to_row + position * value_to_token
     _heads(query, query_to, query_head, query_to_head, c, s, True, QUERY_HEADS, HALF, BLOCK_HEADS, BLOCK_HALF)
     _heads(key, key_to, key_head, key_to_head, c, s, True, KEY_HEADS, HALF, BLOCK_HEADS, BLOCK_HALF)
-    if value_to is not None:
-        if value is not None:
-            value += row * value_row + position * value_token
-        value_to += row * value_to_row + position * value_to_token
-        _heads(value, value_to, value_head, value_to_head, c, s, False, KEY_HEADS, HALF, BLOCK_HEADS, BLOCK_HALF)
+    _heads(value, value_to, value_head, value_to_head, c, s, False, KEY_HEADS, HALF, BLOCK_HEADS, BLOCK_HALF)
 
 
 # ---------------------------------------------------------------- launchers
@@ -166,18 +164,6 @@ def rope_qkv_backward(
     return found
 
 
-def rope_forward(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-    """Query and key rotated, or rotated back, in fresh contiguous tensors; strides as for `qkv` above."""
-    query_to, key_to = query.new_empty(query.shape), key.new_empty(key.shape)
-    _launch((_dense(query), _dense(key), None), query_to, key_to, None, cos, sin, inverse)
-    return query_to, key_to
-
-
-def rope_in_place(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> None:
-    """Query and key rotated where they are; neighbours in a head must be neighbours in memory."""
-    _launch((query, key, None), query, key, None, cos, sin, inverse=False)
-
-
 def _dense(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
@@ -186,7 +172,7 @@ def _launch(
     sources: Sequence[Tensor | None],
     query_to: Tensor,
     key_to: Tensor,
-    value_to: Tensor | None,
+    value_to: Tensor,
     cos: Tensor,
     sin: Tensor,
     inverse: bool,
@@ -243,33 +229,30 @@ def configuration(query_heads: int, key_heads: int, head_width: int, target: Tar
 
 
 def compilations(target: Target) -> list[Compilation]:
-    """The kernel in its four uses, R3's heads first, then an 8 B model's, a 160 M model's, odd ones and wide ones."""
+    """The kernel in both directions, R3's heads first, then an 8 B model's, a 160 M model's, odd ones and wide ones."""
     found = []
     for heads, kv_heads, width in ((24, 8, 128), (32, 8, 128), (12, 12, 64), (9, 3, 96), (8, 1, 256)):
         for dtype in ("bf16", "fp32"):
-            for use in ("qkv forward", "qkv backward", "forward", "in place"):
-                found.append(_compilation(target, use, heads, kv_heads, width, dtype))
+            for inverse in (False, True):
+                found.append(_compilation(target, heads, kv_heads, width, dtype, inverse))
     return found
 
 
-def _compilation(target: Target, use: str, heads: int, kv_heads: int, width: int, dtype: str) -> Compilation:
+def _compilation(target: Target, heads: int, kv_heads: int, width: int, dtype: str, inverse: bool) -> Compilation:
     block_heads, block_half, num_warps = configuration(heads, kv_heads, width, target)
-    tensors = ["query", "key", "query_to", "key_to"]
-    constants: dict[str, int | None] = {
+    constants = {
         "QUERY_HEADS": heads,
         "KEY_HEADS": kv_heads,
         "HALF": width // 2,
-        "INVERSE": use == "qkv backward",
+        "INVERSE": inverse,
+        "BLOCK_HEADS": block_heads,
+        "BLOCK_HALF": block_half,
     }
-    constants |= {"BLOCK_HEADS": block_heads, "BLOCK_HALF": block_half}
-    if use.startswith("qkv"):
-        tensors += ["value", "value_to"]
-    else:
-        constants |= {"value": None, "value_to": None}
+    tensors = ("query", "key", "value", "query_to", "key_to", "value_to")
     signature = dict.fromkeys(tensors, f"*{dtype}") | {"cos": "*fp32", "sin": "*fp32"}
     integers = [name for name in rope_kernel.arg_names if name not in signature and name not in constants]
     return Compilation(
-        f"rope {use} {dtype} H{heads} K{kv_heads} Dh{width}",
+        f"rope qkv {'backward' if inverse else 'forward'} {dtype} H{heads} K{kv_heads} Dh{width}",
         rope_kernel,
         signature | dict.fromkeys(integers, "i32"),
         constants,
