@@ -52,7 +52,7 @@ def test_every_block_is_logged_and_nothing_moves_on_a_quiet_run(tmp_path, caplog
 
 
 def test_the_record_tells_settings_and_shares(tmp_path):
-    config = fp8_config(fallback="rowwise", overflow_bound=0.01)
+    config = fp8_config(fallback="none", overflow_bound=0.01)
     run = Fp8Run(tmp_path, config, steps=3)
     run.record.ops.append(OpRecord("fp8", "auto", "reference"))
     run.run.trainer.fit(run.module, batches(2))
@@ -60,7 +60,7 @@ def test_the_record_tells_settings_and_shares(tmp_path):
     assert record is not None
     assert (record.recipe, record.gradients, record.simulated, record.backend) == ("delayed", "e5m2", True, "reference")
     assert (record.layers, record.linears, record.in_fp8, record.readings) == (LAYERS, 8, 8, 3)
-    assert (record.fallback, record.overflow_bound, record.moved) == ("rowwise", 0.01, [])
+    assert (record.fallback, record.overflow_bound, record.moved) == ("none", 0.01, [])
     assert {each.tensor for each in record.shares} == set(run.module.model.fp8.scaling.names)
     assert {each.step for each in record.shares} == {3}
 
@@ -132,22 +132,6 @@ def test_activations_that_outgrow_the_scales_of_the_last_steps_overflow(tmp_path
     assert (move.step, move.reason, move.tensor) == (4, "overflow", f"{LOUD}.input")
     # a scale that is taken from the tensor itself follows it
     assert fitted(tmp_path / "current", fp8_config(recipe="tensorwise"), steps=8, plant=growing).moves() == []
-
-
-def test_rowwise_is_tried_first_where_it_is_the_fallback(tmp_path):
-    """It cannot help against a channel, which is in every row."""
-    config = fp8_config(fallback="rowwise", return_after=None)
-    run = fitted(tmp_path, config, steps=8, plant=Plant(OUTLIER))
-    assert run.moves() == [(4, LOUD, "delayed", "rowwise"), (6, LOUD, "rowwise", "bf16")]
-    assert run.record.fp8.in_fp8 == 7
-    assert run.record.fp8.moved == [Fp8PlaceRecord(LOUD, "bf16")]
-
-
-def test_a_layer_with_finer_scales_is_recorded_as_moved_and_as_in_fp8(tmp_path):
-    run = fitted(tmp_path, fp8_config(fallback="rowwise", return_after=None), steps=5, plant=Plant(OUTLIER))
-    assert run.record.fp8.moved == [Fp8PlaceRecord(LOUD, "rowwise")]
-    assert run.record.fp8.in_fp8 == 8
-    assert run.rows()[-1][names.FP8_LINEARS] == 1.0
 
 
 def test_a_layer_that_healed_comes_back_and_stays(tmp_path, caplog):

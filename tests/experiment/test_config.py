@@ -80,10 +80,10 @@ def test_every_precision_holds_the_settings_of_fp8_and_their_defaults_are_the_da
 @pytest.mark.parametrize(
     "overrides",
     [
-        ("precision=fp8", "precision.fp8.recipe=rowwise", "precision.fp8.linears=[down]",
+        ("precision=fp8", "precision.fp8.recipe=tensorwise", "precision.fp8.linears=[down]",
          "precision.fp8.adaptive.return_after=null"),
-        ("variant={precision:{name:fp8,fp8:{recipe:rowwise,linears:[down],adaptive:{return_after:null}}}}",),
-        ("precision=bf16", "precision.name=fp8", "variant={precision:{fp8:{recipe:rowwise}}}",
+        ("variant={precision:{name:fp8,fp8:{recipe:tensorwise,linears:[down],adaptive:{return_after:null}}}}",),
+        ("precision=bf16", "precision.name=fp8", "variant={precision:{fp8:{recipe:tensorwise}}}",
          "precision.fp8={linears:[down],adaptive:{return_after:null}}"),
     ],
     ids=["overrides", "variant", "both"],
@@ -91,13 +91,13 @@ def test_every_precision_holds_the_settings_of_fp8_and_their_defaults_are_the_da
 def test_fp8_is_chosen_by_an_override_or_laid_over(overrides):
     made = parts(*overrides)
     assert made.precision == "fp8"
-    assert made.fp8 == Fp8Config(recipe="rowwise", linears=("down",), adaptive=AdaptiveConfig(return_after=None))
+    assert made.fp8 == Fp8Config(recipe="tensorwise", linears=("down",), adaptive=AdaptiveConfig(return_after=None))
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("recipe=blockwise", r"precision\.fp8\.recipe: got 'blockwise', expected one of delayed, tensorwise, rowwise"),
+        ("recipe=blockwise", r"precision\.fp8\.recipe: got 'blockwise', expected one of delayed, tensorwise"),
         ("linears=qkv", r"precision\.fp8\.linears: got 'qkv', expected a list; write precision\.fp8\.linears=\[qkv\]"),
         ("history=0", r"precision\.fp8\.history: got 0, expected a whole number from 1"),
         ("margin=18", r"precision\.fp8\.margin: got 18, expected a whole number from 0 to 17"),

@@ -164,7 +164,6 @@ def test_weights_in_fp8_count_in_the_memory_that_a_run_needs(card, tmp_path):
         (["ops=reference", "ops.fp8=triton"], "fp8"),
         # whose casts are never fused
         (["precision.fp8.recipe=tensorwise"], "bf16"),
-        (["precision.fp8.recipe=rowwise"], "bf16"),
     ],
 )
 def test_auto_takes_fp8_where_it_pays_and_nothing_stands_against_it(card, overrides, expected):

@@ -98,9 +98,8 @@ def test_failing_pieces_of_fp8_stop_a_run_that_computes_with_them(tmp_path, monk
     monkeypatch.setattr(planted_pieces, "PLANTED", planted_pieces.NotNoted(), raising=False)
     monkeypatch.setitem(BACKENDS["fp8"], "wrong", Backend("tests.ops.planted_pieces:PLANTED"))
     wrong = "ops.fp8=wrong", "callbacks.prove=always"
-    with pytest.raises(FailedProofError, match=r"(?s)ops.fp8: got wrong, .*cast of weights, delayed.*amax") as refusal:
+    with pytest.raises(FailedProofError, match=r"(?s)ops.fp8: got wrong, .*cast of weights, delayed.*amax"):
         _train(tmp_path, *wrong, "precision=fp8", "precision.fp8.simulate=true")
-    assert "rowwise" not in str(refusal.value)  # which this run has no use for
     assert _train(tmp_path / "other", *wrong).status == "finished"
 
 
@@ -167,14 +166,14 @@ def _proved(*overrides: str) -> tuple[bool, list[str]]:
     return prove.prove_all(config(*SMALL, *overrides), lines.append), lines
 
 
-_FP8 = "ops=reference", "ops.fp8=triton", "precision=fp8", "precision.fp8.recipe=rowwise"
+_FP8 = "ops=reference", "ops.fp8=triton", "precision=fp8", "precision.fp8.recipe=tensorwise"
 
 
 def _proved_in(dtype: str, *, autocast: bool):
     """Stands in for the proofs of all pieces, which tests/ops runs; of the dtypes that it insists on."""
 
     def proving(op, backend, shapes, device, to, **settings):
-        assert (dtype_name(to), settings["autocast"], settings["fp8"].recipe) == (dtype, autocast, "rowwise")
+        assert (dtype_name(to), settings["autocast"], settings["fp8"].recipe) == (dtype, autocast, "tensorwise")
         return [Proof(op, backend, "everything", "few", dtype, True, 0.1, (Difference("codes", 0.0, 1e-3),))]
 
     return proving

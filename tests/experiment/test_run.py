@@ -198,7 +198,7 @@ def test_a_run_in_fp8_is_recorded_as_one_and_resumes_with_its_scales(tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("precision.fp8.recipe=rowwise", "of another recipe than this run: got delayed, expected rowwise"),
+        ("precision.fp8.recipe=tensorwise", "of another recipe than this run: got delayed, expected tensorwise"),
         ("precision.fp8.history=3", "other history than this run"),
         ("precision.fp8.linears=[down]", "other names than this run"),
         ("precision.fp8.gradients=e4m3", "other formats than this run"),

@@ -57,9 +57,9 @@ def test_each_goal_has_its_verdict(speed, verdicts):
 
 def test_the_fastest_recipe_that_trained_alike_counts():
     slow = at("delayed", 41e3, "precision=fp8")
-    fast = at("rowwise", 46e3, "precision=fp8", "precision.fp8.recipe=rowwise")
-    assert [each.reason for each in fp8_goals(measured(*BASELINES, OURS, slow, fast))] == ["rowwise"] * 4
-    other = at("rowwise", 46e3, "precision=fp8", loss=3.0)
+    fast = at("tensorwise", 46e3, "precision=fp8", "precision.fp8.recipe=tensorwise")
+    assert [each.reason for each in fp8_goals(measured(*BASELINES, OURS, slow, fast))] == ["tensorwise"] * 4
+    other = at("tensorwise", 46e3, "precision=fp8", loss=3.0)
     assert [each.reason for each in fp8_goals(measured(*BASELINES, OURS, slow, other))] == ["delayed"] * 4
     (goal, *_) = fp8_goals(measured(*BASELINES, OURS, other))
     assert goal.verdict == "not measured"
@@ -94,7 +94,7 @@ def test_goals_are_not_measured_elsewhere_and_not_asked_without_fp8():
         (["precision=fp8", "precision=bf16"], "bf16", False),
         ([], "fp8", True),
         (["precision=bf16"], "fp8", False),
-        (["precision.fp8.recipe=rowwise"], "bf16", False),
+        (["precision.fp8.recipe=tensorwise"], "bf16", False),
     ],
 )
 def test_fp8_is_what_the_last_word_about_precision_says(settings, protocol, expected):

@@ -13,7 +13,7 @@ from litespark.models.llama import Llama
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.ops.fp8.emission import Emission
 from litespark.ops.fp8.formats import E4M3
-from litespark.ops.fp8.reference import PIECES, ReferencePieces
+from litespark.ops.fp8.reference import PIECES, Pieces
 from litespark.ops.fp8.settings import LINEARS, Fp8Config
 
 R3 = LlamaConfig(
@@ -79,7 +79,7 @@ def test_more_micro_batches_cast_their_activations_and_share_the_weights():
         assert after.spared == 4 * before.spared
 
 
-class Noted(ReferencePieces):
+class Noted(Pieces):
     """Which tensors are cast by themselves, and which by the ops that make them, by their place among the scales."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from litespark.models.cache import KeyValueCache
 from litespark.models.fp8 import enable_fp8
 from litespark.models.llama import Llama
 from litespark.ops.backend import resolve
-from litespark.ops.fp8.reference import PIECES, ReferencePieces
+from litespark.ops.fp8.reference import PIECES, Pieces
 from litespark.ops.fp8.settings import LINEARS, RECIPES, Fp8Config
 from litespark.ops.linear.state import Fp8Linear
 from litespark.ops.tolerance import relative_distance
@@ -17,7 +17,7 @@ from tests.models.small import SDPA, gradients, random_ids, small_config, small_
 from tests.models.small_fp8 import SIMULATED, adamw, model_in_fp8, take_step
 
 
-class _CountingPieces(ReferencePieces):
+class _CountingPieces(Pieces):
     """Counts casts of each shape."""
 
     def __init__(self):

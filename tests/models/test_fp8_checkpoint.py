@@ -14,7 +14,7 @@ def test_layers_that_moved_train_on():
     model = model_in_fp8()
     optimizer = adamw(model)
     take_step(model, optimizer, 0)
-    moves = {"blocks.0.mlp.down": None, "blocks.0.attention.qkv": "rowwise", "blocks.1.mlp.gate_up": "tensorwise"}
+    moves = {"blocks.0.mlp.down": None, "blocks.1.mlp.gate_up": "tensorwise"}
     for name, recipe in moves.items():
         model.fp8.move(name, recipe)
         assert model.fp8.linears[name].recipe == recipe
@@ -68,7 +68,7 @@ def test_a_checkpoint_holds_plain_values(tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"recipe": "rowwise"}, "another recipe than this run: got delayed, expected rowwise"),
+        ({"recipe": "tensorwise"}, "another recipe than this run: got delayed, expected tensorwise"),
         ({"linears": ("down",)}, "other names than this run"),
         ({"gradients": "e4m3"}, "other formats than this run"),
         ({"history": 3}, "other history than this run"),

@@ -32,10 +32,8 @@ def _scale(amax, form):
     return 2.0 ** math.ceil(math.log2(amax / form[0])) if amax > 0 else 1.0
 
 
-def _rounded(values, form, rowwise, amax):
-    """`values` in fp64 as fp8 holds them: a scale from `amax`, or from the values; each row for itself if `rowwise`."""
-    if rowwise:
-        return torch.stack([_rounded(row, form, False, None) for row in values])
+def _rounded(values, form, amax):
+    """`values` in fp64 as fp8 holds them: a scale from `amax`, or from the values."""
     largest, bits, least = form
     scale = _scale(float(values.abs().max()) if amax is None else amax, form)
     inside = (values / scale).clamp(-largest, largest)
@@ -46,24 +44,21 @@ def _rounded(values, form, rowwise, amax):
 
 class _Simulated(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, form, rowwise, known):
+    def forward(ctx, x, weight, form, known):
+        x, weight = _rounded(x, E4M3, known.get("input")), _rounded(weight, E4M3, known.get("weight"))
         ctx.save_for_backward(x, weight)
-        ctx.settings = form, rowwise, known
-        return _rounded(x, E4M3, rowwise, known.get("input")) @ _rounded(weight, E4M3, rowwise, known.get("weight")).T
+        ctx.settings = form, known.get("gradient")
+        return x @ weight.T
 
     @staticmethod
     def backward(ctx, gradient):
         x, weight = ctx.saved_tensors
-        form, rowwise, known = ctx.settings
-        rows = _rounded(gradient, form, rowwise, known.get("gradient"))
-        columns = _rounded(gradient.T, form, rowwise, known.get("gradient"))
-        weight_columns = _rounded(weight.T, E4M3, rowwise, known.get("weight"))
-        return rows @ weight_columns.T, columns @ _rounded(x.T, E4M3, rowwise, known.get("input")).T, None, None, None
+        gradient = _rounded(gradient, *ctx.settings)
+        return gradient @ weight, gradient.T @ x, None, None
 
 
 def simulated_linear(config, known=None):
-    rowwise = config.recipe == "rowwise"
-    return lambda x, weight: _Simulated.apply(x, weight, GRADIENT[config.gradients], rowwise, known or {})
+    return lambda x, weight: _Simulated.apply(x, weight, GRADIENT[config.gradients], known or {})
 
 
 # ---------------------------------------------------------------- what is compared
@@ -84,6 +79,22 @@ def coarse(*shape, seed=0):
 SIZES = {"qkv": (N, D), "output": (D, N), "gate_up": (2 * F, D), "down": (D, F)}
 
 
+def linear_of(config, weight=None, pieces="reference"):
+    """A linear layer (N, D) by itself."""
+    weight = nn.Parameter(random(N, D) if weight is None else weight)
+    scaling = scaling_of(["linear"], config, DEVICE)
+    return Fp8Linear("linear", weight, load("fp8", pieces), scaling, config.recipe, simulate=config.simulate)
+
+
+def products_of(linear, x, gradient):
+    """Its output, the gradient of `x` and that of its weight; without autograd."""
+    inputs = linear.pieces.cast(x, linear.input_emission(x.numel(), columns=True, note=True))
+    weight = linear.weight_operand(x.dtype)
+    incoming = linear.pieces.cast(gradient, linear.gradient_emission(gradient.numel(), columns=True))
+    pairs = (inputs.rows, weight.rows), (incoming.rows, weight.columns), (incoming.columns, inputs.columns)
+    return [linear.product(*pair, x.dtype) for pair in pairs]
+
+
 def linears_of(config, pieces="reference", without=()):
     """Four layers of a block, those of `without` in the dtype of activations."""
     names = [name for name in LINEARS if name not in without]
@@ -97,6 +108,7 @@ def linears_of(config, pieces="reference", without=()):
 
 
 def finish_step(linears):
+    linears = [linears] if isinstance(linears, Fp8Linear) else linears
     next(each.scaling for each in linears if each.scaling is not None).finish_step()
     for linear in linears:
         linear.renew_weight()

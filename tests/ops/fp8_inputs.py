@@ -33,13 +33,13 @@ def every_value(dtype: torch.dtype) -> Tensor:
 
 
 def emission(kind: str, format: Format, device: torch.device, scale: float = 0.25, **wanted: bool) -> Emission:
-    """One of "known", "tensor", "rowwise" and "plain", with an amax and counts that have something in them."""
+    """One of "known", "tensor" and "plain", with an amax and counts that have something in them."""
     amax = torch.ones((), dtype=torch.int32, device=device)
     counts = torch.tensor([3, 5], dtype=torch.int64, device=device)
     if kind == "plain":
         return Emission(None)
     known = torch.tensor(scale, device=device) if kind == "known" else None
-    return Emission(format, known, kind == "rowwise", amax=amax, counts=counts, **wanted)
+    return Emission(format, known, amax=amax, counts=counts, **wanted)
 
 
 def parts(operand: Operand) -> dict[str, Tensor | None]:

@@ -6,7 +6,7 @@ import torch
 
 from litespark.ops.fp8.formats import quantized
 from litespark.ops.fp8.operands import Matrix, Operand
-from litespark.ops.fp8.reference import ReferencePieces
+from litespark.ops.fp8.reference import Pieces
 
 
 def _rows(operand, change):
@@ -35,7 +35,7 @@ def _two_further(codes):
     return codes
 
 
-class Cast(ReferencePieces):
+class Cast(Pieces):
     """Whose cast is changed."""
 
     def cast(self, x, emission):
@@ -92,15 +92,6 @@ class ScaleTwice(Cast):
         return _rows(operand, lambda rows: rows if rows.scale is None else Matrix(rows.values, rows.scale * 2))
 
 
-class OneScale(Cast):
-    """Of columns that of the whole, where each should have one of its own."""
-
-    def changed(self, x, operand, emission):
-        if not emission.rowwise or not emission.columns:
-            return operand
-        return replace(operand, columns=super().cast(x, replace(emission, rowwise=False, amax=None)).columns)
-
-
 class NoLayout(Cast):
     def changed(self, x, operand, emission):
         return Operand(operand.rows, None) if emission.format is not None else operand
@@ -129,7 +120,7 @@ class NotCounted(Cast):
         return operand
 
 
-class RoundedBefore(ReferencePieces):
+class RoundedBefore(Pieces):
     """Casts the norm from bf16, where it should from fp32."""
 
     def add_rms_norm(self, x, update, weight, epsilon, emission, *, stream_dtype, dtype):
@@ -146,7 +137,7 @@ class RoundedBefore(ReferencePieces):
         return stream, self.cast(normed, emission), inverse_rms
 
 
-class UpdateForgotten(ReferencePieces):
+class UpdateForgotten(Pieces):
     def add_rms_norm(self, x, update, weight, epsilon, emission, *, stream_dtype, dtype):
         _, operand, inverse_rms = super().add_rms_norm(
             x, update, weight, epsilon, emission, stream_dtype=stream_dtype, dtype=dtype
@@ -154,12 +145,12 @@ class UpdateForgotten(ReferencePieces):
         return x, operand, inverse_rms
 
 
-class StreamInAnotherDtype(ReferencePieces):
+class StreamInAnotherDtype(Pieces):
     def add_rms_norm(self, x, update, weight, epsilon, emission, *, stream_dtype, dtype):
         return super().add_rms_norm(x, update, weight, epsilon, emission, stream_dtype=torch.float16, dtype=dtype)
 
 
-class StreamGradientForgotten(ReferencePieces):
+class StreamGradientForgotten(Pieces):
     """In the operand only."""
 
     def add_rms_norm_backward(self, norm_gradient, stream_gradient, stream, weight, inverse_rms, emission, *, dtype):
@@ -173,7 +164,7 @@ class StreamGradientForgotten(ReferencePieces):
         return gradient, operand, weight_gradient
 
 
-class PartOfTheWeightGradient(ReferencePieces):
+class PartOfTheWeightGradient(Pieces):
     """Without the last row."""
 
     def add_rms_norm_backward(self, norm_gradient, stream_gradient, stream, weight, inverse_rms, emission, *, dtype):
@@ -184,19 +175,19 @@ class PartOfTheWeightGradient(ReferencePieces):
         return gradient, operand, part.sum(dim=0).to(weight.dtype)
 
 
-class GateForUp(ReferencePieces):
+class GateForUp(Pieces):
     def swiglu(self, gate_up, emission, *, dtype):
         return super().swiglu(torch.cat(gate_up.chunk(2, dim=-1)[::-1], dim=-1), emission, dtype=dtype)
 
 
-class GradientsSwapped(ReferencePieces):
+class GradientsSwapped(Pieces):
     def swiglu_backward(self, gate_up, product_gradient, emission, again):
         gradient, product = super().swiglu_backward(gate_up, product_gradient, emission, again)
         width = product_gradient.shape[1]
         return _columns(gradient, lambda columns: Matrix(columns.values.roll(width, dims=0), columns.scale)), product
 
 
-class AnotherProductAgain(ReferencePieces):
+class AnotherProductAgain(Pieces):
     """By the scale of the gradient."""
 
     def swiglu_backward(self, gate_up, product_gradient, emission, again):
@@ -205,7 +196,7 @@ class AnotherProductAgain(ReferencePieces):
         return super().swiglu_backward(gate_up, product_gradient, emission, again)
 
 
-class ProductAlways(ReferencePieces):
+class ProductAlways(Pieces):
     """Made again where nobody asked for it."""
 
     def swiglu_backward(self, gate_up, product_gradient, emission, again):

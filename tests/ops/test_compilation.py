@@ -1,6 +1,7 @@
 """Every kernel compiles for every target, without a GPU, fits its memory, and on sm_90 keeps its registers.
 
-`make test` compiles the first configuration of each kernel, `make test-slow` all of them. Planted faults are caught.
+`make test` compiles the first configuration of each kernel for three targets, `make test-slow` all of them for all.
+Planted faults are caught.
 """
 
 from pathlib import Path
@@ -17,6 +18,8 @@ from tests.ops.toy_kernels import choosy, sound
 
 OPS = ops_with_kernels()
 WITH_FP8 = {"sm_89", "sm_90", "sm_100", "sm_120"}
+# with fp8 but not Hopper's way to it, and the least shared memory of NVIDIA's; Hopper; AMD
+USUAL_TARGETS = {"sm_89", "sm_90", "gfx942"}
 # op -> the targets that its kernels are for, where these are not all
 ONLY_FOR = {"fp8": WITH_FP8, "rms_norm_fp8": WITH_FP8, "swiglu_fp8": WITH_FP8}
 # name of a compilation -> bytes of stack that it may have on sm_90, where spilled registers go; none where it is not
@@ -62,10 +65,10 @@ def complaints(attempts: list[Attempt], stack_bytes_allowed: dict[str, int]) -> 
     return found
 
 
-@pytest.mark.parametrize("op", OPS)
-def test_the_most_usual_configuration_of_each_kernel_fits_every_target(op, tmp_path):
-    attempts = compile_in_worker(tmp_path, [OPS[op]], list(TARGETS), every=False)
-    assert {made.target for made in attempts} == ONLY_FOR.get(op, set(TARGETS))
+def test_the_most_usual_configuration_of_each_kernel_fits_the_targets_that_differ_most(tmp_path):
+    attempts = compile_in_worker(tmp_path, list(OPS.values()), list(USUAL_TARGETS), every=False)
+    kernels = {target: {made.kernel for made in attempts if made.target == target} for target in USUAL_TARGETS}
+    assert kernels["sm_89"] == kernels["sm_90"] > kernels["gfx942"]
     assert complaints(attempts, STACK_BYTES_ALLOWED) == []
 
 

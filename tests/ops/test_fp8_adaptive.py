@@ -75,23 +75,6 @@ def test_a_bound_of_nothing_is_passed_by_anything():
     assert (move.reason, move.share, move.bound) == ("overflow", 1e-9, 0.0)
 
 
-def test_with_rowwise_as_fallback_a_layer_goes_to_rowwise_and_from_there_to_bf16():
-    moves = shown(Adaptive(config(fallback="rowwise", return_after=9), "delayed"), [LOUD] * 40)
-    assert places(moves)[:3] == [(2, "delayed", "rowwise"), (4, "rowwise", "bf16"), (22, "bf16", "delayed")]
-
-
-def test_rowwise_that_helps_is_kept_until_it_is_time_to_come_back():
-    policy = Adaptive(config(fallback="rowwise"), "tensorwise")
-    assert places(shown(policy, [LOUD, LOUD, QUIET, QUIET])) == [(2, "tensorwise", "rowwise")]
-    assert policy.place(DOWN) == "rowwise"
-    assert places(shown(policy, [QUIET])) == [(1, "rowwise", "tensorwise")]
-
-
-def test_what_is_rowwise_already_goes_to_bf16():
-    moves = shown(Adaptive(config(fallback="rowwise"), "rowwise"), [LOUD] * 2)
-    assert places(moves) == [(2, "rowwise", "bf16")]
-
-
 def test_without_a_fallback_a_layer_is_warned_of_ever_more_rarely_and_stays():
     policy = Adaptive(config(fallback="none"), "delayed")
     moves = shown(policy, [LOUD] * 24)
@@ -119,12 +102,6 @@ def test_the_tensor_that_loses_most_against_its_bound_is_named():
     )
 
 
-def test_readings_before_a_return_do_not_count_after_it():
-    policy = Adaptive(config(fallback="rowwise", return_after=1), "delayed")
-    assert places(shown(policy, [LOUD] * 5)) == [(2, "delayed", "rowwise"), (3, "rowwise", "delayed"),
-                                                 (5, "delayed", "rowwise")]  # fmt: skip
-
-
 def test_a_return_says_where_from():
     back = shown(Adaptive(config(), "delayed"), [LOUD] * 5)[1]
     assert back.described() == ("step 5: blocks.1.mlp.down comes back from bf16 to delayed, after 3 readings in a row")
@@ -132,8 +109,8 @@ def test_a_return_says_where_from():
 
 def test_a_state_of_another_recipe_is_refused():
     state = Adaptive(config(), "delayed").state_dict()
-    with pytest.raises(ValueError, match=r"recipe delayed: got rowwise now; resume with precision.fp8.recipe=delayed"):
-        Adaptive(config(), "rowwise").load_state_dict(state)
+    with pytest.raises(ValueError, match=r"recipe delayed: got tensorwise now; resume with precision.fp8.recipe=d"):
+        Adaptive(config(), "tensorwise").load_state_dict(state)
 
 
 def test_blocks_show_their_worst_tensor():
@@ -147,7 +124,7 @@ def test_blocks_show_their_worst_tensor():
 
 
 def test_places_in_fp8_are_counted():
-    assert share_in_fp8(["delayed", "bf16", "rowwise", "bf16"]) == 0.5
+    assert share_in_fp8(["delayed", "bf16", "tensorwise", "bf16"]) == 0.5
     assert [recipe_at(place) for place in ("delayed", "bf16")] == ["delayed", None]
 
 
@@ -168,10 +145,10 @@ COURSES = st.lists(st.lists(st.tuples(SHARE, SHARE), min_size=len(TENSORS), max_
 CONFIGS = st.builds(
     AdaptiveConfig,
     patience=st.integers(1, 4),
-    fallback=st.sampled_from(["bf16", "rowwise", "none"]),
+    fallback=st.sampled_from(["bf16", "none"]),
     return_after=st.sampled_from([None, 1, 2, 5]),
 )
-RECIPES = st.sampled_from(["delayed", "tensorwise", "rowwise"])
+RECIPES = st.sampled_from(["delayed", "tensorwise"])
 
 
 def visible(policy, reading):
@@ -212,12 +189,7 @@ def test_every_move_follows_from_the_settings(chosen, recipe, course):
             assert all(loud(chosen, course[step - 1], linear) for step in range(move.step - chosen.patience + 1,
                                                                                 move.step + 1))  # fmt: skip
             assert move.share > move.bound
-            if chosen.fallback == "none":
-                assert move.after == move.before
-            else:
-                assert move.after == (
-                    "rowwise" if chosen.fallback == "rowwise" and move.before != "rowwise" else "bf16"
-                )
+            assert move.after == ("bf16" if chosen.fallback == "bf16" else move.before)
 
 
 @settings(deadline=None, derandomize=True)

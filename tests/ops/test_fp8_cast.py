@@ -20,7 +20,7 @@ import triton.language as tl  # noqa: E402 it may not be installed
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BOTH = pytest.mark.parametrize("format", [E4M3, E5M2], ids=lambda format: format.name)
-KINDS = ["known", "tensor", "rowwise"]
+KINDS = ["known", "tensor"]
 # the interpreter is NumPy, which tells where infinities and NaN come from
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -169,13 +169,6 @@ def test_what_is_not_wanted_is_not_made(kind):
     assert_same(parts(cast(x, asked)), parts(PIECES.cast(x, asked)))
     assert cast(x, replace(asked, rows=False)).rows is None
     assert cast(x, replace(asked, columns=False)).columns is None
-
-
-def test_counts_of_scales_of_rows_are_those_of_the_rows_also_where_only_columns_are_wanted():
-    x = torch.tensor([[1e-9, 1.0], [1e-9, 1e-9]], device=DEVICE)
-    asked = emission("rowwise", E4M3, DEVICE, rows=False)
-    cast(x, asked)
-    assert asked.counts.tolist() == [3, 5 + 1]
 
 
 def test_without_a_format_a_tensor_stays_as_it_is():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from litespark.ops.fp8.emission import Emission, raise_to
+from litespark.ops.fp8.emission import Emission
 from litespark.ops.fp8.formats import (
     E4M3,
     E5M2,
@@ -70,7 +70,7 @@ def test_codes_mean_what_the_standard_says(format):
 
 
 @BOTH
-@pytest.mark.parametrize("exponent", [-126, -20, 0, 3, 126])
+@pytest.mark.parametrize("exponent", [-126, 0, 3, 126])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_every_value_is_cast_to_the_nearest_and_ties_go_to_the_even_code(format, exponent, dtype):
     values = every_value(dtype)
@@ -162,47 +162,22 @@ def test_bits_of_the_largest_value_keep_infinity_and_nan():
     assert amax_bits(torch.empty(0, 3)).item() == 0
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_bits_of_the_largest_value_of_rows(dtype):
-    x = torch.tensor([[1.0, -2.0], [math.inf, 1.0], [math.nan, math.inf], [0.0, 0.0]], dtype=dtype)
-    found = amax_bits(x, dim=1, keepdim=True)
-    assert found.shape == (4, 1)
-    assert found.flatten()[[0, 1, 3]].tolist() == [0x40000000, INFINITY, 0]
-    assert found[2] > INFINITY  # NaN has many bits
-    assert torch.equal(amax_bits(x.T, dim=1), amax_bits(x.T.contiguous(), dim=1))
-
-
-def test_the_largest_values_are_raised_and_never_lowered():
-    amax = torch.tensor(5, dtype=torch.int32)
-    raise_to(amax, torch.tensor(3, dtype=torch.int32))
-    assert amax.item() == 5
-    raise_to(amax, torch.tensor(INFINITY, dtype=torch.int32))
-    assert amax.item() == INFINITY
-    raise_to(None, amax)
-
-
 @BOTH
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
-@pytest.mark.parametrize("rowwise", [False, True])
-def test_a_value_that_is_not_finite_reaches_whatever_is_multiplied_with_it(format, bad, rowwise):
+def test_a_value_that_is_not_finite_reaches_whatever_is_multiplied_with_it(format, bad):
     x = torch.ones(3, 4)
     x[1, 2] = bad
     amax = torch.zeros((), dtype=torch.int32)
-    operand = PIECES.cast(x, Emission(format, rowwise=rowwise, amax=amax))
+    operand = PIECES.cast(x, Emission(format, amax=amax))
     assert amax.item() >= INFINITY
-    found = operand.rows.wide().isnan(), operand.columns.wide().T.isnan()
-    if not rowwise:
-        assert all(bool(each.all()) for each in found)
-    else:
-        assert found[0].tolist() == [[row == 1] * 4 for row in range(3)]
-        assert found[1].tolist() == [[column == 2 for column in range(4)]] * 3
+    assert all(bool(matrix.wide().isnan().all()) for matrix in (operand.rows, operand.columns))
 
 
 # ---------------------------------------------------------------- losses of a cast
 
 
 @BOTH
-@pytest.mark.parametrize("exponent", [-126, -9, 0, 7])
+@pytest.mark.parametrize("exponent", [-126, 0, 7])
 def test_what_a_cast_loses_is_what_its_codes_lost(format, exponent):
     values = every_value(torch.bfloat16)
     scale = torch.tensor(2.0**exponent)

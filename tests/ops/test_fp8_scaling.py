@@ -106,9 +106,8 @@ def test_a_tensor_has_a_scale_once_a_step_has_seen_it():
     scaling.finish_step()
     assert scaling.known == [True, False, False]
     assert scaling.emission(PLACE["input"], "delayed", 1).fused
-    for recipe in ("tensorwise", "rowwise"):
-        emission = scaling.emission(PLACE["input"], recipe, 1)
-        assert (emission.scale, emission.rowwise, emission.fused) == (None, recipe == "rowwise", False)
+    emission = scaling.emission(PLACE["input"], "tensorwise", 1)
+    assert (emission.scale, emission.fused) == (None, False)
     scaling.emission(PLACE["gradient"], "delayed", 1, note=False)
     scaling.finish_step()
     scaling.finish_step()

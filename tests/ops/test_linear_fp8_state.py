@@ -5,21 +5,33 @@ from functools import partial
 
 import pytest
 import torch
-from torch import nn
 
-from litespark.ops.backend import load
-from litespark.ops.fp8.settings import LINEARS, RECIPES, Fp8Config
-from litespark.ops.linear.function import fp8_linear, norm_linear, projection_mlp
-from litespark.ops.linear.state import Fp8Linear, single_linear
+from litespark.ops.fp8.settings import LINEARS, Fp8Config
+from litespark.ops.linear.function import norm_linear, projection_mlp
+from litespark.ops.linear.state import Fp8Linear
 from litespark.ops.tolerance import relative_distance
-from tests.ops.fp8_halves import DEVICE, EPSILON, HALVES, PIECES, D, F, N, T, finish_step, linears_of, mlp_half, random
+from tests.ops.fp8_halves import (
+    DEVICE,
+    EPSILON,
+    HALVES,
+    PIECES,
+    D,
+    F,
+    N,
+    T,
+    finish_step,
+    linear_of,
+    linears_of,
+    mlp_half,
+    products_of,
+    random,
+)
 
 
 @pytest.mark.parametrize("pieces", PIECES)
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_recomputing_the_product_changes_nothing_and_keeps_less(recipe, pieces):
-    linears = linears_of(Fp8Config(recipe=recipe, simulate=True), pieces)
-    for _ in range(2):
+def test_recomputing_the_product_changes_nothing_and_keeps_less(pieces):
+    linears = linears_of(Fp8Config(simulate=True), pieces)
+    for _ in range(2):  # by the scale of the tensor, then by a known one
         kept, found = {}, {}
         for recompute in (False, True):
             sizes = []
@@ -29,7 +41,7 @@ def test_recomputing_the_product_changes_nothing_and_keeps_less(recipe, pieces):
             kept[recompute] = sum(sizes)
         assert all(torch.equal(found[True][name], x) for name, x in found[False].items())
         # the codes of the product, one byte each, and their scale
-        assert kept[False] - kept[True] == T * F + 4 * (F if recipe == "rowwise" else 1)
+        assert kept[False] - kept[True] == T * F + 4
         finish_step(linears)
 
 
@@ -84,18 +96,18 @@ def test_without_gradients_nothing_is_noted_and_only_rows_are_made(monkeypatch):
 
 
 def test_weights_that_validation_cast_are_trained_with():
-    linear = single_linear(nn.Parameter(random(N, D)), Fp8Config(simulate=True), load("fp8", "reference"))
-    with torch.inference_mode():
-        expected = fp8_linear(random(T, D), linear)
+    linears, norm = linears_of(Fp8Config(simulate=True)), torch.ones(D, device=DEVICE)
     x = random(T, D).requires_grad_()
-    y = fp8_linear(x, linear)
+    with torch.inference_mode():
+        _, expected = norm_linear(x, None, norm, EPSILON, linears.qkv)
+    _, y = norm_linear(x, None, norm, EPSILON, linears.qkv)
     y.sum().backward()
     assert torch.equal(y, expected)
     assert x.grad is not None
 
 
 def test_a_weight_is_cast_anew_when_it_was_written_to():
-    linear = single_linear(nn.Parameter(random(N, D)), Fp8Config(simulate=True), load("fp8", "reference"))
+    linear = linear_of(Fp8Config(simulate=True))
     first = linear.weight_operand(torch.float32)
     assert linear.weight_operand(torch.float32) is first
     with torch.no_grad():
@@ -127,37 +139,34 @@ def test_a_weight_outside_fp8_is_rounded_anew_after_a_step():
 
 @pytest.mark.parametrize("go_on", [Fp8Linear.move, Fp8Linear.restore])
 def test_a_layer_that_changes_its_recipe_casts_its_weight_by_the_new_one(go_on):
-    linear = single_linear(nn.Parameter(random(N, D)), Fp8Config(simulate=True), load("fp8", "reference"))
-    assert linear.weight_operand(torch.float32).rows.scale.shape == ()
-    go_on(linear, "rowwise")
-    operand = linear.weight_operand(torch.float32)
-    assert (operand.rows.scale.shape, operand.columns.scale.shape) == ((N, 1), (D, 1))
+    linear = linear_of(Fp8Config(simulate=True))
+    assert linear.weight_operand(torch.float32).rows.in_fp8
+    go_on(linear, None)
+    assert not linear.weight_operand(torch.float32).rows.in_fp8
 
 
 def test_a_layer_that_left_fp8_and_came_back_knows_nothing_of_before():
-    linear = single_linear(nn.Parameter(random(N, D)), Fp8Config(simulate=True), load("fp8", "reference"))
-    fp8_linear(random(T, D), linear).sum().backward()
-    linear.scaling.finish_step()
-    linear.renew_weight()
+    linear, gradient = linear_of(Fp8Config(simulate=True)), random(T, N)
+    products_of(linear, random(T, D), gradient)
+    finish_step(linear)
     assert all(linear.scaling.known)
     linear.move(None)
-    exact = fp8_linear(random(T, D), linear)
+    exact, *_ = products_of(linear, random(T, D), gradient)
     assert relative_distance(exact, random(T, D) @ linear.weight.T) < 1e-6
     linear.scaling.finish_step()
     assert not any(linear.scaling.known)
     linear.move("delayed")
     # a hundred times as large: by the scales of before it would be cut off
-    found = fp8_linear(100 * random(T, D), linear)
+    found, *_ = products_of(linear, 100 * random(T, D), gradient)
     assert relative_distance(found, 100 * random(T, D) @ linear.weight.T) < 0.05
     linear.move(None)
     linear.move("delayed")
     # and by what was larger before, the smallest would become zero
-    fp8_linear(0.01 * random(T, D), linear).sum().backward()
+    products_of(linear, 0.01 * random(T, D), gradient)
     linear.scaling.finish_step()
     place = linear.scaling.names.index("linear.input")
-    assert float(linear.scaling.scale[place]) == 2.0 ** math.ceil(
-        math.log2(0.01 * float(random(T, D).abs().max()) / 448)
-    )
+    largest = 0.01 * float(random(T, D).abs().max())
+    assert float(linear.scaling.scale[place]) == 2.0 ** math.ceil(math.log2(largest / 448))
 
 
 def test_a_layer_that_is_not_under_fp8_cannot_be_moved():

@@ -5,21 +5,18 @@ are exact, everything is the same bit for bit.
 """
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
 
-from litespark.ops.fp8.formats import E4M3, E5M2, amax_bits
+from litespark.ops.fp8.formats import E4M3, E5M2
 from litespark.ops.fp8.fused import PIECES as FUSED
 from litespark.ops.fp8.kernels import TILE
 from litespark.ops.fp8.reference import PIECES as REFERENCE
-from litespark.ops.swiglu_fp8.function import swiglu_backward_cast, swiglu_cast
 from tests.ops.fp8_inputs import assert_same, codes_apart, emission, parts
 from tests.properties import Phase, given, settings, st
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-BOTH = pytest.mark.parametrize("format", [E4M3, E5M2], ids=lambda format: format.name)
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 # the interpreter is NumPy, which tells where infinities and NaN come from
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
@@ -60,34 +57,11 @@ def _assert_near(actual, expected, asked, expected_asked, values):
     assert (asked.counts - torch.tensor([3, 5], device=DEVICE) >= 0).all()
 
 
-# ---------------------------------------------------------------- forward
-
-
-@pytest.mark.parametrize("scale, lost", [(2.0**-7, 0), (2.0**5, 1)], ids=["saturating", "underflowing"])
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_products_are_those_of_the_reference(dtype, scale, lost):
-    gate_up, _ = _inputs(TILE + 6, 2 * TILE + 3, dtype)
-    asked, expected = (emission("known", E4M3, DEVICE, scale=scale) for _ in range(2))
-    operand = swiglu_cast(gate_up, asked)
-    _assert_near(operand, REFERENCE.swiglu(gate_up, expected, dtype=dtype), asked, expected, gate_up.numel() // 2)
-    assert torch.equal(operand.columns.values.view(torch.uint8), operand.rows.values.view(torch.uint8).T)
-    assert asked.counts[lost] > 100
-
-
-@BOTH
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_products_are_exact_where_the_sigmoid_is(dtype, format):
-    gate_up, _ = _exact_inputs(TILE + 6, TILE + 3, dtype)
-    found = []
-    for way in (FUSED, REFERENCE):
-        asked = emission("known", format, DEVICE, scale=2.0)
-        operand = way.swiglu(gate_up, asked, dtype=dtype)
-        found.append(parts(operand) | {"amax": asked.amax, "counts": asked.counts})
-    assert_same(*found)
+# ---------------------------------------------------------------- against the reference
 
 
 # a failure is not made smaller: that takes minutes in the interpreter
-@settings(max_examples=15, deadline=None, derandomize=True, phases=[Phase.generate])
+@settings(max_examples=12, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(
     rows=st.integers(1, TILE + 5),
     width=st.integers(1, TILE + 5),
@@ -116,15 +90,10 @@ def test_any_size_and_layout_is_exact_where_the_sigmoid_is(rows, width, layouts,
     assert_same(*found)
 
 
-# ---------------------------------------------------------------- backward
-
-
-@BOTH
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_gradients_and_the_product_again_are_those_of_the_reference(dtype, format):
-    gate_up, gradient = _inputs(TILE + 6, TILE + 3, dtype)
+def test_results_are_those_of_the_reference():
+    gate_up, gradient = _inputs(TILE + 6, TILE + 3, torch.bfloat16)
     asked, expected, again, expected_again = (
-        emission("known", each, DEVICE, scale=2.0**-7) for each in (format, format, E4M3, E4M3)
+        emission("known", format, DEVICE, scale=2.0**-7) for format in (E5M2, E5M2, E4M3, E4M3)
     )
     found = FUSED.swiglu_backward(gate_up, gradient, asked, again)
     reference = REFERENCE.swiglu_backward(gate_up, gradient, expected, expected_again)
@@ -132,21 +101,11 @@ def test_gradients_and_the_product_again_are_those_of_the_reference(dtype, forma
     _assert_near(found[1], reference[1], again, expected_again, gradient.numel())
     for operand in found:
         assert torch.equal(operand.columns.values.view(torch.uint8), operand.rows.values.view(torch.uint8).T)
-    alone = FUSED.swiglu_backward(gate_up, gradient, asked, None)
-    assert_same(parts(alone[0]), parts(found[0]))
-    assert alone[1] is None
+    forward = FUSED.swiglu(gate_up, emission("known", E4M3, DEVICE, scale=2.0**-7), dtype=torch.bfloat16)
+    assert_same(parts(forward), parts(found[1]))
 
 
-def test_the_product_again_has_the_bits_of_the_forward_pass():
-    gate_up, gradient = _inputs(TILE + 6, TILE + 3, torch.bfloat16)
-    asked = emission("known", E4M3, DEVICE)
-    forward = FUSED.swiglu(gate_up, asked, dtype=torch.bfloat16)
-    _, again = FUSED.swiglu_backward(gate_up, gradient, asked, asked)
-    assert_same(parts(again), parts(forward))
-
-
-@pytest.mark.parametrize("bad", [math.inf, math.nan])
-@pytest.mark.parametrize("place", ["gate", "up", "gradient"])
+@pytest.mark.parametrize(("place", "bad"), [("gate", math.inf), ("up", math.nan), ("gradient", math.inf)])
 def test_what_is_not_finite_becomes_nan_where_it_does_in_the_reference(place, bad):
     gate_up, gradient = _exact_inputs(3, 5)
     {"gate": gate_up, "up": gate_up[:, 5:], "gradient": gradient}[place][1, 2] = bad
@@ -187,50 +146,6 @@ def test_largest_values_are_those_of_both_gradients():
         largest = asked.amax.view(torch.float32).item()
         assert largest == pytest.approx(expected.amax.view(torch.float32).item(), rel=1e-6)
         assert largest > 50
-
-
-# ---------------------------------------------------------------- what cannot be fused, and mixtures
-
-KINDS = ["plain", "known", "tensor", "rowwise"]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_emission_forward(kind, dtype):
-    gate_up, _ = _exact_inputs(6, 9, dtype)
-    found = []
-    for way in (FUSED, REFERENCE):
-        asked = emission(kind, E4M3, DEVICE)
-        found.append(parts(way.swiglu(gate_up, asked, dtype=dtype)) | {"amax": asked.amax, "counts": asked.counts})
-    assert_same(*found)
-
-
-@pytest.mark.parametrize("again", [None, *KINDS])
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_mixture_of_emissions_backward(kind, again):
-    gate_up, gradient = _exact_inputs(6, 9, torch.bfloat16)
-    found = []
-    for way in (FUSED, REFERENCE):
-        asked = emission(kind, E5M2, DEVICE)
-        once_more = None if again is None else emission(again, E4M3, DEVICE)
-        operands = way.swiglu_backward(gate_up, gradient, asked, once_more)
-        noted = parts(operands[0]) | {"amax": asked.amax, "counts": asked.counts}
-        if once_more is None:
-            assert operands[1] is None
-        else:
-            noted |= {f"again {name}": part for name, part in parts(operands[1]).items()}
-            noted |= {"again amax": once_more.amax, "again counts": once_more.counts}
-        found.append(noted)
-    assert_same(*found)
-
-
-def test_what_is_noted_for_nobody_is_left_out():
-    gate_up, gradient = _inputs(5, 7)
-    asked = replace(emission("known", E4M3, DEVICE), amax=None, counts=None)
-    noted = emission("known", E4M3, DEVICE)
-    assert_same(parts(swiglu_cast(gate_up, asked)), parts(swiglu_cast(gate_up, noted)))
-    one, other = (swiglu_backward_cast(gate_up, gradient, each, each) for each in (asked, noted))
-    assert all(bool(amax_bits(a.rows.wide()) == amax_bits(b.rows.wide())) for a, b in zip(one, other, strict=True))
 
 
 # ---------------------------------------------------------------- strides and sizes

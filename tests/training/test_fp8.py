@@ -28,7 +28,6 @@ STEPS, SAVED = 6, 3
 DELAYED = Fp8Config(simulate=True, history=3, adaptive=AdaptiveConfig(sample_every=2))
 OTHERS = {
     "tensorwise": Fp8Config("tensorwise", simulate=True, history=3),
-    "rowwise": Fp8Config("rowwise", simulate=True, history=3),
     "a part": Fp8Config(simulate=True, history=3, linears=("qkv", "down"), bf16_last=1, gradients="e4m3"),
 }
 OPTIMIZER = AdamWConfig(lr=3e-2, clip_norm=0.5)
@@ -174,7 +173,7 @@ def test_so_does_one_with_other_settings(tmp_path, config):
     assert_same_bits(resumed.module.model.fp8.state_dict(), whole.module.model.fp8.state_dict())
 
 
-@pytest.mark.parametrize("recipe", [None, "rowwise"])
+@pytest.mark.parametrize("recipe", [None, "tensorwise"])
 def test_a_layer_that_had_moved_is_where_it_was_after_a_resume(tmp_path, whole, recipe):
     moved = fit(tmp_path / "moved", callbacks=[moving(2, recipe)])
     resumed = fit(tmp_path / "resumed", resume=tmp_path / "moved")
@@ -203,7 +202,7 @@ def test_a_run_goes_on_in_fp8_or_without_it_and_says_so(tmp_path, folder, whole,
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (OTHERS["rowwise"], "of another recipe than this run: got delayed, expected rowwise; resume with the"),
+        (OTHERS["tensorwise"], "of another recipe than this run: got delayed, expected tensorwise; resume with the"),
         (Fp8Config(simulate=True, history=4), r"other history than this run.*resume with the model and precision\.fp8"),
         (Fp8Config(simulate=True, history=3, linears=("down",)), "other names than this run"),
     ],

@@ -13,11 +13,7 @@ PARITY_TITLE = "## fp8 beside the same run without it"
 PARITY = 0.005
 MOST_MOVES = 20
 MOST_TENSORS = 8
-_FALLBACKS = {
-    "bf16": "goes to bf16",
-    "rowwise": "goes to rowwise scales, and from there to bf16,",
-    "none": "is only warned of",
-}
+_FALLBACKS = {"bf16": "goes to bf16", "none": "is only warned of"}
 
 
 def fp8_section(run: Run) -> list[str]:

@@ -34,7 +34,7 @@ _OPTIMIZER_BYTES = 16 + 12
 # of a value in bf16, of one in fp32, and of its codes in both layouts that products contract
 _NARROW, _MASTER, _CODES = 2, 4, 2
 # how often a tensor is read for its scales before it is cast
-_READS_FOR_SCALES: dict[Recipe, int] = {"delayed": 0, "tensorwise": 1, "rowwise": 1}
+_READS_FOR_SCALES: dict[Recipe, int] = {"delayed": 0, "tensorwise": 1}
 # what norms and SwiGLU make, forward and backward; attention, rope and the next block hand the others over in bf16
 FUSED_CASTS = ("qkv.input", "output.gradient", "gate_up.input", "gate_up.gradient", "down.input")
 

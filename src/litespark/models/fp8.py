@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from litespark.ops.fp8.pieces import Pieces
+from litespark.ops.fp8.reference import Pieces
 from litespark.ops.fp8.scaling import Scaling
 from litespark.ops.fp8.settings import Fp8Config, Recipe
 from litespark.ops.linear.state import BlockLinears, Fp8Linear, scaling_of

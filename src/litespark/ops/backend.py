@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from litespark.ops.attention.documents import Documents
-from litespark.ops.fp8.pieces import Pieces
+from litespark.ops.fp8.reference import Pieces
 from litespark.ops.linear_cross_entropy.reference import Reduction, TokenLosses
 from litespark.ops.shapes import Place, StepShapes
 

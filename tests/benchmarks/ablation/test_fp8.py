@@ -36,7 +36,7 @@ def test_precision_is_one_switch_and_the_recipe_another():
         "precision",
         [("precision.name", "bf16", "fp8")],
     )
-    target = resolved("precision=fp8", "precision.fp8.recipe=rowwise")
+    target = resolved("precision=fp8", "precision.fp8.recipe=tensorwise")
     found = switches_between(resolved("precision=bf16"), target, grouped=[], order=[])
     assert {each.name for each in found} == {"precision", "recipe"}
     # a recipe says nothing of bf16: the two are switched together

@@ -33,7 +33,7 @@ from litespark.models.config import LlamaConfig
 from litespark.models.floor import cast_bytes
 from litespark.ops.fp8.limits import without_units
 from litespark.ops.fp8.operands import product
-from litespark.ops.fp8.reference import ReferencePieces
+from litespark.ops.fp8.reference import Pieces
 from litespark.ops.fp8.settings import Fp8Config
 from litespark.ops.proof import Proof
 from litespark.ops.shapes import Place
@@ -48,7 +48,7 @@ LINEARS = ("qkv", "output", "gate_up", "down")
 REASON = "a device of type cpu has no fp8 units, and the speed of simulated products says nothing"
 
 
-class Counted(ReferencePieces):
+class Counted(Pieces):
     """Counts the tensors that are cast by themselves, by whether their scale was known."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class Counted(ReferencePieces):
 
     def cast(self, x, emission):
         if emission.format is not None and not self._inside:
-            kind = "rowwise" if emission.rowwise else "found" if emission.scale is None else "known"
+            kind = "found" if emission.scale is None else "known"
             self.casts[kind] += 1
         return super().cast(x, emission)
 
@@ -87,7 +87,7 @@ def simulated(monkeypatch):
 
     monkeypatch.setattr(fp8_runs, "product", multiplied)
     monkeypatch.setattr(bench, "without_units", lambda device: None)
-    monkeypatch.setattr(bench, "_fastest_pieces", lambda place: (ReferencePieces(), None, True))
+    monkeypatch.setattr(bench, "_fastest_pieces", lambda place: (Pieces(), None, True))
     monkeypatch.setattr(bench, "WIDTHS", (16, 32))
 
 
@@ -112,9 +112,9 @@ def test_without_fp8_units_every_figure_is_absent_with_the_reason(monkeypatch):
         assert {each.reason for each in case.variants} == {REASON}
         assert not case.timed()
         assert not case.yardsticks
-    assert {each.name for each in found.cases[0].variants} >= {"bf16", "delayed", "tensorwise", "rowwise", TORCHAO}
+    assert {each.name for each in found.cases[0].variants} >= {"bf16", "delayed", "tensorwise", TORCHAO}
     assert not found.widths
-    assert [(each.width, each.reason) for each in found.pays] == [(None, REASON)] * 4
+    assert [(each.width, each.reason) for each in found.pays] == [(None, REASON)] * 3
 
 
 @pytest.mark.parametrize(
@@ -154,14 +154,13 @@ def test_a_linear_layer_casts_what_its_row_says(simulated, name, apart):
     pieces = Counted()
     outputs, inputs = TINY.linear_shapes()[name]
     runs = Linear(name, 32, inputs, outputs, pieces, "e5m2", CPU).runs()
-    assert list(runs) == ["bf16", "fp8 products alone", "delayed", "delayed, casts apart", "tensorwise", "rowwise"]
+    assert list(runs) == ["bf16", "fp8 products alone", "delayed", "delayed, casts apart", "tensorwise"]
     expected = {
         "bf16": {},
         "fp8 products alone": {},
         "delayed": {"known": apart} if apart else {},
         "delayed, casts apart": {"known": 2},
         "tensorwise": {"found": 2},
-        "rowwise": {"rowwise": 2},
     }
     for each, run in runs.items():
         pieces.casts.clear()
@@ -175,7 +174,7 @@ def test_a_linear_layer_casts_what_its_row_says(simulated, name, apart):
 
 
 def test_all_rows_of_a_linear_layer_compute_the_same_products(simulated):
-    linear = Linear("qkv", 32, 32, 64, ReferencePieces(), "e4m3", CPU)
+    linear = Linear("qkv", 32, 32, 64, Pieces(), "e4m3", CPU)
     runs = linear.runs()
     x, weight, gradient = linear.x.float(), linear.master, linear.gradient.float()
     exact = x @ weight.T, gradient @ weight, gradient.T @ x
@@ -201,7 +200,6 @@ def test_the_ops_before_products_cast_on_their_way_or_after(make, name):
         "bf16, then cast": {f"{name} not fused": 1, "known": 2},
         "fused": {f"{name} fused": 1, "known": 1},
         "tensorwise": {f"{name} not fused": 1, "found": 1},
-        "rowwise": {f"{name} not fused": 1, "rowwise": 1},
     }
     assert list(runs) == list(expected)
     for each, run in runs.items():
@@ -213,7 +211,7 @@ def test_the_ops_before_products_cast_on_their_way_or_after(make, name):
 def test_casts_and_weights_run_by_every_recipe():
     pieces = Counted()
     for recipe, run in cast_runs(PLACE, ([32], [64, 32]), pieces, "e5m2").items():
-        kind = {"delayed": "known", "tensorwise": "found", "rowwise": "rowwise"}[recipe]
+        kind = {"delayed": "known", "tensorwise": "found"}[recipe]
         pieces.casts.clear()
         run.forward()
         assert pieces.casts == Counter({kind: 1})
@@ -254,7 +252,7 @@ def test_every_row_has_its_figures_where_there_are_units(simulated):
     assert len(linear.yardsticks) == 6
     assert [each.width for each in found.widths] == [16, 32]
     names = [each.name for each in found.widths[0].times]
-    assert names == ["bf16", "fp8 products alone", "delayed, casts apart", "tensorwise", "rowwise"]
+    assert names == ["bf16", "fp8 products alone", "delayed, casts apart", "tensorwise"]
     assert [each.recipe for each in found.pays] == names[1:]
     for each in found.pays:
         assert each.width == least_paying(found.widths, each.recipe)
@@ -262,18 +260,20 @@ def test_every_row_has_its_figures_where_there_are_units(simulated):
 
 def test_a_variant_that_raises_is_named_and_the_others_are_measured(simulated, monkeypatch):
     def failing(left, right, dtype, *, simulate, fast):
-        if left.scale is not None and left.scale.ndim:
-            raise RuntimeError("no rows here")
+        if left.scale is not None:
+            raise RuntimeError("no codes here")
         return product(left, right, dtype, simulate=True, fast=fast)
 
     monkeypatch.setattr(fp8_runs, "product", failing)
     found = measured()
-    assert (found.pays[-1].recipe, found.pays[-1].width) == ("rowwise", None)
+    assert (found.pays[-1].recipe, found.pays[-1].width) == ("tensorwise", None)
     assert found.pays[-1].reason == "it did not run at the largest width that was measured, 32"
     case = found.cases[0]
-    rowwise = next(each for each in case.variants if each.name == "rowwise")
-    assert rowwise.reason == "at these sizes it raised RuntimeError: no rows here"
-    assert [each.name for each in case.variants if each.forward is None] == ["rowwise", TORCHAO]
+    failed = [each for each in case.variants if each.forward is None]
+    assert [each.name for each in case.variants if each.forward is not None] == ["bf16"]
+    assert {each.reason for each in failed if each.name != TORCHAO} == {
+        "at these sizes it raised RuntimeError: no codes here"
+    }
 
 
 def test_least_bytes_are_those_of_the_op_in_bf16_and_of_the_casts():

@@ -38,7 +38,7 @@ def test_fp8_pays_from_where_it_is_faster_at_every_larger_width_too():
     assert least_paying(widths, "delayed") == 2048
     assert least_paying(list(reversed(widths)), "delayed") == 2048
     assert least_paying([*widths, width(4096, bf16=10, delayed=10)], "delayed") is None
-    assert least_paying(widths, "rowwise") is None
+    assert least_paying(widths, "tensorwise") is None
     assert least_paying([], "delayed") is None
     assert list(WIDTHS) == sorted(WIDTHS)
 
@@ -103,10 +103,10 @@ def test_the_goal_of_casts_is_not_measured_without_times_on_a_cpu_or_at_other_si
 def test_the_table_says_from_which_width_on_fp8_pays():
     widths = [width(768, bf16=10, delayed=12), width(2048, bf16=10, delayed=9)]
     said = table(
-        record_of(cases_of(), widths=widths, pays=[PaysRecord("delayed", 2048), PaysRecord("rowwise", None, "why")])
+        record_of(cases_of(), widths=widths, pays=[PaysRecord("delayed", 2048), PaysRecord("tensorwise", None, "why")])
     )
     assert "fp8 pays at 16384 tokens, delayed: from width 2048 on" in said
-    assert "fp8 pays at 16384 tokens, rowwise: no width: why" in said
+    assert "fp8 pays at 16384 tokens, tensorwise: no width: why" in said
     assert "ms of forward and backward: bf16, delayed" in said
     # beside bf16, not beside the reference
     (fused,) = [line for line in said.splitlines() if line.startswith("  fused") and " 0.910" in line]

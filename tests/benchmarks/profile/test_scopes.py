@@ -9,8 +9,7 @@ from litespark.benchmarks.profile.classes import class_of, scope
 from litespark.benchmarks.profile.scopes import _PIECES, annotated_pieces
 from litespark.ops.fp8.emission import Emission
 from litespark.ops.fp8.formats import E4M3
-from litespark.ops.fp8.pieces import Pieces
-from litespark.ops.fp8.reference import PIECES, ReferencePieces
+from litespark.ops.fp8.reference import PIECES, Pieces
 
 
 def test_every_piece_has_a_class():
@@ -26,7 +25,7 @@ def test_a_piece_and_the_cast_within_it_are_annotated_and_the_shared_pieces_are_
     assert not vars(PIECES)
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         found = mine.add_rms_norm(*arguments, **dtypes)
-        ReferencePieces().cast(arguments[0], Emission(E4M3))
+        Pieces().cast(arguments[0], Emission(E4M3))
     assert torch.equal(found[1].rows.values.view(torch.uint8), expected[1].rows.values.view(torch.uint8))
     events = {each.name: each for each in profiler.events() if each.name.startswith(scope(""))}
     assert set(events) == {scope("norm"), scope("copies")}

@@ -73,8 +73,3 @@ def test_what_cannot_be_is_refused_by_the_name_of_its_field(where, value, messag
     values = change(make_record(fp8=fp8_record()).to_dict(), where, value)
     with pytest.raises(RecordError, match=message):
         RunRecord.from_dict(values)
-
-
-def test_a_layer_that_went_to_finer_scales_is_still_in_fp8():
-    record = fp8_record(moved=[Fp8PlaceRecord(DOWN, "rowwise")], in_fp8=8)
-    assert RunRecord.from_dict(make_record(fp8=record).to_dict()).fp8 == record

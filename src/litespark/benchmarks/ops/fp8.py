@@ -23,7 +23,6 @@ from litespark.benchmarks.ops.fp8_runs import (
     NORM,
     PLAIN_THEN_CAST,
     PRODUCTS,
-    ROWWISE,
     SWIGLU,
     TENSORWISE,
     WEIGHTS,
@@ -51,7 +50,7 @@ from litespark.models.floor import FUSED_CASTS
 from litespark.ops.backend import BACKENDS, REFERENCE, load
 from litespark.ops.choice import reason_against
 from litespark.ops.fp8.limits import without_units
-from litespark.ops.fp8.pieces import Pieces
+from litespark.ops.fp8.reference import Pieces
 from litespark.ops.fp8.settings import RECIPES, Fp8Config
 from litespark.ops.linear.state import why_not as why_not_at_these_sizes
 from litespark.ops.proof import prove, prove_products, said
@@ -65,10 +64,10 @@ OP = "fp8"
 # square linear layers; multiples of 128, around the widths of models from 160 million parameters to 30 billion
 WIDTHS = (768, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
 
-_LINEAR = (BF16, PRODUCTS, DELAYED, APART, TENSORWISE, ROWWISE)
-_PRODUCER = (BF16, PLAIN_THEN_CAST, FUSED, TENSORWISE, ROWWISE)
+_LINEAR = (BF16, PRODUCTS, DELAYED, APART, TENSORWISE)
+_PRODUCER = (BF16, PLAIN_THEN_CAST, FUSED, TENSORWISE)
 # of which it is told where they pay; `delayed` has here no op beside it that would cast on its way
-_PAYING = (PRODUCTS, APART, TENSORWISE, ROWWISE)
+_PAYING = (PRODUCTS, APART, TENSORWISE)
 
 
 @dataclass

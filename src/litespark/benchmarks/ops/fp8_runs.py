@@ -17,7 +17,7 @@ from litespark.models.floor import FUSED_CASTS
 from litespark.ops.fp8.emission import Emission
 from litespark.ops.fp8.formats import E4M3, FORMATS, Format
 from litespark.ops.fp8.operands import Matrix, Operand, plain, product
-from litespark.ops.fp8.pieces import Pieces
+from litespark.ops.fp8.reference import Pieces
 from litespark.ops.fp8.settings import RECIPES
 from litespark.ops.shapes import Place, StepShapes
 
@@ -26,7 +26,7 @@ NORM, SWIGLU = "norm that casts", "SwiGLU that casts"
 CASTS, WEIGHTS = "casts that stay passes of a layer", "casts of the weights of a layer"
 # variants of cases, beside bf16
 PRODUCTS = "fp8 products alone"
-DELAYED, TENSORWISE, ROWWISE = RECIPES
+DELAYED, TENSORWISE = RECIPES
 APART = "delayed, casts apart"
 PLAIN_THEN_CAST = "bf16, then cast"
 FUSED = "fused"
@@ -58,7 +58,7 @@ class Emissions:
     def by(self, recipe: str, format: Format) -> Emission:
         """As `litespark.ops.fp8.scaling` gives them out; `delayed` knows its scale."""
         scale = self._scales[format.name] if recipe == DELAYED else None
-        return Emission(format, scale=scale, rowwise=recipe == ROWWISE, amax=self._amax)
+        return Emission(format, scale=scale, amax=self._amax)
 
 
 class Inputs:
@@ -109,7 +109,7 @@ class Linear:
         found = {BF16: self._in_bf16(), PRODUCTS: self._by(DELAYED, cast=())}
         if self.name is not None:
             found[DELAYED] = self._by(DELAYED, cast=[each for each in ("input", "gradient") if not self._fused(each)])
-        for name, recipe in ((APART, DELAYED), (TENSORWISE, TENSORWISE), (ROWWISE, ROWWISE)):
+        for name, recipe in ((APART, DELAYED), (TENSORWISE, TENSORWISE)):
             found[name] = self._by(recipe, cast=("input", "gradient"))
         return found
 
@@ -239,8 +239,7 @@ def swiglu_runs(place: Place, pieces: Pieces, gradients: str) -> dict[str, Run]:
 def _producer_runs(run: Callable[..., Run], emissions: Emissions, gradients: Format) -> dict[str, Run]:
     narrow, known = Emission(None), [emissions.by(DELAYED, each) for each in (E4M3, gradients)]
     found = {BF16: run(narrow, narrow), PLAIN_THEN_CAST: run(narrow, narrow, *known), FUSED: run(*known)}
-    for recipe in (TENSORWISE, ROWWISE):
-        found[recipe] = run(*(emissions.by(recipe, each) for each in (E4M3, gradients)))
+    found[TENSORWISE] = run(*(emissions.by(TENSORWISE, each) for each in (E4M3, gradients)))
     return found
 
 

@@ -58,7 +58,6 @@ PARITY = Question(
         Variant("bf16", ("precision=bf16",)),
         Variant("fp8", ("precision=fp8", "precision.fp8.recipe=delayed")),
         Variant("fp8_tensorwise", ("precision=fp8", "precision.fp8.recipe=tensorwise")),
-        Variant("fp8_rowwise", ("precision=fp8", "precision.fp8.recipe=rowwise")),
     ),
 )
 TO_LOSS = Question(

@@ -31,7 +31,7 @@ def _add_runs(parser: argparse.ArgumentParser, variants: str | None = None) -> N
 
 
 def _parity_arguments(parser: argparse.ArgumentParser) -> None:
-    _add_runs(parser, "bf16, fp8, fp8_tensorwise, fp8_rowwise")
+    _add_runs(parser, "bf16, fp8, fp8_tensorwise")
     parser.add_argument(
         "--bound",
         type=number(InnerShare),

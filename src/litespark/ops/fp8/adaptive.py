@@ -13,7 +13,7 @@ from typing import Any, Literal
 from litespark.ops.fp8.settings import AdaptiveConfig, Recipe
 
 # where a linear layer is computed: in fp8 by a recipe, or not in fp8
-Place = Literal["delayed", "tensorwise", "rowwise", "bf16"]
+Place = Literal["delayed", "tensorwise", "bf16"]
 Reason = Literal["overflow", "underflow", "return"]
 # tensor -> shares of its values, 0 to 1, that saturated and that became zero
 Shares = Mapping[str, tuple[float, float]]
@@ -80,9 +80,9 @@ class _Layer:
 class Adaptive:
     """The places of linear layers, decided from one reading of shares after another.
 
-    A layer moves when some tensor of it was above a bound in `patience` readings in a row: to bf16, or to rowwise
-    scales and from there to bf16. It comes back to its recipe `return_after` readings later, and each further move
-    doubles that, so that a layer that never heals is tried ever more rarely.
+    A layer moves to bf16 when some tensor of it was above a bound in `patience` readings in a row. It comes back to its
+    recipe `return_after` readings later, and each further move doubles that, so that a layer that never heals is tried
+    ever more rarely.
 
     Args:
         config: bounds, patience and where to.
@@ -127,7 +127,8 @@ class Adaptive:
 
     def _away(self, step: int, linear: str, layer: _Layer, loss: _Loss) -> Move:
         before, readings = layer.place, layer.above
-        layer.place = self._finer(before)
+        if self.config.fallback == "bf16":
+            layer.place = "bf16"
         layer.above = 0
         first = self.config.return_after
         layer.rest = None if first is None else first * 2**layer.moves
@@ -140,12 +141,6 @@ class Adaptive:
         if before == self.recipe:  # it never went; now it may be warned of again
             return None
         return Move(step, linear, before, self.recipe, "return", None, None, None, layer.length)
-
-    def _finer(self, place: Place) -> Place:
-        """Where a layer goes from `place`."""
-        if self.config.fallback == "none":
-            return place
-        return "rowwise" if self.config.fallback == "rowwise" and place != "rowwise" else "bf16"
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values, for a checkpoint."""

@@ -6,12 +6,9 @@ of them. So a share of codes may differ, by one; anything else is a fault.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
-from litespark.ops.fp8.formats import FORMATS
 from litespark.ops.fp8.operands import Matrix
 from litespark.ops.tolerance import Difference
 
@@ -20,40 +17,28 @@ _WRONG = float("inf")
 _CANCELLED = 2.0**-18
 
 
-def code_differences(
-    name: str, actual: Matrix, expected: Matrix, share: float, scale_share: float
-) -> Iterator[Difference]:
-    """The share of codes that differ and that of scales that do; of codes infinity where a difference is a fault.
+def code_difference(name: str, actual: Matrix, expected: Matrix, share: float) -> Difference:
+    """The share of codes that differ; infinity where a difference is a fault.
 
     Faults are codes further apart than one, unless the values are next to nothing in their row; NaN in one only;
-    infinity; scales further apart than a factor of two; another shape, type or layout.
+    infinity; another scale, shape, type or layout.
 
     Args:
         name: of the matrix.
         actual, expected: in fp8, (M, K).
-        share, scale_share: what may differ.
+        share: what may differ.
     """
-    scales, wanted = actual.scale, expected.scale
-    assert wanted is not None
-    if scales is None or scales.shape != wanted.shape or not _alike(actual.values, expected.values):
-        yield Difference(name, _WRONG, share)
-        return
-    same = (scales == wanted) | (scales.isnan() & wanted.isnan())
+    codes, wanted = actual.values, expected.values
+    alike = codes.shape == wanted.shape and codes.dtype == wanted.dtype and codes.is_contiguous()
+    if not alike or not _same_scale(actual.scale, expected.scale):
+        return Difference(name, _WRONG, share)
     found, values = actual.wide(), expected.wide()
     both_nan = found.isnan() & values.isnan()
-    distance = (found - values).abs()
-    apart = (_ordered(actual.values) - _ordered(expected.values)).abs()
-    # both round to nearest, one of them with the coarser scale
-    format = next(each for each in FORMATS.values() if each.dtype == expected.values.dtype)
-    rounding = values.abs() * 2.0**-format.mantissa_bits + torch.maximum(scales, wanted) * format.smallest
-    near = torch.where(same, apart <= 1, distance <= rounding)
-    cancelled = distance <= _CANCELLED * values.abs().nan_to_num().amax(dim=1, keepdim=True)
-    ratio = scales / wanted
-    fault = bool((~(near | cancelled | both_nan) | found.isinf() | (found.isnan() != values.isnan())).any())
-    fault |= not bool((same | (ratio == 2) | (ratio == 0.5)).all())
-    differing = ((apart != 0) & ~both_nan) | ~same
-    yield Difference(name, _WRONG if fault else differing.double().mean().item(), share)
-    yield Difference(f"scales of {name}", 1 - same.double().mean().item(), scale_share)
+    apart = (_ordered(codes) - _ordered(wanted)).abs()
+    cancelled = (found - values).abs() <= _CANCELLED * values.abs().nan_to_num().amax(dim=1, keepdim=True)
+    fault = ~((apart <= 1) | cancelled | both_nan) | found.isinf() | (found.isnan() != values.isnan())
+    differing = (apart != 0) & ~both_nan
+    return Difference(name, _WRONG if bool(fault.any()) else differing.double().mean().item(), share)
 
 
 def amax_difference(name: str, actual: Tensor, expected: Tensor, bound: float) -> Difference:
@@ -71,8 +56,9 @@ def count_difference(name: str, actual: Tensor, expected: Tensor, bound: float) 
     return Difference(name, ((found - wanted).abs() / wanted.clamp(min=1)).max().item(), bound)
 
 
-def _alike(codes: Tensor, expected: Tensor) -> bool:
-    return codes.shape == expected.shape and codes.dtype == expected.dtype and codes.is_contiguous()
+def _same_scale(scale: Tensor | None, expected: Tensor | None) -> bool:
+    assert expected is not None
+    return scale is not None and torch.equal(scale.nan_to_num(-1.0), expected.nan_to_num(-1.0))
 
 
 def _ordered(codes: Tensor) -> Tensor:

@@ -94,13 +94,11 @@ def lost(values: Tensor, scale: Tensor, format: Format) -> Tensor:
     return torch.stack([saturated.sum(), underflowed.sum()])
 
 
-def amax_bits(values: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
-    """The largest absolute value as the bits of an fp32 number, int32; () or along `dim`.
+def amax_bits(values: Tensor) -> Tensor:
+    """The largest absolute value as the bits of an fp32 number, () int32.
 
     As whole numbers the bits of absolute values have the order of the values, with infinity above all numbers and NaN
     above infinity: a maximum of bits loses neither.
     """
     bits = values.detach().float().abs().contiguous().view(torch.int32)
-    if dim is not None:
-        return bits.amax(dim=dim, keepdim=keepdim)
     return bits.amax() if bits.numel() else bits.new_zeros(())

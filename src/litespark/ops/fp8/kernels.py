@@ -60,14 +60,19 @@ def scale_of(bits, MANTISSA_BITS: tl.constexpr):
 
 
 @triton.jit
+def raise_to(amax, found):
+    """Raise `amax` to the bits of a tile's largest value."""
+    # nearly all tiles are below what others have left there: a look spares the atomic operation, and one that is out of
+    # date costs no more than it
+    if found > tl.load(amax):
+        tl.atomic_max(amax, found, sem="relaxed")
+
+
+@triton.jit
 def note_tile(values, inverse_scale, amax, counts, MANTISSA_BITS: tl.constexpr):
     """Raise `amax` to the bits of the largest of `values`, and add what the cast loses to `counts`, where wanted."""
     if amax is not None:
-        found = tile_amax(values)
-        # nearly all tiles are below what others have left there: a look spares the atomic operation, and one that is
-        # out of date costs no more than it
-        if found > tl.load(amax):
-            tl.atomic_max(amax, found, sem="relaxed")
+        raise_to(amax, tile_amax(values))
     if counts is not None:
         LARGEST: tl.constexpr = _E4M3_LARGEST if MANTISSA_BITS == 3 else _E5M2_LARGEST
         SMALLEST: tl.constexpr = _E4M3_SMALLEST if MANTISSA_BITS == 3 else _E5M2_SMALLEST
@@ -130,23 +135,13 @@ def emit_tile(
 
 
 @triton.jit
-def amax_kernel(x, whole, of_rows, of_columns, rows, width, x_stride, TILE: tl.constexpr):
-    """Raise `whole` (), `of_rows` (R,) and `of_columns` (C,), those there are, to the bits of the largest values.
-
-    Reads each value once. A maximum is the same in any order."""
+def amax_kernel(x, amax, rows, width, x_stride, TILE: tl.constexpr):
+    """Raise `amax` () to the bits of the largest value. Reads each value once. A maximum is the same in any order."""
     row, column = place_of_tile(width, TILE)
     row_inside, column_inside = row < rows, column < width
     inside = row_inside[:, None] & column_inside[None, :]
     values = tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
-    bits = values.to(tl.int32, bitcast=True) & 0x7FFFFFFF
-    if whole is not None:
-        found = tl.max(tl.max(bits, axis=1), axis=0)
-        if found > tl.load(whole):
-            tl.atomic_max(whole, found, sem="relaxed")
-    if of_rows is not None:
-        tl.atomic_max(of_rows + row, tl.max(bits, axis=1), mask=row_inside, sem="relaxed")
-    if of_columns is not None:
-        tl.atomic_max(of_columns + column, tl.max(bits, axis=0), mask=column_inside, sem="relaxed")
+    raise_to(amax, tile_amax(values))
 
 
 @triton.jit(do_not_specialize_on_alignment=["scale", "amax"])
@@ -194,50 +189,6 @@ def cast_kernel(
     )
 
 
-@triton.jit(do_not_specialize_on_alignment=["amax"])
-def rowwise_cast_kernel(
-    x,
-    row_codes,
-    column_codes,
-    row_bits,
-    column_bits,
-    row_scale,
-    column_scale,
-    amax,
-    counts,
-    rows,
-    width,
-    x_stride,
-    MANTISSA_BITS: tl.constexpr,
-    TILE: tl.constexpr,
-):
-    """Each row by a scale of its own into `row_codes`, each column by one into `column_codes`; those that are there.
-
-    The scales come from the bits of their largest values, and go to `row_scale` (R,) and `column_scale` (C,). Counts
-    are those of the rows. Bytes as in `cast_kernel`."""
-    row, column = place_of_tile(width, TILE)
-    row_inside, column_inside = row < rows, column < width
-    inside = row_inside[:, None] & column_inside[None, :]
-    values = tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
-    if row_bits is not None:
-        found = scale_of(tl.load(row_bits + row, mask=row_inside, other=0), MANTISSA_BITS)
-        inverse = inverse_of(found)[:, None]
-        note_tile(values, inverse, amax, counts, MANTISSA_BITS)
-        if row_codes is not None:
-            if tl.program_id(0) % tl.cdiv(width, TILE) == 0:
-                tl.store(row_scale + row, found, mask=row_inside)
-            codes = codes_of(values, inverse, MANTISSA_BITS)
-            store_rows(codes, row_codes, row, column, row_inside, column_inside, width)
-    else:
-        note_tile(values, 1.0, amax, None, MANTISSA_BITS)
-    if column_codes is not None:
-        found = scale_of(tl.load(column_bits + column, mask=column_inside, other=0), MANTISSA_BITS)
-        if tl.program_id(0) < tl.cdiv(width, TILE):
-            tl.store(column_scale + column, found, mask=column_inside)
-        codes = codes_of(values, inverse_of(found)[None, :], MANTISSA_BITS)
-        store_columns(codes, column_codes, row, column, row_inside, column_inside, rows)
-
-
 def tiles(rows: int, width: int) -> tuple[int]:
     """The grid of a kernel that works on tiles of a tensor (rows, width)."""
     return (triton.cdiv(rows, TILE) * triton.cdiv(width, TILE),)
@@ -249,37 +200,33 @@ def tiles(rows: int, width: int) -> tuple[int]:
 not_for = needs_fp8
 _SIZES = {"rows": "i32", "width": "i32", "x_stride": "i32"}
 _KNOWN_SCALE, _SCALE_FROM_BITS = {"bits": None, "scale": "*fp32"}, {"bits": "*i32", "scale": "*fp32"}
-_ONE_LAYOUT_OF = ("of_rows",), ("of_columns",)
-_SCALES_OF_ROWS = {"row_bits": "*i32", "column_bits": "*i32", "row_scale": "*fp32", "column_scale": "*fp32"}
 
 
 def compilations(target: Target) -> list[Compilation]:
     """The kernels as they are launched on `target`: as R3 has them first, then for other layouts and odd sizes."""
     found = []
     for dtype in ("bf16", "fp32"):
-        found += [_amax(dtype, wanted) for wanted in (("whole",), ("of_rows", "of_columns"), *_ONE_LAYOUT_OF)]
+        found.append(_amax(dtype))
         for format in (E4M3, E5M2):
             for counting in (False, True):
-                for scales in (_KNOWN_SCALE, _SCALE_FROM_BITS, _SCALES_OF_ROWS):
-                    found.append(_cast(dtype, format, scales, counting=counting))
+                found += [_cast(dtype, format, each, counting=counting) for each in (_KNOWN_SCALE, _SCALE_FROM_BITS)]
             # of a gradient where the weight is frozen
             found.append(_cast(dtype, format, _KNOWN_SCALE, missing=("column_codes",)))
         for unwanted in ("row", "column"):
             # in validation, and of a product made again; neither is noted
             missing = (f"{unwanted}_codes", "amax")
             found += [_cast(dtype, E4M3, scales, missing=missing) for scales in (_KNOWN_SCALE, _SCALE_FROM_BITS)]
-            found.append(_cast(dtype, E4M3, _SCALES_OF_ROWS, missing=(*missing, f"{unwanted}_bits")))
     odd = ("rows", "width", "x_stride")
-    found += [_amax("bf16", ("whole",), odd), _cast("bf16", E4M3, _KNOWN_SCALE, unaligned=odd[:1])]
-    return found + [_cast("bf16", E4M3, scales, unaligned=odd) for scales in (_KNOWN_SCALE, _SCALES_OF_ROWS)]
+    found += [_cast("bf16", E4M3, _KNOWN_SCALE, unaligned=each) for each in (odd[:1], odd)]
+    return [*found, _amax("bf16", odd)]
 
 
-def _amax(dtype: str, wanted: tuple[str, ...], unaligned: tuple[str, ...] = ()) -> Compilation:
+def _amax(dtype: str, unaligned: tuple[str, ...] = ()) -> Compilation:
     return Compilation(
-        f"amax {' '.join(wanted)} {dtype}{' odd sizes' if unaligned else ''}",
+        f"amax {dtype}{' odd sizes' if unaligned else ''}",
         amax_kernel,
-        {"x": f"*{dtype}"} | dict.fromkeys(wanted, "*i32") | _SIZES,
-        {"TILE": TILE} | dict.fromkeys({"whole", "of_rows", "of_columns"}.difference(wanted)),
+        {"x": f"*{dtype}", "amax": "*i32"} | _SIZES,
+        {"TILE": TILE},
         num_warps=NUM_WARPS,
         unaligned=unaligned,
     )
@@ -294,15 +241,14 @@ def _cast(
     counting: bool = False,
     unaligned: tuple[str, ...] = (),
 ) -> Compilation:
-    kernel = rowwise_cast_kernel if scales is _SCALES_OF_ROWS else cast_kernel
     arguments = {"x": f"*{dtype}", "row_codes": "*u8", "column_codes": "*u8", **scales, "amax": "*i32"}
     arguments["counts"] = "*i64" if counting else None
     arguments |= dict.fromkeys(missing)
     said = ["without", *missing] * bool(missing) + ["counting"] * counting + ["odd", *unaligned] * bool(unaligned)
     how = " from bits" if scales is _SCALE_FROM_BITS else ""
     return Compilation(
-        " ".join([f"{kernel.__name__.removesuffix('_kernel')}{how} {dtype} to {format.name}", *said]),
-        kernel,
+        " ".join([f"cast{how} {dtype} to {format.name}", *said]),
+        cast_kernel,
         {name: kind for name, kind in arguments.items() if kind is not None} | _SIZES,
         {name: None for name, kind in arguments.items() if kind is None}
         | {"MANTISSA_BITS": format.mantissa_bits, "TILE": TILE},

@@ -27,7 +27,7 @@ class Matrix:
 
     Attributes:
         values: codes of an fp8 format, contiguous; or, without a scale, values in a wider dtype with any strides.
-        scale: fp32 powers of two, () for the whole matrix or (M, 1) for its rows; None: there is none to apply.
+        scale: () fp32 power of two; None: there is none to apply.
     """
 
     values: Tensor
@@ -78,39 +78,13 @@ def product(left: Matrix | None, right: Matrix | None, dtype: torch.dtype, *, si
     """
     assert left is not None
     assert right is not None
-    if not (left.in_fp8 and right.in_fp8):
+    if left.scale is None or right.scale is None:
         return (_widened(left, right) @ _widened(right, left).T).to(dtype)
     if simulate:
-        return (left.values.float() @ right.values.float().T * _product_scale(left, right)).to(dtype)
-    scales = left.scale, right.scale
-    by_row = any(scale is not None and scale.ndim == 2 for scale in scales)
-    if by_row:
-        first = _by_row(left)
-        second = _by_row(right).T.contiguous()
-        # scales of rows come with bf16 results only
-        found = torch._scaled_mm(
-            left.values, right.values.T, first, second, out_dtype=torch.bfloat16, use_fast_accum=fast
-        )
-        return found.to(dtype)
-    assert left.scale is not None
-    assert right.scale is not None
+        return (left.values.float() @ right.values.float().T * (left.scale * right.scale)).to(dtype)
     return torch._scaled_mm(left.values, right.values.T, left.scale, right.scale, out_dtype=dtype, use_fast_accum=fast)
 
 
 def _widened(matrix: Matrix, other: Matrix) -> Tensor:
     """Values in the dtype that the wider of the two has."""
-    if not matrix.in_fp8:
-        return matrix.values
-    return matrix.wide().to(other.values.dtype)
-
-
-def _by_row(matrix: Matrix) -> Tensor:
-    """(M, 1)."""
-    assert matrix.scale is not None
-    return matrix.scale.expand(matrix.values.shape[0], 1).contiguous()
-
-
-def _product_scale(left: Matrix, right: Matrix) -> Tensor:
-    assert left.scale is not None
-    assert right.scale is not None
-    return left.scale * (right.scale.T if right.scale.ndim == 2 else right.scale)
+    return matrix.wide().to(other.values.dtype) if matrix.in_fp8 else matrix.values

@@ -14,8 +14,8 @@ from torch import Tensor
 from litespark.ops.fp8.emission import Emission
 from litespark.ops.fp8.formats import E4M3, Format, power_of_two_scale
 from litespark.ops.fp8.operands import Operand
-from litespark.ops.fp8.pieces import Pieces
 from litespark.ops.fp8.reference import PIECES as REFERENCE
+from litespark.ops.fp8.reference import Pieces
 from litespark.ops.fp8.settings import LINEARS, RECIPES, Fp8Config
 from litespark.ops.shapes import StepShapes
 
@@ -41,8 +41,6 @@ def kinds_of(config: Fp8Config | None) -> tuple[str, ...]:
     found = {config.recipe}
     if config.recipe == "delayed":
         found.add("tensorwise")  # while nothing is known of a tensor
-    if config.adaptive.fallback == "rowwise":
-        found.add("rowwise")
     some_plain = config.adaptive.fallback != "none" or set(config.linears) != set(LINEARS)
     return tuple(kind for kind in RECIPES if kind in found) + (PLAIN,) * some_plain
 
@@ -79,12 +77,12 @@ class Piece:
 
         def emission(format: Format = self.formats[0], rows: bool = True, columns: bool = True) -> Emission:
             known = None if scale is None else scale(format)
-            return Emission(format, scale=known, rowwise=kind == "rowwise", rows=rows, columns=columns)
+            return Emission(format, scale=known, rows=rows, columns=columns)
 
         again = None
         if self.makes_again:
             known = None if again_scale is None else again_scale(E4M3)
-            again = Emission(E4M3, scale=known, rowwise=kind == "rowwise", rows=False)
+            again = Emission(E4M3, scale=known, rows=False)
         if kind == PLAIN:
             yield Way("", Emission(None), Emission(None) if self.makes_again else None, noted=False)
             return
@@ -101,8 +99,8 @@ class Piece:
             yield Way("columns only", emission(rows=False), noted=False)  # the product made again
         if self.optional is not None:
             yield Way(f"without {self.optional}", emission(), again, without=self.optional)
-        if self.makes_again and "rowwise" in others:
-            yield Way("product rowwise", emission(), Emission(E4M3, rowwise=True, rows=False))
+        if self.makes_again and "tensorwise" in others:
+            yield Way("product tensorwise", emission(), Emission(E4M3, rows=False))
         if self.makes_again and PLAIN in others:
             yield Way("product not in fp8", emission(), Emission(None))
             yield Way("product alone", Emission(None), again, noted=False)

@@ -1,6 +1,10 @@
-"""The pieces of a block in fp8 in plain PyTorch: the specification, exact to the code, on any device.
+"""What a block in fp8 is put together from: ops that hand their result over as an operand of products.
 
+None of it is differentiated by autograd: `litespark.ops.linear.function` calls these forward and backward. `Pieces` is
+the specification in plain PyTorch, exact to the code, on any device; `litespark.ops.fp8.fused` has the same in Triton.
 What follows a product of fp8 is computed in fp32 and cast once, as fused kernels do it.
+
+R rows (tokens), D width of the model, F width of the product in the MLP.
 """
 
 from __future__ import annotations
@@ -8,30 +12,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from litespark.ops.fp8.emission import Emission, raise_to
-from litespark.ops.fp8.formats import Format, amax_bits, lost, power_of_two_scale, quantized
+from litespark.ops.fp8.emission import Emission
+from litespark.ops.fp8.formats import amax_bits, lost, power_of_two_scale, quantized
 from litespark.ops.fp8.operands import Matrix, Operand, plain
 
 
-class ReferencePieces:
-    """Plain PyTorch; see `litespark.ops.fp8.pieces.Pieces` for every method."""
+class Pieces:
+    """A set of pieces. Every `emission` may be of any kind; a set fuses what `Emission.fused` allows."""
 
     def cast(self, x: Tensor, emission: Emission) -> Operand:
+        """(R, C) of any dtype with any strides -> the operand. Without a format: `x` as it is."""
         if emission.format is None:
             return plain(x)
         format = emission.format
         bits = amax_bits(x)
-        raise_to(emission.amax, bits)
-        if emission.rowwise:
-            row_scale = _scale_of_rows(x, format)
-            column_scale = _scale_of_rows(x.T, format)
-        else:
-            found = power_of_two_scale(bits.view(torch.float32), format) if emission.scale is None else emission.scale
-            row_scale = column_scale = found
+        if emission.amax is not None:
+            torch.maximum(emission.amax, bits, out=emission.amax)
+        scale = power_of_two_scale(bits.view(torch.float32), format) if emission.scale is None else emission.scale
         if emission.counts is not None:
-            emission.counts.add_(lost(x, row_scale, format))
-        rows = Matrix(quantized(x, row_scale, format), row_scale) if emission.rows else None
-        columns = Matrix(quantized(x.T, column_scale, format).contiguous(), column_scale) if emission.columns else None
+            emission.counts.add_(lost(x, scale, format))
+        codes = quantized(x, scale, format)
+        rows = Matrix(codes.contiguous(), scale) if emission.rows else None
+        columns = Matrix(codes.T.contiguous(), scale) if emission.columns else None
         return Operand(rows, columns)
 
     def add_rms_norm(
@@ -45,6 +47,19 @@ class ReferencePieces:
         stream_dtype: torch.dtype,
         dtype: torch.dtype,
     ) -> tuple[Tensor, Operand, Tensor]:
+        """Stream = x + update, and its RMSNorm as an operand.
+
+        Args:
+            x: (R, D); update: the same, or None: the stream is then `x` itself.
+            weight: (D,).
+            epsilon: added to the mean square.
+            emission: of the norm. Fused, it is cast from fp32 and not rounded to `dtype` before.
+            stream_dtype: of the sum.
+            dtype: of the norm where it is not fused.
+
+        Returns:
+            The stream (R, D), the operand of the norm, and 1 / sqrt(mean square + epsilon) (R,) in fp32.
+        """
         stream = x if update is None else (x.float() + update.float()).to(stream_dtype)
         wide = stream.float()
         inverse_rms = torch.rsqrt(wide.square().mean(dim=-1) + epsilon)
@@ -62,6 +77,17 @@ class ReferencePieces:
         *,
         dtype: torch.dtype,
     ) -> tuple[Tensor, Operand, Tensor]:
+        """The gradient of stream and update, which is one and the same, as a tensor and as an operand.
+
+        Args:
+            norm_gradient: (R, D); stream_gradient: the same, or None where there is none.
+            stream, weight, inverse_rms: of the forward pass.
+            emission: of the gradient as that of `update`.
+            dtype: of the operand where it has no format.
+
+        Returns:
+            The gradient (R, D) in the dtype of `stream`, the operand, and the gradient of the weight in its dtype.
+        """
         incoming = norm_gradient.float()
         normed = stream.float() * inverse_rms[:, None]
         weighted = incoming * weight.float()
@@ -72,6 +98,7 @@ class ReferencePieces:
         return outgoing.to(stream.dtype), operand, (incoming * normed).sum(dim=0).to(weight.dtype)
 
     def swiglu(self, gate_up: Tensor, emission: Emission, *, dtype: torch.dtype) -> Operand:
+        """(R, 2F), gate first -> silu(gate) · up as an operand (R, F); `dtype` is that of a product not fused."""
         gate, up = gate_up.float().chunk(2, dim=-1)
         product = gate * torch.sigmoid(gate) * up
         return self.cast(product if emission.fused else product.to(dtype), emission)
@@ -79,6 +106,14 @@ class ReferencePieces:
     def swiglu_backward(
         self, gate_up: Tensor, product_gradient: Tensor, emission: Emission, again: Emission | None
     ) -> tuple[Operand, Operand | None]:
+        """The gradient of `gate_up` as an operand (R, 2F); with `again` also the product of the forward pass once more.
+
+        Args:
+            gate_up: (R, 2F), as in the forward pass.
+            product_gradient: (R, F).
+            emission: of the gradient of gate_up; without a format its operand is in the dtype of `gate_up`.
+            again: of the product; None: it is not made again.
+        """
         gate, up = gate_up.float().chunk(2, dim=-1)
         incoming = product_gradient.float()
         slope = torch.sigmoid(gate)
@@ -91,8 +126,4 @@ class ReferencePieces:
         return operand, self.cast(product if again.fused else product.to(product_gradient.dtype), again)
 
 
-PIECES = ReferencePieces()
-
-
-def _scale_of_rows(x: Tensor, format: Format) -> Tensor:
-    return power_of_two_scale(amax_bits(x, dim=1, keepdim=True).view(torch.float32), format)
+PIECES = Pieces()

@@ -99,7 +99,6 @@ class Scaling:
         return Emission(
             self.formats[index],
             scale=self.scale[index] if recipe == "delayed" and self.known[index] else None,
-            rowwise=recipe == "rowwise",
             rows=rows,
             columns=columns,
             amax=self.amax[index] if note else None,

@@ -8,8 +8,8 @@ from typing import Annotated, Literal, get_args
 from litespark.ops.fp8.formats import FORMATS, Format
 from litespark.ranges import Count, CountFromZero, Range, Share, check_ranges
 
-Recipe = Literal["delayed", "tensorwise", "rowwise"]
-Fallback = Literal["bf16", "rowwise", "none"]
+Recipe = Literal["delayed", "tensorwise"]
+Fallback = Literal["bf16", "none"]
 RECIPES: tuple[Recipe, ...] = get_args(Recipe)
 # powers of two from the largest number of the formats down to the smallest, of the one with fewer
 MOST_MARGIN = 17
@@ -27,7 +27,7 @@ class AdaptiveConfig:
         underflow_bound: share of a tensor's values that may become zero in the cast.
         patience: readings in a row above a bound after which the layer moves. A reading is what was counted since the
             last one, at every log interval.
-        fallback: where it moves to: `bf16`, `rowwise` scales (and from there to bf16), or `none`, which only warns.
+        fallback: where it moves to: `bf16`, or `none`, which only warns.
         return_after: readings after which it comes back to its recipe; twice as many after each further move. None: it
             stays.
 
@@ -58,8 +58,7 @@ class Fp8Config:
 
     Attributes:
         recipe: `delayed`, one scale a tensor from the largest values of the last steps, which lets the op that makes a
-            tensor cast it on its way; `tensorwise`, one scale from the tensor itself, which takes passes over it;
-            `rowwise`, one for each row, which takes passes too and loses least.
+            tensor cast it on its way; `tensorwise`, one scale from the tensor itself, which takes passes over it.
         gradients: format of the gradients of products; activations and weights are e4m3.
         history: steps whose largest values `delayed` looks back on.
         margin: powers of two, at most 17, that `delayed` leaves above the largest of them.

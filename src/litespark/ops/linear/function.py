@@ -1,8 +1,8 @@
-"""The two halves of a block around its attention, and a single linear layer, with products in fp8.
+"""The two halves of a block around its attention, with products in fp8.
 
 Each half is one autograd function, so that what an op hands to a product, forward and backward, is cast by the op
 itself and never written in a wider dtype. Every linear layer may be in fp8 by a recipe of its own or in the dtype of
-activations: the operands know. `litespark.ops.linear.reference` is the specification without fp8.
+activations: the operands know.
 
 T tokens, D width of the model, N width of queries, keys and values, F width of the product in the MLP. Autocast is
 switched off inside; the dtype that activations have comes from outside.
@@ -23,21 +23,6 @@ from litespark.ops.precision import compute_dtype
 
 # a gradient that no product wants
 _NO_PRODUCT = Emission(None, rows=False, columns=False)
-
-
-def fp8_linear(x: Tensor, linear: Fp8Linear) -> Tensor:
-    """x · weightᵀ; with its casts in passes of their own.
-
-    Args:
-        x: (..., K).
-        linear: weight (N, K).
-
-    Returns:
-        (..., N) in the dtype of `x`, under autocast in that of autocast.
-    """
-    flat = x.reshape(-1, x.shape[-1])
-    y: Tensor = _Linear.apply(flat, linear.weight, linear, compute_dtype(x), torch.is_grad_enabled())
-    return y.unflatten(0, x.shape[:-1])
 
 
 def norm_linear(
@@ -87,31 +72,6 @@ def projection_mlp(
     attended = attended.reshape(-1, attended.shape[-1])
     stream, update = _ProjectionMLP.apply(flat, attended, norm_weight, *weights, *settings)
     return stream.view(shape), update.view(shape)
-
-
-class _Linear(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, linear: Fp8Linear, dtype: torch.dtype, learning: bool) -> Tensor:
-        ctx.linear, ctx.dtype = linear, dtype
-        kept = learning and ctx.needs_input_grad[1]
-        with _autocast_off(x):
-            inputs = linear.pieces.cast(x.to(dtype), linear.input_emission(x.numel(), columns=kept, note=learning))
-            weights = linear.weight_operand(dtype)
-            ctx.save_for_backward(*_parts(inputs.columns if kept else None), *_parts(weights.columns))
-            return linear.product(inputs.rows, weights.rows, dtype, fast=True)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, weights = _matrices(ctx.saved_tensors)
-        linear: Fp8Linear = ctx.linear
-        with _autocast_off(gradient):
-            incoming = linear.pieces.cast(
-                gradient, linear.gradient_emission(gradient.numel(), columns=inputs is not None)
-            )
-            x_gradient = linear.product(incoming.rows, weights, ctx.dtype) if ctx.needs_input_grad[0] else None
-            weight_gradient = _weight_gradient(linear, incoming.columns, inputs)
-        return x_gradient, weight_gradient, None, None, None
 
 
 class _NormLinear(torch.autograd.Function):

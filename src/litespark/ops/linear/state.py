@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from litespark.ops.fp8.emission import Emission
 from litespark.ops.fp8.formats import E4M3
 from litespark.ops.fp8.operands import MULTIPLE, Matrix, Operand, plain, product
-from litespark.ops.fp8.pieces import Pieces
+from litespark.ops.fp8.reference import Pieces
 from litespark.ops.fp8.scaling import Scaling
 from litespark.ops.fp8.settings import Fp8Config, Recipe
 from litespark.ops.shapes import StepShapes
@@ -160,12 +160,6 @@ def scaling_of(names: list[str], config: Fp8Config, device: torch.device) -> Sca
         margin=config.margin,
         sample_every=config.adaptive.sample_every,
     )
-
-
-def single_linear(weight: nn.Parameter, config: Fp8Config, pieces: Pieces, name: str = "linear") -> Fp8Linear:
-    """A linear layer in fp8 by itself, with scales of its own; end a step by `scaling.finish_step`, `renew_weight`."""
-    scaling = scaling_of([name], config, weight.device)
-    return Fp8Linear(name, weight, pieces, scaling, config.recipe, simulate=config.simulate)
 
 
 def why_not(shapes: StepShapes) -> str | None:

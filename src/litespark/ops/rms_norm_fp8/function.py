@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from litespark.ops.fp8.emission import Emission
-from litespark.ops.fp8.formats import Format
-from litespark.ops.fp8.operands import Matrix, Operand
+from litespark.ops.fp8.function import as_bytes, empty_operand
+from litespark.ops.fp8.operands import Operand
 from litespark.ops.rms_norm.kernels import as_rows
 from litespark.ops.rms_norm_fp8.kernels import (
     NUM_WARPS,
@@ -26,25 +26,14 @@ from litespark.ops.triton_support import on_device_of
 def add_rms_norm_cast(
     x: Tensor, update: Tensor | None, weight: Tensor, epsilon: float, stream_dtype: torch.dtype, emission: Emission
 ) -> tuple[Tensor, Operand, Tensor]:
-    """See `litespark.ops.fp8.pieces.Pieces.add_rms_norm`. fp32, bf16 and fp16, computed in fp32, any width.
+    """See `litespark.ops.fp8.reference.Pieces.add_rms_norm`; for an emission that is `fused`.
 
-    Args:
-        x: (R, D), copied where neighbouring values are apart; update: the same, in any of the dtypes, or None.
-        weight: (D,), any of the three dtypes.
-        epsilon: added to the mean square.
-        stream_dtype: of the sum.
-        emission: of the norm; `fused`.
-
-    Returns:
-        The stream (R, D), which is `x` where there is no update, the operand of its norm, and
-        1 / sqrt(mean square + epsilon) (R,) in fp32.
-
-    Raises:
-        ValueError: a dtype or shape that the kernels do not take.
+    Tensors are in any of fp32, bf16 and fp16, and copied where neighbouring values are apart; computed in fp32, any
+    width.
     """
-    format = _checked(emission, x=x, update=update, weight=weight)
+    assert emission.format is not None
     stream = x if update is None else x.new_empty(x.shape, dtype=stream_dtype)
-    operand = _empty(x, emission)
+    operand = empty_operand(x, x.shape[1], emission, emission.scale)
     inverse_rms = x.new_empty(x.shape[0], dtype=torch.float32)
     if x.numel() == 0:
         return stream, operand, inverse_rms
@@ -59,8 +48,8 @@ def add_rms_norm_cast(
             update,
             weight.contiguous(),
             None if update is None else stream,
-            _bytes(operand.rows),
-            _bytes(operand.columns),
+            as_bytes(operand.rows),
+            as_bytes(operand.columns),
             inverse_rms,
             emission.scale,
             emission.amax,
@@ -73,7 +62,7 @@ def add_rms_norm_cast(
             WIDTH=width,
             ROWS=tile.rows,
             CHUNK=tile.chunk,
-            MANTISSA_BITS=format.mantissa_bits,
+            MANTISSA_BITS=emission.format.mantissa_bits,
             num_warps=NUM_WARPS,
         )
     return stream, operand, inverse_rms
@@ -87,25 +76,13 @@ def add_rms_norm_backward_cast(
     inverse_rms: Tensor,
     emission: Emission,
 ) -> tuple[Tensor, Operand, Tensor]:
-    """See `litespark.ops.fp8.pieces.Pieces.add_rms_norm_backward`; dtypes and strides as in `add_rms_norm_cast`.
+    """See `litespark.ops.fp8.reference.Pieces.add_rms_norm_backward`; for an emission that is `fused`.
 
-    Args:
-        norm_gradient: (R, D); stream_gradient: the same, or None where there is none.
-        stream, weight, inverse_rms: of the forward pass.
-        emission: of the gradient as that of `update`; `fused`. It is cast from fp32.
-
-    Returns:
-        The gradient (R, D) in the dtype of `stream`, its operand, and the gradient of the weight in its dtype, added up
-        in the same order every time.
-
-    Raises:
-        ValueError: a dtype or shape that the kernels do not take.
+    Dtypes and strides as in `add_rms_norm_cast`. The gradient of the weight is added up in the same order every time.
     """
-    format = _checked(
-        emission, stream=stream, norm_gradient=norm_gradient, stream_gradient=stream_gradient, weight=weight
-    )
+    assert emission.format is not None
     gradient = stream.new_empty(stream.shape)
-    operand = _empty(stream, emission)
+    operand = empty_operand(stream, stream.shape[1], emission, emission.scale)
     if stream.numel() == 0:
         return gradient, operand, torch.zeros_like(weight)
     rows, width = stream.shape
@@ -122,8 +99,8 @@ def add_rms_norm_backward_cast(
             weight.contiguous(),
             inverse_rms.contiguous(),
             gradient,
-            _bytes(operand.rows),
-            _bytes(operand.columns),
+            as_bytes(operand.rows),
+            as_bytes(operand.columns),
             partials,
             emission.scale,
             emission.amax,
@@ -136,44 +113,7 @@ def add_rms_norm_backward_cast(
             WIDTH=width,
             ROWS=tile.rows,
             CHUNK=tile.chunk,
-            MANTISSA_BITS=format.mantissa_bits,
+            MANTISSA_BITS=emission.format.mantissa_bits,
             num_warps=NUM_WARPS,
         )
     return gradient, operand, partials.sum(dim=0).to(weight.dtype)
-
-
-def _checked(emission: Emission, *, weight: Tensor, **tensors: Tensor | None) -> Format:
-    """The format to cast to; the first of `tensors` says what shape all must have."""
-    assert emission.fused  # else the cast is no part of the norm
-    assert emission.format is not None
-    given = {name: each for name, each in tensors.items() if each is not None}
-    for name, each in {**given, "weight": weight}.items():
-        if each.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-            raise ValueError(
-                f"add_rms_norm in fp8: got {name} in {each.dtype}, expected fp32, bf16 or fp16; for other dtypes "
-                "choose ops.fp8=reference"
-            )
-    shapes = {tuple(each.shape) for each in given.values()}
-    (first, *others) = shapes
-    if others or len(first) != 2 or weight.shape != first[1:]:
-        got = ", ".join(f"{name} {tuple(each.shape)}" for name, each in given.items())
-        raise ValueError(
-            f"add_rms_norm in fp8: got {got}, weight {tuple(weight.shape)}; expected (R, D) each, and (D,)"
-        )
-    return emission.format
-
-
-def _empty(like: Tensor, emission: Emission) -> Operand:
-    """An operand of the shape of `like` (R, D) for a kernel to write."""
-    assert emission.format is not None
-    rows, width = like.shape
-    dtype = emission.format.dtype
-    return Operand(
-        Matrix(like.new_empty(rows, width, dtype=dtype), emission.scale) if emission.rows else None,
-        Matrix(like.new_empty(width, rows, dtype=dtype), emission.scale) if emission.columns else None,
-    )
-
-
-def _bytes(matrix: Matrix | None) -> Tensor | None:
-    """Codes as kernels take them."""
-    return None if matrix is None else matrix.values.view(torch.uint8)

@@ -18,7 +18,7 @@ import triton.language as tl
 from litespark.ops.fp8.formats import E4M3, E5M2, Format
 from litespark.ops.fp8.kernels import emit_tile, inverse_of
 from litespark.ops.rounding.kernels import rounded
-from litespark.ops.triton_support import Compilation, Target, interpreting
+from litespark.ops.triton_support import Compilation, Target, interpreting, needs_fp8
 
 # One on each multiprocessor of an H200, of which there are 132, and 8 tiles for each at R3's micro-batch of 16384 rows.
 # More at once would leave L2 too small for their rows. A constant, so that the order in which partial weight gradients
@@ -277,17 +277,13 @@ def dealt(rows: int, tile: Tiling) -> tuple[int, Any]:
 
 # ---------------------------------------------------------------- compiling without a device
 
+not_for = needs_fp8
 _SIZES = {"bf16": 2, "fp32": 4}
 # what emissions want: in most steps, in those that count, in validation, of a gradient where the weight is frozen
 _USUAL: tuple[str, ...] = ("row_codes", "column_codes", "amax")
 _COUNTING: tuple[str, ...] = (*_USUAL, "counts")
 _VALIDATION: tuple[str, ...] = ("row_codes",)
 _FROZEN = ("row_codes", "amax")
-
-
-def not_for(target: Target) -> str | None:
-    """Why the kernels are not for `target`; None where they are."""
-    return target.without_fp8
 
 
 def compilations(target: Target) -> list[Compilation]:
