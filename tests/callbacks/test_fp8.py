@@ -15,7 +15,6 @@ from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.phases import Phases
 from litespark.metrics import names
 from litespark.metrics.records.run import RunRecord
-from litespark.metrics.records.run_fp8 import Fp8PlaceRecord
 from litespark.metrics.records.run_ops import OpRecord
 from litespark.training.optim import AdamWConfig
 from tests.callbacks.fp8_runs import LAYERS, LOUD, Fp8Run, Plant, fp8_config
