@@ -11,8 +11,6 @@ import torch
 
 from litespark.callbacks.fp8 import Fp8Monitor
 from litespark.metrics.records.run import DataRecord, EnvironmentRecord, ModelRecord, RunRecord
-from litespark.models.fp8 import enable_fp8
-from litespark.ops.fp8.reference import PIECES
 from litespark.ops.fp8.settings import AdaptiveConfig, Fp8Config
 from litespark.training.optim import AdamWConfig
 from tests.training.small_runs import LENGTH, SmallRun, small_run, training_module
@@ -82,8 +80,7 @@ class Fp8Run:
         self.record = new_record()
         # so slow that what is planted stays
         optimizer = AdamWConfig(lr=1e-15)
-        self.module = training_module(steps=steps, rows=2, optimizer=optimizer, layers=LAYERS)
-        self.module.enable_fp8 = lambda model: enable_fp8(model, config, PIECES)
+        self.module = training_module(steps=steps, rows=2, optimizer=optimizer, fp8=config, layers=LAYERS)
         self.monitor = Fp8Monitor(config, self.record, settings.get("log_every", 1))
         planted = [] if plant is None else [plant]
         callbacks = [*before, *planted, self.monitor, *after]

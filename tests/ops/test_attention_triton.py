@@ -54,19 +54,24 @@ def _assert_matches(inputs, dtype, documents=None, window=None):
     )
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("heads, kv_heads, width", [(2, 2, 16), (2, 1, 64), (4, 1, 24)])
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "width", "dtype"),
+    [(2, 2, 16, torch.float32), (2, 1, 64, torch.bfloat16), (4, 1, 24, torch.float16)],
+)
 def test_it_equals_the_reference(heads, kv_heads, width, dtype):
     _assert_matches(_inputs(37, heads, kv_heads, width), dtype)
 
 
-@pytest.mark.parametrize("width", [96, 128, 256, 7])
+@pytest.mark.parametrize("width", [96, 256, 7])
 def test_it_equals_the_reference_at_other_head_widths(width):
     _assert_matches(_inputs(18, 1, 1, width), torch.bfloat16, window=17)
 
 
-@pytest.mark.parametrize("queries, keys", [(16, 16), (16, 32), (32, 16)])
-@pytest.mark.parametrize("packed, window", [(False, None), (False, 6), (True, None), (True, 6)])
+@pytest.mark.parametrize(
+    ("queries", "keys", "packed", "window"),
+    [(16, 16, False, 6), (16, 16, True, None), (16, 32, False, None), (16, 32, True, 6), (32, 16, False, None),
+     (32, 16, True, 6)],
+)  # fmt: skip
 def test_documents_and_windows_equal_the_reference_whatever_the_blocks(queries, keys, packed, window):
     documents = _documents(LENGTHS) if packed else None
     with _blocks(queries, keys):
@@ -188,7 +193,7 @@ def test_a_changed_document_leaves_the_others_of_its_row_bit_equal():
 
 
 def test_two_runs_are_bit_equal():
-    inputs = {name: x.bfloat16() for name, x in _inputs(40, 4, 2, 16).items()}
+    inputs = {name: x.bfloat16() for name, x in _inputs(20, 2, 1, 16).items()}
     first, second = (outputs_and_gradients(attention_triton, inputs) for _ in range(2))
     assert all(torch.equal(x, second[name]) for name, x in first.items())
 
@@ -281,10 +286,9 @@ def test_offsets_beyond_31_bits(batch, length, strides):
 # ---------------------------------------------------------------- as an op of PyTorch
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_the_custom_ops_keep_their_promises(packed):
-    documents = _documents([3, 10]) if packed else None
-    rows = (documents.first_keys(), documents.last_queries()) if packed else (None, None)
+def test_the_custom_ops_keep_their_promises():
+    documents = _documents([3, 10])
+    rows = documents.first_keys(), documents.last_queries()
     query, key, value = (x.requires_grad_() for x in _inputs(13, 2, 1, 16).values())
     torch.library.opcheck(torch.ops.litespark.attention, (query, key, value, *rows, 0))
     with torch.no_grad():
@@ -293,12 +297,11 @@ def test_the_custom_ops_keep_their_promises(packed):
         torch.library.opcheck(torch.ops.litespark.attention_backward, (torch.ones_like(output), *saved, *rows, 0))
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_it_compiles_without_a_graph_break(packed):
+def test_it_compiles_without_a_graph_break():
     index = _documents(LENGTHS).index
 
     def run(query, key, value):
-        return attention_triton(query, key, value, Documents(index) if packed else None, 9)
+        return attention_triton(query, key, value, Documents(index), 9)
 
     inputs = _inputs(LENGTH, 2, 1, 16)
     eager = outputs_and_gradients(run, inputs)

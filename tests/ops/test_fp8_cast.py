@@ -44,7 +44,7 @@ def _assert_like_reference(x, kind, format, **wanted):
 
 
 @BOTH
-@pytest.mark.parametrize("exponent", [-126, -4, 0, 126])
+@pytest.mark.parametrize("exponent", [-126, 0, 126])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_every_value_gets_the_code_of_the_specification(format, exponent, dtype):
     values = every_value(dtype).view(256, 256).to(DEVICE)
@@ -84,7 +84,7 @@ def test_codes_scales_largest_values_and_counts_are_those_of_the_reference(dtype
 
 
 # a failure is not made smaller: that takes minutes in the interpreter
-@settings(max_examples=25, deadline=None, derandomize=True, phases=[Phase.generate])
+@settings(max_examples=12, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(
     rows=st.integers(1, 2 * TILE + 1),
     width=st.integers(1, 2 * TILE + 1),

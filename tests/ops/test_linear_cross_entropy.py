@@ -237,7 +237,7 @@ def test_tied_weights_get_the_gradients_of_both_uses(op):
     assert relative_distance(*found) <= 1e-5
 
 
-@pytest.mark.parametrize("reduction", ["sum", "mean", "none"])
+@pytest.mark.parametrize("reduction", ["sum", "none"])
 def test_the_compiler_sees_one_graph(op, reduction):
     def program(hidden, weight, labels):
         return losses_of(op, reduction=reduction)(hidden * 2, weight, labels).square().sum()

@@ -26,9 +26,7 @@ FAST = [
 
 
 @pytest.mark.parametrize(("op", "name"), FAST)
-@pytest.mark.parametrize(
-    ("dtype", "autocast"), [(torch.float32, False), (torch.bfloat16, False), (torch.bfloat16, True)]
-)
+@pytest.mark.parametrize(("dtype", "autocast"), [(torch.float32, False), (torch.bfloat16, True)])
 def test_every_backend_is_proven_as_a_run_calls_it(op, name, dtype, autocast):
     if (reason := why_not(op, name, DEVICE, dtype)) is not None:
         pytest.skip(reason)
