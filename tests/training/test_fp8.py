@@ -173,11 +173,10 @@ def test_so_does_one_with_other_settings(tmp_path, config):
     assert_same_bits(resumed.module.model.fp8.state_dict(), whole.module.model.fp8.state_dict())
 
 
-@pytest.mark.parametrize("recipe", [None, "tensorwise"])
-def test_a_layer_that_had_moved_is_where_it_was_after_a_resume(tmp_path, whole, recipe):
-    moved = fit(tmp_path / "moved", callbacks=[moving(2, recipe)])
+def test_a_layer_that_had_moved_is_where_it_was_after_a_resume(tmp_path, whole):
+    moved = fit(tmp_path / "moved", callbacks=[moving(2, None)])
     resumed = fit(tmp_path / "resumed", resume=tmp_path / "moved")
-    assert resumed.module.model.fp8.linears["blocks.1.mlp.down"].recipe == recipe
+    assert resumed.module.model.fp8.linears["blocks.1.mlp.down"].recipe is None
     assert losses(resumed) == losses(moved)[SAVED:]
     assert_same_bits(resumed.module.model.state_dict(), moved.module.model.state_dict())
     assert losses(moved) != losses(whole)
