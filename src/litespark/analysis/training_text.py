@@ -95,18 +95,20 @@ def _columns(record: TrainingRecord) -> dict[str, Callable[[TrainingRow], str]]:
         return lambda row: "-" if row.name == first else cell(row)
 
     def figure(
-        name: str, written: Callable[[float], str], *, goal: bool = False, simulated: bool = False
+        of: Callable[[TrainingRow], Compared], written: Callable[[float], str], *, measured: bool = True
     ) -> Callable[[TrainingRow], str]:
         def cell(row: TrainingRow) -> str:
-            compared: Compared = getattr(row, name)
-            if goal and not row.reached:
-                return "not reached" if row.judged else "-"
+            compared = of(row)
             if compared.value is None:
                 return ABSENT
+            simulated = " simulated" if row.simulated and measured else ""
             ratio = "" if row.name == first or compared.ratio is None else f" (× {_spread(compared.ratio, '.3f')})"
-            return written(compared.value.median) + (" simulated" if simulated and row.simulated else "") + ratio
+            return f"{written(compared.value.median)}{simulated}{ratio}"
 
         return cell
+
+    def to_goal(cell: Callable[[TrainingRow], str]) -> Callable[[TrainingRow], str]:
+        return lambda row: cell(row) if row.reached else "not reached" if row.judged else "-"
 
     judged = {
         "difference": beside(lambda row: _spread(row.difference, "+.3%")),
@@ -123,12 +125,12 @@ def _columns(record: TrainingRecord) -> dict[str, Callable[[TrainingRow], str]]:
         "variant": lambda row: row.name,
         "bits/byte": lambda row: plain(row.bits_per_byte.median) if row.bits_per_byte else ABSENT,
         **judged,
-        "tokens/s": figure("tokens_per_second", rate, simulated=True),
-        "J/token": figure("joules_per_token", plain),
+        "tokens/s": figure(lambda row: row.tokens_per_second, rate),
+        "J/token": figure(lambda row: row.joules_per_token, plain),
         "reached": lambda row: f"{row.reached} of {row.judged}" if row.judged else "no run" if not row.runs else "-",
-        "tokens to it": figure("tokens", scaled, goal=True),
-        "train time": figure("seconds", duration, goal=True),
-        "train energy": figure("joules", joules, goal=True),
+        "tokens to it": to_goal(figure(lambda row: row.tokens, scaled, measured=False)),
+        "train time": to_goal(figure(lambda row: row.seconds, duration)),
+        "train energy": to_goal(figure(lambda row: row.joules, joules)),
     }
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from litespark.benchmarks.device import device_for
 from litespark.benchmarks.training.finished import read_run
-from litespark.benchmarks.training.launch import Ended, Training, tidy, train
+from litespark.benchmarks.training.launch import Ended, Training, tidy
 from litespark.experiment.build import build_meter
 from litespark.experiment.config import Parts
 from litespark.experiment.precision import precision_of
@@ -32,7 +31,7 @@ class Turns:
         training: (variant, seed, seconds that are left or None) -> the run to start.
         state: of the device before and after a run.
         say: is told what is being done.
-        launch, clock: replaced in tests.
+        launch: runs one to its end; clock: in seconds.
         deadline: of `clock`, at which the run that is under way is stopped and saved; None: never.
     """
 
@@ -41,9 +40,9 @@ class Turns:
     training: Callable[[TrainedVariant, int, float | None], Training]
     state: Callable[[], DeviceState | None]
     say: Callable[[str], None]
-    launch: Callable[[Training], Ended] = train
-    clock: Callable[[], float] = time.monotonic
-    deadline: float | None = None
+    launch: Callable[[Training], Ended]
+    clock: Callable[[], float]
+    deadline: float | None
 
     def take(self) -> None:
         """Run by run, until the time is up. A variant that fails is left out until the same command is given again."""
