@@ -5,7 +5,9 @@ Before anything imports Triton: without a GPU its kernels run in the interpreter
 With one, the tests of ops run natively, as they are, and count among those for a GPU.
 """
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,15 @@ kept_compositions.keep()
 
 if not ON_GPU:
     os.environ["TRITON_INTERPRET"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    # Hydra's job logging writes to the stream that it found, which pytest closes after each test
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,7 +1,6 @@
 """Rates that a floor is made of, measured on a CPU, and with a clock that is not real."""
 
 import dataclasses
-import time
 
 import pytest
 import torch
@@ -22,11 +21,8 @@ def _place(length=64, rows=2, documents=False, dtype=torch.float32):
     return Place(CPU, dtype, TINY.step_shapes(rows, length, documents))
 
 
-def test_each_rate_is_measured_within_the_time():
-    began = time.perf_counter()
+def test_each_rate_is_measured():
     found = measured_rates(TINY, _place(), seconds=0.2)
-    # a copy is 64 MiB and made six times whatever it takes, so there is some to spare for a busy machine
-    assert time.perf_counter() - began < 20
     assert found.matmul_flops > 1e8
     assert found.copy_bytes > 1e8
     assert found.attention_flops > 0

@@ -1,21 +1,19 @@
 """Two processes that train in fp8 together, of which one alone has activations that outgrow their scales.
 
-The second is forked from the first: what they import takes most of their time. Writes what each rank decided and logged
-to `FOLDER/rank-R.pt`.
+Writes what each rank decided and logged to `FOLDER/rank-R.pt`.
 """
 
 import logging
-import os
 import sys
 import warnings
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 
 from litespark.training.strategies import StrategyConfig
 from tests.callbacks.fp8_runs import Fp8Run, Plant, fp8_config
+from tests.training.forked_ranks import on_two_ranks
 from tests.training.small_runs import batches
 
 
@@ -31,11 +29,6 @@ class Lines(logging.Handler):
 
 
 def train(folder: Path, rank: int) -> None:
-    os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0",
-        "TORCHELASTIC_RUN_ID": "fp8", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500",
-    }  # fmt: skip
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     lines = Lines()
     logging.getLogger("litespark.callbacks.fp8").addHandler(lines)
     growing = Plant(dict.fromkeys(range(2, 8), 8.0), channels=None)
@@ -60,15 +53,7 @@ def train(folder: Path, rank: int) -> None:
     torch.save(found, folder / f"rank-{rank}.pt")
 
 
-def main(folder: Path) -> None:
-    warnings.simplefilter("ignore")
-    child = os.fork()
-    if child == 0:
-        train(folder, 1)
-        return
-    train(folder, 0)
-    assert os.waitpid(child, 0)[1] == 0
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    warnings.simplefilter("ignore")
+    place = Path(sys.argv[1])
+    on_two_ranks(lambda rank: train(place, rank), place / "store")

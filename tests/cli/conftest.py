@@ -1,4 +1,4 @@
-"""One trained run for all tests of the command line, and logging left as it was found."""
+"""One trained run for all tests of the command line."""
 
 import logging
 from pathlib import Path
@@ -23,12 +23,3 @@ def house(tmp_path_factory) -> Path:
 @pytest.fixture
 def run(house) -> Path:
     return house / "logs" / "runs" / "first"
-
-
-@pytest.fixture(autouse=True)
-def logging_as_before():
-    # Hydra's job logging writes to the stream that it found, which pytest closes after each test
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = handlers, level

@@ -8,19 +8,21 @@ import subprocess
 import pytest
 
 from litespark.analysis import ledger
-from litespark.benchmarks.step import session
+from litespark.benchmarks.step import begin, session
 from litespark.benchmarks.step.variants import HUGGINGFACE
 from litespark.cli import main
 from litespark.cli.bench import BENCHES
 from litespark.cli.bench.records import records_folder
 from litespark.cli.configs import repository
-from litespark.metrics.records.step import StepRecord
+from litespark.metrics.records.step import RatesRecord, StepRecord
 from tests.cli.tiny_run import tiny
 from tests.metrics.step_records import lost, ours, record, round_, standard, variant
 
 
-def test_two_variants_in_processes_of_their_own(tmp_path, capsys):
+def test_two_variants_in_processes_of_their_own(tmp_path, monkeypatch, capsys):
     """Real processes: the table, the ratios and a record that can be read; the two have trained alike."""
+    rates = RatesRecord(matmul_flops=1e11, attention_flops=1e10, copy_bytes=1e10)
+    monkeypatch.setattr(begin, "measured_rates", lambda *given, **named: rates)
     arguments = [*tiny(tmp_path, trainer__accelerator="cpu"), "precision=fp32"]
     variants = ["--variant", "standard", "--variant", "litespark"]
     status = main(["bench", "step", *arguments, *variants, "--rounds", "1", "--steps", "2", "--warmup", "1",

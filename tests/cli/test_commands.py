@@ -110,9 +110,9 @@ def test_without_configs_the_error_says_where_to_go(tmp_path, monkeypatch, capsy
 
 
 def test_train_makes_the_run_that_train_py_makes(house):
-    """Same overrides, so the same weights in both: the seal holds their hash."""
+    """The same overrides, in a process of its own."""
     command = [sys.executable, "train.py", *tiny(house, name="script", seed=1, callbacks__checkpoint_every=2)]
-    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, timeout=120)
+    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, timeout=300)
     runs = house / "logs" / "runs"
     losses = [json.loads((runs / name / "run.json").read_text())["quality"] for name in ("first", "script")]
     shutil.rmtree(runs / "script")
@@ -128,8 +128,9 @@ def test_train_sweeps_and_fails_when_a_job_fails(tmp_path, house, capsys):
     assert "optim.lr" in capsys.readouterr().err
 
 
-def test_train_ends_with_1_on_an_unknown_key(capsys):
+def test_train_ends_with_1_on_an_unknown_key_and_on_what_a_run_refuses(house, capsys):
     assert "nonsense" in refused(capsys, "train", "nonsense=1")
+    assert "optim.lr: got -1" in refused(capsys, "train", *tiny(house, optim__lr=-1))
 
 
 # ---------------------------------------------------------------- prepare

@@ -116,7 +116,8 @@ def test_a_damaged_file_of_a_run_is_one_message(copies, capsys, damage):
     for path in files_of_a_run(copies / "run"):
         with Damage(path):
             DAMAGES[damage](path)
-            for words in commands_of_a_run(copies):
+            read_by_all = path.name in ("config.yaml", "checkpoint.json", "state.ckpt", "tokenizer.json")
+            for words in commands_of_a_run(copies)[: None if read_by_all else 2]:
                 refused_or_done(words, capsys)
             EnergyJournal(copies / "run" / "energy.jsonl").last()
 

@@ -13,8 +13,8 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,8 +27,9 @@ from omegaconf import OmegaConf
 from litespark.callbacks import checkpoint_folder
 from litespark.experiment.config import parts_from
 from litespark.experiment.run import USER_ERRORS, train
+from tests.end_to_end import runs
 from tests.end_to_end.bad_input import NO_FILES, TABLE
-from tests.end_to_end.runs import ROOT, environment, write_text
+from tests.end_to_end.runs import ROOT, write_text
 
 SMALL = (
     "model.vocabulary=300 model.width=32 model.layers=1 model.heads=2 model.kv_heads=2 model.feed_forward=64 "
@@ -230,51 +231,47 @@ def test_a_payload_would_have_run_if_it_had_been_unpickled(tmp_path):
     assert (tmp_path / "executed").exists()
 
 
-def started(world: World, overrides: str, *flags: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "train.py", *flags, *world.overrides(overrides)],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
+def ended_apart(*overrides: str) -> str:
+    """What a run in a process of its own prints that ends with 1."""
+    done = subprocess.run(
+        runs.command(*overrides), cwd=ROOT, env=runs.environment(), capture_output=True, text=True, timeout=300,
         check=False,
-    )
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    return done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
-    "case",
+    ("case", "train_py"),
     [
-        "unknown experiment",
-        "missing data",
-        "pickle for a checkpoint",
-        "target that deletes",
-        "model changed on resume",
+        ("unknown experiment", partial(runs.train, expect=1)),
+        ("missing data", partial(runs.train, expect=1)),
+        ("target that deletes", partial(runs.train, expect=1)),
+        ("model changed on resume", partial(runs.train, expect=1)),
+        ("pickle for a checkpoint", ended_apart),
     ],
 )
-def test_train_py_prints_the_error_and_exits_with_1(world, case):
+def test_train_py_prints_the_error_and_exits_with_1(world, case, train_py):
     overrides, *says = TABLE[case]
     before = world.everything()
-    done = started(world, overrides)
-    assert done.returncode == 1, done.stderr
+    printed = train_py(*world.overrides(overrides))
     for phrase in says:
-        assert phrase.format(w=world.root) in done.stderr
-    assert "Traceback" not in done.stderr
-    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    assert len(lines) <= LONGEST, done.stderr
-    assert "Error executing job" not in done.stderr
+        assert phrase.format(w=world.root) in printed
+    assert "Traceback" not in printed
+    assert len([line for line in printed.splitlines() if line.strip()]) <= LONGEST, printed
+    assert "Error executing job" not in printed
     assert world.everything() == before
 
 
 def test_in_a_sweep_a_failed_job_is_reported_and_the_others_run(world, tmp_path):
-    done = started(world, f"{NO_FILES} paths.logs={tmp_path} model.kv_heads=1,3,2", "-m")
-    assert done.returncode == 1, done.stderr
-    assert "model.heads 2 is not a multiple of model.kv_heads 3" in done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
-    runs = sorted(folder for folder in (tmp_path / "runs").iterdir() if folder.is_dir())
-    records = [json.loads((run / "run.json").read_text()) for run in runs]
+    sweep = ["-m", *world.overrides(f"{NO_FILES} paths.logs={tmp_path} model.kv_heads=1,3,2")]
+    printed = runs.train(*sweep, expect=1)
+    assert "model.heads 2 is not a multiple of model.kv_heads 3" in printed
+    assert "Traceback" not in printed
+    folders = sorted(folder for folder in (tmp_path / "runs").iterdir() if folder.is_dir())
+    records = [json.loads((run / "run.json").read_text()) for run in folders]
     assert [record["status"] for record in records] == ["finished", "finished"]
-    configs = [OmegaConf.load(run / "config.yaml") for run in runs]
+    configs = [OmegaConf.load(run / "config.yaml") for run in folders]
     assert sorted(config.model.kv_heads for config in configs) == [1, 2]
 
 

@@ -4,12 +4,22 @@
 """
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.end_to_end.runs import TINY, assert_bit_equal, final_state, metrics, train, train_and_kill, write_text
+from tests.end_to_end.runs import (
+    TINY,
+    assert_bit_equal,
+    final_state,
+    metrics,
+    train,
+    train_and_kill,
+    train_apart,
+    write_text,
+)
 
 STEPS = 32
 EVERY = 4
@@ -42,24 +52,46 @@ def undisturbed(place: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed_fsdp(place: Path) -> Path:
-    train(*overrides(place, "name=undisturbed-fsdp", "strategy=fsdp"), processes=2)
+    train_apart(*overrides(place, "name=undisturbed-fsdp", "strategy=fsdp"), processes=2)
     return place / "logs/runs/undisturbed-fsdp"
 
 
-@pytest.mark.parametrize(("processes", "strategy"), [(1, "single"), (2, "ddp"), (2, "fsdp")])
-def test_killed_and_resumed_run_is_bit_equal(
-    request: pytest.FixtureRequest, place: Path, undisturbed: Path, processes: int, strategy: str
-):
-    # sharded sums round differently, so that run has a reference of its own
-    reference = request.getfixturevalue("undisturbed_fsdp") if strategy == "fsdp" else undisturbed
+def kill(place: Path, strategy: str, processes: int) -> Path:
     folder = place / f"logs/runs/killed-{strategy}"
     train_and_kill(
         folder, 2 * EVERY, *overrides(place, f"name={folder.name}", f"strategy={strategy}"), processes=processes
     )
     before = sorted(p.name for p in (folder / "checkpoints").glob("step-*"))
     assert len(before) < STEPS // EVERY, "the run was over before it was killed"
-    train(*overrides(place, f"resume={folder}", f"strategy={strategy}"), processes=processes)
+    return folder
 
+
+@pytest.fixture(scope="module")
+def killed(place: Path) -> Path:
+    """What a run of one process leaves that is killed in its midst."""
+    return kill(place, "single", 1)
+
+
+def test_killed_and_resumed_run_is_bit_equal(place: Path, undisturbed: Path, killed: Path):
+    folder = shutil.copytree(killed, killed.with_name("continued"))
+    train(*overrides(place, f"resume={folder}"))
+    assert_same(folder, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_killed_and_resumed_run_of_two_processes_is_bit_equal(
+    request: pytest.FixtureRequest, place: Path, strategy: str
+):
+    # sharded sums round differently, so that run has a reference of its own
+    reference = request.getfixturevalue("undisturbed_fsdp" if strategy == "fsdp" else "undisturbed")
+    folder = kill(place, strategy, 2)
+    train_apart(*overrides(place, f"resume={folder}", f"strategy={strategy}"), processes=2)
+    assert_same(folder, reference)
+
+
+def assert_same(folder: Path, reference: Path) -> None:
+    """A run that was killed and resumed ended as the one that was not."""
     ended, expected = final_state(folder, STEPS), final_state(reference, STEPS)
     for part in ("state_dict", "optimizer_states", "TokenDataModule"):
         assert_bit_equal(ended[part], expected[part], part)
@@ -76,7 +108,7 @@ def test_killed_and_resumed_run_is_bit_equal(
 
 
 def test_two_sharded_processes_follow_the_loss_of_one(place: Path, undisturbed: Path, undisturbed_fsdp: Path):
-    """FSDP2; the run over DDP above is compared with the single process bit for bit."""
+    """FSDP2."""
     for key in ("train/loss", "validation/loss", "validation/bits_per_byte"):
         one, two = metrics(undisturbed, key), metrics(undisturbed_fsdp, key)
         assert len(one) == len(two) > 0
@@ -89,11 +121,10 @@ def test_two_sharded_processes_follow_the_loss_of_one(place: Path, undisturbed: 
     ]
 
 
-def test_resume_on_two_processes_continues_a_run_of_one(place: Path, undisturbed: Path):
+def test_resume_on_two_processes_continues_a_run_of_one(place: Path, undisturbed: Path, killed: Path):
     """Another number of processes and another micro-batch: the same rows in the same order, the same loss."""
-    folder = place / "logs/runs/grown"
-    train_and_kill(folder, EVERY, *overrides(place, "name=grown"))
-    train(*overrides(place, f"resume={folder}", "strategy=ddp", "data.micro_batch_size=2"), processes=2)
+    folder = shutil.copytree(killed, killed.with_name("grown"))
+    train_apart(*overrides(place, f"resume={folder}", "strategy=ddp", "data.micro_batch_size=2"), processes=2)
     assert metrics(folder, "train/loss") == pytest.approx(metrics(undisturbed, "train/loss"), rel=1e-5)
     assert final_state(folder, STEPS)["TokenDataModule"] == final_state(undisturbed, STEPS)["TokenDataModule"]
     first, second = json.loads((folder / "run.json").read_text())["segments"]

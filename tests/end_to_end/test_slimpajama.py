@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from litespark.cli import main
 from tests.data.slimpajama import DOMAINS, write_slimpajama
-from tests.end_to_end.runs import ROOT, TINY, environment
+from tests.end_to_end.runs import ROOT, TINY, train
 
 FIRST = "litespark prepare experiment=llama3b_litespark data.source=FOLDER"
 SMALLER = (
@@ -33,15 +34,16 @@ def commands() -> list[list[str]]:
     return [shlex.split(line) for line in block.strip().splitlines()]
 
 
-def started(words: list[str], folder: Path, *overrides: str) -> str:
+def printed(words: list[str], folder: Path, *overrides: str) -> str:
     """What a command prints, with FOLDER in place."""
-    programs = {"litespark": ["-m", "litespark.cli"], "python": []}
-    line = [sys.executable, *programs[words[0]], *(word.replace("FOLDER", str(folder)) for word in words[1:])]
-    done = subprocess.run(
-        [*line, *overrides], cwd=ROOT, env=environment(), text=True, capture_output=True, timeout=180, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    given = [*(word.replace("FOLDER", str(folder)) for word in words), *overrides]
+    if given[:2] == ["python", "train.py"]:
+        return train(*given[2:])
+    assert given[0] == "litespark"
+    lines = io.StringIO()
+    with contextlib.redirect_stdout(lines):
+        assert main(given[1:]) == 0
+    return lines.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -52,17 +54,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_three_commands_lead_from_the_folder_to_the_headline_job(place: Path):
-    prepare, check, train = commands()
+    prepare, check, headline = commands()
     smaller = [*SMALLER, f"paths.data={place}/data", f"paths.logs={place}/logs", "name=headline"]
-    printed = started(prepare, place / "SlimPajama", *smaller)
-    prepared = Path(printed.splitlines()[0])
+    prepared = Path(printed(prepare, place / "SlimPajama", *smaller).splitlines()[0])
     assert prepared.parent == place / "data/prepared"
     written = {path: path.stat().st_mtime_ns for path in prepared.rglob("*")}
 
     assert check[:3] == ["litespark", "prepare", "--check"]
-    assert "sound" in started([*check[:3], str(prepared)], place)
+    assert "sound" in printed([*check[:3], str(prepared)], place)
 
-    started(train, place / "SlimPajama", *smaller)
+    printed(headline, place / "SlimPajama", *smaller)
     assert {path: path.stat().st_mtime_ns for path in prepared.rglob("*")} == written, "it was prepared again"
     run = place / "logs/runs/headline"
     values = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -43,14 +45,18 @@ def ranks(monkeypatch):
 
 
 def test_all_ranks_get_what_the_first_made_however_long_it_takes(ranks, monkeypatch, caplog):
-    monkeypatch.setattr(first_rank, "SILENT_SECONDS", 0.3)
-    monkeypatch.setattr(first_rank, "SAID_AFTER_SECONDS", 0.1)
+    counts = itertools.count()  # in place of seconds, so that a busy machine is not taken for a silent rank
+    monkeypatch.setattr(first_rank, "time", SimpleNamespace(monotonic=lambda: next(counts), sleep=time.sleep))
+    monkeypatch.setattr(first_rank, "_POLL_SECONDS", 0.001)
+    monkeypatch.setattr(first_rank, "SILENT_SECONDS", 400)
+    monkeypatch.setattr(first_rank, "SAID_AFTER_SECONDS", 100)
     for name in ("STEP_ID", "STEP_NUM_TASKS", "PROCID", "LOCALID"):  # the third task of srun on this machine
         monkeypatch.setenv(f"SLURM_{name}", {"STEP_ID": "0", "STEP_NUM_TASKS": "3"}.get(name, "2"))
     made = []
 
     def make() -> str:
-        time.sleep(1)  # longer than a silence is borne: its signs of life are what the others go by
+        while next(counts) < 1000:  # longer than a silence is borne: its signs of life are what the others go by
+            time.sleep(0.001)
         made.append(1)
         return "folder"
 

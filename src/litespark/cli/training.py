@@ -20,7 +20,10 @@ def train(overrides: Sequence[str]) -> int:
         try:
             runpy.run_path(str(script), run_name="__main__")
         except SystemExit as end:
-            return end.code if isinstance(end.code, int) else int(end.code is not None)
+            if isinstance(end.code, str):
+                print(end.code, file=sys.stderr)
+                return 1
+            return int(end.code or 0)
     return 0
 
 

@@ -6,6 +6,8 @@ import pytest
 
 from litespark.benchmarks import provenance as provenance_module
 from litespark.benchmarks.data import corpus, rounds, session
+from litespark.benchmarks.data.launch import launch
+from litespark.benchmarks.data.process import measure
 from litespark.benchmarks.data.rounds import CASES, DataSettings
 from litespark.benchmarks.data.session import NO_LITGPT, bench_data, with_defaults
 from litespark.cli import main
@@ -166,7 +168,21 @@ def test_data_that_is_made_up_cannot_be_prepared(tmp_path, capsys):
     assert "data=synthetic is not prepared" in capsys.readouterr().err
 
 
+def first_of_each_kind_apart():
+    """Starts a process for the first measurement of each kind; the later ones are made in this process."""
+    seen = set()
+
+    def measured(request, folder, **named):
+        if request["measure"] in seen:
+            return json.loads(json.dumps(measure(request["measure"], request["arguments"])))
+        seen.add(request["measure"])
+        return launch(request, folder, **named)
+
+    return measured
+
+
 def test_the_command_measures_with_real_processes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(bench_data.__kwdefaults__, "launch", first_of_each_kind_apart())
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(rounds, "CASES", ((OURS, 0, True), (OURS, 0, False), (OURS, 1, True), (OURS, 2, True),
                                           ("litespark, domains", 0, True), ("litdata", 0, True)))  # fmt: skip

@@ -1,5 +1,7 @@
 """A preparation in a process of its own that stalls somewhere, to be killed: `python interrupted.py JSON WHERE`.
 
+With several pairs of JSON and WHERE each is prepared in a copy of one process, and killed there at once.
+
 It changes the code under test when it is imported, so that spawned worker processes, which import it too, are changed
 the same way. It says `stalled` where it waits, and the folder when it ends.
 """
@@ -7,7 +9,9 @@ the same way. It says `stalled` where it waits, and the folder when it ends.
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -35,8 +39,6 @@ WHERE = (
     "in the manifest",
     "cleaning up",
 )
-IN_UNITS = ("in fingerprints", "between fingerprints", "in a chunk", "before a marker", "between units")
-"""That happen in worker processes, where there are several."""
 
 
 def stall(*ignored: object) -> None:
@@ -104,6 +106,21 @@ def settings(described: str) -> PrepareConfig:
     return PrepareConfig(**{**values, "selection": SelectionConfig(**values.get("selection", {}))})
 
 
+def kill_copy(described: str, where: str) -> None:
+    """Prepare in a copy of this process that is killed where it would stall."""
+    copy = os.fork()
+    if copy == 0:
+        globals()["stall"] = lambda *ignored: os.kill(os.getpid(), signal.SIGKILL)
+        change(where)
+        prepare(settings(described), progress=False)
+        os._exit(1)
+    assert os.waitpid(copy, 0)[1] == signal.SIGKILL, where
+
+
+if __name__ == "__main__" and len(sys.argv) > 3:
+    for place in range(1, len(sys.argv), 2):
+        kill_copy(*sys.argv[place : place + 2])
+    sys.exit()
 if __name__ in ("__main__", "__mp_main__"):
     change(sys.argv[2])
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +25,7 @@ from tests.data.preparation import interrupted
 from tests.data.preparation.reading import content
 
 REPOSITORY = Path(__file__).parents[3]
-WITH_PROCESSES = [(where, 2) for where in interrupted.WHERE] + [(where, 1) for where in interrupted.IN_UNITS]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'src'}:{REPOSITORY}"}
 
 
 @pytest.fixture
@@ -33,9 +35,8 @@ def start() -> Iterator[Callable[[PrepareConfig, str], subprocess.Popen[str]]]:
 
     def begin(settings: PrepareConfig, where: str) -> subprocess.Popen[str]:
         command = [sys.executable, interrupted.__file__, json.dumps(asdict(settings)), where]
-        environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'src'}:{REPOSITORY}"}
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=REPOSITORY
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, cwd=REPOSITORY
         )
         started.append(process)
         return process
@@ -67,7 +68,7 @@ def gone(process: int) -> bool:
 
 
 def until_gone(processes: list[int]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 100
     while not all(map(gone, processes)):
         assert time.monotonic() < deadline, "a worker process outlives its parent"
         time.sleep(0.05)
@@ -90,15 +91,19 @@ def undisturbed(source: Path) -> Path:
     return prepare(settings(source, source.parent / "undisturbed"), progress=False)
 
 
-@pytest.mark.parametrize("where, processes", WITH_PROCESSES)
-def test_killed_anywhere_the_same_command_ends_with_the_same_bytes(
-    source, undisturbed, start, tmp_path, where, processes
-):
-    process = start(settings(source, tmp_path, processes), where)
-    until_stalled(process)
-    workers = children(process.pid)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+@pytest.fixture(scope="module")
+def killed(source: Path) -> Path:
+    """A folder for each place, in which a preparation was killed there."""
+    root = source.parent / "killed"
+    pairs = [(json.dumps(asdict(settings(source, root / where))), where) for where in interrupted.WHERE]
+    command = [sys.executable, interrupted.__file__, *itertools.chain.from_iterable(pairs)]
+    subprocess.run(command, env=ENVIRONMENT, cwd=REPOSITORY, timeout=300, check=True)
+    return root
+
+
+@pytest.mark.parametrize("where", interrupted.WHERE)
+def test_killed_anywhere_the_same_command_ends_with_the_same_bytes(source, undisturbed, killed, tmp_path, where):
+    shutil.copytree(killed / where, tmp_path, dirs_exist_ok=True)
     folder = tmp_path / undisturbed.name
     if where == "cleaning up":  # the last step: it is a data set already
         assert Manifest.read(folder)
@@ -106,20 +111,28 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_bytes(
         with pytest.raises(ValueError, match=r"no manifest\.json"):
             Manifest.read(folder)
         assert not list(folder.glob("*/*/index.json")) or "manifest" in where
-    if where in interrupted.IN_UNITS:
-        assert len(workers) >= processes or processes == 1
-    until_gone(workers)
-
     assert prepare(settings(source, tmp_path), progress=False) == folder
     assert content(folder) == content(undisturbed)
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_units_that_were_done_are_not_done_again(source, undisturbed, start, tmp_path):
-    process = start(settings(source, tmp_path), "between units")
+def test_the_workers_of_a_killed_preparation_end_and_the_same_command_does_the_rest(
+    source, undisturbed, start, tmp_path
+):
+    process = start(settings(source, tmp_path, 2), "in a chunk")
     until_stalled(process)
-    process.kill()
+    workers = children(process.pid)
+    assert len(workers) >= 2
+    process.send_signal(signal.SIGKILL)
     process.wait()
+    until_gone(workers)
+    folder = prepare(settings(source, tmp_path), progress=False)
+    assert content(folder) == content(undisturbed)
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_units_that_were_done_are_not_done_again(source, undisturbed, killed, tmp_path):
+    shutil.copytree(killed / "between units", tmp_path, dirs_exist_ok=True)
     folder = tmp_path / undisturbed.name
     before = {path: path.stat().st_mtime_ns for path in folder.glob("train/*/chunk-[01]-*.bin")}
     assert before
@@ -128,11 +141,8 @@ def test_units_that_were_done_are_not_done_again(source, undisturbed, start, tmp
     assert content(folder) == content(undisturbed)
 
 
-def test_the_start_after_an_interruption_says_what_was_found(source, start, tmp_path, capsys):
-    process = start(settings(source, tmp_path), "between units")
-    until_stalled(process)
-    process.kill()
-    process.wait()
+def test_the_start_after_an_interruption_says_what_was_found(source, killed, tmp_path, capsys):
+    shutil.copytree(killed / "between units", tmp_path, dirs_exist_ok=True)
     prepare(settings(source, tmp_path))
     assert "3 of 5 units were found done" in capsys.readouterr().err
 
@@ -145,7 +155,7 @@ def test_two_preparations_at_once_end_with_one_folder(source, undisturbed, start
     assert second.poll() is None, "the second did not wait"
     first.kill()
     first.wait()
-    said, _ = second.communicate(timeout=60)
+    said, _ = second.communicate(timeout=240)
     folder = tmp_path / undisturbed.name
     assert said.strip() == str(folder)
     assert second.returncode == 0
@@ -153,17 +163,16 @@ def test_two_preparations_at_once_end_with_one_folder(source, undisturbed, start
     assert content(folder) == content(undisturbed)
 
 
-@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM])
-def test_a_worker_that_dies_is_an_error_and_what_is_done_is_kept(source, undisturbed, start, tmp_path, stop):
+def test_a_worker_that_dies_is_an_error_and_what_is_done_is_kept(source, undisturbed, start, tmp_path):
     process = start(settings(source, tmp_path, 2), "between units")
     until_stalled(process)
     for worker in children(process.pid):
         if b"multiprocessing.spawn" in Path(f"/proc/{worker}/cmdline").read_bytes():
-            os.kill(worker, stop)
+            os.kill(worker, signal.SIGKILL)
             break
     else:
         raise AssertionError("there is no worker")
-    _, complaint = process.communicate(timeout=60)
+    _, complaint = process.communicate(timeout=240)
     assert process.returncode == 1
     assert "a process that prepared a unit ended by itself" in complaint
     assert "set data.processes below 2" in complaint
@@ -178,7 +187,7 @@ def test_ctrl_c_ends_at_once_and_leaves_no_process(source, undisturbed, start, t
     until_stalled(process)
     workers = children(process.pid)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)  # the stalled worker would sleep for two minutes
+    process.communicate(timeout=100)  # the stalled worker would sleep for two minutes
     assert process.returncode != 0
     until_gone(workers)
     prepare(replace(settings(source, tmp_path)), progress=False)

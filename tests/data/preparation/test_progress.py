@@ -13,7 +13,7 @@ from litespark.data.preparation.unit import METERS
 
 def until_told(capsys, words):
     said = ""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 100
     while words not in said and time.monotonic() < end:
         time.sleep(0.01)
         said += capsys.readouterr().err
