@@ -6,7 +6,7 @@ import pytest
 
 from tests.metrics.ablation_records import record
 from tests.notebooks import executed
-from tests.notebooks.executed import CellExecutionError, pictures, shown
+from tests.notebooks.executed import pictures, shown
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = sorted(ROOT.glob("results/*/*_bench-ablation_*.json"))
@@ -43,7 +43,7 @@ def test_it_takes_the_newest_record_and_says_what_was_not_measured(execute, tmp_
 
 
 def test_without_a_record_it_says_what_to_do(execute):
-    with pytest.raises(CellExecutionError, match=r"found no record of an ablation .*litespark bench ablation"):
+    with pytest.raises(ValueError, match=r"found no record of an ablation .*litespark bench ablation"):
         execute(None)
 
 

@@ -12,12 +12,14 @@ from tests.notebooks.executed import pictures, shown
 @pytest.fixture
 def execute(tmp_path, monkeypatch):
     """Executes the notebook in the folder `tmp_path`, on the run given; returns its outputs."""
-    return lambda chosen: executed.execute("01_explore_a_run", tmp_path, monkeypatch, LITESPARK_RUN=chosen)
+    return lambda chosen, **how: executed.execute(
+        "01_explore_a_run", tmp_path, monkeypatch, **how, LITESPARK_RUN=chosen
+    )
 
 
 def test_it_shows_a_run_and_the_sweep_beside_it(execute, tmp_path):
     folders = [write_run(tmp_path / "sweep" / str(index), seed=index, steps=40) for index in (1, 2)]
-    outputs = execute(folders[0])
+    outputs = execute(folders[0], kernel=True)
     assert "1: finished, 40 logged steps" in shown(outputs)
     assert "| validation loss | 2.6" in shown(outputs)
     assert "def read(self, size=-1):" in shown(outputs)

@@ -11,7 +11,7 @@ from litespark.data.manifest import SplitCounts
 from litespark.metrics.records.prepared import write_run_data
 from tests.metrics.records.prepared_manifest import domain, manifest, prepared
 from tests.notebooks import executed
-from tests.notebooks.executed import CellExecutionError, pictures, shown
+from tests.notebooks.executed import pictures, shown
 
 
 @pytest.fixture
@@ -56,5 +56,5 @@ def test_it_reads_an_address(execute, tmp_path):
 
 
 def test_without_prepared_data_it_says_what_to_do(execute):
-    with pytest.raises(CellExecutionError, match=r"found no prepared folder under .*litespark prepare"):
+    with pytest.raises(ValueError, match=r"found no prepared folder under .*litespark prepare"):
         execute(None)
