@@ -151,6 +151,9 @@ class Storage:
     def read(self, name: str) -> bytes:
         """The content of a small file."""
         if not self.remote:
+            path = self.local / name
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                raise StorageError(f"{path} is a pipe, a socket or a device, expected a file")
             return self._asked(name, lambda: (self.local / name).read_bytes())
         return bytes(self._asked(name, lambda: self._system.cat_file(self._path(name))))
 

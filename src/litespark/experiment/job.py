@@ -46,6 +46,7 @@ def start(main: Callable[[], object]) -> None:
     """Check the command and call Hydra's `main`; what is said before the job starts is said by one process too."""
     settle_streams()
     atexit.register(flush)
+    SWEEP.jobs.clear()  # of an earlier command in this process
     try:
         ranks = started_together(os.environ)
     except ValueError as error:

@@ -19,7 +19,7 @@ from litespark.metrics.records.strict_json import RecordError
 from litespark.training import step
 from tests.benchmarks.step.tiny_steps import parts, request
 
-# of the busy time of a step, on a CPU with ops=reference; it was 0.4 % when this was written
+# of the calls of kernels on a CPU with ops=reference; it was 0.7 to 3 % when this was written, without annotations 36 %
 MOST_OTHER = 0.05
 FP8 = ("ops=reference", "precision=fp8", "precision.fp8.simulate=true")
 
@@ -47,20 +47,14 @@ def _training(folder, variant, kind, *overrides):
         ("standard", "huggingface", ("model.width=256",)),
     ],
 )
-def test_the_classes_and_idle_are_the_step_and_little_is_other(tmp_path, monkeypatch, variant, kind, overrides):
-    # every kernel, since what else runs on the machine decides which are among the longest
-    monkeypatch.setattr(process, "_TOP", 1000)
+def test_the_classes_and_idle_are_the_step_and_little_is_other(tmp_path, variant, kind, overrides):
     done, answer = _profiled(tmp_path, variant, kind, *overrides)
     assert done.outcome == "measured"
     assert len(done.step_ms) == 2
     assert answer.device_type == "cpu"
     times = {each.kernel_class: each.milliseconds for each in answer.classes}
     assert sum(times.values()) == pytest.approx(answer.wall_milliseconds, rel=1e-6)
-    # the best of three: whatever else runs on the machine lengthens one op or another
-    shares = [_share_of_other(answer)]
-    while shares[-1] >= MOST_OTHER and len(shares) < 3:
-        shares.append(_share_of_other(_profiled(tmp_path, variant, kind, *overrides)[1]))
-    assert min(shares) < MOST_OTHER, shares
+    assert _share_of_other(answer) < MOST_OTHER
     for name in set(times) - {"other"}:
         assert times[name] > 0, name
     names = {each.kernel_class: {kernel.name for kernel in each.kernels} for each in answer.classes}
@@ -74,18 +68,22 @@ def test_the_classes_and_idle_are_the_step_and_little_is_other(tmp_path, monkeyp
 
 
 def _share_of_other(answer: ProfileAnswer) -> float:
-    times = {each.kernel_class: each.milliseconds for each in answer.classes}
-    return times["other"] / (answer.wall_milliseconds - times["idle"])
+    """Of the calls, since the times depend on what else runs on the machine."""
+    calls = {each.kernel_class: sum(kernel.calls for kernel in each.kernels) for each in answer.classes}
+    return calls["other"] / sum(calls.values())
+
+
+@pytest.fixture(autouse=True)
+def every_kernel(monkeypatch):
+    """Not the longest ones only, which what else runs on the machine decides."""
+    monkeypatch.setattr(process, "_TOP", 1000)
 
 
 def test_without_annotations_much_is_other(tmp_path, monkeypatch):
     """The fault that the bound above is there to find."""
-    _, right = _profiled(tmp_path, "litespark", "litespark", "ops=reference")
     monkeypatch.setattr(process, "is_compiled", lambda training: True)
     _, wrong = _profiled(tmp_path, "litespark", "litespark", "ops=reference")
-    shares = [next(e for e in each.classes if e.kernel_class == "other") for each in (right, wrong)]
-    assert shares[1].milliseconds > MOST_OTHER * wrong.wall_milliseconds
-    assert shares[1].milliseconds > 2 * shares[0].milliseconds
+    assert _share_of_other(wrong) > 4 * MOST_OTHER
 
 
 @pytest.mark.parametrize(
