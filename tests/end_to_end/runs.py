@@ -53,13 +53,14 @@ def environment() -> dict[str, str]:
 
 def train(*overrides: str, expect: int = 0) -> str:
     """Run to the end and return what was printed; fails unless the exit code is the expected one."""
-    printed, log = io.StringIO(), logging.getLogger()
+    printed, log = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True), logging.getLogger()
     handlers, level = log.handlers[:], log.level
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         code = main(["train", *overrides])
     log.handlers[:], log.level = handlers, level
-    assert code == expect, f"exit code {code}, expected {expect}:\n{printed.getvalue()}"
-    return printed.getvalue()
+    said = printed.buffer.getvalue().decode()
+    assert code == expect, f"exit code {code}, expected {expect}:\n{said}"
+    return said
 
 
 def train_apart(*overrides: str, processes: int = 1, timeout: float = 300) -> str:

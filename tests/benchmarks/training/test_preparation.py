@@ -13,10 +13,7 @@ from litespark.benchmarks.training.preparation import with_and_without
 from litespark.benchmarks.training.variants import SELECTION
 from litespark.metrics.records.training import TrainingRecord
 from tests.benchmarks.training.sessions import Session, cleared
-from tests.cli.conftest import logging_as_before
 from tests.data.selection.prose import prose
-
-__all__ = ["logging_as_before"]
 
 RULES = ("data/selection=none", "data.selection.exact_duplicates=true", "data.selection.languages=[en]")
 

@@ -12,9 +12,6 @@ from litespark.cli.configs import compose
 from litespark.experiment.config import ConfigError, parts_from
 from litespark.metrics.records.training import TrainingRecord
 from tests.benchmarks.training.sessions import POINTS, Session, cleared
-from tests.cli.conftest import logging_as_before
-
-__all__ = ["logging_as_before"]
 
 OUT_OF_MEMORY = Ended("failed", "out of memory")
 TWO = (Variant("reference", TO_LOSS.variants[0].settings), Variant("ours", ("ops=litespark", "optim.lr=0.02")))
