@@ -6,7 +6,9 @@ import pytest
 
 from litespark.analysis.curves import figure, picture
 from litespark.analysis.ledger import render
+from litespark.analysis.record_values import value_at
 from litespark.analysis.training_text import all_within, markdown, text
+from litespark.metrics.records.ledger import read_entry
 from litespark.metrics.records.training import RunFailure
 from tests.metrics.training_records import NO_JOULES, TARGET, equal_tokens, fp8_state, run, selecting, to_target
 
@@ -40,7 +42,9 @@ def test_a_corpus_has_tables_of_what_is_left_and_what_was_dropped() -> None:
     said = [" ".join(each.split()) for each in text(selecting()).splitlines()]
     assert "selected 60 1.000 k 1.00 10.0 s" in said
     assert "selected: dropped documents" in said
+    # 18 + 18 of 40 documents, and 300 + 600 + 50 of 1000 bytes
     assert "junk 40 1.000 kB 90.0 % 95.0 % c4 18, language 18" in said
+    assert "clean 60 1.000 kB 6.67 % 4.00 % exact_duplicate 4" in said
     assert any("on 7 clean documents (700.0 B)" in each for each in said)
 
 
@@ -92,6 +96,18 @@ def test_the_page_of_records_has_the_same_cells(made, tmp_path) -> None:
     cells = [" ".join(each.strip("|").replace("|", " ").split()) for each in said.splitlines()]
     name = made().variants[1].name
     assert line(text(made()), name) in cells
+
+
+def test_documents_can_quote_its_figures(tmp_path) -> None:
+    path = tmp_path / "a-cpu" / "2026-01-31_bench-to-loss_tiny_fp32.json"
+    to_target().write(path)
+    entry = read_entry(path)
+    assert value_at(entry, "variants.ours.runs.1.curve.0.bits_per_byte") == 2.1
+    assert value_at(entry, "rows.ours.tokens.ratio") == 0.625
+    with pytest.raises(
+        ValueError, match=r"no 'variants\.ours\.speed': at 'speed' there is name, settings, prepared, runs"
+    ):
+        value_at(entry, "variants.ours.speed")
 
 
 def test_the_picture_has_a_line_a_run_and_the_target(tmp_path) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from litespark.metrics.records.training import RunFailure
 from litespark.metrics.step_round import Interval
-from litespark.metrics.training_table import KindRow, kind_rows, late_differences, rows
+from litespark.metrics.training_table import late_differences, rows
 from tests.metrics.training_records import (
     NO_JOULES,
     equal_tokens,
@@ -113,12 +113,3 @@ def test_the_last_failure_counts_until_the_run_is_there():
     empty.runs.append(every_hundred(1, 2.0, seconds=1.0, fp8=fp8_state(simulated=True)))
     (row,) = rows(record(empty, seeds=(1,), budget=100))
     assert (row.error, row.simulated) == (None, True)
-
-
-def test_what_was_dropped_is_counted_by_kind_and_rule():
-    found = selecting()
-    assert kind_rows(found, found.variants[1]) == [
-        KindRow("clean", 60, 1000, 4 / 60, 0.04, (("exact_duplicate", 4),)),
-        KindRow("junk", 40, 1000, 0.9, 0.95, (("c4", 18), ("language", 18))),
-    ]
-    assert kind_rows(equal_tokens(), equal_tokens().variants[1]) == []

@@ -6,9 +6,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
 from litespark.metrics.records.ledger import Entry
 from litespark.metrics.records.step import StepRecord
+from litespark.metrics.records.training import TrainingRecord
 from litespark.metrics.step_table import ratios, rows
+from litespark.metrics.training_table import rows as training_rows
 
 # what names an element of a list, in this order
 _NAMES = ("name", "case", "op", "kernel_class", "round")
@@ -32,8 +36,9 @@ def value_at(entry: Entry, path: str) -> float:
     Args:
         entry: of the ledger.
         path: from the record on: names of fields; of an element of a list its position or its name (`variants.sdpa`);
-            of a record of whole steps also `rows.VARIANT.FIELD` and `ratios.VARIANT.BASELINE.FIELD`. Of an interval
-            the median is meant where nothing more is said. Names may hold dots.
+            of a record of whole steps also `rows.VARIANT.FIELD` and `ratios.VARIANT.BASELINE.FIELD`, of one of
+            trained variants `rows.VARIANT.FIELD`. Of an interval the median is meant where nothing more is given.
+            Names may hold dots.
 
     Raises:
         ValueError: there is no such path, or no number there.
@@ -66,7 +71,9 @@ def stored_scale(path: str) -> float:
 
 
 def _computed(entry: Entry) -> dict[str, Any]:
-    """What follows from the whole steps of a record and is no field of it."""
+    """What follows from a record of whole steps or of trained variants and is no field of it."""
+    if isinstance(entry.record, TrainingRecord):
+        return {"rows": {row.name: row for row in training_rows(entry.record)}}
     steps = entry.record if isinstance(entry.record, StepRecord) else getattr(entry.record, "step", None)
     if not isinstance(steps, StepRecord):
         return {}
@@ -81,6 +88,8 @@ def _keys(value: Any) -> list[str]:
         return [str(key) for key in value]
     if isinstance(value, (list, tuple)):
         return [*(_name_of(each) or str(position) for position, each in enumerate(value))]
+    if isinstance(value, BaseModel):  # its other attributes are pydantic's
+        return list(type(value).model_fields)
     return [name for name in dir(value) if not name.startswith("_") and not callable(getattr(value, name))]
 
 

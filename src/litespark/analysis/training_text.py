@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from litespark.analysis.quantities import ABSENT, count, duration, joules, percent, plain, rate, scaled
 from litespark.analysis.tables import markdown_table
 from litespark.analysis.text_blocks import aligned, bulleted
-from litespark.metrics.records.training import TrainingRecord
+from litespark.metrics.records.training import Dropped, Kind, TrainingRecord
 from litespark.metrics.step_round import Interval
-from litespark.metrics.training_table import Compared, TrainingRow, kind_rows, rows
+from litespark.metrics.training_table import Compared, TrainingRow, rows
 
 # a title, its header and its rows
 _Table = tuple[str, tuple[str, ...], Sequence[tuple[str, ...]]]
@@ -68,23 +69,29 @@ def _tables(record: TrainingRecord) -> list[_Table]:
             if (each := variant.prepared) is not None
         ]
         tables.append(("What is left of the corpus", _CORPUS_HEADER, prepared))
-    for variant in record.variants[1:]:
-        if kinds := kind_rows(record, variant):
+        for variant in record.variants[1:]:
+            dropped = [] if variant.prepared is None else variant.prepared.dropped
             cells = [
-                (
-                    kind.kind,
-                    count(kind.documents),
-                    scaled(kind.bytes, "B"),
-                    percent(kind.documents_share),
-                    percent(kind.bytes_share),
-                    ", ".join(f"{rule} {documents:,}" for rule, documents in kind.rules[:_MOST_RULES])
-                    + (", …" if len(kind.rules) > _MOST_RULES else "")
-                    or "-",
-                )
-                for kind in kinds
+                _dropped(kind, [each for each in dropped if each.kind == kind.kind]) for kind in record.corpus.kinds
             ]
             tables.append((f"{variant.name}: dropped documents", _KIND_HEADER, cells))
     return tables
+
+
+def _dropped(kind: Kind, dropped: Sequence[Dropped]) -> tuple[str, ...]:
+    """What selection dropped of one kind of document, and the rules that did, without their reasons, most first."""
+    rules: Counter[str] = Counter()
+    for each in dropped:
+        rules[each.rule.partition("/")[0]] += each.documents
+    most = ", ".join(f"{rule} {documents:,}" for rule, documents in rules.most_common(_MOST_RULES))
+    return (
+        kind.kind,
+        count(kind.documents),
+        scaled(kind.bytes, "B"),
+        percent(sum(each.documents for each in dropped) / kind.documents),
+        percent(sum(each.bytes for each in dropped) / kind.bytes),
+        (most or "-") + (", …" if len(rules) > _MOST_RULES else ""),
+    )
 
 
 def _columns(record: TrainingRecord) -> dict[str, Callable[[TrainingRow], str]]:
