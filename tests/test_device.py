@@ -54,7 +54,7 @@ def test_a_model_has_the_same_weights_and_loss_on_every_device(device: torch.dev
         with torch.device("meta"):
             model = Llama(config, resolve(OpsConfig(attention="sdpa")))
         materialise(model, place)
-        initialise(model, seed=3)
+        initialise(model, model.config, seed=3)
         tokens = torch.randint(0, 300, (2, 64), generator=torch.Generator().manual_seed(1)).to(place)
         losses.append(model(tokens, tokens).detach().cpu())
     assert relative_distance(losses[1], losses[0]) < 1e-5

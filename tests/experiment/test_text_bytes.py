@@ -7,11 +7,12 @@ import dataclasses
 import pytest
 
 from litespark.data.manifest import Manifest, SplitCounts
-from litespark.experiment.build import construct_module, text_bytes_per_byte, token_budget
+from litespark.experiment.build import construct_module, token_budget
 from litespark.experiment.preflight import preflight
 from litespark.experiment.record import new_record
 from litespark.launch import Ranks
 from litespark.metrics.meters import NullMeter
+from litespark.tasks.pretrain import text_bytes_per_byte
 from tests.data.several_domains import ids_of, write_domains
 from tests.experiment.composed import parts
 

@@ -48,46 +48,44 @@ def as_floats(values):
 def test_uneven_batches_weigh_by_their_tokens(shapes, seed):
     batches = [make_batch(*shape, seed + index) for index, shape in enumerate(shapes)]
     batches.append((torch.full((1, 2), 1.5), torch.tensor([[True, False]]), torch.tensor([[1, 4]])))
-    metrics = TokenMetrics()
+    metrics = TokenMetrics(TOKEN_BYTES)
     for batch in batches:
-        metrics.update(*batch, TOKEN_BYTES)
+        metrics.update(*batch)
     assert as_floats(metrics.compute()) == pytest.approx(direct(batches), rel=1e-9)
 
 
 def test_a_batch_without_labels_changes_nothing_even_if_its_losses_are_nan():
-    metrics = TokenMetrics()
+    metrics = TokenMetrics(TOKEN_BYTES)
     batch = make_batch(2, 6, seed=1)
-    metrics.update(*batch, TOKEN_BYTES)
+    metrics.update(*batch)
     before = as_floats(metrics.compute())
     empty = torch.full((3, 6), IGNORE_INDEX)
-    metrics.update(torch.full((3, 6), math.nan), torch.ones(3, 6, dtype=torch.bool), empty, TOKEN_BYTES)
-    metrics.update(torch.zeros(0, 6), torch.zeros(0, 6, dtype=torch.bool), empty[:0], TOKEN_BYTES)
+    metrics.update(torch.full((3, 6), math.nan), torch.ones(3, 6, dtype=torch.bool), empty)
+    metrics.update(torch.zeros(0, 6), torch.zeros(0, 6, dtype=torch.bool), empty[:0])
     assert as_floats(metrics.compute()) == before
 
 
 def test_nothing_supervised_is_nan_and_not_zero():
-    metrics = TokenMetrics()
-    metrics.update(
-        torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.bool), torch.full((1, 2), IGNORE_INDEX), TOKEN_BYTES
-    )
+    metrics = TokenMetrics(TOKEN_BYTES)
+    metrics.update(torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.bool), torch.full((1, 2), IGNORE_INDEX))
     assert all(math.isnan(value) for value in as_floats(metrics.compute()).values())
 
 
 def test_tokens_without_bytes_leave_only_bits_per_byte_unmeasured():
-    metrics = TokenMetrics()
-    metrics.update(torch.ones(1, 2), torch.ones(1, 2, dtype=torch.bool), torch.tensor([[0, 5]]), TOKEN_BYTES)
+    metrics = TokenMetrics(TOKEN_BYTES)
+    metrics.update(torch.ones(1, 2), torch.ones(1, 2, dtype=torch.bool), torch.tensor([[0, 5]]))
     values = as_floats(metrics.compute())
     assert math.isnan(values["bits_per_byte"])
     assert values["loss"] == 1.0
 
 
 def test_sums_do_not_lose_small_losses_among_many_tokens():
-    metrics = TokenMetrics()
+    metrics = TokenMetrics(TOKEN_BYTES)
     labels = torch.ones(1, 2**12, dtype=torch.int64)
     correct = torch.ones_like(labels, dtype=torch.bool)
     for _ in range(40):
-        metrics.update(torch.full((1, 2**12), 1e4), correct, labels, TOKEN_BYTES)
-    metrics.update(torch.full((1, 1), 1e-3), correct[:, :1], labels[:, :1], TOKEN_BYTES)
+        metrics.update(torch.full((1, 2**12), 1e4), correct, labels)
+    metrics.update(torch.full((1, 1), 1e-3), correct[:, :1], labels[:, :1])
     # in float32 the last summand would vanish
     assert float(metrics.nats) - 40 * 2**12 * 1e4 == pytest.approx(1e-3, rel=1e-3)
 
@@ -95,9 +93,9 @@ def test_sums_do_not_lose_small_losses_among_many_tokens():
 def add_on_one_rank(rank, world, folder, batches, ratios=None, domains=(None,)):
     torch.set_num_threads(1)  # threads of the parent do not survive the fork
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
-    metrics = TokenMetrics(ratios)
+    metrics = TokenMetrics(TOKEN_BYTES, ratios)
     for batch in batches[rank::world]:
-        metrics.update(*batch, TOKEN_BYTES, domains[rank % len(domains)])
+        metrics.update(*batch, domains[rank % len(domains)])
     values = as_floats(metrics.compute())
     (folder / f"rank-{rank}.json").write_text(json.dumps(values))
     torch.distributed.destroy_process_group()
@@ -125,15 +123,15 @@ def test_two_processes_with_batches_of_different_domains_agree_with_one(tmp_path
 
 
 def test_states_are_declared_as_sums_over_ranks():
-    metrics = TokenMetrics()
+    metrics = TokenMetrics(TOKEN_BYTES)
     assert metrics._reductions.keys() == {"nats", "tokens", "byte_count", "correct"}
     stacked = torch.tensor([1, 2])
     assert all(reduction(stacked) == 3 for reduction in metrics._reductions.values())
 
 
 def test_reset_forgets_everything():
-    metrics = TokenMetrics()
-    metrics.update(*make_batch(2, 6, seed=3), TOKEN_BYTES)
+    metrics = TokenMetrics(TOKEN_BYTES)
+    metrics.update(*make_batch(2, 6, seed=3))
     metrics.reset()
     assert int(metrics.tokens) == 0
     assert metrics.nats.dtype == torch.float64
@@ -144,13 +142,13 @@ def test_shapes_that_differ_are_refused():
     with pytest.raises(
         ValueError, match=r"got nats \(2, 6\), correct \(2, 6\) and labels \(2, 5\), expected one shape"
     ):
-        TokenMetrics().update(nats, correct, labels[:, :5], TOKEN_BYTES)
+        TokenMetrics(TOKEN_BYTES).update(nats, correct, labels[:, :5])
 
 
 def by_domain(ratios, batches):
-    metrics = TokenMetrics(ratios)
+    metrics = TokenMetrics(TOKEN_BYTES, ratios)
     for domain, batch in batches:
-        metrics.update(*batch, TOKEN_BYTES, domain)
+        metrics.update(*batch, domain)
     return as_floats(metrics.compute())
 
 

@@ -25,7 +25,7 @@ def _sharded(policy: MixedPrecisionPolicy) -> Llama:
         fully_shard(block, mp_policy=policy)
     fully_shard(model, mp_policy=policy)
     materialise(model, "cpu")
-    initialise(model, 5)
+    initialise(model, model.config, 5)
     return model
 
 
@@ -54,7 +54,7 @@ def main(folder: Path) -> None:
     columns.embedding.weight = torch.nn.Parameter(
         distribute_tensor(columns.embedding.weight.detach(), mesh, [Shard(1)], src_data_rank=None)
     )
-    initialise(columns, 5)
+    initialise(columns, columns.config, 5)
     by_columns = _whole(columns.embedding.weight.detach())
 
     mixed = _sharded(MixedPrecisionPolicy(param_dtype=torch.bfloat16))

@@ -31,7 +31,7 @@ def small_config(**changes: Any) -> LlamaConfig:
 
 def small_model(ops: OpsConfig = SDPA, recompute: Recompute = "none", seed: int = 0, **changes: Any) -> Llama:
     model = Llama(small_config(**changes), resolve(ops), recompute)
-    initialise(model, seed)
+    initialise(model, model.config, seed)
     return model
 
 

@@ -42,7 +42,7 @@ def test_a_block_is_one_graph_with_every_backend(ops):
     recompute = "swiglu" if "swiglu_linear" in ops else "none"
     plain, compiled = (small_model(OpsConfig(**ops), recompute=recompute) for _ in range(2))
     counter = CompileCounter()
-    compile_model(compiled, "block", backend=counter)
+    compile_model(compiled, compiled.blocks, "block", backend=counter)
     loss, expected = _step(plain, **DOCUMENTS)
     compiled_loss, found = _step(compiled, **DOCUMENTS)
     # a graph break would be an error; the first block has no update to add, so there are two graphs and not more
@@ -56,7 +56,7 @@ def test_the_whole_model_is_one_graph(packed):
     ops = OpsConfig(attention="sdpa")
     plain, compiled = small_model(ops), small_model(ops)
     counter = CompileCounter()
-    compile_model(compiled, "model", backend=counter)
+    compile_model(compiled, compiled.blocks, "model", backend=counter)
     extra = DOCUMENTS if packed else {}
     loss, expected = _step(plain, **extra)
     compiled_loss, found = _step(compiled, **extra)
@@ -69,7 +69,7 @@ def test_the_whole_model_is_one_graph(packed):
 def test_blocks_are_compiled_below_recomputation(recompute):
     ops = OpsConfig(attention="sdpa")
     plain, compiled = (small_model(ops, recompute=recompute) for _ in range(2))
-    compile_model(compiled, "block", backend="aot_eager")
+    compile_model(compiled, compiled.blocks, "block", backend="aot_eager")
     assert_close(_step(compiled)[1], _step(plain)[1])
 
 
@@ -78,7 +78,7 @@ def test_generation_compiles_nothing_and_leaves_the_model_compiled(mode):
     # with more blocks than PyTorch compiles one function anew for
     plain, compiled = (small_model(layers=9) for _ in range(2))
     counter = CompileCounter()
-    compile_model(compiled, mode, backend=counter)
+    compile_model(compiled, compiled.blocks, mode, backend=counter)
     _step(compiled)
     graphs = counter.frame_count
     assert torch.equal(generate(compiled, random_ids(1, 3), 12), generate(plain, random_ids(1, 3), 12))
@@ -92,7 +92,7 @@ def test_generation_compiles_nothing_and_leaves_the_model_compiled(mode):
 def test_validation_and_rows_of_fewer_tokens_are_compiled_within_the_limit():
     model = small_model(OpsConfig(attention="triton", linear_cross_entropy="chunked"))
     counter = CompileCounter()
-    compile_model(model, "block", backend=counter)
+    compile_model(model, model.blocks, "block", backend=counter)
     for training, rows, starts in ((True, 3, [4, 9]), (True, 3, [5]), (False, 3, [2, 7, 9]), (False, 2, [6]),
                                    (False, 1, [3]), (True, 3, [1, 2, 3, 4])):  # fmt: skip
         index = torch.zeros(rows, 16, dtype=torch.int32)
@@ -114,7 +114,7 @@ def test_a_graph_break_inside_a_block_is_an_error():
 
     for block in model.blocks:
         block.mlp.ops = type(model.ops)(**{**vars(model.ops), "swiglu": breaking})
-    compile_model(model, "block", backend="eager")
+    compile_model(model, model.blocks, "block", backend="eager")
     with pytest.raises(torch._dynamo.exc.Unsupported):
         model(random_ids(1, 4), random_ids(1, 4))
 
@@ -122,11 +122,11 @@ def test_a_graph_break_inside_a_block_is_an_error():
 @pytest.mark.slow
 def test_the_compiler_of_pytorch_gives_the_same_loss_and_leaves_the_names_of_weights():
     plain, compiled = small_model(), small_model()
-    compile_model(compiled, "block")
+    compile_model(compiled, compiled.blocks, "block")
     assert list(compiled.state_dict()) == list(plain.state_dict())
     assert_close(_step(compiled)[1], _step(plain)[1])
 
 
 def test_an_unknown_mode_is_refused():
     with pytest.raises(ValueError, match="compile mode is 'most'; expected none, block or model"):
-        compile_model(small_model(), "most")
+        compile_model(small_model(), [], "most")

@@ -50,7 +50,7 @@ def test_a_meta_model_becomes_the_model_that_was_built_directly():
     model = _meta_model(**changes)
     assert all(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()])
     materialise(model, "cpu")
-    initialise(model, 0)
+    initialise(model, model.config, 0)
     expected, ids = small_model(**changes), random_ids(2, 100)
     assert torch.equal(model.rotary.inverse_frequencies, expected.rotary.inverse_frequencies)
     assert torch.equal(model(ids), expected(ids))
@@ -58,7 +58,7 @@ def test_a_meta_model_becomes_the_model_that_was_built_directly():
 
 def test_initialise_asks_for_memory_first():
     with pytest.raises(ValueError, match=r"embedding.weight is on the meta device; call materialise"):
-        initialise(_meta_model(), 0)
+        initialise(_meta_model(), small_config(), 0)
 
 
 def test_copied_weights_are_those_of_the_source_in_the_dtype_of_the_target():

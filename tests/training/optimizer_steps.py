@@ -13,7 +13,7 @@ from tests.training.small_runs import small_llama
 
 def llama(**changes):
     model = Llama(small_llama(**changes), resolve(OpsConfig()))
-    initialise(model, 0)
+    initialise(model, model.config, 0)
     return model
 
 

@@ -19,6 +19,7 @@ from litespark.data.batch import TokenBatch
 from litespark.data.config import SyntheticConfig
 from litespark.data.streaming import SyntheticDataModule
 from litespark.metrics.hardware import PeakFlops
+from litespark.metrics.validation import TokenMetrics
 from litespark.models.config import LlamaConfig
 from litespark.models.llama import Llama
 from litespark.ops.backend import OpsConfig, resolve
@@ -119,7 +120,7 @@ def training_module(
         optimizer=optimizer or AdamWConfig(lr=1e-2),
         schedule=schedule or CosineSchedule(warmup=0.0),
         budget=TokenBudget(rows * LENGTH, steps=steps),
-        token_bytes=torch.arange(VOCABULARY) % 4,
+        metrics=TokenMetrics(torch.arange(VOCABULARY) % 4),
     )
 
 

@@ -220,7 +220,7 @@ class TwoRanks:
 
 def lossy_state():
     model = Llama(small_llama(), resolve(OpsConfig()))
-    initialise(model, 1)
+    initialise(model, model.config, 1)
     state = enable_fp8(model, DELAYED, PIECES)
     state.scaling.counts += torch.arange(state.scaling.counts.numel()).view_as(state.scaling.counts)
     state.scaling.seen = list(range(100, 100 + len(state.scaling.seen)))

@@ -46,7 +46,7 @@ def rows_of(run):
 def plain_loop(steps, rows, optimizer_config, schedule):
     """The same training without Lightning, without our optimizer code: the mean loss of whole batches."""
     model = Llama(small_llama(), resolve(OpsConfig()))
-    initialise(model, 1)
+    initialise(model, model.config, 1)
     decayed = [p for p in model.parameters() if p.ndim >= 2]
     others = [p for p in model.parameters() if p.ndim < 2]
     config = optimizer_config

@@ -49,7 +49,7 @@ def nats_and_bytes(model, ids):
 def test_the_loss_of_each_domain_is_logged_and_together_they_are_the_loss(tmp_path):
     folder, domains = folder_of(tmp_path / "data")
     module = training_module(steps=2, rows=2)
-    module.metrics = TokenMetrics(RATIOS)
+    module.metrics = TokenMetrics(torch.arange(VOCABULARY) % 4, RATIOS)
     run = small_run(tmp_path, module, validate_every=2)
     data = TokenDataModule(folder, ReadingConfig(sequence_length=LENGTH, micro_batch_size=2), seed=1)
     run.trainer.fit(module, datamodule=data)

@@ -48,7 +48,10 @@ def step_record(entry: Entry) -> StepRecord | None:
 def _run(entry: Entry) -> str:
     record: RunRecord = entry.record
     speed, energy, quality = record.throughput, record.energy, record.quality
-    loss = f"validation loss {plain(quality.validation_loss)} nats/token, {plain(quality.bits_per_byte)} bits per byte"
+    loss = (
+        f"validation loss {plain(quality.validation_loss)} {record.loss_unit}, {plain(quality.bits_per_byte)} bits per "
+        "byte"
+    )
     joules = energy.joules_per_token_train
     reason = f" ({energy.reason})" if joules is None and energy.reason else ""
     used = percent(speed.mfu_causal if speed.mfu_causal is not None else speed.mfu_measured_peak)

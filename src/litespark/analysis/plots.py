@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from litespark.analysis.quantities import is_measured, plain, rate, scaled
 from litespark.analysis.reasons import no_energy, no_peak
 from litespark.analysis.run_config import flatten
-from litespark.analysis.runs import Run, differing_keys, labels
+from litespark.analysis.runs import Run, differing_keys, labels, loss_unit
 from litespark.metrics import names
 
 # Okabe and Ito's colours, told apart with every common kind of colour blindness, without the yellow
@@ -40,10 +40,10 @@ UTILISATIONS = {
 
 
 def plot_loss(runs: Sequence[Run]) -> Figure:
-    """Train and validation loss (nats per token) over tokens, with the unigram entropy of the data as dashed line."""
+    """Train and validation loss over tokens, with the unigram entropy of the data as dashed line."""
     if not any(len(run.series(key)) for run in runs for key in (names.TRAIN_LOSS, names.VALIDATION_LOSS)):
         return message("Loss over tokens", f"no loss was logged: {TOO_SHORT}")
-    figure, (axes,) = _figure("Loss over tokens", ["loss (nats per token)"])
+    figure, (axes,) = _figure("Loss over tokens", [f"loss ({loss_unit(runs)})"])
     for run, label, colour, style in _styled(runs):
         train, validation = run.series(names.TRAIN_LOSS), run.series(names.VALIDATION_LOSS)
         alone = len(runs) == 1
@@ -64,7 +64,7 @@ def plot_loss(runs: Sequence[Run]) -> Figure:
             label=_label_if(alone and len(validation), "validation"),
             zorder=3,
         )
-    entropies = sorted({run.record.data.unigram_entropy for run in runs})
+    entropies = sorted({entropy for run in runs if (entropy := run.record.data.unigram_entropy) is not None})
     for entropy in entropies:
         axes.axhline(entropy, color=GREY, linestyle="--", linewidth=1)
         axes.annotate(

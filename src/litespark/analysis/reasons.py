@@ -34,9 +34,17 @@ def no_measured_peak(run: Run) -> str:
 
 def no_bits_per_byte(record: RunRecord) -> str:
     """Why there are no bits per byte."""
-    if record.data.name == SYNTHETIC and record.data.unigram_bits_per_byte is None:
+    of_text = record.data.unigram_entropy is not None
+    if of_text and record.data.name == SYNTHETIC and record.data.unigram_bits_per_byte is None:
         return RANDOM_IDS
-    return NO_VALIDATION if record.quality.validation_loss is None else "the byte lengths of the tokens are not known"
+    return no_metric(record, "the byte lengths of the tokens are not known")
+
+
+def no_metric(record: RunRecord, otherwise: str = NO_VALIDATION) -> str:
+    """Why a metric of pre-training is absent."""
+    if record.quality.validation_loss is None:
+        return NO_VALIDATION
+    return otherwise if record.data.unigram_entropy is not None else f"the task {record.task} does not measure it"
 
 
 def no_energy(run: Run) -> str:
@@ -59,8 +67,13 @@ def absent(run: Run) -> dict[str, str]:
         "validation loss": (quality.validation_loss, NO_VALIDATION),
         "train loss": (quality.train_loss, "no training step was logged"),
         "bits per byte": (quality.bits_per_byte, no_bits_per_byte(run.record)),
-        "perplexity": (quality.perplexity, NO_VALIDATION),
-        "token accuracy": (quality.token_accuracy, NO_VALIDATION),
+        "perplexity": (quality.perplexity, no_metric(run.record)),
+        "token accuracy": (quality.token_accuracy, no_metric(run.record)),
+        "unigram entropy": (
+            run.record.data.unigram_entropy,
+            f"the loss of the task {run.record.task} is not that of text",
+        ),
+        **{each.name: (each.value, "its divisor was 0") for each in run.record.task_metrics},
         "tokens/s": (speed.tokens_per_second, TOO_SHORT),
         "step time": (speed.step_ms_median, TOO_SHORT),
         "waiting for data": (speed.data_wait_share, TOO_SHORT),

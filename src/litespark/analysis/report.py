@@ -17,7 +17,7 @@ from litespark.analysis.plots import save_pictures
 from litespark.analysis.prepared_plots import save_pictures as save_pictures_of_data
 from litespark.analysis.quantities import count, duration, plain, rate, scaled, seconds_between
 from litespark.analysis.reasons import absent, coverage
-from litespark.analysis.runs import SAMPLES_FILE, Run, labels, load_run, load_runs
+from litespark.analysis.runs import SAMPLES_FILE, Run, labels, load_run, load_runs, loss_unit
 from litespark.analysis.seeds import seeds_section
 from litespark.analysis.text_blocks import fenced
 from litespark.analysis.validation_domains import domains_section
@@ -106,7 +106,7 @@ def write_comparison(folders: Iterable[Path | str], output: Path | str) -> Path:
     sections = [
         f"# Comparison of {len(runs)} {'run' if len(runs) == 1 else 'runs'}",
         tables.comparison_table(runs),
-        "Losses in nats per token; energy of training steps only; — means not measured (or not set), see below.",
+        f"Losses in {loss_unit(runs)}; energy of training steps only; — means not measured (or not set), see below.",
         *seeds_section(runs),
         *_ablation(runs, output),
         *parity_section(runs),
@@ -170,7 +170,7 @@ def summary(run: Run) -> str:
         "failed": f"**The run failed: {record.error or 'the record does not say why'}**",
     }
     loss = record.quality.validation_loss
-    learned = [f"It reached a validation loss of **{plain(loss)} nats/token**"] if loss is not None else []
+    learned = [f"It reached a validation loss of **{plain(loss)} {record.loss_unit}**"] if loss is not None else []
     if learned and record.quality.bits_per_byte is not None:
         learned.append(f"({plain(record.quality.bits_per_byte)} bits per byte)")
     if learned and tables.beaten_by(record):

@@ -144,6 +144,11 @@ def labels(runs: Sequence[Run]) -> list[str]:
     return chosen
 
 
+def loss_unit(runs: Sequence[Run]) -> str:
+    """Of the losses of `runs`; several where they are of several tasks."""
+    return ", ".join(sorted({run.record.loss_unit for run in runs}))
+
+
 def compare(runs: Sequence[Run]) -> pd.DataFrame:
     """One row a run: its name, the config keys in which the runs differ, and what it reached.
 

@@ -40,7 +40,7 @@ def markdown_table(header: Row, rows: Iterable[Row]) -> str:
 def headline_table(run: Run) -> str:
     """What the model learned beside what it cost: loss, speed, utilisation and energy."""
     quality, speed, energy = run.record.quality, run.record.throughput, run.record.energy
-    data = run.record.data
+    data, unit = run.record.data, run.record.loss_unit
     peak = (
         f"of {scaled(speed.peak_flops, 'FLOP/s')} a device ({speed.peak_source or 'no source recorded'})"
         if is_measured(speed.peak_flops)
@@ -51,14 +51,15 @@ def headline_table(run: Run) -> str:
     fp8 = run.record.fp8
     simulated = "; fp8 is simulated, so this is not its speed" if fp8 is not None and fp8.simulated else ""
     rows = [
-        ("validation loss", plain(quality.validation_loss, "nats/token"), beaten_by(run.record)),
-        ("train loss", plain(quality.train_loss, "nats/token"), "last logged"),
+        ("validation loss", plain(quality.validation_loss, unit), beaten_by(run.record)),
+        ("train loss", plain(quality.train_loss, unit), "last logged"),
         ("unigram entropy", plain(data.unigram_entropy, "nats/token"), "what token frequencies alone reach"),
         (
             "bits per byte",
             plain(quality.bits_per_byte),
             f"token frequencies alone: {plain(unigram_bits)}" if is_measured(unigram_bits) else "",
         ),
+        *((each.name, plain(each.value), f"of the task {run.record.task}") for each in run.record.task_metrics),
         ("perplexity", plain(quality.perplexity), "exp(validation loss)"),
         ("token accuracy", percent(quality.token_accuracy), "the most likely token is the right one"),
         (
@@ -83,7 +84,7 @@ def headline_table(run: Run) -> str:
 def beaten_by(record: RunRecord) -> str:
     """By how much the validation loss is below the unigram entropy, in nats and percent, or above it."""
     loss, entropy = record.quality.validation_loss, record.data.unigram_entropy
-    if loss is None or entropy <= 0:
+    if loss is None or entropy is None or entropy <= 0:
         return ""
     difference = plain(abs(entropy - loss), "nats", digits=3)
     side = "below" if loss < entropy else "above"

@@ -5,6 +5,7 @@ Train seconds and joules are logged beside each validation, so that quality can 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import lightning.pytorch as pl
@@ -95,7 +96,7 @@ class CostOfQuality(Callback):
         return ReachedRecord(
             step=pl_module.steps_taken,
             tokens=pl_module.tokens_seen,
-            bits_per_byte=pl_module.validation[names.VALIDATION_BITS_PER_BYTE],
+            bits_per_byte=pl_module.validation.get(names.VALIDATION_BITS_PER_BYTE, math.nan),  # of another task
             train_seconds=self.throughput.summary().train_seconds,
             train_joules=totals.train_joules,
             all_in_joules=totals.all_in_joules,

@@ -30,8 +30,9 @@ from litespark.metrics.throughput import (
     possible,
     utilisation,
 )
-from litespark.models.config import LlamaConfig, Recompute
+from litespark.models.config import Recompute
 from litespark.models.flops import hardware_flops_per_token, model_flops_per_token
+from litespark.models.spec import ModelSpec
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class ThroughputMonitor(Callback):
     def __init__(
         self,
         *,
-        model: LlamaConfig,
+        model: ModelSpec,
         sequence_length: int,
         recompute: Recompute,
         rates: Rates,

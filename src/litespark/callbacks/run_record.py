@@ -24,7 +24,9 @@ from litespark.metrics.records.run import (
     RunRecord,
     SegmentRecord,
     Status,
+    TaskMetric,
     ThroughputRecord,
+    finite_or_none,
     utc_now,
 )
 
@@ -101,6 +103,7 @@ class RunRecorder(Callback):
             totals, meter = self.energy.totals, self.energy.ledger.meter
             record.energy = energy_section(totals, meter, record.throughput.train_seconds)
             record.quality = self._quality()
+            record.task_metrics = self._task_metrics()
         record.write(self.path)
 
     def _throughput(self) -> ThroughputRecord:
@@ -128,6 +131,15 @@ class RunRecorder(Callback):
             measured_peak_flops=self.throughput.measured_peak,
             peak_memory_gib=self.throughput.peak_memory_gib,
         )
+
+    def _task_metrics(self) -> list[TaskMetric]:
+        """What the last validation measured beside what every record has."""
+        of_domains = tuple(f"{known}/" for known in names.VALIDATION)
+        return [
+            TaskMetric(name.removeprefix("validation/"), finite_or_none(value))
+            for name, value in sorted(self._module.validation.items())
+            if name not in names.VALIDATION and not name.startswith(of_domains)
+        ]
 
     def _quality(self) -> QualityRecord:
         latest = self.metrics.latest

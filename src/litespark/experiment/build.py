@@ -108,25 +108,11 @@ def build_module(parts: Parts, machine: Machine, manifest: Manifest, budget: Tok
             compile_mode=parts.ops.compile,
         ),
         task=parts.task,
+        metrics=parts.task.metrics(manifest),
         optimizer=parts.optim,
         schedule=parts.schedule,
         budget=budget,
-        token_bytes=torch.tensor(manifest.token_bytes, dtype=torch.long),
-        text_bytes_per_byte=text_bytes_per_byte(manifest),
     )
-
-
-def text_bytes_per_byte(manifest: Manifest) -> dict[str, float]:
-    """Of each domain of the validation text: its bytes ÷ those that its tokens decode to; see `TokenMetrics`."""
-    domains = manifest.splits["validation"].domains
-    ratios = {name: each.text_bytes / each.bytes if each.bytes else 1.0 for name, each in domains.items()}
-    if changed := {name: round(ratio, 6) for name, ratio in ratios.items() if ratio != 1}:
-        log.warning(
-            "the tokenizer changes text: its tokens decode to more or fewer bytes than the text has (text ÷ tokens: "
-            "%s); bits per byte is corrected by these ratios, so that it is per byte of text",
-            changed,
-        )
-    return ratios
 
 
 def construct_module(

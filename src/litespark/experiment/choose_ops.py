@@ -10,10 +10,11 @@ import torch
 import torch.distributed as dist
 
 from litespark.experiment.config import Parts
+from litespark.experiment.precision import computes_with_ops
 from litespark.experiment.preflight import Machine, idle_of, place_of
 from litespark.metrics.records.run import RunRecord, finite_or_none
 from litespark.metrics.records.run_ops import BackendTimeRecord, DifferenceRecord, OpRecord, ProofRecord
-from litespark.ops.backend import Ops
+from litespark.ops.backend import Ops, OpsConfig, resolve
 from litespark.ops.choice import Choice, in_short, settle
 from litespark.ops.measuring import default_cache
 from litespark.ops.proof import Proof
@@ -27,9 +28,13 @@ T = TypeVar("T")
 def choose_ops(parts: Parts, machine: Machine, record: RunRecord) -> tuple[Ops, list[Choice]]:
     """The ops that a run computes with, and what was decided, which is recorded; a collective.
 
+    A model that computes without them gets the references, and nothing is decided.
+
     Raises:
         FailedProofError: an op asked for by name is wrong on this device.
     """
+    if not computes_with_ops(parts):
+        return resolve(OpsConfig()), []
     device, proving = machine.device, parts.callbacks.prove
     on_gpu = device.type == "cuda"
     # the run goes on with the random numbers that it would have without proofs and measurements
@@ -54,7 +59,8 @@ def choose_ops(parts: Parts, machine: Machine, record: RunRecord) -> tuple[Ops, 
 
 def log_choices(choices: list[Choice], device: torch.device) -> None:
     """One line of what is used, and on a GPU why nothing faster: a CPU has none of the fast kernels."""
-    log.info(in_short(choices))
+    if choices:
+        log.info(in_short(choices))
     if device.type == "cuda":
         for reason in dict.fromkeys(reason for choice in choices for reason in choice.reasons):
             log.info("ops: %s", reason)

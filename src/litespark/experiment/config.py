@@ -23,10 +23,11 @@ from litespark.experiment.targets import ConfigError, check_kinds, check_resolve
 from litespark.experiment.variant import with_variant
 from litespark.launch import Ranks
 from litespark.models.config import RECOMPUTE_MODES, LlamaConfig, Recompute
+from litespark.models.spec import ModelSpec
 from litespark.ops.backend import OpsConfig
 from litespark.ops.fp8.settings import Fp8Config
 from litespark.ranges import Seed, check_number
-from litespark.tasks.pretrain import Pretrain
+from litespark.tasks.task import Task
 from litespark.training.budget import BudgetConfig
 from litespark.training.optim import OptimizerConfig
 from litespark.training.schedule import Schedule
@@ -49,7 +50,7 @@ class Parts:
     `resolved` is the whole config as plain values, as it is written into the run's folder.
     """
 
-    model: LlamaConfig
+    model: ModelSpec
     ops: OpsConfig
     precision: str
     fp8: Fp8Config
@@ -63,7 +64,7 @@ class Parts:
     metrics: MetricsConfig
     callbacks: CallbacksConfig
     logger: LoggerConfig
-    task: Pretrain
+    task: Task
     seed: int
     name: str | None
     resume: str | None
@@ -71,6 +72,20 @@ class Parts:
     allow_other_tokenizer: bool
     logs: Path
     resolved: dict[str, Any]
+
+    @property
+    def llama(self) -> LlamaConfig:
+        """The model, for what knows the native family alone.
+
+        Raises:
+            ConfigError: it is of another family.
+        """
+        if not isinstance(self.model, LlamaConfig):
+            raise ConfigError(
+                f"model: got {type(self.model).__name__}, expected a LlamaConfig: this measures the ops and layers of "
+                "the native Llama; choose another model, for instance model=tiny"
+            )
+        return self.model
 
 
 def parts_from(config: DictConfig) -> Parts:
@@ -105,7 +120,7 @@ def parts_from(config: DictConfig) -> Parts:
         raise ConfigError(f"allow_other_tokenizer: got {values['allow_other_tokenizer']!r}, expected true or false")
     _take_tokenizer(values)
     parts = Parts(
-        model=_make(values, "model"),
+        model=_made(values, "model", ModelSpec),
         ops=_make(values, "ops"),
         precision=values["precision"]["name"],
         fp8=_make(values, "precision.fp8"),
@@ -119,7 +134,7 @@ def parts_from(config: DictConfig) -> Parts:
         metrics=_make(values, "metrics"),
         callbacks=_callbacks(values),
         logger=_make(values, "logger"),
-        task=_make(values, "task"),
+        task=_made(values, "task", Task),
         seed=values["seed"],
         name=_text(values["name"]),
         resume=_text(values["resume"]) or None,
@@ -184,6 +199,19 @@ def _make(values: dict[str, Any], path: str) -> Any:
             raise cause from error
         reason = _first_line(cause or error)
         raise ConfigError(f"{path}: {reason}; see {folder} for the keys and their kinds") from error
+
+
+def _made(values: dict[str, Any], path: str, promise: type) -> Any:
+    """The object of a group that may be the user's own, which has to do what `promise` asks for."""
+    made = _make(values, path)
+    lacking = [name for name in dir(promise) if not name.startswith("_") and not hasattr(made, name)]
+    if lacking or (promise is ModelSpec and not is_dataclass(made)):
+        raise ConfigError(
+            f"{path}._target_: got {values[path]['_target_']}, expected a {promise.__name__} "
+            f"({promise.__module__}){' that has ' + ', '.join(lacking) if lacking else ', which is a dataclass'}; see "
+            "CONTRIBUTING.md for an example"
+        )
+    return made
 
 
 def _callbacks(values: dict[str, Any]) -> CallbacksConfig:

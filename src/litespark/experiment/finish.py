@@ -20,6 +20,7 @@ from litespark.metrics.projection import project
 from litespark.metrics.records.run import ProjectionRecord, Status
 from litespark.metrics.records.run_target import TargetRecord
 from litespark.models.generate import generate
+from litespark.models.llama import Llama
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +31,12 @@ def finish(parts: Parts, run: Run) -> None:
     if run.module.validated_at != run.module.steps_taken:
         run.validation.validate(run.trainer, run.module)
     run.quality.compare(run.trainer, run.module)  # a resume without a step left has not trained
-    if parts.callbacks.sample_prompt is not None and isinstance(run.data, TokenDataModule):
+    model = run.module.model
+    asked = parts.callbacks.sample_prompt is not None
+    # generation knows the native family alone
+    if asked and isinstance(run.data, TokenDataModule) and isinstance(model, Llama):
         tokenizer = Tokenizer.load(run.data.folder)
-        sample = _sample(parts, run, tokenizer)
+        sample = _sample(parts, run, model, tokenizer)
         run.recorder.record.quality.sample = sample
         if run.trainer.is_global_zero:
             fenced = "\n".join(f"    {line}" for line in sample.splitlines())
@@ -58,11 +62,9 @@ def close(run: Run, status: Status, error: str | None = None) -> None:
     run.energy.ledger.meter.close()
 
 
-def _sample(parts: Parts, run: Run, tokenizer: Tokenizer) -> str:
+def _sample(parts: Parts, run: Run, model: Llama, tokenizer: Tokenizer) -> str:
     """The prompt and how the model goes on; every rank generates the same, since sharded weights need all of them."""
     prompt = parts.callbacks.sample_prompt or ""
-    model = run.module.model
-    assert model is not None
     tokens = min(parts.callbacks.sample_tokens, model.config.max_sequence_length - 1)
     ids = tokenizer.encode_prompt(prompt)
     ids = ids[: model.config.max_sequence_length - tokens]
@@ -103,7 +105,11 @@ def _reached(target: TargetRecord) -> str:
 def _closing_words(run: Run, report: Path | None) -> str:
     record, latest = run.recorder.record, run.metrics.latest
     loss, entropy = latest.get(names.VALIDATION_LOSS), record.data.unigram_entropy
-    words = [f"validation loss {loss:.3f} nats/token (unigram entropy {entropy:.3f})" if loss is not None else ""]
+    words = []
+    if loss is not None:
+        compared = "" if entropy is None else f" (unigram entropy {entropy:.3f})"
+        words.append(f"validation loss {loss:.3f} {record.loss_unit}{compared}")
+    words += [f"{metric.name} {metric.value:.3f}" for metric in record.task_metrics if metric.value is not None]
     if record.quality.bits_per_byte is not None:
         words.append(f"{record.quality.bits_per_byte:.3f} bits/byte")
     elif loss is not None:

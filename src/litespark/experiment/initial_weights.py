@@ -6,6 +6,8 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 from litespark.callbacks import checkpoint_folder
 from litespark.callbacks.checkpoint_folder import Checkpoint
 from litespark.data.tokenizer import Tokenizer, tokenizer_file
@@ -77,8 +79,9 @@ class InitialWeights:
             if getattr(self.config, key) != getattr(model, key)
         ]
 
-    def fill(self, model: Llama) -> None:
+    def fill(self, model: nn.Module) -> None:
         """Copy the weights into `model`, which has their sizes."""
+        assert isinstance(model, Llama)
         if self.checkpoint is None:
             source = load_huggingface(self.folder, model.ops)
         else:

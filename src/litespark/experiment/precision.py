@@ -6,6 +6,7 @@ import torch
 
 from litespark.experiment.config import Parts
 from litespark.experiment.targets import ConfigError
+from litespark.models.config import LlamaConfig
 from litespark.ops.backend import AUTO, BACKENDS, REFERENCE
 from litespark.ops.backend import why_not as why_not_backend
 from litespark.ops.fp8.limits import without_units
@@ -54,6 +55,8 @@ def _fastest(parts: Parts, device: torch.device) -> tuple[Precision, str]:
         return "bf16", "fp8 would only be simulated (precision.fp8.simulate=true)"
     if (reason := without_units(device)) is not None:
         return "bf16", reason
+    if not isinstance(parts.model, LlamaConfig):
+        return "bf16", "fp8 is for the blocks of a Llama"
     shapes = parts.model.linear_shapes()
     width = min(min(shapes[name]) for name in parts.fp8.linears)
     tokens = parts.data.micro_batch_size * parts.data.sequence_length
@@ -87,6 +90,8 @@ def _why_no_bf16(device: torch.device) -> str | None:
 
 def _against_fp8(parts: Parts, device: torch.device) -> list[str]:
     """Everything that stands against fp8, each with what would mend it."""
+    if not isinstance(parts.model, LlamaConfig):
+        return [f"precision=fp8: got model={parts.model.name}, expected a Llama; set precision=bf16"]
     found = []
     if not parts.fp8.simulate:
         found += _against_units(parts, device)
@@ -122,7 +127,21 @@ def _against_units(parts: Parts, device: torch.device) -> list[str]:
 
 
 def step_shapes(parts: Parts) -> StepShapes:
-    """The sizes that the ops of a run meet in a micro-batch."""
-    return parts.model.step_shapes(
-        parts.data.micro_batch_size, parts.data.sequence_length, documents=parts.data.document_mask
-    )
+    """The sizes that the ops of a run meet in a micro-batch.
+
+    Raises:
+        ConfigError: the model computes without our ops.
+    """
+    data = parts.data
+    shapes = parts.model.step_shapes(data.micro_batch_size, data.sequence_length, documents=data.document_mask)
+    if shapes is None:
+        raise ConfigError(
+            f"model: got {parts.model.name}, expected one that computes with the ops of litespark; choose another "
+            "model, for instance model=tiny"
+        )
+    return shapes
+
+
+def computes_with_ops(parts: Parts) -> bool:
+    """Whether the model of a run calls our ops."""
+    return parts.model.step_shapes(1, 1, documents=False) is not None

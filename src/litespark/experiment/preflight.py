@@ -19,7 +19,7 @@ from litespark.data.config import PrepareConfig, SyntheticConfig
 from litespark.data.preparation.prepare import check
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.initial_weights import InitialWeights, check_tokenizer
-from litespark.experiment.precision import settled, step_shapes
+from litespark.experiment.precision import computes_with_ops, settled, step_shapes
 from litespark.launch import Ranks
 from litespark.models.config import LlamaConfig
 from litespark.models.llama import idle_ops
@@ -65,6 +65,11 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
             f"data.sequence_length: got {parts.data.sequence_length}, expected at most model.max_sequence_length = "
             f"{parts.model.max_sequence_length}; lower the one or raise the other"
         )
+    if parts.recompute not in parts.model.recompute_modes:
+        problems.append(
+            f"recompute={parts.recompute}: got model={parts.model.name}, expected one of its modes: "
+            f"{', '.join(parts.model.recompute_modes)}"
+        )
     _memory(parts, ranks, device, precision, problems)
     _ops(parts, device, precision, problems)
     if parts.budget.target_bpb is not None and parts.trainer.validate_every is None:
@@ -76,6 +81,11 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
         problems.append(
             f"budget.target_bpb={parts.budget.target_bpb}: got data=synthetic, whose random ids stand for no text and "
             "have no bits per byte; set budget.target_bpb=null, or take other data: data=standard_library"
+        )
+    if parts.budget.target_bpb is not None and not parts.task.measures_text:
+        problems.append(
+            f"budget.target_bpb={parts.budget.target_bpb}: got task={parts.task.name}, which does not measure bits per "
+            "byte, expected task=pretrain; set budget.target_bpb=null"
         )
     found = _initial_weights(parts, problems)
     if parts.resume is None:  # a resume needs the prepared data only
@@ -140,7 +150,8 @@ def _ops(parts: Parts, device: torch.device, precision: Precision, problems: lis
         )
     if parts.trainer.accelerator == "cuda" and device.type != "cuda":
         return  # said already; what this processor can run is not what counts
-    problems += refusals(parts.ops, place_of(parts, device, precision), idle_of(parts, precision))
+    if computes_with_ops(parts):
+        problems += refusals(parts.ops, place_of(parts, device, precision), idle_of(parts, precision))
 
 
 def idle_of(parts: Parts, precision: Precision) -> frozenset[str]:
@@ -169,10 +180,11 @@ def _less_memory(parts: Parts, ranks: Ranks, device: torch.device, needed: int, 
     """What would make a model fit whose training state takes `needed` bytes of the `there` of a device, or a host."""
     on_cpu = device.type == "cpu"
     processes = ranks.local_world_size if on_cpu and parts.strategy.name != "fsdp" else 1
-    layers = layers_that_fit(parts.model, there // processes)
-    cut = dataclasses.replace(parts.model, layers=layers)
-    fits = training_state_bytes(cut) * processes <= there
-    ways = [f"fewer layers: model.layers={layers}" if fits else "a smaller model: model=tiny"]
+    ways = ["a smaller model: model=tiny"]
+    if isinstance(parts.model, LlamaConfig):
+        layers = layers_that_fit(parts.model, there // processes)
+        if training_state_bytes(dataclasses.replace(parts.model, layers=layers)) * processes <= there:
+            ways = [f"fewer layers: model.layers={layers}"]
     if on_cpu:  # more processes here share the same memory
         if processes > 1:
             ways.append("fewer processes on this host, each of which holds all of it")
@@ -224,6 +236,12 @@ def _source(parts: Parts, found: InitialWeights | None, problems: list[str]) -> 
 def _initial_weights(parts: Parts, problems: list[str]) -> InitialWeights | None:
     """What the run starts from, compared with the model that it is to fill; a resume does not need it again."""
     if parts.initial_weights is None or parts.resume is not None:
+        return None
+    if not isinstance(parts.model, LlamaConfig):
+        problems.append(
+            f"initial_weights={parts.initial_weights}: got model={parts.model.name}, expected a Llama, whose weights "
+            "alone are read; set initial_weights=null, and load them in the model's own `draw`"
+        )
         return None
     try:
         found = InitialWeights.find(parts.initial_weights)

@@ -42,6 +42,7 @@ def new_record(
     return RunRecord(
         name=folder.name,
         task=parts.task.name,
+        loss_unit=parts.task.loss_unit,
         started=utc_now(),
         command=["python", "train.py", *overrides],
         config_hash=config_hash(parts.resolved),
@@ -60,7 +61,7 @@ def new_record(
             vocabulary=manifest.vocabulary,
             train_tokens=splits["train"].tokens,
             validation_tokens=splits["validation"].tokens,
-            unigram_entropy=manifest.unigram_entropy,
+            unigram_entropy=manifest.unigram_entropy if parts.task.measures_text else None,
             unigram_bits_per_byte=manifest.unigram_bits_per_byte(),
         ),
         environment=_environment(machine, meter),

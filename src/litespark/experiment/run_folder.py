@@ -211,7 +211,7 @@ def check_fp8(parts: Parts, checkpoint: Checkpoint) -> None:
     if saved is None:
         return
     try:
-        fp8.check_state(saved, parts.model.layers, parts.fp8)
+        fp8.check_state(saved, parts.llama.layers, parts.fp8)
     except ValueError as error:
         raise ConfigError(f"resume={parts.resume}: {error}") from error
 

@@ -9,7 +9,7 @@ from typing import Final
 PROGRESS_TOKENS: Final = "progress/tokens"  # input tokens seen by all ranks since the run began, padding excluded
 PROGRESS_STEP: Final = "progress/step"  # optimizer updates since the run began
 
-TRAIN_LOSS: Final = "train/loss"  # nats per supervised token
+TRAIN_LOSS: Final = "train/loss"  # in the unit of the task: nats per supervised token
 LEARNING_RATE: Final = "train/learning_rate"
 GRADIENT_NORM: Final = "train/gradient_norm"  # L2 norm over all parameters, before clipping
 SKIPPED_STEPS: Final = "train/skipped_steps"  # updates left out because loss or gradient was not finite
@@ -37,10 +37,11 @@ FP8_OVERFLOW: Final = "fp8/overflow"  # of the values of the tensor that saturat
 FP8_UNDERFLOW: Final = "fp8/underflow"  # of the values, not zero themselves, of the tensor of which most become zero
 FP8_LINEARS: Final = "fp8/linears"  # of the linear layers that the settings compute in fp8, those that now are
 
-VALIDATION_LOSS: Final = "validation/loss"  # nats per supervised token
+VALIDATION_LOSS: Final = "validation/loss"  # in the unit of the task: nats per supervised token
 VALIDATION_PERPLEXITY: Final = "validation/perplexity"
 VALIDATION_BITS_PER_BYTE: Final = "validation/bits_per_byte"
 VALIDATION_TOKEN_ACCURACY: Final = "validation/token_accuracy"  # share of supervised tokens predicted by argmax, 0 to 1
+VALIDATION: Final = (VALIDATION_LOSS, VALIDATION_PERPLEXITY, VALIDATION_BITS_PER_BYTE, VALIDATION_TOKEN_ACCURACY)
 
 
 def of_domain(key: str, domain: str) -> str:

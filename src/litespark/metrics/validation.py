@@ -30,6 +30,7 @@ class TokenMetrics(Metric):
     are those of each, added.
 
     Args:
+        token_bytes: (V,) bytes of text that each token id stands for, 0 for special tokens.
         text_bytes_per_byte: of each domain, in the order of the sums: bytes of its texts ÷ bytes that their tokens
             decode to. 1 where the tokenizer loses and adds nothing; else (it normalizes, or puts a space before a text)
             the bytes of a domain's predicted tokens are multiplied by it, so that bits-per-byte is per byte of text.
@@ -39,13 +40,15 @@ class TokenMetrics(Metric):
     is_differentiable = False
     full_state_update = False
 
+    token_bytes: Tensor
     nats: Tensor
     tokens: Tensor
     byte_count: Tensor
     correct: Tensor
 
-    def __init__(self, text_bytes_per_byte: Mapping[str, float] | None = None) -> None:
+    def __init__(self, token_bytes: Tensor, text_bytes_per_byte: Mapping[str, float] | None = None) -> None:
         super().__init__()
+        self.register_buffer("token_bytes", token_bytes.long(), persistent=False)
         ratios = {"": 1.0} if text_bytes_per_byte is None else dict(text_bytes_per_byte)
         self.places = {domain: place for place, domain in enumerate(ratios)}
         self.ratios = tuple(ratios.values())
@@ -55,16 +58,13 @@ class TokenMetrics(Metric):
         self.add_state("byte_count", torch.zeros(count, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("correct", torch.zeros(count, dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(
-        self, nats: Tensor, correct: Tensor, labels: Tensor, token_bytes: Tensor, domain: str | None = None
-    ) -> None:
+    def update(self, nats: Tensor, correct: Tensor, labels: Tensor, domain: str | None = None) -> None:
         """Add a batch; nothing is synchronised.
 
         Args:
             nats: (B, S) fp32, negative log-likelihood of each label; what stands at ignored places does not matter.
             correct: (B, S) bool, whether the argmax is the label.
             labels: (B, S) int64, ``IGNORE_INDEX`` where nothing is predicted.
-            token_bytes: (V,) int64, bytes of text that each token id stands for, 0 for special tokens.
             domain: that all rows are of; with one domain its name does not matter.
 
         Raises:
@@ -85,7 +85,7 @@ class TokenMetrics(Metric):
         # selected, not multiplied: NaN at an ignored place stays out
         self.nats[place] += torch.where(supervised, nats, 0).sum(dtype=torch.float64)
         self.tokens[place] += supervised.sum()
-        self.byte_count[place] += torch.where(supervised, token_bytes[labels.clamp(min=0)], 0).sum()
+        self.byte_count[place] += torch.where(supervised, self.token_bytes[labels.clamp(min=0)], 0).sum()
         self.correct[place] += (correct & supervised).sum()
 
     def compute(self) -> dict[str, Tensor]:

@@ -1,20 +1,20 @@
-"""`torch.compile` for a Llama, in units that leave names of weights and hooks of wrappers as they are."""
+"""`torch.compile` for a model, in units that leave names of weights and hooks of wrappers as they are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from litespark.models.llama import Llama
-
 CompileMode = Literal["none", "block", "model"]
 
 
-def compile_model(model: Llama, mode: CompileMode, backend: str | Callable[..., Any] = "inductor") -> None:
+def compile_model(
+    model: nn.Module, blocks: Sequence[nn.Module], mode: CompileMode, backend: str | Callable[..., Any] = "inductor"
+) -> None:
     """Compile each block by itself, or the whole model, in place.
 
     What is compiled is `forward` alone: hooks, such as those by which FSDP2 gathers a block's weights, stay outside.
@@ -22,6 +22,7 @@ def compile_model(model: Llama, mode: CompileMode, backend: str | Callable[..., 
 
     Args:
         model: changed in place; its parameters keep their names.
+        blocks: its layers.
         mode: "none" changes nothing.
         backend: of `torch.compile`.
 
@@ -30,15 +31,15 @@ def compile_model(model: Llama, mode: CompileMode, backend: str | Callable[..., 
     """
     if mode not in ("none", "block", "model"):
         raise ValueError(f"compile mode is {mode!r}; expected none, block or model")
-    units: dict[str, list[nn.Module]] = {"none": [], "block": list(model.blocks), "model": [model]}
+    units: dict[str, list[nn.Module]] = {"none": [], "block": list(blocks), "model": [model]}
     for unit in units[mode]:
         unit.forward = torch.compile(unit.forward, fullgraph=mode == "block", backend=backend)
 
 
 @contextmanager
-def uncompiled(model: Llama) -> Iterator[None]:
+def uncompiled(model: nn.Module) -> Iterator[None]:
     """Within it `model` runs as it is written: for rows of ever new lengths, each of which would be compiled anew."""
-    compiled = {unit: vars(unit).pop("forward") for unit in (model, *model.blocks) if "forward" in vars(unit)}
+    compiled = {unit: vars(unit).pop("forward") for unit in model.modules() if "forward" in vars(unit)}
     try:
         yield
     finally:

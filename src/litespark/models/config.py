@@ -1,8 +1,14 @@
 """The size of a Llama, checked when it is made, and the parameters it takes."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
+import torch
+from torch import Tensor, nn
+
+from litespark.ops.backend import Ops
 from litespark.ops.rope.reference import RopeScaling
 from litespark.ops.shapes import StepShapes
 from litespark.ranges import Count, Epsilon, Range, check_ranges
@@ -15,7 +21,7 @@ RECOMPUTE_MODES: tuple[Recompute, ...] = get_args(Recompute)
 
 @dataclass(frozen=True)
 class LlamaConfig:
-    """A Llama's sizes and constants.
+    """A Llama's sizes and constants; the `ModelSpec` of the native family.
 
     name: what reports call it.
     width: model width D; layers: L; heads: query heads H; kv_heads: key/value heads K, dividing H.
@@ -29,6 +35,8 @@ class LlamaConfig:
     Raises:
         ValueError: a value is of the wrong kind or out of range, or two do not fit together.
     """
+
+    recompute_modes: ClassVar[tuple[Recompute, ...]] = RECOMPUTE_MODES
 
     name: str
     width: Count
@@ -70,6 +78,30 @@ class LlamaConfig:
         if self.head_width % 2:
             raise ValueError(f"model.head_width is {self.head_width}; rotary embedding turns pairs, so it must be even")
 
+    def build(self, ops: Ops, recompute: Recompute = "none") -> nn.Module:
+        """See `ModelSpec`."""
+        from litespark.models.llama import Llama  # the model is made of this config
+
+        return Llama(self, ops, recompute)
+
+    def draw(self, name: str, values: Tensor, generator: torch.Generator) -> None:
+        """Normal matrices, ones for the weights of norms.
+
+        The two matrices that write into the residual stream (attention.output and mlp.down) have their deviation
+        divided by sqrt(2L), so that the stream does not grow with depth (Radford et al., GPT-2, 2019).
+        """
+        if values.ndim == 1:
+            values.fill_(1.0)
+            return
+        into_stream = name.endswith(("attention.output.weight", "mlp.down.weight"))
+        deviation = self.initial_deviation / (math.sqrt(2 * self.layers) if into_stream else 1.0)
+        values.normal_(0.0, deviation, generator=generator)
+
+    def units(self, model: nn.Module) -> Sequence[nn.Module]:
+        """The blocks."""
+        blocks: Any = model.blocks
+        return list(blocks)
+
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
         """(N, K) of the weight of each linear layer of a block: N values for each token from K."""
         assert self.head_width is not None
@@ -94,6 +126,22 @@ class LlamaConfig:
         norms = (2 * self.layers + 1) * self.width
         embedding = 0 if self.tied else self.vocabulary * self.width
         return self.matmul_parameter_count() + embedding + norms
+
+    def attention_flops(self, mean_keys: float) -> float:
+        """12 · L · H · Dh · mean_keys: two products forward, four backward."""
+        return 12 * self.layers * self.heads * self.head_width * mean_keys
+
+    def recomputed_flops(self, mean_keys: float, recompute: Recompute) -> float:
+        """What recomputation runs a second time, per token.
+
+        With "swiglu" that is nothing: no matrix product is made again. With "full" it is each block's forward without
+        its last product: PyTorch stops the second forward once it has made every activation that the backward pass
+        reads, and the output of `down` is not among them.
+        """
+        if recompute != "full":
+            return 0.0
+        again = self.block_matmul_parameters() - self.width * self.feed_forward
+        return self.layers * (2 * again + 4 * self.heads * self.head_width * mean_keys)
 
     def step_shapes(self, rows: int, length: int, documents: bool) -> StepShapes:
         """The sizes that the ops meet in a micro-batch of `rows` sequences of `length` tokens."""

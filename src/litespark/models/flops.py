@@ -8,7 +8,8 @@ product costs twice its forward. Parameter term: Kaplan et al., arXiv:2001.08361
 (S+1)/2 (causal, C), or with documents masked the batch's (query, key) pairs divided by its tokens.
 """
 
-from litespark.models.config import RECOMPUTE_MODES, LlamaConfig, Recompute
+from litespark.models.config import Recompute
+from litespark.models.spec import ModelSpec
 
 
 def causal_mean_keys(sequence_length: int) -> float:
@@ -16,10 +17,10 @@ def causal_mean_keys(sequence_length: int) -> float:
     return (sequence_length + 1) / 2
 
 
-def model_flops_per_token(config: LlamaConfig, mean_keys: float) -> float:
+def model_flops_per_token(config: ModelSpec, mean_keys: float) -> float:
     """Operations that one token costs in training, forward and backward, without recomputation.
 
-    6 · (matmul parameters, the head's included) + L · 12 · H · Dh · mean_keys.
+    6 · (matmul parameters, the head's included) + those of attention.
 
     Args:
         config: the sizes.
@@ -30,23 +31,15 @@ def model_flops_per_token(config: LlamaConfig, mean_keys: float) -> float:
     """
     if not mean_keys > 0:
         raise ValueError(f"mean_keys is {mean_keys}; it is the mean number of keys a query sees and must be positive")
-    return 6 * config.matmul_parameter_count() + 12 * config.layers * config.heads * config.head_width * mean_keys
+    return 6 * config.matmul_parameter_count() + config.attention_flops(mean_keys)
 
 
-def hardware_flops_per_token(config: LlamaConfig, mean_keys: float, recompute: Recompute) -> float:
+def hardware_flops_per_token(config: ModelSpec, mean_keys: float, recompute: Recompute) -> float:
     """`model_flops_per_token` and what recomputation runs a second time.
-
-    With recompute "swiglu" that is nothing: no matrix product is made again. With "full" it is each block's forward
-    without its last product: PyTorch stops the second forward once it has made every activation that the backward pass
-    reads, and the output of `down` is not among them.
 
     Raises:
         ValueError: unknown `recompute`, or `mean_keys` is not positive.
     """
-    if recompute not in RECOMPUTE_MODES:
-        raise ValueError(f"recompute is {recompute!r}; expected one of {', '.join(RECOMPUTE_MODES)}")
-    flops = model_flops_per_token(config, mean_keys)
-    if recompute == "full":
-        again = config.block_matmul_parameters() - config.width * config.feed_forward
-        flops += config.layers * (2 * again + 4 * config.heads * config.head_width * mean_keys)
-    return flops
+    if recompute not in config.recompute_modes:
+        raise ValueError(f"recompute is {recompute!r}; expected one of {', '.join(config.recompute_modes)}")
+    return model_flops_per_token(config, mean_keys) + config.recomputed_flops(mean_keys, recompute)

@@ -1,7 +1,6 @@
 """Initial weights: a pure function of seed and parameter name, whatever the device and however it is sharded."""
 
 import hashlib
-import math
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from litespark.models.config import LlamaConfig
-from litespark.models.llama import Llama
+from litespark.models.spec import ModelSpec
 
 
 def materialise(model: nn.Module, device: torch.device | str) -> None:
@@ -20,16 +18,15 @@ def materialise(model: nn.Module, device: torch.device | str) -> None:
     model.to_empty(device=device)
 
 
-def initialise(model: Llama, seed: int) -> None:
-    """Draw all weights, in place.
+def initialise(model: nn.Module, spec: ModelSpec, seed: int) -> None:
+    """Draw all weights as `spec` says, in place.
 
-    Matrices are normal with `config.initial_deviation`; the two that write into the residual stream (attention.output
-    and mlp.down) are divided by sqrt(2L), so that the stream does not grow with depth (Radford et al., GPT-2, 2019);
-    norm weights are 1. Every parameter has its own generator, and is drawn whole on the CPU before a rank takes its
-    shard: the values depend on nothing but the seed and the parameter's name and shape.
+    Every parameter has its own generator, and is drawn whole on the CPU before a rank takes its shard: the values
+    depend on nothing but the seed and the parameter's name and shape.
 
     Args:
         model: on real devices; parameters plain or DTensor.
+        spec: of the model.
         seed: any integer.
 
     Raises:
@@ -39,17 +36,17 @@ def initialise(model: Llama, seed: int) -> None:
         if parameter.is_meta:
             raise ValueError(f"{name} is on the meta device; call materialise(model, device) before initialise")
     with torch.no_grad():
-        for parameter, values in _drawn(model, seed):
+        for parameter, values in _drawn(model, spec, seed):
             _assign(parameter, values)
 
 
-def _drawn(model: Llama, seed: int) -> Iterator[tuple[nn.Parameter, Tensor]]:
+def _drawn(model: nn.Module, spec: ModelSpec, seed: int) -> Iterator[tuple[nn.Parameter, Tensor]]:
     """Each parameter with its initial values on the CPU, in order; as many are drawn ahead as there are threads."""
     threads = torch.get_num_threads()
     waiting: deque[tuple[nn.Parameter, Future[Tensor]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for name, parameter in model.named_parameters():
-            waiting.append((parameter, pool.submit(_values, model.config, seed, name, parameter.shape)))
+            waiting.append((parameter, pool.submit(_values, spec, seed, name, parameter.shape)))
             if len(waiting) > threads:  # not all at once: they would take as much memory as the model
                 first, values = waiting.popleft()
                 yield first, values.result()
@@ -57,15 +54,10 @@ def _drawn(model: Llama, seed: int) -> Iterator[tuple[nn.Parameter, Tensor]]:
             yield first, values.result()
 
 
-def _values(config: LlamaConfig, seed: int, name: str, shape: torch.Size) -> Tensor:
+def _values(spec: ModelSpec, seed: int, name: str, shape: torch.Size) -> Tensor:
     values = torch.empty(shape, dtype=torch.float32, device="cpu")
-    if len(shape) == 1:
-        return values.fill_(1.0)
-    deviation = config.initial_deviation
-    if name.endswith(("attention.output.weight", "mlp.down.weight")):
-        deviation /= math.sqrt(2 * config.layers)
-    # PyTorch draws with one thread, without Python's lock
-    return values.normal_(0.0, deviation, generator=_generator(seed, name))
+    spec.draw(name, values, _generator(seed, name))  # PyTorch draws with one thread, without Python's lock
+    return values
 
 
 def copy_weights(source: nn.Module, model: nn.Module) -> None:

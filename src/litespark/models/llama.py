@@ -113,6 +113,11 @@ class Attention(nn.Module):
             key, value = context.cache.extend(self.layer, key, value)
         return self.ops.attention(query, key, value, context.documents).flatten(-2)
 
+    def matrices(self) -> dict[Tensor, tuple[int, ...]]:
+        """See `HasMatrices`."""
+        heads, kv_heads = self.output.in_features, self.kv_heads * self.dh
+        return {self.qkv.weight: (heads, kv_heads, kv_heads), self.output.weight: (self.output.out_features,)}
+
 
 class MLP(nn.Module):
     """(B, S, D) -> (B, S, D) by way of (B, S, 2F) and (B, S, F). Gate and up come from one matrix, gate first."""
@@ -128,6 +133,11 @@ class MLP(nn.Module):
         if self.recompute == "swiglu":
             return self.ops.swiglu_linear(self.gate_up(x), self.down.weight)
         return self.down(self.ops.swiglu(self.gate_up(x)))
+
+    def matrices(self) -> dict[Tensor, tuple[int, ...]]:
+        """See `HasMatrices`."""
+        width = self.down.in_features
+        return {self.gate_up.weight: (width, width), self.down.weight: (self.down.out_features,)}
 
 
 class Block(nn.Module):

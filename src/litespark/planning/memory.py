@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from litespark.models.config import LlamaConfig
+from litespark.models.spec import ModelSpec
 from litespark.ops.fp8.settings import Fp8Config
 from litespark.training.optim import MuonConfig, OptimizerConfig
 
@@ -23,7 +24,7 @@ _FP8_BYTES = 2
 
 
 def training_state_bytes(
-    config: LlamaConfig, shards: int = 1, optimizer: OptimizerConfig | None = None, fp8: Fp8Config | None = None
+    config: ModelSpec, shards: int = 1, optimizer: OptimizerConfig | None = None, fp8: Fp8Config | None = None
 ) -> int:
     """Bytes of weights, gradients and optimizer states on one device when they are sharded over `shards` devices.
 
@@ -36,6 +37,8 @@ def training_state_bytes(
         fp8: of which blocks the weights are kept beside their masters as they are multiplied; None: of none.
     """
     whole = config.parameter_count() * STATE_BYTES_PER_PARAMETER
+    if not isinstance(config, LlamaConfig):
+        return -(-whole // shards)  # nothing is known of its blocks
     if isinstance(optimizer, MuonConfig):
         whole -= config.layers * config.block_matmul_parameters() * _MOMENT_BYTES
     if fp8 is not None:

@@ -2,28 +2,64 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+import logging
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
 
 from litespark.data.batch import TokenBatch
-from litespark.models.llama import Llama, TokenLosses
+from litespark.data.manifest import Manifest
+from litespark.metrics.validation import TokenMetrics
+from litespark.ops.linear_cross_entropy.reference import TokenLosses
+
+log = logging.getLogger(__name__)
 
 
 class Pretrain:
     """Next-token cross-entropy over the labels that a batch carries."""
 
     name = "pretrain"
+    loss_unit = "nats/token"
+    measures_text = True
 
-    def loss(self, model: Llama, batch: TokenBatch) -> Tensor:
+    def loss(self, model: nn.Module, batch: TokenBatch) -> Tensor:
         """The sum of nats over the supervised tokens of a micro-batch, () fp32."""
         loss = model(batch.tokens, batch.labels, **_layout(batch))
         assert isinstance(loss, Tensor)
         return loss
 
-    def token_losses(self, model: Llama, batch: TokenBatch) -> TokenLosses:
-        """Nats (B, S) fp32 and hits (B, S) bool of each token, for evaluation."""
+    def divisor(self, batch: TokenBatch) -> int:
+        """The supervised tokens."""
+        return batch.supervised_count
+
+    def metrics(self, manifest: Manifest) -> TokenMetrics:
+        """Loss, perplexity, bits-per-byte and token accuracy, of all domains and of each."""
+        return TokenMetrics(torch.tensor(manifest.token_bytes, dtype=torch.long), text_bytes_per_byte(manifest))
+
+    def evaluate(self, model: nn.Module, batch: TokenBatch, metrics: Metric) -> None:
+        """Add the losses of the tokens of a batch."""
+        losses = self.token_losses(model, batch)
+        metrics.update(losses.nats, losses.correct, batch.labels, batch.domain)
+
+    def token_losses(self, model: nn.Module, batch: TokenBatch) -> TokenLosses:
+        """Nats (B, S) fp32 and hits (B, S) bool of each token."""
         losses = model(batch.tokens, batch.labels, **_layout(batch), reduction="none")
         assert isinstance(losses, TokenLosses)
         return losses
+
+
+def text_bytes_per_byte(manifest: Manifest) -> dict[str, float]:
+    """Of each domain of the validation text: its bytes ÷ those that its tokens decode to; see `TokenMetrics`."""
+    domains = manifest.splits["validation"].domains
+    ratios = {name: each.text_bytes / each.bytes if each.bytes else 1.0 for name, each in domains.items()}
+    if changed := {name: round(ratio, 6) for name, ratio in ratios.items() if ratio != 1}:
+        log.warning(
+            "the tokenizer changes text: its tokens decode to more or fewer bytes than the text has (text ÷ tokens: "
+            "%s); bits per byte is corrected by these ratios, so that it is per byte of text",
+            changed,
+        )
+    return ratios
 
 
 def _layout(batch: TokenBatch) -> dict[str, Tensor | None]:

@@ -6,12 +6,19 @@ import logging
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 
 from litespark.models.fp8 import Fp8State
 from litespark.training.host_group import HostGroup
 
 log = logging.getLogger(__name__)
+
+
+def state_of(model: nn.Module) -> Fp8State | None:
+    """What a model in fp8 keeps; None: it is in another precision."""
+    state: Fp8State | None = getattr(model, "fp8", None)
+    return state
 
 
 def renew_after_steps(state: Fp8State, optimizer: Optimizer) -> None:

@@ -6,13 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from litespark.models.compilation import CompileMode, compile_model
-from litespark.models.config import LlamaConfig, Recompute
+from litespark.models.config import Recompute
 from litespark.models.fp8 import enable_fp8
 from litespark.models.init import initialise, materialise
 from litespark.models.llama import Llama
+from litespark.models.spec import ModelSpec
 from litespark.ops.backend import Ops
 from litespark.ops.fp8.settings import Fp8Config
 from litespark.training.strategies import Precision, StrategyConfig, shard_model
@@ -23,27 +25,27 @@ class ModelBuilder:
     """Everything that a model is made of; nothing is allocated before `build`.
 
     Attributes:
-        config: the sizes.
+        spec: its sizes and its family.
         ops: the implementations to compute with.
         seed: of the initial weights.
         recompute: what the backward pass makes again.
         strategy, precision: how it is sharded.
         load_weights: fills the model from elsewhere (a Hugging Face folder); None: the weights are drawn.
-        fp8: settings of a model in fp8; None: it is not.
+        fp8: settings of a Llama in fp8; None: it is not.
         compile_mode: what `torch.compile` gets to see.
     """
 
-    config: LlamaConfig
+    spec: ModelSpec
     ops: Ops
     seed: int
     recompute: Recompute = "none"
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     precision: Precision = "fp32"
-    load_weights: Callable[[Llama], None] | None = None
+    load_weights: Callable[[nn.Module], None] | None = None
     fp8: Fp8Config | None = None
     compile_mode: CompileMode = "none"
 
-    def build(self, device: torch.device, mesh: DeviceMesh | None = None) -> Llama:
+    def build(self, device: torch.device, mesh: DeviceMesh | None = None) -> nn.Module:
         """The model on `device`, the same values however it is sharded.
 
         Args:
@@ -51,15 +53,17 @@ class ModelBuilder:
             mesh: one dimension, over which `strategy=fsdp` shards.
         """
         with torch.device("meta"):
-            model = Llama(self.config, self.ops, self.recompute)
+            model = self.spec.build(self.ops, self.recompute)
+        blocks = self.spec.units(model)
         if self.strategy.name == "fsdp":
             assert mesh is not None
-            shard_model(model, mesh, self.strategy, self.precision)
+            shard_model(model, blocks, mesh, self.strategy, self.precision)
         materialise(model, device)
-        initialise(model, self.seed)
+        initialise(model, self.spec, self.seed)
         if self.load_weights is not None:
             self.load_weights(model)
         if self.fp8 is not None:
+            assert isinstance(model, Llama)
             enable_fp8(model, self.fp8, self.ops.fp8)
-        compile_model(model, self.compile_mode)
+        compile_model(model, blocks, self.compile_mode)
         return model

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
+from torchmetrics import Metric
 
 from litespark.data.batch import TokenBatch
 from litespark.metrics import names
-from litespark.metrics.validation import TokenMetrics
-from litespark.models.llama import Llama
-from litespark.tasks.pretrain import Pretrain
+from litespark.tasks.task import Task
 from litespark.training import fp8
 from litespark.training.budget import TokenBudget
 from litespark.training.host_group import HostGroup
@@ -41,16 +40,15 @@ class NonFiniteError(RuntimeError):
 
 
 class TrainingModule(pl.LightningModule):
-    """Trains a `Llama` for a token budget.
+    """Trains a model for a token budget.
 
     Args:
         builder: makes the model.
-        task: what a batch and a loss are.
+        task: what the loss is.
+        metrics: of a validation, as the task makes them.
         optimizer: settings of the optimizer and of the non-finite guard.
         schedule: factor on the learning rate by tokens.
         budget: length of the run.
-        token_bytes: (V,) bytes of text behind each token id, for bits-per-byte.
-        text_bytes_per_byte: the domains of the validation data, see `TokenMetrics`; None: one.
 
     Attributes:
         tokens_seen: input tokens over all ranks, padding not counted, in steps that were finished.
@@ -64,28 +62,24 @@ class TrainingModule(pl.LightningModule):
         validated_at: steps taken when it was made; None before the first.
     """
 
-    token_bytes: Tensor
-
     def __init__(
         self,
         *,
         builder: ModelBuilder,
-        task: Pretrain,
+        task: Task,
+        metrics: Metric,
         optimizer: OptimizerConfig,
         schedule: Schedule,
         budget: TokenBudget,
-        token_bytes: Tensor,
-        text_bytes_per_byte: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
-        self.model: Llama | None = None
+        self.model: nn.Module | None = None
         self.builder = builder
         self.task = task
         self.optimizer_config = optimizer
         self.schedule = schedule
         self.budget = budget
-        self.metrics = TokenMetrics(text_bytes_per_byte)
-        self.register_buffer("token_bytes", token_bytes.long(), persistent=False)
+        self.metrics = metrics
         self.tokens_seen = 0
         self.steps_taken = 0
         self.learning_rate: float | None = None
@@ -131,8 +125,8 @@ class TrainingModule(pl.LightningModule):
     def configure_optimizers(self) -> Optimizer:
         assert self.model is not None
         optimizer = build_optimizer(self.model, self.optimizer_config)
-        if self.model.fp8 is not None:
-            fp8.renew_after_steps(self.model.fp8, optimizer)
+        if (state := fp8.state_of(self.model)) is not None:
+            fp8.renew_after_steps(state, optimizer)
         return optimizer
 
     def on_fit_start(self) -> None:
@@ -254,8 +248,7 @@ class TrainingModule(pl.LightningModule):
 
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
         assert self.model is not None
-        losses = self.task.token_losses(self.model, batch)
-        self.metrics.update(losses.nats, losses.correct, batch.labels, self.token_bytes, batch.domain)
+        self.task.evaluate(self.model, batch, self.metrics)
 
     def on_validation_epoch_end(self) -> None:
         values = self.metrics.compute()
@@ -277,13 +270,13 @@ class TrainingModule(pl.LightningModule):
             "validation": self.validation,
             "random": self.host_group.gather(random_state()),
         }
-        if self.model.fp8 is not None:
-            checkpoint["litespark"]["fp8"] = fp8.saved(self.model.fp8, self.host_group)
+        if (state := fp8.state_of(self.model)) is not None:
+            checkpoint["litespark"]["fp8"] = fp8.saved(state, self.host_group)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["litespark"]
         assert self.model is not None
-        fp8.restore(self.model.fp8, state.get("fp8"), first_rank=self.trainer.is_global_zero)
+        fp8.restore(fp8.state_of(self.model), state.get("fp8"), first_rank=self.trainer.is_global_zero)
         self.tokens_seen = state["tokens_seen"]
         self.steps_taken = state["steps_taken"]
         self.skipped_steps = state["skipped_steps"]

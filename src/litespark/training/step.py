@@ -4,11 +4,11 @@
 parts: `loss` for each micro-batch, `finish` between the last backward and the optimizer.
 
 The loss of a micro-batch is a sum, and so are the gradients at the end of a step, over all its micro-batches. Three
-things have to happen to them: division by the divisor of the whole step (its supervised tokens), so that the result
-does not depend on how a batch was cut; clipping; and skipping the step when something is not finite. All three are
-folded into the optimizer's step (the fused AdamW kernel, or Muon's) through two scalars that it reads on the device
-(`grad_scale` and `found_inf`, PyTorch's own interface for loss scaling), so that no pass over the gradients is added
-for AdamW and the host waits for nothing. A step is skipped by selection: multiplying by zero would keep a NaN.
+things have to happen to them: division by the divisor of the whole step (in pre-training its supervised tokens), so
+that the result does not depend on how a batch was cut; clipping; and skipping the step when something is not finite.
+All three are folded into the optimizer's step (the fused AdamW kernel, or Muon's) through two scalars that it reads on
+the device (`grad_scale` and `found_inf`, PyTorch's own interface for loss scaling), so that no pass over the gradients
+is added for AdamW and the host waits for nothing. A step is skipped by selection: multiplying by zero would keep a NaN.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from litespark.data.batch import TokenBatch
-from litespark.models.llama import Llama
-from litespark.tasks.pretrain import Pretrain
+from litespark.tasks.task import Task
 from litespark.training.optim import set_learning_rate
 
 
@@ -56,7 +55,7 @@ class OptimizerStep:
             of the last one, then over all ranks.
     """
 
-    def __init__(self, task: Pretrain, *, clip_norm: float | None, device: torch.device, world_size: int = 1) -> None:
+    def __init__(self, task: Task, *, clip_norm: float | None, device: torch.device, world_size: int = 1) -> None:
         self.task = task
         self.clip_norm = clip_norm
         self.world_size = world_size
@@ -65,7 +64,7 @@ class OptimizerStep:
 
     def take(
         self,
-        model: Llama,
+        model: nn.Module,
         optimizer: Optimizer,
         batches: Iterable[TokenBatch],
         learning_rate: float,
@@ -82,13 +81,13 @@ class OptimizerStep:
         optimizer.zero_grad(set_to_none=True)
         return found
 
-    def loss(self, model: Llama, batch: TokenBatch) -> Tensor:
+    def loss(self, model: nn.Module, batch: TokenBatch) -> Tensor:
         """The summed loss () of one micro-batch, for backward; it and its divisor are added to `sums`."""
         if self._finished:
             self.sums, self._finished = torch.zeros_like(self.sums), False
         loss = self.task.loss(model, batch)
         self.sums[0] += loss.detach()
-        self.sums[1] += batch.supervised_count
+        self.sums[1] += self.task.divisor(batch)
         return loss
 
     def finish(self, optimizer: Optimizer) -> StepGradients:

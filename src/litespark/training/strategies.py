@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,10 +11,10 @@ from typing import Annotated, Literal
 import torch
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy, Strategy
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-from litespark.models.llama import Llama
 from litespark.ranges import Range, check_ranges
 
 Precision = Literal["fp32", "bf16", "fp8"]
@@ -70,17 +71,19 @@ def build_strategy(config: StrategyConfig, device: torch.device, world_size: int
     )
 
 
-def shard_model(model: Llama, mesh: DeviceMesh, config: StrategyConfig, precision: Precision) -> None:
+def shard_model(
+    model: nn.Module, blocks: Iterable[nn.Module], mesh: DeviceMesh, config: StrategyConfig, precision: Precision
+) -> None:
     """Shard a meta model over a one-dimensional mesh, in place (FSDP2).
 
-    Each block is one unit of gathering, the rest (embedding, last norm, head) another. With bf16 the gathered copies
-    are bf16 and the masters stay fp32; gradients are reduced in fp32.
+    Each of its blocks is one unit of gathering, the rest (embedding, last norm, head) another. With bf16 the gathered
+    copies are bf16 and the masters stay fp32; gradients are reduced in fp32.
     """
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if precision == "bf16" else None,
         reduce_dtype=torch.float32 if precision == "bf16" else None,
     )
-    for unit in (*model.blocks, model):
+    for unit in (*blocks, model):
         fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=config.reshard_after_forward)
 
 

@@ -10,17 +10,16 @@ import copy
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from litespark.data.batch import TokenBatch
-from litespark.models.llama import Llama
 from litespark.training.budget import TokenBudget
 from litespark.training.optim import OptimizerConfig, build_optimizer, set_learning_rate
 from litespark.training.schedule import Schedule
 from litespark.training.strategies import Precision
 
 
-def summed_loss(model: Llama, batch: TokenBatch) -> Tensor:
+def summed_loss(model: nn.Module, batch: TokenBatch) -> Tensor:
     """The sum of nats over the supervised tokens of a micro-batch, () fp32."""
     loss = model(
         batch.tokens,
@@ -46,7 +45,7 @@ class BareLoop:
 
     def __init__(
         self,
-        model: Llama,
+        model: nn.Module,
         batches: Iterator[TokenBatch],
         *,
         optimizer: OptimizerConfig,

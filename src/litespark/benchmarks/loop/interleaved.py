@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from litespark.benchmarks.loop.bare import BareLoop, summed_loss
 from litespark.data.streaming import RowDataModule, build_data_module
@@ -29,7 +30,6 @@ from litespark.experiment.run import quieten
 from litespark.launch import Ranks
 from litespark.metrics.records.loop import LoopRecord, LossPair
 from litespark.metrics.records.run import utc_now
-from litespark.models.llama import Llama
 from litespark.ranges import Repeats, check_number
 from litespark.training.budget import BudgetConfig
 
@@ -150,7 +150,7 @@ class _Interleaved:
         assert model is not None
         self.losses.append(LossPair(steps, self._loss(model), self._loss(self.bare.model)))
 
-    def _loss(self, model: Llama) -> float:
+    def _loss(self, model: nn.Module) -> float:
         """Nats per supervised token on the first validation batches."""
         total, tokens = torch.zeros((), dtype=torch.float64, device=self.machine.device), 0
         model.eval()

@@ -38,7 +38,7 @@ def measure_optimizer(
     with torch.device("meta"):
         model = Llama(dataclasses.replace(config, layers=1), resolve(OpsConfig()))
     materialise(model, device)
-    initialise(model, seed=0)
+    initialise(model, model.config, seed=0)
     generator = torch.Generator(device).manual_seed(0)
     for parameter in model.parameters():
         parameter.grad = torch.randn(parameter.shape, generator=generator, device=device)

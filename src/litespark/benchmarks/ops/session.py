@@ -63,10 +63,10 @@ def bench_ops(
     for op in ops:
         if op not in EVERYTHING:
             raise ValueError(f"--op: got {op}, expected one of {', '.join(EVERYTHING)}")
-    if parts.data.sequence_length > parts.model.max_sequence_length:
+    if parts.data.sequence_length > parts.llama.max_sequence_length:
         raise ValueError(
             f"data.sequence_length: got {parts.data.sequence_length}, expected at most model.max_sequence_length = "
-            f"{parts.model.max_sequence_length}; lower the one or raise the other"
+            f"{parts.llama.max_sequence_length}; lower the one or raise the other"
         )
     device = device_for(parts.trainer.accelerator)
     precision = precision_of(parts, device)
@@ -107,10 +107,10 @@ def bench_ops(
 def _measure(op: str, record: OpsRecord, parts: Parts, place: Place, bandwidth: float) -> None:
     if op == OPTIMIZER:
         record.optimizer, record.optimizer_parameters = measure_optimizer(
-            parts.model, parts.optim, place.device, seconds=record.seconds, bandwidth=bandwidth, summary=summary
+            parts.llama, parts.optim, place.device, seconds=record.seconds, bandwidth=bandwidth, summary=summary
         )
     elif op == FP8:
-        found = measure_fp8(parts.model, parts.fp8, place, seconds=record.seconds, bandwidth=bandwidth)
+        found = measure_fp8(parts.llama, parts.fp8, place, seconds=record.seconds, bandwidth=bandwidth)
         record.cases, record.widths, record.pays = [*record.cases, *found.cases], found.widths, found.pays
     else:
         record.cases += measure_op(op, place, seconds=record.seconds, bandwidth=bandwidth)
@@ -134,10 +134,10 @@ def _begin(parts: Parts, place: Place, machine: Machine, overrides: Sequence[str
         source_hash=source_hash(source / "ops", source / "benchmarks"),
         overrides=list(overrides),
         environment=environment,
-        model=parts.model.name,
+        model=parts.llama.name,
         rows=place.shapes.rows,
         sequence_length=place.shapes.length,
-        layers=parts.model.layers,
+        layers=parts.llama.layers,
         seconds=0.0,
         ops=[],
     )

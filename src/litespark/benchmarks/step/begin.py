@@ -21,7 +21,6 @@ from litespark.experiment.preflight import measurable_layers, place_of
 from litespark.experiment.variant import KEY
 from litespark.launch import Ranks
 from litespark.metrics.records.step import FloorPart, Protocol, RatesRecord, StepModel, StepRecord, VariantRecord
-from litespark.models.config import LlamaConfig
 from litespark.models.floor import FloorPrecision, Rates, cast_bytes, floor
 from litespark.models.flops import causal_mean_keys, hardware_flops_per_token, model_flops_per_token
 from litespark.training.optim import AdamWConfig
@@ -104,11 +103,11 @@ def settle(compose: Compose, overrides: Sequence[str], variants: Sequence[Varian
         _check_same(variant, theirs, parts)
     device = device_for(parts.trainer.accelerator)
     precision = precision_of(parts, device)
-    whole = parts.model.layers
+    whole = parts.llama.layers
     if settings.layers is not None and settings.layers > whole:
         raise ConfigError(f"--layers: got {settings.layers}, expected at most the model's {whole}")
-    layers = settings.layers or measurable_layers(parts.model, device)
-    parts = dataclasses.replace(parts, model=dataclasses.replace(parts.model, layers=layers))
+    layers = settings.layers or measurable_layers(parts.llama, device)
+    parts = dataclasses.replace(parts, model=dataclasses.replace(parts.llama, layers=layers))
     return Settled(parts, whole, device, precision, composed)
 
 
@@ -121,10 +120,10 @@ def _check(parts: Parts) -> None:
         )
     if parts.resume is not None:
         raise ConfigError(f"resume={parts.resume}: the benchmark starts from initial weights; leave it out")
-    if parts.data.sequence_length > parts.model.max_sequence_length:
+    if parts.data.sequence_length > parts.llama.max_sequence_length:
         raise ConfigError(
             f"data.sequence_length: got {parts.data.sequence_length}, expected at most model.max_sequence_length = "
-            f"{parts.model.max_sequence_length}; lower the one or raise the other"
+            f"{parts.llama.max_sequence_length}; lower the one or raise the other"
         )
 
 
@@ -145,13 +144,13 @@ def described(settled: Settled, overrides: Sequence[str], settings: StepSettings
     parts, length = settled.parts, settled.parts.data.sequence_length
     causal = causal_mean_keys(length)
     model = StepModel(
-        name=parts.model.name,
-        parameters=parts.model.parameter_count(),
-        layers=parts.model.layers,
+        name=parts.llama.name,
+        parameters=parts.llama.parameter_count(),
+        layers=parts.llama.layers,
         layers_whole=settled.layers_whole,
-        flops_per_token_causal=model_flops_per_token(parts.model, causal),
-        flops_per_token_full=model_flops_per_token(parts.model, length),
-        flops_per_token_recomputed=hardware_flops_per_token(parts.model, causal, "full"),
+        flops_per_token_causal=model_flops_per_token(parts.llama, causal),
+        flops_per_token_full=model_flops_per_token(parts.llama, length),
+        flops_per_token_recomputed=hardware_flops_per_token(parts.llama, causal, "full"),
     )
     protocol = Protocol(
         micro_batch_rows=parts.data.micro_batch_size,
@@ -190,7 +189,7 @@ def add_rates(record: StepRecord, settled: Settled) -> None:
     """Measure what the device reaches; from it the floor of each variant, and what its casts cost where it has some."""
     parts = settled.parts
     place = place_of(parts, settled.device, settled.precision)
-    record.rates = measured_rates(parts.model, place, peak_flops=parts.metrics.peak_flops)
+    record.rates = measured_rates(parts.llama, place, peak_flops=parts.metrics.peak_flops)
     for variant, (_, theirs) in zip(record.variants, settled.variants, strict=True):
         if variant.reason is not None:
             continue
@@ -201,7 +200,7 @@ def add_rates(record: StepRecord, settled: Settled) -> None:
 
 def _casts(theirs: Parts, record: StepRecord, settled: Settled) -> str:
     """What a variant of ours in fp8 moves beside bf16, in words."""
-    model, protocol = settled.parts.model, record.protocol
+    model, protocol = settled.parts.llama, record.protocol
     shapes = model.step_shapes(protocol.micro_batch_rows, protocol.sequence_length, documents=protocol.document_mask)
     added = sum(each.added for each in cast_bytes(model, shapes, theirs.fp8, accumulate=protocol.accumulate))
     said = f"its casts move {added / 1e9:+.3g} GB a step against bf16"
@@ -227,7 +226,7 @@ def _floor(variant: VariantRecord, theirs: Parts, record: StepRecord, settled: S
         return []
     if precision == "fp8" and rates.fp8_matmul_flops is None:
         return []
-    model: LlamaConfig = settled.parts.model
+    model = settled.parts.llama
     parts = floor(
         model,
         model.step_shapes(protocol.micro_batch_rows, protocol.sequence_length, documents=protocol.document_mask),

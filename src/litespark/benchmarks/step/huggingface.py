@@ -51,7 +51,7 @@ class HuggingFaceTraining:
         self.parts = parts
         self.machine = machine
         self.recompute: str = recompute
-        self.model = build_model(parts.model, setup.attention, machine.device)
+        self.model = build_model(parts.llama, setup.attention, machine.device)
         copy_weights(weights, self.model)
         if recompute == "full":
             recompute_layers(self.model)

@@ -99,7 +99,7 @@ def asked_parts(parts: Parts, request: Request) -> Parts:
     """The config with what the request changes: layers, recompute, the length, and the rows that are held out."""
     if request.recompute is not None and request.recompute not in RECOMPUTE_MODES:
         raise ConfigError(f"recompute: got {request.recompute!r}, expected one of {', '.join(RECOMPUTE_MODES)}")
-    model = parts.model if request.layers is None else dataclasses.replace(parts.model, layers=request.layers)
+    model = parts.llama if request.layers is None else dataclasses.replace(parts.llama, layers=request.layers)
     recompute: Recompute = parts.recompute
     if request.recompute is not None and request.kind != "huggingface":
         recompute = next(mode for mode in RECOMPUTE_MODES if mode == request.recompute)
@@ -131,7 +131,7 @@ def initial_weights(parts: Parts, machine: Machine, manifest: Manifest) -> Llama
     machine = dataclasses.replace(machine, device=torch.device("cpu"))
     record = new_record(parts, machine, Path("bench"), manifest, NullMeter("not read", ""), [])
     module, _ = construct_module(parts, machine, manifest, token_budget(parts), record)
-    assert module.model is not None
+    assert isinstance(module.model, Llama)
     return module.model
 
 

@@ -26,6 +26,7 @@ from litespark.metrics.device_state import device_state
 from litespark.metrics.energy import EnergyLedger, EnergyMeter
 from litespark.metrics.records.bench import DeviceState
 from litespark.models.compilation import uncompiled
+from litespark.tasks.pretrain import Pretrain
 from litespark.training.module import TrainingModule
 from litespark.training.step import OptimizerStep
 from litespark.training.strategies import forward_context
@@ -104,6 +105,7 @@ class LitesparkTraining:
 
     def summed_loss(self, batch: TokenBatch) -> Tensor:
         """The sum of nats over the labels of a batch, () fp64 on the device; uncompiled: it needs no speed."""
+        assert isinstance(self.task, Pretrain)
         self.model.eval()
         with torch.no_grad(), uncompiled(self.model), self._context():
             nats = self.task.token_losses(self.model, batch).nats

@@ -74,7 +74,7 @@ def script_overrides(parts: Parts, request: Request, window: int, logs: Path) ->
     values = {
         "name": _NAME,
         "paths.logs": _quoted(logs),
-        "model.layers": parts.model.layers,
+        "model.layers": parts.llama.layers,
         "recompute.mode": parts.recompute,
         "budget.tokens": "null",
         "budget.steps": request.warmup_steps + request.steps,

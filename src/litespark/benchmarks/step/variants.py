@@ -148,7 +148,7 @@ def masks_documents(parts: Parts) -> bool:
 
 
 def _why_not_huggingface(setup: HuggingFaceSetup, device: torch.device, parts: Parts) -> str | None:
-    model = parts.model
+    model = parts.llama
     if not _installed("transformers"):
         return "transformers is not installed; pip install transformers"
     if masks_documents(parts):
@@ -187,7 +187,7 @@ def _why_not_fp8(device: torch.device, parts: Parts) -> str | None:
         return "torchao is not installed; pip install torchao"
     if parts.precision == "fp32":
         return "float8 is measured beside bf16; set precision=bf16"
-    model = parts.model
+    model = parts.llama
     sizes = {
         "model.width": model.width,
         "model.feed_forward": model.feed_forward,

@@ -17,12 +17,14 @@ from litespark.metrics.records.run_target import TargetRecord
 from litespark.metrics.records.sealing import SEAL, check_seal, naming, read_values, write_values
 from litespark.metrics.records.strict_json import RecordError, decode, encode, wrong
 
-SCHEMA = "litespark.run/4"
+SCHEMA = "litespark.run/5"
+_OF_PRETRAINING: dict[str, Any] = {"loss_unit": "nats/token", "task_metrics": []}
 # schema -> the fields that came after it, as a record without them is read
 _LATER_FIELDS: dict[str, dict[str, Any]] = {
-    "litespark.run/1": {"ops": [], "target": None, "fp8": None},
-    "litespark.run/2": {"target": None, "fp8": None},
-    "litespark.run/3": {"fp8": None},
+    "litespark.run/1": {"ops": [], "target": None, "fp8": None, **_OF_PRETRAINING},
+    "litespark.run/2": {"target": None, "fp8": None, **_OF_PRETRAINING},
+    "litespark.run/3": {"fp8": None, **_OF_PRETRAINING},
+    "litespark.run/4": _OF_PRETRAINING,
 }
 _WITHOUT_SEAL = ("litespark.run/1", "litespark.run/2")
 
@@ -43,14 +45,17 @@ class ModelRecord:
 
 @dataclass
 class DataRecord:
-    """The prepared data set; entropy in nats per token, the floor that a model must beat to have learned context."""
+    """The prepared data set; entropy in nats per token, the floor that a model must beat to have learned context.
+
+    It is None for a task whose loss is not that of text.
+    """
 
     name: str
     manifest_hash: str
     vocabulary: int
     train_tokens: int
     validation_tokens: int
-    unigram_entropy: float
+    unigram_entropy: float | None
     unigram_bits_per_byte: float | None = None
 
 
@@ -153,7 +158,7 @@ class ProjectionRecord:
 
 @dataclass
 class QualityRecord:
-    """What the model learned; losses in nats per supervised token, the sample a text the model generated."""
+    """What the model learned; losses in the run's ``loss_unit``, the sample a text the model generated."""
 
     train_loss: float | None = None
     validation_loss: float | None = None
@@ -162,6 +167,14 @@ class QualityRecord:
     token_accuracy: float | None = None
     skipped_steps: int = 0
     sample: str | None = None
+
+
+@dataclass
+class TaskMetric:
+    """What the last validation of a task measured beside ``QualityRecord``."""
+
+    name: str
+    value: float | None
 
 
 @dataclass
@@ -184,7 +197,10 @@ class SegmentRecord:
 
 @dataclass
 class RunRecord:
-    """The whole of ``run.json``; times are ISO 8601 in UTC, ``fp8`` is null in a run without."""
+    """The whole of ``run.json``; times are ISO 8601 in UTC, ``fp8`` is null in a run without.
+
+    ``loss_unit`` is that of losses, and ``task_metrics`` are the metrics that only the task of the run has.
+    """
 
     name: str
     task: str
@@ -199,6 +215,7 @@ class RunRecord:
     energy: EnergyRecord = field(default_factory=EnergyRecord)
     projection: ProjectionRecord = field(default_factory=ProjectionRecord)
     quality: QualityRecord = field(default_factory=QualityRecord)
+    task_metrics: list[TaskMetric] = field(default_factory=list)
     target: TargetRecord | None = None
     fp8: Fp8Record | None = None
     ops: list[OpRecord] = field(default_factory=list)
@@ -208,6 +225,7 @@ class RunRecord:
     ended: str | None = None
     git_commit: str | None = None
     git_dirty: bool | None = None
+    loss_unit: str = "nats/token"
     schema: str = SCHEMA
 
     def to_dict(self) -> dict[str, Any]:

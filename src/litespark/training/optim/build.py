@@ -86,8 +86,8 @@ def _muon(model: nn.Module, config: MuonConfig) -> Optimizer:
             rows.setdefault(parts, []).append(parameter)
     if not rows:
         raise ValueError(
-            f"optim=muon: got a {type(model).__name__} without a trained matrix in Llama blocks, expected some: Muon "
-            "is for those. Choose optim=adamw"
+            f"optim=muon: got a {type(model).__name__} without a trained matrix in its layers, expected some: Muon is "
+            "for those. Choose optim=adamw"
         )
     factor = 1.0 if config.matrix_lr is None else config.matrix_lr / config.lr
     groups = [

@@ -26,22 +26,17 @@ from torch.distributed.tensor import DTensor, Shard
 from torch.optim import AdamW, Optimizer
 from torch.optim._muon import DEFAULT_A, DEFAULT_B, DEFAULT_C, EPS, _adjust_lr, _zeropower_via_newtonschulz
 
-from litespark.models.llama import MLP, Attention
+from litespark.models.spec import HasMatrices
 
 MOMENTUM = "momentum_buffer"
 
 
 def block_matrices(model: nn.Module) -> dict[Tensor, tuple[int, ...]]:
-    """The matrices inside the blocks of `model`, and for each the rows of the parts that it is made of."""
+    """The matrices of the layers of `model` that have any for Muon, and for each the rows of its parts."""
     found: dict[Tensor, tuple[int, ...]] = {}
     for module in model.modules():
-        if isinstance(module, Attention):
-            heads, kv_heads = module.output.in_features, module.kv_heads * module.dh
-            found[module.qkv.weight] = (heads, kv_heads, kv_heads)
-            found[module.output.weight] = (module.output.out_features,)
-        elif isinstance(module, MLP):
-            found[module.gate_up.weight] = (module.down.in_features, module.down.in_features)
-            found[module.down.weight] = (module.down.out_features,)
+        if isinstance(module, HasMatrices):
+            found |= module.matrices()
     return found
 
 

@@ -1,0 +1,82 @@
+"""What training has to know of a model, whichever it is. `LlamaConfig` is the first to say so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from litespark.models.config import Recompute
+from litespark.ops.backend import Ops
+from litespark.ops.shapes import StepShapes
+
+
+@runtime_checkable
+class ModelSpec(Protocol):
+    """A frozen dataclass that a config makes: the sizes of a model, and how training takes it apart.
+
+    Attributes:
+        name: what reports call it.
+        vocabulary: V, rows of the embedding.
+        max_sequence_length: longest sequence that it accepts, in tokens.
+        recompute_modes: of "none", "swiglu" and "full", those that `build` takes.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def vocabulary(self) -> int: ...
+    @property
+    def max_sequence_length(self) -> int: ...
+    @property
+    def recompute_modes(self) -> tuple[Recompute, ...]: ...
+
+    def build(self, ops: Ops, recompute: Recompute) -> nn.Module:
+        """The model; called under the meta device, so it must not compute with values.
+
+        A model for `task=pretrain` is called as `model(tokens, labels, positions=, documents=, boundaries=,
+        reduction=)`, see `models.llama.Llama.forward`; one for a task of your own, as that task calls it. The loss is
+        made inside `forward`, where FSDP2 has gathered the weights.
+        """
+        ...
+
+    def draw(self, name: str, values: Tensor, generator: torch.Generator) -> None:
+        """Fill `values`, on the CPU in fp32, with the initial values of the parameter `name`."""
+        ...
+
+    def units(self, model: nn.Module) -> Sequence[nn.Module]:
+        """The parts of a built model that are sharded and compiled one by one: its layers."""
+        ...
+
+    def parameter_count(self) -> int:
+        """All trained parameters; shared ones once."""
+        ...
+
+    def matmul_parameter_count(self) -> int:
+        """Parameters that each token is multiplied with, a tied head's included."""
+        ...
+
+    def attention_flops(self, mean_keys: float) -> float:
+        """Operations a token, forward and backward, beside those of its parameters; see `models.flops`."""
+        ...
+
+    def recomputed_flops(self, mean_keys: float, recompute: Recompute) -> float:
+        """Operations a token that recomputation runs a second time."""
+        ...
+
+    def step_shapes(self, rows: int, length: int, documents: bool) -> StepShapes | None:
+        """The sizes that our ops meet in a micro-batch; None: it computes without them."""
+        ...
+
+
+@runtime_checkable
+class HasMatrices(Protocol):
+    """A layer of which Muon optimizes the matrices; without any, it is AdamW for all of a model."""
+
+    def matrices(self) -> dict[Tensor, tuple[int, ...]]:
+        """Its matrices, and for each the rows of the parts that are stored in it above each other."""
+        ...

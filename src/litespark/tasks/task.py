@@ -1,0 +1,50 @@
+"""What a run is asked to learn: the loss, what it is divided by, and what a validation measures."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from litespark.data.batch import TokenBatch
+from litespark.data.manifest import Manifest
+
+
+@runtime_checkable
+class Task(Protocol):
+    """A task; `Pretrain` is the first.
+
+    Attributes:
+        name: what records call it.
+        loss_unit: of the loss after the division, such as "nats/token".
+        measures_text: whether a validation measures how well text is predicted: `bits_per_byte` is among its metrics,
+            and the unigram entropy of the data is what its loss is compared with.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def loss_unit(self) -> str: ...
+    @property
+    def measures_text(self) -> bool: ...
+
+    def loss(self, model: nn.Module, batch: TokenBatch) -> Tensor:
+        """The summed loss of a micro-batch, (); gradients are divided once, by the divisor of the whole step."""
+        ...
+
+    def divisor(self, batch: TokenBatch) -> int:
+        """How many terms the loss of `batch` sums: tokens, pairs; a number of the host, so that no step waits."""
+        ...
+
+    def metrics(self, manifest: Manifest) -> Metric:
+        """What a validation on the data of `manifest` measures.
+
+        Its `compute` returns scalars by name, "loss" among them, over all batches and ranks: keep sums, and take ratios
+        at the end.
+        """
+        ...
+
+    def evaluate(self, model: nn.Module, batch: TokenBatch, metrics: Metric) -> None:
+        """Add a validation batch to what `metrics` made; called without gradients."""
+        ...
