@@ -11,7 +11,10 @@ import pytest
 import torch
 
 from litespark.cli import main
+from litespark.experiment.config import Parts
+from litespark.experiment.preflight import preflight
 from litespark.experiment.targets import ALLOWED_VARIABLE, ConfigError
+from litespark.launch import Ranks
 from tests.experiment.composed import parts
 
 ROOT = Path(__file__).parents[2]
@@ -122,12 +125,17 @@ def test_ones_own_goes_with_what_is_ours(mypkg, mine):
         (["initial_weights=nowhere"], r"initial_weights=nowhere: got model=bigram, expected a Llama"),
     ],
 )
-def test_what_ones_own_cannot_do_is_refused_before_the_run(mypkg, caplog, overrides, message):
-    words = [f"--config-dir={mypkg}/configs", *SMALL, f"paths.logs={mypkg}/logs", "task=pairs", *BIGRAM]
-    assert main(["train", *words, *overrides]) == 1
-    assert re.search(message, caplog.text)
+def test_what_ones_own_cannot_do_is_refused_before_the_run(mypkg, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        preflight(_parts(mypkg, "task=pairs", *overrides), Ranks(1, 0, 0, 1))
 
 
-def test_a_class_that_is_no_task_or_model_is_refused_with_what_it_lacks(mypkg):
-    with pytest.raises(ConfigError, match=r"task\._target_: got mypkg\.bigram\.\w+, expected a Task .*divisor"):
-        parts("task={_target_:mypkg.bigram.BigramConfig,name:x,vocabulary:1,width:1,depth:1}")
+def test_a_class_that_is_no_task_is_refused_with_what_it_lacks(mypkg):
+    (mypkg / "configs" / "task" / "wrong.yaml").write_text("_target_: mypkg.pairs.PairMetrics\n")
+    with pytest.raises(ConfigError, match=r"task\._target_: got mypkg\.pairs\.PairMetrics, expected a Task .*divisor"):
+        _parts(mypkg, "task=wrong")
+
+
+def _parts(folder: Path, *overrides: str) -> Parts:
+    here = f"hydra.searchpath=[file://{folder}/configs]", f"paths.logs={folder}/logs"
+    return parts(*here, *SMALL, *BIGRAM, "budget.steps=1", *overrides)

@@ -33,6 +33,13 @@ from litespark.metrics.records.run import (
 log = logging.getLogger(__name__)
 
 RECORD = "run.json"
+# of a validation, what `QualityRecord` has fields for
+_IN_QUALITY = (
+    names.VALIDATION_LOSS,
+    names.VALIDATION_PERPLEXITY,
+    names.VALIDATION_BITS_PER_BYTE,
+    names.VALIDATION_TOKEN_ACCURACY,
+)
 
 
 class RunRecorder(Callback):
@@ -134,11 +141,11 @@ class RunRecorder(Callback):
 
     def _task_metrics(self) -> list[TaskMetric]:
         """What the last validation measured beside what every record has."""
-        of_domains = tuple(f"{known}/" for known in names.VALIDATION)
+        of_domains = tuple(f"{known}/" for known in _IN_QUALITY)
         return [
             TaskMetric(name.removeprefix("validation/"), finite_or_none(value))
             for name, value in sorted(self._module.validation.items())
-            if name not in names.VALIDATION and not name.startswith(of_domains)
+            if name not in _IN_QUALITY and not name.startswith(of_domains)
         ]
 
     def _quality(self) -> QualityRecord:

@@ -41,7 +41,6 @@ VALIDATION_LOSS: Final = "validation/loss"  # in the unit of the task: nats per 
 VALIDATION_PERPLEXITY: Final = "validation/perplexity"
 VALIDATION_BITS_PER_BYTE: Final = "validation/bits_per_byte"
 VALIDATION_TOKEN_ACCURACY: Final = "validation/token_accuracy"  # share of supervised tokens predicted by argmax, 0 to 1
-VALIDATION: Final = (VALIDATION_LOSS, VALIDATION_PERPLEXITY, VALIDATION_BITS_PER_BYTE, VALIDATION_TOKEN_ACCURACY)
 
 
 def of_domain(key: str, domain: str) -> str:

@@ -116,7 +116,7 @@ def test_a_record_from_before_ops_were_recorded_is_read():
 @pytest.mark.parametrize(
     ("where", "value", "message"),
     [
-        ("schema", "litespark.run/9", r"schema: got 'litespark.run/9', expected 'litespark.run/4'"),
+        ("schema", "litespark.run/9", r"schema: got 'litespark.run/9', expected 'litespark.run/5'"),
         ("seed", "1", r"seed: got '1', expected an integer"),
         ("seed", True, r"seed: got True, expected an integer"),
         ("seed", ..., r"seed: missing"),
