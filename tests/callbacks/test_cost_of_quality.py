@@ -14,6 +14,7 @@ from litespark.metrics import names
 from litespark.metrics.energy import EnergyLedger
 from litespark.metrics.energy_journal import EnergyJournal
 from litespark.metrics.meters import FakeMeter, NullMeter
+from litespark.training.module import TrainingModule
 from tests.callbacks.fake_time import Clock, TimedTask
 from tests.metrics.records.test_run import make_record
 from tests.training.small_runs import LENGTH, batches, small_run, training_module
@@ -49,7 +50,7 @@ class Run:
         self.record = make_record()
         self.folder = folder
         self.module = training_module(steps=steps, rows=2, task=TimedTask(clock, [STEP], validation=7.0))
-        self.module.on_validation_epoch_end = self._validated
+        self.module.validate = self._validate
         self.bits = bits
         self.validated = []
         small = small_run(folder, self.module, validate_every=every, phases=phases, callbacks=[energy, saver])
@@ -60,8 +61,9 @@ class Run:
         small.trainer.callbacks.append(self.quality)
         self.small = clock.drive(small)
 
-    def _validated(self):
+    def _validate(self, batches):
         step = self.module.steps_taken
+        TrainingModule.validate(self.module, batches)
         self.validated.append(step)
         self.module.validation = {names.VALIDATION_BITS_PER_BYTE: self.bits[step]}
         self.module.validated_at = step
@@ -174,7 +176,8 @@ def test_the_checkpoint_of_a_step_holds_its_validation_which_no_resume_repeats(t
         raise Killed
 
     killed = Run(tmp_path, clock, target=None, checkpoint_every=2)
-    killed.module.on_validation_epoch_start = lambda: die() if killed.module.steps_taken == 4 else None
+    kept = killed.module.validate
+    killed.module.validate = lambda batches: die() if killed.module.steps_taken == 4 else kept(batches)
     with pytest.raises(Killed):
         killed.fit()
     checkpoint = checkpoint_folder.find(tmp_path)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Callback
 
 from litespark.callbacks.interval import LogInterval
@@ -46,22 +45,15 @@ class Validation(Callback):
         callbacks = trainer.callbacks  # type: ignore[attr-defined]  # not annotated in Lightning
         if self._batches is None:
             self._batches = trainer.datamodule.val_dataloader()  # type: ignore[attr-defined]
-        pl_module.zero_grad()  # their memory is free until the next backward
-        pl_module.model.eval()
         for callback in callbacks:
             callback.on_validation_start(trainer, pl_module)
         for callback in callbacks:
             callback.on_validation_epoch_start(trainer, pl_module)
-        with torch.no_grad(), trainer.precision_plugin.forward_context():
-            pl_module.on_validation_epoch_start()
-            for index, batch in enumerate(self._batches):
-                pl_module.validation_step(batch.to(pl_module.device), index)
-            pl_module.on_validation_epoch_end()
+        pl_module.validate(self._batches)
         for callback in callbacks:
             callback.on_validation_epoch_end(trainer, pl_module)
         for callback in callbacks:
             callback.on_validation_end(trainer, pl_module)
-        pl_module.model.train()
 
     def _due(self, pl_module: Any) -> bool:
         step = pl_module.steps_taken

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -31,6 +31,7 @@ from litespark.training.random_state import random_state, restore_random_state
 from litespark.training.resumed_rate import change_of_rate
 from litespark.training.schedule import Schedule
 from litespark.training.step import OptimizerStep
+from litespark.training.validation import validate
 
 log = logging.getLogger(__name__)
 
@@ -243,16 +244,13 @@ class TrainingModule(pl.LightningModule):
 
     # ---------------------------------------------------------------- validation
 
-    def on_validation_epoch_start(self) -> None:
-        self.metrics.reset()
-
-    def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
+    def validate(self, batches: Iterable[TokenBatch]) -> None:
+        """Measure the weights as they are on the validation batches of this rank; a collective."""
         assert self.model is not None
-        self.task.evaluate(self.model, batch, self.metrics)
-
-    def on_validation_epoch_end(self) -> None:
-        values = self.metrics.compute()
-        self.validation = {f"validation/{name}": float(value) for name, value in values.items()}
+        self.zero_grad()  # their memory is free until the next backward
+        context = self.trainer.precision_plugin.forward_context
+        values = validate(self.model, self.task, self.metrics, batches, self.device, context)
+        self.validation = {f"validation/{name}": value for name, value in values.items()}
         self.validated_at = self.steps_taken
 
     # ---------------------------------------------------------------- checkpoint

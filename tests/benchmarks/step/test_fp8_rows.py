@@ -64,7 +64,7 @@ def test_weights_are_cast_once_after_each_step_and_validation_casts_none(tmp_pat
     # 2 layers of 4 weights: before the first forward pass and after each step, whatever the number of micro-batches
     assert counts == [16, 8, 8]
     cast.clear()
-    training.summed_loss(batches[0].batches[0])
+    training.held_out_loss(batches[0].batches)
     assert not any(each in weights for each in cast)
 
 

@@ -11,6 +11,7 @@ by orders of magnitude, as it does in any training at a high learning rate.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import tempfile
 import time
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from litespark.benchmarks.loop.bare import BareLoop, summed_loss
+from litespark.benchmarks.loop.bare import BareLoop
 from litespark.data.streaming import RowDataModule, build_data_module
 from litespark.experiment import run_folder
 from litespark.experiment.build import Run, build_meter, build_run, check_vocabulary
@@ -32,6 +33,7 @@ from litespark.metrics.records.loop import LoopRecord, LossPair
 from litespark.metrics.records.run import utc_now
 from litespark.ranges import Repeats, check_number
 from litespark.training.budget import BudgetConfig
+from litespark.training.validation import validate
 
 # validation batches that the losses are taken on
 _LOSS_BATCHES = 4
@@ -152,14 +154,8 @@ class _Interleaved:
 
     def _loss(self, model: nn.Module) -> float:
         """Nats per supervised token on the first validation batches."""
-        total, tokens = torch.zeros((), dtype=torch.float64, device=self.machine.device), 0
-        model.eval()
-        with torch.no_grad(), self.bare.autocast():
-            for _, batch in zip(range(_LOSS_BATCHES), self.data.val_dataloader(), strict=False):
-                total += summed_loss(model, batch.to(self.machine.device))
-                tokens += batch.supervised_count
-        model.train()
-        return float(total) / tokens
+        module, batches = self.run.module, itertools.islice(self.data.val_dataloader(), _LOSS_BATCHES)
+        return validate(model, module.task, module.metrics, batches, module.device, self.bare.autocast)["loss"]
 
     def _now(self) -> float:
         if self.machine.device.type == "cuda":

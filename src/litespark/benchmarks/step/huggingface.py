@@ -11,6 +11,7 @@ for masks none is made, and the same call is given `is_causal=True`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -82,14 +83,18 @@ class HuggingFaceTraining:
         self.optimizer.zero_grad(set_to_none=True)
         return total * tokens
 
-    def summed_loss(self, batch: TokenBatch) -> Tensor:
-        """The sum of nats over the labels of a batch, () on the device; uncompiled: it needs no speed."""
-        self.model.eval()
+    def held_out_loss(self, batches: Iterable[TokenBatch]) -> float:
+        """Nats per supervised token over `batches`, which may lie on the host; uncompiled: it needs no speed."""
+        total = torch.zeros((), dtype=torch.float64, device=self.machine.device)
         one = torch.ones((), device=self.machine.device)
+        tokens = 0
+        self.model.eval()
         with torch.no_grad(), self._autocast():
-            loss = self._loss(self.model, batch, one)
+            for batch in batches:
+                total += self._loss(self.model, batch.to(self.machine.device), one)
+                tokens += batch.supervised_count
         self.model.train()
-        return loss
+        return float(total) / tokens
 
     def _loss(self, model: Any, batch: TokenBatch, tokens: Tensor) -> Tensor:
         # shift_labels are taken as they are, and labels alone would be shifted a second time

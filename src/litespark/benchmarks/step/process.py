@@ -189,7 +189,7 @@ def _take(
         joules_reason=taken.energy.reason,
         peak_memory_mib=peak,
         train_loss=taken.train_loss,
-        loss=held_out_loss(training, held_out, device),
+        loss=held_out_loss(training, held_out),
         tokens_hash=tokens_hash(batches),
         seconds_before=None if request.started is None else max(0.0, taken.began - request.started),
         detail=training.detail,

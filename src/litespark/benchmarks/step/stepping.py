@@ -26,10 +26,10 @@ from litespark.metrics.device_state import device_state
 from litespark.metrics.energy import EnergyLedger, EnergyMeter
 from litespark.metrics.records.bench import DeviceState
 from litespark.models.compilation import uncompiled
-from litespark.tasks.pretrain import Pretrain
 from litespark.training.module import TrainingModule
 from litespark.training.step import OptimizerStep
 from litespark.training.strategies import forward_context
+from litespark.training.validation import validate
 
 # the counter of a board refreshes about every 100 ms: less than this is no measurement
 SHORTEST_GPU_SECONDS = 5.0
@@ -73,8 +73,8 @@ class Training(Protocol):
         """Forward, loss, backward, normalise, clip, optimizer. Returns the sum of nats, () on the device."""
         ...
 
-    def summed_loss(self, batch: TokenBatch) -> Tensor:
-        """The sum of nats over the labels of a batch, () on the device, without a gradient."""
+    def held_out_loss(self, batches: Iterable[TokenBatch]) -> float:
+        """Nats per supervised token over `batches`, which may lie on the host."""
         ...
 
 
@@ -91,6 +91,7 @@ class LitesparkTraining:
         assert module.model is not None
         self.model = module.model
         self.task = module.task
+        self.metrics = module.metrics
         self.optimizer = module.configure_optimizers()
         self.optimizer_step = OptimizerStep(self.task, clip_norm=parts.optim.clip_norm, device=machine.device)
         self.parts = parts
@@ -103,14 +104,11 @@ class LitesparkTraining:
         self.optimizer_step.take(self.model, self.optimizer, batch.batches, batch.learning_rate, self._context)
         return self.optimizer_step.sums[0]
 
-    def summed_loss(self, batch: TokenBatch) -> Tensor:
-        """The sum of nats over the labels of a batch, () fp64 on the device; uncompiled: it needs no speed."""
-        assert isinstance(self.task, Pretrain)
-        self.model.eval()
-        with torch.no_grad(), uncompiled(self.model), self._context():
-            nats = self.task.token_losses(self.model, batch).nats
-        self.model.train()
-        return nats.double().sum()
+    def held_out_loss(self, batches: Iterable[TokenBatch]) -> float:
+        """Nats per supervised token over `batches`, which may lie on the host; uncompiled: it needs no speed."""
+        metrics = self.metrics.to(self.machine.device)
+        with uncompiled(self.model):
+            return validate(self.model, self.task, metrics, batches, self.machine.device, self._context)["loss"]
 
     def _context(self) -> AbstractContextManager[object]:
         return forward_context(self.parts.strategy, self.machine.precision, self.machine.device)
@@ -251,17 +249,13 @@ def counted_energy(ledger: EnergyLedger, device: torch.device, seconds: float, s
     return Joules(joules, meter.method, None)
 
 
-def held_out_loss(training: Training, batches: Iterable[TokenBatch], device: torch.device) -> float:
+def held_out_loss(training: Training, batches: Iterable[TokenBatch]) -> float:
     """Nats per supervised token over `batches`.
 
     Raises:
         ArithmeticError: it is not finite.
     """
-    total, tokens = torch.zeros((), dtype=torch.float64, device=device), 0
-    for batch in batches:
-        total += training.summed_loss(batch.to(device))
-        tokens += batch.supervised_count
-    loss = float(total) / tokens
+    loss = training.held_out_loss(batches)
     if not math.isfinite(loss):
         raise ArithmeticError(f"the held-out loss was {loss}")
     return loss

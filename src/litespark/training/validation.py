@@ -1,0 +1,40 @@
+"""One validation: a pass over batches without gradients. Whatever validates, during a run or after it, does it here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import nn
+from torchmetrics import Metric
+
+from litespark.data.batch import TokenBatch
+from litespark.tasks.task import Task
+
+
+def validate(
+    model: nn.Module,
+    task: Task,
+    metrics: Metric,
+    batches: Iterable[TokenBatch],
+    device: torch.device,
+    forward_context: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> dict[str, float]:
+    """What `metrics` of `task` come to over `batches`, on all ranks together; a collective.
+
+    Args:
+        model: in evaluation mode within, in training mode afterwards.
+        task: of the run.
+        metrics: as the task makes them, on `device`; what they held before is dropped.
+        batches: of this rank.
+        device: where the model is.
+        forward_context: around all of them.
+    """
+    metrics.reset()
+    model.eval()
+    with torch.no_grad(), forward_context():
+        for batch in batches:
+            task.evaluate(model, batch.to(device), metrics)
+    model.train()
+    return {name: float(value) for name, value in metrics.compute().items()}
