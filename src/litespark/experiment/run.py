@@ -255,6 +255,8 @@ def quieten() -> None:
     warnings.filterwarnings(
         "ignore", r"(?s).*callbacks used to create the checkpoint need to be provided.*Fp8Monitor.*"
     )
+    # `callbacks.validation` validates
+    warnings.filterwarnings("ignore", ".*have no `validation_step`.*")
     # metrics are logged by the callbacks, when a window closes
     warnings.filterwarnings("ignore", ".*`Trainer.fit` stopped.*")
     # Lightning 2.6.6 with newer PyTorch
