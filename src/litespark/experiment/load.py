@@ -123,7 +123,8 @@ def model_config(checkpoint: Checkpoint) -> LlamaConfig:
         return LlamaConfig(**values)
     except ValueError as error:
         raise CheckpointError(
-            f"{checkpoint.folder / checkpoint_folder.SEAL} does not describe a model of this version: {error}"
+            f"{checkpoint.folder / checkpoint_folder.SEAL} does not describe a Llama of this version, which "
+            f"alone is read back: {error}"
         ) from error
 
 
