@@ -1,4 +1,4 @@
-"""Ten steps of training with one op swapped: the loss stays that of the references."""
+"""A few steps of training with one op swapped: the losses stay those of the references."""
 
 import pytest
 import torch
@@ -21,14 +21,14 @@ DOCUMENTS = {
 }
 
 
-def _losses(ops: OpsConfig) -> list[float]:
-    """Of ten steps of AdamW on B·S = 32 tokens, and after them."""
+def _losses(ops: OpsConfig, steps: int = 3) -> list[float]:
+    """Of steps of AdamW on B·S = 32 tokens, and after them."""
     recompute = "swiglu" if ops.swiglu_linear != REFERENCE else "none"
     model = small_model(ops, recompute=recompute).to(DEVICE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     extra = {name: tensor.to(DEVICE) for name, tensor in DOCUMENTS.items()}
     losses = []
-    for step in range(11):
+    for step in range(steps + 1):
         tokens, labels = random_ids(2, 16, seed=step % 3).to(DEVICE), random_ids(2, 16, seed=step % 3 + 1).to(DEVICE)
         loss = model(tokens, labels, **extra)
         losses.append(loss.item() / 32)
@@ -40,7 +40,7 @@ def _losses(ops: OpsConfig) -> list[float]:
 
 @pytest.fixture(scope="module")
 def expected():
-    return _losses(OpsConfig())
+    return _losses(OpsConfig(), steps=10)
 
 
 def test_the_steps_teach_something(expected):
@@ -48,12 +48,13 @@ def test_the_steps_teach_something(expected):
 
 
 @pytest.mark.parametrize(("op", "name"), SWAPS)
-def test_a_swapped_op_leaves_the_loss_within_a_thousandth(op, name, expected):
+def test_a_swapped_op_leaves_the_losses_as_they_are(op, name, expected):
     found = _losses(OpsConfig(**{op: name}))
-    assert found == pytest.approx(expected, rel=1e-3)
+    assert found == pytest.approx(expected[: len(found)], rel=1e-5)
 
 
 def test_a_swap_that_is_wrong_moves_the_loss_further(expected, monkeypatch):
     wrong = resolve(OpsConfig()).swiglu
-    monkeypatch.setattr("litespark.ops.swiglu.reference.swiglu", lambda gate_up: 1.01 * wrong(gate_up))
-    assert _losses(OpsConfig()) != pytest.approx(expected, rel=1e-3)
+    monkeypatch.setattr("litespark.ops.swiglu.reference.swiglu", lambda gate_up: 1.001 * wrong(gate_up))
+    found = _losses(OpsConfig())
+    assert found != pytest.approx(expected[: len(found)], rel=1e-5)

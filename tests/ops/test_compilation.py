@@ -1,7 +1,7 @@
 """Every kernel compiles for every target, without a GPU, fits its memory, and on sm_90 keeps its registers.
 
-`make test` compiles the first configuration of each kernel for three targets, `make test-slow` all of them for all.
-Planted faults are caught.
+`make test` compiles the first configuration of each kernel for two targets, `make test-slow` all of them for every
+target. Planted faults are caught.
 """
 
 from pathlib import Path
@@ -18,8 +18,7 @@ from tests.ops.toy_kernels import choosy, sound
 
 OPS = ops_with_kernels()
 WITH_FP8 = {"sm_89", "sm_90", "sm_100", "sm_120"}
-# with fp8 but not Hopper's way to it, and the least shared memory of NVIDIA's; Hopper; AMD
-USUAL_TARGETS = {"sm_89", "sm_90", "gfx942"}
+USUAL_TARGETS = {"sm_90", "gfx942"}
 # op -> the targets that its kernels are for, where these are not all
 ONLY_FOR = {"fp8": WITH_FP8, "rms_norm_fp8": WITH_FP8, "swiglu_fp8": WITH_FP8}
 # name of a compilation -> bytes of stack that it may have on sm_90, where spilled registers go; none where it is not
@@ -68,7 +67,7 @@ def complaints(attempts: list[Attempt], stack_bytes_allowed: dict[str, int]) -> 
 def test_the_most_usual_configuration_of_each_kernel_fits_the_targets_that_differ_most(tmp_path):
     attempts = compile_in_worker(tmp_path, list(OPS.values()), list(USUAL_TARGETS), every=False)
     kernels = {target: {made.kernel for made in attempts if made.target == target} for target in USUAL_TARGETS}
-    assert kernels["sm_89"] == kernels["sm_90"] > kernels["gfx942"]
+    assert kernels["sm_90"] > kernels["gfx942"] > set()
     assert complaints(attempts, STACK_BYTES_ALLOWED) == []
 
 
@@ -102,7 +101,7 @@ def test_a_copy_needs_few_registers_no_stack_and_no_shared_memory(toys, target):
 def test_a_matmul_needs_its_blocks_in_shared_memory(toys, target, stages):
     """Stages that hold a block: on AMD one less than were asked for, since a block waits in registers."""
     needs = toys["matmul bf16", target].resources
-    assert needs.shared_bytes == stages * (128 * 64 + 64 * 128) * 2
+    assert needs.shared_bytes == stages * (128 * 32 + 32 * 128) * 2
     assert needs.stack_bytes == 0
     assert needs.registers > 128 * 128 / (4 * TARGETS[target].warp_size)  # of the sum alone
 

@@ -113,7 +113,7 @@ def _compare(run, inputs, **changes):
 
 
 @pytest.mark.parametrize("run", [_forward, _backward])
-@settings(max_examples=12, deadline=None, derandomize=True, phases=[Phase.generate])
+@settings(max_examples=8, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(
     rows=st.integers(1, 70),
     # of the gradient of a narrower row hardly anything is left
@@ -129,7 +129,7 @@ def test_all_that_is_made_equals_the_reference(run, rows, width, dtypes, format,
 
 @pytest.mark.parametrize("run", [_forward, _backward])
 def test_the_width_of_a_real_model(run):
-    _compare(run, _inputs(17, 3072))
+    _compare(run, _inputs(3, 3072))
 
 
 @pytest.mark.parametrize("run", [_forward, _backward])

@@ -45,5 +45,5 @@ def compilations(target: Target) -> list[Compilation]:
     return [
         Compilation("copy bf16", copy, COPY, {"BLOCK": 1024}),
         Compilation("copy bf16 long", copy, COPY, {"BLOCK": 2048}),
-        Compilation("matmul bf16", matmul, MATMUL, blocks(128, 128, 64), num_stages=2),
+        Compilation("matmul bf16", matmul, MATMUL, blocks(128, 128, 32), num_stages=2),
     ]
