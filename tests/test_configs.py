@@ -95,7 +95,8 @@ def test_an_experiment_inherits_its_baseline_and_differs_only_where_it_may(name)
 def test_the_headline_job_runs_with_one_layer_and_short_rows(tmp_path):
     cut = (
         "experiment=llama3b_litespark model.layers=1 data=synthetic data.sequence_length=64 data.micro_batch_size=1 "
-        "trainer.batch_rows=1 budget.tokens=null budget.steps=2 trainer.accelerator=cpu precision=fp32 name=cut"
+        "trainer.batch_rows=1 budget.tokens=null budget.steps=2 trainer.accelerator=cpu precision=fp32 name=cut "
+        "model.vocabulary=1000"
     )
     train_apart(*cut.split(), f"paths.logs={tmp_path}", f"paths.data={tmp_path}/data")
     run = tmp_path / "runs" / "cut"
@@ -105,7 +106,7 @@ def test_the_headline_job_runs_with_one_layer_and_short_rows(tmp_path):
     assert record["status"] == "finished"
     assert (record["throughput"]["steps"], record["throughput"]["tokens"]) == (2, 128)
     assert record["model"]["name"] == "llama3b"
-    assert record["model"]["parameters"] == parts_of("model=llama3b", "model.layers=1").model.parameter_count()
+    assert record["model"]["parameters"] == parts_of(*cut.split()).model.parameter_count()
     assert 0 < record["quality"]["validation_loss"] < 20
     settings = yaml.safe_load((run / "config.yaml").read_text())
     assert settings["ops"]["attention"] != "reference"

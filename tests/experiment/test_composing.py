@@ -194,9 +194,10 @@ def test_a_setting_of_no_choice_and_one_of_the_command_line_stay_and_are_refused
     assert isinstance(parts("experiment=llama3b_litespark", "optim=adamw").optim, AdamWConfig)
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if not name.endswith("_baseline")])
 def test_every_choice_of_every_group_composes_with_every_experiment(experiment):
-    """The n-th choices of all groups together, so that each pair is composed once."""
+    """The n-th choices of all groups together, so that each pair is composed once; what a `_baseline` sets, its
+    `_litespark` sets too."""
     for index in range(max(map(len, GROUPS.values()))):
         names = {group: choices[index % len(choices)] for group, choices in GROUPS.items()}
         chosen = [f"{group}={name}" for group, name in names.items()]
