@@ -11,6 +11,9 @@ __all__ = ["HealthCheck", "Phase", "given", "settings", "st"]
 try:
     from hypothesis import HealthCheck, Phase, given, settings
     from hypothesis import strategies as st
+
+    settings.register_profile("the same examples each time", derandomize=True, database=None)
+    settings.load_profile("the same examples each time")
 except ImportError:
 
     class _Anything:

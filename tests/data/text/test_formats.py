@@ -46,7 +46,7 @@ VALUES = st.recursive(
 
 
 @given(members=st.lists(VALUES, max_size=5), block_bytes=st.integers(1, 40), indent=st.sampled_from([None, 1]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_an_array_gives_its_members_wherever_blocks_end(tmp_path_factory, members, block_bytes, indent):
     folder = tmp_path_factory.mktemp("array")
     with pytest.MonkeyPatch.context() as patch:
