@@ -5,7 +5,6 @@ Before anything imports Triton: without a GPU its kernels run in the interpreter
 With one, the tests of ops run natively, as they are, and count among those for a GPU.
 """
 
-import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ settle_threads()
 import torch  # noqa: E402
 
 from tests import kept_compositions  # noqa: E402
+from tests.process_state import as_before  # noqa: E402
 
 ON_GPU = torch.cuda.is_available()
 NATIVE = (Path("tests/ops"), Path("tests/models/test_swapped_ops.py"))
@@ -30,12 +30,10 @@ if not ON_GPU:
 
 
 @pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
-    # Hydra's job logging writes to the stream that it found, which pytest closes after each test
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = handlers, level
+def process_as_before() -> Iterator[None]:
+    """After each test."""
+    with as_before():
+        yield
 
 
 @pytest.hookimpl(tryfirst=True)

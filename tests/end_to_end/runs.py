@@ -7,7 +7,6 @@ them all, are started as a user does.
 import contextlib
 import io
 import json
-import logging
 import os
 import random
 import signal
@@ -19,6 +18,7 @@ from pathlib import Path
 import torch
 
 from litespark.cli import main
+from tests.process_state import as_before
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,11 +53,9 @@ def environment() -> dict[str, str]:
 
 def train(*overrides: str, expect: int = 0) -> str:
     """Run to the end and return what was printed; fails unless the exit code is the expected one."""
-    printed, log = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True), logging.getLogger()
-    handlers, level = log.handlers[:], log.level
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+    printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+    with as_before(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         code = main(["train", *overrides])
-    log.handlers[:], log.level = handlers, level
     said = printed.buffer.getvalue().decode()
     assert code == expect, f"exit code {code}, expected {expect}:\n{said}"
     return said
