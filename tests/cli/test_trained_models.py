@@ -181,7 +181,7 @@ def test_targets_in_the_files_of_a_run_are_never_called(copied, tmp_path):
     [
         ({"width": 64}, "expected"),
         ({"layers": 2}, "absent"),
-        ({"heads": 3, "kv_heads": 2}, "does not describe a model"),
+        ({"heads": 3, "kv_heads": 2}, "does not describe a Llama"),
         ({"rope_scaling": {"factor": 2.0}}, "RopeScaling"),
     ],
     ids=["another width", "more layers", "heads that do not divide", "incomplete scaling"],
