@@ -13,9 +13,10 @@ from litespark.callbacks.phases import Phases
 from litespark.metrics import names
 from litespark.metrics.energy import EnergyLedger
 from litespark.metrics.energy_journal import EnergyJournal
-from litespark.metrics.meters import FakeMeter, NullMeter
+from litespark.metrics.meters import NullMeter
 from litespark.training.module import TrainingModule
 from tests.callbacks.fake_time import Clock, TimedTask
+from tests.metrics.fake_meter import FakeMeter
 from tests.metrics.records.test_run import make_record
 from tests.training.small_runs import LENGTH, batches, small_run, training_module
 

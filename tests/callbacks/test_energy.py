@@ -12,8 +12,9 @@ from litespark.callbacks.phases import Phases
 from litespark.metrics import names
 from litespark.metrics.energy import EnergyLedger
 from litespark.metrics.energy_journal import EnergyJournal
-from litespark.metrics.meters import FakeMeter, NullMeter
+from litespark.metrics.meters import NullMeter
 from tests.callbacks.fake_time import Clock, TimedTask
+from tests.metrics.fake_meter import FakeMeter
 from tests.training.small_runs import LENGTH, batches, small_run, training_module
 
 WATTS = 100.0

@@ -9,11 +9,12 @@ from litespark.callbacks.phases import Phases
 from litespark.callbacks.run_record import RunRecorder
 from litespark.metrics.energy import EnergyLedger
 from litespark.metrics.energy_journal import EnergyJournal
-from litespark.metrics.meters import FakeMeter, NullMeter
+from litespark.metrics.meters import NullMeter
 from litespark.metrics.records.run import DataRecord, EnvironmentRecord, ModelRecord, RunRecord, SegmentRecord
 from litespark.training.module import NonFiniteError
 from litespark.training.optim import AdamWConfig
 from tests.callbacks.fake_time import Clock, TimedTask
+from tests.metrics.fake_meter import FakeMeter
 from tests.training.small_runs import LENGTH, Planted, batches, small_run, training_module
 
 STARTED = "2026-01-31T12:00:00+00:00"

@@ -22,10 +22,10 @@ from litespark.experiment.targets import ConfigError
 from litespark.launch import Ranks
 from litespark.metrics.energy_journal import EnergyJournal
 from litespark.metrics.environment import git_state
-from litespark.metrics.meters import FakeMeter
 from litespark.metrics.records.run import RunRecord
 from litespark.ops.backend import OpsConfig, resolve
 from tests.experiment.composed import config, parts
+from tests.metrics.fake_meter import FakeMeter
 
 ROOT = Path(__file__).parents[2]
 SMALL = (

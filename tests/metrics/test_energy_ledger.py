@@ -7,7 +7,8 @@ import pytest
 from litespark.metrics.energy import EnergyLedger, MeteredDevice, energy_section
 from litespark.metrics.energy_journal import EnergyJournal
 from litespark.metrics.energy_totals import PHASES, Account, EnergyTotals, combine, resumed_totals
-from litespark.metrics.meters import FakeMeter, NullMeter
+from litespark.metrics.meters import NullMeter
+from tests.metrics.fake_meter import FakeMeter
 from tests.properties import given, settings, st
 
 

@@ -10,8 +10,9 @@ import torch
 from litespark.metrics import meters, nvml
 from litespark.metrics.energy import EnergyLedger
 from litespark.metrics.energy_totals import combine
-from litespark.metrics.meters import FakeMeter, NullMeter, RaplMeter, assign_devices, choose_meter
+from litespark.metrics.meters import NullMeter, RaplMeter, assign_devices, choose_meter
 from litespark.metrics.nvml import COUNTER_METHOD, POWER_METHOD, NvmlMeter, PowerIntegral, visible_device_uuids
+from tests.metrics.fake_meter import FakeMeter
 from tests.metrics.fake_nvml import Board, FakeNvml, NVMLError
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from litespark.metrics.projection import kwh_per_billion_tokens, project
+from litespark.metrics.projection import project
 from litespark.metrics.records.run import ProjectionSettings
 
 
@@ -19,7 +19,6 @@ def test_the_arithmetic_of_a_full_projection():
     assert projection.cost == pytest.approx(30.0)
     assert projection.co2e_kg == pytest.approx(60.0)
     assert projection.currency == "EUR"
-    assert kwh_per_billion_tokens(0.36) == pytest.approx(100.0)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +42,6 @@ def test_unmeasured_rates_give_none():
     projection = project(10, tokens_per_second=None, joules_per_token=float("nan"), settings=settings)
     assert (projection.hours, projection.kwh, projection.cost, projection.co2e_kg) == (None, None, None, None)
     assert project(None, tokens_per_second=1.0, joules_per_token=1.0, settings=settings).hours is None
-    assert kwh_per_billion_tokens(None) is None
 
 
 def test_a_target_of_nothing_is_refused():

@@ -9,11 +9,6 @@ from litespark.metrics.records.run import ProjectionRecord, ProjectionSettings, 
 JOULES_PER_KWH = 3.6e6
 
 
-def kwh_per_billion_tokens(joules_per_token: float | None) -> float | None:
-    """kWh for 10⁹ tokens at ``joules_per_token``."""
-    return None if joules_per_token is None else joules_per_token * 1e9 / JOULES_PER_KWH
-
-
 def project(
     target_tokens: int | None,
     *,

@@ -20,9 +20,10 @@ from litespark.data.batch import batch_from_rows
 from litespark.experiment.preflight import Machine
 from litespark.launch import Ranks
 from litespark.metrics.energy import EnergyLedger
-from litespark.metrics.meters import FakeMeter, NullMeter
+from litespark.metrics.meters import NullMeter
 from litespark.training.schedule import CosineSchedule
 from tests.benchmarks.step.tiny_steps import parts
+from tests.metrics.fake_meter import FakeMeter
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
