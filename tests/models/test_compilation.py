@@ -93,7 +93,7 @@ def test_generation_compiles_nothing_and_leaves_the_model_compiled(mode):
 
 
 def test_validation_and_rows_of_fewer_tokens_are_compiled_within_the_limit():
-    model = small_model(OpsConfig(attention="triton", linear_cross_entropy="chunked"))
+    model = small_model(OpsConfig(attention="triton", linear_cross_entropy="chunked"), heads=1, kv_heads=1)
     counter = CompileCounter()
     compile_model(model, model.blocks, "block", backend=counter)
     for training, rows, starts in ((True, 3, [4, 9]), (True, 3, [5]), (False, 3, [2, 7, 9]), (False, 2, [6]),

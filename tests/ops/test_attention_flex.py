@@ -51,9 +51,9 @@ def test_blocks_of_other_documents_are_skipped():
     assert int(found.kv_num_blocks.sum() + found.full_kv_num_blocks.sum()) == 4 * 3
 
 
-@pytest.mark.parametrize("window", [None, 20])
-@pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("length", [33, 300])
+@pytest.mark.parametrize(
+    ("length", "packed", "window"), [(33, False, 20), (33, True, None), (300, False, None), (300, True, 20)]
+)
 def test_outputs_equal_the_reference(length, packed, window):
     inputs, documents = draw(length), documents_of(length) if packed else None
     expected = attention(**inputs, documents=documents, window=window)
@@ -130,8 +130,7 @@ def test_more_kinds_of_masks_and_sizes_than_pytorch_compiles_by_itself_are_compi
     assert compilations.frame_count == len(lengths)
 
 
-@pytest.mark.parametrize("window", [None, 7])
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(("packed", "window"), [(False, None), (True, 7)])
 def test_it_is_part_of_the_graph_of_a_compiled_model(packed, window):
     inputs, index = draw(140), documents_of(140).index
 

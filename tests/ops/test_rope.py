@@ -10,7 +10,7 @@ from tests.ops.assertions import assert_op_matches
 
 pytest.importorskip("triton")
 from litespark.ops.rope.function import _rope_qkv, rope_qkv_triton
-from tests.properties import given, settings, st
+from tests.properties import Phase, given, settings, st
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 LLAMA_3 = RopeScaling(factor=8.0, low_frequency_factor=1.0, high_frequency_factor=4.0, original_max_sequence_length=64)
@@ -48,7 +48,8 @@ def _of(op, kv_heads):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@settings(max_examples=4, deadline=None, derandomize=True)
+# a failure is not made smaller: that takes minutes in the interpreter
+@settings(max_examples=4, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(
     st.integers(1, 2), st.integers(1, 4), st.integers(1, 9), st.integers(1, 5), st.sampled_from([1, 3, 16, 48, 128]),
     st.booleans(),
