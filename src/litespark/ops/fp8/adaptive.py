@@ -129,7 +129,6 @@ class Adaptive:
         before, readings = layer.place, layer.above
         if self.config.fallback == "bf16":
             layer.place = "bf16"
-        layer.above = 0
         first = self.config.return_after
         layer.rest = None if first is None else first * 2**layer.moves
         layer.length = layer.rest or 0

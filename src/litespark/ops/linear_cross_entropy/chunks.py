@@ -140,6 +140,8 @@ def _logits(rows: RowFunctions, hidden: Tensor, weight: Tensor) -> Iterator[tupl
     size = rows_in_chunk(tokens, vocabulary, rows.bytes_per_logit(weight.dtype))
     unit = _ROW_ALIGNMENT // weight.element_size()
     buffer = weight.new_empty(min(size, tokens), -(-vocabulary // unit) * unit)
+    # oneDNN's bf16 products on CPUs with AMX (PyTorch 2.14) read a column beyond an odd width, and 0 · NaN is NaN
+    buffer[:, vocabulary:] = 0
     for start in range(0, tokens, size):
         part = slice(start, min(start + size, tokens))
         h = hidden[part].to(weight.dtype)
