@@ -169,5 +169,5 @@ def test_a_documented_command_runs(command, comment, words_of, house, tmp_path):
     else:
         line = [sys.executable, "-m", "litespark.cli", *words[1:], *small]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1500, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]

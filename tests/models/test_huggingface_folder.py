@@ -222,7 +222,6 @@ def test_exports_that_transformers_would_refuse_and_senseless_shards_are_refused
         ({"rms_norm_eps": None}, "model.norm_epsilon: got None"),
         ({"tie_word_embeddings": None}, "model.tied is None"),
         ({"num_key_value_heads": 0}, "model.kv_heads: got 0"),
-        ({"num_hidden_layers": 10**12}, "too few for the 1000000000000 layers"),
         ({"hidden_size": 10**30}, "model.width: got 1000"),
         ({"rope_theta": 10**400}, "model.rope_theta: got 1000"),
         ({"num_attention_heads": 3, "num_key_value_heads": 2}, "heads 3 is not a multiple"),
