@@ -73,7 +73,7 @@ def test_all_variants_that_a_cpu_can_have_are_measured_unless_some_are_named(mea
     assert asked["settings"].layers == 2
     assert asked["command"] == [
         "litespark", "bench", "step", "model=tiny", "data=synthetic", "trainer.accelerator=cpu", "--variant", "sdpa",
-        "--variant", "mine:ops=reference optim.lr=0.1", "--minutes", "9", "--layers", "2",
+        "--variant", "mine:ops=reference optim.lr=0.1", "--minutes", "9.0", "--layers", "2",
     ]  # fmt: skip
 
 

@@ -51,11 +51,12 @@ def test_parity_has_a_bound_and_variants_one_by_one(given, capsys, tmp_path):
 
 def test_the_target_is_an_option_or_an_override(given):
     given["record"] = to_target()
-    for words in (["--target-bpb", "2"], ["budget.target_bpb=2"]):
+    target = "budget.target_bpb=1.23456789"  # all digits: the run ends there, and the record repeats the command
+    for words in (["--target-bpb", "1.23456789"], [target]):
         assert main(["bench", "to-loss", "model=tiny", *words]) == 0
-        assert (given["question"], given["overrides"]) == (TO_LOSS, ["model=tiny", "budget.target_bpb=2"])
+        assert (given["question"], given["overrides"]) == (TO_LOSS, ["model=tiny", target])
         assert given["settings"] == TrainingSettings()
-        command = ["litespark", "bench", "to-loss", "model=tiny", "budget.target_bpb=2", "--seeds", "1"]
+        command = ["litespark", "bench", "to-loss", "model=tiny", target, "--seeds", "1"]
         assert given["command"] == command
 
 

@@ -63,6 +63,9 @@ def test_a_stop_after_the_last_step_is_recorded_and_a_resume_finishes_the_run(tm
         patch.setattr("litespark.callbacks.validation.Validation.validate", stop)
         with pytest.raises(Interrupted):
             run.train(config(*SMALL, f"paths.logs={tmp_path}"))
+        assert "Stopped after step 2, saved. To continue:" in capsys.readouterr().err
+        with pytest.raises(Interrupted):  # a resume that has no step left to save
+            run.train(config(*SMALL, f"paths.logs={tmp_path}", f"resume={folder}"))
     assert record(folder)["status"] == "interrupted"
     assert "Stopped after step 2, saved. To continue:" in capsys.readouterr().err
     run.train(config(*SMALL, f"paths.logs={tmp_path}", f"resume={folder}"))

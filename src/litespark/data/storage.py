@@ -151,18 +151,21 @@ class Storage:
     def read(self, name: str) -> bytes:
         """The content of a small file."""
         if not self.remote:
-            path = self.local / name
-            if path.exists() and not (path.is_file() or path.is_dir()):
-                raise StorageError(f"{path} is a pipe, a socket or a device, expected a file")
-            return self._asked(name, lambda: (self.local / name).read_bytes())
+            return self._asked(name, self._local_file(name).read_bytes)
         return bytes(self._asked(name, lambda: self._system.cat_file(self._path(name))))
+
+    def _local_file(self, name: str) -> Path:
+        path = self.local / name
+        if path.exists() and not (path.is_file() or path.is_dir()):  # whoever opens it waits for ever
+            raise StorageError(f"{path} is a pipe, a socket or a device, expected a file")
+        return path
 
     def head(self, name: str, count: int) -> bytes:
         """The first so many bytes of a file that is not empty."""
         if not self.remote:
 
             def read() -> bytes:
-                with (self.local / name).open("rb") as file:
+                with self._local_file(name).open("rb") as file:
                     return file.read(count)
 
             return self._asked(name, read)

@@ -18,10 +18,10 @@ def lay_over(below: dict[str, Any], above: Any) -> None:
 
 
 def may_be_set(config: DictConfig, key: str) -> bool:
-    """Whether a key is there; what lies below a value or an interpolation, or in an open mapping, is left to Hydra."""
+    """Whether a key is there; what lies below an interpolation, or in an open mapping, is left to Hydra."""
     node: Any = config
     for each in key.split("."):
-        if not isinstance(node, DictConfig) or node._is_none() or node._is_interpolation():
+        if not isinstance(node, DictConfig) or node._is_interpolation():
             return True
         if node._get_flag("struct") is False:
             return True

@@ -128,8 +128,10 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
             record.write(folder / RECORD)
         meter.close()
         raise
-    except (Exception, KeyboardInterrupt):
+    except (Exception, KeyboardInterrupt) as error:
         _undo(folder, checkpoint, machine)
+        if isinstance(error, torch.OutOfMemoryError):
+            raise _out_of_memory(parts, error) from error
         raise
     if machine.ranks.rank == 0:
         if isinstance(data, TokenDataModule):
@@ -149,7 +151,8 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
             raise
         close(run, "interrupted")
         step = run.module.steps_taken
-        if run.quality.checkpointer.saved_step != step:
+        # a resume without a step left has not saved anything itself
+        if step not in (run.quality.checkpointer.saved_step, checkpoint and checkpoint.step):
             raise KeyboardInterrupt(
                 f"Stopped after the last step, {step}, which callbacks.checkpoint_at_end=false does not save."
             ) from stop
@@ -159,15 +162,7 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
         raise Interrupted(step) from stop
     except torch.OutOfMemoryError as error:
         _close_failed(run, str(error))
-        rows = parts.data.micro_batch_size
-        # a divisor of what divides trainer.batch_rows divides it too
-        fewer = next((each for each in range(rows // 2, 0, -1) if rows % each == 0), None)
-        kept = "trainer.batch_rows stays, so the result does too"
-        smaller = "" if fewer is None else f"data.micro_batch_size={fewer} ({kept}), or "
-        raise OutOfMemoryError(
-            f"out of memory with data.micro_batch_size={rows}, recompute={parts.recompute}: "
-            f"{str(error).splitlines()[0]}. Set {smaller}recompute=full, or strategy=fsdp over more devices"
-        ) from error
+        raise _out_of_memory(parts, error) from error
     except Exception as error:
         if not folder.is_dir():
             raise ConfigError(
@@ -177,6 +172,18 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
         _close_failed(run, f"{type(error).__name__}: {error}")
         raise
     return folder
+
+
+def _out_of_memory(parts: Parts, error: torch.OutOfMemoryError) -> OutOfMemoryError:
+    rows = parts.data.micro_batch_size
+    # a divisor of what divides trainer.batch_rows divides it too
+    fewer = next((each for each in range(rows // 2, 0, -1) if rows % each == 0), None)
+    kept = "trainer.batch_rows stays, so the result does too"
+    smaller = "" if fewer is None else f"data.micro_batch_size={fewer} ({kept}), or "
+    return OutOfMemoryError(
+        f"out of memory with data.micro_batch_size={rows}, recompute={parts.recompute}: "
+        f"{str(error).splitlines()[0]}. Set {smaller}recompute=full, or strategy=fsdp over more devices"
+    )
 
 
 def _data(parts: Parts, machine: Machine, find: Callable[[], Path | str]) -> RowDataModule:

@@ -1,4 +1,4 @@
-"""The size of a Llama, checked when it is made, and the parameters it takes."""
+"""The native Llama as a `ModelSpec`: its sizes, checked when it is made, and what training asks of the family."""
 
 import math
 from collections.abc import Sequence

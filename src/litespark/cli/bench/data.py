@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from litespark.cli.bench.records import add_output, records_folder, renew_page
+from litespark.cli.bench.records import add_output, records_folder, show
 from litespark.cli.command import Command
 from litespark.cli.configs import add_overrides, compose
 from litespark.ranges import Positive, Repeats, Seconds, number
@@ -35,16 +35,14 @@ def _run(options: argparse.Namespace) -> int:
         output=records_folder(options),
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
-    print(text(record))
-    print(f"record: {path}")
-    renew_page(options)
+    show(options, text(record), path)
     return 0
 
 
 def _command(options: argparse.Namespace) -> list[str]:
     """The words that get the measurement again."""
     words = ["litespark", "bench", "data", *options.overrides, "--rounds", str(options.rounds)]
-    words += ["--megabytes", f"{options.megabytes:g}", "--seconds", f"{options.seconds:g}"]
+    words += ["--megabytes", repr(options.megabytes), "--seconds", repr(options.seconds)]
     return words + ([] if options.litgpt_python is None else ["--litgpt-python", options.litgpt_python])
 
 

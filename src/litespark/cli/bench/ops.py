@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from litespark.cli.bench.records import add_output, records_folder, renew_page
+from litespark.cli.bench.records import add_output, records_folder, show
 from litespark.cli.command import Command
 from litespark.cli.configs import add_overrides, compose
 from litespark.ranges import Seconds, number
@@ -31,9 +31,7 @@ def _run(options: argparse.Namespace) -> int:
         output=records_folder(options),
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
-    print(table(record))
-    print(f"record: {path}")
-    renew_page(options)
+    show(options, table(record), path)
     return 0 if record.complete and not record.red else 1
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from litespark.cli.bench.records import add_output, records_folder, renew_page
+from litespark.cli.bench.records import add_output, records_folder, show
 from litespark.cli.command import Command
 from litespark.cli.configs import add_overrides, compose
 from litespark.ranges import Repeats, number
@@ -53,9 +53,7 @@ def _run(options: argparse.Namespace) -> int:
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
     picture(record, path.with_suffix(".png"))
-    print(text(record))
-    print(f"record: {path}, picture: {path.with_suffix('.png').name}")
-    renew_page(options)
+    show(options, text(record), path, path.with_suffix(".png"))
     return 0
 
 

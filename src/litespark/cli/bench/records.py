@@ -22,8 +22,10 @@ def records_folder(options: argparse.Namespace) -> Path:
     return repository() / ("results" if options.publish else "logs/bench")
 
 
-def renew_page(options: argparse.Namespace) -> None:
-    """Write the page of results anew where the record was published."""
+def show(options: argparse.Namespace, text: str, path: Path, picture: Path | None = None) -> None:
+    """Print the tables of a record and where it is; write the page of results anew where it was published."""
+    print(text)
+    print(f"record: {path}" + ("" if picture is None else f", picture: {picture.name}"))
     if options.publish:
         from litespark.analysis.ledger import write_ledger
 

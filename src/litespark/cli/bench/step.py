@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from litespark.cli.bench.records import records_folder, renew_page
+from litespark.cli.bench.records import records_folder, show
 from litespark.cli.bench.whole_steps import add_step_arguments, composed_parts, numbers_given, step_settings
 from litespark.cli.command import Command
 from litespark.cli.configs import add_overrides
@@ -46,9 +46,7 @@ def _run(options: argparse.Namespace) -> int:
         output=records_folder(options),
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
-    print(text(record))
-    print(f"record: {path}")
-    renew_page(options)
+    show(options, text(record), path)
     if not record.complete:
         print("not all rounds are there: the same command continues")
     return 0 if succeeded(record) else 1

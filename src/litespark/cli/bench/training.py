@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from litespark.cli.bench.records import add_output, records_folder, renew_page
+from litespark.cli.bench.records import add_output, records_folder, show
 from litespark.cli.command import Command
 from litespark.cli.configs import add_overrides, compose, repository
 from litespark.ranges import Count, InnerShare, Minutes, NotNegative, Positive, Seed, number
@@ -63,14 +63,14 @@ def _selection_arguments(parser: argparse.ArgumentParser) -> None:
 def _parity(options: argparse.Namespace) -> int:
     from litespark.benchmarks.training.variants import PARITY
 
-    return _run(options, PARITY, ["--bound", f"{options.bound:g}"], bound=options.bound)
+    return _run(options, PARITY, ["--bound", repr(options.bound)], bound=options.bound)
 
 
 def _to_loss(options: argparse.Namespace) -> int:
     from litespark.benchmarks.training.variants import TO_LOSS
 
     if options.target_bpb is not None:
-        options.overrides = [*options.overrides, f"budget.target_bpb={options.target_bpb:g}"]
+        options.overrides = [*options.overrides, f"budget.target_bpb={options.target_bpb!r}"]
     return _run(options, TO_LOSS, [])
 
 
@@ -79,7 +79,7 @@ def _selection(options: argparse.Namespace) -> int:
     from litespark.benchmarks.training.variants import SELECTION
 
     corpus = CorpusSettings(clean_bytes=options.clean_bytes, planted=options.planted, planted_seed=options.planted_seed)
-    words = ["--clean-bytes", str(options.clean_bytes), "--planted", f"{options.planted:g}"]
+    words = ["--clean-bytes", str(options.clean_bytes), "--planted", repr(options.planted)]
     return _run(options, SELECTION, [*words, "--planted-seed", str(options.planted_seed)], corpus=corpus)
 
 
@@ -105,9 +105,7 @@ def _run(options: argparse.Namespace, question: Any, words: Sequence[str], **set
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
     picture(record, path.with_suffix(".png"))
-    print(text(record))
-    print(f"record: {path}, picture: {path.with_suffix('.png').name}")
-    renew_page(options)
+    show(options, text(record), path, path.with_suffix(".png"))
     return 0 if record.complete and all_within(record) else 1
 
 

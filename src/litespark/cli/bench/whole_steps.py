@@ -59,5 +59,5 @@ def numbers_given(options: argparse.Namespace) -> list[str]:
     words = []
     for name in _NUMBERS:
         value = getattr(options, name)
-        words += [f"--{name}", f"{value:g}"] if value is not None else []
+        words += [f"--{name}", repr(value)] if value is not None else []
     return words
