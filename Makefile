@@ -15,8 +15,8 @@ WORKERS ?= 2
 # of bench-gpu
 PART ?= step
 # rows that come again: on random tokens that never do, no loss could tell one training from another
-R3 := model=llama3b data=synthetic data.training_rows=16 data.sequence_length=4096 data.micro_batch_size=4 \
-	trainer.batch_rows=4 precision=bf16 trainer.accelerator=cuda
+R3 := model=llama3b data=synthetic data.training_sequences=16 data.seq_len=4096 data.micro_batch_size=4 \
+	trainer.global_batch_size=4 precision=bf16 trainer.accelerator=cuda
 # ours in fp8 by each recipe, beside it in bf16 and both of PyTorch's own
 FP8 := --variant compiled --variant compiled_fp8 --variant litespark --variant "litespark_fp8:precision=fp8" \
 	--variant "litespark_fp8_tensorwise:precision=fp8 precision.fp8.recipe=tensorwise"
@@ -60,8 +60,8 @@ test-gpu: $(READY)  ## the tests that need a CUDA device, and those of the ops o
 	$(PYTHON) -m pytest -m gpu $(ARGS)
 
 # sizes at which two CPU cores take minutes
-SMALL := model=tiny data=synthetic data.training_rows=16 data.sequence_length=128 data.micro_batch_size=4 data.document_mask=false \
-	trainer.batch_rows=4 precision=fp32 trainer.accelerator=cpu
+SMALL := model=tiny data=synthetic data.training_sequences=16 data.seq_len=128 data.micro_batch_size=4 data.document_mask=false \
+	trainer.global_batch_size=4 precision=fp32 trainer.accelerator=cpu
 
 bench: $(READY)  ## small benchmarks on a CPU; PUBLISH=1 writes them into results/
 	$(BENCH) step $(SMALL) --rounds 2 --steps 10 $(PUBLISHED) $(ARGS)
@@ -87,8 +87,8 @@ bench-gpu-fp8:
 
 # one GPU has few minutes for text: 160 million parameters on the sources of the packages that are installed there
 bench-gpu-parity:
-	$(BENCH) parity model=llama160m data=installed_packages data.max_bytes=120_000_000 data.sequence_length=1024 \
-		data.micro_batch_size=32 trainer.batch_rows=64 budget.tokens=20_000_000 trainer.validate_every=50 \
+	$(BENCH) parity model=llama160m data=installed_packages data.max_bytes=120_000_000 data.seq_len=1024 \
+		data.micro_batch_size=32 trainer.global_batch_size=64 budget.tokens=20_000_000 trainer.validate_every=50 \
 		optim.lr=6e-4 trainer.accelerator=cuda --minutes 8.5 $(PUBLISHED) $(ARGS)
 
 bench-gpu-ablation:

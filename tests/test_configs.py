@@ -58,8 +58,8 @@ def test_each_experiment_composes_into_its_parts_and_a_model(overrides):
     with torch.device("meta"):
         model = Llama(parts.model, ops, parts.recompute)
     assert sum(parameter.numel() for parameter in model.parameters()) == parts.model.parameter_count()
-    assert parts.data.sequence_length <= parts.model.max_sequence_length
-    assert parts.data.vocabulary == parts.model.vocabulary
+    assert parts.data.seq_len <= parts.model.max_seq_len
+    assert parts.data.vocab_size == parts.model.vocab_size
     assert parts.trainer.accumulate(parts.data.micro_batch_size, world_size=1) >= 1
 
 
@@ -94,9 +94,9 @@ def test_an_experiment_inherits_its_baseline_and_differs_only_where_it_may(name)
 
 def test_the_headline_job_runs_with_one_layer_and_short_rows(tmp_path):
     cut = (
-        "experiment=llama3b_litespark model.layers=1 data=synthetic data.sequence_length=64 data.micro_batch_size=1 "
-        "trainer.batch_rows=1 budget.tokens=null budget.steps=2 trainer.accelerator=cpu precision=fp32 name=cut "
-        "model.vocabulary=1000"
+        "experiment=llama3b_litespark model.num_layers=1 data=synthetic data.seq_len=64 data.micro_batch_size=1 "
+        "trainer.global_batch_size=1 budget.tokens=null budget.steps=2 trainer.accelerator=cpu precision=fp32 name=cut "
+        "model.vocab_size=1000"
     )
     train_apart(*cut.split(), f"paths.logs={tmp_path}", f"paths.data={tmp_path}/data")
     run = tmp_path / "runs" / "cut"

@@ -31,10 +31,10 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 @pytest.mark.parametrize("packed", [False, True])
 def test_sdpa_equals_the_reference_in_bf16(device: torch.device, packed: bool):
     generator = torch.Generator().manual_seed(0)
-    rows, length, heads, kv_heads, width = 2, 33, 4, 2, 64
+    rows, length, heads, num_kv_heads, width = 2, 33, 4, 2, 64
     inputs = {
         name: torch.randn(rows, length, count, width, generator=generator).to(device)
-        for name, count in (("query", heads), ("key", kv_heads), ("value", kv_heads))
+        for name, count in (("query", heads), ("key", num_kv_heads), ("value", num_kv_heads))
     }
     numbers = torch.arange(length, device=device).expand(rows, length) // 10
     documents = Documents(numbers) if packed else None
@@ -47,8 +47,8 @@ def test_sdpa_equals_the_reference_in_bf16(device: torch.device, packed: bool):
 
 
 def test_a_model_has_the_same_weights_and_loss_on_every_device(device: torch.device):
-    config = LlamaConfig("test", width=64, layers=2, heads=4, kv_heads=2, feed_forward=96, vocabulary=300,
-                         max_sequence_length=64)  # fmt: skip
+    config = LlamaConfig("test", hidden_size=64, num_layers=2, num_heads=4, num_kv_heads=2, intermediate_size=96, vocab_size=300,
+                         max_seq_len=64)  # fmt: skip
     losses = []
     for place in (torch.device("cpu"), device):
         with torch.device("meta"):

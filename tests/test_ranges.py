@@ -24,7 +24,7 @@ from tests.experiment.composed import parts
 # what composes every settings class that a config can fill
 CONFIGS = (
     [],
-    ["optim=muon", "schedule=wsd", "model=llama8b", "data.sequence_length=8192"],
+    ["optim=muon", "schedule=wsd", "model=llama8b", "data.seq_len=8192"],
     ["data=text", "data.source=FOLDER", "budget.tokens=null", "budget.steps=3"],
 )
 
@@ -153,8 +153,8 @@ def test_numbers_that_do_not_fit_together_are_refused():
     for overrides, message in (
         (["schedule=wsd", "schedule.warmup=0.6", "schedule.decay=0.6"], "warmup 0.6 . decay 0.6, expected at most 1"),
         (["optim.lr=0.5", "optim.weight_decay=3"], "optim.weight_decay: got 3 with optim.lr=0.5, expected at most 2"),
-        (["model.head_width=33"], "even"),
-        (["model.heads=6", "model.kv_heads=4"], "not a multiple of model.kv_heads"),
+        (["model.head_dim=33"], "even"),
+        (["model.num_heads=6", "model.num_kv_heads=4"], "not a multiple of model.num_kv_heads"),
         (["optim.betas=[0.9]"], "optim.betas: got .*, expected two numbers"),
         (["optim.betas=0.9"], "optim.betas: got 0.9, expected two numbers"),
     ):
@@ -163,7 +163,7 @@ def test_numbers_that_do_not_fit_together_are_refused():
     with pytest.raises(ValueError, match="low_frequency_factor: got 5"):
         RopeScaling(8.0, 5.0, 4.0, 8192)
     with pytest.raises(ValueError, match="node_rank"):
-        PrepareConfig(sequence_length=1, micro_batch_size=1, source="s", root="r", vocabulary=300, node_rank=1)
+        PrepareConfig(seq_len=1, micro_batch_size=1, source="s", root="r", vocab_size=300, node_rank=1)
 
 
 def options() -> list[Any]:

@@ -60,7 +60,7 @@ def test_a_row_in_doubt_is_never_the_best(tmp_path):
 
 def test_records_of_other_shapes_are_not_put_together(tmp_path):
     other = step_record({"litespark": 1.0}, day="2026-02-04")
-    other.protocol.micro_batch_rows = 8
+    other.protocol.micro_batch_size = 8
     assert "Best of each" not in render(results_folder(tmp_path, NEW, other))
 
 

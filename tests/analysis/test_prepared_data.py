@@ -171,9 +171,7 @@ def test_a_tokenizer_that_does_not_keep_every_byte_is_named():
 
 
 def test_rows_of_best_fit_are_said_with_their_length():
-    assert "packing best_fit for rows of 4,096 tokens" in prepared_data.facts(
-        view(packing="best_fit", sequence_length=4096)
-    )
+    assert "packing best_fit for rows of 4,096 tokens" in prepared_data.facts(view(packing="best_fit", seq_len=4096))
 
 
 def test_the_terminal_gets_full_numbers_in_columns():

@@ -13,7 +13,14 @@ from litespark.ops.shapes import Place
 
 CPU = torch.device("cpu")
 TINY = LlamaConfig(
-    "tiny", width=64, layers=2, heads=4, kv_heads=2, feed_forward=128, vocabulary=300, max_sequence_length=8192
+    "tiny",
+    hidden_size=64,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    intermediate_size=128,
+    vocab_size=300,
+    max_seq_len=8192,
 )
 
 

@@ -80,7 +80,7 @@ class Fp8Run:
         self.record = new_record()
         # so slow that what is planted stays
         optimizer = AdamWConfig(lr=1e-15)
-        self.module = training_module(steps=steps, rows=2, optimizer=optimizer, fp8=config, layers=LAYERS)
+        self.module = training_module(steps=steps, rows=2, optimizer=optimizer, fp8=config, num_layers=LAYERS)
         self.monitor = Fp8Monitor(config, self.record, settings.get("log_every", 1))
         planted = [] if plant is None else [plant]
         callbacks = [*before, *planted, self.monitor, *after]

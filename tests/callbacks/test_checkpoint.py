@@ -64,7 +64,7 @@ def test_a_checkpoint_says_what_it_is_of(tmp_path):
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 5])
 def test_a_resume_from_any_step_ends_in_the_same_bits(tmp_path, step, optimizer):
     # three rows an epoch: every step crosses the end of one; validation falls on steps 2 and 4
-    data = {"training_rows": 3}
+    data = {"training_sequences": 3}
     bad = {"task": Planted(lambda micro_batch: micro_batch == 1)}  # the first step is skipped
     whole = saving_run(tmp_path / "whole", every=1, optimizer=optimizer, validate_every=2, **bad)
     whole.trainer.fit(whole.module, batches(2, **data))
@@ -95,15 +95,15 @@ def position_in(folder):
 @pytest.mark.parametrize("micro_batch_size, accumulate, workers", [(1, 4, 0), (4, 1, 0), (1, 4, 1)])
 def test_a_resume_with_another_micro_batch_takes_the_same_steps(tmp_path, micro_batch_size, accumulate, workers, step):
     whole = saving_run(tmp_path / "whole", every=1, validate_every=3)
-    whole.trainer.fit(whole.module, batches(2, training_rows=3))
+    whole.trainer.fit(whole.module, batches(2, training_sequences=3))
     cut = saving_run(tmp_path / "cut", every=1, validate_every=3, accumulate=accumulate)
     state = tmp_path / "whole" / "checkpoints" / f"step-{step:08d}" / "state.ckpt"
-    data = batches(micro_batch_size, training_rows=3, workers=workers)
+    data = batches(micro_batch_size, training_sequences=3, workers=workers)
     cut.trainer.fit(cut.module, data, ckpt_path=state, weights_only=True)
     # and once more, with the first micro-batch
     again = saving_run(tmp_path / "again", every=None, validate_every=3)
     state = tmp_path / "cut" / "checkpoints" / "step-00000005" / "state.ckpt"
-    again.trainer.fit(again.module, batches(2, training_rows=3), ckpt_path=state, weights_only=True)
+    again.trainer.fit(again.module, batches(2, training_sequences=3), ckpt_path=state, weights_only=True)
     for folder, first in ((tmp_path / "cut", step), (tmp_path / "again", 5)):
         for key in ("progress/tokens", "train/loss", "train/learning_rate", "validation/loss"):
             expected = {at: value for at, value in metrics_in(tmp_path / "whole", key).items() if at > first}
@@ -230,7 +230,7 @@ def test_the_room_that_is_asked_for_is_more_than_a_checkpoint_takes(tmp_path, mo
     phases = Phases()
     saver = Checkpointer(folder / "checkpoints", every_steps=None, keep=1, about={}, phases=phases)
     # large enough for tensors to outweigh the rest of the file
-    module = training_module(steps=1, rows=2, width=128, feed_forward=256)
+    module = training_module(steps=1, rows=2, hidden_size=128, intermediate_size=256)
     small_run(folder, module, phases=phases, callbacks=[saver]).trainer.fit(module, batches(2))
     size = find(folder).state.stat().st_size
     assert size <= asked[0] <= 1.2 * size

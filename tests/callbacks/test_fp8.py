@@ -68,7 +68,7 @@ def test_shares_are_those_of_the_tensors(tmp_path):
     """A channel that is a million times the others leaves them below the smallest code."""
     run = fitted(tmp_path, fp8_config(fallback="none"), steps=6, plant=Plant(OUTLIER))
     shares = {each.tensor: each for each in run.record.fp8.shares}
-    width = run.module.model.config.width
+    width = run.module.model.config.hidden_size
     loud = shares[f"{LOUD}.input"]
     assert (width - 1) / width * 0.8 < loud.underflow <= (width - 1) / width
     # in the step of the plant the scale was still that of before: the channel alone saturated
@@ -110,7 +110,7 @@ def test_a_planted_outlier_moves_its_layer_to_bf16_with_one_line_and_one_entry(t
 
 def test_the_outlier_costs_nothing_once_its_layer_has_moved(tmp_path):
     """The model computes what it did before the plant: with its only layer in bf16, what it would without fp8."""
-    module = training_module(steps=6, rows=2, optimizer=AdamWConfig(lr=1e-15), layers=LAYERS)
+    module = training_module(steps=6, rows=2, optimizer=AdamWConfig(lr=1e-15), num_layers=LAYERS)
     without = small_run(tmp_path, module)
     without.trainer.fit(module, batches(2))
     expected = without.metrics.latest[names.TRAIN_LOSS]

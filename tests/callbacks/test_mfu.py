@@ -104,15 +104,17 @@ def test_mfu_is_the_closed_formula(tmp_path, clock):
     run.trainer.fit(module, data)
     model = small_llama()
     # 6 a matmul parameter; 12·H·Dh a layer and visible key (measurement of attention: causal, within documents)
-    width, head_width = model.width, model.width // model.heads
+    width, head_dim = model.hidden_size, model.hidden_size // model.num_heads
     block = (
-        2 * width * model.heads * head_width + 2 * width * model.kv_heads * head_width + 3 * width * model.feed_forward
+        2 * width * model.num_heads * head_dim
+        + 2 * width * model.num_kv_heads * head_dim
+        + 3 * width * model.intermediate_size
     )
-    matmul = model.layers * block + model.vocabulary * width
+    matmul = model.num_layers * block + model.vocab_size * width
     loader = iter(batches(2).train_dataloader())
     pairs = sum(next(loader).attention_pairs for _ in range(2))
     tokens = 4 * LENGTH
-    per_key = 12 * model.layers * model.heads * head_width
+    per_key = 12 * model.num_layers * model.num_heads * head_dim
     causal = (6 * matmul * tokens + per_key * pairs) / 1.0 / peak
     full = (6 * matmul + per_key * LENGTH) * tokens / 1.0 / peak
     (row,) = rows_of(run)
@@ -125,7 +127,7 @@ def test_mfu_is_the_closed_formula(tmp_path, clock):
 
 def monitor(rates, recompute="none", probe=None):
     return ThroughputMonitor(
-        model=small_llama(), sequence_length=LENGTH, recompute=recompute, rates=rates, log_every=1, warmup_steps=0,
+        model=small_llama(), seq_len=LENGTH, recompute=recompute, rates=rates, log_every=1, warmup_steps=0,
         phases=Phases(), probe=probe,
     )  # fmt: skip
 

@@ -49,7 +49,7 @@ def loop(tmp_path, monkeypatch):
     device = Device(clock, monkeypatch)
     phases = Phases()
     monitor = ThroughputMonitor(
-        model=small_llama(), sequence_length=LENGTH, recompute="none", rates=Rates(None, None, None), log_every=3,
+        model=small_llama(), seq_len=LENGTH, recompute="none", rates=Rates(None, None, None), log_every=3,
         warmup_steps=0, phases=phases,
     )  # fmt: skip
     monitor.meter = ThroughputMeter(0, clock)

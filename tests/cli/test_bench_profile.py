@@ -10,7 +10,7 @@ from tests.cli.tiny_run import tiny
 def test_a_profile_from_the_command_line(tmp_path, monkeypatch, capsys):
     rates = RatesRecord(matmul_flops=1e11, attention_flops=1e10, copy_bytes=1e10)
     monkeypatch.setattr(begin_module, "measured_rates", lambda *given, **named: rates)
-    overrides = [each for each in tiny(tmp_path) if not each.startswith(("data.source", "data.vocabulary"))]
+    overrides = [each for each in tiny(tmp_path) if not each.startswith(("data.source", "data.vocab_size"))]
     words = ["data=synthetic", *overrides, "precision=fp32", "ops=reference"]
     assert main(["bench", "profile", *words, "--steps", "2", "--output", str(tmp_path / "results")]) == 0
     printed = capsys.readouterr().out

@@ -107,7 +107,7 @@ def test_what_is_missing_can_be_continued(measured, capsys):
     [
         (["--variant", "fastest"], "--variant: got 'fastest', expected one of standard"),
         (["--layers", "99"], "--layers: got 99, expected at most the model's 4"),
-        (["data.sequence_length=100000"], "expected at most model.max_sequence_length"),
+        (["data.seq_len=100000"], "expected at most model.max_seq_len"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_measured(tmp_path, capsys, words, complaint):

@@ -46,7 +46,7 @@ def theirs(tmp_path_factory) -> Path:
         # as a model that has never seen a padding row might: the likeliest of all
         model.lm_head.weight[IDS:] = 100 * model.lm_head.weight[:1]
     model.save_pretrained(folder)
-    trained = Tokenizer.train(["the quick brown fox jumps over lazy dogs"] * 9, vocabulary=IDS - 1)
+    trained = Tokenizer.train(["the quick brown fox jumps over lazy dogs"] * 9, vocab_size=IDS - 1)
     described = Described.from_str(trained._tokenizer.to_str())
     described.add_special_tokens(["<|begin_of_text|>"])
     described.post_processor = processors.TemplateProcessing(
@@ -62,7 +62,7 @@ def trained(theirs, tmp_path_factory) -> Path:
     """A run from those weights, with the settings that the error says and no others."""
     folder = tmp_path_factory.mktemp("trained")
     start = [*tiny(folder, name="first"), f"initial_weights={theirs}"]
-    start = [each for each in start if not each.startswith(("model.", "data.vocabulary"))] + ["schedule.warmup=0"]
+    start = [each for each in start if not each.startswith(("model.", "data.vocab_size"))] + ["schedule.warmup=0"]
     with pytest.MonkeyPatch.context() as patch:
         said: list[str] = []
         patch.setattr("sys.stderr.write", said.append)
@@ -75,7 +75,7 @@ def trained(theirs, tmp_path_factory) -> Path:
 
 def test_a_run_starts_from_a_folder_of_others_with_its_tokenizer(theirs, trained):
     model, tokenizer, _ = load_trained(trained)
-    assert (model.config.vocabulary, Tokenizer.load(tokenizer).vocabulary) == (ROWS, IDS)
+    assert (model.config.vocab_size, Tokenizer.load(tokenizer).vocab_size) == (ROWS, IDS)
     assert Tokenizer.load(tokenizer).difference(Tokenizer.load(theirs)) is None
     chunk = next((trained.parents[2] / "data/prepared").glob("*/train/*/chunk*.bin"))
     ids = np.frombuffer(chunk.read_bytes(), dtype=np.uint16)
@@ -124,7 +124,7 @@ def test_a_run_starts_from_a_run_and_from_one_of_its_checkpoints(trained, tmp_pa
         found.fill(model)
         assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     start = [*tiny(tmp_path, name="second", budget__steps=1), f"initial_weights={trained}", "schedule.warmup=0"]
-    start = [each for each in start if not each.startswith(("model.", "data.vocabulary"))]
+    start = [each for each in start if not each.startswith(("model.", "data.vocab_size"))]
     assert main(["train", *start]) == 1
     (advice,) = (shlex.split(each) for each in advised(capsys.readouterr().err))
     assert main(["train", *start, *advice]) == 0

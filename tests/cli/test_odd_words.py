@@ -24,7 +24,7 @@ WORDS = [
     *("paths.logs=null", "paths.logs=[1]", "paths.logs={a:1}", "variant=1", "variant={label:[1]}", "variant={1:2}"),
     *("optim.betas=[[1],2]", "data.mixture={a:x}", "optim._target_=[a]", "+optim._args_=1", "model.rope_scaling=1"),
     *("optim=null", "optim=5", "data=", "experiment=null", "hydra=null", "paths=1", "seed=" + "9" * 5000, "-s"),
-    *("seed=range(1,3)", "optim.lr=" + "9" * 400, "optim.betas[0]=1", "resume={a:1}", "model.width=１２"),
+    *("seed=range(1,3)", "optim.lr=" + "9" * 400, "optim.betas[0]=1", "resume={a:1}", "model.hidden_size=１２"),
 ]
 
 

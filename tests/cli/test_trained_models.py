@@ -108,7 +108,7 @@ def test_greedy_generation_takes_no_notice_of_the_seed(run, capsys):
 
 def test_generation_refuses_what_does_not_fit(run, tmp_path, capsys):
     assert main(["generate", str(run), "--prompt", "the", "--tokens", "5000"]) == 1
-    assert "max_sequence_length" in capsys.readouterr().err
+    assert "max_seq_len" in capsys.readouterr().err
     assert main(["generate", str(tmp_path / "absent"), "--prompt", "the"]) == 1
     assert "does not exist" in capsys.readouterr().err
 
@@ -181,7 +181,7 @@ def test_targets_in_the_files_of_a_run_are_never_called(copied, tmp_path):
     [
         ({"width": 64}, "expected"),
         ({"layers": 2}, "absent"),
-        ({"heads": 3, "kv_heads": 2}, "does not describe a Llama"),
+        ({"heads": 3, "num_kv_heads": 2}, "does not describe a Llama"),
         ({"rope_scaling": {"factor": 2.0}}, "RopeScaling"),
     ],
     ids=["another width", "more layers", "heads that do not divide", "incomplete scaling"],

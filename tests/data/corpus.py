@@ -50,10 +50,10 @@ def config(source: Path | str, root: Path | str, **changes: object) -> PrepareCo
     settings: dict[str, object] = {
         "source": str(source),
         "root": str(root),
-        "vocabulary": 300,
+        "vocab_size": 300,
         "validation_fraction": 0.2,
         "chunk_tokens": 100,
-        "sequence_length": 16,
+        "seq_len": 16,
         "micro_batch_size": 2,
     }
     return PrepareConfig(**{**settings, **changes})

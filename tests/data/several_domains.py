@@ -38,7 +38,7 @@ def write_domains(
     }
     values: dict[str, Any] = {
         "name": folder.name,
-        "vocabulary": VOCABULARY,
+        "vocab_size": VOCABULARY,
         "eos_id": EOS,
         "bos_id": None,
         "tokenizer_hash": "made up",

@@ -18,7 +18,7 @@ S = 16
 
 def module(place: Path | str, *, seed: int = 3, **changes: object) -> TokenDataModule:
     """Rows of S+1 ids, two a batch, unless told otherwise."""
-    reading: dict[str, object] = {"sequence_length": S, "micro_batch_size": 2, **changes}
+    reading: dict[str, object] = {"seq_len": S, "micro_batch_size": 2, **changes}
     return TokenDataModule(place, ReadingConfig(**reading), seed=seed)
 
 

@@ -21,8 +21,8 @@ def test_labels_are_the_next_tokens_and_stop_at_a_document_end():
     assert batch.positions.tolist() == [[0, 1, 2, 0]]
     assert (batch.token_count, batch.supervised_count, batch.attention_pairs) == (4, 3, 6 + 1)
     # padded with empty documents
-    assert batch.boundaries.tolist() == [0, 3] + [4] * 14
-    assert batch.documents.dtype == batch.boundaries.dtype == torch.int32
+    assert batch.cu_seqlens.tolist() == [0, 3] + [4] * 14
+    assert batch.documents.dtype == batch.cu_seqlens.dtype == torch.int32
     assert batch.tokens.dtype == batch.labels.dtype == batch.positions.dtype == torch.int64
 
 
@@ -30,7 +30,7 @@ def test_without_a_document_mask_attention_sees_the_whole_row_but_labels_still_s
     batch = batch_from_rows(torch.tensor([[5, EOS, 7, 8]]), eos_id=EOS, document_mask=False)
     assert batch.documents is None
     assert batch.positions is None
-    assert batch.boundaries is None
+    assert batch.cu_seqlens is None
     assert batch.labels.tolist() == [[EOS, IGNORE_INDEX, 8]]
     assert batch.attention_pairs == 6
 
@@ -48,7 +48,7 @@ def test_padding_at_the_end_of_a_row_is_one_document_that_counts_for_nothing():
     assert batch.labels[0].tolist() == [6, EOS] + [IGNORE_INDEX] * 3
     assert batch.documents.tolist() == [[0, 0, 0, 1, 1], [0, 0, 1, 1, 1], [0, 0, 0, 0, 1]]
     assert batch.positions.tolist() == [[0, 1, 2, 0, 1], [0, 1, 0, 1, 2], [0, 1, 2, 3, 0]]
-    assert batch.boundaries.tolist()[:7] == [0, 3, 5, 7, 10, 14, 15]
+    assert batch.cu_seqlens.tolist()[:7] == [0, 3, 5, 7, 10, 14, 15]
     assert (batch.token_count, batch.supervised_count, batch.attention_pairs) == (13, 10, 6 + (3 + 6) + (10 + 1))
     unpadded = batch_from_rows(rows, eos_id=EOS, document_mask=True)
     assert (unpadded.token_count, unpadded.attention_pairs) == (15, 28)
@@ -67,9 +67,9 @@ def test_padding_without_a_document_mask_is_seen_by_nothing_that_counts():
 
 
 @settings(max_examples=60, deadline=None)
-@given(lengths=st.lists(st.integers(2, 12), min_size=1, max_size=12), sequence_length=st.integers(1, 9))
-def test_packed_rows_train_on_each_id_but_the_first_of_a_document(lengths, sequence_length):
-    packer = BestFitPacker(sequence_length, EOS)
+@given(lengths=st.lists(st.integers(2, 12), min_size=1, max_size=12), seq_len=st.integers(1, 9))
+def test_packed_rows_train_on_each_id_but_the_first_of_a_document(lengths, seq_len):
+    packer = BestFitPacker(seq_len, EOS)
     documents = [np.array([*range(1, length), EOS], dtype=np.int64) for length in lengths]
     rows = np.concatenate([group for ids in documents for group in packer.add(ids)] + packer.close())
     batch = batch_from_rows(torch.from_numpy(rows), eos_id=EOS, document_mask=True, padded=True)
@@ -77,7 +77,7 @@ def test_packed_rows_train_on_each_id_but_the_first_of_a_document(lengths, seque
     for number, row in enumerate(rows.tolist()):
         while len(row) > 2 and row[-1] == row[-2] == EOS:
             row.pop()
-        inputs = row[:sequence_length]
+        inputs = row[:seq_len]
         token_count += len(inputs)
         supervised += sum(token != EOS for token in inputs)
         documents_of_row = np.cumsum([0] + [token == EOS for token in inputs])[:-1].tolist()
@@ -116,10 +116,10 @@ def test_counts_agree_with_counting_one_by_one(rows, document_mask, data):
             if token == EOS:
                 document, position = document + 1, 0
     if document_mask:
-        boundaries, length = batch.boundaries.tolist(), len(rows[0]) - 1
+        cu_seqlens, length = batch.cu_seqlens.tolist(), len(rows[0]) - 1
         starts = [n * length + m for n in range(len(rows)) for m in range(length) if batch.positions[n, m] == 0]
-        assert boundaries[: len(starts)] == starts
-        assert set(boundaries[len(starts) :]) == {len(rows) * length}
+        assert cu_seqlens[: len(starts)] == starts
+        assert set(cu_seqlens[len(starts) :]) == {len(rows) * length}
     assert batch.supervised_count == supervised == int((batch.labels != IGNORE_INDEX).sum())
     assert batch.attention_pairs == pairs
     assert batch.token_count == real * (len(rows[0]) - 1)
@@ -149,13 +149,13 @@ def test_moving_keeps_the_counts():
     moved = batch.to("meta")
     assert {
         tensor.device.type
-        for tensor in (moved.tokens, moved.labels, moved.positions, moved.documents, moved.boundaries)
+        for tensor in (moved.tokens, moved.labels, moved.positions, moved.documents, moved.cu_seqlens)
     } == {"meta"}
     assert moved.supervised_count == batch.supervised_count
 
 
 def test_the_number_of_boundaries_seldom_changes():
     def count(documents):
-        return len(batch_from_rows(torch.tensor([[EOS] * documents + [5]]), eos_id=EOS, document_mask=True).boundaries)
+        return len(batch_from_rows(torch.tensor([[EOS] * documents + [5]]), eos_id=EOS, document_mask=True).cu_seqlens)
 
     assert [count(documents) for documents in (1, 14, 15, 16, 31)] == [16, 16, 16, 32, 32]

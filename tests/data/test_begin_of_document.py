@@ -36,10 +36,10 @@ POST_PROCESSORS = {
 
 
 def folder_of(folder: Path, post_processor: object, **config: object) -> Path:
-    vocabulary = {"<eos>": 0, "<bos>": 1, "<pad>": 2}
+    vocab_size = {"<eos>": 0, "<bos>": 1, "<pad>": 2}
     for character in sorted(pre_tokenizers.ByteLevel.alphabet()):
-        vocabulary[character] = len(vocabulary)
-    made = Described(models.BPE(vocabulary, []))
+        vocab_size[character] = len(vocab_size)
+    made = Described(models.BPE(vocab_size, []))
     made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     made.add_special_tokens(["<eos>", "<bos>", "<pad>"])
     if post_processor is not None:
@@ -98,7 +98,7 @@ def test_a_bos_that_is_missing_or_ends_documents_too_is_refused(tmp_path):
     assert Tokenizer.load(other).begin_ids == []
     with pytest.raises(ValueError, match=r"BOS is its EOS.*set data\.add_bos=auto"):
         Tokenizer.load(other, add_bos=True)
-    none = Tokenizer.train(["text"], vocabulary=260)
+    none = Tokenizer.train(["text"], vocab_size=260)
     (tmp_path / "none").mkdir()
     none.save(tmp_path / "none")
     with pytest.raises(ValueError, match=r"no token that begins a document; set data\.add_bos=auto"):
@@ -116,11 +116,11 @@ def test_a_saved_tokenizer_pads_without_a_new_id(tmp_path, own):
     batch = theirs(["a", "abc"], padding=True)
     assert set(batch) == {"input_ids", "attention_mask"}
     assert batch["input_ids"][0][1:] == [2 if own else 0] * 2
-    assert len(theirs) == tokenizer.vocabulary
+    assert len(theirs) == tokenizer.vocab_size
 
 
 def test_a_prompt_that_is_no_text_is_refused():
-    tokenizer = Tokenizer.train(["text"], vocabulary=260)
+    tokenizer = Tokenizer.train(["text"], vocab_size=260)
     with pytest.raises(ValueError, match=r"is not UTF-8 at character 2.*expected text"):
         tokenizer.encode_prompt("ab\udcff")
 
@@ -129,13 +129,13 @@ def test_a_tokenizer_lies_in_a_run_and_belongs_to_its_checkpoints(tmp_path):
     (tmp_path / "checkpoints/step-00000001").mkdir(parents=True)
     folder = tmp_path / "tokenizer"
     folder.mkdir()
-    Tokenizer.train(["text"], vocabulary=260).save(folder)
+    Tokenizer.train(["text"], vocab_size=260).save(folder)
     for path in (tmp_path, tmp_path / "checkpoints/step-00000001", folder):
-        assert Tokenizer.load(path).vocabulary == 260
+        assert Tokenizer.load(path).vocab_size == 260
 
 
 def test_two_tokenizers_differ_where_an_id_means_another_token():
-    one, other = (Tokenizer.train([text], vocabulary=260) for text in ("aaaa aaaa", "bcbc bcbc"))
+    one, other = (Tokenizer.train([text], vocab_size=260) for text in ("aaaa aaaa", "bcbc bcbc"))
     assert one.difference(one) is None
     assert "ids mean other tokens, such as 25" in str(one.difference(other))
     more = tokenizers.Tokenizer.from_str(one._tokenizer.to_str())
@@ -151,7 +151,7 @@ def test_a_failure_inside_the_library_is_an_error_of_ours(monkeypatch):
         def encode_batch_fast(self, texts: list[str], add_special_tokens: bool) -> None:
             raise PanicException("index out of bounds")
 
-    tokenizer = Tokenizer.train(["text"], vocabulary=260)
+    tokenizer = Tokenizer.train(["text"], vocab_size=260)
     monkeypatch.setattr(tokenizer, "_tokenizer", Failing())
     for encode in (tokenizer.encode_batch, tokenizer.encode_parts):
         with pytest.raises(ValueError, match="the tokenizer fails at a text: index out of bounds; name another"):

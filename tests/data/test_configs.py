@@ -18,7 +18,7 @@ NAMES = sorted(path.stem for path in (CONFIGS / "data").glob("*.yaml"))
 
 def data_config(name: str, *overrides: str) -> dict:
     with initialize_config_dir(str(CONFIGS), version_base=None):
-        return compose(overrides=[f"+data={name}", "+paths.data=somewhere", "+model.vocabulary=300", *overrides]).data
+        return compose(overrides=[f"+data={name}", "+paths.data=somewhere", "+model.vocab_size=300", *overrides]).data
 
 
 def test_the_group_has_its_members():

@@ -115,7 +115,7 @@ def test_what_is_no_tie_is_none(tmp_path):
 def test_special_pieces_in_a_text_stay_text(tmp_path):
     for kind in ("bpe", "unigram"):
         tokenizer = Tokenizer.load(train(tmp_path, kind))
-        assert (tokenizer.eos_id, tokenizer.bos_id, tokenizer.vocabulary) == (2, 1, 700)
+        assert (tokenizer.eos_id, tokenizer.bos_id, tokenizer.vocab_size) == (2, 1, 700)
         (ids,) = tokenizer.encode_batch(["an </s> and <s> and <unk> and <0x0A>"])
         assert not {0, 1, 2, 3 + 0x0A} & set(ids)
         assert tokenizer.decode(ids) == "an </s> and <s> and <unk> and <0x0A>"

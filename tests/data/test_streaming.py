@@ -24,7 +24,7 @@ from tests.properties import given, settings, st
 def all_tokens(folder, split="train"):
     manifest = Manifest.read(folder)
     domain = manifest.splits[split].domains["text"]
-    chunks = TokenChunks(folder / split / domain.folder, domain.chunks, vocabulary=manifest.vocabulary)
+    chunks = TokenChunks(folder / split / domain.folder, domain.chunks, vocab_size=manifest.vocab_size)
     return chunks.read(0, len(chunks))
 
 
@@ -88,7 +88,7 @@ def test_a_resume_with_other_ranks_workers_and_batch_continues(monkeypatch, prep
     assert torch.equal(resumed, alone[40:100])
 
 
-@pytest.mark.parametrize("change", [{"seed": 4}, {"sequence_length": 8}, {"shuffle": False}, {"training_rows": 5}])
+@pytest.mark.parametrize("change", [{"seed": 4}, {"seq_len": 8}, {"shuffle": False}, {"training_sequences": 5}])
 def test_a_position_in_another_order_is_refused(prepared, change):
     state = module(prepared).state_dict()
     with pytest.raises(ValueError, match=r"data position belongs to .* Resume with the same data settings"):
@@ -97,7 +97,7 @@ def test_a_position_in_another_order_is_refused(prepared, change):
 
 @pytest.mark.parametrize(
     "name",
-    ["manifest_hash", "sequence_length", "train_rows", "seed", "shuffle", "mixture", "mixture_temperature"],
+    ["manifest_hash", "seq_len", "train_rows", "seed", "shuffle", "mixture", "mixture_temperature"],
 )
 def test_everything_that_decides_the_order_is_compared(prepared, name):
     data = module(prepared)
@@ -112,7 +112,7 @@ def test_a_loader_draws_nothing_from_the_generator_of_the_run(prepared):
 
 
 def test_training_rows_limits_the_rows(prepared):
-    data = module(prepared, training_rows=3)
+    data = module(prepared, training_sequences=3)
     assert len({tuple(row) for tokens in batches(data, 12) for row in tokens.tolist()}) == 3
     assert data.rows_per_epoch == 3
 
@@ -126,7 +126,7 @@ def test_validation_covers_its_rows_once_with_as_many_batches_on_every_rank(monk
     seen, lengths = [], []
     for rank in range(world):
         on_rank(monkeypatch, rank, world)
-        loader = module(prepared, validation_rows=limit, workers=0).val_dataloader()
+        loader = module(prepared, validation_sequences=limit, workers=0).val_dataloader()
         lengths.append(len(loader))
         rank_batches = list(loader)
         assert len(rank_batches) == len(loader)
@@ -207,7 +207,7 @@ def test_a_missing_or_truncated_chunk_is_named_at_the_start(prepared, tmp_path, 
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"sequence_length": 10**6}, r"needs at least 1000001\. Set data\.sequence_length to at most"),
+        ({"seq_len": 10**6}, r"needs at least 1000001\. Set data\.seq_len to at most"),
         ({"micro_batch_size": 0}, "data.micro_batch_size: got 0"),
         ({"seed": -1}, "seed: got -1"),
         ({"workers": None}, "data.workers: got None"),
@@ -228,7 +228,7 @@ def test_chunks_without_a_manifest_are_not_a_data_set(prepared, tmp_path):
 
 
 def synthetic(seed=0, **changes) -> SyntheticDataModule:
-    settings = {"vocabulary": 50, "sequence_length": S, "micro_batch_size": 4, **changes}
+    settings = {"vocab_size": 50, "seq_len": S, "micro_batch_size": 4, **changes}
     return build_data_module(SyntheticConfig(**settings), seed=seed)
 
 
@@ -236,7 +236,7 @@ def test_synthetic_data_has_the_same_interface_and_no_files(monkeypatch):
     data = synthetic(document_length=5)
     batch = next(iter(data.train_dataloader()))
     assert batch.tokens.shape == (4, S)
-    assert int(batch.tokens.max()) < data.manifest.vocabulary == len(data.manifest.token_bytes) == 50
+    assert int(batch.tokens.max()) < data.manifest.vocab_size == len(data.manifest.token_bytes) == 50
     assert int((batch.tokens == 0).sum()) >= 4 * 3
     assert batch.documents is not None
     assert torch.equal(batch.tokens[:, 1:][batch.labels[:, :-1] >= 0], batch.labels[:, :-1][batch.labels[:, :-1] >= 0])
@@ -254,9 +254,9 @@ def test_synthetic_ids_are_even():
 
 
 def test_build_data_module_prepares_what_is_missing(tmp_path):
-    settings = config(write_texts(tmp_path / "text", documents(20)), tmp_path / "prepared", validation_rows=2)
+    settings = config(write_texts(tmp_path / "text", documents(20)), tmp_path / "prepared", validation_sequences=2)
     data = build_data_module(settings, seed=7)
-    assert (data.sequence_length, data.micro_batch_size, data.seed, data.validation_rows) == (16, 2, 7, 2)
+    assert (data.seq_len, data.micro_batch_size, data.seed, data.validation_sequences) == (16, 2, 7, 2)
     assert data.folder.parent == tmp_path / "prepared"
     with pytest.raises(ValueError, match="does not exist"):
         build_data_module(config(tmp_path / "nowhere", tmp_path / "prepared"), seed=7)

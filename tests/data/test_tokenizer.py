@@ -13,12 +13,12 @@ from litespark.data.tokenizer import END_OF_TEXT, Tokenizer, without_long_words
 from tests.data.corpus import documents
 from tests.properties import given, settings, st
 
-TRAINED = Tokenizer.train(documents(50), vocabulary=320)
+TRAINED = Tokenizer.train(documents(50), vocab_size=320)
 
 
 def test_two_trainings_give_the_same_tokenizer():
-    assert Tokenizer.train(documents(50), vocabulary=320).hash == TRAINED.hash
-    assert Tokenizer.train(documents(50, seed=1), vocabulary=320).hash != TRAINED.hash
+    assert Tokenizer.train(documents(50), vocab_size=320).hash == TRAINED.hash
+    assert Tokenizer.train(documents(50, seed=1), vocab_size=320).hash != TRAINED.hash
 
 
 @pytest.mark.parametrize("saved", [False, True])
@@ -43,8 +43,8 @@ def test_text_survives_and_its_bytes_are_counted(text):
 
 
 def test_a_vocabulary_that_the_text_cannot_fill_is_filled_with_unused_ids():
-    tokenizer = Tokenizer.train(["ab"], vocabulary=300)
-    assert tokenizer.vocabulary == 300
+    tokenizer = Tokenizer.train(["ab"], vocab_size=300)
+    assert tokenizer.vocab_size == 300
     assert sum(length > 0 for length in tokenizer.token_bytes()) == 257
     assert tokenizer.token_bytes()[tokenizer.eos_id] == 0
 
@@ -53,7 +53,7 @@ def test_a_saved_tokenizer_loads_from_the_file_and_from_the_folder(tmp_path):
     TRAINED.save(tmp_path)
     for path in (tmp_path, tmp_path / "tokenizer.json"):
         loaded = Tokenizer.load(path)
-        assert (loaded.hash, loaded.eos_id, loaded.vocabulary) == (TRAINED.hash, TRAINED.eos_id, 320)
+        assert (loaded.hash, loaded.eos_id, loaded.vocab_size) == (TRAINED.hash, TRAINED.eos_id, 320)
 
 
 def test_a_saved_tokenizer_is_one_that_transformers_reads(tmp_path):
@@ -84,8 +84,8 @@ def test_a_chat_template_goes_with_the_tokenizer_of_others(tmp_path, own_file):
 
 
 def byte_fallback_tokenizer() -> tokenizers.Tokenizer:
-    vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2, "<0x0A>": 3, "▁the": 4, "é": 5}
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))
+    vocab_size = {"<unk>": 0, "<s>": 1, "</s>": 2, "<0x0A>": 3, "▁the": 4, "é": 5}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocab_size, [], unk_token="<unk>", byte_fallback=True))
     tokenizer.decoder = tokenizers.decoders.Sequence([tokenizers.decoders.ByteFallback()])
     tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
     return tokenizer
@@ -118,7 +118,7 @@ def test_unusable_tokenizers_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"tokenizer_config\.json is not JSON"):
         Tokenizer.load(tmp_path)
     with pytest.raises(ValueError, match="needs at least 257 ids"):
-        Tokenizer.train(["text"], vocabulary=256)
+        Tokenizer.train(["text"], vocab_size=256)
 
 
 @pytest.mark.parametrize("letters", ["ACGT", "漢字仮名", "a", " ", "\n", "=", "aA1+/"])
@@ -136,7 +136,7 @@ def test_words_of_any_length_are_learned_from_in_parts_of_bounded_length(letters
 def test_a_tokenizer_of_text_without_spaces_has_merges_and_keeps_every_letter():
     draw = random.Random(0)
     text = "".join(draw.choices("ACGT", k=30_000))
-    tokenizer = Tokenizer.train([text], vocabulary=300)
+    tokenizer = Tokenizer.train([text], vocab_size=300)
     (ids,) = tokenizer.encode_batch([text])
     assert tokenizer.decode(ids) == text
     assert len(ids) < 0.6 * len(text)

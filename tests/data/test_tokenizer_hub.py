@@ -76,7 +76,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[Hub]:
     (tmp_path / "served").mkdir()
-    Tokenizer.train(documents(50), vocabulary=300).save(tmp_path / "served")
+    Tokenizer.train(documents(50), vocab_size=300).save(tmp_path / "served")
     (tmp_path / "served/tokenizer.py").write_text("raise SystemExit('code of a stranger')")
     server = Hub(tmp_path / "served")
     threading.Thread(target=server.serve_forever, daemon=True).start()

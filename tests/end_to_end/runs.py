@@ -23,8 +23,8 @@ from tests.process_state import as_before
 ROOT = Path(__file__).parents[2]
 
 TINY = (
-    "model.vocabulary=300 model.width=32 model.layers=2 model.heads=2 model.kv_heads=1 model.feed_forward=64 "
-    "data.sequence_length=32 data.micro_batch_size=4 data.validation_rows=8 trainer.batch_rows=8 trainer.log_every=1 "
+    "model.vocab_size=300 model.hidden_size=32 model.num_layers=2 model.num_heads=2 model.num_kv_heads=1 model.intermediate_size=64 "
+    "data.seq_len=32 data.micro_batch_size=4 data.validation_sequences=8 trainer.global_batch_size=8 trainer.log_every=1 "
     "budget.tokens=null metrics.probe_seconds=0 callbacks.report=false callbacks.sample_tokens=4"
 ).split()
 
@@ -32,10 +32,10 @@ TINY = (
 def write_text(folder: Path, documents: int = 60, words: int = 300) -> Path:
     """A folder of small text files of made-up words; the same for the same arguments."""
     source = random.Random(0)
-    vocabulary = ["".join(source.choices("abcdefghij", k=source.randint(2, 6))) for _ in range(200)]
+    vocab_size = ["".join(source.choices("abcdefghij", k=source.randint(2, 6))) for _ in range(200)]
     folder.mkdir(parents=True)
     for number in range(documents):
-        (folder / f"{number}.txt").write_text(" ".join(source.choices(vocabulary, k=words)))
+        (folder / f"{number}.txt").write_text(" ".join(source.choices(vocab_size, k=words)))
     return folder
 
 

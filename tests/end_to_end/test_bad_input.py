@@ -32,9 +32,9 @@ from tests.end_to_end.bad_input import NO_FILES, TABLE
 from tests.end_to_end.runs import ROOT, write_text
 
 SMALL = (
-    "model.vocabulary=300 model.width=32 model.layers=1 model.heads=2 model.kv_heads=2 model.feed_forward=64 "
-    "model.max_sequence_length=64 data.sequence_length=32 data.micro_batch_size=2 data.validation_rows=2 "
-    "trainer.batch_rows=2 trainer.accelerator=cpu budget.tokens=null budget.steps=2 metrics.probe_seconds=0 "
+    "model.vocab_size=300 model.hidden_size=32 model.num_layers=1 model.num_heads=2 model.num_kv_heads=2 model.intermediate_size=64 "
+    "model.max_seq_len=64 data.seq_len=32 data.micro_batch_size=2 data.validation_sequences=2 "
+    "trainer.global_batch_size=2 trainer.accelerator=cpu budget.tokens=null budget.steps=2 metrics.probe_seconds=0 "
     "callbacks.report=false callbacks.progress=false callbacks.sample_prompt=null"
 )
 LONGEST = 12
@@ -264,15 +264,15 @@ def test_train_py_prints_the_error_and_exits_with_1(world, case, train_py):
 
 
 def test_in_a_sweep_a_failed_job_is_reported_and_the_others_run(world, tmp_path):
-    sweep = ["-m", *world.overrides(f"{NO_FILES} paths.logs={tmp_path} model.kv_heads=1,3,2")]
+    sweep = ["-m", *world.overrides(f"{NO_FILES} paths.logs={tmp_path} model.num_kv_heads=1,3,2")]
     printed = runs.train(*sweep, expect=1)
-    assert "model.heads 2 is not a multiple of model.kv_heads 3" in printed
+    assert "model.num_heads 2 is not a multiple of model.num_kv_heads 3" in printed
     assert "Traceback" not in printed
     folders = sorted(folder for folder in (tmp_path / "runs").iterdir() if folder.is_dir())
     records = [json.loads((run / "run.json").read_text()) for run in folders]
     assert [record["status"] for record in records] == ["finished", "finished"]
     configs = [OmegaConf.load(run / "config.yaml") for run in folders]
-    assert sorted(config.model.kv_heads for config in configs) == [1, 2]
+    assert sorted(config.model.num_kv_heads for config in configs) == [1, 2]
 
 
 def test_one_rank_of_two_refuses_a_batch_that_suits_one(world):
@@ -281,8 +281,10 @@ def test_one_rank_of_two_refuses_a_batch_that_suits_one(world):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment_of_rank.items():
             patch.setitem(os.environ, name, value)
-        with pytest.raises(ValueError, match=r"got 3 rows .* 2 processes, .* a multiple of 2; .*trainer.batch_rows=4"):
-            train(config_of(world.overrides(f"{NO_FILES} strategy=ddp trainer.batch_rows=3")))
+        with pytest.raises(
+            ValueError, match=r"got 3 rows .* 2 processes, .* a multiple of 2; .*trainer.global_batch_size=4"
+        ):
+            train(config_of(world.overrides(f"{NO_FILES} strategy=ddp trainer.global_batch_size=3")))
         with pytest.raises(ValueError, match="strategy=single: got 2 processes, expected one; start without torchrun"):
-            train(config_of(world.overrides(f"{NO_FILES} trainer.batch_rows=4")))
+            train(config_of(world.overrides(f"{NO_FILES} trainer.global_batch_size=4")))
     assert world.everything() == before

@@ -66,7 +66,7 @@ def test_the_folder_of_a_run_holds_everything(run: tuple[Path, str]):
     assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["step-00000030", "step-00000040"]
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["optim"]["lr"] == 1e-2
-    assert config["data"]["vocabulary"] == 300  # interpolations are resolved
+    assert config["data"]["vocab_size"] == 300  # interpolations are resolved
 
 
 def test_the_run_keeps_what_its_data_was_made_of_and_the_report_shows_it(run: tuple[Path, str]):

@@ -25,7 +25,7 @@ STEPS = 32
 EVERY = 4
 OVERRIDES = [
     *TINY,
-    "data.training_rows=40",
+    "data.training_sequences=40",
     f"budget.steps={STEPS}",
     f"callbacks.checkpoint_every={EVERY}",
     "callbacks.checkpoint_keep=20",

@@ -22,7 +22,7 @@ SMALLER = (
     "budget.steps=6",
     "trainer.validate_every=3",
     "callbacks.report=true",
-    "data.validation_rows=null",
+    "data.validation_sequences=null",
     "data.workers=1",
     "data.processes=2",
 )

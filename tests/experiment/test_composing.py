@@ -36,12 +36,12 @@ MEANT = {
     "+paths.lgos=x": "there is no setting paths.lgos; set paths.logs=x",
     "optim.learning_rate=1e-3": "set optim.lr=1e-3",
     "optm.lr=1e-3": "set optim.lr=1e-3",
-    "model.widht=64": "set model.width=64",
-    "model.hidden_size=64": "set model.width=64",
+    "model.widht=64": "set model.hidden_size=64",
+    "model.hidden_size=64": "set model.hidden_size=64",
     "modle=llama160m": "set model=llama160m",
     "model=llama170m": "choose model=llama160m",
     "data.mixture.web=0.5": "data.mixture is null; set it as a whole: 'data.mixture={web:0.5}'",
-    "model.rope_scaling.layers=8": "model.rope_scaling is null; set model.layers=8, or set it as a whole",
+    "model.rope_scaling.layers=8": "model.rope_scaling is null; set model.num_layers=8, or set it as a whole",
     "seed.x=1": "seed is one value, 1234; set seed=…",
     "~optim.betas.x": "optim.betas is [0.9, 0.95], without settings of its own; take it out",
     "nope=3": "there is no setting nope; python train.py --cfg job shows them all",
@@ -60,16 +60,16 @@ MEANT = {
     "trainer.devices=2": "torchrun --nproc-per-node=N train.py strategy=ddp",
     "trainer.precision=bf16-mixed": "set precision=bf16",
     "trainer.strategy=ddp": "set strategy=ddp",
-    "trainer.accumulate_grad_batches=4": "set trainer.batch_rows and data.micro_batch_size",
-    "trainer.gradient_clip_val=0.5": "set optim.clip_norm=0.5",
+    "trainer.accumulate_grad_batches=4": "set trainer.global_batch_size and data.micro_batch_size",
+    "trainer.gradient_clip_val=0.5": "set optim.grad_clip=0.5",
     "trainer.val_check_interval=10": "set trainer.validate_every=10",
     "trainer.log_every_n_steps=5": "set trainer.log_every=5",
     "trainer.fast_dev_run=true": "choose debug=limit",
-    "training.seq_len=128": "set data.sequence_length=128",
+    "training.seq_len=128": "set data.seq_len=128",
     "training.steps=10": "set budget.steps=10",
     "training.local_batch_size=2": "set data.micro_batch_size=2",
     "per_device_train_batch_size=2": "set data.micro_batch_size=2",
-    "batch_size=8": "set trainer.batch_rows (rows of a step, over all devices) or data.micro_batch_size",
+    "batch_size=8": "set trainer.global_batch_size (rows of a step, over all devices) or data.micro_batch_size",
     "datamodule.batch_size=8": "set data.micro_batch_size=8",
     "data.num_workers=4": "set data.workers=4",
     "ckpt_path=logs/runs/x": "set resume=logs/runs/x",
@@ -221,10 +221,10 @@ def test_a_sweep_whose_folder_cannot_be_made_is_refused_where_it_is_composed(tmp
 
 
 def test_whole_numbers_and_gpu_as_others_write_them():
-    made = parts("seed=1e3", "trainer.batch_rows=3.2e1", "trainer.accelerator=gpu", "data.sequence_length=64.0")
-    assert (made.seed, made.trainer.batch_rows, made.data.sequence_length) == (1000, 32, 64)
+    made = parts("seed=1e3", "trainer.global_batch_size=3.2e1", "trainer.accelerator=gpu", "data.seq_len=64.0")
+    assert (made.seed, made.trainer.global_batch_size, made.data.seq_len) == (1000, 32, 64)
     assert made.trainer.accelerator == "cuda"
-    assert type(made.resolved["trainer"]["batch_rows"]) is int
+    assert type(made.resolved["trainer"]["global_batch_size"]) is int
 
 
 def test_a_variant_leaves_out_what_the_chosen_option_of_a_group_does_not_have(capsys, monkeypatch):

@@ -37,7 +37,7 @@ def test_groups_become_their_dataclasses():
     assert isinstance(made.schedule, WarmupStableDecaySchedule)
     assert (made.seed, made.name, made.logs) == (7, "x", Path("elsewhere"))
     assert made.optim.betas == (0.9, 0.95)
-    assert made.resolved["data"]["vocabulary"] == made.model.vocabulary, "interpolations are resolved"
+    assert made.resolved["data"]["vocab_size"] == made.model.vocab_size, "interpolations are resolved"
 
 
 def test_a_name_of_digits_is_a_name():
@@ -56,12 +56,12 @@ def test_a_name_of_digits_is_a_name():
         ("+precision.fp8.surprise=1", r"precision\.fp8: .*surprise.*see configs/precision/fp8 for the keys"),
         ("~precision.fp8", r"precision\.fp8: got None, expected a group with a _target_.*configs/precision/fp8"),
         ("recompute.mode=half", "recompute.mode: got 'half', expected one of none, swiglu, full"),
-        ("model.tied=3", "model.tied: got 3, expected true or false"),
-        ("model.width=1.5", "model.width: got 1.5, expected a whole number; set model.width=2"),
-        ("optim.clip_norm=x", "optim.clip_norm: got 'x', expected a number or null"),
+        ("model.tie_embeddings=3", "model.tie_embeddings: got 3, expected true or false"),
+        ("model.hidden_size=1.5", "model.hidden_size: got 1.5, expected a whole number; set model.hidden_size=2"),
+        ("optim.grad_clip=x", "optim.grad_clip: got 'x', expected a number or null"),
         ("data.shuffle=1", "data.shuffle: got 1, expected true or false"),
         ("+trainer.surprise=1", "trainer: .*surprise.*see configs/trainer"),
-        ("~model.width", "model: .*width.*; see configs/model"),
+        ("~model.hidden_size", "model: .*width.*; see configs/model"),
         ("~optim._target_", "optim: got .*expected a group with a _target_; choose one of configs/optim"),
         ("name=${nowhere}", "the config cannot be resolved: .*nowhere"),
     ],
@@ -221,7 +221,7 @@ def test_a_resolved_config_is_plain_values():
 
 def test_a_micro_batch_that_does_not_divide_is_lowered_with_one_line_everywhere(monkeypatch, caplog):
     """Two ranks take half of the batch of eight; without a launcher it fits as it stands."""
-    words = ("strategy=ddp", "data.micro_batch_size=8", "trainer.batch_rows=8")
+    words = ("strategy=ddp", "data.micro_batch_size=8", "trainer.global_batch_size=8")
     assert parts(*words).data.micro_batch_size == 8
     assert not caplog.messages
     for rank in ("0", "1"):
@@ -230,5 +230,5 @@ def test_a_micro_batch_that_does_not_divide_is_lowered_with_one_line_everywhere(
         lowered = parts(*words)
         assert lowered.data.micro_batch_size == lowered.resolved["data"]["micro_batch_size"] == 4
     (line,) = caplog.messages
-    assert line.startswith("data.micro_batch_size=8 does not divide trainer.batch_rows=8 over 2 processes")
+    assert line.startswith("data.micro_batch_size=8 does not divide trainer.global_batch_size=8 over 2 processes")
     assert "data.micro_batch_size=4 is used" in line

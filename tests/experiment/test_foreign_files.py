@@ -50,9 +50,9 @@ BYTES = (
 def folder(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("fuzzed")
     (root / "tokenizer").mkdir()
-    Tokenizer.train(["some text"], vocabulary=260).save(root / "tokenizer")
+    Tokenizer.train(["some text"], vocab_size=260).save(root / "tokenizer")
     export_huggingface(
-        small_model(vocabulary=260), root / "sound", tokenizer=root / "tokenizer", eos_id=0, max_shard_bytes=20_000
+        small_model(vocab_size=260), root / "sound", tokenizer=root / "tokenizer", eos_id=0, max_shard_bytes=20_000
     )
     (root / "sound/special_tokens_map.json").write_text('{"eos_token": {"content": "<|endoftext|>"}}')
     return root / "sound"

@@ -17,7 +17,7 @@ from tests.experiment.composed import parts
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 ALONE = Ranks(world_size=1, rank=0, local_rank=0, local_world_size=1)
-LARGE = ("model=llama3b", "data.sequence_length=4096", "data.micro_batch_size=4", "trainer.batch_rows=4")
+LARGE = ("model=llama3b", "data.seq_len=4096", "data.micro_batch_size=4", "trainer.global_batch_size=4")
 
 
 @pytest.fixture
@@ -46,7 +46,9 @@ def no_gpu(monkeypatch):
 @pytest.mark.parametrize("capability", [(8, 9), (9, 0), (10, 0), (12, 0)])
 def test_a_device_with_fp8_units_computes_in_fp8_over_activations_in_bf16(card, tmp_path, capability):
     card(capability)
-    settings = parts("precision=fp8", "model.feed_forward=352", "trainer.accelerator=auto", f"paths.logs={tmp_path}")
+    settings = parts(
+        "precision=fp8", "model.intermediate_size=352", "trainer.accelerator=auto", f"paths.logs={tmp_path}"
+    )
     machine = preflight(settings, ALONE)
     place = place_of(settings, machine.device, machine.precision)
     assert (machine.precision, place.dtype, place.autocast) == ("fp8", torch.bfloat16, True)
@@ -86,7 +88,7 @@ def test_simulated_it_runs_anywhere_and_on_a_cpu_everything_else_is_in_fp32(card
 
 def test_sizes_that_fp8_units_do_not_take_are_refused_but_where_they_are_simulated(card):
     card()
-    odd = ("precision=fp8", "model.feed_forward=344", "data.sequence_length=8", "data.micro_batch_size=1")
+    odd = ("precision=fp8", "model.intermediate_size=344", "data.seq_len=8", "data.micro_batch_size=1")
     with pytest.raises(
         ConfigError, match=r"precision=fp8: the feed-forward width F is 344 and the tokens.* is 8, .*change these sizes"
     ):
@@ -100,7 +102,7 @@ def test_sizes_that_fp8_units_do_not_take_are_refused_but_where_they_are_simulat
         (["strategy=fsdp"], "precision=fp8: got strategy=fsdp, expected single or ddp.*set strategy=ddp, or precision"),
         (["ops.compile=block"], r"precision=fp8: got ops\.compile=block, expected none.*set ops\.compile=none"),
         (
-            ["model.layers=3", "precision.fp8.bf16_first=1", "precision.fp8.bf16_last=2"],
+            ["model.num_layers=3", "precision.fp8.bf16_first=1", "precision.fp8.bf16_last=2"],
             r"precision\.fp8: got bf16_first=1 and bf16_last=2, expected less together than the 3 layers",
         ),
     ],
@@ -108,7 +110,7 @@ def test_sizes_that_fp8_units_do_not_take_are_refused_but_where_they_are_simulat
 def test_what_does_not_go_with_fp8_is_refused(card, overrides, message):
     card()
     with pytest.raises(ConfigError, match=message):
-        precision_of(parts("precision=fp8", "model.feed_forward=352", *overrides), GPU)
+        precision_of(parts("precision=fp8", "model.intermediate_size=352", *overrides), GPU)
     with pytest.raises(ConfigError, match=message):
         precision_of(parts("precision=fp8", "precision.fp8.simulate=true", *overrides), CPU)
     assert precision_of(parts("precision=bf16", *overrides), GPU) == "bf16"
@@ -146,15 +148,15 @@ def test_weights_in_fp8_count_in_the_memory_that_a_run_needs(card, tmp_path):
     ("overrides", "expected"),
     [
         ([], "fp8"),
-        (["data.micro_batch_size=2", "trainer.batch_rows=2"], "fp8"),
+        (["data.micro_batch_size=2", "trainer.global_batch_size=2"], "fp8"),
         (["data.micro_batch_size=1"], "bf16"),
-        (["model=llama1b", "data.sequence_length=2048", "data.micro_batch_size=8"], "bf16"),
-        (["model.width=3056", "model.head_width=128"], "bf16"),
+        (["model=llama1b", "data.seq_len=2048", "data.micro_batch_size=8"], "bf16"),
+        (["model.hidden_size=3056", "model.head_dim=128"], "bf16"),
         # large, and no multiple of what fp8 units take
-        (["model.feed_forward=8200"], "bf16"),
+        (["model.intermediate_size=8200"], "bf16"),
         # the narrow one stays in bf16
-        (["model.feed_forward=2048"], "bf16"),
-        (["model.feed_forward=2048", "precision.fp8.linears=[qkv,output,gate_up]"], "fp8"),
+        (["model.intermediate_size=2048"], "bf16"),
+        (["model.intermediate_size=2048", "precision.fp8.linears=[qkv,output,gate_up]"], "fp8"),
         (["strategy=fsdp"], "bf16"),
         (["ops.compile=model"], "bf16"),
         (["precision.fp8.bf16_first=28"], "bf16"),

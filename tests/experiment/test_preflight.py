@@ -49,7 +49,9 @@ def test_the_ranks_come_from_the_launcher(monkeypatch):
 
 
 def test_without_a_gpu_a_run_computes_in_fp32_on_the_cpu(logs, no_gpu):
-    made = preflight(parts(logs, "trainer.accelerator=auto", "data.micro_batch_size=8", "trainer.batch_rows=16"), ALONE)
+    made = preflight(
+        parts(logs, "trainer.accelerator=auto", "data.micro_batch_size=8", "trainer.global_batch_size=16"), ALONE
+    )
     assert made == Machine(torch.device("cpu"), "fp32", 2, ALONE)
 
 
@@ -83,7 +85,8 @@ def test_a_model_whose_state_exceeds_the_memory_is_refused_before_it_is_built(lo
     assert "strategy=fsdp" in str(caught.value)
     eight = Ranks(world_size=8, rank=0, local_rank=0, local_world_size=8)
     preflight(
-        parts(logs, "model=llama8b", "trainer.accelerator=auto", "strategy=fsdp", "trainer.batch_rows=128"), eight
+        parts(logs, "model=llama8b", "trainer.accelerator=auto", "strategy=fsdp", "trainer.global_batch_size=128"),
+        eight,
     )
 
 
@@ -92,13 +95,17 @@ def test_processes_of_one_host_share_its_memory(logs, no_gpu, monkeypatch):
     monkeypatch.setattr(module, "device_memory_bytes", lambda device: int(1.5 * one))
     preflight(parts(logs), ALONE)
     with pytest.raises(ConfigError, match=r"memory: .* this host has"):
-        preflight(parts(logs, "strategy=ddp", "trainer.batch_rows=32"), OF_TWO)
-    preflight(parts(logs, "strategy=fsdp", "trainer.batch_rows=32"), OF_TWO)
+        preflight(parts(logs, "strategy=ddp", "trainer.global_batch_size=32"), OF_TWO)
+    preflight(parts(logs, "strategy=fsdp", "trainer.global_batch_size=32"), OF_TWO)
 
 
 @pytest.mark.parametrize("ranks", [ALONE, OF_TWO])
 def test_of_a_model_too_large_for_the_host_the_advice_is_one_that_fits(logs, no_gpu, monkeypatch, ranks):
-    words = ["model=llama160m", "strategy=ddp" if ranks is OF_TWO else "strategy=single", "trainer.batch_rows=32"]
+    words = [
+        "model=llama160m",
+        "strategy=ddp" if ranks is OF_TWO else "strategy=single",
+        "trainer.global_batch_size=32",
+    ]
     monkeypatch.setattr(module, "device_memory_bytes", lambda device: 2 * 2**30)
     with pytest.raises(ConfigError, match="memory: ") as caught:
         preflight(parts(logs, *words), ranks)
@@ -110,7 +117,7 @@ def test_of_a_model_too_large_for_the_host_the_advice_is_one_that_fits(logs, no_
 
 
 def test_shards_on_more_devices_are_advised_as_a_command_where_they_are_there(logs, gpu, monkeypatch):
-    words = ["model=llama8b", "trainer.accelerator=auto", "trainer.batch_rows=24"]
+    words = ["model=llama8b", "trainer.accelerator=auto", "trainer.global_batch_size=24"]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     with pytest.raises(ConfigError, match=r"torchrun --nproc-per-node=3 train\.py strategy=fsdp"):
         preflight(parts(logs, *words), ALONE)
@@ -141,8 +148,8 @@ def test_all_problems_are_told_at_once(tmp_path, no_gpu):
                 f"paths.logs={tmp_path}/file",
                 f"initial_weights={tmp_path}/none",
                 "trainer.accelerator=cuda",
-                "trainer.batch_rows=3",
-                "data.sequence_length=4096",
+                "trainer.global_batch_size=3",
+                "data.seq_len=4096",
                 "strategy=ddp",
             ),
             OF_TWO,
@@ -151,8 +158,8 @@ def test_all_problems_are_told_at_once(tmp_path, no_gpu):
     assert heading == "this run cannot start here:"
     starts = (
         "trainer.accelerator",
-        "trainer.batch_rows",
-        "data.sequence_length",
+        "trainer.global_batch_size",
+        "data.seq_len",
         "initial_weights",
         "data.source",
         "paths.logs",

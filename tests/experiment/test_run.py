@@ -29,8 +29,8 @@ from tests.metrics.fake_meter import FakeMeter
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
-    "data=synthetic data.sequence_length=8 data.micro_batch_size=2 trainer.batch_rows=2 trainer.accelerator=cpu "
-    "model.vocabulary=31 model.width=8 model.layers=1 model.heads=2 model.kv_heads=1 model.feed_forward=16 "
+    "data=synthetic data.seq_len=8 data.micro_batch_size=2 trainer.global_batch_size=2 trainer.accelerator=cpu "
+    "model.vocab_size=31 model.hidden_size=8 model.num_layers=1 model.num_heads=2 model.num_kv_heads=1 model.intermediate_size=16 "
     "budget.tokens=null budget.steps=2 metrics.probe_seconds=0 callbacks.report=false callbacks.progress=false "
     "callbacks.sample_prompt=null name=small"
 ).split()
@@ -138,7 +138,7 @@ def test_out_of_memory_is_told_a_micro_batch_that_divides_the_step(tmp_path, mon
         raise torch.OutOfMemoryError("no room")
 
     monkeypatch.setattr("litespark.training.model_builder.initialise", fail)
-    settings = (*SMALL, f"paths.logs={tmp_path}", f"data.micro_batch_size={rows}", "trainer.batch_rows=9")
+    settings = (*SMALL, f"paths.logs={tmp_path}", f"data.micro_batch_size={rows}", "trainer.global_batch_size=9")
     with pytest.raises(run.OutOfMemoryError, match=advice):
         run.train(config(*settings))
 

@@ -90,10 +90,10 @@ def test_settings_that_would_prepare_other_data_are_refused_by_name(resume):
     with pytest.raises(ConfigError, match=r"data.validation_fraction: was 0.2, is now 0.4"):
         resume.place("validation_fraction", validation_fraction=0.4)
     tokenizer = str(resume.folder / "tokenizer")
-    other = resume.data.vocabulary - 1  # no tokenizer is named, so this many ids would be trained
-    with pytest.raises(ConfigError, match=rf"data.vocabulary: was {resume.data.vocabulary}, is now {other}"):
-        resume.place("vocabulary", vocabulary=other)
-    assert resume.place("vocabulary") == str(resume.prepared)
+    other = resume.data.vocab_size - 1  # no tokenizer is named, so this many ids would be trained
+    with pytest.raises(ConfigError, match=rf"data.vocab_size: was {resume.data.vocab_size}, is now {other}"):
+        resume.place("vocab_size", vocab_size=other)
+    assert resume.place("vocab_size") == str(resume.prepared)
     assert resume.place("tokenizer", "max_bad_share", tokenizer=tokenizer, max_bad_share=0.5) == str(resume.prepared)
 
 
@@ -111,4 +111,4 @@ def test_data_that_is_gone_is_named_or_prepared_again(resume):
 def test_every_setting_is_either_of_the_preparation_or_of_the_reading():
     known = set(asdict(config("x", "y")))
     assert {"source", "root", "tokenizer", "selection"} <= run_data.PREPARATION < known
-    assert not {"sequence_length", "shuffle", "mixture"} & run_data.PREPARATION
+    assert not {"seq_len", "shuffle", "mixture"} & run_data.PREPARATION

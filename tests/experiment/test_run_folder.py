@@ -85,11 +85,11 @@ def test_a_run_is_reopened_at_its_newest_checkpoint(logs):
 @pytest.mark.parametrize(
     ("override", "key"),
     [
-        ("model.layers=2", "model.layers: was 4, is now 2"),
-        ("data.sequence_length=64", "data.sequence_length: was 256, is now 64"),
+        ("model.num_layers=2", "model.num_layers: was 4, is now 2"),
+        ("data.seq_len=64", "data.seq_len: was 256, is now 64"),
         ("seed=9", "seed: was 1234, is now 9"),
         ("initial_weights=x", "initial_weights: was None, is now 'x'"),
-        ("data.synthetic_rows=7", "data.synthetic_rows"),
+        ("data.synthetic_sequences=7", "data.synthetic_sequences"),
         ("data.mixture_temperature=2", "data.mixture_temperature: was 1.0, is now 2"),
         ("optim=muon", "optim._target_: was 'litespark.training.optim.AdamWConfig', is now"),
     ],
@@ -146,9 +146,9 @@ def test_a_moved_run_goes_on_where_it_lies_now(logs, tmp_path, caplog):
 
 def test_a_checkpoint_of_another_model_is_not_taken_for_the_runs(logs):
     folder = run_folder.make(parts(logs, "name=mine"), [])
-    checkpoint(folder, 5, "model.layers=3")
+    checkpoint(folder, 5, "model.num_layers=3")
     with pytest.raises(
-        ConfigError, match=r"the checkpoint of another model .*model.layers is 3, expected 4. Remove it"
+        ConfigError, match=r"the checkpoint of another model .*model.num_layers is 3, expected 4. Remove it"
     ):
         run_folder.reopen(parts(logs, f"resume={folder}"))
 

@@ -17,7 +17,7 @@ from litespark.experiment.settings import (
     ("rows", "micro", "ranks", "expected"), [(16, 4, 1, 4), (16, 4, 4, 1), (16, 16, 1, 1), (12, 2, 3, 2)]
 )
 def test_a_step_is_cut_into_micro_batches_of_all_ranks(rows, micro, ranks, expected):
-    assert TrainerConfig(batch_rows=rows).accumulate(micro, ranks) == expected
+    assert TrainerConfig(global_batch_size=rows).accumulate(micro, ranks) == expected
 
 
 @pytest.mark.parametrize(
@@ -25,13 +25,13 @@ def test_a_step_is_cut_into_micro_batches_of_all_ranks(rows, micro, ranks, expec
     [(8, 8, 1, 8), (8, 8, 2, 4), (8, 3, 1, 2), (12, 5, 2, 3), (14, 4, 1, 2), (26, 8, 2, 1), (4, 100, 2, 2)],
 )
 def test_the_largest_micro_batch_that_makes_whole_steps_on_all_ranks(rows, asked, ranks, fitting):
-    assert TrainerConfig(batch_rows=rows).fitting_micro_batch(asked, ranks) == fitting
-    assert rows == TrainerConfig(batch_rows=rows).accumulate(fitting, ranks) * fitting * ranks
+    assert TrainerConfig(global_batch_size=rows).fitting_micro_batch(asked, ranks) == fitting
+    assert rows == TrainerConfig(global_batch_size=rows).accumulate(fitting, ranks) * fitting * ranks
 
 
 def test_micro_batches_that_do_not_make_the_batch_are_refused():
     with pytest.raises(ValueError, match=r"micro_batch_size: got 8, .* 2 processes .* set data\.micro_batch_size=4"):
-        TrainerConfig(batch_rows=8).accumulate(8, 2)
+        TrainerConfig(global_batch_size=8).accumulate(8, 2)
 
 
 @pytest.mark.parametrize(
@@ -46,9 +46,9 @@ def test_a_batch_that_ranks_do_not_divide_names_what_trains_the_same_and_a_batch
     with pytest.raises(
         ValueError,
         match=rf"got {rows} rows in a step and {ranks} processes, expected a multiple of {ranks}; {start} "
-        rf"trains the same .* set trainer\.batch_rows={near}$",
+        rf"trains the same .* set trainer\.global_batch_size={near}$",
     ):
-        TrainerConfig(batch_rows=rows).accumulate(1, ranks)
+        TrainerConfig(global_batch_size=rows).accumulate(1, ranks)
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,8 @@ def test_a_batch_that_ranks_do_not_divide_names_what_trains_the_same_and_a_batch
     [
         (lambda: TrainerConfig(accelerator="tpu"), "trainer.accelerator: got 'tpu', expected auto, cpu or cuda"),
         (
-            lambda: TrainerConfig(batch_rows=0),
-            "trainer.batch_rows: got 0, expected a whole number of at least 1; set trainer.batch_rows=16",
+            lambda: TrainerConfig(global_batch_size=0),
+            "trainer.global_batch_size: got 0, expected a whole number of at least 1; set trainer.global_batch_size=16",
         ),
         (lambda: TrainerConfig(log_every=0), "trainer.log_every: got 0"),
         (lambda: TrainerConfig(validate_every=0), "trainer.validate_every: got 0"),

@@ -35,7 +35,7 @@ def test_only_its_label_is_left_so_that_the_run_is_the_same_as_with_plain_overri
 
 
 def test_what_is_interpolated_follows_it():
-    assert parts("variant={model:{vocabulary:300}}").data.vocabulary == 300
+    assert parts("variant={model:{vocabulary:300}}").data.vocab_size == 300
 
 
 @pytest.mark.parametrize("override", ["variant=null", "variant={}"])

@@ -23,7 +23,7 @@ def at(name: str, tokens_per_second: float, *settings: str, kind: str = "litespa
 
 def measured(*variants, device: str = "NVIDIA H200", model=MODEL, **changes) -> StepRecord:
     found = record(*variants, model=model, **changes)
-    protocol = replace(found.protocol, micro_batch_rows=4, sequence_length=4096, rounds=1)
+    protocol = replace(found.protocol, micro_batch_size=4, seq_len=4096, rounds=1)
     environment = replace(found.provenance.environment, devices=[DeviceRecord(device)])
     return replace(found, protocol=protocol, provenance=replace(found.provenance, environment=environment))
 
@@ -76,7 +76,7 @@ def test_goals_are_not_measured_elsewhere_and_not_asked_without_fp8():
     assert {each.reason for each in fp8_goals(measured(*BASELINES, mine, device="a processor"))} == {
         "the goals are for GPUs"
     }
-    for model in (replace(MODEL, name="tiny"), replace(MODEL, layers=2)):
+    for model in (replace(MODEL, name="tiny"), replace(MODEL, num_layers=2)):
         (reason,) = {each.reason for each in fp8_goals(measured(*BASELINES, mine, model=model))}
         assert "expected all of llama3b with 16384 in whole rows" in reason
     without = fp8_goals(measured(OURS, mine))

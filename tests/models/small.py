@@ -19,12 +19,12 @@ def small_config(**changes: Any) -> LlamaConfig:
         "width": 32,
         "layers": 2,
         "heads": 4,
-        "kv_heads": 2,
-        "feed_forward": 48,
-        "vocabulary": 61,
-        "max_sequence_length": 64,
+        "num_kv_heads": 2,
+        "intermediate_size": 48,
+        "vocab_size": 61,
+        "max_seq_len": 64,
         # large enough that attention is far from uniform
-        "initial_deviation": 0.2,
+        "init_std": 0.2,
     }
     return LlamaConfig(**(sizes | changes))
 
@@ -35,8 +35,8 @@ def small_model(ops: OpsConfig = SDPA, recompute: Recompute = "none", seed: int 
     return model
 
 
-def random_ids(*shape: int, seed: int = 0, vocabulary: int = 61) -> Tensor:
-    return torch.randint(vocabulary, shape, generator=torch.Generator().manual_seed(seed))
+def random_ids(*shape: int, seed: int = 0, vocab_size: int = 61) -> Tensor:
+    return torch.randint(vocab_size, shape, generator=torch.Generator().manual_seed(seed))
 
 
 def gradients(model: torch.nn.Module) -> dict[str, Tensor]:

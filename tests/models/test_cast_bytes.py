@@ -17,7 +17,14 @@ from litespark.ops.fp8.reference import PIECES, Pieces
 from litespark.ops.fp8.settings import LINEARS, Fp8Config
 
 R3 = LlamaConfig(
-    "r3", width=3072, layers=28, heads=24, kv_heads=8, feed_forward=8192, vocabulary=32000, max_sequence_length=4096
+    "r3",
+    hidden_size=3072,
+    num_layers=28,
+    num_heads=24,
+    num_kv_heads=8,
+    intermediate_size=8192,
+    vocab_size=32000,
+    max_seq_len=4096,
 )
 # 16 384 tokens in a micro-batch
 SHAPES = R3.step_shapes(4, 4096, documents=False)
@@ -56,7 +63,7 @@ def test_a_cast_moves_what_goes_in_and_what_comes_out():
     x = torch.randn(32, 48).bfloat16()
     operand = PIECES.cast(x, Emission(E4M3, torch.ones(())))
     moved = sum(each.numel() * each.element_size() for each in (x, operand.rows.values, operand.columns.values))
-    small = replace(R3, width=48, heads=3, kv_heads=1, head_width=16, layers=1)
+    small = replace(R3, hidden_size=48, num_heads=3, num_kv_heads=1, head_dim=16, num_layers=1)
     casts = cast_bytes(small, small.step_shapes(1, 32, documents=False), Fp8Config(), fused=False)
     (found,) = [each for each in casts if each.tensor == "output.input"]
     assert (found.moved, found.spared) == (moved, 0)
@@ -68,7 +75,7 @@ def test_only_what_is_in_fp8_counts():
     assert {each.tensor.split(".")[0] for each in cut} == {"qkv", "down"}
     halves = {each.tensor: each.moved / 2 for each in whole}
     assert all(each.moved == halves[each.tensor] for each in cut)
-    assert milliseconds(cast_bytes(replace(R3, layers=2), SHAPES, Fp8Config(bf16_first=2, bf16_last=12))) == 0
+    assert milliseconds(cast_bytes(replace(R3, num_layers=2), SHAPES, Fp8Config(bf16_first=2, bf16_last=12))) == 0
 
 
 def test_more_micro_batches_cast_their_activations_and_share_the_weights():
@@ -91,8 +98,8 @@ class Noted(Pieces):
             self.alone.append(emission.amax.storage_offset())
         return super().cast(x, emission)
 
-    def add_rms_norm(self, x, update, weight, epsilon, emission, **dtypes):
-        return self._noted(emission, super().add_rms_norm, x, update, weight, epsilon, emission, **dtypes)
+    def add_rms_norm(self, x, update, weight, eps, emission, **dtypes):
+        return self._noted(emission, super().add_rms_norm, x, update, weight, eps, emission, **dtypes)
 
     def add_rms_norm_backward(self, *tensors, **dtypes):
         return self._noted(tensors[-1], super().add_rms_norm_backward, *tensors, **dtypes)

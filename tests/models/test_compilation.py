@@ -23,7 +23,7 @@ SINGLE_OPS = [{}] + [
 DOCUMENTS = {
     "positions": torch.tensor([[0, 1, 2, 3, 4, 0, 1, 0, 1, 2, 3, 4, 5, 6, 7, 8]]),
     "documents": torch.tensor([[0] * 5 + [1] * 2 + [2] * 9], dtype=torch.int32),
-    "boundaries": torch.tensor([0, 5, 7, 16], dtype=torch.int32),
+    "cu_seqlens": torch.tensor([0, 5, 7, 16], dtype=torch.int32),
 }
 
 
@@ -79,7 +79,7 @@ def test_blocks_are_compiled_below_recomputation(recompute):
 @pytest.mark.parametrize("mode", ["block", "model"])
 def test_generation_compiles_nothing_and_leaves_the_model_compiled(mode):
     # with more blocks than PyTorch compiles one function anew for
-    plain, compiled = (small_model(layers=9) for _ in range(2))
+    plain, compiled = (small_model(num_layers=9) for _ in range(2))
     counter = CompileCounter()
     compile_model(compiled, compiled.blocks, mode, backend=counter)
     _step(compiled)
@@ -93,7 +93,7 @@ def test_generation_compiles_nothing_and_leaves_the_model_compiled(mode):
 
 
 def test_validation_and_rows_of_fewer_tokens_are_compiled_within_the_limit():
-    model = small_model(OpsConfig(attention="triton", linear_cross_entropy="chunked"), heads=1, kv_heads=1)
+    model = small_model(OpsConfig(attention="triton", linear_cross_entropy="chunked"), num_heads=1, num_kv_heads=1)
     counter = CompileCounter()
     compile_model(model, model.blocks, "block", backend=counter)
     for training, rows, starts in ((True, 3, [4, 9]), (True, 3, [5]), (False, 3, [2, 7, 9]), (False, 2, [6]),
@@ -103,7 +103,7 @@ def test_validation_and_rows_of_fewer_tokens_are_compiled_within_the_limit():
             index[:, start:] += 1
         with torch.set_grad_enabled(training):
             ids = random_ids(rows, 16)
-            model(ids, ids, documents=index, boundaries=Documents(index).boundaries(), reduction="none")
+            model(ids, ids, documents=index, cu_seqlens=Documents(index).cu_seqlens(), reduction="none")
     assert counter.frame_count <= 8
 
 

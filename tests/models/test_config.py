@@ -12,20 +12,20 @@ from tests.models.small import small_config
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"width": -32}, "model.width: got -32, expected a whole number of at least 1"),
-        ({"layers": 0}, "model.layers: got 0"),
-        ({"feed_forward": 48.0}, "model.feed_forward: got 48.0, expected a whole number"),
-        ({"vocabulary": True}, "model.vocabulary: got True"),
-        ({"max_sequence_length": "64"}, "model.max_sequence_length: got '64'"),
-        ({"head_width": 0}, "model.head_width: got 0"),
-        ({"heads": 4, "kv_heads": 3}, "model.heads 4 is not a multiple of model.kv_heads 3"),
-        ({"width": 30}, "model.width 30 is not a multiple of model.heads 4; .* set model.head_width"),
-        ({"head_width": 7}, "model.head_width is 7; .* must be even"),
-        ({"width": 12, "heads": 4}, "model.head_width is 3; .* must be even"),
+        ({"width": -32}, "model.hidden_size: got -32, expected a whole number of at least 1"),
+        ({"layers": 0}, "model.num_layers: got 0"),
+        ({"intermediate_size": 48.0}, "model.intermediate_size: got 48.0, expected a whole number"),
+        ({"vocab_size": True}, "model.vocab_size: got True"),
+        ({"max_seq_len": "64"}, "model.max_seq_len: got '64'"),
+        ({"head_dim": 0}, "model.head_dim: got 0"),
+        ({"heads": 4, "num_kv_heads": 3}, "model.num_heads 4 is not a multiple of model.num_kv_heads 3"),
+        ({"width": 30}, "model.hidden_size 30 is not a multiple of model.num_heads 4; .* set model.head_dim"),
+        ({"head_dim": 7}, "model.head_dim is 7; .* must be even"),
+        ({"width": 12, "heads": 4}, "model.head_dim is 3; .* must be even"),
         ({"rope_theta": 0.0}, "model.rope_theta: got 0.0, expected a number of at least 1; set model.rope_theta=10000"),
-        ({"norm_epsilon": float("nan")}, "model.norm_epsilon: got nan"),
-        ({"initial_deviation": -0.1}, "model.initial_deviation: got -0.1"),
-        ({"tied": "yes"}, "model.tied is 'yes'; it must be true or false"),
+        ({"norm_eps": float("nan")}, "model.norm_eps: got nan"),
+        ({"init_std": -0.1}, "model.init_std: got -0.1"),
+        ({"tie_embeddings": "yes"}, "model.tie_embeddings is 'yes'; it must be true or false"),
         ({"rope_scaling": {"factor": 8}}, "model.rope_scaling is .*; it must be null or a RopeScaling"),
     ],
 )
@@ -44,8 +44,8 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_parameters_of_the_published_sizes(name):
-    (width, layers, heads, kv_heads, feed_forward), expected = PUBLISHED[name]
-    config = LlamaConfig(name, width, layers, heads, kv_heads, feed_forward, 32000, 4096)
+    (width, layers, heads, num_kv_heads, intermediate_size), expected = PUBLISHED[name]
+    config = LlamaConfig(name, width, layers, heads, num_kv_heads, intermediate_size, 32000, 4096)
     with torch.device("meta"):
         model = Llama(config, resolve(OpsConfig()))
     assert sum(parameter.numel() for parameter in model.parameters()) == expected
@@ -60,11 +60,11 @@ def test_parameters_of_llama_31_8b():
     assert config.parameter_count() == 8_030_261_248
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_counts_agree_with_the_built_model_for_tied_heads_and_free_head_widths(tied):
-    config = small_config(tied=tied, head_width=10)
+@pytest.mark.parametrize("tie_embeddings", [False, True])
+def test_counts_agree_with_the_built_model_for_tied_heads_and_free_head_widths(tie_embeddings):
+    config = small_config(tie_embeddings=tie_embeddings, head_dim=10)
     model = Llama(config, resolve(OpsConfig()))
     assert config.parameter_count() == sum(parameter.numel() for parameter in model.parameters())
     matrices = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "embedding" not in name)
-    head = config.vocabulary * config.width if tied else 0
+    head = config.vocab_size * config.hidden_size if tie_embeddings else 0
     assert config.matmul_parameter_count() == matrices + head

@@ -9,7 +9,14 @@ from litespark.models.floor import KERNEL_CLASSES, Rates, floor
 from litespark.models.flops import causal_mean_keys, model_flops_per_token
 
 R3 = LlamaConfig(
-    "r3", width=3072, layers=28, heads=24, kv_heads=8, feed_forward=8192, vocabulary=32000, max_sequence_length=4096
+    "r3",
+    hidden_size=3072,
+    num_layers=28,
+    num_heads=24,
+    num_kv_heads=8,
+    intermediate_size=8192,
+    vocab_size=32000,
+    max_seq_len=4096,
 )
 SHAPES = R3.step_shapes(4, 4096, documents=False)
 # T = 4 · 4096 = 16 384 tokens
@@ -69,7 +76,7 @@ def test_a_step_of_more_micro_batches_takes_as_much_more_but_for_the_optimizer()
 
 
 def test_each_layer_adds_the_same():
-    layers = [_floor(replace(R3, layers=count)) for count in (1, 2, 3)]
+    layers = [_floor(replace(R3, num_layers=count)) for count in (1, 2, 3)]
     for name in KERNEL_CLASSES:
         first, second, third = (each[name] for each in layers)
         assert third - second == pytest.approx(second - first, abs=1e-9)

@@ -45,7 +45,7 @@ def test_parameters_keep_their_names_and_values():
 
 
 def test_the_settings_say_which_layers_are_in_fp8():
-    model = model_in_fp8(Fp8Config(linears=("down", "qkv"), bf16_first=1, bf16_last=2, simulate=True), layers=5)
+    model = model_in_fp8(Fp8Config(linears=("down", "qkv"), bf16_first=1, bf16_last=2, simulate=True), num_layers=5)
     names = [f"blocks.{layer}.{path}" for layer in (1, 2) for path in ("attention.qkv", "mlp.down")]
     assert list(model.fp8.linears) == names
     assert model.fp8.scaling.names == [
@@ -127,14 +127,14 @@ def test_with_a_cache_the_model_generates_without_fp8():
 
 @pytest.fixture(scope="module")
 def losses_in_fp32():
-    model = small_model(initial_deviation=0.1)
+    model = small_model(init_std=0.1)
     optimizer = adamw(model)
     return [take_step(model, optimizer, step) for step in range(12)]
 
 
 @pytest.mark.parametrize("config", [*({"recipe": each} for each in RECIPES), {"gradients": "e4m3"}, {"margin": 2}])
 def test_the_loss_stays_near_that_of_fp32(config, losses_in_fp32):
-    model = model_in_fp8(Fp8Config(simulate=True, **config), initial_deviation=0.1)
+    model = model_in_fp8(Fp8Config(simulate=True, **config), init_std=0.1)
     optimizer = adamw(model)
     losses = [take_step(model, optimizer, step) for step in range(12)]
     assert losses_in_fp32[-1] < 0.65 * losses_in_fp32[0]
@@ -143,7 +143,7 @@ def test_the_loss_stays_near_that_of_fp32(config, losses_in_fp32):
 
 
 def test_scales_that_are_wrong_move_the_loss_further(losses_in_fp32, monkeypatch):
-    model = model_in_fp8(initial_deviation=0.1)
+    model = model_in_fp8(init_std=0.1)
     optimizer = adamw(model)
     right = type(model.fp8.scaling).emission
 
@@ -184,7 +184,7 @@ def test_recomputing_the_product_keeps_a_byte_less_for_each_of_its_values():
             model_in_fp8(recompute=recompute)(random_ids(2, 16), random_ids(2, 16, seed=1))
         kept[recompute] = sum(sizes)
     config = small_config()
-    assert kept["none"] - kept["swiglu"] == config.layers * (2 * 16 * config.feed_forward + 4)
+    assert kept["none"] - kept["swiglu"] == config.num_layers * (2 * 16 * config.intermediate_size + 4)
 
 
 def test_micro_batches_see_one_set_of_scales():
@@ -207,7 +207,7 @@ def test_micro_batches_see_one_set_of_scales():
 def test_weights_are_cast_once_a_step(recompute):
     # 3 · 16 tokens, so that no activation has the shape of a weight
     pieces = _CountingPieces()
-    model = model_in_fp8(pieces=pieces, recompute=recompute, width=64, heads=8, feed_forward=80)
+    model = model_in_fp8(pieces=pieces, recompute=recompute, hidden_size=64, num_heads=8, intermediate_size=80)
     optimizer = adamw(model)
     take_step(model, optimizer, 0, micro_batches=2)
     for _ in range(2):

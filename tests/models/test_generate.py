@@ -52,7 +52,7 @@ def _next_token_counts(model, **settings):
 
 
 def test_sampling_follows_the_softmax_at_its_temperature():
-    model = small_model(initial_deviation=0.1)
+    model = small_model(init_std=0.1)
     frequencies = _next_token_counts(model, temperature=0.7) / 4000
     expected = (model(random_ids(1, 5))[0, -1] / 0.7).softmax(-1)
     # five standard deviations of the likeliest token's frequency
@@ -92,7 +92,7 @@ def test_the_training_mode_is_left_as_it_was(training):
         ({"ids": torch.zeros(1, 0, dtype=torch.int64)}, r"the prompt is \(1, 0\); .* at least one token"),
         ({"ids": torch.zeros(3, dtype=torch.int64)}, r"the prompt is \(3,\); expected \(B, S\)"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
-        ({"max_new_tokens": 61}, "4 tokens and 61 new ones make 65, .* max_sequence_length 64"),
+        ({"max_new_tokens": 61}, "4 tokens and 61 new ones make 65, .* max_seq_len 64"),
         ({"ids": torch.full((1, 4), 61)}, "token ids 61..61; the model's are 0..60"),
         ({"temperature": -1.0}, "temperature is -1.0"),
         ({"temperature": float("nan")}, "temperature is nan"),
@@ -100,7 +100,7 @@ def test_the_training_mode_is_left_as_it_was(training):
         ({"top_p": 0.0}, "top_p is 0.0"),
         ({"top_p": 1.5}, "top_p is 1.5"),
         ({"eos_id": [0, 61]}, "eos_id is 61; the model's ids are 0..60"),
-        ({"vocabulary": 0}, "vocabulary is 0; it must be at least 1"),
+        ({"vocab_size": 0}, "vocabulary is 0; it must be at least 1"),
         ({"eos_id": 61}, "eos_id is 61; the model's ids are 0..60"),
     ],
 )

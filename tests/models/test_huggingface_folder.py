@@ -21,9 +21,9 @@ from tests.models.small import SDPA, random_ids, small_model
 
 CONFIGS = {
     "plain": {},
-    "tied": {"tied": True},
+    "tie_embeddings": {"tie_embeddings": True},
     "scaled": {"rope_scaling": RopeScaling(8.0, 1.0, 4.0, 16), "rope_theta": 5e5},
-    "wide heads": {"head_width": 12, "kv_heads": 1},
+    "wide heads": {"head_dim": 12, "num_kv_heads": 1},
 }
 
 
@@ -31,12 +31,12 @@ def _load(folder):
     return load_huggingface(folder, resolve(SDPA))
 
 
-def _tokenizer(folder, vocabulary=300):
+def _tokenizer(folder, vocab_size=300):
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
+        vocab_size=vocab_size,
         special_tokens=["<eos>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -86,14 +86,14 @@ def test_shards_keep_below_their_size_and_the_index_is_right(tmp_path):
 @pytest.mark.parametrize("changes", CONFIGS.values(), ids=CONFIGS)
 def test_transformers_loads_model_and_tokenizer(tmp_path, changes):
     transformers = pytest.importorskip("transformers")
-    ours = small_model(vocabulary=300, **changes)
+    ours = small_model(vocab_size=300, **changes)
     tokenizer = _tokenizer(tmp_path / "tokenizer")
     eos = tokenizer.token_to_id("<eos>")
     export_huggingface(ours, tmp_path / "small", tokenizer=tmp_path / "tokenizer", eos_id=eos, max_shard_bytes=50_000)
 
     theirs, loading = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "small", output_loading_info=True)
     assert not any(loading[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    ids = random_ids(1, 40, vocabulary=300)
+    ids = random_ids(1, 40, vocab_size=300)
     torch.testing.assert_close(theirs(ids).logits, ours(ids), rtol=1e-4, atol=1e-4)
     assert theirs.generation_config.eos_token_id == eos
     reader = transformers.AutoTokenizer.from_pretrained(tmp_path / "small")
@@ -110,7 +110,7 @@ def test_tokenizer_files_are_copied_as_they_are(tmp_path):
     (tmp_path / "tokenizer/tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     (tmp_path / "tokenizer/chat_template.jinja").write_text("{{ messages }}")
     (tmp_path / "tokenizer/notes.txt").write_text("not a tokenizer file")
-    export_huggingface(small_model(vocabulary=300), tmp_path / "small", tokenizer=tmp_path / "tokenizer")
+    export_huggingface(small_model(vocab_size=300), tmp_path / "small", tokenizer=tmp_path / "tokenizer")
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         assert (tmp_path / "small" / name).read_bytes() == (tmp_path / "tokenizer" / name).read_bytes()
     assert not (tmp_path / "small/notes.txt").exists()
@@ -132,7 +132,7 @@ def _remote_code(folder):
 def test_tokenizers_that_do_not_fit_are_refused_before_anything_is_written(tmp_path, prepare, message):
     prepare(tmp_path / "tokenizer")
     with pytest.raises(ValueError, match=message):
-        export_huggingface(small_model(vocabulary=265), tmp_path / "small", tokenizer=tmp_path / "tokenizer")
+        export_huggingface(small_model(vocab_size=265), tmp_path / "small", tokenizer=tmp_path / "tokenizer")
     assert [path.name for path in tmp_path.iterdir()] == ["tokenizer"]
 
 
@@ -188,7 +188,7 @@ def test_the_export_gets_its_name_last_and_at_once(tmp_path, monkeypatch):
 
 def test_exports_that_transformers_would_refuse_and_senseless_shards_are_refused(tmp_path):
     with pytest.raises(ValueError, match="width 30 is not a multiple of its heads 4"):
-        export_huggingface(small_model(width=30, head_width=8), tmp_path / "small")
+        export_huggingface(small_model(hidden_size=30, head_dim=8), tmp_path / "small")
     with pytest.raises(ValueError, match="max_shard_bytes is 0"):
         export_huggingface(small_model(), tmp_path / "small", max_shard_bytes=0)
     assert list(tmp_path.iterdir()) == []
@@ -217,12 +217,12 @@ def test_exports_that_transformers_would_refuse_and_senseless_shards_are_refused
         ({"rope_scaling": ["linear", 2.0]}, "the rotary settings are .*expected a JSON object or null"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
         ({"rope_parameters": {"partial_rotary_factor": 0.5}, "rope_scaling": None}, "partial_rotary_factor is 0.5"),
-        ({"hidden_size": None}, "model.width: got None"),
-        ({"hidden_size": 32.0}, "model.width: got 32.0"),
-        ({"rms_norm_eps": None}, "model.norm_epsilon: got None"),
-        ({"tie_word_embeddings": None}, "model.tied is None"),
-        ({"num_key_value_heads": 0}, "model.kv_heads: got 0"),
-        ({"hidden_size": 10**30}, "model.width: got 1000"),
+        ({"hidden_size": None}, "model.hidden_size: got None"),
+        ({"hidden_size": 32.0}, "model.hidden_size: got 32.0"),
+        ({"rms_norm_eps": None}, "model.norm_eps: got None"),
+        ({"tie_word_embeddings": None}, "model.tie_embeddings is None"),
+        ({"num_key_value_heads": 0}, "model.num_kv_heads: got 0"),
+        ({"hidden_size": 10**30}, "model.hidden_size: got 1000"),
         ({"rope_theta": 10**400}, "model.rope_theta: got 1000"),
         ({"num_attention_heads": 3, "num_key_value_heads": 2}, "heads 3 is not a multiple"),
         ({"intermediate_size": 47}, r"mlp.gate_proj.weight is \(48, 32\); its config.json implies \(47, 32\)"),
@@ -320,7 +320,7 @@ def test_broken_folders_are_refused(tmp_path, fault, message):
 
 
 def test_harmless_extra_tensors_of_older_exports_are_ignored(tmp_path):
-    model = small_model(tied=True)
+    model = small_model(tie_embeddings=True)
     export_huggingface(model, tmp_path / "small")
     extra = {
         "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4),
@@ -382,7 +382,7 @@ OTHERS = {
     },
     "stretched by nothing": {"rope_scaling": {"type": "linear", "factor": 1.0}},
     "several ends": {"eos_token_id": [1, 2], "bos_token_id": "null", "pad_token_id": "null"},
-    "tied": {"tie_word_embeddings": True},
+    "tie_embeddings": {"tie_word_embeddings": True},
     "types of numbers": {"dtype": "bfloat16", "torch_dtype": "float16", "rms_norm_eps": 1e-5, "use_cache": False},
     "another word for silu": {"hidden_act": "swish"},
 }
@@ -396,18 +396,18 @@ def test_config_files_of_others_mean_what_they_mean_to_transformers(tmp_path, ch
     (tmp_path / "config.json").write_text(json.dumps(content))
     ours = read_config(tmp_path / "config.json", "others")
     theirs = transformers.LlamaForCausalLM.config_class.from_pretrained(tmp_path)
-    assert (ours.width, ours.layers, ours.heads) == (
+    assert (ours.hidden_size, ours.num_layers, ours.num_heads) == (
         theirs.hidden_size,
         theirs.num_hidden_layers,
         theirs.num_attention_heads,
     )
-    assert (ours.kv_heads, ours.head_width) == (theirs.num_key_value_heads, theirs.head_dim)
-    assert (ours.feed_forward, ours.vocabulary) == (theirs.intermediate_size, theirs.vocab_size)
-    assert (ours.max_sequence_length, ours.norm_epsilon) == (theirs.max_position_embeddings, theirs.rms_norm_eps)
-    assert (ours.tied, ours.initial_deviation) == (theirs.tie_word_embeddings, theirs.initializer_range)
-    small = transformers.LlamaConfig.from_dict(theirs.to_dict() | {"hidden_size": 4 * ours.heads, "vocab_size": 8})
+    assert (ours.num_kv_heads, ours.head_dim) == (theirs.num_key_value_heads, theirs.head_dim)
+    assert (ours.intermediate_size, ours.vocab_size) == (theirs.intermediate_size, theirs.vocab_size)
+    assert (ours.max_seq_len, ours.norm_eps) == (theirs.max_position_embeddings, theirs.rms_norm_eps)
+    assert (ours.tie_embeddings, ours.init_std) == (theirs.tie_word_embeddings, theirs.initializer_range)
+    small = transformers.LlamaConfig.from_dict(theirs.to_dict() | {"hidden_size": 4 * ours.num_heads, "vocab_size": 8})
     angles = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(small).inv_freq
-    torch.testing.assert_close(inverse_frequencies(ours.head_width, ours.rope_theta, ours.rope_scaling), angles)
+    torch.testing.assert_close(inverse_frequencies(ours.head_dim, ours.rope_theta, ours.rope_scaling), angles)
 
 
 def test_one_id_or_several_end_a_text(tmp_path):

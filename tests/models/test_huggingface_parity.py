@@ -83,13 +83,13 @@ LLAMA3 = {
 
 @st.composite
 def _configs(draw):
-    kv_heads, group = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    num_kv_heads, group = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     head_dim = 2 * draw(st.integers(2, 9))
     natural = draw(st.booleans())
     return {
-        "num_key_value_heads": kv_heads,
-        "num_attention_heads": kv_heads * group,
-        "hidden_size": kv_heads * group * (head_dim if natural else draw(st.integers(3, 12))),
+        "num_key_value_heads": num_kv_heads,
+        "num_attention_heads": num_kv_heads * group,
+        "hidden_size": num_kv_heads * group * (head_dim if natural else draw(st.integers(3, 12))),
         "head_dim": head_dim,
         "intermediate_size": draw(st.integers(5, 90)),
         "num_hidden_layers": draw(st.integers(1, 3)),
@@ -115,11 +115,11 @@ def test_logits_and_every_gradient_agree_for_random_configs(tmp_path, changes, s
     _assert_parity(theirs, ours, tokens, labels)
 
 
-@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("tie_embeddings", [False, True])
 @pytest.mark.parametrize("scaling", [None, LLAMA3])
 @pytest.mark.parametrize("recompute", ["none", "full"])
-def test_logits_and_every_gradient_agree(tmp_path, tied, scaling, recompute):
-    theirs = _theirs(tie_word_embeddings=tied, rope_scaling=scaling, rope_theta=1000.0)
+def test_logits_and_every_gradient_agree(tmp_path, tie_embeddings, scaling, recompute):
+    theirs = _theirs(tie_word_embeddings=tie_embeddings, rope_scaling=scaling, rope_theta=1000.0)
     theirs.save_pretrained(tmp_path / "model")
     ours = load_huggingface(tmp_path / "model", resolve(SDPA), recompute=recompute)
     _assert_parity(theirs, ours, *_rows(2, 64))

@@ -18,7 +18,7 @@ def _meta_model(**changes):
 
 
 def test_deviations_are_those_of_the_config_and_smaller_towards_the_residual_stream():
-    model = small_model(width=128, layers=3, feed_forward=256, vocabulary=500, initial_deviation=0.05)
+    model = small_model(hidden_size=128, num_layers=3, intermediate_size=256, vocab_size=500, init_std=0.05)
     for name, parameter in model.named_parameters():
         if parameter.ndim == 1:
             assert bool((parameter == 1).all()), name
@@ -46,7 +46,7 @@ def test_no_two_matrices_begin_alike():
 
 
 def test_a_meta_model_becomes_the_model_that_was_built_directly():
-    changes = {"rope_scaling": RopeScaling(4.0, 1.0, 4.0, 16), "max_sequence_length": 128}
+    changes = {"rope_scaling": RopeScaling(4.0, 1.0, 4.0, 16), "max_seq_len": 128}
     model = _meta_model(**changes)
     assert all(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()])
     materialise(model, "cpu")
@@ -71,8 +71,8 @@ def test_copied_weights_are_those_of_the_source_in_the_dtype_of_the_target():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"vocabulary": 62}, r"embedding.weight is \(61, 32\), the model has \(62, 32\)"),
-        ({"tied": True}, r"head.weight is \(61, 32\), the model has None"),
+        ({"vocab_size": 62}, r"embedding.weight is \(61, 32\), the model has \(62, 32\)"),
+        ({"tie_embeddings": True}, r"head.weight is \(61, 32\), the model has None"),
         ({"layers": 3}, r"blocks\.2\..* is None, the model has"),
     ],
 )

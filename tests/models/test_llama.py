@@ -105,9 +105,9 @@ def test_unknown_recompute_is_refused():
         Llama(small_config(), resolve(OpsConfig()), recompute="some")
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_bf16_autocast_stays_near_fp32_and_returns_fp32(tied):
-    model, tokens, labels = small_model(tied=tied), random_ids(2, 16), random_ids(2, 16, seed=1)
+@pytest.mark.parametrize("tie_embeddings", [False, True])
+def test_bf16_autocast_stays_near_fp32_and_returns_fp32(tie_embeddings):
+    model, tokens, labels = small_model(tie_embeddings=tie_embeddings), random_ids(2, 16), random_ids(2, 16, seed=1)
     with torch.autocast("cpu", torch.bfloat16):
         loss, logits = model(tokens, labels), model(tokens)
     assert (loss.dtype, logits.dtype) == (torch.float32, torch.float32)
@@ -145,7 +145,7 @@ IDS = torch.zeros(1, 4, dtype=torch.int64)
         ({"tokens": IDS[0]}, r"tokens are \(4,\) .*; expected \(B, S\)"),
         ({"tokens": IDS.float()}, "torch.float32; expected"),
         ({"tokens": IDS[:, :0]}, "S of at least 1"),
-        ({"tokens": IDS.expand(1, 4).repeat(1, 17)}, "68 tokens is longer than model.max_sequence_length 64"),
+        ({"tokens": IDS.expand(1, 4).repeat(1, 17)}, "68 tokens is longer than model.max_seq_len 64"),
         ({"tokens": IDS, "labels": IDS[:, 1:]}, r"labels are \(1, 3\); expected the shape of tokens, \(1, 4\)"),
         ({"tokens": IDS, "positions": IDS[0]}, r"positions are \(4,\)"),
         ({"tokens": IDS, "documents": IDS.repeat(2, 1)}, r"documents are \(2, 4\)"),

@@ -17,7 +17,7 @@ SWAPS = [
 DOCUMENTS = {
     "documents": torch.tensor([[0] * 7 + [1] * 9, [0] * 16], dtype=torch.int32),
     "positions": torch.stack([torch.cat([torch.arange(7), torch.arange(9)]), torch.arange(16)]),
-    "boundaries": torch.tensor([0, 7, 16, 32], dtype=torch.int32),
+    "cu_seqlens": torch.tensor([0, 7, 16, 32], dtype=torch.int32),
 }
 
 

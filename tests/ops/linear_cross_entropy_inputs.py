@@ -25,13 +25,13 @@ def tiny_chunks() -> Iterator[None]:
         yield
 
 
-def draw(tokens=6, width=12, vocabulary=37, ignored=(2,), ignore_index=-100, seed=0):
+def draw(tokens=6, width=12, vocab_size=37, ignored=(2,), ignore_index=-100, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(vocabulary, (tokens,), generator=generator)
+    labels = torch.randint(vocab_size, (tokens,), generator=generator)
     labels[[index for index in ignored if index < tokens]] = ignore_index
     inputs = {
         "hidden": torch.randn(tokens, width, generator=generator),
-        "weight": torch.randn(vocabulary, width, generator=generator) / 2,
+        "weight": torch.randn(vocab_size, width, generator=generator) / 2,
         "fixed labels": labels,
     }
     return {name: x.to(DEVICE) for name, x in inputs.items()}

@@ -123,12 +123,12 @@ class NotCounted(Cast):
 class RoundedBefore(Pieces):
     """Casts the norm from bf16, where it should from fp32."""
 
-    def add_rms_norm(self, x, update, weight, epsilon, emission, *, stream_dtype, dtype):
+    def add_rms_norm(self, x, update, weight, eps, emission, *, stream_dtype, dtype):
         stream, _, inverse_rms = super().add_rms_norm(
             x,
             update,
             weight,
-            epsilon,
+            eps,
             replace(emission, amax=None, counts=None),
             stream_dtype=stream_dtype,
             dtype=dtype,
@@ -138,16 +138,16 @@ class RoundedBefore(Pieces):
 
 
 class UpdateForgotten(Pieces):
-    def add_rms_norm(self, x, update, weight, epsilon, emission, *, stream_dtype, dtype):
+    def add_rms_norm(self, x, update, weight, eps, emission, *, stream_dtype, dtype):
         _, operand, inverse_rms = super().add_rms_norm(
-            x, update, weight, epsilon, emission, stream_dtype=stream_dtype, dtype=dtype
+            x, update, weight, eps, emission, stream_dtype=stream_dtype, dtype=dtype
         )
         return x, operand, inverse_rms
 
 
 class StreamInAnotherDtype(Pieces):
-    def add_rms_norm(self, x, update, weight, epsilon, emission, *, stream_dtype, dtype):
-        return super().add_rms_norm(x, update, weight, epsilon, emission, stream_dtype=torch.float16, dtype=dtype)
+    def add_rms_norm(self, x, update, weight, eps, emission, *, stream_dtype, dtype):
+        return super().add_rms_norm(x, update, weight, eps, emission, stream_dtype=torch.float16, dtype=dtype)
 
 
 class StreamGradientForgotten(Pieces):

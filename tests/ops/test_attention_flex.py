@@ -21,9 +21,9 @@ DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 
 
-def draw(length, heads=4, kv_heads=2, width=16, queries=None):
+def draw(length, heads=4, num_kv_heads=2, width=16, queries=None):
     generator = torch.Generator().manual_seed(0)
-    counts = {"query": (queries or length, heads), "key": (length, kv_heads), "value": (length, kv_heads)}
+    counts = {"query": (queries or length, heads), "key": (length, num_kv_heads), "value": (length, num_kv_heads)}
     return {
         name: torch.randn(2, rows, count, width, generator=generator).to(DEVICE)
         for name, (rows, count) in counts.items()
@@ -126,7 +126,7 @@ def test_other_documents_of_the_same_sizes_compile_nothing_anew(compilations):
 def test_more_kinds_of_masks_and_sizes_than_pytorch_compiles_by_itself_are_compiled(compilations):
     lengths = range(130, 130 + torch._dynamo.config.recompile_limit + 1)
     for length in lengths:
-        attention_flex(**draw(length, heads=1, kv_heads=1))
+        attention_flex(**draw(length, heads=1, num_kv_heads=1))
     assert compilations.frame_count == len(lengths)
 
 

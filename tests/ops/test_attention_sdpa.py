@@ -13,25 +13,25 @@ from tests.ops.assertions import assert_op_matches
 DOCUMENTS = torch.tensor([[0] * 5 + [1] * 1 + [2] * 27, [0] * 33], dtype=torch.int32)
 
 
-def _inputs(queries, keys, heads, kv_heads, width=16):
+def _inputs(queries, keys, heads, num_kv_heads, width=16):
     generator = torch.Generator().manual_seed(0)
     shapes = {
         "query": (2, queries, heads, width),
-        "key": (2, keys, kv_heads, width),
-        "value": (2, keys, kv_heads, width),
+        "key": (2, keys, num_kv_heads, width),
+        "value": (2, keys, num_kv_heads, width),
     }
     return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+@pytest.mark.parametrize("num_kv_heads", [1, 2, 4])
 @pytest.mark.parametrize("packed", [False, True])
-def test_sdpa_equals_the_reference(packed, kv_heads, dtype):
+def test_sdpa_equals_the_reference(packed, num_kv_heads, dtype):
     documents = Documents(DOCUMENTS) if packed else None
     assert_op_matches(
         lambda query, key, value: attention_sdpa(query, key, value, documents),
         lambda query, key, value: attention(query, key, value, documents),
-        _inputs(33, 33, 4, kv_heads),
+        _inputs(33, 33, 4, num_kv_heads),
         dtype,
     )
 
@@ -100,15 +100,16 @@ def test_cudnn_is_demanded_on_hopper_alone(monkeypatch, kind, capability, dtype,
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-@pytest.mark.parametrize(("heads", "kv_heads"), [(24, 8), (8, 8)])
+@pytest.mark.parametrize(("heads", "num_kv_heads"), [(24, 8), (8, 8)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_the_causal_case_takes_the_kernel_that_is_demanded_of_this_device(heads, kv_heads, dtype):
+def test_the_causal_case_takes_the_kernel_that_is_demanded_of_this_device(heads, num_kv_heads, dtype):
     device = torch.device("cuda")
     expected = expected_kernel(device, dtype, 128)
     if expected is None:
         pytest.skip("no kernel is demanded of this device")
     inputs = {
-        name: x.to(device, dtype).requires_grad_() for name, x in _inputs(512, 512, heads, kv_heads, width=128).items()
+        name: x.to(device, dtype).requires_grad_()
+        for name, x in _inputs(512, 512, heads, num_kv_heads, width=128).items()
     }
     assert kernel_taken(**inputs) == expected
     attention_sdpa(**inputs).sum().backward()

@@ -32,9 +32,9 @@ def _blocks(queries, keys):
     return configured(Configuration(launch, launch, launch))
 
 
-def _inputs(length, heads, kv_heads, width, batch=1, seed=0):
+def _inputs(length, heads, num_kv_heads, width, batch=1, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    counts = {"query": heads, "key": kv_heads, "value": kv_heads}
+    counts = {"query": heads, "key": num_kv_heads, "value": num_kv_heads}
     return {
         name: torch.randn(batch, length, count, width, generator=generator).to(DEVICE) for name, count in counts.items()
     }
@@ -55,11 +55,11 @@ def _assert_matches(inputs, dtype, documents=None, window=None):
 
 
 @pytest.mark.parametrize(
-    ("heads", "kv_heads", "width", "dtype"),
+    ("heads", "num_kv_heads", "width", "dtype"),
     [(2, 2, 16, torch.float32), (2, 1, 64, torch.bfloat16), (4, 1, 24, torch.float16)],
 )
-def test_it_equals_the_reference(heads, kv_heads, width, dtype):
-    _assert_matches(_inputs(37, heads, kv_heads, width), dtype)
+def test_it_equals_the_reference(heads, num_kv_heads, width, dtype):
+    _assert_matches(_inputs(37, heads, num_kv_heads, width), dtype)
 
 
 @pytest.mark.parametrize("width", [96, 256, 7])
@@ -90,8 +90,8 @@ def test_it_equals_the_reference_at_drawn_shapes(data):
     draw = data.draw
     lengths = draw(st.lists(st.integers(2, 20), min_size=1, max_size=4))
     length = sum(lengths)
-    kv_heads, group = draw(st.integers(1, 2)), draw(st.sampled_from([1, 2, 4]))
-    inputs = _inputs(length, kv_heads * group, kv_heads, draw(st.sampled_from([16, 20, 48])), seed=length)
+    num_kv_heads, group = draw(st.integers(1, 2)), draw(st.sampled_from([1, 2, 4]))
+    inputs = _inputs(length, num_kv_heads * group, num_kv_heads, draw(st.sampled_from([16, 20, 48])), seed=length)
     documents = _documents(lengths) if draw(st.booleans()) else None
     _assert_matches(inputs, torch.float32, documents, draw(st.none() | st.integers(2, length + 1)))
 

@@ -59,9 +59,9 @@ def device(monkeypatch: pytest.MonkeyPatch) -> torch.device:
     return torch.device("cpu")
 
 
-def draw(device, heads=4, kv_heads=2, width=16, queries=LENGTH):
+def draw(device, heads=4, num_kv_heads=2, width=16, queries=LENGTH):
     generator = torch.Generator().manual_seed(0)
-    shapes = {"query": (queries, heads), "key": (LENGTH, kv_heads), "value": (LENGTH, kv_heads)}
+    shapes = {"query": (queries, heads), "key": (LENGTH, num_kv_heads), "value": (LENGTH, num_kv_heads)}
     return {
         name: torch.randn(ROWS, length, count, width, generator=generator).to(device)
         for name, (length, count) in shapes.items()
@@ -73,15 +73,15 @@ def packed(device, given):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+@pytest.mark.parametrize("num_kv_heads", [1, 2, 4])
 @pytest.mark.parametrize("documents", ["none", "given", "counted"])
 @pytest.mark.parametrize("window", [None, 1, 7, 100])
-def test_it_equals_the_reference(device, documents, kv_heads, window, dtype):
+def test_it_equals_the_reference(device, documents, num_kv_heads, window, dtype):
     found = None if documents == "none" else packed(device, documents == "given")
     assert_op_matches(
         lambda query, key, value: attention_varlen(query, key, value, found, window),
         lambda query, key, value: attention(query, key, value, found, window),
-        draw(device, kv_heads=kv_heads),
+        draw(device, num_kv_heads=num_kv_heads),
         dtype,
     )
 
@@ -144,8 +144,8 @@ def test_queries_behind_cached_keys_equal_the_reference(device):
 def test_sizes_and_graphs_pass_through_without_a_device():
     inputs = {name: x.bfloat16().requires_grad_() for name, x in draw(torch.device("meta")).items()}
 
-    def step(query, key, value, index, boundaries):
-        return attention_varlen(query, key, value, Documents(index, boundaries), 7)
+    def step(query, key, value, index, cu_seqlens):
+        return attention_varlen(query, key, value, Documents(index, cu_seqlens), 7)
 
     rest = (INDEX.to("meta"), BOUNDARIES.to("meta"))
     compiled = torch.compile(step, fullgraph=True, backend="aot_eager")

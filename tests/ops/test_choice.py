@@ -14,7 +14,9 @@ from litespark.ops.proof import Proof
 from litespark.ops.shapes import Place, StepShapes
 from litespark.ops.tolerance import Difference
 
-SHAPES = StepShapes(rows=1, length=12, width=16, heads=2, kv_heads=1, head_width=8, feed_forward=24, vocabulary=31)
+SHAPES = StepShapes(
+    rows=1, length=12, hidden_size=16, num_heads=2, num_kv_heads=1, head_dim=8, intermediate_size=24, vocab_size=31
+)
 CPU = Place(torch.device("cpu"), torch.float32, SHAPES)
 # where `auto` measures; nothing in these tests touches the device, since measuring is replaced
 GPU = replace(CPU, device=torch.device("cuda", 0))
@@ -191,7 +193,7 @@ def test_what_was_measured_is_remembered_for_the_same_device_and_sizes_only(monk
         {"autocast": True},
         *(
             {"shapes": replace(SHAPES, **{size: getattr(SHAPES, size) + 1})}
-            for size in ("length", "width", "vocabulary")
+            for size in ("length", "width", "vocab_size")
         ),
         {"shapes": replace(SHAPES, documents=True)},
     ],

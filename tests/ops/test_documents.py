@@ -16,21 +16,21 @@ INDEX = torch.tensor([[1, 1, 0, 1, 1, 1], [1, 1, 1, 1, 2, 3]], dtype=torch.int32
 
 
 def test_boundaries_are_where_documents_and_rows_end():
-    boundaries = Documents(INDEX).boundaries()
-    assert boundaries.tolist() == [0, 2, 3, 6, 10, 11, 12]
-    assert boundaries.dtype == torch.int32
+    cu_seqlens = Documents(INDEX).cu_seqlens()
+    assert cu_seqlens.tolist() == [0, 2, 3, 6, 10, 11, 12]
+    assert cu_seqlens.dtype == torch.int32
 
 
 def test_given_boundaries_are_taken_as_they_are():
     given = torch.tensor([0, 2, 3, 6, 10, 11, 12, 12, 12], dtype=torch.int32)
-    assert Documents(INDEX, given).boundaries() is given
+    assert Documents(INDEX, given).cu_seqlens() is given
 
 
 def test_boundaries_of_a_batch_are_those_that_its_documents_have():
     rows = torch.randint(0, 4, (3, 12), generator=torch.Generator().manual_seed(0))
     batch = batch_from_rows(rows, eos_id=0, document_mask=True)
-    counted = Documents(batch.documents).boundaries()
-    assert torch.equal(batch.boundaries[: len(counted)], counted)
+    counted = Documents(batch.documents).cu_seqlens()
+    assert torch.equal(batch.cu_seqlens[: len(counted)], counted)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_boundaries_of_another_form_are_refused(given):
 
 def test_compiled_code_does_not_count_boundaries():
     def count(index):
-        return Documents(index).boundaries()
+        return Documents(index).cu_seqlens()
 
     with pytest.raises(Exception, match="needs the boundaries of documents on the host"):
         torch.compile(count, backend="eager", fullgraph=True)(INDEX)
@@ -72,7 +72,7 @@ def test_a_training_step_hands_the_boundaries_of_its_batch_to_every_layer():
     model, seen = small_model(), []
 
     def attend(query, key, value, documents):
-        seen.append(documents.boundaries())
+        seen.append(documents.cu_seqlens())
         return attention(query, key, value, documents)
 
     for block in model.blocks:
@@ -80,4 +80,4 @@ def test_a_training_step_hands_the_boundaries_of_its_batch_to_every_layer():
     Pretrain().loss(model, batch)
     Pretrain().token_losses(model, batch)
     assert len(seen) == 2 * len(model.blocks)
-    assert all(boundaries is batch.boundaries for boundaries in seen)
+    assert all(cu_seqlens is batch.cu_seqlens for cu_seqlens in seen)

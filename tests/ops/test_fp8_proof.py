@@ -19,7 +19,9 @@ from litespark.ops.shapes import StepShapes
 from tests.ops import planted_pieces
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-SHAPES = StepShapes(rows=2, length=37, width=72, heads=4, kv_heads=2, head_width=16, feed_forward=88, vocabulary=101)
+SHAPES = StepShapes(
+    rows=2, length=37, hidden_size=72, num_heads=4, num_kv_heads=2, head_dim=16, intermediate_size=88, vocab_size=101
+)
 ONE = torch.tensor(1.0)
 NEEDS_UNITS = pytest.mark.skipif(
     DEVICE.type == "cuda" and limits.without_units(DEVICE) is not None,
@@ -360,4 +362,4 @@ def test_the_pieces_run_interpreted_where_there_are_no_units(monkeypatch):
 
 def test_what_is_not_fused_has_the_limits_of_the_ops(device):
     place = device("NVIDIA H200", (9, 0))
-    assert "at most 16384" in (limits.why_not(place, torch.bfloat16, replace(SHAPES, width=16400)) or "")
+    assert "at most 16384" in (limits.why_not(place, torch.bfloat16, replace(SHAPES, hidden_size=16400)) or "")

@@ -38,9 +38,9 @@ def op(request):
     st.integers(1, 11), st.integers(1, 24), st.integers(1, 75), st.sampled_from(BACKEND_NAMES),
     st.sampled_from(["sum", "mean", "none"]),
 )  # fmt: skip
-def test_matches_the_reference_at_any_size(dtype, tokens, width, vocabulary, name, reduction):
+def test_matches_the_reference_at_any_size(dtype, tokens, width, vocab_size, name, reduction):
     fast = load("linear_cross_entropy", name)
-    inputs = draw(tokens, width, vocabulary)
+    inputs = draw(tokens, width, vocab_size)
     assert_op_matches(
         losses_of(fast, reduction=reduction), losses_of(linear_cross_entropy, reduction=reduction), inputs, dtype
     )
@@ -67,7 +67,7 @@ def test_a_label_that_is_ignored_may_be_a_token_id(op):
 
 
 def test_gradients_against_finite_differences():
-    hidden, weight, labels = leaves(tokens=5, width=3, vocabulary=6)
+    hidden, weight, labels = leaves(tokens=5, width=3, vocab_size=6)
     hidden, weight = (x.detach().double().requires_grad_() for x in (hidden, weight))
     for options in ({"z_loss": 0.1, "softcap": 2.0}, {"reduction": "none"}):
         run = losses_of(linear_cross_entropy_chunked, **options)
@@ -132,7 +132,7 @@ def test_nan_is_not_hidden(op):
 
 
 def test_the_first_of_equal_logits_is_the_likeliest(op):
-    hidden, weight, labels = leaves(tokens=3, vocabulary=50, ignored=())
+    hidden, weight, labels = leaves(tokens=3, vocab_size=50, ignored=())
     weight.data[:] = 0
     # in one lane of two blocks, in two lanes of one block, and everywhere
     weight.data[[7, 39]] = weight.data[[8, 11]] = 1.0
@@ -265,7 +265,7 @@ def test_meta_tensors_pass_through(op):
 
 @pytest.mark.parametrize("loss", [CHUNKED, TRITON], ids=["chunked", "triton"])
 def test_the_custom_ops_keep_pytorch_s_rules(loss):
-    inputs = (*leaves(tokens=5, width=4, vocabulary=9), torch.float32, -100, 0.1, 2.0)
+    inputs = (*leaves(tokens=5, width=4, vocab_size=9), torch.float32, -100, 0.1, 2.0)
     torch.library.opcheck(loss.tokens, inputs)
     torch.library.opcheck(loss.sum, (*inputs, True, True))
 

@@ -70,7 +70,7 @@ def _all_work(way, hidden, weight, labels):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_logits_are_never_whole_and_the_device_is_never_waited_for(way, monkeypatch):
-    hidden, weight, labels = (x.detach() for x in leaves(tokens=12, width=2, vocabulary=70))
+    hidden, weight, labels = (x.detach() for x in leaves(tokens=12, width=2, vocab_size=70))
     with _Watch() as watch:
         _all_work(way, hidden, weight, labels)
     # rows of logits are padded to 128 bytes
@@ -88,7 +88,7 @@ def test_logits_are_never_whole_and_the_device_is_never_waited_for(way, monkeypa
 
 @pytest.mark.parametrize("reduction", ["sum", "mean", "none"])
 def test_what_is_saved_for_the_backward_pass(op, reduction):
-    hidden, weight, labels = leaves(tokens=9, width=4, vocabulary=70)
+    hidden, weight, labels = leaves(tokens=9, width=4, vocab_size=70)
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x.shape) or x, lambda x: x):
         loss = op(hidden, weight, labels, reduction=reduction)

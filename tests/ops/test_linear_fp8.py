@@ -168,19 +168,27 @@ def test_what_is_not_finite_reaches_outputs_and_gradients(value):
 
 
 def _shapes(**changes):
-    sizes = {"rows": 2, "length": 16, "width": 32, "heads": 4, "kv_heads": 2, "head_width": 8, "feed_forward": 48}
-    return StepShapes(**(sizes | {"vocabulary": 61} | changes))
+    sizes = {
+        "rows": 2,
+        "length": 16,
+        "width": 32,
+        "heads": 4,
+        "num_kv_heads": 2,
+        "head_dim": 8,
+        "intermediate_size": 48,
+    }
+    return StepShapes(**(sizes | {"vocab_size": 61} | changes))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"width": 40}, "the model's width D is 40, and fp8 products take multiples of 16"),
-        ({"feed_forward": 56}, "the feed-forward width F is 56"),
-        ({"head_width": 6}, r"the width of all heads H·Dh is 24, and"),
-        ({"kv_heads": 3, "head_width": 12}, r"\(H \+ 2K\)·Dh is 120"),
+        ({"intermediate_size": 56}, "the feed-forward width F is 56"),
+        ({"head_dim": 6}, r"the width of all heads H·Dh is 24, and"),
+        ({"num_kv_heads": 3, "head_dim": 12}, r"\(H \+ 2K\)·Dh is 120"),
         ({"rows": 1, "length": 15}, "the tokens of a micro-batch is 15"),
-        ({"width": 40, "feed_forward": 56}, "D is 40 and the feed-forward width F is 56"),
+        ({"width": 40, "intermediate_size": 56}, "D is 40 and the feed-forward width F is 56"),
     ],
 )
 def test_sizes_that_fp8_units_cannot_take_are_named(changes, message):

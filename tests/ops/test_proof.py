@@ -13,10 +13,10 @@ from litespark.ops.tolerance import Difference
 from tests.ops import planted as planted_ops
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-SHAPES = StepShapes(rows=2, length=40, width=64, heads=4, kv_heads=2, head_width=16, feed_forward=80, vocabulary=101,
+SHAPES = StepShapes(rows=2, length=40, hidden_size=64, num_heads=4, num_kv_heads=2, head_dim=16, intermediate_size=80, vocab_size=101,
                     documents=True)  # fmt: skip
-R3 = StepShapes(rows=4, length=4096, width=3072, heads=24, kv_heads=8, head_width=128, feed_forward=8192,
-                vocabulary=32000, documents=True)  # fmt: skip
+R3 = StepShapes(rows=4, length=4096, hidden_size=3072, num_heads=24, num_kv_heads=8, head_dim=128, intermediate_size=8192,
+                vocab_size=32000, documents=True)  # fmt: skip
 FAST = [
     (op, name)
     for op, known in BACKENDS.items()
@@ -115,8 +115,8 @@ def test_the_documents_of_a_case_are_several_in_a_row():
 @pytest.mark.parametrize("op", BACKENDS)
 def test_sizes_are_cut_to_memory_with_the_widths_of_the_run(op):
     found = cut(op, R3, 2**30)
-    assert (found.width, found.head_width, found.feed_forward, found.vocabulary) == (3072, 128, 8192, 32000)
-    assert found.heads // found.kv_heads == 3
+    assert (found.width, found.head_dim, found.intermediate_size, found.vocab_size) == (3072, 128, 8192, 32000)
+    assert found.heads // found.num_kv_heads == 3
     assert found.rows * found.length <= R3.rows * R3.length
     more = cut(op, R3, 2**40)
     assert (more.rows, more.length, more.heads) == (4, 4096, 24)
@@ -147,4 +147,4 @@ def test_a_failure_is_said_before_what_is_exact():
 def test_small_sizes_are_small_and_keep_grouped_heads():
     found = small(R3)
     assert found.rows * found.length < 100
-    assert found.heads // found.kv_heads == 3
+    assert found.heads // found.num_kv_heads == 3

@@ -54,8 +54,8 @@ def test_rope_of_query_key_and_value_gradients():
 @pytest.mark.parametrize("documents", [None, torch.tensor([[0, 0, 1, 1]])])
 def test_attention_gradients(documents, window):
     inputs = (_leaf(1, 4, 4, 2), _leaf(1, 4, 2, 2, seed=1), _leaf(1, 4, 2, 2, seed=2))
-    boundaries = None if documents is None else Documents(documents)
-    assert gradcheck(lambda query, key, value: attention(query, key, value, boundaries, window), inputs)
+    cu_seqlens = None if documents is None else Documents(documents)
+    assert gradcheck(lambda query, key, value: attention(query, key, value, cu_seqlens, window), inputs)
 
 
 def test_linear_cross_entropy_gradients():

@@ -74,7 +74,7 @@ def test_inputs_of_two_dtypes(wide, backend, dtype):
     def mixed(op):
         def run(x, update, weight):
             widened = {name: value.float() for name, value in zip(wide, _pick(wide, x, update, weight), strict=True)}
-            return op(**({"x": x, "update": update, "weight": weight} | widened), epsilon=EPSILON)
+            return op(**({"x": x, "update": update, "weight": weight} | widened), eps=EPSILON)
 
         return run
 
@@ -82,7 +82,7 @@ def test_inputs_of_two_dtypes(wide, backend, dtype):
     assert_op_matches(mixed(load("add_rms_norm", backend)), mixed(add_rms_norm_reference), inputs, dtype)
 
     given = {name: x.to(torch.float32 if name in wide else dtype).requires_grad_() for name, x in inputs.items()}
-    stream, y = load("add_rms_norm", backend)(**given, epsilon=EPSILON)
+    stream, y = load("add_rms_norm", backend)(**given, eps=EPSILON)
     assert stream.dtype == y.dtype == (given["x"] + given["update"]).dtype
     (stream.float() + y.float()).sum().backward()
     assert all(x.grad.dtype == x.dtype for x in given.values())

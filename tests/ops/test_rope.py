@@ -37,14 +37,14 @@ def _qkv(batch, length, heads, width):
     return _random(batch, length, heads * width).unflatten(-1, (heads, width))
 
 
-def _inputs(batch, length, heads, kv_heads, width, device, rows=None):
+def _inputs(batch, length, heads, num_kv_heads, width, device, rows=None):
     cos, sin = _tables(rows or batch, length, width, device)
-    qkv = _qkv(batch, length, heads + 2 * kv_heads, width).to(device)
+    qkv = _qkv(batch, length, heads + 2 * num_kv_heads, width).to(device)
     return {"qkv": qkv, "fixed cos": cos, "fixed sin": sin}
 
 
-def _of(op, kv_heads):
-    return lambda qkv, cos, sin: op(qkv, cos, sin, kv_heads)
+def _of(op, num_kv_heads):
+    return lambda qkv, cos, sin: op(qkv, cos, sin, num_kv_heads)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -54,10 +54,10 @@ def _of(op, kv_heads):
     st.integers(1, 2), st.integers(1, 4), st.integers(1, 9), st.integers(1, 5), st.sampled_from([1, 3, 16, 48, 128]),
     st.booleans(),
 )  # fmt: skip
-def test_qkv_matches_the_reference_at_any_size(dtype, batch, length, heads, kv_heads, half, per_row):
+def test_qkv_matches_the_reference_at_any_size(dtype, batch, length, heads, num_kv_heads, half, per_row):
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    inputs = _inputs(batch, length, heads, kv_heads, 2 * half, device, rows=batch if per_row else 1)
-    assert_op_matches(_of(rope_qkv_triton, kv_heads), _of(reference.rope_qkv, kv_heads), inputs, dtype)
+    inputs = _inputs(batch, length, heads, num_kv_heads, 2 * half, device, rows=batch if per_row else 1)
+    assert_op_matches(_of(rope_qkv_triton, num_kv_heads), _of(reference.rope_qkv, num_kv_heads), inputs, dtype)
 
 
 def test_llama_3_scaling_comes_through_the_tables(device):

@@ -27,10 +27,10 @@ def _inputs(*shape, width=None, seed=0):
 @pytest.mark.parametrize("dtype", DTYPES)
 # a failure is not made smaller: that takes minutes in the interpreter
 @settings(max_examples=10, deadline=None, derandomize=True, phases=[Phase.generate])
-@given(rows=st.integers(1, 40), feed_forward=st.integers(1, 70), width=st.integers(8, 16))
-def test_outputs_and_gradients_equal_the_reference(dtype, rows, feed_forward, width):
-    assert_op_matches(swiglu, swiglu_reference, _inputs(rows, 2 * feed_forward), dtype)
-    inputs = _inputs(rows, 2 * feed_forward, width=width)
+@given(rows=st.integers(1, 40), intermediate_size=st.integers(1, 70), width=st.integers(8, 16))
+def test_outputs_and_gradients_equal_the_reference(dtype, rows, intermediate_size, width):
+    assert_op_matches(swiglu, swiglu_reference, _inputs(rows, 2 * intermediate_size), dtype)
+    inputs = _inputs(rows, 2 * intermediate_size, width=width)
     assert_op_matches(swiglu_linear, swiglu_linear_reference, inputs, dtype)
 
 
@@ -78,16 +78,16 @@ def test_strides(view):
 
 
 def test_rows_beyond_two_to_the_31():
-    stride, feed_forward = 2**30 + 8, 10
-    memory = torch.empty(2 * stride + 2 * feed_forward, dtype=torch.bfloat16, device=DEVICE)
-    rows = memory.as_strided((3, 2 * feed_forward), (stride, 1))
-    small = _inputs(3, 2 * feed_forward)["gate_up"].bfloat16()
+    stride, intermediate_size = 2**30 + 8, 10
+    memory = torch.empty(2 * stride + 2 * intermediate_size, dtype=torch.bfloat16, device=DEVICE)
+    rows = memory.as_strided((3, 2 * intermediate_size), (stride, 1))
+    small = _inputs(3, 2 * intermediate_size)["gate_up"].bfloat16()
     rows.copy_(small)
     found = []
     for gate_up in (small, rows):
         leaf = gate_up.detach().requires_grad_()
         product = swiglu(leaf)
-        found.append([product, *torch.autograd.grad(product, leaf, gate_up[:, :feed_forward])])
+        found.append([product, *torch.autograd.grad(product, leaf, gate_up[:, :intermediate_size])])
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 

@@ -19,15 +19,15 @@ CPU = torch.device("cpu")
 
 
 def config(**changes):
-    sizes = {"name": "small", "width": 16, "layers": 2, "heads": 2, "kv_heads": 1, "feed_forward": 24,
-             "vocabulary": 31, "max_sequence_length": 8}  # fmt: skip
+    sizes = {"name": "small", "width": 16, "layers": 2, "heads": 2, "num_kv_heads": 1, "intermediate_size": 24,
+             "vocab_size": 31, "max_seq_len": 8}  # fmt: skip
     return LlamaConfig(**(sizes | changes))
 
 
-@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("tie_embeddings", [False, True])
 @pytest.mark.parametrize("settings", [AdamWConfig(), MuonConfig()], ids=["adamw", "muon"])
-def test_the_state_is_what_a_step_of_training_holds(tied, settings):
-    model = Llama(config(tied=tied), resolve(OpsConfig()))
+def test_the_state_is_what_a_step_of_training_holds(tie_embeddings, settings):
+    model = Llama(config(tie_embeddings=tie_embeddings), resolve(OpsConfig()))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
     optimizer = build_optimizer(model, settings)
@@ -37,7 +37,7 @@ def test_the_state_is_what_a_step_of_training_holds(tied, settings):
     held = sum(p.nbytes + p.grad.nbytes for p in model.parameters())
     # less the step counters, one number a parameter
     held += sum(value.nbytes for state in optimizer.state.values() for value in state.values() if value.ndim)
-    assert training_state_bytes(config(tied=tied), optimizer=settings) == held
+    assert training_state_bytes(config(tie_embeddings=tie_embeddings), optimizer=settings) == held
 
 
 def test_without_an_optimizer_it_is_that_of_adamw_and_muon_takes_less():
@@ -57,7 +57,7 @@ def test_without_an_optimizer_it_is_that_of_adamw_and_muon_takes_less():
     ],
 )
 def test_weights_of_blocks_in_fp8_are_kept_beside_their_masters_as_they_are_multiplied(settings, weights):
-    three = config(layers=3)
+    three = config(num_layers=3)
     assert training_state_bytes(three, fp8=settings) - training_state_bytes(three) == 2 * weights
 
 
@@ -119,8 +119,8 @@ def test_a_gpu_has_its_own(monkeypatch):
 
 
 def test_as_many_layers_fit_as_their_state_has_room_for():
-    whole = config(layers=40)
-    ten = training_state_bytes(config(layers=10))
+    whole = config(num_layers=40)
+    ten = training_state_bytes(config(num_layers=10))
     assert layers_that_fit(whole, ten, share=1.0) == 10
     assert layers_that_fit(whole, ten - 1, share=1.0) == 9
     assert layers_that_fit(whole, 2 * ten, share=0.5) == 10

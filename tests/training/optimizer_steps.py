@@ -49,6 +49,6 @@ def step(model, optimizer, seed, *, bad=None):
     elif bad is not None:
         where, value = bad
         dict(model.named_parameters())[where].grad[1] = value
-    result = finish_gradients(optimizer, loss, torch.tensor(8.0), world_size=1, clip_norm=1.0)
+    result = finish_gradients(optimizer, loss, torch.tensor(8.0), world_size=1, grad_clip=1.0)
     optimizer.step()
     return int(result.skipped)

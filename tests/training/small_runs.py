@@ -43,22 +43,22 @@ def small_llama(**changes: Any) -> LlamaConfig:
         "width": 8,
         "layers": 1,
         "heads": 2,
-        "kv_heads": 1,
-        "feed_forward": 16,
-        "vocabulary": VOCABULARY,
-        "max_sequence_length": LENGTH,
-        "initial_deviation": 0.2,
+        "num_kv_heads": 1,
+        "intermediate_size": 16,
+        "vocab_size": VOCABULARY,
+        "max_seq_len": LENGTH,
+        "init_std": 0.2,
     }
     return LlamaConfig(**(sizes | changes))
 
 
 def batches(micro_batch_size: int = 2, **changes: Any) -> SyntheticDataModule:
     settings = {
-        "sequence_length": LENGTH,
+        "seq_len": LENGTH,
         "micro_batch_size": micro_batch_size,
         "workers": 0,
-        "vocabulary": VOCABULARY,
-        "synthetic_rows": 64,
+        "vocab_size": VOCABULARY,
+        "synthetic_sequences": 64,
         "synthetic_validation_rows": 5,
         # documents make the micro-batches differ in supervised tokens
         "document_length": 5,
@@ -168,7 +168,7 @@ def small_run(
     rates = None if peak is None else PeakFlops("cpu", "bf16", peak, "test")
     throughput = ThroughputMonitor(
         model=small_llama(),
-        sequence_length=LENGTH,
+        seq_len=LENGTH,
         recompute="none",
         rates=Rates(rates, None, None),
         log_every=log_every,

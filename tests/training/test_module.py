@@ -24,7 +24,7 @@ from litespark.training.schedule import CosineSchedule, WarmupStableDecaySchedul
 from tests.training.small_runs import LENGTH, Planted, batches, small_llama, small_run, training_module
 
 # of the size of the gradients, so that AdamW feels their scale
-FEELS_SCALE = AdamWConfig(lr=1e-2, epsilon=1e-2, clip_norm=0.5)
+FEELS_SCALE = AdamWConfig(lr=1e-2, eps=1e-2, grad_clip=0.5)
 BOTH = pytest.mark.parametrize("fused", [True, False], ids=["fused", "unfused"])
 
 
@@ -52,7 +52,7 @@ def plain_loop(steps, rows, optimizer_config, schedule):
     config = optimizer_config
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
-        betas=config.betas, eps=config.epsilon, foreach=False,
+        betas=config.betas, eps=config.eps, foreach=False,
     )  # fmt: skip
     losses, norms, loader = [], [], iter(batches(rows).train_dataloader())
     for step in range(1, steps + 1):
@@ -62,7 +62,7 @@ def plain_loop(steps, rows, optimizer_config, schedule):
         optimizer.zero_grad()
         loss.backward()
         losses.append(loss.item())
-        norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)))
+        norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)))
         for group in optimizer.param_groups:
             group["lr"] = config.lr * schedule.factor(step, steps)
         optimizer.step()
@@ -238,11 +238,11 @@ def test_a_batch_without_supervised_tokens_trains_on(tmp_path):
 # ------------------------------------------------------------------ validation
 
 
-@pytest.mark.parametrize("validation_rows", [5, 4, 1])
-def test_validation_equals_a_direct_computation(tmp_path, validation_rows):
-    data = batches(2, synthetic_validation_rows=validation_rows)
+@pytest.mark.parametrize("validation_sequences", [5, 4, 1])
+def test_validation_equals_a_direct_computation(tmp_path, validation_sequences):
+    data = batches(2, synthetic_validation_rows=validation_sequences)
     run = fit(tmp_path, steps=2, validate_every=2, data=data)
-    rows = data._validation.read(torch.arange(validation_rows).numpy())
+    rows = data._validation.read(torch.arange(validation_sequences).numpy())
     tokens, labels = torch.from_numpy(rows[:, :-1]), torch.from_numpy(rows[:, 1:]).clone()
     labels[tokens == 0] = -100
     nats = bytes_ = correct = count = 0.0

@@ -19,16 +19,16 @@ PARTS = {"attention.qkv": (8, 4, 4), "attention.output": (8,), "mlp.gate_up": (1
 # ------------------------------------------------------------------ groups
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_muon_has_the_matrices_of_the_blocks_and_adamw_the_rest(tied):
-    model = llama(layers=2, tied=tied)
+@pytest.mark.parametrize("tie_embeddings", [False, True])
+def test_muon_has_the_matrices_of_the_blocks_and_adamw_the_rest(tie_embeddings):
+    model = llama(num_layers=2, tie_embeddings=tie_embeddings)
     optimizer = build_optimizer(model, MuonConfig(weight_decay=0.3))
     called = {parameter: name.removesuffix(".weight") for name, parameter in model.named_parameters()}
     found = {called[p]: group for group in optimizer.param_groups for p in group["params"]}
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(found) == len(called)
     muon = {name: group["rows"] for name, group in found.items() if "rows" in group}
     assert muon == {f"blocks.{layer}.{name}": rows for layer in (0, 1) for name, rows in PARTS.items()}
-    assert ("head" in found) is not tied
+    assert ("head" in found) is not tie_embeddings
     for name, group in found.items():
         assert group["weight_decay"] == (0.0 if "norm" in name else 0.3), name
         assert group["fused"]
@@ -75,7 +75,7 @@ class Separate:
         self.adamw = torch.optim.AdamW(
             [{"params": [p for p in others if p.ndim == 2], "weight_decay": config.weight_decay},
              {"params": [p for p in others if p.ndim == 1], "weight_decay": 0.0}],
-            lr=config.lr, betas=config.betas, eps=config.epsilon, fused=True,
+            lr=config.lr, betas=config.betas, eps=config.eps, fused=True,
         )  # fmt: skip
 
     def step(self):
@@ -96,7 +96,7 @@ CONFIGS = {
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("steps", [1, 4])
 def test_steps_are_those_of_pytorch_on_separate_matrices_bit_for_bit(name, steps):
-    ours = llama(layers=2)
+    ours = llama(num_layers=2)
     theirs = copy.deepcopy(ours)
     optimizer, separate = build_optimizer(ours, CONFIGS[name]), Separate(theirs, CONFIGS[name])
     before = weights(ours)
@@ -120,7 +120,7 @@ def newton_schulz(matrix):
 
 @pytest.mark.parametrize("adjust", ["match_rms_adamw", "original"])
 def test_a_step_is_the_paper_s_formula(adjust):
-    model = llama(feed_forward=24)
+    model = llama(intermediate_size=24)
     config = MuonConfig(lr=0.01, matrix_lr=0.5, weight_decay=0.1, adjust_lr=adjust)
     before = weights(model)
     optimizer = build_optimizer(model, config)
@@ -159,17 +159,17 @@ def test_the_end_of_a_step_normalises_and_clips_for_both():
     ours = llama()
     theirs = copy.deepcopy(ours)
     # an epsilon of the size of the gradients makes AdamW feel their scale
-    config = MuonConfig(lr=0.02, epsilon=1e-2, clip_norm=0.5)
+    config = MuonConfig(lr=0.02, eps=1e-2, grad_clip=0.5)
     optimizer, separate = build_optimizer(ours, config), Separate(theirs, config)
     for step, tokens in enumerate((1.0, 500.0, 40.0)):
         give_gradients(ours, step)
         give_gradients(theirs, step)
         found = finish_gradients(
-            optimizer, torch.ones(()), torch.tensor(tokens), world_size=2, clip_norm=config.clip_norm
+            optimizer, torch.ones(()), torch.tensor(tokens), world_size=2, grad_clip=config.grad_clip
         )
         for parameter in theirs.parameters():
             parameter.grad *= 2 / tokens
-        norm = nn.utils.clip_grad_norm_(theirs.parameters(), config.clip_norm)
+        norm = nn.utils.clip_grad_norm_(theirs.parameters(), config.grad_clip)
         assert float(found.norm) == pytest.approx(float(norm), rel=1e-5)
         optimizer.step()
         separate.step()
@@ -182,12 +182,12 @@ def test_the_end_of_a_step_normalises_and_clips_for_both():
 
 
 def test_parameters_without_a_gradient_are_passed_over():
-    model = llama(layers=2)
+    model = llama(num_layers=2)
     optimizer = build_optimizer(model, MuonConfig())
     give_gradients(model, 0)
     model.blocks[1].mlp.down.weight.grad = model.head.weight.grad = None
     before = weights(model)
-    finish_gradients(optimizer, torch.ones(()), torch.ones(()), world_size=1, clip_norm=1.0)
+    finish_gradients(optimizer, torch.ones(()), torch.ones(()), world_size=1, grad_clip=1.0)
     optimizer.step()
     same = {name for name, value in weights(model).items() if torch.equal(value, before[name])}
     assert same == {"blocks.1.mlp.down.weight", "head.weight"}
@@ -201,7 +201,7 @@ def test_the_closure_makes_the_gradients_of_the_step():
     def closure():
         assert torch.is_grad_enabled()
         give_gradients(model, 0)
-        finish_gradients(optimizer, torch.ones(()), torch.ones(()), world_size=1, clip_norm=1.0)
+        finish_gradients(optimizer, torch.ones(()), torch.ones(()), world_size=1, grad_clip=1.0)
         return 7
 
     assert optimizer.step(closure) == 7

@@ -57,7 +57,7 @@ def test_the_host_reads_nothing_from_the_device_in_a_step():
         optimizer = build_optimizer(model, MuonConfig())
         for parameter in model.parameters():
             parameter.grad = torch.empty_like(parameter)
-        result = finish_gradients(optimizer, torch.ones(()), torch.ones(()), world_size=1, clip_norm=1.0)
+        result = finish_gradients(optimizer, torch.ones(()), torch.ones(()), world_size=1, grad_clip=1.0)
         optimizer.step()
         with pytest.raises(RuntimeError):
             result.skipped.item()
@@ -128,7 +128,7 @@ def test_the_learning_rate_of_each_keeps_its_share():
 
 @pytest.mark.parametrize(
     "name, value",
-    [("lr", 0.0), ("betas", [0.9, 1.0]), ("weight_decay", -1.0), ("clip_norm", 0.0), ("nonfinite_limit", 0),
+    [("lr", 0.0), ("betas", [0.9, 1.0]), ("weight_decay", -1.0), ("grad_clip", 0.0), ("nonfinite_limit", 0),
      ("matrix_lr", 0.0), ("matrix_lr", math.nan), ("adjust_lr", "none"), ("momentum", 1.0), ("momentum", -0.1),
      ("newton_schulz_steps", 0), ("newton_schulz_steps", 100)],
 )  # fmt: skip

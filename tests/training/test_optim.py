@@ -26,7 +26,7 @@ def llama(**changes):
 
 
 def test_matrices_are_decayed_and_vectors_are_not():
-    model = llama(layers=2)
+    model = llama(num_layers=2)
     matrices, vectors = parameter_groups(model, 0.3)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.3, 0.0)
@@ -37,7 +37,7 @@ def test_matrices_are_decayed_and_vectors_are_not():
 
 
 def test_a_tied_embedding_is_optimised_once():
-    model = llama(tied=True)
+    model = llama(tie_embeddings=True)
     parameters = [p for group in parameter_groups(model, 0.1) for p in group["params"]]
     assert len({id(p) for p in parameters}) == len(parameters)
     assert sum(p.numel() for p in parameters) == model.config.parameter_count()
@@ -52,7 +52,7 @@ def test_frozen_parameters_are_left_out():
 
 @BOTH
 def test_the_settings_reach_adamw(fused):
-    config = AdamWConfig(lr=0.5, betas=[0.7, 0.8], epsilon=1e-6, weight_decay=0.2, fused=fused)
+    config = AdamWConfig(lr=0.5, betas=[0.7, 0.8], eps=1e-6, weight_decay=0.2, fused=fused)
     optimizer = build_optimizer(llama(), config)
     for group, decay in zip(optimizer.param_groups, (0.2, 0.0), strict=True):
         assert (group["lr"], group["betas"], group["eps"]) == (0.5, (0.7, 0.8), 1e-6)
@@ -65,13 +65,13 @@ def test_the_settings_reach_adamw(fused):
         ("lr", 0.0),
         ("lr", math.nan),
         ("lr", math.inf),
-        ("epsilon", 0.0),
+        ("eps", 0.0),
         ("betas", [0.9]),
         ("betas", [0.9, 1.0]),
         ("betas", [-0.1, 0.9]),
         ("weight_decay", -1.0),
         ("weight_decay", 1e4),
-        ("clip_norm", 0.0),
+        ("grad_clip", 0.0),
         ("nonfinite_limit", 0),
     ],
 )
@@ -112,7 +112,7 @@ def our_steps(model, data, config, *, micro_batch, steps=3):
             part.backward()
             loss += part.detach()
             tokens += mask[rows].sum()
-        result = finish_gradients(optimizer, loss, tokens, world_size=1, clip_norm=config.clip_norm)
+        result = finish_gradients(optimizer, loss, tokens, world_size=1, grad_clip=config.grad_clip)
         assert result.skipped == 0
         norms.append(float(result.norm))
         optimizer.step()
@@ -126,13 +126,13 @@ def plain_steps(model, data, config, *, steps=3):
     others = [p for p in model.parameters() if p.ndim < 2]
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
-        lr=config.lr, betas=config.betas, eps=config.epsilon, foreach=False,
+        lr=config.lr, betas=config.betas, eps=config.eps, foreach=False,
     )  # fmt: skip
     norms = []
     for _ in range(steps):
         optimizer.zero_grad()
         ((model(inputs) - targets) ** 2)[mask].mean().backward()
-        limit = math.inf if config.clip_norm is None else config.clip_norm
+        limit = math.inf if config.grad_clip is None else config.grad_clip
         norms.append(float(nn.utils.clip_grad_norm_(model.parameters(), limit)))
         optimizer.step()
     return norms
@@ -145,12 +145,12 @@ def assert_same_weights(left, right, tolerance=2e-6):
 
 @BOTH
 @pytest.mark.parametrize("micro_batch", [8, 2, 1, 3])
-@pytest.mark.parametrize("clip_norm", [None, 1e3, 0.05])
-def test_however_the_batch_is_cut_the_step_is_that_of_the_mean_over_its_tokens(fused, micro_batch, clip_norm):
+@pytest.mark.parametrize("grad_clip", [None, 1e3, 0.05])
+def test_however_the_batch_is_cut_the_step_is_that_of_the_mean_over_its_tokens(fused, micro_batch, grad_clip):
     ours, *data = regression()
     plain = copy.deepcopy(ours)
     # an epsilon of the size of the gradients makes AdamW feel their scale; else it cancels
-    config = AdamWConfig(lr=0.05, epsilon=1e-2, clip_norm=clip_norm, fused=fused)
+    config = AdamWConfig(lr=0.05, eps=1e-2, grad_clip=grad_clip, fused=fused)
     norms = our_steps(ours, data, config, micro_batch=micro_batch)
     assert norms == pytest.approx(plain_steps(plain, data, config), rel=1e-5)
     assert_same_weights(ours, plain)
@@ -169,11 +169,11 @@ def test_a_mean_of_micro_batch_means_is_another_step():
 def test_gradients_averaged_over_ranks_come_to_the_same_step(fused):
     ours, *data = regression()
     plain = copy.deepcopy(ours)
-    config = AdamWConfig(lr=0.05, epsilon=1e-2, clip_norm=0.05, fused=fused)
+    config = AdamWConfig(lr=0.05, eps=1e-2, grad_clip=0.05, fused=fused)
     optimizer = build_optimizer(ours, config)
     (summed_loss(ours, *data) / 4).backward()  # the average over four ranks of their sums
     loss = summed_loss(ours, *data).detach()
-    finish_gradients(optimizer, loss, data[2].sum(), world_size=4, clip_norm=config.clip_norm)
+    finish_gradients(optimizer, loss, data[2].sum(), world_size=4, grad_clip=config.grad_clip)
     optimizer.step()
     plain_steps(plain, data, config, steps=1)
     assert_same_weights(ours, plain)
@@ -188,14 +188,14 @@ def state_of(model, optimizer):
     return [p.detach().clone() for p in model.parameters()], moments
 
 
-def step(model, data, optimizer, *, plant=None, clip_norm=1.0):
+def step(model, data, optimizer, *, plant=None, grad_clip=1.0):
     optimizer.zero_grad()
     loss = summed_loss(model, *data)
     loss.backward()
     loss = loss.detach().double()
     if plant is not None:
         loss = plant(model, loss)
-    result = finish_gradients(optimizer, loss, data[2].sum().double(), world_size=1, clip_norm=clip_norm)
+    result = finish_gradients(optimizer, loss, data[2].sum().double(), world_size=1, grad_clip=grad_clip)
     optimizer.step()
     return result
 
@@ -209,7 +209,7 @@ def one_gradient(value):
 
 
 @BOTH
-@pytest.mark.parametrize("clip_norm", [1.0, None])
+@pytest.mark.parametrize("grad_clip", [1.0, None])
 @pytest.mark.parametrize(
     "plant",
     [
@@ -220,23 +220,23 @@ def one_gradient(value):
     ],
     ids=["nan gradient", "infinite gradient", "nan loss", "infinite loss"],
 )
-def test_a_step_that_is_not_finite_changes_nothing_and_the_next_is_as_if_it_had_not_been(fused, plant, clip_norm):
+def test_a_step_that_is_not_finite_changes_nothing_and_the_next_is_as_if_it_had_not_been(fused, plant, grad_clip):
     model, *data = regression()
     other = copy.deepcopy(model)
-    config = AdamWConfig(lr=0.05, clip_norm=clip_norm, fused=fused)
+    config = AdamWConfig(lr=0.05, grad_clip=grad_clip, fused=fused)
     optimizer, undisturbed = build_optimizer(model, config), build_optimizer(other, config)
-    step(model, data, optimizer, clip_norm=clip_norm)
+    step(model, data, optimizer, grad_clip=grad_clip)
     weights, moments = state_of(model, optimizer)
 
-    assert step(model, data, optimizer, plant=plant, clip_norm=clip_norm).skipped == 1
+    assert step(model, data, optimizer, plant=plant, grad_clip=grad_clip).skipped == 1
     weights_after, moments_after = state_of(model, optimizer)
     assert all(torch.equal(a, b) for a, b in zip(weights, weights_after, strict=True))
     assert moments.keys() == moments_after.keys()
     assert all(torch.equal(moments[key], moments_after[key]) for key in moments)
 
-    assert step(model, data, optimizer, clip_norm=clip_norm).skipped == 0
+    assert step(model, data, optimizer, grad_clip=grad_clip).skipped == 0
     for _ in range(2):
-        step(other, data, undisturbed, clip_norm=clip_norm)
+        step(other, data, undisturbed, grad_clip=grad_clip)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
 
 
@@ -267,7 +267,7 @@ def test_parameters_without_a_gradient_are_passed_over(fused):
     optimizer = build_optimizer(model, AdamWConfig(fused=fused))
     summed_loss(model[:3], *data).backward()
     unused = copy.deepcopy(model[3])
-    assert finish_gradients(optimizer, torch.ones(()), data[2].sum(), world_size=1, clip_norm=1.0).skipped == 0
+    assert finish_gradients(optimizer, torch.ones(()), data[2].sum(), world_size=1, grad_clip=1.0).skipped == 0
     optimizer.step()
     assert torch.equal(model[3].weight, unused.weight)
 

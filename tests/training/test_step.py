@@ -15,7 +15,7 @@ STEPS, ACCUMULATE = 3, 4
 
 @pytest.mark.parametrize(
     "optimizer",
-    [AdamWConfig(lr=1e-2, clip_norm=0.5), AdamWConfig(lr=1e-2, fused=False), MuonConfig(lr=1e-2)],
+    [AdamWConfig(lr=1e-2, grad_clip=0.5), AdamWConfig(lr=1e-2, fused=False), MuonConfig(lr=1e-2)],
     ids=["fused", "unfused", "muon"],
 )
 def test_steps_in_plain_pytorch_are_those_under_the_trainer(tmp_path, optimizer):
@@ -28,7 +28,7 @@ def test_steps_in_plain_pytorch_are_those_under_the_trainer(tmp_path, optimizer)
     plain = training_module(**settings)
     plain.construct(CPU)
     taken = plain.configure_optimizers()
-    step = OptimizerStep(plain.task, clip_norm=optimizer.clip_norm, device=CPU)
+    step = OptimizerStep(plain.task, grad_clip=optimizer.grad_clip, device=CPU)
     stream = iter(batches(2).train_dataloader())
     losses = []
     for rate in rates:
@@ -44,7 +44,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_the_next_one_does():
     module = training_module(steps=2, rows=4, task=Planted(lambda micro_batch: micro_batch == 1))
     module.construct(CPU)
     optimizer = module.configure_optimizers()
-    step = OptimizerStep(module.task, clip_norm=1.0, device=CPU)
+    step = OptimizerStep(module.task, grad_clip=1.0, device=CPU)
     before = [parameter.detach().clone() for parameter in module.model.parameters()]
     stream = iter(batches(2).train_dataloader())
     assert step.take(module.model, optimizer, itertools.islice(stream, 2), 1e-2).skipped == 1

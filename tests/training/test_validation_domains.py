@@ -22,7 +22,7 @@ RATIOS = {"code": 0.5, "web": 1.0}
 
 def folder_of(path):
     domains = {name: ids_of(count, first) % VOCABULARY for name, count, first in (("web", 90, 1), ("code", 40, 9))}
-    stated = {"vocabulary": VOCABULARY, "token_bytes": [number % 4 for number in range(VOCABULARY)]}
+    stated = {"vocab_size": VOCABULARY, "token_bytes": [number % 4 for number in range(VOCABULARY)]}
     return write_domains(path, {"train": domains, "validation": domains}, **stated), domains
 
 
@@ -51,7 +51,7 @@ def test_the_loss_of_each_domain_is_logged_and_together_they_are_the_loss(tmp_pa
     module = training_module(steps=2, rows=2)
     module.metrics = TokenMetrics(torch.arange(VOCABULARY) % 4, RATIOS)
     run = small_run(tmp_path, module, validate_every=2)
-    data = TokenDataModule(folder, ReadingConfig(sequence_length=LENGTH, micro_batch_size=2), seed=1)
+    data = TokenDataModule(folder, ReadingConfig(seq_len=LENGTH, micro_batch_size=2), seed=1)
     run.trainer.fit(module, datamodule=data)
     run.metrics.finalize("success")
     logged = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])

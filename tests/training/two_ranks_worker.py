@@ -31,14 +31,14 @@ STEPS = 4
 # the second micro-batch of the third step
 BAD = 5
 SETTINGS: dict[str, OptimizerConfig] = {
-    "fused": AdamWConfig(lr=1e-2, epsilon=1e-2, clip_norm=0.5),
-    "unfused": AdamWConfig(lr=1e-2, epsilon=1e-2, clip_norm=0.5, fused=False),
-    "muon": MuonConfig(lr=1e-2, epsilon=1e-2, clip_norm=0.5),
-    "fp8": AdamWConfig(lr=1e-2, epsilon=1e-2, clip_norm=0.5),
+    "fused": AdamWConfig(lr=1e-2, eps=1e-2, grad_clip=0.5),
+    "unfused": AdamWConfig(lr=1e-2, eps=1e-2, grad_clip=0.5, fused=False),
+    "muon": MuonConfig(lr=1e-2, eps=1e-2, grad_clip=0.5),
+    "fp8": AdamWConfig(lr=1e-2, eps=1e-2, grad_clip=0.5),
 }
 FP8: dict[str, Fp8Config] = {"fp8": Fp8Config(simulate=True, history=2, adaptive=AdaptiveConfig(sample_every=1))}
 # of odd sizes for Muon: shards of unlike sizes (9 rows), and one that begins within the keys (12 of 8 + 8 + 8 rows)
-SIZES: dict[str, dict[str, int]] = {"muon": {"width": 9, "head_width": 4, "kv_heads": 2}}
+SIZES: dict[str, dict[str, int]] = {"muon": {"width": 9, "head_dim": 4, "num_kv_heads": 2}}
 CASES: dict[str, dict[str, Any]] = {
     f"{name} {kind} {what}": {"name": name, "kind": kind, "what": what}
     for name in ("ddp", "fsdp")

@@ -123,15 +123,15 @@ def save_waterfall(table: Table, path: Path, title: str = "") -> Path:
 def _about(record: AblationRecord) -> list[str]:
     step = record.step
     protocol, environment = step.protocol, step.provenance.environment
-    layers = f"{step.model.layers} layers"
-    if step.model.layers < step.model.layers_whole:
-        layers = f"{step.model.layers} of its {step.model.layers_whole} layers, NOT the whole model"
+    layers = f"{step.model.num_layers} layers"
+    if step.model.num_layers < step.model.layers_whole:
+        layers = f"{step.model.num_layers} of its {step.model.layers_whole} layers, NOT the whole model"
     switches = [
         f"{switch.name}: " + ", ".join(f"{each.key} {each.baseline} → {each.target}" for each in switch.keys)
         for switch in record.switches
     ]
     return [
-        f"{step.model.name}, {layers}; {protocol.micro_batch_rows} rows of {protocol.sequence_length} tokens, "
+        f"{step.model.name}, {layers}; {protocol.micro_batch_size} rows of {protocol.seq_len} tokens, "
         f"micro-batches a step: {protocol.accumulate}; {protocol.data} data, {protocol.precision}",
         f"{', '.join(each.name for each in environment.devices)}, torch {environment.torch}; a fresh process for each "
         f"combination and round, every second round reversed; {protocol.warmup_steps} steps of warm-up, "

@@ -133,7 +133,7 @@ def _title(record: DataRecord) -> str:
     state = "" if record.complete else ", NOT complete"
     return (
         f"{corpus.source}: {scaled(float(corpus.text_bytes), 'B')} of text in {corpus.documents:,} documents and "
-        f"{corpus.shards} shards of .jsonl.zst, vocabulary {record.vocabulary:,}, {record.provenance.environment.cpu}, "
+        f"{corpus.shards} shards of .jsonl.zst, vocabulary {record.vocab_size:,}, {record.provenance.environment.cpu}, "
         f"{record.cores} cores, {record.rounds} rounds{state}"
     )
 
@@ -143,7 +143,7 @@ def _notes(record: DataRecord) -> list[str]:
     return [
         "medians of the rounds; a ratio is taken within a round. The bare tokenizer gets texts that are in memory; "
         "preparation reads, parses, counts and writes as well.",
-        f"streams: batches of {record.micro_batch_rows} rows of {record.sequence_length} tokens{pinned}, documents "
+        f"streams: batches of {record.micro_batch_size} rows of {record.seq_len} tokens{pinned}, documents "
         f"marked by litespark and not by LitData {record.litdata}, on the same chunks.",
     ]
 

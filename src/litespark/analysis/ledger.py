@@ -119,8 +119,8 @@ def _benchmark(entry: Entry) -> tuple[object, ...]:
     protocol = getattr(steps, "protocol", None)
     shape: tuple[object, ...] = ()
     if protocol is not None:
-        shape = (protocol.micro_batch_rows, protocol.accumulate, protocol.sequence_length, protocol.document_mask,
-                 steps.model.layers, protocol.data)  # fmt: skip
+        shape = (protocol.micro_batch_size, protocol.accumulate, protocol.seq_len, protocol.document_mask,
+                 steps.model.num_layers, protocol.data)  # fmt: skip
     # what is compared: the switches of an ablation, the variant of a profile, what is trained how far
     record, asked = entry.record, ""
     if isinstance(record, AblationRecord):

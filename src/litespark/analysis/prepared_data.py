@@ -45,7 +45,7 @@ def markdown(data: PreparedData) -> str:
 
 def facts(data: PreparedData) -> str:
     """One paragraph: name, packing, selection, and whether the tokenizer keeps every byte."""
-    what = f"**{data.name}** (manifest {data.manifest_hash[:12]}), vocabulary {count(data.vocabulary)}"
+    what = f"**{data.name}** (manifest {data.manifest_hash[:12]}), vocabulary {count(data.vocab_size)}"
     chosen = f"selection of training text: {selection(data.settings)}"
     return "; ".join([what, _packing(data), chosen, *_other_bytes(data)]) + "."
 
@@ -166,7 +166,7 @@ def text(data: PreparedData) -> str:
         lines += ["", *aligned([_LEFT_OUT, *left_out], text_columns=range(3)), *passed_over(data)]
     else:
         lines += ["", nothing_left_out(data)]
-    said = [f"vocabulary {data.vocabulary:,}", _packing(data), f"selection: {selection(data.settings)}"]
+    said = [f"vocabulary {data.vocab_size:,}", _packing(data), f"selection: {selection(data.settings)}"]
     return "\n".join([*lines, "", "; ".join([*said, *_other_bytes(data)])])
 
 
@@ -259,7 +259,7 @@ def _how_to_read(data: PreparedData) -> str:
 
 
 def _packing(data: PreparedData) -> str:
-    rows = f" for rows of {data.sequence_length:,} tokens" if data.sequence_length is not None else ""
+    rows = f" for rows of {data.seq_len:,} tokens" if data.seq_len is not None else ""
     return f"packing {data.packing}{rows}"
 
 

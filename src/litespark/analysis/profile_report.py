@@ -66,10 +66,10 @@ def _colour(each: ClassRecord) -> str:
 
 def _head(record: ProfileRecord) -> list[str]:
     protocol, model = record.protocol, record.model
-    layers = f"{model.layers} of {model.layers_whole} layers" if model.layers < model.layers_whole else "whole"
+    layers = f"{model.num_layers} of {model.layers_whole} layers" if model.num_layers < model.layers_whole else "whole"
     return [
         f"{record.variant}: {record.about}; recompute {record.recompute}; {record.detail}",
-        f"{model.name} ({layers}), {protocol.accumulate} x {protocol.micro_batch_rows} x {protocol.sequence_length} "
+        f"{model.name} ({layers}), {protocol.accumulate} x {protocol.micro_batch_size} x {protocol.seq_len} "
         f"tokens a step, {protocol.precision}, {record.provenance.environment.devices[0].name}",
     ]
 

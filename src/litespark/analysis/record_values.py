@@ -12,7 +12,7 @@ from litespark.metrics.records.ledger import Entry
 from litespark.metrics.records.step import StepRecord
 from litespark.metrics.records.training import TrainingRecord
 from litespark.metrics.step_table import ratios, rows
-from litespark.metrics.training_table import rows as training_rows
+from litespark.metrics.training_table import rows as training_sequences
 
 # what names an element of a list, in this order
 _NAMES = ("name", "case", "op", "kernel_class", "round")
@@ -73,7 +73,7 @@ def stored_scale(path: str) -> float:
 def _computed(entry: Entry) -> dict[str, Any]:
     """What follows from a record of whole steps or of trained variants and is no field of it."""
     if isinstance(entry.record, TrainingRecord):
-        return {"rows": {row.name: row for row in training_rows(entry.record)}}
+        return {"rows": {row.name: row for row in training_sequences(entry.record)}}
     steps = entry.record if isinstance(entry.record, StepRecord) else getattr(entry.record, "step", None)
     if not isinstance(steps, StepRecord):
         return {}

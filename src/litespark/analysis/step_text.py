@@ -67,9 +67,9 @@ def _share(interval: Interval) -> str:
 def _about(record: StepRecord) -> list[str]:
     model, protocol, rates = record.model, record.protocol, record.rates
     environment = record.provenance.environment
-    layers = f"{model.layers} layers"
-    if model.layers < model.layers_whole:
-        layers = f"{model.layers} of its {model.layers_whole} layers with embedding and head, NOT the whole model"
+    layers = f"{model.num_layers} layers"
+    if model.num_layers < model.layers_whole:
+        layers = f"{model.num_layers} of its {model.layers_whole} layers with embedding and head, NOT the whole model"
     masks = "attention within documents" if protocol.document_mask else "attention over whole rows"
     batches = "1 micro-batch" if protocol.accumulate == 1 else f"{protocol.accumulate} micro-batches"
     limits = [each.power_limit_watts for each in environment.devices if each.power_limit_watts is not None]
@@ -77,8 +77,8 @@ def _about(record: StepRecord) -> list[str]:
     if rates.peak_flops is not None:
         peak = f"peak {scaled(rates.peak_flops, 'FLOP/s')} (dense bf16, for fp8 too; {rates.peak_source})"
     found = [
-        f"{model.name}: {scaled(float(model.parameters))} parameters, {layers}; {protocol.micro_batch_rows} rows of "
-        f"{protocol.sequence_length} tokens, {batches} a step",
+        f"{model.name}: {scaled(float(model.parameters))} parameters, {layers}; {protocol.micro_batch_size} rows of "
+        f"{protocol.seq_len} tokens, {batches} a step",
         f"{protocol.data} data, {masks}, {protocol.precision}; weights and optimizer states in fp32",
         f"a fresh process for each variant and round, every second round reversed; {protocol.warmup_steps} steps of "
         f"warm-up, {protocol.steps} counted; {_rounds(protocol.rounds)} asked for, "

@@ -84,7 +84,7 @@ def _attention_flops(place: Place, seconds: float, matmul_flops: float) -> float
     """Model FLOP/s of the fastest attention over whole causal rows: 12 · H · Dh for each (query, key) pair."""
     one = replace(place, shapes=replace(place.shapes, rows=1, documents=False))
     pairs = pairs_within_rows(one.shapes)
-    flops = 12 * one.shapes.heads * one.shapes.head_width * pairs
+    flops = 12 * one.shapes.num_heads * one.shapes.head_dim * pairs
     least = _CALLS * flops / matmul_flops
     if least > 10 * seconds:
         log.warning("the rate of attention is not measured: one call takes at least %.2g s here", least / _CALLS)
@@ -116,7 +116,7 @@ def _attention_backends(place: Place) -> list[str]:
         if reason_against("attention", name, place) is not None:
             continue
         if name == REFERENCE:
-            scores = 4 * shapes.rows * shapes.heads * shapes.length**2
+            scores = 4 * shapes.rows * shapes.num_heads * shapes.length**2
             found += [name] if scores <= _SMALL_SCORES else []
         elif _is_right(name, place):
             found.append(name)

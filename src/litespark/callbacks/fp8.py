@@ -112,7 +112,7 @@ class Fp8Monitor(Callback):
             simulated=config.simulate,
             backend=next((op.used for op in self.record.ops if op.op == "fp8"), None),
             kinds=list(config.linears),
-            layers=pl_module.model.config.layers,
+            layers=pl_module.model.config.num_layers,
             bf16_first=config.bf16_first,
             bf16_last=config.bf16_last,
             linears=len(places),

@@ -62,7 +62,7 @@ class ThroughputMonitor(Callback):
 
     Args:
         model: for its FLOPs per token.
-        sequence_length: S, for the full-attention convention.
+        seq_len: S, for the full-attention convention.
         recompute: for the hardware FLOPs.
         rates: what one device can do.
         log_every: steps in a window.
@@ -79,7 +79,7 @@ class ThroughputMonitor(Callback):
         self,
         *,
         model: ModelSpec,
-        sequence_length: int,
+        seq_len: int,
         recompute: Recompute,
         rates: Rates,
         log_every: int,
@@ -90,7 +90,7 @@ class ThroughputMonitor(Callback):
         self.probe = probe
         self.measured_peak = rates.measured
         self.model = model
-        self.sequence_length = sequence_length
+        self.seq_len = seq_len
         self.recompute: Recompute = recompute
         self.rates = rates
         self.phases = phases
@@ -218,7 +218,7 @@ class ThroughputMonitor(Callback):
         """FLOP/s of all devices at this speed: of the model with causal and with full attention, of the hardware."""
         return (
             model_flops_per_token(self.model, mean_keys) * tokens_per_second,
-            model_flops_per_token(self.model, self.sequence_length) * tokens_per_second,
+            model_flops_per_token(self.model, self.seq_len) * tokens_per_second,
             hardware_flops_per_token(self.model, mean_keys, self.recompute) * tokens_per_second,
         )
 

@@ -87,7 +87,7 @@ def _generate(options: argparse.Namespace) -> int:
         top_k=options.top_k,
         top_p=options.top_p,
         eos_id=[tokenizer.eos_id, *ends],
-        vocabulary=tokenizer.vocabulary,
+        vocab_size=tokenizer.vocab_size,
         seed=options.seed,
     )
     # decoded as one text, since a tokenizer may treat the beginning of a text differently

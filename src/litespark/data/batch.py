@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 IGNORE_INDEX = -100
-# how many documents a batch has differs from batch to batch; lengths of `boundaries` are multiples of this, so that
+# how many documents a batch has differs from batch to batch; lengths of `cu_seqlens` are multiples of this, so that
 # compiled code meets few of them. Each entry too many costs a kernel launch some empty programs: not more than needed.
 _BOUNDARIES_MULTIPLE = 16
 
@@ -44,7 +44,7 @@ class TokenBatch:
     attention_pairs: int
     """(query, key) pairs that causal attention, within documents where they are given, may see; summed over rows.
     Those of padding are left out."""
-    boundaries: Tensor | None = None
+    cu_seqlens: Tensor | None = None
     """(N+1,) int32, where `documents` is: 0, then where each document ends in the B·S flattened tokens. Padded by
     repeating the last, B·S: empty documents."""
     domain: str | None = None
@@ -77,7 +77,7 @@ def batch_from_rows(
     Args:
         rows: (B, S+1) int64 ids on the CPU.
         eos_id: id that ends a document; None for a stream without documents.
-        document_mask: fill `documents`, `positions` and `boundaries`, so that attention stays within a document.
+        document_mask: fill `documents`, `positions` and `cu_seqlens`, so that attention stays within a document.
         real_rows: how many of the rows are data; those after are padding, supervise nothing and count for nothing.
             None: all.
         padded: the rows were packed: where several EOS end a row, those behind the first are padding. It supervises
@@ -108,14 +108,14 @@ def batch_from_rows(
     lengths = np.diff(first, append=tokens.size)
     row, place = np.divmod(first, length)
     kept = lengths[(row < real) & (place < filled[row])]
-    positions = documents = boundaries = None
+    positions = documents = cu_seqlens = None
     if document_mask:
         positions = torch.from_numpy(np.arange(tokens.size) - np.repeat(first, lengths)).view(count, length)
         documents = torch.from_numpy(np.cumsum(starts, axis=1, dtype=np.int32) - np.int32(1))
         multiple = -(-(first.size + 1) // _BOUNDARIES_MULTIPLE) * _BOUNDARIES_MULTIPLE
         ends_at = np.full(multiple, tokens.size, dtype=np.int32)
         ends_at[: first.size] = first
-        boundaries = torch.from_numpy(ends_at)
+        cu_seqlens = torch.from_numpy(ends_at)
     return TokenBatch(
         tokens=torch.from_numpy(tokens),
         labels=torch.from_numpy(labels),
@@ -124,7 +124,7 @@ def batch_from_rows(
         token_count=int(filled[:real].sum()),
         supervised_count=int(np.count_nonzero(labels != IGNORE_INDEX)),
         attention_pairs=int(np.sum(kept * (kept + 1) // 2, dtype=np.int64)),
-        boundaries=boundaries,
+        cu_seqlens=cu_seqlens,
     )
 
 

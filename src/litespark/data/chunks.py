@@ -30,9 +30,9 @@ class ChunkRecord:
     tokens: int
 
 
-def token_dtype(vocabulary: int) -> np.dtype[np.uint16] | np.dtype[np.int32]:
+def token_dtype(vocab_size: int) -> np.dtype[np.uint16] | np.dtype[np.int32]:
     """The narrowest type of LitData's that holds every id: uint16 up to 65,536 ids, else int32."""
-    return np.dtype(np.uint16) if vocabulary <= 1 << 16 else np.dtype(np.int32)
+    return np.dtype(np.uint16) if vocab_size <= 1 << 16 else np.dtype(np.int32)
 
 
 def chunk_fault(folder: Storage, record: ChunkRecord, sizes: dict[str, int], *, hashed: bool) -> str | None:

@@ -32,7 +32,7 @@ LARGEST_CHUNK_TOKENS = 2**29
 class ReadingConfig:
     """How prepared tokens are cut into rows and served."""
 
-    sequence_length: Count
+    seq_len: Count
     """S; a row holds S+1 ids."""
     micro_batch_size: Count
     """Rows of one forward pass on one rank."""
@@ -42,9 +42,9 @@ class ReadingConfig:
     """Draw a new order of the training rows each epoch, from the seed."""
     document_mask: bool = True
     """Keep attention and positions within documents."""
-    training_rows: Count | None = None
+    training_sequences: Count | None = None
     """Train on the first so many rows only, for instance to overfit them; None: all."""
-    validation_rows: Count | None = None
+    validation_sequences: Count | None = None
     """Validate on so many rows, spread evenly over the split; None: all."""
     verify_hashes: bool = False
     """Hash every chunk: at the start, or when it arrives where the data is remote; sizes are always checked."""
@@ -71,7 +71,7 @@ class PrepareConfig(ReadingConfig):
     (`s3://`, `gs://`, `hf://`, or a data set's name on the Hugging Face hub), or a folder that `prepare` wrote."""
     root: str
     """Folder that holds the prepared folders; a path or an address."""
-    vocabulary: Count
+    vocab_size: Count
     """Ids of the tokenizer: one that is trained here gets as many, one that is given has at most as many."""
     name: str | None = None
     """First part of the prepared folder's name; None: after the source."""
@@ -102,7 +102,7 @@ class PrepareConfig(ReadingConfig):
     """A longer line is not a document: it is counted as bad and never held in memory."""
     packing: str = "concat"
     """`concat`: documents one behind the other, read at any sequence length. `best_fit`: laid out for
-    `sequence_length` so that few documents are cut (Ding et al. 2024)."""
+    `seq_len` so that few documents are cut (Ding et al. 2024)."""
     unit_bytes: Count = 256 * 10**6
     """Source files are prepared in units of about so much text; an interrupted preparation loses those under way."""
     processes: Processes | None = None
@@ -140,20 +140,20 @@ class PrepareConfig(ReadingConfig):
         """The settings that decide what is written: not how it is read, nor where it lies."""
         left_out = {entry.name for entry in fields(ReadingConfig)} | _NOT_OF_THE_CONTENT
         settings = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in left_out}
-        length = self.sequence_length if self.packing == "best_fit" else None
-        return settings | {"selection": asdict(self.selection), "sequence_length": length}
+        length = self.seq_len if self.packing == "best_fit" else None
+        return settings | {"selection": asdict(self.selection), "seq_len": length}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticConfig(ReadingConfig):
     """Random ids that need no files; rows are a pure function of the seed."""
 
-    vocabulary: Annotated[int, Range(at_least=2, why="one of them ends documents")]
+    vocab_size: Annotated[int, Range(at_least=2, why="one of them ends documents")]
     document_length: Count | None = None
     """Every so many tokens an EOS (id 0) ends a document; None: one endless document."""
-    synthetic_rows: Annotated[int, Range(at_least=1, at_most=2**32, why="their windows are shuffled in memory")] = (
-        1_000_000
-    )
+    synthetic_sequences: Annotated[
+        int, Range(at_least=1, at_most=2**32, why="their windows are shuffled in memory")
+    ] = 1_000_000
     """Training rows of an epoch."""
     synthetic_validation_rows: Annotated[int, Range(at_least=1, at_most=2**32)] = 8
 

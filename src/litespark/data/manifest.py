@@ -17,7 +17,7 @@ from litespark.data.storage import Storage
 FILE = "manifest.json"
 SCHEMA = "litespark.data/2"
 # what a reader is served depends on these alone: not on where the text lay, nor on what was counted besides
-IDENTITY = ("vocabulary", "eos_id", "bos_id", "tokenizer_hash", "token_bytes", "splits", "packing", "sequence_length")
+IDENTITY = ("vocab_size", "eos_id", "bos_id", "tokenizer_hash", "token_bytes", "splits", "packing", "seq_len")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Manifest:
     """What a prepared folder holds and how it came about."""
 
     name: str
-    vocabulary: int
+    vocab_size: int
     eos_id: int | None
     """Id that ends a document; None only for synthetic data without documents."""
     bos_id: int | None
@@ -95,8 +95,8 @@ class Manifest:
     """What was left out, and why."""
     code_version: str
     packing: str = "concat"
-    """`concat`: one stream of tokens a domain. `best_fit`: rows of `sequence_length` + 1 ids, padded with EOS."""
-    sequence_length: int | None = None
+    """`concat`: one stream of tokens a domain. `best_fit`: rows of `seq_len` + 1 ids, padded with EOS."""
+    seq_len: int | None = None
     """That the rows were laid out for; None with `concat`, which any length can read."""
     listing: dict[str, Any] = field(default_factory=dict)
     """Where the splits come from, and which files of the source were passed over and why."""
@@ -175,9 +175,9 @@ class Manifest:
                 f"{where} is not a manifest that this version reads ({reason}). Move the folder away and prepare the "
                 "data again."
             ) from error
-        if len(manifest.token_bytes) != manifest.vocabulary:
+        if len(manifest.token_bytes) != manifest.vocab_size:
             raise ValueError(
-                f"{where} states a vocabulary of {manifest.vocabulary} but the bytes of {len(manifest.token_bytes)} "
+                f"{where} states a vocabulary of {manifest.vocab_size} but the bytes of {len(manifest.token_bytes)} "
                 "tokens. Move the folder away and prepare the data again."
             )
         return manifest

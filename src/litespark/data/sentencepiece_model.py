@@ -114,10 +114,10 @@ def _convert(model: Any) -> tokenizers.Tokenizer:
     unknown = next(number for number, piece in enumerate(pieces) if piece.type == _UNKNOWN)
     fallback = model.trainer_spec.byte_fallback
     if model.trainer_spec.model_type == _BPE:
-        vocabulary = {piece.piece: number for number, piece in enumerate(pieces)}
+        vocab_size = {piece.piece: number for number, piece in enumerate(pieces)}
         tokenizer = tokenizers.Tokenizer(
             models.BPE(
-                vocabulary, _merges(pieces), unk_token=pieces[unknown].piece, fuse_unk=True, byte_fallback=fallback
+                vocab_size, _merges(pieces), unk_token=pieces[unknown].piece, fuse_unk=True, byte_fallback=fallback
             )
         )
     else:

@@ -33,7 +33,7 @@ from litespark.data.reading.local_copy import local_copy
 from litespark.data.reading.mixture import MixtureOrder, Order, shares_of
 from litespark.data.reading.order import RowOrder
 from litespark.data.reading.rows import BatchForm, StreamPositions, TokenLoader, TrainingBatches, ValidationBatches
-from litespark.data.reading.synthetic import synthetic_manifest, synthetic_rows
+from litespark.data.reading.synthetic import synthetic_manifest, synthetic_sequences
 from litespark.data.storage import Storage
 from litespark.data.text.document import ONLY_DOMAIN
 from litespark.data.text.splits import TRAIN, VALIDATION
@@ -54,7 +54,7 @@ class RowDataModule(LightningDataModule):
         train_rows: rows of one epoch: of all domains that have a share in the mixture (see `data.mixture` for how often
             each comes in it).
         rows_per_epoch: the same number.
-        validation_rows: rows of one validation.
+        validation_sequences: rows of one validation.
 
     Raises:
         ValueError: a mixture that does not fit the domains.
@@ -69,13 +69,13 @@ class RowDataModule(LightningDataModule):
         check_number("seed", seed, CountFromZero)
         self.manifest = manifest
         self.reading = reading
-        self.sequence_length = reading.sequence_length
+        self.seq_len = reading.seq_len
         self.micro_batch_size = reading.micro_batch_size
         self.seed = seed
         self._training = training
         self._validation = validation
         self.train_rows = self.rows_per_epoch = self._order().rows
-        self.validation_rows = min(validation.count, reading.validation_rows or validation.count)
+        self.validation_sequences = min(validation.count, reading.validation_sequences or validation.count)
         self._start_row = 0
         # the trainer's step at `_start_row`; unknown until the loader is made, since Lightning restores the data
         # module before its own step
@@ -105,7 +105,7 @@ class RowDataModule(LightningDataModule):
         return self._start_row + (self.trainer.global_step - self._first_step) * self.rows_per_step
 
     def train_dataloader(self) -> TokenLoader:
-        """Endless TokenBatches of (micro_batch_size, sequence_length) from the current position on."""
+        """Endless TokenBatches of (micro_batch_size, seq_len) from the current position on."""
         self._start_row = self.consumed_rows
         self._first_step = None if self.trainer is None else self.trainer.global_step
         rank, world = _rank_and_world()
@@ -118,7 +118,7 @@ class RowDataModule(LightningDataModule):
     def val_dataloader(self) -> TokenLoader:
         """The validation rows once, domain by domain; every rank gets as many batches of the same shape."""
         rank, world = _rank_and_world()
-        chosen = self._validation.spread(self.reading.validation_rows)
+        chosen = self._validation.spread(self.reading.validation_sequences)
         batches = ValidationBatches(self._validation, chosen, self._form(), rank=rank, world=world)
         return TokenLoader(batches, workers=self.reading.workers)
 
@@ -127,7 +127,7 @@ class RowDataModule(LightningDataModule):
         reading, training = self.reading, self._training
         # also for one domain and before a limit, so that a mixture that does not fit is refused for what it is
         shares = shares_of(training.sizes, reading.mixture, reading.mixture_temperature)
-        used = training.proportion(reading.training_rows, only=shares)
+        used = training.proportion(reading.training_sequences, only=shares)
         if len(training.sizes) == 1:
             return RowOrder(sum(used.values()), seed=self.seed, shuffle=reading.shuffle)
         shares = shares_of(used, reading.mixture, reading.mixture_temperature)
@@ -164,7 +164,7 @@ class RowDataModule(LightningDataModule):
     def _order_settings(self) -> dict[str, Any]:
         return {
             "manifest_hash": self.manifest.hash,
-            "sequence_length": self.sequence_length,
+            "seq_len": self.seq_len,
             "train_rows": self.train_rows,
             "seed": self.seed,
             "shuffle": self.reading.shuffle,
@@ -207,7 +207,7 @@ class SyntheticDataModule(RowDataModule):
 
     def __init__(self, config: SyntheticConfig, *, seed: int) -> None:
         check_number("seed", seed, CountFromZero)
-        training, validation = (DomainRows({ONLY_DOMAIN: rows}) for rows in synthetic_rows(config, seed).values())
+        training, validation = (DomainRows({ONLY_DOMAIN: rows}) for rows in synthetic_sequences(config, seed).values())
         super().__init__(training, validation, synthetic_manifest(config, seed), config, seed=seed)
 
 

@@ -74,7 +74,7 @@ class Tokenizer:
         tokenizer.no_padding()
         self._tokenizer = tokenizer
         self._kept = kept or {}
-        self.vocabulary = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        self.vocab_size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
         self.eos_id = eos_id
         self.bos_id = bos_id
         self.pad_id = eos_id if pad_id is None else pad_id
@@ -108,8 +108,8 @@ class Tokenizer:
         return begin
 
     @classmethod
-    def train(cls, texts: Iterable[str], *, vocabulary: int) -> Tokenizer:
-        """Byte-level BPE with exactly `vocabulary` ids, of which 0 is EOS.
+    def train(cls, texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
+        """Byte-level BPE with exactly `vocab_size` ids, of which 0 is EOS.
 
         Where the texts give fewer merges, the rest are special tokens that no text yields, so that the vocabulary is
         the one that a model was configured for. The same texts in the same order give the same tokenizer.
@@ -120,20 +120,20 @@ class Tokenizer:
             ValueError: the vocabulary has no room for the 256 bytes and EOS.
         """
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-        if vocabulary < len(alphabet) + 1:
+        if vocab_size < len(alphabet) + 1:
             raise ValueError(
-                f"data.vocabulary={vocabulary}; a byte-level tokenizer needs at least {len(alphabet) + 1} ids: one a "
+                f"data.vocab_size={vocab_size}; a byte-level tokenizer needs at least {len(alphabet) + 1} ids: one a "
                 "byte and one that ends a document"
             )
         tokenizer = tokenizers.Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
-            vocab_size=vocabulary, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, show_progress=False
+            vocab_size=vocab_size, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, show_progress=False
         )
         _keep_quiet_about_forks()
         tokenizer.train_from_iterator(chain.from_iterable(map(without_long_words, texts)), trainer)
-        missing = vocabulary - tokenizer.get_vocab_size(with_added_tokens=True)
+        missing = vocab_size - tokenizer.get_vocab_size(with_added_tokens=True)
         tokenizer.add_special_tokens([f"<|unused-{number}|>" for number in range(missing)])
         return cls(tokenizer, eos_id=0, bos_id=None)
 
@@ -237,7 +237,7 @@ class Tokenizer:
     def _token_bytes(self) -> list[int]:
         byte_level = "ByteLevel" in json.dumps([self._described["pre_tokenizer"], self._described["decoder"]])
         added = self._tokenizer.get_added_tokens_decoder()
-        lengths = [0] * self.vocabulary
+        lengths = [0] * self.vocab_size
         for token, number in self._tokenizer.get_vocab(with_added_tokens=True).items():
             if number in added:
                 text = token if byte_level else token.replace("▁", " ")

@@ -77,20 +77,20 @@ def check_vocabulary(parts: Parts, manifest: Manifest) -> None:
     Raises:
         ConfigError: it has fewer.
     """
-    rows, ids = parts.model.vocabulary, manifest.vocabulary
+    rows, ids = parts.model.vocab_size, manifest.vocab_size
     if rows < ids:
         raise ConfigError(
-            f"model.vocabulary: got {rows}, expected at least the {ids} ids of the data's manifest ({manifest.name}); "
-            f"set model.vocabulary={ids}, or prepare the text with a tokenizer of at most {rows} ids"
+            f"model.vocab_size: got {rows}, expected at least the {ids} ids of the data's manifest ({manifest.name}); "
+            f"set model.vocab_size={ids}, or prepare the text with a tokenizer of at most {rows} ids"
         )
     if rows > ids:
-        log.info("model.vocabulary=%d: the data has %d ids, the %d rows above them are padding", rows, ids, rows - ids)
+        log.info("model.vocab_size=%d: the data has %d ids, the %d rows above them are padding", rows, ids, rows - ids)
 
 
 def token_budget(parts: Parts, manifest: Manifest | None = None) -> TokenBudget:
     """The length of the run; with the `manifest` of the data also where its rows are padded."""
     filled = 1.0 if manifest is None else manifest.filled("train")
-    return TokenBudget.plan(parts.budget, max(1, round(filled * parts.trainer.batch_rows * parts.data.sequence_length)))
+    return TokenBudget.plan(parts.budget, max(1, round(filled * parts.trainer.global_batch_size * parts.data.seq_len)))
 
 
 def build_module(parts: Parts, machine: Machine, manifest: Manifest, budget: TokenBudget, ops: Ops) -> TrainingModule:
@@ -147,7 +147,7 @@ def build_run(
     log_every = parts.trainer.log_every
     throughput = ThroughputMonitor(
         model=parts.model,
-        sequence_length=parts.data.sequence_length,
+        seq_len=parts.data.seq_len,
         recompute=parts.recompute,
         rates=_rates(parts, machine),
         log_every=log_every,

@@ -65,9 +65,9 @@ def close(run: Run, status: Status, error: str | None = None) -> None:
 def _sample(parts: Parts, run: Run, model: Llama, tokenizer: Tokenizer) -> str:
     """The prompt and how the model goes on; every rank generates the same, since sharded weights need all of them."""
     prompt = parts.callbacks.sample_prompt or ""
-    tokens = min(parts.callbacks.sample_tokens, model.config.max_sequence_length - 1)
+    tokens = min(parts.callbacks.sample_tokens, model.config.max_seq_len - 1)
     ids = tokenizer.encode_prompt(prompt)
-    ids = ids[: model.config.max_sequence_length - tokens]
+    ids = ids[: model.config.max_seq_len - tokens]
     with torch.no_grad(), run.trainer.precision_plugin.forward_context():
         result = generate(
             model,
@@ -76,7 +76,7 @@ def _sample(parts: Parts, run: Run, model: Llama, tokenizer: Tokenizer) -> str:
             temperature=parts.callbacks.sample_temperature,
             top_p=0.95,
             eos_id=tokenizer.eos_id,
-            vocabulary=tokenizer.vocabulary,
+            vocab_size=tokenizer.vocab_size,
             seed=parts.seed,
         )
     return tokenizer.decode(result[0].tolist())

@@ -14,7 +14,7 @@ from litespark.metrics import names
 GROUPS = ("model", "ops", "precision", "recompute", "data", "optim", "schedule", "strategy", "budget", "trainer")
 # behind what the command line set
 FIRST = (
-    *("optim.lr", "model.name", "model.layers", "model.width", "trainer.batch_rows", "data.sequence_length"),
+    *("optim.lr", "model.name", "model.num_layers", "model.hidden_size", "trainer.global_batch_size", "data.seq_len"),
     *("budget.tokens", "budget.steps", "seed", "precision.name", "schedule.warmup", "optim.weight_decay"),
     *("data.micro_batch_size", "strategy.name", "recompute.mode"),
 )

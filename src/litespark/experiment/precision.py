@@ -59,7 +59,7 @@ def _fastest(parts: Parts, device: torch.device) -> tuple[Precision, str]:
         return "bf16", "fp8 is for the blocks of a Llama"
     shapes = parts.model.linear_shapes()
     width = min(min(shapes[name]) for name in parts.fp8.linears)
-    tokens = parts.data.micro_batch_size * parts.data.sequence_length
+    tokens = parts.data.micro_batch_size * parts.data.seq_len
     if width < PAYING_WIDTH or tokens < PAYING_TOKENS:
         return "bf16", (
             f"fp8 pays for products from {PAYING_WIDTH} wide over {PAYING_TOKENS} tokens of a micro-batch on, and here "
@@ -105,7 +105,7 @@ def _against_fp8(parts: Parts, device: torch.device) -> list[str]:
             f"precision=fp8: got ops.compile={parts.ops.compile}, expected none: the blocks launch fused kernels that "
             "torch.compile cannot look into; set ops.compile=none, or precision=bf16"
         )
-    first, last, layers = parts.fp8.bf16_first, parts.fp8.bf16_last, parts.model.layers
+    first, last, layers = parts.fp8.bf16_first, parts.fp8.bf16_last, parts.model.num_layers
     if first + last >= layers:
         found.append(
             f"precision.fp8: got bf16_first={first} and bf16_last={last}, expected less together than the {layers} "
@@ -133,7 +133,7 @@ def step_shapes(parts: Parts) -> StepShapes:
         ConfigError: the model computes without our ops.
     """
     data = parts.data
-    shapes = parts.model.step_shapes(data.micro_batch_size, data.sequence_length, documents=data.document_mask)
+    shapes = parts.model.step_shapes(data.micro_batch_size, data.seq_len, documents=data.document_mask)
     if shapes is None:
         raise ConfigError(
             f"model: got {parts.model.name}, expected one that computes with the ops of litespark; choose another "

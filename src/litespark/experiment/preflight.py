@@ -60,10 +60,10 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
         accumulate = parts.trainer.accumulate(parts.data.micro_batch_size, ranks.world_size)
     except ValueError as error:
         problems.append(str(error))
-    if parts.data.sequence_length > parts.model.max_sequence_length:
+    if parts.data.seq_len > parts.model.max_seq_len:
         problems.append(
-            f"data.sequence_length: got {parts.data.sequence_length}, expected at most model.max_sequence_length = "
-            f"{parts.model.max_sequence_length}; lower the one or raise the other"
+            f"data.seq_len: got {parts.data.seq_len}, expected at most model.max_seq_len = "
+            f"{parts.model.max_seq_len}; lower the one or raise the other"
         )
     if parts.recompute not in parts.model.recompute_modes:
         problems.append(
@@ -105,8 +105,8 @@ def _device(parts: Parts, ranks: Ranks, problems: list[str]) -> torch.device:
         problems.append(
             "trainer.accelerator=cuda: got no CUDA device on this machine, expected one for every process; run this "
             "on a machine with a GPU, or try the same code on a CPU: python train.py (the quickstart), or this "
-            "experiment cut down with trainer.accelerator=cpu precision=fp32 model.layers=1 data=synthetic "
-            "data.sequence_length=64 data.micro_batch_size=1 trainer.batch_rows=1 budget.tokens=null budget.steps=2"
+            "experiment cut down with trainer.accelerator=cpu precision=fp32 model.num_layers=1 data=synthetic "
+            "data.seq_len=64 data.micro_batch_size=1 trainer.global_batch_size=1 budget.tokens=null budget.steps=2"
         )
     if asked == "cpu" or not available:
         return torch.device("cpu")
@@ -131,7 +131,7 @@ def _fewer_processes(ranks: Ranks, devices: int) -> str:
 def measurable_layers(model: LlamaConfig, device: torch.device) -> int:
     """How many of the model's layers a benchmark can train on `device`: all, where its memory cannot be read."""
     there = device_memory_bytes(device)
-    return model.layers if there is None else layers_that_fit(model, there)
+    return model.num_layers if there is None else layers_that_fit(model, there)
 
 
 def place_of(parts: Parts, device: torch.device, precision: Precision) -> Place:
@@ -183,8 +183,8 @@ def _less_memory(parts: Parts, ranks: Ranks, device: torch.device, needed: int, 
     ways = ["a smaller model: model=tiny"]
     if isinstance(parts.model, LlamaConfig):
         layers = layers_that_fit(parts.model, there // processes)
-        if training_state_bytes(dataclasses.replace(parts.model, layers=layers)) * processes <= there:
-            ways = [f"fewer layers: model.layers={layers}"]
+        if training_state_bytes(dataclasses.replace(parts.model, num_layers=layers)) * processes <= there:
+            ways = [f"fewer layers: model.num_layers={layers}"]
     if on_cpu:  # more processes here share the same memory
         if processes > 1:
             ways.append("fewer processes on this host, each of which holds all of it")
@@ -216,9 +216,9 @@ def _source(parts: Parts, found: InitialWeights | None, problems: list[str]) -> 
     data = parts.data
     if not isinstance(data, PrepareConfig):
         return
-    if found is not None and data.vocabulary == parts.model.vocabulary:
+    if found is not None and data.vocab_size == parts.model.vocab_size:
         # what it will be, once the model is that of the weights
-        data = dataclasses.replace(data, vocabulary=found.config.vocabulary)
+        data = dataclasses.replace(data, vocab_size=found.config.vocab_size)
     try:
         check(data)
         if found is not None and data.tokenizer not in (None, parts.initial_weights):

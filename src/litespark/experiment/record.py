@@ -35,7 +35,7 @@ def new_record(
     parts: Parts, machine: Machine, folder: Path, manifest: Manifest, meter: EnergyMeter, overrides: list[str]
 ) -> RunRecord:
     """The record of a run that is about to start; a collective, since it lists the devices of all ranks."""
-    model, length = parts.model, parts.data.sequence_length
+    model, length = parts.model, parts.data.seq_len
     # of the code that runs, wherever it was started
     commit, dirty = git_state(_CODE)
     splits = manifest.splits
@@ -53,12 +53,12 @@ def new_record(
             matmul_parameters=model.matmul_parameter_count(),
             flops_per_token_causal=model_flops_per_token(model, causal_mean_keys(length)),
             flops_per_token_full=model_flops_per_token(model, length),
-            sequence_length=length,
+            seq_len=length,
         ),
         data=DataRecord(
             name=manifest.name,
             manifest_hash=manifest.hash,
-            vocabulary=manifest.vocabulary,
+            vocab_size=manifest.vocab_size,
             train_tokens=splits["train"].tokens,
             validation_tokens=splits["validation"].tokens,
             unigram_entropy=manifest.unigram_entropy if parts.task.measures_text else None,

@@ -176,9 +176,9 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
 
 def _out_of_memory(parts: Parts, error: torch.OutOfMemoryError) -> OutOfMemoryError:
     rows = parts.data.micro_batch_size
-    # a divisor of what divides trainer.batch_rows divides it too
+    # a divisor of what divides trainer.global_batch_size divides it too
     fewer = next((each for each in range(rows // 2, 0, -1) if rows % each == 0), None)
-    kept = "trainer.batch_rows stays, so the result does too"
+    kept = "trainer.global_batch_size stays, so the result does too"
     smaller = "" if fewer is None else f"data.micro_batch_size={fewer} ({kept}), or "
     return OutOfMemoryError(
         f"out of memory with data.micro_batch_size={rows}, recompute={parts.recompute}: "

@@ -119,7 +119,7 @@ class _Search:
         if now["add_bos"] == "auto":
             followed.add("add_bos")
         if (now["tokenizer"], was["tokenizer"]) != (None, None):
-            followed.add("vocabulary")
+            followed.add("vocab_size")
         different = {key for key in keys if key in now and now[key] != was[key] and key not in followed}
         if "tokenizer" in keys and not self._same_tokenizer(was["tokenizer"]):
             different.add("tokenizer")

@@ -45,7 +45,8 @@ _BEFORE_TRAINING = {CONFIG, TOKENIZER, LOCK, PLACE, RUN_DATA, RECORD, "checkpoin
 FIXED_ON_RESUME = ("model", "data", "task", "seed", "initial_weights", "optim._target_")
 # how data is read, not what is read; what is prepared is compared by its content, see `run_data`
 FREE_ON_RESUME = tuple(
-    f"data.{key}" for key in ("workers", "micro_batch_size", "verify_hashes", "validation_rows", "cache", "cache_bytes")
+    f"data.{key}"
+    for key in ("workers", "micro_batch_size", "verify_hashes", "validation_sequences", "cache", "cache_bytes")
 )
 # where things lie and what they are called
 NOT_COMPARED = ("name", "variant", "resume", "paths")
@@ -211,7 +212,7 @@ def check_fp8(parts: Parts, checkpoint: Checkpoint) -> None:
     if saved is None:
         return
     try:
-        fp8.check_state(saved, parts.llama.layers, parts.fp8)
+        fp8.check_state(saved, parts.llama.num_layers, parts.fp8)
     except ValueError as error:
         raise ConfigError(f"resume={parts.resume}: {error}") from error
 

@@ -15,7 +15,7 @@ class TrainerConfig:
 
     Attributes:
         accelerator: `auto` (a GPU if there is one), `cpu` or `cuda`, for which `gpu` is taken too.
-        batch_rows: rows in one step, over all ranks and micro-batches.
+        global_batch_size: rows in one step, over all ranks and micro-batches.
         log_every: steps between two lines of metrics.
         validate_every: steps between two validations; None validates only at the end.
         deterministic: PyTorch's deterministic algorithms, or an error where there is none.
@@ -23,7 +23,7 @@ class TrainerConfig:
     """
 
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
-    batch_rows: Count = 16
+    global_batch_size: Count = 16
     log_every: Count = 10
     validate_every: Count | None = None
     deterministic: bool = False
@@ -40,33 +40,33 @@ class TrainerConfig:
         """The largest micro-batch of at most `asked` rows of which every rank takes equally many in a step.
 
         Raises:
-            ValueError: `batch_rows` is not a multiple of `world_size`.
+            ValueError: `global_batch_size` is not a multiple of `world_size`.
         """
-        if self.batch_rows % world_size:
-            fewer = max(n for n in range(1, world_size) if self.batch_rows % n == 0)
-            near = max(1, round(self.batch_rows / world_size)) * world_size
+        if self.global_batch_size % world_size:
+            fewer = max(n for n in range(1, world_size) if self.global_batch_size % n == 0)
+            near = max(1, round(self.global_batch_size / world_size)) * world_size
             start = f"torchrun --nproc-per-node={fewer} train.py" if fewer > 1 else "python train.py strategy=single"
             raise ValueError(
-                f"trainer.batch_rows: got {self.batch_rows} rows in a step and {world_size} processes, expected a "
+                f"trainer.global_batch_size: got {self.global_batch_size} rows in a step and {world_size} processes, expected a "
                 f"multiple of {world_size}; {start} trains the same with fewer processes, or set "
-                f"trainer.batch_rows={near}"
+                f"trainer.global_batch_size={near}"
             )
-        of_rank = self.batch_rows // world_size
+        of_rank = self.global_batch_size // world_size
         return max(n for n in range(1, min(asked, of_rank) + 1) if of_rank % n == 0)
 
     def accumulate(self, micro_batch_size: int, world_size: int) -> int:
         """Micro-batches in one step on each rank, of a size that fits (see `fitting_micro_batch`).
 
         Raises:
-            ValueError: `batch_rows` is not a multiple of `micro_batch_size × world_size`.
+            ValueError: `global_batch_size` is not a multiple of `micro_batch_size × world_size`.
         """
         fitting = self.fitting_micro_batch(micro_batch_size, world_size)
         if fitting != micro_batch_size:
             raise ValueError(
                 f"data.micro_batch_size: got {micro_batch_size}, expected a number of rows of which {world_size} "
-                f"processes make trainer.batch_rows={self.batch_rows}; set data.micro_batch_size={fitting}"
+                f"processes make trainer.global_batch_size={self.global_batch_size}; set data.micro_batch_size={fitting}"
             )
-        return self.batch_rows // (micro_batch_size * world_size)
+        return self.global_batch_size // (micro_batch_size * world_size)
 
 
 @dataclass(frozen=True)

@@ -81,12 +81,12 @@ def _fastest(ours: list[Row]) -> tuple[Row | None, str | None]:
 def _elsewhere(record: StepRecord) -> str | None:
     """Why the goals are not for this record; None where they are."""
     model, protocol = record.model, record.protocol
-    tokens = protocol.micro_batch_rows * protocol.sequence_length
+    tokens = protocol.micro_batch_size * protocol.seq_len
     if not on_gpu(record.provenance.environment):
         return "the goals are for GPUs"
-    if (model.name, model.layers, tokens, protocol.document_mask) != (MODEL, model.layers_whole, TOKENS, False):
+    if (model.name, model.num_layers, tokens, protocol.document_mask) != (MODEL, model.layers_whole, TOKENS, False):
         return (
-            f"got {model.layers} of {model.layers_whole} layers of {model.name} with {tokens} tokens a micro-batch, "
+            f"got {model.num_layers} of {model.layers_whole} layers of {model.name} with {tokens} tokens a micro-batch, "
             f"expected all of {MODEL} with {TOKENS} in whole rows"
         )
     return None

@@ -62,12 +62,12 @@ def round_figures(record: StepRecord, round_: RoundRecord, hardware_flops: float
     def share(flops: float | None, of: float | None) -> float | None:
         return None if flops is None or of is None else speed * flops / of
 
-    causal = flops_per_token(model, record.protocol.sequence_length, round_)
+    causal = flops_per_token(model, record.protocol.seq_len, round_)
     # where the device has units for fp8, a variant in it may be twice as fast as the product, which is in bf16
     most = 1.0 if rates.fp8_matmul_flops is None else 2.0
     hardware = None
     if hardware_flops is not None:
-        hardware = hardware_flops_per_token(hardware_flops, model, record.protocol.sequence_length, round_)
+        hardware = hardware_flops_per_token(hardware_flops, model, record.protocol.seq_len, round_)
     return RoundFigures(
         tokens_per_second=speed,
         tflops=speed * causal / 1e12,

@@ -173,7 +173,7 @@ def _row(variant: VariantRecord, record: StepRecord, middle_loss: float | None, 
         )
         return Row(variant.name, variant.kind, variant.about, out_of_memory_with=without, absent=absent,
                    out_of_memory=out_of_memory, failed=failed)  # fmt: skip
-    length = record.protocol.sequence_length
+    length = record.protocol.seq_len
     figures = [round_figures(record, each, variant.hardware_flops_per_token) for each in kept]
 
     def of_rounds(figure: Callable[[RoundFigures], float | None]) -> list[float]:

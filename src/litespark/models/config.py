@@ -24,13 +24,13 @@ class LlamaConfig:
     """A Llama's sizes and constants; the `ModelSpec` of the native family.
 
     name: what reports call it.
-    width: model width D; layers: L; heads: query heads H; kv_heads: key/value heads K, dividing H.
-    feed_forward: width F inside the MLP; vocabulary: V; max_sequence_length: longest row it accepts, in tokens.
-    head_width: Dh, even; D/H when None.
+    width: model width D; layers: L; heads: query heads H; num_kv_heads: key/value heads K, dividing H.
+    intermediate_size: width F inside the MLP; vocabulary: V; max_seq_len: longest row it accepts, in tokens.
+    head_dim: Dh, even; D/H when None.
     rope_theta, rope_scaling: base of the rotary frequencies and their stretching (None: none).
-    norm_epsilon: added to the mean square in RMSNorm.
+    norm_eps: added to the mean square in RMSNorm.
     tied: does the head share the embedding's weight?
-    initial_deviation: standard deviation of the initial weights.
+    init_std: standard deviation of the initial weights.
 
     Raises:
         ValueError: a value is of the wrong kind or out of range, or two do not fit together.
@@ -39,44 +39,44 @@ class LlamaConfig:
     recompute_modes: ClassVar[tuple[Recompute, ...]] = RECOMPUTE_MODES
 
     name: str
-    width: Count
+    hidden_size: Count
     # each is built, if only on meta
-    layers: Annotated[int, Range(at_least=1, at_most=10_000)]
-    heads: Count
-    kv_heads: Count
-    feed_forward: Count
-    vocabulary: Count
-    max_sequence_length: Count
+    num_layers: Annotated[int, Range(at_least=1, at_most=10_000)]
+    num_heads: Count
+    num_kv_heads: Count
+    intermediate_size: Count
+    vocab_size: Count
+    max_seq_len: Count
     # None is taken for D/H and filled in below, so that readers always find a number
-    head_width: Count = None  # type: ignore[assignment]
+    head_dim: Count = None  # type: ignore[assignment]
     # below 1 the frequencies would rise
     rope_theta: Annotated[float, Range(at_least=1)] = 10000.0
     rope_scaling: RopeScaling | None = None
-    norm_epsilon: Epsilon = 1e-5
-    tied: bool = False
-    initial_deviation: Annotated[float, Range(above=0, at_most=1)] = 0.02
+    norm_eps: Epsilon = 1e-5
+    tie_embeddings: bool = False
+    init_std: Annotated[float, Range(above=0, at_most=1)] = 0.02
 
     def __post_init__(self) -> None:
         check_ranges(self, "model")
-        if not isinstance(self.tied, bool):
-            raise ValueError(f"model.tied is {self.tied!r}; it must be true or false")
+        if not isinstance(self.tie_embeddings, bool):
+            raise ValueError(f"model.tie_embeddings is {self.tie_embeddings!r}; it must be true or false")
         if not isinstance(self.rope_scaling, RopeScaling | None):
             raise ValueError(f"model.rope_scaling is {self.rope_scaling!r}; it must be null or a RopeScaling")
-        if self.heads % self.kv_heads:
+        if self.num_heads % self.num_kv_heads:
             raise ValueError(
-                f"model.heads {self.heads} is not a multiple of model.kv_heads {self.kv_heads}; each key/value head "
+                f"model.num_heads {self.num_heads} is not a multiple of model.num_kv_heads {self.num_kv_heads}; each key/value head "
                 "serves the same number of query heads, so choose a divisor"
             )
-        if self.head_width is None:
-            if self.width % self.heads:
+        if self.head_dim is None:
+            if self.hidden_size % self.num_heads:
                 raise ValueError(
-                    f"model.width {self.width} is not a multiple of model.heads {self.heads}; change one of them or "
-                    "set model.head_width"
+                    f"model.hidden_size {self.hidden_size} is not a multiple of model.num_heads {self.num_heads}; change one of them or "
+                    "set model.head_dim"
                 )
             # the way around a frozen dataclass
-            object.__setattr__(self, "head_width", self.width // self.heads)
-        if self.head_width % 2:
-            raise ValueError(f"model.head_width is {self.head_width}; rotary embedding turns pairs, so it must be even")
+            object.__setattr__(self, "head_dim", self.hidden_size // self.num_heads)
+        if self.head_dim % 2:
+            raise ValueError(f"model.head_dim is {self.head_dim}; rotary embedding turns pairs, so it must be even")
 
     def build(self, ops: Ops, recompute: Recompute = "none") -> nn.Module:
         """See `ModelSpec`."""
@@ -94,7 +94,7 @@ class LlamaConfig:
             values.fill_(1.0)
             return
         into_stream = name.endswith(("attention.output.weight", "mlp.down.weight"))
-        deviation = self.initial_deviation / (math.sqrt(2 * self.layers) if into_stream else 1.0)
+        deviation = self.init_std / (math.sqrt(2 * self.num_layers) if into_stream else 1.0)
         values.normal_(0.0, deviation, generator=generator)
 
     def units(self, model: nn.Module) -> Sequence[nn.Module]:
@@ -104,13 +104,13 @@ class LlamaConfig:
 
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
         """(N, K) of the weight of each linear layer of a block: N values for each token from K."""
-        assert self.head_width is not None
-        attention, keys = self.heads * self.head_width, self.kv_heads * self.head_width
+        assert self.head_dim is not None
+        attention, keys = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
         return {
-            "qkv": (attention + 2 * keys, self.width),
-            "output": (self.width, attention),
-            "gate_up": (2 * self.feed_forward, self.width),
-            "down": (self.width, self.feed_forward),
+            "qkv": (attention + 2 * keys, self.hidden_size),
+            "output": (self.hidden_size, attention),
+            "gate_up": (2 * self.intermediate_size, self.hidden_size),
+            "down": (self.hidden_size, self.intermediate_size),
         }
 
     def block_matmul_parameters(self) -> int:
@@ -119,17 +119,17 @@ class LlamaConfig:
 
     def matmul_parameter_count(self) -> int:
         """Parameters that a token is multiplied with: all blocks and the head (tied or not), no embedding look-up."""
-        return self.layers * self.block_matmul_parameters() + self.vocabulary * self.width
+        return self.num_layers * self.block_matmul_parameters() + self.vocab_size * self.hidden_size
 
     def parameter_count(self) -> int:
         """All trained parameters; a tied head counts once."""
-        norms = (2 * self.layers + 1) * self.width
-        embedding = 0 if self.tied else self.vocabulary * self.width
+        norms = (2 * self.num_layers + 1) * self.hidden_size
+        embedding = 0 if self.tie_embeddings else self.vocab_size * self.hidden_size
         return self.matmul_parameter_count() + embedding + norms
 
     def attention_flops(self, mean_keys: float) -> float:
         """12 · L · H · Dh · mean_keys: two products forward, four backward."""
-        return 12 * self.layers * self.heads * self.head_width * mean_keys
+        return 12 * self.num_layers * self.num_heads * self.head_dim * mean_keys
 
     def recomputed_flops(self, mean_keys: float, recompute: Recompute) -> float:
         """What recomputation runs a second time, per token.
@@ -140,19 +140,19 @@ class LlamaConfig:
         """
         if recompute != "full":
             return 0.0
-        again = self.block_matmul_parameters() - self.width * self.feed_forward
-        return self.layers * (2 * again + 4 * self.heads * self.head_width * mean_keys)
+        again = self.block_matmul_parameters() - self.hidden_size * self.intermediate_size
+        return self.num_layers * (2 * again + 4 * self.num_heads * self.head_dim * mean_keys)
 
     def step_shapes(self, rows: int, length: int, documents: bool) -> StepShapes:
         """The sizes that the ops meet in a micro-batch of `rows` sequences of `length` tokens."""
         return StepShapes(
             rows=rows,
             length=length,
-            width=self.width,
-            heads=self.heads,
-            kv_heads=self.kv_heads,
-            head_width=self.head_width,
-            feed_forward=self.feed_forward,
-            vocabulary=self.vocabulary,
+            hidden_size=self.hidden_size,
+            num_heads=self.num_heads,
+            num_kv_heads=self.num_kv_heads,
+            head_dim=self.head_dim,
+            intermediate_size=self.intermediate_size,
+            vocab_size=self.vocab_size,
             documents=documents,
         )

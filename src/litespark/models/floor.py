@@ -103,20 +103,20 @@ def floor(
     _check(accumulate, rates, itemsize, stream, precision, mean_keys)
     place = Place(torch.device("cpu"), _DTYPES[itemsize], shapes, autocast=stream != itemsize)
     tokens = shapes.rows * shapes.length
-    blocks = 6 * config.layers * config.block_matmul_parameters() * tokens
-    head = 6 * config.vocabulary * config.width * tokens
-    attention = 12 * config.layers * config.heads * config.head_width * mean_keys * tokens
+    blocks = 6 * config.num_layers * config.block_matmul_parameters() * tokens
+    head = 6 * config.vocab_size * config.hidden_size * tokens
+    attention = 12 * config.num_layers * config.num_heads * config.head_dim * mean_keys * tokens
     block_rate = rates.fp8_matmul_flops if precision == "fp8" else rates.matmul_flops
     assert block_rate is not None
 
-    copied = 4 * tokens * config.width * stream
+    copied = 4 * tokens * config.hidden_size * stream
     if precision == "fp8":
         copied += _fp8_operands(config, tokens)
     moved = {
-        "norm": 2 * config.layers * _bytes("add_rms_norm", place) + _bytes("rms_norm", place),
-        "rope": config.layers * _bytes("rope", place),
-        "activation": config.layers * _bytes("swiglu", place),
-        "loss": 2 * tokens * config.vocabulary * itemsize,
+        "norm": 2 * config.num_layers * _bytes("add_rms_norm", place) + _bytes("rms_norm", place),
+        "rope": config.num_layers * _bytes("rope", place),
+        "activation": config.num_layers * _bytes("swiglu", place),
+        "loss": 2 * tokens * config.vocab_size * itemsize,
         "copies": copied,
     }
     seconds = {name: accumulate * each / rates.copy_bytes for name, each in moved.items()}
@@ -166,7 +166,7 @@ def cast_bytes(
         accumulate: micro-batches a step.
         fused: cast in the ops that make the tensors, where the recipe allows it; False: every cast by itself.
     """
-    blocks = max(0, config.layers - fp8.bf16_first - fp8.bf16_last)
+    blocks = max(0, config.num_layers - fp8.bf16_first - fp8.bf16_last)
     tokens = shapes.rows * shapes.length * accumulate
     reads = _READS_FOR_SCALES[fp8.recipe]
     found = []
@@ -196,11 +196,11 @@ def _fp8_operands(config: LlamaConfig, tokens: int) -> int:
 
     A device that takes one layout only (Hopper) needs more: transposed copies are not in the floor.
     """
-    heads = config.heads * config.head_width
-    inputs = config.width + heads + config.width + config.feed_forward
-    qkv = (config.heads + 2 * config.kv_heads) * config.head_width
-    gradients = qkv + config.width + 2 * config.feed_forward + config.width
-    return config.layers * (tokens * (inputs + gradients) + config.block_matmul_parameters())
+    heads = config.num_heads * config.head_dim
+    inputs = config.hidden_size + heads + config.hidden_size + config.intermediate_size
+    qkv = (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
+    gradients = qkv + config.hidden_size + 2 * config.intermediate_size + config.hidden_size
+    return config.num_layers * (tokens * (inputs + gradients) + config.block_matmul_parameters())
 
 
 def _check(

@@ -12,9 +12,9 @@ from litespark.models.config import Recompute
 from litespark.models.spec import ModelSpec
 
 
-def causal_mean_keys(sequence_length: int) -> float:
+def causal_mean_keys(seq_len: int) -> float:
     """Keys that a query sees on average in a causal row of S tokens: (S+1)/2."""
-    return (sequence_length + 1) / 2
+    return (seq_len + 1) / 2
 
 
 def model_flops_per_token(config: ModelSpec, mean_keys: float) -> float:

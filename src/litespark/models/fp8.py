@@ -95,11 +95,11 @@ def enable_fp8(model: Llama, config: Fp8Config, pieces: Pieces) -> Fp8State:
     device = model.embedding.weight.device
     if device.type == "meta":
         raise ValueError("fp8: got a model on the meta device; call materialise(model, device) before enable_fp8")
-    chosen = range(config.bf16_first, model.config.layers - config.bf16_last)
+    chosen = range(config.bf16_first, model.config.num_layers - config.bf16_last)
     if not chosen:
         raise ValueError(
             f"precision.fp8: got bf16_first={config.bf16_first} and bf16_last={config.bf16_last} for "
-            f"{model.config.layers} blocks, which leaves none in fp8; lower them, or set precision=bf16"
+            f"{model.config.num_layers} blocks, which leaves none in fp8; lower them, or set precision=bf16"
         )
     scaling = scaling_of(_names(chosen, config), config, device)
     blocks = {layer: _linears(model, layer, config, pieces, scaling) for layer in chosen}

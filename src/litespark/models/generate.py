@@ -19,7 +19,7 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     eos_id: int | Sequence[int] | None = None,
-    vocabulary: int | None = None,
+    vocab_size: int | None = None,
     seed: int = 0,
 ) -> Tensor:
     """Continue prompts of one length, token by token.
@@ -28,7 +28,7 @@ def generate(
         model: on the device of `ids`; its training mode is left as it was. Where it is compiled, what it was compiled
             from is run.
         ids: (B, S) int64 prompts, S at least 1.
-        max_new_tokens: how many tokens to add; S + max_new_tokens may not pass `max_sequence_length`.
+        max_new_tokens: how many tokens to add; S + max_new_tokens may not pass `max_seq_len`.
         temperature: divides the logits; 0 takes the likeliest token each time and ignores the next two.
         top_k: sample among the k likeliest tokens only.
         top_p: sample among the likeliest tokens that together just reach probability p (Holtzman et al.,
@@ -46,17 +46,17 @@ def generate(
         ValueError: an argument is out of range, or the result would be longer than the model's rows may be.
     """
     ends = [] if eos_id is None else [eos_id] if isinstance(eos_id, int) else list(eos_id)
-    _check(model, ids, max_new_tokens, temperature, top_k, top_p, ends, vocabulary)
+    _check(model, ids, max_new_tokens, temperature, top_k, top_p, ends, vocab_size)
     generator = torch.Generator(ids.device).manual_seed(seed)
     training = model.training
     model.eval()
     try:
         with torch.no_grad(), uncompiled(model):
-            cache = KeyValueCache(model.config.layers, ids.shape[1] + max_new_tokens)
+            cache = KeyValueCache(model.config.num_layers, ids.shape[1] + max_new_tokens)
             finished = torch.zeros(ids.shape[0], dtype=torch.bool, device=ids.device)
             new = ids
             for _ in range(max_new_tokens):
-                logits = model(new, cache=cache)[:, -1, :vocabulary]
+                logits = model(new, cache=cache)[:, -1, :vocab_size]
                 token = _choose(logits, temperature, top_k, top_p, generator)
                 if ends:
                     token = token.masked_fill(finished, ends[0])
@@ -99,22 +99,22 @@ def _check(
     top_k: int | None,
     top_p: float | None,
     ends: list[int],
-    vocabulary: int | None,
+    vocab_size: int | None,
 ) -> None:
     if ids.ndim != 2 or ids.shape[0] == 0 or ids.shape[1] == 0:
         raise ValueError(f"the prompt is {tuple(ids.shape)}; expected (B, S) ids with at least one token in each row")
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
-    limit = model.config.max_sequence_length
+    limit = model.config.max_seq_len
     if ids.shape[1] + max_new_tokens > limit:
         raise ValueError(
             f"a prompt of {ids.shape[1]} tokens and {max_new_tokens} new ones make {ids.shape[1] + max_new_tokens}, "
-            f"more than the model's max_sequence_length {limit}; shorten the prompt or ask for fewer"
+            f"more than the model's max_seq_len {limit}; shorten the prompt or ask for fewer"
         )
     low, high = int(ids.min()), int(ids.max())
-    if low < 0 or high >= model.config.vocabulary:
+    if low < 0 or high >= model.config.vocab_size:
         raise ValueError(
-            f"the prompt has token ids {low}..{high}; the model's are 0..{model.config.vocabulary - 1}: "
+            f"the prompt has token ids {low}..{high}; the model's are 0..{model.config.vocab_size - 1}: "
             "was it encoded with the model's own tokenizer?"
         )
     if not 0 <= temperature < float("inf"):
@@ -123,8 +123,8 @@ def _check(
         raise ValueError(f"top_k is {top_k}; it must be at least 1, or None for all tokens")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p is {top_p}; it must be above 0 and at most 1, or None for all tokens")
-    if vocabulary is not None and vocabulary < 1:
-        raise ValueError(f"vocabulary is {vocabulary}; it must be at least 1, or None for all ids of the model")
+    if vocab_size is not None and vocab_size < 1:
+        raise ValueError(f"vocabulary is {vocab_size}; it must be at least 1, or None for all ids of the model")
     for eos_id in ends:
-        if not 0 <= eos_id < model.config.vocabulary:
-            raise ValueError(f"eos_id is {eos_id}; the model's ids are 0..{model.config.vocabulary - 1}")
+        if not 0 <= eos_id < model.config.vocab_size:
+            raise ValueError(f"eos_id is {eos_id}; the model's ids are 0..{model.config.vocab_size - 1}")

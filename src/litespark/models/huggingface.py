@@ -34,28 +34,28 @@ _TOKENIZER_FILES = (
 
 def huggingface_parts(config: LlamaConfig) -> dict[str, list[tuple[str, int]]]:
     """Our parameter name -> the transformers parameters whose rows, one under the other, make it: (name, rows)."""
-    query, key = config.heads * config.head_width, config.kv_heads * config.head_width
-    parts: dict[str, list[tuple[str, int]]] = {"embedding.weight": [("model.embed_tokens.weight", config.vocabulary)]}
-    for layer in range(config.layers):
+    query, key = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    parts: dict[str, list[tuple[str, int]]] = {"embedding.weight": [("model.embed_tokens.weight", config.vocab_size)]}
+    for layer in range(config.num_layers):
         ours, theirs = f"blocks.{layer}", f"model.layers.{layer}"
         parts |= {
-            f"{ours}.attention_norm.weight": [(f"{theirs}.input_layernorm.weight", config.width)],
+            f"{ours}.attention_norm.weight": [(f"{theirs}.input_layernorm.weight", config.hidden_size)],
             f"{ours}.attention.qkv.weight": [
                 (f"{theirs}.self_attn.q_proj.weight", query),
                 (f"{theirs}.self_attn.k_proj.weight", key),
                 (f"{theirs}.self_attn.v_proj.weight", key),
             ],
-            f"{ours}.attention.output.weight": [(f"{theirs}.self_attn.o_proj.weight", config.width)],
-            f"{ours}.mlp_norm.weight": [(f"{theirs}.post_attention_layernorm.weight", config.width)],
+            f"{ours}.attention.output.weight": [(f"{theirs}.self_attn.o_proj.weight", config.hidden_size)],
+            f"{ours}.mlp_norm.weight": [(f"{theirs}.post_attention_layernorm.weight", config.hidden_size)],
             f"{ours}.mlp.gate_up.weight": [
-                (f"{theirs}.mlp.gate_proj.weight", config.feed_forward),
-                (f"{theirs}.mlp.up_proj.weight", config.feed_forward),
+                (f"{theirs}.mlp.gate_proj.weight", config.intermediate_size),
+                (f"{theirs}.mlp.up_proj.weight", config.intermediate_size),
             ],
-            f"{ours}.mlp.down.weight": [(f"{theirs}.mlp.down_proj.weight", config.width)],
+            f"{ours}.mlp.down.weight": [(f"{theirs}.mlp.down_proj.weight", config.hidden_size)],
         }
-    parts["norm.weight"] = [("model.norm.weight", config.width)]
-    if not config.tied:
-        parts["head.weight"] = [("lm_head.weight", config.vocabulary)]
+    parts["norm.weight"] = [("model.norm.weight", config.hidden_size)]
+    if not config.tie_embeddings:
+        parts["head.weight"] = [("lm_head.weight", config.vocab_size)]
     return parts
 
 
@@ -85,11 +85,11 @@ def load_huggingface(
     config = read_config(folder / "config.json", folder.resolve().name)
     reader = SafetensorsReader(folder)
     # before anything of the stated sizes is made, which may be any number
-    if config.layers > len(reader.shapes):
-        raise ValueError(f"{folder} has {len(reader.shapes)} tensors, too few for the {config.layers} layers of its "
+    if config.num_layers > len(reader.shapes):
+        raise ValueError(f"{folder} has {len(reader.shapes)} tensors, too few for the {config.num_layers} layers of its "
                          "config.json; fetch the folder again")  # fmt: skip
     expected = _expected_shapes(config)
-    surplus = _surplus(reader, expected, config.tied)
+    surplus = _surplus(reader, expected, config.tie_embeddings)
     _compare_shapes(folder, reader.shapes, expected, surplus)
     with torch.device("meta"):
         model = Llama(config, ops, recompute).to(dtype)
@@ -145,10 +145,10 @@ def export_huggingface(
     folder = Path(folder)
     if max_shard_bytes < 1:
         raise ValueError(f"max_shard_bytes is {max_shard_bytes}; it must be at least 1")
-    if model.config.width % model.config.heads:
+    if model.config.hidden_size % model.config.num_heads:
         raise ValueError(
-            f"transformers refuses a Llama whose width {model.config.width} is not a multiple of its heads "
-            f"{model.config.heads}; such a model cannot be exported"
+            f"transformers refuses a Llama whose width {model.config.hidden_size} is not a multiple of its heads "
+            f"{model.config.num_heads}; such a model cannot be exported"
         )
     files = _tokenizer_files(Path(tokenizer), model.config, eos_id, bos_id) if tokenizer is not None else {}
     sizes = _part_sizes(model)
@@ -186,21 +186,24 @@ def export_huggingface(
 
 
 def _expected_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
-    inputs = {"attention.output.weight": config.heads * config.head_width, "mlp.down.weight": config.feed_forward}
+    inputs = {
+        "attention.output.weight": config.num_heads * config.head_dim,
+        "mlp.down.weight": config.intermediate_size,
+    }
     shapes: dict[str, tuple[int, ...]] = {}
     for ours, parts in huggingface_parts(config).items():
         for name, rows in parts:
             shapes[name] = (rows,)
             if not ours.endswith("norm.weight"):
-                shapes[name] += (inputs.get(ours.split(".", 2)[-1], config.width),)
+                shapes[name] += (inputs.get(ours.split(".", 2)[-1], config.hidden_size),)
     return shapes
 
 
-def _surplus(reader: SafetensorsReader, expected: dict[str, tuple[int, ...]], tied: bool) -> set[str]:
+def _surplus(reader: SafetensorsReader, expected: dict[str, tuple[int, ...]], tie_embeddings: bool) -> set[str]:
     """Names in the folder that are no parameters of ours and yet harmless."""
     extra = reader.shapes.keys() - expected.keys()
     # older exports carry rotary tables, and a tied head's copy of the embedding
-    return {name for name in extra if "rotary_emb." in name or (tied and name == "lm_head.weight")}
+    return {name for name in extra if "rotary_emb." in name or (tie_embeddings and name == "lm_head.weight")}
 
 
 def _compare_shapes(
@@ -263,9 +266,9 @@ def _tokenizer_files(path: Path, config: LlamaConfig, eos_id: int | None, bos_id
     content = read_json(main)
     token_of = {index: token for token, index in _vocabulary(content).items()}
     token_of |= {token["id"]: token["content"] for token in content.get("added_tokens", [])}
-    if token_of and max(token_of) >= config.vocabulary:
+    if token_of and max(token_of) >= config.vocab_size:
         raise ValueError(
-            f"{main} has token ids up to {max(token_of)}, the model's vocabulary is {config.vocabulary}; "
+            f"{main} has token ids up to {max(token_of)}, the model's vocabulary is {config.vocab_size}; "
             "give the tokenizer that the model was trained with"
         )
     files = {"tokenizer.json": main.read_bytes()}
@@ -279,7 +282,7 @@ def _tokenizer_files(path: Path, config: LlamaConfig, eos_id: int | None, bos_id
     if "tokenizer_config.json" not in files:
         # without a class name transformers guesses one from the model's type, and each of its versions its own way
         settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
-        settings |= {"model_max_length": config.max_sequence_length, "clean_up_tokenization_spaces": False}
+        settings |= {"model_max_length": config.max_seq_len, "clean_up_tokenization_spaces": False}
         for key, index in (("eos_token", eos_id), ("bos_token", bos_id)):
             if index is not None and index in token_of:
                 settings[key] = token_of[index]
@@ -288,8 +291,8 @@ def _tokenizer_files(path: Path, config: LlamaConfig, eos_id: int | None, bos_id
 
 
 def _vocabulary(content: dict[str, Any]) -> dict[str, int]:
-    vocabulary = content.get("model", {}).get("vocab", {})
+    vocab_size = content.get("model", {}).get("vocab", {})
     # a Unigram model lists (token, score) in the order of ids
-    if isinstance(vocabulary, list):
-        return {token: index for index, (token, _) in enumerate(vocabulary)}
-    return vocabulary
+    if isinstance(vocab_size, list):
+        return {token: index for index, (token, _) in enumerate(vocab_size)}
+    return vocab_size

@@ -13,9 +13,9 @@ _SIZES = {
     "width": "hidden_size",
     "layers": "num_hidden_layers",
     "heads": "num_attention_heads",
-    "feed_forward": "intermediate_size",
-    "vocabulary": "vocab_size",
-    "max_sequence_length": "max_position_embeddings",
+    "intermediate_size": "intermediate_size",
+    "vocab_size": "vocab_size",
+    "max_seq_len": "max_position_embeddings",
 }
 # what transformers takes for a key that is absent
 _ABSENT: dict[str, Any] = {
@@ -68,14 +68,14 @@ def read_config(path: Path, name: str) -> LlamaConfig:
         return LlamaConfig(
             name=name,
             **{field: values[key] for field, key in _SIZES.items()},
-            kv_heads=values["num_attention_heads"] if key_heads is None else key_heads,
-            head_width=values.get("head_dim"),  # type: ignore[arg-type]
+            num_kv_heads=values["num_attention_heads"] if key_heads is None else key_heads,
+            head_dim=values.get("head_dim"),  # type: ignore[arg-type]
             rope_theta=theta,
             rope_scaling=scaling,
-            norm_epsilon=values["rms_norm_eps"],
-            tied=values["tie_word_embeddings"],
+            norm_eps=values["rms_norm_eps"],
+            tie_embeddings=values["tie_word_embeddings"],
             # says nothing of the weights that the folder holds; some write 0
-            initial_deviation=values["initializer_range"] or _ABSENT["initializer_range"],
+            init_std=values["initializer_range"] or _ABSENT["initializer_range"],
         )
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
@@ -152,13 +152,13 @@ def to_huggingface_config(
         "attention_bias": False,
         "mlp_bias": False,
         **{key: getattr(config, field) for field, key in _SIZES.items()},
-        "num_key_value_heads": config.kv_heads,
-        "head_dim": config.head_width,
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_dim,
         "rope_theta": config.rope_theta,
         "rope_scaling": rope,
-        "rms_norm_eps": config.norm_epsilon,
-        "tie_word_embeddings": config.tied,
-        "initializer_range": config.initial_deviation,
+        "rms_norm_eps": config.norm_eps,
+        "tie_word_embeddings": config.tie_embeddings,
+        "initializer_range": config.init_std,
         "eos_token_id": eos_id,
         "bos_token_id": bos_id,
         "torch_dtype": str(dtype).removeprefix("torch."),

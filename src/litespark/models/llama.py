@@ -33,16 +33,16 @@ def idle_ops(recompute: Recompute, *, fp8: bool = False) -> frozenset[str]:
 class RMSNorm(nn.Module):
     """The residual stream (..., D), with an update (..., D) added to it if there is one -> the stream, its RMSNorm."""
 
-    def __init__(self, width: int, epsilon: float, ops: Ops) -> None:
+    def __init__(self, width: int, eps: float, ops: Ops) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
-        self.epsilon = epsilon
+        self.eps = eps
         self.ops = ops
 
     def forward(self, x: Tensor, update: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if update is None:
-            return x, self.ops.rms_norm(x, self.weight, self.epsilon)
-        return self.ops.add_rms_norm(x, update, self.weight, self.epsilon)
+            return x, self.ops.rms_norm(x, self.weight, self.eps)
+        return self.ops.add_rms_norm(x, update, self.weight, self.eps)
 
 
 class Rotary(nn.Module):
@@ -54,14 +54,14 @@ class Rotary(nn.Module):
         super().__init__()
         self.config = config
         # torch.empty follows `with torch.device("meta")`
-        self.register_buffer("inverse_frequencies", torch.empty(config.head_width // 2), persistent=False)
+        self.register_buffer("inverse_frequencies", torch.empty(config.head_dim // 2), persistent=False)
         self._compute()
 
     def _compute(self) -> None:
         device = self.inverse_frequencies.device
         if device.type != "meta":
             config = self.config
-            values = inverse_frequencies(config.head_width, config.rope_theta, config.rope_scaling)
+            values = inverse_frequencies(config.head_dim, config.rope_theta, config.rope_scaling)
             self.inverse_frequencies = values.to(device)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Rotary":
@@ -97,10 +97,12 @@ class Attention(nn.Module):
         super().__init__()
         self.layer = layer
         self.ops = ops
-        self.dh = config.head_width
-        self.kv_heads = config.kv_heads
-        self.qkv = nn.Linear(config.width, (config.heads + 2 * config.kv_heads) * config.head_width, bias=False)
-        self.output = nn.Linear(config.heads * config.head_width, config.width, bias=False)
+        self.dh = config.head_dim
+        self.num_kv_heads = config.num_kv_heads
+        self.qkv = nn.Linear(
+            config.hidden_size, (config.num_heads + 2 * config.num_kv_heads) * config.head_dim, bias=False
+        )
+        self.output = nn.Linear(config.num_heads * config.head_dim, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         return self.output(self.attend(self.qkv(x), context))
@@ -108,15 +110,15 @@ class Attention(nn.Module):
     def attend(self, qkv: Tensor, context: Context) -> Tensor:
         """What lies between the two matrices: (B, S, (H + 2K)·Dh) -> (B, S, H·Dh)."""
         heads = qkv.unflatten(-1, (-1, self.dh))
-        query, key, value = self.ops.rope(heads, context.cos, context.sin, self.kv_heads)
+        query, key, value = self.ops.rope(heads, context.cos, context.sin, self.num_kv_heads)
         if context.cache is not None:
             key, value = context.cache.extend(self.layer, key, value)
         return self.ops.attention(query, key, value, context.documents).flatten(-2)
 
     def matrices(self) -> dict[Tensor, tuple[int, ...]]:
         """See `HasMatrices`."""
-        heads, kv_heads = self.output.in_features, self.kv_heads * self.dh
-        return {self.qkv.weight: (heads, kv_heads, kv_heads), self.output.weight: (self.output.out_features,)}
+        heads, num_kv_heads = self.output.in_features, self.num_kv_heads * self.dh
+        return {self.qkv.weight: (heads, num_kv_heads, num_kv_heads), self.output.weight: (self.output.out_features,)}
 
 
 class MLP(nn.Module):
@@ -126,8 +128,8 @@ class MLP(nn.Module):
         super().__init__()
         self.ops = ops
         self.recompute = recompute
-        self.gate_up = nn.Linear(config.width, 2 * config.feed_forward, bias=False)
-        self.down = nn.Linear(config.feed_forward, config.width, bias=False)
+        self.gate_up = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.recompute == "swiglu":
@@ -152,9 +154,9 @@ class Block(nn.Module):
 
     def __init__(self, config: LlamaConfig, layer: int, ops: Ops, recompute: Recompute) -> None:
         super().__init__()
-        self.attention_norm = RMSNorm(config.width, config.norm_epsilon, ops)
+        self.attention_norm = RMSNorm(config.hidden_size, config.norm_eps, ops)
         self.attention = Attention(config, layer, ops)
-        self.mlp_norm = RMSNorm(config.width, config.norm_epsilon, ops)
+        self.mlp_norm = RMSNorm(config.hidden_size, config.norm_eps, ops)
         self.mlp = MLP(config, ops, recompute)
         self.fp8: BlockLinears | None = None
 
@@ -172,10 +174,10 @@ class Block(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """The same, cut so that what stands before a matrix product hands its result over in fp8."""
         norm = self.attention_norm
-        x, qkv = norm_linear(x, update, norm.weight, norm.epsilon, linears.qkv)
+        x, qkv = norm_linear(x, update, norm.weight, norm.eps, linears.qkv)
         attended = self.attention.attend(qkv, context)
         norm, recompute = self.mlp_norm, self.mlp.recompute == "swiglu"
-        return projection_mlp(x, attended, norm.weight, norm.epsilon, linears, recompute=recompute)
+        return projection_mlp(x, attended, norm.weight, norm.eps, linears, recompute=recompute)
 
 
 class Llama(nn.Module):
@@ -202,11 +204,11 @@ class Llama(nn.Module):
         self.ops = ops
         self.recompute = recompute
         self.fp8: Fp8State | None = None
-        self.embedding = nn.Embedding(config.vocabulary, config.width)
+        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.rotary = Rotary(config)
-        self.blocks = nn.ModuleList(Block(config, layer, ops, recompute) for layer in range(config.layers))
-        self.norm = RMSNorm(config.width, config.norm_epsilon, ops)
-        self.head = None if config.tied else nn.Linear(config.width, config.vocabulary, bias=False)
+        self.blocks = nn.ModuleList(Block(config, layer, ops, recompute) for layer in range(config.num_layers))
+        self.norm = RMSNorm(config.hidden_size, config.norm_eps, ops)
+        self.head = None if config.tie_embeddings else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
     @property
     def head_weight(self) -> Tensor:
@@ -220,7 +222,7 @@ class Llama(nn.Module):
         *,
         positions: Tensor | None = None,
         documents: Tensor | None = None,
-        boundaries: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
         cache: KeyValueCache | None = None,
         reduction: Reduction = "sum",
     ) -> Tensor | TokenLosses:
@@ -241,7 +243,7 @@ class Llama(nn.Module):
             scalar), or `TokenLosses` with reduction "none".
 
         Raises:
-            ValueError: shapes or dtypes are not as above, or the row is longer than `max_sequence_length`.
+            ValueError: shapes or dtypes are not as above, or the row is longer than `max_seq_len`.
         """
         past = 0 if cache is None else cache.length
         self._check(tokens, past, {"labels": labels, "positions": positions, "documents": documents})
@@ -251,7 +253,7 @@ class Llama(nn.Module):
             positions = torch.arange(past, past + tokens.shape[1], device=tokens.device).unsqueeze(0)
 
         cos, sin = self.rotary(positions)
-        within = None if documents is None else Documents(documents, boundaries)
+        within = None if documents is None else Documents(documents, cu_seqlens)
         if within is not None:
             within.prepare()
         context = Context(cos, sin, within, cache)
@@ -279,11 +281,11 @@ class Llama(nn.Module):
             raise ValueError(
                 f"tokens are {tuple(tokens.shape)} {tokens.dtype}; expected (B, S) int64 or int32 with S of at least 1"
             )
-        if past + tokens.shape[1] > self.config.max_sequence_length:
+        if past + tokens.shape[1] > self.config.max_seq_len:
             cached = f" after {past} cached ones" if past else ""
             raise ValueError(
-                f"a row of {tokens.shape[1]} tokens{cached} is longer than model.max_sequence_length "
-                f"{self.config.max_sequence_length}; shorten the rows or raise that setting"
+                f"a row of {tokens.shape[1]} tokens{cached} is longer than model.max_seq_len "
+                f"{self.config.max_seq_len}; shorten the rows or raise that setting"
             )
         for name, tensor in others.items():
             if tensor is not None and tensor.shape != tokens.shape:

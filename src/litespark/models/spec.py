@@ -20,7 +20,7 @@ class ModelSpec(Protocol):
     Attributes:
         name: what reports call it.
         vocabulary: V, rows of the embedding.
-        max_sequence_length: longest sequence that it accepts, in tokens.
+        max_seq_len: longest sequence that it accepts, in tokens.
         recompute_modes: of "none", "swiglu" and "full", those that `build` takes.
     """
 
@@ -29,9 +29,9 @@ class ModelSpec(Protocol):
     @property
     def name(self) -> str: ...
     @property
-    def vocabulary(self) -> int: ...
+    def vocab_size(self) -> int: ...
     @property
-    def max_sequence_length(self) -> int: ...
+    def max_seq_len(self) -> int: ...
     @property
     def recompute_modes(self) -> tuple[Recompute, ...]: ...
 

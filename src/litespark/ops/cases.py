@@ -61,23 +61,23 @@ def cut(op: str, shapes: StepShapes, budget_bytes: int) -> StepShapes:
     not counted, since widths are not cut.
     """
     if op == "attention":
-        group = shapes.heads // shapes.kv_heads
+        group = shapes.num_heads // shapes.num_kv_heads
         # scores, masked scores, their softmax, and the gradients of two of them
         most = budget_bytes // (5 * 4)
         length = min(shapes.length, max(1, int((most / group) ** 0.5)))
         groups = max(1, most // (group * length**2))
-        kv_heads = min(shapes.kv_heads, groups)
-        rows = min(shapes.rows, max(1, groups // kv_heads))
-        return replace(shapes, rows=rows, length=length, kv_heads=kv_heads, heads=kv_heads * group)
+        num_kv_heads = min(shapes.num_kv_heads, groups)
+        rows = min(shapes.rows, max(1, groups // num_kv_heads))
+        return replace(shapes, rows=rows, length=length, num_kv_heads=num_kv_heads, num_heads=num_kv_heads * group)
     values_per_token = {
-        "rms_norm": 8 * shapes.width,
-        "add_rms_norm": 10 * shapes.width,
-        "rope": 8 * (shapes.heads + 2 * shapes.kv_heads) * shapes.head_width,
-        "swiglu": 12 * shapes.feed_forward,
-        "swiglu_linear": 12 * shapes.feed_forward + 4 * shapes.width,
-        "linear_cross_entropy": 6 * shapes.vocabulary + 4 * shapes.width,
+        "rms_norm": 8 * shapes.hidden_size,
+        "add_rms_norm": 10 * shapes.hidden_size,
+        "rope": 8 * (shapes.num_heads + 2 * shapes.num_kv_heads) * shapes.head_dim,
+        "swiglu": 12 * shapes.intermediate_size,
+        "swiglu_linear": 12 * shapes.intermediate_size + 4 * shapes.hidden_size,
+        "linear_cross_entropy": 6 * shapes.vocab_size + 4 * shapes.hidden_size,
         # and what it takes to compare codes
-        "fp8": 50 * max(shapes.feed_forward, shapes.width),
+        "fp8": 50 * max(shapes.intermediate_size, shapes.hidden_size),
     }[op]
     tokens = max(1, budget_bytes // (4 * values_per_token))
     if op == "fp8" and tokens > _WHOLE_TILES:
@@ -88,16 +88,16 @@ def cut(op: str, shapes: StepShapes, budget_bytes: int) -> StepShapes:
 
 def small(shapes: StepShapes) -> StepShapes:
     """Sizes that Triton's interpreter walks through in seconds: odd, and with heads grouped as they are."""
-    group = shapes.heads // shapes.kv_heads
+    group = shapes.num_heads // shapes.num_kv_heads
     return StepShapes(
         rows=2,
         length=min(shapes.length, 37),
-        width=min(shapes.width, 72),
-        heads=min(group, 4),
-        kv_heads=1,
-        head_width=min(shapes.head_width, 32),
-        feed_forward=min(shapes.feed_forward, 88),
-        vocabulary=min(shapes.vocabulary, 211),
+        hidden_size=min(shapes.hidden_size, 72),
+        num_heads=min(group, 4),
+        num_kv_heads=1,
+        head_dim=min(shapes.head_dim, 32),
+        intermediate_size=min(shapes.intermediate_size, 88),
+        vocab_size=min(shapes.vocab_size, 211),
         documents=shapes.documents,
     )
 
@@ -117,64 +117,63 @@ class _Draw:
 
 
 def _rms_norm(draw: _Draw, shapes: StepShapes) -> list[Case]:
-    inputs = {"x": draw.normal(shapes.rows, shapes.length, shapes.width), "weight": 1 + draw.normal(shapes.width) / 4}
+    inputs = {
+        "x": draw.normal(shapes.rows, shapes.length, shapes.hidden_size),
+        "weight": 1 + draw.normal(shapes.hidden_size) / 4,
+    }
     return [
         Case("rms_norm", "rms_norm", inputs, lambda op, x, weight: op(x, weight, EPSILON),
-             frozenset({"x", "weight"}), f"{_tokens(shapes)} x {shapes.width}")
+             frozenset({"x", "weight"}), f"{_tokens(shapes)} x {shapes.hidden_size}")
     ]  # fmt: skip
 
 
 def _add_rms_norm(draw: _Draw, shapes: StepShapes) -> list[Case]:
-    size = (shapes.rows, shapes.length, shapes.width)
-    inputs = {"x": draw.normal(*size), "update": draw.normal(*size), "weight": 1 + draw.normal(shapes.width) / 4}
+    size = (shapes.rows, shapes.length, shapes.hidden_size)
+    inputs = {"x": draw.normal(*size), "update": draw.normal(*size), "weight": 1 + draw.normal(shapes.hidden_size) / 4}
     return [
         Case("add_rms_norm", "add_rms_norm", inputs, lambda op, x, update, weight: op(x, update, weight, EPSILON),
-             frozenset({"x", "weight"}), f"{_tokens(shapes)} x {shapes.width}")
+             frozenset({"x", "weight"}), f"{_tokens(shapes)} x {shapes.hidden_size}")
     ]  # fmt: skip
 
 
 def _rope(draw: _Draw, shapes: StepShapes) -> list[Case]:
-    heads = shapes.heads + 2 * shapes.kv_heads
+    heads = shapes.num_heads + 2 * shapes.num_kv_heads
     positions = torch.arange(shapes.length, device=draw.device).unsqueeze(0)
-    frequencies = inverse_frequencies(shapes.head_width, 10000.0).to(draw.device)
+    frequencies = inverse_frequencies(shapes.head_dim, 10000.0).to(draw.device)
     cos, sin = rope_tables(positions, frequencies)
     # as the projection hands it over: a view of (B, S, (H + 2K)·Dh)
-    qkv = draw.normal(shapes.rows, shapes.length, heads * shapes.head_width).unflatten(-1, (heads, shapes.head_width))
+    qkv = draw.normal(shapes.rows, shapes.length, heads * shapes.head_dim).unflatten(-1, (heads, shapes.head_dim))
     inputs = {"qkv": qkv, "fixed cos": cos, "fixed sin": sin}
-    kv_heads = shapes.kv_heads
+    num_kv_heads = shapes.num_kv_heads
     return [
-        Case("rope", "rope", inputs, lambda op, qkv, cos, sin: op(qkv, cos, sin, kv_heads), frozenset(),
-             f"{_tokens(shapes)} x {heads} heads x {shapes.head_width}")
+        Case("rope", "rope", inputs, lambda op, qkv, cos, sin: op(qkv, cos, sin, num_kv_heads), frozenset(),
+             f"{_tokens(shapes)} x {heads} heads x {shapes.head_dim}")
     ]  # fmt: skip
 
 
 def _swiglu(draw: _Draw, shapes: StepShapes) -> list[Case]:
-    inputs = {"gate_up": draw.normal(shapes.rows, shapes.length, 2 * shapes.feed_forward)}
-    sizes = f"{_tokens(shapes)} x {shapes.feed_forward}"
+    inputs = {"gate_up": draw.normal(shapes.rows, shapes.length, 2 * shapes.intermediate_size)}
+    sizes = f"{_tokens(shapes)} x {shapes.intermediate_size}"
     return [Case("swiglu", "swiglu", inputs, lambda op, gate_up: op(gate_up), frozenset(), sizes)]
 
 
 def _swiglu_linear(draw: _Draw, shapes: StepShapes) -> list[Case]:
     inputs = {
-        "gate_up": draw.normal(shapes.rows, shapes.length, 2 * shapes.feed_forward),
-        "weight": draw.normal(shapes.width, shapes.feed_forward, scale=shapes.feed_forward**-0.5),
+        "gate_up": draw.normal(shapes.rows, shapes.length, 2 * shapes.intermediate_size),
+        "weight": draw.normal(shapes.hidden_size, shapes.intermediate_size, scale=shapes.intermediate_size**-0.5),
     }
     return [
         Case("swiglu_linear", "swiglu_linear", inputs, lambda op, gate_up, weight: op(gate_up, weight),
-             frozenset({"weight"}), f"{_tokens(shapes)} x {shapes.feed_forward} to {shapes.width}")
+             frozenset({"weight"}), f"{_tokens(shapes)} x {shapes.intermediate_size} to {shapes.hidden_size}")
     ]  # fmt: skip
 
 
 def _attention(draw: _Draw, shapes: StepShapes) -> list[Case]:
     def inputs() -> dict[str, Tensor]:
-        heads = {"query": shapes.heads, "key": shapes.kv_heads, "value": shapes.kv_heads}
-        return {
-            name: draw.normal(shapes.rows, shapes.length, count, shapes.head_width) for name, count in heads.items()
-        }
+        heads = {"query": shapes.num_heads, "key": shapes.num_kv_heads, "value": shapes.num_kv_heads}
+        return {name: draw.normal(shapes.rows, shapes.length, count, shapes.head_dim) for name, count in heads.items()}
 
-    sizes = (
-        f"{shapes.rows} x {shapes.length} x {shapes.heads} heads ({shapes.kv_heads} key/value) x {shapes.head_width}"
-    )
+    sizes = f"{shapes.rows} x {shapes.length} x {shapes.num_heads} heads ({shapes.num_kv_heads} key/value) x {shapes.head_dim}"
 
     def whole(op: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return op(query, key, value)
@@ -183,7 +182,7 @@ def _attention(draw: _Draw, shapes: StepShapes) -> list[Case]:
     if shapes.documents:
         index = document_index(shapes.rows, shapes.length, max(4, shapes.length // 4), draw.device)
         # with boundaries, as a batch brings them
-        documents = Documents(index, Documents(index).boundaries())
+        documents = Documents(index, Documents(index).cu_seqlens())
 
         def within(op: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             return op(query, key, value, documents)
@@ -202,11 +201,11 @@ def document_index(rows: int, length: int, mean_length: int, device: torch.devic
 
 def _linear_cross_entropy(draw: _Draw, shapes: StepShapes) -> list[Case]:
     def inputs() -> dict[str, Tensor]:
-        labels = draw.integers(shapes.vocabulary, shapes.rows, shapes.length)
+        labels = draw.integers(shapes.vocab_size, shapes.rows, shapes.length)
         labels[draw.integers(8, shapes.rows, shapes.length) == 0] = IGNORE_INDEX
         return {
-            "hidden": draw.normal(shapes.rows, shapes.length, shapes.width),
-            "weight": draw.normal(shapes.vocabulary, shapes.width, scale=shapes.width**-0.5),
+            "hidden": draw.normal(shapes.rows, shapes.length, shapes.hidden_size),
+            "weight": draw.normal(shapes.vocab_size, shapes.hidden_size, scale=shapes.hidden_size**-0.5),
             "fixed labels": labels,
         }
 
@@ -216,7 +215,7 @@ def _linear_cross_entropy(draw: _Draw, shapes: StepShapes) -> list[Case]:
     def single(op: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
         return op(hidden, weight, labels, ignore_index=IGNORE_INDEX, reduction="none").nats
 
-    sizes = f"{_tokens(shapes)} x {shapes.width} to {shapes.vocabulary}"
+    sizes = f"{_tokens(shapes)} x {shapes.hidden_size} to {shapes.vocab_size}"
     stay = frozenset({"weight"})
     return [
         Case("linear_cross_entropy", "sum of losses", inputs(), total, stay, sizes),

@@ -15,20 +15,20 @@ class StepShapes:
         rows: B.
         length: S.
         width: D.
-        heads, kv_heads, head_width: H, K, Dh.
-        feed_forward: F.
+        heads, num_kv_heads, head_dim: H, K, Dh.
+        intermediate_size: F.
         vocabulary: V.
         documents: rows are packed with documents that do not see each other.
     """
 
     rows: int
     length: int
-    width: int
-    heads: int
-    kv_heads: int
-    head_width: int
-    feed_forward: int
-    vocabulary: int
+    hidden_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    intermediate_size: int
+    vocab_size: int
     documents: bool = False
 
 

@@ -38,34 +38,34 @@ def work(op: str, place: Place, attention_pairs: int | None = None) -> Work:
     shapes, narrow = place.shapes, place.dtype.itemsize
     stream = 4 if place.autocast else narrow
     tokens = shapes.rows * shapes.length
-    weight = stream * shapes.width
+    weight = stream * shapes.hidden_size
     if op == "rms_norm":
-        values = tokens * shapes.width
+        values = tokens * shapes.hidden_size
         return Work(values * (stream + narrow) + weight, values * (narrow + 2 * stream) + 2 * weight)
     if op == "add_rms_norm":
-        values = tokens * shapes.width
+        values = tokens * shapes.hidden_size
         # the gradients of the two summands are one tensor where their dtypes are one
         gradients = stream + (narrow if stream != narrow else 0)
         forward = values * (2 * stream + 2 * narrow) + weight
         return Work(forward, values * (narrow + 2 * stream + gradients) + 2 * weight)
     if op == "rope":
-        rotated, heads = shapes.heads + shapes.kv_heads, shapes.heads + 2 * shapes.kv_heads
-        tables = 4 * shapes.length * shapes.head_width
+        rotated, heads = shapes.num_heads + shapes.num_kv_heads, shapes.num_heads + 2 * shapes.num_kv_heads
+        tables = 4 * shapes.length * shapes.head_dim
         # the value is not touched on the way there; on the way back three gradients become one tensor
-        per_head = tokens * shapes.head_width * narrow
+        per_head = tokens * shapes.head_dim * narrow
         return Work(2 * rotated * per_head + tables, 2 * heads * per_head + tables)
     if op == "swiglu":
-        values = tokens * shapes.feed_forward * narrow
+        values = tokens * shapes.intermediate_size * narrow
         return Work(3 * values, 5 * values)
     if op == "swiglu_linear":
-        flops = 2 * tokens * shapes.feed_forward * shapes.width
+        flops = 2 * tokens * shapes.intermediate_size * shapes.hidden_size
         return Work(forward_flops=flops, backward_flops=2 * flops)
     if op == "linear_cross_entropy":
-        flops = 2 * tokens * shapes.width * shapes.vocabulary
+        flops = 2 * tokens * shapes.hidden_size * shapes.vocab_size
         return Work(forward_flops=flops, backward_flops=2 * flops)
     if op == "attention" and attention_pairs is not None:
         # two products forward; backward five, of which one makes the scores again (arXiv:2307.08691)
-        flops = 4 * attention_pairs * shapes.heads * shapes.head_width
+        flops = 4 * attention_pairs * shapes.num_heads * shapes.head_dim
         return Work(forward_flops=flops, backward_flops=flops * 5 // 2)
     raise ValueError(f"got op {op!r}, expected one that is measured")
 

@@ -40,9 +40,9 @@ def training_state_bytes(
     if not isinstance(config, LlamaConfig):
         return -(-whole // shards)  # nothing is known of its blocks
     if isinstance(optimizer, MuonConfig):
-        whole -= config.layers * config.block_matmul_parameters() * _MOMENT_BYTES
+        whole -= config.num_layers * config.block_matmul_parameters() * _MOMENT_BYTES
     if fp8 is not None:
-        blocks = config.layers - fp8.bf16_first - fp8.bf16_last
+        blocks = config.num_layers - fp8.bf16_first - fp8.bf16_last
         whole += _FP8_BYTES * blocks * sum(map(math.prod, config.linear_shapes().values()))
     return -(-whole // shards)
 
@@ -56,8 +56,8 @@ def layers_that_fit(config: LlamaConfig, memory: int, share: float = 0.8) -> int
         config: the whole model.
         memory: bytes of the device.
     """
-    for layers in range(config.layers, 1, -1):
-        if training_state_bytes(dataclasses.replace(config, layers=layers)) <= share * memory:
+    for layers in range(config.num_layers, 1, -1):
+        if training_state_bytes(dataclasses.replace(config, num_layers=layers)) <= share * memory:
             return layers
     return 1
 

@@ -63,4 +63,4 @@ def text_bytes_per_byte(manifest: Manifest) -> dict[str, float]:
 
 
 def _layout(batch: TokenBatch) -> dict[str, Tensor | None]:
-    return {"positions": batch.positions, "documents": batch.documents, "boundaries": batch.boundaries}
+    return {"positions": batch.positions, "documents": batch.documents, "cu_seqlens": batch.cu_seqlens}

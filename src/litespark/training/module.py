@@ -134,7 +134,7 @@ class TrainingModule(pl.LightningModule):
         self.host_group = HostGroup()
         self.step = OptimizerStep(
             self.task,
-            clip_norm=self.optimizer_config.clip_norm,
+            grad_clip=self.optimizer_config.grad_clip,
             device=self.device,
             world_size=self.trainer.world_size,
         )

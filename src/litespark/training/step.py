@@ -46,7 +46,7 @@ class OptimizerStep:
 
     Args:
         task: what the loss is.
-        clip_norm: largest global gradient norm; None clips nothing.
+        grad_clip: largest global gradient norm; None clips nothing.
         device: of this rank.
         world_size: ranks over which something else, DDP or FSDP2, averages the gradients.
 
@@ -55,9 +55,9 @@ class OptimizerStep:
             of the last one, then over all ranks.
     """
 
-    def __init__(self, task: Task, *, clip_norm: float | None, device: torch.device, world_size: int = 1) -> None:
+    def __init__(self, task: Task, *, grad_clip: float | None, device: torch.device, world_size: int = 1) -> None:
         self.task = task
-        self.clip_norm = clip_norm
+        self.grad_clip = grad_clip
         self.world_size = world_size
         self.sums = torch.zeros(2, dtype=torch.float64, device=device)
         self._finished = False
@@ -96,11 +96,11 @@ class OptimizerStep:
             dist.all_reduce(self.sums)
         self._finished = True
         loss, divisor = self.sums
-        return finish_gradients(optimizer, loss, divisor, world_size=self.world_size, clip_norm=self.clip_norm)
+        return finish_gradients(optimizer, loss, divisor, world_size=self.world_size, grad_clip=self.grad_clip)
 
 
 def finish_gradients(
-    optimizer: Optimizer, loss: Tensor, divisor: Tensor, *, world_size: int, clip_norm: float | None
+    optimizer: Optimizer, loss: Tensor, divisor: Tensor, *, world_size: int, grad_clip: float | None
 ) -> StepGradients:
     """Normalise, clip and guard the gradients of one optimizer step, before `optimizer.step`.
 
@@ -109,16 +109,16 @@ def finish_gradients(
         loss: () sum of the loss over all ranks and micro-batches of the step.
         divisor: () of the same.
         world_size: ranks over which the gradients were averaged.
-        clip_norm: largest global norm, or None.
+        grad_clip: largest global norm, or None.
 
-    The gradient that the optimizer then uses is `grad · world_size / divisor · min(1, clip_norm / norm)`.
+    The gradient that the optimizer then uses is `grad · world_size / divisor · min(1, grad_clip / norm)`.
     """
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     factor = world_size / divisor.clamp(min=1)
     norm = _global_norm(gradients) * factor
     finite = torch.isfinite(norm) & torch.isfinite(loss)
-    if clip_norm is not None:
-        factor = factor * (clip_norm / (norm + 1e-6)).clamp(max=1.0)
+    if grad_clip is not None:
+        factor = factor * (grad_clip / (norm + 1e-6)).clamp(max=1.0)
     # a NaN factor must not reach the kernel's arithmetic, even though its result is not taken
     factor = torch.where(finite, factor, torch.ones_like(factor)).float()
     skipped = (~finite).float()

@@ -26,8 +26,8 @@ from litespark.metrics.records.ablation import AblationRecord, KeyRecord, Switch
 from litespark.metrics.records.step import RatesRecord, RoundRecord
 
 SETTINGS = StepSettings(rounds=2, warmup_steps=1, steps=2, loss_rows=2)
-OVERRIDES = ["model=tiny", "data=synthetic", "data.sequence_length=16", "data.micro_batch_size=2",
-             "trainer.batch_rows=4", "trainer.accelerator=cpu", "precision=fp32"]  # fmt: skip
+OVERRIDES = ["model=tiny", "data=synthetic", "data.seq_len=16", "data.micro_batch_size=2",
+             "trainer.global_batch_size=4", "trainer.accelerator=cpu", "precision=fp32"]  # fmt: skip
 BASELINE = ["ops=reference", "recompute=full", "optim.fused=false"]
 TARGET = ["ops=reference", "ops.attention=sdpa", "recompute=none", "optim.fused=true"]
 NAMES = ["baseline", "plus_attention", "plus_recompute", "target", "without_attention", "without_recompute"]
@@ -144,7 +144,7 @@ def test_other_switches_are_another_record(tmp_path, grouped, names):
 
 
 def test_baseline_and_target_may_be_experiments(tmp_path):
-    small = ["data=synthetic", "data.sequence_length=16", "data.micro_batch_size=2", "trainer.batch_rows=2",
+    small = ["data=synthetic", "data.seq_len=16", "data.micro_batch_size=2", "trainer.global_batch_size=2",
              "trainer.accelerator=cpu", "precision=fp32", "model=tiny"]  # fmt: skip
     processes = Processes(most=0)
     with pytest.raises(KeyboardInterrupt):

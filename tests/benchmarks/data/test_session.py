@@ -15,7 +15,7 @@ from litespark.cli.configs import compose
 from litespark.experiment.config import parts_from
 from litespark.metrics.records.data import LITGPT, OURS, DataRecord
 
-OVERRIDES = ["data.vocabulary=300", "data.sequence_length=64"]
+OVERRIDES = ["data.vocab_size=300", "data.seq_len=64"]
 SETTINGS = {"rounds": 2, "megabytes": 0.05, "seconds": 0.05}
 
 
@@ -158,9 +158,9 @@ def test_settings_out_of_range_are_refused(changes, message):
 
 def test_what_the_user_says_wins_over_the_defaults():
     assert with_defaults([])[0] == "data=slimpajama"
-    words = with_defaults(["data=text", "+data.vocabulary=500"])
-    assert words[-2:] == ["data=text", "+data.vocabulary=500"]
-    assert not {"data=slimpajama", "data.vocabulary=32000"} & set(words)
+    words = with_defaults(["data=text", "+data.vocab_size=500"])
+    assert words[-2:] == ["data=text", "+data.vocab_size=500"]
+    assert not {"data=slimpajama", "data.vocab_size=32000"} & set(words)
 
 
 def test_data_that_is_made_up_cannot_be_prepared(tmp_path, capsys):

@@ -22,7 +22,7 @@ def record_of(tmp_path, *more: str) -> LoopRecord:
 
 
 def test_the_two_loops_train_alike_and_every_step_is_in_the_record(tmp_path, capsys):
-    record = record_of(tmp_path, "data.micro_batch_size=2", "trainer.batch_rows=4")
+    record = record_of(tmp_path, "data.micro_batch_size=2", "trainer.global_batch_size=4")
     assert record.micro_batches_per_step == 2
     assert len(record.trainer_step_ms) == len(record.bare_step_ms) == 8
     assert len(record.ratios) == 2
@@ -74,7 +74,7 @@ def test_a_loss_that_is_not_a_number_never_agrees():
     [
         (["strategy=ddp"], "strategy=single"),
         (["resume=logs/runs/x"], "initial weights"),
-        (["model.vocabulary=299"], "model.vocabulary"),
+        (["model.vocab_size=299"], "model.vocab_size"),
         (["precision=fp8", "precision.fp8.simulate=true"], "the bare loop renews no scales"),
     ],
 )

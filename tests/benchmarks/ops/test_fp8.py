@@ -121,7 +121,7 @@ def test_without_fp8_units_every_figure_is_absent_with_the_reason(monkeypatch):
     ("place", "reason"),
     [
         (replace(PLACE, dtype=torch.float32, autocast=False), "set precision=bf16"),
-        (replace(PLACE, shapes=replace(SHAPES, feed_forward=50)), "the feed-forward width F is 50"),
+        (replace(PLACE, shapes=replace(SHAPES, intermediate_size=50)), "the feed-forward width F is 50"),
     ],
 )
 def test_other_precisions_and_sizes_are_refused_with_the_reason(monkeypatch, place, reason):
@@ -278,16 +278,16 @@ def test_a_variant_that_raises_is_named_and_the_others_are_measured(simulated, m
 
 def test_least_bytes_are_those_of_the_op_in_bf16_and_of_the_casts():
     cases = {case.case: case for case in measured().cases}
-    norm, weight = work("add_rms_norm", PLACE), 4 * TINY.width
+    norm, weight = work("add_rms_norm", PLACE), 4 * TINY.hidden_size
     assert cases[NORM].forward_bytes == norm.forward_bytes - weight
     assert cases[NORM].backward_bytes == norm.backward_bytes - 2 * weight
     swiglu = work("swiglu", PLACE)
     assert (cases[SWIGLU].forward_bytes, cases[SWIGLU].backward_bytes) == (swiglu.forward_bytes, swiglu.backward_bytes)
     every = cast_bytes(TINY, SHAPES, Fp8Config())
     casts = sum(each.moved for each in every if not each.fused and not each.tensor.endswith(".weight"))
-    assert TINY.layers * (cases[CASTS].forward_bytes + cases[CASTS].backward_bytes) == casts
+    assert TINY.num_layers * (cases[CASTS].forward_bytes + cases[CASTS].backward_bytes) == casts
     weights = sum(each.moved for each in every if each.tensor.endswith(".weight"))
-    assert TINY.layers * cases[WEIGHTS].forward_bytes == weights
+    assert TINY.num_layers * cases[WEIGHTS].forward_bytes == weights
 
 
 # ---------------------------------------------------------------- torchao
@@ -322,7 +322,7 @@ def test_on_a_gpu_with_the_units_every_row_has_its_figures(monkeypatch):
     if (reason := without_units(device)) is not None:
         pytest.skip(reason)
     monkeypatch.setattr(bench, "WIDTHS", (256, 512))
-    model = replace(TINY, width=256, head_width=64, feed_forward=512)
+    model = replace(TINY, hidden_size=256, head_dim=64, intermediate_size=512)
     place = Place(device, torch.bfloat16, model.step_shapes(2, 128, documents=False), autocast=True)
     found = measure_fp8(model, Fp8Config(), place, seconds=0.05, bandwidth=1e12)
     for case in found.cases:

@@ -188,14 +188,14 @@ def test_no_op_is_begun_when_time_is_up(tmp_path, monkeypatch, capsys):
     assert "the same command continues" in capsys.readouterr().err
 
 
-def broken_rms_norm(x, weight, epsilon):
-    return rms_norm(x, weight, epsilon) * 1.001
+def broken_rms_norm(x, weight, eps):
+    return rms_norm(x, weight, eps) * 1.001
 
 
-def narrow_rms_norm(x, weight, epsilon):
+def narrow_rms_norm(x, weight, eps):
     if x.shape[1] > 30 and not torch.are_deterministic_algorithms_enabled():
         raise RuntimeError("this row is too long")
-    return rms_norm(x, weight, epsilon)
+    return rms_norm(x, weight, eps)
 
 
 def test_a_backend_whose_proof_fails_gets_no_figure(tmp_path, monkeypatch, capsys):
@@ -224,7 +224,7 @@ def test_a_backend_that_raises_at_these_sizes_is_named_and_the_others_are_measur
     "arguments, complaint",
     [
         (["--op", "softmax"], "--op: got softmax, expected one of rms_norm"),
-        (["data.sequence_length=100000"], "expected at most model.max_sequence_length"),
+        (["data.seq_len=100000"], "expected at most model.max_seq_len"),
         pytest.param(
             ["trainer.accelerator=cuda"],
             "got no CUDA device",
@@ -375,8 +375,8 @@ def test_absent_rivals_are_named_with_the_reason(monkeypatch, installed_liger):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_on_a_gpu_fast_backends_memory_and_verdicts_are_there(tmp_path, capsys):
-    more = ("trainer.accelerator=cuda", "precision=bf16", "data.sequence_length=256", "model.width=256",
-            "model.heads=4", "model.kv_heads=2", "model.feed_forward=512")  # fmt: skip
+    more = ("trainer.accelerator=cuda", "precision=bf16", "data.seq_len=256", "model.hidden_size=256",
+            "model.num_heads=4", "model.num_kv_heads=2", "model.intermediate_size=512")  # fmt: skip
     assert bench(tmp_path, *more, *(word for op in ("rms_norm", "attention") for word in ("--op", op))) == 0
     (record,) = records(tmp_path)
     for case in record.cases:

@@ -41,10 +41,10 @@ def _training(folder, variant, kind, *overrides):
 @pytest.mark.parametrize(
     ("variant", "kind", "overrides"),
     [
-        ("litespark", "litespark", ("ops=reference", "model.width=256", "data.sequence_length=64")),
-        ("full", "litespark", ("ops=reference", "recompute=full", "model.width=256")),
-        ("fp8", "litespark", (*FP8, "model.width=256", "data.sequence_length=64")),
-        ("standard", "huggingface", ("model.width=256",)),
+        ("litespark", "litespark", ("ops=reference", "model.hidden_size=256", "data.seq_len=64")),
+        ("full", "litespark", ("ops=reference", "recompute=full", "model.hidden_size=256")),
+        ("fp8", "litespark", (*FP8, "model.hidden_size=256", "data.seq_len=64")),
+        ("standard", "huggingface", ("model.hidden_size=256",)),
     ],
 )
 def test_the_classes_and_idle_are_the_step_and_little_is_other(tmp_path, variant, kind, overrides):

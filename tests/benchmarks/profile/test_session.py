@@ -13,8 +13,8 @@ from litespark.experiment.config import ConfigError, parts_from
 from litespark.metrics.records.profile import ClassRecord, ProfileRecord
 from litespark.metrics.records.step import RatesRecord, RoundRecord
 
-OVERRIDES = ["model=tiny", "data=synthetic", "data.sequence_length=16", "data.micro_batch_size=2",
-             "trainer.batch_rows=4", "trainer.accelerator=cpu", "precision=fp32"]  # fmt: skip
+OVERRIDES = ["model=tiny", "data=synthetic", "data.seq_len=16", "data.micro_batch_size=2",
+             "trainer.global_batch_size=4", "trainer.accelerator=cpu", "precision=fp32"]  # fmt: skip
 # two micro-batches of 2 rows of 16 tokens a step, three steps; half the pairs of whole rows
 TOKENS, PAIRS = 3 * 4 * 16, 3 * 4 * (16 * 17 // 2) // 2
 
@@ -55,7 +55,7 @@ def test_the_record_holds_the_times_beside_the_floor_of_the_variant(tmp_path):
     floors = {each.kernel_class: each.floor_milliseconds for each in record.classes}
     model = parts_from(compose(OVERRIDES)).model
     # 12 · L · H · Dh · pairs / 3 steps / 10 GFLOP/s: of the pairs that were allowed, not of whole rows
-    expected = 1e3 * 12 * model.layers * model.heads * model.head_width * PAIRS / 3 / 1e10
+    expected = 1e3 * 12 * model.num_layers * model.num_heads * model.head_dim * PAIRS / 3 / 1e10
     assert floors["attention"] == pytest.approx(expected)
     assert floors["other"] is None
     assert floors["idle"] == 0
@@ -68,7 +68,7 @@ def test_fewer_layers_and_a_combination_of_ours_are_asked_for(tmp_path):
     record, path = _bench(tmp_path, process, "slow_norm:ops.rms_norm=reference", layers=1)
     assert process.request.layers == 1
     assert process.request.settings == ["ops.rms_norm=reference"]
-    assert (record.model.layers, record.settings) == (1, ["ops.rms_norm=reference"])
+    assert (record.model.num_layers, record.settings) == (1, ["ops.rms_norm=reference"])
     assert path.name.endswith("_fp32-slow-norm.json")
 
 

@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory):
-    return measured(tmp_path_factory.mktemp("ours"), "litespark", "litespark", "model.tied=false", steps=8)
+    return measured(tmp_path_factory.mktemp("ours"), "litespark", "litespark", "model.tie_embeddings=false", steps=8)
 
 
 def _assert_same_training(theirs, ours):
@@ -42,13 +42,13 @@ def _assert_same_training(theirs, ours):
 
 @pytest.mark.parametrize("name", ["standard", "sdpa"])
 def test_a_baseline_has_our_loss_at_the_first_step_and_after_several(tmp_path, ours, name):
-    theirs = measured(tmp_path, name, "huggingface", "model.tied=false", steps=8)
+    theirs = measured(tmp_path, name, "huggingface", "model.tie_embeddings=false", steps=8)
     _assert_same_training(theirs, ours)
     assert theirs.recompute == "full"
 
 
 def test_the_compiled_baseline_has_our_loss_too(tmp_path, ours):
-    theirs = measured(tmp_path, "compiled", "huggingface", "model.tied=false", steps=8)
+    theirs = measured(tmp_path, "compiled", "huggingface", "model.tie_embeddings=false", steps=8)
     _assert_same_training(theirs, ours)
     assert theirs.recompute == "none"
 
@@ -58,14 +58,14 @@ def test_labels_that_are_shifted_twice_do_not_have_our_loss(tmp_path, ours, monk
         return model(input_ids=batch.tokens, labels=batch.labels, num_items_in_batch=tokens, use_cache=False).loss
 
     monkeypatch.setattr(HuggingFaceTraining, "_loss", forget)
-    theirs = measured(tmp_path, "sdpa", "huggingface", "model.tied=false", steps=8)
+    theirs = measured(tmp_path, "sdpa", "huggingface", "model.tie_embeddings=false", steps=8)
     with pytest.raises(AssertionError):
         _assert_same_training(theirs, ours)
 
 
 def test_a_step_that_is_not_clipped_does_not_have_our_loss(tmp_path, ours, monkeypatch):
     monkeypatch.setattr(nn.utils, "clip_grad_norm_", lambda parameters, norm: None)
-    theirs = measured(tmp_path, "sdpa", "huggingface", "model.tied=false", steps=8)
+    theirs = measured(tmp_path, "sdpa", "huggingface", "model.tie_embeddings=false", steps=8)
     with pytest.raises(AssertionError):
         _assert_same_training(theirs, ours)
 
@@ -91,7 +91,7 @@ def test_masters_and_states_are_fp32_and_the_compute_is_bf16(tmp_path):
 
 @pytest.mark.parametrize(("name", "fused"), [("standard", None), ("compiled", True)])
 def test_the_optimizer_has_the_settings_of_the_config_and_our_groups(tmp_path, name, fused):
-    training, batches = _training(tmp_path, name, "none", "optim.betas=[0.8,0.9]", "optim.epsilon=1e-6",
+    training, batches = _training(tmp_path, name, "none", "optim.betas=[0.8,0.9]", "optim.eps=1e-6",
                                   "optim.weight_decay=0.2", compiled=False)  # fmt: skip
     groups = training.optimizer.param_groups
     expected = parameter_groups(training.model, 0.2)
@@ -129,9 +129,9 @@ def test_a_kind_of_recompute_that_transformers_does_not_have_is_refused(tmp_path
         _training(tmp_path, recompute="swiglu")
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_every_weight_is_copied(tied):
-    source = small_model(tied=tied)
+@pytest.mark.parametrize("tie_embeddings", [False, True])
+def test_every_weight_is_copied(tie_embeddings):
+    source = small_model(tie_embeddings=tie_embeddings)
     model = build_model(source.config, "sdpa", CPU).eval()
     copy_weights(source, model)
     ids = random_ids(2, 12)

@@ -33,7 +33,7 @@ def _complete(answer: RoundRecord) -> None:
 
 def test_ours_and_train_py_itself_end_in_the_same_loss(tmp_path):
     """With masked documents, several micro-batches, clipping and a schedule: everything that a step has."""
-    settings = ("data.document_mask=true", "trainer.log_every=2", "optim.clip_norm=0.5")
+    settings = ("data.document_mask=true", "trainer.log_every=2", "optim.grad_clip=0.5")
     ours = measured(tmp_path, "litespark", "litespark", *settings)
     _complete(ours)
     assert ours.recompute == "none"
@@ -70,8 +70,13 @@ def test_any_optimizer_of_ours_takes_its_steps(tmp_path, optim):
 def test_layers_and_recompute_are_those_of_the_request(tmp_path):
     mine = parts(tmp_path)
     ours = asked_parts(mine, request(tmp_path, "litespark", "litespark", layers=1, recompute="swiglu"))
-    assert (ours.model.layers, ours.recompute, ours.budget.steps, ours.data.validation_rows) == (1, "swiglu", 6, 3)
-    assert (mine.model.layers, mine.recompute) == (2, "none")
+    assert (ours.model.num_layers, ours.recompute, ours.budget.steps, ours.data.validation_sequences) == (
+        1,
+        "swiglu",
+        6,
+        3,
+    )
+    assert (mine.model.num_layers, mine.recompute) == (2, "none")
     answer = measured(tmp_path, "litespark", "litespark", layers=1, recompute="full")
     assert answer.recompute == "full"
     theirs = measured(tmp_path, "standard", layers=1, recompute="none")

@@ -25,8 +25,8 @@ from litespark.models.flops import hardware_flops_per_token
 
 OURS = litespark_variant("litespark")
 SETTINGS = StepSettings(rounds=3, warmup_steps=1, steps=2, loss_rows=2)
-OVERRIDES = ["model=tiny", "data=synthetic", "data.sequence_length=16", "data.micro_batch_size=2",
-             "trainer.batch_rows=4", "trainer.accelerator=cpu", "precision=fp32"]  # fmt: skip
+OVERRIDES = ["model=tiny", "data=synthetic", "data.seq_len=16", "data.micro_batch_size=2",
+             "trainer.global_batch_size=4", "trainer.accelerator=cpu", "precision=fp32"]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -303,9 +303,9 @@ def test_the_record_says_what_was_run_where_and_how(tmp_path):
     assert record.provenance.overrides == [*OVERRIDES, f"paths.logs=…/{tmp_path.name}"]
     assert record.provenance.environment.devices
     assert record.model.parameters == model.parameter_count()
-    assert (record.model.layers, record.model.layers_whole) == (4, 4)
+    assert (record.model.num_layers, record.model.layers_whole) == (4, 4)
     protocol = record.protocol
-    assert (protocol.micro_batch_rows, protocol.accumulate, protocol.sequence_length) == (2, 2, 16)
+    assert (protocol.micro_batch_size, protocol.accumulate, protocol.seq_len) == (2, 2, 16)
     assert (protocol.data, protocol.precision, protocol.rounds) == ("synthetic", "fp32", 3)
     assert {each.kernel_class for each in record.variant("litespark").floor} >= {"gemm", "attention", "optimizer"}
     assert str(tmp_path) not in str(record)
@@ -315,9 +315,9 @@ def test_a_model_larger_than_the_device_is_measured_by_some_of_its_layers(tmp_pa
     monkeypatch.setattr(begin_module, "measurable_layers", lambda model, device: 3)
     processes = Processes()
     record, *_ = run(tmp_path, processes)
-    assert (record.model.layers, record.model.layers_whole) == (3, 4)
+    assert (record.model.num_layers, record.model.layers_whole) == (3, 4)
     assert {each.layers for each in processes.asked} == {3}
-    model = dataclasses.replace(parts_of(OVERRIDES).model, layers=3)
+    model = dataclasses.replace(parts_of(OVERRIDES).model, num_layers=3)
     assert record.model.parameters == model.parameter_count()
     asked = Processes()
     record, *_ = run(tmp_path, asked, settings={"layers": 2})
@@ -339,12 +339,12 @@ def test_measure_alone_fills_a_record_of_begin():
     [
         (["strategy=ddp"], [OURS], {}, "strategy=ddp, expected one process and strategy=single"),
         (["resume=somewhere"], [OURS], {}, "the benchmark starts from initial weights"),
-        (["data.sequence_length=100000"], [OURS], {}, "expected at most model.max_sequence_length"),
+        (["data.seq_len=100000"], [OURS], {}, "expected at most model.max_seq_len"),
         ([], [OURS, OURS], {}, "got litespark, litespark, expected at least one and each once"),
         ([], [], {}, "got none, expected at least one"),
-        ([], [litespark_variant("wide", ("model.width=256",))], {}, "settings that change model, expected the same"),
-        ([], [litespark_variant("long", ("data.sequence_length=8",))], {}, "settings that change data"),
-        ([], [litespark_variant("big", ("trainer.batch_rows=8",))], {}, "settings that change trainer.batch_rows"),
+        ([], [litespark_variant("wide", ("model.hidden_size=256",))], {}, "settings that change model, expected the same"),
+        ([], [litespark_variant("long", ("data.seq_len=8",))], {}, "settings that change data"),
+        ([], [litespark_variant("big", ("trainer.global_batch_size=8",))], {}, "settings that change trainer.global_batch_size"),
         (["variant={ops:{rope:reference}}"], [litespark_variant("x", ("ops=reference",))], {}, "leave variant=… out"),
         ([], [OURS], {"layers": 5}, "--layers: got 5, expected at most the model's 4"),
         pytest.param(

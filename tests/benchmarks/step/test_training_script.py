@@ -120,7 +120,7 @@ def test_what_the_benchmark_gives_train_py_makes_the_config_that_it_means(tmp_pa
     assert theirs.logs == odd
     for same in ("model", "ops", "recompute", "data", "optim", "budget", "seed"):
         assert getattr(theirs, same) == getattr(mine, same), same
-    assert (theirs.model.layers, theirs.recompute, theirs.budget.steps) == (1, "full", 6)
+    assert (theirs.model.num_layers, theirs.recompute, theirs.budget.steps) == (1, "full", 6)
     assert theirs.trainer == dataclasses.replace(mine.trainer, validate_every=None, log_every=2)
     assert not theirs.callbacks.checkpoint_at_end
 

@@ -101,8 +101,8 @@ def test_fp8_wants_units_sizes_and_bf16(tmp_path, installed, board):
     fp8 = HUGGINGFACE["compiled_fp8"]
     assert why_not(fp8, CUDA, parts(tmp_path, "precision=bf16")) is None
     assert "set precision=bf16" in str(why_not(fp8, CUDA, parts(tmp_path, "precision=fp32")))
-    odd = parts(tmp_path, "precision=bf16", "model.feed_forward=100")
-    assert "multiples of 16: model.feed_forward 100" in str(why_not(fp8, CUDA, odd))
+    odd = parts(tmp_path, "precision=bf16", "model.intermediate_size=100")
+    assert "multiples of 16: model.intermediate_size 100" in str(why_not(fp8, CUDA, odd))
     board["capability"] = (8, 0)
     assert "Testboard has compute capability 8.0, and fp8 units came with 8.9" in str(
         why_not(fp8, CUDA, parts(tmp_path, "precision=bf16"))
@@ -146,5 +146,5 @@ def test_a_resume_and_several_devices_are_refused(tmp_path):
 
 
 def test_sizes_that_transformers_refuses_are_named(tmp_path):
-    odd = parts(tmp_path, "model.width=66", "+model.head_width=16")
+    odd = parts(tmp_path, "model.hidden_size=66", "+model.head_dim=16")
     assert "not a multiple of its heads" in str(why_not(HUGGINGFACE["sdpa"], CPU, odd))

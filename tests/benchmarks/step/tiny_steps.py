@@ -13,18 +13,18 @@ from tests.experiment.composed import parts as composed
 
 # few rows, seen again and again at a high rate: losses fall by a third, so that a wrong step shows in them
 TINY = (
-    "data.sequence_length=32",
+    "data.seq_len=32",
     "data.micro_batch_size=2",
-    "data.training_rows=4",
+    "data.training_sequences=4",
     "data.document_length=9",
     "data.document_mask=false",
-    "trainer.batch_rows=4",
-    "model.width=64",
-    "model.layers=2",
-    "model.heads=4",
-    "model.kv_heads=2",
-    "model.feed_forward=96",
-    "model.vocabulary=61",
+    "trainer.global_batch_size=4",
+    "model.hidden_size=64",
+    "model.num_layers=2",
+    "model.num_heads=4",
+    "model.num_kv_heads=2",
+    "model.intermediate_size=96",
+    "model.vocab_size=61",
     "metrics.probe_seconds=0",
     "optim.lr=0.01",
 )

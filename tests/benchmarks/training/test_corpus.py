@@ -35,7 +35,7 @@ class Gate:
 
 
 def config(source: object, **others: object) -> PrepareConfig:
-    values = {"sequence_length": 32, "micro_batch_size": 1, "vocabulary": 300, "root": "unused", "source": str(source)}
+    values = {"seq_len": 32, "micro_batch_size": 1, "vocab_size": 300, "root": "unused", "source": str(source)}
     return PrepareConfig(**values | others)  # type: ignore[arg-type]
 
 

@@ -65,7 +65,7 @@ def test_a_validation_counts_once_as_it_was_done_last_and_one_without_bits_is_no
     [
         ({"manifest_hash": "other"}, r"data\.manifest_hash: got 'other', expected 'hash'"),
         ({"seed": 2}, "seed: got 2, expected 1"),
-        ({"length": 64}, "model.sequence_length: got 64, expected 32"),
+        ({"length": 64}, "model.seq_len: got 64, expected 32"),
         ({"target": 1.95}, r"target\.bits_per_byte: got 1\.95, expected 2\.0"),
         ({"target": None}, r"target\.bits_per_byte: got None, expected 2\.0"),
         ({"status": "running"}, "status: got 'running', expected 'finished'"),

@@ -146,9 +146,9 @@ def _changed(record, **changes):
 
 
 REFUSED = {
-    r"ours: .*budget\.steps, data\.sequence_length, data\.tokenizer, model\.layers, seed, trainer\.batch_rows": (
+    r"ours: .*budget\.steps, data\.seq_len, data\.tokenizer, model\.layers, seed, trainer\.global_batch_size": (
         "",
-        "budget.steps=9 data.sequence_length=16 data.tokenizer=other model.layers=2 seed=9 trainer.batch_rows=8",
+        "budget.steps=9 data.seq_len=16 data.tokenizer=other model.num_layers=2 seed=9 trainer.global_batch_size=8",
     ),
     "ours: got settings that change strategy": ("", "strategy=ddp"),
     "ours: got settings that change budget.target_bpb, seed": ("", "variant={seed:9,budget:{target_bpb:9}}"),

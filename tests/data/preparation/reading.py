@@ -15,7 +15,7 @@ def tokens(folder: Path, split: str, domain: str = "text") -> list[int]:
     """The ids of a domain."""
     manifest = Manifest.read(folder)
     counts = manifest.splits[split].domains[domain]
-    chunks = TokenChunks(folder / split / counts.folder, counts.chunks, vocabulary=manifest.vocabulary)
+    chunks = TokenChunks(folder / split / counts.folder, counts.chunks, vocab_size=manifest.vocab_size)
     return chunks.read(0, len(chunks)).tolist()
 
 

@@ -75,7 +75,7 @@ def test_all_faults_are_named_at_once(folder):
 
 def test_an_index_of_other_chunks_and_another_tokenizer_are_found(folder):
     (folder / "train/text/index.json").write_bytes((folder / "validation/text/index.json").read_bytes())
-    Tokenizer.train(documents(5), vocabulary=300).save(folder)
+    Tokenizer.train(documents(5), vocab_size=300).save(folder)
     with pytest.raises(ValueError, match=r"lists other chunks than the manifest; .* is not the tokenizer that"):
         check_prepared(folder)
 

@@ -34,7 +34,7 @@ def encoded(tokenizer: Tokenizer, texts: list[str]) -> list[Encoded]:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer.train(documents(20), vocabulary=400)
+    return Tokenizer.train(documents(20), vocab_size=400)
 
 
 @pytest.mark.parametrize("characters", [1, 100, 333, 10**6])
@@ -85,13 +85,13 @@ def one_word_of_sentencepiece(prefix: bool) -> Tokenizer:
 
 def begins_with_a_space() -> Tokenizer:
     """Byte-level BPE that puts a space before a text that has none."""
-    described = json.loads(Tokenizer.train([LONG], vocabulary=400)._tokenizer.to_str())
+    described = json.loads(Tokenizer.train([LONG], vocab_size=400)._tokenizer.to_str())
     described["pre_tokenizer"]["add_prefix_space"] = True
     return Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(described)), eos_id=0, bos_id=None)
 
 
 TOKENIZERS = {
-    "bytes": lambda: Tokenizer.train([LONG], vocabulary=400),
+    "bytes": lambda: Tokenizer.train([LONG], vocab_size=400),
     "bytes, words of Llama 3": lambda: divided(LLAMA_3),
     "bytes, line breaks before words": lambda: divided(BEHIND_LINE_BREAKS),
     "bytes, behind a space": begins_with_a_space,

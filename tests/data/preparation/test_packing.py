@@ -20,11 +20,11 @@ def document(length: int, first: int = 1) -> np.ndarray:
     return np.array([*range(first, first + length - 1), EOS], dtype=np.int32)
 
 
-def packed(documents: list[np.ndarray], sequence_length: int) -> np.ndarray:
-    packer = BestFitPacker(sequence_length, EOS)
+def packed(documents: list[np.ndarray], seq_len: int) -> np.ndarray:
+    packer = BestFitPacker(seq_len, EOS)
     groups = [group for ids in documents for group in packer.add(ids)] + packer.close()
     assert packer.close() == []
-    return np.concatenate(groups) if groups else np.empty((0, sequence_length + 1), dtype=np.int32)
+    return np.concatenate(groups) if groups else np.empty((0, seq_len + 1), dtype=np.int32)
 
 
 def pairs(ids: np.ndarray) -> Counter[tuple[int, int]]:
@@ -64,22 +64,22 @@ def test_a_document_of_its_eos_alone_takes_no_place():
 
 
 @settings(max_examples=150, deadline=None)
-@given(lengths=st.lists(st.integers(1, 40), max_size=60), sequence_length=st.integers(1, 12))
-def test_every_id_but_the_first_of_a_document_is_a_label_once(lengths, sequence_length):
+@given(lengths=st.lists(st.integers(1, 40), max_size=60), seq_len=st.integers(1, 12))
+def test_every_id_but_the_first_of_a_document_is_a_label_once(lengths, seq_len):
     # ids tell the documents apart, so that a pair that crosses a border between two would be seen
     documents = [document(length, 1 + 100 * number) for number, length in enumerate(lengths)]
-    rows = packed(documents, sequence_length)
+    rows = packed(documents, seq_len)
     assert sum((pairs(row) for row in rows), Counter()) == sum((pairs(ids) for ids in documents), Counter())
 
 
 @settings(max_examples=150, deadline=None)
-@given(lengths=st.lists(st.integers(2, 40), min_size=1, max_size=60), sequence_length=st.integers(1, 12))
-def test_only_what_is_longer_than_a_row_is_cut_and_padding_stands_at_the_end(lengths, sequence_length):
+@given(lengths=st.lists(st.integers(2, 40), min_size=1, max_size=60), seq_len=st.integers(1, 12))
+def test_only_what_is_longer_than_a_row_is_cut_and_padding_stands_at_the_end(lengths, seq_len):
     documents = [document(length, 1 + 100 * number) for number, length in enumerate(lengths)]
-    rows = packed(documents, sequence_length)
+    rows = packed(documents, seq_len)
     text = ["," + ",".join(map(str, row.tolist())) + "," for row in rows]
     for ids in documents:
-        if ids.size <= sequence_length + 1:
+        if ids.size <= seq_len + 1:
             whole = "," + ",".join(map(str, ids.tolist())) + ","
             assert sum(whole in row for row in text) == 1
     for row in rows.tolist():

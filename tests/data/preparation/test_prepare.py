@@ -37,9 +37,9 @@ def test_every_document_is_in_one_split_and_the_manifest_counts_them(prepared):
 
 
 @pytest.mark.parametrize("vocabulary, data_format", [(300, "no_header_numpy:5"), (70_000, "no_header_numpy:2")])
-def test_litdata_reads_the_same_tokens(tmp_path, vocabulary, data_format):
+def test_litdata_reads_the_same_tokens(tmp_path, vocab_size, data_format):
     source = write_texts(tmp_path / "text", documents(20))
-    folder = prepare(config(source, tmp_path / "prepared", vocabulary=vocabulary), progress=False)
+    folder = prepare(config(source, tmp_path / "prepared", vocab_size=vocab_size), progress=False)
     expected = tokens(folder, "train")
     assert json.loads((folder / "train" / "text" / "index.json").read_text())["config"]["data_format"] == [data_format]
     dataset = litdata.StreamingDataset(
@@ -91,7 +91,7 @@ def test_changed_text_or_settings_are_prepared_anew_but_reading_settings_are_not
     source = write_texts(tmp_path / "text", documents(10))
     root = tmp_path / "prepared"
     first = prepare(config(source, root), progress=False)
-    assert prepare(config(source, root, sequence_length=32, micro_batch_size=4), progress=False) == first
+    assert prepare(config(source, root, seq_len=32, micro_batch_size=4), progress=False) == first
     assert prepare(config(source, root, validation_fraction=0.4), progress=False) != first
     (source / "0000.txt").write_text("something else")
     assert prepare(config(source, root), progress=False) != first
@@ -144,9 +144,9 @@ def test_a_document_longer_than_a_piece_is_still_one_document(tmp_path, monkeypa
 
 
 def test_a_given_tokenizer_is_used(tmp_path):
-    Tokenizer.train(documents(20), vocabulary=320).save(tmp_path)
+    Tokenizer.train(documents(20), vocab_size=320).save(tmp_path)
     source = write_texts(tmp_path / "text", documents(10))
-    settings = config(source, tmp_path / "prepared", tokenizer=str(tmp_path), vocabulary=320)
+    settings = config(source, tmp_path / "prepared", tokenizer=str(tmp_path), vocab_size=320)
     manifest = Manifest.read(prepare(settings, progress=False))
     assert manifest.tokenizer_hash == Tokenizer.load(tmp_path).hash
     with pytest.raises(ValueError, match=r"has 320 ids, and the vocabulary is 300"):
@@ -163,7 +163,7 @@ def test_a_given_tokenizer_is_used(tmp_path):
         ({"source": "chunks"}, "no manifest.json, so its chunks are not a data set"),
         ({"root": "file"}, "cannot be made a folder"),
         ({"tokenizer": "nowhere"}, "does not exist; expected a tokenizer.json"),
-        ({"vocabulary": 100}, "needs at least 257 ids"),
+        ({"vocab_size": 100}, "needs at least 257 ids"),
     ],
 )
 def test_bad_input_is_refused_and_nothing_is_left(tmp_path, monkeypatch, changes, message):
@@ -191,9 +191,9 @@ def test_check_refuses_a_missing_source_and_writes_nothing(tmp_path):
     "changes, message",
     [
         ({"micro_batch_size": 0}, r"data\.micro_batch_size: got 0, expected a whole number of at least 1"),
-        ({"sequence_length": 1.5}, r"data\.sequence_length: got 1\.5"),
+        ({"seq_len": 1.5}, r"data\.seq_len: got 1\.5"),
         ({"workers": -1}, r"data\.workers: got -1, expected a whole number from 0 to 1024"),
-        ({"validation_rows": 0}, r"data\.validation_rows: got 0"),
+        ({"validation_sequences": 0}, r"data\.validation_sequences: got 0"),
         ({"chunk_tokens": 2**30}, r"data\.chunk_tokens: got 1073741824, expected a whole number from 1 to 536870912"),
         ({"validation_fraction": 1.0}, r"data\.validation_fraction: got 1\.0, expected a number above 0 and below 1"),
         ({"max_bad_share": 2}, r"data\.max_bad_share: got 2"),

@@ -108,7 +108,7 @@ def test_a_tokenizer_learns_from_what_stays(source, tmp_path, monkeypatch):
     seen: list[str] = []
     train = Tokenizer.train
     monkeypatch.setattr(
-        Tokenizer, "train", lambda sample, vocabulary: train(seen.extend(sample) or seen, vocabulary=vocabulary)
+        Tokenizer, "train", lambda sample, vocab_size: train(seen.extend(sample) or seen, vocab_size=vocab_size)
     )
     prepare(settings(source, tmp_path / "prepared"), progress=False)
     assert seen

@@ -51,7 +51,7 @@ def test_all_of_a_batch_is_pinned_at_once(monkeypatch):
     pinned = packed.pin_memory()
     assert pinned.bytes.data_ptr() != packed.bytes.data_ptr()
     assert torch.equal(unpack(pinned).tokens, sent.tokens)
-    assert unpack(pinned).boundaries.untyped_storage().data_ptr() == pinned.bytes.data_ptr()
+    assert unpack(pinned).cu_seqlens.untyped_storage().data_ptr() == pinned.bytes.data_ptr()
 
 
 def test_batches_that_are_kept_stay_as_they_arrived():

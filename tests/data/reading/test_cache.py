@@ -44,7 +44,7 @@ def cache(tmp_path: Path, *, chunks: int = 10) -> ChunkCache:
 
 
 def chunks_of(remote: tuple[str, list[ChunkRecord]], cache: ChunkCache, **options: bool) -> TokenChunks:
-    return TokenChunks(remote[0], remote[1], vocabulary=500, cache=cache, **options)
+    return TokenChunks(remote[0], remote[1], vocab_size=500, cache=cache, **options)
 
 
 def cached(folder: Path, records: list[ChunkRecord]) -> list[int]:
@@ -202,7 +202,7 @@ def test_a_connection_that_is_cut_midway_is_made_again(s3_server, s3_bucket, tmp
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.address)
         forget_connections()
         held = ChunkCache(tmp_path / "cache", 10**7)
-        chunks = TokenChunks(f"{s3_bucket}/text", records, vocabulary=500, cache=held, verify_hashes=True)
+        chunks = TokenChunks(f"{s3_bucket}/text", records, vocab_size=500, cache=held, verify_hashes=True)
         assert chunks.read(0, 1 << 18).tolist() == part
         assert proxy.cut == 2
     assert cached(tmp_path, records) == [0]
@@ -358,10 +358,10 @@ def test_settings_that_cannot_work_are_refused(remote, tmp_path):
     with pytest.raises(ValueError, match=r"data.cache_bytes=2000 is less than one chunk: s3://.* has 3000 bytes"):
         ChunkCache(tmp_path / "cache", 2000).check_size(big, "s3://bucket")
     with pytest.raises(ValueError, match=r"data.cache_bytes=1999 is less than one chunk"):
-        TokenChunks(remote[0], remote[1], vocabulary=500, cache=ChunkCache(tmp_path / "cache", 1999))
+        TokenChunks(remote[0], remote[1], vocab_size=500, cache=ChunkCache(tmp_path / "cache", 1999))
     with pytest.raises(ValueError, match=r"is remote; expected a cache"):
-        TokenChunks(remote[0], remote[1], vocabulary=500)
-    reading = ReadingConfig(sequence_length=4, micro_batch_size=1)
+        TokenChunks(remote[0], remote[1], vocab_size=500)
+    reading = ReadingConfig(seq_len=4, micro_batch_size=1)
     with pytest.raises(ValueError, match=r"s3://bucket is remote, and data.cache is not set"):
         ChunkCache.of(reading, "s3://bucket")
     (tmp_path / "file").write_text("")

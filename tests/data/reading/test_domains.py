@@ -96,7 +96,7 @@ def test_the_tokens_of_an_epoch_are_those_of_the_corpus(tmp_path_factory, sizes,
     folder = write_domains(
         tmp_path_factory.mktemp("corpus") / "data", {"train": train, "validation": train}, chunk_tokens=chunk
     )
-    data = module(folder, sequence_length=length, micro_batch_size=batch, seed=seed, shuffle=shuffle)
+    data = module(folder, seq_len=length, micro_batch_size=batch, seed=seed, shuffle=shuffle)
     taken = itertools.chain.from_iterable(
         zip(made.tokens.tolist(), made.labels.tolist(), strict=True) for made in data.train_dataloader()
     )
@@ -171,18 +171,20 @@ def test_the_shares_of_a_mixture_are_those_of_the_stream(monkeypatch, several):
 
 
 def test_a_limit_on_rows_takes_the_first_of_each_domain_in_proportion(monkeypatch, several):
-    data = module(several, training_rows=10)
+    data = module(several, training_sequences=10)
     assert data.rows_per_epoch == 10
-    rows = global_rows(monkeypatch, several, 1, 10, training_rows=10)
+    rows = global_rows(monkeypatch, several, 1, 10, training_sequences=10)
     assert Counter(rows[:10]) == Counter(rows[10:])
     first = {name: rows_of({name: TRAIN[name]}) for name in TRAIN}
     assert set(rows) == {*first["web"][:6], *first["code"][:3], *first["wiki"][:1]}
     # a domain without a share takes no part of the limit
     mixture = {"code": 1, "web": 1, "wiki": 0}
-    rows = global_rows(monkeypatch, several, 1, 40, training_rows=36, mixture=mixture)
+    rows = global_rows(monkeypatch, several, 1, 40, training_sequences=36, mixture=mixture)
     assert set(rows) == {*first["web"][:25], *first["code"]}
-    with pytest.raises(ValueError, match=r"gives a share to wiki, which has no whole row.*raise data\.training_rows"):
-        module(several, training_rows=2, mixture=MIXTURE)
+    with pytest.raises(
+        ValueError, match=r"gives a share to wiki, which has no whole row.*raise data\.training_sequences"
+    ):
+        module(several, training_sequences=2, mixture=MIXTURE)
 
 
 @pytest.mark.parametrize("change", [{"mixture": MIXTURE}, {"mixture_temperature": 2.0}])
@@ -205,7 +207,7 @@ def test_validation_batches_hold_one_domain_and_every_rank_has_as_many(monkeypat
     seen, sequences = [], []
     for rank in range(world):
         on_rank(monkeypatch, rank, world)
-        batches = list(module(several, validation_rows=limit).val_dataloader())
+        batches = list(module(several, validation_sequences=limit).val_dataloader())
         sequences.append([batch.domain for batch in batches])
         for batch in batches:
             assert batch.tokens.shape == (2, S)
@@ -244,7 +246,7 @@ def test_a_domain_shorter_than_a_row_is_left_out_with_a_warning(tmp_path, caplog
 def test_a_split_whose_domains_are_all_too_short_is_refused(tmp_path):
     domains = {"web": ids_of(9, 1), "wiki": ids_of(S, 2001)}
     folder = write_domains(tmp_path / "data", {"train": domains, "validation": domains})
-    with pytest.raises(ValueError, match=r"wiki holds 16 tokens; data\.sequence_length=16 needs at least 17"):
+    with pytest.raises(ValueError, match=r"wiki holds 16 tokens; data\.seq_len=16 needs at least 17"):
         module(folder)
 
 

@@ -57,7 +57,7 @@ def test_another_tokenizer_beside_the_manifest_is_refused(prepared, s3_server, s
     address = f"{s3_bucket}/text"
     fill(s3_server, address, prepared)
     (tmp_path / "other").mkdir()
-    Tokenizer.train(documents(50, seed=9), vocabulary=400).save(tmp_path / "other")
+    Tokenizer.train(documents(50, seed=9), vocab_size=400).save(tmp_path / "other")
     Storage(address).write("tokenizer.json", (tmp_path / "other/tokenizer.json").read_bytes())
     cache = ChunkCache(tmp_path / "cache", 10**9)
     for _ in range(2):  # nothing is left that would pass for a copy

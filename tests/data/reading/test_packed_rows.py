@@ -13,7 +13,7 @@ from tests.data.raw_chunks import write_chunks
 
 
 def chunks(folder: Path, *parts: list[int]) -> TokenChunks:
-    return TokenChunks(folder, write_chunks(folder, *parts), vocabulary=100)
+    return TokenChunks(folder, write_chunks(folder, *parts), vocab_size=100)
 
 
 def test_rows_are_read_as_they_were_laid_out_across_chunk_borders(tmp_path):
@@ -24,7 +24,7 @@ def test_rows_are_read_as_they_were_laid_out_across_chunk_borders(tmp_path):
 
 @pytest.mark.parametrize("packed_length", [3, None])
 def test_another_sequence_length_is_refused(tmp_path, packed_length):
-    with pytest.raises(ValueError, match=r"sequence_length=2.*=" + str(packed_length) + r".*packing=concat"):
+    with pytest.raises(ValueError, match=r"seq_len=2.*=" + str(packed_length) + r".*packing=concat"):
         PackedRows(chunks(tmp_path, [1, 2, 3]), 2, packed_length)
 
 

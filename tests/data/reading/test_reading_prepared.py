@@ -25,7 +25,7 @@ from tests.data.streams import S, module
 
 
 def settings(text, root, **changes):
-    return config(text, root, domain_field="meta.redpajama_set_name", vocabulary=400, **changes)
+    return config(text, root, domain_field="meta.redpajama_set_name", vocab_size=400, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def folder(text, tmp_path_factory):
 @pytest.fixture(scope="module")
 def packed(text, tmp_path_factory):
     root = tmp_path_factory.mktemp("packed")
-    return prepare(settings(text, root, packing="best_fit", sequence_length=64), progress=False)
+    return prepare(settings(text, root, packing="best_fit", seq_len=64), progress=False)
 
 
 def corpus(folder, text):
@@ -74,7 +74,7 @@ def test_an_epoch_holds_the_tokens_of_the_text(folder, text):
 
 
 def test_an_epoch_of_packed_rows_predicts_every_token_but_the_first_of_each_document(packed, text):
-    data = module(packed, sequence_length=64, seed=1)
+    data = module(packed, seq_len=64, seed=1)
     documents = [ids for found in corpus(packed, text).values() for ids in found]
     labels = Counter(label for _, row in epoch(data) for label in row if label != IGNORE_INDEX)
     assert labels == Counter(token for ids in documents for token in ids[1:])
@@ -83,7 +83,7 @@ def test_an_epoch_of_packed_rows_predicts_every_token_but_the_first_of_each_docu
 
 
 def test_packed_rows_are_read_at_their_length_alone(packed):
-    with pytest.raises(ValueError, match=r"sequence_length=16, but .* for data\.sequence_length=64"):
+    with pytest.raises(ValueError, match=r"seq_len=16, but .* for data\.seq_len=64"):
         module(packed, seed=1)
 
 
@@ -93,8 +93,8 @@ def test_a_domain_shorter_than_a_row_has_one_where_rows_are_padded(tmp_path, cap
         (tmp_path / "text" / split).mkdir(parents=True)
         records = [{"text": f"{split} {text}", "domain": name} for name, text in texts.items()]
         (tmp_path / "text" / split / "a.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records))
-    settings = config(tmp_path / "text", tmp_path, domain_field="domain", packing="best_fit", sequence_length=64)
-    data = module(prepare(settings, progress=False), sequence_length=64, micro_batch_size=1, seed=1)
+    settings = config(tmp_path / "text", tmp_path, domain_field="domain", packing="best_fit", seq_len=64)
+    data = module(prepare(settings, progress=False), seq_len=64, micro_batch_size=1, seed=1)
     assert not caplog.text
     assert data._training.sizes["short"] == 1
     found = [batch for batch in data.val_dataloader() if batch.domain == "short"]
@@ -125,8 +125,8 @@ def test_data_in_a_bucket_needs_a_cache(folder, s3_bucket, s3_server):
 
 def test_a_config_leads_to_all_of_its_domains_and_reading_settings(text, tmp_path):
     mixture = dict.fromkeys(DOMAINS, 0.0) | {"RedPajamaBook": 1.0}
-    data = build_data_module(settings(text, tmp_path, mixture=mixture, validation_rows=3), seed=5)
-    assert (data.seed, data.validation_rows, data.reading.mixture) == (5, 3, mixture)
+    data = build_data_module(settings(text, tmp_path, mixture=mixture, validation_sequences=3), seed=5)
+    assert (data.seed, data.validation_sequences, data.reading.mixture) == (5, 3, mixture)
     books = corpus(data.folder, text)["RedPajamaBook"]
     assert {token for tokens, _ in epoch(data) for token in tokens} <= set(np.concatenate(books).tolist())
 

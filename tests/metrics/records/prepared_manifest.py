@@ -53,7 +53,7 @@ def manifest(**changes: Any) -> Manifest:
     }
     made = Manifest(
         name="miniature",
-        vocabulary=300,
+        vocab_size=300,
         eos_id=0,
         bos_id=None,
         tokenizer_hash="cd" * 32,

@@ -41,7 +41,7 @@ def test_how_a_training_is_computed_may_be_switched(key):
     assert changes_speed_only(key)
 
 
-@pytest.mark.parametrize("key", ["optim.lr", "optim._target_", "model.width", "data.seed", "seed", "trainer.batch_rows",
+@pytest.mark.parametrize("key", ["optim.lr", "optim._target_", "model.hidden_size", "data.seed", "seed", "trainer.global_batch_size",
                                  "ops._target_", "budget.steps", "strategy.name"])  # fmt: skip
 def test_what_is_trained_may_not(key):
     assert not changes_speed_only(key)

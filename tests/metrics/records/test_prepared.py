@@ -36,7 +36,7 @@ def test_the_names_are_those_of_the_data_room():
 def test_it_says_what_the_manifest_says(folder):
     made, data = Manifest.read(folder), PreparedData.read(folder)
     assert data.manifest_hash == made.hash
-    assert (data.name, data.vocabulary, data.packing, data.sequence_length) == ("miniature", 300, "concat", None)
+    assert (data.name, data.vocab_size, data.packing, data.seq_len) == ("miniature", 300, "concat", None)
     assert data.settings["selection"] == SELECTION
     assert data.splits == ["train", "validation"]
     assert [(row.split, row.domain, row.tokens, sum(row.lengths)) for row in data.domains] == [
@@ -93,7 +93,7 @@ def test_a_folder_with_neither_file_is_refused(tmp_path):
     ("path", "to", "complaint"),
     [
         (("schema",), "litespark.data/1", r"schema: got 'litespark\.data/1', expected .*; prepare the data again"),
-        (("vocabulary",), "many", r"vocabulary: got 'many', expected an integer"),
+        (("vocab_size",), "many", r"vocabulary: got 'many', expected an integer"),
         (("splits",), [], r"splits: got \[\], expected an object"),
         (("splits", "train", "domains"), None, r"splits\.train\.domains: got None, expected an object"),
         (("splits", "train", "domains", "Wiki", "tokens"), 1.5, r"splits\.train\.domains\.Wiki\.tokens: got 1\.5"),

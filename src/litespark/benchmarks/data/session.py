@@ -23,7 +23,7 @@ from litespark.experiment.config import ConfigError, Parts
 from litespark.metrics.records.data import DataRecord
 
 WHAT = "bench-data"
-DEFAULTS = ("data=slimpajama", "data.vocabulary=32000", "data.sequence_length=4096", "data.micro_batch_size=4")
+DEFAULTS = ("data=slimpajama", "data.vocab_size=32000", "data.seq_len=4096", "data.micro_batch_size=4")
 NO_LITGPT = "litgpt is not installed beside Litespark; name an interpreter that has it: --litgpt-python PATH"
 NOT_YET = "not measured yet"
 # of the corpus on all cores; on one it is prepared with the configured size
@@ -72,7 +72,7 @@ def bench_data(
         record = begin(parts, overrides, settings, Path(temporary), command, say)
         origin = record.provenance
         name = record.corpus.source.replace("_", "-")
-        precision = str(token_dtype(record.vocabulary))
+        precision = str(token_dtype(record.vocab_size))
         path = record_path(output, origin.environment, WHAT, name, precision, origin.time)
         record.write(path)  # what cannot be written is known before minutes are spent
         Rounds(parts.data, settings, Path(temporary), launch, say).take(record, lambda: record.write(path))
@@ -104,21 +104,21 @@ def begin(
     if config.tokenizer is not None:
         tokenizer = Tokenizer.load(config.tokenizer, eos_token=config.eos_token)
     else:
-        say(f"training a tokenizer of {config.vocabulary:,} ids")
-        tokenizer = Tokenizer.train(islice(corpora.documents(), _TOKENIZER_DOCUMENTS), vocabulary=config.vocabulary)
+        say(f"training a tokenizer of {config.vocab_size:,} ids")
+        tokenizer = Tokenizer.train(islice(corpora.documents(), _TOKENIZER_DOCUMENTS), vocab_size=config.vocab_size)
     (scratch / TOKENIZER).mkdir()
     tokenizer.save(scratch / TOKENIZER)
     return DataRecord(
         provenance=provenance(parts, overrides, command, torch.device("cpu"), "fp32"),
         corpus=corpus,
-        vocabulary=tokenizer.vocabulary,
+        vocab_size=tokenizer.vocab_size,
         tokenizer_hash=tokenizer.hash,
         cores=cores,
         unit_bytes=max(1, corpus.text_bytes // (_UNITS_PER_CORE * cores)),
         chunk_tokens=config.chunk_tokens,
         rounds=settings.rounds,
-        sequence_length=config.sequence_length,
-        micro_batch_rows=config.micro_batch_size,
+        seq_len=config.seq_len,
+        micro_batch_size=config.micro_batch_size,
         pinned=torch.cuda.is_available(),
         litdata=version("litdata"),
         litgpt_reason=NO_LITGPT if litgpt_interpreter(settings) is None else NOT_YET,

@@ -52,7 +52,7 @@ def _epochs_of_ours(config: PrepareConfig) -> Iterator[Iterator[int]]:
 
     def tokens() -> Iterator[int]:
         for batch in build_data_module(config, seed=_SEED).train_dataloader():
-            assert batch.boundaries is not None, "the documents are not marked"
+            assert batch.cu_seqlens is not None, "the documents are not marked"
             yield batch.token_count
 
     yield tokens()
@@ -66,7 +66,7 @@ def _litdata_epochs(config: PrepareConfig) -> Iterator[Iterator[int]]:
     domain = next(iter(Manifest.read(folder).splits["train"].domains.values()))
     dataset = StreamingDataset(
         str(folder / "train" / domain.folder),
-        item_loader=TokensLoader(block_size=config.sequence_length + 1),
+        item_loader=TokensLoader(block_size=config.seq_len + 1),
         shuffle=config.shuffle,
         drop_last=False,
         seed=_SEED,

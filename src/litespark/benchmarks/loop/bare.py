@@ -26,7 +26,7 @@ def summed_loss(model: nn.Module, batch: TokenBatch) -> Tensor:
         batch.labels,
         positions=batch.positions,
         documents=batch.documents,
-        boundaries=batch.boundaries,
+        cu_seqlens=batch.cu_seqlens,
     )
     assert isinstance(loss, Tensor)
     return loss
@@ -84,8 +84,8 @@ class BareLoop:
                 seen += batch.token_count
             gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
             torch._foreach_div_(gradients, supervised)
-            if self.config.clip_norm is not None:
-                torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+            if self.config.grad_clip is not None:
+                torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
             self.tokens_seen += seen
             self.steps_taken += 1
             position = self.budget.schedule_position(self.tokens_seen, self.steps_taken)

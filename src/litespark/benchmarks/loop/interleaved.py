@@ -173,7 +173,7 @@ class _Interleaved:
             environment=known.environment,
             model=known.model,
             data=known.data.name,
-            rows_per_step=self.parts.trainer.batch_rows,
+            rows_per_step=self.parts.trainer.global_batch_size,
             micro_batches_per_step=self.machine.accumulate,
             steps_per_block=self.parts.trainer.log_every,
             trainer_step_ms=[1e3 * seconds for seconds in self.trainer_seconds[_WARMUP_STEPS:]],

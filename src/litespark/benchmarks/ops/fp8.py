@@ -195,9 +195,11 @@ def _torchao(tokens: int, inputs: int, outputs: int, device: torch.device) -> Ru
 def _producers(fp8: Fp8Config, place: Place) -> list[_Case]:
     """Least bytes are those of a fused one: what the op in bf16 has, two codes in place of a narrow value."""
     shapes, tokens, stream = place.shapes, _tokens(place), 4 if place.autocast else 2
-    normed, product = tokens * shapes.width, tokens * shapes.feed_forward
-    norm = CaseRecord(OP, NORM, f"{tokens} x {shapes.width}", normed * (2 * stream + 4), normed * (3 * stream + 4))
-    swiglu = CaseRecord(OP, SWIGLU, f"{tokens} x {shapes.feed_forward}", product * 6, product * 10)
+    normed, product = tokens * shapes.hidden_size, tokens * shapes.intermediate_size
+    norm = CaseRecord(
+        OP, NORM, f"{tokens} x {shapes.hidden_size}", normed * (2 * stream + 4), normed * (3 * stream + 4)
+    )
+    swiglu = CaseRecord(OP, SWIGLU, f"{tokens} x {shapes.intermediate_size}", product * 6, product * 10)
     return [
         _Case(norm, _PRODUCER, lambda pieces: norm_runs(place, pieces, fp8.gradients)),
         _Case(swiglu, _PRODUCER, lambda pieces: swiglu_runs(place, pieces, fp8.gradients)),

@@ -183,9 +183,9 @@ def norm_runs(place: Place, pieces: Pieces, gradients: str) -> dict[str, Run]:
     """RMSNorm of stream + update to an operand; backward the gradient of both, that of the update as an operand."""
     shapes, dtype = place.shapes, place.dtype
     stream_dtype = torch.float32 if place.autocast else dtype
-    random, size = Inputs(place.device), (_tokens(shapes), shapes.width)
+    random, size = Inputs(place.device), (_tokens(shapes), shapes.hidden_size)
     x, update = random.normal(*size, dtype=stream_dtype), random.normal(*size, dtype=dtype)
-    weight = 1 + random.normal(shapes.width, dtype=torch.float32, scale=0.25)
+    weight = 1 + random.normal(shapes.hidden_size, dtype=torch.float32, scale=0.25)
     normed_gradient, stream_gradient = random.normal(*size, dtype=dtype), random.normal(*size, dtype=stream_dtype)
 
     def forward(emission: Emission) -> tuple[Tensor, Operand, Tensor]:
@@ -217,8 +217,8 @@ def swiglu_runs(place: Place, pieces: Pieces, gradients: str) -> dict[str, Run]:
     """SwiGLU to an operand; backward the gradient of gate and up as an operand."""
     shapes, dtype = place.shapes, place.dtype
     random, tokens = Inputs(place.device), _tokens(shapes)
-    gate_up = random.normal(tokens, 2 * shapes.feed_forward, dtype=dtype)
-    product_gradient = random.normal(tokens, shapes.feed_forward, dtype=dtype)
+    gate_up = random.normal(tokens, 2 * shapes.intermediate_size, dtype=dtype)
+    product_gradient = random.normal(tokens, shapes.intermediate_size, dtype=dtype)
 
     def run(
         emission: Emission, back: Emission, after: Emission | None = None, after_back: Emission | None = None

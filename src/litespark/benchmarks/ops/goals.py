@@ -87,8 +87,8 @@ def _goal_of_casts(record: OpsRecord) -> GoalRecord:
     text = f"the casts of {CASTS_OF_MODEL} add at most {MOST_CAST_MS:g} ms to a step with delayed scales"
     if "fp8" not in record.ops:
         return GoalRecord("fp8", text, MOST_CAST_MS, None, "not measured", "it was not asked for")
-    if record.model != CASTS_OF_MODEL or record.rows * record.sequence_length != CASTS_OF_TOKENS:
-        reason = f"got {record.model} with {record.rows * record.sequence_length} tokens, expected {CASTS_OF_TOKENS}"
+    if record.model != CASTS_OF_MODEL or record.rows * record.seq_len != CASTS_OF_TOKENS:
+        reason = f"got {record.model} with {record.rows * record.seq_len} tokens, expected {CASTS_OF_TOKENS}"
         return GoalRecord("fp8", text, MOST_CAST_MS, None, "not measured", reason)
     cases = {case.case: case for case in record.cases if case.op == "fp8"}
     # a layer has two norms; its remaining casts have nothing beside them in bf16
@@ -159,7 +159,7 @@ def table(record: OpsRecord) -> str:
     devices = ", ".join(device.name for device in record.environment.devices)
     bandwidth = record.copy_bytes_per_second
     lines = [
-        f"{record.model}, {record.rows} x {record.sequence_length} tokens, {record.environment.precision}, {devices}"
+        f"{record.model}, {record.rows} x {record.seq_len} tokens, {record.environment.precision}, {devices}"
         + (f", copies {bandwidth / 1e9:.0f} GB/s" if bandwidth is not None else ""),
         "ms of forward, ms of forward and backward with the tenth and ninetieth percentile, times as fast as the "
         "reference (fp8: as bf16),",
@@ -193,7 +193,7 @@ def table(record: OpsRecord) -> str:
 
 def _widths(record: OpsRecord) -> list[str]:
     """Square linear layers, and from which width on fp8 pays."""
-    tokens = record.rows * record.sequence_length
+    tokens = record.rows * record.seq_len
     lines = []
     if record.widths:
         names = [each.name for each in record.widths[0].times]

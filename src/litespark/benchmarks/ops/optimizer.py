@@ -36,7 +36,7 @@ def measure_optimizer(
     products of matrices instead: its bytes a parameter say how much longer it takes, not what it moves.
     """
     with torch.device("meta"):
-        model = Llama(dataclasses.replace(config, layers=1), resolve(OpsConfig()))
+        model = Llama(dataclasses.replace(config, num_layers=1), resolve(OpsConfig()))
     materialise(model, device)
     initialise(model, model.config, seed=0)
     generator = torch.Generator(device).manual_seed(0)
@@ -59,7 +59,7 @@ def _step(model: Llama, settings: OptimizerConfig, device: torch.device) -> Call
     loss, tokens = torch.ones((), device=device), torch.ones((), device=device)
 
     def step() -> None:
-        finish_gradients(optimizer, loss, tokens, world_size=1, clip_norm=settings.clip_norm)
+        finish_gradients(optimizer, loss, tokens, world_size=1, grad_clip=settings.grad_clip)
         optimizer.step()
 
     return step

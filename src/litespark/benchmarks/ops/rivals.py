@@ -85,17 +85,17 @@ def difference_from_reference(function: Callable[..., Any], case: Case, place: P
 # `functional` is liger_kernel.transformers.functional; nothing is written over its inputs, as in ours
 
 
-def _rms_norm(functional: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    return functional.liger_rms_norm(x, weight, epsilon, in_place=False)
+def _rms_norm(functional: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return functional.liger_rms_norm(x, weight, eps, in_place=False)
 
 
-def _add_rms_norm(functional: Any, x: Tensor, update: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    normed, stream = functional.liger_fused_add_rms_norm(x, update, weight, epsilon, in_place=False)
+def _add_rms_norm(functional: Any, x: Tensor, update: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    normed, stream = functional.liger_fused_add_rms_norm(x, update, weight, eps, in_place=False)
     return stream, normed
 
 
-def _rope(functional: Any, qkv: Tensor, cos: Tensor, sin: Tensor, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    query, key, value = qkv.split([qkv.shape[2] - 2 * kv_heads, kv_heads, kv_heads], dim=2)
+def _rope(functional: Any, qkv: Tensor, cos: Tensor, sin: Tensor, num_kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    query, key, value = qkv.split([qkv.shape[2] - 2 * num_kv_heads, num_kv_heads, num_kv_heads], dim=2)
     # it takes heads before positions, and each table twice over
     query, key = functional.liger_rope(
         query.transpose(1, 2), key.transpose(1, 2), torch.cat((cos, cos), -1), torch.cat((sin, sin), -1)

@@ -63,10 +63,10 @@ def bench_ops(
     for op in ops:
         if op not in EVERYTHING:
             raise ValueError(f"--op: got {op}, expected one of {', '.join(EVERYTHING)}")
-    if parts.data.sequence_length > parts.llama.max_sequence_length:
+    if parts.data.seq_len > parts.llama.max_seq_len:
         raise ValueError(
-            f"data.sequence_length: got {parts.data.sequence_length}, expected at most model.max_sequence_length = "
-            f"{parts.llama.max_sequence_length}; lower the one or raise the other"
+            f"data.seq_len: got {parts.data.seq_len}, expected at most model.max_seq_len = "
+            f"{parts.llama.max_seq_len}; lower the one or raise the other"
         )
     device = device_for(parts.trainer.accelerator)
     precision = precision_of(parts, device)
@@ -136,8 +136,8 @@ def _begin(parts: Parts, place: Place, machine: Machine, overrides: Sequence[str
         environment=environment,
         model=parts.llama.name,
         rows=place.shapes.rows,
-        sequence_length=place.shapes.length,
-        layers=parts.llama.layers,
+        seq_len=place.shapes.length,
+        layers=parts.llama.num_layers,
         seconds=0.0,
         ops=[],
     )

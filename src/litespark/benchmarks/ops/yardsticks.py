@@ -16,8 +16,8 @@ def matmuls(op: str, place: Place) -> Callable[[], object] | None:
     if op not in ("linear_cross_entropy", "swiglu_linear"):
         return None
     tokens = shapes.rows * shapes.length
-    inputs = shapes.width if op == "linear_cross_entropy" else shapes.feed_forward
-    outputs = shapes.vocabulary if op == "linear_cross_entropy" else shapes.width
+    inputs = shapes.hidden_size if op == "linear_cross_entropy" else shapes.intermediate_size
+    outputs = shapes.vocab_size if op == "linear_cross_entropy" else shapes.hidden_size
     generator = torch.Generator(place.device).manual_seed(0)
 
     def random(*size: int) -> Tensor:

@@ -80,7 +80,7 @@ def bench_profile(
         kind=chosen.kind,
         settings=list(chosen.settings),
         recompute=None,
-        layers=step.model.layers if step.model.layers < step.model.layers_whole else None,
+        layers=step.model.num_layers if step.model.num_layers < step.model.layers_whole else None,
         warmup_steps=_WARMUP,
         steps=steps,
         loss_rows=1,
@@ -111,7 +111,7 @@ def _record(step: StepRecord, variant: Variant, done: RoundRecord, answer: Profi
     floors = {part.kernel_class: part.milliseconds for part in step.variants[0].floor}
     if "attention" in floors:
         # of whole rows; here are the pairs that the masks of these very steps allowed
-        floors["attention"] *= answer.attention_pairs / answer.tokens / causal_mean_keys(step.protocol.sequence_length)
+        floors["attention"] *= answer.attention_pairs / answer.tokens / causal_mean_keys(step.protocol.seq_len)
     for each in answer.classes:
         each.floor_milliseconds = floors.get(each.kernel_class)
     return ProfileRecord(

@@ -103,11 +103,11 @@ def settle(compose: Compose, overrides: Sequence[str], variants: Sequence[Varian
         _check_same(variant, theirs, parts)
     device = device_for(parts.trainer.accelerator)
     precision = precision_of(parts, device)
-    whole = parts.llama.layers
+    whole = parts.llama.num_layers
     if settings.layers is not None and settings.layers > whole:
         raise ConfigError(f"--layers: got {settings.layers}, expected at most the model's {whole}")
     layers = settings.layers or measurable_layers(parts.llama, device)
-    parts = dataclasses.replace(parts, model=dataclasses.replace(parts.llama, layers=layers))
+    parts = dataclasses.replace(parts, model=dataclasses.replace(parts.llama, num_layers=layers))
     return Settled(parts, whole, device, precision, composed)
 
 
@@ -120,18 +120,18 @@ def _check(parts: Parts) -> None:
         )
     if parts.resume is not None:
         raise ConfigError(f"resume={parts.resume}: the benchmark starts from initial weights; leave it out")
-    if parts.data.sequence_length > parts.llama.max_sequence_length:
+    if parts.data.seq_len > parts.llama.max_seq_len:
         raise ConfigError(
-            f"data.sequence_length: got {parts.data.sequence_length}, expected at most model.max_sequence_length = "
-            f"{parts.llama.max_sequence_length}; lower the one or raise the other"
+            f"data.seq_len: got {parts.data.seq_len}, expected at most model.max_seq_len = "
+            f"{parts.llama.max_seq_len}; lower the one or raise the other"
         )
 
 
 def _check_same(variant: Variant, theirs: Parts, parts: Parts) -> None:
     # as they were resolved: a task is an object without an equality of its own
     different = [name for name in _THE_SAME_FOR_ALL if theirs.resolved[name] != parts.resolved[name]]
-    if theirs.trainer.batch_rows != parts.trainer.batch_rows:
-        different.append("trainer.batch_rows")
+    if theirs.trainer.global_batch_size != parts.trainer.global_batch_size:
+        different.append("trainer.global_batch_size")
     if different:
         raise ConfigError(
             f"--variant {variant.name}: got settings that change {', '.join(different)}, expected the same model and "
@@ -141,21 +141,21 @@ def _check_same(variant: Variant, theirs: Parts, parts: Parts) -> None:
 
 def described(settled: Settled, overrides: Sequence[str], settings: StepSettings, command: Sequence[str]) -> StepRecord:
     """The record without rates and floors, which take seconds to measure."""
-    parts, length = settled.parts, settled.parts.data.sequence_length
+    parts, length = settled.parts, settled.parts.data.seq_len
     causal = causal_mean_keys(length)
     model = StepModel(
         name=parts.llama.name,
         parameters=parts.llama.parameter_count(),
-        layers=parts.llama.layers,
+        num_layers=parts.llama.num_layers,
         layers_whole=settled.layers_whole,
         flops_per_token_causal=model_flops_per_token(parts.llama, causal),
         flops_per_token_full=model_flops_per_token(parts.llama, length),
         flops_per_token_recomputed=hardware_flops_per_token(parts.llama, causal, "full"),
     )
     protocol = Protocol(
-        micro_batch_rows=parts.data.micro_batch_size,
+        micro_batch_size=parts.data.micro_batch_size,
         accumulate=parts.trainer.accumulate(parts.data.micro_batch_size, 1),
-        sequence_length=length,
+        seq_len=length,
         warmup_steps=settings.warmup_steps,
         steps=settings.steps,
         rounds=settings.rounds,
@@ -201,7 +201,7 @@ def add_rates(record: StepRecord, settled: Settled) -> None:
 def _casts(theirs: Parts, record: StepRecord, settled: Settled) -> str:
     """What a variant of ours in fp8 moves beside bf16, in words."""
     model, protocol = settled.parts.llama, record.protocol
-    shapes = model.step_shapes(protocol.micro_batch_rows, protocol.sequence_length, documents=protocol.document_mask)
+    shapes = model.step_shapes(protocol.micro_batch_size, protocol.seq_len, documents=protocol.document_mask)
     added = sum(each.added for each in cast_bytes(model, shapes, theirs.fp8, accumulate=protocol.accumulate))
     said = f"its casts move {added / 1e9:+.3g} GB a step against bf16"
     if record.rates.copy_bytes is not None:
@@ -229,12 +229,12 @@ def _floor(variant: VariantRecord, theirs: Parts, record: StepRecord, settled: S
     model = settled.parts.llama
     parts = floor(
         model,
-        model.step_shapes(protocol.micro_batch_rows, protocol.sequence_length, documents=protocol.document_mask),
+        model.step_shapes(protocol.micro_batch_size, protocol.seq_len, documents=protocol.document_mask),
         accumulate=protocol.accumulate,
         rates=Rates(rates.matmul_flops, rates.copy_bytes, rates.attention_flops, rates.fp8_matmul_flops),
         itemsize=4 if precision == "fp32" else 2,
         precision=precision,
-        mean_keys=causal_mean_keys(protocol.sequence_length),
+        mean_keys=causal_mean_keys(protocol.seq_len),
     )
     return [FloorPart(name, milliseconds) for name, milliseconds in parts.items()]
 

@@ -75,8 +75,8 @@ class HuggingFaceTraining:
                 loss = self._loss(self._forward, part, tokens)
             loss.backward()
             total += loss.detach()
-        if self.parts.optim.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.parts.optim.clip_norm)
+        if self.parts.optim.grad_clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.parts.optim.grad_clip)
         for group in self.optimizer.param_groups:
             group["lr"] = batch.learning_rate
         self.optimizer.step()
@@ -188,7 +188,7 @@ def _optimizer(model: nn.Module, parts: Parts, fused: bool) -> torch.optim.AdamW
         parameter_groups(model, config.weight_decay),
         lr=config.lr,
         betas=config.betas,
-        eps=config.epsilon,
+        eps=config.eps,
         fused=True if fused else None,
     )
 

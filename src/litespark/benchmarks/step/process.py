@@ -99,7 +99,7 @@ def asked_parts(parts: Parts, request: Request) -> Parts:
     """The config with what the request changes: layers, recompute, the length, and the rows that are held out."""
     if request.recompute is not None and request.recompute not in RECOMPUTE_MODES:
         raise ConfigError(f"recompute: got {request.recompute!r}, expected one of {', '.join(RECOMPUTE_MODES)}")
-    model = parts.llama if request.layers is None else dataclasses.replace(parts.llama, layers=request.layers)
+    model = parts.llama if request.layers is None else dataclasses.replace(parts.llama, num_layers=request.layers)
     recompute: Recompute = parts.recompute
     if request.recompute is not None and request.kind != "huggingface":
         recompute = next(mode for mode in RECOMPUTE_MODES if mode == request.recompute)
@@ -108,7 +108,7 @@ def asked_parts(parts: Parts, request: Request) -> Parts:
         model=model,
         recompute=recompute,
         budget=BudgetConfig(steps=request.warmup_steps + request.steps),
-        data=dataclasses.replace(parts.data, validation_rows=request.loss_rows),
+        data=dataclasses.replace(parts.data, validation_sequences=request.loss_rows),
     )
 
 

@@ -218,7 +218,9 @@ class _Turns:
             kind=variant.kind,
             settings=list(variant.settings),
             recompute=recompute,
-            layers=self.record.model.layers if self.record.model.layers < self.record.model.layers_whole else None,
+            layers=self.record.model.num_layers
+            if self.record.model.num_layers < self.record.model.layers_whole
+            else None,
             warmup_steps=protocol.warmup_steps,
             steps=protocol.steps,
             loss_rows=protocol.loss_rows,

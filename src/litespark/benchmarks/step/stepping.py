@@ -93,7 +93,7 @@ class LitesparkTraining:
         self.task = module.task
         self.metrics = module.metrics
         self.optimizer = module.configure_optimizers()
-        self.optimizer_step = OptimizerStep(self.task, clip_norm=parts.optim.clip_norm, device=machine.device)
+        self.optimizer_step = OptimizerStep(self.task, grad_clip=parts.optim.grad_clip, device=machine.device)
         self.parts = parts
         self.machine = machine
         self.recompute: str = parts.recompute
@@ -120,7 +120,7 @@ def step_batches(parts: Parts, machine: Machine, batches: Iterable[TokenBatch], 
     The schedule runs over exactly these steps: over a run of billions of tokens every variant would stand still at the
     beginning of the warm-up, and equal losses would say nothing.
     """
-    tokens = machine.accumulate * parts.data.micro_batch_size * parts.data.sequence_length
+    tokens = machine.accumulate * parts.data.micro_batch_size * parts.data.seq_len
     stream = iter(batches)
     return [
         StepBatch(

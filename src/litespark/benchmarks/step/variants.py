@@ -158,10 +158,10 @@ def _why_not_huggingface(setup: HuggingFaceSetup, device: torch.device, parts: P
             "the baselines train with AdamW, and the config has another optimizer; leave optim=adamw and give the "
             "other one to a variant of Litespark ('NAME:optim=…')"
         )
-    if model.width % model.heads:
+    if model.hidden_size % model.num_heads:
         return (
-            f"transformers refuses a Llama whose width {model.width} is not a multiple of its heads {model.heads}; "
-            "change model.width or model.heads"
+            f"transformers refuses a Llama whose width {model.hidden_size} is not a multiple of its heads {model.num_heads}; "
+            "change model.hidden_size or model.num_heads"
         )
     if parts.precision == "fp8" or (parts.precision == "auto" and precision_of(parts, device) == "fp8"):
         return (
@@ -189,11 +189,11 @@ def _why_not_fp8(device: torch.device, parts: Parts) -> str | None:
         return "float8 is measured beside bf16; set precision=bf16"
     model = parts.llama
     sizes = {
-        "model.width": model.width,
-        "model.feed_forward": model.feed_forward,
-        "heads x head width": model.heads * model.head_width,
-        "kv_heads x head width": model.kv_heads * model.head_width,
-        "tokens of a micro-batch": parts.data.micro_batch_size * parts.data.sequence_length,
+        "model.hidden_size": model.hidden_size,
+        "model.intermediate_size": model.intermediate_size,
+        "heads x head width": model.num_heads * model.head_dim,
+        "num_kv_heads x head width": model.num_kv_heads * model.head_dim,
+        "tokens of a micro-batch": parts.data.micro_batch_size * parts.data.seq_len,
     }
     odd = [f"{name} {size}" for name, size in sizes.items() if size % MULTIPLE]
     if odd:

@@ -36,7 +36,7 @@ def read_run(folder: Path, record: TrainingRecord, variant: TrainedVariant, seed
         "status": (found.status, "finished"),
         "seed": (found.seed, seed),
         "data.manifest_hash": (found.data.manifest_hash, (variant.prepared or record.stream).manifest_hash),
-        "model.sequence_length": (found.model.sequence_length, record.stream.seq_len),
+        "model.seq_len": (found.model.seq_len, record.stream.seq_len),
         "target.bits_per_byte": (None if target is None else target.bits_per_byte, record.target_bits_per_byte),
         "throughput.tokens": (found.throughput.tokens, end.tokens),
         "target.reached.step": (end.step if reached is None else reached.step, end.step),

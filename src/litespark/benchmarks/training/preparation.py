@@ -82,7 +82,7 @@ def _reading(folder: Path, logs: Path) -> list[str]:
         f"data.root={hydra_text(str(logs / 'prepared'))}",
         f"data.text_field={TEXT_FIELD}",
         f"data.domain_field={KIND_FIELD}",
-        *(f"data.{name}=null" for name in ("name", "max_bytes", "max_files", "training_rows", "mixture")),
+        *(f"data.{name}=null" for name in ("name", "max_bytes", "max_files", "training_sequences", "mixture")),
         "data.mixture_temperature=1.0",
     ]
 

@@ -172,9 +172,9 @@ def model_and_stream(parts: Parts) -> tuple[TrainedModel, Stream]:
     return TrainedModel(name=parts.model.name, parameters=parts.model.parameter_count()), Stream(
         name=data.manifest.name,
         manifest_hash=data.manifest.hash,
-        seq_len=parts.data.sequence_length,
-        global_batch_size=parts.trainer.batch_rows,
-        validation_sequences=parts.data.validation_rows,
+        seq_len=parts.data.seq_len,
+        global_batch_size=parts.trainer.global_batch_size,
+        validation_sequences=parts.data.validation_sequences,
         validate_every=parts.trainer.validate_every,
         budget_tokens=token_budget(parts, data.manifest).planned_tokens(),
     )

@@ -33,10 +33,10 @@ class ChunkWriter:
     disk. One chunk is held in memory.
     """
 
-    def __init__(self, folder: Storage, unit: int, *, vocabulary: int, chunk_tokens: int) -> None:
+    def __init__(self, folder: Storage, unit: int, *, vocab_size: int, chunk_tokens: int) -> None:
         self.folder = folder
         self.unit = unit
-        self.dtype = token_dtype(vocabulary)
+        self.dtype = token_dtype(vocab_size)
         self.chunk_tokens = chunk_tokens
         self.written: list[WrittenChunk] = []
         self._items: list[NDArray[np.generic]] = []
@@ -72,10 +72,10 @@ class ChunkWriter:
         self._items, self._held = [], 0
 
 
-def index_content(chunks: Iterable[WrittenChunk], *, vocabulary: int, chunk_tokens: int) -> bytes:
+def index_content(chunks: Iterable[WrittenChunk], *, vocab_size: int, chunk_tokens: int) -> bytes:
     """LitData's `index.json` of a folder with these chunks."""
     listed = list(chunks)
-    dtype = token_dtype(vocabulary)
+    dtype = token_dtype(vocab_size)
     config = {
         "chunk_bytes": chunk_tokens * dtype.itemsize,
         "chunk_size": None,

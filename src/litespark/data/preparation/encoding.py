@@ -48,7 +48,7 @@ class DocumentEncoder:
 
     def __init__(self, tokenizer: Tokenizer, take: Callable[[list[Encoded]], None]) -> None:
         self.tokenizer = tokenizer
-        self.dtype = token_dtype(tokenizer.vocabulary)
+        self.dtype = token_dtype(tokenizer.vocab_size)
         self._take = take
         self._pieces: list[str] = []
         self._ends: list[Entry | None] = []
@@ -103,12 +103,12 @@ class DocumentEncoder:
         self._take(done)
 
     def _check(self, flat: NDArray[np.int64], stops: NDArray[np.int64]) -> None:
-        vocabulary, eos_id = self.tokenizer.vocabulary, self.tokenizer.eos_id
-        if flat.size and int(flat.max()) >= vocabulary:
+        vocab_size, eos_id = self.tokenizer.vocab_size, self.tokenizer.eos_id
+        if flat.size and int(flat.max()) >= vocab_size:
             place = int(flat.argmax())
             raise ValueError(
                 f"{self._source_of(place, stops)}: the tokenizer gave id {flat[place]}; expected 0 to "
-                f"{vocabulary - 1}, its vocabulary. Name another data.tokenizer."
+                f"{vocab_size - 1}, its vocabulary. Name another data.tokenizer."
             )
         ended = np.fromiter((entry is not None for entry in self._ends), dtype=bool, count=len(self._ends))
         if np.count_nonzero(flat == eos_id) == np.count_nonzero(ended):

@@ -39,7 +39,7 @@ def finish(plan: Plan, work: Work, tokenizer: Tokenizer) -> Manifest:
     for split, named in whole.domains.items():
         for name, domain in named.items():
             index = index_content(
-                domain.chunks, vocabulary=tokenizer.vocabulary, chunk_tokens=tokens_of_a_chunk(plan.config)
+                domain.chunks, vocab_size=tokenizer.vocab_size, chunk_tokens=tokens_of_a_chunk(plan.config)
             )
             work.prepared.write(f"{split}/{domain_folder(name)}/{INDEX}", index)
     _remove_partial_files(work)
@@ -66,7 +66,7 @@ def _nothing_left(ledger: Ledger) -> ValueError:
 
 
 def _merged(plan: Plan, work: Work, tokenizer: Tokenizer) -> UnitResult:
-    frequencies = {split: np.zeros(tokenizer.vocabulary, dtype=np.int64) for split in (TRAIN, VALIDATION)}
+    frequencies = {split: np.zeros(tokenizer.vocab_size, dtype=np.int64) for split in (TRAIN, VALIDATION)}
     whole = UnitResult(tokenizer.hash, {TRAIN: {}, VALIDATION: {}}, Ledger(), 0, 0, frequencies, [])
     for unit in plan.units:
         result = work.result(unit.number)
@@ -103,7 +103,7 @@ def _manifest(plan: Plan, whole: UnitResult, tokenizer: Tokenizer) -> Manifest:
     packed = config.packing == "best_fit"
     return Manifest(
         name=plan.name,
-        vocabulary=tokenizer.vocabulary,
+        vocab_size=tokenizer.vocab_size,
         eos_id=tokenizer.eos_id,
         bos_id=tokenizer.bos_id,
         tokenizer_hash=tokenizer.hash,
@@ -117,7 +117,7 @@ def _manifest(plan: Plan, whole: UnitResult, tokenizer: Tokenizer) -> Manifest:
         ledger=whole.ledger,
         code_version=__version__,
         packing=config.packing,
-        sequence_length=config.sequence_length if packed else None,
+        seq_len=config.seq_len if packed else None,
         listing=plan.listing.to_json(),
     )
 

@@ -35,12 +35,12 @@ class BestFitPacker:
     however many there are.
 
     Args:
-        sequence_length: S.
+        seq_len: S.
         eos_id: id that ends each document, and pads.
     """
 
-    def __init__(self, sequence_length: int, eos_id: int) -> None:
-        self.width = sequence_length + 1
+    def __init__(self, seq_len: int, eos_id: int) -> None:
+        self.width = seq_len + 1
         self.eos_id = eos_id
         self._pieces: list[NDArray[np.generic]] = []
         self._held = 0

@@ -112,14 +112,14 @@ def plan_preparation(config: PrepareConfig) -> Plan:
     if config.tokenizer is not None:
         asked = None if config.add_bos == "auto" else bool(config.add_bos)
         tokenizer = Tokenizer.load(config.tokenizer, eos_token=config.eos_token, add_bos=asked)
-        if tokenizer.vocabulary > config.vocabulary:
+        if tokenizer.vocab_size > config.vocab_size:
             raise ValueError(
-                f"data.tokenizer={config.tokenizer} has {tokenizer.vocabulary} ids, and the vocabulary is "
-                f"{config.vocabulary}. Set model.vocabulary={tokenizer.vocabulary} (data.vocabulary follows it), or "
+                f"data.tokenizer={config.tokenizer} has {tokenizer.vocab_size} ids, and the vocabulary is "
+                f"{config.vocab_size}. Set model.vocab_size={tokenizer.vocab_size} (data.vocab_size follows it), or "
                 "name another tokenizer."
             )
         # what is prepared is that of the tokenizer, in a model of any number of rows
-        config = replace(config, vocabulary=tokenizer.vocabulary, add_bos=bool(tokenizer.begin_ids))
+        config = replace(config, vocab_size=tokenizer.vocab_size, add_bos=bool(tokenizer.begin_ids))
     elif config.add_bos is True:
         raise ValueError(
             "data.add_bos=true, but the tokenizer that is trained here has no BOS. Set data.add_bos=auto, or "

@@ -119,7 +119,7 @@ def _require_space(plan: Plan) -> None:
         return
     done = Work(plan.storage).done(UNITS)
     text_bytes = sum(plan.units[number].text_bytes for number in plan.own_units if number not in done)
-    needed = int(1.25 * text_bytes / 3 * token_dtype(plan.config.vocabulary).itemsize)
+    needed = int(1.25 * text_bytes / 3 * token_dtype(plan.config.vocab_size).itemsize)
     free = shutil.disk_usage(root.local).free
     if free < needed:
         raise ValueError(

@@ -50,8 +50,8 @@ class SplitWriter:
         self.prepared = prepared
         self.unit = unit
         self.config = config
-        self.vocabulary = token_bytes.size
-        self.frequencies = {split: np.zeros(self.vocabulary, dtype=np.int64) for split in (TRAIN, VALIDATION)}
+        self.vocab_size = token_bytes.size
+        self.frequencies = {split: np.zeros(self.vocab_size, dtype=np.int64) for split in (TRAIN, VALIDATION)}
         self._token_bytes = token_bytes
         self._eos_id = eos_id
         self._domains: dict[tuple[str, str], _Domain] = {}
@@ -93,7 +93,7 @@ class SplitWriter:
         result.documents += len(group)
         result.tokens += ids.size
         result.bytes += int(self._token_bytes[ids].sum())
-        self.frequencies[split] += np.bincount(ids, minlength=self.vocabulary)
+        self.frequencies[split] += np.bincount(ids, minlength=self.vocab_size)
         return ids.size
 
     def _domain(self, split: str, name: str) -> _Domain:
@@ -102,11 +102,11 @@ class SplitWriter:
         refuse_many_domains({name, *(domain for _, domain in self._domains)}, self.config.domain_field)
         packer = None
         if self.config.packing == "best_fit":
-            packer = BestFitPacker(self.config.sequence_length, self._eos_id)
+            packer = BestFitPacker(self.config.seq_len, self._eos_id)
         chunks = ChunkWriter(
             self.prepared.below(split).below(domain_folder(name)),
             self.unit,
-            vocabulary=self.vocabulary,
+            vocab_size=self.vocab_size,
             chunk_tokens=tokens_of_a_chunk(self.config),
         )
         self._domains[split, name] = _Domain(chunks, packer, DomainResult())
@@ -117,7 +117,7 @@ def tokens_of_a_chunk(config: PrepareConfig) -> int:
     """Ids of every chunk but the last: what the settings say, down to whole rows where rows are packed."""
     if config.packing != "best_fit":
         return config.chunk_tokens
-    row = config.sequence_length + 1
+    row = config.seq_len + 1
     return max(config.chunk_tokens // row, 1) * row
 
 

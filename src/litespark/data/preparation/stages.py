@@ -84,7 +84,7 @@ class Stages:
                 storage.fetch(name, folder / name)
             return Tokenizer.load(folder)
         self.display.stage("tokenizer")
-        tokenizer = self.plan.tokenizer or Tokenizer.train(self._sample(rule), vocabulary=self.plan.config.vocabulary)
+        tokenizer = self.plan.tokenizer or Tokenizer.train(self._sample(rule), vocab_size=self.plan.config.vocab_size)
         tokenizer.save(folder)
         for name in (tokenizers.CONFIG_FILE, tokenizers.FILE):  # last the one that is looked for
             storage.write(name, (folder / name).read_bytes())
@@ -94,7 +94,7 @@ class Stages:
         """Texts that a tokenizer is trained on, with the display following them."""
         config = self.plan.config
         of_source = sum(file.text_bytes for file in self.plan.training.files)
-        self.display.say(f"training a tokenizer of {config.vocabulary:,} ids")
+        self.display.say(f"training a tokenizer of {config.vocab_size:,} ids")
         meter = np.zeros((1, len(METERS)), dtype=np.int64)
         self.display.follow("tokenizer, its text", meter, [0], min(config.tokenizer_sample_bytes, of_source))
         for text in tokenizer_sample(self.plan, rule, self.scratch):

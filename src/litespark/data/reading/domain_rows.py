@@ -108,10 +108,10 @@ def open_split(
     parts: dict[str, Rows | None] = {}
     unreached = 0
     for name, counts in domains.items():
-        if held[name] <= reading.sequence_length and name != longest:
+        if held[name] <= reading.seq_len and name != longest:
             log.warning(
                 "%s/%s: domain %s holds %d tokens, less than the %d of one row; it is left out",
-                place, split, name, counts.tokens, reading.sequence_length + 1,
+                place, split, name, counts.tokens, reading.seq_len + 1,
             )  # fmt: skip
             parts[name] = None
             unreached += counts.tokens
@@ -119,13 +119,13 @@ def open_split(
         chunks = TokenChunks(
             f"{place}/{split}/{counts.folder}",
             counts.chunks,
-            vocabulary=manifest.vocabulary,
+            vocab_size=manifest.vocab_size,
             verify_hashes=reading.verify_hashes,
             cache=cache,
         )
         if manifest.packing == "best_fit":
-            parts[name] = PackedRows(chunks, reading.sequence_length, manifest.sequence_length)
+            parts[name] = PackedRows(chunks, reading.seq_len, manifest.seq_len)
         else:
-            parts[name] = rows = ChunkRows(chunks, reading.sequence_length)
-            unreached += held[name] - (rows.count * reading.sequence_length + 1)
+            parts[name] = rows = ChunkRows(chunks, reading.seq_len)
+            unreached += held[name] - (rows.count * reading.seq_len + 1)
     return DomainRows(parts, unreached_tokens=unreached)

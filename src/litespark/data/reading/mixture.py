@@ -69,7 +69,7 @@ def shares_of(rows: Mapping[str, int], mixture: Mapping[str, float] | None, temp
     if empty := [name for name, share in mixture.items() if share and not rows[name]]:
         raise ValueError(
             f"data.mixture gives a share to {', '.join(empty)}, which has no whole row; expected a share of 0 for a "
-            "domain without rows. Set it to 0, lower data.sequence_length or raise data.training_rows."
+            "domain without rows. Set it to 0, lower data.seq_len or raise data.training_sequences."
         )
     # as it was written: 0.1 is a tenth, not the nearest binary fraction
     exact = {name: Fraction(repr(float(mixture[name]))) for name in rows}

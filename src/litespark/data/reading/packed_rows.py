@@ -17,8 +17,8 @@ class PackedRows:
 
     Args:
         chunks: of the domain.
-        sequence_length: that is asked for.
-        packed_length: that the rows were laid out for: `Manifest.sequence_length`.
+        seq_len: that is asked for.
+        packed_length: that the rows were laid out for: `Manifest.seq_len`.
 
     Attributes:
         count: rows.
@@ -28,16 +28,16 @@ class PackedRows:
             none.
     """
 
-    def __init__(self, chunks: TokenChunks, sequence_length: int, packed_length: int | None) -> None:
-        if packed_length != sequence_length:
+    def __init__(self, chunks: TokenChunks, seq_len: int, packed_length: int | None) -> None:
+        if packed_length != seq_len:
             raise ValueError(
-                f"data.sequence_length={sequence_length}, but {chunks.folder} is packed best_fit in rows for "
-                f"data.sequence_length={packed_length}, and a new length would cut documents. Set "
-                f"data.sequence_length={packed_length}, or prepare the text for {sequence_length}, or with "
+                f"data.seq_len={seq_len}, but {chunks.folder} is packed best_fit in rows for "
+                f"data.seq_len={packed_length}, and a new length would cut documents. Set "
+                f"data.seq_len={packed_length}, or prepare the text for {seq_len}, or with "
                 "data.packing=concat, which any length can read."
             )
         self.chunks = chunks
-        self.width = sequence_length + 1
+        self.width = seq_len + 1
         self.count, rest = divmod(len(chunks), self.width)
         if rest or not self.count:
             raise ValueError(

@@ -40,20 +40,20 @@ class ChunkRows:
         ValueError: the split is shorter than one row.
     """
 
-    def __init__(self, chunks: TokenChunks, sequence_length: int) -> None:
+    def __init__(self, chunks: TokenChunks, seq_len: int) -> None:
         self.chunks = chunks
-        self.sequence_length = sequence_length
-        self.count = (len(chunks) - 1) // sequence_length if len(chunks) else 0
+        self.seq_len = seq_len
+        self.count = (len(chunks) - 1) // seq_len if len(chunks) else 0
         if self.count < 1:
             raise ValueError(
-                f"{chunks.folder} holds {len(chunks)} tokens; data.sequence_length={sequence_length} needs at least "
-                f"{sequence_length + 1}. Set data.sequence_length to at most {max(len(chunks) - 1, 0)}, or prepare "
+                f"{chunks.folder} holds {len(chunks)} tokens; data.seq_len={seq_len} needs at least "
+                f"{seq_len + 1}. Set data.seq_len to at most {max(len(chunks) - 1, 0)}, or prepare "
                 "more text (for validation: a larger data.validation_fraction)."
             )
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """See `Rows.read`."""
-        length = self.sequence_length
+        length = self.seq_len
         return np.stack([self.chunks.read(int(row) * length, length + 1) for row in rows])
 
 

@@ -22,21 +22,19 @@ class SyntheticRows:
     places hold the EOS id 0, and no other place does.
     """
 
-    def __init__(
-        self, count: int, *, sequence_length: int, vocabulary: int, seed: int, document_length: int | None
-    ) -> None:
+    def __init__(self, count: int, *, seq_len: int, vocab_size: int, seed: int, document_length: int | None) -> None:
         self.count = count
-        self.sequence_length = sequence_length
-        self.vocabulary = vocabulary
+        self.seq_len = seq_len
+        self.vocab_size = vocab_size
         self.seed = seed
         self.document_length = document_length
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """See `Rows.read`."""
-        places = rows[:, None] * self.sequence_length + np.arange(self.sequence_length + 1)
+        places = rows[:, None] * self.seq_len + np.arange(self.seq_len + 1)
         first = 0 if self.document_length is None else 1
         mixed = _mix(places.astype(np.uint64) + _mix(np.array([self.seed], dtype=np.uint64)))
-        ids = (mixed % np.uint64(self.vocabulary - first)).astype(np.int64) + first
+        ids = (mixed % np.uint64(self.vocab_size - first)).astype(np.int64) + first
         if self.document_length is not None:
             ids[places % self.document_length == self.document_length - 1] = 0
         return ids
@@ -49,13 +47,13 @@ def _mix(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return value ^ (value >> np.uint64(31))
 
 
-def synthetic_rows(config: SyntheticConfig, seed: int) -> dict[str, SyntheticRows]:
+def synthetic_sequences(config: SyntheticConfig, seed: int) -> dict[str, SyntheticRows]:
     """The rows of each split, train and validation."""
     return {
         split: SyntheticRows(
             count,
-            sequence_length=config.sequence_length,
-            vocabulary=config.vocabulary,
+            seq_len=config.seq_len,
+            vocab_size=config.vocab_size,
             seed=2 * seed + place,
             document_length=config.document_length,
         )
@@ -64,27 +62,27 @@ def synthetic_rows(config: SyntheticConfig, seed: int) -> dict[str, SyntheticRow
 
 
 def synthetic_manifest(config: SyntheticConfig, seed: int) -> Manifest:
-    """What the rows of `synthetic_rows` state about themselves: their ids stand for no text, so for 0 bytes each."""
-    tokens = {split: count * config.sequence_length + 1 for split, count in _counts(config).items()}
+    """What the rows of `synthetic_sequences` state about themselves: their ids stand for no text, so for 0 bytes each."""
+    tokens = {split: count * config.seq_len + 1 for split, count in _counts(config).items()}
     # what decides the ids; how they are read may change, as by a resume with another micro-batch
     own = {each.name for each in fields(config)} - {each.name for each in fields(ReadingConfig)}
     return Manifest(
         name="synthetic",
-        vocabulary=config.vocabulary,
+        vocab_size=config.vocab_size,
         eos_id=None if config.document_length is None else 0,
         bos_id=None,
         tokenizer_hash="synthetic",
-        token_bytes=[0] * config.vocabulary,
+        token_bytes=[0] * config.vocab_size,
         splits={
             split: SplitCounts({ONLY_DOMAIN: DomainCounts(ONLY_DOMAIN, 1, count, 0, 0)})
             for split, count in tokens.items()
         },
-        unigram_entropy=math.log(config.vocabulary),
-        settings={name: getattr(config, name) for name in ("sequence_length", *sorted(own))} | {"seed": seed},
+        unigram_entropy=math.log(config.vocab_size),
+        settings={name: getattr(config, name) for name in ("seq_len", *sorted(own))} | {"seed": seed},
         ledger=Ledger(),
         code_version="synthetic",
     )
 
 
 def _counts(config: SyntheticConfig) -> dict[str, int]:
-    return {TRAIN: config.synthetic_rows, VALIDATION: config.synthetic_validation_rows}
+    return {TRAIN: config.synthetic_sequences, VALIDATION: config.synthetic_validation_rows}

@@ -36,16 +36,16 @@ class TokenChunks:
         folder: str | Path,
         records: list[ChunkRecord],
         *,
-        vocabulary: int,
+        vocab_size: int,
         verify_hashes: bool = False,
         cache: ChunkCache | None = None,
     ) -> None:
         storage = Storage(folder)
         self.folder = storage.address if storage.remote else storage.local
         self.records = records
-        self.vocabulary = vocabulary
+        self.vocab_size = vocab_size
         self.verify_hashes = verify_hashes
-        self.dtype = token_dtype(vocabulary)
+        self.dtype = token_dtype(vocab_size)
         self.ends = np.cumsum([record.tokens for record in records], dtype=np.int64)
         self._cache = cache if storage.remote else None
         self._maps: OrderedDict[int, np.memmap] = OrderedDict()
@@ -84,7 +84,7 @@ class TokenChunks:
         return out
 
     def _check_ids(self, ids: NDArray[np.int64], chunk: int, inside: int) -> None:
-        wrong = (ids >= self.vocabulary) | (ids < 0)
+        wrong = (ids >= self.vocab_size) | (ids < 0)
         if wrong.any():
             place = int(np.argmax(wrong))
             remedy = (
@@ -95,7 +95,7 @@ class TokenChunks:
             )
             raise ValueError(
                 f"{self.folder}/{self.records[chunk].file}: token {inside + place} has id {ids[place]}; expected 0 to "
-                f"{self.vocabulary - 1}, the vocabulary of the manifest. The chunk is damaged: {remedy}."
+                f"{self.vocab_size - 1}, the vocabulary of the manifest. The chunk is damaged: {remedy}."
             )
 
     def _map(self, chunk: int) -> np.memmap:

@@ -128,7 +128,7 @@ class DataRecord(SealedRecord):
         rounds: that were asked for.
         litgpt: versions of litgpt and its LitData; None: not measured, for `litgpt_reason`.
         litdata: the version that streams beside ours.
-        sequence_length, micro_batch_rows: of the streams.
+        seq_len, micro_batch_size: of the streams.
         pinned: whether batches were copied to page-locked memory, as they are where there is a GPU.
         complete: all rounds are there.
     """
@@ -137,14 +137,14 @@ class DataRecord(SealedRecord):
 
     provenance: Provenance
     corpus: CorpusRecord
-    vocabulary: int
+    vocab_size: int
     tokenizer_hash: str
     cores: int
     unit_bytes: int
     chunk_tokens: int
     rounds: int
-    sequence_length: int
-    micro_batch_rows: int
+    seq_len: int
+    micro_batch_size: int
     pinned: bool
     litdata: str
     litgpt: str | None = None

@@ -94,7 +94,7 @@ class LoopRecord(SealedRecord):
         losses = [self.early] if self.early == self.final else [self.early, self.final]
         lines = [
             f"{model.name}, {model.parameters / 1e6:.2f} M parameters, {self.rows_per_step} rows of "
-            f"{model.sequence_length} tokens a step, {environment.precision}, "
+            f"{model.seq_len} tokens a step, {environment.precision}, "
             f"{', '.join(device.name for device in environment.devices)}",
             f"{'':10}  {'ms/step':>9}" + "".join(f"  {f'loss after {pair.steps} steps':>20}" for pair in losses),
         ]

@@ -180,7 +180,7 @@ class OpsRecord(SealedRecord):
     environment: EnvironmentRecord
     model: str
     rows: int
-    sequence_length: int
+    seq_len: int
     seconds: float
     ops: list[str]
     copy_bytes_per_second: float | None = None
@@ -208,7 +208,7 @@ class OpsRecord(SealedRecord):
 
         def identity(record: OpsRecord) -> tuple[Any, ...]:
             return (record.git_commit, record.source_hash, record.overrides, record.environment, record.model,
-                    record.rows, record.sequence_length, record.seconds, record.ops)  # fmt: skip
+                    record.rows, record.seq_len, record.seconds, record.ops)  # fmt: skip
 
         return identity(self) == identity(other)
 

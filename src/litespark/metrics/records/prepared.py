@@ -21,7 +21,7 @@ SCHEMA = "litespark.data/2"
 MANIFEST = "manifest.json"
 RUN_DATA = "data.json"
 # what decides which rows are read
-_IDENTITY = ("vocabulary", "eos_id", "bos_id", "tokenizer_hash", "token_bytes", "splits", "packing", "sequence_length")
+_IDENTITY = ("vocab_size", "eos_id", "bos_id", "tokenizer_hash", "token_bytes", "splits", "packing", "seq_len")
 # those that are known by name come first, in this order
 _FIRST_SPLITS = ("train", "validation")
 
@@ -89,9 +89,9 @@ class PassedOver:
 @dataclass
 class _About:
     name: str
-    vocabulary: int
+    vocab_size: int
     packing: str
-    sequence_length: int | None
+    seq_len: int | None
     unigram_entropy: float
     code_version: str
 
@@ -101,7 +101,7 @@ class PreparedData:
     """A prepared data set as its manifest tells it.
 
     Attributes:
-        sequence_length: that `best_fit` rows were laid out for, else None.
+        seq_len: that `best_fit` rows were laid out for, else None.
         settings: everything that decided the content.
         domains, left_out: by split, then by name.
         passed_over: files of the source that were not read.
@@ -109,9 +109,9 @@ class PreparedData:
 
     name: str
     manifest_hash: str
-    vocabulary: int
+    vocab_size: int
     packing: str
-    sequence_length: int | None
+    seq_len: int | None
     unigram_entropy: float
     code_version: str
     settings: dict[str, Any]

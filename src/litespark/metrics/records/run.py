@@ -40,7 +40,7 @@ class ModelRecord:
     matmul_parameters: int
     flops_per_token_causal: float
     flops_per_token_full: float
-    sequence_length: int
+    seq_len: int
 
 
 @dataclass
@@ -52,7 +52,7 @@ class DataRecord:
 
     name: str
     manifest_hash: str
-    vocabulary: int
+    vocab_size: int
     train_tokens: int
     validation_tokens: int
     unigram_entropy: float | None

@@ -24,13 +24,13 @@ Outcome = Literal["measured", "out of memory", "failed"]
 class StepModel:
     """The model that was measured; `layers` is below `layers_whole` where the whole does not fit the device.
 
-    FLOPs are per token of a row of `sequence_length` tokens, forward and backward, of the layers that were measured;
+    FLOPs are per token of a row of `seq_len` tokens, forward and backward, of the layers that were measured;
     `flops_per_token_recomputed` is the causal figure with what full recomputation runs again, the others are without.
     """
 
     name: str
     parameters: int
-    layers: int
+    num_layers: int
     layers_whole: int
     flops_per_token_causal: float
     flops_per_token_full: float
@@ -42,7 +42,7 @@ class Protocol:
     """How it was measured; the same for every variant.
 
     Attributes:
-        micro_batch_rows: B; accumulate: micro-batches a step; sequence_length: S.
+        micro_batch_size: B; accumulate: micro-batches a step; seq_len: S.
         warmup_steps, steps: of each process: not counted, and counted.
         rounds: asked for; every second round runs the variants in reversed order.
         data: name of the data; document_mask: whether attention stays within documents.
@@ -50,9 +50,9 @@ class Protocol:
         loss_rows: held-out rows on which each process takes its loss, after all its steps.
     """
 
-    micro_batch_rows: int
+    micro_batch_size: int
     accumulate: int
-    sequence_length: int
+    seq_len: int
     warmup_steps: int
     steps: int
     rounds: int

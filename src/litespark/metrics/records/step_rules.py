@@ -39,8 +39,8 @@ def _problems(record: StepRecord) -> Iterator[str]:
 
 def _model(record: StepRecord) -> Iterator[str]:
     model, rates = record.model, record.rates
-    if not 1 <= model.layers <= model.layers_whole:
-        yield f"model.layers: got {model.layers} of {model.layers_whole}, expected 1 to all of them"
+    if not 1 <= model.num_layers <= model.layers_whole:
+        yield f"model.num_layers: got {model.num_layers} of {model.layers_whole}, expected 1 to all of them"
     again = model.flops_per_token_recomputed
     if not 0 < model.flops_per_token_causal <= min(model.flops_per_token_full, again or model.flops_per_token_full):
         yield (

@@ -39,8 +39,8 @@ def why_not(device: torch.device, dtype: torch.dtype, shapes: StepShapes | None 
     """Why the Triton attention cannot run there; None where it can."""
     if (reason := triton_support.why_not(device, dtype, shapes)) is not None:
         return reason
-    if shapes is not None and shapes.head_width > WIDEST_HEAD:
-        return f"the kernels take head widths up to {WIDEST_HEAD}, not {shapes.head_width}"
+    if shapes is not None and shapes.head_dim > WIDEST_HEAD:
+        return f"the kernels take head widths up to {WIDEST_HEAD}, not {shapes.head_dim}"
     return None
 
 

@@ -20,24 +20,24 @@ class Documents:
     Documents are runs: a number that comes back after another one opens a new document.
     """
 
-    def __init__(self, index: Tensor, boundaries: Tensor | None = None) -> None:
+    def __init__(self, index: Tensor, cu_seqlens: Tensor | None = None) -> None:
         """Args:
             index: (B, S) integers, equal for neighbours exactly when they are in the same document.
-            boundaries: what `boundaries()` would derive from `index`, made on the host with the batch; it may repeat
+            boundaries: what `cu_seqlens()` would derive from `index`, made on the host with the batch; it may repeat
                 its last value, for empty documents at the end. Values are not checked: that would wait for the device.
 
         Raises:
-            ValueError: `boundaries` is not one-dimensional int32 of two values or more.
+            ValueError: `cu_seqlens` is not one-dimensional int32 of two values or more.
         """
-        if boundaries is not None and (
-            boundaries.ndim != 1 or boundaries.shape[0] < 2 or boundaries.dtype != torch.int32
+        if cu_seqlens is not None and (
+            cu_seqlens.ndim != 1 or cu_seqlens.shape[0] < 2 or cu_seqlens.dtype != torch.int32
         ):
             raise ValueError(
-                f"boundaries of documents are {tuple(boundaries.shape)} {boundaries.dtype}; expected (N+1,) int32: 0, "
+                f"boundaries of documents are {tuple(cu_seqlens.shape)} {cu_seqlens.dtype}; expected (N+1,) int32: 0, "
                 "where each document ends in the flattened rows, and the number of tokens last"
             )
         self.index = index
-        self._boundaries = boundaries
+        self._boundaries = cu_seqlens
         self._derived: dict[str, Any] = {}
 
     def visible(self) -> Tensor:
@@ -52,7 +52,7 @@ class Documents:
         """(B, S) int32, non-decreasing: the last position of the document that each position is in."""
         return self.once("last_queries", self._last_queries)
 
-    def boundaries(self) -> Tensor:
+    def cu_seqlens(self) -> Tensor:
         """(N+1,) int32: 0, then where each document ends in the B·S flattened tokens. The end of a row ends one.
 
         Where they were not given they are counted on the device, which the host waits for: how many documents there
@@ -68,7 +68,7 @@ class Documents:
                 "this attention backend needs the boundaries of documents on the host when it is compiled; got none: "
                 "pass them to the model beside `documents`, as a TokenBatch has them"
             )
-        return self.once("boundaries", self._counted_boundaries)
+        return self.once("cu_seqlens", self._counted_boundaries)
 
     def prepare(self) -> None:
         """Make what kernels need now, so that blocks that are compiled one by one find it and do not each make it."""

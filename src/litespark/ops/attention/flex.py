@@ -60,8 +60,8 @@ def why_not(device: torch.device, dtype: torch.dtype, shapes: StepShapes | None 
         return f"flex attention is used on CUDA devices only, not on {device.type}"
     if dtype not in _DTYPES:
         return f"flex attention takes fp32, bf16 and fp16, not {dtype}"
-    if shapes is not None and shapes.head_width < _NARROWEST_HEAD:
-        return f"flex attention takes head widths of at least {_NARROWEST_HEAD}, not {shapes.head_width}"
+    if shapes is not None and shapes.head_dim < _NARROWEST_HEAD:
+        return f"flex attention takes head widths of at least {_NARROWEST_HEAD}, not {shapes.head_dim}"
     return None
 
 

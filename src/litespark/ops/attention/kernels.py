@@ -293,12 +293,12 @@ def _descend_queries(grad_keys, grad_values, keys, values, places, last, query, 
     return grad_keys, grad_values
 
 
-@triton.jit(do_not_specialize=["kv_heads"])
+@triton.jit(do_not_specialize=["num_kv_heads"])
 def attention_key_value_gradient_kernel(
     query, key, value, grad_output, lse, delta, grad_key, grad_value, last_queries,
     query_batch, query_row, query_head, key_batch, key_row, key_head, value_batch, value_row, value_head,
     grad_batch, grad_row, grad_head,
-    length, kv_heads, window, scale, factor,
+    length, num_kv_heads, window, scale, factor,
     GROUP: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
     DOCUMENTS: tl.constexpr, WINDOW: tl.constexpr,
 ):  # fmt: skip
@@ -309,7 +309,7 @@ def attention_key_value_gradient_kernel(
     """
     program, blocks = tl.program_id(0), (length + KEYS - 1) // KEYS
     start = program % blocks * KEYS
-    kv_head, batch = program // blocks % kv_heads, tl.cast(program // blocks // kv_heads, tl.int64)
+    kv_head, batch = program // blocks % num_kv_heads, tl.cast(program // blocks // num_kv_heads, tl.int64)
     key += batch * key_batch + tl.cast(kv_head, tl.int64) * key_head
     value += batch * value_batch + tl.cast(kv_head, tl.int64) * value_head
     query += batch * query_batch
@@ -327,15 +327,15 @@ def attention_key_value_gradient_kernel(
     for masked in tl.static_range(2):
         for member in range(GROUP):
             head = tl.cast(kv_head * GROUP + member, tl.int64)
-            rows = (batch * kv_heads * GROUP + head) * length
+            rows = (batch * num_kv_heads * GROUP + head) * length
             grad_keys, grad_values = _descend_queries(
                 grad_keys, grad_values, keys, values, places, last, query + head * query_head,
                 grad_output + head * grad_head, lse + rows, delta + rows, query_row, grad_row, borders, length, scale,
                 QUERIES // 2 if masked == 1 and QUERIES > 16 else QUERIES, WIDTH, PADDED, masked == 1,
             )  # fmt: skip
-    own = batch * length * kv_heads * WIDTH + kv_head * WIDTH
-    _store_tile(grad_key + own, start, length, kv_heads * WIDTH, grad_keys * factor, KEYS, WIDTH, PADDED)
-    _store_tile(grad_value + own, start, length, kv_heads * WIDTH, grad_values, KEYS, WIDTH, PADDED)
+    own = batch * length * num_kv_heads * WIDTH + kv_head * WIDTH
+    _store_tile(grad_key + own, start, length, num_kv_heads * WIDTH, grad_keys * factor, KEYS, WIDTH, PADDED)
+    _store_tile(grad_value + own, start, length, num_kv_heads * WIDTH, grad_values, KEYS, WIDTH, PADDED)
 
 
 # ---------------------------------------------------------------- what is compiled for other targets

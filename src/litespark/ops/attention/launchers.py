@@ -55,7 +55,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value, contiguous in their shapes and dtypes; arguments as for `forward`."""
     batch, length, heads, width = query.shape
-    kv_heads = key.shape[2]
+    num_kv_heads = key.shape[2]
     query, key, value, grad_output = (_readable(x) for x in (query, key, value, grad_output))
     grad_query, grad_key, grad_value = (x.new_empty(x.shape) for x in (query, key, value))
     if output.numel() == 0:
@@ -70,14 +70,14 @@ def backward(
         attention_query_gradient_kernel[(_blocks(length, launch.queries) * heads * batch,)](
             query, key, value, output, grad_output, lse, delta, grad_query, _readable_row(first_keys),
             *strides, length, heads, *numbers,
-            **kernel_constants(launch, heads // kv_heads, width, documents, window),
+            **kernel_constants(launch, heads // num_kv_heads, width, documents, window),
             num_warps=launch.warps, num_stages=launch.stages,
         )  # fmt: skip
         launch = configuration.key_value_gradient
-        attention_key_value_gradient_kernel[(_blocks(length, launch.keys) * kv_heads * batch,)](
+        attention_key_value_gradient_kernel[(_blocks(length, launch.keys) * num_kv_heads * batch,)](
             query, key, value, grad_output, lse, delta, grad_key, grad_value, _readable_row(last_queries),
-            *strides, length, kv_heads, *numbers,
-            **kernel_constants(launch, heads // kv_heads, width, documents, window),
+            *strides, length, num_kv_heads, *numbers,
+            **kernel_constants(launch, heads // num_kv_heads, width, documents, window),
             num_warps=launch.warps, num_stages=launch.stages,
         )  # fmt: skip
     return grad_query, grad_key, grad_value

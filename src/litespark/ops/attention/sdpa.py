@@ -49,7 +49,7 @@ def kernel_taken(
     return choice.name.lower().removesuffix("_attention")
 
 
-def expected_kernel(device: torch.device, dtype: torch.dtype, head_width: int) -> str | None:
+def expected_kernel(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
     """The kernel that the causal case without documents and window has to take there; None where none is demanded.
 
     PyTorch falls back in silence, at half the speed: where this differs from `kernel_taken`, say so.
@@ -58,7 +58,7 @@ def expected_kernel(device: torch.device, dtype: torch.dtype, head_width: int) -
         return None
     if torch.cuda.get_device_capability(device) != _HOPPER or dtype not in (torch.bfloat16, torch.float16):
         return None
-    return "cudnn" if head_width % 8 == 0 and head_width <= _WIDEST_ON_HOPPER else None
+    return "cudnn" if head_dim % 8 == 0 and head_dim <= _WIDEST_ON_HOPPER else None
 
 
 def named_kernel(place: Place) -> str:
@@ -69,14 +69,14 @@ def named_kernel(place: Place) -> str:
     shapes = place.shapes
 
     def heads(count: int) -> Tensor:
-        size = (shapes.rows, shapes.length, count, shapes.head_width)
+        size = (shapes.rows, shapes.length, count, shapes.head_dim)
         return torch.empty(size, dtype=place.dtype, device=place.device, requires_grad=True)
 
     documents = None
     if shapes.documents:
         documents = Documents(torch.zeros(shapes.rows, shapes.length, dtype=torch.int32, device=place.device))
-    taken = kernel_taken(heads(shapes.heads), heads(shapes.kv_heads), heads(shapes.kv_heads), documents)
-    expected = None if shapes.documents else expected_kernel(place.device, place.dtype, shapes.head_width)
+    taken = kernel_taken(heads(shapes.num_heads), heads(shapes.num_kv_heads), heads(shapes.num_kv_heads), documents)
+    expected = None if shapes.documents else expected_kernel(place.device, place.dtype, shapes.head_dim)
     if expected not in (None, taken):
         log.warning("attention: PyTorch takes its %s kernel here, %s was expected to be the fastest", taken, expected)
     return f"{taken} kernel"

@@ -63,16 +63,16 @@ def attention_varlen(
     if dtype not in DTYPES:
         raise ValueError(f"attention=varlen: got {dtype}, expected bf16 or fp16; choose another backend for fp32")
     if documents is None:
-        boundaries = torch.arange(0, rows * length + 1, length, dtype=torch.int32, device=query.device)
+        cu_seqlens = torch.arange(0, rows * length + 1, length, dtype=torch.int32, device=query.device)
     else:
-        boundaries = documents.boundaries()
+        cu_seqlens = documents.cu_seqlens()
     grouped: dict[str, Any] = {"enable_gqa": True} if _SAYS_GROUPED and query.shape[2] != key.shape[2] else {}
     # the kernels count the keys before the query, a window counts the query as well
     left = -1 if window is None or window >= length else window - 1
     output = varlen_attn(
         *(_end_to_end(x, dtype) for x in (query, key, value)),
-        boundaries,
-        boundaries,
+        cu_seqlens,
+        cu_seqlens,
         # a bound on every document that needs no look at the device: programs beyond a document's end return at once
         length,
         length,
@@ -101,7 +101,7 @@ def why_not(device: torch.device, dtype: torch.dtype, shapes: StepShapes | None 
         return "torch.nn.attention.varlen needs compute capability 8.0, this device has less"
     if shapes is None:
         return None
-    width = shapes.head_width
+    width = shapes.head_dim
     if width % 8 or width > _WIDEST_HEAD:
         return f"torch.nn.attention.varlen takes head widths in multiples of 8 up to {_WIDEST_HEAD}, not {width}"
     if width in _WIDTHS_OF_LARGE_DEVICES and capability in _SMALL_SHARED_MEMORY:

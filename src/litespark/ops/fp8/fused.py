@@ -29,15 +29,15 @@ class FusedPieces(Pieces):
         x: Tensor,
         update: Tensor | None,
         weight: Tensor,
-        epsilon: float,
+        eps: float,
         emission: Emission,
         *,
         stream_dtype: torch.dtype,
         dtype: torch.dtype,
     ) -> tuple[Tensor, Operand, Tensor]:
         if emission.fused:
-            return add_rms_norm_cast(x, update, weight, epsilon, stream_dtype, emission)
-        stream, normed, inverse_rms = rms_norm_forward(x, update, weight, epsilon, stream_dtype, dtype)
+            return add_rms_norm_cast(x, update, weight, eps, stream_dtype, emission)
+        stream, normed, inverse_rms = rms_norm_forward(x, update, weight, eps, stream_dtype, dtype)
         return x if stream is None else stream, self.cast(normed, emission), inverse_rms
 
     def add_rms_norm_backward(

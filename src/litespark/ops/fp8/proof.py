@@ -91,7 +91,7 @@ def product_trials(
         dtype: of the activations.
         config: settings of the run; None: for any.
     """
-    wanted = shapes.rows * shapes.length, shapes.width, shapes.feed_forward
+    wanted = shapes.rows * shapes.length, shapes.hidden_size, shapes.intermediate_size
     tokens, width, wide = (max(MULTIPLE, size - size % MULTIPLE) for size in wanted)
     for format in _gradients(config):
         compare = partial(_products_compared, (tokens, width, wide), device, dtype, format)

@@ -162,7 +162,7 @@ def pieces_to_prove(
         autocast: weights and the residual stream are fp32.
         gradients: formats of gradients.
     """
-    rows, width, feed_forward = shapes.rows * shapes.length, shapes.width, shapes.feed_forward
+    rows, width, intermediate_size = shapes.rows * shapes.length, shapes.hidden_size, shapes.intermediate_size
     stream_dtype = torch.float32 if autocast else dtype
     generator = torch.Generator(device=device).manual_seed(0)
 
@@ -178,12 +178,12 @@ def pieces_to_prove(
         return torch.cat([values, torch.zeros_like(values[:, :16])], dim=1)[:, : values.shape[1]]
 
     all_formats = tuple(dict.fromkeys((E4M3, *gradients)))
-    at_width, at_feed_forward = f"{rows} x {width}", f"{rows} x {feed_forward}"
+    at_width, at_feed_forward = f"{rows} x {width}", f"{rows} x {intermediate_size}"
     x = spaced(normal(rows, width, faint_rows=True, faint_columns=True))
     yield Piece("cast of activations", at_width, {"x": x}, all_formats, _cast, exact=True)
     outputs = min(width, _MOST_OUTPUTS)
-    weight = normal(outputs, feed_forward, to=torch.float32, faint_rows=True, faint_columns=True)
-    yield Piece("cast of weights", f"{outputs} x {feed_forward}", {"x": weight}, (E4M3,), _cast, exact=True)
+    weight = normal(outputs, intermediate_size, to=torch.float32, faint_rows=True, faint_columns=True)
+    yield Piece("cast of weights", f"{outputs} x {intermediate_size}", {"x": weight}, (E4M3,), _cast, exact=True)
     stream = normal(rows, width, to=stream_dtype)
     norm_weight = normal(width, to=stream_dtype, faint_rows=True)
     inputs = {"x": stream, "update": normal(rows, width), "weight": norm_weight}
@@ -196,9 +196,9 @@ def pieces_to_prove(
     }
     yield Piece("add_rms_norm_backward", at_width, inputs, gradients, _add_rms_norm_backward,
                 optional="stream_gradient", of_gradient=True)  # fmt: skip
-    gate_up = torch.cat([normal(rows, feed_forward), normal(rows, feed_forward, faint_rows=True)], dim=1)
+    gate_up = torch.cat([normal(rows, intermediate_size), normal(rows, intermediate_size, faint_rows=True)], dim=1)
     yield Piece("swiglu", at_feed_forward, {"gate_up": gate_up}, (E4M3,), _swiglu)
-    inputs = {"product_gradient": normal(rows, feed_forward, faint_rows=True), "gate_up": gate_up}
+    inputs = {"product_gradient": normal(rows, intermediate_size, faint_rows=True), "gate_up": gate_up}
     yield Piece("swiglu_backward", at_feed_forward, inputs, gradients, _swiglu_backward, of_gradient=True,
                 makes_again=True)  # fmt: skip
 

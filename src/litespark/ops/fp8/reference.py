@@ -41,7 +41,7 @@ class Pieces:
         x: Tensor,
         update: Tensor | None,
         weight: Tensor,
-        epsilon: float,
+        eps: float,
         emission: Emission,
         *,
         stream_dtype: torch.dtype,
@@ -62,7 +62,7 @@ class Pieces:
         """
         stream = x if update is None else (x.float() + update.float()).to(stream_dtype)
         wide = stream.float()
-        inverse_rms = torch.rsqrt(wide.square().mean(dim=-1) + epsilon)
+        inverse_rms = torch.rsqrt(wide.square().mean(dim=-1) + eps)
         normed = wide * inverse_rms[:, None] * weight.float()
         return stream, self.cast(normed if emission.fused else normed.to(dtype), emission), inverse_rms
 

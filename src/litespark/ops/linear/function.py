@@ -26,7 +26,7 @@ _NO_PRODUCT = Emission(None, rows=False, columns=False)
 
 
 def norm_linear(
-    x: Tensor, update: Tensor | None, norm_weight: Tensor, epsilon: float, linear: Fp8Linear
+    x: Tensor, update: Tensor | None, norm_weight: Tensor, eps: float, linear: Fp8Linear
 ) -> tuple[Tensor, Tensor]:
     """Stream = x + update, and RMSNorm(stream) · weightᵀ: from the stream to queries, keys and values.
 
@@ -43,13 +43,13 @@ def norm_linear(
     shape = x.shape
     flat = x.reshape(-1, shape[-1])
     added = None if update is None else update.reshape(flat.shape)
-    settings = epsilon, linear, compute_dtype(x), torch.is_grad_enabled()
+    settings = eps, linear, compute_dtype(x), torch.is_grad_enabled()
     stream, y = _NormLinear.apply(flat, added, norm_weight, linear.weight, *settings)
     return stream.view(shape), y.unflatten(0, shape[:-1])
 
 
 def projection_mlp(
-    stream: Tensor, attended: Tensor, norm_weight: Tensor, epsilon: float, linears: BlockLinears, *, recompute: bool
+    stream: Tensor, attended: Tensor, norm_weight: Tensor, eps: float, linears: BlockLinears, *, recompute: bool
 ) -> tuple[Tensor, Tensor]:
     """Stream' = stream + attended · outputᵀ, and the MLP of its RMSNorm, which is not yet added.
 
@@ -68,7 +68,7 @@ def projection_mlp(
     shape = stream.shape
     flat = stream.reshape(-1, shape[-1])
     weights = linears.output.weight, linears.gate_up.weight, linears.down.weight
-    settings = epsilon, linears, compute_dtype(stream), torch.is_grad_enabled(), recompute
+    settings = eps, linears, compute_dtype(stream), torch.is_grad_enabled(), recompute
     attended = attended.reshape(-1, attended.shape[-1])
     stream, update = _ProjectionMLP.apply(flat, attended, norm_weight, *weights, *settings)
     return stream.view(shape), update.view(shape)
@@ -82,7 +82,7 @@ class _NormLinear(torch.autograd.Function):
         update: Tensor | None,
         norm_weight: Tensor,
         weight: Tensor,
-        epsilon: float,
+        eps: float,
         linear: Fp8Linear,
         dtype: torch.dtype,
         learning: bool,
@@ -95,7 +95,7 @@ class _NormLinear(torch.autograd.Function):
                 x,
                 update,
                 norm_weight,
-                epsilon,
+                eps,
                 linear.input_emission(x.numel(), columns=kept, note=learning),
                 stream_dtype=x.dtype if update is None else torch.promote_types(x.dtype, update.dtype),
                 dtype=dtype,
@@ -141,7 +141,7 @@ class _ProjectionMLP(torch.autograd.Function):
         output_weight: Tensor,
         gate_up_weight: Tensor,
         down_weight: Tensor,
-        epsilon: float,
+        eps: float,
         linears: BlockLinears,
         dtype: torch.dtype,
         learning: bool,
@@ -161,7 +161,7 @@ class _ProjectionMLP(torch.autograd.Function):
                 stream,
                 projected,
                 norm_weight,
-                epsilon,
+                eps,
                 gate_up.input_emission(stream.numel(), columns=keep_gate_up, note=learning),
                 stream_dtype=torch.promote_types(stream.dtype, dtype),
                 dtype=dtype,

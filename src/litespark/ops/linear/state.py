@@ -169,10 +169,11 @@ def why_not(shapes: StepShapes) -> str | None:
     Simulated products take any size.
     """
     sizes = {
-        "the model's width D": shapes.width,
-        "the width of queries, keys and values (H + 2K)·Dh": (shapes.heads + 2 * shapes.kv_heads) * shapes.head_width,
-        "the width of all heads H·Dh": shapes.heads * shapes.head_width,
-        "the feed-forward width F": shapes.feed_forward,
+        "the model's width D": shapes.hidden_size,
+        "the width of queries, keys and values (H + 2K)·Dh": (shapes.num_heads + 2 * shapes.num_kv_heads)
+        * shapes.head_dim,
+        "the width of all heads H·Dh": shapes.num_heads * shapes.head_dim,
+        "the feed-forward width F": shapes.intermediate_size,
         "the tokens of a micro-batch": shapes.rows * shapes.length,
     }
     wrong = [f"{name} is {size}" for name, size in sizes.items() if size % MULTIPLE]

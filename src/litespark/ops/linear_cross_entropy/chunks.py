@@ -29,9 +29,9 @@ ROW_MULTIPLE = 128
 _ROW_ALIGNMENT = 128
 
 
-def rows_in_chunk(tokens: int, vocabulary: int, bytes_per_logit: int) -> int:
+def rows_in_chunk(tokens: int, vocab_size: int, bytes_per_logit: int) -> int:
     """Tokens in each chunk but the last: the fewest chunks that the rules above allow, of about equal size."""
-    most = max(CHUNK_BYTES // (vocabulary * bytes_per_logit), LEAST_ROWS)
+    most = max(CHUNK_BYTES // (vocab_size * bytes_per_logit), LEAST_ROWS)
     most = max(most // ROW_MULTIPLE, 1) * ROW_MULTIPLE
     chunks = max(-(-tokens // most), 1)
     return max(-(-tokens // (chunks * ROW_MULTIPLE)), 1) * ROW_MULTIPLE
@@ -136,16 +136,16 @@ def _logits(rows: RowFunctions, hidden: Tensor, weight: Tensor) -> Iterator[tupl
 
     All chunks use the same memory for their logits.
     """
-    tokens, vocabulary = hidden.shape[0], weight.shape[0]
-    size = rows_in_chunk(tokens, vocabulary, rows.bytes_per_logit(weight.dtype))
+    tokens, vocab_size = hidden.shape[0], weight.shape[0]
+    size = rows_in_chunk(tokens, vocab_size, rows.bytes_per_logit(weight.dtype))
     unit = _ROW_ALIGNMENT // weight.element_size()
-    buffer = weight.new_empty(min(size, tokens), -(-vocabulary // unit) * unit)
+    buffer = weight.new_empty(min(size, tokens), -(-vocab_size // unit) * unit)
     # oneDNN's bf16 products on CPUs with AMX (PyTorch 2.14) read a column beyond an odd width, and 0 · NaN is NaN
-    buffer[:, vocabulary:] = 0
+    buffer[:, vocab_size:] = 0
     for start in range(0, tokens, size):
         part = slice(start, min(start + size, tokens))
         h = hidden[part].to(weight.dtype)
-        logits = buffer[: h.shape[0], :vocabulary]
+        logits = buffer[: h.shape[0], :vocab_size]
         torch.mm(h, weight.t(), out=logits)
         yield part, h, logits
 

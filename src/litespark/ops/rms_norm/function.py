@@ -16,7 +16,7 @@ from litespark.ops.rms_norm.kernels import rms_norm_backward, rms_norm_forward
 from litespark.ops.rms_norm.limits import WIDEST
 
 
-def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """See `litespark.ops.rms_norm.reference.rms_norm`. fp32, bf16 and fp16, computed in fp32.
 
     Args:
@@ -31,10 +31,10 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         ValueError: a dtype or shape that the kernels do not take.
     """
     _check("rms_norm", x, x, weight)
-    return _rms_norm(x, weight, epsilon, compute_dtype(x))[0]
+    return _rms_norm(x, weight, eps, compute_dtype(x))[0]
 
 
-def add_rms_norm(x: Tensor, update: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+def add_rms_norm(x: Tensor, update: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """See `litespark.ops.rms_norm.reference.add_rms_norm`; strides and dtypes as in `rms_norm`.
 
     Returns:
@@ -49,7 +49,7 @@ def add_rms_norm(x: Tensor, update: Tensor, weight: Tensor, epsilon: float) -> t
     if dtype not in (x.dtype, update.dtype):  # bf16 and fp16 meet in fp32
         x = x.to(dtype)
     wider = x if x.dtype == dtype else update
-    stream, y, _ = _add_rms_norm(x, update, weight, epsilon, dtype, compute_dtype(wider))
+    stream, y, _ = _add_rms_norm(x, update, weight, eps, dtype, compute_dtype(wider))
     return stream, y
 
 
@@ -76,13 +76,13 @@ def _check(op: str, x: Tensor, update: Tensor, weight: Tensor) -> None:
 
 
 @torch.library.custom_op("litespark::rms_norm", mutates_args=())
-def _rms_norm(x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    _, y, inverse_rms = rms_norm_forward(x, None, weight, epsilon, x.dtype, dtype)
+def _rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    _, y, inverse_rms = rms_norm_forward(x, None, weight, eps, x.dtype, dtype)
     return y, inverse_rms
 
 
 @_rms_norm.register_fake
-def _(x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape, dtype=dtype), x.new_empty(x.shape[:-1], dtype=torch.float32)
 
 
@@ -119,16 +119,16 @@ _rms_norm.register_autograd(_differentiate_rms_norm, setup_context=_keep_rms_nor
 
 @torch.library.custom_op("litespark::add_rms_norm", mutates_args=())
 def _add_rms_norm(
-    x: Tensor, update: Tensor, weight: Tensor, epsilon: float, stream_dtype: torch.dtype, dtype: torch.dtype
+    x: Tensor, update: Tensor, weight: Tensor, eps: float, stream_dtype: torch.dtype, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
-    stream, y, inverse_rms = rms_norm_forward(x, update, weight, epsilon, stream_dtype, dtype)
+    stream, y, inverse_rms = rms_norm_forward(x, update, weight, eps, stream_dtype, dtype)
     assert stream is not None  # there was an update
     return stream, y, inverse_rms
 
 
 @_add_rms_norm.register_fake
 def _(
-    x: Tensor, update: Tensor, weight: Tensor, epsilon: float, stream_dtype: torch.dtype, dtype: torch.dtype
+    x: Tensor, update: Tensor, weight: Tensor, eps: float, stream_dtype: torch.dtype, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
     inverse_rms = x.new_empty(x.shape[:-1], dtype=torch.float32)
     return x.new_empty(x.shape, dtype=stream_dtype), x.new_empty(x.shape, dtype=dtype), inverse_rms

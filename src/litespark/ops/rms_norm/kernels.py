@@ -35,7 +35,7 @@ def rms_norm_forward_kernel(
     rows,
     x_stride,
     update_stride,
-    epsilon,
+    eps,
     WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
     ROWS: tl.constexpr,
@@ -52,7 +52,7 @@ def rms_norm_forward_kernel(
         tl.store(stream + row[:, None] * WIDTH + column, added, mask=inside)
         # y is the norm of what the backward pass and the next layer will read, not of the sum before rounding
         values = added.to(tl.float32)
-    scale = tl.rsqrt(tl.sum(values * values, axis=1) / WIDTH + epsilon)
+    scale = tl.rsqrt(tl.sum(values * values, axis=1) / WIDTH + eps)
     tl.store(inverse_rms + row, scale, mask=row < rows)
     factors = tl.load(weight + column, mask=column < WIDTH, other=0.0).to(tl.float32)
     normed = values * scale[:, None] * factors
@@ -160,7 +160,7 @@ def backward_programs(rows: int, tile: Tiling, target: Target) -> int:
 
 
 def rms_norm_forward(
-    x: Tensor, update: Tensor | None, weight: Tensor, epsilon: float, stream_dtype: torch.dtype, y_dtype: torch.dtype
+    x: Tensor, update: Tensor | None, weight: Tensor, eps: float, stream_dtype: torch.dtype, y_dtype: torch.dtype
 ) -> tuple[Tensor | None, Tensor, Tensor]:
     """Launch the forward kernel.
 
@@ -194,7 +194,7 @@ def rms_norm_forward(
             x.shape[0],
             x.stride(0),
             0 if update is None else update.stride(0),
-            epsilon,
+            eps,
             WIDTH=width,
             BLOCK=tile.block,
             ROWS=tile.rows,
@@ -294,7 +294,7 @@ def _forward(target: Target, add: bool, width: int, stream: str, other: str) -> 
     return Compilation(
         f"{'add_' if add else ''}rms_norm_forward {stream}/{other} D{width}",
         rms_norm_forward_kernel,
-        signature | {"rows": "i32", "x_stride": "i32", "update_stride": "i32", "epsilon": "fp32"},
+        signature | {"rows": "i32", "x_stride": "i32", "update_stride": "i32", "eps": "fp32"},
         constants | {"WIDTH": width, "BLOCK": tile.block, "ROWS": tile.rows},
         num_warps=tile.num_warps,
     )

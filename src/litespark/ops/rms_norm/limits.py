@@ -11,6 +11,6 @@ WIDEST = 16384
 
 def why_not(device: torch.device, dtype: torch.dtype, shapes: StepShapes | None = None) -> str | None:
     """Why the kernels cannot run there; None where they can."""
-    if shapes is not None and shapes.width > WIDEST:
-        return f"the kernels hold a row of at most {WIDEST} in registers, not {shapes.width}"
+    if shapes is not None and shapes.hidden_size > WIDEST:
+        return f"the kernels hold a row of at most {WIDEST} in registers, not {shapes.hidden_size}"
     return triton_support.why_not(device, dtype, shapes)

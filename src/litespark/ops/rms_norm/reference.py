@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """y = x / sqrt(mean(x²) + epsilon) · weight, the mean over the last dimension.
 
     Zhang and Sennrich, "Root Mean Square Layer Normalization", arXiv:1910.07467.
@@ -19,11 +19,11 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     """
     wide = torch.promote_types(x.dtype, torch.float32)
     values = x.to(wide)
-    scale = torch.rsqrt(values.square().mean(dim=-1, keepdim=True) + epsilon)
+    scale = torch.rsqrt(values.square().mean(dim=-1, keepdim=True) + eps)
     return (values * scale * weight.to(wide)).to(x.dtype)
 
 
-def add_rms_norm(x: Tensor, update: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+def add_rms_norm(x: Tensor, update: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """The residual stream with an update added, and its RMSNorm: s = x + update, y = rms_norm(s).
 
     Args:
@@ -36,4 +36,4 @@ def add_rms_norm(x: Tensor, update: Tensor, weight: Tensor, epsilon: float) -> t
         s in the dtype that `x + update` has, and y computed from s as it was rounded to that dtype.
     """
     stream = x + update
-    return stream, rms_norm(stream, weight, epsilon)
+    return stream, rms_norm(stream, weight, eps)

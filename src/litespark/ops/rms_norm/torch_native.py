@@ -11,7 +11,7 @@ from torch.nn import functional
 from litespark.ops.precision import compute_dtype
 
 
-def rms_norm_torch(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+def rms_norm_torch(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """See `litespark.ops.rms_norm.reference.rms_norm`.
 
     The kernel is fused where `x` and `weight` have one dtype; where they differ both are first widened to the dtype
@@ -24,10 +24,10 @@ def rms_norm_torch(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     dtype = compute_dtype(x)
     with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
         wide = torch.promote_types(x.dtype, weight.dtype)
-        return functional.rms_norm(x.to(wide), weight.shape, weight.to(wide), epsilon).to(dtype)
+        return functional.rms_norm(x.to(wide), weight.shape, weight.to(wide), eps).to(dtype)
 
 
-def add_rms_norm_torch(x: Tensor, update: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+def add_rms_norm_torch(x: Tensor, update: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """See `litespark.ops.rms_norm.reference.add_rms_norm`: a plain addition, then `rms_norm_torch`."""
     stream = x + update
-    return stream, rms_norm_torch(stream, weight, epsilon)
+    return stream, rms_norm_torch(stream, weight, eps)

@@ -24,7 +24,7 @@ from litespark.ops.triton_support import on_device_of
 
 
 def add_rms_norm_cast(
-    x: Tensor, update: Tensor | None, weight: Tensor, epsilon: float, stream_dtype: torch.dtype, emission: Emission
+    x: Tensor, update: Tensor | None, weight: Tensor, eps: float, stream_dtype: torch.dtype, emission: Emission
 ) -> tuple[Tensor, Operand, Tensor]:
     """See `litespark.ops.fp8.reference.Pieces.add_rms_norm`; for an emission that is `fused`.
 
@@ -58,7 +58,7 @@ def add_rms_norm_cast(
             steps,
             x.stride(0),
             0 if update is None else update.stride(0),
-            epsilon,
+            eps,
             WIDTH=width,
             ROWS=tile.rows,
             CHUNK=tile.chunk,

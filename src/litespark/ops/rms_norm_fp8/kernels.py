@@ -51,7 +51,7 @@ def add_rms_norm_fp8_forward_kernel(
     steps,
     x_stride,
     update_stride,
-    epsilon,
+    eps,
     WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
     CHUNK: tl.constexpr,
@@ -106,7 +106,7 @@ def add_rms_norm_fp8_forward_kernel(
                 WIDTH,
                 MANTISSA_BITS,
             )
-        before_scale = tl.rsqrt(tl.sum(squares, axis=1) / WIDTH + epsilon)
+        before_scale = tl.rsqrt(tl.sum(squares, axis=1) / WIDTH + eps)
         tl.store(inverse_rms + row, before_scale, mask=row_inside)
     if amax is not None:
         tl.atomic_max(amax, tl.max(highest, axis=0), sem="relaxed")
@@ -310,7 +310,7 @@ def _forward(width: int, stream: str, update: str | None, wanted: tuple[str, ...
     return _compilation(
         f"add_rms_norm_fp8_forward {stream}/{update}" if update else f"rms_norm_fp8_forward {stream}",
         add_rms_norm_fp8_forward_kernel,
-        signature | {"x_stride": "i32", "update_stride": "i32", "epsilon": "fp32"},
+        signature | {"x_stride": "i32", "update_stride": "i32", "eps": "fp32"},
         constants,
         wanted,
         width,

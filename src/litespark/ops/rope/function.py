@@ -17,24 +17,24 @@ from torch import Tensor
 from litespark.ops.rope.kernels import rope_qkv_backward, rope_qkv_forward
 
 
-def rope_qkv_triton(qkv: Tensor, cos: Tensor, sin: Tensor, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+def rope_qkv_triton(qkv: Tensor, cos: Tensor, sin: Tensor, num_kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """See `reference.rope_qkv`. Query, key and value are contiguous and share no memory with `qkv`.
 
     Args:
         qkv: (B, S, H + 2K, Dh) in fp32, bf16 or fp16; Dh even. Any strides; copied when the last is not 1.
         cos, sin: (B or 1, S, Dh/2) fp32, without gradients.
-        kv_heads: K.
+        num_kv_heads: K.
 
     Raises:
         ValueError: shapes or dtypes are others.
     """
-    if qkv.ndim != 4 or not 0 < 2 * kv_heads < qkv.shape[2]:
+    if qkv.ndim != 4 or not 0 < 2 * num_kv_heads < qkv.shape[2]:
         raise ValueError(
-            f"rope: qkv is {tuple(qkv.shape)} with {kv_heads} key/value heads; expected (B, S, H + 2K, Dh) with at "
+            f"rope: qkv is {tuple(qkv.shape)} with {num_kv_heads} key/value heads; expected (B, S, H + 2K, Dh) with at "
             "least one query head"
         )
     _check(qkv, cos, sin)
-    return _rope_qkv(qkv, cos, sin, kv_heads)
+    return _rope_qkv(qkv, cos, sin, num_kv_heads)
 
 
 def _check(qkv: Tensor, cos: Tensor, sin: Tensor) -> None:
@@ -57,15 +57,15 @@ def _check(qkv: Tensor, cos: Tensor, sin: Tensor) -> None:
 
 
 @torch.library.custom_op("litespark::rope_qkv", mutates_args=())
-def _rope_qkv(qkv: Tensor, cos: Tensor, sin: Tensor, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    return rope_qkv_forward(qkv, cos, sin, kv_heads)
+def _rope_qkv(qkv: Tensor, cos: Tensor, sin: Tensor, num_kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    return rope_qkv_forward(qkv, cos, sin, num_kv_heads)
 
 
 @_rope_qkv.register_fake
-def _(qkv: Tensor, cos: Tensor, sin: Tensor, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+def _(qkv: Tensor, cos: Tensor, sin: Tensor, num_kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
     batch, length, heads, width = qkv.shape
-    query = qkv.new_empty(batch, length, heads - 2 * kv_heads, width)
-    key, value = (qkv.new_empty(batch, length, kv_heads, width) for _ in range(2))
+    query = qkv.new_empty(batch, length, heads - 2 * num_kv_heads, width)
+    key, value = (qkv.new_empty(batch, length, num_kv_heads, width) for _ in range(2))
     return query, key, value
 
 

@@ -130,16 +130,16 @@ def rope_kernel(
 # ---------------------------------------------------------------- launchers
 
 
-def rope_qkv_forward(qkv: Tensor, cos: Tensor, sin: Tensor, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+def rope_qkv_forward(qkv: Tensor, cos: Tensor, sin: Tensor, num_kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """Three contiguous tensors, so that the memory of `qkv` can be freed.
 
     Args:
         qkv: (B, S, H + 2K, Dh), any strides; copied when neighbours in a head are not neighbours in memory.
         cos, sin: (B or 1, S, Dh/2) fp32.
-        kv_heads: K.
+        num_kv_heads: K.
     """
     batch, length, heads, width = qkv.shape
-    sizes = (heads - 2 * kv_heads, kv_heads, kv_heads)
+    sizes = (heads - 2 * num_kv_heads, num_kv_heads, num_kv_heads)
     query, key, value = (qkv.new_empty(batch, length, size, width) for size in sizes)
     _launch(_dense(qkv).split(sizes, dim=2), query, key, value, cos, sin, inverse=False)
     return query, key, value
@@ -158,8 +158,10 @@ def rope_qkv_backward(
     """
     found = cos.new_empty(shape, dtype=dtype)
     sources = [None if gradient is None else _dense(gradient) for gradient in gradients]
-    kv_heads = next(x.shape[2] if i else (shape[2] - x.shape[2]) // 2 for i, x in enumerate(sources) if x is not None)
-    query, key, value = found.split((shape[2] - 2 * kv_heads, kv_heads, kv_heads), dim=2)
+    num_kv_heads = next(
+        x.shape[2] if i else (shape[2] - x.shape[2]) // 2 for i, x in enumerate(sources) if x is not None
+    )
+    query, key, value = found.split((shape[2] - 2 * num_kv_heads, num_kv_heads, num_kv_heads), dim=2)
     _launch(sources, query, key, value, cos, sin, inverse=True)
     return found
 
@@ -218,9 +220,9 @@ def _strides(x: Tensor | None) -> tuple[int, ...]:
     return (0, 0, 0) if x is None else x.stride()[:3]
 
 
-def configuration(query_heads: int, key_heads: int, head_width: int, target: Target) -> tuple[int, int, int]:
+def configuration(query_heads: int, key_heads: int, head_dim: int, target: Target) -> tuple[int, int, int]:
     """BLOCK_HEADS, BLOCK_HALF and num_warps."""
-    half = triton.next_power_of_2(head_width // 2)
+    half = triton.next_power_of_2(head_dim // 2)
     heads = min(max(_TILE // half, 1), triton.next_power_of_2(max(query_heads, key_heads)))
     return heads, half, max(_THREADS // target.warp_size, 1)
 
@@ -231,18 +233,18 @@ def configuration(query_heads: int, key_heads: int, head_width: int, target: Tar
 def compilations(target: Target) -> list[Compilation]:
     """The kernel in both directions, R3's heads first, then an 8 B model's, a 160 M model's, odd ones and wide ones."""
     found = []
-    for heads, kv_heads, width in ((24, 8, 128), (32, 8, 128), (12, 12, 64), (9, 3, 96), (8, 1, 256)):
+    for heads, num_kv_heads, width in ((24, 8, 128), (32, 8, 128), (12, 12, 64), (9, 3, 96), (8, 1, 256)):
         for dtype in ("bf16", "fp32"):
             for inverse in (False, True):
-                found.append(_compilation(target, heads, kv_heads, width, dtype, inverse))
+                found.append(_compilation(target, heads, num_kv_heads, width, dtype, inverse))
     return found
 
 
-def _compilation(target: Target, heads: int, kv_heads: int, width: int, dtype: str, inverse: bool) -> Compilation:
-    block_heads, block_half, num_warps = configuration(heads, kv_heads, width, target)
+def _compilation(target: Target, heads: int, num_kv_heads: int, width: int, dtype: str, inverse: bool) -> Compilation:
+    block_heads, block_half, num_warps = configuration(heads, num_kv_heads, width, target)
     constants = {
         "QUERY_HEADS": heads,
-        "KEY_HEADS": kv_heads,
+        "KEY_HEADS": num_kv_heads,
         "HALF": width // 2,
         "INVERSE": inverse,
         "BLOCK_HEADS": block_heads,
@@ -252,7 +254,7 @@ def _compilation(target: Target, heads: int, kv_heads: int, width: int, dtype: s
     signature = dict.fromkeys(tensors, f"*{dtype}") | {"cos": "*fp32", "sin": "*fp32"}
     integers = [name for name in rope_kernel.arg_names if name not in signature and name not in constants]
     return Compilation(
-        f"rope qkv {'backward' if inverse else 'forward'} {dtype} H{heads} K{kv_heads} Dh{width}",
+        f"rope qkv {'backward' if inverse else 'forward'} {dtype} H{heads} K{num_kv_heads} Dh{width}",
         rope_kernel,
         signature | dict.fromkeys(integers, "i32"),
         constants,

@@ -37,7 +37,7 @@ class RopeScaling:
             )
 
 
-def inverse_frequencies(head_width: int, theta: float, scaling: RopeScaling | None = None) -> Tensor:
+def inverse_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None = None) -> Tensor:
     """theta^(-2i/Dh) for i in 0..Dh/2-1, scaled as Llama 3.1 does when `scaling` is given.
 
     Su et al., "RoFormer", arXiv:2104.09864; scaling: "The Llama 3 Herd of Models", arXiv:2407.21783, as released with
@@ -47,7 +47,7 @@ def inverse_frequencies(head_width: int, theta: float, scaling: RopeScaling | No
     Returns:
         (Dh/2,) fp32 on the CPU, radians per position.
     """
-    exponents = torch.arange(0, head_width, 2, dtype=torch.float32, device="cpu") / head_width
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu") / head_dim
     frequencies = 1.0 / theta**exponents
     if scaling is None:
         return frequencies
@@ -89,7 +89,7 @@ def rope(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, 
     return _rotate(query, cos, sin), _rotate(key, cos, sin)
 
 
-def rope_qkv(qkv: Tensor, cos: Tensor, sin: Tensor, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+def rope_qkv(qkv: Tensor, cos: Tensor, sin: Tensor, num_kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """Split the heads that one matrix product made into query, key and value, and rotate the first two.
 
     One op, so that a backend can write the gradient of `qkv` in one pass instead of rotating two and joining three.
@@ -97,12 +97,12 @@ def rope_qkv(qkv: Tensor, cos: Tensor, sin: Tensor, kv_heads: int) -> tuple[Tens
     Args:
         qkv: (B, S, H + 2K, Dh): H query heads, then K key heads, then K value heads.
         cos, sin: (B or 1, S, Dh/2) of `rope_tables`.
-        kv_heads: K.
+        num_kv_heads: K.
 
     Returns:
         query (B, S, H, Dh), key (B, S, K, Dh), value (B, S, K, Dh), in the dtype of `qkv`.
     """
-    query, key, value = qkv.split([qkv.shape[2] - 2 * kv_heads, kv_heads, kv_heads], dim=2)
+    query, key, value = qkv.split([qkv.shape[2] - 2 * num_kv_heads, num_kv_heads, num_kv_heads], dim=2)
     return *rope(query, key, cos, sin), value
 
 

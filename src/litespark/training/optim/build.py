@@ -113,7 +113,7 @@ def _adamw(groups: list[dict[str, object]], config: OptimizerConfig, *, fused: b
         groups,
         lr=config.lr,
         betas=config.betas,
-        eps=config.epsilon,
+        eps=config.eps,
         fused=fused,
         foreach=None if fused else True,
     )

@@ -22,7 +22,7 @@ class OptimizerConfig:
         betas: decay of AdamW's first and second moment.
         epsilon: added to the root of the second moment.
         weight_decay: decoupled weight decay, on matrices only.
-        clip_norm: largest global gradient norm; None clips nothing.
+        grad_clip: largest global gradient norm; None clips nothing.
         nonfinite_limit: non-finite steps in a row after which the run stops.
 
     Raises:
@@ -31,9 +31,9 @@ class OptimizerConfig:
 
     lr: LearningRate = 3e-4
     betas: tuple[Decay, Decay] = (0.9, 0.95)
-    epsilon: Epsilon = 1e-8
+    eps: Epsilon = 1e-8
     weight_decay: NotNegative = 0.1
-    clip_norm: Annotated[float, Range(at_least=1e-30)] | None = 1.0
+    grad_clip: Annotated[float, Range(at_least=1e-30)] | None = 1.0
     nonfinite_limit: Count = 5
 
     def __post_init__(self) -> None:
