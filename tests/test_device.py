@@ -47,8 +47,8 @@ def test_sdpa_equals_the_reference_in_bf16(device: torch.device, packed: bool):
 
 
 def test_a_model_has_the_same_weights_and_loss_on_every_device(device: torch.device):
-    config = LlamaConfig("test", hidden_size=64, num_layers=2, num_heads=4, num_kv_heads=2, intermediate_size=96, vocab_size=300,
-                         max_seq_len=64)  # fmt: skip
+    config = LlamaConfig("test", hidden_size=64, num_layers=2, num_heads=4, num_kv_heads=2, intermediate_size=96,
+                         vocab_size=300, max_seq_len=64)  # fmt: skip
     losses = []
     for place in (torch.device("cpu"), device):
         with torch.device("meta"):

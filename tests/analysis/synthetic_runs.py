@@ -51,7 +51,7 @@ def write_run(
     config = {
         "name": name,
         "seed": seed,
-        "model": {"name": "tiny", "width": 192},
+        "model": {"name": "tiny", "hidden_size": 192},
         "optim": {"lr": learning_rate, "betas": [0.9, 0.95]},
         "paths": {"run": str(folder)},
     }

@@ -25,7 +25,7 @@ OPTIMIZERS = {"fused": AdamWConfig(lr=1e-2), "unfused": AdamWConfig(lr=1e-2, fus
 def saving_run(folder, *, every, keep=9, at_end=True, steps=6, task=None, optimizer="fused", rows=4, **settings):
     folder.mkdir(exist_ok=True)
     phases = Phases()
-    about = {"run": "mine", "model": {"width": 8}}
+    about = {"run": "mine", "model": {"hidden_size": 8}}
     saver = Checkpointer(
         folder / "checkpoints", every_steps=every, at_end=at_end, keep=keep, about=about, phases=phases
     )
@@ -57,7 +57,7 @@ def test_a_checkpoint_says_what_it_is_of(tmp_path):
     run = saving_run(tmp_path, every=None)
     run.trainer.fit(run.module, batches(2))
     checkpoint = find(tmp_path)
-    assert checkpoint.about == {"run": "mine", "model": {"width": 8}, "tokens": 6 * 4 * LENGTH, "world_size": 1}
+    assert checkpoint.about == {"run": "mine", "model": {"hidden_size": 8}, "tokens": 6 * 4 * LENGTH, "world_size": 1}
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -145,7 +145,8 @@ def test_a_second_signal_ends_at_once_but_not_the_echo_of_the_first(
 def test_sigterm_stops_train_py_saves_and_prints_a_command_that_continues(tmp_path):
     overrides = (
         "data=synthetic data.vocab_size=31 data.seq_len=8 data.micro_batch_size=2 trainer.global_batch_size=4 "
-        "model.vocab_size=31 model.hidden_size=8 model.num_layers=1 model.num_heads=2 model.num_kv_heads=1 model.intermediate_size=16 "
+        "model.vocab_size=31 model.hidden_size=8 model.num_layers=1 model.num_heads=2 "
+        "model.num_kv_heads=1 model.intermediate_size=16 "
         "budget.tokens=null budget.steps=1000000 trainer.log_every=1 trainer.validate_every=null "
         "metrics.probe_seconds=0 callbacks.report=false callbacks.sample_prompt=null "
         f"paths.logs={tmp_path}"

@@ -179,9 +179,9 @@ def test_targets_in_the_files_of_a_run_are_never_called(copied, tmp_path):
 @pytest.mark.parametrize(
     "sizes, complaint",
     [
-        ({"width": 64}, "expected"),
-        ({"layers": 2}, "absent"),
-        ({"heads": 3, "num_kv_heads": 2}, "does not describe a Llama"),
+        ({"hidden_size": 64}, "expected"),
+        ({"num_layers": 2}, "absent"),
+        ({"num_heads": 3, "num_kv_heads": 2}, "does not describe a Llama"),
         ({"rope_scaling": {"factor": 2.0}}, "RopeScaling"),
     ],
     ids=["another width", "more layers", "heads that do not divide", "incomplete scaling"],

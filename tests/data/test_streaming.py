@@ -242,7 +242,7 @@ def test_synthetic_data_has_the_same_interface_and_no_files(monkeypatch):
     assert torch.equal(batch.tokens[:, 1:][batch.labels[:, :-1] >= 0], batch.labels[:, :-1][batch.labels[:, :-1] >= 0])
     assert torch.equal(next(iter(synthetic(document_length=5).train_dataloader())).tokens, batch.tokens)
     assert not torch.equal(next(iter(synthetic(seed=1, document_length=5).train_dataloader())).tokens, batch.tokens)
-    validation = list(synthetic(synthetic_validation_rows=6).val_dataloader())
+    validation = list(synthetic(synthetic_validation_sequences=6).val_dataloader())
     assert [held.token_count for held in validation] == [4 * S, 2 * S]
 
 

@@ -23,8 +23,10 @@ from tests.process_state import as_before
 ROOT = Path(__file__).parents[2]
 
 TINY = (
-    "model.vocab_size=300 model.hidden_size=32 model.num_layers=2 model.num_heads=2 model.num_kv_heads=1 model.intermediate_size=64 "
-    "data.seq_len=32 data.micro_batch_size=4 data.validation_sequences=8 trainer.global_batch_size=8 trainer.log_every=1 "
+    "model.vocab_size=300 model.hidden_size=32 model.num_layers=2 model.num_heads=2 "
+    "model.num_kv_heads=1 model.intermediate_size=64 "
+    "data.seq_len=32 data.micro_batch_size=4 data.validation_sequences=8 "
+    "trainer.global_batch_size=8 trainer.log_every=1 "
     "budget.tokens=null metrics.probe_seconds=0 callbacks.report=false callbacks.sample_tokens=4"
 ).split()
 

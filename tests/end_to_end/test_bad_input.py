@@ -32,7 +32,8 @@ from tests.end_to_end.bad_input import NO_FILES, TABLE
 from tests.end_to_end.runs import ROOT, write_text
 
 SMALL = (
-    "model.vocab_size=300 model.hidden_size=32 model.num_layers=1 model.num_heads=2 model.num_kv_heads=2 model.intermediate_size=64 "
+    "model.vocab_size=300 model.hidden_size=32 model.num_layers=1 model.num_heads=2 "
+    "model.num_kv_heads=2 model.intermediate_size=64 "
     "model.max_seq_len=64 data.seq_len=32 data.micro_batch_size=2 data.validation_sequences=2 "
     "trainer.global_batch_size=2 trainer.accelerator=cpu budget.tokens=null budget.steps=2 metrics.probe_seconds=0 "
     "callbacks.report=false callbacks.progress=false callbacks.sample_prompt=null"
@@ -153,7 +154,7 @@ def world(tmp_path_factory):
     (root / "unsealed" / "checkpoints" / "step-00000002" / checkpoint_folder.SEAL).unlink()
     model = asdict(parts_from(config_of(made.overrides(NO_FILES))).model)
     shutil.rmtree(root / "other_model" / "checkpoints" / "step-00000002")
-    sealed(root / "other_model", state, {"model": {**model, "width": 64}})
+    sealed(root / "other_model", state, {"model": {**model, "hidden_size": 64}})
     (root / "planted.ckpt").write_bytes(pickle.dumps(Payload(root / "executed")))
     torch.save({"state_dict": Payload(root / "executed")}, root / "planted_by_torch.ckpt")
     shutil.rmtree(root / "pickled" / "checkpoints" / "step-00000002")

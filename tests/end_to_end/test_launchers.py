@@ -19,7 +19,8 @@ from tests.end_to_end.runs import ROOT, command, environment
 from tests.experiment.composed import parts
 
 TINY = (
-    "model.vocab_size=300 model.hidden_size=32 model.num_layers=1 model.num_heads=2 model.num_kv_heads=2 model.intermediate_size=64 "
+    "model.vocab_size=300 model.hidden_size=32 model.num_layers=1 model.num_heads=2 "
+    "model.num_kv_heads=2 model.intermediate_size=64 "
     "model.max_seq_len=64 data=synthetic data.seq_len=32 data.micro_batch_size=8 trainer.global_batch_size=8 "
     "trainer.log_every=5 trainer.accelerator=cpu metrics.probe_seconds=0 callbacks.progress=false "
     "callbacks.report=false callbacks.sample_prompt=null budget.tokens=null"

@@ -153,7 +153,7 @@ def test_the_list_of_the_project_is_read_beside_train_py_only(tmp_path, monkeypa
 
 TINY = (
     "data=synthetic model.vocab_size=64 model.hidden_size=16 model.num_layers=1 model.num_heads=1 model.num_kv_heads=1 "
-    "model.intermediate_size=16 data.seq_len=8 data.micro_batch_size=1 data.synthetic_validation_rows=1 "
+    "model.intermediate_size=16 data.seq_len=8 data.micro_batch_size=1 data.synthetic_validation_sequences=1 "
     "trainer.global_batch_size=1 trainer.accelerator=cpu metrics.probe_seconds=0 callbacks.report=false name=own "
     "callbacks.sample_prompt=null callbacks.progress=false callbacks=mine"
 ).split()

@@ -19,12 +19,15 @@ from tests.experiment.composed import parts
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
-    "data=synthetic data.seq_len=16 data.micro_batch_size=4 data.synthetic_validation_rows=6 "
-    "trainer.global_batch_size=8 trainer.log_every=1 trainer.accelerator=cpu trainer.validate_every=3 metrics.probe_seconds=0 "
-    "callbacks.sample_prompt=null callbacks.progress=false budget.tokens=null optim.lr=1e-2"
+    "data=synthetic data.seq_len=16 data.micro_batch_size=4 data.synthetic_validation_sequences=6 "
+    "trainer.global_batch_size=8 trainer.log_every=1 trainer.accelerator=cpu trainer.validate_every=3 "
+    "metrics.probe_seconds=0 callbacks.sample_prompt=null callbacks.progress=false budget.tokens=null optim.lr=1e-2"
 ).split()
 BIGRAM = ["model=bigram", "model.vocab_size=64", "model.hidden_size=16"]
-LLAMA = "model.vocab_size=64 model.hidden_size=16 model.num_layers=1 model.num_heads=2 model.num_kv_heads=1 model.intermediate_size=32".split()
+LLAMA = (
+    "model.vocab_size=64 model.hidden_size=16 model.num_layers=1 model.num_heads=2 model.num_kv_heads=1 "
+    "model.intermediate_size=32"
+).split()
 
 
 @pytest.fixture

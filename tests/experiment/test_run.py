@@ -30,7 +30,8 @@ from tests.metrics.fake_meter import FakeMeter
 ROOT = Path(__file__).parents[2]
 SMALL = (
     "data=synthetic data.seq_len=8 data.micro_batch_size=2 trainer.global_batch_size=2 trainer.accelerator=cpu "
-    "model.vocab_size=31 model.hidden_size=8 model.num_layers=1 model.num_heads=2 model.num_kv_heads=1 model.intermediate_size=16 "
+    "model.vocab_size=31 model.hidden_size=8 model.num_layers=1 model.num_heads=2 "
+    "model.num_kv_heads=1 model.intermediate_size=16 "
     "budget.tokens=null budget.steps=2 metrics.probe_seconds=0 callbacks.report=false callbacks.progress=false "
     "callbacks.sample_prompt=null name=small"
 ).split()

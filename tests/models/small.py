@@ -16,9 +16,9 @@ SDPA = OpsConfig(attention="sdpa")
 def small_config(**changes: Any) -> LlamaConfig:
     sizes = {
         "name": "small",
-        "width": 32,
-        "layers": 2,
-        "heads": 4,
+        "hidden_size": 32,
+        "num_layers": 2,
+        "num_heads": 4,
         "num_kv_heads": 2,
         "intermediate_size": 48,
         "vocab_size": 61,

@@ -20,13 +20,13 @@ def _counted(**arguments):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"tie_embeddings": True}, {"num_kv_heads": 1, "head_dim": 14}, {"num_kv_heads": 4, "layers": 3}]
+    "changes", [{}, {"tie_embeddings": True}, {"num_kv_heads": 1, "head_dim": 14}, {"num_kv_heads": 4, "num_layers": 3}]
 )
 def test_full_convention_equals_what_is_counted(changes):
     assert _counted(**changes) == model_flops_per_token(small_config(**changes), LENGTH)
 
 
-@pytest.mark.parametrize("changes", [{}, {"num_kv_heads": 1, "head_dim": 14, "layers": 3}])
+@pytest.mark.parametrize("changes", [{}, {"num_kv_heads": 1, "head_dim": 14, "num_layers": 3}])
 def test_recomputation_equals_what_is_counted(changes):
     assert _counted(recompute="full", **changes) == hardware_flops_per_token(small_config(**changes), LENGTH, "full")
 

@@ -73,7 +73,7 @@ def test_copied_weights_are_those_of_the_source_in_the_dtype_of_the_target():
     [
         ({"vocab_size": 62}, r"embedding.weight is \(61, 32\), the model has \(62, 32\)"),
         ({"tie_embeddings": True}, r"head.weight is \(61, 32\), the model has None"),
-        ({"layers": 3}, r"blocks\.2\..* is None, the model has"),
+        ({"num_layers": 3}, r"blocks\.2\..* is None, the model has"),
     ],
 )
 def test_weights_of_another_size_are_not_copied(changes, message):

@@ -31,13 +31,13 @@ from litespark.ops.triton_support import TARGETS, Compilation, Specialisation, s
 
 TARGET = TARGETS["sm_90"]
 # of a 3B Llama, but for what no kernel sees and the number of tokens
-SHAPES = {"rows": 1, "heads": 24, "num_kv_heads": 8, "head_dim": 128, "documents": True}
-SIZES = {"length": 128, "width": 64, "intermediate_size": 8192, "vocab_size": 32000}
-PIECE_SIZES = {"length": 64, "width": 3072, "intermediate_size": 8192, "vocab_size": 64}
+SHAPES = {"rows": 1, "num_heads": 24, "num_kv_heads": 8, "head_dim": 128, "documents": True}
+SIZES = {"length": 128, "hidden_size": 64, "intermediate_size": 8192, "vocab_size": 32000}
+PIECE_SIZES = {"length": 64, "hidden_size": 3072, "intermediate_size": 8192, "vocab_size": 64}
 CPU = torch.device("cpu")
 # dtype of activations, over an fp32 stream and fp32 weights
 MODES = ((torch.bfloat16, False), (torch.bfloat16, True), (torch.float32, False))
-NORM_SIZES = {"length": 2040, "width": 3072, "intermediate_size": 64, "vocab_size": 64}
+NORM_SIZES = {"length": 2040, "hidden_size": 3072, "intermediate_size": 64, "vocab_size": 64}
 
 
 def recorded(run: Callable[[], Any]) -> list[tuple[Any, Specialisation]]:

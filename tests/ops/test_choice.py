@@ -193,7 +193,7 @@ def test_what_was_measured_is_remembered_for_the_same_device_and_sizes_only(monk
         {"autocast": True},
         *(
             {"shapes": replace(SHAPES, **{size: getattr(SHAPES, size) + 1})}
-            for size in ("length", "width", "vocab_size")
+            for size in ("length", "hidden_size", "vocab_size")
         ),
         {"shapes": replace(SHAPES, documents=True)},
     ],

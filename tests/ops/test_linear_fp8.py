@@ -171,8 +171,8 @@ def _shapes(**changes):
     sizes = {
         "rows": 2,
         "length": 16,
-        "width": 32,
-        "heads": 4,
+        "hidden_size": 32,
+        "num_heads": 4,
         "num_kv_heads": 2,
         "head_dim": 8,
         "intermediate_size": 48,
@@ -183,12 +183,12 @@ def _shapes(**changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"width": 40}, "the model's width D is 40, and fp8 products take multiples of 16"),
+        ({"hidden_size": 40}, "the model's width D is 40, and fp8 products take multiples of 16"),
         ({"intermediate_size": 56}, "the feed-forward width F is 56"),
         ({"head_dim": 6}, r"the width of all heads H·Dh is 24, and"),
         ({"num_kv_heads": 3, "head_dim": 12}, r"\(H \+ 2K\)·Dh is 120"),
         ({"rows": 1, "length": 15}, "the tokens of a micro-batch is 15"),
-        ({"width": 40, "intermediate_size": 56}, "D is 40 and the feed-forward width F is 56"),
+        ({"hidden_size": 40, "intermediate_size": 56}, "D is 40 and the feed-forward width F is 56"),
     ],
 )
 def test_sizes_that_fp8_units_cannot_take_are_named(changes, message):

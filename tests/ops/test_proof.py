@@ -13,10 +13,10 @@ from litespark.ops.tolerance import Difference
 from tests.ops import planted as planted_ops
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-SHAPES = StepShapes(rows=2, length=40, hidden_size=64, num_heads=4, num_kv_heads=2, head_dim=16, intermediate_size=80, vocab_size=101,
-                    documents=True)  # fmt: skip
-R3 = StepShapes(rows=4, length=4096, hidden_size=3072, num_heads=24, num_kv_heads=8, head_dim=128, intermediate_size=8192,
-                vocab_size=32000, documents=True)  # fmt: skip
+SHAPES = StepShapes(rows=2, length=40, hidden_size=64, num_heads=4, num_kv_heads=2, head_dim=16, intermediate_size=80,
+                    vocab_size=101, documents=True)  # fmt: skip
+R3 = StepShapes(rows=4, length=4096, hidden_size=3072, num_heads=24, num_kv_heads=8, head_dim=128,
+                intermediate_size=8192, vocab_size=32000, documents=True)  # fmt: skip
 FAST = [
     (op, name)
     for op, known in BACKENDS.items()
@@ -115,18 +115,18 @@ def test_the_documents_of_a_case_are_several_in_a_row():
 @pytest.mark.parametrize("op", BACKENDS)
 def test_sizes_are_cut_to_memory_with_the_widths_of_the_run(op):
     found = cut(op, R3, 2**30)
-    assert (found.width, found.head_dim, found.intermediate_size, found.vocab_size) == (3072, 128, 8192, 32000)
-    assert found.heads // found.num_kv_heads == 3
+    assert (found.hidden_size, found.head_dim, found.intermediate_size, found.vocab_size) == (3072, 128, 8192, 32000)
+    assert found.num_heads // found.num_kv_heads == 3
     assert found.rows * found.length <= R3.rows * R3.length
     more = cut(op, R3, 2**40)
-    assert (more.rows, more.length, more.heads) == (4, 4096, 24)
+    assert (more.rows, more.length, more.num_heads) == (4, 4096, 24)
 
 
 def test_attention_keeps_the_length_of_the_run_and_gives_up_heads():
     found = cut("attention", R3, 2**30)
     assert (found.rows, found.length) == (1, 4096)
-    assert found.heads < 24
-    scores = found.rows * found.heads * found.length**2 * 4
+    assert found.num_heads < 24
+    scores = found.rows * found.num_heads * found.length**2 * 4
     assert 5 * scores <= 2**30
 
 
@@ -147,4 +147,4 @@ def test_a_failure_is_said_before_what_is_exact():
 def test_small_sizes_are_small_and_keep_grouped_heads():
     found = small(R3)
     assert found.rows * found.length < 100
-    assert found.heads // found.num_kv_heads == 3
+    assert found.num_heads // found.num_kv_heads == 3

@@ -19,8 +19,8 @@ CPU = torch.device("cpu")
 
 
 def config(**changes):
-    sizes = {"name": "small", "width": 16, "layers": 2, "heads": 2, "num_kv_heads": 1, "intermediate_size": 24,
-             "vocab_size": 31, "max_seq_len": 8}  # fmt: skip
+    sizes = {"name": "small", "hidden_size": 16, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1,
+             "intermediate_size": 24, "vocab_size": 31, "max_seq_len": 8}  # fmt: skip
     return LlamaConfig(**(sizes | changes))
 
 

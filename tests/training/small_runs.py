@@ -40,9 +40,9 @@ CPU = torch.device("cpu")
 def small_llama(**changes: Any) -> LlamaConfig:
     sizes = {
         "name": "small",
-        "width": 8,
-        "layers": 1,
-        "heads": 2,
+        "hidden_size": 8,
+        "num_layers": 1,
+        "num_heads": 2,
         "num_kv_heads": 1,
         "intermediate_size": 16,
         "vocab_size": VOCABULARY,
@@ -59,7 +59,7 @@ def batches(micro_batch_size: int = 2, **changes: Any) -> SyntheticDataModule:
         "workers": 0,
         "vocab_size": VOCABULARY,
         "synthetic_sequences": 64,
-        "synthetic_validation_rows": 5,
+        "synthetic_validation_sequences": 5,
         # documents make the micro-batches differ in supervised tokens
         "document_length": 5,
     }

@@ -240,7 +240,7 @@ def test_a_batch_without_supervised_tokens_trains_on(tmp_path):
 
 @pytest.mark.parametrize("validation_sequences", [5, 4, 1])
 def test_validation_equals_a_direct_computation(tmp_path, validation_sequences):
-    data = batches(2, synthetic_validation_rows=validation_sequences)
+    data = batches(2, synthetic_validation_sequences=validation_sequences)
     run = fit(tmp_path, steps=2, validate_every=2, data=data)
     rows = data._validation.read(torch.arange(validation_sequences).numpy())
     tokens, labels = torch.from_numpy(rows[:, :-1]), torch.from_numpy(rows[:, 1:]).clone()

@@ -38,7 +38,7 @@ SETTINGS: dict[str, OptimizerConfig] = {
 }
 FP8: dict[str, Fp8Config] = {"fp8": Fp8Config(simulate=True, history=2, adaptive=AdaptiveConfig(sample_every=1))}
 # of odd sizes for Muon: shards of unlike sizes (9 rows), and one that begins within the keys (12 of 8 + 8 + 8 rows)
-SIZES: dict[str, dict[str, int]] = {"muon": {"width": 9, "head_dim": 4, "num_kv_heads": 2}}
+SIZES: dict[str, dict[str, int]] = {"muon": {"hidden_size": 9, "head_dim": 4, "num_kv_heads": 2}}
 CASES: dict[str, dict[str, Any]] = {
     f"{name} {kind} {what}": {"name": name, "kind": kind, "what": what}
     for name in ("ddp", "fsdp")

@@ -155,7 +155,7 @@ class SyntheticConfig(ReadingConfig):
         int, Range(at_least=1, at_most=2**32, why="their windows are shuffled in memory")
     ] = 1_000_000
     """Training rows of an epoch."""
-    synthetic_validation_rows: Annotated[int, Range(at_least=1, at_most=2**32)] = 8
+    synthetic_validation_sequences: Annotated[int, Range(at_least=1, at_most=2**32)] = 8
 
 
 def _require_mixture(mixture: dict[str, float] | None, temperature: float) -> None:

@@ -156,8 +156,8 @@ def _with_fitting_micro_batch(parts: Parts, ranks: Ranks) -> Parts:
     if ranks.rank == 0:
         over = f" over {ranks.world_size} processes" if ranks.world_size > 1 else ""
         log.warning(
-            "data.micro_batch_size=%d does not divide trainer.global_batch_size=%d%s; data.micro_batch_size=%d is used, the "
-            "training is the same", asked, parts.trainer.global_batch_size, over, fitting,
+            "data.micro_batch_size=%d does not divide trainer.global_batch_size=%d%s; data.micro_batch_size=%d is "
+            "used, the training is the same", asked, parts.trainer.global_batch_size, over, fitting,
         )  # fmt: skip
     return dataclasses.replace(
         parts,

@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 
 _CONFIG = "config.json"
 # of the model's settings, those that its weights were trained with
-_OF_THE_WEIGHTS = ("width", "layers", "heads", "num_kv_heads", "head_dim", "intermediate_size", "vocab_size", "tie_embeddings",
+_OF_THE_WEIGHTS = ("hidden_size", "num_layers", "num_heads", "num_kv_heads", "head_dim", "intermediate_size",
+                   "vocab_size", "tie_embeddings",
                    "rope_theta", "rope_scaling", "norm_eps")  # fmt: skip
 
 

@@ -47,8 +47,8 @@ class TrainerConfig:
             near = max(1, round(self.global_batch_size / world_size)) * world_size
             start = f"torchrun --nproc-per-node={fewer} train.py" if fewer > 1 else "python train.py strategy=single"
             raise ValueError(
-                f"trainer.global_batch_size: got {self.global_batch_size} rows in a step and {world_size} processes, expected a "
-                f"multiple of {world_size}; {start} trains the same with fewer processes, or set "
+                f"trainer.global_batch_size: got {self.global_batch_size} rows in a step and {world_size} processes, "
+                f"expected a multiple of {world_size}; {start} trains the same with fewer processes, or set "
                 f"trainer.global_batch_size={near}"
             )
         of_rank = self.global_batch_size // world_size
@@ -63,8 +63,9 @@ class TrainerConfig:
         fitting = self.fitting_micro_batch(micro_batch_size, world_size)
         if fitting != micro_batch_size:
             raise ValueError(
-                f"data.micro_batch_size: got {micro_batch_size}, expected a number of rows of which {world_size} "
-                f"processes make trainer.global_batch_size={self.global_batch_size}; set data.micro_batch_size={fitting}"
+                f"data.micro_batch_size: got {micro_batch_size}, expected a number of rows of which "
+                f"{world_size} processes make trainer.global_batch_size={self.global_batch_size}; "
+                f"set data.micro_batch_size={fitting}"
             )
         return self.global_batch_size // (micro_batch_size * world_size)
 

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 _SAME = {
     "budget.steps": "max_steps training.steps num_steps train_steps max_train_steps total_steps max_iters iterations",
     "budget.tokens": "max_tokens num_tokens total_tokens train_tokens token_budget",
-    "trainer.batch_rows": "global_batch_size train_batch_size total_batch_size",
+    "trainer.global_batch_size": "train_batch_size total_batch_size",
     "trainer.validate_every": "val_check_interval eval_steps eval_interval eval_every val_every validation.freq "
     "val_interval",
     "trainer.log_every": "log_every_n_steps logging_steps log_interval log_freq",
@@ -19,16 +19,15 @@ _SAME = {
     "trainer.accelerator": "device accelerator",
     "data.micro_batch_size": "per_device_train_batch_size local_batch_size micro_batch_size datamodule.batch_size "
     "data.batch_size micro_bsz batch_size_per_gpu",
-    "data.sequence_length": "seq_len seq_length max_seq_len max_seq_length max_length block_size context_length "
-    "ctx_len sequence_len",
+    "data.seq_len": "seq_length max_seq_len max_seq_length max_length block_size context_length ctx_len sequence_len",
     "data.workers": "num_workers dataloader_num_workers",
     "data.source": "dataset dataset_name dataset_path data_dir data_path data_files train_file",
     "data.tokenizer": "tokenizer_path tokenizer_name tokenizer_name_or_path tokenizer",
-    "data.validation_rows": "limit_val_batches eval_iters max_eval_samples",
-    "data.training_rows": "limit_train_batches max_train_samples",
+    "data.validation_sequences": "limit_val_batches eval_iters max_eval_samples",
+    "data.training_sequences": "limit_train_batches max_train_samples",
     "optim.lr": "learning_rate base_lr max_lr peak_lr learningrate",
-    "optim.clip_norm": "gradient_clip_val max_grad_norm max_norm grad_clip clip_grad_norm grad_clip_norm clip",
-    "optim.epsilon": "adam_epsilon eps",
+    "optim.grad_clip": "gradient_clip_val max_grad_norm max_norm clip_grad_norm grad_clip_norm clip",
+    "optim.eps": "adam_epsilon",
     "optim.weight_decay": "wd decay_weight",
     "schedule.warmup": "warmup_ratio warmup_fraction",
     "schedule.decay": "decay_ratio decay_fraction",
@@ -41,17 +40,16 @@ _SAME = {
     "name": "run_name experiment_name task_name job_name",
     "resume": "ckpt_path resume_from_checkpoint resume_from checkpoint_path load_checkpoint",
     "initial_weights": "model_name_or_path pretrained pretrained_model init_from initial_load_path",
-    "model.width": "hidden_size dim d_model n_embd embed_dim hidden_dim",
-    "model.layers": "num_hidden_layers num_layers n_layer n_layers depth",
-    "model.heads": "num_attention_heads n_head n_heads num_heads",
-    "model.kv_heads": "num_key_value_heads n_kv_heads num_kv_heads",
-    "model.head_width": "head_dim",
-    "model.feed_forward": "intermediate_size ffn_dim d_ff ffn_hidden_size",
-    "model.vocabulary": "vocab_size vocab",
-    "model.max_sequence_length": "max_position_embeddings",
-    "model.tied": "tie_word_embeddings",
-    "model.norm_epsilon": "rms_norm_eps norm_eps",
-    "model.initial_deviation": "initializer_range init_std",
+    "model.hidden_size": "dim d_model n_embd embed_dim hidden_dim width",
+    "model.num_layers": "num_hidden_layers n_layer n_layers depth layers",
+    "model.num_heads": "num_attention_heads n_head n_heads heads",
+    "model.num_kv_heads": "num_key_value_heads n_kv_heads kv_heads",
+    "model.intermediate_size": "ffn_dim d_ff ffn_hidden_size",
+    "model.vocab_size": "vocab vocabulary",
+    "model.max_seq_len": "max_position_embeddings",
+    "model.tie_embeddings": "tie_word_embeddings",
+    "model.norm_eps": "rms_norm_eps",
+    "model.init_std": "initializer_range",
     "metrics.probe_seconds": "probe",
     "seed": "random_seed manual_seed training.seed trainer.seed seed_everything",
     # groups, of which a choice is the value
@@ -71,13 +69,13 @@ _OTHERWISE = {
     "set budget.tokens=TOKENS or budget.steps=STEPS: the length of a run is in tokens or steps, not epochs": (
         "max_epochs num_train_epochs num_epochs epochs min_epochs n_epochs"
     ),
-    "set trainer.batch_rows (rows of a step, over all devices) or data.micro_batch_size (of one forward pass)": (
+    "set trainer.global_batch_size (rows of a step, over all devices) or data.micro_batch_size (of one forward pass)": (
         "batch_size bs bsz batch"
     ),
     "start with torchrun --nproc-per-node=N train.py strategy=ddp for N devices": "devices num_gpus gpus n_gpus "
     "num_devices nproc_per_node nproc",
     "start with torchrun --nnodes=N --nproc-per-node=M train.py strategy=ddp for N computers": "num_nodes nnodes",
-    "set trainer.batch_rows and data.micro_batch_size, from which the micro-batches of a step follow": (
+    "set trainer.global_batch_size and data.micro_batch_size, from which the micro-batches of a step follow": (
         "accumulate_grad_batches gradient_accumulation_steps grad_accum_steps grad_accum gradient_accumulation "
         "accumulation_steps"
     ),

@@ -86,8 +86,8 @@ def _elsewhere(record: StepRecord) -> str | None:
         return "the goals are for GPUs"
     if (model.name, model.num_layers, tokens, protocol.document_mask) != (MODEL, model.layers_whole, TOKENS, False):
         return (
-            f"got {model.num_layers} of {model.layers_whole} layers of {model.name} with {tokens} tokens a micro-batch, "
-            f"expected all of {MODEL} with {TOKENS} in whole rows"
+            f"got {model.num_layers} of {model.layers_whole} layers of {model.name} with {tokens} tokens a "
+            f"micro-batch, expected all of {MODEL} with {TOKENS} in whole rows"
         )
     return None
 

@@ -24,12 +24,12 @@ class LlamaConfig:
     """A Llama's sizes and constants; the `ModelSpec` of the native family.
 
     name: what reports call it.
-    width: model width D; layers: L; heads: query heads H; num_kv_heads: key/value heads K, dividing H.
-    intermediate_size: width F inside the MLP; vocabulary: V; max_seq_len: longest row it accepts, in tokens.
+    hidden_size: D; num_layers: L; num_heads: query heads H; num_kv_heads: key/value heads K, dividing H.
+    intermediate_size: F, of the MLP; vocab_size: V; max_seq_len: longest sequence it accepts, in tokens.
     head_dim: Dh, even; D/H when None.
     rope_theta, rope_scaling: base of the rotary frequencies and their stretching (None: none).
     norm_eps: added to the mean square in RMSNorm.
-    tied: does the head share the embedding's weight?
+    tie_embeddings: does the head share the embedding's weight?
     init_std: standard deviation of the initial weights.
 
     Raises:
@@ -64,14 +64,14 @@ class LlamaConfig:
             raise ValueError(f"model.rope_scaling is {self.rope_scaling!r}; it must be null or a RopeScaling")
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
-                f"model.num_heads {self.num_heads} is not a multiple of model.num_kv_heads {self.num_kv_heads}; each key/value head "
-                "serves the same number of query heads, so choose a divisor"
+                f"model.num_heads {self.num_heads} is not a multiple of model.num_kv_heads {self.num_kv_heads}; each "
+                "key/value head serves the same number of query heads, so choose a divisor"
             )
         if self.head_dim is None:
             if self.hidden_size % self.num_heads:
                 raise ValueError(
-                    f"model.hidden_size {self.hidden_size} is not a multiple of model.num_heads {self.num_heads}; change one of them or "
-                    "set model.head_dim"
+                    f"model.hidden_size {self.hidden_size} is not a multiple of model.num_heads {self.num_heads}; "
+                    "change one of them or set model.head_dim"
                 )
             # the way around a frozen dataclass
             object.__setattr__(self, "head_dim", self.hidden_size // self.num_heads)

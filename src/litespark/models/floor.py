@@ -8,7 +8,7 @@ behind its multiplications.
 
 Beside it what the casts of a step in fp8 move, which is what fp8 costs.
 
-T tokens of a micro-batch (B·S), D width, L layers, H query heads, K key/value heads, Dh head width, F feed-forward
+T tokens of a micro-batch (B·S), D hidden size, L layers, H query heads, K key/value heads, Dh head dim, F feed-forward
 width, V vocabulary.
 """
 

@@ -86,8 +86,8 @@ def load_huggingface(
     reader = SafetensorsReader(folder)
     # before anything of the stated sizes is made, which may be any number
     if config.num_layers > len(reader.shapes):
-        raise ValueError(f"{folder} has {len(reader.shapes)} tensors, too few for the {config.num_layers} layers of its "
-                         "config.json; fetch the folder again")  # fmt: skip
+        raise ValueError(f"{folder} has {len(reader.shapes)} tensors, too few for the {config.num_layers} layers of "
+                         "its config.json; fetch the folder again")  # fmt: skip
     expected = _expected_shapes(config)
     surplus = _surplus(reader, expected, config.tie_embeddings)
     _compare_shapes(folder, reader.shapes, expected, surplus)

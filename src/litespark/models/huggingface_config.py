@@ -10,9 +10,9 @@ from litespark.models.safetensors_folder import read_json
 
 # LlamaConfig field -> key of config.json
 _SIZES = {
-    "width": "hidden_size",
-    "layers": "num_hidden_layers",
-    "heads": "num_attention_heads",
+    "hidden_size": "hidden_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
     "intermediate_size": "intermediate_size",
     "vocab_size": "vocab_size",
     "max_seq_len": "max_position_embeddings",

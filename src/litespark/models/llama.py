@@ -3,7 +3,7 @@
 Touvron et al., arXiv:2302.13971 and "The Llama 3 Herd of Models", arXiv:2407.21783. The arithmetic lives in
 `litespark.ops`; this file says what is connected to what.
 
-B batch, S sequence length, D width, L layers, H query heads, K key/value heads, Dh head width, F feed-forward width,
+B batch, S sequence length, D hidden size, L layers, H query heads, K key/value heads, Dh head dim, F intermediate size,
 V vocabulary.
 """
 

@@ -1,7 +1,7 @@
 """How each op is called in a training step: its inputs at given sizes, for proofs, measurements and benchmarks.
 
-B rows, S length, T tokens in a micro-batch (B·S), D width, H query heads, K key/value heads, Dh head width, F
-feed-forward width, V vocabulary.
+B rows, S length, T tokens in a micro-batch (B·S), D hidden size, H query heads, K key/value heads, Dh head dim, F
+intermediate size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -173,7 +173,8 @@ def _attention(draw: _Draw, shapes: StepShapes) -> list[Case]:
         heads = {"query": shapes.num_heads, "key": shapes.num_kv_heads, "value": shapes.num_kv_heads}
         return {name: draw.normal(shapes.rows, shapes.length, count, shapes.head_dim) for name, count in heads.items()}
 
-    sizes = f"{shapes.rows} x {shapes.length} x {shapes.num_heads} heads ({shapes.num_kv_heads} key/value) x {shapes.head_dim}"
+    count = f"{shapes.num_heads} heads ({shapes.num_kv_heads} key/value)"
+    sizes = f"{shapes.rows} x {shapes.length} x {count} x {shapes.head_dim}"
 
     def whole(op: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return op(query, key, value)

@@ -14,10 +14,10 @@ class StepShapes:
     Attributes:
         rows: B.
         length: S.
-        width: D.
-        heads, num_kv_heads, head_dim: H, K, Dh.
+        hidden_size: D.
+        num_heads, num_kv_heads, head_dim: H, K, Dh.
         intermediate_size: F.
-        vocabulary: V.
+        vocab_size: V.
         documents: rows are packed with documents that do not see each other.
     """
 

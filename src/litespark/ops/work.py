@@ -3,7 +3,7 @@
 Bytes are those of an ideal fused kernel: each input read once and each output written once, forward and backward. An op
 that moves more (a copy, a mask, an fp32 intermediate) shows it as a smaller share of the copy bandwidth.
 
-T tokens (B·S), D width, H query heads, K key/value heads, Dh head width, F feed-forward width, V vocabulary.
+T tokens (B·S), D hidden size, H query heads, K key/value heads, Dh head dim, F intermediate size, V vocabulary.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from litespark.experiment.config import ConfigError
 BASELINE: dict[str, Any] = {
     "name": None,
     "variant": None,
-    "model": {"width": 8},
+    "model": {"hidden_size": 8},
     "ops": {"_target_": "x.Ops", "rope": "reference", "attention": "reference", "compile": "none"},
     "precision": {"name": "bf16"},
     "recompute": {"mode": "full"},
@@ -70,7 +70,10 @@ def test_switches_are_taken_in_the_order_that_is_asked_for():
     [
         (BASELINE, r"got the same config for --baseline and --target, expected settings in which they differ"),
         (changed(optim__lr=0.2, optim__fused=True), r"differ in what is trained \(optim\.lr: 0\.1 and 0\.2\)"),
-        (changed(model={"width": 16}), r"model\.width: 8 and 16\), expected differences in ops, recompute, precision"),
+        (
+            changed(model={"hidden_size": 16}),
+            r"model\.hidden_size: 8 and 16\), expected differences in ops, recompute, precision",
+        ),
         (
             changed(optim={"_target_": "x.Muon", "lr": 0.1, "momentum": 0.9}),
             r"optim\._target_: 'x\.AdamW' and 'x\.Muon'.*optim\.momentum: None and 0\.9.*litespark bench to-loss",

@@ -342,9 +342,9 @@ def test_measure_alone_fills_a_record_of_begin():
         (["data.seq_len=100000"], [OURS], {}, "expected at most model.max_seq_len"),
         ([], [OURS, OURS], {}, "got litespark, litespark, expected at least one and each once"),
         ([], [], {}, "got none, expected at least one"),
-        ([], [litespark_variant("wide", ("model.hidden_size=256",))], {}, "settings that change model, expected the same"),
+        ([], [litespark_variant("wide", ("model.hidden_size=256",))], {}, "settings that change model, expected"),
         ([], [litespark_variant("long", ("data.seq_len=8",))], {}, "settings that change data"),
-        ([], [litespark_variant("big", ("trainer.global_batch_size=8",))], {}, "settings that change trainer.global_batch_size"),
+        ([], [litespark_variant("big", ("trainer.global_batch_size=8",))], {}, "settings that change trainer.global"),
         (["variant={ops:{rope:reference}}"], [litespark_variant("x", ("ops=reference",))], {}, "leave variant=… out"),
         ([], [OURS], {"layers": 5}, "--layers: got 5, expected at most the model's 4"),
         pytest.param(

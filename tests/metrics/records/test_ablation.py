@@ -41,8 +41,11 @@ def test_how_a_training_is_computed_may_be_switched(key):
     assert changes_speed_only(key)
 
 
-@pytest.mark.parametrize("key", ["optim.lr", "optim._target_", "model.hidden_size", "data.seed", "seed", "trainer.global_batch_size",
-                                 "ops._target_", "budget.steps", "strategy.name"])  # fmt: skip
+@pytest.mark.parametrize(
+    "key",
+    "optim.lr optim._target_ model.hidden_size data.seed seed trainer.global_batch_size ops._target_ budget.steps "
+    "strategy.name".split(),
+)
 def test_what_is_trained_may_not(key):
     assert not changes_speed_only(key)
 

@@ -25,8 +25,8 @@ def _set(owner: str, name: str, value: object) -> Callable[[StepRecord], None]:
     ("change", "message"),
     [
         (_set("variant", "name", "litespark"), r"got the names \['litespark', 'litespark'\]"),
-        (_set("model", "layers", 3), "model.num_layers: got 3 of 2"),
-        (_set("model", "layers", 0), "model.num_layers: got 0 of 2"),
+        (_set("model", "num_layers", 3), "model.num_layers: got 3 of 2"),
+        (_set("model", "num_layers", 0), "model.num_layers: got 0 of 2"),
         (_set("model", "flops_per_token_full", 1200.0), "expected the causal ones above 0 and the fewest"),
         (_set("model", "flops_per_token_recomputed", 1200.0), "expected the causal ones above 0 and the fewest"),
         (_set("model", "flops_per_token_causal", 0.0), "expected the causal ones above 0"),

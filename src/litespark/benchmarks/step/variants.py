@@ -160,7 +160,8 @@ def _why_not_huggingface(setup: HuggingFaceSetup, device: torch.device, parts: P
         )
     if model.hidden_size % model.num_heads:
         return (
-            f"transformers refuses a Llama whose width {model.hidden_size} is not a multiple of its heads {model.num_heads}; "
+            f"transformers refuses a Llama whose hidden size {model.hidden_size} is not a multiple of its heads "
+            f"{model.num_heads}; "
             "change model.hidden_size or model.num_heads"
         )
     if parts.precision == "fp8" or (parts.precision == "auto" and precision_of(parts, device) == "fp8"):
@@ -191,8 +192,8 @@ def _why_not_fp8(device: torch.device, parts: Parts) -> str | None:
     sizes = {
         "model.hidden_size": model.hidden_size,
         "model.intermediate_size": model.intermediate_size,
-        "heads x head width": model.num_heads * model.head_dim,
-        "num_kv_heads x head width": model.num_kv_heads * model.head_dim,
+        "num_heads x head_dim": model.num_heads * model.head_dim,
+        "num_kv_heads x head_dim": model.num_kv_heads * model.head_dim,
         "tokens of a micro-batch": parts.data.micro_batch_size * parts.data.seq_len,
     }
     odd = [f"{name} {size}" for name, size in sizes.items() if size % MULTIPLE]

@@ -62,7 +62,7 @@ def synthetic_sequences(config: SyntheticConfig, seed: int) -> dict[str, Synthet
 
 
 def synthetic_manifest(config: SyntheticConfig, seed: int) -> Manifest:
-    """What the rows of `synthetic_sequences` state about themselves: their ids stand for no text, so for 0 bytes each."""
+    """What `synthetic_sequences` states about its rows: their ids stand for no text, so for 0 bytes each."""
     tokens = {split: count * config.seq_len + 1 for split, count in _counts(config).items()}
     # what decides the ids; how they are read may change, as by a resume with another micro-batch
     own = {each.name for each in fields(config)} - {each.name for each in fields(ReadingConfig)}
@@ -85,4 +85,4 @@ def synthetic_manifest(config: SyntheticConfig, seed: int) -> Manifest:
 
 
 def _counts(config: SyntheticConfig) -> dict[str, int]:
-    return {TRAIN: config.synthetic_sequences, VALIDATION: config.synthetic_validation_rows}
+    return {TRAIN: config.synthetic_sequences, VALIDATION: config.synthetic_validation_sequences}

@@ -1,6 +1,6 @@
 """Attention through `torch.nn.attention.flex_attention`: a kernel that PyTorch compiles for the mask it is told.
 
-B batch, S queries, T keys, H query heads, K key/value heads, Dh head width.
+B batch, S queries, T keys, H query heads, K key/value heads, Dh head dim.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Causal attention through our Triton kernels, as custom ops that `torch.compile` and meta tensors pass through.
 
-B batch, S queries, T keys, H query heads, K key/value heads, Dh head width.
+B batch, S queries, T keys, H query heads, K key/value heads, Dh head dim.
 """
 
 from __future__ import annotations

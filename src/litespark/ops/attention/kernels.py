@@ -10,7 +10,7 @@ itself. Blocks that no query of a program sees are not read; blocks that all of 
 Tensors are read through their strides (the last is 1). Offsets across rows, positions and heads are 64-bit; within a
 block they are 32-bit, which the launchers make sure of.
 
-B batch, S sequence length, H query heads, K key/value heads, Dh head width (WIDTH, PADDED to a power of two).
+B batch, S sequence length, H query heads, K key/value heads, Dh head dim (WIDTH, PADDED to a power of two).
 """
 
 import itertools

@@ -1,6 +1,6 @@
 """Launches the attention kernels on tensors.
 
-B batch, S sequence length, H query heads, K key/value heads, Dh head width.
+B batch, S sequence length, H query heads, K key/value heads, Dh head dim.
 """
 
 import math

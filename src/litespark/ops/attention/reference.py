@@ -1,6 +1,6 @@
 """Attention in plain PyTorch: the specification that faster backends are tested against.
 
-B batch, S queries, T keys, H query heads, K key/value heads, Dh head width.
+B batch, S queries, T keys, H query heads, K key/value heads, Dh head dim.
 """
 
 import math

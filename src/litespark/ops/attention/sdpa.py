@@ -1,6 +1,6 @@
 """Attention through `torch.nn.functional.scaled_dot_product_attention`, which picks cuDNN, flash or plain kernels.
 
-B batch, S queries, T keys, H query heads, K key/value heads, Dh head width.
+B batch, S queries, T keys, H query heads, K key/value heads, Dh head dim.
 """
 
 import logging

@@ -1,6 +1,6 @@
 """Attention through `torch.nn.attention.varlen`: FlashAttention over documents laid end to end, without any mask.
 
-B batch, S queries, T keys, H query heads, K key/value heads, Dh head width, N documents in all rows together.
+B batch, S queries, T keys, H query heads, K key/value heads, Dh head dim, N documents in all rows together.
 """
 
 from __future__ import annotations

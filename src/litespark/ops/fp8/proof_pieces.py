@@ -1,6 +1,6 @@
 """The pieces of blocks in fp8 as a step calls them: inputs of its dtypes and widths, and the ways of asking.
 
-R rows (tokens), D width of the model, F width of the product in the MLP.
+R rows (tokens), D hidden size of the model, F width of the product in the MLP.
 """
 
 from __future__ import annotations

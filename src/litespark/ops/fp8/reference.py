@@ -4,7 +4,7 @@ None of it is differentiated by autograd: `litespark.ops.linear.function` calls 
 the specification in plain PyTorch, exact to the code, on any device; `litespark.ops.fp8.fused` has the same in Triton.
 What follows a product of fp8 is computed in fp32 and cast once, as fused kernels do it.
 
-R rows (tokens), D width of the model, F width of the product in the MLP.
+R rows (tokens), D hidden size of the model, F width of the product in the MLP.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ multiplied into the results later. Otherwise the forward pass keeps the maximum 
 backward pass makes the logits again: 8·T·D·V. Gradients in the forward pass: Hsu et al., "Liger Kernel",
 arXiv:2410.10989; logits made again: Wijmans et al., "Cut Your Losses", arXiv:2411.09009.
 
-T tokens, D model width, V vocabulary.
+T tokens, D hidden size, V vocabulary.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Three ops for each way: `…_sum` makes the gradients of the summed loss in its forward pass; `…_tokens` returns the loss
 of each token, and its backward, `…_tokens_backward`, makes the logits again. None waits for the device.
 
-T tokens, D model width, V vocabulary.
+T tokens, D hidden size, V vocabulary.
 """
 
 # no `from __future__ import annotations`: custom_op reads the annotations as objects

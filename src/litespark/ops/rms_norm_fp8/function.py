@@ -1,7 +1,7 @@
 """RMSNorm with the residual addition whose result, and backward whose gradient, is cast to fp8 on its way.
 
 Over the Triton kernels of this folder. Neither differentiated by autograd nor custom ops:
-`litespark.ops.linear.function` calls them forward and backward. R rows, D width of a row.
+`litespark.ops.linear.function` calls them forward and backward. R rows, D hidden size of a row.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Custom ops, so that `torch.compile` and meta tensors pass through. cos and sin get no gradient: tables that require one
 are refused.
 
-B batch, S sequence length, H query heads, K key/value heads, Dh head width.
+B batch, S sequence length, H query heads, K key/value heads, Dh head dim.
 """
 
 # no `from __future__ import annotations`: custom_op reads the annotations as objects

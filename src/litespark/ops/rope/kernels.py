@@ -3,7 +3,7 @@ to one.
 
 It reads and writes every value once, and cos and sin once a token, whatever the number of heads.
 
-B batch, S sequence length, H query heads, K key/value heads, Dh head width.
+B batch, S sequence length, H query heads, K key/value heads, Dh head dim.
 """
 
 from __future__ import annotations

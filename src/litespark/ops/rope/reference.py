@@ -1,6 +1,6 @@
 """Rotary position embedding in plain PyTorch: the specification that faster backends are tested against.
 
-B batch, S sequence length, H query heads, K key heads, Dh head width.
+B batch, S sequence length, H query heads, K key heads, Dh head dim.
 """
 
 import math
