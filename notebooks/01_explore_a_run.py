@@ -26,9 +26,9 @@ from pathlib import Path
 
 from IPython.display import Markdown, display
 
-from litespark.analysis import plots, tables
-from litespark.analysis.runs import compare, find_runs, load_run, load_runs
 from litespark.metrics import names
+from litespark.reports import plots, tables
+from litespark.reports.runs import compare, find_runs, load_run, load_runs
 
 # %%
 chosen = os.environ.get("LITESPARK_RUN")

@@ -29,9 +29,9 @@ from pathlib import Path
 import pandas as pd
 from IPython.display import Markdown, display
 
-from litespark.analysis import prepared_data, prepared_plots
 from litespark.data.manifest import Manifest
 from litespark.metrics.records.prepared import PreparedData
+from litespark.reports import prepared_data, prepared_plots
 
 # %%
 chosen = os.environ.get("LITESPARK_DATA")

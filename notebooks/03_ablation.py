@@ -26,9 +26,9 @@ from pathlib import Path
 
 from IPython.display import Markdown, display
 
-from litespark.analysis import ablation
 from litespark.metrics.ablation_table import from_record
 from litespark.metrics.records.ablation import AblationRecord
+from litespark.reports import ablation
 
 # %%
 chosen = os.environ.get("LITESPARK_ABLATION")

@@ -65,11 +65,11 @@ def test_preparing_imports_without_torch_even_indirectly():
 SOUND_HOUSE = {
     "train.py": "import hydra\nfrom litespark.experiment import run\n",
     "src/litespark/__init__.py": "",
-    "src/litespark/cli.py": "import hydra\n\ndef report():\n    from litespark.analysis.report import write_report\n",
+    "src/litespark/cli.py": "import hydra\n\ndef report():\n    from litespark.reports.report import write_report\n",
     "src/litespark/experiment/__init__.py": "import omegaconf\nfrom litespark.experiment.build import run\n",
     "src/litespark/experiment/build.py": "import lightning\nfrom litespark import data, ops\nfrom . import check\n",
     "src/litespark/experiment/check.py": "import litespark.callbacks.mfu\n",
-    "src/litespark/analysis/report.py": "from litespark import __version__\nfrom litespark.metrics import record\n",
+    "src/litespark/reports/report.py": "from litespark import __version__\nfrom litespark.metrics import record\n",
     "src/litespark/callbacks/mfu.py": "import lightning\nfrom litespark.data.batch import TokenBatch\n",
     "src/litespark/data/__init__.py": "",
     "src/litespark/data/batch.py": "import torch\n",
@@ -93,7 +93,7 @@ PLANTED_ROOM_FAULTS = {
         "metrics.record",
     ),
     "inside a function": (
-        "analysis/runs.py",
+        "reports/runs.py",
         "def load():\n    from litespark.training import optim\n",
         "training.optim",
     ),
@@ -104,8 +104,8 @@ PLANTED_ROOM_FAULTS = {
     ),
     "through importlib": (
         "tasks/sft.py",
-        "import importlib\nimportlib.import_module('litespark.analysis')\n",
-        "analysis",
+        "import importlib\nimportlib.import_module('litespark.reports')\n",
+        "reports",
     ),
     "a neighbour of the one allowed module": (
         "callbacks/energy.py",
@@ -120,7 +120,7 @@ PLANTED_ROOM_FAULTS = {
     "planning on training": ("planning/time.py", "from litespark.training.module import Module\n", "training.module"),
     "experiment on benchmarks": ("experiment/build.py", "import litespark.benchmarks.ops\n", "benchmarks.ops"),
     "experiment on cli": ("experiment.py", "from . import cli\n", "imports litespark.cli"),
-    "cli on a room at its top": ("cli.py", "from litespark.analysis import report\n", "outside a command"),
+    "cli on a room at its top": ("cli.py", "from litespark.reports import report\n", "outside a command"),
     "cli in a class body": ("cli.py", "class Command:\n    import litespark.models.llama\n", "outside a command"),
     "cli on ops": ("cli.py", "def bench():\n    import litespark.ops\n", "cli may import only"),
     "the root package on a room": (
@@ -146,7 +146,7 @@ PLANTED_LIBRARY_FAULTS = {
     "lightning in prepare": ("data/prepare.py", "import lightning.fabric\n", "data.prepare may not import lightning"),
     "lightning in train.py": ("../../train.py", "import lightning\n", "train may not import lightning"),
     "hydra in training": ("training/module.py", "from hydra.utils import instantiate\n", "may not import hydra"),
-    "omegaconf in analysis": ("analysis/runs.py", "from omegaconf import OmegaConf\n", "may not import omegaconf"),
+    "omegaconf in reports": ("reports/runs.py", "from omegaconf import OmegaConf\n", "may not import omegaconf"),
     "triton in a function file": ("ops/swiglu/function.py", "import triton\n", "may not import triton"),
     "triton in models": ("models/kernels.py", "import triton.language as tl\n", "may not import triton"),
 }

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from litespark.analysis.figures import check_document, check_documents
-from litespark.analysis.ledger import check_ledger, render, with_rendering
 from litespark.metrics.records.ledger import read_entry, read_ledger
 from litespark.metrics.records.run import RunRecord
 from litespark.metrics.records.sealing import write_values
 from litespark.metrics.records.strict_json import RecordError
+from litespark.reports.figures import check_document, check_documents
+from litespark.reports.ledger import check_ledger, render, with_rendering
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"

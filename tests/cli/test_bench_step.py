@@ -7,7 +7,6 @@ import subprocess
 
 import pytest
 
-from litespark.analysis import ledger
 from litespark.benchmarks.step import begin, session
 from litespark.benchmarks.step.variants import HUGGINGFACE
 from litespark.cli import main
@@ -15,6 +14,7 @@ from litespark.cli.bench import BENCHES
 from litespark.cli.bench.records import records_folder
 from litespark.cli.configs import repository
 from litespark.metrics.records.step import RatesRecord, StepRecord
+from litespark.reports import ledger
 from tests.cli.tiny_run import tiny
 from tests.metrics.step_records import lost, ours, record, round_, standard, variant
 

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import yaml
 
-from litespark.analysis import report
 from litespark.cli import main
 from litespark.metrics.energy_journal import EnergyJournal
 from litespark.metrics.records.sealing import seal_of
+from litespark.reports import report
 from tests.properties import HealthCheck, given, settings, st
 
 LONGEST = 8

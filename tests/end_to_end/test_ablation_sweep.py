@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from litespark.analysis.report import write_comparison
+from litespark.reports.report import write_comparison
 from tests.end_to_end.runs import TINY, train, write_text
 
 VARIANTS = "{label:baseline,ops:{linear_cross_entropy:reference}},{label:target,ops:{linear_cross_entropy:chunked}}"

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from litespark.analysis.report import write_comparison
+from litespark.reports.report import write_comparison
 from tests.end_to_end.runs import TINY, train, write_text
 
 

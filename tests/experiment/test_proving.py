@@ -10,7 +10,6 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from litespark.analysis.ops_table import ops_table
 from litespark.experiment import prove, run
 from litespark.experiment.choose_ops import TorchRanks
 from litespark.experiment.config import ConfigError
@@ -20,6 +19,7 @@ from litespark.ops.choice import FailedProofError
 from litespark.ops.proof import Proof, dtype_name
 from litespark.ops.swiglu import kernels as swiglu_kernels
 from litespark.ops.tolerance import Difference
+from litespark.reports.ops_table import ops_table
 from tests.experiment.composed import config
 from tests.experiment.test_run import SMALL
 from tests.ops import planted_pieces

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from litespark.analysis.step_text import markdown, text
 from litespark.metrics.fp8_goals import fp8_goals, in_fp8
 from litespark.metrics.records.run import DeviceRecord
 from litespark.metrics.records.step import StepModel, StepRecord
+from litespark.reports.step_text import markdown, text
 from tests.metrics.step_records import STEPS, record, round_, variant
 
 TOKENS = 4 * 4096

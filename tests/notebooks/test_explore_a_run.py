@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from tests.analysis.synthetic_runs import strip, write_run
 from tests.notebooks import executed
 from tests.notebooks.executed import pictures, shown
+from tests.reports.synthetic_runs import strip, write_run
 
 
 @pytest.fixture

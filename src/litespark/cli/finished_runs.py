@@ -21,8 +21,8 @@ def _report_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from litespark.analysis.report import write_comparison, write_report
-    from litespark.analysis.runs import find_runs
+    from litespark.reports.report import write_comparison, write_report
+    from litespark.reports.runs import find_runs
 
     runs = find_runs(options.folders)
     if len(runs) == 1 and options.output is None:

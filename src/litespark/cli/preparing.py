@@ -55,7 +55,7 @@ def _check_prepared(folder: str) -> int:
 
 
 def _described(folder: Path | str, summary: dict[str, Any]) -> str:
-    from litespark.analysis.prepared_data import text_of
+    from litespark.reports.prepared_data import text_of
 
     try:
         return f"{folder}\n\n{text_of(summary)}"

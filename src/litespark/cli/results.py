@@ -20,7 +20,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from litespark.analysis.ledger import check_ledger, write_ledger
+    from litespark.reports.ledger import check_ledger, write_ledger
 
     root: Path = options.root or repository()
     if options.check:

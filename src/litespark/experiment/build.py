@@ -16,7 +16,6 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.profilers import PyTorchProfiler
 
-from litespark.analysis.quantities import count, scaled
 from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.cost_of_quality import CostOfQuality
 from litespark.callbacks.energy import EnergyMonitor
@@ -46,6 +45,7 @@ from litespark.metrics.records.run import RunRecord, SegmentRecord
 from litespark.metrics.throughput import most_of_measured_peak
 from litespark.ops.backend import Ops
 from litespark.ops.choice import Choice
+from litespark.reports.quantities import count, scaled
 from litespark.training.budget import TokenBudget
 from litespark.training.model_builder import ModelBuilder
 from litespark.training.module import TrainingModule

@@ -7,9 +7,6 @@ from pathlib import Path
 
 import torch
 
-from litespark.analysis.reasons import no_bits_per_byte
-from litespark.analysis.report import write_report
-from litespark.analysis.tables import shared_by
 from litespark.data.streaming import TokenDataModule
 from litespark.data.tokenizer import Tokenizer
 from litespark.experiment.build import Run
@@ -21,6 +18,9 @@ from litespark.metrics.records.run import ProjectionRecord, Status
 from litespark.metrics.records.run_target import TargetRecord
 from litespark.models.generate import generate
 from litespark.models.llama import Llama
+from litespark.reports.reasons import no_bits_per_byte
+from litespark.reports.report import write_report
+from litespark.reports.tables import shared_by
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from typing import Any
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
-from litespark.analysis.run_config import flatten
 from litespark.metrics import names
+from litespark.reports.run_config import flatten
 
 GROUPS = ("model", "ops", "precision", "recompute", "data", "optim", "schedule", "strategy", "budget", "trainer")
 # behind what the command line set

@@ -17,8 +17,6 @@ import torch
 import yaml
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from litespark.analysis.run_config import CONFIG_FILE as CONFIG
-from litespark.analysis.run_config import flatten, read_config
 from litespark.callbacks import checkpoint_folder
 from litespark.callbacks.checkpoint_folder import Checkpoint
 from litespark.callbacks.run_record import RECORD
@@ -31,6 +29,8 @@ from litespark.experiment.variant import legible
 from litespark.metrics.records.prepared import RUN_DATA, write_run_data
 from litespark.models import fp8
 from litespark.override_text import override
+from litespark.reports.run_config import CONFIG_FILE as CONFIG
+from litespark.reports.run_config import flatten, read_config
 
 log = logging.getLogger(__name__)
 

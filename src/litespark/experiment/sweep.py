@@ -12,10 +12,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 
-from litespark.analysis.quantities import ABSENT, plain, rate, scaled
-from litespark.analysis.text_blocks import aligned, one_line
 from litespark.experiment.variant import legible
 from litespark.metrics.records.run import RunRecord
+from litespark.reports.quantities import ABSENT, plain, rate, scaled
+from litespark.reports.text_blocks import aligned, one_line
 
 NONE = "-"
 _LONGEST_ERROR = 60

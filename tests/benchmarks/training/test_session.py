@@ -2,7 +2,6 @@
 
 import pytest
 
-from litespark.analysis.training_text import all_within
 from litespark.benchmarks.training import session as module
 from litespark.benchmarks.training.launch import Ended
 from litespark.benchmarks.training.session import TrainingSettings, seeds_of
@@ -11,6 +10,7 @@ from litespark.cli import main
 from litespark.cli.configs import compose
 from litespark.experiment.config import ConfigError, parts_from
 from litespark.metrics.records.training import TrainingRecord
+from litespark.reports.training_text import all_within
 from tests.benchmarks.training.sessions import POINTS, Session, cleared
 
 OUT_OF_MEMORY = Ended("failed", "out of memory")

@@ -11,17 +11,17 @@ from litespark.metrics.records.run import SegmentRecord
 from litespark.metrics.records.sealing import write_values
 from litespark.metrics.records.strict_json import RecordError
 from litespark.metrics.records.validated import Record
-from tests.analysis.synthetic_records import (
+from tests.metrics.data_records import data_record
+from tests.metrics.records.test_loop_and_ops import loop_record, ops_record
+from tests.metrics.records.test_run import make_record
+from tests.metrics.training_records import equal_tokens
+from tests.reports.synthetic_records import (
     CPU,
     ablation_record,
     profile_record,
     results_folder,
     step_record,
 )
-from tests.metrics.data_records import data_record
-from tests.metrics.records.test_loop_and_ops import loop_record, ops_record
-from tests.metrics.records.test_run import make_record
-from tests.metrics.training_records import equal_tokens
 
 RECORDS = [make_record(), loop_record(), ops_record(), step_record({"sdpa": 10.0}), ablation_record(), profile_record(),
            data_record(), equal_tokens()]  # fmt: skip

@@ -27,9 +27,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from litespark.analysis.ablation import failed, text, write_beside
     from litespark.benchmarks.ablation.session import bench_ablation
     from litespark.benchmarks.device import device_for
+    from litespark.reports.ablation import failed, text, write_beside
 
     baseline, target = shlex.split(options.baseline), shlex.split(options.target)
     device = device_for(composed_parts([*options.overrides, *baseline]).trainer.accelerator).type

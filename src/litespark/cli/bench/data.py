@@ -22,10 +22,10 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from litespark.analysis.data_text import text
     from litespark.benchmarks.data.rounds import DataSettings
     from litespark.benchmarks.data.session import bench_data
     from litespark.experiment.config import parts_from
+    from litespark.reports.data_text import text
 
     record, path = bench_data(
         lambda words: parts_from(compose(words)),

@@ -39,8 +39,8 @@ def _run(options: argparse.Namespace) -> int:
 
         run_process(parts_from(compose(options.overrides)), Request.read(options.process))
         return 0
-    from litespark.analysis.profile_report import picture, text
     from litespark.benchmarks.profile.session import bench_profile
+    from litespark.reports.profile_report import picture, text
 
     record, path = bench_profile(
         lambda overrides: parts_from(compose(overrides)),

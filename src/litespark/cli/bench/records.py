@@ -27,6 +27,6 @@ def show(options: argparse.Namespace, text: str, path: Path, picture: Path | Non
     print(text)
     print(f"record: {path}" + ("" if picture is None else f", picture: {picture.name}"))
     if options.publish:
-        from litespark.analysis.ledger import write_ledger
+        from litespark.reports.ledger import write_ledger
 
         print(f"page: {write_ledger(repository() / 'results')}")

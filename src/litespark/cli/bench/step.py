@@ -28,10 +28,10 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     if options.process is not None:
         return _process(options)
-    from litespark.analysis.step_text import text
     from litespark.benchmarks.device import device_for
     from litespark.benchmarks.step.session import bench_step, succeeded
     from litespark.benchmarks.step.variants import HUGGINGFACE, TRAINER, litespark_variant, parse
+    from litespark.reports.step_text import text
 
     device = device_for(composed_parts(options.overrides).trainer.accelerator).type
     variants = [parse(word) for word in options.variant]

@@ -85,11 +85,11 @@ def _selection(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace, question: Any, words: Sequence[str], **settings: Any) -> int:
     """Ask a question; `words` are what was given for it alone."""
-    from litespark.analysis.curves import picture
-    from litespark.analysis.training_text import all_within, text
     from litespark.benchmarks.training import session
     from litespark.benchmarks.training.variants import parse
     from litespark.experiment.config import parts_from
+    from litespark.reports.curves import picture
+    from litespark.reports.training_text import all_within, text
 
     variants = getattr(options, "variant", [])
     command = ["litespark", "bench", question.name, *options.overrides, *words, "--seeds", options.seeds]

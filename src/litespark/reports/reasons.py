@@ -1,0 +1,107 @@
+"""Why a figure is absent from a run: every blank in a table, picture or report gets its reason from here."""
+
+from litespark.metrics.records.run import RunRecord
+from litespark.reports.quantities import percent
+from litespark.reports.runs import Run
+
+TOO_SHORT = "the run ended before it could be measured"
+NO_VALIDATION = "no validation ran"
+RANDOM_IDS = "the ids of synthetic data are random and stand for no text"
+# what `data=synthetic` calls itself
+SYNTHETIC = "synthetic"
+PROBE_DISTURBED = "training was faster than the matmul probe, so other programs disturbed the probe"
+
+
+def no_peak(run: Run) -> str:
+    """Why there is no MFU against a vendor's peak."""
+    speed = run.record.throughput
+    if speed.tokens_per_second is None:
+        return TOO_SHORT
+    if speed.peak_flops is not None:
+        stated = " (metrics.peak_flops is too low)" if "metrics.peak_flops" in (speed.peak_source or "") else ""
+        return f"it came out above what the device can do{stated}, so it is withdrawn"
+    devices = ", ".join(dict.fromkeys(device.name for device in run.record.environment.devices)) or "this device"
+    return f"no dense peak is known for {devices}; metrics.peak_flops sets one"
+
+
+def no_measured_peak(run: Run) -> str:
+    """Why there is no MFU against the peak that was measured."""
+    speed = run.record.throughput
+    if speed.measured_peak_flops is None:
+        return "no matmul peak was measured"
+    return TOO_SHORT if speed.tokens_per_second is None else PROBE_DISTURBED
+
+
+def no_bits_per_byte(record: RunRecord) -> str:
+    """Why there are no bits per byte."""
+    of_text = record.data.unigram_entropy is not None
+    if of_text and record.data.name == SYNTHETIC and record.data.unigram_bits_per_byte is None:
+        return RANDOM_IDS
+    return no_metric(record, "the byte lengths of the tokens are not known")
+
+
+def no_metric(record: RunRecord, otherwise: str = NO_VALIDATION) -> str:
+    """Why a metric of pre-training is absent."""
+    if record.quality.validation_loss is None:
+        return NO_VALIDATION
+    return otherwise if record.data.unigram_entropy is not None else f"the task {record.task} does not measure it"
+
+
+def no_energy(run: Run) -> str:
+    """Why there is no energy, as the record tells it."""
+    return run.record.energy.reason or "the record gives no reason"
+
+
+def coverage(fraction: float | None) -> str:
+    """How many of the devices in use had their energy read."""
+    if fraction is None:
+        return "which devices were read is not recorded"
+    return "all devices in use were read" if fraction == 1 else f"{percent(fraction)} of the devices in use were read"
+
+
+def absent(run: Run) -> dict[str, str]:
+    """What this run did not measure, in the words of the report, each with the reason."""
+    speed, quality, energy = run.record.throughput, run.record.quality, run.record.energy
+    projection = run.record.projection
+    candidates: dict[str, tuple[object, str]] = {
+        "validation loss": (quality.validation_loss, NO_VALIDATION),
+        "train loss": (quality.train_loss, "no training step was logged"),
+        "bits per byte": (quality.bits_per_byte, no_bits_per_byte(run.record)),
+        "perplexity": (quality.perplexity, no_metric(run.record)),
+        "token accuracy": (quality.token_accuracy, no_metric(run.record)),
+        "unigram entropy": (
+            run.record.data.unigram_entropy,
+            f"the loss of the task {run.record.task} is not that of text",
+        ),
+        **{each.name: (each.value, "its divisor was 0") for each in run.record.task_metrics},
+        "tokens/s": (speed.tokens_per_second, TOO_SHORT),
+        "step time": (speed.step_ms_median, TOO_SHORT),
+        "waiting for data": (speed.data_wait_share, TOO_SHORT),
+        "MFU (C)": (speed.mfu_causal, no_peak(run)),
+        "MFU (F)": (speed.mfu_full, no_peak(run)),
+        "HFU (C)": (speed.hfu_causal, no_peak(run)),
+        "MFU (C) of the measured peak": (
+            speed.mfu_measured_peak,
+            no_measured_peak(run),
+        ),
+        "peak memory": (
+            speed.peak_memory_gib,
+            TOO_SHORT if speed.tokens_per_second is None else "not counted on this device",
+        ),
+        "energy per token": (energy.joules_per_token_train, no_energy(run)),
+        "all-in energy per token": (energy.joules_per_token_all_in, no_energy(run)),
+        "sample text": (quality.sample, "none was generated"),
+    }
+    if projection.target_tokens is not None:
+        settings = projection.settings
+        rate = no_energy(run) if energy.joules_per_token_train is None else "the record does not hold it"
+        candidates |= {
+            "projected time": (projection.hours, TOO_SHORT),
+            "projected electricity": (projection.kwh, rate),
+            "projected cost": (projection.cost, "price_per_kwh is not set" if settings.price_per_kwh is None else rate),
+            "projected CO2e": (
+                projection.co2e_kg,
+                "grid_kg_per_kwh is not set" if settings.grid_kg_per_kwh is None else rate,
+            ),
+        }
+    return {what: reason for what, (value, reason) in candidates.items() if value is None}

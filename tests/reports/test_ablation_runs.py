@@ -1,0 +1,199 @@
+"""The ablation in the runs of a sweep: recognised by their settings alone, and not where they are something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from litespark.metrics.ablation_table import Table
+from litespark.metrics.records.run import RunRecord
+from litespark.metrics.records.run_ops import OpRecord
+from litespark.reports.ablation_runs import ablation_of
+from litespark.reports.report import write_comparison
+from litespark.reports.runs import load_runs
+from tests.reports.synthetic_runs import write_run
+
+pytestmark = pytest.mark.usefixtures("unpainted")
+
+OFF = {"ops": {"rms_norm": "reference", "add_rms_norm": "reference", "attention": "reference"},
+       "recompute": {"mode": "full"}, "optim": {"fused": False}}  # fmt: skip
+ON = {"ops": {"rms_norm": "auto", "add_rms_norm": "auto", "attention": "auto"}, "recompute": {"mode": "none"},
+      "optim": {"fused": True}}  # fmt: skip
+SWITCHES = {"norm": ("ops.rms_norm", "ops.add_rms_norm"), "attention": ("ops.attention",),
+            "recompute": ("recompute.mode",), "fused": ("optim.fused",)}  # fmt: skip
+# tokens/s, in the order in which the runs of the sweep are started
+SPEEDS = {
+    "baseline": 100.0,
+    "attention": 200.0,
+    "attention norm": 220.0,
+    "attention norm recompute": 330.0,
+    "attention norm recompute fused": 396.0,
+    "norm recompute fused": 198.0,
+    "attention recompute fused": 360.0,
+    "attention norm fused": 264.0,
+}
+
+
+def write(folder: Path, on: str, speed: float, *, seed: int = 1, minute: int = 0, **changes: Any) -> Path:
+    """A run in which the named switches are on; `changes` are of its record, with `__` for the dots."""
+    write_run(folder, seed=seed, steps=8)
+    config = yaml.safe_load((folder / "config.yaml").read_text()) | {"variant": {"label": folder.name}}
+    for name, keys in SWITCHES.items():
+        for group, leaf in (key.split(".") for key in keys):
+            config.setdefault(group, {})[leaf] = (ON if name in on.split() else OFF)[group][leaf]
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    record = RunRecord.read(folder / "run.json")
+    record.started = f"2026-01-31T12:{minute:02d}:00+00:00"
+    record.throughput.tokens_per_second = speed
+    record.energy.joules_per_token_train = 10 / speed
+    record.quality.validation_loss = 2.0
+    for name, value in changes.items():
+        part, _, leaf = name.rpartition("__")
+        setattr(getattr(record, part) if part else record, leaf, value)
+    record.write(folder / "run.json")
+    return folder
+
+
+@pytest.fixture
+def sweep(tmp_path) -> Path:
+    for minute, (on, speed) in enumerate(SPEEDS.items()):
+        write(tmp_path / on.replace(" ", "_"), on, speed, minute=minute)
+    return tmp_path
+
+
+def found(folder: Path) -> Table:
+    made = ablation_of(load_runs([folder]))
+    assert isinstance(made, Table), made
+    return made
+
+
+def test_the_order_of_the_switches_is_that_in_which_they_were_added(sweep):
+    rows = found(sweep).rows
+    assert [row.switch for row in rows] == [None, "attention", "rms_norm+add_rms_norm", "recompute", "fused"]
+    assert [row.gain.median for row in rows[1:] if row.gain] == pytest.approx([2.0, 1.1, 1.5, 1.2])
+    lost = [row.lost_without.median for row in rows[1:] if row.lost_without]
+    assert lost == pytest.approx([0.5, 1 - 360 / 396, 1 - 264 / 396, 1 - 330 / 396])
+
+
+def test_figures_are_those_of_the_records(sweep):
+    made = found(sweep)
+    first = made.rows[0]
+    assert made.repeat == "seed"
+    assert first.joules_per_token is not None
+    assert first.mfu_causal is not None
+    assert (first.joules_per_token.median, first.mfu_causal.median) == pytest.approx((0.1, 0.6534))
+    assert first.peak_memory_mib == pytest.approx(61.4 * 1024)
+    assert made.gain is not None
+    assert (made.gain.median, made.gain.count) == (pytest.approx(3.96), 1)
+
+
+def test_seeds_are_repeats(sweep):
+    write(sweep / "again", "baseline", 90.0, seed=2)
+    write(sweep / "again_all", "attention norm recompute fused", 450.0, seed=2)
+    gain = found(sweep).gain
+    assert gain is not None
+    assert (gain.low, gain.high, gain.count) == (pytest.approx(3.96), pytest.approx(5.0), 2)
+
+
+def test_the_newest_run_of_a_seed_counts(sweep):
+    write(sweep / "again", "baseline", 99.0, minute=50)
+    made = found(sweep)
+    assert made.gain is not None
+    assert made.gain.median == pytest.approx(4.0)
+    assert made.rows[0].notes == ("baseline: older runs of the same seeds left out: 1",)
+
+
+def test_a_run_that_failed_leaves_a_gap(sweep):
+    record = RunRecord.read(sweep / "attention_norm" / "run.json")
+    record.status = "failed"
+    record.write(sweep / "attention_norm" / "run.json")
+    made = found(sweep)
+    gaps = [row.switch for row in made.switches if row.gain is None]
+    assert gaps
+    assert any("not measured" in note for row in made.switches for note in row.notes)
+    assert made.gain is not None
+
+
+def test_two_runs_are_an_ablation_of_one_switch(tmp_path):
+    write(tmp_path / "a", "", 100.0)
+    write(tmp_path / "b", "attention", 150.0)
+    made = found(tmp_path)
+    assert [row.switch for row in made.rows] == [None, "attention"]
+    assert made.gain is not None
+    assert made.gain.median == 1.5
+
+
+def test_a_switch_with_which_the_same_backends_ran_says_so(tmp_path):
+    ops = [OpRecord("attention", "auto", "reference")]
+    write(tmp_path / "a", "", 100.0, ops=ops)
+    write(tmp_path / "b", "attention", 150.0, ops=ops)
+    assert found(tmp_path).rows[1].notes == (
+        "attention: the same backends ran with it and without it, so its figures are noise",
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"data__manifest_hash": "ffff"}, "data"),
+        ({"throughput__tokens": 5}, "numbers of tokens"),
+        ({"environment__world_size": 2}, "numbers of processes"),
+        ({"environment__devices": []}, "devices"),
+    ],
+)
+def test_runs_that_cannot_be_compared_are_no_ablation_and_say_why(tmp_path, change, what):
+    write(tmp_path / "a", "", 100.0)
+    write(tmp_path / "b", "attention", 150.0, **change)
+    said = ablation_of(load_runs([tmp_path]))
+    assert said == f"The runs differ only in attention, but are no ablation: they have different {what}."
+
+
+def test_without_a_baseline_there_is_no_ablation_and_the_reason_is_said(tmp_path):
+    write(tmp_path / "a", "attention", 100.0)
+    write(tmp_path / "b", "fused", 150.0)
+    said = ablation_of(load_runs([tmp_path]))
+    assert said == (
+        "The runs differ only in fused, attention, but are no ablation: no finished run has all of them off; no "
+        "finished run has all of them on."
+    )
+
+
+def test_runs_that_differ_in_more_than_switches_are_no_ablation(tmp_path, run_folders):
+    write(tmp_path / "a", "", 100.0)
+    path = write(tmp_path / "b", "attention", 150.0) / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["optim"]["lr"] = 0.5
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    assert ablation_of(load_runs([tmp_path])) is None
+    assert ablation_of(load_runs([run_folders / "sweep"])) is None
+    assert ablation_of(load_runs([run_folders / "dead"])) is None
+
+
+def test_three_values_of_a_setting_are_no_switch(tmp_path):
+    for name, speed in (("reference", 100.0), ("sdpa", 120.0), ("triton", 130.0)):
+        path = write(tmp_path / name, "", speed) / "config.yaml"
+        config = yaml.safe_load(path.read_text())
+        config["ops"]["attention"] = name
+        path.write_text(yaml.safe_dump(config, sort_keys=False))
+    assert ablation_of(load_runs([tmp_path])) is None
+
+
+def test_the_report_of_a_sweep_has_the_table_and_the_waterfall(sweep, tmp_path):
+    path = write_comparison([sweep], tmp_path / "out")
+    said = path.read_text()
+    section = said.split("## What bought what")[1].split("\n## ")[0]
+    assert "| + attention | 200.0 | 2.000 | 50.0 % | 65.3 % | 50.00 mJ | 0.500 |" in section
+    assert "target over baseline: tokens/s × 3.960; J/token × 0.253" in section
+    assert "![tokens/s from the baseline to the target](comparison_ablation.png)" in section
+    assert (path.parent / "comparison_ablation.png").exists()
+
+
+def test_the_report_says_why_there_is_no_table(tmp_path):
+    write(tmp_path / "runs" / "a", "attention", 100.0)
+    write(tmp_path / "runs" / "b", "fused", 150.0)
+    said = write_comparison([tmp_path / "runs"], tmp_path / "out").read_text()
+    assert "no finished run has all of them off" in said
+    assert not (tmp_path / "out" / "comparison_ablation.png").exists()

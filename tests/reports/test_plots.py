@@ -1,0 +1,178 @@
+"""Pictures show what was measured, say what was not, and leave matplotlib's global state alone."""
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from litespark.metrics import names
+from litespark.reports import plots
+from litespark.reports.runs import load_run, load_runs
+from tests.reports.synthetic_runs import write_run
+
+
+def texts(figure: Figure) -> str:
+    """Everything written in the picture."""
+    found = [figure.get_supxlabel()]
+    for axes in figure.axes:
+        found += [
+            axes.get_title("left"),
+            axes.get_xlabel(),
+            axes.get_ylabel(),
+            *(text.get_text() for text in axes.texts),
+        ]
+    return "\n".join([*found, *legend(figure)])
+
+
+def legend(figure: Figure) -> list[str]:
+    legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes)]
+    return [text.get_text() for box in legends if box for text in box.get_texts()]
+
+
+def line(axes, label):
+    (found,) = [line for line in axes.lines if line.get_label() == label]
+    return found
+
+
+@pytest.mark.parametrize("chosen", ["gpu", "."])
+def test_every_picture_is_written_and_not_empty(run_folders, tmp_path, chosen):
+    paths = plots.save_pictures(load_runs([run_folders / chosen]), tmp_path, prefix="some_")
+    assert {name: path.name for name, path in paths.items()} == {
+        name: f"some_{name}.png" for name in ("loss", "throughput", "mfu", "energy")
+    }
+    for path in paths.values():
+        pixels = imread(path)
+        assert pixels.shape[1] >= 1000
+        assert np.ptp(pixels[..., :3]) > 0.5
+
+
+def test_a_picture_with_nothing_to_show_is_not_written_nor_left_from_before(run_folders, tmp_path):
+    (tmp_path / "energy.png").write_bytes(b"of an earlier report")
+    paths = plots.save_pictures([load_run(run_folders / "cpu")], tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"loss.png", "throughput.png", "mfu.png"}
+    assert paths.keys() == {"loss", "throughput", "mfu"}
+
+
+def test_small_shares_have_labels_that_differ(run_folders):
+    run = load_run(run_folders / "gpu")
+    low = replace(run, metrics=run.metrics.assign(**dict.fromkeys(plots.UTILISATIONS, 0.01)))
+    (axes,) = plots.plot_mfu([low]).axes
+    axes.figure.canvas.draw()
+    shown = [label.get_text() for label in axes.get_yticklabels()]
+    assert len(set(shown)) == len(shown)
+
+
+@pytest.mark.parametrize("name", plots.PICTURES)
+def test_axes_are_labelled(run_folders, name):
+    figure = plots.PICTURES[name]([load_run(run_folders / "gpu")])
+    assert all(axes.get_ylabel() for axes in figure.axes)
+    assert figure.axes[-1].get_xlabel() == "tokens trained on"
+
+
+def test_the_loss_picture_draws_train_validation_and_unigram_entropy(run_folders):
+    run = load_run(run_folders / "cpu")
+    (axes,) = plots.plot_loss([run]).axes
+    assert np.allclose(line(axes, "train").get_ydata(), run.series(names.TRAIN_LOSS))
+    assert np.allclose(line(axes, "validation").get_xdata(), run.series(names.VALIDATION_LOSS).index)
+    dashed = [line for line in axes.lines if line.get_linestyle() == "--"]
+    assert [list(line.get_ydata()) for line in dashed] == [[6.2, 6.2]]
+    assert [text.get_text() for text in axes.texts] == ["unigram entropy 6.20"]
+
+
+def test_a_smoothed_loss_is_called_so_and_the_raw_one_is_drawn_too(run_folders):
+    run = load_run(run_folders / "gpu")
+    (axes,) = plots.plot_loss([run]).axes
+    assert "train, smoothed" in legend(axes.figure)
+    assert any(np.array_equal(line.get_ydata(), run.series(names.TRAIN_LOSS)) for line in axes.lines)
+
+
+def test_several_runs_share_the_axes_with_a_legend_of_what_differs(run_folders):
+    figure = plots.plot_loss(load_runs([run_folders / "sweep"]))
+    assert legend(figure)[0] == "0 (lr=0.001, seed=1)"
+    assert len(legend(figure)) == 5
+    assert len(figure.axes) == 1
+
+
+def test_long_names_give_way_to_the_settings_that_differ(tmp_path):
+    date = "2026-01-31_12-00-00_trainer.log_every=5,optim.lr="
+    runs = [load_run(write_run(tmp_path / f"{date}{rate}", learning_rate=rate, steps=8)) for rate in (0.001, 0.003)]
+    assert legend(plots.plot_loss(runs)) == ["lr=0.001", "lr=0.003"]
+
+
+def test_long_names_without_a_difference_in_settings_keep_their_ends(tmp_path):
+    runs = [load_run(write_run(tmp_path / ("long-" * 12 + end), steps=8)) for end in ("first", "second")]
+    assert all(text.startswith("…") and len(text) == plots.LONGEST_LABEL for text in legend(plots.plot_loss(runs)))
+    assert [text.rsplit("-", 1)[-1] for text in legend(plots.plot_loss(runs))] == ["first", "second"]
+
+
+def test_absent_energy_is_said_with_its_reason_instead_of_an_empty_axis(run_folders):
+    figure = plots.plot_energy([load_run(run_folders / "cpu")])
+    assert "energy was not measured: no NVML device and /sys/class/powercap is not readable" in texts(figure)
+    assert not figure.axes[0].lines
+    assert not figure.axes[0].axison
+
+
+def test_runs_without_energy_are_named_beside_those_with_it(run_folders):
+    figure = plots.plot_energy(load_runs([run_folders / "sweep"]))
+    assert "no energy of 3: no NVML device" in texts(figure)
+    assert [len(axes.lines) for axes in figure.axes] == [4, 4]
+    assert not any(text.startswith("3 ") for text in legend(figure))
+
+
+def test_energy_is_drawn_as_it_was_logged(run_folders):
+    run = load_run(run_folders / "gpu")
+    per_token, total = plots.plot_energy([run]).axes
+    assert any(np.array_equal(line.get_ydata(), run.series(names.JOULES_PER_TOKEN)) for line in per_token.lines)
+    assert np.array_equal(line(total, "all-in").get_ydata(), run.series(names.ALL_IN_JOULES))
+    assert np.array_equal(line(total, "training steps only").get_ydata(), run.series(names.TRAIN_JOULES))
+
+
+def test_unknown_peak_shows_the_measured_one_and_says_why(run_folders):
+    figure = plots.plot_mfu([load_run(run_folders / "cpu")])
+    assert legend(figure) == ["MFU (C) of the measured matmul peak"]
+    assert "no dense peak is known for A CPU, 2 cores; metrics.peak_flops sets one" in texts(figure)
+
+
+def test_runs_are_compared_in_one_kind_of_utilisation(run_folders):
+    runs = load_runs([run_folders / "sweep"])
+    assert plots.plot_mfu(runs).axes[0].get_ylabel() == "MFU (C) of the measured matmul peak"
+    with_peak = [run for run in runs if len(run.series(names.MFU_CAUSAL))]
+    assert plots.plot_mfu(with_peak).axes[0].get_ylabel() == "MFU (C)"
+
+
+@pytest.mark.parametrize("name", plots.PICTURES)
+def test_a_run_that_logged_nothing_gives_words(run_folders, name):
+    figure = plots.PICTURES[name]([load_run(run_folders / "dead")])
+    assert "the run ended before" in texts(figure)
+
+
+def test_quantities_begin_at_zero(run_folders):
+    run = load_run(run_folders / "gpu")
+    for draw in (plots.plot_throughput, plots.plot_mfu, plots.plot_energy):
+        for axes in draw([run]).axes:
+            low, high = axes.get_ylim()
+            assert low == 0
+            assert high > max(max(line.get_ydata()) for line in axes.lines)
+
+
+def test_no_runs_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"got no runs to draw"):
+        plots.save_pictures([], tmp_path)
+
+
+def test_pyplot_is_not_touched(run_folders, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    for draw in plots.PICTURES.values():
+        draw([load_run(run_folders / "gpu")])
+
+
+def test_a_run_too_short_for_step_times_still_shows_its_speed(run_folders):
+    run = load_run(run_folders / "cpu")
+    short = replace(run, metrics=run.metrics.drop(columns=[names.STEP_MS_MEDIAN, names.STEP_MS_P95], errors="ignore"))
+    figure = plots.plot_throughput([short])
+    speed, step = figure.axes
+    assert len(speed.lines[0].get_ydata()) > 0
+    assert not step.get_legend_handles_labels()[1]

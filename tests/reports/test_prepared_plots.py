@@ -1,0 +1,104 @@
+"""Pictures of a prepared data set draw what the manifest counts, and say in words what there is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from litespark.data.ledger import Ledger
+from litespark.data.manifest import SplitCounts
+from litespark.metrics.records.prepared import PreparedData
+from litespark.reports import prepared_plots
+from litespark.reports.plots import ticks
+from tests.metrics.records.prepared_manifest import domain, manifest
+from tests.reports.test_plots import legend, texts
+
+
+def view(**changes: object) -> PreparedData:
+    return PreparedData.from_values(manifest(**changes).summary())
+
+
+def test_the_bars_of_domains_are_their_shares_of_tokens():
+    (axes,) = prepared_plots.plot_domains(view()).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["Wiki", "Common|Crawl"]
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([0.3, 0.7])
+    assert [text.get_text() for text in axes.texts] == ["3,000", "7,000"]
+
+
+def test_lengths_are_shares_of_each_domain_with_the_gaps_between_them():
+    (axes,) = prepared_plots.plot_lengths(view()).axes
+    common, wiki = axes.lines
+    assert (common.get_label(), wiki.get_label()) == ("Common|Crawl", "Wiki")
+    assert common.get_ydata() == pytest.approx([20 / 70, 40 / 70, 10 / 70])
+    assert wiki.get_ydata() == pytest.approx([10 / 30, 14 / 30, 0, 6 / 30])
+    assert np.log2(wiki.get_xdata()) == pytest.approx([5.5, 6.5, 7.5, 8.5])
+
+
+def test_of_many_domains_the_smallest_share_a_line():
+    many = {f"domain-{number:02}": domain("d", [0, 0, 10 + number], 100) for number in range(14)}
+    figure = prepared_plots.plot_lengths(view(splits={"train": SplitCounts(many)}))
+    assert legend(figure) == [*(f"domain-{number:02}" for number in range(5, 14)), "5 others"]
+    assert figure.axes[0].lines[-1].get_ydata() == pytest.approx([1.0])
+
+
+def test_what_was_left_out_is_stacked_by_rule_over_its_domain():
+    figure = prepared_plots.plot_left_out(view())
+    assert legend(figure) == ["reading/malformed_json", "selection/exact_duplicate", "selection/gopher_quality"]
+    (axes,) = figure.axes
+    places = {label.get_text(): place for place, label in enumerate(axes.get_yticklabels())}
+    assert list(places) == ["Common|Crawl", "Wiki", "unknown"]  # the one that lost most on top
+    bars = {(round(bar.get_y() + bar.get_height() / 2), round(bar.get_x(), 3)): bar.get_width() for bar in axes.patches}
+    assert bars[places["Wiki"], 0.0] == pytest.approx(8 / 58)
+    assert bars[places["Wiki"], round(8 / 58, 3)] == pytest.approx(20 / 58)
+    assert bars[places["Common|Crawl"], 0.0] == pytest.approx(10 / 80)
+    assert len(bars) == 4
+
+
+def test_what_there_is_not_is_said_in_words():
+    data = view(ledger=Ledger(), splits={"train": SplitCounts({"Wiki": domain("Wiki", [], 0)})})
+    assert "No documents were dropped." in texts(prepared_plots.plot_left_out(data))
+    assert "the lengths of documents were not counted" in texts(prepared_plots.plot_lengths(data))
+    assert "there are no tokens in the split train" in texts(prepared_plots.plot_domains(data))
+    assert "the lengths of documents were not counted" in texts(prepared_plots.plot_lengths(data, "validation"))
+
+
+def test_only_pictures_with_something_to_show_are_written(tmp_path):
+    paths = prepared_plots.save_pictures(view(), tmp_path)
+    assert {path.name for path in paths.values()} == {"data_lengths.png", "data_left_out.png"}
+    for path in paths.values():
+        assert np.ptp(imread(path)[..., :3]) > 0.5
+    bare = view(ledger=Ledger(), splits={"train": SplitCounts({"Wiki": domain("Wiki", [], 8)})})
+    assert prepared_plots.save_pictures(bare, tmp_path / "missing") == {}
+
+
+def test_a_name_with_dollars_is_not_read_as_mathematics(tmp_path):
+    odd = SplitCounts({"a$b_$c": domain("a", [0, 4], 12), "$\\broken{": domain("b", [0, 4], 12)})
+    prepared_plots.save_pictures(view(splits={"train": odd}), tmp_path)
+    prepared_plots.plot_domains(view(splits={"train": odd})).savefig(tmp_path / "domains.png")
+
+
+@pytest.mark.parametrize("lengths", [[0, 900, 60, 3], [0] * 11 + [5], [4] + [1] * 20])
+def test_ticks_of_lengths_are_round_numbers_at_their_places(lengths):
+    one = SplitCounts({"Wiki": domain("Wiki", lengths, 5000)})
+    (axes,) = prepared_plots.plot_lengths(view(splits={"train": one})).axes
+    axes.figure.canvas.draw()
+    places = axes.get_xticks()
+    assert len(places) >= 1
+    assert {str(f"{place:.0e}")[0] for place in places} <= {"1", "2", "5"}
+    shown = [label.get_text() for label in axes.get_xticklabels()]
+    assert shown == [ticks()(place, 0) for place in places]
+    assert len(set(shown)) == len(shown)
+
+
+@pytest.mark.parametrize(("left_out", "bound"), [(3, 0.01), (60, 0.1), (963, 1.0)])
+def test_a_small_share_that_was_left_out_has_a_short_bar(left_out, bound):
+    one = SplitCounts({"Wiki": domain("Wiki", [0, 963 - left_out], 5000)})
+    ledger = Ledger()
+    for place in range(left_out):
+        ledger.add("train", "Wiki", "selection/exact_duplicate", size=5, tokens=1, file="b", place=place, text="x")
+    (axes,) = prepared_plots.plot_left_out(view(splits={"train": one}, ledger=ledger)).axes
+    assert axes.get_xlim() == (0, bound)
+    axes.figure.canvas.draw()
+    shown = [label.get_text() for label in axes.get_xticklabels()]
+    assert len(set(shown)) == len(shown)

@@ -1,0 +1,315 @@
+"""Reports state every figure of the record with its unit, give a reason for each absent one, and invent nothing."""
+
+import dataclasses
+import re
+import shutil
+
+import pytest
+
+from litespark.metrics.records.prepared import write_run_data
+from litespark.metrics.records.run import RunRecord, SegmentRecord
+from litespark.reports.reasons import RANDOM_IDS
+from litespark.reports.report import absences, comparability, summary, write_comparison, write_report
+from litespark.reports.runs import load_run, load_runs
+from litespark.reports.tables import headline_table
+from tests.metrics.records.prepared_manifest import manifest
+from tests.reports.synthetic_runs import NO_COUNTER, write_run
+
+pytestmark = pytest.mark.usefixtures("unpainted")
+
+
+def cells(report: str, what: str) -> list[str]:
+    """The row of a table whose first cell is `what`, without that cell."""
+    (row,) = [line for line in report.splitlines() if line.startswith(f"| {what} |")]
+    return [cell.strip() for cell in row.strip("|").split("|")][1:]
+
+
+def section(report: str, title: str) -> str:
+    return report.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def change(folder, **parts):
+    """Write the record of `folder` again with other parts: change(folder, quality={"sample": None}, seed=2)."""
+    record = RunRecord.read(folder / "run.json")
+    for name, values in parts.items():
+        part = getattr(record, name)
+        value = dataclasses.replace(part, **values) if isinstance(values, dict) else values
+        record = dataclasses.replace(record, **{name: value})
+    record.write(folder / "run.json")
+
+
+@pytest.fixture(scope="module")
+def reports(run_folders, tmp_path_factory):
+    """The text of the reports of the three kinds of run."""
+    texts = {}
+    for name in ("gpu", "cpu", "dead"):
+        folder = tmp_path_factory.mktemp("reports") / name
+        shutil.copytree(run_folders / name, folder)
+        path = write_report(folder)
+        assert path == folder / "report.md"
+        texts[name] = path.read_text()
+        for picture in re.findall(r"!\[[^\]]*\]\(([^)]*)\)", texts[name]):
+            assert (folder / picture).stat().st_size > 1000
+        assert not list(folder.glob(".*"))
+    return texts
+
+
+def test_the_results_are_those_of_the_record(reports):
+    report = reports["gpu"]
+    assert cells(report, "validation loss") == ["2.649 nats/token", "3.55 nats (57.3 %) below the unigram entropy"]
+    assert cells(report, "unigram entropy")[0] == "6.200 nats/token"
+    assert cells(report, "bits per byte") == ["1.233", "token frequencies alone: 2.885"]
+    assert cells(report, "tokens/s")[0] == "32.77 k"
+    assert cells(report, "MFU (C)") == ["65.3 %", "of 989.5 TFLOP/s a device (NVIDIA H200 data sheet, dense bf16)"]
+    assert cells(report, "MFU (F)")[0] == "72.5 %"
+    assert cells(report, "HFU (C)")[0] == "86.8 %"
+    assert cells(report, "energy per token") == ["20.91 mJ", "GPU board energy, training steps only"]
+    assert cells(report, "peak memory")[0] == "61.40 GiB"
+
+
+def test_the_energy_ledger_lists_every_phase(reports):
+    energy = section(reports["gpu"], "Energy")
+    assert cells(energy, "training steps") == ["34.26 kJ", "90.4 %"]
+    assert cells(energy, "evaluation")[0] == "2.055 kJ"
+    assert cells(energy, "checkpoints")[0] == "685.1 J"
+    assert cells(energy, "idle and start-up")[0] == "900.0 J"
+    assert cells(energy, "**all-in**") == ["37.90 kJ", "100 %"]
+    assert "NVML total energy counter; all devices in use were read; average power 690.0 W" in energy
+    assert "5.808 kWh per billion tokens" in energy
+
+
+def test_joules_of_lost_steps_have_a_row(tmp_path):
+    folder = write_run(tmp_path / "run")
+    change(folder, energy={"all_in_joules": 50_000.0})
+    energy = section(write_report(folder).read_text(), "Energy")
+    assert cells(energy, "in no phase (steps lost to a crash)") == ["12.10 kJ", "24.2 %"]
+
+
+def test_partial_coverage_is_said(tmp_path):
+    folder = write_run(tmp_path / "run")
+    change(folder, energy={"coverage": 0.5, "reason": "device 1: counter missing"})
+    report = write_report(folder).read_text()
+    assert "50.0 % of the devices in use were read" in section(report, "Energy")
+    assert "device 1: counter missing" in section(report, "Energy")
+    assert "50.0 % of the devices in use were read" in section(report, "What was not measured, and why")
+
+
+def test_the_projection_names_what_is_not_set(reports):
+    projection = section(reports["gpu"], "Projection")
+    assert "To 300.0 B tokens" in projection
+    assert cells(projection, "time")[0] == "105 d 5 h"
+    assert cells(projection, "electricity") == ["1,742 kWh", "PUE 1.2"]
+    assert cells(projection, "CO2e") == ["794.2 kg", "at 0.38 kg a kWh of the grid"]
+    assert cells(projection, "cost") == ["not projected", "price_per_kwh is not set"]
+
+
+def test_a_set_price_gives_cost_with_its_currency(tmp_path):
+    folder = write_run(tmp_path / "run")
+    settings = dataclasses.replace(RunRecord.read(folder / "run.json").projection.settings, price_per_kwh=0.25)
+    change(folder, projection={"cost": 435.5, "currency": "EUR", "settings": settings})
+    assert cells(write_report(folder).read_text(), "cost") == ["435.5 EUR", "at 0.25 EUR a kWh"]
+
+
+def test_absent_figures_have_reasons_and_no_numbers(reports):
+    report = reports["cpu"]
+    for what in ("MFU (C)", "MFU (F)", "HFU (C)"):
+        assert cells(report, what) == [
+            "not measured",
+            "no dense peak is known for A CPU, 2 cores; metrics.peak_flops sets one",
+        ]
+    assert cells(report, "MFU (C) of the measured peak")[0] == "78.6 %"
+    assert cells(report, "peak memory")[0] == "not measured"
+    for what in ("energy per token", "all-in energy per token"):
+        assert cells(report, what) == ["not measured", NO_COUNTER]
+    assert section(report, "Energy").strip() == f"Energy was not measured: {NO_COUNTER}."
+    assert cells(report, "electricity") == ["not projected", NO_COUNTER]
+    absent = section(report, "What was not measured, and why")
+    assert "- MFU (C), MFU (F), HFU (C): no dense peak is known" in absent
+    assert NO_COUNTER in absent
+
+
+def test_a_run_that_measured_nothing_shows_no_measured_number(reports):
+    results = section(reports["dead"], "Results")
+    values = {row.split("|")[1].strip(): row.split("|")[2].strip() for row in results.strip().splitlines()[2:]}
+    # the entropy is a fact of the data, and that no step was skipped was counted
+    assert {what for what, value in values.items() if value != "not measured"} == {"unigram entropy", "skipped steps"}
+    assert "**The run failed: out of memory in the first step**" in reports["dead"]
+    assert "No sample was generated." in reports["dead"]
+    assert "Nothing was logged." in reports["dead"]
+
+
+@pytest.mark.parametrize("kind", ["gpu", "cpu", "dead"])
+def test_nothing_absent_leaks_as_none_or_nan(reports, kind):
+    assert not re.search(r"\b(None|nan|NaN|inf)\b", reports[kind])
+
+
+def test_loss_is_beside_speed(reports):
+    rows = section(reports["gpu"], "Loss beside speed").split("\n![")[0].strip().splitlines()
+    costs = "tokens/s | MFU (C) | MFU (C) of measured peak | energy/token"
+    assert rows[0] == f"| step | tokens | train loss | validation loss | {costs} |"
+    assert rows[-1] == "| 200 | 1.638 M | 2.569 | 2.649 | 33.44 k | 66.2 % | 79.6 % | 20.63 mJ |"
+    assert len([row for row in rows[2:] if row.split("|")[4].strip() != "—"]) == 4
+
+
+def test_columns_that_were_never_measured_are_left_out(reports):
+    header = section(reports["cpu"], "Loss beside speed").strip().splitlines()[0]
+    assert header == "| step | tokens | train loss | validation loss | tokens/s | MFU (C) of measured peak |"
+
+
+def test_a_loss_above_the_unigram_entropy_is_said_plainly(tmp_path):
+    folder = write_run(tmp_path / "run", entropy=2.0)
+    assert (
+        cells(write_report(folder).read_text(), "validation loss")[1] == "0.649 nats (32.4 %) above the unigram entropy"
+    )
+
+
+@pytest.mark.parametrize(
+    "status, text",
+    [
+        ("running", "the run has not ended, or it was killed"),
+        ("interrupted", "interrupted after step 200"),
+        ("failed", "The run failed: loss was not finite 10 steps in a row"),
+    ],
+)
+def test_how_a_run_ended_comes_first(tmp_path, status, text):
+    report = write_report(write_run(tmp_path / "run", status=status)).read_text()
+    assert text in report.split("\n\n")[1]
+
+
+def test_a_sample_cannot_break_out_of_its_fence(tmp_path):
+    folder = write_run(tmp_path / "run")
+    change(folder, quality={"sample": "```\n# not a heading\n````"})
+    assert section(write_report(folder).read_text(), "Sample").startswith(
+        "\n`````text\n```\n# not a heading\n````\n`````\n"
+    )
+
+
+def test_bars_in_names_do_not_break_a_table(tmp_path):
+    folder = write_run(tmp_path / "run")
+    change(folder, data={"name": "a|b"})
+    assert "| data | a\\|b (manifest a1b2c3d4) |" in write_report(folder).read_text()
+
+
+def test_resumes_are_listed(tmp_path):
+    folder = write_run(tmp_path / "run")
+    first = SegmentRecord("2026-01-31T12:00:00+00:00", 0, None, None, "start")
+    second = SegmentRecord("2026-01-31T13:00:00+00:00", 100, "2026-01-31T14:00:00+00:00", 200, "resumed")
+    change(folder, segments=[first, second])
+    resumes = section(write_report(folder).read_text(), "Starts and resumes")
+    assert "| 2026-01-31T12:00:00+00:00 | killed or still running | 0 to unknown | start |" in resumes
+    assert "| 100 to 200 | resumed |" in resumes
+
+
+def test_a_report_replaces_the_one_before(tmp_path):
+    folder = write_run(tmp_path / "run")
+    first = write_report(folder).read_text()
+    assert write_report(folder).read_text() == first
+
+
+def test_no_run_folder_is_refused_and_nothing_is_written(tmp_path):
+    with pytest.raises(ValueError, match=r"is not a run folder"):
+        write_report(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_comparison_puts_runs_side_by_side(run_folders, tmp_path):
+    path = write_comparison([run_folders / "sweep", run_folders / "dead"], tmp_path / "new" / "folder")
+    report = path.read_text()
+    assert path == tmp_path / "new" / "folder" / "comparison.md"
+    assert report.startswith("# Comparison of 6 runs\n\n| run | optim.lr | seed | tokens | train loss |")
+    table = report.split("\n\n")[1]
+    assert cells(table, "1")[:5] == ["0.001", "2", "1.638 M", "2.546", "2.626"]
+    assert cells(table, "3")[-6:] == ["—", "—", "78.6 %", "—", "—", "finished"]
+    assert cells(table, "dead") == [*["—"] * 2, "0", *["—"] * 9, "failed"]
+    assert [picture.name for picture in sorted(path.parent.glob("*.png"))] == [
+        f"comparison_{name}.png" for name in ("energy", "loss", "mfu", "throughput")
+    ]
+    assert "> Not finished: dead." in report
+    assert "> The runs used different devices" in report
+    assert "**0, 1, 2, 10**" in report
+
+
+def test_runs_on_different_data_are_warned_of(run_folders, tmp_path):
+    other = write_run(tmp_path / "other")
+    change(other, data={"manifest_hash": "ffff"})
+    report = write_comparison([run_folders / "gpu", other], tmp_path / "out").read_text()
+    assert "> The runs read different data, so their losses do not compare." in report
+
+
+def keep_data(folder, **changes):
+    """Keep the manifest of a prepared folder in a run's folder, and name it in the record."""
+    made = manifest(**changes)
+    write_run_data(folder, made.summary())
+    change(folder, data={"manifest_hash": made.hash})
+
+
+def test_the_data_of_a_run_is_told_with_what_was_left_out_of_it(tmp_path):
+    folder = write_run(tmp_path / "run")
+    keep_data(folder)
+    data = section(write_report(folder).read_text(), "Prepared data")
+    assert "selection of training text: quality=[gopher_quality,c4], exact_duplicates=true" in data
+    assert "| train | Wiki | 30 | 3,000 | 30.0 % |" in data
+    assert "| train | `selection/gopher_quality` | (all) | 30 | 21.6 % | 1,500 | 6,000 B |" in data
+    assert "    unknown  train/a.jsonl:3  " in data
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", data)
+    assert pictures == ["data_lengths.png", "data_left_out.png"]
+    assert all((folder / picture).exists() for picture in pictures)
+
+
+def test_a_run_that_kept_nothing_of_its_data_says_so(reports):
+    assert section(reports["gpu"], "Prepared data").strip() == (
+        "The folder of the run holds no data.json, so it is not known what the data was made of."
+    )
+
+
+def test_data_of_another_run_is_refused(tmp_path):
+    folder = write_run(tmp_path / "run")
+    keep_data(folder)
+    change(folder, data={"manifest_hash": "ef" * 32})
+    with pytest.raises(ValueError, match=r"data\.json: got the manifest \w{12}, expected efefefefefef as the record"):
+        write_report(folder)
+
+
+def test_a_comparison_says_what_selection_took_from_the_data_of_each_run(tmp_path):
+    folders = [write_run(tmp_path / name) for name in ("selected", "whole", "unknown")]
+    keep_data(folders[0])
+    keep_data(folders[1], settings={"selection": {"quality": []}})
+    table = section(write_comparison(folders, tmp_path / "out").read_text(), "Data and machines")
+    column = [cell.strip() for cell in table.strip().splitlines()[0].strip("|").split("|")][1:].index("left out")
+    left_out = {name: cells(table, name)[column] for name in ("selected", "whole", "unknown")}
+    assert left_out["selected"] == "27.3 % by quality=[gopher_quality,c4], exact_duplicates=true"  # 38 of 139
+    assert (left_out["whole"], left_out["unknown"]) == ("none", "—")
+
+
+def test_like_runs_get_no_warning(run_folders, tmp_path):
+    folders = [run_folders / "sweep" / name for name in ("0", "1")]
+    assert "\n> " not in write_comparison(folders, tmp_path).read_text()
+
+
+def test_a_file_where_the_comparison_should_go_is_refused(run_folders, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match=r"expected a folder to write the comparison into, found a file"):
+        write_comparison([run_folders / "gpu"], tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_run_on_a_shared_machine_says_so_in_report_and_comparison(tmp_path):
+    for name, p95 in (("busy", 900.0), ("alone", 260.0)):
+        folder = write_run(tmp_path / name, steps=40)
+        record = RunRecord.read(folder / "run.json")
+        record.throughput.step_ms_p95 = p95
+        record.write(folder / "run.json")
+    said = "The machine was shared: the 95th percentile of the step times is 3.6 times the median"
+    assert said in summary(load_run(tmp_path / "busy"))
+    assert "shared" not in summary(load_run(tmp_path / "alone"))
+    warned = "Other programs shared the machine (step times far apart) in: busy."
+    assert warned in comparability(load_runs([tmp_path]))
+
+
+def test_random_ids_have_no_bits_per_byte_and_the_report_says_why(tmp_path):
+    folder = write_run(tmp_path / "run", steps=40)
+    record = RunRecord.read(folder / "run.json")
+    record.data.name, record.data.unigram_bits_per_byte, record.quality.bits_per_byte = "synthetic", None, None
+    record.write(folder / "run.json")
+    assert f"- bits per byte: {RANDOM_IDS}" in absences(load_run(folder))
+    assert f"| bits per byte | not measured | {RANDOM_IDS} |" in headline_table(load_run(folder))

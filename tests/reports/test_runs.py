@@ -1,0 +1,223 @@
+"""Runs are found, loaded whole, and compared; damage is tolerated where a kill leaves it and named elsewhere."""
+
+import json
+
+import pytest
+
+from litespark.metrics import names
+from litespark.metrics.records.run import RunRecord
+from litespark.reports.reasons import PROBE_DISTURBED, absent
+from litespark.reports.runs import compare, differing_keys, find_runs, labels, load_run, load_runs
+from litespark.reports.tables import headline_table
+from tests.reports.synthetic_runs import write_run
+
+
+def write_metrics(folder, *rows):
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_run_folder_is_loaded_whole(run_folders):
+    run = load_run(run_folders / "gpu")
+    assert run.name == "gpu"
+    assert run.record.model.parameters == 1_904_256
+    assert run.config["optim"]["lr"] == 1e-3
+    assert run.samples.startswith("# Step 200")
+    assert len(run.metrics) == 100
+    assert run.metrics["step"].dtype == run.metrics["tokens"].dtype == "int64"
+    assert str(run.metrics["time"].dt.tz) == "UTC"
+
+
+def test_a_series_holds_what_was_measured_over_tokens(run_folders):
+    run = load_run(run_folders / "gpu")
+    assert list(run.series(names.VALIDATION_LOSS).index) == [50 * 8192, 100 * 8192, 150 * 8192, 200 * 8192]
+    assert len(run.series(names.TRAIN_LOSS)) == 100
+    assert run.series("no/such_metric").empty
+
+
+def test_null_is_not_measured_and_never_zero(run_folders):
+    run = load_run(run_folders / "cpu")
+    assert run.series(names.MFU_CAUSAL).empty
+    assert names.JOULES_PER_TOKEN not in run.metrics
+    assert not run.series(names.MFU_MEASURED_PEAK).empty
+
+
+def test_train_and_validation_rows_of_a_step_become_one(tmp_path):
+    folder = write_run(tmp_path / "run")
+    write_metrics(
+        folder, {"step": 1, "tokens": 8, names.TRAIN_LOSS: 3.0}, {"step": 1, "tokens": 8, names.VALIDATION_LOSS: 2.0}
+    )
+    (row,) = load_run(folder).metrics.to_dict("records")
+    assert (row[names.TRAIN_LOSS], row[names.VALIDATION_LOSS]) == (3.0, 2.0)
+
+
+def test_steps_done_again_after_a_resume_count_once(tmp_path):
+    folder = write_run(tmp_path / "run")
+    rows = [{"step": step, "tokens": 8 * step, names.TRAIN_LOSS: loss} for step, loss in ((1, 9.0), (2, 8.0), (3, 7.0))]
+    # killed after step 3, resumed from the checkpoint of step 1 with another log interval
+    again = [{"step": 2, "tokens": 16, names.TRAIN_LOSS: 8.5}, {"step": 4, "tokens": 32, names.TRAIN_LOSS: 6.0}]
+    write_metrics(folder, *rows, *again)
+    table = load_run(folder).metrics
+    assert list(table["step"]) == [1, 2, 4]
+    assert list(table[names.TRAIN_LOSS]) == [9.0, 8.5, 6.0]
+
+
+def test_a_run_that_died_early_loads_with_what_it_left(run_folders):
+    run = load_run(run_folders / "dead")
+    assert run.metrics.empty
+    assert list(run.metrics.columns) == ["step", "tokens", "time"]
+    assert run.config == {}
+    assert run.samples is None
+    assert run.series(names.TRAIN_LOSS).empty
+
+
+@pytest.mark.parametrize("rest", ['{"step": 300, "tok', '{"step": 300, "tokens": 1', "\x00\x00"])
+def test_a_truncated_last_line_is_ignored(tmp_path, rest):
+    folder = write_run(tmp_path / "run")
+    whole = load_run(folder).metrics
+    with (folder / "metrics.jsonl").open("a") as stream:
+        stream.write(rest)
+    assert load_run(folder).metrics.equals(whole)
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ('{"step": 3, "tok', r"line 3: not a JSON object"),
+        ("[1, 2]", r"line 3: got list, expected a JSON object"),
+        ('{"step": 3}', r"line 3: tokens: got None, expected a whole number"),
+        ('{"step": "3", "tokens": 1}', r"line 3: step: got '3', expected a whole number"),
+        ('{"step": 3, "tokens": 1, "train/loss": NaN}', r"line 3: .*NaN, which is not JSON"),
+        ('{"step": 3, "tokens": 1, "train/loss": "2.5"}', r"line 3: train/loss: got '2.5', expected a number or null"),
+        ('{"step": 3, "tokens": 1, "train/loss": true}', r"line 3: train/loss: got True"),
+        ('{"step": 3, "tokens": 1, "time": 12}', r"line 3: time: got 12"),
+        ('{"step": 3, "tokens": 1, "time": "noon"}', r"line 3: time: got 'noon'"),
+        ("\udcff", r"line 3: not a JSON object"),
+    ],
+)
+def test_a_corrupt_line_in_the_middle_is_named(tmp_path, line, message):
+    folder = write_run(tmp_path / "run")
+    path = folder / "metrics.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_bytes("\n".join([*lines[:2], line, *lines[2:], ""]).encode("utf-8", "surrogateescape"))
+    with pytest.raises(ValueError, match=message) as caught:
+        load_run(folder)
+    assert str(path) in str(caught.value)
+
+
+def test_a_complete_but_corrupt_last_line_is_named(tmp_path):
+    folder = write_run(tmp_path / "run")
+    with (folder / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 1\n')
+    with pytest.raises(ValueError, match=r"line 105: not a JSON object"):
+        load_run(folder)
+
+
+def test_what_is_no_run_folder_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"expected a run folder, found nothing"):
+        load_run(tmp_path / "absent")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"expected a run folder, found a file"):
+        load_run(tmp_path / "file")
+    with pytest.raises(ValueError, match=r"is not a run folder: it holds no run\.json"):
+        load_run(tmp_path)
+
+
+@pytest.mark.parametrize("text, message", [("a: [", "not valid YAML"), ("- 1", "got list, expected a mapping")])
+def test_a_corrupt_config_is_refused(tmp_path, text, message):
+    folder = write_run(tmp_path / "run")
+    (folder / "config.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_run(folder)
+
+
+def test_a_corrupt_record_is_refused(tmp_path):
+    folder = write_run(tmp_path / "run")
+    (folder / "run.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"run\.json is not a valid run record"):
+        load_run(folder)
+
+
+def test_runs_are_found_in_a_run_a_sweep_and_a_folder_of_both(run_folders):
+    assert find_runs([run_folders / "gpu"]) == [run_folders / "gpu"]
+    assert [folder.name for folder in find_runs([run_folders / "sweep"])] == ["0", "1", "2", "3", "10"]
+    assert len(find_runs([run_folders])) == 8
+
+
+def test_each_run_is_found_once_and_in_the_order_asked(run_folders):
+    found = find_runs([run_folders / "sweep" / "2", run_folders / "sweep"])
+    assert [folder.name for folder in found] == ["2", "0", "1", "3", "10"]
+
+
+def test_folders_inside_a_run_are_not_runs(tmp_path):
+    folder = write_run(tmp_path / "run")
+    write_run(folder / "checkpoints" / "step-00000100")
+    assert find_runs([tmp_path]) == [folder]
+
+
+def test_a_path_without_runs_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"expected a run folder or a folder of runs, found nothing"):
+        find_runs([tmp_path / "absent"])
+    with pytest.raises(ValueError, match=r"no run at or below it"):
+        find_runs([tmp_path])
+
+
+def test_the_comparison_has_a_row_a_run_and_only_the_settings_that_differ(run_folders):
+    table = compare(load_runs([run_folders / "sweep"]))
+    results = ["tokens", "train_loss", "validation_loss", "bits_per_byte", "tokens_per_second"]
+    costs = ["mfu_causal", "mfu_full", "mfu_measured_peak", "joules_per_token", "peak_memory_gib", "status"]
+    assert list(table.columns) == ["run", "optim.lr", "seed", *results, *costs]
+    assert list(table["run"]) == ["0", "1", "2", "3", "10"]
+    assert list(table["optim.lr"]) == [1e-3, 1e-3, 3e-4, 3e-4, 1e-4]
+    assert list(table["seed"]) == [1, 2, 1, 2, 1]
+    assert table["joules_per_token"].notna().tolist() == [True, True, True, False, True]
+    assert table["tokens_per_second"].tolist() == [32768.0] * 5
+
+
+def test_a_setting_that_one_run_lacks_differs_and_runs_without_config_do_not_count(tmp_path, run_folders):
+    extra = write_run(tmp_path / "extra")
+    with (extra / "config.yaml").open("a") as stream:
+        stream.write("compile: {mode: fast}\n")
+    runs = [load_run(run_folders / "gpu"), load_run(extra), load_run(run_folders / "dead")]
+    assert differing_keys(runs) == ["compile.mode"]
+    assert compare(runs)["compile.mode"].tolist() == [None, "fast", None]
+
+
+def test_one_run_has_no_differing_settings(run_folders):
+    assert compare([load_run(run_folders / "gpu")]).columns[1] == "tokens"
+
+
+def test_nothing_to_compare_is_refused():
+    with pytest.raises(ValueError, match=r"got no runs to compare"):
+        compare([])
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    folders = [
+        write_run(tmp_path / "monday" / "0", name="tiny"),
+        write_run(tmp_path / "tuesday" / "0", name="tiny"),
+        write_run(tmp_path / "other"),
+    ]
+    assert labels([load_run(folder) for folder in folders]) == ["tiny (monday/0)", "tiny (tuesday/0)", "other"]
+
+
+def test_an_earlier_comparison_among_the_paths_is_passed_over(tmp_path):
+    write_run(tmp_path / "one")
+    (tmp_path / "comparison.md").write_text("an earlier one")
+    assert [folder.name for folder in find_runs(sorted(tmp_path.iterdir()))] == ["one"]
+
+
+def test_a_share_of_the_probe_is_of_the_best_one_and_none_above_it(tmp_path):
+    folder = write_run(tmp_path / "busy", gpu=False, steps=40)
+    record = RunRecord.read(folder / "run.json")
+    record.throughput.mfu_measured_peak, record.throughput.measured_peak_flops = 13.57, 4e9
+    record.write(folder / "run.json")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = [row for row in lines if names.MFU_MEASURED_PEAK in row]
+    for row, share, peak in zip(rows, (0.8, 3.0, 0.5), (1e9, 4e9, 4e9), strict=False):
+        row[names.MFU_MEASURED_PEAK], row[names.MEASURED_PEAK_FLOPS] = share, peak
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    run = load_run(folder)
+    assert list(run.series(names.MFU_MEASURED_PEAK))[:2] == pytest.approx([0.2, 0.5])
+    assert run.record.throughput.mfu_measured_peak is None
+    assert absent(run)["MFU (C) of the measured peak"] == PROBE_DISTURBED
+    assert "1,357" not in headline_table(run)
