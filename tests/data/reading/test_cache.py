@@ -234,7 +234,7 @@ from litespark.data.chunks import ChunkRecord
 from litespark.data.reading.token_chunks import TokenChunks
 address, folder, seed, *records = sys.argv[1:]
 records = [ChunkRecord(f"chunk-0-{number}.bin", 2000, sha256, 1000) for number, sha256 in enumerate(records)]
-chunks = TokenChunks(address, records, vocabulary=500, cache=ChunkCache(folder, 4100), verify_hashes=True)
+chunks = TokenChunks(address, records, vocab_size=500, cache=ChunkCache(folder, 4100), verify_hashes=True)
 draw = random.Random(seed)
 for _ in range(60):
     start = draw.randrange(4990)
