@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from litespark.data.config import PrepareConfig, SyntheticConfig
-from litespark.data.preparation.prepare import check
+from litespark.data.preparation.prepare import look_up
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = sorted(path.stem for path in (CONFIGS / "data").glob("*.yaml"))
@@ -48,4 +48,4 @@ def test_slimpajama_that_is_not_there_says_which_commands_provide_it():
     with pytest.raises(
         ValueError, match=r"somewhere/slimpajama does not exist\..*litespark prepare experiment=llama3b_"
     ):
-        check(instantiate(data_config("slimpajama")))
+        look_up(instantiate(data_config("slimpajama")))

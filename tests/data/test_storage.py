@@ -9,6 +9,7 @@ import pickle
 import random
 import sys
 import threading
+import time
 
 import pytest
 from fsspec.registry import _registry
@@ -86,7 +87,7 @@ def test_a_missing_file_is_not_fetched_and_leaves_nothing(storage, tmp_path):
 
 def test_a_file_of_another_size_is_refused_at_once(storage, tmp_path, monkeypatch):
     storage.write("a", b"12345")
-    monkeypatch.setattr(module.time, "sleep", lambda seconds: pytest.fail("it will not change by waiting"))
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("it will not change by waiting"))
     with pytest.raises(StorageError, match=r"/folder/a has 5 bytes, expected 6: it has changed"):
         storage.fetch("a", tmp_path / "a", size=6)
     assert not (tmp_path / "a").exists()
@@ -236,7 +237,7 @@ def refusing_server(monkeypatch, tmp_path):
 
 
 def test_refused_access_is_an_error_at_once(refusing_server, monkeypatch):
-    monkeypatch.setattr(module.time, "sleep", lambda seconds: pytest.fail("it will not change by waiting"))
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("it will not change by waiting"))
     storage = Storage("s3://bucket/folder")
     refused = r"s3://bucket/folder/.*PermissionError.*Check the address and the access"
     for ask, arguments in REQUESTS.items():

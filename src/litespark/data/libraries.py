@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module, metadata
+from importlib import import_module
 from types import ModuleType
 
 # what each comes with: `pip install 'litespark[EXTRA]'`
@@ -36,8 +36,3 @@ def library(name: str, *, setting: str) -> ModuleType:
             f"{setting} needs {top}, which cannot be imported here ({error}); "
             f"run pip install 'litespark[{extra}]', or take the setting back"
         ) from error
-
-
-def version(distribution: str) -> str:
-    """Of an installed distribution; the rules are its code, so another version is another selection."""
-    return metadata.version(distribution)

@@ -26,7 +26,7 @@ from lightning.pytorch import LightningDataModule
 
 from litespark.data.config import PrepareConfig, ReadingConfig, SyntheticConfig
 from litespark.data.manifest import Manifest
-from litespark.data.preparation.prepare import prepare
+from litespark.data.preparation.prepare import Lookup, prepare
 from litespark.data.reading.cache import ChunkCache
 from litespark.data.reading.domain_rows import DomainRows, open_split
 from litespark.data.reading.local_copy import local_copy
@@ -211,13 +211,13 @@ class SyntheticDataModule(RowDataModule):
         super().__init__(training, validation, synthetic_manifest(config, seed), config, seed=seed)
 
 
-def prepared_folder(config: PrepareConfig) -> Path | str:
+def prepared_folder(config: PrepareConfig, found: Lookup | None = None) -> Path | str:
     """The prepared folder of a config, whole; prepared first where that has not been done.
 
     Raises:
         ValueError: as `prepare` does, and where other nodes have not done their part.
     """
-    place = prepare(config)
+    place = prepare(config, found=found)
     if place is None:
         raise ValueError(
             f"data.nodes={config.nodes}: this node has prepared its part and others have not ended yet, expected the "

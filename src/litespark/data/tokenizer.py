@@ -29,6 +29,7 @@ END_OF_TEXT = "<|endoftext|>"
 FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 TEMPLATE_FILE = "chat_template.jinja"
+_BESIDE = ("special_tokens_map.json", CONFIG_FILE, TEMPLATE_FILE)
 _CHAT_TEMPLATE = "chat_template"
 _KEPT = (_CHAT_TEMPLATE, "clean_up_tokenization_spaces")
 _FOLDER = "tokenizer"
@@ -306,6 +307,15 @@ def tokenizer_file(path: Path) -> Path | None:
     if path.name.startswith("step-"):  # a checkpoint
         places.append(path.resolve().parent.parent / _FOLDER / FILE)
     return next((place for place in places if place.is_file()), None)
+
+
+def tokenizer_files(name: str | Path) -> list[Path]:
+    """The files that `Tokenizer.load` reads of what the settings name, as far as they are there."""
+    path = path_from(fetch_tokenizer(str(name)) if is_hub_name(name) else name)
+    file = path if path.is_file() else tokenizer_file(path)
+    folder = (file or path).parent
+    places = [*([] if file is None else [file]), *(folder / beside for beside in _BESIDE)]
+    return [place for place in places if place.is_file()]
 
 
 def _read(path: Path, file: Path | None) -> tokenizers.Tokenizer:

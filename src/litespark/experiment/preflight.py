@@ -16,7 +16,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 
 from litespark.data.config import PrepareConfig, SyntheticConfig
-from litespark.data.preparation.prepare import check
+from litespark.data.preparation.prepare import Lookup, look_up
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.initial_weights import InitialWeights, check_tokenizer
 from litespark.experiment.precision import computes_with_ops, settled, step_shapes
@@ -35,7 +35,8 @@ log = logging.getLogger(__name__)
 class Machine:
     """What the checks settled: the device of this rank, the precision, micro-batches per step, the ranks.
 
-    `weights` are those that a new run starts from; None: drawn, or those of the checkpoint that is resumed.
+    `weights` are those that a new run starts from; None: drawn, or those of the checkpoint that is resumed. `found` is
+    the data of a new run of one process; of several, rank 0 looks for it once they have met.
     """
 
     device: torch.device
@@ -43,6 +44,7 @@ class Machine:
     accumulate: int
     ranks: Ranks
     weights: InitialWeights | None = None
+    found: Lookup | None = None
 
 
 def preflight(parts: Parts, ranks: Ranks) -> Machine:
@@ -87,15 +89,19 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
             f"budget.target_bpb={parts.budget.target_bpb}: got task={parts.task.name}, which does not measure bits per "
             "byte, expected task=pretrain; set budget.target_bpb=null"
         )
-    found = _initial_weights(parts, problems)
-    if parts.resume is None:  # a resume needs the prepared data only
-        _source(parts, found, problems)
+    weights = _initial_weights(parts, problems)
+    found = None
+    if parts.resume is None and ranks.world_size == 1:  # a resume needs the prepared data only
+        try:
+            found = find_data(parts, weights)
+        except ValueError as error:
+            problems.append(str(error))
     _writable(parts.logs, problems)
     if problems:
         raise ConfigError("this run cannot start here:\n" + "\n".join(f"- {problem}" for problem in problems))
     if reason and ranks.rank == 0:
         log.info("precision=auto: %s, since %s", precision, reason)
-    return Machine(device, precision, accumulate, ranks, found)
+    return Machine(device, precision, accumulate, ranks, weights, found)
 
 
 def _device(parts: Parts, ranks: Ranks, problems: list[str]) -> torch.device:
@@ -212,25 +218,30 @@ def _with_torchrun(devices: int) -> str:
     return " ".join([f"torchrun --nproc-per-node={devices} train.py", *words, "strategy=fsdp"])
 
 
-def _source(parts: Parts, found: InitialWeights | None, problems: list[str]) -> None:
+def find_data(parts: Parts, weights: InitialWeights | None) -> Lookup | None:
+    """The prepared data of a new run, or the plan of it; None where its data is made up.
+
+    Raises:
+        ValueError: an unusable source, tokenizer or selection.
+    """
     data = parts.data
     if not isinstance(data, PrepareConfig):
-        return
-    if found is not None and data.vocab_size == parts.model.vocab_size:
+        return None
+    if weights is not None and data.vocab_size == parts.model.vocab_size:
         # what it will be, once the model is that of the weights
-        data = dataclasses.replace(data, vocab_size=found.config.vocab_size)
+        data = dataclasses.replace(data, vocab_size=weights.config.vocab_size)
     try:
-        check(data)
-        if found is not None and data.tokenizer not in (None, parts.initial_weights):
-            check_tokenizer(found, parts, data.tokenizer)
+        found = look_up(data)
     except ValueError as error:
-        problem = str(error)
-        if found is not None and data.tokenizer == parts.initial_weights and problem.startswith("data.tokenizer="):
-            problem += (
-                " It is the one of initial_weights, since data.tokenizer named none: set data.tokenizer to the one "
-                "that these weights were trained with, or allow_other_tokenizer=true to train a new one"
-            )
-        problems.append(problem)
+        if weights is not None and data.tokenizer == parts.initial_weights and f"{error}".startswith("data.tokenizer="):
+            raise ConfigError(
+                f"{error} It is the one of initial_weights, since data.tokenizer named none: set data.tokenizer to the "
+                "one that these weights were trained with, or allow_other_tokenizer=true to train a new one"
+            ) from error
+        raise
+    if weights is not None and data.tokenizer not in (None, parts.initial_weights):
+        check_tokenizer(weights, parts, data.tokenizer)
+    return found
 
 
 def _initial_weights(parts: Parts, problems: list[str]) -> InitialWeights | None:

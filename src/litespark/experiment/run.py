@@ -30,7 +30,7 @@ from litespark.experiment.config import ConfigError, Parts, parts_from
 from litespark.experiment.continue_command import Started, how_to_continue
 from litespark.experiment.finish import close, finish
 from litespark.experiment.initial_weights import check_tokenizer
-from litespark.experiment.preflight import Machine, preflight
+from litespark.experiment.preflight import Machine, find_data, preflight
 from litespark.experiment.processes import join_processes
 from litespark.experiment.record import new_record, new_segment
 from litespark.experiment.run_data import PREPARATION, data_of_run, record_place
@@ -105,8 +105,15 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
     else:
         # on one rank: another may be so far ahead that it has made the folder
         from_first(lambda: run_folder.check_name(parts), "the name to be checked")
-    data = _data(parts, machine, lambda: prepared_folder(parts.data) if checkpoint is None
-                 else data_of_run(parts, folder, checkpoint, _given(overrides)))  # fmt: skip
+    data = _data(
+        parts,
+        machine,
+        lambda: (
+            prepared_folder(parts.data, machine.found or find_data(parts, machine.weights))
+            if checkpoint is None
+            else data_of_run(parts, folder, checkpoint, _given(overrides))
+        ),
+    )
     check_vocabulary(parts, data.manifest)
     if isinstance(data, TokenDataModule):
         check_tokenizer(machine.weights, parts, data.folder)

@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import IO
 
 from litespark.data.preparation.locks import acquired
 from litespark.experiment.targets import ConfigError
@@ -67,27 +66,23 @@ def run_lock(folder: Path) -> Iterator[None]:
         OSError: the folder cannot be written.
     """
     path = folder / LOCK
-    file = acquired(path, wait=False)
-    if file is None:
+    lock = acquired(path, wait=False)  # no fork (a loader's worker) keeps it beyond the death of its owner
+    if lock is None:
         raise _held(path, _owner(path))
     try:
-        owner, inode = _owner(path), os.fstat(file.fileno()).st_ino
+        owner, inode = _owner(path), path.stat().st_ino
         if owner is not None and owner.lives_here and owner.inode not in (0, inode):
             log.warning("%s is a copy of a run that %s writes; it goes on by itself from here", folder, owner)
         elif owner is not None and owner != Owner.here():
             if owner.lives_here or (owner.boot != _boot() and _shows_life(path, owner)):
                 raise _held(path, owner)
             log.warning("taking over %s from %s, which has ended", folder, owner)
-        file.truncate(0)
-        json.dump(asdict(replace(Owner.here(), inode=inode)), file)
-        file.flush()
+        path.write_text(json.dumps(asdict(replace(Owner.here(), inode=inode))))
     except BaseException:
-        file.close()
+        lock.release()
         raise
-    # a fork (a loader's worker) would keep the lock beyond the death of its owner
-    os.register_at_fork(after_in_child=file.close)
     ended = threading.Event()
-    beat = threading.Thread(target=_renew, args=(path, file, ended), name="run lock", daemon=True)
+    beat = threading.Thread(target=_renew, args=(path, ended), name="run lock", daemon=True)
     beat.start()
     try:
         yield
@@ -96,14 +91,14 @@ def run_lock(folder: Path) -> Iterator[None]:
         beat.join()
         if _owner(path) == Owner.here():
             path.unlink(missing_ok=True)
-        file.close()
+        lock.release()
 
 
-def _renew(path: Path, file: IO[str], ended: threading.Event) -> None:
+def _renew(path: Path, ended: threading.Event) -> None:
     me = Owner.here()
     while not ended.wait(BEAT_SECONDS):
         try:
-            os.utime(file.fileno())
+            os.utime(path)
             owner = _owner(path)
         except OSError as error:  # a disk that is away for a while; a step that needs it fails by itself
             log.debug("%s is not renewed: %s", path, error)

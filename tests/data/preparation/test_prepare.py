@@ -14,7 +14,7 @@ import pytest
 from litespark.data.manifest import Manifest
 from litespark.data.preparation import encoding, same_text
 from litespark.data.preparation.plan import plan_preparation
-from litespark.data.preparation.prepare import check, prepare
+from litespark.data.preparation.prepare import look_up, prepare
 from litespark.data.selection.config import SelectionConfig
 from litespark.data.storage import Storage
 from litespark.data.text.splits import SplitRule
@@ -182,8 +182,8 @@ def test_bad_input_is_refused_and_nothing_is_left(tmp_path, monkeypatch, changes
 
 def test_check_refuses_a_missing_source_and_writes_nothing(tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
-        check(config(tmp_path / "nowhere", tmp_path / "prepared"))
-    check(config(write_texts(tmp_path / "text", documents(3)), tmp_path / "prepared"))
+        look_up(config(tmp_path / "nowhere", tmp_path / "prepared"))
+    look_up(config(write_texts(tmp_path / "text", documents(3)), tmp_path / "prepared"))
     assert not (tmp_path / "prepared").exists()
 
 

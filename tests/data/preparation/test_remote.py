@@ -10,8 +10,8 @@ import pytest
 
 from litespark.data.manifest import Manifest
 from litespark.data.preparation.check import check_prepared
-from litespark.data.preparation.prepare import check, prepare
-from litespark.data.preparation.same_text import NOTE
+from litespark.data.preparation.prepare import look_up, prepare
+from litespark.data.preparation.same_text import NOTE, START
 from litespark.data.preparation.work import WORK, Work
 from litespark.data.selection.config import SelectionConfig
 from litespark.data.storage import Storage
@@ -41,10 +41,10 @@ def remote_content(address: str) -> dict[str, bytes]:
 
 
 def without_source(files: dict[str, bytes]) -> dict[str, bytes]:
-    """The manifest states its source, and the note beside it the versions of its files."""
+    """The manifest states its source, and the notes beside it the versions of its files."""
     lines = files["manifest.json"].splitlines()
     kept = [line for line in lines if not line.startswith((b'"settings"', b'"name"'))]
-    others = {name: data for name, data in files.items() if not fnmatch(name, NOTE)}
+    others = {name: data for name, data in files.items() if not fnmatch(name, NOTE) and not fnmatch(name, START)}
     return others | {"manifest.json": b"\n".join(kept)}
 
 
@@ -52,7 +52,7 @@ def without_source(files: dict[str, bytes]) -> dict[str, bytes]:
 def test_a_bucket_gets_the_bytes_that_a_disk_gets(source, tmp_path, s3_bucket, processes):
     local = prepare(settings(tmp_path / "text", tmp_path / "prepared", processes=1), progress=False)
     of_bucket = settings(source, f"{s3_bucket}/prepared", processes=processes)
-    check(of_bucket)
+    look_up(of_bucket)
     address = prepare(of_bucket, progress=False)
     assert address.startswith(f"{s3_bucket}/prepared/text-")
     found = remote_content(address)

@@ -237,7 +237,7 @@ def test_the_identity_follows_versions_and_evaluation_texts(evaluation: Path, mo
     evaluation.write_text(evaluation.read_text().replace("wind", "rain"))
     changed = selection_identity(config)
     assert {key for key in first if first[key] != changed[key]} == {"evaluation_texts"}
-    monkeypatch.setattr("litespark.data.selection.select.version", lambda _: "0")
+    monkeypatch.setattr("litespark.data.selection.select.metadata.version", lambda _: "0")
     assert selection_identity(config)["datatrove"] == "0"
 
 

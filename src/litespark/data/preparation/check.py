@@ -13,7 +13,7 @@ from litespark.data import tokenizer as tokenizers
 from litespark.data.chunks import ChunkRecord, chunk_fault
 from litespark.data.manifest import Manifest
 from litespark.data.preparation.chunk_writer import INDEX
-from litespark.data.preparation.same_text import NOTE
+from litespark.data.preparation.same_text import NOTE, START
 from litespark.data.storage import Storage
 from litespark.data.tokenizer import Tokenizer
 
@@ -59,7 +59,7 @@ def check_prepared(address: str | Path) -> Checked:
             f"{address} does not match its manifest: {'; '.join(wrong[:_NAMED])}{more}. Copy these files again, or "
             "delete the folder and prepare the data again."
         )
-    expected |= {name for name in sizes if fnmatch(name, NOTE)}
+    expected |= {name for name in sizes if fnmatch(name, NOTE) or fnmatch(name, START)}
     return Checked(manifest, chunk_files, sorted(sizes.keys() - expected))
 
 

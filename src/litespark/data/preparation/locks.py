@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import errno
-import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 from litespark.data.storage import Storage
 
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
 _USER_CAN_MEND = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
 
 
@@ -35,42 +34,36 @@ def locked(root: Storage, name: str) -> Iterator[None]:
         raise ValueError(f"data.root={root.local} cannot be made a folder: {error}. Set data.root to one.") from error
     path = root.local / f".{name}.lock"
     try:
-        file = acquired(path, wait=True)
+        lock = acquired(path, wait=True)
     except OSError as error:
         raise ValueError(f"{path.parent} cannot be written: {error}. Set data.root to another folder.") from error
-    assert file is not None
-    with file:
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+    assert lock is not None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # whoever waits sees that it is gone, and makes it anew
+        lock.release()
 
 
-def acquired(path: Path, *, wait: bool) -> IO[str] | None:
-    """The open lock file at `path`, locked until it is closed; None where another process has it and `wait` is False.
+def acquired(path: Path, *, wait: bool) -> FileLock | None:
+    """The lock at `path`, held until it is released; None where another process has it and `wait` is False.
 
-    Where the disk knows no locks everybody gets it.
+    Where the disk has no locks everybody gets it.
     """
-    while True:
-        file = path.open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            file.close()
-            return None
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                file.close()
-                raise
-        # who held it before has removed it: the name may be a new file by now, which somebody else locks
-        if _is_still(path, file.fileno()):
-            return file
-        file.close()
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=wait)
+    except Timeout:
+        return None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    return lock
 
 
 @contextmanager
 def mendable_faults_of_disk(place: str) -> Iterator[None]:
-    """Turn a full disk, a quota or a missing permission into a ValueError that says what to do."""
+    """Turn a full disk, a quota or a missing permission into a ValueError that names the remedy."""
     try:
         yield
     except OSError as error:
@@ -80,10 +73,3 @@ def mendable_faults_of_disk(place: str) -> Iterator[None]:
             f"{place} cannot be written: {error}. Make room, or set data.root to another folder. What was finished is "
             "kept: the same command continues."
         ) from error
-
-
-def _is_still(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False

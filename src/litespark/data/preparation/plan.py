@@ -11,18 +11,18 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
-from typing import Any
 
 from litespark.data.config import PrepareConfig
-from litespark.data.selection.evaluation_texts import evaluation_files
-from litespark.data.selection.select import selection_identity
+from litespark.data.selection.evaluation_texts import evaluation_files, list_evaluations
+from litespark.data.selection.select import library_versions, selection_identity
 from litespark.data.storage import Storage
 from litespark.data.text.files import Source, SourceFile
 from litespark.data.text.listing import Listing
-from litespark.data.text.sources import corpus
+from litespark.data.text.sources import ListedSource, list_source
 from litespark.data.text.splits import TRAIN, VALIDATION
-from litespark.data.tokenizer import Tokenizer
+from litespark.data.tokenizer import Tokenizer, tokenizer_files
 
 FORMAT = 4
 """Raised when the same settings and text are written differently."""
@@ -101,13 +101,36 @@ class Plan:
         return unit % self.config.nodes
 
 
-def plan_preparation(config: PrepareConfig) -> Plan:
-    """The plan of a config; lists the source, and writes nothing.
+def start_key(config: PrepareConfig, source: ListedSource) -> str | None:
+    """A hash of all that decides what is prepared, as listings tell it: no text, tokenizer or library is read for it.
+
+    None where that cannot be told: a file or library that is missing, which `plan_preparation` names.
+    """
+    try:
+        tokenizer = [] if config.tokenizer is None else tokenizer_files(config.tokenizer)
+        files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in tokenizer]
+        evaluations = [
+            (folder, [(file.name, file.size, file.version) for file in listed])
+            for folder, listed in list_evaluations(config.selection.decontaminate)
+        ]
+        versions = library_versions(config.selection)
+    except (ValueError, OSError, PackageNotFoundError):
+        return None
+    settings = {**config.preparation(), "name": config.name}
+    return _digest([FORMAT, settings, files, evaluations, versions, source.fingerprint])
+
+
+def plan_preparation(config: PrepareConfig, source: ListedSource | None = None) -> Plan:
+    """The plan of a config; looks into the files of the source, and writes nothing.
+
+    Args:
+        config: what to prepare.
+        source: what it names; None: it is listed here.
 
     Raises:
         ValueError: an unusable source, tokenizer or selection.
     """
-    found = corpus(config)
+    found = (source or list_source(config)).corpus()
     tokenizer = None
     if config.tokenizer is not None:
         asked = None if config.add_bos == "auto" else bool(config.add_bos)
@@ -150,7 +173,7 @@ def plan_preparation(config: PrepareConfig) -> Plan:
     return Plan(config, found.training, found.validation, tokenizer, name, listing, key)
 
 
-def _digest(identity: dict[str, Any]) -> str:
+def _digest(identity: object) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 

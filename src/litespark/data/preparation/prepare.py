@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from litespark.data import manifest as manifests
@@ -21,66 +22,97 @@ from litespark.data.local_files import path_from
 from litespark.data.manifest import Manifest
 from litespark.data.preparation.finish import finish, require_few_bad_in
 from litespark.data.preparation.locks import locked, mendable_faults_of_disk
-from litespark.data.preparation.plan import Plan, plan_preparation
+from litespark.data.preparation.plan import Plan, plan_preparation, start_key
 from litespark.data.preparation.progress import Display
-from litespark.data.preparation.same_text import find_prepared
+from litespark.data.preparation.same_text import find_prepared, find_started, note_start
 from litespark.data.preparation.stages import Stages
 from litespark.data.preparation.work import UNITS, WORK, Work
 from litespark.data.storage import Storage, is_remote
+from litespark.data.text.sources import list_source
 from litespark.data.text.splits import TRAIN
 from litespark.data.tokenizer import Tokenizer
 
 
-def prepare(config: PrepareConfig, *, progress: bool = True) -> Path | str | None:
+@dataclass(frozen=True)
+class Lookup:
+    """What a config names: a folder that is prepared, or the plan of one."""
+
+    config: PrepareConfig
+    place: Path | str | None = None
+    plan: Plan | None = None
+    key: str | None = None
+    """By which the next start finds the folder without a plan."""
+
+
+def look_up(config: PrepareConfig) -> Lookup:
+    """Find the prepared folder of a config from a listing of its source, or else plan it; writes nothing.
+
+    Raises:
+        ValueError: an unusable source, tokenizer or selection.
+    """
+    if (prepared := already_prepared(config)) is not None:
+        return Lookup(config, prepared)
+    source = list_source(config)
+    key = start_key(config, source)
+    if key is not None and (folder := find_started(config, key)) is not None:
+        return Lookup(config, _place(folder))
+    return Lookup(config, None, plan_preparation(config, source), key)
+
+
+def prepare(config: PrepareConfig, *, found: Lookup | None = None, progress: bool = True) -> Path | str | None:
     """The prepared folder of a config; writes it, or what is missing of it, unless it is there.
 
     Args:
         config: what to prepare. A `source` that is itself a prepared folder is returned as it is.
+        found: what `look_up` gave for this config; None: it is looked for here.
         progress: say on standard error what is being done.
 
     Returns:
         Its path, or its address where `data.root` is one; None where other nodes (`data.nodes`) have to end first.
 
     Raises:
-        ValueError: an unusable source, tokenizer, selection or root, too many bad documents, too little space, or a
-            process that ended by itself. What was finished is kept for the next start, and there is no manifest.
+        ValueError: as `look_up`; an unusable root, too many bad documents, too little space, or a process that ended
+            by itself. What was finished is kept for the next start, and there is no manifest.
     """
-    if (prepared := already_prepared(config)) is not None:
-        return prepared
-    plan = plan_preparation(config)
-    if not plan.storage.exists(manifests.FILE) and (same := find_prepared(plan)) is not None:
-        require_few_bad_in(Manifest.read(same.address), config.max_bad_share)
-        return same.address if same.remote else same.local
-    lock = plan.name if config.nodes == 1 else f"{plan.name}.node-{config.node_rank}"
-    with locked(Storage(config.root), lock), mendable_faults_of_disk(str(plan.place)):
-        if not plan.storage.exists(manifests.FILE) and not _build(plan, progress=progress):
-            return None
-        require_few_bad_in(Manifest.read(plan.place), config.max_bad_share)
-        Work(plan.storage).remove()  # is there only where this process has finished, or one was killed while removing
-    return plan.place
-
-
-def check(config: PrepareConfig) -> None:
-    """Raise the ValueError that `prepare` would raise for its source, tokenizer or selection, and write nothing."""
-    if already_prepared(config) is None:
-        plan_preparation(config)
+    found = found if found is not None and found.config == config else look_up(config)
+    if found.plan is None:
+        return found.place
+    folder = _written(found.plan, progress=progress)
+    if folder is None:
+        return None
+    require_few_bad_in(Manifest.read(folder.address), config.max_bad_share)
+    if found.key is not None:
+        note_start(folder, found.key)
+    return _place(folder)
 
 
 def already_prepared(config: PrepareConfig) -> Path | str | None:
     """The source, where it is a prepared folder; ValueError where it is one that was not finished."""
     if is_remote(config.source):
-        if Storage(config.source).exists(manifests.FILE):
-            Manifest.read(config.source)
-            return config.source.rstrip("/")
-        return None
+        return config.source.rstrip("/") if Storage(config.source).exists(manifests.FILE) else None
     path = path_from(config.source.removeprefix("file://"))
     if (path / manifests.FILE).is_file():
-        Manifest.read(path)
         return path
     unfinished = [path / WORK, path / "index.json", path / TRAIN / "index.json", *path.glob(f"{TRAIN}/*/index.json")]
     if any(found.exists() for found in unfinished):
-        Manifest.read(path)  # chunks without a manifest: says so
+        Manifest.read(path)  # chunks without a manifest: the error for them
     return None
+
+
+def _place(folder: Storage) -> Path | str:
+    return folder.address if folder.remote else folder.local
+
+
+def _written(plan: Plan, *, progress: bool) -> Storage | None:
+    """The folder of a plan, whole, or another one with the same text; None where other nodes are not done."""
+    if not plan.storage.exists(manifests.FILE) and (same := find_prepared(plan)) is not None:
+        return same
+    lock = plan.name if plan.config.nodes == 1 else f"{plan.name}.node-{plan.config.node_rank}"
+    with locked(Storage(plan.config.root), lock), mendable_faults_of_disk(str(plan.place)):
+        if not plan.storage.exists(manifests.FILE) and not _build(plan, progress=progress):
+            return None
+        Work(plan.storage).remove()  # is there only where this process has finished, or one was killed while removing
+    return plan.storage
 
 
 def _build(plan: Plan, *, progress: bool) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from litespark.data import manifest as manifests
-from litespark.data.local_files import status
+from litespark.data.config import PrepareConfig
 from litespark.data.preparation.plan import Plan
 from litespark.data.storage import Storage, content_hash
 from litespark.data.text.files import SourceFile
@@ -22,6 +22,8 @@ from litespark.data.text.files import SourceFile
 log = logging.getLogger(__name__)
 
 NOTE = "source-*.json"
+START = "start-*.json"
+"""Empty; its key is the `start_key` of settings and text that the folder was made from."""
 _NAMED = 3
 
 
@@ -31,8 +33,8 @@ def hash_as_read(file: SourceFile) -> str | None:
         return None
     try:
         content = content_hash(file.path)
-        unchanged = status(file.path.parent, file.path.name).version == file.version
-    except OSError:
+        unchanged = Storage(file.root).listed(file.name).version == file.version
+    except (OSError, ValueError):
         return None
     return content if unchanged else None
 
@@ -40,6 +42,21 @@ def hash_as_read(file: SourceFile) -> str | None:
 def write_source(plan: Plan, hashes: Sequence[str | None]) -> None:
     """Note beside the manifest what was read; `hashes` are of the files of all units, in their order."""
     _write(plan.storage, plan, hashes)
+
+
+def find_started(config: PrepareConfig, key: str) -> Storage | None:
+    """The finished folder below `data.root` that a start with this key has found before, or None."""
+    root = Storage(config.root)
+    folders = (root.below(found.name.rpartition("/")[0]) for found in root.matching(f"*-*/{START.replace('*', key)}"))
+    return next((folder for folder in folders if folder.exists(manifests.FILE)), None)
+
+
+def note_start(folder: Storage, key: str) -> None:
+    """Let the next start with this key find the folder at once."""
+    name = START.replace("*", key)
+    with suppress(ValueError, OSError):  # the folder may be read-only
+        if not folder.exists(name):
+            folder.write(name, b"{}")
 
 
 def find_prepared(plan: Plan) -> Storage | None:

@@ -12,7 +12,6 @@ way, one a process at most.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import logging
 import os
@@ -22,6 +21,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from litespark.data.chunks import ChunkRecord
 from litespark.data.config import ReadingConfig
@@ -61,7 +62,6 @@ class ChunkCache:
         with self.mendable_faults():
             self._chunks.mkdir(parents=True, exist_ok=True)
             self._locks.mkdir(exist_ok=True)
-            (self._locks / "eviction").touch()
 
     @classmethod
     def of(cls, reading: ReadingConfig, address: str) -> ChunkCache:
@@ -141,7 +141,7 @@ class ChunkCache:
 
     def _fetch(self, address: str, record: ChunkRecord) -> None:
         self.check_size(record, address)
-        with self.mendable_faults(), self._locked(_lock_name(record.sha256)):
+        with self.mendable_faults(), self._lock(_lock_name(record.sha256)):
             if self.path(record).exists():
                 return  # another process brought it while this one waited
             for stale in self._chunks.glob(f".{record.sha256}.bin.*.partial"):
@@ -162,7 +162,7 @@ class ChunkCache:
 
     def _make_room(self, coming: int) -> None:
         """Delete what was used longest ago until `coming` bytes fit under the limit."""
-        with self._locked("eviction"):
+        with self._lock("eviction"):
             files = sorted(self._held())
             held = sum(size for _, _, size in files)
             for _, name, size in files:
@@ -182,19 +182,15 @@ class ChunkCache:
                         status = entry.stat()
                         yield status.st_mtime_ns, entry.name, status.st_size
 
-    @contextmanager
-    def _locked(self, name: str) -> Iterator[None]:
-        with (self._locks / name).open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+    def _lock(self, name: str) -> FileLock:
+        return FileLock(self._locks / name)
 
     def _is_locked(self, name: str) -> bool:
-        with (self._locks / name).open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-            return False
+        try:
+            with self._lock(name).acquire(blocking=False):
+                return False
+        except Timeout:
+            return True
 
     @contextmanager
     def mendable_faults(self) -> Iterator[None]:

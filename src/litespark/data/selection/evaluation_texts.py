@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from litespark.data.libraries import library
-from litespark.data.local_files import files_below, path_from
+from litespark.data.local_files import StorageError, path_from
+from litespark.data.storage import Listed, Storage
 from litespark.data.text.archives import BEGINNING_BYTES, blocks
 from litespark.data.text.detection import NO_FILE, Content, content_of, holds_json, reason_by_name
 from litespark.data.text.files import JSON, PARQUET, READABLE, format_of
@@ -30,36 +31,53 @@ class EvaluationFile(NamedTuple):
     format: str
 
 
-def evaluation_files(paths: tuple[str, ...]) -> tuple[list[EvaluationFile], dict[str, str]]:
-    """The files that the settings name, folders with all below them, sorted within each; and reasons by path.
-
-    The second are the files in folders that are passed over.
+def list_evaluations(paths: tuple[str, ...]) -> list[tuple[str, list[Listed]]]:
+    """(folder, files) of each path that the settings name, folders with all below them; no file is opened.
 
     Raises:
-        ValueError: a path that is not there, a folder without a file that can be read, a file of another kind.
+        ValueError: a path that is not there, or cannot be listed.
+    """
+    listed = []
+    for given in paths:
+        path = path_from(given)
+        try:
+            if not path.exists():
+                raise ValueError(f"{_SETTING}: got {given}, which is not there, expected {_EXPECTED}")
+            if path.is_dir():
+                listed.append((str(path), Storage(path).files()))
+            else:
+                listed.append((str(path.parent), [Storage(path.parent).listed(path.name)]))
+        except (StorageError, OSError) as error:
+            raise _unreadable(path, error) from error
+    return listed
+
+
+def evaluation_files(paths: tuple[str, ...]) -> tuple[list[EvaluationFile], dict[str, str]]:
+    """The files that the settings name, sorted within each folder; and reasons by path, of those in folders that are
+    passed over.
+
+    Raises:
+        ValueError: as `list_evaluations`; a folder without a file that can be read, a file of another kind.
     """
     files: list[EvaluationFile] = []
     passed_over: dict[str, str] = {}
-    for given in paths:
-        path = path_from(given)
+    for given, (folder, listed) in zip(paths, list_evaluations(paths), strict=True):
+        is_folder = path_from(given).is_dir()
+        found: list[EvaluationFile] = []
         reasons: dict[str, str] = {}
-        try:
-            if path.is_dir():
-                found = _in_folder(path, reasons)
+        for file in listed:
+            path = Path(folder) / file.name
+            reason = NO_FILE if not file.regular else reason_by_name(file.name) if is_folder else None
+            content = Content(None, reason) if reason else _content_of(path)
+            if content.format:
+                found.append(EvaluationFile(path, content.format))
             else:
-                if not path.exists():
-                    raise ValueError(f"{_SETTING}: got {given}, which is not there, expected {_EXPECTED}")
-                content = _content_of(path) if path.is_file() else Content(None, NO_FILE)
-                reasons[given] = content.reason
-                found = [EvaluationFile(path, content.format)] if content.format else []
-        except OSError as error:
-            raise _unreadable(path, error) from error
+                reasons[str(path) if is_folder else given] = content.reason
         if not found:
             why = ", ".join(f"{name}: {reason}" for name, reason in [*reasons.items()][:3]) or f"{given} is empty"
             raise ValueError(f"{_SETTING}: got {why}, expected {_EXPECTED}")
         files += found
-        if path.is_dir():
-            passed_over |= reasons
+        passed_over |= reasons
     return files, passed_over
 
 
@@ -79,24 +97,14 @@ def evaluation_hashes(paths: tuple[str, ...]) -> list[list[str]]:
     return [[path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path, _ in files]
 
 
-def _in_folder(folder: Path, reasons: dict[str, str]) -> list[EvaluationFile]:
-    found = []
-    for file in sorted(files_below(folder), key=lambda file: file.name):
-        path = folder / file.name
-        reason = reason_by_name(file.name) if file.regular else NO_FILE
-        content = Content(None, reason) if reason else _content_of(path)
-        if content.format:
-            found.append(EvaluationFile(path, content.format))
-        else:
-            reasons[str(path)] = content.reason
-    return found
-
-
 def _content_of(path: Path) -> Content:
     if (known := format_of(path.name)) is not None:
         return Content(known)
-    with path.open("rb") as file:
-        return content_of(file.read(BEGINNING_BYTES), path.name, None)
+    try:
+        with path.open("rb") as file:
+            return content_of(file.read(BEGINNING_BYTES), path.name, None)
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def _plain(path: Path) -> Iterator[str]:

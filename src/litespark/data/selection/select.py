@@ -6,9 +6,10 @@ Rule names as the ledger has them behind `selection/`: `gopher_repetition/REASON
 
 from __future__ import annotations
 
+from importlib import metadata
 from typing import Any, Protocol
 
-from litespark.data.libraries import library, version
+from litespark.data.libraries import library
 from litespark.data.selection.config import SelectionConfig
 from litespark.data.selection.decontamination import DecontaminationRule
 from litespark.data.selection.duplicates import banding
@@ -73,22 +74,29 @@ def check_selection(config: SelectionConfig) -> None:
         banding(config)
 
 
-def selection_identity(config: SelectionConfig) -> dict[str, Any]:
-    """What decides a selection beside its settings: versions of the libraries, hashes of the evaluation texts.
-
-    Belongs to what names a prepared folder: with a new version or a changed text its documents may be others.
+def library_versions(config: SelectionConfig) -> dict[str, str]:
+    """Of the libraries that a selection uses; with another version its documents may be others.
 
     Raises:
-        ValueError: as `check_selection`.
+        PackageNotFoundError: one is not installed.
     """
-    check_selection(config)
     used = {
         "datatrove": bool(config.quality or config.decontaminate or config.near_duplicates),
         "spacy": bool(config.quality),
         "py3langid": bool(config.languages),
         "datasketch": config.near_duplicates,
     }
-    identity: dict[str, Any] = {name: version(name) for name, needed in used.items() if needed}
+    return {name: metadata.version(name) for name, needed in used.items() if needed}
+
+
+def selection_identity(config: SelectionConfig) -> dict[str, Any]:
+    """What decides a selection beside its settings: versions of the libraries, hashes of the evaluation texts.
+
+    Raises:
+        ValueError: as `check_selection`.
+    """
+    check_selection(config)
+    identity: dict[str, Any] = {**library_versions(config)}
     if config.decontaminate:
         identity["evaluation_texts"] = evaluation_hashes(config.decontaminate)
     if config.near_duplicates:

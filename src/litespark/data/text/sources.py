@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import re
 import sysconfig
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from litespark.data.config import PrepareConfig
-from litespark.data.local_files import path_from, status
+from litespark.data.local_files import path_from
 from litespark.data.storage import Listed, Storage, StorageError, is_remote
 from litespark.data.text.archives import BEGINNING_BYTES
 from litespark.data.text.detection import ABOUT_THE_DATA, NO_FILE, Content, content_of, reason_by_name
@@ -61,47 +64,59 @@ class Corpus:
         return (self.training,) if self.validation is None else (self.training, self.validation)
 
 
-def corpus(config: PrepareConfig) -> Corpus:
-    """The files that the settings name, listed and not yet read.
+@dataclass(frozen=True)
+class ListedSource:
+    """What the settings name, listed once; no file is opened before `corpus` is asked for."""
 
-    Args:
-        config: `source`, and what limits it: `max_files`, `max_bytes`.
+    config: PrepareConfig
+    fingerprint: list[Any]
+    """Changes with the address, and with the name, size and version of any file, as JSON."""
+    _look: Callable[[], Corpus]
+
+    def corpus(self) -> Corpus:
+        """The files to read, each by what its name or its content tells, within the limits that the settings set.
+
+        Raises:
+            ValueError: nothing known in it, or a file that cannot be read.
+        """
+        with _naming(self.config):
+            found = self._look()
+        sources = list(found.sources)
+        if self.config.max_files is not None:
+            sources = [first_files(source, self.config.max_files) for source in sources]
+        if self.config.max_bytes is not None:
+            size = max(sum(source.size for source in sources), 1)
+            sources = [within(source, self.config.max_bytes * source.size // size) for source in sources]
+        # what validates is looked at first: a copy of it among the training files is the one that is left out
+        *held_out, training = mark_copies(*reversed(sources))
+        return replace(found, training=training, validation=held_out[0] if held_out else None)
+
+
+def list_source(config: PrepareConfig) -> ListedSource:
+    """The files that the settings name.
 
     Raises:
-        ValueError: nothing there, nothing known in it, or an address that cannot be asked.
+        ValueError: nothing there, or an address that cannot be asked.
     """
-    found = _found(config)
-    sources = list(found.sources)
-    if config.max_files is not None:
-        sources = [first_files(source, config.max_files) for source in sources]
-    if config.max_bytes is not None:
-        size = max(sum(source.size for source in sources), 1)
-        sources = [within(source, config.max_bytes * source.size // size) for source in sources]
-    # what validates is looked at first: a copy of it among the training files is the one that is left out
-    *held_out, training = mark_copies(*reversed(sources))
-    return Corpus(found.name, training, held_out[0] if held_out else None, found.listing)
-
-
-def _found(config: PrepareConfig) -> Corpus:
     if config.source == INSTALLED_PACKAGES:
         split = installed_packages(config.validation_fraction)
-        return Corpus(INSTALLED_PACKAGES, split.training, split.validation, Listing("whole packages are held out"))
+        listing = Listing("whole packages are held out")
+        fingerprint = [source.fingerprint() for source in split]
+        return ListedSource(config, fingerprint, lambda: Corpus(INSTALLED_PACKAGES, *split, listing))
     if config.source == STANDARD_LIBRARY:
-        return _standard_library()
+        return _standard_library(config)
     advice = f" {config.how_to_get.strip()}" if config.how_to_get else " Set data.source to a file or folder of text."
     address = config.source.removeprefix("file://")
     path = path_from(address)
-    try:
+    with _naming(config):
         if not is_remote(address) and path.exists():
             return _below_path(config, path, advice)
         if _MAGIC.search(address):
             return _matching(config, address, advice)
         if is_remote(address):
             return _below_address(config, address, advice)
-        if not _HUB_NAME.fullmatch(address):
-            raise ValueError(f"data.source={config.source} does not exist.{advice}")
-    except StorageError as error:
-        raise StorageError(f"data.source={config.source}: {error}") from error
+    if not _HUB_NAME.fullmatch(address):
+        raise ValueError(f"data.source={config.source} does not exist.{advice}")
     try:
         # once: more often it is the name of a missing folder, on a machine without a connection
         return _below_address(config, _HUB + address, advice, attempts=1)
@@ -112,11 +127,32 @@ def _found(config: PrepareConfig) -> Corpus:
         ) from error
 
 
-def _standard_library() -> Corpus:
+def corpus(config: PrepareConfig) -> Corpus:
+    """The files that the settings name, listed and not yet read; see `ListedSource.corpus`."""
+    return list_source(config).corpus()
+
+
+@contextmanager
+def _naming(config: PrepareConfig) -> Iterator[None]:
+    try:
+        yield
+    except StorageError as error:
+        raise StorageError(f"data.source={config.source}: {error}") from error
+
+
+def _listed(
+    config: PrepareConfig, storage: Storage, files: list[Listed], look: Callable[..., Corpus], *more: Any
+) -> ListedSource:
+    """`look` gets the config, the storage, the files and `more`."""
+    fingerprint = [storage.address, *((file.name, file.size, file.version, file.regular) for file in files)]
+    return ListedSource(config, fingerprint, partial(look, config, storage, files, *more))
+
+
+def _standard_library(config: PrepareConfig) -> ListedSource:
     storage = Storage(sysconfig.get_path("stdlib"))
     # folder by folder: what is installed below it may be a hundred times as many files
     folders = sorted({path.name for path in storage.local.iterdir() if path.is_dir()} - _NOT_IN_STANDARD_LIBRARY)
-    top = [status(storage.local, path.name) for path in storage.local.glob("*.py")]
+    top = [storage.listed(path.name) for path in storage.local.glob("*.py")]
     listed = [
         file
         for file in chain(top, *(storage.files(folder) for folder in folders))
@@ -124,21 +160,26 @@ def _standard_library() -> Corpus:
     ]
     if not listed:
         raise ValueError(f"{storage.address} is where this Python keeps its library; it has no .py files")
+    return _listed(config, storage, listed, _library_corpus)
+
+
+def _library_corpus(_: PrepareConfig, storage: Storage, listed: list[Listed]) -> Corpus:
     files = [SourceFile(storage.address, file.name, file.size, file.version) for file in listed]
     return Corpus(STANDARD_LIBRARY, _sorted(STANDARD_LIBRARY, files), None, Listing(_held_out_share()))
 
 
-def _below_path(config: PrepareConfig, path: Path, advice: str) -> Corpus:
+def _below_path(config: PrepareConfig, path: Path, advice: str) -> ListedSource:
+    name = path.resolve().name
     if path.is_file():
         folder = Storage(path.parent)
-        return _one_file(config, folder, folder.listed(path.name), path.resolve().name)
+        return _listed(config, folder, [folder.listed(path.name)], _one_file, name)
     if not path.is_dir():
         raise ValueError(f"data.source={config.source} is neither a file nor a folder.{advice}")
     storage = Storage(path)
-    return _several(config, storage, storage.files(), path.resolve().name, advice)
+    return _listed(config, storage, storage.files(), _several, name, advice)
 
 
-def _below_address(config: PrepareConfig, address: str, advice: str, *, attempts: int | None = None) -> Corpus:
+def _below_address(config: PrepareConfig, address: str, advice: str, *, attempts: int | None = None) -> ListedSource:
     storage = Storage(address, attempts=attempts)
     folder, _, name = storage.address.rpartition("/")
     # a file is listed as what is below itself
@@ -146,11 +187,11 @@ def _below_address(config: PrepareConfig, address: str, advice: str, *, attempts
     if not below and not folder.endswith("/"):
         parent = Storage(folder, attempts=attempts)
         if parent.exists(name):
-            return _one_file(config, parent, parent.listed(name), name)
-    return _several(config, storage, below or storage.files(), name, advice)
+            return _listed(config, parent, [parent.listed(name)], _one_file, name)
+    return _listed(config, storage, below or storage.files(), _several, name, advice)
 
 
-def _matching(config: PrepareConfig, address: str, advice: str) -> Corpus:
+def _matching(config: PrepareConfig, address: str, advice: str) -> ListedSource:
     """Files that a glob names, or that lie below a folder that it names."""
     parts = address.split("/")
     fixed = next(number for number, part in enumerate(parts) if _MAGIC.search(part))
@@ -159,12 +200,12 @@ def _matching(config: PrepareConfig, address: str, advice: str) -> Corpus:
     listed = storage.matching("/".join(parts[fixed:]))
     if not listed:
         raise ValueError(f"data.source={config.source} matches no file.{advice}")
-    name = storage.address.rpartition("/")[2]
-    return _several(config, storage, listed, name, advice, one_split_is_meant=True)
+    return _listed(config, storage, listed, _several, storage.address.rpartition("/")[2], advice, True)
 
 
-def _one_file(config: PrepareConfig, storage: Storage, file: Listed, name: str) -> Corpus:
+def _one_file(config: PrepareConfig, storage: Storage, files: list[Listed], name: str) -> Corpus:
     """A file that is named itself."""
+    (file,) = files
     if "; rename" in (reason := reason_by_name(file.name) or ""):
         raise ValueError(f"data.source={printable(config.source)} has {reason}")
     found = None
@@ -173,10 +214,10 @@ def _one_file(config: PrepareConfig, storage: Storage, file: Listed, name: str) 
         if "; " in content.reason:  # what to do with it is known
             raise ValueError(f"data.source={config.source} is {content.reason}, or name another source")
         found = content.format or TEXT
-    files = {file.name: SourceFile(storage.address, file.name, file.size, file.version, found)}
+    taken = {file.name: SourceFile(storage.address, file.name, file.size, file.version, found)}
     layout = lay_out({file.name: True}, one_split_is_meant=True)
-    source = _sorted(_plain_name(name), files.values())
-    return Corpus(source.name, source, None, _listing(layout, files, {}))
+    source = _sorted(_plain_name(name), taken.values())
+    return Corpus(source.name, source, None, _listing(layout, taken, {}))
 
 
 def _several(
@@ -185,7 +226,6 @@ def _several(
     listed: list[Listed],
     name: str,
     advice: str,
-    *,
     one_split_is_meant: bool = False,
 ) -> Corpus:
     """Files of a folder or glob: what they hold, which of them are of which split, which are passed over."""
