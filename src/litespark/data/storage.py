@@ -232,7 +232,8 @@ class Storage:
         where = self.where(name)
 
         def announce(state: RetryCallState) -> None:
-            assert state.outcome is not None and state.next_action is not None
+            assert state.outcome is not None, state
+            assert state.next_action is not None, state
             reason = _described(state.outcome.exception())
             log.warning("%s: %s; trying again in %g s", where, reason, state.next_action.sleep)
 
