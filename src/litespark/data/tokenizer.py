@@ -23,17 +23,10 @@ from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from litespark.data.local_files import path_from
 from litespark.data.sentencepiece_model import SUFFIX, load_sentencepiece
+from litespark.data.tokenizer_files import CONFIG_FILE, FILE, kept_beside, stated_beside, text_of_token, tokenizer_file
 from litespark.data.tokenizer_hub import fetch_tokenizer, is_hub_name
 
 END_OF_TEXT = "<|endoftext|>"
-FILE = "tokenizer.json"
-CONFIG_FILE = "tokenizer_config.json"
-TEMPLATE_FILE = "chat_template.jinja"
-_BESIDE = ("special_tokens_map.json", CONFIG_FILE, TEMPLATE_FILE)
-_CHAT_TEMPLATE = "chat_template"
-_KEPT = (_CHAT_TEMPLATE, "clean_up_tokenization_spaces")
-_FOLDER = "tokenizer"
-"""In the folder of a run."""
 _LONGEST_WORD = 256
 _LONG_RUN = re.compile(rf"\S{{{_LONGEST_WORD}}}|\s{{{_LONGEST_WORD}}}")
 _EOS_NAMES = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>")
@@ -164,13 +157,13 @@ class Tokenizer:
                 from error  # fmt: skip
         if file is not None and file.suffix == SUFFIX:
             tokenizer, eos, bos = load_sentencepiece(file)
-            settings = _settings(file.parent, (CONFIG_FILE,))
-            named = {"eos_token": eos, "bos_token": bos, "pad_token": _text(settings.get("pad_token"))}
+            settings = stated_beside(file.parent, (CONFIG_FILE,))
+            named = {"eos_token": eos, "bos_token": bos, "pad_token": text_of_token(settings.get("pad_token"))}
             add_bos = settings.get("add_bos_token") is True if add_bos is None else add_bos
         else:
             tokenizer = _read(path, file)
-            settings = _settings((file or path).parent, ("special_tokens_map.json", CONFIG_FILE))
-            named = {key: _text(settings.get(key)) for key in ("eos_token", "bos_token", "pad_token")}
+            settings = stated_beside((file or path).parent, ("special_tokens_map.json", CONFIG_FILE))
+            named = {key: text_of_token(settings.get(key)) for key in ("eos_token", "bos_token", "pad_token")}
         eos_id = _find_id(tokenizer, [eos_token] if eos_token else [named.get("eos_token"), *_EOS_NAMES])
         if eos_id is None:
             raise ValueError(
@@ -180,7 +173,7 @@ class Tokenizer:
             )
         bos_id = _find_id(tokenizer, [named.get("bos_token"), *_BOS_NAMES])
         pad_id = _find_id(tokenizer, [named.get("pad_token")])
-        kept = _kept((file or path).parent, settings)
+        kept = kept_beside((file or path).parent, settings)
         return cls(tokenizer, eos_id=eos_id, bos_id=bos_id, pad_id=pad_id, add_bos=add_bos, kept=kept)
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
@@ -301,23 +294,6 @@ def without_long_words(text: str) -> Iterator[str]:
     yield text[start:]
 
 
-def tokenizer_file(path: Path) -> Path | None:
-    """The file of the tokenizer that a folder holds, or that belongs to the run or checkpoint in it; None: none."""
-    places = [path / FILE, path / _FOLDER / FILE, path / f"tokenizer{SUFFIX}"]
-    if path.name.startswith("step-"):  # a checkpoint
-        places.append(path.resolve().parent.parent / _FOLDER / FILE)
-    return next((place for place in places if place.is_file()), None)
-
-
-def tokenizer_files(name: str | Path) -> list[Path]:
-    """The files that `Tokenizer.load` reads of what the settings name, as far as they are there."""
-    path = path_from(fetch_tokenizer(str(name)) if is_hub_name(name) else name)
-    file = path if path.is_file() else tokenizer_file(path)
-    folder = (file or path).parent
-    places = [*([] if file is None else [file]), *(folder / beside for beside in _BESIDE)]
-    return [place for place in places if place.is_file()]
-
-
 def _read(path: Path, file: Path | None) -> tokenizers.Tokenizer:
     if file is None:
         raise ValueError(
@@ -370,39 +346,3 @@ def _keep_quiet_about_forks() -> None:
 def _find_id(tokenizer: tokenizers.Tokenizer, names: list[str | None]) -> int | None:
     found = (tokenizer.token_to_id(name) for name in names if name)
     return next((number for number in found if number is not None), None)
-
-
-def _settings(folder: Path, files: tuple[str, ...]) -> dict[str, Any]:
-    """What the files of a Hugging Face folder say of its tokenizer; of two, the later counts."""
-    settings: dict[str, Any] = {}
-    for path in (folder / file for file in files):
-        try:
-            if not path.is_file():
-                continue
-            content = json.loads(path.read_bytes())
-            if not isinstance(content, dict):
-                raise ValueError(f"got a {type(content).__name__}, expected an object")
-        except (ValueError, OSError, RecursionError) as error:
-            raise ValueError(
-                f"{path} is not JSON of a tokenizer: {error}. Mend it, or set data.tokenizer to a tokenizer.json."
-            ) from error
-        settings |= {key: value for key, value in content.items() if value is not None}
-    return settings
-
-
-def _kept(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """What an export takes over from a foreign folder; newer ones have the template in a file of its own."""
-    kept = {key: settings[key] for key in _KEPT if key in settings}
-    path = folder / TEMPLATE_FILE
-    if path.is_file():
-        try:
-            kept[_CHAT_TEMPLATE] = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeError) as error:
-            raise ValueError(f"{path} is not text: {error}. Mend it, or take it out of the folder.") from error
-    return kept
-
-
-def _text(token: Any) -> str | None:
-    """The text of a token as such files have it: itself, or in an object with what else is said of it."""
-    text = token.get("content") if isinstance(token, dict) else token
-    return text if isinstance(text, str) else None

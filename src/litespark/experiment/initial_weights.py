@@ -10,7 +10,8 @@ from torch import nn
 
 from litespark.callbacks import checkpoint_folder
 from litespark.callbacks.checkpoint_folder import Checkpoint
-from litespark.data.tokenizer import Tokenizer, tokenizer_file
+from litespark.data.tokenizer import Tokenizer
+from litespark.data.tokenizer_files import tokenizer_file
 from litespark.experiment import load, run_folder
 from litespark.experiment.config import ConfigError, Parts
 from litespark.models.config import LlamaConfig

@@ -16,7 +16,7 @@ from litespark.benchmarks.data.process import cores as usable_cores
 from litespark.benchmarks.provenance import without_folders
 from litespark.data.config import PrepareConfig
 from litespark.data.selection.config import SelectionConfig
-from litespark.data.tokenizer import FILE
+from litespark.data.tokenizer_files import FILE
 from litespark.metrics.records.data import (
     ENCODE,
     LITDATA,

@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from litespark.data import manifest as manifests
-from litespark.data import tokenizer as tokenizers
+from litespark.data import tokenizer_files as tokenizers
 from litespark.data.chunks import ChunkRecord, chunk_fault
 from litespark.data.manifest import Manifest
 from litespark.data.preparation.chunk_writer import INDEX

@@ -22,7 +22,8 @@ from litespark.data.text.files import Source, SourceFile
 from litespark.data.text.listing import Listing
 from litespark.data.text.sources import ListedSource, list_source
 from litespark.data.text.splits import TRAIN, VALIDATION
-from litespark.data.tokenizer import Tokenizer, tokenizer_files
+from litespark.data.tokenizer import Tokenizer
+from litespark.data.tokenizer_files import tokenizer_files
 
 FORMAT = 4
 """Raised when the same settings and text are written differently."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from litespark.data import manifest as manifests
-from litespark.data import tokenizer as tokenizers
+from litespark.data import tokenizer_files as tokenizers
 from litespark.data.preparation.documents import split_rule, tokenizer_sample
 from litespark.data.preparation.plan import Plan
 from litespark.data.preparation.progress import Display

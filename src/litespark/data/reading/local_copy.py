@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from litespark.data import manifest as manifests
-from litespark.data import tokenizer as tokenizers
+from litespark.data import tokenizer_files as tokenizers
 from litespark.data.reading.cache import ChunkCache
 from litespark.data.storage import Storage
+from litespark.data.tokenizer import Tokenizer
 
 
 def local_copy(address: str, cache: ChunkCache) -> Path:
@@ -37,7 +38,7 @@ def local_copy(address: str, cache: ChunkCache) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             for file in (tokenizers.FILE, tokenizers.CONFIG_FILE):
                 Storage(address).fetch(file, folder / file)
-            found = tokenizers.Tokenizer.load(folder).hash
+            found = Tokenizer.load(folder).hash
             if found != manifest.tokenizer_hash:
                 raise ValueError(
                     f"{Storage(address).where(tokenizers.FILE)} has the hash {found}; the manifest says "
