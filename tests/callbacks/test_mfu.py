@@ -5,10 +5,10 @@ import logging
 from types import SimpleNamespace
 
 import pytest
+from litespark.callbacks.mfu import Rates, ThroughputMonitor
 
 from litespark.callbacks import mfu
 from litespark.callbacks.checkpoint import Checkpointer
-from litespark.callbacks.mfu import Rates, ThroughputMonitor
 from litespark.callbacks.phases import Phases
 from litespark.metrics import names
 from litespark.metrics.hardware import PeakFlops

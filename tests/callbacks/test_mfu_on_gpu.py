@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from litespark.callbacks.mfu import Rates, ThroughputMonitor
 
 from litespark.callbacks.metrics_logger import MetricsLogger
-from litespark.callbacks.mfu import Rates, ThroughputMonitor
 from litespark.callbacks.phases import Phases
 from litespark.metrics import names
 from litespark.metrics.throughput import ThroughputMeter

@@ -7,11 +7,11 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from litespark.callbacks.mfu import Rates, ThroughputMonitor
 from torch import Tensor
 
 from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.metrics_logger import MetricsLogger
-from litespark.callbacks.mfu import Rates, ThroughputMonitor
 from litespark.callbacks.phases import Phases
 from litespark.callbacks.signals import StopOnSignal
 from litespark.callbacks.validation import Validation

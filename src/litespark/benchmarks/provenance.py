@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import torch
 
-from litespark.experiment.build import build_meter
 from litespark.experiment.config import Parts, config_hash
-from litespark.experiment.preflight import Machine
-from litespark.launch import Ranks
+from litespark.experiment.instruments import build_meter
 from litespark.metrics.environment import collect_environment, git_state
 from litespark.metrics.records.bench import Provenance
-from litespark.metrics.records.run import utc_now
+from litespark.metrics.records.run import EnvironmentRecord, utc_now
 from litespark.ops.measuring import source_hash
 from litespark.training.strategies import Precision
 
@@ -30,11 +29,7 @@ def provenance(
         command: the words that get the measurement again.
         device: where it runs; precision: of its products.
     """
-    meter = build_meter(Machine(device, precision, 1, Ranks.from_environment()))
-    environment = collect_environment(
-        device_type=device.type, device_indices=[device.index or 0], precision=precision, meter=meter
-    )
-    meter.close()
+    environment = environment_here(device, precision)
     source = Path(__file__).resolve().parents[1]
     commit, dirty = git_state(source)
     return Provenance(
@@ -47,6 +42,12 @@ def provenance(
         config_hash=config_hash(parts.resolved),
         environment=environment,
     )
+
+
+def environment_here(device: torch.device, precision: Precision) -> EnvironmentRecord:
+    """Versions, devices and driver of this process."""
+    with closing(build_meter(device)) as meter:
+        return collect_environment(device, precision=precision, meter=meter)
 
 
 def without_folders(words: Sequence[str]) -> list[str]:

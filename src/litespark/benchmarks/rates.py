@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import torch
 
+from litespark.device import device_of
 from litespark.metrics.hardware import measured_matmul_peak, mfu_peak
 from litespark.metrics.records.step import RatesRecord
 from litespark.models.config import LlamaConfig
@@ -24,8 +25,9 @@ from litespark.ops.work import pairs_within_rows
 
 log = logging.getLogger(__name__)
 
-_COPY_BYTES = {"cuda": 2**30, "cpu": 2**26}
-_SECONDS = {"cuda": 6.0, "cpu": 1.0}
+# on an accelerator, on a CPU
+_COPY_BYTES = {True: 2**30, False: 2**26}
+_SECONDS = {True: 6.0, False: 1.0}
 _FP8_SIZE = 8192
 _SMALL_SCORES = 2**28
 _CALLS = 7  # of what is timed, at least: warm-up and repeats
@@ -51,7 +53,8 @@ def measured_rates(
         ValueError: `seconds` is not positive.
     """
     device = place.device
-    seconds = _SECONDS[device.type] if seconds is None else seconds
+    there = device_of(device)
+    seconds = _SECONDS[there.is_accelerator] if seconds is None else seconds
     if not 0 < seconds < float("inf"):
         raise ValueError(f"seconds: got {seconds}, expected a positive number")
     share = seconds / 4
@@ -64,16 +67,15 @@ def measured_rates(
     )
     if peak_flops is not None:
         found.peak_flops, found.peak_source = peak_flops, "metrics.peak_flops"
-    elif device.type == "cuda" and (peak := mfu_peak(torch.cuda.get_device_name(device))) is not None:
+    elif (peak := mfu_peak(there.name)) is not None:
         found.peak_flops, found.peak_source = peak.flops, peak.source
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    there.empty_cache()
     return found
 
 
 def copy_bandwidth(device: torch.device, seconds: float) -> float:
     """Bytes per second that a large copy within the device's memory reads and writes together."""
-    size = _COPY_BYTES[device.type]
+    size = _COPY_BYTES[device_of(device).is_accelerator]
     source = torch.randn(size // 4, device=device)
     target = torch.empty_like(source)
     times = interleaved_milliseconds({"copy": lambda: target.copy_(source)}, device, seconds=seconds)["copy"]
@@ -89,7 +91,7 @@ def _attention_flops(place: Place, seconds: float, matmul_flops: float) -> float
     if least > 10 * seconds:
         log.warning("the rate of attention is not measured: one call takes at least %.2g s here", least / _CALLS)
         return None
-    rows = place.shapes.rows if place.device.type == "cuda" or least * place.shapes.rows < seconds else 1
+    rows = place.shapes.rows if place.device.type != "cpu" or least * place.shapes.rows < seconds else 1
     place = replace(one, shapes=replace(one.shapes, rows=rows))
     step = Step(cases("attention", place.shapes, place.device)[0], place)
     runs: dict[str, Callable[[], object]] = {}

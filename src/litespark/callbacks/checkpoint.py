@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Callback
 
 from litespark.callbacks import checkpoint_folder
 from litespark.callbacks.phases import Phases
+from litespark.device import device_of
 
 
 class Checkpointer(Callback):
@@ -60,8 +60,7 @@ class Checkpointer(Callback):
         step = pl_module.steps_taken
         if step == self.saved_step:
             return
-        if pl_module.device.type == "cuda":  # what is still computing belongs to the phase before
-            torch.cuda.synchronize(pl_module.device)
+        device_of(pl_module.device).synchronise()  # what is still computing belongs to the phase before
         with self.phases.during("checkpoint"):
             pl_module.require_finite_weights()
             # weights and two moments in fp32, with some room

@@ -6,22 +6,22 @@ Train seconds and joules are logged beside each validation, so that quality can 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
 
 from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.energy import EnergyMonitor
 from litespark.callbacks.metrics_logger import log_everywhere
-from litespark.callbacks.mfu import ThroughputMonitor
 from litespark.callbacks.phases import Phases
+from litespark.callbacks.steps import StepCallback
+from litespark.callbacks.throughput import ThroughputMonitor
 from litespark.metrics import names
 from litespark.metrics.records.run import RunRecord
 from litespark.metrics.records.run_target import ReachedRecord, TargetRecord
+from litespark.training.module import TrainingModule
 
 
-class CostOfQuality(Callback):
+class CostOfQuality(StepCallback):
     """Logs what training took up to each validation, and ends it at the first one at or below the target.
 
     Comes after the throughput monitor, which logs the validation itself and counts the time.
@@ -44,6 +44,7 @@ class CostOfQuality(Callback):
         checkpointer: Checkpointer,
         phases: Phases,
     ) -> None:
+        super().__init__()
         self.record = record
         self.throughput = throughput
         self.energy = energy
@@ -57,46 +58,46 @@ class CostOfQuality(Callback):
         """Whether training ended, or may not begin, because the target is reached."""
         return self.record.target is not None and self.record.target.reached is not None
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+    def train_started(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         # what the checkpoint holds may be the validation that ends the run
-        self.compare(trainer, pl_module)
+        self.compare(trainer, module)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        found = self._found(pl_module)
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: TrainingModule) -> None:  # type: ignore[override]
+        taken = self._taken(pl_module)
         values = {
-            names.TRAIN_SECONDS: found.train_seconds,
-            names.TRAIN_JOULES: found.train_joules,
-            names.ALL_IN_JOULES: found.all_in_joules,
+            names.TRAIN_SECONDS: taken.train_seconds,
+            names.TRAIN_JOULES: taken.train_joules,
+            names.ALL_IN_JOULES: taken.all_in_joules,
         }
-        log_everywhere(trainer, values, found.step)
-        self._compare(trainer, pl_module, found)
+        log_everywhere(trainer, values, taken.step)
+        self._compare(trainer, pl_module, taken)
 
-    def compare(self, trainer: pl.Trainer, pl_module: Any) -> None:
+    def compare(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         """End the training where this step has a validation, and it is at or below the target."""
-        if self.record.target is not None and pl_module.validated_at == pl_module.steps_taken:
-            self._compare(trainer, pl_module, self._found(pl_module))
+        if self.record.target is not None and module.validated_at == module.steps_taken:
+            self._compare(trainer, module, self._taken(module))
 
-    def _compare(self, trainer: pl.Trainer, pl_module: Any, found: ReachedRecord) -> None:
+    def _compare(self, trainer: pl.Trainer, module: TrainingModule, taken: ReachedRecord) -> None:
         target = self.record.target
         if target is None or target.reached is not None:
             return
         # the metrics are sums over all ranks, so all of them say the same; one that stopped alone would leave the
         # others waiting for ever
-        (votes,) = pl_module.host_group.sum([int(found.bits_per_byte <= target.bits_per_byte)])
+        (votes,) = module.host_group.sum([int(taken.bits_per_byte <= target.bits_per_byte)])
         if votes:
-            target.reached = found
+            target.reached = taken
             trainer.should_stop = True
             if self.checkpointer.at_end:
-                self.checkpointer.save(trainer, pl_module)
+                self.checkpointer.save(trainer, module)
 
-    def _found(self, pl_module: Any) -> ReachedRecord:
+    def _taken(self, module: TrainingModule) -> ReachedRecord:
         """The last validation, and what it took; a collective."""
         with self.phases.during("evaluate"):  # reading the meters takes time
             totals = self.energy.sum_over_ranks()
         return ReachedRecord(
-            step=pl_module.steps_taken,
-            tokens=pl_module.tokens_seen,
-            bits_per_byte=pl_module.validation.get(names.VALIDATION_BITS_PER_BYTE, math.nan),  # of another task
+            step=module.steps_taken,
+            tokens=module.tokens_seen,
+            bits_per_byte=module.validation.get(names.VALIDATION_BITS_PER_BYTE, math.nan),  # of another task
             train_seconds=self.throughput.summary().train_seconds,
             train_joules=totals.train_joules,
             all_in_joules=totals.all_in_joules,

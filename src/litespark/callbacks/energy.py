@@ -9,24 +9,24 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
 
-from litespark.callbacks.interval import LogInterval
 from litespark.callbacks.metrics_logger import log_everywhere
 from litespark.callbacks.phases import Phase, Phases
+from litespark.callbacks.steps import StepCallback
 from litespark.metrics import names
-from litespark.metrics.energy import EnergyLedger, EnergyTotals, EnergyWindow
+from litespark.metrics.energy import EnergyByPhase, EnergyTotals, EnergyWindow
 from litespark.metrics.energy_journal import EnergyJournal
 from litespark.metrics.records.run import utc_now
+from litespark.training.module import TrainingModule
 
 
-class EnergyMonitor(Callback):
+class EnergyMonitor(StepCallback):
     """Books energy by phase and logs J/token of windows that are long enough to be read.
 
     Comes after the throughput monitor, which has synchronised the device when a window closes.
 
     Args:
-        ledger: of this rank.
+        by_phase: of this rank.
         log_every: steps between two looks at the window.
         phases: says what the run is doing.
         journal: where the sums go after each look, for joules lost in a crash.
@@ -35,42 +35,39 @@ class EnergyMonitor(Callback):
         totals: sums over ranks at the last look.
     """
 
-    def __init__(self, ledger: EnergyLedger, *, log_every: int, phases: Phases, journal: EnergyJournal) -> None:
-        self.ledger = ledger
-        self.interval = LogInterval(log_every)
+    def __init__(self, by_phase: EnergyByPhase, *, log_every: int, phases: Phases, journal: EnergyJournal) -> None:
+        super().__init__(log_every)
+        self.by_phase = by_phase
+        self.meter = by_phase.meter
         self.journal = journal
         self.totals = EnergyTotals()
-        self._module: Any = None
+        self._module: TrainingModule | None = None
         phases.listen(self._phase_changed)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self._module = pl_module
-        self.interval.start(pl_module)
+    def train_started(self, trainer: pl.Trainer, module: TrainingModule) -> None:
+        self._module = module
         # start-up is no part of the first window: its length and its power are those of training
-        self.ledger.begin_window()
+        self.by_phase.begin_window()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if not self.interval.step_ended(pl_module):
-            return
+    def step_ended(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         if trainer.is_global_zero:  # the counts of a step are over all ranks already
-            self.ledger.add_tokens(pl_module.last_step[0])
-        if not self.interval.due(pl_module):
+            self.by_phase.add_tokens(module.last_step[0])
+        if not self.due(module):
             return
-        mine = self.ledger.window()
-        group = pl_module.host_group
+        mine, ranks = self.by_phase.window(), module.host_group
         window = EnergyWindow(
-            min(group.gather(mine.seconds)), EnergyTotals.from_vector(group.sum(mine.totals.to_vector()))
+            min(ranks.gather(mine.seconds)), EnergyTotals.from_vector(ranks.sum(mine.totals.to_vector()))
         )
         self.note_totals(trainer)
         values: dict[str, float | None] = {
             names.TRAIN_JOULES: self.totals.train_joules,
             names.ALL_IN_JOULES: self.totals.all_in_joules,
         }
-        if window.seconds >= self.ledger.minimum_window_seconds:
-            self.ledger.begin_window()
-            values[names.JOULES_PER_TOKEN] = window.joules_per_token
+        if window.seconds >= self.by_phase.minimum_window_seconds:
+            self.by_phase.begin_window()
+            values[names.JOULES_PER_TOKEN] = window.totals.joules_per_token_train
             values[names.POWER_WATTS] = window.power_watts
-        log_everywhere(trainer, values, pl_module.steps_taken)
+        log_everywhere(trainer, values, module.steps_taken)
 
     def note_totals(self, trainer: pl.Trainer) -> None:
         """Sum over ranks, and write the sums into the journal; a collective."""
@@ -80,19 +77,23 @@ class EnergyMonitor(Callback):
 
     def sum_over_ranks(self) -> EnergyTotals:
         """Read the counters and sum the totals over ranks; a collective."""
-        self.ledger.settle()
-        vector = self.ledger.totals.to_vector()
+        self.by_phase.settle()
+        vector = self.by_phase.totals.to_vector()
         self.totals = EnergyTotals.from_vector(vector if self._module is None else self._module.host_group.sum(vector))
         return self.totals
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         checkpoint["litespark_energy"] = self.sum_over_ranks().to_dict()
 
-    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         self.totals = EnergyTotals.from_dict(checkpoint["litespark_energy"])
         # the sums of the run go on in one place
         if trainer.is_global_zero:
-            self.ledger.load_state_dict(checkpoint["litespark_energy"], self.journal.last())
+            self.by_phase.resume(self.totals, self.journal.last())
 
     def _phase_changed(self, before: Phase, after: Phase) -> None:
-        self.ledger.switch(after)
+        self.by_phase.switch(after)

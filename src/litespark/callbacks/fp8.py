@@ -7,21 +7,19 @@ the device anyway, and on all ranks together, so that all decide alike.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
 
-from litespark.callbacks.interval import LogInterval
 from litespark.callbacks.metrics_logger import log_everywhere
+from litespark.callbacks.steps import StepCallback
 from litespark.metrics import names
 from litespark.metrics.records.run import RunRecord
 from litespark.metrics.records.run_fp8 import Fp8MoveRecord, Fp8PlaceRecord, Fp8Record, Fp8SharesRecord
+from litespark.models.fp8 import Fp8State
 from litespark.ops.fp8.adaptive import (
     Adaptive,
-    Move,
     Shares,
     counted_between,
     recipe_at,
@@ -29,11 +27,13 @@ from litespark.ops.fp8.adaptive import (
     worst_by_block,
 )
 from litespark.ops.fp8.settings import Fp8Config
+from litespark.training.fp8 import state_of
+from litespark.training.module import TrainingModule
 
 log = logging.getLogger(__name__)
 
 
-class Fp8Monitor(Callback):
+class Fp8Monitor(StepCallback):
     """Reads, logs and records what is lost, and applies what the policy decides, to a model whose `fp8` is set.
 
     In the list of callbacks it stands after the one that closes windows, which waits for the device, and before those
@@ -49,48 +49,45 @@ class Fp8Monitor(Callback):
     """
 
     def __init__(self, config: Fp8Config, record: RunRecord, log_every: int) -> None:
+        super().__init__(log_every)
         self.config = config
         self.record = record
         self.policy = Adaptive(config.adaptive, config.recipe)
-        self.interval = LogInterval(log_every)
         # steps that were finished at the last reading
         self._since = 0
         self._readings = 0
         self._moves: list[Fp8MoveRecord] = []
         self._shares: dict[str, Fp8SharesRecord] = {}
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self.interval.start(pl_module)
+    def train_started(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         # checkpoints of the model and of the policy belong to the same step
         assert all(
-            self.policy.place(name) == (linear.recipe or "bf16") for name, linear in pl_module.model.fp8.linears.items()
+            self.policy.place(name) == (linear.recipe or "bf16") for name, linear in _fp8(module).linears.items()
         )
-        self._record(pl_module)
+        self._record(module)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if not (self.interval.step_ended(pl_module) and self.interval.due(pl_module)):
-            return
-        scaling = pl_module.model.fp8.scaling
-        if counted_between(self._since, scaling.steps, scaling.sample_every):
+    def step_ended(self, trainer: pl.Trainer, module: TrainingModule) -> None:
+        scaling = _fp8(module).scaling
+        if self.due(module) and counted_between(self._since, scaling.steps, scaling.sample_every):
             self._since = scaling.steps
-            self._read(trainer, pl_module)
+            self._read(trainer, module)
 
-    def _read(self, trainer: pl.Trainer, pl_module: Any) -> None:
+    def _read(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         """One reading; a collective that waits for the device."""
-        state, step = pl_module.model.fp8, pl_module.steps_taken
+        state, step = _fp8(module), module.steps_taken
         shares = state.scaling.read()
         self._readings += 1
         for tensor, lost in shares.items():
             self._note(tensor, step, *lost)
         for move in self.policy.observe(step, shares):
-            self._moves.append(_move_record(move))
+            self._moves.append(Fp8MoveRecord(**asdict(move)))
             if move.after != move.before:
                 state.move(move.linear, recipe_at(move.after))
             if trainer.is_global_zero:
                 log.log(logging.INFO if move.reason == "return" else logging.WARNING, "fp8: %s", move.described())
         in_fp8 = share_in_fp8(map(self.policy.place, state.linears))
         log_everywhere(trainer, _metrics(shares) | {names.FP8_LINEARS: in_fp8}, step)
-        self._record(pl_module)
+        self._record(module)
 
     def _note(self, tensor: str, step: int, overflow: float, underflow: float) -> None:
         before = self._shares.get(tensor)
@@ -103,16 +100,17 @@ class Fp8Monitor(Callback):
             underflow_highest=max(underflow, before.underflow_highest if before else 0.0),
         )
 
-    def _record(self, pl_module: Any) -> None:
+    def _record(self, module: TrainingModule) -> None:
+        assert module.model is not None
         config, adaptive = self.config, self.config.adaptive
-        places = {name: self.policy.place(name) for name in pl_module.model.fp8.linears}
+        places = {name: self.policy.place(name) for name in _fp8(module).linears}
         self.record.fp8 = Fp8Record(
             recipe=config.recipe,
             gradients=config.gradients,
             simulated=config.simulate,
             backend=next((op.used for op in self.record.ops if op.op == "fp8"), None),
             kinds=list(config.linears),
-            layers=pl_module.model.config.num_layers,
+            layers=len(module.builder.spec.units(module.model)),
             bf16_first=config.bf16_first,
             bf16_last=config.bf16_last,
             linears=len(places),
@@ -152,6 +150,8 @@ def _metrics(shares: Shares) -> dict[str, float | None]:
     return values
 
 
-def _move_record(move: Move) -> Fp8MoveRecord:
-    values: Mapping[str, Any] = asdict(move)
-    return Fp8MoveRecord(**values)
+def _fp8(module: TrainingModule) -> Fp8State:
+    assert module.model is not None
+    state = state_of(module.model)
+    assert state is not None
+    return state

@@ -1,4 +1,4 @@
-"""The run's own metrics: `metrics.jsonl`, a row a step, and the same as `metrics.csv`.
+"""The run's own metrics: `metrics.jsonl`, a row a step.
 
 Rows are appended as they close, so a killed run loses at most the open one. A resume first drops the rows of steps
 that the checkpoint does not know, so that the file reads as if nothing had happened. (Lightning 2.6.6's CSVLogger
@@ -7,7 +7,6 @@ deletes the file of the run that it continues.)
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Mapping
@@ -20,7 +19,6 @@ from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 JSONL = "metrics.jsonl"
-CSV = "metrics.csv"
 
 
 def log_everywhere(trainer: pl.Trainer, values: Mapping[str, float | None], step: int) -> None:
@@ -82,7 +80,6 @@ class MetricsLogger(Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         self._close_row()
-        self._write_table()
 
     @rank_zero_only
     def forget_after(self, step: int) -> None:
@@ -102,17 +99,6 @@ class MetricsLogger(Logger):
             with (self.folder / JSONL).open("a") as file:
                 file.write(json.dumps(self._row) + "\n")
             self._row = {}
-
-    def _write_table(self) -> None:
-        path = self.folder / JSONL
-        if not path.exists():
-            return
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-        columns = list(dict.fromkeys(name for row in rows for name in row))
-        with (self.folder / CSV).open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
 
 
 def _step_of(line: str) -> float:

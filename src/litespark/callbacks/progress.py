@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import deque
 from collections.abc import Sequence
-from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.progress_bar import ProgressBar as Bar
@@ -18,57 +15,18 @@ from rich.text import Text
 
 from litespark.callbacks.metrics_logger import MetricsLogger
 from litespark.callbacks.phases import Phase, Phases
+from litespark.callbacks.steps import StepCallback
 from litespark.metrics import names
+from litespark.metrics.time_left import TimeLeft
+from litespark.training.module import TrainingModule
 
-SECONDS_OF_RATE = 60.0
 # the wordings of the line that have every figure
 COMPLETE = 3
 _SHORTEST_BAR, _LONGEST_BAR = 10, 40
 _GAP = "  "
 
 
-class TimeLeft:
-    """How long the rest takes at the rate of the last minute of training, with pauses at their share so far.
-
-    A minute follows a machine that becomes slower, or a process that was resumed; validations and checkpoints are
-    counted apart, so that the estimate does not jump at each of them.
-    """
-
-    def __init__(self, tokens: int, now: float) -> None:
-        self.paused = 0.0
-        self._started = now
-        self._paused_at: float | None = None
-        # (seconds of training, tokens) at the ends of steps
-        self._marks: deque[tuple[float, int]] = deque([(0.0, tokens)])
-
-    def pause(self, now: float) -> None:
-        """Something else than training begins; no effect within a pause."""
-        self._paused_at = now if self._paused_at is None else self._paused_at
-
-    def go_on(self, now: float) -> None:
-        """Training goes on."""
-        if self._paused_at is not None:
-            self.paused += now - self._paused_at
-            self._paused_at = None
-
-    def step(self, tokens: int, now: float) -> None:
-        """So many tokens of the run are trained on; no effect within a step."""
-        if tokens == self._marks[-1][1]:
-            return
-        trained = now - self._started - self.paused
-        self._marks.append((trained, tokens))
-        while trained - self._marks[1][0] >= SECONDS_OF_RATE:  # a step that takes longer keeps its own beginning
-            self._marks.popleft()
-
-    def seconds(self, tokens_left: int) -> float | None:
-        """Until so many tokens more are trained on; None before the first step."""
-        (first, before), (last, after) = self._marks[0], self._marks[-1]
-        if after <= before or last <= first:
-            return None
-        return tokens_left * (last - first) / (after - before) * (1 + self.paused / last)
-
-
-class ProgressBar(Callback):
+class ProgressBar(StepCallback):
     """Shows the last logged metrics on one line that is kept up to date; without a terminal, a line now and then.
 
     Args:
@@ -89,48 +47,50 @@ class ProgressBar(Callback):
         notes: Sequence[str] = (),
         seconds_between_lines: float = 10.0,
     ) -> None:
+        super().__init__()
         self.metrics = metrics
         self.model, self.place, self.notes = model, place, notes
         self.seconds_between_lines = seconds_between_lines
         self.console = Console(file=sys.stderr)
         self._live: Live | None = None
-        self._module: Any = None
+        self._module: TrainingModule | None = None
         self._last_line = 0.0
         self._left = TimeLeft(0, 0.0)
         phases.listen(self._phase_changed)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+    def train_started(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         self._last_line = time.monotonic()
-        self._module = pl_module
-        self._left = TimeLeft(pl_module.tokens_seen, self._last_line)
+        self._module = module
+        self._left = TimeLeft(module.tokens_seen, self._last_line)
         if not trainer.is_global_zero:
             return
-        already = f" ({pl_module.steps_taken:,} taken)" if pl_module.steps_taken else ""
-        length = f"{pl_module.planned_steps:,} steps{already}, {pl_module.planned_tokens:,} tokens"
+        already = f" ({module.steps_taken:,} taken)" if module.steps_taken else ""
+        length = f"{module.planned_steps:,} steps{already}, {module.planned_tokens:,} tokens"
         for line in (f"{self.model}, {length}, {self.place}", *self.notes):
             self.console.print(line, highlight=False, soft_wrap=True)
         if self.console.is_terminal:
             self._live = Live(self, console=self.console, refresh_per_second=4)
             self._live.start()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def step_ended(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         now = time.monotonic()
-        self._left.step(pl_module.tokens_seen, now)
+        self._left.step(module.tokens_seen, now)
         if not trainer.is_global_zero or self._live is not None:
             return
-        if pl_module.finished or now - self._last_line >= self.seconds_between_lines:
+        if module.finished or now - self._last_line >= self.seconds_between_lines:
             self._last_line = now
             self.console.print(self.forms()[0], highlight=False, soft_wrap=True)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stop()
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._stop()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The line as wide as the terminal is now, with a bar where there is room for one."""
         module, width = self._module, options.max_width
+        assert module is not None
         forms = self.forms()
         beside_bar = width - _SHORTEST_BAR - len(_GAP)
         # words that only explain give way to a bar, figures do not
@@ -149,6 +109,7 @@ class ProgressBar(Callback):
         What is not measured is left out; of energy it is said.
         """
         latest, module = self.metrics.latest, self._module
+        assert module is not None
         counted = f"{module.steps_taken}/{module.planned_steps}"
         loss, validation = latest.get(names.TRAIN_LOSS), latest.get(names.VALIDATION_LOSS)
         speed, joules = latest.get(names.TOKENS_PER_SECOND), latest.get(names.JOULES_PER_TOKEN)

@@ -7,16 +7,14 @@ import math
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
 from litespark.callbacks.energy import EnergyMonitor
-from litespark.callbacks.interval import LogInterval
 from litespark.callbacks.metrics_logger import MetricsLogger
-from litespark.callbacks.mfu import ThroughputMonitor
+from litespark.callbacks.steps import StepCallback
+from litespark.callbacks.throughput import ThroughputMonitor
 from litespark.metrics import names
 from litespark.metrics.energy import energy_section
 from litespark.metrics.records.run import (
@@ -29,6 +27,7 @@ from litespark.metrics.records.run import (
     finite_or_none,
     utc_now,
 )
+from litespark.training.module import TrainingModule
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +41,7 @@ _IN_QUALITY = (
 )
 
 
-class RunRecorder(Callback):
+class RunRecorder(StepCallback):
     """Writes the record at the start, at each log interval and at the end, on rank 0.
 
     Args:
@@ -66,36 +65,34 @@ class RunRecorder(Callback):
         log_every: int,
         seconds_between_writes: float = 5.0,
     ) -> None:
+        super().__init__(log_every)
         self.path = path
         self.record = record
         self.segment = segment
         self.throughput = throughput
         self.energy = energy
         self.metrics = metrics
-        self.interval = LogInterval(log_every)
         self.seconds_between_writes = seconds_between_writes
-        self._module: Any = None
+        self._module: TrainingModule | None = None
         self._written = -math.inf
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self.interval.start(pl_module)
-        self.attach(pl_module)
+    def train_started(self, trainer: pl.Trainer, module: TrainingModule) -> None:
+        self.attach(module)
         self.update("running")
 
-    def attach(self, pl_module: Any) -> None:
+    def attach(self, module: TrainingModule) -> None:
         """Begin this process's stretch, unless it has begun; a resume with no step left to take never trains."""
         if self._module is None:
-            self._module = pl_module
+            self._module = module
             reason = "resume" if self.record.segments else "start"
-            self.segment = replace(self.segment, started=utc_now(), first_step=pl_module.steps_taken, reason=reason)
+            self.segment = replace(self.segment, started=utc_now(), first_step=module.steps_taken, reason=reason)
             self.record.segments.append(self.segment)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self.interval.step_ended(pl_module) and self.interval.due(pl_module):
-            now = time.monotonic()
-            if now - self._written >= self.seconds_between_writes:
-                self._written = now
-                self.update("running")
+    def step_ended(self, trainer: pl.Trainer, module: TrainingModule) -> None:
+        now = time.monotonic()
+        if self.due(module) and now - self._written >= self.seconds_between_writes:
+            self._written = now
+            self.update("running")
 
     @rank_zero_only
     def update(self, status: Status, error: str | None = None) -> None:
@@ -107,20 +104,15 @@ class RunRecorder(Callback):
             record.segments[-1].last_step = self._module.steps_taken
             record.segments[-1].ended = record.ended
             record.throughput = self._throughput()
-            totals, meter = self.energy.totals, self.energy.ledger.meter
-            record.energy = energy_section(totals, meter, record.throughput.train_seconds)
+            record.energy = energy_section(self.energy.totals, self.energy.meter, record.throughput.train_seconds)
             record.quality = self._quality()
             record.task_metrics = self._task_metrics()
         record.write(self.path)
 
     def _throughput(self) -> ThroughputRecord:
         summary = self.throughput.summary()
-        rates = self.throughput.rates
-        shares: dict[str, float | None] = {}
-        if summary.tokens_per_second and summary.attention_pairs_per_token:
-            shares = self.throughput.utilisations(
-                summary.tokens_per_second, summary.attention_pairs_per_token, summary.devices
-            )
+        mfu = self.throughput.mfu
+        shares = mfu.shares(summary.tokens_per_second, summary.attention_pairs_per_token, summary.devices)
         return ThroughputRecord(
             tokens=summary.counts.tokens,
             steps=summary.steps,
@@ -133,14 +125,15 @@ class RunRecorder(Callback):
             mfu_full=shares.get(names.MFU_FULL),
             hfu_causal=shares.get(names.HFU_CAUSAL),
             mfu_measured_peak=shares.get(names.MFU_MEASURED_PEAK),
-            peak_flops=None if rates.peak is None else rates.peak.flops,
-            peak_source=None if rates.peak is None else rates.peak.source,
-            measured_peak_flops=self.throughput.measured_peak,
+            peak_flops=None if mfu.rates.peak is None else mfu.rates.peak.flops,
+            peak_source=None if mfu.rates.peak is None else mfu.rates.peak.source,
+            measured_peak_flops=mfu.measured_peak,
             peak_memory_gib=self.throughput.peak_memory_gib,
         )
 
     def _task_metrics(self) -> list[TaskMetric]:
         """What the last validation measured beside what every record has."""
+        assert self._module is not None
         of_domains = tuple(f"{known}/" for known in _IN_QUALITY)
         return [
             TaskMetric(name.removeprefix("validation/"), finite_or_none(value))

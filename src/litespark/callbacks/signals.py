@@ -15,9 +15,10 @@ from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
 
 from litespark.callbacks.checkpoint import Checkpointer
+from litespark.callbacks.steps import StepCallback
+from litespark.training.module import TrainingModule
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +41,14 @@ class Interrupted(Exception):
         self.step = step
 
 
-class StopOnSignal(Callback):
+class StopOnSignal(StepCallback):
     """Turns the first signal into an orderly end of the run after the current step."""
 
     def __init__(self, checkpointer: Checkpointer) -> None:
+        super().__init__()
         self.checkpointer = checkpointer
 
-    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+    def setup(self, trainer: pl.Trainer, pl_module: TrainingModule, stage: str) -> None:  # type: ignore[override]
         # Lightning 2.6.6 would install its own SIGTERM handler now (it ends the run between micro-batches and saves
         # nothing; with several ranks it broadcasts from within the handler, in whatever collective it interrupts), and
         # reads a device tensor back in every micro-batch for it. Ours takes its place, and Lightning's teardown puts
@@ -55,22 +57,22 @@ class StopOnSignal(Callback):
         connector.register_signal_handlers = lambda: self._listen(connector, pl_module)  # type: ignore[method-assign]
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
-    def _listen(self, connector: Any, pl_module: Any) -> None:
+    def _listen(self, connector: Any, module: TrainingModule) -> None:
         connector._original_handlers = connector._get_current_signal_handlers()
 
         def ask(number: int) -> None:
-            pl_module.stop_requested = True
+            module.stop_requested = True
             log.warning("got %s: stopping after this step; once more to stop at once", signal.Signals(number).name)
 
         _listen_for(ask)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def step_ended(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         # after the last step there is nothing to continue: the run ends as it would have
-        if pl_module.stop_agreed and not pl_module.finished:
-            self.checkpointer.save(trainer, pl_module)
+        if module.stop_agreed and not module.finished:
+            self.checkpointer.save(trainer, module)
             global _saved
             _saved = True
-            raise Interrupted(pl_module.steps_taken)
+            raise Interrupted(module.steps_taken)
 
 
 @contextmanager

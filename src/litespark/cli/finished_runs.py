@@ -70,12 +70,13 @@ def _generate(options: argparse.Namespace) -> int:
     import torch
 
     from litespark.data.tokenizer import Tokenizer
+    from litespark.device import find
     from litespark.experiment.load import load_for_generation
     from litespark.models.generate import generate
     from litespark.models.huggingface_config import end_ids
 
     model, folder = load_for_generation(options.run)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(find("auto"))
     tokenizer = Tokenizer.load(folder)
     prompt = tokenizer.encode_prompt(_typed(options.prompt))
     ends = end_ids(folder) if (folder / "config.json").is_file() else []

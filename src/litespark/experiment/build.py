@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
-import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.profilers import PyTorchProfiler
@@ -21,35 +17,33 @@ from litespark.callbacks.cost_of_quality import CostOfQuality
 from litespark.callbacks.energy import EnergyMonitor
 from litespark.callbacks.fp8 import Fp8Monitor
 from litespark.callbacks.metrics_logger import MetricsLogger
-from litespark.callbacks.mfu import Rates, ThroughputMonitor
 from litespark.callbacks.own_state import OwnState
 from litespark.callbacks.phases import Phases
 from litespark.callbacks.progress import ProgressBar
 from litespark.callbacks.run_record import RECORD, RunRecorder
 from litespark.callbacks.signals import StopOnSignal
+from litespark.callbacks.throughput import ThroughputMonitor
 from litespark.callbacks.validation import Validation
 from litespark.data.manifest import Manifest
 from litespark.data.streaming import RowDataModule
+from litespark.device import device_of
 from litespark.experiment.choose_ops import choose_ops, log_choices
 from litespark.experiment.config import ConfigError, Parts
+from litespark.experiment.instruments import build_mfu, say_what_is_absent
 from litespark.experiment.own_callbacks import made_callbacks
 from litespark.experiment.preflight import Machine
 from litespark.experiment.processes import StartedRanks
-from litespark.metrics.energy import EnergyLedger, EnergyMeter
+from litespark.metrics.energy import EnergyByPhase, EnergyMeter
 from litespark.metrics.energy_journal import EnergyJournal
-from litespark.metrics.environment import cpu_name
-from litespark.metrics.hardware import PeakFlops, lookup, measured_matmul_peak, mfu_peak
-from litespark.metrics.meters import assign_devices, choose_meter
-from litespark.metrics.nvml import torch_device_uuids
 from litespark.metrics.records.run import RunRecord, SegmentRecord
-from litespark.metrics.throughput import most_of_measured_peak
 from litespark.ops.backend import Ops
 from litespark.ops.choice import Choice
 from litespark.reports.quantities import count, scaled
+from litespark.training.any_accelerator import lightning_accelerator
 from litespark.training.budget import TokenBudget
 from litespark.training.model_builder import ModelBuilder
 from litespark.training.module import TrainingModule
-from litespark.training.strategies import activation_dtype, build_strategy, lightning_precision
+from litespark.training.strategies import build_strategy, lightning_precision
 
 log = logging.getLogger(__name__)
 
@@ -146,17 +140,12 @@ def build_run(
     phases = Phases()
     log_every = parts.trainer.log_every
     throughput = ThroughputMonitor(
-        model=parts.model,
-        seq_len=parts.data.seq_len,
-        recompute=parts.recompute,
-        rates=_rates(parts, machine),
-        log_every=log_every,
-        warmup_steps=parts.metrics.warmup_steps,
-        phases=phases,
-        probe=_probe(parts, machine),
+        mfu=build_mfu(parts, machine), log_every=log_every, warmup_steps=parts.metrics.warmup_steps, phases=phases
     )
+    if machine.ranks.rank == 0:
+        say_what_is_absent(machine.device, throughput.mfu.rates, meter)
     energy = EnergyMonitor(
-        EnergyLedger(meter, parts.metrics.energy_window_seconds),
+        EnergyByPhase(meter, parts.metrics.energy_window_seconds),
         log_every=log_every,
         phases=phases,
         journal=EnergyJournal(folder / "energy.jsonl"),
@@ -211,11 +200,10 @@ def _progress(
     parts: Parts, machine: Machine, metrics: MetricsLogger, throughput: ThroughputMonitor, energy: EnergyMonitor
 ) -> ProgressBar:
     """The line of progress, with the model and the place at the start: this one, a resume may be elsewhere."""
-    peak, meter = throughput.measured_peak, energy.ledger.meter
+    peak, meter = throughput.mfu.measured_peak, energy.meter
     many = f"{machine.ranks.world_size} processes on " if machine.ranks.world_size > 1 else ""
-    device = torch.cuda.get_device_name(machine.device) if machine.device.type == "cuda" else cpu_name()
     notes = []
-    if throughput.rates.peak is None and peak is not None:
+    if throughput.mfu.rates.peak is None and peak is not None:
         notes.append(f"MFU: relative to {scaled(peak, 'FLOP/s')}, the rate of a matmul on this machine")
     if not meter.method:
         notes.append(f"J/token: not measured, {meter.reason}")
@@ -223,7 +211,7 @@ def _progress(
         metrics,
         phases=throughput.phases,
         model=f"{parts.model.name}: {count(parts.model.parameter_count())} parameters",
-        place=f"{many}{device}, {machine.precision}",
+        place=f"{many}{device_of(machine.device).name}, {machine.precision}",
         notes=notes,
     )
 
@@ -236,7 +224,7 @@ def _trainer(
     if settings.profile:
         profiler = PyTorchProfiler(dirpath=folder, filename="profile", export_to_chrome=True)
     return pl.Trainer(
-        accelerator=machine.device.type,
+        accelerator=lightning_accelerator(machine.device),
         devices=ranks.local_world_size,
         num_nodes=max(1, ranks.world_size // max(1, ranks.local_world_size)),
         strategy=build_strategy(parts.strategy, machine.device, ranks.world_size),
@@ -292,47 +280,3 @@ def _extra_loggers(parts: Parts, folder: Path) -> list[Logger]:
             "logger=default"
         ) from error
     return [logger]
-
-
-def _rates(parts: Parts, machine: Machine) -> Rates:
-    """Peaks of the device by table, settings and probe."""
-    device = machine.device
-    peak = in_use = None
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-        peak = mfu_peak(name)
-        # fp32 matmuls may run in tf32, which is faster than fp32: the bound of what is possible
-        in_use = lookup(name, "tf32" if machine.precision == "fp32" else machine.precision)
-        if peak is None and parts.metrics.peak_flops is None:
-            log.warning(
-                "no peak is known for %s: MFU is left out. Set metrics.peak_flops to its dense bf16 FLOP/s", name
-            )
-    if parts.metrics.peak_flops is not None:
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-        peak = PeakFlops(name, "bf16", parts.metrics.peak_flops, "metrics.peak_flops")
-    if peak is not None and machine.precision == "fp8":
-        peak = dataclasses.replace(peak, source=f"{peak.source}; that of bf16, by which runs in fp8 are measured too")
-    elif peak is not None and (in_use is None or peak.flops < in_use.flops):
-        in_use = peak  # MFU is quoted by it, and is above 1 for nobody
-    probe = _probe(parts, machine)
-    return Rates(peak, in_use, None if probe is None else probe(), most_of_measured_peak(machine.precision))
-
-
-def _probe(parts: Parts, machine: Machine) -> Callable[[], float] | None:
-    """What measures the matmul peak of the device in the run's precision; None where it is not asked for."""
-    if parts.metrics.probe_seconds <= 0:
-        return None
-    dtype = activation_dtype(machine.precision, machine.device)
-    return lambda: measured_matmul_peak(machine.device, dtype, parts.metrics.probe_seconds)
-
-
-def build_meter(machine: Machine) -> EnergyMeter:
-    """The energy meter of this rank; each physical device is read by one rank only."""
-    ranks, device = machine.ranks, machine.device
-    uuids = None
-    if device.type == "cuda" and ranks.world_size > 1 and torch.version.hip is None:
-        everyone: list[Any] = [None] * ranks.world_size
-        dist.all_gather_object(everyone, torch_device_uuids([device.index]))
-        uuids = assign_devices(everyone)[ranks.rank]
-    index = device.index if device.index is not None else 0
-    return choose_meter(device.type, uuids=uuids, device_indices=(index,), local_rank=ranks.local_rank)

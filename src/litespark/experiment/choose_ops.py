@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
+from litespark.device import device_of
 from litespark.experiment.config import Parts
 from litespark.experiment.precision import computes_with_ops
 from litespark.experiment.preflight import Machine, idle_of, place_of
@@ -36,13 +37,13 @@ def choose_ops(parts: Parts, machine: Machine, record: RunRecord) -> tuple[Ops, 
     if not computes_with_ops(parts):
         return resolve(OpsConfig()), []
     device, proving = machine.device, parts.callbacks.prove
-    on_gpu = device.type == "cuda"
+    here = device_of(device)
     # the run goes on with the random numbers that it would have without proofs and measurements
-    with torch.random.fork_rng(devices=[device] if on_gpu else []):
+    with here.random_state_kept():
         ops, choices = settle(
             parts.ops,
             place_of(parts, device, machine.precision),
-            proving=proving == "always" or (proving == "auto" and on_gpu),
+            proving=proving == "always" or (proving == "auto" and here.is_accelerator),
             ranks=TorchRanks(device),
             cache=default_cache(),
             idle=idle_of(parts, machine.precision),
@@ -50,10 +51,9 @@ def choose_ops(parts: Parts, machine: Machine, record: RunRecord) -> tuple[Ops, 
             before={op.op: op.used for op in record.ops},
         )
     record.ops = [op_record(choice) for choice in choices]
-    if on_gpu:
-        # what proofs and measurements allocated must not stand in the way of the model, nor count as its peak
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
+    # what proofs and measurements allocated must not stand in the way of the model, nor count as its peak
+    here.empty_cache()
+    here.reset_peak()
     return ops, choices
 
 
@@ -61,7 +61,7 @@ def log_choices(choices: list[Choice], device: torch.device) -> None:
     """One line of what is used, and on a GPU why nothing faster: a CPU has none of the fast kernels."""
     if choices:
         log.info(in_short(choices))
-    if device.type == "cuda":
+    if device_of(device).is_accelerator:
         for reason in dict.fromkeys(reason for choice in choices for reason in choice.reasons):
             log.info("ops: %s", reason)
 

@@ -59,7 +59,7 @@ def close(run: Run, status: Status, error: str | None = None) -> None:
     run.phases.enter("idle")
     run.recorder.update(status, error)
     run.metrics.finalize(status)
-    run.energy.ledger.meter.close()
+    run.energy.meter.close()
 
 
 def _sample(parts: Parts, run: Run, model: Llama, tokenizer: Tokenizer) -> str:

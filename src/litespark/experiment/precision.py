@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from litespark.device import ACCELERATORS, device_of
 from litespark.experiment.config import Parts
 from litespark.experiment.targets import ConfigError
 from litespark.models.config import LlamaConfig
@@ -47,7 +48,7 @@ def settled(parts: Parts, device: torch.device, problems: list[str]) -> tuple[Pr
 
 
 def _fastest(parts: Parts, device: torch.device) -> tuple[Precision, str]:
-    if device.type != "cuda":
+    if device.type in ("cpu", "mps"):
         return "fp32", f"the {device.type.upper()} multiplies fp32 fastest"
     if (reason := _why_no_bf16(device)) is not None:
         return "fp32", reason
@@ -69,7 +70,7 @@ def _fastest(parts: Parts, device: torch.device) -> tuple[Precision, str]:
         return "bf16", "; ".join(against)
     if (reason := _unfused(parts, device)) is not None:
         return "bf16", f"casts would be passes of their own: {reason}"
-    return "fp8", f"{torch.cuda.get_device_name(device)} has fp8 units, and the products are large enough"
+    return "fp8", f"{device_of(device).name} has fp8 units, and the products are large enough"
 
 
 def _unfused(parts: Parts, device: torch.device) -> str | None:
@@ -83,9 +84,8 @@ def _unfused(parts: Parts, device: torch.device) -> str | None:
 
 
 def _why_no_bf16(device: torch.device) -> str | None:
-    if device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False):
-        return None
-    return f"{torch.cuda.get_device_name(device)} has no bf16 units (they came with Ampere)"
+    there = device_of(device)
+    return None if there.has_bf16 else f"{there.name} has no bf16 units (on NVIDIA devices they came with Ampere)"
 
 
 def _against_fp8(parts: Parts, device: torch.device) -> list[str]:
@@ -117,7 +117,8 @@ def _against_fp8(parts: Parts, device: torch.device) -> list[str]:
 def _against_units(parts: Parts, device: torch.device) -> list[str]:
     """What stands against products on fp8 units: that there are none, or sizes that they do not take."""
     simulate = "precision.fp8.simulate=true, which rounds as fp8 does and is slow: for looking at losses"
-    waiting_for_a_gpu = parts.trainer.accelerator == "cuda" and device.type != "cuda"  # which is a problem of its own
+    # which is a problem of its own
+    waiting_for_a_gpu = parts.trainer.accelerator in ACCELERATORS and device.type == "cpu"
     if not waiting_for_a_gpu and (reason := without_units(device)) is not None:
         wide = "fp32" if device.type == "cpu" else "bf16"
         return [f"precision=fp8: {reason}; set precision={wide}, or {simulate}"]

@@ -16,7 +16,12 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 
 from litespark.data.config import PrepareConfig, SyntheticConfig
+<<<<<<< HEAD
 from litespark.data.preparation.prepare import Lookup, look_up
+=======
+from litespark.data.preparation.prepare import check
+from litespark.device import ACCELERATORS, NoDeviceError, device_count, device_of, find
+>>>>>>> d90659e (Add Device, over torch.accelerator; type the callbacks; remove the CSV twin of the metrics)
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.initial_weights import InitialWeights, check_tokenizer
 from litespark.experiment.precision import computes_with_ops, settled, step_shapes
@@ -25,7 +30,7 @@ from litespark.models.config import LlamaConfig
 from litespark.models.llama import idle_ops
 from litespark.ops.choice import refusals
 from litespark.ops.shapes import Place
-from litespark.planning.memory import device_memory_bytes, layers_that_fit, training_state_bytes
+from litespark.planning.memory import layers_that_fit, training_state_bytes
 from litespark.training.strategies import Precision, activation_dtype, lightning_precision
 
 log = logging.getLogger(__name__)
@@ -105,24 +110,30 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
 
 
 def _device(parts: Parts, ranks: Ranks, problems: list[str]) -> torch.device:
-    asked = parts.trainer.accelerator
-    available = torch.cuda.is_available()
-    if asked == "cuda" and not available:
+    try:
+        device = find(parts.trainer.accelerator)
+    except NoDeviceError as error:
         problems.append(
-            "trainer.accelerator=cuda: got no CUDA device on this machine, expected one for every process; run this "
-            "on a machine with a GPU, or try the same code on a CPU: python train.py (the quickstart), or this "
-            "experiment cut down with trainer.accelerator=cpu precision=fp32 model.num_layers=1 data=synthetic "
-            "data.seq_len=64 data.micro_batch_size=1 trainer.global_batch_size=1 budget.tokens=null budget.steps=2"
+            f"{error}; run this on a machine that has one for every process, or try the same code on a CPU: python "
+            "train.py (the quickstart), or this experiment cut down with trainer.accelerator=cpu precision=fp32 "
+            "model.num_layers=1 data=synthetic data.seq_len=64 data.micro_batch_size=1 trainer.global_batch_size=1 "
+            "budget.tokens=null budget.steps=2"
         )
-    if asked == "cpu" or not available:
         return torch.device("cpu")
-    if ranks.local_rank >= torch.cuda.device_count():
+    if device.type == "cpu":
+        return device
+    if ranks.local_rank >= device_count():
         problems.append(
-            f"got {ranks.local_world_size} processes on this machine and {torch.cuda.device_count()} CUDA devices, "
-            f"expected a device for each; {_fewer_processes(ranks, torch.cuda.device_count())}"
+            f"got {ranks.local_world_size} processes on this machine and {device_count()} devices ({device.type}), "
+            f"expected a device for each; {_fewer_processes(ranks, device_count())}"
         )
-        return torch.device("cuda", 0)
-    return torch.device("cuda", ranks.local_rank)
+        return torch.device(device.type, 0)
+    return torch.device(device.type, ranks.local_rank)
+
+
+def _waits_for_accelerator(parts: Parts, device: torch.device) -> bool:
+    """Whether the device is only what takes the place of one that is not here, which is a problem of its own."""
+    return parts.trainer.accelerator in ACCELERATORS and device.type == "cpu"
 
 
 def _fewer_processes(ranks: Ranks, devices: int) -> str:
@@ -136,7 +147,7 @@ def _fewer_processes(ranks: Ranks, devices: int) -> str:
 
 def measurable_layers(model: LlamaConfig, device: torch.device) -> int:
     """How many of the model's layers a benchmark can train on `device`: all, where its memory cannot be read."""
-    there = device_memory_bytes(device)
+    there = device_of(device).memory_bytes
     return model.num_layers if there is None else layers_that_fit(model, there)
 
 
@@ -154,7 +165,7 @@ def _ops(parts: Parts, device: torch.device, precision: Precision, problems: lis
             "ops.compile=model: got strategy=fsdp, whose gathering between blocks one graph cannot hold; expected "
             "ops.compile=block"
         )
-    if parts.trainer.accelerator == "cuda" and device.type != "cuda":
+    if _waits_for_accelerator(parts, device):
         return  # said already; what this processor can run is not what counts
     if computes_with_ops(parts):
         problems += refusals(parts.ops, place_of(parts, device, precision), idle_of(parts, precision))
@@ -166,18 +177,18 @@ def idle_of(parts: Parts, precision: Precision) -> frozenset[str]:
 
 
 def _memory(parts: Parts, ranks: Ranks, device: torch.device, precision: Precision, problems: list[str]) -> None:
-    if parts.trainer.accelerator == "cuda" and device.type != "cuda":
+    if _waits_for_accelerator(parts, device):
         return  # said already; the host's memory is not what counts
     shards = ranks.world_size if parts.strategy.name == "fsdp" else 1
     needed = training_state_bytes(parts.model, shards, parts.optim, parts.fp8 if precision == "fp8" else None)
     if device.type == "cpu":
         needed *= ranks.local_world_size
-    there = device_memory_bytes(device)
+    there = device_of(device).memory_bytes
     if there is not None and needed > there:
         problems.append(
             f"memory: weights, gradients and optimizer states of {parts.model.name} "
             f"({parts.model.parameter_count() / 1e9:.2f} B parameters) take {needed / 2**30:.1f} GiB before any "
-            f"activation, and {'this host' if device.type == 'cpu' else torch.cuda.get_device_name(device)} has "
+            f"activation, and {'this host' if device.type == 'cpu' else device_of(device).name} has "
             f"{there / 2**30:.1f} GiB; {_less_memory(parts, ranks, device, needed, there)}"
         )
 
@@ -199,7 +210,7 @@ def _less_memory(parts: Parts, ranks: Ranks, device: torch.device, needed: int, 
         return "; or ".join(ways)
     # of all devices together, and one more for the activations
     devices = -(-needed * (ranks.world_size if parts.strategy.name == "fsdp" else 1) // there) + 1
-    here = torch.cuda.device_count()
+    here = device_count()
     if devices <= here:
         ways.append(f"shards over {devices} devices: {_with_torchrun(devices)}")
     else:

@@ -6,11 +6,11 @@ import logging
 import os
 from datetime import timedelta
 
-import torch
 import torch.distributed as dist
 from lightning.fabric.plugins.environments import ClusterEnvironment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from litespark.device import device_of
 from litespark.experiment.preflight import Machine
 from litespark.experiment.targets import ConfigError
 from litespark.launch import Ranks, meeting_point
@@ -27,15 +27,14 @@ def join_processes(machine: Machine, timeout_seconds: int) -> None:
     rank_zero_only.rank = ranks.rank  # type: ignore[attr-defined]
     if ranks.rank > 0:
         logging.getLogger().setLevel(logging.WARNING)
-    if machine.device.type == "cuda":
-        torch.cuda.set_device(machine.device)
+    device_of(machine.device).use()
     if ranks.world_size == 1 or dist.is_initialized():
         return
     place = meeting_point(ranks, os.environ)
     os.environ.update(place)
     try:
         dist.init_process_group(
-            "nccl" if machine.device.type == "cuda" else "gloo",
+            dist.get_default_backend_for_device(machine.device),
             timeout=timedelta(seconds=timeout_seconds),
             rank=ranks.rank,
             world_size=ranks.world_size,

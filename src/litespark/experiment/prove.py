@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import torch
 from omegaconf import DictConfig
 
+from litespark.device import device_of, find
 from litespark.ops import triton_support
 from litespark.ops.backend import AUTO, BACKENDS, REFERENCE, why_not
 from litespark.ops.proof import Proof, prove, prove_products
@@ -29,7 +29,8 @@ def prove_all(config: DictConfig, say: Callable[[str], None]) -> bool:
     Raises:
         ConfigError: the config is not usable, or the device cannot compute in the precision asked for.
     """
-    on_gpu = torch.cuda.is_available() and config.trainer.accelerator != "cpu"
+    device = find("cpu" if config.trainer.accelerator == "cpu" else "auto")
+    on_gpu = device.type != "cpu"
     if not on_gpu:
         triton_support.enable_interpreter()
     # only now: Lightning imports Triton, which reads its mode then
@@ -38,11 +39,10 @@ def prove_all(config: DictConfig, say: Callable[[str], None]) -> bool:
     from litespark.experiment.preflight import place_of
 
     parts = parts_from(config)
-    device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
     if not on_gpu:
         say("no GPU: Triton's interpreter runs the kernels, at small sizes; compiled kernels are not proven here")
     else:
-        say(f"on {torch.cuda.get_device_name(device)}, at the widths and lengths of {parts.model.name}")
+        say(f"on {device_of(device).name}, at the widths and lengths of {parts.model.name}")
     if parts.precision == "fp8" and not on_gpu:
         # as on a GPU, where what is not in fp8 is in bf16; that no CPU has fp8 units is no matter here
         in_fp8, place = True, place_of(parts, device, "bf16")

@@ -72,8 +72,7 @@ def new_record(
 
 def _environment(machine: Machine, meter: EnergyMeter) -> EnvironmentRecord:
     mine = collect_environment(
-        device_type=machine.device.type,
-        device_indices=(machine.device.index or 0,),
+        machine.device,
         world_size=machine.ranks.world_size,
         precision=machine.precision,
         meter=meter,

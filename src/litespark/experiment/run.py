@@ -25,12 +25,17 @@ from litespark.data.manifest import FILE as MANIFEST
 from litespark.data.storage import Storage
 from litespark.data.streaming import RowDataModule, TokenDataModule, build_data_module, prepared_folder
 from litespark.experiment import run_folder
-from litespark.experiment.build import Run, build_meter, build_run, check_vocabulary, token_budget
+from litespark.experiment.build import Run, build_run, check_vocabulary, token_budget
 from litespark.experiment.config import ConfigError, Parts, parts_from
 from litespark.experiment.continue_command import Started, how_to_continue
 from litespark.experiment.finish import close, finish
 from litespark.experiment.initial_weights import check_tokenizer
+<<<<<<< HEAD
 from litespark.experiment.preflight import Machine, find_data, preflight
+=======
+from litespark.experiment.instruments import build_meter
+from litespark.experiment.preflight import Machine, preflight
+>>>>>>> d90659e (Add Device, over torch.accelerator; type the callbacks; remove the CSV twin of the metrics)
 from litespark.experiment.processes import join_processes
 from litespark.experiment.record import new_record, new_segment
 from litespark.experiment.run_data import PREPARATION, data_of_run, record_place
@@ -117,7 +122,7 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
     check_vocabulary(parts, data.manifest)
     if isinstance(data, TokenDataModule):
         check_tokenizer(machine.weights, parts, data.folder)
-    meter = build_meter(machine)
+    meter = build_meter(machine.device, machine.ranks)
     if checkpoint is None:
         prepared = data.folder if isinstance(data, TokenDataModule) else None
         folder = from_first(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from litespark.device import ACCELERATORS
 from litespark.metrics.records.run import ProjectionSettings
 from litespark.ranges import Count, CountFromZero, NotNegative, Range, Seconds, check_ranges
 
@@ -14,7 +15,7 @@ class TrainerConfig:
     """The loop; a step is one optimizer update, a row one sequence.
 
     Attributes:
-        accelerator: `auto` (a GPU if there is one), `cpu` or `cuda`, for which `gpu` is taken too.
+        accelerator: `auto` (what PyTorch finds, else the CPU), `cpu`, `gpu` (NVIDIA or AMD), `mps` or `xpu`.
         global_batch_size: rows in one step, over all ranks and micro-batches.
         log_every: steps between two lines of metrics.
         validate_every: steps between two validations; None validates only at the end.
@@ -22,7 +23,7 @@ class TrainerConfig:
         profile: write a PyTorch profiler trace of some steps into the run's folder.
     """
 
-    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    accelerator: Literal["auto", "cpu", "gpu", "mps", "xpu"] = "auto"
     global_batch_size: Count = 16
     log_every: Count = 10
     validate_every: Count | None = None
@@ -30,10 +31,11 @@ class TrainerConfig:
     profile: bool = False
 
     def __post_init__(self) -> None:
-        if str(self.accelerator) == "gpu":
-            object.__setattr__(self, "accelerator", "cuda")
-        if self.accelerator not in ("auto", "cpu", "cuda"):
-            raise ValueError(f"trainer.accelerator: got {self.accelerator!r}, expected auto, cpu or cuda")
+        if self.accelerator not in ("auto", "cpu", *ACCELERATORS):
+            raise ValueError(
+                f"trainer.accelerator: got {self.accelerator!r}, expected auto, cpu, {', '.join(ACCELERATORS)}; a GPU "
+                "of NVIDIA or AMD is trainer.accelerator=gpu"
+            )
         check_ranges(self, "trainer")
 
     def fitting_micro_batch(self, asked: int, world_size: int) -> int:

@@ -117,8 +117,8 @@ _CHOICES = {
 # a choice that is made by another setting
 _CHOICE_ADVICE = {
     "trainer": {
-        "gpu": "set trainer.accelerator=cuda",
-        "cuda": "set trainer.accelerator=cuda",
+        "gpu": "set trainer.accelerator=gpu",
+        "cuda": "set trainer.accelerator=gpu",
         "cpu": "set trainer.accelerator=cpu",
         "ddp": "choose strategy=ddp",
         "fsdp": "choose strategy=fsdp",

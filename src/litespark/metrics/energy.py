@@ -1,16 +1,13 @@
-"""The energy ledger: cumulative counters in, joules by phase out, in integers, with the gaps counted.
+"""Energy by phase: cumulative counters in, joules out, in integers, with the gaps counted.
 
-A meter (``metrics.meters``, ``metrics.nvml``) reports one cumulative counter per physical device. The ledger reads it
-when the phase changes and when a window is looked at, and books each difference to the phase that ran since the last
-reading. A device that could not be read, or whose difference is impossible (negative, or more than its power cap
-allows), leaves a gap: its time counts as used but not as read. What follows from gaps is in ``metrics.energy_totals``.
+A meter (``metrics.meters``, ``metrics.nvml``) reports one cumulative counter per physical device. ``EnergyByPhase``
+reads it when the phase changes and when a window is looked at, and books each difference to the phase that ran since
+the last reading. A device that could not be read, or whose difference is impossible (negative, or more than its power
+cap allows), leaves a gap: its time counts as used but not as read. ``metrics.energy_totals`` has what follows from it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from litespark.metrics.energy_totals import PHASES, Account, EnergyTotals, Phase, ratio, resumed_totals
 from litespark.metrics.records.run import EnergyRecord, PhaseJoules
@@ -41,8 +38,8 @@ class Reading:
 class EnergyMeter(ABC):
     """A source of cumulative energy counters.
 
-    ``read`` never raises for a device that has gone: that device reads None. ``label`` says what the energy is of,
-    ``method`` how it is read (None where nothing is), ``reason`` why devices are missing (None where none is).
+    ``label`` is what the energy is of, ``method`` how it is read (None where nothing is), ``reason`` why devices are
+    missing (None where none is).
     """
 
     label: str
@@ -52,7 +49,7 @@ class EnergyMeter(ABC):
 
     @abstractmethod
     def read(self) -> Reading:
-        """All counters now, with the time on a monotonic clock."""
+        """All counters now, with the time on a monotonic clock; None for a device that has gone, never an error."""
 
     def close(self) -> None:
         """Let go of threads and libraries; the meter reads None afterwards or is not read again."""
@@ -67,68 +64,40 @@ class EnergyWindow:
     totals: EnergyTotals
 
     @property
-    def joules_per_token(self) -> float | None:
-        """Joules of the training phase per token of the window."""
-        return self.totals.joules_per_token_train
-
-    @property
     def power_watts(self) -> float | None:
         """Mean power over the window, all phases and devices together."""
         return ratio(self.totals.all_in_joules, self.seconds)
 
 
-class EnergyLedger:
+class EnergyByPhase:
     """Books a meter's differences by phase; begins in ``idle``, which therefore holds start-up.
 
-    Each rank keeps one over its own devices and counts its own tokens; ``combine`` sums their totals.
+    Each rank keeps one over its own devices and counts its own tokens; their ``totals`` are summed over ranks.
 
     Args:
         meter: where the counters come from.
-        minimum_window_seconds: a window younger than this is not closed, because counters refresh too rarely.
+        minimum_window_seconds: below this a window tells nothing, because counters refresh too rarely.
+
+    Attributes:
+        totals: everything booked up to the last reading.
     """
 
     def __init__(self, meter: EnergyMeter, minimum_window_seconds: float = 5.0) -> None:
-        if minimum_window_seconds <= 0:
-            raise ValueError(
-                f"minimum_window_seconds: got {minimum_window_seconds}, expected more than 0; "
-                "counters refresh about every 0.1 s, so use 5 or more outside of tests"
-            )
         self.meter = meter
         self.minimum_window_seconds = minimum_window_seconds
+        self.totals = EnergyTotals()
         self._phase: Phase = "idle"
-        self._totals = EnergyTotals()
         self._last = meter.read()
         self.begin_window()
 
-    @property
-    def phase(self) -> Phase:
-        return self._phase
-
-    @property
-    def totals(self) -> EnergyTotals:
-        """Everything booked up to the last reading."""
-        return self._totals
-
-    def switch(self, phase: Phase) -> Phase:
-        """Read the counters, book to the phase that ends, begin ``phase``; returns the one that ended."""
-        if phase not in PHASES:
-            raise ValueError(f"phase: got {phase!r}, expected one of {', '.join(PHASES)}")
+    def switch(self, phase: Phase) -> None:
+        """Read the counters, book to the phase that ends, begin ``phase``."""
         self.settle()
-        ended, self._phase = self._phase, phase
-        return ended
-
-    @contextmanager
-    def during(self, phase: Phase) -> Iterator[None]:
-        """Run a block in ``phase`` and return to the one before, also when the block raises."""
-        before = self.switch(phase)
-        try:
-            yield
-        finally:
-            self.switch(before)
+        self._phase = phase
 
     def add_tokens(self, tokens: int) -> None:
         """Count tokens that this rank trained on."""
-        self._totals += EnergyTotals(tokens=tokens)
+        self.totals += EnergyTotals(tokens=tokens)
 
     def settle(self) -> None:
         """Read the counters and book what was used since the last reading to the current phase."""
@@ -145,48 +114,27 @@ class EnergyLedger:
             else:
                 dropped += 1
         self._last = reading
-        booking: dict[str, Any] = {self._phase: booked, "dropped_readings": dropped}
-        self._totals += EnergyTotals(**booking)
+        self.totals += EnergyTotals(**{self._phase: booked}, dropped_readings=dropped)  # type: ignore[arg-type]
 
     def begin_window(self) -> None:
         """Begin a new window at the last reading."""
         self._window_seconds = self._last.seconds
-        self._window_totals = self._totals
+        self._window_totals = self.totals
 
     def window(self) -> EnergyWindow:
-        """Read the counters and return the window so far, whatever its age; it stays open.
-
-        With several ranks: sum ``totals.to_vector()`` over them, take the minimum of ``seconds``, and when that is at
-        least ``minimum_window_seconds`` let every rank call ``begin_window``; so all ranks decide alike.
-        """
+        """Read the counters and return the window so far, whatever its age; it stays open."""
         self.settle()
-        return EnergyWindow(self._last.seconds - self._window_seconds, self._totals - self._window_totals)
+        return EnergyWindow(self._last.seconds - self._window_seconds, self.totals - self._window_totals)
 
-    def close_window(self) -> EnergyWindow | None:
-        """Close the window and begin the next; None, and it stays open, where it is younger than the minimum."""
-        window = self.window()
-        if window.seconds < self.minimum_window_seconds:
-            return None
-        self.begin_window()
-        return window
-
-    def state_dict(self) -> dict[str, Any]:
-        """The totals up to now, as nested dicts of ints.
-
-        With several ranks the checkpoint holds ``combine(...)`` of all totals and rank 0 alone loads it.
-        """
-        self.settle()
-        return self._totals.to_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any], journaled: EnergyTotals | None = None) -> None:
+    def resume(self, totals: EnergyTotals, journaled: EnergyTotals | None = None) -> None:
         """Continue from a checkpoint; what this process used so far (start-up) is kept on top.
 
         Args:
-            state: from ``state_dict`` or ``EnergyTotals.to_dict``.
+            totals: of the checkpoint.
             journaled: the last totals of the run's journal; what they hold beyond the checkpoint was lost in a crash.
         """
         self.settle()
-        self._totals += resumed_totals(EnergyTotals.from_dict(state), journaled)
+        self.totals += resumed_totals(totals, journaled)
         self.begin_window()
 
 
@@ -194,7 +142,7 @@ def energy_section(totals: EnergyTotals, meter: EnergyMeter, train_seconds: floa
     """The energy section of the run record.
 
     Args:
-        totals: of all ranks, from ``combine``.
+        totals: of all ranks.
         meter: any rank's meter, for label, method and reason.
         train_seconds: wall-clock seconds of training, for the average power of all devices together.
     """
@@ -215,8 +163,6 @@ def energy_section(totals: EnergyTotals, meter: EnergyMeter, train_seconds: floa
 
 
 def _believable(millijoules: int, seconds: float, power_cap_watts: float | None) -> bool:
-    if millijoules < 0:
-        return False
     if power_cap_watts is None:
-        return True
-    return millijoules <= 1000 * power_cap_watts * CAP_TOLERANCE * (seconds + COUNTER_LAG_SECONDS)
+        return millijoules >= 0
+    return 0 <= millijoules <= 1000 * power_cap_watts * CAP_TOLERANCE * (seconds + COUNTER_LAG_SECONDS)

@@ -4,12 +4,14 @@ Millijoules, microseconds and tokens are integers, so that sums over ranks and r
 one per cent of its device time missing is not a sum: it is reported as None, never as 0 and never as the part seen.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, replace
+from operator import add, sub
 from typing import Any, Literal, get_args
 
 Phase = Literal["train", "evaluate", "checkpoint", "idle"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
+ACCOUNTS = (*PHASES, "lost")
 
 # below this share of device time read, a sum is reported as not measured
 MINIMUM_COVERAGE = 0.99
@@ -24,10 +26,10 @@ class Account:
     used_microseconds: int = 0
 
     def __add__(self, other: "Account") -> "Account":
-        return _fieldwise(Account, self, other, 1)
+        return Account(*map(add, astuple(self), astuple(other)))
 
     def __sub__(self, other: "Account") -> "Account":
-        return _fieldwise(Account, self, other, -1)
+        return Account(*map(sub, astuple(self), astuple(other)))
 
     @property
     def coverage(self) -> float | None:
@@ -50,19 +52,19 @@ class EnergyTotals:
     it was paid for, so it is part of all-in.
     """
 
-    train: Account = field(default_factory=Account)
-    evaluate: Account = field(default_factory=Account)
-    checkpoint: Account = field(default_factory=Account)
-    idle: Account = field(default_factory=Account)
-    lost: Account = field(default_factory=Account)
+    train: Account = Account()
+    evaluate: Account = Account()
+    checkpoint: Account = Account()
+    idle: Account = Account()
+    lost: Account = Account()
     tokens: int = 0
     dropped_readings: int = 0
 
     def __add__(self, other: "EnergyTotals") -> "EnergyTotals":
-        return _fieldwise(EnergyTotals, self, other, 1)
+        return EnergyTotals.from_vector(list(map(add, self.to_vector(), other.to_vector())))
 
     def __sub__(self, other: "EnergyTotals") -> "EnergyTotals":
-        return _fieldwise(EnergyTotals, self, other, -1)
+        return EnergyTotals.from_vector(list(map(sub, self.to_vector(), other.to_vector())))
 
     @property
     def all_in(self) -> Account:
@@ -103,8 +105,7 @@ class EnergyTotals:
 
     def to_vector(self) -> list[int]:
         """All amounts in a fixed order, for a sum over ranks in int64."""
-        accounts = [getattr(self, name) for name in (*PHASES, "lost")]
-        amounts = [amount for account in accounts for amount in _amounts(account)]
+        amounts = [amount for name in ACCOUNTS for amount in astuple(getattr(self, name))]
         return [*amounts, self.tokens, self.dropped_readings]
 
     @classmethod
@@ -112,33 +113,24 @@ class EnergyTotals:
         """The inverse of ``to_vector``.
 
         Raises:
-            ValueError: the vector has another length.
+            TypeError: an amount is no whole number.
         """
-        names = (*PHASES, "lost")
-        if len(vector) != 3 * len(names) + 2:
-            raise ValueError(f"vector: got {len(vector)} amounts, expected {3 * len(names) + 2} from to_vector")
-        accounts = {name: Account(*map(int, vector[3 * i : 3 * i + 3])) for i, name in enumerate(names)}
-        return cls(**accounts, tokens=int(vector[-2]), dropped_readings=int(vector[-1]))
+        if not all(type(amount) is int for amount in vector):
+            raise TypeError("got an amount that is no whole number")
+        *amounts, tokens, dropped = vector
+        accounts = [Account(*three) for three in zip(*[iter(amounts)] * 3, strict=True)]
+        return cls(**dict(zip(ACCOUNTS, accounts, strict=True)), tokens=tokens, dropped_readings=dropped)
 
     def to_dict(self) -> dict[str, Any]:
         """Nested dicts of ints, for a checkpoint or JSON."""
-        accounts = {name: dict(vars(getattr(self, name))) for name in (*PHASES, "lost")}
-        return {**accounts, "tokens": self.tokens, "dropped_readings": self.dropped_readings}
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "EnergyTotals":
-        """The inverse of ``to_dict``."""
-        accounts = {name: Account(**values[name]) for name in (*PHASES, "lost")}
+        """The inverse of ``to_dict``; errors as of ``from_vector``, or KeyError."""
+        accounts = {name: Account(**values[name]) for name in ACCOUNTS}
         totals = cls(**accounts, tokens=values["tokens"], dropped_readings=values["dropped_readings"])
-        amounts = [amount for account in accounts.values() for amount in _amounts(account)]
-        if not all(type(each) is int for each in (*amounts, totals.tokens, totals.dropped_readings)):
-            raise TypeError("got an amount that is no whole number")
-        return totals
-
-
-def combine(parts: Iterable[EnergyTotals]) -> EnergyTotals:
-    """The sum over ranks, blind ones included: their device time lowers the coverage and adds no joules."""
-    return sum(parts, start=EnergyTotals())
+        return cls.from_vector(totals.to_vector())
 
 
 def resumed_totals(checkpoint: EnergyTotals, journaled: EnergyTotals | None) -> EnergyTotals:
@@ -146,7 +138,7 @@ def resumed_totals(checkpoint: EnergyTotals, journaled: EnergyTotals | None) -> 
     if journaled is None:
         return checkpoint
     beyond = journaled.all_in - checkpoint.all_in
-    burnt = Account(*(max(0, amount) for amount in _amounts(beyond)))
+    burnt = Account(*(max(0, amount) for amount in astuple(beyond)))
     return replace(
         checkpoint,
         lost=checkpoint.lost + burnt,
@@ -157,16 +149,3 @@ def resumed_totals(checkpoint: EnergyTotals, journaled: EnergyTotals | None) -> 
 def ratio(amount: float | None, count: float) -> float | None:
     """``amount`` ÷ ``count``, None where the amount is not known or nothing was counted."""
     return amount / count if amount is not None and count > 0 else None
-
-
-def _amounts(account: Account) -> tuple[int, int, int]:
-    return account.millijoules, account.read_microseconds, account.used_microseconds
-
-
-def _fieldwise(kind: type, left: Any, right: Any, sign: int) -> Any:
-    """``left`` + ``sign`` · ``right`` in each field of the dataclass ``kind``."""
-    values = {}
-    for entry in fields(kind):
-        first, second = getattr(left, entry.name), getattr(right, entry.name)
-        values[entry.name] = first + second if sign > 0 else first - second
-    return kind(**values)

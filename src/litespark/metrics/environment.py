@@ -7,44 +7,30 @@ import hashlib
 import importlib.metadata
 import platform
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from litespark.device import cpu_name, device_of
 from litespark.metrics.energy import EnergyMeter
-from litespark.metrics.nvml import NvmlMeter, torch_device_uuids
+from litespark.metrics.nvml import NvmlMeter, nvml_uuid
 from litespark.metrics.records.run import DeviceRecord, EnvironmentRecord
 
 
 def collect_environment(
-    *,
-    device_type: str,
-    device_indices: Sequence[int] = (0,),
-    world_size: int = 1,
-    precision: str,
-    meter: EnergyMeter | None = None,
+    device: torch.device, *, precision: str, world_size: int = 1, meter: EnergyMeter | None = None
 ) -> EnvironmentRecord:
     """The environment section of the run record, as this process sees it.
 
     Args:
-        device_type: ``torch.device.type`` of the run.
-        device_indices: CUDA ordinals of this process.
+        device: of this process.
+        precision: that of the products.
         world_size: ranks of the run.
-        precision: the trainer's word for it, such as "bf16-mixed".
         meter: the energy meter; where it reads NVIDIA boards, power limits and driver come from it.
     """
-    limits = {device.key: device.power_cap_watts for device in meter.devices} if isinstance(meter, NvmlMeter) else {}
-    devices = [DeviceRecord(name=cpu_name())]
-    if device_type == "cuda":
-        names = [torch.cuda.get_device_name(index) for index in device_indices]
-        uuids = _uuids_or_none(device_indices)
-        devices = [
-            DeviceRecord(name, None if uuid is None else uuid_hash(uuid), limits.get(uuid or ""))
-            for name, uuid in zip(names, uuids, strict=True)
-        ]
-    elif device_type != "cpu":
-        devices = [DeviceRecord(name=device_type)]
+    there, nvml = device_of(device), meter if isinstance(meter, NvmlMeter) else None
+    uuid = nvml_uuid(device)
+    limits = {} if nvml is None else {board.key: board.power_cap_watts for board in nvml.devices}
     return EnvironmentRecord(
         python=platform.python_version(),
         torch=str(torch.__version__),
@@ -55,8 +41,8 @@ def collect_environment(
         cpu=cpu_name(),
         world_size=world_size,
         precision=precision,
-        devices=devices,
-        driver=meter.driver() if isinstance(meter, NvmlMeter) else None,
+        devices=[DeviceRecord(there.name, None if uuid is None else uuid_hash(uuid), limits.get(uuid or ""))],
+        driver=None if nvml is None else nvml.driver(),
     )
 
 
@@ -66,18 +52,6 @@ def version_of(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's model name; the architecture where the system does not tell more."""
-    try:
-        for line in cpuinfo.read_text(errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name" and value.strip():
-                return value.strip()
-    except OSError:
-        pass  # no /proc outside of Linux
-    return platform.processor() or platform.machine() or "unknown"
 
 
 def uuid_hash(uuid: str) -> str:
@@ -105,10 +79,3 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip()
-
-
-def _uuids_or_none(device_indices: Sequence[int]) -> Sequence[str | None]:
-    try:
-        return torch_device_uuids(device_indices)
-    except (RuntimeError, AttributeError):
-        return [None] * len(device_indices)

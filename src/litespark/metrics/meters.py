@@ -1,4 +1,4 @@
-"""Energy meters: RAPL for CPU packages, none with a reason, a fake for tests, and the choice between them.
+"""Energy meters: RAPL for CPU packages, none with a reason, and the choice between them.
 
 NVIDIA boards are read by ``metrics.nvml``. A meter answers only for the devices that this rank reads: its own GPU, or,
 as local rank 0, the CPU packages of the machine; so a sum over ranks counts each physical device once.
@@ -11,9 +11,10 @@ from pathlib import Path
 
 import torch
 
+from litespark.device import device_of
 from litespark.metrics.energy import EnergyMeter, MeteredDevice, Reading
 from litespark.metrics.nvml import LABEL as GPU_LABEL
-from litespark.metrics.nvml import NvmlMeter, uuids_in_use
+from litespark.metrics.nvml import NvmlMeter, nvml_uuid
 
 CPU_LABEL = "CPU package energy"
 POWERCAP = Path("/sys/class/powercap")
@@ -122,50 +123,41 @@ def assign_devices(uuids_by_rank: Sequence[Sequence[str]]) -> list[tuple[str, ..
     taken: set[str] = set()
     owned = []
     for uuids in uuids_by_rank:
-        mine = tuple(uuid for uuid in dict.fromkeys(uuids) if uuid not in taken)
-        taken.update(mine)
-        owned.append(mine)
+        owned.append(tuple(uuid for uuid in dict.fromkeys(uuids) if uuid not in taken))
+        taken.update(uuids)
     return owned
 
 
 def choose_meter(
-    device_type: str,
-    *,
-    uuids: Sequence[str] | None = None,
-    device_indices: Sequence[int] = (0,),
-    local_rank: int = 0,
-    powercap: Path = POWERCAP,
+    device: torch.device, *, uuids: Sequence[str] | None = None, local_rank: int = 0, powercap: Path = POWERCAP
 ) -> EnergyMeter:
     """The meter for what this rank computes on, or a ``NullMeter`` with the reason; never raises for a missing one.
 
     Args:
-        device_type: ``torch.device.type``: "cuda" (NVML, "GPU board energy"), "cpu" (RAPL, "CPU package energy").
-        uuids: the GPUs this rank reads, from ``assign_devices``; None takes those of ``device_indices``.
-        device_indices: CUDA ordinals of this process, used when ``uuids`` is None.
+        device: of this rank: NVIDIA's are read by NVML ("GPU board energy"), CPUs by RAPL ("CPU package energy").
+        uuids: the boards this rank reads, from ``assign_devices``; None: that of ``device``.
         local_rank: only local rank 0 reads the CPU packages of its machine.
         powercap: where RAPL lives.
     """
-    if device_type == "cpu":
-        if local_rank != 0:
-            return NullMeter("the CPU packages are read by local rank 0", CPU_LABEL)
-        try:
-            return RaplMeter(powercap)
-        except PermissionError as error:
-            reason = f"{error.filename} is readable by root only; let the user read it (chmod a+r) to measure energy"
-        except (OSError, ValueError) as error:
-            reason = str(error)
-        return NullMeter(reason, CPU_LABEL, [MeteredDevice("cpu", "CPU packages")])
-    if device_type != "cuda":
-        return NullMeter(
-            f"no energy counter is known for {device_type!r} devices",
-            GPU_LABEL,
-            [MeteredDevice(device_type, device_type)],
-        )
-    unknown = [MeteredDevice(f"cuda:{index}", "GPU") for index in device_indices]
-    if torch.version.hip is not None:
-        return NullMeter("the energy of AMD GPUs is not read", GPU_LABEL, unknown)
+    if device.type == "cpu":
+        return _cpu_meter(local_rank, powercap)
+    there = [MeteredDevice(str(device), "GPU")] if uuids is None else [MeteredDevice(uuid, "GPU") for uuid in uuids]
+    if not device_of(device).is_nvidia:
+        return NullMeter(f"no energy counter is read of {device_of(device).name} ({device.type})", GPU_LABEL, there)
     try:
-        return NvmlMeter(uuids_in_use(device_indices) if uuids is None else uuids)
-    except (OSError, ImportError, ValueError) as error:
-        devices = unknown if uuids is None else [MeteredDevice(uuid, "GPU") for uuid in uuids]
-        return NullMeter(str(error), GPU_LABEL, devices)
+        mine = [nvml_uuid(device)] if uuids is None else uuids
+        return NvmlMeter([uuid for uuid in mine if uuid is not None])
+    except (OSError, ImportError) as error:
+        return NullMeter(str(error), GPU_LABEL, there)
+
+
+def _cpu_meter(local_rank: int, powercap: Path) -> EnergyMeter:
+    if local_rank != 0:
+        return NullMeter("the CPU packages are read by local rank 0", CPU_LABEL)
+    try:
+        return RaplMeter(powercap)
+    except PermissionError as error:
+        reason = f"{error.filename} is readable by root only; let the user read it (chmod a+r) to measure energy"
+    except (OSError, ValueError) as error:
+        reason = str(error)
+    return NullMeter(reason, CPU_LABEL, [MeteredDevice("cpu", "CPU packages")])

@@ -1,18 +1,18 @@
-"""NVIDIA boards through NVML: which boards are in use, by UUID, and their energy counters.
+"""NVIDIA boards through NVML, by UUID, and their energy counters.
 
 NVML numbers boards by PCI bus and ignores ``CUDA_VISIBLE_DEVICES``; CUDA numbers those that the variable leaves,
 fastest first unless told otherwise. So an ordinal of one means nothing to the other, and boards are matched by UUID.
 """
 
 import importlib
-import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
+from litespark.device import device_of
 from litespark.metrics.energy import EnergyMeter, MeteredDevice, Reading
 
 LABEL = "GPU board energy"
@@ -43,67 +43,10 @@ def load_nvml() -> Any:
     return nvml
 
 
-def torch_device_uuids(device_indices: Sequence[int]) -> list[str]:
-    """UUIDs of CUDA ordinals of this process, in NVML's spelling ("GPU-…")."""
-    return [_with_prefix(str(torch.cuda.get_device_properties(index).uuid)) for index in device_indices]
-
-
-def uuids_in_use(device_indices: Sequence[int]) -> list[str]:
-    """UUIDs of CUDA ordinals of this process: from PyTorch, or where it does not tell them, from the environment.
-
-    Raises:
-        ImportError, OSError, ValueError: neither way works.
-    """
-    try:
-        return torch_device_uuids(device_indices)
-    except (RuntimeError, AttributeError, AssertionError):
-        visible = visible_device_uuids(load_nvml())
-    if max(device_indices, default=-1) >= len(visible):
-        raise ValueError(f"CUDA devices: got ordinals {list(device_indices)}, expected fewer than {len(visible)}")
-    return [visible[index] for index in device_indices]
-
-
-def visible_device_uuids(nvml: Any, environment: Mapping[str, str] | None = None) -> list[str]:
-    """UUIDs of the boards that ``CUDA_VISIBLE_DEVICES`` leaves, in its order, without starting CUDA.
-
-    As CUDA does it: entries are ordinals or UUIDs, which may be shortened while they stay unique; the list ends at the
-    first entry that names nothing.
-
-    Args:
-        nvml: an initialised ``pynvml``.
-        environment: the variables, by default the process's own.
-
-    Raises:
-        ValueError: an entry is a MIG slice, whose energy NVML does not tell apart, or ordinals are used among boards
-            of different kinds, whose order only CUDA knows.
-    """
-    environment = os.environ if environment is None else environment
-    handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
-    boards = [_text(nvml.nvmlDeviceGetUUID(handle)) for handle in handles]
-    selection = environment.get("CUDA_VISIBLE_DEVICES")
-    entries = [str(index) for index in range(len(boards))] if selection is None else selection.split(",")
-    by_bus = environment.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
-    alike = len({_text(nvml.nvmlDeviceGetName(handle)) for handle in handles}) <= 1
-    found: list[str] = []
-    for entry in map(str.strip, entries):
-        if entry.startswith("MIG-"):
-            raise ValueError(
-                f"CUDA_VISIBLE_DEVICES: got the MIG slice {entry}, expected whole GPUs; "
-                "NVML has no energy per slice, so leave energy out or use the whole card"
-            )
-        if entry.isdigit() and int(entry) < len(boards):
-            if not (by_bus or alike):
-                raise ValueError(
-                    f"CUDA_VISIBLE_DEVICES: got the ordinal {entry} on a machine with different GPUs, expected UUIDs; "
-                    "set CUDA_DEVICE_ORDER=PCI_BUS_ID or name the GPUs by UUID (nvidia-smi -L)"
-                )
-            found.append(boards[int(entry)])
-            continue
-        matches = [uuid for uuid in boards if entry.startswith("GPU-") and uuid.startswith(entry)]
-        if len(matches) != 1:
-            break
-        found.append(matches[0])
-    return found
+def nvml_uuid(device: torch.device) -> str | None:
+    """The UUID of a CUDA device in NVML's spelling ("GPU-…")."""
+    uuid = device_of(device).uuid
+    return uuid if uuid is None or uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
 
 
 class PowerIntegral:
@@ -258,10 +201,6 @@ class NvmlMeter(EnergyMeter):
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=1.0)
-
-
-def _with_prefix(uuid: str) -> str:
-    return uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
 
 
 def _text(value: str | bytes) -> str:

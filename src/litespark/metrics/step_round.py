@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from litespark.metrics.mfu import possible
 from litespark.metrics.records.step import RoundRecord, StepModel, StepRecord
-from litespark.metrics.throughput import possible
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """Tokens per second, step times and utilisation, from counted tokens and an injected clock.
 
 The meter never touches a device: whoever closes a window synchronises first, once. Averages divide by what was
-counted: tokens come from the batches, seconds from the clock less the pauses, and a step whose time is not known
-individually enters with its window's mean.
+counted: tokens come from the batches, seconds from the clock less the pauses.
 """
 
 import math
@@ -11,8 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from litespark.metrics.hardware import PeakFlops
 
 # a run's step times are kept as counts in logarithmic bins this wide, so that a run of any length has a quantile at
 # half a per cent without a list of all its steps
@@ -26,7 +23,7 @@ DATA_BOUND = 0.1
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """What a step consumed; ``attention_pairs`` are the (query, key) pairs that its masks allow."""
+    """What a step consumed: input tokens (padding is none), labels in the loss, (query, key) pairs that masks allow."""
 
     tokens: int = 0
     supervised: int = 0
@@ -139,11 +136,6 @@ class ThroughputMeter:
         """Steps in the open window."""
         return len(self._steps)
 
-    @property
-    def open_counts(self) -> TokenCounts:
-        """What the open window holds: sum these over ranks and hand them to ``close_window``."""
-        return self._counts
-
     def start(self) -> None:
         """Start or continue the clock; no effect while it runs."""
         if self._running_since is None:
@@ -163,44 +155,31 @@ class ThroughputMeter:
         step_seconds: float | None = None,
         wait_seconds: float = 0.0,
     ) -> None:
-        """Count one optimizer step, all its micro-batches together.
+        """Count one optimizer step, all its micro-batches together, of which the loop waited ``wait_seconds`` for data.
 
-        Args:
-            tokens: input tokens, padding excluded.
-            supervised: labels that enter the loss.
-            attention_pairs: (query, key) pairs that the masks allow.
-            step_seconds: the step's own duration, None where it is not known without synchronising.
-            wait_seconds: how long the loop waited for the batches of this step.
+        ``step_seconds`` is None where only a wait for the device would tell; such steps are in no quantile.
         """
         self._steps.append((step_seconds, self._warmup_left == 0))
         self._warmup_left = max(0, self._warmup_left - 1)
         self._counts += TokenCounts(tokens, supervised, attention_pairs)
         self._wait_seconds += wait_seconds
 
-    def close_window(self, global_counts: TokenCounts | None = None) -> ThroughputWindow:
-        """Close the window and open the next; synchronise the device before.
-
-        Args:
-            global_counts: the ``open_counts`` of all ranks summed, where there is more than one.
-        """
+    def close_window(self) -> ThroughputWindow:
+        """Close the window and open the next; synchronise the device before."""
         running = self._running_since is not None
         self.pause()
-        counts = self._counts if global_counts is None else global_counts
-        seconds, steps = self._window_seconds, len(self._steps)
-        known = sum(step for step, _ in self._steps if step is not None)
-        unknown = sum(step is None for step, _ in self._steps)
-        mean = max(0.0, seconds - known) / unknown if unknown else 0.0
-        durations = [mean if step is None else step for step, steady in self._steps if steady]
-        self._histogram.update(_bin(duration * 1e3) for duration in durations)
+        counts, seconds, steps = self._counts, self._window_seconds, len(self._steps)
+        durations = [1e3 * step for step, steady in self._steps if steady and step is not None]
+        self._histogram.update(map(_bin, durations))
         self._all.add(steps, counts, seconds, self._wait_seconds, self.devices)
-        if len(durations) == steps:
+        if all(steady for _, steady in self._steps):
             self._steady.add(steps, counts, seconds, self._wait_seconds, self.devices)
         window = ThroughputWindow(
             steps=steps,
             counts=counts,
             seconds=seconds,
-            step_ms_median=quantile([duration * 1e3 for duration in durations], 0.5),
-            step_ms_p95=quantile([duration * 1e3 for duration in durations], 0.95),
+            step_ms_median=quantile(durations, 0.5),
+            step_ms_p95=quantile(durations, 0.95),
             data_wait_share=_share(self._wait_seconds, seconds),
         )
         self._open_window()
@@ -236,50 +215,6 @@ class ThroughputMeter:
         self._all = _Totals(**state["all"])
         self._steady = _Totals(**state["steady"])
         self._histogram = Counter({int(bin_): count for bin_, count in state["step_bins"].items()})
-
-
-def utilisation(flops: float, seconds: float, devices: float, peak_flops: float | None) -> float | None:
-    """``flops`` ÷ (``seconds`` × ``devices`` × ``peak_flops``), a fraction; None where peak or time is missing.
-
-    With model FLOPs it is MFU (PaLM, arXiv 2204.02311, appendix B), with hardware FLOPs HFU.
-
-    Args:
-        flops: floating-point operations of all devices together in that time.
-        seconds: wall-clock seconds.
-        devices: devices that took part.
-        peak_flops: FLOP/s of one device, from the table, the settings or the probe.
-    """
-    if peak_flops is None or seconds <= 0 or devices <= 0:
-        return None
-    return flops / (seconds * devices * peak_flops)
-
-
-def impossible_rate(flops: float, seconds: float, devices: float, peak: PeakFlops | None) -> str | None:
-    """Why a rate cannot be true: it is above the peak of the precision that computes; None where it can be.
-
-    ``peak`` is that of the precision in use: an fp8 run may well pass 100 % of the bf16 peak.
-    """
-    if peak is None:
-        return None
-    fraction = utilisation(flops, seconds, devices, peak.flops)
-    if fraction is None or fraction <= 1:
-        return None
-    stated = "metrics.peak_flops" in peak.source
-    wrong = "metrics.peak_flops is too low, or " if stated else ""
-    return (
-        f"measured {fraction:.0%} of the {peak.precision} peak of {peak.device} ({peak.flops / 1e12:g} TFLOP/s, "
-        f"{peak.source}): more than the device can do, so {wrong}tokens, time or FLOPs per token are counted wrongly"
-    )
-
-
-def possible(share: float | None, most: float = 1.0) -> float | None:
-    """A share of a measured peak; None where it is above ``most``, since then the peak was measured too low."""
-    return None if share is None or share > most else share
-
-
-def most_of_measured_peak(precision: str) -> float:
-    """The largest share of the measured matmul peak that can be true: the probe of a run in fp8 multiplies in bf16."""
-    return 2.0 if precision == "fp8" else 1.0
 
 
 def shared_machine(median: float | None, p95: float | None, steps: int, waited: float | None) -> float | None:

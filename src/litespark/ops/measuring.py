@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from litespark.device import device_of
 from litespark.ops.backend import load
 from litespark.ops.cases import Case, cases
 from litespark.ops.proof import dtype_name, said
@@ -80,7 +81,7 @@ class Remembered:
     def __init__(self, file: Path, op: str, place: Place) -> None:
         facts = {
             "op": op,
-            "device": torch.cuda.get_device_name(place.device) if place.device.type == "cuda" else place.device.type,
+            "device": device_of(place.device).name,
             "torch": torch.__version__,
             "cudnn": torch.backends.cudnn.version(),
             "triton": _triton_version(),

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-# the device is held up while the host queues a run, or the gaps between launches would count; about 2 GHz
-_CYCLES_PER_SECOND = 2e9
+from litespark.device import device_of
+
+# the device is held up while the host queues a run, or the gaps between launches would count
 _LONGEST_HEAD_START = 0.02
 # larger than the last-level cache of any GPU, so that every repeat reads from memory
 _FLUSH_BYTES = 256 * 2**20
@@ -33,7 +34,7 @@ def interleaved_milliseconds(
     """
     queueing = {name: _warmed_up(run, device) for name, run in runs.items()}
     found: dict[str, list[float]] = {name: [] for name in runs}
-    flush = torch.empty(_FLUSH_BYTES, dtype=torch.uint8, device=device) if device.type == "cuda" else None
+    flush = torch.empty(_FLUSH_BYTES, dtype=torch.uint8, device=device) if device.type != "cpu" else None
     end = time.perf_counter() + seconds
     for repeat in range(most_repeats):
         if repeat >= least_repeats and time.perf_counter() > end:
@@ -58,22 +59,17 @@ def median_milliseconds(
 def _warmed_up(run: Callable[[], object], device: torch.device) -> float:
     """Seconds that the host takes to queue the second call."""
     run()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    device_of(device).synchronise()
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
 
 
 def _once(run: Callable[[], object], device: torch.device, queueing: float) -> float:
-    if device.type != "cuda":
-        start = time.perf_counter()
-        run()
-        return (time.perf_counter() - start) * 1e3
-    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda._sleep(int(min(1.5 * queueing, _LONGEST_HEAD_START) * _CYCLES_PER_SECOND))
-    first.record()
+    there = device_of(device)
+    there.occupy(min(1.5 * queueing, _LONGEST_HEAD_START))
+    first = there.mark()
     run()
-    last.record()
-    last.synchronize()
-    return first.elapsed_time(last)
+    last = there.mark()
+    there.synchronise()
+    return there.milliseconds(first, last)

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
-from pathlib import Path
-
-import torch
 
 from litespark.models.config import LlamaConfig
 from litespark.models.spec import ModelSpec
@@ -60,18 +56,3 @@ def layers_that_fit(config: LlamaConfig, memory: int, share: float = 0.8) -> int
         if training_state_bytes(dataclasses.replace(config, num_layers=layers)) <= share * memory:
             return layers
     return 1
-
-
-def device_memory_bytes(device: torch.device) -> int | None:
-    """Memory of a device: of the whole GPU, or what this host allows; None where it cannot be read."""
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError):  # names that this system does not know
-        return None
-    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        path = Path(limit)
-        if path.is_file() and (text := path.read_text().strip()).isdigit():
-            total = min(total, int(text))
-    return total

@@ -109,7 +109,7 @@ def _kernel(kernel: KernelRecord, steps: int) -> str:
 def _notes(record: ProfileRecord) -> list[str]:
     rates = record.rates
     attention = "that of products" if rates.attention_flops is None else scaled(rates.attention_flops, "FLOP/s")
-    what = "kernels of the GPU" if record.device_type == "cuda" else "ops of the CPU, each without those inside it"
+    what = "ops of the CPU, each without those inside it" if record.device_type == "cpu" else "kernels of the GPU"
     below = [each.kernel_class for each in record.classes if each.gap < -_NOISE * record.wall_milliseconds]
     faster = f"below its floor: {', '.join(below)}: the step reached more than the rates that were measured before it"
     return [

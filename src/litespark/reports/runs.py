@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 import pandas as pd
 
 from litespark.metrics import names
+from litespark.metrics.mfu import most_of_measured_peak, possible
 from litespark.metrics.records.run import RunRecord
-from litespark.metrics.throughput import most_of_measured_peak, possible
 from litespark.reports.run_config import CONFIG_FILE, flatten, read_config
 
 RECORD_FILE = "run.json"

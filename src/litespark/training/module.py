@@ -148,7 +148,7 @@ class TrainingModule(pl.LightningModule):
     def on_train_start(self) -> None:
         # only now: making the iterator of a DataLoader draws from the generator
         if self._restored_random is not None:
-            restore_random_state(self._restored_random)
+            restore_random_state(self._restored_random, self.device)
             self._restored_random = None
 
     # ---------------------------------------------------------------- a step
@@ -266,7 +266,7 @@ class TrainingModule(pl.LightningModule):
             "budget": asdict(self.budget),
             "validated_at": self.validated_at,
             "validation": self.validation,
-            "random": self.host_group.gather(random_state()),
+            "random": self.host_group.gather(random_state(self.device)),
         }
         if (state := fp8.state_of(self.model)) is not None:
             checkpoint["litespark"]["fp8"] = fp8.saved(state, self.host_group)

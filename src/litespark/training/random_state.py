@@ -8,25 +8,27 @@ from typing import Any
 import numpy as np
 import torch
 
+from litespark.device import device_of
 
-def random_state() -> dict[str, Any]:
-    """The state of the generators of Python, NumPy and PyTorch (CPU and current CUDA device), as plain values."""
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """The state of the generators of Python, NumPy and PyTorch (of the host and of `device`), as plain values."""
     version, values, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
         "python": [version, list(values), gauss],
         "numpy": [str(name), torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss, cached],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        "device": device_of(device).random_state(),
     }
 
 
-def restore_random_state(state: dict[str, Any]) -> None:
+def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
     """Set what `random_state` returned."""
     version, values, gauss = state["python"]
     random.setstate((version, tuple(values), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
     torch.set_rng_state(state["torch"].cpu())
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"].cpu())
+    if state["device"] is not None:
+        device_of(device).set_random_state(state["device"])

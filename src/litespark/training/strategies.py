@@ -9,12 +9,14 @@ from datetime import timedelta
 from typing import Annotated, Literal
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy, Strategy
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
+from litespark.device import device_of
 from litespark.ranges import Range, check_ranges
 
 Precision = Literal["fp32", "bf16", "fp8"]
@@ -57,7 +59,7 @@ def build_strategy(config: StrategyConfig, device: torch.device, world_size: int
     """The Lightning strategy for `config` on `device` (of this rank), over `world_size` processes."""
     if config.name == "single":
         return SingleDeviceStrategy(device=device)
-    backend = "nccl" if device.type == "cuda" else "gloo"
+    backend = dist.get_default_backend_for_device(device)
     timeout = timedelta(seconds=config.timeout_seconds)
     if config.name == "ddp":
         # one bucket view instead of a second copy of the gradients
@@ -93,7 +95,7 @@ def activation_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     With fp8 they are in bf16 on GPUs, and in fp32 on CPUs, where fp8 is simulated and bf16 products are slow.
     """
     if precision == "fp8":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        return torch.bfloat16 if device_of(device).is_accelerator else torch.float32
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 

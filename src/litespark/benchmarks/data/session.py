@@ -119,7 +119,7 @@ def begin(
         rounds=settings.rounds,
         seq_len=config.seq_len,
         micro_batch_size=config.micro_batch_size,
-        pinned=torch.cuda.is_available(),
+        pinned=torch.accelerator.is_available(),
         litdata=version("litdata"),
         litgpt_reason=NO_LITGPT if litgpt_interpreter(settings) is None else NOT_YET,
     )

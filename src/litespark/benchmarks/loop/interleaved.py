@@ -17,14 +17,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from litespark.benchmarks.loop.bare import BareLoop
 from litespark.data.streaming import RowDataModule, build_data_module
+from litespark.device import device_of
 from litespark.experiment import run_folder
-from litespark.experiment.build import Run, build_meter, build_run, check_vocabulary
+from litespark.experiment.build import Run, build_run, check_vocabulary
 from litespark.experiment.config import ConfigError, Parts
+from litespark.experiment.instruments import build_meter
 from litespark.experiment.preflight import Machine, preflight
 from litespark.experiment.record import new_record, new_segment
 from litespark.experiment.run import quieten
@@ -83,7 +84,7 @@ def bench_loop(parts: Parts, overrides: Sequence[str], *, blocks: int) -> LoopRe
         run = _build(parts, machine, overrides)
         interleaved = _Interleaved(parts, machine, run, steps)
         run.trainer.fit(run.module, run.data)
-        run.energy.ledger.meter.close()
+        run.energy.meter.close()
     return interleaved.record(run, overrides)
 
 
@@ -92,7 +93,7 @@ def _build(parts: Parts, machine: Machine, overrides: Sequence[str]) -> Run:
     quieten()
     data = build_data_module(parts.data, seed=parts.seed)
     check_vocabulary(parts, data.manifest)
-    meter = build_meter(machine)
+    meter = build_meter(machine.device)
     folder = run_folder.make(parts, list(overrides))
     record = new_record(parts, machine, folder, data.manifest, meter, list(overrides))
     return build_run(parts, machine, folder, data, record, new_segment(machine, 0, list(overrides)), meter)
@@ -158,8 +159,7 @@ class _Interleaved:
         return validate(model, module.task, module.metrics, batches, module.device, self.bare.autocast)["loss"]
 
     def _now(self) -> float:
-        if self.machine.device.type == "cuda":
-            torch.cuda.synchronize(self.machine.device)
+        device_of(self.machine.device).synchronise()
         return time.perf_counter()
 
     def record(self, run: Run, overrides: Sequence[str]) -> LoopRecord:

@@ -51,7 +51,7 @@ def goals(record: OpsRecord, device_type: str) -> list[GoalRecord]:
         _goal(record, "attention", ATTENTION_WITHIN_DOCUMENTS, f"within documents at least {LEAST_GAIN_OF_DOCUMENTS} "
               f"times as fast as {WHOLE_ROWS}", _gain, LEAST_GAIN_OF_DOCUMENTS, at_least=True)
     ] + [_goal_of_casts(record)]  # fmt: skip
-    if device_type != "cuda":
+    if device_type == "cpu":
         for goal in found:
             goal.value, goal.verdict = None, "not measured"
             goal.reason = f"speed on a {device_type.upper()} says nothing about goals for a GPU"

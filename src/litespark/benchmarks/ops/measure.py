@@ -18,6 +18,7 @@ from torch import Tensor
 from litespark.benchmarks.ops import goals
 from litespark.benchmarks.ops.rivals import COMPILED, LIGER, compiled_reference, difference_from_reference, liger
 from litespark.benchmarks.ops.yardsticks import matmuls
+from litespark.device import device_of
 from litespark.metrics.records.ops import CaseRecord, TimeRecord, VariantRecord, YardstickRecord, derived
 from litespark.ops.attention.documents import Documents
 from litespark.ops.attention.sdpa import attention_sdpa, expected_kernel, kernel_taken
@@ -191,16 +192,16 @@ def _name_kernel(found: VariantRecord, step: Step) -> None:
 
 
 def peak_mib(run: Callable[[], object], device: torch.device) -> float | None:
-    """What a run allocates beyond what is there before, in MiB; CUDA only."""
+    """What a run allocates beyond what is there before, in MiB; None where the device does not count it."""
     run()  # what is compiled or cached at the first call is not the op's
-    if device.type != "cuda":
-        return None
-    torch.cuda.synchronize(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
+    there = device_of(device)
+    there.synchronise()
+    there.reset_peak()
+    before = there.allocated_bytes()
     run()
-    torch.cuda.synchronize(device)
-    return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    there.synchronise()
+    peak = there.peak_bytes()
+    return None if peak is None or before is None else (peak - before) / 2**20
 
 
 def summary(times: list[float]) -> TimeRecord:
@@ -212,5 +213,4 @@ def summary(times: list[float]) -> TimeRecord:
 
 def free(device: torch.device) -> None:
     """Give memory back that nothing holds any more."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    device_of(device).empty_cache()

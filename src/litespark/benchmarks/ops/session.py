@@ -7,31 +7,31 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from litespark.benchmarks.device import device_for
 from litespark.benchmarks.ops.fp8 import OP as FP8
 from litespark.benchmarks.ops.fp8 import measure_fp8
 from litespark.benchmarks.ops.goals import goals
 from litespark.benchmarks.ops.measure import measure_op, summary
 from litespark.benchmarks.ops.optimizer import measure_optimizer
+from litespark.benchmarks.provenance import environment_here
 from litespark.benchmarks.rates import copy_bandwidth
 from litespark.benchmarks.record_path import continued, record_path
-from litespark.experiment.build import build_meter
+from litespark.device import device_of, find
 from litespark.experiment.config import Parts
 from litespark.experiment.precision import precision_of
-from litespark.experiment.preflight import Machine, place_of
-from litespark.launch import Ranks
-from litespark.metrics.environment import collect_environment, git_state
+from litespark.experiment.preflight import place_of
+from litespark.metrics.environment import git_state
 from litespark.metrics.records.ops import FailureRecord, OpsRecord
 from litespark.metrics.records.run import utc_now
 from litespark.ops.backend import BACKENDS
 from litespark.ops.measuring import source_hash
 from litespark.ops.proof import said
 from litespark.ops.shapes import Place
+from litespark.training.strategies import Precision
 
 OPTIMIZER = "optimizer"
 EVERYTHING = (*BACKENDS, OPTIMIZER)
 # about twenty measurements, beside them proofs and compilation
-_SECONDS = {"cuda": 4.0, "cpu": 0.3}
+_SECONDS = {True: 4.0, False: 0.3}  # on an accelerator, on a CPU
 # no op is begun after so many seconds: a GPU may be lent for ten minutes, and the same command continues
 _LAST_START = 450.0
 
@@ -68,12 +68,12 @@ def bench_ops(
             f"data.seq_len: got {parts.data.seq_len}, expected at most model.max_seq_len = "
             f"{parts.llama.max_seq_len}; lower the one or raise the other"
         )
-    device = device_for(parts.trainer.accelerator)
+    device = find(parts.trainer.accelerator)
     precision = precision_of(parts, device)
     place = place_of(parts, device, precision)
-    record = _begin(parts, place, Machine(device, precision, 1, Ranks.from_environment()), overrides)
+    record = _begin(parts, place, precision, overrides)
     record.ops = [op for op in EVERYTHING if op in ops or not ops]
-    record.seconds = seconds or _SECONDS[device.type]
+    record.seconds = seconds or _SECONDS[device_of(device).is_accelerator]
     path = record_path(output, record.environment, "bench_ops", record.model, record.environment.precision, record.time)
     begun = record
     record, path = continued(
@@ -116,15 +116,7 @@ def _measure(op: str, record: OpsRecord, parts: Parts, place: Place, bandwidth: 
         record.cases += measure_op(op, place, seconds=record.seconds, bandwidth=bandwidth)
 
 
-def _begin(parts: Parts, place: Place, machine: Machine, overrides: Sequence[str]) -> OpsRecord:
-    meter = build_meter(machine)
-    environment = collect_environment(
-        device_type=place.device.type,
-        device_indices=[place.device.index or 0],
-        precision=machine.precision,
-        meter=meter,
-    )
-    meter.close()
+def _begin(parts: Parts, place: Place, precision: Precision, overrides: Sequence[str]) -> OpsRecord:
     source = Path(__file__).resolve().parents[2]
     commit, dirty = git_state(source)
     return OpsRecord(
@@ -133,7 +125,7 @@ def _begin(parts: Parts, place: Place, machine: Machine, overrides: Sequence[str
         git_dirty=dirty,
         source_hash=source_hash(source / "ops", source / "benchmarks"),
         overrides=list(overrides),
-        environment=environment,
+        environment=environment_here(place.device, precision),
         model=parts.llama.name,
         rows=place.shapes.rows,
         seq_len=place.shapes.length,

@@ -22,6 +22,7 @@ from litespark.benchmarks.profile.trace import WINDOW, Busy, busy_intervals, sha
 from litespark.benchmarks.step.process import answer, build, prepare
 from litespark.benchmarks.step.request import Request
 from litespark.benchmarks.step.stepping import StepBatch, StepClock, Training, step_batches
+from litespark.device import device_of
 from litespark.experiment.config import ConfigError, Parts
 from litespark.metrics.records.profile import IDLE, ClassRecord, KernelRecord
 from litespark.metrics.records.step import RoundRecord
@@ -108,15 +109,15 @@ def profiled(
     """
     rest = batches[warmup:]
     plain, watched = rest[: len(rest) // 2], rest[len(rest) // 2 :]
-    clock = StepClock(device)
+    clock = StepClock(device_of(device))
     for batch in batches[:warmup]:
         training.step(batch)
-    clock.synchronise()
+    clock.device.synchronise()
     clock.mark()
     for batch in plain:
         training.step(batch)
         clock.mark()
-    clock.synchronise()
+    clock.device.synchronise()
     step_ms = clock.milliseconds()
     model: Any = training.model  # type: ignore[attr-defined]
     with nullcontext() if is_compiled(training) else annotated(model):
@@ -138,15 +139,15 @@ def is_compiled(training: Any) -> bool:
 
 def _traced(training: Training, batches: Sequence[StepBatch], clock: StepClock) -> list[dict[str, Any]]:
     activities = [ProfilerActivity.CPU]
-    if clock.device.type == "cuda":
-        activities.append(ProfilerActivity.CUDA)
+    if clock.device.is_accelerator:
+        activities.append(getattr(ProfilerActivity, clock.device.type.upper()))
     with profile(activities=activities) as profiler:
         time.sleep(0.01)  # events at the very start may be dated before the window
-        clock.synchronise()
+        clock.device.synchronise()
         with record_function(WINDOW):
             for batch in batches:
                 training.step(batch)
-            clock.synchronise()
+            clock.device.synchronise()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(path))

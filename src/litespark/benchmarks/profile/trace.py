@@ -75,7 +75,7 @@ def busy_intervals(events: Sequence[Mapping[str, Any]], device: str) -> tuple[fl
 
     Args:
         events: `traceEvents` of an exported trace, with one annotation named `WINDOW` around the steps.
-        device: "cuda": kernels and copies of the GPU; "cpu": each op without the ops inside it.
+        device: "cpu": each op without the ops inside it; else kernels and copies of the accelerator.
 
     Raises:
         ValueError: the trace has no such window, or none of the device's events in it.
@@ -87,7 +87,7 @@ def busy_intervals(events: Sequence[Mapping[str, Any]], device: str) -> tuple[fl
     begin, length = windows[0]["ts"], windows[0]["dur"]
     threads = _host_ops([each for each in whole if each.get("cat") in _HOST and each["name"] != WINDOW])
     _link_backward(threads, events)
-    found = _device_work(whole, threads) if device == "cuda" else _self_times(threads)
+    found = _self_times(threads) if device == "cpu" else _device_work(whole, threads)
     inside = []
     for each in found:
         start, end = max(0.0, each.start - begin), min(length, each.end - begin)

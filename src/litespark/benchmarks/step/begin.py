@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
-from litespark.benchmarks.device import device_for
 from litespark.benchmarks.provenance import provenance
 from litespark.benchmarks.rates import measured_rates
 from litespark.benchmarks.step.settings import StepSettings
 from litespark.benchmarks.step.variants import Variant, masks_documents, why_not
 from litespark.data.config import PrepareConfig
+from litespark.device import find
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.precision import precision_of
 from litespark.experiment.preflight import measurable_layers, place_of
@@ -101,7 +101,7 @@ def settle(compose: Compose, overrides: Sequence[str], variants: Sequence[Varian
     composed = [(each, compose([*shared, *each.settings]) if each.settings else parts) for each in variants]
     for variant, theirs in composed:
         _check_same(variant, theirs, parts)
-    device = device_for(parts.trainer.accelerator)
+    device = find(parts.trainer.accelerator)
     precision = precision_of(parts, device)
     whole = parts.llama.num_layers
     if settings.layers is not None and settings.layers > whole:

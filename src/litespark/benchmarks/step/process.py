@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -25,8 +26,10 @@ from litespark.benchmarks.step.variants import SETUPS, Variant, why_not
 from litespark.data.batch import TokenBatch
 from litespark.data.manifest import Manifest
 from litespark.data.streaming import RowDataModule, build_data_module
-from litespark.experiment.build import build_meter, check_vocabulary, construct_module, token_budget
+from litespark.device import device_of
+from litespark.experiment.build import check_vocabulary, construct_module, token_budget
 from litespark.experiment.config import ConfigError, Parts
+from litespark.experiment.instruments import build_meter
 from litespark.experiment.preflight import Machine, preflight
 from litespark.experiment.record import new_record
 from litespark.experiment.run import quieten
@@ -87,8 +90,7 @@ def prepare(parts: Parts, request: Request) -> tuple[Machine, RowDataModule]:
     reason = why_not(variant, machine.device, parts)
     if reason is not None:
         raise ConfigError(f"{request.variant} cannot be measured here: {reason}")
-    if machine.device.type == "cuda":
-        torch.cuda.set_device(machine.device)
+    device_of(machine.device).use()
     torch.manual_seed(parts.seed)
     data = build_data_module(parts.data, seed=parts.seed)
     check_vocabulary(parts, data.manifest)
@@ -154,13 +156,10 @@ def _recompute(parts: Parts, request: Request) -> str:
 
 def _measure(parts: Parts, request: Request) -> RoundRecord:
     machine, data = prepare(parts, request)
-    meter = build_meter(machine)
-    try:
+    with closing(build_meter(machine.device)) as meter:
         training = build(parts, machine, data.manifest, request)
         batches = step_batches(parts, machine, data.train_dataloader(), request.warmup_steps + request.steps)
         return _take(training, batches, data.val_dataloader(), request, machine.device, meter)
-    finally:
-        meter.close()
 
 
 def _take(
@@ -171,10 +170,10 @@ def _take(
     device: torch.device,
     meter: EnergyMeter,
 ) -> RoundRecord:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    taken = take_steps(training, batches, warmup=request.warmup_steps, meter=meter, clock=StepClock(device))
-    peak = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
+    there = device_of(device)
+    there.reset_peak()
+    taken = take_steps(training, batches, warmup=request.warmup_steps, meter=meter, clock=StepClock(there))
+    peak = there.peak_bytes()
     counted = batches[request.warmup_steps :]
     return RoundRecord(
         round=request.round,
@@ -187,7 +186,7 @@ def _take(
         joules=taken.energy.joules,
         joules_method=taken.energy.method,
         joules_reason=taken.energy.reason,
-        peak_memory_mib=peak,
+        peak_memory_mib=None if peak is None else peak / 2**20,
         train_loss=taken.train_loss,
         loss=held_out_loss(training, held_out),
         tokens_hash=tokens_hash(batches),

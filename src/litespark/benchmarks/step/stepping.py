@@ -11,19 +11,19 @@ import hashlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from litespark.data.batch import TokenBatch
+from litespark.device import Device
 from litespark.experiment.config import Parts
 from litespark.experiment.preflight import Machine
 from litespark.metrics.device_state import device_state
-from litespark.metrics.energy import EnergyLedger, EnergyMeter
+from litespark.metrics.energy import EnergyByPhase, EnergyMeter
 from litespark.metrics.records.bench import DeviceState
 from litespark.models.compilation import uncompiled
 from litespark.training.module import TrainingModule
@@ -142,33 +142,19 @@ def tokens_hash(batches: Iterable[StepBatch]) -> str:
 
 
 class StepClock:
-    """Marks between steps: events of the device on a GPU, else the time."""
+    """Marks between steps, in the work of a device."""
 
-    def __init__(self, device: torch.device, now: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, device: Device) -> None:
         self.device = device
-        self._now = now
-        self._events: list[torch.cuda.Event] = []
-        self._times: list[float] = []
+        self._marks: list[Any] = []
 
     def mark(self) -> None:
         """A step ends here, and the next begins."""
-        if self.device.type == "cuda":
-            event = torch.cuda.Event(enable_timing=True)
-            event.record()
-            self._events.append(event)
-        else:
-            self._times.append(self._now())
-
-    def synchronise(self) -> None:
-        """Wait for the device."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        self._marks.append(self.device.mark())
 
     def milliseconds(self) -> list[float]:
         """Between one mark and the next; after a synchronisation."""
-        if self.device.type == "cuda":
-            return [before.elapsed_time(after) for before, after in itertools.pairwise(self._events)]
-        return [1e3 * (after - before) for before, after in itertools.pairwise(self._times)]
+        return [self.device.milliseconds(before, after) for before, after in itertools.pairwise(self._marks)]
 
 
 @dataclass(frozen=True)
@@ -201,39 +187,39 @@ def take_steps(
         ArithmeticError: the loss of a step was not finite.
     """
     sums = [training.step(batch) for batch in batches[:warmup]]
-    clock.synchronise()
+    clock.device.synchronise()
     before = device_state(meter)
-    ledger = EnergyLedger(meter)
+    energy = EnergyByPhase(meter)
     began = time.time()
-    ledger.switch("train")
+    energy.switch("train")
     clock.mark()
     for batch in batches[warmup:]:
         sums.append(training.step(batch))
         clock.mark()
-    clock.synchronise()
-    ledger.switch("idle")
+    clock.device.synchronise()
+    energy.switch("idle")
     after = device_state(meter)
     step_ms = clock.milliseconds()
     losses = [float(total) / batch.supervised for total, batch in zip(sums, batches, strict=True)]
     if not all(map(math.isfinite, losses)):
         first = next(index for index, loss in enumerate(losses) if not math.isfinite(loss))
         raise ArithmeticError(f"the loss of step {first + 1} of {len(losses)} was {losses[first]}")
-    energy = counted_energy(ledger, clock.device, sum(step_ms) / 1e3, len(step_ms))
-    return Measured(step_ms, losses, energy, before, after, began)
+    joules = counted_energy(energy, clock.device, sum(step_ms) / 1e3, len(step_ms))
+    return Measured(step_ms, losses, joules, before, after, began)
 
 
-def counted_energy(ledger: EnergyLedger, device: torch.device, seconds: float, steps: int) -> Joules:
+def counted_energy(energy: EnergyByPhase, device: Device, seconds: float, steps: int) -> Joules:
     """The joules of the phase `train`, or the reason why they do not count.
 
     Args:
-        ledger: whose phase `train` is the counted steps.
+        energy: whose phase `train` is the counted steps.
         device: that computed.
         seconds, steps: of the counted steps together.
     """
-    meter, totals = ledger.meter, ledger.totals
+    meter, totals = energy.meter, energy.totals
     if meter.method is None:
         return Joules(None, None, meter.reason or "no energy counter is known for this device")
-    if device.type == "cuda" and seconds < SHORTEST_GPU_SECONDS:
+    if device.is_accelerator and seconds < SHORTEST_GPU_SECONDS:
         enough = math.ceil(1.1 * steps * SHORTEST_GPU_SECONDS / seconds)
         reason = (
             f"the counted steps took {seconds:.1f} s, and the counter is read over no less than "

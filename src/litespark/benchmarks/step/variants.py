@@ -172,7 +172,7 @@ def _why_not_huggingface(setup: HuggingFaceSetup, device: torch.device, parts: P
     if setup.fp8:
         return _why_not_fp8(device, parts)
     if setup.liger:
-        if device.type != "cuda":
+        if device.type == "cpu":
             return "Liger's kernels need a GPU"
         if not _installed("liger_kernel"):
             return "Liger is not installed; pip install liger-kernel"
@@ -180,7 +180,7 @@ def _why_not_huggingface(setup: HuggingFaceSetup, device: torch.device, parts: P
 
 
 def _why_not_fp8(device: torch.device, parts: Parts) -> str | None:
-    if device.type != "cuda":
+    if device.type == "cpu":
         return "float8 products need a GPU with fp8 units"
     if (reason := without_units(device)) is not None:
         return reason

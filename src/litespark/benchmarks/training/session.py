@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from litespark.benchmarks.device import device_for
 from litespark.benchmarks.provenance import provenance
 from litespark.benchmarks.record_path import continued, record_path
 from litespark.benchmarks.training.corpus import CorpusSettings
@@ -21,6 +20,7 @@ from litespark.benchmarks.training.preparation import Compose, prepare_variants,
 from litespark.benchmarks.training.turns import Turns, device_state_of
 from litespark.benchmarks.training.variants import Composed, Question, Variant, check_question, check_variants
 from litespark.data.streaming import build_data_module
+from litespark.device import find
 from litespark.experiment.build import check_vocabulary, token_budget
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.precision import precision_of
@@ -141,7 +141,7 @@ def new_record(
     Raises:
         ValueError: the device cannot compute in the precision of a variant, or text and vocabulary do not fit.
     """
-    device = device_for(parts.trainer.accelerator)
+    device = find(parts.trainer.accelerator)
     precisions = [precision_of(each.parts, device) for each in made]
     model, stream = model_and_stream(made[0].parts)
     return TrainingRecord(

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from litespark.benchmarks.device import device_for
 from litespark.benchmarks.training.finished import read_run
 from litespark.benchmarks.training.launch import Ended, Training, tidy
-from litespark.experiment.build import build_meter
+from litespark.device import find
 from litespark.experiment.config import Parts
-from litespark.experiment.precision import precision_of
-from litespark.experiment.preflight import Machine
-from litespark.launch import Ranks
+from litespark.experiment.instruments import build_meter
 from litespark.metrics.device_state import device_state
 from litespark.metrics.records.bench import DeviceState
 from litespark.metrics.records.training import RunFailure, TrainedRun, TrainedVariant, TrainingRecord
@@ -88,10 +86,6 @@ def _outcome(run: TrainedRun, target: float | None) -> str:
 
 def device_state_of(parts: Parts) -> DeviceState | None:
     """The state of the device that runs of `parts` use; None without NVML or a GPU."""
-    device = device_for(parts.trainer.accelerator)
-    if device.type != "cuda":
-        return None
-    meter = build_meter(Machine(device, precision_of(parts, device), 1, Ranks.from_environment()))
-    state = device_state(meter)
-    meter.close()
-    return state
+    device = find(parts.trainer.accelerator)
+    with closing(build_meter(device)) as meter:
+        return device_state(meter)

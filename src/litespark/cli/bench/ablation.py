@@ -28,11 +28,11 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from litespark.benchmarks.ablation.session import bench_ablation
-    from litespark.benchmarks.device import device_for
+    from litespark.device import find
     from litespark.reports.ablation import failed, text, write_beside
 
     baseline, target = shlex.split(options.baseline), shlex.split(options.target)
-    device = device_for(composed_parts([*options.overrides, *baseline]).trainer.accelerator).type
+    device = find(composed_parts([*options.overrides, *baseline]).trainer.accelerator).type
     record, path = bench_ablation(
         composed_parts,
         options.overrides,

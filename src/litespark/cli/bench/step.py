@@ -28,15 +28,15 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     if options.process is not None:
         return _process(options)
-    from litespark.benchmarks.device import device_for
     from litespark.benchmarks.step.session import bench_step, succeeded
     from litespark.benchmarks.step.variants import HUGGINGFACE, TRAINER, litespark_variant, parse
+    from litespark.device import find
     from litespark.reports.step_text import text
 
-    device = device_for(composed_parts(options.overrides).trainer.accelerator).type
+    device = find(composed_parts(options.overrides).trainer.accelerator).type
     variants = [parse(word) for word in options.variant]
     if not variants:
-        variants = [*HUGGINGFACE.values(), litespark_variant("litespark"), *([TRAINER] if device == "cuda" else [])]
+        variants = [*HUGGINGFACE.values(), litespark_variant("litespark"), *([] if device == "cpu" else [TRAINER])]
     record, path = bench_step(
         composed_parts,
         options.overrides,

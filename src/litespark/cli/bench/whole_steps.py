@@ -11,7 +11,7 @@ from litespark.cli.configs import compose
 from litespark.ranges import Minutes, Repeats, number
 
 # rounds, warm-up and counted steps where the user does not say
-_DEFAULTS = {"cuda": (3, 5, 20), "cpu": (2, 2, 5)}
+_ON_A_CPU, _ON_A_GPU = (2, 2, 5), (3, 5, 20)
 # a GPU may be lent for ten minutes at a time, and the same command continues
 _MINUTES = 9.0
 _NUMBERS = ("rounds", "steps", "warmup", "minutes", "layers")
@@ -37,7 +37,7 @@ def step_settings(options: argparse.Namespace, device: str) -> Any:
     """
     from litespark.benchmarks.step.settings import StepSettings
 
-    rounds, warmup, steps = _DEFAULTS[device]
+    rounds, warmup, steps = _ON_A_CPU if device == "cpu" else _ON_A_GPU
     return StepSettings(
         rounds=rounds if options.rounds is None else options.rounds,
         warmup_steps=warmup if options.warmup is None else options.warmup,

@@ -165,7 +165,7 @@ class TokenLoader(DataLoader[TokenBatch]):
             sampler=sampler,
             num_workers=workers,
             collate_fn=collate,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=torch.accelerator.is_available(),
             persistent_workers=workers > 0,
             # a DataLoader draws a seed for its workers; nothing here is random, and the run's generator stays untouched
             generator=torch.Generator(),

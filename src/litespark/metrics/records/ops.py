@@ -41,7 +41,7 @@ class VariantRecord:
         share_forward, share_backward: least bytes over time over the copy bandwidth, where memory bounds the op.
         tflops, tflops_forward, tflops_backward: least operations over time, where matrix products bound it; the two
             passes apart for attention and fp8 alone, since a loss may make its gradients on the way forward.
-        peak_memory_mib: allocated by forward and backward beyond inputs and gradients given; CUDA only.
+        peak_memory_mib: allocated by forward and backward beyond inputs and gradients given; None: not counted here.
         kernel: the kernel that PyTorch takes, for sdpa.
         reason: why something is absent or not as expected.
     """

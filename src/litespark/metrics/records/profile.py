@@ -65,7 +65,7 @@ class ProfileRecord(SealedRecord):
         variant, settings, about: what ran, as in the benchmark of steps.
         recompute: `none`, `swiglu` or `full`, as it ran.
         detail: what was settled in the process, such as the backend of each op.
-        device_type: `cuda`, where kernels are counted, or `cpu`, where ops are.
+        device_type: `cpu`, where ops are counted, or that of an accelerator, where kernels are.
         rates: that the floors are made of.
         tokens, attention_pairs: of all profiled steps: input tokens, and (query, key) pairs that the masks allowed.
         wall_milliseconds: of a step under the profiler, from one synchronisation to the next.

@@ -102,7 +102,7 @@ class RoundRecord:
         tokens: input tokens of all counted steps, from the batches.
         attention_pairs: (query, key) pairs that the masks allowed in them, summed over rows.
         joules: of all counted steps together; `joules_reason` says why there are none, `joules_method` how.
-        peak_memory_mib: largest allocation of the device; CUDA only.
+        peak_memory_mib: largest allocation of the device; None where it is not counted.
         train_loss: nats per token of each step, warm-up included.
         loss: nats per token on the held-out rows, after all steps.
         tokens_hash: of the tokens and labels of all steps in their order; None where the process does not see them

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from litespark.device import device_of
 from litespark.ops.linear_cross_entropy.rows import Losses, RowFunctions, Settings
 
 # A chunk has as many tokens as this many bytes of logits allow, since every further chunk reads and writes d weight in
@@ -168,7 +169,7 @@ def _accumulate(total: Tensor, a: Tensor, b: Tensor, first: bool) -> None:
     if total.dtype == a.dtype or a.device.type == "cpu":
         # a CPU multiplies bf16 no faster than fp32, unless it has instructions for it
         torch.addmm(total, a.to(total.dtype), b.to(total.dtype), beta=0 if first else 1, out=total)
-    elif a.device.type == "cuda" and torch.version.hip is None:
+    elif device_of(a.device).is_nvidia:
         # bf16 in, fp32 out
         torch.ops.aten.addmm.dtype_out(total, a, b, total.dtype, beta=0 if first else 1, out=total)
     elif first:  # each chunk's product is rounded once on devices for which PyTorch has no such product

@@ -1,0 +1,296 @@
+"""All that is asked of a device, in one place, over `torch.accelerator`: `device_of(torch.device)` answers.
+
+What a device does not have is None or False, and whoever asked leaves that figure out. So a run needs nothing but what
+PyTorch trains with; CUDA is named here, in kernels, and where something is NVIDIA's alone.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# words of `trainer.accelerator` and what PyTorch calls them; `auto` is whatever accelerator there is, or the CPU
+ACCELERATORS = {"gpu": "cuda", "mps": "mps", "xpu": "xpu"}
+# PyTorch calls both of them "cuda"
+_IN_FULL = {"gpu": "an NVIDIA or AMD GPU", "mps": "an Apple GPU (Metal)", "xpu": "an Intel GPU"}
+_CYCLES_PER_SECOND = 2e9
+
+
+class NoDeviceError(ValueError):
+    """The accelerator that was asked for is not on this machine."""
+
+
+class Device:
+    """The processor of the host, and what the accelerators below differ from.
+
+    Attributes:
+        torch: where tensors go.
+        type: "cpu", or PyTorch's word for the accelerator.
+        is_accelerator: it computes while the host goes on, and has memory of its own.
+        has_timer: `mark` waits for nothing.
+        has_float64: it has tensors of double precision.
+    """
+
+    is_accelerator = False
+    has_timer = True
+    has_float64 = True
+
+    def __init__(self, place: torch.device) -> None:
+        self.torch = place
+
+    @property
+    def type(self) -> str:
+        return self.torch.type
+
+    @property
+    def name(self) -> str:
+        """As its driver or the system names it."""
+        return cpu_name()
+
+    @property
+    def is_nvidia(self) -> bool:
+        """CUDA itself; ROCm, which PyTorch calls "cuda" too, is not."""
+        return False
+
+    @property
+    def has_bf16(self) -> bool:
+        """It computes in bf16, if slowly."""
+        return True
+
+    @property
+    def uuid(self) -> str | None:
+        """Of the physical device, where the driver tells it."""
+        return None
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Of the whole device, or what this host allows; None where it cannot be read."""
+        return host_memory_bytes()
+
+    def use(self) -> None:
+        """Make it the current one of this process."""
+
+    def synchronise(self) -> None:
+        """Wait until it has done what it was given."""
+
+    def empty_cache(self) -> None:
+        """Give memory back that nothing holds any more."""
+
+    def allocated_bytes(self) -> int | None:
+        """Held by tensors now; None where nobody counts."""
+        return None
+
+    def peak_bytes(self) -> int | None:
+        """The most that tensors held since `reset_peak`; None where nobody counts."""
+        return None
+
+    def reset_peak(self) -> None:
+        """Begin the count of `peak_bytes` anew."""
+
+    def random_state(self) -> Tensor | None:
+        """Of its own generator; None where the host's is its."""
+        return None
+
+    def set_random_state(self, state: Tensor) -> None:
+        """Set what `random_state` returned."""
+
+    @contextmanager
+    def random_state_kept(self) -> Iterator[None]:
+        """Afterwards its generator and the host's stand where they stood."""
+        host, own = torch.get_rng_state(), self.random_state()
+        try:
+            yield
+        finally:
+            torch.set_rng_state(host)
+            if own is not None:
+                self.set_random_state(own)
+
+    def mark(self) -> Any:
+        """A moment in its work, behind all that it was given so far."""
+        return time.perf_counter()
+
+    def milliseconds(self, first: Any, last: Any) -> float:
+        """Between two marks; synchronise before."""
+        return 1e3 * (last - first)
+
+    def occupy(self, seconds: float) -> None:
+        """Keep it busy for about so long, so that the host can queue work behind; not where there is no way to."""
+
+
+class Accelerator(Device):
+    """What `torch.accelerator`, or the module of the device's type, tells."""
+
+    is_accelerator = True
+
+    @property
+    def _module(self) -> Any:
+        return torch.get_device_module(self.torch)
+
+    @property
+    def name(self) -> str:
+        return str(self._module.get_device_name(self.torch))
+
+    @property
+    def is_nvidia(self) -> bool:
+        return self.type == "cuda" and torch.version.hip is None
+
+    @property
+    def has_bf16(self) -> bool:
+        return bool(self._module.is_bf16_supported(including_emulation=False))
+
+    @property
+    def uuid(self) -> str | None:
+        uuid = getattr(self._module.get_device_properties(self.torch), "uuid", None)
+        return None if uuid is None else str(uuid)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        return int(self._module.get_device_properties(self.torch).total_memory)
+
+    def use(self) -> None:
+        torch.accelerator.set_device_index(self.torch)
+
+    def synchronise(self) -> None:
+        torch.accelerator.synchronize(self.torch)
+
+    def empty_cache(self) -> None:
+        torch.accelerator.empty_cache()
+
+    def allocated_bytes(self) -> int | None:
+        return torch.accelerator.memory_allocated(self.torch)
+
+    def peak_bytes(self) -> int | None:
+        return torch.accelerator.max_memory_allocated(self.torch)
+
+    def reset_peak(self) -> None:
+        torch.accelerator.reset_peak_memory_stats(self.torch)
+
+    def random_state(self) -> Tensor | None:
+        return self._module.get_rng_state(self.torch)
+
+    def set_random_state(self, state: Tensor) -> None:
+        self._module.set_rng_state(state.cpu(), self.torch)
+
+    def mark(self) -> Any:
+        event = torch.Event(self.torch, enable_timing=True)
+        event.record()
+        return event
+
+    def milliseconds(self, first: Any, last: Any) -> float:
+        return float(first.elapsed_time(last))
+
+    def occupy(self, seconds: float) -> None:
+        if self.type == "cuda":
+            torch.cuda._sleep(int(seconds * _CYCLES_PER_SECOND))
+
+
+class Mps(Accelerator):
+    """Apple's GPUs: one, without PyTorch's memory counters, generators by device, timed events or double precision."""
+
+    has_timer = False
+    has_float64 = False
+    reset_peak = Device.reset_peak
+    peak_bytes = Device.peak_bytes
+    milliseconds = Device.milliseconds
+
+    @property
+    def name(self) -> str:
+        return f"GPU of {cpu_name()}"
+
+    @property
+    def has_bf16(self) -> bool:
+        return True
+
+    @property
+    def uuid(self) -> str | None:
+        return None
+
+    @property
+    def memory_bytes(self) -> int | None:
+        return torch.mps.recommended_max_memory()
+
+    def use(self) -> None:
+        """There is one."""
+
+    def allocated_bytes(self) -> int | None:
+        return torch.mps.current_allocated_memory()
+
+    def random_state(self) -> Tensor | None:
+        return torch.mps.get_rng_state()
+
+    def set_random_state(self, state: Tensor) -> None:
+        torch.mps.set_rng_state(state.cpu())
+
+    def mark(self) -> Any:
+        self.synchronise()
+        return time.perf_counter()
+
+
+_KINDS: dict[str, type[Device]] = {"cpu": Device, "mps": Mps}
+
+
+def device_of(place: torch.device) -> Device:
+    """What answers for a device of PyTorch."""
+    return _KINDS.get(place.type, Accelerator)(place)
+
+
+def find(asked: str, index: int | None = None) -> torch.device:
+    """The device that `trainer.accelerator` (auto, cpu, gpu, mps, xpu) means on this machine.
+
+    Args:
+        asked: the word.
+        index: among the accelerators of this machine; None: the current one.
+
+    Raises:
+        NoDeviceError: it is not here, or there are fewer.
+    """
+    here = torch.accelerator.current_accelerator(check_available=True)
+    if asked == "cpu" or (asked == "auto" and here is None):
+        return torch.device("cpu")
+    if here is None or (asked != "auto" and here.type != ACCELERATORS[asked]):
+        other = "no accelerator" if here is None else f"only {here.type}"
+        raise NoDeviceError(
+            f"trainer.accelerator={asked}: got no {asked} on this machine (PyTorch finds {other}), expected "
+            f"{_IN_FULL[asked]}"
+        )
+    if index is not None and index >= device_count():
+        raise NoDeviceError(f"got {device_count()} devices of type {here.type}, expected at least {index + 1}")
+    return torch.device(here.type, torch.accelerator.current_device_index() if index is None else index)
+
+
+def device_count() -> int:
+    """Accelerators of this machine that this process may use."""
+    return torch.accelerator.device_count() if torch.accelerator.is_available() else 0
+
+
+def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's model name; the architecture where the system does not tell more."""
+    try:
+        for line in cpuinfo.read_text(errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name" and value.strip():
+                return value.strip()
+    except OSError:
+        pass  # no /proc outside of Linux
+    return platform.processor() or platform.machine() or "unknown"
+
+
+def host_memory_bytes() -> int | None:
+    """What this host, or its cgroup, allows; None where the system does not tell."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        path = Path(limit)
+        if path.is_file() and (text := path.read_text().strip()).isdigit():
+            total = min(total, int(text))
+    return total

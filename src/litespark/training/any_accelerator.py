@@ -1,0 +1,51 @@
+"""What Lightning asks of an accelerator, answered by PyTorch: Lightning 2.6.6 has CPU, CUDA, MPS and TPU of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch.accelerators import Accelerator
+
+from litespark.device import device_count, device_of
+
+
+class AnyAccelerator(Accelerator):
+    """The accelerator that PyTorch finds on this machine."""
+
+    def setup_device(self, device: torch.device) -> None:
+        device_of(device).use()
+
+    def teardown(self) -> None:
+        torch.accelerator.empty_cache()
+
+    def get_device_stats(self, device: Any) -> dict[str, Any]:
+        """Nothing: the throughput monitor reads the memory."""
+        return {}
+
+    @staticmethod
+    def parse_devices(devices: Any) -> int:
+        return int(devices)
+
+    @staticmethod
+    def get_parallel_devices(devices: Any) -> list[torch.device]:
+        here = torch.accelerator.current_accelerator()
+        assert here is not None
+        return [torch.device(here.type, index) for index in range(devices)]
+
+    @staticmethod
+    def auto_device_count() -> int:
+        return device_count()
+
+    @staticmethod
+    def is_available() -> bool:
+        return device_count() > 0
+
+    @staticmethod
+    def name() -> str:
+        return "any"
+
+
+def lightning_accelerator(device: torch.device) -> str | Accelerator:
+    """What the Trainer takes for `device`: Lightning's own where it has one."""
+    return device.type if device.type in ("cpu", "cuda", "mps") else AnyAccelerator()
