@@ -16,7 +16,7 @@ WORKERS ?= 2
 PART ?= step
 # rows that come again: on random tokens that never do, no loss could tell one training from another
 R3 := model=llama3b data=synthetic data.training_sequences=16 data.seq_len=4096 data.micro_batch_size=4 \
-	trainer.global_batch_size=4 precision=bf16 trainer.accelerator=cuda
+	trainer.global_batch_size=4 precision=bf16 trainer.accelerator=gpu
 # ours in fp8 by each recipe, beside it in bf16 and both of PyTorch's own
 FP8 := --variant compiled --variant compiled_fp8 --variant litespark --variant "litespark_fp8:precision=fp8" \
 	--variant "litespark_fp8_tensorwise:precision=fp8 precision.fp8.recipe=tensorwise"
@@ -77,7 +77,7 @@ bench-gpu-ops:
 	$(BENCH) ops $(R3) $(PUBLISHED) $(ARGS)
 
 bench-gpu-loop:
-	$(BENCH) loop trainer.accelerator=cuda $(ARGS)
+	$(BENCH) loop trainer.accelerator=gpu $(ARGS)
 
 bench-gpu-step:
 	$(BENCH) step $(R3) $(WHOLE) --rounds 4 --minutes 8.5 $(PUBLISHED) $(ARGS)
@@ -89,7 +89,7 @@ bench-gpu-fp8:
 bench-gpu-parity:
 	$(BENCH) parity model=llama160m data=installed_packages data.max_bytes=120_000_000 data.seq_len=1024 \
 		data.micro_batch_size=32 trainer.global_batch_size=64 budget.tokens=20_000_000 trainer.validate_every=50 \
-		optim.lr=6e-4 trainer.accelerator=cuda --minutes 8.5 $(PUBLISHED) $(ARGS)
+		optim.lr=6e-4 trainer.accelerator=gpu --minutes 8.5 $(PUBLISHED) $(ARGS)
 
 bench-gpu-ablation:
 	$(BENCH) ablation $(R3) $(WHOLE) --switch norm=ops.rms_norm,ops.add_rms_norm --switch swiglu=ops.swiglu,ops.swiglu_linear \

@@ -109,7 +109,7 @@ def _loss_after_fifty_steps(folder: Path, data: Path, *overrides: str) -> float:
         "ops=reference",
         *overrides,
         "precision=fp32",
-        "trainer.accelerator=cuda",
+        "trainer.accelerator=gpu",
         "budget.tokens=null",
         "budget.steps=50",
         "callbacks.report=false",

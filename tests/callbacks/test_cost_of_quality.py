@@ -11,7 +11,7 @@ from litespark.callbacks.cost_of_quality import CostOfQuality
 from litespark.callbacks.energy import EnergyMonitor
 from litespark.callbacks.phases import Phases
 from litespark.metrics import names
-from litespark.metrics.energy import EnergyLedger
+from litespark.metrics.energy import EnergyByPhase
 from litespark.metrics.energy_journal import EnergyJournal
 from litespark.metrics.meters import NullMeter
 from litespark.training.module import TrainingModule
@@ -40,7 +40,7 @@ class Run:
         folder.mkdir(exist_ok=True)
         phases = Phases()
         energy = EnergyMonitor(
-            EnergyLedger(meter or FakeMeter([WATTS], clock), 5.0),
+            EnergyByPhase(meter or FakeMeter([WATTS], clock), 5.0),
             log_every=1,
             phases=phases,
             journal=EnergyJournal(folder / "energy.jsonl"),

@@ -10,7 +10,7 @@ from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.energy import EnergyMonitor
 from litespark.callbacks.phases import Phases
 from litespark.metrics import names
-from litespark.metrics.energy import EnergyLedger
+from litespark.metrics.energy import EnergyByPhase
 from litespark.metrics.energy_journal import EnergyJournal
 from litespark.metrics.meters import NullMeter
 from tests.callbacks.fake_time import Clock, TimedTask
@@ -30,9 +30,9 @@ def metered_run(folder, clock, *, steps, log_every=1, every=None, minimum=5.0, m
     """A run that draws `WATTS` all the time, and its energy monitor."""
     folder.mkdir(exist_ok=True)
     phases = Phases()
-    ledger = EnergyLedger(meter or FakeMeter([WATTS], clock), minimum)
+    by_phase = EnergyByPhase(meter or FakeMeter([WATTS], clock), minimum)
     journal = EnergyJournal(folder / "energy.jsonl")
-    energy = EnergyMonitor(ledger, log_every=log_every, phases=phases, journal=journal)
+    energy = EnergyMonitor(by_phase, log_every=log_every, phases=phases, journal=journal)
     saver = Checkpointer(folder / "checkpoints", every_steps=every, keep=9, about={}, phases=phases)
     module = training_module(steps=steps, rows=2, task=TimedTask(clock, list(seconds), validation=7.0))
     callbacks = [energy] if every is None else [energy, saver]

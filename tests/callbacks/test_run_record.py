@@ -7,7 +7,7 @@ import pytest
 from litespark.callbacks.energy import EnergyMonitor
 from litespark.callbacks.phases import Phases
 from litespark.callbacks.run_record import RunRecorder
-from litespark.metrics.energy import EnergyLedger
+from litespark.metrics.energy import EnergyByPhase
 from litespark.metrics.energy_journal import EnergyJournal
 from litespark.metrics.meters import NullMeter
 from litespark.metrics.records.run import DataRecord, EnvironmentRecord, ModelRecord, RunRecord, SegmentRecord
@@ -42,7 +42,7 @@ def new_record():
 def recorded_run(folder, clock, *, steps=4, meter=None, task=None, record=None, **settings):
     phases = Phases()
     energy = EnergyMonitor(
-        EnergyLedger(meter or FakeMeter([100.0], clock), 2.0),
+        EnergyByPhase(meter or FakeMeter([100.0], clock), 2.0),
         log_every=1,
         phases=phases,
         journal=EnergyJournal(folder / "energy.jsonl"),

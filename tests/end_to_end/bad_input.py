@@ -39,7 +39,7 @@ TABLE = {
     "no time to wait for ranks": ("strategy=ddp strategy.timeout_seconds=0", "strategy.timeout_seconds: got 0, expec"),
     "unknown precision": ("precision.name=fp4", "precision.name: got 'fp4', expected auto, fp32, bf16 or fp8"),
     "unknown recompute": ("recompute.mode=some", "recompute.mode: got 'some', expected one of none, swiglu, full"),
-    "unknown accelerator": ("trainer.accelerator=tpu", "got 'tpu', expected auto, cpu or cuda"),
+    "unknown accelerator": ("trainer.accelerator=tpu", "got 'tpu', expected auto, cpu, gpu, mps, xpu"),
     "unknown strategy": ("strategy.name=tp", "strategy.name: got 'tp', expected single, ddp or fsdp"),
     "unknown backend of an op": (
         f"{NO_FILES} ops.attention=nope",

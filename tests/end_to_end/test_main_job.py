@@ -1,6 +1,5 @@
 """The main job as a user runs it: text in, a trained Llama and everything that the README promises out."""
 
-import csv
 import json
 import math
 import re
@@ -55,7 +54,6 @@ def test_the_folder_of_a_run_holds_everything(run: tuple[Path, str]):
         "config.yaml",
         "data.json",
         "metrics.jsonl",
-        "metrics.csv",
         "run.json",
         "report.md",
         "samples.md",
@@ -108,14 +106,10 @@ def test_the_record_is_consistent_with_the_run(run: tuple[Path, str]):
         assert energy["train_joules"] is None or energy["train_joules"] > 0
 
 
-def test_metrics_are_the_same_in_both_files_and_in_the_events(run: tuple[Path, str]):
+def test_metrics_are_the_same_in_the_file_and_in_the_events(run: tuple[Path, str]):
     folder, _ = run
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    with (folder / "metrics.csv").open() as file:
-        table = list(csv.DictReader(file))
-    assert len(table) == len(rows)
     losses = [row["train/loss"] for row in rows if "train/loss" in row]
-    assert [float(row["train/loss"]) for row in table if row["train/loss"]] == losses
     assert losses[-1] < losses[0]
     events = EventAccumulator(str(folder))
     events.Reload()

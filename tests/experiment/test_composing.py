@@ -53,7 +53,7 @@ MEANT = {
     "hydra/launcher=submitit": "got hydra/launcher=submitit",
     "optim=adam": "choose optim=adamw",
     "precision=16-mixed": "choose precision=bf16",
-    "trainer=gpu": "set trainer.accelerator=cuda",
+    "trainer=gpu": "set trainer.accelerator=gpu",
     "trainer.max_steps=10": "set budget.steps=10",
     "+trainer.max_steps=10": "trainer: got trainer.max_steps",
     "trainer.max_epochs=1": "set budget.tokens=TOKENS or budget.steps=STEPS",
@@ -223,7 +223,7 @@ def test_a_sweep_whose_folder_cannot_be_made_is_refused_where_it_is_composed(tmp
 def test_whole_numbers_and_gpu_as_others_write_them():
     made = parts("seed=1e3", "trainer.global_batch_size=3.2e1", "trainer.accelerator=gpu", "data.seq_len=64.0")
     assert (made.seed, made.trainer.global_batch_size, made.data.seq_len) == (1000, 32, 64)
-    assert made.trainer.accelerator == "cuda"
+    assert made.trainer.accelerator == "gpu"
     assert type(made.resolved["trainer"]["global_batch_size"]) is int
 
 

@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from litespark.experiment import preflight as module
+from litespark.device import Accelerator, Device
 from litespark.experiment.preflight import Machine, preflight
 from litespark.experiment.targets import ConfigError
 from litespark.launch import Ranks
@@ -36,7 +36,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "A Card")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (8, 0))
-    monkeypatch.setattr(module, "device_memory_bytes", lambda device: 80 * 2**30)
+    monkeypatch.setattr(Accelerator, "memory_bytes", 80 * 2**30)
 
 
 def test_the_ranks_come_from_the_launcher(monkeypatch):
@@ -72,7 +72,7 @@ def test_bf16_on_a_cpu_is_taken_at_its_word(logs, no_gpu):
 
 
 def test_more_processes_than_gpus_are_refused(logs, gpu):
-    with pytest.raises(ConfigError, match="got 2 processes on this machine and 1 CUDA devices, expected a device for"):
+    with pytest.raises(ConfigError, match=r"got 2 processes on this machine and 1 devices \(cuda\), expected a"):
         preflight(parts(logs, "trainer.accelerator=auto", "strategy=ddp"), OF_TWO)
 
 
@@ -92,7 +92,7 @@ def test_a_model_whose_state_exceeds_the_memory_is_refused_before_it_is_built(lo
 
 def test_processes_of_one_host_share_its_memory(logs, no_gpu, monkeypatch):
     one = training_state_bytes(parts().model)
-    monkeypatch.setattr(module, "device_memory_bytes", lambda device: int(1.5 * one))
+    monkeypatch.setattr(Device, "memory_bytes", int(1.5 * one))
     preflight(parts(logs), ALONE)
     with pytest.raises(ConfigError, match=r"memory: .* this host has"):
         preflight(parts(logs, "strategy=ddp", "trainer.global_batch_size=32"), OF_TWO)
@@ -106,13 +106,13 @@ def test_of_a_model_too_large_for_the_host_the_advice_is_one_that_fits(logs, no_
         "strategy=ddp" if ranks is OF_TWO else "strategy=single",
         "trainer.global_batch_size=32",
     ]
-    monkeypatch.setattr(module, "device_memory_bytes", lambda device: 2 * 2**30)
+    monkeypatch.setattr(Device, "memory_bytes", 2 * 2**30)
     with pytest.raises(ConfigError, match="memory: ") as caught:
         preflight(parts(logs, *words), ranks)
     said = str(caught.value)
     assert "nproc-per-node" not in said  # more processes on a host have no more memory
     assert "torchrun --nnodes=" in said
-    layers = re.search(r"model\.layers=\d+", said)
+    layers = re.search(r"model\.num_layers=\d+", said)
     preflight(parts(logs, *words, layers[0]), ranks)
 
 
@@ -134,7 +134,7 @@ def test_a_target_in_bits_per_byte_is_refused_to_ids_that_stand_for_no_text(logs
 
 
 def test_memory_that_cannot_be_read_stops_nobody(logs, no_gpu, monkeypatch):
-    monkeypatch.setattr(module, "device_memory_bytes", lambda device: None)
+    monkeypatch.setattr(Device, "memory_bytes", None)
     preflight(parts(logs, "model=llama30b"), ALONE)
 
 
@@ -147,7 +147,7 @@ def test_all_problems_are_told_at_once(tmp_path, no_gpu):
                 f"paths.data={tmp_path}",
                 f"paths.logs={tmp_path}/file",
                 f"initial_weights={tmp_path}/none",
-                "trainer.accelerator=cuda",
+                "trainer.accelerator=gpu",
                 "trainer.global_batch_size=3",
                 "data.seq_len=4096",
                 "strategy=ddp",

@@ -16,7 +16,7 @@ import torch
 from litespark.callbacks import checkpoint_folder
 from litespark.callbacks.signals import SIGNALS, Interrupted
 from litespark.data.reading.synthetic import synthetic_manifest
-from litespark.experiment import build, run
+from litespark.experiment import build, instruments, run
 from litespark.experiment.preflight import Machine
 from litespark.experiment.targets import ConfigError
 from litespark.launch import Ranks
@@ -169,7 +169,7 @@ def test_the_commit_is_that_of_the_code_wherever_the_run_is_started(tmp_path, mo
 def test_what_follows_the_last_step_is_in_the_journal_for_a_resume_to_count(tmp_path, monkeypatch):
     ticks = itertools.count()
     meter = FakeMeter([50.0], lambda: float(next(ticks)))
-    monkeypatch.setattr(build, "choose_meter", lambda *arguments, **settings: meter)
+    monkeypatch.setattr(instruments, "choose_meter", lambda *arguments, **settings: meter)
     folder = run.train(config(*SMALL, f"paths.logs={tmp_path}"))
     noted = EnergyJournal(folder / "energy.jsonl").last()
     assert noted is not None
@@ -248,13 +248,3 @@ def test_a_run_in_another_precision_has_nothing_of_fp8(tmp_path):
     assert "fp8" not in {op["op"] for op in record(folder)["ops"]}
     state = torch.load(folder / "checkpoints" / "step-00000002" / "state.ckpt", weights_only=True)
     assert "fp8" not in state["litespark"]
-
-
-@pytest.mark.parametrize(("precision", "in_use"), [("fp32", "tf32"), ("bf16", "bf16"), ("fp8", "fp8")])
-def test_mfu_is_of_the_bf16_peak_and_what_can_be_true_of_that_in_use(monkeypatch, precision, in_use):
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "NVIDIA H200")
-    machine = Machine(torch.device("cuda", 0), precision, 1, Ranks(1, 0, 0, 1))
-    rates = build._rates(parts("metrics.probe_seconds=0"), machine)
-    assert rates.peak.precision == "bf16"
-    assert rates.peak_in_use.precision == in_use
-    assert ("that of bf16, by which runs in fp8 are measured too" in rates.peak.source) == (precision == "fp8")

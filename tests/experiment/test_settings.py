@@ -54,7 +54,7 @@ def test_a_batch_that_ranks_do_not_divide_names_what_trains_the_same_and_a_batch
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: TrainerConfig(accelerator="tpu"), "trainer.accelerator: got 'tpu', expected auto, cpu or cuda"),
+        (lambda: TrainerConfig(accelerator="tpu"), "trainer.accelerator: got 'tpu', expected auto, cpu, gpu, mps, xpu"),
         (
             lambda: TrainerConfig(global_batch_size=0),
             "trainer.global_batch_size: got 0, expected a whole number of at least 1; set trainer.global_batch_size=16",

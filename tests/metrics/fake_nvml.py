@@ -33,20 +33,11 @@ class FakeNvml:
     def nvmlSystemGetDriverVersion(self):
         return b"580.01"
 
-    def nvmlDeviceGetCount(self):
-        return len(self.boards)
-
-    def nvmlDeviceGetHandleByIndex(self, index):
-        return self.boards[index]
-
     def nvmlDeviceGetHandleByUUID(self, uuid):
         for board in self.boards:
             if board.uuid == uuid:
                 return board
         raise NVMLError("Not Found")
-
-    def nvmlDeviceGetUUID(self, board):
-        return board.uuid
 
     def nvmlDeviceGetName(self, board):
         return board.name

@@ -1,58 +1,41 @@
 """The environment section tells what it can and leaves the rest None."""
 
 import subprocess
+from types import SimpleNamespace
 
 import torch
 
 from litespark.metrics import environment
-from litespark.metrics.environment import collect_environment, cpu_name, git_state, uuid_hash, version_of
+from litespark.metrics.environment import collect_environment, git_state, uuid_hash, version_of
 from litespark.metrics.nvml import NvmlMeter
-from litespark.metrics.records.run import EnvironmentRecord
 from tests.metrics.fake_nvml import Board, FakeNvml
 
 
 def test_a_cpu_run_has_versions_and_its_processor():
-    record = collect_environment(device_type="cpu", world_size=2, precision="32-true")
-    assert isinstance(record, EnvironmentRecord)
+    record = collect_environment(torch.device("cpu"), world_size=2, precision="32-true")
     assert record.torch == torch.__version__
     assert record.lightning
     assert (record.world_size, record.precision, record.driver) == (2, "32-true", None)
     assert [device.name for device in record.devices] == [record.cpu]
 
 
-def test_a_gpu_run_has_names_hashed_uuids_power_limits_and_driver(monkeypatch):
-    class Properties:
-        uuid = "1234-abcd"
-
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "NVIDIA H200")
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: Properties())
+def test_a_gpu_run_has_its_name_hashed_uuid_power_limit_and_driver(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda place: "NVIDIA H200")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda place: SimpleNamespace(uuid="1234-abcd"))
     meter = NvmlMeter(["GPU-1234-abcd"], FakeNvml([Board("GPU-1234-abcd", limit_milliwatts=650_000)]))
-    record = collect_environment(device_type="cuda", precision="bf16-mixed", meter=meter)
+    record = collect_environment(torch.device("cuda", 0), precision="bf16-mixed", meter=meter)
     (device,) = record.devices
     assert (device.name, device.power_limit_watts, record.driver) == ("NVIDIA H200", 650.0, "580.01")
     assert device.uuid_hash == uuid_hash("GPU-1234-abcd")
     assert "1234" not in device.uuid_hash
-
-
-def test_a_gpu_without_a_uuid_is_still_named(monkeypatch):
-    def unknown(index):
-        raise RuntimeError("no properties")
-
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "AMD Instinct MI300X")
-    monkeypatch.setattr(torch.cuda, "get_device_properties", unknown)
-    (device,) = collect_environment(device_type="cuda", precision="bf16-mixed").devices
-    assert (device.name, device.uuid_hash, device.power_limit_watts) == ("AMD Instinct MI300X", None, None)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda place: SimpleNamespace())
+    (device,) = collect_environment(torch.device("cuda", 0), precision="bf16-mixed").devices
+    assert (device.name, device.uuid_hash, device.power_limit_watts) == ("NVIDIA H200", None, None)
 
 
 def test_a_missing_package_has_no_version():
     assert version_of("torch")
     assert version_of("no-such-distribution-anywhere") is None
-
-
-def test_the_processor_name_comes_from_cpuinfo_where_there_is_one(tmp_path):
-    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: A Fine CPU @ 2 GHz\n")
-    assert cpu_name(tmp_path / "cpuinfo") == "A Fine CPU @ 2 GHz"
-    assert cpu_name(tmp_path / "absent")
 
 
 def git(folder, *arguments):

@@ -1,18 +1,16 @@
 """Each meter reads the right physical devices once, and says why where it cannot."""
 
 import importlib
-import os
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from litespark.metrics import meters, nvml
-from litespark.metrics.energy import EnergyLedger
-from litespark.metrics.energy_totals import combine
+from litespark.metrics.energy import EnergyByPhase
 from litespark.metrics.meters import NullMeter, RaplMeter, assign_devices, choose_meter
-from litespark.metrics.nvml import COUNTER_METHOD, POWER_METHOD, NvmlMeter, PowerIntegral, visible_device_uuids
-from tests.metrics.fake_meter import FakeMeter
+from litespark.metrics.nvml import COUNTER_METHOD, POWER_METHOD, NvmlMeter, PowerIntegral
 from tests.metrics.fake_nvml import Board, FakeNvml, NVMLError
 
 
@@ -109,19 +107,6 @@ def test_a_board_with_neither_counter_nor_power_says_so():
     assert "neither energy nor power" in meter.reason
 
 
-def test_two_ranks_on_one_host_count_each_board_once(clock):
-    fake = FakeNvml([Board("GPU-a", millijoules=0), Board("GPU-b", millijoules=0)])
-    ledgers = [EnergyLedger(NvmlMeter([uuid], fake, clock=clock)) for uuid in ("GPU-a", "GPU-b")]
-    for ledger in ledgers:
-        ledger.switch("train")
-    clock.now += 10
-    fake.boards[0].millijoules += 3_000_000
-    fake.boards[1].millijoules += 2_000_000
-    for ledger in ledgers:
-        ledger.settle()
-    assert combine(ledger.totals for ledger in ledgers).train_joules == 5000.0
-
-
 def test_ranks_that_share_a_board_leave_it_to_the_lowest():
     assert assign_devices([["GPU-a"], ["GPU-a"], ["GPU-b", "GPU-a"], ["GPU-c", "GPU-c"]]) == [
         ("GPU-a",),
@@ -129,51 +114,6 @@ def test_ranks_that_share_a_board_leave_it_to_the_lowest():
         ("GPU-b",),
         ("GPU-c",),
     ]
-
-
-# --- which boards are visible ---------------------------------------------------------------------------------------
-
-UUIDS = ["GPU-11aa", "GPU-12bb", "GPU-3333"]
-
-
-@pytest.mark.parametrize(
-    ("selection", "expected"),
-    [
-        (None, UUIDS),
-        ("", []),
-        ("-1", []),
-        ("2,0", ["GPU-3333", "GPU-11aa"]),
-        (" 1 , 2 ", ["GPU-12bb", "GPU-3333"]),
-        ("GPU-3333", ["GPU-3333"]),
-        ("GPU-12,GPU-3", ["GPU-12bb", "GPU-3333"]),
-        ("0,7,1", ["GPU-11aa"]),  # CUDA stops at the first entry that names nothing
-        ("GPU-1,0", []),  # two boards begin like this
-        ("1,-1,2", ["GPU-12bb"]),
-    ],
-)
-def test_visible_devices_are_resolved_as_cuda_does(selection, expected):
-    environment = {} if selection is None else {"CUDA_VISIBLE_DEVICES": selection}
-    assert visible_device_uuids(FakeNvml([Board(uuid) for uuid in UUIDS]), environment) == expected
-
-
-def test_ordinals_among_different_boards_need_the_bus_order():
-    fake = FakeNvml([Board("GPU-a", name="NVIDIA L4"), Board("GPU-b", name="NVIDIA H200")])
-    with pytest.raises(ValueError, match=r"ordinal 0 on a machine with different GPUs, expected UUIDs"):
-        visible_device_uuids(fake, {"CUDA_VISIBLE_DEVICES": "0"})
-    by_bus = {"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-    assert visible_device_uuids(fake, by_bus) == ["GPU-b"]
-    assert visible_device_uuids(fake, {"CUDA_VISIBLE_DEVICES": "GPU-a"}) == ["GPU-a"]
-
-
-def test_a_mig_slice_among_the_visible_devices_is_refused():
-    with pytest.raises(ValueError, match=r"got the MIG slice MIG-1/2/3, expected whole GPUs"):
-        visible_device_uuids(FakeNvml([Board("GPU-a")]), {"CUDA_VISIBLE_DEVICES": "MIG-1/2/3"})
-
-
-def test_the_process_environment_is_the_default(monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
-    assert visible_device_uuids(FakeNvml([Board("GPU-a"), Board("GPU-b")])) == ["GPU-b"]
 
 
 # --- RAPL -----------------------------------------------------------------------------------------------------------
@@ -209,14 +149,14 @@ def test_rapl_sums_packages_and_leaves_out_parts_and_platform(tmp_path, clock):
 
 def test_rapl_undoes_the_wrap_of_its_counter(tmp_path, clock):
     counter = write_domain(tmp_path, "intel-rapl:0", "package-0", RANGE - 1_000_000)
-    ledger = EnergyLedger(RaplMeter(tmp_path, clock))
-    ledger.switch("train")
+    energy = EnergyByPhase(RaplMeter(tmp_path, clock))
+    energy.switch("train")
     clock.now += 10
     counter.write_text("999999999\n")
-    ledger.settle()
+    energy.settle()
     # 1 J up to the range, one step to 0, and what was counted since
-    assert ledger.totals.train.millijoules == 1001_000
-    assert ledger.totals.dropped_readings == 0
+    assert energy.totals.train.millijoules == 1001_000
+    assert energy.totals.dropped_readings == 0
 
 
 def test_rapl_leaves_a_gap_where_the_counter_may_have_wrapped_twice(tmp_path, clock):
@@ -232,7 +172,6 @@ def test_rapl_leaves_a_gap_where_the_counter_may_have_wrapped_twice(tmp_path, cl
 def test_rapl_lost_in_the_run_is_a_gap(tmp_path, clock):
     counter = write_domain(tmp_path, "intel-rapl:0", "package-0", 0)
     meter = RaplMeter(tmp_path, clock)
-    meter.read()
     counter.unlink()
     assert meter.read().millijoules == (None,)
 
@@ -240,10 +179,13 @@ def test_rapl_lost_in_the_run_is_a_gap(tmp_path, clock):
 # --- the choice -----------------------------------------------------------------------------------------------------
 
 
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+
+
 def test_a_cpu_run_reads_rapl_and_only_on_local_rank_zero(tmp_path):
     write_domain(tmp_path, "intel-rapl:0", "package-0", 0)
-    reader = choose_meter("cpu", powercap=tmp_path)
-    other = choose_meter("cpu", local_rank=1, powercap=tmp_path)
+    reader = choose_meter(CPU, powercap=tmp_path)
+    other = choose_meter(CPU, local_rank=1, powercap=tmp_path)
     assert isinstance(reader, RaplMeter)
     assert reader.label == other.label == "CPU package energy"
     assert other.devices == ()
@@ -251,14 +193,11 @@ def test_a_cpu_run_reads_rapl_and_only_on_local_rank_zero(tmp_path):
 
 
 def test_a_machine_without_rapl_says_so_and_counts_as_uncovered(tmp_path):
-    meter = choose_meter("cpu", powercap=tmp_path / "absent")
+    meter = choose_meter(CPU, powercap=tmp_path / "absent")
     assert isinstance(meter, NullMeter)
     assert "no RAPL counters" in meter.reason
     assert meter.read().millijoules == (None,)
-
-
-def test_an_empty_powercap_tree_says_so(tmp_path):
-    assert "no RAPL package domain" in choose_meter("cpu", powercap=tmp_path).reason
+    assert "no RAPL package domain" in choose_meter(CPU, powercap=tmp_path).reason
 
 
 def test_a_root_only_counter_says_what_to_do(tmp_path, monkeypatch):
@@ -266,7 +205,7 @@ def test_a_root_only_counter_says_what_to_do(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied", "/sys/class/powercap/intel-rapl:0/energy_uj")
 
     monkeypatch.setattr(meters, "RaplMeter", refuse)
-    reason = choose_meter("cpu", powercap=tmp_path).reason
+    reason = choose_meter(CPU, powercap=tmp_path).reason
     assert "energy_uj is readable by root only" in reason
     assert "chmod a+r" in reason
 
@@ -276,61 +215,41 @@ def use_fake_nvml(monkeypatch, fake):
     monkeypatch.setattr(nvml.importlib, "import_module", lambda name: fake if name == "pynvml" else real(name))
 
 
-def test_a_gpu_run_reads_the_boards_that_torch_uses(monkeypatch):
-    class Properties:
-        uuid = "b"
-
+@pytest.mark.parametrize("uuid", ["b", "GPU-b"])
+def test_a_gpu_run_reads_the_board_that_torch_computes_on(monkeypatch, uuid):
     fake = FakeNvml([Board("GPU-a", millijoules=1), Board("GPU-b", millijoules=2)])
     use_fake_nvml(monkeypatch, fake)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: Properties())
-    meter = choose_meter("cuda", device_indices=[0])
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda place: SimpleNamespace(uuid=uuid))
+    assert choose_meter(GPU).read().millijoules == (2,)
     assert fake.initialised
-    assert meter.read().millijoules == (2,)
+    assert choose_meter(GPU, uuids=()).read().millijoules == ()  # another rank reads it
 
 
-def test_where_torch_tells_no_uuid_the_environment_does(monkeypatch):
-    def unknown(index):
-        raise RuntimeError("no CUDA")
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (NVMLError("Driver Not Loaded"), "NVML cannot be used here: Driver Not Loaded"),
+        (ImportError("pynvml"), "pip install nvidia-ml-py"),
+    ],
+)
+def test_a_gpu_run_without_nvml_says_why_and_counts_as_uncovered(monkeypatch, error, reason):
+    def refuse(name=None):
+        raise error
 
-    use_fake_nvml(monkeypatch, FakeNvml([Board("GPU-a", millijoules=1), Board("GPU-b", millijoules=2)]))
-    monkeypatch.setattr(torch.cuda, "get_device_properties", unknown)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-b")
-    assert choose_meter("cuda", device_indices=[0]).read().millijoules == (2,)
-    meter = choose_meter("cuda", device_indices=[1])
-    assert "got ordinals [1], expected fewer than 1" in meter.reason
-    assert meter.read().millijoules == (None,)
-
-
-def test_a_gpu_run_without_the_driver_says_why_and_counts_as_uncovered(monkeypatch):
-    class NoDriver(FakeNvml):
-        def nvmlInit(self):
-            raise NVMLError("Driver Not Loaded")
-
-    use_fake_nvml(monkeypatch, NoDriver())
-    meter = choose_meter("cuda", uuids=["GPU-a", "GPU-b"])
+    fake = FakeNvml()
+    fake.nvmlInit = refuse
+    monkeypatch.setattr(
+        nvml.importlib, "import_module", refuse if isinstance(error, ImportError) else lambda name: fake
+    )
+    meter = choose_meter(GPU, uuids=["GPU-a", "GPU-b"])
     assert isinstance(meter, NullMeter)
-    assert meter.reason == "NVML cannot be used here: Driver Not Loaded"
+    assert reason in meter.reason
     assert meter.read().millijoules == (None, None)
 
 
-def test_a_gpu_run_without_the_package_says_what_to_install(monkeypatch):
-    def absent(name):
-        raise ImportError(name)
-
-    monkeypatch.setattr(nvml.importlib, "import_module", absent)
-    assert "pip install nvidia-ml-py" in choose_meter("cuda", uuids=["GPU-a"]).reason
-
-
-def test_other_devices_have_no_meter():
-    assert "'mps'" in choose_meter("mps").reason
-
-
-def test_amd_gpus_are_named_as_not_read(monkeypatch):
+def test_other_accelerators_have_no_meter_and_are_named(monkeypatch):
     monkeypatch.setattr(torch.version, "hip", "6.2")
-    assert "AMD" in choose_meter("cuda").reason
-
-
-def test_the_fake_meter_integrates_its_power(clock):
-    meter = FakeMeter([10.0, 20.0], clock)
-    clock.now += 2
-    assert meter.read().millijoules == (20_000, 40_000)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda place: "AMD Instinct MI300X")
+    meter = choose_meter(GPU)
+    assert "AMD Instinct MI300X" in meter.reason
+    assert meter.read().millijoules == (None,)

@@ -1,6 +1,5 @@
 """The training state in memory, and the memory that there is."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,7 @@ from litespark.models.config import LlamaConfig
 from litespark.models.llama import Llama
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.ops.fp8.settings import Fp8Config
-from litespark.planning import memory
-from litespark.planning.memory import device_memory_bytes, layers_that_fit, training_state_bytes
+from litespark.planning.memory import layers_that_fit, training_state_bytes
 from litespark.training.optim import AdamWConfig, MuonConfig, build_optimizer
 
 CPU = torch.device("cpu")
@@ -73,49 +71,6 @@ def test_the_headline_model_needs_what_the_arithmetic_says():
     parameters = LlamaConfig(**settings).parameter_count()
     assert training_state_bytes(LlamaConfig(**settings)) == 16 * parameters
     assert 40e9 < 16 * parameters < 60e9
-
-
-def state_limits(monkeypatch, tmp_path, texts):
-    """Let these texts stand in the files in which Linux states the memory limit of a container."""
-    places = {"second": "/sys/fs/cgroup/memory.max", "first": "/sys/fs/cgroup/memory/memory.limit_in_bytes"}
-    for name, text in texts.items():
-        (tmp_path / name).write_text(text)
-    instead = {place: tmp_path / name for name, place in places.items()}
-    monkeypatch.setattr(memory, "Path", instead.__getitem__)
-
-
-PHYSICAL = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-@pytest.mark.parametrize(
-    "texts, expected",
-    [
-        ({}, PHYSICAL),
-        ({"second": "1048576\n"}, 1048576),
-        ({"first": "2097152\n"}, 2097152),
-        ({"second": "max\n"}, PHYSICAL),
-        ({"first": "9223372036854771712\n"}, PHYSICAL),  # how the first version says that there is none
-    ],
-)
-def test_a_container_has_what_it_is_allowed(monkeypatch, tmp_path, texts, expected):
-    state_limits(monkeypatch, tmp_path, texts)
-    assert device_memory_bytes(CPU) == expected
-
-
-def test_a_system_that_does_not_say_is_unknown(monkeypatch):
-    def unknown(name):
-        raise ValueError("unrecognized configuration name")
-
-    monkeypatch.setattr(os, "sysconf", unknown)
-    assert device_memory_bytes(CPU) is None
-
-
-def test_a_gpu_has_its_own(monkeypatch):
-    class Card:
-        total_memory = 80 * 2**30
-
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Card())
-    assert device_memory_bytes(torch.device("cuda", 1)) == 80 * 2**30
 
 
 def test_as_many_layers_fit_as_their_state_has_room_for():

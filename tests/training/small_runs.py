@@ -7,20 +7,22 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from litespark.callbacks.mfu import Rates, ThroughputMonitor
 from torch import Tensor
 
 from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.metrics_logger import MetricsLogger
 from litespark.callbacks.phases import Phases
 from litespark.callbacks.signals import StopOnSignal
+from litespark.callbacks.throughput import ThroughputMonitor
 from litespark.callbacks.validation import Validation
 from litespark.data.batch import TokenBatch
 from litespark.data.config import SyntheticConfig
 from litespark.data.streaming import SyntheticDataModule
 from litespark.metrics.hardware import PeakFlops
+from litespark.metrics.mfu import FlopsPerToken, MfuMeter, Rates
 from litespark.metrics.validation import TokenMetrics
 from litespark.models.config import LlamaConfig
+from litespark.models.flops import model_flops_per_token
 from litespark.models.llama import Llama
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.ops.fp8.settings import Fp8Config
@@ -149,6 +151,12 @@ class SmallRun:
     journal: Journal = field(default_factory=Journal)
 
 
+def small_flops(mean_keys: float) -> FlopsPerToken:
+    """Of a small Llama that recomputes nothing."""
+    causal, full = (model_flops_per_token(small_llama(), keys) for keys in (mean_keys, LENGTH))
+    return FlopsPerToken(causal, full, causal)
+
+
 def small_run(
     folder: Path,
     module: TrainingModule,
@@ -166,15 +174,8 @@ def small_run(
     """A trainer as `litespark.experiment` makes it, as far as these tests need it."""
     phases = phases or Phases()
     rates = None if peak is None else PeakFlops("cpu", "bf16", peak, "test")
-    throughput = ThroughputMonitor(
-        model=small_llama(),
-        seq_len=LENGTH,
-        recompute="none",
-        rates=Rates(rates, None, None),
-        log_every=log_every,
-        warmup_steps=0,
-        phases=phases,
-    )
+    mfu = MfuMeter(Rates(rates, None, None), small_flops)
+    throughput = ThroughputMonitor(mfu=mfu, log_every=log_every, warmup_steps=0, phases=phases)
     metrics, journal = MetricsLogger(folder), Journal()
     strategy = strategy or StrategyConfig()
     first = [each for each in callbacks if not isinstance(each, Checkpointer | StopOnSignal)]

@@ -291,8 +291,8 @@ def test_the_random_state_comes_back_for_all_three_generators():
     def draw():
         return random.random(), float(np.random.rand()), float(torch.rand(()))
 
-    before = random_state()
+    before = random_state(torch.device("cpu"))
     first = draw()
     assert draw() != first
-    restore_random_state(before)
+    restore_random_state(before, torch.device("cpu"))
     assert draw() == first

@@ -66,4 +66,4 @@ def test_the_loss_of_each_domain_is_logged_and_together_they_are_the_loss(tmp_pa
     text_bytes = sum(size * RATIOS[name] for name, (_, size, _) in sums.items())
     assert logged[names.VALIDATION_BITS_PER_BYTE] == pytest.approx(nats / math.log(2) / text_bytes, rel=1e-5)
     # the table of a run has the same columns
-    assert names.of_domain(names.VALIDATION_LOSS, "code") in (tmp_path / "metrics.csv").read_text().splitlines()[0]
+    assert names.of_domain(names.VALIDATION_LOSS, "code") in (tmp_path / "metrics.jsonl").read_text()

@@ -111,7 +111,7 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
 
 def _device(parts: Parts, ranks: Ranks, problems: list[str]) -> torch.device:
     try:
-        device = find(parts.trainer.accelerator)
+        device = find(parts.trainer.accelerator, 0)
     except NoDeviceError as error:
         problems.append(
             f"{error}; run this on a machine that has one for every process, or try the same code on a CPU: python "

@@ -139,7 +139,7 @@ def choose_meter(
         local_rank: only local rank 0 reads the CPU packages of its machine.
         powercap: where RAPL lives.
     """
-    if device.type == "cpu":
+    if not device_of(device).is_accelerator:
         return _cpu_meter(local_rank, powercap)
     there = [MeteredDevice(str(device), "GPU")] if uuids is None else [MeteredDevice(uuid, "GPU") for uuid in uuids]
     if not device_of(device).is_nvidia:

@@ -104,7 +104,7 @@ def shared_by(record: RunRecord) -> str | None:
 
 
 def energy_table(run: Run) -> str:
-    """The energy ledger by phase with totals, method and coverage; one sentence where nothing was read."""
+    """The energy totals by phase with totals, method and coverage; one sentence where nothing was read."""
     energy = run.record.energy
     if energy.all_in_joules is None and energy.train_joules is None:
         return f"Energy was not measured: {no_energy(run)}."

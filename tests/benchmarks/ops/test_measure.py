@@ -226,8 +226,8 @@ def test_a_backend_that_raises_at_these_sizes_is_named_and_the_others_are_measur
         (["--op", "softmax"], "--op: got softmax, expected one of rms_norm"),
         (["data.seq_len=100000"], "expected at most model.max_seq_len"),
         pytest.param(
-            ["trainer.accelerator=cuda"],
-            "got no CUDA device",
+            ["trainer.accelerator=gpu"],
+            "got no gpu",
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one"),
         ),
     ],
@@ -375,7 +375,7 @@ def test_absent_rivals_are_named_with_the_reason(monkeypatch, installed_liger):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_on_a_gpu_fast_backends_memory_and_verdicts_are_there(tmp_path, capsys):
-    more = ("trainer.accelerator=cuda", "precision=bf16", "data.seq_len=256", "model.hidden_size=256",
+    more = ("trainer.accelerator=gpu", "precision=bf16", "data.seq_len=256", "model.hidden_size=256",
             "model.num_heads=4", "model.num_kv_heads=2", "model.intermediate_size=512")  # fmt: skip
     assert bench(tmp_path, *more, *(word for op in ("rms_norm", "attention") for word in ("--op", op))) == 0
     (record,) = records(tmp_path)

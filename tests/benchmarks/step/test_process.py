@@ -18,6 +18,7 @@ from litespark.metrics.records.step import RoundRecord
 from litespark.training.model_builder import ModelBuilder
 from litespark.training.module import TrainingModule
 from tests.benchmarks.step.tiny_steps import measured, parts, request
+from tests.stand_in_device import stand_in
 
 ALLOCATOR = "CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total capacity of 79 GiB"
 
@@ -141,13 +142,12 @@ def test_the_memory_of_a_gpu_is_the_peak_of_its_steps(tmp_path, monkeypatch):
     done = []
     monkeypatch.setattr(process, "take_steps", lambda *given, **options: (done.append("steps"), _Taken)[1])
     monkeypatch.setattr(process, "held_out_loss", lambda *given: (done.append("held out"), 4.0)[1])
-    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: done.append("reset"))
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: (done.append("read"), 3 * 2**20)[1])
+    stand_in(monkeypatch, "cuda", calls=done, peak=3 * 2**20)
     asked = dataclasses.replace(request(tmp_path, "sdpa"), started=90.0)
     answer = process._take(_Taken, [], [], asked, torch.device("cuda", 0), None)
     assert answer.peak_memory_mib == 3.0
     # neither what building took nor the loss afterwards, which needs no speed and no economy
-    assert done == ["reset", "steps", "read", "held out"]
+    assert done == ["reset", "steps", "peak", "held out"]
     assert answer.seconds_before == 10.0
 
 

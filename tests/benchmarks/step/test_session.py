@@ -348,7 +348,7 @@ def test_measure_alone_fills_a_record_of_begin():
         (["variant={ops:{rope:reference}}"], [litespark_variant("x", ("ops=reference",))], {}, "leave variant=… out"),
         ([], [OURS], {"layers": 5}, "--layers: got 5, expected at most the model's 4"),
         pytest.param(
-            ["trainer.accelerator=cuda"], [OURS], {}, "got no CUDA device",
+            ["trainer.accelerator=gpu"], [OURS], {}, "got no gpu",
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one"),
         ),
     ],

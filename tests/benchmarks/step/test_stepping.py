@@ -17,13 +17,15 @@ from litespark.benchmarks.step.stepping import (
     tokens_hash,
 )
 from litespark.data.batch import batch_from_rows
+from litespark.device import device_of
 from litespark.experiment.preflight import Machine
 from litespark.launch import Ranks
-from litespark.metrics.energy import EnergyLedger
+from litespark.metrics.energy import EnergyByPhase
 from litespark.metrics.meters import NullMeter
 from litespark.training.schedule import CosineSchedule
 from tests.benchmarks.step.tiny_steps import parts
 from tests.metrics.fake_meter import FakeMeter
+from tests.stand_in_device import stand_in
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -60,38 +62,26 @@ def _batch() -> StepBatch:
     return StepBatch([row, row], 0.1)
 
 
-def test_only_the_counted_steps_are_timed_and_metered():
+def test_only_the_counted_steps_are_timed_and_metered(monkeypatch):
     time, log = Time(), []
+    stand_in(monkeypatch, now=staticmethod(time), is_accelerator=False)
     meter = FakeMeter([50.0], time)
     training = Planned(time, [100.0, 7.0, 2.0, 3.0, 2.5], [5.0, 4.0, 3.0, 2.5, 2.25], log)
-    taken = take_steps(training, [_batch()] * 5, warmup=2, meter=meter, clock=StepClock(CPU, time))
+    taken = take_steps(training, [_batch()] * 5, warmup=2, meter=meter, clock=StepClock(device_of(CPU)))
     assert taken.step_ms == pytest.approx([2000, 3000, 2500])
     assert taken.train_loss == [5.0, 4.0, 3.0, 2.5, 2.25]
     assert taken.energy.joules == pytest.approx(50 * 7.5)
     assert (taken.energy.method, taken.energy.reason) == ("fake counter", None)
 
 
-def test_on_a_gpu_events_time_the_steps_and_nothing_waits_between_them(monkeypatch):
-    time, log = Time(), []
-
-    class Event:
-        def __init__(self, enable_timing: bool) -> None:
-            assert enable_timing
-
-        def record(self) -> None:
-            log.append("event")
-            self.at = time.seconds
-
-        def elapsed_time(self, other) -> float:
-            log.append("read")
-            return 1e3 * (other.at - self.at)
-
-    monkeypatch.setattr(torch.cuda, "Event", Event)
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: log.append("synchronise"))
-    training = Planned(time, [9.0, 1.0, 2.0, 4.0], [5.0, 4.0, 3.0, 2.0], log)
-    taken = take_steps(training, [_batch()] * 4, warmup=1, meter=FakeMeter([10.0], time), clock=StepClock(CUDA))
+def test_on_a_gpu_the_device_times_the_steps_and_nothing_waits_between_them(monkeypatch):
+    time = Time()
+    device = stand_in(monkeypatch, "cuda", now=staticmethod(time))
+    training = Planned(time, [9.0, 1.0, 2.0, 4.0], [5.0, 4.0, 3.0, 2.0], device.calls)
+    clock = StepClock(device_of(CUDA))
+    taken = take_steps(training, [_batch()] * 4, warmup=1, meter=FakeMeter([10.0], time), clock=clock)
     assert taken.step_ms == pytest.approx([1000, 2000, 4000])
-    assert log == ["step", "synchronise", "event", *["step", "event"] * 3, "synchronise", *["read"] * 3]
+    assert device.calls == ["step", "synchronise", "mark", *["step", "mark"] * 3, "synchronise"]
     assert taken.energy.joules == pytest.approx(70)
 
 
@@ -99,48 +89,48 @@ def test_a_loss_that_is_not_finite_is_an_error_that_names_the_step():
     time = Time()
     training = Planned(time, [1.0] * 3, [5.0, math.nan, 3.0], [])
     with pytest.raises(ArithmeticError, match="step 2 of 3 was nan"):
-        take_steps(training, [_batch()] * 3, warmup=1, meter=NullMeter("none", ""), clock=StepClock(CPU, time))
+        take_steps(training, [_batch()] * 3, warmup=1, meter=NullMeter("none", ""), clock=StepClock(device_of(CPU)))
 
 
-def _ledger(meter, time: Time, seconds: float) -> EnergyLedger:
-    ledger = EnergyLedger(meter)
-    ledger.switch("train")
+def _metered(meter, time: Time, seconds: float) -> EnergyByPhase:
+    energy = EnergyByPhase(meter)
+    energy.switch("train")
     time.seconds += seconds
-    ledger.switch("idle")
-    return ledger
+    energy.switch("idle")
+    return energy
 
 
 def test_a_short_measurement_on_a_gpu_has_no_joules_and_says_how_many_steps_it_takes():
     time = Time()
-    ledger = _ledger(FakeMeter([50.0], time), time, 4.9)
-    energy = counted_energy(ledger, CUDA, 4.9, 10)
+    by_phase = _metered(FakeMeter([50.0], time), time, 4.9)
+    energy = counted_energy(by_phase, device_of(CUDA), 4.9, 10)
     assert energy.joules is None
     assert energy.reason is not None
     assert "took 4.9 s" in energy.reason
     assert "raise --steps to 12" in energy.reason
-    assert counted_energy(ledger, CPU, 4.9, 10).joules == pytest.approx(245)
-    assert counted_energy(ledger, CUDA, 5.0, 10).joules == pytest.approx(245)
+    assert counted_energy(by_phase, device_of(CPU), 4.9, 10).joules == pytest.approx(245)
+    assert counted_energy(by_phase, device_of(CUDA), 5.0, 10).joules == pytest.approx(245)
 
 
 def test_what_cannot_be_read_is_absent_with_the_meters_reason():
     time = Time()
-    energy = counted_energy(_ledger(NullMeter("no counter here", "none"), time, 9.0), CUDA, 9.0, 1)
+    energy = counted_energy(_metered(NullMeter("no counter here", "none"), time, 9.0), device_of(CUDA), 9.0, 1)
     assert (energy.joules, energy.method, energy.reason) == (None, None, "no counter here")
     meter = FakeMeter([50.0], time)
     meter.lost[0] = True
-    assert "at both ends" in str(counted_energy(_ledger(meter, time, 9.0), CUDA, 9.0, 1).reason)
+    assert "at both ends" in str(counted_energy(_metered(meter, time, 9.0), device_of(CUDA), 9.0, 1).reason)
 
 
 @pytest.mark.parametrize("offset", [-1e6, 1e6])
 def test_an_impossible_difference_is_dropped_with_a_reason(offset):
     time = Time()
     meter = FakeMeter([50.0], time, power_cap_watts=300.0)
-    ledger = EnergyLedger(meter)
-    ledger.switch("train")
+    by_phase = EnergyByPhase(meter)
+    by_phase.switch("train")
     time.seconds += 9
     meter.offset[0] = offset
-    ledger.switch("idle")
-    energy = counted_energy(ledger, CUDA, 9.0, 1)
+    by_phase.switch("idle")
+    energy = counted_energy(by_phase, device_of(CUDA), 9.0, 1)
     assert energy.joules is None
     assert "negative or above the power cap" in str(energy.reason)
 

@@ -1,0 +1,232 @@
+"""What is asked of a device: a CPU's answers, an accelerator's, and a run on a device that has next to nothing."""
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from litespark import device
+from litespark.device import NoDeviceError, cpu_name, device_of, find
+from litespark.experiment import run
+from litespark.experiment.instruments import build_meter, say_what_is_absent
+from litespark.metrics.mfu import Rates
+from litespark.training.any_accelerator import AnyAccelerator, lightning_accelerator
+from litespark.training.random_state import random_state, restore_random_state
+from tests.experiment.composed import config
+from tests.stand_in_device import stand_in
+
+CPU = torch.device("cpu")
+GPU = torch.device("cuda", 1)
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Lets this machine have so many accelerators of a kind."""
+
+    def be(kind: str | None, count: int = 1) -> None:
+        here = None if kind is None else torch.device(kind)
+        monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: here)
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda: here is not None)
+        monkeypatch.setattr(torch.accelerator, "device_count", lambda: count)
+        monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: 0)
+
+    return be
+
+
+# ------------------------------------------------------------------ which device
+
+
+@pytest.mark.parametrize(
+    ("here", "asked", "index", "expected"),
+    [
+        (None, "auto", None, "cpu"),
+        (None, "cpu", None, "cpu"),
+        ("cuda", "cpu", None, "cpu"),
+        ("cuda", "auto", None, "cuda:0"),
+        ("cuda", "gpu", 1, "cuda:1"),
+        ("xpu", "auto", 1, "xpu:1"),
+        ("mps", "mps", 0, "mps:0"),
+        ("npu", "auto", 0, "npu:0"),
+    ],
+)
+def test_the_accelerator_is_the_one_that_pytorch_finds(machine, monkeypatch, here, asked, index, expected):
+    if here == "npu":
+        monkeypatch.setattr(device.torch, "device", lambda kind, index=None: SimpleNamespace(type=kind, index=index))
+    machine(here, count=2)
+    place = find(asked, index)
+    assert (place.type if place.index is None else f"{place.type}:{place.index}") == expected
+
+
+@pytest.mark.parametrize(
+    ("here", "asked", "index", "said"),
+    [
+        (None, "gpu", None, r"trainer\.accelerator=gpu: got no gpu .*no accelerator.* expected an NVIDIA or AMD GPU"),
+        ("cuda", "mps", None, r"got no mps on this machine \(PyTorch finds only cuda\), expected an Apple GPU"),
+        ("mps", "xpu", None, r"PyTorch finds only mps\), expected an Intel GPU"),
+        ("xpu", "auto", 2, r"got 2 devices of type xpu, expected at least 3"),
+    ],
+)
+def test_one_that_is_not_there_is_refused(machine, here, asked, index, said):
+    machine(here, count=2)
+    with pytest.raises(NoDeviceError, match=said):
+        find(asked, index)
+
+
+# ------------------------------------------------------------------ what a CPU answers
+
+
+def test_a_cpu_has_what_the_host_has(monkeypatch, tmp_path):
+    there = device_of(CPU)
+    assert (there.type, there.is_accelerator, there.has_timer, there.is_nvidia) == ("cpu", False, True, False)
+    assert (there.peak_bytes(), there.allocated_bytes(), there.random_state(), there.uuid) == (None,) * 4
+    monkeypatch.setattr(device.time, "perf_counter", iter([1.0, 3.5]).__next__)
+    assert there.milliseconds(there.mark(), there.mark()) == 2500
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: A Fine CPU @ 2 GHz\n")
+    assert cpu_name(tmp_path / "cpuinfo") == "A Fine CPU @ 2 GHz"
+    assert cpu_name(tmp_path / "absent")
+
+
+PHYSICAL = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@pytest.mark.parametrize(
+    "texts, expected",
+    [
+        ({}, PHYSICAL),
+        ({"memory.max": "1048576\n"}, 1048576),
+        ({"memory.limit_in_bytes": "2097152\n"}, 2097152),
+        ({"memory.max": "max\n"}, PHYSICAL),
+        ({"memory.limit_in_bytes": "9223372036854771712\n"}, PHYSICAL),  # how the first version says: none
+    ],
+)
+def test_a_container_has_the_memory_that_it_is_allowed(monkeypatch, tmp_path, texts, expected):
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(device, "Path", lambda place: tmp_path / Path(place).name)
+    assert device_of(CPU).memory_bytes == expected
+
+
+def test_a_system_that_does_not_tell_its_memory_is_unknown(monkeypatch):
+    def unknown(name):
+        raise ValueError("unrecognized configuration name")
+
+    monkeypatch.setattr(os, "sysconf", unknown)
+    assert device_of(CPU).memory_bytes is None
+
+
+# ------------------------------------------------------------------ what accelerators answer
+
+
+def test_an_accelerator_answers_through_pytorch(monkeypatch):
+    properties = SimpleNamespace(total_memory=80 * 2**30, uuid="1-2-3")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda place: properties)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda place: f"Card {place.index}")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    asked = []
+    for name in ("synchronize", "reset_peak_memory_stats", "max_memory_allocated", "memory_allocated"):
+        monkeypatch.setattr(torch.accelerator, name, lambda place, name=name: asked.append((name, place)))
+    there = device_of(GPU)
+    assert (there.name, there.memory_bytes, there.uuid, there.has_bf16) == ("Card 1", 80 * 2**30, "1-2-3", False)
+    assert there.is_nvidia == (torch.version.hip is None)
+    for ask in (there.synchronise, there.reset_peak, there.peak_bytes, there.allocated_bytes):
+        ask()
+    assert {place for _, place in asked} == {GPU}
+    assert len(asked) == 4
+
+
+def test_events_of_the_device_are_its_marks(monkeypatch):
+    class Event:
+        def __init__(self, place, enable_timing):
+            assert (place, enable_timing) == (GPU, True)
+
+        def record(self):
+            self.at = 5.0
+
+        def elapsed_time(self, other):
+            return 10 * (other.at - self.at) + 3
+
+    monkeypatch.setattr(torch, "Event", Event)
+    there = device_of(GPU)
+    assert there.milliseconds(there.mark(), there.mark()) == 3.0
+
+
+def test_apples_gpus_lack_what_pytorch_does_not_count_there(monkeypatch):
+    waits = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", waits.append)
+    there = device_of(torch.device("mps", 0))
+    assert (there.is_accelerator, there.has_timer, there.has_float64) == (True, False, False)
+    assert (there.peak_bytes(), there.uuid, there.is_nvidia) == (None, None, False)
+    # where the device has no timer, a mark waits for it
+    assert there.milliseconds(there.mark(), there.mark()) >= 0
+    assert len(waits) == 2
+
+
+def test_the_random_state_of_the_device_is_saved_set_and_kept(monkeypatch):
+    calls = stand_in(monkeypatch).calls
+    state = random_state(CPU)
+    restore_random_state(state, CPU)
+    assert calls == ["random state", "set random state 7"]
+    torch.manual_seed(1)
+    with device_of(CPU).random_state_kept():
+        inside = torch.rand(())
+    assert torch.rand(()) == inside
+    assert calls[2:] == ["random state", "set random state 7"]
+
+
+def test_lightning_gets_an_accelerator_that_it_does_not_have(machine):
+    machine("xpu", count=2)
+    assert [lightning_accelerator(torch.device(kind)) for kind in ("cpu", "cuda", "mps")] == ["cpu", "cuda", "mps"]
+    made = lightning_accelerator(torch.device("xpu", 0))
+    assert isinstance(made, AnyAccelerator)
+    assert made.get_parallel_devices(made.parse_devices("2")) == [torch.device("xpu", 0), torch.device("xpu", 1)]
+    assert (made.is_available(), made.auto_device_count()) == (True, 2)
+
+
+def test_one_line_says_what_an_accelerator_lacks_and_a_cpu_lacks_nothing(caplog):
+    apple = torch.device("mps", 0)
+    say_what_is_absent(apple, Rates(None, None, None), build_meter(apple))
+    (said,) = [line.getMessage() for line in caplog.records]
+    assert "Triton kernels (Triton has no kernels for mps devices)" in said
+    assert "energy (no energy counter is read of GPU of" in said
+    caplog.clear()
+    say_what_is_absent(CPU, Rates(None, None, None), build_meter(CPU))
+    assert not caplog.records
+
+
+# ------------------------------------------------------------------ a whole run on a device that has nothing else
+
+
+def test_a_run_on_a_device_without_timer_counters_and_kernels_says_so_and_leaves_them_out(
+    tmp_path, monkeypatch, caplog
+):
+    here = stand_in(monkeypatch, has_timer=False)
+    folder = run.train(
+        config(
+            *"model.num_layers=1 model.hidden_size=32 model.num_heads=2 model.num_kv_heads=1".split(),
+            *"model.intermediate_size=32 data.seq_len=8 data.micro_batch_size=2 trainer.global_batch_size=2".split(),
+            *"budget.tokens=null budget.steps=4 trainer.log_every=2 metrics.probe_seconds=0".split(),
+            *"callbacks.progress=false callbacks.report=false callbacks.prove=never name=run".split(),
+            f"paths.logs={tmp_path}",
+        )
+    )
+    record = json.loads((folder / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["environment"]["devices"][0]["name"] == "Stand-in 9000"
+    assert record["throughput"]["tokens_per_second"] > 0
+    for figure in ("step_ms_median", "step_ms_p95", "mfu_causal", "hfu_causal", "peak_memory_gib"):
+        assert record["throughput"][figure] is None
+    assert record["energy"]["train_joules"] is None
+    assert "Stand-in 9000" in record["energy"]["reason"]
+    (said,) = [line.getMessage() for line in caplog.records if "a run is without" in line.getMessage()]
+    for what in ("Stand-in 9000", "metrics.peak_flops", "energy", "step times", "peak memory"):
+        assert what in said
+    rows = [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert all("throughput/tokens_per_second" in row for row in rows if "train/loss" in row)
+    assert not any(key.startswith(("throughput/step_ms", "memory/", "energy/")) for row in rows for key in row)
+    # the loop waits for it where a window closes or a phase ends, and nowhere else
+    assert "mark" not in here.calls
+    assert "use" in here.calls
+    assert "random state" in here.calls
