@@ -16,12 +16,8 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 
 from litespark.data.config import PrepareConfig, SyntheticConfig
-<<<<<<< HEAD
 from litespark.data.preparation.prepare import Lookup, look_up
-=======
-from litespark.data.preparation.prepare import check
 from litespark.device import ACCELERATORS, NoDeviceError, device_count, device_of, find
->>>>>>> d90659e (Add Device, over torch.accelerator; type the callbacks; remove the CSV twin of the metrics)
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.initial_weights import InitialWeights, check_tokenizer
 from litespark.experiment.precision import computes_with_ops, settled, step_shapes

@@ -30,12 +30,8 @@ from litespark.experiment.config import ConfigError, Parts, parts_from
 from litespark.experiment.continue_command import Started, how_to_continue
 from litespark.experiment.finish import close, finish
 from litespark.experiment.initial_weights import check_tokenizer
-<<<<<<< HEAD
-from litespark.experiment.preflight import Machine, find_data, preflight
-=======
 from litespark.experiment.instruments import build_meter
-from litespark.experiment.preflight import Machine, preflight
->>>>>>> d90659e (Add Device, over torch.accelerator; type the callbacks; remove the CSV twin of the metrics)
+from litespark.experiment.preflight import Machine, find_data, preflight
 from litespark.experiment.processes import join_processes
 from litespark.experiment.record import new_record, new_segment
 from litespark.experiment.run_data import PREPARATION, data_of_run, record_place
