@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import litespark.ops
-from litespark.ops.compilation import Attempt, compilations_of, exclusions, ops_with_kernels
+from litespark.ops.compilation import Attempt, exclusions, ops_with_kernels
 from litespark.ops.triton_support import TARGETS
 from tests.ops.compile_worker import compile_in_worker
 
@@ -48,9 +48,7 @@ STACK_BYTES_ALLOWED = {
     "attention_query_gradient_kernel bf16 Dh256 documents configuration 0": 8,
     "attention_query_gradient_kernel fp32 Dh256 documents configuration 0": 24,
 }
-SOUND, FAULTY, ENDING, FORGETFUL = (
-    f"tests.ops.toy_kernels.{name}" for name in ("sound", "faulty", "ending", "forgetful")
-)
+SOUND, FAULTY, ENDING, CASTING = (f"tests.ops.toy_kernels.{name}" for name in ("sound", "faulty", "ending", "casting"))
 TOY_TARGETS = ["sm_90", "gfx942"]
 
 
@@ -109,7 +107,7 @@ def test_a_matmul_needs_its_blocks_in_shared_memory(toys, target, stages):
 
 def test_unaligned_arguments_are_compiled_as_such(toys):
     """Nothing can run ahead through shared memory, which then holds one stage."""
-    aligned, unaligned = (toys[name, "sm_90"].resources for name in ("matmul bf16", "unaligned"))
+    aligned, unaligned = (toys[name, "sm_90"].resources for name in ("matmul bf16", "matmul unaligned"))
     assert unaligned.shared_bytes < aligned.shared_bytes
 
 
@@ -123,60 +121,41 @@ def test_a_kernel_that_does_not_compile_is_caught(toys):
 
 
 def test_a_configuration_beyond_the_shared_memory_is_caught(toys):
-    (complaint,) = complaints([toys["large", "sm_90"]], {"large": 10_000})
-    needed, limit = toys["large", "sm_90"].resources.shared_bytes, TARGETS["sm_90"].shared_bytes
-    assert complaint == f"large takes {needed} bytes of shared memory on sm_90, which has {limit}"
+    (complaint,) = complaints([toys["matmul large", "sm_90"]], {"matmul large": 10_000})
+    needed, limit = toys["matmul large", "sm_90"].resources.shared_bytes, TARGETS["sm_90"].shared_bytes
+    assert complaint == f"matmul large takes {needed} bytes of shared memory on sm_90, which has {limit}"
 
 
 def test_spilled_registers_on_sm_90_are_caught_beyond_what_is_allowed(toys):
-    made = toys["spilling", "sm_90"]
+    made = toys["matmul spilling", "sm_90"]
     stack = made.resources.stack_bytes
-    assert complaints([made], {}) == [f"spilling has {stack} bytes of stack on sm_90, allowed are 0"]
-    assert complaints([made], {"spilling": stack - 1})
-    assert complaints([made], {"spilling": stack}) == []
+    assert complaints([made], {}) == [f"matmul spilling has {stack} bytes of stack on sm_90, allowed are 0"]
+    assert complaints([made], {"matmul spilling": stack - 1})
+    assert complaints([made], {"matmul spilling": stack}) == []
 
 
 @pytest.mark.slow
 def test_spilled_registers_and_too_much_memory_on_amd_are_told(tmp_path):
     made = {each.name: each for each in compile_in_worker(tmp_path, [FAULTY], ["gfx942"], every=True)}
-    assert made["spilling"].resources.stack_bytes > 0
-    assert made["spilling"].resources.registers == 512  # both files, whole
-    assert "bytes of shared memory on gfx942" in (made["large"].misfit() or "")
-
-
-@pytest.mark.parametrize(
-    "name, said", [("unknown argument", "unknown to the kernel: ['M']"), ("left out", "left out: ['K_BLOCK']")]
-)
-def test_a_compilation_with_other_arguments_than_the_kernel_is_caught(toys, name, said):
-    (complaint,) = complaints([toys[name, "sm_90"]], {})
-    assert said in complaint
+    assert made["matmul spilling"].resources.stack_bytes > 0
+    assert made["matmul spilling"].resources.registers == 512  # both files, whole
+    assert "bytes of shared memory on gfx942" in (made["matmul large"].misfit() or "")
 
 
 def test_a_compiler_that_ends_the_process_is_caught_by_name(tmp_path):
-    with pytest.raises(AssertionError, match="at: the last words for sm_90"):
+    with pytest.raises(AssertionError, match="at: the_last_words bf16 for sm_90"):
         compile_in_worker(tmp_path, [ENDING], ["sm_90"], every=True)
 
 
-def test_a_kernel_without_a_configuration_is_caught(tmp_path):
-    with pytest.raises(AssertionError, match=r"compilations\(sm_90\) states no configuration of forgotten"):
-        compile_in_worker(tmp_path, [FORGETFUL], ["sm_90"], every=True)
+@pytest.mark.parametrize(("module", "kernel"), [("forgetful", "forgotten"), ("silent", "any kernel")])
+def test_a_kernel_that_is_not_launched_is_caught(tmp_path, module, kernel):
+    with pytest.raises(AssertionError, match=rf"launches\(sm_90\): got no launch of {kernel}, expected one of each"):
+        compile_in_worker(tmp_path, [f"tests.ops.toy_kernels.{module}"], ["sm_90"], every=True)
 
 
-def test_the_first_configuration_of_each_kernel_is_chosen():
-    chosen = compilations_of(sound, TARGETS["sm_90"], every=False)
-    assert [compilation.name for compilation in chosen] == ["copy bf16", "matmul bf16"]
-    assert len(compilations_of(sound, TARGETS["sm_90"], every=True)) == 3
-
-
-def test_a_module_that_states_nothing_is_caught(monkeypatch):
-    monkeypatch.setattr(sound, "compilations", lambda target: [])
-    with pytest.raises(ValueError, match=r"sound.compilations\(sm_86\) states no configuration of any kernel"):
-        compilations_of(sound, TARGETS["sm_86"], every=True)
-
-
-def test_kernels_are_not_compiled_for_what_they_are_not_for():
-    assert compilations_of(choosy, TARGETS["sm_86"], every=True) == []
-    assert compilations_of(choosy, TARGETS["sm_89"], every=True) == compilations_of(sound, TARGETS["sm_89"], every=True)
+def test_the_first_configuration_of_each_kernel_is_chosen_for_the_targets_that_it_is_for(tmp_path):
+    attempts = compile_in_worker(tmp_path, [choosy.__name__], ["sm_86", "sm_89"], every=False)
+    assert [(made.name, made.target) for made in attempts] == [("copy bf16", "sm_89"), ("matmul bf16", "sm_89")]
 
 
 def test_what_kernels_are_not_for_is_told_by_name_and_reason():
@@ -191,7 +170,7 @@ def test_what_kernels_are_not_for_is_told_by_name_and_reason():
 def test_the_targets_with_fp8_are_those_that_triton_makes_it_for(tmp_path):
     """By the compiler, for NVIDIA's; for AMD's it puts e4m3 together from other operations."""
     nvidia = [name for name, target in TARGETS.items() if target.backend == "cuda"]
-    attempts = compile_in_worker(tmp_path, ["tests.ops.toy_kernels.casting"], nvidia, every=True)
+    attempts = compile_in_worker(tmp_path, [CASTING], nvidia, every=True)
     assert {made.target for made in attempts if made.misfit() is None} == WITH_FP8
     assert {name for name, target in TARGETS.items() if target.without_fp8 is None} == WITH_FP8
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from litespark.ops.fp8.function import cast
 
 from litespark.ops.fp8.emission import Emission
 from litespark.ops.fp8.formats import E4M3, E5M2, amax_bits, power_of_two_scale, quantized
-from litespark.ops.fp8.function import cast
 from litespark.ops.fp8.kernels import TILE, scale_of, store_columns, store_rows
 from litespark.ops.fp8.reference import PIECES
 from litespark.ops.rounding.kernels import rounded_to_odd

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 import triton.language as tl
+from litespark.ops.rms_norm_fp8.function import add_rms_norm_backward_cast, add_rms_norm_cast
 
 from litespark.ops.fp8.emission import Emission
 from litespark.ops.fp8.formats import E4M3, E5M2, dequantized
 from litespark.ops.fp8.reference import PIECES
 from litespark.ops.rms_norm_fp8 import kernels
-from litespark.ops.rms_norm_fp8.function import add_rms_norm_backward_cast, add_rms_norm_cast
 from litespark.ops.tolerance import fresh_memory_is_nan, relative_distance
 from litespark.ops.triton_support import interpreting
 from tests.ops.fp8_inputs import codes_apart
@@ -389,5 +389,5 @@ def test_a_kernel_that_reads_the_wrong_tile_is_seen(monkeypatch):
 
             return launch
 
-    monkeypatch.setattr("litespark.ops.rms_norm_fp8.function.add_rms_norm_fp8_forward_kernel", Late())
+    monkeypatch.setattr("litespark.ops.rms_norm_fp8.kernels.add_rms_norm_fp8_forward_kernel", Late())
     assert _complaints(_forward(inputs, _emission()), expected)

@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from litespark.ops import resources
-from litespark.ops.triton_support import TARGETS, compile_for, enable_interpreter, interpreting, target_of, why_not
+from litespark.ops.triton_support import (
+    TARGETS,
+    enable_interpreter,
+    interpreting,
+    recorded_launches,
+    target_at_hand,
+    target_of,
+    why_not,
+)
 
 pytest.importorskip("triton")
 from tests.ops.toy_kernels import sound
@@ -19,14 +27,14 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 @pytest.fixture
 def capability(monkeypatch):
     """Sets the compute capability of the only CUDA device."""
-    target_of.cache_clear()
+    target_at_hand.cache_clear()
     monkeypatch.setattr(torch.version, "hip", None)
 
     def set_capability(major: int, minor: int) -> None:
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (major, minor))
 
     yield set_capability
-    target_of.cache_clear()
+    target_at_hand.cache_clear()
 
 
 # ---------------------------------------------------------------- can it run
@@ -142,7 +150,7 @@ def test_interpreted_kernels_are_not_compiled(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     target = TARGETS["sm_90"]
     with pytest.raises(RuntimeError, match="compile without TRITON_INTERPRET"):
-        compile_for(sound.compilations(target)[0], target)
+        recorded_launches(sound.launches(target), target)
 
 
 CUOBJDUMP = " Function helper:\n  REG:20 STACK:8 SHARED:0\n Function kernel:\n  REG:168 STACK:0 SHARED:1024 LOCAL:0\n"

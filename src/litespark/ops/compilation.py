@@ -1,9 +1,9 @@
 """All kernels of all ops, compiled for targets that need not be in this machine.
 
-An op that has a `kernels.py` states there, in `compilations(target)`, how its launchers launch on a target; the first
-entry of each kernel is the most usual one. A configuration fits when it compiles and takes no more shared and tensor
-memory than the target has. Kernels that need what a target does not have say so: their module has a function
-`not_for(target)` that returns why they are not for it, or None where they are.
+An op that has a `kernels.py` lists there, in `launches(target)`, calls of its launchers with tensors on meta; what each
+would launch is recorded. The first of each kernel is the most usual one. A configuration fits when it compiles and
+takes no more shared and tensor memory than the target has. Kernels that need what a target does not have say so: their
+module has a function `not_for(target)` that returns why they are not for it, or None where they are.
 
 Importing and the first kernel of a process take some seconds, any further kernel 0.1 to 0.6 s of one core on an AMD
 EPYC, so that one process compiles many of them, for all targets down to the binary.
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from litespark.ops.resources import Resources
-from litespark.ops.triton_support import TARGETS, Compilation, Target, compile_for, kernels_of
+from litespark.ops.triton_support import TARGETS, Compilation, Target, compile_for, kernels_of, recorded_launches
 
 # columns that one program may have: NVIDIA PTX ISA, "Tensor Memory"
 TENSOR_MEMORY_COLUMNS = 512
@@ -32,22 +32,13 @@ _SHARED = frozenset({"rounding"})
 
 @dataclass(frozen=True)
 class Attempt:
-    """What came of compiling one configuration for one target.
+    """What came of compiling one configuration for one target."""
 
-    Attributes:
-        kernel: name of the kernel's function.
-        name: of the compilation.
-        target: name.
-        resources: None where it did not compile.
-        error: what the compiler said where it did not compile.
-        seconds: it took.
-    """
-
-    kernel: str
-    name: str
+    kernel: str  # name of the kernel's function
+    name: str  # of the compilation
     target: str
-    resources: Resources | None
-    error: str | None
+    resources: Resources | None  # None where it did not compile
+    error: str | None  # of the compiler where it did not compile
     seconds: float
 
     def misfit(self) -> str | None:
@@ -80,30 +71,29 @@ def not_for(module: ModuleType, target: Target) -> str | None:
 
 
 def compilations_of(module: ModuleType, target: Target, *, every: bool) -> list[Compilation]:
-    """What a module of kernels states for a target: all of it, or the first configuration of each kernel.
+    """What a module of kernels launches on a target: all of it, or the first configuration of each kernel.
 
     Nothing where its kernels are not for the target.
 
     Raises:
-        ValueError: a kernel of the module, or the whole module, has no configuration.
+        RuntimeError: the kernels of this process are interpreted.
+        ValueError: a kernel of the module, or the whole module, is not launched.
     """
     if not_for(module, target) is not None:
         return []
-    stated: list[Compilation] = module.compilations(target)
-    first = {compilation.kernel: compilation for compilation in reversed(stated)}
+    made = recorded_launches(module.launches(target), target)
+    first = {compilation.kernel: compilation for compilation in reversed(made)}
     forgotten = [name for name, kernel in kernels_of(module).items() if kernel not in first]
-    if forgotten or not stated:
-        what = ", ".join(forgotten) or "any kernel"
-        raise ValueError(f"{module.__name__}.compilations({target.name}) states no configuration of {what}")
-    return stated if every else [compilation for compilation in stated if first[compilation.kernel] is compilation]
+    if forgotten or not made:
+        raise ValueError(
+            f"{module.__name__}.launches({target.name}): got no launch of {', '.join(forgotten) or 'any kernel'}, "
+            "expected one of each kernel; add it there"
+        )
+    return made if every else [compilation for compilation in made if first[compilation.kernel] is compilation]
 
 
 def attempt(compilation: Compilation, target: Target) -> Attempt:
-    """Compile one configuration; what the compiler raises becomes part of the result.
-
-    Raises:
-        RuntimeError: the kernels of this process are interpreted.
-    """
+    """Compile one configuration; what the compiler raises becomes part of the result."""
     kernel = compilation.kernel.__name__
     start = time.perf_counter()
     resources, error = None, None
@@ -128,16 +118,7 @@ def exclusions(ops: Mapping[str, str], targets: Collection[Target]) -> list[str]
 def chosen_compilations(
     modules: Collection[str], targets: Collection[Target], *, every: bool
 ) -> Iterator[tuple[Compilation, Target]]:
-    """What there is to compile of modules of kernels, named as they are imported.
-
-    Args:
-        modules: names, "litespark.ops.rope.kernels".
-        targets: what to compile for.
-        every: all configurations, not only the first of each kernel.
-
-    Raises:
-        ValueError: see `compilations_of`.
-    """
+    """`compilations_of` for modules by name ("litespark.ops.rope.kernels"), and each of the targets."""
     for name in modules:
         module = importlib.import_module(name)
         for target in targets:

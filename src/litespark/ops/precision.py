@@ -1,4 +1,4 @@
-"""Which dtype an op computes in under autocast, for custom ops that autocast itself does not know."""
+"""Dtypes by name, and which one an op computes in under autocast, for custom ops that autocast does not know."""
 
 import torch
 from torch import Tensor
@@ -17,3 +17,8 @@ def compute_dtype(x: Tensor) -> torch.dtype:
     if x.dtype != torch.float64 and autocasting(x):
         return torch.get_autocast_dtype(x.device.type)
     return x.dtype
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """ "fp32", "bf16" or "fp16"."""
+    return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, str(dtype))

@@ -20,6 +20,7 @@ from litespark.ops.cases import Case, cases, cut, small
 from litespark.ops.fp8.limits import without_units
 from litespark.ops.fp8.proof import piece_trials, product_trials
 from litespark.ops.fp8.settings import Fp8Config
+from litespark.ops.precision import dtype_name
 from litespark.ops.shapes import StepShapes
 from litespark.ops.tolerance import Difference, Op, Trial, differences
 
@@ -208,8 +209,3 @@ def _exact_products() -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """ "fp32", "bf16" or "fp16"."""
-    return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, str(dtype))

@@ -11,10 +11,9 @@ import ast
 import functools
 import importlib
 import os
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,27 +26,20 @@ from litespark.ops.shapes import StepShapes
 
 OLDEST_CUDA_CAPABILITY = (8, 0)
 _INTERPRET = "TRITON_INTERPRET"
+# the target that launches are recorded for; None: they are made
+_recording: Target | None = None
 
 
 @dataclass(frozen=True)
 class Target:
-    """A kind of device that kernels are compiled for.
+    """A kind of device that kernels are compiled for."""
 
-    Attributes:
-        name: as it is printed, "sm_90".
-        backend: Triton's name, "cuda" or "hip".
-        architecture: Triton's number or name, 90 or "gfx942".
-        warp_size: threads in a warp.
-        shared_bytes: shared memory (LDS) that one program may use at most.
-        without_fp8: what it has instead of units for the fp8 formats that we train in; None: it has them.
-    """
-
-    name: str
-    backend: str
-    architecture: int | str
+    name: str  # "sm_90"
+    backend: str  # Triton's name, "cuda" or "hip"
+    architecture: int | str  # Triton's, 90 or "gfx942"
     warp_size: int
-    shared_bytes: int
-    without_fp8: str | None = None
+    shared_bytes: int  # of shared memory (LDS) that one program may use at most
+    without_fp8: str | None = None  # what it has instead of units for the fp8 formats that we train in
 
 
 # NVIDIA PTX ISA, "cvt": e4m3x2 and e5m2x2 need sm_89; Micikevicius et al., arXiv:2209.05433 against AMD Instinct MI300
@@ -110,12 +102,17 @@ def enable_interpreter() -> None:
     os.environ[_INTERPRET] = "1"
 
 
-@functools.cache
 def target_of(device: torch.device) -> Target:
     """The target whose launch configurations fit `device`; for a CPU (the interpreter) any does: sm_90.
 
     A device that is not in `TARGETS` gets that of its generation with the least shared memory.
     """
+    return target_at_hand(device) if _recording is None else _recording
+
+
+@functools.cache
+def target_at_hand(device: torch.device) -> Target:
+    """`target_of` outside of `recorded_launches`."""
     if device.type == "cpu":
         return TARGETS["sm_90"]
     if torch.version.hip is not None:
@@ -143,33 +140,30 @@ def on_device_of(x: Tensor) -> AbstractContextManager[Any]:
 
 # ---------------------------------------------------------------- compiling without a device
 
+# what a launch is for, and the launch
+Launches = Iterable[tuple[str, Callable[[], object]]]
+
 
 @dataclass(frozen=True)
 class Compilation:
-    """One kernel with one launch configuration, as it would be launched on a target.
+    """One kernel with one launch configuration, as Triton compiles it for a launch on a target."""
 
-    Triton compiles a kernel anew for integers and addresses that are multiples of 16, which widens loads and lets them
-    run ahead through shared memory. Arguments are taken to be such, as they are at usual widths, unless told
-    otherwise; without it, shared memory would be underestimated.
-
-    Attributes:
-        name: kernel and configuration as they are printed, "rms_norm_forward bf16 D4096".
-        kernel: the `triton.jit` function.
-        signature: argument -> Triton's type ("*bf16", "i32", "i64", "fp32"); constants are left out.
-        constants: argument -> value, of all `tl.constexpr` arguments that have no default, and of arguments that are
-            None or 1 at the launch, which Triton makes constants.
-        num_warps: as at the launch.
-        num_stages: as at the launch; None where that leaves it to Triton, whose default is the target's.
-        unaligned: arguments that are not multiples of 16 there.
-    """
-
-    name: str
+    name: str  # the kernel and what it is launched for, "rms_norm_forward_kernel bf16 D4096"
     kernel: Any
-    signature: Mapping[str, str]
-    constants: Mapping[str, Any] = field(default_factory=dict)
-    num_warps: int = 4
-    num_stages: int | None = None
-    unaligned: Collection[str] = ()
+    types: Mapping[str, str]  # argument -> Triton's type, "constexpr" for constants
+    constants: Mapping[str, Any]
+    attributes: Mapping[str, Any]  # argument -> what the compiler may assume of it, such as multiples of 16
+    options: Mapping[str, int]  # warps, and stages where the launch states them
+
+    def is_like(self, other: Compilation) -> bool:
+        """Whether Triton compiles the same for both."""
+        return replace(self, name=other.name) == other
+
+
+def on_meta(*shape_and_dtype: Any) -> Tensor:
+    """A tensor without memory, of the dtype that comes last, to be launched with where launches are recorded."""
+    *shape, dtype = shape_and_dtype
+    return torch.empty(shape, dtype=dtype, device="meta")
 
 
 def triton_version() -> str:
@@ -179,27 +173,66 @@ def triton_version() -> str:
     return triton.__version__
 
 
-def compile_for(compilation: Compilation, target: Target) -> Resources:
-    """Compile for a target that need not be in this machine.
+def recorded_launches(launches: Launches, target: Target) -> list[Compilation]:
+    """What Triton would compile for launches on `target`, each once; none is made, so tensors may be on meta.
 
     Raises:
         RuntimeError: the kernels of this process are interpreted, so that there is nothing to compile.
-        ValueError: the compilation names an argument that the kernel does not have, or leaves one out.
-        Exception: whatever Triton raises when the kernel does not compile.
     """
+    global _recording
     if interpreting():
         raise RuntimeError(f"kernels are interpreted in this process; compile without {_INTERPRET}")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import make_backend
+    from triton.runtime.jit import JITFunction, create_function_from_signature
+
+    backend = make_backend(GPUTarget(target.backend, target.architecture, target.warp_size))
+    found: list[Compilation] = []
+    purpose = ""
+
+    def record(kernel: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> None:
+        bind = create_function_from_signature(kernel.signature, kernel.params, backend)
+        bound, specialised, left = bind(*arguments, **options)
+        arguments_of = dict(zip(bound, specialised, strict=True))
+        # Triton has one type of truth values and two names for it
+        types = {name: kind.replace("u1", "i1") for name, (kind, _) in arguments_of.items()}
+        assumed = {
+            name: backend.parse_attr(letters)
+            for name, (kind, letters) in arguments_of.items()
+            if kind != "constexpr" and letters
+        }
+        made = Compilation(
+            f"{kernel.__name__} {purpose}".strip(),
+            kernel,
+            types,
+            {name: bound[name] for name, kind in types.items() if kind == "constexpr"},
+            {name: attributes for name, attributes in assumed.items() if attributes},
+            {"num_warps": 4} | {name: left[name] for name in ("num_warps", "num_stages") if name in left},
+        )
+        if not any(made.is_like(earlier) for earlier in found):
+            found.append(made)
+
+    make_launch, JITFunction.run, _recording = JITFunction.run, record, target
+    try:
+        for purpose, launch in launches:  # noqa: B007 (read where it is recorded)
+            launch()
+    finally:
+        JITFunction.run, _recording = make_launch, None
+    return found
+
+
+def compile_for(compilation: Compilation, target: Target) -> Resources:
+    """Compile for a target that need not be in this machine; raises whatever Triton raises."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    made = specialisation(compilation, target)
-    positions = {name: index for index, name in enumerate(made.types)}
-    attributes: dict[tuple[int, ...], Any] = {(positions[name],): kind for name, kind in made.attributes.items()}
+    places = {name: (index,) for index, name in enumerate(compilation.types)}
+    attributes: dict[tuple[int, ...], Any] = {places[name]: kind for name, kind in compilation.attributes.items()}
     compiled = triton.compile(
-        ASTSource(compilation.kernel, made.types, constexprs=made.constants, attrs=attributes),
+        ASTSource(compilation.kernel, compilation.types, constexprs=compilation.constants, attrs=attributes),
         target=GPUTarget(target.backend, target.architecture, target.warp_size),
-        options=made.options,
+        options=dict(compilation.options),
     )
     if target.backend == "cuda":
         cuobjdump = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -208,67 +241,6 @@ def compile_for(compilation: Compilation, target: Target) -> Resources:
         registers, stack = amd_registers_and_stack(compiled.asm["amdgcn"])
     columns = getattr(compiled.metadata, "tmem_size", None) or 0
     return Resources(registers, stack, int(compiled.metadata.shared), int(columns))
-
-
-@dataclass(frozen=True)
-class Specialisation:
-    """What Triton compiles a kernel for: the same for a launch and for the compilation that stands for it.
-
-    Attributes:
-        types: argument -> Triton's type, "constexpr" for constants.
-        constants: argument -> value.
-        attributes: argument -> what the compiler may assume of it; those without are left out.
-        options: warps, and stages where they are stated.
-    """
-
-    types: dict[str, str]
-    constants: dict[str, Any]
-    attributes: dict[str, list[list[Any]]]
-    options: dict[str, int]
-
-
-def specialisation(compilation: Compilation, target: Target) -> Specialisation:
-    """As Triton would make it at the launch that `compilation` stands for.
-
-    Raises:
-        ValueError: the compilation names an argument that the kernel does not have, or leaves one out.
-    """
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import make_backend
-
-    # its letters: D is a multiple of 16, S a tensor below 2 GiB (of interest to AMD only)
-    parse = make_backend(GPUTarget(target.backend, target.architecture, target.warp_size)).parse_attr
-    constants = _constants(compilation)
-    types, attributes = {}, {}
-    for parameter in compilation.kernel.params:
-        name = parameter.name
-        kind = types[name] = "constexpr" if name in constants else compilation.signature[name]
-        never = parameter.do_not_specialize or parameter.do_not_specialize_on_alignment
-        aligned = re.match(r"\*|[iu]\d\d", kind) and not never and name not in compilation.unaligned
-        letters = ("D" if aligned else "") + ("S" if kind.startswith("*") else "")
-        if assumed := parse(letters):
-            attributes[name] = assumed
-    stages = {} if compilation.num_stages is None else {"num_stages": compilation.num_stages}
-    return Specialisation(types, constants, attributes, {"num_warps": compilation.num_warps, **stages})
-
-
-def _constants(compilation: Compilation) -> dict[str, Any]:
-    """Those of the compilation and the defaults of the kernel."""
-    parameters = {parameter.name: parameter for parameter in compilation.kernel.params}
-    constants = {
-        name: parameter.default
-        for name, parameter in parameters.items()
-        if parameter.is_constexpr and parameter.has_default
-    }
-    constants |= compilation.constants
-    named = {*compilation.signature, *compilation.constants, *compilation.unaligned}
-    missing = [name for name in parameters if name not in constants and name not in compilation.signature]
-    if (unknown := named - set(parameters)) or missing:
-        raise ValueError(
-            f"{compilation.name}: arguments unknown to the kernel: {sorted(unknown) or 'none'}, left out: "
-            f"{missing or 'none'}; it takes {', '.join(parameters)}"
-        )
-    return constants
 
 
 def kernels_of(module: ModuleType) -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""A kernel that casts to fp8, stated for every target; not all of them can."""
+"""A kernel that casts to fp8, launched on every target; not all of them can."""
 
+import torch
 import triton
 import triton.language as tl
 
-from litespark.ops.triton_support import Compilation, Target
+from litespark.ops.triton_support import Launches, Target, on_meta
 
 
 @triton.jit
@@ -12,5 +13,5 @@ def cast_to_fp8(x, y, BLOCK: tl.constexpr):
     tl.store(y + at, tl.load(x + at).to(tl.float8e4nv).to(tl.uint8, bitcast=True))
 
 
-def compilations(target: Target) -> list[Compilation]:
-    return [Compilation("cast to fp8", cast_to_fp8, {"x": "*fp32", "y": "*u8"}, {"BLOCK": 1024})]
+def launches(target: Target) -> Launches:
+    return [("", lambda: cast_to_fp8[(1,)](on_meta(1024, torch.float32), on_meta(1024, torch.uint8), BLOCK=1024))]

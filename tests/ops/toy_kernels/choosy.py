@@ -1,7 +1,7 @@
 """Kernels for devices with fp8 units only."""
 
 from litespark.ops.triton_support import needs_fp8
-from tests.ops.toy_kernels.sound import compilations, copy
+from tests.ops.toy_kernels.sound import copy, launches
 
-__all__ = ["compilations", "copy"]
+__all__ = ["copy", "launches"]
 not_for = needs_fp8

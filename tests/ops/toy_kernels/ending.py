@@ -1,17 +1,24 @@
-"""A compilation that ends the process, as a failed assertion inside of the compiler does."""
+"""A kernel that ends the process that compiles it, as a failed assertion inside of the compiler does."""
 
 import os
+from typing import Any
 
-from litespark.ops.triton_support import Compilation, Target
+import triton
+import triton.language as tl
 
-
-class EndsTheProcess:
-    __name__ = "ends_the_process"
-
-    @property
-    def params(self) -> None:
-        os.abort()
+from litespark.ops.triton_support import Launches, Target
+from tests.ops.toy_kernels.sound import VECTOR
 
 
-def compilations(target: Target) -> list[Compilation]:
-    return [Compilation("the last words", EndsTheProcess(), {})]
+@tl.core.builtin
+def _end(_semantic: Any = None) -> Any:
+    os.abort()
+
+
+@triton.jit
+def the_last_words(x):
+    _end()
+
+
+def launches(target: Target) -> Launches:
+    return [("bf16", lambda: the_last_words[(1,)](VECTOR))]

@@ -1,9 +1,10 @@
 """Kernels whose needs are known."""
 
+import torch
 import triton
 import triton.language as tl
 
-from litespark.ops.triton_support import Compilation, Target
+from litespark.ops.triton_support import Launches, Target, on_meta
 
 
 @triton.jit
@@ -33,17 +34,17 @@ def matmul(a, b, c, N, K, M_BLOCK: tl.constexpr, N_BLOCK: tl.constexpr, K_BLOCK:
     tl.store(c + rows[:, None] * N + columns[None, :], total.to(c.dtype.element_ty))
 
 
-COPY = {"x": "*bf16", "y": "*bf16", "n": "i32"}
-MATMUL = {"a": "*bf16", "b": "*bf16", "c": "*bf16", "N": "i32", "K": "i32"}
+VECTOR, MATRIX = on_meta(4096, torch.bfloat16), on_meta(4096, 4096, torch.bfloat16)
 
 
-def blocks(m: int, n: int, k: int) -> dict[str, int]:
-    return {"M_BLOCK": m, "N_BLOCK": n, "K_BLOCK": k}
+def multiply(blocks: tuple[int, int, int], size: int = 4096, **options: int):
+    return lambda: matmul[(1,)](MATRIX, MATRIX, MATRIX, size, size, *blocks, **options)
 
 
-def compilations(target: Target) -> list[Compilation]:
+def launches(target: Target) -> Launches:
     return [
-        Compilation("copy bf16", copy, COPY, {"BLOCK": 1024}),
-        Compilation("copy bf16 long", copy, COPY, {"BLOCK": 2048}),
-        Compilation("matmul bf16", matmul, MATMUL, blocks(128, 128, 32), num_stages=2),
+        ("bf16", lambda: copy[(1,)](VECTOR, VECTOR, 4096, BLOCK=1024)),
+        ("again", lambda: copy[(1,)](VECTOR, VECTOR, 2048, BLOCK=1024)),  # which is compiled already
+        ("bf16 long", lambda: copy[(1,)](VECTOR, VECTOR, 4096, BLOCK=2048)),
+        ("bf16", multiply((128, 128, 32), num_stages=2)),
     ]

@@ -19,9 +19,10 @@ import torch
 import triton
 import triton.language as tl
 
-from litespark.ops.attention.configurations import Configuration, candidates, kernel_constants
+from litespark.ops.attention.configurations import Configuration, candidates, configured
+from litespark.ops.precision import dtype_name
 from litespark.ops.rounding.kernels import INTERPRETED, rounded
-from litespark.ops.triton_support import Compilation, Target
+from litespark.ops.triton_support import Launches, Target, on_meta
 
 
 @triton.jit
@@ -338,39 +339,29 @@ def attention_key_value_gradient_kernel(
     _store_tile(grad_value + own, start, length, num_kv_heads * WIDTH, grad_values, KEYS, WIDTH, PADDED)
 
 
-# ---------------------------------------------------------------- what is compiled for other targets
+# ---------------------------------------------------------------- compiling without a device
 
 
-def compilations(target: Target) -> list[Compilation]:
+def launches(target: Target) -> Launches:
     """Every kernel with every launch configuration of `target`; head width 128 in bf16, grouped as in R3, first.
 
     With documents, except for the first: they take more registers, and the same shared memory, as whole rows do.
     """
-    found = _compilations(candidates(target, 128, torch.bfloat16)[0], 128, torch.bfloat16, False, "configuration 0")
+    yield from _launches(candidates(target, 128, torch.bfloat16)[0], 128, torch.bfloat16, False, "configuration 0")
     for dtype, width in itertools.product((torch.bfloat16, torch.float32), (128, 64, 96, 256, 16)):
         for number, configuration in enumerate(candidates(target, width, dtype)):
-            found += _compilations(configuration, width, dtype, True, f"documents configuration {number}")
-    return found
+            yield from _launches(configuration, width, dtype, True, f"documents configuration {number}")
 
 
-def _compilations(
-    configuration: Configuration, width: int, dtype: torch.dtype, documents: bool, words: str
-) -> list[Compilation]:
-    kernels = {
-        attention_forward_kernel: configuration.forward,
-        attention_query_gradient_kernel: configuration.query_gradient,
-        attention_key_value_gradient_kernel: configuration.key_value_gradient,
-    }
-    name = {torch.bfloat16: "bf16", torch.float32: "fp32"}[dtype]
-    activations = ("query", "key", "value", "output", "grad_output", "grad_query", "grad_key", "grad_value")
-    types = dict.fromkeys(activations, f"*{name}") | dict.fromkeys(("first_keys", "last_queries"), "*i32")
-    types |= {"scale": "fp32", "factor": "fp32", "lse": "*fp32", "delta": "*fp32"}
-    found = []
-    for kernel, launch in kernels.items():
-        constants: dict[str, int | bool | None] = {**kernel_constants(launch, 3, width, documents, 0)}
-        if not documents:
-            constants |= dict.fromkeys({"first_keys", "last_queries"} & set(kernel.arg_names))
-        arguments = {key: types.get(key, "i32") for key in kernel.arg_names if key not in constants}
-        title = f"{kernel.__name__} {name} Dh{width} {words}"
-        found.append(Compilation(title, kernel, arguments, constants, launch.warps, launch.stages))
-    return found
+def _launches(configuration: Configuration, width: int, dtype: torch.dtype, documents: bool, words: str) -> Launches:
+    from litespark.ops.attention import launchers  # which import this module
+
+    query, key = on_meta(2, 4096, 24, width, dtype), on_meta(2, 4096, 8, width, dtype)
+    lse, bounds = on_meta(2, 24, 4096, torch.float32), on_meta(2, 4096, torch.int32) if documents else None
+
+    def launch() -> None:
+        with configured(configuration):
+            launchers.forward(query, key, key, bounds, 0)
+            launchers.backward(query, query, key, key, query, lse, bounds, bounds, 0)
+
+    yield f"{dtype_name(dtype)} Dh{width} {words}", launch

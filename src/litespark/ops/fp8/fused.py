@@ -8,21 +8,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from litespark.ops.fp8 import function
+from litespark.ops.fp8 import kernels
 from litespark.ops.fp8.emission import Emission
 from litespark.ops.fp8.operands import Operand
 from litespark.ops.fp8.reference import Pieces
 from litespark.ops.rms_norm.kernels import rms_norm_backward, rms_norm_forward
-from litespark.ops.rms_norm_fp8.function import add_rms_norm_backward_cast, add_rms_norm_cast
+from litespark.ops.rms_norm_fp8.kernels import add_rms_norm_backward_cast, add_rms_norm_cast
 from litespark.ops.swiglu.kernels import swiglu_backward, swiglu_forward
-from litespark.ops.swiglu_fp8.function import swiglu_backward_cast, swiglu_cast
+from litespark.ops.swiglu_fp8.kernels import swiglu_backward_cast, swiglu_cast
 
 
 class FusedPieces(Pieces):
     """Over the Triton kernels; every method as its reference."""
 
     def cast(self, x: Tensor, emission: Emission) -> Operand:
-        return function.cast(x, emission)
+        return kernels.cast(x, emission)
 
     def add_rms_norm(
         self,

@@ -7,14 +7,20 @@ devices that have them only, and its interpreter on none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
+from litespark.ops.fp8.emission import Emission
 from litespark.ops.fp8.formats import E4M3, E5M2, GREATEST_EXPONENT, LEAST_EXPONENT, Format
+from litespark.ops.fp8.operands import Matrix, Operand, plain
+from litespark.ops.precision import dtype_name
 from litespark.ops.rounding.kernels import count_lost, fp8_codes, tile_amax
-from litespark.ops.triton_support import Compilation, Target, needs_fp8
+from litespark.ops.triton_support import Launches, Target, needs_fp8, on_device_of, on_meta
 
 # One layout is written in runs of TILE bytes, two sectors. A tile of bf16 values is 8 KiB, of which a thread has 32 in
 # four 16-byte loads; a multiprocessor needs about five tiles on their way to keep its share of an H200's memory busy.
@@ -189,6 +195,61 @@ def cast_kernel(
     )
 
 
+# ---------------------------------------------------------------- launchers
+
+
+def cast(x: Tensor, emission: Emission) -> Operand:
+    """See `litespark.ops.fp8.reference.Pieces.cast`, in passes of their own: the same to the bit.
+
+    `x` is (R, C) in fp32, bf16 or fp16; rows may lie apart, anything else is made contiguous. Bytes a value, of bf16 in
+    both layouts: 4 with a scale that is known; 6 where it comes from the tensor, which is then read twice.
+    """
+    if emission.format is None:
+        return plain(x)
+    x = x.detach() if x.stride(1) == 1 else x.detach().contiguous()
+    rows, width = x.shape
+    scale, bits = emission.scale, None
+    if scale is None:
+        scale, bits = x.new_ones((), dtype=torch.float32), x.new_zeros((), dtype=torch.int32)
+    operand = empty_operand(x, width, emission, scale)
+    if x.numel() == 0:
+        return operand
+    with on_device_of(x):
+        if bits is not None:
+            amax_kernel[tiles(rows, width)](x, bits, rows, width, x.stride(0), TILE=TILE, num_warps=NUM_WARPS)
+        cast_kernel[tiles(rows, width)](
+            x,
+            as_bytes(operand.rows),
+            as_bytes(operand.columns),
+            bits,
+            scale,
+            emission.amax,
+            emission.counts,
+            rows,
+            width,
+            x.stride(0),
+            MANTISSA_BITS=emission.format.mantissa_bits,
+            TILE=TILE,
+            num_warps=NUM_WARPS,
+        )
+    return operand
+
+
+def empty_operand(like: Tensor, width: int, emission: Emission, scale: Tensor | None) -> Operand:
+    """Memory for the codes of a tensor (R, `width`) with as many rows as `like`, in the layouts that are wanted."""
+    assert emission.format is not None
+    rows, dtype = like.shape[0], emission.format.dtype
+    return Operand(
+        Matrix(like.new_empty(rows, width, dtype=dtype), scale) if emission.rows else None,
+        Matrix(like.new_empty(width, rows, dtype=dtype), scale) if emission.columns else None,
+    )
+
+
+def as_bytes(matrix: Matrix | None) -> Tensor | None:
+    """Codes as kernels take them."""
+    return None if matrix is None else matrix.values.view(torch.uint8)
+
+
 def tiles(rows: int, width: int) -> tuple[int]:
     """The grid of a kernel that works on tiles of a tensor (rows, width)."""
     return (triton.cdiv(rows, TILE) * triton.cdiv(width, TILE),)
@@ -196,62 +257,36 @@ def tiles(rows: int, width: int) -> tuple[int]:
 
 # ---------------------------------------------------------------- compiling without a device
 
-
 not_for = needs_fp8
-_SIZES = {"rows": "i32", "width": "i32", "x_stride": "i32"}
-_KNOWN_SCALE, _SCALE_FROM_BITS = {"bits": None, "scale": "*fp32"}, {"bits": "*i32", "scale": "*fp32"}
 
 
-def compilations(target: Target) -> list[Compilation]:
-    """The kernels as they are launched on `target`: as R3 has them first, then for other layouts and odd sizes."""
-    found = []
-    for dtype in ("bf16", "fp32"):
-        found.append(_amax(dtype))
+def launches(target: Target) -> Launches:
+    """As R3 has them first, then for other layouts and odd sizes."""
+    for dtype in (torch.bfloat16, torch.float32):
+        x = on_meta(4096, 8192, dtype)
         for format in (E4M3, E5M2):
-            for counting in (False, True):
-                found += [_cast(dtype, format, each, counting=counting) for each in (_KNOWN_SCALE, _SCALE_FROM_BITS)]
-            # of a gradient where the weight is frozen
-            found.append(_cast(dtype, format, _KNOWN_SCALE, missing=("column_codes",)))
-        for unwanted in ("row", "column"):
-            # in validation, and of a product made again; neither is noted
-            missing = (f"{unwanted}_codes", "amax")
-            found += [_cast(dtype, E4M3, scales, missing=missing) for scales in (_KNOWN_SCALE, _SCALE_FROM_BITS)]
-    odd = ("rows", "width", "x_stride")
-    found += [_cast("bf16", E4M3, _KNOWN_SCALE, unaligned=each) for each in (odd[:1], odd)]
-    return [*found, _amax("bf16", odd)]
+            for words, emission in emissions(format).items():
+                words = f"{dtype_name(dtype)} to {format.name}{words}"
+                yield words, partial(cast, x, emission)
+                yield f"from bits {words}", partial(cast, x, replace(emission, scale=None))
+    usual = emissions(E4M3)[""]
+    for words, (rows, width) in {"odd rows": (4095, 8192), "odd sizes": (4095, 8191)}.items():
+        x = on_meta(rows, width, torch.bfloat16)
+        yield words, partial(cast, x, usual)
+        yield f"from bits {words}", partial(cast, x, replace(usual, scale=None))
 
 
-def _amax(dtype: str, unaligned: tuple[str, ...] = ()) -> Compilation:
-    return Compilation(
-        f"amax {dtype}{' odd sizes' if unaligned else ''}",
-        amax_kernel,
-        {"x": f"*{dtype}", "amax": "*i32"} | _SIZES,
-        {"TILE": TILE},
-        num_warps=NUM_WARPS,
-        unaligned=unaligned,
-    )
-
-
-def _cast(
-    dtype: str,
-    format: Format,
-    scales: Mapping[str, str | None],
-    *,
-    missing: tuple[str, ...] = (),
-    counting: bool = False,
-    unaligned: tuple[str, ...] = (),
-) -> Compilation:
-    arguments = {"x": f"*{dtype}", "row_codes": "*u8", "column_codes": "*u8", **scales, "amax": "*i32"}
-    arguments["counts"] = "*i64" if counting else None
-    arguments |= dict.fromkeys(missing)
-    said = ["without", *missing] * bool(missing) + ["counting"] * counting + ["odd", *unaligned] * bool(unaligned)
-    how = " from bits" if scales is _SCALE_FROM_BITS else ""
-    return Compilation(
-        " ".join([f"cast{how} {dtype} to {format.name}", *said]),
-        cast_kernel,
-        {name: kind for name, kind in arguments.items() if kind is not None} | _SIZES,
-        {name: None for name, kind in arguments.items() if kind is None}
-        | {"MANTISSA_BITS": format.mantissa_bits, "TILE": TILE},
-        num_warps=NUM_WARPS,
-        unaligned=unaligned,
-    )
+def emissions(format: Format, *, every: bool = True) -> dict[str, Emission]:
+    """What steps ask for, by words: as in most steps first, or that alone."""
+    usual = Emission(format, on_meta(torch.float32), amax=on_meta(torch.int32))
+    if not every:
+        return {"": usual}
+    return {
+        "": usual,
+        " counting": replace(usual, counts=on_meta(2, torch.int64)),
+        # of a gradient where the weight is frozen
+        " rows and amax": replace(usual, columns=False),
+        # in validation, and of a product made again
+        " rows alone": replace(usual, columns=False, amax=None),
+        " columns alone": replace(usual, rows=False, amax=None),
+    }

@@ -1,5 +1,5 @@
-"""Triton kernels for the rows of a chunk of logits: losses and gradient in one launch, and the parts of a sharded
-vocabulary. What they compute is specified in `rows`.
+"""Triton kernels for the rows of a chunk of logits: losses and gradient in one launch. What they compute is
+specified in `rows`.
 
 One program a row. It runs over the row in blocks of ids and keeps in each lane of the block a running maximum, the sum
 of exponentials under that maximum, and where the maximum was: one exponential per logit, and nothing is exchanged
@@ -12,16 +12,17 @@ N rows of a chunk, V token ids that the logits cover.
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from litespark.ops.linear_cross_entropy.rows import Losses, RowFunctions, Settings, Statistics
+from litespark.ops.linear_cross_entropy.rows import Losses, RowFunctions, Settings
+from litespark.ops.precision import dtype_name
 from litespark.ops.rounding.kernels import rounded
-from litespark.ops.triton_support import Compilation, Target, on_device_of
+from litespark.ops.triton_support import Launches, Target, on_device_of, on_meta
 
 # below every logit but -inf; finite, so that the difference of two maxima is never NaN
 LOWEST = tl.constexpr(-3.4028234663852886e38)
@@ -164,7 +165,7 @@ def gradient_kernel(
     COLUMNS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Replaces the logits of whole rows, or of a shard's part of them, by their gradient: one read, one write."""
+    """Replaces the logits of rows from `first_id` on by their gradient: one read, one write."""
     program = tl.program_id(0).to(tl.int64)
     row = logits + program * stride
     label = tl.load(labels + program)
@@ -175,35 +176,6 @@ def gradient_kernel(
         factor = tl.load(upstream + program)
     column = label - first_id
     _write_gradient(row, column, counts, row_maximum, row_total, z_loss, factor, softcap, SOFTCAP, COLUMNS, BLOCK)
-
-
-@triton.jit
-def statistics_kernel(
-    logits,
-    labels,
-    maximum,
-    sum_exp,
-    label_logit,
-    best,
-    first_id,
-    stride,
-    ignore_index,
-    softcap,
-    SOFTCAP: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """A shard's part of the statistics of each row: one read. Rows whose label is ignored are not read."""
-    program = tl.program_id(0).to(tl.int64)
-    row = logits + program * stride
-    label = tl.load(labels + program)
-    counts = label != ignore_index
-    row_maximum, row_total, row_best = _scan(row, counts, softcap, SOFTCAP, True, "evict_first", COLUMNS, BLOCK)
-    column = tl.where(counts, label - first_id, -1)
-    tl.store(label_logit + program, _label_logit(row, column, softcap, SOFTCAP, COLUMNS))
-    tl.store(maximum + program, row_maximum)
-    tl.store(sum_exp + program, row_total)
-    tl.store(best + program, row_best + first_id)
 
 
 # ---------------------------------------------------------------- launchers
@@ -243,7 +215,6 @@ def gradient_(
     sum_exp: Tensor,
     upstream: Tensor | None,
     settings: Settings,
-    first_id: int = 0,
 ) -> None:
     """See `rows.gradient_`."""
     count, columns = logits.shape
@@ -255,7 +226,7 @@ def gradient_(
             maximum,
             sum_exp,
             upstream,
-            first_id,
+            0,  # the id of the first column: the vocabulary is whole
             logits.stride(0),
             settings.ignore_index,
             settings.z_loss,
@@ -265,32 +236,6 @@ def gradient_(
             BLOCK=block,
             num_warps=num_warps,
         )
-
-
-def statistics(logits: Tensor, labels: Tensor, settings: Settings, first_id: int = 0) -> Statistics:
-    """See `rows.statistics`."""
-    count, columns = logits.shape
-    maximum, sum_exp, label_logit = (logits.new_empty(count, dtype=torch.float32) for _ in range(3))
-    best = logits.new_empty(count, dtype=torch.int64)
-    block, num_warps = configuration(columns, logits.element_size())
-    with on_device_of(logits):
-        statistics_kernel[(count,)](
-            logits,
-            labels.contiguous(),
-            maximum,
-            sum_exp,
-            label_logit,
-            best,
-            first_id,
-            logits.stride(0),
-            settings.ignore_index,
-            settings.softcap,
-            SOFTCAP=settings.softcap != 0,
-            COLUMNS=columns,
-            BLOCK=block,
-            num_warps=num_warps,
-        )
-    return Statistics(maximum, sum_exp, label_logit, best)
 
 
 def configuration(columns: int, itemsize: int) -> tuple[int, int]:
@@ -305,37 +250,14 @@ ROWS = RowFunctions(losses, gradient_, lambda dtype: dtype.itemsize)
 # ---------------------------------------------------------------- compiling without a device
 
 
-def compilations(target: Target) -> list[Compilation]:
+def launches(target: Target) -> Launches:
     """Every kernel at the vocabularies of Llama 2 (R3's, first) and Llama 3, and at an odd one."""
-    found = []
-    for columns, softcap in ((32000, False), (32000, True), (128256, False), (50257, False)):
-        for dtype in ("bf16", "fp32"):
-            found += _compilations(columns, dtype, softcap)
-    return found
-
-
-def _compilations(columns: int, dtype: str, softcap: bool) -> list[Compilation]:
-    block, num_warps = configuration(columns, {"bf16": 2, "fp32": 4}[dtype])
-    types = dict.fromkeys(
-        ("loss", "maximum_to", "sum_exp_to", "upstream", "maximum", "sum_exp", "label_logit"), "*fp32"
-    )
-    types |= {"logits": f"*{dtype}", "labels": "*i64", "correct": "*i1", "best": "*i64", "first_id": "i32"}
-    types |= {"stride": "i32", "ignore_index": "i32", "z_loss": "fp32", "softcap": "fp32"}
-    constants = {"SOFTCAP": softcap, "COLUMNS": columns, "BLOCK": block}
-    variants: tuple[tuple[str, Any, dict[str, Any]], ...] = (
-        ("losses and gradient", losses_kernel, {"GRADIENT": True}),
-        ("losses", losses_kernel, {"GRADIENT": False}),
-        ("gradient", gradient_kernel, {}),
-        ("statistics", statistics_kernel, {}),
-    )
-    return [
-        Compilation(
-            f"linear_cross_entropy {name} {dtype} V{columns}{' softcap' if softcap else ''}",
-            kernel,
-            {name: types[name] for name in kernel.arg_names if name in types and name not in own},
-            constants | own,
-            num_warps=num_warps,
-            unaligned=("ignore_index",),
-        )
-        for name, kernel, own in variants
-    ]
+    rows, labels = on_meta(4096, torch.float32), on_meta(4096, torch.int64)
+    for columns, softcap in ((32000, 0.0), (32000, 2.0), (128256, 0.0), (50257, 0.0)):
+        for dtype in (torch.bfloat16, torch.float32):
+            # rows of logits begin at whole words, whatever their number is
+            logits, settings = on_meta(4096, -(-columns // 64) * 64, dtype)[:, :columns], Settings(softcap=softcap)
+            words = f"{dtype_name(dtype)} V{columns}{' softcap' if softcap else ''}"
+            yield f"with gradient {words}", partial(losses, logits, labels, settings, True)
+            yield words, partial(losses, logits, labels, settings, False)
+            yield words, partial(gradient_, logits, labels, rows, rows, rows, settings)

@@ -6,16 +6,18 @@ D is padded to a power of two by masks.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from litespark.ops.precision import dtype_name
 from litespark.ops.rounding.kernels import rounded
-from litespark.ops.triton_support import Compilation, Target, interpreting, on_device_of, target_of
+from litespark.ops.triton_support import Launches, Target, interpreting, on_device_of, on_meta, target_of
 
 # threads of the whole backward pass, at most: each program leaves an fp32 row of partial weight gradients, so few are
 # wanted. It does not depend on the device, so that the order of additions does not either; about 512 for each of the
@@ -272,52 +274,14 @@ def as_rows(x: Tensor) -> Tensor:
 # ---------------------------------------------------------------- compiling without a device
 
 
-def compilations(target: Target) -> list[Compilation]:
-    """Both kernels as they are launched on `target`: every tiling of models from 160 M to 405 B, R3's first."""
-    found = []
-    for add in (True, False):
-        for width in (3072, 768, 2048, 6144, 16384):
-            # stream, and what comes from and goes to matrix products: bf16 all over, autocast, fp32 all over
-            for stream, other in (("bf16", "bf16"), ("fp32", "bf16"), ("fp32", "fp32")):
-                found += [_forward(target, add, width, stream, other), _backward(target, add, width, stream, other)]
-    return found
-
-
-def _forward(target: Target, add: bool, width: int, stream: str, other: str) -> Compilation:
-    tile = tiling(width, target)
-    signature = {"x": f"*{stream}", "weight": f"*{stream}", "y": f"*{other}", "inverse_rms": "*fp32"}
-    constants: dict[str, Any] = {}
-    if add:
-        signature |= {"update": f"*{other}", "stream": f"*{stream}"}
-    else:
-        constants |= {"update": None, "stream": None}
-    return Compilation(
-        f"{'add_' if add else ''}rms_norm_forward {stream}/{other} D{width}",
-        rms_norm_forward_kernel,
-        signature | {"rows": "i32", "x_stride": "i32", "update_stride": "i32", "eps": "fp32"},
-        constants | {"WIDTH": width, "BLOCK": tile.block, "ROWS": tile.rows},
-        num_warps=tile.num_warps,
-    )
-
-
-def _backward(target: Target, add: bool, width: int, stream: str, other: str) -> Compilation:
-    tile = tiling(width, target)
-    sizes = {"bf16": 2, "fp32": 4}
-    signature = {"y_gradient": f"*{other}", "gradient": f"*{stream}"}
-    constants: dict[str, Any] = {"stream_gradient": None, "second_gradient": None}
-    if add:
-        del constants["stream_gradient"]
-        signature["stream_gradient"] = f"*{stream}"
-    if add and stream != other:
-        del constants["second_gradient"]
-        signature["second_gradient"] = f"*{other}"
-    sizes_in_rows = ("rows", "steps", "y_gradient_stride", "stream_gradient_stride", "stream_stride")
-    stages = backward_stages(tile, sizes[other] + (2 if add else 1) * sizes[stream], target)
-    shared = {"stream": f"*{stream}", "weight": f"*{stream}", "inverse_rms": "*fp32", "weight_partials": "*fp32"}
-    return Compilation(
-        f"{'add_' if add else ''}rms_norm_backward {stream}/{other} D{width}",
-        rms_norm_backward_kernel,
-        signature | shared | dict.fromkeys(sizes_in_rows, "i32"),
-        constants | {"WIDTH": width, "BLOCK": tile.block, "ROWS": tile.rows, "STAGES": stages},
-        num_warps=tile.num_warps,
-    )
+def launches(target: Target) -> Launches:
+    """Every tiling of models from 160 M to 405 B, R3's first."""
+    bf16, fp32 = torch.bfloat16, torch.float32
+    for add, width in itertools.product((True, False), (3072, 768, 2048, 6144, 16384)):
+        # stream, and what comes from and goes to matrix products: bf16 all over, autocast, fp32 all over
+        for stream, other in ((bf16, bf16), (fp32, bf16), (fp32, fp32)):
+            x, y, weight = on_meta(4096, width, stream), on_meta(4096, width, other), on_meta(width, stream)
+            words = f"{'add ' if add else ''}{dtype_name(stream)}/{dtype_name(other)} D{width}"
+            yield words, partial(rms_norm_forward, x, y if add else None, weight, 1e-5, stream, other)
+            gradients, second = (y, x if add else None), other if add else stream
+            yield words, partial(rms_norm_backward, *gradients, x, weight, on_meta(4096, fp32), stream, second)

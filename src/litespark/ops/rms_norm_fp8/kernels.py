@@ -9,16 +9,24 @@ while the values of L2 are cast.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
-from litespark.ops.fp8.formats import E4M3, E5M2, Format
-from litespark.ops.fp8.kernels import emit_tile, inverse_of
+from litespark.ops.fp8.emission import Emission
+from litespark.ops.fp8.formats import E4M3, E5M2
+from litespark.ops.fp8.kernels import as_bytes, emissions, emit_tile, empty_operand, inverse_of
+from litespark.ops.fp8.operands import Operand
+from litespark.ops.precision import dtype_name
+from litespark.ops.rms_norm.kernels import as_rows
 from litespark.ops.rounding.kernels import rounded
-from litespark.ops.triton_support import Compilation, Target, interpreting, needs_fp8
+from litespark.ops.triton_support import Launches, Target, interpreting, needs_fp8, on_device_of, on_meta
 
 # One on each multiprocessor of an H200, of which there are 132, and 8 tiles for each at R3's micro-batch of 16384 rows.
 # More at once would leave L2 too small for their rows. A constant, so that the order in which partial weight gradients
@@ -241,28 +249,21 @@ def _store(tensor, values, row, column, row_inside, column_inside, stride, POLIC
     tl.store(place, values, mask=row_inside[:, None] & column_inside[None, :], eviction_policy=POLICY)
 
 
+# ---------------------------------------------------------------- launchers
+
+
 @dataclass(frozen=True)
 class Tiling:
-    """What a program works on at a time.
+    """What a program works on at a time."""
 
-    Attributes:
-        rows: 32 fill whole sectors of the codes (D, R). With 16, two programs that work side by side fill one, which L2
-            puts together before it goes to memory.
-        chunk: columns, a power of two.
-    """
-
+    # 32 fill whole sectors of the codes (D, R). With 16, two programs that work side by side fill one, which L2 puts
+    # together before it goes to memory.
     rows: int
-    chunk: int
+    chunk: int  # columns, a power of two
 
 
 def tiling(width: int, bytes_again: int) -> Tiling:
-    """As many rows as L2 has room for.
-
-    Args:
-        width: D.
-        bytes_again: of what the second walk reads once more, for one value: forward of the stream, backward of
-            norm_gradient and stream.
-    """
+    """As many rows as L2 has room for; `bytes_again` are those that the second walk reads once more, for one value."""
     rows = 32 if PROGRAMS * 32 * width * bytes_again <= _IN_L2 else 16
     return Tiling(rows, min(_TILE // rows, max(16, triton.next_power_of_2(width))))
 
@@ -275,91 +276,119 @@ def dealt(rows: int, tile: Tiling) -> tuple[int, Any]:
     return programs, tl.constexpr(steps) if interpreting() else steps
 
 
+def add_rms_norm_cast(
+    x: Tensor, update: Tensor | None, weight: Tensor, eps: float, stream_dtype: torch.dtype, emission: Emission
+) -> tuple[Tensor, Operand, Tensor]:
+    """See `litespark.ops.fp8.reference.Pieces.add_rms_norm`; for an emission that is `fused`.
+
+    Tensors are in any of fp32, bf16 and fp16, and copied where neighbouring values are apart; computed in fp32.
+    """
+    assert emission.format is not None
+    stream = x if update is None else x.new_empty(x.shape, dtype=stream_dtype)
+    operand = empty_operand(x, x.shape[1], emission, emission.scale)
+    inverse_rms = x.new_empty(x.shape[0], dtype=torch.float32)
+    if x.numel() == 0:
+        return stream, operand, inverse_rms
+    rows, width = x.shape
+    x = as_rows(x)
+    update = None if update is None else as_rows(update)
+    tile = tiling(width, stream.element_size())
+    programs, steps = dealt(rows, tile)
+    with on_device_of(x):
+        add_rms_norm_fp8_forward_kernel[(programs,)](
+            x,
+            update,
+            weight.contiguous(),
+            None if update is None else stream,
+            as_bytes(operand.rows),
+            as_bytes(operand.columns),
+            inverse_rms,
+            emission.scale,
+            emission.amax,
+            emission.counts,
+            rows,
+            steps,
+            x.stride(0),
+            0 if update is None else update.stride(0),
+            eps,
+            WIDTH=width,
+            ROWS=tile.rows,
+            CHUNK=tile.chunk,
+            MANTISSA_BITS=emission.format.mantissa_bits,
+            num_warps=NUM_WARPS,
+        )
+    return stream, operand, inverse_rms
+
+
+def add_rms_norm_backward_cast(
+    norm_gradient: Tensor,
+    stream_gradient: Tensor | None,
+    stream: Tensor,
+    weight: Tensor,
+    inverse_rms: Tensor,
+    emission: Emission,
+) -> tuple[Tensor, Operand, Tensor]:
+    """See `litespark.ops.fp8.reference.Pieces.add_rms_norm_backward`; for an emission that is `fused`.
+
+    Dtypes and strides as in `add_rms_norm_cast`. The gradient of the weight is added up in the same order every time.
+    """
+    assert emission.format is not None
+    gradient = stream.new_empty(stream.shape)
+    operand = empty_operand(stream, stream.shape[1], emission, emission.scale)
+    if stream.numel() == 0:
+        return gradient, operand, torch.zeros_like(weight)
+    rows, width = stream.shape
+    stream, norm_gradient = as_rows(stream), as_rows(norm_gradient)
+    stream_gradient = None if stream_gradient is None else as_rows(stream_gradient)
+    tile = tiling(width, norm_gradient.element_size() + stream.element_size())
+    programs, steps = dealt(rows, tile)
+    partials = stream.new_empty(programs, width, dtype=torch.float32)
+    with on_device_of(stream):
+        add_rms_norm_fp8_backward_kernel[(programs,)](
+            norm_gradient,
+            stream_gradient,
+            stream,
+            weight.contiguous(),
+            inverse_rms.contiguous(),
+            gradient,
+            as_bytes(operand.rows),
+            as_bytes(operand.columns),
+            partials,
+            emission.scale,
+            emission.amax,
+            emission.counts,
+            rows,
+            steps,
+            norm_gradient.stride(0),
+            0 if stream_gradient is None else stream_gradient.stride(0),
+            stream.stride(0),
+            WIDTH=width,
+            ROWS=tile.rows,
+            CHUNK=tile.chunk,
+            MANTISSA_BITS=emission.format.mantissa_bits,
+            num_warps=NUM_WARPS,
+        )
+    return gradient, operand, partials.sum(dim=0).to(weight.dtype)
+
+
 # ---------------------------------------------------------------- compiling without a device
 
 not_for = needs_fp8
-_SIZES = {"bf16": 2, "fp32": 4}
-# what emissions want: in most steps, in those that count, in validation, of a gradient where the weight is frozen
-_USUAL: tuple[str, ...] = ("row_codes", "column_codes", "amax")
-_COUNTING: tuple[str, ...] = (*_USUAL, "counts")
-_VALIDATION: tuple[str, ...] = ("row_codes",)
-_FROZEN = ("row_codes", "amax")
 
 
-def compilations(target: Target) -> list[Compilation]:
-    """Both kernels as they are launched on `target`: R3's first and in all variants, other widths in the usual one."""
-    found = []
-    for width in (3072, 768, 2048, 6144, 16384):
-        # stream, and what comes from and goes to matrix products: autocast, bf16 all over, fp32 all over
-        for stream, other in (("fp32", "bf16"), ("bf16", "bf16"), ("fp32", "fp32")):
-            for wanted in (_USUAL, _COUNTING, _VALIDATION) if width == 3072 else (_USUAL,):
-                found += [_forward(width, stream, other, wanted), _forward(width, stream, None, wanted)]
-            for wanted in (_USUAL, _COUNTING, _FROZEN) if width == 3072 else (_USUAL,):
-                for format in (E5M2, E4M3) if width == 3072 else (E5M2,):
-                    found += [_backward(width, stream, other, format, wanted, add=add) for add in (True, False)]
-    return list({each.name: each for each in found}.values())
-
-
-def _forward(width: int, stream: str, update: str | None, wanted: tuple[str, ...]) -> Compilation:
-    signature = {"x": f"*{stream}", "weight": f"*{stream}", "inverse_rms": "*fp32"}
-    constants: dict[str, Any] = {"MANTISSA_BITS": E4M3.mantissa_bits}
-    if update is not None:
-        signature |= {"update": f"*{update}", "stream": f"*{stream}"}
-    else:
-        constants |= {"update": None, "stream": None}
-    return _compilation(
-        f"add_rms_norm_fp8_forward {stream}/{update}" if update else f"rms_norm_fp8_forward {stream}",
-        add_rms_norm_fp8_forward_kernel,
-        signature | {"x_stride": "i32", "update_stride": "i32", "eps": "fp32"},
-        constants,
-        wanted,
-        width,
-        _SIZES[stream],
-    )
-
-
-def _backward(
-    width: int, stream: str, other: str, format: Format, wanted: tuple[str, ...], *, add: bool
-) -> Compilation:
-    signature = {"norm_gradient": f"*{other}"} | dict.fromkeys(("stream", "weight", "gradient"), f"*{stream}")
-    constants: dict[str, Any] = {"MANTISSA_BITS": format.mantissa_bits}
-    if add:
-        signature["stream_gradient"] = f"*{stream}"
-    else:
-        constants["stream_gradient"] = None
-    strides = ("norm_gradient_stride", "stream_gradient_stride", "stream_stride")
-    return _compilation(
-        f"{'add_' if add else ''}rms_norm_fp8_backward {stream}/{other} {format.name}",
-        add_rms_norm_fp8_backward_kernel,
-        signature | {"inverse_rms": "*fp32", "weight_partials": "*fp32"} | dict.fromkeys(strides, "i32"),
-        constants,
-        wanted,
-        width,
-        _SIZES[other] + _SIZES[stream],
-    )
-
-
-def _compilation(
-    name: str,
-    kernel: Any,
-    signature: dict[str, str],
-    constants: dict[str, Any],
-    wanted: tuple[str, ...],
-    width: int,
-    bytes_again: int,
-) -> Compilation:
-    """What both kernels have in common: sizes, and what an emission wants of them."""
-    tile = tiling(width, bytes_again)
-    emitted = {"row_codes": "*u8", "column_codes": "*u8", "amax": "*i32", "counts": "*i64"}
-    suffix = {_USUAL: "", _COUNTING: " counting", _VALIDATION: " rows alone", _FROZEN: " rows and amax"}[wanted]
-    return Compilation(
-        f"{name} D{width}{suffix}",
-        kernel,
-        signature
-        | {"scale": "*fp32", "rows": "i32", "steps": "i32"}
-        | {argument: kind for argument, kind in emitted.items() if argument in wanted},
-        constants
-        | {argument: None for argument in emitted if argument not in wanted}
-        | {"WIDTH": width, "ROWS": tile.rows, "CHUNK": tile.chunk},
-        num_warps=NUM_WARPS,
-    )
+def launches(target: Target) -> Launches:
+    """R3's width first and in all ways that steps ask for, other widths in the usual one."""
+    bf16, fp32 = torch.bfloat16, torch.float32
+    # stream, and what comes from and goes to matrix products: autocast, bf16 all over, fp32 all over
+    dtypes = ((fp32, bf16), (bf16, bf16), (fp32, fp32))
+    for width, (stream, other), add in itertools.product((3072, 768, 2048, 6144, 16384), dtypes, (True, False)):
+        x, y, weight = on_meta(4096, width, stream), on_meta(4096, width, other), on_meta(width, stream)
+        every = width == 3072
+        name = f"{'add ' if add else ''}{dtype_name(stream)}/{dtype_name(other)} D{width}"
+        for words, emission in emissions(E4M3, every=every).items():
+            forward = x, y if add else None, weight, 1e-5, stream, emission
+            yield name + words, partial(add_rms_norm_cast, *forward)
+        for format in (E5M2, E4M3) if every else (E5M2,):
+            for words, emission in emissions(format, every=every).items():
+                backward = y, x if add else None, x, weight, on_meta(4096, fp32), emission
+                yield f"{name} {format.name}{words}", partial(add_rms_norm_backward_cast, *backward)

@@ -9,14 +9,16 @@ B batch, S sequence length, H query heads, K key/value heads, Dh head dim.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from litespark.ops.precision import dtype_name
 from litespark.ops.rounding.kernels import rounded
-from litespark.ops.triton_support import Compilation, Target, on_device_of, target_of
+from litespark.ops.triton_support import Launches, Target, on_device_of, on_meta, target_of
 
 # 64 threads a token, each with 8 values of either half of a head at a time (16 bytes in bf16): 24 + 8 + 8 heads of 128
 # are five whole tiles
@@ -230,33 +232,13 @@ def configuration(query_heads: int, key_heads: int, head_dim: int, target: Targe
 # ---------------------------------------------------------------- compiling without a device
 
 
-def compilations(target: Target) -> list[Compilation]:
-    """The kernel in both directions, R3's heads first, then an 8 B model's, a 160 M model's, odd ones and wide ones."""
-    found = []
+def launches(target: Target) -> Launches:
+    """Both directions, R3's heads first, then an 8 B model's, a 160 M model's, odd ones and wide ones."""
     for heads, num_kv_heads, width in ((24, 8, 128), (32, 8, 128), (12, 12, 64), (9, 3, 96), (8, 1, 256)):
-        for dtype in ("bf16", "fp32"):
-            for inverse in (False, True):
-                found.append(_compilation(target, heads, num_kv_heads, width, dtype, inverse))
-    return found
-
-
-def _compilation(target: Target, heads: int, num_kv_heads: int, width: int, dtype: str, inverse: bool) -> Compilation:
-    block_heads, block_half, num_warps = configuration(heads, num_kv_heads, width, target)
-    constants = {
-        "QUERY_HEADS": heads,
-        "KEY_HEADS": num_kv_heads,
-        "HALF": width // 2,
-        "INVERSE": inverse,
-        "BLOCK_HEADS": block_heads,
-        "BLOCK_HALF": block_half,
-    }
-    tensors = ("query", "key", "value", "query_to", "key_to", "value_to")
-    signature = dict.fromkeys(tensors, f"*{dtype}") | {"cos": "*fp32", "sin": "*fp32"}
-    integers = [name for name in rope_kernel.arg_names if name not in signature and name not in constants]
-    return Compilation(
-        f"rope qkv {'backward' if inverse else 'forward'} {dtype} H{heads} K{num_kv_heads} Dh{width}",
-        rope_kernel,
-        signature | dict.fromkeys(integers, "i32"),
-        constants,
-        num_warps=num_warps,
-    )
+        tables = [on_meta(1, 4096, width // 2, torch.float32) for _ in range(2)]
+        for dtype in (torch.bfloat16, torch.float32):
+            qkv = on_meta(4, 4096, heads + 2 * num_kv_heads, width, dtype)
+            gradients = [on_meta(4, 4096, count, width, dtype) for count in (heads, num_kv_heads, num_kv_heads)]
+            words = f"{dtype_name(dtype)} H{heads} K{num_kv_heads} Dh{width}"
+            yield f"forward {words}", partial(rope_qkv_forward, qkv, *tables, num_kv_heads)
+            yield f"backward {words}", partial(rope_qkv_backward, gradients, *tables, qkv.shape, dtype)

@@ -5,17 +5,19 @@ R rows, F width of the product; a row of `gate_up` is 2F wide, gate first.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from litespark.ops.precision import dtype_name
 from litespark.ops.rms_norm.kernels import as_rows
 from litespark.ops.rounding.kernels import rounded
-from litespark.ops.triton_support import Compilation, Target, on_device_of, target_of
+from litespark.ops.triton_support import Launches, Target, on_device_of, on_meta, target_of
 
 # values of the product in one program
 _TILE = 2048
@@ -180,46 +182,11 @@ def _grid(rows: int, width: int, tile: Tiling) -> tuple[int, int]:
 # ---------------------------------------------------------------- compiling without a device
 
 
-def compilations(target: Target) -> list[Compilation]:
-    """Both kernels as they are launched on `target`: widths of R3 first, then a narrow and an odd one."""
-    return [
-        compilation
-        for width in (8192, 1024, 5461)
-        for dtype in ("bf16", "fp32")
-        for compilation in (
-            _forward(target, width, dtype),
-            _backward(target, width, dtype, again=True),
-            _backward(target, width, dtype, again=False),
-        )
-    ]
-
-
-def _forward(target: Target, width: int, dtype: str) -> Compilation:
-    tile = tiling(width, target)
-    return Compilation(
-        f"swiglu_forward {dtype} F{width}",
-        swiglu_forward_kernel,
-        {"gate_up": f"*{dtype}", "product": f"*{dtype}", "rows": "i32", "gate_up_stride": "i32"},
-        {"WIDTH": width, "BLOCK": tile.block, "ROWS": tile.rows},
-        num_warps=tile.num_warps,
-        unaligned=("gate_up_stride",) if width % 16 else (),
-    )
-
-
-def _backward(target: Target, width: int, dtype: str, again: bool) -> Compilation:
-    tile = tiling(width, target)
-    strides = ("gate_up_stride", "product_gradient_stride")
-    signature = dict.fromkeys(("gate_up", "product_gradient", "gradient"), f"*{dtype}")
-    constants: dict[str, Any] = {"WIDTH": width, "BLOCK": tile.block, "ROWS": tile.rows}
-    if again:
-        signature["product"] = f"*{dtype}"
-    else:
-        constants["product"] = None
-    return Compilation(
-        f"swiglu_{'linear_' if again else ''}backward {dtype} F{width}",
-        swiglu_backward_kernel,
-        signature | dict.fromkeys(("rows", *strides), "i32"),
-        constants,
-        num_warps=tile.num_warps,
-        unaligned=strides if width % 16 else (),
-    )
+def launches(target: Target) -> Launches:
+    """Widths of R3 first, then a narrow and an odd one."""
+    for width, dtype in itertools.product((8192, 1024, 5461), (torch.bfloat16, torch.float32)):
+        gate_up, product = on_meta(4096, 2 * width, dtype), on_meta(4096, width, dtype)
+        words = f"{dtype_name(dtype)} F{width}"
+        yield words, partial(swiglu_forward, gate_up, dtype)
+        yield f"and product {words}", partial(swiglu_backward, gate_up, product, dtype)
+        yield words, partial(swiglu_backward, gate_up, product)

@@ -6,15 +6,30 @@ see `litespark.ops.fp8.kernels`.
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
-from litespark.ops.fp8.formats import E4M3, E5M2, Format
-from litespark.ops.fp8.kernels import TILE, emit_tile, inverse_of, place_of_tile
+from litespark.ops.fp8.emission import Emission
+from litespark.ops.fp8.formats import E4M3, E5M2
+from litespark.ops.fp8.kernels import (
+    TILE,
+    as_bytes,
+    emissions,
+    emit_tile,
+    empty_operand,
+    inverse_of,
+    place_of_tile,
+    tiles,
+)
+from litespark.ops.fp8.operands import Operand
+from litespark.ops.precision import dtype_name
+from litespark.ops.rms_norm.kernels import as_rows
 from litespark.ops.swiglu.kernels import _sigmoid
-from litespark.ops.triton_support import Compilation, Target, needs_fp8
+from litespark.ops.triton_support import Launches, Target, needs_fp8, on_device_of, on_meta
 
 # A thread has 16 values of each tensor that is read: in the backward pass three of these and three of what comes of
 # them are in registers at once.
@@ -156,80 +171,91 @@ def swiglu_fp8_backward_kernel(
         )
 
 
+# ---------------------------------------------------------------- launchers
+
+
+def swiglu_cast(gate_up: Tensor, emission: Emission) -> Operand:
+    """See `litespark.ops.fp8.reference.Pieces.swiglu`; for an emission that is `fused`.
+
+    `gate_up` is in fp32, bf16 or fp16; rows may lie apart, anything else is made contiguous.
+    """
+    assert emission.format is not None
+    rows, width = gate_up.shape[0], gate_up.shape[1] // 2
+    operand = empty_operand(gate_up, width, emission, emission.scale)
+    if gate_up.numel():
+        gate_up = as_rows(gate_up.detach())
+        with on_device_of(gate_up):
+            swiglu_fp8_forward_kernel[tiles(rows, width)](
+                gate_up,
+                as_bytes(operand.rows),
+                as_bytes(operand.columns),
+                emission.scale,
+                emission.amax,
+                emission.counts,
+                rows,
+                width,
+                gate_up.stride(0),
+                MANTISSA_BITS=emission.format.mantissa_bits,
+                TILE=TILE,
+                num_warps=NUM_WARPS,
+            )
+    return operand
+
+
+def swiglu_backward_cast(
+    gate_up: Tensor, product_gradient: Tensor, emission: Emission, again: Emission | None
+) -> tuple[Operand, Operand | None]:
+    """See `litespark.ops.fp8.reference.Pieces.swiglu_backward`, in one pass; for emissions that are `fused`.
+
+    Dtypes and strides of both tensors as in `swiglu_cast`.
+    """
+    assert emission.format is not None
+    rows, width = product_gradient.shape
+    gradient = empty_operand(gate_up, 2 * width, emission, emission.scale)
+    product = None if again is None else empty_operand(gate_up, width, again, again.scale)
+    if gate_up.numel():
+        gate_up, product_gradient = as_rows(gate_up.detach()), as_rows(product_gradient.detach())
+        with on_device_of(gate_up):
+            swiglu_fp8_backward_kernel[tiles(rows, width)](
+                gate_up,
+                product_gradient,
+                as_bytes(gradient.rows),
+                as_bytes(gradient.columns),
+                emission.scale,
+                emission.amax,
+                emission.counts,
+                None if product is None else as_bytes(product.rows),
+                None if product is None else as_bytes(product.columns),
+                None if again is None else again.scale,
+                None if again is None else again.amax,
+                None if again is None else again.counts,
+                rows,
+                width,
+                gate_up.stride(0),
+                product_gradient.stride(0),
+                MANTISSA_BITS=emission.format.mantissa_bits,
+                AGAIN_MANTISSA_BITS=0 if again is None or again.format is None else again.format.mantissa_bits,
+                TILE=TILE,
+                num_warps=NUM_WARPS,
+            )
+    return gradient, product
+
+
 # ---------------------------------------------------------------- compiling without a device
 
 not_for = needs_fp8
-_BOTH = ("row_codes", "column_codes")
 
 
-def compilations(target: Target) -> list[Compilation]:
-    """Both kernels as they are launched on `target`: as R3 has them first, then for other layouts and odd sizes."""
-    columns, odd = ("column_codes",), ("rows", "width", "gate_up_stride", "product_gradient_stride")
-    found = []
-    for dtype in ("bf16", "fp32"):
-        for counting in (False, True):
-            found.append(_forward(dtype, counting=counting))
-            for gradients in (E5M2, E4M3):
-                found += [_backward(dtype, gradients, again, counting=counting) for again in (columns, ())]
-        # in validation, of a product made again by itself, and of a gradient where the weight is frozen
-        found += [_forward(dtype, layouts=layouts, noting=False) for layouts in (("row_codes",), columns)]
-        found.append(_backward(dtype, E5M2, (), layouts=("row_codes",)))
-    return [*found, _forward("bf16", unaligned=odd[:3]), _backward("bf16", E5M2, columns, unaligned=odd)]
-
-
-def _forward(
-    dtype: str,
-    *,
-    layouts: tuple[str, ...] = _BOTH,
-    noting: bool = True,
-    counting: bool = False,
-    unaligned: tuple[str, ...] = (),
-) -> Compilation:
-    arguments = {"gate_up": f"*{dtype}"} | _emission("", layouts, counting) | ({} if noting else {"amax": None})
-    name = f"swiglu_fp8_forward {dtype} {' '.join(layouts)}"
-    return _compilation(name, swiglu_fp8_forward_kernel, arguments, {}, counting, unaligned)
-
-
-def _backward(
-    dtype: str,
-    gradients: Format,
-    again: tuple[str, ...],
-    *,
-    layouts: tuple[str, ...] = _BOTH,
-    counting: bool = False,
-    unaligned: tuple[str, ...] = (),
-) -> Compilation:
-    arguments = dict.fromkeys(("gate_up", "product_gradient"), f"*{dtype}") | _emission("", layouts, counting)
-    # what is cast in the forward pass is noted and counted there
-    arguments |= _emission("again_", again, False) | {"again_amax": None, "product_gradient_stride": "i32"}
-    name = f"swiglu_fp8_backward {dtype} to {gradients.name}{' rows alone' if layouts != _BOTH else ''}"
-    name += f" again {' '.join(again)}" if again else ""
-    constants = {"AGAIN_MANTISSA_BITS": E4M3.mantissa_bits if again else 0, "MANTISSA_BITS": gradients.mantissa_bits}
-    return _compilation(name, swiglu_fp8_backward_kernel, arguments, constants, counting, unaligned)
-
-
-def _emission(prefix: str, layouts: tuple[str, ...], counting: bool) -> dict[str, str | None]:
-    """The arguments of an emission, named with `prefix`; without layouts there is none."""
-    wanted = {"row_codes": "*u8", "column_codes": "*u8", "scale": "*fp32", "amax": "*i32", "counts": "*i64"}
-    missing = {*_BOTH}.difference(layouts) | (set() if counting else {"counts"})
-    return {prefix + name: kind if layouts and name not in missing else None for name, kind in wanted.items()}
-
-
-def _compilation(
-    name: str,
-    kernel: Any,
-    arguments: dict[str, str | None],
-    constants: dict[str, Any],
-    counting: bool,
-    unaligned: tuple[str, ...],
-) -> Compilation:
-    sizes = dict.fromkeys(("rows", "width", "gate_up_stride"), "i32")
-    missing = [argument for argument, kind in arguments.items() if kind is None]
-    return Compilation(
-        f"{name}{' counting' if counting else ''}{' odd sizes' if unaligned else ''}",
-        kernel,
-        sizes | {argument: kind for argument, kind in arguments.items() if kind is not None},
-        {"MANTISSA_BITS": E4M3.mantissa_bits, "TILE": TILE} | constants | dict.fromkeys(missing),
-        num_warps=NUM_WARPS,
-        unaligned=unaligned,
-    )
+def launches(target: Target) -> Launches:
+    """As R3 has them first, then for other layouts and odd sizes."""
+    for rows, width, dtype in ((4096, 8192, torch.bfloat16), (4096, 8192, torch.float32), (4095, 8191, torch.bfloat16)):
+        gate_up, gradient = on_meta(rows, 2 * width, dtype), on_meta(rows, width, dtype)
+        inputs, again = emissions(E4M3), emissions(E4M3)[" columns alone"]
+        name = f"{dtype_name(dtype)} F{width}"
+        for words, emission in inputs.items():
+            yield name + words, partial(swiglu_cast, gate_up, emission)
+        for format in (E5M2, E4M3):
+            for words, emission in emissions(format).items():
+                words = f"{name} to {format.name}{words}"
+                yield f"{words} again", partial(swiglu_backward_cast, gate_up, gradient, emission, again)
+                yield words, partial(swiglu_backward_cast, gate_up, gradient, emission, None)

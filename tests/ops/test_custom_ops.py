@@ -1,0 +1,172 @@
+"""What holds of every op over kernels of ours alike: bits, strides, the compiler, meta tensors and PyTorch's rules."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from litespark.ops.backend import BACKENDS, REFERENCE, load, why_not
+from litespark.ops.cases import Case, cases
+from litespark.ops.shapes import StepShapes
+from litespark.ops.tolerance import outputs_and_gradients
+from tests.ops.assertions import assert_close, assert_op_matches
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+SHAPES = StepShapes(rows=2, length=5, hidden_size=24, num_heads=4, num_kv_heads=2, head_dim=16, intermediate_size=20, vocab_size=37,
+                    documents=True)  # fmt: skip
+# op, backend, number of the case
+USES = [
+    (op, name, number)
+    for op, known in BACKENDS.items()
+    for name in known
+    if op != "fp8"
+    and name.startswith(("triton", "chunked", "torch"))
+    and why_not(op, name, DEVICE, torch.float32) is None
+    for number in range(len(cases(op, SHAPES, torch.device("meta"))) if op != "attention" else 2)
+]
+ALL = pytest.mark.parametrize(("op", "name", "number"), USES)
+
+
+def case_of(op: str, number: int, shapes: StepShapes = SHAPES) -> Case:
+    return cases(op, shapes, DEVICE)[number]
+
+
+def called(case: Case, name: str, change=lambda x: x):
+    """The op as the case calls it, with `change` made to each input on its way."""
+    function = load(case.op, name)
+    return lambda *inputs: case.call(function, *map(change, inputs))
+
+
+def as_tuple(outputs) -> tuple[torch.Tensor, ...]:
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+@ALL
+def test_results_are_the_same_bits_each_time(op, name, number):
+    case = case_of(op, number)
+    first, second = (outputs_and_gradients(called(case, name), case.inputs) for _ in range(2))
+    assert all(torch.equal(first[each], second[each]) for each in first)
+
+
+def _between_nan(x, dim):
+    """The same values with others between them in memory."""
+    filling = torch.full_like(x, torch.nan) if x.is_floating_point() else torch.zeros_like(x)
+    return torch.stack([x, filling], dim=dim).select(dim, 0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: _between_nan(x, 0) if x.ndim > 1 else x,
+        lambda x: _between_nan(x, x.ndim - 1),
+        lambda x: _between_nan(x, x.ndim),
+        lambda x: x.transpose(0, -1).contiguous().transpose(0, -1),
+    ],
+    ids=["rows apart", "last dimension apart", "values apart", "first dimension last"],
+)
+@ALL
+def test_strides_of_inputs_and_of_gradients_do_not_matter(op, name, number, change):
+    case = case_of(op, number)
+
+    def strided(backend):
+        run = called(case, backend, change)
+
+        def turned(*inputs):
+            outputs = run(*inputs)
+            # the incoming gradient has strides too: it comes through a transposition
+            return tuple(y.transpose(0, -1).contiguous() if y.ndim else y for y in as_tuple(outputs))
+
+        return turned
+
+    assert_op_matches(strided(name), strided(REFERENCE), case.inputs, torch.float32)
+
+
+@ALL
+def test_each_input_may_be_frozen(op, name, number):
+    case = case_of(op, number)
+    for learned in (each for each in case.inputs if not each.startswith("fixed")):
+        inputs = {each if each == learned else f"fixed {each}": x for each, x in case.inputs.items()}
+        assert_op_matches(called(case, name), called(case, REFERENCE), inputs, torch.float32)
+
+
+@ALL
+def test_nothing_gives_nothing(op, name, number):
+    case = case_of(op, number if op != "attention" else 0, replace(SHAPES, rows=0, documents=False))
+    found = outputs_and_gradients(called(case, name), case.inputs)
+    for each, x in case.inputs.items():
+        if f"gradient of {each}" in found:
+            assert found[f"gradient of {each}"].shape == x.shape
+    assert all(not x.any() for x in found.values())
+
+
+@ALL
+def test_under_autocast_gradients_come_back_in_the_dtypes_of_the_inputs(op, name, number):
+    case = case_of(op, number)
+    leaves = [x.clone().requires_grad_(x.is_floating_point() and not each.startswith("fixed"))
+              for each, x in case.inputs.items()]  # fmt: skip
+    with torch.autocast(DEVICE.type, torch.bfloat16):
+        outputs = called(case, name)(*leaves)
+    torch.autograd.backward([y.float().sum() for y in as_tuple(outputs)])
+    assert all(leaf.grad.dtype == leaf.dtype for leaf in leaves if leaf.requires_grad)
+
+
+@ALL
+def test_the_compiler_sees_one_graph(op, name, number):
+    case = case_of(op, number)
+    torch.compiler.reset()
+    compiled = torch.compile(called(case, name), fullgraph=True, backend="aot_eager")
+    assert_close(outputs_and_gradients(compiled, case.inputs), outputs_and_gradients(called(case, name), case.inputs))
+
+
+@ALL
+def test_meta_tensors_pass_through(op, name, number):
+    case = case_of(op, number)
+    if case.documents is not None:
+        pytest.skip("documents lie on the device")
+    function = called(case, name)
+    expected = outputs_and_gradients(function, case.inputs)
+    leaves = {each: x.to("meta").requires_grad_(f"gradient of {each}" in expected) for each, x in case.inputs.items()}
+    outputs = as_tuple(function(*leaves.values()))
+    assert [y.shape for y in outputs] == [y.shape for each, y in expected.items() if each.startswith("output")]
+    torch.autograd.backward([y.sum() for y in outputs])
+    assert all(leaf.grad.shape == leaf.shape for leaf in leaves.values() if leaf.requires_grad)
+
+
+class _CustomOps(TorchDispatchMode):
+    """Takes note of the calls of custom ops of ours."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.namespace == "litespark":
+            copies = [x.detach().clone().requires_grad_(x.requires_grad) if torch.is_tensor(x) else x for x in args]
+            self.calls.append((function, copies, kwargs or {}))
+        return function(*args, **(kwargs or {}))
+
+
+@ALL
+def test_custom_ops_keep_pytorch_s_rules(op, name, number):
+    if name == "torch":
+        pytest.skip("an op of PyTorch's own")
+    case = case_of(op, number)
+    with _CustomOps() as noted:
+        outputs_and_gradients(called(case, name), case.inputs)
+    assert len(noted.calls) >= 2
+    for function, args, kwargs in noted.calls:
+        torch.library.opcheck(function, tuple(args), kwargs)
+
+
+@ALL
+def test_a_second_derivative_is_an_error(op, name, number):
+    if name == "torch":
+        pytest.skip("PyTorch's own op has one")
+    case = case_of(op, number)
+    leaves = [x.clone().requires_grad_(x.is_floating_point() and not each.startswith("fixed"))
+              for each, x in case.inputs.items()]  # fmt: skip
+    total = sum(y.square().sum() for y in as_tuple(called(case, name)(*leaves)))
+    (gradient,) = torch.autograd.grad(total, leaves[0], create_graph=True)
+    with pytest.raises(RuntimeError, match="no autograd formula was registered"):
+        gradient.sum().backward()
