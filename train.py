@@ -4,7 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 from litespark.experiment.job import run_job, start
-from litespark.threads import settle_threads
+from litespark.threads import decide_threads
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
@@ -14,5 +14,5 @@ def main(config: DictConfig) -> str:
 
 
 if __name__ == "__main__":
-    settle_threads()  # before torch is imported, which a job does
+    decide_threads()  # before torch is imported, which a job does
     start(main)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from litespark.threads import settle_threads
+from litespark.threads import decide_threads
 
-settle_threads()
+decide_threads()
 
 import torch  # noqa: E402
 

@@ -15,7 +15,7 @@ from litespark.experiment.config import Parts, parts_from
 from litespark.experiment.preflight import place_of
 from litespark.models.llama import Llama
 from litespark.ops.backend import BACKENDS
-from litespark.ops.choice import settle
+from litespark.ops.choice import decide
 from tests.end_to_end.runs import train, train_apart
 
 ROOT = Path(__file__).parents[1]
@@ -54,7 +54,7 @@ def test_the_globs_find_the_experiments_and_the_debug_settings():
 @pytest.mark.parametrize("overrides", [f"experiment={x}" for x in EXPERIMENTS] + [f"debug={x}" for x in DEBUGS])
 def test_each_experiment_composes_into_its_parts_and_a_model(overrides):
     parts = parts_of(overrides)
-    ops, _ = settle(parts.ops, place_of(parts, torch.device("cpu"), "fp32"), proving=False)
+    ops, _ = decide(parts.ops, place_of(parts, torch.device("cpu"), "fp32"), verifying=False)
     with torch.device("meta"):
         model = Llama(parts.model, ops, parts.recompute)
     assert sum(parameter.numel() for parameter in model.parameters()) == parts.model.parameter_count()

@@ -208,7 +208,7 @@ def test_a_run_on_a_device_without_timer_counters_and_kernels_says_so_and_leaves
             *"model.num_layers=1 model.hidden_size=32 model.num_heads=2 model.num_kv_heads=1".split(),
             *"model.intermediate_size=32 data.seq_len=8 data.micro_batch_size=2 trainer.global_batch_size=2".split(),
             *"budget.tokens=null budget.steps=4 trainer.log_every=2 metrics.probe_seconds=0".split(),
-            *"callbacks.progress=false callbacks.report=false callbacks.prove=never name=run".split(),
+            *"callbacks.progress=false callbacks.report=false callbacks.verify=never name=run".split(),
             f"paths.logs={tmp_path}",
         )
     )

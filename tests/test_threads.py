@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from litespark.threads import SPIN_COUNT, quota, settle_threads
+from litespark.threads import SPIN_COUNT, decide_threads, quota
 
 TWO_RANKS = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "a"}
 
@@ -26,25 +26,25 @@ def write(root, files):
         (root / name).write_text(text)
 
 
-def settled(environment, root):
+def decided(environment, root):
     environment = dict(environment)
-    settle_threads(environment, root)
+    decide_threads(environment, root)
     return environment
 
 
 def test_a_process_alone_spins_for_a_short_time_and_takes_all_cores(cores, tmp_path):
-    assert settled({}, tmp_path) == {"GOMP_SPINCOUNT": str(SPIN_COUNT)}
+    assert decided({}, tmp_path) == {"GOMP_SPINCOUNT": str(SPIN_COUNT)}
 
 
 @pytest.mark.parametrize("given", [{"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "ACTIVE"}])
 def test_how_the_user_has_threads_wait_stays(cores, tmp_path, given):
-    assert settled(given, tmp_path) == given
+    assert decided(given, tmp_path) == given
 
 
 def test_ranks_of_one_machine_share_its_cores(cores, tmp_path):
-    assert settled(TWO_RANKS, tmp_path)["OMP_NUM_THREADS"] == "4"
+    assert decided(TWO_RANKS, tmp_path)["OMP_NUM_THREADS"] == "4"
     cores(1)
-    assert settled(TWO_RANKS, tmp_path)["OMP_NUM_THREADS"] == "1"
+    assert decided(TWO_RANKS, tmp_path)["OMP_NUM_THREADS"] == "1"
 
 
 def test_torchruns_own_single_thread_is_replaced_and_a_users_is_not(cores, tmp_path):
@@ -52,24 +52,24 @@ def test_torchruns_own_single_thread_is_replaced_and_a_users_is_not(cores, tmp_p
     started_with.parent.mkdir(parents=True)
     started_with.write_bytes(b"PATH=/bin\0HOME=/root\0")
     one = TWO_RANKS | {"OMP_NUM_THREADS": "1"}
-    assert settled(one, tmp_path)["OMP_NUM_THREADS"] == "4"
+    assert decided(one, tmp_path)["OMP_NUM_THREADS"] == "4"
     started_with.write_bytes(b"PATH=/bin\0OMP_NUM_THREADS=1\0")
-    assert settled(one, tmp_path)["OMP_NUM_THREADS"] == "1"
-    assert settled(TWO_RANKS | {"OMP_NUM_THREADS": "3"}, tmp_path)["OMP_NUM_THREADS"] == "3"
+    assert decided(one, tmp_path)["OMP_NUM_THREADS"] == "1"
+    assert decided(TWO_RANKS | {"OMP_NUM_THREADS": "3"}, tmp_path)["OMP_NUM_THREADS"] == "3"
 
 
 def test_a_child_does_not_take_our_number_for_the_users(cores, tmp_path):
     write(tmp_path, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "600000 100000\n"})
-    alone = settled({}, tmp_path)
+    alone = decided({}, tmp_path)
     assert alone["OMP_NUM_THREADS"] == "6"
-    assert settled(alone | TWO_RANKS, tmp_path)["OMP_NUM_THREADS"] == "3"
+    assert decided(alone | TWO_RANKS, tmp_path)["OMP_NUM_THREADS"] == "3"
 
 
 def test_tasks_that_slurm_bound_to_cores_take_their_own(cores, tmp_path):
     tasks = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_TASKS_PER_NODE": "4", "SLURM_PROCID": "1",
              "SLURM_LOCALID": "1"}  # fmt: skip
-    assert settled(tasks | {"SLURM_CPUS_ON_NODE": "8"}, tmp_path)["OMP_NUM_THREADS"] == "2"
-    assert "OMP_NUM_THREADS" not in settled(tasks | {"SLURM_CPUS_ON_NODE": "32"}, tmp_path)
+    assert decided(tasks | {"SLURM_CPUS_ON_NODE": "8"}, tmp_path)["OMP_NUM_THREADS"] == "2"
+    assert "OMP_NUM_THREADS" not in decided(tasks | {"SLURM_CPUS_ON_NODE": "32"}, tmp_path)
 
 
 @pytest.mark.parametrize(

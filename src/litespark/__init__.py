@@ -1,3 +1,3 @@
-"""Litespark: train Llama-family models with the fewest joules per token, and prove every number."""
+"""Litespark: train Llama-family models with the fewest joules per token, and verify every number."""
 
 __version__ = "0.1.0"

@@ -1,7 +1,7 @@
 """Which processes make one run: what torchrun, srun or mpirun put into the environment, read in one place.
 
 Nothing else reads rank and number of processes from it, so that Lightning and we cannot come to two answers. No torch
-is imported here: the number of threads is settled from this before torch is.
+is imported here: the number of threads is decided from this before torch is.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import os
 import sys
 
 
-def settle_streams() -> None:
+def decide_streams() -> None:
     """Have stdout and stderr replace characters that they cannot write, and logging not complain of itself."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -1,6 +1,6 @@
-"""How many threads a process computes with on a CPU, and how they wait; settled before torch is imported.
+"""How many threads a process computes with on a CPU, and how they wait; decided before torch is imported.
 
-What the user set stays. `settle_threads` is called first in every entry: `train.py`, `litespark`, the tests.
+What the user set stays. `decide_threads` is called first in every entry: `train.py`, `litespark`, the tests.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _THREADS = "OMP_NUM_THREADS"
 _OURS = "LITESPARK_OMP_NUM_THREADS"  # the number that we set, so that a child process does not take it for the user's
 
 
-def settle_threads(environment: MutableMapping[str, str] | None = None, root: Path = Path("/")) -> None:
+def decide_threads(environment: MutableMapping[str, str] | None = None, root: Path = Path("/")) -> None:
     """Set how long OpenMP's threads spin, and their number where the cores are shared with other ranks or limited.
 
     Args:

@@ -8,8 +8,8 @@ import torch
 from litespark.benchmarks import rates
 from litespark.benchmarks.rates import measured_rates
 from litespark.models.config import LlamaConfig
-from litespark.ops.proof import Proof
 from litespark.ops.shapes import Place
+from litespark.ops.verification import Verification
 
 CPU = torch.device("cpu")
 TINY = LlamaConfig(
@@ -77,11 +77,11 @@ def test_the_reference_is_no_candidate_where_its_scores_are_large():
     assert rates._attention_backends(_place()) == ["sdpa", "reference"]
 
 
-def test_attention_whose_proof_fails_has_no_rate(monkeypatch, caplog):
-    proof = Proof("attention", "sdpa", "a case", "B 1", "fp32", False, 0.1, (), error="it is wrong")
-    monkeypatch.setattr(rates, "prove", lambda *_, **__: [proof])
+def test_attention_whose_verification_fails_has_no_rate(monkeypatch, caplog):
+    verification = Verification("attention", "sdpa", "a case", "B 1", "fp32", False, 0.1, (), error="it is wrong")
+    monkeypatch.setattr(rates, "verify", lambda *_, **__: [verification])
     assert rates._attention_backends(_place()) == ["reference"]
-    assert "sdpa is left out of the rates: its proof failed" in caplog.text
+    assert "sdpa is left out of the rates: its verification failed" in caplog.text
 
 
 def test_attention_that_takes_too_long_is_not_measured(caplog):

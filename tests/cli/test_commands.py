@@ -28,7 +28,7 @@ def refused(capsys, *arguments: str) -> str:
 def test_help_names_every_command(capsys):
     assert main(["--help"]) == 0
     said = capsys.readouterr().out
-    assert {"train", "prepare", "report", "export", "generate", "verify-resume", "kernels", "prove"} < set(COMMANDS)
+    assert {"train", "prepare", "report", "export", "generate", "verify-resume", "kernels", "verify"} < set(COMMANDS)
     assert {f"bench {name}" for name in BENCHES} < set(COMMANDS)
     assert all(f"\n  {name} " in said for name in COMMANDS)
 

@@ -28,7 +28,7 @@ DOCUMENTS = ["README.md", "CONTRIBUTING.md", *sorted(str(path.relative_to(ROOT))
 COMMAND = re.compile(r"(python train\.py|torchrun|litespark|make)\b")
 MARK = re.compile(r"\b(GPUs?|machines?|nodes?|hours|bucket|minutes)\b")
 # long, and run at small sizes by tests of their own
-NOT_RUN = ("make", "litespark bench", "litespark prove")
+NOT_RUN = ("make", "litespark bench", "litespark verify")
 # Hydra's own, which compose does not take
 FLAGS = {"-m", "--multirun"}
 

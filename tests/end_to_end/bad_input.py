@@ -54,8 +54,14 @@ TABLE = {
         "sdpa, reference, or auto",
     ),
     "unknown compile mode": (f"{NO_FILES} ops.compile=all", "ops.compile: got 'all', expected none, block or model"),
-    "unknown way out of a failed proof": (f"{NO_FILES} ops.on_failed_proof=go", "got 'go', expected stop or fallback"),
-    "unknown time to prove": (f"{NO_FILES} callbacks.prove=often", "callbacks.prove: got 'often', expected auto, alwa"),
+    "unknown way out of a failed verification": (
+        f"{NO_FILES} ops.on_failed_verification=go",
+        "got 'go', expected stop or fallback",
+    ),
+    "unknown time to verify": (
+        f"{NO_FILES} callbacks.verify=often",
+        "callbacks.verify: got 'often', expected auto, alwa",
+    ),
     "the whole model compiled under FSDP": (f"{NO_FILES} ops.compile=model strategy=fsdp", "expected ops.compile=bloc"),
     "tokens and steps": ("budget.tokens=9", "got tokens and steps, expected one", "budget.tokens=null"),
     "missing data": ("data.source={w}/nowhere", "{w}/nowhere does not exist", "Set data.source to"),

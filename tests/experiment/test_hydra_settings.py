@@ -91,7 +91,7 @@ COMMANDS = {
     "a sweep of one": ("train", "-m", "experiment=evil"),
     "a job of a sweep": ("train", "-m", "experiment=quickstart,evil"),
     "prepare": ("prepare", "{callback}"),
-    "prove": ("prove", "{callback}"),
+    "verify": ("verify", "{callback}"),
     "verify-resume": ("verify-resume", "{callback}"),
     "bench step": ("bench", "step", "{callback}"),
     "bench loop": ("bench", "loop", "{callback}"),

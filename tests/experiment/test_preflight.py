@@ -1,4 +1,4 @@
-"""Preflight settles device, precision and accumulation, and finds every problem in one go."""
+"""Preflight decides device, precision and accumulation, and finds every problem in one go."""
 
 from __future__ import annotations
 

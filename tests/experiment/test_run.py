@@ -222,8 +222,8 @@ def test_other_settings_of_fp8_are_refused_to_a_resume_before_the_folder_is_touc
 
 
 def test_a_run_that_auto_puts_into_fp8_is_in_fp8(tmp_path, monkeypatch):
-    """As on a GPU: what was settled counts, and not what was asked for."""
-    monkeypatch.setattr("litespark.experiment.preflight.settled", lambda *arguments: ("fp8", "of its units"))
+    """As on a GPU: what was decided counts, and not what was asked for."""
+    monkeypatch.setattr("litespark.experiment.preflight.decided", lambda *arguments: ("fp8", "of its units"))
     folder = run.train(config(*SMALL, *FP8[1:], "precision=auto", f"paths.logs={tmp_path}"))
     found = record(folder)
     assert (found["environment"]["precision"], found["fp8"]["readings"]) == ("fp8", 2)

@@ -49,7 +49,7 @@ def test_a_domain_whose_tokens_have_no_bytes_has_no_ratio(manifest):
 
 def test_the_module_of_a_run_measures_by_these_domains_and_ratios(manifest, tmp_path):
     sizes = "hidden_size=32 num_layers=1 num_heads=2 num_kv_heads=1 intermediate_size=64".split()
-    settings = parts(*(f"model.{size}" for size in sizes), "callbacks.prove=never", f"paths.logs={tmp_path}")
+    settings = parts(*(f"model.{size}" for size in sizes), "callbacks.verify=never", f"paths.logs={tmp_path}")
     machine = preflight(settings, Ranks(world_size=1, rank=0, local_rank=0, local_world_size=1))
     stated = changed(manifest, web=99, code=51)
     record = new_record(settings, machine, tmp_path, stated, NullMeter("not read", ""), [])

@@ -11,8 +11,8 @@ from litespark.models.floor import cast_bytes
 from litespark.models.fp8 import enable_fp8
 from litespark.models.llama import Llama
 from litespark.ops.backend import OpsConfig, resolve
-from litespark.ops.fp8.emission import Emission
 from litespark.ops.fp8.formats import E4M3
+from litespark.ops.fp8.quantisation import Quantisation
 from litespark.ops.fp8.reference import PIECES, Pieces
 from litespark.ops.fp8.settings import LINEARS, Fp8Config
 
@@ -61,7 +61,7 @@ def test_casts_by_themselves_with_scales_of_their_own_take_about_33_milliseconds
 
 def test_a_cast_moves_what_goes_in_and_what_comes_out():
     x = torch.randn(32, 48).bfloat16()
-    operand = PIECES.cast(x, Emission(E4M3, torch.ones(())))
+    operand = PIECES.cast(x, Quantisation(E4M3, torch.ones(())))
     moved = sum(each.numel() * each.element_size() for each in (x, operand.rows.values, operand.columns.values))
     small = replace(R3, hidden_size=48, num_heads=3, num_kv_heads=1, head_dim=16, num_layers=1)
     casts = cast_bytes(small, small.step_shapes(1, 32, documents=False), Fp8Config(), fused=False)
@@ -93,28 +93,28 @@ class Noted(Pieces):
         self.alone: list[int] = []
         self.fused: list[int] = []
 
-    def cast(self, x, emission):
-        if emission.amax is not None:
-            self.alone.append(emission.amax.storage_offset())
-        return super().cast(x, emission)
+    def cast(self, x, quantisation):
+        if quantisation.amax is not None:
+            self.alone.append(quantisation.amax.storage_offset())
+        return super().cast(x, quantisation)
 
-    def add_rms_norm(self, x, update, weight, eps, emission, **dtypes):
-        return self._noted(emission, super().add_rms_norm, x, update, weight, eps, emission, **dtypes)
+    def add_rms_norm(self, x, update, weight, eps, quantisation, **dtypes):
+        return self._noted(quantisation, super().add_rms_norm, x, update, weight, eps, quantisation, **dtypes)
 
     def add_rms_norm_backward(self, *tensors, **dtypes):
         return self._noted(tensors[-1], super().add_rms_norm_backward, *tensors, **dtypes)
 
-    def swiglu(self, gate_up, emission, **dtypes):
-        return self._noted(emission, super().swiglu, gate_up, emission, **dtypes)
+    def swiglu(self, gate_up, quantisation, **dtypes):
+        return self._noted(quantisation, super().swiglu, gate_up, quantisation, **dtypes)
 
-    def swiglu_backward(self, gate_up, gradient, emission, again):
-        return self._noted(emission, super().swiglu_backward, gate_up, gradient, emission, again)
+    def swiglu_backward(self, gate_up, gradient, quantisation, again):
+        return self._noted(quantisation, super().swiglu_backward, gate_up, gradient, quantisation, again)
 
-    def _noted(self, emission, piece, *arguments, **dtypes):
+    def _noted(self, quantisation, piece, *arguments, **dtypes):
         before = len(self.alone)
         found = piece(*arguments, **dtypes)
         of_the_op = self.alone[before:]
-        if emission.fused:
+        if quantisation.fused:
             del self.alone[before:]
             self.fused += of_the_op
         return found

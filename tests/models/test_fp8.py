@@ -23,9 +23,9 @@ class _CountingPieces(Pieces):
     def __init__(self):
         self.casts = []
 
-    def cast(self, x, emission):
-        self.casts.append((tuple(x.shape), emission))
-        return super().cast(x, emission)
+    def cast(self, x, quantisation):
+        self.casts.append((tuple(x.shape), quantisation))
+        return super().cast(x, quantisation)
 
     def weights(self, model):
         """How often a matrix of the shape of a block's weight was cast."""
@@ -145,14 +145,14 @@ def test_the_loss_stays_near_that_of_fp32(config, losses_in_fp32):
 def test_scales_that_are_wrong_move_the_loss_further(losses_in_fp32, monkeypatch):
     model = model_in_fp8(init_std=0.1)
     optimizer = adamw(model)
-    right = type(model.fp8.scaling).emission
+    right = type(model.fp8.scaling).quantisation
 
     def wrong(scaling, *values, **named):
         found = right(scaling, *values, **named)
         # as if the largest value were 64 times smaller: the largest are cut off
         return found if found.scale is None else replace(found, scale=found.scale / 64)
 
-    monkeypatch.setattr(type(model.fp8.scaling), "emission", wrong)
+    monkeypatch.setattr(type(model.fp8.scaling), "quantisation", wrong)
     losses = [take_step(model, optimizer, step) for step in range(12)]
     assert losses != pytest.approx(losses_in_fp32, rel=0.02)
 
@@ -230,7 +230,7 @@ def test_a_fused_optimizer_does_not_tell_that_it_changed_the_weights():
     model.fp8.finish_step()
     after = linear.weight_operand(torch.float32)
     assert after is not before
-    fresh = PIECES.cast(linear.weight.detach(), linear._emission("weight", 0, note=False))
+    fresh = PIECES.cast(linear.weight.detach(), linear._quantisation("weight", 0, note=False))
     assert torch.equal(after.rows.values.float(), fresh.rows.values.float())
     assert torch.equal(after.columns.values.float(), fresh.columns.values.float())
     assert not torch.equal(after.rows.wide(), before.rows.wide())

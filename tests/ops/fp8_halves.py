@@ -88,9 +88,9 @@ def linear_of(config, weight=None, pieces="reference"):
 
 def products_of(linear, x, gradient):
     """Its output, the gradient of `x` and that of its weight; without autograd."""
-    inputs = linear.pieces.cast(x, linear.input_emission(x.numel(), columns=True, note=True))
+    inputs = linear.pieces.cast(x, linear.input_quantisation(x.numel(), columns=True, note=True))
     weight = linear.weight_operand(x.dtype)
-    incoming = linear.pieces.cast(gradient, linear.gradient_emission(gradient.numel(), columns=True))
+    incoming = linear.pieces.cast(gradient, linear.gradient_quantisation(gradient.numel(), columns=True))
     pairs = (inputs.rows, weight.rows), (incoming.rows, weight.columns), (incoming.columns, inputs.columns)
     return [linear.product(*pair, x.dtype) for pair in pairs]
 

@@ -5,9 +5,9 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from litespark.ops.fp8.emission import Emission
 from litespark.ops.fp8.formats import E4M3, E5M2, Format
 from litespark.ops.fp8.operands import Operand
+from litespark.ops.fp8.quantisation import Quantisation
 
 # what `torch.float32` has where something changes: both sides of each power of two, of 0.875 of it, and the ends
 _EXPONENTS = torch.arange(-148.0, 128.0, dtype=torch.float64)
@@ -32,14 +32,14 @@ def every_value(dtype: torch.dtype) -> Tensor:
     return torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
 
 
-def emission(kind: str, format: Format, device: torch.device, scale: float = 0.25, **wanted: bool) -> Emission:
+def quantisation(kind: str, format: Format, device: torch.device, scale: float = 0.25, **wanted: bool) -> Quantisation:
     """One of "known", "tensor" and "plain", with an amax and counts that have something in them."""
     amax = torch.ones((), dtype=torch.int32, device=device)
     counts = torch.tensor([3, 5], dtype=torch.int64, device=device)
     if kind == "plain":
-        return Emission(None)
+        return Quantisation(None)
     known = torch.tensor(scale, device=device) if kind == "known" else None
-    return Emission(format, known, amax=amax, counts=counts, **wanted)
+    return Quantisation(format, known, amax=amax, counts=counts, **wanted)
 
 
 def parts(operand: Operand) -> dict[str, Tensor | None]:

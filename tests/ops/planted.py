@@ -49,7 +49,7 @@ def drawing(gate_up):
 
 
 def too_large(gate_up):
-    """As where a device's memory is full: right at the sizes of a proof only."""
+    """As where a device's memory is full: right at the sizes of a verification only."""
     if gate_up.shape[1] > 37:
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate much")
     return swiglu(gate_up)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from litespark.ops.fp8.formats import quantized
+from litespark.ops.fp8.formats import quantised
 from litespark.ops.fp8.operands import Matrix, Operand
 from litespark.ops.fp8.reference import Pieces
 
@@ -38,37 +38,37 @@ def _two_further(codes):
 class Cast(Pieces):
     """Whose cast is changed."""
 
-    def cast(self, x, emission):
-        return self.changed(x, super().cast(x, emission), emission)
+    def cast(self, x, quantisation):
+        return self.changed(x, super().cast(x, quantisation), quantisation)
 
 
 class TwoCodesFurther(Cast):
-    def changed(self, x, operand, emission):
+    def changed(self, x, operand, quantisation):
         return _rows(operand, _codes(_two_further))
 
 
 class Shifted(Cast):
     """Columns that begin one too late."""
 
-    def changed(self, x, operand, emission):
+    def changed(self, x, operand, quantisation):
         return _columns(operand, _codes(lambda codes: codes.roll(1, dims=0)))
 
 
 class CutOff(Cast):
     """Without the rounding to nearest."""
 
-    def changed(self, x, operand, emission):
-        if emission.format is None or not emission.rows:
+    def changed(self, x, operand, quantisation):
+        if quantisation.format is None or not quantisation.rows:
             return operand
         scale = operand.rows.scale
-        towards_zero = x.float() * (1 - 2.0 ** -(emission.format.mantissa_bits + 2))
-        return _rows(operand, lambda rows: Matrix(quantized(towards_zero, scale, emission.format), scale))
+        towards_zero = x.float() * (1 - 2.0 ** -(quantisation.format.mantissa_bits + 2))
+        return _rows(operand, lambda rows: Matrix(quantised(towards_zero, scale, quantisation.format), scale))
 
 
 class Hole(Cast):
     """Leaves its last row unwritten."""
 
-    def changed(self, x, operand, emission):
+    def changed(self, x, operand, quantisation):
         def unwritten(matrix):
             codes = torch.empty_like(matrix.values)
             codes[:-1] = matrix.values[:-1]
@@ -80,86 +80,88 @@ class Hole(Cast):
 class InfinityIsLarge(Cast):
     """Infinity and NaN become the largest value, so that a step goes on that should be skipped."""
 
-    def changed(self, x, operand, emission):
-        if emission.format is None:
+    def changed(self, x, operand, quantisation):
+        if quantisation.format is None:
             return operand
-        largest = 0x7E if emission.format.mantissa_bits == 3 else 0x7B
+        largest = 0x7E if quantisation.format.mantissa_bits == 3 else 0x7B
         return _rows(operand, _codes(lambda codes: torch.where(codes & 0x7F > largest, largest, codes)))
 
 
 class ScaleTwice(Cast):
-    def changed(self, x, operand, emission):
+    def changed(self, x, operand, quantisation):
         return _rows(operand, lambda rows: rows if rows.scale is None else Matrix(rows.values, rows.scale * 2))
 
 
 class NoLayout(Cast):
-    def changed(self, x, operand, emission):
-        return Operand(operand.rows, None) if emission.format is not None else operand
+    def changed(self, x, operand, quantisation):
+        return Operand(operand.rows, None) if quantisation.format is not None else operand
 
 
 class NotNoted(Cast):
-    def changed(self, x, operand, emission):
-        if emission.amax is not None:
-            emission.amax.zero_()
+    def changed(self, x, operand, quantisation):
+        if quantisation.amax is not None:
+            quantisation.amax.zero_()
         return operand
 
 
 class NanForgotten(Cast):
     """The largest value of what is not NaN."""
 
-    def changed(self, x, operand, emission):
-        if emission.amax is not None and bool(emission.amax.view(torch.float32).isnan()):
-            emission.amax.fill_(0x3F800000)
+    def changed(self, x, operand, quantisation):
+        if quantisation.amax is not None and bool(quantisation.amax.view(torch.float32).isnan()):
+            quantisation.amax.fill_(0x3F800000)
         return operand
 
 
 class NotCounted(Cast):
-    def changed(self, x, operand, emission):
-        if emission.counts is not None:
-            emission.counts[1] = 0
+    def changed(self, x, operand, quantisation):
+        if quantisation.counts is not None:
+            quantisation.counts[1] = 0
         return operand
 
 
 class RoundedBefore(Pieces):
     """Casts the norm from bf16, where it should from fp32."""
 
-    def add_rms_norm(self, x, update, weight, eps, emission, *, stream_dtype, dtype):
+    def add_rms_norm(self, x, update, weight, eps, quantisation, *, stream_dtype, dtype):
         stream, _, inverse_rms = super().add_rms_norm(
             x,
             update,
             weight,
             eps,
-            replace(emission, amax=None, counts=None),
+            replace(quantisation, amax=None, counts=None),
             stream_dtype=stream_dtype,
             dtype=dtype,
         )
         normed = (stream.float() * inverse_rms[:, None] * weight.float()).bfloat16()
-        return stream, self.cast(normed, emission), inverse_rms
+        return stream, self.cast(normed, quantisation), inverse_rms
 
 
 class UpdateForgotten(Pieces):
-    def add_rms_norm(self, x, update, weight, eps, emission, *, stream_dtype, dtype):
+    def add_rms_norm(self, x, update, weight, eps, quantisation, *, stream_dtype, dtype):
         _, operand, inverse_rms = super().add_rms_norm(
-            x, update, weight, eps, emission, stream_dtype=stream_dtype, dtype=dtype
+            x, update, weight, eps, quantisation, stream_dtype=stream_dtype, dtype=dtype
         )
         return x, operand, inverse_rms
 
 
 class StreamInAnotherDtype(Pieces):
-    def add_rms_norm(self, x, update, weight, eps, emission, *, stream_dtype, dtype):
-        return super().add_rms_norm(x, update, weight, eps, emission, stream_dtype=torch.float16, dtype=dtype)
+    def add_rms_norm(self, x, update, weight, eps, quantisation, *, stream_dtype, dtype):
+        return super().add_rms_norm(x, update, weight, eps, quantisation, stream_dtype=torch.float16, dtype=dtype)
 
 
 class StreamGradientForgotten(Pieces):
     """In the operand only."""
 
-    def add_rms_norm_backward(self, norm_gradient, stream_gradient, stream, weight, inverse_rms, emission, *, dtype):
+    def add_rms_norm_backward(
+        self, norm_gradient, stream_gradient, stream, weight, inverse_rms, quantisation, *, dtype
+    ):
         gradient, _, weight_gradient = super().add_rms_norm_backward(
-            norm_gradient, stream_gradient, stream, weight, inverse_rms, replace(emission, amax=None, counts=None),
+            norm_gradient, stream_gradient, stream, weight, inverse_rms, replace(quantisation, amax=None, counts=None),
             dtype=dtype,
         )  # fmt: skip
         _, operand, _ = super().add_rms_norm_backward(
-            norm_gradient, None, stream, weight, inverse_rms, emission, dtype=dtype
+            norm_gradient, None, stream, weight, inverse_rms, quantisation, dtype=dtype
         )
         return gradient, operand, weight_gradient
 
@@ -167,22 +169,24 @@ class StreamGradientForgotten(Pieces):
 class PartOfTheWeightGradient(Pieces):
     """Without the last row."""
 
-    def add_rms_norm_backward(self, norm_gradient, stream_gradient, stream, weight, inverse_rms, emission, *, dtype):
+    def add_rms_norm_backward(
+        self, norm_gradient, stream_gradient, stream, weight, inverse_rms, quantisation, *, dtype
+    ):
         gradient, operand, _ = super().add_rms_norm_backward(
-            norm_gradient, stream_gradient, stream, weight, inverse_rms, emission, dtype=dtype
+            norm_gradient, stream_gradient, stream, weight, inverse_rms, quantisation, dtype=dtype
         )
         part = norm_gradient[:-1].float() * stream[:-1].float() * inverse_rms[:-1, None]
         return gradient, operand, part.sum(dim=0).to(weight.dtype)
 
 
 class GateForUp(Pieces):
-    def swiglu(self, gate_up, emission, *, dtype):
-        return super().swiglu(torch.cat(gate_up.chunk(2, dim=-1)[::-1], dim=-1), emission, dtype=dtype)
+    def swiglu(self, gate_up, quantisation, *, dtype):
+        return super().swiglu(torch.cat(gate_up.chunk(2, dim=-1)[::-1], dim=-1), quantisation, dtype=dtype)
 
 
 class GradientsSwapped(Pieces):
-    def swiglu_backward(self, gate_up, product_gradient, emission, again):
-        gradient, product = super().swiglu_backward(gate_up, product_gradient, emission, again)
+    def swiglu_backward(self, gate_up, product_gradient, quantisation, again):
+        gradient, product = super().swiglu_backward(gate_up, product_gradient, quantisation, again)
         width = product_gradient.shape[1]
         return _columns(gradient, lambda columns: Matrix(columns.values.roll(width, dims=0), columns.scale)), product
 
@@ -190,14 +194,14 @@ class GradientsSwapped(Pieces):
 class AnotherProductAgain(Pieces):
     """By the scale of the gradient."""
 
-    def swiglu_backward(self, gate_up, product_gradient, emission, again):
-        if again is not None and again.fused and emission.fused:
-            again = replace(again, scale=emission.scale)
-        return super().swiglu_backward(gate_up, product_gradient, emission, again)
+    def swiglu_backward(self, gate_up, product_gradient, quantisation, again):
+        if again is not None and again.fused and quantisation.fused:
+            again = replace(again, scale=quantisation.scale)
+        return super().swiglu_backward(gate_up, product_gradient, quantisation, again)
 
 
 class ProductAlways(Pieces):
     """Made again where nobody asked for it."""
 
-    def swiglu_backward(self, gate_up, product_gradient, emission, again):
-        return super().swiglu_backward(gate_up, product_gradient, emission, again or emission)
+    def swiglu_backward(self, gate_up, product_gradient, quantisation, again):
+        return super().swiglu_backward(gate_up, product_gradient, quantisation, again or quantisation)

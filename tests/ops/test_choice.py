@@ -9,10 +9,10 @@ import torch
 
 from litespark.ops import choice, measuring
 from litespark.ops.backend import AUTO, BACKENDS, REFERENCE, Backend, OpsConfig
-from litespark.ops.choice import Choice, FailedProofError, described, in_short, refusals, settle
-from litespark.ops.proof import Proof
+from litespark.ops.choice import Choice, FailedVerificationError, decide, described, in_short, refusals
 from litespark.ops.shapes import Place, StepShapes
 from litespark.ops.tolerance import Difference
+from litespark.ops.verification import Verification
 
 SHAPES = StepShapes(
     rows=1, length=12, hidden_size=16, num_heads=2, num_kv_heads=1, head_dim=8, intermediate_size=24, vocab_size=31
@@ -43,7 +43,7 @@ def test_a_backend_asked_for_by_name_that_cannot_run_is_an_error(monkeypatch):
     config = OpsConfig(swiglu="far")
     expected = r"ops.swiglu: got far, which cannot run here: it needs a device of another world; expected .*right, ref"
     with pytest.raises(ValueError, match=expected):
-        settle(config, CPU, proving=False)
+        decide(config, CPU, verifying=False)
     assert len(refusals(config, CPU)) == 1
     assert refusals(config, CPU, frozenset({"swiglu"})) == []
 
@@ -51,37 +51,37 @@ def test_a_backend_asked_for_by_name_that_cannot_run_is_an_error(monkeypatch):
 def test_triton_by_name_without_a_gpu_is_an_error(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET")
     with pytest.raises(ValueError, match=r"ops.swiglu: got triton, .*no kernels for CPUs"):
-        settle(OpsConfig(swiglu="triton"), CPU, proving=False)
+        decide(OpsConfig(swiglu="triton"), CPU, verifying=False)
 
 
-def test_what_is_asked_for_by_name_is_proven_and_kept(monkeypatch):
+def test_what_is_asked_for_by_name_is_verified_and_kept(monkeypatch):
     _swiglu(monkeypatch, right=RIGHT)
-    ops, choices = settle(OpsConfig(swiglu="right"), CPU, proving=True)
+    ops, choices = decide(OpsConfig(swiglu="right"), CPU, verifying=True)
     assert _of(choices, "swiglu").used == "right"
-    assert [proof.passed for proof in _of(choices, "swiglu").proofs] == [True]
+    assert [verification.passed for verification in _of(choices, "swiglu").verifications] == [True]
     assert ops.swiglu.__module__ == "litespark.ops.swiglu.reference"
-    assert _of(choices, "rope").proofs == ()  # a reference is its own proof
+    assert _of(choices, "rope").verifications == ()  # a reference is its own verification
 
 
-def test_a_failed_proof_stops_the_run_with_op_and_tensor(monkeypatch):
+def test_a_failed_verification_stops_the_run_with_op_and_tensor(monkeypatch):
     _swiglu(monkeypatch, wrong=WRONG)
-    with pytest.raises(FailedProofError, match=r"(?s)ops.swiglu: got wrong.*fallback.*gradient of gate_up"):
-        settle(OpsConfig(swiglu="wrong"), CPU, proving=True)
+    with pytest.raises(FailedVerificationError, match=r"(?s)ops.swiglu: got wrong.*fallback.*gradient of gate_up"):
+        decide(OpsConfig(swiglu="wrong"), CPU, verifying=True)
 
 
-def test_a_failed_proof_falls_back_where_that_is_asked_for_with_one_loud_line(monkeypatch, caplog):
+def test_a_failed_verification_falls_back_where_that_is_asked_for_with_one_loud_line(monkeypatch, caplog):
     _swiglu(monkeypatch, wrong=WRONG)
-    _, choices = settle(OpsConfig(swiglu="wrong", on_failed_proof="fallback"), CPU, proving=True)
+    _, choices = decide(OpsConfig(swiglu="wrong", on_failed_verification="fallback"), CPU, verifying=True)
     assert _of(choices, "swiglu").used == REFERENCE
     assert _of(choices, "swiglu").asked == "wrong"
     loud = [line for line in caplog.records if line.levelno >= logging.ERROR]
     assert len(loud) == 1
-    assert "PROOF FAILED: ops.swiglu=wrong is replaced by its reference" in loud[0].message
+    assert "VERIFICATION FAILED: ops.swiglu=wrong is replaced by its reference" in loud[0].message
 
 
-def test_without_proving_nothing_is_run(monkeypatch):
+def test_without_verifying_nothing_is_run(monkeypatch):
     _swiglu(monkeypatch, wrong=WRONG)
-    _, choices = settle(OpsConfig(swiglu="wrong"), CPU, proving=False)
+    _, choices = decide(OpsConfig(swiglu="wrong"), CPU, verifying=False)
     assert _of(choices, "swiglu").used == "wrong"
 
 
@@ -90,7 +90,7 @@ def test_without_proving_nothing_is_run(monkeypatch):
 
 def test_auto_on_a_cpu_takes_the_first_that_can_run_and_says_why_not_others(monkeypatch):
     _swiglu(monkeypatch, far=ELSEWHERE, right=RIGHT)
-    _, choices = settle(OpsConfig(swiglu=AUTO), CPU, proving=False)
+    _, choices = decide(OpsConfig(swiglu=AUTO), CPU, verifying=False)
     assert _of(choices, "swiglu").used == "right"
     line = described(choices)
     assert "swiglu right" in line
@@ -102,33 +102,36 @@ def test_auto_on_a_cpu_takes_the_first_that_can_run_and_says_why_not_others(monk
 
 def test_auto_never_takes_interpreted_kernels(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    _, choices = settle(OpsConfig(**dict.fromkeys(BACKENDS, AUTO)), CPU, proving=False)
+    _, choices = decide(OpsConfig(**dict.fromkeys(BACKENDS, AUTO)), CPU, verifying=False)
     assert not any(each.used.startswith("triton") for each in choices)
 
 
 def test_auto_without_triton_takes_something_else(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "triton", None)
-    _, choices = settle(OpsConfig(**dict.fromkeys(BACKENDS, AUTO)), CPU, proving=False)
+    _, choices = decide(OpsConfig(**dict.fromkeys(BACKENDS, AUTO)), CPU, verifying=False)
     assert not any(each.used.startswith("triton") for each in choices)
     assert "Triton is not installed" in described(choices)
 
 
-@pytest.mark.parametrize("on_failed_proof", ["stop", "fallback"])
-def test_auto_goes_on_to_the_next_where_a_proof_fails(monkeypatch, caplog, on_failed_proof):
+@pytest.mark.parametrize("on_failed_verification", ["stop", "fallback"])
+def test_auto_goes_on_to_the_next_where_a_verification_fails(monkeypatch, caplog, on_failed_verification):
     _swiglu(monkeypatch, wrong=WRONG, right=RIGHT)
-    config = OpsConfig(swiglu=AUTO, on_failed_proof=on_failed_proof)
-    ops, choices = settle(config, CPU, proving=True)
+    config = OpsConfig(swiglu=AUTO, on_failed_verification=on_failed_verification)
+    ops, choices = decide(config, CPU, verifying=True)
     found = _of(choices, "swiglu")
     assert found.used == "right"
     assert ops.swiglu.__module__ == "litespark.ops.swiglu.reference"
-    assert found.reasons == ("not wrong for swiglu: its proof failed",)
-    assert [(proof.backend, proof.passed) for proof in found.proofs] == [("wrong", False), ("right", True)]
-    assert caplog.text.count("PROOF FAILED: auto does not take ops.swiglu=wrong") == 1
+    assert found.reasons == ("not wrong for swiglu: its verification failed",)
+    assert [(verification.backend, verification.passed) for verification in found.verifications] == [
+        ("wrong", False),
+        ("right", True),
+    ]
+    assert caplog.text.count("VERIFICATION FAILED: auto does not take ops.swiglu=wrong") == 1
 
 
 def test_auto_takes_the_reference_where_nothing_else_is_right(monkeypatch):
     _swiglu(monkeypatch, wrong=WRONG, raising=Backend("tests.ops.planted:raising"))
-    _, choices = settle(OpsConfig(swiglu=AUTO), CPU, proving=True)
+    _, choices = decide(OpsConfig(swiglu=AUTO), CPU, verifying=True)
     assert _of(choices, "swiglu").used == REFERENCE
     assert len(_of(choices, "swiglu").reasons) == 2
 
@@ -138,7 +141,7 @@ def test_auto_takes_the_reference_where_nothing_else_is_right(monkeypatch):
 
 @pytest.fixture
 def times(monkeypatch):
-    """Milliseconds by backend, in place of a GPU's; proofs run on the CPU."""
+    """Milliseconds by backend, in place of a GPU's; verifications run on the CPU."""
     found: dict[str, float] = {"right": 2.0, "quick": 1.0, "wrong": 0.1, REFERENCE: 3.0}
     measured: list[list[str]] = []
 
@@ -146,14 +149,14 @@ def times(monkeypatch):
         measured.append(backends)
         return {name: found[name] for name in backends}
 
-    original = choice.prove
+    original = choice.verify
     monkeypatch.setattr(choice, "measure", measure)
     monkeypatch.setattr(
         choice,
-        "prove",
+        "verify",
         lambda op, name, shapes, device, dtype, **settings: original(op, name, shapes, CPU.device, dtype),
     )
-    monkeypatch.setattr(choice, "prove_products", lambda *arguments: [])
+    monkeypatch.setattr(choice, "verify_products", lambda *arguments: [])
     monkeypatch.setattr(measuring.torch.cuda, "get_device_name", lambda device: "a GPU")
     found["calls"] = measured  # type: ignore[assignment]
     return found
@@ -161,18 +164,18 @@ def times(monkeypatch):
 
 def test_auto_takes_the_fastest_that_is_right(monkeypatch, times):
     _swiglu(monkeypatch, wrong=WRONG, right=RIGHT, quick=RIGHT)
-    _, choices = settle(OpsConfig(swiglu=AUTO), GPU, proving=True)
+    _, choices = decide(OpsConfig(swiglu=AUTO), GPU, verifying=True)
     found = _of(choices, "swiglu")
     assert found.used == "quick"
     assert found.milliseconds == {"right": 2.0, "quick": 1.0, REFERENCE: 3.0}
-    assert "not wrong for swiglu: its proof failed" in found.reasons
-    assert [proof.passed for proof in found.proofs] == [False, True]
+    assert "not wrong for swiglu: its verification failed" in found.reasons
+    assert [verification.passed for verification in found.verifications] == [False, True]
 
 
 def test_a_fused_kernel_that_is_slower_than_pytorch_is_not_used(monkeypatch, times):
     _swiglu(monkeypatch, right=RIGHT)
     times[REFERENCE] = 1.5
-    _, choices = settle(OpsConfig(swiglu=AUTO), GPU, proving=True)
+    _, choices = decide(OpsConfig(swiglu=AUTO), GPU, verifying=True)
     assert _of(choices, "swiglu").used == REFERENCE
 
 
@@ -180,7 +183,7 @@ def test_what_was_measured_is_remembered_for_the_same_device_and_sizes_only(monk
     _swiglu(monkeypatch, right=RIGHT, quick=RIGHT)
     cache = tmp_path / "folder" / "ops.json"
     for place, calls in ((GPU, 1), (GPU, 1), (replace(GPU, shapes=replace(SHAPES, rows=2)), 2)):
-        _, choices = settle(OpsConfig(swiglu=AUTO), place, proving=False, cache=cache)
+        _, choices = decide(OpsConfig(swiglu=AUTO), place, verifying=False, cache=cache)
         assert _of(choices, "swiglu").used == "quick"
         assert len(times["calls"]) == calls
     assert len(json.loads(cache.read_text())) == 2
@@ -202,14 +205,14 @@ def test_what_was_measured_is_remembered_for_the_same_device_and_sizes_only(monk
 def test_what_was_measured_elsewhere_is_not_taken(monkeypatch, times, tmp_path, other):
     _swiglu(monkeypatch, right=RIGHT, quick=RIGHT)
     for place in (GPU, replace(GPU, **other)):
-        settle(OpsConfig(swiglu=AUTO), place, proving=False, cache=tmp_path / "ops.json")
+        decide(OpsConfig(swiglu=AUTO), place, verifying=False, cache=tmp_path / "ops.json")
     assert len(times["calls"]) == 2
 
 
 @pytest.mark.parametrize("changed", ["device", "torch", "cudnn", "triton", "source"])
 def test_what_other_programs_or_devices_took_is_not_taken(monkeypatch, times, tmp_path, changed):
     _swiglu(monkeypatch, right=RIGHT, quick=RIGHT)
-    settle(OpsConfig(swiglu=AUTO), GPU, proving=False, cache=tmp_path / "ops.json")
+    decide(OpsConfig(swiglu=AUTO), GPU, verifying=False, cache=tmp_path / "ops.json")
     target, value = {
         "device": (measuring.torch.cuda, "get_device_name"),
         "torch": (measuring.torch, "__version__"),
@@ -218,7 +221,7 @@ def test_what_other_programs_or_devices_took_is_not_taken(monkeypatch, times, tm
         "source": (measuring, "source_hash"),
     }[changed]
     monkeypatch.setattr(target, value, "0.1" if changed == "torch" else lambda *device: "another")
-    settle(OpsConfig(swiglu=AUTO), GPU, proving=False, cache=tmp_path / "ops.json")
+    decide(OpsConfig(swiglu=AUTO), GPU, verifying=False, cache=tmp_path / "ops.json")
     assert len(times["calls"]) == 2
 
 
@@ -227,7 +230,7 @@ def test_what_was_measured_with_other_algorithms_is_not_taken(monkeypatch, times
     try:
         for deterministic in (False, True):
             torch.use_deterministic_algorithms(deterministic)
-            settle(OpsConfig(swiglu=AUTO), GPU, proving=False, cache=tmp_path / "ops.json")
+            decide(OpsConfig(swiglu=AUTO), GPU, verifying=False, cache=tmp_path / "ops.json")
             assert torch.are_deterministic_algorithms_enabled() is deterministic
     finally:
         torch.use_deterministic_algorithms(False)
@@ -237,13 +240,13 @@ def test_what_was_measured_with_other_algorithms_is_not_taken(monkeypatch, times
 def test_what_is_remembered_and_no_longer_right_is_neither_taken_nor_kept(monkeypatch, times, tmp_path):
     cache = tmp_path / "ops.json"
     _swiglu(monkeypatch, right=RIGHT, quick=RIGHT)
-    settle(OpsConfig(swiglu=AUTO), GPU, proving=True, cache=cache)
+    decide(OpsConfig(swiglu=AUTO), GPU, verifying=True, cache=cache)
     _swiglu(monkeypatch, right=RIGHT, quick=WRONG)
-    for proving in (True, False):  # the second start does not fall for the memory either
-        _, choices = settle(OpsConfig(swiglu=AUTO), GPU, proving=proving, cache=cache)
+    for verifying in (True, False):  # the second start does not fall for the memory either
+        _, choices = decide(OpsConfig(swiglu=AUTO), GPU, verifying=verifying, cache=cache)
         found = _of(choices, "swiglu")
         assert found.used == "right"
-        assert "not quick for swiglu: its proof failed" in found.reasons
+        assert "not quick for swiglu: its verification failed" in found.reasons
     assert json.loads(cache.read_text()) == {}
 
 
@@ -259,7 +262,7 @@ def test_a_backend_that_could_not_run_is_named_also_from_memory(monkeypatch, tim
     _swiglu(monkeypatch, right=RIGHT, quick=RIGHT)
     monkeypatch.setattr(choice, "measure", lambda op, backends, place: {"right": 1.0, REFERENCE: 2.0})
     for _ in range(2):
-        _, choices = settle(OpsConfig(swiglu=AUTO), GPU, proving=False, cache=tmp_path / "ops.json")
+        _, choices = decide(OpsConfig(swiglu=AUTO), GPU, verifying=False, cache=tmp_path / "ops.json")
         assert _of(choices, "swiglu").reasons == ("not quick for swiglu: it could not run at the sizes of this run",)
 
 
@@ -268,9 +271,9 @@ def test_a_backend_that_could_not_run_is_named_also_from_memory(monkeypatch, tim
 def test_an_entry_that_no_measurement_writes_is_measured_again(monkeypatch, times, tmp_path, entry):
     _swiglu(monkeypatch, right=RIGHT, wrong=ELSEWHERE)
     cache = tmp_path / "ops.json"
-    settle(OpsConfig(swiglu=AUTO), GPU, proving=False, cache=cache)
+    decide(OpsConfig(swiglu=AUTO), GPU, verifying=False, cache=cache)
     cache.write_text(json.dumps(dict.fromkeys(json.loads(cache.read_text()), entry)))
-    _, choices = settle(OpsConfig(swiglu=AUTO), GPU, proving=False, cache=cache)
+    _, choices = decide(OpsConfig(swiglu=AUTO), GPU, verifying=False, cache=cache)
     assert _of(choices, "swiglu").used == "right"
     assert len(times["calls"]) == 2
 
@@ -280,7 +283,7 @@ def test_a_damaged_memory_is_measured_again(monkeypatch, times, tmp_path, text):
     _swiglu(monkeypatch, right=RIGHT)
     cache = tmp_path / "ops.json"
     cache.write_text(text)
-    _, choices = settle(OpsConfig(swiglu=AUTO), GPU, proving=False, cache=cache)
+    _, choices = decide(OpsConfig(swiglu=AUTO), GPU, verifying=False, cache=cache)
     assert _of(choices, "swiglu").used == "right"
     assert json.loads(cache.read_text())
 
@@ -288,7 +291,7 @@ def test_a_damaged_memory_is_measured_again(monkeypatch, times, tmp_path, text):
 def test_a_memory_that_cannot_be_written_is_a_warning(monkeypatch, times, tmp_path, caplog):
     _swiglu(monkeypatch, right=RIGHT)
     (tmp_path / "file").write_text("")
-    settle(OpsConfig(swiglu=AUTO), GPU, proving=False, cache=tmp_path / "file" / "ops.json")
+    decide(OpsConfig(swiglu=AUTO), GPU, verifying=False, cache=tmp_path / "file" / "ops.json")
     assert "is not kept" in caplog.text
 
 
@@ -302,23 +305,23 @@ def test_all_ranks_take_what_the_first_one_measured(monkeypatch, times):
         def everywhere(self, value):
             return value
 
-    _, choices = settle(OpsConfig(swiglu=AUTO), GPU, proving=True, ranks=SecondRank())
+    _, choices = decide(OpsConfig(swiglu=AUTO), GPU, verifying=True, ranks=SecondRank())
     assert _of(choices, "swiglu").used == "right"
     assert not times["calls"]
 
 
-def test_a_proof_that_fails_on_another_rank_stops_all(monkeypatch):
+def test_a_verification_that_fails_on_another_rank_stops_all(monkeypatch):
     _swiglu(monkeypatch, right=RIGHT)
 
     class Unlucky(choice.OneRank):
         def everywhere(self, value):
             return False
 
-    with pytest.raises(FailedProofError, match="failed on another rank"):
-        settle(OpsConfig(swiglu="right"), CPU, proving=True, ranks=Unlucky())
+    with pytest.raises(FailedVerificationError, match="failed on another rank"):
+        decide(OpsConfig(swiglu="right"), CPU, verifying=True, ranks=Unlucky())
 
 
-def test_auto_goes_on_on_all_ranks_where_a_proof_fails_on_another(monkeypatch):
+def test_auto_goes_on_on_all_ranks_where_a_verification_fails_on_another(monkeypatch):
     _swiglu(monkeypatch, quick=RIGHT, right=RIGHT)
     answers = iter([False, True, True])  # the last is of the products of fp8
 
@@ -326,63 +329,63 @@ def test_auto_goes_on_on_all_ranks_where_a_proof_fails_on_another(monkeypatch):
         def everywhere(self, value):
             return next(answers)
 
-    _, choices = settle(OpsConfig(swiglu=AUTO), CPU, proving=True, ranks=Unlucky())
+    _, choices = decide(OpsConfig(swiglu=AUTO), CPU, verifying=True, ranks=Unlucky())
     assert _of(choices, "swiglu").used == "right"
-    assert _of(choices, "swiglu").reasons == ("not quick for swiglu: its proof failed",)
+    assert _of(choices, "swiglu").reasons == ("not quick for swiglu: its verification failed",)
 
 
-def _products(distance: float) -> list[Proof]:
+def _products(distance: float) -> list[Verification]:
     found = (Difference("output", distance, 0.02),)
-    return [Proof("fp8", "units", "products", "16 x 16 x 16", "bf16", False, 0.1, found)]
+    return [Verification("fp8", "units", "products", "16 x 16 x 16", "bf16", False, 0.1, found)]
 
 
-def test_products_of_fp8_are_proven_where_a_run_computes_with_them(monkeypatch):
-    monkeypatch.setattr(choice, "prove_products", lambda *arguments: _products(0.01))
-    _, choices = settle(OpsConfig(), CPU, proving=True)
-    assert [proof.backend for proof in _of(choices, "fp8").proofs] == ["units"]
-    _, choices = settle(OpsConfig(), CPU, proving=False)
-    assert _of(choices, "fp8").proofs == ()
-    _, choices = settle(OpsConfig(), CPU, proving=True, idle=frozenset({"fp8"}))
+def test_products_of_fp8_are_verified_where_a_run_computes_with_them(monkeypatch):
+    monkeypatch.setattr(choice, "verify_products", lambda *arguments: _products(0.01))
+    _, choices = decide(OpsConfig(), CPU, verifying=True)
+    assert [verification.backend for verification in _of(choices, "fp8").verifications] == ["units"]
+    _, choices = decide(OpsConfig(), CPU, verifying=False)
+    assert _of(choices, "fp8").verifications == ()
+    _, choices = decide(OpsConfig(), CPU, verifying=True, idle=frozenset({"fp8"}))
     assert "fp8" not in {each.op for each in choices}
 
 
-@pytest.mark.parametrize("on_failed_proof", ["stop", "fallback"])
-def test_wrong_products_of_fp8_stop_the_run_whatever_is_asked_for(monkeypatch, on_failed_proof):
-    monkeypatch.setattr(choice, "prove_products", lambda *arguments: _products(0.5))
+@pytest.mark.parametrize("on_failed_verification", ["stop", "fallback"])
+def test_wrong_products_of_fp8_stop_the_run_whatever_is_asked_for(monkeypatch, on_failed_verification):
+    monkeypatch.setattr(choice, "verify_products", lambda *arguments: _products(0.5))
     with pytest.raises(
-        FailedProofError, match=r"(?s)precision=fp8: got products .*Set precision=bf16.*output is 5.0e-01"
+        FailedVerificationError, match=r"(?s)precision=fp8: got products .*Set precision=bf16.*output is 5.0e-01"
     ):
-        settle(OpsConfig(fp8=AUTO, on_failed_proof=on_failed_proof), CPU, proving=True)
+        decide(OpsConfig(fp8=AUTO, on_failed_verification=on_failed_verification), CPU, verifying=True)
 
 
 def test_products_of_fp8_that_are_wrong_on_another_rank_stop_all(monkeypatch):
-    monkeypatch.setattr(choice, "prove_products", lambda *arguments: _products(0.01))
+    monkeypatch.setattr(choice, "verify_products", lambda *arguments: _products(0.01))
 
     class Unlucky(choice.OneRank):
         def everywhere(self, value):
             return False
 
-    with pytest.raises(FailedProofError, match=r"precision=fp8: .*\nit failed on another rank"):
-        settle(OpsConfig(), CPU, proving=True, ranks=Unlucky())
+    with pytest.raises(FailedVerificationError, match=r"precision=fp8: .*\nit failed on another rank"):
+        decide(OpsConfig(), CPU, verifying=True, ranks=Unlucky())
 
 
 def test_the_pieces_of_fp8_are_not_measured(monkeypatch, times):
     """The first that can run and is right, on a GPU too."""
     pieces = {REFERENCE: BACKENDS["fp8"][REFERENCE]}
     monkeypatch.setitem(BACKENDS, "fp8", {"right": BACKENDS["fp8"][REFERENCE], **pieces})
-    _, choices = settle(OpsConfig(fp8=AUTO), GPU, proving=True)
+    _, choices = decide(OpsConfig(fp8=AUTO), GPU, verifying=True)
     found = _of(choices, "fp8")
     assert found.used == "right"
-    assert found.proofs
-    assert all(proof.passed for proof in found.proofs)
+    assert found.verifications
+    assert all(verification.passed for verification in found.verifications)
     assert not times["calls"]
 
 
-def test_no_proof_is_not_a_passed_one(monkeypatch):
+def test_no_verification_is_not_a_passed_one(monkeypatch):
     _swiglu(monkeypatch, right=RIGHT)
-    monkeypatch.setattr(choice, "prove", lambda *arguments, **settings: [])
-    with pytest.raises(FailedProofError):
-        settle(OpsConfig(swiglu="right"), CPU, proving=True)
+    monkeypatch.setattr(choice, "verify", lambda *arguments, **settings: [])
+    with pytest.raises(FailedVerificationError):
+        decide(OpsConfig(swiglu="right"), CPU, verifying=True)
 
 
 # ---------------------------------------------------------------- after a resume
@@ -390,20 +393,20 @@ def test_no_proof_is_not_a_passed_one(monkeypatch):
 
 def test_a_resumed_run_stays_with_what_it_used(monkeypatch, times):
     _swiglu(monkeypatch, right=RIGHT, quick=RIGHT)
-    _, choices = settle(OpsConfig(swiglu=AUTO), GPU, proving=True, before={"swiglu": "right"})
+    _, choices = decide(OpsConfig(swiglu=AUTO), GPU, verifying=True, before={"swiglu": "right"})
     assert _of(choices, "swiglu").used == "right"
     assert not times["calls"]
-    assert [proof.backend for proof in _of(choices, "swiglu").proofs] == ["right"]
+    assert [verification.backend for verification in _of(choices, "swiglu").verifications] == ["right"]
 
 
 def test_a_resume_where_that_cannot_run_or_is_wrong_chooses_anew(monkeypatch, times):
     _swiglu(monkeypatch, far=ELSEWHERE, wrong=WRONG, right=RIGHT)
     for used in ("far", "wrong", "no backend any more"):
-        _, choices = settle(OpsConfig(swiglu=AUTO), GPU, proving=True, before={"swiglu": used})
+        _, choices = decide(OpsConfig(swiglu=AUTO), GPU, verifying=True, before={"swiglu": used})
         assert _of(choices, "swiglu").used == "right"
 
 
 def test_a_resume_that_names_a_backend_gets_it(monkeypatch):
     _swiglu(monkeypatch, right=RIGHT)
-    _, choices = settle(OpsConfig(swiglu="right"), CPU, proving=False, before={"swiglu": REFERENCE})
+    _, choices = decide(OpsConfig(swiglu="right"), CPU, verifying=False, before={"swiglu": REFERENCE})
     assert _of(choices, "swiglu").used == "right"

@@ -13,8 +13,8 @@ from litespark.ops.tolerance import outputs_and_gradients
 from tests.ops.assertions import assert_close, assert_op_matches
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-SHAPES = StepShapes(rows=2, length=5, hidden_size=24, num_heads=4, num_kv_heads=2, head_dim=16, intermediate_size=20, vocab_size=37,
-                    documents=True)  # fmt: skip
+SHAPES = StepShapes(rows=2, length=5, hidden_size=24, num_heads=4, num_kv_heads=2, head_dim=16,
+                    intermediate_size=20, vocab_size=37, documents=True)  # fmt: skip
 # op, backend, number of the case
 USES = [
     (op, name, number)

@@ -7,12 +7,12 @@ import pytest
 import torch
 from litespark.ops.fp8.function import cast
 
-from litespark.ops.fp8.emission import Emission
-from litespark.ops.fp8.formats import E4M3, E5M2, amax_bits, power_of_two_scale, quantized
+from litespark.ops.fp8.formats import E4M3, E5M2, amax_bits, power_of_two_scale, quantised
 from litespark.ops.fp8.kernels import TILE, scale_of, store_columns, store_rows
+from litespark.ops.fp8.quantisation import Quantisation
 from litespark.ops.fp8.reference import PIECES
 from litespark.ops.rounding.kernels import rounded_to_odd
-from tests.ops.fp8_inputs import EDGES, assert_same, emission, every_value, parts
+from tests.ops.fp8_inputs import EDGES, assert_same, every_value, parts, quantisation
 from tests.properties import Phase, given, settings, st
 
 triton = pytest.importorskip("triton")
@@ -34,7 +34,7 @@ def _random(*shape, seed=0):
 
 
 def _found(way, x, kind, format, **wanted):
-    asked = emission(kind, format, DEVICE, **wanted)
+    asked = quantisation(kind, format, DEVICE, **wanted)
     operand = way(x, asked)
     return parts(operand) | {"amax": asked.amax, "counts": asked.counts}
 
@@ -52,8 +52,8 @@ def test_every_value_gets_the_code_of_the_specification(format, exponent, dtype)
         # Triton's interpreter makes other numbers of what is below the normal values of bf16
         values = torch.where(values.abs() < torch.finfo(dtype).tiny, torch.zeros_like(values), values)
     scale = torch.tensor(2.0**exponent, device=DEVICE)
-    operand = cast(values, Emission(format, scale))
-    expected = quantized(values, scale, format).view(torch.uint8)
+    operand = cast(values, Quantisation(format, scale))
+    expected = quantised(values, scale, format).view(torch.uint8)
     assert torch.equal(operand.rows.values.view(torch.uint8), expected)
     assert torch.equal(operand.columns.values.view(torch.uint8), expected.T)
 
@@ -61,8 +61,8 @@ def test_every_value_gets_the_code_of_the_specification(format, exponent, dtype)
 @BOTH
 def test_fp32_values_around_every_tie_get_the_code_of_the_specification(format):
     values = _around_ties(format)
-    expected = quantized(values, torch.tensor(1.0, device=DEVICE), format)
-    operand = cast(values, Emission(format, torch.tensor(1.0, device=DEVICE)))
+    expected = quantised(values, torch.tensor(1.0, device=DEVICE), format)
+    operand = cast(values, Quantisation(format, torch.tensor(1.0, device=DEVICE)))
     assert torch.equal(operand.rows.values.view(torch.uint8), expected.view(torch.uint8))
 
 
@@ -107,7 +107,7 @@ def test_any_size_and_layout(rows, width, kind, format, layouts, seed):
 def test_strides(kind, view):
     x = view(_random(24, 24))
     _assert_like_reference(x, kind, E4M3)
-    assert all(matrix.values.is_contiguous() for matrix in vars(cast(x, emission(kind, E4M3, DEVICE))).values())
+    assert all(matrix.values.is_contiguous() for matrix in vars(cast(x, quantisation(kind, E4M3, DEVICE))).values())
 
 
 @triton.jit
@@ -130,7 +130,7 @@ def test_the_scale_of_a_tensor_is_exact(edge, format):
     x = torch.zeros(3, 70, device=DEVICE)
     x[2, 69] = -edge
     _assert_like_reference(x, "tensor", format)
-    scale = cast(x, emission("tensor", format, DEVICE)).rows.scale
+    scale = cast(x, quantisation("tensor", format, DEVICE)).rows.scale
     assert scale.shape == ()
     assert scale == power_of_two_scale(torch.tensor(edge, device=DEVICE), format)
 
@@ -141,7 +141,7 @@ def test_the_scale_of_a_tensor_is_exact(edge, format):
 def test_what_is_not_finite_becomes_nan_and_is_noted(kind, bad, format):
     x = _random(TILE + 2, TILE + 1).clamp(-1, 1)
     x[TILE, 3] = bad
-    asked, expected = emission(kind, format, DEVICE), emission(kind, format, DEVICE)
+    asked, expected = quantisation(kind, format, DEVICE), quantisation(kind, format, DEVICE)
     assert_same(parts(cast(x, asked)), parts(PIECES.cast(x, expected)))
     assert torch.equal(asked.counts, expected.counts)
     # NaN has many bits, all above those of infinity
@@ -152,7 +152,7 @@ def test_what_is_not_finite_becomes_nan_and_is_noted(kind, bad, format):
 @pytest.mark.parametrize("kind", KINDS)
 def test_largest_values_are_raised_and_never_lowered_and_counts_are_added_to(kind):
     x = torch.tensor([[3.0, -700.0]], device=DEVICE)
-    asked = emission(kind, E4M3, DEVICE, scale=1.0)
+    asked = quantisation(kind, E4M3, DEVICE, scale=1.0)
     cast(x, asked)
     assert asked.amax == amax_bits(x)
     assert asked.counts.tolist() == [3 + (kind == "known"), 5]
@@ -165,7 +165,7 @@ def test_largest_values_are_raised_and_never_lowered_and_counts_are_added_to(kin
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_not_wanted_is_not_made(kind):
     x = _random(5, 7)
-    asked = replace(emission(kind, E4M3, DEVICE), amax=None, counts=None)
+    asked = replace(quantisation(kind, E4M3, DEVICE), amax=None, counts=None)
     assert_same(parts(cast(x, asked)), parts(PIECES.cast(x, asked)))
     assert cast(x, replace(asked, rows=False)).rows is None
     assert cast(x, replace(asked, columns=False)).columns is None
@@ -173,7 +173,7 @@ def test_what_is_not_wanted_is_not_made(kind):
 
 def test_without_a_format_a_tensor_stays_as_it_is():
     x = _random(5, 7)
-    operand = cast(x, Emission(None))
+    operand = cast(x, Quantisation(None))
     assert operand.rows.values is x
     assert torch.equal(operand.columns.values, x.T)
     assert operand.rows.scale is operand.columns.scale is None
@@ -182,7 +182,7 @@ def test_without_a_format_a_tensor_stays_as_it_is():
 @pytest.mark.parametrize("shape", [(0, 8), (8, 0)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_gives_nothing(shape, kind):
-    asked = emission(kind, E4M3, DEVICE)
+    asked = quantisation(kind, E4M3, DEVICE)
     operand = cast(torch.empty(shape, device=DEVICE), asked)
     assert operand.rows.values.shape == shape
     assert operand.columns.values.shape == shape[::-1]
@@ -194,7 +194,7 @@ def test_nothing_gives_nothing(shape, kind):
 def test_a_weight_that_is_trained_can_be_cast(kind):
     weight = torch.nn.Parameter(_random(20, 30))
     _assert_like_reference(weight, kind, E4M3)
-    assert not cast(weight, emission(kind, E4M3, DEVICE)).rows.scale.requires_grad
+    assert not cast(weight, quantisation(kind, E4M3, DEVICE)).rows.scale.requires_grad
 
 
 def test_results_are_the_same_bits_each_time():
@@ -253,7 +253,7 @@ def test_a_detour_through_fp16_ends_at_the_same_codes_when_rounded_to_odd_first(
     values = values[: len(values) // 4096 * 4096].clamp(-format.largest, format.largest).to(DEVICE)
     odd = torch.empty_like(values)
     _odd_kernel[(len(values) // 4096,)](values, odd, format.mantissa_bits, 4096)
-    expected = quantized(values, torch.tensor(1.0, device=DEVICE), format).view(torch.uint8)
+    expected = quantised(values, torch.tensor(1.0, device=DEVICE), format).view(torch.uint8)
     assert torch.equal(odd.half().to(format.dtype).view(torch.uint8), expected)
     # the fault that it mends
     assert not torch.equal(values.half().to(format.dtype).view(torch.uint8), expected)

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from litespark.ops.fp8.emission import Emission
 from litespark.ops.fp8.formats import (
     E4M3,
     E5M2,
     FORMATS,
     amax_bits,
-    dequantized,
-    lost,
+    dequantised,
     power_of_two_scale,
-    quantized,
+    quantised,
+    saturation_and_underflow,
 )
+from litespark.ops.fp8.quantisation import Quantisation
 from litespark.ops.fp8.reference import PIECES
 from tests.ops.fp8_inputs import EDGES, every_value, value_of_code
 
@@ -60,7 +60,7 @@ def test_the_constants_are_those_of_the_formats(format):
 def test_codes_mean_what_the_standard_says(format):
     codes = torch.arange(256, dtype=torch.uint8).view(format.dtype)
     for scale in (None, torch.tensor(2.0**-20)):
-        for code, value in enumerate(dequantized(codes, scale).tolist()):
+        for code, value in enumerate(dequantised(codes, scale).tolist()):
             expected = value_of_code(format, code % 128)
             if expected is None:
                 assert not math.isfinite(value)
@@ -74,7 +74,7 @@ def test_codes_mean_what_the_standard_says(format):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_every_value_is_cast_to_the_nearest_and_ties_go_to_the_even_code(format, exponent, dtype):
     values = every_value(dtype)
-    codes = quantized(values, torch.tensor(2.0**exponent), format)
+    codes = quantised(values, torch.tensor(2.0**exponent), format)
     assert codes.dtype == format.dtype
     assert torch.equal(codes.view(torch.uint8), _expected_codes(values, 2.0**exponent, format))
 
@@ -86,10 +86,10 @@ def test_values_around_every_tie_are_cast_to_the_nearest(format):
     around = torch.cat([ties, table])
     values = torch.cat([around, *(torch.nextafter(around, torch.tensor(to)) for to in (-math.inf, math.inf))])
     values = torch.cat([values, -values])
-    codes = quantized(values, torch.tensor(1.0), format).view(torch.uint8)
+    codes = quantised(values, torch.tensor(1.0), format).view(torch.uint8)
     assert torch.equal(codes, _expected_codes(values, 1.0, format))
     # a planted fault: the same after a detour through bf16, which rounds twice
-    twice = quantized(values.bfloat16(), torch.tensor(1.0), format).view(torch.uint8)
+    twice = quantised(values.bfloat16(), torch.tensor(1.0), format).view(torch.uint8)
     assert not torch.equal(twice, _expected_codes(values, 1.0, format))
 
 
@@ -97,11 +97,11 @@ def test_values_around_every_tie_are_cast_to_the_nearest(format):
 def test_what_is_too_large_saturates_and_what_is_not_finite_becomes_nan(format):
     infinity = math.inf
     values = torch.tensor([1e30, -1e30, format.largest * 1.001, infinity, -infinity, math.nan, -0.0])
-    codes = quantized(values, torch.tensor(1.0), format)
+    codes = quantised(values, torch.tensor(1.0), format)
     assert codes.float().tolist()[:3] == [format.largest, -format.largest, format.largest]
     assert codes.view(torch.uint8).tolist()[3:] == [NAN, NAN, NAN, 0x80]
     # a scale that is none leaves nothing to train on
-    assert quantized(torch.ones(3), torch.tensor(math.nan), format).view(torch.uint8).tolist() == [NAN] * 3
+    assert quantised(torch.ones(3), torch.tensor(math.nan), format).view(torch.uint8).tolist() == [NAN] * 3
 
 
 # ---------------------------------------------------------------- scales
@@ -140,8 +140,8 @@ def test_a_scale_of_the_tensor_saturates_nothing_and_uses_the_top_of_the_range(f
     generator = torch.Generator().manual_seed(exponent)
     x = torch.randn(500, generator=generator) * 2.0**exponent
     scale = power_of_two_scale(x.abs().max(), format)
-    assert lost(x, scale, format)[0] == 0
-    assert quantized(x, scale, format).float().abs().max() >= format.largest / 2 * 0.9
+    assert saturation_and_underflow(x, scale, format)[0] == 0
+    assert quantised(x, scale, format).float().abs().max() >= format.largest / 2 * 0.9
 
 
 # ---------------------------------------------------------------- largest values
@@ -168,7 +168,7 @@ def test_a_value_that_is_not_finite_reaches_whatever_is_multiplied_with_it(forma
     x = torch.ones(3, 4)
     x[1, 2] = bad
     amax = torch.zeros((), dtype=torch.int32)
-    operand = PIECES.cast(x, Emission(format, amax=amax))
+    operand = PIECES.cast(x, Quantisation(format, amax=amax))
     assert amax.item() >= INFINITY
     assert all(bool(matrix.wide().isnan().all()) for matrix in (operand.rows, operand.columns))
 
@@ -184,11 +184,11 @@ def test_what_a_cast_loses_is_what_its_codes_lost(format, exponent):
     scaled = values.double() / scale.double()
     # beyond fp32 is infinite, which is NaN in the codes and not counted
     saturated = (scaled.abs() > format.largest) & (scaled.abs() <= torch.finfo(torch.float32).max)
-    codes = quantized(values, scale, format).view(torch.uint8)
+    codes = quantised(values, scale, format).view(torch.uint8)
     zeroed = ((codes & 0x7F) == 0) & (values != 0)
-    assert lost(values, scale, format).tolist() == [saturated.sum().item(), zeroed.sum().item()]
+    assert saturation_and_underflow(values, scale, format).tolist() == [saturated.sum().item(), zeroed.sum().item()]
 
 
 def test_at_the_borders_nothing_is_counted_too_much():
     values = torch.tensor([448.0, 449.0, -500.0, 2.0**-10, 1.001 * 2.0**-10, 0.0, math.inf, math.nan])
-    assert lost(values, torch.tensor(1.0), E4M3).tolist() == [2, 1]
+    assert saturation_and_underflow(values, torch.tensor(1.0), E4M3).tolist() == [2, 1]

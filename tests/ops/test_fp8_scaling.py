@@ -18,9 +18,9 @@ def _scaling(history=3, margin=0, sample_every=2):
 
 
 def _note(scaling, name, value, recipe="delayed", size=10):
-    emission = scaling.emission(PLACE[name], recipe, size)
-    torch.maximum(emission.amax, amax_bits(torch.tensor(value)), out=emission.amax)
-    return emission
+    quantisation = scaling.quantisation(PLACE[name], recipe, size)
+    torch.maximum(quantisation.amax, amax_bits(torch.tensor(value)), out=quantisation.amax)
+    return quantisation
 
 
 def _step(scaling, **values):
@@ -83,7 +83,7 @@ def test_scales_are_renewed_in_memory_of_their_own():
     scaling.finish_step()
     # codes of before, and what autograd keeps for a backward pass, go on with the scale that made them
     assert (float(held), held._version) == (1.0, version)
-    assert float(scaling.emission(PLACE["input"], "delayed", 0).scale) == 4.0
+    assert float(scaling.quantisation(PLACE["input"], "delayed", 0).scale) == 4.0
 
 
 def test_every_scale_begins_at_a_multiple_of_16_bytes():
@@ -102,13 +102,13 @@ def test_every_scale_begins_at_a_multiple_of_16_bytes():
 def test_a_tensor_has_a_scale_once_a_step_has_seen_it():
     scaling = _scaling()
     assert not _note(scaling, "input", 1.0).fused
-    assert not scaling.emission(PLACE["input"], "delayed", 1).fused  # within a step nothing changes
+    assert not scaling.quantisation(PLACE["input"], "delayed", 1).fused  # within a step nothing changes
     scaling.finish_step()
     assert scaling.known == [True, False, False]
-    assert scaling.emission(PLACE["input"], "delayed", 1).fused
-    emission = scaling.emission(PLACE["input"], "tensorwise", 1)
-    assert (emission.scale, emission.fused) == (None, False)
-    scaling.emission(PLACE["gradient"], "delayed", 1, note=False)
+    assert scaling.quantisation(PLACE["input"], "delayed", 1).fused
+    quantisation = scaling.quantisation(PLACE["input"], "tensorwise", 1)
+    assert (quantisation.scale, quantisation.fused) == (None, False)
+    scaling.quantisation(PLACE["gradient"], "delayed", 1, note=False)
     scaling.finish_step()
     scaling.finish_step()
     assert scaling.known == [True, False, False]
@@ -132,10 +132,10 @@ def test_shares_are_of_the_values_that_were_counted():
     scaling = _scaling(sample_every=2)
     for step in range(4):
         for size in (30, 10):
-            emission = _note(scaling, "input", 1.0, size=size)
-            assert (emission.counts is not None) == (step % 2 == 0) == scaling.counting
-            if emission.counts is not None:
-                emission.counts.add_(torch.tensor([1, 2]))
+            quantisation = _note(scaling, "input", 1.0, size=size)
+            assert (quantisation.counts is not None) == (step % 2 == 0) == scaling.counting
+            if quantisation.counts is not None:
+                quantisation.counts.add_(torch.tensor([1, 2]))
         scaling.finish_step()
     # two counting steps of 40 values, two casts each
     assert scaling.read() == {"input": (4 / 80, 8 / 80)}
@@ -145,9 +145,9 @@ def test_shares_are_of_the_values_that_were_counted():
 
 def test_what_is_not_noted_or_only_made_again_is_not_counted():
     scaling = _scaling()
-    unnoted = scaling.emission(0, "delayed", 10, note=False)
+    unnoted = scaling.quantisation(0, "delayed", 10, note=False)
     assert (unnoted.amax, unnoted.counts) == (None, None)
-    uncounted = scaling.emission(0, "delayed", 10, count=False)
+    uncounted = scaling.quantisation(0, "delayed", 10, count=False)
     assert uncounted.amax is not None
     assert uncounted.counts is None
     assert scaling.read() == {}

@@ -77,9 +77,11 @@ def test_without_gradients_nothing_is_noted_and_only_rows_are_made(monkeypatch):
     linears = linears_of(Fp8Config(simulate=True))
     for linear in linears:
         linear.weight_operand(torch.float32)  # noted whoever asks for it: it is the weight's and not the pass's
-    scaling, emissions = linears.qkv.scaling, []
-    noted, emission = scaling.amax.clone(), Fp8Linear._emission
-    monkeypatch.setattr(Fp8Linear, "_emission", lambda *a, **k: emissions.append(emission(*a, **k)) or emissions[-1])
+    scaling, quantisations = linears.qkv.scaling, []
+    noted, quantisation = scaling.amax.clone(), Fp8Linear._quantisation
+    monkeypatch.setattr(
+        Fp8Linear, "_quantisation", lambda *a, **k: quantisations.append(quantisation(*a, **k)) or quantisations[-1]
+    )
     norm = torch.ones(D, device=DEVICE)
     for quiet in (torch.no_grad, torch.inference_mode):
         with quiet():
@@ -87,8 +89,8 @@ def test_without_gradients_nothing_is_noted_and_only_rows_are_made(monkeypatch):
             projection_mlp(stream, random(T, N), norm, EPSILON, linears, recompute=False)
     assert torch.equal(scaling.amax, noted)
     assert not any(scaling.seen)
-    assert len(emissions) == 8
-    assert not any(each.columns or each.amax is not None or each.counts is not None for each in emissions)
+    assert len(quantisations) == 8
+    assert not any(each.columns or each.amax is not None or each.counts is not None for each in quantisations)
     scaling.finish_step()
     assert [name for name, known in zip(scaling.names, scaling.known, strict=True) if known] == [
         f"{name}.weight" for name in LINEARS

@@ -105,8 +105,8 @@ def test_the_largest_tensors_of_the_backward_pass_are_let_go_before_its_end(reco
     held, alive = [], []
 
     class Watched(Pieces):
-        def swiglu_backward(self, gate_up, product_gradient, emission, again):
-            gradient, product = super().swiglu_backward(gate_up, product_gradient, emission, again)
+        def swiglu_backward(self, gate_up, product_gradient, quantisation, again):
+            gradient, product = super().swiglu_backward(gate_up, product_gradient, quantisation, again)
             made = [gradient.rows, gradient.columns] + ([product.columns] if product else [])
             held.extend(weakref.ref(x) for x in [product_gradient, *(matrix.values for matrix in made)])
             return gradient, product

@@ -7,8 +7,8 @@ import torch
 import triton.language as tl
 from litespark.ops.rms_norm_fp8.function import add_rms_norm_backward_cast, add_rms_norm_cast
 
-from litespark.ops.fp8.emission import Emission
-from litespark.ops.fp8.formats import E4M3, E5M2, dequantized
+from litespark.ops.fp8.formats import E4M3, E5M2, dequantised
+from litespark.ops.fp8.quantisation import Quantisation
 from litespark.ops.fp8.reference import PIECES
 from litespark.ops.rms_norm_fp8 import kernels
 from litespark.ops.tolerance import fresh_memory_is_nan, relative_distance
@@ -33,46 +33,48 @@ def _inputs(rows, width, stream=FP32, other=BF16, seed=0):
     return found | {"weight": (torch.rand(width, generator=generator) + 0.5).to(DEVICE, stream)}
 
 
-def _emission(format=E4M3, scale=None, **changes):
+def _quantisation(format=E4M3, scale=None, **changes):
     """Of a scale that lets a few values saturate and a few become zero."""
     scale = 4 / format.largest if scale is None else scale
     scale = 2.0 ** torch.tensor(scale).log2().floor()
     amax = torch.zeros((), dtype=torch.int32, device=DEVICE)
     counts = torch.zeros(2, dtype=torch.int64, device=DEVICE)
-    return replace(Emission(format, scale=scale.to(DEVICE), amax=amax, counts=counts), **changes)
+    return replace(Quantisation(format, scale=scale.to(DEVICE), amax=amax, counts=counts), **changes)
 
 
-def _forward(inputs, emission, *, fast=True):
+def _forward(inputs, quantisation, *, fast=True):
     x, update, weight = inputs["x"], inputs["update"], inputs["weight"]
     if fast:
         with fresh_memory_is_nan():
-            stream, operand, inverse_rms = add_rms_norm_cast(x, update, weight, EPSILON, x.dtype, emission)
+            stream, operand, inverse_rms = add_rms_norm_cast(x, update, weight, EPSILON, x.dtype, quantisation)
     else:
         stream, operand, inverse_rms = PIECES.add_rms_norm(
-            x, update, weight, EPSILON, emission, stream_dtype=x.dtype, dtype=BF16
+            x, update, weight, EPSILON, quantisation, stream_dtype=x.dtype, dtype=BF16
         )
-    return {"stream": stream, "inverse_rms": inverse_rms} | _emitted(operand, emission)
+    return {"stream": stream, "inverse_rms": inverse_rms} | _quantised(operand, quantisation)
 
 
-def _backward(inputs, emission, *, fast=True):
+def _backward(inputs, quantisation, *, fast=True):
     """The gradient of a stream that is `x`."""
     stream = inputs["x"]
     inverse_rms = torch.rsqrt(stream.float().square().mean(dim=1) + EPSILON)
-    passed = inputs["norm_gradient"], inputs["stream_gradient"], stream, inputs["weight"], inverse_rms, emission
+    passed = inputs["norm_gradient"], inputs["stream_gradient"], stream, inputs["weight"], inverse_rms, quantisation
     if fast:
         with fresh_memory_is_nan():
             gradient, operand, weight_gradient = add_rms_norm_backward_cast(*passed)
     else:
         gradient, operand, weight_gradient = PIECES.add_rms_norm_backward(*passed, dtype=BF16)
-    return {"gradient": gradient, "weight_gradient": weight_gradient} | _emitted(operand, emission)
+    return {"gradient": gradient, "weight_gradient": weight_gradient} | _quantised(operand, quantisation)
 
 
-def _emitted(operand, emission):
+def _quantised(operand, quantisation):
     layouts = {"rows": operand.rows, "columns": operand.columns}
     for matrix in layouts.values():
-        assert matrix is None or (matrix.scale is emission.scale and matrix.values.dtype == emission.format.dtype)
+        assert matrix is None or (
+            matrix.scale is quantisation.scale and matrix.values.dtype == quantisation.format.dtype
+        )
     codes = {name: matrix.values for name, matrix in layouts.items() if matrix is not None}
-    noted = {"amax": emission.amax, "counts": emission.counts}
+    noted = {"amax": quantisation.amax, "counts": quantisation.counts}
     return codes | {name: each.clone() for name, each in noted.items() if each is not None}
 
 
@@ -103,8 +105,8 @@ def _complaints(actual, expected):
 
 
 def _compare(run, inputs, **changes):
-    expected = run(inputs, _emission(**changes), fast=False)
-    actual = run(inputs, _emission(**changes))
+    expected = run(inputs, _quantisation(**changes), fast=False)
+    actual = run(inputs, _quantisation(**changes))
     assert _complaints(actual, expected) == []
     return actual
 
@@ -181,10 +183,10 @@ def test_inputs_of_other_dtypes(run):
 @pytest.mark.parametrize("run", [_forward, _backward])
 def test_each_layout_is_made_only_where_it_is_wanted(run):
     inputs = _inputs(40, 70)
-    both = run(inputs, _emission())
+    both = run(inputs, _quantisation())
     assert torch.equal(both["rows"].view(torch.uint8).T, both["columns"].view(torch.uint8))
     for unwanted in (("rows",), ("columns",), ("rows", "columns")):
-        found = run(inputs, _emission(**dict.fromkeys(unwanted, False)))
+        found = run(inputs, _quantisation(**dict.fromkeys(unwanted, False)))
         assert found.keys() == both.keys() - set(unwanted)
         assert all(_same(each, both[name]) for name, each in found.items())
 
@@ -192,8 +194,8 @@ def test_each_layout_is_made_only_where_it_is_wanted(run):
 @pytest.mark.parametrize("run", [_forward, _backward])
 def test_nothing_is_noted_where_it_is_not_wanted(run):
     inputs = _inputs(40, 70)
-    noting = run(inputs, _emission())
-    found = run(inputs, _emission(amax=None, counts=None))
+    noting = run(inputs, _quantisation())
+    found = run(inputs, _quantisation(amax=None, counts=None))
     assert found.keys() == noting.keys() - {"amax", "counts"}
     assert all(_same(each, noting[name]) for name, each in found.items())
 
@@ -201,13 +203,13 @@ def test_nothing_is_noted_where_it_is_not_wanted(run):
 @pytest.mark.parametrize("run", [_forward, _backward])
 def test_amax_is_raised_and_counts_are_added_to(run):
     inputs = _inputs(40, 70)
-    once = run(inputs, _emission())
-    emission = _emission()
-    run(inputs, emission)
-    assert torch.equal(run(inputs, emission)["counts"], 2 * once["counts"])
-    assert torch.equal(emission.amax, once["amax"])
+    once = run(inputs, _quantisation())
+    quantisation = _quantisation()
+    run(inputs, quantisation)
+    assert torch.equal(run(inputs, quantisation)["counts"], 2 * once["counts"])
+    assert torch.equal(quantisation.amax, once["amax"])
     higher = torch.tensor(1e9, device=DEVICE).view(torch.int32)
-    assert run(inputs, _emission(amax=higher.clone()))["amax"] == higher
+    assert run(inputs, _quantisation(amax=higher.clone()))["amax"] == higher
 
 
 @pytest.mark.parametrize("run", [_forward, _backward])
@@ -225,9 +227,9 @@ def test_what_saturates_and_what_becomes_zero_is_counted(run):
 @pytest.mark.parametrize("planted", [float("-inf"), float("nan")])
 def test_what_is_not_finite_reaches_the_codes_of_its_row_and_no_other(run, planted):
     inputs = _inputs(40, 300)
-    clean = run(inputs, _emission())
+    clean = run(inputs, _quantisation())
     inputs["x"][33, 270] = planted
-    expected, found = run(inputs, _emission(), fast=False), run(inputs, _emission())
+    expected, found = run(inputs, _quantisation(), fast=False), run(inputs, _quantisation())
     for name, codes in (("rows", found["rows"]), ("columns", found["columns"].view(torch.uint8).T)):
         values = codes.view(expected["rows"].dtype).float()
         assert bool(values[33].isnan().any()), name
@@ -251,7 +253,7 @@ def test_an_infinite_gradient_is_noted_as_such():
 def _compare_but_for_gradients(inputs):
     """Of tensors that hold infinities no distance is defined."""
     kept = ("rows", "columns", "amax", "counts")
-    expected, actual = (_backward(inputs, _emission(), fast=fast) for fast in (False, True))
+    expected, actual = (_backward(inputs, _quantisation(), fast=fast) for fast in (False, True))
     assert _complaints({name: actual[name] for name in kept}, {name: expected[name] for name in kept}) == []
     assert torch.equal(actual["gradient"].isinf(), expected["gradient"].isinf())
     return actual
@@ -280,7 +282,7 @@ def test_rows_beyond_two_to_the_31():
         memory = torch.empty(2 * stride + width, dtype=BF16, device=DEVICE)
         far[name] = memory.as_strided((3, width), (stride, 1)).copy_(small[name])
     for run in (_forward, _backward):
-        near, found = run(small, _emission()), run(small | far, _emission())
+        near, found = run(small, _quantisation()), run(small | far, _quantisation())
         assert all(_same(near[name], found[name]) for name in near)
 
 
@@ -288,7 +290,7 @@ def test_columns_beyond_two_to_the_31():
     rows, tile = 2**30, kernels.Tiling(16, 16)
     # one program that casts one tile of very many rows, and sums up the next
     inputs = _inputs(2 * tile.rows, 4, BF16)
-    expected, emission = _forward(inputs, _emission()), _emission()
+    expected, quantisation = _forward(inputs, _quantisation()), _quantisation()
     columns = torch.empty(3 * rows + tile.rows, dtype=torch.uint8, device=DEVICE)
     kernels.add_rms_norm_fp8_forward_kernel[(1,)](
         inputs["x"],
@@ -298,7 +300,7 @@ def test_columns_beyond_two_to_the_31():
         None,
         columns,
         torch.empty(2 * tile.rows, device=DEVICE),
-        emission.scale,
+        quantisation.scale,
         None,
         None,
         rows,
@@ -319,10 +321,10 @@ def test_columns_beyond_two_to_the_31():
 @pytest.mark.parametrize("shape", [(0, 8), (3, 0)])
 def test_nothing_gives_nothing(shape):
     inputs = _inputs(*shape)
-    found = _forward(inputs, _emission())
+    found = _forward(inputs, _quantisation())
     assert found["stream"].shape == found["rows"].shape == found["columns"].T.shape == shape
     assert found["inverse_rms"].shape == shape[:1]
-    found = _backward(inputs, _emission())
+    found = _backward(inputs, _quantisation())
     assert found["gradient"].shape == found["rows"].shape == shape
     assert torch.equal(found["weight_gradient"], torch.zeros(shape[1], device=DEVICE))
     assert found["amax"] == 0
@@ -332,7 +334,7 @@ def test_nothing_gives_nothing(shape):
 @pytest.mark.parametrize("run", [_forward, _backward])
 def test_results_are_the_same_bits_each_time(run):
     inputs = _inputs(70, 66)
-    first, second = run(inputs, _emission()), run(inputs, _emission())
+    first, second = run(inputs, _quantisation()), run(inputs, _quantisation())
     assert all(_same(first[name], second[name]) for name in first)
 
 
@@ -347,15 +349,15 @@ def _same(one, other):
 
 def _planted(name, fault):
     """Results of the reference with a fault in one of them."""
-    found = _backward(_inputs(40, 70), _emission(), fast=False)
+    found = _backward(_inputs(40, 70), _quantisation(), fast=False)
     return found, found | {name: fault(found[name])}
 
 
 @pytest.mark.parametrize(
     ("name", "fault"),
     [
-        ("rows", lambda codes: (dequantized(codes, None) * 2).clamp(-448, 448).to(codes.dtype)),
-        ("rows", lambda codes: (dequantized(codes, None) * 1.07).to(codes.dtype)),
+        ("rows", lambda codes: (dequantised(codes, None) * 2).clamp(-448, 448).to(codes.dtype)),
+        ("rows", lambda codes: (dequantised(codes, None) * 1.07).to(codes.dtype)),
         ("columns", lambda codes: codes.view(torch.uint8).roll(1, 1).view(codes.dtype)),
         ("columns", lambda codes: codes.T),
         ("amax", lambda bits: bits + 2**10),
@@ -375,7 +377,7 @@ def test_a_fault_in_any_result_is_seen(name, fault):
 def test_a_kernel_that_reads_the_wrong_tile_is_seen(monkeypatch):
     monkeypatch.setattr(kernels, "PROGRAMS", 2)
     inputs = _inputs(70, 40)
-    expected = _forward(inputs, _emission(), fast=False)
+    expected = _forward(inputs, _quantisation(), fast=False)
     before = kernels.add_rms_norm_fp8_forward_kernel
 
     class Late:
@@ -390,4 +392,4 @@ def test_a_kernel_that_reads_the_wrong_tile_is_seen(monkeypatch):
             return launch
 
     monkeypatch.setattr("litespark.ops.rms_norm_fp8.kernels.add_rms_norm_fp8_forward_kernel", Late())
-    assert _complaints(_forward(inputs, _emission()), expected)
+    assert _complaints(_forward(inputs, _quantisation()), expected)

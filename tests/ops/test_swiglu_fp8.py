@@ -13,7 +13,7 @@ from litespark.ops.fp8.formats import E4M3, E5M2
 from litespark.ops.fp8.fused import PIECES as FUSED
 from litespark.ops.fp8.kernels import TILE
 from litespark.ops.fp8.reference import PIECES as REFERENCE
-from tests.ops.fp8_inputs import assert_same, codes_apart, emission, parts
+from tests.ops.fp8_inputs import assert_same, codes_apart, parts, quantisation
 from tests.properties import Phase, given, settings, st
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -74,10 +74,10 @@ def test_any_size_and_layout_is_exact_where_the_sigmoid_is(rows, width, layouts,
     gate_up, gradient = _exact_inputs(rows, width, dtype)
     found = []
     for way in (FUSED, REFERENCE):
-        asked = [emission("known", E4M3, DEVICE, scale=4.0, rows=layouts[0], columns=layouts[1])]
-        asked.append(emission("known", gradients, DEVICE, scale=2.0**-4, rows=layouts[0], columns=layouts[1]))
+        asked = [quantisation("known", E4M3, DEVICE, scale=4.0, rows=layouts[0], columns=layouts[1])]
+        asked.append(quantisation("known", gradients, DEVICE, scale=2.0**-4, rows=layouts[0], columns=layouts[1]))
         if again is not None:
-            asked.append(emission("known", E4M3, DEVICE, scale=8.0, rows=again[0], columns=again[1]))
+            asked.append(quantisation("known", E4M3, DEVICE, scale=8.0, rows=again[0], columns=again[1]))
         operands = [way.swiglu(gate_up, asked[0], dtype=dtype)]
         operands += way.swiglu_backward(gate_up, gradient, asked[1], asked[2] if again is not None else None)
         assert (operands[2] is None) == (again is None)
@@ -93,7 +93,7 @@ def test_any_size_and_layout_is_exact_where_the_sigmoid_is(rows, width, layouts,
 def test_results_are_those_of_the_reference():
     gate_up, gradient = _inputs(TILE + 6, TILE + 3, torch.bfloat16)
     asked, expected, again, expected_again = (
-        emission("known", format, DEVICE, scale=2.0**-7) for format in (E5M2, E5M2, E4M3, E4M3)
+        quantisation("known", format, DEVICE, scale=2.0**-7) for format in (E5M2, E5M2, E4M3, E4M3)
     )
     found = FUSED.swiglu_backward(gate_up, gradient, asked, again)
     reference = REFERENCE.swiglu_backward(gate_up, gradient, expected, expected_again)
@@ -101,7 +101,7 @@ def test_results_are_those_of_the_reference():
     _assert_near(found[1], reference[1], again, expected_again, gradient.numel())
     for operand in found:
         assert torch.equal(operand.columns.values.view(torch.uint8), operand.rows.values.view(torch.uint8).T)
-    forward = FUSED.swiglu(gate_up, emission("known", E4M3, DEVICE, scale=2.0**-7), dtype=torch.bfloat16)
+    forward = FUSED.swiglu(gate_up, quantisation("known", E4M3, DEVICE, scale=2.0**-7), dtype=torch.bfloat16)
     assert_same(parts(forward), parts(found[1]))
 
 
@@ -111,7 +111,7 @@ def test_what_is_not_finite_becomes_nan_where_it_does_in_the_reference(place, ba
     {"gate": gate_up, "up": gate_up[:, 5:], "gradient": gradient}[place][1, 2] = bad
     found = []
     for way in (FUSED, REFERENCE):
-        asked, again = emission("known", E5M2, DEVICE), emission("known", E4M3, DEVICE)
+        asked, again = quantisation("known", E5M2, DEVICE), quantisation("known", E4M3, DEVICE)
         operands = way.swiglu_backward(gate_up, gradient, asked, again)
         noted = [each.amax.view(torch.float32).isfinite() for each in (asked, again)]
         found.append(parts(operands[0]) | {f"again {name}": part for name, part in parts(operands[1]).items()})
@@ -125,7 +125,7 @@ def test_what_is_not_finite_becomes_nan_where_it_does_in_the_reference(place, ba
 def test_what_lies_behind_the_last_column_is_not_read():
     """Gate and up lie side by side: the columns beyond the last of gate are those of up."""
     gate_up, gradient = _inputs(3, 5)
-    asked = emission("known", E4M3, DEVICE, scale=2.0**-4)
+    asked = quantisation("known", E4M3, DEVICE, scale=2.0**-4)
     alone = FUSED.swiglu_backward(gate_up, gradient, asked, None)[0]
     wide = torch.full((3, 40), math.nan, device=DEVICE)
     wide[:, :10] = gate_up
@@ -139,7 +139,7 @@ def test_what_lies_behind_the_last_column_is_not_read():
 def test_largest_values_are_those_of_both_gradients():
     for larger in (0, 1):
         gate_up = torch.tensor([[100.0, 1.0]], device=DEVICE) if larger else torch.tensor([[1.0, 100.0]], device=DEVICE)
-        asked, expected = (emission("known", E5M2, DEVICE, scale=1.0) for _ in range(2))
+        asked, expected = (quantisation("known", E5M2, DEVICE, scale=1.0) for _ in range(2))
         gradient = torch.ones(1, 1, device=DEVICE)
         FUSED.swiglu_backward(gate_up, gradient, asked, None)
         REFERENCE.swiglu_backward(gate_up, gradient, expected, None)
@@ -161,7 +161,7 @@ def test_strides(view):
     gradient = gradient[:, : gate_up.shape[1] // 2]
     found = []
     for way in (FUSED, REFERENCE):
-        asked = emission("known", E4M3, DEVICE, scale=2.0)
+        asked = quantisation("known", E4M3, DEVICE, scale=2.0)
         operands = [way.swiglu(gate_up, asked, dtype=torch.float32)]
         operands += way.swiglu_backward(gate_up, gradient, asked, asked)
         found.append({f"{name} {i}": part for i, each in enumerate(operands) for name, part in parts(each).items()})
@@ -172,7 +172,7 @@ def test_rows_beyond_two_to_the_31():
     stride, width = 2**30 + 8, 10
     memory = torch.empty(2 * stride + 2 * width, dtype=torch.bfloat16, device=DEVICE)
     gate_up, gradient = _inputs(3, width, torch.bfloat16)
-    asked = emission("known", E4M3, DEVICE)
+    asked = quantisation("known", E4M3, DEVICE)
     expected = [FUSED.swiglu(gate_up, asked, dtype=torch.bfloat16)]
     expected += FUSED.swiglu_backward(gate_up, gradient, asked, asked)
     far = memory.as_strided((3, 2 * width), (stride, 1))
@@ -189,7 +189,7 @@ def test_rows_beyond_two_to_the_31():
 def test_nothing_gives_nothing(shape):
     gate_up = torch.empty(shape, device=DEVICE)
     gradient = torch.empty(shape[0], shape[1] // 2, device=DEVICE)
-    asked = emission("known", E4M3, DEVICE)
+    asked = quantisation("known", E4M3, DEVICE)
     operands = [FUSED.swiglu(gate_up, asked, dtype=torch.float32)]
     operands += FUSED.swiglu_backward(gate_up, gradient, asked, asked)
     assert [operand.rows.values.shape for operand in operands] == [gradient.shape, gate_up.shape, gradient.shape]

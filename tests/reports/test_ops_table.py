@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from litespark.metrics.records.run_ops import DifferenceRecord, OpRecord, ProofRecord
+from litespark.metrics.records.run_ops import DifferenceRecord, OpRecord, VerificationRecord
 from litespark.reports.ops_table import ops_table
 
 
@@ -14,6 +14,6 @@ from litespark.reports.ops_table import ops_table
 )
 def test_the_tensor_nearest_to_its_bound_is_shown(exact, near, shown):
     differences = [DifferenceRecord("exact", exact, 0.0), DifferenceRecord("near", near, 1e-3)]
-    proof = ProofRecord("triton", "cast", "2 x 2", "bf16", False, 0.1, True, differences, None)
-    op = OpRecord("fp8", "auto", "triton", proofs=[proof])
+    verification = VerificationRecord("triton", "cast", "2 x 2", "bf16", False, 0.1, True, differences, None)
+    op = OpRecord("fp8", "auto", "triton", verifications=[verification])
     assert shown in ops_table(SimpleNamespace(ops=[op]))

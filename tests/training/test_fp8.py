@@ -16,7 +16,7 @@ from litespark.models.fp8 import enable_fp8
 from litespark.models.init import initialise
 from litespark.models.llama import Llama
 from litespark.ops.backend import OpsConfig, resolve
-from litespark.ops.fp8.formats import E4M3, quantized
+from litespark.ops.fp8.formats import E4M3, quantised
 from litespark.ops.fp8.reference import PIECES
 from litespark.ops.fp8.settings import AdaptiveConfig, Fp8Config
 from litespark.training import fp8
@@ -104,7 +104,7 @@ def test_every_step_ends_with_new_scales_and_weights_cast_anew(tmp_path, optimiz
     for name, linear in state.linears.items():
         weight = run.module.model.get_submodule(name).weight.detach()
         operand = linear.weight_operand(torch.float32)
-        assert torch.equal(operand.rows.values.float(), quantized(weight, operand.rows.scale, E4M3).float()), name
+        assert torch.equal(operand.rows.values.float(), quantised(weight, operand.rows.scale, E4M3).float()), name
 
 
 def test_without_the_hook_weights_would_go_on_as_they_were_cast(tmp_path, monkeypatch):
@@ -113,7 +113,7 @@ def test_without_the_hook_weights_would_go_on_as_they_were_cast(tmp_path, monkey
     run = fit(tmp_path, steps=2)
     linear = run.module.model.fp8.linears["blocks.0.mlp.down"]
     operand = linear.weight_operand(torch.float32)
-    now = quantized(linear.weight.detach(), operand.rows.scale, E4M3)
+    now = quantised(linear.weight.detach(), operand.rows.scale, E4M3)
     assert not torch.equal(operand.rows.values.float(), now.float())
 
 

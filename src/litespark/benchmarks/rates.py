@@ -18,9 +18,9 @@ from litespark.ops.cases import cases
 from litespark.ops.choice import reason_against
 from litespark.ops.fp8.limits import without_units
 from litespark.ops.measuring import Step
-from litespark.ops.proof import prove, said
 from litespark.ops.shapes import Place
 from litespark.ops.timing import interleaved_milliseconds
+from litespark.ops.verification import said, verify
 from litespark.ops.work import pairs_within_rows
 
 log = logging.getLogger(__name__)
@@ -39,14 +39,14 @@ def measured_rates(
     """The rates of the floor, each measured here, and the vendor's peak that MFU is quoted against.
 
     Products are square and large, in the dtype of the run; in fp8 too where it computes in bf16 and the device has the
-    units. Attention is the fastest of those that can run here and pass their proof, forward and backward over whole
-    causal rows of the run's length (on a CPU one of them, where all would take long); None where one call would take
+    units. Attention is the fastest of those that can run here and pass their verification, forward and backward over
+    whole causal rows of the run's length (on a CPU one of them, where all would take long); None where one call would take
     longer than there is time for.
 
     Args:
         config: the model.
         place: device, dtype and sizes of the run.
-        seconds: in all, about, beside proofs and compilation; None: 1 on a CPU, 6 on a GPU.
+        seconds: in all, about, beside verifications and compilation; None: 1 on a CPU, 6 on a GPU.
         peak_flops: what the user states as the device's dense bf16 peak, in FLOP/s; None: by its name.
 
     Raises:
@@ -126,12 +126,12 @@ def _attention_backends(place: Place) -> list[str]:
 
 
 def _is_right(name: str, place: Place) -> bool:
-    proofs = prove("attention", name, place.shapes, place.device, place.dtype, autocast=place.autocast)
-    for proof in proofs:
-        if not proof.passed:
-            log.warning("attention %s is left out of the rates: its proof failed: %s", name, proof)
+    verifications = verify("attention", name, place.shapes, place.device, place.dtype, autocast=place.autocast)
+    for verification in verifications:
+        if not verification.passed:
+            log.warning("attention %s is left out of the rates: its verification failed: %s", name, verification)
             return False
-    return bool(proofs)
+    return bool(verifications)
 
 
 def _fp8_matmul_flops(place: Place, seconds: float) -> float | None:

@@ -63,7 +63,7 @@ class ThroughputMonitor(StepCallback):
         self._pending.append((module.last_step, self._waited - before))
         if not self.due(module):
             return
-        self._settle()
+        self._decide()
         window = self.meter.close_window()
         if (peak := self._device.peak_bytes()) is not None:
             fullest = max(module.host_group.gather(peak)) / 2**30
@@ -130,7 +130,7 @@ class ThroughputMonitor(StepCallback):
         if self._device.has_timer:
             self._marks.append(self._device.mark())
 
-    def _settle(self) -> None:
+    def _decide(self) -> None:
         """Wait for the device, and give the steps since the last time to the meter."""
         self._device.synchronise()
         times: list[float | None] = [None] * len(self._pending)
@@ -142,7 +142,7 @@ class ThroughputMonitor(StepCallback):
 
     def _phase_changed(self, before: Phase, after: Phase) -> None:
         if before == "train":
-            self._settle()
+            self._decide()
             self.meter.pause()
         if after == "train":
             self.meter.start()

@@ -1,4 +1,4 @@
-"""The command `litespark`: prepare, prove, train, measure, look, export and check, with the overrides of train.py.
+"""The command `litespark`: prepare, verify, train, measure, look, export and check, with the overrides of train.py.
 
 Each command imports what it needs when it runs, so that help and small commands answer at once.
 """
@@ -16,16 +16,16 @@ from litespark.cli.command import Command
 from litespark.cli.compiling import KERNELS
 from litespark.cli.finished_runs import EXPORT, GENERATE, REPORT
 from litespark.cli.preparing import PREPARE
-from litespark.cli.proving import PROVE
 from litespark.cli.results import RESULTS
 from litespark.cli.training import TRAIN, VERIFY_RESUME, train
-from litespark.terminal import flush, settle_streams
+from litespark.cli.verifying import VERIFY
+from litespark.terminal import decide_streams, flush
 
 USAGE_ERROR = 2
 COMMANDS = {
     "train": TRAIN,
     "prepare": PREPARE,
-    "prove": PROVE,
+    "verify": VERIFY,
     "report": REPORT,
     "results": RESULTS,
     "export": EXPORT,
@@ -52,10 +52,10 @@ INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 1 for what a user can mend or a check that failed, 2 for usage."""
-    from litespark.threads import settle_threads
+    from litespark.threads import decide_threads
 
-    settle_threads()  # before a command imports torch
-    settle_streams()
+    decide_threads()  # before a command imports torch
+    decide_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         print(_help())

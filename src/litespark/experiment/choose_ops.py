@@ -1,4 +1,4 @@
-"""Chooses the backend of each op before the model is built, and proves the fast ones on this device."""
+"""Chooses the backend of each op before the model is built, and verifies the fast ones on this device."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from litespark.experiment.config import Parts
 from litespark.experiment.precision import computes_with_ops
 from litespark.experiment.preflight import Machine, idle_of, place_of
 from litespark.metrics.records.run import RunRecord, finite_or_none
-from litespark.metrics.records.run_ops import BackendTimeRecord, DifferenceRecord, OpRecord, ProofRecord
+from litespark.metrics.records.run_ops import BackendTimeRecord, DifferenceRecord, OpRecord, VerificationRecord
 from litespark.ops.backend import Ops, OpsConfig, resolve
-from litespark.ops.choice import Choice, in_short, settle
+from litespark.ops.choice import Choice, decide, in_short
 from litespark.ops.measuring import default_cache
-from litespark.ops.proof import Proof
+from litespark.ops.verification import Verification
 from litespark.training.first_rank import from_first
 
 log = logging.getLogger(__name__)
@@ -32,18 +32,18 @@ def choose_ops(parts: Parts, machine: Machine, record: RunRecord) -> tuple[Ops, 
     A model that computes without them gets the references, and nothing is decided.
 
     Raises:
-        FailedProofError: an op asked for by name is wrong on this device.
+        FailedVerificationError: an op asked for by name is wrong on this device.
     """
     if not computes_with_ops(parts):
         return resolve(OpsConfig()), []
-    device, proving = machine.device, parts.callbacks.prove
+    device, verifying = machine.device, parts.callbacks.verify
     here = device_of(device)
-    # the run goes on with the random numbers that it would have without proofs and measurements
+    # the run goes on with the random numbers that it would have without verifications and measurements
     with here.random_state_kept():
-        ops, choices = settle(
+        ops, choices = decide(
             parts.ops,
             place_of(parts, device, machine.precision),
-            proving=proving == "always" or (proving == "auto" and here.is_accelerator),
+            verifying=verifying == "always" or (verifying == "auto" and here.is_accelerator),
             ranks=TorchRanks(device),
             cache=default_cache(),
             idle=idle_of(parts, machine.precision),
@@ -51,7 +51,7 @@ def choose_ops(parts: Parts, machine: Machine, record: RunRecord) -> tuple[Ops, 
             before={op.op: op.used for op in record.ops},
         )
     record.ops = [op_record(choice) for choice in choices]
-    # what proofs and measurements allocated must not stand in the way of the model, nor count as its peak
+    # what verifications and measurements allocated must not stand in the way of the model, nor count as its peak
     here.empty_cache()
     here.reset_peak()
     return ops, choices
@@ -91,22 +91,23 @@ def op_record(choice: Choice) -> OpRecord:
         used=choice.used,
         reason="; ".join(choice.reasons) or None,
         detail=choice.detail,
-        proofs=[_proof_record(proof) for proof in choice.proofs],
+        verifications=[_verification_record(verification) for verification in choice.verifications],
         times=[BackendTimeRecord(backend, time) for backend, time in choice.milliseconds.items()],
     )
 
 
-def _proof_record(proof: Proof) -> ProofRecord:
-    return ProofRecord(
-        backend=proof.backend,
-        case=proof.case,
-        sizes=proof.sizes,
-        dtype=proof.dtype,
-        interpreted=proof.interpreted,
-        seconds=proof.seconds,
-        passed=proof.passed,
+def _verification_record(verification: Verification) -> VerificationRecord:
+    return VerificationRecord(
+        backend=verification.backend,
+        case=verification.case,
+        sizes=verification.sizes,
+        dtype=verification.dtype,
+        interpreted=verification.interpreted,
+        seconds=verification.seconds,
+        passed=verification.passed,
         differences=[
-            DifferenceRecord(each.tensor, finite_or_none(each.distance), each.bound) for each in proof.differences
+            DifferenceRecord(each.tensor, finite_or_none(each.distance), each.bound)
+            for each in verification.differences
         ],
-        error=proof.error,
+        error=verification.error,
     )

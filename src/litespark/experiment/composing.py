@@ -109,7 +109,7 @@ class ConfigLoader(ConfigLoaderImpl):
                 raise
             # a group that is no name, a number of thousands of digits
             raise CompositionError(f"the overrides cannot be read: {str(error)[:300]}") from None
-        self._settle_budget(config)
+        self._decide_budget(config)
         if run_mode == config.hydra.mode == RunMode.MULTIRUN:
             _make_folder_of_sweep(config)
         return config
@@ -249,7 +249,7 @@ class ConfigLoader(ConfigLoaderImpl):
                     folder.rmdir()
             raise
 
-    def _settle_budget(self, config: DictConfig) -> None:
+    def _decide_budget(self, config: DictConfig) -> None:
         """The length that was given on the command line counts, not one of the files."""
         given: dict[str, Any] = {}
         for override in self._overrides:

@@ -30,7 +30,7 @@ from litespark.experiment.sweep import SWEEP
 from litespark.experiment.targets import raised_in_own_code
 from litespark.launch import Ranks, started_together
 from litespark.parent import when_parent_ends
-from litespark.terminal import flush, settle_streams
+from litespark.terminal import decide_streams, flush
 
 # saved and asked to be continued: EX_TEMPFAIL of sysexits.h
 STOPPED_AND_SAVED = 75
@@ -44,7 +44,7 @@ _LONGEST_LOOP = 600
 
 def start(main: Callable[[], object]) -> None:
     """Check the command and call Hydra's `main`; what is said before the job starts is said by one process too."""
-    settle_streams()
+    decide_streams()
     atexit.register(flush)
     SWEEP.jobs.clear()  # of an earlier command in this process
     try:

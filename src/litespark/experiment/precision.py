@@ -1,4 +1,4 @@
-"""In what a run computes: settles `precision` on a device, and says what stands against fp8 there."""
+"""In what a run computes: decides `precision` on a device, and says what stands against fp8 there."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def precision_of(parts: Parts, device: torch.device) -> Precision:
         ConfigError: the device, or something else in the config, does not allow what is asked for.
     """
     problems: list[str] = []
-    precision, _ = settled(parts, device, problems)
+    precision, _ = decided(parts, device, problems)
     if problems:
         raise ConfigError("\n".join(problems))
     return precision
 
 
-def settled(parts: Parts, device: torch.device, problems: list[str]) -> tuple[Precision, str]:
+def decided(parts: Parts, device: torch.device, problems: list[str]) -> tuple[Precision, str]:
     """In what a run of `parts` computes on `device`, and by `auto` why; what does not go is added to `problems`."""
     asked = parts.precision
     if asked == "auto":

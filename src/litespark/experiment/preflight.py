@@ -20,7 +20,7 @@ from litespark.data.preparation.prepare import Lookup, look_up
 from litespark.device import ACCELERATORS, NoDeviceError, device_count, device_of, find
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.initial_weights import InitialWeights, check_tokenizer
-from litespark.experiment.precision import computes_with_ops, settled, step_shapes
+from litespark.experiment.precision import computes_with_ops, decided, step_shapes
 from litespark.launch import Ranks
 from litespark.models.config import LlamaConfig
 from litespark.models.llama import idle_ops
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Machine:
-    """What the checks settled: the device of this rank, the precision, micro-batches per step, the ranks.
+    """What the checks decided: the device of this rank, the precision, micro-batches per step, the ranks.
 
     `weights` are those that a new run starts from; None: drawn, or those of the checkpoint that is resumed. `found` is
     the data of a new run of one process; of several, rank 0 looks for it once they have met.
@@ -49,14 +49,14 @@ class Machine:
 
 
 def preflight(parts: Parts, ranks: Ranks) -> Machine:
-    """Settle device and precision, and check everything that needs no data.
+    """Decide device and precision, and check everything that needs no data.
 
     Raises:
         ConfigError: with every problem that was found, one a line.
     """
     problems: list[str] = []
     device = _device(parts, ranks, problems)
-    precision, reason = settled(parts, device, problems)
+    precision, reason = decided(parts, device, problems)
     accumulate = 1
     try:
         parts.strategy.check_world_size(ranks.world_size)

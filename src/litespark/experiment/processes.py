@@ -75,13 +75,13 @@ class StartedRanks(ClusterEnvironment):
         return self._ranks.world_size
 
     def set_world_size(self, size: int) -> None:
-        """Settled before."""
+        """Decided before."""
 
     def global_rank(self) -> int:
         return self._ranks.rank
 
     def set_global_rank(self, rank: int) -> None:
-        """Settled before; what Lightning computes takes all machines to have equally many processes."""
+        """Decided before; what Lightning computes takes all machines to have equally many processes."""
 
     def local_rank(self) -> int:
         return self._ranks.local_rank

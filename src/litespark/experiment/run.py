@@ -39,7 +39,7 @@ from litespark.experiment.run_lock import run_lock
 from litespark.experiment.sweep import SWEEP, telling
 from litespark.launch import Ranks
 from litespark.metrics.records.run import RunRecord, utc_now
-from litespark.ops.choice import FailedProofError
+from litespark.ops.choice import FailedVerificationError
 from litespark.training.first_rank import from_first, from_ranks
 from litespark.training.module import NonFiniteError
 
@@ -130,7 +130,7 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
     segment = new_segment(machine, 0 if checkpoint is None else checkpoint.step, overrides)
     try:
         run = build_run(parts, machine, folder, data, record, segment, meter)
-    except FailedProofError as error:  # the run has a record of it
+    except FailedVerificationError as error:  # the run has a record of it
         if machine.ranks.rank == 0:
             record.status, record.error, record.ended = "failed", f"{type(error).__name__}: {error}", utc_now()
             record.write(folder / RECORD)

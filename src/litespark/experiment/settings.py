@@ -134,7 +134,7 @@ class CallbacksConfig:
         sample_tokens: length of that continuation.
         sample_temperature: of its softmax; 0 takes the likeliest token.
         report: write report.md and its pictures at the end.
-        prove: at the start, check each fast op in use against its reference on this device; `auto`: on a GPU.
+        verify: at the start, check each fast op in use against its reference on this device; `auto`: on a GPU.
         extra: Lightning callbacks of one's own by a name: `_target_` and arguments, as they stand in the config.
     """
 
@@ -146,12 +146,12 @@ class CallbacksConfig:
     sample_tokens: Count = 96
     sample_temperature: NotNegative = 0.8
     report: bool = True
-    prove: Literal["auto", "always", "never"] = "auto"
+    verify: Literal["auto", "always", "never"] = "auto"
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.prove not in ("auto", "always", "never"):
-            raise ValueError(f"callbacks.prove: got {self.prove!r}, expected auto, always or never")
+        if self.verify not in ("auto", "always", "never"):
+            raise ValueError(f"callbacks.verify: got {self.verify!r}, expected auto, always or never")
         check_ranges(self, "callbacks")
 
 

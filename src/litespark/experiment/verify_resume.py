@@ -1,4 +1,4 @@
-"""Proves for a given config that a killed run continues exactly: trains undisturbed, trains and kills, compares.
+"""Verifies for a given config that a killed run continues exactly: trains undisturbed, trains and kills, compares.
 
 Both runs have the same budget, since the learning rate depends on it. The second one is killed with SIGKILL after its
 checkpoint at step N is sealed, and continued from that checkpoint. The two states after the last step have to agree

@@ -207,7 +207,7 @@ def _notes(row: step_table.Row) -> tuple[str, ...]:
 
 
 def _without_effect(record: AblationRecord) -> list[str]:
-    """Switches of ops with which the same backends ran as without: `auto` may settle on what the baseline has."""
+    """Switches of ops with which the same backends ran as without: `auto` may decide on what the baseline has."""
     found = []
     for index, switch in enumerate(record.switches):
         before, now = (backends(record.variant(frozenset(record.names[:count]))) for count in (index, index + 1))
@@ -217,7 +217,7 @@ def _without_effect(record: AblationRecord) -> list[str]:
 
 
 def backends(variant: VariantRecord) -> str | None:
-    """What the ops of a variant's processes settled on, without the reasons behind it; None where nothing was run."""
+    """What the ops of a variant's processes decided on, without the reasons behind it; None where nothing was run."""
     details = [each.detail.partition("; ")[0] for each in variant.measured if each.detail is not None]
     return details[-1] if details else None
 

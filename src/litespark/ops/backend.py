@@ -146,10 +146,10 @@ class OpsConfig:
 
     Attributes:
         rms_norm, add_rms_norm, rope, swiglu, swiglu_linear, attention, linear_cross_entropy, fp8: a name of
-            `BACKENDS`, or `auto`: the fastest that can run here and passes its proof.
+            `BACKENDS`, or `auto`: the fastest that can run here and passes its verification.
         compile: what `torch.compile` gets to see: nothing, each block by itself, or the whole model.
-        on_failed_proof: a fast op asked for by name that differs from its reference stops the run, or is replaced by
-            the reference; `auto` takes the next one in any case.
+        on_failed_verification: a fast op asked for by name that differs from its reference stops the run, or is
+            replaced by the reference; `auto` takes the next one in any case.
     """
 
     rms_norm: str = REFERENCE
@@ -161,13 +161,15 @@ class OpsConfig:
     linear_cross_entropy: str = REFERENCE
     fp8: str = REFERENCE
     compile: Literal["none", "block", "model"] = "none"
-    on_failed_proof: Literal["stop", "fallback"] = "stop"
+    on_failed_verification: Literal["stop", "fallback"] = "stop"
 
     def __post_init__(self) -> None:
         if self.compile not in ("none", "block", "model"):
             raise ValueError(f"ops.compile: got {self.compile!r}, expected none, block or model")
-        if self.on_failed_proof not in ("stop", "fallback"):
-            raise ValueError(f"ops.on_failed_proof: got {self.on_failed_proof!r}, expected stop or fallback")
+        if self.on_failed_verification not in ("stop", "fallback"):
+            raise ValueError(
+                f"ops.on_failed_verification: got {self.on_failed_verification!r}, expected stop or fallback"
+            )
         for op, known in BACKENDS.items():
             if (name := getattr(self, op)) not in (*known, AUTO):
                 raise ValueError(
@@ -184,7 +186,7 @@ def resolve(config: OpsConfig) -> Ops:
     """Look up every backend that `config` names.
 
     Raises:
-        ValueError: a backend cannot be imported on this machine, or is `auto`, which `litespark.ops.choice` settles
+        ValueError: a backend cannot be imported on this machine, or is `auto`, which `litespark.ops.choice` decides
             first; the message names the op, the backend asked for, the backends that are known, and the reason.
     """
     return Ops(**{field.name: load(field.name, getattr(config, field.name)) for field in fields(Ops)})
@@ -198,8 +200,8 @@ def load(op: str, backend: str) -> Any:
     """
     known = BACKENDS[op]
     if backend not in known:
-        settled = f" ({AUTO} is settled by litespark.ops.choice.settle)" if backend == AUTO else ""
-        raise ValueError(f"ops.{op}={backend}: expected one of {', '.join(known)}{settled}")
+        decided = f" ({AUTO} is decided by litespark.ops.choice.decide)" if backend == AUTO else ""
+        raise ValueError(f"ops.{op}={backend}: expected one of {', '.join(known)}{decided}")
     try:
         return _at(known[backend].function)
     except ImportError as error:

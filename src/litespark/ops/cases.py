@@ -1,4 +1,4 @@
-"""How each op is called in a training step: its inputs at given sizes, for proofs, measurements and benchmarks.
+"""How each op is called in a training step: its inputs at given sizes, for verifications, measurements and benchmarks.
 
 B rows, S length, T tokens in a micro-batch (B·S), D hidden size, H query heads, K key/value heads, Dh head dim, F
 intermediate size, V vocabulary.

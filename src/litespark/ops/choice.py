@@ -1,8 +1,8 @@
-"""Settles which backend each op uses on this machine: the one asked for, or by `auto` the fastest that is right.
+"""Decides which backend each op uses on this machine: the one asked for, or by `auto` the fastest that is right.
 
 An op asked for by name runs with that backend or not at all. With `auto`, a GPU measures every backend that can run
-there and passes its proof, forward and backward at the run's own sizes, and keeps the answer in a cache file; elsewhere
-the first of the backends' order that can run is taken, since timings of a shared CPU would make runs differ. So are the
+there and passes its verification, forward and backward at the run's own sizes, and keeps the answer in a cache
+file; elsewhere the first of the backends' order that can run is taken, since timings of a shared CPU would make runs differ. So are the
 pieces of fp8, which are several functions and are slow but where they are fused.
 """
 
@@ -17,8 +17,8 @@ from typing import Protocol, TypeVar
 
 from litespark.ops.backend import AUTO, BACKENDS, REFERENCE, Ops, OpsConfig, detail, load, why_not
 from litespark.ops.measuring import Remembered, measure
-from litespark.ops.proof import Proof, prove, prove_products
 from litespark.ops.shapes import Place
+from litespark.ops.verification import Verification, verify, verify_products
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 UNMEASURED = frozenset({"fp8"})
 
 
-class FailedProofError(ValueError):
+class FailedVerificationError(ValueError):
     """A fast op differs from its reference on this device."""
 
 
@@ -63,7 +63,7 @@ class Choice:
         asked: what the config names.
         used: the backend that runs.
         reasons: why not those that were expected to be faster, one each.
-        proofs: of the backend used, and of those that failed.
+        verifications: of the backend used, and of those that failed.
         milliseconds: forward and backward of each backend that was measured.
         detail: what the backend used is made of here; None where there is nothing to say.
     """
@@ -72,7 +72,7 @@ class Choice:
     asked: str
     used: str
     reasons: tuple[str, ...] = ()
-    proofs: tuple[Proof, ...] = ()
+    verifications: tuple[Verification, ...] = ()
     milliseconds: dict[str, float] = field(default_factory=dict)
     detail: str | None = None
 
@@ -92,11 +92,11 @@ def refusals(config: OpsConfig, place: Place, idle: frozenset[str] = frozenset()
     return found
 
 
-def settle(
+def decide(
     config: OpsConfig,
     place: Place,
     *,
-    proving: bool,
+    verifying: bool,
     ranks: Ranks | None = None,
     cache: Path | None = None,
     idle: frozenset[str] = frozenset(),
@@ -107,17 +107,17 @@ def settle(
     Args:
         config: what is asked for.
         place: device, dtype and sizes of the run.
-        proving: prove the backends that are used. Those that `auto` measures are proven in any case.
+        verifying: verify the backends that are used. Those that `auto` measures are verified in any case.
         ranks: the processes of the run; None: this one alone.
         cache: file that keeps what `auto` measured; None: no file.
-        idle: ops that the run does not compute with. They are neither measured nor proven, and not among the choices.
+        idle: ops that the run does not compute with. They are neither measured nor verified, and not among the choices.
         before: op -> the backend that this run used until it was interrupted; `auto` stays with it where it can run,
             since another one rounds differently.
 
     Raises:
         ValueError: an op asked for by name cannot run here.
-        FailedProofError: the proof of an op asked for by name failed, and `on_failed_proof` is "stop"; or the products
-            of fp8 are wrong on this device, which no backend of ours replaces.
+        FailedVerificationError: an op asked for by name is wrong, and `on_failed_verification` is "stop"; or the
+            products of fp8 are wrong on this device, which no backend of ours replaces.
     """
     if refused := refusals(config, place, idle):
         raise ValueError("\n".join(refused))
@@ -127,9 +127,9 @@ def settle(
         if op in idle:
             continue
         choose = partial(_choose, op, place, cache, (before or {}).get(op))
-        choice = _settle(op, asked, config, place, proving, ranks, choose)
-        if op == "fp8" and proving:
-            choice = replace(choice, proofs=(*choice.proofs, *_proven_products(place, ranks)))
+        choice = _decide(op, asked, config, place, verifying, ranks, choose)
+        if op == "fp8" and verifying:
+            choice = replace(choice, verifications=(*choice.verifications, *_verified_products(place, ranks)))
         choices.append(replace(choice, detail=detail(op, choice.used, place)))
     functions = {choice.op: load(choice.op, choice.used) for choice in choices}
     return Ops(**functions, **{op: load(op, REFERENCE) for op in idle}), choices
@@ -154,59 +154,71 @@ def in_short(choices: list[Choice]) -> str:
     return f"ops: {used or 'all reference'}"
 
 
-def _settle(
+def _decide(
     op: str,
     asked: str,
     config: OpsConfig,
     place: Place,
-    proving: bool,
+    verifying: bool,
     ranks: Ranks,
     choose: Callable[[frozenset[str]], Choice],
 ) -> Choice:
-    failed: dict[str, list[Proof]] = {}
+    failed: dict[str, list[Verification]] = {}
     while True:
         # the same on all ranks: what failed is agreed on, and what is chosen comes from the first
         without = frozenset(failed)
         choice = Choice(op, asked, asked)
         if asked == AUTO:
             choice = ranks.from_first(partial(choose, without))
-        shown = [proof for proofs in failed.values() for proof in proofs]
-        choice = replace(choice, proofs=(*shown, *choice.proofs))
-        if choice.used == REFERENCE or not proving:
+        shown = [verification for verifications in failed.values() for verification in verifications]
+        choice = replace(choice, verifications=(*shown, *choice.verifications))
+        if choice.used == REFERENCE or not verifying:
             return choice
-        proofs = prove(op, choice.used, place.shapes, place.device, place.dtype, autocast=place.autocast, fp8=place.fp8)
-        if ranks.everywhere(bool(proofs) and all(proof.passed for proof in proofs)):
-            return replace(choice, proofs=(*choice.proofs, *proofs))
-        failures = "\n".join(str(proof) for proof in proofs if not proof.passed) or "it failed on another rank"
+        verifications = verify(
+            op, choice.used, place.shapes, place.device, place.dtype, autocast=place.autocast, fp8=place.fp8
+        )
+        if ranks.everywhere(bool(verifications) and all(verification.passed for verification in verifications)):
+            return replace(choice, verifications=(*choice.verifications, *verifications))
+        failures = (
+            "\n".join(str(verification) for verification in verifications if not verification.passed)
+            or "it failed on another rank"
+        )
         if asked == AUTO:
-            log.error("PROOF FAILED: auto does not take ops.%s=%s. %s", op, choice.used, failures)
-            failed[choice.used] = proofs
+            log.error("VERIFICATION FAILED: auto does not take ops.%s=%s. %s", op, choice.used, failures)
+            failed[choice.used] = verifications
             continue
-        if config.on_failed_proof == "stop":
-            raise FailedProofError(
-                f"ops.{op}: got {choice.used}, whose proof failed on this device, expected results as the reference "
-                f"has them. Set ops.{op}={REFERENCE}, or ops.on_failed_proof=fallback to do so by itself.\n{failures}"
+        if config.on_failed_verification == "stop":
+            raise FailedVerificationError(
+                f"ops.{op}: got {choice.used}, whose verification failed on this device, expected results as the "
+                f"reference has them. Set ops.{op}={REFERENCE}, or ops.on_failed_verification=fallback to do so by "
+                f"itself.\n{failures}"
             )
         log.error(
-            "PROOF FAILED: ops.%s=%s is replaced by its reference, which is slower. %s", op, choice.used, failures
+            "VERIFICATION FAILED: ops.%s=%s is replaced by its reference, which is slower. %s",
+            op,
+            choice.used,
+            failures,
         )
         reasons = (*choice.reasons, _failed(op, choice.used))
-        return replace(choice, used=REFERENCE, reasons=reasons, proofs=(*choice.proofs, *proofs))
+        return replace(choice, used=REFERENCE, reasons=reasons, verifications=(*choice.verifications, *verifications))
 
 
-def _proven_products(place: Place, ranks: Ranks) -> list[Proof]:
-    proofs = prove_products(place.shapes, place.device, place.dtype, place.fp8)
-    if not ranks.everywhere(all(proof.passed for proof in proofs)):
-        failures = "\n".join(str(proof) for proof in proofs if not proof.passed) or "it failed on another rank"
-        raise FailedProofError(
-            "precision=fp8: got products of this device's fp8 units that failed their proof, expected those of the "
-            f"same codes in fp32. Set precision=bf16, or another version of PyTorch.\n{failures}"
+def _verified_products(place: Place, ranks: Ranks) -> list[Verification]:
+    verifications = verify_products(place.shapes, place.device, place.dtype, place.fp8)
+    if not ranks.everywhere(all(verification.passed for verification in verifications)):
+        failures = (
+            "\n".join(str(verification) for verification in verifications if not verification.passed)
+            or "it failed on another rank"
         )
-    return proofs
+        raise FailedVerificationError(
+            "precision=fp8: got products of this device's fp8 units that failed their verification, expected those of "
+            f"the same codes in fp32. Set precision=bf16, or another version of PyTorch.\n{failures}"
+        )
+    return verifications
 
 
 def _failed(op: str, backend: str) -> str:
-    return f"not {backend} for {op}: its proof failed"
+    return f"not {backend} for {op}: its verification failed"
 
 
 def _choose(op: str, place: Place, cache: Path | None, before: str | None, without: frozenset[str]) -> Choice:
@@ -214,7 +226,7 @@ def _choose(op: str, place: Place, cache: Path | None, before: str | None, witho
 
     Args:
         before: what an interrupted run used, or None.
-        without: backends whose proof failed on one of the ranks.
+        without: backends whose verification failed on one of the ranks.
     """
     against = {name: reason_against(op, name, place) for name in BACKENDS[op]}
     able = [name for name, reason in against.items() if reason is None and name not in without]
@@ -233,15 +245,15 @@ def _choose(op: str, place: Place, cache: Path | None, before: str | None, witho
     elif remembered is not None and (times := remembered.read()) is not None and times.keys() <= set(able):
         reasons = (*unable, *_left_out(op, able, times))
         return Choice(op, AUTO, min(times, key=times.__getitem__), reasons, milliseconds=times)
-    failed: list[Proof] = []
+    failed: list[Verification] = []
     right = []
     for name in able:
-        proofs = [] if name == REFERENCE else prove(
+        verifications = [] if name == REFERENCE else verify(
             op, name, place.shapes, place.device, place.dtype, autocast=place.autocast
         )  # fmt: skip
-        wrong = [proof for proof in proofs if not proof.passed]
-        for proof in wrong:
-            log.warning("auto does not take %s", proof)
+        wrong = [verification for verification in verifications if not verification.passed]
+        for verification in wrong:
+            log.warning("auto does not take %s", verification)
         failed += wrong
         if not wrong:
             right.append(name)
@@ -249,7 +261,7 @@ def _choose(op: str, place: Place, cache: Path | None, before: str | None, witho
     used = min(times, key=times.__getitem__) if times else REFERENCE
     if remembered is not None and times and not failed and not without:  # a failure is shown again until it is mended
         remembered.write(times)
-    wrong_ones = dict.fromkeys(proof.backend for proof in failed)
+    wrong_ones = dict.fromkeys(verification.backend for verification in failed)
     reasons = (*unable, *(_failed(op, name) for name in wrong_ones), *_left_out(op, right, times))
     return Choice(op, AUTO, used, reasons, tuple(failed), times)
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from litespark.device import device_of
 from litespark.ops.backend import load
 from litespark.ops.cases import Case, cases
-from litespark.ops.proof import dtype_name, said
 from litespark.ops.shapes import Place
 from litespark.ops.timing import median_milliseconds
+from litespark.ops.verification import dtype_name, said
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def measure(op: str, backends: list[str], place: Place) -> dict[str, float]:
         try:
             run = step.both(load(op, backend))
             run()
-        except Exception as error:  # noqa: BLE001 (proven at smaller sizes; what fails here is no candidate)
+        except Exception as error:  # noqa: BLE001 (verified at smaller sizes; what fails here is no candidate)
             log.warning("auto does not take ops.%s=%s: at these sizes it raised %s", op, backend, said(error))
             continue
         runs[backend] = run

@@ -1,4 +1,4 @@
-"""Where and at which sizes the ops of one training step run: what proofs and measurements of backends need."""
+"""Where and at which sizes the ops of one training step run: what verifications and measurements of backends need."""
 
 from dataclasses import dataclass
 

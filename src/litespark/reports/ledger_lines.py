@@ -80,7 +80,7 @@ def _ops(entry: Entry) -> str:
     record: OpsRecord = entry.record
     met = [sum(goal.verdict == verdict for goal in record.goals) for verdict in ("met", "not met", "not measured")]
     goals = f"Goals: {met[0]} met, {met[1]} not met, {met[2]} not measured."
-    red = "".join(f" {each.name}: its proof FAILED." for each in record.red)
+    red = "".join(f" {each.name}: its verification FAILED." for each in record.red)
     cases = [said for case in record.cases if (said := _fastest(case))]
     return f"{goals}{red}\n\n" + bulleted(cases)
 

@@ -35,9 +35,9 @@ from litespark.ops.fp8.limits import without_units
 from litespark.ops.fp8.operands import product
 from litespark.ops.fp8.reference import Pieces
 from litespark.ops.fp8.settings import Fp8Config
-from litespark.ops.proof import Proof
 from litespark.ops.shapes import Place
 from litespark.ops.tolerance import Difference
+from litespark.ops.verification import Verification
 from litespark.ops.work import work
 
 CPU = torch.device("cpu")
@@ -55,11 +55,11 @@ class Counted(Pieces):
         self.casts: Counter[str] = Counter()
         self._inside = 0
 
-    def cast(self, x, emission):
-        if emission.format is not None and not self._inside:
-            kind = "found" if emission.scale is None else "known"
+    def cast(self, x, quantisation):
+        if quantisation.format is not None and not self._inside:
+            kind = "found" if quantisation.scale is None else "known"
             self.casts[kind] += 1
-        return super().cast(x, emission)
+        return super().cast(x, quantisation)
 
     def add_rms_norm(self, *arguments, **settings):
         return self._counted("norm", super().add_rms_norm, *arguments, **settings)
@@ -69,8 +69,8 @@ class Counted(Pieces):
 
     def _counted(self, name, piece, *arguments, **settings):
         self._inside += 1
-        emission = next(each for each in arguments if type(each).__name__ == "Emission")
-        self.casts[f"{name} {'fused' if emission.fused else 'not fused'}"] += 1
+        quantisation = next(each for each in arguments if type(each).__name__ == "Quantisation")
+        self.casts[f"{name} {'fused' if quantisation.fused else 'not fused'}"] += 1
         try:
             return piece(*arguments, **settings)
         finally:
@@ -129,19 +129,19 @@ def test_other_precisions_and_sizes_are_refused_with_the_reason(monkeypatch, pla
     assert reason in bench.why_absent(place)
 
 
-@pytest.mark.parametrize("proofs", ["wrong", "none", "wrong products"])
-def test_pieces_whose_proof_fails_get_no_figure(monkeypatch, proofs):
-    wrong = Proof("fp8", "triton", "cast", "8 x 8", "bf16", False, 0.0, (Difference("codes", 1.0, 1e-3),))
+@pytest.mark.parametrize("verifications", ["wrong", "none", "wrong products"])
+def test_pieces_whose_verification_fails_get_no_figure(monkeypatch, verifications):
+    wrong = Verification("fp8", "triton", "cast", "8 x 8", "bf16", False, 0.0, (Difference("codes", 1.0, 1e-3),))
     monkeypatch.setattr(bench, "without_units", lambda device: None)
     monkeypatch.setattr(bench, "reason_against", lambda *arguments: None)
-    monkeypatch.setattr(bench, "prove", lambda *arguments, **settings: [wrong] if proofs == "wrong" else [])
-    products = [wrong] if proofs == "wrong products" else []
-    monkeypatch.setattr(bench, "prove_products", lambda *arguments: products)
+    monkeypatch.setattr(bench, "verify", lambda *arguments, **settings: [wrong] if verifications == "wrong" else [])
+    products = [wrong] if verifications == "wrong products" else []
+    monkeypatch.setattr(bench, "verify_products", lambda *arguments: products)
     found = measured()
     for case in found.cases:
         ours = [each for each in case.variants if not each.rival]
-        assert {each.proven for each in ours} == {False}
-        assert all(("it has no proof" if proofs == "none" else "FAILED") in each.reason for each in ours)
+        assert {each.verified for each in ours} == {False}
+        assert all(("it was not verified" if verifications == "none" else "FAILED") in each.reason for each in ours)
         assert not case.timed()
     assert not found.widths
 
@@ -223,7 +223,7 @@ def test_casts_and_weights_run_by_every_recipe():
 
 
 def test_the_fused_pieces_run_every_row(simulated):
-    """In Triton's interpreter; that they are right is proven elsewhere."""
+    """In Triton's interpreter; that they are right is verified elsewhere."""
     from litespark.ops.fp8.fused import PIECES
 
     linear = Linear("qkv", 32, 32, 64, PIECES, "e5m2", CPU).runs()
@@ -244,7 +244,7 @@ def test_every_row_has_its_figures_where_there_are_units(simulated):
                 assert "need a GPU" in each.reason
                 continue
             assert each.forward is not None, (case.case, each)
-            assert each.proven is (None if each.name == "bf16" else True)
+            assert each.verified is (None if each.name == "bf16" else True)
     linear = found.cases[0]
     assert linear.sizes == "32 tokens, 32 to 64"
     assert (linear.forward_flops, linear.backward_flops) == (2 * 32 * 32 * 64, 4 * 32 * 32 * 64)

@@ -80,10 +80,10 @@ def test_a_choice_of_auto_that_is_slower_than_pytorch_is_not_met(taken, value):
 
 
 def test_what_was_not_measured_says_why():
-    wrong = VariantRecord("triton", proven=False, reason="its proof failed")
+    wrong = VariantRecord("triton", verified=False, reason="its verification failed")
     record = record_of(CaseRecord("rope", "rope", "", variants=[wrong]))
     goal = goal_of(record, "rope")
-    assert (goal.value, goal.verdict, goal.reason) == (None, "not measured", "triton: its proof failed")
+    assert (goal.value, goal.verdict, goal.reason) == (None, "not measured", "triton: its verification failed")
     assert goal_of(record, "rms_norm").reason == "it was not asked for"
 
 

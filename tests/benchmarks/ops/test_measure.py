@@ -80,7 +80,7 @@ def test_every_op_is_in_the_record_with_times_or_a_reason(tmp_path, capsys):
     assert [each.name for each in by_name["sum of losses"].yardsticks] == ["three matrix products"]
     assert [each.name for each in by_name["attention within documents"].yardsticks] == ["sdpa over whole rows"]
     sdpa = next(each for each in by_name["attention"].variants if each.name == "sdpa")
-    assert sdpa.proven
+    assert sdpa.verified
     assert by_name["attention"].auto in {variant.name for variant in by_name["attention"].timed()}
     assert sdpa.kernel in ("flash", "math")
     assert {each.name for each in record.optimizer} == {"fused, scaled in the kernel", "foreach"}
@@ -198,12 +198,12 @@ def narrow_rms_norm(x, weight, eps):
     return rms_norm(x, weight, eps)
 
 
-def test_a_backend_whose_proof_fails_gets_no_figure(tmp_path, monkeypatch, capsys):
+def test_a_backend_whose_verification_fails_gets_no_figure(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(backend.BACKENDS["rms_norm"], "broken", Backend(f"{__name__}:broken_rms_norm"))
     assert bench(tmp_path, "--op", "rms_norm") == 1
     (record,) = records(tmp_path)
     broken = next(each for each in record.cases[0].variants if each.name == "broken")
-    assert broken.proven is False
+    assert broken.verified is False
     assert broken.forward is broken.forward_backward is broken.share_forward is None
     assert "FAILED" in broken.reason
     assert record.red == [broken]
@@ -215,7 +215,7 @@ def test_a_backend_that_raises_at_these_sizes_is_named_and_the_others_are_measur
     monkeypatch.setitem(backend.BACKENDS["rms_norm"], "narrow", Backend(f"{__name__}:narrow_rms_norm"))
     assert bench(tmp_path, "--op", "rms_norm") == 0
     narrow = next(each for each in records(tmp_path)[0].cases[0].variants if each.name == "narrow")
-    assert narrow.proven
+    assert narrow.verified
     assert narrow.forward is None
     assert narrow.reason == "at these sizes it raised RuntimeError: this row is too long"
 

@@ -7,8 +7,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from litespark.benchmarks.profile.classes import class_of, scope
 from litespark.benchmarks.profile.scopes import _PIECES, annotated_pieces
-from litespark.ops.fp8.emission import Emission
 from litespark.ops.fp8.formats import E4M3
+from litespark.ops.fp8.quantisation import Quantisation
 from litespark.ops.fp8.reference import PIECES, Pieces
 
 
@@ -19,13 +19,13 @@ def test_every_piece_has_a_class():
 
 def test_a_piece_and_the_cast_within_it_are_annotated_and_the_shared_pieces_are_not():
     mine = annotated_pieces(PIECES)
-    arguments = (torch.randn(16, 32), None, torch.ones(32), 1e-5, Emission(E4M3))
+    arguments = (torch.randn(16, 32), None, torch.ones(32), 1e-5, Quantisation(E4M3))
     dtypes = {"stream_dtype": torch.float32, "dtype": torch.float32}
     expected = PIECES.add_rms_norm(*arguments, **dtypes)
     assert not vars(PIECES)
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         found = mine.add_rms_norm(*arguments, **dtypes)
-        Pieces().cast(arguments[0], Emission(E4M3))
+        Pieces().cast(arguments[0], Quantisation(E4M3))
     assert torch.equal(found[1].rows.values.view(torch.uint8), expected[1].rows.values.view(torch.uint8))
     events = {each.name: each for each in profiler.events() if each.name.startswith(scope(""))}
     assert set(events) == {scope("norm"), scope("copies")}

@@ -50,9 +50,9 @@ def test_weights_are_cast_once_after_each_step_and_validation_casts_none(tmp_pat
     cast: list[int] = []
     honest = Pieces.cast
 
-    def noted(self, x, emission) -> Operand:
+    def noted(self, x, quantisation) -> Operand:
         cast.append(x.data_ptr())
-        return honest(self, x, emission)
+        return honest(self, x, quantisation)
 
     monkeypatch.setattr(Pieces, "cast", noted)
     batches = step_batches(mine, machine, data.train_dataloader(), 3)

@@ -13,7 +13,7 @@ import torch
 from litespark.benchmarks import provenance as provenance_module
 from litespark.benchmarks.step import begin as begin_module
 from litespark.benchmarks.step import session
-from litespark.benchmarks.step.begin import begin, settle
+from litespark.benchmarks.step.begin import begin, decide
 from litespark.benchmarks.step.request import Request
 from litespark.benchmarks.step.session import bench_step, measure
 from litespark.benchmarks.step.settings import StepSettings
@@ -395,5 +395,5 @@ def test_floors_in_fp8_need_the_rate_of_fp8(monkeypatch):
 
 
 def test_variants_are_composed_with_their_settings():
-    settled = settle(parts_of, OVERRIDES, [OURS, litespark_variant("plain", ("ops=reference",))], SETTINGS)
-    assert [parts.ops.rms_norm for _, parts in settled.variants][1] == "reference"
+    decided = decide(parts_of, OVERRIDES, [OURS, litespark_variant("plain", ("ops=reference",))], SETTINGS)
+    assert [parts.ops.rms_norm for _, parts in decided.variants][1] == "reference"

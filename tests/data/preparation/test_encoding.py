@@ -115,7 +115,7 @@ def test_a_long_document_has_the_ids_that_it_has_in_one_piece(monkeypatch, name,
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_a_text_that_is_one_word_is_never_divided(monkeypatch, name):
     monkeypatch.setattr(encoding, "_PIECE_CHARACTERS", 40)
-    # what is far away may decide, so that looking at the surroundings proves nothing
+    # what is far away may decide, so that looking at the surroundings verifies nothing
     monkeypatch.setattr(encoding, "_same_apart", lambda *_: True)
     assert (encoding._pieces(LONG, TOKENIZERS[name]()) == [LONG]) == ("one word" in name)
 

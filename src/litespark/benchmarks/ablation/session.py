@@ -8,7 +8,7 @@ from pathlib import Path
 
 from litespark.benchmarks.ablation.switches import switches_between
 from litespark.benchmarks.record_path import continued, record_path
-from litespark.benchmarks.step.begin import Compose, Settled, add_rates, described, settle
+from litespark.benchmarks.step.begin import Compose, Decided, add_rates, decide, described
 from litespark.benchmarks.step.request import launch
 from litespark.benchmarks.step.session import Launch, measure, same_measurement
 from litespark.benchmarks.step.settings import StepSettings
@@ -57,14 +57,14 @@ def bench_ablation(
     base = [*overrides, *baseline]
     first, last = compose(base), compose([*overrides, *target])
     switches = switches_between(first.resolved, last.resolved, grouped=grouped, order=order)
-    settled = settle(compose, base, _variants(switches), settings)
-    _check(settled, switches, first)
-    new = AblationRecord(list(baseline), list(target), switches, described(settled, base, settings, command))
+    decided = decide(compose, base, _variants(switches), settings)
+    _check(decided, switches, first)
+    new = AblationRecord(list(baseline), list(target), switches, described(decided, base, settings, command))
     new.check()
     record, path = _continued(new, output)
     if record is new:
         say(f"{len(switches)} switches, {len(new.step.variants)} combinations; measuring what this device reaches")
-        add_rates(record.step, settled)
+        add_rates(record.step, decided)
         record.write(path)  # what cannot be written is known before minutes are spent
     else:
         say(f"{path}: continued, {sum(len(each.measured) for each in record.step.variants)} processes are there")
@@ -78,14 +78,14 @@ def _variants(switches: list[SwitchRecord]) -> list[Variant]:
     return [litespark_variant(each.name, settings_of(switches, each.on)) for each in combinations]
 
 
-def _check(settled: Settled, switches: list[SwitchRecord], baseline: Parts) -> None:
+def _check(decided: Decided, switches: list[SwitchRecord], baseline: Parts) -> None:
     """Refuse combinations whose configs differ from the baseline in anything but the switches that are on.
 
     Raises:
         ConfigError: an override is stronger than the settings, or follows another.
     """
     on_in = {each.name: each.on for each in planned([each.name for each in switches])}
-    for variant, parts in settled.variants:
+    for variant, parts in decided.variants:
         expected = {each.key for switch in switches if switch.name in on_in[variant.name] for each in switch.keys}
         found = set(differences(baseline.resolved, parts.resolved))
         if found != expected:

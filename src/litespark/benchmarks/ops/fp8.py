@@ -53,8 +53,8 @@ from litespark.ops.fp8.limits import without_units
 from litespark.ops.fp8.reference import Pieces
 from litespark.ops.fp8.settings import RECIPES, Fp8Config
 from litespark.ops.linear.state import why_not as why_not_at_these_sizes
-from litespark.ops.proof import prove, prove_products, said
 from litespark.ops.shapes import Place
+from litespark.ops.verification import said, verify, verify_products
 
 log = logging.getLogger(__name__)
 
@@ -102,12 +102,12 @@ def measure_fp8(config: LlamaConfig, fp8: Fp8Config, place: Place, *, seconds: f
     """
     found = Fp8Figures()
     absent = why_absent(place)
-    pieces, against, proven = (None, absent, None) if absent else _fastest_pieces(place)
+    pieces, against, verified = (None, absent, None) if absent else _fastest_pieces(place)
     for case in [*_linears(config, fp8, place), *_producers(fp8, place), *_casts(config, fp8, place)]:
         case.record.copy_bytes_per_second = bandwidth
         found.cases.append(case.record)
         if pieces is None:
-            case.record.variants += [VariantRecord(name, proven=proven, reason=against) for name in case.variants]
+            case.record.variants += [VariantRecord(name, verified=verified, reason=against) for name in case.variants]
             if case.rival is not None:
                 case.record.variants.append(VariantRecord(TORCHAO, rival=True, reason=against))
         else:
@@ -131,12 +131,14 @@ def why_absent(place: Place) -> str | None:
 
 
 def _fastest_pieces(place: Place) -> tuple[Pieces | None, str | None, bool | None]:
-    """The first pieces that can run and are right; without any the reasons, and whether a proof failed.
+    """The first pieces that can run and are right; without any the reasons, and whether a verification failed.
 
     Nor are there any where the products of the fp8 units themselves are wrong.
     """
     wrong_products = [
-        str(proof) for proof in prove_products(place.shapes, place.device, place.dtype) if not proof.passed
+        str(verification)
+        for verification in verify_products(place.shapes, place.device, place.dtype)
+        if not verification.passed
     ]
     if wrong_products:
         return None, "; ".join(wrong_products), False
@@ -146,11 +148,11 @@ def _fastest_pieces(place: Place) -> tuple[Pieces | None, str | None, bool | Non
             continue
         reason = reason_against(OP, name, place)
         if reason is None:
-            proofs = prove(OP, name, place.shapes, place.device, place.dtype, autocast=place.autocast)
-            failed = [str(proof) for proof in proofs if not proof.passed]
-            if proofs and not failed:
+            verifications = verify(OP, name, place.shapes, place.device, place.dtype, autocast=place.autocast)
+            failed = [str(verification) for verification in verifications if not verification.passed]
+            if verifications and not failed:
                 return load(OP, name), None, True
-            reason, wrong = "; ".join(failed) or "it has no proof", True
+            reason, wrong = "; ".join(failed) or "it was not verified", True
         reasons.append(f"{name}: {reason}")
     return None, "; ".join(reasons), False if wrong else None
 

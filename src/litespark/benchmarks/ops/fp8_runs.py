@@ -14,9 +14,9 @@ from torch import Tensor
 
 from litespark.metrics.records.ops import BF16
 from litespark.models.floor import FUSED_CASTS
-from litespark.ops.fp8.emission import Emission
 from litespark.ops.fp8.formats import E4M3, FORMATS, Format
 from litespark.ops.fp8.operands import Matrix, Operand, plain, product
+from litespark.ops.fp8.quantisation import Quantisation
 from litespark.ops.fp8.reference import Pieces
 from litespark.ops.fp8.settings import RECIPES
 from litespark.ops.shapes import Place, StepShapes
@@ -44,7 +44,7 @@ class Run:
     both: Callable[[], object]
 
 
-class Emissions:
+class Quantisations:
     """How tensors are asked for: by a recipe, with its amax noted as in every step; counts are sampled, and not here.
 
     Args:
@@ -55,10 +55,10 @@ class Emissions:
         self._scales = {name: torch.tensor(scale, device=device) for name, scale in _SCALES.items()}
         self._amax = torch.zeros((), dtype=torch.int32, device=device)
 
-    def by(self, recipe: str, format: Format) -> Emission:
+    def by(self, recipe: str, format: Format) -> Quantisation:
         """As `litespark.ops.fp8.scaling` gives them out; `delayed` knows its scale."""
         scale = self._scales[format.name] if recipe == DELAYED else None
-        return Emission(format, scale=scale, amax=self._amax)
+        return Quantisation(format, scale=scale, amax=self._amax)
 
 
 class Inputs:
@@ -99,7 +99,7 @@ class Linear:
         self.name = name
         self.pieces = pieces
         self.gradients = FORMATS[gradients]
-        self.emissions = Emissions(device)
+        self.quantisations = Quantisations(device)
         self.x = random.normal(tokens, inputs)
         self.gradient = random.normal(tokens, outputs)
         self.master = random.normal(outputs, inputs, dtype=torch.float32, scale=inputs**-0.5)
@@ -132,7 +132,7 @@ class Linear:
 
     def _codes(self, recipe: str) -> tuple[Operand, Operand, Operand]:
         cast = self.pieces.cast
-        inputs, gradients = self.emissions.by(recipe, E4M3), self.emissions.by(recipe, self.gradients)
+        inputs, gradients = self.quantisations.by(recipe, E4M3), self.quantisations.by(recipe, self.gradients)
         return cast(self.x, inputs), cast(self.master, inputs), cast(self.gradient, gradients)
 
     def _in_bf16(self) -> Run:
@@ -146,7 +146,7 @@ class Linear:
     def _by(self, recipe: str, cast: tuple[str, ...] | list[str]) -> Run:
         """With `cast` cast in the pass where it is needed, and the others beforehand, by the op that makes them."""
         ready_x, weight, ready_gradient = self._codes(recipe)
-        inputs, gradients = self.emissions.by(recipe, E4M3), self.emissions.by(recipe, self.gradients)
+        inputs, gradients = self.quantisations.by(recipe, E4M3), self.quantisations.by(recipe, self.gradients)
 
         def forward() -> tuple[Operand, Tensor]:
             x = self.pieces.cast(self.x, inputs) if "input" in cast else ready_x
@@ -188,19 +188,22 @@ def norm_runs(place: Place, pieces: Pieces, gradients: str) -> dict[str, Run]:
     weight = 1 + random.normal(shapes.hidden_size, dtype=torch.float32, scale=0.25)
     normed_gradient, stream_gradient = random.normal(*size, dtype=dtype), random.normal(*size, dtype=stream_dtype)
 
-    def forward(emission: Emission) -> tuple[Tensor, Operand, Tensor]:
-        return pieces.add_rms_norm(x, update, weight, _EPSILON, emission, stream_dtype=stream_dtype, dtype=dtype)
+    def forward(quantisation: Quantisation) -> tuple[Tensor, Operand, Tensor]:
+        return pieces.add_rms_norm(x, update, weight, _EPSILON, quantisation, stream_dtype=stream_dtype, dtype=dtype)
 
-    def backward(stream: Tensor, inverse_rms: Tensor, emission: Emission) -> tuple[Tensor, Operand, Tensor]:
+    def backward(stream: Tensor, inverse_rms: Tensor, quantisation: Quantisation) -> tuple[Tensor, Operand, Tensor]:
         return pieces.add_rms_norm_backward(
-            normed_gradient, stream_gradient, stream, weight, inverse_rms, emission, dtype=dtype
+            normed_gradient, stream_gradient, stream, weight, inverse_rms, quantisation, dtype=dtype
         )
 
     def run(
-        emission: Emission, back: Emission, after: Emission | None = None, after_back: Emission | None = None
+        quantisation: Quantisation,
+        back: Quantisation,
+        after: Quantisation | None = None,
+        after_back: Quantisation | None = None,
     ) -> Run:
         def there() -> tuple[Tensor, Operand, Tensor]:
-            stream, operand, inverse_rms = forward(emission)
+            stream, operand, inverse_rms = forward(quantisation)
             return stream, _cast_after(pieces, operand, after), inverse_rms
 
         def both() -> object:
@@ -210,7 +213,7 @@ def norm_runs(place: Place, pieces: Pieces, gradients: str) -> dict[str, Run]:
 
         return Run(there, both)
 
-    return _producer_runs(run, Emissions(place.device), FORMATS[gradients])
+    return _producer_runs(run, Quantisations(place.device), FORMATS[gradients])
 
 
 def swiglu_runs(place: Place, pieces: Pieces, gradients: str) -> dict[str, Run]:
@@ -221,10 +224,13 @@ def swiglu_runs(place: Place, pieces: Pieces, gradients: str) -> dict[str, Run]:
     product_gradient = random.normal(tokens, shapes.intermediate_size, dtype=dtype)
 
     def run(
-        emission: Emission, back: Emission, after: Emission | None = None, after_back: Emission | None = None
+        quantisation: Quantisation,
+        back: Quantisation,
+        after: Quantisation | None = None,
+        after_back: Quantisation | None = None,
     ) -> Run:
         def there() -> Operand:
-            return _cast_after(pieces, pieces.swiglu(gate_up, emission, dtype=dtype), after)
+            return _cast_after(pieces, pieces.swiglu(gate_up, quantisation, dtype=dtype), after)
 
         def both() -> object:
             operand = there()
@@ -233,30 +239,30 @@ def swiglu_runs(place: Place, pieces: Pieces, gradients: str) -> dict[str, Run]:
 
         return Run(there, both)
 
-    return _producer_runs(run, Emissions(place.device), FORMATS[gradients])
+    return _producer_runs(run, Quantisations(place.device), FORMATS[gradients])
 
 
-def _producer_runs(run: Callable[..., Run], emissions: Emissions, gradients: Format) -> dict[str, Run]:
-    narrow, known = Emission(None), [emissions.by(DELAYED, each) for each in (E4M3, gradients)]
+def _producer_runs(run: Callable[..., Run], quantisations: Quantisations, gradients: Format) -> dict[str, Run]:
+    narrow, known = Quantisation(None), [quantisations.by(DELAYED, each) for each in (E4M3, gradients)]
     found = {BF16: run(narrow, narrow), PLAIN_THEN_CAST: run(narrow, narrow, *known), FUSED: run(*known)}
-    found[TENSORWISE] = run(*(emissions.by(TENSORWISE, each) for each in (E4M3, gradients)))
+    found[TENSORWISE] = run(*(quantisations.by(TENSORWISE, each) for each in (E4M3, gradients)))
     return found
 
 
-def _cast_after(pieces: Pieces, operand: Operand, emission: Emission | None) -> Operand:
-    if emission is None:
+def _cast_after(pieces: Pieces, operand: Operand, quantisation: Quantisation | None) -> Operand:
+    if quantisation is None:
         return operand
     assert operand.rows is not None
-    return pieces.cast(operand.rows.values, emission)
+    return pieces.cast(operand.rows.values, quantisation)
 
 
 def cast_runs(place: Place, widths: tuple[list[int], list[int]], pieces: Pieces, gradients: str) -> dict[str, Run]:
     """Casts in passes of their own: of tensors with the first of `widths` forward, with the second backward."""
-    random, emissions = Inputs(place.device), Emissions(place.device)
+    random, quantisations = Inputs(place.device), Quantisations(place.device)
     inputs, back = ([random.normal(_tokens(place.shapes), width) for width in each] for each in widths)
 
     def run(recipe: str) -> Run:
-        first, second = emissions.by(recipe, E4M3), emissions.by(recipe, FORMATS[gradients])
+        first, second = quantisations.by(recipe, E4M3), quantisations.by(recipe, FORMATS[gradients])
 
         def forward() -> list[Operand]:
             return [pieces.cast(each, first) for each in inputs]
@@ -268,14 +274,14 @@ def cast_runs(place: Place, widths: tuple[list[int], list[int]], pieces: Pieces,
 
 def weight_runs(sizes: list[tuple[int, int]], pieces: Pieces, device: torch.device) -> dict[str, Run]:
     """The weights of a block, (N, K) each, from fp32: to bf16 as autocast does in each micro-batch, and to fp8."""
-    random, emissions = Inputs(device), Emissions(device)
+    random, quantisations = Inputs(device), Quantisations(device)
     weights = [random.normal(*size, dtype=torch.float32, scale=size[1] ** -0.5) for size in sizes]
 
     def run(recipe: str) -> Run:
-        emission = emissions.by(recipe, E4M3)
+        quantisation = quantisations.by(recipe, E4M3)
 
         def cast() -> object:
-            return [pieces.cast(each, emission) for each in weights]
+            return [pieces.cast(each, quantisation) for each in weights]
 
         return Run(cast, cast)
 

@@ -1,7 +1,7 @@
 """Each op, each backend that can run here, and what they are measured against: time, share of the limit, memory.
 
-Variants of one case take turns, so that a ratio is taken within one run. A backend whose proof fails gets no figure.
-Everything done is written after each op, and a second start continues with what is missing.
+Variants of one case take turns, so that a ratio is taken within one run. A backend whose verification fails gets no
+figure. Everything done is written after each op, and a second start continues with what is missing.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from litespark.ops.backend import BACKENDS, REFERENCE, load
 from litespark.ops.cases import Case, cases, small
 from litespark.ops.choice import reason_against
 from litespark.ops.measuring import Step, measure
-from litespark.ops.proof import prove, said
 from litespark.ops.shapes import Place
 from litespark.ops.timing import interleaved_milliseconds
+from litespark.ops.verification import said, verify
 from litespark.ops.work import Work, pairs_within_documents, pairs_within_rows, work
 
 
@@ -71,7 +71,7 @@ class _Variant:
     function: Callable[..., Any] | None
     reason: str | None = None
     rival: bool = False
-    proven: bool | None = None
+    verified: bool | None = None
 
 
 def _variants(op: str, place: Place) -> list[_Variant]:
@@ -82,12 +82,12 @@ def _variants(op: str, place: Place) -> list[_Variant]:
         if reason is not None or name == REFERENCE:
             found.append(_Variant(name, None if reason else load(op, name), reason))
             continue
-        proofs = prove(op, name, place.shapes, place.device, place.dtype, autocast=place.autocast)
-        failed = "; ".join(str(proof) for proof in proofs if not proof.passed)
-        if failed or not proofs:
-            found.append(_Variant(name, None, failed or "it has no proof", proven=False))
+        verifications = verify(op, name, place.shapes, place.device, place.dtype, autocast=place.autocast)
+        failed = "; ".join(str(verification) for verification in verifications if not verification.passed)
+        if failed or not verifications:
+            found.append(_Variant(name, None, failed or "it was not verified", verified=False))
         else:
-            found.append(_Variant(name, load(op, name), proven=True))
+            found.append(_Variant(name, load(op, name), verified=True))
     for name, make in ((COMPILED, compiled_reference), (LIGER, liger)):
         function = make(op, place.device)
         if isinstance(function, str):
@@ -105,7 +105,7 @@ def _checked(variant: _Variant, op: str, place: Place) -> _Variant:
         wrong = difference_from_reference(variant.function, cases(op, small(place.shapes), place.device)[0], place)
     except Exception as error:  # noqa: BLE001 (somebody else's kernels may raise anything)
         wrong = said(error)
-    return variant if wrong is None else _Variant(variant.name, None, wrong, rival=True, proven=False)
+    return variant if wrong is None else _Variant(variant.name, None, wrong, rival=True, verified=False)
 
 
 def _cases(op: str, place: Place) -> list[tuple[Case, Work, dict[str, Callable[[], object]]]]:
@@ -136,7 +136,7 @@ def _measure(
     forward: dict[str, Callable[[], object]] = {}
     both: dict[str, Callable[[], object]] = {}
     for variant in variants:
-        found = VariantRecord(variant.name, variant.rival, variant.proven, reason=variant.reason)
+        found = VariantRecord(variant.name, variant.rival, variant.verified, reason=variant.reason)
         record.variants.append(found)
         if variant.function is None:
             continue

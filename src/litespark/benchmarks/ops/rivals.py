@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from litespark.benchmarks.step.huggingface import convert_to_fp8
 from litespark.ops.backend import REFERENCE, load
 from litespark.ops.cases import Case
-from litespark.ops.proof import dtype_name
 from litespark.ops.shapes import Place
 from litespark.ops.tolerance import FP32_BOUND, LOW_PRECISION_BOUND, differences
+from litespark.ops.verification import dtype_name
 
 COMPILED = "torch.compile"
 LIGER = "liger"

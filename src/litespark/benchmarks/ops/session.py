@@ -24,13 +24,13 @@ from litespark.metrics.records.ops import FailureRecord, OpsRecord
 from litespark.metrics.records.run import utc_now
 from litespark.ops.backend import BACKENDS
 from litespark.ops.measuring import source_hash
-from litespark.ops.proof import said
 from litespark.ops.shapes import Place
+from litespark.ops.verification import said
 from litespark.training.strategies import Precision
 
 OPTIMIZER = "optimizer"
 EVERYTHING = (*BACKENDS, OPTIMIZER)
-# about twenty measurements, beside them proofs and compilation
+# about twenty measurements, beside them verifications and compilation
 _SECONDS = {True: 4.0, False: 0.3}  # on an accelerator, on a CPU
 # no op is begun after so many seconds: a GPU may be lent for ten minutes, and the same command continues
 _LAST_START = 450.0

@@ -1,4 +1,4 @@
-"""What a benchmark of whole steps begins with: everything that is settled before the first process is started."""
+"""What a benchmark of whole steps begins with: everything that is decided before the first process is started."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _THE_SAME_FOR_ALL = ("model", "data", "task", "seed", "initial_weights", "strate
 
 
 @dataclass(frozen=True)
-class Settled:
+class Decided:
     """What is measured, and on what.
 
     Attributes:
@@ -67,9 +67,9 @@ def begin(
     Raises:
         ValueError: the config cannot be measured, or a variant changes what must be the same for all.
     """
-    settled = settle(compose, overrides, variants, settings)
-    record = described(settled, overrides, settings, command)
-    add_rates(record, settled)
+    decided = decide(compose, overrides, variants, settings)
+    record = described(decided, overrides, settings, command)
+    add_rates(record, decided)
     return record
 
 
@@ -81,7 +81,7 @@ def shared_overrides(overrides: Sequence[str], kinds: Sequence[str]) -> list[str
     return [*overrides, *(["data.document_mask=false"] if "huggingface" in kinds else [])]
 
 
-def settle(compose: Compose, overrides: Sequence[str], variants: Sequence[Variant], settings: StepSettings) -> Settled:
+def decide(compose: Compose, overrides: Sequence[str], variants: Sequence[Variant], settings: StepSettings) -> Decided:
     """Compose the config of each variant, and check that they can be compared on this machine.
 
     Raises:
@@ -108,7 +108,7 @@ def settle(compose: Compose, overrides: Sequence[str], variants: Sequence[Varian
         raise ConfigError(f"--layers: got {settings.layers}, expected at most the model's {whole}")
     layers = settings.layers or measurable_layers(parts.llama, device)
     parts = dataclasses.replace(parts, model=dataclasses.replace(parts.llama, num_layers=layers))
-    return Settled(parts, whole, device, precision, composed)
+    return Decided(parts, whole, device, precision, composed)
 
 
 def _check(parts: Parts) -> None:
@@ -139,15 +139,15 @@ def _check_same(variant: Variant, theirs: Parts, parts: Parts) -> None:
         )
 
 
-def described(settled: Settled, overrides: Sequence[str], settings: StepSettings, command: Sequence[str]) -> StepRecord:
+def described(decided: Decided, overrides: Sequence[str], settings: StepSettings, command: Sequence[str]) -> StepRecord:
     """The record without rates and floors, which take seconds to measure."""
-    parts, length = settled.parts, settled.parts.data.seq_len
+    parts, length = decided.parts, decided.parts.data.seq_len
     causal = causal_mean_keys(length)
     model = StepModel(
         name=parts.llama.name,
         parameters=parts.llama.parameter_count(),
         num_layers=parts.llama.num_layers,
-        layers_whole=settled.layers_whole,
+        layers_whole=decided.layers_whole,
         flops_per_token_causal=model_flops_per_token(parts.llama, causal),
         flops_per_token_full=model_flops_per_token(parts.llama, length),
         flops_per_token_recomputed=hardware_flops_per_token(parts.llama, causal, "full"),
@@ -161,7 +161,7 @@ def described(settled: Settled, overrides: Sequence[str], settings: StepSettings
         rounds=settings.rounds,
         data=_data_name(parts),
         document_mask=masks_documents(parts),
-        precision=settled.precision,
+        precision=decided.precision,
         loss_rows=settings.loss_rows,
     )
     variants = [
@@ -170,11 +170,11 @@ def described(settled: Settled, overrides: Sequence[str], settings: StepSettings
             kind=variant.kind,
             settings=list(variant.settings),
             about=variant.about,
-            reason=why_not(variant, settled.device, theirs),
+            reason=why_not(variant, decided.device, theirs),
         )
-        for variant, theirs in settled.variants
+        for variant, theirs in decided.variants
     ]
-    origin = provenance(parts, overrides, command, settled.device, settled.precision)
+    origin = provenance(parts, overrides, command, decided.device, decided.precision)
     return StepRecord(origin, model, protocol, RatesRecord(), variants)
 
 
@@ -185,22 +185,22 @@ def _data_name(parts: Parts) -> str:
     return parts.data.name or Path(parts.data.source).name
 
 
-def add_rates(record: StepRecord, settled: Settled) -> None:
+def add_rates(record: StepRecord, decided: Decided) -> None:
     """Measure what the device reaches; from it the floor of each variant, and what its casts cost where it has some."""
-    parts = settled.parts
-    place = place_of(parts, settled.device, settled.precision)
+    parts = decided.parts
+    place = place_of(parts, decided.device, decided.precision)
     record.rates = measured_rates(parts.llama, place, peak_flops=parts.metrics.peak_flops)
-    for variant, (_, theirs) in zip(record.variants, settled.variants, strict=True):
+    for variant, (_, theirs) in zip(record.variants, decided.variants, strict=True):
         if variant.reason is not None:
             continue
-        variant.floor = _floor(variant, theirs, record, settled)
-        if variant.kind != "huggingface" and _computes_in(variant, theirs, settled.device) == "fp8":
-            variant.about += f"; {_casts(theirs, record, settled)}"
+        variant.floor = _floor(variant, theirs, record, decided)
+        if variant.kind != "huggingface" and _computes_in(variant, theirs, decided.device) == "fp8":
+            variant.about += f"; {_casts(theirs, record, decided)}"
 
 
-def _casts(theirs: Parts, record: StepRecord, settled: Settled) -> str:
+def _casts(theirs: Parts, record: StepRecord, decided: Decided) -> str:
     """What a variant of ours in fp8 moves beside bf16, in words."""
-    model, protocol = settled.parts.llama, record.protocol
+    model, protocol = decided.parts.llama, record.protocol
     shapes = model.step_shapes(protocol.micro_batch_size, protocol.seq_len, documents=protocol.document_mask)
     added = sum(each.added for each in cast_bytes(model, shapes, theirs.fp8, accumulate=protocol.accumulate))
     said = f"its casts move {added / 1e9:+.3g} GB a step against bf16"
@@ -209,7 +209,7 @@ def _casts(theirs: Parts, record: StepRecord, settled: Settled) -> str:
     return f"fp8 SIMULATED, whose speed says nothing; {said}" if theirs.fp8.simulate else said
 
 
-def _floor(variant: VariantRecord, theirs: Parts, record: StepRecord, settled: Settled) -> list[FloorPart]:
+def _floor(variant: VariantRecord, theirs: Parts, record: StepRecord, decided: Decided) -> list[FloorPart]:
     """The floor of a step over whole causal rows; nothing where a rate that it needs was not measured.
 
     Nor with another optimizer than AdamW, of whose work the floor is made.
@@ -217,16 +217,16 @@ def _floor(variant: VariantRecord, theirs: Parts, record: StepRecord, settled: S
     rates, protocol = record.rates, record.protocol
     if type(theirs.optim) is not AdamWConfig:
         return []
-    precision = _computes_in(variant, theirs, settled.device)
+    precision = _computes_in(variant, theirs, decided.device)
     # the rate of products was measured in the dtype of activations, which fp8 shares with bf16 for its head
-    wide = "bf16" if activation_dtype(settled.precision, settled.device) == torch.bfloat16 else "fp32"
+    wide = "bf16" if activation_dtype(decided.precision, decided.device) == torch.bfloat16 else "fp32"
     if precision != wide and (precision, wide) != ("fp8", "bf16"):
         return []
     if rates.matmul_flops is None or rates.copy_bytes is None:
         return []
     if precision == "fp8" and rates.fp8_matmul_flops is None:
         return []
-    model = settled.parts.llama
+    model = decided.parts.llama
     parts = floor(
         model,
         model.step_shapes(protocol.micro_batch_size, protocol.seq_len, documents=protocol.document_mask),

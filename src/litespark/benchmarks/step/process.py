@@ -128,7 +128,7 @@ def build(parts: Parts, machine: Machine, manifest: Manifest, request: Request) 
 def initial_weights(parts: Parts, machine: Machine, manifest: Manifest) -> Llama:
     """Our model as a run would start from it, on the CPU and with the reference ops: for its weights."""
     parts = dataclasses.replace(
-        parts, ops=OpsConfig(), recompute="none", callbacks=dataclasses.replace(parts.callbacks, prove="never")
+        parts, ops=OpsConfig(), recompute="none", callbacks=dataclasses.replace(parts.callbacks, verify="never")
     )
     machine = dataclasses.replace(machine, device=torch.device("cpu"))
     record = new_record(parts, machine, Path("bench"), manifest, NullMeter("not read", ""), [])

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from litespark.benchmarks.record_path import continued as continued_record
 from litespark.benchmarks.record_path import record_path
-from litespark.benchmarks.step.begin import Compose, add_rates, begin, described, settle, shared_overrides
+from litespark.benchmarks.step.begin import Compose, add_rates, begin, decide, described, shared_overrides
 from litespark.benchmarks.step.recompute import KINDS, hardware_flops, next_recompute
 from litespark.benchmarks.step.request import Request, launch
 from litespark.benchmarks.step.settings import StepSettings
@@ -67,12 +67,12 @@ def bench_step(
         OSError: the record cannot be written.
     """
     began = clock()
-    settled = settle(compose, overrides, variants, settings)
-    new = described(settled, overrides, settings, command)
+    decided = decide(compose, overrides, variants, settings)
+    new = described(decided, overrides, settings, command)
     record, path = continued(new, output, WHAT)
     if record is new:
         say("measuring what this device reaches")
-        add_rates(record, settled)
+        add_rates(record, decided)
         record.write(path)  # what cannot be written is known before minutes are spent
     else:
         say(f"{path}: continued, {sum(len(each.measured) for each in record.variants)} processes are there")

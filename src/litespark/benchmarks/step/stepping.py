@@ -84,7 +84,7 @@ class LitesparkTraining:
     Args:
         module: built and initialised.
         parts, machine: of the run.
-        detail: what was settled about the ops.
+        detail: what was decided about the ops.
     """
 
     def __init__(self, module: TrainingModule, parts: Parts, machine: Machine, detail: str) -> None:

@@ -36,7 +36,7 @@ class VariantRecord:
     Attributes:
         name: a backend, or "torch.compile", or "liger"; of fp8 how the casts are made, or "bf16".
         rival: not one of our backends.
-        proven: agrees with the fp32 reference on this device; None where that was not tried, as for the reference.
+        verified: agrees with the fp32 reference on this device; None where that was not tried, as for the reference.
         forward, forward_backward: the backward pass is the difference.
         share_forward, share_backward: least bytes over time over the copy bandwidth, where memory bounds the op.
         tflops, tflops_forward, tflops_backward: least operations over time, where matrix products bound it; the two
@@ -48,7 +48,7 @@ class VariantRecord:
 
     name: str
     rival: bool = False
-    proven: bool | None = None
+    verified: bool | None = None
     forward: TimeRecord | None = None
     forward_backward: TimeRecord | None = None
     share_forward: float | None = None
@@ -196,8 +196,8 @@ class OpsRecord(SealedRecord):
 
     @property
     def red(self) -> list[VariantRecord]:
-        """Our backends whose proof failed."""
-        return [each for case in self.cases for each in case.variants if not each.rival and each.proven is False]
+        """Our backends whose verification failed."""
+        return [each for case in self.cases for each in case.variants if not each.rival and each.verified is False]
 
     def done(self, op: str) -> bool:
         """Whether an op needs no more measuring."""

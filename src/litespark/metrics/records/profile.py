@@ -64,7 +64,7 @@ class ProfileRecord(SealedRecord):
     Attributes:
         variant, settings, about: what ran, as in the benchmark of steps.
         recompute: `none`, `swiglu` or `full`, as it ran.
-        detail: what was settled in the process, such as the backend of each op.
+        detail: what was decided in the process, such as the backend of each op.
         device_type: `cpu`, where ops are counted, or that of an accelerator, where kernels are.
         rates: that the floors are made of.
         tokens, attention_pairs: of all profiled steps: input tokens, and (query, key) pairs that the masks allowed.

@@ -1,4 +1,4 @@
-"""What the run record says of each op: the backend that ran, why, and the errors of its proof."""
+"""What the run record says of each op: the backend that ran, why, and the errors of its verification."""
 
 from dataclasses import dataclass, field
 
@@ -13,7 +13,7 @@ class DifferenceRecord:
 
 
 @dataclass
-class ProofRecord:
+class VerificationRecord:
     """One case of one backend beside its reference; ``interpreted`` runs show arithmetic, not the compiled kernel."""
 
     backend: str
@@ -37,12 +37,12 @@ class BackendTimeRecord:
 
 @dataclass
 class OpRecord:
-    """One op: the backend asked for, the one that ran and what it is made of, why not a faster one, its proofs."""
+    """One op: the backend asked for, the one that ran and what it is made of, why not a faster one, how it was verified."""
 
     op: str
     asked: str
     used: str
     reason: str | None = None
     detail: str | None = None
-    proofs: list[ProofRecord] = field(default_factory=list)
+    verifications: list[VerificationRecord] = field(default_factory=list)
     times: list[BackendTimeRecord] = field(default_factory=list)

@@ -108,7 +108,7 @@ class RoundRecord:
         tokens_hash: of the tokens and labels of all steps in their order; None where the process does not see them
             (`train.py`).
         seconds_before: from the start of the process to the first counted step, compilation included.
-        detail: what was settled in the process, such as the backend of each op.
+        detail: what was decided in the process, such as the backend of each op.
         before, after: the state of the device around the counted steps; None without NVML.
     """
 

@@ -61,7 +61,7 @@ def power_of_two_scale(amax: Tensor, format: Format) -> Tensor:
     return torch.where(torch.isfinite(amax), scale, torch.full_like(scale, torch.nan))
 
 
-def quantized(values: Tensor, scale: Tensor, format: Format) -> Tensor:
+def quantised(values: Tensor, scale: Tensor, format: Format) -> Tensor:
     """The codes of `values`: divided by the scale, cut off at the largest, rounded to nearest even.
 
     What is not finite becomes NaN, infinities too, so that it reaches the loss and the step is skipped instead of
@@ -81,12 +81,12 @@ def quantized(values: Tensor, scale: Tensor, format: Format) -> Tensor:
     return torch.where(torch.isfinite(scaled), inside, torch.full_like(inside, torch.nan)).to(format.dtype)
 
 
-def dequantized(codes: Tensor, scale: Tensor | None) -> Tensor:
+def dequantised(codes: Tensor, scale: Tensor | None) -> Tensor:
     """The values behind codes, in fp32; without a scale the codes are values in a wider dtype already."""
     return codes.float() if scale is None else codes.float() * scale
 
 
-def lost(values: Tensor, scale: Tensor, format: Format) -> Tensor:
+def saturation_and_underflow(values: Tensor, scale: Tensor, format: Format) -> Tensor:
     """(2,) int64: how many finite values saturate in the cast, and how many that are not zero become zero."""
     size = (values.float() / scale).abs()
     saturated = (size > format.largest) & torch.isfinite(size)

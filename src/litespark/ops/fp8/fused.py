@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from litespark.ops.fp8 import kernels
-from litespark.ops.fp8.emission import Emission
 from litespark.ops.fp8.operands import Operand
+from litespark.ops.fp8.quantisation import Quantisation
 from litespark.ops.fp8.reference import Pieces
 from litespark.ops.rms_norm.kernels import rms_norm_backward, rms_norm_forward
 from litespark.ops.rms_norm_fp8.kernels import add_rms_norm_backward_cast, add_rms_norm_cast
@@ -21,8 +21,8 @@ from litespark.ops.swiglu_fp8.kernels import swiglu_backward_cast, swiglu_cast
 class FusedPieces(Pieces):
     """Over the Triton kernels; every method as its reference."""
 
-    def cast(self, x: Tensor, emission: Emission) -> Operand:
-        return kernels.cast(x, emission)
+    def cast(self, x: Tensor, quantisation: Quantisation) -> Operand:
+        return kernels.cast(x, quantisation)
 
     def add_rms_norm(
         self,
@@ -30,15 +30,15 @@ class FusedPieces(Pieces):
         update: Tensor | None,
         weight: Tensor,
         eps: float,
-        emission: Emission,
+        quantisation: Quantisation,
         *,
         stream_dtype: torch.dtype,
         dtype: torch.dtype,
     ) -> tuple[Tensor, Operand, Tensor]:
-        if emission.fused:
-            return add_rms_norm_cast(x, update, weight, eps, stream_dtype, emission)
+        if quantisation.fused:
+            return add_rms_norm_cast(x, update, weight, eps, stream_dtype, quantisation)
         stream, normed, inverse_rms = rms_norm_forward(x, update, weight, eps, stream_dtype, dtype)
-        return x if stream is None else stream, self.cast(normed, emission), inverse_rms
+        return x if stream is None else stream, self.cast(normed, quantisation), inverse_rms
 
     def add_rms_norm_backward(
         self,
@@ -47,36 +47,36 @@ class FusedPieces(Pieces):
         stream: Tensor,
         weight: Tensor,
         inverse_rms: Tensor,
-        emission: Emission,
+        quantisation: Quantisation,
         *,
         dtype: torch.dtype,
     ) -> tuple[Tensor, Operand, Tensor]:
-        if emission.fused:
-            return add_rms_norm_backward_cast(norm_gradient, stream_gradient, stream, weight, inverse_rms, emission)
+        if quantisation.fused:
+            return add_rms_norm_backward_cast(norm_gradient, stream_gradient, stream, weight, inverse_rms, quantisation)
         gradient, second, weight_gradient = rms_norm_backward(
             norm_gradient, stream_gradient, stream, weight, inverse_rms, stream.dtype, dtype
         )
-        return gradient, self.cast(gradient if second is None else second, emission), weight_gradient
+        return gradient, self.cast(gradient if second is None else second, quantisation), weight_gradient
 
-    def swiglu(self, gate_up: Tensor, emission: Emission, *, dtype: torch.dtype) -> Operand:
-        if emission.fused:
-            return swiglu_cast(gate_up, emission)
-        return self.cast(swiglu_forward(gate_up, dtype), emission)
+    def swiglu(self, gate_up: Tensor, quantisation: Quantisation, *, dtype: torch.dtype) -> Operand:
+        if quantisation.fused:
+            return swiglu_cast(gate_up, quantisation)
+        return self.cast(swiglu_forward(gate_up, dtype), quantisation)
 
     def swiglu_backward(
-        self, gate_up: Tensor, product_gradient: Tensor, emission: Emission, again: Emission | None
+        self, gate_up: Tensor, product_gradient: Tensor, quantisation: Quantisation, again: Quantisation | None
     ) -> tuple[Operand, Operand | None]:
-        if emission.fused and (again is None or again.fused):
-            return swiglu_backward_cast(gate_up, product_gradient, emission, again)
+        if quantisation.fused and (again is None or again.fused):
+            return swiglu_backward_cast(gate_up, product_gradient, quantisation, again)
         dtype = product_gradient.dtype
-        if emission.fused:
+        if quantisation.fused:
             # layers of different kinds: the product takes a pass of its own
             assert again is not None
-            gradient, _ = swiglu_backward_cast(gate_up, product_gradient, emission, None)
+            gradient, _ = swiglu_backward_cast(gate_up, product_gradient, quantisation, None)
             return gradient, self.swiglu(gate_up, again, dtype=dtype)
         product_dtype = None if again is None or again.fused else dtype
         wide_gradient, product = swiglu_backward(gate_up, product_gradient, product_dtype)
-        gradient = self.cast(wide_gradient, emission)
+        gradient = self.cast(wide_gradient, quantisation)
         if again is None:
             return gradient, None
         return gradient, self.swiglu(gate_up, again, dtype=dtype) if product is None else self.cast(product, again)

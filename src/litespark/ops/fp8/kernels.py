@@ -15,11 +15,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from litespark.ops.fp8.emission import Emission
 from litespark.ops.fp8.formats import E4M3, E5M2, GREATEST_EXPONENT, LEAST_EXPONENT, Format
 from litespark.ops.fp8.operands import Matrix, Operand, plain
+from litespark.ops.fp8.quantisation import Quantisation
 from litespark.ops.precision import dtype_name
-from litespark.ops.rounding.kernels import count_lost, fp8_codes, tile_amax
+from litespark.ops.rounding.kernels import count_saturation_and_underflow, fp8_codes, tile_amax
 from litespark.ops.triton_support import Launches, Target, needs_fp8, on_device_of, on_meta
 
 # One layout is written in runs of TILE bytes, two sectors. A tile of bf16 values is 8 KiB, of which a thread has 32 in
@@ -82,7 +82,7 @@ def note_tile(values, inverse_scale, amax, counts, MANTISSA_BITS: tl.constexpr):
     if counts is not None:
         LARGEST: tl.constexpr = _E4M3_LARGEST if MANTISSA_BITS == 3 else _E5M2_LARGEST
         SMALLEST: tl.constexpr = _E4M3_SMALLEST if MANTISSA_BITS == 3 else _E5M2_SMALLEST
-        count_lost(values, inverse_scale, counts, LARGEST, SMALLEST)
+        count_saturation_and_underflow(values, inverse_scale, counts, LARGEST, SMALLEST)
 
 
 @triton.jit
@@ -108,7 +108,7 @@ def store_columns(codes, column_codes, row, column, row_inside, column_inside, r
 
 
 @triton.jit
-def emit_tile(
+def quantise_tile(
     values,
     inverse_scale,
     row_codes,
@@ -123,7 +123,7 @@ def emit_tile(
     width,
     MANTISSA_BITS: tl.constexpr,
 ):
-    """All that an `Emission` with a known scale asks for, of one tile of a tensor (rows, width).
+    """All that an `Quantisation` with a known scale asks for, of one tile of a tensor (rows, width).
 
     `values` are fp32 and 0 outside; `row` and `column` (int64 and any) say where they belong in the tensor."""
     note_tile(values, inverse_scale, amax, counts, MANTISSA_BITS)
@@ -178,7 +178,7 @@ def cast_kernel(
             tl.store(scale, factor)
     else:
         factor = tl.load(scale)
-    emit_tile(
+    quantise_tile(
         values,
         inverse_of(factor),
         row_codes,
@@ -198,20 +198,20 @@ def cast_kernel(
 # ---------------------------------------------------------------- launchers
 
 
-def cast(x: Tensor, emission: Emission) -> Operand:
+def cast(x: Tensor, quantisation: Quantisation) -> Operand:
     """See `litespark.ops.fp8.reference.Pieces.cast`, in passes of their own: the same to the bit.
 
     `x` is (R, C) in fp32, bf16 or fp16; rows may lie apart, anything else is made contiguous. Bytes a value, of bf16 in
     both layouts: 4 with a scale that is known; 6 where it comes from the tensor, which is then read twice.
     """
-    if emission.format is None:
+    if quantisation.format is None:
         return plain(x)
     x = x.detach() if x.stride(1) == 1 else x.detach().contiguous()
     rows, width = x.shape
-    scale, bits = emission.scale, None
+    scale, bits = quantisation.scale, None
     if scale is None:
         scale, bits = x.new_ones((), dtype=torch.float32), x.new_zeros((), dtype=torch.int32)
-    operand = empty_operand(x, width, emission, scale)
+    operand = empty_operand(x, width, quantisation, scale)
     if x.numel() == 0:
         return operand
     with on_device_of(x):
@@ -223,25 +223,25 @@ def cast(x: Tensor, emission: Emission) -> Operand:
             as_bytes(operand.columns),
             bits,
             scale,
-            emission.amax,
-            emission.counts,
+            quantisation.amax,
+            quantisation.counts,
             rows,
             width,
             x.stride(0),
-            MANTISSA_BITS=emission.format.mantissa_bits,
+            MANTISSA_BITS=quantisation.format.mantissa_bits,
             TILE=TILE,
             num_warps=NUM_WARPS,
         )
     return operand
 
 
-def empty_operand(like: Tensor, width: int, emission: Emission, scale: Tensor | None) -> Operand:
+def empty_operand(like: Tensor, width: int, quantisation: Quantisation, scale: Tensor | None) -> Operand:
     """Memory for the codes of a tensor (R, `width`) with as many rows as `like`, in the layouts that are wanted."""
-    assert emission.format is not None
-    rows, dtype = like.shape[0], emission.format.dtype
+    assert quantisation.format is not None
+    rows, dtype = like.shape[0], quantisation.format.dtype
     return Operand(
-        Matrix(like.new_empty(rows, width, dtype=dtype), scale) if emission.rows else None,
-        Matrix(like.new_empty(width, rows, dtype=dtype), scale) if emission.columns else None,
+        Matrix(like.new_empty(rows, width, dtype=dtype), scale) if quantisation.rows else None,
+        Matrix(like.new_empty(width, rows, dtype=dtype), scale) if quantisation.columns else None,
     )
 
 
@@ -265,20 +265,20 @@ def launches(target: Target) -> Launches:
     for dtype in (torch.bfloat16, torch.float32):
         x = on_meta(4096, 8192, dtype)
         for format in (E4M3, E5M2):
-            for words, emission in emissions(format).items():
+            for words, quantisation in quantisations(format).items():
                 words = f"{dtype_name(dtype)} to {format.name}{words}"
-                yield words, partial(cast, x, emission)
-                yield f"from bits {words}", partial(cast, x, replace(emission, scale=None))
-    usual = emissions(E4M3)[""]
+                yield words, partial(cast, x, quantisation)
+                yield f"from bits {words}", partial(cast, x, replace(quantisation, scale=None))
+    usual = quantisations(E4M3)[""]
     for words, (rows, width) in {"odd rows": (4095, 8192), "odd sizes": (4095, 8191)}.items():
         x = on_meta(rows, width, torch.bfloat16)
         yield words, partial(cast, x, usual)
         yield f"from bits {words}", partial(cast, x, replace(usual, scale=None))
 
 
-def emissions(format: Format, *, every: bool = True) -> dict[str, Emission]:
+def quantisations(format: Format, *, every: bool = True) -> dict[str, Quantisation]:
     """What steps ask for, by words: as in most steps first, or that alone."""
-    usual = Emission(format, on_meta(torch.float32), amax=on_meta(torch.int32))
+    usual = Quantisation(format, on_meta(torch.float32), amax=on_meta(torch.int32))
     if not every:
         return {"": usual}
     return {

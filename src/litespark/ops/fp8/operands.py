@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from litespark.ops.fp8.formats import dequantized
+from litespark.ops.fp8.formats import dequantised
 
 # the products of fp8 units contract and deliver whole multiples of this
 MULTIPLE = 16
@@ -40,7 +40,7 @@ class Matrix:
 
     def wide(self) -> Tensor:
         """The values in fp32, (M, K)."""
-        return dequantized(self.values, self.scale)
+        return dequantised(self.values, self.scale)
 
 
 @dataclass(frozen=True)

@@ -12,28 +12,30 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from litespark.ops.fp8.emission import Emission
-from litespark.ops.fp8.formats import amax_bits, lost, power_of_two_scale, quantized
+from litespark.ops.fp8.formats import amax_bits, power_of_two_scale, quantised, saturation_and_underflow
 from litespark.ops.fp8.operands import Matrix, Operand, plain
+from litespark.ops.fp8.quantisation import Quantisation
 
 
 class Pieces:
-    """A set of pieces. Every `emission` may be of any kind; a set fuses what `Emission.fused` allows."""
+    """A set of pieces. Every `quantisation` may be of any kind; a set fuses what `Quantisation.fused` allows."""
 
-    def cast(self, x: Tensor, emission: Emission) -> Operand:
+    def cast(self, x: Tensor, quantisation: Quantisation) -> Operand:
         """(R, C) of any dtype with any strides -> the operand. Without a format: `x` as it is."""
-        if emission.format is None:
+        if quantisation.format is None:
             return plain(x)
-        format = emission.format
+        format = quantisation.format
         bits = amax_bits(x)
-        if emission.amax is not None:
-            torch.maximum(emission.amax, bits, out=emission.amax)
-        scale = power_of_two_scale(bits.view(torch.float32), format) if emission.scale is None else emission.scale
-        if emission.counts is not None:
-            emission.counts.add_(lost(x, scale, format))
-        codes = quantized(x, scale, format)
-        rows = Matrix(codes.contiguous(), scale) if emission.rows else None
-        columns = Matrix(codes.T.contiguous(), scale) if emission.columns else None
+        if quantisation.amax is not None:
+            torch.maximum(quantisation.amax, bits, out=quantisation.amax)
+        scale = (
+            power_of_two_scale(bits.view(torch.float32), format) if quantisation.scale is None else quantisation.scale
+        )
+        if quantisation.counts is not None:
+            quantisation.counts.add_(saturation_and_underflow(x, scale, format))
+        codes = quantised(x, scale, format)
+        rows = Matrix(codes.contiguous(), scale) if quantisation.rows else None
+        columns = Matrix(codes.T.contiguous(), scale) if quantisation.columns else None
         return Operand(rows, columns)
 
     def add_rms_norm(
@@ -42,7 +44,7 @@ class Pieces:
         update: Tensor | None,
         weight: Tensor,
         eps: float,
-        emission: Emission,
+        quantisation: Quantisation,
         *,
         stream_dtype: torch.dtype,
         dtype: torch.dtype,
@@ -53,7 +55,7 @@ class Pieces:
             x: (R, D); update: the same, or None: the stream is then `x` itself.
             weight: (D,).
             epsilon: added to the mean square.
-            emission: of the norm. Fused, it is cast from fp32 and not rounded to `dtype` before.
+            quantisation: of the norm. Fused, it is cast from fp32 and not rounded to `dtype` before.
             stream_dtype: of the sum.
             dtype: of the norm where it is not fused.
 
@@ -64,7 +66,7 @@ class Pieces:
         wide = stream.float()
         inverse_rms = torch.rsqrt(wide.square().mean(dim=-1) + eps)
         normed = wide * inverse_rms[:, None] * weight.float()
-        return stream, self.cast(normed if emission.fused else normed.to(dtype), emission), inverse_rms
+        return stream, self.cast(normed if quantisation.fused else normed.to(dtype), quantisation), inverse_rms
 
     def add_rms_norm_backward(
         self,
@@ -73,7 +75,7 @@ class Pieces:
         stream: Tensor,
         weight: Tensor,
         inverse_rms: Tensor,
-        emission: Emission,
+        quantisation: Quantisation,
         *,
         dtype: torch.dtype,
     ) -> tuple[Tensor, Operand, Tensor]:
@@ -82,7 +84,7 @@ class Pieces:
         Args:
             norm_gradient: (R, D); stream_gradient: the same, or None where there is none.
             stream, weight, inverse_rms: of the forward pass.
-            emission: of the gradient as that of `update`.
+            quantisation: of the gradient as that of `update`.
             dtype: of the operand where it has no format.
 
         Returns:
@@ -94,24 +96,24 @@ class Pieces:
         outgoing = inverse_rms[:, None] * (weighted - normed * (weighted * normed).mean(dim=-1, keepdim=True))
         if stream_gradient is not None:
             outgoing = outgoing + stream_gradient.float()
-        operand = self.cast(outgoing if emission.fused else outgoing.to(dtype), emission)
+        operand = self.cast(outgoing if quantisation.fused else outgoing.to(dtype), quantisation)
         return outgoing.to(stream.dtype), operand, (incoming * normed).sum(dim=0).to(weight.dtype)
 
-    def swiglu(self, gate_up: Tensor, emission: Emission, *, dtype: torch.dtype) -> Operand:
+    def swiglu(self, gate_up: Tensor, quantisation: Quantisation, *, dtype: torch.dtype) -> Operand:
         """(R, 2F), gate first -> silu(gate) · up as an operand (R, F); `dtype` is that of a product not fused."""
         gate, up = gate_up.float().chunk(2, dim=-1)
         product = gate * torch.sigmoid(gate) * up
-        return self.cast(product if emission.fused else product.to(dtype), emission)
+        return self.cast(product if quantisation.fused else product.to(dtype), quantisation)
 
     def swiglu_backward(
-        self, gate_up: Tensor, product_gradient: Tensor, emission: Emission, again: Emission | None
+        self, gate_up: Tensor, product_gradient: Tensor, quantisation: Quantisation, again: Quantisation | None
     ) -> tuple[Operand, Operand | None]:
         """The gradient of `gate_up` as an operand (R, 2F); with `again` also the product of the forward pass once more.
 
         Args:
             gate_up: (R, 2F), as in the forward pass.
             product_gradient: (R, F).
-            emission: of the gradient of gate_up; without a format its operand is in the dtype of `gate_up`.
+            quantisation: of the gradient of gate_up; without a format its operand is in the dtype of `gate_up`.
             again: of the product; None: it is not made again.
         """
         gate, up = gate_up.float().chunk(2, dim=-1)
@@ -119,7 +121,7 @@ class Pieces:
         slope = torch.sigmoid(gate)
         activated = gate * slope
         gradient = torch.cat([incoming * up * slope * (1 + gate * (1 - slope)), incoming * activated], dim=-1)
-        operand = self.cast(gradient if emission.fused else gradient.to(gate_up.dtype), emission)
+        operand = self.cast(gradient if quantisation.fused else gradient.to(gate_up.dtype), quantisation)
         if again is None:
             return operand, None
         product = activated * up

@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from litespark.ops.fp8.emission import Emission
 from litespark.ops.fp8.formats import Format, power_of_two_scale
+from litespark.ops.fp8.quantisation import Quantisation
 from litespark.ops.fp8.settings import Recipe
 
 
@@ -70,7 +70,7 @@ class Scaling:
         """Whether this step counts what casts lose."""
         return self.steps % self.sample_every == 0
 
-    def emission(
+    def quantisation(
         self,
         index: int,
         recipe: Recipe,
@@ -80,7 +80,7 @@ class Scaling:
         columns: bool = True,
         note: bool = True,
         count: bool = True,
-    ) -> Emission:
+    ) -> Quantisation:
         """How the tensor at `index`, of `size` values, is to be cast now.
 
         Args:
@@ -96,7 +96,7 @@ class Scaling:
             self._noted[index] = True
         if counted:
             self.seen[index] += size
-        return Emission(
+        return Quantisation(
             self.formats[index],
             scale=self.scale[index] if recipe == "delayed" and self.known[index] else None,
             rows=rows,

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from litespark.ops.fp8.emission import Emission
 from litespark.ops.fp8.operands import Matrix
+from litespark.ops.fp8.quantisation import Quantisation
 from litespark.ops.linear.state import BlockLinears, Fp8Linear
 from litespark.ops.precision import compute_dtype
 
 # a gradient that no product wants
-_NO_PRODUCT = Emission(None, rows=False, columns=False)
+_NO_PRODUCT = Quantisation(None, rows=False, columns=False)
 
 
 def norm_linear(
@@ -96,7 +96,7 @@ class _NormLinear(torch.autograd.Function):
                 update,
                 norm_weight,
                 eps,
-                linear.input_emission(x.numel(), columns=kept, note=learning),
+                linear.input_quantisation(x.numel(), columns=kept, note=learning),
                 stream_dtype=x.dtype if update is None else torch.promote_types(x.dtype, update.dtype),
                 dtype=dtype,
             )
@@ -114,7 +114,7 @@ class _NormLinear(torch.autograd.Function):
         linear: Fp8Linear = ctx.linear
         with _autocast_off(stream):
             incoming = linear.pieces.cast(
-                y_gradient, linear.gradient_emission(y_gradient.numel(), columns=normed is not None)
+                y_gradient, linear.gradient_quantisation(y_gradient.numel(), columns=normed is not None)
             )
             normed_gradient = linear.product(incoming.rows, weights, ctx.dtype)
             weight_gradient = _weight_gradient(linear, incoming.columns, normed)
@@ -153,7 +153,7 @@ class _ProjectionMLP(torch.autograd.Function):
         keep_output, keep_gate_up, keep_down = (learning and each for each in ctx.needs_input_grad[3:6])
         with _autocast_off(stream):
             attention = pieces.cast(
-                attended.to(dtype), output.input_emission(attended.numel(), columns=keep_output, note=learning)
+                attended.to(dtype), output.input_quantisation(attended.numel(), columns=keep_output, note=learning)
             )
             weights = [linear.weight_operand(dtype) for linear in (output, gate_up, down)]
             projected = output.product(attention.rows, weights[0].rows, dtype, fast=True)
@@ -162,14 +162,14 @@ class _ProjectionMLP(torch.autograd.Function):
                 projected,
                 norm_weight,
                 eps,
-                gate_up.input_emission(stream.numel(), columns=keep_gate_up, note=learning),
+                gate_up.input_quantisation(stream.numel(), columns=keep_gate_up, note=learning),
                 stream_dtype=torch.promote_types(stream.dtype, dtype),
                 dtype=dtype,
             )
             gates = gate_up.product(normed.rows, weights[1].rows, dtype, fast=True)
             keep_product = keep_down and not recompute
             activated = pieces.swiglu(
-                gates, down.input_emission(gates.numel() // 2, columns=keep_product, note=learning), dtype=dtype
+                gates, down.input_quantisation(gates.numel() // 2, columns=keep_product, note=learning), dtype=dtype
             )
             update = down.product(activated.rows, weights[2].rows, dtype, fast=True)
         kept = (
@@ -192,13 +192,13 @@ class _ProjectionMLP(torch.autograd.Function):
         learn_output, learn_gate_up, learn_down = ctx.needs_input_grad[3:6]
         with _autocast_off(stream):
             of_update = pieces.cast(
-                update_gradient, down.gradient_emission(update_gradient.numel(), columns=learn_down)
+                update_gradient, down.gradient_quantisation(update_gradient.numel(), columns=learn_down)
             )
             of_product = down.product(of_update.rows, down_weight, dtype)
             of_gates, again = pieces.swiglu_backward(
                 gates,
                 of_product,
-                gate_up.gradient_emission(gates.numel(), columns=learn_gate_up),
+                gate_up.gradient_quantisation(gates.numel(), columns=learn_gate_up),
                 down.input_again() if ctx.recompute and learn_down else None,
             )
             down_gradient = _weight_gradient(down, of_update.columns, activated if again is None else again.columns)
@@ -213,7 +213,7 @@ class _ProjectionMLP(torch.autograd.Function):
                 stream,
                 norm_weight,
                 inverse_rms,
-                output.gradient_emission(stream.numel(), columns=learn_output),
+                output.gradient_quantisation(stream.numel(), columns=learn_output),
                 dtype=dtype,
             )
             of_attended = output.product(of_projected.rows, output_weight, dtype)

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from litespark.ops.fp8.emission import Emission
 from litespark.ops.fp8.formats import E4M3
 from litespark.ops.fp8.operands import MULTIPLE, Matrix, Operand, plain, product
+from litespark.ops.fp8.quantisation import Quantisation
 from litespark.ops.fp8.reference import Pieces
 from litespark.ops.fp8.scaling import Scaling
 from litespark.ops.fp8.settings import Fp8Config, Recipe
@@ -64,26 +64,26 @@ class Fp8Linear:
         self._operand: Operand | None = None
         self._cast_of: tuple[object, ...] = ()
 
-    def input_emission(self, size: int, *, columns: bool, note: bool) -> Emission:
+    def input_quantisation(self, size: int, *, columns: bool, note: bool) -> Quantisation:
         """How the input, of `size` values, is to be cast; `columns` only where the weight's gradient wants them."""
-        return self._emission("input", size, columns=columns, note=note)
+        return self._quantisation("input", size, columns=columns, note=note)
 
-    def input_again(self) -> Emission:
+    def input_again(self) -> Quantisation:
         """How the input is to be cast once more in the backward pass: to the codes that it had, and not noted again."""
-        return self._emission("input", 0, rows=False, note=False)
+        return self._quantisation("input", 0, rows=False, note=False)
 
-    def gradient_emission(self, size: int, *, columns: bool) -> Emission:
+    def gradient_quantisation(self, size: int, *, columns: bool) -> Quantisation:
         """How the gradient of the output is to be cast; `columns` only where the weight's gradient wants them."""
-        return self._emission("gradient", size, columns=columns)
+        return self._quantisation("gradient", size, columns=columns)
 
-    def _emission(
+    def _quantisation(
         self, tensor: str, size: int, *, rows: bool = True, columns: bool = True, note: bool = True, count: bool = True
-    ) -> Emission:
+    ) -> Quantisation:
         if self.recipe is None:
-            return Emission(None, rows=rows, columns=columns)
+            return Quantisation(None, rows=rows, columns=columns)
         assert self.scaling is not None
         place = self._places[tensor]
-        return self.scaling.emission(place, self.recipe, size, rows=rows, columns=columns, note=note, count=count)
+        return self.scaling.quantisation(place, self.recipe, size, rows=rows, columns=columns, note=note, count=count)
 
     def weight_operand(self, dtype: torch.dtype) -> Operand:
         """The weight as it is multiplied; `dtype` is that of activations, for a layer that is not in fp8."""
@@ -128,7 +128,7 @@ class Fp8Linear:
             if self.recipe is None:
                 self._operand = plain(weight.to(dtype))
             else:
-                self._operand = self.pieces.cast(weight, self._emission("weight", weight.numel(), count=count))
+                self._operand = self.pieces.cast(weight, self._quantisation("weight", weight.numel(), count=count))
         self._cast_of = self._state_of_weight(dtype)
 
     def _state_of_weight(self, dtype: torch.dtype) -> tuple[object, ...]:

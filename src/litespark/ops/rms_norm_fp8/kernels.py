@@ -19,10 +19,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from litespark.ops.fp8.emission import Emission
 from litespark.ops.fp8.formats import E4M3, E5M2
-from litespark.ops.fp8.kernels import as_bytes, emissions, emit_tile, empty_operand, inverse_of
+from litespark.ops.fp8.kernels import as_bytes, empty_operand, inverse_of, quantisations, quantise_tile
 from litespark.ops.fp8.operands import Operand
+from litespark.ops.fp8.quantisation import Quantisation
 from litespark.ops.precision import dtype_name
 from litespark.ops.rms_norm.kernels import as_rows
 from litespark.ops.rounding.kernels import rounded
@@ -99,7 +99,7 @@ def add_rms_norm_fp8_forward_kernel(
             normed = again * before_scale[:, None] * factors
             if amax is not None:
                 highest = tl.maximum(highest, _bits_of_rows(normed))
-            emit_tile(
+            quantise_tile(
                 normed,
                 inverse_scale,
                 row_codes,
@@ -190,7 +190,7 @@ def add_rms_norm_fp8_backward_kernel(
             _store(gradient, written, before, column, before_inside, column_inside, WIDTH, "evict_first")
             if amax is not None:
                 highest = tl.maximum(highest, _bits_of_rows(outgoing))
-            emit_tile(
+            quantise_tile(
                 outgoing,
                 inverse_scale,
                 row_codes,
@@ -277,15 +277,15 @@ def dealt(rows: int, tile: Tiling) -> tuple[int, Any]:
 
 
 def add_rms_norm_cast(
-    x: Tensor, update: Tensor | None, weight: Tensor, eps: float, stream_dtype: torch.dtype, emission: Emission
+    x: Tensor, update: Tensor | None, weight: Tensor, eps: float, stream_dtype: torch.dtype, quantisation: Quantisation
 ) -> tuple[Tensor, Operand, Tensor]:
-    """See `litespark.ops.fp8.reference.Pieces.add_rms_norm`; for an emission that is `fused`.
+    """See `litespark.ops.fp8.reference.Pieces.add_rms_norm`; for an quantisation that is `fused`.
 
     Tensors are in any of fp32, bf16 and fp16, and copied where neighbouring values are apart; computed in fp32.
     """
-    assert emission.format is not None
+    assert quantisation.format is not None
     stream = x if update is None else x.new_empty(x.shape, dtype=stream_dtype)
-    operand = empty_operand(x, x.shape[1], emission, emission.scale)
+    operand = empty_operand(x, x.shape[1], quantisation, quantisation.scale)
     inverse_rms = x.new_empty(x.shape[0], dtype=torch.float32)
     if x.numel() == 0:
         return stream, operand, inverse_rms
@@ -303,9 +303,9 @@ def add_rms_norm_cast(
             as_bytes(operand.rows),
             as_bytes(operand.columns),
             inverse_rms,
-            emission.scale,
-            emission.amax,
-            emission.counts,
+            quantisation.scale,
+            quantisation.amax,
+            quantisation.counts,
             rows,
             steps,
             x.stride(0),
@@ -314,7 +314,7 @@ def add_rms_norm_cast(
             WIDTH=width,
             ROWS=tile.rows,
             CHUNK=tile.chunk,
-            MANTISSA_BITS=emission.format.mantissa_bits,
+            MANTISSA_BITS=quantisation.format.mantissa_bits,
             num_warps=NUM_WARPS,
         )
     return stream, operand, inverse_rms
@@ -326,15 +326,15 @@ def add_rms_norm_backward_cast(
     stream: Tensor,
     weight: Tensor,
     inverse_rms: Tensor,
-    emission: Emission,
+    quantisation: Quantisation,
 ) -> tuple[Tensor, Operand, Tensor]:
-    """See `litespark.ops.fp8.reference.Pieces.add_rms_norm_backward`; for an emission that is `fused`.
+    """See `litespark.ops.fp8.reference.Pieces.add_rms_norm_backward`; for an quantisation that is `fused`.
 
     Dtypes and strides as in `add_rms_norm_cast`. The gradient of the weight is added up in the same order every time.
     """
-    assert emission.format is not None
+    assert quantisation.format is not None
     gradient = stream.new_empty(stream.shape)
-    operand = empty_operand(stream, stream.shape[1], emission, emission.scale)
+    operand = empty_operand(stream, stream.shape[1], quantisation, quantisation.scale)
     if stream.numel() == 0:
         return gradient, operand, torch.zeros_like(weight)
     rows, width = stream.shape
@@ -354,9 +354,9 @@ def add_rms_norm_backward_cast(
             as_bytes(operand.rows),
             as_bytes(operand.columns),
             partials,
-            emission.scale,
-            emission.amax,
-            emission.counts,
+            quantisation.scale,
+            quantisation.amax,
+            quantisation.counts,
             rows,
             steps,
             norm_gradient.stride(0),
@@ -365,7 +365,7 @@ def add_rms_norm_backward_cast(
             WIDTH=width,
             ROWS=tile.rows,
             CHUNK=tile.chunk,
-            MANTISSA_BITS=emission.format.mantissa_bits,
+            MANTISSA_BITS=quantisation.format.mantissa_bits,
             num_warps=NUM_WARPS,
         )
     return gradient, operand, partials.sum(dim=0).to(weight.dtype)
@@ -385,10 +385,10 @@ def launches(target: Target) -> Launches:
         x, y, weight = on_meta(4096, width, stream), on_meta(4096, width, other), on_meta(width, stream)
         every = width == 3072
         name = f"{'add ' if add else ''}{dtype_name(stream)}/{dtype_name(other)} D{width}"
-        for words, emission in emissions(E4M3, every=every).items():
-            forward = x, y if add else None, weight, 1e-5, stream, emission
+        for words, quantisation in quantisations(E4M3, every=every).items():
+            forward = x, y if add else None, weight, 1e-5, stream, quantisation
             yield name + words, partial(add_rms_norm_cast, *forward)
         for format in (E5M2, E4M3) if every else (E5M2,):
-            for words, emission in emissions(format, every=every).items():
-                backward = y, x if add else None, x, weight, on_meta(4096, fp32), emission
+            for words, quantisation in quantisations(format, every=every).items():
+                backward = y, x if add else None, x, weight, on_meta(4096, fp32), quantisation
                 yield f"{name} {format.name}{words}", partial(add_rms_norm_backward_cast, *backward)

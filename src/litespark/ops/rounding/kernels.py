@@ -24,7 +24,7 @@ def rounded(values, dtype: tl.constexpr):
 
 @triton.jit
 def fp8_codes(values, inverse_scale, LARGEST: tl.constexpr, MANTISSA_BITS: tl.constexpr):
-    """The codes of fp32 values as bytes, see `litespark.ops.fp8.formats.quantized`: e4m3 with 3 bits of mantissa, e5m2
+    """The codes of fp32 values as bytes, see `litespark.ops.fp8.formats.quantised`: e4m3 with 3 bits of mantissa, e5m2
     with 2. `inverse_scale` is a power of two."""
     scaled = values * inverse_scale
     finite = (scaled.to(tl.int32, bitcast=True) & 0x7F800000) != 0x7F800000
@@ -55,7 +55,7 @@ def rounded_to_odd(values, MANTISSA_BITS: tl.constexpr):
     """fp32 values with two bits of mantissa more than their codes will have, the last of them set if anything was cut
     off: what fp16 holds exactly, also below its normal values, and what rounds to the same codes.
 
-    Boldo and Melquiond, "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd", IEEE
+    Boldo and Melquiond, "Emulation of FMA and correctly rounded sums: verified algorithms using rounding to odd", IEEE
     Transactions on Computers 57 (2008)."""
     LAST: tl.constexpr = 1 << (21 - MANTISSA_BITS)
     bits = values.to(tl.int32, bitcast=True)
@@ -90,7 +90,7 @@ def tile_amax(values):
 
 
 @triton.jit
-def count_lost(values, inverse_scale, counts, LARGEST: tl.constexpr, SMALLEST: tl.constexpr):
+def count_saturation_and_underflow(values, inverse_scale, counts, LARGEST: tl.constexpr, SMALLEST: tl.constexpr):
     """Add to counts[0] how many finite values saturate in the cast, to counts[1] how many become zero in it."""
     size = tl.abs(values * inverse_scale)
     finite = (size.to(tl.int32, bitcast=True) & 0x7F800000) != 0x7F800000

@@ -13,19 +13,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from litespark.ops.fp8.emission import Emission
 from litespark.ops.fp8.formats import E4M3, E5M2
 from litespark.ops.fp8.kernels import (
     TILE,
     as_bytes,
-    emissions,
-    emit_tile,
     empty_operand,
     inverse_of,
     place_of_tile,
+    quantisations,
+    quantise_tile,
     tiles,
 )
 from litespark.ops.fp8.operands import Operand
+from litespark.ops.fp8.quantisation import Quantisation
 from litespark.ops.precision import dtype_name
 from litespark.ops.rms_norm.kernels import as_rows
 from litespark.ops.swiglu.kernels import _sigmoid
@@ -64,7 +64,7 @@ def swiglu_fp8_forward_kernel(
     place = gate_up + row[:, None] * gate_up_stride + column[None, :]
     gate = tl.load(place, mask=inside, other=0.0).to(tl.float32)
     up = tl.load(place + width, mask=inside, other=0.0).to(tl.float32)
-    emit_tile(
+    quantise_tile(
         gate * _sigmoid(gate) * up,
         inverse_of(tl.load(scale)),
         row_codes,
@@ -123,7 +123,7 @@ def swiglu_fp8_backward_kernel(
     slope = _sigmoid(gate)
     activated = gate * slope
     inverse_scale = inverse_of(tl.load(scale))
-    emit_tile(
+    quantise_tile(
         incoming * up * slope * (1.0 + gate * (1.0 - slope)),
         inverse_scale,
         row_codes,
@@ -138,7 +138,7 @@ def swiglu_fp8_backward_kernel(
         2 * width,
         MANTISSA_BITS,
     )
-    emit_tile(
+    quantise_tile(
         incoming * activated,
         inverse_scale,
         row_codes,
@@ -154,7 +154,7 @@ def swiglu_fp8_backward_kernel(
         MANTISSA_BITS,
     )
     if again_scale is not None:
-        emit_tile(
+        quantise_tile(
             activated * up,
             inverse_of(tl.load(again_scale)),
             again_row_codes,
@@ -174,14 +174,14 @@ def swiglu_fp8_backward_kernel(
 # ---------------------------------------------------------------- launchers
 
 
-def swiglu_cast(gate_up: Tensor, emission: Emission) -> Operand:
-    """See `litespark.ops.fp8.reference.Pieces.swiglu`; for an emission that is `fused`.
+def swiglu_cast(gate_up: Tensor, quantisation: Quantisation) -> Operand:
+    """See `litespark.ops.fp8.reference.Pieces.swiglu`; for an quantisation that is `fused`.
 
     `gate_up` is in fp32, bf16 or fp16; rows may lie apart, anything else is made contiguous.
     """
-    assert emission.format is not None
+    assert quantisation.format is not None
     rows, width = gate_up.shape[0], gate_up.shape[1] // 2
-    operand = empty_operand(gate_up, width, emission, emission.scale)
+    operand = empty_operand(gate_up, width, quantisation, quantisation.scale)
     if gate_up.numel():
         gate_up = as_rows(gate_up.detach())
         with on_device_of(gate_up):
@@ -189,13 +189,13 @@ def swiglu_cast(gate_up: Tensor, emission: Emission) -> Operand:
                 gate_up,
                 as_bytes(operand.rows),
                 as_bytes(operand.columns),
-                emission.scale,
-                emission.amax,
-                emission.counts,
+                quantisation.scale,
+                quantisation.amax,
+                quantisation.counts,
                 rows,
                 width,
                 gate_up.stride(0),
-                MANTISSA_BITS=emission.format.mantissa_bits,
+                MANTISSA_BITS=quantisation.format.mantissa_bits,
                 TILE=TILE,
                 num_warps=NUM_WARPS,
             )
@@ -203,15 +203,15 @@ def swiglu_cast(gate_up: Tensor, emission: Emission) -> Operand:
 
 
 def swiglu_backward_cast(
-    gate_up: Tensor, product_gradient: Tensor, emission: Emission, again: Emission | None
+    gate_up: Tensor, product_gradient: Tensor, quantisation: Quantisation, again: Quantisation | None
 ) -> tuple[Operand, Operand | None]:
-    """See `litespark.ops.fp8.reference.Pieces.swiglu_backward`, in one pass; for emissions that are `fused`.
+    """See `litespark.ops.fp8.reference.Pieces.swiglu_backward`, in one pass; for quantisations that are `fused`.
 
     Dtypes and strides of both tensors as in `swiglu_cast`.
     """
-    assert emission.format is not None
+    assert quantisation.format is not None
     rows, width = product_gradient.shape
-    gradient = empty_operand(gate_up, 2 * width, emission, emission.scale)
+    gradient = empty_operand(gate_up, 2 * width, quantisation, quantisation.scale)
     product = None if again is None else empty_operand(gate_up, width, again, again.scale)
     if gate_up.numel():
         gate_up, product_gradient = as_rows(gate_up.detach()), as_rows(product_gradient.detach())
@@ -221,9 +221,9 @@ def swiglu_backward_cast(
                 product_gradient,
                 as_bytes(gradient.rows),
                 as_bytes(gradient.columns),
-                emission.scale,
-                emission.amax,
-                emission.counts,
+                quantisation.scale,
+                quantisation.amax,
+                quantisation.counts,
                 None if product is None else as_bytes(product.rows),
                 None if product is None else as_bytes(product.columns),
                 None if again is None else again.scale,
@@ -233,7 +233,7 @@ def swiglu_backward_cast(
                 width,
                 gate_up.stride(0),
                 product_gradient.stride(0),
-                MANTISSA_BITS=emission.format.mantissa_bits,
+                MANTISSA_BITS=quantisation.format.mantissa_bits,
                 AGAIN_MANTISSA_BITS=0 if again is None or again.format is None else again.format.mantissa_bits,
                 TILE=TILE,
                 num_warps=NUM_WARPS,
@@ -250,12 +250,12 @@ def launches(target: Target) -> Launches:
     """As R3 has them first, then for other layouts and odd sizes."""
     for rows, width, dtype in ((4096, 8192, torch.bfloat16), (4096, 8192, torch.float32), (4095, 8191, torch.bfloat16)):
         gate_up, gradient = on_meta(rows, 2 * width, dtype), on_meta(rows, width, dtype)
-        inputs, again = emissions(E4M3), emissions(E4M3)[" columns alone"]
+        inputs, again = quantisations(E4M3), quantisations(E4M3)[" columns alone"]
         name = f"{dtype_name(dtype)} F{width}"
-        for words, emission in inputs.items():
-            yield name + words, partial(swiglu_cast, gate_up, emission)
+        for words, quantisation in inputs.items():
+            yield name + words, partial(swiglu_cast, gate_up, quantisation)
         for format in (E5M2, E4M3):
-            for words, emission in emissions(format).items():
+            for words, quantisation in quantisations(format).items():
                 words = f"{name} to {format.name}{words}"
-                yield f"{words} again", partial(swiglu_backward_cast, gate_up, gradient, emission, again)
-                yield words, partial(swiglu_backward_cast, gate_up, gradient, emission, None)
+                yield f"{words} again", partial(swiglu_backward_cast, gate_up, gradient, quantisation, again)
+                yield words, partial(swiglu_backward_cast, gate_up, gradient, quantisation, None)

@@ -1,4 +1,4 @@
-"""What of fp8 is proven, and how: each piece beside the reference pieces, and the products of the device's fp8 units.
+"""What of fp8 is verified, and how: each piece beside the reference pieces, and the products of the device's fp8 units.
 
 A piece is asked for all that a step of the run may ask of it, with what its layers may move to.
 """
@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from litespark.ops.fp8.comparison import amax_difference, code_difference, count_difference
-from litespark.ops.fp8.emission import Emission
 from litespark.ops.fp8.formats import E4M3, E5M2, Format
 from litespark.ops.fp8.operands import MULTIPLE, Matrix, Operand, product
-from litespark.ops.fp8.proof_pieces import PLAIN, Piece, Way, kinds_of, pieces_to_prove, spoilt
+from litespark.ops.fp8.quantisation import Quantisation
 from litespark.ops.fp8.reference import PIECES as REFERENCE
 from litespark.ops.fp8.reference import Pieces
 from litespark.ops.fp8.settings import Fp8Config
+from litespark.ops.fp8.verification_pieces import PLAIN, Piece, Way, kinds_of, pieces_to_verify, spoilt
 from litespark.ops.shapes import StepShapes
 from litespark.ops.tolerance import (
     LOW_PRECISION_BOUND,
@@ -64,7 +64,7 @@ def piece_trials(
     """Every piece, for every kind of layer; the inputs of one piece at a time.
 
     Args:
-        pieces: to be proven.
+        pieces: to be verified.
         shapes: sizes.
         device: where.
         dtype: of the activations.
@@ -72,7 +72,7 @@ def piece_trials(
         config: settings of the run; None: for any.
     """
     kinds = kinds_of(config)
-    for piece in pieces_to_prove(shapes, device, dtype, autocast=autocast, gradients=_gradients(config)):
+    for piece in pieces_to_verify(shapes, device, dtype, autocast=autocast, gradients=_gradients(config)):
         for kind in kinds:
             if piece.exact and kind == PLAIN:
                 continue  # a cast to nothing
@@ -132,24 +132,24 @@ def _way_compared(pieces: Pieces, piece: Piece, way: Way, dtype: torch.dtype) ->
         warnings.filterwarnings("ignore", category=RuntimeWarning)
         actual = piece.call(pieces, inputs, noted, way.again, dtype)
     for name, wanted in expected.items():
-        emission = way.again if name == "product" else way.emission
+        quantisation = way.again if name == "product" else way.quantisation
         if isinstance(wanted, Operand):
-            assert emission is not None
-            yield from _operands_compared(name, actual[name], wanted, wide[name], _bounds(piece, emission))
+            assert quantisation is not None
+            yield from _operands_compared(name, actual[name], wanted, wide[name], _bounds(piece, quantisation))
         elif isinstance(wanted, Tensor) and way.finite:
             yield _tensors_compared(name, actual[name], wanted, wide[name])
         elif wanted is None and actual[name] is not None:
             yield Difference(f"{name}, which nobody asked for", float("inf"), 0.0)
     if noted.amax is not None and expected_notes.amax is not None:
-        yield amax_difference("amax", noted.amax, expected_notes.amax, _bounds(piece, way.emission).amax)
+        yield amax_difference("amax", noted.amax, expected_notes.amax, _bounds(piece, way.quantisation).amax)
     if noted.counts is not None and expected_notes.counts is not None:
-        yield count_difference("counts", noted.counts, expected_notes.counts, _bounds(piece, way.emission).counts)
+        yield count_difference("counts", noted.counts, expected_notes.counts, _bounds(piece, way.quantisation).counts)
 
 
-def _bounds(piece: Piece, emission: Emission) -> Bounds:
+def _bounds(piece: Piece, quantisation: Quantisation) -> Bounds:
     if piece.exact:
         return EXACT
-    return FUSED if emission.fused else ROUNDED
+    return FUSED if quantisation.fused else ROUNDED
 
 
 def _operands_compared(
@@ -189,7 +189,7 @@ def _products_compared(
 
     def operand(rows: int, columns: int, cast_to: Format) -> Operand:
         values = torch.randn(rows, columns, generator=generator, device=device)
-        return REFERENCE.cast(values, Emission(cast_to))
+        return REFERENCE.cast(values, Quantisation(cast_to))
 
     x, weight, gradient = operand(tokens, width, E4M3), operand(wide, width, E4M3), operand(tokens, wide, format)
     products = {

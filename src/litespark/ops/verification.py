@@ -1,6 +1,6 @@
-"""Proves a backend: forward and backward against the fp32 reference, on this device, at the run's own widths.
+"""Verifies a backend: forward and backward against the fp32 reference, on this device, at the run's own widths.
 
-What is proven of fp8 is in `litespark.ops.fp8.proof`.
+What is verified of fp8 is in `litespark.ops.fp8.verification`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from litespark.ops import triton_support
 from litespark.ops.backend import REFERENCE, load
 from litespark.ops.cases import Case, cases, cut, small
 from litespark.ops.fp8.limits import without_units
-from litespark.ops.fp8.proof import piece_trials, product_trials
 from litespark.ops.fp8.settings import Fp8Config
+from litespark.ops.fp8.verification import piece_trials, product_trials
 from litespark.ops.precision import dtype_name
 from litespark.ops.shapes import StepShapes
 from litespark.ops.tolerance import Difference, Op, Trial, differences
@@ -32,7 +32,7 @@ SHORTEST_ROW = 16
 
 
 @dataclass(frozen=True)
-class Proof:
+class Verification:
     """What came of running one case of one backend beside the fp32 reference.
 
     Attributes:
@@ -66,11 +66,11 @@ class Proof:
         if self.error is not None:
             return f"{what}: FAILED, it raised {self.error}"
         worst = max(self.differences, key=_severity)
-        verdict = "proven" if self.passed else "FAILED"
+        verdict = "verified" if self.passed else "FAILED"
         return f"{what}: {verdict}, {worst.tensor} is {worst.distance:.1e} away, at most {worst.bound:.1e} is allowed"
 
 
-def prove(
+def verify(
     op: str,
     backend: str,
     shapes: StepShapes,
@@ -79,8 +79,8 @@ def prove(
     *,
     autocast: bool = False,
     fp8: Fp8Config | None = None,
-) -> list[Proof]:
-    """Run every case of `op` with `backend`; one proof each.
+) -> list[Verification]:
+    """Run every case of `op` with `backend`; one verification each.
 
     Args:
         op, backend: names of `BACKENDS`.
@@ -88,7 +88,7 @@ def prove(
         device: where the run will compute.
         dtype: of the run's activations.
         autocast: the run computes in `dtype` under autocast, over fp32 weights and an fp32 residual stream.
-        fp8: settings of the run, of which the proof of fp8 makes what they may lead to; None: all there is.
+        fp8: settings of the run, of which the verification of fp8 makes what they may lead to; None: all there is.
     """
     # a query that sees only itself has gradients of exactly zero, from which nothing is a relative distance away
     shapes = replace(shapes, length=max(shapes.length, SHORTEST_ROW))
@@ -97,19 +97,21 @@ def prove(
         trials = _fp8_trials(backend, sizes, device, dtype, autocast, fp8)
     else:
         trials = _trials(op, backend, sizes, device, dtype, autocast)
-    return _proofs(op, backend, trials, device, dtype)
+    return _verifications(op, backend, trials, device, dtype)
 
 
-def prove_products(
+def verify_products(
     shapes: StepShapes, device: torch.device, dtype: torch.dtype, fp8: Fp8Config | None = None
-) -> list[Proof]:
-    """Multiply on the fp8 units of `device` beside the same codes multiplied in fp32: one proof for each kind of scale.
+) -> list[Verification]:
+    """Multiply on the fp8 units of `device` beside the same codes multiplied in fp32, for each format of gradients.
 
-    None where the device has no such units, or the run simulates them. Arguments as those of `prove`.
+    None where the device has no such units, or the run simulates them. Arguments as those of `verify`.
     """
     if without_units(device) is not None or (fp8 is not None and fp8.simulate):
         return []
-    return _proofs("fp8", PRODUCTS, product_trials(_cut("fp8", shapes, device), device, dtype, fp8), device, dtype)
+    return _verifications(
+        "fp8", PRODUCTS, product_trials(_cut("fp8", shapes, device), device, dtype, fp8), device, dtype
+    )
 
 
 def _cut(op: str, shapes: StepShapes, device: torch.device) -> StepShapes:
@@ -134,21 +136,23 @@ def _fp8_trials(
     yield from piece_trials(load("fp8", backend), sizes, device, dtype, autocast=autocast, config=config)
 
 
-def _proofs(op: str, backend: str, trials: Iterator[Trial], device: torch.device, dtype: torch.dtype) -> list[Proof]:
-    """One proof for each trial, and one of nothing where there was no memory to make its inputs."""
+def _verifications(
+    op: str, backend: str, trials: Iterator[Trial], device: torch.device, dtype: torch.dtype
+) -> list[Verification]:
+    """One verification for each trial, and one of nothing where there was no memory to make its inputs."""
     interpreted = device.type == "cpu" and backend.startswith("triton") and triton_support.interpreting()
-    found: list[Proof] = []
+    found: list[Verification] = []
 
     def add(case: str, sizes: str, seconds: float, outcome: list[Difference] | Exception) -> None:
         compared, error = ((), said(outcome)) if isinstance(outcome, Exception) else (tuple(outcome), None)
-        found.append(Proof(op, backend, case, sizes, dtype_name(dtype), interpreted, seconds, compared, error))
+        found.append(Verification(op, backend, case, sizes, dtype_name(dtype), interpreted, seconds, compared, error))
 
     try:
         for trial in trials:
             start = time.perf_counter()
             outcome = _outcome(trial)
             add(trial.name, trial.sizes, time.perf_counter() - start, outcome)
-    except Exception as raised:  # noqa: BLE001 (no proof on this rank, which the others hear of)
+    except Exception as raised:  # noqa: BLE001 (no verification on this rank, which the others hear of)
         add(op, "no inputs", 0.0, raised)
     return found
 
@@ -157,7 +161,7 @@ def _outcome(trial: Trial) -> list[Difference] | Exception:
     try:
         with _exact_products():
             return trial.compare()
-    except Exception as raised:  # noqa: BLE001 (a kernel may raise anything, and whatever it raises it is not proven)
+    except Exception as raised:  # noqa: BLE001 (a kernel may raise anything, and whatever it raises it is not verified)
         return raised
 
 

@@ -10,7 +10,7 @@ from litespark.ops.fp8.formats import Format
 
 
 @dataclass(frozen=True)
-class Emission:
+class Quantisation:
     """What to make of one tensor.
 
     Attributes:
@@ -19,7 +19,7 @@ class Emission:
             the tensor itself, which takes a pass of its own.
         rows, columns: which layouts of the operand are wanted.
         amax: () int32, raised to `amax_bits` of the tensor before the cast; None: not wanted.
-        counts: (2,) int64, to which `lost` is added; None: not wanted.
+        counts: (2,) int64, to which `saturation_and_underflow` is added; None: not wanted.
     """
 
     format: Format | None

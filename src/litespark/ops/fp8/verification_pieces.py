@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from litespark.ops.fp8.emission import Emission
 from litespark.ops.fp8.formats import E4M3, Format, power_of_two_scale
 from litespark.ops.fp8.operands import Operand
+from litespark.ops.fp8.quantisation import Quantisation
 from litespark.ops.fp8.reference import PIECES as REFERENCE
 from litespark.ops.fp8.reference import Pieces
 from litespark.ops.fp8.settings import LINEARS, RECIPES, Fp8Config
@@ -29,9 +29,9 @@ _MOST_OUTPUTS = 1024
 # of values that a cast to e4m3 loses beside usual ones, and one to e5m2
 _FAINT, _FAINTER = 2.0**-20, 2.0**-33
 
-# what a piece returned: "operand" by the emission, "product" by that of the product made again, the rest by name
+# what a piece returned: "operand" by the quantisation, "product" by that of the product made again, the rest by name
 Results = dict[str, Tensor | Operand | None]
-Call = Callable[[Pieces, dict[str, Tensor], Emission, Emission | None, torch.dtype], Results]
+Call = Callable[[Pieces, dict[str, Tensor], Quantisation, Quantisation | None, torch.dtype], Results]
 
 
 def kinds_of(config: Fp8Config | None) -> tuple[str, ...]:
@@ -55,7 +55,7 @@ class Piece:
         inputs: as a step has them; the first is spoilt to see what becomes of infinity and NaN.
         optional: an input that a step may do without; None: there is none.
         formats: that it is asked for, the usual one first.
-        call: (pieces, inputs, emission, emission of the product made again, dtype where nothing is fused).
+        call: (pieces, inputs, quantisation, quantisation of the product made again, dtype where nothing is fused).
         of_gradient: what it hands over is a gradient.
         makes_again: whether it makes the product of the forward pass again where asked to.
         exact: it does nothing but cast.
@@ -75,40 +75,42 @@ class Piece:
         """How a step may ask for it where a layer is of that kind; the layer beside it may be of one of the others."""
         scale, again_scale = self._scales() if kind == "delayed" else (None, None)
 
-        def emission(format: Format = self.formats[0], rows: bool = True, columns: bool = True) -> Emission:
+        def quantisation(format: Format = self.formats[0], rows: bool = True, columns: bool = True) -> Quantisation:
             known = None if scale is None else scale(format)
-            return Emission(format, scale=known, rows=rows, columns=columns)
+            return Quantisation(format, scale=known, rows=rows, columns=columns)
 
         again = None
         if self.makes_again:
             known = None if again_scale is None else again_scale(E4M3)
-            again = Emission(E4M3, scale=known, rows=False)
+            again = Quantisation(E4M3, scale=known, rows=False)
         if kind == PLAIN:
-            yield Way("", Emission(None), Emission(None) if self.makes_again else None, noted=False)
+            yield Way("", Quantisation(None), Quantisation(None) if self.makes_again else None, noted=False)
             return
-        yield Way("", emission(), again)
-        yield Way("counted", emission(), again, counted=True)
-        yield Way("not finite", emission(), again, finite=False)
+        yield Way("", quantisation(), again)
+        yield Way("counted", quantisation(), again, counted=True)
+        yield Way("not finite", quantisation(), again, finite=False)
         if not (self.exact or kind == "delayed"):
-            return  # passes of their own, which the cast's proof asks for in all ways
+            return  # passes of their own, which the cast's verification asks for in all ways
         for format in self.formats[1:]:
-            yield Way(format.name, emission(format), again)
+            yield Way(format.name, quantisation(format), again)
         # of an input in validation, of a gradient where the weight is frozen
-        yield Way("rows only", emission(columns=False), noted=self.of_gradient)
+        yield Way("rows only", quantisation(columns=False), noted=self.of_gradient)
         if self.exact:
-            yield Way("columns only", emission(rows=False), noted=False)  # the product made again
+            yield Way("columns only", quantisation(rows=False), noted=False)  # the product made again
         if self.optional is not None:
-            yield Way(f"without {self.optional}", emission(), again, without=self.optional)
+            yield Way(f"without {self.optional}", quantisation(), again, without=self.optional)
         if self.makes_again and "tensorwise" in others:
-            yield Way("product tensorwise", emission(), Emission(E4M3, rows=False))
+            yield Way("product tensorwise", quantisation(), Quantisation(E4M3, rows=False))
         if self.makes_again and PLAIN in others:
-            yield Way("product not in fp8", emission(), Emission(None))
-            yield Way("product alone", Emission(None), again, noted=False)
+            yield Way("product not in fp8", quantisation(), Quantisation(None))
+            yield Way("product alone", Quantisation(None), again, noted=False)
 
     def _scales(self) -> tuple[Callable[[Format], Tensor], Callable[[Format], Tensor]]:
         """Scales that are known beforehand, of the operand and of the product made again; a little too small."""
         wide = {name: x.float() for name, x in self.inputs.items()}
-        found = self.call(REFERENCE, wide, Emission(None), Emission(None) if self.makes_again else None, torch.float32)
+        found = self.call(
+            REFERENCE, wide, Quantisation(None), Quantisation(None) if self.makes_again else None, torch.float32
+        )
 
         def scale_of(result: Tensor | Operand | None) -> Callable[[Format], Tensor]:
             assert isinstance(result, Operand)
@@ -125,7 +127,7 @@ class Way:
 
     Attributes:
         name: "" for the usual one.
-        emission: without amax and counts.
+        quantisation: without amax and counts.
         again: of the product of the forward pass; None: it is not made again.
         without: an input that is left out.
         finite: inputs are as they should be; else they have an infinity and a NaN.
@@ -134,23 +136,23 @@ class Way:
     """
 
     name: str
-    emission: Emission
-    again: Emission | None = None
+    quantisation: Quantisation
+    again: Quantisation | None = None
     without: str | None = None
     finite: bool = True
     noted: bool = True
     counted: bool = False
 
-    def noting(self, device: torch.device) -> Emission:
-        """The emission with places of its own for what is noted."""
+    def noting(self, device: torch.device) -> Quantisation:
+        """The quantisation with places of its own for what is noted."""
         if not self.noted:
-            return self.emission
+            return self.quantisation
         amax = torch.zeros((), dtype=torch.int32, device=device)
         counts = torch.zeros(2, dtype=torch.int64, device=device) if self.counted else None
-        return replace(self.emission, amax=amax, counts=counts)
+        return replace(self.quantisation, amax=amax, counts=counts)
 
 
-def pieces_to_prove(
+def pieces_to_verify(
     shapes: StepShapes, device: torch.device, dtype: torch.dtype, *, autocast: bool, gradients: tuple[Format, ...]
 ) -> Iterator[Piece]:
     """All pieces with random inputs, one after the other.
@@ -211,23 +213,35 @@ def spoilt(x: Tensor) -> Tensor:
 
 
 def _cast(
-    pieces: Pieces, inputs: dict[str, Tensor], emission: Emission, again: Emission | None, dtype: torch.dtype
+    pieces: Pieces,
+    inputs: dict[str, Tensor],
+    quantisation: Quantisation,
+    again: Quantisation | None,
+    dtype: torch.dtype,
 ) -> Results:
-    return {"operand": pieces.cast(inputs["x"], emission)}
+    return {"operand": pieces.cast(inputs["x"], quantisation)}
 
 
 def _add_rms_norm(
-    pieces: Pieces, inputs: dict[str, Tensor], emission: Emission, again: Emission | None, dtype: torch.dtype
+    pieces: Pieces,
+    inputs: dict[str, Tensor],
+    quantisation: Quantisation,
+    again: Quantisation | None,
+    dtype: torch.dtype,
 ) -> Results:
     x = inputs["x"]
     stream, operand, inverse_rms = pieces.add_rms_norm(
-        x, inputs.get("update"), inputs["weight"], EPSILON, emission, stream_dtype=x.dtype, dtype=dtype
+        x, inputs.get("update"), inputs["weight"], EPSILON, quantisation, stream_dtype=x.dtype, dtype=dtype
     )
     return {"operand": operand, "stream": stream, "inverse_rms": inverse_rms}
 
 
 def _add_rms_norm_backward(
-    pieces: Pieces, inputs: dict[str, Tensor], emission: Emission, again: Emission | None, dtype: torch.dtype
+    pieces: Pieces,
+    inputs: dict[str, Tensor],
+    quantisation: Quantisation,
+    again: Quantisation | None,
+    dtype: torch.dtype,
 ) -> Results:
     stream = inputs["stream"]
     gradient, operand, weight_gradient = pieces.add_rms_norm_backward(
@@ -236,20 +250,28 @@ def _add_rms_norm_backward(
         stream,
         inputs["weight"],
         torch.rsqrt(stream.float().square().mean(dim=-1) + EPSILON),
-        emission,
+        quantisation,
         dtype=dtype,
     )
     return {"operand": operand, "gradient of stream": gradient, "gradient of weight": weight_gradient}
 
 
 def _swiglu(
-    pieces: Pieces, inputs: dict[str, Tensor], emission: Emission, again: Emission | None, dtype: torch.dtype
+    pieces: Pieces,
+    inputs: dict[str, Tensor],
+    quantisation: Quantisation,
+    again: Quantisation | None,
+    dtype: torch.dtype,
 ) -> Results:
-    return {"operand": pieces.swiglu(inputs["gate_up"], emission, dtype=dtype)}
+    return {"operand": pieces.swiglu(inputs["gate_up"], quantisation, dtype=dtype)}
 
 
 def _swiglu_backward(
-    pieces: Pieces, inputs: dict[str, Tensor], emission: Emission, again: Emission | None, dtype: torch.dtype
+    pieces: Pieces,
+    inputs: dict[str, Tensor],
+    quantisation: Quantisation,
+    again: Quantisation | None,
+    dtype: torch.dtype,
 ) -> Results:
-    operand, product = pieces.swiglu_backward(inputs["gate_up"], inputs["product_gradient"], emission, again)
+    operand, product = pieces.swiglu_backward(inputs["gate_up"], inputs["product_gradient"], quantisation, again)
     return {"operand": operand, "product": product}

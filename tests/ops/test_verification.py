@@ -1,4 +1,4 @@
-"""Proofs: right backends pass at a run's sizes, and each planted fault is caught and said."""
+"""Verifications: right backends pass at a run's sizes, and each planted fault is caught and said."""
 
 from dataclasses import replace
 
@@ -7,9 +7,9 @@ import torch
 
 from litespark.ops.backend import BACKENDS, REFERENCE, Backend, why_not
 from litespark.ops.cases import cases, cut, document_index, small
-from litespark.ops.proof import Proof, prove
 from litespark.ops.shapes import StepShapes
 from litespark.ops.tolerance import Difference
+from litespark.ops.verification import Verification, verify
 from tests.ops import planted as planted_ops
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -30,20 +30,20 @@ FAST = [
     [(*each, torch.bfloat16, True) for each in FAST]
     + [(*each, torch.float32, False) for each in FAST if each[0] in ("add_rms_norm", "swiglu_linear")],
 )
-def test_every_backend_is_proven_as_a_run_calls_it(op, name, dtype, autocast):
+def test_every_backend_is_verified_as_a_run_calls_it(op, name, dtype, autocast):
     if (reason := why_not(op, name, DEVICE, dtype)) is not None:
         pytest.skip(reason)
-    proofs = prove(op, name, SHAPES, DEVICE, dtype, autocast=autocast)
-    assert proofs
-    for proof in proofs:
-        assert proof.passed, str(proof)
-        assert op == "fp8" or any(each.tensor.startswith("gradient") for each in proof.differences)
+    verifications = verify(op, name, SHAPES, DEVICE, dtype, autocast=autocast)
+    assert verifications
+    for verification in verifications:
+        assert verification.passed, str(verification)
+        assert op == "fp8" or any(each.tensor.startswith("gradient") for each in verification.differences)
 
 
 @pytest.mark.parametrize("length", [1, 5])
 def test_rows_of_a_few_tokens_are_no_failure(length):
-    proofs = prove("attention", "sdpa", replace(SHAPES, length=length), DEVICE, torch.float32)
-    assert all(proof.passed for proof in proofs), list(map(str, proofs))
+    verifications = verify("attention", "sdpa", replace(SHAPES, length=length), DEVICE, torch.float32)
+    assert all(verification.passed for verification in verifications), list(map(str, verifications))
 
 
 @pytest.fixture(params=["wrong_gradient", "hole", "raising"])
@@ -53,15 +53,15 @@ def planted(request, monkeypatch):
 
 
 def test_a_planted_fault_is_caught_and_named(planted):
-    (proof,) = prove("swiglu", "planted", SHAPES, DEVICE, torch.float32)
-    assert not proof.passed
+    (verification,) = verify("swiglu", "planted", SHAPES, DEVICE, torch.float32)
+    assert not verification.passed
     said = {"wrong_gradient": "gradient of gate_up", "hole": "output 0 is inf", "raising": "RuntimeError: no kernel"}
-    assert "swiglu=planted (swiglu, fp32, 74 tokens x 80): FAILED" in str(proof)
-    assert said[planted] in str(proof)
+    assert "swiglu=planted (swiglu, fp32, 74 tokens x 80): FAILED" in str(verification)
+    assert said[planted] in str(verification)
 
 
 @pytest.mark.parametrize("fault", [None, RuntimeError("no kernel")], ids=["right", "raising"])
-def test_products_are_exact_within_a_proof_and_as_the_run_wants_them_after_it(monkeypatch, fault):
+def test_products_are_exact_within_a_verification_and_as_the_run_wants_them_after_it(monkeypatch, fault):
     seen = []
 
     def looking(gate_up):
@@ -75,34 +75,37 @@ def test_products_are_exact_within_a_proof_and_as_the_run_wants_them_after_it(mo
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:
-        (proof,) = prove("swiglu", "planted", SHAPES, DEVICE, torch.float32)
+        (verification,) = verify("swiglu", "planted", SHAPES, DEVICE, torch.float32)
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision(before)
-    assert proof.passed is (fault is None)
+    assert verification.passed is (fault is None)
     assert set(seen) == {"highest"}
 
 
-def test_a_proof_says_whether_kernels_were_interpreted():
+def test_a_verification_says_whether_kernels_were_interpreted():
     def interpreted(name):
-        return {proof.interpreted for proof in prove("linear_cross_entropy", name, SHAPES, DEVICE, torch.float32)}
+        return {
+            verification.interpreted
+            for verification in verify("linear_cross_entropy", name, SHAPES, DEVICE, torch.float32)
+        }
 
     assert interpreted("chunked") == {False}
     if why_not("linear_cross_entropy", "triton", DEVICE, torch.float32) is None:
         assert interpreted("triton") == {DEVICE.type == "cpu"}
 
 
-def test_inputs_that_do_not_fit_the_device_are_a_failed_proof(monkeypatch):
+def test_inputs_that_do_not_fit_the_device_are_a_failed_verification(monkeypatch):
     def full(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate much")
 
-    monkeypatch.setattr("litespark.ops.proof.cases", full)
-    (proof,) = prove("swiglu", "triton", SHAPES, DEVICE, torch.float32)
-    assert not proof.passed
-    assert str(proof).endswith("FAILED, it raised OutOfMemoryError: CUDA out of memory.")
+    monkeypatch.setattr("litespark.ops.verification.cases", full)
+    (verification,) = verify("swiglu", "triton", SHAPES, DEVICE, torch.float32)
+    assert not verification.passed
+    assert str(verification).endswith("FAILED, it raised OutOfMemoryError: CUDA out of memory.")
 
 
-def test_attention_is_proven_within_documents_where_a_run_packs_them():
+def test_attention_is_verified_within_documents_where_a_run_packs_them():
     assert [case.name for case in cases("attention", SHAPES, DEVICE)] == ["attention", "attention within documents"]
 
 
@@ -137,10 +140,10 @@ def test_a_row_that_does_not_fit_is_shortened():
 
 def test_a_failure_is_said_before_what_is_exact():
     found = (Difference("exact", 0.0, 0.0), Difference("near", 0.1, 0.2), Difference("far", 0.3, 0.2))
-    proof = Proof("fp8", "triton", "cast", "2 x 2", "bf16", False, 0.1, found)
-    assert str(proof).endswith("FAILED, far is 3.0e-01 away, at most 2.0e-01 is allowed")
-    assert str(replace(proof, differences=found[:2])).endswith(
-        "proven, near is 1.0e-01 away, at most 2.0e-01 is allowed"
+    verification = Verification("fp8", "triton", "cast", "2 x 2", "bf16", False, 0.1, found)
+    assert str(verification).endswith("FAILED, far is 3.0e-01 away, at most 2.0e-01 is allowed")
+    assert str(replace(verification, differences=found[:2])).endswith(
+        "verified, near is 1.0e-01 away, at most 2.0e-01 is allowed"
     )
 
 

@@ -1,4 +1,4 @@
-"""Proofs of fp8: right pieces pass, and a fault in any piece, recipe, layout or note is caught and named."""
+"""Verifications of fp8: right pieces pass, and a fault in any piece, recipe, layout or note is caught and named."""
 
 from dataclasses import replace
 
@@ -10,12 +10,12 @@ from litespark.ops.fp8 import limits, operands
 from litespark.ops.fp8.comparison import amax_difference, code_difference, count_difference
 from litespark.ops.fp8.formats import E4M3, E5M2, FORMATS, amax_bits
 from litespark.ops.fp8.operands import Matrix
-from litespark.ops.fp8.proof import piece_trials, product_trials
-from litespark.ops.fp8.proof_pieces import PLAIN, kinds_of, pieces_to_prove
 from litespark.ops.fp8.reference import PIECES
 from litespark.ops.fp8.settings import AdaptiveConfig, Fp8Config
-from litespark.ops.proof import prove, prove_products
+from litespark.ops.fp8.verification import piece_trials, product_trials
+from litespark.ops.fp8.verification_pieces import PLAIN, kinds_of, pieces_to_verify
 from litespark.ops.shapes import StepShapes
+from litespark.ops.verification import verify, verify_products
 from tests.ops import planted_pieces
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -40,7 +40,7 @@ def _failures(pieces, dtype=torch.bfloat16, autocast=True) -> dict[str, set[str]
 
 
 def _pieces(dtype: torch.dtype):
-    return pieces_to_prove(SHAPES, DEVICE, dtype, autocast=dtype == torch.bfloat16, gradients=(E5M2, E4M3))
+    return pieces_to_verify(SHAPES, DEVICE, dtype, autocast=dtype == torch.bfloat16, gradients=(E5M2, E4M3))
 
 
 # ---------------------------------------------------------------- what is right
@@ -77,11 +77,11 @@ def test_every_kind_of_layer_is_asked_for_in_all_the_ways_that_a_step_does(kind)
 def test_known_scales_lose_some_values_at_both_ends_so_that_counts_are_seen(dtype):
     for piece in _pieces(dtype):
         for way in piece.ways("delayed", kinds_of(None)):
-            if not way.finite or way.emission.format is None:
+            if not way.finite or way.quantisation.format is None:
                 continue
             counts = torch.zeros(2, dtype=torch.int64, device=DEVICE)
             inputs = {name: x for name, x in piece.inputs.items() if name != way.without}
-            piece.call(PIECES, inputs, replace(way.emission, counts=counts), way.again, dtype)
+            piece.call(PIECES, inputs, replace(way.quantisation, counts=counts), way.again, dtype)
             assert (counts > 10).all(), (piece.name, way.name, counts)
 
 
@@ -94,7 +94,7 @@ def test_known_scales_lose_some_values_at_both_ends_so_that_counts_are_seen(dtyp
          {"tensorwise", PLAIN}),
     ],
 )  # fmt: skip
-def test_a_run_proves_what_its_layers_may_become_and_no_more(config, kinds):
+def test_a_run_verifies_what_its_layers_may_become_and_no_more(config, kinds):
     """What another recipe needs may be missing on a device, which is no reason to stop a run without it."""
     trials = [
         trial.name for trial in piece_trials(PIECES, SHAPES, DEVICE, torch.float32, autocast=False, config=config)
@@ -104,7 +104,7 @@ def test_a_run_proves_what_its_layers_may_become_and_no_more(config, kinds):
     assert products.name == f"products, gradients {config.gradients}"
 
 
-def test_a_run_proves_the_format_that_its_gradients_have():
+def test_a_run_verifies_the_format_that_its_gradients_have():
     for gradients in FORMATS:
         config = Fp8Config(gradients=gradients)
         for trial in piece_trials(PIECES, SHAPES, DEVICE, torch.float32, autocast=False, config=config):
@@ -159,7 +159,7 @@ def test_every_planted_fault_is_tried():
     assert faults == {fault for fault, _, _ in tried}
 
 
-def test_a_piece_that_raises_fails_its_proof_and_the_others_are_still_run(monkeypatch):
+def test_a_piece_that_raises_fails_its_verification_and_the_others_are_still_run(monkeypatch):
     def raising(*arguments, **settings):
         raise RuntimeError("no kernel image is available for execution on the device")
 
@@ -167,11 +167,11 @@ def test_a_piece_that_raises_fails_its_proof_and_the_others_are_still_run(monkey
     pieces.swiglu = raising
     monkeypatch.setattr(planted_pieces, "RAISING", pieces, raising=False)
     monkeypatch.setitem(BACKENDS["fp8"], "planted", Backend("tests.ops.planted_pieces:RAISING"))
-    proofs = prove("fp8", "planted", SHAPES, DEVICE, torch.float32)
-    assert {proof.case.split(",")[0] for proof in proofs if not proof.passed} == {"swiglu"}
+    verifications = verify("fp8", "planted", SHAPES, DEVICE, torch.float32)
+    assert {verification.case.split(",")[0] for verification in verifications if not verification.passed} == {"swiglu"}
     said = "fp8=planted (swiglu, tensorwise, fp32, 74 x 88): FAILED, it raised RuntimeError: no kernel image"
-    assert any(str(proof).startswith(said) for proof in proofs)
-    assert proofs[-1].case.startswith("swiglu_backward")
+    assert any(str(verification).startswith(said) for verification in verifications)
+    assert verifications[-1].case.startswith("swiglu_backward")
 
 
 # ---------------------------------------------------------------- products
@@ -183,7 +183,7 @@ def _products():
 
 
 @NEEDS_UNITS
-def test_products_are_proven_forward_and_backward():
+def test_products_are_verified_forward_and_backward():
     for trial in _products():
         found = trial.compare()
         assert [each.tensor for each in found] == ["output", "gradient of the input", "gradient of the weight"]
@@ -214,15 +214,15 @@ def test_wrong_products_are_caught(monkeypatch, wrong, tensor):
         assert tensor in {each.tensor for each in trial.compare() if not each.passed}
 
 
-def test_products_are_proven_where_there_are_units_only(monkeypatch):
-    assert bool(prove_products(SHAPES, DEVICE, torch.bfloat16)) is (limits.without_units(DEVICE) is None)
+def test_products_are_verified_where_there_are_units_only(monkeypatch):
+    assert bool(verify_products(SHAPES, DEVICE, torch.bfloat16)) is (limits.without_units(DEVICE) is None)
     if DEVICE.type == "cuda":
         return
-    monkeypatch.setattr("litespark.ops.proof.without_units", lambda device: None)
-    proofs = prove_products(SHAPES, DEVICE, torch.bfloat16, Fp8Config(gradients="e4m3"))
-    assert [proof.backend for proof in proofs] == ["units"]
-    assert all(proof.passed for proof in proofs), list(map(str, proofs))
-    assert prove_products(SHAPES, DEVICE, torch.bfloat16, Fp8Config(simulate=True)) == []
+    monkeypatch.setattr("litespark.ops.verification.without_units", lambda device: None)
+    verifications = verify_products(SHAPES, DEVICE, torch.bfloat16, Fp8Config(gradients="e4m3"))
+    assert [verification.backend for verification in verifications] == ["units"]
+    assert all(verification.passed for verification in verifications), list(map(str, verifications))
+    assert verify_products(SHAPES, DEVICE, torch.bfloat16, Fp8Config(simulate=True)) == []
 
 
 # ---------------------------------------------------------------- comparing
