@@ -23,7 +23,7 @@ USES = [
     if op != "fp8"
     and name.startswith(("triton", "chunked", "torch"))
     and why_not(op, name, DEVICE, torch.float32) is None
-    for number in range(len(cases(op, SHAPES, torch.device("meta"))) if op != "attention" else 2)
+    for number in range(2 if op in ("attention", "linear_cross_entropy") else 1)
 ]
 ALL = pytest.mark.parametrize(("op", "name", "number"), USES)
 
@@ -86,8 +86,12 @@ def test_strides_of_inputs_and_of_gradients_do_not_matter(op, name, number, chan
 def test_each_input_may_be_frozen(op, name, number):
     case = case_of(op, number)
     for learned in (each for each in case.inputs if not each.startswith("fixed")):
-        inputs = {each if each == learned else f"fixed {each}": x for each, x in case.inputs.items()}
-        assert_op_matches(called(case, name), called(case, REFERENCE), inputs, torch.float32)
+        gradients = []
+        for backend in (name, REFERENCE):
+            leaves = {each: x.clone().requires_grad_(each == learned) for each, x in case.inputs.items()}
+            outputs = as_tuple(called(case, backend)(*leaves.values()))
+            gradients.append({learned: torch.autograd.grad(sum(y.sin().sum() for y in outputs), leaves[learned])[0]})
+        assert_close(*gradients)
 
 
 @ALL
@@ -142,7 +146,9 @@ class _CustomOps(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         if function.namespace == "litespark":
-            copies = [x.detach().clone().requires_grad_(x.requires_grad) if torch.is_tensor(x) else x for x in args]
+            learned = "backward" not in function.name()
+            copies = [x.detach().clone().requires_grad_(learned and x.requires_grad) if torch.is_tensor(x) else x
+                      for x in args]  # fmt: skip
             self.calls.append((function, copies, kwargs or {}))
         return function(*args, **(kwargs or {}))
 

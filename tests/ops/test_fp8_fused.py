@@ -30,7 +30,7 @@ def test_what_can_be_fused_is_and_nothing_else(kind, monkeypatch):
 
     for name in FUSED_FUNCTIONS:
         monkeypatch.setattr(fused, name, recording(name, getattr(fused, name)))
-    monkeypatch.setattr(fused.function, "cast", recording("cast", fused.function.cast))
+    monkeypatch.setattr(fused.kernels, "cast", recording("cast", fused.kernels.cast))
     asked, gradients = (quantisation(kind, format, DEVICE, scale=2.0**-6) for format in (E4M3, E5M2))
     x, weight, dtype = _random(12, 40), _random(40), torch.bfloat16
     stream, _, inverse_rms = FUSED.add_rms_norm(x, x, weight, 1e-5, asked, stream_dtype=dtype, dtype=dtype)

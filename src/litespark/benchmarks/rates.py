@@ -40,8 +40,8 @@ def measured_rates(
 
     Products are square and large, in the dtype of the run; in fp8 too where it computes in bf16 and the device has the
     units. Attention is the fastest of those that can run here and pass their verification, forward and backward over
-    whole causal rows of the run's length (on a CPU one of them, where all would take long); None where one call would take
-    longer than there is time for.
+    whole causal rows of the run's length (on a CPU one of them, where all would take long); None where one call would
+    take longer than there is time for.
 
     Args:
         config: the model.

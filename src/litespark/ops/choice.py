@@ -2,8 +2,8 @@
 
 An op asked for by name runs with that backend or not at all. With `auto`, a GPU measures every backend that can run
 there and passes its verification, forward and backward at the run's own sizes, and keeps the answer in a cache
-file; elsewhere the first of the backends' order that can run is taken, since timings of a shared CPU would make runs differ. So are the
-pieces of fp8, which are several functions and are slow but where they are fused.
+file; elsewhere the first of the backends' order that can run is taken, since timings of a shared CPU would make runs
+differ. So are the pieces of fp8, which are several functions and are slow but where they are fused.
 """
 
 from __future__ import annotations

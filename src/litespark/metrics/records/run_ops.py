@@ -37,7 +37,7 @@ class BackendTimeRecord:
 
 @dataclass
 class OpRecord:
-    """One op: the backend asked for, the one that ran and what it is made of, why not a faster one, how it was verified."""
+    """One op: the backend asked for, the one that ran and what it is made of, why not a faster one, its checks."""
 
     op: str
     asked: str

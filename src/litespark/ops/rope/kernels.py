@@ -235,10 +235,10 @@ def configuration(query_heads: int, key_heads: int, head_dim: int, target: Targe
 def launches(target: Target) -> Launches:
     """Both directions, R3's heads first, then an 8 B model's, a 160 M model's, odd ones and wide ones."""
     for heads, num_kv_heads, width in ((24, 8, 128), (32, 8, 128), (12, 12, 64), (9, 3, 96), (8, 1, 256)):
-        tables = [on_meta(1, 4096, width // 2, torch.float32) for _ in range(2)]
+        table = on_meta(1, 4096, width // 2, torch.float32)
         for dtype in (torch.bfloat16, torch.float32):
             qkv = on_meta(4, 4096, heads + 2 * num_kv_heads, width, dtype)
             gradients = [on_meta(4, 4096, count, width, dtype) for count in (heads, num_kv_heads, num_kv_heads)]
             words = f"{dtype_name(dtype)} H{heads} K{num_kv_heads} Dh{width}"
-            yield f"forward {words}", partial(rope_qkv_forward, qkv, *tables, num_kv_heads)
-            yield f"backward {words}", partial(rope_qkv_backward, gradients, *tables, qkv.shape, dtype)
+            yield f"forward {words}", partial(rope_qkv_forward, qkv, table, table, num_kv_heads)
+            yield f"backward {words}", partial(rope_qkv_backward, gradients, table, table, qkv.shape, dtype)
