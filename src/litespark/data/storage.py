@@ -239,7 +239,7 @@ class Storage:
 
         try:
             return Retrying(
-                retry=retry_if_exception(lambdan error: self.remote and _is_of_the_connection(error)),
+                retry=retry_if_exception(lambda error: self.remote and _is_of_the_connection(error)),
                 stop=stop_after_attempt(attempts),
                 wait=wait_exponential(multiplier=FIRST_WAIT_SECONDS),
                 before_sleep=announce,
