@@ -24,7 +24,7 @@
 import os
 from pathlib import Path
 
-from IPython.display import Markdown, display
+from IPython.display import display
 
 from litespark.metrics import names
 from litespark.reports import plots, tables
@@ -45,11 +45,11 @@ print(f"{run.name}: {run.record.status}, {len(run.metrics)} logged steps, from {
 # `run.record` is `run.json` as a dataclass; `None` means that something was not measured.
 
 # %%
-display(Markdown(tables.headline_table(run)))
+display(tables.headline(run))
 
 # %%
-display(Markdown(tables.model_and_data_table(run)))
-display(Markdown(tables.environment_table(run)))
+display(tables.model_and_data(run))
+display(tables.environment(run))
 
 # %% [markdown]
 # ## Curves
@@ -72,7 +72,7 @@ display(plots.plot_energy([run]))
 # ## Where the joules went
 
 # %%
-display(Markdown(tables.energy_table(run)))
+display(tables.energy(run))
 
 # %% [markdown]
 # ## The numbers themselves

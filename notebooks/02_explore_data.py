@@ -44,7 +44,7 @@ if chosen is None:
     chosen = str(manifests[-1].parent)
 data = PreparedData.from_values(Manifest.read(chosen).summary()) if "://" in chosen else PreparedData.read(chosen)
 print(f"{data.name} from {chosen}")
-display(Markdown(prepared_data.facts(data)))
+display(Markdown(prepared_data.about(data)))
 
 # %% [markdown]
 # ## Domains
@@ -52,7 +52,7 @@ display(Markdown(prepared_data.facts(data)))
 # A domain is what `data.domain_field` names in each record. Tokens include the EOS that ends each document.
 
 # %%
-display(Markdown(prepared_data.domains_table(data)))
+display(prepared_data.domains(data))
 
 # %%
 for split in data.splits:
@@ -65,7 +65,7 @@ for split in data.splits:
 # several of them, and the document mask keeps them apart; where they are longer, they are cut.
 
 # %%
-display(Markdown(prepared_data.lengths_table(data)))
+display(prepared_data.lengths(data))
 
 # %%
 display(prepared_plots.plot_lengths(data))
@@ -77,8 +77,9 @@ display(prepared_plots.plot_lengths(data))
 # Validation text is never selected.
 
 # %%
-display(Markdown(prepared_data.ledger_table(data)))
-display(Markdown(prepared_data.reasons_table(data)))
+display(prepared_data.left_out(data))
+if (reasons := prepared_data.reasons(data)) is not None:
+    display(reasons)
 
 # %%
 display(prepared_plots.plot_left_out(data))

@@ -24,9 +24,8 @@
 import os
 from pathlib import Path
 
-from IPython.display import Markdown, display
+from IPython.display import display
 
-from litespark.metrics.ablation_table import from_record
 from litespark.metrics.records.ablation import AblationRecord
 from litespark.reports import ablation
 
@@ -51,20 +50,20 @@ print(f"{Path(chosen).name}: {len(record.switches)} switches, {record.step.proto
 # work: read both. A difference that is smaller than its interval is none.
 
 # %%
-display(Markdown(ablation.markdown(record)))
+display(ablation.of_record(record))
 
 # %% [markdown]
 # ## The way from the baseline to the target
 
 # %%
-table = from_record(record)
+table = ablation.from_record(record)
 display(ablation.waterfall(table, record.step.model.name))
 
 # %% [markdown]
 # ## Ordered by what would be lost without it
 
 # %%
-missed = [row for row in table.switches if row.lost_without is not None]
+missed = [row for row in table.rows if row.lost_without is not None]
 for row in sorted(missed, key=lambda row: row.lost_without.median, reverse=True):
     lost = row.lost_without
     sure = lost.low > 0 or lost.high < 0

@@ -14,7 +14,7 @@ from litespark.cli.bench import BENCHES
 from litespark.cli.bench.records import records_folder
 from litespark.cli.configs import repository
 from litespark.metrics.records.step import RatesRecord, StepRecord
-from litespark.reports import ledger
+from litespark.reports import marks
 from tests.cli.tiny_run import tiny
 from tests.metrics.step_records import lost, ours, record, round_, standard, variant
 
@@ -38,7 +38,7 @@ def test_two_variants_in_processes_of_their_own(tmp_path, monkeypatch, capsys):
     assert found.protocol.data == "text.txt"
     assert found.protocol.document_mask is False
     assert str(tmp_path) not in path.read_text()
-    assert "litespark over" in said.out
+    assert "× tokens/s" in said.out
     assert f"record: {path}" in said.out
 
 
@@ -88,7 +88,7 @@ def test_out_of_memory_is_a_result_and_no_failure(measured):
     assert bench() == 0
 
 
-@pytest.mark.parametrize("step_ms, status, verdict", [(20.0, 0, "reached: met"), (25.0, 1, "reached: NOT met")])
+@pytest.mark.parametrize("step_ms, status, verdict", [(20.0, 0, " met  "), (25.0, 1, " NOT met  ")])
 def test_a_train_py_that_is_too_slow_makes_the_command_fail(measured, capsys, step_ms, status, verdict):
     trainer = variant("train.py", round_(0, [step_ms] * 4), kind="train.py")
     measured(record(variant("litespark", round_(0, [20.0] * 4)), trainer))
@@ -129,13 +129,13 @@ def test_the_hidden_argument_stays_hidden(capsys):
 def test_records_go_below_logs_and_into_results_only_when_published(measured, monkeypatch, capsys):
     asked = measured(record(standard(), ours()))
     renewed = []
-    monkeypatch.setattr(ledger, "write_ledger", lambda folder: renewed.append(folder) or folder / "README.md")
+    monkeypatch.setattr(marks, "write_documents", lambda root: renewed.append(root) or [])
     assert bench() == 0
     assert asked["output"] == repository() / "logs" / "bench"
     assert renewed == []
     assert bench("--publish") == 0
     assert asked["output"] == repository() / "results"
-    assert renewed == [repository() / "results"]
+    assert renewed == [repository()]
     assert "--publish" not in asked["command"]
     assert bench("--publish", "--output", "elsewhere") == 2
 

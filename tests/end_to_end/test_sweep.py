@@ -32,7 +32,7 @@ def test_sweep_writes_one_folder_a_run_and_survives_a_failed_job(tmp_path: Path)
     assert sorted(record["seed"] for record in records) == [1, 1, 2, 2]
     assert printed.count("optim.lr: got -1") >= 2  # both jobs that failed are said
 
-    table = printed.split("Sweep of 6 jobs:\n")[1].splitlines()
+    table = printed.split("Sweep of 6 jobs:\n\n")[1].splitlines()
     assert table[0].split() == ["optim.lr", "seed", "loss", "bits/byte", "tokens/s", "J/token", "status", "folder"]
     assert [row.split()[:2] for row in table[1:7]] == [
         [lr, seed] for lr in ("0.001", "-1", "0.0003") for seed in ("1", "2")

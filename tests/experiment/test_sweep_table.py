@@ -40,7 +40,7 @@ def test_jobs_that_failed_have_a_row_too(multirun):
     jobs.failed("ValueError: no\nsecond line")
     jobs.begin(["seed=2", "+optim.x=3"])
     jobs.in_folder(Path("gone"))
-    header, first, second = (jobs.table() or "").splitlines()[1:]
+    header, first, second = (jobs.table() or "").splitlines()[2:]
     assert header.split()[:2] == ["seed", "optim.x"]
     assert "failed: ValueError: no second line" in first
     assert "stopped" in second

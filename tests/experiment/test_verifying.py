@@ -19,7 +19,7 @@ from litespark.ops.choice import FailedVerificationError
 from litespark.ops.swiglu import kernels as swiglu_kernels
 from litespark.ops.tolerance import Difference
 from litespark.ops.verification import Verification, dtype_name
-from litespark.reports.ops_table import ops_table
+from litespark.reports import ops as ops_report
 from tests.experiment.composed import config
 from tests.experiment.test_run import SMALL
 from tests.ops import planted_pieces
@@ -56,13 +56,13 @@ def test_a_run_records_the_errors_of_its_fast_ops(tmp_path, caplog):
     assert len(lines) == 1
     assert "sdpa attention" in lines[0]
     assert ops["attention"].detail in ("math kernel", "flash kernel")  # which of them is PyTorch's to choose
-    assert f"| attention | sdpa ({ops['attention'].detail}) | auto | " in ops_table(record)
+    assert f"| attention | sdpa ({ops['attention'].detail}) | auto | " in ops_report.table(record).markdown()
 
 
 def test_on_a_cpu_nothing_is_verified_unless_asked_for(tmp_path):
     record = _train(tmp_path, "ops=litespark")
     assert not any(op.verifications for op in record.ops)
-    assert "not verified" in ops_table(record)
+    assert "not verified" in ops_report.table(record).markdown()
 
 
 def test_a_run_with_verifications_has_the_same_bits_as_one_without(tmp_path, monkeypatch):
@@ -115,7 +115,7 @@ def test_a_failing_op_is_replaced_where_that_is_asked_for(tmp_path, monkeypatch,
     assert (op.asked, op.used, op.reason) == ("wrong", REFERENCE, "not wrong for swiglu: its verification failed")
     assert [verification.passed for verification in op.verifications] == [False]
     assert sum("VERIFICATION FAILED" in line.message for line in caplog.records) == 1
-    assert "wrong failed (swiglu)" in ops_table(record)
+    assert "wrong failed (swiglu)" in ops_report.table(record).markdown()
     assert record.status == "finished"
 
 

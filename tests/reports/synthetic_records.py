@@ -9,7 +9,6 @@ from litespark.metrics.records.bench import Provenance
 from litespark.metrics.records.profile import ClassRecord, ProfileRecord
 from litespark.metrics.records.run import DeviceRecord, EnvironmentRecord
 from litespark.metrics.records.step import Protocol, RatesRecord, RoundRecord, StepModel, StepRecord, VariantRecord
-from litespark.reports.markdown_blocks import BEGIN, END
 
 GPU, CPU = "NVIDIA H200", "a CPU"
 
@@ -74,7 +73,7 @@ def results_folder(root: Path, *records: StepRecord) -> Path:
     """`root/results` with a page whose markers have nothing between them, and each record in its device's folder."""
     results = root / "results"
     results.mkdir(parents=True, exist_ok=True)
-    (results / "README.md").write_text(f"# Records\n\nBy hand.\n\n{BEGIN}\n\n{END}\n")
+    (results / "README.md").write_text("# Records\n\nBy hand.\n\n<!-- from results: page --><!-- end -->\n")
     for record in records:
         device = record.provenance.environment.devices[0].name
         stem = f"{record.provenance.time[:10]}_bench-step_tiny_bf16"

@@ -1,164 +1,184 @@
-"""What an ablation's text and pictures say, of a whole one and of one with gaps."""
+"""The columns of an ablation against cases worked by hand, what becomes of gaps, and its pictures."""
 
 from __future__ import annotations
-
-import re
-from itertools import pairwise
 
 import pytest
 from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
 
-from litespark.metrics.ablation_table import Combination, Repeat, from_record, table
-from litespark.metrics.records.step import StepModel
-from litespark.reports.ablation import cells, header, markdown, save_waterfall, text, waterfall
+from litespark.metrics.step_round import Interval
+from litespark.reports.ablation import of_record, table, waterfall, write_beside
+from litespark.reports.ablation_rows import Ablation, Combination, Row, ablation, from_record
+from litespark.reports.repeats import Repeats
 from tests.metrics.ablation_records import measured, record
+from tests.metrics.step_records import lost
+from tests.reports.rows import notes
+from tests.reports.rows import row as cells
 
-BOTH = pytest.mark.parametrize("written", [text, markdown])
+
+def row(found: Ablation, switch: str | None) -> Row:
+    return next(each for each in found.rows if each.switch == switch)
 
 
-def row(said: str, start: str) -> str:
-    """The line that begins with `start`, its cells apart by one space."""
-    line = next(line for line in said.splitlines() if line.lstrip("-| ").startswith(start))
-    return " ".join(line.replace("|", " ").split())
+def same(interval: Interval | None, median: float, low: float, high: float) -> None:
+    assert interval is not None
+    assert (interval.median, interval.low, interval.high) == pytest.approx((median, low, high))
+
+
+def test_each_switch_is_compared_round_by_round_with_the_row_before():
+    found = from_record(record())
+    assert [each.switch for each in found.rows] == [None, "attention", "loss", "recompute"]
+    same(row(found, "attention").gain, 1.625, 1.25, 2.0)  # 200/100 and 250/200, not 225/150
+    same(row(found, "attention").added, 75, 50, 100)
+    same(row(found, "attention").joules_ratio, 0.625, 0.5, 0.75)
+    same(row(found, "attention").loss_difference, 0.002, 0.001, 0.003)
+    same(row(found, "loss").loss_difference, 0.0, 0.0, 0.0)  # against the baseline, not against the row before
+    same(found.gain, 4.5, 4.0, 5.0)
+    same(found.joules_ratio, 0.375, 0.25, 0.5)
+    assert row(found, None).gain is row(found, None).lost_without is row(found, None).loss_difference is None
+
+
+def test_what_is_lost_without_a_switch_is_a_share_of_the_target():
+    found = from_record(record())
+    same(row(found, "attention").lost_without, 0.4375, 0.375, 0.5)  # 250 of 500 and 500 of 800
+    same(row(found, "loss").lost_without, 0.2, 0.2, 0.2)
+    same(row(found, "recompute").lost_without, 0.5, 0.5, 0.5)  # the target without the last is the row before
+
+
+def test_the_table_has_every_figure_and_what_was_switched():
+    made = of_record(record())
+    assert cells(made, "+ attention") == [
+        "225.0 (200.0 to 250.0)", "1.625 (1.250 to 2.000)", "43.8 % (37.5 % to 50.0 %)", "2.92 % (2.60 % to 3.25 %)",
+        "87.50 mJ (75.00 mJ to 100.0 mJ)", "0.625 (0.500 to 0.750)", "1,001", "+2.0e-03 (+1.0e-03 to +3.0e-03)",
+    ]  # fmt: skip
+    for part in (
+        "target over baseline: tokens/s × 4.500 (4.000 to 5.000); J/token × 0.375 (0.250 to 0.500)",
+        "loss: ops.linear_cross_entropy reference → auto, ops.rms_norm reference → torch",
+        "median of 2 rounds (lowest to highest), compared round by round",
+    ):
+        assert part in notes(made), part
+
+
+def test_what_is_absent_has_a_reason_and_no_number():
+    made = of_record(record(energy=False, gpu=False, plus_attention=[]))
+    assert "J/token: no counter" in notes(made)
+    assert "plus_attention: not run yet" in notes(made)
+    assert cells(made, "+ attention")[:3] == ["-", "-", "43.8 % (37.5 % to 50.0 %)"]
+    assert "MFU C of matmul" in made.header
+    found = from_record(record(plus_attention=[]))
+    assert row(found, "attention").gain is row(found, "loss").gain is None
+    same(row(found, "recompute").gain, 2.0, 2.0, 2.0)
+
+
+def test_only_rounds_that_both_have_are_compared():
+    gain = row(from_record(record(plus_attention=[measured(1, 128.0, 2.4, 2.0)])), "attention").gain
+    assert (gain.median, gain.count) == (1.25, 1)
+    assert from_record(record(plus_attention=[measured(2, 128.0, 2.4, 2.0)])).rows[1].gain is None
+
+
+@pytest.mark.parametrize(
+    ("rounds", "note"),
+    [
+        ([lost(0, "out of memory", each) for each in ("none", "full")], "out of memory, also with recompute full"),
+        ([lost(0, "failed", error="ValueError: nothing")], "failed: ValueError: nothing"),
+        ([measured(number, 80.0, 3.2, 2.5) for number in (0, 1)], "trained differently"),
+        ([measured(number, 16.0, 3.2, 2.0) for number in (0, 1)], "impossible: "),  # the floor is 10 ms a step
+    ],
+)
+def test_what_cannot_be_compared_has_no_gain_and_says_why(rounds, note):
+    found = from_record(record(plus_attention=rounds))
+    assert row(found, "attention").gain is row(found, "attention").joules_ratio is row(found, "loss").gain is None
+    assert any(note in each for each in row(found, "attention").notes)
+    assert row(found, "recompute").gain is not None
+
+
+def test_memory_that_did_not_suffice_is_said_beside_what_was_measured_instead():
+    rounds = [lost(0, "out of memory", "none"), *(measured(n, 128.0, 3.2, 2.0, recompute="swiglu") for n in (0, 1))]
+    (note,) = row(from_record(record(plus_attention=rounds)), "attention").notes
+    assert note == "plus_attention: out of memory with recompute none, measured with swiglu: not the switch alone"
+
+
+def test_a_switch_with_which_the_same_backends_ran_is_marked():
+    def detailed(attention: str, milliseconds: float) -> list:
+        detail = f"ops: attention {attention}; not triton: no GPU"
+        return [measured(number, milliseconds, 3.2, 2.0, detail=detail) for number in (0, 1)]
+
+    made = record(baseline=detailed("reference", 160.0), plus_attention=detailed("reference", 150.0))
+    assert [each.unchanged for each in from_record(made).rows] == [False, True, False, False]
+    said = notes(of_record(made))
+    assert "attention: the same backends ran with it and without it, so its figures are noise" in said
+    assert "baseline ran ops: attention reference\n" in said
+    assert cells(of_record(made), "+ attention (=)")
+    figure = waterfall(from_record(made))
+    assert any(word.endswith("\nsame backends") for word in words(figure))
+    others = record(baseline=detailed("reference", 160.0), plus_attention=detailed("sdpa", 150.0))
+    assert row(from_record(others), "attention").notes == ()
+
+
+def of_seeds(losses: tuple[float | None, float | None]) -> Ablation:
+    combinations = {
+        on: Combination(name, Repeats({1: {"tokens_per_second": speed, "loss": loss}}))
+        for on, name, speed, loss in (
+            (frozenset(), "baseline", 10, losses[0]),
+            (frozenset("a"), "target", 20, losses[1]),
+        )
+    }
+    return ablation(["a"], combinations, repeat="seed")
+
+
+def test_losses_decide_whether_seeds_are_compared():
+    same(of_seeds((2.0, 2.01)).gain, 2, 2, 2)
+    same(of_seeds((None, None)).gain, 2, 2, 2)
+    unlike = of_seeds((2.0, 2.03))
+    assert unlike.gain is None
+    assert unlike.rows[1].notes == ("target and baseline trained differently: losses 2.0300 and 2.0000; not compared",)
+    assert "J/token: not measured" in notes(table(unlike))
+
+
+# ---------------------------------------------------------------- the waterfall
 
 
 def bars(figure: Figure, panel: int = 0) -> list[tuple[float, float]]:
     """From where to where each bar goes."""
-    found = [each for each in figure.axes[panel].containers if isinstance(each, BarContainer)]
-    patches = [patch for container in found for patch in container]
-    return [
-        (round(patch.get_y(), 6), round(patch.get_y() + patch.get_height(), 6))
-        for patch in sorted(patches, key=lambda each: each.get_x())
-    ]
+    containers = [each for each in figure.axes[panel].containers if isinstance(each, BarContainer)]
+    patches = sorted((patch for each in containers for patch in each), key=lambda patch: patch.get_x())
+    return [(round(patch.get_y(), 6), round(patch.get_y() + patch.get_height(), 6)) for patch in patches]
 
 
 def words(figure: Figure) -> list[str]:
     return [each.get_text() for axes in figure.axes for each in axes.texts]
 
 
-@BOTH
-def test_each_switch_has_its_row(written):
-    said = written(record())
-    assert row(said, "baseline ") == (
-        "baseline 150.0 (100.0 to 200.0) — — 1.95 % (1.30 % to 2.60 %) 150.0 mJ (100.0 mJ to 200.0 mJ) — 1,001 —"
-    )
-    assert row(said, "+ attention") == (
-        "+ attention 225.0 (200.0 to 250.0) 1.625 (1.250 to 2.000) 43.8 % (37.5 % to 50.0 %) 2.92 % (2.60 % to 3.25 %) "
-        "87.50 mJ (75.00 mJ to 100.0 mJ) 0.625 (0.500 to 0.750) 1,001 +2.0e-03 (+1.0e-03 to +3.0e-03)"
-    )
-    assert "+ recompute 650.0 (500.0 to 800.0) 2.000 50.0 %" in row(said, "+ recompute")
-
-
-@BOTH
-def test_the_whole_and_what_was_switched_are_said(written):
-    said = written(record())
-    assert "target over baseline: tokens/s × 4.500 (4.000 to 5.000); J/token × 0.375 (0.250 to 0.500)" in said
-    assert "loss: ops.linear_cross_entropy reference → auto, ops.rms_norm reference → torch" in said
-    assert "median of 2 rounds (lowest to highest), compared round by round" in said
-    assert "2 rounds asked for, all there" in said
-
-
-@BOTH
-def test_what_is_absent_has_a_reason_and_no_number(written):
-    made = record(energy=False, gpu=False, plus_attention=[])
-    made.step.complete = False
-    said = written(made)
-    assert "J/token not measured" in said
-    assert "J/token: no counter" in said
-    assert "plus_attention: not run yet" in said
-    assert "NOT all there: the same command continues" in said
-    assert row(said, "+ attention").startswith("+ attention — — 43.8 %")
-    assert "MFU C of matmul" in said
-    assert not re.search(r"\b(None|nan|inf)\b", said)
-
-
-def test_a_cut_model_is_said():
-    made = record()
-    made.step.model = StepModel("large", 10, 2, 60, 1300.0, 1480.0)
-    assert "large, 2 of its 60 layers, NOT the whole model" in text(made)
-
-
-def test_what_auto_came_to_is_said_of_both_ends():
-    def detailed(detail: str) -> list:
-        return [measured(number, 100.0, 1.0, 2.0, detail=f"{detail}; not triton: no GPU") for number in (0, 1)]
-
-    said = text(record(baseline=detailed("ops: attention reference"), target=detailed("ops: attention sdpa")))
-    assert "baseline ran ops: attention reference\n" in said
-    assert "target ran ops: attention sdpa\n" in said
-
-
-def test_columns_of_the_terminal_stand_under_their_names():
-    lines = text(record()).splitlines()
-    names, first = next(pair for pair in pairwise(lines) if pair[0].startswith("switched on"))
-    assert names.index("tokens/s") == first.index("150.0")
-
-
-def test_the_markdown_shows_the_picture_that_is_named():
-    assert "![tokens/s from the baseline to the target](there.png)" in markdown(record(), "there.png")
-    assert "![" not in markdown(record())
-
-
-def test_every_row_has_every_column():
-    found = from_record(record())
-    assert {len(each) for each in cells(found)} == {len(header(found))}
-
-
 def test_the_waterfall_goes_from_the_baseline_to_the_target():
-    """Medians: 150, 225, 325 and 650 tokens/s."""
+    """Medians: 150, 225, 325 and 650 tokens/s; attention added 50 and 100 to the baseline's 150."""
     figure = waterfall(from_record(record()))
     assert bars(figure) == [(0, 150), (150, 225), (225, 325), (325, 650), (0, 650)]
     assert [each for each in words(figure) if each.startswith("×")] == ["× 1.62", "× 1.43", "× 2"]
     ticks = [each.get_text() for each in figure.axes[-1].get_xticklabels()]
     assert ticks == ["baseline", "+ attention", "+ loss", "+ recompute", "target"]
-
-
-def test_whiskers_go_from_the_lowest_repeat_to_the_highest_and_fit_the_picture():
-    """Attention added 50 and 100 tokens/s to the baseline's 150."""
-    axes = waterfall(from_record(record())).axes[0]
-    found = [each for each in axes.containers if isinstance(each, ErrorbarContainer)]
-    spans = [tuple(line[:, 1]) for each in found for line in each.lines[2][0].get_segments()]
-    assert spans[0] == pytest.approx((100, 200))
+    assert [high for _, high in bars(figure, 1)] == [0.15, 0.0875, 0.0875, 0.05, 0.05]
+    axes = figure.axes[0]
+    errors = [each for each in axes.containers if isinstance(each, ErrorbarContainer)]
+    spans = [tuple(line[:, 1]) for each in errors for line in each.lines[2][0].get_segments()]
+    assert (100, 200) in [pytest.approx(span) for span in spans]
     assert (200, 250) in [pytest.approx(span) for span in spans]
     assert max(high for _, high in spans) < axes.get_ylim()[1]
-
-
-def test_joules_have_a_panel_where_they_were_read():
-    with_energy = waterfall(from_record(record()))
-    assert [high for _, high in bars(with_energy, 1)] == [0.15, 0.0875, 0.0875, 0.05, 0.05]
     assert len(waterfall(from_record(record(energy=False))).axes) == 1
 
 
-def test_a_loss_of_speed_goes_down_in_another_colour():
-    slower = record(plus_attention=[measured(number, 640.0, 3.2, 2.0) for number in (0, 1)])
-    axes = waterfall(from_record(slower)).axes[0]
-    patches = sorted((p for each in axes.containers if isinstance(each, BarContainer) for p in each),
-                     key=lambda each: each.get_x())  # fmt: skip
-    assert patches[1].get_height() == -100
-    assert patches[1].get_facecolor() != patches[2].get_facecolor()
-
-
-def test_what_was_not_measured_has_no_bar_and_says_so():
+def test_what_was_not_measured_has_no_bar_but_words_and_a_loss_goes_down():
     figure = waterfall(from_record(record(plus_attention=[])))
     assert bars(figure) == [(0, 150), (325, 650), (0, 650)]
     assert words(figure).count("not compared") == 2
-    nothing = waterfall(table(["a"], {frozenset(): Combination("baseline")}, repeat="seed"))
-    assert words(nothing) == ["not measured", "not compared", "not measured"]
+    nothing = waterfall(ablation(["a"], {frozenset(): Combination("baseline")}, repeat="seed"))
+    assert sorted(words(nothing)) == ["not compared", "not measured", "not measured"]
+    slower = record(plus_attention=[measured(number, 640.0, 3.2, 2.0) for number in (0, 1)])
+    assert (150, 50) in bars(waterfall(from_record(slower)))
 
 
-def test_a_picture_is_written(tmp_path):
-    one = {frozenset(): 10.0, frozenset({"a"}): 20.0}
-    combinations = {on: Combination("x", (Repeat(1, tokens_per_second=speed),)) for on, speed in one.items()}
-    path = save_waterfall(table(["a"], combinations, repeat="seed"), tmp_path / "new" / "picture.png", title="tiny")
-    assert path.read_bytes().startswith(b"\x89PNG")
-    assert len(path.read_bytes()) > 5000
-
-
-def test_a_switch_that_changed_nothing_is_marked():
-    one = {frozenset(): 10.0, frozenset({"a"}): 20.0}
-    combinations = {on: Combination("x", (Repeat(1, tokens_per_second=speed),)) for on, speed in one.items()}
-    found = table(["a"], combinations, repeat="seed", unchanged=["a"])
-    assert cells(found)[1][0] == "+ a (=)"
-    assert "× 2\nsame backends" in words(waterfall(found))
-    (switch,) = (patch for patch in waterfall(found).axes[0].patches if patch.get_y() == 10)
-    assert switch.get_facecolor()[:3] == pytest.approx((187 / 255,) * 3)
+def test_the_page_and_the_picture_lie_beside_the_record(tmp_path):
+    picture = write_beside(record(), tmp_path / "new" / "record.json")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / "new" / "record.md").read_text()
+    assert of_record(record()).markdown() in page
+    assert "![tokens/s from the baseline to the target](record.png)" in page

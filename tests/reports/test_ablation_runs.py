@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from litespark.metrics.ablation_table import Table
 from litespark.metrics.records.run import RunRecord
 from litespark.metrics.records.run_ops import OpRecord
+from litespark.reports.ablation_rows import Ablation
 from litespark.reports.ablation_runs import ablation_of
 from litespark.reports.report import write_comparison
 from litespark.reports.runs import load_runs
@@ -64,9 +64,9 @@ def sweep(tmp_path) -> Path:
     return tmp_path
 
 
-def found(folder: Path) -> Table:
+def found(folder: Path) -> Ablation:
     made = ablation_of(load_runs([folder]))
-    assert isinstance(made, Table), made
+    assert isinstance(made, Ablation), made
     return made
 
 
@@ -83,9 +83,8 @@ def test_figures_are_those_of_the_records(sweep):
     first = made.rows[0]
     assert made.repeat == "seed"
     assert first.joules_per_token is not None
-    assert first.mfu_causal is not None
-    assert (first.joules_per_token.median, first.mfu_causal.median) == pytest.approx((0.1, 0.6534))
-    assert first.peak_memory_mib == pytest.approx(61.4 * 1024)
+    assert (first.joules_per_token.median, first.repeats.median("mfu_causal")) == pytest.approx((0.1, 0.6534))
+    assert first.repeats.median("peak_memory_mib") == pytest.approx(61.4 * 1024)
     assert made.gain is not None
     assert (made.gain.median, made.gain.count) == (pytest.approx(3.96), 1)
 
@@ -111,19 +110,10 @@ def test_a_run_that_failed_leaves_a_gap(sweep):
     record.status = "failed"
     record.write(sweep / "attention_norm" / "run.json")
     made = found(sweep)
-    gaps = [row.switch for row in made.switches if row.gain is None]
+    gaps = [row.switch for row in made.rows[1:] if row.gain is None]
     assert gaps
-    assert any("not measured" in note for row in made.switches for note in row.notes)
+    assert any("not measured" in note for row in made.rows[1:] for note in row.notes)
     assert made.gain is not None
-
-
-def test_two_runs_are_an_ablation_of_one_switch(tmp_path):
-    write(tmp_path / "a", "", 100.0)
-    write(tmp_path / "b", "attention", 150.0)
-    made = found(tmp_path)
-    assert [row.switch for row in made.rows] == [None, "attention"]
-    assert made.gain is not None
-    assert made.gain.median == 1.5
 
 
 def test_a_switch_with_which_the_same_backends_ran_says_so(tmp_path):
@@ -189,11 +179,3 @@ def test_the_report_of_a_sweep_has_the_table_and_the_waterfall(sweep, tmp_path):
     assert "target over baseline: tokens/s × 3.960; J/token × 0.253" in section
     assert "![tokens/s from the baseline to the target](comparison_ablation.png)" in section
     assert (path.parent / "comparison_ablation.png").exists()
-
-
-def test_the_report_says_why_there_is_no_table(tmp_path):
-    write(tmp_path / "runs" / "a", "attention", 100.0)
-    write(tmp_path / "runs" / "b", "fused", 150.0)
-    said = write_comparison([tmp_path / "runs"], tmp_path / "out").read_text()
-    assert "no finished run has all of them off" in said
-    assert not (tmp_path / "out" / "comparison_ablation.png").exists()

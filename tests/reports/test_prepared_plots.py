@@ -58,9 +58,9 @@ def test_what_was_left_out_is_stacked_by_rule_over_its_domain():
 def test_what_there_is_not_is_said_in_words():
     data = view(ledger=Ledger(), splits={"train": SplitCounts({"Wiki": domain("Wiki", [], 0)})})
     assert "No documents were dropped." in texts(prepared_plots.plot_left_out(data))
-    assert "the lengths of documents were not counted" in texts(prepared_plots.plot_lengths(data))
+    assert "The lengths of documents were not counted." in texts(prepared_plots.plot_lengths(data))
     assert "there are no tokens in the split train" in texts(prepared_plots.plot_domains(data))
-    assert "the lengths of documents were not counted" in texts(prepared_plots.plot_lengths(data, "validation"))
+    assert "The lengths of documents were not counted." in texts(prepared_plots.plot_lengths(data, "validation"))
 
 
 def test_only_pictures_with_something_to_show_are_written(tmp_path):

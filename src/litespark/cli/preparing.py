@@ -55,10 +55,10 @@ def _check_prepared(folder: str) -> int:
 
 
 def _described(folder: Path | str, summary: dict[str, Any]) -> str:
-    from litespark.reports.prepared_data import text_of
+    from litespark.reports.prepared_data import PreparedData, in_terminal
 
     try:
-        return f"{folder}\n\n{text_of(summary)}"
+        return f"{folder}\n\n{in_terminal(PreparedData.from_values(summary))}"
     except ValueError as error:  # a manifest whose numbers contradict each other
         raise ValueError(f"{folder}: {error}; prepare the data again") from error
 

@@ -14,10 +14,9 @@ from hydra.types import RunMode
 
 from litespark.experiment.variant import legible
 from litespark.metrics.records.run import RunRecord
-from litespark.reports.quantities import ABSENT, plain, rate, scaled
-from litespark.reports.text_blocks import aligned, one_line
+from litespark.reports.quantities import plain, rate, scaled
+from litespark.reports.table import NONE, Column, Table, one_line, texts
 
-NONE = "-"
 _LONGEST_ERROR = 60
 
 
@@ -56,12 +55,12 @@ class Sweep:
             return None
         settings = [dict(map(_setting, job.telling)) for job in self.jobs]
         keys = list(dict.fromkeys(key for each in settings for key in each))
-        header = (*keys, "loss", "bits/byte", "tokens/s", "J/token", "status", "folder")
+        columns = [*texts(*keys), Column("loss", plain), Column("bits/byte", plain), Column("tokens/s", rate),
+                   Column("J/token", lambda joules: scaled(joules, "J")), *texts("status", "folder")]  # fmt: skip
         rows = [
-            [*(each.get(key, NONE) for key in keys), *_figures(job)]
-            for job, each in zip(self.jobs, settings, strict=True)
+            [*(each.get(key) for key in keys), *_figures(job)] for job, each in zip(self.jobs, settings, strict=True)
         ]
-        return "\n".join([f"Sweep of {len(rows)} jobs:", *aligned([header, *rows], text_columns=None)])
+        return Table(columns, rows, f"Sweep of {len(rows)} jobs:").text()
 
 
 SWEEP = Sweep()
@@ -84,23 +83,20 @@ def _setting(override: str) -> tuple[str, str]:
     return key, one_line(value if shown == override else shown, 40)
 
 
-def _figures(job: Job) -> list[str]:
+def _figures(job: Job) -> Sequence[float | str | None]:
     """Loss, bits per byte, tokens/s, J/token, status and folder."""
     from litespark.callbacks.run_record import RECORD  # with Lightning, which a config that is refused never loads
 
     if job.folder is None or not (job.folder / RECORD).is_file():
         ended = "stopped" if job.error is None else f"failed: {one_line(job.error, _LONGEST_ERROR)}"
-        return [NONE] * 4 + [ended, NONE]
+        return [None] * 4 + [ended, NONE]
     found = RunRecord.read(job.folder / RECORD)
     status = found.status if job.error is None else f"failed: {one_line(job.error, _LONGEST_ERROR)}"
-    figures = (
-        plain(found.quality.validation_loss),
-        plain(found.quality.bits_per_byte),
-        rate(found.throughput.tokens_per_second),
-        scaled(found.energy.joules_per_token_train, "J"),
-    )
     return [
-        *(NONE if each == ABSENT else each for each in figures),
+        found.quality.validation_loss,
+        found.quality.bits_per_byte,
+        found.throughput.tokens_per_second,
+        found.energy.joules_per_token_train,
         status,
         min(os.path.relpath(job.folder), str(job.folder), key=len),
     ]

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from litespark.metrics.ablation_table import Combination, Repeat, Switches, Table, table
 from litespark.metrics.records.ablation import changes_speed_only, default_name, planned
+from litespark.metrics.records.run import RunRecord
+from litespark.reports.ablation_rows import Ablation, Combination, Switches, ablation
+from litespark.reports.repeats import Repeats
 from litespark.reports.run_config import flatten
 from litespark.reports.runs import Run, differing_keys
 
@@ -19,10 +21,9 @@ _PLAINEST_FIRST: dict[str, tuple[Any, ...]] = {
     "ops.compile": ("none", "block", "model"),
 }
 _REFERENCE = "reference"
-_MIB_A_GIB = 1024
 
 
-def ablation_of(runs: Sequence[Run]) -> Table | str | None:
+def ablation_of(runs: Sequence[Run]) -> Ablation | str | None:
     """The ablation that these runs are, their seeds as repeats.
 
     Returns:
@@ -51,7 +52,7 @@ def ablation_of(runs: Sequence[Run]) -> Table | str | None:
         return f"The runs differ only in {', '.join(switches)}, but are no ablation: {reason}."
     order = _order(list(switches), list(by_switches))
     names = {each.on: each.name for each in planned(order)}
-    return table(
+    return ablation(
         order,
         {on: _combination(names[on], by_switches[on]) for on in by_switches if on in names},
         repeat="seed",
@@ -108,23 +109,22 @@ def _order(switches: Sequence[str], present: Sequence[Switches]) -> list[str]:
 
 def _combination(name: str, runs: Sequence[Run]) -> Combination:
     """The newest run of each seed."""
-    by_seed = {run.record.seed: run for run in runs}
+    by_seed = {run.record.seed: run.record for run in runs}
     older = len(runs) - len(by_seed)
     notes = (f"{name}: older runs of the same seeds left out: {older}",) if older else ()
-    return Combination(name, tuple(_repeat(run) for run in by_seed.values()), notes)
+    return Combination(name, Repeats({seed: _figures(record) for seed, record in by_seed.items()}), notes)
 
 
-def _repeat(run: Run) -> Repeat:
-    speed, memory = run.record.throughput, run.record.throughput.peak_memory_gib
-    return Repeat(
-        number=run.record.seed,
-        tokens_per_second=speed.tokens_per_second,
-        mfu_causal=speed.mfu_causal,
-        mfu_measured=speed.mfu_measured_peak,
-        joules_per_token=run.record.energy.joules_per_token_train,
-        peak_memory_mib=None if memory is None else _MIB_A_GIB * memory,
-        loss=run.record.quality.validation_loss,
-    )
+def _figures(record: RunRecord) -> dict[str, float | None]:
+    speed = record.throughput
+    return {
+        "tokens_per_second": speed.tokens_per_second,
+        "mfu_causal": speed.mfu_causal,
+        "mfu_measured": speed.mfu_measured_peak,
+        "joules_per_token": record.energy.joules_per_token_train,
+        "peak_memory_mib": None if speed.peak_memory_gib is None else 1024 * speed.peak_memory_gib,
+        "loss": record.quality.validation_loss,
+    }
 
 
 def _without_effect(

@@ -2,14 +2,18 @@
 
 Each function takes one run or several and returns a matplotlib `Figure`. One run shows all its lines; several are drawn
 over one another, a colour a run. No pyplot and no global state, so nothing here needs a display or disturbs a notebook.
-What was not measured is said in words in the picture, never drawn as zero.
+What was not measured stands in words in the picture, never as zero.
 """
+
+from __future__ import annotations
 
 import math
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
@@ -37,75 +41,70 @@ UTILISATIONS = {
     names.HFU_CAUSAL: "HFU (C)",
     names.MFU_MEASURED_PEAK: "MFU (C) of the measured matmul peak",
 }
+# what each picture draws
+_DRAWN: dict[str, tuple[str, ...]] = {
+    "loss": (names.TRAIN_LOSS, names.VALIDATION_LOSS),
+    "throughput": (names.TOKENS_PER_SECOND, names.STEP_MS_MEDIAN),
+    "mfu": tuple(UTILISATIONS),
+    "energy": (names.JOULES_PER_TOKEN, names.TRAIN_JOULES, names.ALL_IN_JOULES),
+}
+
+
+class _Line(NamedTuple):
+    """How a run is drawn; the style changes where the colours begin again."""
+
+    run: Run
+    label: str
+    colour: str
+    style: str
+
+    def draw(self, axes: Axes, key: str, label: str | None = None, **look: object) -> None:
+        """One metric over tokens; without a label it is not in the legend."""
+        series = self.run.series(key)
+        look = {"color": self.colour, "linestyle": self.style, **look}
+        axes.plot(series.index, series, label=label if label and len(series) else "_", **look)  # type: ignore[arg-type]
 
 
 def plot_loss(runs: Sequence[Run]) -> Figure:
     """Train and validation loss over tokens, with the unigram entropy of the data as dashed line."""
-    if not any(len(run.series(key)) for run in runs for key in (names.TRAIN_LOSS, names.VALIDATION_LOSS)):
+    if not _logged(runs, "loss"):
         return message("Loss over tokens", f"no loss was logged: {TOO_SHORT}")
-    figure, (axes,) = _figure("Loss over tokens", [f"loss ({loss_unit(runs)})"])
-    for run, label, colour, style in _styled(runs):
-        train, validation = run.series(names.TRAIN_LOSS), run.series(names.VALIDATION_LOSS)
-        alone = len(runs) == 1
+    figure, (axes,) = _over_tokens("Loss over tokens", [f"loss ({loss_unit(runs)})"])
+    alone = len(runs) == 1
+    for line in _lines(runs):
+        train = line.run.series(names.TRAIN_LOSS)
         if len(train) >= SMOOTH_FROM_POINTS:
-            axes.plot(train.index, train, color=colour, alpha=0.25, linewidth=0.8)
+            line.draw(axes, names.TRAIN_LOSS, alpha=0.25, linewidth=0.8, linestyle="-")
             # centred, so that the line does not trail behind a falling loss
-            smooth = train.rolling(len(train) // 20, center=True, min_periods=1).mean()
-            axes.plot(train.index, smooth, style, color=colour, label="train, smoothed" if alone else label)
+            smooth: pd.Series = train.rolling(len(train) // 20, center=True, min_periods=1).mean()
+            label = "train, smoothed" if alone else line.label
+            axes.plot(smooth.index, smooth, line.style, color=line.colour, label=label)
         elif len(train):
-            axes.plot(train.index, train, style, color=colour, label="train" if alone else label)
-        axes.plot(
-            validation.index,
-            validation,
-            "o" if not alone else "o-",
-            color=COLOURS[1] if alone else colour,
-            markersize=5,
-            markeredgecolor="white",
-            label=_label_if(alone and len(validation), "validation"),
-            zorder=3,
-        )
-    entropies = sorted({entropy for run in runs if (entropy := run.record.data.unigram_entropy) is not None})
-    for entropy in entropies:
+            line.draw(axes, names.TRAIN_LOSS, "train" if alone else line.label)
+        look = {"color": COLOURS[1], "linestyle": "-"} if alone else {"linestyle": "none"}
+        line.draw(axes, names.VALIDATION_LOSS, "validation" if alone else None, marker="o", markersize=5,
+                  markeredgecolor="white", zorder=3, **look)  # fmt: skip
+    entropies = {run.record.data.unigram_entropy for run in runs}
+    for entropy in sorted(entropy for entropy in entropies if entropy is not None):
         axes.axhline(entropy, color=GREY, linestyle="--", linewidth=1)
-        axes.annotate(
-            f"unigram entropy {plain(entropy, digits=3)}",
-            (1, entropy),
-            xycoords=("axes fraction", "data"),
-            xytext=(-4, 4),
-            textcoords="offset points",
-            ha="right",
-            color=GREY,
-            fontsize=9,
-        )
-    _note(figure, "dots: validation" if len(runs) > 1 else "")
-    return _finish(figure, runs)
+        axes.annotate(f"unigram entropy {plain(entropy, digits=3)}", (1, entropy), (-4, 4), ha="right", color=GREY,
+                      xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=9)  # fmt: skip
+    return _finish(figure, runs, "" if alone else "dots: validation", from_zero=False)
 
 
 def plot_throughput(runs: Sequence[Run]) -> Figure:
     """Tokens per second, and the step time (median; for a single run also the 95th percentile), over tokens."""
-    if not any(len(run.series(key)) for run in runs for key in (names.TOKENS_PER_SECOND, names.STEP_MS_MEDIAN)):
+    if not _logged(runs, "throughput"):
         return message("Throughput over tokens", f"throughput was not measured: {TOO_SHORT}")
-    figure, (speed, step) = _figure("Throughput over tokens", ["tokens/s", "step time (ms)"])
-    for run, label, colour, style in _styled(runs):
-        tokens_per_second = run.series(names.TOKENS_PER_SECOND)
-        median, p95 = run.series(names.STEP_MS_MEDIAN), run.series(names.STEP_MS_P95)
-        alone = len(runs) == 1
-        speed.plot(
-            tokens_per_second.index,
-            tokens_per_second,
-            style,
-            color=colour,
-            label=_label_if(not alone and len(tokens_per_second), label),
-        )
-        step.plot(median.index, median, style, color=colour, label=_label_if(alone and len(median), "median"))
-        average = run.record.throughput.tokens_per_second
-        if alone and is_measured(average) and len(tokens_per_second):
-            speed.axhline(average, color=GREY, linestyle="--", linewidth=1, label=f"whole run: {rate(average)}")
-        if alone and len(p95):
-            step.plot(p95.index, p95, color=COLOURS[1], linewidth=1, label="95th percentile")
+    figure, (speed, step) = _over_tokens("Throughput over tokens", ["tokens/s", "step time (ms)"])
+    alone = len(runs) == 1
+    for line in _lines(runs):
+        line.draw(speed, names.TOKENS_PER_SECOND, None if alone else line.label)
+        line.draw(step, names.STEP_MS_MEDIAN, "median" if alone else None)
+        if alone:
+            line.draw(step, names.STEP_MS_P95, "95th percentile", color=COLOURS[1], linewidth=1)
+            _average(speed, line.run.record.throughput.tokens_per_second, rate)
     speed.yaxis.set_major_formatter(ticks())
-    _from_zero(speed)
-    _from_zero(step)
     return _finish(figure, runs)
 
 
@@ -115,61 +114,50 @@ def plot_mfu(runs: Sequence[Run]) -> Figure:
     measured = [key for key in UTILISATIONS if any(len(run.series(key)) for run in runs)]
     if not measured:
         return message(title, "not measured: " + "\n".join(dict.fromkeys(no_peak(run) for run in runs)))
-    figure, (axes,) = _figure(title, ["share of peak"])
+    figure, (axes,) = _over_tokens(title, ["share of peak"])
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    lines, note = _lines(runs), ""
     if len(runs) == 1:
         for key, colour in zip(measured, COLOURS, strict=False):
-            series = runs[0].series(key)
-            axes.plot(series.index, series, color=colour, label=UTILISATIONS[key])
+            lines[0].draw(axes, key, UTILISATIONS[key], color=colour)
         if names.MFU_CAUSAL not in measured:
-            _note(figure, f"no MFU of a vendor's peak: {no_peak(runs[0])}")
+            note = f"no MFU of a vendor's peak: {no_peak(runs[0])}"
     else:
         # one kind for all of them, or the lines could not be compared
-        common = [key for key in measured if all(len(run.series(key)) for run in runs)]
-        key = (common or measured)[0]
+        key = next((key for key in measured if all(len(run.series(key)) for run in runs)), measured[0])
         axes.set_ylabel(UTILISATIONS[key])
-        for run, label, colour, style in _styled(runs):
-            series = run.series(key)
-            axes.plot(series.index, series, style, color=colour, label=_label_if(len(series), label))
-        missing = [label for run, label, *_ in _styled(runs) if not len(run.series(key))]
-        _note(figure, f"not measured in: {', '.join(missing)}" if missing else "")
-    _from_zero(axes)
-    return _finish(figure, runs)
+        for line in lines:
+            line.draw(axes, key, line.label)
+        if missing := [line.label for line in lines if not len(line.run.series(key))]:
+            note = f"not measured in: {', '.join(missing)}"
+    return _finish(figure, runs, note)
 
 
 def plot_energy(runs: Sequence[Run]) -> Figure:
     """Joules per token and cumulative joules over tokens; in words why, where no energy was read."""
-    without = {label: run for run, label in zip(runs, labels(runs), strict=True) if not _has_energy(run)}
-    if len(without) == len(runs):
+    measured = [run for run in runs if _logged([run], "energy")]
+    if not measured:
         reasons = dict.fromkeys(no_energy(run) for run in runs)
         return message("Energy over tokens", "energy was not measured: " + "\n".join(reasons))
-    label = next(run.record.energy.label for run in runs if _has_energy(run))
-    figure, (per_token, total) = _figure(
-        f"{label[:1].upper()}{label[1:]} over tokens", ["energy per token", "energy so far"]
+    title, alone = measured[0].record.energy.label, len(runs) == 1
+    figure, (per_token, total) = _over_tokens(
+        f"{title[:1].upper()}{title[1:]} over tokens",
+        ["energy per token", "energy so far" if alone else "all-in energy so far"],
     )
-    measured = [run for run in runs if _has_energy(run)]
-    for run, name, colour, style in _styled(runs):
-        if run not in measured:
-            continue
-        alone = len(runs) == 1
-        joules, train = run.series(names.JOULES_PER_TOKEN), run.series(names.TRAIN_JOULES)
-        everything = run.series(names.ALL_IN_JOULES)
-        per_token.plot(joules.index, joules, style, color=colour, label=_label_if(not alone and len(joules), name))
-        total.plot(everything.index, everything, style, color=colour, label=_label_if(alone, "all-in"))
+    for line in (line for line in _lines(runs) if any(line.run is run for run in measured)):
+        line.draw(per_token, names.JOULES_PER_TOKEN, None if alone else line.label)
+        line.draw(total, names.ALL_IN_JOULES, "all-in" if alone else None)
         if alone:
-            total.plot(train.index, train, color=COLOURS[1], label="training steps only")
-            average = run.record.energy.joules_per_token_train
-            if is_measured(average):
-                text = f"whole run: {scaled(average, 'J/token')}"
-                per_token.axhline(average, color=GREY, linestyle="--", linewidth=1, label=text)
-    if len(runs) > 1:
-        total.set_ylabel("all-in energy so far")
+            line.draw(total, names.TRAIN_JOULES, "training steps only", color=COLOURS[1])
+            _average(per_token, line.run.record.energy.joules_per_token_train, lambda value: scaled(value, "J/token"))
     per_token.yaxis.set_major_formatter(ticks("J"))
     total.yaxis.set_major_formatter(ticks("J"))
-    _from_zero(per_token)
-    _from_zero(total)
-    _note(figure, "\n".join(f"no energy of {name}: {no_energy(run)}" for name, run in without.items()))
-    return _finish(figure, runs)
+    without = [
+        f"no energy of {name}: {no_energy(run)}"
+        for run, name in zip(runs, labels(runs), strict=True)
+        if not any(run is other for other in measured)
+    ]
+    return _finish(figure, runs, "\n".join(without))
 
 
 PICTURES: dict[str, Callable[[Sequence[Run]], Figure]] = {
@@ -177,13 +165,6 @@ PICTURES: dict[str, Callable[[Sequence[Run]], Figure]] = {
     "throughput": plot_throughput,
     "mfu": plot_mfu,
     "energy": plot_energy,
-}
-# what each picture draws: without any of them it would be a sentence, which the report has in words
-_DRAWN = {
-    "loss": (names.TRAIN_LOSS, names.VALIDATION_LOSS),
-    "throughput": (names.TOKENS_PER_SECOND, names.STEP_MS_MEDIAN),
-    "mfu": tuple(UTILISATIONS),
-    "energy": (names.JOULES_PER_TOKEN, names.TRAIN_JOULES, names.ALL_IN_JOULES),
 }
 
 
@@ -200,76 +181,37 @@ def save_pictures(runs: Sequence[Run], folder: Path, prefix: str = "") -> dict[s
     paths = {}
     for name, draw in PICTURES.items():
         path = folder / f"{prefix}{name}.png"
-        if any(len(run.series(key)) for run in runs for key in _DRAWN[name]):
-            draw(runs).savefig(path, dpi=DOTS_PER_INCH)
-            paths[name] = path
+        if _logged(runs, name):
+            paths[name] = save(draw(runs), path)
         else:
             path.unlink(missing_ok=True)
     return paths
 
 
-def _has_energy(run: Run) -> bool:
-    return any(len(run.series(key)) for key in _DRAWN["energy"])
+def save(figure: Figure, path: Path) -> Path:
+    """Write a picture, with the folder that it goes into; returns its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=DOTS_PER_INCH)
+    return path
 
 
-def _figure(title: str, y_labels: list[str]) -> tuple[Figure, list[Axes]]:
-    """A figure with one panel a y label, one below the other over the same tokens."""
-    height = 4.4 if len(y_labels) == 1 else 6.2
+def new_figure(y_labels: Sequence[str], height: float, ratios: Sequence[float] = ()) -> tuple[Figure, list[Axes]]:
+    """A figure with one panel a y label, one below the other over the same x."""
     figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
-    grid = figure.subplots(len(y_labels), 1, sharex=True, squeeze=False)
-    panels = [grid[row][0] for row in range(len(y_labels))]
+    shares = list(ratios)[: len(y_labels)] or None
+    grid = figure.subplots(len(y_labels), 1, sharex=True, squeeze=False, height_ratios=shares)
+    panels = [row[0] for row in grid]
     for axes, y_label in zip(panels, y_labels, strict=True):
         axes.set_ylabel(y_label)
         axes.grid(visible=True, color="#dddddd", linewidth=0.7)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_title(title, loc="left", fontsize=12, fontweight="bold")
-    panels[-1].set_xlabel("tokens trained on")
-    panels[-1].xaxis.set_major_formatter(ticks())
-    panels[-1].xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 2.5, 5, 10]))
     return figure, panels
 
 
-def _styled(runs: Sequence[Run]) -> list[tuple[Run, str, str, str]]:
-    """Each run with its label, colour and line style; the style changes where the colours begin again."""
-    return [
-        (run, label, COLOURS[index % len(COLOURS)], LINE_STYLES[(index // len(COLOURS)) % len(LINE_STYLES)])
-        for index, (run, label) in enumerate(zip(runs, _describe(runs), strict=True))
-    ]
-
-
-def _describe(runs: Sequence[Run]) -> list[str]:
-    """The label of each run in a legend: its name with the few settings that set it apart, "3 (lr=0.001, seed=2)".
-
-    Long names, as those made of a date and every override, give way to the settings where these tell the runs apart.
-    """
-    keys = differing_keys(runs)
-    configs = [flatten(run.config) for run in runs]
-    settings = [", ".join(f"{key.rsplit('.', 1)[-1]}={config.get(key)}" for key in keys) for config in configs]
-    names_of_runs = labels(runs)
-    distinct = bool(keys) and len(set(settings)) == len(runs) and max(map(len, settings)) <= LONGEST_LABEL
-    if not distinct:
-        return [_shorten(name) for name in names_of_runs]
-    both = [f"{name} ({text})" for name, text in zip(names_of_runs, settings, strict=True)]
-    return both if max(map(len, both)) <= LONGEST_LABEL else settings
-
-
-def _shorten(name: str) -> str:
-    """The end of a long name, which is where the names of a sweep's runs differ."""
-    return name if len(name) <= LONGEST_LABEL else f"…{name[1 - LONGEST_LABEL :]}"
-
-
-def _label_if(condition: bool | int, label: str) -> str:
-    """matplotlib leaves out of the legend what is named with an underscore first."""
-    return label if condition else "_"
-
-
-def _from_zero(axes: Axes) -> None:
-    """Let the y axis begin at zero, so that heights compare as quantities do, with room above the highest line."""
-    axes.autoscale_view()
-    highest = axes.dataLim.y1
-    if math.isfinite(highest):  # nothing is drawn where a run was too short for this quantity
-        axes.set_ylim(0, 1.08 * highest)
+def set_title(axes: Axes, title: str) -> None:
+    """A title at the left, as all pictures have it."""
+    axes.set_title(title, loc="left", fontsize=12, fontweight="bold")
 
 
 def ticks(unit: str = "") -> FuncFormatter:
@@ -285,29 +227,73 @@ def ticks(unit: str = "") -> FuncFormatter:
 
 def message(title: str, text: str) -> Figure:
     """Words in place of an empty picture."""
-    figure = Figure(figsize=(WIDTH_INCHES, 1.2), layout="constrained")
-    axes = figure.subplots()
+    figure, (axes,) = new_figure([""], 1.2)
     axes.set_axis_off()
-    axes.set_title(title, loc="left", fontsize=12, fontweight="bold")
-    wrapped = "\n".join(textwrap.fill(line, 90) for line in text.splitlines())
-    axes.text(0, 0.9, wrapped, transform=axes.transAxes, va="top", color=GREY)
+    set_title(axes, title)
+    axes.text(0, 0.9, _wrapped(text, 90), transform=axes.transAxes, va="top", color=GREY)
     return figure
 
 
-def _note(figure: Figure, text: str) -> None:
-    if text:
-        figure.supxlabel(
-            "\n".join(textwrap.fill(line, 110) for line in text.splitlines()), fontsize=9, color=GREY, x=0.01, ha="left"
-        )
+def _logged(runs: Sequence[Run], picture: str) -> bool:
+    return any(len(run.series(key)) for run in runs for key in _DRAWN[picture])
 
 
-def _finish(figure: Figure, runs: Sequence[Run]) -> Figure:
-    """Let tokens begin at zero, show what is a single point, and add legends; those of many runs beside the picture."""
+def _over_tokens(title: str, y_labels: list[str]) -> tuple[Figure, list[Axes]]:
+    figure, panels = new_figure(y_labels, 4.4 if len(y_labels) == 1 else 6.2)
+    set_title(panels[0], title)
+    panels[-1].set_xlabel("tokens trained on")
+    panels[-1].xaxis.set_major_formatter(ticks())
+    panels[-1].xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 2.5, 5, 10]))
+    return figure, panels
+
+
+def _lines(runs: Sequence[Run]) -> list[_Line]:
+    return [
+        _Line(run, label, COLOURS[index % len(COLOURS)], LINE_STYLES[(index // len(COLOURS)) % len(LINE_STYLES)])
+        for index, (run, label) in enumerate(zip(runs, _describe(runs), strict=True))
+    ]
+
+
+def _describe(runs: Sequence[Run]) -> list[str]:
+    """The label of each run in a legend: its name with the few settings that set it apart, "3 (lr=0.001, seed=2)".
+
+    Long names, as those made of a date and every override, give way to the settings where these tell the runs apart.
+    """
+    keys = differing_keys(runs)
+    configs = [flatten(run.config) for run in runs]
+    settings = [", ".join(f"{key.rsplit('.', 1)[-1]}={config.get(key)}" for key in keys) for config in configs]
+    names_of_runs = labels(runs)
+    if not keys or len(set(settings)) < len(runs) or max(map(len, settings)) > LONGEST_LABEL:
+        # the names of a sweep's runs differ at their ends
+        return [name if len(name) <= LONGEST_LABEL else f"…{name[1 - LONGEST_LABEL :]}" for name in names_of_runs]
+    both = [f"{name} ({text})" for name, text in zip(names_of_runs, settings, strict=True)]
+    return both if max(map(len, both)) <= LONGEST_LABEL else settings
+
+
+def _average(axes: Axes, value: float | None, written: Callable[[float], str]) -> None:
+    if is_measured(value) and any(len(line.get_xdata()) for line in axes.lines):  # type: ignore[arg-type]
+        axes.axhline(value, color=GREY, linestyle="--", linewidth=1, label=f"whole run: {written(value)}")
+
+
+def _wrapped(text: str, width: int) -> str:
+    return "\n".join(textwrap.fill(line, width) for line in text.splitlines())
+
+
+def _finish(figure: Figure, runs: Sequence[Run], note: str = "", *, from_zero: bool = True) -> Figure:
+    """Let axes begin at zero, show what is a single point, add the note, and legends; those of many runs at the side.
+
+    Heights then compare as quantities do, with room above the highest line.
+    """
+    if note:
+        figure.supxlabel(_wrapped(note, 110), fontsize=9, color=GREY, x=0.01, ha="left")
     figure.axes[0].set_xlim(left=0)
-    for line in (line for axes in figure.axes for line in axes.get_lines()):
-        if len(line.get_xdata()) == 1:  # type: ignore[arg-type]
-            line.set_marker("o")
     for index, axes in enumerate(figure.axes):
+        axes.autoscale_view(scalex=False)
+        if from_zero and math.isfinite(axes.dataLim.y1):  # nothing is drawn where a run was too short for a quantity
+            axes.set_ylim(0, 1.08 * axes.dataLim.y1)
+        for line in axes.get_lines():
+            if len(line.get_xdata()) == 1:  # type: ignore[arg-type]
+                line.set_marker("o")
         handles, _ = axes.get_legend_handles_labels()
         if not handles or (len(runs) > 1 and index):
             continue

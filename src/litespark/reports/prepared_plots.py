@@ -1,38 +1,36 @@
-"""Pictures of a prepared data set: how its tokens lie over the domains, how long documents are, what was left out."""
+"""Pictures of a prepared data set: its tokens by domain, the lengths of its documents, and what was dropped."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import LogLocator, PercentFormatter
 
 from litespark.metrics.records.prepared import PreparedData, PreparedDomain
-from litespark.reports.plots import COLOURS, DOTS_PER_INCH, LINE_STYLES, WIDTH_INCHES, message, ticks
-from litespark.reports.prepared_data import nothing_left_out
+from litespark.reports.plots import COLOURS, LINE_STYLES, WIDTH_INCHES, message, new_figure, save, set_title, ticks
+from litespark.reports.prepared_data import NO_LENGTHS, nothing_left_out, total
 from litespark.reports.quantities import count, percent
 
 TRAIN = "train"
 MOST_LINES = 10
 LONGEST_NAME = 40
-_HEIGHT_OF_ROW = 0.34
 # where an axis of shares ends
 _BOUNDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-PICTURES = {"data_lengths": "lengths of documents", "data_left_out": "dropped documents, by domain and rule"}
+_HATCHES = ("", "///", "...", "xx")
 
 
 def plot_domains(data: PreparedData, split: str = TRAIN) -> Figure:
     """Tokens of each domain of a split as bars, with their number; the largest on top."""
     rows = sorted(data.domains_of(split), key=lambda row: row.tokens)
-    total = sum(row.tokens for row in rows)
+    tokens = sum(row.tokens for row in rows)
     title = f"Tokens of {data.name} by domain, {split}"
-    if not total:
+    if not tokens:
         return message(title, f"there are no tokens in the split {split}")
-    figure, axes = _bars(title, len(rows), f"share of the {count(total)} tokens")
-    bars = axes.barh([_short(row.domain) for row in rows], [row.tokens / total for row in rows], color=COLOURS[0])
+    figure, axes = _bars(title, len(rows), f"share of the {count(tokens)} tokens")
+    bars = axes.barh([_short(row.domain) for row in rows], [row.tokens / tokens for row in rows], color=COLOURS[0])
     axes.bar_label(bars, [count(row.tokens) for row in rows], padding=3, fontsize=9)
     axes.margins(x=0.12)
     return figure
@@ -46,10 +44,10 @@ def plot_lengths(data: PreparedData, split: str = TRAIN) -> Figure:
     title = f"Lengths of documents of {data.name}, {split}"
     rows = _few([row for row in data.domains_of(split) if row.documents and row.lengths])
     if not rows:
-        return message(title, "the lengths of documents were not counted")
-    figure = Figure(figsize=(WIDTH_INCHES, 4.4), layout="constrained")
-    axes = figure.subplots()
-    _style(axes, title)
+        return message(title, NO_LENGTHS)
+    of = "the documents" if len(rows) == 1 else "the domain's documents"
+    figure, (axes,) = new_figure([f"share of {of}"], 4.4)
+    set_title(axes, title)
     filled = [power for row in rows for power, documents in enumerate(row.lengths) if documents]
     for index, row in enumerate(rows):
         powers = [power for power, documents in enumerate(row.lengths) if documents]
@@ -62,15 +60,14 @@ def plot_lengths(data: PreparedData, split: str = TRAIN) -> Figure:
             color=COLOURS[index % len(COLOURS)],
             label=_short(row.domain),
         )
-    axes.set_xscale("log", base=2)
+    axes.set_xscale("log")
     # all of the outer ranges and a little more, within which lies at least one round number
-    low, high = 2 ** min(filled) / 1.3, 2 ** (max(filled) + 1) * 1.3
-    axes.set_xlim(low, high)
-    axes.set_xticks(_round_numbers(low, high))
+    axes.set_xlim(2 ** min(filled) / 1.3, 2 ** (max(filled) + 1) * 1.3)
+    wide = max(filled) - min(filled) > 12
+    axes.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
     axes.xaxis.set_major_formatter(ticks())
     axes.minorticks_off()
     axes.set_xlabel("tokens of a document, EOS included")
-    axes.set_ylabel("share of the documents" if len(rows) == 1 else "share of the domain's documents")
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     axes.set_ylim(bottom=0)
     if len(rows) > 1:
@@ -79,25 +76,25 @@ def plot_lengths(data: PreparedData, split: str = TRAIN) -> Figure:
 
 
 def plot_left_out(data: PreparedData, split: str = TRAIN) -> Figure:
-    """Share of the documents and lines read of each domain that each rule left out, one bar a domain."""
+    """Share of the documents and lines read of each domain that each rule dropped, one bar a domain."""
     title = f"Dropped documents of {data.name}, {split}"
     rows = data.by_rule(split)
     if not rows:
         return message(title, nothing_left_out(data))
-    # the domain that lost the largest share on top
-    read = {domain: data.read_documents(split, domain) for domain in {row.domain for row in rows}}
+    read = {row.domain: max(1, data.read_documents(split, row.domain)) for row in rows}
     lost = {domain: sum(row.documents for row in rows if row.domain == domain) for domain in read}
-    domains = sorted(read, key=lambda domain: (lost[domain] / max(1, read[domain]), domain))
+    # the domain that lost the largest share on top
+    domains = sorted(read, key=lambda domain: (lost[domain] / read[domain], domain))
     figure, axes = _bars(title, len(domains), "share of the domain's documents and lines that were read")
     begin = dict.fromkeys(domains, 0.0)
     for index, rule in enumerate(sorted({row.rule for row in rows})):
-        shares = {row.domain: row.documents / max(1, read[row.domain]) for row in rows if row.rule == rule}
+        shares = {row.domain: row.documents / read[row.domain] for row in rows if row.rule == rule}
         axes.barh(
             [domains.index(domain) for domain in shares],
             list(shares.values()),
             left=[begin[domain] for domain in shares],
             color=COLOURS[index % len(COLOURS)],
-            hatch=("", "///", "...", "xx")[(index // len(COLOURS)) % 4],
+            hatch=_HATCHES[(index // len(COLOURS)) % len(_HATCHES)],
             edgecolor="white",
             label=rule,
         )
@@ -105,8 +102,7 @@ def plot_left_out(data: PreparedData, split: str = TRAIN) -> Figure:
             begin[domain] += share
     axes.set_yticks(range(len(domains)), [_short(domain) for domain in domains])
     # bars begin at zero and end well before a round share, so that a small one looks small
-    most = max(begin.values())
-    axes.set_xlim(0, next(bound for bound in _BOUNDS if bound >= min(1.2 * most, 1)))
+    axes.set_xlim(0, next(bound for bound in _BOUNDS if bound >= min(1.2 * max(begin.values()), 1)))
     for place, domain in enumerate(domains):
         axes.annotate(percent(begin[domain]), (begin[domain], place), (4, 0), textcoords="offset points", va="center",
                       fontsize=9)  # fmt: skip
@@ -117,23 +113,12 @@ def plot_left_out(data: PreparedData, split: str = TRAIN) -> Figure:
 
 def save_pictures(data: PreparedData, folder: Path) -> dict[str, Path]:
     """Write the pictures that have something to show as `folder/NAME.png`; returns the paths by what they show."""
-    drawn = {}
-    if any(row.lengths for row in data.domains_of(TRAIN)):
-        drawn["data_lengths"] = plot_lengths(data)
-    if data.left_out_of(TRAIN):
-        drawn["data_left_out"] = plot_left_out(data)
     paths = {}
-    for name, figure in drawn.items():
-        paths[PICTURES[name]] = folder / f"{name}.png"
-        figure.savefig(folder / f"{name}.png", dpi=DOTS_PER_INCH)
+    if any(row.lengths for row in data.domains_of(TRAIN)):
+        paths["lengths of documents"] = save(plot_lengths(data), folder / "data_lengths.png")
+    if data.left_out_of(TRAIN):
+        paths["dropped documents, by domain and rule"] = save(plot_left_out(data), folder / "data_left_out.png")
     return paths
-
-
-def _round_numbers(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times the powers of ten between two positive numbers; of a span beyond a thousand the powers alone."""
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps = (1,) if high > 1e4 * low else (1, 2, 5)
-    return [step * 10.0**power for power in powers for step in steps if low <= step * 10.0**power <= high]
 
 
 def _few(rows: Sequence[PreparedDomain]) -> list[PreparedDomain]:
@@ -142,38 +127,22 @@ def _few(rows: Sequence[PreparedDomain]) -> list[PreparedDomain]:
     if len(rows) <= MOST_LINES:
         return list(rows)
     kept, rest = largest[: MOST_LINES - 1], largest[MOST_LINES - 1 :]
-    lengths = [0] * max(len(row.lengths) for row in rest)
-    for row in rest:
-        for power, documents in enumerate(row.lengths):
-            lengths[power] += documents
-    others = PreparedDomain(
-        rest[0].split,
-        f"{len(rest)} others",
-        sum(row.documents for row in rest),
-        sum(row.tokens for row in rest),
-        sum(row.bytes for row in rest),
-        sum(row.text_bytes for row in rest),
-        lengths,
-    )
+    lengths = [
+        sum(row.lengths[power] for row in rest if power < len(row.lengths))
+        for power in range(max(len(row.lengths) for row in rest))
+    ]
+    others = total(rest, f"{len(rest)} others", lengths)
     return [*sorted(kept, key=lambda row: row.domain), others]
 
 
 def _bars(title: str, rows: int, label: str) -> tuple[Figure, Axes]:
     """Room for so many horizontal bars over a share."""
-    figure = Figure(figsize=(WIDTH_INCHES, 1.4 + _HEIGHT_OF_ROW * rows), layout="constrained")
-    axes = figure.subplots()
-    _style(axes, title)
+    figure, (axes,) = new_figure([""], 1.4 + 0.34 * rows)
+    set_title(axes, title)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(label)
     axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
     return figure, axes
-
-
-def _style(axes: Axes, title: str) -> None:
-    axes.set_title(title, loc="left", fontsize=12, fontweight="bold")
-    axes.grid(visible=True, color="#dddddd", linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _short(name: str) -> str:

@@ -48,7 +48,7 @@ def no_metric(record: RunRecord, otherwise: str = NO_VALIDATION) -> str:
 
 
 def no_energy(run: Run) -> str:
-    """Why there is no energy, as the record tells it."""
+    """Why there is no energy, as the record has it."""
     return run.record.energy.reason or "the record gives no reason"
 
 
@@ -57,51 +57,3 @@ def coverage(fraction: float | None) -> str:
     if fraction is None:
         return "which devices were read is not recorded"
     return "all devices in use were read" if fraction == 1 else f"{percent(fraction)} of the devices in use were read"
-
-
-def absent(run: Run) -> dict[str, str]:
-    """What this run did not measure, in the words of the report, each with the reason."""
-    speed, quality, energy = run.record.throughput, run.record.quality, run.record.energy
-    projection = run.record.projection
-    candidates: dict[str, tuple[object, str]] = {
-        "validation loss": (quality.validation_loss, NO_VALIDATION),
-        "train loss": (quality.train_loss, "no training step was logged"),
-        "bits per byte": (quality.bits_per_byte, no_bits_per_byte(run.record)),
-        "perplexity": (quality.perplexity, no_metric(run.record)),
-        "token accuracy": (quality.token_accuracy, no_metric(run.record)),
-        "unigram entropy": (
-            run.record.data.unigram_entropy,
-            f"the loss of the task {run.record.task} is not that of text",
-        ),
-        **{each.name: (each.value, "its divisor was 0") for each in run.record.task_metrics},
-        "tokens/s": (speed.tokens_per_second, TOO_SHORT),
-        "step time": (speed.step_ms_median, TOO_SHORT),
-        "waiting for data": (speed.data_wait_share, TOO_SHORT),
-        "MFU (C)": (speed.mfu_causal, no_peak(run)),
-        "MFU (F)": (speed.mfu_full, no_peak(run)),
-        "HFU (C)": (speed.hfu_causal, no_peak(run)),
-        "MFU (C) of the measured peak": (
-            speed.mfu_measured_peak,
-            no_measured_peak(run),
-        ),
-        "peak memory": (
-            speed.peak_memory_gib,
-            TOO_SHORT if speed.tokens_per_second is None else "not counted on this device",
-        ),
-        "energy per token": (energy.joules_per_token_train, no_energy(run)),
-        "all-in energy per token": (energy.joules_per_token_all_in, no_energy(run)),
-        "sample text": (quality.sample, "none was generated"),
-    }
-    if projection.target_tokens is not None:
-        settings = projection.settings
-        rate = no_energy(run) if energy.joules_per_token_train is None else "the record does not hold it"
-        candidates |= {
-            "projected time": (projection.hours, TOO_SHORT),
-            "projected electricity": (projection.kwh, rate),
-            "projected cost": (projection.cost, "price_per_kwh is not set" if settings.price_per_kwh is None else rate),
-            "projected CO2e": (
-                projection.co2e_kg,
-                "grid_kg_per_kwh is not set" if settings.grid_kg_per_kwh is None else rate,
-            ),
-        }
-    return {what: reason for what, (value, reason) in candidates.items() if value is None}

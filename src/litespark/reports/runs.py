@@ -1,33 +1,48 @@
-"""Finds run folders, loads them and puts several side by side as one table.
+"""Finds run folders, loads them and puts several side by side as one data frame.
 
 A run folder holds `run.json` (the record, which makes it a run folder), `metrics.jsonl` (one JSON object a row),
 `config.yaml` and `samples.md`. All but the record may be missing: a run that died early has not written them.
 """
 
-import json
+from __future__ import annotations
+
 import os
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any
 
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from litespark.metrics import names
-from litespark.metrics.mfu import most_of_measured_peak, possible
+from litespark.metrics.mfu import most_of_measured_peak
 from litespark.metrics.records.run import RunRecord
+from litespark.metrics.records.validated import as_record_error
 from litespark.reports.run_config import CONFIG_FILE, flatten, read_config
 
 RECORD_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
 SAMPLES_FILE = "samples.md"
+# what a run reached, by the name of its column: nats per supervised token, bits, fractions, train-only joules, GiB
+FIGURES: dict[str, Callable[[RunRecord], float | None]] = {
+    "train_loss": lambda record: record.quality.train_loss,
+    "validation_loss": lambda record: record.quality.validation_loss,
+    "bits_per_byte": lambda record: record.quality.bits_per_byte,
+    "tokens_per_second": lambda record: record.throughput.tokens_per_second,
+    "mfu_causal": lambda record: record.throughput.mfu_causal,
+    "mfu_full": lambda record: record.throughput.mfu_full,
+    "mfu_measured_peak": lambda record: record.throughput.mfu_measured_peak,
+    "joules_per_token": lambda record: record.energy.joules_per_token_train,
+    "peak_memory_gib": lambda record: record.throughput.peak_memory_gib,
+}
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run, as its folder tells it.
+    """One run, as its folder has it.
 
     `metrics` has one row a step, ascending, with the columns `step` (optimizer updates, int), `tokens` (input tokens so
     far, int), `time` (UTC) and one float column per metric key of `litespark.metrics.names` that was ever logged, NaN
@@ -51,6 +66,17 @@ class Run:
         return self.metrics.set_index("tokens")[key].dropna()
 
 
+class _Row(BaseModel):
+    """One line of metrics; every further key is that of a metric."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    __pydantic_extra__: dict[str, FiniteFloat | None]
+
+    step: Annotated[int, Field(ge=0, lt=2**63)]
+    tokens: Annotated[int, Field(ge=0, lt=2**63, alias=names.PROGRESS_TOKENS)]
+    time: datetime | None = None
+
+
 def load_run(folder: Path | str) -> Run:
     """Load one run folder.
 
@@ -62,8 +88,8 @@ def load_run(folder: Path | str) -> Run:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        found = "a file" if folder.exists() else "nothing"
-        raise ValueError(f"{folder}: expected a run folder, found {found}; name a folder like logs/runs/NAME")
+        kind = "a file" if folder.exists() else "nothing"
+        raise ValueError(f"{folder}: expected a run folder, found {kind}; name a folder like logs/runs/NAME")
     if not (folder / RECORD_FILE).is_file():
         raise ValueError(
             f"{folder} is not a run folder: it holds no {RECORD_FILE}; name a folder that a training run wrote"
@@ -72,30 +98,11 @@ def load_run(folder: Path | str) -> Run:
     record = RunRecord.read(folder / RECORD_FILE)
     return Run(
         folder=folder,
-        record=_without_impossible(record),
+        record=record,
         metrics=_against_best_probe(_read_metrics(folder / METRICS_FILE), record),
         config=read_config(config) if (config := folder / CONFIG_FILE).is_file() else {},
         samples=samples.read_text(encoding="utf-8", errors="replace") if samples.is_file() else None,
     )
-
-
-def _without_impossible(record: RunRecord) -> RunRecord:
-    """The record without a share of the measured peak that cannot be true; older versions recorded it."""
-    throughput = record.throughput
-    most = most_of_measured_peak(record.environment.precision)
-    share = possible(throughput.mfu_measured_peak, most)
-    return replace(record, throughput=replace(throughput, mfu_measured_peak=share))
-
-
-def _against_best_probe(metrics: pd.DataFrame, record: RunRecord) -> pd.DataFrame:
-    """The rows with their shares of the measured peak by the best probe of the run; those above it have none."""
-    if names.MFU_MEASURED_PEAK not in metrics:
-        return metrics
-    shares, best = metrics[names.MFU_MEASURED_PEAK], record.throughput.measured_peak_flops
-    if names.MEASURED_PEAK_FLOPS in metrics and best is not None:
-        shares = shares * metrics[names.MEASURED_PEAK_FLOPS].fillna(best) / best
-    most = most_of_measured_peak(record.environment.precision)
-    return metrics.assign(**{names.MFU_MEASURED_PEAK: shares.where(shares <= most)})
 
 
 def find_runs(paths: Iterable[Path | str]) -> list[Path]:
@@ -106,7 +113,7 @@ def find_runs(paths: Iterable[Path | str]) -> list[Path]:
     Raises:
         ValueError: a path does not exist or there is no run at or below it.
     """
-    found: dict[Path, Path] = {}
+    folders: dict[Path, Path] = {}
     for path in map(Path, paths):
         if path.is_file() and path.name.startswith("comparison"):
             continue
@@ -120,8 +127,8 @@ def find_runs(paths: Iterable[Path | str]) -> list[Path]:
                 "train one first, or name a folder under logs"
             )
         for folder in below:
-            found.setdefault(folder.resolve(), folder)
-    return list(found.values())
+            folders.setdefault(folder.resolve(), folder)
+    return list(folders.values())
 
 
 def load_runs(paths: Iterable[Path | str]) -> list[Run]:
@@ -150,10 +157,9 @@ def loss_unit(runs: Sequence[Run]) -> str:
 
 
 def compare(runs: Sequence[Run]) -> pd.DataFrame:
-    """One row a run: its name, the config keys in which the runs differ, and what it reached.
+    """One row a run: its name, the config keys in which the runs differ, and what it reached (`FIGURES`).
 
-    Losses are nats per supervised token, `bits_per_byte` bits, `mfu_*` fractions, `joules_per_token` train-only joules,
-    `peak_memory_gib` GiB per device; None or NaN where something was not measured.
+    None or NaN where something was not measured.
 
     Raises:
         ValueError: no runs are given.
@@ -162,45 +168,28 @@ def compare(runs: Sequence[Run]) -> pd.DataFrame:
         raise ValueError("got no runs to compare, expected at least one")
     keys = differing_keys(runs)
     configs = [flatten(run.config) for run in runs]
-    rows = []
-    for run, label, config in zip(runs, labels(runs), configs, strict=True):
-        record = run.record
-        rows.append(
-            {
-                "run": label,
-                **{key: config.get(key) for key in keys},
-                "tokens": record.throughput.tokens,
-                "train_loss": record.quality.train_loss,
-                "validation_loss": record.quality.validation_loss,
-                "bits_per_byte": record.quality.bits_per_byte,
-                "tokens_per_second": record.throughput.tokens_per_second,
-                "mfu_causal": record.throughput.mfu_causal,
-                "mfu_full": record.throughput.mfu_full,
-                "mfu_measured_peak": record.throughput.mfu_measured_peak,
-                "joules_per_token": record.energy.joules_per_token_train,
-                "peak_memory_gib": record.throughput.peak_memory_gib,
-                "status": record.status,
-            }
-        )
-    table = pd.DataFrame(rows, dtype=object)  # pandas would turn seed 1 into 1.0 beside a run without one
-    measured = [column for column in table.columns if column not in {"run", "tokens", "status", *keys}]
-    return table.astype({"tokens": "int64", **dict.fromkeys(measured, "float64")})
+    rows = [
+        {"run": label, **{key: config.get(key) for key in keys}, "tokens": run.record.throughput.tokens}
+        | {name: figure(run.record) for name, figure in FIGURES.items()}
+        | {"status": run.record.status}
+        for run, label, config in zip(runs, labels(runs), configs, strict=True)
+    ]
+    frame = pd.DataFrame(rows, dtype=object)  # pandas would turn seed 1 into 1.0 beside a run without one
+    return frame.astype({"tokens": "int64", **dict.fromkeys(FIGURES, "float64")})
 
 
 def differing_keys(runs: Sequence[Run]) -> list[str]:
-    """The dotted config keys whose values differ between the runs, without those that only say where a run is kept.
+    """The dotted config keys whose values differ between the runs, without those that only tell where a run is kept.
 
     Runs without a config are left out of the question.
     """
     runs = [run for run in runs if run.config]
     configs = [flatten(run.config) for run in runs]
-    keys = dict.fromkeys(key for config in configs for key in config)
     chosen = []
-    for key in keys:
+    for key in dict.fromkeys(key for config in configs for key in config):
         values = [config.get(key) for config in configs]
-        differs = any(value != values[0] for value in values)
-        says_where = key.split(".")[0] in {"hydra", "name", "paths", "resume"} or _names_its_run(values, runs)
-        if differs and not says_where:
+        of_place = key.split(".")[0] in {"hydra", "name", "paths", "resume"} or _names_its_run(values, runs)
+        if any(value != values[0] for value in values) and not of_place:
             chosen.append(key)
     return chosen
 
@@ -238,66 +227,37 @@ def _read_metrics(path: Path) -> pd.DataFrame:
         if not line.strip():
             continue
         try:
-            row = _parse_row(line)
+            with as_record_error():
+                row = _Row.model_validate_json(line)
         except ValueError as error:
             if number == len(lines):  # no newline after it: the run was killed while it wrote this line
                 break
             raise ValueError(
                 f"{path}, line {number}: {error}; remove the line, or restore the file that the run wrote"
             ) from error
-        step = row["step"]
-        if step < latest:  # resumed from an earlier checkpoint: what follows replaces the steps that were lost
-            by_step = {kept: values for kept, values in by_step.items() if kept < step}
-        latest = step
-        by_step[step] = by_step.get(step, {}) | {key: value for key, value in row.items() if value is not None}
-    table = pd.DataFrame([by_step[step] for step in sorted(by_step)])
+        if row.step < latest:  # resumed from an earlier checkpoint: what follows replaces the steps that were lost
+            by_step = {kept: values for kept, values in by_step.items() if kept < row.step}
+        latest = row.step
+        by_step[row.step] = by_step.get(row.step, {}) | row.model_dump(exclude_none=True)
+    frame = pd.DataFrame([by_step[step] for step in sorted(by_step)]).drop(columns=names.PROGRESS_STEP, errors="ignore")
     for column in ("step", "tokens", "time"):
-        if column not in table:
-            table[column] = None
-    keys = sorted(set(table.columns) - {"step", "tokens", "time"})
+        if column not in frame:
+            frame[column] = None
+    keys = sorted(set(frame.columns) - {"step", "tokens", "time"})
     try:
-        table["time"] = pd.to_datetime(table["time"], utc=True, format="ISO8601")
+        frame["time"] = pd.to_datetime(frame["time"], utc=True)
     except ValueError as error:  # a year that pandas has no room for
         raise ValueError(f"{path}: {error}; restore the file that the run wrote") from error
     types = {"step": "int64", "tokens": "int64", **dict.fromkeys(keys, "float64")}
-    return table[["step", "tokens", "time", *keys]].astype(types)
+    return frame[["step", "tokens", "time", *keys]].astype(types)
 
 
-def _parse_row(line: bytes) -> dict[str, Any]:
-    """One line of metrics, its token count under `tokens`; a ValueError says what is wrong with it."""
-
-    def refuse(constant: str) -> NoReturn:
-        raise ValueError(f"got {constant}, which is not JSON")
-
-    try:
-        row = json.loads(line.decode("utf-8"), parse_constant=refuse)
-    except (ValueError, RecursionError) as error:  # JSON and UTF-8 errors alike
-        raise ValueError(f"not a JSON object ({error})") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"got {type(row).__name__}, expected a JSON object")
-    row.pop(names.PROGRESS_STEP, None)  # the step again
-    row.setdefault("tokens", row.pop(names.PROGRESS_TOKENS, None))
-    for key in ("step", "tokens"):
-        if type(row.get(key)) is not int or not 0 <= row[key] < 2**63:
-            raise ValueError(f"{key}: got {row.get(key)!r}, expected a whole number from 0 to {2**63 - 1}")
-    for key, value in row.items():
-        if key == "time":
-            if not isinstance(value, str) or not _is_time(value):
-                raise ValueError(f"time: got {value!r}, expected an ISO 8601 time")
-        elif value is not None and not _is_number(value):
-            raise ValueError(f"{key}: got {value!r}, expected a number or null")
-    return row
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return isinstance(value, float) or abs(value) < 2**63
-
-
-def _is_time(text: str) -> bool:
-    try:
-        datetime.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
+def _against_best_probe(metrics: pd.DataFrame, record: RunRecord) -> pd.DataFrame:
+    """The rows with their shares of the measured peak by the best probe of the run; those above it have none."""
+    if names.MFU_MEASURED_PEAK not in metrics:
+        return metrics
+    shares, best = metrics[names.MFU_MEASURED_PEAK], record.throughput.measured_peak_flops
+    if names.MEASURED_PEAK_FLOPS in metrics and best is not None:
+        shares = shares * metrics[names.MEASURED_PEAK_FLOPS].fillna(best) / best
+    most = most_of_measured_peak(record.environment.precision)
+    return metrics.assign(**{names.MFU_MEASURED_PEAK: shares.where(shares <= most)})

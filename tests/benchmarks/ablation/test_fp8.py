@@ -12,8 +12,8 @@ from litespark.benchmarks.ablation.switches import switches_between
 from litespark.benchmarks.step import begin as begin_module
 from litespark.benchmarks.step.process import run_process
 from litespark.benchmarks.step.settings import StepSettings
-from litespark.metrics.ablation_table import from_record
 from litespark.metrics.records.step import RatesRecord
+from litespark.reports.ablation_rows import from_record
 from tests.benchmarks.step.tiny_steps import TINY
 from tests.experiment.composed import parts as composed
 
@@ -70,6 +70,6 @@ def test_the_gain_of_fp8_is_measured_beside_its_loss(tmp_path):
     wide, narrow = (each.measured[0] for each in record.step.variants)
     assert wide.train_loss != narrow.train_loss
     assert narrow.loss == pytest.approx(wide.loss, rel=0.01)
-    (row,) = from_record(record).switches
+    _, row = from_record(record).rows
     assert row.gain is not None
     assert "SIMULATED" in record.step.variants[1].about

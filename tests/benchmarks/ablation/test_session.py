@@ -21,9 +21,9 @@ from litespark.benchmarks.step.settings import StepSettings
 from litespark.benchmarks.step.variants import litespark_variant
 from litespark.cli.configs import compose
 from litespark.experiment.config import ConfigError, Parts, parts_from
-from litespark.metrics.ablation_table import from_record
 from litespark.metrics.records.ablation import AblationRecord, KeyRecord, SwitchRecord
 from litespark.metrics.records.step import RatesRecord, RoundRecord
+from litespark.reports.ablation_rows import from_record
 
 SETTINGS = StepSettings(rounds=2, warmup_steps=1, steps=2, loss_rows=2)
 OVERRIDES = ["model=tiny", "data=synthetic", "data.seq_len=16", "data.micro_batch_size=2",
@@ -109,7 +109,7 @@ def test_rounds_are_interleaved_and_every_second_one_is_reversed(tmp_path):
 
 def test_the_table_is_what_the_processes_answered(tmp_path):
     record, _ = run(tmp_path, Processes())
-    gains = [row.gain.median for row in from_record(record).switches if row.gain]
+    gains = [row.gain.median for row in from_record(record).rows if row.gain]
     assert gains == pytest.approx([10 / 9, 9 / 8, 8 / 7])
 
 

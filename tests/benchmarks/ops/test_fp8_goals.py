@@ -8,7 +8,7 @@ import pytest
 
 from litespark.benchmarks.ops.fp8 import WIDTHS
 from litespark.benchmarks.ops.fp8_runs import CASTS, NORM, SWIGLU, WEIGHTS
-from litespark.benchmarks.ops.goals import goals, table
+from litespark.benchmarks.ops.goals import goals
 from litespark.metrics.records.ops import (
     CaseRecord,
     OpsRecord,
@@ -21,6 +21,8 @@ from litespark.metrics.records.ops import (
 )
 from litespark.metrics.records.run import DeviceRecord, EnvironmentRecord
 from litespark.metrics.records.strict_json import RecordError
+from litespark.reports.op_speeds import tables
+from tests.reports.rows import row
 
 REASON = "a device of type cpu has no fp8 units"
 
@@ -102,12 +104,13 @@ def test_the_goal_of_casts_is_not_measured_without_times_on_a_cpu_or_at_other_si
 
 def test_the_table_says_from_which_width_on_fp8_pays():
     widths = [width(768, bf16=10, delayed=12), width(2048, bf16=10, delayed=9)]
-    said = table(
-        record_of(cases_of(), widths=widths, pays=[PaysRecord("delayed", 2048), PaysRecord("tensorwise", None, "why")])
-    )
-    assert "fp8 pays at 16384 tokens, delayed: from width 2048 on" in said
-    assert "fp8 pays at 16384 tokens, tensorwise: no width: why" in said
-    assert "ms of forward and backward: bf16, delayed" in said
+    pays = [PaysRecord("delayed", 2048), PaysRecord("tensorwise", None, "why")]
+    made = tables(record_of(cases_of(), widths=widths, pays=pays))
+    (table,) = [each for each in made if each.title.startswith("square linear layers, 16384 tokens")]
+    assert table.header == ["width", "bf16", "delayed"]
+    assert row(table, "2048") == ["10.000", "9.000"]
+    assert "fp8 pays at 16384 tokens, delayed: from width 2048 on" in table.all_notes
+    assert "fp8 pays at 16384 tokens, tensorwise: no width: why" in table.all_notes
     # beside bf16, not beside the reference
-    (fused,) = [line for line in said.splitlines() if line.startswith("  fused") and " 0.910" in line]
-    assert "0.99x" in fused
+    (faster,) = [cells[4] for each in made for cells in each.cells if cells[0] == "fused" and cells[2] == "0.910"]
+    assert faster == "0.99"

@@ -2,9 +2,11 @@
 
 import pytest
 
-from litespark.benchmarks.ops.goals import goals, table
+from litespark.benchmarks.ops.goals import goals
 from litespark.metrics.records.ops import CaseRecord, OpsRecord, TimeRecord, VariantRecord, YardstickRecord
 from litespark.metrics.records.run import DeviceRecord, EnvironmentRecord
+from litespark.reports.op_speeds import tables
+from tests.reports.rows import row
 
 
 def time(milliseconds):
@@ -100,10 +102,11 @@ def test_the_table_shows_figures_reasons_and_verdicts():
     absent = VariantRecord("liger", rival=True, reason="Liger is not installed")
     record = record_of(CaseRecord("swiglu", "swiglu", "8 tokens", variants=[fast, plain, absent]))
     record.goals = goals(record, "cuda")
-    said = table(record)
-    lines = {line.split()[0]: line for line in said.splitlines() if line.startswith("  ")}
-    assert "2.00x" in lines["triton"]
-    assert "90% 80%" in lines["triton"]
-    assert "1.00x" in lines["reference"]
-    assert lines["liger"].endswith("no figure: Liger is not installed")
-    assert "goal swiglu: at least 85% of the copy bandwidth, forward and backward: 0.800 not met (triton" in said
+    _, case, judged = tables(record)
+    assert row(case, "triton")[1:] == ["1.000", "1.000-1.000", "2.00", "90.0 % 80.0 %", "12", ""]
+    assert row(case, "reference")[3] == "1.00"
+    assert row(case, "liger")[-1] == "Liger is not installed"
+    assert row(judged, "swiglu") == [
+        "at least 85% of the copy bandwidth, forward and backward", "0.800", "not met",
+        "triton: 90% forward, 80% backward",
+    ]  # fmt: skip

@@ -12,7 +12,6 @@ import torch
 
 from litespark.benchmarks import provenance as provenance_module
 from litespark.benchmarks.step import begin as begin_module
-from litespark.benchmarks.step import session
 from litespark.benchmarks.step.begin import begin, decide
 from litespark.benchmarks.step.request import Request
 from litespark.benchmarks.step.session import bench_step, measure
@@ -22,6 +21,7 @@ from litespark.cli.configs import compose
 from litespark.experiment.config import Parts, parts_from
 from litespark.metrics.records.step import RatesRecord, RoundRecord, StepRecord
 from litespark.models.flops import hardware_flops_per_token
+from litespark.reports.step_goals import succeeded
 
 OURS = litespark_variant("litespark")
 SETTINGS = StepSettings(rounds=3, warmup_steps=1, steps=2, loss_rows=2)
@@ -163,7 +163,7 @@ def test_what_never_fits_is_not_tried_again(tmp_path):
     record, *_ = run(tmp_path, processes)
     assert outcomes(record, "standard") == [(0, "out of memory", "none"), (0, "out of memory", "full")]
     assert record.complete
-    assert session.succeeded(record)
+    assert succeeded(record)
 
 
 def test_a_variant_that_fails_is_left_out_and_tried_again_by_the_same_command(tmp_path):
@@ -172,7 +172,7 @@ def test_a_variant_that_fails_is_left_out_and_tried_again_by_the_same_command(tm
     assert outcomes(record, "standard") == [(0, "failed", "none")]
     assert len(record.variant("litespark").measured) == 3
     assert not record.complete
-    assert not session.succeeded(record)
+    assert not succeeded(record)
     assert "standard: failed: it broke" in said
     mended = Processes()
     record, again, said = run(tmp_path, mended)
@@ -180,7 +180,7 @@ def test_a_variant_that_fails_is_left_out_and_tried_again_by_the_same_command(tm
     assert mended.order == [(0, 0, "standard"), (1, 2, "standard"), (2, 0, "standard")]
     assert outcomes(record, "standard")[0] == (0, "failed", "none")
     assert record.complete
-    assert session.succeeded(record)
+    assert succeeded(record)
     assert any("continued, 6 processes are there" in each for each in said)
 
 

@@ -10,7 +10,7 @@ from litespark.cli import main
 from litespark.cli.configs import compose
 from litespark.experiment.config import ConfigError, parts_from
 from litespark.metrics.records.training import TrainingRecord
-from litespark.reports.training_text import all_within
+from litespark.reports.training import all_within
 from tests.benchmarks.training.sessions import POINTS, Session, cleared
 
 OUT_OF_MEMORY = Ended("failed", "out of memory")

@@ -93,7 +93,7 @@ def test_a_folder_with_neither_file_is_refused(tmp_path):
     ("path", "to", "complaint"),
     [
         (("schema",), "litespark.data/1", r"schema: got 'litespark\.data/1', expected .*; prepare the data again"),
-        (("vocab_size",), "many", r"vocabulary: got 'many', expected an integer"),
+        (("vocab_size",), "many", r"vocab_size: got 'many', expected an integer"),
         (("splits",), [], r"splits: got \[\], expected an object"),
         (("splits", "train", "domains"), None, r"splits\.train\.domains: got None, expected an object"),
         (("splits", "train", "domains", "Wiki", "tokens"), 1.5, r"splits\.train\.domains\.Wiki\.tokens: got 1\.5"),

@@ -1,4 +1,4 @@
-"""The goals of the fast ops, beside what was measured; and the table that a reader gets.
+"""The goals of the fast ops, beside what was measured.
 
 The goals are for one H200 at the sizes of the 3 B model with micro-batches of 4 x 4096; a record of another GPU is held
 against them as well, one of a CPU is not.
@@ -6,11 +6,10 @@ against them as well, one of a CPU is not.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 from litespark.benchmarks.ops.fp8_runs import CASTS, DELAYED, FUSED, NORM, SWIGLU, WEIGHTS
-from litespark.metrics.records.ops import BF16, CaseRecord, GoalRecord, OpsRecord, TimeRecord, VariantRecord, median
+from litespark.metrics.records.ops import BF16, CaseRecord, GoalRecord, OpsRecord, median
 from litespark.ops.backend import REFERENCE
 from litespark.ops.work import MEMORY_BOUND
 
@@ -152,77 +151,3 @@ def _gain(case: CaseRecord) -> _Measured:
 
 def _yardstick(case: CaseRecord, name: str) -> float | None:
     return next((each.time.median_ms for each in case.yardsticks if each.name == name), None)
-
-
-def table(record: OpsRecord) -> str:
-    """The figures for a reader."""
-    devices = ", ".join(device.name for device in record.environment.devices)
-    bandwidth = record.copy_bytes_per_second
-    lines = [
-        f"{record.model}, {record.rows} x {record.seq_len} tokens, {record.environment.precision}, {devices}"
-        + (f", copies {bandwidth / 1e9:.0f} GB/s" if bandwidth is not None else ""),
-        "ms of forward, ms of forward and backward with the tenth and ninetieth percentile, times as fast as the "
-        "reference (fp8: as bf16),",
-        "share of the copy bandwidth (forward, backward) or TFLOP/s (all, forward, backward), peak MiB",
-    ]
-    for case in record.cases:
-        lines.append(f"{case.case}  ({case.sizes})")
-        base = BF16 if case.op == "fp8" else REFERENCE
-        eager = next((median(each.forward_backward) for each in case.variants if each.name == base), math.inf)
-        reasons = {each.reason for each in case.variants}
-        if not case.timed() and len(reasons) == 1:
-            lines.append(f"  no figure of {', '.join(each.name for each in case.variants)}: {reasons.pop()}")
-        else:
-            lines += [_line(each, eager) for each in case.variants]
-        for yardstick in case.yardsticks:
-            lines.append(f"  {yardstick.name:26}  {'':9}  {yardstick.time.median_ms:9.3f}")
-    lines += _widths(record)
-    if record.optimizer:
-        lines.append(f"optimizer step  ({record.optimizer_parameters} parameters)")
-        for each in record.optimizer:
-            lines.append(
-                f"  {each.name:26}  {'':9}  {each.time.median_ms:9.3f}  {_spread(each.time):>17}  "
-                f"{each.bytes_per_parameter:6.1f} bytes a parameter"
-            )
-    lines += [f"{failure.op}  FAILED: {failure.error}" for failure in record.failures]
-    for goal in record.goals:
-        value = "" if goal.value is None else f" {goal.value:.3f}"
-        lines.append(f"goal {goal.op}: {goal.goal}:{value} {goal.verdict}{f' ({goal.reason})' if goal.reason else ''}")
-    return "\n".join(lines)
-
-
-def _widths(record: OpsRecord) -> list[str]:
-    """Square linear layers, and from which width on fp8 pays."""
-    tokens = record.rows * record.seq_len
-    lines = []
-    if record.widths:
-        names = [each.name for each in record.widths[0].times]
-        lines.append(f"square linear layers, {tokens} tokens, ms of forward and backward: {', '.join(names)}")
-    for each in record.widths:
-        lines.append(f"  {each.width:<26}  {'  '.join(f'{time.time.median_ms:9.3f}' for time in each.times)}")
-    for pays in record.pays:
-        said = f"no width: {pays.reason}" if pays.width is None else f"from width {pays.width} on"
-        lines.append(f"fp8 pays at {tokens} tokens, {pays.recipe}: {said}")
-    return lines
-
-
-def _line(variant: VariantRecord, eager: float) -> str:
-    name = f"{variant.name} ({variant.kernel})" if variant.kernel else variant.name
-    if variant.forward is None or variant.forward_backward is None:
-        return f"  {name:26}  no figure: {variant.reason}"
-    both = variant.forward_backward
-    faster = f"{eager / both.median_ms:.2f}x" if math.isfinite(eager) else ""
-    shares = [f"{share:.0%}" for share in (variant.share_forward, variant.share_backward) if share is not None]
-    rates = [
-        f"{rate:.3g}" for rate in (variant.tflops, variant.tflops_forward, variant.tflops_backward) if rate is not None
-    ]
-    memory = "" if variant.peak_memory_mib is None else f"{variant.peak_memory_mib:.0f}"
-    line = (
-        f"  {name:26}  {variant.forward.median_ms:9.3f}  {both.median_ms:9.3f}  {_spread(both):>17}  {faster:>7}  "
-        f"{' '.join(shares or rates):>17}  {memory:>6}"
-    )
-    return f"{line}  {variant.reason}" if variant.reason else line.rstrip()
-
-
-def _spread(time: TimeRecord) -> str:
-    return f"{time.p10_ms:.3f}-{time.p90_ms:.3f}"

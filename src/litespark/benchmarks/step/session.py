@@ -23,10 +23,9 @@ from litespark.benchmarks.step.settings import StepSettings
 from litespark.benchmarks.step.variants import Variant
 from litespark.metrics.records.step import RoundRecord, StepRecord, VariantRecord
 from litespark.metrics.records.strict_json import RecordError
-from litespark.metrics.step_table import failures, trainer_goal
 from litespark.ops.measuring import default_cache
 
-__all__ = ["begin", "bench_step", "continued", "measure", "same_measurement", "succeeded"]
+__all__ = ["begin", "bench_step", "continued", "measure", "same_measurement"]
 
 WHAT = "bench-step"
 _COMPILE_CACHES = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
@@ -146,11 +145,6 @@ def measure(
         _done(variant, round_) for variant in _able(record) for round_ in range(record.protocol.rounds)
     )
     save()
-
-
-def succeeded(record: StepRecord) -> bool:
-    """Whether no variant that could run failed, and train.py is as fast as it has to be where that was measured."""
-    return not failures(record) and trainer_goal(record).verdict != "NOT met"
 
 
 @contextmanager

@@ -29,7 +29,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     from litespark.benchmarks.ablation.session import bench_ablation
     from litespark.device import find
-    from litespark.reports.ablation import failed, text, write_beside
+    from litespark.reports.ablation import of_record, write_beside
+    from litespark.reports.step_rows import failures
 
     baseline, target = shlex.split(options.baseline), shlex.split(options.target)
     device = find(composed_parts([*options.overrides, *baseline]).trainer.accelerator).type
@@ -45,10 +46,10 @@ def _run(options: argparse.Namespace) -> int:
         output=records_folder(options),
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
-    show(options, text(record), path, write_beside(record, path))
+    show(options, [of_record(record)], path, write_beside(record, path))
     if not record.complete:
         print("not all rounds are there: the same command continues")
-    return 1 if failed(record) else 0
+    return 1 if failures(record.step) else 0
 
 
 def _command(options: argparse.Namespace) -> list[str]:

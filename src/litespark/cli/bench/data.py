@@ -25,7 +25,7 @@ def _run(options: argparse.Namespace) -> int:
     from litespark.benchmarks.data.rounds import DataSettings
     from litespark.benchmarks.data.session import bench_data
     from litespark.experiment.config import parts_from
-    from litespark.reports.data_text import text
+    from litespark.reports.data import tables
 
     record, path = bench_data(
         lambda words: parts_from(compose(words)),
@@ -35,7 +35,7 @@ def _run(options: argparse.Namespace) -> int:
         output=records_folder(options),
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
-    show(options, text(record), path)
+    show(options, tables(record), path)
     return 0
 
 

@@ -21,13 +21,14 @@ def _run(options: argparse.Namespace) -> int:
     from litespark.benchmarks.loop.interleaved import bench_loop
     from litespark.experiment.config import parts_from
     from litespark.experiment.run import Interrupted
+    from litespark.reports.loop import table
 
     try:
         record = bench_loop(parts_from(compose(options.overrides)), options.overrides, blocks=options.blocks)
     except Interrupted:
         print("litespark bench: interrupted, nothing was recorded", file=sys.stderr)
         return 1
-    print(record.table())
+    print(table(record).text())
     if options.output is not None:
         record.write(options.output)
         print(f"record: {options.output}")

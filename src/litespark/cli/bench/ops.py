@@ -19,9 +19,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from litespark.benchmarks.ops.goals import table
     from litespark.benchmarks.ops.session import bench_ops
     from litespark.experiment.config import parts_from
+    from litespark.reports.op_speeds import tables
 
     record, path = bench_ops(
         parts_from(compose(options.overrides)),
@@ -31,7 +31,7 @@ def _run(options: argparse.Namespace) -> int:
         output=records_folder(options),
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
-    show(options, table(record), path)
+    show(options, tables(record), path)
     return 0 if record.complete and not record.red else 1
 
 

@@ -40,7 +40,7 @@ def _run(options: argparse.Namespace) -> int:
         run_process(parts_from(compose(options.overrides)), Request.read(options.process))
         return 0
     from litespark.benchmarks.profile.session import bench_profile
-    from litespark.reports.profile_report import picture, text
+    from litespark.reports.profile import picture, table
 
     record, path = bench_profile(
         lambda overrides: parts_from(compose(overrides)),
@@ -53,7 +53,7 @@ def _run(options: argparse.Namespace) -> int:
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
     picture(record, path.with_suffix(".png"))
-    show(options, text(record), path, path.with_suffix(".png"))
+    show(options, [table(record)], path, path.with_suffix(".png"))
     return 0
 
 

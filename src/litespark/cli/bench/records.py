@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from litespark.cli.configs import repository
 
@@ -22,11 +24,14 @@ def records_folder(options: argparse.Namespace) -> Path:
     return repository() / ("results" if options.publish else "logs/bench")
 
 
-def show(options: argparse.Namespace, text: str, path: Path, picture: Path | None = None) -> None:
+def show(options: argparse.Namespace, tables: Sequence[Any], path: Path, picture: Path | None = None) -> None:
     """Print the tables of a record and where it is; write the page of results anew where it was published."""
-    print(text)
+    from litespark.reports.table import text
+
+    print(text(tables))
     print(f"record: {path}" + ("" if picture is None else f", picture: {picture.name}"))
     if options.publish:
-        from litespark.reports.ledger import write_ledger
+        from litespark.reports.marks import write_documents
 
-        print(f"page: {write_ledger(repository() / 'results')}")
+        for page in write_documents(repository()):
+            print(f"page: {page}")

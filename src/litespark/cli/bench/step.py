@@ -28,10 +28,11 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     if options.process is not None:
         return _process(options)
-    from litespark.benchmarks.step.session import bench_step, succeeded
+    from litespark.benchmarks.step.session import bench_step
     from litespark.benchmarks.step.variants import HUGGINGFACE, TRAINER, litespark_variant, parse
     from litespark.device import find
-    from litespark.reports.step_text import text
+    from litespark.reports.step import tables
+    from litespark.reports.step_goals import succeeded
 
     device = find(composed_parts(options.overrides).trainer.accelerator).type
     variants = [parse(word) for word in options.variant]
@@ -46,7 +47,7 @@ def _run(options: argparse.Namespace) -> int:
         output=records_folder(options),
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
-    show(options, text(record), path)
+    show(options, tables(record), path)
     if not record.complete:
         print("not all rounds are there: the same command continues")
     return 0 if succeeded(record) else 1

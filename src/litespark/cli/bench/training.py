@@ -89,7 +89,7 @@ def _run(options: argparse.Namespace, question: Any, words: Sequence[str], **set
     from litespark.benchmarks.training.variants import parse
     from litespark.experiment.config import parts_from
     from litespark.reports.curves import picture
-    from litespark.reports.training_text import all_within, text
+    from litespark.reports.training import all_within, tables
 
     variants = getattr(options, "variant", [])
     command = ["litespark", "bench", question.name, *options.overrides, *words, "--seeds", options.seeds]
@@ -105,7 +105,7 @@ def _run(options: argparse.Namespace, question: Any, words: Sequence[str], **set
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
     picture(record, path.with_suffix(".png"))
-    show(options, text(record), path, path.with_suffix(".png"))
+    show(options, tables(record), path, path.with_suffix(".png"))
     return 0 if record.complete and all_within(record) else 1
 
 

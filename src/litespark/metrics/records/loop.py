@@ -87,27 +87,3 @@ class LoopRecord(SealedRecord):
             raise wrong("environment.precision", self.environment.precision, f"one of {', '.join(_EARLY_TOLERANCE)}")
         if self.steps_per_block <= 0 or len(self.bare_step_ms) % self.steps_per_block:
             raise wrong("steps_per_block", self.steps_per_block, f"a divisor of {len(self.bare_step_ms)} steps")
-
-    def table(self) -> str:
-        """The figures for a reader."""
-        environment, model = self.environment, self.model
-        losses = [self.early] if self.early == self.final else [self.early, self.final]
-        lines = [
-            f"{model.name}, {model.parameters / 1e6:.2f} M parameters, {self.rows_per_step} rows of "
-            f"{model.seq_len} tokens a step, {environment.precision}, "
-            f"{', '.join(device.name for device in environment.devices)}",
-            f"{'':10}  {'ms/step':>9}" + "".join(f"  {f'loss after {pair.steps} steps':>20}" for pair in losses),
-        ]
-        for name, times in (("trainer", self.trainer_step_ms), ("bare loop", self.bare_step_ms)):
-            after = [pair.trainer if name == "trainer" else pair.bare for pair in losses]
-            lines.append(f"{name:10}  {statistics.median(times):9.2f}" + "".join(f"  {loss:20.6f}" for loss in after))
-        if not self.losses_agree:
-            return "\n".join(
-                [*lines, "The losses DIFFER: the two did not train alike, so their times are not compared."]
-            )
-        verdict = "met" if self.ratio <= GOAL else "NOT met"
-        lines.append(
-            f"ratio {self.ratio:.3f} per step, median of {len(self.ratios)} blocks of {self.steps_per_block} steps "
-            f"({min(self.ratios):.3f} to {max(self.ratios):.3f}); goal at most {GOAL:.2f}: {verdict}"
-        )
-        return "\n".join(lines)

@@ -1,6 +1,6 @@
 """The record of `litespark bench step`: every process that ran a variant, step by step, and what it is held against.
 
-Only what was measured is stored. Rows, ratios and shares are computed from it (`litespark.metrics.step_table`).
+Only what was measured is stored. Rows, ratios and shares are computed from it (`litespark.reports.step_rows`).
 """
 
 from __future__ import annotations

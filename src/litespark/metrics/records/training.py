@@ -1,7 +1,7 @@
 """The record of variants that are trained with every seed, over equal tokens or to a target.
 
 It holds the validations of every run. What follows from them (tokens, seconds, bits per byte and joules at the end,
-whether the target was reached, differences, ratios) is computed when it is read, in `litespark.metrics.training_table`:
+whether the target was reached, differences, ratios) is computed when it is read, in `litespark.reports.training_rows`:
 so no figure can disagree with the curve.
 """
 

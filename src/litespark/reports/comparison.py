@@ -1,0 +1,121 @@
+"""Several runs side by side: their settings and figures, over seeds, and what may not be compared."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
+
+from litespark.reports.prepared_data import kept_data, left_out_by_selection
+from litespark.reports.quantities import count, percent, plain, rate, scaled
+from litespark.reports.run_config import flatten
+from litespark.reports.runs import FIGURES, Run, compare, differing_keys, labels
+from litespark.reports.table import Column, Table, texts
+from litespark.reports.tables import in_units, precision_of, shared_by
+
+NONE = "—"
+_WRITTEN: dict[str, tuple[str, Callable[[float], str]]] = {
+    "train_loss": ("train loss", plain),
+    "validation_loss": ("validation loss", plain),
+    "bits_per_byte": ("bits per byte", plain),
+    "tokens_per_second": ("tokens/s", rate),
+    "mfu_causal": ("MFU (C)", percent),
+    "mfu_full": ("MFU (F)", percent),
+    "mfu_measured_peak": ("MFU (C) of measured peak", percent),
+    "joules_per_token": ("energy/token", in_units("J", scaled)),
+    "peak_memory_gib": ("peak memory", in_units("GiB")),
+}
+_OVER_SEEDS = ("validation_loss", "bits_per_byte", "tokens_per_second", "joules_per_token")
+
+
+def table(runs: Sequence[Run]) -> Table:
+    """The runs side by side; settings in which they differ first."""
+    keys = differing_keys(runs)
+    figures = [Column(name, written, NONE) for name, written in _WRITTEN.values()]
+    settings = [Column(key, absent=NONE, numbers=False) for key in keys]
+    columns = [*texts("run"), *settings, Column("tokens", count), *figures, *texts("status")]
+    return Table(columns, compare(runs).astype(object).values.tolist())
+
+
+def over_seeds(runs: Sequence[Run]) -> Table | None:
+    """Mean and spread over the seeds of finished runs that differ in nothing else; None where there are none."""
+    finished = [run for run in runs if run.record.status == "finished" and run.config]
+    configs = {id(run): flatten(run.config) for run in finished}
+    # what follows the seed, as that of the data does, is no setting of its own
+    keys = [
+        key for key in differing_keys(finished) if any(configs[id(run)].get(key) != run.record.seed for run in finished)
+    ]
+    groups: dict[tuple[str, ...], dict[int, Run]] = {}
+    for run in finished:
+        settings = (run.record.data.manifest_hash, *(str(configs[id(run)].get(key)) for key in keys))
+        groups.setdefault(settings, {})[run.record.seed] = run  # of two runs of one seed the later one
+    if all(len(group) < 2 for group in groups.values()):
+        return None
+    rows = [
+        (*settings[1:], ", ".join(map(str, sorted(group))), *(_spread(group, figure) for figure in _OVER_SEEDS))
+        for settings, group in groups.items()
+    ]
+    about = (
+        "Mean ± sample standard deviation over the seeds of finished runs, and the lowest to the highest. Of two runs "
+        "of one seed the later one counts."
+    )
+    columns = [*texts(*keys, "seeds"), *(Column(_WRITTEN[figure][0], absent=NONE) for figure in _OVER_SEEDS)]
+    return Table(columns, rows, title=about)
+
+
+def _spread(group: dict[int, Run], figure: str) -> str | None:
+    values = [value for run in group.values() if (value := FIGURES[figure](run.record)) is not None]
+    written = _WRITTEN[figure][1]
+    if not values:
+        return None
+    mean = written(statistics.fmean(values))
+    if len(values) < 2:
+        return f"{mean} (n = {len(values)})"
+    deviation = statistics.stdev(values)
+    text = plain(deviation, digits=2) if written is plain else written(deviation)
+    return f"{mean} ± {text} ({written(min(values))} to {written(max(values))}, n = {len(values)})"
+
+
+def data_and_machines(runs: Sequence[Run], output: Path) -> Table:
+    """What each run read, on what it ran, and where its folder lies from `output`."""
+    rows = []
+    for name, run in zip(labels(runs), runs, strict=True):
+        record, kept = run.record, kept_data(run)
+        rows.append((
+            name,
+            f"{record.model.name}, {count(record.model.parameters)} parameters",
+            f"{record.data.name} ({record.data.manifest_hash[:12]})",
+            None if kept is None else left_out_by_selection(kept),
+            record.data.unigram_entropy,
+            ", ".join(device.name for device in record.environment.devices) or "none recorded",
+            precision_of(record),
+            os.path.relpath(run.folder, output),
+        ))  # fmt: skip
+    columns = [*texts("run", "model", "data"), Column("left out", absent=NONE, numbers=False),
+               Column("unigram entropy", in_units("nats/token"), "not measured"),
+               *texts("devices", "precision", "folder")]  # fmt: skip
+    return Table(columns, rows)
+
+
+def warnings(runs: Sequence[Run]) -> list[str]:
+    """Where the figures of these runs may not be held against each other."""
+    checks: dict[str, list[Hashable]] = {
+        "The runs read different data, so their losses do not compare.": [
+            run.record.data.manifest_hash for run in runs
+        ],
+        "The runs saw different numbers of tokens; compare losses at equal tokens in the picture.": [
+            run.record.throughput.tokens for run in runs
+        ],
+        "The runs used different devices; speed and energy compare machines as well as settings.": [
+            tuple(device.name for device in run.record.environment.devices) for run in runs
+        ],
+        "The runs used different precisions.": [precision_of(run.record) for run in runs],
+    }
+    found = [text for text, values in checks.items() if len(set(values)) > 1]
+    named = list(zip(labels(runs), runs, strict=True))
+    if shared := [name for name, run in named if shared_by(run.record)]:
+        found.append(f"Other programs shared the machine (step times far apart) in: {', '.join(shared)}.")
+    if unfinished := [name for name, run in named if run.record.status != "finished"]:
+        found.append(f"Not finished: {', '.join(unfinished)}.")
+    return found

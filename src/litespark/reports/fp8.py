@@ -1,0 +1,138 @@
+"""fp8 in a run: how many layers are in it, what casts lost, what moved, and its loss beside that of bf16."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from litespark.metrics.records.run_fp8 import Fp8MoveRecord, Fp8Record, Fp8SharesRecord
+from litespark.reports.quantities import ABSENT, count, is_measured, percent, plain, rate
+from litespark.reports.runs import Run, differing_keys, labels
+from litespark.reports.table import Column, Fact, Table, facts, texts
+
+# relative difference of losses up to which fp8 counts as training like bf16
+PARITY = 0.005
+MOST_MOVES = 20
+MOST_TENSORS = 8
+_FALLBACKS = {"bf16": "goes to bf16", "none": "is only warned of"}
+
+
+def tables(run: Run) -> list[Table]:
+    """What fp8 was, the moves of layers, and the tensors that lose most; empty for a run without fp8."""
+    record = run.record.fp8
+    return [] if record is None else [_facts(run, record), _moves(record), *_worst(record)]
+
+
+def in_a_sentence(record: Fp8Record) -> str:
+    """Recipe, share of layers and moves in one sentence."""
+    simulated = "simulated, " if record.simulated else ""
+    moves = f"{len(record.moves)} {'move' if len(record.moves) == 1 else 'moves'}"
+    return f"fp8 {simulated}{record.recipe}: {record.in_fp8} of {record.linears} linear layers at the end, {moves}."
+
+
+def parity(runs: Sequence[Run]) -> Table | None:
+    """Each run in fp8 beside every run that differs from it in precision alone; None where there are none."""
+    rows = [_beside(*pair) for pair in _pairs(runs)]
+    columns = [*texts("fp8", "beside"), Column("validation loss", plain, ABSENT), Column("without fp8", plain, ABSENT),
+               Column("difference", _signed, ABSENT), *texts(f"within {100 * PARITY:g} %", "tokens/s")]  # fmt: skip
+    return Table(columns, rows) if rows else None
+
+
+def _facts(run: Run, record: Fp8Record) -> Table:
+    speed, quality = run.record.throughput, run.record.quality
+    blocks = record.layers - record.bf16_first - record.bf16_last
+    which = f"{', '.join(record.kinds)} of {count(blocks)} of {count(record.layers)} blocks"
+    if record.bf16_first or record.bf16_last:
+        which += f"; the first {record.bf16_first} and the last {record.bf16_last} stay in bf16"
+    products = "in the fp8 units of the device"
+    if record.simulated:
+        products = "rounded as in fp8 and multiplied in a wider dtype: the speed is not that of fp8"
+    readings = (
+        f"a layer {_FALLBACKS.get(record.fallback, record.fallback)} when several in a row find that more than "
+        f"{percent(record.overflow_bound)} of one of its tensors saturates or more than "
+        f"{percent(record.underflow_bound)} becomes zero"
+    )
+    in_fp8 = f"{count(record.in_fp8)} of {count(record.linears)} ({percent(record.in_fp8 / record.linears)})"
+    loss = plain(quality.validation_loss, "nats/token")
+    return facts([
+        Fact("recipe", record.recipe, about=f"activations and weights e4m3, gradients {record.gradients}"),
+        Fact("linear layers in fp8 now", in_fp8, about=which),
+        Fact("products", "simulated" if record.simulated else "fp8", about=products),
+        Fact("casts", record.backend, about="what casts to fp8, see Ops"),
+        Fact("validation loss", loss, about="of this run"),
+        Fact("tokens/s", speed.tokens_per_second, rate, "simulated" if record.simulated else "of this run"),
+        Fact("readings", record.readings, count, readings),
+    ])  # fmt: skip
+
+
+def _moves(record: Fp8Record) -> Table:
+    if not record.moves:
+        return Table([], [], "No layer moved" + ("." if record.readings else ": nothing that casts lose was read."))
+    earlier = len(record.moves) - MOST_MOVES
+    rows = [(move.step, move.linear, move.before, move.after, _why(move)) for move in record.moves[-MOST_MOVES:]]
+    title = f"Moves of layers{f' ({count(earlier)} earlier ones are in run.json)' if earlier > 0 else ''}:"
+    return Table([Column("step", count), *texts("layer", "from", "to", "why")], rows, title)
+
+
+def _why(move: Fp8MoveRecord) -> str:
+    times = f"{count(move.readings)} {'reading' if move.readings == 1 else 'readings in a row'}"
+    if move.share is None or move.tensor is None:
+        return f"its recipe is tried again, after {times}"
+    lost = "saturates" if move.reason == "overflow" else "becomes zero"
+    stays = "only warned of: " if move.before == move.after else ""
+    tensor = move.tensor.rpartition(".")[2]
+    return f"{stays}{percent(move.share)} of its {tensor} {lost}, above {percent(move.bound)} in {times}"
+
+
+def _worst(record: Fp8Record) -> list[Table]:
+    """The tensors that came nearest to a bound, or furthest above it."""
+    lossy = [each for each in record.shares if each.overflow_highest or each.underflow_highest]
+    if not lossy:
+        words = "Of no tensor was any value lost in a cast that was counted."
+        return [Table([], [], words)] if record.shares else []
+
+    def excess(each: Fp8SharesRecord) -> float:
+        pairs = ((each.overflow_highest, record.overflow_bound), (each.underflow_highest, record.underflow_bound))
+        return max(share / bound if bound else float("inf") if share else 0.0 for share, bound in pairs)
+
+    rows = [
+        (
+            each.tensor,
+            f"{percent(each.overflow)} (highest {percent(each.overflow_highest)})",
+            f"{percent(each.underflow)} (highest {percent(each.underflow_highest)})",
+            each.step,
+        )
+        for each in sorted(lossy, key=excess, reverse=True)[:MOST_TENSORS]
+    ]
+    title = "Tensors whose casts lose most against the bounds, of values counted in samples of steps:"
+    columns = [*texts("tensor", "saturates", "becomes zero"), Column("last read at step", count)]
+    return [Table(columns, rows, title)]
+
+
+def _pairs(runs: Sequence[Run]) -> Iterator[tuple[str, Run, str, Run]]:
+    """Runs of equal tokens and configs but for precision, the one in fp8 first."""
+    named = list(zip(labels(runs), runs, strict=True))
+    for name, run in named:
+        for other_name, other in named:
+            same_data = run.record.data.manifest_hash == other.record.data.manifest_hash
+            if run.record.fp8 is None or other.record.fp8 is not None or not same_data:
+                continue
+            differing = {key.split(".")[0] for key in differing_keys([run, other])}
+            if differing <= {"precision", "variant"} and run.record.throughput.tokens == other.record.throughput.tokens:
+                yield name, run, other_name, other
+
+
+def _beside(name: str, run: Run, other_name: str, other: Run) -> tuple[object, ...]:
+    loss, without = run.record.quality.validation_loss, other.record.quality.validation_loss
+    relative = loss / without - 1 if is_measured(loss) and is_measured(without) and without else None
+    within = ABSENT if relative is None else "yes" if abs(relative) <= PARITY else "no"
+    speed, before = run.record.throughput.tokens_per_second, other.record.throughput.tokens_per_second
+    times = ABSENT
+    if run.record.fp8 is not None and run.record.fp8.simulated:
+        times = "simulated, so not compared"
+    elif is_measured(speed) and is_measured(before):
+        times = f"{rate(speed)} against {rate(before)}, {plain(speed / before, digits=3)} times"
+    return name, other_name, loss, without, relative, within, times
+
+
+def _signed(relative: float) -> str:
+    return f"{'+' if relative > 0 else ''}{percent(relative)}"

@@ -1,0 +1,135 @@
+"""Figures in documents, rendered from the records between two marks.
+
+    <!-- from results/DEVICE/FILE.json: record.quality.bits_per_byte | plain -->1.930<!-- end -->
+
+What stands between the marks is the value of the expression, as `litespark results` writes it and
+`litespark results --check` holds it against the record. An expression is one of jinja2 over `record`, and of a
+benchmark of steps or of trained variants also over `rows` and `ratios`: `rows.litespark.tokens_per_second | rate`,
+`ratios.litespark.compiled.tokens_per_second.median | plain`. The filters are the ways in which all tables write
+numbers; a value that was not measured is an error. `<!-- from results: page -->` stands before the page of all records.
+A mark after a backtick is shown and not rendered.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from jinja2 import StrictUndefined, TemplateError, Undefined
+from jinja2.sandbox import SandboxedEnvironment
+
+from litespark.metrics.records.ledger import read_entry, read_ledger
+from litespark.metrics.records.step import StepRecord
+from litespark.metrics.records.training import TrainingRecord
+from litespark.metrics.step_round import Interval
+from litespark.reports import quantities, results, step_rows, training_rows
+from litespark.reports.table import Column
+
+_MARK = re.compile(r"(?<!`)<!-- from (?P<source>[^\s:]+): (?P<expression>.+?) -->(?P<shown>.*?)<!-- end -->", re.DOTALL)
+_DOCUMENTS = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/*.md", "results/*.md", "notebooks/*.py")
+
+
+def write_documents(root: Path) -> list[Path]:
+    """Render every mark of every document below `root`; returns the documents that changed.
+
+    Raises:
+        ValueError: a record is refused, or a mark cannot be rendered; nothing is written then.
+    """
+    if problems := read_ledger(root / "results")[1]:
+        raise ValueError("\n".join(problems))
+    old = documents(root)
+    new = {path: rendered(text, root) for path, text in old.items()}
+    changed = [path for path, text in new.items() if text != old[path]]
+    for path in changed:
+        path.write_text(new[path], encoding="utf-8")
+    return changed
+
+
+def check_documents(root: Path) -> list[str]:
+    """One line for each record that is refused, and each mark whose figure is not that of its record."""
+    if problems := read_ledger(root / "results")[1]:
+        return problems
+    return [problem for path, text in documents(root).items() for problem in _stale(text, path.relative_to(root), root)]
+
+
+def documents(root: Path) -> dict[Path, str]:
+    """The documents below `root` that may have marks, with their text."""
+    paths = [path for pattern in _DOCUMENTS for path in sorted(root.glob(pattern))]
+    return {path: path.read_text(encoding="utf-8") for path in paths}
+
+
+def rendered(text: str, root: Path) -> str:
+    """A document with the value of each mark between it and its end.
+
+    Raises:
+        ValueError: a record is absent or refused, or an expression has no value.
+    """
+    return _MARK.sub(lambda mark: f"{_opening(mark)}{value_of(mark, root)}<!-- end -->", text)
+
+
+def _stale(text: str, name: Path, root: Path) -> Iterator[str]:
+    for mark in _MARK.finditer(text):
+        where = f"{name}:{text[: mark.start()].count(chr(10)) + 1}"
+        try:
+            value = value_of(mark, root)
+        except (ValueError, OSError) as error:
+            yield f"{where}: {' '.join(str(error).split())}"
+            continue
+        if value != mark["shown"]:
+            shown, expected = (" ".join(part.split())[:40] for part in (mark["shown"], value))
+            yield f"{where}: got {shown!r}, expected {expected!r} of {mark['source']}; run: litespark results"
+
+
+def value_of(mark: re.Match[str], root: Path) -> str:
+    """What belongs between a mark and its end; a value of several lines stands apart from both.
+
+    Raises:
+        ValueError: the record is absent or refused, or the expression has no value.
+    """
+    source = root / mark["source"]
+    if source.is_dir():
+        values: dict[str, Any] = {"page": results.page(source)}
+    elif source.is_file():
+        values = _values(read_entry(source).record)
+    else:
+        raise ValueError(f"{mark['source']}: no such record; name one as results/DEVICE/FILE.json")
+    try:
+        value = _ENVIRONMENT.from_string("{{ " + mark["expression"] + " }}").render(values)
+    except (TemplateError, TypeError) as error:
+        raise ValueError(f"{mark['source']}: {mark['expression']}: {error}") from error
+    return f"\n\n{value}\n\n" if "\n" in value else value
+
+
+def _opening(mark: re.Match[str]) -> str:
+    return f"<!-- from {mark['source']}: {mark['expression']} -->"
+
+
+def _values(record: Any) -> dict[str, Any]:
+    """What an expression may name: the record, and the rows and ratios that follow from it."""
+    if isinstance(record, TrainingRecord):
+        return {"record": record, "rows": training_rows.rows(record)}
+    steps = record if isinstance(record, StepRecord) else getattr(record, "step", None)
+    if not isinstance(steps, StepRecord):
+        return {"record": record}
+    ratios = {variant.name: step_rows.ratios(steps, variant.name) for variant in steps.variants}
+    return {"record": record, "rows": step_rows.rows(steps), "ratios": ratios}
+
+
+def _filter(written: Callable[..., str]) -> Callable[..., str]:
+    def apply(value: Any, *how: Any) -> str:
+        if isinstance(value, Undefined):
+            str(value)  # raises and names what is not there
+        if isinstance(value, bool) or not isinstance(value, int | float | Interval):
+            raise TypeError(f"got {value!r}, expected a number that was measured")
+        return Column("", lambda number: written(number, *how)).cell(value)
+
+    return apply
+
+
+_ENVIRONMENT = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+_ENVIRONMENT.filters |= {
+    name: _filter(getattr(quantities, name))
+    for name in ("plain", "scaled", "count", "rate", "percent", "joules", "duration")
+}

@@ -1,0 +1,49 @@
+"""Repeats of a measurement (rounds of a benchmark, seeds of a training), compared repeat by repeat.
+
+A ratio is taken within each repeat and then the median, so that a machine that was slow in one repeat does not count
+for or against what ran in it.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from operator import truediv
+
+from litespark.metrics.step_round import Interval
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """The figures of one variant by the number of the repeat; None: not measured."""
+
+    figures: Mapping[int, Mapping[str, float | None]] = field(default_factory=dict)
+
+    def of(self, figure: str) -> Interval | None:
+        """A figure over the repeats that have it; None where none has."""
+        return interval(each.get(figure) for each in self.figures.values())
+
+    def median(self, figure: str) -> float | None:
+        """The middle of `of`."""
+        return median(each.get(figure) for each in self.figures.values())
+
+    def over(self, other: Repeats, figure: str, compare: Callable[[float, float], float] = truediv) -> Interval | None:
+        """A figure compared with that of another variant, over the repeats that both have; None where there is none."""
+        pairs = [(each.get(figure), other.figures.get(repeat, {}).get(figure)) for repeat, each in self.figures.items()]
+        return interval(compare(ours, theirs) for ours, theirs in pairs if ours is not None and theirs is not None)
+
+
+def interval(values: Iterable[float | None]) -> Interval | None:
+    """Of the values that were measured; None where none was."""
+    measured = [value for value in values if value is not None]
+    return Interval.of(measured) if measured else None
+
+
+def median(values: Iterable[float | None]) -> float | None:
+    """Of the values that were measured; None where none was."""
+    measured = [value for value in values if value is not None]
+    return statistics.median(measured) if measured else None
+
+
+NOTHING = Repeats()

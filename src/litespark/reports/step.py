@@ -1,0 +1,175 @@
+"""What `litespark bench step` found: a row for each variant, ours over the baselines, and the goals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from litespark.metrics.records.step import BASELINES, StepRecord
+from litespark.reports.quantities import duration, percent, plain, rate, scaled
+from litespark.reports.reasons import PROBE_DISTURBED
+from litespark.reports.step_goals import goals
+from litespark.reports.step_rows import LOSS_BOUND, Row, failures, on_gpu, ratios, rows
+from litespark.reports.table import Absent, Column, Table, texts
+
+_NO_PEAK = "no peak is known for this device; set metrics.peak_flops to its dense bf16 FLOP/s"
+_NO_FLOOR = "it is AdamW's alone, and needs the rates of the precision"
+TIMES: Callable[[float], str] = "{:.3f}".format
+
+
+def tables(record: StepRecord) -> list[Table]:
+    """The variants, ours over the baselines, and the goals."""
+    table = rows(record)
+    return [_variants(record, table), *_ratios(record, table), _goals(record)]
+
+
+def _variants(record: StepRecord, table: dict[str, Row]) -> Table:
+    gpu, rates = on_gpu(record.provenance.environment), record.rates
+    there = [row for row in table.values() if row.absent is None]
+    # figure of the rounds -> its column, and why it is absent
+    peak = None if rates.peak_flops else _NO_PEAK
+    figures: dict[str, tuple[Column, str | None]] = {
+        "tflops": (Column("model FLOP/s", lambda tflops: scaled(1e12 * tflops, "FLOP/s")), None),
+        "mfu_causal": (Column("MFU C", percent), peak),
+        "mfu_full": (Column("MFU F", percent), peak),
+        "hfu_causal": (Column("HFU C", percent), peak),
+        "mfu_measured": (Column("of matmul", percent), PROBE_DISTURBED if rates.matmul_flops else None),
+        "joules_per_token": (Column("J/token", lambda joules: scaled(joules, "J")), None),
+        "watts": (Column("W", lambda watts: plain(watts, digits=3)), None),
+        "peak_memory_mib": (Column("peak MiB", "{:,.0f}".format), None if gpu else "measured on GPUs only"),
+        "loss": (Column("loss", "{:.4f}".format), None),
+    }
+
+    def cell(row: Row, figure: str) -> float | Absent | None:
+        values = row.repeats.of(figure)
+        if values is not None:
+            return values.high if figure == "peak_memory_mib" else values.median
+        reason = row.joules_reason if figure == "joules_per_token" else figures[figure][1]
+        return Absent(reason) if reason else None
+
+    cells = [
+        (
+            row.name + (" (!)" if row.doubts else ""), row.tokens_per_second, row.step_ms, row.p95_ms,
+            *(cell(row, figure) for figure in figures),
+            Absent(_NO_FLOOR) if row.floor_ms is None else row.floor_ms, row.share_of_floor, row.recompute,
+            f"{len(row.repeats.figures)}/{record.protocol.rounds}",
+        )
+        for row in there
+    ]  # fmt: skip
+    columns = [
+        *texts("variant"), Column("tokens/s", rate), Column("step ms", plain), Column("p95", plain),
+        *(column for column, _ in figures.values()),
+        Column("floor ms", plain), Column("of floor", percent), *texts("recompute"), Column("rounds"),
+    ]  # fmt: skip
+    return Table(columns, cells, about=_about(record), notes=_notes(record, list(table.values())))
+
+
+def _about(record: StepRecord) -> list[str]:
+    protocol, rates = record.protocol, record.rates
+    environment = record.provenance.environment
+    masks = "attention within documents" if protocol.document_mask else "attention over whole rows"
+    limits = [device.power_limit_watts for device in environment.devices if device.power_limit_watts is not None]
+    peak = "no peak is known for this device"
+    if rates.peak_flops is not None:
+        peak = f"peak {scaled(rates.peak_flops, 'FLOP/s')} (dense bf16, for fp8 too; {rates.peak_source})"
+    lines = [
+        f"{measured_model(record)}; {scaled(float(record.model.parameters))} parameters",
+        f"{protocol.data} data, {masks}, {protocol.precision}; weights and optimizer states in fp32",
+        turns(record, "variant"),
+        ", ".join(device.name for device in environment.devices)
+        + (f", driver {environment.driver}" if environment.driver else "")
+        + (f", power limit {plain(limits[0], 'W')}" if limits else "")
+        + f", torch {environment.torch}",
+        f"measured here: matrix products {scaled(rates.matmul_flops, 'FLOP/s')}, attention "
+        f"{scaled(rates.attention_flops, 'FLOP/s')}, copies {scaled(rates.copy_bytes, 'B/s')}; {peak}",
+    ]
+    if any(variant.kind == "huggingface" for variant in record.variants):
+        lines.append("data.document_mask=false for all: Hugging Face Llama cannot keep attention within documents")
+    return lines + _device_states(record)
+
+
+def measured_model(record: StepRecord) -> str:
+    """The model, how much of it was measured, and the tokens of a step."""
+    model, protocol = record.model, record.protocol
+    layers = f"{model.num_layers} layers"
+    if model.num_layers < model.layers_whole:
+        layers = f"{model.num_layers} of its {model.layers_whole} layers with embedding and head, NOT the whole model"
+    return (
+        f"{model.name}, {layers}; {protocol.micro_batch_size} rows of {protocol.seq_len} tokens, micro-batches "
+        f"a step: {protocol.accumulate}"
+    )
+
+
+def turns(record: StepRecord, what: str) -> str:
+    """How processes took turns, and whether all are there."""
+    protocol = record.protocol
+    there = "all there" if record.complete else "NOT all there: the same command continues"
+    return (
+        f"a fresh process for each {what} and round, every second round reversed; {protocol.warmup_steps} steps of "
+        f"warm-up, {protocol.steps} counted; rounds asked for: {protocol.rounds}, {there}"
+    )
+
+
+def _device_states(record: StepRecord) -> list[str]:
+    """Clocks and temperature over all processes, and what held the clocks down."""
+    measured = [each for variant in record.variants for each in variant.measured]
+    states = [state for each in measured for state in (each.before, each.after) if state]
+
+    def span(name: str, values: Sequence[float | None], unit: str) -> list[str]:
+        there = [value for value in values if value is not None]
+        return [f"{name} {min(there):g} to {max(there):g} {unit}"] if there else []
+
+    parts = span("SM clock", [state.sm_clock_mhz for state in states], "MHz")
+    parts += span("temperature", [state.temperature_celsius for state in states], "°C")
+    if reasons := {reason for state in states for reason in state.throttle_reasons or []}:
+        parts.append(f"clocks held down by {', '.join(sorted(reasons))}")
+    return [f"before and after each process: {', '.join(parts)}"] if parts else []
+
+
+def _notes(record: StepRecord, table: Sequence[Row]) -> list[str]:
+    """What each variant is, and what a reader must know of it."""
+    notes = [f"{row.name}: {row.absent or row.about}" for row in table]
+    for row in table:
+        notes += [f"(!) {row.name}: {doubt}" for doubt in row.doubts]
+        if row.absent is None and row.out_of_memory_with:
+            tried = " and ".join(row.out_of_memory_with)
+            notes.append(f"{row.name}: out of memory with recompute {tried}, measured with {row.recompute}")
+    notes += [f"{name}: {error}" for name, error in failures(record).items()]
+    if any(row.absent is None for row in table):
+        notes.append(
+            f"loss: nats per token on {record.protocol.loss_rows} held-out rows after all steps; rows that differ by "
+            f"more than {percent(LOSS_BOUND)} are not compared; tokens/s: median of the rounds (lowest to highest)"
+        )
+    waits = [each.seconds_before for variant in record.variants for each in variant.measured if each.seconds_before]
+    if waits:
+        notes.append(
+            f"from the start of a process to its first counted step: {duration(min(waits))} to {duration(max(waits))}, "
+            "not counted"
+        )
+    return notes
+
+
+def _ratios(record: StepRecord, table: dict[str, Row]) -> list[Table]:
+    """Each variant that is no baseline over the four baselines."""
+    cells: list[tuple[object, ...]] = []
+    for row in table.values():
+        if row.name in BASELINES or (row.absent is not None and row.name != "litespark"):
+            continue
+        for baseline, ratio in ratios(record, row.name).items():
+            if isinstance(ratio, str):
+                cells.append((row.name, baseline, None, None, None, f"no ratio: {ratio}"))
+            else:
+                energy = ratio.joules_per_token or Absent(ratio.joules_reason or "not measured")
+                cells.append((row.name, baseline, ratio.tokens_per_second, energy, ratio.tokens_per_second.count, ""))
+    columns = [*texts("variant", "over"), Column("× tokens/s", TIMES), Column("× J/token", TIMES), Column("rounds"),
+               *texts("why absent")]  # fmt: skip
+    return [Table(columns, cells)] if cells else []
+
+
+def _goals(record: StepRecord) -> Table:
+    columns = [*texts("goal"), Column("reached", _reached), *texts("verdict", "of, or why")]
+    return Table(columns, [(goal.goal, goal.value, goal.verdict, goal.reason) for goal in goals(record)])
+
+
+def _reached(value: float) -> str:
+    """A ratio, or tokens/s."""
+    return TIMES(value) if value < 100 else plain(value)

@@ -1,0 +1,194 @@
+"""The arithmetic of `litespark bench step`: from the raw values of a record to rows and ratios.
+
+Tokens/s of a process are its counted tokens over the sum of its counted steps. FLOPs per token follow the (query, key)
+pairs that were seen, so documents count as they are.
+
+A ratio stands only between rows that trained alike: losses on the held-out sequences, after the same steps on the same
+tokens, that differ by at most `LOSS_BOUND`. Other rounding (bf16, other kernels) moves the loss by less than a
+thousandth in a benchmark's few steps, and fp8 by a few thousandths; a wrong gradient moves it by more. The mean losses
+of the training steps are compared in the same way where both rows have them.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+from litespark.metrics.records.run import EnvironmentRecord
+from litespark.metrics.records.step import BASELINES, RoundRecord, StepRecord, VariantRecord
+from litespark.metrics.step_round import Interval, round_figures
+from litespark.metrics.throughput import quantile
+from litespark.reports.repeats import NOTHING, Repeats, median
+
+# relative difference of losses up to which rows have trained alike
+LOSS_BOUND = 1e-2
+# a row may seem faster than its floor by so much: the rates of the floor are measured too
+FLOOR_TOLERANCE = 1.03
+_LOSSES = {"loss": "its loss", "train_loss": "the mean loss of its training steps"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant; None: not measured.
+
+    Attributes:
+        repeats: of each counted round the figures of `RoundFigures`, peak_memory_mib, the loss on the held-out
+            sequences, and the mean train_loss of all its steps.
+        step_ms, p95_ms: median and 95th percentile of the counted steps of all rounds.
+        floor_ms: the least time of a step.
+        absent: why there are no figures; `failed`: the error of a round that has none though others may.
+        recompute: as it ran; `out_of_memory_with`: the kinds that were tried before and did not fit.
+        joules_reason: why there are no joules.
+        doubts: why the figures are not to be believed or compared.
+    """
+
+    name: str
+    about: str
+    failed: str | None
+    out_of_memory_with: tuple[str, ...]
+    absent: str | None = None
+    repeats: Repeats = NOTHING
+    recompute: str | None = None
+    step_ms: float | None = None
+    p95_ms: float | None = None
+    floor_ms: float | None = None
+    joules_reason: str | None = None
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def tokens_per_second(self) -> Interval | None:
+        """Of the counted steps."""
+        return self.repeats.of("tokens_per_second")
+
+    @property
+    def share_of_floor(self) -> float | None:
+        """The least time of a step over the median one."""
+        return None if self.floor_ms is None or self.step_ms is None else self.floor_ms / self.step_ms
+
+
+class Ratio(NamedTuple):
+    """One row over another: above 1 is faster in tokens/s, below 1 is less energy per token."""
+
+    tokens_per_second: Interval
+    joules_per_token: Interval | None
+    joules_reason: str | None
+
+
+def rows(record: StepRecord) -> dict[str, Row]:
+    """A row for every variant, by its name, in the record's order."""
+    repeats = {variant.name: _repeats(variant, record) for variant in record.variants}
+    middle = {loss: median(each.median(loss) for each in repeats.values()) for loss in _LOSSES}
+    return {variant.name: _row(variant, repeats[variant.name], record, middle) for variant in record.variants}
+
+
+def ratios(record: StepRecord, name: str) -> dict[str, Ratio | str]:
+    """A variant over each of the four baselines; in place of a ratio the reason for its absence.
+
+    Raises:
+        ValueError: the record has no variant of that name.
+    """
+    return {baseline: ratio(record, name, baseline) for baseline in BASELINES}
+
+
+def ratio(record: StepRecord, name: str, other: str) -> Ratio | str:
+    """One variant over another, round by round, or the reason why there is no ratio.
+
+    Raises:
+        ValueError: the record has no variant `name`.
+    """
+    table = rows(record)
+    if name not in table:
+        raise ValueError(f"variant: got {name!r}, expected one of the record's: {', '.join(table)}")
+    if other not in table:
+        return "not part of this benchmark"
+    ours, theirs = table[name], table[other]
+    for row in (theirs, ours):
+        if row.absent is not None or row.doubts:
+            return f"{row.name}: {row.absent or row.doubts[0]}"
+    for figure, what in {"loss": "losses", "train_loss": "training losses"}.items():
+        one, another = ours.repeats.median(figure), theirs.repeats.median(figure)
+        if one is not None and another is not None and abs(one - another) > LOSS_BOUND * abs(another):
+            return f"trained differently: {what} {one:.4f} and {another:.4f}"
+    if name == other:
+        return "itself"
+    speed = ours.repeats.over(theirs.repeats, "tokens_per_second")
+    energy = ours.repeats.over(theirs.repeats, "joules_per_token")
+    if speed is None:
+        return f"{other}: no round in which both were measured"
+    return Ratio(speed, energy, None if energy else ours.joules_reason or theirs.joules_reason)
+
+
+def failures(record: StepRecord) -> dict[str, str]:
+    """The error of each variant that could run and has a round without figures, out of memory aside."""
+    errors = {variant.name: _failed(variant) for variant in record.variants if variant.reason is None}
+    return {name: error for name, error in errors.items() if error is not None}
+
+
+def on_gpu(environment: EnvironmentRecord) -> bool:
+    """Whether the devices are others than the host's processor."""
+    return environment.devices[0].name != environment.cpu
+
+
+def counted(variant: VariantRecord) -> list[RoundRecord]:
+    """The rounds that make the row: those measured with the recomputation that the last of them had."""
+    measured = variant.measured
+    return [each for each in measured if each.recompute == measured[-1].recompute]
+
+
+def _repeats(variant: VariantRecord, record: StepRecord) -> Repeats:
+    figures = {
+        each.round: {
+            **asdict(round_figures(record, each, variant.hardware_flops_per_token)),
+            "peak_memory_mib": each.peak_memory_mib,
+            "loss": each.loss,
+            "train_loss": statistics.fmean(each.train_loss) if each.train_loss else None,
+        }
+        for each in counted(variant)
+    }
+    if any(each["mfu_measured"] is None for each in figures.values()):
+        # one round that passes the product refutes its rate, for the others too
+        figures = {number: {**each, "mfu_measured": None} for number, each in figures.items()}
+    return Repeats(figures)
+
+
+def _row(variant: VariantRecord, repeats: Repeats, record: StepRecord, middle: Mapping[str, float | None]) -> Row:
+    kept, failed = counted(variant), _failed(variant)
+    without = tuple(dict.fromkeys(each.recompute for each in variant.rounds if each.outcome == "out of memory"))
+    if not kept:
+        out_of_memory = bool(variant.rounds) and variant.rounds[-1].outcome == "out of memory"
+        absent = variant.reason or (
+            f"out of memory, also with recompute {without[-1]}" if out_of_memory else failed or "not run yet"
+        )
+        return Row(variant.name, variant.about, failed, without, absent)
+    times = [time for each in kept for time in each.step_ms]
+    step_ms, floor_ms = statistics.median(times), _floor_ms(variant, record.protocol.seq_len, kept)
+    doubts = []
+    if floor_ms is not None and floor_ms / step_ms > FLOOR_TOLERANCE:
+        share = floor_ms / step_ms
+        doubts.append(f"impossible: {share:.2f} times as fast as the floor, so the measurement or a rate is wrong")
+    for figure, what in _LOSSES.items():
+        loss, usual = repeats.median(figure), middle[figure]
+        if loss is not None and usual and abs(loss / usual - 1) > LOSS_BOUND:
+            away = f"{100 * (loss / usual - 1):+.2f} %"
+            doubts.append(f"trained differently: {what} is {away} from the median of the variants")
+    reasons = [each.joules_reason for each in kept if each.joules_reason and each.joules is None]
+    return Row(variant.name, variant.about, failed, without, None, repeats, kept[-1].recompute, step_ms,
+               quantile(times, 0.95), floor_ms, reasons[0] if reasons else None, tuple(doubts))  # fmt: skip
+
+
+def _floor_ms(variant: VariantRecord, length: int, kept: list[RoundRecord]) -> float | None:
+    """The floor of a step, its attention at the pairs that were seen instead of those of whole causal rows."""
+    if not variant.floor:
+        return None
+    pairs, tokens = sum(each.attention_pairs for each in kept), sum(each.tokens for each in kept)
+    seen = pairs / tokens / ((length + 1) / 2)
+    return sum(part.milliseconds * (seen if part.kernel_class == "attention" else 1.0) for part in variant.floor)
+
+
+def _failed(variant: VariantRecord) -> str | None:
+    """The error of the last round that failed and was not made up for."""
+    good = {each.round for each in variant.measured}
+    errors = [each.error for each in variant.rounds if each.outcome == "failed" and each.round not in good]
+    return f"failed: {errors[-1]}" if errors else None

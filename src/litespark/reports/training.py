@@ -1,0 +1,161 @@
+"""Variants × seeds for a reader: the loss beside what it took, and what was dropped where selection is compared."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from litespark.metrics.records.training import Dropped, Kind, TrainingRecord
+from litespark.reports.quantities import ABSENT, count, duration, joules, percent, plain, rate, scaled
+from litespark.reports.step import TIMES
+from litespark.reports.table import NONE, Column, Table, texts
+from litespark.reports.training_rows import TrainingRow, rows
+
+_MOST_RULES = 3
+_DIFFERENCE = Column("difference", "{:+.3%}".format, ABSENT)
+_RATIO = Column("", TIMES)
+
+
+def tables(record: TrainingRecord) -> list[Table]:
+    """The variants, and where there is a corpus what is left of it and what each variant dropped."""
+    made = [_variants(record)]
+    if record.corpus is None:
+        return made
+    left = Table(
+        [*texts("variant"), Column("documents", count), Column("tokens", scaled), Column("epochs", "{:.2f}".format),
+         Column("preparation", duration, "found")],
+        [
+            (variant.name, each.train_documents, each.train_tokens, record.stream.budget_tokens / each.train_tokens,
+             each.prepare_seconds)
+            for variant in record.variants
+            if (each := variant.prepared) is not None
+        ],
+        title="What is left of the corpus",
+    )  # fmt: skip
+    kinds = [*texts("kind"), Column("documents", count), Column("bytes", lambda size: scaled(size, "B")),
+             Column("dropped", percent), Column("of its bytes", percent), *texts("by")]  # fmt: skip
+    for variant in record.variants[1:]:
+        dropped = [] if variant.prepared is None else variant.prepared.dropped
+        cells = [_dropped(kind, [each for each in dropped if each.kind == kind.kind]) for kind in record.corpus.kinds]
+        made.append(Table(kinds, cells, title=f"{variant.name}: dropped documents"))
+    return [made[0], left, *made[1:]]
+
+
+def all_within(record: TrainingRecord) -> bool:
+    """Whether every variant is within the bound with every seed, where there is one."""
+    return record.bound is None or all(row.within for row in rows(record).values())
+
+
+def title_of(record: TrainingRecord) -> str:
+    """What was trained on what, how far, and where."""
+    model, stream, target = record.model, record.stream, record.target_bits_per_byte
+    goal = f"{scaled(stream.budget_tokens)} equal tokens" if target is None else f"To {target:g} bits per byte"
+    data = stream.name if record.corpus is None else f"{record.corpus.source} with planted junk and copies"
+    device = ", ".join(device.name for device in record.provenance.environment.devices)
+    state = "" if record.complete else ", NOT complete"
+    return (
+        f"{goal}: {model.name} ({scaled(model.parameters)} parameters), {data}, {stream.global_batch_size} sequences "
+        f"of {stream.seq_len} tokens a step, {record.precision}, {device}{state}"
+    )
+
+
+def _dropped(kind: Kind, dropped: Sequence[Dropped]) -> tuple[object, ...]:
+    """What selection dropped of one kind of document, and the rules that did, without their reasons, most first."""
+    rules: Counter[str] = Counter()
+    for each in dropped:
+        rules[each.rule.partition("/")[0]] += each.documents
+    most = ", ".join(f"{rule} {documents:,}" for rule, documents in rules.most_common(_MOST_RULES))
+    return (
+        kind.kind,
+        kind.documents,
+        kind.bytes,
+        sum(each.documents for each in dropped) / kind.documents,
+        sum(each.bytes for each in dropped) / kind.bytes,
+        (most or NONE) + (", …" if len(rules) > _MOST_RULES else ""),
+    )
+
+
+def _variants(record: TrainingRecord) -> Table:
+    """A row for each variant; over equal tokens losses are compared, to a target they are not."""
+    table, first = rows(record), record.variants[0].name
+    compares, judges = record.target_bits_per_byte is None, record.bound is not None
+
+    def figure(row: TrainingRow, name: str, written: Callable[[float], str]) -> str | None:
+        """The median, with the ratio over the first variant."""
+        value, ratio = row.of(name), row.ratio(name)
+        if value is None:
+            return None
+        simulated = " simulated" if row.simulated and name != "tokens" else ""
+        beside = "" if row.name == first or ratio is None else f" (× {_RATIO.cell(ratio)})"
+        return f"{written(value.median)}{simulated}{beside}"
+
+    def to_goal(row: TrainingRow, name: str, written: Callable[[float], str]) -> str | None:
+        return figure(row, name, written) if row.reached else "not reached" if row.judged else NONE
+
+    cells: list[tuple[object, ...]] = []
+    for row in table.values():
+        judged: list[object] = [
+            _DIFFERENCE.cell(row.difference), _DIFFERENCE.cell(row.late_difference),
+            {True: "yes", False: "NO", None: None}[row.within],
+        ]  # fmt: skip
+        bits = row.of("bits_per_byte")
+        cells.append((
+            row.name, bits and bits.median,
+            *([NONE] * 3 if row.name == first else judged)[: (2 + judges) * compares],
+            figure(row, "tokens_per_second", rate), figure(row, "joules_per_token", plain),
+            f"{row.reached} of {row.judged}" if row.judged else NONE if row.repeats.figures else "no run",
+            to_goal(row, "tokens", scaled), to_goal(row, "seconds", duration), to_goal(row, "joules", joules),
+        ))  # fmt: skip
+    names = ["difference", "largest late one", "within"][: (2 + judges) * compares]
+    names += ["tokens/s", "J/token", "reached", "tokens to it", "train time", "train energy"]
+    columns = [*texts("variant"), Column("bits/byte", plain, ABSENT), *(Column(name, absent=ABSENT) for name in names)]
+    return Table(columns, cells, title=title_of(record), notes=_notes(record, list(table.values())))
+
+
+def _notes(record: TrainingRecord, table: Sequence[TrainingRow]) -> list[str]:
+    stream, first, target = record.stream, table[0].name, record.target_bits_per_byte
+    notes = [
+        f"Medians over {_seeds(record)}; × is over {first} with the same seed (lowest to highest). Time and energy are "
+        "of training steps only, the first ones with their compilation included.",
+        f"Reached: {'the target' if target else f'what {first} has at its end with the same seed'}; validation every "
+        f"{stream.validate_every * stream.tokens_per_step:,} tokens: tokens, time and energy to it are that coarse. "
+        f"A schedule spans the budget of {stream.budget_tokens:,} tokens.",
+    ]
+    if target is None:
+        notes.append(f"Difference: of bits/byte at the end, over those of {first}; late ones: in the second half.")
+    if record.bound is not None:
+        notes.append(f"Within: at most {percent(record.bound)} above {first} with every seed.")
+    if (corpus := record.corpus) is not None:
+        notes.append(
+            f"Validated on {corpus.validation_documents:,} clean documents ({scaled(corpus.validation_bytes, 'B')}) "
+            f"that are held out and never selected; one tokenizer, that of {first}. Preparation is in no energy."
+        )
+    notes += [f"{row.name}: {' '.join(row.settings) or 'the config as it is'}" for row in table]
+    if simulated := [row.name for row in table if row.simulated]:
+        notes.append(
+            f"{', '.join(simulated)}: products are rounded as in fp8 and computed in a wider dtype: the loss is that "
+            "of fp8, the time and the energy are not"
+        )
+    notes += [f"{row.name}: layers left their recipe or came back {row.moves} times" for row in table if row.moves]
+    notes += [f"{row.name} NOT reached, {missed}" for row in table for missed in row.missed]
+    notes += [f"{row.name} FAILED: {row.error}" for row in table if row.error is not None]
+    notes += [f"no joules: {reason}" for reason in dict.fromkeys(row.joules_reason for row in table) if reason]
+    return notes + [
+        f"stopped and continued, warm-up included each time: {variant.name} with seed {run.seed} in {run.processes} "
+        "processes"
+        for variant in record.variants
+        for run in variant.runs
+        if run.processes > 1
+    ]
+
+
+def _seeds(record: TrainingRecord) -> str:
+    """The seeds that figures are of, by variant where some are missing."""
+    seeds = ", ".join(map(str, record.seeds))
+    if record.complete:
+        return f"seeds {seeds}"
+    there = "; ".join(
+        f"{variant.name} {', '.join(str(seed) for seed in record.seeds if variant.run(seed)) or 'none'}"
+        for variant in record.variants
+    )
+    return f"the seeds that are there, of {seeds} ({there})"

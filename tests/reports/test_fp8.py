@@ -1,0 +1,143 @@
+"""The section on fp8 has what the record has, and there is none of runs without it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import yaml
+
+from litespark.metrics.records.run import RunRecord
+from litespark.metrics.records.run_fp8 import Fp8MoveRecord, Fp8SharesRecord
+from litespark.reports import fp8, tables
+from litespark.reports.report import write_comparison, write_report
+from litespark.reports.runs import load_run, load_runs
+from tests.metrics.records.test_run_fp8 import DOWN, fp8_record
+from tests.reports.rows import row
+from tests.reports.synthetic_runs import write_run
+from tests.reports.test_report import change, section
+
+pytestmark = pytest.mark.usefixtures("unpainted")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return in_fp8(write_run(tmp_path / "run"))
+
+
+def in_fp8(folder, **changes):
+    """Make a run folder one of a run in fp8, by its config and its record."""
+    environment = dataclasses.replace(RunRecord.read(folder / "run.json").environment, precision="fp8")
+    change(folder, fp8=fp8_record(**changes), environment=environment)
+    with_config(folder, precision={"name": "fp8"})
+    return folder
+
+
+def with_config(folder, **values):
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | values))
+
+
+def shown(folder, **changes):
+    """The tables of a run whose fp8 has these changes."""
+    change(folder, fp8=fp8_record(**changes))
+    return fp8.tables(load_run(folder))
+
+
+def test_recipe_layers_moves_and_losses_of_casts_stand_beside_loss_and_speed(folder):
+    facts, moves, worst = fp8.tables(load_run(folder))
+    assert row(facts, "recipe") == ["delayed", "activations and weights e4m3, gradients e5m2"]
+    assert row(facts, "linear layers in fp8 now") == ["7 of 8 (87.5 %)", "qkv, output, gate_up, down of 2 of 2 blocks"]
+    assert [row(facts, what)[0] for what in ("validation loss", "tokens/s", "casts", "readings")] == [
+        "2.649 nats/token", "32.77 k", "triton", "5",
+    ]  # fmt: skip
+    assert "saturates or more than 25.0 % becomes zero" in row(facts, "readings")[1]
+    why = "2.00 % of its input saturates, above 0.100 % in 3 readings in a row"
+    assert moves.cells == [["30", DOWN, "delayed", "bf16", why]]
+    assert row(worst, f"{DOWN}.input") == ["2.00 % (highest 3.00 %)", "0 % (highest 0.100 %)", "30"]
+    report = write_report(folder).read_text()
+    assert report.index("## Loss beside speed") < report.index("## fp8") < report.index("## Ops")
+    assert moves.markdown() in section(report, "fp8")
+    assert row(tables.environment(load_run(folder)), "precision") == ["fp8 (delayed)"]
+
+
+def test_a_run_without_fp8_has_no_such_section(tmp_path):
+    assert "## fp8" not in write_report(write_run(tmp_path / "run")).read_text()
+
+
+def test_the_speed_of_a_simulation_is_nowhere_taken_for_that_of_fp8(folder):
+    facts, *_ = shown(folder, simulated=True, layers=28, bf16_first=1, bf16_last=2)
+    assert "the speed is not that of fp8" in row(facts, "products")[1]
+    about = row(facts, "linear layers in fp8 now")[1]
+    assert about.endswith("of 25 of 28 blocks; the first 1 and the last 2 stay in bf16")
+    assert "fp8 is simulated, so this is not its speed" in row(tables.headline(load_run(folder)), "tokens/s")[1]
+    assert fp8.in_a_sentence(fp8_record(simulated=True, moves=[])).startswith("fp8 simulated, delayed: 7 of 8")
+
+
+def test_returns_warnings_and_the_latest_of_many_moves_are_shown(folder):
+    back = [Fp8MoveRecord(step, DOWN, "bf16", "delayed", "return", 100) for step in range(1, fp8.MOST_MOVES + 6)]
+    warned = Fp8MoveRecord(95, DOWN, "delayed", "delayed", "underflow", 1, f"{DOWN}.gradient", 0.5, 0.25)
+    moves = shown(folder, moves=[*back, warned])[1]
+    assert "(6 earlier ones are in run.json)" in moves.title
+    assert [cells[0] for cells in moves.cells] == [*map(str, range(7, fp8.MOST_MOVES + 6)), "95"]
+    assert moves.cells[0][4] == "its recipe is tried again, after 100 readings in a row"
+    assert moves.cells[-1][4] == "only warned of: 50.0 % of its gradient becomes zero, above 25.0 % in 1 reading"
+
+
+def test_the_tensors_nearest_to_their_bounds_come_first(folder):
+    shares = [
+        Fp8SharesRecord("blocks.0.mlp.down.input", 10, 0.0, 0.2, 0.0, 0.2),  # 0.8 of its bound
+        Fp8SharesRecord("blocks.1.mlp.down.input", 10, 0.0009, 0.0, 0.0009, 0.0),  # 0.9
+        Fp8SharesRecord("blocks.2.mlp.down.input", 10, 0.0, 0.0, 0.0, 0.0),
+    ]
+    worst = shown(folder, shares=shares)[2]
+    assert [cells[0] for cells in worst.cells] == ["blocks.1.mlp.down.input", "blocks.0.mlp.down.input"]
+
+
+def test_a_run_that_lost_nothing_and_one_that_read_nothing_say_so(folder):
+    quiet = {"moved": [], "moves": [], "in_fp8": 8}
+    _, moves, worst = shown(folder, **quiet, shares=[Fp8SharesRecord(f"{DOWN}.input", 30, 0.0, 0.0, 0.0, 0.0)])
+    assert (moves.title, worst.title) == (
+        "No layer moved.",
+        "Of no tensor was any value lost in a cast that was counted.",
+    )
+    (_, moves) = shown(folder, **quiet, shares=[], readings=0)
+    assert moves.title == "No layer moved: nothing that casts lose was read."
+
+
+# ---------------------------------------------------------------- beside bf16
+
+
+def pair(tmp_path, loss, **changes):
+    """A run, and the same in fp8 that ended at `loss` times its validation loss."""
+    without, within = write_run(tmp_path / "plain"), in_fp8(write_run(tmp_path / "eight"), **changes)
+    with_config(without, precision={"name": "bf16"})
+    before = RunRecord.read(without / "run.json").quality.validation_loss
+    change(within, quality={"validation_loss": before * loss}, throughput={"tokens_per_second": 40_000.0})
+    return [without, within]
+
+
+@pytest.mark.parametrize(("loss", "said"), [(1.004, ("+0.400 %", "yes")), (1.006, ("+0.600 %", "no")),
+                                            (0.997, ("-0.300 %", "yes")), (0.98, ("-2.00 %", "no"))])  # fmt: skip
+def test_a_run_in_fp8_is_held_against_the_same_run_without_it(tmp_path, loss, said):
+    table = fp8.parity(load_runs(pair(tmp_path, loss)))
+    assert row(table, "eight", "plain")[2:] == [*said, "40.00 k against 32.77 k, 1.22 times"]
+
+
+def test_the_speed_of_a_simulation_is_not_compared(tmp_path):
+    folders = pair(tmp_path, 1.0, simulated=True)
+    table = fp8.parity(load_runs(folders))
+    assert row(table, "eight", "plain")[-1] == "simulated, so not compared"
+    assert table.markdown() in write_comparison(folders, tmp_path / "out").read_text()
+
+
+@pytest.mark.parametrize("what", ["config", "tokens", "data"])
+def test_runs_that_differ_in_more_than_precision_are_not_held_against_each_other(tmp_path, what):
+    folders = pair(tmp_path, 1.0)
+    if what == "config":
+        with_config(folders[1], optim={"lr": 1.0})
+    elif what == "tokens":
+        change(folders[1], throughput={"tokens": 17})
+    else:
+        change(folders[1], data={"manifest_hash": "ffff"})
+    assert fp8.parity(load_runs(folders)) is None

@@ -1,0 +1,128 @@
+"""A table shows the same cells in a terminal and on a page, and a reason for each that is absent; numbers read well."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from litespark.metrics.records.run_ops import DifferenceRecord, OpRecord, VerificationRecord
+from litespark.metrics.step_round import Interval
+from litespark.reports import ops, quantities
+from litespark.reports.table import Absent, Column, Fact, Table, facts, fenced, one_line, texts
+from tests.metrics.records.test_run import make_record
+from tests.reports.rows import row
+
+TABLE = Table(
+    [*texts("name"), Column("tokens/s", quantities.rate), Column("J/token", quantities.plain)],
+    [("a|b", Interval(20_000, 10_000, 30_000, 3), Absent("no counter")), ("long name", 5.0, Absent("no counter")),
+     ("none", None, math.nan)],
+    title="Speeds",
+    about=["on a CPU"],
+    notes=["a note"],
+)  # fmt: skip
+
+
+def test_both_forms_have_the_same_cells_and_words():
+    assert TABLE.text() == (
+        "Speeds\n\non a CPU\n\n"
+        "name                           tokens/s  J/token\n"
+        "a|b        20.00 k (10.00 k to 30.00 k)        -\n"
+        "long name                         5.000        -\n"
+        "none                                  -        -\n\n"
+        "a note\nJ/token of a|b, long name: no counter"
+    )
+    assert TABLE.markdown() == (
+        "Speeds\n\n- on a CPU\n\n| name | tokens/s | J/token |\n|---|---:|---:|\n"
+        "| a\\|b | 20.00 k (10.00 k to 30.00 k) | - |\n| long name | 5.000 | - |\n| none | - | - |\n\n"
+        "- a note\n- J/token of a|b, long name: no counter"
+    )
+
+
+def test_a_reason_of_all_rows_names_the_columns_once():
+    absent = Absent("no peak")
+    table = Table([*texts("name"), Column("MFU"), Column("HFU")], [("a", absent, absent), ("b", absent, absent)])
+    assert table.all_notes == ["MFU, HFU: no peak"]
+
+
+def test_a_wide_table_and_markup_are_shown_as_they_are():
+    table = Table(texts(*map(str, range(40))), [["[red]word\n" + "x" * 40] * 40])
+    assert table.text().splitlines()[1].count("[red]word " + "x" * 40) == 40
+
+
+def test_a_fact_has_its_reason_in_place_of_what_is_known_of_it():
+    table = facts([Fact("speed", 0.0, quantities.rate, "a second", "too short"),
+                   Fact("energy", None, quantities.plain, "of the board", "no counter")])  # fmt: skip
+    assert table.cells == [["speed", "0", "a second"], ["energy", "not measured", "no counter"]]
+    assert facts([Fact("what", "it is")]).header == ["what", "value"]
+
+
+@pytest.mark.parametrize("text", ["plain", "```", "a ````` b", "`"])
+def test_no_text_ends_its_fence(text):
+    first, *inside, last = fenced(text).splitlines()
+    assert "\n".join(inside) == text
+    assert first == f"{last}text"
+    assert last not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a\n b\t\u2028c", "a b c"),
+        ("\x1b[31mred\x00", r"\x1b[31mred\x00"),
+        ("abc\u202edef", r"abc\u202edef"),
+        ("\ud800", r"\ud800"),
+        ("漢字 🙂", "漢字 🙂"),
+        ("abcdefghijkl", "abcdefghij…"),
+    ],
+)
+def test_a_line_holds_what_can_be_printed_and_codes(text, line):
+    assert one_line(text, longest=None if len(text) < 12 else 11) == line
+
+
+ABSENT = "not measured"
+WRITTEN = {
+    quantities.plain: [
+        ((3.14159,), "3.142"), ((12.3,), "12.30"), ((1234.56, "W"), "1,235 W"), ((0.001234,), "0.001234"),
+        ((-2.5,), "-2.500"), ((0.0,), "0"), ((9.9996,), "10.00"), ((None,), ABSENT), ((math.nan,), ABSENT),
+        ((math.inf,), ABSENT),
+    ],
+    quantities.scaled: [
+        ((3.003e9,), "3.003 B"), ((32_768.0,), "32.77 k"), ((999.96,), "1.000 k"), ((0.25,), "0.2500"),
+        ((0.0712, "J"), "71.20 mJ"), ((989.5e12, "FLOP/s"), "989.5 TFLOP/s"), ((3e9, "J"), "3.000 GJ"),
+        ((2e-13, "J"), "0.0002000 nJ"), ((0.0, "J"), "0 J"), ((None, "J"), ABSENT),
+    ],
+    quantities.duration: [
+        ((0.812,), "812 ms"), ((41.2,), "41.2 s"), ((59.97,), "1 min 00 s"), ((185.0,), "3 min 05 s"),
+        ((3599.7,), "1 h 00 min"), ((7800.0,), "2 h 10 min"), ((12 * 86400 + 4 * 3600.0,), "12 d 4 h"),
+        ((None,), ABSENT),
+    ],
+    quantities.rate: [((2870.4,), "2,870"), ((9999.4,), "9,999"), ((9999.6,), "10.00 k"), ((None,), ABSENT)],
+    quantities.count: [((1234,), "1,234"), ((12_345,), "12.35 k"), ((None,), ABSENT)],
+    quantities.percent: [((0.4834,), "48.3 %"), ((1.0,), "100 %"), ((math.nan,), ABSENT)],
+    quantities.joules: [((812.0,), "812.0 J"), ((1.234e6,), "1.234 MJ (0.3428 kWh)"), ((None,), ABSENT)],
+    quantities.seconds_between: [
+        (("2026-01-31T12:00:00+00:00", "2026-01-31T13:01:02+01:00"), 62),
+        (("2026-01-31T12:00:00+00:00", None), None),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("written", "arguments", "text"),
+    [(written, *case) for written, cases in WRITTEN.items() for case in cases],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_numbers_have_units_and_sensible_digits(written, arguments, text):
+    assert written(*arguments) == text
+
+
+@pytest.mark.parametrize(
+    ("exact", "near", "shown"),
+    [(0.0, 1e-4, "1.0e-04 (1.0e-03) near"), (0.0, 0.0, "0.0e+00 (0.0e+00) exact"), (1e-9, 1e-4, "1.0e-09 (0.0e+00)")],
+)
+def test_the_table_of_ops_shows_the_tensor_nearest_to_its_bound(exact, near, shown):
+    differences = [DifferenceRecord("exact", exact, 0.0), DifferenceRecord("near", near, 1e-3)]
+    case = VerificationRecord("triton", "cast", "2 x 2", "bf16", False, 0.1, True, differences, None)
+    record = make_record(ops=[OpRecord("fp8", "auto", "triton", verifications=[case])])
+    assert shown in row(ops.table(record), "fp8")[2]
