@@ -136,7 +136,11 @@ PLANTED_ROOM_FAULTS = {
     "a room nobody knows": ("plugins/extra.py", "import json\n", "room 'plugins' is not in the table"),
 }
 PLANTED_LIBRARY_FAULTS = {
-    "lightning in models": ("models/llama.py", "import lightning\n", "litespark.models.llama may not import lightning"),
+    "lightning in models": (
+        "models/llama.py",
+        "import lightning\n",
+        "litespark.models.llama may not import lightning",
+    ),
     "lightning in optim": ("training/optim.py", "from lightning.pytorch import Trainer\n", "may not import lightning"),
     "old lightning": (
         "metrics/names.py",

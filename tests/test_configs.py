@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 
 from litespark.experiment.config import Parts, parts_from
 from litespark.experiment.preflight import place_of
-from litespark.models.llama import Llama
+from litespark.models.llama.model import Llama
 from litespark.ops.backend import BACKENDS
 from litespark.ops.choice import decide
 from tests.end_to_end.runs import train, train_apart

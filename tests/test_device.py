@@ -9,9 +9,9 @@ import torch
 
 from litespark.metrics.hardware import measured_matmul_peak
 from litespark.metrics.meters import choose_meter
-from litespark.models.config import LlamaConfig
 from litespark.models.init import initialise, materialise
-from litespark.models.llama import Llama
+from litespark.models.llama.config import LlamaConfig
+from litespark.models.llama.model import Llama
 from litespark.ops.attention.documents import Documents
 from litespark.ops.attention.reference import attention
 from litespark.ops.attention.sdpa import attention_sdpa

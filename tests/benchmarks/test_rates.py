@@ -7,7 +7,7 @@ import torch
 
 from litespark.benchmarks import rates
 from litespark.benchmarks.rates import measured_rates
-from litespark.models.config import LlamaConfig
+from litespark.models.llama.config import LlamaConfig
 from litespark.ops.shapes import Place
 from litespark.ops.verification import Verification
 

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from litespark.experiment.config import config_hash, parts_from
 from litespark.experiment.targets import ALLOWED_VARIABLE, ConfigError, check_kinds, check_targets
-from litespark.models.config import LlamaConfig, RopeScaling
+from litespark.models.llama.config import LlamaConfig, RopeScaling
 from litespark.ops.fp8.settings import AdaptiveConfig, Fp8Config
 from litespark.training.schedule import WarmupStableDecaySchedule
 from tests.experiment.composed import config, parts
@@ -165,7 +165,7 @@ def test_a_target_of_ours_passes():
     check_targets({"a": [{"_target_": "litespark.training.optim.AdamWConfig"}], "b": {"_target_": TARGET_OF_OURS}})
 
 
-TARGET_OF_OURS = "litespark.models.config.RopeScaling"
+TARGET_OF_OURS = "litespark.models.llama.config.RopeScaling"
 
 
 def test_a_package_is_allowed_by_the_environment_and_only_it(monkeypatch):

@@ -13,7 +13,7 @@ import pytest
 from litespark.data.tokenizer import Tokenizer
 from litespark.experiment.initial_weights import InitialWeights
 from litespark.experiment.load import load_for_generation
-from litespark.models.huggingface import export_huggingface
+from litespark.models.llama.huggingface import export_huggingface
 from litespark.models.safetensors_folder import INDEX
 from tests.models.small import small_model
 from tests.properties import HealthCheck, given, settings, st

@@ -88,7 +88,7 @@ def mypkg(tmp_path, monkeypatch):
         ("mypkg.mine.Path", "it is defined in pathlib"),
         ("mypkg.mine.Plain", r"expected a subclass of lightning\.pytorch\.Callback"),
         ("mypkg.mine.Hello", r"callbacks\.extra\.x: missing a required argument: 'mark'; Hello takes \(mark"),
-        ("litespark.models.config.LlamaConfig", r"expected a subclass of lightning\.pytorch\.Callback"),
+        ("litespark.models.llama.config.LlamaConfig", r"expected a subclass of lightning\.pytorch\.Callback"),
         ("litespark.cli.__main__.X", r"expected a class below litespark\. or mypkg\.; a config may not call"),
         ("otherpkg.mine.Hello", r"expected a class below litespark\. or mypkg\.; .*allowed_targets = "),
     ],

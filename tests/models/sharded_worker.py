@@ -11,9 +11,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-from litespark.models.huggingface import export_huggingface
 from litespark.models.init import copy_weights, initialise, materialise
-from litespark.models.llama import Llama
+from litespark.models.llama.huggingface import export_huggingface
+from litespark.models.llama.model import Llama
 from litespark.ops.backend import resolve
 from tests.models.small import SDPA, random_ids, small_config, small_model
 

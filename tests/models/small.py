@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from litespark.models.config import LlamaConfig, Recompute
 from litespark.models.init import initialise
-from litespark.models.llama import Llama
+from litespark.models.llama.config import LlamaConfig
+from litespark.models.llama.model import Llama
+from litespark.models.spec import Recompute
 from litespark.ops.backend import OpsConfig, resolve
 
 SDPA = OpsConfig(attention="sdpa")

@@ -2,7 +2,7 @@
 
 import torch
 
-from litespark.models.fp8 import enable_fp8
+from litespark.models.llama.fp8 import enable_fp8
 from litespark.ops.fp8.reference import PIECES
 from litespark.ops.fp8.settings import Fp8Config
 from tests.models.small import random_ids, small_model

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from litespark.models.config import LlamaConfig
 from litespark.models.floor import cast_bytes
-from litespark.models.fp8 import enable_fp8
-from litespark.models.llama import Llama
+from litespark.models.llama.config import LlamaConfig
+from litespark.models.llama.fp8 import enable_fp8
+from litespark.models.llama.model import Llama
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.ops.fp8.formats import E4M3
 from litespark.ops.fp8.quantisation import Quantisation

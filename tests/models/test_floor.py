@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from litespark.models.config import LlamaConfig
 from litespark.models.floor import KERNEL_CLASSES, Rates, floor
 from litespark.models.flops import causal_mean_keys, model_flops_per_token
+from litespark.models.llama.config import LlamaConfig
 
 R3 = LlamaConfig(
     "r3",

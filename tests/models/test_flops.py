@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from litespark.models.config import LlamaConfig
 from litespark.models.flops import causal_mean_keys, hardware_flops_per_token, model_flops_per_token
+from litespark.models.llama.config import LlamaConfig
 from litespark.ops.backend import OpsConfig
 from tests.models.small import random_ids, small_config, small_model
 

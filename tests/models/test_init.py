@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from litespark.models.config import RopeScaling
 from litespark.models.init import copy_weights, initialise, materialise
-from litespark.models.llama import Llama
+from litespark.models.llama.config import RopeScaling
+from litespark.models.llama.model import Llama
 from litespark.ops.backend import resolve
 from tests.models.small import SDPA, random_ids, small_config, small_model
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from litespark.models.huggingface import load_huggingface
+from litespark.models.llama.huggingface import load_huggingface
 from litespark.ops.backend import resolve
 from litespark.ops.tolerance import relative_distance
 from tests.models.small import SDPA, gradients, random_ids, small_model

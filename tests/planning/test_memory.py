@@ -6,8 +6,8 @@ import pytest
 import torch
 import yaml
 
-from litespark.models.config import LlamaConfig
-from litespark.models.llama import Llama
+from litespark.models.llama.config import LlamaConfig
+from litespark.models.llama.model import Llama
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.ops.fp8.settings import Fp8Config
 from litespark.planning.memory import layers_that_fit, training_state_bytes

@@ -5,7 +5,7 @@ import math
 import torch
 
 from litespark.models.init import initialise
-from litespark.models.llama import Llama
+from litespark.models.llama.model import Llama
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.training.step import finish_gradients
 from tests.training.small_runs import small_llama

@@ -21,9 +21,9 @@ from litespark.data.streaming import SyntheticDataModule
 from litespark.metrics.hardware import PeakFlops
 from litespark.metrics.mfu import FlopsPerToken, MfuMeter, Rates
 from litespark.metrics.validation import TokenMetrics
-from litespark.models.config import LlamaConfig
 from litespark.models.flops import model_flops_per_token
-from litespark.models.llama import Llama
+from litespark.models.llama.config import LlamaConfig
+from litespark.models.llama.model import Llama
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.ops.fp8.settings import Fp8Config
 from litespark.tasks.pretrain import Pretrain

@@ -12,9 +12,9 @@ from litespark.callbacks import checkpoint_folder
 from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.phases import Phases
 from litespark.metrics import names
-from litespark.models.fp8 import enable_fp8
 from litespark.models.init import initialise
-from litespark.models.llama import Llama
+from litespark.models.llama.fp8 import enable_fp8
+from litespark.models.llama.model import Llama
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.ops.fp8.formats import E4M3, quantised
 from litespark.ops.fp8.reference import PIECES

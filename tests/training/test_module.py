@@ -14,7 +14,7 @@ from litespark.data.batch import batch_from_rows
 from litespark.data.reading import rows as reading_rows
 from litespark.metrics import names
 from litespark.models.init import initialise
-from litespark.models.llama import Llama
+from litespark.models.llama.model import Llama
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.training.budget import TokenBudget
 from litespark.training.module import NonFiniteError

@@ -11,7 +11,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from litespark.metrics import names
-from litespark.models.llama import Llama
+from litespark.models.llama.model import Llama
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.training.optim import AdamWConfig, MuonConfig, build_optimizer, set_learning_rate
 from litespark.training.schedule import WarmupStableDecaySchedule

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from litespark.models.llama import Llama
+from litespark.models.llama.model import Llama
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.training.optim import (
     AdamWConfig,

@@ -12,7 +12,7 @@ import torch
 from litespark.device import device_of
 from litespark.metrics.hardware import measured_matmul_peak, mfu_peak
 from litespark.metrics.records.step import RatesRecord
-from litespark.models.config import LlamaConfig
+from litespark.models.llama.config import LlamaConfig
 from litespark.ops.backend import BACKENDS, REFERENCE, load
 from litespark.ops.cases import cases
 from litespark.ops.choice import reason_against

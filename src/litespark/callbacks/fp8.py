@@ -17,7 +17,7 @@ from litespark.callbacks.steps import StepCallback
 from litespark.metrics import names
 from litespark.metrics.records.run import RunRecord
 from litespark.metrics.records.run_fp8 import Fp8MoveRecord, Fp8PlaceRecord, Fp8Record, Fp8SharesRecord
-from litespark.models.fp8 import Fp8State
+from litespark.models.llama.fp8 import Fp8State
 from litespark.ops.fp8.adaptive import (
     Adaptive,
     Shares,

@@ -41,7 +41,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 def _export(options: argparse.Namespace) -> int:
     from litespark.data.tokenizer import Tokenizer
     from litespark.experiment.load import load_trained
-    from litespark.models.huggingface import export_huggingface
+    from litespark.models.llama.huggingface import export_huggingface
 
     output: Path = options.output
     if output.exists() and (not output.is_dir() or any(output.iterdir())):  # before a large model is read
@@ -73,7 +73,7 @@ def _generate(options: argparse.Namespace) -> int:
     from litespark.device import find
     from litespark.experiment.load import load_for_generation
     from litespark.models.generate import generate
-    from litespark.models.huggingface_config import end_ids
+    from litespark.models.llama.huggingface_config import end_ids
 
     model, folder = load_for_generation(options.run)
     model.to(find("auto"))

@@ -22,8 +22,8 @@ from litespark.experiment.spelling import nearest
 from litespark.experiment.targets import ConfigError, check_kinds, check_resolved, check_targets, named_class
 from litespark.experiment.variant import with_variant
 from litespark.launch import Ranks
-from litespark.models.config import RECOMPUTE_MODES, LlamaConfig, Recompute
-from litespark.models.spec import ModelSpec
+from litespark.models.llama.config import LlamaConfig
+from litespark.models.spec import RECOMPUTE_MODES, ModelSpec, Recompute
 from litespark.ops.backend import OpsConfig
 from litespark.ops.fp8.settings import Fp8Config
 from litespark.ranges import Seed, check_number

@@ -17,7 +17,7 @@ from litespark.metrics.projection import project
 from litespark.metrics.records.run import ProjectionRecord, Status
 from litespark.metrics.records.run_target import TargetRecord
 from litespark.models.generate import generate
-from litespark.models.llama import Llama
+from litespark.models.llama.model import Llama
 from litespark.reports.reasons import no_bits_per_byte
 from litespark.reports.report import write_report
 from litespark.reports.tables import shared_by

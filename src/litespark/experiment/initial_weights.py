@@ -14,11 +14,11 @@ from litespark.data.tokenizer import Tokenizer
 from litespark.data.tokenizer_files import tokenizer_file
 from litespark.experiment import load, run_folder
 from litespark.experiment.config import ConfigError, Parts
-from litespark.models.config import LlamaConfig
-from litespark.models.huggingface import load_huggingface
-from litespark.models.huggingface_config import read_config
 from litespark.models.init import copy_weights
-from litespark.models.llama import Llama
+from litespark.models.llama.config import LlamaConfig
+from litespark.models.llama.huggingface import load_huggingface
+from litespark.models.llama.huggingface_config import read_config
+from litespark.models.llama.model import Llama
 from litespark.override_text import override
 
 log = logging.getLogger(__name__)

@@ -19,10 +19,10 @@ from litespark.callbacks import checkpoint_folder
 from litespark.callbacks.checkpoint_folder import Checkpoint, CheckpointError
 from litespark.data.tokenizer import Tokenizer
 from litespark.experiment import run_folder
-from litespark.models.config import LlamaConfig, RopeScaling
-from litespark.models.huggingface import load_huggingface
 from litespark.models.init import materialise
-from litespark.models.llama import Llama
+from litespark.models.llama.config import LlamaConfig, RopeScaling
+from litespark.models.llama.huggingface import load_huggingface
+from litespark.models.llama.model import Llama
 from litespark.ops.backend import Ops, OpsConfig, resolve
 
 # where the LightningModule keeps its model

@@ -7,7 +7,7 @@ import torch
 from litespark.device import ACCELERATORS, device_of
 from litespark.experiment.config import Parts
 from litespark.experiment.targets import ConfigError
-from litespark.models.config import LlamaConfig
+from litespark.models.llama.config import LlamaConfig
 from litespark.ops.backend import AUTO, BACKENDS, REFERENCE
 from litespark.ops.backend import why_not as why_not_backend
 from litespark.ops.fp8.limits import without_units

@@ -22,8 +22,8 @@ from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.initial_weights import InitialWeights, check_tokenizer
 from litespark.experiment.precision import computes_with_ops, decided, step_shapes
 from litespark.launch import Ranks
-from litespark.models.config import LlamaConfig
-from litespark.models.llama import idle_ops
+from litespark.models.llama.config import LlamaConfig
+from litespark.models.llama.model import idle_ops
 from litespark.ops.choice import refusals
 from litespark.ops.shapes import Place
 from litespark.planning.memory import layers_that_fit, training_state_bytes

@@ -27,7 +27,7 @@ from litespark.experiment.run_data import PLACE, PREPARATION
 from litespark.experiment.run_lock import LOCK
 from litespark.experiment.variant import legible
 from litespark.metrics.records.prepared import RUN_DATA, write_run_data
-from litespark.models import fp8
+from litespark.models.llama import fp8
 from litespark.override_text import override
 from litespark.reports.run_config import CONFIG_FILE as CONFIG
 from litespark.reports.run_config import flatten, read_config

@@ -19,7 +19,7 @@ from typing import Literal, get_args
 
 import torch
 
-from litespark.models.config import LlamaConfig
+from litespark.models.llama.config import LlamaConfig
 from litespark.ops.fp8.settings import Fp8Config, Recipe
 from litespark.ops.shapes import Place, StepShapes
 from litespark.ops.work import work

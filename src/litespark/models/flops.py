@@ -8,8 +8,7 @@ product costs twice its forward. Parameter term: Kaplan et al., arXiv:2001.08361
 (S+1)/2 (causal, C), or with documents masked the batch's (query, key) pairs divided by its tokens.
 """
 
-from litespark.models.config import Recompute
-from litespark.models.spec import ModelSpec
+from litespark.models.spec import ModelSpec, Recompute
 
 
 def causal_mean_keys(seq_len: int) -> float:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from litespark.models.cache import KeyValueCache
 from litespark.models.compilation import uncompiled
-from litespark.models.llama import Llama
+from litespark.models.llama.model import Llama
 
 
 def generate(

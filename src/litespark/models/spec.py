@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from litespark.models.config import Recompute
 from litespark.ops.backend import Ops
 from litespark.ops.shapes import StepShapes
+
+# what the backward pass makes again: nothing, the product of gate and up in the MLP, or all of a block but its input
+Recompute = Literal["none", "swiglu", "full"]
+RECOMPUTE_MODES: tuple[Recompute, ...] = get_args(Recompute)
 
 
 @runtime_checkable
@@ -38,9 +41,9 @@ class ModelSpec(Protocol):
     def build(self, ops: Ops, recompute: Recompute) -> nn.Module:
         """The model; called under the meta device, so it must not compute with values.
 
-        A model for `task=pretrain` is called as `model(tokens, labels, positions=, documents=, boundaries=,
-        reduction=)`, see `models.llama.Llama.forward`; one for a task of your own, as that task calls it. The loss is
-        made inside `forward`, where FSDP2 has gathered the weights.
+        A model for `task=pretrain` is called as `model(tokens, labels, positions=, documents=, cu_seqlens=,
+        reduction=)`, see `models.llama.model.Llama.forward`; one for a task of your own, as that task calls it. The
+        loss is made inside `forward`, where FSDP2 has gathered the weights.
         """
         ...
 

@@ -128,7 +128,7 @@ class LinearCrossEntropy(Protocol):
 
 @dataclass(frozen=True)
 class Ops:
-    """One callable per op: what `models.llama` computes with. Each is specified by its `reference.py`."""
+    """One callable per op: what `models.llama.model` computes with. Each is specified by its `reference.py`."""
 
     rms_norm: Callable[[Tensor, Tensor, float], Tensor]
     add_rms_norm: Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]

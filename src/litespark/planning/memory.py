@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from litespark.models.config import LlamaConfig
+from litespark.models.llama.config import LlamaConfig
 from litespark.models.spec import ModelSpec
 from litespark.ops.fp8.settings import Fp8Config
 from litespark.training.optim import MuonConfig, OptimizerConfig

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from litespark.models.fp8 import Fp8State
+from litespark.models.llama.fp8 import Fp8State
 from litespark.training.host_group import HostGroup
 
 log = logging.getLogger(__name__)

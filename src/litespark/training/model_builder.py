@@ -10,11 +10,10 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from litespark.models.compilation import CompileMode, compile_model
-from litespark.models.config import Recompute
-from litespark.models.fp8 import enable_fp8
 from litespark.models.init import initialise, materialise
-from litespark.models.llama import Llama
-from litespark.models.spec import ModelSpec
+from litespark.models.llama.fp8 import enable_fp8
+from litespark.models.llama.model import Llama
+from litespark.models.spec import ModelSpec, Recompute
 from litespark.ops.backend import Ops
 from litespark.ops.fp8.settings import Fp8Config
 from litespark.training.strategies import Precision, StrategyConfig, shard_model

@@ -29,8 +29,8 @@ from litespark.benchmarks.ops.rivals import TORCHAO, torchao_linear
 from litespark.metrics.records.ops import (
     least_paying,
 )
-from litespark.models.config import LlamaConfig
 from litespark.models.floor import cast_bytes
+from litespark.models.llama.config import LlamaConfig
 from litespark.ops.fp8.limits import without_units
 from litespark.ops.fp8.operands import product
 from litespark.ops.fp8.reference import Pieces

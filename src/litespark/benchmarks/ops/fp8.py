@@ -45,8 +45,8 @@ from litespark.metrics.records.ops import (
     derived,
     least_paying,
 )
-from litespark.models.config import LlamaConfig
 from litespark.models.floor import FUSED_CASTS
+from litespark.models.llama.config import LlamaConfig
 from litespark.ops.backend import BACKENDS, REFERENCE, load
 from litespark.ops.choice import reason_against
 from litespark.ops.fp8.limits import without_units

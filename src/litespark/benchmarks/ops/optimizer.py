@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 
 from litespark.metrics.records.ops import OptimizerRecord, TimeRecord
-from litespark.models.config import LlamaConfig
 from litespark.models.init import initialise, materialise
-from litespark.models.llama import Llama
+from litespark.models.llama.config import LlamaConfig
+from litespark.models.llama.model import Llama
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.ops.timing import interleaved_milliseconds
 from litespark.training.optim import AdamWConfig, OptimizerConfig, build_optimizer

@@ -14,7 +14,7 @@ from torch import nn
 from torch.profiler import record_function
 
 from litespark.benchmarks.profile.classes import scope, within
-from litespark.models.llama import MLP, Attention, Block, Llama, Rotary
+from litespark.models.llama.model import MLP, Attention, Block, Llama, Rotary
 from litespark.ops.backend import BACKENDS, Ops
 from litespark.ops.fp8.reference import Pieces
 from litespark.training import step

@@ -37,8 +37,8 @@ from litespark.launch import Ranks
 from litespark.metrics.energy import EnergyMeter
 from litespark.metrics.meters import NullMeter
 from litespark.metrics.records.step import RoundRecord
-from litespark.models.config import RECOMPUTE_MODES, Recompute
-from litespark.models.llama import Llama
+from litespark.models.llama.model import Llama
+from litespark.models.spec import RECOMPUTE_MODES, Recompute
 from litespark.ops.backend import OpsConfig
 from litespark.ops.choice import described
 from litespark.training.budget import BudgetConfig

@@ -17,7 +17,7 @@ from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.precision import precision_of
 from litespark.experiment.preflight import idle_of, place_of
 from litespark.metrics.records.step import VariantKind
-from litespark.models.config import Recompute
+from litespark.models.spec import Recompute
 from litespark.ops.choice import refusals
 from litespark.ops.fp8.limits import without_units
 from litespark.ops.fp8.operands import MULTIPLE

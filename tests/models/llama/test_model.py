@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from litespark.models.cache import KeyValueCache
-from litespark.models.llama import Llama
+from litespark.models.llama.model import Llama
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.ops.tolerance import relative_distance
 from tests.models.small import SDPA, gradients, random_ids, small_config, small_model

@@ -12,7 +12,7 @@ from litespark.ops.fp8.settings import Fp8Config, Recipe
 from litespark.ops.linear.state import BlockLinears, Fp8Linear, scaling_of
 
 if TYPE_CHECKING:
-    from litespark.models.llama import Llama
+    from litespark.models.llama.model import Llama
 
 # linear layer of a block, as `Fp8Config.linears` calls it -> where it is in the block
 PATHS = {"qkv": "attention.qkv", "output": "attention.output", "gate_up": "mlp.gate_up", "down": "mlp.down"}

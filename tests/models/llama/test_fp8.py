@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from litespark.models.cache import KeyValueCache
-from litespark.models.fp8 import enable_fp8
-from litespark.models.llama import Llama
+from litespark.models.llama.fp8 import enable_fp8
+from litespark.models.llama.model import Llama
 from litespark.ops.backend import resolve
 from litespark.ops.fp8.reference import PIECES, Pieces
 from litespark.ops.fp8.settings import LINEARS, RECIPES, Fp8Config

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from litespark.models.cache import KeyValueCache
-from litespark.models.config import RECOMPUTE_MODES, LlamaConfig, Recompute
-from litespark.models.fp8 import Fp8State
+from litespark.models.llama.config import LlamaConfig
+from litespark.models.llama.fp8 import Fp8State
+from litespark.models.spec import RECOMPUTE_MODES, Recompute
 from litespark.ops.attention.documents import Documents
 from litespark.ops.backend import Ops
 from litespark.ops.linear.function import norm_linear, projection_mlp
@@ -149,7 +150,7 @@ class Block(nn.Module):
     norm that follows it: one pass over memory where an op fuses them.
 
     Attributes:
-        fp8: the linear layers where `models.fp8.enable_fp8` put some of them into fp8; their weights are these.
+        fp8: the linear layers where `models.llama.fp8.enable_fp8` put some of them into fp8; their weights are these.
     """
 
     def __init__(self, config: LlamaConfig, layer: int, ops: Ops, recompute: Recompute) -> None:
@@ -190,7 +191,7 @@ class Llama(nn.Module):
             input and makes the rest again.
 
     Attributes:
-        fp8: what a model in fp8 keeps from step to step, see `models.fp8.enable_fp8`; None: it is not.
+        fp8: what a model in fp8 keeps from step to step, see `models.llama.fp8.enable_fp8`; None: it is not.
 
     Raises:
         ValueError: unknown `recompute`.

@@ -1,22 +1,20 @@
-"""The native Llama as a `ModelSpec`: its sizes, checked when it is made, and what training asks of the family."""
+"""The native Llama as a `ModelSpec`: its sizes, checked when it is made, and what follows from them."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from litespark.models.llama import weights
+from litespark.models.spec import RECOMPUTE_MODES, Recompute
 from litespark.ops.backend import Ops
 from litespark.ops.rope.reference import RopeScaling
 from litespark.ops.shapes import StepShapes
 from litespark.ranges import Count, Epsilon, Range, check_ranges
 
-__all__ = ["RECOMPUTE_MODES", "LlamaConfig", "Recompute", "RopeScaling"]
-
-Recompute = Literal["none", "swiglu", "full"]
-RECOMPUTE_MODES: tuple[Recompute, ...] = get_args(Recompute)
+__all__ = ["LlamaConfig", "RopeScaling"]
 
 
 @dataclass(frozen=True)
@@ -80,25 +78,16 @@ class LlamaConfig:
 
     def build(self, ops: Ops, recompute: Recompute = "none") -> nn.Module:
         """See `ModelSpec`."""
-        from litespark.models.llama import Llama  # the model is made of this config
+        from litespark.models.llama.model import Llama  # the model is made of this config
 
         return Llama(self, ops, recompute)
 
     def draw(self, name: str, values: Tensor, generator: torch.Generator) -> None:
-        """Normal matrices, ones for the weights of norms.
-
-        The two matrices that write into the residual stream (attention.output and mlp.down) have their deviation
-        divided by sqrt(2L), so that the stream does not grow with depth (Radford et al., GPT-2, 2019).
-        """
-        if values.ndim == 1:
-            values.fill_(1.0)
-            return
-        into_stream = name.endswith(("attention.output.weight", "mlp.down.weight"))
-        deviation = self.init_std / (math.sqrt(2 * self.num_layers) if into_stream else 1.0)
-        values.normal_(0.0, deviation, generator=generator)
+        """See `ModelSpec`."""
+        weights.draw(name, values, self.init_std, self.num_layers, generator)
 
     def units(self, model: nn.Module) -> Sequence[nn.Module]:
-        """The blocks."""
+        """See `ModelSpec`: the blocks."""
         blocks: Any = model.blocks
         return list(blocks)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from litespark.models.huggingface import huggingface_parts, load_huggingface
+from litespark.models.llama.huggingface import huggingface_parts, load_huggingface
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.ops.tolerance import relative_distance
 from tests.models.small import SDPA

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from litespark.models.config import RopeScaling
-from litespark.models.huggingface import export_huggingface, load_huggingface
-from litespark.models.huggingface_config import end_ids, read_config
+from litespark.models.llama.config import RopeScaling
+from litespark.models.llama.huggingface import export_huggingface, load_huggingface
+from litespark.models.llama.huggingface_config import end_ids, read_config
 from litespark.models.safetensors_folder import INDEX, SINGLE
 from litespark.ops.backend import resolve
 from litespark.ops.rope.reference import inverse_frequencies

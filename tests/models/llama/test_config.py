@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from litespark.models.config import LlamaConfig, RopeScaling
-from litespark.models.llama import Llama
+from litespark.models.llama.config import LlamaConfig, RopeScaling
+from litespark.models.llama.model import Llama
 from litespark.ops.backend import OpsConfig, resolve
 from tests.models.small import small_config
 

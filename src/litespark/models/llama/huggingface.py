@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from litespark.models.config import LlamaConfig, Recompute
-from litespark.models.huggingface_config import read_config, to_huggingface_config
 from litespark.models.init import materialise
-from litespark.models.llama import Llama
+from litespark.models.llama.config import LlamaConfig
+from litespark.models.llama.huggingface_config import read_config, to_huggingface_config
+from litespark.models.llama.model import Llama
 from litespark.models.safetensors_folder import SafetensorsReader, SafetensorsWriter, read_json
+from litespark.models.spec import Recompute
 from litespark.ops.backend import Ops
 
 _TOKENIZER_FILES = (

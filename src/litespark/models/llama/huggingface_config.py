@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from litespark.models.config import LlamaConfig, RopeScaling
+from litespark.models.llama.config import LlamaConfig, RopeScaling
 from litespark.models.safetensors_folder import read_json
 
 # LlamaConfig field -> key of config.json
