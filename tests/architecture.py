@@ -21,6 +21,7 @@ ALL_ROOMS = {
     "tasks",
     "planning",
     "reports",
+    "config",
     "models",
     "data",
     "ops",
@@ -29,7 +30,7 @@ ALL_ROOMS = {
 # The table of the design: room -> what of ours it may import besides itself. `a.b` means that one module only.
 MAY_IMPORT: dict[str, set[str]] = {
     "train": {"experiment", "threads"},
-    "cli": {"experiment", "benchmarks", "planning", "reports", "data", "models", "threads", "parent"},
+    "cli": {"config", "experiment", "benchmarks", "planning", "reports", "data", "models", "threads", "parent"},
     "experiment": ALL_ROOMS - {"experiment", "benchmarks"} | {"launch", "parent"},
     "benchmarks": {"experiment", "training", "tasks", "data", "models", "ops", "metrics", "launch", "parent"},
     "callbacks": {"training", "models", "data.batch", "ops", "metrics"},
@@ -42,6 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": set(),
     "data": set(),
     "device": set(),
+    "config": {"training", "tasks", "models", "ops", "data", "metrics"},
     "ranges": set(),
     "terminal": set(),
     "override_text": set(),
@@ -51,7 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "": set(),  # litespark/__init__.py
 }
 # single files without anything of ours: what numbers may be, advice that can be pasted, and what is written to
-FOR_ALL = {"ranges", "override_text", "terminal"}
+FOR_ALL = {"ranges", "override_text", "terminal", "config.settings", "config.spelling"}
 # as those, with torch, so a command imports it late
 OVER_TORCH = {"device"}
 LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric"}

@@ -21,7 +21,7 @@ def override(key: str, value: Any) -> str:
 
 
 def hydra_value(value: Any) -> str:
-    """Any value of a config in Hydra's words; a dataclass by its target."""
+    """Any value of a config in Hydra's words; a dataclass as its settings."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     if isinstance(value, int | float):
@@ -29,9 +29,7 @@ def hydra_value(value: Any) -> str:
     if isinstance(value, str | Path):
         return hydra_text(str(value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        kind = type(value)
-        values = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return hydra_value({"_target_": f"{kind.__module__}.{kind.__qualname__}", **values})
+        return hydra_value({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{hydra_value(each)}" for key, each in value.items()) + "}"
     if isinstance(value, Sequence):

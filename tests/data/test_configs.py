@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
+from litespark.config.groups import GROUPS, KIND
 from litespark.data.config import PrepareConfig, SyntheticConfig
 from litespark.data.preparation.prepare import look_up
 
@@ -18,7 +19,12 @@ NAMES = sorted(path.stem for path in (CONFIGS / "data").glob("*.yaml"))
 
 def data_config(name: str, *overrides: str) -> dict:
     with initialize_config_dir(str(CONFIGS), version_base=None):
-        return compose(overrides=[f"+data={name}", "+paths.data=somewhere", "+model.vocab_size=300", *overrides]).data
+        return compose(overrides=[f"+data={name}", "+paths.data=somewhere", "+model.vocab_size=300", *overrides])
+
+
+def instantiate(node):
+    settings = OmegaConf.to_container(node.data, resolve=True)
+    return GROUPS["data"][settings.pop(KIND)](**settings)
 
 
 def test_the_group_has_its_members():
@@ -30,7 +36,7 @@ def test_each_file_instantiates_and_states_every_setting(name):
     node = data_config(name, *(["data.source=mine"] if name == "text" else []))
     built = instantiate(node)
     assert isinstance(built, SyntheticConfig if name == "synthetic" else PrepareConfig)
-    assert set(node) - {"_target_"} == {field.name for field in fields(built)}
+    assert set(node.data) - {KIND} == {field.name for field in fields(built)}
 
 
 def test_the_source_alone_changes_the_text():

@@ -6,9 +6,9 @@
 NO_FILES = "data=synthetic"
 
 TABLE = {
-    "unknown key": ("optim.learning_rate=1", "got optim.learning_rate=1, but there is no", "set optim.lr=1"),
-    "unknown key, appended": ("+optim.rl=1", "optim: got optim.rl, which is no setting", "see configs/optim"),
-    "unknown key of the root, appended": ("+lr=1", "got +lr=1, but there is no setting lr", "set optim.lr=1"),
+    "unknown key": ("optim.learning_rate=1", "optim.learning_rate: got 1, but there is no", "set optim.lr=1"),
+    "unknown key, appended": ("+optim.rl=1", "optim.rl: got 1, but there is no such setting", "set optim.lr=1"),
+    "unknown key of the root, appended": ("+lr=1", "lr: got 1, but there is no such setting", "set optim.lr=1"),
     "unknown experiment": (
         "experiment=nope",
         "got experiment=nope, expected one of",
@@ -16,7 +16,7 @@ TABLE = {
         "choose one",
     ),
     "unknown choice of a group": ("model=llama1bn", "got model=llama1bn, expected one of", "choose model=llama1b"),
-    "unknown group": ("modell=tiny", "got modell=tiny, but there is no setting modell", "set model=tiny"),
+    "unknown group": ("modell=tiny", "modell: got tiny, but there is no such setting", "set model=tiny"),
     "value of another kind": (
         "trainer.global_batch_size=many",
         "trainer.global_batch_size: got 'many'",
@@ -33,17 +33,18 @@ TABLE = {
     ),
     "half a layer": (
         "model.num_layers=1.5",
-        "model.num_layers: got 1.5, expected a whole number; set model.num_layers=2",
+        "model.num_layers: got 1.5, expected a whole number",
+        "set model.num_layers=2",
     ),
     "seed that no generator takes": ("seed=-1", "seed: got -1, expected a whole number from 0 to 4294967295", "set se"),
     "no time to wait for ranks": ("strategy=ddp strategy.timeout_seconds=0", "strategy.timeout_seconds: got 0, expec"),
     "unknown precision": ("precision.name=fp4", "precision.name: got 'fp4', expected auto, fp32, bf16 or fp8"),
-    "unknown recompute": ("recompute.mode=some", "recompute.mode: got 'some', expected one of none, swiglu, full"),
-    "unknown accelerator": ("trainer.accelerator=tpu", "got 'tpu', expected auto, cpu, gpu, mps, xpu"),
+    "unknown recompute": ("recompute.mode=some", "recompute.mode: got 'some', expected none, swiglu or full"),
+    "unknown accelerator": ("trainer.accelerator=tpu", "got 'tpu', expected auto, cpu, gpu, mps or xpu"),
     "unknown strategy": ("strategy.name=tp", "strategy.name: got 'tp', expected single, ddp or fsdp"),
     "unknown backend of an op": (
         f"{NO_FILES} ops.attention=nope",
-        "ops.attention=nope",
+        "ops.attention: got 'nope'",
         "known",
         "sdpa, reference, or auto",
     ),
@@ -249,7 +250,6 @@ TABLE = {
     "initial weights without files": (f"{NO_FILES} initial_weights={{w}}/empty", "config.json cannot be read", "comp"),
     "initial weights of another shape": (
         f"{NO_FILES} initial_weights={{w}}/weights",
-        "width=64",
         "is another model than model=tiny states",
         "set model.hidden_size=64",
     ),
@@ -281,7 +281,10 @@ TABLE = {
     ),
     "path that is too long": (f"{NO_FILES} initial_weights=/{'x' * 5000}", "File name too long"),
     "neither a yes nor a no": (f"{NO_FILES} allow_other_tokenizer=some", "got 'some', expected true or false"),
-    "unknown way to begin a document": ("data.add_bos=often", "data.add_bos='often'; expected auto, true or false"),
+    "unknown way to begin a document": (
+        "data.add_bos=often",
+        "data.add_bos: got 'often', expected auto, true or false",
+    ),
     "BOS of a tokenizer without one": (
         "data.source={w}/text data.add_bos=true",
         "the tokenizer that is trained here has no BOS",
@@ -290,19 +293,20 @@ TABLE = {
     "target that calls a function": ("optim._target_=os.system", "optim._target_: got the target 'os.system'", "exp"),
     "target that deletes": (
         "optim._target_=pathlib.Path.unlink +optim.self={w}/victim",
-        "'pathlib.Path.unlink', expected a class below litespark.",
+        "'pathlib.Path.unlink', expected none",
         "LITESPARK_ALLOWED_TARGETS",
     ),
     "target reached through a module of ours": (
         "optim._target_=litespark.experiment.run.shutil.rmtree +optim.path={w}/text",
-        "'litespark.experiment.run.shutil.rmtree', expected a class",
+        "'litespark.experiment.run.shutil.rmtree', expected none",
     ),
     "function of ours for a target": (
         "optim._target_=litespark.callbacks.checkpoint_folder.prune",
-        "prune', expected a class below litespark.",
+        "prune', expected none",
     ),
     "target deep inside": (
         "+optim.deep.list=[{{_target_:os.system}}]",
-        "optim.deep.list[0]._target_: got the target 'os.system'",
+        "optim.deep: got ",
+        "but there is no such setting",
     ),
 }

@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from litespark.experiment.config import config_hash, parts_from
-from litespark.experiment.targets import ALLOWED_VARIABLE, ConfigError, check_kinds, check_targets
+from litespark.experiment.targets import ALLOWED_VARIABLE, ConfigError, check_targets
 from litespark.models.llama.config import LlamaConfig, RopeScaling
 from litespark.ops.fp8.settings import AdaptiveConfig, Fp8Config
 from litespark.training.schedule import WarmupStableDecaySchedule
@@ -19,12 +19,6 @@ from tests.experiment.composed import config, parts
 @dataclass(frozen=True)
 class OfSomebodyElse:
     """What a user's own package would hold."""
-
-    whole: int = 1
-    part: float = 0.5
-    word: str | None = None
-    switch: bool = False
-    rest: tuple[int, ...] = ()
 
 
 TARGET = f"{__name__}.OfSomebodyElse"
@@ -45,30 +39,9 @@ def test_a_name_of_digits_is_a_name():
     assert parts("resume=5").resume == "5"
 
 
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("seed=abc", "seed: got 'abc', expected a whole number"),
-        ("precision.name=fp4", "precision.name: got 'fp4', expected auto, fp32, bf16 or fp8"),
-        ("precision.fp8.history=long", r"precision\.fp8\.history: got 'long', expected a whole number"),
-        ("precision.fp8.simulate=1", r"precision\.fp8\.simulate: got 1, expected true or false"),
-        ("precision.fp8.adaptive.patience=2.5", r"precision\.fp8\.adaptive\.patience: got 2\.5, expected a whole"),
-        ("+precision.fp8.surprise=1", r"precision\.fp8: .*surprise.*see configs/precision/fp8 for the keys"),
-        ("~precision.fp8", r"precision\.fp8: got None, expected a group with a _target_.*configs/precision/fp8"),
-        ("recompute.mode=half", "recompute.mode: got 'half', expected one of none, swiglu, full"),
-        ("model.tie_embeddings=3", "model.tie_embeddings: got 3, expected true or false"),
-        ("model.hidden_size=1.5", "model.hidden_size: got 1.5, expected a whole number; set model.hidden_size=2"),
-        ("optim.grad_clip=x", "optim.grad_clip: got 'x', expected a number or null"),
-        ("data.shuffle=1", "data.shuffle: got 1, expected true or false"),
-        ("+trainer.surprise=1", "trainer: .*surprise.*see configs/trainer"),
-        ("~model.hidden_size", "model: .*width.*; see configs/model"),
-        ("~optim._target_", "optim: got .*expected a group with a _target_; choose one of configs/optim"),
-        ("name=${nowhere}", "the config cannot be resolved: .*nowhere"),
-    ],
-)
-def test_a_config_that_fits_no_dataclass_is_refused_by_key(override, message):
-    with pytest.raises(ValueError, match=message):
-        parts(override)
+def test_what_cannot_be_resolved_is_named():
+    with pytest.raises(ConfigError, match=r"the config cannot be resolved: .*nowhere"):
+        parts("name=${nowhere}")
 
 
 @pytest.mark.parametrize("option", ["auto", "fp32", "bf16", "fp8"])
@@ -92,25 +65,6 @@ def test_fp8_is_chosen_by_an_override_or_laid_over(overrides):
     made = parts(*overrides)
     assert made.precision == "fp8"
     assert made.fp8 == Fp8Config(recipe="tensorwise", linears=("down",), adaptive=AdaptiveConfig(return_after=None))
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("recipe=blockwise", r"precision\.fp8\.recipe: got 'blockwise', expected one of delayed, tensorwise"),
-        ("linears=qkv", r"precision\.fp8\.linears: got 'qkv', expected a list; write precision\.fp8\.linears=\[qkv\]"),
-        ("history=0", r"precision\.fp8\.history: got 0, expected a whole number from 1"),
-        ("margin=18", r"precision\.fp8\.margin: got 18, expected a whole number from 0 to 17"),
-        ("adaptive.patience=0", r"precision\.fp8\.adaptive\.patience: got 0, expected a whole number of at least 1"),
-        (
-            "adaptive.overflow_bound=2",
-            r"precision\.fp8\.adaptive\.overflow_bound: got 2, expected a number from 0",
-        ),
-    ],
-)
-def test_a_setting_of_fp8_out_of_range_is_refused_by_the_dataclass_that_it_is_in(override, message):
-    with pytest.raises(ValueError, match=message):
-        parts(f"precision.fp8.{override}")
 
 
 def test_a_missing_value_is_named():
@@ -139,10 +93,8 @@ def test_a_missing_value_is_named():
         ["litespark.training.optim.AdamWConfig"],
     ],
 )
-def test_only_classes_of_ours_are_targets(target):
-    with pytest.raises(
-        ConfigError, match=r"a\.b\[1\]\._target_: got the target .*, expected a class below litespark\."
-    ):
+def test_only_classes_of_an_allowed_package_are_targets(target):
+    with pytest.raises(ConfigError, match=r"a\.b\[1\]\._target_: got the target .*, expected "):
         check_targets({"a": {"b": [1, {"_target_": target}]}})
 
 
@@ -161,50 +113,14 @@ def test_no_target_hides_in_a_text_that_would_be_resolved_a_second_time(override
     assert not (tmp_path / "to").exists()
 
 
-def test_a_target_of_ours_passes():
-    check_targets({"a": [{"_target_": "litespark.training.optim.AdamWConfig"}], "b": {"_target_": TARGET_OF_OURS}})
-
-
-TARGET_OF_OURS = "litespark.models.llama.config.RopeScaling"
-
-
 def test_a_package_is_allowed_by_the_environment_and_only_it(monkeypatch):
     node = {"_target_": TARGET}
     with pytest.raises(ConfigError, match=ALLOWED_VARIABLE):
         check_targets(node)
     monkeypatch.setenv(ALLOWED_VARIABLE, "tests.,another.")
     check_targets(node)
-    with pytest.raises(ConfigError, match=r"expected a class below litespark\. or tests\. or another\."):
+    with pytest.raises(ConfigError, match=r"expected a class below tests\. or another\."):
         check_targets({"_target_": "os.system"})
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"whole": 3, "part": 1, "word": None, "switch": True, "rest": "anything"},
-        {"part": 1e-3, "word": "w"},
-        {},
-    ],
-)
-def test_values_of_their_kind_pass(values):
-    check_kinds({"_target_": TARGET, **values}, "group")
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "kind"),
-    [
-        ("whole", True, "a whole number"),
-        ("whole", 1.5, "a whole number"),
-        ("whole", None, "a whole number"),
-        ("part", "0.5", "a number"),
-        ("part", False, "a number"),
-        ("word", 3, "a text or null"),
-        ("switch", 0, "true or false"),
-    ],
-)
-def test_a_value_of_another_kind_is_named(key, value, kind):
-    with pytest.raises(ConfigError, match=rf"group\.{key}: got {value!r}, expected {kind}; set group\.{key}="):
-        check_kinds({"_target_": TARGET, key: value}, "group")
 
 
 def test_the_hash_depends_on_what_changes_the_result():

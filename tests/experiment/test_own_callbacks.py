@@ -88,9 +88,8 @@ def mypkg(tmp_path, monkeypatch):
         ("mypkg.mine.Path", "it is defined in pathlib"),
         ("mypkg.mine.Plain", r"expected a subclass of lightning\.pytorch\.Callback"),
         ("mypkg.mine.Hello", r"callbacks\.extra\.x: missing a required argument: 'mark'; Hello takes \(mark"),
-        ("litespark.models.llama.config.LlamaConfig", r"expected a subclass of lightning\.pytorch\.Callback"),
-        ("litespark.cli.__main__.X", r"expected a class below litespark\. or mypkg\.; a config may not call"),
-        ("otherpkg.mine.Hello", r"expected a class below litespark\. or mypkg\.; .*allowed_targets = "),
+        ("mypkg.__main__.X", r"expected a class below mypkg\.; a config may not call"),
+        ("otherpkg.mine.Hello", r"expected a class below mypkg\.; .*allowed_targets = "),
     ],
 )
 def test_a_class_that_cannot_be_taken_is_named_with_the_reason(target, message, mypkg):
@@ -105,13 +104,13 @@ def test_hydras_other_words_are_refused(word):
 
 
 def test_ours_that_are_no_settings_are_not_made(tmp_path):
-    with pytest.raises(ConfigError, match="it is not made from a config"):
+    with pytest.raises(ConfigError, match=r"got the target .*what is ours needs none; set its kind"):
         parts(
             "optim._target_=litespark.callbacks.metrics_logger.MetricsLogger",
             f"+optim.folder={tmp_path}/x",
         )
     assert not (tmp_path / "x").exists()
-    with pytest.raises(ConfigError, match="it is not made from a config"):
+    with pytest.raises(ConfigError, match=r"got the target .*what is ours needs none; set its kind"):
         parts(f"callbacks.extra.x={{_target_:litespark.callbacks.metrics_logger.MetricsLogger,folder:{tmp_path}}}")
 
 
@@ -141,11 +140,11 @@ def test_the_list_of_the_project_is_read_beside_train_py_only(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pyproject.toml").write_text('[tool.litespark]\nallowed_targets = ["mypkg"]\n')
     assert repository() == ROOT
-    assert allowed_prefixes() == ("litespark.",)
+    assert allowed_prefixes() == ()
     (tmp_path / "train.py").touch()
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "train.yaml").touch()
-    assert allowed_prefixes() == ("litespark.", "mypkg.")
+    assert allowed_prefixes() == ("mypkg.",)
     (tmp_path / "pyproject.toml").write_text('[tool.litespark]\nallowed_targets = "os."\n')
     with pytest.raises(ConfigError, match=r"allowed_targets = 'os\.', expected a list of packages"):
         allowed_prefixes()

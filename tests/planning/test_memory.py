@@ -67,7 +67,7 @@ def test_shards_divide_it_rounded_up():
 
 def test_the_headline_model_needs_what_the_arithmetic_says():
     settings = yaml.safe_load((Path(__file__).parents[2] / "configs/model/llama3b.yaml").read_text())
-    settings.pop("_target_")
+    settings.pop("kind")
     parameters = LlamaConfig(**settings).parameter_count()
     assert training_state_bytes(LlamaConfig(**settings)) == 16 * parameters
     assert 40e9 < 16 * parameters < 60e9

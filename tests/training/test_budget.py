@@ -50,7 +50,7 @@ def test_the_schedule_rises_to_its_end_with_the_last_step_however_full_the_steps
     [
         ({}, "got neither budget.tokens nor budget.steps"),
         ({"tokens": 5, "steps": 5}, "got tokens and steps, expected one"),
-        ({"tokens": 0}, "budget.tokens: got 0, expected a whole number of at least 1; set budget.tokens=1200000$"),
+        ({"tokens": 0}, "budget.tokens: got 0, expected a whole number of at least 1; set budget.tokens=1200000"),
         ({"steps": -1}, "budget.steps: got -1, expected a whole number of at least 1"),
     ],
 )

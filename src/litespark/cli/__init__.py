@@ -17,6 +17,7 @@ from litespark.cli.compiling import KERNELS
 from litespark.cli.finished_runs import EXPORT, GENERATE, REPORT
 from litespark.cli.preparing import PREPARE
 from litespark.cli.results import RESULTS
+from litespark.cli.settings import SETTINGS
 from litespark.cli.training import TRAIN, VERIFY_RESUME, train
 from litespark.cli.verifying import VERIFY
 from litespark.terminal import decide_streams, flush
@@ -32,6 +33,7 @@ COMMANDS = {
     "generate": GENERATE,
     "verify-resume": VERIFY_RESUME,
     "kernels": KERNELS,
+    "settings": SETTINGS,
 } | {f"bench {name}": bench for name, bench in BENCHES.items()}
 
 

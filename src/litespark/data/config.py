@@ -6,10 +6,12 @@ is here; checks that need the data are where the data is.
 
 from __future__ import annotations
 
-import re
-from dataclasses import asdict, dataclass, field, fields
-from typing import Annotated, Any
+from dataclasses import asdict, fields
+from typing import Annotated, Any, Literal
 
+from pydantic import Field, StringConstraints
+
+from litespark.config.settings import BY_CONTENT, FIXED, MAY_CHANGE, Switch, settings
 from litespark.data.selection.config import SelectionConfig
 from litespark.ranges import (
     Count,
@@ -19,72 +21,70 @@ from litespark.ranges import (
     Processes,
     Range,
     Share,
-    check_ranges,
 )
 
-PACKINGS = ("concat", "best_fit")
 _NOT_OF_THE_CONTENT = {"source", "root", "name", "how_to_get", "processes", "nodes", "node_rank"}
+SomeText = Annotated[str, StringConstraints(min_length=1)]
 # int32 ids and the header stay below 2^32 bytes
 LARGEST_CHUNK_TOKENS = 2**29
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("data", kw_only=True, resume=FIXED)
 class ReadingConfig:
     """How prepared tokens are cut into rows and served."""
 
     seq_len: Count
     """S; a row holds S+1 ids."""
-    micro_batch_size: Count
+    micro_batch_size: Annotated[Count, MAY_CHANGE]
     """Rows of one forward pass on one rank."""
-    workers: Annotated[int, Range(at_least=0, at_most=1024)] = 0
+    workers: Annotated[int, Range(at_least=0, at_most=1024), MAY_CHANGE] = 0
     """Processes that read ahead; the batches do not depend on it."""
-    shuffle: bool = True
+    shuffle: Switch = True
     """Draw a new order of the training rows each epoch, from the seed."""
-    document_mask: bool = True
+    document_mask: Switch = True
     """Keep attention and positions within documents."""
     training_sequences: Count | None = None
     """Train on the first so many rows only, for instance to overfit them; None: all."""
-    validation_sequences: Count | None = None
+    validation_sequences: Annotated[Count | None, MAY_CHANGE] = None
     """Validate on so many rows, spread evenly over the split; None: all."""
-    verify_hashes: bool = False
+    verify_hashes: Annotated[Switch, MAY_CHANGE] = False
     """Hash every chunk: at the start, or when it arrives where the data is remote; sizes are always checked."""
     mixture: dict[str, NotNegative] | None = None
     """Share of the training rows by domain, in any unit, 0 to leave one out; None: by size."""
     mixture_temperature: Annotated[float, Range(at_least=0.01)] = 1.0
     """By size: shares follow rows^(1/temperature); 1 is each row once an epoch, more lifts the small domains."""
-    cache: str | None = None
+    cache: Annotated[str | None, MAY_CHANGE] = None
     """Folder that keeps chunks of remote data, also for other runs; needed where the data is remote."""
-    cache_bytes: Count = 200 * 10**9
+    cache_bytes: Annotated[Count, MAY_CHANGE] = 200 * 10**9
     """The cache deletes the chunks that were used longest ago above this."""
 
     def __post_init__(self) -> None:
-        check_ranges(self, "data")
         _require_mixture(self.mixture, self.mixture_temperature)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("data", kw_only=True, resume=BY_CONTENT)
 class PrepareConfig(ReadingConfig):
     """Which text becomes which tokens, and where they are written."""
 
-    source: str
+    source: Annotated[SomeText, Field(examples=["FOLDER_OR_FILE"])]
     """`standard_library`, `installed_packages`, a file, folder or glob of text, here or behind an address
     (`s3://`, `gs://`, `hf://`, or a data set's name on the Hugging Face hub), or a folder that `prepare` wrote."""
-    root: str
+    root: SomeText
     """Folder that holds the prepared folders; a path or an address."""
     vocab_size: Count
     """Ids of the tokenizer: one that is trained here gets as many, one that is given has at most as many."""
-    name: str | None = None
+    name: Annotated[str, StringConstraints(pattern=r"^[\w-][\w.-]*$")] | None = None
     """First part of the prepared folder's name; None: after the source."""
     tokenizer: str | None = None
     """A tokenizer.json, a Hugging Face folder or name, or a sentencepiece model; None: train byte-level BPE on the
     training documents."""
     eos_token: str | None = None
     """Special token that ends a document, for a tokenizer that does not name its own."""
-    add_bos: bool | str = "auto"
+    add_bos: Literal["auto", True, False] = "auto"
     """Whether BOS begins each document, and each prompt; `auto`: as the tokenizer puts it before a text."""
     tokenizer_sample_bytes: Count = 50_000_000
     """Bytes of training text that a tokenizer is trained on."""
-    text_field: str = "text"
+    text_field: SomeText = "text"
     """Field of a record that holds the text; `a.b` is the field of that name, else field b of a."""
     domain_field: str | None = None
     """Field of a record that names its domain, such as `meta.redpajama_set_name`; None: there is one domain."""
@@ -100,7 +100,7 @@ class PrepareConfig(ReadingConfig):
     """Share of unreadable documents above which preparation stops."""
     max_line_bytes: Count = 50_000_000
     """A longer line is not a document: it is counted as bad and never held in memory."""
-    packing: str = "concat"
+    packing: Literal["concat", "best_fit"] = "concat"
     """`concat`: documents one behind the other, read at any sequence length. `best_fit`: laid out for
     `seq_len` so that few documents are cut (Ding et al. 2024)."""
     unit_bytes: Count = 256 * 10**6
@@ -111,7 +111,7 @@ class PrepareConfig(ReadingConfig):
     """Machines that prepare together, each started with its own `node_rank`."""
     node_rank: CountFromZero = 0
     """Which of them this is, from 0: it prepares every `nodes`-th unit."""
-    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    selection: SelectionConfig = SelectionConfig()
     """Which training documents are left out."""
     chunk_tokens: Annotated[
         int, Range(at_least=1, at_most=LARGEST_CHUNK_TOKENS, why="LitData counts the bytes of a chunk in 32 bits")
@@ -124,17 +124,6 @@ class PrepareConfig(ReadingConfig):
         super().__post_init__()
         if self.node_rank >= self.nodes:
             raise ValueError(f"data.node_rank={self.node_rank}; expected 0 to {self.nodes - 1}, below data.nodes")
-        if self.add_bos not in ("auto", True, False):
-            raise ValueError(f"data.add_bos={self.add_bos!r}; expected auto, true or false")
-        if self.packing not in PACKINGS:
-            raise ValueError(f"data.packing={self.packing!r}; expected one of {', '.join(PACKINGS)}")
-        for name in ("source", "root", "text_field"):
-            if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise ValueError(f"data.{name}={getattr(self, name)!r}; expected a text that is not empty")
-        if self.name is not None and not re.fullmatch(r"[\w-][\w.-]*", self.name):
-            raise ValueError(
-                f"data.name={self.name!r}; expected letters, digits, - and _: it is the name of a folder in data.root"
-            )
 
     def preparation(self) -> dict[str, Any]:
         """The settings that decide what is written: not how it is read, nor where it lies."""
@@ -144,11 +133,12 @@ class PrepareConfig(ReadingConfig):
         return settings | {"selection": asdict(self.selection), "seq_len": length}
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("data", kw_only=True, resume=FIXED)
 class SyntheticConfig(ReadingConfig):
     """Random ids that need no files; rows are a pure function of the seed."""
 
     vocab_size: Annotated[int, Range(at_least=2, why="one of them ends documents")]
+    """Ids to draw from."""
     document_length: Count | None = None
     """Every so many tokens an EOS (id 0) ends a document; None: one endless document."""
     synthetic_sequences: Annotated[
@@ -156,6 +146,7 @@ class SyntheticConfig(ReadingConfig):
     ] = 1_000_000
     """Training rows of an epoch."""
     synthetic_validation_sequences: Annotated[int, Range(at_least=1, at_most=2**32)] = 8
+    """Validation sequences."""
 
 
 def _require_mixture(mixture: dict[str, float] | None, temperature: float) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 
 import yaml
 
+from litespark.config.spelling import advice_for
 from litespark.experiment.checkout import repository
-from litespark.experiment.spelling import advice_for
 from litespark.experiment.targets import ConfigError
 
 # it reads a pickle, which calls what it likes
@@ -92,7 +92,7 @@ def _known() -> Iterator[str]:
         if folder.name in ("experiment", "debug", "sweep", "hydra"):
             continue
         for path in folder.glob("*.yaml"):
-            keys = yaml.safe_load(path.read_text()).keys() - {"defaults", "_target_"}
+            keys = yaml.safe_load(path.read_text()).keys() - {"defaults"}
             yield from (f"{folder.name}.{key}" for key in keys)
 
 

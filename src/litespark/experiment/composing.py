@@ -1,13 +1,15 @@
 """How Hydra composes a config here, for every way in: runs, sweeps, each job of a sweep, `litespark` and tests.
 
-Hydra acts on a composed config before `train.py` gets it, so what must be refused before that is refused where configs
-are composed, and nowhere else: importing this module puts `ConfigLoader` into Hydra's place for its own. That is also
-where it is known which file or override a setting came from: of `budget.tokens` and `budget.steps` the later one
-counts, a setting that an experiment makes for one choice of a group does not outlive that choice, and a word that is no
-setting is answered with the one that was meant.
+Importing this module puts `ConfigLoader` into Hydra's place for its own, since Hydra 1.3 has no hook for what is done
+here, and acts on a composed config before `train.py` gets it:
 
-Written for Hydra 1.3: `_load_single_config` and `_compose_config_from_defaults_list` are not public there, and
-`test_composing.py` fails where they are no longer called.
+- what would be called, imported or set by Hydra itself is refused (`hydra_settings`);
+- Hydra merges files by keys alone. Of `budget.tokens` and `budget.steps` the later one counts, and a setting that an
+  experiment makes for one choice of a group does not outlive that choice;
+- a key that is no setting is answered with the one that was meant, and not with advice to add a +.
+
+`_load_single_config` and `_compose_config_from_defaults_list` are not public; `test_composing.py` fails where they are
+no longer called.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import re
-import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +34,10 @@ from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from litespark.config.settings import together, unknown
+from litespark.config.spelling import choice_for
 from litespark.experiment.budget_rule import with_one_budget
-from litespark.experiment.config_tree import lay_over, may_be_set, paths, unknown_keys, value_above
 from litespark.experiment.hydra_settings import check_hydra, check_search_path
-from litespark.experiment.spelling import advice_for, choice_for
 from litespark.experiment.sweep import SWEEP
 from litespark.experiment.targets import ConfigError
 
@@ -104,11 +106,7 @@ class ConfigLoader(ConfigLoaderImpl):
         except KeyError as error:  # what Hydra makes of it
             raise CompositionError(f"hydra.job.env_copy: the environment has no {error}; take it out") from None
         except (ConfigCompositionException, ValueError) as error:
-            self._refuse_choices(error)
-            if isinstance(error, ConfigCompositionException):
-                raise
-            # a group that is no name, a number of thousands of digits
-            raise CompositionError(f"the overrides cannot be read: {str(error)[:300]}") from None
+            raise CompositionError(self._cannot_override(error)) from None
         self._decide_budget(config)
         if run_mode == config.hydra.mode == RunMode.MULTIRUN:
             _make_folder_of_sweep(config)
@@ -123,7 +121,7 @@ class ConfigLoader(ConfigLoaderImpl):
         if default.config_path == PRIMARY:
             self._root = _root_keys(layer)
         if default.package or default.config_path == PRIMARY:
-            lay_over(self._defined, OmegaConf.to_container(config))
+            _lay_over(self._defined, OmegaConf.to_container(config))
             self._chosen[str(default.package)] = str(default.config_path)
         else:
             for group in list(config):
@@ -150,82 +148,62 @@ class ConfigLoader(ConfigLoaderImpl):
                 self._leave_out_of_others(inner, (*path, str(each)), defined[key], file, repo)
 
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
+        """Leave keys of our groups to `_check_keys`, which has an answer to all that are none."""
         config: DictConfig = super()._compose_config_from_defaults_list(defaults, repo)
-        for key in _OPEN:
+        for key in (*_OPEN, *(str(key) for key in config if key != "hydra")):
             if isinstance(node := OmegaConf.select(config, key, throw_on_missing=False), DictConfig):
                 OmegaConf.set_struct(node, False)
-        if self._root is not None:
-            for override in self._overrides:
-                if not (override.is_add() or override.is_force_add()):
-                    self._check_key(config, override, repo)
         return config
-
-    def _check_key(self, config: DictConfig, override: Override, repo: IConfigRepository) -> None:
-        """Refuse an override of a setting that is not there, with the one that was meant."""
-        key = override.key_or_group
-        if repo.group_exists(key):
-            return
-        values: Any = OmegaConf.to_container(config)
-        if (above := value_above(values, key)) is not None:
-            self._refuse_below(override, *above, values)
-        if may_be_set(config, key):
-            return
-        if override.is_hydra_override():
-            raise CompositionError(f"got {override.input_line}, but there is no setting {key}; take it out")
-        path = tuple(key.split("."))
-        choice = _choice_with(path, False, repo) if len(path) > 1 else None
-        if choice is not None and choice.rpartition("/")[0] in _groups(config, repo):
-            raise CompositionError(
-                f"got {override.input_line}, a setting of {'='.join(choice.rsplit('/', 1))}, which is not chosen; "
-                "choose it, or take the setting out"
-            )
-        self._refuse(override.input_line or key, key, config, repo)
-
-    def _refuse_below(self, override: Override, above: str, value: Any, values: Any) -> None:
-        key, line = override.key_or_group, str(override.input_line)
-        if override.is_delete():
-            raise CompositionError(f"got {line}, but {above} is {value}, without settings of its own; take it out")
-        if value is not None:
-            raise CompositionError(f"got {line}, but {above} is one value, {value}; set {above}=…")
-        written = line.split("=", 1)[1]
-        inner = key.removeprefix(f"{above}.").split(".")
-        whole = ":{".join(inner) + f":{written}" + "}" * len(inner)
-        known = [each for each in paths(values) if each != above and each.split(".")[0] in (self._root or ())]
-        advice = [advice_for(key, written, known), f"set it as a whole: {shlex.quote(f'{above}={{{whole}')}"]
-        raise CompositionError(f"got {line}, but {above} is null; {', or '.join(each for each in advice if each)}")
 
     def _check_keys(self, config: DictConfig) -> None:
         """Refuse keys that nothing would read; a value that an interpolation refers to is read by that."""
         values: Any = OmegaConf.to_container(config)
         del values["hydra"]
         known = {key: value for key, value in self._defined.items() if key in (self._root or ())}
-        for key in unknown_keys(values, known):
-            if re.search(rf"\$\{{[^}}]*\b{re.escape(key)}\b", str(values)):
+        given = {override.key_or_group: str(override.input_line) for override in self._overrides}
+        faults = []
+        for key, value in _unknown_keys(values, known):
+            is_hydras = key.rpartition(".")[2].startswith("_")  # `check_targets` has an answer to its words
+            if is_hydras or re.search(rf"\$\{{[^}}]*\b{re.escape(key)}\b", str(values)):
                 continue
-            root = key.split(".")[0]
-            lines = [each.input_line for each in self._overrides if each.key_or_group.split(".")[0] == root]
-            self._refuse(lines[0] if lines else None, key, config, self.repository)
+            path = tuple(key.split("."))
+            choice = _choice_with(path, False, self.repository) if len(path) > 1 else None
+            if choice is not None and key in given:
+                chosen = "=".join(choice.rsplit("/", 1))
+                faults.append(
+                    f"got {given[key]}, a setting of {chosen}, which is not chosen; choose it, or take it out"
+                )
+            else:
+                value = given[key].partition("=")[2] if key in given else value
+                faults.append(unknown(key, value, [*_paths(known), *self._groups(known)]).text)
+        if faults:
+            raise CompositionError(together(faults))
 
-    def _refuse(self, line: str | None, key: str, config: DictConfig, repo: Any) -> None:
-        value = line.split("=", 1)[1] if line and "=" in line else None
-        known = [each for each in paths(OmegaConf.to_container(config)) if each.split(".")[0] in (self._root or ())]
-        advice = advice_for(key, value, [*known, *_groups(config, repo)]) or "python train.py --cfg job shows them all"
-        raise CompositionError(f"got {line or f'{key} in a config file'}, but there is no setting {key}; {advice}")
+    def _groups(self, known: dict[str, Any]) -> list[str]:
+        """The groups, nested ones too, as they are chosen: `data/selection`."""
+        return [name for key in _paths(known) if self.repository.group_exists(name := key.replace(".", "/"))]
 
-    def _refuse_choices(self, error: Exception) -> None:
-        """Name the choice of a group that Hydra cannot take, in one line and without its advice to add a +."""
+    def _cannot_override(self, error: Exception) -> str:
+        """One line for an override that Hydra cannot take, without its advice to add a +."""
         for override in self._overrides:
-            if override.is_hydra_override() or not self.repository.group_exists(override.key_or_group):
-                continue
             line, key = str(override.input_line), override.key_or_group
-            if override.is_add() or override.is_force_add():
-                raise CompositionError(f"got {line}, expected no + before a group; write {line.lstrip('+')}") from error
-            if override.value() is None and not override.is_delete():
-                raise CompositionError(f"got {line}, expected a choice; write ~{key} for none") from error
-            if f"Could not override '{key}'" in str(error):
-                raise CompositionError(
+            is_group = self.repository.group_exists(key) and not override.is_hydra_override()
+            if is_group and (override.is_add() or override.is_force_add()):
+                return f"got {line}, expected no + before a group; write {line.lstrip('+')}"
+            if is_group and override.value() is None and not override.is_delete():
+                return f"got {line}, expected a choice; write ~{key} for none"
+            if is_group and f"Could not override '{key}'" in str(error):
+                return (
                     f"got {line}, but what is chosen has no {key}; take it out, or choose another {key.split('/')[0]}"
-                ) from error
+                )
+            if f"'{key}'" in str(error) or line in str(error):
+                value = None if override.is_delete() else line.partition("=")[2]
+                if key.split(".")[0] not in (self._root or ()):
+                    known = {each: each in self._defined for each in self._root or ()} | self._defined
+                    return unknown(key, value, [*_paths(known), *self._groups(known)]).text
+                return f"got {line}, but there is no setting {key}; take it out"
+        # a group that is no name, a number of thousands of digits
+        return f"the overrides cannot be read: {str(error).splitlines()[0]:.300}"
 
     def _fit_variant(self, config: DictConfig) -> None:
         """Take out of `variant`, which a file of sweep/ sets, what the chosen options of the groups do not have."""
@@ -283,17 +261,39 @@ def _choice_with(path: tuple[str, ...], as_group: bool, repo: IConfigRepository)
     return None
 
 
-def _groups(config: DictConfig, repo: Any) -> list[str]:
-    """The groups of the config, nested ones too, as they are chosen: `data/selection`."""
-    found = (each.replace(".", "/") for each in paths(OmegaConf.to_container(config)))
-    return [each for each in found if not each.startswith("hydra") and repo.group_exists(each)]
+def _lay_over(below: dict[str, Any], above: Any) -> None:
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(below.get(key), dict):
+            _lay_over(below[key], value)
+        else:
+            below[key] = value
+
+
+def _unknown_keys(values: dict[str, Any], known: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Keys that are not in `known`, with their values; those below a null or a class are left to who reads them."""
+    for key, value in values.items():
+        here = f"{path}{key}"
+        if key not in known:
+            yield here, value
+        elif isinstance(value, dict) and isinstance(known[key], dict) and "_target_" not in value and here not in _OPEN:
+            yield from _unknown_keys(value, known[key], f"{here}.")
+
+
+def _paths(node: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
+    """The dotted keys of a mapping, of those within it too."""
+    if path:
+        yield ".".join(path)
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _paths(value, (*path, str(key)))
 
 
 def _no_choice(error: MissingConfigException) -> str:
     group, _, word = str(error.missing_cfg_file or "").rpartition("/")
     where = re.match(r"In '(.*?)'", str(error))
     if not group or error.options is None:
-        return str(error).splitlines()[0]
+        # a group that is no name, a number of thousands of digits
+        return f"the overrides cannot be read: {str(error).splitlines()[0]:.300}"
     place = "" if where is None or where[1] == PRIMARY else f" (asked for in {where[1]})"
     if not error.options:
         return f"got {group}={word}{place}, but there is no group {group}"

@@ -1,4 +1,4 @@
-"""From a Hydra config to dataclasses: the only place that instantiates, and only what `targets` allows."""
+"""From a composed config to the objects of its groups: the only place that makes them, and checks what they may be."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import dataclasses
 import hashlib
 import json
 import logging
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,18 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import litespark.experiment.composing  # noqa: F401 – puts our checks into Hydra, however a config is composed
+from litespark.config.groups import GROUPS, KIND, OPEN, ROOT, classes_of, on_resume
+from litespark.config.loop import CallbacksConfig, LoggerConfig, MetricsConfig, TrainerConfig
+from litespark.config.settings import NOT_COMPARED, SettingsError, fields_of, together
 from litespark.experiment.own_callbacks import checked_callbacks
-from litespark.experiment.settings import CallbacksConfig, LoggerConfig, MetricsConfig, TrainerConfig
-from litespark.experiment.spelling import nearest
-from litespark.experiment.targets import ConfigError, check_kinds, check_resolved, check_targets, named_class
+from litespark.experiment.targets import ConfigError, check_resolved, check_targets
 from litespark.experiment.variant import with_variant
 from litespark.launch import Ranks
 from litespark.models.llama.config import LlamaConfig
-from litespark.models.spec import RECOMPUTE_MODES, ModelSpec, Recompute
+from litespark.models.spec import ModelSpec, Recompute
 from litespark.ops.backend import OpsConfig
 from litespark.ops.fp8.settings import Fp8Config
-from litespark.ranges import Seed, check_number
+from litespark.reports.run_config import flatten
 from litespark.tasks.task import Task
 from litespark.training.budget import BudgetConfig
 from litespark.training.optim import OptimizerConfig
@@ -35,11 +37,8 @@ from litespark.training.strategies import StrategyConfig
 
 log = logging.getLogger(__name__)
 
-
-_READ_HERE = (
-    *("precision.name", "recompute.mode", "seed", "name", "resume", "initial_weights", "allow_other_tokenizer"),
-    "paths.logs",
-)
+# what a class of the user's own has to do
+_PROMISES: dict[str, type] = {"model": ModelSpec, "task": Task, "optim": OptimizerConfig}
 
 
 @dataclass(frozen=True)
@@ -89,58 +88,41 @@ class Parts:
 
 
 def parts_from(config: DictConfig) -> Parts:
-    """Check the targets of `config`, resolve it, and make its dataclasses.
+    """Check the targets of `config`, resolve it, and make the objects of its groups.
 
     The micro-batch is lowered to one that divides the batch over the ranks; a batch that no micro-batch divides is
     left for `preflight` to refuse.
 
     Raises:
-        ConfigError: a target that is not allowed, a missing or unknown key, a value of the wrong kind, also in
-            `variant`.
-        ValueError: a dataclass refuses its values.
+        ConfigError: a target that is not allowed, or settings that cannot be, also in `variant`: all of them.
     """
     config = with_variant(config)
     try:
-        resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        resolved: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"the config cannot be resolved: {_first_line(error)}") from error
-    assert isinstance(resolved, dict)
     check_targets(resolved)
+    check_resolved(resolved, "")  # Hydra resolves once more before it calls, behind the check of the targets
     values = {str(key): value for key, value in resolved.items()}
-    _require(values)
-    if values["precision"]["name"] not in ("auto", "fp32", "bf16", "fp8"):
-        raise ConfigError(f"precision.name: got {values['precision']['name']!r}, expected auto, fp32, bf16 or fp8")
-    if values["recompute"]["mode"] not in RECOMPUTE_MODES:
-        modes = ", ".join(RECOMPUTE_MODES)
-        raise ConfigError(f"recompute.mode: got {values['recompute']['mode']!r}, expected one of {modes}")
-    if isinstance(values["seed"], float) and values["seed"].is_integer():
-        values["seed"] = int(values["seed"])
-    check_number("seed", values["seed"], Seed, default=1234)
-    if not isinstance(values["allow_other_tokenizer"], bool):
-        raise ConfigError(f"allow_other_tokenizer: got {values['allow_other_tokenizer']!r}, expected true or false")
     _take_tokenizer(values)
+    faults: list[str] = []
+    made = {group: _made(group, values.get(group), faults) for group in GROUPS}
+    run = _checked(lambda: ROOT(**{name: values[name] for name in fields_of(ROOT) if name in values}), faults)
+    callbacks = made["callbacks"]
+    if callbacks is not None:
+        extra = _checked(lambda: checked_callbacks(callbacks.extra), faults)
+        made["callbacks"] = dataclasses.replace(callbacks, extra=extra or {})
+    if faults:
+        raise ConfigError(together(list(dict.fromkeys(faults))))
+    values |= _plain(run) | {group: _written(values[group], one) for group, one in made.items()}
+    precision, recompute, paths = made.pop("precision"), made.pop("recompute"), made.pop("paths")
     parts = Parts(
-        model=_made(values, "model", ModelSpec),
-        ops=_make(values, "ops"),
-        precision=values["precision"]["name"],
-        fp8=_make(values, "precision.fp8"),
-        recompute=values["recompute"]["mode"],
-        data=_make(values, "data"),
-        optim=_make(values, "optim"),
-        schedule=_make(values, "schedule"),
-        strategy=_make(values, "strategy"),
-        budget=_make(values, "budget"),
-        trainer=_make(values, "trainer"),
-        metrics=_make(values, "metrics"),
-        callbacks=_callbacks(values),
-        logger=_make(values, "logger"),
-        task=_made(values, "task", Task),
-        seed=values["seed"],
-        name=_text(values["name"]),
-        resume=_text(values["resume"]) or None,
-        initial_weights=_text(values["initial_weights"]),
-        allow_other_tokenizer=values["allow_other_tokenizer"],
-        logs=Path(str(values["paths"]["logs"])),
+        **made,
+        precision=precision.name,
+        fp8=precision.fp8,
+        recompute=recompute.mode,
+        logs=Path(paths.logs),
+        **{**_fields(run), "resume": run.resume or None},
         resolved=values,
     )
     return _with_fitting_micro_batch(parts, Ranks.from_environment(parts.strategy.name))
@@ -168,92 +150,86 @@ def _with_fitting_micro_batch(parts: Parts, ranks: Ranks) -> Parts:
 
 def config_hash(resolved: dict[str, Any]) -> str:
     """A short hash of the resolved config, without what does not change the result (names and folders)."""
-    without = ("name", "variant", "resume", "paths", "hydra")
-    relevant = {key: value for key, value in resolved.items() if key not in without}
+    relevant = {key: value for key, value in flatten(resolved).items() if on_resume(key) is not NOT_COMPARED}
     return hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _take_tokenizer(values: dict[str, Any]) -> None:
     """Where weights are given and no tokenizer is, theirs is meant: a new one would give every id another meaning."""
-    data, weights = values["data"], _text(values["initial_weights"])
-    if weights and not values["allow_other_tokenizer"] and isinstance(data, dict) and "tokenizer" in data:
-        data["tokenizer"] = weights if data["tokenizer"] is None else data["tokenizer"]
+    data, weights = values.get("data"), values.get("initial_weights")
+    allowed = values.get("allow_other_tokenizer")
+    if weights and not allowed and isinstance(data, dict) and data.get("tokenizer", ...) is None:
+        data["tokenizer"] = str(weights)
 
 
-def _make(values: dict[str, Any], path: str) -> Any:
-    """The object of the config group at `path`, of which a dot leads into a group within a group."""
-    node: Any = values
-    for key in path.split("."):
-        node = node.get(key) if isinstance(node, dict) else None
-    folder = f"configs/{path.replace('.', '/')}"
-    if not isinstance(node, dict) or "_target_" not in node:
-        raise ConfigError(f"{path}: got {node!r}, expected a group with a _target_; choose one of {folder}")
-    _refuse_unknown(node, path, folder)
-    check_resolved(node, path)  # Hydra resolves once more before it calls, behind the check of the targets
-    check_kinds(node, path)
+def _checked(make: Callable[[], Any], faults: list[str]) -> Any:
+    """What `make` returns; where it refuses, None and one fault more."""
     try:
-        return instantiate(node, _convert_="all")
+        return make()
+    except SettingsError as error:
+        faults += [fault.text for fault in error.faults]
+    except ValueError as error:
+        faults.append(str(error))
+    return None
+
+
+def _made(group: str, node: Any, faults: list[str]) -> Any:
+    """The object of a group, or None and its faults."""
+    folder = f"configs/{group}"
+    if not isinstance(node, dict):
+        faults.append(f"{group}: got {node!r:.80}, expected its settings; choose one of {folder}: {group}=…")
+        return None
+    if "_target_" in node:
+        return _checked(lambda: _own(group, node), faults)
+    kinds, settings = classes_of(group), dict(node)
+    kind = settings.pop(KIND, None) if isinstance(GROUPS[group], dict) else ""
+    if kind not in kinds:
+        faults.append(f"{group}.{KIND}: got {kind!r:.80}, expected {' or '.join(kinds)}; choose one of {folder}")
+        return None
+    if kinds[kind] is CallbacksConfig and settings.get("extra", ...) is None:
+        settings["extra"] = {}
+    return _checked(lambda: kinds[kind](**settings), faults)
+
+
+def _own(group: str, node: dict[str, Any]) -> Any:
+    """The object of a class of the user's own, which has to do what its group promises."""
+    if group not in OPEN:
+        raise ConfigError(
+            f"{group}._target_: got {node['_target_']}, expected none: a class of your own is taken for "
+            f"{', '.join(OPEN)} and callbacks.extra; take it out"
+        )
+    try:
+        made = instantiate(node, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, ValueError):
             raise cause from error
-        reason = _first_line(cause or error)
-        raise ConfigError(f"{path}: {reason}; see {folder} for the keys and their kinds") from error
-
-
-def _made(values: dict[str, Any], path: str, promise: type) -> Any:
-    """The object of a group that may be the user's own, which has to do what `promise` asks for."""
-    made = _make(values, path)
+        raise ConfigError(f"{group}: {_first_line(cause or error)}; {node['_target_']} takes other settings") from error
+    promise = _PROMISES[group]
     lacking = [name for name in dir(promise) if not name.startswith("_") and not hasattr(made, name)]
-    if lacking or (promise is ModelSpec and not is_dataclass(made)):
+    if lacking or (promise is not Task and not is_dataclass(made)):
         raise ConfigError(
-            f"{path}._target_: got {values[path]['_target_']}, expected a {promise.__name__} "
+            f"{group}._target_: got {node['_target_']}, expected a {promise.__name__} "
             f"({promise.__module__}){' that has ' + ', '.join(lacking) if lacking else ', which is a dataclass'}; see "
             "CONTRIBUTING.md for an example"
         )
     return made
 
 
-def _callbacks(values: dict[str, Any]) -> CallbacksConfig:
-    """The callbacks of a run; those of one's own are checked and not made."""
-    node = values["callbacks"]
-    extra = node.pop("extra", None) if isinstance(node, dict) else None
-    made = _make(values, "callbacks")
-    node["extra"] = checked_callbacks(extra)
-    return dataclasses.replace(made, extra=node["extra"])
+def _written(node: dict[str, Any], made: Any) -> dict[str, Any]:
+    """The settings of a group as plain values, with those that its class filled in; of the user's own as given."""
+    kind = {KIND: node[KIND]} if KIND in node else {}
+    return node if "_target_" in node else kind | _plain(made)
 
 
-def _refuse_unknown(node: dict[str, Any], path: str, folder: str) -> None:
-    """Refuse an argument that the dataclass of a checked node does not have, with the one that was meant."""
-    target = named_class(node)
-    if not is_dataclass(target):
-        return
-    known = [field.name for field in fields(target) if field.init]
-    for key, value in node.items():
-        if key != "_target_" and key not in known:
-            near = nearest(f"{path}.{key}", [f"{path}.{each}" for each in known])
-            advice = f"set {near[0]}={value}" if near and not isinstance(value, dict | list) else "take it out"
-            raise ConfigError(f"{path}: got {path}.{key}, which is no setting; {advice}, or see {folder} for the keys")
-        if isinstance(value, dict) and "_target_" in value:
-            _refuse_unknown(value, f"{path}.{key}", folder)
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {name: _plain(each) for name, each in _fields(value).items()}
+    return [_plain(each) for each in value] if isinstance(value, tuple | list) else value
 
 
-def _text(value: Any) -> str | None:
-    """A name or path; one of digits only arrives as a number."""
-    return None if value is None else str(value)
-
-
-def _require(values: dict[str, Any]) -> None:
-    """Refuse a config from which a setting that belongs to no dataclass was taken out, and logs that are no path."""
-    for path in _READ_HERE:
-        node: Any = values
-        for key in path.split("."):
-            if not isinstance(node, dict) or key not in node:
-                raise ConfigError(f"{path}: got none, expected the setting of configs/train.yaml; leave ~{path} out")
-            node = node[key]
-    logs = values["paths"]["logs"]
-    if not isinstance(logs, str | int | float) or "\0" in str(logs) or not str(logs):
-        raise ConfigError(f"paths.logs: got {logs!r}, expected a path; set paths.logs=logs")
+def _fields(made: Any) -> dict[str, Any]:
+    return {field.name: getattr(made, field.name) for field in dataclasses.fields(made)}
 
 
 def _first_line(error: BaseException) -> str:

@@ -6,7 +6,6 @@ unpickling code, and sizes are taken as plain values into dataclasses that check
 
 from __future__ import annotations
 
-import dataclasses
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from litespark.callbacks.checkpoint_folder import Checkpoint, CheckpointError
 from litespark.data.tokenizer import Tokenizer
 from litespark.experiment import run_folder
 from litespark.models.init import materialise
-from litespark.models.llama.config import LlamaConfig, RopeScaling
+from litespark.models.llama.config import LlamaConfig
 from litespark.models.llama.huggingface import load_huggingface
 from litespark.models.llama.model import Llama
 from litespark.ops.backend import Ops, OpsConfig, resolve
@@ -117,10 +116,9 @@ def model_config(checkpoint: Checkpoint) -> LlamaConfig:
     """
     stated = checkpoint.about.get("model")
     try:
-        values = dict(_fields(stated, LlamaConfig))
-        if values["rope_scaling"] is not None:
-            values["rope_scaling"] = RopeScaling(**_fields(values["rope_scaling"], RopeScaling))
-        return LlamaConfig(**values)
+        if not isinstance(stated, Mapping):
+            raise ValueError(f"got {stated!r:.80}, expected the settings of a model")
+        return LlamaConfig(**stated)
     except ValueError as error:
         raise CheckpointError(
             f"{checkpoint.folder / checkpoint_folder.SEAL} does not describe a Llama of this version, which "
@@ -169,12 +167,3 @@ def _fill(model: Llama, checkpoint: Checkpoint) -> None:
     with torch.no_grad():
         for name, parameter in expected.items():
             parameter.copy_(found[name])
-
-
-def _fields(values: Any, kind: type) -> dict[str, Any]:
-    """`values` if it is a mapping with exactly the fields of the dataclass `kind`."""
-    names = {field.name for field in dataclasses.fields(kind)}
-    if not isinstance(values, Mapping) or set(values) != names:
-        got = sorted(map(str, values)) if isinstance(values, Mapping) else values
-        raise ValueError(f"{kind.__name__}: got {got}, expected the fields {sorted(names)}")
-    return dict(values)

@@ -9,21 +9,17 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback
 
-from litespark.experiment.targets import OWN_CALLBACKS, ConfigError, check_resolved, named_class
+from litespark.experiment.targets import ConfigError, named_class
+
+OWN_CALLBACKS = "callbacks.extra"
 
 
-def checked_callbacks(extra: Any) -> dict[str, Any]:
+def checked_callbacks(extra: dict[str, Any]) -> dict[str, Any]:
     """The nodes of `callbacks.extra`, whose targets are checked; one that is null is taken out. Nothing is called.
 
     Raises:
         ConfigError: no mapping of names to targets, a class that is no callback, or arguments that it does not take.
     """
-    if extra is None:
-        return {}
-    if not isinstance(extra, dict):
-        raise ConfigError(
-            f"{OWN_CALLBACKS}: got {extra!r}, expected a name for each; set {OWN_CALLBACKS}.NAME._target_=…"
-        )
     nodes = {str(name): node for name, node in extra.items() if node is not None}
     for name, node in nodes.items():
         path = f"{OWN_CALLBACKS}.{name}"
@@ -31,7 +27,6 @@ def checked_callbacks(extra: Any) -> dict[str, Any]:
             raise ConfigError(
                 f"{path}: got {node!r}, expected a class and its arguments; set {path}._target_=mypkg.mine.Class"
             )
-        check_resolved(node, path)
         target = named_class(node)
         if not issubclass(target, Callback):
             raise ConfigError(

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Collection
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from litespark.callbacks.checkpoint_folder import Checkpoint
+from litespark.config.groups import on_resume
+from litespark.config.settings import BY_CONTENT, fields_of
 from litespark.data import manifest as manifests
-from litespark.data.config import PrepareConfig, ReadingConfig
+from litespark.data.config import PrepareConfig
 from litespark.data.local_files import write_whole
 from litespark.data.manifest import Manifest
 from litespark.data.preparation.plan import plan_preparation
@@ -31,7 +32,7 @@ from litespark.metrics.records.prepared import PreparedData
 log = logging.getLogger(__name__)
 
 PLACE = "data_place.json"
-PREPARATION = frozenset(entry.name for entry in fields(PrepareConfig)) - {entry.name for entry in fields(ReadingConfig)}
+PREPARATION = frozenset(name for name in fields_of(PrepareConfig) if on_resume(f"data.{name}") is BY_CONTENT)
 """Keys of `data` that say how the data of a run is prepared: of no account once it is."""
 
 

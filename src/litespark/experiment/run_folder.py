@@ -20,10 +20,12 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from litespark.callbacks import checkpoint_folder
 from litespark.callbacks.checkpoint_folder import Checkpoint
 from litespark.callbacks.run_record import RECORD
+from litespark.config.groups import on_resume
+from litespark.config.settings import BY_CONTENT, FIXED, NOT_COMPARED
 from litespark.data.config import PrepareConfig
 from litespark.data.manifest import Manifest
 from litespark.experiment.config import ConfigError, Parts
-from litespark.experiment.run_data import PLACE, PREPARATION
+from litespark.experiment.run_data import PLACE
 from litespark.experiment.run_lock import LOCK
 from litespark.experiment.variant import legible
 from litespark.metrics.records.prepared import RUN_DATA, write_run_data
@@ -41,15 +43,6 @@ LONGEST_NAME = 200
 # what a run writes before its first step
 _BEFORE_TRAINING = {CONFIG, TOKENIZER, LOCK, PLACE, RUN_DATA, RECORD, "checkpoints", "hparams.yaml", "metrics.jsonl",
                     "metrics.csv", "energy.jsonl", "wandb", "mlruns"}  # fmt: skip
-# what decides which numbers a run computes: a resume with another value would not continue the same run
-FIXED_ON_RESUME = ("model", "data", "task", "seed", "initial_weights", "optim._target_")
-# how data is read, not what is read; what is prepared is compared by its content, see `run_data`
-FREE_ON_RESUME = tuple(
-    f"data.{key}"
-    for key in ("workers", "micro_batch_size", "verify_hashes", "validation_sequences", "cache", "cache_bytes")
-)
-# where things lie and what they are called
-NOT_COMPARED = ("name", "variant", "resume", "paths")
 
 
 def check_name(parts: Parts) -> None:
@@ -167,13 +160,11 @@ def reopen(parts: Parts) -> tuple[Path, Checkpoint]:
         raise ConfigError(f"resume={parts.resume}: {folder} has no {CONFIG}; expected the folder of a run")
     started = read_config(saved_path)
     changes = differences(started, parts.resolved)
-    if "fp8" not in (
-        started.get("precision") or {}
-    ):  # of a version that knew no fp8: nothing that it computed with has changed
-        changes = {key: pair for key, pair in changes.items() if not key.startswith("precision.fp8.")}
-    if isinstance(parts.data, PrepareConfig) and "data._target_" not in changes:
-        changes = {key: pair for key, pair in changes.items() if not _is_of_preparation(key)}
-    refused = {key: pair for key, pair in changes.items() if _fixed(key)}
+    if (
+        isinstance(parts.data, PrepareConfig) and "data.kind" not in changes
+    ):  # what is prepared is compared by its content, see `run_data`
+        changes = {key: pair for key, pair in changes.items() if on_resume(key) is not BY_CONTENT}
+    refused = {key: pair for key, pair in changes.items() if on_resume(key) in (FIXED, BY_CONTENT)}
     if refused:
         raise ConfigError(
             f"resume={parts.resume}: the config differs from the one that the run was started with:\n"
@@ -239,17 +230,8 @@ def differences(saved: dict[str, Any], current: dict[str, Any]) -> dict[str, tup
     return {
         key: (old.get(key), new.get(key))
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and key.split(".")[0] not in NOT_COMPARED
+        if old.get(key) != new.get(key) and on_resume(key) is not NOT_COMPARED
     }
-
-
-def _fixed(key: str) -> bool:
-    return not {key, key.split(".")[0]}.isdisjoint(FIXED_ON_RESUME) and key not in FREE_ON_RESUME
-
-
-def _is_of_preparation(key: str) -> bool:
-    group, _, name = key.partition(".")
-    return group == "data" and name.split(".")[0] in PREPARATION
 
 
 def _default_name(overrides: list[str]) -> str:

@@ -1,39 +1,28 @@
-"""What a config may call, and which kinds of values it may hand over.
+"""What a config may call: classes of the user's own, for a task, a model, an optimizer, callbacks and a logger.
 
 A config is text that may come from anywhere, and Hydra would call whatever `_target_` names (`os.system` included).
 Only classes are called, and only those defined below the allowed prefixes: a prefix alone would let
-`litespark.some.module.os.system` through. Of ours only settings are, which do nothing when they are made. A project
-adds its own package in the pyproject.toml beside `train.py` or in the environment, never in a config, which could allow
-itself.
+`mypkg.some.module.os.system` through. A project adds its own package in the pyproject.toml beside `train.py` or in the
+environment, never in a config, which could allow itself.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
-import math
 import os
 import tomllib
 import traceback
-import types
 from collections.abc import Iterator
-from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from litespark.experiment.checkout import repository
 
-ALLOWED_PREFIXES = ("litespark.",)
+OURS = "litespark."
 ALLOWED_VARIABLE = "LITESPARK_ALLOWED_TARGETS"
-
-# where callbacks of one's own stand; they do things, and `own_callbacks` checks what they are
-OWN_CALLBACKS = "callbacks.extra"
-
 # of Hydra's other words the first makes something else of a class, the rest change how arguments are handed over
 _WORDS = ("_partial_", "_args_", "_recursive_", "_convert_")
-_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-# what to write for a setting without a default
-_EXAMPLES = {"data.source": "FOLDER_OR_FILE"}
 
 
 class ConfigError(ValueError):
@@ -50,28 +39,23 @@ def check_targets(config: Any) -> None:
     for key, target in _targets(config, ""):
         if not key.endswith("_target_"):
             raise ConfigError(f"{key}: got {target!r}, expected a _target_ and its arguments by name only; take it out")
-        found = _class_of(key, target, allowed)
-        ours = f"{found.__module__}.".startswith(ALLOWED_PREFIXES)
-        made_from_configs = is_dataclass(found) or found.__module__.startswith("litespark.tasks.")
-        if ours and not made_from_configs:
-            raise _not_allowed(key, target, allowed, "it is not made from a config; name one that configs/ names")
+        _class_of(key, target, allowed)
 
 
 def allowed_prefixes() -> tuple[str, ...]:
-    """What the names of classes may begin with: ours, and those that the project or the environment adds.
+    """What the names of classes may begin with: those that the project or the environment adds.
 
     Raises:
         ConfigError: the project's list is none.
     """
     variable = filter(None, (each.strip() for each in os.environ.get(ALLOWED_VARIABLE, "").split(",")))
-    return (*ALLOWED_PREFIXES, *variable, *_allowed_by_the_project())
+    return (*variable, *_allowed_by_the_project())
 
 
 def raised_in_own_code(error: BaseException) -> bool:
     """Whether an error passed through code that the project or the environment allows beside ours."""
-    own = allowed_prefixes()[len(ALLOWED_PREFIXES) :]
     modules = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
-    return any(f"{module}.".startswith(own) for module in modules)
+    return any(f"{module}.".startswith(allowed_prefixes()) for module in modules)
 
 
 def _allowed_by_the_project() -> list[str]:
@@ -83,12 +67,8 @@ def _allowed_by_the_project() -> list[str]:
     if not path.is_file():
         return []
     try:
-        listed = (
-            tomllib.loads(path.read_text(encoding="utf-8"))
-            .get("tool", {})
-            .get("litespark", {})
-            .get("allowed_targets", [])
-        )
+        project = tomllib.loads(path.read_text(encoding="utf-8"))
+        listed = project.get("tool", {}).get("litespark", {}).get("allowed_targets", [])
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, AttributeError) as error:
         raise ConfigError(f"{path}: got a file that cannot be read ({error}), expected TOML; correct it") from error
     if not isinstance(listed, list) or not all(isinstance(each, str) and each.strip(".") for each in listed):
@@ -111,7 +91,7 @@ def check_resolved(node: Any, path: str) -> None:
     """
     if isinstance(node, dict):
         for key, value in node.items():
-            check_resolved(value, f"{path}.{key}")
+            check_resolved(value, f"{path}.{key}".lstrip("."))
     elif isinstance(node, list):
         for index, value in enumerate(node):
             check_resolved(value, f"{path}[{index}]")
@@ -120,35 +100,6 @@ def check_resolved(node: Any, path: str) -> None:
             f"{path}: got {node!r}, expected a text without ${{ in it: only the config's own interpolations are "
             "resolved, and once. Write the value itself"
         )
-
-
-def check_kinds(node: dict[str, Any], group: str) -> None:
-    """Compare the values of a checked node with the annotations of its dataclass: numbers, texts, true or false, null.
-
-    A whole number that is written as 1e4 becomes one, in `node` itself. Other annotations are left to the dataclass
-    itself; dataclasses within it are compared as well.
-
-    Raises:
-        ConfigError: names the key, the value and the kind that is expected.
-    """
-    target = named_class(node)
-    if not is_dataclass(target):
-        return
-    hints = get_type_hints(target)
-    defaults = {field.name: field.default for field in fields(target)}
-    for key, value in node.items():
-        if isinstance(value, dict) and "_target_" in value:
-            check_kinds(value, f"{group}.{key}")
-            continue
-        options = _options(hints.get(key))
-        if not options or value is defaults.get(key, MISSING) or any(_is_a(value, kind) for kind in options):
-            continue
-        if int in options and isinstance(value, float) and value.is_integer():
-            node[key] = int(value)
-            continue
-        expected = " or ".join("null" if kind is type(None) else _KINDS[kind] for kind in options)
-        example = _EXAMPLES.get(f"{group}.{key}") or _example(value, options, defaults[key])
-        raise ConfigError(f"{group}.{key}: got {value!r}, expected {expected}; set {group}.{key}={example}")
 
 
 def named_class(node: dict[str, Any]) -> type:
@@ -179,7 +130,8 @@ def _class_of(key: str, target: Any, allowed: tuple[str, ...]) -> type:
     """
     # a module of the name __main__ is a program, which an import would run
     if not isinstance(target, str) or not target.startswith(allowed) or "__main__" in target:
-        raise _not_allowed(key, target, allowed)
+        ours = isinstance(target, str) and target.startswith(OURS)
+        raise _not_allowed(key, target, allowed, "what is ours needs none; set its kind" if ours else None)
     module, _, name = target.rpartition(".")
     try:
         found = importlib.import_module(module)
@@ -209,26 +161,5 @@ def _not_allowed(key: str, target: Any, allowed: tuple[str, ...], reason: str | 
         f"a config may not call anything else. For classes of your own set {ALLOWED_VARIABLE}=yourpackage. in the "
         'environment, or allowed_targets = ["yourpackage."] under [tool.litespark] in pyproject.toml'
     )
-    return ConfigError(f"{key}: got the target {target!r}, expected a class below {' or '.join(allowed)}; {reason}")
-
-
-def _options(hint: Any) -> tuple[Any, ...]:
-    """The plain kinds that an annotation allows; none where it is anything but plain."""
-    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    return options if all(option in _KINDS or option is type(None) for option in options) else ()
-
-
-def _example(value: Any, options: tuple[Any, ...], default: Any) -> str:
-    """A value that can be pasted in place of `value`: the nearest of the kind, else the default."""
-    if int in options and isinstance(value, float) and math.isfinite(value):
-        return str(max(1, round(value)))
-    if default is not MISSING and default is not None:
-        return str(default).lower() if isinstance(default, bool) else str(default)
-    kind = next(kind for kind in options if kind is not type(None))
-    return "null" if type(None) in options else {int: "1", float: "1.0", bool: "true", str: "NAME"}[kind]
-
-
-def _is_a(value: Any, kind: Any) -> bool:
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return type(value) is kind if kind in (int, bool) else isinstance(value, kind)
+    below = f"a class below {' or '.join(allowed)}" if allowed else "none"
+    return ConfigError(f"{key}: got the target {target!r}, expected {below}; {reason}")

@@ -9,11 +9,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import torch
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
 from torch import Tensor
 
+from litespark.config.settings import settings
 from litespark.ops.attention.documents import Documents
 from litespark.ops.fp8.reference import Pieces
 from litespark.ops.linear_cross_entropy.reference import Reduction, TokenLosses
@@ -140,42 +143,46 @@ class Ops:
     fp8: Pieces
 
 
-@dataclass(frozen=True)
+def _known(op: str, name: object) -> object:
+    if name not in (*BACKENDS[op], AUTO):
+        raise PydanticCustomError(
+            "backend", "{expected}", {"expected": f"one of those known for {op}: {', '.join(BACKENDS[op])}, or {AUTO}"}
+        )
+    return name
+
+
+def _backend(op: str) -> Any:
+    return AfterValidator(lambda name: _known(op, name))
+
+
+@settings("ops")
 class OpsConfig:
     """The backend of each op, by name, and what holds for all of them.
 
-    Attributes:
-        rms_norm, add_rms_norm, rope, swiglu, swiglu_linear, attention, linear_cross_entropy, fp8: a name of
-            `BACKENDS`, or `auto`: the fastest that can run here and passes its verification.
-        compile: what `torch.compile` gets to see: nothing, each block by itself, or the whole model.
-        on_failed_verification: a fast op asked for by name that differs from its reference stops the run, or is
-            replaced by the reference; `auto` takes the next one in any case.
+    A name is one of `BACKENDS`, or `auto`: the fastest that can run here and passes its verification.
     """
 
-    rms_norm: str = REFERENCE
-    add_rms_norm: str = REFERENCE
-    rope: str = REFERENCE
-    swiglu: str = REFERENCE
-    swiglu_linear: str = REFERENCE
-    attention: str = REFERENCE
-    linear_cross_entropy: str = REFERENCE
-    fp8: str = REFERENCE
+    rms_norm: Annotated[str, _backend("rms_norm")] = REFERENCE
+    """RMSNorm."""
+    add_rms_norm: Annotated[str, _backend("add_rms_norm")] = REFERENCE
+    """A residual addition with the RMSNorm behind it."""
+    rope: Annotated[str, _backend("rope")] = REFERENCE
+    """Rotary embedding of queries and keys."""
+    swiglu: Annotated[str, _backend("swiglu")] = REFERENCE
+    """SiLU of the gate times the values."""
+    swiglu_linear: Annotated[str, _backend("swiglu_linear")] = REFERENCE
+    """SwiGLU with the down projection behind it, used with recompute=swiglu."""
+    attention: Annotated[str, _backend("attention")] = REFERENCE
+    """Causal attention within documents."""
+    linear_cross_entropy: Annotated[str, _backend("linear_cross_entropy")] = REFERENCE
+    """The head and the loss."""
+    fp8: Annotated[str, _backend("fp8")] = REFERENCE
+    """The pieces that blocks in fp8 are put together from; with precision=fp8 only."""
     compile: Literal["none", "block", "model"] = "none"
+    """What `torch.compile` gets to see: nothing, each block by itself, or the whole model."""
     on_failed_verification: Literal["stop", "fallback"] = "stop"
-
-    def __post_init__(self) -> None:
-        if self.compile not in ("none", "block", "model"):
-            raise ValueError(f"ops.compile: got {self.compile!r}, expected none, block or model")
-        if self.on_failed_verification not in ("stop", "fallback"):
-            raise ValueError(
-                f"ops.on_failed_verification: got {self.on_failed_verification!r}, expected stop or fallback"
-            )
-        for op, known in BACKENDS.items():
-            if (name := getattr(self, op)) not in (*known, AUTO):
-                raise ValueError(
-                    f"ops.{op}={name}: no backend of that name; choose one of those known for {op}: "
-                    f"{', '.join(known)}, or {AUTO}"
-                )
+    """A fast op asked for by name that differs from its reference stops the run, or is replaced by the reference;
+    `auto` takes the next one in any case."""
 
     def backends(self) -> dict[str, str]:
         """op -> the name asked for."""

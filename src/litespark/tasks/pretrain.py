@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from litespark.config.settings import settings
 from litespark.data.batch import TokenBatch
 from litespark.data.manifest import Manifest
 from litespark.metrics.validation import TokenMetrics
@@ -16,6 +17,7 @@ from litespark.ops.linear_cross_entropy.reference import TokenLosses
 log = logging.getLogger(__name__)
 
 
+@settings("task")
 class Pretrain:
     """Next-token cross-entropy over the labels that a batch carries."""
 

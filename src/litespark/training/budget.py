@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
-from litespark.ranges import Count, Positive, check_number, check_ranges
+from pydantic import Field
+
+from litespark.config.settings import settings
+from litespark.ranges import Count, Positive
 
 
-@dataclass(frozen=True)
+@settings("budget")
 class BudgetConfig:
-    """How long to train; exactly one of tokens and steps is given.
+    """How long to train; exactly one of tokens and steps is given."""
 
-    Attributes:
-        tokens: training tokens to see; rounded up to whole optimizer steps.
-        steps: optimizer steps to take.
-        schedule_end: where the schedule ends, in tokens (steps, where the budget is in steps); behind it the last rate
-            is kept. None: with the budget.
-        target_bpb: end before that at the first validation with so many bits per byte or fewer; None: never.
-    """
-
-    tokens: Count | None = None
-    steps: Count | None = None
+    tokens: Annotated[Count | None, Field(examples=[1_200_000])] = None
+    """Training tokens to see (padding is none); rounded up to whole optimizer steps."""
+    steps: Annotated[Count | None, Field(examples=[100])] = None
+    """Optimizer steps to take."""
     schedule_end: Count | None = None
+    """Where the schedule ends, in tokens (steps, where the budget is in steps), to keep its last rate from there on;
+    null: with the budget."""
     target_bpb: Positive | None = None
+    """End before that at the first validation (`trainer.validate_every`) with so many bits per byte or fewer."""
 
     def __post_init__(self) -> None:
         given = [name for name in ("tokens", "steps") if getattr(self, name) is not None]
@@ -31,10 +32,6 @@ class BudgetConfig:
                 f"budget: got {' and '.join(given) or 'neither budget.tokens nor budget.steps'}, expected one of the "
                 "two; set the other to null (budget.tokens=null budget.steps=100)"
             )
-        for key, example in (("tokens", 1_200_000), ("steps", 100)):
-            if (value := getattr(self, key)) is not None:  # null in its place would leave no budget
-                check_number(f"budget.{key}", value, Count, default=example)
-        check_ranges(self, "budget")
 
 
 @dataclass(frozen=True)

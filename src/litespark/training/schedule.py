@@ -8,10 +8,10 @@ the budget is in steps, steps take the place of tokens.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Protocol
 
-from litespark.ranges import Share, check_ranges
+from litespark.config.settings import settings
+from litespark.ranges import Share
 
 
 class Schedule(Protocol):
@@ -22,20 +22,14 @@ class Schedule(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@settings("schedule")
 class CosineSchedule:
-    """Linear warm-up, then half a cosine down to `final` times the peak (Loshchilov & Hutter, arXiv 1608.03983).
-
-    Attributes:
-        warmup: fraction of the budget over which the rate rises linearly from 0.
-        final: factor that is reached at the end of the budget.
-    """
+    """Linear warm-up, then half a cosine down to `final` times the peak (Loshchilov & Hutter, arXiv 1608.03983)."""
 
     warmup: Share = 0.02
+    """Fraction of the budget over which the rate rises linearly from 0."""
     final: Share = 0.1
-
-    def __post_init__(self) -> None:
-        check_ranges(self, "schedule")
+    """Factor on the rate that is reached at the end of the budget."""
 
     def factor(self, tokens: int, budget_tokens: int) -> float:
         progress = min(tokens / budget_tokens, 1.0)
@@ -47,22 +41,18 @@ class CosineSchedule:
         return self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * decay))
 
 
-@dataclass(frozen=True)
+@settings("schedule")
 class WarmupStableDecaySchedule:
-    """Linear warm-up, a constant rate, then a decay by 1 − √x to `final` (Hägele et al., arXiv 2405.18392).
-
-    Attributes:
-        warmup: fraction of the budget over which the rate rises linearly from 0.
-        decay: fraction of the budget, at its end, over which the rate falls.
-        final: factor that is reached at the end of the budget.
-    """
+    """Linear warm-up, a constant rate, then a decay by 1 − √x to `final` (Hägele et al., arXiv 2405.18392)."""
 
     warmup: Share = 0.02
+    """Fraction of the budget over which the rate rises linearly from 0."""
     decay: Share = 0.2
+    """Fraction of the budget, at its end, over which the rate falls."""
     final: Share = 0.0
+    """Factor on the rate that is reached at the end of the budget."""
 
     def __post_init__(self) -> None:
-        check_ranges(self, "schedule")
         if self.warmup + self.decay > 1.0:
             raise ValueError(
                 f"schedule: got warmup {self.warmup} + decay {self.decay}, expected at most 1 together; lower one"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Literal
 
@@ -16,31 +15,24 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
+from litespark.config.settings import Switch, settings
 from litespark.device import device_of
-from litespark.ranges import Range, check_ranges
+from litespark.ranges import Range
 
 Precision = Literal["fp32", "bf16", "fp8"]
 
 
-@dataclass(frozen=True)
+@settings("strategy")
 class StrategyConfig:
-    """How a run is spread over devices.
-
-    Attributes:
-        name: `single` (one device), `ddp` (a copy on each), `fsdp` (parameters, gradients and optimizer states
-            sharded over all devices, FSDP2).
-        reshard_after_forward: for `fsdp`, free the gathered parameters of a block between forward and backward.
-        timeout_seconds: after which a collective that nobody joins is an error.
-    """
+    """How a run is spread over devices."""
 
     name: Literal["single", "ddp", "fsdp"] = "single"
-    reshard_after_forward: bool = True
+    """One device, a copy of the model on each, or parameters, gradients and optimizer states sharded over all (FSDP2);
+    a resume changes between `single` and `ddp` only."""
+    reshard_after_forward: Switch = True
+    """For `fsdp`, free the gathered parameters of a block between forward and backward."""
     timeout_seconds: Annotated[int, Range(at_least=1, at_most=31_536_000, why="a year")] = 1800
-
-    def __post_init__(self) -> None:
-        if self.name not in ("single", "ddp", "fsdp"):
-            raise ValueError(f"strategy.name: got {self.name!r}, expected single, ddp or fsdp")
-        check_ranges(self, "strategy")
+    """After which a collective that nobody joins is an error."""
 
     def check_world_size(self, world_size: int) -> None:
         """Refuse `single` under several processes; the others mean the same with one process.

@@ -14,10 +14,10 @@ BASELINE: dict[str, Any] = {
     "name": None,
     "variant": None,
     "model": {"hidden_size": 8},
-    "ops": {"_target_": "x.Ops", "rope": "reference", "attention": "reference", "compile": "none"},
+    "ops": {"rope": "reference", "attention": "reference", "compile": "none"},
     "precision": {"name": "bf16"},
     "recompute": {"mode": "full"},
-    "optim": {"_target_": "x.AdamW", "lr": 0.1, "fused": False},
+    "optim": {"kind": "adamw", "lr": 0.1, "fused": False},
 }
 
 
@@ -75,8 +75,8 @@ def test_switches_are_taken_in_the_order_that_is_asked_for():
             r"model\.hidden_size: 8 and 16\), expected differences in ops, recompute, precision",
         ),
         (
-            changed(optim={"_target_": "x.Muon", "lr": 0.1, "momentum": 0.9}),
-            r"optim\._target_: 'x\.AdamW' and 'x\.Muon'.*optim\.momentum: None and 0\.9.*litespark bench to-loss",
+            changed(optim={"kind": "muon", "lr": 0.1, "momentum": 0.9}),
+            r"optim\.kind: 'adamw' and 'muon'.*optim\.momentum: None and 0\.9.*litespark bench to-loss",
         ),
         (changed(ops__rope="a b"), r"ops\.rope: got 'a b', expected a name, a number"),
     ],

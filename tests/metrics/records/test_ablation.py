@@ -43,8 +43,7 @@ def test_how_a_training_is_computed_may_be_switched(key):
 
 @pytest.mark.parametrize(
     "key",
-    "optim.lr optim._target_ model.hidden_size data.seed seed trainer.global_batch_size ops._target_ budget.steps "
-    "strategy.name".split(),
+    "optim.lr optim.kind model.hidden_size data.seed seed trainer.global_batch_size budget.steps strategy.name".split(),
 )
 def test_what_is_trained_may_not(key):
     assert not changes_speed_only(key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -14,6 +14,7 @@ from litespark.benchmarks.data import corpus as corpora
 from litespark.benchmarks.data.preparation import config_values
 from litespark.benchmarks.data.process import cores as usable_cores
 from litespark.benchmarks.provenance import without_folders
+from litespark.config.settings import settings
 from litespark.data.config import PrepareConfig
 from litespark.data.selection.config import SelectionConfig
 from litespark.data.tokenizer_files import FILE
@@ -31,7 +32,7 @@ from litespark.metrics.records.data import (
     StreamRun,
     Variant,
 )
-from litespark.ranges import Range, Repeats, Seconds, check_ranges
+from litespark.ranges import Range, Repeats, Seconds
 
 LITGPT_SCRIPT = Path(__file__).with_name("litgpt_script.py")
 TOKENIZER = "tokenizer"
@@ -59,7 +60,7 @@ class Launch(Protocol):
     ) -> dict[str, Any]: ...
 
 
-@dataclass(frozen=True)
+@settings("--")
 class DataSettings:
     """How it is run.
 
@@ -76,9 +77,6 @@ class DataSettings:
     seconds: Seconds = 2.0
     litgpt_python: str | None = None
     timeout: Seconds = 900.0
-
-    def __post_init__(self) -> None:
-        check_ranges(self, options=True)
 
 
 def litgpt_interpreter(settings: DataSettings) -> str | None:

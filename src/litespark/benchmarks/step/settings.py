@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from litespark.config.settings import settings
+from litespark.ranges import Minutes, Repeats, Seconds
 
-from litespark.ranges import Minutes, Repeats, Seconds, check_ranges
 
-
-@dataclass(frozen=True)
+@settings("--", options={"warmup_steps": "--warmup", "loss_rows": "loss_rows", "process_timeout": "process_timeout"})
 class StepSettings:
-    """The settings beside the config.
-
-    Attributes:
-        rounds: fresh processes of each variant.
-        warmup_steps, steps: of each process: not counted, and counted.
-        loss_rows: held-out rows on which each process takes its loss.
-        minutes: no process but the first is begun that would end later than this after the start; None: all
-            are.
-        layers: of the model; None: all of them, or as many as fit the device.
-        process_timeout: seconds after which a process is ended.
-
-    Raises:
-        ValueError: a setting is out of range.
-    """
+    """The settings beside the config."""
 
     rounds: Repeats = 3
+    """Fresh processes of each variant."""
     warmup_steps: Repeats = 3
+    """Steps of each process that are not counted."""
     steps: Repeats = 20
+    """Steps of each process that are."""
     loss_rows: Repeats = 8
+    """Held-out rows on which each process takes its loss."""
     minutes: Minutes | None = None
+    """No process but the first is begun that would end later than this after the start; None: all are."""
     layers: Repeats | None = None
+    """Of the model; None: all of them, or as many as fit the device."""
     process_timeout: Seconds = 900.0
-
-    def __post_init__(self) -> None:
-        check_ranges(
-            self,
-            options=True,
-            names={"warmup_steps": "--warmup", "loss_rows": "loss_rows", "process_timeout": "process_timeout"},
-        )
+    """Seconds after which a process is ended."""

@@ -12,18 +12,18 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from litespark.benchmarks.training.planted import CLEAN, Text, plant
 from litespark.benchmarks.training.prose import prose
+from litespark.config.settings import settings
 from litespark.data.config import PrepareConfig
 from litespark.data.text.files import Source, SourceFile
 from litespark.data.text.reader import DocumentReader
 from litespark.data.text.sources import corpus
 from litespark.metrics.records.training import Corpus, Kind
-from litespark.ranges import Count, Range, Seed, check_ranges
+from litespark.ranges import Count, Range, Seed
 
 TEXT_FIELD = "text"
 KIND_FIELD = "kind"
@@ -33,7 +33,7 @@ _FILE_DOCUMENTS = 2000
 _HELD_OUT = 0.1
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("--", kw_only=True)
 class CorpusSettings:
     """How much text, and how much among it is worthless.
 
@@ -45,9 +45,6 @@ class CorpusSettings:
     clean_bytes: Count = 2_000_000
     planted: Annotated[float, Range(at_least=0, at_most=1000)] = 1.0
     planted_seed: Seed = 1
-
-    def __post_init__(self) -> None:
-        check_ranges(self, options=True)
 
 
 def build_corpus(config: PrepareConfig, settings: CorpusSettings, *, below: Path) -> tuple[Path, Corpus]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from litespark.benchmarks.provenance import provenance
@@ -19,6 +18,7 @@ from litespark.benchmarks.training.launch import Ended, Training, train
 from litespark.benchmarks.training.preparation import Compose, prepare_variants, with_and_without
 from litespark.benchmarks.training.turns import Turns, device_state_of
 from litespark.benchmarks.training.variants import Composed, Question, Variant, check_question, check_variants
+from litespark.config.settings import settings
 from litespark.data.streaming import build_data_module
 from litespark.device import find
 from litespark.experiment.build import check_vocabulary, token_budget
@@ -31,10 +31,10 @@ from litespark.metrics.records.training import (
     TrainedVariant,
     TrainingRecord,
 )
-from litespark.ranges import InnerShare, Minutes, Seed, check_ranges
+from litespark.ranges import InnerShare, Minutes, Seed
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("--", kw_only=True)
 class TrainingSettings:
     """How it is run.
 
@@ -51,7 +51,6 @@ class TrainingSettings:
     corpus: CorpusSettings | None = None
 
     def __post_init__(self) -> None:
-        check_ranges(self, options=True)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"--seeds: got {list(self.seeds)}, expected whole numbers, each once; set --seeds 1,2,3")
 

@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
-from litespark.ranges import InnerShare, Range, check_ranges
+from pydantic import Field, StringConstraints
 
-QUALITY_RULES = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
+from litespark.config.settings import BY_CONTENT, Switch, settings
+from litespark.ranges import InnerShare, Range
+
+QualityRule = Literal["gopher_repetition", "gopher_quality", "c4", "fineweb"]
+QUALITY_RULES: tuple[QualityRule, ...] = get_args(QualityRule)
+SomeText = Annotated[str, StringConstraints(min_length=1)]
 Words = Annotated[int, Range(at_least=1, at_most=1000)]
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("data.selection", kw_only=True, resume=BY_CONTENT)
 class SelectionConfig:
     """Which training documents are left out. Validation text is never selected: it would no longer be comparable.
 
     The rules apply in the order of these settings; a document goes to the ledger under the first that refuses it.
     """
 
-    quality: tuple[str, ...] = ()
-    """Of QUALITY_RULES: the heuristics of Gopher (Rae et al. 2021), C4 (Raffel et al. 2020) and FineWeb (Penedo et al.
+    quality: Annotated[tuple[QualityRule, ...], Field(examples=["[c4]"])] = ()
+    """The heuristics of Gopher (Rae et al. 2021), C4 (Raffel et al. 2020) and FineWeb (Penedo et al.
     2024) as datatrove has them: made for English web pages; C4's leaves out nearly all code."""
-    languages: tuple[str, ...] = ()
+    languages: Annotated[tuple[SomeText, ...], Field(examples=["[en]"])] = ()
     """ISO 639-1 codes; a document in none of them goes. Empty: all."""
     language_threshold: InnerShare = 0.65
     """Probability that the named languages must have together."""
-    decontaminate: tuple[str, ...] = ()
+    decontaminate: Annotated[tuple[SomeText, ...], Field(examples=["[FILE]"])] = ()
     """Files or folders of evaluation text; a document that shares a run of words with one goes."""
     decontaminate_words: Words = 13
     """Length of that run."""
-    exact_duplicates: bool = False
+    exact_duplicates: Switch = False
     """Keep only the first of documents with the same text."""
-    near_duplicates: bool = False
+    near_duplicates: Switch = False
     """Keep only the first of documents that MinHash takes for equal (Broder 1997)."""
     near_duplicate_threshold: InnerShare = 0.8
     """Jaccard similarity of their word shingles around which documents begin to be taken for equal; it is a
@@ -42,20 +46,8 @@ class SelectionConfig:
         int, Range(at_least=2, at_most=4096, why="datasketch divides a signature into bands")
     ] = 128
     """Hash functions of a signature."""
-    count_dropped_tokens: bool = True
+    count_dropped_tokens: Switch = True
     """Tokenize also what is left out, so that the ledger says how many tokens went."""
-
-    def __post_init__(self) -> None:
-        for name, example in (("quality", "[c4]"), ("languages", "[en]"), ("decontaminate", "[FILE]")):
-            value = getattr(self, name)
-            if isinstance(value, str) or not all(isinstance(entry, str) and entry for entry in value):
-                raise ValueError(f"data.selection.{name}={value!r}; expected a list of texts, such as {example}")
-            object.__setattr__(self, name, tuple(value))
-        if unknown := sorted(set(self.quality) - set(QUALITY_RULES)):
-            raise ValueError(
-                f"data.selection.quality: got {', '.join(unknown)}; expected of {', '.join(QUALITY_RULES)}"
-            )
-        check_ranges(self, "data.selection")
 
     @property
     def compares_documents(self) -> bool:

@@ -25,7 +25,7 @@ _SPEED_GROUPS = ("ops.", "precision.fp8.")
 
 def changes_speed_only(key: str) -> bool:
     """Whether a dotted key of the config may be switched: it changes how fast a training runs, and not which one."""
-    return key in _SPEED_KEYS or (key.startswith(_SPEED_GROUPS) and not key.endswith("._target_"))
+    return key in _SPEED_KEYS or key.startswith(_SPEED_GROUPS)
 
 
 def default_name(key: str) -> str:

@@ -1,65 +1,60 @@
 """The native Llama as a `ModelSpec`: its sizes, checked when it is made, and what follows from them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from litespark.config.settings import FIXED, Switch, settings
 from litespark.models.llama import weights
 from litespark.models.spec import RECOMPUTE_MODES, Recompute
 from litespark.ops.backend import Ops
 from litespark.ops.rope.reference import RopeScaling
 from litespark.ops.shapes import StepShapes
-from litespark.ranges import Count, Epsilon, Range, check_ranges
+from litespark.ranges import Count, Epsilon, Range
 
 __all__ = ["LlamaConfig", "RopeScaling"]
 
 
-@dataclass(frozen=True)
+@settings("model", resume=FIXED)
 class LlamaConfig:
-    """A Llama's sizes and constants; the `ModelSpec` of the native family.
-
-    name: what reports call it.
-    hidden_size: D; num_layers: L; num_heads: query heads H; num_kv_heads: key/value heads K, dividing H.
-    intermediate_size: F, of the MLP; vocab_size: V; max_seq_len: longest sequence it accepts, in tokens.
-    head_dim: Dh, even; D/H when None.
-    rope_theta, rope_scaling: base of the rotary frequencies and their stretching (None: none).
-    norm_eps: added to the mean square in RMSNorm.
-    tie_embeddings: does the head share the embedding's weight?
-    init_std: standard deviation of the initial weights.
-
-    Raises:
-        ValueError: a value is of the wrong kind or out of range, or two do not fit together.
-    """
+    """A Llama's sizes and constants; the `ModelSpec` of the native family."""
 
     recompute_modes: ClassVar[tuple[Recompute, ...]] = RECOMPUTE_MODES
 
     name: str
+    """What reports call it."""
     hidden_size: Count
+    """D, the width of the residual stream."""
     # each is built, if only on meta
     num_layers: Annotated[int, Range(at_least=1, at_most=10_000)]
+    """L, the number of blocks."""
     num_heads: Count
+    """H, query heads."""
     num_kv_heads: Count
+    """K, key/value heads, a divisor of H."""
     intermediate_size: Count
+    """F, the width inside the MLP."""
     vocab_size: Count
+    """V, rows of the embedding."""
     max_seq_len: Count
-    # None is taken for D/H and filled in below, so that readers always find a number
-    head_dim: Count = None  # type: ignore[assignment]
+    """Tokens of the longest sequence that it accepts."""
+    head_dim: Annotated[int, Range(at_least=1, or_none=True)] = None  # type: ignore[assignment]
+    """Dh, even; null: D/H, which is filled in so that readers always find a number."""
     # below 1 the frequencies would rise
     rope_theta: Annotated[float, Range(at_least=1)] = 10000.0
+    """Base of the rotary frequencies."""
     rope_scaling: RopeScaling | None = None
+    """How they are stretched, as by Llama 3.1; null: not at all."""
     norm_eps: Epsilon = 1e-5
-    tie_embeddings: bool = False
+    """Added to the mean square in RMSNorm."""
+    tie_embeddings: Switch = False
+    """Whether the head shares the embedding's weight."""
     init_std: Annotated[float, Range(above=0, at_most=1)] = 0.02
+    """Standard deviation of the initial weights."""
 
     def __post_init__(self) -> None:
-        check_ranges(self, "model")
-        if not isinstance(self.tie_embeddings, bool):
-            raise ValueError(f"model.tie_embeddings is {self.tie_embeddings!r}; it must be true or false")
-        if not isinstance(self.rope_scaling, RopeScaling | None):
-            raise ValueError(f"model.rope_scaling is {self.rope_scaling!r}; it must be null or a RopeScaling")
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"model.num_heads {self.num_heads} is not a multiple of model.num_kv_heads {self.num_kv_heads}; each "

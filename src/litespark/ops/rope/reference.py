@@ -4,15 +4,15 @@ B batch, S sequence length, H query heads, K key heads, Dh head dim.
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from litespark.ranges import Count, Positive, check_ranges
+from litespark.config.settings import FIXED, settings
+from litespark.ranges import Count, Positive
 
 
-@dataclass(frozen=True)
+@settings("model.rope_scaling", resume=FIXED)
 class RopeScaling:
     """How Llama 3.1 stretches rotary frequencies to contexts longer than those of pre-training.
 
@@ -24,12 +24,15 @@ class RopeScaling:
     """
 
     factor: Positive
+    """By how much long wavelengths are stretched."""
     low_frequency_factor: Positive
+    """Wavelengths above original / low_frequency_factor are stretched in full."""
     high_frequency_factor: Positive
+    """Wavelengths below original / high_frequency_factor are kept."""
     original_max_sequence_length: Count
+    """Tokens of the longest sequence of pre-training."""
 
     def __post_init__(self) -> None:
-        check_ranges(self, "model.rope_scaling")
         if not self.low_frequency_factor < self.high_frequency_factor:
             raise ValueError(
                 f"model.rope_scaling.low_frequency_factor: got {self.low_frequency_factor}, expected a number below "

@@ -1,47 +1,34 @@
-"""Settings of the optimizers, each checked when it is made; `optim=adamw` and `optim=muon` fill them."""
+"""Settings of the optimizers; `optim=adamw` and `optim=muon` fill them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
-from litespark.ranges import Count, Decay, Epsilon, NotNegative, Range, check_ranges
+from litespark.config.settings import Switch, settings
+from litespark.ranges import Count, Decay, Epsilon, NotNegative, Range
 
-AdjustLearningRate = Literal["match_rms_adamw", "original"]
 # beyond, no optimizer here trains anything
 LearningRate = Annotated[float, Range(above=0, at_most=100)]
 
 
-@dataclass(frozen=True)
+@settings("optim")
 class OptimizerConfig:
-    """What every optimizer here has: AdamW (Loshchilov & Hutter, arXiv 1711.05101), states in fp32, and the guard.
-
-    Attributes:
-        lr: peak learning rate.
-        betas: decay of AdamW's first and second moment.
-        epsilon: added to the root of the second moment.
-        weight_decay: decoupled weight decay, on matrices only.
-        grad_clip: largest global gradient norm; None clips nothing.
-        nonfinite_limit: non-finite steps in a row after which the run stops.
-
-    Raises:
-        ValueError: a value is out of range.
-    """
+    """What every optimizer here has: AdamW (Loshchilov & Hutter, arXiv 1711.05101), states in fp32, and the guard."""
 
     lr: LearningRate = 3e-4
+    """Peak learning rate."""
     betas: tuple[Decay, Decay] = (0.9, 0.95)
+    """Decay of AdamW's first and second moment."""
     eps: Epsilon = 1e-8
+    """Added to the root of the second moment."""
     weight_decay: NotNegative = 0.1
+    """Decoupled weight decay, on matrices only."""
     grad_clip: Annotated[float, Range(at_least=1e-30)] | None = 1.0
+    """Largest global gradient norm; null clips nothing."""
     nonfinite_limit: Count = 5
+    """Non-finite steps in a row (each is skipped) after which the run stops."""
 
     def __post_init__(self) -> None:
-        # OmegaConf hands lists over
-        if not isinstance(self.betas, Sequence) or isinstance(self.betas, str) or len(self.betas) != 2:
-            raise ValueError(f"optim.betas: got {self.betas!r}, expected two numbers; set 'optim.betas=[0.9,0.95]'")
-        object.__setattr__(self, "betas", tuple(self.betas))
-        check_ranges(self, "optim")
         self._check_decay("lr")
 
     def _check_decay(self, rate: str) -> None:
@@ -54,51 +41,39 @@ class OptimizerConfig:
             )
 
 
-@dataclass(frozen=True)
+@settings("optim")
 class AdamWConfig(OptimizerConfig):
-    """AdamW for every parameter.
+    """AdamW for every parameter."""
 
-    Attributes:
-        fused: one kernel for all parameters (CPU and CUDA). Without it the host reads one number in each step.
-    """
-
-    fused: bool = True
+    fused: Switch = True
+    """One kernel for all parameters (CPU and CUDA). Without it the host reads one number in each step."""
 
 
-@dataclass(frozen=True)
+@settings("optim")
 class MuonConfig(OptimizerConfig):
     """Muon for the matrices of the blocks, fused AdamW for embedding, head and norms.
 
     Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/, which gives momentum, Nesterov's look ahead and the
     five iterations; Liu et al., "Muon is Scalable for LLM Training", arXiv 2502.16982, which gives weight decay and
     the adjustment by which Muon takes AdamW's learning rate.
-
-    Attributes:
-        matrix_lr: peak learning rate of Muon; None takes `lr`, which is then that of all parameters.
-        adjust_lr: factor on Muon's rate for an A x B matrix. `match_rms_adamw`, 0.2·sqrt(max(A, B)), gives an update
-            the root mean square that AdamW's usually has, so that one rate serves both. `original`,
-            sqrt(max(1, A/B)), wants a `matrix_lr` of its own, of about 0.02.
-        momentum: decay of the average of the gradients.
-        nesterov: orthogonalise the gradient moved towards that average, and not the average itself.
-        newton_schulz_steps: iterations towards the nearest orthogonal matrix.
-
-    Raises:
-        ValueError: a value is out of range.
     """
 
     matrix_lr: LearningRate | None = None
-    adjust_lr: AdjustLearningRate = "match_rms_adamw"
+    """Peak learning rate of Muon; null takes `lr`, which is then that of all parameters."""
+    adjust_lr: Literal["match_rms_adamw", "original"] = "match_rms_adamw"
+    """Factor on Muon's rate for an A x B matrix. `match_rms_adamw`, 0.2·sqrt(max(A, B)), gives an update the root mean
+    square that AdamW's usually has, so that one rate serves both. `original`, sqrt(max(1, A/B)), wants a `matrix_lr` of
+    its own, of about 0.02."""
     momentum: Decay = 0.95
-    nesterov: bool = True
+    """Decay of the average of the gradients."""
+    nesterov: Switch = True
+    """Orthogonalise the gradient moved towards that average, and not the average itself."""
     newton_schulz_steps: Annotated[int, Range(at_least=1, at_most=99, why="PyTorch's limit")] = 5
+    """Iterations towards the nearest orthogonal matrix."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_decay("matrix_lr")
-        if self.adjust_lr not in get_args(AdjustLearningRate):
-            raise ValueError(
-                f"optim.adjust_lr: got {self.adjust_lr!r}, expected {' or '.join(get_args(AdjustLearningRate))}"
-            )
         if self.adjust_lr == "original" and self.matrix_lr is None:
             raise ValueError(
                 "optim.adjust_lr: got original and no optim.matrix_lr, expected both: AdamW's rate is some fifty times "

@@ -1,0 +1,78 @@
+"""The class of each config group: what `configs/GROUP/*.yaml` fill.
+
+To add a group: its class (`litespark.config.settings`), a line in `GROUPS`, and its folder below configs/ with a choice
+in the defaults list of configs/train.yaml. To add a kind to a group: its class and a line below the group.
+"""
+
+from __future__ import annotations
+
+from litespark.config.loop import (
+    CallbacksConfig,
+    LoggerConfig,
+    MetricsConfig,
+    PathsConfig,
+    PrecisionConfig,
+    RecomputeConfig,
+    RunConfig,
+    TrainerConfig,
+)
+from litespark.config.settings import FIXED, MAY_CHANGE, NOT_COMPARED, Resume, resume_rules
+from litespark.data.config import PrepareConfig, SyntheticConfig
+from litespark.models.llama.config import LlamaConfig
+from litespark.ops.backend import OpsConfig
+from litespark.tasks.pretrain import Pretrain
+from litespark.training.budget import BudgetConfig
+from litespark.training.optim import AdamWConfig, MuonConfig
+from litespark.training.schedule import CosineSchedule, WarmupStableDecaySchedule
+from litespark.training.strategies import StrategyConfig
+
+KIND = "kind"
+"""The key that says which class of a group is meant, where there are several."""
+GROUPS: dict[str, type | dict[str, type]] = {
+    "model": {"llama": LlamaConfig},
+    "task": {"pretrain": Pretrain},
+    "data": {"text": PrepareConfig, "synthetic": SyntheticConfig},
+    "optim": {"adamw": AdamWConfig, "muon": MuonConfig},
+    "schedule": {"cosine": CosineSchedule, "wsd": WarmupStableDecaySchedule},
+    "budget": BudgetConfig,
+    "ops": OpsConfig,
+    "precision": PrecisionConfig,
+    "recompute": RecomputeConfig,
+    "strategy": StrategyConfig,
+    "trainer": TrainerConfig,
+    "metrics": MetricsConfig,
+    "callbacks": CallbacksConfig,
+    "logger": LoggerConfig,
+    "paths": PathsConfig,
+}
+# groups that may be a class of the user's own, by _target_
+OPEN = ("model", "task", "optim")
+ROOT = RunConfig
+
+
+def classes_of(group: str) -> dict[str, type]:
+    """kind -> class; one of a single kind has no name."""
+    found = GROUPS[group]
+    return found if isinstance(found, dict) else {"": found}
+
+
+def on_resume(key: str) -> Resume:
+    """Whether a resume may change a setting, given as a dotted key of a flat config."""
+    group, _, name = key.partition(".")
+    if group in ("variant", "hydra"):
+        return NOT_COMPARED
+    if group in OPEN and (group != "optim" or name in (KIND, "_target_")):
+        return FIXED
+    if group == "data" and name == KIND:
+        return FIXED
+    while key:
+        if key in _RULES:
+            return _RULES[key]
+        key = key.rpartition(".")[0]
+    return MAY_CHANGE
+
+
+_RULES = {key.lstrip("."): rule for key, rule in resume_rules(ROOT, "")}
+for _group in GROUPS:
+    for _class in reversed(classes_of(_group).values()):  # the first of a group counts
+        _RULES |= dict(resume_rules(_class, _group))

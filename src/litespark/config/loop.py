@@ -1,0 +1,192 @@
+"""The settings that belong to no room below: the loop, the instruments, the callbacks, the loggers, and the run."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, StringConstraints
+
+from litespark.config.settings import FIXED, MAY_CHANGE, NOT_COMPARED, Switch, settings
+from litespark.metrics.records.run import ProjectionSettings
+from litespark.models.spec import Recompute
+from litespark.ops.fp8.settings import Fp8Config
+from litespark.ranges import Count, CountFromZero, NotNegative, Range, Seconds, Seed
+
+
+@settings("trainer")
+class TrainerConfig:
+    """The loop; a step is one optimizer update, `global_batch_size` is in sequences."""
+
+    accelerator: Literal["auto", "cpu", "gpu", "mps", "xpu"] = "auto"
+    """`auto` (what PyTorch finds, else the CPU), `cpu`, `gpu` (NVIDIA or AMD), `mps` or `xpu`."""
+    global_batch_size: Count = 16
+    """Sequences in one step, over all ranks and micro-batches."""
+    log_every: Count = 10
+    """Steps between two lines of metrics."""
+    validate_every: Count | None = None
+    """Steps between two validations; null validates only at the end."""
+    deterministic: Switch = False
+    """PyTorch's deterministic algorithms, or an error where there is none."""
+    profile: Switch = False
+    """Write a PyTorch profiler trace of some steps into the run's folder."""
+
+    def fitting_micro_batch(self, asked: int, world_size: int) -> int:
+        """The largest micro-batch of at most `asked` rows of which every rank takes equally many in a step.
+
+        Raises:
+            ValueError: `global_batch_size` is not a multiple of `world_size`.
+        """
+        if self.global_batch_size % world_size:
+            fewer = max(n for n in range(1, world_size) if self.global_batch_size % n == 0)
+            near = max(1, round(self.global_batch_size / world_size)) * world_size
+            start = f"torchrun --nproc-per-node={fewer} train.py" if fewer > 1 else "python train.py strategy=single"
+            raise ValueError(
+                f"trainer.global_batch_size: got {self.global_batch_size} rows in a step and {world_size} processes, "
+                f"expected a multiple of {world_size}; {start} trains the same with fewer processes, or set "
+                f"trainer.global_batch_size={near}"
+            )
+        of_rank = self.global_batch_size // world_size
+        return max(n for n in range(1, min(asked, of_rank) + 1) if of_rank % n == 0)
+
+    def accumulate(self, micro_batch_size: int, world_size: int) -> int:
+        """Micro-batches in one step on each rank, of a size that fits (see `fitting_micro_batch`).
+
+        Raises:
+            ValueError: `global_batch_size` is not a multiple of `micro_batch_size × world_size`.
+        """
+        fitting = self.fitting_micro_batch(micro_batch_size, world_size)
+        if fitting != micro_batch_size:
+            raise ValueError(
+                f"data.micro_batch_size: got {micro_batch_size}, expected a number of rows of which "
+                f"{world_size} processes make trainer.global_batch_size={self.global_batch_size}; "
+                f"set data.micro_batch_size={fitting}"
+            )
+        return self.global_batch_size // (micro_batch_size * world_size)
+
+
+@settings("metrics.projection")
+class ProjectionConfig:
+    """What a long run would cost; null is not known and gives no figure."""
+
+    tokens: Count | None = None
+    """To project to; null: the run's own budget."""
+    price_per_kwh: NotNegative | None = None
+    """Money for a kilowatt hour."""
+    currency: str | None = None
+    """Its name, as printed."""
+    grid_kg_per_kwh: NotNegative | None = None
+    """Kg of CO2 equivalents for a kilowatt hour."""
+    pue: Annotated[float, Range(at_least=1, why="energy of the building ÷ energy of the machines")] | None = None
+    """Power usage effectiveness of the site: energy of the site over energy of its computers."""
+
+    @property
+    def settings(self) -> ProjectionSettings:
+        """What the arithmetic takes."""
+        return ProjectionSettings(self.price_per_kwh, self.grid_kg_per_kwh, self.pue)
+
+
+@settings("metrics")
+class MetricsConfig:
+    """The instruments."""
+
+    peak_flops: Annotated[float, Range(at_least=1e9, at_most=1e18, why="FLOP/s of one device")] | None = None
+    """Dense peak of one device at bf16 in FLOP/s; null: the table in metrics/hardware.py, by the device's name."""
+    probe_seconds: Annotated[float, Range(at_least=0, at_most=60)] = 0.5
+    """How long to measure the matmul rate of the device at the start and at the end; 0 does not."""
+    warmup_steps: CountFromZero = 3
+    """Steps at the start that are not in the step time statistics."""
+    energy_window_seconds: Seconds = 5.0
+    """Shortest interval over which energy is read."""
+    projection: ProjectionConfig = ProjectionConfig()
+    """What a long run would cost."""
+
+
+@settings("callbacks")
+class CallbacksConfig:
+    """What accompanies the loop."""
+
+    progress: Switch = True
+    """Show a progress bar."""
+    checkpoint_every: Count | None = None
+    """Steps between checkpoints; null saves only at the end."""
+    checkpoint_at_end: Switch = True
+    """Save after the last step; a run without any checkpoint cannot be continued or exported."""
+    checkpoint_keep: Count = 2
+    """How many of the newest checkpoints to keep."""
+    sample_prompt: str | None = None
+    """Text that the trained model continues; null generates nothing."""
+    sample_tokens: Count = 96
+    """Length of that continuation."""
+    sample_temperature: NotNegative = 0.8
+    """Of its softmax; 0 takes the likeliest token."""
+    report: Switch = True
+    """Write report.md and its pictures at the end."""
+    verify: Literal["auto", "always", "never"] = "auto"
+    """At the start, check each fast op in use against its reference on this device; `auto`: on a GPU."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Lightning callbacks of your own by a name: `{NAME: {_target_: package.module.Class, argument: value}}`."""
+
+
+@settings("logger")
+class LoggerConfig:
+    """A logger beside TensorBoard and the run's own files."""
+
+    extra: Literal["wandb", "mlflow"] | None = None
+    """Which one."""
+    project: str = "litespark"
+    """What the run is filed under there."""
+
+
+@settings("precision")
+class PrecisionConfig:
+    """In what is computed."""
+
+    name: Literal["auto", "fp32", "bf16", "fp8"] = "auto"
+    """`auto` takes the fastest that is right here; one line of the log says which, and why."""
+    fp8: Fp8Config = Fp8Config()
+    """With fp8 only."""
+
+
+@settings("recompute")
+class RecomputeConfig:
+    """What the backward pass computes again."""
+
+    mode: Recompute = "none"
+    """Nothing; the product of gate and up in the MLP; or whole blocks, of which only the input is kept."""
+
+
+Path = Annotated[str, StringConstraints(min_length=1, pattern="^[^\0]*$"), BeforeValidator(lambda word: _text(word))]
+Text = Annotated[str, BeforeValidator(lambda word: _text(word))]
+
+
+@settings("paths", resume=NOT_COMPARED)
+class PathsConfig:
+    """Where things are read and written; relative paths start where the command is given."""
+
+    data: Path = "data"
+    """Text, prepared data and the cache of remote chunks."""
+    logs: Path = "logs"
+    """Runs, sweeps and records of benchmarks."""
+
+
+@settings("", resume=NOT_COMPARED)
+class RunConfig:
+    """What belongs to no group."""
+
+    name: Text | None = None
+    """Folder of the run under logs/runs; null: date and time, experiment and overrides."""
+    seed: Annotated[Seed, FIXED] = 1234
+    """Of initial weights, the order of the data, and samples."""
+    resume: Text | None = None
+    """A run folder (its newest valid checkpoint) or one checkpoint in it: continue from there, in the same folder."""
+    initial_weights: Annotated[Text | None, FIXED] = None
+    """A Hugging Face Llama folder, or a run or checkpoint of ours, to start from instead of random weights; its
+    tokenizer is taken where data.tokenizer is null."""
+    allow_other_tokenizer: Annotated[Switch, MAY_CHANGE] = False
+    """Train initial weights on ids that mean other tokens."""
+
+
+def _text(word: Any) -> Any:
+    """One of digits only arrives as a number."""
+    return str(word) if isinstance(word, int | float) and not isinstance(word, bool) else word

@@ -1,0 +1,85 @@
+"""`docs/settings.md`: every setting, from the classes of the groups."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from litespark.config.groups import GROUPS, KIND, ROOT, classes_of, on_resume
+from litespark.config.settings import default_of, fields_of, meaning_of, settings_in
+from litespark.ranges import Range, plain
+
+_HEAD = """# Settings
+
+Every setting of `train.py` and `litespark`, as `GROUP.NAME=VALUE`. *Default* is that of the group's choice in
+`configs/`; an experiment may state another, and `python train.py --cfg job` shows what a run has. *Resume* says whether
+a run that is continued may go on with another value. `litespark settings` writes this page from the classes that
+`src/litespark/config/groups.py` lists.
+"""
+
+
+def settings_page(defaults: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
+    """The page.
+
+    Args:
+        defaults: (group, kind) -> its settings as configs/ states them, by dotted key.
+    """
+    parts = [_HEAD, _section("Of the run", ROOT, "", defaults[("", "")])]
+    for group in GROUPS:
+        for kind, made in classes_of(group).items():
+            title = f"`{group}`" + (f", {KIND} `{kind}`" if kind else "")
+            parts.append(_section(title, made, group, defaults[(group, kind)]))
+    return "\n".join(parts)
+
+
+def _section(title: str, made: type, group: str, defaults: Mapping[str, Any]) -> str:
+    about = inspect.cleandoc(made.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
+    rows = list(_rows(made, group, defaults))
+    table = ["| setting | values | default | meaning | resume |", "|---|---|---|---|---|", *rows] if rows else []
+    return "\n".join([f"## {title}", "", about, "", *table, ""])
+
+
+def _rows(made: type, at: str, defaults: Mapping[str, Any]) -> Iterator[str]:
+    for name, field in fields_of(made).items():
+        key = f"{at}.{name}".lstrip(".")
+        inner = settings_in(field.annotation)
+        if inner is not None and (key not in defaults or isinstance(defaults[key], Mapping)):
+            yield from _rows(inner, key, defaults)
+            continue
+        default = _shown(defaults.get(key, default_of(field)))
+        values = " ".join(
+            _values(Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation)
+        )
+        cells = (f"`{key}`", values, default, meaning_of(made, name), on_resume(key).value)
+        yield "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _values(hint: Any) -> Iterator[str]:
+    """What a setting may be, in words."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        bounds = next((each for each in hint.__metadata__ if isinstance(each, Range)), None)
+        yield bounds.expected(inner[0], None) if bounds is not None else " ".join(_values(inner[0]))
+    elif origin is Literal:
+        yield ", ".join(f"`{_shown(each, quoted=False)}`" for each in inner)
+    elif origin in (Union, UnionType):
+        yield " or ".join(" ".join(_values(each)) for each in inner)
+    elif origin is tuple:
+        yield f"a list: {' '.join(_values(inner[0]))}"
+    elif origin is dict:
+        yield "a mapping"
+    elif (found := settings_in(hint)) is not None:
+        yield "a mapping: " + ", ".join(f"`{name}`" for name in fields_of(found))
+    else:
+        yield {bool: "`true`, `false`", str: "a text", type(None): "`null`"}.get(hint, "")
+
+
+def _shown(value: Any, *, quoted: bool = True) -> str:
+    mark = "`" if quoted else ""
+    if value is None or isinstance(value, bool):
+        return f"{mark}{'null' if value is None else str(value).lower()}{mark}"
+    if isinstance(value, list | tuple):
+        return f"{mark}[{', '.join(map(plain, value))}]{mark}"
+    return f"{mark}{plain(value)}{mark}" if value != "" else ""

@@ -1,0 +1,209 @@
+"""What every class of settings is: a frozen pydantic dataclass that refuses all its faults in one error.
+
+    @settings("optim")
+    class AdamW:
+        lr: Annotated[Positive, MAY_CHANGE] = 3e-4
+        \"\"\"Peak learning rate.\"\"\"
+
+A fault names the key, what was got, what was expected, and what can be pasted instead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Annotated, Any, TypeVar, dataclass_transform, get_args
+
+import pydantic.dataclasses
+from pydantic import ConfigDict, Field, Strict, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from litespark.config.spelling import advice_for
+from litespark.ranges import plain
+
+Made = TypeVar("Made", bound=type)
+# 1 and "yes" are none
+Switch = Annotated[bool, Strict()]
+
+
+class Resume(Enum):
+    """Whether a run that is resumed may go on with another value; said at the class, and at a field that differs."""
+
+    MAY_CHANGE = "yes"
+    FIXED = "no"
+    BY_CONTENT = "if the data is the same"
+    """Compared by what was prepared, see `litespark.experiment.run_data`."""
+    NOT_COMPARED = "it is of this start"
+
+
+MAY_CHANGE, FIXED, BY_CONTENT, NOT_COMPARED = Resume
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One setting that cannot be; `unknown` where there is no such key."""
+
+    text: str
+    key: str = ""
+    got: Any = None
+    unknown: bool = False
+
+
+class SettingsError(ValueError):
+    """Settings that cannot be, all of them."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__(together([fault.text for fault in faults]))
+
+
+def together(faults: Sequence[str]) -> str:
+    """One message of several."""
+    return faults[0] if len(faults) == 1 else "\n- ".join([f"{len(faults)} settings cannot be taken:", *faults])
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, Field))
+def settings(
+    at: str, *, kw_only: bool = False, resume: Resume = MAY_CHANGE, options: Mapping[str, str] | None = None
+) -> Callable[[Made], Made]:
+    """Make a class one of settings; see the head of the module.
+
+    Args:
+        at: the config group, or "--" for options of a command.
+        kw_only: as for a dataclass.
+        resume: whether a resume may change the fields that the class itself defines.
+        options: field -> its option, where the names differ.
+    """
+
+    def decorate(kind: Made) -> Made:
+        config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, use_attribute_docstrings=True)
+        made: Any = pydantic.dataclasses.dataclass(frozen=True, kw_only=kw_only, config=config)(kind)
+        checked = made.__init__
+
+        def init(self: Any, *args: Any, **values: Any) -> None:
+            try:
+                checked(self, *args, **values)
+            except ValidationError as error:
+                raise SettingsError(list(_faults(type(self), error))) from None
+
+        init.__wrapped__ = checked  # type: ignore[attr-defined]
+        made.__init__ = init
+        made.__settings_at__, made.__settings_options__ = at, options or {}
+        made.__settings_resume__ = {
+            **getattr(made, "__settings_resume__", {}),
+            **dict.fromkeys(kind.__annotations__, resume),
+        }
+        return made
+
+    return decorate
+
+
+def resume_rules(kind: type, at: str) -> Iterator[tuple[str, Resume]]:
+    """(key, whether a resume may change it) of each setting of a class, nested ones too."""
+    for name, field in fields_of(kind).items():
+        if (inner := settings_in(field.annotation)) is not None:
+            yield from resume_rules(inner, f"{at}.{name}")
+        stated = [each for each in field.metadata if isinstance(each, Resume)]
+        yield f"{at}.{name}", stated[0] if stated else kind.__settings_resume__[name]  # type: ignore[attr-defined]
+
+
+def fields_of(kind: type) -> dict[str, FieldInfo]:
+    """The settings of a class, as pydantic has them."""
+    found: dict[str, FieldInfo] = kind.__pydantic_fields__  # type: ignore[attr-defined]
+    return found
+
+
+def meaning_of(kind: type, name: str) -> str:
+    """What stands below a setting, in the class that defines it."""
+    owners = [each for each in kind.__mro__ if name in vars(each).get("__pydantic_fields__", {})]
+    return next((text for each in owners if (text := fields_of(each)[name].description)), "")
+
+
+def settings_in(annotation: Any) -> type | None:
+    """The class of settings that an annotation names, alone or beside None."""
+    options = (annotation, *get_args(annotation))
+    return next((each for each in options if hasattr(each, "__settings_at__")), None)
+
+
+def default_of(field: FieldInfo) -> Any:
+    """None where there is none."""
+    value = field.get_default(call_default_factory=True)
+    return None if value is PydanticUndefined else value
+
+
+def _faults(kind: Any, error: ValidationError) -> Iterator[Fault]:
+    for each in error.errors():
+        if each["type"] == "value_error":  # of __post_init__, which gives the whole message
+            yield Fault(str(each["ctx"]["error"]))
+            continue
+        place = tuple(each["loc"])
+        too_short = each["type"] == "missing" and isinstance(place[-1], int)
+        if too_short:
+            place = place[:-1]
+        owner, field = kind, None
+        for name in place:
+            inside = fields_of(owner).get(str(name)) if owner is not None else None
+            if inside is not None:
+                field, owner = inside, settings_in(inside.annotation)
+        key = _key(kind, place)
+        if each["type"] == "unexpected_keyword_argument":
+            beside = [_key(kind, (*place[:-1], name)) for name in fields_of(owner or kind)]
+            yield unknown(key, each["input"], [*beside, *(_key(kind, (name,)) for name in fields_of(kind))])
+            continue
+        got = "nothing" if each["type"] == "missing" and not too_short else f"{each['input']!r:.80}"
+        nullable = field is not None and type(None) in get_args(field.annotation)
+        stated = str(each.get("ctx", {}).get("expected", "")).replace("'", "")
+        stated = stated.replace("True", "true").replace("False", "false")
+        expected = "a longer list" if too_short else _EXPECTED.get(each["type"]) or stated or each["msg"]
+        remedy = "" if field is None else _remedy(key, each["input"], expected, field, nullable)
+        null = " or null" if nullable and each["type"] != "range" else ""
+        yield Fault(f"{key}: got {got}, expected {expected}{null}{remedy}", key, each["input"])
+
+
+_EXPECTED = {
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "dataclass_type": "a mapping of settings",
+    "missing": "a value",
+    "too_long": "a shorter list",
+    "string_too_short": "a text that is not empty",
+}
+
+
+def unknown(key: str, value: Any, known: Sequence[str]) -> Fault:
+    """The fault of a key that there is none of."""
+    advice = advice_for(key, None if isinstance(value, dict | list) else str(value), known) or "take it out"
+    shown = value if isinstance(value, str) else repr(value)  # as it was typed
+    return Fault(f"{key}: got {shown:.80}, but there is no such setting; {advice}", key, value, unknown=True)
+
+
+def _key(kind: Any, place: tuple[Any, ...]) -> str:
+    at = kind.__settings_at__
+    if at == "--":
+        return str(kind.__settings_options__.get(place[0], f"--{str(place[0]).replace('_', '-')}"))
+    return (at + "".join(f"[{each}]" if isinstance(each, int) else f".{each}" for each in place)).lstrip(".")
+
+
+def _remedy(key: str, got: Any, expected: str, field: FieldInfo, nullable: bool) -> str:
+    """Values that can be pasted."""
+    option, default, key = key.startswith("--"), default_of(field), key.partition("[")[0]
+    sign = " " if option else "="
+    ways = []
+    if isinstance(got, float) and expected.startswith("a whole") and abs(got) < 1e9:
+        ways.append(f"{key}{sign}{max(1, round(got))}")
+    elif isinstance(default, tuple) and default:
+        listed = ",".join(map(plain, default))
+        ways.append(f"'{key}=[{listed}]'")
+    elif isinstance(default, bool | int | float | str) and default != "":
+        ways.append(f"{key}{sign}{json.dumps(default) if isinstance(default, bool) else plain(default)}")
+    elif field.examples:
+        ways.append(f"{key}{sign}{field.examples[0]}")
+    if nullable:
+        ways.append("leave it out" if option else f"{key}=null")
+    return f"; set {' or '.join(ways)}" if ways else ""
