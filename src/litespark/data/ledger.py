@@ -10,6 +10,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pydantic import GetCoreSchemaHandler
+from pydantic_core.core_schema import CoreSchema, no_info_after_validator_function, plain_serializer_function_ser_schema
+
 EXAMPLES = 5
 EXCERPT_CHARACTERS = 200
 
@@ -83,16 +86,11 @@ class Ledger:
             counts[row.rule] = counts.get(row.rule, 0) + row.documents
         return dict(sorted(counts.items()))
 
-    def to_json(self) -> list[dict[str, Any]]:
-        """The rows as plain values."""
-        return [asdict(row) for row in self.rows]
-
     @classmethod
-    def from_json(cls, rows: list[dict[str, Any]]) -> Ledger:
-        """What `to_json` gave."""
-        return cls(
-            LedgerRow(**{**row, "examples": [Example(**example) for example in row["examples"]]}) for row in rows
-        )
+    def __get_pydantic_core_schema__(cls, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """In JSON it is the list of its rows."""
+        as_rows = plain_serializer_function_ser_schema(lambda ledger: [asdict(row) for row in ledger.rows])
+        return no_info_after_validator_function(cls, handler(list[LedgerRow]), serialization=as_rows)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Ledger) and self.rows == other.rows

@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from litespark.data.chunks import ChunkRecord
-from litespark.data.kinds import check_kinds
 from litespark.data.ledger import Ledger
 from litespark.data.storage import Storage
 
 FILE = "manifest.json"
-SCHEMA = "litespark.data/2"
+SCHEMA: Final = "litespark.data/2"
 # what a reader is served depends on these alone: not on where the text lay, nor on what was counted besides
 IDENTITY = ("vocab_size", "eos_id", "bos_id", "tokenizer_hash", "token_bytes", "splits", "packing", "seq_len")
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,13 @@ class DomainCounts:
 
     folder: str
     """Below that of the split; holds the chunks."""
-    documents: int
-    tokens: int
-    bytes: int
+    documents: Count
+    tokens: Count
+    bytes: Count
     """That the tokens decode to."""
-    text_bytes: int
+    text_bytes: Count
     """Of the texts in UTF-8; the same number where the tokenizer loses and adds nothing."""
-    lengths: list[int] = field(default_factory=list)
+    lengths: list[Count] = field(default_factory=list)
     """Entry k: documents of 2^k to 2^(k+1)-1 tokens."""
     chunks: list[ChunkRecord] = field(default_factory=list)
 
@@ -69,17 +71,18 @@ class SplitCounts:
         return sum(len(domain.chunks) for domain in self.domains.values())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """What a prepared folder holds and how it came about."""
 
+    schema: Literal["litespark.data/2"] = SCHEMA
     name: str
-    vocab_size: int
-    eos_id: int | None
+    vocab_size: Count
+    eos_id: Count | None
     """Id that ends a document; None only for synthetic data without documents."""
-    bos_id: int | None
+    bos_id: Count | None
     tokenizer_hash: str
-    token_bytes: list[int]
+    token_bytes: list[Count]
     """Length in bytes of what each id decodes to; 0 for special ids."""
     splits: dict[str, SplitCounts]
     """By name: train, validation."""
@@ -96,7 +99,7 @@ class Manifest:
     code_version: str
     packing: str = "concat"
     """`concat`: one stream of tokens a domain. `best_fit`: rows of `seq_len` + 1 ids, padded with EOS."""
-    seq_len: int | None = None
+    seq_len: Count | None = None
     """That the rows were laid out for; None with `concat`, which any length can read."""
     listing: dict[str, Any] = field(default_factory=dict)
     """Where the splits come from, and which files of the source were passed over and why."""
@@ -128,22 +131,21 @@ class Manifest:
 
     def write(self, storage: Storage) -> None:
         """Write `manifest.json` at once, one key a line."""
-        content = {"schema": SCHEMA, **self._content()}
-        lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in content.items())
+        lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in self._content().items())
         storage.write(FILE, f"{{\n{lines}\n}}\n".encode())
 
     def summary(self) -> dict[str, Any]:
         """What a run folder keeps of it, as plain values: all but the chunks and the bytes of each id."""
-        content = {key: value for key, value in self._content().items() if key != "token_bytes"}
+        content = self._content()
+        del content["token_bytes"]
         for split in content["splits"].values():
             for domain in split["domains"].values():
                 del domain["chunks"]
-        return {"schema": SCHEMA, "manifest_hash": self.hash, **content}
+        return {"manifest_hash": self.hash, **content}
 
     def _content(self) -> dict[str, Any]:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        splits = {name: asdict(counts) for name, counts in self.splits.items()}
-        return values | {"splits": splits, "ledger": self.ledger.to_json()}
+        content: dict[str, Any] = _MANIFEST.dump_python(self)
+        return content
 
     @classmethod
     def read(cls, folder: str | Path) -> Manifest:
@@ -162,18 +164,14 @@ class Manifest:
                 "tool wrote them. Prepare the text (again): litespark prepare data.source=FOLDER_OR_FILE"
             )
         try:
-            content = json.loads(storage.read(FILE))
-            found = content.pop("schema")
-            if found != SCHEMA:
-                raise ValueError(f"schema {found!r}, expected {SCHEMA!r}")
-            splits = {name: _split_from_json(split) for name, split in content.pop("splits").items()}
-            manifest = cls(splits=splits, ledger=Ledger.from_json(content.pop("ledger")), **content)
-            check_kinds(manifest, cls)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+            manifest = _MANIFEST.validate_json(storage.read(FILE), strict=True, extra="forbid")
+        except ValidationError as error:
+            # another schema explains all the rest
+            faults = sorted(error.errors(include_url=False), key=lambda fault: fault["loc"] != ("schema",))
+            place = ".".join(map(str, faults[0]["loc"]))
             raise ValueError(
-                f"{where} is not a manifest that this version reads ({reason}). Move the folder away and prepare the "
-                "data again."
+                f"{where} is not a manifest that this version reads ({place}: {faults[0]['msg']}, got "
+                f"{faults[0]['input']!r:.80}). Move the folder away and prepare the data again."
             ) from error
         if len(manifest.token_bytes) != manifest.vocab_size:
             raise ValueError(
@@ -183,9 +181,4 @@ class Manifest:
         return manifest
 
 
-def _split_from_json(split: dict[str, Any]) -> SplitCounts:
-    domains = {
-        name: DomainCounts(**{**counts, "chunks": [ChunkRecord(**chunk) for chunk in counts["chunks"]]})
-        for name, counts in split["domains"].items()
-    }
-    return SplitCounts(domains=domains)
+_MANIFEST = TypeAdapter(Manifest)

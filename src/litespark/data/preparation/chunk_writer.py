@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,15 +109,3 @@ def domain_folder(domain: str) -> str:
     if len(quoted) <= _LONGEST_FOLDER:
         return quoted
     return f"{quoted[:_LONGEST_FOLDER]}=={hashlib.sha256(domain.encode()).hexdigest()[:16]}"
-
-
-def chunk_to_json(chunk: WrittenChunk) -> dict[str, object]:
-    """As a marker keeps it."""
-    return {**asdict(chunk.record), "items": chunk.items}
-
-
-def chunk_from_json(entry: dict[str, object]) -> WrittenChunk:
-    """What `chunk_to_json` gave."""
-    values = dict(entry)
-    items = values.pop("items")
-    return WrittenChunk(ChunkRecord(**values), items)  # type: ignore[arg-type]  # JSON has no types

@@ -67,7 +67,7 @@ def _nothing_left(ledger: Ledger) -> ValueError:
 
 def _merged(plan: Plan, work: Work, tokenizer: Tokenizer) -> UnitResult:
     frequencies = {split: np.zeros(tokenizer.vocab_size, dtype=np.int64) for split in (TRAIN, VALIDATION)}
-    whole = UnitResult(tokenizer.hash, {TRAIN: {}, VALIDATION: {}}, Ledger(), 0, 0, frequencies, [])
+    whole = UnitResult(tokenizer.hash, {TRAIN: {}, VALIDATION: {}}, Ledger(), 0, 0, [], frequencies)
     for unit in plan.units:
         result = work.result(unit.number)
         if result.tokenizer != whole.tokenizer:

@@ -7,17 +7,17 @@ its step writes; so what is there is done, and what is missing is done again. Al
 from __future__ import annotations
 
 import io
-import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, TypeAdapter
 
 from litespark.data.ledger import Ledger
-from litespark.data.preparation.chunk_writer import WrittenChunk, chunk_from_json, chunk_to_json
+from litespark.data.preparation.chunk_writer import WrittenChunk
 from litespark.data.storage import Storage
 
 WORK = ".work"
@@ -57,10 +57,13 @@ class UnitResult:
     """Documents met, those left out included."""
     bad: int
     """Of these the ones that could not be read."""
-    frequencies: dict[str, NDArray[np.int64]]
-    """By split: how often each id was written."""
     hashes: list[str | None]
     """SHA-256 of each source file as it was read, where it is known."""
+    frequencies: Annotated[Any, Field(exclude=True)] = field(default_factory=dict)
+    """By split: how often each id was written, (vocab_size,) int64."""
+
+
+_RESULT = TypeAdapter(UnitResult)
 
 
 class Work:
@@ -101,39 +104,14 @@ class Work:
         # few ids are frequent: narrow numbers compress well
         counts = {split: found.astype(np.uint32) for split, found in result.frequencies.items()}
         self.prepared.write(f"{WORK}/{_FREQUENCIES}/{unit}.npz", _packed(counts))
-        domains = {
-            split: {
-                name: {**vars(domain), "chunks": [chunk_to_json(chunk) for chunk in domain.chunks]}
-                for name, domain in sorted(named.items())
-            }
-            for split, named in result.domains.items()
-        }
-        content = {
-            "tokenizer": result.tokenizer,
-            "domains": domains,
-            "ledger": result.ledger.to_json(),
-            "seen": result.seen,
-            "bad": result.bad,
-            "hashes": result.hashes,
-        }
-        self.prepared.write(f"{WORK}/{UNITS}/{unit}{_SUFFIX[UNITS]}", json.dumps(content).encode())
+        self.prepared.write(f"{WORK}/{UNITS}/{unit}{_SUFFIX[UNITS]}", _RESULT.dump_json(result))
 
     def result(self, unit: int) -> UnitResult:
         """What `write_result` wrote."""
-        content = json.loads(self.prepared.read(f"{WORK}/{UNITS}/{unit}{_SUFFIX[UNITS]}"))
+        result = _RESULT.validate_json(self.prepared.read(f"{WORK}/{UNITS}/{unit}{_SUFFIX[UNITS]}"))
         counts = _unpacked(self.prepared.read(f"{WORK}/{_FREQUENCIES}/{unit}.npz"))
-        return UnitResult(
-            tokenizer=content["tokenizer"],
-            domains={
-                split: {name: _domain_from_json(domain) for name, domain in named.items()}
-                for split, named in content["domains"].items()
-            },
-            ledger=Ledger.from_json(content["ledger"]),
-            seen=content["seen"],
-            bad=content["bad"],
-            frequencies={split: found.astype(np.int64) for split, found in counts.items()},
-            hashes=content.get("hashes", []),  # a version before this one kept none
-        )
+        result.frequencies = {split: found.astype(np.int64) for split, found in counts.items()}
+        return result
 
     def remove(self) -> None:
         """Delete it all; only once the manifest is there."""
@@ -142,12 +120,6 @@ class Work:
                 self.prepared.remove(file.name)
         elif (folder := self.prepared.local / WORK).is_dir():
             shutil.rmtree(folder)
-
-
-def _domain_from_json(content: dict[str, Any]) -> DomainResult:
-    lengths = {int(power): count for power, count in content["lengths"].items()}
-    chunks = [chunk_from_json(chunk) for chunk in content["chunks"]]
-    return DomainResult(**{**content, "lengths": lengths, "chunks": chunks})
 
 
 def _packed(arrays: Arrays) -> bytes:

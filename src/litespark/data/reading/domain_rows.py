@@ -13,7 +13,6 @@ from litespark.data.config import ReadingConfig
 from litespark.data.manifest import Manifest
 from litespark.data.reading.cache import ChunkCache
 from litespark.data.reading.mixture import Interleaving
-from litespark.data.reading.packed_rows import PackedRows
 from litespark.data.reading.rows import ChunkRows, Rows
 from litespark.data.reading.token_chunks import TokenChunks
 
@@ -100,10 +99,17 @@ def open_split(
         ValueError: no domain holds a whole row, a chunk is not as the manifest says, or rows that were packed for
             another sequence length.
     """
+    packed = manifest.packing == "best_fit"
+    if packed and manifest.seq_len != reading.seq_len:
+        raise ValueError(
+            f"data.seq_len={reading.seq_len}, but {place} is packed best_fit in rows for data.seq_len="
+            f"{manifest.seq_len}, and a new length would cut documents. Set data.seq_len={manifest.seq_len}, or prepare "
+            f"the text for {reading.seq_len}, or with data.packing=concat, which any length can read."
+        )
     domains = manifest.splits[split].domains
     # with the padding of packed rows, which makes a whole row of a short document
     held = {name: sum(record.tokens for record in counts.chunks) for name, counts in domains.items()}
-    # left to `ChunkRows` or `PackedRows`, which refuse it where it is too short as well
+    # left to `ChunkRows`, which refuses it where it is too short as well
     longest = max(held, key=lambda name: held[name])
     parts: dict[str, Rows | None] = {}
     unreached = 0
@@ -123,9 +129,7 @@ def open_split(
             verify_hashes=reading.verify_hashes,
             cache=cache,
         )
-        if manifest.packing == "best_fit":
-            parts[name] = PackedRows(chunks, reading.seq_len, manifest.seq_len)
-        else:
-            parts[name] = rows = ChunkRows(chunks, reading.seq_len)
+        parts[name] = rows = ChunkRows(chunks, reading.seq_len, packed=packed)
+        if not packed:
             unreached += held[name] - (rows.count * reading.seq_len + 1)
     return DomainRows(parts, unreached_tokens=unreached)

@@ -34,16 +34,27 @@ class Rows(Protocol):
 
 
 class ChunkRows:
-    """Rows of one split of a prepared folder.
+    """Rows of one domain of one split of a prepared folder.
+
+    Args:
+        chunks: of the domain.
+        seq_len: S.
+        packed: the rows lie ready one behind the other, S+1 ids each (see `packing`), and share none.
 
     Raises:
-        ValueError: the split is shorter than one row.
+        ValueError: the domain is shorter than one row, or holds no whole number of packed ones.
     """
 
-    def __init__(self, chunks: TokenChunks, seq_len: int) -> None:
+    def __init__(self, chunks: TokenChunks, seq_len: int, *, packed: bool = False) -> None:
         self.chunks = chunks
         self.seq_len = seq_len
-        self.count = (len(chunks) - 1) // seq_len if len(chunks) else 0
+        self.stride = seq_len + packed
+        self.count, rest = divmod(max(len(chunks) - (not packed), 0), self.stride)
+        if packed and (rest or not self.count):
+            raise ValueError(
+                f"{chunks.folder} holds {len(chunks)} ids, expected whole rows of {self.stride}, one at least. Delete "
+                "the prepared folder and prepare the text again."
+            )
         if self.count < 1:
             raise ValueError(
                 f"{chunks.folder} holds {len(chunks)} tokens; data.seq_len={seq_len} needs at least "
@@ -53,8 +64,7 @@ class ChunkRows:
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """See `Rows.read`."""
-        length = self.seq_len
-        return np.stack([self.chunks.read(int(row) * length, length + 1) for row in rows])
+        return np.stack([self.chunks.read(int(row) * self.stride, self.seq_len + 1) for row in rows])
 
 
 @dataclass(frozen=True)
