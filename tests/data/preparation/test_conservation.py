@@ -1,6 +1,6 @@
 """Nothing is lost in silence: what is kept and what the ledger names add up to what was read, by split and domain.
 
-The files are nasty on purpose, all rules of selection are on, and two processes share the units.
+The files are nasty on purpose, and all rules of selection are on.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from litespark.data.tokenizer import Tokenizer
 from tests.data.corpus import config
 from tests.data.preparation.reading import texts
 from tests.data.selection.prose import prose
+from tests.data.selection.test_select import JUNK
 
 for library in ("datatrove", "spacy", "datasketch", "py3langid"):
     pytest.importorskip(library)
@@ -28,7 +29,6 @@ for library in ("datatrove", "spacy", "datasketch", "py3langid"):
 UNKNOWN = "unknown"
 CYRILLIC = "в начале было слово и слово было здесь для всех людей этого города. " * 12
 MENU = "Home\nAbout us\nContact\nSign in\n" * 40
-WEB = SelectionConfig(quality=QUALITY_RULES, languages=("en",), exact_duplicates=True, near_duplicates=True)
 
 
 def line(text: object, kind: object = "prose", **more: object) -> bytes:
@@ -44,6 +44,7 @@ def nasty(seed: int) -> list[bytes]:
         line(good[1].replace("the", "that", 1)),
         line(CYRILLIC, "news & views"),
         line(MENU),
+        line(JUNK["c4/lorem_ipsum"]),
         line("short"),
         line("ünïcode 漢字 🙂 <|endoftext|> " * 5, 7),
         json.dumps({"text": prose(seed + 500)}).encode(),
@@ -128,37 +129,28 @@ def test_without_selection_all_that_is_there_is_kept_or_named(source: Path, ever
     assert {row.domain for row in manifest.ledger.rows} >= {"prose", UNKNOWN}
 
 
-@pytest.mark.parametrize(
-    ("name", "changes", "rules"),
-    [
-        ("all together", {}, {"gopher_repetition", "gopher_quality", "exact_duplicate", "near_duplicate"}),
-        ("gopher_repetition", {"quality": ("gopher_repetition",)}, {"gopher_repetition"}),
-        ("gopher_quality", {"quality": ("gopher_quality",)}, {"gopher_quality"}),
-        ("c4", {"quality": ("c4",)}, {"c4"}),
-        ("fineweb", {"quality": ("fineweb",)}, {"fineweb"}),
-        ("languages", {"languages": ("en",)}, {"language"}),
-        ("exact_duplicates", {"exact_duplicates": True}, {"exact_duplicate"}),
-        ("near_duplicates", {"near_duplicates": True}, {"near_duplicate"}),
-        ("decontaminate", {"decontaminate": True}, {"contaminated"}),
-    ],
-)
-def test_each_rule_leaves_out_what_it_names_and_nothing_else_goes(
-    name: str, changes: dict[str, object], rules: set[str], source: Path, everything: Path, tmp_path: Path
+def test_what_the_rules_leave_out_is_named_and_nothing_else_goes(
+    source: Path, everything: Path, tmp_path: Path
 ) -> None:
-    if changes.get("decontaminate"):
-        changes = {"decontaminate": (str(source / "evaluation.txt"),)}
-    selection = SelectionConfig(**changes) if changes else WEB  # type: ignore[arg-type]
-    # processes take most of the time, and those of one rule do nothing else than those of all
-    several = {"processes": 2} if selection is WEB else {"processes": 1, "unit_bytes": 10**9}
-    chosen = settings(source, tmp_path, selection, tokenizer=str(everything), **several)
-    folder = prepare(chosen, progress=False)
+    selection = SelectionConfig(
+        quality=QUALITY_RULES,
+        languages=("en",),
+        decontaminate=(str(source / "evaluation.txt"),),
+        exact_duplicates=True,
+        near_duplicates=True,
+    )
+    folder = prepare(settings(source, tmp_path, selection, tokenizer=str(everything), processes=1), progress=False)
     manifest, whole = Manifest.read(folder), Manifest.read(everything)
     for split in ("train", "validation"):
         assert documents_read(manifest, split) == lines_there(source, split)
         assert sums(manifest, split) == sums(whole, split)
     assert not list(_selected(manifest.ledger, "validation"))
+    # of the others the first leaves nothing to fineweb and the languages; `test_select` has each rule alone
     named = {row.rule.split("/")[1] for row in _selected(manifest.ledger, "train")}
-    assert named == rules
+    assert named == {
+        *("gopher_repetition", "gopher_quality", "c4", "contaminated"),
+        *("exact_duplicate", "near_duplicate"),
+    }
     # what the other splits and rules say is not touched by selection
     assert [row for row in manifest.ledger.rows if row.rule.startswith("reading/")] == whole.ledger.rows
     tokens = sum(split.tokens for split in manifest.splits.values())

@@ -102,9 +102,9 @@ def open_split(
     packed = manifest.packing == "best_fit"
     if packed and manifest.seq_len != reading.seq_len:
         raise ValueError(
-            f"data.seq_len={reading.seq_len}, but {place} is packed best_fit in rows for data.seq_len="
-            f"{manifest.seq_len}, and a new length would cut documents. Set data.seq_len={manifest.seq_len}, or prepare "
-            f"the text for {reading.seq_len}, or with data.packing=concat, which any length can read."
+            f"data.seq_len={reading.seq_len}, but {place} is packed best_fit for data.seq_len={manifest.seq_len}, and "
+            f"a new length would cut documents. Set data.seq_len={manifest.seq_len}, or prepare the text for "
+            f"{reading.seq_len}, or with data.packing=concat, which any length can read."
         )
     domains = manifest.splits[split].domains
     # with the padding of packed rows, which makes a whole row of a short document
