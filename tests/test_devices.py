@@ -157,7 +157,7 @@ def test_apples_gpus_lack_what_pytorch_does_not_count_there(monkeypatch):
     waits = []
     monkeypatch.setattr(torch.accelerator, "synchronize", waits.append)
     there = device_of(torch.device("mps", 0))
-    assert (there.is_accelerator, there.has_timer, there.has_float64) == (True, False, False)
+    assert (there.is_accelerator, there.has_timer, there.sum_dtype) == (True, False, torch.float32)
     assert (there.peak_bytes(), there.uuid, there.is_nvidia) == (None, None, False)
     # where the device has no timer, a mark waits for it
     assert there.milliseconds(there.mark(), there.mark()) >= 0

@@ -36,12 +36,12 @@ class Device:
         type: "cpu", or PyTorch's word for the accelerator.
         is_accelerator: it computes while the host goes on, and has memory of its own.
         has_timer: `mark` waits for nothing.
-        has_float64: it has tensors of double precision.
+        sum_dtype: the widest type that it adds in.
     """
 
     is_accelerator = False
     has_timer = True
-    has_float64 = True
+    sum_dtype = torch.float64
 
     def __init__(self, place: torch.device) -> None:
         self.torch = place
@@ -196,7 +196,7 @@ class Mps(Accelerator):
     """Apple's GPUs: one, without PyTorch's memory counters, generators by device, timed events or double precision."""
 
     has_timer = False
-    has_float64 = False
+    sum_dtype = torch.float32
     reset_peak = Device.reset_peak
     peak_bytes = Device.peak_bytes
     milliseconds = Device.milliseconds

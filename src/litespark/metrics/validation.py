@@ -6,10 +6,12 @@ Shapes: B batch, S sequence length, V vocabulary, D domains.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 from torchmetrics import Metric
 
 from litespark.metrics.names import of_domain
@@ -58,6 +60,13 @@ class TokenMetrics(Metric):
         self.add_state("byte_count", torch.zeros(count, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("correct", torch.zeros(count, dtype=torch.int64), dist_reduce_fx="sum")
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], *arguments: Any, **settings: Any) -> Module:
+        try:
+            fn(torch.zeros((), dtype=torch.float64))
+        except TypeError:  # MPS has no double precision: the sums stay on the host
+            return self
+        return super()._apply(fn, *arguments, **settings)
+
     def update(self, nats: Tensor, correct: Tensor, labels: Tensor, domain: str | None = None) -> None:
         """Add a batch; nothing is synchronised.
 
@@ -80,6 +89,7 @@ class TokenMetrics(Metric):
                 f"got a batch of domain {domain!r}, expected one of {', '.join(self.places)}: a validation batch holds "
                 "rows of one domain and names it"
             )
+        nats, correct, labels = (each.to(self.nats.device) for each in (nats, correct, labels))
         place = self.places[domain] if len(self.places) > 1 and domain is not None else 0
         supervised = labels != IGNORE_INDEX
         # selected, not multiplied: NaN at an ignored place stays out

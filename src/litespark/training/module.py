@@ -197,7 +197,8 @@ class TrainingModule(pl.LightningModule):
 
     def read_window(self) -> dict[str, float | None]:
         """What the steps since the last call came to; reads the device once, so call it only where you log."""
-        values = torch.cat([self._window_sums, self._skips.double(), self._norm.double().reshape(1)]).tolist()
+        window = [self._window_sums, self._skips, self._norm.reshape(1)]
+        values = torch.cat([each.to(self._window_sums.dtype) for each in window]).tolist()
         loss, tokens, skipped, _, longest, norm = values
         self._window_sums = torch.zeros_like(self._window_sums)
         self._skips[2] = self._skips[1]

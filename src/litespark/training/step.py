@@ -24,6 +24,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from litespark.data.batch import TokenBatch
+from litespark.device import device_of
 from litespark.tasks.task import Task
 from litespark.training.optim import set_learning_rate
 
@@ -51,7 +52,7 @@ class OptimizerStep:
         world_size: ranks over which something else, DDP or FSDP2, averages the gradients.
 
     Attributes:
-        sums: (2,) fp64 on the device, so that counts stay exact: loss and divisor of the step that is being made, or
+        sums: (2,) fp64 (where the device has it), so that counts stay exact: loss and divisor of the step that is being made, or
             of the last one, then over all ranks.
     """
 
@@ -59,7 +60,7 @@ class OptimizerStep:
         self.task = task
         self.grad_clip = grad_clip
         self.world_size = world_size
-        self.sums = torch.zeros(2, dtype=torch.float64, device=device)
+        self.sums = torch.zeros(2, dtype=device_of(device).sum_dtype, device=device)
         self._finished = False
 
     def take(
