@@ -59,6 +59,8 @@ OVER_TORCH = {"device"}
 LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric"}
 HYDRA = {"hydra", "omegaconf"}
 TRITON = {"triton"}
+# what names CUDA itself: the piece that answers for devices, kernels, what Lightning calls it, what users type
+NAME_CUDA = {"device", "ops"}, {"any_accelerator", "spelling"}  # rooms, files
 FORBIDDEN_NAMES = {"util", "utils", "helper", "helpers", "misc"}
 MOST_LINES_IN_A_FILE = 400
 MOST_LINES_IN_TRAIN = 50
@@ -193,6 +195,19 @@ def misplaced_libraries(root: Path) -> list[str]:
             if library in (LIGHTNING | HYDRA | TRITON) - allowed:
                 complaints.append(f"{module.path}:{found.line}: {module.name} may not import {library}")
     return complaints
+
+
+def named_cuda(root: Path) -> list[str]:
+    """Code that names CUDA where `litespark.device` should be asked."""
+    rooms, files = NAME_CUDA
+    return [
+        f"{module.path}:{node.lineno}: {module.name} names CUDA; ask litespark.device"
+        for module in modules(root)
+        if module.room not in rooms and module.name.split(".")[-1] not in files
+        for node in ast.walk(ast.parse(module.path.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Constant) and node.value == "cuda")
+        or (isinstance(node, ast.Attribute) and node.attr == "cuda")
+    ]
 
 
 def is_kernel_file(module: Module) -> bool:

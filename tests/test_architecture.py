@@ -14,6 +14,7 @@ from tests.architecture import (
     import_in_a_fresh_process,
     misplaced_libraries,
     modules,
+    named_cuda,
     unshapely_files,
 )
 
@@ -26,6 +27,10 @@ def test_rooms_import_one_way():
 
 def test_lightning_hydra_and_triton_stay_in_their_places():
     assert misplaced_libraries(REPOSITORY) == []
+
+
+def test_devices_are_asked_through_one_piece():
+    assert named_cuda(REPOSITORY) == []
 
 
 def test_files_are_short_and_named_for_their_subject():
@@ -197,6 +202,15 @@ def test_a_planted_library_import_is_caught(sound_house, name, source, complaint
 def test_a_planted_shape_fault_is_caught(sound_house, name, source, complaint):
     plant(sound_house, name, source)
     assert [found for found in unshapely_files(sound_house) if complaint in found]
+
+
+@pytest.mark.parametrize("source", ['is_gpu = device.type == "cuda"\n', "import torch\ntorch.cuda.synchronize()\n"])
+def test_a_device_that_is_asked_by_its_maker_is_caught(sound_house, source):
+    plant(sound_house, "ops/kernels.py", source)
+    assert named_cuda(sound_house) == []
+    plant(sound_house, "training/step.py", source)
+    (complaint,) = named_cuda(sound_house)
+    assert "litespark.training.step names CUDA; ask litespark.device" in complaint
 
 
 def test_a_missing_train_file_is_caught(sound_house):

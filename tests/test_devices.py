@@ -7,16 +7,24 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from litespark import device
+from litespark.data.batch import batch_from_rows
 from litespark.device import NoDeviceError, cpu_name, device_of, find
 from litespark.experiment import run
 from litespark.experiment.instruments import build_meter, say_what_is_absent
 from litespark.metrics.mfu import Rates
+from litespark.ops.backend import OpsConfig, resolve
+from litespark.tasks.pretrain import Pretrain
 from litespark.training.any_accelerator import AnyAccelerator, lightning_accelerator
+from litespark.training.optim import AdamWConfig, build_optimizer
 from litespark.training.random_state import random_state, restore_random_state
+from litespark.training.step import OptimizerStep
 from tests.experiment.composed import config
 from tests.stand_in_device import stand_in
+from tests.training.small_runs import small_llama
 
 CPU = torch.device("cpu")
 GPU = torch.device("cuda", 1)
@@ -162,6 +170,25 @@ def test_apples_gpus_lack_what_pytorch_does_not_count_there(monkeypatch):
     # where the device has no timer, a mark waits for it
     assert there.milliseconds(there.mark(), there.mark()) >= 0
     assert len(waits) == 2
+
+
+def test_a_step_needs_no_double_precision_where_the_device_has_none(monkeypatch):
+    seen = set()
+
+    class Types(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            made = function(*args, **(kwargs or {}))
+            seen.update(x.dtype for x in tree_leaves(made) if isinstance(x, torch.Tensor))
+            return made
+
+    stand_in(monkeypatch, sum_dtype=torch.float32)
+    model = small_llama().build(resolve(OpsConfig()), "none")
+    batch = batch_from_rows(torch.arange(18).view(2, 9), eos_id=3, document_mask=False)
+    with Types():
+        step = OptimizerStep(Pretrain(), grad_clip=1.0, device=CPU)
+        step.take(model, build_optimizer(model, AdamWConfig()), [batch], 1e-3)
+    assert torch.float32 in seen
+    assert torch.float64 not in seen
 
 
 def test_the_random_state_of_the_device_is_saved_set_and_kept(monkeypatch):

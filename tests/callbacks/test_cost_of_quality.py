@@ -85,23 +85,10 @@ def test_training_ends_at_the_first_validation_at_or_below_the_target(tmp_path, 
     assert run.module.steps_taken == 6
     reached = run.record.target.reached
     assert (reached.step, reached.tokens, reached.bits_per_byte) == (6, 6 * TOKENS, FALLING[6])
-    assert checkpoint_folder.find(tmp_path).step == 6
-
-
-def test_where_no_checkpoint_is_asked_for_at_the_end_none_is_saved_at_the_target(tmp_path, clock):
-    run = Run(tmp_path, clock, target=FALLING[2])
-    run.quality.checkpointer.at_end = False
-    run.fit()
-    assert run.quality.reached
-    assert not list(tmp_path.glob("checkpoints/*"))
-
-
-def test_validation_is_no_part_of_train_seconds_and_joules(tmp_path, clock):
-    run = Run(tmp_path, clock, target=FALLING[6]).fit()
-    reached = run.record.target.reached
     assert reached.train_seconds == pytest.approx(6 * STEP)
     assert reached.train_joules == pytest.approx(6 * STEP * WATTS)
     assert reached.all_in_joules == pytest.approx((6 * STEP + 3 * VALIDATION) * WATTS)
+    assert checkpoint_folder.find(tmp_path).step == 6
 
 
 def test_reading_the_meter_at_a_validation_is_no_part_of_training_either(tmp_path, clock):
@@ -130,23 +117,21 @@ def test_every_validation_is_logged_with_what_it_took_also_without_a_target(tmp_
     assert [row[names.PROGRESS_TOKENS] for row in rows.values()] == [2 * TOKENS, 4 * TOKENS]
 
 
-def test_a_target_that_is_not_reached_leaves_the_run_to_its_budget(tmp_path, clock):
-    run = Run(tmp_path, clock, target=0.1, steps=5).fit()
+def test_nan_reaches_nothing_and_a_target_that_is_missed_leaves_the_run_to_its_budget(tmp_path, clock):
+    run = Run(tmp_path, clock, target=0.1, steps=5, bits={2: float("nan"), 4: 1.0}).fit()
     assert run.module.steps_taken == 5
     assert run.record.target.bits_per_byte == 0.1
     assert not run.quality.reached
 
 
-def test_a_nan_reaches_nothing(tmp_path, clock):
-    run = Run(tmp_path, clock, target=100.0, steps=4, bits={2: float("nan"), 4: 1.0}).fit()
-    assert run.record.target.reached.step == 4
-
-
-def test_without_a_meter_there_are_no_joules(tmp_path, clock):
-    run = Run(tmp_path, clock, target=FALLING[2], meter=NullMeter("no counter here", "CPU energy")).fit()
+def test_without_a_meter_or_a_checkpoint_at_the_end_neither_is_there(tmp_path, clock):
+    run = Run(tmp_path, clock, target=FALLING[2], meter=NullMeter("no counter here", "CPU energy"))
+    run.quality.checkpointer.at_end = False
+    run.fit()
     assert run.record.target.reached.train_joules is None
     assert run.record.target.reached.train_seconds == pytest.approx(2 * STEP)
     assert names.TRAIN_JOULES not in run.rows()[2]
+    assert not list(tmp_path.glob("checkpoints/*"))
 
 
 def test_a_resume_goes_on_counting_and_reaches_it_where_an_undisturbed_run_does(tmp_path, clock):

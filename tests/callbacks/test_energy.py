@@ -103,23 +103,6 @@ def test_what_cannot_be_read_is_absent_and_training_goes_on(tmp_path, clock):
     assert energy.totals.train_joules is None
 
 
-def test_a_meter_lost_in_the_run_lowers_the_coverage_and_training_goes_on(tmp_path, clock):
-    meter = FakeMeter([WATTS, WATTS], clock)
-    run, energy = metered_run(tmp_path, clock, steps=6, minimum=0.5, meter=meter)
-    step = run.module.training_step
-
-    def lose(batch, batch_idx):
-        meter.lost[1] = clock.now >= 1003
-        return step(batch, batch_idx)
-
-    run.module.training_step = lose
-    run.trainer.fit(run.module, batches(2))
-    rows = rows_of(run)
-    assert [names.JOULES_PER_TOKEN in row for row in rows] == [True] * 3 + [False] * 3
-    assert energy.totals.coverage == pytest.approx(9 / 12)
-    assert energy.totals.train_joules is None
-
-
 class Crash(Exception):
     pass
 
@@ -158,19 +141,3 @@ def test_a_resume_carries_the_joules_on_and_keeps_those_of_lost_steps_in_all_in(
     assert totals.all_in_joules == pytest.approx((20 + 7 + 5 + 6) * WATTS)
     # the journal of the resumed run goes on from there
     assert EnergyJournal(tmp_path / "energy.jsonl").last().all_in_joules == pytest.approx(38 * WATTS)
-
-
-def test_a_second_crash_before_the_next_checkpoint_counts_both(tmp_path, clock):
-    run, _ = metered_run(tmp_path, clock, steps=10, every=4)
-    crash_at(run, 7)
-    with pytest.raises(Crash):
-        run.trainer.fit(run.module, batches(2))
-    state = checkpoint_folder.find(tmp_path).state
-    second, _ = metered_run(tmp_path, clock, steps=10, every=8)
-    crash_at(second, 6)
-    with pytest.raises(Crash):
-        second.trainer.fit(second.module, batches(2), ckpt_path=state, weights_only=True)
-    third, energy = metered_run(tmp_path, clock, steps=10, every=4)
-    third.trainer.fit(third.module, batches(2), ckpt_path=state, weights_only=True)
-    assert energy.totals.lost.joules == pytest.approx((3 + 2) * WATTS)
-    assert energy.totals.train_joules == pytest.approx(10 * WATTS)

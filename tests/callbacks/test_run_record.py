@@ -10,10 +10,11 @@ from litespark.callbacks.run_record import RunRecorder
 from litespark.metrics.energy import EnergyByPhase
 from litespark.metrics.energy_journal import EnergyJournal
 from litespark.metrics.meters import NullMeter
-from litespark.metrics.records.run import DataRecord, EnvironmentRecord, ModelRecord, RunRecord, SegmentRecord
+from litespark.metrics.records.run import RunRecord, SegmentRecord
 from litespark.training.module import NonFiniteError
 from litespark.training.optim import AdamWConfig
 from tests.callbacks.fake_time import Clock, TimedTask
+from tests.callbacks.fp8_runs import new_record
 from tests.metrics.fake_meter import FakeMeter
 from tests.training.small_runs import LENGTH, Planted, batches, small_run, training_module
 
@@ -23,20 +24,6 @@ STARTED = "2026-01-31T12:00:00+00:00"
 @pytest.fixture
 def clock(monkeypatch):
     return Clock().install(monkeypatch)
-
-
-def new_record():
-    return RunRecord(
-        name="run",
-        task="pretrain",
-        started=STARTED,
-        command=["python", "train.py"],
-        config_hash="abc",
-        seed=1,
-        model=ModelRecord("small", 10, 8, 48.5, 50.0, LENGTH),
-        data=DataRecord("text", "hash", 31, 1000, 100, 3.5),
-        environment=EnvironmentRecord("3.11", "2.11", "Linux", "a CPU", 1, "fp32"),
-    )
 
 
 def recorded_run(folder, clock, *, steps=4, meter=None, task=None, record=None, **settings):
@@ -79,11 +66,15 @@ class Watch(Planted):
 
 def test_the_record_follows_the_run_and_says_how_it_ended(tmp_path, clock):
     watch = Watch(tmp_path, clock)
-    run, recorder = recorded_run(tmp_path, clock, task=watch, validate_every=4)
+    run, recorder = recorded_run(tmp_path, clock, task=watch, validate_every=4, peak=1e6)
     run.trainer.fit(run.module, batches(2))
     assert [record["status"] for record in watch.seen_records] == ["running"] * 4
     assert [record["throughput"]["steps"] for record in watch.seen_records] == [0, 1, 2, 3]
     assert all(record["ended"] is None for record in watch.seen_records)
+    first = watch.seen_records[0]
+    for section, figure in (("throughput", "tokens_per_second"), ("throughput", "step_ms_median"),
+                            ("quality", "train_loss")):  # fmt: skip
+        assert first[section][figure] is None
 
     recorder.update("finished")
     record = RunRecord.read(tmp_path / "run.json")
@@ -102,6 +93,8 @@ def test_the_record_follows_the_run_and_says_how_it_ended(tmp_path, clock):
     assert record.quality.train_loss == run.metrics.latest["train/loss"]
     assert record.quality.validation_loss == run.metrics.latest["validation/loss"]
     assert record.quality.skipped_steps == 0
+    assert (record.throughput.peak_flops, record.throughput.peak_source) == (1e6, "test")
+    assert record.throughput.mfu_causal == pytest.approx(run.metrics.latest["throughput/mfu_causal"])
 
 
 def test_what_was_not_measured_is_null_and_never_zero(tmp_path, clock):
@@ -123,35 +116,6 @@ def test_what_was_not_measured_is_null_and_never_zero(tmp_path, clock):
         assert record["quality"][key] is None, key
 
 
-def test_before_the_first_window_rates_are_null(tmp_path, clock):
-    watch = Watch(tmp_path, clock)
-    run, _ = recorded_run(tmp_path, clock, task=watch)
-    run.trainer.fit(run.module, batches(2))
-    first = watch.seen_records[0]
-    assert first["throughput"]["tokens_per_second"] is None
-    assert first["throughput"]["step_ms_median"] is None
-    assert first["quality"]["train_loss"] is None
-
-
-def test_a_known_peak_is_recorded_with_its_source(tmp_path, clock):
-    run, recorder = recorded_run(tmp_path, clock, peak=1e6)
-    run.trainer.fit(run.module, batches(2))
-    recorder.update("finished")
-    throughput = RunRecord.read(tmp_path / "run.json").throughput
-    assert (throughput.peak_flops, throughput.peak_source) == (1e6, "test")
-    assert throughput.mfu_causal == pytest.approx(run.metrics.latest["throughput/mfu_causal"])
-
-
-@pytest.mark.parametrize("status, error", [("interrupted", None), ("failed", "OSError: the disk is gone")])
-def test_other_ends_are_recorded(tmp_path, clock, status, error):
-    run, recorder = recorded_run(tmp_path, clock)
-    run.trainer.fit(run.module, batches(2))
-    recorder.update(status, error)
-    record = RunRecord.read(tmp_path / "run.json")
-    assert (record.status, record.error) == (status, error)
-    assert record.segments[-1].ended == record.ended
-
-
 def test_a_run_that_stops_for_bad_steps_says_how_many_it_skipped(tmp_path, clock):
     run, recorder = recorded_run(
         tmp_path, clock, steps=20, task=Watch(tmp_path, clock, lambda micro_batch: micro_batch >= 2)
@@ -165,16 +129,19 @@ def test_a_run_that_stops_for_bad_steps_says_how_many_it_skipped(tmp_path, clock
     assert "not finite" in record.error
 
 
-def test_a_resume_adds_a_segment(tmp_path, clock):
+def test_a_resume_adds_a_segment_to_a_run_that_ended_otherwise(tmp_path, clock):
     run, recorder = recorded_run(tmp_path, clock)
     run.trainer.fit(run.module, batches(2))
-    recorder.update("interrupted")
+    recorder.update("failed", "OSError: the disk is gone")
+    stopped = RunRecord.read(tmp_path / "run.json")
+    assert (stopped.status, stopped.error) == ("failed", "OSError: the disk is gone")
+    assert stopped.segments[-1].ended == stopped.ended
     again, recorder = recorded_run(tmp_path, clock, record=RunRecord.read(tmp_path / "run.json"))
     again.trainer.fit(again.module, batches(2))
     recorder.update("finished")
     record = RunRecord.read(tmp_path / "run.json")
     assert [segment.reason for segment in record.segments] == ["start", "resume"]
-    assert (record.started, record.status) == (STARTED, "finished")
+    assert (record.started, record.status, record.error) == (STARTED, "finished", None)
 
 
 def test_a_run_that_fails_before_its_first_step_is_recorded_too(tmp_path, clock):

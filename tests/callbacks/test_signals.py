@@ -105,11 +105,6 @@ def test_a_signal_in_the_last_step_lets_the_run_end_as_it_would(tmp_path, handle
     assert find(tmp_path).step == 6
 
 
-def test_the_handlers_come_back_after_a_run(tmp_path, handlers):
-    run = stoppable_run(tmp_path, Pretrain(), steps=1)
-    run.trainer.fit(run.module, batches(2))
-
-
 @pytest.mark.parametrize("seconds, ends_at_once", [(ONE_WISH_SECONDS - 1, False), (ONE_WISH_SECONDS + 1, True)])
 def test_a_second_signal_ends_at_once_but_not_the_echo_of_the_first(
     tmp_path, monkeypatch, handlers, seconds, ends_at_once

@@ -94,9 +94,9 @@ class ProgressBar(StepCallback):
         forms = self.forms()
         beside_bar = width - _SHORTEST_BAR - len(_GAP)
         # words that only explain give way to a bar, figures do not
-        text = next((each for each in forms[:COMPLETE] if len(each) <= beside_bar), None)
+        text = next((form for form in forms[:COMPLETE] if len(form) <= beside_bar), None)
         if text is None:
-            yield Text(next((each for each in forms if len(each) <= width), forms[-1]), no_wrap=True, overflow="crop")
+            yield Text(next((form for form in forms if len(form) <= width), forms[-1]), no_wrap=True, overflow="crop")
             return
         row = Table.grid(padding=(0, len(_GAP), 0, 0))
         bar_width = min(_LONGEST_BAR, width - len(text) - len(_GAP))
@@ -110,31 +110,30 @@ class ProgressBar(StepCallback):
         """
         latest, module = self.metrics.latest, self._module
         assert module is not None
-        counted = f"{module.steps_taken}/{module.planned_steps}"
-        loss, validation = latest.get(names.TRAIN_LOSS), latest.get(names.VALIDATION_LOSS)
-        speed, joules = latest.get(names.TOKENS_PER_SECOND), latest.get(names.JOULES_PER_TOKEN)
-        mfu, of = latest.get(names.MFU_CAUSAL), ""
-        if mfu is None:
-            mfu, of = latest.get(names.MFU_MEASURED_PEAK), " of the measured peak"
-        seconds = self._left.seconds(max(0, module.planned_tokens - module.tokens_seen))
 
-        step = f"step {counted}"
-        trained = "" if loss is None else f"loss {loss:.3f}"
-        validated = "" if validation is None else f"validation {validation:.3f}"
-        rate = "" if speed is None else f"{speed:,.0f} tokens/s"
-        short_rate = "" if speed is None else f"{_short(speed)} tokens/s"
-        share = "" if mfu is None else f"MFU {mfu:.1%}"
-        energy = "J/token n/a" if joules is None else f"{joules:.3g} J/token"
+        def said(key: str, wording: str) -> str:
+            return "" if latest.get(key) is None else wording.format(latest[key])
+
+        counted = f"{module.steps_taken}/{module.planned_steps}"
+        seconds = self._left.seconds(max(0, module.planned_tokens - module.tokens_seen))
         left = "" if seconds is None else f"{_duration(seconds)} left"
+        loss = said(names.TRAIN_LOSS, "loss {:.3f}")
+        validation = said(names.VALIDATION_LOSS, "validation {:.3f}")
+        rate = said(names.TOKENS_PER_SECOND, "{:,.0f} tokens/s")
+        short_rate = rate and f"{_short(latest[names.TOKENS_PER_SECOND])} tokens/s"
+        share = said(names.MFU_CAUSAL, "MFU {:.1%}")
+        of = "" if share else said(names.MFU_MEASURED_PEAK, " of the measured peak")
+        share = share or said(names.MFU_MEASURED_PEAK, "MFU {:.1%}")
+        energy = said(names.JOULES_PER_TOKEN, "{:.3g} J/token") or "J/token n/a"
         forms = (
-            (step, trained, validated, rate, share and share + of, energy, left),
-            (step, trained, validated, rate, share, energy, left),
-            (step, trained, rate, share, energy, left),
-            (step, trained, short_rate, share, energy, left),
-            (counted, trained, short_rate, share, energy, left),
-            (counted, trained, short_rate, share, left),
-            (counted, trained, short_rate, left),
-            (counted, trained, left),
+            (f"step {counted}", loss, validation, rate, share + of, energy, left),
+            (f"step {counted}", loss, validation, rate, share, energy, left),
+            (f"step {counted}", loss, rate, share, energy, left),
+            (f"step {counted}", loss, short_rate, share, energy, left),
+            (counted, loss, short_rate, share, energy, left),
+            (counted, loss, short_rate, share, left),
+            (counted, loss, short_rate, left),
+            (counted, loss, left),
             (counted, left),
         )
         return [_GAP.join(filter(None, form)) for form in forms]

@@ -21,21 +21,11 @@ class EnergyJournal:
         self._failed = False
 
     def append(self, totals: EnergyTotals, time: str) -> None:
-        """Add one line; a write that fails is logged once and never stops training.
-
-        Args:
-            totals: everything since the run began.
-            time: ISO 8601, for the reader.
-        """
-        line = json.dumps({"time": time, "totals": totals.to_dict()}) + "\n"
+        """Add a line with the totals since the run began; a write that fails is logged once and stops no training."""
         try:
-            with self.path.open("ab+") as stream:
-                # a process killed while writing leaves half a line; do not join ours to it
-                if stream.tell() > 0:
-                    stream.seek(-1, 2)
-                    if stream.read(1) != b"\n":
-                        line = "\n" + line
-                stream.write(line.encode())
+            with self.path.open("a") as stream:
+                # the newline comes first: a process killed while writing leaves half a line
+                stream.write("\n" + json.dumps({"time": time, "totals": totals.to_dict()}))
         except OSError as error:
             if not self._failed:
                 log.warning(
@@ -47,17 +37,10 @@ class EnergyJournal:
             self._failed = True
 
     def last(self) -> EnergyTotals | None:
-        """The totals of the last whole line; None where there is none. Half-written lines are passed over."""
+        """The totals of the last whole line; None where there is none."""
         if not self.path.is_file():  # a pipe would never end
             return None
-        try:
-            lines = self.path.read_bytes().splitlines()
-        except OSError as error:
-            log.warning(
-                "cannot read the energy journal %s (%s): joules of lost steps are not counted", self.path, error
-            )
-            return None
-        for line in reversed(lines):
+        for line in reversed(self.path.read_bytes().splitlines()):
             try:
                 return EnergyTotals.from_dict(json.loads(line)["totals"])
             except (ValueError, KeyError, TypeError, RecursionError):

@@ -89,14 +89,9 @@ class _Totals:
     wait_seconds: float = 0.0
     device_seconds: float = 0.0
 
-    def add(self, steps: int, counts: TokenCounts, seconds: float, wait_seconds: float, devices: int) -> None:
-        self.steps += steps
-        self.tokens += counts.tokens
-        self.supervised += counts.supervised
-        self.attention_pairs += counts.attention_pairs
-        self.seconds += seconds
-        self.wait_seconds += wait_seconds
-        self.device_seconds += seconds * devices
+    def add(self, window: "_Totals") -> None:
+        for name, value in vars(window).items():
+            setattr(self, name, getattr(self, name) + value)
 
 
 class ThroughputMeter:
@@ -168,24 +163,25 @@ class ThroughputMeter:
         """Close the window and open the next; synchronise the device before."""
         running = self._running_since is not None
         self.pause()
-        counts, seconds, steps = self._counts, self._window_seconds, len(self._steps)
-        durations = [1e3 * step for step, steady in self._steps if steady and step is not None]
+        counts, seconds, waited, steps = self._counts, self._window_seconds, self._wait_seconds, self._steps
+        totals = _Totals(len(steps), **vars(counts), seconds=seconds, wait_seconds=waited)
+        totals.device_seconds = seconds * self.devices
+        self._all.add(totals)
+        if all(steady for _, steady in steps):
+            self._steady.add(totals)
+        durations = [1e3 * step for step, steady in steps if steady and step is not None]
         self._histogram.update(map(_bin, durations))
-        self._all.add(steps, counts, seconds, self._wait_seconds, self.devices)
-        if all(steady for _, steady in self._steps):
-            self._steady.add(steps, counts, seconds, self._wait_seconds, self.devices)
-        window = ThroughputWindow(
-            steps=steps,
+        self._open_window()
+        if running:
+            self.start()
+        return ThroughputWindow(
+            steps=len(steps),
             counts=counts,
             seconds=seconds,
             step_ms_median=quantile(durations, 0.5),
             step_ms_p95=quantile(durations, 0.95),
-            data_wait_share=_share(self._wait_seconds, seconds),
+            data_wait_share=_share(waited, seconds),
         )
-        self._open_window()
-        if running:
-            self.start()
-        return window
 
     def summary(self) -> ThroughputSummary:
         """The closed windows of the whole run; an open one is not in it."""

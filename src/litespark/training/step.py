@@ -52,8 +52,8 @@ class OptimizerStep:
         world_size: ranks over which something else, DDP or FSDP2, averages the gradients.
 
     Attributes:
-        sums: (2,) fp64 (where the device has it), so that counts stay exact: loss and divisor of the step that is being made, or
-            of the last one, then over all ranks.
+        sums: (2,) fp64, so that counts stay exact (fp32 where the device has no more): loss and divisor of the step
+            that is being made, or of the last one, then over all ranks.
     """
 
     def __init__(self, task: Task, *, grad_clip: float | None, device: torch.device, world_size: int = 1) -> None:
