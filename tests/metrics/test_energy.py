@@ -213,7 +213,7 @@ def test_half_a_line_at_the_end_of_the_journal_is_passed_over_and_written_past(t
     first, second = EnergyTotals(tokens=1), EnergyTotals(tokens=2)
     journal.append(first, "t")
     with path.open("a") as stream:
-        stream.write('{"time": "t", "tot')
+        stream.write('\n{"time": "t", "tot')
     assert journal.last() == first
     journal.append(second, "t")
     assert journal.last() == second
