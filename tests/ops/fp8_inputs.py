@@ -66,13 +66,3 @@ def _same(one: Tensor | None, other: Tensor | None) -> bool:
     if one.is_floating_point():
         return one.shape == other.shape and torch.equal(one.nan_to_num(-7.0), other.nan_to_num(-7.0))
     return torch.equal(one, other)
-
-
-def codes_apart(one: Tensor, other: Tensor) -> Tensor:
-    """How many codes lie between two, element by element; NaN lies 127 from zero."""
-
-    def places(codes: Tensor) -> Tensor:
-        size = (codes & 0x7F).int()
-        return torch.where(codes >= 0x80, -size, size)
-
-    return (places(one) - places(other)).abs()

@@ -1,7 +1,6 @@
 """The cast to fp8 in Triton: the same codes, scales, largest values and counts as the reference, bit for bit."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -75,14 +74,6 @@ def _around_ties(format):
     return torch.stack([points, *beside, points * (1 + 2.0**-12)], dim=1).to(DEVICE)
 
 
-@BOTH
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_codes_scales_largest_values_and_counts_are_those_of_the_reference(dtype, kind, format):
-    x = _random(TILE + 6, 2 * TILE + 3).to(dtype)
-    _assert_like_reference(torch.where(x.isfinite(), x, torch.ones_like(x)), kind, format)
-
-
 # a failure is not made smaller: that takes minutes in the interpreter
 @settings(max_examples=12, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(
@@ -91,10 +82,14 @@ def test_codes_scales_largest_values_and_counts_are_those_of_the_reference(dtype
     kind=st.sampled_from(KINDS),
     format=st.sampled_from([E4M3, E5M2]),
     layouts=st.sampled_from([(True, True), (True, False), (False, True)]),
+    dtype=st.sampled_from(DTYPES),
     seed=st.integers(0, 99),
 )
-def test_any_size_and_layout(rows, width, kind, format, layouts, seed):
-    x = _random(rows, width, seed=seed).bfloat16()
+def test_codes_scales_largest_values_and_counts_are_those_of_the_reference(
+    rows, width, kind, format, layouts, dtype, seed
+):
+    x = _random(rows, width, seed=seed).to(dtype)
+    x = torch.nn.Parameter(torch.where(x.isfinite(), x, torch.ones_like(x)))  # as a weight that is trained is cast
     _assert_like_reference(x, kind, format, rows=layouts[0], columns=layouts[1])
 
 
@@ -162,15 +157,6 @@ def test_largest_values_are_raised_and_never_lowered_and_counts_are_added_to(kin
     assert asked.counts.tolist() == [3 + (kind == "known"), 5 + 2 * (kind == "known")]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_is_not_wanted_is_not_made(kind):
-    x = _random(5, 7)
-    asked = replace(quantisation(kind, E4M3, DEVICE), amax=None, counts=None)
-    assert_same(parts(cast(x, asked)), parts(PIECES.cast(x, asked)))
-    assert cast(x, replace(asked, rows=False)).rows is None
-    assert cast(x, replace(asked, columns=False)).columns is None
-
-
 def test_without_a_format_a_tensor_stays_as_it_is():
     x = _random(5, 7)
     operand = cast(x, Quantisation(None))
@@ -188,19 +174,6 @@ def test_nothing_gives_nothing(shape, kind):
     assert operand.columns.values.shape == shape[::-1]
     assert bool((operand.rows.scale.isfinite()).all())
     assert (asked.amax.item(), asked.counts.tolist()) == (1, [3, 5])
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_weight_that_is_trained_can_be_cast(kind):
-    weight = torch.nn.Parameter(_random(20, 30))
-    _assert_like_reference(weight, kind, E4M3)
-    assert not cast(weight, quantisation(kind, E4M3, DEVICE)).rows.scale.requires_grad
-
-
-def test_results_are_the_same_bits_each_time():
-    x = _random(TILE + 9, TILE + 5).bfloat16()
-    for kind in KINDS:
-        assert_same(_found(cast, x, kind, E4M3), _found(cast, x, kind, E4M3))
 
 
 # ---------------------------------------------------------------- far apart

@@ -1,51 +1,256 @@
-"""The fused pieces as a set: what can be fused is, and what cannot goes the ordinary way.
+"""The fused pieces of blocks in fp8 against the reference pieces, and that what can be fused is.
 
-That every piece agrees with the reference, whatever is asked for, is what `test_verification.py` shows.
+Results are compared as `litespark verify` compares them, in every way that a step asks for them.
 """
+
+from dataclasses import replace
 
 import pytest
 import torch
+import triton.language as tl
 
 from litespark.ops.backend import load
 from litespark.ops.fp8 import fused
 from litespark.ops.fp8.formats import E4M3, E5M2
 from litespark.ops.fp8.fused import PIECES as FUSED
-from tests.ops.fp8_inputs import quantisation
+from litespark.ops.fp8.reference import PIECES as REFERENCE
+from litespark.ops.fp8.verification import way_differences
+from litespark.ops.fp8.verification_pieces import Piece, kinds_of, pieces_to_verify
+from litespark.ops.rms_norm_fp8 import kernels
+from litespark.ops.shapes import StepShapes
+from litespark.ops.triton_support import interpreting
+from tests.ops.fp8_inputs import assert_same, parts, quantisation
+from tests.properties import Phase, given, settings, st
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+FP32, BF16 = torch.float32, torch.bfloat16
+NAMES = ["add_rms_norm", "add_rms_norm_backward", "swiglu", "swiglu_backward"]
+EACH = pytest.mark.parametrize("name", NAMES)
+NORMS = pytest.mark.parametrize("name", NAMES[:2])
 KINDS = ["plain", "known", "tensor"]
-FUSED_FUNCTIONS = ["add_rms_norm_cast", "add_rms_norm_backward_cast", "swiglu_cast", "swiglu_backward_cast"]
+# the interpreter is NumPy, which tells where infinities and NaN come from
+pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
 
 
-def _random(*shape, dtype=torch.bfloat16):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))).to(DEVICE, dtype)
+def piece_of(name: str, rows: int = 70, width: int = 72, dtype: torch.dtype = BF16, autocast: bool = True) -> Piece:
+    shapes = StepShapes(1, rows, width, 1, 1, 16, width, 64)
+    pieces = pieces_to_verify(shapes, DEVICE, dtype, autocast=autocast, gradients=(E5M2, E4M3))
+    return next(piece for piece in pieces if piece.name == name)
+
+
+def assert_right(piece: Piece, dtype: torch.dtype = BF16, finite_only: bool = False) -> None:
+    """In all ways of a layer whose scales are known, which are those that are fused."""
+    for way in piece.ways("delayed", kinds_of(None)):
+        if way.finite or not finite_only:
+            wrong = [each for each in way_differences(FUSED, piece, way, dtype) if not each.passed]
+            assert not wrong, (way.name, wrong)
+
+
+def results(piece: Piece, **inputs: torch.Tensor) -> dict[str, torch.Tensor | None]:
+    """Of a counted call of the fused piece, with some inputs replaced."""
+    way = next(way for way in piece.ways("delayed", kinds_of(None)) if way.counted)
+    noting = way.noting(DEVICE)
+    made = piece.call(FUSED, piece.inputs | inputs, noting, way.again, BF16)
+    found = {"amax": noting.amax, "counts": noting.counts}
+    for name, value in made.items():
+        found |= parts(value) if name == "operand" else {} if name == "product" else {name: value}
+    return found
+
+
+# ---------------------------------------------------------------- against the reference
+
+
+@EACH
+@settings(max_examples=4, deadline=None, derandomize=True, phases=[Phase.generate])
+@given(
+    rows=st.integers(33, 90),
+    width=st.integers(65, 200),
+    dtypes=st.sampled_from([(BF16, True), (BF16, False), (torch.float16, False), (FP32, False)]),
+)
+def test_any_size_is_right_in_every_way(name, rows, width, dtypes):
+    assert_right(piece_of(name, rows, width, *dtypes), dtypes[0])
+
+
+@NORMS
+@pytest.mark.parametrize("room", [0, 2**40], ids=["16 rows", "32 rows"])
+def test_a_program_walks_many_tiles(monkeypatch, name, room):
+    monkeypatch.setattr(kernels, "PROGRAMS", 2)
+    monkeypatch.setattr(kernels, "_IN_L2", room)
+    tile = kernels.tiling(260, 4)
+    assert tile.rows == (32 if room else 16)
+    assert kernels.dealt(150, tile)[0] == 2
+    assert_right(piece_of(name, 150, 260))
+
+
+def test_tiles_leave_room_in_l2():
+    # a stream in fp32 and one in bf16 of a 3B Llama, and a narrow one
+    assert [kernels.tiling(width, size).rows for width, size in ((3072, 4), (3072, 2), (768, 6))] == [16, 32, 32]
+    assert all(kernels.tiling(width, 4).chunk <= 256 for width in (1, 300, 3072, 100_000))
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: torch.stack([x, torch.full_like(x, torch.nan)])[0] if x.ndim > 1 else x,
+        lambda x: torch.cat([x, torch.full_like(x, torch.nan)], dim=-1)[..., : x.shape[-1]],
+        lambda x: torch.stack([x, torch.full_like(x, torch.nan)], dim=-1)[..., 0],
+        lambda x: x.transpose(0, -1).contiguous().transpose(0, -1),
+        lambda x: x[:1].expand_as(x),
+    ],
+    ids=["apart", "columns cut", "values apart", "transposed", "one row repeated"],
+)
+@EACH
+def test_strides(name, view):
+    piece = piece_of(name)
+    assert_right(replace(piece, inputs={each: view(x) for each, x in piece.inputs.items()}), finite_only=True)
+
+
+@EACH
+def test_largest_values_are_raised_and_counts_are_added_to(name):
+    piece = piece_of(name)
+    way = next(way for way in piece.ways("delayed", kinds_of(None)) if way.counted)
+    once, twice = way.noting(DEVICE), way.noting(DEVICE)
+    for noting in (once, twice, twice):
+        piece.call(FUSED, piece.inputs, noting, way.again, BF16)
+    assert torch.equal(twice.counts, 2 * once.counts)
+    assert torch.equal(twice.amax, once.amax)
+    higher = replace(once, amax=torch.tensor(1e9, device=DEVICE).view(torch.int32))
+    piece.call(FUSED, piece.inputs, higher, way.again, BF16)
+    assert higher.amax.view(FP32) == 1e9
+
+
+@pytest.mark.parametrize("gate_up", [[100.0, 1.0], [1.0, 100.0]])
+def test_largest_values_are_those_of_both_gradients(gate_up):
+    asked, expected = (quantisation("known", E5M2, DEVICE, scale=1.0) for _ in range(2))
+    inputs = torch.tensor([gate_up], device=DEVICE), torch.ones(1, 1, device=DEVICE)
+    FUSED.swiglu_backward(*inputs, asked, None)
+    REFERENCE.swiglu_backward(*inputs, expected, None)
+    assert asked.amax.view(FP32).item() == pytest.approx(expected.amax.view(FP32).item(), rel=1e-6)
+    assert asked.amax.view(FP32) > 50
+
+
+def test_the_norm_is_that_of_the_rounded_stream():
+    piece = piece_of("add_rms_norm", 1, 2, BF16, autocast=False)
+    x, update = (torch.tensor([values], dtype=BF16, device=DEVICE) for values in ([256.0, 1.0], [0.9, 1.0]))
+    found = results(piece, x=x, update=update)
+    assert found["stream"].tolist() == [[256.0, 2.0]]
+    assert found["inverse_rms"].tolist() == pytest.approx([((256**2 + 4) / 2 + 1e-5) ** -0.5], rel=1e-6)
+
+
+def test_codes_come_from_fp32_and_not_from_the_gradient_as_it_is_written():
+    # 1 + 2^-4 lies between two codes of e4m3, 1 and 1.125, a hair above the middle that bf16 would round it to
+    passed = torch.full((1, 16), 1 + 2.0**-4 + 2.0**-12, device=DEVICE)
+    stream = torch.ones(1, 16, dtype=BF16, device=DEVICE)
+    asked = quantisation("known", E4M3, DEVICE, scale=1.0)
+    gradient, operand, _ = FUSED.add_rms_norm_backward(
+        torch.zeros_like(passed), passed, stream, torch.ones(16, device=DEVICE), torch.ones(1, device=DEVICE), asked,
+        dtype=BF16,
+    )  # fmt: skip
+    assert gradient.float().unique().tolist() == [1.0625]
+    assert operand.rows.values.float().unique().tolist() == [1.125]
+
+
+@EACH
+def test_results_are_the_same_bits_each_time(name):
+    piece = piece_of(name)
+    assert_same(results(piece), results(piece))
+
+
+@pytest.mark.parametrize("sizes", [(0, 8), (3, 0)])
+@EACH
+def test_nothing_gives_nothing(name, sizes):
+    piece = piece_of(name, 4, 8)
+    # cut from inputs of some size: scales come from the largest value, and nothing has none
+    cut = {each: x[: sizes[0], : x.shape[1] * sizes[1] // 8] if x.ndim > 1 else x[: sizes[1]]
+           for each, x in piece.inputs.items()}  # fmt: skip
+    found = results(piece, **cut)
+    assert found["rows"].numel() == found["columns"].numel() == found["amax"] == 0
+    assert not found["counts"].any()
+
+
+# ---------------------------------------------------------------- far apart
+
+
+@EACH
+def test_rows_beyond_two_to_the_31(name):
+    stride, piece = 2**30 + 8, piece_of(name, 3, 20, autocast=False)
+    far = {}
+    for each, x in piece.inputs.items():
+        memory = torch.empty(2 * stride + 40, dtype=BF16, device=DEVICE)
+        far[each] = memory.as_strided(x.shape, (stride, 1)).copy_(x) if x.ndim > 1 else x
+    assert_same(results(piece, **far), results(piece))
+
+
+def test_columns_beyond_two_to_the_31():
+    rows, tile = 2**30, kernels.Tiling(16, 16)
+    # one program that casts one tile of very many rows, and sums up the next
+    piece = piece_of("add_rms_norm", 2 * tile.rows, 4, autocast=False)
+    x, update, weight = (piece.inputs[each].contiguous() for each in ("x", "update", "weight"))
+    asked = quantisation("known", E4M3, DEVICE, scale=2.0**-6)
+    _, expected, _ = FUSED.add_rms_norm(x, update, weight, 1e-5, asked, stream_dtype=BF16, dtype=BF16)
+    columns = torch.empty(3 * rows + tile.rows, dtype=torch.uint8, device=DEVICE)
+    kernels.add_rms_norm_fp8_forward_kernel[(1,)](
+        x, update, weight, torch.empty_like(x), None, columns, torch.empty(2 * tile.rows, device=DEVICE), asked.scale,
+        None, None, rows, tl.constexpr(1) if interpreting() else 1, 4, 4, 1e-5, WIDTH=4, ROWS=tile.rows,
+        CHUNK=tile.chunk, MANTISSA_BITS=3, num_warps=kernels.NUM_WARPS,
+    )  # fmt: skip
+    found = torch.stack([columns[column * rows :][: tile.rows] for column in range(4)], dim=1)
+    assert torch.equal(found, expected.rows.values.view(torch.uint8)[: tile.rows])
+
+
+# ---------------------------------------------------------------- a planted fault
+
+
+def test_a_kernel_that_reads_the_wrong_tile_is_seen(monkeypatch):
+    monkeypatch.setattr(kernels, "PROGRAMS", 2)
+    before = kernels.add_rms_norm_fp8_forward_kernel
+
+    class Late:
+        """The kernel with one step too few, so that the last tiles are never cast."""
+
+        def __getitem__(self, grid):
+            def launch(*arguments, **constants):
+                arguments = list(arguments)
+                arguments[11] = tl.constexpr(int(getattr(arguments[11], "value", arguments[11])) - 1)
+                return before[grid](*arguments, **constants)
+
+            return launch
+
+    monkeypatch.setattr(kernels, "add_rms_norm_fp8_forward_kernel", Late())
+    with pytest.raises(AssertionError, match="rows of operand"):
+        assert_right(piece_of("add_rms_norm"))
+
+
+# ---------------------------------------------------------------- as a set
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_can_be_fused_is_and_nothing_else(kind, monkeypatch):
     called = []
 
-    def recording(name, function):
-        return lambda *inputs: called.append(name) or function(*inputs)
+    def recording(module, name):
+        function = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *inputs: called.append(name) or function(*inputs))
 
-    for name in FUSED_FUNCTIONS:
-        monkeypatch.setattr(fused, name, recording(name, getattr(fused, name)))
-    monkeypatch.setattr(fused.kernels, "cast", recording("cast", fused.kernels.cast))
+    names = ["add_rms_norm_cast", "add_rms_norm_backward_cast", "swiglu_cast", "swiglu_backward_cast"]
+    for name in names:
+        recording(fused, name)
+    recording(fused.kernels, "cast")
     asked, gradients = (quantisation(kind, format, DEVICE, scale=2.0**-6) for format in (E4M3, E5M2))
-    x, weight, dtype = _random(12, 40), _random(40), torch.bfloat16
-    stream, _, inverse_rms = FUSED.add_rms_norm(x, x, weight, 1e-5, asked, stream_dtype=dtype, dtype=dtype)
-    FUSED.add_rms_norm_backward(x, x, stream, weight, inverse_rms, gradients, dtype=dtype)
-    FUSED.swiglu(x, asked, dtype=dtype)
-    FUSED.swiglu_backward(x, _random(12, 20), gradients, asked)
-    assert called == (FUSED_FUNCTIONS if kind == "known" else ["cast"] * 5)
+    x, weight = torch.randn(12, 40, device=DEVICE, dtype=BF16), torch.ones(40, device=DEVICE, dtype=BF16)
+    stream, _, inverse_rms = FUSED.add_rms_norm(x, x, weight, 1e-5, asked, stream_dtype=BF16, dtype=BF16)
+    FUSED.add_rms_norm_backward(x, x, stream, weight, inverse_rms, gradients, dtype=BF16)
+    FUSED.swiglu(x, asked, dtype=BF16)
+    FUSED.swiglu_backward(x, x[:, :20], gradients, asked)
+    assert called == (names if kind == "known" else ["cast"] * 5)
 
 
 @pytest.mark.parametrize("again", KINDS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_product_made_again_has_the_codes_that_it_had(kind, again):
-    gate_up, gradient = _random(12, 80), _random(12, 40)
+    gate_up, gradient = torch.randn(12, 80, device=DEVICE, dtype=BF16), torch.randn(12, 40, device=DEVICE, dtype=BF16)
     asked = quantisation(again, E4M3, DEVICE, scale=2.0**-6)
-    expected = FUSED.swiglu(gate_up, asked, dtype=torch.bfloat16).columns
+    expected = FUSED.swiglu(gate_up, asked, dtype=BF16).columns
     _, found = FUSED.swiglu_backward(gate_up, gradient, quantisation(kind, E5M2, DEVICE, scale=2.0**-6), asked)
     assert torch.equal(found.columns.values.float(), expected.values.float())
 

@@ -15,16 +15,10 @@ CompileMode = Literal["none", "block", "model"]
 def compile_model(
     model: nn.Module, blocks: Sequence[nn.Module], mode: CompileMode, backend: str | Callable[..., Any] = "inductor"
 ) -> None:
-    """Compile each block by itself, or the whole model, in place.
+    """Compile `forward` of each block by itself, or of the whole model, in place; hooks stay outside.
 
-    What is compiled is `forward` alone: hooks, such as those by which FSDP2 gathers a block's weights, stay outside.
-    A graph break inside a block is an error.
-
-    Args:
-        model: changed in place; its parameters keep their names.
-        blocks: its layers.
-        mode: "none" changes nothing.
-        backend: of `torch.compile`.
+    Parameters keep their names, and FSDP2, which gathers a block's weights by hooks, is not disturbed. A graph break
+    inside a block is an error.
 
     Raises:
         ValueError: unknown mode.

@@ -17,13 +17,9 @@ def causal_mean_keys(seq_len: int) -> float:
 
 
 def model_flops_per_token(config: ModelSpec, mean_keys: float) -> float:
-    """Operations that one token costs in training, forward and backward, without recomputation.
+    """Operations that one token costs in training, forward and backward: 6 · (matmul parameters) + attention's.
 
-    6 · (matmul parameters, the head's included) + those of attention.
-
-    Args:
-        config: the sizes.
-        mean_keys: keys that a query may see on average, see the module's docstring.
+    `mean_keys` as in the module's docstring.
 
     Raises:
         ValueError: `mean_keys` is not positive.

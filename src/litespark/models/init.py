@@ -19,15 +19,10 @@ def materialise(model: nn.Module, device: torch.device | str) -> None:
 
 
 def initialise(model: nn.Module, spec: ModelSpec, seed: int) -> None:
-    """Draw all weights as `spec` says, in place.
+    """Draw all weights, plain or DTensor, as `spec` describes them, in place.
 
     Every parameter has its own generator, and is drawn whole on the CPU before a rank takes its shard: the values
     depend on nothing but the seed and the parameter's name and shape.
-
-    Args:
-        model: on real devices; parameters plain or DTensor.
-        spec: of the model.
-        seed: any integer.
 
     Raises:
         ValueError: the model is still on the meta device.
@@ -61,11 +56,7 @@ def _values(spec: ModelSpec, seed: int, name: str, shape: torch.Size) -> Tensor:
 
 
 def copy_weights(source: nn.Module, model: nn.Module) -> None:
-    """Give `model` the weights of `source`, in place; each rank takes its shard, and its own dtype and device.
-
-    Args:
-        source: plain parameters, whole on every rank.
-        model: the same parameters, plain or DTensor, on real devices.
+    """Give `model` the weights of `source`, whole on every rank, in place; each rank takes its shard, dtype and device.
 
     Raises:
         ValueError: the two do not have the same parameters in the same shapes, or `model` is on the meta device.

@@ -120,12 +120,9 @@ class SafetensorsReader:
 
 
 class SafetensorsWriter:
-    """Writes tensors, given one after the other in the order that was announced, into files below a size.
+    """Writes tensors, in the order of `sizes` (name -> bytes), into files of at most `max_shard_bytes`.
 
-    Args:
-        folder: exists, and holds no weights.
-        sizes: bytes of each tensor by name, in the order in which `add` will bring them.
-        max_shard_bytes: where a new file begins; a single larger tensor has a file of its own.
+    A single larger tensor has a file of its own. The folder exists, and holds no weights.
     """
 
     def __init__(self, folder: Path, sizes: dict[str, int], max_shard_bytes: int) -> None:

@@ -28,17 +28,13 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Backend:
-    """Where a backend is.
+    """Where a backend is."""
 
-    Attributes:
-        function: "module:function", with the signature of the op's reference.
-        why_not: "module:function" of (device, dtype, shapes or None) that returns why the backend cannot run there, or
-            None where it can. None: it runs everywhere.
-        detail: "module:function" of (place) that says what the backend is made of there, for the record; None: nothing.
-    """
-
-    function: str
+    function: str  # "module:function", with the signature of the op's reference
+    # "module:function" of (device, dtype, shapes or None) that returns why the backend cannot run there, or None
+    # where it can. None: it runs everywhere
     why_not: str | None = None
+    # "module:function" of (place) that says what the backend is made of there, for the record; None: nothing
     detail: str | None = None
 
 
@@ -193,8 +189,7 @@ def resolve(config: OpsConfig) -> Ops:
     """Look up every backend that `config` names.
 
     Raises:
-        ValueError: a backend cannot be imported on this machine, or is `auto`, which `litespark.ops.choice` decides
-            first; the message names the op, the backend asked for, the backends that are known, and the reason.
+        ValueError: a backend cannot be imported here, or is `auto`, which `litespark.ops.choice` decides first.
     """
     return Ops(**{field.name: load(field.name, getattr(config, field.name)) for field in fields(Ops)})
 
@@ -221,14 +216,7 @@ def load(op: str, backend: str) -> Any:
 def why_not(
     op: str, backend: str, device: torch.device, dtype: torch.dtype, shapes: StepShapes | None = None
 ) -> str | None:
-    """Why a backend cannot run there, in words that follow "because"; None where it can.
-
-    Args:
-        op, backend: names of `BACKENDS`.
-        device: where.
-        dtype: of the activations.
-        shapes: the sizes, where they are known.
-    """
+    """Why a backend cannot run there, in words that follow "because"; None where it can."""
     found = BACKENDS[op][backend]
     try:
         if found.why_not is not None and (reason := _at(found.why_not)(device, dtype, shapes)) is not None:

@@ -24,24 +24,17 @@ _WHOLE_TILES = 64
 
 @dataclass(frozen=True)
 class Case:
-    """One way in which an op is used.
+    """One way in which an op is used."""
 
-    Attributes:
-        op: name in `BACKENDS`.
-        name: of the case, "attention within documents".
-        inputs: by name, fp32; those whose name begins with "fixed" are neither cast nor differentiated.
-        call: runs a backend's function on the values of `inputs`.
-        stay_fp32: inputs that are fp32 also when the step runs under autocast: the residual stream and the weights.
-        sizes: what they were cut to, in words.
-        documents: within which attention stays, made once, as for all layers of a forward; None: within rows.
-    """
-
-    op: str
-    name: str
+    op: str  # name in `BACKENDS`
+    name: str  # of the case, "attention within documents"
+    # by name, fp32; those whose name begins with "fixed" are neither cast nor differentiated
     inputs: dict[str, Tensor]
-    call: Callable[..., Tensor | tuple[Tensor, ...]]
+    call: Callable[..., Tensor | tuple[Tensor, ...]]  # runs a backend's function on the values of `inputs`
+    # inputs that are fp32 also when the step runs under autocast: the residual stream and the weights
     stay_fp32: frozenset[str]
-    sizes: str
+    sizes: str  # what they were cut to, in words
+    # within which attention stays, made once, as for all layers of a forward; None: within rows
     documents: Documents | None = None
 
 

@@ -56,25 +56,16 @@ class OneRank:
 
 @dataclass(frozen=True)
 class Choice:
-    """What became of one op.
+    """What became of one op."""
 
-    Attributes:
-        op: its name.
-        asked: what the config names.
-        used: the backend that runs.
-        reasons: why not those that were expected to be faster, one each.
-        verifications: of the backend used, and of those that failed.
-        milliseconds: forward and backward of each backend that was measured.
-        detail: what the backend used is made of here; None where there is nothing to say.
-    """
-
-    op: str
-    asked: str
-    used: str
-    reasons: tuple[str, ...] = ()
-    verifications: tuple[Verification, ...] = ()
+    op: str  # its name
+    asked: str  # what the config names
+    used: str  # the backend that runs
+    reasons: tuple[str, ...] = ()  # why not those that were expected to be faster, one each
+    verifications: tuple[Verification, ...] = ()  # of the backend used, and of those that failed
+    # forward and backward of each backend that was measured
     milliseconds: dict[str, float] = field(default_factory=dict)
-    detail: str | None = None
+    detail: str | None = None  # what the backend used is made of here; None where there is nothing to say
 
 
 def refusals(config: OpsConfig, place: Place, idle: frozenset[str] = frozenset()) -> list[str]:

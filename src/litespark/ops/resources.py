@@ -14,19 +14,13 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Resources:
-    """What a compiled kernel takes.
+    """What a compiled kernel takes."""
 
-    Attributes:
-        registers: per thread; on AMD both kinds of vector registers together. None where it is not told.
-        stack_bytes: local (AMD: scratch) memory per thread, where spilled registers go. None where it is not told.
-        shared_bytes: per program.
-        tensor_memory_columns: per program; 0 where a target has no tensor memory.
-    """
-
-    registers: int | None
+    registers: int | None  # per thread; on AMD both kinds of vector registers together. None where it is not told
+    # local (AMD: scratch) memory per thread, where spilled registers go. None where it is not told
     stack_bytes: int | None
-    shared_bytes: int
-    tensor_memory_columns: int = 0
+    shared_bytes: int  # per program
+    tensor_memory_columns: int = 0  # per program; 0 where a target has no tensor memory
 
 
 def cuda_registers_and_stack(binary: bytes, cuobjdump: Path) -> tuple[int | None, int | None]:

@@ -40,17 +40,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Trial:
-    """Something to be tried beside its reference.
+    """Something to be tried beside its reference."""
 
-    Attributes:
-        name: of the case.
-        sizes: in words.
-        compare: runs it and says how far everything is from the reference.
-    """
-
-    name: str
-    sizes: str
-    compare: Callable[[], list[Difference]]
+    name: str  # of the case
+    sizes: str  # in words
+    compare: Callable[[], list[Difference]]  # runs it and says how far everything is from the reference
 
 
 def relative_distance(actual: Tensor, expected: Tensor) -> float:
@@ -75,10 +69,7 @@ def relative_distance(actual: Tensor, expected: Tensor) -> float:
 def outputs_and_gradients(op: Op, inputs: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
     """Run `op(*inputs)` and its backward with a random gradient of each output; floating inputs get gradients.
 
-    Args:
-        op: takes the values of `inputs` in order.
-        inputs: by name; those whose name begins with "fixed" are not differentiated.
-        seed: of the gradients of the outputs, drawn where each output is.
+    Those whose name begins with "fixed" are not differentiated.
     """
     leaves = {
         name: x.detach().clone().requires_grad_(x.is_floating_point() and not name.startswith("fixed"))
@@ -97,13 +88,8 @@ def outputs_and_gradients(op: Op, inputs: dict[str, Tensor], seed: int = 0) -> d
 def differences(fast: Op, reference: Op, inputs: dict[str, Tensor], dtype: torch.dtype) -> list[Difference]:
     """`fast` in `dtype` against `reference` in fp32: every output and every gradient.
 
-    Memory that `fast` allocates and does not write reads as NaN, so a kernel that leaves a hole cannot pass.
-
-    Args:
-        fast, reference: take the values of `inputs` in order.
-        inputs: by name; floating ones are cast to `dtype`, unless the name begins with "fixed": those are neither cast
-            nor differentiated.
-        dtype: fp32, bf16 or fp16.
+    Memory that `fast` allocates and does not write reads as NaN, so a kernel that leaves a hole cannot pass. Floating
+    inputs are cast to `dtype`, unless the name begins with "fixed": those are neither cast nor differentiated.
     """
 
     def cast(to: torch.dtype) -> dict[str, Tensor]:
@@ -129,11 +115,7 @@ def differences(fast: Op, reference: Op, inputs: dict[str, Tensor], dtype: torch
 def difference(name: str, actual: Tensor, expected: Tensor, slow: Tensor | None) -> Difference:
     """How far one tensor is from the fp32 reference, and how far it may be.
 
-    Args:
-        name: of the tensor.
-        actual: of the fast op.
-        expected: of the reference in fp32.
-        slow: of the reference in the low precision that is compared; None: all is fp32.
+    `slow` is of the reference in the low precision that is compared; None: all is fp32.
     """
     bound = FP32_BOUND
     if slow is not None:

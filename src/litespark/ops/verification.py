@@ -33,28 +33,19 @@ SHORTEST_ROW = 16
 
 @dataclass(frozen=True)
 class Verification:
-    """What came of running one case of one backend beside the fp32 reference.
+    """What came of running one case of one backend beside the fp32 reference."""
 
-    Attributes:
-        op, backend, case: what was run.
-        sizes: at which sizes, in words.
-        dtype: of the activations, "bf16".
-        interpreted: through Triton's interpreter, which shows that the arithmetic is right and not that the compiled
-            kernel is.
-        seconds: how long it took.
-        differences: of every output and gradient; empty where it raised.
-        error: what it raised, or None.
-    """
-
+    # op, backend, case: what was run
     op: str
     backend: str
     case: str
-    sizes: str
-    dtype: str
+    sizes: str  # at which sizes, in words
+    dtype: str  # of the activations, "bf16"
+    # through Triton's interpreter, which shows that the arithmetic is right and not that the compiled kernel is
     interpreted: bool
-    seconds: float
-    differences: tuple[Difference, ...]
-    error: str | None = None
+    seconds: float  # how long it took
+    differences: tuple[Difference, ...]  # of every output and gradient; empty where it raised
+    error: str | None = None  # what it raised, or None
 
     @property
     def passed(self) -> bool:
@@ -82,13 +73,8 @@ def verify(
 ) -> list[Verification]:
     """Run every case of `op` with `backend`; one verification each.
 
-    Args:
-        op, backend: names of `BACKENDS`.
-        shapes: of the run. They are cut to what fits 1 GiB, and on a CPU to `small` sizes.
-        device: where the run will compute.
-        dtype: of the run's activations.
-        autocast: the run computes in `dtype` under autocast, over fp32 weights and an fp32 residual stream.
-        fp8: settings of the run, of which the verification of fp8 makes what they may lead to; None: all there is.
+    Shapes of the run are cut to what fits 1 GiB, and on a CPU to `small` sizes. With `autocast` the run computes in
+    `dtype` over fp32 weights and an fp32 residual stream. `fp8`: settings of the run; None: all that there are.
     """
     # a query that sees only itself has gradients of exactly zero, from which nothing is a relative distance away
     shapes = replace(shapes, length=max(shapes.length, SHORTEST_ROW))

@@ -28,13 +28,7 @@ class Work:
 
 
 def work(op: str, place: Place, attention_pairs: int | None = None) -> Work:
-    """The work of `op` on one micro-batch.
-
-    Args:
-        op: name in `BACKENDS`.
-        place: sizes, dtype, and whether the residual stream and the weights are fp32 beside it.
-        attention_pairs: (query, key) pairs that are seen, summed over rows, for attention.
-    """
+    """The work of `op` on one micro-batch; for attention, of the (query, key) pairs that are seen, summed over rows."""
     shapes, narrow = place.shapes, place.dtype.itemsize
     stream = 4 if place.autocast else narrow
     tokens = shapes.rows * shapes.length

@@ -21,12 +21,9 @@ PATHS = {"qkv": "attention.qkv", "output": "attention.output", "gate_up": "mlp.g
 class Fp8State:
     """What a model in fp8 has beside its weights; `enable_fp8` makes it.
 
-    Attributes:
-        config: the settings.
-        scaling: the scales of all tensors: "blocks.3.mlp.down.input", ".weight" and ".gradient".
-        linears: the linear layers that the settings put into fp8, "blocks.3.mlp.down", in order; `recipe` is None for
-            one that has moved to bf16.
-        blocks: the layers of each block that has any in fp8, by the block's number.
+    scaling: the scales of all tensors: "blocks.3.mlp.down.input", ".weight" and ".gradient".
+    linears: by name, "blocks.3.mlp.down", those that the settings put into fp8; `recipe` is None for one in bf16 now.
+    blocks: the layers of each block that has any in fp8, by the block's number.
     """
 
     def __init__(self, config: Fp8Config, scaling: Scaling, blocks: dict[int, BlockLinears]) -> None:
@@ -76,18 +73,11 @@ class Fp8State:
 
 
 def enable_fp8(model: Llama, config: Fp8Config, pieces: Pieces) -> Fp8State:
-    """Let the blocks of `model` multiply in fp8, in place; parameters keep their names and stay masters.
+    """Let the blocks of `model`, on its device, multiply in fp8, in place; parameters stay masters and keep their
+    names.
 
-    Call `finish_step` of what is returned after each optimizer step: nothing else tells that a fused optimizer has
-    changed the weights.
-
-    Args:
-        model: on its device. Weights may be loaded before or after.
-        config: which linear layers, and by which recipe.
-        pieces: what blocks are put together from.
-
-    Returns:
-        The state, which is `model.fp8` from now on.
+    Weights may be loaded before or after. Call `finish_step` of what is returned, which is `model.fp8` from now on,
+    after each optimizer step: nothing else tells that a fused optimizer has changed the weights.
 
     Raises:
         ValueError: the model is on the meta device, or the settings leave no block in fp8.

@@ -68,13 +68,7 @@ def load_huggingface(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Llama:
-    """Read a Llama folder; the model is called after the folder.
-
-    Args:
-        folder: holds `config.json` and `model.safetensors`, or shards with their index.
-        ops, recompute: as for `Llama`.
-        dtype: what the weights are converted to.
-        device: where they are put.
+    """Read a Llama folder with `config.json` and safetensors, in `dtype`; the model is called after the folder.
 
     Raises:
         ValueError: a file is missing, truncated or damaged; the architecture, activation, bias, quantisation or rotary
@@ -122,26 +116,21 @@ def export_huggingface(
     pad_id: int | None = None,
     max_shard_bytes: int = 5_000_000_000,
 ) -> Path:
-    """Write a folder that transformers loads, complete or not at all.
+    """Write a folder that transformers loads, complete or not at all: beside the target, then renamed.
 
-    Written beside the target under another name, then renamed. With sharded (DTensor) parameters every rank must call
-    this; rank 0 writes, and the folder is there when rank 0 returns.
+    With sharded (DTensor) parameters every rank must call this; rank 0 writes, and the folder is there when it returns.
 
     Args:
         model: its parameters are written in the dtype they have.
         folder: does not exist yet, or is empty.
         tokenizer: a `tokenizer.json`, or a folder with one and what belongs to it; copied. None: weights only.
         eos_id, bos_id: for `config.json` and `generation_config.json`.
-        pad_id: for `generation_config.json` alone, since a model that knows it does not train it.
+        pad_id: for `generation_config.json` alone, since a model whose config has it does not train it.
         max_shard_bytes: weights are split into files of about this size.
-
-    Returns:
-        `folder`.
 
     Raises:
         ValueError: the target exists, cannot be written or has too little space; the tokenizer is missing, has ids that
-            the model has not, or needs code of its own; `max_shard_bytes` is not
-            positive; transformers accepts no such sizes.
+            the model has not, or needs code of its own; transformers accepts no such sizes.
     """
     folder = Path(folder)
     if max_shard_bytes < 1:

@@ -41,11 +41,7 @@ _FIXED: dict[str, tuple[Any, ...]] = {
 
 
 def read_config(path: Path, name: str) -> LlamaConfig:
-    """The sizes in a `config.json`, as transformers 5 reads them.
-
-    Args:
-        path: the file.
-        name: what the model is to be called; the file has no name.
+    """The sizes in a `config.json`, as transformers 5 reads them; `name` is what the model is to be called.
 
     Raises:
         ValueError: the file is missing or damaged, or describes a model that is not a plain Llama.

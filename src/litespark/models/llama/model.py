@@ -148,9 +148,6 @@ class Block(nn.Module):
 
     The last output is returned beside the stream and not yet added, so that every addition comes together with the
     norm that follows it: one pass over memory where an op fuses them.
-
-    Attributes:
-        fp8: the linear layers where `models.llama.fp8.enable_fp8` put some of them into fp8; their weights are these.
     """
 
     def __init__(self, config: LlamaConfig, layer: int, ops: Ops, recompute: Recompute) -> None:
@@ -184,14 +181,7 @@ class Block(nn.Module):
 class Llama(nn.Module):
     """The model. Weights are PyTorch's defaults, or nothing on the meta device, until `models.init.initialise`.
 
-    Args:
-        config: the sizes.
-        ops: the implementations to compute with.
-        recompute: "swiglu" makes the product of gate and up again in the backward pass, "full" keeps only each block's
-            input and makes the rest again.
-
-    Attributes:
-        fp8: what a model in fp8 keeps from step to step, see `models.llama.fp8.enable_fp8`; None: it is not.
+    `fp8` is what a model in fp8 keeps from step to step, see `models.llama.fp8.enable_fp8`; None: it is not.
 
     Raises:
         ValueError: unknown `recompute`.

@@ -55,8 +55,7 @@ class Documents:
     def cu_seqlens(self) -> Tensor:
         """(N+1,) int32: 0, then where each document ends in the B·S flattened tokens. The end of a row ends one.
 
-        Where they were not given they are counted on the device, which the host waits for: how many documents there
-        are decides a shape.
+        Where they were not given they are counted on the device, which the host waits for.
 
         Raises:
             ValueError: they were not given and are needed inside of a compiled region, which cannot wait.

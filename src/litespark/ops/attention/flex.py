@@ -118,11 +118,9 @@ def _of_documents(documents: Documents, window: int | None) -> BlockMask:
 
 
 def _block_mask(lowest: Tensor, visible: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> BlockMask:
-    """The block mask of `visible`, from the lowest key that each query sees, without looking at S x S pairs.
+    """The block mask of `visible` (as flex attention asks it), without looking at S x S pairs.
 
-    Args:
-        lowest: (B or 1, S) int32, non-decreasing.
-        visible: (b, h, query, key) -> bool, as flex attention asks it; key between `lowest` and the query.
+    `lowest` (B or 1, S) int32, non-decreasing, is the lowest key that each query sees.
     """
     length = lowest.shape[1]
     blocks = torch.arange(-(-length // _BLOCK), device=lowest.device, dtype=torch.int32)

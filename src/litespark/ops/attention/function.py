@@ -23,21 +23,12 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 def attention_triton(
     query: Tensor, key: Tensor, value: Tensor, documents: Documents | None = None, window: int | None = None
 ) -> Tensor:
-    """The same function of the same arguments as `litespark.ops.attention.reference.attention`.
+    """See `litespark.ops.attention.reference.attention`; fp32, bf16 or fp16, heads up to 256 wide.
 
     FlashAttention-2 (Dao, arXiv:2307.08691): scores are never in memory, and what is not visible, be it later, in
     another document or before the window, is not read beyond the blocks at its border. Gradients are the same in every
-    run. Tensors are read through their strides; one whose last dimension is not contiguous is copied first.
-
-    With T > S (keys from a cache) this is `attention_sdpa`: generating is not what these kernels are for.
-
-    Args:
-        query: (B, S, H, Dh) in fp32, bf16 or fp16, Dh at most 256; under autocast everything is cast to its dtype.
-        key, value: (B, T, K, Dh) in the dtype of `query`.
-        documents, window: as in the reference.
-
-    Returns:
-        (B, S, H, Dh), contiguous.
+    run. Tensors are read through their strides; one whose last dimension is not contiguous is copied first. Keys from a
+    cache (T > S) go to `attention_sdpa`: generating is not what these kernels are for.
 
     Raises:
         ValueError: shapes do not fit together, or the kernels do not take the dtype or the head width.

@@ -20,11 +20,7 @@ from litespark.ops.triton_support import on_device_of
 def forward(query: Tensor, key: Tensor, value: Tensor, first_keys: Tensor | None, window: int) -> tuple[Tensor, Tensor]:
     """Output (B, S, H, Dh) and the base-2 logarithm of each query's sum of exponentials (B, H, S) in fp32.
 
-    Args:
-        query: (B, S, H, Dh), Dh at most 256.
-        key, value: (B, S, K, Dh) in the dtype of `query`.
-        first_keys: (B, S) int32, see `Documents`; None: all of a row is one document.
-        window: a query sees that many keys at most, itself included; 0: all.
+    `first_keys` as in `Documents`, None: all of a row is one document; `window` 0: a query sees all keys before it.
     """
     batch, length, heads, width = query.shape
     query, key, value = (_readable(x) for x in (query, key, value))

@@ -25,7 +25,7 @@ _WIDEST_ON_HOPPER = 128
 def attention_sdpa(
     query: Tensor, key: Tensor, value: Tensor, documents: Documents | None = None, window: int | None = None
 ) -> Tensor:
-    """The same function of the same arguments as `litespark.ops.attention.reference.attention`.
+    """See `litespark.ops.attention.reference.attention`.
 
     cuDNN's and flash kernels take only the causal case (which of them: `kernel_taken`). Documents, a window, and
     several new queries against a cache need a boolean mask, which costs S·T bytes a row, copies of the grouped heads,

@@ -41,14 +41,11 @@ _SAYS_GROUPED = varlen_attn is not None and "enable_gqa" in inspect.signature(va
 def attention_varlen(
     query: Tensor, key: Tensor, value: Tensor, documents: Documents | None = None, window: int | None = None
 ) -> Tensor:
-    """The same function of the same arguments as `litespark.ops.attention.reference.attention`, in bf16 and fp16.
+    """See `litespark.ops.attention.reference.attention`; in bf16 and fp16.
 
     The work is that of the documents, not of the square. Kernels are FlashAttention-2's (Dao, arXiv:2307.08691); their
     backward pass adds up with atomics unless deterministic algorithms are on. Queries against a cache (S < T) go to
     `attention_sdpa`: what they need is little, and the kernels' causal diagonal differs there between releases.
-
-    Args:
-        documents: with boundaries given, nothing waits for the device; without, see `Documents.boundaries`.
 
     Raises:
         ValueError: the shapes do not fit together, or the dtype is another.

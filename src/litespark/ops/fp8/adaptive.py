@@ -22,28 +22,18 @@ _LOST = {"overflow": "saturates", "underflow": "becomes zero"}
 
 @dataclass(frozen=True)
 class Move:
-    """A linear layer that goes from one place to another; `before` is `after` where it is only warned of.
+    """A linear layer that goes from one place to another; `before` is `after` where it is only warned of."""
 
-    Attributes:
-        step: optimizer steps finished when it was decided.
-        linear: "blocks.3.mlp.down".
-        before, after: where it was and where it is now.
-        reason: what was above its bound, or that it is time to come back.
-        tensor: the one that lost most against its bound; None of a return.
-        share: of the values of the tensor; None of a return.
-        bound: that the share is above; None of a return.
-        readings: how many in a row were above a bound, or how many it was away.
-    """
-
-    step: int
-    linear: str
+    step: int  # optimizer steps finished when it was decided
+    linear: str  # "blocks.3.mlp.down"
+    # before, after: where it was and where it is now
     before: Place
     after: Place
-    reason: Reason
-    tensor: str | None
-    share: float | None
-    bound: float | None
-    readings: int
+    reason: Reason  # what was above its bound, or that it is time to come back
+    tensor: str | None  # the one that lost most against its bound; None of a return
+    share: float | None  # of the values of the tensor; None of a return
+    bound: float | None  # that the share is above; None of a return
+    readings: int  # how many in a row were above a bound, or how many it was away
 
     def described(self) -> str:
         """The move in one line."""
@@ -60,33 +50,21 @@ class Move:
 
 @dataclass
 class _Layer:
-    """What is kept of one linear layer.
+    """What is kept of one linear layer."""
 
-    Attributes:
-        place: where it is.
-        above: readings in a row that were above a bound.
-        moves: away from its recipe, or warnings; of each the next rest is twice as long.
-        rest: readings until it comes back, or is warned of again; None: never; 0: it does not rest.
-        length: readings that this rest takes in all.
-    """
-
-    place: Place
-    above: int = 0
-    moves: int = 0
-    rest: int | None = 0
-    length: int = 0
+    place: Place  # where it is
+    above: int = 0  # readings in a row that were above a bound
+    moves: int = 0  # away from its recipe, or warnings; of each the next rest is twice as long
+    rest: int | None = 0  # readings until it comes back, or is warned of again; None: never; 0: it does not rest
+    length: int = 0  # readings that this rest takes in all
 
 
 class Adaptive:
-    """The places of linear layers, decided from one reading of shares after another.
+    """The places of linear layers, decided from one reading of shares after another; all begin with `recipe`.
 
     A layer moves to bf16 when some tensor of it was above a bound in `patience` readings in a row. It comes back to its
     recipe `return_after` readings later, and each further move doubles that, so that a layer that never heals is tried
     ever more rarely.
-
-    Args:
-        config: bounds, patience and where to.
-        recipe: that every layer begins with.
     """
 
     def __init__(self, config: AdaptiveConfig, recipe: Recipe) -> None:
@@ -102,10 +80,8 @@ class Adaptive:
     def observe(self, step: int, shares: Shares) -> list[Move]:
         """Take in one reading; in the order in which layers were first seen, what moves because of it.
 
-        Args:
-            step: optimizer steps finished.
-            shares: of the tensors that were counted since the last reading, named LINEAR.TENSOR. Of a layer in bf16
-                there are none; its rest goes on with every reading all the same.
+        `shares` are of the tensors that were counted since the last reading, named LINEAR.TENSOR. Of a layer in bf16
+        there are none; its rest goes on with every reading all the same.
         """
         worst = _worst(shares, self.config)
         for linear in worst:

@@ -18,15 +18,10 @@ _CANCELLED = 2.0**-18
 
 
 def code_difference(name: str, actual: Matrix, expected: Matrix, share: float) -> Difference:
-    """The share of codes that differ; infinity where a difference is a fault.
+    """The share of codes of (M, K) that differ, of which `share` may; infinity where a difference is a fault.
 
     Faults are codes further apart than one, unless the values are next to nothing in their row; NaN in one only;
     infinity; another scale, shape, type or layout.
-
-    Args:
-        name: of the matrix.
-        actual, expected: in fp8, (M, K).
-        share: what may differ.
     """
     codes, wanted = actual.values, expected.values
     alike = codes.shape == wanted.shape and codes.dtype == wanted.dtype and codes.is_contiguous()

@@ -18,23 +18,14 @@ LEAST_EXPONENT, GREATEST_EXPONENT = -126, 126
 
 @dataclass(frozen=True)
 class Format:
-    """An fp8 format.
+    """An fp8 format."""
 
-    Attributes:
-        name: "e4m3" or "e5m2": bits of exponent and mantissa.
-        dtype: PyTorch's.
-        largest: the largest finite value.
-        smallest: the smallest value above zero; half of it, and less, rounds to zero.
-        top_exponent: of `largest`, which is 0.875 · 2^top_exponent in both formats.
-        mantissa_bits: of a normal value.
-    """
-
-    name: str
-    dtype: torch.dtype
-    largest: float
-    smallest: float
-    top_exponent: int
-    mantissa_bits: int
+    name: str  # "e4m3" or "e5m2": bits of exponent and mantissa
+    dtype: torch.dtype  # PyTorch's
+    largest: float  # the largest finite value
+    smallest: float  # the smallest value above zero; half of it, and less, rounds to zero
+    top_exponent: int  # of `largest`, which is 0.875 · 2^top_exponent in both formats
+    mantissa_bits: int  # of a normal value
 
 
 E4M3 = Format("e4m3", torch.float8_e4m3fn, 448.0, 2.0**-9, 9, 3)
@@ -43,13 +34,9 @@ FORMATS = {each.name: each for each in (E4M3, E5M2)}
 
 
 def power_of_two_scale(amax: Tensor, format: Format) -> Tensor:
-    """The smallest power of two by which values up to `amax` can be divided to lie within the format; fp32.
+    """The smallest power of two by which values up to `amax` (fp32) can be divided to lie within the format; fp32.
 
     Computed from the bits of `amax`, hence exact. 1 where `amax` is 0, NaN where it is not finite.
-
-    Args:
-        amax: fp32, any shape, the largest absolute value.
-        format: to be cast to.
     """
     fraction, exponent = torch.frexp(amax)
     # amax = fraction · 2^exponent against largest = 0.875 · 2^top_exponent
@@ -62,18 +49,10 @@ def power_of_two_scale(amax: Tensor, format: Format) -> Tensor:
 
 
 def quantised(values: Tensor, scale: Tensor, format: Format) -> Tensor:
-    """The codes of `values`: divided by the scale, cut off at the largest, rounded to nearest even.
+    """The codes of `values`: divided by the scales (powers of two), cut off at the largest, rounded to nearest even.
 
     What is not finite becomes NaN, infinities too, so that it reaches the loss and the step is skipped instead of
     being trained on as if it were only large.
-
-    Args:
-        values: fp32, bf16 or fp16, any shape.
-        scale: fp32 powers of two, broadcast against `values`.
-        format: of the codes.
-
-    Returns:
-        Shape of `values`, dtype of the format.
     """
     scaled = values.float() / scale
     inside = scaled.clamp(-format.largest, format.largest)

@@ -23,15 +23,11 @@ MULTIPLE = 16
 
 @dataclass(frozen=True)
 class Matrix:
-    """(M, K), to be contracted over K.
+    """(M, K), to be contracted over K."""
 
-    Attributes:
-        values: codes of an fp8 format, contiguous; or, without a scale, values in a wider dtype with any strides.
-        scale: () fp32 power of two; None: there is none to apply.
-    """
-
+    # codes of an fp8 format, contiguous; or, without a scale, values in a wider dtype with any strides
     values: Tensor
-    scale: Tensor | None = None
+    scale: Tensor | None = None  # () fp32 power of two; None: there is none to apply
 
     @property
     def in_fp8(self) -> bool:
@@ -45,15 +41,10 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Operand:
-    """A tensor (R, C) in the layouts that products want; None: not made, since nothing will contract along it.
+    """A tensor (R, C) in the layouts that products want; None: not made, since nothing will contract along it."""
 
-    Attributes:
-        rows: (R, C), contracted over C.
-        columns: (C, R), contracted over R.
-    """
-
-    rows: Matrix | None
-    columns: Matrix | None
+    rows: Matrix | None  # (R, C), contracted over C
+    columns: Matrix | None  # (C, R), contracted over R
 
 
 def plain(values: Tensor) -> Operand:
@@ -62,19 +53,13 @@ def plain(values: Tensor) -> Operand:
 
 
 def product(left: Matrix | None, right: Matrix | None, dtype: torch.dtype, *, simulate: bool, fast: bool) -> Tensor:
-    """left · rightᵀ.
+    """left (M, K) · right (N, K)ᵀ -> (M, N) in `dtype`, contiguous.
 
     Two matrices in fp8 go through the fp8 units; if one of them is not, the other is widened to it.
 
     Args:
-        left: (M, K).
-        right: (N, K).
-        dtype: of the result; bf16, fp16 or fp32.
         simulate: multiply the values behind the codes in fp32 instead: the same operands, on any device.
         fast: let fp8 units add up with fewer bits, as is usual forward; backward it costs accuracy.
-
-    Returns:
-        (M, N), contiguous.
     """
     assert left is not None
     assert right is not None

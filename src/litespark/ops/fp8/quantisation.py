@@ -11,23 +11,17 @@ from litespark.ops.fp8.formats import Format
 
 @dataclass(frozen=True)
 class Quantisation:
-    """What to make of one tensor.
+    """What to make of one tensor."""
 
-    Attributes:
-        format: of the codes; None: no fp8, an operand in the dtype of the activations.
-        scale: () fp32 power of two that is known beforehand, which lets the cast be part of the producer; None: from
-            the tensor itself, which takes a pass of its own.
-        rows, columns: which layouts of the operand are wanted.
-        amax: () int32, raised to `amax_bits` of the tensor before the cast; None: not wanted.
-        counts: (2,) int64, to which `saturation_and_underflow` is added; None: not wanted.
-    """
-
-    format: Format | None
+    format: Format | None  # of the codes; None: no fp8, an operand in the dtype of the activations
+    # () fp32 power of two that is known beforehand, which lets the cast be part of the producer; None: from the
+    # tensor itself, which takes a pass of its own
     scale: Tensor | None = None
+    # rows, columns: which layouts of the operand are wanted
     rows: bool = True
     columns: bool = True
-    amax: Tensor | None = None
-    counts: Tensor | None = None
+    amax: Tensor | None = None  # () int32, raised to `amax_bits` of the tensor before the cast; None: not wanted
+    counts: Tensor | None = None  # (2,) int64, to which `saturation_and_underflow` is added; None: not wanted
 
     @property
     def fused(self) -> bool:

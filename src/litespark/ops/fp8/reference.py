@@ -49,18 +49,10 @@ class Pieces:
         stream_dtype: torch.dtype,
         dtype: torch.dtype,
     ) -> tuple[Tensor, Operand, Tensor]:
-        """Stream = x + update, and its RMSNorm as an operand.
+        """Stream = x + update (R, D) in `stream_dtype`, `x` itself without an update; its RMSNorm as an operand.
 
-        Args:
-            x: (R, D); update: the same, or None: the stream is then `x` itself.
-            weight: (D,).
-            epsilon: added to the mean square.
-            quantisation: of the norm. Fused, it is cast from fp32 and not rounded to `dtype` before.
-            stream_dtype: of the sum.
-            dtype: of the norm where it is not fused.
-
-        Returns:
-            The stream (R, D), the operand of the norm, and 1 / sqrt(mean square + epsilon) (R,) in fp32.
+        Quantised on its way, the norm is cast from fp32; else it is rounded to `dtype` first. The third result is
+        1 / sqrt(mean square + eps) (R,) in fp32.
         """
         stream = x if update is None else (x.float() + update.float()).to(stream_dtype)
         wide = stream.float()
@@ -79,16 +71,11 @@ class Pieces:
         *,
         dtype: torch.dtype,
     ) -> tuple[Tensor, Operand, Tensor]:
-        """The gradient of stream and update, which is one and the same, as a tensor and as an operand.
+        """The gradient of stream and update, which is one and the same: as a tensor in the dtype of `stream`, and as an
+        operand.
 
-        Args:
-            norm_gradient: (R, D); stream_gradient: the same, or None where there is none.
-            stream, weight, inverse_rms: of the forward pass.
-            quantisation: of the gradient as that of `update`.
-            dtype: of the operand where it has no format.
-
-        Returns:
-            The gradient (R, D) in the dtype of `stream`, the operand, and the gradient of the weight in its dtype.
+        `stream_gradient` is None where there is none. The operand without a format is in `dtype`; the third result is
+        the gradient of the weight in its dtype.
         """
         incoming = norm_gradient.float()
         normed = stream.float() * inverse_rms[:, None]
@@ -110,11 +97,7 @@ class Pieces:
     ) -> tuple[Operand, Operand | None]:
         """The gradient of `gate_up` as an operand (R, 2F); with `again` also the product of the forward pass once more.
 
-        Args:
-            gate_up: (R, 2F), as in the forward pass.
-            product_gradient: (R, F).
-            quantisation: of the gradient of gate_up; without a format its operand is in the dtype of `gate_up`.
-            again: of the product; None: it is not made again.
+        Without a format the first is in the dtype of `gate_up`, the second in that of `product_gradient`.
         """
         gate, up = gate_up.float().chunk(2, dim=-1)
         incoming = product_gradient.float()

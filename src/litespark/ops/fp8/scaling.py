@@ -19,21 +19,14 @@ from litespark.ops.fp8.settings import Recipe
 
 
 class Scaling:
-    """History, scales and counts of the tensors named `names`.
+    """History, scales and counts of the tensors named `names`, "blocks.3.mlp.down.input", each of a format.
 
-    Args:
-        names: of the tensors, "blocks.3.mlp.down.input"; each once.
-        formats: of each.
-        device: of the model.
-        history: steps that a scale looks back on.
-        margin: powers of two above the largest value seen.
-        sample_every: steps between two that count what casts lose.
+    A scale looks back on `history` steps and leaves `margin` powers of two above the largest value seen. Every
+    `sample_every`-th step counts saturation and underflow.
 
-    Attributes:
-        steps: optimizer steps finished.
-        counting: whether this step counts what casts lose.
-        known: whether a tensor has a scale from earlier steps, one for each name; host values.
-        seen: values that were counted since the last `read`, one for each name; host values.
+    steps: optimizer steps finished.
+    known: whether a tensor has a scale from earlier steps, one for each name; host values.
+    seen: values that were counted since the last `read`, one for each name; host values.
     """
 
     def __init__(
@@ -81,15 +74,10 @@ class Scaling:
         note: bool = True,
         count: bool = True,
     ) -> Quantisation:
-        """How the tensor at `index`, of `size` values, is to be cast now.
+        """How the tensor at `index` of `names`, of `size` values, is to be cast now, in the layouts wanted.
 
-        Args:
-            index: place of the tensor in `names`.
-            recipe: of its layer; `delayed` takes the scale from the tensor itself while nothing is known of it.
-            size: how many values it has.
-            rows, columns: layouts wanted.
-            note: let this cast into history and counts; not in validation.
-            count: let it into the counts, in a step that counts; not for a cast that is only made again.
+        `delayed` takes the scale from the tensor itself while nothing is known of it. Not to `note` (in validation)
+        leaves the cast out of history and counts; not to `count` (a cast that is only made again) out of the counts.
         """
         counted = note and count and self.counting
         if note:

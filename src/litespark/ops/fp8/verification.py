@@ -61,16 +61,8 @@ def piece_trials(
     autocast: bool,
     config: Fp8Config | None = None,
 ) -> Iterator[Trial]:
-    """Every piece, for every kind of layer; the inputs of one piece at a time.
-
-    Args:
-        pieces: to be verified.
-        shapes: sizes.
-        device: where.
-        dtype: of the activations.
-        autocast: over fp32 weights and an fp32 residual stream.
-        config: settings of the run; None: for any.
-    """
+    """Every piece, for every kind of layer of a run with the settings `config`, None: of any; one piece's inputs at a
+    time."""
     kinds = kinds_of(config)
     for piece in pieces_to_verify(shapes, device, dtype, autocast=autocast, gradients=_gradients(config)):
         for kind in kinds:
@@ -83,14 +75,8 @@ def piece_trials(
 def product_trials(
     shapes: StepShapes, device: torch.device, dtype: torch.dtype, config: Fp8Config | None = None
 ) -> Iterator[Trial]:
-    """The three products of a linear layer on the fp8 units.
-
-    Args:
-        shapes: sizes; cut to what the units take.
-        device: with such units.
-        dtype: of the activations.
-        config: settings of the run; None: for any.
-    """
+    """The three products of a linear layer on the fp8 units, at sizes cut to what the units take; `config` None: of any
+    run."""
     wanted = shapes.rows * shapes.length, shapes.hidden_size, shapes.intermediate_size
     tokens, width, wide = (max(MULTIPLE, size - size % MULTIPLE) for size in wanted)
     for format in _gradients(config):
@@ -111,11 +97,12 @@ def _piece_compared(
     return [
         replace(each, tensor=f"{way.name}: {each.tensor}" if way.name else each.tensor)
         for way in ways()
-        for each in _way_compared(pieces, piece, way, dtype)
+        for each in way_differences(pieces, piece, way, dtype)
     ]
 
 
-def _way_compared(pieces: Pieces, piece: Piece, way: Way, dtype: torch.dtype) -> Iterator[Difference]:
+def way_differences(pieces: Pieces, piece: Piece, way: Way, dtype: torch.dtype) -> Iterator[Difference]:
+    """Everything that a piece makes and notes in one way, beside what the reference does."""
     inputs = {name: x for name, x in piece.inputs.items() if name != way.without}
     if not way.finite:
         first = next(iter(inputs))

@@ -47,29 +47,17 @@ def kinds_of(config: Fp8Config | None) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece at the sizes of a run.
+    """A piece at the sizes of a run."""
 
-    Attributes:
-        name: of the method.
-        sizes: in words.
-        inputs: as a step has them; the first is spoilt to see what becomes of infinity and NaN.
-        optional: an input that a step may do without; None: there is none.
-        formats: that it is asked for, the usual one first.
-        call: (pieces, inputs, quantisation, quantisation of the product made again, dtype where nothing is fused).
-        of_gradient: what it hands over is a gradient.
-        makes_again: whether it makes the product of the forward pass again where asked to.
-        exact: it does nothing but cast.
-    """
-
-    name: str
-    sizes: str
-    inputs: dict[str, Tensor]
-    formats: tuple[Format, ...]
-    call: Call
-    optional: str | None = None
-    of_gradient: bool = False
-    makes_again: bool = False
-    exact: bool = False
+    name: str  # of the method
+    sizes: str  # in words
+    inputs: dict[str, Tensor]  # as a step has them; the first is spoilt to see what becomes of infinity and NaN
+    formats: tuple[Format, ...]  # that it is asked for, the usual one first
+    call: Call  # (pieces, inputs, quantisation, quantisation of the product made again, dtype where nothing is fused)
+    optional: str | None = None  # an input that a step may do without; None: there is none
+    of_gradient: bool = False  # what it hands over is a gradient
+    makes_again: bool = False  # whether it makes the product of the forward pass again where asked to
+    exact: bool = False  # it does nothing but cast
 
     def ways(self, kind: str, others: tuple[str, ...] = ()) -> Iterator[Way]:
         """How a step may ask for it where a layer is of that kind; the layer beside it may be of one of the others."""
@@ -123,25 +111,15 @@ class Piece:
 
 @dataclass(frozen=True)
 class Way:
-    """One call of a piece.
+    """One call of a piece."""
 
-    Attributes:
-        name: "" for the usual one.
-        quantisation: without amax and counts.
-        again: of the product of the forward pass; None: it is not made again.
-        without: an input that is left out.
-        finite: inputs are as they should be; else they have an infinity and a NaN.
-        noted: amax is wanted.
-        counted: and counts are, as every few steps.
-    """
-
-    name: str
-    quantisation: Quantisation
-    again: Quantisation | None = None
-    without: str | None = None
-    finite: bool = True
-    noted: bool = True
-    counted: bool = False
+    name: str  # "" for the usual one
+    quantisation: Quantisation  # without amax and counts
+    again: Quantisation | None = None  # of the product of the forward pass; None: it is not made again
+    without: str | None = None  # an input that is left out
+    finite: bool = True  # inputs are as they should be; else they have an infinity and a NaN
+    noted: bool = True  # amax is wanted
+    counted: bool = False  # and counts are, as every few steps
 
     def noting(self, device: torch.device) -> Quantisation:
         """The quantisation with places of its own for what is noted."""
@@ -155,15 +133,7 @@ class Way:
 def pieces_to_verify(
     shapes: StepShapes, device: torch.device, dtype: torch.dtype, *, autocast: bool, gradients: tuple[Format, ...]
 ) -> Iterator[Piece]:
-    """All pieces with random inputs, one after the other.
-
-    Args:
-        shapes: sizes.
-        device: of the inputs.
-        dtype: of the activations.
-        autocast: weights and the residual stream are fp32.
-        gradients: formats of gradients.
-    """
+    """All pieces with random inputs, one after the other; `gradients` are the formats of gradients."""
     rows, width, intermediate_size = shapes.rows * shapes.length, shapes.hidden_size, shapes.intermediate_size
     stream_dtype = torch.float32 if autocast else dtype
     generator = torch.Generator(device=device).manual_seed(0)

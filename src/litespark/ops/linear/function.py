@@ -28,17 +28,10 @@ _NO_PRODUCT = Quantisation(None, rows=False, columns=False)
 def norm_linear(
     x: Tensor, update: Tensor | None, norm_weight: Tensor, eps: float, linear: Fp8Linear
 ) -> tuple[Tensor, Tensor]:
-    """Stream = x + update, and RMSNorm(stream) · weightᵀ: from the stream to queries, keys and values.
+    """Stream = x + update, and RMSNorm(stream) · weightᵀ: from the stream (..., D) to queries, keys and values (...,
+    N).
 
-    Args:
-        x: (..., D), the residual stream; update: the same, or None.
-        norm_weight: (D,).
-        epsilon: of the norm.
-        linear: weight (N, D).
-
-    Returns:
-        The stream (..., D) in the dtype of x + update, and (..., N) in the dtype of `x`, under autocast in that of
-        autocast.
+    The second in the dtype of `x`, under autocast in that of autocast.
     """
     shape = x.shape
     flat = x.reshape(-1, shape[-1])
@@ -51,19 +44,10 @@ def norm_linear(
 def projection_mlp(
     stream: Tensor, attended: Tensor, norm_weight: Tensor, eps: float, linears: BlockLinears, *, recompute: bool
 ) -> tuple[Tensor, Tensor]:
-    """Stream' = stream + attended · outputᵀ, and the MLP of its RMSNorm, which is not yet added.
+    """Stream' = stream + attended · outputᵀ, and the MLP of its RMSNorm (..., D), which is not yet added.
 
-    Args:
-        stream: (..., D).
-        attended: (..., H·Dh).
-        norm_weight: (D,).
-        epsilon: of the norm.
-        linears: output (D, H·Dh), gate_up (2F, D), gate first, and down (D, F); qkv is not used.
-        recompute: make the product of gate and up once more in the backward pass instead of keeping it.
-
-    Returns:
-        Stream' (..., D) in the dtype of the sum, and the update (..., D) in the dtype of `stream`, under autocast in
-        that of autocast.
+    The update in the dtype of `stream`, under autocast in that of autocast. `recompute`: make the product of gate and
+    up once more in the backward pass instead of keeping it. Of `linears`, qkv is not used.
     """
     shape = stream.shape
     flat = stream.reshape(-1, shape[-1])

@@ -25,22 +25,14 @@ TENSORS = ("input", "weight", "gradient")
 
 
 class Fp8Linear:
-    """One linear layer, y = x · weightᵀ, in fp8 by a recipe or, without one, in the dtype of the activations.
+    """One linear layer, y = x · weightᵀ, in fp8 by a recipe or, with None, in the dtype of the activations.
 
     The cast weight is kept from one optimizer step to the next, so that neither micro-batches nor recomputation cast it
     again: `renew_weight` after each step. It is also cast anew where the weight was written to in another way, such as
     by loading; that is read off the weight's version, which fused optimizers leave as it was.
 
-    Args:
-        name: "blocks.3.mlp.down".
-        weight: (N, K), the master.
-        pieces: that cast.
-        scaling: has the tensors "NAME.input", "NAME.weight" and "NAME.gradient"; None: the layer is never in fp8.
-        recipe: None: not in fp8 now.
-        simulate: multiply the values behind the codes in a wider dtype.
-
-    Attributes:
-        recipe: as it is now; `move` sets it.
+    `scaling` has the tensors "NAME.input", "NAME.weight" and "NAME.gradient"; None: the layer is never in fp8. `recipe`
+    is as it is now; `move` sets it.
     """
 
     def __init__(

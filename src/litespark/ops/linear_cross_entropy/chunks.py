@@ -41,16 +41,8 @@ def rows_in_chunk(tokens: int, vocab_size: int, bytes_per_logit: int) -> int:
 def losses(
     rows: RowFunctions, hidden: Tensor, weight: Tensor, labels: Tensor, dtype: torch.dtype, settings: Settings
 ) -> Losses:
-    """The losses of all tokens, without gradients.
-
-    Args:
-        rows: the work on a chunk of logits.
-        hidden: (T, D).
-        weight: (V, D).
-        labels: (T,) int64.
-        dtype: of the matrix products.
-        settings: the options.
-    """
+    """The losses of all tokens, without gradients: of hidden (T, D), weight (V, D), labels (T,), products in
+    `dtype`."""
     found = _empty_losses(hidden, dtype)
     for part, _, logits in _logits(rows, hidden, weight.to(dtype)):
         for whole, of_part in zip(found, rows.losses(logits, labels[part], settings, False), strict=True):
@@ -67,15 +59,7 @@ def losses_and_gradients(
     settings: Settings,
     needed: tuple[bool, bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The sum of all losses and its gradients, in the dtypes in which they were accumulated.
-
-    Args:
-        rows, hidden, weight, labels, dtype, settings: as for `losses`.
-        needed: whether the gradients of hidden and of weight are wanted.
-
-    Returns:
-        A scalar, d hidden (T, D) in `dtype` and d weight (V, D) in fp32 (fp64 for fp64); (0,) where not wanted.
-    """
+    """The sum of all losses, d hidden in `dtype` and d weight in fp32 (fp64 for fp64); (0,) where not `needed`."""
     weight = weight.to(dtype)
     loss = _empty_losses(hidden, dtype).loss
     hidden_gradient = hidden.new_empty(hidden.shape if needed[0] else (0,), dtype=dtype)
@@ -101,16 +85,10 @@ def gradients(
     settings: Settings,
     needed: tuple[bool, bool],
 ) -> tuple[Tensor, Tensor]:
-    """The gradients of `losses`, from logits that are made again.
+    """d hidden and d weight in the dtypes of hidden and weight, from logits that are made again; (0,) where not
+    `needed`.
 
-    Args:
-        rows, hidden, weight, labels, dtype, settings: as for `losses`.
-        upstream: (T,), gradient of each token's loss.
-        maximum, sum_exp: (T,), of `losses`.
-        needed: whether the gradients of hidden and of weight are wanted.
-
-    Returns:
-        d hidden (T, D) and d weight (V, D), in the dtypes of hidden and weight; (0,) where not wanted.
+    `upstream` (T,) is the gradient of each token's loss; `maximum` and `sum_exp` are those of `losses`.
     """
     # what is common to all tokens is multiplied in last, in fp32: 1/T or a gradient scaler's factor would leave fp16
     common = upstream.abs().amax() if upstream.numel() else upstream.new_ones(())

@@ -37,10 +37,8 @@ class ChunkedOps:
 def chunked_loss(ops: ChunkedOps, *, recompute: bool) -> Callable[..., Tensor | TokenLosses]:
     """A backend of the loss over `ops`: a function with the signature of the reference.
 
-    Args:
-        ops: what it computes with.
-        recompute: make the logits again in the backward pass, and keep no gradient until then. Otherwise the gradients
-            of "sum" and "mean" are made in the forward pass; those of "none" never are.
+    With `recompute` the logits are made again in the backward pass, and no gradient is kept until then. Otherwise the
+    gradients of "sum" and "mean" are made in the forward pass; those of "none" never are.
     """
 
     def linear_cross_entropy(

@@ -41,19 +41,15 @@ class Losses(NamedTuple):
 
 @dataclass(frozen=True)
 class RowFunctions:
-    """How a backend does the work on a chunk of whole rows.
+    """How a backend does the work on a chunk of whole rows."""
 
-    Attributes:
-        losses: (logits, labels, settings, with_gradient) -> `Losses`; with a gradient, d loss / d logits has replaced
-            the logits.
-        gradient_: (logits, labels, maximum, sum_exp, upstream, settings) -> None; upstream · d loss / d logits has
-            replaced the logits. The four in between are (N,); no upstream stands for ones.
-        bytes_per_logit: what a logit of that dtype takes while the functions above run.
-    """
-
+    # (logits, labels, settings, with_gradient) -> `Losses`; with a gradient, d loss / d logits has replaced the
+    # logits
     losses: Callable[[Tensor, Tensor, Settings, bool], Losses]
+    # (logits, labels, maximum, sum_exp, upstream, settings) -> None; upstream · d loss / d logits has replaced the
+    # logits. The four in between are (N,); no upstream stands for ones
     gradient_: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, Settings], None]
-    bytes_per_logit: Callable[[torch.dtype], int]
+    bytes_per_logit: Callable[[torch.dtype], int]  # what a logit of that dtype takes while the functions above run
 
 
 def losses(logits: Tensor, labels: Tensor, settings: Settings, with_gradient: bool) -> Losses:

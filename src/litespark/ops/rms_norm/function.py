@@ -17,15 +17,10 @@ from litespark.ops.rms_norm.limits import WIDEST
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """See `litespark.ops.rms_norm.reference.rms_norm`. fp32, bf16 and fp16, computed in fp32.
+    """See `litespark.ops.rms_norm.reference.rms_norm`; fp32, bf16 and fp16, computed in fp32.
 
-    Args:
-        x: (..., D); dimensions before the last may have any strides that a (R, D) view allows, else it is copied.
-        weight: (D,), any of the three dtypes.
-        epsilon: added to the mean square.
-
-    Returns:
-        (..., D) in the dtype of `x`, under autocast in that of autocast.
+    Dimensions before the last may have any strides that a (R, D) view allows, else it is copied. Under autocast the
+    result is in the dtype of autocast.
 
     Raises:
         ValueError: a dtype or shape that the kernels do not take.
@@ -35,15 +30,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def add_rms_norm(x: Tensor, update: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """See `litespark.ops.rms_norm.reference.add_rms_norm`; strides and dtypes as in `rms_norm`.
-
-    Returns:
-        The stream x + update in the dtype that `x + update` has, and its norm in the same dtype, under autocast in that
-        of autocast.
-
-    Raises:
-        ValueError: a dtype or shape that the kernels do not take.
-    """
+    """See `litespark.ops.rms_norm.reference.add_rms_norm`; strides, dtypes and errors as in `rms_norm`."""
     _check("add_rms_norm", x, update, weight)
     dtype = torch.promote_types(x.dtype, update.dtype)
     if dtype not in (x.dtype, update.dtype):  # bf16 and fp16 meet in fp32

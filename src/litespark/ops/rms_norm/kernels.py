@@ -123,17 +123,11 @@ def rms_norm_backward_kernel(
 
 @dataclass(frozen=True)
 class Tiling:
-    """How rows of one width are dealt to programs and threads.
+    """How rows of one width are dealt to programs and threads."""
 
-    Attributes:
-        block: D padded to a power of two.
-        rows: in a tile.
-        num_warps: of a program.
-    """
-
-    block: int
-    rows: int
-    num_warps: int
+    block: int  # D padded to a power of two
+    rows: int  # in a tile
+    num_warps: int  # of a program
 
 
 def tiling(width: int, target: Target) -> Tiling:
@@ -146,10 +140,7 @@ def tiling(width: int, target: Target) -> Tiling:
 def backward_stages(tile: Tiling, bytes_a_value: int, target: Target) -> int:
     """How many tiles of the backward pass are on their way at once, at most three; one where registers are short.
 
-    Args:
-        tile: what one program works on.
-        bytes_a_value: of all that is read for one value.
-        target: two programs are to share one multiprocessor, and with it its shared memory.
+    Two programs are to share one multiprocessor, and with it its shared memory.
     """
     if tile.block > 8192:
         return 1
@@ -164,17 +155,10 @@ def backward_programs(rows: int, tile: Tiling, target: Target) -> int:
 def rms_norm_forward(
     x: Tensor, update: Tensor | None, weight: Tensor, eps: float, stream_dtype: torch.dtype, y_dtype: torch.dtype
 ) -> tuple[Tensor | None, Tensor, Tensor]:
-    """Launch the forward kernel.
+    """The stream x + update in `stream_dtype` (None without an update), its norm in `y_dtype`, and 1 / sqrt(mean square
+    + eps).
 
-    Args:
-        x, update: (..., D); rows may lie apart, anything else is made contiguous. No update: None.
-        weight: (D,) contiguous.
-        epsilon: added to the mean square.
-        stream_dtype, y_dtype: of the results.
-
-    Returns:
-        The stream x + update (None without an update), its norm, both contiguous in the shape of `x`, and
-        1 / sqrt(mean square + epsilon) in fp32 in the shape of `x` without its last dimension.
+    x, update: (..., D); rows may lie apart, anything else is made contiguous. The last result is fp32 (...).
     """
     stream = None if update is None else x.new_empty(x.shape, dtype=stream_dtype)
     y = x.new_empty(x.shape, dtype=y_dtype)
@@ -214,18 +198,9 @@ def rms_norm_backward(
     dtype: torch.dtype,
     second_dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Launch the backward kernel and add up the partial weight gradients, in the same order every time.
+    """The gradient of the stream in `dtype`, the same in `second_dtype` (None where that is `dtype`), and the weight's.
 
-    Args:
-        y_gradient: (..., D) of the norm; strides as in the forward pass.
-        stream_gradient: (..., D) of the stream itself, None where there is none.
-        stream: (..., D), what was normalised.
-        weight, inverse_rms: of the forward pass.
-        dtype, second_dtype: in which the gradient of the stream is wanted; where they are equal it is written once.
-
-    Returns:
-        The gradient of the stream in `dtype`, the same in `second_dtype` (None where that is `dtype`), and the gradient
-        of the weight in the weight's dtype.
+    Strides as in the forward pass; partial weight gradients are added up in the same order every time.
     """
     width = stream.shape[-1]
     gradient = stream.new_empty(stream.shape, dtype=dtype)

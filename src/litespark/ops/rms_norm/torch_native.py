@@ -12,13 +12,10 @@ from litespark.ops.precision import compute_dtype
 
 
 def rms_norm_torch(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """See `litespark.ops.rms_norm.reference.rms_norm`.
+    """See `litespark.ops.rms_norm.reference.rms_norm`; under autocast the result is in the dtype of autocast.
 
     The kernel is fused where `x` and `weight` have one dtype; where they differ both are first widened to the dtype
     that holds them, which costs passes over memory.
-
-    Returns:
-        (..., D) in the dtype of `x`, under autocast in that of autocast.
     """
     # autocast would choose a dtype for the kernel by itself, another one in each release; it knows no meta tensors
     dtype = compute_dtype(x)

@@ -18,15 +18,11 @@ from litespark.ops.rope.kernels import rope_qkv_backward, rope_qkv_forward
 
 
 def rope_qkv_triton(qkv: Tensor, cos: Tensor, sin: Tensor, num_kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """See `reference.rope_qkv`. Query, key and value are contiguous and share no memory with `qkv`.
-
-    Args:
-        qkv: (B, S, H + 2K, Dh) in fp32, bf16 or fp16; Dh even. Any strides; copied when the last is not 1.
-        cos, sin: (B or 1, S, Dh/2) fp32, without gradients.
-        num_kv_heads: K.
+    """See `reference.rope_qkv`; fp32, bf16 or fp16, any strides. The results are contiguous and share no memory with
+    `qkv`.
 
     Raises:
-        ValueError: shapes or dtypes are others.
+        ValueError: shapes or dtypes are others, cos and sin not fp32, or they require gradients.
     """
     if qkv.ndim != 4 or not 0 < 2 * num_kv_heads < qkv.shape[2]:
         raise ValueError(

@@ -133,13 +133,7 @@ def rope_kernel(
 
 
 def rope_qkv_forward(qkv: Tensor, cos: Tensor, sin: Tensor, num_kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Three contiguous tensors, so that the memory of `qkv` can be freed.
-
-    Args:
-        qkv: (B, S, H + 2K, Dh), any strides; copied when neighbours in a head are not neighbours in memory.
-        cos, sin: (B or 1, S, Dh/2) fp32.
-        num_kv_heads: K.
-    """
+    """Three contiguous tensors, so that the memory of `qkv` (any strides) can be freed."""
     batch, length, heads, width = qkv.shape
     sizes = (heads - 2 * num_kv_heads, num_kv_heads, num_kv_heads)
     query, key, value = (qkv.new_empty(batch, length, size, width) for size in sizes)
@@ -150,14 +144,7 @@ def rope_qkv_forward(qkv: Tensor, cos: Tensor, sin: Tensor, num_kv_heads: int) -
 def rope_qkv_backward(
     gradients: Sequence[Tensor | None], cos: Tensor, sin: Tensor, shape: Sequence[int], dtype: torch.dtype
 ) -> Tensor:
-    """The gradient of `qkv`, written in one pass.
-
-    Args:
-        gradients: of query, key and value; any strides, as for `qkv` above; None: zeros.
-        cos, sin: as above.
-        shape: (B, S, H + 2K, Dh) of `qkv`.
-        dtype: of `qkv`.
-    """
+    """The gradient of `qkv` (`shape`, `dtype`), written in one pass; a gradient that is None stands for zeros."""
     found = cos.new_empty(shape, dtype=dtype)
     sources = [None if gradient is None else _dense(gradient) for gradient in gradients]
     num_kv_heads = next(

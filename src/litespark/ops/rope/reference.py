@@ -62,15 +62,7 @@ def inverse_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None
 
 
 def rope_tables(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
-    """cos and sin of position · frequency, made once a forward and shared by all layers.
-
-    Args:
-        positions: (B, S) or (1, S) integers.
-        frequencies: (Dh/2,) fp32.
-
-    Returns:
-        Two tensors of the shape of `positions` + (Dh/2,), in the dtype of `frequencies`.
-    """
+    """cos and sin of position (B or 1, S) · frequency (Dh/2,), made once a forward and shared by all layers."""
     # an element-wise product: autocast would turn a matrix product into bf16 and lose whole positions
     angles = positions.to(frequencies.dtype).unsqueeze(-1) * frequencies
     return angles.cos(), angles.sin()
@@ -79,31 +71,16 @@ def rope_tables(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]
 def rope(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     """Rotate each pair (x_i, x_{i+Dh/2}) by the angle of its position: the half-split pairing of Hugging Face weights.
 
-    y_i = x_i cos_i - x_{i+Dh/2} sin_i and y_{i+Dh/2} = x_{i+Dh/2} cos_i + x_i sin_i.
-
-    Args:
-        query: (B, S, H, Dh); bf16 and fp16 are computed in fp32.
-        key: (B, S, K, Dh).
-        cos, sin: (B or 1, S, Dh/2) of `rope_tables`.
-
-    Returns:
-        The rotated query and key, in the shapes and dtypes they came in.
+    y_i = x_i cos_i - x_{i+Dh/2} sin_i and y_{i+Dh/2} = x_{i+Dh/2} cos_i + x_i sin_i. Query (B, S, H, Dh) and key
+    (B, S, K, Dh) come back in their dtypes; bf16 and fp16 are computed in fp32.
     """
     return _rotate(query, cos, sin), _rotate(key, cos, sin)
 
 
 def rope_qkv(qkv: Tensor, cos: Tensor, sin: Tensor, num_kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Split the heads that one matrix product made into query, key and value, and rotate the first two.
+    """Split (B, S, H + 2K, Dh) that one matrix product made into query, key and value, and rotate the first two.
 
     One op, so that a backend can write the gradient of `qkv` in one pass instead of rotating two and joining three.
-
-    Args:
-        qkv: (B, S, H + 2K, Dh): H query heads, then K key heads, then K value heads.
-        cos, sin: (B or 1, S, Dh/2) of `rope_tables`.
-        num_kv_heads: K.
-
-    Returns:
-        query (B, S, H, Dh), key (B, S, K, Dh), value (B, S, K, Dh), in the dtype of `qkv`.
     """
     query, key, value = qkv.split([qkv.shape[2] - 2 * num_kv_heads, num_kv_heads, num_kv_heads], dim=2)
     return *rope(query, key, cos, sin), value

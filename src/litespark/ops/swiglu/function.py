@@ -19,14 +19,10 @@ from litespark.ops.swiglu.kernels import swiglu_backward, swiglu_forward
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
-    """See `litespark.ops.swiglu.reference.swiglu`. fp32, bf16 and fp16, computed in fp32.
+    """See `litespark.ops.swiglu.reference.swiglu`; fp32, bf16 and fp16, computed in fp32.
 
-    Args:
-        gate_up: (..., 2F); dimensions before the last may have any strides that a (R, 2F) view allows, else it is
-            copied.
-
-    Returns:
-        (..., F) in the dtype of `gate_up`, under autocast in that of autocast.
+    Dimensions before the last may have any strides that a (R, 2F) view allows, else it is copied. Under autocast the
+    result is in the dtype of autocast.
 
     Raises:
         ValueError: a dtype or shape that the kernels do not take.
@@ -38,17 +34,8 @@ def swiglu(gate_up: Tensor) -> Tensor:
 def swiglu_linear(gate_up: Tensor, weight: Tensor) -> Tensor:
     """See `litespark.ops.swiglu.reference.swiglu_linear`: `gate_up` and `weight` are all that is kept.
 
-    Under autocast the weight is cast anew in the forward and in the backward pass, rather than its copy kept.
-
-    Args:
-        gate_up: (..., 2F), strides as in `swiglu`.
-        weight: (D, F).
-
-    Returns:
-        (..., D) in the dtype of `gate_up`, under autocast in that of autocast.
-
-    Raises:
-        ValueError: a dtype or shape that the kernels do not take.
+    Under autocast the weight is cast anew in the forward and in the backward pass, rather than its copy kept. The rest
+    as for `swiglu`.
     """
     _check("swiglu_linear", gate_up)
     dtype = compute_dtype(gate_up)

@@ -88,17 +88,11 @@ def swiglu_backward_kernel(
 
 @dataclass(frozen=True)
 class Tiling:
-    """Which part of the product one program makes.
+    """Which part of the product one program makes."""
 
-    Attributes:
-        block: columns, a power of two.
-        rows: more than one only where a row is narrower than a block can be.
-        num_warps: of the program.
-    """
-
-    block: int
-    rows: int
-    num_warps: int
+    block: int  # columns, a power of two
+    rows: int  # more than one only where a row is narrower than a block can be
+    num_warps: int  # of the program
 
 
 def tiling(width: int, target: Target) -> Tiling:
@@ -108,15 +102,8 @@ def tiling(width: int, target: Target) -> Tiling:
 
 
 def swiglu_forward(gate_up: Tensor, dtype: torch.dtype) -> Tensor:
-    """Launch the forward kernel.
-
-    Args:
-        gate_up: (..., 2F); rows may lie apart, anything else is made contiguous.
-        dtype: of the result.
-
-    Returns:
-        The product (..., F), contiguous.
-    """
+    """The product (..., F) in `dtype`, contiguous; rows of `gate_up` may lie apart, anything else is made
+    contiguous."""
     width = gate_up.shape[-1] // 2
     product = gate_up.new_empty(*gate_up.shape[:-1], width, dtype=dtype)
     if product.numel() == 0:
@@ -140,16 +127,8 @@ def swiglu_forward(gate_up: Tensor, dtype: torch.dtype) -> Tensor:
 def swiglu_backward(
     gate_up: Tensor, product_gradient: Tensor, product_dtype: torch.dtype | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """Launch the backward kernel.
-
-    Args:
-        gate_up: (..., 2F), as in the forward pass.
-        product_gradient: (..., F), strides as those of `gate_up`.
-        product_dtype: of the product, if it is to be made again; None: it is not.
-
-    Returns:
-        The gradient of `gate_up`, in its shape and dtype, and the product (..., F) or None; both contiguous.
-    """
+    """The gradient of `gate_up`, in its shape and dtype, and the product again in `product_dtype`; None: it is not
+    made."""
     width = product_gradient.shape[-1]
     gradient = gate_up.new_empty(gate_up.shape)
     product = None if product_dtype is None else gate_up.new_empty(product_gradient.shape, dtype=product_dtype)
