@@ -4,10 +4,9 @@ import math
 
 import pytest
 import torch
-from litespark.ops.fp8.function import cast
 
 from litespark.ops.fp8.formats import E4M3, E5M2, amax_bits, power_of_two_scale, quantised
-from litespark.ops.fp8.kernels import TILE, scale_of, store_columns, store_rows
+from litespark.ops.fp8.kernels import TILE, cast, scale_of, store_columns, store_rows
 from litespark.ops.fp8.quantisation import Quantisation
 from litespark.ops.fp8.reference import PIECES
 from litespark.ops.rounding.kernels import rounded_to_odd
