@@ -39,7 +39,7 @@ if chosen is None:
         raise ValueError(f"found no record of an ablation under {results}; measure one with: litespark bench ablation")
     chosen = records[-1]
 record = AblationRecord.read(Path(chosen))
-print(f"{Path(chosen).name}: {len(record.switches)} switches, {record.step.protocol.rounds} rounds"
+print(f"{Path(chosen).name}: {len(record.switches)} switches, {record.protocol.rounds} rounds"
       + ("" if record.complete else ", NOT complete"))  # fmt: skip
 
 # %% [markdown]
@@ -57,7 +57,7 @@ display(ablation.of_record(record))
 
 # %%
 table = ablation.from_record(record)
-display(ablation.waterfall(table, record.step.model.name))
+display(ablation.waterfall(table, record.model.name))
 
 # %% [markdown]
 # ## Ordered by what would be lost without it

@@ -45,6 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "device": set(),
     "config": {"training", "tasks", "models", "ops", "data", "metrics"},
     "ranges": set(),
+    "atomic": set(),
     "terminal": set(),
     "override_text": set(),
     "threads": {"launch"},  # this and the next two: without torch
@@ -52,8 +53,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "parent": set(),
     "": set(),  # litespark/__init__.py
 }
-# single files without anything of ours: what numbers may be, advice that can be pasted, and what is written to
-FOR_ALL = {"ranges", "override_text", "terminal", "config.settings", "config.spelling"}
+# single files without anything of ours: what numbers may be, whole files, advice to paste, and what is written to
+FOR_ALL = {"ranges", "atomic", "override_text", "terminal", "config.settings", "config.spelling"}
 # as those, with torch, so a command imports it late
 OVER_TORCH = {"device"}
 LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric"}

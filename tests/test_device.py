@@ -91,12 +91,12 @@ def test_a_whole_run_trains_and_records_what_it_ran_on(device: torch.device, tmp
     )
     record = json.loads((tmp_path / "logs/runs/run/run.json").read_text())
     assert record["status"] == "finished"
-    assert record["environment"]["precision"] == ("bf16" if device.type == "cuda" else "fp32")
+    assert record["provenance"]["environment"]["precision"] == ("bf16" if device.type == "cuda" else "fp32")
     rows = [json.loads(line) for line in (tmp_path / "logs/runs/run/metrics.jsonl").read_text().splitlines()]
     losses = [row["train/loss"] for row in rows if "train/loss" in row]
     assert losses[-1] < losses[0] - 0.5
     if device.type == "cuda":
-        assert record["environment"]["devices"][0]["name"] == torch.cuda.get_device_name(0)
+        assert record["provenance"]["environment"]["devices"][0]["name"] == torch.cuda.get_device_name(0)
         assert record["throughput"]["peak_memory_gib"] > 0
         assert record["throughput"]["step_ms_median"] > 0
         assert record["energy"]["train_joules"] is None or record["energy"]["train_joules"] > 0

@@ -9,46 +9,33 @@ import pytest
 
 from litespark.benchmarks.provenance import without_folders
 from litespark.benchmarks.record_path import continued, device_folder, record_path
-from litespark.metrics.records.run import DeviceRecord, EnvironmentRecord
-
-
-def environment(device: str, cpu: str = "AMD EPYC 9V74") -> EnvironmentRecord:
-    return EnvironmentRecord("3.11", "2.14", "Linux", cpu, 1, "bf16", devices=[DeviceRecord(device)])
+from tests.metrics.records.hand_made import environment, provenance
+from tests.metrics.step_records import ours, record, variant
 
 
 def test_a_folder_is_named_after_the_device():
     assert device_folder(environment("NVIDIA H200")) == "nvidia-h200"
-    assert device_folder(environment("AMD EPYC 9V74")) == f"amd-epyc-9v74-{os.cpu_count()}-cores"
+    assert device_folder(environment()) == f"a-cpu-{os.cpu_count()}-cores"
 
 
 def test_a_second_record_of_a_day_gets_a_number(tmp_path):
     def path() -> Path:
-        return record_path(tmp_path, environment("NVIDIA H200"), "bench-step", "tiny", "bf16", "2026-01-02T03:04:05")
+        return record_path(tmp_path, provenance("NVIDIA H200"), "bench-step", "tiny", "bf16")
 
     first = path()
-    assert first == tmp_path / "nvidia-h200" / "2026-01-02_bench-step_tiny_bf16.json"
+    assert first == tmp_path / "nvidia-h200" / "2026-01-31_bench-step_tiny_bf16.json"
     first.parent.mkdir()
     first.write_text("")
-    assert path().name == "2026-01-02_bench-step_tiny_bf16_2.json"
+    assert path().name == "2026-01-31_bench-step_tiny_bf16_2.json"
 
 
-def found(folder: Path, names: list[str], wanted: str = "2026-01-03_bench-step_tiny_bf16.json") -> str:
-    for age, name in enumerate(names):
-        (folder / name).write_text(name)
-        os.utime(folder / name, (1e9 - age, 1e9 - age))
-
-    def read(path: Path) -> str:
-        if "foreign" in path.read_text():
-            raise ValueError("not ours")
-        return path.read_text()
-
-    return continued("new", folder / wanted, read=read, unfinished=lambda text: "finished" not in text)[0]
+UNFINISHED = record(variant("litespark"))
 
 
 @pytest.mark.parametrize(
     "names, expected",
     [
-        ([], "new"),
+        ([], None),
         (["2026-01-02_bench-step_tiny_bf16.json"], "2026-01-02_bench-step_tiny_bf16.json"),
         # the newest first, whatever its number
         (
@@ -56,22 +43,28 @@ def found(folder: Path, names: list[str], wanted: str = "2026-01-03_bench-step_t
             "2026-01-02_bench-step_tiny_bf16_9.json",
         ),
         # of another benchmark, model or precision
-        (["2026-01-02_bench_ops_tiny_bf16.json"], "new"),
-        (["2026-01-02_bench-step_tiny_fp32.json"], "new"),
-        (["2026-01-02_bench-step_tiny2_bf16.json"], "new"),
+        (["2026-01-02_bench_ops_tiny_bf16.json"], None),
+        (["2026-01-02_bench-step_tiny_fp32.json"], None),
+        (["2026-01-02_bench-step_tiny2_bf16.json"], None),
     ],
 )
 def test_an_unfinished_record_is_found_by_what_it_measures(tmp_path, names, expected):
-    assert found(tmp_path, names) == expected
-
-
-def test_files_that_are_not_ours_are_left_alone(tmp_path):
-    def read(path: Path) -> str:
-        raise ValueError("of an older schema")
-
-    (tmp_path / "2026-01-02_bench-step_tiny_bf16.json").write_text("")
+    for age, name in enumerate(names):
+        UNFINISHED.write(tmp_path / name)
+        os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
     path = tmp_path / "2026-01-03_bench-step_tiny_bf16.json"
-    assert continued("new", path, read=read, unfinished=lambda text: True) == ("new", path)
+    new = record(variant("litespark"))
+    found, at = continued(new, path)
+    assert at == (path if expected is None else tmp_path / expected)
+    assert (found is new) is (expected is None)
+
+
+@pytest.mark.parametrize("there", [record(ours()), record(variant("sdpa")), None])
+def test_what_is_finished_another_measurement_or_no_record_is_left_alone(tmp_path, there):
+    other = tmp_path / "2026-01-02_bench-step_tiny_bf16.json"
+    other.write_text("{}") if there is None else there.write(other)
+    path = tmp_path / "2026-01-03_bench-step_tiny_bf16.json"
+    assert continued(UNFINISHED, path) == (UNFINISHED, path)
 
 
 @pytest.mark.parametrize(

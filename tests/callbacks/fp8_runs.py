@@ -10,9 +10,10 @@ import lightning.pytorch as pl
 import torch
 
 from litespark.callbacks.fp8 import Fp8Monitor
-from litespark.metrics.records.run import DataRecord, EnvironmentRecord, ModelRecord, RunRecord
+from litespark.metrics.records.run import DataRecord, ModelRecord, RunRecord
 from litespark.ops.fp8.settings import AdaptiveConfig, Fp8Config
 from litespark.training.optim import AdamWConfig
+from tests.metrics.records.hand_made import make_record
 from tests.training.small_runs import LENGTH, SmallRun, small_run, training_module
 
 LAYERS = 2
@@ -29,16 +30,10 @@ def fp8_config(*, recipe: str = "delayed", **adaptive: Any) -> Fp8Config:
 
 
 def new_record() -> RunRecord:
-    return RunRecord(
-        name="run",
-        task="pretrain",
-        started="2026-01-31T12:00:00+00:00",
-        command=["python", "train.py"],
-        config_hash="abc",
-        seed=1,
+    return make_record(
+        segments=[],
         model=ModelRecord("small", 10, 8, 48.5, 50.0, LENGTH),
         data=DataRecord("text", "hash", 31, 1000, 100, 3.5),
-        environment=EnvironmentRecord("3.11", "2.11", "Linux", "a CPU", 1, "fp8"),
     )
 
 

@@ -17,7 +17,7 @@ from litespark.metrics.meters import NullMeter
 from litespark.training.module import TrainingModule
 from tests.callbacks.fake_time import Clock, TimedTask
 from tests.metrics.fake_meter import FakeMeter
-from tests.metrics.records.test_run import make_record
+from tests.metrics.records.hand_made import make_record
 from tests.training.small_runs import LENGTH, batches, small_run, training_module
 
 WATTS = 100.0

@@ -14,6 +14,7 @@ import torch
 from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.phases import Phases
 from litespark.metrics import names
+from litespark.metrics.records.base import parse
 from litespark.metrics.records.run import RunRecord
 from litespark.metrics.records.run_ops import OpRecord
 from litespark.training.optim import AdamWConfig
@@ -55,7 +56,7 @@ def test_the_record_tells_settings_and_shares(tmp_path):
     run = Fp8Run(tmp_path, config, steps=3)
     run.record.ops.append(OpRecord("fp8", "auto", "reference"))
     run.run.trainer.fit(run.module, batches(2))
-    record = RunRecord.from_dict(run.record.to_dict()).fp8
+    record = parse(RunRecord, run.record.check()).fp8
     assert record is not None
     assert (record.recipe, record.gradients, record.simulated, record.backend) == ("delayed", "e5m2", True, "reference")
     assert (record.layers, record.linears, record.in_fp8, record.readings) == (LAYERS, 8, 8, 3)
@@ -98,7 +99,7 @@ def test_a_planted_outlier_moves_its_layer_to_bf16_with_one_line_and_one_entry(t
     assert [name for name, linear in linears.items() if linear.recipe is None] == [LOUD]
     assert (run.record.fp8.in_fp8, [each.linear for each in run.record.fp8.moved]) == (7, [LOUD])
     assert run.rows()[-1][names.FP8_LINEARS] == 7 / 8
-    RunRecord.from_dict(run.record.to_dict())
+    run.record.check()
 
 
 def test_the_outlier_costs_nothing_once_its_layer_has_moved(tmp_path):

@@ -29,7 +29,7 @@ def test_a_sweep_of_variants_is_an_ablation(tmp_path: Path):
     assert [config["variant"] for config in configs] == [{"label": "baseline"}, {"label": "target"}]
     records = [json.loads((run / "run.json").read_text()) for run in runs]
     assert {record["status"] for record in records} == {"finished"}
-    assert records[0]["config_hash"] != records[1]["config_hash"]
+    assert records[0]["provenance"]["config_hash"] != records[1]["provenance"]["config_hash"]
 
     said = write_comparison([tmp_path / "logs/runs"], tmp_path / "comparison").read_text()
     section = said.split("## What bought what")[1].split("\n## ")[0]

@@ -160,7 +160,7 @@ def tasks(logs: Path, *words: str) -> list[tuple[int, str]]:
 def test_tasks_of_srun_are_ranks_of_one_run(tmp_path):
     assert [code for code, _ in tasks(tmp_path, "strategy=ddp", "name=run")] == [0, 0]
     record = json.loads((tmp_path / "runs" / "run" / "run.json").read_text())
-    assert (record["status"], record["environment"]["world_size"]) == ("finished", 2)
+    assert (record["status"], record["provenance"]["environment"]["world_size"]) == ("finished", 2)
 
 
 @pytest.mark.slow
@@ -171,5 +171,5 @@ def test_tasks_of_srun_with_one_device_each_are_runs_of_their_own(tmp_path):
     assert len(folders) == 2
     for folder in folders:
         record = json.loads((folder / "run.json").read_text())
-        assert (record["status"], record["environment"]["world_size"]) == ("finished", 1)
+        assert (record["status"], record["provenance"]["environment"]["world_size"]) == ("finished", 1)
         assert find(folder).step == 4

@@ -114,7 +114,7 @@ def test_two_sharded_processes_follow_the_loss_of_one(place: Path, undisturbed: 
         assert len(one) == len(two) > 0
         assert two == pytest.approx(one, rel=1e-5), key
     assert metrics(undisturbed_fsdp, "progress/tokens") == metrics(undisturbed, "progress/tokens")
-    assert json.loads((undisturbed_fsdp / "run.json").read_text())["environment"]["world_size"] == 2
+    assert json.loads((undisturbed_fsdp / "run.json").read_text())["provenance"]["environment"]["world_size"] == 2
     # one run, one folder: the second process leaves nothing of its own
     assert [p.name for p in (place / "logs/runs").iterdir() if "fsdp" in p.name and "killed" not in p.name] == [
         undisturbed_fsdp.name

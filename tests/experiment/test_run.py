@@ -26,6 +26,7 @@ from litespark.metrics.records.run import RunRecord
 from litespark.ops.backend import OpsConfig, resolve
 from tests.experiment.composed import config, parts
 from tests.metrics.fake_meter import FakeMeter
+from tests.metrics.records.hand_made import changed
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
@@ -118,8 +119,7 @@ def test_a_run_whose_folder_is_removed_ends_and_says_so(tmp_path, monkeypatch):
 def test_the_start_of_a_resume_names_the_processes_of_now_and_a_name_that_is_not_used(tmp_path, capsys, caplog):
     folder = tmp_path / "runs" / "small"
     run.train(config(*SMALL, f"paths.logs={tmp_path}"))
-    started = RunRecord.read(folder / "run.json")
-    started.environment.world_size = 2
+    started = changed(RunRecord.read(folder / "run.json"), "provenance.environment.world_size", 2)
     started.write(folder / "run.json")
     capsys.readouterr()
     caplog.set_level("INFO")
@@ -163,7 +163,7 @@ def test_a_resume_that_fails_before_its_first_step_keeps_what_was_measured(tmp_p
 def test_the_commit_is_that_of_the_code_wherever_the_run_is_started(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = run.train(config(*SMALL, f"paths.logs={tmp_path}"))
-    assert record(folder)["git_commit"] == git_state(ROOT)[0]
+    assert record(folder)["provenance"]["git_commit"] == git_state(ROOT)[0]
 
 
 def test_what_follows_the_last_step_is_in_the_journal_for_a_resume_to_count(tmp_path, monkeypatch):
@@ -185,7 +185,7 @@ def test_a_run_in_fp8_is_recorded_as_one_and_resumes_with_its_scales(tmp_path):
     folder = run.train(config(*settings))
     first = record(folder)
     assert first["status"] == "finished"
-    assert first["environment"]["precision"] == "fp8"
+    assert first["provenance"]["environment"]["precision"] == "fp8"
     assert (first["fp8"]["recipe"], first["fp8"]["simulated"]) == ("delayed", True)
     assert {op["op"]: op["used"] for op in first["ops"]}["fp8"] == "reference"
     run.train(config(*settings, f"resume={folder}", "budget.steps=4"))
@@ -226,7 +226,7 @@ def test_a_run_that_auto_puts_into_fp8_is_in_fp8(tmp_path, monkeypatch):
     monkeypatch.setattr("litespark.experiment.preflight.decided", lambda *arguments: ("fp8", "of its units"))
     folder = run.train(config(*SMALL, *FP8[1:], "precision=auto", f"paths.logs={tmp_path}"))
     found = record(folder)
-    assert (found["environment"]["precision"], found["fp8"]["readings"]) == ("fp8", 2)
+    assert (found["provenance"]["environment"]["precision"], found["fp8"]["readings"]) == ("fp8", 2)
     assert "fp8" in {op["op"] for op in found["ops"]}
     state = torch.load(folder / "checkpoints" / "step-00000002" / "state.ckpt", weights_only=True)
     assert state["litespark"]["fp8"]["scaling"]["steps"] == 2

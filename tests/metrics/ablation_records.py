@@ -6,7 +6,7 @@ A round has 32 tokens in four equal steps, so 320 ms are 100 tokens/s.
 from __future__ import annotations
 
 from litespark.metrics.records.ablation import AblationRecord, KeyRecord, SwitchRecord, planned, settings_of
-from litespark.metrics.records.step import RoundRecord, VariantRecord
+from litespark.metrics.records.step import RatesRecord, RoundRecord, VariantRecord
 from tests.metrics import step_records
 
 SWITCHES = [
@@ -43,7 +43,15 @@ def record(*, gpu: bool = True, energy: bool = True, **rounds: list[RoundRecord]
         ]
         settings = list(settings_of(SWITCHES, each.on))
         variants.append(step_records.variant(each.name, *rounds.get(each.name, usual), settings=settings))
-    step = step_records.record(*variants, gpu=gpu)
-    if not gpu:
-        step.rates.peak_flops, step.rates.peak_source = None, None
-    return AblationRecord(["ops=reference", "recompute=full"], ["ops=litespark", "recompute=none"], SWITCHES, step)
+    rates = {} if gpu else {"rates": RatesRecord(2e6, 3e6, 4e9)}
+    step = step_records.record(*variants, gpu=gpu, **rates)
+    return AblationRecord(
+        step.provenance,
+        step.model,
+        step.protocol,
+        step.rates,
+        variants,
+        baseline=["ops=reference", "recompute=full"],
+        target=["ops=litespark", "recompute=none"],
+        switches=SWITCHES,
+    )

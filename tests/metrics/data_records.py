@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from litespark.metrics.records.bench import Provenance
 from litespark.metrics.records.data import (
     ENCODE,
     LITDATA,
@@ -17,7 +16,7 @@ from litespark.metrics.records.data import (
     StreamRun,
     Variant,
 )
-from litespark.metrics.records.run import DeviceRecord, EnvironmentRecord
+from tests.metrics.records.hand_made import provenance
 
 # (variant, cores, seconds, seconds of processors) of each round, in the order in which they ran
 PREPARATION: list[list[tuple[Variant, int, float, float]]] = [
@@ -52,18 +51,8 @@ def data_record(
         for number in range(2)
         for position, (reader, workers, shuffle, rate, first) in enumerate(STREAMS if streams is None else streams)
     ]
-    environment = EnvironmentRecord("3.11", "2.11", "Linux", "a CPU", 1, "fp32", devices=[DeviceRecord("a CPU")])
     return DataRecord(
-        provenance=Provenance(
-            time="2026-01-31T12:00:00+00:00",
-            command=["litespark", "bench", "data"],
-            overrides=[],
-            git_commit="abc",
-            git_dirty=False,
-            source_hash="source",
-            config_hash="config",
-            environment=environment,
-        ),
+        provenance(),
         corpus=CorpusRecord("installed_packages", 10, 5_000_000, 4_500_000, 8, 1_000_000, "hash"),
         vocab_size=32_000,
         tokenizer_hash="hash",
@@ -80,5 +69,4 @@ def data_record(
         preparation=preparation,
         memory=[MemoryRun(1, 6.0, 1010, 100_000_000), MemoryRun(4, 24.0, 4040, 110_000_000)],
         streaming=streaming,
-        complete=True,
     )

@@ -6,8 +6,7 @@ S is 4, so a query of a whole causal row sees 2.5 keys on average; a token costs
 
 from __future__ import annotations
 
-from litespark.metrics.records.bench import Provenance
-from litespark.metrics.records.run import DeviceRecord, EnvironmentRecord
+from litespark.metrics.records.origin import DeviceRecord, EnvironmentRecord, Provenance
 from litespark.metrics.records.step import (
     FloorPart,
     Protocol,
@@ -39,8 +38,8 @@ def lost(number: int, outcome: str, recompute: str = "none", error: str = "it br
 
 
 def variant(name: str, *rounds: RoundRecord, kind: str = "litespark", **changes) -> VariantRecord:
-    values = {"settings": [], "about": f"what {name} is", "hardware_flops_per_token": 1300.0, "floor": list(FLOOR)}
-    return VariantRecord(name, kind, rounds=list(rounds), **(values | changes))
+    values = {"settings": [], "about": f"what {name} is", "floor": list(FLOOR)}
+    return VariantRecord(name, kind, **({"rounds": list(rounds)} | values | changes))
 
 
 def ours(name: str = "litespark", **changes) -> VariantRecord:
@@ -61,15 +60,15 @@ def record(*variants: VariantRecord, gpu: bool = True, **changes) -> StepRecord:
         python="3.11", torch="2.14.1", platform="Linux", cpu="a processor", world_size=1, precision="bf16",
         devices=[device], driver="999.1" if gpu else None,
     )  # fmt: skip
+    rounds = max([2, *(each.round + 1 for variant in variants for each in variant.rounds)])
     values = {
         "provenance": Provenance(
             "2026-01-02T03:04:05+00:00", ["litespark", "bench", "step"], [], "c0ffee", False, "5" * 16, "c" * 16,
             environment,
         ),
         "model": StepModel("small", 1_500_000, 2, 2, 1300.0, 1480.0, 1700.0),
-        "protocol": Protocol(2, 1, 4, 1, STEPS, 2, "synthetic", False, "bf16", 8),
+        "protocol": Protocol(2, 1, 4, 1, STEPS, rounds, "synthetic", False, "bf16", 8),
         "rates": RatesRecord(2e6, 3e6, 4e9, None, 1e7, "a datasheet"),
         "variants": list(variants),
-        "complete": True,
     }  # fmt: skip
     return StepRecord(**(values | changes))

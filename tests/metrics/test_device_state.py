@@ -7,7 +7,7 @@ from litespark.metrics import device_state as module
 from litespark.metrics.device_state import device_state
 from litespark.metrics.meters import NullMeter
 from litespark.metrics.nvml import NvmlMeter
-from litespark.metrics.records.bench import DeviceState
+from litespark.metrics.records.origin import DeviceState
 from tests.metrics.fake_nvml import Board, FakeNvml
 
 

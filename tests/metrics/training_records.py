@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from litespark.metrics.records.bench import Provenance
-from litespark.metrics.records.run import DeviceRecord, EnvironmentRecord
 from litespark.metrics.records.run_fp8 import Fp8Record
 from litespark.metrics.records.training import (
     Corpus,
@@ -19,6 +17,7 @@ from litespark.metrics.records.training import (
     TrainingRecord,
     Validation,
 )
+from tests.metrics.records.hand_made import provenance
 
 TARGET = 2.0
 NO_JOULES = "no counter here"
@@ -59,22 +58,13 @@ def variant(name: str, *runs: TrainedRun, settings: str = "", **more: Any) -> Tr
 
 
 def record(*variants: TrainedVariant, seeds: tuple[int, ...] = (1, 2), budget: int, **more: Any) -> TrainingRecord:
-    provenance = Provenance(
-        time="2026-01-31T12:00:00+00:00",
-        command=["litespark", "bench", "parity"],
-        overrides=["optim.lr=1e-3", "paths.data=/somewhere"],
-        git_commit="c0ffee1234",
-        git_dirty=False,
-        source_hash="source",
-        config_hash="config",
-        environment=EnvironmentRecord("3.11", "2.11", "Linux", "a CPU", 1, "fp32", devices=[DeviceRecord("a CPU")]),
-    )
     stream = Stream(
         name="text", manifest_hash="hash", seq_len=10, global_batch_size=1, validation_sequences=64, validate_every=10,
         budget_tokens=budget,
     )  # fmt: skip
     return TrainingRecord(
-        provenance=provenance, model=TrainedModel(name="tiny", parameters=1_300_000), stream=stream, precision="fp32",
+        provenance(command=["litespark", "bench", "parity"], overrides=["optim.lr=1e-3", "paths.data=/somewhere"]),
+        model=TrainedModel(name="tiny", parameters=1_300_000), stream=stream, precision="fp32",
         seeds=list(seeds), variants=list(variants), **more,
     )  # fmt: skip
 

@@ -34,7 +34,7 @@ def test_it_shows_table_waterfall_and_energy(execute, tmp_path):
 def test_it_takes_the_newest_record_and_says_what_was_not_measured(execute, tmp_path):
     folder = tmp_path / "results" / "a-processor"
     made = record(gpu=False, energy=False, plus_attention=[])
-    made.step.complete = False
+    made.variants[0].rounds.clear()
     made.write(folder / "2026-01-02_bench-ablation_small_fp32.json")
     outputs = execute(None)
     assert "2026-01-02_bench-ablation_small_fp32.json: 3 switches" in shown(outputs)

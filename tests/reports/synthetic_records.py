@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from litespark.metrics.records.ablation import AblationRecord, KeyRecord, SwitchRecord, planned, settings_of
-from litespark.metrics.records.bench import Provenance
+from litespark.metrics.records.origin import DeviceRecord, EnvironmentRecord, Provenance
 from litespark.metrics.records.profile import ClassRecord, ProfileRecord
-from litespark.metrics.records.run import DeviceRecord, EnvironmentRecord
 from litespark.metrics.records.step import Protocol, RatesRecord, RoundRecord, StepModel, StepRecord, VariantRecord
 
 GPU, CPU = "NVIDIA H200", "a CPU"

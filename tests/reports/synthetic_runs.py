@@ -11,11 +11,10 @@ import numpy as np
 import yaml
 
 from litespark.metrics import names
+from litespark.metrics.records.origin import DeviceRecord, EnvironmentRecord, Provenance
 from litespark.metrics.records.run import (
     DataRecord,
-    DeviceRecord,
     EnergyRecord,
-    EnvironmentRecord,
     ModelRecord,
     PhaseJoules,
     ProjectionRecord,
@@ -125,32 +124,36 @@ def make_record(
     tokens = steps * TOKENS_A_STEP
     train_joules = 690 / 33_000 * tokens
     return RunRecord(
+        Provenance(
+            time=START.isoformat(),
+            command=["train.py", f"seed={seed}"],
+            overrides=[f"seed={seed}"],
+            git_commit="0123456789abcdef0123456789abcdef01234567",
+            git_dirty=False,
+            source_hash="5a5a",
+            config_hash="3f6c2a",
+            environment=EnvironmentRecord(
+                python="3.11.7",
+                torch="2.14.1",
+                triton="3.9.0" if gpu else None,
+                lightning="2.6.6",
+                litdata="0.2.76",
+                platform="Linux-6.1-x86_64",
+                cpu="A CPU, 2 cores",
+                world_size=1,
+                precision="bf16-mixed" if gpu else "32-true",
+                devices=[DeviceRecord("NVIDIA H200", "9f8e7d", 700.0)] if gpu else [DeviceRecord("A CPU, 2 cores")],
+                driver="570.86" if gpu else None,
+            ),
+        ),
         name=name,
         task="pretrain",
-        started=START.isoformat(),
         ended=ended if status != "running" else None,
         status=status,
         error="loss was not finite 10 steps in a row" if status == "failed" else None,
-        command=["train.py", f"seed={seed}"],
-        git_commit="0123456789abcdef0123456789abcdef01234567",
-        git_dirty=False,
-        config_hash="3f6c2a",
         seed=seed,
         model=ModelRecord("tiny", 1_904_256, 1_511_040, 9.4e6, 1.02e7, 512),
         data=DataRecord("python-stdlib", "a1b2c3d4", 2048, 12_345_678, 123_456, entropy, entropy / math.log(2) / 3.1),
-        environment=EnvironmentRecord(
-            python="3.11.7",
-            torch="2.14.1",
-            triton="3.9.0" if gpu else None,
-            lightning="2.6.6",
-            litdata="0.2.76",
-            platform="Linux-6.1-x86_64",
-            cpu="A CPU, 2 cores",
-            world_size=1,
-            precision="bf16-mixed" if gpu else "32-true",
-            devices=[DeviceRecord("NVIDIA H200", "9f8e7d", 700.0)] if gpu else [DeviceRecord("A CPU, 2 cores")],
-            driver="570.86" if gpu else None,
-        ),
         throughput=ThroughputRecord(
             tokens=tokens,
             steps=steps,

@@ -14,6 +14,7 @@ from litespark.reports.ablation_rows import Ablation
 from litespark.reports.ablation_runs import ablation_of
 from litespark.reports.report import write_comparison
 from litespark.reports.runs import load_runs
+from tests.metrics.records.hand_made import changed
 from tests.reports.synthetic_runs import write_run
 
 pytestmark = pytest.mark.usefixtures("unpainted")
@@ -46,13 +47,15 @@ def write(folder: Path, on: str, speed: float, *, seed: int = 1, minute: int = 0
             config.setdefault(group, {})[leaf] = (ON if name in on.split() else OFF)[group][leaf]
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     record = RunRecord.read(folder / "run.json")
-    record.started = f"2026-01-31T12:{minute:02d}:00+00:00"
-    record.throughput.tokens_per_second = speed
-    record.energy.joules_per_token_train = 10 / speed
-    record.quality.validation_loss = 2.0
-    for name, value in changes.items():
-        part, _, leaf = name.rpartition("__")
-        setattr(getattr(record, part) if part else record, leaf, value)
+    values = {
+        "provenance.time": f"2026-01-31T12:{minute:02d}:00+00:00",
+        "throughput.tokens_per_second": speed,
+        "energy.joules_per_token_train": 10 / speed,
+        "quality.validation_loss": 2.0,
+        **{name.replace("__", "."): value for name, value in changes.items()},
+    }
+    for where, value in values.items():
+        record = changed(record, where, value)
     record.write(folder / "run.json")
     return folder
 
@@ -130,8 +133,8 @@ def test_a_switch_with_which_the_same_backends_ran_says_so(tmp_path):
     [
         ({"data__manifest_hash": "ffff"}, "data"),
         ({"throughput__tokens": 5}, "numbers of tokens"),
-        ({"environment__world_size": 2}, "numbers of processes"),
-        ({"environment__devices": []}, "devices"),
+        ({"provenance__environment__world_size": 2}, "numbers of processes"),
+        ({"provenance__environment__devices": []}, "devices"),
     ],
 )
 def test_runs_that_cannot_be_compared_are_no_ablation_and_say_why(tmp_path, change, what):

@@ -12,7 +12,7 @@ from litespark.metrics.records.run_fp8 import Fp8MoveRecord, Fp8SharesRecord
 from litespark.reports import fp8, tables
 from litespark.reports.report import write_comparison, write_report
 from litespark.reports.runs import load_run, load_runs
-from tests.metrics.records.test_run_fp8 import DOWN, fp8_record
+from tests.metrics.records.hand_made import DOWN, fp8_record
 from tests.reports.rows import row
 from tests.reports.synthetic_runs import write_run
 from tests.reports.test_report import change, section

@@ -274,9 +274,7 @@ def test_a_file_where_the_comparison_should_go_is_refused(run_folders, tmp_path)
 def test_a_run_on_a_shared_machine_says_so_in_report_and_comparison(tmp_path):
     for name, p95 in (("busy", 900.0), ("alone", 260.0)):
         folder = write_run(tmp_path / name, steps=40)
-        record = RunRecord.read(folder / "run.json")
-        record.throughput.step_ms_p95 = p95
-        record.write(folder / "run.json")
+        change(folder, throughput={"step_ms_p95": p95})
     said = "The machine was shared: the 95th percentile of the step times is 3.6 times the median"
     assert said in summary(load_run(tmp_path / "busy"))
     assert "shared" not in summary(load_run(tmp_path / "alone"))
@@ -286,9 +284,7 @@ def test_a_run_on_a_shared_machine_says_so_in_report_and_comparison(tmp_path):
 
 def test_random_ids_have_no_bits_per_byte_and_the_report_says_why(tmp_path):
     folder = write_run(tmp_path / "run", steps=40)
-    record = RunRecord.read(folder / "run.json")
-    record.data.name, record.data.unigram_bits_per_byte, record.quality.bits_per_byte = "synthetic", None, None
-    record.write(folder / "run.json")
+    change(folder, data={"name": "synthetic", "unigram_bits_per_byte": None}, quality={"bits_per_byte": None})
     assert f"- bits per byte: {RANDOM_IDS}" in absences(load_run(folder))
     assert f"| bits per byte | not measured | {RANDOM_IDS} |" in headline(load_run(folder)).markdown()
 

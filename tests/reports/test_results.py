@@ -11,12 +11,12 @@ import pytest
 
 from litespark.cli import main
 from litespark.metrics.records.ledger import read_entry, read_ledger
-from litespark.metrics.records.run import DeviceRecord, RunRecord
+from litespark.metrics.records.origin import DeviceRecord
+from litespark.metrics.records.run import RunRecord
 from litespark.reports import marks, results
 from litespark.reports.marks import check_documents, rendered, write_documents
 from litespark.reports.training import tables as training_tables
-from tests.metrics.records.test_loop_and_ops import loop_record, ops_record
-from tests.metrics.records.test_run import make_record
+from tests.metrics.records.hand_made import loop_record, make_record, ops_record
 from tests.metrics.training_records import to_target
 from tests.reports.synthetic_records import CPU, ablation_record, profile_record, results_folder, step_record
 

@@ -9,8 +9,7 @@ from litespark.metrics.records.profile import ClassRecord, KernelRecord
 from litespark.metrics.records.step import RatesRecord
 from litespark.reports import data, loop, profile
 from tests.metrics.data_records import STREAMS, data_record
-from tests.metrics.records.test_loop_and_ops import loop_record
-from tests.metrics.records.test_profile import profile_record
+from tests.metrics.records.hand_made import loop_record, profile_record
 from tests.reports.rows import notes, row
 
 

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from litespark.metrics.records.bench import DeviceState
-from litespark.metrics.records.run import DeviceRecord
+from litespark.metrics.records.origin import DeviceRecord, DeviceState
 from litespark.metrics.records.step import BASELINES, RatesRecord, StepModel, StepRecord
 from litespark.metrics.step_round import Interval
 from litespark.reports.step import tables

@@ -10,7 +10,7 @@ from litespark.metrics.records.run_ops import DifferenceRecord, OpRecord, Verifi
 from litespark.metrics.step_round import Interval
 from litespark.reports import ops, quantities
 from litespark.reports.table import Absent, Column, Fact, Table, facts, fenced, one_line, texts
-from tests.metrics.records.test_run import make_record
+from tests.metrics.records.hand_made import make_record
 from tests.reports.rows import row
 
 TABLE = Table(

@@ -59,16 +59,19 @@ def measured_rates(
         raise ValueError(f"seconds: got {seconds}, expected a positive number")
     share = seconds / 4
     matmul = measured_matmul_peak(device, place.dtype, share)
+    if peak_flops is not None:
+        stated: tuple[float | None, str | None] = peak_flops, "metrics.peak_flops"
+    else:
+        known = mfu_peak(there.name)
+        stated = (None, None) if known is None else (known.flops, known.source)
     found = RatesRecord(
         matmul_flops=matmul,
         attention_flops=_attention_flops(place, share, matmul),
         copy_bytes=copy_bandwidth(device, share),
         fp8_matmul_flops=_fp8_matmul_flops(place, share),
+        peak_flops=stated[0],
+        peak_source=stated[1],
     )
-    if peak_flops is not None:
-        found.peak_flops, found.peak_source = peak_flops, "metrics.peak_flops"
-    elif (peak := mfu_peak(there.name)) is not None:
-        found.peak_flops, found.peak_source = peak.flops, peak.source
     there.empty_cache()
     return found
 

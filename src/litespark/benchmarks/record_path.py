@@ -7,35 +7,34 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from litespark.metrics.records.run import EnvironmentRecord
+from litespark.metrics.records.base import RecordError
+from litespark.metrics.records.origin import EnvironmentRecord, Provenance, Record
 
-T = TypeVar("T")
+R = TypeVar("R", bound=Record)
 
 
 def device_folder(environment: EnvironmentRecord) -> str:
     """The first device's name in lower case with hyphens; a CPU with the number of its cores."""
     name = environment.devices[0].name
-    if name == environment.cpu:
+    if environment.on_cpu:
         name += f" {os.cpu_count()} cores"
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def record_path(output: Path, environment: EnvironmentRecord, what: str, model: str, precision: str, date: str) -> Path:
+def record_path(output: Path, origin: Provenance, what: str, model: str, precision: str) -> Path:
     """A file that is not there yet.
 
     Args:
         output: the folder of results.
-        environment: whose first device names the folder in it.
+        origin: its first device names the folder, and its day the file.
         what: the benchmark, such as `bench-step`.
         model: name of the model; precision: of its products.
-        date: ISO 8601; its day is taken.
     """
-    folder = output / device_folder(environment)
-    stem, number = f"{date[:10]}_{what}_{model}_{precision}", 1
+    folder = output / device_folder(origin.environment)
+    stem, number = f"{origin.time[:10]}_{what}_{model}_{precision}", 1
     path = folder / f"{stem}.json"
     while path.exists():
         number += 1
@@ -43,22 +42,21 @@ def record_path(output: Path, environment: EnvironmentRecord, what: str, model: 
     return path
 
 
-def continued(record: T, path: Path, *, read: Callable[[Path], T], unfinished: Callable[[T], bool]) -> tuple[T, Path]:
+def continued(record: R, path: Path) -> tuple[R, Path]:
     """The newest unfinished record of the same measurement and its file; otherwise `record` itself and `path`.
 
     Args:
         record: what a new measurement begins with.
-        path: of `record_path`; records beside it whose names differ in date and number are looked through.
-        read: reads one; a file that it refuses with ValueError is of an older schema or not ours, and left alone.
-        unfinished: whether one that was read may be continued as `record`.
+        path: of `record_path`; records beside it whose names differ in date and number are looked through, and those
+            that cannot be read are left alone.
     """
     what = re.sub(r"(_\d+)?$", "", path.stem.partition("_")[2], count=1)
     found = [each for each in path.parent.glob("*.json") if re.fullmatch(rf"[^_]*_{re.escape(what)}(_\d+)?", each.stem)]
     for each in sorted(found, key=lambda file: file.stat().st_mtime, reverse=True):
         try:
-            earlier = read(each)
-        except ValueError:
+            earlier = type(record).read(each)
+        except RecordError:
             continue
-        if unfinished(earlier):
+        if not earlier.complete and earlier.continues(record):
             return earlier, each
     return record, path

@@ -6,6 +6,7 @@ Train seconds and joules are logged beside each validation, so that quality can 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import lightning.pytorch as pl
 
@@ -16,8 +17,7 @@ from litespark.callbacks.phases import Phases
 from litespark.callbacks.steps import StepCallback
 from litespark.callbacks.throughput import ThroughputMonitor
 from litespark.metrics import names
-from litespark.metrics.records.run import RunRecord
-from litespark.metrics.records.run_target import ReachedRecord, TargetRecord
+from litespark.metrics.records.run import ReachedRecord, RunRecord, TargetRecord
 from litespark.training.module import TrainingModule
 
 
@@ -63,42 +63,43 @@ class CostOfQuality(StepCallback):
         self.compare(trainer, module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: TrainingModule) -> None:  # type: ignore[override]
-        taken = self._taken(pl_module)
-        values = {
-            names.TRAIN_SECONDS: taken.train_seconds,
-            names.TRAIN_JOULES: taken.train_joules,
-            names.ALL_IN_JOULES: taken.all_in_joules,
-        }
-        log_everywhere(trainer, values, taken.step)
-        self._compare(trainer, pl_module, taken)
+        spent = self._spent()
+        log_everywhere(trainer, spent, pl_module.steps_taken)
+        self._compare(trainer, pl_module, spent)
 
     def compare(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         """End the training where this step has a validation, and it is at or below the target."""
         if self.record.target is not None and module.validated_at == module.steps_taken:
-            self._compare(trainer, module, self._taken(module))
+            self._compare(trainer, module, self._spent())
 
-    def _compare(self, trainer: pl.Trainer, module: TrainingModule, taken: ReachedRecord) -> None:
+    def _compare(self, trainer: pl.Trainer, module: TrainingModule, spent: dict[str, float | None]) -> None:
         target = self.record.target
         if target is None or target.reached is not None:
             return
+        bits = module.validation.get(names.VALIDATION_BITS_PER_BYTE, math.nan)  # of another task
         # the metrics are sums over all ranks, so all of them say the same; one that stopped alone would leave the
         # others waiting for ever
-        (votes,) = module.host_group.sum([int(taken.bits_per_byte <= target.bits_per_byte)])
+        (votes,) = module.host_group.sum([int(bits <= target.bits_per_byte)])
         if votes:
-            target.reached = taken
+            reached = ReachedRecord(
+                step=module.steps_taken,
+                tokens=module.tokens_seen,
+                bits_per_byte=bits,
+                train_seconds=spent[names.TRAIN_SECONDS] or 0.0,
+                train_joules=spent[names.TRAIN_JOULES],
+                all_in_joules=spent[names.ALL_IN_JOULES],
+            )
+            self.record.target = replace(target, reached=reached)
             trainer.should_stop = True
             if self.checkpointer.at_end:
                 self.checkpointer.save(trainer, module)
 
-    def _taken(self, module: TrainingModule) -> ReachedRecord:
-        """The last validation, and what it took; a collective."""
+    def _spent(self) -> dict[str, float | None]:
+        """What it took to get here, by the names of the metrics; a collective."""
         with self.phases.during("evaluate"):  # reading the meters takes time
             totals = self.energy.sum_over_ranks()
-        return ReachedRecord(
-            step=module.steps_taken,
-            tokens=module.tokens_seen,
-            bits_per_byte=module.validation.get(names.VALIDATION_BITS_PER_BYTE, math.nan),  # of another task
-            train_seconds=self.throughput.summary().train_seconds,
-            train_joules=totals.train_joules,
-            all_in_joules=totals.all_in_joules,
-        )
+        return {
+            names.TRAIN_SECONDS: self.throughput.summary().train_seconds,
+            names.TRAIN_JOULES: totals.train_joules,
+            names.ALL_IN_JOULES: totals.all_in_joules,
+        }

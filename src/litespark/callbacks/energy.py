@@ -16,7 +16,7 @@ from litespark.callbacks.steps import StepCallback
 from litespark.metrics import names
 from litespark.metrics.energy import EnergyByPhase, EnergyTotals, EnergyWindow
 from litespark.metrics.energy_journal import EnergyJournal
-from litespark.metrics.records.run import utc_now
+from litespark.metrics.records.origin import utc_now
 from litespark.training.module import TrainingModule
 
 

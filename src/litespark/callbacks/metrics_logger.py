@@ -18,6 +18,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
+from litespark.atomic import write_whole
+
 JSONL = "metrics.jsonl"
 
 
@@ -90,9 +92,7 @@ class MetricsLogger(Logger):
         kept = [line for line in path.read_text(errors="replace").splitlines() if _step_of(line) <= step]
         for line in kept:
             self.latest.update({name: value for name, value in json.loads(line).items() if "/" in name})
-        beside = path.with_suffix(".unfinished")
-        beside.write_text("".join(f"{line}\n" for line in kept))
-        beside.replace(path)
+        write_whole(path, "".join(f"{line}\n" for line in kept))
 
     def _close_row(self) -> None:
         if self._row:

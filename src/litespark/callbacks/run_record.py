@@ -17,16 +17,9 @@ from litespark.callbacks.steps import StepCallback
 from litespark.callbacks.throughput import ThroughputMonitor
 from litespark.metrics import names
 from litespark.metrics.energy import energy_section
-from litespark.metrics.records.run import (
-    QualityRecord,
-    RunRecord,
-    SegmentRecord,
-    Status,
-    TaskMetric,
-    ThroughputRecord,
-    finite_or_none,
-    utc_now,
-)
+from litespark.metrics.records.base import finite_or_none
+from litespark.metrics.records.origin import utc_now
+from litespark.metrics.records.run import QualityRecord, RunRecord, SegmentRecord, Status, TaskMetric, ThroughputRecord
 from litespark.training.module import TrainingModule
 
 log = logging.getLogger(__name__)
@@ -101,8 +94,7 @@ class RunRecorder(StepCallback):
         record.status, record.error = status, error
         record.ended = None if status == "running" else utc_now()
         if self._module is not None:  # else the steps never began, and what earlier processes measured stands
-            record.segments[-1].last_step = self._module.steps_taken
-            record.segments[-1].ended = record.ended
+            record.segments[-1] = replace(record.segments[-1], last_step=self._module.steps_taken, ended=record.ended)
             record.throughput = self._throughput()
             record.energy = energy_section(self.energy.totals, self.energy.meter, record.throughput.train_seconds)
             record.quality = self._quality()

@@ -9,13 +9,14 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
+
+from litespark.atomic import write_whole
 
 
 class StorageError(ValueError):
@@ -28,26 +29,6 @@ def path_from(typed: str | Path) -> Path:
         return Path(typed).expanduser()
     except RuntimeError:
         return Path(typed)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that, also after a loss of power, it is the old one or the new one and never a part of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # not the process id alone: machines and containers that share a disk have the same ones
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 class LocalFiles(LocalFileSystem):

@@ -165,7 +165,7 @@ def build_run(
             "model": asdict(parts.model),
             "manifest_hash": data.manifest.hash,
             "tokenizer_hash": data.manifest.tokenizer_hash,
-            "config_hash": record.config_hash,
+            "config_hash": record.provenance.config_hash,
         },
         phases=phases,
     )

@@ -13,7 +13,8 @@ from litespark.device import device_of
 from litespark.experiment.config import Parts
 from litespark.experiment.precision import computes_with_ops
 from litespark.experiment.preflight import Machine, idle_of, place_of
-from litespark.metrics.records.run import RunRecord, finite_or_none
+from litespark.metrics.records.base import finite_or_none
+from litespark.metrics.records.run import RunRecord
 from litespark.metrics.records.run_ops import BackendTimeRecord, DifferenceRecord, OpRecord, VerificationRecord
 from litespark.ops.backend import Ops, OpsConfig, resolve
 from litespark.ops.choice import Choice, decide, in_short

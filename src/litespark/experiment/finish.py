@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,8 +15,7 @@ from litespark.experiment.config import Parts
 from litespark.experiment.hparams import settings_shown, write_hparams
 from litespark.metrics import names
 from litespark.metrics.projection import project
-from litespark.metrics.records.run import ProjectionRecord, Status
-from litespark.metrics.records.run_target import TargetRecord
+from litespark.metrics.records.run import ProjectionRecord, Status, TargetRecord
 from litespark.models.generate import generate
 from litespark.models.llama.model import Llama
 from litespark.reports.reasons import no_bits_per_byte
@@ -37,7 +37,7 @@ def finish(parts: Parts, run: Run) -> None:
     if asked and isinstance(run.data, TokenDataModule) and isinstance(model, Llama):
         tokenizer = Tokenizer.load(run.data.folder)
         sample = _sample(parts, run, model, tokenizer)
-        run.recorder.record.quality.sample = sample
+        run.recorder.record.quality = replace(run.recorder.record.quality, sample=sample)
         if run.trainer.is_global_zero:
             fenced = "\n".join(f"    {line}" for line in sample.splitlines())
             (run.folder / "samples.md").write_text(f"After step {run.module.steps_taken}:\n\n{fenced}\n")

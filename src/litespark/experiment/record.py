@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,16 @@ from litespark.experiment.config import Parts, config_hash
 from litespark.experiment.preflight import Machine
 from litespark.metrics.energy import EnergyMeter
 from litespark.metrics.environment import collect_environment, git_state
-from litespark.metrics.records.run import DataRecord, EnvironmentRecord, ModelRecord, RunRecord, SegmentRecord, utc_now
+from litespark.metrics.records.origin import EnvironmentRecord, Provenance, utc_now
+from litespark.metrics.records.run import DataRecord, ModelRecord, RunRecord, SegmentRecord
 from litespark.models.flops import causal_mean_keys, model_flops_per_token
+from litespark.ops.measuring import source_hash
 
 # the commit of a run is that of the code it runs, wherever it is started
-_CODE = Path(__file__).resolve().parent
+_CODE = Path(__file__).resolve().parents[1]
 
 
-def new_segment(machine: Machine, first_step: int, overrides: list[str]) -> SegmentRecord:
+def new_segment(machine: Machine, first_step: int, overrides: Sequence[str]) -> SegmentRecord:
     """The stretch of a run that begins at `first_step` in this process."""
     commit, _ = git_state(_CODE)
     return SegmentRecord(
@@ -31,21 +35,40 @@ def new_segment(machine: Machine, first_step: int, overrides: list[str]) -> Segm
     )
 
 
-def new_record(
-    parts: Parts, machine: Machine, folder: Path, manifest: Manifest, meter: EnergyMeter, overrides: list[str]
-) -> RunRecord:
-    """The record of a run that is about to start; a collective, since it lists the devices of all ranks."""
-    model, length = parts.model, parts.data.seq_len
-    # of the code that runs, wherever it was started
+def provenance(
+    parts: Parts, machine: Machine, meter: EnergyMeter, command: Sequence[str], overrides: Sequence[str]
+) -> Provenance:
+    """What runs, and where, as of now; a collective, since it lists the devices of all ranks.
+
+    Args:
+        parts: the composed config, of which the hash is taken.
+        meter: of energy, for power limits and driver.
+        command: to reproduce it; overrides: of the config, as the user gave them.
+    """
     commit, dirty = git_state(_CODE)
+    return Provenance(
+        time=utc_now(),
+        command=list(command),
+        overrides=list(overrides),
+        git_commit=commit,
+        git_dirty=dirty,
+        source_hash=source_hash(_CODE),
+        config_hash=config_hash(parts.resolved),
+        environment=_environment(machine, meter),
+    )
+
+
+def new_record(
+    parts: Parts, machine: Machine, folder: Path, manifest: Manifest, meter: EnergyMeter, overrides: Sequence[str]
+) -> RunRecord:
+    """The record of a run that is about to start; a collective, as `provenance`."""
+    model, length = parts.model, parts.data.seq_len
     splits = manifest.splits
     return RunRecord(
+        provenance(parts, machine, meter, ["python", "train.py", *overrides], overrides),
         name=folder.name,
         task=parts.task.name,
         loss_unit=parts.task.loss_unit,
-        started=utc_now(),
-        command=["python", "train.py", *overrides],
-        config_hash=config_hash(parts.resolved),
         seed=parts.seed,
         model=ModelRecord(
             name=model.name,
@@ -64,9 +87,6 @@ def new_record(
             unigram_entropy=manifest.unigram_entropy if parts.task.measures_text else None,
             unigram_bits_per_byte=manifest.unigram_bits_per_byte(),
         ),
-        environment=_environment(machine, meter),
-        git_commit=commit,
-        git_dirty=dirty,
     )
 
 
@@ -81,5 +101,5 @@ def _environment(machine: Machine, meter: EnergyMeter) -> EnvironmentRecord:
         everyone: list[Any] = [None] * machine.ranks.world_size
         shared = machine.device.type == "cpu" and machine.ranks.local_rank > 0  # one processor for all of its ranks
         dist.all_gather_object(everyone, [] if shared else mine.devices)
-        mine.devices = [device for devices in everyone for device in devices]
+        mine = replace(mine, devices=[device for devices in everyone for device in devices])
     return mine

@@ -38,7 +38,8 @@ from litespark.experiment.run_data import PREPARATION, data_of_run, record_place
 from litespark.experiment.run_lock import run_lock
 from litespark.experiment.sweep import SWEEP, telling
 from litespark.launch import Ranks
-from litespark.metrics.records.run import RunRecord, utc_now
+from litespark.metrics.records.origin import utc_now
+from litespark.metrics.records.run import RunRecord
 from litespark.ops.choice import FailedVerificationError
 from litespark.training.first_rank import from_first, from_ranks
 from litespark.training.module import NonFiniteError

@@ -13,12 +13,12 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from litespark.atomic import write_whole
 from litespark.callbacks.checkpoint_folder import Checkpoint
 from litespark.config.groups import on_resume
 from litespark.config.settings import BY_CONTENT, fields_of
 from litespark.data import manifest as manifests
 from litespark.data.config import PrepareConfig
-from litespark.data.local_files import write_whole
 from litespark.data.manifest import Manifest
 from litespark.data.preparation.plan import plan_preparation
 from litespark.data.preparation.prepare import already_prepared

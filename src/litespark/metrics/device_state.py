@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from litespark.metrics.energy import EnergyMeter
 from litespark.metrics.nvml import NvmlMeter
-from litespark.metrics.records.bench import DeviceState
+from litespark.metrics.records.origin import DeviceState
 
 # constants of nvml.h, which never change between versions
 _SM_CLOCK, _MEMORY_CLOCK, _CHIP_SENSOR = 1, 2, 0

@@ -14,7 +14,7 @@ import torch
 from litespark.device import cpu_name, device_of
 from litespark.metrics.energy import EnergyMeter
 from litespark.metrics.nvml import NvmlMeter, nvml_uuid
-from litespark.metrics.records.run import DeviceRecord, EnvironmentRecord
+from litespark.metrics.records.origin import DeviceRecord, EnvironmentRecord
 
 
 def collect_environment(

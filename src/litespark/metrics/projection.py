@@ -4,7 +4,8 @@ Price, grid intensity and PUE are what the user states; there is no default for 
 makes a precise-looking falsehood. What depends on one that is missing is None.
 """
 
-from litespark.metrics.records.run import ProjectionRecord, ProjectionSettings, finite_or_none
+from litespark.metrics.records.base import finite_or_none
+from litespark.metrics.records.run import ProjectionRecord, ProjectionSettings
 
 JOULES_PER_KWH = 3.6e6
 

@@ -47,13 +47,12 @@ class RoundFigures:
     watts: float | None
 
 
-def round_figures(record: StepRecord, round_: RoundRecord, hardware_flops: float | None = None) -> RoundFigures:
+def round_figures(record: StepRecord, round_: RoundRecord) -> RoundFigures:
     """The figures of one process that was measured.
 
     Args:
         record: of which the round is one; model, lengths and rates are taken from it.
         round_: with times.
-        hardware_flops: per token of whole causal rows, with what recomputation runs again; None: not known.
     """
     rates, model = record.rates, record.model
     seconds = sum(round_.step_ms) / 1e3
@@ -65,9 +64,9 @@ def round_figures(record: StepRecord, round_: RoundRecord, hardware_flops: float
     causal = flops_per_token(model, record.protocol.seq_len, round_)
     # where the device has units for fp8, a variant in it may be twice as fast as the product, which is in bf16
     most = 1.0 if rates.fp8_matmul_flops is None else 2.0
-    hardware = None
-    if hardware_flops is not None:
-        hardware = hardware_flops_per_token(hardware_flops, model, record.protocol.seq_len, round_)
+    hardware = model.hardware_flops(round_.recompute)
+    if hardware is not None:
+        hardware = hardware_flops_per_token(hardware, model, record.protocol.seq_len, round_)
     return RoundFigures(
         tokens_per_second=speed,
         tflops=speed * causal / 1e12,

@@ -7,7 +7,6 @@ import importlib.metadata
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from litespark.atomic import write_whole
 from litespark.device import device_of
 from litespark.ops.backend import load
 from litespark.ops.cases import Case, cases
@@ -116,10 +116,7 @@ class Remembered:
 
     def _replace(self, entries: dict[str, Any]) -> None:
         try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=self.file.parent, delete=False, encoding="utf-8") as stream:
-                json.dump(entries, stream, indent=1, sort_keys=True)
-            Path(stream.name).replace(self.file)
+            write_whole(self.file, json.dumps(entries, indent=1, sort_keys=True))
         except OSError as error:
             log.warning("what auto measured is not kept in %s: %s", self.file, error)
 

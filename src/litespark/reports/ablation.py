@@ -26,17 +26,16 @@ _LABEL_GAP = 0.015
 
 def of_record(record: AblationRecord) -> Table:
     """A row for the baseline and for each switch, with what was measured and how."""
-    step = record.step
-    devices = ", ".join(device.name for device in step.provenance.environment.devices)
+    environment = record.environment
     about = [
-        f"{measured_model(step)}; {step.protocol.data} data, {step.protocol.precision}",
-        f"{devices}, torch {step.provenance.environment.torch}; {turns(step, 'combination')}",
+        f"{measured_model(record)}; {record.protocol.data} data, {record.protocol.precision}",
+        f"{environment.device_names}, torch {environment.torch}; {turns(record, 'combination')}",
     ]
     for switch in record.switches:
         keys = ", ".join(f"{each.key} {each.baseline} → {each.target}" for each in switch.keys)
         about.append(f"{switch.name}: {keys}")
     for name, on in ((BASELINE, frozenset[str]()), (TARGET, frozenset(record.names))):
-        if (ran := backends(record.variant(on))) is not None:
+        if (ran := backends(record.combination(on))) is not None:
             about.append(f"{name} ran {ran}")  # what `auto` came to
     return table(from_record(record), about)
 
@@ -64,7 +63,7 @@ def table(ablation: Ablation, about: list[str] | None = None) -> Table:
 
 def write_beside(record: AblationRecord, path: Path) -> Path:
     """Write the Markdown and the picture beside the record's file, under its name; returns the path of the picture."""
-    title = record.step.model.name
+    title = record.model.name
     picture = save(waterfall(from_record(record), title), path.with_suffix(".png"))
     shown = f"![tokens/s from the baseline to the target]({picture.name})"
     page = f"# What bought what: {title}\n\n{of_record(record).markdown()}\n\n{shown}\n"

@@ -144,10 +144,10 @@ def ablation(
 
 def from_record(record: AblationRecord) -> Ablation:
     """The ablation of a benchmark's record; its repeats are rounds."""
-    rows = step_rows.rows(record.step)
-    of_variants = {each.on: rows[record.variant(each.on).name] for each in planned(record.names)}
+    rows = step_rows.rows(record)
+    of_variants = {each.on: rows[record.combination(each.on).name] for each in planned(record.names)}
     combinations = {on: Combination(row.name, row.repeats, _notes(row), row.doubts) for on, row in of_variants.items()}
-    ran = [backends(record.variant(frozenset(record.names[:count]))) for count in range(len(record.names) + 1)]
+    ran = [backends(record.combination(frozenset(record.names[:count]))) for count in range(len(record.names) + 1)]
     return ablation(
         record.names,
         combinations,

@@ -4,7 +4,7 @@
 
 What stands between the marks is the value of the expression, as `litespark results` writes it and
 `litespark results --check` holds it against the record. An expression is one of jinja2 over `record`, and of a
-benchmark of steps or of trained variants also over `rows` and `ratios`: `rows.litespark.tokens_per_second | rate`,
+benchmark of steps or of trained variants also over `rows` and `ratios`, of ops over `figures`: `rows.litespark.tokens_per_second | rate`,
 `ratios.litespark.compiled.tokens_per_second.median | plain`. The filters are the ways in which all tables write
 numbers; a value that was not measured is an error. `<!-- from results: page -->` stands before the page of all records.
 A mark after a backtick is shown and not rendered.
@@ -21,6 +21,7 @@ from jinja2 import StrictUndefined, TemplateError, Undefined
 from jinja2.sandbox import SandboxedEnvironment
 
 from litespark.metrics.records.ledger import read_entry, read_ledger
+from litespark.metrics.records.ops import OpsRecord
 from litespark.metrics.records.step import StepRecord
 from litespark.metrics.records.training import TrainingRecord
 from litespark.metrics.step_round import Interval
@@ -110,11 +111,13 @@ def _values(record: Any) -> dict[str, Any]:
     """What an expression may name: the record, and the rows and ratios that follow from it."""
     if isinstance(record, TrainingRecord):
         return {"record": record, "rows": training_rows.rows(record)}
-    steps = record if isinstance(record, StepRecord) else getattr(record, "step", None)
-    if not isinstance(steps, StepRecord):
+    if isinstance(record, OpsRecord):
+        figures = {case.case: {each.name: case.figures(each) for each in case.variants} for case in record.cases}
+        return {"record": record, "figures": figures}
+    if not isinstance(record, StepRecord):
         return {"record": record}
-    ratios = {variant.name: step_rows.ratios(steps, variant.name) for variant in steps.variants}
-    return {"record": record, "rows": step_rows.rows(steps), "ratios": ratios}
+    ratios = {variant.name: step_rows.ratios(record, variant.name) for variant in record.variants}
+    return {"record": record, "rows": step_rows.rows(record), "ratios": ratios}
 
 
 def _filter(written: Callable[..., str]) -> Callable[..., str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from litespark.metrics.records.ops import BF16, CaseRecord, OpsRecord, TimeRecord, VariantRecord, median
+from litespark.metrics.records.ops import BF16, CaseRecord, OpFigures, OpsRecord, TimeRecord, VariantRecord, median
 from litespark.ops.backend import REFERENCE
 from litespark.reports.quantities import percent
 from litespark.reports.table import Column, Table, texts
@@ -37,7 +37,7 @@ def _case(case: CaseRecord) -> Table:
     """Times, how often as fast as the reference (fp8: as bf16), shares of the copy bandwidth or rates, and memory."""
     base = BF16 if case.op == "fp8" else REFERENCE
     eager = next((median(each.forward_backward) for each in case.variants if each.name == base), math.inf)
-    rows = [_variant(variant, eager) for variant in case.variants]
+    rows = [_variant(variant, case.figures(variant), eager) for variant in case.variants]
     rows += [(each.name, None, each.time.median_ms, None, None, None, None, "") for each in case.yardsticks]
     columns = [
         *texts("variant"), Column("forward ms", _MS), Column("and backward ms", _MS), Column("p10 to p90"),
@@ -47,12 +47,12 @@ def _case(case: CaseRecord) -> Table:
     return Table(columns, rows, f"{case.case} ({case.sizes})")
 
 
-def _variant(variant: VariantRecord, eager: float) -> tuple[object, ...]:
+def _variant(variant: VariantRecord, figures: OpFigures, eager: float) -> tuple[object, ...]:
     name, both = f"{variant.name} ({variant.kernel})" if variant.kernel else variant.name, variant.forward_backward
     if variant.forward is None or both is None:
         return name, None, None, None, None, None, None, variant.reason
-    shares = [share for share in (variant.share_forward, variant.share_backward) if share is not None]
-    rates = [rate for rate in (variant.tflops, variant.tflops_forward, variant.tflops_backward) if rate is not None]
+    shares = [share for share in (figures.share_forward, figures.share_backward) if share is not None]
+    rates = [rate for rate in (figures.tflops, figures.tflops_forward, figures.tflops_backward) if rate is not None]
     reached = " ".join(map(percent, shares)) or " ".join(f"{rate:.3g}" for rate in rates)
     faster = eager / both.median_ms if math.isfinite(eager) else None
     return (name, variant.forward.median_ms, both.median_ms, _spread(both), faster, reached or None,

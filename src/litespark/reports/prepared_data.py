@@ -68,7 +68,7 @@ def domains(data: PreparedData, *, in_full: bool = False) -> Table:
         in_full: numbers with all their digits.
     """
     rows = []
-    for split in data.splits:
+    for split in data.split_names:
         parts = data.domains_of(split)
         if not parts:
             continue
@@ -98,7 +98,7 @@ def lengths(data: PreparedData) -> Table:
     rows = [
         (row.split, one_line(row.domain), row.tokens / row.documents,
          *(_range_of(row.lengths, quantile) for quantile in (0.5, 0.95, 1.0)))
-        for split in data.splits
+        for split in data.split_names
         for row in data.domains_of(split)
         if row.lengths and row.documents
     ]  # fmt: skip
@@ -112,7 +112,7 @@ def left_out(data: PreparedData, *, in_full: bool = False) -> Table:
     if not data.left_out:
         return Table([], [], title=nothing_left_out(data))
     rows = []
-    for split in data.splits:
+    for split in data.split_names:
         for rule, group in itertools.groupby(data.by_rule(split), key=lambda row: row.rule):
             parts = list(group)
             rows += [_dropped(data, row, rule, row.domain) for row in parts]
@@ -149,7 +149,7 @@ def passed_over(data: PreparedData) -> list[str]:
 def reasons(data: PreparedData) -> Table | None:
     """What the rules that give reasons dropped for each of them, of all domains together; None without any."""
     rows = []
-    for split in data.splits:
+    for split in data.split_names:
         dropped = data.left_out_of(split)
         for rule in sorted({row.rule for row in dropped if row.rule != row.group}):
             total = summed([row for row in dropped if row.rule == rule], rule, ALL)
@@ -165,7 +165,7 @@ def examples(data: PreparedData, most: int = 3) -> str:
         most: examples of a rule, of as many domains as there are; the manifest has a few for each domain.
     """
     lines: list[str] = []
-    for split in data.splits:
+    for split in data.split_names:
         for rule in sorted({row.rule for row in data.left_out_of(split)}):
             rows = [row for row in data.left_out_of(split) if row.rule == rule]
             lines.append(f"{split}  {rule}")
@@ -218,7 +218,7 @@ def _in_turns(rows: Sequence[LeftOut]) -> Iterator[tuple[str, LeftOutExample]]:
 
 def _totals(data: PreparedData) -> Iterator[str]:
     """A sentence for each split that lost something."""
-    for split in data.splits:
+    for split in data.split_names:
         if rows := data.left_out_of(split):
             documents, read = sum(row.documents for row in rows), data.read_documents(split)
             yield (

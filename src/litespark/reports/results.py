@@ -18,7 +18,6 @@ from litespark.metrics.records.loop import LoopRecord
 from litespark.metrics.records.ops import CaseRecord, OpsRecord, median
 from litespark.metrics.records.profile import ProfileRecord
 from litespark.metrics.records.run import RunRecord
-from litespark.metrics.records.step import StepRecord
 from litespark.metrics.records.training import TrainingRecord
 from litespark.reports import ablation, data, fp8, profile, step, training
 from litespark.reports.page import render
@@ -133,11 +132,10 @@ def _grouped(entries: Iterable[Entry], key: Callable[[Entry], tuple[object, ...]
 def _measured(entry: Entry) -> tuple[object, ...]:
     """What makes two records measurements of the same thing."""
     record, compared = entry.record, ""
-    steps = record if isinstance(record, StepRecord) else getattr(record, "step", record)
     shape: tuple[object, ...] = ()
-    if (protocol := getattr(steps, "protocol", None)) is not None:
+    if (protocol := getattr(record, "protocol", None)) is not None:
         shape = (protocol.micro_batch_size, protocol.accumulate, protocol.seq_len, protocol.document_mask,
-                 steps.model.num_layers, protocol.data)  # fmt: skip
+                 record.model.num_layers, protocol.data)  # fmt: skip
     # the switches of an ablation, the variant of a profile, what is trained how far
     if isinstance(record, AblationRecord):
         compared = ", ".join(record.names)
@@ -203,7 +201,8 @@ def _fastest(case: CaseRecord) -> str | None:
     eager = median(reference.forward_backward) if reference is not None else float("inf")
     gain = eager / median(best.forward_backward)
     over = f", {plain(gain, digits=3)} times as fast as the reference" if gain < float("inf") else ""
-    shares = [share for share in (best.share_forward, best.share_backward) if share is not None]
+    figures = case.figures(best)
+    shares = [share for share in (figures.share_forward, figures.share_backward) if share is not None]
     of_copy = f", {' and '.join(map(percent, shares))} of the copy bandwidth" if len(shares) == 2 else ""
     return f"{case.case}: fastest is {best.name}, {plain(median(best.forward_backward))} ms{over}{of_copy}"
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-from litespark.metrics.records.run import EnvironmentRecord
+from litespark.metrics.records.origin import EnvironmentRecord
 from litespark.metrics.records.step import BASELINES, RoundRecord, StepRecord, VariantRecord
 from litespark.metrics.step_round import Interval, round_figures
 from litespark.metrics.throughput import quantile
@@ -140,7 +140,7 @@ def counted(variant: VariantRecord) -> list[RoundRecord]:
 def _repeats(variant: VariantRecord, record: StepRecord) -> Repeats:
     figures = {
         each.round: {
-            **asdict(round_figures(record, each, variant.hardware_flops_per_token)),
+            **asdict(round_figures(record, each)),
             "peak_memory_mib": each.peak_memory_mib,
             "loss": each.loss,
             "train_loss": statistics.fmean(each.train_loss) if each.train_loss else None,

@@ -7,7 +7,8 @@ import shlex
 from collections.abc import Callable
 
 from litespark.metrics import names
-from litespark.metrics.records.run import DeviceRecord, RunRecord
+from litespark.metrics.records.origin import DeviceRecord
+from litespark.metrics.records.run import RunRecord
 from litespark.metrics.throughput import shared_machine
 from litespark.reports.quantities import (
     count,
@@ -203,8 +204,8 @@ def model_and_data(run: Run) -> Table:
 
 def environment(run: Run) -> Table:
     """Machine, versions, commit and command."""
-    record, environment = run.record, run.record.environment
-    commit = record.git_commit[:12] if record.git_commit else "not in a git checkout"
+    record, origin, environment = run.record, run.record.provenance, run.record.environment
+    commit = origin.git_commit[:12] if origin.git_commit else "not in a git checkout"
     versions = {
         "Python": environment.python,
         "torch": environment.torch,
@@ -220,9 +221,9 @@ def environment(run: Run) -> Table:
         "processes": str(environment.world_size),
         "precision": precision_of(record),
         "versions": ", ".join(f"{name} {version or 'not installed'}" for name, version in versions.items()),
-        "commit": commit + (" with uncommitted changes" if record.git_dirty else ""),
-        "config": f"hash {record.config_hash[:12]}, seed {record.seed}",
-        "command": f"`{shlex.join(record.command)}`",
+        "commit": commit + (" with uncommitted changes" if origin.git_dirty else ""),
+        "config": f"hash {(origin.config_hash or 'unknown')[:12]}, seed {record.seed}",
+        "command": f"`{shlex.join(origin.command)}`",
         "started": record.started,
         "ended": record.ended or "not yet, or killed",
         "wall time": duration(seconds_between(record.started, record.ended)),

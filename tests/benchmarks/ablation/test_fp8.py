@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from litespark.benchmarks import provenance as provenance_module
 from litespark.benchmarks.ablation.session import bench_ablation
 from litespark.benchmarks.ablation.switches import switches_between
 from litespark.benchmarks.step import begin as begin_module
 from litespark.benchmarks.step.process import run_process
 from litespark.benchmarks.step.settings import StepSettings
+from litespark.experiment import record as provenance_module
 from litespark.metrics.records.step import RatesRecord
 from litespark.reports.ablation_rows import from_record
 from tests.benchmarks.step.tiny_steps import TINY
@@ -66,10 +66,10 @@ def test_the_gain_of_fp8_is_measured_beside_its_loss(tmp_path):
         say=lambda line: None, launch=launch,
     )  # fmt: skip
     assert record.complete
-    assert [each.name for each in record.step.variants] == ["baseline", "target"]
-    wide, narrow = (each.measured[0] for each in record.step.variants)
+    assert [each.name for each in record.variants] == ["baseline", "target"]
+    wide, narrow = (each.measured[0] for each in record.variants)
     assert wide.train_loss != narrow.train_loss
     assert narrow.loss == pytest.approx(wide.loss, rel=0.01)
     _, row = from_record(record).rows
     assert row.gain is not None
-    assert "SIMULATED" in record.step.variants[1].about
+    assert "SIMULATED" in record.variants[1].about

@@ -12,7 +12,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from litespark.benchmarks import provenance as provenance_module
 from litespark.benchmarks.ablation import session
 from litespark.benchmarks.ablation.session import bench_ablation
 from litespark.benchmarks.step import begin as begin_module
@@ -20,6 +19,7 @@ from litespark.benchmarks.step.request import Request
 from litespark.benchmarks.step.settings import StepSettings
 from litespark.benchmarks.step.variants import litespark_variant
 from litespark.cli.configs import compose
+from litespark.experiment import record as provenance_module
 from litespark.experiment.config import ConfigError, Parts, parts_from
 from litespark.metrics.records.ablation import AblationRecord, KeyRecord, SwitchRecord
 from litespark.metrics.records.step import RatesRecord, RoundRecord
@@ -83,7 +83,7 @@ def test_each_combination_runs_with_the_settings_of_its_switches_and_is_written(
     processes = Processes()
     record, path = run(tmp_path, processes)
     assert [each.name for each in record.switches] == ["attention", "recompute", "fused"]
-    assert [each.name for each in record.step.variants] == NAMES
+    assert [each.name for each in record.variants] == NAMES
     ran = {
         request.variant: (parts.ops.attention, parts.recompute, parts.optim.fused)
         for request, parts in zip(processes.asked, processes.configs, strict=True)

@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from litespark.benchmarks import provenance as provenance_module
 from litespark.benchmarks.data import corpus, rounds, session
 from litespark.benchmarks.data.launch import launch
 from litespark.benchmarks.data.process import measure
@@ -12,6 +11,7 @@ from litespark.benchmarks.data.rounds import CASES, DataSettings
 from litespark.benchmarks.data.session import NO_LITGPT, bench_data, with_defaults
 from litespark.cli import main
 from litespark.cli.configs import compose
+from litespark.experiment import record as provenance_module
 from litespark.experiment.config import parts_from
 from litespark.metrics.records.data import LITGPT, OURS, DataRecord
 

@@ -248,7 +248,7 @@ def test_every_row_has_its_figures_where_there_are_units(simulated):
     linear = found.cases[0]
     assert linear.sizes == "32 tokens, 32 to 64"
     assert (linear.forward_flops, linear.backward_flops) == (2 * 32 * 32 * 64, 4 * 32 * 32 * 64)
-    assert linear.variants[0].tflops_forward > 0
+    assert linear.figures(linear.variants[0]).tflops_forward > 0
     assert len(linear.yardsticks) == 6
     assert [each.width for each in found.widths] == [16, 32]
     names = [each.name for each in found.widths[0].times]

@@ -19,9 +19,8 @@ from litespark.metrics.records.ops import (
     YardstickRecord,
     least_paying,
 )
-from litespark.metrics.records.run import DeviceRecord, EnvironmentRecord
-from litespark.metrics.records.strict_json import RecordError
 from litespark.reports.op_speeds import tables
+from tests.metrics.records.hand_made import provenance
 from tests.reports.rows import row
 
 REASON = "a device of type cpu has no fp8 units"
@@ -46,21 +45,7 @@ def test_fp8_pays_from_where_it_is_faster_at_every_larger_width_too():
 
 
 def record_of(cases=(), **more):
-    environment = EnvironmentRecord(
-        python="", torch="", platform="", cpu="", world_size=1, precision="bf16", devices=[DeviceRecord("H200")]
-    )
-    sizes = ("llama3b", 4, 4096, 1.0, ["fp8"])
-    return OpsRecord("", None, None, "", [], environment, *sizes, cases=list(cases), layers=28, **more)
-
-
-def test_a_record_whose_widths_do_not_follow_from_the_times_is_refused(tmp_path):
-    widths = [width(768, bf16=10, delayed=12), width(2048, bf16=10, delayed=9)]
-    right = record_of(widths=widths, pays=[PaysRecord("delayed", 2048)])
-    right.write(tmp_path / "right.json")
-    assert OpsRecord.read(tmp_path / "right.json") == right
-    record_of(widths=widths, pays=[PaysRecord("delayed", 768)]).write(tmp_path / "wrong.json")
-    with pytest.raises(RecordError, match=r"pays\.delayed\.width: got 768, expected 2048"):
-        OpsRecord.read(tmp_path / "wrong.json")
+    return OpsRecord(provenance("H200"), "llama3b", 4, 4096, 1.0, ["fp8"], cases=list(cases), layers=28, **more)
 
 
 def cases_of(norm=0.5, casts=0.1):

@@ -4,8 +4,8 @@ import pytest
 
 from litespark.benchmarks.ops.goals import goals
 from litespark.metrics.records.ops import CaseRecord, OpsRecord, TimeRecord, VariantRecord, YardstickRecord
-from litespark.metrics.records.run import DeviceRecord, EnvironmentRecord
 from litespark.reports.op_speeds import tables
+from tests.metrics.records.hand_made import provenance
 from tests.reports.rows import row
 
 
@@ -18,11 +18,13 @@ def variant(name, both, rival=False, **figures):
 
 
 def record_of(*cases):
-    environment = EnvironmentRecord(
-        python="", torch="", platform="", cpu="", world_size=1, precision="bf16", devices=[DeviceRecord("H200")]
-    )
-    return OpsRecord("", None, None, "", [], environment, "llama3b", 4, 4096, 1.0, [case.op for case in cases],
-                     cases=list(cases))  # fmt: skip
+    return OpsRecord(provenance("H200"), "llama3b", 4, 4096, 1.0, [case.op for case in cases], cases=list(cases))
+
+
+def swiglu(forward, backward, *variants):
+    """A case in which a variant of 1 ms reaches these shares of the copy bandwidth."""
+    work = round(forward * 1e9 / 3), round(backward * 2e9 / 3)
+    return CaseRecord("swiglu", "swiglu", "8 tokens", *work, copy_bytes_per_second=1e12, variants=list(variants))
 
 
 def goal_of(record, start, device="cuda"):
@@ -32,17 +34,14 @@ def goal_of(record, start, device="cuda"):
 
 @pytest.mark.parametrize("backward, verdict", [(0.86, "met"), (0.5, "not met")])
 def test_the_share_of_the_fastest_backend_counts_in_its_worse_half(backward, verdict):
-    fast = variant("triton", 1.0, share_forward=0.9, share_backward=backward)
-    slow = variant("reference", 2.0, share_forward=0.99, share_backward=0.99)
-    rival = variant("liger", 0.5, rival=True, share_forward=0.1, share_backward=0.1)
-    goal = goal_of(record_of(CaseRecord("swiglu", "swiglu", "", variants=[slow, rival, fast])), "swiglu")
-    assert (goal.value, goal.verdict) == (backward, verdict)
+    variants = variant("reference", 2.0), variant("liger", 0.5, rival=True), variant("triton", 1.0)
+    goal = goal_of(record_of(swiglu(0.9, backward, *variants)), "swiglu")
+    assert (goal.value, goal.verdict) == (pytest.approx(backward), verdict)
     assert "triton: 90% forward" in goal.reason
 
 
 def test_a_share_that_memory_cannot_give_is_no_measurement():
-    fast = variant("triton", 1.0, share_forward=2.0, share_backward=0.9)
-    goal = goal_of(record_of(CaseRecord("swiglu", "swiglu", "", variants=[fast])), "swiglu")
+    goal = goal_of(record_of(swiglu(2.0, 0.9, variant("triton", 1.0))), "swiglu")
     assert (goal.value, goal.verdict) == (None, "not measured")
     assert "the measurement is wrong" in goal.reason
 
@@ -90,17 +89,15 @@ def test_what_was_not_measured_says_why():
 
 
 def test_a_cpu_is_held_against_no_goal():
-    fast = variant("reference", 1.0, share_forward=0.9, share_backward=0.9)
-    goal = goal_of(record_of(CaseRecord("swiglu", "swiglu", "", variants=[fast])), "swiglu", device="cpu")
+    goal = goal_of(record_of(swiglu(0.9, 0.9, variant("reference", 1.0))), "swiglu", device="cpu")
     assert (goal.value, goal.verdict) == (None, "not measured")
     assert "CPU says nothing" in goal.reason
 
 
 def test_the_table_shows_figures_reasons_and_verdicts():
-    fast = variant("triton", 1.0, share_forward=0.9, share_backward=0.8, peak_memory_mib=12.0)
-    plain = variant("reference", 2.0, share_forward=0.4, share_backward=0.4)
+    fast, plain = variant("triton", 1.0, peak_memory_mib=12.0), variant("reference", 2.0)
     absent = VariantRecord("liger", rival=True, reason="Liger is not installed")
-    record = record_of(CaseRecord("swiglu", "swiglu", "8 tokens", variants=[fast, plain, absent]))
+    record = record_of(swiglu(0.9, 0.8, fast, plain, absent))
     record.goals = goals(record, "cuda")
     _, case, judged = tables(record)
     assert row(case, "triton")[1:] == ["1.000", "1.000-1.000", "2.00", "90.0 % 80.0 %", "12", ""]

@@ -17,6 +17,7 @@ from litespark.benchmarks.ops.rivals import difference_from_reference, liger
 from litespark.benchmarks.ops.session import EVERYTHING
 from litespark.benchmarks.ops.yardsticks import matmuls
 from litespark.cli import main
+from litespark.experiment import record as provenance_module
 from litespark.metrics.records.ops import OpsRecord
 from litespark.ops import backend
 from litespark.ops.attention.documents import Documents
@@ -38,8 +39,8 @@ PLACE = Place(CPU, torch.float32, SHAPES)
 @pytest.fixture(autouse=True)
 def one_state_of_the_code(monkeypatch):
     """Whatever else happens to the working tree while tests run."""
-    monkeypatch.setattr(ops_session, "source_hash", lambda *folders: "0123456789abcdef")
-    monkeypatch.setattr(ops_session, "git_state", lambda folder: ("c0ffee", False))
+    monkeypatch.setattr(provenance_module, "source_hash", lambda *folders: "0123456789abcdef")
+    monkeypatch.setattr(provenance_module, "git_state", lambda folder: ("c0ffee", False))
 
 
 def bench(tmp_path, *more: str) -> int:
@@ -54,7 +55,7 @@ def test_every_op_is_in_the_record_with_times_or_a_reason(tmp_path, capsys):
     assert bench(tmp_path) == 0
     (record,) = records(tmp_path)
     (path,) = (tmp_path / "results").glob("*/*_bench_ops_tiny_fp32.json")
-    assert json.loads(path.read_text())["schema"] == "litespark.bench.ops/3"
+    assert json.loads(path.read_text())["schema"] == "litespark.bench.ops/4"
     assert record.complete
     assert record.ops == list(EVERYTHING)
     assert record.copy_bytes_per_second > 0
@@ -135,7 +136,7 @@ def test_shares_are_recorded_beside_the_bandwidth_that_they_are_of(tmp_path, mon
     for case in record.cases:
         for each in case.timed():
             bytes_per_second = case.forward_bytes / each.forward.median_ms * 1e3
-            assert each.share_forward == pytest.approx(bytes_per_second / case.copy_bytes_per_second)
+            assert case.figures(each).share_forward == pytest.approx(bytes_per_second / case.copy_bytes_per_second)
 
 
 def test_a_record_that_cannot_be_written_is_an_error_before_anything_is_measured(tmp_path, monkeypatch, capsys):
@@ -176,8 +177,8 @@ def test_a_record_of_other_code_or_settings_is_not_continued(tmp_path, monkeypat
         ("decaf" if changed == "commit" else "c0ffee"),
         ("f" * 16 if changed == "code" else "0123456789abcdef"),
     )
-    monkeypatch.setattr(ops_session, "git_state", lambda folder: (commit, False))
-    monkeypatch.setattr(ops_session, "source_hash", lambda *folders: code)
+    monkeypatch.setattr(provenance_module, "git_state", lambda folder: (commit, False))
+    monkeypatch.setattr(provenance_module, "source_hash", lambda *folders: code)
     assert bench(tmp_path, "--op", "rms_norm", *(["data.micro_batch_size=4"] if changed == "settings" else [])) == 0
     assert records(tmp_path)[-1].complete
 
@@ -204,7 +205,7 @@ def test_a_backend_whose_verification_fails_gets_no_figure(tmp_path, monkeypatch
     (record,) = records(tmp_path)
     broken = next(each for each in record.cases[0].variants if each.name == "broken")
     assert broken.verified is False
-    assert broken.forward is broken.forward_backward is broken.share_forward is None
+    assert broken.forward is broken.forward_backward is None
     assert "FAILED" in broken.reason
     assert record.red == [broken]
     assert "no figure: rms_norm=broken" in capsys.readouterr().out

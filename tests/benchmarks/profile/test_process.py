@@ -10,12 +10,12 @@ from litespark.benchmarks.profile import process
 from litespark.benchmarks.profile.process import ProfileAnswer, answer_path, is_compiled, run_process
 from litespark.benchmarks.profile.scopes import annotated
 from litespark.benchmarks.step.process import build
-from litespark.benchmarks.step.request import read_round
 from litespark.data.streaming import build_data_module
 from litespark.experiment.config import ConfigError
 from litespark.experiment.preflight import preflight
 from litespark.launch import Ranks
-from litespark.metrics.records.strict_json import RecordError
+from litespark.metrics.records.base import RecordError
+from litespark.metrics.records.step import RoundRecord
 from litespark.training import step
 from tests.benchmarks.step.tiny_steps import parts, request
 
@@ -28,7 +28,7 @@ def _profiled(folder, variant, kind, *overrides, **changes):
     asked = request(folder, variant, kind, *overrides, warmup_steps=1, steps=2, **changes)
     run_process(parts(folder, *overrides), asked)
     output = folder / f"{variant}.json"
-    return read_round(output), ProfileAnswer.read(answer_path(output))
+    return RoundRecord.read(output), ProfileAnswer.read(answer_path(output))
 
 
 def _training(folder, variant, kind, *overrides):
@@ -138,7 +138,7 @@ def test_a_full_memory_is_an_answer(tmp_path, monkeypatch):
     monkeypatch.setattr(process, "build", full)
     asked = request(tmp_path, "litespark", "litespark")
     run_process(parts(tmp_path), asked)
-    done = read_round(tmp_path / "litespark.json")
+    done = RoundRecord.read(tmp_path / "litespark.json")
     assert (done.outcome, done.error) == ("out of memory", "CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
@@ -150,5 +150,5 @@ def test_train_py_is_not_profiled_here(tmp_path):
 def test_an_answer_that_is_none_is_refused(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"device_type": "cpu"}))
-    with pytest.raises(RecordError, match="not the answer of a profiled process"):
+    with pytest.raises(RecordError, match="not a valid ProfileAnswer"):
         ProfileAnswer.read(path)

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from litespark.benchmarks import provenance as provenance_module
 from litespark.benchmarks.profile.process import ProfileAnswer, answer_path
 from litespark.benchmarks.profile.session import PROGRAM, bench_profile
 from litespark.benchmarks.step import begin as begin_module
 from litespark.cli.configs import compose
+from litespark.experiment import record as provenance_module
 from litespark.experiment.config import ConfigError, parts_from
 from litespark.metrics.records.profile import ClassRecord, ProfileRecord
 from litespark.metrics.records.step import RatesRecord, RoundRecord

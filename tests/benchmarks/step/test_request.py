@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from litespark.benchmarks.step.request import Request, launch, read_round, write_round
-from litespark.metrics.records.bench import DeviceState
+from litespark.benchmarks.step.request import Request, launch
+from litespark.metrics.records.base import RecordError
+from litespark.metrics.records.origin import DeviceState
 from litespark.metrics.records.step import RoundRecord
-from litespark.metrics.records.strict_json import RecordError
 
 REQUEST = Request("mine", "litespark", ["a=2"], None, None, 2, 3, 4, round=1, position=5)
 ANSWER = RoundRecord(
@@ -49,7 +49,7 @@ def _gone(pid: int) -> bool:
 
 
 def test_a_process_gets_the_request_with_its_overrides_and_its_answer_is_returned(tmp_path):
-    write_round(ANSWER, tmp_path / "answer")
+    ANSWER.write(tmp_path / "answer")
     answer = _launch(
         tmp_path,
         f"json.dump({{'words': sys.argv[1:], 'asked': asked}}, open({str(tmp_path / 'seen')!r}, 'w'))\n"
@@ -86,7 +86,7 @@ def test_a_process_without_an_answer_has_failed_with_its_last_words(tmp_path, sc
 
 def test_an_answer_of_an_earlier_process_is_not_taken(tmp_path):
     old = tmp_path / "old.json"
-    write_round(ANSWER, old)
+    ANSWER.write(old)
     assert _launch(tmp_path, "pass", request=replace(REQUEST, output=str(old))).outcome == "failed"
 
 
@@ -127,14 +127,8 @@ def test_an_interrupt_or_a_termination_ends_the_process_first(tmp_path, number, 
 def test_requests_and_answers_come_back_as_they_were_written(tmp_path):
     REQUEST.write(tmp_path / "request")
     assert asdict(Request.read(tmp_path / "request")) == asdict(REQUEST)
-    write_round(ANSWER, tmp_path / "answer")
-    assert read_round(tmp_path / "answer") == ANSWER
-
-
-def test_a_figure_that_is_not_finite_is_not_written(tmp_path):
-    with pytest.raises(RecordError, match="step_ms"):
-        write_round(replace(ANSWER, step_ms=[float("nan")]), tmp_path / "answer")
-    assert not (tmp_path / "answer").exists()
+    ANSWER.write(tmp_path / "answer")
+    assert RoundRecord.read(tmp_path / "answer") == ANSWER
 
 
 def test_a_request_with_an_unknown_field_is_refused(tmp_path):

@@ -16,7 +16,7 @@ from litespark.metrics import names
 from litespark.metrics.nvml import LABEL as GPU_LABEL
 from litespark.metrics.records.run import EnergyRecord, QualityRecord, RunRecord, ThroughputRecord
 from tests.benchmarks.step.tiny_steps import parts, request
-from tests.metrics.records.test_run import make_record
+from tests.metrics.records.hand_made import make_record
 
 # two micro-batches of two rows of 32 tokens
 TOKENS = 2 * 2 * 32

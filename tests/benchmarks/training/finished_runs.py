@@ -6,9 +6,16 @@ import json
 from pathlib import Path
 
 from litespark.metrics import names
-from litespark.metrics.records.run import DataRecord, EnergyRecord, ModelRecord, RunRecord, ThroughputRecord
-from litespark.metrics.records.run_target import ReachedRecord, TargetRecord
-from tests.metrics.records.test_run import make_record
+from litespark.metrics.records.run import (
+    DataRecord,
+    EnergyRecord,
+    ModelRecord,
+    ReachedRecord,
+    RunRecord,
+    TargetRecord,
+    ThroughputRecord,
+)
+from tests.metrics.records.hand_made import make_record
 
 # (step, tokens, train seconds, bits per byte)
 Point = tuple[int, int, float, float]

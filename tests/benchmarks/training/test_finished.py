@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from litespark.benchmarks.training.finished import read_run
+from litespark.metrics.records.base import RecordError
 from litespark.metrics.records.run import SegmentRecord, ThroughputRecord
-from litespark.metrics.records.strict_json import RecordError
 from tests.benchmarks.training.finished_runs import finished, write_run
 from tests.metrics.training_records import record, variant
 

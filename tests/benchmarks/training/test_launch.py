@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from litespark.benchmarks.training import launch as module
 from litespark.benchmarks.training.launch import Ended, Training, tidy, train
-from tests.metrics.records.test_run import make_record
+from tests.metrics.records.hand_made import make_record
 from tests.metrics.training_records import to_target
 
 

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from litespark.data.manifest import FILE, Manifest
-from litespark.data.manifest import SCHEMA as SCHEMA_OF_MANIFESTS
-from litespark.metrics.records.prepared import MANIFEST, RUN_DATA, SCHEMA, PreparedData, write_run_data
-from litespark.metrics.records.strict_json import RecordError
+from litespark.data.manifest import Manifest
+from litespark.metrics.records.base import RecordError
+from litespark.metrics.records.prepared import MANIFEST, RUN_DATA, PreparedData, write_run_data
 from tests.metrics.records.prepared_manifest import SELECTION, manifest, prepared
 
 
@@ -29,16 +28,12 @@ def change(folder: Path, *path: str | int, to: object) -> None:
     (folder / MANIFEST).write_text(json.dumps(values))
 
 
-def test_the_names_are_those_of_the_data_room():
-    assert (SCHEMA, MANIFEST) == (SCHEMA_OF_MANIFESTS, FILE)
-
-
 def test_it_says_what_the_manifest_says(folder):
     made, data = Manifest.read(folder), PreparedData.read(folder)
     assert data.manifest_hash == made.hash
     assert (data.name, data.vocab_size, data.packing, data.seq_len) == ("miniature", 300, "concat", None)
     assert data.settings["selection"] == SELECTION
-    assert data.splits == ["train", "validation"]
+    assert data.split_names == ["train", "validation"]
     assert [(row.split, row.domain, row.tokens, sum(row.lengths)) for row in data.domains] == [
         ("train", "Common|Crawl", 7000, 70),
         ("train", "Wiki", 3000, 30),
@@ -76,14 +71,6 @@ def test_a_run_keeps_all_of_it_but_chunks_and_bytes_of_ids(folder, tmp_path):
     assert "chunk-" not in (run / RUN_DATA).read_text()
 
 
-def test_a_change_to_what_a_run_keeps_is_seen(folder, tmp_path):
-    write_run_data(tmp_path, Manifest.read(folder).summary())
-    file = tmp_path / RUN_DATA
-    file.write_text(file.read_text().replace('"documents": 70', '"documents": 71'))
-    with pytest.raises(RecordError, match=r"data\.json is not a valid .* record: seal: got .* changed after"):
-        PreparedData.read(tmp_path)
-
-
 def test_a_folder_with_neither_file_is_refused(tmp_path):
     with pytest.raises(RecordError, match=r"found no manifest\.json of a prepared folder and no data\.json of a run"):
         PreparedData.read(tmp_path)
@@ -92,24 +79,24 @@ def test_a_folder_with_neither_file_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("path", "to", "complaint"),
     [
-        (("schema",), "litespark.data/1", r"schema: got 'litespark\.data/1', expected .*; prepare the data again"),
-        (("vocab_size",), "many", r"vocab_size: got 'many', expected an integer"),
-        (("splits",), [], r"splits: got \[\], expected an object"),
-        (("splits", "train", "domains"), None, r"splits\.train\.domains: got None, expected an object"),
+        (("schema",), "litespark.data/1", r"schema: got 'litespark\.data/1': .*litespark\.data/2"),
+        (("vocab_size",), "many", r"vocab_size: got 'many'"),
+        (("splits",), [], r"splits: got \[\]"),
+        (("splits", "train", "domains"), None, r"splits\.train\.domains: got None"),
         (("splits", "train", "domains", "Wiki", "tokens"), 1.5, r"splits\.train\.domains\.Wiki\.tokens: got 1\.5"),
-        (("splits", "train", "domains", "Wiki", "tokens"), -1, r"splits\.train\.domains\.Wiki: got a count below 0"),
-        (("splits", "train", "domains", "Wiki", "documents"), 29, r".*Wiki\.lengths: got 30 .* its 29"),
+        (("splits", "train", "domains", "Wiki", "tokens"), -1, r"splits\.train\.domains\.Wiki\.tokens: got -1"),
+        (("splits", "train", "domains", "Wiki", "documents"), 29, r"Wiki: lengths: got 30 .* its 29"),
         (("splits", "train", "domains", "Wiki"), {}, r"splits\.train\.domains\.Wiki\.documents: missing"),
-        (("ledger",), None, r"ledger: got None, expected a list"),
-        (("ledger", 0, "rule"), 3, r"ledger\[0\]\.rule: got 3, expected a text"),
-        (("ledger", 0, "tokens"), -3, r"ledger\[0\]: got .* and -3 tokens"),
-        (("ledger", 0, "documents"), 1, r"ledger\[0\]: got 1 documents .* with 5 examples; expected .* at most one"),
-        (("settings",), None, r"settings: got None, expected an object"),
+        (("ledger",), None, r"ledger: got None"),
+        (("ledger", 0, "rule"), 3, r"ledger\.0\.rule: got 3"),
+        (("ledger", 0, "tokens"), -3, r"ledger\.0\.tokens: got -3"),
+        (("ledger", 0, "documents"), 1, r"ledger\.0: examples: got 5, expected at most its 1 documents"),
+        (("settings",), None, r"settings: got None"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_field(folder, path, to, complaint):
     change(folder, *path, to=to)
-    with pytest.raises(RecordError, match=rf"manifest\.json is not a valid litespark\.data/2 record: {complaint}"):
+    with pytest.raises(RecordError, match=rf"manifest\.json is not a valid PreparedData: .*{complaint}"):
         PreparedData.read(folder)
 
 
@@ -122,4 +109,4 @@ def test_a_file_that_is_no_json_is_refused(folder):
 def test_a_split_that_is_not_known_by_name_comes_last(tmp_path):
     splits = manifest().splits
     folder = prepared(tmp_path, splits={"extra": splits["validation"], **splits})
-    assert PreparedData.read(folder).splits == ["train", "validation", "extra"]
+    assert PreparedData.read(folder).split_names == ["train", "validation", "extra"]

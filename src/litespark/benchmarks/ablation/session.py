@@ -7,16 +7,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from litespark.benchmarks.ablation.switches import switches_between
-from litespark.benchmarks.record_path import continued, record_path
+from litespark.benchmarks.record_path import continued
 from litespark.benchmarks.step.begin import Compose, Decided, add_rates, decide, described
 from litespark.benchmarks.step.request import launch
-from litespark.benchmarks.step.session import Launch, measure, same_measurement
+from litespark.benchmarks.step.session import Launch, file_of, measure
 from litespark.benchmarks.step.settings import StepSettings
 from litespark.benchmarks.step.variants import Variant, litespark_variant
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.run_folder import differences
 from litespark.metrics.records.ablation import AblationRecord, SwitchRecord, planned, settings_of
-from litespark.metrics.records.step import StepRecord
 
 WHAT = "bench-ablation"
 
@@ -59,16 +58,25 @@ def bench_ablation(
     switches = switches_between(first.resolved, last.resolved, grouped=grouped, order=order)
     decided = decide(compose, base, _variants(switches), settings)
     _check(decided, switches, first)
-    new = AblationRecord(list(baseline), list(target), switches, described(decided, base, settings, command))
-    new.check()
-    record, path = _continued(new, output)
+    steps = described(decided, base, settings, command)
+    new = AblationRecord(
+        steps.provenance,
+        steps.model,
+        steps.protocol,
+        steps.rates,
+        steps.variants,
+        baseline=list(baseline),
+        target=list(target),
+        switches=switches,
+    )
+    record, path = continued(new, file_of(new, output, WHAT))
     if record is new:
-        say(f"{len(switches)} switches, {len(new.step.variants)} combinations; measuring what this device reaches")
-        add_rates(record.step, decided)
+        say(f"{len(switches)} switches, {len(new.variants)} combinations; measuring what this device reaches")
+        add_rates(record, decided)
         record.write(path)  # what cannot be written is known before minutes are spent
     else:
-        say(f"{path}: continued, {sum(len(each.measured) for each in record.step.variants)} processes are there")
-    measure(record.step, base, settings, save=lambda: record.write(path), say=say, launch=launch, clock=clock,
+        say(f"{path}: continued, {sum(len(each.measured) for each in record.variants)} processes are there")
+    measure(record, base, settings, save=lambda: record.write(path), say=say, launch=launch, clock=clock,
             began=began)  # fmt: skip
     return record, path
 
@@ -94,15 +102,3 @@ def _check(decided: Decided, switches: list[SwitchRecord], baseline: Parts) -> N
                 f"{variant.name}: got a config that differs from the baseline in {differs}, expected {should}; an "
                 "override is stronger than the switches, or follows one of them: give plain values"
             )
-
-
-def _continued(record: AblationRecord, output: Path) -> tuple[AblationRecord, Path]:
-    """An unfinished record of the same ablation and its file; otherwise `record` itself and a new file."""
-    step: StepRecord = record.step
-    origin = step.provenance
-    path = record_path(output, origin.environment, WHAT, step.model.name, step.protocol.precision, origin.time)
-
-    def same(earlier: AblationRecord) -> bool:
-        return earlier.switches == record.switches and same_measurement(earlier.step, step)
-
-    return continued(record, path, read=AblationRecord.read, unfinished=lambda each: not each.complete and same(each))

@@ -70,15 +70,11 @@ def bench_data(
         raise ConfigError("data=synthetic is not prepared, so there is nothing to measure; leave it out")
     with tempfile.TemporaryDirectory(prefix="litespark-bench-") as temporary:
         record = begin(parts, overrides, settings, Path(temporary), command, say)
-        origin = record.provenance
         name = record.corpus.source.replace("_", "-")
         precision = str(token_dtype(record.vocab_size))
-        path = record_path(output, origin.environment, WHAT, name, precision, origin.time)
+        path = record_path(output, record.provenance, WHAT, name, precision)
         record.write(path)  # what cannot be written is known before minutes are spent
         Rounds(parts.data, settings, Path(temporary), launch, say).take(record, lambda: record.write(path))
-    record.complete = True
-    record.check()
-    record.write(path)
     return record, path
 
 

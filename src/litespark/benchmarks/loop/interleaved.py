@@ -20,6 +20,7 @@ from pathlib import Path
 from torch import nn
 
 from litespark.benchmarks.loop.bare import BareLoop
+from litespark.benchmarks.provenance import without_folders
 from litespark.data.streaming import RowDataModule, build_data_module
 from litespark.device import device_of
 from litespark.experiment import run_folder
@@ -31,7 +32,6 @@ from litespark.experiment.record import new_record, new_segment
 from litespark.experiment.run import quieten
 from litespark.launch import Ranks
 from litespark.metrics.records.loop import LoopRecord, LossPair
-from litespark.metrics.records.run import utc_now
 from litespark.ranges import Repeats, check_number
 from litespark.training.budget import BudgetConfig
 from litespark.training.validation import validate
@@ -165,12 +165,10 @@ class _Interleaved:
     def record(self, run: Run, overrides: Sequence[str]) -> LoopRecord:
         """The figures, without the warm-up."""
         known = run.recorder.record
+        blocks = len(self.trainer_seconds) // self.parts.trainer.log_every
+        command = without_folders(["litespark", "bench", "loop", *overrides, "--blocks", str(blocks)])
         return LoopRecord(
-            time=utc_now(),
-            git_commit=known.git_commit,
-            git_dirty=known.git_dirty,
-            overrides=list(overrides),
-            environment=known.environment,
+            dataclasses.replace(known.provenance, command=command, overrides=without_folders(overrides)),
             model=known.model,
             data=known.data.name,
             rows_per_step=self.parts.trainer.global_batch_size,

@@ -42,7 +42,6 @@ from litespark.metrics.records.ops import (
     VariantRecord,
     WidthRecord,
     YardstickRecord,
-    derived,
     least_paying,
 )
 from litespark.models.floor import FUSED_CASTS
@@ -112,8 +111,6 @@ def measure_fp8(config: LlamaConfig, fp8: Fp8Config, place: Place, *, seconds: f
                 case.record.variants.append(VariantRecord(TORCHAO, rival=True, reason=against))
         else:
             _measure(case, pieces, place, seconds)
-        for each in case.record.variants:
-            vars(each).update(derived(case.record, each))
         free(place.device)
     if pieces is not None:
         found.widths = [_width(width, pieces, fp8, place, seconds / 2) for width in WIDTHS]

@@ -7,6 +7,7 @@ against them as well, one of a CPU is not.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from litespark.benchmarks.ops.fp8_runs import CASTS, DELAYED, FUSED, NORM, SWIGLU, WEIGHTS
 from litespark.metrics.records.ops import BF16, CaseRecord, GoalRecord, OpsRecord, median
@@ -51,9 +52,8 @@ def goals(record: OpsRecord, device_type: str) -> list[GoalRecord]:
               f"times as fast as {WHOLE_ROWS}", _gain, LEAST_GAIN_OF_DOCUMENTS, at_least=True)
     ] + [_goal_of_casts(record)]  # fmt: skip
     if device_type == "cpu":
-        for goal in found:
-            goal.value, goal.verdict = None, "not measured"
-            goal.reason = f"speed on a {device_type.upper()} says nothing about goals for a GPU"
+        reason = f"speed on a {device_type.upper()} says nothing about goals for a GPU"
+        return [replace(goal, value=None, verdict="not measured", reason=reason) for goal in found]
     return found
 
 
@@ -115,12 +115,13 @@ def _time(cases: dict[str, CaseRecord], case: str, variant: str) -> float | None
 
 def _share(case: CaseRecord) -> _Measured:
     best = case.timed()[0]
-    if best.share_forward is None or best.share_backward is None:
+    figures = case.figures(best)
+    if figures.share_forward is None or figures.share_backward is None:
         return None, f"{best.name}: the backward pass took no time that could be told from the forward pass"
-    both = f"{best.name}: {best.share_forward:.0%} forward, {best.share_backward:.0%} backward"
-    if max(best.share_forward, best.share_backward) > _MOST_SHARE:
+    both = f"{best.name}: {figures.share_forward:.0%} forward, {figures.share_backward:.0%} backward"
+    if max(figures.share_forward, figures.share_backward) > _MOST_SHARE:
         return None, f"{both}: more than memory can give, so the measurement is wrong"
-    return min(best.share_forward, best.share_backward), both
+    return min(figures.share_forward, figures.share_backward), both
 
 
 def _over_matmuls(case: CaseRecord) -> _Measured:

@@ -19,7 +19,7 @@ from litespark.benchmarks.ops import goals
 from litespark.benchmarks.ops.rivals import COMPILED, LIGER, compiled_reference, difference_from_reference, liger
 from litespark.benchmarks.ops.yardsticks import matmuls
 from litespark.device import device_of
-from litespark.metrics.records.ops import CaseRecord, TimeRecord, VariantRecord, YardstickRecord, derived
+from litespark.metrics.records.ops import CaseRecord, TimeRecord, VariantRecord, YardstickRecord
 from litespark.ops.attention.documents import Documents
 from litespark.ops.attention.sdpa import attention_sdpa, expected_kernel, kernel_taken
 from litespark.ops.backend import BACKENDS, REFERENCE, load
@@ -49,8 +49,6 @@ def measure_op(op: str, place: Place, *, seconds: float, bandwidth: float) -> li
         record = CaseRecord(op, case.name, case.sizes, **vars(least), copy_bytes_per_second=bandwidth)
         found.append(record)
         _measure(record, Step(case, place), variants, yardsticks, seconds)
-        for each in record.variants:
-            vars(each).update(derived(record, each))
         if op == "attention":
             record.auto = _taken_by_auto(record, place)
         free(place.device)

@@ -12,21 +12,17 @@ from litespark.benchmarks.ops.fp8 import measure_fp8
 from litespark.benchmarks.ops.goals import goals
 from litespark.benchmarks.ops.measure import measure_op, summary
 from litespark.benchmarks.ops.optimizer import measure_optimizer
-from litespark.benchmarks.provenance import environment_here
+from litespark.benchmarks.provenance import provenance
 from litespark.benchmarks.rates import copy_bandwidth
 from litespark.benchmarks.record_path import continued, record_path
 from litespark.device import device_of, find
 from litespark.experiment.config import Parts
 from litespark.experiment.precision import precision_of
 from litespark.experiment.preflight import place_of
-from litespark.metrics.environment import git_state
 from litespark.metrics.records.ops import FailureRecord, OpsRecord
-from litespark.metrics.records.run import utc_now
 from litespark.ops.backend import BACKENDS
-from litespark.ops.measuring import source_hash
 from litespark.ops.shapes import Place
 from litespark.ops.verification import said
-from litespark.training.strategies import Precision
 
 OPTIMIZER = "optimizer"
 EVERYTHING = (*BACKENDS, OPTIMIZER)
@@ -42,6 +38,7 @@ def bench_ops(
     *,
     ops: Sequence[str],
     seconds: float | None,
+    command: Sequence[str],
     output: Path,
     say: Callable[[str], None],
 ) -> tuple[OpsRecord, Path]:
@@ -52,6 +49,7 @@ def bench_ops(
         overrides: what the user gave, for the record.
         ops: names of `EVERYTHING`; empty: all.
         seconds: of each measurement, about; None: what suits the device.
+        command: the words that get it again, for the record.
         output: folder of records; the file is DEVICE/DATE_bench_ops_MODEL_PRECISION.json in it.
         say: is told what is being done.
 
@@ -71,14 +69,16 @@ def bench_ops(
     device = find(parts.trainer.accelerator)
     precision = precision_of(parts, device)
     place = place_of(parts, device, precision)
-    record = _begin(parts, place, precision, overrides)
-    record.ops = [op for op in EVERYTHING if op in ops or not ops]
-    record.seconds = seconds or _SECONDS[device_of(device).is_accelerator]
-    path = record_path(output, record.environment, "bench_ops", record.model, record.environment.precision, record.time)
-    begun = record
-    record, path = continued(
-        record, path, read=OpsRecord.read, unfinished=lambda each: not each.complete and each.same_measurement(begun)
+    begun = OpsRecord(
+        provenance(parts, overrides, command, device, precision),
+        model=parts.llama.name,
+        rows=place.shapes.rows,
+        seq_len=place.shapes.length,
+        seconds=seconds or _SECONDS[device_of(device).is_accelerator],
+        ops=[op for op in EVERYTHING if op in ops or not ops],
+        layers=parts.llama.num_layers,
     )
+    record, path = continued(begun, record_path(output, begun.provenance, "bench_ops", begun.model, precision))
     missing = [op for op in record.ops if not record.done(op)]
     if len(missing) < len(record.ops):
         say(f"{path}: continued, {len(record.ops) - len(missing)} of {len(record.ops)} ops are there")
@@ -99,7 +99,6 @@ def bench_ops(
                 record.failures.append(FailureRecord(op, said(error)))
                 say(f"{op}: {traceback.format_exc()}")
             record.goals = goals(record, device.type)
-            record.complete = all(record.done(each) for each in record.ops)
             record.write(path)
     return record, path
 
@@ -114,22 +113,3 @@ def _measure(op: str, record: OpsRecord, parts: Parts, place: Place, bandwidth: 
         record.cases, record.widths, record.pays = [*record.cases, *found.cases], found.widths, found.pays
     else:
         record.cases += measure_op(op, place, seconds=record.seconds, bandwidth=bandwidth)
-
-
-def _begin(parts: Parts, place: Place, precision: Precision, overrides: Sequence[str]) -> OpsRecord:
-    source = Path(__file__).resolve().parents[2]
-    commit, dirty = git_state(source)
-    return OpsRecord(
-        time=utc_now(),
-        git_commit=commit,
-        git_dirty=dirty,
-        source_hash=source_hash(source / "ops", source / "benchmarks"),
-        overrides=list(overrides),
-        environment=environment_here(place.device, precision),
-        model=parts.llama.name,
-        rows=place.shapes.rows,
-        seq_len=place.shapes.length,
-        layers=parts.llama.num_layers,
-        seconds=0.0,
-        ops=[],
-    )

@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,16 @@ from litespark.benchmarks.step.request import Request
 from litespark.benchmarks.step.stepping import StepBatch, StepClock, Training, step_batches
 from litespark.device import device_of
 from litespark.experiment.config import ConfigError, Parts
+from litespark.metrics.records.base import JsonFile, part
 from litespark.metrics.records.profile import IDLE, ClassRecord, KernelRecord
 from litespark.metrics.records.step import RoundRecord
-from litespark.metrics.records.strict_json import RecordError, decode, encode, refuse_constant
 
 _LONGEST_NAME = 200
 _TOP = 5
 
 
-@dataclass
-class ProfileAnswer:
+@part
+class ProfileAnswer(JsonFile):
     """What a profiled process came to; see `ProfileRecord`."""
 
     device_type: str
@@ -42,25 +42,6 @@ class ProfileAnswer:
     wall_milliseconds: float
     unprofiled_milliseconds: float
     classes: list[ClassRecord] = field(default_factory=list)
-
-    def write(self, path: Path) -> None:
-        """Write as JSON."""
-        path.write_text(json.dumps(encode(self, type(self), ""), allow_nan=False), encoding="utf-8")
-
-    @classmethod
-    def read(cls, path: Path) -> ProfileAnswer:
-        """The answer in a file.
-
-        Raises:
-            RecordError: it is not one; the message names the field.
-            OSError: the file cannot be read.
-        """
-        try:
-            text = path.read_text(encoding="utf-8")
-            answer: ProfileAnswer = decode(json.loads(text, parse_constant=refuse_constant), cls, "")
-        except ValueError as error:
-            raise RecordError(f"{path} is not the answer of a profiled process: {error}") from error
-        return answer
 
 
 def answer_path(output: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -99,10 +100,9 @@ def bench_profile(
             )
         answer = ProfileAnswer.read(answer_path(Path(request.output)))
     record = _record(step, chosen, done, answer)
-    origin = step.provenance
     # the ledger takes what stands behind the last `_` for the precision
     precision = f"{step.protocol.precision}-{chosen.name.replace('_', '-')}"
-    path = record_path(output, origin.environment, WHAT, step.model.name, precision, origin.time)
+    path = record_path(output, step.provenance, WHAT, step.model.name, precision)
     record.write(path)
     return record, path
 
@@ -112,8 +112,7 @@ def _record(step: StepRecord, variant: Variant, done: RoundRecord, answer: Profi
     if "attention" in floors:
         # of whole rows; here are the pairs that the masks of these very steps allowed
         floors["attention"] *= answer.attention_pairs / answer.tokens / causal_mean_keys(step.protocol.seq_len)
-    for each in answer.classes:
-        each.floor_milliseconds = floors.get(each.kernel_class)
+    classes = [replace(each, floor_milliseconds=floors.get(each.kernel_class)) for each in answer.classes]
     return ProfileRecord(
         provenance=step.provenance,
         model=step.model,
@@ -129,5 +128,5 @@ def _record(step: StepRecord, variant: Variant, done: RoundRecord, answer: Profi
         attention_pairs=answer.attention_pairs,
         wall_milliseconds=answer.wall_milliseconds,
         unprofiled_milliseconds=answer.unprofiled_milliseconds,
-        classes=answer.classes,
+        classes=classes,
     )

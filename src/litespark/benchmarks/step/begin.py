@@ -190,12 +190,16 @@ def add_rates(record: StepRecord, decided: Decided) -> None:
     parts = decided.parts
     place = place_of(parts, decided.device, decided.precision)
     record.rates = measured_rates(parts.llama, place, peak_flops=parts.metrics.peak_flops)
-    for variant, (_, theirs) in zip(record.variants, decided.variants, strict=True):
+    for index, (_, theirs) in enumerate(decided.variants):
+        variant = record.variants[index]
         if variant.reason is not None:
             continue
-        variant.floor = _floor(variant, theirs, record, decided)
+        about = variant.about
         if variant.kind != "huggingface" and _computes_in(variant, theirs, decided.device) == "fp8":
-            variant.about += f"; {_casts(theirs, record, decided)}"
+            about += f"; {_casts(theirs, record, decided)}"
+        record.variants[index] = dataclasses.replace(
+            variant, about=about, floor=_floor(variant, theirs, record, decided)
+        )
 
 
 def _casts(theirs: Parts, record: StepRecord, decided: Decided) -> str:

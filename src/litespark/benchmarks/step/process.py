@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from litespark.benchmarks.step.huggingface import HuggingFaceTraining
-from litespark.benchmarks.step.request import Request, write_round
+from litespark.benchmarks.step.request import Request
 from litespark.benchmarks.step.stepping import (
     LitesparkTraining,
     StepBatch,
@@ -74,7 +74,7 @@ def answer(parts: Parts, request: Request, take: Callable[[Parts, Request], Roun
             raise
         recompute = _recompute(parts, request)
         record = RoundRecord(request.round, request.position, "out of memory", recompute, error=line)
-    write_round(record, Path(request.output))
+    record.write(Path(request.output))
     return record
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from litespark.metrics.records.step import StepModel, VariantKind, VariantRecord
+from litespark.metrics.records.step import VariantKind, VariantRecord
 
 # what is tried one after the other
 KINDS: dict[VariantKind, tuple[str, ...]] = {
@@ -10,11 +10,6 @@ KINDS: dict[VariantKind, tuple[str, ...]] = {
     "litespark": ("none", "swiglu", "full"),
     "train.py": ("none", "swiglu", "full"),
 }
-
-
-def hardware_flops(model: StepModel, recompute: str) -> float | None:
-    """Causal FLOPs per token with what is run again: only `full` makes matrix products a second time."""
-    return model.flops_per_token_recomputed if recompute == "full" else model.flops_per_token_causal
 
 
 def next_recompute(variant: VariantRecord) -> str | None:

@@ -6,27 +6,22 @@ that it wrote; nothing of one measurement can leak into the next.
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
-from typing import TypeVar
 
 from litespark.benchmarks.child_process import end_group, how_it_ended, termination_raises
+from litespark.metrics.records.base import JsonFile, RecordError, record
 from litespark.metrics.records.step import RoundRecord, VariantKind
-from litespark.metrics.records.strict_json import RecordError, decode, encode, refuse_constant
 
 PROGRAM = (sys.executable, "-m", "litespark.cli", "bench", "step")
 
-T = TypeVar("T")
 
-
-@dataclass
-class Request:
+@record
+class Request(JsonFile):
     """What one process is to measure.
 
     Attributes:
@@ -54,37 +49,6 @@ class Request:
     output: str = ""
     overrides: list[str] = field(default_factory=list)
     started: float | None = None
-
-    def write(self, path: Path) -> None:
-        """Write as JSON."""
-        _write(self, path)
-
-    @classmethod
-    def read(cls, path: Path) -> Request:
-        """The request in a file.
-
-        Raises:
-            RecordError: it is not one; the message names the field.
-        """
-        return _read(path, cls)
-
-
-def write_round(record: RoundRecord, path: Path) -> None:
-    """Write the answer of a process, whole or not at all.
-
-    Raises:
-        RecordError: a figure is not finite.
-    """
-    _write(record, path)
-
-
-def read_round(path: Path) -> RoundRecord:
-    """The answer in a file.
-
-    Raises:
-        RecordError: it is not one; the message names the field.
-    """
-    return _read(path, RoundRecord)
 
 
 def launch(
@@ -117,7 +81,7 @@ def launch(
         return _failed(request, f"did not end within {timeout:g} s; give it longer, or fewer steps")
     try:
         if status == 0:
-            return read_round(answer)
+            return RoundRecord.read(answer)
     except (OSError, RecordError) as error:
         return _failed(request, f"ended without an answer: {error}")
     return _failed(request, how_it_ended(status, printed))
@@ -143,23 +107,3 @@ def _run(command: list[str], stdout: Path, stderr: Path, timeout: float) -> int 
         if status != 0:
             end_group(process)
         return status
-
-
-def _write(value: Request | RoundRecord, path: Path) -> None:
-    text = json.dumps(encode(value, type(value), ""), indent=1, allow_nan=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text + "\n", encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _read(path: Path, kind: type[T]) -> T:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
-        content: T = decode(values, kind, "")
-        return content
-    except ValueError as error:
-        raise RecordError(f"{path} is not a valid {kind.__name__}: {error}") from error

@@ -14,18 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from litespark.benchmarks.record_path import continued as continued_record
-from litespark.benchmarks.record_path import record_path
-from litespark.benchmarks.step.begin import Compose, add_rates, begin, decide, described, shared_overrides
-from litespark.benchmarks.step.recompute import KINDS, hardware_flops, next_recompute
+from litespark.benchmarks.record_path import continued, record_path
+from litespark.benchmarks.step.begin import Compose, add_rates, decide, described, shared_overrides
+from litespark.benchmarks.step.recompute import KINDS, next_recompute
 from litespark.benchmarks.step.request import Request, launch
 from litespark.benchmarks.step.settings import StepSettings
 from litespark.benchmarks.step.variants import Variant
+from litespark.metrics.records.base import RecordError
 from litespark.metrics.records.step import RoundRecord, StepRecord, VariantRecord
-from litespark.metrics.records.strict_json import RecordError
 from litespark.ops.measuring import default_cache
-
-__all__ = ["begin", "bench_step", "continued", "measure", "same_measurement"]
 
 WHAT = "bench-step"
 _COMPILE_CACHES = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
@@ -68,7 +65,7 @@ def bench_step(
     began = clock()
     decided = decide(compose, overrides, variants, settings)
     new = described(decided, overrides, settings, command)
-    record, path = continued(new, output, WHAT)
+    record, path = continued(new, file_of(new, output, WHAT))
     if record is new:
         say("measuring what this device reaches")
         add_rates(record, decided)
@@ -80,33 +77,9 @@ def bench_step(
     return record, path
 
 
-def continued(record: StepRecord, output: Path, what: str) -> tuple[StepRecord, Path]:
-    """An unfinished record of the same measurement and its file; otherwise `record` itself and a new file.
-
-    Args:
-        record: of `begin`.
-        output: folder of records.
-        what: names the benchmark in the file's name, such as `bench-step`.
-    """
-    origin = record.provenance
-    path = record_path(output, origin.environment, what, record.model.name, record.protocol.precision, origin.time)
-    return continued_record(
-        record,
-        path,
-        read=StepRecord.read,
-        unfinished=lambda each: not each.complete and same_measurement(each, record),
-    )
-
-
-def same_measurement(one: StepRecord, other: StepRecord) -> bool:
-    """Whether the rounds of the two may stand in one record: same code, config, machine, model, protocol, variants."""
-
-    def identity(record: StepRecord) -> tuple[object, ...]:
-        origin = record.provenance
-        variants = [(each.name, each.kind, each.settings, each.reason) for each in record.variants]
-        return origin.source_hash, origin.config_hash, origin.environment, record.model, record.protocol, variants
-
-    return identity(one) == identity(other)
+def file_of(record: StepRecord, output: Path, what: str) -> Path:
+    """A new file for a record of `begin`; `what` names the benchmark in its name, such as `bench-step`."""
+    return record_path(output, record.provenance, what, record.model.name, record.protocol.precision)
 
 
 def measure(
@@ -141,10 +114,6 @@ def measure(
     turns.deadline = None if settings.minutes is None else (clock() if began is None else began) + 60 * settings.minutes
     with shared_compile_cache(default_cache().parent / "compiled"), tempfile.TemporaryDirectory() as folder:
         turns.take(Path(folder))
-    record.complete = all(
-        _done(variant, round_) for variant in _able(record) for round_ in range(record.protocol.rounds)
-    )
-    save()
 
 
 @contextmanager
@@ -238,9 +207,7 @@ class _Turns:
             variant.rounds[-1] = found
         if found.outcome == "failed":
             self.failed.add(variant.name)
-        if found.outcome == "measured":
-            variant.hardware_flops_per_token = hardware_flops(self.record.model, found.recompute)
-        else:
+        if found.outcome != "measured":
             self.say(f"{variant.name}: {found.outcome}: {found.error}")
 
 

@@ -24,7 +24,7 @@ from litespark.experiment.config import Parts
 from litespark.experiment.preflight import Machine
 from litespark.metrics.device_state import device_state
 from litespark.metrics.energy import EnergyByPhase, EnergyMeter
-from litespark.metrics.records.bench import DeviceState
+from litespark.metrics.records.origin import DeviceState
 from litespark.models.compilation import uncompiled
 from litespark.training.module import TrainingModule
 from litespark.training.step import OptimizerStep

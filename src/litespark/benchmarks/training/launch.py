@@ -16,7 +16,7 @@ from typing import Literal
 from litespark.benchmarks.child_process import end_group, how_it_ended, termination_raises
 from litespark.benchmarks.training import watched
 from litespark.experiment.load import can_resume
-from litespark.metrics.records.bench import Provenance
+from litespark.metrics.records.origin import Provenance
 from litespark.metrics.records.run import RunRecord
 from litespark.override_text import hydra_text
 

@@ -181,23 +181,8 @@ def model_and_stream(parts: Parts) -> tuple[TrainedModel, Stream]:
 
 def _begin(new: TrainingRecord, output: Path, what: str, say: Callable[[str], None]) -> tuple[TrainingRecord, Path]:
     """The record to fill and its file: an unfinished one of the same measurement, or the new one."""
-    origin = new.provenance
-    path = record_path(output, origin.environment, what, new.model.name, new.precision, origin.time)
-    record, path = continued(
-        new,
-        path,
-        read=TrainingRecord.read,
-        unfinished=lambda found: not found.complete and _identity(found) == _identity(new),
-    )
+    record, path = continued(new, record_path(output, new.provenance, what, new.model.name, new.precision))
     if record is not new:
         say(f"{path}: continued, {sum(len(variant.runs) for variant in record.variants)} runs are there")
     record.write(path)  # what cannot be written is known before minutes are spent
     return record, path
-
-
-def _identity(record: TrainingRecord) -> tuple[object, ...]:
-    """What two records have in common whose runs may stand side by side."""
-    origin = record.provenance
-    variants = [(each.name, each.settings, each.prepared and each.prepared.manifest_hash) for each in record.variants]
-    asked = record.model_dump(exclude={"provenance", "variants"})
-    return origin.source_hash, origin.config_hash, origin.environment, variants, asked

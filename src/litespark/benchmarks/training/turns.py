@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from litespark.benchmarks.training.finished import read_run
@@ -13,7 +13,7 @@ from litespark.device import find
 from litespark.experiment.config import Parts
 from litespark.experiment.instruments import build_meter
 from litespark.metrics.device_state import device_state
-from litespark.metrics.records.bench import DeviceState
+from litespark.metrics.records.origin import DeviceState
 from litespark.metrics.records.training import RunFailure, TrainedRun, TrainedVariant, TrainingRecord
 
 # a run that is started to be stopped at once has learned nothing
@@ -64,8 +64,7 @@ class Turns:
                 if ended.outcome == "failed":
                     raise ValueError(ended.error or "it said nothing")
                 run = read_run(training.folder, self.record, variant, seed, position)
-                run.before, run.after = before, self.state()
-                variant.runs.append(run)
+                variant.runs.append(replace(run, before=before, after=self.state()))
                 self.record.check()
             except (ValueError, OSError) as error:
                 failed.add(variant.name)

@@ -49,7 +49,7 @@ def _run(options: argparse.Namespace) -> int:
     show(options, [of_record(record)], path, write_beside(record, path))
     if not record.complete:
         print("not all rounds are there: the same command continues")
-    return 1 if failures(record.step) else 0
+    return 1 if failures(record) else 0
 
 
 def _command(options: argparse.Namespace) -> list[str]:

@@ -23,11 +23,14 @@ def _run(options: argparse.Namespace) -> int:
     from litespark.experiment.config import parts_from
     from litespark.reports.op_speeds import tables
 
+    asked = [word for op in options.op for word in ("--op", op)]
+    asked += [] if options.seconds is None else ["--seconds", f"{options.seconds:g}"]
     record, path = bench_ops(
         parts_from(compose(options.overrides)),
         options.overrides,
         ops=options.op,
         seconds=options.seconds,
+        command=["litespark", "bench", "ops", *options.overrides, *asked],
         output=records_folder(options),
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )

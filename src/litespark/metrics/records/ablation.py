@@ -8,14 +8,14 @@ variant for each combination.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, Self
 
-from litespark.metrics.records.bench import Provenance
-from litespark.metrics.records.sealing import SealedRecord
+from pydantic import Field, model_validator
+
+from litespark.metrics.records.base import part, record
 from litespark.metrics.records.step import StepRecord, VariantRecord
-from litespark.metrics.records.strict_json import RecordError
 
-SCHEMA = "litespark.bench.ablation/1"
 BASELINE = "baseline"
 TARGET = "target"
 # settings of how a training is computed; all others change what is trained, or how it is fed
@@ -34,7 +34,7 @@ def default_name(key: str) -> str:
     return group if leaf in ("mode", "name") else leaf
 
 
-@dataclass
+@part
 class KeyRecord:
     """One setting of a switch, its two values as they are written in an override."""
 
@@ -43,12 +43,12 @@ class KeyRecord:
     target: str
 
 
-@dataclass
+@part
 class SwitchRecord:
     """Settings that are switched together."""
 
     name: str
-    keys: list[KeyRecord]
+    keys: Annotated[list[KeyRecord], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -84,60 +84,46 @@ def settings_of(switches: Sequence[SwitchRecord], on: frozenset[str]) -> tuple[s
     )
 
 
-@dataclass
-class AblationRecord(SealedRecord):
-    """One ablation on one device.
+@record
+class AblationRecord(StepRecord):
+    """One ablation on one device: the steps of its combinations, whose config is that of the baseline.
 
     Attributes:
         baseline, target: the overrides that make the two from the benchmark's config.
-        switches: in the order in which they are switched on.
-        step: the measurements; its config is that of the baseline, its variants are those of `planned`.
+        switches: in the order in which they are switched on; the variants are those of `planned`.
     """
 
-    schema = SCHEMA
+    baseline: list[str] = field(kw_only=True)
+    target: list[str] = field(kw_only=True)
+    switches: Annotated[list[SwitchRecord], Field(min_length=1)] = field(kw_only=True)
+    schema: Literal["litespark.bench.ablation/2"] = field(  # type: ignore[assignment]
+        default="litespark.bench.ablation/2", kw_only=True
+    )
 
-    baseline: list[str]
-    target: list[str]
-    switches: list[SwitchRecord]
-    step: StepRecord
-
-    @property
-    def complete(self) -> bool:
-        """Whether every combination has all its rounds."""
-        return self.step.complete
-
-    @property
-    def provenance(self) -> Provenance:
-        """What ran, and where."""
-        return self.step.provenance
+    def asked(self) -> tuple[object, ...]:
+        """What was to be measured."""
+        return (*super().asked(), self.switches)
 
     @property
     def names(self) -> list[str]:
         """Names of the switches."""
         return [each.name for each in self.switches]
 
-    def variant(self, on: frozenset[str]) -> VariantRecord:
+    def combination(self, on: frozenset[str]) -> VariantRecord:
         """The variant in which exactly these switches are on; KeyError where it is not part of the ablation."""
         name = {each.on: each.name for each in planned(self.names)}[on]
-        return next(each for each in self.step.variants if each.name == name)
+        return next(each for each in self.variants if each.name == name)
 
-    def check(self) -> None:
-        """The rules that types do not express.
-
-        Raises:
-            RecordError: one is broken; the message names the switch or the variant.
-        """
-        if not self.switches or len(set(self.names)) < len(self.names):
-            raise RecordError(f"switches: got the names {self.names}, expected at least one and each once")
+    @model_validator(mode="after")
+    def _measures_its_switches(self) -> Self:
         keys = [each.key for switch in self.switches for each in switch.keys]
-        if not all(switch.keys for switch in self.switches) or len(set(keys)) < len(keys):
-            raise RecordError(f"switches: got the keys {keys}, expected each once and one or more a switch")
+        for what, found in (("names", self.names), ("keys", keys)):
+            if len(set(found)) < len(found):
+                raise ValueError(f"switches: got the {what} {found}, expected each once")
         expected = {each.name: list(settings_of(self.switches, each.on)) for each in planned(self.names)}
-        found = {each.name: each.settings for each in self.step.variants}
-        if found != expected:
-            different = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
-            raise RecordError(
-                f"step.variants: got other settings than the switches make: {', '.join(different)}; expected "
-                f"{', '.join(expected)}, each with every key of every switch"
-            )
-        self.step.check()
+        measured = {each.name: each.settings for each in self.variants}
+        if measured != expected:
+            names = sorted(measured.keys() | expected.keys())
+            different = [name for name in names if measured.get(name) != expected.get(name)]
+            raise ValueError(f"variants: got other settings than the switches make: {', '.join(different)}")
+        return self

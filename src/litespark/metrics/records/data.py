@@ -7,15 +7,15 @@ order every second round, so a ratio compares what ran next to each other.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import field
+from typing import Literal, Self
 
-from litespark.metrics.records.bench import Provenance
-from litespark.metrics.records.sealing import SealedRecord
-from litespark.metrics.records.strict_json import RecordError, wrong
+from pydantic import model_validator
 
-SCHEMA = "litespark.bench.data/1"
+from litespark.metrics.records.base import Count, CountFromZero, NotNegative, Positive, part, record
+from litespark.metrics.records.origin import Record
+
 Variant = Literal["encode", "prepare", "litgpt"]
 ENCODE: Variant = "encode"
 PREPARE: Variant = "prepare"
@@ -33,7 +33,7 @@ FLAT = 1.15
 _LITGPT_TOLERANCE = 0.05
 
 
-@dataclass
+@part
 class CorpusRecord:
     """The text of the smaller corpus.
 
@@ -45,15 +45,15 @@ class CorpusRecord:
     """
 
     source: str
-    documents: int
-    text_bytes: int
-    training_bytes: int
-    shards: int
-    shard_bytes: int
+    documents: Count
+    text_bytes: Count
+    training_bytes: Count
+    shards: Count
+    shard_bytes: Count
     sha256: str
 
 
-@dataclass
+@part
 class PreparationRun:
     """One pass over the corpus, in a process of its own.
 
@@ -68,26 +68,26 @@ class PreparationRun:
     """
 
     variant: Variant
-    cores: int
-    round: int
-    position: int
-    seconds: float
-    cpu_seconds: float
-    tokens: int
-    peak_bytes: int
+    cores: Count
+    round: CountFromZero
+    position: CountFromZero
+    seconds: Positive
+    cpu_seconds: NotNegative
+    tokens: Count
+    peak_bytes: Count
 
 
-@dataclass
+@part
 class MemoryRun:
     """A preparation of `factor` times the corpus on all cores; the peak is of its largest process."""
 
-    factor: int
-    seconds: float
-    tokens: int
-    peak_bytes: int
+    factor: Count
+    seconds: Positive
+    tokens: Count
+    peak_bytes: Count
 
 
-@dataclass
+@part
 class StreamRun:
     """Reading of training rows for a while.
 
@@ -102,13 +102,13 @@ class StreamRun:
     """
 
     reader: Reader
-    workers: int
+    workers: CountFromZero
     shuffle: bool
-    round: int
-    position: int
-    tokens: int
-    seconds: float
-    first_batch_seconds: float
+    round: CountFromZero
+    position: CountFromZero
+    tokens: Count
+    seconds: Positive
+    first_batch_seconds: NotNegative
 
     @property
     def tokens_per_second(self) -> float:
@@ -116,8 +116,8 @@ class StreamRun:
         return self.tokens / self.seconds
 
 
-@dataclass
-class DataRecord(SealedRecord):
+@record
+class DataRecord(Record):
     """One measurement on one machine.
 
     Attributes:
@@ -130,21 +130,17 @@ class DataRecord(SealedRecord):
         litdata: the version that streams beside ours.
         seq_len, micro_batch_size: of the streams.
         pinned: whether batches were copied to page-locked memory, as they are where there is a GPU.
-        complete: all rounds are there.
     """
 
-    schema = SCHEMA
-
-    provenance: Provenance
     corpus: CorpusRecord
     vocab_size: int
     tokenizer_hash: str
-    cores: int
-    unit_bytes: int
-    chunk_tokens: int
-    rounds: int
-    seq_len: int
-    micro_batch_size: int
+    cores: Count
+    unit_bytes: Count
+    chunk_tokens: Count
+    rounds: Count
+    seq_len: Count
+    micro_batch_size: Count
     pinned: bool
     litdata: str
     litgpt: str | None = None
@@ -152,7 +148,7 @@ class DataRecord(SealedRecord):
     preparation: list[PreparationRun] = field(default_factory=list)
     memory: list[MemoryRun] = field(default_factory=list)
     streaming: list[StreamRun] = field(default_factory=list)
-    complete: bool = False
+    schema: Literal["litespark.bench.data/2"] = field(default="litespark.bench.data/2", kw_only=True)
 
     def prepared(self, variant: str, cores: int) -> list[PreparationRun]:
         """The runs of a variant, by round."""
@@ -190,55 +186,40 @@ class DataRecord(SealedRecord):
         pairs = zip(self.streamed(OURS, 0), self.streamed(OURS, 0, shuffle=False), strict=False)
         return [1 - shuffled.tokens_per_second / plain.tokens_per_second for shuffled, plain in pairs]
 
-    def check(self) -> None:
-        """The rules that types do not express.
+    @property
+    def complete(self) -> bool:
+        """Whether all rounds are there."""
+        variants = [(variant, cores) for cores in (1, self.cores) for variant in (ENCODE, PREPARE)]
+        variants += [(LITGPT, self.cores)] if self.litgpt is not None else []
+        runs: list[Sequence[PreparationRun | StreamRun]] = [self.prepared(*each) for each in variants]
+        runs += [self.streamed(OURS, workers) for workers in (0, 1, 2)]
+        rounds = list(range(self.rounds))
+        return self.memory_ratio() is not None and all([run.round for run in each] == rounds for each in runs)
 
-        Raises:
-            RecordError: one is broken; the message names the field.
-        """
-        if self.rounds < 1 or self.cores < 1:
-            raise wrong("rounds, cores", (self.rounds, self.cores), "both at least 1")
+    def asked(self) -> tuple[object, ...]:
+        """What was to be measured."""
+        return self.corpus, self.tokenizer_hash, self.cores, self.rounds, self.seq_len, self.micro_batch_size
+
+    @model_validator(mode="after")
+    def _counts_the_same_tokens(self) -> Self:
         if (self.litgpt is None) == (self.litgpt_reason is None):
-            raise wrong("litgpt", self.litgpt, "either a version or a reason why it was not measured")
-        if found := next(self._contradictions(), None):
-            raise RecordError(found)
-        if self.complete and (missing := next(self._missing(), None)):
-            raise RecordError(f"complete: got true, expected false without {missing}")
-
-    def _contradictions(self) -> Iterator[str]:
-        figures = [(run.tokens, run.seconds) for run in self.preparation]
-        figures += [(run.tokens, run.seconds) for run in self.streaming]
-        figures += [(run.tokens, run.seconds) for run in self.memory]
-        for tokens, seconds in figures:
-            if min(tokens, seconds) <= 0:
-                yield f"tokens, seconds: got {tokens} tokens in {seconds} s, expected both above 0"
+            raise ValueError(f"litgpt: got {self.litgpt}, expected either a version or a reason why it is absent")
         places = [(run.round, run.position) for run in self.preparation]
         places += [(run.round, -1 - run.position) for run in self.streaming]
         if len(set(places)) < len(places):
-            yield "preparation, streaming: got two runs at one place of one round, expected one"
+            raise ValueError("preparation, streaming: got two runs at one place of one round, expected one")
         encoded = {run.tokens - (self.corpus.documents if run.variant == PREPARE else 0) for run in self.preparation
-                  if run.variant != LITGPT}  # fmt: skip
+                   if run.variant != LITGPT}  # fmt: skip
         if len(encoded) > 1:
-            yield (
+            raise ValueError(
                 f"preparation: got {sorted(encoded)} tokens without EOS, expected one number: preparation writes what "
                 "the bare tokenizer yields, and one EOS a document"
             )
         expected = self.written_tokens() * self.corpus.training_bytes / self.corpus.text_bytes
         for run in self.prepared(LITGPT, self.cores):
             if expected and abs(run.tokens / expected - 1) > _LITGPT_TOLERANCE:
-                yield f"preparation: got {run.tokens} tokens by litgpt, expected about {expected:.0f}"
-
-    def _missing(self) -> Iterator[str]:
-        variants = [(variant, cores) for cores in {1, self.cores} for variant in (ENCODE, PREPARE)]
-        variants += [(LITGPT, self.cores)] if self.litgpt is not None else []
-        for variant, cores in variants:
-            if [run.round for run in self.prepared(variant, cores)] != list(range(self.rounds)):
-                yield f"{variant} on {cores} cores in every round"
-        if self.memory_ratio() is None:
-            yield "memory of two corpora"
-        for reader, workers in ((OURS, 0), (OURS, 1), (OURS, 2)):
-            if [run.round for run in self.streamed(reader, workers)] != list(range(self.rounds)):
-                yield f"{reader} with {workers} workers in every round"
+                raise ValueError(f"preparation: got {run.tokens} tokens by litgpt, expected about {expected:.0f}")
+        return self
 
 
 def median(values: list[float]) -> float | None:

@@ -3,57 +3,52 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
+from dataclasses import field
+from typing import Annotated, Literal, Self
 
-from litespark.metrics.records.run import EnvironmentRecord, ModelRecord
-from litespark.metrics.records.sealing import SealedRecord
-from litespark.metrics.records.strict_json import wrong
+from pydantic import Field, model_validator
 
-SCHEMA = "litespark.bench.loop/2"
+from litespark.metrics.records.base import Count, Positive, part, record
+from litespark.metrics.records.origin import Record
+from litespark.metrics.records.run import ModelRecord
+
 GOAL = 1.10
 # relative differences of the losses that are still rounding: early by precision, and at the end
 _EARLY_TOLERANCE = {"fp32": 1e-5, "bf16": 1e-3}
 _FINAL_TOLERANCE = 2e-2
 
 
-@dataclass(frozen=True)
+@part
 class LossPair:
     """Nats per supervised token on the same validation rows, after the same number of steps."""
 
-    steps: int
+    steps: Count
     trainer: float
     bare: float
 
     def within(self, tolerance: float) -> bool:
-        """Whether the two differ by no more, relative to the bare loop's; NaN never does."""
+        """Whether the two differ by no more, relative to the bare loop's."""
         return abs(self.trainer - self.bare) <= tolerance * abs(self.bare)
 
 
-@dataclass(frozen=True)
-class LoopRecord(SealedRecord):
+@record
+class LoopRecord(Record):
     """One measurement; times are milliseconds of single optimizer steps, taken in turns.
 
     Attributes:
-        overrides: of the config, as the user gave them.
         early, final: losses after the first block and after the last.
     """
 
-    schema = SCHEMA
-
-    time: str
-    git_commit: str | None
-    git_dirty: bool | None
-    overrides: list[str]
-    environment: EnvironmentRecord
     model: ModelRecord
     data: str
-    rows_per_step: int
-    micro_batches_per_step: int
-    steps_per_block: int
-    trainer_step_ms: list[float]
-    bare_step_ms: list[float]
+    rows_per_step: Count
+    micro_batches_per_step: Count
+    steps_per_block: Count
+    trainer_step_ms: Annotated[list[Positive], Field(min_length=1)]
+    bare_step_ms: list[Positive]
     early: LossPair
     final: LossPair
+    schema: Literal["litespark.bench.loop/3"] = field(default="litespark.bench.loop/3", kw_only=True)
 
     @property
     def ratios(self) -> list[float]:
@@ -74,16 +69,16 @@ class LoopRecord(SealedRecord):
         """Whether the two trained alike; where they did not, their times say nothing."""
         return self.early.within(_EARLY_TOLERANCE[self.environment.precision]) and self.final.within(_FINAL_TOLERANCE)
 
-    def check(self) -> None:
-        """The rules that types do not express.
-
-        Raises:
-            RecordError: one is broken.
-        """
-        for name, times in (("trainer_step_ms", self.trainer_step_ms), ("bare_step_ms", self.bare_step_ms)):
-            if not times or len(times) != len(self.trainer_step_ms) or min(times) <= 0:
-                raise wrong(name, f"{len(times)} times", f"{len(self.trainer_step_ms)} times, at least one, above 0")
+    @model_validator(mode="after")
+    def _pairs_whole_blocks(self) -> Self:
+        steps = len(self.trainer_step_ms)
+        if len(self.bare_step_ms) != steps or steps % self.steps_per_block:
+            raise ValueError(
+                f"bare_step_ms: got {len(self.bare_step_ms)} times beside {steps}, expected as many, in blocks of "
+                f"{self.steps_per_block}"
+            )
         if self.environment.precision not in _EARLY_TOLERANCE:
-            raise wrong("environment.precision", self.environment.precision, f"one of {', '.join(_EARLY_TOLERANCE)}")
-        if self.steps_per_block <= 0 or len(self.bare_step_ms) % self.steps_per_block:
-            raise wrong("steps_per_block", self.steps_per_block, f"a divisor of {len(self.bare_step_ms)} steps")
+            raise ValueError(
+                f"environment.precision: got {self.environment.precision}, expected {' or '.join(_EARLY_TOLERANCE)}"
+            )
+        return self

@@ -5,31 +5,55 @@ None (null in the file) means "not measured", and then `reason` says why.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Literal, Self
 
-from litespark.metrics.records.run import EnvironmentRecord
-from litespark.metrics.records.sealing import SealedRecord
-from litespark.metrics.records.strict_json import wrong
+from pydantic import model_validator
 
-SCHEMA = "litespark.bench.ops/3"
+from litespark.metrics.records.base import (
+    Count,
+    CountFromZero,
+    Measured,
+    MeasuredPositive,
+    Positive,
+    part,
+    record,
+)
+from litespark.metrics.records.origin import Record
+
 # what fp8 is measured beside
 BF16 = "bf16"
 
 
-@dataclass
+@part
 class TimeRecord:
     """Milliseconds of one call: the median of the repeats, and the tenth and ninetieth percentile."""
 
-    median_ms: float
-    p10_ms: float
-    p90_ms: float
-    repeats: int
+    median_ms: Positive
+    p10_ms: Positive
+    p90_ms: Positive
+    repeats: Count
 
 
-@dataclass
+@dataclass(frozen=True)
+class OpFigures:
+    """What follows from the times of a variant and the least work of its case; None: not measured.
+
+    Attributes:
+        share_forward, share_backward: least bytes over time over the copy bandwidth, where memory bounds the op.
+        tflops, tflops_forward, tflops_backward: least operations over time, where matrix products bound it; the two
+            passes apart for attention and fp8 alone, since a loss may make its gradients on the way forward.
+    """
+
+    share_forward: float | None = None
+    share_backward: float | None = None
+    tflops: float | None = None
+    tflops_forward: float | None = None
+    tflops_backward: float | None = None
+
+
+@record
 class VariantRecord:
     """One implementation of one case; no times where it cannot run or its results are wrong, see `reason`.
 
@@ -38,9 +62,6 @@ class VariantRecord:
         rival: not one of our backends.
         verified: agrees with the fp32 reference on this device; None where that was not tried, as for the reference.
         forward, forward_backward: the backward pass is the difference.
-        share_forward, share_backward: least bytes over time over the copy bandwidth, where memory bounds the op.
-        tflops, tflops_forward, tflops_backward: least operations over time, where matrix products bound it; the two
-            passes apart for attention and fp8 alone, since a loss may make its gradients on the way forward.
         peak_memory_mib: allocated by forward and backward beyond inputs and gradients given; None: not counted here.
         kernel: the kernel that PyTorch takes, for sdpa.
         reason: why something is absent or not as expected.
@@ -51,17 +72,12 @@ class VariantRecord:
     verified: bool | None = None
     forward: TimeRecord | None = None
     forward_backward: TimeRecord | None = None
-    share_forward: float | None = None
-    share_backward: float | None = None
-    tflops: float | None = None
-    tflops_forward: float | None = None
-    tflops_backward: float | None = None
-    peak_memory_mib: float | None = None
+    peak_memory_mib: Measured = None
     kernel: str | None = None
     reason: str | None = None
 
 
-@dataclass
+@part
 class YardstickRecord:
     """Something else, timed in turns with the variants: three matrix products or each of them, attention over whole
     rows."""
@@ -70,7 +86,7 @@ class YardstickRecord:
     time: TimeRecord
 
 
-@dataclass
+@record
 class CaseRecord:
     """One use of one op.
 
@@ -83,11 +99,11 @@ class CaseRecord:
     op: str
     case: str
     sizes: str
-    forward_bytes: int | None = None
-    backward_bytes: int | None = None
-    forward_flops: int | None = None
-    backward_flops: int | None = None
-    copy_bytes_per_second: float | None = None
+    forward_bytes: CountFromZero | None = None
+    backward_bytes: CountFromZero | None = None
+    forward_flops: CountFromZero | None = None
+    backward_flops: CountFromZero | None = None
+    copy_bytes_per_second: MeasuredPositive = None
     variants: list[VariantRecord] = field(default_factory=list)
     yardsticks: list[YardstickRecord] = field(default_factory=list)
     auto: str | None = None
@@ -97,8 +113,29 @@ class CaseRecord:
         found = [each for each in self.variants if not each.rival and each.forward_backward is not None]
         return sorted(found, key=lambda each: median(each.forward_backward))
 
+    def figures(self, variant: VariantRecord) -> OpFigures:
+        """Shares of the copy bandwidth and TFLOP/s; a backward pass too short to be told from noise has none."""
+        if variant.forward is None or variant.forward_backward is None:
+            return OpFigures()
+        forward = variant.forward.median_ms / 1e3
+        both = variant.forward_backward.median_ms / 1e3
+        backward = both - forward
 
-@dataclass
+        def over(work: int | None, seconds: float, of: float | None) -> float | None:
+            return None if work is None or of is None or seconds <= 0 else work / seconds / of
+
+        share_forward = over(self.forward_bytes, forward, self.copy_bytes_per_second)
+        share_backward = over(self.backward_bytes, backward, self.copy_bytes_per_second)
+        if self.forward_flops is None or self.backward_flops is None:
+            return OpFigures(share_forward, share_backward)
+        tflops = over(self.forward_flops + self.backward_flops, both, 1e12)
+        if self.op not in ("attention", "fp8"):
+            return OpFigures(share_forward, share_backward, tflops)
+        passes = over(self.forward_flops, forward, 1e12), over(self.backward_flops, backward, 1e12)
+        return OpFigures(share_forward, share_backward, tflops, *passes)
+
+
+@part
 class WidthRecord:
     """Forward and backward of a linear layer of that many features in and out, over the micro-batch's tokens."""
 
@@ -110,7 +147,7 @@ class WidthRecord:
         return next((each.time.median_ms for each in self.times if each.name == name), None)
 
 
-@dataclass
+@part
 class PaysRecord:
     """The least width from which on fp8 with its casts is faster than bf16.
 
@@ -124,16 +161,16 @@ class PaysRecord:
     reason: str | None = None
 
 
-@dataclass
+@part
 class OptimizerRecord:
     """Clip and AdamW of one optimizer step; bytes per parameter are time times copy bandwidth."""
 
     name: str
     time: TimeRecord
-    bytes_per_parameter: float
+    bytes_per_parameter: Positive
 
 
-@dataclass
+@part
 class FailureRecord:
     """An op whose measurement raised; the next start tries it again."""
 
@@ -141,49 +178,37 @@ class FailureRecord:
     error: str
 
 
-@dataclass
+@part
 class GoalRecord:
-    """A goal, what came of it ("met", "not met", "not measured") and why."""
+    """A goal, what came of it and why."""
 
     op: str
     goal: str
     threshold: float
-    value: float | None
-    verdict: str
+    value: Measured
+    verdict: Literal["met", "not met", "not measured"]
     reason: str | None = None
 
 
-@dataclass
-class OpsRecord(SealedRecord):
+@record
+class OpsRecord(Record):
     """One measurement on one device.
 
     Attributes:
-        time: when it began.
-        source_hash: of the code that was measured, since a commit alone does not know of changes beside it.
-        overrides: of the config, as the user gave them.
         seconds: of each measurement, about.
         copy_bytes_per_second: read and written together by a large copy in the process of the last start.
         ops: those asked for; what is done of them is in `cases` and `optimizer`.
         optimizer_parameters: how many the optimizer step was measured on.
         layers: of the model, which are not measured one by one.
         widths, pays: from which width on fp8 pays; measured with the op fp8.
-        complete: everything asked for is there.
     """
 
-    schema = SCHEMA
-
-    time: str
-    git_commit: str | None
-    git_dirty: bool | None
-    source_hash: str
-    overrides: list[str]
-    environment: EnvironmentRecord
     model: str
-    rows: int
-    seq_len: int
-    seconds: float
+    rows: Count
+    seq_len: Count
+    seconds: Positive
     ops: list[str]
-    copy_bytes_per_second: float | None = None
+    copy_bytes_per_second: MeasuredPositive = None
     cases: list[CaseRecord] = field(default_factory=list)
     optimizer: list[OptimizerRecord] = field(default_factory=list)
     optimizer_parameters: int | None = None
@@ -192,7 +217,16 @@ class OpsRecord(SealedRecord):
     pays: list[PaysRecord] = field(default_factory=list)
     failures: list[FailureRecord] = field(default_factory=list)
     goals: list[GoalRecord] = field(default_factory=list)
-    complete: bool = False
+    schema: Literal["litespark.bench.ops/4"] = field(default="litespark.bench.ops/4", kw_only=True)
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything asked for is there."""
+        return all(self.done(op) for op in self.ops)
+
+    def asked(self) -> tuple[object, ...]:
+        """What was to be measured."""
+        return self.model, self.rows, self.seq_len, self.seconds, self.ops
 
     @property
     def red(self) -> list[VariantRecord]:
@@ -203,58 +237,12 @@ class OpsRecord(SealedRecord):
         """Whether an op needs no more measuring."""
         return any(case.op == op for case in self.cases) or (op == "optimizer" and bool(self.optimizer))
 
-    def same_measurement(self, other: OpsRecord) -> bool:
-        """Whether `other` may be continued as this one: same code, settings, versions and device."""
-
-        def identity(record: OpsRecord) -> tuple[Any, ...]:
-            return (record.git_commit, record.source_hash, record.overrides, record.environment, record.model,
-                    record.rows, record.seq_len, record.seconds, record.ops)  # fmt: skip
-
-        return identity(self) == identity(other)
-
-    def check(self) -> None:
-        """The shares and rates, and the widths from which on fp8 pays, have to be those that follow from the times.
-
-        Raises:
-            RecordError: one does not.
-        """
-        for case in self.cases:
-            for variant in case.variants:
-                followed = derived(case, variant)
-                for name, expected in followed.items():
-                    found = getattr(variant, name)
-                    if not _alike(found, expected):
-                        where = f"cases.{case.case}.variants.{variant.name}.{name}"
-                        raise wrong(where, found, f"{expected}, which follows from the times")
+    @model_validator(mode="after")
+    def _pays_by_its_times(self) -> Self:
         for each in self.pays:
-            least = least_paying(self.widths, each.recipe)
-            if each.width != least:
-                raise wrong(f"pays.{each.recipe}.width", each.width, f"{least}, which follows from the times")
-        if self.complete and not all(self.done(op) for op in self.ops):
-            raise wrong("complete", True, f"a case of each of {', '.join(self.ops)}")
-
-
-def derived(case: CaseRecord, variant: VariantRecord) -> dict[str, float | None]:
-    """Shares of the copy bandwidth and TFLOP/s of a variant, from its times and the case's least work.
-
-    A backward pass too short to be told from noise has none.
-    """
-    names = ("share_forward", "share_backward", "tflops", "tflops_forward", "tflops_backward")
-    found: dict[str, float | None] = dict.fromkeys(names)
-    if variant.forward is None or variant.forward_backward is None:
-        return found
-    forward = variant.forward.median_ms / 1e3
-    backward = variant.forward_backward.median_ms / 1e3 - forward
-    bandwidth = case.copy_bytes_per_second
-    if case.forward_bytes is not None and case.backward_bytes is not None and bandwidth is not None:
-        found["share_forward"] = case.forward_bytes / forward / bandwidth
-        found["share_backward"] = case.backward_bytes / backward / bandwidth if backward > 0 else None
-    if case.forward_flops is not None and case.backward_flops is not None:
-        found["tflops"] = (case.forward_flops + case.backward_flops) / (forward + backward) / 1e12
-        if case.op in ("attention", "fp8"):
-            found["tflops_forward"] = case.forward_flops / forward / 1e12
-            found["tflops_backward"] = case.backward_flops / backward / 1e12 if backward > 0 else None
-    return found
+            if each.width != (least := least_paying(self.widths, each.recipe)):
+                raise ValueError(f"pays.{each.recipe}.width: got {each.width}, expected {least} by the times")
+        return self
 
 
 def least_paying(widths: Sequence[WidthRecord], recipe: str) -> int | None:
@@ -266,12 +254,6 @@ def least_paying(widths: Sequence[WidthRecord], recipe: str) -> int | None:
             break
         found = each.width
     return found
-
-
-def _alike(found: float | None, expected: float | None) -> bool:
-    if found is None or expected is None:
-        return found is expected
-    return math.isclose(found, expected, rel_tol=1e-9)
 
 
 def median(time: TimeRecord | None) -> float:

@@ -1,23 +1,25 @@
 """What a prepared data set holds and what was left out of it: a view of `manifest.json` and of a run's `data.json`.
 
 `litespark prepare` writes the manifest beside the chunks. A run keeps what a reader needs of it, which is all but the
-list of chunks and the bytes of each token id, as sealed `data.json` in its own folder, so that its report does not
-depend on where the data lies or whether it still does.
+list of chunks and the bytes of each token id, as `data.json` in its own folder, so that its report does not depend on
+where the data lies or whether it still does.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
-from litespark.metrics.records.sealing import SCHEMA_KEY, check_seal, naming, read_values, write_values
-from litespark.metrics.records.strict_json import RecordError, decode, wrong
+from pydantic import model_validator
 
-SCHEMA = "litespark.data/2"
+from litespark.atomic import write_whole
+from litespark.metrics.records.base import Count, CountFromZero, RecordError, parse, read_as, view
+
 MANIFEST = "manifest.json"
 RUN_DATA = "data.json"
 # what decides which rows are read
@@ -26,9 +28,9 @@ _IDENTITY = ("vocab_size", "eos_id", "bos_id", "tokenizer_hash", "token_bytes", 
 _FIRST_SPLITS = ("train", "validation")
 
 
-@dataclass
-class PreparedDomain:
-    """What one domain of one split holds.
+@view
+class DomainCounts:
+    """What one domain holds.
 
     Attributes:
         tokens: EOS included.
@@ -36,6 +38,23 @@ class PreparedDomain:
             or loses something.
         lengths: entry k counts the documents of 2^k to 2^(k+1)-1 tokens; empty where they were not counted.
     """
+
+    documents: CountFromZero
+    tokens: CountFromZero
+    bytes: CountFromZero
+    text_bytes: CountFromZero
+    lengths: list[CountFromZero] = field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        if self.lengths and sum(self.lengths) != self.documents:
+            raise ValueError(f"lengths: got {sum(self.lengths)} documents, expected its {self.documents}")
+        return self
+
+
+@dataclass(frozen=True)
+class PreparedDomain:
+    """One domain of one split; see `DomainCounts`."""
 
     split: str
     domain: str
@@ -46,7 +65,14 @@ class PreparedDomain:
     lengths: list[int] = field(default_factory=list)
 
 
-@dataclass
+@view
+class SplitCounts:
+    """The domains of one split, by name."""
+
+    domains: dict[str, DomainCounts]
+
+
+@view
 class LeftOutExample:
     """One document or line that was left out: source file, line or record from 1, and how it begins."""
 
@@ -55,7 +81,7 @@ class LeftOutExample:
     excerpt: str
 
 
-@dataclass
+@view
 class LeftOut:
     """What one rule left out of one domain of one split, with the first examples; `tokens` None: not counted.
 
@@ -65,9 +91,9 @@ class LeftOut:
     split: str
     domain: str
     rule: str
-    documents: int
-    bytes: int
-    tokens: int | None
+    documents: CountFromZero
+    bytes: CountFromZero
+    tokens: CountFromZero | None
     examples: list[LeftOutExample] = field(default_factory=list)
 
     @property
@@ -75,52 +101,74 @@ class LeftOut:
         """The rule without its reason."""
         return "/".join(self.rule.split("/")[:2])
 
+    @model_validator(mode="after")
+    def _has_documents_for_its_examples(self) -> Self:
+        if len(self.examples) > self.documents:
+            raise ValueError(f"examples: got {len(self.examples)}, expected at most its {self.documents} documents")
+        return self
 
-@dataclass
+
+@view
 class PassedOver:
-    """Files of the source that were not read, for one reason."""
+    """Files of the source that were not read, for one reason, and the names of the first."""
 
     reason: str
     files: int
     names: list[str] = field(default_factory=list)
-    """The first of them."""
 
 
-@dataclass
-class _About:
-    name: str
-    vocab_size: int
-    packing: str
-    seq_len: int | None
-    unigram_entropy: float
-    code_version: str
+@view
+class Listing:
+    """What the source was found to hold."""
+
+    passed_over: list[PassedOver] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@view
 class PreparedData:
     """A prepared data set as its manifest tells it.
 
     Attributes:
-        seq_len: that `best_fit` rows were laid out for, else None.
+        ledger: what was left out.
         settings: everything that decided the content.
-        domains, left_out: by split, then by name.
-        passed_over: files of the source that were not read.
+        seq_len: that `best_fit` rows were laid out for, else None.
     """
 
+    schema: Literal["litespark.data/2"]
     name: str
-    manifest_hash: str
-    vocab_size: int
+    vocab_size: Count
     packing: str
     seq_len: int | None
     unigram_entropy: float
     code_version: str
     settings: dict[str, Any]
-    domains: list[PreparedDomain]
-    left_out: list[LeftOut]
-    passed_over: list[PassedOver] = field(default_factory=list)
+    splits: dict[str, SplitCounts]
+    ledger: list[LeftOut]
+    listing: Listing = field(default_factory=Listing)
+    manifest_hash: str = ""
+
+    @cached_property
+    def domains(self) -> list[PreparedDomain]:
+        """By split, then by name."""
+        found = [
+            PreparedDomain(split, name, **vars(counts))
+            for split, held in self.splits.items()
+            for name, counts in held.domains.items()
+        ]
+        return sorted(found, key=lambda row: (*_place_of(row.split), row.domain))
+
+    @cached_property
+    def left_out(self) -> list[LeftOut]:
+        """By split, then by domain and rule."""
+        return sorted(self.ledger, key=lambda row: (*_place_of(row.split), row.domain, row.rule))
 
     @property
-    def splits(self) -> list[str]:
+    def passed_over(self) -> list[PassedOver]:
+        """Files of the source that were not read."""
+        return self.listing.passed_over
+
+    @property
+    def split_names(self) -> list[str]:
         """The splits that hold something or lost something; train and validation first."""
         return sorted({row.split for row in self.domains} | {row.split for row in self.left_out}, key=_place_of)
 
@@ -149,8 +197,8 @@ class PreparedData:
         """That of a prepared folder or of the folder of a run, or of one of their two files.
 
         Raises:
-            RecordError: neither file is there, or it is not of this schema, contradicts itself or (of a run) was
-                changed after it was written; the message names the file and the field.
+            RecordError: neither file is there, or it is not of this schema or contradicts itself; the message names
+                the file and the field.
             OSError: it cannot be read.
         """
         path = Path(path)
@@ -160,38 +208,20 @@ class PreparedData:
                 f"{path}: found no {MANIFEST} of a prepared folder and no {RUN_DATA} of a run; name a folder that "
                 "`litespark prepare` or a training run wrote"
             )
-        with naming(file, SCHEMA):
-            values = read_values(file)
-            if file.name == RUN_DATA:
-                check_seal(values)
-            return cls.from_values(values)
+        found: PreparedData = read_as(cls, file)
+        if not found.manifest_hash:  # a run keeps it, the manifest itself does not
+            found = replace(found, manifest_hash=_hash(json.loads(file.read_bytes())))
+        return found
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> PreparedData:
-        """That of a manifest's plain values, whole or as a run keeps them.
+        """That of `Manifest.summary`.
 
         Raises:
-            RecordError: another schema, a missing field, a value of the wrong type or one that contradicts another;
-                the message names the field.
+            RecordError: as `read`.
         """
-        if values.get(SCHEMA_KEY) != SCHEMA:
-            raise RecordError(f"schema: got {values.get(SCHEMA_KEY)!r}, expected {SCHEMA!r}; prepare the data again")
-        about: _About = decode(_chosen(values, _About), _About, "")
-        ledger = values.get("ledger")
-        if not isinstance(ledger, list):
-            raise wrong("ledger", ledger, "a list")
-        listing = _object(values.get("listing", {}), "listing")
-        domains = list(_domains(values))
-        left_out: list[LeftOut] = decode(ledger, list[LeftOut], "ledger")
-        _check(domains, left_out)
-        return cls(
-            **vars(about),
-            manifest_hash=str(values.get("manifest_hash") or _hash(values)),
-            settings=_object(values.get("settings"), "settings"),
-            domains=sorted(domains, key=lambda row: (*_place_of(row.split), row.domain)),
-            left_out=sorted(left_out, key=lambda row: (*_place_of(row.split), row.domain, row.rule)),
-            passed_over=decode(listing.get("passed_over", []), list[PassedOver], "listing.passed_over"),
-        )
+        found: PreparedData = parse(cls, json.dumps(values))
+        return found
 
 
 def summed(rows: Sequence[LeftOut], rule: str, domain: str) -> LeftOut:
@@ -208,57 +238,14 @@ def summed(rows: Sequence[LeftOut], rule: str, domain: str) -> LeftOut:
 
 
 def write_run_data(folder: Path, summary: dict[str, Any]) -> None:
-    """Write `data.json` into the folder of a run, sealed, whole or not at all.
-
-    Args:
-        folder: of the run.
-        summary: what `Manifest.summary` gives.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    write_values(summary, folder / RUN_DATA)
-
-
-def _domains(values: dict[str, Any]) -> Iterator[PreparedDomain]:
-    for split, counts in _object(values.get("splits"), "splits").items():
-        where = f"splits.{split}.domains"
-        for name, held in _object(_object(counts, f"splits.{split}").get("domains"), where).items():
-            chosen = _chosen(_object(held, f"{where}.{name}"), PreparedDomain)
-            yield decode({**chosen, "split": split, "domain": name}, PreparedDomain, f"{where}.{name}")
-
-
-def _check(domains: list[PreparedDomain], left_out: list[LeftOut]) -> None:
-    """The rules that types do not express."""
-    for row in domains:
-        where = f"splits.{row.split}.domains.{row.domain}"
-        if min(row.documents, row.tokens, row.bytes, row.text_bytes, *row.lengths) < 0:
-            raise RecordError(f"{where}: got a count below 0")
-        if row.lengths and sum(row.lengths) != row.documents:
-            raise RecordError(f"{where}.lengths: got {sum(row.lengths)} documents, expected its {row.documents}")
-    for position, entry in enumerate(left_out):
-        if min(entry.documents, entry.bytes, entry.tokens or 0) < 0 or len(entry.examples) > entry.documents:
-            raise RecordError(
-                f"ledger[{position}]: got {entry.documents} documents of {entry.bytes} bytes and {entry.tokens} tokens "
-                f"with {len(entry.examples)} examples; expected none below 0 and at most one example a document"
-            )
+    """Write `data.json` into the folder of a run, whole or not at all; `summary` is what `Manifest.summary` gives."""
+    write_whole(folder / RUN_DATA, json.dumps(summary, indent=1, allow_nan=False) + "\n")
 
 
 def _hash(values: dict[str, Any]) -> str:
     """As the manifest computes its own; a test holds the two together."""
     content = {key: values.get(key) for key in _IDENTITY}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _chosen(values: dict[str, Any], kind: type) -> dict[str, Any]:
-    """The values that are fields of `kind`: a manifest states more than is shown."""
-    return {name: values[name] for name in kind.__annotations__ if name in values}
-
-
-def _object(value: object, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise wrong(where, value, "an object")
-    return value
 
 
 def _place_of(split: str) -> tuple[int, str]:

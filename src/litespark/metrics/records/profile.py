@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import field
+from typing import Literal, Self
 
-from litespark.metrics.records.bench import Provenance
-from litespark.metrics.records.sealing import SealedRecord
+from pydantic import model_validator
+
+from litespark.metrics.records.base import Count, NotNegative, Positive, part, record
+from litespark.metrics.records.origin import Record
 from litespark.metrics.records.step import Protocol, RatesRecord, StepModel
-from litespark.metrics.records.strict_json import RecordError
 
-SCHEMA = "litespark.bench.profile/1"
 IDLE = "idle"
-
 # times are sums of many stretches in floating point
 _TOLERANCE = 1e-6
 
 
-@dataclass
+@part
 class KernelRecord:
     """One kernel, or on a CPU one op without the ops inside it.
 
@@ -30,11 +29,11 @@ class KernelRecord:
 
     name: str
     launched_by: str | None
-    milliseconds: float
-    calls: int
+    milliseconds: NotNegative
+    calls: Count
 
 
-@dataclass
+@part
 class ClassRecord:
     """The time of one kernel class in a step.
 
@@ -47,8 +46,8 @@ class ClassRecord:
     """
 
     kernel_class: str
-    milliseconds: float
-    floor_milliseconds: float | None = None
+    milliseconds: NotNegative
+    floor_milliseconds: NotNegative | None = None
     kernels: list[KernelRecord] = field(default_factory=list)
 
     @property
@@ -57,8 +56,8 @@ class ClassRecord:
         return self.milliseconds - (self.floor_milliseconds or 0.0)
 
 
-@dataclass
-class ProfileRecord(SealedRecord):
+@record
+class ProfileRecord(Record):
     """Where the time of a variant's step went on one device.
 
     Attributes:
@@ -73,9 +72,6 @@ class ProfileRecord(SealedRecord):
         classes: with `idle`; together they are the wall time.
     """
 
-    schema = SCHEMA
-
-    provenance: Provenance
     model: StepModel
     protocol: Protocol
     variant: str
@@ -85,55 +81,30 @@ class ProfileRecord(SealedRecord):
     detail: str
     device_type: str
     rates: RatesRecord
-    tokens: int
-    attention_pairs: int
-    wall_milliseconds: float
-    unprofiled_milliseconds: float
-    classes: list[ClassRecord] = field(default_factory=list)
+    tokens: Count
+    attention_pairs: Count
+    wall_milliseconds: Positive
+    unprofiled_milliseconds: Positive
+    classes: list[ClassRecord]
+    schema: Literal["litespark.bench.profile/2"] = field(default="litespark.bench.profile/2", kw_only=True)
 
     def by_gap(self) -> list[ClassRecord]:
         """The classes, that with most to win first."""
         return sorted(self.classes, key=lambda each: each.gap, reverse=True)
 
-    def write(self, path: Path) -> None:
-        """Write as sealed JSON.
-
-        Raises:
-            RecordError: it contradicts itself, or a value is of the wrong type or not finite.
-        """
-        self.check()
-        super().write(path)
-
-    def check(self) -> None:
-        """The rules that types do not express.
-
-        Raises:
-            RecordError: one is broken; the message names the class.
-        """
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
         names = [each.kernel_class for each in self.classes]
         if len(set(names)) < len(names) or IDLE not in names:
-            raise RecordError(f"classes: got {', '.join(names)}, expected each once and {IDLE} among them")
-        if not self.wall_milliseconds > 0 or not self.unprofiled_milliseconds > 0:
-            raise RecordError(
-                f"wall_milliseconds, unprofiled_milliseconds: got {self.wall_milliseconds} and "
-                f"{self.unprofiled_milliseconds}, expected both above 0"
-            )
-        if self.tokens <= 0 or self.attention_pairs <= 0:
-            raise RecordError(f"tokens, attention_pairs: got {self.tokens} and {self.attention_pairs}, expected some")
+            raise ValueError(f"classes: got {', '.join(names)}, expected each once and {IDLE} among them")
+        slack = _TOLERANCE * self.wall_milliseconds
         total = sum(each.milliseconds for each in self.classes)
-        if abs(total - self.wall_milliseconds) > _TOLERANCE * self.wall_milliseconds:
-            raise RecordError(
-                f"classes: got {total:.6f} ms together, expected the {self.wall_milliseconds:.6f} ms of the step"
-            )
+        if abs(total - self.wall_milliseconds) > slack:
+            raise ValueError(f"classes: got {total:.6f} ms together, expected {self.wall_milliseconds:.6f} of a step")
         for each in self.classes:
             kernels = sum(kernel.milliseconds for kernel in each.kernels)
-            if each.milliseconds < 0 or kernels > each.milliseconds + _TOLERANCE * self.wall_milliseconds:
-                raise RecordError(
-                    f"classes.{each.kernel_class}: got {each.milliseconds} ms and kernels of {kernels} ms, expected no "
-                    "less than its kernels"
+            if kernels > each.milliseconds + slack:
+                raise ValueError(
+                    f"classes.{each.kernel_class}: got {each.milliseconds} ms, expected the {kernels} of its kernels"
                 )
-            where, floor = f"classes.{each.kernel_class}", each.floor_milliseconds
-            if floor is not None and floor < 0:
-                raise RecordError(f"{where}: got a floor of {floor}, expected 0 or more")
-            if any(kernel.calls < 1 or kernel.milliseconds < 0 for kernel in each.kernels):
-                raise RecordError(f"{where}: got a kernel without calls or below 0 ms, expected none")
+        return self

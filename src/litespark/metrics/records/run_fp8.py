@@ -1,13 +1,16 @@
-"""What the run record says of fp8: which layers, by which recipe, what their casts lost, and which of them moved."""
+"""fp8 in a run: which layers, by which recipe, what their casts lost, and which of them moved."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
+from typing import Self
 
-from litespark.metrics.records.strict_json import wrong
+from pydantic import model_validator
+
+from litespark.metrics.records.base import CountFromZero, Share, part
 
 
-@dataclass
+@part
 class Fp8MoveRecord:
     """A linear layer that went from one place, a recipe or ``bf16``, to another; the same twice: it was warned of.
 
@@ -15,18 +18,18 @@ class Fp8MoveRecord:
     above in ``readings`` readings in a row; or ``return`` after as many readings, where the three are null.
     """
 
-    step: int
+    step: CountFromZero
     linear: str
     before: str
     after: str
     reason: str
-    readings: int
+    readings: CountFromZero
     tensor: str | None = None
-    share: float | None = None
+    share: Share | None = None
     bound: float | None = None
 
 
-@dataclass
+@part
 class Fp8PlaceRecord:
     """Where a linear layer is that is not where it began."""
 
@@ -34,19 +37,19 @@ class Fp8PlaceRecord:
     place: str
 
 
-@dataclass
+@part
 class Fp8SharesRecord:
     """Shares of a tensor's values that saturated and that became zero: at its last reading, and the highest of all."""
 
     tensor: str
-    step: int
-    overflow: float
-    underflow: float
-    overflow_highest: float
-    underflow_highest: float
+    step: CountFromZero
+    overflow: Share
+    underflow: Share
+    overflow_highest: Share
+    underflow_highest: Share
 
 
-@dataclass
+@part
 class Fp8Record:
     """fp8 in a run: the settings, and what became of the layers.
 
@@ -61,31 +64,22 @@ class Fp8Record:
     simulated: bool
     backend: str | None
     kinds: list[str]
-    layers: int
-    bf16_first: int
-    bf16_last: int
-    linears: int
-    in_fp8: int
+    layers: CountFromZero
+    bf16_first: CountFromZero
+    bf16_last: CountFromZero
+    linears: CountFromZero
+    in_fp8: CountFromZero
     fallback: str
     overflow_bound: float
     underflow_bound: float
-    readings: int = 0
+    readings: CountFromZero = 0
     moved: list[Fp8PlaceRecord] = field(default_factory=list)
     moves: list[Fp8MoveRecord] = field(default_factory=list)
     shares: list[Fp8SharesRecord] = field(default_factory=list)
 
-
-def check_fp8(record: Fp8Record) -> None:
-    """The rules that types do not express.
-
-    Raises:
-        RecordError: a share is not one, or the layers in fp8 are not those that did not move away.
-    """
-    for index, each in enumerate(record.shares):
-        for name in ("overflow", "underflow", "overflow_highest", "underflow_highest"):
-            value = getattr(each, name)
-            if not 0 <= value <= 1:
-                raise wrong(f"fp8.shares[{index}].{name}", value, "a share from 0 to 1")
-    left = sum(each.place == "bf16" for each in record.moved)
-    if record.in_fp8 != record.linears - left:
-        raise wrong("fp8.in_fp8", record.in_fp8, f"{record.linears} linears but {left} that moved to bf16")
+    @model_validator(mode="after")
+    def _counts_its_layers(self) -> Self:
+        left = sum(each.place == "bf16" for each in self.moved)
+        if self.in_fp8 != self.linears - left:
+            raise ValueError(f"in_fp8: got {self.in_fp8}, expected {self.linears} but {left} that moved to bf16")
+        return self

@@ -1,18 +1,22 @@
-"""What the run record says of each op: the backend that ran, why, and the errors of its verification."""
+"""The ops of a run: the backend of each, why it was taken, and how its verification came out."""
 
-from dataclasses import dataclass, field
+from __future__ import annotations
+
+from dataclasses import field
+
+from litespark.metrics.records.base import Measured, NotNegative, part
 
 
-@dataclass
+@part
 class DifferenceRecord:
     """One output or gradient against the fp32 reference: ‖difference‖ / ‖reference‖; null where it was not finite."""
 
     tensor: str
-    distance: float | None
+    distance: Measured
     bound: float
 
 
-@dataclass
+@part
 class VerificationRecord:
     """One case of one backend beside its reference; ``interpreted`` runs show arithmetic, not the compiled kernel."""
 
@@ -21,13 +25,13 @@ class VerificationRecord:
     sizes: str
     dtype: str
     interpreted: bool
-    seconds: float
+    seconds: NotNegative
     passed: bool
     differences: list[DifferenceRecord] = field(default_factory=list)
     error: str | None = None
 
 
-@dataclass
+@part
 class BackendTimeRecord:
     """Forward and backward of one backend, as ``auto`` measured it."""
 
@@ -35,7 +39,7 @@ class BackendTimeRecord:
     milliseconds: float
 
 
-@dataclass
+@part
 class OpRecord:
     """One op: the backend asked for, the one that ran and what it is made of, why not a faster one, its checks."""
 

@@ -9,30 +9,29 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import field
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from litespark.metrics.records.bench import DeviceState, Provenance
+from litespark.metrics.records.base import Count, CountFromZero, NotNegative, Positive, part, record
+from litespark.metrics.records.origin import DeviceState, Record
 from litespark.metrics.records.run_fp8 import Fp8Record
-from litespark.metrics.records.validated import Part, Record
-
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-CountFromZero = Annotated[int, Field(ge=0)]
 
 
-class Validation(Part):
+@part
+class Validation:
     """One validation: input tokens, train seconds and train joules up to it; None: the joules were not measured."""
 
     step: Count
     tokens: Count
     seconds: Positive
     bits_per_byte: Positive
-    joules: Annotated[float, Field(ge=0)] | None = None
+    joules: NotNegative | None = None
 
 
-class TrainedRun(Part):
+@part
+class TrainedRun:
     """One training run, in a process of its own.
 
     Seconds and joules are those of training steps, without start, validation and checkpoints; `all_in_joules` are of
@@ -52,7 +51,7 @@ class TrainedRun(Part):
     seed: CountFromZero
     position: CountFromZero
     precision: str
-    curve: list[Validation] = Field(min_length=1)
+    curve: Annotated[list[Validation], Field(min_length=1)]
     all_in_joules: Positive | None = None
     joules_method: str | None = None
     joules_reason: str | None = None
@@ -94,14 +93,16 @@ class TrainedRun(Part):
         return self
 
 
-class RunFailure(Part):
+@part
+class RunFailure:
     """A run that ended with an error."""
 
     seed: int
     error: str
 
 
-class Dropped(Part):
+@part
+class Dropped:
     """What one rule of selection dropped of one kind of document; None: its tokens were not counted."""
 
     rule: str
@@ -111,7 +112,8 @@ class Dropped(Part):
     tokens: CountFromZero | None
 
 
-class PreparedCorpus(Part):
+@part
+class PreparedCorpus:
     """The corpus as one variant prepared it.
 
     Attributes:
@@ -125,10 +127,11 @@ class PreparedCorpus(Part):
     train_documents: Count
     train_tokens: Count
     prepare_seconds: Positive | None
-    dropped: list[Dropped] = Field(default_factory=list)
+    dropped: list[Dropped] = field(default_factory=list)
 
 
-class TrainedVariant(Part):
+@part
+class TrainedVariant:
     """One way to train: the overrides that make it from the benchmark's config, and its runs.
 
     Attributes:
@@ -138,15 +141,16 @@ class TrainedVariant(Part):
     name: str
     settings: list[str]
     prepared: PreparedCorpus | None = None
-    runs: list[TrainedRun] = Field(default_factory=list)
-    failures: list[RunFailure] = Field(default_factory=list)
+    runs: list[TrainedRun] = field(default_factory=list)
+    failures: list[RunFailure] = field(default_factory=list)
 
     def run(self, seed: int) -> TrainedRun | None:
         """The run of a seed."""
         return next((run for run in self.runs if run.seed == seed), None)
 
 
-class Kind(Part):
+@part
+class Kind:
     """What there is of one kind of document: clean, a copy, a kind of junk."""
 
     kind: str
@@ -154,7 +158,8 @@ class Kind(Part):
     bytes: Count
 
 
-class Corpus(Part):
+@part
+class Corpus:
     """Clean text with junk and copies planted in it, for variants that differ in data selection.
 
     Attributes:
@@ -170,14 +175,16 @@ class Corpus(Part):
     validation_bytes: Count
 
 
-class TrainedModel(Part):
+@part
+class TrainedModel:
     """The model that all variants train."""
 
     name: str
     parameters: Count
 
 
-class Stream(Part):
+@part
+class Stream:
     """What all runs read and when they look: sequences in an order that the seed decides.
 
     Attributes:
@@ -201,6 +208,7 @@ class Stream(Part):
         return self.global_batch_size * self.seq_len
 
 
+@record
 class TrainingRecord(Record):
     """One benchmark on one device.
 
@@ -211,21 +219,26 @@ class TrainingRecord(Record):
         corpus: that the variants prepare, where data selection is what varies.
     """
 
-    schema_name: Literal["litespark.bench.training/1"] = Field(default="litespark.bench.training/1", alias="schema")
-    provenance: Provenance
     model: TrainedModel
     stream: Stream
     precision: str
-    seeds: list[CountFromZero] = Field(min_length=1)
-    variants: list[TrainedVariant] = Field(min_length=1)
+    seeds: Annotated[list[CountFromZero], Field(min_length=1)]
+    variants: Annotated[list[TrainedVariant], Field(min_length=1)]
     target_bits_per_byte: Positive | None = None
     bound: Annotated[float, Field(gt=0, lt=1)] | None = None
     corpus: Corpus | None = None
+    schema: Literal["litespark.bench.training/2"] = field(default="litespark.bench.training/2", kw_only=True)
 
     @property
     def complete(self) -> bool:
         """Whether every variant has a run of every seed."""
         return next(self.missing(), None) is None
+
+    def asked(self) -> tuple[object, ...]:
+        """What was to be measured."""
+        variants = [(each.name, each.settings, each.prepared and each.prepared.manifest_hash) for each in self.variants]
+        return (variants, self.model, self.stream, self.precision, self.seeds, self.target_bits_per_byte, self.bound,
+                self.corpus)  # fmt: skip
 
     def missing(self) -> Iterator[tuple[TrainedVariant, int, int]]:
         """(variant, seed, position) of every run that is not there, in the order in which they take turns.

@@ -1,0 +1,141 @@
+"""What every record is made of: values that pydantic checks strictly, in files that are written whole.
+
+`@part` makes the values inside a record: a frozen dataclass that is checked when it is made. `@record` makes what is
+filled while it is measured; it is checked as a whole when it is written and when it is read. None (null in the file)
+means "not measured"; 0 is a measurement.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import reprlib
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar, dataclass_transform
+
+import pydantic
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from litespark.atomic import write_whole
+
+T = TypeVar("T")
+
+_STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class RecordError(ValueError):
+    """A file that is not the record it should be, or contradicts itself; the message names the file and the field."""
+
+
+def finite_or_none(value: T) -> T | None:
+    """The value, or None where it is NaN or infinite: a number that JSON can hold, or "not measured"."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+CountFromZero = Annotated[int, Field(ge=0)]
+Measured = Annotated[float | None, BeforeValidator(finite_or_none)]
+MeasuredPositive = Annotated[Positive | None, BeforeValidator(finite_or_none)]
+MeasuredShare = Annotated[Share | None, BeforeValidator(finite_or_none)]
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, Field))
+def part(kind: type[T]) -> type[T]:
+    """A frozen dataclass with strict types, no unknown field and no number that is not finite."""
+    return pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)(kind)  # type: ignore[return-value]
+
+
+@dataclass_transform(field_specifiers=(dataclasses.field, Field))
+def record(kind: type[T]) -> type[T]:
+    """As `part`, whose fields may be set later."""
+    return pydantic.dataclasses.dataclass(config=_STRICT)(kind)  # type: ignore[return-value]
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, Field))
+def view(kind: type[T]) -> type[T]:
+    """As `part`, of some fields of a file that another part of the product writes."""
+    return pydantic.dataclasses.dataclass(frozen=True, config={**_STRICT, "extra": "ignore"})(kind)  # type: ignore
+
+
+class JsonFile:
+    """A part or a record that is a file of its own."""
+
+    def check(self) -> bytes:
+        """Check all again, with what was set or added since it was made; returns the text of the file.
+
+        Raises:
+            RecordError: a value is of the wrong type, not finite, or breaks a rule; the message names the field.
+        """
+        kind: Any = type(self)
+        text = _adapter(kind).dump_json(self, indent=1, warnings=False)
+        parse(type(self), text)
+        return text
+
+    def write(self, path: Path) -> None:
+        """Write as JSON, whole or not at all, what `read` would accept.
+
+        Raises:
+            RecordError: as `check`; nothing is written then.
+            OSError: it cannot be written; what was there stays.
+        """
+        write_whole(path, self.check() + b"\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The record in a file.
+
+        Raises:
+            RecordError: it is not such a record, or it contradicts itself; the message names the file and the field.
+            OSError: the file cannot be read.
+        """
+        found: Self = read_as(cls, path)
+        return found
+
+
+def parse(kind: Any, text: bytes | str) -> Any:
+    """What a JSON text holds, as a class or a union of classes.
+
+    Raises:
+        RecordError: it is something else; the message names the field.
+    """
+    try:
+        return _adapter(kind).validate_json(text)
+    except ValidationError as error:
+        raise RecordError("; ".join(_complaint(dict(each)) for each in error.errors(include_url=False))) from error
+
+
+def read_as(kind: Any, path: Path) -> Any:
+    """What a file holds, as `parse` has it.
+
+    Raises:
+        RecordError: it is something else; the message names the file and the field.
+        OSError: the file cannot be read.
+    """
+    if path.exists() and not path.is_file():  # a pipe would never end
+        raise RecordError(f"{path} is no plain file")
+    try:
+        return parse(kind, path.read_bytes())
+    except RecordError as error:
+        what = kind.__name__ if isinstance(kind, type) else "record"
+        raise RecordError(f"{path} is not a valid {what}: {error}") from error
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _complaint(error: dict[str, Any]) -> str:
+    where = ".".join(map(str, error["loc"]))
+    if error["type"] == "value_error":  # a rule of ours
+        said = str(error["ctx"]["error"])
+    elif error["type"] == "missing":
+        said = "missing; write null for a value that was not measured"
+    else:
+        got = "an object" if isinstance(error["input"], dict) else reprlib.repr(error["input"])
+        said = f"got {got}: {error['msg']}"
+    return f"{where}: {said}" if where else said

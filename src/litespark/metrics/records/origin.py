@@ -1,0 +1,130 @@
+"""What all records state beside their figures: what ran, from which code, where, and how the device stood."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from litespark.metrics.records.base import CountFromZero, JsonFile, Measured, part, record
+
+
+def utc_now() -> str:
+    """The time now as records write it: ISO 8601 in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _with_its_zone(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError(f"got {text!r}, expected a time with its zone, as 2026-01-31T12:00:00+00:00")
+    return text
+
+
+Time = Annotated[str, AfterValidator(_with_its_zone)]
+
+
+@part
+class DeviceRecord:
+    """One device in use; the UUID only as a hash, enough to tell two devices apart."""
+
+    name: str
+    uuid_hash: str | None = None
+    power_limit_watts: Measured = None
+
+
+@part
+class EnvironmentRecord:
+    """Versions and hardware."""
+
+    python: str
+    torch: str
+    platform: str
+    cpu: str
+    world_size: CountFromZero
+    precision: str
+    triton: str | None = None
+    lightning: str | None = None
+    litdata: str | None = None
+    devices: list[DeviceRecord] = field(default_factory=list)
+    driver: str | None = None
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the first device is the processor."""
+        return self.devices[0].name == self.cpu
+
+    @property
+    def device_names(self) -> str:
+        """Of all devices."""
+        return ", ".join(device.name for device in self.devices)
+
+
+@part
+class Provenance:
+    """What ran, and where.
+
+    Attributes:
+        time: when it began, in UTC.
+        command: to reproduce it; of a benchmark without folders of the machine.
+        overrides: of the config, as the user gave them.
+        git_commit, git_dirty: of the code; None without git.
+        source_hash: of the package's source, since a commit alone does not cover changes beside it.
+        config_hash: of the resolved config.
+    """
+
+    time: Time
+    command: list[str]
+    overrides: list[str]
+    git_commit: str | None
+    git_dirty: bool | None
+    source_hash: str | None
+    config_hash: str | None
+    environment: EnvironmentRecord
+
+
+@part
+class DeviceState:
+    """How one device stood at a moment; None where its driver does not tell.
+
+    Attributes:
+        sm_clock_mhz, memory_clock_mhz: clocks in MHz.
+        temperature_celsius: of the chip.
+        power_limit_watts: the enforced cap.
+        throttle_reasons: names of NVML's clock event reasons that are active; empty: none is.
+    """
+
+    sm_clock_mhz: Measured = None
+    memory_clock_mhz: Measured = None
+    temperature_celsius: Measured = None
+    power_limit_watts: Measured = None
+    throttle_reasons: list[str] | None = None
+
+
+@record
+class Record(JsonFile):
+    """A measurement. A subclass has a `schema` by which readers are found, its figures and its rules."""
+
+    provenance: Provenance
+
+    @property
+    def environment(self) -> EnvironmentRecord:
+        """Versions and hardware."""
+        return self.provenance.environment
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing of the measurement is missing."""
+        return True
+
+    def asked(self) -> tuple[object, ...]:
+        """What was to be measured: of two records with the same, one may continue the other."""
+        raise NotImplementedError
+
+    def continues(self, other: Record) -> bool:
+        """Whether the figures of the two may stand in one record: same code, config, machine and measurement."""
+        mine, theirs = self.provenance, other.provenance
+        return type(self) is type(other) and (mine.source_hash, mine.config_hash, mine.environment, self.asked()) == (
+            theirs.source_hash, theirs.config_hash, theirs.environment, other.asked()
+        )  # fmt: skip

@@ -1,0 +1,242 @@
+"""Every kind of record reads back as it was written, and with a wrong number in its file is refused by its field."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from litespark.metrics.records.base import RecordError, parse
+from litespark.metrics.records.ledger import AnyRecord, read_record
+from litespark.metrics.records.run import RunRecord, SegmentRecord, TargetRecord
+from litespark.metrics.records.training import RunFailure
+from tests.metrics import ablation_records, data_records, step_records, training_records
+from tests.metrics.records.hand_made import NOON, fp8_record, loop_record, make_record, ops_record, profile_record
+from tests.properties import given, settings, st
+
+MADE = {
+    "run": lambda: make_record(fp8=fp8_record(), target=TargetRecord(1.0)),
+    "loop": loop_record,
+    "ops": ops_record,
+    "step": lambda: step_records.record(step_records.standard(), step_records.ours()),
+    "ablation": ablation_records.record,
+    "profile": profile_record,
+    "data": data_records.data_record,
+    "equal": training_records.equal_tokens,
+    "target": training_records.to_target,
+    "corpus": training_records.selecting,
+}
+
+
+def plant(values: Any, where: str, value: Any) -> None:
+    """Give one place of plain values another value; `...` takes it out."""
+    *parents, last = [int(word) if word.lstrip("-").isdigit() else word for word in where.split(".")]
+    for parent in parents:
+        values = values[parent]
+    if value is ...:
+        del values[last]
+    else:
+        values[last] = value
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_a_written_record_reads_back_equal_by_its_schema(tmp_path, kind):
+    record = MADE[kind]()
+    record.write(tmp_path / "deep" / "record.json")
+    assert read_record(tmp_path / "deep" / "record.json") == record
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["record.json"]
+
+
+def test_every_kind_is_tried():
+    assert {type(made()) for made in MADE.values()} == set(get_args(get_args(AnyRecord)[0]))
+
+
+FAULTS = [
+    # what any record is checked for
+    ("run", "schema", "litespark.run/1", "does not match any of the expected tags"),
+    ("run", "seed", "1", "seed: got '1'"),
+    ("run", "seed", True, "seed: got True"),
+    ("run", "seed", ..., "seed: missing"),
+    ("run", "model.parameters", 1.5, r"model\.parameters: got 1\.5"),
+    ("run", "model.size", 3, r"model\.size: got 3: Unexpected"),
+    ("run", "model", None, "model: got None"),
+    ("run", "status", "done", "status: got 'done'"),
+    ("run", "provenance.command", "train.py", r"provenance\.command: got 'train\.py'"),
+    ("run", "provenance.time", "yesterday", r"provenance\.time: .*yesterday"),
+    ("run", "ended", "2026-01-31T12:00:00", "ended: got .* with its zone"),
+    ("run", "provenance.environment.devices.0.name", None, r"devices\.0\.name: got None"),
+    # run
+    ("run", "throughput.tokens", -1, r"throughput\.tokens: got -1"),
+    ("run", "throughput.train_seconds", None, r"throughput\.train_seconds: got None"),
+    ("run", "energy.coverage", 1.5, r"energy\.coverage: got 1\.5"),
+    ("run", "energy.phases.train", "3", r"energy\.phases\.train: got '3'"),
+    ("run", "fp8.in_fp8", 8, "in_fp8: got 8, expected 8 but 1 that moved"),
+    ("run", "fp8.shares.0.overflow", 1.5, r"fp8\.shares\.0\.overflow: got 1\.5"),
+    # loop
+    ("loop", "bare_step_ms", [1.0, 1.0, 4.0], "bare_step_ms: got 3 times beside 4"),
+    ("loop", "bare_step_ms.3", 0.0, r"bare_step_ms\.3: got 0\.0"),
+    ("loop", "steps_per_block", 3, "bare_step_ms: got 4 times .* in blocks of 3"),
+    ("loop", "provenance.environment.precision", "32-true", "precision: got 32-true"),
+    # ops
+    ("ops", "cases.0.variants.0.forward.median_ms", 0.0, r"median_ms: got 0\.0"),
+    (
+        "ops",
+        "pays",
+        [{"recipe": "delayed", "width": 768}],
+        r"pays\.delayed\.width: got 768, expected None",
+    ),
+    ("ops", "goals", [{"op": "a", "goal": "b", "threshold": 1, "value": 2, "verdict": "yes"}], "verdict: got 'yes'"),
+    # step
+    ("step", "variants.0.name", "litespark", r"got the names \['litespark', 'litespark'\]"),
+    ("step", "model.num_layers", 3, "num_layers: got 3, expected at most layers_whole = 2"),
+    ("step", "model.flops_per_token_full", 1200.0, r"flops_per_token_causal: got 1300\.0, expected at most 1200"),
+    ("step", "model.flops_per_token_recomputed", 1200.0, r"flops_per_token_causal: got 1300\.0"),
+    ("step", "rates.copy_bytes", 0.0, r"rates\.copy_bytes: got 0\.0"),
+    ("step", "rates.peak_source", None, "expected both or neither"),
+    ("step", "variants.0.reason", "no GPU", r"variants\.standard: got the rounds \[0, 1\] and 'no GPU'"),
+    ("step", "variants.0.rounds.0.round", 1, r"variants\.standard: got the rounds \[1, 1\]"),
+    ("step", "variants.0.rounds.0.round", 2, r"standard\.rounds\[2\]\.round: got 2, expected at most 1"),
+    ("step", "variants.0.rounds.0.error", "it broke", "outcome: got 'measured'"),
+    ("step", "variants.0.rounds.0.outcome", "failed", "outcome: got 'failed'"),
+    ("step", "variants.0.rounds.0.step_ms", [40.0] * 3, "step_ms: got 3 times, expected 4"),
+    ("step", "variants.0.rounds.0.step_ms.0", 0.0, r"step_ms\.0: got 0\.0"),
+    ("step", "variants.1.rounds.0.tokens", 64, r"litespark\.rounds\[0\]\.tokens: got 64 and 80 pairs, expected \(32"),
+    ("step", "variants.1.rounds.1.attention_pairs", 79, r"got 32 and 79 pairs, expected \(32, 80\)"),
+    ("step", "variants.1.rounds.1.tokens_hash", "0123", "tokens_hash: got 0123, expected ab"),
+    ("step", "variants.0.rounds.0.loss", None, "and loss None, expected all of them"),
+    ("step", "variants.0.rounds.0.train_loss", [2.0] * 4, "train_loss: got 4, expected one of each step"),
+    ("step", "variants.0.rounds.0.joules", None, "either joules or a reason"),
+    ("step", "variants.0.rounds.0.joules_reason", "lost", "either joules or a reason"),
+    ("step", "variants.0.rounds.0.joules", 0.0, r"joules: got 0\.0"),
+    ("step", "variants.0.rounds.0.peak_memory_mib", 0.0, r"peak_memory_mib: got 0\.0"),
+    ("step", "variants.0.floor.0.milliseconds", -1.0, r"milliseconds: got -1\.0"),
+    # ablation
+    ("ablation", "variants.2", ..., "other settings than the switches make: plus_loss"),
+    ("ablation", "variants.2.settings.0", "ops.attention=reference", "than the switches make: plus_loss"),
+    ("ablation", "switches.1.name", "attention", r"switches: got the names \['attention', 'attention'"),
+    ("ablation", "switches.1.keys.0.key", "ops.attention", "switches: got the keys .* expected each once"),
+    ("ablation", "switches", [], r"switches: got \[\]"),
+    ("ablation", "variants.0.rounds.0.step_ms.0", ..., r"baseline\.rounds\[0\]\.step_ms: got 3 times"),
+    # profile
+    ("profile", "classes.1.milliseconds", 6.001, r"classes: got 10\.001000 ms together, expected 10\.000000"),
+    ("profile", "classes.3", ..., "expected each once and idle among them"),
+    ("profile", "classes.2.kernel_class", "norm", "expected each once"),
+    ("profile", "classes.0.kernels.0.milliseconds", 2.5, r"classes\.norm: got 2\.0 ms, expected the 2\.5 of its"),
+    ("profile", "classes.0.kernels.0.calls", 0, "calls: got 0"),
+    ("profile", "wall_milliseconds", 0.0, r"wall_milliseconds: got 0\.0"),
+    # data
+    ("data", "preparation.1.tokens", 1009, r"got \[999, 1000\] tokens without EOS"),
+    ("data", "preparation.4.tokens", 700, "got 700 tokens by litgpt, expected about 909"),
+    ("data", "preparation.0.seconds", 0.0, r"preparation\.0\.seconds: got 0\.0"),
+    ("data", "preparation.0.position", 1, "two runs at one place of one round"),
+    ("data", "litgpt_reason", "absent", r"litgpt: got 0\.5\.13"),
+    ("data", "litgpt", None, "litgpt: got None"),
+    # variants × seeds
+    ("equal", "seeds", [1, 1, 2], r"seeds: got \[1, 1, 2\], expected each once"),
+    ("equal", "seeds", [1], r"variants\.bf16\.runs: got the seeds \[1, 2\]"),
+    ("equal", "variants", [], "variants: got"),
+    ("equal", "bound", 0.0, r"bound: got 0\.0"),
+    ("equal", "stream.budget_tokens", 300, "got 400, expected the 300 of the budget"),
+    ("equal", "variants.1.runs.0.curve.3", ..., "seed 1: tokens: got 300, expected the 400 of the budget"),
+    ("equal", "variants.1.runs.0.curve.3.tokens", 395, "tokens: got 395, expected 400 as before"),
+    ("equal", "variants.1.runs.0.curve.0.bits_per_byte", 0.0, r"bits_per_byte: got 0\.0"),
+    ("equal", "variants.1.runs.0.curve.0.step", 99, "got step 20 after step 99"),
+    ("equal", "variants.1.runs.0.curve.0.seconds", 99.0, "expected steps, tokens and seconds to grow"),
+    ("equal", "variants.1.runs.0.curve.3.joules", None, "joules: expected either joules or a reason"),
+    ("equal", "variants.1.runs.0.joules_reason", "lost", "joules: expected either joules or a reason"),
+    ("equal", "variants.1.runs.0.all_in_joules", 10.0, r"joules: got 240\.0, expected at most all_in_joules = 10"),
+    ("equal", "variants.1.runs.0.fp8", None, "fp8: expected what became of the layers .* it is fp8"),
+    ("target", "target_bits_per_byte", 2.45, r"2\.4 before the end, expected the run to end"),
+    ("target", "target_bits_per_byte", 1.0, "got 1000, expected the 100000 of the budget"),
+    ("corpus", "variants.1.prepared.validation_hash", "other", "validation_hash: got several"),
+    ("corpus", "variants.1.prepared.train_documents", 61, r"selected\.train_documents: got 61, expected 60"),
+    ("corpus", "variants.1.prepared.dropped.1.documents", 64, "got 64 of clean, expected at most 60"),
+    ("corpus", "corpus", None, "prepared: expected it of every variant"),
+]
+
+
+@pytest.mark.parametrize(("kind", "where", "value", "message"), FAULTS, ids=[f"{each[0]}.{each[1]}" for each in FAULTS])
+def test_a_planted_fault_is_refused_by_its_field(tmp_path, kind, where, value, message):
+    path = tmp_path / "record.json"
+    MADE[kind]().write(path)
+    values = json.loads(path.read_text())
+    plant(values, where, value)
+    path.write_text(json.dumps(values))
+    with pytest.raises(RecordError, match=rf"record\.json is not a valid record: .*{message}"):
+        read_record(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '"text"', "[" * 9999, '{"schema": NaN}', '{"seed": 1}', "\udcff"])
+def test_what_is_no_record_is_refused_by_the_name_of_its_file(tmp_path, text):
+    path = tmp_path / "strange.json"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    for read in (read_record, RunRecord.read):
+        with pytest.raises(RecordError, match=r"strange\.json is not a valid"):
+            read(path)
+
+
+def with_sections(record: RunRecord, **changes: Any) -> RunRecord:
+    for section, values in changes.items():
+        setattr(record, section, dataclasses.replace(getattr(record, section), **values))
+    return record
+
+
+def test_what_was_set_later_is_checked_before_it_is_written(tmp_path):
+    record, path = training_records.equal_tokens(), tmp_path / "record.json"
+    record.variants[1].failures.append(RunFailure(seed=2, error="out of memory"))
+    record.write(path)
+    before = path.read_text()
+    record.variants[1].runs[0].curve.pop()
+    for write in (record.check, lambda: record.write(path)):
+        with pytest.raises(RecordError, match="expected the 400 of the budget"):
+            write()
+    assert path.read_text() == before
+
+
+def test_what_is_not_finite_was_not_measured(tmp_path):
+    record = with_sections(make_record(), energy={"joules_per_token_train": math.nan}, quality={"perplexity": math.inf})
+    record.write(tmp_path / "run.json")
+    assert RunRecord.read(tmp_path / "run.json").energy.joules_per_token_train is None
+    with pytest.raises(ValueError, match="train_seconds"):
+        with_sections(make_record(), throughput={"train_seconds": math.nan})
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.floats(allow_nan=False, allow_infinity=False), st.integers(0, 2**60), st.text())
+def test_any_finite_values_survive_the_text_of_the_file(number, count, text):
+    changes = {"energy": {"all_in_joules": number}, "throughput": {"tokens": count}, "quality": {"sample": text}}
+    record = with_sections(make_record(), **changes)
+    assert parse(RunRecord, record.check()) == record
+
+
+CONTRADICTIONS = [
+    ("quality", {"perplexity": 2.0}, r"quality\.perplexity: got 2\.0, expected exp"),
+    ("throughput", {"tokens_per_second": 1e5}, r"tokens_per_second: got 100000\.0, expected about 1000"),
+    ("throughput", {"step_ms_p95": 9.0}, r"step_ms_median: got 10\.0, expected at most step_ms_p95 = 9"),
+    ("throughput", {"mfu_full": 0.1}, r"mfu_causal: got 0\.4, expected at most mfu_full = 0\.1"),
+    ("throughput", {"steps": 9}, r"throughput\.steps: got 9, expected last_step = 10"),
+    ("energy", {"all_in_joules": 1.0}, r"energy\.train_joules: got 3\.0, expected at most all_in_joules = 1"),
+    ("energy", {"train_joules": None}, "got neither joules nor a reason"),
+]
+
+
+@pytest.mark.parametrize(("section", "changes", "complaint"), CONTRADICTIONS)
+def test_figures_of_a_run_follow_from_each_other(tmp_path: Path, section, changes, complaint):
+    """Such a run is written and read, and is not published; see `read_entry`."""
+    sound = {"tokens": 100, "steps": 10, "train_seconds": 0.1, "tokens_per_second": 1000.0, "step_ms_median": 10.0,
+             "step_ms_p95": 11.0, "mfu_causal": 0.4, "mfu_full": 0.5}  # fmt: skip
+    record = with_sections(
+        make_record(segments=[SegmentRecord(NOON, 0, last_step=10)], status="finished"),
+        throughput=sound,
+        quality={"validation_loss": 0.0, "perplexity": 1.0},
+        energy={"train_joules": 3.0, "all_in_joules": 4.0},
+    )
+    assert list(record.contradictions()) == []
+    with_sections(record, **{section: changes}).write(tmp_path / "run.json")
+    (found,) = RunRecord.read(tmp_path / "run.json").contradictions()
+    assert re.search(complaint, found)
