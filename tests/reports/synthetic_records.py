@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from litespark.metrics.records.ablation import AblationRecord, KeyRecord, SwitchRecord, planned, settings_of
-from litespark.metrics.records.origin import DeviceRecord, EnvironmentRecord, Provenance
 from litespark.metrics.records.profile import ClassRecord, ProfileRecord
 from litespark.metrics.records.step import Protocol, RatesRecord, RoundRecord, StepModel, StepRecord, VariantRecord
+from tests.metrics.records.hand_made import environment, provenance
 
-GPU, CPU = "NVIDIA H200", "a CPU"
-
-
-def environment(device: str = GPU) -> EnvironmentRecord:
-    return EnvironmentRecord("3.11", "2.14", "Linux", CPU, 1, "bf16", "3.8", devices=[DeviceRecord(device)])
+GPU = "NVIDIA H200"
 
 
 def step_record(
@@ -26,10 +23,9 @@ def step_record(
     joules: float | None = 4.0,
 ) -> StepRecord:
     """Every variant takes two steps of 1000 tokens and as many milliseconds as given, in one round."""
-    provenance = Provenance(
-        f"{day}T12:00:00+00:00", ["litespark", "bench", "step"], [], "c0ffee1234", dirty, "f" * 16, "a" * 16,
-        environment(device),
-    )  # fmt: skip
+    origin = provenance(
+        time=f"{day}T12:00:00+00:00", git_dirty=dirty, environment=environment(device, precision="bf16")
+    )
     variants = []
     for position, (name, time) in enumerate(milliseconds.items()):
         measured = RoundRecord(
@@ -39,12 +35,11 @@ def step_record(
         kind = "litespark" if name == "litespark" else "huggingface"
         variants.append(VariantRecord(name, kind, [], f"about {name}", rounds=[measured]))
     return StepRecord(
-        provenance,
+        origin,
         StepModel("tiny", 10, 2, 2, 50.0, 60.0),
-        Protocol(4, 1, 9, 1, 2, 1, "synthetic", False, "bf16", 8),
+        Protocol(4, 1, 9, 1, 2, 1 if complete else 2, "synthetic", False, "bf16", 8),
         RatesRecord(matmul_flops=1e9),
         variants,
-        complete,
     )
 
 
@@ -52,12 +47,13 @@ def ablation_record() -> AblationRecord:
     """Two switches: the first makes 2 of 1, the second 5 of 2."""
     steps = step_record({"baseline": 10.0, "plus_norm": 5.0, "target": 2.0, "without_norm": 4.0})
     switches = [SwitchRecord(name, [KeyRecord(f"ops.{name}", "reference", "fast")]) for name in ("norm", "rope")]
-    record = AblationRecord([], [], switches, steps)
-    for each in planned(record.names):
-        found = steps.variant(each.name)
-        assert found is not None
-        found.settings, found.kind = list(settings_of(record.switches, each.on)), "litespark"
-    return record
+    on_in = {each.name: each.on for each in planned(["norm", "rope"])}
+    variants = [
+        replace(each, settings=list(settings_of(switches, on_in[each.name])), kind="litespark")
+        for each in steps.variants
+    ]
+    return AblationRecord(steps.provenance, steps.model, steps.protocol, steps.rates, variants, baseline=[], target=[],
+                          switches=switches)  # fmt: skip
 
 
 def profile_record() -> ProfileRecord:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import yaml
 
@@ -12,7 +10,7 @@ from litespark.metrics.records.run_fp8 import Fp8MoveRecord, Fp8SharesRecord
 from litespark.reports import fp8, tables
 from litespark.reports.report import write_comparison, write_report
 from litespark.reports.runs import load_run, load_runs
-from tests.metrics.records.hand_made import DOWN, fp8_record
+from tests.metrics.records.hand_made import DOWN, changed, fp8_record
 from tests.reports.rows import row
 from tests.reports.synthetic_runs import write_run
 from tests.reports.test_report import change, section
@@ -27,8 +25,8 @@ def folder(tmp_path):
 
 def in_fp8(folder, **changes):
     """Make a run folder one of a run in fp8, by its config and its record."""
-    environment = dataclasses.replace(RunRecord.read(folder / "run.json").environment, precision="fp8")
-    change(folder, fp8=fp8_record(**changes), environment=environment)
+    provenance = changed(RunRecord.read(folder / "run.json").provenance, "environment.precision", "fp8")
+    change(folder, fp8=fp8_record(**changes), provenance=provenance)
     with_config(folder, precision={"name": "fp8"})
     return folder
 

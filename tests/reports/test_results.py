@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -11,14 +10,13 @@ import pytest
 
 from litespark.cli import main
 from litespark.metrics.records.ledger import read_entry, read_ledger
-from litespark.metrics.records.origin import DeviceRecord
-from litespark.metrics.records.run import RunRecord
+from litespark.metrics.records.run import EnergyRecord, QualityRecord, RunRecord
 from litespark.reports import marks, results
 from litespark.reports.marks import check_documents, rendered, write_documents
 from litespark.reports.training import tables as training_tables
-from tests.metrics.records.hand_made import loop_record, make_record, ops_record
+from tests.metrics.records.hand_made import CPU, changed, loop_record, make_record, ops_record
 from tests.metrics.training_records import to_target
-from tests.reports.synthetic_records import CPU, ablation_record, profile_record, results_folder, step_record
+from tests.reports.synthetic_records import ablation_record, profile_record, results_folder, step_record
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
@@ -42,7 +40,7 @@ def test_committed_documents_show_what_their_records_hold():
 
 def test_the_picture_of_the_readme_has_a_whole_record():
     record = RunRecord.read(QUICKSTARTS[-1])
-    assert (record.status, record.git_dirty) == ("finished", False)
+    assert (record.status, record.provenance.git_dirty) == ("finished", False)
     assert record.quality.validation_loss < record.data.unigram_entropy
 
 
@@ -71,7 +69,7 @@ def test_gpus_come_first_and_a_cpu_is_marked(tmp_path):
 
 def test_the_newest_complete_record_is_shown_with_the_best_of_each_variant_and_the_history(tmp_path):
     wrong = step_record({"litespark": 1.0, "sdpa": 20.0, "standard": 40.0}, day="2026-01-30")
-    wrong.variants[0].rounds[0].loss = 9.0
+    wrong = changed(wrong, "variants.0.rounds.0.loss", 9.0)
     text = results.page(results_folder(tmp_path, OLD, NEW, UNFINISHED, wrong))
     newest, rest = text.split("Best of each variant")
     best, history = rest.split("Others:")
@@ -86,18 +84,16 @@ def test_the_newest_complete_record_is_shown_with_the_best_of_each_variant_and_t
 
 
 def test_records_of_other_shapes_are_not_put_together(tmp_path):
-    other = step_record({"litespark": 1.0}, day="2026-02-04")
-    other.protocol.micro_batch_size = 8
+    other = changed(step_record({"litespark": 1.0}, day="2026-02-04"), "protocol.micro_batch_size", 8)
     assert "Best of each" not in results.page(results_folder(tmp_path, NEW, other))
 
 
 def test_every_kind_of_record_has_its_place_with_a_link(tmp_path):
     folder = results_folder(tmp_path, ON_A_CPU)
     run = make_record(status="finished")
-    run.quality.validation_loss, run.quality.perplexity, run.quality.bits_per_byte = 0.0, 1.0, 1.93
+    run.quality = QualityRecord(validation_loss=0.0, perplexity=1.0, bits_per_byte=1.93)
+    run.energy = EnergyRecord(reason="no counter")
     loop, ops = loop_record(), ops_record()
-    for each in (run, loop, ops):
-        each.environment.devices = [DeviceRecord(each.environment.cpu)]
     made = {"quickstart": run, "bench-loop": loop, "bench_ops": ops, "bench-to-loss": to_target()}
     for what, record in made.items():
         record.write(folder / "a-cpu" / f"2026-01-31_{what}_tiny_fp32.json")
@@ -215,9 +211,7 @@ def test_a_record_that_is_missing_or_refused_is_named_and_stops_the_writing(root
 def test_a_record_of_a_gpu_from_changed_code_is_refused(tmp_path):
     shutil.copytree(RESULTS, tmp_path / "results")
     path = tmp_path / QUICKSTARTS[-1].relative_to(ROOT)
-    record = RunRecord.read(path)
-    record.environment.devices[0].name, record.git_dirty = "NVIDIA H200", True
-    record.write(path)
+    record = changed(RunRecord.read(path), "provenance.environment.devices.0.name", "NVIDIA H200")
+    changed(record, "provenance.git_dirty", True).write(path)
     (problem,) = read_ledger(tmp_path / "results")[1]
     assert "git_dirty True, expected a clean commit" in problem
-    assert json.loads(path.read_text())["git_dirty"] is True

@@ -52,7 +52,7 @@ def test_a_verdict_is_that_of_the_median_not_of_the_best_round():
 
 
 def test_data_that_is_absent_says_why_and_is_never_a_number():
-    record = replace(data_record(litgpt=False), memory=[], streaming=[], complete=False)
+    record = replace(data_record(litgpt=False), memory=[], streaming=[])
     goals = data.goals(record)
     assert row(goals, "tokens/s over litgpt") == ["not measured", "at least 1.5", "not measured"]
     assert "litgpt: it is not installed" in notes(goals)

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from litespark.metrics.records.origin import DeviceRecord, DeviceState
+from litespark.metrics.records.origin import DeviceState
 from litespark.metrics.records.step import BASELINES, RatesRecord, StepModel, StepRecord
 from litespark.metrics.step_round import Interval
 from litespark.reports.step import tables
 from litespark.reports.step_goals import fp8_goals, in_fp8, succeeded, trainer_goal
 from litespark.reports.step_rows import Ratio, failures, ratios, rows
+from tests.metrics.records.hand_made import provenance
 from tests.metrics.step_records import STEPS, lost, ours, record, round_, standard, variant
 from tests.reports.rows import notes, row
 
@@ -31,7 +32,7 @@ def test_the_table_has_every_figure_of_a_row():
 def test_documents_count_as_they_were_masked():
     """12 of 20 pairs: 1.5 keys on average, so 1180 FLOPs a token, 1540 with a second forward, 8.4 ms of floor."""
     masked = [round_(0, [20.0] * 4, 1.0, attention_pairs=48, recompute="full")]
-    found = of(record(variant("litespark", *masked, hardware_flops_per_token=1700.0)))
+    found = of(record(variant("litespark", *masked)))
     shares = [found.repeats.median(name) for name in ("mfu_causal", "hfu_causal", "mfu_full")]
     assert shares == pytest.approx([400 * 1180 / 1e7, 400 * 1540 / 1e7, 400 * 1480 / 1e7])
     assert found.floor_ms == pytest.approx(8.4)
@@ -45,7 +46,7 @@ def test_one_round_that_passes_the_product_refutes_its_rate():
 
 
 def test_what_is_absent_has_a_reason():
-    blind = variant("litespark", round_(0, [10.0] * 4), floor=[], hardware_flops_per_token=None)
+    blind = variant("litespark", round_(0, [10.0] * 4), floor=[])
     (table, *_) = tables(
         record(
             blind,
@@ -81,7 +82,7 @@ def test_the_protocol_and_the_device_are_told():
     cool, hot = DeviceState(1980.0, 2619.0, 41.0, 700.0, []), DeviceState(1750.0, 2619.0, 66.0, 700.0, ["sw_power_cap"])
     cut = StepModel("llama30b", 10**9, 2, 60, 1300.0, 1480.0)
     measured = variant("litespark", round_(0, [20.0] * 4, before=cool, after=hot))
-    said = notes(tables(record(standard(), measured, model=cut, complete=False))[0])
+    said = notes(tables(record(standard(), measured, model=cut))[0])
     for part in (
         "SM clock 1750 to 1980 MHz, temperature 41 to 66 °C, clocks held down by sw_power_cap",
         "driver 999.1, power limit 700.0 W",
@@ -137,7 +138,7 @@ def test_in_place_of_a_ratio_stands_its_reason():
 
 def changed(name: str = "litespark", **values):
     found = ours(name)
-    found.rounds = [replace(each, **values) for each in found.rounds]
+    found.rounds[:] = [replace(each, **values) for each in found.rounds]
     return found
 
 
@@ -228,7 +229,7 @@ def at(name: str, tokens_per_second: float, *settings: str, kind: str = "litespa
 def large(*variants, device: str = "NVIDIA H200", model=MODEL) -> StepRecord:
     found = record(*variants, model=model)
     found.protocol = replace(found.protocol, micro_batch_size=4, seq_len=4096, rounds=1)
-    found.provenance.environment.devices = [DeviceRecord(device)]
+    found.provenance = provenance(device)
     return found
 
 
@@ -292,6 +293,6 @@ def test_goals_of_fp8_are_not_measured_elsewhere_and_not_asked_without_it():
 )
 def test_fp8_is_what_the_last_word_about_precision_says(settings, protocol, expected):
     found = large(OURS)
-    found.protocol.precision = protocol
+    found.protocol = replace(found.protocol, precision=protocol)
     assert in_fp8(at("x", 1e3, *settings), found) is expected
     assert in_fp8(at("compiled_fp8", 1e3, kind="huggingface"), found) is False

@@ -9,6 +9,7 @@ from litespark.metrics.step_round import Interval
 from litespark.reports.curves import figure, picture
 from litespark.reports.training import all_within, tables
 from litespark.reports.training_rows import late_differences, rows
+from tests.metrics.records.hand_made import changed
 from tests.metrics.training_records import (
     NO_JOULES,
     TARGET,
@@ -85,18 +86,18 @@ def test_a_run_that_did_not_get_there_has_no_cost_and_no_ratio(made):
         missed = "seed 2: best 2.2000 bits/byte within 100,000 tokens and 30.0 s"
         assert ours.missed == (missed,)
         assert f"ours NOT reached, {missed}" in notes(tables(found)[0])
-        found.variants[1].runs = [run(1, (budget, 1000.0, 2.5))]
+        found.variants[1].runs[:] = [run(1, (budget, 1000.0, 2.5))]
         assert row(tables(found)[0], "ours")[-3:] == ["not reached"] * 3
 
 
 def test_without_the_first_variant_there_is_no_ratio():
     found = to_target()
-    found.variants[0].runs = [run(1, (100_000, 9.0, 2.5))]
+    found.variants[0].runs[:] = [run(1, (100_000, 9.0, 2.5))]
     reference, ours = rows(found).values()
     assert (reference.of("tokens"), reference.reached) == (None, 0)
     assert (ours.ratio("tokens"), ours.of("tokens")) == (None, Interval(1000, 500, 1500, 2))
     found = equal_tokens()
-    found.variants[0].runs = []
+    found.variants[0].runs[:] = []
     ours = rows(found)["fp8"]
     assert (ours.compared, ours.judged, ours.reached, ours.difference, ours.within) == (0, 0, 0, None, None)
     assert row(tables(found)[0], "fp8")[-4:] == ["-"] * 4, "nothing beside it is not worse"
@@ -104,23 +105,23 @@ def test_without_the_first_variant_there_is_no_ratio():
 
 def test_what_is_missing_is_told():
     found = to_target(watts=None)
-    found.variants[0].runs[0].processes = 3
-    found.variants[1].runs = []
-    found.variants[1].failures = [RunFailure(seed=1, error="first"), RunFailure(seed=1, error="out of memory")]
+    found = changed(found, "variants.0.runs.0.processes", 3)
+    found.variants[1].runs[:] = []
+    found.variants[1].failures[:] = [RunFailure(seed=1, error="first"), RunFailure(seed=1, error="out of memory")]
     (table,) = tables(found)
     assert row(table, "ours")[3] == "no run"
     for part in ("NOT complete", f"no joules: {NO_JOULES}", "ours FAILED: out of memory",
                  "of 1, 2 (reference 1, 2; ours none)", "reference with seed 1 in 3 processes"):  # fmt: skip
         assert part in notes(table), part
     found = to_target()
-    found.variants[0].runs = to_target(watts=None).variants[0].runs
+    found.variants[0].runs[:] = to_target(watts=None).variants[0].runs
     ours = rows(found)["ours"]
     assert (ours.ratio("joules"), ours.joules_reason) == (None, NO_JOULES)
 
 
 def test_a_simulation_is_not_the_speed_of_fp8():
     found = equal_tokens()
-    found.variants[1].runs[0].fp8 = fp8_state(simulated=True)
+    found = changed(found, "variants.1.runs.0.fp8", fp8_state(simulated=True))
     (table,) = tables(found)
     assert sum(" simulated" in cell for cell in row(table, "fp8")) == 4, "rate, J/token, time and energy; not tokens"
     assert "the time and the energy are not" in notes(table)
@@ -151,5 +152,5 @@ def test_the_picture_has_a_line_a_run_and_the_target(tmp_path):
     assert (tmp_path / "picture.png").stat().st_size > 10_000
     empty = equal_tokens()
     for each in empty.variants:
-        each.runs = []
+        each.runs.clear()
     figure(empty)

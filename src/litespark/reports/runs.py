@@ -19,8 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from litespark.metrics import names
 from litespark.metrics.mfu import most_of_measured_peak
+from litespark.metrics.records.base import parse
 from litespark.metrics.records.run import RunRecord
-from litespark.metrics.records.validated import as_record_error
 from litespark.reports.run_config import CONFIG_FILE, flatten, read_config
 
 RECORD_FILE = "run.json"
@@ -227,8 +227,7 @@ def _read_metrics(path: Path) -> pd.DataFrame:
         if not line.strip():
             continue
         try:
-            with as_record_error():
-                row = _Row.model_validate_json(line)
+            row: _Row = parse(_Row, line)
         except ValueError as error:
             if number == len(lines):  # no newline after it: the run was killed while it wrote this line
                 break
