@@ -67,7 +67,7 @@ def test_the_matmul_probe_gives_a_rate_that_a_device_can_have(device: torch.devi
 
 
 def test_energy_is_read_or_absent_with_a_reason(device: torch.device):
-    meter = choose_meter(device.type)
+    meter = choose_meter(device)
     first = meter.read()
     time.sleep(0.5 if meter.method else 0)
     second = meter.read()
@@ -80,7 +80,7 @@ def test_a_whole_run_trains_and_records_what_it_ran_on(device: torch.device, tmp
     write_text(tmp_path / "text")
     train(
         *TINY,
-        f"trainer.accelerator={device.type}",
+        f"trainer.accelerator={'cpu' if device.type == 'cpu' else 'gpu'}",
         "precision=auto",
         "budget.steps=30",
         "optim.lr=1e-2",

@@ -18,7 +18,7 @@ from litespark.experiment.instruments import build_meter, say_what_is_absent
 from litespark.metrics.mfu import Rates
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.tasks.pretrain import Pretrain
-from litespark.training.any_accelerator import AnyAccelerator, lightning_accelerator
+from litespark.training.any_accelerator import AnyAccelerator, lightning_accelerator, why_no_ddp
 from litespark.training.optim import AdamWConfig, build_optimizer
 from litespark.training.random_state import random_state, restore_random_state
 from litespark.training.step import OptimizerStep
@@ -210,6 +210,8 @@ def test_lightning_gets_an_accelerator_that_it_does_not_have(machine):
     assert isinstance(made, AnyAccelerator)
     assert made.get_parallel_devices(made.parse_devices("2")) == [torch.device("xpu", 0), torch.device("xpu", 1)]
     assert (made.is_available(), made.auto_device_count()) == (True, 2)
+    assert "set strategy=fsdp" in why_no_ddp(torch.device("xpu", 0))
+    assert why_no_ddp(CPU) is why_no_ddp(GPU) is None
 
 
 def test_one_line_says_what_an_accelerator_lacks_and_a_cpu_lacks_nothing(caplog):

@@ -131,8 +131,9 @@ def test_a_state_that_no_checkpoint_takes_is_left_out_with_a_line(mypkg, caplog)
     checkpoint = {"callbacks": {keeper.state_key: keeper.state_dict(), "other": {"where": Path("x")}}}
     OwnState([keeper]).on_save_checkpoint(None, None, checkpoint)
     assert checkpoint["callbacks"].keys() == {"other"}
-    assert "the state of Keeper is not saved: it holds a PosixPath" in caplog.text
-    assert _foreign({"a": [1, 2.0, None, (torch.ones(2), "x")], "b": {1: b"x"}}) is None
+    assert "the state of Keeper is not saved: it holds pathlib.PosixPath" in caplog.text
+    assert not _foreign({"a": [1, 2.0, None, (torch.ones(2), "x", torch.float32)], "b": {1: b"x"}})
+    assert "cannot be pickled" in _foreign({"a": lambda: None})[0]
 
 
 def test_the_list_of_the_project_is_read_beside_train_py_only(tmp_path, monkeypatch):

@@ -121,13 +121,12 @@ def test_ranks_that_share_a_board_leave_it_to_the_lowest():
 RANGE = 262_143_328_850
 
 
-def write_domain(root, folder, name, microjoules, limit=250_000_000):
+def write_domain(root, folder, name, microjoules):
     domain = root / folder
     domain.mkdir(parents=True)
     (domain / "name").write_text(f"{name}\n")
     (domain / "energy_uj").write_text(f"{microjoules}\n")
     (domain / "max_energy_range_uj").write_text(f"{RANGE}\n")
-    (domain / "constraint_0_power_limit_uw").write_text(f"{limit}\n")
     return domain / "energy_uj"
 
 

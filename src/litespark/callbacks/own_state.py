@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import logging
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,20 +12,6 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 log = logging.getLogger(__name__)
-
-_PLAIN = (
-    str,
-    bytes,
-    int,
-    float,
-    bool,
-    complex,
-    type(None),
-    torch.Tensor,
-    torch.nn.Parameter,
-    torch.dtype,
-    torch.device,
-)
 
 
 class OwnState(Callback):
@@ -42,23 +28,22 @@ class OwnState(Callback):
     ) -> None:
         states = checkpoint.get("callbacks", {})
         for callback in self.callbacks:
-            foreign = _foreign(states.get(callback.state_key))
-            if foreign is not None:
+            if foreign := _foreign(states.get(callback.state_key)):
                 del states[callback.state_key]
                 log.warning(
-                    "the state of %s is not saved: it holds a %s, and a checkpoint takes tensors, numbers, texts, and "
+                    "the state of %s is not saved: it holds %s, and a checkpoint takes tensors, numbers, texts, and "
                     "lists and dicts of them; a resume starts without it",
                     type(callback).__name__,
-                    foreign,
+                    ", ".join(foreign),
                 )
 
 
-def _foreign(value: Any) -> str | None:
-    """The name of the first class within `value` that a checkpoint does not take."""
-    if type(value) in (dict, OrderedDict):
-        inner: Sequence[Any] = [*value, *value.values()]
-    elif type(value) in (list, tuple):
-        inner = value
-    else:
-        return None if type(value) in _PLAIN else type(value).__name__
-    return next((found for each in inner if (found := _foreign(each)) is not None), None)
+def _foreign(state: Any) -> list[str]:
+    """What PyTorch would refuse to read again of `state`, or why it cannot be saved."""
+    saved = io.BytesIO()
+    try:
+        torch.save(state, saved)
+    except Exception as error:  # noqa: BLE001 (whatever an object's own pickling raises)
+        return [f"what cannot be pickled ({error})"]
+    saved.seek(0)
+    return torch.serialization.get_unsafe_globals_in_checkpoint(saved)  # type: ignore[arg-type]

@@ -27,6 +27,7 @@ from litespark.models.llama.model import idle_ops
 from litespark.ops.choice import refusals
 from litespark.ops.shapes import Place
 from litespark.planning.memory import layers_that_fit, training_state_bytes
+from litespark.training.any_accelerator import why_no_ddp
 from litespark.training.strategies import Precision, activation_dtype, lightning_precision
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,8 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
         accumulate = parts.trainer.accumulate(parts.data.micro_batch_size, ranks.world_size)
     except ValueError as error:
         problems.append(str(error))
+    if parts.strategy.name == "ddp" and (reason_against := why_no_ddp(device)) is not None:
+        problems.append(reason_against)
     if parts.data.seq_len > parts.model.max_seq_len:
         problems.append(
             f"data.seq_len: got {parts.data.seq_len}, expected at most model.max_seq_len = "

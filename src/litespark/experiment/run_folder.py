@@ -42,7 +42,7 @@ LONGEST_NAME = 200
 
 # what a run writes before its first step
 _BEFORE_TRAINING = {CONFIG, TOKENIZER, LOCK, PLACE, RUN_DATA, RECORD, "checkpoints", "hparams.yaml", "metrics.jsonl",
-                    "metrics.csv", "energy.jsonl", "wandb", "mlruns"}  # fmt: skip
+                    "energy.jsonl", "wandb", "mlruns"}  # fmt: skip
 
 
 def check_name(parts: Parts) -> None:

@@ -19,8 +19,8 @@ from litespark.metrics.nvml import NvmlMeter, nvml_uuid
 CPU_LABEL = "CPU package energy"
 POWERCAP = Path("/sys/class/powercap")
 
-# a package that states no limit is taken to use less than this, to tell whether its counter can have wrapped twice
-_PACKAGE_WATTS_BOUND = 1000.0
+# of a package, to tell whether its counter can have wrapped twice; the limit that it states may be exceeded for long
+_MOST_WATTS = 1000.0
 
 
 class NullMeter(EnergyMeter):
@@ -42,7 +42,6 @@ class _Package:
 
     counter: Path
     range_microjoules: int
-    bound_watts: float
     last: tuple[float, int] | None = None
     total_microjoules: int = 0
 
@@ -72,16 +71,10 @@ class RaplMeter(EnergyMeter):
             name = (domain / "name").read_text().strip()
             if not name.startswith("package"):
                 continue
-            watts = _optional_microwatts(domain / "constraint_0_power_limit_uw")
-            package = _Package(
-                counter=domain / "energy_uj",
-                range_microjoules=int((domain / "max_energy_range_uj").read_text()),
-                bound_watts=max(watts or 0.0, _PACKAGE_WATTS_BOUND),
-            )
+            package = _Package(domain / "energy_uj", int((domain / "max_energy_range_uj").read_text()))
             int(package.counter.read_text())  # root-only on most systems: fail here, with the path in the error
             self._packages.append(package)
-            # the long-term limit may be exceeded for many seconds, so only the generous bound judges a reading
-            devices.append(MeteredDevice(domain.name, name, package.bound_watts))
+            devices.append(MeteredDevice(domain.name, name, _MOST_WATTS))
         if not devices:
             raise FileNotFoundError(f"{powercap} holds no RAPL package domain")
         self.devices = tuple(devices)
@@ -98,20 +91,12 @@ class RaplMeter(EnergyMeter):
             return None
         before, package.last = package.last, (now, value)
         if before is not None:
-            possible = package.bound_watts * 1e6 * (now - before[0])
-            if possible >= package.range_microjoules:
+            if _MOST_WATTS * 1e6 * (now - before[0]) >= package.range_microjoules:
                 # how often the counter wrapped cannot be known: leave a gap and count on from here
                 return None
             # modulo, because the counter starts again at 0 after its range
             package.total_microjoules += (value - before[1]) % (package.range_microjoules + 1)
         return package.total_microjoules // 1000
-
-
-def _optional_microwatts(path: Path) -> float | None:
-    try:
-        return int(path.read_text()) / 1e6
-    except (OSError, ValueError):
-        return None
 
 
 def assign_devices(uuids_by_rank: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:

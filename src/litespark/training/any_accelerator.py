@@ -49,3 +49,12 @@ class AnyAccelerator(Accelerator):
 def lightning_accelerator(device: torch.device) -> str | Accelerator:
     """What the Trainer takes for `device`: Lightning's own where it has one."""
     return device.type if device.type in ("cpu", "cuda", "mps") else AnyAccelerator()
+
+
+def why_no_ddp(device: torch.device) -> str | None:
+    """Why Lightning's DDP cannot run there: in 2.6.6 it opens a stream of CUDA on every accelerator; None: it can."""
+    if device.type in ("cpu", "cuda"):
+        return None
+    return (
+        f"strategy=ddp: got a device of type {device.type}, for which Lightning has none; set strategy=fsdp or single"
+    )
