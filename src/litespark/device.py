@@ -243,11 +243,7 @@ def device_of(place: torch.device) -> Device:
 
 
 def find(asked: str, index: int | None = None) -> torch.device:
-    """The device that `trainer.accelerator` (auto, cpu, gpu, mps, xpu) means on this machine.
-
-    Args:
-        asked: the word.
-        index: among the accelerators of this machine; None: the current one.
+    """The device that `trainer.accelerator` (auto, cpu, gpu, mps, xpu) means here, the current one or of an index.
 
     Raises:
         NoDeviceError: it is not here, or there are fewer.

@@ -15,9 +15,11 @@ def state_of(*boards: Board) -> DeviceState | None:
     return device_state(NvmlMeter([board.uuid for board in boards], FakeNvml(list(boards))))
 
 
-def test_clocks_temperature_limit_and_reasons_of_a_board():
+def test_what_the_driver_tells_is_there_and_the_rest_is_absent():
     board = Board("GPU-a", clocks_mhz={1: 1755, 2: 2619}, celsius=63, limit_milliwatts=650_000, clock_event_reasons=0)
     assert state_of(board) == DeviceState(1755.0, 2619.0, 63.0, 650.0, [])
+    board = Board("GPU-a", clocks_mhz={}, celsius=None, limit_milliwatts=None, clock_event_reasons=None)
+    assert state_of(board) == DeviceState(None, None, None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -44,11 +46,6 @@ def test_an_older_module_knows_the_reasons_by_their_older_name():
 
     meter = NvmlMeter(["GPU-a"], OlderNvml([Board("GPU-a", clock_event_reasons=4)]))
     assert device_state(meter).throttle_reasons == ["SwPowerCap"]
-
-
-def test_what_the_driver_does_not_tell_is_absent_and_not_an_empty_list():
-    board = Board("GPU-a", clocks_mhz={}, celsius=None, limit_milliwatts=None, clock_event_reasons=None)
-    assert state_of(board) == DeviceState(None, None, None, None, None)
 
 
 def test_the_first_readable_board_is_meant_and_without_one_there_is_no_state():

@@ -37,7 +37,7 @@ def test_what_depends_on_an_unstated_setting_is_none(settings, cost, co2e):
     assert projection.co2e_kg == co2e
 
 
-def test_unmeasured_rates_give_none():
+def test_unmeasured_rates_or_no_target_give_none():
     settings = ProjectionSettings(0.2, 0.4, 1.1)
     projection = project(10, tokens_per_second=None, joules_per_token=float("nan"), settings=settings)
     assert (projection.hours, projection.kwh, projection.cost, projection.co2e_kg) == (None, None, None, None)

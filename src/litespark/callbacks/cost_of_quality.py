@@ -25,13 +25,7 @@ class CostOfQuality(StepCallback):
     """Logs what training took up to each validation, and ends it at the first one at or below the target.
 
     Comes after the throughput monitor, which logs the validation itself and counts the time.
-
-    Args:
-        target_bpb: bits per byte at which to stop; None never stops.
-        record: the target and where it was reached are written into it.
-        throughput, energy: where the figures come from.
-        checkpointer: saves where training ends.
-        phases: told that what is done here is not training.
+    The target is in bits per byte (None never stops); where it was reached is written into the record.
     """
 
     def __init__(

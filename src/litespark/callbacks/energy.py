@@ -24,15 +24,7 @@ class EnergyMonitor(StepCallback):
     """Books energy by phase and logs J/token of windows that are long enough to be read.
 
     Comes after the throughput monitor, which has synchronised the device when a window closes.
-
-    Args:
-        by_phase: of this rank.
-        log_every: steps between two looks at the window.
-        phases: says what the run is doing.
-        journal: where the sums go after each look, for joules lost in a crash.
-
-    Attributes:
-        totals: sums over ranks at the last look.
+    Every `log_every` steps the window is looked at, and the sums over ranks, `totals`, go into the journal.
     """
 
     def __init__(self, by_phase: EnergyByPhase, *, log_every: int, phases: Phases, journal: EnergyJournal) -> None:

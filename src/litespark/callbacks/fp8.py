@@ -38,14 +38,7 @@ class Fp8Monitor(StepCallback):
 
     In the list of callbacks it stands after the one that closes windows, which waits for the device, and before those
     that save checkpoints and write the record: a resume then finds the layers where the next step needs them.
-
-    Args:
-        config: of fp8.
-        record: of the run; its field `fp8` is filled.
-        log_every: steps between two readings; those without a step that counted are left out.
-
-    Attributes:
-        policy: which decides.
+    Of the readings, one every `log_every` steps, those without a step that counted are left out.
     """
 
     def __init__(self, config: Fp8Config, record: RunRecord, log_every: int) -> None:

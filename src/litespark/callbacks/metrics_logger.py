@@ -32,14 +32,7 @@ def log_everywhere(trainer: pl.Trainer, values: Mapping[str, float | None], step
 
 
 class MetricsLogger(Logger):
-    """Writes rows of metrics into the run's folder.
-
-    Args:
-        folder: the run's folder.
-
-    Attributes:
-        latest: the last value of every metric, for whoever shows them.
-    """
+    """Writes rows of metrics into the run's folder; `latest` has the last value of each, for whoever shows them."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()

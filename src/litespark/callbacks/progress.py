@@ -28,13 +28,7 @@ _GAP = "  "
 
 class ProgressBar(StepCallback):
     """Shows the last logged metrics on one line that is kept up to date; without a terminal, a line now and then.
-
-    Args:
-        metrics: the logger whose latest values are shown.
-        phases: tells when something else than training is done.
-        model, place: what is trained, and on what, for the line at the start.
-        notes: said once at the start, such as why energy cannot be read here.
-        seconds_between_lines: where the output is not a terminal.
+    At the start it names the model and the place, and gives the notes, such as why energy cannot be read here.
     """
 
     def __init__(

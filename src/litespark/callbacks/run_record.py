@@ -36,14 +36,8 @@ _IN_QUALITY = (
 
 class RunRecorder(StepCallback):
     """Writes the record at the start, at each log interval and at the end, on rank 0.
-
-    Args:
-        path: of `run.json`.
-        record: what is known before the first step; segments of earlier processes are in it.
-        segment: what is known of the stretch that begins now.
-        throughput, energy, metrics: where the figures come from.
-        log_every: steps between two writings.
-        seconds_between_writes: a run with short intervals writes no more often than this.
+    `record` has what is known before the first step, and the segments of earlier processes; `segment` is the stretch
+    that begins now. A run with short intervals writes no more often than every `seconds_between_writes`.
     """
 
     def __init__(

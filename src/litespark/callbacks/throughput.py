@@ -23,14 +23,7 @@ from litespark.training.module import TrainingModule
 
 
 class ThroughputMonitor(StepCallback):
-    """Counts steps and tokens and logs a window of them at each log interval.
-
-    Args:
-        mfu: turns speeds into utilisation.
-        log_every: steps in a window.
-        warmup_steps: steps that are not in the step time statistics.
-        phases: told and asked what the run is doing.
-    """
+    """Counts steps and tokens and logs a window of them at each log interval; warm-up is in no step time."""
 
     def __init__(self, *, mfu: MfuMeter, log_every: int, warmup_steps: int, phases: Phases) -> None:
         super().__init__(log_every)

@@ -15,12 +15,9 @@ from litespark.training.module import TrainingModule
 
 
 class Validation(StepCallback):
-    """Validates at the end of each step that `interval` divides.
+    """Validates at the end of each step that `interval` divides; None: only when asked.
 
     Comes after what closes windows and before what saves checkpoints: the checkpoint of a step holds its validation.
-
-    Args:
-        interval: steps between two validations; None validates only when asked.
     """
 
     def __init__(self, interval: int | None) -> None:

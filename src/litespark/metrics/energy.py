@@ -73,13 +73,8 @@ class EnergyByPhase:
     """Books a meter's differences by phase; begins in ``idle``, which therefore holds start-up.
 
     Each rank keeps one over its own devices and counts its own tokens; their ``totals`` are summed over ranks.
-
-    Args:
-        meter: where the counters come from.
-        minimum_window_seconds: below this a window tells nothing, because counters refresh too rarely.
-
-    Attributes:
-        totals: everything booked up to the last reading.
+    ``totals`` holds everything up to the last reading. Below ``minimum_window_seconds`` a window tells nothing, because
+    counters refresh too rarely.
     """
 
     def __init__(self, meter: EnergyMeter, minimum_window_seconds: float = 5.0) -> None:
@@ -129,9 +124,7 @@ class EnergyByPhase:
     def resume(self, totals: EnergyTotals, journaled: EnergyTotals | None = None) -> None:
         """Continue from a checkpoint; what this process used so far (start-up) is kept on top.
 
-        Args:
-            totals: of the checkpoint.
-            journaled: the last totals of the run's journal; what they hold beyond the checkpoint was lost in a crash.
+        What the journal's last totals hold beyond the checkpoint was lost in a crash.
         """
         self.settle()
         self.totals += resumed_totals(totals, journaled)
@@ -139,13 +132,7 @@ class EnergyByPhase:
 
 
 def energy_section(totals: EnergyTotals, meter: EnergyMeter, train_seconds: float) -> EnergyRecord:
-    """The energy section of the run record.
-
-    Args:
-        totals: of all ranks.
-        meter: any rank's meter, for label, method and reason.
-        train_seconds: wall-clock seconds of training, for the average power of all devices together.
-    """
+    """The energy section of the run record: totals of all ranks, any rank's meter, wall-clock seconds of training."""
     return EnergyRecord(
         label=meter.label,
         method=meter.method,

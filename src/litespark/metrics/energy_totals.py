@@ -110,11 +110,7 @@ class EnergyTotals:
 
     @classmethod
     def from_vector(cls, vector: Sequence[int]) -> "EnergyTotals":
-        """The inverse of ``to_vector``.
-
-        Raises:
-            TypeError: an amount is no whole number.
-        """
+        """The inverse of ``to_vector``; a TypeError where an amount is no whole number."""
         if not all(type(amount) is int for amount in vector):
             raise TypeError("got an amount that is no whole number")
         *amounts, tokens, dropped = vector

@@ -20,14 +20,7 @@ from litespark.metrics.records.origin import DeviceRecord, EnvironmentRecord
 def collect_environment(
     device: torch.device, *, precision: str, world_size: int = 1, meter: EnergyMeter | None = None
 ) -> EnvironmentRecord:
-    """The environment section of the run record, as this process sees it.
-
-    Args:
-        device: of this process.
-        precision: that of the products.
-        world_size: ranks of the run.
-        meter: the energy meter; where it reads NVIDIA boards, power limits and driver come from it.
-    """
+    """The environment section of the run record, as this process sees it; power limits and driver come from NVML."""
     there, nvml = device_of(device), meter if isinstance(meter, NvmlMeter) else None
     uuid = nvml_uuid(device)
     limits = {} if nvml is None else {board.key: board.power_cap_watts for board in nvml.devices}

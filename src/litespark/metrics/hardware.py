@@ -160,11 +160,7 @@ def measured_matmul_peak(device: torch.device, dtype: torch.dtype, seconds: floa
     own, so that the run's random state is untouched. The best and not the median, since a peak is asked for: whatever
     else runs on the machine only lowers a rate. Memory of the probe stays with the allocator: reset peak memory
     statistics afterwards.
-
-    Args:
-        device: where to measure.
-        dtype: a floating type that ``torch.matmul`` supports there (fp32, bf16, fp16).
-        seconds: how long to repeat at the final size, at least three multiplications.
+    ``seconds`` is how long to repeat at the final size, at least three multiplications.
     """
     size, largest = (256, 2048) if device.type == "cpu" else (1024, 8192)
     while size < largest and _matmul_seconds(device, dtype, size, repeats=2)[-1] < seconds / 40:

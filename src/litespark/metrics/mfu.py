@@ -37,13 +37,7 @@ class Rates:
 
 
 def rates_of(device_name: str, precision: str, stated_peak: float | None, measured: float | None) -> Rates:
-    """The rates of a device, by table, settings (`metrics.peak_flops`, bf16) and probe.
-
-    Args:
-        device_name: as the driver reports it.
-        precision: of the run: fp32, bf16 or fp8.
-        stated_peak, measured: FLOP/s of one device.
-    """
+    """The rates of a device in a run's precision, by table, settings (`metrics.peak_flops`, bf16) and probe."""
     # fp32 matmuls may run in tf32, which is faster than fp32: the bound of what is possible
     in_use = lookup(device_name, "tf32" if precision == "fp32" else "fp8" if precision == "fp8" else "bf16")
     peak = mfu_peak(device_name)
@@ -95,10 +89,7 @@ class MfuMeter:
     ) -> dict[str, float | None]:
         """MFU (C and F), HFU and MFU against the measured peak at this speed; None without a peak, or above it.
 
-        Args:
-            tokens_per_second: of all devices together; None: nothing is known.
-            mean_keys: that a query may see.
-            devices: how many made that speed, in the mean; None: those of this process.
+        The speed is of all devices together; `devices` is how many made it in the mean (None: those of this process).
         """
         if tokens_per_second is None or mean_keys is None:
             return {}

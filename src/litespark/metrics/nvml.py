@@ -83,12 +83,7 @@ class NvmlMeter(EnergyMeter):
     """Board energy of the GPUs with these UUIDs.
 
     A board that cannot be found, or is a MIG slice, stays listed and reads None; ``reason`` names it.
-
-    Args:
-        uuids: as NVML spells them.
-        nvml: an initialised ``pynvml`` or a stand-in; None loads it.
-        clock: seconds, monotonic.
-        sample: whether to start the sampling thread for boards without a counter.
+    Boards without a counter are sampled by a thread, unless ``sample`` is False.
 
     Raises:
         ImportError, OSError: NVML cannot be used at all.
@@ -159,14 +154,10 @@ class NvmlMeter(EnergyMeter):
         return [index for index, handle in enumerate(self._handles) if handle is not None]
 
     def ask(self, position: int, function: str, *arguments: Any) -> Any:
-        """What NVML answers of one readable board; None where it has no answer.
-
-        Args:
-            position: in ``devices``.
-            function: of NVML; one that reads, so that a meter changes nothing on the machine.
+        """What NVML answers of the readable board at ``position`` in ``devices``; None where it has no answer.
 
         Raises:
-            ValueError: the function is not one that reads a device.
+            ValueError: the function is not one that reads a device: a meter changes nothing on the machine.
         """
         if not function.startswith("nvmlDeviceGet"):
             raise ValueError(f"NVML function: got {function}, expected nvmlDeviceGet…; a meter only reads")

@@ -22,13 +22,7 @@ def project(
 
     ``kwh`` is what the metered devices use. Cost and CO2e are of the energy that the building draws, kWh × PUE, and
     need the PUE to be stated (1 where the meter sees all there is to pay).
-
-    Args:
-        target_tokens: tokens of the whole training, the finished part included; None: no projection.
-        tokens_per_second: all devices together.
-        joules_per_token: all devices together.
-        settings: price per kWh, kg CO2e per kWh, PUE; each may be None.
-        currency: the currency of the price, for the record.
+    Rates are of all devices together; without a target (of the whole training) there is no projection.
 
     Raises:
         ValueError: the target is below 1.
