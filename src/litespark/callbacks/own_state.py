@@ -46,4 +46,4 @@ def _foreign(state: Any) -> list[str]:
     except Exception as error:  # noqa: BLE001 (whatever an object's own pickling raises)
         return [f"what cannot be pickled ({error})"]
     saved.seek(0)
-    return torch.serialization.get_unsafe_globals_in_checkpoint(saved)  # type: ignore[arg-type]
+    return torch.serialization.get_unsafe_globals_in_checkpoint(saved)
