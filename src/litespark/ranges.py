@@ -12,7 +12,6 @@ false, and never larger than what a float holds exactly; 1e4 is one.
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -117,20 +116,3 @@ def plain(value: Any) -> str:
         return str(value)
     whole = isinstance(value, int) or (value == value // 1 and abs(value) < 1e6)
     return str(int(value)) if whole else f"{value:g}"
-
-
-def number(hint: Any) -> Any:
-    """The `type=` of an option of argparse whose value has this annotation, such as `Count`."""
-    kind = hint.__origin__
-
-    def parse(word: str) -> Any:
-        try:
-            value = kind(word)
-        except (ValueError, OverflowError):
-            value = word
-        try:
-            return TypeAdapter(hint).validate_python(value)
-        except ValidationError as error:
-            raise argparse.ArgumentTypeError(f"got {word!r}, expected {error.errors()[0]['msg']}") from None
-
-    return parse

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 
 import pytest
@@ -10,8 +9,6 @@ import pytest
 from litespark.benchmarks.step import begin, session
 from litespark.benchmarks.step.variants import HUGGINGFACE
 from litespark.cli import main
-from litespark.cli.bench import BENCHES
-from litespark.cli.bench.records import records_folder
 from litespark.cli.configs import repository
 from litespark.metrics.records.step import RatesRecord, StepRecord
 from litespark.reports import marks
@@ -73,7 +70,7 @@ def test_all_variants_that_a_cpu_can_have_are_measured_unless_some_are_named(mea
     assert asked["settings"].layers == 2
     assert asked["command"] == [
         "litespark", "bench", "step", "model=tiny", "data=synthetic", "trainer.accelerator=cpu", "--variant", "sdpa",
-        "--variant", "mine:ops=reference optim.lr=0.1", "--minutes", "9.0", "--layers", "2",
+        "--variant", "mine:ops=reference optim.lr=0.1", "--layers", "2",
     ]  # fmt: skip
 
 
@@ -119,8 +116,7 @@ def test_bad_arguments_are_refused_before_anything_is_measured(tmp_path, capsys,
 
 
 def test_the_hidden_argument_stays_hidden(capsys):
-    with pytest.raises(SystemExit):
-        main(["bench", "step", "--help"])
+    assert main(["bench", "step", "--help"]) == 0
     said = capsys.readouterr().out
     assert "--process" not in said
     assert "--variant" in said
@@ -138,13 +134,6 @@ def test_records_go_below_logs_and_into_results_only_when_published(measured, mo
     assert renewed == [repository()]
     assert "--publish" not in asked["command"]
     assert bench("--publish", "--output", "elsewhere") == 2
-
-
-@pytest.mark.parametrize("what", sorted(BENCHES.keys() - {"loop"}))  # that one writes the file that it is told
-def test_no_benchmark_writes_into_results_by_itself(what):
-    parser = argparse.ArgumentParser()
-    BENCHES[what].add_arguments(parser)
-    assert records_folder(parser.parse_args([])) == repository() / "logs" / "bench"
 
 
 @pytest.mark.parametrize("goal", ["bench", "bench-gpu-step", "bench-gpu-profile", "bench-gpu-parity"])

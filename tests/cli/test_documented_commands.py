@@ -6,7 +6,6 @@ that needs a GPU, another machine or hours says so behind its #, and is composed
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import os
 import re
@@ -106,10 +105,8 @@ def overrides_of(words: list[str]) -> list[str]:
         return words[2:]
     length = 2 if words[1] == "bench" else 1
     command = COMMANDS[" ".join(words[1 : 1 + length])]
-    parser = argparse.ArgumentParser(exit_on_error=False)
-    command.add_arguments(parser)
-    options = parser.parse_intermixed_args(words[1 + length :])
-    return getattr(options, "overrides", [])
+    context = command.make_context(words[1], list(words[1 + length :]))
+    return context.params.get("overrides") or []
 
 
 @pytest.mark.parametrize(("command", "comment"), ALL)

@@ -5,51 +5,47 @@ Each command imports what it needs when it runs, so that help and small commands
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
-from typing import NoReturn
+from typing import Any
 
+import typer
+from typer.exceptions import TyperException
+
+from litespark.cli import compiling, finished_runs, preparing, results, settings, training, verifying
 from litespark.cli.bench import BENCHES
-from litespark.cli.command import Command
-from litespark.cli.compiling import KERNELS
-from litespark.cli.finished_runs import EXPORT, GENERATE, REPORT
-from litespark.cli.preparing import PREPARE
-from litespark.cli.results import RESULTS
-from litespark.cli.settings import SETTINGS
-from litespark.cli.training import TRAIN, VERIFY_RESUME, train
-from litespark.cli.verifying import VERIFY
 from litespark.terminal import decide_streams, flush
 
 USAGE_ERROR = 2
-COMMANDS = {
-    "train": TRAIN,
-    "prepare": PREPARE,
-    "verify": VERIFY,
-    "report": REPORT,
-    "results": RESULTS,
-    "export": EXPORT,
-    "generate": GENERATE,
-    "verify-resume": VERIFY_RESUME,
-    "kernels": KERNELS,
-    "settings": SETTINGS,
-} | {f"bench {name}": bench for name, bench in BENCHES.items()}
-
-
-class UsageError(Exception):
-    """The words of a command are not what it takes."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """Complains in one line; the usage of a command can be long."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
-
-
 # what a shell reports of a process that SIGINT ended
 INTERRUPTED = 130
+_PLAIN: dict[str, Any] = {
+    "no_args_is_help": True,
+    "rich_markup_mode": None,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+
+app = typer.Typer(add_completion=False, help="Train language models with few joules per token.", **_PLAIN)
+app.command()(training.train)
+app.command()(preparing.prepare)
+app.command()(verifying.verify)
+app.command()(finished_runs.report)
+app.command()(results.results)
+app.command()(finished_runs.export)
+app.command()(finished_runs.generate)
+app.command()(training.verify_resume)
+app.command()(compiling.kernels)
+app.command()(settings.settings)
+_benches = typer.Typer(help="Measure; with --publish the record goes into results/.", **_PLAIN)
+for _bench in BENCHES:
+    _benches.command()(_bench)
+app.add_typer(_benches, name="bench")
+
+_COMMAND: Any = typer.main.get_command(app)
+COMMANDS: dict[str, Any] = {name: each for name, each in _COMMAND.commands.items() if name != "bench"} | {
+    f"bench {name}": each for name, each in _COMMAND.commands["bench"].commands.items()
+}
+"""Name -> the command, with its parameters."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,67 +55,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     decide_threads()  # before a command imports torch
     decide_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] in ("-h", "--help"):
-        print(_help())
-        return 0 if words else USAGE_ERROR
-    length = 2 if words[0] == "bench" else 1  # that one has commands of its own
-    name, rest = " ".join(words[:length]), words[length:]
-    command = COMMANDS.get(name)
-    if command is None:
-        if name in ("bench", "bench -h", "bench --help"):
-            print(_listed("usage: litespark bench WHAT …", _benches()))
-            return USAGE_ERROR if name == "bench" else 0
-        known = _benches() if length == 2 else COMMANDS
-        print(f"litespark: there is no command {name!r}; choose one of: {', '.join(known)}", file=sys.stderr)
-        return USAGE_ERROR
+    name = " ".join(["litespark", *words[: 2 if words[:1] == ["bench"] else 1]])
     try:
-        if name == "train" and not {"-h", "--help"} & set(rest):
-            return train(rest)  # flags are Hydra's there
-        parser = _Parser(prog=f"litespark {name}", description=command.purpose)
-        command.add_arguments(parser)
-        status = command.run(_parsed(parser, rest))
-        return status if flush() else 1
+        if words[:1] == ["train"] and not {"-h", "--help"} & set(words):
+            return training.run_script(words[1:])  # flags are Hydra's there
+        status = _COMMAND.main(args=words, prog_name="litespark", standalone_mode=False, obj=words)
+        return int(status or 0) if flush() else 1
     except BrokenPipeError:
         flush()
         return 1
-    except UsageError as error:
-        print(f"litespark {name}: {error}; litespark {name} --help shows what it takes", file=sys.stderr)
-        return USAGE_ERROR
-    except KeyboardInterrupt:
-        print(f"litespark {name}: stopped", file=sys.stderr)
+    except (KeyboardInterrupt, typer.Abort):
+        print(f"{name}: stopped", file=sys.stderr)
         return INTERRUPTED
+    except TyperException as error:
+        return _usage(error, words)
     except _mendable() as error:
-        print(f"litespark {name}: {str(error).strip()}", file=sys.stderr)
+        print(f"{name}: {str(error).strip()}", file=sys.stderr)
         return 1
 
 
-def _parsed(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
-    """The arguments of a command; a setting that is written as a flag is answered as train.py does."""
-    options, unknown = parser.parse_known_intermixed_args(words)
-    flags = [word for word in unknown if word.startswith("-")]
-    near = flags and get_close_matches(
-        flags[0].split("=")[0], parser.format_usage().replace("]", " ").split(), cutoff=0.8
-    )
-    if flags and hasattr(options, "overrides") and not near:
+def _usage(error: Any, words: list[str]) -> int:
+    """Answer words that are not what a command takes; a setting that is written as a flag as train.py does."""
+    message, command = error.format_message(), error.ctx.command
+    if message.startswith("Usage:"):  # of a command without a word
+        print(message)
+        return USAGE_ERROR
+    flag, near = getattr(error, "option_name", None), getattr(error, "possibilities", None)
+    if flag and not near and "overrides" in {parameter.name for parameter in command.params}:
         from litespark.experiment.command_line import check_overrides
 
-        check_overrides(words[words.index(flags[0]) :])
-    if unknown:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    return options
-
-
-def _help() -> str:
-    return _listed("usage: litespark COMMAND …", COMMANDS) + "\n\nlitespark COMMAND --help shows the arguments of one."
-
-
-def _benches() -> dict[str, Command]:
-    return {name: command for name, command in COMMANDS.items() if name.startswith("bench ")}
-
-
-def _listed(usage: str, commands: dict[str, Command]) -> str:
-    width = max(map(len, commands))
-    return f"{usage}\n\n" + "\n".join(f"  {name:{width}}  {each.purpose}" for name, each in commands.items())
+        at = next((index for index, word in enumerate(words) if word.partition("=")[0] == flag), len(words))
+        try:
+            check_overrides(words[at:])
+        except ValueError as refused:
+            print(f"{error.ctx.command_path}: {refused}", file=sys.stderr)
+            return 1
+    line = " ".join(message.split())
+    print(f"{error.ctx.command_path}: {line}; {error.ctx.command_path} --help shows what it takes", file=sys.stderr)
+    return USAGE_ERROR
 
 
 def _mendable() -> tuple[type[Exception], ...]:

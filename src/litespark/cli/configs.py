@@ -1,14 +1,46 @@
-"""Composes a config from a command's overrides."""
+"""What several commands share: the overrides of a config, options that are numbers, and the words typed."""
 
 from __future__ import annotations
 
-import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from litespark.ranges import check_number
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+Overrides = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="OVERRIDE",
+        default_factory=list,
+        show_default=False,
+        help="Settings as for train.py: experiment=NAME group=CHOICE key=value …",
+    ),
+]
+
+
+def number(hint: Any, help: str) -> Any:
+    """An option whose value has to be in the range of `hint`, such as `Count`; settings of a benchmark check theirs."""
+    kind = hint.__origin__
+
+    def parse(word: Any) -> Any:
+        try:
+            value = kind(word)
+        except (ValueError, OverflowError):
+            value = word
+        try:
+            check_number("", value, hint)
+        except ValueError as error:
+            raise typer.BadParameter(str(error).removeprefix(": ")) from None
+        return value
+
+    return typer.Option(parser=parse, metavar="NUMBER", help=help)
 
 
 def repository() -> Path:
@@ -30,11 +62,13 @@ def compose(overrides: Sequence[str]) -> DictConfig:
         return hydra.compose("train", list(overrides))
 
 
-def add_overrides(parser: argparse.ArgumentParser) -> None:
-    """Let a command take overrides."""
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="OVERRIDE",
-        help="settings as for train.py: experiment=NAME group=CHOICE key=value …",
-    )
+def composed_parts(overrides: Sequence[str]) -> Any:
+    """The parts of a config, whose class is not imported before a command runs."""
+    from litespark.experiment.config import parts_from
+
+    return parts_from(compose(overrides))
+
+
+def tell(line: str) -> None:
+    """A line of progress, beside what a command prints."""
+    print(line, file=sys.stderr, flush=True)

@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from litespark.cli.command import Command
-from litespark.cli.configs import add_overrides, compose
+from typer import Option
+
+from litespark.cli.configs import Overrides, composed_parts
 
 _NAMED_FILES = 10
+_CHECK = "Verify a prepared folder or address instead, hashes included"
 
 
-def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
-    add_overrides(parser)
-    parser.add_argument(
-        "--check", metavar="FOLDER", help="verify a prepared folder or address instead, hashes included"
-    )
-
-
-def _prepare(options: argparse.Namespace) -> int:
-    if options.check is not None:
-        if options.overrides:
-            raise ValueError(f"--check {options.check} takes no overrides, got {' '.join(options.overrides)}")
-        return _check_prepared(options.check)
+def prepare(overrides: Overrides, *, check: Annotated[str | None, Option(metavar="FOLDER", help=_CHECK)] = None) -> int:
+    """Turn text into tokens, or check a prepared folder."""
+    if check is not None:
+        if overrides:
+            raise ValueError(f"--check {check} takes no overrides, got {' '.join(overrides)}")
+        return _check_prepared(check)
 
     from litespark.data.config import PrepareConfig
     from litespark.data.manifest import Manifest
-    from litespark.data.preparation.prepare import prepare
-    from litespark.experiment.config import parts_from
+    from litespark.data.preparation import prepare as preparation
 
-    config = parts_from(compose(options.overrides)).data
+    config = composed_parts(overrides).data
     if not isinstance(config, PrepareConfig):
         raise ValueError("this data is made up while training; there is nothing to prepare. Set data.source to a text")
-    folder = prepare(config)
+    folder = preparation.prepare(config)
     if folder is None:
         print(f"node {config.node_rank} of {config.nodes} has done its share; the data set is finished by the last")
     else:
@@ -61,6 +55,3 @@ def _described(folder: Path | str, summary: dict[str, Any]) -> str:
         return f"{folder}\n\n{in_terminal(PreparedData.from_values(summary))}"
     except ValueError as error:  # a manifest whose numbers contradict each other
         raise ValueError(f"{folder}: {error}; prepare the data again") from error
-
-
-PREPARE = Command("turn text into tokens, or check a prepared folder", _prepare_arguments, _prepare)

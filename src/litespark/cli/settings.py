@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
-from litespark.cli.command import Command
 from litespark.cli.configs import compose, repository
 
 
-def _arguments(parser: argparse.ArgumentParser) -> None:
-    pass
-
-
-def _run(options: argparse.Namespace) -> int:
+def settings() -> int:
+    """Write docs/settings.md, the page of every setting."""
     path = repository() / "docs" / "settings.md"
     path.write_text(page(), encoding="utf-8")
     print(path)
@@ -42,6 +37,3 @@ def _flat(values: dict[str, Any], at: str) -> dict[str, Any]:
     for key, value in values.items():
         flat |= {f"{at}.{key}": value} | (_flat(value, f"{at}.{key}") if isinstance(value, dict) else {})
     return flat
-
-
-SETTINGS = Command("write docs/settings.md, the page of every setting", _arguments, _run)

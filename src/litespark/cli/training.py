@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
-import argparse
 import runpy
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Annotated
 
-from litespark.cli.command import Command
-from litespark.cli.configs import add_overrides, compose, repository
-from litespark.ranges import Count, Processes, number
+from litespark.cli.configs import Overrides, composed_parts, number, repository, tell
+from litespark.ranges import Count, Processes
 
 
-def train(overrides: Sequence[str]) -> int:
+def train(overrides: Overrides) -> int:
+    """Train a model; the same as python train.py.
+
+    With Hydra's own flags: -m sweeps over lists, --cfg job prints the config.
+    """
+    return run_script(overrides)
+
+
+def verify_resume(
+    overrides: Overrides,
+    *,
+    steps: Annotated[int, number(Count, "Steps before the kill")] = 6,
+    more: Annotated[int, number(Count, "Steps after it")] = 6,
+    nproc: Annotated[int, number(Processes, "Processes; more than one start with torchrun")] = 1,
+) -> int:
+    """Check that a killed run continues bit for bit."""
+    from litespark.experiment import verify_resume as verification
+
+    composed_parts(overrides)  # a mistake shows before a process is started
+    script = repository() / "train.py"
+    verdict = verification.verify_resume(script, overrides, steps=steps, more=more, processes=nproc, say=tell)
+    print(verdict)
+    return 0 if verdict.difference is None else 1
+
+
+def run_script(overrides: Sequence[str]) -> int:
     """Run train.py as a script would, with Hydra's own flags (-m sweeps, --cfg job prints)."""
     script = repository() / "train.py"
     with _arguments([str(script), *overrides]):
@@ -34,42 +58,3 @@ def _arguments(words: list[str]) -> Iterator[None]:
         yield
     finally:
         sys.argv = before
-
-
-def _train_arguments(parser: argparse.ArgumentParser) -> None:
-    add_overrides(parser)
-    parser.epilog = "The same as `python train.py …`: -m sweeps over lists, --cfg job prints the config."
-
-
-def _train(options: argparse.Namespace) -> int:
-    return train(options.overrides)
-
-
-def _verify_resume_arguments(parser: argparse.ArgumentParser) -> None:
-    add_overrides(parser)
-    parser.add_argument("--steps", type=number(Count), default=6, help="steps before the kill (%(default)s)")
-    parser.add_argument("--more", type=number(Count), default=6, help="steps after it (%(default)s)")
-    parser.add_argument(
-        "--nproc", type=number(Processes), default=1, help="processes; more than one start with torchrun (%(default)s)"
-    )
-
-
-def _verify_resume(options: argparse.Namespace) -> int:
-    from litespark.experiment.config import parts_from
-    from litespark.experiment.verify_resume import verify_resume
-
-    parts_from(compose(options.overrides))  # a mistake shows before a process is started
-    verdict = verify_resume(
-        repository() / "train.py",
-        options.overrides,
-        steps=options.steps,
-        more=options.more,
-        processes=options.nproc,
-        say=lambda line: print(line, file=sys.stderr, flush=True),
-    )
-    print(verdict)
-    return 0 if verdict.difference is None else 1
-
-
-TRAIN = Command("train a model; the same as python train.py", _train_arguments, _train)
-VERIFY_RESUME = Command("check that a killed run continues bit for bit", _verify_resume_arguments, _verify_resume)

@@ -14,7 +14,7 @@ from tests.models.small import small_config
     [
         ({"hidden_size": -32}, "model.hidden_size: got -32, expected a whole number of at least 1"),
         ({"num_layers": 0}, "model.num_layers: got 0"),
-        ({"intermediate_size": 48.0}, "model.intermediate_size: got 48.0, expected a whole number"),
+        ({"intermediate_size": 48.5}, "model.intermediate_size: got 48.5, expected a whole number"),
         ({"vocab_size": True}, "model.vocab_size: got True"),
         ({"max_seq_len": "64"}, "model.max_seq_len: got '64'"),
         ({"head_dim": 0}, "model.head_dim: got 0"),
@@ -25,8 +25,8 @@ from tests.models.small import small_config
         ({"rope_theta": 0.0}, "model.rope_theta: got 0.0, expected a number of at least 1; set model.rope_theta=10000"),
         ({"norm_eps": float("nan")}, "model.norm_eps: got nan"),
         ({"init_std": -0.1}, "model.init_std: got -0.1"),
-        ({"tie_embeddings": "yes"}, "model.tie_embeddings is 'yes'; it must be true or false"),
-        ({"rope_scaling": {"factor": 8}}, "model.rope_scaling is .*; it must be null or a RopeScaling"),
+        ({"tie_embeddings": "yes"}, "model.tie_embeddings: got 'yes', expected true or false"),
+        ({"rope_scaling": {"factor": 8}}, r"model.rope_scaling.low_frequency_factor: got nothing"),
     ],
 )
 def test_impossible_sizes_are_refused(changes, message):

@@ -1,21 +1,11 @@
 """`litespark bench WHAT`: one module a measurement, each with arguments of its own."""
 
-from litespark.cli.bench.ablation import ABLATION
-from litespark.cli.bench.data import DATA
-from litespark.cli.bench.loop import LOOP
-from litespark.cli.bench.ops import OPS
-from litespark.cli.bench.profile import PROFILE
-from litespark.cli.bench.step import STEP
-from litespark.cli.bench.training import PARITY, SELECTION, TO_LOSS
+from litespark.cli.bench.ablation import ablation
+from litespark.cli.bench.data import data
+from litespark.cli.bench.loop import loop
+from litespark.cli.bench.ops import ops
+from litespark.cli.bench.profile import profile
+from litespark.cli.bench.step import step
+from litespark.cli.bench.training import parity, selection, to_loss
 
-BENCHES = {
-    "ablation": ABLATION,
-    "data": DATA,
-    "loop": LOOP,
-    "ops": OPS,
-    "parity": PARITY,
-    "profile": PROFILE,
-    "selection": SELECTION,
-    "step": STEP,
-    "to-loss": TO_LOSS,
-}
+BENCHES = (ablation, data, loop, ops, parity, profile, selection, step, to_loss)

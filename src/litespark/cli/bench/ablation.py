@@ -2,64 +2,56 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
-import sys
+from typing import Annotated
 
-from litespark.cli.bench.records import records_folder, show
-from litespark.cli.bench.whole_steps import add_step_arguments, composed_parts, numbers_given, step_settings
-from litespark.cli.command import Command
-from litespark.cli.configs import add_overrides
+from typer import Context, Option
 
-BASELINE = "ops=reference recompute=full optim.fused=false"
-TARGET = "ops=litespark recompute=none optim.fused=true"
+from litespark.cli.bench.records import Output, Publish, records_folder, show, typed
+from litespark.cli.bench.steps import MINUTES, Layers, Minutes, Rounds, Steps, Warmup, step_settings
+from litespark.cli.configs import Overrides, composed_parts, tell
 
-
-def _arguments(parser: argparse.ArgumentParser) -> None:
-    add_overrides(parser)
-    parser.add_argument("--baseline", default=BASELINE, help="overrides that make the baseline ('%(default)s')")
-    parser.add_argument("--target", default=TARGET, help="overrides that make the target ('%(default)s')")
-    parser.add_argument(
-        "--switch", action="append", default=[], metavar="NAME=KEYS", help="switch KEY,KEY… together, as NAME"
-    )
-    parser.add_argument("--order", default="", metavar="NAME,NAME", help="of the switches (that of the config)")
-    add_step_arguments(parser, "combination")
+_SWITCH = Option(default_factory=list, metavar="NAME=KEYS", help="Switch KEY,KEY… together, as NAME")
 
 
-def _run(options: argparse.Namespace) -> int:
-    from litespark.benchmarks.ablation.session import bench_ablation
+def ablation(
+    context: Context,
+    overrides: Overrides,
+    *,
+    switch: Annotated[list[str], _SWITCH],
+    baseline: Annotated[str, Option(help="Overrides that make it")] = "ops=reference recompute=full optim.fused=false",
+    target: Annotated[str, Option(help="Overrides that make it")] = "ops=litespark recompute=none optim.fused=true",
+    order: Annotated[str, Option(metavar="NAME,NAME", help="Of the switches; that of the config")] = "",
+    rounds: Rounds = None,
+    steps: Steps = None,
+    warmup: Warmup = None,
+    minutes: Minutes = MINUTES,
+    layers: Layers = None,
+    output: Output = None,
+    publish: Publish = False,
+) -> int:
+    """Measure the gain of each optimisation between a baseline and a target."""
+    from litespark.benchmarks.ablation import session
     from litespark.device import find
     from litespark.reports.ablation import of_record, write_beside
     from litespark.reports.step_rows import failures
 
-    baseline, target = shlex.split(options.baseline), shlex.split(options.target)
-    device = find(composed_parts([*options.overrides, *baseline]).trainer.accelerator).type
-    record, path = bench_ablation(
+    folder = records_folder(output, publish)
+    plain = shlex.split(baseline)
+    device = find(composed_parts([*overrides, *plain]).trainer.accelerator).type
+    record, path = session.bench_ablation(
         composed_parts,
-        options.overrides,
-        baseline=baseline,
-        target=target,
-        grouped=options.switch,
-        order=[name for name in options.order.split(",") if name],
-        settings=step_settings(options, device),
-        command=_command(options),
-        output=records_folder(options),
-        say=lambda line: print(line, file=sys.stderr, flush=True),
+        overrides,
+        baseline=plain,
+        target=shlex.split(target),
+        grouped=switch,
+        order=[name for name in order.split(",") if name],
+        settings=step_settings(device, rounds=rounds, steps=steps, warmup_steps=warmup, minutes=minutes, layers=layers),
+        command=typed(context),
+        output=folder,
+        say=tell,
     )
-    show(options, [of_record(record)], path, write_beside(record, path))
+    show(publish, [of_record(record)], path, write_beside(record, path))
     if not record.complete:
         print("not all rounds are there: the same command continues")
     return 1 if failures(record) else 0
-
-
-def _command(options: argparse.Namespace) -> list[str]:
-    """The words that get it again, without the folder of records."""
-    words = ["litespark", "bench", "ablation", *options.overrides]
-    words += ["--baseline", options.baseline, "--target", options.target]
-    for each in options.switch:
-        words += ["--switch", each]
-    words += ["--order", options.order] if options.order else []
-    return words + numbers_given(options)
-
-
-ABLATION = Command("the gain of each optimisation between a baseline and a target", _arguments, _run)

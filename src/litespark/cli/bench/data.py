@@ -2,48 +2,38 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
+from typing import Annotated
 
-from litespark.cli.bench.records import add_output, records_folder, show
-from litespark.cli.command import Command
-from litespark.cli.configs import add_overrides, compose
-from litespark.ranges import Positive, Repeats, Seconds, number
+from typer import Context, Option
 
-
-def _arguments(parser: argparse.ArgumentParser) -> None:
-    add_overrides(parser)
-    parser.add_argument("--rounds", type=number(Repeats), default=3, help="in which all take turns (%(default)s)")
-    parser.add_argument("--megabytes", type=number(Positive), default=24.0, help="of text to prepare (%(default)s)")
-    parser.add_argument("--seconds", type=number(Seconds), default=2.0, help="to read each stream for (%(default)s)")
-    parser.add_argument("--litgpt-python", metavar="PATH", help="an interpreter that has litgpt (this one, if it has)")
-    parser.add_argument("--timeout", type=number(Seconds), default=900.0, help="seconds of a measurement (%(default)s)")
-    add_output(parser)
+from litespark.cli.bench.records import Output, Publish, records_folder, show, typed
+from litespark.cli.configs import Overrides, composed_parts, tell
 
 
-def _run(options: argparse.Namespace) -> int:
+def data(
+    context: Context,
+    overrides: Overrides,
+    *,
+    rounds: Annotated[int, Option(help="In which all take turns")] = 3,
+    megabytes: Annotated[float, Option(help="Of text to prepare")] = 24.0,
+    seconds: Annotated[float, Option(help="To read each stream for")] = 2.0,
+    litgpt_python: Annotated[str | None, Option(metavar="PATH", help="An interpreter that has litgpt")] = None,
+    timeout: Annotated[float, Option(help="Seconds of a measurement")] = 900.0,
+    output: Output = None,
+    publish: Publish = False,
+) -> int:
+    """Measure the speed of preparing and reading data."""
+    from litespark.benchmarks.data import session
     from litespark.benchmarks.data.rounds import DataSettings
-    from litespark.benchmarks.data.session import bench_data
-    from litespark.experiment.config import parts_from
     from litespark.reports.data import tables
 
-    record, path = bench_data(
-        lambda words: parts_from(compose(words)),
-        options.overrides,
-        DataSettings(options.rounds, options.megabytes, options.seconds, options.litgpt_python, options.timeout),
-        command=_command(options),
-        output=records_folder(options),
-        say=lambda line: print(line, file=sys.stderr, flush=True),
+    record, path = session.bench_data(
+        composed_parts,
+        overrides,
+        DataSettings(rounds, megabytes, seconds, litgpt_python, timeout),
+        command=typed(context),
+        output=records_folder(output, publish),
+        say=tell,
     )
-    show(options, tables(record), path)
+    show(publish, tables(record), path)
     return 0
-
-
-def _command(options: argparse.Namespace) -> list[str]:
-    """The words that get the measurement again."""
-    words = ["litespark", "bench", "data", *options.overrides, "--rounds", str(options.rounds)]
-    words += ["--megabytes", repr(options.megabytes), "--seconds", repr(options.seconds)]
-    return words + ([] if options.litgpt_python is None else ["--litgpt-python", options.litgpt_python])
-
-
-DATA = Command("the speed of preparing and reading data", _arguments, _run)

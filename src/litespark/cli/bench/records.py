@@ -2,35 +2,51 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
+from typer import Option
 
 from litespark.cli.configs import repository
 
-
-def add_output(parser: argparse.ArgumentParser) -> None:
-    """Let a command take the folder of its records."""
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--output", type=Path, help="folder of records (logs/bench)")
-    where.add_argument("--publish", action="store_true", help="write the record and its page into results/")
+Output = Annotated[Path | None, Option(help="Folder of records; logs/bench")]
+Publish = Annotated[bool, Option("--publish", help="Write the record and its page into results/")]
+# what of the words that were typed does not change what is measured
+_ELSEWHERE = ("--output", "--publish")
 
 
-def records_folder(options: argparse.Namespace) -> Path:
-    """The folder that the arguments name."""
-    if options.output is not None:
-        return Path(options.output)
-    return repository() / ("results" if options.publish else "logs/bench")
+def records_folder(output: Path | None, publish: bool) -> Path:
+    """The folder that the arguments name.
+
+    Raises:
+        typer.BadParameter: they name two.
+    """
+    if output is not None and publish:
+        raise typer.BadParameter("got --output and --publish, expected one of the two")
+    return output or repository() / ("results" if publish else "logs/bench")
 
 
-def show(options: argparse.Namespace, tables: Sequence[Any], path: Path, picture: Path | None = None) -> None:
+def typed(context: typer.Context) -> list[str]:
+    """The command to reproduce a record: the words as they were typed, but where the record goes."""
+    words = iter(context.obj)
+    kept = ["litespark"]
+    for word in words:
+        if word == "--output":
+            next(words, None)
+        elif word.partition("=")[0] not in _ELSEWHERE:
+            kept.append(word)
+    return kept
+
+
+def show(publish: bool, tables: Sequence[Any], path: Path, picture: Path | None = None) -> None:
     """Print the tables of a record and where it is; write the page of results anew where it was published."""
     from litespark.reports.table import text
 
     print(text(tables))
     print(f"record: {path}" + ("" if picture is None else f", picture: {picture.name}"))
-    if options.publish:
+    if publish:
         from litespark.reports.marks import write_documents
 
         for page in write_documents(repository()):

@@ -2,58 +2,62 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
+from typing import Annotated
 
-from litespark.cli.bench.records import records_folder, show
-from litespark.cli.bench.whole_steps import add_step_arguments, composed_parts, numbers_given, step_settings
-from litespark.cli.command import Command
-from litespark.cli.configs import add_overrides
+from typer import Context, Option
 
+from litespark.cli.bench.records import Output, Publish, records_folder, show, typed
+from litespark.cli.bench.steps import MINUTES, Layers, Minutes, Rounds, Steps, Warmup, step_settings
+from litespark.cli.configs import Overrides, composed_parts, tell
 
-def _arguments(parser: argparse.ArgumentParser) -> None:
-    add_overrides(parser)
-    parser.add_argument(
-        "--variant",
-        action="append",
-        default=[],
-        metavar="WORD",
-        help="a baseline, litespark, train.py, or 'NAME:override …'; give it again for more (all)",
-    )
-    add_step_arguments(parser, "variant")
-    parser.add_argument("--process", type=Path, help=argparse.SUPPRESS)
+_VARIANT = "A baseline, litespark, train.py, or 'NAME:override …'; give it again for more; all"
 
 
-def _run(options: argparse.Namespace) -> int:
-    if options.process is not None:
-        return _process(options)
-    from litespark.benchmarks.step.session import bench_step
+def step(
+    context: Context,
+    overrides: Overrides,
+    *,
+    variant: Annotated[list[str], Option(default_factory=list, metavar="WORD", help=_VARIANT)],
+    rounds: Rounds = None,
+    steps: Steps = None,
+    warmup: Warmup = None,
+    minutes: Minutes = MINUTES,
+    layers: Layers = None,
+    output: Output = None,
+    publish: Publish = False,
+    process: Annotated[Path | None, Option(hidden=True, help="How the command starts itself again")] = None,
+) -> int:
+    """Measure whole training steps of the baselines and of ours."""
+    if process is not None:
+        return _process(overrides, process)
+    from litespark.benchmarks.step import session
     from litespark.benchmarks.step.variants import HUGGINGFACE, TRAINER, litespark_variant, parse
     from litespark.device import find
     from litespark.reports.step import tables
     from litespark.reports.step_goals import succeeded
 
-    device = find(composed_parts(options.overrides).trainer.accelerator).type
-    variants = [parse(word) for word in options.variant]
+    folder = records_folder(output, publish)
+    device = find(composed_parts(overrides).trainer.accelerator).type
+    variants = [parse(word) for word in variant]
     if not variants:
-        variants = [*HUGGINGFACE.values(), litespark_variant("litespark"), *([] if device == "cpu" else [TRAINER])]
-    record, path = bench_step(
+        variants = [*HUGGINGFACE.values(), litespark_variant("litespark"), *([TRAINER] if device == "cuda" else [])]
+    record, path = session.bench_step(
         composed_parts,
-        options.overrides,
+        overrides,
         variants,
-        step_settings(options, device),
-        command=_command(options),
-        output=records_folder(options),
-        say=lambda line: print(line, file=sys.stderr, flush=True),
+        step_settings(device, rounds=rounds, steps=steps, warmup_steps=warmup, minutes=minutes, layers=layers),
+        command=typed(context),
+        output=folder,
+        say=tell,
     )
-    show(options, tables(record), path)
+    show(publish, tables(record), path)
     if not record.complete:
         print("not all rounds are there: the same command continues")
     return 0 if succeeded(record) else 1
 
 
-def _process(options: argparse.Namespace) -> int:
+def _process(overrides: list[str], request: Path) -> int:
     """One process of a benchmark: what `litespark.benchmarks.step.request.launch` starts."""
     from litespark.parent import end_with_parent
 
@@ -61,16 +65,5 @@ def _process(options: argparse.Namespace) -> int:
     from litespark.benchmarks.step.process import run_process
     from litespark.benchmarks.step.request import Request
 
-    run_process(composed_parts(options.overrides), Request.read(options.process))
+    run_process(composed_parts(overrides), Request.read(request))
     return 0
-
-
-def _command(options: argparse.Namespace) -> list[str]:
-    """The words of this command, without where its record goes."""
-    words = ["litespark", "bench", "step", *options.overrides]
-    for variant in options.variant:
-        words += ["--variant", variant]
-    return words + numbers_given(options)
-
-
-STEP = Command("whole training steps: four baselines, Liger and Litespark", _arguments, _run)
