@@ -84,7 +84,7 @@ def test_what_is_not_complete_or_beyond_the_bound_is_no_success(given):
         (["to-loss", "--target-bpb", "low"], "Invalid value for '--target-bpb'"),
         (["to-loss", "--seeds", "x"], "--seeds: got 'x'"),
         (["selection", "--seeds", "1,1"], "--seeds: got [1, 1], expected whole numbers, each once"),
-        (["parity", "--seeds", "1,-1"], "--seeds[1]: got -1, expected a whole number from 0"),
+        (["parity", "--seeds", "1,-1"], "--seeds: got -1, expected a whole number from 0"),
         (["parity", "--variant", "x"], "--variant: got 'x'"),
         (["parity", "--bound", "2"], "--bound: got"),
         (["selection", "--planted", "1e6"], "--planted: got 1000000.0, expected a number from 0 to 1000"),

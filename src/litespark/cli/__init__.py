@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import typer
@@ -80,7 +81,8 @@ def _usage(error: Any, words: list[str]) -> int:
     if message.startswith("Usage:"):  # of a command without a word
         print(message)
         return USAGE_ERROR
-    flag, near = getattr(error, "option_name", None), getattr(error, "possibilities", None)
+    flag = getattr(error, "option_name", None)
+    near = get_close_matches(flag or "", getattr(error, "possibilities", None) or [], cutoff=0.8)
     if flag and not near and "overrides" in {parameter.name for parameter in command.params}:
         from litespark.experiment.command_line import check_overrides
 

@@ -199,7 +199,7 @@ def _remedy(key: str, got: Any, expected: str, field: FieldInfo, nullable: bool)
         ways.append(f"{key}{sign}{max(1, round(got))}")
     elif isinstance(default, tuple) and default:
         listed = ",".join(map(plain, default))
-        ways.append(f"'{key}=[{listed}]'")
+        ways.append(f"{key} {listed}" if option else f"'{key}=[{listed}]'")
     elif isinstance(default, bool | int | float | str) and default != "":
         ways.append(f"{key}{sign}{json.dumps(default) if isinstance(default, bool) else plain(default)}")
     elif field.examples:
