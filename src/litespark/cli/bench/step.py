@@ -41,7 +41,7 @@ def step(
     device = find(composed_parts(overrides).trainer.accelerator).type
     variants = [parse(word) for word in variant]
     if not variants:
-        variants = [*HUGGINGFACE.values(), litespark_variant("litespark"), *([TRAINER] if device == "cuda" else [])]
+        variants = [*HUGGINGFACE.values(), litespark_variant("litespark"), *([] if device == "cpu" else [TRAINER])]
     record, path = session.bench_step(
         composed_parts,
         overrides,
