@@ -29,8 +29,8 @@ from pathlib import Path
 import pandas as pd
 from IPython.display import Markdown, display
 
+from litespark.data.contents import PreparedData
 from litespark.data.manifest import Manifest
-from litespark.metrics.records.prepared import PreparedData
 from litespark.reports import prepared_data, prepared_plots
 
 # %%
@@ -42,7 +42,7 @@ if chosen is None:
     if not manifests:
         raise ValueError(f"found no prepared folder under {root}; prepare one with: litespark prepare")
     chosen = str(manifests[-1].parent)
-data = PreparedData.from_values(Manifest.read(chosen).summary()) if "://" in chosen else PreparedData.read(chosen)
+data = PreparedData.of(Manifest.read(chosen)) if "://" in chosen else PreparedData.read(chosen)
 print(f"{data.name} from {chosen}")
 display(Markdown(prepared_data.about(data)))
 

@@ -11,7 +11,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from litespark.metrics.records.prepared import PreparedData
+from litespark.data.contents import PreparedData
 from tests.end_to_end.runs import TINY, train, train_apart, write_text
 
 

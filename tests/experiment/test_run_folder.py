@@ -11,12 +11,12 @@ import yaml
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from litespark.callbacks import checkpoint_folder
+from litespark.data.contents import PreparedData
 from litespark.experiment import run_folder
 from litespark.experiment.run_folder import differences
 from litespark.experiment.targets import ConfigError
-from litespark.metrics.records.prepared import PreparedData
+from tests.data.prepared_manifest import manifest
 from tests.experiment.composed import parts
-from tests.metrics.records.prepared_manifest import manifest
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import os
 
 import pytest
 
+from litespark.data.contents import write_run_data
 from litespark.data.ledger import Ledger
 from litespark.data.manifest import SplitCounts
-from litespark.metrics.records.prepared import write_run_data
-from tests.metrics.records.prepared_manifest import domain, manifest, prepared
+from tests.data.prepared_manifest import domain, manifest, prepared
 from tests.notebooks import executed
 from tests.notebooks.executed import pictures, shown
 
@@ -46,7 +46,7 @@ def test_without_a_choice_it_takes_what_was_prepared_last_also_without_a_ledger(
 
 
 def test_it_shows_what_a_run_keeps_of_its_data(execute, tmp_path):
-    write_run_data(tmp_path / "run", manifest(name="kept").summary())
+    write_run_data(tmp_path / "run", manifest(name="kept"))
     assert "kept from" in shown(execute(tmp_path / "run"))
 
 

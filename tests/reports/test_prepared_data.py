@@ -6,19 +6,19 @@ from dataclasses import replace
 
 import pytest
 
+from litespark.data.contents import PreparedData
 from litespark.data.ledger import Ledger
 from litespark.data.manifest import Manifest, SplitCounts
-from litespark.metrics.records.prepared import PreparedData
 from litespark.reports import prepared_data
 from litespark.reports.page import render
-from tests.metrics.records.prepared_manifest import domain, manifest
+from tests.data.prepared_manifest import domain, manifest
 from tests.reports.rows import notes, row
 
 QUALITY = "selection/gopher_quality"
 
 
 def view(made: Manifest | None = None, **changes: object) -> PreparedData:
-    return PreparedData.from_values((made or manifest(**changes)).summary())
+    return PreparedData.of(made or manifest(**changes))
 
 
 def section(data: PreparedData) -> str:

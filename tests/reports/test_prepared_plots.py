@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from litespark.data.contents import PreparedData
 from litespark.data.ledger import Ledger
 from litespark.data.manifest import SplitCounts
-from litespark.metrics.records.prepared import PreparedData
 from litespark.reports import prepared_plots
 from litespark.reports.plots import ticks
-from tests.metrics.records.prepared_manifest import domain, manifest
+from tests.data.prepared_manifest import domain, manifest
 from tests.reports.test_plots import legend, texts
 
 
 def view(**changes: object) -> PreparedData:
-    return PreparedData.from_values(manifest(**changes).summary())
+    return PreparedData.of(manifest(**changes))
 
 
 def test_the_bars_of_domains_are_their_shares_of_tokens():

@@ -7,14 +7,14 @@ import shutil
 
 import pytest
 
-from litespark.metrics.records.prepared import write_run_data
+from litespark.data.contents import write_run_data
 from litespark.metrics.records.run import RunRecord, SegmentRecord
 from litespark.reports import comparison
 from litespark.reports.reasons import RANDOM_IDS
 from litespark.reports.report import absences, summary, write_comparison, write_report
 from litespark.reports.runs import load_run, load_runs
 from litespark.reports.tables import headline
-from tests.metrics.records.prepared_manifest import manifest
+from tests.data.prepared_manifest import manifest
 from tests.reports.synthetic_runs import NO_COUNTER, write_run
 
 pytestmark = pytest.mark.usefixtures("unpainted")
@@ -228,7 +228,7 @@ def test_the_comparison_puts_runs_side_by_side(run_folders, tmp_path):
 def keep_data(folder, **changes):
     """Keep the manifest of a prepared folder in a run's folder, and name it in the record."""
     made = manifest(**changes)
-    write_run_data(folder, made.summary())
+    write_run_data(folder, made)
     change(folder, data={"manifest_hash": made.hash})
 
 

@@ -45,6 +45,11 @@ class LedgerRow:
     examples: list[Example] = field(default_factory=list)
     """The first, in the order of the corpus."""
 
+    @property
+    def group(self) -> str:
+        """The rule without its reason: `selection/RULE` of `selection/RULE/REASON`."""
+        return "/".join(self.rule.split("/")[:2])
+
 
 class Ledger:
     """Rows by (split, domain, rule)."""

@@ -163,22 +163,33 @@ class Manifest:
                 f"{folder} has no {FILE}, so its chunks are not a data set: the preparation did not finish or another "
                 "tool wrote them. Prepare the text (again): litespark prepare data.source=FOLDER_OR_FILE"
             )
-        try:
-            manifest = _MANIFEST.validate_json(storage.read(FILE), strict=True, extra="forbid")
-        except ValidationError as error:
-            # another schema explains all the rest
-            faults = sorted(error.errors(include_url=False), key=lambda fault: fault["loc"] != ("schema",))
-            place = ".".join(map(str, faults[0]["loc"]))
-            raise ValueError(
-                f"{where} is not a manifest that this version reads ({place}: {faults[0]['msg']}, got "
-                f"{faults[0]['input']!r:.80}). Move the folder away and prepare the data again."
-            ) from error
+        manifest: Manifest = checked(
+            _MANIFEST, storage.read(FILE), where, "Move the folder away and prepare the data again"
+        )
         if len(manifest.token_bytes) != manifest.vocab_size:
             raise ValueError(
                 f"{where} states a vocabulary of {manifest.vocab_size} but the bytes of {len(manifest.token_bytes)} "
                 "tokens. Move the folder away and prepare the data again."
             )
         return manifest
+
+
+def checked(kind: TypeAdapter[Any], text: bytes, where: str, remedy: str) -> Any:
+    """What a JSON text holds.
+
+    Raises:
+        ValueError: it is something else; the message names the file, the first fault and the remedy.
+    """
+    try:
+        return kind.validate_json(text, strict=True, extra="forbid")
+    except ValidationError as error:
+        # another schema explains all the rest
+        faults = sorted(error.errors(include_url=False), key=lambda fault: fault["loc"] != ("schema",))
+        place = ".".join(map(str, faults[0]["loc"]))
+        raise ValueError(
+            f"{where} is not a manifest that this version reads ({place}: {faults[0]['msg']}, got "
+            f"{faults[0]['input']!r:.80}). {remedy}."
+        ) from error
 
 
 _MANIFEST = TypeAdapter(Manifest)

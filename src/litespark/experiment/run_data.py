@@ -19,6 +19,7 @@ from litespark.config.groups import on_resume
 from litespark.config.settings import BY_CONTENT, fields_of
 from litespark.data import manifest as manifests
 from litespark.data.config import PrepareConfig
+from litespark.data.contents import PreparedData
 from litespark.data.manifest import Manifest
 from litespark.data.preparation.plan import plan_preparation
 from litespark.data.preparation.prepare import already_prepared
@@ -27,7 +28,6 @@ from litespark.data.storage import Storage
 from litespark.data.streaming import prepared_folder
 from litespark.data.tokenizer import Tokenizer
 from litespark.experiment.config import ConfigError, Parts
-from litespark.metrics.records.prepared import PreparedData
 
 log = logging.getLogger(__name__)
 

@@ -23,12 +23,12 @@ from litespark.callbacks.run_record import RECORD
 from litespark.config.groups import on_resume
 from litespark.config.settings import BY_CONTENT, FIXED, NOT_COMPARED
 from litespark.data.config import PrepareConfig
+from litespark.data.contents import RUN_DATA, write_run_data
 from litespark.data.manifest import Manifest
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.run_data import PLACE
 from litespark.experiment.run_lock import LOCK
 from litespark.experiment.variant import legible
-from litespark.metrics.records.prepared import RUN_DATA, write_run_data
 from litespark.models.llama import fp8
 from litespark.override_text import override
 from litespark.reports.run_config import CONFIG_FILE as CONFIG
@@ -133,7 +133,7 @@ def make(
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     (folder / CONFIG).write_text(yaml.safe_dump(parts.resolved, sort_keys=False))
     if manifest is not None:
-        write_run_data(folder, manifest.summary())
+        write_run_data(folder, manifest)
     if prepared is not None:
         (folder / TOKENIZER).mkdir()
         for file in sorted(prepared.glob("tokenizer*.json")):

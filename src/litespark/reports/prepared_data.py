@@ -6,7 +6,8 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from litespark.metrics.records.prepared import RUN_DATA, LeftOut, LeftOutExample, PreparedData, PreparedDomain, summed
+from litespark.data.contents import RUN_DATA, PreparedData, PreparedDomain, summed
+from litespark.data.ledger import Example, LedgerRow
 from litespark.reports.quantities import count, percent, plain, scaled
 from litespark.reports.runs import Run
 from litespark.reports.table import Column, Table, fenced, one_line, text, texts
@@ -138,11 +139,11 @@ def nothing_left_out(data: PreparedData) -> str:
 
 def passed_over(data: PreparedData) -> list[str]:
     """A sentence on the files of the source that were not read, with the reason; none where all were."""
-    groups = [
-        f"{', '.join(one_line(name) for name in group.names[:_NAMED])}"
-        f"{f' and {count(group.files - _NAMED)} more' if group.files > _NAMED else ''}: {one_line(group.reason)}"
-        for group in data.passed_over
-    ]
+    groups = []
+    for group in data.listing.get("passed_over", []):
+        names, more = group["names"][:_NAMED], group["files"] - _NAMED
+        also = f" and {count(more)} more" if more > 0 else ""
+        groups.append(f"{', '.join(map(one_line, names))}{also}: {one_line(group['reason'])}")
     return [f"Skipped files: {'; '.join(groups)}."] if groups else []
 
 
@@ -181,7 +182,7 @@ def in_terminal(data: PreparedData) -> str:
     return f"{tables}\n\nvocabulary {data.vocab_size:,}; {'; '.join(_packing_and_selection(data))}"
 
 
-def _dropped(data: PreparedData, row: LeftOut, *first: str) -> tuple[object, ...]:
+def _dropped(data: PreparedData, row: LedgerRow, *first: str) -> tuple[object, ...]:
     """Cells of one row; `first` are those after the split."""
     read = data.read_documents(row.split, None if row.domain == ALL else row.domain)
     return row.split, *map(one_line, first), row.documents, _share(row.documents, read), row.tokens, row.bytes
@@ -208,7 +209,7 @@ def _range_of(lengths: Sequence[int], quantile: float) -> str:
     raise AssertionError("a quantile lies in a range")
 
 
-def _in_turns(rows: Sequence[LeftOut]) -> Iterator[tuple[str, LeftOutExample]]:
+def _in_turns(rows: Sequence[LedgerRow]) -> Iterator[tuple[str, Example]]:
     """The first example of each domain, then the second of each, and so on."""
     for examples_of_a_turn in itertools.zip_longest(*(row.examples for row in rows)):
         for row, example in zip(rows, examples_of_a_turn, strict=True):

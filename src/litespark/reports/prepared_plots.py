@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, PercentFormatter
 
-from litespark.metrics.records.prepared import PreparedData, PreparedDomain
+from litespark.data.contents import PreparedData, PreparedDomain
 from litespark.reports.plots import COLOURS, LINE_STYLES, WIDTH_INCHES, message, new_figure, save, set_title, ticks
 from litespark.reports.prepared_data import NO_LENGTHS, nothing_left_out, total
 from litespark.reports.quantities import count, percent

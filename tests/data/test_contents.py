@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
+from litespark.data.contents import RUN_DATA, PreparedData, write_run_data
 from litespark.data.manifest import Manifest
-from litespark.metrics.records.base import RecordError
-from litespark.metrics.records.prepared import MANIFEST, RUN_DATA, PreparedData, write_run_data
-from tests.metrics.records.prepared_manifest import SELECTION, manifest, prepared
+from tests.data.prepared_manifest import SELECTION, manifest, prepared
 
 
 @pytest.fixture
 def folder(tmp_path):
     return prepared(tmp_path / "prepared")
-
-
-def change(folder: Path, *path: str | int, to: object) -> None:
-    """Write one value of the manifest anew."""
-    values = json.loads((folder / MANIFEST).read_text())
-    inner = values
-    for key in path[:-1]:
-        inner = inner[key]
-    inner[path[-1]] = to
-    (folder / MANIFEST).write_text(json.dumps(values))
 
 
 def test_it_says_what_the_manifest_says(folder):
@@ -65,45 +53,41 @@ def test_rows_of_one_rule_are_summed_over_its_reasons(folder):
 
 def test_a_run_keeps_all_of_it_but_chunks_and_bytes_of_ids(folder, tmp_path):
     run = tmp_path / "run"
-    write_run_data(run, Manifest.read(folder).summary())
+    write_run_data(run, Manifest.read(folder))
     assert PreparedData.read(run) == PreparedData.read(run / RUN_DATA) == PreparedData.read(folder)
     assert "token_bytes" not in (run / RUN_DATA).read_text()
     assert "chunk-" not in (run / RUN_DATA).read_text()
 
 
 def test_a_folder_with_neither_file_is_refused(tmp_path):
-    with pytest.raises(RecordError, match=r"found no manifest\.json of a prepared folder and no data\.json of a run"):
+    with pytest.raises(ValueError, match=r"found no manifest\.json of a prepared folder and no data\.json of a run"):
         PreparedData.read(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("path", "to", "complaint"),
     [
-        (("schema",), "litespark.data/1", r"schema: got 'litespark\.data/1': .*litespark\.data/2"),
-        (("vocab_size",), "many", r"vocab_size: got 'many'"),
-        (("splits",), [], r"splits: got \[\]"),
-        (("splits", "train", "domains"), None, r"splits\.train\.domains: got None"),
-        (("splits", "train", "domains", "Wiki", "tokens"), 1.5, r"splits\.train\.domains\.Wiki\.tokens: got 1\.5"),
-        (("splits", "train", "domains", "Wiki", "tokens"), -1, r"splits\.train\.domains\.Wiki\.tokens: got -1"),
-        (("splits", "train", "domains", "Wiki", "documents"), 29, r"Wiki: lengths: got 30 .* its 29"),
-        (("splits", "train", "domains", "Wiki"), {}, r"splits\.train\.domains\.Wiki\.documents: missing"),
-        (("ledger",), None, r"ledger: got None"),
-        (("ledger", 0, "rule"), 3, r"ledger\.0\.rule: got 3"),
-        (("ledger", 0, "tokens"), -3, r"ledger\.0\.tokens: got -3"),
-        (("ledger", 0, "documents"), 1, r"ledger\.0: examples: got 5, expected at most its 1 documents"),
-        (("settings",), None, r"settings: got None"),
+        (("schema",), "litespark.data/1", r"schema: .*litespark\.data/2"),
+        (("vocab_size",), "many", "vocab_size: .*got 'many'"),
+        (("splits", "train", "domains"), None, r"splits\.train\.domains: .*got None"),
+        (("splits", "train", "domains", "Wiki", "tokens"), -1, r"splits\.train\.domains\.Wiki\.tokens: .*got -1"),
+        (("splits", "train", "domains", "Wiki", "documents"), ..., r"splits\.train\.domains\.Wiki\.documents: "),
+        (("ledger", 0, "rule"), 3, r"ledger\.0\.rule: .*got 3"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_field(folder, path, to, complaint):
-    change(folder, *path, to=to)
-    with pytest.raises(RecordError, match=rf"manifest\.json is not a valid PreparedData: .*{complaint}"):
-        PreparedData.read(folder)
-
-
-def test_a_file_that_is_no_json_is_refused(folder):
-    (folder / MANIFEST).write_text("{")
-    with pytest.raises(RecordError, match=r"manifest\.json is not a valid"):
-        PreparedData.read(folder)
+def test_what_is_wrong_with_what_a_run_kept_is_named_with_its_field(folder, tmp_path, path, to, complaint):
+    write_run_data(tmp_path, Manifest.read(folder))
+    values = json.loads((tmp_path / RUN_DATA).read_text())
+    inner = values
+    for key in path[:-1]:
+        inner = inner[key]
+    if to is ...:
+        del inner[path[-1]]
+    else:
+        inner[path[-1]] = to
+    (tmp_path / RUN_DATA).write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=rf"data\.json is not a manifest .*{complaint}"):
+        PreparedData.read(tmp_path)
 
 
 def test_a_split_that_is_not_known_by_name_comes_last(tmp_path):
