@@ -11,7 +11,7 @@ import torch
 from litespark.callbacks.own_state import OwnState, _foreign
 from litespark.cli import main
 from litespark.experiment.checkout import repository
-from litespark.experiment.own_callbacks import made_callbacks
+from litespark.experiment.own_parts import made_callbacks
 from litespark.experiment.targets import ALLOWED_VARIABLE, ConfigError, allowed_prefixes
 from tests.experiment.composed import parts
 

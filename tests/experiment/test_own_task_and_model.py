@@ -37,14 +37,14 @@ def mypkg(tmp_path, monkeypatch):
     package, configs = tmp_path / "path" / "mypkg", tmp_path / "configs"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
-    for group, name in (("task", "pairs"), ("model", "bigram")):
+    for group, name in (("task", "pairs"), ("model", "bigram"), ("optim", "sgd")):
         blocks = rf"`mypkg/{name}\.py`.*?```python\n(.*?)```.*?`configs/{group}/{name}\.yaml`.*?```yaml\n(.*?)```"
         code, settings = re.findall(blocks, text, re.S)[0]
         (package / f"{name}.py").write_text(code)
         (configs / group).mkdir(parents=True)
         (configs / group / f"{name}.yaml").write_text(settings)
     monkeypatch.syspath_prepend(tmp_path / "path")
-    monkeypatch.setenv(ALLOWED_VARIABLE, "mypkg.")
+    monkeypatch.setenv(ALLOWED_VARIABLE, "mypkg.,lightning.pytorch.loggers.")
     yield tmp_path
     for name in [each for each in sys.modules if each.split(".")[0] == "mypkg"]:
         del sys.modules[name]
@@ -98,6 +98,21 @@ def test_a_task_and_a_model_of_ones_own_are_trained_resumed_and_reported(mypkg):
     assert _losses(mypkg, "cut") == _losses(mypkg, "whole")
     ours, theirs = _weights(mypkg, "cut"), _weights(mypkg, "whole")
     assert all(torch.equal(ours[name], weight) for name, weight in theirs.items())
+
+
+def test_an_optimizer_and_a_logger_of_ones_own_are_used_and_resumed(mypkg):
+    """Its momentum too: the run that is cut in two is the whole one."""
+    csv = f"logger.own={{_target_:lightning.pytorch.loggers.CSVLogger,save_dir:{mypkg}/csv}}"
+    mine = [*BIGRAM, "optim=sgd", "optim.lr=0.1", "budget.schedule_end=6"]
+    assert _train(mypkg, "whole", *mine, csv, "budget.steps=6")["status"] == "finished"
+    assert list(mypkg.glob("csv/**/metrics.csv"))
+    _train(mypkg, "cut", *mine, "budget.steps=3")
+    _train(mypkg, "cut", *mine, "budget.steps=6", f"resume={mypkg}/logs/runs/cut")
+    assert _losses(mypkg, "cut") == _losses(mypkg, "whole")
+    with pytest.raises(
+        ConfigError, match=r"logger\.own\._target_: .* a subclass of lightning\.pytorch\.Logger"
+    ):
+        _parts(mypkg, "logger.own={_target_:mypkg.sgd.SgdConfig}")
 
 
 def test_the_loss_of_a_task_is_a_mean_over_its_own_terms_however_the_batch_is_cut(mypkg):

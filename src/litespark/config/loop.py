@@ -136,6 +136,8 @@ class LoggerConfig:
     """Which one."""
     project: str = "litespark"
     """What the run is filed under there."""
+    own: dict[str, Any] | None = None
+    """A Lightning logger of your own: `{_target_: package.module.Class, argument: value}`."""
 
 
 @settings("precision")

@@ -30,7 +30,7 @@ from litespark.device import device_of
 from litespark.experiment.choose_ops import choose_ops, log_choices
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.instruments import build_mfu, say_what_is_absent
-from litespark.experiment.own_callbacks import made_callbacks
+from litespark.experiment.own_parts import made_callbacks, made_logger
 from litespark.experiment.preflight import Machine
 from litespark.experiment.processes import StartedRanks
 from litespark.metrics.energy import EnergyByPhase, EnergyMeter
@@ -252,12 +252,13 @@ def _trainer(
 
 
 def _extra_loggers(parts: Parts, folder: Path) -> list[Logger]:
-    """The logger that was asked for by a word, ready to log.
+    """The logger that was asked for by a word, ready to log, and the user's own.
 
     Raises:
         ConfigError: its package is not installed, or it cannot begin.
     """
     extra, project = parts.logger.extra, parts.logger.project
+    own = [] if parts.logger.own is None else [made_logger(parts.logger.own)]
     logger: Any
     try:
         if extra == "wandb":
@@ -269,7 +270,7 @@ def _extra_loggers(parts: Parts, folder: Path) -> list[Logger]:
 
             logger = MLFlowLogger(experiment_name=project, run_name=folder.name, save_dir=str(folder / "mlruns"))
         else:
-            return []
+            return own
         _ = logger.experiment  # now, and not in the first step: it logs in here
     except ModuleNotFoundError as error:
         raise ConfigError(f"logger={extra}: its package is not installed ({error}); pip install {extra}") from error
@@ -279,4 +280,4 @@ def _extra_loggers(parts: Parts, folder: Path) -> list[Logger]:
             f"logger={extra} cannot begin: {str(error).strip() or type(error).__name__};{login} or leave it out: "
             "logger=default"
         ) from error
-    return [logger]
+    return [logger, *own]

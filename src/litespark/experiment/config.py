@@ -20,7 +20,7 @@ import litespark.experiment.composing  # noqa: F401 – puts our checks into Hyd
 from litespark.config.groups import GROUPS, KIND, OPEN, ROOT, classes_of, on_resume
 from litespark.config.loop import CallbacksConfig, LoggerConfig, MetricsConfig, TrainerConfig
 from litespark.config.settings import NOT_COMPARED, SettingsError, fields_of, together
-from litespark.experiment.own_callbacks import checked_callbacks
+from litespark.experiment.own_parts import check_logger, checked_callbacks
 from litespark.experiment.targets import ConfigError, check_resolved, check_targets
 from litespark.experiment.variant import with_variant
 from litespark.launch import Ranks
@@ -112,6 +112,8 @@ def parts_from(config: DictConfig) -> Parts:
     if callbacks is not None:
         extra = _checked(lambda: checked_callbacks(callbacks.extra), faults)
         made["callbacks"] = dataclasses.replace(callbacks, extra=extra or {})
+    if (logger := made["logger"]) is not None:
+        _checked(lambda: check_logger(logger.own), faults)
     if faults:
         raise ConfigError(together(list(dict.fromkeys(faults))))
     values |= _plain(run) | {group: _written(values[group], one) for group, one in made.items()}
@@ -196,7 +198,7 @@ def _own(group: str, node: dict[str, Any]) -> Any:
     if group not in OPEN:
         raise ConfigError(
             f"{group}._target_: got {node['_target_']}, expected none: a class of your own is taken for "
-            f"{', '.join(OPEN)} and callbacks.extra; take it out"
+            f"{', '.join(OPEN)}, callbacks.extra and logger.own; take it out"
         )
     try:
         made = instantiate(node, _convert_="all")

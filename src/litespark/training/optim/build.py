@@ -46,10 +46,12 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
         optimizer: Optimizer = _adamw(parameter_groups(model, config.weight_decay), config, fused=config.fused)
     elif isinstance(config, MuonConfig):
         optimizer = _muon(model, config)
+    elif (build := getattr(config, "build", None)) is not None:  # of the user's own
+        optimizer = build(model)
     else:
         raise ValueError(
-            f"optim: got settings of the kind {type(config).__name__}, expected AdamWConfig or MuonConfig; choose "
-            "optim=adamw or optim=muon"
+            f"optim: got settings of the kind {type(config).__name__}, expected AdamWConfig, MuonConfig, or a class "
+            "with a method `build(model)`; choose optim=adamw or optim=muon"
         )
     optimizer.register_load_state_dict_pre_hook(_keep_settings)
     return optimizer
