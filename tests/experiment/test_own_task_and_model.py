@@ -109,9 +109,7 @@ def test_an_optimizer_and_a_logger_of_ones_own_are_used_and_resumed(mypkg):
     _train(mypkg, "cut", *mine, "budget.steps=3")
     _train(mypkg, "cut", *mine, "budget.steps=6", f"resume={mypkg}/logs/runs/cut")
     assert _losses(mypkg, "cut") == _losses(mypkg, "whole")
-    with pytest.raises(
-        ConfigError, match=r"logger\.own\._target_: .* a subclass of lightning\.pytorch\.Logger"
-    ):
+    with pytest.raises(ConfigError, match=r"logger\.own\._target_: .* a subclass of lightning\.pytorch\.Logger"):
         _parts(mypkg, "logger.own={_target_:mypkg.sgd.SgdConfig}")
 
 
