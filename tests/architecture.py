@@ -48,13 +48,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "atomic": set(),
     "terminal": set(),
     "override_text": set(),
+    "run_folder": set(),
     "threads": {"launch"},  # this and the next two: without torch
     "launch": set(),
     "parent": set(),
     "": set(),  # litespark/__init__.py
 }
-# single files without anything of ours: what numbers may be, whole files, advice to paste, and what is written to
-FOR_ALL = {"ranges", "atomic", "override_text", "terminal", "config.settings", "config.spelling"}
+# single files without anything of ours: what numbers may be, whole files, advice to paste, what is written to, and the
+# names of what lies in the folder of a run
+FOR_ALL = {"ranges", "atomic", "override_text", "run_folder", "terminal", "config.settings", "config.spelling"}
 # as those, with torch, so a command imports it late
 OVER_TORCH = {"device"}
 LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric"}

@@ -10,11 +10,11 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from litespark.callbacks import checkpoint_folder
 from litespark.callbacks.checkpoint import Checkpointer
-from litespark.callbacks.checkpoint_folder import CheckpointError, find, finished
 from litespark.callbacks.phases import Phases
 from litespark.training.budget import TokenBudget
+from litespark.training.checkpoint import folder as checkpoint_folder
+from litespark.training.checkpoint.folder import CheckpointError, find, finished
 from litespark.training.module import NonFiniteError
 from litespark.training.optim import AdamWConfig, MuonConfig
 from tests.training.small_runs import LENGTH, Planted, batches, small_run, training_module

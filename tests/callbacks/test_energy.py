@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 
-from litespark.callbacks import checkpoint_folder
 from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.energy import EnergyMonitor
 from litespark.callbacks.phases import Phases
@@ -13,6 +12,7 @@ from litespark.metrics import names
 from litespark.metrics.energy import EnergyByPhase
 from litespark.metrics.energy_journal import EnergyJournal
 from litespark.metrics.meters import NullMeter
+from litespark.training.checkpoint import folder as checkpoint_folder
 from tests.callbacks.fake_time import Clock, TimedTask
 from tests.metrics.fake_meter import FakeMeter
 from tests.training.small_runs import LENGTH, batches, small_run, training_module

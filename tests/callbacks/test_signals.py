@@ -14,11 +14,11 @@ from lightning.pytorch.callbacks import Callback
 
 from litespark.callbacks import signals
 from litespark.callbacks.checkpoint import Checkpointer
-from litespark.callbacks.checkpoint_folder import find, finished
 from litespark.callbacks.phases import Phases
 from litespark.callbacks.signals import ONE_WISH_SECONDS, SIGNALS, Interrupted, StopOnSignal
 from litespark.cli import main
 from litespark.tasks.pretrain import Pretrain
+from litespark.training.checkpoint.folder import find, finished
 from tests.training.small_runs import batches, small_run, training_module
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,8 @@ from litespark.callbacks.throughput import ThroughputMonitor
 from litespark.metrics import mfu, names
 from litespark.metrics.mfu import MfuMeter, Rates
 from litespark.metrics.throughput import ThroughputMeter
-from litespark.training.host_group import HostGroup
+from litespark.training.checkpoint import state
+from litespark.training.mesh import Mesh
 from tests.callbacks.fake_time import Clock, TimedTask, slow_batches
 from tests.stand_in_device import stand_in
 from tests.training.small_runs import LENGTH, batches, small_flops, small_llama, small_run, training_module
@@ -79,13 +80,13 @@ def test_validation_and_saving_take_no_training_time(tmp_path, clock, monkeypatc
     module = training_module(steps=4, rows=2, task=TimedTask(clock, [1.0], validation=10.0))
     run = small_run(tmp_path, module, log_every=4, validate_every=2, phases=phases, callbacks=[checkpointer])
     clock.drive(run)
-    save = run.trainer.save_checkpoint
+    write = state.write
 
-    def save_slowly(*arguments, **named):
+    def write_slowly(*arguments):
         clock.now += 100
-        save(*arguments, **named)
+        return write(*arguments)
 
-    monkeypatch.setattr(run.trainer, "save_checkpoint", save_slowly)
+    monkeypatch.setattr(state, "write", write_slowly)
     run.trainer.fit(module, batches(2))
     assert clock.now == pytest.approx(1000 + 4 + 2 * 3 * 10 + 2 * 100)
     assert run.throughput.summary().train_seconds == pytest.approx(4)
@@ -168,7 +169,7 @@ def loop(tmp_path, monkeypatch, clock):
     )
     module = SimpleNamespace(
         device=torch.device("cpu"), steps_taken=0, tokens_seen=0, finished=False,
-        last_step=(16, 15, 72), read_window=dict, check_finite=lambda: None, host_group=HostGroup(), validation={},
+        last_step=(16, 15, 72), read_window=dict, check_finite=lambda: None, mesh=Mesh(), validation={},
     )  # fmt: skip
     monitor.on_train_start(trainer, module)
 
@@ -216,6 +217,6 @@ def test_a_validation_within_a_window_is_in_no_step_and_a_checkpoint_holds_what_
 
 
 def test_peak_memory_is_that_of_the_fullest_device(loop):
-    loop.module.host_group.gather = lambda value: [value, 5 * 2**30]
+    loop.module.mesh.gather = lambda value: [value, 5 * 2**30]
     loop.take(1.0, 1.0, 1.0)
     assert loop.logger.latest[names.PEAK_MEMORY_GIB] == 5.0

@@ -9,11 +9,12 @@ import pytest
 import torch
 import yaml
 
-from litespark.callbacks import checkpoint_folder
-from litespark.callbacks.checkpoint_folder import CheckpointError
 from litespark.cli import main
 from litespark.data.tokenizer import Tokenizer
 from litespark.experiment.load import load_trained
+from litespark.run_folder import SEAL
+from litespark.training.checkpoint import folder as checkpoint_folder
+from litespark.training.checkpoint.folder import CheckpointError
 from tests.cli.tiny_run import tiny
 
 STEP = "checkpoints/step-00000004"
@@ -27,8 +28,8 @@ def copied(run, tmp_path) -> Path:
 
 def reseal(checkpoint: Path, **about: object) -> None:
     """Seal a changed checkpoint as an attacker would: with hashes that are right."""
-    seal = json.loads((checkpoint / checkpoint_folder.SEAL).read_text())
-    (checkpoint / checkpoint_folder.SEAL).unlink()
+    seal = json.loads((checkpoint / SEAL).read_text())
+    (checkpoint / SEAL).unlink()
     unfinished = checkpoint.rename(checkpoint.with_name("unfinished"))
     checkpoint_folder.seal(unfinished, seal["step"], {**seal["about"], **about})
 
@@ -187,7 +188,7 @@ def test_targets_in_the_files_of_a_run_are_never_called(copied, tmp_path):
     ids=["another width", "more layers", "heads that do not divide", "incomplete scaling"],
 )
 def test_sizes_that_are_not_those_of_the_weights_are_refused(copied, sizes, complaint):
-    about = json.loads((copied / STEP / checkpoint_folder.SEAL).read_text())["about"]
+    about = json.loads((copied / STEP / SEAL).read_text())["about"]
     reseal(copied / STEP, model={**about["model"], **sizes})
     with pytest.raises(CheckpointError, match=complaint):
         load_trained(copied / STEP)

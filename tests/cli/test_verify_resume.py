@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from litespark.callbacks import checkpoint_folder
 from litespark.cli import main
 from litespark.experiment.verify_resume import RunFailedError, _process_tree, compare, verify_resume
+from litespark.training.checkpoint import folder as checkpoint_folder
 from tests.cli.tiny_run import tiny
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from litespark.data.contents import RUN_DATA, PreparedData, write_run_data
+from litespark.data.contents import PreparedData, write_run_data
 from litespark.data.manifest import Manifest
+from litespark.run_folder import DATA
 from tests.data.prepared_manifest import SELECTION, manifest, prepared
 
 
@@ -54,9 +55,9 @@ def test_rows_of_one_rule_are_summed_over_its_reasons(folder):
 def test_a_run_keeps_all_of_it_but_chunks_and_bytes_of_ids(folder, tmp_path):
     run = tmp_path / "run"
     write_run_data(run, Manifest.read(folder))
-    assert PreparedData.read(run) == PreparedData.read(run / RUN_DATA) == PreparedData.read(folder)
-    assert "token_bytes" not in (run / RUN_DATA).read_text()
-    assert "chunk-" not in (run / RUN_DATA).read_text()
+    assert PreparedData.read(run) == PreparedData.read(run / DATA) == PreparedData.read(folder)
+    assert "token_bytes" not in (run / DATA).read_text()
+    assert "chunk-" not in (run / DATA).read_text()
 
 
 def test_a_folder_with_neither_file_is_refused(tmp_path):
@@ -77,7 +78,7 @@ def test_a_folder_with_neither_file_is_refused(tmp_path):
 )
 def test_what_is_wrong_with_what_a_run_kept_is_named_with_its_field(folder, tmp_path, path, to, complaint):
     write_run_data(tmp_path, Manifest.read(folder))
-    values = json.loads((tmp_path / RUN_DATA).read_text())
+    values = json.loads((tmp_path / DATA).read_text())
     inner = values
     for key in path[:-1]:
         inner = inner[key]
@@ -85,7 +86,7 @@ def test_what_is_wrong_with_what_a_run_kept_is_named_with_its_field(folder, tmp_
         del inner[path[-1]]
     else:
         inner[path[-1]] = to
-    (tmp_path / RUN_DATA).write_text(json.dumps(values))
+    (tmp_path / DATA).write_text(json.dumps(values))
     with pytest.raises(ValueError, match=rf"data\.json is not a manifest .*{complaint}"):
         PreparedData.read(tmp_path)
 

@@ -301,7 +301,7 @@ TABLE = {
         "'litespark.experiment.run.shutil.rmtree', expected none",
     ),
     "function of ours for a target": (
-        "optim._target_=litespark.callbacks.checkpoint_folder.prune",
+        "optim._target_=litespark.training.checkpoint.folder.prune",
         "prune', expected none",
     ),
     "target deep inside": (

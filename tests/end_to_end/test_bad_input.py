@@ -24,9 +24,10 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from litespark.callbacks import checkpoint_folder
 from litespark.experiment.config import parts_from
 from litespark.experiment.run import USER_ERRORS, train
+from litespark.run_folder import SEAL
+from litespark.training.checkpoint import folder as checkpoint_folder
 from tests.end_to_end import runs
 from tests.end_to_end.bad_input import NO_FILES, TABLE
 from tests.end_to_end.runs import ROOT, write_text
@@ -151,7 +152,7 @@ def world(tmp_path_factory):
     content = bytearray(state.read_bytes())
     content[len(content) // 2] ^= 1
     flipped.write_bytes(content)
-    (root / "unsealed" / "checkpoints" / "step-00000002" / checkpoint_folder.SEAL).unlink()
+    (root / "unsealed" / "checkpoints" / "step-00000002" / SEAL).unlink()
     model = asdict(parts_from(config_of(made.overrides(NO_FILES))).model)
     shutil.rmtree(root / "other_model" / "checkpoints" / "step-00000002")
     sealed(root / "other_model", state, {"model": {**model, "hidden_size": 64}})

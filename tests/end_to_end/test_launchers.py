@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from litespark.callbacks.checkpoint_folder import find
+from litespark.training.checkpoint.folder import find
 from tests.end_to_end.runs import ROOT, command, environment
 from tests.experiment.composed import parts
 

@@ -81,7 +81,7 @@ def test_a_missing_value_is_named():
         "pathlib.Path.unlink",
         "litesparkling.Thing",
         "litespark.experiment.run.shutil.rmtree",
-        "litespark.experiment.run_folder.Path",
+        "litespark.experiment.new_run.Path",
         "litespark.experiment.run.train",
         "litespark.experiment.config",
         "litespark.experiment.config.nothing",

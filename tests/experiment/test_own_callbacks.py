@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from litespark.callbacks.own_state import OwnState, _foreign
+from litespark.callbacks.checkpoint import Checkpointer
+from litespark.callbacks.phases import Phases
 from litespark.cli import main
 from litespark.experiment.checkout import repository
 from litespark.experiment.own_parts import made_callbacks
 from litespark.experiment.targets import ALLOWED_VARIABLE, ConfigError, allowed_prefixes
+from litespark.training.checkpoint.state import foreign
 from tests.experiment.composed import parts
 
 ROOT = Path(__file__).parents[2]
@@ -129,11 +131,12 @@ def test_checking_a_config_makes_none_and_two_of_a_kind_are_told_apart(mypkg):
 def test_a_state_that_no_checkpoint_takes_is_left_out_with_a_line(mypkg, caplog):
     (keeper,) = made_callbacks(parts("callbacks.extra.x._target_=mypkg.mine.Keeper").callbacks.extra)
     checkpoint = {"callbacks": {keeper.state_key: keeper.state_dict(), "other": {"where": Path("x")}}}
-    OwnState([keeper]).on_save_checkpoint(None, None, checkpoint)
+    saver = Checkpointer(mypkg, every_steps=1, keep=1, about={}, phases=Phases(), own=[keeper])
+    saver._leave_out_foreign(checkpoint["callbacks"])
     assert checkpoint["callbacks"].keys() == {"other"}
     assert "the state of Keeper is not saved: it holds pathlib.PosixPath" in caplog.text
-    assert not _foreign({"a": [1, 2.0, None, (torch.ones(2), "x", torch.float32)], "b": {1: b"x"}})
-    assert "cannot be pickled" in _foreign({"a": lambda: None})[0]
+    assert not foreign({"a": [1, 2.0, None, (torch.ones(2), "x", torch.float32)], "b": {1: b"x"}})
+    assert "cannot be pickled" in foreign({"a": lambda: None})[0]
 
 
 def test_the_list_of_the_project_is_read_beside_train_py_only(tmp_path, monkeypatch):

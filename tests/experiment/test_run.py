@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from litespark.callbacks import checkpoint_folder
 from litespark.callbacks.signals import SIGNALS, Interrupted
 from litespark.data.reading.synthetic import synthetic_manifest
 from litespark.experiment import build, instruments, run
@@ -24,6 +23,7 @@ from litespark.metrics.energy_journal import EnergyJournal
 from litespark.metrics.environment import git_state
 from litespark.metrics.records.run import RunRecord
 from litespark.ops.backend import OpsConfig, resolve
+from litespark.training.checkpoint import folder as checkpoint_folder
 from tests.experiment.composed import config, parts
 from tests.metrics.fake_meter import FakeMeter
 from tests.metrics.records.hand_made import changed

@@ -7,13 +7,14 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from litespark.callbacks.checkpoint_folder import Checkpoint
 from litespark.data.manifest import Manifest
 from litespark.data.preparation import prepare as preparing
 from litespark.data.preparation.prepare import prepare
-from litespark.experiment import run_data, run_folder
+from litespark.experiment import run_data
 from litespark.experiment.config import ConfigError
+from litespark.experiment.new_run import make
 from litespark.experiment.run_data import data_of_run, record_place
+from litespark.training.checkpoint.folder import Checkpoint
 from tests.data.corpus import config, documents, write_texts
 from tests.experiment.composed import parts
 
@@ -27,7 +28,7 @@ class Resume:
         self.prepared = prepare(self.data, progress=False)
         manifest = Manifest.read(self.prepared)
         self.parts = replace(parts(f"paths.logs={tmp_path}/logs", "name=mine"), data=self.data, resume="mine")
-        self.folder = run_folder.make(self.parts, [], self.prepared, manifest)
+        self.folder = make(self.parts, [], self.prepared, manifest)
         record_place(self.folder, self.prepared)
         self.checkpoint = Checkpoint(self.folder, 5, {"manifest_hash": manifest.hash})
 

@@ -7,9 +7,9 @@ import shlex
 import pytest
 from omegaconf import OmegaConf
 
-from litespark.experiment import run_folder
-from litespark.experiment.config import config_hash
+from litespark.experiment.config import config_hash, differences
 from litespark.experiment.continue_command import continue_command
+from litespark.experiment.new_run import make
 from litespark.experiment.targets import ConfigError
 from litespark.experiment.variant import legible, with_variant
 from litespark.launch import ALONE
@@ -31,7 +31,7 @@ def test_only_its_label_is_left_so_that_the_run_is_the_same_as_with_plain_overri
     assert made.resolved["variant"] == {"label": "plain_loss"}
     plain = parts("ops.linear_cross_entropy=reference", "recompute.mode=full")
     assert config_hash(made.resolved) == config_hash(plain.resolved)
-    assert run_folder.differences(made.resolved, plain.resolved) == {}
+    assert differences(made.resolved, plain.resolved) == {}
 
 
 def test_what_is_interpolated_follows_it():
@@ -87,7 +87,7 @@ def test_a_folder_is_named_by_the_label_or_by_each_setting(override, words):
 def test_the_folders_of_a_sweep_are_legible_and_distinct(tmp_path):
     made = parts(f"paths.logs={tmp_path}")
     labels = ["baseline", "plus_norm", "without_norm"]
-    folders = [run_folder.make(made, [f"variant={{label:{label},seed:1}}", "seed=2"]) for label in labels]
+    folders = [make(made, [f"variant={{label:{label},seed:1}}", "seed=2"]) for label in labels]
     assert [folder.name.split("_", 2)[2] for folder in folders] == [f"{label}_seed-2" for label in labels]
 
 

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from litespark.experiment import run, verify
-from litespark.experiment.choose_ops import TorchRanks
 from litespark.experiment.config import ConfigError
 from litespark.metrics.records.run import RunRecord
 from litespark.ops.backend import BACKENDS, REFERENCE, Backend
@@ -77,17 +75,6 @@ def test_a_run_with_verifications_has_the_same_bits_as_one_without(tmp_path, mon
     assert all(torch.equal(always["state_dict"][name], weight) for name, weight in never["state_dict"].items())
     for ours, theirs in zip(always["litespark"]["random"], never["litespark"]["random"], strict=True):
         assert torch.equal(ours["torch"], theirs["torch"])
-
-
-@pytest.mark.parametrize(("here", "elsewhere"), [(True, True), (True, False), (False, True)])
-def test_what_fails_on_one_rank_fails_on_all(monkeypatch, here, elsewhere):
-    def all_reduce(flag, operation):
-        together = {dist.ReduceOp.MIN: min, dist.ReduceOp.MAX: max, dist.ReduceOp.SUM: int.__add__}[operation]
-        flag.fill_(together(int(flag), int(elsewhere)))
-
-    monkeypatch.setattr(dist, "is_initialized", lambda: True)
-    monkeypatch.setattr(dist, "all_reduce", all_reduce)
-    assert TorchRanks(torch.device("cpu")).everywhere(here) is (here and elsewhere)
 
 
 def test_a_failing_op_stops_the_run_before_its_first_step(tmp_path, monkeypatch):

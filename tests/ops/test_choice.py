@@ -299,10 +299,10 @@ def test_all_ranks_take_what_the_first_one_measured(monkeypatch, times):
     _swiglu(monkeypatch, right=RIGHT, quick=RIGHT)
 
     class SecondRank:
-        def from_first(self, make):
+        def from_first(self, make, doing):
             return Choice("swiglu", AUTO, "right")
 
-        def everywhere(self, value):
+        def all(self, value):
             return value
 
     _, choices = decide(OpsConfig(swiglu=AUTO), GPU, verifying=True, ranks=SecondRank())
@@ -314,7 +314,7 @@ def test_a_verification_that_fails_on_another_rank_stops_all(monkeypatch):
     _swiglu(monkeypatch, right=RIGHT)
 
     class Unlucky(choice.OneRank):
-        def everywhere(self, value):
+        def all(self, value):
             return False
 
     with pytest.raises(FailedVerificationError, match="failed on another rank"):
@@ -326,7 +326,7 @@ def test_auto_goes_on_on_all_ranks_where_a_verification_fails_on_another(monkeyp
     answers = iter([False, True, True])  # the last is of the products of fp8
 
     class Unlucky(choice.OneRank):
-        def everywhere(self, value):
+        def all(self, value):
             return next(answers)
 
     _, choices = decide(OpsConfig(swiglu=AUTO), CPU, verifying=True, ranks=Unlucky())
@@ -362,7 +362,7 @@ def test_products_of_fp8_that_are_wrong_on_another_rank_stop_all(monkeypatch):
     monkeypatch.setattr(choice, "verify_products", lambda *arguments: _products(0.01))
 
     class Unlucky(choice.OneRank):
-        def everywhere(self, value):
+        def all(self, value):
             return False
 
     with pytest.raises(FailedVerificationError, match=r"precision=fp8: .*\nit failed on another rank"):

@@ -8,7 +8,6 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import LambdaCallback
 
-from litespark.callbacks import checkpoint_folder
 from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.phases import Phases
 from litespark.metrics import names
@@ -20,6 +19,7 @@ from litespark.ops.fp8.formats import E4M3, quantised
 from litespark.ops.fp8.reference import PIECES
 from litespark.ops.fp8.settings import AdaptiveConfig, Fp8Config
 from litespark.training import fp8
+from litespark.training.checkpoint import folder as checkpoint_folder
 from litespark.training.optim import AdamWConfig, MuonConfig
 from tests.training.small_runs import Planted, batches, small_llama, small_run, training_module
 
@@ -242,7 +242,7 @@ def test_what_casts_lost_on_all_ranks_is_counted_once_after_a_resume():
 
 def test_the_module_saves_what_all_ranks_lost_and_loads_it_on_one(whole, monkeypatch):
     module, checkpoint, firsts = whole.module, {}, []
-    monkeypatch.setattr(module, "host_group", TwoRanks())
+    monkeypatch.setattr(module, "mesh", TwoRanks())
     module.on_save_checkpoint(checkpoint)
     seen = module.model.fp8.scaling.seen
     assert min(seen) > 0

@@ -16,11 +16,11 @@ import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
-from litespark.callbacks import checkpoint_folder
 from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.phases import Phases
 from litespark.callbacks.signals import Interrupted, StopOnSignal
 from litespark.ops.fp8.settings import AdaptiveConfig, Fp8Config
+from litespark.training.checkpoint import folder as checkpoint_folder
 from litespark.training.module import NonFiniteError
 from litespark.training.optim import AdamWConfig, MuonConfig, OptimizerConfig
 from litespark.training.strategies import StrategyConfig

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-from litespark.callbacks import checkpoint_folder
 from litespark.callbacks.phases import Phases
 from litespark.device import device_of
+from litespark.training.checkpoint import state
+from litespark.training.module import TrainingModule
+
+log = logging.getLogger(__name__)
 
 
 class Checkpointer(Callback):
@@ -24,6 +28,7 @@ class Checkpointer(Callback):
         keep: how many of the newest to keep.
         about: what the seal says of the run.
         phases: told when the run is saving, so that its time and joules are not training's.
+        own: callbacks of the user's own; a state of theirs that could not be read back is left out.
     """
 
     def __init__(
@@ -35,6 +40,7 @@ class Checkpointer(Callback):
         about: Mapping[str, Any],
         phases: Phases,
         at_end: bool = True,
+        own: Sequence[Callback] = (),
     ) -> None:
         for name, value in (("every_steps", every_steps), ("keep", keep)):
             if value is not None and value < 1:
@@ -45,57 +51,49 @@ class Checkpointer(Callback):
         self.keep = keep
         self.about = about
         self.phases = phases
+        self.own = own
         self.saved_step: int | None = None
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, TrainingModule)
         self.saved_step = pl_module.steps_taken
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, TrainingModule)
         due = self.every_steps is not None and pl_module.steps_taken % self.every_steps == 0
         if due or (self.at_end and pl_module.finished):
             self.save(trainer, pl_module)
 
-    def save(self, trainer: pl.Trainer, pl_module: Any) -> None:
+    def save(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         """Save now, unless this step is saved already. A collective; call it between steps only."""
-        step = pl_module.steps_taken
+        step = module.steps_taken
         if step == self.saved_step:
             return
-        device_of(pl_module.device).synchronise()  # what is still computing belongs to the phase before
+        device_of(module.device).synchronise()  # what is still computing belongs to the phase before
         with self.phases.during("checkpoint"):
-            pl_module.require_finite_weights()
-            # weights and two moments in fp32, with some room
-            expected = int(1.1 * 12 * sum(p.numel() for p in pl_module.model.parameters()))
-            unfinished = self._begin(trainer, step, expected)
-            try:
-                self._write(trainer, pl_module, unfinished, step)
-            except OSError as error:
-                raise checkpoint_folder.CheckpointError(
-                    f"the checkpoint of step {step} could not be written in {self.folder}: {error}. The earlier "
-                    "checkpoints are kept; correct this and resume"
-                ) from error
-            pl_module.host_group.wait()
+            module.require_finite_weights()
+            # `Trainer.save_checkpoint` would write it too, and hang the other ranks where the disk refuses
+            content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+            about = {**self.about, "tokens": module.tokens_seen, "world_size": trainer.world_size}
+
+            def write() -> None:
+                self._leave_out_foreign(content.get("callbacks", {}))
+                for logger in trainer.loggers:  # a resume keeps the rows up to this step
+                    logger.save()
+                state.write(self.folder, step, content, about, self.keep)
+
+            module.mesh.from_first(write, "the checkpoint to be written")
         self.saved_step = step
 
-    def _write(self, trainer: pl.Trainer, pl_module: Any, unfinished: Path, step: int) -> None:
-        # weights and optimizer state; what Lightning calls weights_only is something else
-        trainer.save_checkpoint(unfinished / checkpoint_folder.STATE, weights_only=False)
-        if trainer.is_global_zero:
-            for logger in trainer.loggers:  # a resume keeps the rows up to this step
-                logger.save()
-            about = {**self.about, "tokens": pl_module.tokens_seen, "world_size": trainer.world_size}
-            checkpoint_folder.seal(unfinished, step, about)
-            checkpoint_folder.prune(self.folder, step, self.keep)
-
-    def _begin(self, trainer: pl.Trainer, step: int, expected_bytes: int) -> Path:
-        """The folder to write into; what goes wrong on rank 0 is raised on every rank, so that none waits for it."""
-        answer: Path | checkpoint_folder.CheckpointError | None = None
-        if trainer.is_global_zero:
-            try:
-                answer = checkpoint_folder.begin(self.folder, step, expected_bytes)
-            except checkpoint_folder.CheckpointError as error:
-                answer = error
-        answer = trainer.strategy.broadcast(answer)
-        if isinstance(answer, checkpoint_folder.CheckpointError):
-            raise answer
-        assert answer is not None
-        return answer
+    def _leave_out_foreign(self, states: dict[str, Any]) -> None:
+        for callback in self.own:
+            if kinds := state.foreign(states.get(callback.state_key)):
+                del states[callback.state_key]
+                log.warning(
+                    "the state of %s is not saved: it holds %s, and a checkpoint takes tensors, numbers, texts, and "
+                    "lists and dicts of them; a resume starts without it",
+                    type(callback).__name__,
+                    ", ".join(kinds),
+                )

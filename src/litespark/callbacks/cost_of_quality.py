@@ -73,8 +73,7 @@ class CostOfQuality(StepCallback):
         bits = module.validation.get(names.VALIDATION_BITS_PER_BYTE, math.nan)  # of another task
         # the metrics are sums over all ranks, so all of them say the same; one that stopped alone would leave the
         # others waiting for ever
-        (votes,) = module.host_group.sum([int(bits <= target.bits_per_byte)])
-        if votes:
+        if module.mesh.any(bits <= target.bits_per_byte):
             reached = ReachedRecord(
                 step=module.steps_taken,
                 tokens=module.tokens_seen,

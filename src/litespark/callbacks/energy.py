@@ -46,9 +46,9 @@ class EnergyMonitor(StepCallback):
             self.by_phase.add_tokens(module.last_step[0])
         if not self.due(module):
             return
-        mine, ranks = self.by_phase.window(), module.host_group
+        mine, mesh = self.by_phase.window(), module.mesh
         window = EnergyWindow(
-            min(ranks.gather(mine.seconds)), EnergyTotals.from_vector(ranks.sum(mine.totals.to_vector()))
+            min(mesh.gather(mine.seconds)), EnergyTotals.from_vector(mesh.sum(mine.totals.to_vector()))
         )
         self.note_totals(trainer)
         values: dict[str, float | None] = {
@@ -71,7 +71,7 @@ class EnergyMonitor(StepCallback):
         """Read the counters and sum the totals over ranks; a collective."""
         self.by_phase.settle()
         vector = self.by_phase.totals.to_vector()
-        self.totals = EnergyTotals.from_vector(vector if self._module is None else self._module.host_group.sum(vector))
+        self.totals = EnergyTotals.from_vector(vector if self._module is None else self._module.mesh.sum(vector))
         return self.totals
 
     def on_save_checkpoint(

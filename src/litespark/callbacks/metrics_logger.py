@@ -19,8 +19,7 @@ from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 from litespark.atomic import write_whole
-
-JSONL = "metrics.jsonl"
+from litespark.run_folder import METRICS
 
 
 def log_everywhere(trainer: pl.Trainer, values: Mapping[str, float | None], step: int) -> None:
@@ -79,7 +78,7 @@ class MetricsLogger(Logger):
     @rank_zero_only
     def forget_after(self, step: int) -> None:
         """Drop the rows of steps beyond `step`, which a resume takes again; the latest values are those of the rest."""
-        path = self.folder / JSONL
+        path = self.folder / METRICS
         if not path.exists():
             return
         kept = [line for line in path.read_text(errors="replace").splitlines() if _step_of(line) <= step]
@@ -89,7 +88,7 @@ class MetricsLogger(Logger):
 
     def _close_row(self) -> None:
         if self._row:
-            with (self.folder / JSONL).open("a") as file:
+            with (self.folder / METRICS).open("a") as file:
                 file.write(json.dumps(self._row) + "\n")
             self._row = {}
 

@@ -24,7 +24,6 @@ from litespark.training.module import TrainingModule
 
 log = logging.getLogger(__name__)
 
-RECORD = "run.json"
 # of a validation, what `QualityRecord` has fields for
 _IN_QUALITY = (
     names.VALIDATION_LOSS,

@@ -59,7 +59,7 @@ class ThroughputMonitor(StepCallback):
         self._decide()
         window = self.meter.close_window()
         if (peak := self._device.peak_bytes()) is not None:
-            fullest = max(module.host_group.gather(peak)) / 2**30
+            fullest = max(module.mesh.gather(peak)) / 2**30
             self.peak_memory_gib = max(self.peak_memory_gib or 0.0, fullest)  # a probe begins the count anew
         if self.mfu.outran_the_probe(window.tokens_per_second, window.attention_pairs_per_token):
             self._probe_again()

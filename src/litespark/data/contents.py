@@ -18,8 +18,8 @@ from pydantic import TypeAdapter
 from litespark.atomic import write_whole
 from litespark.data.ledger import LedgerRow
 from litespark.data.manifest import FILE, Count, Manifest, checked
+from litespark.run_folder import DATA
 
-RUN_DATA = "data.json"
 # those that are known by name come first, in this order
 _FIRST_SPLITS = ("train", "validation")
 
@@ -93,10 +93,10 @@ class PreparedData(Manifest):
             OSError: it cannot be read.
         """
         path = Path(folder)
-        file = next((path / name for name in (RUN_DATA, FILE) if (path / name).is_file()), path)
+        file = next((path / name for name in (DATA, FILE) if (path / name).is_file()), path)
         if not file.is_file():
             raise ValueError(
-                f"{path}: found no {FILE} of a prepared folder and no {RUN_DATA} of a run; name a folder that "
+                f"{path}: found no {FILE} of a prepared folder and no {DATA} of a run; name a folder that "
                 "`litespark prepare` or a training run wrote"
             )
         if file.name == FILE:
@@ -124,7 +124,7 @@ def summed(rows: Sequence[LedgerRow], rule: str, domain: str) -> LedgerRow:
 
 def write_run_data(folder: Path, manifest: Manifest) -> None:
     """Write `data.json` into the folder of a run, whole or not at all."""
-    write_whole(folder / RUN_DATA, json.dumps(manifest.summary(), indent=1, allow_nan=False) + "\n")
+    write_whole(folder / DATA, json.dumps(manifest.summary(), indent=1, allow_nan=False) + "\n")
 
 
 def _place_of(split: str) -> tuple[int, str]:

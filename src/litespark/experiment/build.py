@@ -17,10 +17,9 @@ from litespark.callbacks.cost_of_quality import CostOfQuality
 from litespark.callbacks.energy import EnergyMonitor
 from litespark.callbacks.fp8 import Fp8Monitor
 from litespark.callbacks.metrics_logger import MetricsLogger
-from litespark.callbacks.own_state import OwnState
 from litespark.callbacks.phases import Phases
 from litespark.callbacks.progress import ProgressBar
-from litespark.callbacks.run_record import RECORD, RunRecorder
+from litespark.callbacks.run_record import RunRecorder
 from litespark.callbacks.signals import StopOnSignal
 from litespark.callbacks.throughput import ThroughputMonitor
 from litespark.callbacks.validation import Validation
@@ -39,8 +38,10 @@ from litespark.metrics.records.run import RunRecord, SegmentRecord
 from litespark.ops.backend import Ops
 from litespark.ops.choice import Choice
 from litespark.reports.quantities import count, scaled
+from litespark.run_folder import CHECKPOINTS, ENERGY, RECORD
 from litespark.training.any_accelerator import lightning_accelerator
 from litespark.training.budget import TokenBudget
+from litespark.training.checkpoint.state import StateAtHand
 from litespark.training.model_builder import ModelBuilder
 from litespark.training.module import TrainingModule
 from litespark.training.strategies import build_strategy, lightning_precision
@@ -106,6 +107,7 @@ def build_module(parts: Parts, machine: Machine, manifest: Manifest, budget: Tok
         optimizer=parts.optim,
         schedule=parts.schedule,
         budget=budget,
+        mesh=machine.mesh,
     )
 
 
@@ -130,8 +132,9 @@ def build_run(
     record: RunRecord,
     segment: SegmentRecord,
     meter: EnergyMeter,
+    state: StateAtHand | None = None,
 ) -> Run:
-    """All parts of a run that is written into `folder`; `segment` says at which step it begins (0, or a resume)."""
+    """All parts of a run that is written into `folder`; `segment` says at which step it begins, from which `state`."""
     budget = token_budget(parts, data.manifest)
     ops, choices = choose_ops(parts, machine, record)
     if machine.ranks.rank == 0:
@@ -148,15 +151,16 @@ def build_run(
         EnergyByPhase(meter, parts.metrics.energy_window_seconds),
         log_every=log_every,
         phases=phases,
-        journal=EnergyJournal(folder / "energy.jsonl"),
+        journal=EnergyJournal(folder / ENERGY),
     )
     metrics = MetricsLogger(folder)
     metrics.forget_after(segment.first_step)
     recorder = RunRecorder(
         folder / RECORD, record, segment, throughput=throughput, energy=energy, metrics=metrics, log_every=log_every
     )
+    own = made_callbacks(parts.callbacks.extra)
     checkpointer = Checkpointer(
-        folder / "checkpoints",
+        folder / CHECKPOINTS,
         every_steps=parts.callbacks.checkpoint_every,
         at_end=parts.callbacks.checkpoint_at_end,
         keep=parts.callbacks.checkpoint_keep,
@@ -168,6 +172,7 @@ def build_run(
             "config_hash": record.provenance.config_hash,
         },
         phases=phases,
+        own=own,
     )
     validation = Validation(parts.trainer.validate_every)
     quality = CostOfQuality(
@@ -181,18 +186,15 @@ def build_run(
     # the order matters: a window is closed before what casts lost and its energy are read, then comes a validation and
     # what is the user's own, all before a checkpoint holds them, the record sees them all, and a stop comes last
     monitors = [Fp8Monitor(parts.fp8, record, log_every)] if machine.precision == "fp8" else []
-    own = made_callbacks(parts.callbacks.extra)
     before = [throughput, *monitors, energy, validation, *own]
     callbacks: list[Callback] = [*before, checkpointer, quality, recorder]
-    if own:
-        callbacks.append(OwnState(own))
     if parts.callbacks.progress:
         callbacks.append(_progress(parts, machine, metrics, throughput, energy))
     callbacks.append(StopOnSignal(checkpointer))
     purge: dict[str, Any] = {"purge_step": segment.first_step + 1} if segment.first_step else {}
     tensorboard = TensorBoardLogger(save_dir=folder, name="", version="", default_hp_metric=False, **purge)
     loggers = [metrics, tensorboard, *_extra_loggers(parts, folder)]
-    trainer = _trainer(parts, machine, folder, callbacks, loggers)
+    trainer = _trainer(parts, machine, folder, callbacks, loggers, state)
     return Run(folder, trainer, module, data, recorder, energy, validation, quality, metrics, tensorboard, phases)
 
 
@@ -217,7 +219,12 @@ def _progress(
 
 
 def _trainer(
-    parts: Parts, machine: Machine, folder: Path, callbacks: list[Callback], loggers: list[Logger]
+    parts: Parts,
+    machine: Machine,
+    folder: Path,
+    callbacks: list[Callback],
+    loggers: list[Logger],
+    state: StateAtHand | None,
 ) -> pl.Trainer:
     ranks, settings = machine.ranks, parts.trainer
     profiler = None
@@ -228,7 +235,7 @@ def _trainer(
         devices=ranks.local_world_size,
         num_nodes=max(1, ranks.world_size // max(1, ranks.local_world_size)),
         strategy=build_strategy(parts.strategy, machine.device, ranks.world_size),
-        plugins=StartedRanks(ranks),
+        plugins=[StartedRanks(ranks), *([] if state is None else [state])],
         precision=lightning_precision(parts.strategy, machine.precision, machine.device),
         # the module ends the run with its budget, which may be in tokens
         max_steps=-1,

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import TypeVar
 
 import torch
-import torch.distributed as dist
 
 from litespark.device import device_of
 from litespark.experiment.config import Parts
@@ -20,11 +17,8 @@ from litespark.ops.backend import Ops, OpsConfig, resolve
 from litespark.ops.choice import Choice, decide, in_short
 from litespark.ops.measuring import default_cache
 from litespark.ops.verification import Verification
-from litespark.training.first_rank import from_first
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 def choose_ops(parts: Parts, machine: Machine, record: RunRecord) -> tuple[Ops, list[Choice]]:
@@ -45,7 +39,7 @@ def choose_ops(parts: Parts, machine: Machine, record: RunRecord) -> tuple[Ops, 
             parts.ops,
             place_of(parts, device, machine.precision),
             verifying=verifying == "always" or (verifying == "auto" and here.is_accelerator),
-            ranks=TorchRanks(device),
+            ranks=machine.mesh,
             cache=default_cache(),
             idle=idle_of(parts, machine.precision),
             # of a resume; a new run has none yet
@@ -65,23 +59,6 @@ def log_choices(choices: list[Choice], device: torch.device) -> None:
     if device_of(device).is_accelerator:
         for reason in dict.fromkeys(reason for choice in choices for reason in choice.reasons):
             log.info("ops: %s", reason)
-
-
-class TorchRanks:
-    """Agreement over the process group, if there is one."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def from_first(self, make: Callable[[], T]) -> T:
-        return from_first(make, "the backends of the ops to be chosen")
-
-    def everywhere(self, value: bool) -> bool:
-        if not dist.is_initialized():
-            return value
-        flag = torch.tensor(int(value), device=self.device)
-        dist.all_reduce(flag, dist.ReduceOp.MIN)
-        return bool(flag.item())
 
 
 def op_record(choice: Choice) -> OpRecord:

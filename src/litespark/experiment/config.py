@@ -28,7 +28,7 @@ from litespark.models.llama.config import LlamaConfig
 from litespark.models.spec import ModelSpec, Recompute
 from litespark.ops.backend import OpsConfig
 from litespark.ops.fp8.settings import Fp8Config
-from litespark.reports.run_config import flatten
+from litespark.run_folder import flatten
 from litespark.tasks.task import Task
 from litespark.training.budget import BudgetConfig
 from litespark.training.optim import OptimizerConfig
@@ -236,3 +236,13 @@ def _fields(made: Any) -> dict[str, Any]:
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def differences(saved: dict[str, Any], current: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The keys (dotted) in which two configs differ, with both values; names and folders are not compared."""
+    old, new = flatten(saved), flatten(current)
+    return {
+        key: (old.get(key), new.get(key))
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and on_resume(key) is not NOT_COMPARED
+    }

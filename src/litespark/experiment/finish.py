@@ -21,6 +21,7 @@ from litespark.models.llama.model import Llama
 from litespark.reports.reasons import no_bits_per_byte
 from litespark.reports.report import write_report
 from litespark.reports.tables import shared_by
+from litespark.run_folder import SAMPLES
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def finish(parts: Parts, run: Run) -> None:
         run.recorder.record.quality = replace(run.recorder.record.quality, sample=sample)
         if run.trainer.is_global_zero:
             fenced = "\n".join(f"    {line}" for line in sample.splitlines())
-            (run.folder / "samples.md").write_text(f"After step {run.module.steps_taken}:\n\n{fenced}\n")
+            (run.folder / SAMPLES).write_text(f"After step {run.module.steps_taken}:\n\n{fenced}\n")
     run.energy.note_totals(run.trainer)  # no checkpoint holds what this took, and the run may be resumed
     run.recorder.record.projection = _projection(parts, run)
     close(run, "finished")

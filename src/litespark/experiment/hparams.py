@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
 from litespark.metrics import names
-from litespark.reports.run_config import flatten
+from litespark.run_folder import flatten
 
 GROUPS = ("model", "ops", "precision", "recompute", "data", "optim", "schedule", "strategy", "budget", "trainer")
 # behind what the command line set

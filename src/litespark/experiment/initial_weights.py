@@ -8,11 +8,9 @@ from pathlib import Path
 
 from torch import nn
 
-from litespark.callbacks import checkpoint_folder
-from litespark.callbacks.checkpoint_folder import Checkpoint
 from litespark.data.tokenizer import Tokenizer
 from litespark.data.tokenizer_files import tokenizer_file
-from litespark.experiment import load, run_folder
+from litespark.experiment import load
 from litespark.experiment.config import ConfigError, Parts
 from litespark.models.init import copy_weights
 from litespark.models.llama.config import LlamaConfig
@@ -20,6 +18,8 @@ from litespark.models.llama.huggingface import load_huggingface
 from litespark.models.llama.huggingface_config import read_config
 from litespark.models.llama.model import Llama
 from litespark.override_text import override
+from litespark.run_folder import CONFIG, TOKENIZER, run_of
+from litespark.training.checkpoint.folder import Checkpoint, find, is_run
 
 log = logging.getLogger(__name__)
 
@@ -63,11 +63,11 @@ class InitialWeights:
                     f"got {path}, expected a Hugging Face Llama folder (config.json and *.safetensors), a run folder "
                     "or a checkpoint in it"
                 )
-            if (path / _CONFIG).is_file() or not _is_run(path):
+            if (path / _CONFIG).is_file() or not ((path / CONFIG).exists() or is_run(path)):
                 return cls(path, read_config(path / _CONFIG, path.name), None, tokenizer_file(path))
-            checkpoint = checkpoint_folder.find(path)
-            folder = checkpoint.folder.resolve().parent.parent
-            has_one = (folder / run_folder.TOKENIZER).is_dir()
+            checkpoint = find(path)
+            folder = run_of(checkpoint.folder.resolve())
+            has_one = (folder / TOKENIZER).is_dir()
             tokenizer = tokenizer_file(load.tokenizer_folder(checkpoint)) if has_one else None
             return cls(folder, load.model_config(checkpoint), checkpoint, tokenizer)
         except OSError as error:
@@ -109,12 +109,3 @@ def check_tokenizer(found: InitialWeights | None, parts: Parts, tokenizer: str |
             f"{found.tokenizer}: {difference}. Leave out data.tokenizer, and that one is taken; to train these weights "
             "on other ids all the same, set allow_other_tokenizer=true"
         )
-
-
-def _is_run(path: Path) -> bool:
-    marks = (path / "checkpoints", path / run_folder.CONFIG, path / checkpoint_folder.SEAL)
-    return (
-        any(mark.exists() for mark in marks)
-        or path.name.startswith("step-")
-        or bool(checkpoint_folder.runs_below(path))
-    )

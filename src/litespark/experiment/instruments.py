@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from litespark.device import device_of
 from litespark.experiment.config import Parts
 from litespark.experiment.preflight import Machine
-from litespark.launch import Ranks
 from litespark.metrics.energy import EnergyMeter
 from litespark.metrics.hardware import measured_matmul_peak
 from litespark.metrics.meters import assign_devices, choose_meter
@@ -19,21 +16,21 @@ from litespark.metrics.mfu import FlopsPerToken, MfuMeter, Rates, rates_of
 from litespark.metrics.nvml import nvml_uuid
 from litespark.models.flops import hardware_flops_per_token, model_flops_per_token
 from litespark.ops import triton_support
+from litespark.training.mesh import Mesh
 from litespark.training.strategies import activation_dtype
 
 log = logging.getLogger(__name__)
 
 
-def build_meter(device: torch.device, ranks: Ranks | None = None) -> EnergyMeter:
+def build_meter(device: torch.device, mesh: Mesh | None = None) -> EnergyMeter:
     """The energy meter of this process; of several ranks each physical device is read by one, a collective."""
-    if ranks is None or ranks.world_size == 1:
+    if mesh is None or mesh.world_size == 1:
         return choose_meter(device)
     uuids = None
     if device_of(device).is_nvidia:
-        everyone: list[Any] = [None] * ranks.world_size
-        dist.all_gather_object(everyone, [nvml_uuid(device)])
-        uuids = assign_devices(everyone)[ranks.rank]
-    return choose_meter(device, uuids=uuids, local_rank=ranks.local_rank)
+        mine = nvml_uuid(device)
+        uuids = assign_devices(mesh.gather([] if mine is None else [mine]))[mesh.rank]
+    return choose_meter(device, uuids=uuids, local_rank=mesh.local_rank)
 
 
 def build_mfu(parts: Parts, machine: Machine) -> MfuMeter:

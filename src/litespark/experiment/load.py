@@ -6,23 +6,22 @@ unpickling code, and sizes are taken as plain values into dataclasses that check
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from litespark.callbacks import checkpoint_folder
-from litespark.callbacks.checkpoint_folder import Checkpoint, CheckpointError
 from litespark.data.tokenizer import Tokenizer
-from litespark.experiment import run_folder
 from litespark.models.init import materialise
 from litespark.models.llama.config import LlamaConfig
 from litespark.models.llama.huggingface import load_huggingface
 from litespark.models.llama.model import Llama
 from litespark.ops.backend import Ops, OpsConfig, resolve
+from litespark.run_folder import SEAL, TOKENIZER, run_of
+from litespark.training.checkpoint.folder import Checkpoint, CheckpointError, find
+from litespark.training.checkpoint.state import read_state
 
 # where the LightningModule keeps its model
 _PREFIX = "model."
@@ -39,15 +38,6 @@ class Trained(NamedTuple):
     checkpoint: Checkpoint
 
 
-def can_resume(path: str | Path) -> bool:
-    """Whether there is a valid checkpoint to continue from."""
-    try:
-        checkpoint_folder.find(path)
-    except CheckpointError:
-        return False
-    return True
-
-
 def load_trained(path: str | Path, ops: OpsConfig | None = None) -> Trained:
     """The model of a run folder (its newest valid checkpoint) or of one checkpoint in it, on the CPU in fp32.
 
@@ -59,7 +49,7 @@ def load_trained(path: str | Path, ops: OpsConfig | None = None) -> Trained:
         CheckpointError: no valid checkpoint there, or one whose content is not a model of this project.
         ValueError: the run has no tokenizer, or another one by now.
     """
-    checkpoint = checkpoint_folder.find(path)
+    checkpoint = find(path)
     tokenizer = tokenizer_folder(checkpoint)
     return Trained(load_model(checkpoint, resolve(ops or OpsConfig())).eval(), tokenizer, checkpoint)
 
@@ -90,24 +80,6 @@ def load_for_generation(path: str | Path) -> tuple[Llama, Path]:
     return trained.model, trained.tokenizer
 
 
-def read_state(checkpoint: Checkpoint) -> dict[str, Any]:
-    """All that a checkpoint holds, tensors on the CPU and mapped from the file.
-
-    Raises:
-        CheckpointError: the file is not a state, or holds something else than tensors and plain values.
-    """
-    try:
-        state = torch.load(checkpoint.state, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError) as error:
-        raise CheckpointError(
-            f"{checkpoint.state} is not read: {str(error).splitlines()[0]}. Expected tensors and plain values as a "
-            "training run saves them; anything else could run code and is refused"
-        ) from error
-    if not isinstance(state, dict):
-        raise CheckpointError(f"{checkpoint.state}: got a {type(state).__name__}, expected the state of a training run")
-    return state
-
-
 def model_config(checkpoint: Checkpoint) -> LlamaConfig:
     """The sizes that a checkpoint's seal states.
 
@@ -121,8 +93,7 @@ def model_config(checkpoint: Checkpoint) -> LlamaConfig:
         return LlamaConfig(**stated)
     except ValueError as error:
         raise CheckpointError(
-            f"{checkpoint.folder / checkpoint_folder.SEAL} does not describe a Llama of this version, which "
-            f"alone is read back: {error}"
+            f"{checkpoint.folder / SEAL} does not describe a Llama of this version, which alone is read back: {error}"
         ) from error
 
 
@@ -132,7 +103,7 @@ def tokenizer_folder(checkpoint: Checkpoint) -> Path:
     Raises:
         ValueError: the run keeps none, or another one than it was trained with.
     """
-    folder = checkpoint.folder.resolve().parent.parent / run_folder.TOKENIZER
+    folder = run_of(checkpoint.folder.resolve()) / TOKENIZER
     if not folder.is_dir():
         raise ValueError(
             f"{folder} is missing: this run has no tokenizer (one on data=synthetic has none), or its checkpoint was "

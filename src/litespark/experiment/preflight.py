@@ -9,7 +9,7 @@ import dataclasses
 import logging
 import os
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -28,6 +28,7 @@ from litespark.ops.choice import refusals
 from litespark.ops.shapes import Place
 from litespark.planning.memory import layers_that_fit, training_state_bytes
 from litespark.training.any_accelerator import why_no_ddp
+from litespark.training.mesh import Mesh
 from litespark.training.strategies import Precision, activation_dtype, lightning_precision
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,8 @@ class Machine:
     """What the checks decided: the device of this rank, the precision, micro-batches per step, the ranks.
 
     `weights` are those that a new run starts from; None: drawn, or those of the checkpoint that is resumed. `found` is
-    the data of a new run of one process; of several, rank 0 looks for it once they have met.
+    the data of a new run of one process; of several, rank 0 looks for it once they have met. `mesh` is then that of
+    all.
     """
 
     device: torch.device
@@ -47,6 +49,7 @@ class Machine:
     ranks: Ranks
     weights: InitialWeights | None = None
     found: Lookup | None = None
+    mesh: Mesh = field(default_factory=Mesh, compare=False)
 
 
 def preflight(parts: Parts, ranks: Ranks) -> Machine:
@@ -178,7 +181,7 @@ def idle_of(parts: Parts, precision: Precision) -> frozenset[str]:
 def _memory(parts: Parts, ranks: Ranks, device: torch.device, precision: Precision, problems: list[str]) -> None:
     if _waits_for_accelerator(parts, device):
         return  # said already; the host's memory is not what counts
-    shards = ranks.world_size if parts.strategy.name == "fsdp" else 1
+    shards = parts.strategy.roles(ranks.world_size).shard
     needed = training_state_bytes(parts.model, shards, parts.optim, parts.fp8 if precision == "fp8" else None)
     if device.type == "cpu":
         needed *= ranks.local_world_size
@@ -208,7 +211,7 @@ def _less_memory(parts: Parts, ranks: Ranks, device: torch.device, needed: int, 
         ways.append(f"the memory of {hosts} such hosts together: torchrun --nnodes={hosts} on each, and strategy=fsdp")
         return "; or ".join(ways)
     # of all devices together, and one more for the activations
-    devices = -(-needed * (ranks.world_size if parts.strategy.name == "fsdp" else 1) // there) + 1
+    devices = -(-needed * parts.strategy.roles(ranks.world_size).shard // there) + 1
     here = device_count()
     if devices <= here:
         ways.append(f"shards over {devices} devices: {_with_torchrun(devices)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from datetime import timedelta
 
 import torch.distributed as dist
@@ -14,10 +15,12 @@ from litespark.device import device_of
 from litespark.experiment.preflight import Machine
 from litespark.experiment.targets import ConfigError
 from litespark.launch import Ranks, meeting_point
+from litespark.training.mesh import Mesh
+from litespark.training.strategies import StrategyConfig
 
 
-def join_processes(machine: Machine, timeout_seconds: int) -> None:
-    """Join the process group before anything is agreed on; Lightning finds it and uses it.
+def join_processes(machine: Machine, strategy: StrategyConfig) -> Machine:
+    """The machine with the mesh of all ranks, which join before anything is agreed on; Lightning uses their group.
 
     Raises:
         ConfigError: the processes cannot meet.
@@ -28,8 +31,13 @@ def join_processes(machine: Machine, timeout_seconds: int) -> None:
     if ranks.rank > 0:
         logging.getLogger().setLevel(logging.WARNING)
     device_of(machine.device).use()
-    if ranks.world_size == 1 or dist.is_initialized():
-        return
+    if ranks.world_size > 1 and not dist.is_initialized():
+        _meet(machine, strategy.timeout_seconds)
+    return replace(machine, mesh=Mesh(ranks, strategy.roles(ranks.world_size)))
+
+
+def _meet(machine: Machine, timeout_seconds: int) -> None:
+    ranks = machine.ranks
     place = meeting_point(ranks, os.environ)
     os.environ.update(place)
     try:

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import torch.distributed as dist
 
 from litespark.data.manifest import Manifest
 from litespark.experiment.config import Parts, config_hash
@@ -97,9 +94,7 @@ def _environment(machine: Machine, meter: EnergyMeter) -> EnvironmentRecord:
         precision=machine.precision,
         meter=meter,
     )
-    if machine.ranks.world_size > 1:
-        everyone: list[Any] = [None] * machine.ranks.world_size
-        shared = machine.device.type == "cpu" and machine.ranks.local_rank > 0  # one processor for all of its ranks
-        dist.all_gather_object(everyone, [] if shared else mine.devices)
-        mine = replace(mine, devices=[device for devices in everyone for device in devices])
+    shared = machine.device.type == "cpu" and machine.ranks.local_rank > 0  # one processor for all of its ranks
+    by_rank = machine.mesh.gather([] if shared else mine.devices)
+    mine = replace(mine, devices=[device for devices in by_rank for device in devices])
     return mine

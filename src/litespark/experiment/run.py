@@ -17,31 +17,30 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from litespark.callbacks.checkpoint_folder import Checkpoint
-from litespark.callbacks.run_record import RECORD
 from litespark.callbacks.signals import Interrupted, stop_is_ctrl_c
 from litespark.data.config import SyntheticConfig
 from litespark.data.manifest import FILE as MANIFEST
 from litespark.data.storage import Storage
 from litespark.data.streaming import RowDataModule, TokenDataModule, build_data_module, prepared_folder
-from litespark.experiment import run_folder
-from litespark.experiment.build import Run, build_run, check_vocabulary, token_budget
+from litespark.experiment.build import Run, build_run, check_vocabulary
 from litespark.experiment.config import ConfigError, Parts, parts_from
 from litespark.experiment.continue_command import Started, how_to_continue
 from litespark.experiment.finish import close, finish
 from litespark.experiment.initial_weights import check_tokenizer
 from litespark.experiment.instruments import build_meter
+from litespark.experiment.new_run import check_name, make, write_config
 from litespark.experiment.preflight import Machine, find_data, preflight
 from litespark.experiment.processes import join_processes
 from litespark.experiment.record import new_record, new_segment
+from litespark.experiment.resume import Resumed, reopen
 from litespark.experiment.run_data import PREPARATION, data_of_run, record_place
 from litespark.experiment.run_lock import run_lock
 from litespark.experiment.sweep import SWEEP, telling
 from litespark.launch import Ranks
 from litespark.metrics.records.origin import utc_now
-from litespark.metrics.records.run import RunRecord
 from litespark.ops.choice import FailedVerificationError
-from litespark.training.first_rank import from_first, from_ranks
+from litespark.run_folder import RECORD, config_from
+from litespark.training.mesh import Mesh
 from litespark.training.module import NonFiniteError
 
 log = logging.getLogger(__name__)
@@ -70,7 +69,7 @@ def train(config: DictConfig) -> Path:
     ranks = Ranks.from_environment(parts.strategy.name)
     machine = preflight(parts, ranks)
     pl.seed_everything(parts.seed, verbose=False)
-    join_processes(machine, parts.strategy.timeout_seconds)
+    machine = join_processes(machine, parts.strategy)
     finished = False
     try:
         with ExitStack() as locks:
@@ -86,89 +85,78 @@ def train(config: DictConfig) -> Path:
 def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[[Path], None]) -> Path:
     """`hold` locks the folder of the run for this process, and so for all its ranks."""
     started = Started.here()  # later whoever started it may be gone
-    checkpoint = None
+    mesh, resumed = machine.mesh, None
     if parts.resume is not None:  # before the data, which may have to be prepared
-        folder = run_folder.folder_of(parts.resume)
-        if (folder / run_folder.CONFIG).is_file():
-            from_first(lambda: hold(folder), "the lock of the run")
-        folder, checkpoint = run_folder.reopen(parts)
-        if machine.precision == "fp8":
-            run_folder.check_fp8(parts, checkpoint)
-        record = RunRecord.read(folder / RECORD)
-        _refuse_reached(parts, record)
-        tokens = int(checkpoint.about["tokens"])
-        if token_budget(parts).finished(tokens, checkpoint.step) and record.status == "finished":
-            key, spent = ("steps", checkpoint.step) if parts.budget.steps is not None else ("tokens", tokens)
-            raise ConfigError(
-                f"resume={parts.resume}: the run is finished; its checkpoint of step {checkpoint.step} has seen "
-                f"{tokens} tokens, and budget.{key} is {getattr(parts.budget, key)}; raise budget.{key} to train on, "
-                f"for instance budget.{key}={2 * spent}"
-            )
+        resumed = reopen(parts, machine, hold)
     else:
         # on one rank: another may be so far ahead that it has made the folder
-        from_first(lambda: run_folder.check_name(parts), "the name to be checked")
+        mesh.from_first(lambda: check_name(parts), "the name to be checked")
     data = _data(
         parts,
-        machine,
+        mesh,
         lambda: (
             prepared_folder(parts.data, machine.found or find_data(parts, machine.weights))
-            if checkpoint is None
-            else data_of_run(parts, folder, checkpoint, _given(overrides))
+            if resumed is None
+            else data_of_run(parts, resumed.folder, resumed.checkpoint, _given(overrides))
         ),
     )
     check_vocabulary(parts, data.manifest)
     if isinstance(data, TokenDataModule):
         check_tokenizer(machine.weights, parts, data.folder)
-    meter = build_meter(machine.device, machine.ranks)
-    if checkpoint is None:
+    meter = build_meter(machine.device, mesh)
+    if resumed is None:
         prepared = data.folder if isinstance(data, TokenDataModule) else None
-        folder = from_first(
-            lambda: run_folder.make(parts, telling(overrides), prepared, data.manifest, hold),
-            "the run folder to be made",
+        folder = mesh.from_first(
+            lambda: make(parts, telling(overrides), prepared, data.manifest, hold), "the run folder to be made"
         )
         record = new_record(parts, machine, folder, data.manifest, meter, overrides)
+    else:
+        folder, record = resumed.folder, resumed.record
     SWEEP.in_folder(folder)
-    segment = new_segment(machine, 0 if checkpoint is None else checkpoint.step, overrides)
+    step = 0 if resumed is None else resumed.checkpoint.step
+    segment = new_segment(machine, step, overrides)
     try:
-        run = build_run(parts, machine, folder, data, record, segment, meter)
+        run = build_run(parts, machine, folder, data, record, segment, meter, resumed.state if resumed else None)
     except FailedVerificationError as error:  # the run has a record of it
-        if machine.ranks.rank == 0:
+        if mesh.rank == 0:
             record.status, record.error, record.ended = "failed", f"{type(error).__name__}: {error}", utc_now()
             record.write(folder / RECORD)
         meter.close()
         raise
     except (Exception, KeyboardInterrupt) as error:
-        _undo(folder, checkpoint, machine)
+        _undo(folder, resumed, machine)
         if isinstance(error, torch.OutOfMemoryError):
             raise _out_of_memory(parts, error) from error
         raise
-    if machine.ranks.rank == 0:
+    if mesh.rank == 0:
         if isinstance(data, TokenDataModule):
             record_place(folder, data.place)
-        unused = "" if parts.name in (None, folder.name) else f"; name={parts.name} is not used, the folder stays"
-        log.info("%s in %s%s", "resuming" if checkpoint else "run", folder, unused if checkpoint else "")
-        if checkpoint is not None:
-            run_folder.write_config(folder, parts, checkpoint.step)
+        if resumed is None:
+            log.info("run in %s", folder)
+        else:
+            unused = "" if parts.name in (None, folder.name) else f"; name={parts.name} is not used, the folder stays"
+            log.info("resuming in %s%s", folder, unused)
+            write_config(folder / config_from(step), parts)
     try:
-        _fit(run, checkpoint)
+        _fit(run, resumed)
         with stop_is_ctrl_c():
             finish(parts, run)
     except (Interrupted, KeyboardInterrupt) as stop:
         ended = run.quality.reached or run.module.finished
         if isinstance(stop, KeyboardInterrupt) and not ended:
-            _undo(folder, checkpoint, machine)
+            _undo(folder, resumed, machine)
             raise
         close(run, "interrupted")
-        step = run.module.steps_taken
+        taken = run.module.steps_taken
         # a resume without a step left has not saved anything itself
-        if step not in (run.quality.checkpointer.saved_step, checkpoint and checkpoint.step):
+        if taken not in (run.quality.checkpointer.saved_step, resumed and step):
             raise KeyboardInterrupt(
-                f"Stopped after the last step, {step}, which callbacks.checkpoint_at_end=false does not save."
+                f"Stopped after the last step, {taken}, which callbacks.checkpoint_at_end=false does not save."
             ) from stop
-        if machine.ranks.rank == 0:
+        if mesh.rank == 0:
             command = how_to_continue(overrides, folder, machine.ranks, started)
-            print(f"\nStopped after step {step}, saved. {command}", file=sys.stderr, flush=True)
-        raise Interrupted(step) from stop
+            print(f"\nStopped after step {taken}, saved. {command}", file=sys.stderr, flush=True)
+        raise Interrupted(taken) from stop
     except torch.OutOfMemoryError as error:
         _close_failed(run, str(error))
         raise _out_of_memory(parts, error) from error
@@ -195,7 +183,7 @@ def _out_of_memory(parts: Parts, error: torch.OutOfMemoryError) -> OutOfMemoryEr
     )
 
 
-def _data(parts: Parts, machine: Machine, find: Callable[[], Path | str]) -> RowDataModule:
+def _data(parts: Parts, mesh: Mesh, find: Callable[[], Path | str]) -> RowDataModule:
     """The data module of every rank, on the prepared folder that `find` gives.
 
     One process prepares it, or one a machine where no disk is shared; the others wait without the time-out of
@@ -203,31 +191,18 @@ def _data(parts: Parts, machine: Machine, find: Callable[[], Path | str]) -> Row
     """
     if isinstance(parts.data, SyntheticConfig):
         return build_data_module(parts.data, seed=parts.seed)
-    place = from_first(find, "the data to be prepared")
-    if machine.ranks.world_size > 1:
-        missing: list[bool] = [False] * machine.ranks.world_size
-        dist.all_gather_object(missing, not Storage(place).exists(MANIFEST))
-        lacking = [rank for rank, is_missing in enumerate(missing) if is_missing]
-        from_ranks(lacking, find, "the data to be prepared on another machine")
+    place = mesh.from_first(find, "the data to be prepared")
+    if mesh.world_size > 1:
+        found = mesh.gather(Storage(place).exists(MANIFEST))
+        mesh.from_ranks([rank for rank, here in enumerate(found) if not here], find, "the data to be prepared")
     return build_data_module(parts.data, seed=parts.seed, place=place)
 
 
-def _refuse_reached(parts: Parts, record: RunRecord) -> None:
-    """Refuse to train a run on whose target is reached already, unless a lower one is asked for."""
-    target = parts.budget.target_bpb
-    reached = None if record.target is None else record.target.reached
-    if record.status == "finished" and reached and target is not None and reached.bits_per_byte <= target:
-        raise ConfigError(
-            f"resume={parts.resume}: the run is finished, it reached {reached.bits_per_byte:.4g} bits per byte at step "
-            f"{reached.step}; lower budget.target_bpb={target} (or set it to null) to train on"
-        )
-
-
-def _fit(run: Run, checkpoint: Checkpoint | None) -> None:
+def _fit(run: Run, resumed: Resumed | None) -> None:
     """Take the steps. Ctrl-C before the first and after the last of them is a KeyboardInterrupt."""
     try:
         run.trainer.fit(
-            run.module, run.data, ckpt_path=None if checkpoint is None else checkpoint.state, weights_only=True
+            run.module, run.data, ckpt_path=None if resumed is None else resumed.checkpoint.state, weights_only=True
         )
     except SystemExit as end:  # what Lightning 2.6.6 makes of a KeyboardInterrupt
         raise KeyboardInterrupt from end
@@ -241,9 +216,9 @@ def _close_failed(run: Run, reason: str) -> None:
         log.error("the record of the run is not complete: %s", error)
 
 
-def _undo(folder: Path, checkpoint: Checkpoint | None, machine: Machine) -> None:
+def _undo(folder: Path, resumed: Resumed | None, machine: Machine) -> None:
     """Remove the folder of a new run in which nothing was run."""
-    if checkpoint is None and machine.ranks.rank == 0:
+    if resumed is None and machine.mesh.rank == 0:
         shutil.rmtree(folder, ignore_errors=True)  # what made it fail may hinder this too
 
 

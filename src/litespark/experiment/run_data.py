@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from litespark.atomic import write_whole
-from litespark.callbacks.checkpoint_folder import Checkpoint
 from litespark.config.groups import on_resume
 from litespark.config.settings import BY_CONTENT, fields_of
 from litespark.data import manifest as manifests
@@ -28,10 +27,11 @@ from litespark.data.storage import Storage
 from litespark.data.streaming import prepared_folder
 from litespark.data.tokenizer import Tokenizer
 from litespark.experiment.config import ConfigError, Parts
+from litespark.run_folder import DATA_PLACE, TOKENIZER
+from litespark.training.checkpoint.folder import Checkpoint
 
 log = logging.getLogger(__name__)
 
-PLACE = "data_place.json"
 PREPARATION = frozenset(name for name in fields_of(PrepareConfig) if on_resume(f"data.{name}") is BY_CONTENT)
 """Keys of `data` that say how the data of a run is prepared: of no account once it is."""
 
@@ -40,7 +40,7 @@ def record_place(folder: Path, place: Path | str) -> None:
     """Note in a run's folder where its prepared data lies."""
     storage = Storage(place)
     address = storage.address if storage.remote else str(storage.local.absolute())
-    write_whole(folder / PLACE, f"{json.dumps({'prepared': address})}\n".encode())
+    write_whole(folder / DATA_PLACE, f"{json.dumps({'prepared': address})}\n".encode())
 
 
 def data_of_run(parts: Parts, folder: Path, checkpoint: Checkpoint, given: Collection[str] | None) -> Path | str:
@@ -141,7 +141,7 @@ class _Search:
             tokenizer = Tokenizer.load(named)
         except ValueError:
             return False
-        return tokenizer.hash == Tokenizer.load(self.folder / "tokenizer").hash
+        return tokenizer.hash == Tokenizer.load(self.folder / TOKENIZER).hash
 
     def _require_same_text(self, place: str) -> None:
         """Compare another text that is named with what the run's data was prepared from."""
@@ -185,9 +185,7 @@ class _Search:
 
 def _recorded(folder: Path) -> str | None:
     try:
-        return str(json.loads((folder / PLACE).read_text())["prepared"])
-    except FileNotFoundError:  # a run of an earlier version
-        return None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        log.warning("%s is damaged (%s) and not used", folder / PLACE, error)
+        return str(json.loads((folder / DATA_PLACE).read_text())["prepared"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        log.warning("%s is damaged (%s) and not used", folder / DATA_PLACE, error)
         return None

@@ -16,6 +16,7 @@ from litespark.experiment.variant import legible
 from litespark.metrics.records.run import RunRecord
 from litespark.reports.quantities import plain, rate, scaled
 from litespark.reports.table import NONE, Column, Table, one_line, texts
+from litespark.run_folder import RECORD
 
 _LONGEST_ERROR = 60
 
@@ -85,8 +86,6 @@ def _setting(override: str) -> tuple[str, str]:
 
 def _figures(job: Job) -> Sequence[float | str | None]:
     """Loss, bits per byte, tokens/s, J/token, status and folder."""
-    from litespark.callbacks.run_record import RECORD  # with Lightning, which a config that is refused never loads
-
     if job.folder is None or not (job.folder / RECORD).is_file():
         ended = "stopped" if job.error is None else f"failed: {one_line(job.error, _LONGEST_ERROR)}"
         return [None] * 4 + [ended, NONE]

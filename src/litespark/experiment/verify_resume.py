@@ -22,10 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from litespark.callbacks import checkpoint_folder
-from litespark.callbacks.checkpoint_folder import Checkpoint
-from litespark.experiment.load import read_state
 from litespark.ranges import Count, Processes, check_number
+from litespark.run_folder import CHECKPOINTS
+from litespark.training.checkpoint.folder import Checkpoint, find, finished, read
+from litespark.training.checkpoint.state import read_state
 
 _POLL_SECONDS = 0.01
 _LINES_SHOWN = 15
@@ -100,15 +100,15 @@ def verify_resume(
         say(f"1 of 3: {steps + more} steps undisturbed")
         start("undisturbed", "callbacks.checkpoint_every=null")
         say(f"2 of 3: the same again, killed after the checkpoint at step {steps}")
-        checkpoints = logs / "runs" / "killed" / "checkpoints"
+        checkpoints = logs / "runs" / "killed" / CHECKPOINTS
         sealed = checkpoints / f"step-{steps:08d}"
         start("killed", f"callbacks.checkpoint_every={steps}", kill_when=sealed.exists)
-        killed_after = checkpoint_folder.find(checkpoints).step
+        killed_after = find(checkpoints).step
         say(f"3 of 3: continued from step {steps}")
         _put_aside_later(checkpoints, steps)
         start("killed", "callbacks.checkpoint_every=null", f"resume={sealed}")
-        undisturbed = checkpoint_folder.find(logs / "runs" / "undisturbed")
-        resumed = checkpoint_folder.find(checkpoints)
+        undisturbed = find(logs / "runs" / "undisturbed")
+        resumed = find(checkpoints)
         compared, difference = compare(undisturbed, resumed)
         return Verdict(compared, difference, steps + more, steps, killed_after)
 
@@ -180,8 +180,8 @@ def _described(one: Any, other: Any) -> str:
 
 def _put_aside_later(checkpoints: Path, step: int) -> None:
     """Move away what the killed run had saved beyond `step`; the resume has to compute it again."""
-    for folder in checkpoint_folder.finished(checkpoints):
-        if checkpoint_folder.read(folder, hashes=False).step > step:
+    for folder in finished(checkpoints):
+        if read(folder, hashes=False).step > step:
             folder.rename(checkpoints.parent / f"later-{folder.name}")
 
 

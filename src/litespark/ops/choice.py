@@ -35,22 +35,22 @@ class FailedVerificationError(ValueError):
 class Ranks(Protocol):
     """What several processes have to agree on."""
 
-    def from_first(self, make: Callable[[], T]) -> T:
-        """What `make` returns on rank 0, on every rank; the others do not call it."""
+    def from_first(self, make: Callable[[], T], doing: str) -> T:
+        """What `make` returns on rank 0, on every rank; the others wait for `doing`."""
         ...
 
-    def everywhere(self, value: bool) -> bool:
-        """Is it true on all ranks?"""
+    def all(self, value: bool) -> bool:
+        """Whether it is true on every rank."""
         ...
 
 
 class OneRank:
     """A process alone."""
 
-    def from_first(self, make: Callable[[], T]) -> T:
+    def from_first(self, make: Callable[[], T], doing: str) -> T:
         return make()
 
-    def everywhere(self, value: bool) -> bool:
+    def all(self, value: bool) -> bool:
         return value
 
 
@@ -160,7 +160,7 @@ def _decide(
         without = frozenset(failed)
         choice = Choice(op, asked, asked)
         if asked == AUTO:
-            choice = ranks.from_first(partial(choose, without))
+            choice = ranks.from_first(partial(choose, without), "the backends of the ops to be chosen")
         shown = [verification for verifications in failed.values() for verification in verifications]
         choice = replace(choice, verifications=(*shown, *choice.verifications))
         if choice.used == REFERENCE or not verifying:
@@ -168,7 +168,7 @@ def _decide(
         verifications = verify(
             op, choice.used, place.shapes, place.device, place.dtype, autocast=place.autocast, fp8=place.fp8
         )
-        if ranks.everywhere(bool(verifications) and all(verification.passed for verification in verifications)):
+        if ranks.all(bool(verifications) and all(verification.passed for verification in verifications)):
             return replace(choice, verifications=(*choice.verifications, *verifications))
         failures = (
             "\n".join(str(verification) for verification in verifications if not verification.passed)
@@ -196,7 +196,7 @@ def _decide(
 
 def _verified_products(place: Place, ranks: Ranks) -> list[Verification]:
     verifications = verify_products(place.shapes, place.device, place.dtype, place.fp8)
-    if not ranks.everywhere(all(verification.passed for verification in verifications)):
+    if not ranks.all(all(verification.passed for verification in verifications)):
         failures = (
             "\n".join(str(verification) for verification in verifications if not verification.passed)
             or "it failed on another rank"

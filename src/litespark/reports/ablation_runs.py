@@ -10,8 +10,8 @@ from litespark.metrics.records.ablation import changes_speed_only, default_name,
 from litespark.metrics.records.run import RunRecord
 from litespark.reports.ablation_rows import Ablation, Combination, Switches, ablation
 from litespark.reports.repeats import Repeats
-from litespark.reports.run_config import flatten
 from litespark.reports.runs import Run, differing_keys
+from litespark.run_folder import flatten
 
 # the plainer value of a setting is the one of the baseline; of an op it is its reference
 _PLAINEST_FIRST: dict[str, tuple[Any, ...]] = {

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from litespark.reports.prepared_data import kept_data, left_out_by_selection
 from litespark.reports.quantities import count, percent, plain, rate, scaled
-from litespark.reports.run_config import flatten
 from litespark.reports.runs import FIGURES, Run, compare, differing_keys, labels
 from litespark.reports.table import Column, Table, texts
 from litespark.reports.tables import in_units, precision_of, shared_by
+from litespark.run_folder import flatten
 
 NONE = "—"
 _WRITTEN: dict[str, tuple[str, Callable[[float], str]]] = {

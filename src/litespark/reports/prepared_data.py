@@ -6,11 +6,12 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from litespark.data.contents import RUN_DATA, PreparedData, PreparedDomain, summed
+from litespark.data.contents import PreparedData, PreparedDomain, summed
 from litespark.data.ledger import Example, LedgerRow
 from litespark.reports.quantities import count, percent, plain, scaled
 from litespark.reports.runs import Run
 from litespark.reports.table import Column, Table, fenced, one_line, text, texts
+from litespark.run_folder import DATA
 
 ALL = "(all)"
 NONE = "—"
@@ -27,7 +28,7 @@ def kept_data(run: Run) -> PreparedData | None:
     Raises:
         ValueError: it was changed after it was written, or belongs to other data than the record names.
     """
-    kept = run.folder / RUN_DATA
+    kept = run.folder / DATA
     if not kept.is_file():
         return None
     data = PreparedData.read(kept)

@@ -17,8 +17,8 @@ from litespark.reports.quantities import count, duration, plain, rate, scaled, s
 from litespark.reports.reasons import coverage
 from litespark.reports.runs import Run, labels, load_run, load_runs, loss_unit
 from litespark.reports.table import bulleted
+from litespark.run_folder import REPORT
 
-REPORT_FILE = "report.md"
 COMPARISON_FILE = "comparison.md"
 ABLATION_PICTURE = "comparison_ablation.png"
 
@@ -45,7 +45,7 @@ def write_report(run_folder: Path | str) -> Path:
         data_pictures={} if data is None else prepared_plots.save_pictures(data, run.folder),
         absences=absences(run),
     )
-    return page.write(run.folder / REPORT_FILE, text)
+    return page.write(run.folder / REPORT, text)
 
 
 def write_comparison(folders: Iterable[Path | str], output: Path | str) -> Path:

@@ -21,11 +21,8 @@ from litespark.metrics import names
 from litespark.metrics.mfu import most_of_measured_peak
 from litespark.metrics.records.base import parse
 from litespark.metrics.records.run import RunRecord
-from litespark.reports.run_config import CONFIG_FILE, flatten, read_config
+from litespark.run_folder import CONFIG, METRICS, RECORD, SAMPLES, flatten, read_config
 
-RECORD_FILE = "run.json"
-METRICS_FILE = "metrics.jsonl"
-SAMPLES_FILE = "samples.md"
 # what a run reached, by the name of its column: nats per supervised token, bits, fractions, train-only joules, GiB
 FIGURES: dict[str, Callable[[RunRecord], float | None]] = {
     "train_loss": lambda record: record.quality.train_loss,
@@ -90,17 +87,15 @@ def load_run(folder: Path | str) -> Run:
     if not folder.is_dir():
         kind = "a file" if folder.exists() else "nothing"
         raise ValueError(f"{folder}: expected a run folder, found {kind}; name a folder like logs/runs/NAME")
-    if not (folder / RECORD_FILE).is_file():
-        raise ValueError(
-            f"{folder} is not a run folder: it holds no {RECORD_FILE}; name a folder that a training run wrote"
-        )
-    samples = folder / SAMPLES_FILE
-    record = RunRecord.read(folder / RECORD_FILE)
+    if not (folder / RECORD).is_file():
+        raise ValueError(f"{folder} is not a run folder: it holds no {RECORD}; name a folder that a training run wrote")
+    samples = folder / SAMPLES
+    record = RunRecord.read(folder / RECORD)
     return Run(
         folder=folder,
         record=record,
-        metrics=_against_best_probe(_read_metrics(folder / METRICS_FILE), record),
-        config=read_config(config) if (config := folder / CONFIG_FILE).is_file() else {},
+        metrics=_against_best_probe(_read_metrics(folder / METRICS), record),
+        config=read_config(config) if (config := folder / CONFIG).is_file() else {},
         samples=samples.read_text(encoding="utf-8", errors="replace") if samples.is_file() else None,
     )
 
@@ -123,7 +118,7 @@ def find_runs(paths: Iterable[Path | str]) -> list[Path]:
         below = sorted(_run_folders(path), key=_natural)
         if not below:
             raise ValueError(
-                f"{path}: no run at or below it (a run folder holds {RECORD_FILE}); "
+                f"{path}: no run at or below it (a run folder holds {RECORD}); "
                 "train one first, or name a folder under logs"
             )
         for folder in below:
@@ -206,7 +201,7 @@ def _run_folders(path: Path) -> list[Path]:
     """Run folders at or below `path`; a run is not searched for runs inside it."""
     folders = []
     for folder, below, files in os.walk(path):
-        if RECORD_FILE in files:
+        if RECORD in files:
             folders.append(Path(folder))
             below.clear()
     return folders

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from litespark.models.llama.fp8 import Fp8State
-from litespark.training.host_group import HostGroup
+from litespark.training.mesh import Mesh
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +30,11 @@ def renew_after_steps(state: Fp8State, optimizer: Optimizer) -> None:
     optimizer.register_step_post_hook(lambda *_: state.finish_step())
 
 
-def saved(state: Fp8State, ranks: HostGroup) -> dict[str, Any]:
+def saved(state: Fp8State, mesh: Mesh) -> dict[str, Any]:
     """What a checkpoint keeps of `state`, with what the casts lost on all ranks; a collective."""
     values = state.state_dict()
     scaling = values["scaling"]
-    lost = ranks.gather((scaling["counts"], scaling["seen"]))
+    lost = mesh.gather((scaling["counts"], scaling["seen"]))
     scaling["counts"] = torch.stack([counts for counts, _ in lost]).sum(dim=0)
     scaling["seen"] = [sum(of_ranks) for of_ranks in zip(*(seen for _, seen in lost), strict=True)]
     return values

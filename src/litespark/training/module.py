@@ -19,7 +19,7 @@ from litespark.metrics import names
 from litespark.tasks.task import Task
 from litespark.training import fp8
 from litespark.training.budget import TokenBudget
-from litespark.training.host_group import HostGroup
+from litespark.training.mesh import Mesh
 from litespark.training.model_builder import ModelBuilder
 from litespark.training.optim import (
     OptimizerConfig,
@@ -50,6 +50,7 @@ class TrainingModule(pl.LightningModule):
         optimizer: settings of the optimizer and of the non-finite guard.
         schedule: factor on the learning rate by tokens.
         budget: length of the run.
+        mesh: the ranks of the run; None: made here, of those that have joined.
 
     Attributes:
         tokens_seen: input tokens over all ranks, padding not counted, in steps that were finished.
@@ -72,6 +73,7 @@ class TrainingModule(pl.LightningModule):
         optimizer: OptimizerConfig,
         schedule: Schedule,
         budget: TokenBudget,
+        mesh: Mesh | None = None,
     ) -> None:
         super().__init__()
         self.model: nn.Module | None = None
@@ -80,6 +82,7 @@ class TrainingModule(pl.LightningModule):
         self.optimizer_config = optimizer
         self.schedule = schedule
         self.budget = budget
+        self.mesh = mesh or Mesh()
         self.metrics = metrics
         self.tokens_seen = 0
         self.steps_taken = 0
@@ -131,7 +134,6 @@ class TrainingModule(pl.LightningModule):
         return optimizer
 
     def on_fit_start(self) -> None:
-        self.host_group = HostGroup()
         self.step = OptimizerStep(
             self.task,
             grad_clip=self.optimizer_config.grad_clip,
@@ -174,7 +176,7 @@ class TrainingModule(pl.LightningModule):
         self._norm = result.norm
         in_a_row = (self._skips[1] + 1) * result.skipped
         self._skips = torch.stack([self._skips[0] + result.skipped, in_a_row, torch.maximum(self._skips[2], in_a_row)])
-        tokens, supervised, pairs, stop = self.host_group.sum([*self._host_counts, int(self.stop_requested)])
+        tokens, supervised, pairs, stop = self.mesh.sum([*self._host_counts, int(self.stop_requested)])
         self._host_counts = [0, 0, 0]
         self.last_step = (tokens, supervised, pairs)
         self.stop_agreed = stop > 0
@@ -233,7 +235,7 @@ class TrainingModule(pl.LightningModule):
         """
         assert self.model is not None
         (optimizer,) = self.trainer.optimizers
-        by_rank = self.host_group.gather(not_finite(self.model, optimizer))
+        by_rank = self.mesh.gather(not_finite(self.model, optimizer))
         bad = list(dict.fromkeys(name for names_ in by_rank for name in names_))
         if bad:
             more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
@@ -267,10 +269,10 @@ class TrainingModule(pl.LightningModule):
             "budget": asdict(self.budget),
             "validated_at": self.validated_at,
             "validation": self.validation,
-            "random": self.host_group.gather(random_state(self.device)),
+            "random": self.mesh.gather(random_state(self.device)),
         }
         if (state := fp8.state_of(self.model)) is not None:
-            checkpoint["litespark"]["fp8"] = fp8.saved(state, self.host_group)
+            checkpoint["litespark"]["fp8"] = fp8.saved(state, self.mesh)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["litespark"]

@@ -18,6 +18,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from litespark.config.settings import Switch, settings
 from litespark.device import device_of
 from litespark.ranges import Range
+from litespark.training.mesh import Roles
 
 Precision = Literal["fp32", "bf16", "fp8"]
 
@@ -46,6 +47,10 @@ class StrategyConfig:
                 "strategy=ddp or strategy=fsdp"
             )
 
+    def roles(self, world_size: int) -> Roles:
+        """What `world_size` ranks stand for."""
+        return Roles(shard=world_size) if self.name == "fsdp" else Roles(replicate=world_size)
+
 
 def build_strategy(config: StrategyConfig, device: torch.device, world_size: int) -> Strategy:
     """The Lightning strategy for `config` on `device` (of this rank), over `world_size` processes."""
@@ -56,9 +61,10 @@ def build_strategy(config: StrategyConfig, device: torch.device, world_size: int
     if config.name == "ddp":
         # one bucket view instead of a second copy of the gradients
         return DDPStrategy(process_group_backend=backend, timeout=timeout, gradient_as_bucket_view=True)
+    roles = config.roles(world_size)
     return ModelParallelStrategy(
-        data_parallel_size=world_size,
-        tensor_parallel_size=1,
+        data_parallel_size=roles.replicate * roles.shard,
+        tensor_parallel_size=roles.tensor,
         save_distributed_checkpoint=False,
         process_group_backend=backend,
         timeout=timeout,

@@ -13,8 +13,7 @@ from litespark.benchmarks.step.request import launch
 from litespark.benchmarks.step.session import Launch, file_of, measure
 from litespark.benchmarks.step.settings import StepSettings
 from litespark.benchmarks.step.variants import Variant, litespark_variant
-from litespark.experiment.config import ConfigError, Parts
-from litespark.experiment.run_folder import differences
+from litespark.experiment.config import ConfigError, Parts, differences
 from litespark.metrics.records.ablation import AblationRecord, SwitchRecord, planned, settings_of
 
 WHAT = "bench-ablation"

@@ -6,8 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from litespark.experiment.config import ConfigError
-from litespark.experiment.run_folder import differences
+from litespark.experiment.config import ConfigError, differences
 from litespark.metrics.records.ablation import KeyRecord, SwitchRecord, changes_speed_only, default_name
 
 _OF_FP8 = "ops.fp8"

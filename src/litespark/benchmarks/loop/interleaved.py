@@ -23,10 +23,10 @@ from litespark.benchmarks.loop.bare import BareLoop
 from litespark.benchmarks.provenance import without_folders
 from litespark.data.streaming import RowDataModule, build_data_module
 from litespark.device import device_of
-from litespark.experiment import run_folder
 from litespark.experiment.build import Run, build_run, check_vocabulary
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.instruments import build_meter
+from litespark.experiment.new_run import make
 from litespark.experiment.preflight import Machine, preflight
 from litespark.experiment.record import new_record, new_segment
 from litespark.experiment.run import quieten
@@ -94,7 +94,7 @@ def _build(parts: Parts, machine: Machine, overrides: Sequence[str]) -> Run:
     data = build_data_module(parts.data, seed=parts.seed)
     check_vocabulary(parts, data.manifest)
     meter = build_meter(machine.device)
-    folder = run_folder.make(parts, list(overrides))
+    folder = make(parts, list(overrides))
     record = new_record(parts, machine, folder, data.manifest, meter, list(overrides))
     return build_run(parts, machine, folder, data, record, new_segment(machine, 0, list(overrides)), meter)
 

@@ -9,7 +9,6 @@ long as the run's log interval allows with the warm-up and the counted steps bot
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from litespark.metrics import names
 from litespark.metrics.nvml import LABEL as GPU_LABEL
 from litespark.metrics.records.run import RunRecord
 from litespark.metrics.records.step import RoundRecord
+from litespark.run_folder import RECORD, read_metrics
 
 _NAME = "bench"
 PROGRAM = (sys.executable, "-m", "litespark.cli", "train")
@@ -53,14 +53,14 @@ def run_training_script(parts: Parts, request: Request, program: Sequence[str] =
             check=False,
         )
         folder = Path(temporary) / "runs" / _NAME
-        if not (folder / "run.json").is_file():
+        if not (folder / RECORD).is_file():
             raise RuntimeError(f"train.py ended with status {ended.returncode} before its first step")
-        run = RunRecord.read(folder / "run.json")
+        run = RunRecord.read(folder / RECORD)
         if run.status != "finished":
             # an allocator's message is looked for in it
             raise RuntimeError(run.error or f"train.py ended with status {ended.returncode}, {run.status}")
-        lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return read_run(parts, request, window, run, [json.loads(line) for line in lines])
+        rows = read_metrics(folder)
+    return read_run(parts, request, window, run, rows)
 
 
 def window_steps(log_every: int, warmup: int, steps: int) -> int:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
-from litespark.benchmarks.training.launch import RECORD_FILE
 from litespark.metrics import names
 from litespark.metrics.records.base import RecordError
 from litespark.metrics.records.run import RunRecord
 from litespark.metrics.records.training import TrainedRun, TrainedVariant, TrainingRecord, Validation
-
-METRICS_FILE = "metrics.jsonl"
+from litespark.run_folder import METRICS, RECORD, read_metrics
 
 
 def read_run(folder: Path, record: TrainingRecord, variant: TrainedVariant, seed: int, position: int) -> TrainedRun:
@@ -22,11 +19,11 @@ def read_run(folder: Path, record: TrainingRecord, variant: TrainedVariant, seed
         RecordError: the run is not finished, was trained on other data, with another seed, length or target, has no
             validation, or its files contradict each other.
     """
-    found = RunRecord.read(folder / RECORD_FILE)
+    found = RunRecord.read(folder / RECORD)
     curve = validations(folder)
     if not curve:
         raise RecordError(
-            f"{folder / METRICS_FILE} holds no validation with bits per byte, expected at least the one at the end; "
+            f"{folder / METRICS} holds no validation with bits per byte, expected at least the one at the end; "
             "data=synthetic has none, since its ids stand for no text"
         )
     end, target = curve[-1], found.target
@@ -43,7 +40,7 @@ def read_run(folder: Path, record: TrainingRecord, variant: TrainedVariant, seed
     for name, (got, wanted) in expected.items():
         if got != wanted:
             raise RecordError(
-                f"{folder / RECORD_FILE}: {name}: got {got!r}, expected {wanted!r}; its figures cannot stand beside "
+                f"{folder / RECORD}: {name}: got {got!r}, expected {wanted!r}; its figures cannot stand beside "
                 "those of the other runs"
             )
     reason = None if end.joules is not None else found.energy.reason or "the meter did not read all of the time"
@@ -64,8 +61,7 @@ def read_run(folder: Path, record: TrainingRecord, variant: TrainedVariant, seed
 def validations(folder: Path) -> list[Validation]:
     """Every validation that a run logged, in order; one that a resume repeated counts once, as it was done last."""
     found: dict[int, Validation] = {}
-    for line in (folder / METRICS_FILE).read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    for row in read_metrics(folder):
         bits = row.get(names.VALIDATION_BITS_PER_BYTE)
         if bits is None or not math.isfinite(bits):
             continue

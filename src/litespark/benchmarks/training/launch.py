@@ -15,14 +15,14 @@ from typing import Literal
 
 from litespark.benchmarks.child_process import end_group, how_it_ended, termination_raises
 from litespark.benchmarks.training import watched
-from litespark.experiment.load import can_resume
 from litespark.metrics.records.origin import Provenance
 from litespark.metrics.records.run import RunRecord
 from litespark.override_text import hydra_text
+from litespark.run_folder import CHECKPOINTS, RECORD
+from litespark.training.checkpoint.folder import can_resume
 
 # a stopped run saves its state: gigabytes for a large model
 _SECONDS_TO_SAVE = 120.0
-RECORD_FILE = "run.json"
 # no more than a run needs: what else it did would be in its time
 _LEAST = (
     "callbacks.progress=false",
@@ -109,12 +109,12 @@ def train(training: Training) -> Ended:
 
 def tidy(folder: Path) -> None:
     """Remove the state of a run that is in the record; what it logged stays."""
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
 def _finished(folder: Path) -> bool:
     try:
-        return RunRecord.read(folder / RECORD_FILE).status == "finished"
+        return RunRecord.read(folder / RECORD).status == "finished"
     except (OSError, ValueError):
         return False
 

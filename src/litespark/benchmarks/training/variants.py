@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from litespark.data.config import SyntheticConfig
-from litespark.experiment.config import ConfigError, Parts
-from litespark.experiment.run_folder import differences
+from litespark.experiment.config import ConfigError, Parts, differences
 from litespark.experiment.variant import KEY
 from litespark.launch import Ranks
 from litespark.metrics.records.training import PreparedCorpus

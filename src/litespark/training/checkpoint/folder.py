@@ -1,8 +1,7 @@
 """Checkpoints on disk: written beside their place, sealed with hashes, renamed; verified before they are read.
 
 A checkpoint is a folder `checkpoints/step-00000100/` with the state in it and `checkpoint.json`, the seal: size and
-SHA-256 of every file, the step and what the state belongs to. A folder without a valid seal does not count. A state
-file is a pickle by format, so it is only ever read with `weights_only=True`.
+SHA-256 of every file, the step and what the state belongs to. A folder without a valid seal does not count.
 """
 
 from __future__ import annotations
@@ -18,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from litespark.run_folder import CHECKPOINTS, SEAL
+
 log = logging.getLogger(__name__)
 
 SCHEMA = "litespark.checkpoint/1"
-SEAL = "checkpoint.json"
 STATE = "state.ckpt"
 _PREFIX = "step-"
 _UNFINISHED = ".unfinished-"
@@ -47,7 +47,6 @@ class Checkpoint:
 
     @property
     def state(self) -> Path:
-        """The file that Lightning and `torch.load(..., weights_only=True)` read."""
         return self.folder / STATE
 
 
@@ -102,40 +101,40 @@ def read(folder: Path, *, hashes: bool = True) -> Checkpoint:
     Raises:
         CheckpointError: no seal, another schema, a missing, truncated or changed file; the message names it.
     """
-    seal_path = folder / SEAL
-    if not seal_path.is_file():
+    path = folder / SEAL
+    if not path.is_file():
         raise CheckpointError(
             f"{folder} is not a checkpoint of this project: it has no {SEAL} (a checkpoint that was never finished, or "
             "one of another program; weights of other programs come in with initial_weights=HUGGING_FACE_FOLDER)"
         )
     try:
-        content = json.loads(seal_path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{seal_path} is not readable as JSON ({error}); use an earlier checkpoint") from error
+        raise CheckpointError(f"{path} is not readable as JSON ({error}); use an earlier checkpoint") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         got = content.get("schema") if isinstance(content, dict) else type(content).__name__
-        raise CheckpointError(f"{seal_path}: got schema {got!r}, expected {SCHEMA!r}; use a checkpoint of this version")
+        raise CheckpointError(f"{path}: got schema {got!r}, expected {SCHEMA!r}; use a checkpoint of this version")
     try:
         step, about = int(content["step"]), dict(content["about"])
         files = {name: (int(entry["size"]), str(entry["sha256"])) for name, entry in content["files"].items()}
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise CheckpointError(f"{seal_path} is damaged ({error!r}); use an earlier checkpoint") from error
+        raise CheckpointError(f"{path} is damaged ({error!r}); use an earlier checkpoint") from error
     if STATE not in files:
-        raise CheckpointError(f"{seal_path} lists no {STATE}; this checkpoint is damaged, use an earlier one")
-    for name, (expected_size, expected_hash) in files.items():
-        path = folder / name
-        if not path.is_file():
-            raise CheckpointError(f"{path} is missing; this checkpoint is damaged, use an earlier one")
-        size = path.stat().st_size
-        if size != expected_size:
-            raise CheckpointError(
-                f"{path} has {size} bytes, expected {expected_size}; this checkpoint is damaged, use an earlier one"
-            )
-        if hashes and _sha256(path) != expected_hash:
-            raise CheckpointError(
-                f"{path} was changed since it was written (SHA-256 differs); use an earlier checkpoint"
-            )
+        raise CheckpointError(f"{path} lists no {STATE}; this checkpoint is damaged, use an earlier one")
+    for name, (size, sha256) in files.items():
+        _verify(folder / name, size, sha256 if hashes else None)
     return Checkpoint(folder, step, about)
+
+
+def _verify(path: Path, expected_size: int, expected_hash: str | None) -> None:
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing; this checkpoint is damaged, use an earlier one")
+    if (size := path.stat().st_size) != expected_size:
+        raise CheckpointError(
+            f"{path} has {size} bytes, expected {expected_size}; this checkpoint is damaged, use an earlier one"
+        )
+    if expected_hash is not None and _sha256(path) != expected_hash:
+        raise CheckpointError(f"{path} was changed since it was written (SHA-256 differs); use an earlier checkpoint")
 
 
 def find(path: str | Path) -> Checkpoint:
@@ -157,7 +156,7 @@ def find(path: str | Path) -> Checkpoint:
         )
     if (path / SEAL).exists() or path.name.startswith(_PREFIX):
         return read(path)
-    root = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    root = path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path
     newest = None
     for folder in reversed(finished(root)):
         try:
@@ -178,9 +177,28 @@ def find(path: str | Path) -> Checkpoint:
     )
 
 
+def can_resume(path: str | Path) -> bool:
+    """Whether there is a valid checkpoint to continue from."""
+    try:
+        find(path)
+    except CheckpointError:
+        return False
+    return True
+
+
+def is_run(path: Path) -> bool:
+    """Whether `path` is meant as a run, a checkpoint, or a folder of runs."""
+    named = path.name.startswith(_PREFIX) or (path / CHECKPOINTS).exists() or (path / SEAL).exists()
+    return named or bool(runs_below(path))
+
+
 def runs_below(path: Path) -> list[Path]:
     """The runs with checkpoints in a folder, or in those of it, newest first."""
-    found = {each.parent.parent for pattern in ("*", "*/*") for each in path.glob(f"{pattern}/checkpoints/{_PREFIX}*")}
+    found = {
+        checkpoint.parent.parent
+        for pattern in ("*", "*/*")
+        for checkpoint in path.glob(f"{pattern}/{CHECKPOINTS}/{_PREFIX}*")
+    }
     return sorted(found, key=lambda run: (run.stat().st_mtime, run.name), reverse=True)
 
 
@@ -200,11 +218,8 @@ def prune(root: Path, step: int, keep: int) -> None:
     if later:
         names = ", ".join(folder.name for folder in later)
         log.warning("removing checkpoints of steps after %d, which this run takes again: %s", step, names)
-    for folder in later:
-        shutil.rmtree(folder)
-    for folder in finished(root)[:-keep]:
-        shutil.rmtree(folder)
-    for folder in root.glob(f"{_UNFINISHED}*"):
+    earlier = [folder for folder in finished(root) if folder not in later]
+    for folder in (*later, *earlier[:-keep], *root.glob(f"{_UNFINISHED}*")):
         shutil.rmtree(folder)
 
 

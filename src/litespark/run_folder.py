@@ -1,0 +1,100 @@
+"""The folder of a run, `logs/runs/NAME`: the names of all that lies in it, and how its plain files are read.
+
+What has a schema reads itself: `RunRecord.read(folder / RECORD)`, `PreparedData.read(folder)`, and checkpoints in
+`training.checkpoint`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CONFIG = "config.yaml"
+"""The whole config that the run was started with."""
+LOCK = "lock"
+"""Names the process that writes the run."""
+DATA = "data.json"
+"""What the manifest of the prepared data states."""
+DATA_PLACE = "data_place.json"
+"""Where the prepared data lies."""
+TOKENIZER = "tokenizer"
+RECORD = "run.json"
+METRICS = "metrics.jsonl"
+"""A JSON object a step."""
+ENERGY = "energy.jsonl"
+CHECKPOINTS = "checkpoints"
+SEAL = "checkpoint.json"
+"""In each of the checkpoints: what it holds, with hashes."""
+SAMPLES = "samples.md"
+REPORT = "report.md"
+
+# what a run writes before its first step; the last three are of loggers
+_BEFORE_TRAINING = {CONFIG, LOCK, DATA, DATA_PLACE, TOKENIZER, RECORD, METRICS, ENERGY, CHECKPOINTS,
+                    "hparams.yaml", "wandb", "mlruns"}  # fmt: skip
+
+
+def config_from(step: int) -> str:
+    """The name of the config that a resume from `step` goes on with."""
+    return f"config-from-step-{step:08d}.yaml"
+
+
+def run_of(path: str | Path) -> Path:
+    """The folder of a run, given it, its checkpoints or one of them."""
+    path = Path(path).absolute()
+    if path.parent.name != CHECKPOINTS and path.is_symlink():  # such as one called `latest`
+        path = path.resolve()
+    if path.parent.name == CHECKPOINTS or (path / SEAL).is_file():
+        return path.parent.parent
+    return path.parent if path.name == CHECKPOINTS else path
+
+
+def nothing_trained(folder: Path) -> bool:
+    """Whether a folder holds nothing but what a run writes before its first step is logged or saved."""
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir() if not path.name.startswith("events.out.tfevents")}
+    logged, saved = folder / METRICS, folder / CHECKPOINTS
+    return (
+        names <= _BEFORE_TRAINING and not any(saved.glob("[!.]*")) and not (logged.is_file() and logged.stat().st_size)
+    )
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run that has ended."""
+    return [json.loads(line) for line in (folder / METRICS).read_text(encoding="utf-8").splitlines()]
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The config in a file.
+
+    Raises:
+        ValueError: the file is no YAML mapping any more.
+        OSError: it cannot be read.
+    """
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if isinstance(config, dict):
+            flatten(config)  # an alias may contain itself
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # of texts that look like dates, too
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path} is not valid YAML ({reason}); restore the file that the run wrote") from error
+    if not isinstance(config, dict):
+        raise ValueError(
+            f"{path}: got {type(config).__name__}, expected a mapping; restore the file that the run wrote"
+        )
+    return config
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} as {"a.b": 1}; lists stay values."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and value:
+            flat |= flatten(value, f"{name}.")
+        else:
+            flat[name] = value
+    return flat

@@ -1,0 +1,1 @@
+"""Checkpoints: their folder with its seal (`folder`), and the state in it (`state`)."""

@@ -1,0 +1,160 @@
+"""The ranks of a run: what each stands for, and the only way for them to agree.
+
+Everything here goes over gloo, between hosts: nothing waits for a device, and a wait may be longer than the time-out of
+the collectives of a step, as for data that takes hours to prepare.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import time
+from collections.abc import Callable, Collection, Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from litespark.launch import ALONE, Ranks, started_together
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+PATIENCE = timedelta(days=1)
+"""How long a rank waits for another; one that has died is noticed at once."""
+SAID_AFTER_SECONDS = 5.0
+"""Whoever waits longer names what for."""
+_POLL_SECONDS = 0.02
+
+
+class RankError(RuntimeError):
+    """Another rank has ended, or failed in a way that only it can show in full."""
+
+
+class Roles(NamedTuple):
+    """How many ranks stand side by side in each role; their product is the number of ranks.
+
+    Attributes:
+        replicate: copies of the model, on other sequences each.
+        shard: parts of each copy's parameters, gradients and optimizer states, on other sequences too.
+        tensor: parts of each matrix, on the same sequences.
+    """
+
+    replicate: int = 1
+    shard: int = 1
+    tensor: int = 1
+
+
+class Mesh:
+    """The ranks of a run, made on all of them at the same point, once they have joined; one process needs no group.
+
+    Every method is a collective.
+
+    Attributes:
+        rank, local_rank, world_size: of this process, within its machine, and how many there are.
+        roles: how the ranks are shared out.
+    """
+
+    def __init__(self, ranks: Ranks | None = None, roles: Roles | None = None) -> None:
+        joined = dist.is_initialized()
+        ranks = ranks or (started_together(os.environ) if joined else ALONE)
+        self.rank = dist.get_rank() if joined else 0
+        self.world_size = dist.get_world_size() if joined else 1
+        self.roles = roles or Roles(replicate=self.world_size)
+        self.local_rank = ranks.local_rank
+        several = self.world_size > 1
+        self._group: Any = dist.new_group(backend="gloo") if several else None
+        self._patient: Any = dist.new_group(backend="gloo", timeout=PATIENCE) if several else None
+
+    def sum(self, values: Sequence[int]) -> list[int]:
+        """The sums over all ranks of `values`, integers below 2^63."""
+        if self._group is None:
+            return list(values)
+        tensor = torch.tensor(list(values), dtype=torch.int64, device="cpu")
+        dist.all_reduce(tensor, group=self._group)
+        return [int(value) for value in tensor.tolist()]
+
+    def any(self, value: bool) -> bool:
+        """Whether it is true on some rank."""
+        return self.sum([int(value)]) != [0]
+
+    def all(self, value: bool) -> bool:
+        """Whether it is true on every rank."""
+        return self.sum([int(value)]) == [self.world_size]
+
+    def gather(self, value: T) -> list[T]:
+        """`value` of every rank, in the order of ranks."""
+        return self._gathered(value, self._group)
+
+    def from_first(self, make: Callable[[], T], doing: str) -> T:
+        """What `make` returns on rank 0, which alone calls it; its error is raised on all ranks.
+
+        Args:
+            make: its result is pickled for the others.
+            doing: what the others wait for, as long as it takes, such as "the data to be prepared".
+
+        Raises:
+            RankError: on the others, where rank 0 ends, or its error cannot be pickled.
+        """
+        return self.from_ranks([0], make, doing)[0]
+
+    def from_machines(self, make: Callable[[], T], doing: str) -> list[T]:
+        """What `make` returns on the first rank of each machine; otherwise as `from_first`."""
+        first = [rank for rank, local_rank in enumerate(self.gather(self.local_rank)) if local_rank == 0]
+        return self.from_ranks(first, make, doing)
+
+    def from_ranks(self, working: Collection[int], make: Callable[[], T], doing: str) -> list[T]:
+        """What `make` returns on each rank of `working`, at the same time; otherwise as `from_first`."""
+        if self._patient is None:
+            return [make() for _ in working]
+        result = mine = None
+        if self.rank in working:
+            try:
+                result = make()
+            except BaseException as error:  # noqa: BLE001 (raised below, once the others know)
+                mine = error
+        try:
+            self._wait(f"{doing} on rank {', '.join(map(str, working))}")
+            answers = self._gathered((result, mine and _for_others(mine, self.rank)), self._patient)
+        except (dist.DistError, RuntimeError) as error:
+            raise mine or RankError(
+                f"lost the connection to the other ranks while waiting for {doing} ({error}); one of them has ended, "
+                "and its output has the reason"
+            ) from error
+        for raised in (mine, *(error for _, error in answers)):
+            if raised is not None:
+                raise raised
+        return [answers[rank][0] for rank in working]  # type: ignore[misc]  # no error: there is a result
+
+    def _wait(self, doing: str) -> None:
+        """Wait until every rank is here; in small pieces, between which signals are heard."""
+        everybody = dist.barrier(group=self._patient, async_op=True)
+        begun = time.monotonic()
+        # one line a machine; on that of rank 0, which is often the one at work, it is rank 1's
+        says = self.rank == 1 or (self.rank != 0 and self.local_rank == 0)
+        while not everybody.is_completed():
+            if says and time.monotonic() - begun > SAID_AFTER_SECONDS:
+                log.warning("waiting for %s, without a time-out", doing)
+                says = False
+            time.sleep(_POLL_SECONDS)
+        everybody.wait()
+
+    def _gathered(self, value: T, group: Any) -> list[T]:
+        if group is None:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value, group=group)
+        return values
+
+
+def _for_others(error: BaseException, rank: int) -> Exception:
+    """The error itself where it can be pickled, else one that names it."""
+    if isinstance(error, Exception):
+        try:
+            pickle.loads(pickle.dumps(error))
+            return error
+        except Exception as refused:  # noqa: BLE001 (whatever an error's own pickling raises)
+            log.debug("%r cannot be pickled: %r", error, refused)
+    return RankError(f"rank {rank} stopped: {type(error).__name__}: {error}")
