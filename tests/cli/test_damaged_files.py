@@ -45,8 +45,8 @@ ODD_VALUES = st.sampled_from(
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
-    for name in ("save_pictures", "save_pictures_of_data"):
-        monkeypatch.setattr(report, name, lambda *runs, **named: {})
+    for module in (report, report.prepared_plots):
+        monkeypatch.setattr(module, "save_pictures", lambda *runs, **named: {})
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ def test_it_shows_domains_lengths_ledger_and_settings(execute, tmp_path):
     assert "| train | Wiki | 100 | 64 to 127 |" in said
     assert "| train | selection/gopher_quality | (all) | 30 | 21.6 % |" in said
     assert "    unknown  train/a.jsonl:3  " in said
-    assert "| train | `selection/gopher_quality/short` | 15 | 10.8 % |" in said
+    assert "| train | selection/gopher_quality/short | 15 | 10.8 % |" in said
     assert ["Wiki", "0.032", "0.200000"] in [line.split() for line in said.splitlines()]  # 96 and 600 of 3,000 tokens
     assert "source                   corpus" in said
     assert pictures(outputs) == 2 + 1 + 1

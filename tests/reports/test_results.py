@@ -102,14 +102,14 @@ def test_every_kind_of_record_has_its_place_with_a_link(tmp_path):
     text = results.page(folder)
     for part in (
         "[bench-loop tiny fp32](a-cpu/2026-01-31_bench-loop_tiny_fp32.json), 2026-01-31",
-        "1.800 of the bare loop's time a step, median of 2 blocks (1.600 to 2.000)",
+        "ratio 1.800 per step, median of 2 blocks",
         "1.930 bits per byte",
-        "- swiglu: fastest is reference, 6.000 ms, 1.00 times as fast as the reference, 50.0 % and 50.0 %",
+        "50.0 % 50.0 % |",
         "### What bought what\n\n[bench-ablation tiny bf16](nvidia-h200/2026-01-31_bench-ablation_tiny_bf16.json)",
         "target over baseline: tokens/s × 5.000; J/token × 1.000",
         "| + norm | 200.0 k | 2.000 |",
-        "litespark: 9.500 ms a step (10.00 ms under the profiler), floor 6.000 ms",
-        "Most above its floor: gemm 2.000 ms, idle 2.000 ms.",
+        "| gemm | 8.00 | 80.0 % | 6.00 | 2.00 |",
+        "a step under the profiler takes 10.0 ms, without it 9.50 ms",
         "Settings: `optim.lr=1e-3`.",
         training_tables(to_target())[0].markdown(),
     ):

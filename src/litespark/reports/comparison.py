@@ -4,35 +4,24 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 from litespark.reports.prepared_data import kept_data, left_out_by_selection
-from litespark.reports.quantities import count, percent, plain, rate, scaled
+from litespark.reports.quantities import count, plain
 from litespark.reports.runs import FIGURES, Run, compare, differing_keys, labels
 from litespark.reports.table import Column, Table, texts
 from litespark.reports.tables import in_units, precision_of, shared_by
 from litespark.run_folder import flatten
 
 NONE = "—"
-_WRITTEN: dict[str, tuple[str, Callable[[float], str]]] = {
-    "train_loss": ("train loss", plain),
-    "validation_loss": ("validation loss", plain),
-    "bits_per_byte": ("bits per byte", plain),
-    "tokens_per_second": ("tokens/s", rate),
-    "mfu_causal": ("MFU (C)", percent),
-    "mfu_full": ("MFU (F)", percent),
-    "mfu_measured_peak": ("MFU (C) of measured peak", percent),
-    "joules_per_token": ("energy/token", in_units("J", scaled)),
-    "peak_memory_gib": ("peak memory", in_units("GiB")),
-}
 _OVER_SEEDS = ("validation_loss", "bits_per_byte", "tokens_per_second", "joules_per_token")
 
 
 def table(runs: Sequence[Run]) -> Table:
     """The runs side by side; settings in which they differ first."""
     keys = differing_keys(runs)
-    figures = [Column(name, written, NONE) for name, written in _WRITTEN.values()]
+    figures = [Column(figure.title, figure.written, NONE) for figure in FIGURES.values()]
     settings = [Column(key, absent=NONE, numbers=False) for key in keys]
     columns = [*texts("run"), *settings, Column("tokens", count), *figures, *texts("status")]
     return Table(columns, compare(runs).astype(object).values.tolist())
@@ -60,13 +49,13 @@ def over_seeds(runs: Sequence[Run]) -> Table | None:
         "Mean ± sample standard deviation over the seeds of finished runs, and the lowest to the highest. Of two runs "
         "of one seed the later one counts."
     )
-    columns = [*texts(*keys, "seeds"), *(Column(_WRITTEN[figure][0], absent=NONE) for figure in _OVER_SEEDS)]
+    columns = [*texts(*keys, "seeds"), *(Column(FIGURES[figure].title, absent=NONE) for figure in _OVER_SEEDS)]
     return Table(columns, rows, title=about)
 
 
 def _spread(group: dict[int, Run], figure: str) -> str | None:
-    values = [value for run in group.values() if (value := FIGURES[figure](run.record)) is not None]
-    written = _WRITTEN[figure][1]
+    of, _, written = FIGURES[figure]
+    values = [value for run in group.values() if (value := of(run.record)) is not None]
     if not values:
         return None
     mean = written(statistics.fmean(values))

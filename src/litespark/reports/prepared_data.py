@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from litespark.data.contents import PreparedData, PreparedDomain, summed
@@ -62,13 +62,8 @@ def left_out_by_selection(data: PreparedData) -> str:
     return f"{_percent(_share(dropped, data.read_documents('train')))} by {rules}"
 
 
-def domains(data: PreparedData, *, in_full: bool = False) -> Table:
-    """Documents, tokens (EOS included) and bytes of text by split and domain, with a row for all of several.
-
-    Args:
-        data: the prepared data set.
-        in_full: numbers with all their digits.
-    """
+def domains(data: PreparedData) -> Table:
+    """Documents, tokens (EOS included) and bytes of text by split and domain, with a row for all of several."""
     rows = []
     for split in data.split_names:
         parts = data.domains_of(split)
@@ -80,9 +75,8 @@ def domains(data: PreparedData, *, in_full: bool = False) -> Table:
              row.text_bytes, _share(row.bytes, row.tokens), _share(row.tokens, row.documents))
             for row in ([*parts, whole] if len(parts) > 1 else parts)
         ]  # fmt: skip
-    number, size = _written(in_full)
-    columns = [*texts("split", "domain"), Column("documents", number), Column("tokens", number),
-               Column("of the split", percent, NONE), Column("text", size), Column("bytes/token", plain, NONE),
+    columns = [*texts("split", "domain"), Column("documents", count), Column("tokens", count),
+               Column("of the split", percent, NONE), Column("text", _size), Column("bytes/token", plain, NONE),
                Column("tokens/document", plain, NONE)]  # fmt: skip
     return Table(columns, rows)
 
@@ -109,7 +103,7 @@ def lengths(data: PreparedData) -> Table:
     return Table(columns, rows, title="" if rows else NO_LENGTHS)
 
 
-def left_out(data: PreparedData, *, in_full: bool = False) -> Table:
+def left_out(data: PreparedData) -> Table:
     """What each rule dropped of each domain, with a row for all domains where it dropped something of several."""
     if not data.left_out:
         return Table([], [], title=nothing_left_out(data))
@@ -129,7 +123,7 @@ def left_out(data: PreparedData, *, in_full: bool = False) -> Table:
             f"Tokens are {NOT_COUNTED} for lines that are not a document, and with "
             "`data.selection.count_dropped_tokens=false`."
         )
-    columns = [*texts("split", "rule", "domain"), *_counted(in_full)]
+    columns = [*texts("split", "rule", "domain"), *_COUNTED]
     return Table(columns, rows, about=[*_totals(data), *passed_over(data)], notes=notes)
 
 
@@ -156,7 +150,7 @@ def reasons(data: PreparedData) -> Table | None:
         for rule in sorted({row.rule for row in dropped if row.rule != row.group}):
             total = summed([row for row in dropped if row.rule == rule], rule, ALL)
             rows.append(_dropped(data, total, rule))
-    return Table([*texts("split", "rule and reason"), *_counted(in_full=False)], rows) if rows else None
+    return Table([*texts("split", "rule and reason"), *_COUNTED], rows) if rows else None
 
 
 def examples(data: PreparedData, most: int = 3) -> str:
@@ -178,8 +172,8 @@ def examples(data: PreparedData, most: int = 3) -> str:
 
 
 def in_terminal(data: PreparedData) -> str:
-    """Domains and what was dropped, with numbers in full, without lengths and examples."""
-    tables = text([domains(data, in_full=True), left_out(data, in_full=True)])
+    """Domains and what was dropped, without lengths and examples."""
+    tables = text([domains(data), left_out(data)])
     return f"{tables}\n\nvocabulary {data.vocab_size:,}; {'; '.join(_packing_and_selection(data))}"
 
 
@@ -187,17 +181,6 @@ def _dropped(data: PreparedData, row: LedgerRow, *first: str) -> tuple[object, .
     """Cells of one row; `first` are those after the split."""
     read = data.read_documents(row.split, None if row.domain == ALL else row.domain)
     return row.split, *map(one_line, first), row.documents, _share(row.documents, read), row.tokens, row.bytes
-
-
-def _counted(in_full: bool) -> list[Column]:
-    number, size = _written(in_full)
-    return [Column("documents", number), Column("of those read", percent, NONE),
-            Column("tokens", number, NOT_COUNTED), Column("text", size)]  # fmt: skip
-
-
-def _written(in_full: bool) -> tuple[Callable[[int], str], Callable[[int], str]]:
-    """How counts and sizes are written."""
-    return ("{:,}".format, "{:,} B".format) if in_full else (count, _size)
 
 
 def _range_of(lengths: Sequence[int], quantile: float) -> str:
@@ -257,3 +240,7 @@ def _setting(value: object) -> str:
     if isinstance(value, list | tuple):
         return f"[{','.join(map(str, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+_COUNTED = [Column("documents", count), Column("of those read", percent, NONE), Column("tokens", count, NOT_COUNTED),
+            Column("text", _size)]  # fmt: skip

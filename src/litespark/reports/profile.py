@@ -22,7 +22,8 @@ def table(record: ProfileRecord) -> Table:
         share = each.milliseconds / record.wall_milliseconds
         rows.append((each.kernel_class, each.milliseconds, share, each.floor_milliseconds, each.gap, kernels[0]))
         rows += [(*[""] * 5, kernel) for kernel in kernels[1:]]
-    floor = floor_of(record)
+    floors = [each.floor_milliseconds for each in record.classes if each.floor_milliseconds is not None]
+    floor = sum(floors) if floors else None
     gap = None if floor is None else record.wall_milliseconds - floor
     rows.append(("step", record.wall_milliseconds, 1.0, floor, gap, ""))
     columns = [*texts("class"), Column("ms a step", _digits), Column("share", percent), Column("floor ms", _digits),
@@ -35,12 +36,6 @@ def table(record: ProfileRecord) -> Table:
         f"tokens a step, {protocol.precision}, {record.provenance.environment.devices[0].name}",
     ]
     return Table(columns, rows, about=about, notes=_notes(record))
-
-
-def floor_of(record: ProfileRecord) -> float | None:
-    """The least milliseconds of a step; None where no class has a floor."""
-    floors = [each.floor_milliseconds for each in record.classes if each.floor_milliseconds is not None]
-    return sum(floors) if floors else None
 
 
 def picture(record: ProfileRecord, path: Path) -> None:

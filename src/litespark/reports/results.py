@@ -6,7 +6,6 @@ one in a line of the history; nothing is chosen by hand. The same records always
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -14,16 +13,14 @@ from typing import Any
 
 from litespark.metrics.records.ablation import AblationRecord
 from litespark.metrics.records.ledger import Entry, read_ledger
-from litespark.metrics.records.loop import LoopRecord
-from litespark.metrics.records.ops import CaseRecord, OpsRecord, median
 from litespark.metrics.records.profile import ProfileRecord
 from litespark.metrics.records.run import RunRecord
 from litespark.metrics.records.training import TrainingRecord
-from litespark.reports import ablation, data, fp8, profile, step, training
+from litespark.reports import ablation, data, fp8, loop, op_speeds, profile, step, training
 from litespark.reports.page import render
 from litespark.reports.quantities import percent, plain, rate
 from litespark.reports.step_rows import Row, rows
-from litespark.reports.table import Column, Table, bulleted, markdown, texts
+from litespark.reports.table import Column, Table, markdown, texts
 from litespark.reports.tables import shared_by
 
 ON_CPU = "CPU: shows that the instrument works, not what the product is worth."
@@ -38,7 +35,6 @@ _TITLES = {
     "run": "Runs",
 }
 _COMMIT_DIGITS = 7
-_MOST_CLASSES = 3
 
 
 def page(results: Path) -> str:
@@ -174,50 +170,6 @@ def _run(record: RunRecord) -> str:
     return " ".join(sentences)
 
 
-def _loop(record: LoopRecord) -> str:
-    if not record.losses_agree:
-        return "The two did not train alike, so their times are not compared."
-    ratios = record.ratios
-    return (
-        f"{plain(record.ratio)} of the bare loop's time a step, median of {len(ratios)} blocks "
-        f"({plain(min(ratios))} to {plain(max(ratios))}); {plain(statistics.median(record.trainer_step_ms))} ms a step."
-    )
-
-
-def _ops(record: OpsRecord) -> str:
-    verdicts = ("met", "not met", "not measured")
-    met = ", ".join(f"{sum(goal.verdict == verdict for goal in record.goals)} {verdict}" for verdict in verdicts)
-    red = "".join(f" {each.name}: its verification FAILED." for each in record.red)
-    cases = [line for case in record.cases if (line := _fastest(case))]
-    return f"Goals: {met}.{red}\n\n{bulleted(cases)}"
-
-
-def _fastest(case: CaseRecord) -> str | None:
-    timed = case.timed()
-    if not timed:
-        return None
-    best = timed[0]
-    reference = next((each for each in case.variants if each.name == "reference"), None)
-    eager = median(reference.forward_backward) if reference is not None else float("inf")
-    gain = eager / median(best.forward_backward)
-    over = f", {plain(gain, digits=3)} times as fast as the reference" if gain < float("inf") else ""
-    figures = case.figures(best)
-    shares = [share for share in (figures.share_forward, figures.share_backward) if share is not None]
-    of_copy = f", {' and '.join(map(percent, shares))} of the copy bandwidth" if len(shares) == 2 else ""
-    return f"{case.case}: fastest is {best.name}, {plain(median(best.forward_backward))} ms{over}{of_copy}"
-
-
-def _profile(record: ProfileRecord) -> str:
-    most = [each for each in record.by_gap()[:_MOST_CLASSES] if each.gap > 0]
-    gaps = ", ".join(f"{each.kernel_class} {plain(each.gap)} ms" for each in most) or "nothing"
-    floor = profile.floor_of(record)
-    least = f", floor {plain(floor)} ms" if floor is not None else ", no floor"
-    return (
-        f"{record.variant}: {plain(record.unprofiled_milliseconds)} ms a step ({plain(record.wall_milliseconds)} ms "
-        f"under the profiler){least}. Most above its floor: {gaps}."
-    )
-
-
 def _training(record: TrainingRecord) -> str:
     overrides = [f"`{word}`" for word in record.provenance.overrides if not word.startswith("paths.")]
     return f"Settings: {' '.join(overrides) or 'none'}.\n\n{markdown(training.tables(record))}"
@@ -225,11 +177,11 @@ def _training(record: TrainingRecord) -> str:
 
 _BODIES: dict[str, Callable[[Any], str]] = {
     "run": _run,
-    "loop": _loop,
-    "ops": _ops,
-    "profile": _profile,
     "training": _training,
+    "loop": lambda record: loop.table(record).markdown(),
+    "ops": lambda record: markdown(op_speeds.tables(record)),
+    "profile": lambda record: profile.table(record).markdown(),
     "step": lambda record: markdown(step.tables(record)),
     "ablation": lambda record: ablation.of_record(record).markdown(),
-    "data": lambda record: data.goals(record).markdown(),
+    "data": lambda record: markdown(data.tables(record)),
 }

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
@@ -21,19 +21,35 @@ from litespark.metrics import names
 from litespark.metrics.mfu import most_of_measured_peak
 from litespark.metrics.records.base import parse
 from litespark.metrics.records.run import RunRecord
+from litespark.reports.quantities import percent, plain, rate, scaled
 from litespark.run_folder import CONFIG, METRICS, RECORD, SAMPLES, flatten, read_config
 
-# what a run reached, by the name of its column: nats per supervised token, bits, fractions, train-only joules, GiB
-FIGURES: dict[str, Callable[[RunRecord], float | None]] = {
-    "train_loss": lambda record: record.quality.train_loss,
-    "validation_loss": lambda record: record.quality.validation_loss,
-    "bits_per_byte": lambda record: record.quality.bits_per_byte,
-    "tokens_per_second": lambda record: record.throughput.tokens_per_second,
-    "mfu_causal": lambda record: record.throughput.mfu_causal,
-    "mfu_full": lambda record: record.throughput.mfu_full,
-    "mfu_measured_peak": lambda record: record.throughput.mfu_measured_peak,
-    "joules_per_token": lambda record: record.energy.joules_per_token_train,
-    "peak_memory_gib": lambda record: record.throughput.peak_memory_gib,
+
+class Figure(NamedTuple):
+    """What a run reached: where it stands in the record, and the column that it has in tables."""
+
+    of: Callable[[RunRecord], float | None]
+    title: str
+    written: Callable[[float], str] = plain
+
+
+# by the name in a data frame: nats per supervised token, bits, fractions, train-only joules, GiB
+FIGURES: dict[str, Figure] = {
+    "train_loss": Figure(lambda record: record.quality.train_loss, "train loss"),
+    "validation_loss": Figure(lambda record: record.quality.validation_loss, "validation loss"),
+    "bits_per_byte": Figure(lambda record: record.quality.bits_per_byte, "bits per byte"),
+    "tokens_per_second": Figure(lambda record: record.throughput.tokens_per_second, "tokens/s", rate),
+    "mfu_causal": Figure(lambda record: record.throughput.mfu_causal, "MFU (C)", percent),
+    "mfu_full": Figure(lambda record: record.throughput.mfu_full, "MFU (F)", percent),
+    "mfu_measured_peak": Figure(
+        lambda record: record.throughput.mfu_measured_peak, "MFU (C) of measured peak", percent
+    ),
+    "joules_per_token": Figure(
+        lambda record: record.energy.joules_per_token_train, "energy/token", lambda joules: scaled(joules, "J")
+    ),
+    "peak_memory_gib": Figure(
+        lambda record: record.throughput.peak_memory_gib, "peak memory", lambda gib: plain(gib, "GiB")
+    ),
 }
 
 
@@ -165,7 +181,7 @@ def compare(runs: Sequence[Run]) -> pd.DataFrame:
     configs = [flatten(run.config) for run in runs]
     rows = [
         {"run": label, **{key: config.get(key) for key in keys}, "tokens": run.record.throughput.tokens}
-        | {name: figure(run.record) for name, figure in FIGURES.items()}
+        | {name: figure.of(run.record) for name, figure in FIGURES.items()}
         | {"status": run.record.status}
         for run, label, config in zip(runs, labels(runs), configs, strict=True)
     ]

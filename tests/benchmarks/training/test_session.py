@@ -146,7 +146,7 @@ def _changed(record, **changes):
 
 
 REFUSED = {
-    r"ours: .*budget\.steps, data\.seq_len, data\.tokenizer, model\.layers, seed, trainer\.global_batch_size": (
+    r"ours: .*budget\.steps, data\.seq_len, data\.tokenizer, model\.num_layers, seed, trainer\.global_batch_size": (
         "",
         "budget.steps=9 data.seq_len=16 data.tokenizer=other model.num_layers=2 seed=9 trainer.global_batch_size=8",
     ),
