@@ -13,14 +13,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, TypeVar, dataclass_transform, get_args
 
 import pydantic.dataclasses
 from pydantic import ConfigDict, Field, Strict, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
+from pydantic_core import ErrorDetails, PydanticUndefined
 
 from litespark.config.spelling import advice_for
 from litespark.ranges import plain
@@ -43,22 +42,12 @@ class Resume(Enum):
 MAY_CHANGE, FIXED, BY_CONTENT, NOT_COMPARED = Resume
 
 
-@dataclass(frozen=True)
-class Fault:
-    """One setting that cannot be; `unknown` where there is no such key."""
-
-    text: str
-    key: str = ""
-    got: Any = None
-    unknown: bool = False
-
-
 class SettingsError(ValueError):
-    """Settings that cannot be, all of them."""
+    """Settings that cannot be: all faults, a message each."""
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        self.faults = tuple(faults)
-        super().__init__(together([fault.text for fault in faults]))
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = faults
+        super().__init__(together(faults))
 
 
 def together(faults: Sequence[str]) -> str:
@@ -88,7 +77,7 @@ def settings(
             try:
                 checked(self, *args, **values)
             except ValidationError as error:
-                raise SettingsError(list(_faults(type(self), error))) from None
+                raise SettingsError([_fault(type(self), fault) for fault in error.errors()]) from None
 
         init.__wrapped__ = checked  # type: ignore[attr-defined]
         made.__init__ = init
@@ -107,7 +96,7 @@ def resume_rules(kind: type, at: str) -> Iterator[tuple[str, Resume]]:
     for name, field in fields_of(kind).items():
         if (inner := settings_in(field.annotation)) is not None:
             yield from resume_rules(inner, f"{at}.{name}")
-        stated = [each for each in field.metadata if isinstance(each, Resume)]
+        stated = [mark for mark in field.metadata if isinstance(mark, Resume)]
         yield f"{at}.{name}", stated[0] if stated else kind.__settings_resume__[name]  # type: ignore[attr-defined]
 
 
@@ -119,14 +108,14 @@ def fields_of(kind: type) -> dict[str, FieldInfo]:
 
 def meaning_of(kind: type, name: str) -> str:
     """What stands below a setting, in the class that defines it."""
-    owners = [each for each in kind.__mro__ if name in vars(each).get("__pydantic_fields__", {})]
-    return next((text for each in owners if (text := fields_of(each)[name].description)), "")
+    owners = [base for base in kind.__mro__ if name in vars(base).get("__pydantic_fields__", {})]
+    return next((text for owner in owners if (text := fields_of(owner)[name].description)), "")
 
 
 def settings_in(annotation: Any) -> type | None:
     """The class of settings that an annotation names, alone or beside None."""
     options = (annotation, *get_args(annotation))
-    return next((each for each in options if hasattr(each, "__settings_at__")), None)
+    return next((option for option in options if hasattr(option, "__settings_at__")), None)
 
 
 def default_of(field: FieldInfo) -> Any:
@@ -135,33 +124,31 @@ def default_of(field: FieldInfo) -> Any:
     return None if value is PydanticUndefined else value
 
 
-def _faults(kind: Any, error: ValidationError) -> Iterator[Fault]:
-    for each in error.errors():
-        if each["type"] == "value_error":  # of __post_init__, which gives the whole message
-            yield Fault(str(each["ctx"]["error"]))
-            continue
-        place = tuple(each["loc"])
-        too_short = each["type"] == "missing" and isinstance(place[-1], int)
-        if too_short:
-            place = place[:-1]
-        owner, field = kind, None
-        for name in place:
-            inside = fields_of(owner).get(str(name)) if owner is not None else None
-            if inside is not None:
-                field, owner = inside, settings_in(inside.annotation)
-        key = _key(kind, place)
-        if each["type"] == "unexpected_keyword_argument":
-            beside = [_key(kind, (*place[:-1], name)) for name in fields_of(owner or kind)]
-            yield unknown(key, each["input"], [*beside, *(_key(kind, (name,)) for name in fields_of(kind))])
-            continue
-        got = "nothing" if each["type"] == "missing" and not too_short else f"{each['input']!r:.80}"
-        nullable = field is not None and type(None) in get_args(field.annotation)
-        stated = str(each.get("ctx", {}).get("expected", "")).replace("'", "")
-        stated = stated.replace("True", "true").replace("False", "false")
-        expected = "a longer list" if too_short else _EXPECTED.get(each["type"]) or stated or each["msg"]
-        remedy = "" if field is None else _remedy(key, each["input"], expected, field, nullable)
-        null = " or null" if nullable and each["type"] != "range" else ""
-        yield Fault(f"{key}: got {got}, expected {expected}{null}{remedy}", key, each["input"])
+def _fault(kind: Any, fault: ErrorDetails) -> str:
+    """A fault that pydantic found in settings of a class, in our words."""
+    if fault["type"] == "value_error":  # of __post_init__, which gives the whole message
+        return str(fault["ctx"]["error"])
+    place, absent = tuple(fault["loc"]), fault["type"] == "missing"
+    too_short = absent and isinstance(place[-1], int)
+    if too_short:  # the list is what cannot be
+        place = place[:-1]
+    owner, field = kind, None
+    for name in place:
+        if owner is not None and str(name) in fields_of(owner):
+            field = fields_of(owner)[str(name)]
+            owner = settings_in(field.annotation)
+    key, got = _key(kind, place), fault["input"]
+    if fault["type"] == "unexpected_keyword_argument":
+        beside = [_key(kind, (*place[:-1], name)) for name in fields_of(owner or kind)]
+        return unknown(key, got, [*beside, *(_key(kind, (name,)) for name in fields_of(kind))])
+    nullable = field is not None and type(None) in get_args(field.annotation)
+    stated = str(fault.get("ctx", {}).get("expected", "")).replace("'", "")
+    stated = stated.replace("True", "true").replace("False", "false")
+    expected = "a longer list" if too_short else _EXPECTED.get(fault["type"]) or stated or fault["msg"]
+    remedy = "" if field is None else _remedy(key, got, expected, field, nullable)
+    null = " or null" if nullable and fault["type"] != "range" else ""
+    shown = "nothing" if absent and not too_short else f"{got!r:.80}"
+    return f"{key}: got {shown}, expected {expected}{null}{remedy}"
 
 
 _EXPECTED = {
@@ -176,18 +163,18 @@ _EXPECTED = {
 }
 
 
-def unknown(key: str, value: Any, known: Sequence[str]) -> Fault:
-    """The fault of a key that there is none of."""
+def unknown(key: str, value: Any, known: Sequence[str]) -> str:
+    """What to say of a key that there is none of."""
     advice = advice_for(key, None if isinstance(value, dict | list) else str(value), known) or "take it out"
     shown = value if isinstance(value, str) else repr(value)  # as it was typed
-    return Fault(f"{key}: got {shown:.80}, but there is no such setting; {advice}", key, value, unknown=True)
+    return f"{key}: got {shown:.80}, but there is no such setting; {advice}"
 
 
 def _key(kind: Any, place: tuple[Any, ...]) -> str:
     at = kind.__settings_at__
     if at == "--":
         return str(kind.__settings_options__.get(place[0], f"--{str(place[0]).replace('_', '-')}"))
-    return (at + "".join(f"[{each}]" if isinstance(each, int) else f".{each}" for each in place)).lstrip(".")
+    return (at + "".join(f"[{name}]" if isinstance(name, int) else f".{name}" for name in place)).lstrip(".")
 
 
 def _remedy(key: str, got: Any, expected: str, field: FieldInfo, nullable: bool) -> str:

@@ -175,7 +175,7 @@ class ConfigLoader(ConfigLoaderImpl):
                 )
             else:
                 value = given[key].partition("=")[2] if key in given else value
-                faults.append(unknown(key, value, [*_paths(known), *self._groups(known)]).text)
+                faults.append(unknown(key, value, [*_paths(known), *self._groups(known)]))
         if faults:
             raise CompositionError(together(faults))
 
@@ -200,7 +200,7 @@ class ConfigLoader(ConfigLoaderImpl):
                 value = None if override.is_delete() else line.partition("=")[2]
                 if key.split(".")[0] not in (self._root or ()):
                     known = {each: each in self._defined for each in self._root or ()} | self._defined
-                    return unknown(key, value, [*_paths(known), *self._groups(known)]).text
+                    return unknown(key, value, [*_paths(known), *self._groups(known)])
                 return f"got {line}, but there is no setting {key}; take it out"
         # a group that is no name, a number of thousands of digits
         return f"the overrides cannot be read: {str(error).splitlines()[0]:.300}"

@@ -169,7 +169,7 @@ def _checked(make: Callable[[], Any], faults: list[str]) -> Any:
     try:
         return make()
     except SettingsError as error:
-        faults += [fault.text for fault in error.faults]
+        faults += error.faults
     except ValueError as error:
         faults.append(str(error))
     return None
