@@ -22,7 +22,7 @@ def test_every_registered_backend_resolves_and_is_the_one_asked_for(op, name):
 
 @pytest.mark.parametrize("op", BACKENDS)
 def test_an_unknown_backend_is_refused_with_op_name_and_those_known(op):
-    with pytest.raises(ValueError, match=rf"ops\.{op}=warp: .*known for {op}: .*reference"):
+    with pytest.raises(ValueError, match=rf"ops\.{op}: got 'warp', expected one of those known for {op}: .*reference"):
         OpsConfig(**{op: "warp"})
 
 

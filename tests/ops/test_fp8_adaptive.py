@@ -53,15 +53,6 @@ def test_a_layer_that_keeps_losing_leaves_comes_back_and_stays_away_twice_as_lon
     assert (moves[1].tensor, moves[1].share, moves[1].bound) == (None, None, None)
 
 
-def test_a_layer_that_healed_stays_where_it_came_back_to():
-    moves = shown(Adaptive(config(), "delayed"), [LOUD] * 5 + [QUIET] * 50)
-    assert places(moves) == [(2, "delayed", "bf16"), (5, "bf16", "delayed")]
-
-
-def test_readings_above_a_bound_count_only_in_a_row():
-    assert shown(Adaptive(config(), "delayed"), [LOUD, QUIET] * 20) == []
-
-
 def test_a_share_at_its_bound_is_not_above_it():
     bounds = config(overflow_bound=0.5, underflow_bound=0.25)
     assert shown(Adaptive(bounds, "delayed"), [(0.5, 0.25)] * 9) == []

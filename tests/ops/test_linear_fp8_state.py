@@ -128,17 +128,6 @@ def test_a_weight_outside_fp8_has_the_dtype_of_activations():
         assert linear.weight_operand(dtype) is operand
 
 
-def test_a_weight_outside_fp8_is_rounded_anew_after_a_step():
-    linear = linears_of(Fp8Config(simulate=True), without=("down",)).down
-    before = linear.weight_operand(torch.bfloat16).rows.values
-    linear.weight.grad = torch.ones_like(linear.weight)
-    torch.optim.AdamW([linear.weight], lr=0.1, fused=True).step()
-    linear.renew_weight()
-    after = linear.weight_operand(torch.bfloat16).rows.values
-    assert torch.equal(after, linear.weight.bfloat16())
-    assert not torch.equal(after, before)
-
-
 @pytest.mark.parametrize("go_on", [Fp8Linear.move, Fp8Linear.restore])
 def test_a_layer_that_changes_its_recipe_casts_its_weight_by_the_new_one(go_on):
     linear = linear_of(Fp8Config(simulate=True))

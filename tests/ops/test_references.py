@@ -115,6 +115,9 @@ def test_rope_scaling_keeps_short_and_stretches_long_wavelengths():
     assert min(int(part.sum()) for part in (short, long, between)) > 0
 
 
+ROPE_SCALING = ("factor", "low_frequency_factor", "high_frequency_factor", "original_max_sequence_length")
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -127,7 +130,7 @@ def test_rope_scaling_keeps_short_and_stretches_long_wavelengths():
 )
 def test_impossible_rope_scaling_is_refused(values, message):
     with pytest.raises(ValueError, match=message):
-        RopeScaling(*values)
+        RopeScaling(**dict(zip(ROPE_SCALING, values, strict=True)))
 
 
 def test_attention_equals_a_loop_over_queries_and_heads():

@@ -1,0 +1,326 @@
+"""Attention through PyTorch's kernels and through ours: every backend against the reference, and what is its own.
+
+On a CPU flex attention has no backward pass, and the kernels of varlen are replaced by plain arithmetic of the same
+signature: what they are asked for is tested then, and how their answer is used. On a GPU the same tests run the
+kernels.
+"""
+
+import inspect
+import math
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.flex_attention import create_block_mask
+
+from litespark.ops.attention import flex, varlen
+from litespark.ops.attention.documents import Documents
+from litespark.ops.attention.flex import attention_flex, block_mask
+from litespark.ops.attention.reference import attention
+from litespark.ops.attention.sdpa import attention_sdpa, expected_kernel, kernel_taken
+from litespark.ops.attention.varlen import attention_varlen
+from litespark.ops.backend import load, why_not
+from litespark.ops.shapes import StepShapes
+from litespark.ops.tolerance import LOW_PRECISION_BOUND, outputs_and_gradients, relative_distance
+from tests.ops.assertions import assert_op_matches
+
+HAS_GPU = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
+REAL = varlen.varlen_attn
+LENGTH = 33
+INDEX = torch.tensor([[0] * 5 + [1] * 1 + [2] * 27, [0] * 33], dtype=torch.int32)
+# as a batch gives them: with empty documents at the end
+BOUNDARIES = torch.tensor([0, 5, 6, 33, 66, 66, 66, 66], dtype=torch.int32)
+pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+
+
+def plain(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, window_size=(-1, -1), **options):
+    """What `varlen_attn` promises, document by document; refuses what its kernels refuse."""
+    inspect.signature(REAL).bind(
+        query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, window_size=window_size, **options
+    )
+    assert {x.dtype for x in (query, key, value)} <= {torch.bfloat16, torch.float16}
+    assert {x.stride(-1) for x in (query, key, value)} == {1}
+    assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
+    group = query.shape[1] // key.shape[1]
+    if "enable_gqa" in inspect.signature(REAL).parameters:
+        assert options.get("enable_gqa", False) == (group > 1)
+    outputs = []
+    left, right = window_size
+    assert right == 0
+    for start, end in zip(cu_seq_q.tolist(), cu_seq_q.tolist()[1:], strict=False):
+        assert end - start <= max_q
+        q, k, v = (x[start:end].float().transpose(0, 1) for x in (query, key, value))
+        k, v = k.repeat_interleave(group, 0), v.repeat_interleave(group, 0)
+        distance = torch.arange(end - start)[:, None] - torch.arange(end - start)
+        hidden = (distance < 0) | ((distance > left) if left >= 0 else False)
+        scores = (q @ k.transpose(1, 2) / math.sqrt(q.shape[-1])).masked_fill(hidden, -torch.inf)
+        outputs.append((scores.softmax(-1) @ v).transpose(0, 1).to(value.dtype))
+    return torch.cat(outputs)
+
+
+@pytest.fixture(autouse=True)
+def _kernels_of_varlen(monkeypatch):
+    if not HAS_GPU:
+        monkeypatch.setattr(varlen, "varlen_attn", plain)
+
+
+def draw(length=LENGTH, heads=4, kv_heads=2, width=16, queries=None, device=DEVICE):
+    generator = torch.Generator().manual_seed(0)
+    counts = {"query": (queries or length, heads), "key": (length, kv_heads), "value": (length, kv_heads)}
+    return {
+        name: torch.randn(2, rows, count, width, generator=generator).to(device)
+        for name, (rows, count) in counts.items()
+    }
+
+
+def packed(given=True):
+    return Documents(INDEX.to(DEVICE), BOUNDARIES.to(DEVICE) if given else None)
+
+
+def documents_of(length, seed=0):
+    numbers = torch.randint(0, 5, (2, length), generator=torch.Generator().manual_seed(seed))
+    return Documents(numbers.sort(dim=1).values.to(DEVICE))
+
+
+def within(backend, documents=None, window=None):
+    return lambda query, key, value: backend(query, key, value, documents, window)
+
+
+# ---------------------------------------------------------------- every backend
+
+
+# the dtypes in which outputs and gradients are compared here
+DTYPES = {
+    "sdpa": (torch.float32, torch.bfloat16),
+    "varlen": (torch.bfloat16, torch.float16),
+    "flex": (torch.float32, torch.bfloat16, torch.float16) if HAS_GPU else (),
+}
+BACKENDS = pytest.mark.parametrize("name", ["sdpa", "varlen", "flex"])
+
+
+@pytest.mark.parametrize(("name", "dtype"), [(name, dtype) for name, dtypes in DTYPES.items() for dtype in dtypes])
+@pytest.mark.parametrize("documents", ["none", "given", "counted"])
+@pytest.mark.parametrize(("kv_heads", "window"), [(1, None), (2, 7), (4, 2), (2, 100)])
+def test_outputs_and_gradients_equal_the_reference(name, dtype, documents, kv_heads, window):
+    found = None if documents == "none" else packed(documents == "given")
+    inputs = draw(kv_heads=kv_heads)
+    assert_op_matches(within(load("attention", name), found, window), within(attention, found, window), inputs, dtype)
+
+
+@pytest.mark.parametrize(("length", "documents", "window"), [(33, False, 20), (33, True, None), (300, True, 20)])
+def test_outputs_of_flex_attention_equal_the_reference_without_a_gpu_too(length, documents, window):
+    inputs, found = draw(length), documents_of(length) if documents else None
+    expected = attention(**inputs, documents=found, window=window)
+    assert relative_distance(attention_flex(**inputs, documents=found, window=window), expected) < 1e-5
+    low = attention_flex(**{name: x.bfloat16() for name, x in inputs.items()}, documents=found, window=window)
+    assert low.dtype == torch.bfloat16
+    assert relative_distance(low, expected) < LOW_PRECISION_BOUND
+
+
+@pytest.mark.parametrize("queries", [1, 2, 7])
+@BACKENDS
+def test_queries_behind_cached_keys_equal_the_reference(name, queries):
+    inputs = draw(12, queries=queries)
+    assert_op_matches(load("attention", name), attention, inputs, torch.bfloat16 if name == "varlen" else torch.float32)
+
+
+@pytest.mark.parametrize("backend", [attention, attention_sdpa, attention_varlen])
+def test_documents_of_a_row_do_not_see_each_other(backend):
+    inputs = {name: x.bfloat16() if backend is attention_varlen else x for name, x in draw().items()}
+    changed = {name: x.clone() for name, x in inputs.items()}
+    for x in changed.values():
+        x[0, 5] += 100.0
+    whole, moved = (outputs_and_gradients(within(backend, packed()), each) for each in (inputs, changed))
+    others = torch.arange(LENGTH) != 5
+    for name in whole:
+        assert torch.equal(whole[name][0, others], moved[name][0, others]), name
+        assert torch.equal(whole[name][1], moved[name][1]), name
+    assert not torch.equal(whole["output 0"][0, 5], moved["output 0"][0, 5])
+
+
+@BACKENDS
+def test_autocast_decides_the_dtype(name):
+    with torch.autocast(DEVICE.type, torch.bfloat16):
+        assert load("attention", name)(**draw()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "dtype", "width", "capability", "reason"),
+    [
+        ("flex", "cpu", torch.float32, 64, (9, 0), "no backward pass on CPUs"),
+        ("flex", "mps", torch.float32, 64, (9, 0), "not on mps"),
+        ("flex", "cuda", torch.float64, 64, (9, 0), "not torch.float64"),
+        ("flex", "cuda", torch.bfloat16, 8, (9, 0), "at least 16, not 8"),
+        ("flex", "cuda", torch.bfloat16, 96, (9, 0), None),
+        ("varlen", "cpu", torch.bfloat16, 64, (9, 0), "CUDA devices only, not for cpu"),
+        ("varlen", "cuda", torch.float32, 64, (9, 0), "bf16 and fp16, not torch.float32"),
+        ("varlen", "cuda", torch.bfloat16, 64, (7, 5), "compute capability 8.0"),
+        ("varlen", "cuda", torch.bfloat16, 44, (9, 0), "multiples of 8 up to 256, not 44"),
+        ("varlen", "cuda", torch.bfloat16, 264, (9, 0), "multiples of 8 up to 256, not 264"),
+        ("varlen", "cuda", torch.bfloat16, 224, (8, 9), "no backward pass for head width 224"),
+        ("varlen", "cuda", torch.bfloat16, 224, (9, 0), None),
+        ("varlen", "cuda", torch.float16, 128, (8, 0), None),
+    ],
+)
+def test_a_backend_that_cannot_run_has_a_reason(monkeypatch, name, kind, dtype, width, capability, reason):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    shapes = StepShapes(2, 33, 64, 4, 2, width, 96, 300, documents=True)
+    found = why_not("attention", name, torch.device(kind), dtype, shapes)
+    assert (found is None) if reason is None else (reason in found)
+
+
+# ---------------------------------------------------------------- flex attention
+
+
+@pytest.mark.parametrize("documents", [False, True])
+@pytest.mark.parametrize(("length", "window"), [(33, None), (300, None), (512, 40), (513, 129), (384, 1), (128, 200)])
+def test_block_masks_are_those_that_pytorch_finds_pair_by_pair(length, window, documents):
+    found = block_mask(length, DEVICE, documents_of(length) if documents else None, window)
+    expected = create_block_mask(found.mask_mod, 2 if documents else 1, 1, length, length, device=DEVICE)
+    for name in ("kv_num_blocks", "full_kv_num_blocks", "q_num_blocks", "full_q_num_blocks"):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
+    assert torch.equal(found.to_dense(), expected.to_dense())
+
+
+def test_blocks_of_other_documents_are_skipped():
+    numbers = torch.arange(1024, device=DEVICE)[None] // 256
+    found = block_mask(1024, DEVICE, Documents(numbers), None)
+    assert int(found.kv_num_blocks.sum() + found.full_kv_num_blocks.sum()) == 4 * 3
+
+
+def test_block_masks_are_made_once_for_all_layers():
+    documents = documents_of(64)
+    assert block_mask(64, DEVICE, documents, None) is block_mask(64, DEVICE, documents, None)
+    assert block_mask(64, DEVICE, documents, None) is not block_mask(64, DEVICE, documents, 8)
+    assert block_mask(64, DEVICE, None, None) is block_mask(64, DEVICE, None, 64)
+
+
+def test_a_mask_first_made_in_inference_mode_serves_training():
+    with torch.inference_mode():
+        found = block_mask(77, DEVICE, None, None)
+    assert not found.kv_indices.is_inference()
+
+
+@pytest.fixture
+def compilations(monkeypatch: pytest.MonkeyPatch) -> CompileCounterWithBackend:
+    """Counts what `attention_flex` has compiled, by a compiler that leaves the operations as they are."""
+    torch._dynamo.reset()
+    counter, compile_ = CompileCounterWithBackend("eager"), torch.compile
+    flex._compiled.cache_clear()
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compile_(function, backend=counter, **options))
+    flex._compiled()
+    monkeypatch.undo()
+    monkeypatch.setattr(flex, "_attend", lambda device: flex._compiled())
+    yield counter
+    flex._compiled.cache_clear()
+
+
+def test_other_documents_of_the_same_sizes_compile_nothing_anew(compilations):
+    inputs = draw(150)
+    for seed in range(4):
+        found = attention_flex(**inputs, documents=documents_of(150, seed))
+        assert relative_distance(found, attention(**inputs, documents=documents_of(150, seed))) < 1e-5
+    assert compilations.frame_count == 1
+
+
+def test_more_kinds_of_masks_and_sizes_than_pytorch_compiles_by_itself_are_compiled(compilations):
+    lengths = range(130, 130 + torch._dynamo.config.recompile_limit + 1)
+    for length in lengths:
+        attention_flex(**draw(length, heads=1, kv_heads=1))
+    assert compilations.frame_count == len(lengths)
+
+
+@pytest.mark.parametrize(("documents", "window"), [(False, None), (True, 7)])
+def test_flex_attention_is_part_of_the_graph_of_a_compiled_model(documents, window):
+    inputs, index = draw(140), documents_of(140).index
+
+    def block(query, key, value, index):
+        return attention_flex(query, key, value, Documents(index) if documents else None, window)
+
+    found = torch.compile(block, fullgraph=True, backend="aot_eager")(*inputs.values(), index)
+    expected = attention(**inputs, documents=Documents(index) if documents else None, window=window)
+    assert relative_distance(found, expected) < 1e-5
+
+
+# ---------------------------------------------------------------- PyTorch's own choice of kernels
+
+
+@pytest.mark.parametrize("documents", [False, True])
+def test_the_kernel_that_is_named_is_the_one_that_pytorch_takes(documents):
+    inputs, found = draw(device="cpu"), Documents(INDEX) if documents else None
+    with sdpa_kernel(SDPBackend.MATH):
+        assert kernel_taken(**inputs, documents=found) == "math"
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        assert kernel_taken(**inputs, documents=found) == "flash"
+
+
+def test_the_kernel_is_named_for_the_dtype_that_autocast_computes_in(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "_fused_sdp_choice", lambda **arguments: asked.append(arguments["query"].dtype) or 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        kernel_taken(**draw(8, device="cpu"))
+    assert asked == [torch.bfloat16]
+
+
+@pytest.mark.parametrize(
+    ("kind", "capability", "dtype", "width", "expected"),
+    [
+        ("cuda", (9, 0), torch.bfloat16, 128, "cudnn"),
+        ("cuda", (9, 0), torch.float16, 64, "cudnn"),
+        ("cuda", (9, 0), torch.float32, 128, None),
+        ("cuda", (9, 0), torch.bfloat16, 256, None),
+        ("cuda", (8, 0), torch.bfloat16, 128, None),
+        ("cpu", (9, 0), torch.bfloat16, 128, None),
+    ],
+)
+def test_cudnn_is_demanded_on_hopper_alone(monkeypatch, kind, capability, dtype, width, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert expected_kernel(torch.device(kind), dtype, width) == expected
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not HAS_GPU, reason="no GPU")
+@pytest.mark.parametrize(("heads", "kv_heads"), [(24, 8), (8, 8)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_causal_case_takes_the_kernel_that_is_demanded_of_this_device(heads, kv_heads, dtype):
+    device = torch.device("cuda")
+    expected = expected_kernel(device, dtype, 128)
+    if expected is None:
+        pytest.skip("no kernel is demanded of this device")
+    inputs = {name: x.to(device, dtype).requires_grad_() for name, x in draw(512, heads, kv_heads, 128).items()}
+    assert kernel_taken(**inputs) == expected
+    attention_sdpa(**inputs).sum().backward()
+
+
+# ---------------------------------------------------------------- varlen
+
+
+def test_varlen_refuses_another_dtype():
+    with pytest.raises(ValueError, match=r"attention=varlen: got torch\.float32, expected bf16 or fp16"):
+        attention_varlen(**draw())
+
+
+@pytest.mark.skipif(REAL is None, reason="this release has no torch.nn.attention.varlen")
+def test_sizes_and_graphs_of_varlen_pass_through_without_a_device(monkeypatch):
+    monkeypatch.setattr(varlen, "varlen_attn", REAL)
+    inputs = {name: x.bfloat16().requires_grad_() for name, x in draw(device="meta").items()}
+
+    def step(query, key, value, index, cu_seqlens):
+        return attention_varlen(query, key, value, Documents(index, cu_seqlens), 7)
+
+    rest = (INDEX.to("meta"), BOUNDARIES.to("meta"))
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    for function in (step, compiled):
+        output = function(*inputs.values(), *rest)
+        assert output.shape == (2, LENGTH, 4, 16)
+        gradients = torch.autograd.grad(output.sum(), list(inputs.values()))
+        assert [x.shape for x in gradients] == [x.shape for x in inputs.values()]
+
+
+def test_a_release_without_varlen_is_named(monkeypatch):
+    monkeypatch.setattr(varlen, "varlen_attn", None)
+    assert "has no torch.nn.attention.varlen" in varlen.why_not(torch.device("cuda"), torch.bfloat16)
+    with pytest.raises(ValueError, match=r"has no torch.nn.attention.varlen; choose sdpa"):
+        attention_varlen(**draw())
