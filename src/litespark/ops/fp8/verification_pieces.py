@@ -182,22 +182,18 @@ def spoilt(x: Tensor) -> Tensor:
     return x
 
 
-def _cast(
-    pieces: Pieces,
-    inputs: dict[str, Tensor],
-    quantisation: Quantisation,
-    again: Quantisation | None,
-    dtype: torch.dtype,
-) -> Results:
+def _cast(pieces: Pieces, inputs: dict[str, Tensor], quantisation: Quantisation, *_: object) -> Results:
     return {"operand": pieces.cast(inputs["x"], quantisation)}
 
 
+def _swiglu(
+    pieces: Pieces, inputs: dict[str, Tensor], quantisation: Quantisation, _: object, dtype: torch.dtype
+) -> Results:
+    return {"operand": pieces.swiglu(inputs["gate_up"], quantisation, dtype=dtype)}
+
+
 def _add_rms_norm(
-    pieces: Pieces,
-    inputs: dict[str, Tensor],
-    quantisation: Quantisation,
-    again: Quantisation | None,
-    dtype: torch.dtype,
+    pieces: Pieces, inputs: dict[str, Tensor], quantisation: Quantisation, _: object, dtype: torch.dtype
 ) -> Results:
     x = inputs["x"]
     stream, operand, inverse_rms = pieces.add_rms_norm(
@@ -207,11 +203,7 @@ def _add_rms_norm(
 
 
 def _add_rms_norm_backward(
-    pieces: Pieces,
-    inputs: dict[str, Tensor],
-    quantisation: Quantisation,
-    again: Quantisation | None,
-    dtype: torch.dtype,
+    pieces: Pieces, inputs: dict[str, Tensor], quantisation: Quantisation, _: object, dtype: torch.dtype
 ) -> Results:
     stream = inputs["stream"]
     gradient, operand, weight_gradient = pieces.add_rms_norm_backward(
@@ -226,22 +218,8 @@ def _add_rms_norm_backward(
     return {"operand": operand, "gradient of stream": gradient, "gradient of weight": weight_gradient}
 
 
-def _swiglu(
-    pieces: Pieces,
-    inputs: dict[str, Tensor],
-    quantisation: Quantisation,
-    again: Quantisation | None,
-    dtype: torch.dtype,
-) -> Results:
-    return {"operand": pieces.swiglu(inputs["gate_up"], quantisation, dtype=dtype)}
-
-
 def _swiglu_backward(
-    pieces: Pieces,
-    inputs: dict[str, Tensor],
-    quantisation: Quantisation,
-    again: Quantisation | None,
-    dtype: torch.dtype,
+    pieces: Pieces, inputs: dict[str, Tensor], quantisation: Quantisation, again: Quantisation | None, _: object
 ) -> Results:
     operand, product = pieces.swiglu_backward(inputs["gate_up"], inputs["product_gradient"], quantisation, again)
     return {"operand": operand, "product": product}
