@@ -12,7 +12,7 @@ from litespark.metrics.step_round import Interval
 from litespark.reports.step import tables
 from litespark.reports.step_goals import fp8_goals, in_fp8, succeeded, trainer_goal
 from litespark.reports.step_rows import Ratio, failures, ratios, rows
-from tests.metrics.records.hand_made import provenance
+from tests.metrics.records.hand_made import changed as changed_at
 from tests.metrics.step_records import STEPS, lost, ours, record, round_, standard, variant
 from tests.reports.rows import notes, row
 
@@ -229,7 +229,7 @@ def at(name: str, tokens_per_second: float, *settings: str, kind: str = "litespa
 def large(*variants, device: str = "NVIDIA H200", model=MODEL) -> StepRecord:
     found = record(*variants, model=model)
     found.protocol = replace(found.protocol, micro_batch_size=4, seq_len=4096, rounds=1)
-    found.provenance = provenance(device)
+    found.provenance = changed_at(found.provenance, "environment.devices.0.name", device)
     return found
 
 

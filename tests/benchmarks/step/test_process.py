@@ -10,7 +10,6 @@ import torch
 
 from litespark.benchmarks.step import process
 from litespark.benchmarks.step.process import asked_parts, out_of_memory, run_process
-from litespark.benchmarks.step.request import read_round
 from litespark.benchmarks.step.stepping import LitesparkTraining
 from litespark.experiment import build
 from litespark.experiment.config import ConfigError
@@ -40,7 +39,7 @@ def test_ours_and_train_py_itself_end_in_the_same_loss(tmp_path):
     assert ours.recompute == "none"
     assert ours.peak_memory_mib is None
     assert "ops: " in str(ours.detail)
-    assert read_round(tmp_path / "litespark.json") == ours
+    assert RoundRecord.read(tmp_path / "litespark.json") == ours
     theirs = measured(tmp_path, "train.py", "train.py", *settings)
     # the same numbers, summed in another order
     assert theirs.loss == pytest.approx(ours.loss, rel=1e-7)
@@ -102,7 +101,7 @@ def test_a_full_memory_is_an_answer(tmp_path, monkeypatch, kind, variant, where)
     assert (answer.outcome, answer.error) == ("out of memory", "CUDA out of memory. Tried to allocate 2.00 GiB.")
     assert answer.recompute == ("full" if kind == "huggingface" else "none")
     assert (answer.step_ms, answer.loss, answer.round, answer.position) == ([], None, 0, 1)
-    assert read_round(Path(tmp_path / f"{variant}.json")) == answer
+    assert RoundRecord.read(Path(tmp_path / f"{variant}.json")) == answer
 
 
 def test_another_error_is_no_answer(tmp_path, monkeypatch):

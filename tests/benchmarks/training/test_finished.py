@@ -19,7 +19,7 @@ def read(folder, points=REACHED, *, target=2.0, found=None, watts=None, of=None,
     for name, value in changes.items():
         setattr(found, name, value)
     benchmark = of or record(variant("ours"), budget=2000, target_bits_per_byte=2.0)
-    benchmark.stream.seq_len = 32
+    benchmark.stream = replace(benchmark.stream, seq_len=32)
     return read_run(
         write_run(folder, found, *points, watts=watts), benchmark, benchmark.variants[0], seed=1, position=3
     )
@@ -49,7 +49,7 @@ def test_over_equal_tokens_all_energy_counts(tmp_path):
 def test_processes_and_skipped_steps_are_counted(tmp_path):
     segment = SegmentRecord("2026-01-31T12:00:00+00:00", 0)
     found = finished(*REACHED, target=2.0, manifest_hash="hash")
-    found.quality.skipped_steps = 4
+    found.quality = replace(found.quality, skipped_steps=4)
     run = read(tmp_path, found=found, segments=[segment, replace(segment, first_step=5)])
     assert (run.processes, run.skipped_steps) == (2, 4)
 

@@ -124,7 +124,7 @@ def test_another_target_config_or_code_is_another_record(to_loss, monkeypatch):
     paths = [to_loss(variants=one)[1], to_loss("optim.lr=0.001", variants=one)[1], to_loss(variants=one, target=1.5)[1]]
     assert to_loss(variants=one)[1] == paths[0]
     made = module.provenance
-    monkeypatch.setattr(module, "provenance", lambda *given: _changed(made(*given), source_hash="other"))
+    monkeypatch.setattr(module, "provenance", lambda *given: replace(made(*given), source_hash="other"))
     assert len({*paths, to_loss(variants=one)[1]}) == 4
 
 
@@ -133,16 +133,10 @@ def test_the_command_of_a_record_that_is_complete_trains_everything_anew(to_loss
     paths = []
     for day in ("2026-01-31", "2026-02-01"):
         time = f"{day}T12:00:00+00:00"
-        monkeypatch.setattr(module, "provenance", lambda *given, time=time: _changed(made(*given), time=time))
+        monkeypatch.setattr(module, "provenance", lambda *given, time=time: replace(made(*given), time=time))
         paths.append(to_loss(variants=TWO, seeds=(1,))[1])
     assert len({training.folder for training in to_loss.trainings}) == 4, "a finished run would be taken for a new one"
     assert paths[0] != paths[1]
-
-
-def _changed(record, **changes):
-    for name, value in changes.items():
-        setattr(record, name, value)
-    return record
 
 
 REFUSED = {

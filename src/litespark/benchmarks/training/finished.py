@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from litespark.metrics import names
-from litespark.metrics.records.base import RecordError
+from litespark.metrics.records.base import RecordError, as_record_error
 from litespark.metrics.records.run import RunRecord
 from litespark.metrics.records.training import TrainedRun, TrainedVariant, TrainingRecord, Validation
 from litespark.run_folder import METRICS, RECORD, read_metrics
@@ -44,18 +44,19 @@ def read_run(folder: Path, record: TrainingRecord, variant: TrainedVariant, seed
                 "those of the other runs"
             )
     reason = None if end.joules is not None else found.energy.reason or "the meter did not read all of the time"
-    return TrainedRun(
-        seed=seed,
-        position=position,
-        precision=found.environment.precision,
-        curve=curve,
-        all_in_joules=(found.energy if reached is None else reached).all_in_joules,
-        joules_method=None if end.joules is None else found.energy.method,
-        joules_reason=reason,
-        skipped_steps=found.quality.skipped_steps,
-        fp8=found.fp8,
-        processes=len(found.segments),
-    )
+    with as_record_error():
+        return TrainedRun(
+            seed=seed,
+            position=position,
+            precision=found.environment.precision,
+            curve=curve,
+            all_in_joules=(found.energy if reached is None else reached).all_in_joules,
+            joules_method=None if end.joules is None else found.energy.method,
+            joules_reason=reason,
+            skipped_steps=found.quality.skipped_steps,
+            fp8=found.fp8,
+            processes=len(found.segments),
+        )
 
 
 def validations(folder: Path) -> list[Validation]:
@@ -65,11 +66,12 @@ def validations(folder: Path) -> list[Validation]:
         bits = row.get(names.VALIDATION_BITS_PER_BYTE)
         if bits is None or not math.isfinite(bits):
             continue
-        found[row["step"]] = Validation(
-            step=row["step"],
-            tokens=row[names.PROGRESS_TOKENS],
-            seconds=row[names.TRAIN_SECONDS],
-            bits_per_byte=bits,
-            joules=row.get(names.TRAIN_JOULES),
-        )
+        with as_record_error():
+            found[row["step"]] = Validation(
+                step=row["step"],
+                tokens=row[names.PROGRESS_TOKENS],
+                seconds=row[names.TRAIN_SECONDS],
+                bits_per_byte=bits,
+                joules=row.get(names.TRAIN_JOULES),
+            )
     return [found[step] for step in sorted(found)]

@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar, dataclass_transform
@@ -102,10 +104,8 @@ def parse(kind: Any, text: bytes | str) -> Any:
     Raises:
         RecordError: it is something else; the message names the field.
     """
-    try:
+    with as_record_error():
         return _adapter(kind).validate_json(text)
-    except ValidationError as error:
-        raise RecordError("; ".join(_complaint(dict(each)) for each in error.errors(include_url=False))) from error
 
 
 def read_as(kind: Any, path: Path) -> Any:
@@ -122,6 +122,15 @@ def read_as(kind: Any, path: Path) -> Any:
     except RecordError as error:
         what = kind.__name__ if isinstance(kind, type) else "record"
         raise RecordError(f"{path} is not a valid {what}: {error}") from error
+
+
+@contextmanager
+def as_record_error() -> Iterator[None]:
+    """Raise RecordError, on one line, in place of what pydantic raises."""
+    try:
+        yield
+    except ValidationError as error:
+        raise RecordError("; ".join(_complaint(dict(each)) for each in error.errors(include_url=False))) from error
 
 
 @cache

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from litespark.metrics.records.base import Count, Positive, part, record
+from litespark.metrics.records.base import Count, Measured, Positive, part, record
 from litespark.metrics.records.origin import Record
 from litespark.metrics.records.run import ModelRecord
 
@@ -23,11 +23,13 @@ class LossPair:
     """Nats per supervised token on the same validation rows, after the same number of steps."""
 
     steps: Count
-    trainer: float
-    bare: float
+    trainer: Measured
+    bare: Measured
 
     def within(self, tolerance: float) -> bool:
-        """Whether the two differ by no more, relative to the bare loop's."""
+        """Whether the two differ by no more, relative to the bare loop's; without one of them they do."""
+        if self.trainer is None or self.bare is None:
+            return False
         return abs(self.trainer - self.bare) <= tolerance * abs(self.bare)
 
 
