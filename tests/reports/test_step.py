@@ -269,7 +269,7 @@ def test_goals_of_fp8_are_not_measured_elsewhere_and_not_asked_without_it():
     another = fp8_goals(large(*THEIRS, OURS, mine, device="NVIDIA H100 80GB HBM3"))
     assert [goal.verdict for goal in another] == ["met", "met", "not measured", "not measured"]
     assert another[-1].reason == "this device is NVIDIA H100 80GB HBM3"
-    reasons = {goal.reason for goal in fp8_goals(large(*THEIRS, mine, device="a CPU"))}
+    reasons = {goal.reason for goal in fp8_goals(large(*THEIRS, mine, device="a processor"))}
     assert reasons == {"the goals are for GPUs"}
     for model in (replace(MODEL, name="tiny"), replace(MODEL, num_layers=2)):
         (reason,) = {goal.reason for goal in fp8_goals(large(*THEIRS, mine, model=model))}

@@ -1,5 +1,7 @@
 """A session of variants × seeds: which runs it takes and in which order, what it keeps, and what it continues."""
 
+from dataclasses import replace
+
 import pytest
 
 from litespark.benchmarks.training import session as module
