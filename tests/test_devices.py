@@ -243,7 +243,7 @@ def test_a_run_on_a_device_without_timer_counters_and_kernels_says_so_and_leaves
     )
     record = json.loads((folder / "run.json").read_text())
     assert record["status"] == "finished"
-    assert record["environment"]["devices"][0]["name"] == "Stand-in 9000"
+    assert record["provenance"]["environment"]["devices"][0]["name"] == "Stand-in 9000"
     assert record["throughput"]["tokens_per_second"] > 0
     for figure in ("step_ms_median", "step_ms_p95", "mfu_causal", "hfu_causal", "peak_memory_gib"):
         assert record["throughput"][figure] is None
