@@ -1,6 +1,6 @@
 """The key of every logged metric, in one place; the unit is part of the name or stated beside it.
 
-Callbacks log under these keys and the analysis reads them back from ``metrics.jsonl``, so a key is never spelled out
+Callbacks log under these keys and the reports read them back from ``metrics.jsonl``, so a key is never spelled out
 anywhere else. A metric that was not measured is absent from its row (or null), never 0.
 """
 

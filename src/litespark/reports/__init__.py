@@ -1,6 +1,5 @@
-"""Reads finished, running and broken runs from their folders and shows them: tables, pictures and reports.
+"""Reads runs from their folders and records of benchmarks, and shows them: tables, pictures and pages.
 
-`runs` loads run folders, `plots` draws them, `report` writes `report.md` and the comparison of several runs. Everything
-comes from `run.json`, `data.json`, `metrics.jsonl`, `config.yaml` and `samples.md`; no model, data set or trainer is
-needed.
+Every table is a `Table`, made of the same rows in the terminal and on a page; pages are templates in `templates`. No
+model, data set or trainer is needed.
 """

@@ -26,7 +26,7 @@ def kept_data(run: Run) -> PreparedData | None:
     """What the folder of a run keeps of its data; None where it keeps nothing.
 
     Raises:
-        ValueError: it was changed after it was written, or belongs to other data than the record names.
+        ValueError: it is damaged, or belongs to other data than the record names.
     """
     kept = run.folder / DATA
     if not kept.is_file():
