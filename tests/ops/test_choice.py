@@ -179,62 +179,35 @@ def test_a_fused_kernel_that_is_slower_than_pytorch_is_not_used(monkeypatch, tim
     assert _of(choices, "swiglu").used == REFERENCE
 
 
-def test_what_was_measured_is_remembered_for_the_same_device_and_sizes_only(monkeypatch, times, tmp_path):
+OTHER_PLACES = [
+    {"dtype": torch.bfloat16},
+    {"autocast": True},
+    *({"shapes": replace(SHAPES, **{size: getattr(SHAPES, size) + 1})} for size in ("rows", "length", "hidden_size")),
+    {"shapes": replace(SHAPES, documents=True)},
+]
+OTHER_PROGRAMS = {
+    "device": (measuring.torch.cuda, "get_device_name"),
+    "torch": (measuring.torch, "__version__"),
+    "cudnn": (measuring.torch.backends.cudnn, "version"),
+    "triton": (measuring, "_triton_version"),
+    "source": (measuring, "source_hash"),
+    "algorithms": (measuring.torch, "are_deterministic_algorithms_enabled"),
+}
+
+
+@pytest.mark.parametrize("other", [{}, *OTHER_PLACES, *OTHER_PROGRAMS], ids=str)
+def test_what_was_measured_is_taken_on_the_same_device_with_the_same_programs_and_sizes_only(
+    monkeypatch, times, tmp_path, other
+):
     _swiglu(monkeypatch, right=RIGHT, quick=RIGHT)
-    cache = tmp_path / "folder" / "ops.json"
-    for place, calls in ((GPU, 1), (GPU, 1), (replace(GPU, shapes=replace(SHAPES, rows=2)), 2)):
-        _, choices = decide(OpsConfig(swiglu=AUTO), place, verifying=False, cache=cache)
-        assert _of(choices, "swiglu").used == "quick"
-        assert len(times["calls"]) == calls
-    assert len(json.loads(cache.read_text())) == 2
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"dtype": torch.bfloat16},
-        {"autocast": True},
-        *(
-            {"shapes": replace(SHAPES, **{size: getattr(SHAPES, size) + 1})}
-            for size in ("length", "hidden_size", "vocab_size")
-        ),
-        {"shapes": replace(SHAPES, documents=True)},
-    ],
-    ids=str,
-)
-def test_what_was_measured_elsewhere_is_not_taken(monkeypatch, times, tmp_path, other):
-    _swiglu(monkeypatch, right=RIGHT, quick=RIGHT)
-    for place in (GPU, replace(GPU, **other)):
-        decide(OpsConfig(swiglu=AUTO), place, verifying=False, cache=tmp_path / "ops.json")
-    assert len(times["calls"]) == 2
-
-
-@pytest.mark.parametrize("changed", ["device", "torch", "cudnn", "triton", "source"])
-def test_what_other_programs_or_devices_took_is_not_taken(monkeypatch, times, tmp_path, changed):
-    _swiglu(monkeypatch, right=RIGHT, quick=RIGHT)
-    decide(OpsConfig(swiglu=AUTO), GPU, verifying=False, cache=tmp_path / "ops.json")
-    target, value = {
-        "device": (measuring.torch.cuda, "get_device_name"),
-        "torch": (measuring.torch, "__version__"),
-        "cudnn": (measuring.torch.backends.cudnn, "version"),
-        "triton": (measuring, "_triton_version"),
-        "source": (measuring, "source_hash"),
-    }[changed]
-    monkeypatch.setattr(target, value, "0.1" if changed == "torch" else lambda *device: "another")
-    decide(OpsConfig(swiglu=AUTO), GPU, verifying=False, cache=tmp_path / "ops.json")
-    assert len(times["calls"]) == 2
-
-
-def test_what_was_measured_with_other_algorithms_is_not_taken(monkeypatch, times, tmp_path):
-    _swiglu(monkeypatch, right=RIGHT, quick=RIGHT)
-    try:
-        for deterministic in (False, True):
-            torch.use_deterministic_algorithms(deterministic)
-            decide(OpsConfig(swiglu=AUTO), GPU, verifying=False, cache=tmp_path / "ops.json")
-            assert torch.are_deterministic_algorithms_enabled() is deterministic
-    finally:
-        torch.use_deterministic_algorithms(False)
-    assert len(times["calls"]) == 2
+    cache, calls = tmp_path / "folder" / "ops.json", 1 if other == {} else 2
+    decide(OpsConfig(swiglu=AUTO), GPU, verifying=False, cache=cache)
+    if isinstance(other, str):
+        monkeypatch.setattr(*OTHER_PROGRAMS[other], "0.1" if other == "torch" else lambda *device: "another")
+    place = GPU if isinstance(other, str) else replace(GPU, **other)
+    _, choices = decide(OpsConfig(swiglu=AUTO), place, verifying=False, cache=cache)
+    assert _of(choices, "swiglu").used == "quick"
+    assert len(times["calls"]) == len(json.loads(cache.read_text())) == calls
 
 
 def test_what_is_remembered_and_no_longer_right_is_neither_taken_nor_kept(monkeypatch, times, tmp_path):
@@ -266,25 +239,20 @@ def test_a_backend_that_could_not_run_is_named_also_from_memory(monkeypatch, tim
         assert _of(choices, "swiglu").reasons == ("not quick for swiglu: it could not run at the sizes of this run",)
 
 
-@pytest.mark.parametrize("entry", [{}, [], {"right": 0.0}, {"right": -1.0}, {"right": float("nan")}, {"right": "1"},
-                                   {"gone": 0.5, "right": 2.0}, {"wrong": 0.1, "right": 2.0}], ids=str)  # fmt: skip
-def test_an_entry_that_no_measurement_writes_is_measured_again(monkeypatch, times, tmp_path, entry):
-    _swiglu(monkeypatch, right=RIGHT, wrong=ELSEWHERE)
+ENTRIES = ({}, [], {"right": 0.0}, {"right": float("nan")}, {"right": "1"}, {"gone": 0.5, "right": 2.0},
+           {"far": 0.1, "right": 2.0})  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}', "", *ENTRIES], ids=str)
+def test_a_memory_that_no_measurement_writes_is_measured_again(monkeypatch, times, tmp_path, text):
+    _swiglu(monkeypatch, right=RIGHT, far=ELSEWHERE)
     cache = tmp_path / "ops.json"
     decide(OpsConfig(swiglu=AUTO), GPU, verifying=False, cache=cache)
-    cache.write_text(json.dumps(dict.fromkeys(json.loads(cache.read_text()), entry)))
+    written = json.loads(cache.read_text())
+    cache.write_text(text if isinstance(text, str) else json.dumps(dict.fromkeys(written, text)))
     _, choices = decide(OpsConfig(swiglu=AUTO), GPU, verifying=False, cache=cache)
     assert _of(choices, "swiglu").used == "right"
     assert len(times["calls"]) == 2
-
-
-@pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}', ""])
-def test_a_damaged_memory_is_measured_again(monkeypatch, times, tmp_path, text):
-    _swiglu(monkeypatch, right=RIGHT)
-    cache = tmp_path / "ops.json"
-    cache.write_text(text)
-    _, choices = decide(OpsConfig(swiglu=AUTO), GPU, verifying=False, cache=cache)
-    assert _of(choices, "swiglu").used == "right"
     assert json.loads(cache.read_text())
 
 

@@ -25,17 +25,17 @@ ONLY_FOR = {"fp8": WITH_FP8, "rms_norm_fp8": WITH_FP8, "swiglu_fp8": WITH_FP8}
 # named
 STACK_BYTES_ALLOWED = {
     # the width of models of 405 billion parameters: a row fills all registers that 512 threads can have
-    "add_rms_norm_backward bf16/bf16 D16384": 24,
-    "add_rms_norm_backward fp32/bf16 D16384": 24,
-    "add_rms_norm_backward fp32/fp32 D16384": 40,
-    "rms_norm_backward fp32/bf16 D16384": 16,
-    "rms_norm_backward fp32/fp32 D16384": 24,
+    "rms_norm_backward_kernel add bf16/bf16 D16384": 24,
+    "rms_norm_backward_kernel add fp32/bf16 D16384": 24,
+    "rms_norm_backward_kernel add fp32/fp32 D16384": 40,
+    "rms_norm_backward_kernel fp32/bf16 D16384": 16,
+    "rms_norm_backward_kernel fp32/fp32 D16384": 24,
     # without an update, which only the first norm of a model is
-    "rms_norm_fp8_forward fp32 D2048": 8,
-    "rms_norm_fp8_forward fp32 D16384": 24,
+    "add_rms_norm_fp8_forward_kernel fp32/bf16 D2048": 8,
+    "add_rms_norm_fp8_forward_kernel fp32/bf16 D16384": 24,
     # fp32 all over, where nothing is in fp8; under Triton 3.6 only
-    "add_rms_norm_fp8_backward fp32/fp32 e5m2 D3072 counting": 16,
-    "add_rms_norm_fp8_backward fp32/fp32 e4m3 D3072 counting": 16,
+    "add_rms_norm_fp8_backward_kernel add fp32/fp32 D3072 e5m2 counting": 16,
+    "add_rms_norm_fp8_backward_kernel add fp32/fp32 D3072 e4m3 counting": 16,
     # blocks that take all 255 registers of a thread and up to 16 more; fewer configurations do under the newest Triton
     "attention_key_value_gradient_kernel bf16 Dh128 configuration 0": 48,
     "attention_key_value_gradient_kernel bf16 Dh128 documents configuration 0": 48,
