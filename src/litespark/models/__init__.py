@@ -1,1 +1,1 @@
-"""The Llama model: sizes, network, initial weights, FLOPs, generation and the exchange with Hugging Face."""
+"""Models: what training asks of any, the native Llama, first weights, compilation and generation."""
