@@ -191,7 +191,6 @@ OTHER_PROGRAMS = {
     "cudnn": (measuring.torch.backends.cudnn, "version"),
     "triton": (measuring, "_triton_version"),
     "source": (measuring, "source_hash"),
-    "algorithms": (measuring.torch, "are_deterministic_algorithms_enabled"),
 }
 
 
@@ -208,6 +207,17 @@ def test_what_was_measured_is_taken_on_the_same_device_with_the_same_programs_an
     _, choices = decide(OpsConfig(swiglu=AUTO), place, verifying=False, cache=cache)
     assert _of(choices, "swiglu").used == "quick"
     assert len(times["calls"]) == len(json.loads(cache.read_text())) == calls
+
+
+def test_what_was_measured_with_other_algorithms_is_not_taken(monkeypatch, times, tmp_path):
+    _swiglu(monkeypatch, right=RIGHT, quick=RIGHT)
+    try:
+        for deterministic in (False, True):
+            torch.use_deterministic_algorithms(deterministic)
+            decide(OpsConfig(swiglu=AUTO), GPU, verifying=False, cache=tmp_path / "ops.json")
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert len(times["calls"]) == 2
 
 
 def test_what_is_remembered_and_no_longer_right_is_neither_taken_nor_kept(monkeypatch, times, tmp_path):
