@@ -160,8 +160,7 @@ def test_all_problems_are_told_at_once(tmp_path, no_gpu):
         "trainer.accelerator",
         "trainer.global_batch_size",
         "data.seq_len",
-        "initial_weights",
-        "data.source",
+        "initial_weights",  # of several processes the first alone looks for the data, and later
         "paths.logs",
     )
     assert len(problems) == len(starts)
