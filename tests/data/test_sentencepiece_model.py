@@ -181,3 +181,17 @@ def test_what_lies_beside_a_model_says_whether_bos_begins_a_document(tmp_path, s
         assert tokenizer.begin_ids == begin
         assert tokenizer.encode_batch(["a b"])[0] == begin + tokenizer.encode_parts(["a b"])[0]
     assert Tokenizer.load(model, add_bos=not begin).begin_ids == ([] if begin else [1])
+
+
+def test_what_transformers_makes_of_a_model_gives_other_ids(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    model = train(tmp_path, "bpe").rename(tmp_path / "tokenizer.model")
+    lines = text_of("calendar.py")
+    expected = sentencepiece.SentencePieceProcessor(model_file=str(model)).encode([*lines])
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}')
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    differing = sum(
+        theirs.encode(line, add_special_tokens=False) != ids for line, ids in zip(lines, expected, strict=True)
+    )
+    assert differing > 0.5 * len(lines)

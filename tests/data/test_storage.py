@@ -5,16 +5,20 @@ from __future__ import annotations
 import errno
 import http.server
 import multiprocessing
+import os
 import pickle
 import random
+import signal
 import sys
 import threading
 import time
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.registry import _registry
 
 from litespark.data import storage as module
+from litespark.data.local_files import LocalFiles
 from litespark.data.storage import Storage, StorageError, content_hash
 from tests.data.s3_server import CuttingProxy, fill, s3_client, speak_to
 
@@ -285,3 +289,34 @@ def test_a_write_that_fails_midway_keeps_what_was_there(tmp_path, monkeypatch):
         storage.write("a", b"new")
     assert storage.read("a") == b"old"
     assert [file.name for file in storage.files()] == ["a"]
+
+
+def test_the_files_of_fsspec_have_the_faults_that_ours_mend(tmp_path):
+    theirs, ours = LocalFileSystem(), LocalFiles()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/a").write_bytes(b"x")
+    (tmp_path / "linked").symlink_to("folder", target_is_directory=True)
+    (tmp_path / "file").symlink_to("folder/a")
+    os.mkfifo(tmp_path / "pipe")
+    seen = [{path.removeprefix(f"{tmp_path}/") for path in system.find(str(tmp_path))} for system in (theirs, ours)]
+    assert seen == [{"folder/a"}, {"folder/a", "linked/a", "file", "pipe"}]
+    at = 10**18 + 1
+    os.utime(tmp_path / "folder/a", ns=(at, at))
+    assert [system.info(f"{tmp_path}/folder/a")["mtime"] == at for system in (theirs, ours)] == [False, True]
+    inode = (tmp_path / "folder/a").stat().st_ino
+    theirs.pipe_file(f"{tmp_path}/folder/a", b"y")
+    assert (tmp_path / "folder/a").stat().st_ino == inode, "it was written in place"
+
+    def awake(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, awake)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(TimeoutError):
+            theirs.cat_file(f"{tmp_path}/pipe")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    with pytest.raises(StorageError, match="pipe is a pipe, a socket or a device"):
+        Storage(tmp_path).read("pipe")

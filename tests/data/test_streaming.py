@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 
-from litespark.data.batch import IGNORE_INDEX
 from litespark.data.config import SyntheticConfig
 from litespark.data.manifest import Manifest
 from litespark.data.reading.order import RowOrder
@@ -17,7 +15,7 @@ from litespark.data.reading.token_chunks import TokenChunks
 from litespark.data.streaming import SyntheticDataModule, build_data_module
 from tests.data.corpus import config, documents, write_texts
 from tests.data.fitting import fit
-from tests.data.streams import S, batches, global_stream, module, on_rank
+from tests.data.streams import S, batches, module
 from tests.properties import given, settings, st
 
 
@@ -56,21 +54,6 @@ def test_the_order_changes_with_epoch_and_seed_and_is_the_same_on_every_machine(
 PINNED = [563, 690, 980, 129, 959, 683, 616, 521]
 
 
-@pytest.mark.parametrize("world, workers", [(2, 0), (4, 2)])
-def test_ranks_and_workers_do_not_change_the_global_order(monkeypatch, prepared, world, workers):
-    alone = global_stream(monkeypatch, prepared, 1, 40)
-    assert torch.equal(global_stream(monkeypatch, prepared, world, 40 // world, workers=workers), alone)
-
-
-def test_labels_are_the_next_ids_of_the_corpus(prepared):
-    ids, eos = all_tokens(prepared), Manifest.read(prepared).eos_id
-    data = module(prepared, shuffle=False, micro_batch_size=1)
-    for row, batch in enumerate(islice(data.train_dataloader(), data.train_rows)):
-        inputs, following = ids[row * S : row * S + S], ids[row * S + 1 : row * S + S + 1]
-        assert batch.tokens[0].tolist() == inputs.tolist()
-        assert batch.labels[0].tolist() == np.where(inputs == eos, IGNORE_INDEX, following).tolist()
-
-
 @settings(max_examples=25, deadline=None)
 @given(start=st.integers(0, 400))
 def test_a_resume_gives_the_very_next_batch(prepared, start):
@@ -80,19 +63,6 @@ def test_a_resume_gives_the_very_next_batch(prepared, start):
     ids = all_tokens(prepared)
     for row, tokens in zip(order.stream(start, 3), batches(data, 3), strict=True):
         assert tokens[0].tolist() == ids[row * S : row * S + S].tolist()
-
-
-def test_a_resume_with_other_ranks_workers_and_batch_continues(monkeypatch, prepared):
-    alone = global_stream(monkeypatch, prepared, 1, 60)
-    resumed = global_stream(monkeypatch, prepared, 2, 10, start_row=40, micro_batch_size=3, workers=2)
-    assert torch.equal(resumed, alone[40:100])
-
-
-@pytest.mark.parametrize("change", [{"seed": 4}, {"seq_len": 8}, {"shuffle": False}, {"training_sequences": 5}])
-def test_a_position_in_another_order_is_refused(prepared, change):
-    state = module(prepared).state_dict()
-    with pytest.raises(ValueError, match=r"data position belongs to .* Resume with the same data settings"):
-        module(prepared, **change).load_state_dict(state)
 
 
 @pytest.mark.parametrize(
@@ -109,34 +79,6 @@ def test_a_loader_draws_nothing_from_the_generator_of_the_run(prepared):
     before = torch.get_rng_state()
     next(iter(module(prepared).train_dataloader()))
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_training_rows_limits_the_rows(prepared):
-    data = module(prepared, training_sequences=3)
-    assert len({tuple(row) for tokens in batches(data, 12) for row in tokens.tolist()}) == 3
-    assert data.rows_per_epoch == 3
-
-
-@pytest.mark.parametrize("world", [1, 2, 4])
-@pytest.mark.parametrize("limit", [None, 1, 5])
-def test_validation_covers_its_rows_once_with_as_many_batches_on_every_rank(monkeypatch, prepared, world, limit):
-    ids = all_tokens(prepared, "validation")
-    count = (len(ids) - 1) // S
-    chosen = range(count) if limit is None else [number * count // limit for number in range(limit)]
-    seen, lengths = [], []
-    for rank in range(world):
-        on_rank(monkeypatch, rank, world)
-        loader = module(prepared, validation_sequences=limit, workers=0).val_dataloader()
-        lengths.append(len(loader))
-        rank_batches = list(loader)
-        assert len(rank_batches) == len(loader)
-        for batch in rank_batches:
-            assert batch.tokens.shape == (2, S)
-            real = batch.token_count // S
-            assert (batch.labels[real:] == IGNORE_INDEX).all()
-            seen += [tuple(row) for row in batch.tokens[:real].tolist()]
-    assert len(set(lengths)) == 1
-    assert sorted(seen) == sorted(tuple(ids[row * S : row * S + S].tolist()) for row in chosen)
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*srun.*", "ignore:.*validation_step.*")

@@ -6,8 +6,11 @@ each and of the end) and the ids of all items; `index.json` lists the chunks. `l
 
 - its `BinaryWriter` waits for an index of every rank that torchrun started although one rank writes, stamps the time
   into `index.json` so that two preparations never agree, and does not fsync;
-- its `TokensLoader` drops what is left of each chunk below a whole block (rows here cross chunk borders), serves
-  flipped bytes, and its resume repeats or loses rows when ranks or batch size change.
+- its `TokensLoader` drops what is left of each chunk below a whole block (rows here cross chunk borders), and serves
+  flipped bytes;
+- its loaders serve 4 to 8 batches a second time at the first end of an epoch after a resume; a resume on 3 ranks
+  instead of 2 repeats 8 rows and loses 4, one with another batch size repeats up to a global batch, and one of a
+  `CombinedStreamingDataset` is wrong from the first batch; a fresh order depends on `num_workers`.
 """
 
 from __future__ import annotations

@@ -4,16 +4,7 @@ The training stream is endless, epoch after epoch, and position p of it holds a 
 p), also over several domains (see `mixture`). A global micro-batch is the next world × micro_batch_size positions, of
 which each rank takes a contiguous slice. So the position of a run is one integer, whatever the number of ranks and
 workers, and a resume continues with the very next row. Nothing is dropped at an epoch's end: a batch runs over into the
-next epoch.
-
-LitData 0.2.76 writes and reads the same chunks, but its own loaders are not used, because there
-
-- after a resume, the first crossing of an epoch's end serves 4 to 8 batches a second time;
-- the state of `CombinedStreamingDataset` is wrong under a Trainer from the first batch after a resume, so a mixture of
-  domains cannot be continued;
-- a resume on 3 ranks instead of 2 repeats 8 rows and loses 4, and one with another batch size repeats up to a global
-  batch; `drop_last` drops rows on several ranks and none on one; a fresh order depends on `num_workers`;
-- `TokensLoader` drops what is left of each chunk below a whole row, and flipped bytes are served.
+next epoch. `chunks` has the reasons why LitData's own loaders are not used.
 """
 
 from __future__ import annotations
@@ -176,13 +167,7 @@ class RowDataModule(LightningDataModule):
 class TokenDataModule(RowDataModule):
     """Rows of a folder that `prepare` wrote, on this machine or behind an address.
 
-    Args:
-        place: path or address of the folder.
-        reading: how it is read.
-        seed: of the order of the training rows.
-
     Attributes:
-        place: as given.
         folder: on this machine, with the manifest and the tokenizer: `place`, or the copy of them in the cache.
         unreached_tokens: by split: ids that no row holds, because less than a row is left at the end of their domain.
 
@@ -229,12 +214,7 @@ def prepared_folder(config: PrepareConfig, found: Lookup | None = None) -> Path 
 def build_data_module(
     config: PrepareConfig | SyntheticConfig, *, seed: int, place: Path | str | None = None
 ) -> TokenDataModule | SyntheticDataModule:
-    """The data module of a config.
-
-    Args:
-        config: what is read, and how.
-        seed: of the order of the rows, and of the ids of synthetic data.
-        place: the prepared folder; None: that of the config, prepared first where that has not been done.
+    """The data module of a config; `place` is its prepared folder, None: it is prepared first where it has not been.
 
     Raises:
         ValueError: as `prepared_folder` and the data modules do.

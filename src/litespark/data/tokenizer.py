@@ -105,10 +105,8 @@ class Tokenizer:
     def train(cls, texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
         """Byte-level BPE with exactly `vocab_size` ids, of which 0 is EOS.
 
-        Where the texts give fewer merges, the rest are special tokens that no text yields, so that the vocabulary is
-        the one that a model was configured for. The same texts in the same order give the same tokenizer.
-        Words of more than a few hundred characters are learned from in parts, since the time that one takes grows with
-        the square of its length.
+        Where the texts give fewer merges, the rest are special tokens that no text yields. The same texts in the same
+        order give the same tokenizer. Long words are learned from in parts: one takes the square of its length.
 
         Raises:
             ValueError: the vocabulary has no room for the 256 bytes and EOS.
@@ -225,10 +223,6 @@ class Tokenizer:
         Exact for byte-level tokenizers. For others, `▁` counts as a space and `<0xNN>` as one byte; a space that such a
         tokenizer puts before a text counts although the text has none.
         """
-        return list(self._token_bytes)
-
-    @cached_property
-    def _token_bytes(self) -> list[int]:
         byte_level = "ByteLevel" in json.dumps([self._described["pre_tokenizer"], self._described["decoder"]])
         added = self._tokenizer.get_added_tokens_decoder()
         lengths = [0] * self.vocab_size
@@ -249,7 +243,7 @@ class Tokenizer:
     @cached_property
     def hash(self) -> str:
         """SHA-256 of the tokenizer's description, as hexadecimal."""
-        return hashlib.sha256(self._text.encode()).hexdigest()
+        return hashlib.sha256(self._tokenizer.to_str().encode()).hexdigest()
 
     @property
     def encodes_words(self) -> bool:
@@ -264,12 +258,8 @@ class Tokenizer:
 
     @cached_property
     def _described(self) -> dict[str, Any]:
-        described: dict[str, Any] = json.loads(self._text)
+        described: dict[str, Any] = json.loads(self._tokenizer.to_str())
         return described
-
-    @cached_property
-    def _text(self) -> str:
-        return self._tokenizer.to_str()
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json, and a tokenizer_config.json that names the special tokens, for Hugging Face."""

@@ -131,20 +131,15 @@ def test_the_workers_of_a_killed_preparation_end_and_the_same_command_does_the_r
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_units_that_were_done_are_not_done_again(source, undisturbed, killed, tmp_path):
+def test_units_that_were_done_are_found_and_not_done_again(source, undisturbed, killed, tmp_path, capsys):
     shutil.copytree(killed / "between units", tmp_path, dirs_exist_ok=True)
     folder = tmp_path / undisturbed.name
     before = {path: path.stat().st_mtime_ns for path in folder.glob("train/*/chunk-[01]-*.bin")}
     assert before
-    prepare(settings(source, tmp_path), progress=False)
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert content(folder) == content(undisturbed)
-
-
-def test_the_start_after_an_interruption_says_what_was_found(source, killed, tmp_path, capsys):
-    shutil.copytree(killed / "between units", tmp_path, dirs_exist_ok=True)
     prepare(settings(source, tmp_path))
     assert "3 of 5 units were found done" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert content(folder) == content(undisturbed)
 
 
 def test_two_preparations_at_once_end_with_one_folder(source, undisturbed, start, tmp_path):

@@ -12,7 +12,7 @@ import litdata
 import pytest
 
 from litespark.data.manifest import Manifest
-from litespark.data.preparation import encoding, same_text
+from litespark.data.preparation import same_text
 from litespark.data.preparation.plan import plan_preparation
 from litespark.data.preparation.prepare import look_up, prepare
 from litespark.data.selection.config import SelectionConfig
@@ -133,14 +133,6 @@ def test_a_split_rule_leaves_documents_on_both_sides(count, fraction):
 def test_equal_documents_are_on_one_side():
     rule = SplitRule.fit(documents(20), 0.5)
     assert rule.assign("the same") == rule.assign("the same")
-
-
-def test_a_document_longer_than_a_piece_is_still_one_document(tmp_path, monkeypatch):
-    monkeypatch.setattr(encoding, "_PIECE_CHARACTERS", 50)
-    monkeypatch.setattr(encoding, "_BATCH_CHARACTERS", 120)
-    source = write_texts(tmp_path / "text", documents(12))
-    folder = prepare(config(source, tmp_path / "prepared"), progress=False)
-    assert sorted(texts(folder, "train") + texts(folder, "validation")) == sorted(documents(12))
 
 
 def test_a_given_tokenizer_is_used(tmp_path):

@@ -17,14 +17,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from litespark.data import storage as storages
 from litespark.data.chunks import ChunkRecord
 from litespark.data.config import ReadingConfig
 from litespark.data.reading.cache import ChunkCache
 from litespark.data.reading.token_chunks import TokenChunks
 from litespark.data.storage import Storage, StorageError
 from tests.data.raw_chunks import write_chunks
-from tests.data.s3_server import CuttingProxy, fill, forget_connections, s3_client
+from tests.data.s3_server import fill, forget_connections, s3_client
 
 CHUNK_BYTES = 2000
 PARTS = [[number * 100 + place % 100 for place in range(CHUNK_BYTES // 2)] for number in range(5)]
@@ -85,11 +84,6 @@ def test_a_stream_is_read_cold_then_warm_without_its_source(remote, s3_server, t
     assert len(fetched) == 5
 
 
-def test_only_the_chunks_that_are_read_are_fetched(remote, tmp_path):
-    read_from(chunks_of(remote, cache(tmp_path)), 3)
-    assert cached(tmp_path, remote[1]) == [3]
-
-
 def test_equal_chunks_of_two_data_sets_are_kept_once(remote, s3_server, s3_bucket, tmp_path, fetched):
     fill(s3_server, f"{s3_bucket}/other", tmp_path / "source")
     read_from(chunks_of(remote, cache(tmp_path)), 0, 1)
@@ -106,13 +100,6 @@ def test_what_was_used_longest_ago_is_deleted_and_stays_readable_where_it_is_ope
     assert cached(tmp_path, remote[1]) == [0, 2, 3]
     assert opened.tolist() == PARTS[1]
     read_from(chunks, 1)
-
-
-def test_opening_counts_as_use(remote, tmp_path):
-    held = cache(tmp_path, chunks=3)
-    for number in (0, 1, 2, 0, 3):
-        held.open(remote[0], remote[1][number], verify_hash=False).close()
-    assert cached(tmp_path, remote[1]) == [0, 2, 3]
 
 
 def test_what_is_read_through_an_open_map_counts_as_used(remote, tmp_path):
@@ -191,21 +178,6 @@ def test_a_remote_chunk_that_is_missing_or_of_another_size_is_refused_at_the_sta
     forget_connections()
     with pytest.raises(ValueError, match=r"s3://.*chunk-0-2.bin is missing; the manifest lists it"):
         chunks_of(remote, cache(tmp_path))
-
-
-def test_a_connection_that_is_cut_midway_is_made_again(s3_server, s3_bucket, tmp_path, monkeypatch):
-    monkeypatch.setattr(storages, "FIRST_WAIT_SECONDS", 0.01)
-    part = [place % 500 for place in range(1 << 18)]
-    records = write_chunks(tmp_path / "source", part)
-    fill(s3_server, f"{s3_bucket}/text", tmp_path / "source")
-    with CuttingProxy(s3_server, cuts=2, after=1 << 17) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.address)
-        forget_connections()
-        held = ChunkCache(tmp_path / "cache", 10**7)
-        chunks = TokenChunks(f"{s3_bucket}/text", records, vocab_size=500, cache=held, verify_hashes=True)
-        assert chunks.read(0, 1 << 18).tolist() == part
-        assert proxy.cut == 2
-    assert cached(tmp_path, records) == [0]
 
 
 def test_threads_that_want_one_chunk_fetch_it_once(remote, tmp_path, fetched):

@@ -195,13 +195,6 @@ def test_a_position_in_another_mixture_is_refused(several, change):
     module(several, **change).load_state_dict(module(several, **change).state_dict())
 
 
-def test_a_mixture_is_checked_against_the_domains(several, one):
-    with pytest.raises(ValueError, match=r"data\.mixture: got web \(missing: code, wiki\)"):
-        module(several, mixture={"web": 1})
-    with pytest.raises(ValueError, match=r"unknown: web; missing: text"):
-        module(one, mixture={"web": 1})
-
-
 @pytest.mark.parametrize(("world", "limit"), [(1, 9), (2, None), (4, 1), (4, None)])
 def test_validation_batches_hold_one_domain_and_every_rank_has_as_many(monkeypatch, several, world, limit):
     seen, sequences = [], []
@@ -223,11 +216,6 @@ def test_validation_batches_hold_one_domain_and_every_rank_has_as_many(monkeypat
         rows = {name: rows_of({name: VALIDATION[name]}) for name in VALIDATION}
         spread = {1: {"web": [0]}, 9: {"web": [0, 2, 4, 6, 8], "code": [0, 2, 4], "wiki": [0]}}[limit]
         assert sorted(seen) == sorted(rows[name][place] for name, places in spread.items() for place in places)
-
-
-def test_a_validation_batch_keeps_its_domain_on_the_way_to_the_device(several):
-    batch = next(iter(module(several, workers=1).val_dataloader()))
-    assert batch.to("cpu").domain == "code"
 
 
 def test_a_domain_shorter_than_a_row_is_left_out_with_a_warning(tmp_path, caplog):

@@ -147,17 +147,6 @@ def test_a_domain_keeps_its_order_whatever_the_others_are():
     assert alone[alone < 70].tolist() == (beside[beside >= 30] - 30).tolist()
 
 
-def test_domains_change_places_anew_in_each_epoch():
-    stream = by_size({"a": 90, "b": 60}).stream(0, 300) < 90
-    assert stream[:150].tolist() != stream[150:].tolist()
-
-
-def test_a_domain_without_a_share_is_passed_over_wherever_it_stands():
-    sizes = {"a": 5, "b": 7, "c": 4}
-    order = MixtureOrder(sizes, {"a": 5, "b": 0, "c": 4}, seed=1, shuffle=True)
-    assert sorted(order.stream(0, 9)) == [0, 1, 2, 3, 4, 12, 13, 14, 15]
-
-
 def test_only_the_rows_in_use_are_served():
     sizes = {"a": 10, "b": 20}
     used = {"a": 2, "b": 3}

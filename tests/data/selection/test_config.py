@@ -43,19 +43,3 @@ def test_none_is_the_default_and_web_is_what_it_says() -> None:
     assert SelectionConfig(**OmegaConf.to_container(OmegaConf.merge(none, web))) == SelectionConfig(
         quality=QUALITY_RULES, languages=("en",), exact_duplicates=True, near_duplicates=True
     )
-
-
-def test_what_any_and_compares_documents_say() -> None:
-    said = {
-        name: (SelectionConfig(**{name: value}).any, SelectionConfig(**{name: value}).compares_documents)
-        for name, value in {"quality": ("c4",), "languages": ("en",), "decontaminate": ("x",), "exact_duplicates": True,
-                            "near_duplicates": True, "count_dropped_tokens": False}.items()
-    }  # fmt: skip
-    assert said == {
-        "quality": (True, False),
-        "languages": (True, False),
-        "decontaminate": (True, False),
-        "exact_duplicates": (True, True),
-        "near_duplicates": (True, True),
-        "count_dropped_tokens": (False, False),
-    }

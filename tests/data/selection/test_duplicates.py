@@ -155,25 +155,6 @@ def test_the_probabilities_that_the_docstring_states() -> None:
         assert f"{text} at" in module.__doc__
 
 
-def _shingles(text: str) -> set[tuple[str, ...]]:
-    words = text.lower().replace(".", " ").replace(",", " ").split()
-    return {tuple(words[start : start + 5]) for start in range(len(words) - 4)}
-
-
-def test_the_share_that_is_found_follows_the_curve() -> None:
-    bands, rows = banding(NEAR)
-    found, expected = 0, 0.0
-    for seed in range(60):
-        one = prose(seed, 60)
-        other = altered(one, 35, seed)
-        shingles = [_shingles(one), _shingles(other)]
-        similarity = len(shingles[0] & shingles[1]) / len(shingles[0] | shingles[1])
-        expected += 1 - (1 - similarity**rows) ** bands
-        found += bool(left_out([one, other], NEAR))
-    assert 5 < expected < 55
-    assert abs(found - expected) < 8  # two deviations of sixty even chances
-
-
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.lists(st.integers(0, 8), min_size=9, max_size=9)), max_size=40))
 def test_clusters_are_those_of_a_plain_search(documents: list[tuple[int, list[int]]]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from litespark.data.text.files import Source, SourceFile, first_files, within
+from litespark.data.text.files import Source, SourceFile, within
 
 
 def text_file(name, size):
@@ -37,12 +37,6 @@ def test_a_limit_takes_a_file_that_would_be_most_of_it_only_where_the_others_do_
     assert set(within(source, 8 * 900).files) & set(tables), "no longer large beside that limit"
 
 
-def test_the_first_files_are_taken_in_the_order_of_their_names():
-    source = source_of(*(text_file(name, 1) for name in "abc"))
-    assert [file.name for file in first_files(source, 2).files] == ["a", "b"]
-    assert first_files(source, 9) == source
-
-
 @pytest.mark.parametrize(
     "name, text_bytes, records",
     [
@@ -56,11 +50,3 @@ def test_the_first_files_are_taken_in_the_order_of_their_names():
 def test_what_a_name_says_about_a_file(name, text_bytes, records):
     file = text_file(name, 9)
     assert (file.text_bytes, file.holds_records) == (text_bytes, records)
-
-
-def test_a_file_elsewhere_has_no_path_here():
-    file = SourceFile("s3://bucket/a", "b/c.txt", 1)
-    assert file.remote
-    assert file.where == "s3://bucket/a/b/c.txt"
-    with pytest.raises(AssertionError, match="s3://bucket/a"):
-        _ = file.path

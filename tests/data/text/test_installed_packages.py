@@ -184,8 +184,3 @@ def test_a_limit_takes_whole_files_from_both_sides(tmp_path, monkeypatch):
         assert 0.5 <= manifest.splits[split].bytes / source.size < 0.75
     assert manifest.settings["max_bytes"] == size // 2
     assert Manifest.read(prepared(tmp_path, monkeypatch)).settings["max_bytes"] is None
-
-
-def test_a_limit_that_is_no_number_of_bytes_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"data\.max_bytes: got 0, expected a whole number of at least 1"):
-        config("installed_packages", tmp_path, max_bytes=0)

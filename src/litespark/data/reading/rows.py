@@ -105,14 +105,8 @@ class TrainingBatches(Dataset[TokenBatch]):
 class ValidationBatches(Dataset[TokenBatch]):
     """The validation batches of one rank, domain by domain: none holds rows of two, and each names its own.
 
-    Of each domain a rank gets the rows rank, rank+world, …, padded so that every rank has as many batches. Padding rows
-    repeat a row and supervise nothing.
-
-    Args:
-        rows: where they are read.
-        chosen: the rows of each domain, all ranks together.
-        form: of the batches.
-        rank, world: which ranks share the rows.
+    Of each domain a rank gets the `chosen` rows rank, rank+world, …, padded so that every rank has as many batches.
+    Padding rows repeat a row and supervise nothing.
     """
 
     def __init__(
