@@ -299,7 +299,7 @@ def test_the_files_of_fsspec_have_the_faults_that_ours_mend(tmp_path):
     (tmp_path / "file").symlink_to("folder/a")
     os.mkfifo(tmp_path / "pipe")
     seen = [{path.removeprefix(f"{tmp_path}/") for path in system.find(str(tmp_path))} for system in (theirs, ours)]
-    assert seen == [{"folder/a"}, {"folder/a", "linked/a", "file", "pipe"}]
+    assert seen == [{"folder/a", "linked", "file", "pipe"}, {"folder/a", "linked/a", "file", "pipe"}]
     at = 10**18 + 1
     os.utime(tmp_path / "folder/a", ns=(at, at))
     assert [system.info(f"{tmp_path}/folder/a")["mtime"] == at for system in (theirs, ours)] == [False, True]

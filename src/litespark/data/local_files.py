@@ -1,6 +1,6 @@
 """Files on this machine, as fsspec's own class for them has them but for four faults of that class (2026.9):
 
-- `find` does not look behind links to folders, and takes links to files for no files;
+- `find` does not look behind links to folders, and lists them and pipes like files;
 - times of modification are floats, in which 10^9 seconds leave no room for less than a tenth of a microsecond;
 - `pipe_file` writes in place: a full disk or a loss of power leaves part of a file under the final name;
 - `cat_file` waits for ever for what a pipe will say.
