@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": {"tasks", "models", "ops", "data.batch", "metrics", "launch"},
     "tasks": {"models", "ops", "data.batch", "data.manifest", "metrics"},
     "planning": {"models", "ops", "training.optim", "metrics"},
-    "reports": {"metrics", "data.contents", "data.ledger", "ops", "data.manifest"},
+    "reports": {"metrics", "data.contents", "data.dropped", "ops", "data.manifest"},
     "models": {"ops"},
     "ops": set(),
     "metrics": set(),

@@ -1,4 +1,4 @@
-"""Manifests of prepared folders, made without preparing: two splits, several domains and a ledger."""
+"""Manifests of prepared folders, made without preparing: two splits, several domains and dropped documents."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from litespark.data.chunks import ChunkRecord
-from litespark.data.ledger import Ledger
+from litespark.data.dropped import DroppedDocuments
 from litespark.data.manifest import DomainCounts, Manifest, SplitCounts
 from litespark.data.storage import Storage
 
@@ -27,9 +27,9 @@ def domain(name: str, lengths: list[int], tokens: int, **changes: Any) -> Domain
     return replace(counts, **changes)
 
 
-def ledger() -> Ledger:
+def dropped() -> DroppedDocuments:
     """2 lines that are none, 30 documents of low quality in two domains for two reasons, 8 duplicates."""
-    made = Ledger()
+    made = DroppedDocuments()
     broken = {"size": 17, "tokens": None, "text": '{"text": "cut o'}
     made.add("train", "unknown", "reading/malformed_json", file="train/a.jsonl", place=3, **broken)
     made.add("validation", "unknown", "reading/malformed_json", file="validation/a.jsonl", place=9, **broken)
@@ -61,7 +61,7 @@ def manifest(**changes: Any) -> Manifest:
         splits={"validation": SplitCounts({"Wiki": domain("Wiki", [0, 5], 12)}), "train": SplitCounts(train)},
         unigram_entropy=5.5,
         settings={"source": "corpus", "selection": SELECTION},
-        ledger=ledger(),
+        dropped=dropped(),
         code_version="1",
     )
     return replace(made, **changes)

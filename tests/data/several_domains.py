@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litespark.data.chunks import ChunkRecord, token_dtype
-from litespark.data.ledger import Ledger
+from litespark.data.dropped import DroppedDocuments
 from litespark.data.manifest import DomainCounts, Manifest, SplitCounts
 from litespark.data.storage import Storage
 
@@ -46,7 +46,7 @@ def write_domains(
         "splits": written,
         "unigram_entropy": 1.0,
         "settings": {},
-        "ledger": Ledger(),
+        "dropped": DroppedDocuments(),
         "code_version": "test",
     }
     Manifest(**{**values, **stated}).write(Storage(folder))

@@ -28,7 +28,7 @@ def test_it_says_what_the_manifest_says(folder):
         ("train", "Wiki", 3000, 30),
         ("validation", "Wiki", 12, 5),
     ]
-    assert sum(row.documents for row in data.left_out) == made.ledger.documents() == 40
+    assert sum(row.documents for row in data.left_out) == made.dropped.documents() == 40
     ((place, excerpt),) = [(row.examples[0].place, row.examples[0].excerpt) for row in data.left_out[-1:]]
     assert (place, excerpt) == (9, '{"text": "cut o')
     assert data.left_out[-1].tokens is None
@@ -73,7 +73,7 @@ def test_a_folder_with_neither_file_is_refused(tmp_path):
         (("splits", "train", "domains"), None, r"splits\.train\.domains: .*got None"),
         (("splits", "train", "domains", "Wiki", "tokens"), -1, r"splits\.train\.domains\.Wiki\.tokens: .*got -1"),
         (("splits", "train", "domains", "Wiki", "documents"), ..., r"splits\.train\.domains\.Wiki\.documents: "),
-        (("ledger", 0, "rule"), 3, r"ledger\.0\.rule: .*got 3"),
+        (("dropped", 0, "rule"), 3, r"dropped\.0\.rule: .*got 3"),
     ],
 )
 def test_what_is_wrong_with_what_a_run_kept_is_named_with_its_field(folder, tmp_path, path, to, complaint):

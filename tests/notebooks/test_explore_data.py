@@ -1,4 +1,4 @@
-"""The notebook runs from its first cell to its last on several domains, without a ledger, and on a run's data."""
+"""The notebook runs from its first cell to its last on several domains, with nothing dropped, and on a run's data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import pytest
 
 from litespark.data.contents import write_run_data
-from litespark.data.ledger import Ledger
+from litespark.data.dropped import DroppedDocuments
 from litespark.data.manifest import SplitCounts
 from tests.data.prepared_manifest import domain, manifest, prepared
 from tests.notebooks import executed
@@ -20,7 +20,7 @@ def execute(tmp_path, monkeypatch):
     return lambda chosen: executed.execute("02_explore_data", tmp_path, monkeypatch, LITESPARK_DATA=chosen)
 
 
-def test_it_shows_domains_lengths_ledger_and_settings(execute, tmp_path):
+def test_it_shows_domains_lengths_dropped_and_settings(execute, tmp_path):
     outputs = execute(prepared(tmp_path / "somewhere"))
     said = shown(outputs)
     assert "| train | Wiki | 30 | 3,000 | 30.0 % |" in said
@@ -33,11 +33,14 @@ def test_it_shows_domains_lengths_ledger_and_settings(execute, tmp_path):
     assert pictures(outputs) == 2 + 1 + 1
 
 
-def test_without_a_choice_it_takes_what_was_prepared_last_also_without_a_ledger(execute, tmp_path):
+def test_without_a_choice_it_takes_what_was_prepared_last_also_with_nothing_dropped(execute, tmp_path):
     one = SplitCounts({"text": domain("text", [0, 0, 10], 60)})
     for age, name in enumerate(("new", "old")):
         folder = prepared(
-            tmp_path / "data" / "prepared" / name, name=name, splits={"train": one, "validation": one}, ledger=Ledger()
+            tmp_path / "data" / "prepared" / name,
+            name=name,
+            splits={"train": one, "validation": one},
+            dropped=DroppedDocuments(),
         )
         os.utime(folder / "manifest.json", (1_700_000_000 - age, 1_700_000_000 - age))
     said = shown(execute(None))

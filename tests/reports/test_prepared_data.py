@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from litespark.data.contents import PreparedData
-from litespark.data.ledger import Ledger
+from litespark.data.dropped import DroppedDocuments
 from litespark.data.manifest import Manifest, SplitCounts
 from litespark.reports import prepared_data
 from litespark.reports.page import render
@@ -34,7 +34,7 @@ def test_each_domain_has_its_share_and_a_split_of_several_a_sum():
 
 def test_a_domain_without_documents_has_no_means():
     empty = SplitCounts({"Wiki": domain("Wiki", [], 0)})
-    data = view(splits={"train": empty, "validation": empty}, ledger=Ledger())
+    data = view(splits={"train": empty, "validation": empty}, dropped=DroppedDocuments())
     assert row(prepared_data.domains(data), "train") == ["Wiki", "0", "0", "—", "0 B", "—", "—"]
     assert prepared_data.lengths(data).markdown() == "The lengths of documents were not counted."
 
@@ -71,22 +71,22 @@ def test_tokens_that_were_not_counted_are_no_zero_and_no_part_of_a_sum():
     assert row(table, "train", "reading/malformed_json", "unknown")[2] == "not counted"
     assert "Tokens are not counted for lines that are not a document" in notes(table)
     uncounted = manifest()
-    uncounted.ledger.add("train", "Code", QUALITY, size=1, tokens=None, file="c", place=1, text="c")
+    uncounted.dropped.add("train", "Code", QUALITY, size=1, tokens=None, file="c", place=1, text="c")
     assert row(prepared_data.left_out(view(uncounted)), "train", QUALITY, "(all)")[:3] == [
         "31",
         "22.1 %",
         "not counted",
     ]
-    counted = Ledger(each for each in manifest().ledger.rows if each.tokens is not None)
-    assert "not counted" not in prepared_data.left_out(view(ledger=counted)).markdown()
+    counted = DroppedDocuments(each for each in manifest().dropped.rows if each.tokens is not None)
+    assert "not counted" not in prepared_data.left_out(view(dropped=counted)).markdown()
 
 
 def test_what_there_is_nothing_of_is_left_out_or_said():
-    data = view(ledger=Ledger())
+    data = view(dropped=DroppedDocuments())
     assert "\n\nNo documents were dropped." in section(data)
     assert "Examples of dropped documents" not in section(data)
     assert "No documents were dropped." in prepared_data.in_terminal(data)
-    bare = view(ledger=Ledger(each for each in manifest().ledger.rows if "gopher" not in each.rule))
+    bare = view(dropped=DroppedDocuments(each for each in manifest().dropped.rows if "gopher" not in each.rule))
     assert prepared_data.reasons(bare) is None
     assert "reasons" not in section(bare)
 
@@ -106,7 +106,7 @@ def test_examples_name_file_and_place_and_stay_on_a_line_of_a_fence():
 
 def test_a_domain_cannot_begin_a_line_of_its_own():
     made = manifest()
-    made.ledger.add("train", "a\n# b", "selection/c4", size=1, tokens=1, file="x\ny", place=1, text="z")
+    made.dropped.add("train", "a\n# b", "selection/c4", size=1, tokens=1, file="x\ny", place=1, text="z")
     made = replace(made, splits={"train": SplitCounts({"a\n# \x1b[2Jb": domain("a", [0, 1], 3)})})
     data = view(made)
     assert "train  selection/c4\n    a # b  x y:1  z" in prepared_data.examples(data)
@@ -143,7 +143,7 @@ def test_packing_and_a_tokenizer_that_does_not_keep_every_byte_are_named():
 def test_files_that_were_passed_over_are_named_beside_what_was_left_out():
     groups = [{"reason": "of a test split", "files": 5, "names": ["test/0", "test/1", "test/2", "test/3"]}]
     said = "Skipped files: test/0, test/1, test/2 and 2 more: of a test split."
-    nothing = view(ledger=Ledger(), listing={"passed_over": groups})
+    nothing = view(dropped=DroppedDocuments(), listing={"passed_over": groups})
     assert prepared_data.left_out(nothing).markdown() == f"No documents were dropped. {said}"
     for shown in (prepared_data.in_terminal(nothing), section(view(listing={"passed_over": groups}))):
         assert said in shown

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.image import imread
 
 from litespark.data.contents import PreparedData
-from litespark.data.ledger import Ledger
+from litespark.data.dropped import DroppedDocuments
 from litespark.data.manifest import SplitCounts
 from litespark.reports import prepared_plots
 from litespark.reports.plots import ticks
@@ -56,7 +56,7 @@ def test_what_was_left_out_is_stacked_by_rule_over_its_domain():
 
 
 def test_what_there_is_not_is_said_in_words():
-    data = view(ledger=Ledger(), splits={"train": SplitCounts({"Wiki": domain("Wiki", [], 0)})})
+    data = view(dropped=DroppedDocuments(), splits={"train": SplitCounts({"Wiki": domain("Wiki", [], 0)})})
     assert "No documents were dropped." in texts(prepared_plots.plot_left_out(data))
     assert "The lengths of documents were not counted." in texts(prepared_plots.plot_lengths(data))
     assert "there are no tokens in the split train" in texts(prepared_plots.plot_domains(data))
@@ -68,7 +68,7 @@ def test_only_pictures_with_something_to_show_are_written(tmp_path):
     assert {path.name for path in paths.values()} == {"data_lengths.png", "data_left_out.png"}
     for path in paths.values():
         assert np.ptp(imread(path)[..., :3]) > 0.5
-    bare = view(ledger=Ledger(), splits={"train": SplitCounts({"Wiki": domain("Wiki", [], 8)})})
+    bare = view(dropped=DroppedDocuments(), splits={"train": SplitCounts({"Wiki": domain("Wiki", [], 8)})})
     assert prepared_plots.save_pictures(bare, tmp_path / "missing") == {}
 
 
@@ -94,10 +94,10 @@ def test_ticks_of_lengths_are_round_numbers_at_their_places(lengths):
 @pytest.mark.parametrize(("left_out", "bound"), [(3, 0.01), (60, 0.1), (963, 1.0)])
 def test_a_small_share_that_was_left_out_has_a_short_bar(left_out, bound):
     one = SplitCounts({"Wiki": domain("Wiki", [0, 963 - left_out], 5000)})
-    ledger = Ledger()
+    dropped = DroppedDocuments()
     for place in range(left_out):
-        ledger.add("train", "Wiki", "selection/exact_duplicate", size=5, tokens=1, file="b", place=place, text="x")
-    (axes,) = prepared_plots.plot_left_out(view(splits={"train": one}, ledger=ledger)).axes
+        dropped.add("train", "Wiki", "selection/exact_duplicate", size=5, tokens=1, file="b", place=place, text="x")
+    (axes,) = prepared_plots.plot_left_out(view(splits={"train": one}, dropped=dropped)).axes
     assert axes.get_xlim() == (0, bound)
     axes.figure.canvas.draw()
     shown = [label.get_text() for label in axes.get_xticklabels()]

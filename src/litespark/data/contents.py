@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from litespark.atomic import write_whole
-from litespark.data.ledger import LedgerRow
+from litespark.data.dropped import DroppedRow
 from litespark.data.manifest import FILE, Count, Manifest, checked
 from litespark.run_folder import DATA
 
@@ -55,9 +55,9 @@ class PreparedData(Manifest):
         return sorted(found, key=lambda row: (*_place_of(row.split), row.domain))
 
     @cached_property
-    def left_out(self) -> list[LedgerRow]:
+    def left_out(self) -> list[DroppedRow]:
         """By split, then by domain and rule."""
-        return sorted(self.ledger.rows, key=lambda row: (*_place_of(row.split), row.domain, row.rule))
+        return sorted(self.dropped.rows, key=lambda row: (*_place_of(row.split), row.domain, row.rule))
 
     @property
     def split_names(self) -> list[str]:
@@ -68,20 +68,20 @@ class PreparedData(Manifest):
         """The domains of one split, by name."""
         return [row for row in self.domains if row.split == split]
 
-    def left_out_of(self, split: str) -> list[LedgerRow]:
+    def left_out_of(self, split: str) -> list[DroppedRow]:
         """What was left out of one split, by domain and rule."""
         return [row for row in self.left_out if row.split == split]
 
-    def by_rule(self, split: str) -> list[LedgerRow]:
+    def by_rule(self, split: str) -> list[DroppedRow]:
         """What was left out of one split by domain and rule, whatever the reason; without examples."""
-        groups: dict[tuple[str, str], list[LedgerRow]] = {}
+        groups: dict[tuple[str, str], list[DroppedRow]] = {}
         for row in self.left_out_of(split):
             groups.setdefault((row.group, row.domain), []).append(row)
         return [summed(rows, group, domain) for (group, domain), rows in sorted(groups.items())]
 
     def read_documents(self, split: str, domain: str | None = None) -> int:
         """Documents and lines that were read for a split (of one domain, or of all): kept and left out together."""
-        rows: list[PreparedDomain | LedgerRow] = [*self.domains_of(split), *self.left_out_of(split)]
+        rows: list[PreparedDomain | DroppedRow] = [*self.domains_of(split), *self.left_out_of(split)]
         return sum(row.documents for row in rows if domain in (None, row.domain))
 
     @classmethod
@@ -115,11 +115,11 @@ class PreparedData(Manifest):
         return _PREPARED.validate_json(json.dumps(values))
 
 
-def summed(rows: Sequence[LedgerRow], rule: str, domain: str) -> LedgerRow:
+def summed(rows: Sequence[DroppedRow], rule: str, domain: str) -> DroppedRow:
     """The sum of rows of one split under one name; tokens are None where one of them was not counted."""
     counted = [row.tokens for row in rows if row.tokens is not None]
     documents, size = sum(row.documents for row in rows), sum(row.bytes for row in rows)
-    return LedgerRow(rows[0].split, domain, rule, documents, size, sum(counted) if len(counted) == len(rows) else None)
+    return DroppedRow(rows[0].split, domain, rule, documents, size, sum(counted) if len(counted) == len(rows) else None)
 
 
 def write_run_data(folder: Path, manifest: Manifest) -> None:

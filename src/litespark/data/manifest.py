@@ -12,11 +12,11 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from litespark.data.chunks import ChunkRecord
-from litespark.data.ledger import Ledger
+from litespark.data.dropped import DroppedDocuments
 from litespark.data.storage import Storage
 
 FILE = "manifest.json"
-SCHEMA: Final = "litespark.data/2"
+SCHEMA: Final = "litespark.data/3"
 # what a reader is served depends on these alone: not on where the text lay, nor on what was counted besides
 IDENTITY = ("vocab_size", "eos_id", "bos_id", "tokenizer_hash", "token_bytes", "splits", "packing", "seq_len")
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -75,7 +75,7 @@ class SplitCounts:
 class Manifest:
     """What a prepared folder holds and how it came about."""
 
-    schema: Literal["litespark.data/2"] = SCHEMA
+    schema: Literal["litespark.data/3"] = SCHEMA
     name: str
     vocab_size: Count
     eos_id: Count | None
@@ -94,7 +94,7 @@ class Manifest:
     token is.
     """
     settings: dict[str, Any]
-    ledger: Ledger
+    dropped: DroppedDocuments
     """What was left out, and why."""
     code_version: str
     packing: str = "concat"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from litespark.data.contents import PreparedData, PreparedDomain, summed
-from litespark.data.ledger import Example, LedgerRow
+from litespark.data.dropped import DroppedRow, Example
 from litespark.reports.quantities import count, percent, plain, scaled
 from litespark.reports.runs import Run
 from litespark.reports.table import Column, Table, fenced, one_line, text, texts
@@ -177,7 +177,7 @@ def in_terminal(data: PreparedData) -> str:
     return f"{tables}\n\nvocabulary {data.vocab_size:,}; {'; '.join(_packing_and_selection(data))}"
 
 
-def _dropped(data: PreparedData, row: LedgerRow, *first: str) -> tuple[object, ...]:
+def _dropped(data: PreparedData, row: DroppedRow, *first: str) -> tuple[object, ...]:
     """Cells of one row; `first` are those after the split."""
     read = data.read_documents(row.split, None if row.domain == ALL else row.domain)
     return row.split, *map(one_line, first), row.documents, _share(row.documents, read), row.tokens, row.bytes
@@ -193,7 +193,7 @@ def _range_of(lengths: Sequence[int], quantile: float) -> str:
     raise AssertionError("a quantile lies in a range")
 
 
-def _in_turns(rows: Sequence[LedgerRow]) -> Iterator[tuple[str, Example]]:
+def _in_turns(rows: Sequence[DroppedRow]) -> Iterator[tuple[str, Example]]:
     """The first example of each domain, then the second of each, and so on."""
     for examples_of_a_turn in itertools.zip_longest(*(row.examples for row in rows)):
         for row, example in zip(rows, examples_of_a_turn, strict=True):

@@ -1,4 +1,4 @@
-"""Nothing is lost in silence: what is kept and what the ledger names add up to what was read, by split and domain.
+"""Nothing is lost in silence: what is kept and what was dropped add up to what was read, by split and domain.
 
 The files are nasty on purpose, and all rules of selection are on.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from litespark.data.config import PrepareConfig
-from litespark.data.ledger import Ledger
+from litespark.data.dropped import DroppedDocuments
 from litespark.data.manifest import Manifest
 from litespark.data.preparation.prepare import prepare
 from litespark.data.selection.config import QUALITY_RULES, SelectionConfig
@@ -83,7 +83,7 @@ def settings(source: Path, root: Path, selection: SelectionConfig, **changes: ob
 
 def documents_read(manifest: Manifest, split: str) -> int:
     kept = manifest.splits[split].documents
-    return kept + sum(row.documents for row in manifest.ledger.rows if row.split == split)
+    return kept + sum(row.documents for row in manifest.dropped.rows if row.split == split)
 
 
 def lines_there(source: Path, split: str) -> int:
@@ -100,14 +100,14 @@ def sums(manifest: Manifest, split: str) -> dict[str, Counter[str]]:
         found.setdefault(domain, Counter()).update(
             documents=counts.documents, bytes=counts.text_bytes, tokens=counts.tokens
         )
-    for row in _selected(manifest.ledger, split):
+    for row in _selected(manifest.dropped, split):
         assert row.tokens is not None
         found.setdefault(row.domain, Counter()).update(documents=row.documents, bytes=row.bytes, tokens=row.tokens)
     return found
 
 
-def _selected(ledger: Ledger, split: str) -> Iterator:
-    return (row for row in ledger.rows if row.split == split and row.rule.startswith("selection/"))
+def _selected(dropped: DroppedDocuments, split: str) -> Iterator:
+    return (row for row in dropped.rows if row.split == split and row.rule.startswith("selection/"))
 
 
 @pytest.fixture(scope="module")
@@ -124,9 +124,9 @@ def test_without_selection_all_that_is_there_is_kept_or_named(source: Path, ever
         for domain, counts in manifest.splits[split].domains.items():
             there = texts(everything, split, domain)
             assert (counts.documents, counts.text_bytes) == (len(there), sum(len(each.encode()) for each in there))
-    rules = {rule.removeprefix("reading/") for rule in manifest.ledger.by_rule()}
+    rules = {rule.removeprefix("reading/") for rule in manifest.dropped.by_rule()}
     assert {"duplicate_shard", "empty"} < rules
-    assert {row.domain for row in manifest.ledger.rows} >= {"prose", UNKNOWN}
+    assert {row.domain for row in manifest.dropped.rows} >= {"prose", UNKNOWN}
 
 
 def test_what_the_rules_leave_out_is_named_and_nothing_else_goes(
@@ -144,15 +144,15 @@ def test_what_the_rules_leave_out_is_named_and_nothing_else_goes(
     for split in ("train", "validation"):
         assert documents_read(manifest, split) == lines_there(source, split)
         assert sums(manifest, split) == sums(whole, split)
-    assert not list(_selected(manifest.ledger, "validation"))
+    assert not list(_selected(manifest.dropped, "validation"))
     # of the others the first leaves nothing to fineweb and the languages; `test_select` has each rule alone
-    named = {row.rule.split("/")[1] for row in _selected(manifest.ledger, "train")}
+    named = {row.rule.split("/")[1] for row in _selected(manifest.dropped, "train")}
     assert named == {
         *("gopher_repetition", "gopher_quality", "c4", "contaminated"),
         *("exact_duplicate", "near_duplicate"),
     }
     # what the other splits and rules say is not touched by selection
-    assert [row for row in manifest.ledger.rows if row.rule.startswith("reading/")] == whole.ledger.rows
+    assert [row for row in manifest.dropped.rows if row.rule.startswith("reading/")] == whole.dropped.rows
     tokens = sum(split.tokens for split in manifest.splits.values())
     assert tokens == sum(chunk.tokens for split in manifest.splits.values() for domain in split.domains.values()
                          for chunk in domain.chunks)  # fmt: skip

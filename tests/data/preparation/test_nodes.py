@@ -78,7 +78,7 @@ def test_nodes_that_compare_documents_wait_for_each_other(source, tmp_path, monk
     monkeypatch.setattr(stages, "POLL_SECONDS", 0.05)
     selection = SelectionConfig(exact_duplicates=True)
     expected = prepare(settings(source, tmp_path / "alone", selection=selection), progress=False)
-    assert Manifest.read(expected).ledger.by_rule() == {"selection/exact_duplicate": 18}
+    assert Manifest.read(expected).dropped.by_rule() == {"selection/exact_duplicate": 18}
     each = [
         replace(settings(source, tmp_path / "nodes", selection=selection), nodes=NODES, node_rank=rank)
         for rank in range(NODES)

@@ -206,7 +206,7 @@ def test_settings_out_of_range_are_refused(changes, message):
         ('{"schema": "other/1"}', r"schema: .* got 'other/1'"),
         ("[]", "not a manifest that this version reads"),
         ('{"schema": "litespark.data/1", "splits": {}}', r"schema: .* got 'litespark.data/1'"),
-        ('{"schema": "litespark.data/2", "splits": {}}', r"reads \((\w+): Field required"),
+        ('{"schema": "litespark.data/3", "splits": {}}', r"reads \((\w+): Field required"),
     ],
 )
 def test_a_manifest_that_is_none_is_refused(tmp_path, text, message):

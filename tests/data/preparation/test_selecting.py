@@ -1,4 +1,4 @@
-"""Selection in a preparation: what goes is in the ledger with its tokens, and units and processes change nothing."""
+"""Selection in a preparation: what is dropped is counted with its tokens, and units and processes change nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from litespark.data.config import PrepareConfig
-from litespark.data.ledger import Ledger
+from litespark.data.dropped import DroppedDocuments
 from litespark.data.manifest import Manifest
 from litespark.data.preparation import documents as preparing_documents
 from litespark.data.preparation import unit
@@ -53,9 +53,9 @@ def all_texts(folder: Path, split: str) -> list[str]:
     return sorted(text for kind in KINDS for text in texts(folder, split, kind))
 
 
-def counts(ledger: Ledger) -> dict[str, int]:
-    assert {row.split for row in ledger.rows} <= {"train"}
-    return ledger.by_rule()
+def counts(dropped: DroppedDocuments) -> dict[str, int]:
+    assert {row.split for row in dropped.rows} <= {"train"}
+    return dropped.by_rule()
 
 
 def test_what_a_rule_refuses_is_left_out_of_training_alone(source, tmp_path):
@@ -63,10 +63,10 @@ def test_what_a_rule_refuses_is_left_out_of_training_alone(source, tmp_path):
     good = documents(60)
     assert all_texts(folder, "train") == sorted([*good, *good[:10]])
     assert all_texts(folder, "validation") == sorted([*documents(9, seed=1), *JUNK[:3], good[0]])
-    ledger = Manifest.read(folder).ledger
-    assert counts(ledger) == {"selection/c4/junk": 14}
+    dropped = Manifest.read(folder).dropped
+    assert counts(dropped) == {"selection/c4/junk": 14}
     tokenizer = Tokenizer.load(folder)
-    rows = ledger.rows
+    rows = dropped.rows
     assert {row.domain for row in rows} == set(KINDS)
     assert sum(row.bytes for row in rows) == sum(map(len, [*JUNK, *JUNK[:2]]))
     assert sum(row.tokens for row in rows) == sum(len(ids) + 1 for ids in tokenizer.encode_batch([*JUNK, *JUNK[:2]]))
@@ -79,8 +79,8 @@ def test_of_duplicates_the_first_in_the_order_of_the_corpus_stays(source, tmp_pa
     folder = prepare(settings(source, tmp_path / "prepared", exact_duplicates=True), progress=False)
     assert all_texts(folder, "train") == sorted(documents(60))
     # the duplicates of junk go under the rule that refuses junk
-    assert counts(Manifest.read(folder).ledger) == {"selection/c4/junk": 14, "selection/exact_duplicate": 10}
-    examples = [example for row in Manifest.read(folder).ledger.rows for example in row.examples]
+    assert counts(Manifest.read(folder).dropped) == {"selection/c4/junk": 14, "selection/exact_duplicate": 10}
+    examples = [example for row in Manifest.read(folder).dropped.rows for example in row.examples]
     assert {example.file for example in examples if not example.excerpt.startswith("junk")} <= {
         "train/05.jsonl",
         "train/06.jsonl",
@@ -92,14 +92,14 @@ def test_units_change_nothing(source, tmp_path):
     folders = [prepare(replace(of_units, unit_bytes=size), progress=False) for size in (1, 3000, 10**9)]
     first, *others = (Manifest.read(folder) for folder in folders)
     for manifest in others:
-        assert manifest.ledger == first.ledger
+        assert manifest.dropped == first.dropped
         assert manifest.unigram_entropy == first.unigram_entropy
     assert len({tuple(all_texts(folder, "train")) for folder in folders}) == 1
 
 
 def test_tokens_of_what_goes_need_not_be_counted(source, tmp_path):
     folder = prepare(settings(source, tmp_path / "prepared", count_dropped_tokens=False), progress=False)
-    rows = Manifest.read(folder).ledger.rows
+    rows = Manifest.read(folder).dropped.rows
     assert sum(row.documents for row in rows) == 14
     assert {row.tokens for row in rows} == {None}
 

@@ -54,7 +54,7 @@ CONTENTS = st.one_of(
 
 
 def read_or_refuse(folder, name, content):
-    """Read a file; every line of it that was met is a document or in the ledger."""
+    """Read a file; every line of it that was met is a document or counted as dropped."""
     (folder / name).write_bytes(content)
     chosen = config(folder / name, "unused", domain_field="meta.set", max_bad_share=1.0, max_line_bytes=1000)
     try:
@@ -66,7 +66,7 @@ def read_or_refuse(folder, name, content):
         raise  # a ValueError too, and one that tells a user nothing
     except ValueError:
         return
-    assert len(documents) + reader.ledger.documents() == reader.seen
+    assert len(documents) + reader.dropped.documents() == reader.seen
     assert all(document.text.encode() for document in documents)
 
 

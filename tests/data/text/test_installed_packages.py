@@ -154,7 +154,7 @@ def test_packages_are_prepared_and_bad_files_counted(tmp_path, monkeypatch):
     (tmp_path / "site" / "package3" / "latin.py").write_bytes(b"# caf\xe9")
     (tmp_path / "site" / "package3" / "nothing.py").write_text("")
     manifest = Manifest.read(prepared(tmp_path, monkeypatch, max_bad_share=0.1))
-    assert manifest.ledger.by_rule() == {"reading/empty": 1, "reading/invalid_utf8": 1}
+    assert manifest.dropped.by_rule() == {"reading/empty": 1, "reading/invalid_utf8": 1}
     assert manifest.name.startswith("installed_packages-")
     assert manifest.splits["train"].documents == len(split.training.files)
     assert manifest.splits["validation"].documents == len(split.validation.files)

@@ -108,7 +108,7 @@ def read(source: Path, **changes):
     refuse_absent_fields(settings, files, source.parent)
     reader = DocumentReader.of(settings)
     texts = [document.text for document in reader.documents(files)]
-    require_few_bad(reader.seen, reader.bad, reader.ledger, settings.max_bad_share)
+    require_few_bad(reader.seen, reader.bad, reader.dropped, settings.max_bad_share)
     return texts
 
 
@@ -345,7 +345,7 @@ def test_a_text_that_is_null_counts_as_empty_in_a_small_source_too(tmp_path, suf
     (tmp_path / f"a.{suffix}").write_bytes(content)
     reader = DocumentReader(max_bad_share=0.0)
     texts = [document.text for document in reader.documents(corpus(config(tmp_path, "x")).training.files)]
-    assert (texts, reader.seen, reader.ledger.by_rule()) == (TEXTS, 13, {"reading/empty": 1})
+    assert (texts, reader.seen, reader.dropped.by_rule()) == (TEXTS, 13, {"reading/empty": 1})
 
 
 def test_a_pipe_is_passed_over_and_not_waited_for(tmp_path):

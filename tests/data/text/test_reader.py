@@ -9,7 +9,7 @@ import os
 import pytest
 import zstandard
 
-from litespark.data.ledger import Ledger, LedgerRow
+from litespark.data.dropped import DroppedDocuments, DroppedRow
 from litespark.data.text.document import Document
 from litespark.data.text.files import SourceFile
 from litespark.data.text.reader import DocumentReader, require_few_bad
@@ -34,7 +34,7 @@ def lines(texts, field="text"):
 def read(path, **options):
     reader = DocumentReader(**options)
     found = list(reader.documents(files_of(path)))
-    require_few_bad(reader.seen, reader.bad, reader.ledger, reader.max_bad_share)
+    require_few_bad(reader.seen, reader.bad, reader.dropped, reader.max_bad_share)
     return [document.text for document in found], reader
 
 
@@ -107,7 +107,7 @@ def test_a_bad_line_costs_one_document_and_is_counted_with_its_place(tmp_path, r
     (tmp_path / name).write_bytes(lines(TEXTS) + line + b"\n" + lines(["after"]))
     texts, reader = read(tmp_path / name, max_bad_share=0.1, max_line_bytes=1900)
     assert texts == [*TEXTS, "after"]
-    (row,) = reader.ledger.rows
+    (row,) = reader.dropped.rows
     assert (row.split, row.domain, row.rule, row.documents, row.tokens) == (
         "train",
         "text",
@@ -130,7 +130,7 @@ def test_a_bad_member_of_an_array_is_counted_in_the_same_way(tmp_path, reason):
     (tmp_path / "a.json").write_bytes(b"[" + b", ".join([b'{"text": "one"}', record, b'{"text": "two"}']) + b"]")
     texts, reader = read(tmp_path / "a.json", max_bad_share=0.5, max_line_bytes=1900)
     assert texts == ["one", "two"]
-    assert [(row.rule, row.examples[0].place) for row in reader.ledger.rows] == [(f"reading/{reason}", 2)]
+    assert [(row.rule, row.examples[0].place) for row in reader.dropped.rows] == [(f"reading/{reason}", 2)]
 
 
 def test_a_bad_row_of_a_table_is_counted_in_the_same_way(tmp_path):
@@ -142,11 +142,11 @@ def test_a_bad_row_of_a_table_is_counted_in_the_same_way(tmp_path):
     parquet.write_table(pyarrow.table({"text": column}), tmp_path / "a.parquet")
     texts, reader = read(tmp_path / "a.parquet", max_bad_share=0.6, max_line_bytes=1900)
     assert texts == ["one", "two"]
-    assert {row.rule.removeprefix("reading/"): row.examples[0].place for row in reader.ledger.rows} == {
+    assert {row.rule.removeprefix("reading/"): row.examples[0].place for row in reader.dropped.rows} == {
         "invalid_utf8": 2, "empty": 3, "nul_character": 4, "overlong": 6
     }  # fmt: skip
     parquet.write_table(pyarrow.table({"text": [1, 2]}), tmp_path / "a.parquet")
-    assert read(tmp_path / "a.parquet", max_bad_share=1.0)[1].ledger.by_rule() == {"reading/text_not_a_string": 2}
+    assert read(tmp_path / "a.parquet", max_bad_share=1.0)[1].dropped.by_rule() == {"reading/text_not_a_string": 2}
 
 
 def test_a_plain_text_is_one_document_and_may_be_bad(tmp_path):
@@ -155,7 +155,7 @@ def test_a_plain_text_is_one_document_and_may_be_bad(tmp_path):
     (tmp_path / "z.txt").write_bytes(b"abc\xff")
     texts, reader = read(tmp_path, max_bad_share=0.1)
     assert texts == TEXTS
-    assert reader.ledger.by_rule() == {"reading/invalid_utf8": 1, "reading/nul_character": 1}
+    assert reader.dropped.by_rule() == {"reading/invalid_utf8": 1, "reading/nul_character": 1}
     with pytest.raises(
         ValueError, match=r"invalid_utf8: 1, nul_character: 1\).* in z\.txt line 1, y\.txt line 1\. Mend"
     ):
@@ -166,18 +166,18 @@ def test_empty_documents_are_counted_but_are_not_bad(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(lines(["", " \n", "text"]) + b"\n\n")
     texts, reader = read(tmp_path / "a.jsonl", max_bad_share=0.0)
     assert texts == ["text"]
-    assert reader.ledger.by_rule() == {"reading/empty": 2}
+    assert reader.dropped.by_rule() == {"reading/empty": 2}
     assert reader.seen == 3
 
 
 def test_what_is_left_out_is_entered_under_its_split_and_domain_with_the_first_examples(tmp_path):
     bad = [b'{"text": 3, "meta": {"set": "web"}}'] * 7 + [b"no json", b'{"text": "", "meta": {"set": "web"}}']
     (tmp_path / "a.jsonl").write_bytes(b"\n".join(bad))
-    ledger = Ledger()
-    options = {"domain_field": "meta.set", "split": "validation", "ledger": ledger, "max_bad_share": 1.0}
+    dropped = DroppedDocuments()
+    options = {"domain_field": "meta.set", "split": "validation", "dropped": dropped, "max_bad_share": 1.0}
     list(DocumentReader(**options).documents(files_of(tmp_path)))
-    of_lines, of_types = ledger.rows[0], ledger.rows[2]
-    assert [(row.split, row.domain, row.rule, row.documents) for row in ledger.rows] == [
+    of_lines, of_types = dropped.rows[0], dropped.rows[2]
+    assert [(row.split, row.domain, row.rule, row.documents) for row in dropped.rows] == [
         ("validation", "unknown", "reading/malformed_json", 1),
         ("validation", "web", "reading/empty", 1),
         ("validation", "web", "reading/text_not_a_string", 7),
@@ -190,7 +190,7 @@ def test_what_is_left_out_is_entered_under_its_split_and_domain_with_the_first_e
 def test_excerpts_can_be_written_as_utf8_and_are_short(tmp_path, text):
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "' + text)
     (tmp_path / "b.jsonl").write_text('{"text": "\\ud800\\u0000 and more"}')
-    rows = read(tmp_path, max_bad_share=1.0)[1].ledger.rows
+    rows = read(tmp_path, max_bad_share=1.0)[1].dropped.rows
     excerpts = [example.excerpt for row in rows for example in row.examples]
     assert len(excerpts) == 2
     assert all(excerpt.encode() and len(excerpt) <= 200 for excerpt in excerpts)
@@ -213,13 +213,13 @@ def test_the_share_is_that_of_the_whole_and_not_of_a_bad_part_of_it(tmp_path):
         read(tmp_path, max_bad_share=0.0099)
 
 
-def test_counts_of_a_ledger_with_other_rules_name_only_what_cannot_be_read():
-    ledger = Ledger(
-        [LedgerRow("train", "text", f"{rule}", 1) for rule in ("reading/empty", "selection/x", "reading/y")]
+def test_counts_of_documents_dropped_by_other_rules_name_only_what_cannot_be_read():
+    dropped = DroppedDocuments(
+        [DroppedRow("train", "text", f"{rule}", 1) for rule in ("reading/empty", "selection/x", "reading/y")]
     )
     with pytest.raises(ValueError, match=r"\(y: 1\)"):
-        require_few_bad(10, 1, ledger, 0.0)
-    require_few_bad(10, 1, ledger, 0.1)
+        require_few_bad(10, 1, dropped, 0.0)
+    require_few_bad(10, 1, dropped, 0.1)
 
 
 def test_the_copy_of_a_shard_is_left_out_and_its_documents_are_counted(tmp_path):
@@ -227,8 +227,8 @@ def test_the_copy_of_a_shard_is_left_out_and_its_documents_are_counted(tmp_path)
         (tmp_path / f"{name}.jsonl").write_bytes(lines(TEXTS if name != "c" else TEXTS[::-1]) + b"no json\n")
     texts, reader = read(tmp_path, max_bad_share=0.1)
     assert texts == [*TEXTS, *TEXTS[::-1]]
-    assert reader.ledger.by_rule() == {"reading/duplicate_shard": 30, "reading/malformed_json": 3}
-    (row,) = [row for row in reader.ledger.rows if row.rule.endswith("shard")]
+    assert reader.dropped.by_rule() == {"reading/duplicate_shard": 30, "reading/malformed_json": 3}
+    (row,) = [row for row in reader.dropped.rows if row.rule.endswith("shard")]
     assert {example.file for example in row.examples} == {"b.jsonl"}
     assert row.bytes == len("".join(TEXTS).encode())
     assert (reader.seen, reader.bad) == (93, 3)

@@ -1,6 +1,6 @@
 """The text that is trained on: clean documents of what `data.source` names, with junk and copies planted among them.
 
-Written as JSON lines with the kind of every document as its domain, so that the ledger of the prepared data says how
+Written as JSON lines with the kind of every document as its domain, so that the manifest of the prepared data says how
 much of each kind went.
 """
 

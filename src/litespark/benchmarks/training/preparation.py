@@ -104,7 +104,7 @@ def _prepare(parts: Parts) -> tuple[Path, PreparedCorpus]:
         dropped=[
             Dropped(rule=row.rule.removeprefix(_RULE), kind=row.domain, documents=row.documents, bytes=row.bytes,
                     tokens=row.tokens)
-            for row in data.manifest.ledger.rows
+            for row in data.manifest.dropped.rows
             if row.split == "train" and row.rule.startswith(_RULE)
         ],
     )  # fmt: skip

@@ -38,7 +38,7 @@ def split_rule(plan: Plan, scratch: Path) -> SplitRule | None:
     reader = DocumentReader.of(plan.config, scratch=scratch)
     texts = (document.text for document in reader.documents(plan.training.files))
     if (first := next(texts, None)) is None:
-        require_few_bad(reader.seen, reader.bad, reader.ledger, plan.config.max_bad_share)
+        require_few_bad(reader.seen, reader.bad, reader.dropped, plan.config.max_bad_share)
         raise nothing_in(plan.config.source, "it")
     return SplitRule.fit(chain([first], texts), plan.config.validation_fraction)
 

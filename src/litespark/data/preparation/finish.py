@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litespark import __version__
-from litespark.data.ledger import Ledger
+from litespark.data.dropped import DroppedDocuments
 from litespark.data.manifest import DomainCounts, Manifest, SplitCounts
 from litespark.data.preparation.chunk_writer import INDEX, domain_folder, index_content
 from litespark.data.preparation.documents import nothing_in
@@ -29,12 +29,12 @@ def finish(plan: Plan, work: Work, tokenizer: Tokenizer) -> Manifest:
             encoded by different tokenizers. What is prepared stays.
     """
     whole = _merged(plan, work, tokenizer)
-    require_few_bad(whole.seen, whole.bad, whole.ledger, plan.config.max_bad_share)
+    require_few_bad(whole.seen, whole.bad, whole.dropped, plan.config.max_bad_share)
     refuse_many_domains({name for named in whole.domains.values() for name in named}, plan.config.domain_field)
     for split, named in whole.domains.items():
         if not named:
-            if split == TRAIN and whole.ledger.documents("selection/"):
-                raise _nothing_left(whole.ledger)
+            if split == TRAIN and whole.dropped.documents("selection/"):
+                raise _nothing_left(whole.dropped)
             raise nothing_in(plan.config.source, f"its {split} split")
     for split, named in whole.domains.items():
         for name, domain in named.items():
@@ -51,23 +51,23 @@ def finish(plan: Plan, work: Work, tokenizer: Tokenizer) -> Manifest:
 
 def require_few_bad_in(manifest: Manifest, max_bad_share: float) -> None:
     """Raise ValueError where a finished data set left out more bad documents than is allowed now."""
-    reading = [row for row in manifest.ledger.rows if row.rule.startswith(READING) and row.rule not in NOT_BAD]
+    reading = [row for row in manifest.dropped.rows if row.rule.startswith(READING) and row.rule not in NOT_BAD]
     written = sum(counts.documents for counts in manifest.splits.values())
     bad = sum(row.documents for row in reading)
-    require_few_bad(written + manifest.ledger.documents(), bad, manifest.ledger, max_bad_share)
+    require_few_bad(written + manifest.dropped.documents(), bad, manifest.dropped, max_bad_share)
 
 
-def _nothing_left(ledger: Ledger) -> ValueError:
-    rules = ", ".join(f"{rule}: {count}" for rule, count in ledger.by_rule().items() if rule.startswith("selection/"))
+def _nothing_left(dropped: DroppedDocuments) -> ValueError:
+    rules = ", ".join(f"{rule}: {count}" for rule, count in dropped.by_rule().items() if rule.startswith("selection/"))
     return ValueError(
-        f"data.selection left out all {ledger.documents('selection/')} training documents ({rules}); expected it to "
+        f"data.selection left out all {dropped.documents('selection/')} training documents ({rules}); expected it to "
         "leave some. Choose fewer rules, or lower their thresholds."
     )
 
 
 def _merged(plan: Plan, work: Work, tokenizer: Tokenizer) -> UnitResult:
     frequencies = {split: np.zeros(tokenizer.vocab_size, dtype=np.int64) for split in (TRAIN, VALIDATION)}
-    whole = UnitResult(tokenizer.hash, {TRAIN: {}, VALIDATION: {}}, Ledger(), 0, 0, [], frequencies)
+    whole = UnitResult(tokenizer.hash, {TRAIN: {}, VALIDATION: {}}, DroppedDocuments(), 0, 0, [], frequencies)
     for unit in plan.units:
         result = work.result(unit.number)
         if result.tokenizer != whole.tokenizer:
@@ -78,7 +78,7 @@ def _merged(plan: Plan, work: Work, tokenizer: Tokenizer) -> UnitResult:
             )
         whole.seen += result.seen
         whole.bad += result.bad
-        whole.ledger.merge(result.ledger)
+        whole.dropped.merge(result.dropped)
         whole.hashes += result.hashes or [None] * len(unit.files)
         for split, counts in result.frequencies.items():
             whole.frequencies[split] += counts
@@ -114,7 +114,7 @@ def _manifest(plan: Plan, whole: UnitResult, tokenizer: Tokenizer) -> Manifest:
         },
         unigram_entropy=_unigram_entropy(whole.frequencies[TRAIN], whole.frequencies[VALIDATION]),
         settings={"source": config.source, **config.preparation()},
-        ledger=whole.ledger,
+        dropped=whole.dropped,
         code_version=__version__,
         packing=config.packing,
         seq_len=config.seq_len if packed else None,

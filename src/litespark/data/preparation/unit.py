@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litespark.data.config import PrepareConfig
-from litespark.data.ledger import Ledger
+from litespark.data.dropped import DroppedDocuments
 from litespark.data.preparation.documents import documents_of
 from litespark.data.preparation.encoding import DocumentEncoder, Entry
 from litespark.data.preparation.locks import mendable_faults_of_disk
@@ -122,22 +122,22 @@ class UnitWorker:
         self.work.write_arrays(FINGERPRINTS, unit.number, {**fingerprints.arrays(), **own})
 
     def _write(self, unit: Unit, scratch: Path) -> None:
-        ledger = Ledger()
-        reader = DocumentReader.of(self.config, split=unit.split or TRAIN, ledger=ledger, scratch=scratch)
+        dropped = DroppedDocuments()
+        reader = DocumentReader.of(self.config, split=unit.split or TRAIN, dropped=dropped, scratch=scratch)
         writer = SplitWriter(
             self.prepared, unit.number, self.config, token_bytes=self._token_bytes, eos_id=self._tokenizer.eos_id
         )
-        encoder = DocumentEncoder(self._tokenizer, lambda batch: self._take(batch, writer, ledger, unit.number))
+        encoder = DocumentEncoder(self._tokenizer, lambda batch: self._take(batch, writer, dropped, unit.number))
         for entry in self._judged(unit, reader):
             if entry.refused_by is not None and not self.config.selection.count_dropped_tokens:
-                _enter(ledger, entry, None)
+                _enter(dropped, entry, None)
             else:
                 encoder.add(entry)
         encoder.close()
         result = UnitResult(
             tokenizer=self._tokenizer.hash,
             domains=writer.close(),
-            ledger=ledger,
+            dropped=dropped,
             seen=reader.seen,
             bad=reader.bad,
             frequencies=writer.frequencies,
@@ -146,12 +146,16 @@ class UnitWorker:
         self.work.write_result(unit.number, result)
 
     def _take(
-        self, batch: list[tuple[Entry, NDArray[np.generic]]], writer: SplitWriter, ledger: Ledger, number: int
+        self,
+        batch: list[tuple[Entry, NDArray[np.generic]]],
+        writer: SplitWriter,
+        dropped: DroppedDocuments,
+        number: int,
     ) -> None:
         """Write what stays of an encoded batch, and enter what goes."""
         for entry, ids in batch:
             if entry.refused_by is not None:
-                _enter(ledger, entry, ids.size)
+                _enter(dropped, entry, ids.size)
         kept = [(entry, ids) for entry, ids in batch if entry.refused_by is None]
         self.meters[number, TOKENS] += writer.add(kept)
 
@@ -176,7 +180,7 @@ class UnitWorker:
         return rules | dict(zip(repeated["ordinals"].tolist(), names, strict=True))
 
     def _entries(self, unit: Unit, reader: DocumentReader) -> Iterator[tuple[int, Entry]]:
-        """(number in the unit, document) of the unit; lines that are no documents go to the reader's ledger."""
+        """(number in the unit, document) of the unit; lines that are no documents go to the reader's dropped."""
         meter = self.meters[unit.number]
         expected = unit.text_bytes  # a sum over its files
         documents = documents_of(unit, reader, self.preparation.rule)
@@ -188,10 +192,10 @@ class UnitWorker:
             yield ordinal, Entry(split, document, size)
 
 
-def _enter(ledger: Ledger, entry: Entry, tokens: int | None) -> None:
+def _enter(dropped: DroppedDocuments, entry: Entry, tokens: int | None) -> None:
     assert entry.refused_by is not None
     document = entry.document
-    ledger.add(
+    dropped.add(
         entry.split,
         document.domain,
         entry.refused_by,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter
 
-from litespark.data.ledger import Ledger
+from litespark.data.dropped import DroppedDocuments
 from litespark.data.preparation.chunk_writer import WrittenChunk
 from litespark.data.storage import Storage
 
@@ -52,7 +52,7 @@ class UnitResult:
     """Hash of the one that encoded."""
     domains: dict[str, dict[str, DomainResult]]
     """By split and domain."""
-    ledger: Ledger
+    dropped: DroppedDocuments
     seen: int
     """Documents met, those left out included."""
     bad: int

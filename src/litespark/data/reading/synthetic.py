@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litespark.data.config import ReadingConfig, SyntheticConfig
-from litespark.data.ledger import Ledger
+from litespark.data.dropped import DroppedDocuments
 from litespark.data.manifest import DomainCounts, Manifest, SplitCounts
 from litespark.data.text.document import ONLY_DOMAIN
 from litespark.data.text.splits import TRAIN, VALIDATION
@@ -79,7 +79,7 @@ def synthetic_manifest(config: SyntheticConfig, seed: int) -> Manifest:
         },
         unigram_entropy=math.log(config.vocab_size),
         settings={name: getattr(config, name) for name in ("seq_len", *sorted(own))} | {"seed": seed},
-        ledger=Ledger(),
+        dropped=DroppedDocuments(),
         code_version="synthetic",
     )
 

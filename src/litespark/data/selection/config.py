@@ -19,7 +19,7 @@ Words = Annotated[int, Range(at_least=1, at_most=1000)]
 class SelectionConfig:
     """Which training documents are left out. Validation text is never selected: it would no longer be comparable.
 
-    The rules apply in the order of these settings; a document goes to the ledger under the first that refuses it.
+    The rules apply in the order of these settings; a document is dropped under the first that refuses it.
     """
 
     quality: Annotated[tuple[QualityRule, ...], Field(examples=["[c4]"])] = ()
@@ -47,7 +47,7 @@ class SelectionConfig:
     ] = 128
     """Hash functions of a signature."""
     count_dropped_tokens: Switch = True
-    """Tokenize also what is left out, so that the ledger says how many tokens went."""
+    """Tokenize also what is left out, so that it is known how many tokens went."""
 
     @property
     def compares_documents(self) -> bool:

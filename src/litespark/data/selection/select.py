@@ -1,7 +1,7 @@
 """Which rule refuses a document, for the rules that look at one document alone; `duplicates` compares them.
 
-Rule names as the ledger has them behind `selection/`: `gopher_repetition/REASON`, `gopher_quality/REASON`, `c4/REASON`,
-`fineweb/REASON` with datatrove's reasons, `language`, `contaminated`, `exact_duplicate`, `near_duplicate`.
+Rule names as the manifest has them behind `selection/`: `gopher_repetition/REASON`, `gopher_quality/REASON`,
+`c4/REASON`, `fineweb/REASON` with datatrove's reasons, `language`, `contaminated`, `exact_duplicate`, `near_duplicate`.
 """
 
 from __future__ import annotations

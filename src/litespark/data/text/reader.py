@@ -1,4 +1,4 @@
-"""Documents from the files of a source; what is no document is entered in a ledger under its reason.
+"""Documents from the files of a source; what is no document is counted under its reason.
 
 Everything is decoded from bytes, a record at a time, so that one bad byte costs one document. Too large a share of bad
 ones stops the reading. A file that cannot be read whole is an error: nothing is lost in silence.
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from litespark.data.config import PrepareConfig
-from litespark.data.ledger import EXCERPT_CHARACTERS, Ledger
+from litespark.data.dropped import EXCERPT_CHARACTERS, DroppedDocuments
 from litespark.data.storage import Listed, Storage
 from litespark.data.text.archives import blocks
 from litespark.data.text.detection import holds_json
@@ -45,12 +45,12 @@ class DocumentReader:
         max_line_bytes: a longer record is not held in memory, and counts as bad.
         max_bad_share: reading stops as soon as there are more bad documents than this share of a hundred thousand, or
             of all that were read where those are more. `require_few_bad` judges the whole.
-        split: under which the ledger enters what is left out.
-        ledger: where that is entered; None: one of its own.
+        split: under which what is left out is counted.
+        dropped: where that is entered; None: one of its own.
         scratch: folder on this machine, of this reader alone, for files that have to be fetched.
 
     Attributes:
-        ledger: what was left out.
+        dropped: what was left out.
         seen: documents met, those left out included.
         bad: those that were left out because something is wrong with them.
     """
@@ -63,7 +63,7 @@ class DocumentReader:
         max_line_bytes: int = 50_000_000,
         max_bad_share: float = 0.01,
         split: str = TRAIN,
-        ledger: Ledger | None = None,
+        dropped: DroppedDocuments | None = None,
         scratch: Path | None = None,
     ) -> None:
         self.text_field = text_field
@@ -71,7 +71,7 @@ class DocumentReader:
         self.max_line_bytes = max_line_bytes
         self.max_bad_share = max_bad_share
         self.split = split
-        self.ledger = Ledger() if ledger is None else ledger
+        self.dropped = DroppedDocuments() if dropped is None else dropped
         self.scratch = scratch
         self.seen = 0
         self.bad = 0
@@ -79,7 +79,12 @@ class DocumentReader:
 
     @classmethod
     def of(
-        cls, config: PrepareConfig, *, split: str = TRAIN, ledger: Ledger | None = None, scratch: Path | None = None
+        cls,
+        config: PrepareConfig,
+        *,
+        split: str = TRAIN,
+        dropped: DroppedDocuments | None = None,
+        scratch: Path | None = None,
     ) -> DocumentReader:
         """A reader with the settings of a config."""
         return cls(
@@ -88,7 +93,7 @@ class DocumentReader:
             max_line_bytes=config.max_line_bytes,
             max_bad_share=config.max_bad_share,
             split=split,
-            ledger=ledger,
+            dropped=dropped,
             scratch=scratch,
         )
 
@@ -209,7 +214,7 @@ class DocumentReader:
         excerpt = text[: 4 * EXCERPT_CHARACTERS]
         readable = excerpt if isinstance(excerpt, bytes) else excerpt.encode("utf-8", "replace")
         rule = f"{READING}{reason}"
-        self.ledger.add(
+        self.dropped.add(
             self.split,
             domain or self._no_domain,
             rule,
@@ -222,17 +227,17 @@ class DocumentReader:
         if rule not in NOT_BAD:
             self.bad += 1
             if self.bad > self.max_bad_share * max(self.seen, _JUDGED_OVER):
-                raise _too_many(self.seen, self.bad, self.ledger, self.max_bad_share)
+                raise _too_many(self.seen, self.bad, self.dropped, self.max_bad_share)
 
 
-def require_few_bad(seen: int, bad: int, ledger: Ledger, max_bad_share: float) -> None:
+def require_few_bad(seen: int, bad: int, dropped: DroppedDocuments, max_bad_share: float) -> None:
     """Raise ValueError where a larger share of the `seen` documents is bad than `max_bad_share`; names the first."""
     if bad > max_bad_share * seen:
-        raise _too_many(seen, bad, ledger, max_bad_share)
+        raise _too_many(seen, bad, dropped, max_bad_share)
 
 
-def _too_many(seen: int, bad: int, ledger: Ledger, max_bad_share: float) -> ValueError:
-    rows = [row for row in ledger.rows if row.rule.startswith(READING) and row.rule not in NOT_BAD]
+def _too_many(seen: int, bad: int, dropped: DroppedDocuments, max_bad_share: float) -> ValueError:
+    rows = [row for row in dropped.rows if row.rule.startswith(READING) and row.rule not in NOT_BAD]
     counts: dict[str, int] = {}
     for row in rows:
         reason = row.rule.removeprefix(READING)

@@ -1,7 +1,7 @@
 """What did not become training text, and why: counts by split, domain and rule, with the first examples of each.
 
-Reading puts lines there that are no documents, selection puts documents there that a rule refused. Ledgers of parts of
-a corpus add up to that of the whole, in any grouping.
+Reading puts lines there that are no documents, selection puts documents there that a rule refused. Those of the
+parts of a corpus add up to those of the whole, in any grouping.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Example:
 
 
 @dataclass
-class LedgerRow:
+class DroppedRow:
     """What one rule left out of one domain of one split."""
 
     split: str
@@ -51,11 +51,11 @@ class LedgerRow:
         return "/".join(self.rule.split("/")[:2])
 
 
-class Ledger:
+class DroppedDocuments:
     """Rows by (split, domain, rule)."""
 
-    def __init__(self, rows: Iterable[LedgerRow] = ()) -> None:
-        self._rows: dict[tuple[str, str, str], LedgerRow] = {}
+    def __init__(self, rows: Iterable[DroppedRow] = ()) -> None:
+        self._rows: dict[tuple[str, str, str], DroppedRow] = {}
         for row in rows:
             self._add(row)
 
@@ -70,13 +70,13 @@ class Ledger:
         if len(row.examples) < EXAMPLES:
             row.examples.append(Example(file, place, text[:EXCERPT_CHARACTERS]))
 
-    def merge(self, later: Ledger) -> None:
-        """Add the ledger of a part of the corpus that comes behind this one's."""
+    def merge(self, later: DroppedDocuments) -> None:
+        """Add those of a part of the corpus that comes behind this one's."""
         for row in later.rows:
             self._add(row)
 
     @property
-    def rows(self) -> list[LedgerRow]:
+    def rows(self) -> list[DroppedRow]:
         """Sorted by split, domain and rule."""
         return [self._rows[key] for key in sorted(self._rows)]
 
@@ -94,18 +94,18 @@ class Ledger:
     @classmethod
     def __get_pydantic_core_schema__(cls, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """In JSON it is the list of its rows."""
-        as_rows = plain_serializer_function_ser_schema(lambda ledger: [asdict(row) for row in ledger.rows])
-        return no_info_after_validator_function(cls, handler(list[LedgerRow]), serialization=as_rows)
+        as_rows = plain_serializer_function_ser_schema(lambda dropped: [asdict(row) for row in dropped.rows])
+        return no_info_after_validator_function(cls, handler(list[DroppedRow]), serialization=as_rows)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Ledger) and self.rows == other.rows
+        return isinstance(other, DroppedDocuments) and self.rows == other.rows
 
     __hash__ = None  # type: ignore[assignment]  # it changes
 
-    def _row(self, split: str, domain: str, rule: str) -> LedgerRow:
-        return self._rows.setdefault((split, domain, rule), LedgerRow(split, domain, rule))
+    def _row(self, split: str, domain: str, rule: str) -> DroppedRow:
+        return self._rows.setdefault((split, domain, rule), DroppedRow(split, domain, rule))
 
-    def _add(self, row: LedgerRow) -> None:
+    def _add(self, row: DroppedRow) -> None:
         mine = self._row(row.split, row.domain, row.rule)
         mine.documents += row.documents
         mine.bytes += row.bytes
