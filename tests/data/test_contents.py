@@ -68,7 +68,7 @@ def test_a_folder_with_neither_file_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("path", "to", "complaint"),
     [
-        (("schema",), "litespark.data/1", r"schema: .*litespark\.data/2"),
+        (("schema",), "litespark.data/1", r"schema: .*litespark\.data/3"),
         (("vocab_size",), "many", "vocab_size: .*got 'many'"),
         (("splits", "train", "domains"), None, r"splits\.train\.domains: .*got None"),
         (("splits", "train", "domains", "Wiki", "tokens"), -1, r"splits\.train\.domains\.Wiki\.tokens: .*got -1"),
