@@ -105,15 +105,6 @@ def test_a_sound_config_passes_and_nothing_is_left(tmp_path, monkeypatch, capsys
 
 
 @pytest.mark.slow
-def test_a_run_in_fp8_passes(tmp_path, capsys):
-    settings = ("precision=fp8", "precision.fp8.simulate=true", "precision.fp8.history=4")
-    assert main(["verify-resume", *tiny(tmp_path), *settings, "--steps", "3", "--more", "8"]) == 0
-    said = capsys.readouterr().out
-    assert "same bit for bit" in said
-    assert "of scales of fp8" in said
-
-
-@pytest.mark.slow
 def test_two_processes_pass(tmp_path, capsys):
     assert main(["verify-resume", *tiny(tmp_path), "--steps", "3", "--more", "5", "--nproc", "2"]) == 0
     assert "same bit for bit" in capsys.readouterr().out

@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import torch
 
 from litespark.cli import main
@@ -94,17 +95,11 @@ def train_and_kill(folder: Path, after_step: int, *overrides: str, processes: in
         assert started.poll() is None, f"the run ended before step {after_step} with {started.returncode}"
         assert time.monotonic() < deadline, "the run wrote no checkpoint in time"
         time.sleep(0.002)
-    for process in [*_descendants(started.pid), started.pid]:  # torchrun puts its workers into sessions of their own
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
+    running = psutil.Process(started.pid)
+    for process in (*running.children(recursive=True), running):  # torchrun puts its workers into sessions of their own
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
     assert started.wait() == -signal.SIGKILL, "the run was over before it could be killed"
-
-
-def _descendants(process: int) -> list[int]:
-    children = [
-        int(child) for tasks in Path(f"/proc/{process}/task").glob("*/children") for child in tasks.read_text().split()
-    ]
-    return [*children, *(grandchild for child in children for grandchild in _descendants(child))]
 
 
 def final_state(folder: Path, step: int) -> dict:

@@ -240,11 +240,3 @@ def test_a_run_in_fp8_is_put_together_from_the_pieces_that_were_chosen():
     model = module.builder.build(machine.device)
     assert model.fp8.config == settings.fp8
     assert all(linear.pieces is ops.fp8 for linear in model.fp8.linears.values())
-
-
-def test_a_run_in_another_precision_has_nothing_of_fp8(tmp_path):
-    folder = run.train(config(*SMALL, f"paths.logs={tmp_path}"))
-    assert record(folder).get("fp8") is None
-    assert "fp8" not in {op["op"] for op in record(folder)["ops"]}
-    state = torch.load(folder / "checkpoints" / "step-00000002" / "state.ckpt", weights_only=True)
-    assert "fp8" not in state["litespark"]

@@ -238,18 +238,3 @@ def test_what_casts_lost_on_all_ranks_is_counted_once_after_a_resume():
         2 * seen for seen in state.scaling.seen
     ]
     assert torch.equal(first.scaling.scale, second.scaling.scale)
-
-
-def test_the_module_saves_what_all_ranks_lost_and_loads_it_on_one(whole, monkeypatch):
-    module, checkpoint, firsts = whole.module, {}, []
-    monkeypatch.setattr(module, "mesh", TwoRanks())
-    module.on_save_checkpoint(checkpoint)
-    seen = module.model.fp8.scaling.seen
-    assert min(seen) > 0
-    assert checkpoint["litespark"]["fp8"]["scaling"]["seen"] == [2 * each for each in seen]
-    monkeypatch.setattr(fp8, "restore", lambda state, values, first_rank: firsts.append(first_rank))
-    for first in (True, False):
-        monkeypatch.setattr(type(module.trainer), "is_global_zero", property(lambda trainer, first=first: first))
-        module.on_load_checkpoint(checkpoint)
-    assert firsts == [True, False]
-    module._restored_random = None

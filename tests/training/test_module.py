@@ -226,15 +226,6 @@ def test_a_row_of_bad_steps_is_seen_also_across_and_inside_windows(tmp_path):
     assert fails_at(tmp_path / "across", {3, 4, 5}) == 8
 
 
-def test_a_batch_without_supervised_tokens_trains_on(tmp_path):
-    # every token ends a document, so that nothing is predicted
-    run = fit(tmp_path, steps=2, data=batches(2, document_length=1))
-    assert all(parameter.isfinite().all() for parameter in run.module.model.parameters())
-    rows = rows_of(run)
-    assert [row[names.SKIPPED_STEPS] for row in rows] == [0, 0]
-    assert all(names.TRAIN_LOSS not in row for row in rows)
-
-
 # ------------------------------------------------------------------ validation
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from litespark.launch import Ranks
@@ -45,10 +46,10 @@ class Started:
     @classmethod
     def here(cls) -> Started:
         try:
-            parent = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().split(b"\0")[:-1]
-        except OSError:  # no Linux
+            parent = psutil.Process(os.getppid()).cmdline()
+        except psutil.Error:  # it has ended, or belongs to another user
             parent = []
-        return cls(sys.orig_argv, sys.argv[0], sys.argv[1:], [os.fsdecode(word) for word in parent], os.environ)
+        return cls(sys.orig_argv, sys.argv[0], sys.argv[1:], parent, os.environ)
 
     @property
     def program(self) -> tuple[list[str], list[str]]:

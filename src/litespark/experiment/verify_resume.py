@@ -7,8 +7,6 @@ bit for bit. The runs are processes of their own, started as a user starts them.
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -234,38 +233,9 @@ def _process_tree(command: Sequence[str], output: Any) -> Iterator[subprocess.Po
         yield process
     finally:
         if process.poll() is None:
+            started = psutil.Process(process.pid)
             # torchrun gives each worker a session of its own, so the group alone would leave them running
-            for number in [*_descendants(process.pid), process.pid]:
-                _kill(number)
+            for running in (*started.children(recursive=True), started):
+                with suppress(psutil.NoSuchProcess):  # it ended by itself just now
+                    running.kill()
         process.wait()
-
-
-def _kill(number: int) -> None:
-    with suppress(ProcessLookupError):  # it ended by itself just now
-        os.kill(number, signal.SIGKILL)
-
-
-def _descendants(root: int) -> list[int]:
-    """Process ids below `root`."""
-    parents = _parents_of_all()
-    below: list[int] = []
-    newest = [root]
-    while newest:
-        newest = [number for number, parent in parents.items() if parent in newest]
-        below += newest
-    return below
-
-
-def _parents_of_all() -> dict[int, int]:
-    """Process id -> that of its parent, from /proc, or from `ps` where there is none."""
-    if Path("/proc/self/stat").exists():
-        found = {}
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                # number (command, which may hold anything) state parent …
-                found[int(stat.parent.name)] = int(stat.read_text(errors="replace").rpartition(")")[2].split()[1])
-            except OSError:
-                continue  # it ended between the listing and the reading
-        return found
-    listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    return {int(number): int(parent) for number, parent in (line.split() for line in listing.splitlines())}
