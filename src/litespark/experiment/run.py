@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NoReturn
 
 import lightning.pytorch as pl
 import torch
@@ -37,7 +38,9 @@ from litespark.experiment.run_data import PREPARATION, data_of_run, record_place
 from litespark.experiment.run_lock import run_lock
 from litespark.experiment.sweep import SWEEP, telling
 from litespark.launch import Ranks
+from litespark.metrics.energy import EnergyMeter
 from litespark.metrics.records.origin import utc_now
+from litespark.metrics.records.run import RunRecord
 from litespark.ops.choice import FailedVerificationError
 from litespark.run_folder import RECORD, config_from
 from litespark.training.mesh import Mesh
@@ -101,11 +104,11 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
         ),
     )
     check_vocabulary(parts, data.manifest)
-    if isinstance(data, TokenDataModule):
-        check_tokenizer(machine.weights, parts, data.folder)
+    prepared = data.folder if isinstance(data, TokenDataModule) else None
+    if prepared is not None:
+        check_tokenizer(machine.weights, parts, prepared)
     meter = build_meter(machine.device, mesh)
     if resumed is None:
-        prepared = data.folder if isinstance(data, TokenDataModule) else None
         folder = mesh.from_first(
             lambda: make(parts, telling(overrides), prepared, data.manifest, hold), "the run folder to be made"
         )
@@ -113,50 +116,18 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
     else:
         folder, record = resumed.folder, resumed.record
     SWEEP.in_folder(folder)
-    step = 0 if resumed is None else resumed.checkpoint.step
-    segment = new_segment(machine, step, overrides)
-    try:
-        run = build_run(parts, machine, folder, data, record, segment, meter, resumed.state if resumed else None)
-    except FailedVerificationError as error:  # the run has a record of it
-        if mesh.rank == 0:
-            record.status, record.error, record.ended = "failed", f"{type(error).__name__}: {error}", utc_now()
-            record.write(folder / RECORD)
-        meter.close()
-        raise
-    except (Exception, KeyboardInterrupt) as error:
-        _undo(folder, resumed, machine)
-        if isinstance(error, torch.OutOfMemoryError):
-            raise _out_of_memory(parts, error) from error
-        raise
+    run = _built(parts, machine, folder, data, record, meter, overrides, resumed)
     if mesh.rank == 0:
-        if isinstance(data, TokenDataModule):
-            record_place(folder, data.place)
-        if resumed is None:
-            log.info("run in %s", folder)
-        else:
-            unused = "" if parts.name in (None, folder.name) else f"; name={parts.name} is not used, the folder stays"
-            log.info("resuming in %s%s", folder, unused)
-            write_config(folder / config_from(step), parts)
+        _note_start(parts, run, resumed)
     try:
         _fit(run, resumed)
         with stop_is_ctrl_c():
             finish(parts, run)
     except (Interrupted, KeyboardInterrupt) as stop:
-        ended = run.quality.reached or run.module.finished
-        if isinstance(stop, KeyboardInterrupt) and not ended:
+        if isinstance(stop, KeyboardInterrupt) and not (run.quality.reached or run.module.finished):
             _undo(folder, resumed, machine)
             raise
-        close(run, "interrupted")
-        taken = run.module.steps_taken
-        # a resume without a step left has not saved anything itself
-        if taken not in (run.quality.checkpointer.saved_step, resumed and step):
-            raise KeyboardInterrupt(
-                f"Stopped after the last step, {taken}, which callbacks.checkpoint_at_end=false does not save."
-            ) from stop
-        if mesh.rank == 0:
-            command = how_to_continue(overrides, folder, machine.ranks, started)
-            print(f"\nStopped after step {taken}, saved. {command}", file=sys.stderr, flush=True)
-        raise Interrupted(taken) from stop
+        _stopped(run, resumed, how_to_continue(overrides, folder, machine.ranks, started), stop)
     except torch.OutOfMemoryError as error:
         _close_failed(run, str(error))
         raise _out_of_memory(parts, error) from error
@@ -169,6 +140,64 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
         _close_failed(run, f"{type(error).__name__}: {error}")
         raise
     return folder
+
+
+def _built(
+    parts: Parts,
+    machine: Machine,
+    folder: Path,
+    data: RowDataModule,
+    record: RunRecord,
+    meter: EnergyMeter,
+    overrides: list[str],
+    resumed: Resumed | None,
+) -> Run:
+    """The run ready to fit; a new one that cannot be built leaves nothing, but the record of a failed verification."""
+    segment = new_segment(machine, resumed.checkpoint.step if resumed else 0, overrides)
+    try:
+        return build_run(parts, machine, folder, data, record, segment, meter, resumed.state if resumed else None)
+    except FailedVerificationError as error:
+        if machine.mesh.rank == 0:
+            record.status, record.error, record.ended = "failed", f"{type(error).__name__}: {error}", utc_now()
+            record.write(folder / RECORD)
+        meter.close()
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        _undo(folder, resumed, machine)
+        if isinstance(error, torch.OutOfMemoryError):
+            raise _out_of_memory(parts, error) from error
+        raise
+
+
+def _note_start(parts: Parts, run: Run, resumed: Resumed | None) -> None:
+    """Note where the data lies and what a resume goes on with."""
+    if isinstance(run.data, TokenDataModule):
+        record_place(run.folder, run.data.place)
+    if resumed is None:
+        log.info("run in %s", run.folder)
+        return
+    unused = "" if parts.name in (None, run.folder.name) else f"; name={parts.name} is not used, the folder stays"
+    log.info("resuming in %s%s", run.folder, unused)
+    write_config(run.folder / config_from(resumed.checkpoint.step), parts)
+
+
+def _stopped(run: Run, resumed: Resumed | None, command: str, stop: BaseException) -> NoReturn:
+    """End a run that was told to stop and is saved; `command` continues it.
+
+    Raises:
+        Interrupted: always, but for
+        KeyboardInterrupt: the last step was taken, and is not to be saved.
+    """
+    close(run, "interrupted")
+    step = run.module.steps_taken
+    # a resume without a step left has not saved anything itself
+    if step not in (run.quality.checkpointer.saved_step, resumed and resumed.checkpoint.step):
+        raise KeyboardInterrupt(
+            f"Stopped after the last step, {step}, which callbacks.checkpoint_at_end=false does not save."
+        ) from stop
+    if run.trainer.is_global_zero:
+        print(f"\nStopped after step {step}, saved. {command}", file=sys.stderr, flush=True)
+    raise Interrupted(step) from stop
 
 
 def _out_of_memory(parts: Parts, error: torch.OutOfMemoryError) -> OutOfMemoryError:
