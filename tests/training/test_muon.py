@@ -48,7 +48,7 @@ def test_a_model_without_blocks_is_refused():
 
 
 def test_settings_of_no_optimizer_are_refused():
-    with pytest.raises(ValueError, match=r"got settings of the kind OptimizerConfig, expected AdamWConfig or Muon"):
+    with pytest.raises(ValueError, match=r"got settings of the kind OptimizerConfig, expected AdamWConfig, MuonConfig"):
         build_optimizer(llama(), OptimizerConfig())
 
 

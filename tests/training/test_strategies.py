@@ -45,7 +45,7 @@ def test_one_device_is_refused_to_several_processes():
 
 def test_other_names_are_refused():
     with pytest.raises(ValueError, match=r"strategy\.name: got 'deepspeed', expected single, ddp or fsdp"):
-        StrategyConfig("deepspeed")
+        StrategyConfig(name="deepspeed")
 
 
 @pytest.mark.parametrize(
