@@ -76,8 +76,10 @@ bench-gpu: $(READY)  ## on a GPU, PART=step ablation profile fp8 parity ops or l
 bench-gpu-ops:
 	$(BENCH) ops $(R3) $(PUBLISHED) $(ARGS)
 
+# what our step, and then the Trainer around it, cost over a bare loop
 bench-gpu-loop:
-	$(BENCH) loop trainer.accelerator=gpu $(ARGS)
+	$(BENCH) step $(R3) $(WHOLE) --variant bare --variant litespark --variant train.py --rounds 4 --minutes 8.5 \
+		$(PUBLISHED) $(ARGS)
 
 bench-gpu-step:
 	$(BENCH) step $(R3) $(WHOLE) --rounds 4 --minutes 8.5 $(PUBLISHED) $(ARGS)

@@ -18,7 +18,7 @@ def asked(monkeypatch, tmp_path) -> dict[str, Any]:
     """What the command asks for; it is answered with the record under `answer`."""
     given: dict[str, Any] = {"answer": record()}
 
-    def bench_ablation(compose: Any, overrides: list[str], **named: Any) -> tuple[AblationRecord, Any]:
+    def bench_ablation(overrides: list[str], **named: Any) -> tuple[AblationRecord, Any]:
         given.update(named, overrides=overrides)
         path = tmp_path / "results" / "there" / "record.json"
         given["answer"].write(path)

@@ -46,7 +46,7 @@ def measured(monkeypatch, tmp_path):
     def give(found: StepRecord) -> dict[str, object]:
         asked: dict[str, object] = {}
 
-        def instead(compose, overrides, variants, settings, **named):
+        def instead(overrides, variants, settings, **named):
             asked.update(named, overrides=overrides, variants=[each.name for each in variants], settings=settings)
             return found, tmp_path / "record.json"
 
@@ -113,13 +113,6 @@ def test_bad_arguments_are_refused_before_anything_is_measured(tmp_path, capsys,
     assert complaint in said
     assert "Traceback" not in said
     assert not list(tmp_path.iterdir())
-
-
-def test_the_hidden_argument_stays_hidden(capsys):
-    assert main(["bench", "step", "--help"]) == 0
-    said = capsys.readouterr().out
-    assert "--process" not in said
-    assert "--variant" in said
 
 
 def test_records_go_below_logs_and_into_results_only_when_published(measured, monkeypatch, capsys):

@@ -15,7 +15,7 @@ def given(monkeypatch, tmp_path):
     """What the session was given; it answers with `record`."""
     found = {"record": equal_tokens()}
 
-    def bench(question, compose, overrides, settings, variants, **others):
+    def bench(question, overrides, settings, variants, **others):
         found.update(question=question, overrides=overrides, settings=settings, variants=variants, **others)
         return found["record"], tmp_path / "record.json"
 

@@ -50,7 +50,7 @@ def test_help_needs_no_heavy_import():
     ("words", "complaint"),
     [
         (["verify-resume", "--steps", "0"], "'--steps': got 0, expected a whole number of at least 1"),
-        (["bench", "loop", "--blocks", "x"], "'--blocks': got 'x', expected a whole number"),
+        (["bench", "profile", "--steps", "x"], "'--steps': got 'x', expected a whole number"),
         (["generate", "logs/runs/a"], "Missing option '--prompt'"),
         (["report", "a", "--colour"], "--colour"),
     ],

@@ -122,7 +122,7 @@ FLAGS = {
 
 
 @pytest.mark.parametrize("words", FLAGS)
-@pytest.mark.parametrize("command", ["train", "prepare", "verify", "bench loop"])
+@pytest.mark.parametrize("command", ["train", "prepare", "verify", "bench step"])
 def test_a_flag_that_is_none_is_answered_the_same_by_every_command(command, words, capsys):
     assert main([*command.split(), "data=synthetic", *words.split()]) == 1
     said = capsys.readouterr().err

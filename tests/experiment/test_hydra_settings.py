@@ -94,7 +94,6 @@ COMMANDS = {
     "verify": ("verify", "{callback}"),
     "verify-resume": ("verify-resume", "{callback}"),
     "bench step": ("bench", "step", "{callback}"),
-    "bench loop": ("bench", "loop", "{callback}"),
     "a callback": ("train", "{callback}"),
     "a callback, forced": ("train", "+{callback}"),
     "all of hydra": ("train", "hydra={callbacks:{x:{_target_:shutil.copyfile,src:{from},dst:{to}}}}"),

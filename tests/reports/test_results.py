@@ -14,7 +14,7 @@ from litespark.metrics.records.run import EnergyRecord, QualityRecord, RunRecord
 from litespark.reports import marks, results
 from litespark.reports.marks import check_documents, rendered, write_documents
 from litespark.reports.training import tables as training_tables
-from tests.metrics.records.hand_made import CPU, changed, loop_record, make_record, ops_record
+from tests.metrics.records.hand_made import CPU, changed, make_record, ops_record
 from tests.metrics.training_records import to_target
 from tests.reports.synthetic_records import ablation_record, profile_record, results_folder, step_record
 
@@ -93,16 +93,15 @@ def test_every_kind_of_record_has_its_place_with_a_link(tmp_path):
     run = make_record(status="finished")
     run.quality = QualityRecord(validation_loss=0.0, perplexity=1.0, bits_per_byte=1.93)
     run.energy = EnergyRecord(reason="no counter")
-    loop, ops = loop_record(), ops_record()
-    made = {"quickstart": run, "bench-loop": loop, "bench_ops": ops, "bench-to-loss": to_target()}
+    ops = ops_record()
+    made = {"quickstart": run, "bench_ops": ops, "bench-to-loss": to_target()}
     for what, record in made.items():
         record.write(folder / "a-cpu" / f"2026-01-31_{what}_tiny_fp32.json")
     for what, record in {"bench-ablation": ablation_record(), "bench-profile": profile_record()}.items():
         record.write(folder / "nvidia-h200" / f"2026-01-31_{what}_tiny_bf16.json")
     text = results.page(folder)
     for part in (
-        "[bench-loop tiny fp32](a-cpu/2026-01-31_bench-loop_tiny_fp32.json), 2026-01-31",
-        "ratio 1.800 per step, median of 2 blocks",
+        "[quickstart tiny fp32](a-cpu/2026-01-31_quickstart_tiny_fp32.json), 2026-01-31",
         "1.930 bits per byte",
         "50.0 % 50.0 % |",
         "### What bought what\n\n[bench-ablation tiny bf16](nvidia-h200/2026-01-31_bench-ablation_tiny_bf16.json)",

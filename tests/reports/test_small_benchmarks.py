@@ -1,4 +1,4 @@
-"""The tables of the benchmarks of data, profiles, ops and the loop: what was measured, and which goals were met."""
+"""The tables of the benchmarks of data, profiles and ops: what was measured, and which goals were met."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import replace
 from litespark.metrics.records.data import ENCODE, OURS, MemoryRun
 from litespark.metrics.records.profile import ClassRecord, KernelRecord
 from litespark.metrics.records.step import RatesRecord
-from litespark.reports import data, loop, profile
+from litespark.reports import data, profile
 from tests.metrics.data_records import STREAMS, data_record
-from tests.metrics.records.hand_made import loop_record, profile_record
+from tests.metrics.records.hand_made import profile_record
 from tests.reports.rows import notes, row
 
 
@@ -89,13 +89,3 @@ def test_a_profile_points_at_what_is_doubtful_or_unknown():
     assert "void at::native::vectorized" in shown
     assert "MulFunctor<float>>" in shown
     assert name not in shown
-
-
-def test_the_loop_has_its_times_losses_and_verdict():
-    made = loop.table(loop_record())
-    assert row(made, "trainer")[0] != row(made, "bare loop")[0]
-    assert "ratio 1.800 per step, median of 2 blocks" in notes(made)
-    assert "goal at most 1.10: NOT met" in notes(made)
-    apart = loop_record()
-    apart = replace(apart, final=replace(apart.final, trainer=apart.final.bare * 2))
-    assert "The losses DIFFER" in notes(loop.table(apart))

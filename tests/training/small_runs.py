@@ -21,11 +21,11 @@ from litespark.data.streaming import SyntheticDataModule
 from litespark.metrics.hardware import PeakFlops
 from litespark.metrics.mfu import FlopsPerToken, MfuMeter, Rates
 from litespark.metrics.validation import TokenMetrics
-from litespark.models.flops import model_flops_per_token
 from litespark.models.llama.config import LlamaConfig
 from litespark.models.llama.model import Llama
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.ops.fp8.settings import Fp8Config
+from litespark.planning.flops import model_flops_per_token
 from litespark.tasks.pretrain import Pretrain
 from litespark.training.budget import TokenBudget
 from litespark.training.model_builder import ModelBuilder

@@ -1,31 +1,143 @@
-"""Processes that a benchmark starts: ended with all that they started, and never left behind."""
+"""Processes that a benchmark starts: waited for, ended with all that they started, and never left behind.
+
+`python -m litespark.benchmarks.child_process MODULE:FUNCTION REQUEST ANSWER` calls a function with the content of one
+JSON file and writes what it returns into the other; with a script in place of these it runs that script as Python
+would. Either ends when the process that started it is gone: one that goes on would hold the device.
+"""
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
+import runpy
 import signal
 import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any, Literal
 
+from litespark.parent import end_with_parent
+from litespark.threads import decide_threads
+
+PYTHON = (sys.executable, "-m", "litespark.benchmarks.child_process")
 # 128 + SIGTERM, as shells count
 _TERMINATED = 143
 # what Hydra writes below a message of ours
 _ADVICE = "Set the environment variable HYDRA_FULL_ERROR=1"
 
 
-def end_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process that was started in a session of its own, and all that it started, and wait for it."""
-    with suppress(ProcessLookupError):  # all have ended
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended: by itself, stopped because its time was up, or with an error, whose last line is given."""
+
+    outcome: Literal["finished", "stopped", "failed"]
+    error: str | None = None
+
+
+class ChildError(ValueError):
+    """A process did not answer."""
+
+
+def run(
+    command: Sequence[str],
+    printed: Path,
+    *,
+    seconds: float | None = None,
+    grace: float = 0.0,
+    environment: Mapping[str, str] | None = None,
+) -> Ended:
+    """Run a command to its end, in a group of its own that ends with it.
+
+    An interrupt or a termination of this process stops the command first.
+
+    Args:
+        command: the words.
+        printed: file for what it prints.
+        seconds: after which it is stopped; None: never.
+        grace: seconds between SIGTERM, which the process alone gets, and the end of the whole group; 0: no SIGTERM.
+        environment: laid over that of this process.
+    """
+    printed.parent.mkdir(parents=True, exist_ok=True)
+    # unbuffered: the last line is the last that was printed
+    variables = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
+    stopped = False
+    with printed.open("w") as output, _termination_raises():
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=variables,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            stopped = True
+            _ask_to_end(process, grace)
+        except BaseException:
+            _ask_to_end(process, grace)
+            raise
+        finally:
+            with suppress(ProcessLookupError):  # all have ended
+                os.killpg(process.pid, signal.SIGKILL)
+            status = process.wait()
+    if status == 0:
+        return Ended("finished")
+    return Ended("stopped") if stopped else Ended("failed", _how_it_ended(status, printed))
+
+
+def ask(
+    program: Sequence[str],
+    request: object,
+    folder: Path,
+    *,
+    seconds: float,
+    environment: Mapping[str, str] | None = None,
+) -> Any:
+    """What `program REQUEST ANSWER` answers.
+
+    Args:
+        program: the words before the two files, such as `call("module:function")`.
+        request: plain values.
+        folder: for both files and what the process prints; it is made.
+        seconds: after which it is ended.
+        environment: laid over that of this process.
+
+    Raises:
+        ChildError: it did not answer; the message holds the last line that it printed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    asked, answer = folder / "request.json", folder / "answer.json"
+    answer.unlink(missing_ok=True)
+    asked.write_text(json.dumps(request), encoding="utf-8")
+    ended = run([*program, str(asked), str(answer)], folder / "printed", seconds=seconds, environment=environment)
+    if ended.outcome == "stopped":
+        raise ChildError(f"did not end within {seconds:g} s; give it longer, or less to do")
+    if ended.outcome == "failed":
+        raise ChildError(str(ended.error))
+    try:
+        return json.loads(answer.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ChildError(f"ended without an answer: {error}") from error
+
+
+def call(function: str) -> tuple[str, ...]:
+    """The words that call `module:function` in a process of its own, with the content of a file."""
+    return (*PYTHON, function)
+
+
+def _ask_to_end(process: subprocess.Popen[bytes], grace: float) -> None:
+    if grace > 0:
+        process.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(grace)
 
 
 @contextmanager
-def termination_raises() -> Iterator[None]:
+def _termination_raises() -> Iterator[None]:
     """Within it a SIGTERM raises SystemExit, since the group of the child would not get the signal."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -41,11 +153,30 @@ def termination_raises() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def how_it_ended(status: int, printed: Path) -> str:
-    """The status of a process that went wrong, with the last line that it printed into a file."""
+def _how_it_ended(status: int, printed: Path) -> str:
     how = f"ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
     if status == -signal.SIGKILL:
         how += " (the host may be out of memory)"
     lines = [line.strip() for line in printed.read_text(errors="replace").splitlines()]
     lines = [line for line in lines if line and not line.startswith(_ADVICE)]
     return f"{how}: {lines[-1] if lines else 'it printed nothing'}"
+
+
+def main(target: str, *words: str) -> None:
+    """Answer a request, or run a script with the words; see the head of the module."""
+    end_with_parent()
+    decide_threads()  # before torch is imported
+    module, colon, name = target.partition(":")
+    if not colon:
+        sys.argv = [target, *words]
+        runpy.run_path(target, run_name="__main__")
+        return
+    asked, answer = map(Path, words)
+    found = getattr(importlib.import_module(module), name)(json.loads(asked.read_text(encoding="utf-8")))
+    partial = answer.with_suffix(".partial")
+    partial.write_text(json.dumps(found, allow_nan=False), encoding="utf-8")
+    partial.replace(answer)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -21,7 +21,7 @@ from litespark.ops.measuring import Step
 from litespark.ops.shapes import Place
 from litespark.ops.timing import interleaved_milliseconds
 from litespark.ops.verification import said, verify
-from litespark.ops.work import pairs_within_rows
+from litespark.planning.op_costs import pairs_within_rows
 
 log = logging.getLogger(__name__)
 

@@ -52,14 +52,9 @@ def repository() -> Path:
 
 def compose(overrides: Sequence[str]) -> DictConfig:
     """The config that train.py would run with these overrides."""
-    import hydra
+    from litespark.experiment import compose
 
-    import litespark.experiment.composing  # noqa: F401 – puts our checks into Hydra
-    from litespark.experiment.command_line import check_overrides
-
-    check_overrides(overrides)
-    with hydra.initialize_config_dir(str(repository() / "configs"), version_base="1.3", job_name="litespark"):
-        return hydra.compose("train", list(overrides))
+    return compose.compose(overrides)
 
 
 def composed_parts(overrides: Sequence[str]) -> Any:

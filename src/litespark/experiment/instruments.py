@@ -14,8 +14,8 @@ from litespark.metrics.hardware import measured_matmul_peak
 from litespark.metrics.meters import assign_devices, choose_meter
 from litespark.metrics.mfu import FlopsPerToken, MfuMeter, Rates, rates_of
 from litespark.metrics.nvml import nvml_uuid
-from litespark.models.flops import hardware_flops_per_token, model_flops_per_token
 from litespark.ops import triton_support
+from litespark.planning.flops import hardware_flops_per_token, model_flops_per_token
 from litespark.training.mesh import Mesh
 from litespark.training.strategies import activation_dtype
 

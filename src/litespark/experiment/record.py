@@ -13,8 +13,8 @@ from litespark.metrics.energy import EnergyMeter
 from litespark.metrics.environment import collect_environment, git_state
 from litespark.metrics.records.origin import EnvironmentRecord, Provenance, utc_now
 from litespark.metrics.records.run import DataRecord, ModelRecord, RunRecord, SegmentRecord
-from litespark.models.flops import causal_mean_keys, model_flops_per_token
 from litespark.ops.measuring import source_hash
+from litespark.planning.flops import causal_mean_keys, model_flops_per_token
 
 # the commit of a run is that of the code it runs, wherever it is started
 _CODE = Path(__file__).resolve().parents[1]

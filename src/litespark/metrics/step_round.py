@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from litespark.metrics.mfu import possible
 from litespark.metrics.records.step import RoundRecord, StepModel, StepRecord
+from litespark.planning.flops import flops_of_keys
 
 
 @dataclass(frozen=True)
@@ -85,25 +86,16 @@ def tokens_per_second(round_: RoundRecord) -> float:
 
 
 def flops_per_token(model: StepModel, length: int, round_: RoundRecord) -> float:
-    """Causal model FLOPs per token at the pairs that the round's masks allowed.
-
-    The model's two figures, of S and of (S+1)/2 keys for each query, are on one line; this is the line at the mean of
-    the keys that were seen.
-    """
-    return model.flops_per_token_causal + _per_key(model, length) * _more_keys(length, round_)
+    """Causal model FLOPs per token at the pairs that the round's masks allowed."""
+    return model.flops_per_token_causal + _of_keys(model, length, round_)
 
 
 def hardware_flops_per_token(hardware: float, model: StepModel, length: int, round_: RoundRecord) -> float:
     """`hardware`, which is of whole causal rows, at the pairs that were seen: a second forward is a third of all."""
     again = 4 / 3 if round_.recompute == "full" else 1.0
-    return hardware + again * _per_key(model, length) * _more_keys(length, round_)
+    return hardware + again * _of_keys(model, length, round_)
 
 
-def _per_key(model: StepModel, length: int) -> float:
-    if length == 1:
-        return 0.0
-    return (model.flops_per_token_full - model.flops_per_token_causal) / (length - (length + 1) / 2)
-
-
-def _more_keys(length: int, round_: RoundRecord) -> float:
-    return round_.attention_pairs / round_.tokens - (length + 1) / 2
+def _of_keys(model: StepModel, length: int, round_: RoundRecord) -> float:
+    mean_keys = round_.attention_pairs / round_.tokens
+    return flops_of_keys(model.flops_per_token_causal, model.flops_per_token_full, length, mean_keys)

@@ -64,7 +64,7 @@ class ModelSpec(Protocol):
         ...
 
     def attention_flops(self, mean_keys: float) -> float:
-        """Operations a token, forward and backward, beside those of its parameters; see `models.flops`."""
+        """Operations a token, forward and backward, beside those of its parameters; see `planning.flops`."""
         ...
 
     def recomputed_flops(self, mean_keys: float, recompute: Recompute) -> float:

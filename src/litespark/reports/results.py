@@ -16,7 +16,7 @@ from litespark.metrics.records.ledger import Entry, read_ledger
 from litespark.metrics.records.profile import ProfileRecord
 from litespark.metrics.records.run import RunRecord
 from litespark.metrics.records.training import TrainingRecord
-from litespark.reports import ablation, data, fp8, loop, op_speeds, profile, step, training
+from litespark.reports import ablation, data, fp8, op_speeds, profile, step, training
 from litespark.reports.page import render
 from litespark.reports.quantities import percent, plain, rate
 from litespark.reports.step_rows import Row, rows
@@ -30,7 +30,6 @@ _TITLES = {
     "profile": "Where the time goes",
     "training": "Quality, and what it takes",
     "ops": "Ops",
-    "loop": "The trainer over a bare loop",
     "data": "Preparing and reading data",
     "run": "Runs",
 }
@@ -178,7 +177,6 @@ def _training(record: TrainingRecord) -> str:
 _BODIES: dict[str, Callable[[Any], str]] = {
     "run": _run,
     "training": _training,
-    "loop": lambda record: loop.table(record).markdown(),
     "ops": lambda record: markdown(op_speeds.tables(record)),
     "profile": lambda record: profile.table(record).markdown(),
     "step": lambda record: markdown(step.tables(record)),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from litespark.benchmarks.ablation.session import bench_ablation
 from litespark.benchmarks.ablation.switches import switches_between
 from litespark.benchmarks.step import begin as begin_module
-from litespark.benchmarks.step.process import run_process
-from litespark.benchmarks.step.settings import StepSettings
+from litespark.benchmarks.step.begin import StepSettings
+from litespark.benchmarks.step.process import measured
+from litespark.benchmarks.step.session import Surroundings
 from litespark.experiment import record as provenance_module
 from litespark.metrics.records.step import RatesRecord
 from litespark.reports.ablation_rows import from_record
@@ -57,13 +56,12 @@ def test_what_only_fp8_computes_with_is_no_switch_where_nothing_is_in_fp8(precis
 
 def test_the_gain_of_fp8_is_measured_beside_its_loss(tmp_path):
     def launch(request, overrides, folder, *, timeout):
-        output = folder / "answer.json"
-        return run_process(composed(*overrides, *request.settings), replace(request, output=str(output)))
+        return measured(composed(*overrides, *request.settings), request)
 
     record, _ = bench_ablation(
-        lambda words: composed(*words), OVERRIDES, baseline=["precision=fp32"], target=["precision=fp8"],
+        OVERRIDES, baseline=["precision=fp32"], target=["precision=fp8"],
         settings=StepSettings(rounds=1, warmup_steps=1, steps=3, loss_rows=2), command=["litespark"], output=tmp_path,
-        say=lambda line: None, launch=launch,
+        around=Surroundings(lambda line: None, launch),
     )  # fmt: skip
     assert record.complete
     assert [each.name for each in record.variants] == ["baseline", "target"]

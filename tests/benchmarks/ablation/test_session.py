@@ -15,12 +15,13 @@ import pytest
 from litespark.benchmarks.ablation import session
 from litespark.benchmarks.ablation.session import bench_ablation
 from litespark.benchmarks.step import begin as begin_module
+from litespark.benchmarks.step.begin import StepSettings
 from litespark.benchmarks.step.request import Request
-from litespark.benchmarks.step.settings import StepSettings
+from litespark.benchmarks.step.session import Surroundings
 from litespark.benchmarks.step.variants import litespark_variant
-from litespark.cli.configs import compose
 from litespark.experiment import record as provenance_module
-from litespark.experiment.config import ConfigError, Parts, parts_from
+from litespark.experiment.compose import compose_parts
+from litespark.experiment.config import ConfigError, Parts
 from litespark.metrics.records.ablation import AblationRecord, KeyRecord, SwitchRecord
 from litespark.metrics.records.step import RatesRecord, RoundRecord
 from litespark.reports.ablation_rows import from_record
@@ -37,12 +38,12 @@ NAMES = ["baseline", "plus_attention", "plus_recompute", "target", "without_atte
 def one_state_of_the_code(monkeypatch):
     """Whatever else happens to the working tree while tests run; and rates at once."""
     monkeypatch.setattr(provenance_module, "source_hash", lambda *folders: "0123456789abcdef")
+    for module in (begin_module, session):
+        monkeypatch.setattr(module, "compose_parts", parts_of)
     monkeypatch.setattr(begin_module, "measured_rates", lambda *given, **named: RatesRecord(1e15, 1e14, 1e15))
 
 
-@lru_cache
-def composed(*overrides: str) -> Parts:
-    return parts_from(compose(overrides))
+composed = lru_cache(lambda *overrides: compose_parts(overrides))
 
 
 def parts_of(overrides: Sequence[str]) -> Parts:
@@ -74,8 +75,8 @@ class Processes:
 def run(output: Path, processes: Processes, overrides: Sequence[str] = (), **changes) -> tuple[AblationRecord, Path]:
     named = {"baseline": BASELINE, "target": TARGET, "settings": SETTINGS} | changes
     return bench_ablation(
-        parts_of, [*OVERRIDES, *overrides], command=["litespark", "bench", "ablation"], output=output,
-        say=lambda line: None, launch=processes, **named,
+        [*OVERRIDES, *overrides], command=["litespark", "bench", "ablation"], output=output,
+        around=Surroundings(lambda line: None, processes), **named,
     )  # fmt: skip
 
 
@@ -149,8 +150,8 @@ def test_baseline_and_target_may_be_experiments(tmp_path):
     processes = Processes(most=0)
     with pytest.raises(KeyboardInterrupt):
         bench_ablation(
-            parts_of, small, baseline=["experiment=llama3b_baseline"], target=["experiment=llama3b_litespark"],
-            settings=SETTINGS, command=[], output=tmp_path, say=lambda line: None, launch=processes,
+            small, baseline=["experiment=llama3b_baseline"], target=["experiment=llama3b_litespark"],
+            settings=SETTINGS, command=[], output=tmp_path, around=Surroundings(lambda line: None, processes),
         )  # fmt: skip
     record = AblationRecord.read(next(tmp_path.glob("*/*.json")))
     assert record.names[0] == "rms_norm"

@@ -1,18 +1,16 @@
 """From the command's words to a record; the processes are played by a function, and once they are real ones."""
 
+import importlib
 import json
 
 import pytest
 
-from litespark.benchmarks.data import corpus, rounds, session
-from litespark.benchmarks.data.launch import launch
-from litespark.benchmarks.data.process import measure
+from litespark.benchmarks.child_process import ask
+from litespark.benchmarks.data import corpus, preparation, rounds, session, streaming
 from litespark.benchmarks.data.rounds import CASES, DataSettings
 from litespark.benchmarks.data.session import NO_LITGPT, bench_data, with_defaults
 from litespark.cli import main
-from litespark.cli.configs import compose
 from litespark.experiment import record as provenance_module
-from litespark.experiment.config import parts_from
 from litespark.metrics.records.data import LITGPT, OURS, DataRecord
 
 OVERRIDES = ["data.vocab_size=300", "data.seq_len=64"]
@@ -36,25 +34,25 @@ class Processes:
         self.asked = []
         self.litgpt_error = litgpt_error
 
-    def __call__(self, request, folder, *, cores, timeout, program=None):
-        if program is not None:
+    def __call__(self, program, request, folder, *, seconds, environment):
+        name, cores = program[-1].rpartition(":")[2], request["cores"]
+        assert environment == {"RAYON_NUM_THREADS": str(cores), "OMP_NUM_THREADS": "1"}
+        if name.endswith("litgpt_script.py"):
             self.asked.append(("litgpt", cores, program))
             if self.litgpt_error:
                 raise ValueError(self.litgpt_error)
             tokens = self.written() * self.record.training_bytes // self.record.text_bytes
             return {**self.pass_of(tokens), "version": "9.9", "litdata": "8.8"}
-        arguments = request["arguments"]
-        self.asked.append((request["measure"], cores, arguments))
-        if request["measure"] == "stream":
-            one = {"tokens": 100, "seconds": 1.0, "first_batch_seconds": 0.1}
-            return {"cases": [one for _ in arguments["cases"]]}
-        return {**self.pass_of(self.written() if request["measure"] == "prepare" else 1000), "folder": "somewhere"}
+        self.asked.append((name, cores, request))
+        if name == "stream":
+            return [{"tokens": 100, "seconds": 1.0, "first_batch_seconds": 0.1} for _ in request["cases"]]
+        return {**self.pass_of(self.written() if name == "prepare_corpus" else 1000), "folder": "somewhere"}
 
     def written(self):
         return 1000 + self.record.documents
 
     def pass_of(self, tokens):
-        return {"seconds": 2.0, "cpu_seconds": 2.0, "tokens": tokens, "peak_bytes": 10, "documents": 1}
+        return {"seconds": 2.0, "cpu_seconds": 2.0, "tokens": tokens, "peak_bytes": 10}
 
 
 def bench(folder, processes, monkeypatch, **changes):
@@ -66,13 +64,12 @@ def bench(folder, processes, monkeypatch, **changes):
 
     monkeypatch.setattr(corpus, "write_corpus", remembered)
     return bench_data(
-        lambda words: parts_from(compose(words)),
         OVERRIDES,
         DataSettings(**(SETTINGS | changes)),
         command=["litespark", "bench", "data"],
         output=folder,
         say=lambda line: None,
-        launch=processes,
+        ask=processes,
     )
 
 
@@ -84,8 +81,8 @@ def test_all_take_turns_and_every_second_round_is_backwards(tmp_path, monkeypatc
     assert path.name.endswith("_bench-data_installed-packages_uint16.json")
     assert record.litgpt == "9.9 with LitData 8.8"
     turns = [(each[0], each[1]) for each in processes.asked]
-    first = [("encode", 1), ("prepare", 1), ("encode", 2), ("prepare", 2), ("litgpt", 2)]
-    assert turns == [*first, *first[::-1], *[("prepare", 2)] * 4, ("stream", 2), ("stream", 2)]
+    first = [("encode", 1), ("prepare_corpus", 1), ("encode", 2), ("prepare_corpus", 2), ("litgpt", 2)]
+    assert turns == [*first, *first[::-1], *[("prepare_corpus", 2)] * 4, ("stream", 2), ("stream", 2)]
     streams = [each[2]["cases"] for each in processes.asked if each[0] == "stream"]
     assert [tuple(case.values()) for case in streams[0]] == list(CASES)
     assert streams[1] == streams[0][::-1]
@@ -95,7 +92,7 @@ def test_all_take_turns_and_every_second_round_is_backwards(tmp_path, monkeypatc
 def test_what_is_prepared_is_the_whole_text_with_the_same_tokenizer(tmp_path, monkeypatch):
     processes = Processes()
     record, _ = bench(tmp_path, processes, monkeypatch)
-    configs = [each[2]["config"] for each in processes.asked if each[0] == "prepare"]
+    configs = [each[2]["config"] for each in processes.asked if each[0] == "prepare_corpus"]
     assert len({config["root"] for config in configs}) == len(configs)  # nothing is found ready
     assert {config["tokenizer"] for config in configs} == {configs[0]["tokenizer"]}
     assert {config["processes"] for config in configs} == {1, 2}
@@ -120,10 +117,10 @@ def test_a_litgpt_that_fails_is_a_reason_and_not_the_end(tmp_path, monkeypatch):
 
 def test_what_was_measured_is_kept_where_a_later_process_fails(tmp_path, monkeypatch):
     class Fails(Processes):
-        def __call__(self, request, folder, **named):
-            if request.get("measure") == "stream":
+        def __call__(self, program, request, folder, **named):
+            if program[-1].endswith(":stream"):
                 raise ValueError("no shared memory")
-            return super().__call__(request, folder, **named)
+            return super().__call__(program, request, folder, **named)
 
     with pytest.raises(ValueError, match="no shared memory"):
         bench(tmp_path, Fails(), monkeypatch)
@@ -172,18 +169,21 @@ def first_of_each_kind_apart():
     """Starts a process for the first measurement of each kind; the later ones are made in this process."""
     seen = set()
 
-    def measured(request, folder, **named):
-        if request["measure"] in seen:
-            return json.loads(json.dumps(measure(request["measure"], request["arguments"])))
-        seen.add(request["measure"])
-        return launch(request, folder, **named)
+    def measured(program, request, folder, **named):
+        function = program[-1]
+        if function in seen:
+            module, _, name = function.partition(":")
+            return getattr(importlib.import_module(module), name)(json.loads(json.dumps(request)))
+        seen.add(function)
+        return ask(program, request, folder, **named)
 
     return measured
 
 
 def test_the_command_measures_with_real_processes(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(bench_data.__kwdefaults__, "launch", first_of_each_kind_apart())
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setitem(bench_data.__kwdefaults__, "ask", first_of_each_kind_apart())
+    monkeypatch.setattr(preparation, "use_cores", lambda count: None)  # of this process, which has others to do
+    monkeypatch.setattr(streaming, "use_cores", lambda count: None)
     monkeypatch.setattr(rounds, "CASES", ((OURS, 0, True), (OURS, 0, False), (OURS, 1, True), (OURS, 2, True),
                                           ("litespark, domains", 0, True), ("litdata", 0, True)))  # fmt: skip
     for module in (rounds, session):

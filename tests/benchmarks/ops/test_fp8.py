@@ -29,7 +29,6 @@ from litespark.benchmarks.ops.rivals import TORCHAO, torchao_linear
 from litespark.metrics.records.ops import (
     least_paying,
 )
-from litespark.models.floor import cast_bytes
 from litespark.models.llama.config import LlamaConfig
 from litespark.ops.fp8.limits import without_units
 from litespark.ops.fp8.operands import product
@@ -38,7 +37,8 @@ from litespark.ops.fp8.settings import Fp8Config
 from litespark.ops.shapes import Place
 from litespark.ops.tolerance import Difference
 from litespark.ops.verification import Verification
-from litespark.ops.work import work
+from litespark.planning.fp8_casts import cast_bytes
+from litespark.planning.op_costs import op_cost
 
 CPU = torch.device("cpu")
 TINY = LlamaConfig("t", 32, 3, 4, 2, 48, 97, 32)
@@ -278,10 +278,10 @@ def test_a_variant_that_raises_is_named_and_the_others_are_measured(simulated, m
 
 def test_least_bytes_are_those_of_the_op_in_bf16_and_of_the_casts():
     cases = {case.case: case for case in measured().cases}
-    norm, weight = work("add_rms_norm", PLACE), 4 * TINY.hidden_size
+    norm, weight = op_cost("add_rms_norm", PLACE), 4 * TINY.hidden_size
     assert cases[NORM].forward_bytes == norm.forward_bytes - weight
     assert cases[NORM].backward_bytes == norm.backward_bytes - 2 * weight
-    swiglu = work("swiglu", PLACE)
+    swiglu = op_cost("swiglu", PLACE)
     assert (cases[SWIGLU].forward_bytes, cases[SWIGLU].backward_bytes) == (swiglu.forward_bytes, swiglu.backward_bytes)
     every = cast_bytes(TINY, SHAPES, Fp8Config())
     casts = sum(each.moved for each in every if not each.fused and not each.tensor.endswith(".weight"))

@@ -13,9 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from litespark.benchmarks.ops import measure as ops
 from litespark.benchmarks.ops import rivals as ops_rivals
 from litespark.benchmarks.ops import session as ops_session
+from litespark.benchmarks.ops.measure import matmuls
 from litespark.benchmarks.ops.rivals import difference_from_reference, liger
 from litespark.benchmarks.ops.session import EVERYTHING
-from litespark.benchmarks.ops.yardsticks import matmuls
 from litespark.cli import main
 from litespark.experiment import record as provenance_module
 from litespark.metrics.records.ops import OpsRecord
@@ -28,7 +28,7 @@ from litespark.ops.rms_norm.reference import add_rms_norm, rms_norm
 from litespark.ops.rope.reference import rope
 from litespark.ops.shapes import Place, StepShapes
 from litespark.ops.tolerance import outputs_and_gradients
-from litespark.ops.work import pairs_within_documents, pairs_within_rows, work
+from litespark.planning.op_costs import op_cost, pairs_within_documents, pairs_within_rows
 from tests.cli.tiny_run import tiny
 
 CPU = torch.device("cpu")
@@ -272,8 +272,8 @@ def test_bytes_are_those_of_the_tensors_that_go_in_and_out(op):
     else:
         forward = _bytes(*inputs, *outputs)
         backward = _bytes(*outputs, *inputs, *gradients)
-    least = work(op, PLACE)
-    assert (least.forward_bytes, least.backward_bytes) == (forward, backward)
+    cost = op_cost(op, PLACE)
+    assert (cost.forward_bytes, cost.backward_bytes) == (forward, backward)
 
 
 @pytest.mark.parametrize("op", ["swiglu_linear", "linear_cross_entropy"])
@@ -281,11 +281,11 @@ def test_operations_are_those_that_pytorch_counts_and_the_yardstick_has_as_many(
     case = cases(op, SHAPES, CPU)[0]
     with FlopCounterMode(display=False) as counted:
         outputs_and_gradients(lambda *inputs: case.call(load(op, REFERENCE), *inputs), case.inputs)
-    least = work(op, PLACE)
-    assert counted.get_total_flops() == least.forward_flops + least.backward_flops
+    cost = op_cost(op, PLACE)
+    assert counted.get_total_flops() == cost.forward_flops + cost.backward_flops
     with FlopCounterMode(display=False) as counted:
-        matmuls(op, PLACE)()
-    assert counted.get_total_flops() == least.forward_flops + least.backward_flops
+        matmuls(op, PLACE)["three matrix products"]()
+    assert counted.get_total_flops() == cost.forward_flops + cost.backward_flops
 
 
 def test_pairs_are_those_that_a_mask_shows():
@@ -297,7 +297,7 @@ def test_pairs_are_those_that_a_mask_shows():
 
 def test_an_unknown_op_has_no_work():
     with pytest.raises(ValueError, match="got op 'softmax'"):
-        work("softmax", PLACE)
+        op_cost("softmax", PLACE)
 
 
 # ---------------------------------------------------------------- rivals

@@ -7,7 +7,7 @@ import pytest
 
 import litespark.ops
 from litespark.benchmarks.profile.classes import CLASSES, class_of, launcher, own_names, scope, within
-from litespark.models.floor import KERNEL_CLASSES
+from litespark.planning.roofline import KERNEL_CLASSES
 
 NATIVE = "void at::native::"
 COPY = f"{NATIVE}vectorized_elementwise_kernel<4, at::native::bfloat16_copy_kernel_cuda(at::TensorIteratorBase&)>"

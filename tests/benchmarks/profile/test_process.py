@@ -1,20 +1,17 @@
 """Real steps under the profiler: the times add up, little is left over, and the model is as it was afterwards."""
 
-import json
-
 import pytest
 import torch
 from torch import nn
 
 from litespark.benchmarks.profile import process
-from litespark.benchmarks.profile.process import ProfileAnswer, answer_path, is_compiled, run_process
+from litespark.benchmarks.profile.process import Answer, Profile, answered, is_compiled
 from litespark.benchmarks.profile.scopes import annotated
 from litespark.benchmarks.step.process import build
 from litespark.data.streaming import build_data_module
-from litespark.experiment.config import ConfigError
 from litespark.experiment.preflight import preflight
 from litespark.launch import Ranks
-from litespark.metrics.records.base import RecordError
+from litespark.metrics.records.base import parse
 from litespark.metrics.records.step import RoundRecord
 from litespark.training import step
 from tests.benchmarks.step.tiny_steps import parts, request
@@ -26,9 +23,9 @@ FP8 = ("ops=reference", "precision=fp8", "precision.fp8.simulate=true")
 
 def _profiled(folder, variant, kind, *overrides, **changes):
     asked = request(folder, variant, kind, *overrides, warmup_steps=1, steps=2, **changes)
-    run_process(parts(folder, *overrides), asked)
-    output = folder / f"{variant}.json"
-    return RoundRecord.read(output), ProfileAnswer.read(answer_path(output))
+    found = answered(parts(folder, *overrides), asked)
+    assert parse(Answer, found.check()) == found
+    return found.round, found.profile
 
 
 def _training(folder, variant, kind, *overrides):
@@ -67,7 +64,7 @@ def test_the_classes_and_idle_are_the_step_and_little_is_other(tmp_path, variant
         assert names["gemm"] & {"aten::copy_", "aten::_to_copy"}
 
 
-def _share_of_other(answer: ProfileAnswer) -> float:
+def _share_of_other(answer: Profile) -> float:
     """Of the calls, since the times depend on what else runs on the machine."""
     calls = {each.kernel_class: sum(kernel.calls for kernel in each.kernels) for each in answer.classes}
     return calls["other"] / sum(calls.values())
@@ -136,19 +133,6 @@ def test_a_full_memory_is_an_answer(tmp_path, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr(process, "build", full)
-    asked = request(tmp_path, "litespark", "litespark")
-    run_process(parts(tmp_path), asked)
-    done = RoundRecord.read(tmp_path / "litespark.json")
-    assert (done.outcome, done.error) == ("out of memory", "CUDA out of memory. Tried to allocate 2.00 GiB.")
-
-
-def test_train_py_is_not_profiled_here(tmp_path):
-    with pytest.raises(ConfigError, match=r"trainer\.profile=true"):
-        run_process(parts(tmp_path), request(tmp_path, "train.py", "train.py"))
-
-
-def test_an_answer_that_is_none_is_refused(tmp_path):
-    path = tmp_path / "a.json"
-    path.write_text(json.dumps({"device_type": "cpu"}))
-    with pytest.raises(RecordError, match="not a valid ProfileAnswer"):
-        ProfileAnswer.read(path)
+    found = answered(parts(tmp_path), request(tmp_path, "litespark", "litespark"))
+    error = "CUDA out of memory. Tried to allocate 2.00 GiB."
+    assert found == Answer(RoundRecord(0, 1, "out of memory", "none", error=error))

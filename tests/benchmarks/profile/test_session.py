@@ -1,11 +1,12 @@
 """From the command's words to a record; the process is played by a function."""
 
-from pathlib import Path
+import json
 
 import pytest
 
-from litespark.benchmarks.profile.process import ProfileAnswer, answer_path
-from litespark.benchmarks.profile.session import PROGRAM, bench_profile
+from litespark.benchmarks.child_process import ChildError
+from litespark.benchmarks.profile.process import Answer, Profile
+from litespark.benchmarks.profile.session import MEASURE, bench_profile
 from litespark.benchmarks.step import begin as begin_module
 from litespark.cli.configs import compose
 from litespark.experiment import record as provenance_module
@@ -30,19 +31,25 @@ class Process:
     def __init__(self, outcome="measured", error=None):
         self.outcome, self.error = outcome, error
 
-    def __call__(self, request, overrides, folder, *, timeout, program):
+    def __call__(self, request, overrides, folder, *, timeout, program, environment):
         self.request, self.overrides, self.program = request, overrides, program
+        if self.outcome == "failed":
+            raise ChildError(self.error)
+        round_ = {"round": 0, "position": 0, "outcome": self.outcome, "recompute": "none"}
         if self.outcome != "measured":
-            return RoundRecord(0, 0, self.outcome, "none", error=self.error)
+            return json.loads(Answer(RoundRecord(**round_, error=self.error)).check())
         classes = [ClassRecord("attention", 6.0), ClassRecord("other", 3.0), ClassRecord("idle", 1.0)]
-        ProfileAnswer("cpu", TOKENS, PAIRS, 10.0, 9.0, classes).write(answer_path(Path(request.output)))
-        return RoundRecord(0, 0, "measured", "none", step_ms=[9.0], detail="ops: all reference")
+        answer = Answer(
+            RoundRecord(**round_, step_ms=[9.0], detail="ops: all reference"),
+            Profile("cpu", TOKENS, PAIRS, 10.0, 9.0, classes),
+        )
+        return json.loads(answer.check())
 
 
 def _bench(folder, process, variant="litespark", *overrides, **changes):
     values = {"variant": variant, "steps": 3, "layers": None, "command": ["litespark", "bench", "profile"],
               "output": folder, "say": lambda line: None, "launch": process}  # fmt: skip
-    return bench_profile(lambda words: parts_from(compose(words)), [*OVERRIDES, *overrides], **(values | changes))
+    return bench_profile([*OVERRIDES, *overrides], **(values | changes))
 
 
 def test_the_record_holds_the_times_beside_the_floor_of_the_variant(tmp_path):
@@ -59,7 +66,7 @@ def test_the_record_holds_the_times_beside_the_floor_of_the_variant(tmp_path):
     assert floors["attention"] == pytest.approx(expected)
     assert floors["other"] is None
     assert floors["idle"] == 0
-    assert process.program == PROGRAM
+    assert process.program == MEASURE
     assert (process.request.steps, process.request.layers) == (3, None)
 
 
@@ -82,7 +89,11 @@ def test_hugging_face_gets_whole_rows(tmp_path):
 @pytest.mark.parametrize(
     ("process", "variant", "message"),
     [
-        (Process("failed", "ValueError: it broke"), "litespark", "'failed', expected a profile: ValueError: it broke$"),
+        (
+            Process("failed", "ValueError: it broke"),
+            "litespark",
+            "got no profile .*: ValueError: it broke$",
+        ),
         (Process("out of memory", "CUDA out of memory."), "litespark", "try recompute=full, or --layers"),
         (Process(), "train.py", r"train\.py … trainer\.profile=true"),
         (Process(), "compiled_fp8", "cannot be profiled here: float8 products need a GPU"),

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from litespark.benchmarks.step import begin as begin_module
-from litespark.benchmarks.step.begin import begin
+from litespark.benchmarks.step.begin import StepSettings, add_rates, decide, described
 from litespark.benchmarks.step.process import build
-from litespark.benchmarks.step.settings import StepSettings
 from litespark.benchmarks.step.stepping import step_batches
 from litespark.benchmarks.step.variants import parse
 from litespark.data.streaming import build_data_module
@@ -16,9 +15,9 @@ from litespark.experiment.config import ConfigError
 from litespark.experiment.preflight import preflight
 from litespark.launch import Ranks
 from litespark.metrics.records.step import RatesRecord
-from litespark.models.floor import cast_bytes
 from litespark.ops.fp8.operands import Operand
 from litespark.ops.fp8.reference import Pieces
+from litespark.planning.fp8_casts import cast_bytes
 from tests.benchmarks.step.tiny_steps import TINY, measured, parts, request
 from tests.experiment.composed import parts as composed
 
@@ -26,6 +25,13 @@ FP8 = ("ops=reference", "precision=fp8", "precision.fp8.simulate=true")
 RECIPES = ("delayed", "tensorwise")
 RATES = RatesRecord(matmul_flops=1e12, attention_flops=1e12, copy_bytes=1e9, fp8_matmul_flops=2e12)
 SETTINGS = StepSettings(rounds=1, warmup_steps=1, steps=2, loss_rows=2)
+
+
+def begun(overrides, *words):
+    decided = decide(overrides, [parse(word) for word in words], SETTINGS)
+    record = described(decided, overrides, SETTINGS, ["litespark"])
+    add_rates(record, decided)
+    return record
 
 
 def test_every_recipe_trains_on_the_same_tokens_to_nearly_the_same_loss(tmp_path):
@@ -72,7 +78,7 @@ def test_the_record_says_what_casts_move_and_what_is_only_simulated(monkeypatch)
     monkeypatch.setattr(begin_module, "measured_rates", lambda *given, **named: RATES)
     overrides = ["data=synthetic", "trainer.accelerator=cpu", "precision=fp32", "precision.fp8.simulate=true", *TINY]
     words = ("litespark", "delayed:precision=fp8", "tensorwise:precision=fp8 precision.fp8.recipe=tensorwise")
-    record = begin(lambda words: composed(*words), overrides, [parse(word) for word in words], SETTINGS, ["litespark"])
+    record = begun(overrides, *words)
     about = {each.name: each.about for each in record.variants}
     assert {each.reason for each in record.variants} == {None}
     assert "casts" not in about["litespark"]
@@ -92,7 +98,7 @@ def test_on_a_device_with_the_units_the_floor_is_that_of_fp8(monkeypatch):
     monkeypatch.setattr(begin_module, "measured_rates", lambda *given, **named: RATES)
     monkeypatch.setattr(begin_module, "activation_dtype", lambda precision, device: torch.bfloat16)
     words = ["wide:precision=bf16", "narrow:precision=fp8"]
-    record = begin(lambda words: composed(*words), overrides, [parse(word) for word in words], SETTINGS, ["litespark"])
+    record = begun(overrides, *words)
     floors = {each.name: {part.kernel_class: part.milliseconds for part in each.floor} for each in record.variants}
     assert floors["narrow"]["gemm"] < floors["wide"]["gemm"]
     assert floors["narrow"]["copies"] > floors["wide"]["copies"]
@@ -101,10 +107,10 @@ def test_on_a_device_with_the_units_the_floor_is_that_of_fp8(monkeypatch):
 def test_without_units_and_unsimulated_it_is_a_reason_in_the_record_and_no_error(monkeypatch):
     monkeypatch.setattr(begin_module, "measured_rates", lambda *given, **named: RATES)
     overrides = ["data=synthetic", "trainer.accelerator=cpu", "precision=fp32", *TINY]
-    variants = [parse("litespark"), parse("litespark_fp8:precision=fp8")]
-    record = begin(lambda words: composed(*words), overrides, variants, SETTINGS, ["litespark"])
+    words = ("litespark", "litespark_fp8:precision=fp8")
+    record = begun(overrides, *words)
     assert record.variant("litespark").reason is None
     assert "no fp8 units" in record.variant("litespark_fp8").reason
     # for the whole benchmark it is an error
     with pytest.raises(ConfigError, match="no fp8 units"):
-        begin(lambda words: composed(*words), [*overrides, "precision=fp8"], variants[:1], SETTINGS, ["litespark"])
+        begun([*overrides, "precision=fp8"], "litespark")

@@ -54,10 +54,11 @@ def test_the_compiled_baseline_has_our_loss_too(tmp_path, ours):
 
 
 def test_labels_that_are_shifted_twice_do_not_have_our_loss(tmp_path, ours, monkeypatch):
-    def forget(self, model, batch, tokens):
-        return model(input_ids=batch.tokens, labels=batch.labels, num_items_in_batch=tokens, use_cache=False).loss
+    def forget(self, batch, tokens, *, compiled):
+        values = {"labels": batch.labels, "num_items_in_batch": tokens, "use_cache": False}
+        return self.model(input_ids=batch.tokens, **values).loss
 
-    monkeypatch.setattr(HuggingFaceTraining, "_loss", forget)
+    monkeypatch.setattr(HuggingFaceTraining, "loss", forget)
     theirs = measured(tmp_path, "sdpa", "huggingface", "model.tie_embeddings=false", steps=8)
     with pytest.raises(AssertionError):
         _assert_same_training(theirs, ours)

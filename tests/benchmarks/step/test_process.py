@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 import torch
 
 from litespark.benchmarks.step import process
-from litespark.benchmarks.step.process import asked_parts, out_of_memory, run_process
-from litespark.benchmarks.step.stepping import LitesparkTraining
+from litespark.benchmarks.step.process import asked_parts, out_of_memory
+from litespark.benchmarks.step.training import BareTraining, LitesparkTraining
 from litespark.experiment import build
 from litespark.experiment.config import ConfigError
+from litespark.metrics.records.base import parse
 from litespark.metrics.records.step import RoundRecord
 from litespark.training.model_builder import ModelBuilder
 from litespark.training.module import TrainingModule
+from litespark.training.step import OptimizerStep
 from tests.benchmarks.step.tiny_steps import measured, parts, request
 from tests.stand_in_device import stand_in
 
@@ -39,7 +41,7 @@ def test_ours_and_train_py_itself_end_in_the_same_loss(tmp_path):
     assert ours.recompute == "none"
     assert ours.peak_memory_mib is None
     assert "ops: " in str(ours.detail)
-    assert RoundRecord.read(tmp_path / "litespark.json") == ours
+    assert parse(RoundRecord, ours.check()) == ours
     theirs = measured(tmp_path, "train.py", "train.py", *settings)
     # the same numbers, summed in another order
     assert theirs.loss == pytest.approx(ours.loss, rel=1e-7)
@@ -58,6 +60,22 @@ def test_ours_is_built_by_what_train_py_is_built_with(tmp_path, monkeypatch):
         monkeypatch.setattr(owner, name, lambda *given, real=real, name=name: (called.append(name), real(*given))[1])
     measured(tmp_path, "litespark", "litespark")
     assert called == ["choose_ops", "build", "configure_optimizers"]
+
+
+def test_the_bare_loop_trains_as_ours_does_by_a_step_of_its_own(tmp_path, monkeypatch):
+    settings = ("data.document_mask=true", "optim.grad_clip=0.5")
+    ours = measured(tmp_path, "litespark", "litespark", *settings)
+    monkeypatch.setattr(OptimizerStep, "loss", lambda *given: pytest.fail("it has taken our step"))
+    bare = measured(tmp_path, "bare", "bare", *settings)
+    assert bare.train_loss == pytest.approx(ours.train_loss, rel=1e-5)
+    assert bare.loss == pytest.approx(ours.loss, rel=1e-5)
+    assert (bare.tokens_hash, bare.recompute) == (ours.tokens_hash, ours.recompute)
+    assert ours.train_loss[-1] < 0.9 * ours.train_loss[0], "else equal losses would say nothing"
+    honest = BareTraining.step
+    monkeypatch.setattr(
+        BareTraining, "step", lambda self, batch: honest(self, replace(batch, learning_rate=1.2 * batch.learning_rate))
+    )
+    assert measured(tmp_path, "bare", "bare", *settings).loss != pytest.approx(ours.loss, rel=1e-5)
 
 
 @pytest.mark.parametrize("optim", ["adamw", "muon"])
@@ -101,7 +119,6 @@ def test_a_full_memory_is_an_answer(tmp_path, monkeypatch, kind, variant, where)
     assert (answer.outcome, answer.error) == ("out of memory", "CUDA out of memory. Tried to allocate 2.00 GiB.")
     assert answer.recompute == ("full" if kind == "huggingface" else "none")
     assert (answer.step_ms, answer.loss, answer.round, answer.position) == ([], None, 0, 1)
-    assert RoundRecord.read(Path(tmp_path / f"{variant}.json")) == answer
 
 
 def test_another_error_is_no_answer(tmp_path, monkeypatch):
@@ -111,7 +128,6 @@ def test_another_error_is_no_answer(tmp_path, monkeypatch):
     monkeypatch.setattr(LitesparkTraining, "step", wrong)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         measured(tmp_path, "litespark", "litespark")
-    assert not (tmp_path / "litespark.json").exists()
 
 
 def test_a_full_memory_is_seen_behind_the_compilers_error():
@@ -134,7 +150,7 @@ def test_what_cannot_be_measured_here_is_refused_in_the_process_too(tmp_path):
     with pytest.raises(ConfigError, match=r"compiled_fp8 cannot be measured here: .*fp8 units"):
         measured(tmp_path, "compiled_fp8")
     with pytest.raises(ConfigError, match=r"data.document_mask=false"):
-        run_process(parts(tmp_path, "data.document_mask=true"), request(tmp_path, "sdpa"))
+        measured(tmp_path, "sdpa", "huggingface", "data.document_mask=true")
 
 
 def test_the_memory_of_a_gpu_is_the_peak_of_its_steps(tmp_path, monkeypatch):

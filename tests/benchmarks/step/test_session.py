@@ -11,16 +11,14 @@ import pytest
 import torch
 
 from litespark.benchmarks.step import begin as begin_module
-from litespark.benchmarks.step.begin import begin, decide
+from litespark.benchmarks.step.begin import StepSettings, add_rates, decide, described
 from litespark.benchmarks.step.request import Request
-from litespark.benchmarks.step.session import bench_step, measure
-from litespark.benchmarks.step.settings import StepSettings
+from litespark.benchmarks.step.session import Surroundings, bench_step
 from litespark.benchmarks.step.variants import HUGGINGFACE, TRAINER, Variant, litespark_variant
-from litespark.cli.configs import compose
 from litespark.experiment import record as provenance_module
-from litespark.experiment.config import Parts, parts_from
+from litespark.experiment.compose import compose_parts
 from litespark.metrics.records.step import RatesRecord, RoundRecord, StepRecord
-from litespark.models.flops import hardware_flops_per_token
+from litespark.planning.flops import hardware_flops_per_token
 from litespark.reports.step_goals import succeeded
 
 OURS = litespark_variant("litespark")
@@ -35,10 +33,6 @@ def one_state_of_the_code(monkeypatch):
     monkeypatch.setattr(provenance_module, "source_hash", lambda *folders: "0123456789abcdef")
     monkeypatch.setattr(begin_module, "measured_rates", lambda *given, **named: RatesRecord(1e11, 1e10, 1e10))
     monkeypatch.setattr(begin_module, "why_not", lambda variant, device, parts: None)
-
-
-def parts_of(overrides: Sequence[str]) -> Parts:
-    return parts_from(compose(overrides))
 
 
 class Processes:
@@ -78,8 +72,8 @@ def run(
     settings = dataclasses.replace(SETTINGS, **named.pop("settings", {}))
     said: list[str] = []
     record, path = bench_step(
-        parts_of, named.pop("overrides", OVERRIDES), variants, settings, command=["litespark", "bench", "step"],
-        output=output, say=said.append, launch=processes, clock=lambda: processes.seconds, **named,
+        named.pop("overrides", OVERRIDES), variants, settings, command=["litespark", "bench", "step"],
+        output=output, around=Surroundings(said.append, processes, lambda: processes.seconds), **named,
     )  # fmt: skip
     assert StepRecord.read(path) == record
     return record, path, said
@@ -147,7 +141,7 @@ def test_out_of_memory_is_tried_with_more_recomputation_and_kept_so(tmp_path):
     # the other attempts keep the place of the first
     assert {each.position for each in processes.asked if each.variant == "litespark"} == {1}
     assert record.complete
-    model = parts_of(OVERRIDES).model
+    model = compose_parts(OVERRIDES).model
     assert record.model.hardware_flops("full") == hardware_flops_per_token(model, 8.5, "full")
     assert record.model.hardware_flops("none") == record.model.flops_per_token_causal
 
@@ -297,7 +291,7 @@ def test_what_cannot_run_is_in_the_record_with_the_reason(tmp_path, monkeypatch)
 
 def test_the_record_says_what_was_run_where_and_how(tmp_path):
     record, *_ = run(tmp_path, Processes(), overrides=[*OVERRIDES, f"paths.logs={tmp_path}"])
-    model = parts_of(OVERRIDES).model
+    model = compose_parts(OVERRIDES).model
     assert record.provenance.source_hash == "0123456789abcdef"
     assert len(record.provenance.config_hash) == 16
     assert record.provenance.overrides == [*OVERRIDES, f"paths.logs=…/{tmp_path.name}"]
@@ -317,28 +311,25 @@ def test_a_model_larger_than_the_device_is_measured_by_some_of_its_layers(tmp_pa
     record, *_ = run(tmp_path, processes)
     assert (record.model.num_layers, record.model.layers_whole) == (3, 4)
     assert {each.layers for each in processes.asked} == {3}
-    model = dataclasses.replace(parts_of(OVERRIDES).model, num_layers=3)
+    model = dataclasses.replace(compose_parts(OVERRIDES).model, num_layers=3)
     assert record.model.parameters == model.parameter_count()
     asked = Processes()
     record, *_ = run(tmp_path, asked, settings={"layers": 2})
     assert {each.layers for each in asked.asked} == {2}
 
 
-def test_measure_alone_fills_a_record_of_begin():
-    record = begin(parts_of, OVERRIDES, [OURS], SETTINGS, ["litespark", "bench", "ablation"])
-    saved: list[int] = []
-    processes = Processes()
-    measure(record, OVERRIDES, SETTINGS, save=lambda: saved.append(len(record.variant("litespark").rounds)),
-            say=lambda line: None, launch=processes)  # fmt: skip
-    assert saved[:3] == [1, 2, 3]
-    assert record.complete
+def begun(variants: Sequence[Variant], overrides: Sequence[str] = OVERRIDES) -> StepRecord:
+    decided = decide(overrides, variants, SETTINGS)
+    record = described(decided, overrides, SETTINGS, ["litespark"])
+    add_rates(record, decided)
+    return record
 
 
 @pytest.mark.parametrize(
     "overrides, variants, settings, complaint",
     [
         (["strategy=ddp"], [OURS], {}, "strategy=ddp, expected one process and strategy=single"),
-        (["resume=somewhere"], [OURS], {}, "the benchmark starts from initial weights"),
+        (["resume=somewhere"], [OURS], {}, "a benchmark starts from initial weights"),
         (["data.seq_len=100000"], [OURS], {}, "expected at most model.max_seq_len"),
         ([], [OURS, OURS], {}, "got litespark, litespark, expected at least one and each once"),
         ([], [], {}, "got none, expected at least one"),
@@ -371,7 +362,7 @@ def test_settings_below_their_least_are_refused(name, said):
 
 def test_the_floor_is_of_the_precision_that_a_variant_computes_in():
     variants = [OURS, litespark_variant("narrow", ("precision=bf16",)), HUGGINGFACE["compiled_fp8"]]
-    record = begin(parts_of, OVERRIDES, variants, SETTINGS, ["litespark"])
+    record = begun(variants)
     assert [bool(each.floor) for each in record.variants] == [True, False, False]
     found = {part.kernel_class: part.milliseconds for part in record.variants[0].floor}
     # 12 · L · H · Dh FLOPs for each of 8.5 keys of 2 · 2 · 16 tokens, at 1e10 a second
@@ -379,21 +370,21 @@ def test_the_floor_is_of_the_precision_that_a_variant_computes_in():
 
 
 def test_the_floor_is_adamws_alone():
-    record = begin(parts_of, OVERRIDES, [OURS, litespark_variant("other", ("optim=muon",))], SETTINGS, [])
+    record = begun([OURS, litespark_variant("other", ("optim=muon",))])
     assert [bool(each.floor) for each in record.variants] == [True, False]
 
 
 def test_floors_in_fp8_need_the_rate_of_fp8(monkeypatch):
     variants = [OURS, HUGGINGFACE["compiled_fp8"]]
     bf16 = [*OVERRIDES[:-1], "precision=bf16"]
-    record = begin(parts_of, bf16, variants, SETTINGS, ["litespark"])
+    record = begun(variants, bf16)
     assert [bool(each.floor) for each in record.variants] == [True, False]
     monkeypatch.setattr(begin_module, "measured_rates", lambda *given, **named: RatesRecord(1e11, 1e10, 1e10, 2e11))
-    whole, narrow = begin(parts_of, bf16, variants, SETTINGS, ["litespark"]).variants
+    whole, narrow = begun(variants, bf16).variants
     floors = [{part.kernel_class: part.milliseconds for part in each.floor} for each in (whole, narrow)]
     assert floors[1]["gemm"] < floors[0]["gemm"]
 
 
 def test_variants_are_composed_with_their_settings():
-    decided = decide(parts_of, OVERRIDES, [OURS, litespark_variant("plain", ("ops=reference",))], SETTINGS)
+    decided = decide(OVERRIDES, [OURS, litespark_variant("plain", ("ops=reference",))], SETTINGS)
     assert [parts.ops.rms_norm for _, parts in decided.variants][1] == "reference"

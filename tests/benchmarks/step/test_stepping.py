@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from litespark.benchmarks.step.stepping import (
+    Joules,
     StepBatch,
     StepClock,
-    counted_energy,
+    counted_joules,
     step_batches,
     take_steps,
     tokens_hash,
@@ -20,7 +21,6 @@ from litespark.data.batch import batch_from_rows
 from litespark.device import device_of
 from litespark.experiment.preflight import Machine
 from litespark.launch import Ranks
-from litespark.metrics.energy import EnergyByPhase
 from litespark.metrics.meters import NullMeter
 from litespark.training.schedule import CosineSchedule
 from tests.benchmarks.step.tiny_steps import parts
@@ -92,47 +92,51 @@ def test_a_loss_that_is_not_finite_is_an_error_that_names_the_step():
         take_steps(training, [_batch()] * 3, warmup=1, meter=NullMeter("none", ""), clock=StepClock(device_of(CPU)))
 
 
-def _metered(meter, time: Time, seconds: float) -> EnergyByPhase:
-    energy = EnergyByPhase(meter)
-    energy.switch("train")
-    time.seconds += seconds
-    energy.switch("idle")
-    return energy
+def joules(value: float | None = 245.0, **changes: object):
+    given = {
+        "method": "counter",
+        "absent": "no counter here",
+        "on_gpu": True,
+        "seconds": 5.0,
+        "steps": 10,
+        "dropped": 0,
+    }
+    return counted_joules(value, **(given | changes))  # type: ignore[arg-type]
 
 
-def test_a_short_measurement_on_a_gpu_has_no_joules_and_says_how_many_steps_it_takes():
-    time = Time()
-    by_phase = _metered(FakeMeter([50.0], time), time, 4.9)
-    energy = counted_energy(by_phase, device_of(CUDA), 4.9, 10)
-    assert energy.joules is None
-    assert energy.reason is not None
-    assert "took 4.9 s" in energy.reason
-    assert "raise --steps to 12" in energy.reason
-    assert counted_energy(by_phase, device_of(CPU), 4.9, 10).joules == pytest.approx(245)
-    assert counted_energy(by_phase, device_of(CUDA), 5.0, 10).joules == pytest.approx(245)
+def test_joules_count_where_the_counter_was_read_over_long_enough():
+    assert (joules().joules, joules().reason) == (245, None)
+    short = joules(seconds=4.9)
+    assert short.joules is None
+    assert "took 4.9 s" in str(short.reason)
+    assert "raise --steps to 12" in str(short.reason)
+    assert joules(seconds=4.9, on_gpu=False).joules == 245
 
 
 def test_what_cannot_be_read_is_absent_with_the_meters_reason():
-    time = Time()
-    energy = counted_energy(_metered(NullMeter("no counter here", "none"), time, 9.0), device_of(CUDA), 9.0, 1)
-    assert (energy.joules, energy.method, energy.reason) == (None, None, "no counter here")
-    meter = FakeMeter([50.0], time)
-    meter.lost[0] = True
-    assert "at both ends" in str(counted_energy(_metered(meter, time, 9.0), device_of(CUDA), 9.0, 1).reason)
+    assert joules(method=None) == Joules(None, None, "no counter here")
+    assert joules(None) == Joules(None, "counter", "no counter here")
+    assert "negative or above the power cap" in str(joules(dropped=1).reason)
 
 
-@pytest.mark.parametrize("offset", [-1e6, 1e6])
-def test_an_impossible_difference_is_dropped_with_a_reason(offset):
+@pytest.mark.parametrize("offset", [None, -1e6, 1e6])
+def test_a_reading_that_is_lost_or_impossible_leaves_no_joules(monkeypatch, offset):
     time = Time()
+    stand_in(monkeypatch, now=staticmethod(time), is_accelerator=False)
     meter = FakeMeter([50.0], time, power_cap_watts=300.0)
-    by_phase = EnergyByPhase(meter)
-    by_phase.switch("train")
-    time.seconds += 9
-    meter.offset[0] = offset
-    by_phase.switch("idle")
-    energy = counted_energy(by_phase, device_of(CUDA), 9.0, 1)
+
+    class Disturbed(Planned):
+        def step(self, batch: StepBatch) -> torch.Tensor:
+            if offset is None:
+                meter.lost[0] = True
+            else:
+                meter.offset[0] = offset
+            return super().step(batch)
+
+    training = Disturbed(time, [9.0], [5.0], [])
+    energy = take_steps(training, [_batch()], warmup=0, meter=meter, clock=StepClock(device_of(CPU))).energy
     assert energy.joules is None
-    assert "negative or above the power cap" in str(energy.reason)
+    assert energy.reason
 
 
 def test_batches_are_cut_into_steps_with_the_rate_of_the_schedule_over_all_of_them(tmp_path):

@@ -53,7 +53,9 @@ def test_ours_are_named_with_their_overrides():
     # a colon within an override is part of it
     assert parse("long:data.source=a:b").settings == ("data.source=a:b",)
     assert parse("train.py") == TRAINER
-    assert parse("train.py:ops=reference").settings == ("ops=reference",)
+    for name in ("train.py", "bare"):
+        assert parse(f"{name}:ops=reference").settings == ("ops=reference",)
+        assert parse(name).kind == parse(f"{name}:ops=reference").kind == name
 
 
 @pytest.mark.parametrize("word", ["nonsense", "", ":ops=reference", "mine:", "../up:ops=x", "a b:ops=x"])
@@ -119,6 +121,7 @@ def test_ours_in_fp8_needs_units_or_is_simulated_and_the_baselines_stay_in_bf16(
     assert "precision.fp8.simulate=true" in reason
     simulated = parts(tmp_path, "precision=fp8", "precision.fp8.simulate=true")
     assert why_not(ours, CPU, simulated) is None
+    assert "renews no scales" in str(why_not(parse("bare"), CPU, simulated))
     for name in ("standard", "compiled"):
         assert "set precision=bf16 and give the other to a variant of Litespark" in str(
             why_not(HUGGINGFACE[name], CPU, simulated)

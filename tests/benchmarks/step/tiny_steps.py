@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from litespark.benchmarks.step.process import run_process
+from litespark.benchmarks.step import process
 from litespark.benchmarks.step.request import Request
 from litespark.experiment.config import Parts
 from litespark.metrics.records.step import RoundRecord
@@ -44,12 +44,11 @@ def request(folder: Path, variant: str, kind: Any = "huggingface", *overrides: s
         "loss_rows": 3,
         "round": 0,
         "position": 1,
-        "output": str(folder / f"{variant}.json"),
         "overrides": ["data=synthetic", "trainer.accelerator=cpu", *TINY, *overrides],
-        "started": None,
+        "folder": str(folder),
     }
     return Request(variant, kind, **(values | changes))
 
 
 def measured(folder: Path, variant: str, kind: Any = "huggingface", *overrides: str, **changes: Any) -> RoundRecord:
-    return run_process(parts(folder, *overrides), request(folder, variant, kind, *overrides, **changes))
+    return process.measured(parts(folder, *overrides), request(folder, variant, kind, *overrides, **changes))

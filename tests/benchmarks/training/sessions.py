@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from litespark.benchmarks.training.launch import Ended, Training
+from litespark.benchmarks.child_process import Ended
+from litespark.benchmarks.training.launch import Training
 from litespark.benchmarks.training.session import TrainingSettings, bench_training
 from litespark.benchmarks.training.variants import TO_LOSS, Question, Variant
-from litespark.cli.configs import compose, repository
-from litespark.experiment.config import Parts, parts_from
+from litespark.cli.configs import repository
 from litespark.metrics.records.training import TrainingRecord
 from tests.benchmarks.training.finished_runs import Point, finished, write_run
 from tests.cli.tiny_run import tiny
 
 # the budget of `tiny`: 4 steps of 4 sequences of 32 tokens
 POINTS: tuple[Point, ...] = ((2, 256, 5.0, 2.5), (4, 512, 10.0, 1.9))
-
-
-@cache
-def _composed(words: tuple[str, ...]) -> Parts:
-    return parts_from(compose(words))
 
 
 @dataclass
@@ -70,7 +64,6 @@ class Session:
         settings = {"seeds": (1, 2)} | settings
         return bench_training(
             self.question,
-            lambda given: _composed(tuple(given)),
             [*words, *overrides],
             TrainingSettings(**settings),
             variants,

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from litespark.benchmarks.child_process import Ended
 from litespark.benchmarks.training.corpus import CorpusSettings
-from litespark.benchmarks.training.launch import Ended, Training
+from litespark.benchmarks.training.launch import Training
 from litespark.benchmarks.training.preparation import with_and_without
 from litespark.benchmarks.training.variants import SELECTION
 from litespark.metrics.records.training import TrainingRecord

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from litespark.benchmarks.child_process import Ended
 from litespark.benchmarks.training import session as module
-from litespark.benchmarks.training.launch import Ended
 from litespark.benchmarks.training.session import TrainingSettings, seeds_of
 from litespark.benchmarks.training.variants import PARITY, TO_LOSS, Variant, check_question, parse
 from litespark.cli import main
@@ -150,7 +150,7 @@ REFUSED = {
     "ours: got settings that change budget.target_bpb, seed": ("", "variant={seed:9,budget:{target_bpb:9}}"),
     "trainer.validate_every: got null": ("trainer.validate_every=null", ""),
     "got 1 processes and strategy=ddp, expected one process": ("strategy=ddp", ""),
-    "got resume=None and name=mine": ("name=mine", ""),
+    "name=mine: the benchmark names its runs": ("name=mine", ""),
     r"got the override variant=\{seed:3\}, expected plain": ("variant={seed:3}", ""),
     "precision=fp8.*simulate=true": ("", "precision=fp8"),
 }

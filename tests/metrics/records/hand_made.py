@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from litespark.metrics.records.loop import LoopRecord, LossPair
 from litespark.metrics.records.ops import CaseRecord, OpsRecord, TimeRecord, VariantRecord
 from litespark.metrics.records.origin import DeviceRecord, EnvironmentRecord, Provenance
 from litespark.metrics.records.profile import ClassRecord, KernelRecord, ProfileRecord
@@ -75,22 +74,6 @@ def fp8_record(**changes: Any) -> Fp8Record:
         "shares": [Fp8SharesRecord(f"{DOWN}.input", 30, 0.02, 0.0, 0.03, 0.001)],
     }
     return Fp8Record(**(values | changes))
-
-
-def loop_record(**changes: Any) -> LoopRecord:
-    """Blocks of 4 ms over 2 and of 8 ms over 5."""
-    values = {
-        "model": make_record().model,
-        "data": "text",
-        "rows_per_step": 4,
-        "micro_batches_per_step": 1,
-        "steps_per_block": 2,
-        "trainer_step_ms": [1.0, 3.0, 4.0, 4.0],
-        "bare_step_ms": [1.0, 1.0, 4.0, 1.0],
-        "early": LossPair(2, 5.0, 5.0),
-        "final": LossPair(4, 4.0, 4.0),
-    }
-    return LoopRecord(provenance(), **(values | changes))
 
 
 def ops_record() -> OpsRecord:

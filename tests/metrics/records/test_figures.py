@@ -13,7 +13,7 @@ from litespark.metrics.records.data import OURS
 from litespark.metrics.records.ops import CaseRecord, OpFigures, TimeRecord, VariantRecord
 from tests.metrics import ablation_records
 from tests.metrics.data_records import STREAMS, data_record
-from tests.metrics.records.hand_made import loop_record, ops_record, profile_record, provenance
+from tests.metrics.records.hand_made import ops_record, profile_record, provenance
 from tests.metrics.step_records import lost, ours, record, round_, variant
 from tests.metrics.training_records import equal_tokens
 from tests.metrics.training_records import record as trained
@@ -29,12 +29,6 @@ def test_every_metric_key_is_used_once_and_has_a_group():
     assert len(keys) == len(set(keys)) > 20
     groups = {"progress", "train", "throughput", "memory", "energy", "fp8", "validation"}
     assert {key.split("/")[0] for key in keys} == groups
-
-
-def test_the_loop_compares_block_by_block():
-    assert loop_record().ratios == [2.0, 1.6]
-    assert loop_record().ratio == pytest.approx(1.8)
-    assert loop_record().losses_agree
 
 
 def test_shares_and_rates_of_an_op_follow_from_its_times():

@@ -16,12 +16,11 @@ from litespark.metrics.records.ledger import AnyRecord, read_record
 from litespark.metrics.records.run import RunRecord, SegmentRecord, TargetRecord
 from litespark.metrics.records.training import RunFailure
 from tests.metrics import ablation_records, data_records, step_records, training_records
-from tests.metrics.records.hand_made import NOON, fp8_record, loop_record, make_record, ops_record, profile_record
+from tests.metrics.records.hand_made import NOON, fp8_record, make_record, ops_record, profile_record
 from tests.properties import given, settings, st
 
 MADE = {
     "run": lambda: make_record(fp8=fp8_record(), target=TargetRecord(1.0)),
-    "loop": loop_record,
     "ops": ops_record,
     "step": lambda: step_records.record(step_records.standard(), step_records.ours()),
     "ablation": ablation_records.record,
@@ -77,11 +76,6 @@ FAULTS = [
     ("run", "energy.phases.train", "3", r"energy\.phases\.train: got '3'"),
     ("run", "fp8.in_fp8", 8, "in_fp8: got 8, expected 8 but 1 that moved"),
     ("run", "fp8.shares.0.overflow", 1.5, r"fp8\.shares\.0\.overflow: got 1\.5"),
-    # loop
-    ("loop", "bare_step_ms", [1.0, 1.0, 4.0], "bare_step_ms: got 3 times beside 4"),
-    ("loop", "bare_step_ms.3", 0.0, r"bare_step_ms\.3: got 0\.0"),
-    ("loop", "steps_per_block", 3, "bare_step_ms: got 4 times .* in blocks of 3"),
-    ("loop", "provenance.environment.precision", "32-true", "precision: got 32-true"),
     # ops
     ("ops", "cases.0.variants.0.forward.median_ms", 0.0, r"median_ms: got 0\.0"),
     (

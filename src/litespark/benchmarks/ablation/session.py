@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from litespark.benchmarks.ablation.switches import switches_between
-from litespark.benchmarks.record_path import continued
-from litespark.benchmarks.step.begin import Compose, Decided, add_rates, decide, described
-from litespark.benchmarks.step.request import launch
-from litespark.benchmarks.step.session import Launch, file_of, measure
-from litespark.benchmarks.step.settings import StepSettings
+from litespark.benchmarks.session import begin
+from litespark.benchmarks.step.begin import Decided, StepSettings, decide, described
+from litespark.benchmarks.step.session import Surroundings, measure, processes, step_path
 from litespark.benchmarks.step.variants import Variant, litespark_variant
+from litespark.experiment.compose import compose_parts
 from litespark.experiment.config import ConfigError, Parts, differences
 from litespark.metrics.records.ablation import AblationRecord, SwitchRecord, planned, settings_of
 
@@ -20,7 +18,6 @@ WHAT = "bench-ablation"
 
 
 def bench_ablation(
-    compose: Compose,
     overrides: Sequence[str],
     *,
     baseline: Sequence[str],
@@ -30,32 +27,25 @@ def bench_ablation(
     settings: StepSettings,
     command: Sequence[str],
     output: Path,
-    say: Callable[[str], None],
-    launch: Launch = launch,
-    clock: Callable[[], float] = time.monotonic,
+    around: Surroundings,
 ) -> tuple[AblationRecord, Path]:
     """Measure, and write the record after every process; the same command continues what was stopped.
 
     Args:
-        compose: makes a config of overrides.
         overrides: of the config, for baseline and target alike.
         baseline, target: overrides that make the two from it.
         grouped, order: see `switches_between`.
-        settings: how it is run.
-        command: the words that get it again, for the record.
-        output: folder of records; the file is DEVICE/DATE_bench-ablation_MODEL_PRECISION.json in it.
-        say: is told what is being done.
-        launch, clock: replaced in tests.
+        settings, command, output, around: see `bench_step`.
 
     Raises:
         ValueError: baseline and target differ in nothing, or in what is trained; the config cannot be measured.
         OSError: the record cannot be written.
     """
-    began = clock()
+    began = around.clock()
     base = [*overrides, *baseline]
-    first, last = compose(base), compose([*overrides, *target])
+    first, last = compose_parts(base), compose_parts([*overrides, *target])
     switches = switches_between(first.resolved, last.resolved, grouped=grouped, order=order)
-    decided = decide(compose, base, _variants(switches), settings)
+    decided = decide(base, _variants(switches), settings)
     _check(decided, switches, first)
     steps = described(decided, base, settings, command)
     new = AblationRecord(
@@ -68,21 +58,15 @@ def bench_ablation(
         target=list(target),
         switches=switches,
     )
-    record, path = continued(new, file_of(new, output, WHAT))
-    if record is new:
-        say(f"{len(switches)} switches, {len(new.variants)} combinations; measuring what this device reaches")
-        add_rates(record, decided)
-        record.write(path)  # what cannot be written is known before minutes are spent
-    else:
-        say(f"{path}: continued, {sum(len(each.measured) for each in record.variants)} processes are there")
-    measure(record, base, settings, save=lambda: record.write(path), say=say, launch=launch, clock=clock,
-            began=began)  # fmt: skip
+    record, path = begin(new, step_path(new, output, WHAT), done=processes, say=around.say)
+    around.say(f"{len(switches)} switches, {len(record.variants)} combinations")
+    measure(record, decided, settings, around, save=lambda: record.write(path), began=began)
     return record, path
 
 
 def _variants(switches: list[SwitchRecord]) -> list[Variant]:
-    combinations = planned([each.name for each in switches])
-    return [litespark_variant(each.name, settings_of(switches, each.on)) for each in combinations]
+    combinations = planned([switch.name for switch in switches])
+    return [litespark_variant(one.name, settings_of(switches, one.on)) for one in combinations]
 
 
 def _check(decided: Decided, switches: list[SwitchRecord], baseline: Parts) -> None:
@@ -91,9 +75,9 @@ def _check(decided: Decided, switches: list[SwitchRecord], baseline: Parts) -> N
     Raises:
         ConfigError: an override is stronger than the settings, or follows another.
     """
-    on_in = {each.name: each.on for each in planned([each.name for each in switches])}
+    on_in = {one.name: one.on for one in planned([switch.name for switch in switches])}
     for variant, parts in decided.variants:
-        expected = {each.key for switch in switches if switch.name in on_in[variant.name] for each in switch.keys}
+        expected = {key.key for switch in switches if switch.name in on_in[variant.name] for key in switch.keys}
         found = set(differences(baseline.resolved, parts.resolved))
         if found != expected:
             differs, should = (", ".join(sorted(keys)) or "nothing" for keys in (found, expected))

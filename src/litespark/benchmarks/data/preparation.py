@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,54 +22,57 @@ from litespark.data.selection.config import SelectionConfig
 _BATCH_CHARACTERS = 1 << 20
 
 
-def config_values(config: PrepareConfig) -> dict[str, Any]:
-    """A config as plain values, for a request."""
-    return asdict(config)
+def usable_cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def use_cores(count: int) -> None:
+    """Keep this process and what it starts to the first `count` of its cores, where the system can."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
 
 
 def config_of(values: dict[str, Any]) -> PrepareConfig:
-    """The config of plain values."""
+    """The config that `dataclasses.asdict` made plain."""
     return PrepareConfig(**{**values, "selection": SelectionConfig(**values["selection"])})
 
 
-def prepare_corpus(config: dict[str, Any], keep: bool) -> dict[str, Any]:
+def prepare_corpus(request: dict[str, Any]) -> dict[str, Any]:
     """Prepare, and answer with seconds, tokens and the peak of memory.
 
     Args:
-        config: plain values of a PrepareConfig, whose root must not hold the folder yet.
-        keep: leave the prepared folder.
+        request: `config`, whose root must not hold the folder yet; `keep`: leave the prepared folder; `cores`.
     """
-    made = config_of(config)
+    use_cores(request["cores"])
     began, used = time.perf_counter(), _processor_seconds()
-    folder = prepare(made, progress=False)
+    folder = prepare(config_of(request["config"]), progress=False)
     seconds, used = time.perf_counter() - began, _processor_seconds() - used
     assert isinstance(folder, Path), "the root is local, and there is one node"
-    manifest = Manifest.read(folder)
-    tokens = sum(split.tokens for split in manifest.splits.values())
-    if not keep:
+    splits = Manifest.read(folder).splits.values()
+    if not request["keep"]:
         shutil.rmtree(folder)
     return {
         "seconds": seconds,
         "cpu_seconds": used,
-        "tokens": tokens,
-        "documents": sum(split.documents for split in manifest.splits.values()),
+        "tokens": sum(split.tokens for split in splits),
         "peak_bytes": _peak_bytes(),
         "folder": str(folder),
     }
 
 
-def encode(tokenizer: str, source: str) -> dict[str, Any]:
+def encode(request: dict[str, Any]) -> dict[str, Any]:
     """The bare tokenizer over the texts of a corpus that are in memory already; their ids are not even looked at.
 
     Args:
-        tokenizer: a tokenizer.json.
-        source: folder of .jsonl.zst shards.
+        request: `tokenizer`: a tokenizer.json; `source`: folder of .jsonl.zst shards; `cores`.
     """
     import tokenizers
 
-    encoder = tokenizers.Tokenizer.from_file(tokenizer)
+    use_cores(request["cores"])
+    encoder = tokenizers.Tokenizer.from_file(request["tokenizer"])
     encoder.encode_special_tokens = True  # as in preparation: special strings inside a text are text
-    batches = list(_batches(Path(source)))
+    batches = list(_batches(Path(request["source"])))
     tokens = 0
     began, used = time.perf_counter(), _processor_seconds()
     for batch in batches:

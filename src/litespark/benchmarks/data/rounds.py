@@ -5,15 +5,16 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
+from litespark.benchmarks.child_process import call
 from litespark.benchmarks.data import corpus as corpora
-from litespark.benchmarks.data.preparation import config_values
-from litespark.benchmarks.data.process import cores as usable_cores
+from litespark.benchmarks.data.preparation import usable_cores
 from litespark.benchmarks.provenance import without_folders
+from litespark.benchmarks.session import turns
 from litespark.config.settings import settings
 from litespark.data.config import PrepareConfig
 from litespark.data.selection.config import SelectionConfig
@@ -36,6 +37,7 @@ from litespark.ranges import Range, Repeats, Seconds
 
 LITGPT_SCRIPT = Path(__file__).with_name("litgpt_script.py")
 TOKENIZER = "tokenizer"
+_PREPARATION = "litespark.benchmarks.data.preparation"
 # several to the streamed corpus
 _STREAM_CHUNK_TOKENS = 1 << 22
 # (reader, workers, shuffle) of what is streamed in a round
@@ -50,14 +52,6 @@ CASES: tuple[tuple[Reader, int, bool], ...] = (
     (OURS, 2, True),
     (LITDATA, 2, True),
 )
-
-
-class Launch(Protocol):
-    """Runs one process; `litespark.benchmarks.data.launch.launch` is the real one."""
-
-    def __call__(
-        self, request: dict[str, Any], folder: Path, *, cores: int, timeout: float, program: Sequence[str] = ...
-    ) -> dict[str, Any]: ...
 
 
 @settings("--")
@@ -90,32 +84,92 @@ class Rounds:
     """The measurements of one benchmark; everything they write is below `scratch`."""
 
     def __init__(
-        self, config: PrepareConfig, settings: DataSettings, scratch: Path, launch: Launch, say: Callable[[str], None]
+        self,
+        config: PrepareConfig,
+        settings: DataSettings,
+        scratch: Path,
+        ask: Callable[..., Any],
+        say: Callable[[str], None],
     ) -> None:
         self.config = config
         self.settings = settings
         self.scratch = scratch
-        self.launch = launch
+        self.ask = ask
         self.say = say
         self.cores = usable_cores()
         self.tokenizer = scratch / TOKENIZER
         self.litgpt_python = litgpt_interpreter(settings)
-        self._prepared = 0
+        self._folders = 0
 
     def take(self, record: DataRecord, save: Callable[[], None]) -> None:
         """All rounds."""
-        for number in range(record.rounds):
-            self._prepare_round(record, number)
-            save()
+        ours: tuple[Variant, ...] = (ENCODE, PREPARE)
+        variants: list[tuple[Variant, int]] = [
+            (variant, cores) for cores in sorted({1, self.cores}) for variant in ours
+        ]
+        variants += [(LITGPT, self.cores)] if self.litgpt_python is not None else []
+        for number, position, (variant, cores) in turns(variants, record.rounds):
+            self.say(f"round {number + 1} of {record.rounds}: {variant} on {cores} cores")
+            answer = self._preparation(variant, cores, record)
+            if answer is not None:
+                figures = {name: answer[name] for name in ("seconds", "cpu_seconds", "tokens", "peak_bytes")}
+                record.preparation.append(
+                    PreparationRun(variant=variant, cores=cores, round=number, position=position, **figures)
+                )
+            if position == len(variants) - 1:
+                save()
         self._memory(record)
         save()
-        whole = replace(self._preparing(corpora.FOUR_TIMES, self.cores), chunk_tokens=_STREAM_CHUNK_TOKENS)
-        whole = replace(whole, unit_bytes=self.config.unit_bytes)
+        self._streaming(record, save)
+
+    def _preparation(self, variant: Variant, cores: int, record: DataRecord) -> dict[str, Any] | None:
+        if variant == LITGPT:
+            return self._litgpt(record)
+        if variant == ENCODE:
+            request = {"tokenizer": str(self.tokenizer / FILE), "source": str(self.scratch / corpora.ONCE)}
+            return self._measured(f"{_PREPARATION}:encode", request, cores)
+        config = self._preparing(corpora.ONCE, cores)
+        return self._prepare(replace(config, unit_bytes=record.unit_bytes) if cores > 1 else config, cores)
+
+    def _memory(self, record: DataRecord) -> None:
+        """Peaks of two corpora with the same settings."""
+        for factor, corpus in ((1, corpora.ONCE), (corpora.FACTOR, corpora.FOUR_TIMES)):
+            self.say(f"memory of {factor} times the corpus")
+            config = replace(self._preparing(corpus, self.cores), unit_bytes=record.unit_bytes)
+            answer = self._prepare(config, self.cores)
+            figures = {name: answer[name] for name in ("seconds", "tokens", "peak_bytes")}
+            record.memory.append(MemoryRun(factor=factor, **figures))
+
+    def _streaming(self, record: DataRecord, save: Callable[[], None]) -> None:
+        """Every case, in one process a round."""
         self.say("preparing what is streamed")
-        folders = [self._prepare(each, self.cores, keep=True)["folder"] for each in (
-            replace(whole, domain_field=None), whole)]  # fmt: skip
-        for number in range(record.rounds):
-            self._stream_round(record, number, *folders)
+        whole = replace(
+            self._preparing(corpora.FOUR_TIMES, self.cores),
+            chunk_tokens=_STREAM_CHUNK_TOKENS,
+            unit_bytes=self.config.unit_bytes,
+        )
+        configs = []
+        for config in (replace(whole, domain_field=None), whole):
+            folder = self._prepare(config, self.cores, keep=True)["folder"]
+            configs.append(asdict(replace(self.config, source=folder, tokenizer=None)))
+        by_round: dict[int, list[tuple[int, tuple[Reader, int, bool]]]] = {}
+        for number, position, case in turns(CASES, record.rounds):
+            by_round.setdefault(number, []).append((position, case))
+        for number, cases in by_round.items():
+            self.say(f"round {number + 1} of {record.rounds}: streaming")
+            request = {
+                "config": configs[0],
+                "domains": configs[1],
+                "cases": [dict(zip(("reader", "workers", "shuffle"), case, strict=True)) for _, case in cases],
+                "seconds": self.settings.seconds,
+            }
+            answers = self._measured("litespark.benchmarks.data.streaming:stream", request, self.cores)
+            for (position, (reader, workers, shuffle)), answer in zip(cases, answers, strict=True):
+                record.streaming.append(
+                    StreamRun(
+                        reader=reader, workers=workers, shuffle=shuffle, round=number, position=position, **answer
+                    )
+                )
             save()
 
     def _preparing(self, corpus: str, cores: int) -> PrepareConfig:
@@ -138,78 +192,40 @@ class Rounds:
             node_rank=0,
         )
 
+    def _new_folder(self, name: str) -> str:
+        self._folders += 1
+        return str(self.scratch / f"{name}-{self._folders}")
+
     def _prepare(self, config: PrepareConfig, cores: int, *, keep: bool = False) -> dict[str, Any]:
-        self._prepared += 1
-        config = replace(config, root=str(self.scratch / f"prepared-{self._prepared}"))
-        request = {"measure": "prepare", "arguments": {"config": config_values(config), "keep": keep}}
-        return self._launch(request, cores)
+        request = {"config": asdict(replace(config, root=self._new_folder("prepared"))), "keep": keep}
+        answer: dict[str, Any] = self._measured(f"{_PREPARATION}:prepare_corpus", request, cores)
+        return answer
 
-    def _launch(self, request: dict[str, Any], cores: int, **more: Any) -> dict[str, Any]:
-        return self.launch(request, self.scratch / "process", cores=cores, timeout=self.settings.timeout, **more)
+    def _measured(self, function: str, request: dict[str, Any], cores: int) -> Any:
+        return self._answer(call(function), request, cores)
 
-    def _prepare_round(self, record: DataRecord, number: int) -> None:
-        """The bare tokenizer and ours on one core and on all, and litgpt on all; backwards every second round."""
-        ours: tuple[Variant, ...] = (ENCODE, PREPARE)
-        turns: list[tuple[Variant, int]] = [(each, cores) for cores in sorted({1, self.cores}) for each in ours]
-        turns += [(LITGPT, self.cores)] if self.litgpt_python is not None else []
-        for position, (variant, cores) in enumerate(turns if number % 2 == 0 else turns[::-1]):
-            self.say(f"round {number + 1} of {record.rounds}: {variant} on {cores} cores")
-            if variant == LITGPT:
-                answer = self._litgpt(record)
-            elif variant == ENCODE:
-                arguments = {"tokenizer": str(self.tokenizer / FILE), "source": str(self.scratch / corpora.ONCE)}
-                answer = self._launch({"measure": "encode", "arguments": arguments}, cores)
-            else:
-                config = self._preparing(corpora.ONCE, cores)
-                if cores > 1:
-                    config = replace(config, unit_bytes=record.unit_bytes)
-                answer = self._prepare(config, cores)
-            if answer is None:
-                continue
-            record.preparation.append(
-                PreparationRun(
-                    variant=variant,
-                    cores=cores,
-                    round=number,
-                    position=position,
-                    **{name: answer[name] for name in ("seconds", "cpu_seconds", "tokens", "peak_bytes")},
-                )
-            )
-
-    def _memory(self, record: DataRecord) -> None:
-        """Peaks of two corpora with the same settings."""
-        for factor, corpus in ((1, corpora.ONCE), (corpora.FACTOR, corpora.FOUR_TIMES)):
-            self.say(f"memory of {factor} times the corpus")
-            config = replace(self._preparing(corpus, self.cores), unit_bytes=record.unit_bytes)
-            answer = self._prepare(config, self.cores)
-            record.memory.append(
-                MemoryRun(factor, **{name: answer[name] for name in ("seconds", "tokens", "peak_bytes")})
-            )
-
-    def _stream_round(self, record: DataRecord, number: int, one_domain: str, domains: str) -> None:
-        """Every case, in one process; backwards every second round."""
-        turns = CASES if number % 2 == 0 else CASES[::-1]
-        self.say(f"round {number + 1} of {record.rounds}: streaming")
-        cases = [{"reader": reader, "workers": workers, "shuffle": shuffle} for reader, workers, shuffle in turns]
-        configs = [
-            config_values(replace(self.config, source=folder, tokenizer=None)) for folder in (one_domain, domains)
-        ]
-        arguments = {"config": configs[0], "domains": configs[1], "cases": cases, "seconds": self.settings.seconds}
-        answers = self._launch({"measure": "stream", "arguments": arguments}, self.cores)
-        for position, (turn, answer) in enumerate(zip(turns, answers["cases"], strict=True)):
-            record.streaming.append(StreamRun(*turn, number, position, **answer))
+    def _answer(self, program: Sequence[str], request: dict[str, Any], cores: int) -> Any:
+        # one thread of linear algebra: there is none in the data, and idle pools only disturb
+        environment = {"RAYON_NUM_THREADS": str(cores), "OMP_NUM_THREADS": "1"}
+        return self.ask(
+            program,
+            {**request, "cores": cores},
+            self.scratch / "process",
+            seconds=self.settings.timeout,
+            environment=environment,
+        )
 
     def _litgpt(self, record: DataRecord) -> dict[str, Any] | None:
         """litgpt's answer; what goes wrong in somebody else's program is a reason, not the end of the benchmark."""
-        self._prepared += 1
+        if self.litgpt_python is None:
+            return None
         request = {
             "source": str(self.scratch / corpora.ONCE / "train"),
-            "output": str(self.scratch / f"litgpt-{self._prepared}"),
+            "output": self._new_folder("litgpt"),
             "tokenizer": str(self.tokenizer),
         }
-        assert self.litgpt_python is not None
         try:
-            answer = self._launch(request, self.cores, program=(self.litgpt_python, str(LITGPT_SCRIPT)))
+            answer: dict[str, Any] = self._answer((self.litgpt_python, str(LITGPT_SCRIPT)), request, self.cores)
         except (ValueError, OSError) as error:
             self.say(f"litgpt is left out: {error}")
             self.litgpt_python = None

@@ -7,18 +7,20 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from litespark.benchmarks.child_process import ask
 from litespark.benchmarks.data import corpus as corpora
-from litespark.benchmarks.data.launch import launch
-from litespark.benchmarks.data.process import cores as usable_cores
-from litespark.benchmarks.data.rounds import TOKENIZER, DataSettings, Launch, Rounds, litgpt_interpreter
+from litespark.benchmarks.data.preparation import usable_cores
+from litespark.benchmarks.data.rounds import TOKENIZER, DataSettings, Rounds, litgpt_interpreter
 from litespark.benchmarks.provenance import provenance
-from litespark.benchmarks.record_path import record_path
+from litespark.benchmarks.session import record_path
 from litespark.data.chunks import token_dtype
 from litespark.data.config import PrepareConfig
 from litespark.data.tokenizer import Tokenizer
+from litespark.experiment.compose import compose_parts
 from litespark.experiment.config import ConfigError, Parts
 from litespark.metrics.records.data import DataRecord
 
@@ -40,32 +42,30 @@ def with_defaults(overrides: Sequence[str]) -> list[str]:
 
 
 def bench_data(
-    compose: Callable[[Sequence[str]], Parts],
     overrides: Sequence[str],
     settings: DataSettings,
     *,
     command: Sequence[str],
     output: Path,
     say: Callable[[str], None],
-    launch: Launch = launch,
+    ask: Callable[..., Any] = ask,
 ) -> tuple[DataRecord, Path]:
     """Measure, and write the record after every round.
 
     Args:
-        compose: makes a config of overrides.
         overrides: of the config, as the user gave them. Of the data, the tokenizer, the vocabulary and the settings of
             reading are taken; the text is the benchmark's own.
         settings: how it is run.
         command: the words that get it again, for the record.
         output: folder of records; the file is DEVICE/DATE_bench-data_CORPUS_IDTYPE.json in it.
         say: is told what is being done.
-        launch: runs a process; replaced in tests.
+        ask: runs a process; replaced in tests.
 
     Raises:
         ValueError: the config has no text to prepare, or a measurement of ours failed.
         OSError: the record cannot be written.
     """
-    parts = compose(with_defaults(overrides))
+    parts = compose_parts(with_defaults(overrides))
     if not isinstance(parts.data, PrepareConfig):
         raise ConfigError("data=synthetic is not prepared, so there is nothing to measure; leave it out")
     with tempfile.TemporaryDirectory(prefix="litespark-bench-") as temporary:
@@ -74,7 +74,7 @@ def bench_data(
         precision = str(token_dtype(record.vocab_size))
         path = record_path(output, record.provenance, WHAT, name, precision)
         record.write(path)  # what cannot be written is known before minutes are spent
-        Rounds(parts.data, settings, Path(temporary), launch, say).take(record, lambda: record.write(path))
+        Rounds(parts.data, settings, Path(temporary), ask, say).take(record, lambda: record.write(path))
     return record, path
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from litespark.benchmarks.data.preparation import config_of
+from litespark.benchmarks.data.preparation import config_of, use_cores
 from litespark.data.config import PrepareConfig
 from litespark.data.manifest import Manifest
 from litespark.data.streaming import build_data_module
@@ -24,20 +24,19 @@ _SEED = 1
 _WARMUP_BATCHES = 16
 
 
-def stream(
-    config: dict[str, Any], domains: dict[str, Any], cases: list[dict[str, Any]], seconds: float
-) -> dict[str, list[dict[str, Any]]]:
+def stream(request: dict[str, Any]) -> list[dict[str, Any]]:
     """The cases one after the other: tokens, seconds, and seconds to the first batch of each.
 
     Args:
-        config: plain values of a PrepareConfig that was prepared, of one domain.
-        domains: the same text in several domains.
-        cases: reader, workers and shuffle of each, as in `StreamRun`.
-        seconds: to count for, about.
+        request: `config` that was prepared, of one domain; `domains`: the same text in several; `cases`: reader,
+            workers and shuffle of each, as in `StreamRun`; `seconds` to count for, about; `cores`.
     """
-    configs = {OURS_DOMAINS: config_of(domains)}
-    one_domain = config_of(config)
-    return {"cases": [_case(configs.get(case["reader"], one_domain), seconds=seconds, **case) for case in cases]}
+    use_cores(request["cores"])
+    one_domain, domains = config_of(request["config"]), config_of(request["domains"])
+    return [
+        _case(domains if case["reader"] == OURS_DOMAINS else one_domain, seconds=request["seconds"], **case)
+        for case in request["cases"]
+    ]
 
 
 def _case(config: PrepareConfig, *, reader: str, workers: int, shuffle: bool, seconds: float) -> dict[str, Any]:

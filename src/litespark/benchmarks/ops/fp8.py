@@ -6,14 +6,12 @@ reason.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TypeVar
 
 import torch
 
+from litespark.benchmarks.ops.contenders import Contender, Run, free, measure_case, summary, that_run, timed
 from litespark.benchmarks.ops.fp8_runs import (
     APART,
     BF16,
@@ -28,23 +26,19 @@ from litespark.benchmarks.ops.fp8_runs import (
     WEIGHTS,
     Inputs,
     Linear,
-    Run,
     cast_runs,
     norm_runs,
     swiglu_runs,
     weight_runs,
 )
-from litespark.benchmarks.ops.measure import fill_in, free, peak_mib, summary, timed
 from litespark.benchmarks.ops.rivals import TORCHAO, torchao_linear
 from litespark.metrics.records.ops import (
     CaseRecord,
     PaysRecord,
-    VariantRecord,
     WidthRecord,
     YardstickRecord,
     least_paying,
 )
-from litespark.models.floor import FUSED_CASTS
 from litespark.models.llama.config import LlamaConfig
 from litespark.ops.backend import BACKENDS, REFERENCE, load
 from litespark.ops.choice import reason_against
@@ -54,10 +48,7 @@ from litespark.ops.fp8.settings import RECIPES, Fp8Config
 from litespark.ops.linear.state import why_not as why_not_at_these_sizes
 from litespark.ops.shapes import Place
 from litespark.ops.verification import said, verify, verify_products
-
-log = logging.getLogger(__name__)
-
-T = TypeVar("T")
+from litespark.planning.fp8_casts import FUSED_CASTS
 
 OP = "fp8"
 # square linear layers; multiples of 128, around the widths of models from 160 million parameters to 30 billion
@@ -99,23 +90,32 @@ def measure_fp8(config: LlamaConfig, fp8: Fp8Config, place: Place, *, seconds: f
         seconds: of each measurement, about.
         bandwidth: bytes per second of a copy.
     """
-    found = Fp8Figures()
+    figures = Fp8Figures()
     absent = why_absent(place)
     pieces, against, verified = (None, absent, None) if absent else _fastest_pieces(place)
     for case in [*_linears(config, fp8, place), *_producers(fp8, place), *_casts(config, fp8, place)]:
         case.record.copy_bytes_per_second = bandwidth
-        found.cases.append(case.record)
-        if pieces is None:
-            case.record.variants += [VariantRecord(name, verified=verified, reason=against) for name in case.variants]
-            if case.rival is not None:
-                case.record.variants.append(VariantRecord(TORCHAO, rival=True, reason=against))
-        else:
-            _measure(case, pieces, place, seconds)
-        free(place.device)
+        figures.cases.append(case.record)
+        contenders = _contenders(case, pieces, against, verified)
+        products = {} if case.products is None or pieces is None else case.products(pieces)
+        measure_case(case.record, contenders, lambda run: run, products, place.device, seconds)
     if pieces is not None:
-        found.widths = [_width(width, pieces, fp8, place, seconds / 2) for width in WIDTHS]
-    found.pays = [_pays(found.widths, name, against) for name in _PAYING]
-    return found
+        figures.widths = [_width(width, pieces, fp8, place, seconds / 2) for width in WIDTHS]
+    figures.pays = [_pays(figures.widths, name, against) for name in _PAYING]
+    return figures
+
+
+def _contenders(case: _Case, pieces: Pieces | None, against: str | None, verified: bool | None) -> list[Contender]:
+    if pieces is None:
+        contenders = [Contender(name, None, against, verified=verified) for name in case.variants]
+    else:
+        runs = case.runs(pieces)
+        contenders = [Contender(name, run, verified=None if name == BF16 else True) for name, run in runs.items()]
+    if case.rival is not None:
+        rival = against if pieces is None else _tried(case.rival)
+        absent = rival if isinstance(rival, str) else None
+        contenders.append(Contender(TORCHAO, None if absent else rival, absent, rival=True))
+    return contenders
 
 
 def why_absent(place: Place) -> str | None:
@@ -219,29 +219,7 @@ def _casts(config: LlamaConfig, fp8: Fp8Config, place: Place) -> list[_Case]:
     ]
 
 
-def _measure(case: _Case, pieces: Pieces, place: Place, seconds: float) -> None:
-    """Time every run of a case that does not raise."""
-    record, device = case.record, place.device
-    runs: dict[str, Run | str] = dict(case.runs(pieces))
-    if case.rival is not None:
-        runs[TORCHAO] = _tried(case.rival)
-    forward: dict[str, Callable[[], object]] = {}
-    both: dict[str, Callable[[], object]] = {}
-    for name, run in runs.items():
-        rival = name == TORCHAO
-        found = VariantRecord(name, rival, None if rival or name == BF16 else True)
-        record.variants.append(found)
-        peak = run if isinstance(run, str) else _tried(partial(peak_mib, run.both, device))
-        if isinstance(run, str) or isinstance(peak, str):
-            found.reason = run if isinstance(run, str) else f"at these sizes it raised {peak}"
-            continue
-        found.peak_memory_mib = peak
-        forward[name], both[name] = run.forward, run.both
-    yardsticks = {} if case.products is None else _that_run(case.products(pieces))
-    fill_in(record, forward, both, yardsticks, device, seconds)
-
-
-def _tried(call: Callable[[], T]) -> T | str:
+def _tried(call: Callable[[], Run | str]) -> Run | str:
     """What it returns, or what it raised: out of memory, or a limit of one variant; the others go on."""
     try:
         return call()
@@ -249,19 +227,9 @@ def _tried(call: Callable[[], T]) -> T | str:
         return said(error)
 
 
-def _that_run(calls: Mapping[str, Callable[[], object]]) -> dict[str, Callable[[], object]]:
-    found = {}
-    for name, call in calls.items():
-        if isinstance(raised := _tried(call), str):
-            log.warning("fp8: %s is left out: it raised %s", name, raised)
-        else:
-            found[name] = call
-    return found
-
-
 def _width(width: int, pieces: Pieces, fp8: Fp8Config, place: Place, seconds: float) -> WidthRecord:
     runs = Linear(None, _tokens(place), width, width, pieces, fp8.gradients, place.device).runs()
-    times = timed(_that_run({name: run.both for name, run in runs.items()}), place.device, seconds)
+    times = timed(that_run({name: run.both for name, run in runs.items()}), place.device, seconds)
     free(place.device)
     return WidthRecord(width, [YardstickRecord(name, summary(each)) for name, each in times.items()])
 

@@ -6,20 +6,20 @@ Everything is called through `Pieces` as a block calls it. T tokens of a micro-b
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from litespark.benchmarks.ops.contenders import Run
 from litespark.metrics.records.ops import BF16
-from litespark.models.floor import FUSED_CASTS
 from litespark.ops.fp8.formats import E4M3, FORMATS, Format
 from litespark.ops.fp8.operands import Matrix, Operand, plain, product
 from litespark.ops.fp8.quantisation import Quantisation
 from litespark.ops.fp8.reference import Pieces
 from litespark.ops.fp8.settings import RECIPES
 from litespark.ops.shapes import Place, StepShapes
+from litespark.planning.fp8_casts import FUSED_CASTS
 
 # cases
 NORM, SWIGLU = "norm that casts", "SwiGLU that casts"
@@ -34,14 +34,6 @@ FUSED = "fused"
 _EPSILON = 1e-5
 # such that values of a normal distribution use most of the range and do not leave it
 _SCALES = {"e4m3": 2.0**-6, "e5m2": 2.0**-13}
-
-
-@dataclass(frozen=True)
-class Run:
-    """Two calls: the forward pass, and forward and backward."""
-
-    forward: Callable[[], object]
-    both: Callable[[], object]
 
 
 class Quantisations:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from litespark.benchmarks.ops.fp8_runs import CASTS, DELAYED, FUSED, NORM, SWIGLU, WEIGHTS
 from litespark.metrics.records.ops import BF16, CaseRecord, GoalRecord, OpsRecord, median
 from litespark.ops.backend import REFERENCE
-from litespark.ops.work import MEMORY_BOUND
+from litespark.planning.op_costs import MEMORY_BOUND
 
 LEAST_SHARE = 0.85
 # reading alone can be a little faster than copying; what is beyond is not a measurement of memory

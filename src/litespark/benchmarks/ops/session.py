@@ -7,14 +7,15 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from litespark.benchmarks.ops.contenders import summary
 from litespark.benchmarks.ops.fp8 import OP as FP8
 from litespark.benchmarks.ops.fp8 import measure_fp8
 from litespark.benchmarks.ops.goals import goals
-from litespark.benchmarks.ops.measure import measure_op, summary
+from litespark.benchmarks.ops.measure import measure_op
 from litespark.benchmarks.ops.optimizer import measure_optimizer
 from litespark.benchmarks.provenance import provenance
 from litespark.benchmarks.rates import copy_bandwidth
-from litespark.benchmarks.record_path import continued, record_path
+from litespark.benchmarks.session import begin, check_length, record_path
 from litespark.device import device_of, find
 from litespark.experiment.config import Parts
 from litespark.experiment.precision import precision_of
@@ -61,15 +62,11 @@ def bench_ops(
     for op in ops:
         if op not in EVERYTHING:
             raise ValueError(f"--op: got {op}, expected one of {', '.join(EVERYTHING)}")
-    if parts.data.seq_len > parts.llama.max_seq_len:
-        raise ValueError(
-            f"data.seq_len: got {parts.data.seq_len}, expected at most model.max_seq_len = "
-            f"{parts.llama.max_seq_len}; lower the one or raise the other"
-        )
+    check_length(parts)
     device = find(parts.trainer.accelerator)
     precision = precision_of(parts, device)
     place = place_of(parts, device, precision)
-    begun = OpsRecord(
+    new = OpsRecord(
         provenance(parts, overrides, command, device, precision),
         model=parts.llama.name,
         rows=place.shapes.rows,
@@ -78,12 +75,14 @@ def bench_ops(
         ops=[op for op in EVERYTHING if op in ops or not ops],
         layers=parts.llama.num_layers,
     )
-    record, path = continued(begun, record_path(output, begun.provenance, "bench_ops", begun.model, precision))
+    record, path = begin(
+        new,
+        record_path(output, new.provenance, "bench_ops", new.model, precision),
+        done=lambda record: f"{sum(map(record.done, record.ops))} of {len(record.ops)} ops",
+        say=say,
+    )
     missing = [op for op in record.ops if not record.done(op)]
-    if len(missing) < len(record.ops):
-        say(f"{path}: continued, {len(record.ops) - len(missing)} of {len(record.ops)} ops are there")
     if missing:
-        record.write(path)  # what cannot be written is known before minutes are spent
         # measured anew in each process: the figures of this one are held against it
         bandwidth = copy_bandwidth(device, record.seconds)
         record.copy_bytes_per_second = bandwidth

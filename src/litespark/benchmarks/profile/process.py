@@ -19,11 +19,12 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from litespark.benchmarks.profile.classes import CLASSES, class_of, launcher
 from litespark.benchmarks.profile.scopes import annotated
 from litespark.benchmarks.profile.trace import WINDOW, Busy, busy_intervals, shares
-from litespark.benchmarks.step.process import answer, build, prepare
+from litespark.benchmarks.step.process import build, out_of_memory_answered, prepare
 from litespark.benchmarks.step.request import Request
 from litespark.benchmarks.step.stepping import StepBatch, StepClock, Training, step_batches
 from litespark.device import device_of
-from litespark.experiment.config import ConfigError, Parts
+from litespark.experiment.compose import compose_parts
+from litespark.experiment.config import Parts
 from litespark.metrics.records.base import JsonFile, part
 from litespark.metrics.records.profile import IDLE, ClassRecord, KernelRecord
 from litespark.metrics.records.step import RoundRecord
@@ -33,7 +34,7 @@ _TOP = 5
 
 
 @part
-class ProfileAnswer(JsonFile):
+class Profile:
     """What a profiled process came to; see `ProfileRecord`."""
 
     device_type: str
@@ -44,45 +45,50 @@ class ProfileAnswer(JsonFile):
     classes: list[ClassRecord] = field(default_factory=list)
 
 
-def answer_path(output: Path) -> Path:
-    """Where the answer lies beside the record of the round that `request.output` names."""
-    return output.with_suffix(".profile.json")
+@part
+class Answer(JsonFile):
+    """The round of the process, and its profile where memory sufficed."""
+
+    round: RoundRecord
+    profile: Profile | None = None
 
 
-def run_process(parts: Parts, request: Request) -> None:
-    """Profile what `request` says and write the answer beside its `output`, and there what became of it.
+def measure(values: dict[str, Any]) -> Any:
+    """The `Answer` to a `Request`, both as plain values.
 
     Raises:
         ConfigError: the variant cannot be profiled here, or what any run refuses.
     """
-    if request.kind == "train.py":
-        raise ConfigError(
-            "--variant train.py: it is profiled by itself: train.py … trainer.profile=true; choose litespark for its "
-            "step alone"
+    request = Request(**values)
+    return json.loads(answered(compose_parts(request.overrides), request).check())
+
+
+def answered(parts: Parts, request: Request) -> Answer:
+    """As `measure`, of the config with the variant's settings laid over."""
+    profiles: list[Profile] = []
+
+    def take(parts: Parts, request: Request) -> RoundRecord:
+        machine, data = prepare(parts, request)
+        training = build(parts, machine, data.manifest, request)
+        # as many again without the profiler, for what it costs
+        batches = step_batches(parts, machine, data.train_dataloader(), request.warmup_steps + 2 * request.steps)
+        found, step_ms = profiled(training, batches, warmup=request.warmup_steps, device=machine.device)
+        profiles.append(found)
+        return RoundRecord(
+            round=request.round,
+            position=request.position,
+            outcome="measured",
+            recompute=training.recompute,
+            step_ms=step_ms,
+            detail=training.detail,
         )
-    answer(parts, request, _profile)
 
-
-def _profile(parts: Parts, request: Request) -> RoundRecord:
-    machine, data = prepare(parts, request)
-    training = build(parts, machine, data.manifest, request)
-    # as many again without the profiler, for what it costs
-    batches = step_batches(parts, machine, data.train_dataloader(), request.warmup_steps + 2 * request.steps)
-    found, step_ms = profiled(training, batches, warmup=request.warmup_steps, device=machine.device)
-    found.write(answer_path(Path(request.output)))
-    return RoundRecord(
-        request.round,
-        request.position,
-        "measured",
-        training.recompute,
-        step_ms=step_ms,
-        detail=training.detail,
-    )
+    return Answer(out_of_memory_answered(parts, request, take), *profiles)
 
 
 def profiled(
     training: Training, batches: Sequence[StepBatch], *, warmup: int, device: torch.device
-) -> tuple[ProfileAnswer, list[float]]:
+) -> tuple[Profile, list[float]]:
     """Warm up, take half of the other steps without the profiler and half with it.
 
     Returns:
@@ -100,18 +106,22 @@ def profiled(
         clock.mark()
     clock.device.synchronise()
     step_ms = clock.milliseconds()
-    model: Any = training.model  # type: ignore[attr-defined]
-    with nullcontext() if is_compiled(training) else annotated(model):
+    with nullcontext() if is_compiled(training) else annotated(training.model):
         training.step(watched[0])  # the first under annotations may take other paths through caches
         events = _traced(training, watched, clock)
     wall, busy = busy_intervals(events, device.type)
-    classes = by_class(wall, busy, len(watched))
-    tokens, pairs = sum(each.tokens for each in watched), sum(each.attention_pairs for each in watched)
-    plain_ms = statistics.median(step_ms)
-    return ProfileAnswer(device.type, tokens, pairs, wall / len(watched), plain_ms, classes), step_ms
+    found = Profile(
+        device_type=device.type,
+        tokens=sum(batch.tokens for batch in watched),
+        attention_pairs=sum(batch.attention_pairs for batch in watched),
+        wall_milliseconds=wall / len(watched),
+        unprofiled_milliseconds=statistics.median(step_ms),
+        classes=by_class(wall, busy, len(watched)),
+    )
+    return found, step_ms
 
 
-def is_compiled(training: Any) -> bool:
+def is_compiled(training: Training) -> bool:
     """Does `torch.compile` make the model's kernels? Then they have names that tell, and annotations are not seen."""
     if getattr(training, "_forward", training.model) is not training.model:
         return True
@@ -146,19 +156,24 @@ def by_class(wall: float, busy: Sequence[Busy], steps: int) -> list[ClassRecord]
     """
     milliseconds: dict[tuple[str, str, str | None], float] = defaultdict(float)
     calls: dict[tuple[str, str, str | None], set[int]] = defaultdict(set)
-    for each, charged in zip(busy, shares(busy), strict=True):
-        launched_by = launcher(each.launched_by)
-        key = (class_of(each.name, each.launched_by, each.forward), each.name[:_LONGEST_NAME], launched_by)
+    for stretch, charged in zip(busy, shares(busy), strict=True):
+        kernel_class = class_of(stretch.name, stretch.launched_by, stretch.forward)
+        key = (kernel_class, stretch.name[:_LONGEST_NAME], launcher(stretch.launched_by))
         milliseconds[key] += charged / steps
-        calls[key].add(each.call)
-    found = []
-    for kernel_class in CLASSES:
-        kernels = [
-            KernelRecord(key[1], key[2], milliseconds[key], len(calls[key]))
-            for key in milliseconds
-            if key[0] == kernel_class
-        ]
-        kernels.sort(key=lambda kernel: kernel.milliseconds, reverse=True)
-        found.append(ClassRecord(kernel_class, sum(kernel.milliseconds for kernel in kernels), kernels=kernels[:_TOP]))
-    idle = wall / steps - sum(each.milliseconds for each in found)
-    return [*found, ClassRecord(IDLE, max(0.0, idle))]
+        calls[key].add(stretch.call)
+    kernels: dict[str, list[KernelRecord]] = {kernel_class: [] for kernel_class in CLASSES}
+    for key in sorted(milliseconds, key=milliseconds.__getitem__, reverse=True):
+        kernel_class, name, launched_by = key
+        kernels[kernel_class].append(
+            KernelRecord(name=name, launched_by=launched_by, milliseconds=milliseconds[key], calls=len(calls[key]))
+        )
+    classes = [
+        ClassRecord(
+            kernel_class=kernel_class,
+            milliseconds=sum(kernel.milliseconds for kernel in found),
+            kernels=found[:_TOP],
+        )
+        for kernel_class, found in kernels.items()
+    ]
+    idle = wall / steps - sum(each.milliseconds for each in classes)
+    return [*classes, ClassRecord(kernel_class=IDLE, milliseconds=max(0.0, idle))]

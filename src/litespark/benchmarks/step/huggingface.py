@@ -1,8 +1,5 @@
 """The Hugging Face baselines: transformers' Llama with our initial weights, trained as its users train it.
 
-The step is transformers' own Trainer's: the loss of a micro-batch is its sum over the labels divided by the supervised
-tokens of the whole step, under autocast; then clipping by norm, AdamW, and the gradients set to None.
-
 The strong baselines do not use transformers' attention by the name "sdpa". When it is traced, transformers 5 cannot
 see that a row is one sequence and makes a mask of S x S for every row, which keeps scaled_dot_product_attention from
 its flash kernels; uncompiled it reads the device in every forward pass to see it. Under a name that has no function
@@ -11,13 +8,13 @@ for masks none is made, and the same call is given `is_causal=True`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from litespark.benchmarks.step.stepping import StepBatch
+from litespark.benchmarks.step.training import TextbookTraining
 from litespark.benchmarks.step.variants import HuggingFaceSetup
 from litespark.data.batch import TokenBatch
 from litespark.experiment.config import Parts
@@ -32,7 +29,7 @@ from litespark.training.optim import parameter_groups
 _CAUSAL = "litespark_causal_sdpa"
 
 
-class HuggingFaceTraining:
+class HuggingFaceTraining(TextbookTraining):
     """A baseline with its optimizer.
 
     Args:
@@ -50,56 +47,35 @@ class HuggingFaceTraining:
     ) -> None:
         if recompute not in ("none", "full"):
             raise ValueError(f"recompute: got {recompute!r}, expected none or full for a Hugging Face model")
-        self.parts = parts
-        self.machine = machine
-        self.recompute: str = recompute
+        super().__init__(parts, machine)
+        self.recompute = recompute
         self.model = build_model(parts.llama, setup.attention, machine.device)
         copy_weights(weights, self.model)
         if recompute == "full":
-            recompute_layers(self.model)
+            # the newer name for the same; use_reentrant=False is what transformers 5 takes by itself
+            enable = getattr(self.model, "activation_checkpointing_enable", None)
+            (enable or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
         if setup.liger:
             patch_with_liger(self.model)
         if setup.fp8:
             convert_to_fp8(self.model)
-        self.optimizer = _optimizer(self.model, parts, setup.fused)
+        config = parts.optim
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(self.model, config.weight_decay),
+            lr=config.lr,
+            betas=config.betas,
+            eps=config.eps,
+            # without it PyTorch chooses: foreach on a GPU, a loop on a CPU
+            fused=True if setup.fused else None,
+        )
         self._forward: Any = torch.compile(self.model) if setup.compiled else self.model
         self.detail = _detail(setup)
         self.model.train()
 
-    def step(self, batch: StepBatch) -> Tensor:
-        """Forward, loss, backward, normalise, clip, optimizer. Returns the sum of nats, () on the device."""
-        # filled on the device: a copy from the host would wait for it
-        tokens = torch.full((), batch.supervised, dtype=torch.float32, device=self.machine.device)
-        total = torch.zeros((), device=self.machine.device)
-        for part in batch.batches:
-            with self._autocast():
-                loss = self._loss(self._forward, part, tokens)
-            loss.backward()
-            total += loss.detach()
-        if self.parts.optim.grad_clip is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.parts.optim.grad_clip)
-        for group in self.optimizer.param_groups:
-            group["lr"] = batch.learning_rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return total * tokens
-
-    def held_out_loss(self, batches: Iterable[TokenBatch]) -> float:
-        """Nats per supervised token over `batches`, which may lie on the host; uncompiled: it needs no speed."""
-        total = torch.zeros((), dtype=torch.float64, device=self.machine.device)
-        one = torch.ones((), device=self.machine.device)
-        tokens = 0
-        self.model.eval()
-        with torch.no_grad(), self._autocast():
-            for batch in batches:
-                total += self._loss(self.model, batch.to(self.machine.device), one)
-                tokens += batch.supervised_count
-        self.model.train()
-        return float(total) / tokens
-
-    def _loss(self, model: Any, batch: TokenBatch, tokens: Tensor) -> Tensor:
+    def loss(self, batch: TokenBatch, tokens: Tensor, *, compiled: bool) -> Tensor:
+        """See `TextbookTraining`."""
         # shift_labels are taken as they are, and labels alone would be shifted a second time
-        output = model(
+        output = (self._forward if compiled else self.model)(
             input_ids=batch.tokens,
             labels=batch.labels,
             shift_labels=batch.labels,
@@ -108,10 +84,6 @@ class HuggingFaceTraining:
         )
         loss: Tensor = output.loss
         return loss
-
-    def _autocast(self) -> torch.autocast:
-        device, precision = self.machine.device, self.machine.precision
-        return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def build_model(config: LlamaConfig, attention: str, device: torch.device) -> Any:
@@ -157,13 +129,6 @@ def copy_weights(source: Llama, target: Any) -> None:
                 theirs[piece].copy_(values)
 
 
-def recompute_layers(model: Any) -> None:
-    """Let every layer keep its input only and make the rest again in the backward pass, in place."""
-    # the newer name for the same; use_reentrant=False is what transformers 5 takes by itself
-    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
-
-
 def patch_with_liger(model: Any) -> None:
     """Put Liger's rotary, RMSNorm, SwiGLU and fused linear cross-entropy into a model, in place."""
     from liger_kernel.transformers import apply_liger_kernel_to_llama
@@ -182,18 +147,6 @@ def convert_to_fp8(model: nn.Module) -> None:
     )
 
 
-def _optimizer(model: nn.Module, parts: Parts, fused: bool) -> torch.optim.AdamW:
-    config = parts.optim
-    # without `fused` PyTorch chooses: foreach on a GPU, a loop on a CPU
-    return torch.optim.AdamW(
-        parameter_groups(model, config.weight_decay),
-        lr=config.lr,
-        betas=config.betas,
-        eps=config.eps,
-        fused=True if fused else None,
-    )
-
-
 def _detail(setup: HuggingFaceSetup) -> str:
     import transformers
 
@@ -208,8 +161,6 @@ def _detail(setup: HuggingFaceSetup) -> str:
 
 
 def _version(package: str) -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
     try:
         return version(package)
     except PackageNotFoundError:

@@ -1,18 +1,19 @@
-"""Inside the fresh process: builds one variant, takes its steps, and writes down what they came to."""
+"""Inside the fresh process: builds one variant, takes its steps, and answers with what they came to."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
+from typing import Any, get_args
 
 import torch
 
 from litespark.benchmarks.step.huggingface import HuggingFaceTraining
 from litespark.benchmarks.step.request import Request
 from litespark.benchmarks.step.stepping import (
-    LitesparkTraining,
     StepBatch,
     StepClock,
     Training,
@@ -21,6 +22,7 @@ from litespark.benchmarks.step.stepping import (
     take_steps,
     tokens_hash,
 )
+from litespark.benchmarks.step.training import BareTraining, LitesparkTraining
 from litespark.benchmarks.step.training_script import run_training_script
 from litespark.benchmarks.step.variants import SETUPS, Variant, why_not
 from litespark.data.batch import TokenBatch
@@ -28,6 +30,7 @@ from litespark.data.manifest import Manifest
 from litespark.data.streaming import RowDataModule, build_data_module
 from litespark.device import device_of
 from litespark.experiment.build import check_vocabulary, construct_module, token_budget
+from litespark.experiment.compose import compose_parts
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.instruments import build_meter
 from litespark.experiment.preflight import Machine, preflight
@@ -38,44 +41,50 @@ from litespark.metrics.energy import EnergyMeter
 from litespark.metrics.meters import NullMeter
 from litespark.metrics.records.step import RoundRecord
 from litespark.models.llama.model import Llama
-from litespark.models.spec import RECOMPUTE_MODES, Recompute
+from litespark.models.spec import Recompute
 from litespark.ops.backend import OpsConfig
 from litespark.ops.choice import described
 from litespark.training.budget import BudgetConfig
+from litespark.training.module import TrainingModule
 
 # how CUDA, cuBLAS and the driver say it where PyTorch's allocator did not
 _OUT_OF_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA out of memory")
 
 
-def run_process(parts: Parts, request: Request) -> RoundRecord:
-    """Measure what `request` says and write the answer to its `output`.
-
-    Running out of the device's memory, while building or in a step, is an answer; every other error is raised.
-
-    Args:
-        parts: the config of the process, the variant's settings laid over.
-        request: what to measure.
+def measure(values: dict[str, Any]) -> Any:
+    """The `RoundRecord` of a `Request`, both as plain values.
 
     Raises:
         ConfigError: the variant cannot be measured here, or what any run refuses.
         ArithmeticError: a loss was not finite.
     """
-    return answer(parts, request, run_training_script if request.kind == "train.py" else _measure)
+    request = Request(**values)
+    return json.loads(measured(compose_parts(request.overrides), request).check())
 
 
-def answer(parts: Parts, request: Request, take: Callable[[Parts, Request], RoundRecord]) -> RoundRecord:
-    """Write what `take` comes to with the asked config, or that memory did not suffice, to the request's `output`."""
+def measured(parts: Parts, request: Request) -> RoundRecord:
+    """As `measure`, of the config with the variant's settings laid over."""
+    return out_of_memory_answered(parts, request, run_training_script if request.kind == "train.py" else _measure)
+
+
+def out_of_memory_answered(
+    parts: Parts, request: Request, take: Callable[[Parts, Request], RoundRecord]
+) -> RoundRecord:
+    """What `take` comes to with the asked config, or that the device's memory did not suffice, which is an answer."""
     parts = asked_parts(parts, request)
     try:
-        record = take(parts, request)
+        return take(parts, request)
     except Exception as error:
         line = out_of_memory(error)
         if line is None:
             raise
-        recompute = _recompute(parts, request)
-        record = RoundRecord(request.round, request.position, "out of memory", recompute, error=line)
-    record.write(Path(request.output))
-    return record
+        return RoundRecord(
+            round=request.round,
+            position=request.position,
+            outcome="out of memory",
+            recompute=_recompute(parts, request),
+            error=line,
+        )
 
 
 def prepare(parts: Parts, request: Request) -> tuple[Machine, RowDataModule]:
@@ -99,12 +108,10 @@ def prepare(parts: Parts, request: Request) -> tuple[Machine, RowDataModule]:
 
 def asked_parts(parts: Parts, request: Request) -> Parts:
     """The config with what the request changes: layers, recompute, the length, and the rows that are held out."""
-    if request.recompute is not None and request.recompute not in RECOMPUTE_MODES:
-        raise ConfigError(f"recompute: got {request.recompute!r}, expected one of {', '.join(RECOMPUTE_MODES)}")
     model = parts.llama if request.layers is None else dataclasses.replace(parts.llama, num_layers=request.layers)
-    recompute: Recompute = parts.recompute
+    recompute = parts.recompute
     if request.recompute is not None and request.kind != "huggingface":
-        recompute = next(mode for mode in RECOMPUTE_MODES if mode == request.recompute)
+        recompute = _mode(request.recompute)
     return dataclasses.replace(
         parts,
         model=model,
@@ -117,12 +124,10 @@ def asked_parts(parts: Parts, request: Request) -> Parts:
 def build(parts: Parts, machine: Machine, manifest: Manifest, request: Request) -> Training:
     """The variant with its optimizer, ready for the first step."""
     if request.kind == "huggingface":
-        setup = SETUPS[request.variant]
-        recompute = next(mode for mode in RECOMPUTE_MODES if mode == _recompute(parts, request))
+        setup, recompute = SETUPS[request.variant], _mode(_recompute(parts, request))
         return HuggingFaceTraining(setup, parts, machine, initial_weights(parts, machine, manifest), recompute)
-    record = new_record(parts, machine, Path("bench"), manifest, NullMeter("not read", ""), request.overrides)
-    module, choices = construct_module(parts, machine, manifest, token_budget(parts), record)
-    return LitesparkTraining(module, parts, machine, described(choices))
+    module, detail = _module(parts, machine, manifest)
+    return (BareTraining if request.kind == "bare" else LitesparkTraining)(module, parts, machine, detail)
 
 
 def initial_weights(parts: Parts, machine: Machine, manifest: Manifest) -> Llama:
@@ -130,9 +135,7 @@ def initial_weights(parts: Parts, machine: Machine, manifest: Manifest) -> Llama
     parts = dataclasses.replace(
         parts, ops=OpsConfig(), recompute="none", callbacks=dataclasses.replace(parts.callbacks, verify="never")
     )
-    machine = dataclasses.replace(machine, device=torch.device("cpu"))
-    record = new_record(parts, machine, Path("bench"), manifest, NullMeter("not read", ""), [])
-    module, _ = construct_module(parts, machine, manifest, token_budget(parts), record)
+    module, _ = _module(parts, dataclasses.replace(machine, device=torch.device("cpu")), manifest)
     assert isinstance(module.model, Llama)
     return module.model
 
@@ -147,11 +150,26 @@ def out_of_memory(error: BaseException | None) -> str | None:
     return None
 
 
+def _module(parts: Parts, machine: Machine, manifest: Manifest) -> tuple[TrainingModule, str]:
+    """The module as a run builds it, and what was settled about its ops."""
+    record = new_record(parts, machine, Path("bench"), manifest, NullMeter("not read", ""), [])
+    module, choices = construct_module(parts, machine, manifest, token_budget(parts), record)
+    return module, described(choices)
+
+
 def _recompute(parts: Parts, request: Request) -> str:
     """What the variant makes again in its backward pass."""
     if request.kind == "huggingface":
         return request.recompute or SETUPS[request.variant].recompute
     return parts.recompute
+
+
+def _mode(recompute: str) -> Recompute:
+    modes: tuple[Recompute, ...] = get_args(Recompute)
+    for mode in modes:
+        if mode == recompute:
+            return mode
+    raise ConfigError(f"recompute: got {recompute!r}, expected one of {', '.join(modes)}")
 
 
 def _measure(parts: Parts, request: Request) -> RoundRecord:

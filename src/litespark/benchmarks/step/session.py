@@ -1,7 +1,6 @@
 """`litespark bench step` from start to end: fresh processes of variants that take turns, saved one by one.
 
-A round runs every variant once, each in a process of its own, every second round in reversed order, so that a device
-that warms up or slows down meets all of them alike. The same command continues what was stopped, also by `kill -9`.
+The same command continues what was stopped, also by `kill -9`.
 """
 
 from __future__ import annotations
@@ -11,21 +10,27 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from litespark.benchmarks.record_path import continued, record_path
-from litespark.benchmarks.step.begin import Compose, add_rates, decide, described, shared_overrides
-from litespark.benchmarks.step.recompute import KINDS, next_recompute
+from litespark.benchmarks.session import begin, record_path, turns
+from litespark.benchmarks.step.begin import Decided, StepSettings, add_rates, decide, described
 from litespark.benchmarks.step.request import Request, launch
-from litespark.benchmarks.step.settings import StepSettings
 from litespark.benchmarks.step.variants import Variant
 from litespark.metrics.records.base import RecordError
-from litespark.metrics.records.step import RoundRecord, StepRecord, VariantRecord
+from litespark.metrics.records.step import RoundRecord, StepRecord, VariantKind, VariantRecord
 from litespark.ops.measuring import default_cache
 
 WHAT = "bench-step"
 _COMPILE_CACHES = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
+# kinds of recomputation that are tried one after the other where memory does not suffice
+RECOMPUTES: dict[VariantKind, tuple[str, ...]] = {
+    "huggingface": ("none", "full"),
+    "litespark": ("none", "swiglu", "full"),
+    "bare": ("none", "swiglu", "full"),
+    "train.py": ("none", "swiglu", "full"),
+}
 
 
 class Launch(Protocol):
@@ -34,66 +39,66 @@ class Launch(Protocol):
     def __call__(self, request: Request, overrides: Sequence[str], folder: Path, *, timeout: float) -> RoundRecord: ...
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What a session is told about, runs with and looks at; replaced in tests."""
+
+    say: Callable[[str], None]
+    launch: Launch = launch
+    clock: Callable[[], float] = time.monotonic
+
+
 def bench_step(
-    compose: Compose,
     overrides: Sequence[str],
     variants: Sequence[Variant],
     settings: StepSettings,
     *,
     command: Sequence[str],
     output: Path,
-    say: Callable[[str], None],
-    launch: Launch = launch,
-    clock: Callable[[], float] = time.monotonic,
+    around: Surroundings,
 ) -> tuple[StepRecord, Path]:
     """Measure, and write the record after every process.
 
     Args:
-        compose: makes a config of overrides.
         overrides: of the config, as the user gave them.
         variants: in the order in which they take turns.
         settings: how it is run.
         command: the words that get it again, for the record.
         output: folder of records; the file is DEVICE/DATE_bench-step_MODEL_PRECISION.json in it.
-        say: is told what is being done.
-        launch, clock: replaced in tests.
+        around: the session's surroundings.
 
     Raises:
         ValueError: the config cannot be measured, or a variant changes what must be the same for all.
         OSError: the record cannot be written.
     """
-    began = clock()
-    decided = decide(compose, overrides, variants, settings)
+    began = around.clock()
+    decided = decide(overrides, variants, settings)
     new = described(decided, overrides, settings, command)
-    record, path = continued(new, file_of(new, output, WHAT))
-    if record is new:
-        say("measuring what this device reaches")
-        add_rates(record, decided)
-        record.write(path)  # what cannot be written is known before minutes are spent
-    else:
-        say(f"{path}: continued, {sum(len(each.measured) for each in record.variants)} processes are there")
-    measure(record, overrides, settings, save=lambda: record.write(path), say=say, launch=launch, clock=clock,
-            began=began)  # fmt: skip
+    record, path = begin(new, step_path(new, output, WHAT), done=processes, say=around.say)
+    measure(record, decided, settings, around, save=lambda: record.write(path), began=began)
     return record, path
 
 
-def file_of(record: StepRecord, output: Path, what: str) -> Path:
-    """A new file for a record of `begin`; `what` names the benchmark in its name, such as `bench-step`."""
+def step_path(record: StepRecord, output: Path, what: str) -> Path:
+    """A new file for a record of this measurement."""
     return record_path(output, record.provenance, what, record.model.name, record.protocol.precision)
+
+
+def processes(record: StepRecord) -> str:
+    """How many are measured, in words."""
+    return f"{sum(len(variant.measured) for variant in record.variants)} processes"
 
 
 def measure(
     record: StepRecord,
-    overrides: Sequence[str],
+    decided: Decided,
     settings: StepSettings,
+    around: Surroundings,
     *,
     save: Callable[[], None],
-    say: Callable[[str], None],
-    launch: Launch = launch,
-    clock: Callable[[], float] = time.monotonic,
-    began: float | None = None,
+    began: float,
 ) -> None:
-    """Run the processes that the record lacks.
+    """Measure the rates and run the processes that the record lacks.
 
     A variant that runs out of memory is tried again at once with the next kind of recomputation, and keeps it. One
     that fails in another way is left out until the same command is given again. Attempts of both kinds stay in the
@@ -101,25 +106,40 @@ def measure(
     variant, or by the longest of all where it is the first of its variant.
 
     Args:
-        record: of `begin`, or continued; it is filled.
-        overrides: of the config, as the user gave them.
-        settings: as given to `begin`.
+        record: of `described`, or continued; it is filled.
+        decided: what is measured; settings: how.
+        around: the session's surroundings.
         save: called after every process.
-        say: is told what is being done.
-        launch: runs a process.
-        clock: seconds.
-        began: when the minutes began by that clock; None: now.
+        began: when the minutes began by the clock.
     """
-    turns = _Turns(record, overrides, settings, save, say, launch, clock)
-    turns.deadline = None if settings.minutes is None else (clock() if began is None else began) + 60 * settings.minutes
-    with shared_compile_cache(default_cache().parent / "compiled"), tempfile.TemporaryDirectory() as folder:
-        turns.take(Path(folder))
+    around.say("measuring what this device reaches")
+    add_rates(record, decided)
+    save()
+    deadline = None if settings.minutes is None else began + 60 * settings.minutes
+    with _shared_compile_cache(default_cache().parent / "compiled"), tempfile.TemporaryDirectory() as folder:
+        _Session(record, decided, settings, around, save, deadline, Path(folder)).take()
+
+
+def next_recompute(variant: VariantRecord) -> str | None:
+    """What the next process of a variant recomputes; None: as the variant has it of itself.
+
+    Raises:
+        LookupError: memory did not suffice with the last of its kinds either.
+    """
+    tried = [attempt.recompute for attempt in variant.rounds if attempt.outcome == "out of memory"]
+    if not tried:
+        return None
+    kinds = RECOMPUTES[variant.kind]
+    later = kinds[kinds.index(tried[-1]) + 1 :]
+    if not later:
+        raise LookupError(f"{variant.name} is out of memory with recompute {tried[-1]}")
+    return later[0]
 
 
 @contextmanager
-def shared_compile_cache(folder: Path) -> Iterator[None]:
+def _shared_compile_cache(folder: Path) -> Iterator[None]:
     """Let all processes share what they compile, below `folder` unless the environment names other places."""
-    added = {name: str(folder / each) for name, each in _COMPILE_CACHES.items() if name not in os.environ}
+    added = {name: str(folder / part) for name, part in _COMPILE_CACHES.items() if name not in os.environ}
     os.environ.update(added)
     try:
         yield
@@ -128,100 +148,90 @@ def shared_compile_cache(folder: Path) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-class _Turns:
-    """One session of processes."""
+@dataclass
+class _Session:
+    record: StepRecord
+    decided: Decided
+    settings: StepSettings
+    around: Surroundings
+    save: Callable[[], None]
+    deadline: float | None
+    folder: Path
+    failed: set[str] = field(default_factory=set)
+    seconds: dict[str, float] = field(default_factory=dict)
+    begun: bool = False
 
-    def __init__(
-        self,
-        record: StepRecord,
-        overrides: Sequence[str],
-        settings: StepSettings,
-        save: Callable[[], None],
-        say: Callable[[str], None],
-        launch: Launch,
-        clock: Callable[[], float],
-    ) -> None:
-        self.record = record
-        self.overrides = shared_overrides(overrides, [each.kind for each in record.variants])
-        self.settings = settings
-        self.save = save
-        self.say = say
-        self.launch = launch
-        self.clock = clock
-        self.deadline: float | None = None
-        self.failed: set[str] = set()
-        self.begun = False
-        self.seconds = {each.name: _seconds_known(each) for each in record.variants}
-
-    def take(self, folder: Path) -> None:
+    def take(self) -> None:
         """Every process that is missing, round by round, until the time is up."""
-        for round_ in range(self.record.protocol.rounds):
-            order = _able(self.record)
-            for position, variant in enumerate(order if round_ % 2 == 0 else reversed(order)):
-                while not _done(variant, round_) and variant.name not in self.failed:
-                    if self._too_late(variant):
-                        self.say(f"stopped before {variant.name} of round {round_ + 1}: the same command continues")
-                        return
-                    self._run(variant, round_, position, folder)
+        self.seconds = {variant.name: _seconds_known(variant) for variant in self.record.variants}
+        for number, position, variant in turns(_able(self.record), self.record.protocol.rounds):
+            while not _done(variant, number) and variant.name not in self.failed:
+                if self._too_late(variant):
+                    self.around.say(f"stopped before {variant.name} of round {number + 1}: the same command continues")
+                    return
+                self._run(variant, number, position)
+                self.save()
 
     def _too_late(self, variant: VariantRecord) -> bool:
         """Whether its process would end after the deadline; the first of a session never would, or none ever came."""
         if self.deadline is None or not self.begun:
             return False
         expected = self.seconds[variant.name] or max(self.seconds.values())
-        return self.clock() + expected >= self.deadline
+        return self.around.clock() + expected >= self.deadline
 
-    def _run(self, variant: VariantRecord, round_: int, position: int, folder: Path) -> None:
-        recompute = next_recompute(variant)
-        protocol = self.record.protocol
-        said = f"{variant.name}, round {round_ + 1} of {protocol.rounds}"
-        self.say(said + (f", recompute {recompute}" if recompute else ""))
+    def _run(self, variant: VariantRecord, number: int, position: int) -> None:
+        recompute, protocol = next_recompute(variant), self.record.protocol
+        title = f"{variant.name}, round {number + 1} of {protocol.rounds}"
+        self.around.say(title + (f", recompute {recompute}" if recompute else ""))
         request = Request(
             variant=variant.name,
             kind=variant.kind,
             settings=list(variant.settings),
             recompute=recompute,
-            layers=self.record.model.num_layers
-            if self.record.model.num_layers < self.record.model.layers_whole
-            else None,
+            layers=self.decided.layers,
             warmup_steps=protocol.warmup_steps,
             steps=protocol.steps,
             loss_rows=protocol.loss_rows,
-            round=round_,
+            round=number,
             position=position,
         )
-        self.begun = True
-        started = self.clock()
-        found = self.launch(request, self.overrides, folder, timeout=self.settings.process_timeout)
-        self.seconds[variant.name] = self.clock() - started
-        self._keep(variant, request, found)
-        self.save()
+        self.begun, started = True, self.around.clock()
+        timeout = self.settings.process_timeout
+        answer = self.around.launch(request, self.decided.overrides, self.folder, timeout=timeout)
+        self.seconds[variant.name] = self.around.clock() - started
+        self._keep(variant, request, answer)
 
-    def _keep(self, variant: VariantRecord, request: Request, found: RoundRecord) -> None:
-        variant.rounds.append(found)
+    def _keep(self, variant: VariantRecord, request: Request, answer: RoundRecord) -> None:
+        variant.rounds.append(answer)
         try:
-            _check_answer(request, found)
+            _check_answer(request, answer)
             self.record.check()
         except RecordError as error:  # a record that cannot be read again would be lost with all that it holds
-            found = RoundRecord(request.round, request.position, "failed", found.recompute, error=str(error))
-            variant.rounds[-1] = found
-        if found.outcome == "failed":
+            answer = RoundRecord(
+                round=request.round,
+                position=request.position,
+                outcome="failed",
+                recompute=answer.recompute,
+                error=str(error),
+            )
+            variant.rounds[-1] = answer
+        if answer.outcome != "measured":
+            self.around.say(f"{variant.name}: {answer.outcome}: {answer.error}")
+        if answer.outcome == "failed":
             self.failed.add(variant.name)
-        if found.outcome != "measured":
-            self.say(f"{variant.name}: {found.outcome}: {found.error}")
 
 
-def _check_answer(request: Request, found: RoundRecord) -> None:
+def _check_answer(request: Request, answer: RoundRecord) -> None:
     """Refuse an answer to something else, which would be asked for again and again."""
-    if (found.round, found.position) != (request.round, request.position):
-        raise RecordError(f"got an answer for round {found.round}, expected one for round {request.round}")
-    kinds = KINDS[request.kind] if request.recompute is None else (request.recompute,)
-    if found.outcome != "failed" and found.recompute not in kinds:
-        raise RecordError(f"got an answer with recompute {found.recompute}, expected {' or '.join(kinds)}")
+    if (answer.round, answer.position) != (request.round, request.position):
+        raise RecordError(f"got an answer for round {answer.round}, expected one for round {request.round}")
+    kinds = RECOMPUTES[request.kind] if request.recompute is None else (request.recompute,)
+    if answer.outcome != "failed" and answer.recompute not in kinds:
+        raise RecordError(f"got an answer with recompute {answer.recompute}, expected {' or '.join(kinds)}")
 
 
-def _done(variant: VariantRecord, round_: int) -> bool:
-    if any(each.round == round_ for each in variant.measured):
+def _done(variant: VariantRecord, number: int) -> bool:
+    if any(answer.round == number for answer in variant.measured):
         return True
     try:
         next_recompute(variant)
@@ -231,7 +241,7 @@ def _done(variant: VariantRecord, round_: int) -> bool:
 
 
 def _able(record: StepRecord) -> list[VariantRecord]:
-    return [each for each in record.variants if each.reason is None]
+    return [variant for variant in record.variants if variant.reason is None]
 
 
 def _seconds_known(variant: VariantRecord) -> float:

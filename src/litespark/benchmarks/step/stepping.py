@@ -1,4 +1,4 @@
-"""Training steps and their clock: ours, what every variant has in common, and the measurement of them.
+"""Training steps and their clock: the same for every variant.
 
 Everything that a step needs lies on the device before the first one, so loading is not in the figures; and nothing in
 a step waits for the device. On a GPU an event is recorded between steps, and the only synchronisations are one before
@@ -12,7 +12,6 @@ import itertools
 import math
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,11 +24,6 @@ from litespark.experiment.preflight import Machine
 from litespark.metrics.device_state import device_state
 from litespark.metrics.energy import EnergyByPhase, EnergyMeter
 from litespark.metrics.records.origin import DeviceState
-from litespark.models.compilation import uncompiled
-from litespark.training.module import TrainingModule
-from litespark.training.step import OptimizerStep
-from litespark.training.strategies import forward_context
-from litespark.training.validation import validate
 
 # the counter of a board refreshes about every 100 ms: less than this is no measurement
 SHORTEST_GPU_SECONDS = 5.0
@@ -37,12 +31,7 @@ SHORTEST_GPU_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class StepBatch:
-    """The micro-batches of one optimizer step, on the device.
-
-    Attributes:
-        batches: in order.
-        learning_rate: of the step, by the schedule.
-    """
+    """The micro-batches of one optimizer step, on the device, and the learning rate of the schedule."""
 
     batches: list[TokenBatch]
     learning_rate: float
@@ -64,8 +53,14 @@ class StepBatch:
 
 
 class Training(Protocol):
-    """A model with its optimizer, ready for the first step."""
+    """A model with its optimizer, ready for the first step.
 
+    Attributes:
+        recompute: `none`, `swiglu` or `full`.
+        detail: what was settled while it was built.
+    """
+
+    model: Any
     recompute: str
     detail: str
 
@@ -74,44 +69,8 @@ class Training(Protocol):
         ...
 
     def held_out_loss(self, batches: Iterable[TokenBatch]) -> float:
-        """Nats per supervised token over `batches`, which may lie on the host."""
-        ...
-
-
-class LitesparkTraining:
-    """Our step (`training.step`) without the Trainer.
-
-    Args:
-        module: built and initialised.
-        parts, machine: of the run.
-        detail: what was decided about the ops.
-    """
-
-    def __init__(self, module: TrainingModule, parts: Parts, machine: Machine, detail: str) -> None:
-        assert module.model is not None
-        self.model = module.model
-        self.task = module.task
-        self.metrics = module.metrics
-        self.optimizer = module.configure_optimizers()
-        self.optimizer_step = OptimizerStep(self.task, grad_clip=parts.optim.grad_clip, device=machine.device)
-        self.parts = parts
-        self.machine = machine
-        self.recompute: str = parts.recompute
-        self.detail = detail
-
-    def step(self, batch: StepBatch) -> Tensor:
-        """Forward, loss, backward, normalise, clip, optimizer. Returns the sum of nats, () fp64 on the device."""
-        self.optimizer_step.take(self.model, self.optimizer, batch.batches, batch.learning_rate, self._context)
-        return self.optimizer_step.sums[0]
-
-    def held_out_loss(self, batches: Iterable[TokenBatch]) -> float:
         """Nats per supervised token over `batches`, which may lie on the host; uncompiled: it needs no speed."""
-        metrics = self.metrics.to(self.machine.device)
-        with uncompiled(self.model):
-            return validate(self.model, self.task, metrics, batches, self.machine.device, self._context)["loss"]
-
-    def _context(self) -> AbstractContextManager[object]:
-        return forward_context(self.parts.strategy, self.machine.precision, self.machine.device)
+        ...
 
 
 def step_batches(parts: Parts, machine: Machine, batches: Iterable[TokenBatch], steps: int) -> list[StepBatch]:
@@ -166,9 +125,38 @@ class Joules:
     reason: str | None
 
 
+def counted_joules(
+    joules: float | None, *, method: str | None, absent: str, on_gpu: bool, seconds: float, steps: int, dropped: int
+) -> Joules:
+    """The joules of counted steps where they are a measurement, else why not.
+
+    Args:
+        joules: of the counted steps; None: the counter was not read at both ends.
+        method: how they were read; None: not at all, for the reason `absent`.
+        absent: the meter's own reason.
+        on_gpu: they are those of a board's counter.
+        seconds, steps: of the counted steps together.
+        dropped: readings that were impossible.
+    """
+    if method is None:
+        return Joules(None, None, absent)
+    if on_gpu and seconds < SHORTEST_GPU_SECONDS:
+        enough = math.ceil(1.1 * steps * SHORTEST_GPU_SECONDS / seconds)
+        reason = (
+            f"the counted steps took {seconds:.1f} s, and the counter is read over no less than "
+            f"{SHORTEST_GPU_SECONDS:g} s; raise --steps to {enough}"
+        )
+        return Joules(None, method, reason)
+    if dropped:
+        return Joules(None, method, "a difference of the counter was negative or above the power cap, and was dropped")
+    if joules is None:
+        return Joules(None, method, absent)
+    return Joules(joules, method, None)
+
+
 @dataclass(frozen=True)
 class Measured:
-    """What the steps came to, in the units of `RoundRecord`."""
+    """What the steps came to, in the units of `RoundRecord`; `began`: the first counted one, since the epoch."""
 
     step_ms: list[float]
     train_loss: list[float]
@@ -189,50 +177,31 @@ def take_steps(
     sums = [training.step(batch) for batch in batches[:warmup]]
     clock.device.synchronise()
     before = device_state(meter)
-    energy = EnergyByPhase(meter)
+    by_phase = EnergyByPhase(meter)
     began = time.time()
-    energy.switch("train")
+    by_phase.switch("train")
     clock.mark()
     for batch in batches[warmup:]:
         sums.append(training.step(batch))
         clock.mark()
     clock.device.synchronise()
-    energy.switch("idle")
+    by_phase.switch("idle")
     after = device_state(meter)
     step_ms = clock.milliseconds()
     losses = [float(total) / batch.supervised for total, batch in zip(sums, batches, strict=True)]
-    if not all(map(math.isfinite, losses)):
-        first = next(index for index, loss in enumerate(losses) if not math.isfinite(loss))
-        raise ArithmeticError(f"the loss of step {first + 1} of {len(losses)} was {losses[first]}")
-    joules = counted_energy(energy, clock.device, sum(step_ms) / 1e3, len(step_ms))
-    return Measured(step_ms, losses, joules, before, after, began)
-
-
-def counted_energy(energy: EnergyByPhase, device: Device, seconds: float, steps: int) -> Joules:
-    """The joules of the phase `train`, or the reason why they do not count.
-
-    Args:
-        energy: whose phase `train` is the counted steps.
-        device: that computed.
-        seconds, steps: of the counted steps together.
-    """
-    meter, totals = energy.meter, energy.totals
-    if meter.method is None:
-        return Joules(None, None, meter.reason or "no energy counter is known for this device")
-    if device.is_accelerator and seconds < SHORTEST_GPU_SECONDS:
-        enough = math.ceil(1.1 * steps * SHORTEST_GPU_SECONDS / seconds)
-        reason = (
-            f"the counted steps took {seconds:.1f} s, and the counter is read over no less than "
-            f"{SHORTEST_GPU_SECONDS:g} s; raise --steps to {enough}"
-        )
-        return Joules(None, meter.method, reason)
-    if totals.dropped_readings:
-        reason = "the difference of the counter was negative or above the power cap, and was dropped"
-        return Joules(None, meter.method, reason)
-    joules = totals.train_joules
-    if joules is None:
-        return Joules(None, meter.method, meter.reason or "the counter could not be read at both ends")
-    return Joules(joules, meter.method, None)
+    for index, loss in enumerate(losses, 1):
+        if not math.isfinite(loss):
+            raise ArithmeticError(f"the loss of step {index} of {len(losses)} was {loss}")
+    energy = counted_joules(
+        by_phase.totals.train_joules,
+        method=meter.method,
+        absent=meter.reason or "the counter could not be read at both ends",
+        on_gpu=clock.device.is_accelerator,
+        seconds=sum(step_ms) / 1e3,
+        steps=len(step_ms),
+        dropped=by_phase.totals.dropped_readings,
+    )
+    return Measured(step_ms, losses, energy, before, after, began)
 
 
 def held_out_loss(training: Training, batches: Iterable[TokenBatch]) -> float:

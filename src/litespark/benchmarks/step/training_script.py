@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from litespark.benchmarks.step.request import Request
-from litespark.benchmarks.step.stepping import SHORTEST_GPU_SECONDS, Joules
+from litespark.benchmarks.step.stepping import Joules, counted_joules
 from litespark.data.streaming import build_data_module
 from litespark.experiment.config import Parts
 from litespark.metrics import names
 from litespark.metrics.nvml import LABEL as GPU_LABEL
 from litespark.metrics.records.run import RunRecord
 from litespark.metrics.records.step import RoundRecord
+from litespark.override_text import hydra_text
 from litespark.run_folder import RECORD, read_metrics
 
 _NAME = "bench"
@@ -45,7 +46,7 @@ def run_training_script(parts: Parts, request: Request, program: Sequence[str] =
     """
     window = window_steps(parts.trainer.log_every, request.warmup_steps, request.steps)
     # below the benchmark's own folder, so that a killed benchmark leaves nothing elsewhere
-    with tempfile.TemporaryDirectory(prefix="train-", dir=Path(request.output).parent) as temporary:
+    with tempfile.TemporaryDirectory(prefix="train-", dir=request.folder or None) as temporary:
         ended = subprocess.run(
             [*program, *request.overrides, *script_overrides(parts, request, window, Path(temporary))],
             stdin=subprocess.DEVNULL,
@@ -73,7 +74,7 @@ def script_overrides(parts: Parts, request: Request, window: int, logs: Path) ->
     """What the benchmark gives train.py after the user's overrides."""
     values = {
         "name": _NAME,
-        "paths.logs": _quoted(logs),
+        "paths.logs": hydra_text(str(logs)),
         "model.num_layers": parts.llama.num_layers,
         "recompute.mode": parts.recompute,
         "budget.tokens": "null",
@@ -148,24 +149,14 @@ def _counts(parts: Parts, request: Request) -> tuple[int, int]:
 
 def _energy(run: RunRecord, closed: Sequence[dict[str, Any]], warmup: int, seconds: float) -> Joules:
     """The joules of the counted steps, from the run's sums at the two ends of them."""
-    method = run.energy.method
-    if method is None:
-        return Joules(None, None, run.energy.reason or "train.py read no energy")
-    if run.energy.label == GPU_LABEL and seconds < SHORTEST_GPU_SECONDS:
-        reason = (
-            f"the counted steps took {seconds:.1f} s, and the counter is read over no less than "
-            f"{SHORTEST_GPU_SECONDS:g} s; raise --steps"
-        )
-        return Joules(None, method, reason)
-    if run.energy.dropped_readings:
-        return Joules(None, method, "readings were negative or above the power cap, and were dropped")
     by_step = {row["step"]: row.get(names.TRAIN_JOULES) for row in closed}
     before, after = by_step.get(warmup), by_step[closed[-1]["step"]]
-    if before is None or after is None:
-        return Joules(None, method, "train.py did not read the counter at both ends of the counted steps")
-    return Joules(after - before, method, None)
-
-
-def _quoted(path: Path) -> str:
-    """A path as the value of an override, in Hydra's quotes."""
-    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return counted_joules(
+        None if before is None or after is None else after - before,
+        method=run.energy.method,
+        absent=run.energy.reason or "train.py did not read the counter at both ends of the counted steps",
+        on_gpu=run.energy.label == GPU_LABEL,
+        seconds=seconds,
+        steps=closed[-1]["step"] - warmup,
+        dropped=run.energy.dropped_readings,
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -82,7 +82,14 @@ HUGGINGFACE = {
         "liger": "Hugging Face Llama with Liger's kernels, causal SDPA, autocast, no recompute, fused AdamW",
     }.items()
 }
-TRAINER = Variant("train.py", "train.py", (), "train.py itself: data loading, metrics and Lightning's loop included")
+# what ours is held against where it is not a model of others
+OURS = {
+    "bare": Variant("bare", "bare", (), "our model in the step of a textbook, without our step and Lightning"),
+    "train.py": Variant(
+        "train.py", "train.py", (), "train.py itself: data loading, metrics and Lightning's loop included"
+    ),
+}
+TRAINER = OURS["train.py"]
 
 
 def litespark_variant(name: str, settings: tuple[str, ...] = ()) -> Variant:
@@ -94,8 +101,8 @@ def litespark_variant(name: str, settings: tuple[str, ...] = ()) -> Variant:
 def parse(word: str) -> Variant:
     """The variant that a word of the command line means.
 
-    A baseline's name, `litespark`, `train.py`, or `NAME:override override …` for a combination of ours. `train.py:…`
-    is train.py with those overrides.
+    A baseline's name, `litespark`, `bare`, `train.py`, or `NAME:override override …` for a combination of ours;
+    `bare:…` and `train.py:…` are those two with the overrides.
 
     Raises:
         ValueError: no such variant; overrides for a baseline, which takes none; a name that no file could have.
@@ -109,10 +116,11 @@ def parse(word: str) -> Variant:
                 "the whole benchmark, or to a combination of settings under another name"
             )
         return HUGGINGFACE[name]
-    if name == TRAINER.name:
-        return Variant(TRAINER.name, "train.py", settings, f"{TRAINER.about}; {rest}" if settings else TRAINER.about)
+    if name in OURS:
+        plain = OURS[name]
+        return replace(plain, settings=settings, about=f"{plain.about}; {rest}") if settings else plain
     if not _NAME.fullmatch(name) or bool(colon) != bool(settings) or (not colon and name != "litespark"):
-        known = ", ".join([*HUGGINGFACE, "litespark", TRAINER.name])
+        known = ", ".join([*HUGGINGFACE, "litespark", *OURS])
         raise ValueError(
             f"--variant: got {word!r}, expected one of {known}, or settings as 'NAME:override override' "
             "(the name of letters, digits and .-_)"
@@ -138,6 +146,8 @@ def why_not(variant: Variant, device: torch.device, parts: Parts) -> str | None:
         precision = precision_of(parts, device)
     except ConfigError as error:
         return str(error)
+    if variant.kind == "bare" and precision == "fp8":
+        return "a bare loop renews no scales after a step; set precision=bf16, or leave it out"
     return "; ".join(refusals(parts.ops, place_of(parts, device, precision), idle_of(parts, precision))) or None
 
 

@@ -5,16 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from litespark.benchmarks.child_process import end_group, how_it_ended, termination_raises
-from litespark.benchmarks.training import watched
+from litespark.benchmarks.child_process import PYTHON, Ended, run
 from litespark.metrics.records.origin import Provenance
 from litespark.metrics.records.run import RunRecord
 from litespark.override_text import hydra_text
@@ -74,14 +69,6 @@ class Training:
         return self.logs / "runs" / self.name
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a process ended: with the run's last step, stopped before it, or with an error, whose last line is given."""
-
-    outcome: Literal["finished", "stopped", "failed"]
-    error: str | None = None
-
-
 def train(training: Training) -> Ended:
     """Start the run, or continue what is in its folder, and wait for it.
 
@@ -89,22 +76,18 @@ def train(training: Training) -> Ended:
     """
     if _finished(training.folder):
         return Ended("finished")
-    command = [sys.executable, "-m", watched.__name__, str(training.script), *training.overrides,
-               f"paths.logs={hydra_text(str(training.logs))}", *_start_or_resume(training)]  # fmt: skip
-    training.logs.mkdir(parents=True, exist_ok=True)
-    printed = training.logs / f"{training.name}.txt"
-    with printed.open("w") as output, termination_raises():
-        # a group of its own, so that its children can be ended with it
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        try:
-            stopped, status = _wait(process, training.seconds)
-        finally:
-            end_group(process)
-    if status == 0:
-        return Ended("finished")
-    return Ended("stopped") if stopped else Ended("failed", how_it_ended(status, printed))
+    if can_resume(training.folder):
+        start = f"resume={hydra_text(str(training.folder))}"
+    else:
+        shutil.rmtree(training.folder, ignore_errors=True)
+        start = f"name={training.name}"
+    logs = f"paths.logs={hydra_text(str(training.logs))}"
+    return run(
+        [*PYTHON, str(training.script), *training.overrides, logs, start],
+        training.logs / f"{training.name}.txt",
+        seconds=training.seconds,
+        grace=_SECONDS_TO_SAVE,
+    )
 
 
 def tidy(folder: Path) -> None:
@@ -117,31 +100,3 @@ def _finished(folder: Path) -> bool:
         return RunRecord.read(folder / RECORD).status == "finished"
     except (OSError, ValueError):
         return False
-
-
-def _start_or_resume(training: Training) -> list[str]:
-    if can_resume(training.folder):
-        return [f"resume={hydra_text(str(training.folder))}"]
-    shutil.rmtree(training.folder, ignore_errors=True)
-    return [f"name={training.name}"]
-
-
-def _wait(process: subprocess.Popen[bytes], seconds: float | None) -> tuple[bool, int]:
-    """Whether the process had to be stopped, and its status."""
-    try:
-        return False, process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return True, _stop(process)
-    except BaseException:  # an interrupt or a termination of this process
-        _stop(process)
-        raise
-
-
-def _stop(process: subprocess.Popen[bytes]) -> int:
-    """Ask it to save and end (it alone: its workers help it), and end it where that takes too long."""
-    process.send_signal(signal.SIGTERM)
-    try:
-        return process.wait(_SECONDS_TO_SAVE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait()

@@ -16,11 +16,11 @@ from litespark.data.manifest import Manifest
 from litespark.data.selection.select import check_selection
 from litespark.data.streaming import TokenDataModule, build_data_module
 from litespark.experiment.build import check_vocabulary
+from litespark.experiment.compose import compose_parts
 from litespark.experiment.config import ConfigError, Parts
 from litespark.metrics.records.training import Corpus, Dropped, PreparedCorpus
 from litespark.override_text import hydra_text
 
-Compose = Callable[[Sequence[str]], Parts]
 _RULE = "selection/"
 
 
@@ -37,7 +37,6 @@ def with_and_without(overrides: Sequence[str]) -> tuple[list[str], list[Variant]
 
 
 def prepare_variants(
-    compose: Compose,
     overrides: Sequence[str],
     variants: Sequence[Variant],
     settings: CorpusSettings,
@@ -51,10 +50,10 @@ def prepare_variants(
     Raises:
         ValueError: the text cannot be read or prepared so, a library is missing, or a variant selects nothing.
     """
-    parts = compose(overrides)
+    parts = compose_parts(overrides)
     assert isinstance(parts.data, PrepareConfig)
     for variant in variants[1:]:  # before minutes are spent on the text
-        data = compose([*overrides, *variant.settings]).data
+        data = compose_parts([*overrides, *variant.settings]).data
         assert isinstance(data, PrepareConfig)
         if not data.selection.any:
             raise ConfigError(f"{' '.join(variant.settings)}: selects nothing, expected rules to hold against none")
@@ -67,7 +66,7 @@ def prepare_variants(
         own = [f"data.tokenizer={hydra_text(tokenizer)}"] if tokenizer else []
         words = [*common, *own, *variant.settings]
         say(f"{variant.name}: preparing")
-        theirs = compose(words)
+        theirs = compose_parts(words)
         where, prepared = _prepare(theirs)
         composed.append(Composed(variant, words, theirs, prepared))
         tokenizer = tokenizer or str(where)

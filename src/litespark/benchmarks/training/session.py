@@ -11,17 +11,19 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from litespark.benchmarks.child_process import Ended
 from litespark.benchmarks.provenance import provenance
-from litespark.benchmarks.record_path import continued, record_path
+from litespark.benchmarks.session import begin, record_path
 from litespark.benchmarks.training.corpus import CorpusSettings
-from litespark.benchmarks.training.launch import Ended, Training, train
-from litespark.benchmarks.training.preparation import Compose, prepare_variants, with_and_without
+from litespark.benchmarks.training.launch import Training, train
+from litespark.benchmarks.training.preparation import prepare_variants, with_and_without
 from litespark.benchmarks.training.turns import Turns, device_state_of
 from litespark.benchmarks.training.variants import Composed, Question, Variant, check_question, check_variants
 from litespark.config.settings import settings
 from litespark.data.streaming import build_data_module
 from litespark.device import find
 from litespark.experiment.build import check_vocabulary, token_budget
+from litespark.experiment.compose import compose_parts
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.precision import precision_of
 from litespark.metrics.records.training import (
@@ -69,7 +71,6 @@ def seeds_of(words: str) -> tuple[int, ...]:
 
 def bench_training(
     question: Question,
-    compose: Compose,
     overrides: Sequence[str],
     settings: TrainingSettings,
     variants: Sequence[Variant] = (),
@@ -85,7 +86,6 @@ def bench_training(
 
     Args:
         question: what is asked, with its variants.
-        compose: makes a config of overrides.
         overrides: of the config, as the user gave them. With a corpus, `data.source` is where clean text is taken from,
             and what they state of `data.selection` makes the second variant.
         settings: how it is run.
@@ -104,18 +104,20 @@ def bench_training(
     plain, variants = overrides, variants or question.variants
     if settings.corpus is not None:
         plain, variants = with_and_without(overrides)
-    parts = compose(plain)
+    parts = compose_parts(plain)
     check_question(question, parts, overrides, variants)
     logs = parts.logs.absolute() / question.name
     corpus: Corpus | None = None
     if settings.corpus is None:
-        made = [Composed(each, [*plain, *each.settings], compose([*plain, *each.settings])) for each in variants]
+        words = [[*plain, *variant.settings] for variant in variants]
+        made = [Composed(variant, given, compose_parts(given)) for variant, given in zip(variants, words, strict=True)]
         check_variants(parts, made)
     else:
-        corpus, made = prepare_variants(compose, plain, variants, settings.corpus, logs, say)
+        corpus, made = prepare_variants(plain, variants, settings.corpus, logs, say)
         check_variants(made[0].parts, made)
     new = new_record(made, settings, corpus, parts, overrides, command)
-    record, path = _begin(new, output, f"bench-{question.name}", say)
+    path = record_path(output, new.provenance, f"bench-{question.name}", new.model.name, new.precision)
+    record, path = begin(new, path, done=_runs, say=say)
     words_of = {each.variant.name: each.words for each in made}
 
     def training(variant: TrainedVariant, seed: int, seconds: float | None) -> Training:
@@ -179,10 +181,5 @@ def model_and_stream(parts: Parts) -> tuple[TrainedModel, Stream]:
     )
 
 
-def _begin(new: TrainingRecord, output: Path, what: str, say: Callable[[str], None]) -> tuple[TrainingRecord, Path]:
-    """The record to fill and its file: an unfinished one of the same measurement, or the new one."""
-    record, path = continued(new, record_path(output, new.provenance, what, new.model.name, new.precision))
-    if record is not new:
-        say(f"{path}: continued, {sum(len(variant.runs) for variant in record.variants)} runs are there")
-    record.write(path)  # what cannot be written is known before minutes are spent
-    return record, path
+def _runs(record: TrainingRecord) -> str:
+    return f"{sum(len(variant.runs) for variant in record.variants)} runs"

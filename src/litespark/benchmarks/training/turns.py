@@ -7,8 +7,9 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from litespark.benchmarks.child_process import Ended
 from litespark.benchmarks.training.finished import read_run
-from litespark.benchmarks.training.launch import Ended, Training, tidy
+from litespark.benchmarks.training.launch import Training, tidy
 from litespark.device import find
 from litespark.experiment.config import Parts
 from litespark.experiment.instruments import build_meter
@@ -85,6 +86,5 @@ def _outcome(run: TrainedRun, target: float | None) -> str:
 
 def device_state_of(parts: Parts) -> DeviceState | None:
     """The state of the device that runs of `parts` use; None without NVML or a GPU."""
-    device = find(parts.trainer.accelerator)
-    with closing(build_meter(device)) as meter:
+    with closing(build_meter(find(parts.trainer.accelerator))) as meter:
         return device_state(meter)

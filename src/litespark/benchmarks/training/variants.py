@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from litespark.benchmarks.session import check_one_process
 from litespark.data.config import SyntheticConfig
 from litespark.experiment.config import ConfigError, Parts, differences
 from litespark.experiment.variant import KEY
-from litespark.launch import Ranks
 from litespark.metrics.records.training import PreparedCorpus
 
 # how a model is trained, and how its sequences are read; everything else is what is trained, on which, seen when
@@ -124,17 +124,9 @@ def check_question(question: Question, parts: Parts, overrides: Sequence[str], v
             "trainer.validate_every: got null, expected the steps between two validations, by which runs are "
             "compared; set trainer.validate_every=100"
         )
-    ranks = Ranks.from_environment()
-    if ranks.world_size > 1 or parts.strategy.name != "single":
-        raise ConfigError(
-            f"got {ranks.world_size} processes and strategy={parts.strategy.name}, expected one process and "
-            "strategy=single: runs are started without torchrun"
-        )
-    if parts.resume is not None or parts.name is not None:
-        raise ConfigError(
-            f"got resume={parts.resume} and name={parts.name}, expected neither: the benchmark names its runs and "
-            "continues them by itself"
-        )
+    check_one_process(parts)
+    if parts.name is not None:
+        raise ConfigError(f"name={parts.name}: the benchmark names its runs and continues them by itself; leave it out")
 
 
 def check_variants(parts: Parts, variants: Sequence[Composed]) -> None:

@@ -2,10 +2,9 @@
 
 from litespark.cli.bench.ablation import ablation
 from litespark.cli.bench.data import data
-from litespark.cli.bench.loop import loop
 from litespark.cli.bench.ops import ops
 from litespark.cli.bench.profile import profile
 from litespark.cli.bench.step import step
 from litespark.cli.bench.training import parity, selection, to_loss
 
-BENCHES = (ablation, data, loop, ops, parity, profile, selection, step, to_loss)
+BENCHES = (ablation, data, ops, parity, profile, selection, step, to_loss)

@@ -40,7 +40,6 @@ def ablation(
     plain = shlex.split(baseline)
     device = find(composed_parts([*overrides, *plain]).trainer.accelerator).type
     record, path = session.bench_ablation(
-        composed_parts,
         overrides,
         baseline=plain,
         target=shlex.split(target),
@@ -49,7 +48,7 @@ def ablation(
         settings=step_settings(device, rounds=rounds, steps=steps, warmup_steps=warmup, minutes=minutes, layers=layers),
         command=typed(context),
         output=folder,
-        say=tell,
+        around=session.Surroundings(tell),
     )
     show(publish, [of_record(record)], path, write_beside(record, path))
     if not record.complete:

@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Context, Option
 
 from litespark.cli.bench.records import Output, Publish, records_folder, show, typed
-from litespark.cli.configs import Overrides, composed_parts, tell
+from litespark.cli.configs import Overrides, tell
 
 
 def data(
@@ -28,7 +28,6 @@ def data(
     from litespark.reports.data import tables
 
     record, path = session.bench_data(
-        composed_parts,
         overrides,
         DataSettings(rounds, megabytes, seconds, litgpt_python, timeout),
         command=typed(context),

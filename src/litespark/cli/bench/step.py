@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from typer import Context, Option
@@ -11,7 +10,7 @@ from litespark.cli.bench.records import Output, Publish, records_folder, show, t
 from litespark.cli.bench.steps import MINUTES, Layers, Minutes, Rounds, Steps, Warmup, step_settings
 from litespark.cli.configs import Overrides, composed_parts, tell
 
-_VARIANT = "A baseline, litespark, train.py, or 'NAME:override …'; give it again for more; all"
+_VARIANT = "A baseline, litespark, bare, train.py, or 'NAME:override …'; give it again for more; all but bare"
 
 
 def step(
@@ -26,11 +25,8 @@ def step(
     layers: Layers = None,
     output: Output = None,
     publish: Publish = False,
-    process: Annotated[Path | None, Option(hidden=True, help="How the command starts itself again")] = None,
 ) -> int:
     """Measure whole training steps of the baselines and of ours."""
-    if process is not None:
-        return _process(overrides, process)
     from litespark.benchmarks.step import session
     from litespark.benchmarks.step.variants import HUGGINGFACE, TRAINER, litespark_variant, parse
     from litespark.device import find
@@ -43,27 +39,14 @@ def step(
     if not variants:
         variants = [*HUGGINGFACE.values(), litespark_variant("litespark"), *([] if device == "cpu" else [TRAINER])]
     record, path = session.bench_step(
-        composed_parts,
         overrides,
         variants,
         step_settings(device, rounds=rounds, steps=steps, warmup_steps=warmup, minutes=minutes, layers=layers),
         command=typed(context),
         output=folder,
-        say=tell,
+        around=session.Surroundings(tell),
     )
     show(publish, tables(record), path)
     if not record.complete:
         print("not all rounds are there: the same command continues")
     return 0 if succeeded(record) else 1
-
-
-def _process(overrides: list[str], request: Path) -> int:
-    """One process of a benchmark: what `litespark.benchmarks.step.request.launch` starts."""
-    from litespark.parent import end_with_parent
-
-    end_with_parent()
-    from litespark.benchmarks.step.process import run_process
-    from litespark.benchmarks.step.request import Request
-
-    run_process(composed_parts(overrides), Request.read(request))
-    return 0

@@ -24,7 +24,7 @@ def step_settings(device: str, **given: Any) -> Any:
     Raises:
         ValueError: a number is out of range.
     """
-    from litespark.benchmarks.step.settings import StepSettings
+    from litespark.benchmarks.step.begin import StepSettings
 
     usual = dict(zip(("rounds", "warmup_steps", "steps"), _ON_CPU if device == "cpu" else _ON_GPU, strict=True))
     return StepSettings(**usual | {name: value for name, value in given.items() if value is not None})

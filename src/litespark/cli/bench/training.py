@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from typer import Context, Option
 
 from litespark.cli.bench.records import Output, Publish, records_folder, show, typed
-from litespark.cli.configs import Overrides, composed_parts, repository, tell
+from litespark.cli.configs import Overrides, repository, tell
 
 
 def _variant(usual: str) -> Any:
@@ -97,7 +97,6 @@ def _run(
 
     record, path = session.bench_training(
         question,
-        composed_parts,
         overrides,
         session.TrainingSettings(**given | {"seeds": session.seeds_of(given["seeds"])}),
         [parse(each, question.variants) for each in variants],

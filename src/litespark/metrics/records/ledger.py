@@ -12,7 +12,6 @@ from pydantic import Field
 from litespark.metrics.records.ablation import AblationRecord
 from litespark.metrics.records.base import RecordError, read_as
 from litespark.metrics.records.data import DataRecord
-from litespark.metrics.records.loop import LoopRecord
 from litespark.metrics.records.ops import OpsRecord
 from litespark.metrics.records.origin import EnvironmentRecord, Provenance, Record
 from litespark.metrics.records.profile import ProfileRecord
@@ -21,7 +20,7 @@ from litespark.metrics.records.step import StepRecord
 from litespark.metrics.records.training import TrainingRecord
 
 AnyRecord = Annotated[
-    RunRecord | LoopRecord | OpsRecord | StepRecord | AblationRecord | ProfileRecord | TrainingRecord | DataRecord,
+    RunRecord | OpsRecord | StepRecord | AblationRecord | ProfileRecord | TrainingRecord | DataRecord,
     Field(discriminator="schema"),
 ]
 _FILE_NAME = re.compile(
@@ -58,7 +57,7 @@ class Entry:
 
     @property
     def kind(self) -> str:
-        """The last word of its schema: run, loop, ops, step, …"""
+        """The last word of its schema: run, ops, step, …"""
         return str(self.record.schema).rpartition("/")[0].rpartition(".")[2]
 
     @property

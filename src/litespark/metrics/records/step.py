@@ -27,7 +27,7 @@ from litespark.metrics.records.origin import DeviceState, Record
 # the four that ratios are always given against, in this order
 BASELINES = ("standard", "sdpa", "compiled", "compiled_fp8")
 
-VariantKind = Literal["huggingface", "litespark", "train.py"]
+VariantKind = Literal["huggingface", "litespark", "bare", "train.py"]
 Outcome = Literal["measured", "out of memory", "failed"]
 
 

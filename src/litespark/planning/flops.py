@@ -4,11 +4,16 @@ A multiply and an add are two operations. Only matrix products count, forward an
 product costs twice its forward. Parameter term: Kaplan et al., arXiv:2001.08361; attention term: Chowdhery et al.
 ("PaLM"), arXiv:2204.02311, appendix B. Norms, rotary, activations and the optimizer are left out by convention.
 
-`mean_keys` says which convention the attention follows: the mean number of keys that a query may see is S (full, F),
-(S+1)/2 (causal, C), or with documents masked the batch's (query, key) pairs divided by its tokens.
+`mean_keys` is the convention of attention: the mean number of keys that a query may see is S (full, F), (S+1)/2
+(causal, C), or with documents masked the batch's (query, key) pairs divided by its tokens.
 """
 
-from litespark.models.spec import ModelSpec, Recompute
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # arithmetic: whoever reads records needs no torch for it
+    from litespark.models.spec import ModelSpec, Recompute
 
 
 def causal_mean_keys(seq_len: int) -> float:
@@ -17,9 +22,7 @@ def causal_mean_keys(seq_len: int) -> float:
 
 
 def model_flops_per_token(config: ModelSpec, mean_keys: float) -> float:
-    """Operations that one token costs in training, forward and backward: 6 · (matmul parameters) + attention's.
-
-    `mean_keys` as in the module's docstring.
+    """Operations of one token in training: 6 · (matmul parameters, the head's included) + those of attention.
 
     Raises:
         ValueError: `mean_keys` is not positive.
@@ -38,3 +41,14 @@ def hardware_flops_per_token(config: ModelSpec, mean_keys: float, recompute: Rec
     if recompute not in config.recompute_modes:
         raise ValueError(f"recompute is {recompute!r}; expected one of {', '.join(config.recompute_modes)}")
     return model_flops_per_token(config, mean_keys) + config.recomputed_flops(mean_keys, recompute)
+
+
+def flops_of_keys(causal: float, full: float, seq_len: int, mean_keys: float) -> float:
+    """What other than `causal_mean_keys` adds to the causal FLOPs of a token; negative for fewer keys.
+
+    FLOPs are linear in the mean keys, so the two conventions of one model give the slope.
+    """
+    whole_rows = causal_mean_keys(seq_len)
+    if seq_len == 1:
+        return 0.0
+    return (full - causal) / (seq_len - whole_rows) * (mean_keys - whole_rows)

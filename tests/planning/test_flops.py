@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from litespark.models.flops import causal_mean_keys, hardware_flops_per_token, model_flops_per_token
 from litespark.models.llama.config import LlamaConfig
 from litespark.ops.backend import OpsConfig
+from litespark.planning.flops import causal_mean_keys, hardware_flops_per_token, model_flops_per_token
 from tests.models.small import random_ids, small_config, small_model
 
 ROWS, LENGTH = 2, 24

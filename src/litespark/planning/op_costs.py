@@ -1,4 +1,4 @@
-"""What an op has to move and to multiply at least.
+"""Roofline of single ops: the bytes that an ideal one moves, the operations of its products.
 
 Bytes are those of an ideal fused kernel: each input read once and each output written once, forward and backward. An op
 that moves more (a copy, a mask, an fp32 intermediate) shows it as a smaller share of the copy bandwidth.
@@ -18,8 +18,8 @@ MEMORY_BOUND = ("rms_norm", "add_rms_norm", "rope", "swiglu")
 
 
 @dataclass(frozen=True)
-class Work:
-    """The least an op can do: bytes where memory bounds it, floating-point operations of its products where they do."""
+class OpCost:
+    """Bytes where memory bounds an op, floating-point operations of its products where they do."""
 
     forward_bytes: int | None = None
     backward_bytes: int | None = None
@@ -27,40 +27,46 @@ class Work:
     backward_flops: int | None = None
 
 
-def work(op: str, place: Place, attention_pairs: int | None = None) -> Work:
-    """The work of `op` on one micro-batch; for attention, of the (query, key) pairs that are seen, summed over rows."""
+def op_cost(op: str, place: Place, attention_pairs: int | None = None) -> OpCost:
+    """The cost of `op` on one micro-batch.
+
+    Args:
+        op: name in `BACKENDS`.
+        place: sizes, dtype, and whether the residual stream and the weights are fp32 beside it.
+        attention_pairs: (query, key) pairs that are seen, summed over rows, for attention.
+    """
     shapes, narrow = place.shapes, place.dtype.itemsize
     stream = 4 if place.autocast else narrow
     tokens = shapes.rows * shapes.length
     weight = stream * shapes.hidden_size
     if op == "rms_norm":
         values = tokens * shapes.hidden_size
-        return Work(values * (stream + narrow) + weight, values * (narrow + 2 * stream) + 2 * weight)
+        return OpCost(values * (stream + narrow) + weight, values * (narrow + 2 * stream) + 2 * weight)
     if op == "add_rms_norm":
         values = tokens * shapes.hidden_size
         # the gradients of the two summands are one tensor where their dtypes are one
         gradients = stream + (narrow if stream != narrow else 0)
         forward = values * (2 * stream + 2 * narrow) + weight
-        return Work(forward, values * (narrow + 2 * stream + gradients) + 2 * weight)
+        return OpCost(forward, values * (narrow + 2 * stream + gradients) + 2 * weight)
     if op == "rope":
         rotated, heads = shapes.num_heads + shapes.num_kv_heads, shapes.num_heads + 2 * shapes.num_kv_heads
         tables = 4 * shapes.length * shapes.head_dim
         # the value is not touched on the way there; on the way back three gradients become one tensor
         per_head = tokens * shapes.head_dim * narrow
-        return Work(2 * rotated * per_head + tables, 2 * heads * per_head + tables)
+        return OpCost(2 * rotated * per_head + tables, 2 * heads * per_head + tables)
     if op == "swiglu":
         values = tokens * shapes.intermediate_size * narrow
-        return Work(3 * values, 5 * values)
+        return OpCost(3 * values, 5 * values)
     if op == "swiglu_linear":
         flops = 2 * tokens * shapes.intermediate_size * shapes.hidden_size
-        return Work(forward_flops=flops, backward_flops=2 * flops)
+        return OpCost(forward_flops=flops, backward_flops=2 * flops)
     if op == "linear_cross_entropy":
         flops = 2 * tokens * shapes.hidden_size * shapes.vocab_size
-        return Work(forward_flops=flops, backward_flops=2 * flops)
+        return OpCost(forward_flops=flops, backward_flops=2 * flops)
     if op == "attention" and attention_pairs is not None:
         # two products forward; backward five, of which one makes the scores again (arXiv:2307.08691)
         flops = 4 * attention_pairs * shapes.num_heads * shapes.head_dim
-        return Work(forward_flops=flops, backward_flops=flops * 5 // 2)
+        return OpCost(forward_flops=flops, backward_flops=flops * 5 // 2)
     raise ValueError(f"got op {op!r}, expected one that is measured")
 
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from litespark.models.floor import cast_bytes
 from litespark.models.llama.config import LlamaConfig
 from litespark.models.llama.fp8 import enable_fp8
 from litespark.models.llama.model import Llama
@@ -15,6 +14,7 @@ from litespark.ops.fp8.formats import E4M3
 from litespark.ops.fp8.quantisation import Quantisation
 from litespark.ops.fp8.reference import PIECES, Pieces
 from litespark.ops.fp8.settings import LINEARS, Fp8Config
+from litespark.planning.fp8_casts import cast_bytes
 
 R3 = LlamaConfig(
     "r3",

@@ -1,1 +1,0 @@
-"""The full trainer against a bare PyTorch loop."""

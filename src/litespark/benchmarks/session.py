@@ -1,0 +1,116 @@
+"""How a benchmark begins, finds what an earlier start left unfinished, and takes turns.
+
+A record is DEVICE/DATE_WHAT_MODEL_PRECISION.json in the folder of results; one more on the same day gets a number.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from litespark.experiment.config import ConfigError, Parts
+from litespark.launch import Ranks
+from litespark.metrics.records.base import RecordError
+from litespark.metrics.records.origin import EnvironmentRecord, Provenance, Record
+
+T = TypeVar("T")
+
+
+R = TypeVar("R", bound=Record)
+
+
+def check_one_process(parts: Parts) -> None:
+    """Refuse what a benchmark does not measure: several processes, and a run that goes on.
+
+    Raises:
+        ConfigError: naming what to change.
+    """
+    ranks = Ranks.from_environment()
+    if ranks.world_size > 1 or parts.strategy.name != "single":
+        raise ConfigError(
+            f"got {ranks.world_size} processes and strategy={parts.strategy.name}, expected one process and "
+            "strategy=single: a benchmark measures one device"
+        )
+    if parts.resume is not None:
+        raise ConfigError(f"resume={parts.resume}: a benchmark starts from initial weights; leave it out")
+
+
+def check_length(parts: Parts) -> None:
+    """Refuse sequences that the model does not take.
+
+    Raises:
+        ConfigError: naming both lengths.
+    """
+    if parts.data.seq_len > parts.model.max_seq_len:
+        raise ConfigError(
+            f"data.seq_len: got {parts.data.seq_len}, expected at most model.max_seq_len = "
+            f"{parts.model.max_seq_len}; lower the one or raise the other"
+        )
+
+
+def turns(items: Sequence[T], rounds: int) -> Iterator[tuple[int, int, T]]:
+    """(round, position, item): every item once a round, in every second round backwards.
+
+    So a device that warms up or slows down meets all of them alike.
+    """
+    for number in range(rounds):
+        for position, item in enumerate(items if number % 2 == 0 else reversed(items)):
+            yield number, position, item
+
+
+def begin(new: R, path: Path, *, done: Callable[[R], str], say: Callable[[str], None]) -> tuple[R, Path]:
+    """The newest unfinished record of the same measurement and its file; otherwise `new` and `path`. It is written.
+
+    Args:
+        new: what a new measurement begins with.
+        path: of `record_path`; records beside it whose names differ in date and number are looked through. A file that
+            is not such a record is left alone.
+        done: what a record holds, in words.
+        say: is told what is continued.
+
+    Raises:
+        OSError: it cannot be written, which is known before minutes are spent.
+    """
+    record = new
+    what = re.sub(r"(_\d+)?$", "", path.stem.partition("_")[2], count=1)
+    files = [file for file in path.parent.glob("*.json") if re.fullmatch(rf"[^_]*_{re.escape(what)}(_\d+)?", file.stem)]
+    for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
+        try:
+            earlier = type(new).read(file)
+        except RecordError:
+            continue
+        if not earlier.complete and earlier.continues(new):
+            record, path = earlier, file
+            say(f"{path}: continued, {done(record)} are there")
+            break
+    record.write(path)
+    return record, path
+
+
+def device_folder(environment: EnvironmentRecord) -> str:
+    """The first device's name in lower case with hyphens; a CPU with the number of its cores."""
+    name = environment.devices[0].name
+    if environment.on_cpu:
+        name += f" {os.cpu_count()} cores"
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def record_path(output: Path, origin: Provenance, what: str, model: str, precision: str) -> Path:
+    """A file that is not there yet.
+
+    Args:
+        output: the folder of results.
+        origin: its first device names the folder, and its day the file.
+        what: the benchmark, such as `bench-step`.
+        model: name of the model; precision: of its products.
+    """
+    folder = output / device_folder(origin.environment)
+    stem, number = f"{origin.time[:10]}_{what}_{model}_{precision}", 1
+    path = folder / f"{stem}.json"
+    while path.exists():
+        number += 1
+        path = folder / f"{stem}_{number}.json"
+    return path
