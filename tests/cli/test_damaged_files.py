@@ -218,7 +218,7 @@ def test_a_folder_that_is_none_is_one_message(tmp_path, capsys, words, what):
     elif what == "empty":
         place.mkdir()
     name = {"long": str(place) + "x" * 5000, "surrogate": f"{place}\udcff", "nul": f"{place}\0"}.get(what, str(place))
-    assert main([word.format(w=name, o=tmp_path / "exported") for word in words]) == 1
+    assert main([word.format(w=name, o=tmp_path / "exported") for word in words]) in (1, 2)
     said = capsys.readouterr().err
     assert "Traceback" not in said
     assert len(said.splitlines()) <= LONGEST

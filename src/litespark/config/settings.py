@@ -129,6 +129,8 @@ def _fault(kind: Any, fault: ErrorDetails) -> str:
     if fault["type"] == "value_error":  # of __post_init__, which gives the whole message
         return str(fault["ctx"]["error"])
     place, absent = tuple(fault["loc"]), fault["type"] == "missing"
+    if place and isinstance(place[0], int):  # given by position
+        place = (list(fields_of(kind))[place[0]], *place[1:])
     too_short = absent and isinstance(place[-1], int)
     if too_short:  # the list is what cannot be
         place = place[:-1]
