@@ -37,7 +37,7 @@ def test_sweep_writes_one_folder_a_run_and_survives_a_failed_job(tmp_path: Path)
     assert [row.split()[:2] for row in table[1:7]] == [
         [lr, seed] for lr in ("0.001", "-1", "0.0003") for seed in ("1", "2")
     ]
-    assert [("finished" in row, "failed: ValueError: optim.lr" in row) for row in table[1:7]] == [
+    assert [("finished" in row, "failed: " in row and "optim.lr: got" in row) for row in table[1:7]] == [
         *[(True, False)] * 2, *[(False, True)] * 2, *[(True, False)] * 2
     ]  # fmt: skip
     assert all(run.name in printed.split("Sweep of")[1] for run in runs)
