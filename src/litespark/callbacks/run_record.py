@@ -17,7 +17,6 @@ from litespark.callbacks.steps import StepCallback
 from litespark.callbacks.throughput import ThroughputMonitor
 from litespark.metrics import names
 from litespark.metrics.energy import energy_section
-from litespark.metrics.records.base import finite_or_none
 from litespark.metrics.records.origin import utc_now
 from litespark.metrics.records.run import QualityRecord, RunRecord, SegmentRecord, Status, TaskMetric, ThroughputRecord
 from litespark.training.module import TrainingModule
@@ -84,8 +83,7 @@ class RunRecorder(StepCallback):
     def update(self, status: Status, error: str | None = None) -> None:
         """Bring the record up to date and write it; on other ranks than 0 nothing happens."""
         record = self.record
-        record.status, record.error = status, error
-        record.ended = None if status == "running" else utc_now()
+        record.stands_at(status, error)
         if self._module is not None:  # else the steps never began, and what earlier processes measured stands
             record.segments[-1] = replace(record.segments[-1], last_step=self._module.steps_taken, ended=record.ended)
             record.throughput = self._throughput()
@@ -121,7 +119,7 @@ class RunRecorder(StepCallback):
         assert self._module is not None
         of_domains = tuple(f"{known}/" for known in _IN_QUALITY)
         return [
-            TaskMetric(name.removeprefix("validation/"), finite_or_none(value))
+            TaskMetric(name.removeprefix("validation/"), value)
             for name, value in sorted(self._module.validation.items())
             if name not in _IN_QUALITY and not name.startswith(of_domains)
         ]

@@ -10,7 +10,6 @@ from litespark.device import device_of
 from litespark.experiment.config import Parts
 from litespark.experiment.precision import computes_with_ops
 from litespark.experiment.preflight import Machine, idle_of, place_of
-from litespark.metrics.records.base import finite_or_none
 from litespark.metrics.records.run import RunRecord
 from litespark.metrics.records.run_ops import BackendTimeRecord, DifferenceRecord, OpRecord, VerificationRecord
 from litespark.ops.backend import Ops, OpsConfig, resolve
@@ -83,9 +82,6 @@ def _verification_record(verification: Verification) -> VerificationRecord:
         interpreted=verification.interpreted,
         seconds=verification.seconds,
         passed=verification.passed,
-        differences=[
-            DifferenceRecord(each.tensor, finite_or_none(each.distance), each.bound)
-            for each in verification.differences
-        ],
+        differences=[DifferenceRecord(each.tensor, each.distance, each.bound) for each in verification.differences],
         error=verification.error,
     )

@@ -39,7 +39,6 @@ from litespark.experiment.run_lock import run_lock
 from litespark.experiment.sweep import SWEEP, telling
 from litespark.launch import Ranks
 from litespark.metrics.energy import EnergyMeter
-from litespark.metrics.records.origin import utc_now
 from litespark.metrics.records.run import RunRecord
 from litespark.ops.choice import FailedVerificationError
 from litespark.run_folder import RECORD, config_from
@@ -158,7 +157,7 @@ def _built(
         return build_run(parts, machine, folder, data, record, segment, meter, resumed.state if resumed else None)
     except FailedVerificationError as error:
         if machine.mesh.rank == 0:
-            record.status, record.error, record.ended = "failed", f"{type(error).__name__}: {error}", utc_now()
+            record.stands_at("failed", f"{type(error).__name__}: {error}")
             record.write(folder / RECORD)
         meter.close()
         raise

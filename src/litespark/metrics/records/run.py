@@ -18,7 +18,7 @@ from litespark.metrics.records.base import (
     part,
     record,
 )
-from litespark.metrics.records.origin import Record, Time
+from litespark.metrics.records.origin import Record, Time, utc_now
 from litespark.metrics.records.run_fp8 import Fp8Record
 from litespark.metrics.records.run_ops import OpRecord
 
@@ -223,6 +223,11 @@ class RunRecord(Record):
     def complete(self) -> bool:
         """Whether it got to its end."""
         return self.status == "finished"
+
+    def stands_at(self, status: Status, error: str | None = None) -> None:
+        """Note how far the run is: it goes on, or ended now."""
+        self.status, self.error = status, error
+        self.ended = None if status == "running" else utc_now()
 
     def contradictions(self) -> Iterator[str]:
         """Figures that do not follow from each other; such a record is not published, but no run stops for it."""
