@@ -1,4 +1,4 @@
-"""Rates that a floor is made of, measured on a CPU, and with a clock that is not real."""
+"""Rates that a roofline is made of, measured on a CPU, and with a clock that is not real."""
 
 import dataclasses
 

@@ -39,7 +39,7 @@ GIVEN = {
     "SyntheticConfig": {"seq_len": 8, "micro_batch_size": 1, "vocab_size": 300},
     "BudgetConfig": {"steps": 3},
     "RopeScaling": {"factor": 8.0, "low_frequency_factor": 1.0, "high_frequency_factor": 4.0,
-                    "original_max_sequence_length": 8},
+                    "original_max_seq_len": 8},
 }  # fmt: skip
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from litespark.metrics.records.origin import DeviceRecord, EnvironmentRecord, Provenance
 from litespark.metrics.records.step import (
-    FloorPart,
     Protocol,
     RatesRecord,
+    RooflinePart,
     RoundRecord,
     StepModel,
     StepRecord,
@@ -18,7 +18,7 @@ from litespark.metrics.records.step import (
 )
 
 STEPS = 4
-FLOOR = (FloorPart("gemm", 6.0), FloorPart("attention", 4.0), FloorPart("idle", 0.0))
+ROOFLINE = (RooflinePart("gemm", 6.0), RooflinePart("attention", 4.0), RooflinePart("idle", 0.0))
 
 
 def round_(number: int, step_ms: list[float], joules: float | None = None, **changes) -> RoundRecord:
@@ -38,7 +38,7 @@ def lost(number: int, outcome: str, recompute: str = "none", error: str = "it br
 
 
 def variant(name: str, *rounds: RoundRecord, kind: str = "litespark", **changes) -> VariantRecord:
-    values = {"settings": [], "about": f"what {name} is", "floor": list(FLOOR)}
+    values = {"settings": [], "about": f"what {name} is", "roofline": list(ROOFLINE)}
     return VariantRecord(name, kind, **({"rounds": list(rounds)} | values | changes))
 
 

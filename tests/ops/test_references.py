@@ -115,7 +115,7 @@ def test_rope_scaling_keeps_short_and_stretches_long_wavelengths():
     assert min(int(part.sum()) for part in (short, long, between)) > 0
 
 
-ROPE_SCALING = ("factor", "low_frequency_factor", "high_frequency_factor", "original_max_sequence_length")
+ROPE_SCALING = ("factor", "low_frequency_factor", "high_frequency_factor", "original_max_seq_len")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ ROPE_SCALING = ("factor", "low_frequency_factor", "high_frequency_factor", "orig
         ((0.0, 1.0, 4.0, 8192), "factor: got 0.0, expected a number above 0"),
         ((8.0, 1.0, float("nan"), 8192), "high_frequency_factor: got nan"),
         ((8.0, 4.0, 4.0, 8192), "low_frequency_factor: got 4.0, expected a number below high_frequency_factor 4.0"),
-        ((8.0, 1.0, 4.0, -1), "original_max_sequence_length: got -1"),
+        ((8.0, 1.0, 4.0, -1), "original_max_seq_len: got -1"),
         (("8", 1.0, 4.0, 8192), "factor: got '8'"),
     ],
 )

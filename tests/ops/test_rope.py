@@ -13,7 +13,7 @@ from litespark.ops.rope.function import rope_qkv_triton
 from tests.properties import Phase, given, settings, st
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-LLAMA_3 = RopeScaling(factor=8.0, low_frequency_factor=1.0, high_frequency_factor=4.0, original_max_sequence_length=64)
+LLAMA_3 = RopeScaling(factor=8.0, low_frequency_factor=1.0, high_frequency_factor=4.0, original_max_seq_len=64)
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ def test_only_rounds_that_both_have_are_compared():
         ([lost(0, "out of memory", each) for each in ("none", "full")], "out of memory, also with recompute full"),
         ([lost(0, "failed", error="ValueError: nothing")], "failed: ValueError: nothing"),
         ([measured(number, 80.0, 3.2, 2.5) for number in (0, 1)], "trained differently"),
-        ([measured(number, 16.0, 3.2, 2.0) for number in (0, 1)], "impossible: "),  # the floor is 10 ms a step
+        ([measured(number, 16.0, 3.2, 2.0) for number in (0, 1)], "impossible: "),  # the roofline is 10 ms a step
     ],
 )
 def test_what_cannot_be_compared_has_no_gain_and_says_why(rounds, note):

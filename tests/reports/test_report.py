@@ -69,7 +69,7 @@ def test_the_results_are_those_of_the_record(reports):
     assert cells(report, "peak memory")[0] == "61.40 GiB"
 
 
-def test_the_energy_ledger_lists_every_phase(reports):
+def test_the_energy_totals_list_every_phase(reports):
     energy = section(reports["gpu"], "Energy")
     assert cells(energy, "training steps") == ["34.26 kJ", "90.4 %"]
     assert cells(energy, "evaluation")[0] == "2.055 kJ"

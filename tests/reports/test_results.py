@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from litespark.cli import main
-from litespark.metrics.records.ledger import read_entry, read_ledger
+from litespark.metrics.records.index import read_entry, read_index
 from litespark.metrics.records.run import EnergyRecord, QualityRecord, RunRecord
 from litespark.reports import marks, results
 from litespark.reports.marks import check_documents, rendered, write_documents
@@ -171,7 +171,7 @@ def test_an_expression_reaches_fields_and_what_is_computed_from_them(root, expre
     [
         (f"{FILE}: rows.litespark.colour | plain", "has no attribute 'colour'"),
         (f"{FILE}: ratios.litespark.compiled | plain", "got 'not part of this benchmark', expected a number"),
-        (f"{FILE}: rows.litespark.floor_ms | plain", "got None, expected a number that was measured"),
+        (f"{FILE}: rows.litespark.roofline_ms | plain", "got None, expected a number that was measured"),
         (f"{FILE}: record.complete | plain", "got True, expected a number"),
         (f"{FILE}: record.__class__.__mro__ | plain", "unsafe|not permitted|expected a number|access to attribute"),
         (f"{FILE}: 1 +", "results/nvidia-h200"),
@@ -212,5 +212,5 @@ def test_a_record_of_a_gpu_from_changed_code_is_refused(tmp_path):
     path = tmp_path / QUICKSTARTS[-1].relative_to(ROOT)
     record = changed(RunRecord.read(path), "provenance.environment.devices.0.name", "NVIDIA H200")
     changed(record, "provenance.git_dirty", True).write(path)
-    (problem,) = read_ledger(tmp_path / "results")[1]
+    (problem,) = read_index(tmp_path / "results")[1]
     assert "git_dirty True, expected a clean commit" in problem

@@ -61,16 +61,16 @@ def test_data_that_is_absent_says_why_and_is_never_a_number():
     assert "2 rounds, NOT complete" in notes(data.tables(record)[0])
 
 
-def test_kernel_classes_stand_beside_their_floors_with_most_to_win_first(tmp_path):
+def test_kernel_classes_stand_beside_their_rooflines_with_most_to_win_first(tmp_path):
     made = profile.table(profile_record())
     assert [cells[0] for cells in made.cells] == ["gemm", "other", "idle", "norm", "step"]
-    # 6 ms of 10, floor 4; the longest kernel took 5 ms and ran twice in each of 4 steps
+    # 6 ms of 10, roofline 4; the longest kernel took 5 ms and ran twice in each of 4 steps
     assert row(made, "gemm") == ["6.00", "60.0 %", "4.00", "2.00", "5.00 2.00x nvjet by aten::mm"]
     assert row(made, "other")[:4] == ["1.00", "10.0 %", "-", "1.00"]
     assert row(made, "step") == ["10.0", "100 %", "5.50", "4.50", ""]
     assert "a step under the profiler takes 10.0 ms, without it 9.50 ms" in notes(made)
     assert "products 2.000 MFLOP/s, attention 3.000 MFLOP/s, copies 4.000 GB/s" in notes(made)
-    assert "below its floor" not in notes(made)
+    assert "below its roofline" not in notes(made)
     profile.picture(profile_record(), tmp_path / "folder" / "profile.png")
     assert (tmp_path / "folder" / "profile.png").read_bytes().startswith(b"\x89PNG")
 
@@ -78,7 +78,7 @@ def test_kernel_classes_stand_beside_their_floors_with_most_to_win_first(tmp_pat
 def test_a_profile_points_at_what_is_doubtful_or_unknown():
     classes = profile_record().classes
     below = [*classes[:1], ClassRecord("gemm", 6.0, 7.0), *classes[2:]]
-    assert "below its floor: gemm: the step reached more" in notes(profile.table(profile_record(classes=below)))
+    assert "below its roofline: gemm: the step reached more" in notes(profile.table(profile_record(classes=below)))
     bare = [ClassRecord(each.kernel_class, each.milliseconds) for each in classes]
     made = profile.table(profile_record(classes=bare, rates=RatesRecord(2e6, None, 4e9)))
     assert "attention that of products" in notes(made)

@@ -30,23 +30,23 @@ def test_the_table_has_every_figure_of_a_row():
 
 
 def test_documents_count_as_they_were_masked():
-    """12 of 20 pairs: 1.5 keys on average, so 1180 FLOPs a token, 1540 with a second forward, 8.4 ms of floor."""
+    """12 of 20 pairs: 1.5 keys on average, so 1180 FLOPs a token, 1540 with a second forward, 8.4 ms of roofline."""
     masked = [round_(0, [20.0] * 4, 1.0, attention_pairs=48, recompute="full")]
     found = of(record(variant("litespark", *masked)))
     shares = [found.repeats.median(name) for name in ("mfu_causal", "hfu_causal", "mfu_full")]
     assert shares == pytest.approx([400 * 1180 / 1e7, 400 * 1540 / 1e7, 400 * 1480 / 1e7])
-    assert found.floor_ms == pytest.approx(8.4)
+    assert found.roofline_ms == pytest.approx(8.4)
 
 
 def test_one_round_that_passes_the_product_refutes_its_rate():
-    found = record(variant("litespark", round_(0, [1.0] * 4), round_(1, [20.0] * 4), floor=[]))
+    found = record(variant("litespark", round_(0, [1.0] * 4), round_(1, [20.0] * 4), roofline=[]))
     (table, *_) = tables(found)
     assert row(table, "litespark")[7] == "-"
     assert "of matmul: training was faster than the matmul probe" in notes(table)
 
 
 def test_what_is_absent_has_a_reason():
-    blind = variant("litespark", round_(0, [10.0] * 4), floor=[])
+    blind = variant("litespark", round_(0, [10.0] * 4), roofline=[])
     (table, *_) = tables(
         record(
             blind,
@@ -66,7 +66,7 @@ def test_what_is_absent_has_a_reason():
         "MFU C, MFU F, HFU C: no peak is known for this device; set metrics.peak_flops",
         "J/token: no counter",
         "peak MiB: measured on GPUs only",
-        "floor ms: it is AdamW's alone, and needs the rates of the precision",
+        "roofline ms: it is AdamW's alone, and needs the rates of the precision",
     ):
         assert reason in notes(table), reason
 
@@ -170,10 +170,10 @@ def test_losses_of_two_rows_alone_are_compared_and_lower_ones_as_well():
     assert isinstance(ratios(without, "litespark")["standard"], Ratio)
 
 
-def test_a_row_faster_than_its_floor_is_impossible_and_gets_no_ratio():
+def test_a_row_faster_than_its_roofline_is_impossible_and_gets_no_ratio():
     assert of(record(standard(), variant("litespark", round_(0, [9.8] * 4, 1.0)))).doubts == ()  # rates are measured
     found = record(standard(), variant("litespark", round_(0, [9.0] * 4, 1.0)))
-    assert of(found).doubts[0].startswith("impossible: 1.11 times as fast as the floor")
+    assert of(found).doubts[0].startswith("impossible: 1.11 times as fast as the roofline")
     assert "impossible" in ratios(found, "litespark")["standard"]
 
 
@@ -199,7 +199,7 @@ def trainer(*step_ms: float):
     ("step_ms", "verdict"), [((10.0,), "met"), ((10.3,), "met"), ((10.4,), "NOT met"), ((10.0, 12.5), "NOT met")]
 )
 def test_train_py_has_to_keep_up_on_a_gpu_by_the_median_of_the_rounds(step_ms, verdict):
-    bare = variant("litespark", round_(0, [10.0] * 4), round_(1, [10.0] * 4), floor=[])
+    bare = variant("litespark", round_(0, [10.0] * 4), round_(1, [10.0] * 4), roofline=[])
     found = record(bare, trainer(*step_ms))
     assert trainer_goal(found).verdict == verdict
     assert succeeded(found) is (verdict == "met")
@@ -223,7 +223,7 @@ MODEL = StepModel("llama3b", 3_015_355_392, 28, 28, 1300.0, 1480.0, 1700.0)
 def at(name: str, tokens_per_second: float, *settings: str, kind: str = "litespark", **changes):
     one = round_(0, [1e3 * TOKENS / tokens_per_second] * STEPS, tokens=TOKENS * STEPS,
                  attention_pairs=int(TOKENS * 2048.5) * STEPS, **changes)  # fmt: skip
-    return variant(name, one, kind=kind, settings=list(settings), floor=[])
+    return variant(name, one, kind=kind, settings=list(settings), roofline=[])
 
 
 def large(*variants, device: str = "NVIDIA H200", model=MODEL) -> StepRecord:

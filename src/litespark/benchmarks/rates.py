@@ -36,7 +36,7 @@ _CALLS = 7  # of what is timed, at least: warm-up and repeats
 def measured_rates(
     config: LlamaConfig, place: Place, *, seconds: float | None = None, peak_flops: float | None = None
 ) -> RatesRecord:
-    """The rates of the floor, each measured here, and the vendor's peak that MFU is quoted against.
+    """The rates of the roofline, each measured here, and the vendor's peak that MFU is quoted against.
 
     Products are square and large, in the dtype of the run; in fp8 too where it computes in bf16 and the device has the
     units. Attention is the fastest of those that can run here and pass their verification, forward and backward over

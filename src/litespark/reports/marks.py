@@ -21,7 +21,7 @@ from typing import Any
 from jinja2 import StrictUndefined, TemplateError, Undefined
 from jinja2.sandbox import SandboxedEnvironment
 
-from litespark.metrics.records.ledger import read_entry, read_ledger
+from litespark.metrics.records.index import read_entry, read_index
 from litespark.metrics.records.ops import OpsRecord
 from litespark.metrics.records.step import StepRecord
 from litespark.metrics.records.training import TrainingRecord
@@ -39,7 +39,7 @@ def write_documents(root: Path) -> list[Path]:
     Raises:
         ValueError: a record is refused, or a mark cannot be rendered; nothing is written then.
     """
-    if problems := read_ledger(root / "results")[1]:
+    if problems := read_index(root / "results")[1]:
         raise ValueError("\n".join(problems))
     old = documents(root)
     new = {path: rendered(text, root) for path, text in old.items()}
@@ -51,7 +51,7 @@ def write_documents(root: Path) -> list[Path]:
 
 def check_documents(root: Path) -> list[str]:
     """One line for each record that is refused, and each mark whose figure is not that of its record."""
-    if problems := read_ledger(root / "results")[1]:
+    if problems := read_index(root / "results")[1]:
         return problems
     return [problem for path, text in documents(root).items() for problem in _stale(text, path.relative_to(root), root)]
 

@@ -1,4 +1,4 @@
-"""A profile as a table and as a picture: each kernel class beside its floor, that with most to win first."""
+"""A profile as a table and as a picture: each kernel class beside its roofline, that with most to win first."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from litespark.reports.quantities import is_measured, percent, plain, scaled
 from litespark.reports.table import Column, Table, texts
 
 _LONGEST_NAME = 58
-# of the step: what a class may be below its floor without a word
+# of the step: what a class may be below its roofline without a word
 _NOISE = 0.01
 
 
 def table(record: ProfileRecord) -> Table:
-    """Classes by what they take above their floor, each with its longest kernels."""
+    """Classes by what they take above their roofline, each with its longest kernels."""
     rows: list[tuple[object, ...]] = []
     for each in record.by_gap():
         kernels = [_kernel(kernel, record.protocol.steps) for kernel in each.kernels] or [""]
         share = each.milliseconds / record.wall_milliseconds
-        rows.append((each.kernel_class, each.milliseconds, share, each.floor_milliseconds, each.gap, kernels[0]))
+        rows.append((each.kernel_class, each.milliseconds, share, each.roofline_milliseconds, each.gap, kernels[0]))
         rows += [(*[""] * 5, kernel) for kernel in kernels[1:]]
-    floors = [each.floor_milliseconds for each in record.classes if each.floor_milliseconds is not None]
-    floor = sum(floors) if floors else None
-    gap = None if floor is None else record.wall_milliseconds - floor
-    rows.append(("step", record.wall_milliseconds, 1.0, floor, gap, ""))
-    columns = [*texts("class"), Column("ms a step", _digits), Column("share", percent), Column("floor ms", _digits),
+    rooflines = [each.roofline_milliseconds for each in record.classes if each.roofline_milliseconds is not None]
+    roofline = sum(rooflines) if rooflines else None
+    gap = None if roofline is None else record.wall_milliseconds - roofline
+    rows.append(("step", record.wall_milliseconds, 1.0, roofline, gap, ""))
+    columns = [*texts("class"), Column("ms a step", _digits), Column("share", percent), Column("roofline ms", _digits),
                Column("above it ms", _digits), *texts("longest kernels (ms, calls a step)")]  # fmt: skip
     protocol, model = record.protocol, record.model
     layers = f"{model.num_layers} of {model.layers_whole} layers" if model.num_layers < model.layers_whole else "whole"
@@ -39,28 +39,30 @@ def table(record: ProfileRecord) -> Table:
 
 
 def picture(record: ProfileRecord, path: Path) -> None:
-    """Draw milliseconds of a step by class beside the floor, into a PNG.
+    """Draw milliseconds of a step by class beside the roofline, into a PNG.
 
     Raises:
         OSError: the file cannot be written.
     """
-    classes = [each for each in record.by_gap() if each.milliseconds > 0 or each.floor_milliseconds]
+    classes = [each for each in record.by_gap() if each.milliseconds > 0 or each.roofline_milliseconds]
     figure, (axes,) = new_figure([""], 1.6 + 0.45 * len(classes))
     colours = {IDLE: GREY, "other": COLOURS[3]}
     for place, each in enumerate(classes):
         axes.barh(place - 0.19, each.milliseconds, 0.36, color=colours.get(each.kernel_class, COLOURS[0]), zorder=2)
-        floor, label = each.floor_milliseconds, _digits(each.milliseconds)
-        if is_measured(floor):
-            axes.barh(place + 0.19, floor, 0.36, color="white", edgecolor=GREY, hatch="////", linewidth=0.8, zorder=2)
-            label += f" (floor {_digits(floor)})" if each.kernel_class != IDLE else ""
-        at = (max(each.milliseconds, floor or 0.0), place)
+        roofline, label = each.roofline_milliseconds, _digits(each.milliseconds)
+        if is_measured(roofline):
+            axes.barh(
+                place + 0.19, roofline, 0.36, color="white", edgecolor=GREY, hatch="////", linewidth=0.8, zorder=2
+            )
+            label += f" (roofline {_digits(roofline)})" if each.kernel_class != IDLE else ""
+        at = (max(each.milliseconds, roofline or 0.0), place)
         axes.annotate(label, at, xytext=(4, 0), textcoords="offset points", va="center", fontsize=9)
     axes.set_yticks(range(len(classes)), [each.kernel_class for each in classes])
     axes.invert_yaxis()  # the largest gap on top
     axes.grid(visible=False, axis="y")
     axes.margins(x=0.28)
     axes.set_xlim(left=0)
-    axes.set_xlabel("milliseconds of a step (hatched: the floor)")
+    axes.set_xlabel("milliseconds of a step (hatched: the roofline)")
     set_title(axes, f"Where the step's time goes: {record.variant}, {record.model.name}, {record.protocol.precision}")
     save(figure, path)
 
@@ -87,12 +89,12 @@ def _notes(record: ProfileRecord) -> list[str]:
         f"time of {what}; idle: none ran; other: not told by its name or by what launched it",
         f"a step under the profiler takes {_digits(record.wall_milliseconds)} ms, without it "
         f"{_digits(record.unprofiled_milliseconds)} ms",
-        f"floor at the rates of this device: products {scaled(rates.matmul_flops, 'FLOP/s')}, attention {attention}, "
-        f"copies {scaled(rates.copy_bytes, 'B/s')}",
+        f"roofline at the rates of this device: products {scaled(rates.matmul_flops, 'FLOP/s')}, attention "
+        f"{attention}, copies {scaled(rates.copy_bytes, 'B/s')}",
     ]
     if below := [each.kernel_class for each in record.classes if each.gap < -_NOISE * record.wall_milliseconds]:
         notes.append(
-            f"below its floor: {', '.join(below)}: the step reached more than the rates that were measured before it; "
-            "measure again while nothing else runs"
+            f"below its roofline: {', '.join(below)}: the step reached more than the rates that were measured before "
+            "it; measure again while nothing else runs"
         )
     return notes

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from litespark.metrics.records.ablation import AblationRecord
-from litespark.metrics.records.ledger import Entry, read_ledger
+from litespark.metrics.records.index import Entry, read_index
 from litespark.metrics.records.profile import ProfileRecord
 from litespark.metrics.records.run import RunRecord
 from litespark.metrics.records.training import TrainingRecord
@@ -42,7 +42,7 @@ def page(results: Path) -> str:
     Raises:
         ValueError: a record is refused; the message names each.
     """
-    entries, refused = read_ledger(results)
+    entries, refused = read_index(results)
     if refused:
         raise ValueError("\n".join(refused))
     devices = [

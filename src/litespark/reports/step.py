@@ -12,7 +12,7 @@ from litespark.reports.step_rows import LOSS_BOUND, Row, failures, on_gpu, ratio
 from litespark.reports.table import Absent, Column, Table, texts
 
 _NO_PEAK = "no peak is known for this device; set metrics.peak_flops to its dense bf16 FLOP/s"
-_NO_FLOOR = "it is AdamW's alone, and needs the rates of the precision"
+_NO_ROOFLINE = "it is AdamW's alone, and needs the rates of the precision"
 TIMES: Callable[[float], str] = "{:.3f}".format
 
 
@@ -50,7 +50,7 @@ def _variants(record: StepRecord, table: dict[str, Row]) -> Table:
         (
             row.name + (" (!)" if row.doubts else ""), row.tokens_per_second, row.step_ms, row.p95_ms,
             *(cell(row, figure) for figure in figures),
-            Absent(_NO_FLOOR) if row.floor_ms is None else row.floor_ms, row.share_of_floor, row.recompute,
+            Absent(_NO_ROOFLINE) if row.roofline_ms is None else row.roofline_ms, row.share_of_roofline, row.recompute,
             f"{len(row.repeats.figures)}/{record.protocol.rounds}",
         )
         for row in there
@@ -58,7 +58,7 @@ def _variants(record: StepRecord, table: dict[str, Row]) -> Table:
     columns = [
         *texts("variant"), Column("tokens/s", rate), Column("step ms", plain), Column("p95", plain),
         *(column for column, _ in figures.values()),
-        Column("floor ms", plain), Column("of floor", percent), *texts("recompute"), Column("rounds"),
+        Column("roofline ms", plain), Column("of roofline", percent), *texts("recompute"), Column("rounds"),
     ]  # fmt: skip
     return Table(columns, cells, about=_about(record), notes=_notes(record, list(table.values())))
 

@@ -24,8 +24,8 @@ from litespark.reports.repeats import NOTHING, Repeats, median
 
 # relative difference of losses up to which rows have trained alike
 LOSS_BOUND = 1e-2
-# a row may seem faster than its floor by so much: the rates of the floor are measured too
-FLOOR_TOLERANCE = 1.03
+# a row may seem faster than its roofline by so much: the rates of the roofline are measured too
+ROOFLINE_TOLERANCE = 1.03
 _LOSSES = {"loss": "its loss", "train_loss": "the mean loss of its training steps"}
 
 
@@ -37,7 +37,7 @@ class Row:
         repeats: of each counted round the figures of `RoundFigures`, peak_memory_mib, the loss on the held-out
             sequences, and the mean train_loss of all its steps.
         step_ms, p95_ms: median and 95th percentile of the counted steps of all rounds.
-        floor_ms: the least time of a step.
+        roofline_ms: the least time of a step.
         absent: why there are no figures; `failed`: the error of a round that has none though others may.
         recompute: as it ran; `out_of_memory_with`: the kinds that were tried before and did not fit.
         joules_reason: why there are no joules.
@@ -53,7 +53,7 @@ class Row:
     recompute: str | None = None
     step_ms: float | None = None
     p95_ms: float | None = None
-    floor_ms: float | None = None
+    roofline_ms: float | None = None
     joules_reason: str | None = None
     doubts: tuple[str, ...] = ()
 
@@ -63,9 +63,9 @@ class Row:
         return self.repeats.of("tokens_per_second")
 
     @property
-    def share_of_floor(self) -> float | None:
+    def share_of_roofline(self) -> float | None:
         """The least time of a step over the median one."""
-        return None if self.floor_ms is None or self.step_ms is None else self.floor_ms / self.step_ms
+        return None if self.roofline_ms is None or self.step_ms is None else self.roofline_ms / self.step_ms
 
 
 class Ratio(NamedTuple):
@@ -163,11 +163,11 @@ def _row(variant: VariantRecord, repeats: Repeats, record: StepRecord, middle: M
         )
         return Row(variant.name, variant.about, failed, without, absent)
     times = [time for each in kept for time in each.step_ms]
-    step_ms, floor_ms = statistics.median(times), _floor_ms(variant, record.protocol.seq_len, kept)
+    step_ms, roofline_ms = statistics.median(times), _roofline_ms(variant, record.protocol.seq_len, kept)
     doubts = []
-    if floor_ms is not None and floor_ms / step_ms > FLOOR_TOLERANCE:
-        share = floor_ms / step_ms
-        doubts.append(f"impossible: {share:.2f} times as fast as the floor, so the measurement or a rate is wrong")
+    if roofline_ms is not None and roofline_ms / step_ms > ROOFLINE_TOLERANCE:
+        share = roofline_ms / step_ms
+        doubts.append(f"impossible: {share:.2f} times as fast as the roofline, so the measurement or a rate is wrong")
     for figure, what in _LOSSES.items():
         loss, usual = repeats.median(figure), middle[figure]
         if loss is not None and usual and abs(loss / usual - 1) > LOSS_BOUND:
@@ -175,16 +175,16 @@ def _row(variant: VariantRecord, repeats: Repeats, record: StepRecord, middle: M
             doubts.append(f"trained differently: {what} is {away} from the median of the variants")
     reasons = [each.joules_reason for each in kept if each.joules_reason and each.joules is None]
     return Row(variant.name, variant.about, failed, without, None, repeats, kept[-1].recompute, step_ms,
-               quantile(times, 0.95), floor_ms, reasons[0] if reasons else None, tuple(doubts))  # fmt: skip
+               quantile(times, 0.95), roofline_ms, reasons[0] if reasons else None, tuple(doubts))  # fmt: skip
 
 
-def _floor_ms(variant: VariantRecord, length: int, kept: list[RoundRecord]) -> float | None:
-    """The floor of a step, its attention at the pairs that were seen instead of those of whole causal rows."""
-    if not variant.floor:
+def _roofline_ms(variant: VariantRecord, length: int, kept: list[RoundRecord]) -> float | None:
+    """The roofline of a step, its attention at the pairs that were seen instead of those of whole causal rows."""
+    if not variant.roofline:
         return None
     pairs, tokens = sum(each.attention_pairs for each in kept), sum(each.tokens for each in kept)
     seen = pairs / tokens / ((length + 1) / 2)
-    return sum(part.milliseconds * (seen if part.kernel_class == "attention" else 1.0) for part in variant.floor)
+    return sum(part.milliseconds * (seen if part.kernel_class == "attention" else 1.0) for part in variant.roofline)
 
 
 def _failed(variant: VariantRecord) -> str | None:

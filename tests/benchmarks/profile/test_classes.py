@@ -114,7 +114,7 @@ def test_what_launched_it(name, launched_by, forward, expected):
     assert class_of(name, launched_by, forward) == expected
 
 
-def test_the_classes_are_those_of_the_floor_and_other():
+def test_the_classes_are_those_of_the_roofline_and_other():
     assert {*CLASSES, "idle"} == {*KERNEL_CLASSES, "other"}
 
 

@@ -52,20 +52,20 @@ def _bench(folder, process, variant="litespark", *overrides, **changes):
     return bench_profile([*OVERRIDES, *overrides], **(values | changes))
 
 
-def test_the_record_holds_the_times_beside_the_floor_of_the_variant(tmp_path):
+def test_the_record_holds_the_times_beside_the_roofline_of_the_variant(tmp_path):
     process = Process()
     record, path = _bench(tmp_path, process)
     assert ProfileRecord.read(path) == record
     assert path.name.endswith("_bench-profile_tiny_fp32-litespark.json")
     assert (record.variant, record.detail, record.recompute) == ("litespark", "ops: all reference", "none")
     assert (record.wall_milliseconds, record.unprofiled_milliseconds) == (10.0, 9.0)
-    floors = {each.kernel_class: each.floor_milliseconds for each in record.classes}
+    rooflines = {each.kernel_class: each.roofline_milliseconds for each in record.classes}
     model = parts_from(compose(OVERRIDES)).model
     # 12 · L · H · Dh · pairs / 3 steps / 10 GFLOP/s: of the pairs that were allowed, not of whole rows
     expected = 1e3 * 12 * model.num_layers * model.num_heads * model.head_dim * PAIRS / 3 / 1e10
-    assert floors["attention"] == pytest.approx(expected)
-    assert floors["other"] is None
-    assert floors["idle"] == 0
+    assert rooflines["attention"] == pytest.approx(expected)
+    assert rooflines["other"] is None
+    assert rooflines["idle"] == 0
     assert process.program == MEASURE
     assert (process.request.steps, process.request.layers) == (3, None)
 

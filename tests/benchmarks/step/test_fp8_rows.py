@@ -89,19 +89,21 @@ def test_the_record_says_what_casts_move_and_what_is_only_simulated(monkeypatch)
         assert f"its casts move {added / 1e9:+.3g} GB a step against bf16, {added / 1e6:+.3g} ms" in about[name]
         assert "fp8 SIMULATED, whose speed says nothing" in about[name]
         # on a CPU activations are in fp32: neither the rate of bf16 nor that of fp8 was measured
-        assert record.variant(name).floor == []
-    assert record.variant("litespark").floor
+        assert record.variant(name).roofline == []
+    assert record.variant("litespark").roofline
 
 
-def test_on_a_device_with_the_units_the_floor_is_that_of_fp8(monkeypatch):
+def test_on_a_device_with_the_units_the_roofline_is_that_of_fp8(monkeypatch):
     overrides = ["data=synthetic", "trainer.accelerator=cpu", "precision=fp32", "precision.fp8.simulate=true", *TINY]
     monkeypatch.setattr(begin_module, "measured_rates", lambda *given, **named: RATES)
     monkeypatch.setattr(begin_module, "activation_dtype", lambda precision, device: torch.bfloat16)
     words = ["wide:precision=bf16", "narrow:precision=fp8"]
     record = begun(overrides, *words)
-    floors = {each.name: {part.kernel_class: part.milliseconds for part in each.floor} for each in record.variants}
-    assert floors["narrow"]["gemm"] < floors["wide"]["gemm"]
-    assert floors["narrow"]["copies"] > floors["wide"]["copies"]
+    rooflines = {
+        each.name: {part.kernel_class: part.milliseconds for part in each.roofline} for each in record.variants
+    }
+    assert rooflines["narrow"]["gemm"] < rooflines["wide"]["gemm"]
+    assert rooflines["narrow"]["copies"] > rooflines["wide"]["copies"]
 
 
 def test_without_units_and_unsimulated_it_is_a_reason_in_the_record_and_no_error(monkeypatch):

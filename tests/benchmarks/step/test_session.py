@@ -301,7 +301,7 @@ def test_the_record_says_what_was_run_where_and_how(tmp_path):
     protocol = record.protocol
     assert (protocol.micro_batch_size, protocol.accumulate, protocol.seq_len) == (2, 2, 16)
     assert (protocol.data, protocol.precision, protocol.rounds) == ("synthetic", "fp32", 3)
-    assert {each.kernel_class for each in record.variant("litespark").floor} >= {"gemm", "attention", "optimizer"}
+    assert {each.kernel_class for each in record.variant("litespark").roofline} >= {"gemm", "attention", "optimizer"}
     assert str(tmp_path) not in str(record)
 
 
@@ -360,29 +360,29 @@ def test_settings_below_their_least_are_refused(name, said):
         StepSettings(**{name: 0})
 
 
-def test_the_floor_is_of_the_precision_that_a_variant_computes_in():
+def test_the_roofline_is_of_the_precision_that_a_variant_computes_in():
     variants = [OURS, litespark_variant("narrow", ("precision=bf16",)), HUGGINGFACE["compiled_fp8"]]
     record = begun(variants)
-    assert [bool(each.floor) for each in record.variants] == [True, False, False]
-    found = {part.kernel_class: part.milliseconds for part in record.variants[0].floor}
+    assert [bool(each.roofline) for each in record.variants] == [True, False, False]
+    found = {part.kernel_class: part.milliseconds for part in record.variants[0].roofline}
     # 12 · L · H · Dh FLOPs for each of 8.5 keys of 2 · 2 · 16 tokens, at 1e10 a second
     assert found["attention"] == pytest.approx(12 * 4 * 128 * 8.5 * 64 / 1e10 * 1e3)
 
 
-def test_the_floor_is_adamws_alone():
+def test_the_roofline_is_adamws_alone():
     record = begun([OURS, litespark_variant("other", ("optim=muon",))])
-    assert [bool(each.floor) for each in record.variants] == [True, False]
+    assert [bool(each.roofline) for each in record.variants] == [True, False]
 
 
-def test_floors_in_fp8_need_the_rate_of_fp8(monkeypatch):
+def test_rooflines_in_fp8_need_the_rate_of_fp8(monkeypatch):
     variants = [OURS, HUGGINGFACE["compiled_fp8"]]
     bf16 = [*OVERRIDES[:-1], "precision=bf16"]
     record = begun(variants, bf16)
-    assert [bool(each.floor) for each in record.variants] == [True, False]
+    assert [bool(each.roofline) for each in record.variants] == [True, False]
     monkeypatch.setattr(begin_module, "measured_rates", lambda *given, **named: RatesRecord(1e11, 1e10, 1e10, 2e11))
     whole, narrow = begun(variants, bf16).variants
-    floors = [{part.kernel_class: part.milliseconds for part in each.floor} for each in (whole, narrow)]
-    assert floors[1]["gemm"] < floors[0]["gemm"]
+    rooflines = [{part.kernel_class: part.milliseconds for part in each.roofline} for each in (whole, narrow)]
+    assert rooflines[1]["gemm"] < rooflines[0]["gemm"]
 
 
 def test_variants_are_composed_with_their_settings():

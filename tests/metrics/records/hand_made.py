@@ -85,7 +85,7 @@ def ops_record() -> OpsRecord:
 
 
 def profile_record(**changes: Any) -> ProfileRecord:
-    """10 ms a step: 6 of products with a floor of 4, 2 of norms with one of 1.5, 1 of others and 1 of idleness."""
+    """10 ms a step: 6 of products with a roofline of 4, 2 of norms with one of 1.5, 1 of others and 1 of idleness."""
     step = step_records.record()
     values = {
         "model": step.model, "protocol": step.protocol, "variant": "litespark",

@@ -12,7 +12,7 @@ from typing import Any, get_args
 import pytest
 
 from litespark.metrics.records.base import RecordError, parse
-from litespark.metrics.records.ledger import AnyRecord, read_record
+from litespark.metrics.records.index import AnyRecord, read_record
 from litespark.metrics.records.run import RunRecord, SegmentRecord, TargetRecord
 from litespark.metrics.records.training import RunFailure
 from tests.metrics import ablation_records, data_records, step_records, training_records
@@ -108,7 +108,7 @@ FAULTS = [
     ("step", "variants.0.rounds.0.joules_reason", "lost", "either joules or a reason"),
     ("step", "variants.0.rounds.0.joules", 0.0, r"joules: got 0\.0"),
     ("step", "variants.0.rounds.0.peak_memory_mib", 0.0, r"peak_memory_mib: got 0\.0"),
-    ("step", "variants.0.floor.0.milliseconds", -1.0, r"milliseconds: got -1\.0"),
+    ("step", "variants.0.roofline.0.milliseconds", -1.0, r"milliseconds: got -1\.0"),
     # ablation
     ("ablation", "variants.2", ..., "other settings than the switches make: plus_loss"),
     ("ablation", "variants.2.settings.0", "ops.attention=reference", "than the switches make: plus_loss"),

@@ -95,7 +95,7 @@ def bench_profile(
             "recompute=full, or --layers"
         )
     (measured,) = step.variants
-    bounds = {part.kernel_class: part.milliseconds for part in measured.floor}
+    bounds = {part.kernel_class: part.milliseconds for part in measured.roofline}
     if "attention" in bounds:
         # of whole rows; here are the pairs that the masks of these very steps allowed
         whole_rows = causal_mean_keys(step.protocol.seq_len)
@@ -115,7 +115,7 @@ def bench_profile(
         attention_pairs=profile.attention_pairs,
         wall_milliseconds=profile.wall_milliseconds,
         unprofiled_milliseconds=profile.unprofiled_milliseconds,
-        classes=[replace(each, floor_milliseconds=bounds.get(each.kernel_class)) for each in profile.classes],
+        classes=[replace(each, roofline_milliseconds=bounds.get(each.kernel_class)) for each in profile.classes],
     )
     # the index of results takes what stands behind the last `_` for the precision
     precision = f"{step.protocol.precision}-{chosen.name.replace('_', '-')}"

@@ -21,7 +21,7 @@ from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.precision import precision_of
 from litespark.experiment.preflight import measurable_layers, place_of
 from litespark.experiment.variant import KEY
-from litespark.metrics.records.step import FloorPart, Protocol, RatesRecord, StepModel, StepRecord, VariantRecord
+from litespark.metrics.records.step import Protocol, RatesRecord, RooflinePart, StepModel, StepRecord, VariantRecord
 from litespark.planning.flops import causal_mean_keys, hardware_flops_per_token, model_flops_per_token
 from litespark.planning.fp8_casts import cast_bytes
 from litespark.planning.roofline import RooflinePrecision, roofline
@@ -188,9 +188,9 @@ def add_rates(record: StepRecord, decided: Decided) -> None:
         variant = record.variants[index]
         if variant.reason is not None:
             continue
-        precision, floor, about = _computes_in(variant, theirs, decided.device), [], variant.about
+        precision, bounds, about = _computes_in(variant, theirs, decided.device), [], variant.about
         if _rate_is_of(precision, decided) and type(theirs.optim) is AdamWConfig:  # the bound is of AdamW's work
-            bounds = roofline(
+            by_class = roofline(
                 parts.llama,
                 place.shapes,
                 record.rates,
@@ -198,10 +198,10 @@ def add_rates(record: StepRecord, decided: Decided) -> None:
                 accumulate=record.protocol.accumulate,
                 mean_keys=causal_mean_keys(record.protocol.seq_len),
             )
-            floor = [FloorPart(kernel_class, milliseconds) for kernel_class, milliseconds in bounds.items()]
+            bounds = [RooflinePart(kernel_class, milliseconds) for kernel_class, milliseconds in by_class.items()]
         if variant.kind != "huggingface" and precision == "fp8":
             about += f"; {_casts(theirs, record, decided)}"
-        record.variants[index] = dataclasses.replace(variant, about=about, floor=floor)
+        record.variants[index] = dataclasses.replace(variant, about=about, roofline=bounds)
 
 
 def _computes_in(variant: VariantRecord, theirs: Parts, device: torch.device) -> RooflinePrecision:

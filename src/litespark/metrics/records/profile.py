@@ -38,22 +38,22 @@ class ClassRecord:
     """The time of one kernel class in a step.
 
     Attributes:
-        kernel_class: as the floor names it, or `other`: what no rule could tell.
+        kernel_class: as the roofline names it, or `other`: what no rule could tell.
         milliseconds: in which its kernels were busy; an instant that several kernels share is divided among them. Of
             `idle`: in which none was.
-        floor_milliseconds: the least; None for `other`, and where there are no rates.
+        roofline_milliseconds: the least; None for `other`, and where there are no rates.
         kernels: the longest ones.
     """
 
     kernel_class: str
     milliseconds: NotNegative
-    floor_milliseconds: NotNegative | None = None
+    roofline_milliseconds: NotNegative | None = None
     kernels: list[KernelRecord] = field(default_factory=list)
 
     @property
     def gap(self) -> float:
         """Milliseconds above the least."""
-        return self.milliseconds - (self.floor_milliseconds or 0.0)
+        return self.milliseconds - (self.roofline_milliseconds or 0.0)
 
 
 @record
@@ -65,7 +65,7 @@ class ProfileRecord(Record):
         recompute: `none`, `swiglu` or `full`, as it ran.
         detail: what was decided in the process, such as the backend of each op.
         device_type: `cpu`, where ops are counted, or that of an accelerator, where kernels are.
-        rates: that the floors are made of.
+        rates: that the rooflines are made of.
         tokens, attention_pairs: of all profiled steps: input tokens, and (query, key) pairs that the masks allowed.
         wall_milliseconds: of a step under the profiler, from one synchronisation to the next.
         unprofiled_milliseconds: median of a step of the same process without the profiler.

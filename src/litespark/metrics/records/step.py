@@ -113,7 +113,7 @@ class RatesRecord:
 
 
 @part
-class FloorPart:
+class RooflinePart:
     """The least time of one kernel class in a step, in milliseconds."""
 
     kernel_class: str
@@ -180,7 +180,7 @@ class VariantRecord:
         settings: the overrides that make it from the benchmark's config; empty for the Hugging Face ones.
         about: one line that says what it is.
         reason: why it cannot run here at all; None where it can.
-        floor: the least time of a step by kernel class, in the precision it computes in.
+        roofline: the least time of a step by kernel class, in the precision it computes in.
     """
 
     name: str
@@ -188,7 +188,7 @@ class VariantRecord:
     settings: list[str]
     about: str
     reason: str | None = None
-    floor: list[FloorPart] = field(default_factory=list)
+    roofline: list[RooflinePart] = field(default_factory=list)
     rounds: list[RoundRecord] = field(default_factory=list)
 
     @property

@@ -102,7 +102,7 @@ def _read_rope(path: Path, values: dict[str, Any]) -> tuple[float, RopeScaling |
             factor=rope["factor"],
             low_frequency_factor=rope["low_freq_factor"],
             high_frequency_factor=rope["high_freq_factor"],
-            original_max_sequence_length=length,
+            original_max_seq_len=length,
         )
     except KeyError as error:
         raise ValueError(f"{path}: the llama3 rotary settings lack {error}") from error
@@ -139,7 +139,7 @@ def to_huggingface_config(
             "factor": scaling.factor,
             "low_freq_factor": scaling.low_frequency_factor,
             "high_freq_factor": scaling.high_frequency_factor,
-            "original_max_position_embeddings": scaling.original_max_sequence_length,
+            "original_max_position_embeddings": scaling.original_max_seq_len,
         }
     return {
         "architectures": ["LlamaForCausalLM"],

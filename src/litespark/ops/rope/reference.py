@@ -29,7 +29,7 @@ class RopeScaling:
     """Wavelengths above original / low_frequency_factor are stretched in full."""
     high_frequency_factor: Positive
     """Wavelengths below original / high_frequency_factor are kept."""
-    original_max_sequence_length: Count
+    original_max_seq_len: Count
     """Tokens of the longest sequence of pre-training."""
 
     def __post_init__(self) -> None:
@@ -57,7 +57,7 @@ def inverse_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None
     wavelengths = 2 * math.pi / frequencies
     low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
     # 0 where the wavelength is long (stretched), 1 where it is short (kept)
-    kept = ((scaling.original_max_sequence_length / wavelengths - low) / (high - low)).clamp(0, 1)
+    kept = ((scaling.original_max_seq_len / wavelengths - low) / (high - low)).clamp(0, 1)
     return (1 - kept) * frequencies / scaling.factor + kept * frequencies
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from litespark.metrics.records.base import RecordError
-from litespark.metrics.records.ledger import read_entry, read_ledger
+from litespark.metrics.records.index import read_entry, read_index
 from tests.metrics.records.hand_made import CPU, make_record
 from tests.reports.synthetic_records import results_folder, step_record
 
@@ -64,7 +64,7 @@ def test_a_second_record_of_a_day_and_a_model_with_an_underscore_are_told_apart(
 def test_what_is_refused_is_one_line_each_and_the_others_are_read(tmp_path):
     results = results_folder(tmp_path, step_record({"sdpa": 10.0}), step_record({"sdpa": 9.0}, day="2026-02-01"))
     (results / "nvidia-h200" / "broken.json").write_text("{\n")
-    entries, refused = read_ledger(results)
+    entries, refused = read_index(results)
     assert [entry.time[:10] for entry in entries] == ["2026-01-31", "2026-02-01"]
     assert len(refused) == 1
     assert "broken.json" in refused[0]

@@ -41,7 +41,7 @@ def read_record(path: Path) -> Record:
 
 @dataclass(frozen=True)
 class Entry:
-    """One record of the ledger.
+    """One record of the index.
 
     Attributes:
         path: of its file; the folder is the device, see `record_path`.
@@ -123,7 +123,7 @@ def read_entry(path: Path) -> Entry:
     return entry
 
 
-def read_ledger(results: Path) -> tuple[list[Entry], list[str]]:
+def read_index(results: Path) -> tuple[list[Entry], list[str]]:
     """All records in the folders of a results folder, by path, and one line for each file that is refused."""
     entries, refused = [], []
     for path in sorted(results.glob("*/*.json")):
