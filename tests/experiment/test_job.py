@@ -162,7 +162,7 @@ WRONG_BELOW_HYDRA = {
     "--resolve": "--resolve flag can only",
     "--run --multirun": "Only one of",
     "--help optim=nope": "choose",
-    "--info all nope=3": "no setting nope",
+    "--info all nope=3": "nope: got 3, but there is no such setting",
 }
 
 
@@ -182,7 +182,7 @@ def test_a_sweep_that_is_refused_leaves_no_file(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", "-m", "optim.lr=1e-3,1e-4", "nope=3", f"paths.logs={tmp_path}/logs"])
     with pytest.raises(SystemExit):
         start(TRAIN)
-    assert "no setting nope" in capsys.readouterr().err
+    assert "nope: got 3, but there is no such setting" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.yaml"))
 
 

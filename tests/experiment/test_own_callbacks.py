@@ -14,12 +14,14 @@ from litespark.cli import main
 from litespark.experiment.checkout import repository
 from litespark.experiment.own_parts import made_callbacks
 from litespark.experiment.targets import ALLOWED_VARIABLE, ConfigError, allowed_prefixes
+from litespark.reports.runs import load_run
 from litespark.training.checkpoint.state import foreign
 from tests.experiment.composed import parts
 
 ROOT = Path(__file__).parents[2]
 
 PACKAGE = '''
+import sys
 from pathlib import Path
 
 from lightning.pytorch import Callback
@@ -52,6 +54,21 @@ class Keeper(Callback):
 
     def state_dict(self):
         return {"where": Path("x")}
+
+
+class Ends(Callback):
+    """Logs by Lightning's own means, and ends the training or the process after step 51."""
+
+    def __init__(self, process):
+        self.process = process
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        pl_module.log("mine/half", trainer.global_step / 2)
+        pl_module.log("mine/nothing", float("nan"))
+        if trainer.global_step == 51:
+            if self.process:
+                sys.exit(3)
+            trainer.should_stop = True
 
 
 class Plain:
@@ -177,3 +194,24 @@ def test_callbacks_of_a_file_run_through_train_py_and_go_on_in_a_resume(mypkg, c
     assert (mypkg / "mark").read_text().splitlines() == ["hello 1", "again 1", "hello 2", "again 2"]
     assert main(["train", *words, "budget.steps=3", f"resume={mypkg}/logs/runs/own"]) == 0
     assert (mypkg / "mark").read_text().splitlines()[4:] == ["hello 3", "again 3"]
+
+
+def test_a_callback_that_logs_and_stops_the_training_leaves_a_finished_run_with_its_weights(mypkg):
+    """Lightning logs every 50 steps, by the batch's number, with NaN too."""
+    own = ["+callbacks.extra.ends={_target_: mypkg.mine.Ends, process: false}"]
+    words = [*TINY[:-1], *own, f"paths.logs={mypkg}/logs", "budget.tokens=null", "budget.steps=90"]
+    assert main(["train", *words]) == 0
+    run = load_run(mypkg / "logs" / "runs" / "own")
+    assert run.record.status == "finished"
+    assert run.series("mine/half").to_dict() == {50 * 8: 25.0, 51 * 8: 25.5}
+    assert "mine/nothing" not in run.metrics
+    assert [folder.name for folder in (run.folder / "checkpoints").glob("step-*")] == ["step-00000051"]
+
+
+def test_a_callback_that_ends_the_process_leaves_the_run_that_was_trained(mypkg):
+    own = ["+callbacks.extra.ends={_target_: mypkg.mine.Ends, process: true}", "callbacks.checkpoint_every=40"]
+    words = [*TINY[:-1], *own, f"paths.logs={mypkg}/logs", "budget.tokens=null", "budget.steps=90"]
+    assert main(["train", *words]) == 130
+    run = load_run(mypkg / "logs" / "runs" / "own")
+    assert run.record.status == "interrupted"
+    assert [folder.name for folder in (run.folder / "checkpoints").glob("step-*")] == ["step-00000040"]

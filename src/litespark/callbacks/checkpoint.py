@@ -42,9 +42,6 @@ class Checkpointer(Callback):
         at_end: bool = True,
         own: Sequence[Callback] = (),
     ) -> None:
-        for name, value in (("every_steps", every_steps), ("keep", keep)):
-            if value is not None and value < 1:
-                raise ValueError(f"callbacks.checkpoint.{name}: got {value}, expected at least 1")
         self.folder = folder
         self.every_steps = every_steps
         self.at_end = at_end
@@ -64,6 +61,11 @@ class Checkpointer(Callback):
         assert isinstance(pl_module, TrainingModule)
         due = self.every_steps is not None and pl_module.steps_taken % self.every_steps == 0
         if due or (self.at_end and pl_module.finished):
+            self.save(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, TrainingModule)
+        if self.at_end:  # a callback of the user's own may have ended the training early
             self.save(trainer, pl_module)
 
     def save(self, trainer: pl.Trainer, module: TrainingModule) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 from litespark.atomic import write_whole
+from litespark.metrics import names
 from litespark.run_folder import METRICS
 
 
@@ -38,6 +39,8 @@ class MetricsLogger(Logger):
         self.folder = folder
         self.latest: dict[str, float] = {}
         self._row: dict[str, Any] = {}
+        self.progress: Callable[[], tuple[int, int]] | None = None
+        """Steps taken and tokens seen, for what Lightning logs by a count of its own."""
 
     @property
     def name(self) -> str:
@@ -61,6 +64,11 @@ class MetricsLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        if step != self._row.get("step") and names.PROGRESS_TOKENS not in metrics and self.progress is not None:
+            # `self.log` of a callback of the user's own; Lightning's step is that of the batch, from 0
+            step, tokens = self.progress()
+            metrics = {names.PROGRESS_TOKENS: tokens, **metrics}
         if step != self._row.get("step"):
             self._close_row()
             self._row = {"step": step, "time": datetime.now(UTC).isoformat(timespec="milliseconds")}

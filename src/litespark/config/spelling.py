@@ -123,7 +123,7 @@ _CHOICE_ADVICE = {
         "ddp": "choose strategy=ddp",
         "fsdp": "choose strategy=fsdp",
     },
-    "logger": dict.fromkeys(("tensorboard", "csv", "json"), "leave it out, TensorBoard, CSV and JSON are always there"),
+    "logger": dict.fromkeys(("tensorboard", "csv", "json"), "leave it out, TensorBoard and JSON are always there"),
 }  # fmt: skip
 _AT_MOST = 3
 

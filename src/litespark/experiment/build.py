@@ -154,6 +154,7 @@ def build_run(
         journal=EnergyJournal(folder / ENERGY),
     )
     metrics = MetricsLogger(folder)
+    metrics.progress = lambda: (module.steps_taken, module.tokens_seen)
     metrics.forget_after(segment.first_step)
     recorder = RunRecorder(
         folder / RECORD, record, segment, throughput=throughput, energy=energy, metrics=metrics, log_every=log_every

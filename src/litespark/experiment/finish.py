@@ -52,7 +52,16 @@ def finish(parts: Parts, run: Run) -> None:
     write_hparams(run.tensorboard, settings_shown(parts.resolved, said), run.metrics.latest)
     for logger in run.trainer.loggers:
         logger.finalize("success")
-    log.info("%s", _closing_words(run, write_report(run.folder) if parts.callbacks.report else None))
+    log.info("%s", _closing_words(run, _report(run) if parts.callbacks.report else None))
+
+
+def _report(run: Run) -> Path | None:
+    """Write the report. The run is finished, and stays so where that fails."""
+    try:
+        return write_report(run.folder)
+    except (OSError, ValueError, RuntimeError) as error:
+        log.error("no report: %s. `litespark report %s` makes it again", error, run.folder)
+        return None
 
 
 def close(run: Run, status: Status, error: str | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -103,7 +104,9 @@ def to_continue(parts: Parts) -> Checkpoint:
             f"resume={parts.resume}: got strategy.name={now}, expected {was} as the run was started with; a run "
             f"changes between single and ddp only, or between numbers of devices. Set strategy={was}"
         )
-    moved_in = differences({"model": checkpoint.about.get("model")}, {"model": asdict(parts.model)})
+    moved_in = differences(
+        {"model": checkpoint.about.get("model")}, {"model": json.loads(json.dumps(asdict(parts.model)))}
+    )
     if moved_in:
         raise ConfigError(
             f"resume={parts.resume}: {checkpoint.folder} is the checkpoint of another model than this run's "

@@ -124,7 +124,10 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
             finish(parts, run)
     except (Interrupted, KeyboardInterrupt) as stop:
         if isinstance(stop, KeyboardInterrupt) and not (run.quality.reached or run.module.finished):
-            _undo(folder, resumed, machine)
+            if run.module.steps_taken:  # a callback ended the process
+                close(run, "interrupted")
+            else:
+                _undo(folder, resumed, machine)
             raise
         _stopped(run, resumed, how_to_continue(overrides, folder, machine.ranks, started), stop)
     except torch.OutOfMemoryError as error:

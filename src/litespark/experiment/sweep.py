@@ -89,7 +89,10 @@ def _figures(job: Job) -> Sequence[float | str | None]:
     if job.folder is None or not (job.folder / RECORD).is_file():
         ended = "stopped" if job.error is None else f"failed: {one_line(job.error, _LONGEST_ERROR)}"
         return [None] * 4 + [ended, NONE]
-    found = RunRecord.read(job.folder / RECORD)
+    try:
+        found = RunRecord.read(job.folder / RECORD)
+    except ValueError as error:
+        return [None] * 4 + [f"damaged: {one_line(str(error), _LONGEST_ERROR)}", NONE]
     status = found.status if job.error is None else f"failed: {one_line(job.error, _LONGEST_ERROR)}"
     return [
         found.quality.validation_loss,

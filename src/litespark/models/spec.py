@@ -22,7 +22,7 @@ class ModelSpec(Protocol):
 
     Attributes:
         name: what reports call it.
-        vocabulary: V, rows of the embedding.
+        vocab_size: V, rows of the embedding.
         max_seq_len: longest sequence that it accepts, in tokens.
         recompute_modes: of "none", "swiglu" and "full", those that `build` takes.
     """

@@ -22,11 +22,6 @@ from litespark.data.selection.config import SelectionConfig
 _BATCH_CHARACTERS = 1 << 20
 
 
-def usable_cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def use_cores(count: int) -> None:
     """Keep this process and what it starts to the first `count` of its cores, where the system can."""
     if hasattr(os, "sched_setaffinity"):

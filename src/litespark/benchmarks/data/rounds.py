@@ -12,11 +12,11 @@ from typing import Annotated, Any
 
 from litespark.benchmarks.child_process import call
 from litespark.benchmarks.data import corpus as corpora
-from litespark.benchmarks.data.preparation import usable_cores
 from litespark.benchmarks.provenance import without_folders
 from litespark.benchmarks.session import turns
 from litespark.config.settings import settings
 from litespark.data.config import PrepareConfig
+from litespark.data.preparation.workers import usable_cores
 from litespark.data.selection.config import SelectionConfig
 from litespark.data.tokenizer_files import FILE
 from litespark.metrics.records.data import (

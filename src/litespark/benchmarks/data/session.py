@@ -13,12 +13,12 @@ import torch
 
 from litespark.benchmarks.child_process import ask
 from litespark.benchmarks.data import corpus as corpora
-from litespark.benchmarks.data.preparation import usable_cores
 from litespark.benchmarks.data.rounds import TOKENIZER, DataSettings, Rounds, litgpt_interpreter
 from litespark.benchmarks.provenance import provenance
 from litespark.benchmarks.session import record_path
 from litespark.data.chunks import token_dtype
 from litespark.data.config import PrepareConfig
+from litespark.data.preparation.workers import usable_cores
 from litespark.data.tokenizer import Tokenizer
 from litespark.experiment.compose import compose_parts
 from litespark.experiment.config import ConfigError, Parts

@@ -23,9 +23,14 @@ _ENDED = 1
 _worker: UnitWorker | None = None
 
 
+def usable_cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def process_count(asked: int | None, units: int) -> int:
     """Processes that are worth starting: as asked, or one a core that this process may use; one a unit at most."""
-    return max(min(asked or len(os.sched_getaffinity(0)), units), 1)
+    return max(min(asked or usable_cores(), units), 1)
 
 
 def shared_meters(units: int) -> tuple[Any, NDArray[np.int64]]:

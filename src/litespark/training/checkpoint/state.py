@@ -6,6 +6,7 @@ The format is a pickle, so a state is only ever read with `weights_only`, which 
 from __future__ import annotations
 
 import io
+import logging
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,8 @@ from torch.utils import _pytree as pytree
 
 from litespark.training.checkpoint import folder
 from litespark.training.checkpoint.folder import STATE, Checkpoint, CheckpointError
+
+log = logging.getLogger(__name__)
 
 
 def write(root: Path, step: int, state: Mapping[str, Any], about: Mapping[str, Any], keep: int) -> Path:
@@ -32,12 +35,15 @@ def write(root: Path, step: int, state: Mapping[str, Any], about: Mapping[str, A
         with (unfinished / STATE).open("wb") as file:
             torch.save(state, file)
         sealed = folder.seal(unfinished, step, about)
-        folder.prune(root, step, keep)
     except OSError as error:
         raise CheckpointError(
             f"the checkpoint of step {step} could not be written in {root}: {error}. The earlier checkpoints are kept; "
             "correct this and resume"
         ) from error
+    try:
+        folder.prune(root, step, keep)
+    except OSError as error:
+        log.warning("the checkpoint of step %d is saved; older ones are still in %s: %s", step, root, error)
     return sealed
 
 
