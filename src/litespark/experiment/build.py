@@ -155,7 +155,6 @@ def build_run(
     )
     metrics = MetricsLogger(folder)
     metrics.progress = lambda: (module.steps_taken, module.tokens_seen)
-    metrics.forget_after(segment.first_step)
     recorder = RunRecorder(
         folder / RECORD, record, segment, throughput=throughput, energy=energy, metrics=metrics, log_every=log_every
     )
@@ -196,6 +195,7 @@ def build_run(
     tensorboard = TensorBoardLogger(save_dir=folder, name="", version="", default_hp_metric=False, **purge)
     loggers = [metrics, tensorboard, *_extra_loggers(parts, folder)]
     trainer = _trainer(parts, machine, folder, callbacks, loggers, state)
+    metrics.forget_after(segment.first_step)  # now that nothing is left that may refuse to be built
     return Run(folder, trainer, module, data, recorder, energy, validation, quality, metrics, tensorboard, phases)
 
 

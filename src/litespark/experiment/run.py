@@ -224,8 +224,9 @@ def _data(parts: Parts, mesh: Mesh, find: Callable[[], Path | str]) -> RowDataMo
         return build_data_module(parts.data, seed=parts.seed)
     place = mesh.from_first(find, "the data to be prepared")
     if mesh.world_size > 1:
-        found = mesh.gather(Storage(place).exists(MANIFEST))
-        mesh.from_ranks([rank for rank, here in enumerate(found) if not here], find, "the data to be prepared")
+        found = mesh.gather((Storage(place).exists(MANIFEST), mesh.local_rank))
+        without = [rank for rank, (here, local_rank) in enumerate(found) if not here and local_rank == 0]
+        mesh.from_ranks(without, find, "the data to be prepared")
     return build_data_module(parts.data, seed=parts.seed, place=place)
 
 
