@@ -118,7 +118,7 @@ def test_the_headline_job_says_at_once_what_this_machine_lacks(tmp_path):
     places = [f"paths.logs={tmp_path}", f"paths.data={tmp_path}/data"]
     printed = train("experiment=llama3b_litespark", *places, expect=1)
     for phrase in (
-        "got no CUDA device on this machine, expected one",
+        "trainer.accelerator=gpu: got no gpu on this machine",
         "trainer.accelerator=cpu precision=fp32",
         f"{tmp_path}/data/slimpajama does not exist",
         "litespark prepare experiment=llama3b_litespark data.source=FOLDER",
