@@ -11,8 +11,10 @@ import torch
 from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.phases import Phases
 from litespark.cli import main
+from litespark.experiment import finish
 from litespark.experiment.checkout import repository
 from litespark.experiment.own_parts import made_callbacks
+from litespark.experiment.sweep import Job, _figures
 from litespark.experiment.targets import ALLOWED_VARIABLE, ConfigError, allowed_prefixes
 from litespark.reports.runs import load_run
 from litespark.training.checkpoint.state import foreign
@@ -215,3 +217,21 @@ def test_a_callback_that_ends_the_process_leaves_the_run_that_was_trained(mypkg)
     run = load_run(mypkg / "logs" / "runs" / "own")
     assert run.record.status == "interrupted"
     assert [folder.name for folder in (run.folder / "checkpoints").glob("step-*")] == ["step-00000040"]
+
+
+def test_a_report_that_fails_leaves_a_finished_run(mypkg, monkeypatch, capfd):
+    def full(folder):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(finish, "write_report", full)
+    words = [*(word for word in TINY[:-1] if "report" not in word), f"paths.logs={mypkg}/logs"]
+    assert main(["train", *words, "budget.tokens=null", "budget.steps=2"]) == 0
+    assert load_run(mypkg / "logs" / "runs" / "own").record.status == "finished"
+    assert "no report: [Errno 28] No space left on device" in "".join(capfd.readouterr())
+
+
+def test_a_job_of_a_sweep_whose_record_is_damaged_has_its_row(tmp_path):
+    (tmp_path / "run.json").write_text("{")
+    *figures, status, _ = _figures(Job(["optim.lr=1"], tmp_path))
+    assert figures == [None] * 4
+    assert status.startswith("damaged: ")

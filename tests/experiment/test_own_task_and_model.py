@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -150,6 +152,25 @@ def test_a_class_that_is_no_task_is_refused_with_what_it_lacks(mypkg):
     (mypkg / "configs" / "task" / "wrong.yaml").write_text("_target_: mypkg.pairs.PairMetrics\n")
     with pytest.raises(ConfigError, match=r"task\._target_: got mypkg\.pairs\.PairMetrics, expected a Task .*divisor"):
         _parts(mypkg, "task=wrong")
+
+
+def test_a_loss_that_is_no_sum_and_metrics_without_a_loss_are_named(mypkg):
+    pairs = mypkg / "path" / "mypkg" / "pairs.py"
+    sound = pairs.read_text()
+    for right, wrong, message in (
+        ("batch)).sum()\n", "batch))\n", r"Pairs\.loss: got a tensor of shape \(4,\), expected \(\)"),
+        ('{"loss": self.nats', '{"nats": self.nats', r"PairMetrics\.compute: got nats, pair_accuracy, expected loss"),
+    ):
+        assert right in sound
+        pairs.write_text(sound.replace(right, wrong))
+        sys.modules.pop("mypkg.pairs", None)
+        words = [f"--config-dir={mypkg}/configs", *SMALL, f"paths.logs={mypkg}/logs", "task=pairs", *BIGRAM]
+        with contextlib.suppress(ValueError):
+            assert main(["train", *words, "budget.steps=1"]) == 1
+        (record,) = [json.loads(path.read_text()) for path in (mypkg / "logs").rglob("run.json")]
+        assert record["status"] == "failed"
+        assert re.search(message, record["error"])
+        shutil.rmtree(mypkg / "logs")
 
 
 def _parts(folder: Path, *overrides: str) -> Parts:

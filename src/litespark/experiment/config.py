@@ -206,7 +206,10 @@ def _own(group: str, node: dict[str, Any]) -> Any:
         cause = error.__cause__
         if isinstance(cause, ValueError):
             raise cause from error
-        raise ConfigError(f"{group}: {_first_line(cause or error)}; {node['_target_']} takes other settings") from error
+        keys = ", ".join(key for key in node if key != "_target_") or "none"
+        raise ConfigError(
+            f"{group}: {_first_line(cause or error)}; got {keys}, see the arguments of {node['_target_']}"
+        ) from error
     promise = _PROMISES[group]
     lacking = [name for name in dir(promise) if not name.startswith("_") and not hasattr(made, name)]
     if lacking or (promise is not Task and not is_dataclass(made)):

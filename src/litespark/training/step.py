@@ -87,6 +87,11 @@ class OptimizerStep:
         if self._finished:
             self.sums, self._finished = torch.zeros_like(self.sums), False
         loss = self.task.loss(model, batch)
+        if loss.ndim:
+            raise ValueError(
+                f"{type(self.task).__name__}.loss: got a tensor of shape {tuple(loss.shape)}, expected (), the sum "
+                "over the micro-batch; return loss.sum()"
+            )
         self.sums[0] += loss.detach()
         self.sums[1] += self.task.divisor(batch)
         return loss

@@ -30,6 +30,9 @@ def validate(
         batches: of this rank.
         device: where the model is.
         forward_context: around all of them.
+
+    Raises:
+        ValueError: the metrics have no "loss".
     """
     metrics.reset()
     model.eval()
@@ -37,4 +40,9 @@ def validate(
         for batch in batches:
             task.evaluate(model, batch.to(device), metrics)
     model.train()
-    return {name: float(value) for name, value in metrics.compute().items()}
+    values = {name: float(value) for name, value in metrics.compute().items()}
+    if "loss" not in values:
+        raise ValueError(
+            f"{type(metrics).__name__}.compute: got {', '.join(values) or 'nothing'}, expected loss among them"
+        )
+    return values

@@ -11,9 +11,11 @@ import textwrap
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from litespark.run_folder import SEAL
 from litespark.training.checkpoint import folder as checkpoint_folder
+from litespark.training.checkpoint import state
 from litespark.training.checkpoint.folder import STATE, CheckpointError, begin, find, finished, prune, read, seal
 
 
@@ -254,3 +256,13 @@ def test_the_seal_is_flushed_before_the_rename(tmp_path, monkeypatch):
     assert events[-2] == "rename"
     assert {STATE, SEAL, ".unfinished-00000001"} <= set(events[:-2])
     assert events[-1] == tmp_path.name
+
+
+def test_a_checkpoint_is_saved_where_the_old_ones_cannot_be_removed(tmp_path, monkeypatch, caplog):
+    def refuse(path):
+        raise PermissionError(13, "not allowed", str(path))
+
+    state.write(tmp_path, 1, {"x": torch.ones(1)}, {}, keep=1)
+    monkeypatch.setattr(checkpoint_folder.shutil, "rmtree", refuse)
+    assert state.write(tmp_path, 2, {"x": torch.ones(1)}, {}, keep=1).name == "step-00000002"
+    assert "the checkpoint of step 2 is saved; older ones are still in" in caplog.text
