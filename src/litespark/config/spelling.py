@@ -11,7 +11,7 @@ from difflib import get_close_matches
 _SAME = {
     "budget.steps": "max_steps training.steps num_steps train_steps max_train_steps total_steps max_iters iterations",
     "budget.tokens": "max_tokens num_tokens total_tokens train_tokens token_budget",
-    "trainer.global_batch_size": "train_batch_size total_batch_size",
+    "trainer.global_batch_size": "train_batch_size total_batch_size batch_rows",
     "trainer.validate_every": "val_check_interval eval_steps eval_interval eval_every val_every validation.freq "
     "val_interval",
     "trainer.log_every": "log_every_n_steps logging_steps log_interval log_freq",
@@ -19,15 +19,15 @@ _SAME = {
     "trainer.accelerator": "device accelerator",
     "data.micro_batch_size": "per_device_train_batch_size local_batch_size micro_batch_size datamodule.batch_size "
     "data.batch_size micro_bsz batch_size_per_gpu",
-    "data.seq_len": "seq_length max_seq_len max_seq_length max_length block_size context_length ctx_len sequence_len",
+    "data.seq_len": "seq_length max_seq_len max_seq_length max_length block_size context_length ctx_len sequence_len sequence_length",
     "data.workers": "num_workers dataloader_num_workers",
     "data.source": "dataset dataset_name dataset_path data_dir data_path data_files train_file",
     "data.tokenizer": "tokenizer_path tokenizer_name tokenizer_name_or_path tokenizer",
     "data.validation_sequences": "limit_val_batches eval_iters max_eval_samples",
     "data.training_sequences": "limit_train_batches max_train_samples",
     "optim.lr": "learning_rate base_lr max_lr peak_lr learningrate",
-    "optim.grad_clip": "gradient_clip_val max_grad_norm max_norm clip_grad_norm grad_clip_norm clip",
-    "optim.eps": "adam_epsilon",
+    "optim.grad_clip": "gradient_clip_val max_grad_norm max_norm clip_grad_norm grad_clip_norm clip_norm clip",
+    "optim.eps": "adam_epsilon epsilon",
     "optim.weight_decay": "wd decay_weight",
     "schedule.warmup": "warmup_ratio warmup_fraction",
     "schedule.decay": "decay_ratio decay_fraction",
