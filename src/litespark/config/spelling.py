@@ -19,7 +19,8 @@ _SAME = {
     "trainer.accelerator": "device accelerator",
     "data.micro_batch_size": "per_device_train_batch_size local_batch_size micro_batch_size datamodule.batch_size "
     "data.batch_size micro_bsz batch_size_per_gpu",
-    "data.seq_len": "seq_length max_seq_len max_seq_length max_length block_size context_length ctx_len sequence_len sequence_length",
+    "data.seq_len": "seq_length max_seq_len max_seq_length max_length block_size context_length ctx_len "
+    "sequence_len sequence_length",
     "data.workers": "num_workers dataloader_num_workers",
     "data.source": "dataset dataset_name dataset_path data_dir data_path data_files train_file",
     "data.tokenizer": "tokenizer_path tokenizer_name tokenizer_name_or_path tokenizer",
