@@ -192,33 +192,26 @@ class Accelerator(Device):
             torch.cuda._sleep(int(seconds * _CYCLES_PER_SECOND))
 
 
-class Mps(Accelerator):
+class Mps(Device):
     """Apple's GPUs: one, without PyTorch's memory counters, generators by device, timed events or double precision."""
 
+    is_accelerator = True
     has_timer = False
     sum_dtype = torch.float32
-    reset_peak = Device.reset_peak
-    peak_bytes = Device.peak_bytes
-    milliseconds = Device.milliseconds
 
     @property
     def name(self) -> str:
         return f"GPU of {cpu_name()}"
 
     @property
-    def has_bf16(self) -> bool:
-        return True
-
-    @property
-    def uuid(self) -> str | None:
-        return None
-
-    @property
     def memory_bytes(self) -> int | None:
         return torch.mps.recommended_max_memory()
 
-    def use(self) -> None:
-        """There is one."""
+    def synchronise(self) -> None:
+        torch.accelerator.synchronize(self.torch)
+
+    def empty_cache(self) -> None:
+        torch.accelerator.empty_cache()
 
     def allocated_bytes(self) -> int | None:
         return torch.mps.current_allocated_memory()
@@ -231,7 +224,7 @@ class Mps(Accelerator):
 
     def mark(self) -> Any:
         self.synchronise()
-        return time.perf_counter()
+        return super().mark()
 
 
 _KINDS: dict[str, type[Device]] = {"cpu": Device, "mps": Mps}

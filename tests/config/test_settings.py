@@ -200,6 +200,10 @@ def test_each_setting_says_whether_a_resume_may_change_it(key, rule):
     assert on_resume(key) is rule
 
 
+def test_a_key_that_several_classes_have_is_meant_as_in_its_own():
+    assert on_resume("data.vocab_size", classes_of("data")["synthetic"]) is FIXED
+
+
 def test_the_page_of_settings_is_current():
     """`litespark settings` writes it."""
     assert page() == (ROOT_FOLDER / "docs" / "settings.md").read_text()

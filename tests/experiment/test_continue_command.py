@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from litespark.experiment import continue_command as commands
 from litespark.experiment.continue_command import Started, continue_command, how_to_continue
+from litespark.experiment.targets import ALLOWED_VARIABLE
 from litespark.launch import ALONE, Ranks
 from litespark.override_text import hydra_text
 from tests.experiment.composed import parts
@@ -45,6 +46,12 @@ def started(*words: str, count: int = 1, parent: tuple[str, ...] = (), **environ
 def test_it_starts_the_program_that_was_started(words, expected):
     command = continue_command(["optim.lr=0.1", "++name=x"], FOLDER, ALONE, started(*words, "optim.lr=0.1"))
     assert command == f"{expected} optim.lr=0.1 resume=logs/runs/a"
+
+
+def test_a_class_of_the_users_own_is_found_again():
+    environment = {ALLOWED_VARIABLE: "my_parts", "PYTHONPATH": "/my code"}
+    command = continue_command([], FOLDER, ALONE, started(PYTHON, "train.py", count=0, **environment))
+    assert shlex.split(command)[:2] == [f"{ALLOWED_VARIABLE}=my_parts", "PYTHONPATH=/my code"]
 
 
 def test_it_keeps_what_was_set_of_hydra_itself():

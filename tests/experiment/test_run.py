@@ -47,11 +47,13 @@ def record(folder: Path) -> dict:
 
 
 @pytest.mark.parametrize(
-    "where", ["build_run", "initialise"], ids=["while it is built", "in the set-up of the Trainer"]
+    "where",
+    ["new_record", "build_run", "initialise"],
+    ids=["while its record is made", "while it is built", "in the set-up of the Trainer"],
 )
 def test_a_stop_before_the_first_step_leaves_no_folder(tmp_path, monkeypatch, where):
-    if where == "build_run":
-        monkeypatch.setattr(run, "build_run", stop)
+    if where != "initialise":
+        monkeypatch.setattr(run, where, stop)
     else:
         monkeypatch.setattr("litespark.training.model_builder.initialise", stop)
     with pytest.raises(KeyboardInterrupt):

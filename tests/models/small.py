@@ -1,4 +1,4 @@
-"""Small random Llamas and rows that the tests of this folder share."""
+"""Small random Llamas and rows that tests share, and the sizes of llama3b."""
 
 from typing import Any
 
@@ -12,6 +12,16 @@ from litespark.models.spec import Recompute
 from litespark.ops.backend import OpsConfig, resolve
 
 SDPA = OpsConfig(attention="sdpa")
+R3 = LlamaConfig(
+    "r3",
+    hidden_size=3072,
+    num_layers=28,
+    num_heads=24,
+    num_kv_heads=8,
+    intermediate_size=8192,
+    vocab_size=32000,
+    max_seq_len=4096,
+)
 
 
 def small_config(**changes: Any) -> LlamaConfig:

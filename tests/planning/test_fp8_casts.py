@@ -15,17 +15,8 @@ from litespark.ops.fp8.quantisation import Quantisation
 from litespark.ops.fp8.reference import PIECES, Pieces
 from litespark.ops.fp8.settings import LINEARS, Fp8Config
 from litespark.planning.fp8_casts import cast_bytes
+from tests.models.small import R3
 
-R3 = LlamaConfig(
-    "r3",
-    hidden_size=3072,
-    num_layers=28,
-    num_heads=24,
-    num_kv_heads=8,
-    intermediate_size=8192,
-    vocab_size=32000,
-    max_seq_len=4096,
-)
 # 16 384 tokens in a micro-batch
 SHAPES = R3.step_shapes(4, 4096, documents=False)
 COPIES = 4.3e12

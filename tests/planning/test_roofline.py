@@ -5,20 +5,10 @@ from dataclasses import replace
 import pytest
 
 from litespark.metrics.records.step import RatesRecord
-from litespark.models.llama.config import LlamaConfig
 from litespark.planning.flops import causal_mean_keys, model_flops_per_token
 from litespark.planning.roofline import KERNEL_CLASSES, roofline
+from tests.models.small import R3
 
-R3 = LlamaConfig(
-    "r3",
-    hidden_size=3072,
-    num_layers=28,
-    num_heads=24,
-    num_kv_heads=8,
-    intermediate_size=8192,
-    vocab_size=32000,
-    max_seq_len=4096,
-)
 # T = 4 · 4096 = 16 384 tokens
 RATES = RatesRecord(matmul_flops=790e12, copy_bytes=4.3e12, attention_flops=438e12)
 MEAN_KEYS = causal_mean_keys(4096)

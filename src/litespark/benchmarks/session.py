@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from litespark.experiment.config import ConfigError, Parts
+from litespark.experiment.preflight import why_not_length
 from litespark.launch import Ranks
 from litespark.metrics.records.base import RecordError
 from litespark.metrics.records.origin import EnvironmentRecord, Provenance, Record
@@ -44,11 +45,8 @@ def check_length(parts: Parts) -> None:
     Raises:
         ConfigError: naming both lengths.
     """
-    if parts.data.seq_len > parts.model.max_seq_len:
-        raise ConfigError(
-            f"data.seq_len: got {parts.data.seq_len}, expected at most model.max_seq_len = "
-            f"{parts.model.max_seq_len}; lower the one or raise the other"
-        )
+    if (reason := why_not_length(parts)) is not None:
+        raise ConfigError(reason)
 
 
 def turns(items: Sequence[T], rounds: int) -> Iterator[tuple[int, int, T]]:

@@ -59,9 +59,9 @@ def compose(overrides: Sequence[str]) -> DictConfig:
 
 def composed_parts(overrides: Sequence[str]) -> Any:
     """The parts of a config, whose class is not imported before a command runs."""
-    from litespark.experiment.config import parts_from
+    from litespark.experiment.compose import compose_parts
 
-    return parts_from(compose(overrides))
+    return compose_parts(overrides)
 
 
 def tell(line: str) -> None:

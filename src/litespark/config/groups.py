@@ -56,8 +56,11 @@ def classes_of(group: str) -> dict[str, type]:
     return found if isinstance(found, dict) else {"": found}
 
 
-def on_resume(key: str) -> Resume:
-    """Whether a resume may change a setting, given as a dotted key of a flat config."""
+def on_resume(key: str, kind: type | None = None) -> Resume:
+    """Whether a resume may change a setting, given as a dotted key of a flat config; `kind` is the class it is of.
+
+    Without the class a key that several of a group have is meant as in the first.
+    """
     group, _, name = key.partition(".")
     if group in ("variant", "hydra"):
         return NOT_COMPARED
@@ -65,14 +68,19 @@ def on_resume(key: str) -> Resume:
         return FIXED
     if group == "data" and name == KIND:
         return FIXED
+    rules = _RULES if kind is None else _rules(kind, group if name else "")
     while key:
-        if key in _RULES:
-            return _RULES[key]
+        if key in rules:
+            return rules[key]
         key = key.rpartition(".")[0]
     return MAY_CHANGE
 
 
-_RULES = {key.lstrip("."): rule for key, rule in resume_rules(ROOT, "")}
+def _rules(kind: type, group: str) -> dict[str, Resume]:
+    return {key.lstrip("."): rule for key, rule in resume_rules(kind, group)}
+
+
+_RULES = _rules(ROOT, "")
 for _group in GROUPS:
     for _class in reversed(classes_of(_group).values()):  # the first of a group counts
-        _RULES |= dict(resume_rules(_class, _group))
+        _RULES |= _rules(_class, _group)

@@ -36,23 +36,23 @@ def settings_page(defaults: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
 
 def _section(title: str, made: type, group: str, defaults: Mapping[str, Any]) -> str:
     about = inspect.cleandoc(made.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
-    rows = list(_rows(made, group, defaults))
+    rows = list(_rows(made, group, defaults, made))
     table = ["| setting | values | default | meaning | resume |", "|---|---|---|---|---|", *rows] if rows else []
     return "\n".join([f"## {title}", "", about, "", *table, ""])
 
 
-def _rows(made: type, at: str, defaults: Mapping[str, Any]) -> Iterator[str]:
+def _rows(made: type, at: str, defaults: Mapping[str, Any], group: type) -> Iterator[str]:
     for name, field in fields_of(made).items():
         key = f"{at}.{name}".lstrip(".")
         inner = settings_in(field.annotation)
         if inner is not None and (key not in defaults or isinstance(defaults[key], Mapping)):
-            yield from _rows(inner, key, defaults)
+            yield from _rows(inner, key, defaults, group)
             continue
         default = _shown(defaults.get(key, default_of(field)))
         values = " ".join(
             _values(Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation)
         )
-        cells = (f"`{key}`", values, default, meaning_of(made, name), on_resume(key).value)
+        cells = (f"`{key}`", values, default, meaning_of(made, name), on_resume(key, group).value)
         yield "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from litespark.experiment.targets import ALLOWED_VARIABLE
 from litespark.launch import Ranks
 from litespark.override_text import override
 
@@ -102,7 +103,10 @@ def continue_command(overrides: Sequence[str], folder: Path, ranks: Ranks, start
     else:
         python = "python" if _on_path("python") else sys.executable
         words = [*_launcher(ranks, started.environment), python, *flags, *program]
-    return " ".join([*map(shlex.quote, words), *quoted])
+    # without these a class of the user's own would be found no more
+    own = (ALLOWED_VARIABLE, "PYTHONPATH") if ALLOWED_VARIABLE in started.environment else ()
+    set_here = [f"{name}={shlex.quote(value)}" for name in own if (value := started.environment.get(name))]
+    return " ".join([*set_here, *map(shlex.quote, words), *quoted])
 
 
 def _torchrun(started: Started, program: Sequence[str]) -> list[str]:

@@ -114,12 +114,15 @@ def _against_fp8(parts: Parts, device: torch.device) -> list[str]:
     return found
 
 
+def waits_for_accelerator(parts: Parts, device: torch.device) -> bool:
+    """Whether the device is only what takes the place of one that is not here, which is a problem of its own."""
+    return parts.trainer.accelerator in ACCELERATORS and device.type == "cpu"
+
+
 def _against_units(parts: Parts, device: torch.device) -> list[str]:
     """What stands against products on fp8 units: that there are none, or sizes that they do not take."""
     simulate = "precision.fp8.simulate=true, which rounds as fp8 does and is slow: for looking at losses"
-    # which is a problem of its own
-    waiting_for_a_gpu = parts.trainer.accelerator in ACCELERATORS and device.type == "cpu"
-    if not waiting_for_a_gpu and (reason := without_units(device)) is not None:
+    if not waits_for_accelerator(parts, device) and (reason := without_units(device)) is not None:
         wide = "fp32" if device.type == "cpu" else "bf16"
         return [f"precision=fp8: {reason}; set precision={wide}, or {simulate}"]
     if (reason := why_not_sizes(step_shapes(parts))) is not None:

@@ -17,10 +17,10 @@ from hydra.core.hydra_config import HydraConfig
 
 from litespark.data.config import PrepareConfig, SyntheticConfig
 from litespark.data.preparation.prepare import Lookup, look_up
-from litespark.device import ACCELERATORS, NoDeviceError, device_count, device_of, find
+from litespark.device import NoDeviceError, device_count, device_of, find
 from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.initial_weights import InitialWeights, check_tokenizer
-from litespark.experiment.precision import computes_with_ops, decided, step_shapes
+from litespark.experiment.precision import computes_with_ops, decided, step_shapes, waits_for_accelerator
 from litespark.launch import Ranks
 from litespark.models.llama.config import LlamaConfig
 from litespark.models.llama.model import idle_ops
@@ -52,6 +52,16 @@ class Machine:
     mesh: Mesh = field(default_factory=Mesh, compare=False)
 
 
+def why_not_length(parts: Parts) -> str | None:
+    """Why the model does not take the sequences; None: it does."""
+    if parts.data.seq_len <= parts.model.max_seq_len:
+        return None
+    return (
+        f"data.seq_len: got {parts.data.seq_len}, expected at most model.max_seq_len = {parts.model.max_seq_len}; "
+        "lower the one or raise the other"
+    )
+
+
 def preflight(parts: Parts, ranks: Ranks) -> Machine:
     """Decide device and precision, and check everything that needs no data.
 
@@ -69,11 +79,8 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
         problems.append(str(error))
     if parts.strategy.name == "ddp" and (reason_against := why_no_ddp(device)) is not None:
         problems.append(reason_against)
-    if parts.data.seq_len > parts.model.max_seq_len:
-        problems.append(
-            f"data.seq_len: got {parts.data.seq_len}, expected at most model.max_seq_len = "
-            f"{parts.model.max_seq_len}; lower the one or raise the other"
-        )
+    if (too_long := why_not_length(parts)) is not None:
+        problems.append(too_long)
     if parts.recompute not in parts.model.recompute_modes:
         problems.append(
             f"recompute={parts.recompute}: got model={parts.model.name}, expected one of its modes: "
@@ -133,11 +140,6 @@ def _device(parts: Parts, ranks: Ranks, problems: list[str]) -> torch.device:
     return torch.device(device.type, ranks.local_rank)
 
 
-def _waits_for_accelerator(parts: Parts, device: torch.device) -> bool:
-    """Whether the device is only what takes the place of one that is not here, which is a problem of its own."""
-    return parts.trainer.accelerator in ACCELERATORS and device.type == "cpu"
-
-
 def _fewer_processes(ranks: Ranks, devices: int) -> str:
     if ranks.launcher == "srun":
         return (
@@ -167,7 +169,7 @@ def _ops(parts: Parts, device: torch.device, precision: Precision, problems: lis
             "ops.compile=model: got strategy=fsdp, whose gathering between blocks one graph cannot hold; expected "
             "ops.compile=block"
         )
-    if _waits_for_accelerator(parts, device):
+    if waits_for_accelerator(parts, device):
         return  # said already; what this processor can run is not what counts
     if computes_with_ops(parts):
         problems += refusals(parts.ops, place_of(parts, device, precision), idle_of(parts, precision))
@@ -179,7 +181,7 @@ def idle_of(parts: Parts, precision: Precision) -> frozenset[str]:
 
 
 def _memory(parts: Parts, ranks: Ranks, device: torch.device, precision: Precision, problems: list[str]) -> None:
-    if _waits_for_accelerator(parts, device):
+    if waits_for_accelerator(parts, device):
         return  # said already; the host's memory is not what counts
     shards = parts.strategy.roles(ranks.world_size).shard
     needed = training_state_bytes(parts.model, shards, parts.optim, parts.fp8 if precision == "fp8" else None)

@@ -38,8 +38,6 @@ from litespark.experiment.run_data import PREPARATION, data_of_run, record_place
 from litespark.experiment.run_lock import run_lock
 from litespark.experiment.sweep import SWEEP, telling
 from litespark.launch import Ranks
-from litespark.metrics.energy import EnergyMeter
-from litespark.metrics.records.run import RunRecord
 from litespark.ops.choice import FailedVerificationError
 from litespark.run_folder import RECORD, config_from
 from litespark.training.mesh import Mesh
@@ -106,18 +104,15 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
     prepared = data.folder if isinstance(data, TokenDataModule) else None
     if prepared is not None:
         check_tokenizer(machine.weights, parts, prepared)
-    meter = build_meter(machine.device, mesh)
-    if resumed is None:
-        folder = mesh.from_first(
+    folder = (
+        mesh.from_first(
             lambda: make(parts, telling(overrides), prepared, data.manifest, hold), "the run folder to be made"
         )
-        record = new_record(parts, machine, folder, data.manifest, meter, overrides)
-    else:
-        folder, record = resumed.folder, resumed.record
+        if resumed is None
+        else resumed.folder
+    )
     SWEEP.in_folder(folder)
-    run = _built(parts, machine, folder, data, record, meter, overrides, resumed)
-    if mesh.rank == 0:
-        _note_start(parts, run, resumed)
+    run = _built(parts, machine, folder, data, overrides, resumed)
     try:
         _fit(run, resumed)
         with stop_is_ctrl_c():
@@ -149,22 +144,27 @@ def _built(
     machine: Machine,
     folder: Path,
     data: RowDataModule,
-    record: RunRecord,
-    meter: EnergyMeter,
     overrides: list[str],
     resumed: Resumed | None,
 ) -> Run:
     """The run ready to fit; a new one that cannot be built leaves nothing, but the record of a failed verification."""
-    segment = new_segment(machine, resumed.checkpoint.step if resumed else 0, overrides)
+    meter = record = None
     try:
-        return build_run(parts, machine, folder, data, record, segment, meter, resumed.state if resumed else None)
-    except FailedVerificationError as error:
+        meter = build_meter(machine.device, machine.mesh)
+        record = resumed.record if resumed else new_record(parts, machine, folder, data.manifest, meter, overrides)
+        segment = new_segment(machine, resumed.checkpoint.step if resumed else 0, overrides)
+        run = build_run(parts, machine, folder, data, record, segment, meter, resumed.state if resumed else None)
         if machine.mesh.rank == 0:
-            record.stands_at("failed", f"{type(error).__name__}: {error}")
-            record.write(folder / RECORD)
-        meter.close()
-        raise
+            _note_start(parts, run, resumed)
+        return run
     except (Exception, KeyboardInterrupt) as error:
+        if meter is not None:
+            meter.close()
+        if isinstance(error, FailedVerificationError) and record is not None:
+            if machine.mesh.rank == 0:
+                record.stands_at("failed", f"{type(error).__name__}: {error}")
+                record.write(folder / RECORD)
+            raise
         _undo(folder, resumed, machine)
         if isinstance(error, torch.OutOfMemoryError):
             raise _out_of_memory(parts, error) from error

@@ -32,7 +32,7 @@ class FailedVerificationError(ValueError):
     """A fast op differs from its reference on this device."""
 
 
-class Ranks(Protocol):
+class Agreement(Protocol):
     """What several processes have to agree on."""
 
     def from_first(self, make: Callable[[], T], doing: str) -> T:
@@ -88,7 +88,7 @@ def decide(
     place: Place,
     *,
     verifying: bool,
-    ranks: Ranks | None = None,
+    ranks: Agreement | None = None,
     cache: Path | None = None,
     idle: frozenset[str] = frozenset(),
     before: Mapping[str, str] | None = None,
@@ -151,7 +151,7 @@ def _decide(
     config: OpsConfig,
     place: Place,
     verifying: bool,
-    ranks: Ranks,
+    ranks: Agreement,
     choose: Callable[[frozenset[str]], Choice],
 ) -> Choice:
     failed: dict[str, list[Verification]] = {}
@@ -194,7 +194,7 @@ def _decide(
         return replace(choice, used=REFERENCE, reasons=reasons, verifications=(*choice.verifications, *verifications))
 
 
-def _verified_products(place: Place, ranks: Ranks) -> list[Verification]:
+def _verified_products(place: Place, ranks: Agreement) -> list[Verification]:
     verifications = verify_products(place.shapes, place.device, place.dtype, place.fp8)
     if not ranks.all(all(verification.passed for verification in verifications)):
         failures = (

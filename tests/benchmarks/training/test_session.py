@@ -88,6 +88,7 @@ def test_the_time_that_is_left_is_given_to_each_run_and_the_same_command_goes_on
     assert again == path
     assert to_loss.started[2:] == [("ours", 2)]
     assert not record.complete
+    assert "ours, seed 2: stopped, nothing was saved" in to_loss.said[-1]
     to_loss.ends.clear()
     record, _ = to_loss(variants=TWO)
     # the very folder that was stopped

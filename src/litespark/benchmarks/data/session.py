@@ -56,7 +56,7 @@ def bench_data(
         overrides: of the config, as the user gave them. Of the data, the tokenizer, the vocabulary and the settings of
             reading are taken; the text is the benchmark's own.
         settings: how it is run.
-        command: the words that get it again, for the record.
+        command: to reproduce it, for the record.
         output: folder of records; the file is DEVICE/DATE_bench-data_CORPUS_IDTYPE.json in it.
         say: is told what is being done.
         ask: runs a process; replaced in tests.

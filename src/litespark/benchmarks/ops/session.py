@@ -50,7 +50,7 @@ def bench_ops(
         overrides: what the user gave, for the record.
         ops: names of `EVERYTHING`; empty: all.
         seconds: of each measurement, about; None: what suits the device.
-        command: the words that get it again, for the record.
+        command: to reproduce it, for the record.
         output: folder of records; the file is DEVICE/DATE_bench_ops_MODEL_PRECISION.json in it.
         say: is told what is being done.
 

@@ -46,7 +46,7 @@ def bench_profile(
         variant: a word that `litespark.benchmarks.step.variants.parse` takes.
         steps: under the profiler; as many are taken without it before.
         layers: of the model; None: all, or as many as the device can train.
-        command: the words that get it again.
+        command: to reproduce it.
         output: folder of records; the file is DEVICE/DATE_bench-profile_MODEL_PRECISION-VARIANT.json in it.
         say: is told what is being done.
         launch: runs the process.

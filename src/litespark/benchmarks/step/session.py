@@ -63,7 +63,7 @@ def bench_step(
         overrides: of the config, as the user gave them.
         variants: in the order in which they take turns.
         settings: how it is run.
-        command: the words that get it again, for the record.
+        command: to reproduce it, for the record.
         output: folder of records; the file is DEVICE/DATE_bench-step_MODEL_PRECISION.json in it.
         around: the session's surroundings.
 

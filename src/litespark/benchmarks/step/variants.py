@@ -17,6 +17,7 @@ from litespark.experiment.config import ConfigError, Parts
 from litespark.experiment.precision import precision_of
 from litespark.experiment.preflight import idle_of, place_of
 from litespark.metrics.records.step import VariantKind
+from litespark.models.llama.huggingface_config import why_not_transformers
 from litespark.models.spec import Recompute
 from litespark.ops.choice import refusals
 from litespark.ops.fp8.limits import without_units
@@ -168,12 +169,8 @@ def _why_not_huggingface(setup: HuggingFaceSetup, device: torch.device, parts: P
             "the baselines train with AdamW, and the config has another optimizer; leave optim=adamw and give the "
             "other one to a variant of Litespark ('NAME:optim=…')"
         )
-    if model.hidden_size % model.num_heads:
-        return (
-            f"transformers refuses a Llama whose hidden size {model.hidden_size} is not a multiple of its heads "
-            f"{model.num_heads}; "
-            "change model.hidden_size or model.num_heads"
-        )
+    if (reason := why_not_transformers(model)) is not None:
+        return f"{reason}; change model.hidden_size or model.num_heads"
     if parts.precision == "fp8" or (parts.precision == "auto" and precision_of(parts, device) == "fp8"):
         return (
             "the baselines compute in bf16, and compiled_fp8 is one of them; set precision=bf16 and give the other to "

@@ -90,7 +90,7 @@ def bench_training(
             and what they state of `data.selection` makes the second variant.
         settings: how it is run.
         variants: in place of the question's; the first is what the others are held against.
-        command: the words that get it again, for the record.
+        command: to reproduce it, for the record.
         script: `train.py`.
         output: folder of records; the file is DEVICE/DATE_bench-QUESTION_MODEL_PRECISION.json in it.
         say: is told what is being done.

@@ -16,6 +16,7 @@ from litespark.experiment.instruments import build_meter
 from litespark.metrics.device_state import device_state
 from litespark.metrics.records.origin import DeviceState
 from litespark.metrics.records.training import RunFailure, TrainedRun, TrainedVariant, TrainingRecord
+from litespark.training.checkpoint.folder import can_resume
 
 # a run that is started to be stopped at once has learned nothing
 _SHORTEST_SECONDS = 20.0
@@ -59,7 +60,8 @@ class Turns:
             before = self.state()
             ended = self.launch(training)
             if ended.outcome == "stopped":
-                self.say(f"{title}: stopped and saved; the same command continues")
+                saved = "stopped and saved" if can_resume(training.folder) else "stopped, nothing was saved"
+                self.say(f"{title}: {saved}; the same command continues")
                 return
             try:
                 if ended.outcome == "failed":

@@ -57,12 +57,6 @@ def record(kind: type[T]) -> type[T]:
     return pydantic.dataclasses.dataclass(config=_STRICT)(kind)  # type: ignore[return-value]
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, Field))
-def view(kind: type[T]) -> type[T]:
-    """As `part`, of some fields of a file that another part of the product writes."""
-    return pydantic.dataclasses.dataclass(frozen=True, config={**_STRICT, "extra": "ignore"})(kind)  # type: ignore
-
-
 class JsonFile:
     """A part or a record that is a file of its own."""
 

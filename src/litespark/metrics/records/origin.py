@@ -119,8 +119,8 @@ class Record(JsonFile):
         return True
 
     def asked(self) -> tuple[object, ...]:
-        """What was to be measured: of two records with the same, one may continue the other."""
-        raise NotImplementedError
+        """What was to be measured, beyond the config: of two records with the same, one may continue the other."""
+        return ()
 
     def continues(self, other: Record) -> bool:
         """Whether the figures of the two may stand in one record: same code, config, machine and measurement."""

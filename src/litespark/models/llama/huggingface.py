@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from litespark.models.init import materialise
 from litespark.models.llama.config import LlamaConfig
-from litespark.models.llama.huggingface_config import read_config, to_huggingface_config
+from litespark.models.llama.huggingface_config import read_config, to_huggingface_config, why_not_transformers
 from litespark.models.llama.model import Llama
 from litespark.models.safetensors_folder import SafetensorsReader, SafetensorsWriter, read_json
 from litespark.models.spec import Recompute
@@ -135,11 +135,8 @@ def export_huggingface(
     folder = Path(folder)
     if max_shard_bytes < 1:
         raise ValueError(f"max_shard_bytes is {max_shard_bytes}; it must be at least 1")
-    if model.config.hidden_size % model.config.num_heads:
-        raise ValueError(
-            f"transformers refuses a Llama whose width {model.config.hidden_size} is not a multiple of its heads "
-            f"{model.config.num_heads}; such a model cannot be exported"
-        )
+    if (reason := why_not_transformers(model.config)) is not None:
+        raise ValueError(f"{reason}; such a model cannot be exported")
     files = _tokenizer_files(Path(tokenizer), model.config, eos_id, bos_id) if tokenizer is not None else {}
     sizes = _part_sizes(model)
     if not _writes():

@@ -127,6 +127,16 @@ def end_ids(folder: Path) -> list[int]:
     return []
 
 
+def why_not_transformers(config: LlamaConfig) -> str | None:
+    """Why transformers takes no such Llama; None: it does."""
+    if config.hidden_size % config.num_heads == 0:
+        return None
+    return (
+        f"transformers refuses a Llama whose hidden_size {config.hidden_size} is not a multiple of its num_heads "
+        f"{config.num_heads}"
+    )
+
+
 def to_huggingface_config(
     config: LlamaConfig, dtype: torch.dtype, eos_id: int | None, bos_id: int | None
 ) -> dict[str, Any]:

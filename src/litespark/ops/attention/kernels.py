@@ -343,7 +343,7 @@ def attention_key_value_gradient_kernel(
 
 
 def launches(target: Target) -> Launches:
-    """Every kernel with every launch configuration of `target`; head width 128 in bf16, grouped as in R3, first.
+    """Every kernel with every launch configuration of `target`; head dim 128 in bf16, grouped as in llama3b, first.
 
     With documents, except for the first: they take more registers, and the same shared memory, as whole rows do.
     """

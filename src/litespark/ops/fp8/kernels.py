@@ -261,7 +261,7 @@ not_for = needs_fp8
 
 
 def launches(target: Target) -> Launches:
-    """As R3 has them first, then for other layouts and odd sizes."""
+    """As llama3b has them first, then for other layouts and odd sizes."""
     for dtype in (torch.bfloat16, torch.float32):
         x = on_meta(4096, 8192, dtype)
         for format in (E4M3, E5M2):

@@ -251,7 +251,7 @@ ROWS = RowFunctions(losses, gradient_, lambda dtype: dtype.itemsize)
 
 
 def launches(target: Target) -> Launches:
-    """Every kernel at the vocabularies of Llama 2 (R3's, first) and Llama 3, and at an odd one."""
+    """Every kernel at the vocabularies of Llama 2 (llama3b's, first) and Llama 3, and at an odd one."""
     rows, labels = on_meta(4096, torch.float32), on_meta(4096, torch.int64)
     for columns, softcap in ((32000, 0.0), (32000, 2.0), (128256, 0.0), (50257, 0.0)):
         for dtype in (torch.bfloat16, torch.float32):

@@ -250,7 +250,7 @@ def as_rows(x: Tensor) -> Tensor:
 
 
 def launches(target: Target) -> Launches:
-    """Every tiling of models from 160 M to 405 B, R3's first."""
+    """Every tiling of models from 160 M to 405 B, llama3b's first."""
     bf16, fp32 = torch.bfloat16, torch.float32
     for add, width in itertools.product((True, False), (3072, 768, 2048, 6144, 16384)):
         # stream, and what comes from and goes to matrix products: bf16 all over, autocast, fp32 all over

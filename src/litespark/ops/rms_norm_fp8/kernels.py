@@ -28,9 +28,9 @@ from litespark.ops.rms_norm.kernels import as_rows
 from litespark.ops.rounding.kernels import rounded
 from litespark.ops.triton_support import Launches, Target, interpreting, needs_fp8, on_device_of, on_meta
 
-# One on each multiprocessor of an H200, of which there are 132, and 8 tiles for each at R3's micro-batch of 16384 rows.
-# More at once would leave L2 too small for their rows. A constant, so that the order in which partial weight gradients
-# are added up does not depend on the device.
+# One on each multiprocessor of an H200, of which there are 132, and 8 tiles for each at llama3b's micro-batch of
+# 16384 rows. More at once would leave L2 too small for their rows. A constant, so that the order in which partial
+# weight gradients are added up does not depend on the device.
 PROGRAMS = 128
 # Bytes in L2 of what all programs read twice. It has 50 MB on an H100 and an H200; the rest is for what passes through.
 _IN_L2 = 40 * 2**20
@@ -377,7 +377,7 @@ not_for = needs_fp8
 
 
 def launches(target: Target) -> Launches:
-    """R3's width first and in all ways that steps ask for, other widths in the usual one."""
+    """llama3b's width first and in all ways that steps ask for, other widths in the usual one."""
     bf16, fp32 = torch.bfloat16, torch.float32
     # stream, and what comes from and goes to matrix products: autocast, bf16 all over, fp32 all over
     dtypes = ((fp32, bf16), (bf16, bf16), (fp32, fp32))

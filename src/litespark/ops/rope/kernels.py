@@ -220,7 +220,7 @@ def configuration(query_heads: int, key_heads: int, head_dim: int, target: Targe
 
 
 def launches(target: Target) -> Launches:
-    """Both directions, R3's heads first, then an 8 B model's, a 160 M model's, odd ones and wide ones."""
+    """Both directions, llama3b's heads first, then an 8 B model's, a 160 M model's, odd ones and wide ones."""
     for heads, num_kv_heads, width in ((24, 8, 128), (32, 8, 128), (12, 12, 64), (9, 3, 96), (8, 1, 256)):
         table = on_meta(1, 4096, width // 2, torch.float32)
         for dtype in (torch.bfloat16, torch.float32):

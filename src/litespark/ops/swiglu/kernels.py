@@ -162,7 +162,7 @@ def _grid(rows: int, width: int, tile: Tiling) -> tuple[int, int]:
 
 
 def launches(target: Target) -> Launches:
-    """Widths of R3 first, then a narrow and an odd one."""
+    """Widths of llama3b first, then a narrow and an odd one."""
     for width, dtype in itertools.product((8192, 1024, 5461), (torch.bfloat16, torch.float32)):
         gate_up, product = on_meta(4096, 2 * width, dtype), on_meta(4096, width, dtype)
         words = f"{dtype_name(dtype)} F{width}"

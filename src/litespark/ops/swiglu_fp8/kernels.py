@@ -247,7 +247,7 @@ not_for = needs_fp8
 
 
 def launches(target: Target) -> Launches:
-    """As R3 has them first, then for other layouts and odd sizes."""
+    """As llama3b has them first, then for other layouts and odd sizes."""
     for rows, width, dtype in ((4096, 8192, torch.bfloat16), (4096, 8192, torch.float32), (4095, 8191, torch.bfloat16)):
         gate_up, gradient = on_meta(rows, 2 * width, dtype), on_meta(rows, width, dtype)
         inputs, again = quantisations(E4M3), quantisations(E4M3)[" columns alone"]
