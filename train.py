@@ -3,7 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
-from litespark.experiment.job import run_job, start
+from litespark.run.job import run_job, start
 from litespark.threads import decide_threads
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ALL_ROOMS = {
-    "experiment",
+    "run",
     "benchmarks",
     "callbacks",
     "training",
@@ -27,31 +27,32 @@ ALL_ROOMS = {
     "ops",
     "metrics",
 }
+# what a run records: who measures fills it in, who reports reads it
+RECORD = {"run.record", "run.record_fp8", "run.record_ops"}
 # The table of the design: room -> what of ours it may import besides itself. `a.b` means that one module only.
 MAY_IMPORT: dict[str, set[str]] = {
-    "train": {"experiment", "threads"},
-    "cli": {"config", "experiment", "benchmarks", "planning", "reports", "data", "models", "threads", "parent"},
-    "experiment": ALL_ROOMS - {"experiment", "benchmarks"} | {"launch", "parent"},
+    "train": {"run", "threads"},
+    "cli": {"config", "run", "benchmarks", "planning", "reports", "data", "models", "threads", "parent"},
+    "run": ALL_ROOMS - {"run", "benchmarks"} | {"launch", "parent"},
     "benchmarks": {
-        *("experiment", "training", "tasks", "data", "models", "ops", "metrics", "planning"),
+        *("run", "training", "tasks", "data", "models", "ops", "metrics", "planning"),
         *("launch", "parent", "threads"),
     },
-    "callbacks": {"training", "models", "data.batch", "ops", "metrics", "planning"},
+    "callbacks": {"training", "models", "data.batch", "ops", "metrics", "planning", *RECORD},
     "training": {"tasks", "models", "ops", "data.batch", "metrics", "launch"},
     "tasks": {"models", "ops", "data.batch", "data.manifest", "metrics"},
     "planning": {"models", "ops", "training.optim", "metrics"},
-    "reports": {"metrics", "data.contents", "data.dropped", "ops", "data.manifest"},
+    "reports": {"metrics", *RECORD, "data.contents", "data.dropped", "ops", "data.manifest"},
     "models": {"ops"},
     "ops": set(),
-    "metrics": {"planning.flops"},
+    "metrics": {"planning.flops", *RECORD},
     "data": set(),
     "device": set(),
-    "config": {"training", "tasks", "models", "ops", "data", "metrics"},
+    "config": {"training", "tasks", "models", "ops", "data", "metrics", *RECORD},
     "ranges": set(),
     "atomic": set(),
     "terminal": set(),
     "override_text": set(),
-    "run_folder": set(),
     "threads": {"launch"},  # this and the next two: without torch
     "launch": set(),
     "parent": set(),
@@ -59,7 +60,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 # single files without anything of ours: what numbers may be, whole files, advice to paste, what is written to, and the
 # names of what lies in the folder of a run
-FOR_ALL = {"ranges", "atomic", "override_text", "run_folder", "terminal", "config.settings", "config.spelling"}
+FOR_ALL = {"ranges", "atomic", "override_text", "run.folder", "terminal", "config.settings", "config.spelling"}
 # as those, with torch, so a command imports it late
 OVER_TORCH = {"device"}
 LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric"}
@@ -82,13 +83,13 @@ class Import:
 
 @dataclass(frozen=True)
 class Module:
-    name: str  # dotted name: "litespark.data.streaming", "train"
+    name: str  # dotted name: "litespark.data.stream.modules", "train"
     path: Path
     is_package: bool
 
     @property
     def room(self) -> str:
-        """The part of the house: "data" for litespark.data.streaming, "train" for train.py, "" for litespark itself."""
+        """The part of the house: "data" for litespark.data.batch, "train" for train.py, "" for litespark itself."""
         parts = self.name.split(".")
         return parts[0] if parts[0] != "litespark" else ".".join(parts[1:2])
 
@@ -186,13 +187,11 @@ def misplaced_libraries(root: Path) -> list[str]:
     complaints = []
     for module in house:
         allowed: set[str] = set()
-        if module.within(
-            "litespark.experiment", "litespark.callbacks", "litespark.training", "litespark.data.streaming"
-        ):
+        if module.within("litespark.run", "litespark.callbacks", "litespark.training", "litespark.data.stream.modules"):
             allowed |= LIGHTNING
         if module.within("litespark.training.optim"):
             allowed -= LIGHTNING
-        if module.within("train", "litespark.cli", "litespark.experiment"):
+        if module.within("train", "litespark.cli", "litespark.run"):
             allowed |= HYDRA
         if is_kernel_file(module):
             allowed |= TRITON

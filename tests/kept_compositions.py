@@ -16,7 +16,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.defaults_list import DefaultsList, Overrides
 
 _STATE = ("_defined", "_chosen", "_root")
-"""What `litespark.experiment.composing.ConfigLoader` gathers from the files."""
+"""What `litespark.run.composing.ConfigLoader` gathers from the files."""
 _list_files = config_loader_impl.create_defaults_list
 _compose_files = ConfigLoaderImpl._compose_config_from_defaults_list
 _MOST = 100  # of a megabyte or so

@@ -58,9 +58,9 @@ def test_planning_imports_without_lightning_even_indirectly():
 
 def test_preparing_imports_without_torch_even_indirectly():
     # its worker processes start in a second; a user may prepare on a machine without a GPU or with little memory
-    rooms = ("litespark.data.preparation", "litespark.data.text", "litespark.data.selection")
+    rooms = ("litespark.data.prepare", "litespark.data.text", "litespark.data.select")
     names = [module.name for module in modules(REPOSITORY) if module.within(*rooms)]
-    assert "litespark.data.preparation.workers" in names
+    assert "litespark.data.prepare.workers" in names
     _, error = import_in_a_fresh_process(REPOSITORY, *names, blocked={"torch"})
     assert not error, error
 
@@ -68,17 +68,17 @@ def test_preparing_imports_without_torch_even_indirectly():
 # The same checkers on trees with one planted fault each.
 
 SOUND_HOUSE = {
-    "train.py": "import hydra\nfrom litespark.experiment import run\n",
+    "train.py": "import hydra\nfrom litespark.run import run\n",
     "src/litespark/__init__.py": "",
     "src/litespark/cli.py": "import hydra\n\ndef report():\n    from litespark.reports.report import write_report\n",
-    "src/litespark/experiment/__init__.py": "import omegaconf\nfrom litespark.experiment.build import run\n",
-    "src/litespark/experiment/build.py": "import lightning\nfrom litespark import data, ops\nfrom . import check\n",
-    "src/litespark/experiment/check.py": "import litespark.callbacks.throughput\n",
+    "src/litespark/run/__init__.py": "import omegaconf\nfrom litespark.run.build import run\n",
+    "src/litespark/run/build.py": "import lightning\nfrom litespark import data, ops\nfrom . import check\n",
+    "src/litespark/run/check.py": "import litespark.callbacks.throughput\n",
     "src/litespark/reports/report.py": "from litespark import __version__\nfrom litespark.metrics import record\n",
     "src/litespark/callbacks/throughput.py": "import lightning\nfrom litespark.data.batch import TokenBatch\n",
     "src/litespark/data/__init__.py": "",
     "src/litespark/data/batch.py": "import torch\n",
-    "src/litespark/data/streaming.py": "from lightning import LightningDataModule\nfrom litespark.data import batch\n",
+    "src/litespark/data/stream/modules.py": "import lightning\nfrom litespark.data import batch\n",
     "src/litespark/metrics/__init__.py": "import torchmetrics\n",
     "src/litespark/metrics/record.py": "import json\n",
     "src/litespark/ops/rms_norm/kernels.py": "import triton\nfrom litespark.ops import triton_support\n",
@@ -91,7 +91,7 @@ SOUND_HOUSE = {
 PLANTED_ROOM_FAULTS = {
     "absolute import": ("models/llama.py", "import litespark.data.batch\n", "may import only ops"),
     "from the package": ("ops/backend.py", "from litespark import models\n", "may import only nothing of ours"),
-    "relative import": ("data/streaming.py", "from ..models import llama\n", "imports litespark.models"),
+    "relative import": ("data/batch.py", "from ..models import llama\n", "imports litespark.models"),
     "relative import in a package file": (
         "data/__init__.py",
         "from ..metrics.record import RunRecord\n",
@@ -114,8 +114,8 @@ PLANTED_ROOM_FAULTS = {
     ),
     "a neighbour of the one allowed module": (
         "callbacks/energy.py",
-        "from litespark.data import streaming\n",
-        "streaming",
+        "from litespark.data import chunks\n",
+        "litespark.data,",
     ),
     "a package where one module is allowed": (
         "training/module.py",
@@ -123,8 +123,8 @@ PLANTED_ROOM_FAULTS = {
         "litespark.data,",
     ),
     "planning on training": ("planning/time.py", "from litespark.training.module import Module\n", "training.module"),
-    "experiment on benchmarks": ("experiment/build.py", "import litespark.benchmarks.ops\n", "benchmarks.ops"),
-    "experiment on cli": ("experiment.py", "from . import cli\n", "imports litespark.cli"),
+    "run on benchmarks": ("run/build.py", "import litespark.benchmarks.ops\n", "benchmarks.ops"),
+    "run on cli": ("run/build.py", "from .. import cli\n", "imports litespark.cli"),
     "cli on a room at its top": ("cli.py", "from litespark.reports import report\n", "outside a command"),
     "cli in a class body": ("cli.py", "class Command:\n    import litespark.models.llama\n", "outside a command"),
     "cli on ops": ("cli.py", "def bench():\n    import litespark.ops\n", "cli may import only"),
@@ -136,7 +136,7 @@ PLANTED_ROOM_FAULTS = {
     "train.py on models": (
         "../../train.py",
         "from litespark.models import llama\n",
-        "train may import only experiment",
+        "train may import only run",
     ),
     "a room nobody knows": ("plugins/extra.py", "import json\n", "room 'plugins' is not in the table"),
 }

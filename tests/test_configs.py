@@ -11,11 +11,11 @@ import torch
 import yaml
 from hydra import compose, initialize_config_dir
 
-from litespark.experiment.config import Parts, parts_from
-from litespark.experiment.preflight import place_of
 from litespark.models.llama.model import Llama
 from litespark.ops.backend import BACKENDS
 from litespark.ops.choice import decide
+from litespark.run.config import Parts, parts_from
+from litespark.run.preflight import place_of
 from tests.end_to_end.runs import train, train_apart
 
 ROOT = Path(__file__).parents[1]

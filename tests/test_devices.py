@@ -13,16 +13,16 @@ from torch.utils._pytree import tree_leaves
 from litespark import device
 from litespark.data.batch import batch_from_rows
 from litespark.device import NoDeviceError, cpu_name, device_of, find
-from litespark.experiment import run
-from litespark.experiment.instruments import build_meter, say_what_is_absent
 from litespark.metrics.mfu import Rates
 from litespark.ops.backend import OpsConfig, resolve
+from litespark.run import train as run
+from litespark.run.instruments import build_meter, say_what_is_absent
 from litespark.tasks.pretrain import Pretrain
 from litespark.training.any_accelerator import AnyAccelerator, lightning_accelerator, why_no_ddp
 from litespark.training.optim import AdamWConfig, build_optimizer
 from litespark.training.random_state import random_state, restore_random_state
 from litespark.training.step import OptimizerStep
-from tests.experiment.composed import config
+from tests.run.composed import config
 from tests.stand_in_device import stand_in
 from tests.training.small_runs import small_llama
 

@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from tests import kept_compositions
-from tests.experiment.composed import CONFIGS
+from tests.run.composed import CONFIGS
 
 
 def composed(folder, *overrides):

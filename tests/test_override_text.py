@@ -8,9 +8,9 @@ import shlex
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from litespark.experiment.config import parts_from
 from litespark.models.llama.config import RopeScaling
 from litespark.override_text import override
+from litespark.run.config import parts_from
 from tests.end_to_end.runs import ROOT
 from tests.properties import given, settings, st
 

@@ -10,7 +10,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from litespark.ops.backend import BACKENDS
-from tests.experiment.composed import config, parts
+from tests.run.composed import config, parts
 
 SWEEPS = sorted((Path(__file__).parents[1] / "configs" / "sweep").glob("*.yaml"))
 

@@ -2,7 +2,7 @@
 
 import time
 
-from litespark.data.streaming import SyntheticDataModule
+from litespark.data.stream.modules import SyntheticDataModule
 from litespark.metrics.throughput import ThroughputMeter
 from litespark.tasks.pretrain import Pretrain
 from tests.training.small_runs import SmallRun, batches

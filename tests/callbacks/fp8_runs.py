@@ -10,8 +10,8 @@ import lightning.pytorch as pl
 import torch
 
 from litespark.callbacks.fp8 import Fp8Monitor
-from litespark.metrics.records.run import DataRecord, ModelRecord, RunRecord
 from litespark.ops.fp8.settings import AdaptiveConfig, Fp8Config
+from litespark.run.record import DataRecord, ModelRecord, RunRecord
 from litespark.training.optim import AdamWConfig
 from tests.metrics.records.hand_made import make_record
 from tests.training.small_runs import LENGTH, SmallRun, small_run, training_module

@@ -15,8 +15,8 @@ from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.phases import Phases
 from litespark.metrics import names
 from litespark.metrics.records.base import parse
-from litespark.metrics.records.run import RunRecord
-from litespark.metrics.records.run_ops import OpRecord
+from litespark.run.record import RunRecord
+from litespark.run.record_ops import OpRecord
 from litespark.training.optim import AdamWConfig
 from tests.callbacks.fp8_runs import LAYERS, LOUD, Fp8Run, Plant, fp8_config
 from tests.training.small_runs import batches, small_run, training_module

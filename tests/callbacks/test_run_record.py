@@ -10,7 +10,7 @@ from litespark.callbacks.run_record import RunRecorder
 from litespark.metrics.energy import EnergyByPhase
 from litespark.metrics.energy_journal import EnergyJournal
 from litespark.metrics.meters import NullMeter
-from litespark.metrics.records.run import RunRecord, SegmentRecord
+from litespark.run.record import RunRecord, SegmentRecord
 from litespark.training.module import NonFiniteError
 from litespark.training.optim import AdamWConfig
 from tests.callbacks.fake_time import Clock, TimedTask

@@ -99,7 +99,7 @@ def test_configs_come_from_the_current_folder_before_the_checkout(tmp_path, monk
 
 def test_without_configs_the_error_says_where_to_go(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("litespark.experiment.checkout.__file__", str(tmp_path / "a/b/c/checkout.py"))
+    monkeypatch.setattr("litespark.run.checkout.__file__", str(tmp_path / "a/b/c/checkout.py"))
     assert "change into a clone" in refused(capsys, "prepare")
     assert "change into a clone" in refused(capsys, "train")
 

@@ -19,7 +19,7 @@ import pytest
 
 from litespark.cli import COMMANDS, main
 from litespark.cli.configs import compose
-from litespark.experiment.config import parts_from
+from litespark.run.config import parts_from
 from tests.cli.tiny_run import tiny
 
 ROOT = Path(__file__).parents[2]

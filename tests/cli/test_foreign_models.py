@@ -14,8 +14,8 @@ from tokenizers import processors
 
 from litespark.cli import main
 from litespark.data.tokenizer import Tokenizer
-from litespark.experiment.initial_weights import InitialWeights
-from litespark.experiment.load import load_trained
+from litespark.run.initial_weights import InitialWeights
+from litespark.run.load import load_trained
 from tests.cli.tiny_run import tiny
 from tests.end_to_end.test_bad_input import advised
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-import litespark.experiment.run
+import litespark.run.train
 from litespark.cli import COMMANDS, main
-from litespark.experiment.config import parts_from
+from litespark.run.config import parts_from
 from tests.properties import HealthCheck, given, settings, st
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +30,7 @@ WORDS = [
 
 @pytest.fixture(autouse=True)
 def nothing_is_trained(monkeypatch):
-    monkeypatch.setattr(litespark.experiment.run, "train", lambda config: str(parts_from(config).seed))
+    monkeypatch.setattr(litespark.run.train, "train", lambda config: str(parts_from(config).seed))
 
 
 def answer(words: list[str], capsys) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from litespark.cli import main
 from litespark.metrics import names
-from litespark.metrics.records.run import RunRecord
+from litespark.run.record import RunRecord
 from tests.cli.tiny_run import tiny
 
 # reached within twenty of sixty steps on this text

@@ -11,8 +11,8 @@ import yaml
 
 from litespark.cli import main
 from litespark.data.tokenizer import Tokenizer
-from litespark.experiment.load import load_trained
-from litespark.run_folder import SEAL
+from litespark.run.folder import SEAL
+from litespark.run.load import load_trained
 from litespark.training.checkpoint import folder as checkpoint_folder
 from litespark.training.checkpoint.folder import CheckpointError
 from tests.cli.tiny_run import tiny

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from litespark.cli import main
-from litespark.experiment.verify_resume import RunFailedError, _process_tree, compare, verify_resume
+from litespark.run.verify_resume import RunFailedError, _process_tree, compare, verify_resume
 from litespark.training.checkpoint import folder as checkpoint_folder
 from tests.cli.tiny_run import tiny
 

@@ -28,7 +28,7 @@ from litespark.config.settings import (
 )
 from litespark.ops.rope.reference import RopeScaling
 from litespark.ranges import LARGEST, LARGEST_WHOLE, Count, Range, check_number
-from tests.experiment.composed import parts
+from tests.run.composed import parts
 
 ROOT_FOLDER = Path(__file__).parents[2]
 # of each class, what it cannot be made without

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from litespark.data.preparation.prepare import prepare
+from litespark.data.prepare.prepare import prepare
 from tests.data.corpus import config, documents, write_texts
 from tests.data.s3_server import s3_bucket, s3_server
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from litespark.data import streaming
 from litespark.data.config import ReadingConfig
-from litespark.data.streaming import TokenDataModule
+from litespark.data.stream import modules as streaming
+from litespark.data.stream.modules import TokenDataModule
 
 S = 16
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from litespark.data.batch import IGNORE_INDEX, batch_from_rows
-from litespark.data.preparation.packing import BestFitPacker
+from litespark.data.prepare.packing import BestFitPacker
 from tests.properties import given, settings, st
 
 EOS = 0

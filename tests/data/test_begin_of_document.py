@@ -10,7 +10,7 @@ import tokenizers
 from tokenizers import Tokenizer as Described
 from tokenizers import decoders, models, pre_tokenizers, processors
 
-from litespark.data.preparation.encoding import DocumentEncoder, Encoded, Entry
+from litespark.data.prepare.encoding import DocumentEncoder, Encoded, Entry
 from litespark.data.text.document import Document
 from litespark.data.tokenizer import Tokenizer
 
@@ -88,8 +88,8 @@ def test_only_the_first_piece_of_a_long_document_begins_it(tmp_path, monkeypatch
     tokenizer = Tokenizer.load(folder_of(tmp_path / "theirs", POST_PROCESSORS["BOS"]))
     expected = trained_on(tokenizer, TEXT * 20, "b", TEXT * 3)
     for batch in (1, 60, 10**6):
-        monkeypatch.setattr("litespark.data.preparation.encoding._PIECE_CHARACTERS", 30)
-        monkeypatch.setattr("litespark.data.preparation.encoding._BATCH_CHARACTERS", batch)
+        monkeypatch.setattr("litespark.data.prepare.encoding._PIECE_CHARACTERS", 30)
+        monkeypatch.setattr("litespark.data.prepare.encoding._BATCH_CHARACTERS", batch)
         assert trained_on(tokenizer, TEXT * 20, "b", TEXT * 3) == expected
 
 

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from litespark.config.groups import GROUPS, KIND
 from litespark.data.config import PrepareConfig, SyntheticConfig
-from litespark.data.preparation.prepare import look_up
+from litespark.data.prepare.prepare import look_up
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = sorted(path.stem for path in (CONFIGS / "data").glob("*.yaml"))

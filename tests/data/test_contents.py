@@ -8,7 +8,7 @@ import pytest
 
 from litespark.data.contents import PreparedData, write_run_data
 from litespark.data.manifest import Manifest
-from litespark.run_folder import DATA
+from litespark.run.folder import DATA
 from tests.data.prepared_manifest import SELECTION, manifest, prepared
 
 

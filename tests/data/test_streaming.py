@@ -10,9 +10,9 @@ import torch
 
 from litespark.data.config import SyntheticConfig
 from litespark.data.manifest import Manifest
-from litespark.data.reading.order import RowOrder
-from litespark.data.reading.token_chunks import TokenChunks
-from litespark.data.streaming import SyntheticDataModule, build_data_module
+from litespark.data.stream.modules import SyntheticDataModule, build_data_module
+from litespark.data.stream.order import RowOrder
+from litespark.data.stream.token_chunks import TokenChunks
 from tests.data.corpus import config, documents, write_texts
 from tests.data.fitting import fit
 from tests.data.streams import S, batches, module

@@ -297,8 +297,8 @@ TABLE = {
         "LITESPARK_ALLOWED_TARGETS",
     ),
     "target reached through a module of ours": (
-        "optim._target_=litespark.experiment.run.shutil.rmtree +optim.path={w}/text",
-        "'litespark.experiment.run.shutil.rmtree', expected none",
+        "optim._target_=litespark.run.train.shutil.rmtree +optim.path={w}/text",
+        "'litespark.run.train.shutil.rmtree', expected none",
     ),
     "function of ours for a target": (
         "optim._target_=litespark.training.checkpoint.folder.prune",

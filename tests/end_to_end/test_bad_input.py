@@ -24,9 +24,9 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from litespark.experiment.config import parts_from
-from litespark.experiment.run import USER_ERRORS, train
-from litespark.run_folder import SEAL
+from litespark.run.config import parts_from
+from litespark.run.folder import SEAL
+from litespark.run.train import USER_ERRORS, train
 from litespark.training.checkpoint import folder as checkpoint_folder
 from tests.end_to_end import runs
 from tests.end_to_end.bad_input import NO_FILES, TABLE

@@ -16,7 +16,7 @@ import pytest
 
 from litespark.training.checkpoint.folder import find
 from tests.end_to_end.runs import ROOT, command, environment
-from tests.experiment.composed import parts
+from tests.run.composed import parts
 
 TINY = (
     "model.vocab_size=300 model.hidden_size=32 model.num_layers=1 model.num_heads=2 "

@@ -3,7 +3,7 @@
 import pytest
 
 from litespark.metrics.projection import project
-from litespark.metrics.records.run import ProjectionSettings
+from litespark.run.record import ProjectionSettings
 
 
 def test_the_arithmetic_of_a_full_projection():

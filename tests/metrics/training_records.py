@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from litespark.metrics.records.run_fp8 import Fp8Record
 from litespark.metrics.records.training import (
     Corpus,
     Dropped,
@@ -17,6 +16,7 @@ from litespark.metrics.records.training import (
     TrainingRecord,
     Validation,
 )
+from litespark.run.record_fp8 import Fp8Record
 from tests.metrics.records.hand_made import provenance
 
 TARGET = 2.0

@@ -12,7 +12,7 @@ import yaml
 
 from litespark.metrics import names
 from litespark.metrics.records.origin import DeviceRecord, EnvironmentRecord, Provenance
-from litespark.metrics.records.run import (
+from litespark.run.record import (
     DataRecord,
     EnergyRecord,
     ModelRecord,

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
-from litespark.metrics.records.run import RunRecord
-from litespark.metrics.records.run_ops import OpRecord
 from litespark.reports.ablation_rows import Ablation
 from litespark.reports.ablation_runs import ablation_of
 from litespark.reports.report import write_comparison
 from litespark.reports.runs import load_runs
+from litespark.run.record import RunRecord
+from litespark.run.record_ops import OpRecord
 from tests.metrics.records.hand_made import changed
 from tests.reports.synthetic_runs import write_run
 

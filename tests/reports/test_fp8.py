@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from litespark.metrics.records.run import RunRecord
-from litespark.metrics.records.run_fp8 import Fp8MoveRecord, Fp8SharesRecord
 from litespark.reports import fp8, tables
 from litespark.reports.report import write_comparison, write_report
 from litespark.reports.runs import load_run, load_runs
+from litespark.run.record import RunRecord
+from litespark.run.record_fp8 import Fp8MoveRecord, Fp8SharesRecord
 from tests.metrics.records.hand_made import DOWN, changed, fp8_record
 from tests.reports.rows import row
 from tests.reports.synthetic_runs import write_run

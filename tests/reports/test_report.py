@@ -8,12 +8,12 @@ import shutil
 import pytest
 
 from litespark.data.contents import write_run_data
-from litespark.metrics.records.run import RunRecord, SegmentRecord
 from litespark.reports import comparison
 from litespark.reports.reasons import RANDOM_IDS
 from litespark.reports.report import absences, summary, write_comparison, write_report
 from litespark.reports.runs import load_run, load_runs
 from litespark.reports.tables import headline
+from litespark.run.record import RunRecord, SegmentRecord
 from tests.data.prepared_manifest import manifest
 from tests.reports.synthetic_runs import NO_COUNTER, write_run
 

@@ -10,10 +10,10 @@ import pytest
 
 from litespark.cli import main
 from litespark.metrics.records.index import read_entry, read_index
-from litespark.metrics.records.run import EnergyRecord, QualityRecord, RunRecord
 from litespark.reports import marks, results
 from litespark.reports.marks import check_documents, rendered, write_documents
 from litespark.reports.training import tables as training_tables
+from litespark.run.record import EnergyRecord, QualityRecord, RunRecord
 from tests.metrics.records.hand_made import CPU, changed, make_record, ops_record
 from tests.metrics.training_records import to_target
 from tests.reports.synthetic_records import ablation_record, profile_record, results_folder, step_record

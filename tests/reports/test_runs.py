@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from litespark.metrics import names
-from litespark.metrics.records.run import RunRecord
 from litespark.reports.reasons import PROBE_DISTURBED
 from litespark.reports.runs import compare, differing_keys, find_runs, labels, load_run, load_runs
 from litespark.reports.tables import absent
+from litespark.run.record import RunRecord
 from tests.reports.synthetic_runs import write_run
 
 

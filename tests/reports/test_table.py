@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from litespark.metrics.records.run_ops import DifferenceRecord, OpRecord, VerificationRecord
 from litespark.metrics.step_round import Interval
 from litespark.reports import ops, quantities
 from litespark.reports.table import Absent, Column, Fact, Table, facts, fenced, one_line, texts
+from litespark.run.record_ops import DifferenceRecord, OpRecord, VerificationRecord
 from tests.metrics.records.hand_made import make_record
 from tests.reports.rows import row
 

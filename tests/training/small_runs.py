@@ -17,7 +17,7 @@ from litespark.callbacks.throughput import ThroughputMonitor
 from litespark.callbacks.validation import Validation
 from litespark.data.batch import TokenBatch
 from litespark.data.config import SyntheticConfig
-from litespark.data.streaming import SyntheticDataModule
+from litespark.data.stream.modules import SyntheticDataModule
 from litespark.metrics.hardware import PeakFlops
 from litespark.metrics.mfu import FlopsPerToken, MfuMeter, Rates
 from litespark.metrics.validation import TokenMetrics
@@ -171,7 +171,7 @@ def small_run(
     phases: Phases | None = None,
     peak: float | None = None,
 ) -> SmallRun:
-    """A trainer as `litespark.experiment` makes it, as far as these tests need it."""
+    """A trainer as `litespark.run` makes it, as far as these tests need it."""
     phases = phases or Phases()
     rates = None if peak is None else PeakFlops("cpu", "bf16", peak, "test")
     mfu = MfuMeter(Rates(rates, None, None), small_flops)

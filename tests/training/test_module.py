@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from litespark.data.batch import batch_from_rows
-from litespark.data.reading import rows as reading_rows
+from litespark.data.stream import rows as reading_rows
 from litespark.metrics import names
 from litespark.models.init import initialise
 from litespark.models.llama.model import Llama

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from litespark.data.config import ReadingConfig
-from litespark.data.streaming import TokenDataModule
+from litespark.data.stream.modules import TokenDataModule
 from litespark.metrics import names
 from litespark.metrics.validation import TokenMetrics
 from tests.data.several_domains import ids_of, write_domains

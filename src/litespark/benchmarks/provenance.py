@@ -8,19 +8,19 @@ from contextlib import closing
 
 import torch
 
-from litespark.experiment import record
-from litespark.experiment.config import Parts
-from litespark.experiment.instruments import build_meter
-from litespark.experiment.preflight import Machine
 from litespark.launch import Ranks
 from litespark.metrics.records.origin import Provenance
+from litespark.run import new_record as record
+from litespark.run.config import Parts
+from litespark.run.instruments import build_meter
+from litespark.run.preflight import Machine
 from litespark.training.strategies import Precision
 
 
 def provenance(
     parts: Parts, overrides: Sequence[str], command: Sequence[str], device: torch.device, precision: Precision
 ) -> Provenance:
-    """What runs, and where, as of now; `overrides` and `command` as `litespark.experiment.record.provenance` has them.
+    """What runs, and where, as of now; `overrides` and `command` as `litespark.run.new_record.provenance` has them.
 
     Args:
         device: where it runs; precision: of its products.

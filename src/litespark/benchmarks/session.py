@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from litespark.experiment.config import ConfigError, Parts
-from litespark.experiment.preflight import why_not_length
 from litespark.launch import Ranks
 from litespark.metrics.records.base import RecordError
 from litespark.metrics.records.origin import EnvironmentRecord, Provenance, Record
+from litespark.run.config import ConfigError, Parts
+from litespark.run.preflight import why_not_length
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from litespark.callbacks.phases import Phases
 from litespark.callbacks.steps import StepCallback
 from litespark.callbacks.throughput import ThroughputMonitor
 from litespark.metrics import names
-from litespark.metrics.records.run import ReachedRecord, RunRecord, TargetRecord
+from litespark.run.record import ReachedRecord, RunRecord, TargetRecord
 from litespark.training.module import TrainingModule
 
 

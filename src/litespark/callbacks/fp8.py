@@ -15,8 +15,6 @@ import lightning.pytorch as pl
 from litespark.callbacks.metrics_logger import log_everywhere
 from litespark.callbacks.steps import StepCallback
 from litespark.metrics import names
-from litespark.metrics.records.run import RunRecord
-from litespark.metrics.records.run_fp8 import Fp8MoveRecord, Fp8PlaceRecord, Fp8Record, Fp8SharesRecord
 from litespark.models.llama.fp8 import Fp8State
 from litespark.ops.fp8.adaptive import (
     Adaptive,
@@ -27,6 +25,8 @@ from litespark.ops.fp8.adaptive import (
     worst_by_block,
 )
 from litespark.ops.fp8.settings import Fp8Config
+from litespark.run.record import RunRecord
+from litespark.run.record_fp8 import Fp8MoveRecord, Fp8PlaceRecord, Fp8Record, Fp8SharesRecord
 from litespark.training.fp8 import state_of
 from litespark.training.module import TrainingModule
 

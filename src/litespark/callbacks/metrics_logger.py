@@ -20,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from litespark.atomic import write_whole
 from litespark.metrics import names
-from litespark.run_folder import METRICS
+from litespark.run.folder import METRICS
 
 
 def log_everywhere(trainer: pl.Trainer, values: Mapping[str, float | None], step: int) -> None:

@@ -18,7 +18,7 @@ from litespark.callbacks.throughput import ThroughputMonitor
 from litespark.metrics import names
 from litespark.metrics.energy import energy_section
 from litespark.metrics.records.origin import utc_now
-from litespark.metrics.records.run import QualityRecord, RunRecord, SegmentRecord, Status, TaskMetric, ThroughputRecord
+from litespark.run.record import QualityRecord, RunRecord, SegmentRecord, Status, TaskMetric, ThroughputRecord
 from litespark.training.module import TrainingModule
 
 log = logging.getLogger(__name__)

@@ -84,7 +84,7 @@ def _usage(error: Any, words: list[str]) -> int:
     flag = getattr(error, "option_name", None)
     near = get_close_matches(flag or "", getattr(error, "possibilities", None) or [], cutoff=0.8)
     if flag and not near and "overrides" in {parameter.name for parameter in command.params}:
-        from litespark.experiment.command_line import check_overrides
+        from litespark.run.command_line import check_overrides
 
         at = next((index for index, word in enumerate(words) if word.partition("=")[0] == flag), len(words))
         try:
@@ -103,5 +103,5 @@ def _mendable() -> tuple[type[Exception], ...]:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    run = sys.modules.get("litespark.experiment.run")
+    run = sys.modules.get("litespark.run.train")
     return (ValueError, OSError, HydraException, OmegaConfBaseException, *(run.USER_ERRORS if run else ()))

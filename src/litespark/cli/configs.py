@@ -44,22 +44,22 @@ def number(hint: Any, help: str) -> Any:
 
 
 def repository() -> Path:
-    """The folder with `train.py` and `configs/`; see `litespark.experiment.checkout`."""
-    from litespark.experiment import checkout
+    """The folder with `train.py` and `configs/`; see `litespark.run.checkout`."""
+    from litespark.run import checkout
 
     return checkout.repository()
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:
     """The config that train.py would run with these overrides."""
-    from litespark.experiment import compose
+    from litespark.run import compose
 
     return compose.compose(overrides)
 
 
 def composed_parts(overrides: Sequence[str]) -> Any:
     """The parts of a config, whose class is not imported before a command runs."""
-    from litespark.experiment.compose import compose_parts
+    from litespark.run.compose import compose_parts
 
     return compose_parts(overrides)
 

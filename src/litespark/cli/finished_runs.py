@@ -37,8 +37,8 @@ def export(
 ) -> int:
     """Write a trained model as a Hugging Face folder."""
     from litespark.data.tokenizer import Tokenizer
-    from litespark.experiment.load import load_trained
     from litespark.models.llama.huggingface import export_huggingface
+    from litespark.run.load import load_trained
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):  # before a large model is read
         raise ValueError(f"{output} exists and is not empty; export into a new folder, or remove it first")
@@ -65,9 +65,9 @@ def generate(
 
     from litespark.data.tokenizer import Tokenizer
     from litespark.device import find
-    from litespark.experiment.load import load_for_generation
     from litespark.models import generate as generation
     from litespark.models.llama.huggingface_config import end_ids
+    from litespark.run.load import load_for_generation
 
     model, folder = load_for_generation(run)
     model.to(find("auto"))

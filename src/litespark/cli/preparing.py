@@ -22,7 +22,7 @@ def prepare(overrides: Overrides, *, check: Annotated[str | None, Option(metavar
 
     from litespark.data.config import PrepareConfig
     from litespark.data.manifest import Manifest
-    from litespark.data.preparation import prepare as preparation
+    from litespark.data.prepare import prepare as preparation
 
     config = composed_parts(overrides).data
     if not isinstance(config, PrepareConfig):
@@ -36,7 +36,7 @@ def prepare(overrides: Overrides, *, check: Annotated[str | None, Option(metavar
 
 
 def _check_prepared(folder: str) -> int:
-    from litespark.data.preparation.check import check_prepared
+    from litespark.data.prepare.check import check_prepared
 
     checked = check_prepared(folder)
     print(_described(folder, checked.manifest.summary()))

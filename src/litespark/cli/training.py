@@ -28,7 +28,7 @@ def verify_resume(
     nproc: Annotated[int, number(Processes, "Processes; more than one start with torchrun")] = 1,
 ) -> int:
     """Check that a killed run continues bit for bit."""
-    from litespark.experiment import verify_resume as verification
+    from litespark.run import verify_resume as verification
 
     composed_parts(overrides)  # a mistake shows before a process is started
     script = repository() / "train.py"

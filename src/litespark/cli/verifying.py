@@ -12,6 +12,6 @@ def verify(overrides: Overrides) -> int:
     widths and lengths of the config, and is right. With `auto`, every backend that can run here is. Without a GPU,
     Triton's interpreter runs the kernels at small sizes, which verifies their arithmetic and not the compiled code.
     """
-    from litespark.experiment.verify import verify_all
+    from litespark.run.verify import verify_all
 
     return 0 if verify_all(compose(overrides), say=lambda line: print(line, flush=True)) else 1

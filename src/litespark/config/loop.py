@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, StringConstraints
 
 from litespark.config.settings import FIXED, MAY_CHANGE, NOT_COMPARED, Switch, settings
-from litespark.metrics.records.run import ProjectionSettings
 from litespark.models.spec import Recompute
 from litespark.ops.fp8.settings import Fp8Config
 from litespark.ranges import Count, CountFromZero, NotNegative, Range, Seconds, Seed
+from litespark.run.record import ProjectionSettings
 
 
 @settings("trainer")

@@ -35,7 +35,7 @@ class Resume(Enum):
     MAY_CHANGE = "yes"
     FIXED = "no"
     BY_CONTENT = "if the data is the same"
-    """Compared by what was prepared, see `litespark.experiment.run_data`."""
+    """Compared by what was prepared, see `litespark.run.run_data`."""
     NOT_COMPARED = "it is of this start"
 
 

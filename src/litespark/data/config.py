@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from litespark.config.settings import BY_CONTENT, FIXED, MAY_CHANGE, Switch, settings
-from litespark.data.selection.config import SelectionConfig
+from litespark.data.select.config import SelectionConfig
 from litespark.ranges import (
     Count,
     CountFromZero,

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from litespark.atomic import write_whole
 from litespark.data.dropped import DroppedRow
 from litespark.data.manifest import FILE, Count, Manifest, checked
-from litespark.run_folder import DATA
+from litespark.run.folder import DATA
 
 # those that are known by name come first, in this order
 _FIRST_SPLITS = ("train", "validation")

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from litespark.metrics.energy_totals import PHASES, Account, EnergyTotals, Phase, ratio, resumed_totals
-from litespark.metrics.records.run import EnergyRecord, PhaseJoules
+from litespark.run.record import EnergyRecord, PhaseJoules
 
 # counters refresh about every 100 ms, so a short interval may hold the energy of a longer one
 COUNTER_LAG_SECONDS = 0.25

@@ -5,7 +5,7 @@ makes a precise-looking falsehood. What depends on one that is missing is None.
 """
 
 from litespark.metrics.records.base import finite_or_none
-from litespark.metrics.records.run import ProjectionRecord, ProjectionSettings
+from litespark.run.record import ProjectionRecord, ProjectionSettings
 
 JOULES_PER_KWH = 3.6e6
 

@@ -7,11 +7,11 @@ from functools import cache
 from typing import Any
 
 from litespark.metrics.records.ablation import changes_speed_only, default_name, planned
-from litespark.metrics.records.run import RunRecord
 from litespark.reports.ablation_rows import Ablation, Combination, Switches, ablation
 from litespark.reports.repeats import Repeats
 from litespark.reports.runs import Run, differing_keys
-from litespark.run_folder import flatten
+from litespark.run.folder import flatten
+from litespark.run.record import RunRecord
 
 # the plainer value of a setting is the one of the baseline; of an op it is its reference
 _PLAINEST_FIRST: dict[str, tuple[Any, ...]] = {

@@ -12,7 +12,7 @@ from litespark.reports.quantities import count, plain
 from litespark.reports.runs import FIGURES, Run, compare, differing_keys, labels
 from litespark.reports.table import Column, Table, texts
 from litespark.reports.tables import in_units, precision_of, shared_by
-from litespark.run_folder import flatten
+from litespark.run.folder import flatten
 
 NONE = "—"
 _OVER_SEEDS = ("validation_loss", "bits_per_byte", "tokens_per_second", "joules_per_token")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from litespark.metrics.records.run_fp8 import Fp8MoveRecord, Fp8Record, Fp8SharesRecord
 from litespark.reports.quantities import ABSENT, count, is_measured, percent, plain, rate
 from litespark.reports.runs import Run, differing_keys, labels
 from litespark.reports.table import Column, Fact, Table, facts, texts
+from litespark.run.record_fp8 import Fp8MoveRecord, Fp8Record, Fp8SharesRecord
 
 # relative difference of losses up to which fp8 counts as training like bf16
 PARITY = 0.005

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from litespark.metrics.records.run import RunRecord
-from litespark.metrics.records.run_ops import OpRecord, VerificationRecord
 from litespark.reports.table import Table, texts
+from litespark.run.record import RunRecord
+from litespark.run.record_ops import OpRecord, VerificationRecord
 
 
 def table(record: RunRecord) -> Table:

@@ -22,7 +22,7 @@ from litespark.metrics import names
 from litespark.reports.quantities import is_measured, plain, rate, scaled
 from litespark.reports.reasons import no_energy, no_peak
 from litespark.reports.runs import Run, differing_keys, labels, loss_unit
-from litespark.run_folder import flatten
+from litespark.run.folder import flatten
 
 # Okabe and Ito's colours, told apart with every common kind of colour blindness, without the yellow
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")

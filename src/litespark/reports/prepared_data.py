@@ -11,7 +11,7 @@ from litespark.data.dropped import DroppedRow, Example
 from litespark.reports.quantities import count, percent, plain, scaled
 from litespark.reports.runs import Run
 from litespark.reports.table import Column, Table, fenced, one_line, text, texts
-from litespark.run_folder import DATA
+from litespark.run.folder import DATA
 
 ALL = "(all)"
 NONE = "—"

@@ -1,8 +1,8 @@
 """Why a figure is absent from a run: every blank in a table, picture or report gets its reason from here."""
 
-from litespark.metrics.records.run import RunRecord
 from litespark.reports.quantities import percent
 from litespark.reports.runs import Run
+from litespark.run.record import RunRecord
 
 TOO_SHORT = "the run ended before it could be measured"
 NO_VALIDATION = "no validation ran"

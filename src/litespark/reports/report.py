@@ -17,7 +17,7 @@ from litespark.reports.quantities import count, duration, plain, rate, scaled, s
 from litespark.reports.reasons import coverage
 from litespark.reports.runs import Run, labels, load_run, load_runs, loss_unit
 from litespark.reports.table import bulleted
-from litespark.run_folder import REPORT
+from litespark.run.folder import REPORT
 
 COMPARISON_FILE = "comparison.md"
 ABLATION_PICTURE = "comparison_ablation.png"

@@ -14,7 +14,6 @@ from typing import Any
 from litespark.metrics.records.ablation import AblationRecord
 from litespark.metrics.records.index import Entry, read_index
 from litespark.metrics.records.profile import ProfileRecord
-from litespark.metrics.records.run import RunRecord
 from litespark.metrics.records.training import TrainingRecord
 from litespark.reports import ablation, data, fp8, op_speeds, profile, step, training
 from litespark.reports.page import render
@@ -22,6 +21,7 @@ from litespark.reports.quantities import percent, plain, rate
 from litespark.reports.step_rows import Row, rows
 from litespark.reports.table import Column, Table, markdown, texts
 from litespark.reports.tables import shared_by
+from litespark.run.record import RunRecord
 
 ON_CPU = "CPU: shows that the instrument works, not what the product is worth."
 _TITLES = {

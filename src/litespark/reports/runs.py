@@ -20,9 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from litespark.metrics import names
 from litespark.metrics.mfu import most_of_measured_peak
 from litespark.metrics.records.base import parse
-from litespark.metrics.records.run import RunRecord
 from litespark.reports.quantities import percent, plain, rate, scaled
-from litespark.run_folder import CONFIG, METRICS, RECORD, SAMPLES, flatten, read_config
+from litespark.run.folder import CONFIG, METRICS, RECORD, SAMPLES, flatten, read_config
+from litespark.run.record import RunRecord
 
 
 class Figure(NamedTuple):

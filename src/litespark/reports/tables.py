@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 from litespark.metrics import names
 from litespark.metrics.records.origin import DeviceRecord
-from litespark.metrics.records.run import RunRecord
 from litespark.metrics.throughput import shared_machine
 from litespark.reports.quantities import (
     count,
@@ -33,6 +32,7 @@ from litespark.reports.reasons import (
 )
 from litespark.reports.runs import Run
 from litespark.reports.table import Column, Fact, Table, facts, texts
+from litespark.run.record import RunRecord
 
 MILESTONES = 8
 

@@ -10,11 +10,11 @@ from litespark.benchmarks.step import begin as begin_module
 from litespark.benchmarks.step.begin import StepSettings
 from litespark.benchmarks.step.process import measured
 from litespark.benchmarks.step.session import Surroundings
-from litespark.experiment import record as provenance_module
 from litespark.metrics.records.step import RatesRecord
 from litespark.reports.ablation_rows import from_record
+from litespark.run import new_record as provenance_module
 from tests.benchmarks.step.tiny_steps import TINY
-from tests.experiment.composed import parts as composed
+from tests.run.composed import parts as composed
 
 OVERRIDES = ["data=synthetic", "trainer.accelerator=cpu", "ops=reference", "precision.fp8.simulate=true", *TINY]
 

@@ -19,12 +19,12 @@ from litespark.benchmarks.step.begin import StepSettings
 from litespark.benchmarks.step.request import Request
 from litespark.benchmarks.step.session import Surroundings
 from litespark.benchmarks.step.variants import litespark_variant
-from litespark.experiment import record as provenance_module
-from litespark.experiment.compose import compose_parts
-from litespark.experiment.config import ConfigError, Parts
 from litespark.metrics.records.ablation import AblationRecord, KeyRecord, SwitchRecord
 from litespark.metrics.records.step import RatesRecord, RoundRecord
 from litespark.reports.ablation_rows import from_record
+from litespark.run import new_record as provenance_module
+from litespark.run.compose import compose_parts
+from litespark.run.config import ConfigError, Parts
 
 SETTINGS = StepSettings(rounds=2, warmup_steps=1, steps=2, loss_rows=2)
 OVERRIDES = ["model=tiny", "data=synthetic", "data.seq_len=16", "data.micro_batch_size=2",

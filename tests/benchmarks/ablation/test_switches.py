@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from litespark.benchmarks.ablation.switches import switches_between
-from litespark.experiment.config import ConfigError
+from litespark.run.config import ConfigError
 
 BASELINE: dict[str, Any] = {
     "name": None,

@@ -10,8 +10,8 @@ from litespark.benchmarks.data import corpus, preparation, rounds, session, stre
 from litespark.benchmarks.data.rounds import CASES, DataSettings
 from litespark.benchmarks.data.session import NO_LITGPT, bench_data, with_defaults
 from litespark.cli import main
-from litespark.experiment import record as provenance_module
 from litespark.metrics.records.data import LITGPT, OURS, DataRecord
+from litespark.run import new_record as provenance_module
 
 OVERRIDES = ["data.vocab_size=300", "data.seq_len=64"]
 SETTINGS = {"rounds": 2, "megabytes": 0.05, "seconds": 0.05}

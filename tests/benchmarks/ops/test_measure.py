@@ -17,7 +17,6 @@ from litespark.benchmarks.ops.measure import matmuls
 from litespark.benchmarks.ops.rivals import difference_from_reference, liger
 from litespark.benchmarks.ops.session import EVERYTHING
 from litespark.cli import main
-from litespark.experiment import record as provenance_module
 from litespark.metrics.records.ops import OpsRecord
 from litespark.ops import backend
 from litespark.ops.attention.documents import Documents
@@ -29,6 +28,7 @@ from litespark.ops.rope.reference import rope
 from litespark.ops.shapes import Place, StepShapes
 from litespark.ops.tolerance import outputs_and_gradients
 from litespark.planning.op_costs import op_cost, pairs_within_documents, pairs_within_rows
+from litespark.run import new_record as provenance_module
 from tests.cli.tiny_run import tiny
 
 CPU = torch.device("cpu")

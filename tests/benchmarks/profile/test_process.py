@@ -8,11 +8,11 @@ from litespark.benchmarks.profile import process
 from litespark.benchmarks.profile.process import Answer, Profile, answered, is_compiled
 from litespark.benchmarks.profile.scopes import annotated
 from litespark.benchmarks.step.process import build
-from litespark.data.streaming import build_data_module
-from litespark.experiment.preflight import preflight
+from litespark.data.stream.modules import build_data_module
 from litespark.launch import Ranks
 from litespark.metrics.records.base import parse
 from litespark.metrics.records.step import RoundRecord
+from litespark.run.preflight import preflight
 from litespark.training import step
 from tests.benchmarks.step.tiny_steps import parts, request
 

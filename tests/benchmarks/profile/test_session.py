@@ -9,10 +9,10 @@ from litespark.benchmarks.profile.process import Answer, Profile
 from litespark.benchmarks.profile.session import MEASURE, bench_profile
 from litespark.benchmarks.step import begin as begin_module
 from litespark.cli.configs import compose
-from litespark.experiment import record as provenance_module
-from litespark.experiment.config import ConfigError, parts_from
 from litespark.metrics.records.profile import ClassRecord, ProfileRecord
 from litespark.metrics.records.step import RatesRecord, RoundRecord
+from litespark.run import new_record as provenance_module
+from litespark.run.config import ConfigError, parts_from
 
 OVERRIDES = ["model=tiny", "data=synthetic", "data.seq_len=16", "data.micro_batch_size=2",
              "trainer.global_batch_size=4", "trainer.accelerator=cpu", "precision=fp32"]  # fmt: skip

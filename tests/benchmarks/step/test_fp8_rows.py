@@ -10,16 +10,16 @@ from litespark.benchmarks.step.begin import StepSettings, add_rates, decide, des
 from litespark.benchmarks.step.process import build
 from litespark.benchmarks.step.stepping import step_batches
 from litespark.benchmarks.step.variants import parse
-from litespark.data.streaming import build_data_module
-from litespark.experiment.config import ConfigError
-from litespark.experiment.preflight import preflight
+from litespark.data.stream.modules import build_data_module
 from litespark.launch import Ranks
 from litespark.metrics.records.step import RatesRecord
 from litespark.ops.fp8.operands import Operand
 from litespark.ops.fp8.reference import Pieces
 from litespark.planning.fp8_casts import cast_bytes
+from litespark.run.config import ConfigError
+from litespark.run.preflight import preflight
 from tests.benchmarks.step.tiny_steps import TINY, measured, parts, request
-from tests.experiment.composed import parts as composed
+from tests.run.composed import parts as composed
 
 FP8 = ("ops=reference", "precision=fp8", "precision.fp8.simulate=true")
 RECIPES = ("delayed", "tensorwise")

@@ -15,9 +15,9 @@ from litespark.benchmarks.step.huggingface import HuggingFaceTraining, build_mod
 from litespark.benchmarks.step.process import initial_weights
 from litespark.benchmarks.step.stepping import step_batches
 from litespark.benchmarks.step.variants import SETUPS
-from litespark.data.streaming import build_data_module
-from litespark.experiment.preflight import preflight
+from litespark.data.stream.modules import build_data_module
 from litespark.launch import Ranks
+from litespark.run.preflight import preflight
 from litespark.training.optim import parameter_groups
 from tests.benchmarks.step.tiny_steps import measured, parts
 from tests.models.small import random_ids, small_config, small_model

@@ -11,10 +11,10 @@ import torch
 from litespark.benchmarks.step import process
 from litespark.benchmarks.step.process import asked_parts, out_of_memory
 from litespark.benchmarks.step.training import BareTraining, LitesparkTraining
-from litespark.experiment import build
-from litespark.experiment.config import ConfigError
 from litespark.metrics.records.base import parse
 from litespark.metrics.records.step import RoundRecord
+from litespark.run import build
+from litespark.run.config import ConfigError
 from litespark.training.model_builder import ModelBuilder
 from litespark.training.module import TrainingModule
 from litespark.training.step import OptimizerStep

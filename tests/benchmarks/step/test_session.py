@@ -15,11 +15,11 @@ from litespark.benchmarks.step.begin import StepSettings, add_rates, decide, des
 from litespark.benchmarks.step.request import Request
 from litespark.benchmarks.step.session import Surroundings, bench_step
 from litespark.benchmarks.step.variants import HUGGINGFACE, TRAINER, Variant, litespark_variant
-from litespark.experiment import record as provenance_module
-from litespark.experiment.compose import compose_parts
 from litespark.metrics.records.step import RatesRecord, RoundRecord, StepRecord
 from litespark.planning.flops import hardware_flops_per_token
 from litespark.reports.step_goals import succeeded
+from litespark.run import new_record as provenance_module
+from litespark.run.compose import compose_parts
 
 OURS = litespark_variant("litespark")
 SETTINGS = StepSettings(rounds=3, warmup_steps=1, steps=2, loss_rows=2)

@@ -19,9 +19,9 @@ from litespark.benchmarks.step.stepping import (
 )
 from litespark.data.batch import batch_from_rows
 from litespark.device import device_of
-from litespark.experiment.preflight import Machine
 from litespark.launch import Ranks
 from litespark.metrics.meters import NullMeter
+from litespark.run.preflight import Machine
 from litespark.training.schedule import CosineSchedule
 from tests.benchmarks.step.tiny_steps import parts
 from tests.metrics.fake_meter import FakeMeter

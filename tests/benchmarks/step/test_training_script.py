@@ -14,7 +14,7 @@ from litespark.benchmarks.step.process import asked_parts
 from litespark.benchmarks.step.training_script import read_run, run_training_script, script_overrides, window_steps
 from litespark.metrics import names
 from litespark.metrics.nvml import LABEL as GPU_LABEL
-from litespark.metrics.records.run import EnergyRecord, QualityRecord, RunRecord, ThroughputRecord
+from litespark.run.record import EnergyRecord, QualityRecord, RunRecord, ThroughputRecord
 from tests.benchmarks.step.tiny_steps import parts, request
 from tests.metrics.records.hand_made import make_record
 

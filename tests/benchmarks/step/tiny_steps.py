@@ -7,9 +7,9 @@ from typing import Any
 
 from litespark.benchmarks.step import process
 from litespark.benchmarks.step.request import Request
-from litespark.experiment.config import Parts
 from litespark.metrics.records.step import RoundRecord
-from tests.experiment.composed import parts as composed
+from litespark.run.config import Parts
+from tests.run.composed import parts as composed
 
 # few rows, seen again and again at a high rate: losses fall by a third, so that a wrong step shows in them
 TINY = (

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from litespark.metrics import names
-from litespark.metrics.records.run import (
+from litespark.run.record import (
     DataRecord,
     EnergyRecord,
     ModelRecord,

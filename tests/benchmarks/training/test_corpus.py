@@ -10,7 +10,7 @@ import pytest
 from litespark.benchmarks.training.corpus import CorpusSettings, build_corpus
 from litespark.benchmarks.training.prose import prose as prose_of
 from litespark.data.config import PrepareConfig
-from tests.data.selection.prose import prose
+from tests.data.select.prose import prose
 
 SOURCE = '''
 """This module opens the garden gate in the morning, and closes it again when the evening comes.

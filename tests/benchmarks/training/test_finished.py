@@ -6,7 +6,7 @@ import pytest
 
 from litespark.benchmarks.training.finished import read_run
 from litespark.metrics.records.base import RecordError
-from litespark.metrics.records.run import SegmentRecord, ThroughputRecord
+from litespark.run.record import SegmentRecord, ThroughputRecord
 from tests.benchmarks.training.finished_runs import finished, write_run
 from tests.metrics.training_records import record, variant
 

@@ -8,10 +8,10 @@ from random import Random
 import pytest
 
 from litespark.benchmarks.training.planted import CLEAN, EXACT_COPY, JUNK, NEAR_COPY, Text, plant
-from litespark.data.selection.config import QUALITY_RULES, SelectionConfig
-from litespark.data.selection.duplicates import Fingerprinter, duplicates
-from litespark.data.selection.select import Selector
-from tests.data.selection.prose import document, prose
+from litespark.data.select.config import QUALITY_RULES, SelectionConfig
+from litespark.data.select.duplicates import Fingerprinter, duplicates
+from litespark.data.select.select import Selector
+from tests.data.select.prose import document, prose
 
 CLEAN_TEXTS = [prose(seed, 40) for seed in range(60)]
 

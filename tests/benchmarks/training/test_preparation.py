@@ -14,7 +14,7 @@ from litespark.benchmarks.training.preparation import with_and_without
 from litespark.benchmarks.training.variants import SELECTION
 from litespark.metrics.records.training import TrainingRecord
 from tests.benchmarks.training.sessions import Session, cleared
-from tests.data.selection.prose import prose
+from tests.data.select.prose import prose
 
 RULES = ("data/selection=none", "data.selection.exact_duplicates=true", "data.selection.languages=[en]")
 

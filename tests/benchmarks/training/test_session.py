@@ -10,9 +10,9 @@ from litespark.benchmarks.training.session import TrainingSettings, seeds_of
 from litespark.benchmarks.training.variants import PARITY, TO_LOSS, Variant, check_question, parse
 from litespark.cli import main
 from litespark.cli.configs import compose
-from litespark.experiment.config import ConfigError, parts_from
 from litespark.metrics.records.training import TrainingRecord
 from litespark.reports.training import all_within
+from litespark.run.config import ConfigError, parts_from
 from tests.benchmarks.training.sessions import POINTS, Session, cleared
 
 OUT_OF_MEMORY = Ended("failed", "out of memory")

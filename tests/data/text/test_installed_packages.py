@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from litespark.data.manifest import Manifest
-from litespark.data.preparation.prepare import prepare
+from litespark.data.prepare.prepare import prepare
 from litespark.data.text import installed_packages as module
 from litespark.data.text.installed_packages import installed_packages, package_share, site_packages
 from tests.data.corpus import config, documents

@@ -8,8 +8,8 @@ from typing import Any
 from litespark.metrics.records.ops import CaseRecord, OpsRecord, TimeRecord, VariantRecord
 from litespark.metrics.records.origin import DeviceRecord, EnvironmentRecord, Provenance
 from litespark.metrics.records.profile import ClassRecord, KernelRecord, ProfileRecord
-from litespark.metrics.records.run import DataRecord, ModelRecord, RunRecord, SegmentRecord
-from litespark.metrics.records.run_fp8 import Fp8MoveRecord, Fp8PlaceRecord, Fp8Record, Fp8SharesRecord
+from litespark.run.record import DataRecord, ModelRecord, RunRecord, SegmentRecord
+from litespark.run.record_fp8 import Fp8MoveRecord, Fp8PlaceRecord, Fp8Record, Fp8SharesRecord
 from tests.metrics import step_records
 
 CPU = "a CPU"

@@ -13,8 +13,8 @@ import pytest
 
 from litespark.metrics.records.base import RecordError, parse
 from litespark.metrics.records.index import AnyRecord, read_record
-from litespark.metrics.records.run import RunRecord, SegmentRecord, TargetRecord
 from litespark.metrics.records.training import RunFailure
+from litespark.run.record import RunRecord, SegmentRecord, TargetRecord
 from tests.metrics import ablation_records, data_records, step_records, training_records
 from tests.metrics.records.hand_made import NOON, fp8_record, make_record, ops_record, profile_record
 from tests.properties import given, settings, st

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from litespark.run_folder import SEAL
+from litespark.run.folder import SEAL
 from litespark.training.checkpoint import folder as checkpoint_folder
 from litespark.training.checkpoint import state
 from litespark.training.checkpoint.folder import STATE, CheckpointError, begin, find, finished, prune, read, seal

@@ -10,9 +10,9 @@ from litespark.benchmarks.session import begin
 from litespark.benchmarks.step.begin import Decided, StepSettings, decide, described
 from litespark.benchmarks.step.session import Surroundings, measure, processes, step_path
 from litespark.benchmarks.step.variants import Variant, litespark_variant
-from litespark.experiment.compose import compose_parts
-from litespark.experiment.config import ConfigError, Parts, differences
 from litespark.metrics.records.ablation import AblationRecord, SwitchRecord, planned, settings_of
+from litespark.run.compose import compose_parts
+from litespark.run.config import ConfigError, Parts, differences
 
 WHAT = "bench-ablation"
 

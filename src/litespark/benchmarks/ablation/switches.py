@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from litespark.experiment.config import ConfigError, differences
 from litespark.metrics.records.ablation import KeyRecord, SwitchRecord, changes_speed_only, default_name
+from litespark.run.config import ConfigError, differences
 
 _OF_FP8 = "ops.fp8"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")

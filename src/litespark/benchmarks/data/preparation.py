@@ -16,8 +16,8 @@ import zstandard
 
 from litespark.data.config import PrepareConfig
 from litespark.data.manifest import Manifest
-from litespark.data.preparation.prepare import prepare
-from litespark.data.selection.config import SelectionConfig
+from litespark.data.prepare.prepare import prepare
+from litespark.data.select.config import SelectionConfig
 
 _BATCH_CHARACTERS = 1 << 20
 

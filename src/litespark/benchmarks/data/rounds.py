@@ -16,8 +16,8 @@ from litespark.benchmarks.provenance import without_folders
 from litespark.benchmarks.session import turns
 from litespark.config.settings import settings
 from litespark.data.config import PrepareConfig
-from litespark.data.preparation.workers import usable_cores
-from litespark.data.selection.config import SelectionConfig
+from litespark.data.prepare.workers import usable_cores
+from litespark.data.select.config import SelectionConfig
 from litespark.data.tokenizer_files import FILE
 from litespark.metrics.records.data import (
     ENCODE,

@@ -18,11 +18,11 @@ from litespark.benchmarks.provenance import provenance
 from litespark.benchmarks.session import record_path
 from litespark.data.chunks import token_dtype
 from litespark.data.config import PrepareConfig
-from litespark.data.preparation.workers import usable_cores
+from litespark.data.prepare.workers import usable_cores
 from litespark.data.tokenizer import Tokenizer
-from litespark.experiment.compose import compose_parts
-from litespark.experiment.config import ConfigError, Parts
 from litespark.metrics.records.data import DataRecord
+from litespark.run.compose import compose_parts
+from litespark.run.config import ConfigError, Parts
 
 WHAT = "bench-data"
 DEFAULTS = ("data=slimpajama", "data.vocab_size=32000", "data.seq_len=4096", "data.micro_batch_size=4")

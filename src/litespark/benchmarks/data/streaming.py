@@ -17,7 +17,7 @@ import torch
 from litespark.benchmarks.data.preparation import config_of, use_cores
 from litespark.data.config import PrepareConfig
 from litespark.data.manifest import Manifest
-from litespark.data.streaming import build_data_module
+from litespark.data.stream.modules import build_data_module
 from litespark.metrics.records.data import LITDATA, OURS_DOMAINS
 
 _SEED = 1

@@ -17,13 +17,13 @@ from litespark.benchmarks.provenance import provenance
 from litespark.benchmarks.rates import copy_bandwidth
 from litespark.benchmarks.session import begin, check_length, record_path
 from litespark.device import device_of, find
-from litespark.experiment.config import Parts
-from litespark.experiment.precision import precision_of
-from litespark.experiment.preflight import place_of
 from litespark.metrics.records.ops import FailureRecord, OpsRecord
 from litespark.ops.backend import BACKENDS
 from litespark.ops.shapes import Place
 from litespark.ops.verification import said
+from litespark.run.config import Parts
+from litespark.run.precision import precision_of
+from litespark.run.preflight import place_of
 
 OPTIMIZER = "optimizer"
 EVERYTHING = (*BACKENDS, OPTIMIZER)

@@ -23,11 +23,11 @@ from litespark.benchmarks.step.process import build, out_of_memory_answered, pre
 from litespark.benchmarks.step.request import Request
 from litespark.benchmarks.step.stepping import StepBatch, StepClock, Training, step_batches
 from litespark.device import device_of
-from litespark.experiment.compose import compose_parts
-from litespark.experiment.config import Parts
 from litespark.metrics.records.base import JsonFile, part
 from litespark.metrics.records.profile import IDLE, ClassRecord, KernelRecord
 from litespark.metrics.records.step import RoundRecord
+from litespark.run.compose import compose_parts
+from litespark.run.config import Parts
 
 _LONGEST_NAME = 200
 _TOP = 5

@@ -15,10 +15,10 @@ from litespark.benchmarks.session import record_path
 from litespark.benchmarks.step.begin import StepSettings, add_rates, decide, described
 from litespark.benchmarks.step.request import Request, answer
 from litespark.benchmarks.step.variants import parse
-from litespark.experiment.config import ConfigError
 from litespark.metrics.records.base import parse as parse_as
 from litespark.metrics.records.profile import ProfileRecord
 from litespark.planning.flops import causal_mean_keys
+from litespark.run.config import ConfigError
 
 WHAT = "bench-profile"
 MEASURE = call("litespark.benchmarks.profile.process:measure")

@@ -16,16 +16,16 @@ from litespark.benchmarks.step.variants import Variant, masks_documents, why_not
 from litespark.config.settings import settings
 from litespark.data.config import PrepareConfig
 from litespark.device import find
-from litespark.experiment.compose import compose_parts
-from litespark.experiment.config import ConfigError, Parts
-from litespark.experiment.precision import precision_of
-from litespark.experiment.preflight import measurable_layers, place_of
-from litespark.experiment.variant import KEY
 from litespark.metrics.records.step import Protocol, RatesRecord, RooflinePart, StepModel, StepRecord, VariantRecord
 from litespark.planning.flops import causal_mean_keys, hardware_flops_per_token, model_flops_per_token
 from litespark.planning.fp8_casts import cast_bytes
 from litespark.planning.roofline import RooflinePrecision, roofline
 from litespark.ranges import Minutes, Repeats, Seconds
+from litespark.run.compose import compose_parts
+from litespark.run.config import ConfigError, Parts
+from litespark.run.precision import precision_of
+from litespark.run.preflight import measurable_layers, place_of
+from litespark.run.variant import KEY
 from litespark.training.optim import AdamWConfig
 from litespark.training.strategies import Precision, activation_dtype
 

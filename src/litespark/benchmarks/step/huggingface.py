@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from litespark.benchmarks.step.training import TextbookTraining
 from litespark.benchmarks.step.variants import HuggingFaceSetup
 from litespark.data.batch import TokenBatch
-from litespark.experiment.config import Parts
-from litespark.experiment.preflight import Machine
 from litespark.models.llama.config import LlamaConfig
 from litespark.models.llama.huggingface import huggingface_parts
 from litespark.models.llama.huggingface_config import to_huggingface_config
 from litespark.models.llama.model import Llama
 from litespark.models.spec import Recompute
+from litespark.run.config import Parts
+from litespark.run.preflight import Machine
 from litespark.training.optim import parameter_groups
 
 _CAUSAL = "litespark_causal_sdpa"

@@ -27,15 +27,8 @@ from litespark.benchmarks.step.training_script import run_training_script
 from litespark.benchmarks.step.variants import SETUPS, Variant, why_not
 from litespark.data.batch import TokenBatch
 from litespark.data.manifest import Manifest
-from litespark.data.streaming import RowDataModule, build_data_module
+from litespark.data.stream.modules import RowDataModule, build_data_module
 from litespark.device import device_of
-from litespark.experiment.build import check_vocabulary, construct_module, token_budget
-from litespark.experiment.compose import compose_parts
-from litespark.experiment.config import ConfigError, Parts
-from litespark.experiment.instruments import build_meter
-from litespark.experiment.preflight import Machine, preflight
-from litespark.experiment.record import new_record
-from litespark.experiment.run import quieten
 from litespark.launch import Ranks
 from litespark.metrics.energy import EnergyMeter
 from litespark.metrics.meters import NullMeter
@@ -44,6 +37,13 @@ from litespark.models.llama.model import Llama
 from litespark.models.spec import Recompute
 from litespark.ops.backend import OpsConfig
 from litespark.ops.choice import described
+from litespark.run.build import check_vocabulary, construct_module, token_budget
+from litespark.run.compose import compose_parts
+from litespark.run.config import ConfigError, Parts
+from litespark.run.instruments import build_meter
+from litespark.run.new_record import new_record
+from litespark.run.preflight import Machine, preflight
+from litespark.run.train import quieten
 from litespark.training.budget import BudgetConfig
 from litespark.training.module import TrainingModule
 

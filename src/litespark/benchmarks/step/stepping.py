@@ -19,11 +19,11 @@ from torch import Tensor
 
 from litespark.data.batch import TokenBatch
 from litespark.device import Device
-from litespark.experiment.config import Parts
-from litespark.experiment.preflight import Machine
 from litespark.metrics.device_state import device_state
 from litespark.metrics.energy import EnergyByPhase, EnergyMeter
 from litespark.metrics.records.origin import DeviceState
+from litespark.run.config import Parts
+from litespark.run.preflight import Machine
 
 # the counter of a board refreshes about every 100 ms: less than this is no measurement
 SHORTEST_GPU_SECONDS = 5.0

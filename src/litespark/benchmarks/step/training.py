@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from litespark.benchmarks.step.stepping import StepBatch
 from litespark.data.batch import TokenBatch
-from litespark.experiment.config import Parts
-from litespark.experiment.preflight import Machine
 from litespark.models.compilation import uncompiled
+from litespark.run.config import Parts
+from litespark.run.preflight import Machine
 from litespark.training.module import TrainingModule
 from litespark.training.optim import build_optimizer, set_learning_rate
 from litespark.training.step import OptimizerStep

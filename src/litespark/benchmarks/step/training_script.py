@@ -19,14 +19,14 @@ from typing import Any
 
 from litespark.benchmarks.step.request import Request
 from litespark.benchmarks.step.stepping import Joules, counted_joules
-from litespark.data.streaming import build_data_module
-from litespark.experiment.config import Parts
+from litespark.data.stream.modules import build_data_module
 from litespark.metrics import names
 from litespark.metrics.nvml import LABEL as GPU_LABEL
-from litespark.metrics.records.run import RunRecord
 from litespark.metrics.records.step import RoundRecord
 from litespark.override_text import hydra_text
-from litespark.run_folder import RECORD, read_metrics
+from litespark.run.config import Parts
+from litespark.run.folder import RECORD, read_metrics
+from litespark.run.record import RunRecord
 
 _NAME = "bench"
 PROGRAM = (sys.executable, "-m", "litespark.cli", "train")

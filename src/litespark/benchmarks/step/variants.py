@@ -13,15 +13,15 @@ from dataclasses import dataclass, replace
 import torch
 
 from litespark.data.config import SyntheticConfig
-from litespark.experiment.config import ConfigError, Parts
-from litespark.experiment.precision import precision_of
-from litespark.experiment.preflight import idle_of, place_of
 from litespark.metrics.records.step import VariantKind
 from litespark.models.llama.huggingface_config import why_not_transformers
 from litespark.models.spec import Recompute
 from litespark.ops.choice import refusals
 from litespark.ops.fp8.limits import without_units
 from litespark.ops.fp8.operands import MULTIPLE
+from litespark.run.config import ConfigError, Parts
+from litespark.run.precision import precision_of
+from litespark.run.preflight import idle_of, place_of
 from litespark.training.optim import AdamWConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from litespark.metrics import names
 from litespark.metrics.records.base import RecordError, as_record_error
-from litespark.metrics.records.run import RunRecord
 from litespark.metrics.records.training import TrainedRun, TrainedVariant, TrainingRecord, Validation
-from litespark.run_folder import METRICS, RECORD, read_metrics
+from litespark.run.folder import METRICS, RECORD, read_metrics
+from litespark.run.record import RunRecord
 
 
 def read_run(folder: Path, record: TrainingRecord, variant: TrainedVariant, seed: int, position: int) -> TrainedRun:

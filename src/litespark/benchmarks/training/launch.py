@@ -11,9 +11,9 @@ from pathlib import Path
 
 from litespark.benchmarks.child_process import PYTHON, Ended, run
 from litespark.metrics.records.origin import Provenance
-from litespark.metrics.records.run import RunRecord
 from litespark.override_text import hydra_text
-from litespark.run_folder import CHECKPOINTS, RECORD
+from litespark.run.folder import CHECKPOINTS, RECORD
+from litespark.run.record import RunRecord
 from litespark.training.checkpoint.folder import can_resume
 
 # a stopped run saves its state: gigabytes for a large model

@@ -13,13 +13,13 @@ from litespark.benchmarks.training.variants import SELECTION, Composed, Variant
 from litespark.data.config import PrepareConfig
 from litespark.data.manifest import FILE as MANIFEST_FILE
 from litespark.data.manifest import Manifest
-from litespark.data.selection.select import check_selection
-from litespark.data.streaming import TokenDataModule, build_data_module
-from litespark.experiment.build import check_vocabulary
-from litespark.experiment.compose import compose_parts
-from litespark.experiment.config import ConfigError, Parts
+from litespark.data.select.select import check_selection
+from litespark.data.stream.modules import TokenDataModule, build_data_module
 from litespark.metrics.records.training import Corpus, Dropped, PreparedCorpus
 from litespark.override_text import hydra_text
+from litespark.run.build import check_vocabulary
+from litespark.run.compose import compose_parts
+from litespark.run.config import ConfigError, Parts
 
 _RULE = "selection/"
 

@@ -20,12 +20,8 @@ from litespark.benchmarks.training.preparation import prepare_variants, with_and
 from litespark.benchmarks.training.turns import Turns, device_state_of
 from litespark.benchmarks.training.variants import Composed, Question, Variant, check_question, check_variants
 from litespark.config.settings import settings
-from litespark.data.streaming import build_data_module
+from litespark.data.stream.modules import build_data_module
 from litespark.device import find
-from litespark.experiment.build import check_vocabulary, token_budget
-from litespark.experiment.compose import compose_parts
-from litespark.experiment.config import ConfigError, Parts
-from litespark.experiment.precision import precision_of
 from litespark.metrics.records.training import (
     Corpus,
     Stream,
@@ -34,6 +30,10 @@ from litespark.metrics.records.training import (
     TrainingRecord,
 )
 from litespark.ranges import InnerShare, Minutes, Seed
+from litespark.run.build import check_vocabulary, token_budget
+from litespark.run.compose import compose_parts
+from litespark.run.config import ConfigError, Parts
+from litespark.run.precision import precision_of
 
 
 @settings("--", kw_only=True)

@@ -11,11 +11,11 @@ from litespark.benchmarks.child_process import Ended
 from litespark.benchmarks.training.finished import read_run
 from litespark.benchmarks.training.launch import Training, tidy
 from litespark.device import find
-from litespark.experiment.config import Parts
-from litespark.experiment.instruments import build_meter
 from litespark.metrics.device_state import device_state
 from litespark.metrics.records.origin import DeviceState
 from litespark.metrics.records.training import RunFailure, TrainedRun, TrainedVariant, TrainingRecord
+from litespark.run.config import Parts
+from litespark.run.instruments import build_meter
 from litespark.training.checkpoint.folder import can_resume
 
 # a run that is started to be stopped at once has learned nothing

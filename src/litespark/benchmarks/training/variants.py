@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from litespark.benchmarks.session import check_one_process
 from litespark.data.config import SyntheticConfig
-from litespark.experiment.config import ConfigError, Parts, differences
-from litespark.experiment.variant import KEY
 from litespark.metrics.records.training import PreparedCorpus
+from litespark.run.config import ConfigError, Parts, differences
+from litespark.run.variant import KEY
 
 # how a model is trained, and how its sequences are read; everything else is what is trained, on which, seen when
 _FREE = ("ops", "precision", "recompute", "optim", "schedule",

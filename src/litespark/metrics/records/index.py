@@ -15,9 +15,9 @@ from litespark.metrics.records.data import DataRecord
 from litespark.metrics.records.ops import OpsRecord
 from litespark.metrics.records.origin import EnvironmentRecord, Provenance, Record
 from litespark.metrics.records.profile import ProfileRecord
-from litespark.metrics.records.run import RunRecord
 from litespark.metrics.records.step import StepRecord
 from litespark.metrics.records.training import TrainingRecord
+from litespark.run.record import RunRecord
 
 AnyRecord = Annotated[
     RunRecord | OpsRecord | StepRecord | AblationRecord | ProfileRecord | TrainingRecord | DataRecord,

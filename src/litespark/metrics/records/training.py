@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from litespark.metrics.records.base import Count, CountFromZero, NotNegative, Positive, part, record
 from litespark.metrics.records.origin import DeviceState, Record
-from litespark.metrics.records.run_fp8 import Fp8Record
+from litespark.run.record_fp8 import Fp8Record
 
 
 @part

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from litespark.run_folder import CHECKPOINTS, SEAL
+from litespark.run.folder import CHECKPOINTS, SEAL
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,192 @@
+"""What a preparation will do, from its settings and a listing of the source: units of work, and the folder they fill.
+
+A unit is a run of source files of one split. What it writes is a pure function of the plan and its number, so units can
+be prepared by any process in any order, and again after an interruption.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+from litespark.data.config import PrepareConfig
+from litespark.data.select.evaluation_texts import evaluation_files, list_evaluations
+from litespark.data.select.select import library_versions, selection_identity
+from litespark.data.storage import Storage
+from litespark.data.text.files import Source, SourceFile
+from litespark.data.text.listing import Listing
+from litespark.data.text.sources import ListedSource, list_source
+from litespark.data.text.splits import TRAIN, VALIDATION
+from litespark.data.tokenizer import Tokenizer
+from litespark.data.tokenizer_files import tokenizer_files
+
+FORMAT = 4
+"""Raised when the same settings and text are written differently."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Source files that are prepared as one."""
+
+    number: int
+    """Its place in the corpus, from 0."""
+    split: str | None
+    """Of all its documents; None where a rule deals documents out to both splits."""
+    files: tuple[SourceFile, ...]
+
+    @property
+    def text_bytes(self) -> int:
+        """About how many bytes of text it holds, at least 1."""
+        return max(sum(file.text_bytes for file in self.files), 1)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A config with what it names.
+
+    Attributes:
+        training: files to train on, or to divide where there is no `validation`.
+        tokenizer: the one that the settings name; None: one is trained.
+        name: of the prepared folder; ends in a hash of everything that decides its content, as a listing tells it.
+        source_key: a hash of the settings, and of names and sizes of the files: all but when they were written.
+        listing: what was decided about the files of the source.
+    """
+
+    config: PrepareConfig
+    training: Source
+    validation: Source | None
+    tokenizer: Tokenizer | None
+    name: str
+    listing: Listing
+    source_key: str
+
+    @property
+    def files(self) -> tuple[SourceFile, ...]:
+        """All files, in the order of the units."""
+        return self.training.files + (self.validation.files if self.validation else ())
+
+    @property
+    def storage(self) -> Storage:
+        """The prepared folder."""
+        return Storage(self.config.root).below(self.name)
+
+    @property
+    def place(self) -> Path | str:
+        """Its path, or its address where it is remote."""
+        storage = self.storage
+        return storage.address if storage.remote else storage.local
+
+    @cached_property
+    def units(self) -> tuple[Unit, ...]:
+        """All units, in the order of the corpus: training first."""
+        most = self.config.unit_bytes
+        if self.validation is None:
+            parts: list[tuple[str | None, Source]] = [(None, self.training)]
+        else:
+            parts = [(TRAIN, self.training), (VALIDATION, self.validation)]
+        groups = [(split, files) for split, source in parts for files in _grouped(source.files, most)]
+        return tuple(Unit(number, split, files) for number, (split, files) in enumerate(groups))
+
+    @property
+    def own_units(self) -> list[int]:
+        """Numbers of the units that this node prepares."""
+        return [unit.number for unit in self.units if self.node_of(unit.number) == self.config.node_rank]
+
+    def node_of(self, unit: int) -> int:
+        """Rank of the node that prepares a unit."""
+        return unit % self.config.nodes
+
+
+def start_key(config: PrepareConfig, source: ListedSource) -> str | None:
+    """A hash of all that decides what is prepared, as listings tell it: no text, tokenizer or library is read for it.
+
+    None where that cannot be told: a file or library that is missing, which `plan_preparation` names.
+    """
+    try:
+        tokenizer = [] if config.tokenizer is None else tokenizer_files(config.tokenizer)
+        files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in tokenizer]
+        evaluations = [
+            (folder, [(file.name, file.size, file.version) for file in listed])
+            for folder, listed in list_evaluations(config.selection.decontaminate)
+        ]
+        versions = library_versions(config.selection)
+    except (ValueError, OSError, PackageNotFoundError):
+        return None
+    settings = {**config.preparation(), "name": config.name}
+    return _digest([FORMAT, settings, files, evaluations, versions, source.fingerprint])
+
+
+def plan_preparation(config: PrepareConfig, source: ListedSource | None = None) -> Plan:
+    """The plan of a config; looks into the files of the source, and writes nothing.
+
+    Args:
+        config: what to prepare.
+        source: what it names; None: it is listed here.
+
+    Raises:
+        ValueError: an unusable source, tokenizer or selection.
+    """
+    found = (source or list_source(config)).corpus()
+    tokenizer = None
+    if config.tokenizer is not None:
+        asked = None if config.add_bos == "auto" else bool(config.add_bos)
+        tokenizer = Tokenizer.load(config.tokenizer, eos_token=config.eos_token, add_bos=asked)
+        if tokenizer.vocab_size > config.vocab_size:
+            raise ValueError(
+                f"data.tokenizer={config.tokenizer} has {tokenizer.vocab_size} ids, and the vocabulary is "
+                f"{config.vocab_size}. Set model.vocab_size={tokenizer.vocab_size} (data.vocab_size follows it), or "
+                "name another tokenizer."
+            )
+        # what is prepared is that of the tokenizer, in a model of any number of rows
+        config = replace(config, vocab_size=tokenizer.vocab_size, add_bos=bool(tokenizer.begin_ids))
+    elif config.add_bos is True:
+        raise ValueError(
+            "data.add_bos=true, but the tokenizer that is trained here has no BOS. Set data.add_bos=auto, or "
+            "data.tokenizer to one that has"
+        )
+    # how many bad documents are allowed decides whether there is a data set, not what is in it: raising the limit
+    # continues with what was prepared below it
+    settings = {name: value for name, value in config.preparation().items() if name not in ("max_bad_share", "add_bos")}
+    if tokenizer is not None and tokenizer.begin_ids:
+        settings["begin_ids"] = tokenizer.begin_ids
+    # of files that are named, their content counts and not where they lie
+    settings["selection"] = {**settings["selection"], "decontaminate": ()}
+    identity = {
+        "format": FORMAT,
+        "settings": settings | {"tokenizer": tokenizer.hash if tokenizer else None},
+        "selection": selection_identity(config.selection),
+        "files": [source.fingerprint() for source in found.sources],
+    }
+    name = f"{config.name or found.name}-{_digest(identity)}"
+    # of one file alone only the kind counts: that is all its content depends on
+    alone = len(found.training.files) == 1 and found.validation is None
+    names = [
+        (source.versions, [(Path(file.name).suffixes if alone else file.name, file.size) for file in source.files])
+        for source in found.sources
+    ]
+    key = _digest({**identity, "files": names})
+    listing = replace(found.listing, evaluations_passed_over=evaluation_files(config.selection.decontaminate)[1])
+    return Plan(config, found.training, found.validation, tokenizer, name, listing, key)
+
+
+def _digest(identity: object) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _grouped(files: tuple[SourceFile, ...], most_bytes: int) -> Iterator[tuple[SourceFile, ...]]:
+    """Runs of files of about so many bytes of text; a larger file is alone."""
+    group: list[SourceFile] = []
+    held = 0
+    for file in files:
+        if group and held + file.text_bytes > most_bytes:
+            yield tuple(group)
+            group, held = [], 0
+        group.append(file)
+        held += file.text_bytes
+    if group:
+        yield tuple(group)

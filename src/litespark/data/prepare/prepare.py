@@ -1,0 +1,180 @@
+"""Text to a prepared folder: `train/` and `validation/` chunks, the tokenizer, and last the manifest.
+
+The folder's name ends in a hash of everything that decides its content; preparing the same again finds it, also where
+the same text was touched, copied or moved meanwhile (see `same_text`). It is filled
+where it lies, unit by unit, so that a process that is killed loses the units under way and the same command continues.
+Until the manifest is there, nobody takes it for a data set.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from litespark.data import manifest as manifests
+from litespark.data.chunks import token_dtype
+from litespark.data.config import PrepareConfig
+from litespark.data.local_files import path_from
+from litespark.data.manifest import Manifest
+from litespark.data.prepare.finish import finish, require_few_bad_in
+from litespark.data.prepare.locks import locked, mendable_faults_of_disk
+from litespark.data.prepare.plan import Plan, plan_preparation, start_key
+from litespark.data.prepare.progress import Display
+from litespark.data.prepare.same_text import find_prepared, find_started, note_start
+from litespark.data.prepare.stages import Stages
+from litespark.data.prepare.work import UNITS, WORK, Work
+from litespark.data.storage import Storage, is_remote
+from litespark.data.text.sources import list_source
+from litespark.data.text.splits import TRAIN
+from litespark.data.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """What a config names: a folder that is prepared, or the plan of one."""
+
+    config: PrepareConfig
+    place: Path | str | None = None
+    plan: Plan | None = None
+    key: str | None = None
+    """By which the next start finds the folder without a plan."""
+
+
+def look_up(config: PrepareConfig) -> Lookup:
+    """Find the prepared folder of a config from a listing of its source, or else plan it; writes nothing.
+
+    Raises:
+        ValueError: an unusable source, tokenizer or selection.
+    """
+    if (prepared := already_prepared(config)) is not None:
+        return Lookup(config, prepared)
+    source = list_source(config)
+    key = start_key(config, source)
+    if key is not None and (folder := find_started(config, key)) is not None:
+        return Lookup(config, _place(folder))
+    return Lookup(config, None, plan_preparation(config, source), key)
+
+
+def prepare(config: PrepareConfig, *, found: Lookup | None = None, progress: bool = True) -> Path | str | None:
+    """The prepared folder of a config; writes it, or what is missing of it, unless it is there.
+
+    Args:
+        config: what to prepare. A `source` that is itself a prepared folder is returned as it is.
+        found: what `look_up` gave for this config; None: it is looked for here.
+        progress: say on standard error what is being done.
+
+    Returns:
+        Its path, or its address where `data.root` is one; None where other nodes (`data.nodes`) have to end first.
+
+    Raises:
+        ValueError: as `look_up`; an unusable root, too many bad documents, too little space, or a process that ended
+            by itself. What was finished is kept for the next start, and there is no manifest.
+    """
+    found = found if found is not None and found.config == config else look_up(config)
+    if found.plan is None:
+        return found.place
+    folder = _written(found.plan, progress=progress)
+    if folder is None:
+        return None
+    require_few_bad_in(Manifest.read(folder.address), config.max_bad_share)
+    if found.key is not None:
+        note_start(folder, found.key)
+    return _place(folder)
+
+
+def already_prepared(config: PrepareConfig) -> Path | str | None:
+    """The source, where it is a prepared folder; ValueError where it is one that was not finished."""
+    if is_remote(config.source):
+        return config.source.rstrip("/") if Storage(config.source).exists(manifests.FILE) else None
+    path = path_from(config.source.removeprefix("file://"))
+    if (path / manifests.FILE).is_file():
+        return path
+    unfinished = [path / WORK, path / "index.json", path / TRAIN / "index.json", *path.glob(f"{TRAIN}/*/index.json")]
+    if any(found.exists() for found in unfinished):
+        Manifest.read(path)  # chunks without a manifest: the error for them
+    return None
+
+
+def _place(folder: Storage) -> Path | str:
+    return folder.address if folder.remote else folder.local
+
+
+def _written(plan: Plan, *, progress: bool) -> Storage | None:
+    """The folder of a plan, whole, or another one with the same text; None where other nodes are not done."""
+    if not plan.storage.exists(manifests.FILE) and (same := find_prepared(plan)) is not None:
+        return same
+    lock = plan.name if plan.config.nodes == 1 else f"{plan.name}.node-{plan.config.node_rank}"
+    with locked(Storage(plan.config.root), lock), mendable_faults_of_disk(str(plan.place)):
+        if not plan.storage.exists(manifests.FILE) and not _build(plan, progress=progress):
+            return None
+        Work(plan.storage).remove()  # is there only where this process has finished, or one was killed while removing
+    return plan.storage
+
+
+def _build(plan: Plan, *, progress: bool) -> bool:
+    """Do what is missing; False where other nodes are not done."""
+    _require_space(plan)
+    with _scratch(plan) as scratch, Display(f"Preparing {plan.name}", show=progress) as display:
+        tokenizer = Stages(plan, scratch, display).run()
+        if tokenizer is None:
+            return False
+        display.stage("finishing")
+        manifest = _finish(plan, tokenizer)
+        tokens = " and ".join(f"{counts.tokens:,} {split}" for split, counts in manifest.splits.items())
+        display.say(f"{tokens} tokens")
+    return True
+
+
+def _finish(plan: Plan, tokenizer: Tokenizer) -> Manifest:
+    work = Work(plan.storage)
+    with locked(Storage(plan.config.root), f"{plan.name}.finish"):
+        try:
+            return finish(plan, work, tokenizer)
+        except (ValueError, OSError):
+            # another node may have finished meanwhile and removed what this one was reading
+            if not plan.storage.exists(manifests.FILE):
+                raise
+            return Manifest.read(plan.place)
+
+
+def _require_space(plan: Plan) -> None:
+    """Raise ValueError where the disk has less than the tokens of this node's missing units will probably take.
+
+    Text has about three bytes a token.
+    """
+    root = Storage(plan.config.root)
+    if root.remote:
+        return
+    done = Work(plan.storage).done(UNITS)
+    text_bytes = sum(plan.units[number].text_bytes for number in plan.own_units if number not in done)
+    needed = int(1.25 * text_bytes / 3 * token_dtype(plan.config.vocab_size).itemsize)
+    free = shutil.disk_usage(root.local).free
+    if free < needed:
+        raise ValueError(
+            f"{root.local} has {free / 1e9:.2f} GB free; preparing {plan.config.source} needs about "
+            f"{needed / 1e9:.2f} GB. Make room, or set data.root to a folder on another disk."
+        )
+
+
+@contextmanager
+def _scratch(plan: Plan) -> Iterator[Path]:
+    """A folder on this machine for what is deleted in the end: in the prepared folder, unless that is remote."""
+    if plan.storage.remote:
+        with tempfile.TemporaryDirectory(prefix="litespark-prepare-") as made:
+            yield Path(made)
+        return
+    folder = plan.storage.local / WORK / f"scratch-{plan.config.node_rank}"
+    shutil.rmtree(folder, ignore_errors=True)  # whoever left it is dead: its lock was free
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        # nothing was done that is worth keeping
+        with suppress(OSError):
+            folder.parent.rmdir()
+            folder.parent.parent.rmdir()

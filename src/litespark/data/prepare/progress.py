@@ -1,0 +1,108 @@
+"""What a preparation tells while it works, on standard error: documents, tokens, MB/s of text, time left."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from litespark.data.prepare.unit import DOCUMENTS, SOURCE_BYTES, TEXT_BYTES, TOKENS
+
+LOG_SECONDS = 60.0
+"""Between lines in a log."""
+_REDRAWN_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """What is being done: units of `total` bytes of source text are taken through their meters."""
+
+    doing: str
+    meters: NDArray[np.int64] | None = None
+    numbers: list[int] = field(default_factory=list)
+    total: int = 1
+    began: float = field(default_factory=time.monotonic)
+
+    def now(self) -> tuple[int, str]:
+        """(bytes of the source done, the figures in words)."""
+        seconds = max(time.monotonic() - self.began, 1e-9)
+        if self.meters is None:
+            return 0, f", for {seconds:.0f} s"
+        sums = self.meters[self.numbers].sum(axis=0)
+        tokens = f"  {sums[TOKENS]:,} tokens" if sums[TOKENS] else ""
+        text = f"  {sums[DOCUMENTS]:,} documents{tokens}  {sums[TEXT_BYTES] / 1e6 / seconds:.1f} MB/s"
+        return int(sums[SOURCE_BYTES]), text
+
+
+class Display:
+    """One line that follows the meters of the units, and lines that stay.
+
+    Where standard error is no terminal, such as the log of a batch job, a line a minute tells how far it is.
+
+    Args:
+        name: what is prepared.
+        show: False: tells nothing at all.
+    """
+
+    def __init__(self, name: str, *, show: bool) -> None:
+        self.name = name
+        self._show = show
+        self._console = Console(stderr=True)
+        self._draws = show and self._console.is_terminal
+        self._stage: _Stage | None = None
+        self._ended = threading.Event()
+        self._watch = threading.Thread(target=self._follow_the_stage, daemon=True)
+        percent = TextColumn("{task.percentage:>3.0f}%{task.fields[figures]}")
+        columns = (TextColumn("{task.description}"), BarColumn(), percent, TimeRemainingColumn())
+        self._bars = Progress(*columns, console=self._console, transient=True, disable=not self._draws)
+        self._task = self._bars.add_task(name, total=None, figures="")
+
+    def __enter__(self) -> Display:
+        self._bars.start()
+        if self._show:
+            self._watch.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+        self._ended.set()
+        if self._show:
+            self._watch.join()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        if self._show:
+            self._console.print(f"{self.name}: {text}", highlight=False, soft_wrap=True, markup=False)
+
+    def stage(self, doing: str) -> None:
+        """A stage without figures."""
+        self._enter(_Stage(doing), None)
+
+    def follow(self, doing: str, meters: NDArray[np.int64], numbers: Iterable[int], total_bytes: int) -> None:
+        """A stage that takes units of together `total_bytes` of source text through their meters."""
+        total = max(total_bytes, 1)
+        self._enter(_Stage(doing, meters, [*numbers], total), total)
+
+    def _enter(self, stage: _Stage, total: int | None) -> None:
+        self._stage = stage
+        self._bars.reset(self._task, total=total, description=f"{self.name}: {stage.doing}", figures="")
+
+    def _follow_the_stage(self) -> None:
+        while not self._ended.wait(_REDRAWN_SECONDS if self._draws else LOG_SECONDS):
+            if (stage := self._stage) is None:
+                continue
+            done, figures = stage.now()
+            if self._draws:
+                self._bars.update(self._task, completed=done, figures=figures if stage.meters is not None else "")
+            else:
+                share = "" if stage.meters is None else f" {done / stage.total:.0%}"
+                self.say(f"{stage.doing}{share}{figures}")

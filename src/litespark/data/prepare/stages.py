@@ -1,0 +1,144 @@
+"""The stages of a preparation, each continued where it was left: tokenizer, fingerprints, duplicates, units."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from litespark.data import manifest as manifests
+from litespark.data import tokenizer_files as tokenizers
+from litespark.data.prepare.documents import split_rule, tokenizer_sample
+from litespark.data.prepare.plan import Plan
+from litespark.data.prepare.progress import Display
+from litespark.data.prepare.unit import DOCUMENTS, METERS, SOURCE_BYTES, TEXT_BYTES, Preparation
+from litespark.data.prepare.work import DUPLICATES, FINGERPRINTS, UNITS, Work
+from litespark.data.prepare.workers import run_units, shared_meters
+from litespark.data.select.duplicates import FingerprintFile, duplicates
+from litespark.data.text.absent_fields import refuse_absent_fields
+from litespark.data.text.splits import SplitRule
+from litespark.data.tokenizer import Tokenizer
+
+POLL_SECONDS = 5.0
+"""Between looks at what other nodes have done."""
+
+
+class Stages:
+    """Takes the units of this node through the stages.
+
+    Args:
+        plan: what to do.
+        scratch: folder on this machine, of this process alone.
+        display: what to say.
+    """
+
+    def __init__(self, plan: Plan, scratch: Path, display: Display) -> None:
+        self.plan = plan
+        self.scratch = scratch
+        self.display = display
+        self.work = Work(plan.storage)
+
+    def run(self) -> Tokenizer | None:
+        """All that this node can do; None where other nodes are not done, else the tokenizer, to finish with.
+
+        Raises:
+            ValueError: what a user can mend.
+        """
+        before = self.work.done(UNITS)
+        if before:
+            self.display.say(f"{len(before)} of {len(self.plan.units)} units were found done")
+        else:
+            for line in self.plan.listing.lines():
+                self.display.say(line)
+            refuse_absent_fields(self.plan.config, self.plan.training.files, self.scratch)
+        rule = split_rule(self.plan, self.scratch)
+        preparation = Preparation(self.plan.config, str(self.plan.place), self.plan.units, rule, str(self.scratch))
+        tokenizer = self._tokenizer(rule, preparation.tokenizer_folder)
+        # a node whose units are done needs nothing of the others', who may end and remove it meanwhile
+        if self.plan.config.selection.compares_documents and not before.issuperset(self.plan.own_units):
+            self._run_units(preparation, FINGERPRINTS, "fingerprints")
+            self._wait_for(FINGERPRINTS)
+            self._compare_documents()
+        self._run_units(preparation, UNITS, "documents", tokenizer)
+        missing = self._missing(UNITS)
+        if missing and not self.plan.storage.exists(manifests.FILE):  # else another node has finished just now
+            self.display.say(
+                f"this node is done; {self._of_nodes(missing)} still to come. The node that ends last finishes the "
+                "data set; where one was lost, start it again with the same settings."
+            )
+            return None
+        return tokenizer
+
+    def _tokenizer(self, rule: SplitRule | None, folder: Path) -> Tokenizer:
+        """The tokenizer as it is saved in the prepared folder, with a copy in `folder`.
+
+        Where several nodes find none, each trains it: the same text gives the same, and none waits for another.
+        """
+        folder.mkdir(parents=True)
+        storage = self.plan.storage
+        if storage.exists(tokenizers.FILE):
+            for name in (tokenizers.FILE, tokenizers.CONFIG_FILE):
+                storage.fetch(name, folder / name)
+            return Tokenizer.load(folder)
+        self.display.stage("tokenizer")
+        tokenizer = self.plan.tokenizer or Tokenizer.train(self._sample(rule), vocab_size=self.plan.config.vocab_size)
+        tokenizer.save(folder)
+        for name in (tokenizers.CONFIG_FILE, tokenizers.FILE):  # last the one that is looked for
+            storage.write(name, (folder / name).read_bytes())
+        return Tokenizer.load(folder)
+
+    def _sample(self, rule: SplitRule | None) -> Iterator[str]:
+        """Texts that a tokenizer is trained on, with the display following them."""
+        config = self.plan.config
+        of_source = sum(file.text_bytes for file in self.plan.training.files)
+        self.display.say(f"training a tokenizer of {config.vocab_size:,} ids")
+        meter = np.zeros((1, len(METERS)), dtype=np.int64)
+        self.display.follow("tokenizer, its text", meter, [0], min(config.tokenizer_sample_bytes, of_source))
+        for text in tokenizer_sample(self.plan, rule, self.scratch):
+            size = len(text.encode())
+            meter[0, DOCUMENTS] += 1
+            meter[0, [TEXT_BYTES, SOURCE_BYTES]] += size
+            yield text
+        self.display.stage("tokenizer, its merges")
+
+    def _run_units(self, preparation: Preparation, stage: str, doing: str, tokenizer: Tokenizer | None = None) -> None:
+        """Take this node's units through a stage, but for those that have passed it."""
+        done = self.work.done(stage)
+        numbers = [number for number in self.plan.own_units if number not in done]
+        memory, meters = shared_meters(len(self.plan.units))
+        total = sum(self.plan.units[number].text_bytes for number in numbers)
+        self.display.follow(doing, meters, numbers, total)
+        deque(run_units(preparation, stage, numbers, memory, tokenizer), maxlen=0)
+
+    def _compare_documents(self) -> None:
+        """Find duplicates over all units; in every node, which is simpler than to wait for one and gives the same."""
+        if not self._missing(DUPLICATES):
+            return
+        self.display.stage("comparing documents")
+        folder = self.scratch / FINGERPRINTS
+        folder.mkdir()
+        files = [self.work.arrays_file(FINGERPRINTS, unit.number, folder) for unit in self.plan.units]
+        found = duplicates([FingerprintFile(path) for path in files], self.plan.config.selection)
+        for unit, arrays in zip(self.plan.units, found, strict=True):
+            self.work.write_arrays(DUPLICATES, unit.number, arrays)
+
+    def _wait_for(self, stage: str) -> None:
+        """Wait until all nodes have taken their units through a stage; Ctrl-C ends it."""
+        waiting: list[int] = []
+        while missing := self._missing(stage):
+            if missing != waiting:
+                self.display.stage(f"waiting for {stage}, {self._of_nodes(missing)} still to come")
+                waiting = missing
+            time.sleep(POLL_SECONDS)
+
+    def _missing(self, stage: str) -> list[int]:
+        done = self.work.done(stage)
+        return [unit.number for unit in self.plan.units if unit.number not in done]
+
+    def _of_nodes(self, missing: list[int]) -> str:
+        ranks = sorted({self.plan.node_of(number) for number in missing})
+        named = f"node_rank {', '.join(map(str, ranks))}"
+        return f"{len(missing)} of {len(self.plan.units)} units, of {named},"

@@ -1,0 +1,104 @@
+"""Which rule refuses a document, for the rules that look at one document alone; `duplicates` compares them.
+
+Rule names as the manifest has them behind `selection/`: `gopher_repetition/REASON`, `gopher_quality/REASON`,
+`c4/REASON`, `fineweb/REASON` with datatrove's reasons, `language`, `contaminated`, `exact_duplicate`, `near_duplicate`.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Any, Protocol
+
+from litespark.data.libraries import library
+from litespark.data.select.config import SelectionConfig
+from litespark.data.select.decontamination import DecontaminationRule
+from litespark.data.select.duplicates import banding
+from litespark.data.select.evaluation_texts import evaluation_files, evaluation_hashes, evaluation_texts
+from litespark.data.select.language import LanguageRule
+from litespark.data.select.quality import QualityRule
+from litespark.data.text.document import Document
+
+
+class Rule(Protocol):
+    """Says of a document what speaks against it."""
+
+    def refusal(self, document: Document) -> str | None:
+        """The rule's name, with a reason where it has several; None where it has nothing against it."""
+
+
+class Selector:
+    """The rules of a config that look at one document alone, in the order in which the settings name them.
+
+    A document's fate is a pure function of its text and the config; one Selector serves any number of documents. It
+    holds libraries, so a worker process makes its own.
+
+    Raises:
+        ValueError: as `check_selection`.
+    """
+
+    def __init__(self, config: SelectionConfig) -> None:
+        self._rules: list[Rule] = [QualityRule(name) for name in config.quality]
+        if config.languages:
+            self._rules.append(LanguageRule(config.languages, config.language_threshold))
+        if config.decontaminate:
+            texts = evaluation_texts(config.decontaminate)
+            self._rules.append(DecontaminationRule(texts, config.decontaminate_words))
+
+    def refusal(self, document: Document) -> str | None:
+        """The name of the first rule that refuses the document, or None.
+
+        Raises:
+            ValueError: a library fails on the document; names its place.
+        """
+        for rule in self._rules:
+            if name := rule.refusal(document):
+                return name
+        return None
+
+
+def check_selection(config: SelectionConfig) -> None:
+    """Refuse, before any text is read, what would fail on the first document.
+
+    Raises:
+        ValueError: a library is missing, a language unknown, an evaluation text not there.
+    """
+    for name in config.quality:
+        QualityRule(name)
+    if config.languages:
+        LanguageRule(config.languages, config.language_threshold)
+    if config.decontaminate:
+        library("datatrove.utils.text", setting="data.selection.decontaminate")
+        evaluation_files(config.decontaminate)
+    if config.near_duplicates:
+        library("datatrove.utils.text", setting="data.selection.near_duplicates")
+        banding(config)
+
+
+def library_versions(config: SelectionConfig) -> dict[str, str]:
+    """Of the libraries that a selection uses; with another version its documents may be others.
+
+    Raises:
+        PackageNotFoundError: one is not installed.
+    """
+    used = {
+        "datatrove": bool(config.quality or config.decontaminate or config.near_duplicates),
+        "spacy": bool(config.quality),
+        "py3langid": bool(config.languages),
+        "datasketch": config.near_duplicates,
+    }
+    return {name: metadata.version(name) for name, needed in used.items() if needed}
+
+
+def selection_identity(config: SelectionConfig) -> dict[str, Any]:
+    """What decides a selection beside its settings: versions of the libraries, hashes of the evaluation texts.
+
+    Raises:
+        ValueError: as `check_selection`.
+    """
+    check_selection(config)
+    identity: dict[str, Any] = {**library_versions(config)}
+    if config.decontaminate:
+        identity["evaluation_texts"] = evaluation_hashes(config.decontaminate)
+    if config.near_duplicates:
+        identity["bands"], identity["rows_of_a_band"] = banding(config)
+    return identity

@@ -1,0 +1,291 @@
+"""Puts the parts of a run together: data, module, instruments, loggers, callbacks, Trainer."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.profilers import PyTorchProfiler
+
+from litespark.callbacks.checkpoint import Checkpointer
+from litespark.callbacks.cost_of_quality import CostOfQuality
+from litespark.callbacks.energy import EnergyMonitor
+from litespark.callbacks.fp8 import Fp8Monitor
+from litespark.callbacks.metrics_logger import MetricsLogger
+from litespark.callbacks.phases import Phases
+from litespark.callbacks.progress import ProgressBar
+from litespark.callbacks.run_record import RunRecorder
+from litespark.callbacks.signals import StopOnSignal
+from litespark.callbacks.throughput import ThroughputMonitor
+from litespark.callbacks.validation import Validation
+from litespark.data.manifest import Manifest
+from litespark.data.stream.modules import RowDataModule
+from litespark.device import device_of
+from litespark.metrics.energy import EnergyByPhase, EnergyMeter
+from litespark.metrics.energy_journal import EnergyJournal
+from litespark.ops.backend import Ops
+from litespark.ops.choice import Choice
+from litespark.reports.quantities import count, scaled
+from litespark.run.choose_ops import choose_ops, log_choices
+from litespark.run.config import ConfigError, Parts
+from litespark.run.folder import CHECKPOINTS, ENERGY, RECORD
+from litespark.run.instruments import build_mfu, say_what_is_absent
+from litespark.run.own_parts import made_callbacks, made_logger
+from litespark.run.preflight import Machine
+from litespark.run.processes import StartedRanks
+from litespark.run.record import RunRecord, SegmentRecord
+from litespark.training.any_accelerator import lightning_accelerator
+from litespark.training.budget import TokenBudget
+from litespark.training.checkpoint.state import StateAtHand
+from litespark.training.model_builder import ModelBuilder
+from litespark.training.module import TrainingModule
+from litespark.training.strategies import build_strategy, lightning_precision
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """Everything that a run is made of, ready to fit."""
+
+    folder: Path
+    trainer: pl.Trainer
+    module: TrainingModule
+    data: RowDataModule
+    recorder: RunRecorder
+    energy: EnergyMonitor
+    validation: Validation
+    quality: CostOfQuality
+    metrics: MetricsLogger
+    tensorboard: TensorBoardLogger
+    phases: Phases
+
+
+def check_vocabulary(parts: Parts, manifest: Manifest) -> None:
+    """The model must have a row for each id of the data; rows above them are padding, which no token reaches.
+
+    Raises:
+        ConfigError: it has fewer.
+    """
+    rows, ids = parts.model.vocab_size, manifest.vocab_size
+    if rows < ids:
+        raise ConfigError(
+            f"model.vocab_size: got {rows}, expected at least the {ids} ids of the data's manifest ({manifest.name}); "
+            f"set model.vocab_size={ids}, or prepare the text with a tokenizer of at most {rows} ids"
+        )
+    if rows > ids:
+        log.info("model.vocab_size=%d: the data has %d ids, the %d rows above them are padding", rows, ids, rows - ids)
+
+
+def token_budget(parts: Parts, manifest: Manifest | None = None) -> TokenBudget:
+    """The length of the run; with the `manifest` of the data also where its rows are padded."""
+    filled = 1.0 if manifest is None else manifest.filled("train")
+    return TokenBudget.plan(parts.budget, max(1, round(filled * parts.trainer.global_batch_size * parts.data.seq_len)))
+
+
+def build_module(parts: Parts, machine: Machine, manifest: Manifest, budget: TokenBudget, ops: Ops) -> TrainingModule:
+    """The LightningModule of a run; nothing of the model is allocated before the Trainer configures it."""
+    return TrainingModule(
+        builder=ModelBuilder(
+            parts.model,
+            ops,
+            parts.seed,
+            recompute=parts.recompute,
+            strategy=parts.strategy,
+            precision=machine.precision,
+            load_weights=None if machine.weights is None else machine.weights.fill,
+            fp8=parts.fp8 if machine.precision == "fp8" else None,
+            compile_mode=parts.ops.compile,
+        ),
+        task=parts.task,
+        metrics=parts.task.metrics(manifest),
+        optimizer=parts.optim,
+        schedule=parts.schedule,
+        budget=budget,
+        mesh=machine.mesh,
+    )
+
+
+def construct_module(
+    parts: Parts, machine: Machine, manifest: Manifest, budget: TokenBudget, record: RunRecord
+) -> tuple[TrainingModule, list[Choice]]:
+    """The module as it stands before the first step of a run, made without a Trainer, and the choices of its ops.
+
+    For one process: there is no Trainer that could shard or wrap the model.
+    """
+    ops, choices = choose_ops(parts, machine, record)
+    module = build_module(parts, machine, manifest, budget, ops)
+    module.construct(machine.device)
+    return module, choices
+
+
+def build_run(
+    parts: Parts,
+    machine: Machine,
+    folder: Path,
+    data: RowDataModule,
+    record: RunRecord,
+    segment: SegmentRecord,
+    meter: EnergyMeter,
+    state: StateAtHand | None = None,
+) -> Run:
+    """All parts of a run that is written into `folder`; `segment` says at which step it begins, from which `state`."""
+    budget = token_budget(parts, data.manifest)
+    ops, choices = choose_ops(parts, machine, record)
+    if machine.ranks.rank == 0:
+        log_choices(choices, machine.device)
+    module = build_module(parts, machine, data.manifest, budget, ops)
+    phases = Phases()
+    log_every = parts.trainer.log_every
+    throughput = ThroughputMonitor(
+        mfu=build_mfu(parts, machine), log_every=log_every, warmup_steps=parts.metrics.warmup_steps, phases=phases
+    )
+    if machine.ranks.rank == 0:
+        say_what_is_absent(machine.device, throughput.mfu.rates, meter)
+    energy = EnergyMonitor(
+        EnergyByPhase(meter, parts.metrics.energy_window_seconds),
+        log_every=log_every,
+        phases=phases,
+        journal=EnergyJournal(folder / ENERGY),
+    )
+    metrics = MetricsLogger(folder)
+    metrics.progress = lambda: (module.steps_taken, module.tokens_seen)
+    recorder = RunRecorder(
+        folder / RECORD, record, segment, throughput=throughput, energy=energy, metrics=metrics, log_every=log_every
+    )
+    own = made_callbacks(parts.callbacks.extra)
+    checkpointer = Checkpointer(
+        folder / CHECKPOINTS,
+        every_steps=parts.callbacks.checkpoint_every,
+        at_end=parts.callbacks.checkpoint_at_end,
+        keep=parts.callbacks.checkpoint_keep,
+        about={
+            "run": folder.name,
+            "model": asdict(parts.model),
+            "manifest_hash": data.manifest.hash,
+            "tokenizer_hash": data.manifest.tokenizer_hash,
+            "config_hash": record.provenance.config_hash,
+        },
+        phases=phases,
+        own=own,
+    )
+    validation = Validation(parts.trainer.validate_every)
+    quality = CostOfQuality(
+        target_bpb=parts.budget.target_bpb,
+        record=record,
+        throughput=throughput,
+        energy=energy,
+        checkpointer=checkpointer,
+        phases=phases,
+    )
+    # the order matters: a window is closed before what casts lost and its energy are read, then comes a validation and
+    # what is the user's own, all before a checkpoint holds them, the record sees them all, and a stop comes last
+    monitors = [Fp8Monitor(parts.fp8, record, log_every)] if machine.precision == "fp8" else []
+    before = [throughput, *monitors, energy, validation, *own]
+    callbacks: list[Callback] = [*before, checkpointer, quality, recorder]
+    if parts.callbacks.progress:
+        callbacks.append(_progress(parts, machine, metrics, throughput, energy))
+    callbacks.append(StopOnSignal(checkpointer))
+    purge: dict[str, Any] = {"purge_step": segment.first_step + 1} if segment.first_step else {}
+    tensorboard = TensorBoardLogger(save_dir=folder, name="", version="", default_hp_metric=False, **purge)
+    loggers = [metrics, tensorboard, *_extra_loggers(parts, folder)]
+    trainer = _trainer(parts, machine, folder, callbacks, loggers, state)
+    metrics.forget_after(segment.first_step)  # now that nothing is left that may refuse to be built
+    return Run(folder, trainer, module, data, recorder, energy, validation, quality, metrics, tensorboard, phases)
+
+
+def _progress(
+    parts: Parts, machine: Machine, metrics: MetricsLogger, throughput: ThroughputMonitor, energy: EnergyMonitor
+) -> ProgressBar:
+    """The line of progress, with the model and the place at the start: this one, a resume may be elsewhere."""
+    peak, meter = throughput.mfu.measured_peak, energy.meter
+    many = f"{machine.ranks.world_size} processes on " if machine.ranks.world_size > 1 else ""
+    notes = []
+    if throughput.mfu.rates.peak is None and peak is not None:
+        notes.append(f"MFU: relative to {scaled(peak, 'FLOP/s')}, the rate of a matmul on this machine")
+    if not meter.method:
+        notes.append(f"J/token: not measured, {meter.reason}")
+    return ProgressBar(
+        metrics,
+        phases=throughput.phases,
+        model=f"{parts.model.name}: {count(parts.model.parameter_count())} parameters",
+        place=f"{many}{device_of(machine.device).name}, {machine.precision}",
+        notes=notes,
+    )
+
+
+def _trainer(
+    parts: Parts,
+    machine: Machine,
+    folder: Path,
+    callbacks: list[Callback],
+    loggers: list[Logger],
+    state: StateAtHand | None,
+) -> pl.Trainer:
+    ranks, settings = machine.ranks, parts.trainer
+    profiler = None
+    if settings.profile:
+        profiler = PyTorchProfiler(dirpath=folder, filename="profile", export_to_chrome=True)
+    return pl.Trainer(
+        accelerator=lightning_accelerator(machine.device),
+        devices=ranks.local_world_size,
+        num_nodes=max(1, ranks.world_size // max(1, ranks.local_world_size)),
+        strategy=build_strategy(parts.strategy, machine.device, ranks.world_size),
+        plugins=[StartedRanks(ranks), *([] if state is None else [state])],
+        precision=lightning_precision(parts.strategy, machine.precision, machine.device),
+        # the module ends the run with its budget, which may be in tokens
+        max_steps=-1,
+        max_epochs=-1,
+        accumulate_grad_batches=machine.accumulate,
+        # `Validation` counts steps; Lightning would count micro-batches
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        # FSDP2 and compiled models do not take tensors made in inference mode
+        inference_mode=False,
+        logger=loggers,
+        callbacks=callbacks,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        deterministic=settings.deterministic or None,
+        profiler=profiler,
+        default_root_dir=folder,
+    )
+
+
+def _extra_loggers(parts: Parts, folder: Path) -> list[Logger]:
+    """The logger that was asked for by a word, ready to log, and the user's own.
+
+    Raises:
+        ConfigError: its package is not installed, or it cannot begin.
+    """
+    extra, project = parts.logger.extra, parts.logger.project
+    own = [] if parts.logger.own is None else [made_logger(parts.logger.own)]
+    logger: Any
+    try:
+        if extra == "wandb":
+            from lightning.pytorch.loggers import WandbLogger
+
+            logger = WandbLogger(project=project, name=folder.name, save_dir=folder, config=parts.resolved)
+        elif extra == "mlflow":
+            from lightning.pytorch.loggers import MLFlowLogger
+
+            logger = MLFlowLogger(experiment_name=project, run_name=folder.name, save_dir=str(folder / "mlruns"))
+        else:
+            return own
+        _ = logger.experiment  # now, and not in the first step: it logs in here
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"logger={extra}: its package is not installed ({error}); pip install {extra}") from error
+    except Exception as error:  # of another library, which has its own kinds
+        login = " log in (wandb login), or keep it on this disk (export WANDB_MODE=offline)," * (extra == "wandb")
+        raise ConfigError(
+            f"logger={extra} cannot begin: {str(error).strip() or type(error).__name__};{login} or leave it out: "
+            "logger=default"
+        ) from error
+    return [logger, *own]

@@ -1,0 +1,87 @@
+"""Chooses the backend of each op before the model is built, and verifies the fast ones on this device."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from litespark.device import device_of
+from litespark.ops.backend import Ops, OpsConfig, resolve
+from litespark.ops.choice import Choice, decide, in_short
+from litespark.ops.measuring import default_cache
+from litespark.ops.verification import Verification
+from litespark.run.config import Parts
+from litespark.run.precision import computes_with_ops
+from litespark.run.preflight import Machine, idle_of, place_of
+from litespark.run.record import RunRecord
+from litespark.run.record_ops import BackendTimeRecord, DifferenceRecord, OpRecord, VerificationRecord
+
+log = logging.getLogger(__name__)
+
+
+def choose_ops(parts: Parts, machine: Machine, record: RunRecord) -> tuple[Ops, list[Choice]]:
+    """The ops that a run computes with, and what was decided, which is recorded; a collective.
+
+    A model that computes without them gets the references, and nothing is decided.
+
+    Raises:
+        FailedVerificationError: an op asked for by name is wrong on this device.
+    """
+    if not computes_with_ops(parts):
+        return resolve(OpsConfig()), []
+    device, verifying = machine.device, parts.callbacks.verify
+    here = device_of(device)
+    # the run goes on with the random numbers that it would have without verifications and measurements
+    with here.random_state_kept():
+        ops, choices = decide(
+            parts.ops,
+            place_of(parts, device, machine.precision),
+            verifying=verifying == "always" or (verifying == "auto" and here.is_accelerator),
+            ranks=machine.mesh,
+            cache=default_cache(),
+            idle=idle_of(parts, machine.precision),
+            # of a resume; a new run has none yet
+            before={op.op: op.used for op in record.ops},
+        )
+    record.ops = [op_record(choice) for choice in choices]
+    # what verifications and measurements allocated must not stand in the way of the model, nor count as its peak
+    here.empty_cache()
+    here.reset_peak()
+    return ops, choices
+
+
+def log_choices(choices: list[Choice], device: torch.device) -> None:
+    """One line of what is used, and on a GPU why nothing faster: a CPU has none of the fast kernels."""
+    if choices:
+        log.info(in_short(choices))
+    if device_of(device).is_accelerator:
+        for reason in dict.fromkeys(reason for choice in choices for reason in choice.reasons):
+            log.info("ops: %s", reason)
+
+
+def op_record(choice: Choice) -> OpRecord:
+    """What the run record keeps of a choice."""
+    return OpRecord(
+        op=choice.op,
+        asked=choice.asked,
+        used=choice.used,
+        reason="; ".join(choice.reasons) or None,
+        detail=choice.detail,
+        verifications=[_verification_record(verification) for verification in choice.verifications],
+        times=[BackendTimeRecord(backend, time) for backend, time in choice.milliseconds.items()],
+    )
+
+
+def _verification_record(verification: Verification) -> VerificationRecord:
+    return VerificationRecord(
+        backend=verification.backend,
+        case=verification.case,
+        sizes=verification.sizes,
+        dtype=verification.dtype,
+        interpreted=verification.interpreted,
+        seconds=verification.seconds,
+        passed=verification.passed,
+        differences=[DifferenceRecord(each.tensor, each.distance, each.bound) for each in verification.differences],
+        error=verification.error,
+    )

@@ -1,0 +1,251 @@
+"""From a composed config to the objects of its groups: the only place that makes them, and checks what they may be."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import litespark.run.composing  # noqa: F401 – puts our checks into Hydra, however a config is composed
+from litespark.config.groups import GROUPS, KIND, OPEN, ROOT, classes_of, on_resume
+from litespark.config.loop import CallbacksConfig, LoggerConfig, MetricsConfig, TrainerConfig
+from litespark.config.settings import NOT_COMPARED, SettingsError, fields_of, together
+from litespark.launch import Ranks
+from litespark.models.llama.config import LlamaConfig
+from litespark.models.spec import ModelSpec, Recompute
+from litespark.ops.backend import OpsConfig
+from litespark.ops.fp8.settings import Fp8Config
+from litespark.run.folder import flatten
+from litespark.run.own_parts import check_logger, checked_callbacks
+from litespark.run.targets import ConfigError, check_resolved, check_targets
+from litespark.run.variant import with_variant
+from litespark.tasks.task import Task
+from litespark.training.budget import BudgetConfig
+from litespark.training.optim import OptimizerConfig
+from litespark.training.schedule import Schedule
+from litespark.training.strategies import StrategyConfig
+
+log = logging.getLogger(__name__)
+
+# what a class of the user's own has to do
+_PROMISES: dict[str, type] = {"model": ModelSpec, "task": Task, "optim": OptimizerConfig}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A config as dataclasses, each checked by itself; nothing is built yet.
+
+    `data` is the dataclass of the chosen data source (see `litespark.data`); `fp8` counts with precision=fp8 only;
+    `resolved` is the whole config as plain values, as it is written into the run's folder.
+    """
+
+    model: ModelSpec
+    ops: OpsConfig
+    precision: str
+    fp8: Fp8Config
+    recompute: Recompute
+    data: Any
+    optim: OptimizerConfig
+    schedule: Schedule
+    strategy: StrategyConfig
+    budget: BudgetConfig
+    trainer: TrainerConfig
+    metrics: MetricsConfig
+    callbacks: CallbacksConfig
+    logger: LoggerConfig
+    task: Task
+    seed: int
+    name: str | None
+    resume: str | None
+    initial_weights: str | None
+    allow_other_tokenizer: bool
+    logs: Path
+    resolved: dict[str, Any]
+
+    @property
+    def llama(self) -> LlamaConfig:
+        """The model, for what knows the native family alone.
+
+        Raises:
+            ConfigError: it is of another family.
+        """
+        if not isinstance(self.model, LlamaConfig):
+            raise ConfigError(
+                f"model: got {type(self.model).__name__}, expected a LlamaConfig: this measures the ops and layers of "
+                "the native Llama; choose another model, for instance model=tiny"
+            )
+        return self.model
+
+
+def parts_from(config: DictConfig) -> Parts:
+    """Check the targets of `config`, resolve it, and make the objects of its groups.
+
+    The micro-batch is lowered to one that divides the batch over the ranks; a batch that no micro-batch divides is
+    left for `preflight` to refuse.
+
+    Raises:
+        ConfigError: a target that is not allowed, or settings that cannot be, also in `variant`: all of them.
+    """
+    config = with_variant(config)
+    try:
+        resolved: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"the config cannot be resolved: {_first_line(error)}") from error
+    check_targets(resolved)
+    check_resolved(resolved, "")  # Hydra resolves once more before it calls, behind the check of the targets
+    values = {str(key): value for key, value in resolved.items()}
+    _take_tokenizer(values)
+    faults: list[str] = []
+    made = {group: _made(group, values.get(group), faults) for group in GROUPS}
+    run = _checked(lambda: ROOT(**{name: values[name] for name in fields_of(ROOT) if name in values}), faults)
+    callbacks = made["callbacks"]
+    if callbacks is not None:
+        extra = _checked(lambda: checked_callbacks(callbacks.extra), faults)
+        made["callbacks"] = dataclasses.replace(callbacks, extra=extra or {})
+    if (logger := made["logger"]) is not None:
+        _checked(lambda: check_logger(logger.own), faults)
+    if faults:
+        raise ConfigError(together(list(dict.fromkeys(faults))))
+    values |= _plain(run) | {group: _written(values[group], one) for group, one in made.items()}
+    precision, recompute, paths = made.pop("precision"), made.pop("recompute"), made.pop("paths")
+    parts = Parts(
+        **made,
+        precision=precision.name,
+        fp8=precision.fp8,
+        recompute=recompute.mode,
+        logs=Path(paths.logs),
+        **{**_fields(run), "resume": run.resume or None},
+        resolved=values,
+    )
+    return _with_fitting_micro_batch(parts, Ranks.from_environment(parts.strategy.name))
+
+
+def _with_fitting_micro_batch(parts: Parts, ranks: Ranks) -> Parts:
+    asked = parts.data.micro_batch_size
+    if parts.trainer.global_batch_size % ranks.world_size:
+        return parts
+    fitting = parts.trainer.fitting_micro_batch(asked, ranks.world_size)
+    if fitting == asked:
+        return parts
+    if ranks.rank == 0:
+        over = f" over {ranks.world_size} processes" if ranks.world_size > 1 else ""
+        log.warning(
+            "data.micro_batch_size=%d does not divide trainer.global_batch_size=%d%s; data.micro_batch_size=%d is "
+            "used, the training is the same", asked, parts.trainer.global_batch_size, over, fitting,
+        )  # fmt: skip
+    return dataclasses.replace(
+        parts,
+        data=dataclasses.replace(parts.data, micro_batch_size=fitting),
+        resolved={**parts.resolved, "data": {**parts.resolved["data"], "micro_batch_size": fitting}},
+    )
+
+
+def config_hash(resolved: dict[str, Any]) -> str:
+    """A short hash of the resolved config, without what does not change the result (names and folders)."""
+    relevant = {key: value for key, value in flatten(resolved).items() if on_resume(key) is not NOT_COMPARED}
+    return hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _take_tokenizer(values: dict[str, Any]) -> None:
+    """Where weights are given and no tokenizer is, theirs is meant: a new one would give every id another meaning."""
+    data, weights = values.get("data"), values.get("initial_weights")
+    allowed = values.get("allow_other_tokenizer")
+    if weights and not allowed and isinstance(data, dict) and data.get("tokenizer", ...) is None:
+        data["tokenizer"] = str(weights)
+
+
+def _checked(make: Callable[[], Any], faults: list[str]) -> Any:
+    """What `make` returns; where it refuses, None and one fault more."""
+    try:
+        return make()
+    except SettingsError as error:
+        faults += error.faults
+    except ValueError as error:
+        faults.append(str(error))
+    return None
+
+
+def _made(group: str, node: Any, faults: list[str]) -> Any:
+    """The object of a group, or None and its faults."""
+    folder = f"configs/{group}"
+    if not isinstance(node, dict):
+        faults.append(f"{group}: got {node!r:.80}, expected its settings; choose one of {folder}: {group}=…")
+        return None
+    if "_target_" in node:
+        return _checked(lambda: _own(group, node), faults)
+    kinds, settings = classes_of(group), dict(node)
+    kind = settings.pop(KIND, None) if isinstance(GROUPS[group], dict) else ""
+    if kind not in kinds:
+        faults.append(f"{group}.{KIND}: got {kind!r:.80}, expected {' or '.join(kinds)}; choose one of {folder}")
+        return None
+    if kinds[kind] is CallbacksConfig and settings.get("extra", ...) is None:
+        settings["extra"] = {}
+    return _checked(lambda: kinds[kind](**settings), faults)
+
+
+def _own(group: str, node: dict[str, Any]) -> Any:
+    """The object of a class of the user's own, which has to do what its group promises."""
+    if group not in OPEN:
+        raise ConfigError(
+            f"{group}._target_: got {node['_target_']}, expected none: a class of your own is taken for "
+            f"{', '.join(OPEN)}, callbacks.extra and logger.own; take it out"
+        )
+    try:
+        made = instantiate(node, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, ValueError):
+            raise cause from error
+        keys = ", ".join(key for key in node if key != "_target_") or "none"
+        raise ConfigError(
+            f"{group}: {_first_line(cause or error)}; got {keys}, see the arguments of {node['_target_']}"
+        ) from error
+    promise = _PROMISES[group]
+    lacking = [name for name in dir(promise) if not name.startswith("_") and not hasattr(made, name)]
+    if lacking or (promise is not Task and not is_dataclass(made)):
+        raise ConfigError(
+            f"{group}._target_: got {node['_target_']}, expected a {promise.__name__} "
+            f"({promise.__module__}){' that has ' + ', '.join(lacking) if lacking else ', which is a dataclass'}; see "
+            "CONTRIBUTING.md for an example"
+        )
+    return made
+
+
+def _written(node: dict[str, Any], made: Any) -> dict[str, Any]:
+    """The settings of a group as plain values, with those that its class filled in; of the user's own as given."""
+    kind = {KIND: node[KIND]} if KIND in node else {}
+    return node if "_target_" in node else kind | _plain(made)
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {name: _plain(each) for name, each in _fields(value).items()}
+    return [_plain(each) for each in value] if isinstance(value, tuple | list) else value
+
+
+def _fields(made: Any) -> dict[str, Any]:
+    return {field.name: getattr(made, field.name) for field in dataclasses.fields(made)}
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def differences(saved: dict[str, Any], current: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The keys (dotted) in which two configs differ, with both values; names and folders are not compared."""
+    old, new = flatten(saved), flatten(current)
+    return {
+        key: (old.get(key), new.get(key))
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and on_resume(key) is not NOT_COMPARED
+    }

@@ -1,0 +1,134 @@
+"""What follows the last step: a validation, a sample, the final figures, the report."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from litespark.data.stream.modules import TokenDataModule
+from litespark.data.tokenizer import Tokenizer
+from litespark.metrics import names
+from litespark.metrics.projection import project
+from litespark.models.generate import generate
+from litespark.models.llama.model import Llama
+from litespark.reports.reasons import no_bits_per_byte
+from litespark.reports.report import write_report
+from litespark.reports.tables import shared_by
+from litespark.run.build import Run
+from litespark.run.config import Parts
+from litespark.run.folder import SAMPLES
+from litespark.run.hparams import settings_shown, write_hparams
+from litespark.run.record import ProjectionRecord, Status, TargetRecord
+
+log = logging.getLogger(__name__)
+
+
+def finish(parts: Parts, run: Run) -> None:
+    """Validate, generate a sample, complete the record, write the report; every rank calls it."""
+    run.recorder.attach(run.module)
+    if run.module.validated_at != run.module.steps_taken:
+        run.validation.validate(run.trainer, run.module)
+    run.quality.compare(run.trainer, run.module)  # a resume without a step left has not trained
+    model = run.module.model
+    asked = parts.callbacks.sample_prompt is not None
+    # generation knows the native family alone
+    if asked and isinstance(run.data, TokenDataModule) and isinstance(model, Llama):
+        tokenizer = Tokenizer.load(run.data.folder)
+        sample = _sample(parts, run, model, tokenizer)
+        run.recorder.record.quality = replace(run.recorder.record.quality, sample=sample)
+        if run.trainer.is_global_zero:
+            fenced = "\n".join(f"    {line}" for line in sample.splitlines())
+            (run.folder / SAMPLES).write_text(f"After step {run.module.steps_taken}:\n\n{fenced}\n")
+    run.energy.note_totals(run.trainer)  # no checkpoint holds what this took, and the run may be resumed
+    run.recorder.record.projection = _projection(parts, run)
+    close(run, "finished")
+    if not run.trainer.is_global_zero:
+        return
+    # the last command is what a resume changed, if there was one
+    said = run.recorder.record.segments[-1].command[2:]
+    write_hparams(run.tensorboard, settings_shown(parts.resolved, said), run.metrics.latest)
+    for logger in run.trainer.loggers:
+        logger.finalize("success")
+    log.info("%s", _closing_words(run, _report(run) if parts.callbacks.report else None))
+
+
+def _report(run: Run) -> Path | None:
+    """Write the report. The run is finished, and stays so where that fails."""
+    try:
+        return write_report(run.folder)
+    except (OSError, ValueError, RuntimeError) as error:
+        log.error("no report: %s. `litespark report %s` makes it again", error, run.folder)
+        return None
+
+
+def close(run: Run, status: Status, error: str | None = None) -> None:
+    """Write the record and the metrics for the last time, and let go of the energy meter."""
+    run.phases.enter("idle")
+    run.recorder.update(status, error)
+    run.metrics.finalize(status)
+    run.energy.meter.close()
+
+
+def _sample(parts: Parts, run: Run, model: Llama, tokenizer: Tokenizer) -> str:
+    """The prompt and how the model goes on; every rank generates the same, since sharded weights need all of them."""
+    prompt = parts.callbacks.sample_prompt or ""
+    tokens = min(parts.callbacks.sample_tokens, model.config.max_seq_len - 1)
+    ids = tokenizer.encode_prompt(prompt)
+    ids = ids[: model.config.max_seq_len - tokens]
+    with torch.no_grad(), run.trainer.precision_plugin.forward_context():
+        result = generate(
+            model,
+            torch.tensor([ids], device=run.module.device),
+            tokens,
+            temperature=parts.callbacks.sample_temperature,
+            top_p=0.95,
+            eos_id=tokenizer.eos_id,
+            vocab_size=tokenizer.vocab_size,
+            seed=parts.seed,
+        )
+    return tokenizer.decode(result[0].tolist())
+
+
+def _projection(parts: Parts, run: Run) -> ProjectionRecord:
+    settings = parts.metrics.projection
+    return project(
+        settings.tokens or run.module.planned_tokens,
+        tokens_per_second=run.recorder.throughput.summary().tokens_per_second,
+        joules_per_token=run.energy.totals.joules_per_token_train,
+        settings=settings.settings,
+        currency=settings.currency,
+    )
+
+
+def _reached(target: TargetRecord) -> str:
+    if (reached := target.reached) is None:
+        return "not reached"
+    joules = "" if reached.train_joules is None else f" and {reached.train_joules:.0f} J"
+    return (
+        f"reached at step {reached.step}: {reached.tokens:,} tokens, {reached.train_seconds:.1f} s{joules} of training"
+    )
+
+
+def _closing_words(run: Run, report: Path | None) -> str:
+    record, latest = run.recorder.record, run.metrics.latest
+    loss, entropy = latest.get(names.VALIDATION_LOSS), record.data.unigram_entropy
+    words = []
+    if loss is not None:
+        compared = "" if entropy is None else f" (unigram entropy {entropy:.3f})"
+        words.append(f"validation loss {loss:.3f} {record.loss_unit}{compared}")
+    words += [f"{metric.name} {metric.value:.3f}" for metric in record.task_metrics if metric.value is not None]
+    if record.quality.bits_per_byte is not None:
+        words.append(f"{record.quality.bits_per_byte:.3f} bits/byte")
+    elif loss is not None:
+        words.append(f"bits/byte: none, {no_bits_per_byte(record)}")
+    if (target := record.target) is not None:
+        words.append(f"target of {target.bits_per_byte:g} bits/byte {_reached(target)}")
+    if record.quality.sample:
+        words.append("sample:\n" + "\n".join(f"    {line}" for line in record.quality.sample.splitlines()))
+    if shared := shared_by(record):
+        words.append(f"{shared}.")
+    words.append(f"report: {report}" if report else f"run: {run.folder}")
+    return "\n".join(filter(None, words))

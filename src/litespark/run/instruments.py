@@ -1,0 +1,72 @@
+"""The instruments of a run: what they measure with on this device, and what it has not, said once."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from litespark.device import device_of
+from litespark.metrics.energy import EnergyMeter
+from litespark.metrics.hardware import measured_matmul_peak
+from litespark.metrics.meters import assign_devices, choose_meter
+from litespark.metrics.mfu import FlopsPerToken, MfuMeter, Rates, rates_of
+from litespark.metrics.nvml import nvml_uuid
+from litespark.ops import triton_support
+from litespark.planning.flops import hardware_flops_per_token, model_flops_per_token
+from litespark.run.config import Parts
+from litespark.run.preflight import Machine
+from litespark.training.mesh import Mesh
+from litespark.training.strategies import activation_dtype
+
+log = logging.getLogger(__name__)
+
+
+def build_meter(device: torch.device, mesh: Mesh | None = None) -> EnergyMeter:
+    """The energy meter of this process; of several ranks each physical device is read by one, a collective."""
+    if mesh is None or mesh.world_size == 1:
+        return choose_meter(device)
+    uuids = None
+    if device_of(device).is_nvidia:
+        mine = nvml_uuid(device)
+        uuids = assign_devices(mesh.gather([] if mine is None else [mine]))[mesh.rank]
+    return choose_meter(device, uuids=uuids, local_rank=mesh.local_rank)
+
+
+def build_mfu(parts: Parts, machine: Machine) -> MfuMeter:
+    """MFU of this device, by its table, the settings and a probe in the precision of the run."""
+    device, model, settings = machine.device, parts.model, parts.metrics
+
+    def flops(mean_keys: float) -> FlopsPerToken:
+        return FlopsPerToken(
+            model_flops_per_token(model, mean_keys),
+            model_flops_per_token(model, parts.data.seq_len),
+            hardware_flops_per_token(model, mean_keys, parts.recompute),
+        )
+
+    def probe() -> float:
+        return measured_matmul_peak(device, activation_dtype(machine.precision, device), settings.probe_seconds)
+
+    measure = probe if settings.probe_seconds > 0 else None
+    measured = None if measure is None else measure()
+    return MfuMeter(rates_of(device_of(device).name, machine.precision, settings.peak_flops, measured), flops, measure)
+
+
+def say_what_is_absent(device: torch.device, rates: Rates, meter: EnergyMeter) -> None:
+    """One line of what an accelerator lacks, which its results therefore do not have; a CPU lacks it everywhere."""
+    there = device_of(device)
+    if not there.is_accelerator:
+        return
+    absent = []
+    if (reason := triton_support.why_not(device, torch.float32)) is not None:
+        absent.append(f"Triton kernels ({reason})")
+    if rates.peak is None:
+        absent.append("MFU (no peak is known for it: set metrics.peak_flops to its dense bf16 FLOP/s)")
+    if meter.method is None:
+        absent.append(f"energy ({meter.reason})")
+    if not there.has_timer:
+        absent.append("step times (no timer on the device)")
+    if there.peak_bytes() is None:
+        absent.append("peak memory (nobody counts it)")
+    if absent:
+        log.warning("on %s a run is without %s", there.name, ", ".join(absent))

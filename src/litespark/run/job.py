@@ -1,0 +1,192 @@
+"""One job of `train.py`: how it ends, in which exit code, and that all its processes tell an error once."""
+
+from __future__ import annotations
+
+import atexit
+import io
+import json
+import logging
+import os
+import re
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import CompactHydraException, HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import litespark.run.composing  # noqa: F401 – puts our checks into Hydra, also where `main` is called by itself
+from litespark.launch import Ranks, started_together
+from litespark.parent import when_parent_ends
+from litespark.run.command_line import check_command_line
+from litespark.run.hydra_errors import JOBS, message_of
+from litespark.run.sweep import SWEEP
+from litespark.run.targets import raised_in_own_code
+from litespark.terminal import decide_streams, flush
+
+# saved and asked to be continued: EX_TEMPFAIL of sysexits.h
+STOPPED_AND_SAVED = 75
+# stopped before there was anything to save: 128 + SIGINT, as shells count
+CTRL_C = 130
+FAILED = 1
+# how long a rank leaves the word to rank 0, which meets most errors too; then its launcher has ended this process
+_AFTER_RANK_0_SECONDS = 15.0
+_LONGEST_LOOP = 600
+
+
+def start(main: Callable[[], object]) -> None:
+    """Check the command and call Hydra's `main`; what is said before the job starts is said by one process too."""
+    decide_streams()
+    atexit.register(flush)
+    SWEEP.jobs.clear()  # of an earlier command in this process
+    try:
+        ranks = started_together(os.environ)
+    except ValueError as error:
+        sys.exit(f"ValueError: {error}")
+    if os.environ.get("TORCHELASTIC_RUN_ID"):
+        # torchrun was killed, or got a signal that it does not pass on; the parts of a run save at this one
+        when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    if ranks.world_size == 1:
+        check_command_line()
+        try:
+            _call(main)
+        finally:  # Hydra ends the process where a job failed
+            if (jobs := SWEEP.table()) is not None:
+                print(jobs, flush=True)
+        return
+    stderr, sys.stderr = sys.stderr, io.StringIO()
+    said = sys.stderr
+    try:
+        check_command_line()
+        _call(main)
+    except SystemExit as end:
+        if end.code and said.getvalue().strip() and sys.stderr is said:
+            sys.stderr = stderr
+            _fail_once(ranks, said.getvalue().strip())
+        raise
+    finally:
+        sys.stderr = stderr
+
+
+def _call(main: Callable[[], object]) -> None:
+    """Call Hydra's `main`; it lets errors of help, of its flags and of composing for them through."""
+    try:
+        main()
+    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        print(message_of(error), file=sys.stderr)
+        sys.exit(FAILED)
+
+
+def run_job(config: DictConfig) -> str:
+    """Train as `config` says; returns the run's folder. A mistake of the user's is one short message and exit code 1, a
+    bug keeps its traceback."""
+    try:
+        ranks = Ranks.from_environment(str(OmegaConf.select(config, "strategy.name")))
+        _say_what_was_held(ranks)
+        sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+        if sweep and ranks.world_size > 1:
+            _fail_once(ranks, _no_sweep(ranks))
+        from litespark.callbacks.signals import take_no_echoes
+        from litespark.run.train import USER_ERRORS, Interrupted, train
+    except KeyboardInterrupt:
+        sys.exit(CTRL_C)
+    except ValueError as error:
+        raise CompactHydraException(f"{type(error).__name__}: {error}") from error
+    take_no_echoes()
+    if sweep:
+        SWEEP.begin(HydraConfig.get().overrides.task)
+    try:
+        return str(train(config))
+    except KeyboardInterrupt as stop:
+        if ranks.rank == 0:
+            print(*(stop.args or ("Stopped before the first step.",)), file=sys.stderr)
+        sys.exit(CTRL_C)
+    except Interrupted:
+        sys.exit(STOPPED_AND_SAVED)
+    except USER_ERRORS as error:
+        message = f"{type(error).__name__}: {error}"
+        SWEEP.failed(message)
+        if raised_in_own_code(error):  # whoever writes it needs the line
+            raise
+        if sweep:  # the other jobs go on, Hydra shows only the first failure
+            logging.getLogger(__name__).error("job failed: %s", error)
+        if ranks.world_size > 1:
+            _fail_once(ranks, message)
+        if not sweep and os.environ.get("HYDRA_FULL_ERROR") != "1":
+            sys.exit(message)  # Hydra would put a line with every override before it
+        raise CompactHydraException(message) from error
+
+
+JOBS.add(run_job.__code__)
+
+
+def _say_what_was_held(ranks: Ranks) -> None:
+    """Print once what composing had to say, which `start` holds back in each of several processes."""
+    held = sys.stderr
+    if isinstance(held, io.StringIO):
+        sys.stderr = sys.__stderr__
+        if ranks.rank == 0:
+            print(held.getvalue(), end="", file=sys.stderr, flush=True)
+
+
+def _fail_once(ranks: Ranks, message: str) -> NoReturn:
+    """End with `message`; of several ranks with the same one, the first speaks for all."""
+    if ranks.rank > 0:
+        time.sleep(_AFTER_RANK_0_SECONDS)
+        message = f"rank {ranks.rank}: {message}"
+    if place := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        # torchrun shows it at the end of its own lines
+        about = {"message": message, "extraInfo": {"py_callstack": message, "timestamp": str(int(time.time()))}}
+        Path(place).write_text(json.dumps({"message": about}))
+    else:
+        print(message, file=sys.stderr, flush=True)
+    sys.exit(FAILED)
+
+
+def _no_sweep(ranks: Ranks) -> str:
+    """Why a sweep of runs of several processes does not go, and how to have these runs."""
+    command = {
+        "torchrun": f"torchrun --nproc-per-node={ranks.local_world_size} train.py",
+        "srun": "srun python train.py",
+        "mpirun": f"mpirun -n {ranks.world_size} python train.py",
+    }[ranks.launcher]
+    loop = one_after_the_other(command, sys.argv[1:], HydraConfig.get().sweeper.get("params") or {})
+    alone = [word for word in sys.argv[1:] if not word.startswith("strategy=")]
+    instead = f"; run them one after the other:\n  {loop}\nor" if len(loop) <= _LONGEST_LOOP else ";"
+    return (
+        f"ConfigError: got a sweep and {ranks.world_size} processes started by {ranks.launcher}, expected one process: "
+        f"processes join for one run{instead} sweep with one process:\n  "
+        + shlex.join(["python", "train.py", *alone, "strategy=single"])
+    )
+
+
+def one_after_the_other(command: str, words: Sequence[str], params: dict[str, str]) -> str:
+    """The line of a shell that runs the jobs of a sweep one by one.
+
+    Args:
+        command: what starts one job.
+        words: of the command line, after the script.
+        params: what a file of `sweep/` sweeps over.
+    """
+    said = [word for word in words if "=" in word and not word.startswith(("-", "sweep=", "hydra.mode="))]
+    loops, kept = [], []
+    for each in OverridesParser.create().parse_overrides([*said, *(f"{key}={value}" for key, value in params.items())]):
+        line = str(each.input_line)
+        if not each.is_sweep_override():
+            kept.append(shlex.quote(line))
+            continue
+        key = line.split("=")[0]
+        variable = re.sub(r"\W", "_", key).strip("_")
+        loops.append(f"for {variable} in {' '.join(map(shlex.quote, each.sweep_string_iterator()))}; do ")
+        kept.append(f'"{key}=${variable}"')
+    return "".join(loops) + " ".join([command, *kept]) + "; done" * len(loops)

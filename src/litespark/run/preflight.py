@@ -1,0 +1,293 @@
+"""Checks that the parts of a run fit together and fit this machine, before anything heavy is built.
+
+All problems are found in one go, each with what would mend it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+
+from litespark.data.config import PrepareConfig, SyntheticConfig
+from litespark.data.prepare.prepare import Lookup, look_up
+from litespark.device import NoDeviceError, device_count, device_of, find
+from litespark.launch import Ranks
+from litespark.models.llama.config import LlamaConfig
+from litespark.models.llama.model import idle_ops
+from litespark.ops.choice import refusals
+from litespark.ops.shapes import Place
+from litespark.planning.memory import layers_that_fit, training_state_bytes
+from litespark.run.config import ConfigError, Parts
+from litespark.run.initial_weights import InitialWeights, check_tokenizer
+from litespark.run.precision import computes_with_ops, decided, step_shapes, waits_for_accelerator
+from litespark.training.any_accelerator import why_no_ddp
+from litespark.training.mesh import Mesh
+from litespark.training.strategies import Precision, activation_dtype, lightning_precision
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the checks decided: the device of this rank, the precision, micro-batches per step, the ranks.
+
+    `weights` are those that a new run starts from; None: drawn, or those of the checkpoint that is resumed. `found` is
+    the data of a new run of one process; of several, rank 0 looks for it once they have met. `mesh` is then that of
+    all.
+    """
+
+    device: torch.device
+    precision: Precision
+    accumulate: int
+    ranks: Ranks
+    weights: InitialWeights | None = None
+    found: Lookup | None = None
+    mesh: Mesh = field(default_factory=Mesh, compare=False)
+
+
+def why_not_length(parts: Parts) -> str | None:
+    """Why the model does not take the sequences; None: it does."""
+    if parts.data.seq_len <= parts.model.max_seq_len:
+        return None
+    return (
+        f"data.seq_len: got {parts.data.seq_len}, expected at most model.max_seq_len = {parts.model.max_seq_len}; "
+        "lower the one or raise the other"
+    )
+
+
+def preflight(parts: Parts, ranks: Ranks) -> Machine:
+    """Decide device and precision, and check everything that needs no data.
+
+    Raises:
+        ConfigError: with every problem that was found, one a line.
+    """
+    problems: list[str] = []
+    device = _device(parts, ranks, problems)
+    precision, reason = decided(parts, device, problems)
+    accumulate = 1
+    try:
+        parts.strategy.check_world_size(ranks.world_size)
+        accumulate = parts.trainer.accumulate(parts.data.micro_batch_size, ranks.world_size)
+    except ValueError as error:
+        problems.append(str(error))
+    if parts.strategy.name == "ddp" and (reason_against := why_no_ddp(device)) is not None:
+        problems.append(reason_against)
+    if (too_long := why_not_length(parts)) is not None:
+        problems.append(too_long)
+    if parts.recompute not in parts.model.recompute_modes:
+        problems.append(
+            f"recompute={parts.recompute}: got model={parts.model.name}, expected one of its modes: "
+            f"{', '.join(parts.model.recompute_modes)}"
+        )
+    _memory(parts, ranks, device, precision, problems)
+    _ops(parts, device, precision, problems)
+    if parts.budget.target_bpb is not None and parts.trainer.validate_every is None:
+        problems.append(
+            f"budget.target_bpb={parts.budget.target_bpb}: got trainer.validate_every=null, expected the steps between "
+            "two validations, which alone can tell that the target is reached; set trainer.validate_every=100"
+        )
+    if parts.budget.target_bpb is not None and isinstance(parts.data, SyntheticConfig):
+        problems.append(
+            f"budget.target_bpb={parts.budget.target_bpb}: got data=synthetic, whose random ids stand for no text and "
+            "have no bits per byte; set budget.target_bpb=null, or take other data: data=standard_library"
+        )
+    if parts.budget.target_bpb is not None and not parts.task.measures_text:
+        problems.append(
+            f"budget.target_bpb={parts.budget.target_bpb}: got task={parts.task.name}, which does not measure bits per "
+            "byte, expected task=pretrain; set budget.target_bpb=null"
+        )
+    weights = _initial_weights(parts, problems)
+    found = None
+    if parts.resume is None and ranks.world_size == 1:  # a resume needs the prepared data only
+        try:
+            found = find_data(parts, weights)
+        except ValueError as error:
+            problems.append(str(error))
+    _writable(parts.logs, problems)
+    if problems:
+        raise ConfigError("this run cannot start here:\n" + "\n".join(f"- {problem}" for problem in problems))
+    if reason and ranks.rank == 0:
+        log.info("precision=auto: %s, since %s", precision, reason)
+    return Machine(device, precision, accumulate, ranks, weights, found)
+
+
+def _device(parts: Parts, ranks: Ranks, problems: list[str]) -> torch.device:
+    try:
+        device = find(parts.trainer.accelerator, 0)
+    except NoDeviceError as error:
+        problems.append(
+            f"{error}; run this on a machine that has one for every process, or try the same code on a CPU: python "
+            "train.py (the quickstart), or this experiment cut down with trainer.accelerator=cpu precision=fp32 "
+            "model.num_layers=1 data=synthetic data.seq_len=64 data.micro_batch_size=1 trainer.global_batch_size=1 "
+            "budget.tokens=null budget.steps=2"
+        )
+        return torch.device("cpu")
+    if device.type == "cpu":
+        return device
+    if ranks.local_rank >= device_count():
+        problems.append(
+            f"got {ranks.local_world_size} processes on this machine and {device_count()} devices ({device.type}), "
+            f"expected a device for each; {_fewer_processes(ranks, device_count())}"
+        )
+        return torch.device(device.type, 0)
+    return torch.device(device.type, ranks.local_rank)
+
+
+def _fewer_processes(ranks: Ranks, devices: int) -> str:
+    if ranks.launcher == "srun":
+        return (
+            "start as many tasks a node as it has devices, and show each task all of them: srun "
+            f"--gpus-per-node={ranks.local_world_size} --gpu-bind=none without --gpus-per-task"
+        )
+    return f"start torchrun --nproc-per-node={devices}"
+
+
+def measurable_layers(model: LlamaConfig, device: torch.device) -> int:
+    """How many of the model's layers a benchmark can train on `device`: all, where its memory cannot be read."""
+    there = device_of(device).memory_bytes
+    return model.num_layers if there is None else layers_that_fit(model, there)
+
+
+def place_of(parts: Parts, device: torch.device, precision: Precision) -> Place:
+    """Where the ops of a run compute, and at which sizes."""
+    # the sharding of FSDP2 casts by itself; Lightning's mixed precision is autocast
+    autocast = lightning_precision(parts.strategy, precision, device) == "bf16-mixed"
+    fp8 = parts.fp8 if precision == "fp8" else None
+    return Place(device, activation_dtype(precision, device), step_shapes(parts), autocast, fp8)
+
+
+def _ops(parts: Parts, device: torch.device, precision: Precision, problems: list[str]) -> None:
+    if parts.ops.compile == "model" and parts.strategy.name == "fsdp":
+        problems.append(
+            "ops.compile=model: got strategy=fsdp, whose gathering between blocks one graph cannot hold; expected "
+            "ops.compile=block"
+        )
+    if waits_for_accelerator(parts, device):
+        return  # said already; what this processor can run is not what counts
+    if computes_with_ops(parts):
+        problems += refusals(parts.ops, place_of(parts, device, precision), idle_of(parts, precision))
+
+
+def idle_of(parts: Parts, precision: Precision) -> frozenset[str]:
+    """The ops that a run does not compute with."""
+    return idle_ops(parts.recompute, fp8=precision == "fp8")
+
+
+def _memory(parts: Parts, ranks: Ranks, device: torch.device, precision: Precision, problems: list[str]) -> None:
+    if waits_for_accelerator(parts, device):
+        return  # said already; the host's memory is not what counts
+    shards = parts.strategy.roles(ranks.world_size).shard
+    needed = training_state_bytes(parts.model, shards, parts.optim, parts.fp8 if precision == "fp8" else None)
+    if device.type == "cpu":
+        needed *= ranks.local_world_size
+    there = device_of(device).memory_bytes
+    if there is not None and needed > there:
+        problems.append(
+            f"memory: weights, gradients and optimizer states of {parts.model.name} "
+            f"({parts.model.parameter_count() / 1e9:.2f} B parameters) take {needed / 2**30:.1f} GiB before any "
+            f"activation, and {'this host' if device.type == 'cpu' else device_of(device).name} has "
+            f"{there / 2**30:.1f} GiB; {_less_memory(parts, ranks, device, needed, there)}"
+        )
+
+
+def _less_memory(parts: Parts, ranks: Ranks, device: torch.device, needed: int, there: int) -> str:
+    """What would make a model fit whose training state takes `needed` bytes of the `there` of a device, or a host."""
+    on_cpu = device.type == "cpu"
+    processes = ranks.local_world_size if on_cpu and parts.strategy.name != "fsdp" else 1
+    ways = ["a smaller model: model=tiny"]
+    if isinstance(parts.model, LlamaConfig):
+        layers = layers_that_fit(parts.model, there // processes)
+        if training_state_bytes(dataclasses.replace(parts.model, num_layers=layers)) * processes <= there:
+            ways = [f"fewer layers: model.num_layers={layers}"]
+    if on_cpu:  # more processes here share the same memory
+        if processes > 1:
+            ways.append("fewer processes on this host, each of which holds all of it")
+        hosts = -(-needed // there) + 1
+        ways.append(f"the memory of {hosts} such hosts together: torchrun --nnodes={hosts} on each, and strategy=fsdp")
+        return "; or ".join(ways)
+    # of all devices together, and one more for the activations
+    devices = -(-needed * parts.strategy.roles(ranks.world_size).shard // there) + 1
+    here = device_count()
+    if devices <= here:
+        ways.append(f"shards over {devices} devices: {_with_torchrun(devices)}")
+    else:
+        hosts = -(-devices // here)
+        ways.append(
+            f"shards over {devices} such devices, of which this host has {here}: torchrun --nnodes={hosts} "
+            f"--nproc-per-node={here} on {hosts} hosts, and strategy=fsdp"
+        )
+    return "; or ".join(ways)
+
+
+def _with_torchrun(devices: int) -> str:
+    """The command that starts this run sharded over so many devices."""
+    said = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    words = [shlex.quote(word) for word in said if not word.startswith("strategy=")]
+    return " ".join([f"torchrun --nproc-per-node={devices} train.py", *words, "strategy=fsdp"])
+
+
+def find_data(parts: Parts, weights: InitialWeights | None) -> Lookup | None:
+    """The prepared data of a new run, or the plan of it; None where its data is made up.
+
+    Raises:
+        ValueError: an unusable source, tokenizer or selection.
+    """
+    data = parts.data
+    if not isinstance(data, PrepareConfig):
+        return None
+    if weights is not None and data.vocab_size == parts.model.vocab_size:
+        # what it will be, once the model is that of the weights
+        data = dataclasses.replace(data, vocab_size=weights.config.vocab_size)
+    try:
+        found = look_up(data)
+    except ValueError as error:
+        if weights is not None and data.tokenizer == parts.initial_weights and f"{error}".startswith("data.tokenizer="):
+            raise ConfigError(
+                f"{error} It is the one of initial_weights, since data.tokenizer named none: set data.tokenizer to the "
+                "one that these weights were trained with, or allow_other_tokenizer=true to train a new one"
+            ) from error
+        raise
+    if weights is not None and data.tokenizer not in (None, parts.initial_weights):
+        check_tokenizer(weights, parts, data.tokenizer)
+    return found
+
+
+def _initial_weights(parts: Parts, problems: list[str]) -> InitialWeights | None:
+    """What the run starts from, compared with the model that it is to fill; a resume does not need it again."""
+    if parts.initial_weights is None or parts.resume is not None:
+        return None
+    if not isinstance(parts.model, LlamaConfig):
+        problems.append(
+            f"initial_weights={parts.initial_weights}: got model={parts.model.name}, expected a Llama, whose weights "
+            "alone are read; set initial_weights=null, and load them in the model's own `draw`"
+        )
+        return None
+    try:
+        found = InitialWeights.find(parts.initial_weights)
+    except ValueError as error:
+        problems.append(f"initial_weights: {error}")
+        return None
+    if settings := found.differences(parts.model):
+        problems.append(
+            f"initial_weights={parts.initial_weights} is another model than model={parts.model.name} states; set "
+            + " ".join(settings)
+        )
+    return found
+
+
+def _writable(logs: Path, problems: list[str]) -> None:
+    """Try what the run will do, since permissions and mounts can only be known by trying."""
+    probe = logs / "runs" / f".probe-{os.getpid()}"
+    try:
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink(missing_ok=True)  # a run on another machine may have a process of the same number
+    except OSError as error:
+        problems.append(f"paths.logs: cannot write below {logs} ({error}); set paths.logs to a writable folder")

@@ -1,0 +1,257 @@
+"""The record of a run, `run.json`: what was run, where, and what was measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import field
+from typing import Literal
+
+from litespark.metrics.records.base import (
+    Count,
+    CountFromZero,
+    Measured,
+    MeasuredPositive,
+    MeasuredShare,
+    NotNegative,
+    Positive,
+    part,
+    record,
+)
+from litespark.metrics.records.origin import Record, Time, utc_now
+from litespark.run.record_fp8 import Fp8Record
+from litespark.run.record_ops import OpRecord
+
+Status = Literal["running", "finished", "interrupted", "failed"]
+
+
+@part
+class ModelRecord:
+    """The model's size and its FLOPs per token (forward and backward, no recompute) in both attention conventions."""
+
+    name: str
+    parameters: Count
+    matmul_parameters: CountFromZero
+    flops_per_token_causal: Positive
+    flops_per_token_full: Positive
+    seq_len: Count
+
+
+@part
+class DataRecord:
+    """The prepared data set; entropy in nats per token, the floor that a model must beat to have learned context.
+
+    It is None for a task whose loss is not that of text.
+    """
+
+    name: str
+    manifest_hash: str
+    vocab_size: Count
+    train_tokens: CountFromZero
+    validation_tokens: CountFromZero
+    unigram_entropy: Measured
+    unigram_bits_per_byte: Measured = None
+
+
+@part
+class ThroughputRecord:
+    """Speed over the whole run, all ranks together; shares and utilisations are fractions, peaks FLOP/s per device."""
+
+    tokens: CountFromZero = 0
+    steps: CountFromZero = 0
+    train_seconds: NotNegative = 0.0
+    tokens_per_second: Measured = None
+    step_ms_median: Measured = None
+    step_ms_p95: Measured = None
+    data_wait_share: MeasuredShare = None
+    mfu_causal: Measured = None
+    mfu_full: Measured = None
+    hfu_causal: Measured = None
+    mfu_measured_peak: Measured = None
+    peak_flops: MeasuredPositive = None
+    peak_source: str | None = None
+    measured_peak_flops: MeasuredPositive = None
+    peak_memory_gib: Measured = None
+
+
+@part
+class PhaseJoules:
+    """Joules of each phase; idle holds start-up as well."""
+
+    train: Measured = None
+    evaluate: Measured = None
+    checkpoint: Measured = None
+    idle: Measured = None
+
+
+@part
+class EnergyRecord:
+    """Energy of the run: train-only and all-in, how it was read, and the reason when it was not."""
+
+    label: str = "energy"
+    method: str | None = None
+    reason: str | None = None
+    coverage: MeasuredShare = None
+    train_joules: Measured = None
+    all_in_joules: Measured = None
+    phases: PhaseJoules = field(default_factory=PhaseJoules)
+    joules_per_token_train: Measured = None
+    joules_per_token_all_in: Measured = None
+    average_power_watts: Measured = None
+    tokens_per_second_per_watt: Measured = None
+    dropped_readings: CountFromZero = 0
+
+
+@part
+class ProjectionSettings:
+    """What the user told us about price, grid and building; nothing is assumed where nothing was told."""
+
+    price_per_kwh: float | None = None
+    grid_kg_per_kwh: float | None = None
+    pue: float | None = None
+
+
+@part
+class ProjectionRecord:
+    """The measured rates carried on to the token target."""
+
+    target_tokens: int | None = None
+    hours: Measured = None
+    kwh: Measured = None
+    cost: Measured = None
+    currency: str | None = None
+    co2e_kg: Measured = None
+    settings: ProjectionSettings = field(default_factory=ProjectionSettings)
+
+
+@part
+class QualityRecord:
+    """What the model learned; losses in the run's ``loss_unit``, the sample a text the model generated."""
+
+    train_loss: Measured = None
+    validation_loss: Measured = None
+    perplexity: Measured = None
+    bits_per_byte: Measured = None
+    token_accuracy: Measured = None
+    skipped_steps: CountFromZero = 0
+    sample: str | None = None
+
+
+@part
+class TaskMetric:
+    """What the last validation of a task measured beside ``QualityRecord``."""
+
+    name: str
+    value: Measured
+
+
+@part
+class ReachedRecord:
+    """The first validation at or below the target.
+
+    Seconds and train joules are those of training steps, without validation and checkpoints; all-in joules are of
+    everything up to here. Joules are null where they were not measured.
+    """
+
+    step: CountFromZero
+    tokens: CountFromZero
+    bits_per_byte: float
+    train_seconds: NotNegative
+    train_joules: Measured = None
+    all_in_joules: Measured = None
+
+
+@part
+class TargetRecord:
+    """The bits per byte at which the run was to end; ``reached`` is null where it has not got there."""
+
+    bits_per_byte: float
+    reached: ReachedRecord | None = None
+
+
+@part
+class SegmentRecord:
+    """One stretch from a start or resume to its end; ``reason`` says why it began or ended, in the run's own words.
+
+    ``command``, ``git_commit`` and ``world_size`` are those of this stretch: a resume may be another program on other
+    devices than the start that the record itself describes.
+    """
+
+    started: Time
+    first_step: CountFromZero
+    ended: Time | None = None
+    last_step: CountFromZero | None = None
+    reason: str = "start"
+    command: list[str] = field(default_factory=list)
+    git_commit: str | None = None
+    world_size: int | None = None
+
+
+@record
+class RunRecord(Record):
+    """The whole of ``run.json``; ``fp8`` is null in a run without.
+
+    ``loss_unit`` is that of losses, and ``task_metrics`` are the metrics that only the task of the run has.
+    """
+
+    name: str
+    task: str
+    seed: int
+    model: ModelRecord
+    data: DataRecord
+    throughput: ThroughputRecord = field(default_factory=ThroughputRecord)
+    energy: EnergyRecord = field(default_factory=EnergyRecord)
+    projection: ProjectionRecord = field(default_factory=ProjectionRecord)
+    quality: QualityRecord = field(default_factory=QualityRecord)
+    task_metrics: list[TaskMetric] = field(default_factory=list)
+    target: TargetRecord | None = None
+    fp8: Fp8Record | None = None
+    ops: list[OpRecord] = field(default_factory=list)
+    segments: list[SegmentRecord] = field(default_factory=list)
+    status: Status = "running"
+    error: str | None = None
+    ended: Time | None = None
+    loss_unit: str = "nats/token"
+    schema: Literal["litespark.run/6"] = field(default="litespark.run/6", kw_only=True)
+
+    @property
+    def started(self) -> str:
+        """When the first stretch began, ISO 8601 in UTC."""
+        return self.provenance.time
+
+    @property
+    def complete(self) -> bool:
+        """Whether it got to its end."""
+        return self.status == "finished"
+
+    def stands_at(self, status: Status, error: str | None = None) -> None:
+        """Note how far the run is: it goes on, or ended now."""
+        self.status, self.error = status, error
+        self.ended = None if status == "running" else utc_now()
+
+    def contradictions(self) -> Iterator[str]:
+        """Figures that do not follow from each other; such a record is not published, but no run stops for it."""
+        speed, energy, quality = self.throughput, self.energy, self.quality
+        ordered = (
+            ("throughput.step_ms_median", speed.step_ms_median, "step_ms_p95", speed.step_ms_p95),
+            ("throughput.mfu_causal", speed.mfu_causal, "mfu_full", speed.mfu_full),
+            ("throughput.mfu_causal", speed.mfu_causal, "hfu_causal", speed.hfu_causal),
+            ("energy.train_joules", energy.train_joules, "all_in_joules", energy.all_in_joules),
+        )
+        for name, lower, other, upper in ordered:
+            # both are figures of the same moment, so equal ones may differ in the last digit only
+            if lower is not None and upper is not None and lower > upper * (1 + 1e-9):
+                yield f"{name}: got {lower}, expected at most {other} = {upper}"
+        if energy.train_joules is None and energy.reason is None:
+            yield "energy.train_joules: got neither joules nor a reason why there are none"
+        if quality.validation_loss is not None:
+            expected = math.exp(quality.validation_loss)
+            if quality.perplexity is None or not math.isclose(quality.perplexity, expected, rel_tol=1e-6):
+                yield f"quality.perplexity: got {quality.perplexity}, expected exp(validation_loss) = {expected}"
+        if speed.tokens_per_second is not None and speed.step_ms_median and speed.steps:
+            # a mean over the steps past warm-up against a median: near, never equal
+            expected = speed.tokens / speed.steps / speed.step_ms_median * 1e3
+            if not expected / 2 <= speed.tokens_per_second <= expected * 2:
+                yield f"throughput.tokens_per_second: got {speed.tokens_per_second}, expected about {expected}"
+        if len(self.segments) == 1 and self.segments[0].last_step not in (None, speed.steps):
+            yield f"throughput.steps: got {speed.steps}, expected last_step = {self.segments[0].last_step}"

@@ -1,0 +1,191 @@
+"""The prepared data of a run that is resumed: the folder it was trained on, by content, wherever it lies now.
+
+What makes the data of a run is the hash of its manifest. The folder is the one that `data.source` names, or that
+the run recorded, or that one below another `data.root`; raw text is looked at only where another text is named, and
+prepared only where the folder is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from litespark.atomic import write_whole
+from litespark.config.groups import on_resume
+from litespark.config.settings import BY_CONTENT, fields_of
+from litespark.data import manifest as manifests
+from litespark.data.config import PrepareConfig
+from litespark.data.contents import PreparedData
+from litespark.data.manifest import Manifest
+from litespark.data.prepare.plan import plan_preparation
+from litespark.data.prepare.prepare import already_prepared
+from litespark.data.prepare.same_text import different_files
+from litespark.data.storage import Storage
+from litespark.data.stream.modules import prepared_folder
+from litespark.data.tokenizer import Tokenizer
+from litespark.run.config import ConfigError, Parts
+from litespark.run.folder import DATA_PLACE, TOKENIZER
+from litespark.training.checkpoint.folder import Checkpoint
+
+log = logging.getLogger(__name__)
+
+PREPARATION = frozenset(name for name in fields_of(PrepareConfig) if on_resume(f"data.{name}") is BY_CONTENT)
+"""Keys of `data` that say how the data of a run is prepared: of no account once it is."""
+
+
+def record_place(folder: Path, place: Path | str) -> None:
+    """Note in a run's folder where its prepared data lies."""
+    storage = Storage(place)
+    address = storage.address if storage.remote else str(storage.local.absolute())
+    write_whole(folder / DATA_PLACE, f"{json.dumps({'prepared': address})}\n".encode())
+
+
+def data_of_run(parts: Parts, folder: Path, checkpoint: Checkpoint, given: Collection[str] | None) -> Path | str:
+    """The prepared folder that the run in `folder` goes on with.
+
+    Args:
+        parts: the config of the resume.
+        folder: of the run.
+        checkpoint: the one that is continued from; it states the hash of the manifest.
+        given: the keys below `data` that were set for this resume; None: all.
+
+    Raises:
+        ConfigError: what was set would be other data, or the data is gone.
+        ValueError: as `prepare`, where the data has to be prepared again.
+    """
+    return _Search(parts, folder, checkpoint, given).found()
+
+
+class _Search:
+    def __init__(self, parts: Parts, folder: Path, checkpoint: Checkpoint, given: Collection[str] | None) -> None:
+        assert isinstance(parts.data, PrepareConfig)
+        self.resume, self.config, self.folder = parts.resume, parts.data, folder
+        self.hash = checkpoint.about.get("manifest_hash")
+        self.given = PREPARATION if given is None else PREPARATION & set(given)
+        self.run = PreparedData.read(folder)
+        started = self.run.settings.get("source")
+        self.names_text = "source" in self.given and self.config.source != started
+        self.recorded = _recorded(folder)
+
+    def found(self) -> Path | str:
+        if "source" in self.given and (named := self._named()) is not None:
+            return named
+        place = next((each for each in self._candidates() if self._is_it(each)), None)
+        if place is None:
+            return self._prepared_again()
+        self._require_same_settings(self.given)
+        if self.names_text:
+            self._require_same_text(place)
+        log.info("data: %s, as used by this run; the source text is not read", place)
+        return place
+
+    def _named(self) -> Path | str | None:
+        """The prepared folder that `data.source` names, if that is what it names."""
+        try:
+            named = already_prepared(self.config)
+        except ValueError:
+            if self.names_text:
+                raise
+            return None
+        if named is not None and (found := Manifest.read(named)).hash != self.hash:
+            raise ConfigError(
+                f"resume={self.resume}: data.source={self.config.source} is other data than the run was trained on: "
+                f"manifest hash {found.hash[:12]} ({found.name}), expected {str(self.hash)[:12]} ({self.run.name}). "
+                "Leave data.source out to continue with the data of the run, or start a new run"
+            )
+        return named
+
+    def _candidates(self) -> list[str]:
+        """Where the folder may lie: as recorded, or with its name below `data.root`."""
+        names = [self.run.name] if self.recorded is None else [self.recorded.rpartition("/")[2], self.run.name]
+        below = [Storage(self.config.root).where(name) for name in dict.fromkeys(names)]
+        return below if self.recorded is None else list(dict.fromkeys([self.recorded, *below]))
+
+    def _is_it(self, place: str) -> bool:
+        try:
+            return Storage(place).exists(manifests.FILE) and Manifest.read(place).hash == self.hash
+        except ValueError as error:
+            log.warning("passing over %s: %s", place, error)
+            return False
+
+    def _require_same_settings(self, keys: Collection[str]) -> None:
+        """Refuse settings that would prepare other data; those that say where it lies do not count."""
+        now = json.loads(json.dumps(self.config.preparation()))
+        was = {**now, **self.run.settings}
+        # the tokenizer by its content, which decides BOS too, and the vocabulary where none is trained
+        followed = {"tokenizer", "max_bad_share"}
+        if now["add_bos"] == "auto":
+            followed.add("add_bos")
+        if (now["tokenizer"], was["tokenizer"]) != (None, None):
+            followed.add("vocab_size")
+        different = {key for key in keys if key in now and now[key] != was[key] and key not in followed}
+        if "tokenizer" in keys and not self._same_tokenizer(was["tokenizer"]):
+            different.add("tokenizer")
+        if different:
+            raise ConfigError(
+                f"resume={self.resume}: these settings would prepare other data than the run was trained on:\n"
+                + "\n".join(f"  data.{key}: was {was[key]!r}, is now {now[key]!r}" for key in sorted(different))
+                + "\nLeave them out to continue with the data of the run, or start a new run"
+            )
+
+    def _same_tokenizer(self, was: Any) -> bool:
+        named = self.config.tokenizer
+        if named == was:
+            return True
+        if named is None:
+            return False
+        try:
+            tokenizer = Tokenizer.load(named)
+        except ValueError:
+            return False
+        return tokenizer.hash == Tokenizer.load(self.folder / TOKENIZER).hash
+
+    def _require_same_text(self, place: str) -> None:
+        """Compare another text that is named with what the run's data was prepared from."""
+        try:
+            plan = plan_preparation(self.config)
+        except ValueError as error:
+            log.warning("data.source=%s is not read: %s", self.config.source, error)
+            return
+        different = different_files(plan, Storage(place))
+        if different != []:
+            files = f"{', '.join(different)} and more have" if different else "its files have"
+            what = f"{files} another content" if different else "its files have other names or sizes"
+            raise ConfigError(
+                f"resume={self.resume}: data.source={self.config.source} is other text than the run was trained on "
+                f"({self.run.settings.get('source')}): {what}. Leave data.source out to continue with the "
+                f"data of the run in {place}, or start a new run"
+            )
+
+    def _prepared_again(self) -> Path | str:
+        gone = f"resume={self.resume}: the prepared data of the run is gone (looked in {', '.join(self._candidates())})"
+        remedy = (
+            "Set data.source=FOLDER to where it is now, or to the text it was prepared from "
+            f"({self.run.settings.get('source')})"
+        )
+        if "source" not in self.given and self.config.source != self.run.settings.get("source"):
+            raise ConfigError(f"{gone}. {remedy}")
+        self._require_same_settings(PREPARATION)
+        log.warning("%s; preparing it again from %s", gone, self.config.source)
+        try:
+            place = prepared_folder(self.config)
+        except ValueError as error:
+            raise ConfigError(f"{gone}, and is not prepared again: {error} {remedy}") from error
+        if (found := Manifest.read(place)).hash != self.hash:
+            raise ConfigError(
+                f"{gone}, and {self.config.source} holds other text by now: it gives manifest hash {found.hash[:12]} "
+                f"({found.name}), expected {str(self.hash)[:12]} ({self.run.name}). Set data.source=FOLDER to a copy "
+                "of the old data, or start a new run"
+            )
+        return place
+
+
+def _recorded(folder: Path) -> str | None:
+    try:
+        return str(json.loads((folder / DATA_PLACE).read_text())["prepared"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        log.warning("%s is damaged (%s) and not used", folder / DATA_PLACE, error)
+        return None

@@ -1,0 +1,286 @@
+"""Runs a config: the only way from `train.py`, `litespark train` and the tests to a trained model and its report."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NoReturn
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
+
+from litespark.callbacks.signals import Interrupted, stop_is_ctrl_c
+from litespark.data.config import SyntheticConfig
+from litespark.data.manifest import FILE as MANIFEST
+from litespark.data.storage import Storage
+from litespark.data.stream.modules import RowDataModule, TokenDataModule, build_data_module, prepared_folder
+from litespark.launch import Ranks
+from litespark.ops.choice import FailedVerificationError
+from litespark.run.build import Run, build_run, check_vocabulary
+from litespark.run.config import ConfigError, Parts, parts_from
+from litespark.run.continue_command import Started, how_to_continue
+from litespark.run.finish import close, finish
+from litespark.run.folder import RECORD, config_from
+from litespark.run.initial_weights import check_tokenizer
+from litespark.run.instruments import build_meter
+from litespark.run.new_record import new_record, new_segment
+from litespark.run.new_run import check_name, make, write_config
+from litespark.run.preflight import Machine, find_data, preflight
+from litespark.run.processes import join_processes
+from litespark.run.resume import Resumed, reopen
+from litespark.run.run_data import PREPARATION, data_of_run, record_place
+from litespark.run.run_lock import run_lock
+from litespark.run.sweep import SWEEP, telling
+from litespark.training.mesh import Mesh
+from litespark.training.module import NonFiniteError
+
+log = logging.getLogger(__name__)
+
+
+class OutOfMemoryError(RuntimeError):
+    """The device has too little memory for the run."""
+
+
+# what a user can mend, or the machine refuses: shown as one short message, without a traceback
+USER_ERRORS = (ValueError, OSError, NonFiniteError, OutOfMemoryError)
+
+
+def train(config: DictConfig) -> Path:
+    """Train as `config` says; returns the run's folder.
+
+    Raises:
+        ValueError: the config, the data or a checkpoint is not usable; one short message.
+        OSError: the disk or another part of the machine refuses; likewise.
+        RuntimeError: training went wrong (`NonFiniteError`, `OutOfMemoryError`).
+        Interrupted: asked to stop by a signal; the state is saved.
+    """
+    quieten()
+    overrides = _overrides()
+    parts = parts_from(config)
+    ranks = Ranks.from_environment(parts.strategy.name)
+    machine = preflight(parts, ranks)
+    pl.seed_everything(parts.seed, verbose=False)
+    machine = join_processes(machine, parts.strategy)
+    finished = False
+    try:
+        with ExitStack() as locks:
+            folder = _train(parts, machine, overrides, hold=lambda folder: locks.enter_context(run_lock(folder)))
+        finished = True
+        return folder
+    finally:
+        # a sweep starts the next job in this process; after an error the other ranks may not be there to join
+        if dist.is_initialized() and (finished or ranks.world_size == 1):
+            dist.destroy_process_group()
+
+
+def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[[Path], None]) -> Path:
+    """`hold` locks the folder of the run for this process, and so for all its ranks."""
+    started = Started.here()  # later whoever started it may be gone
+    mesh, resumed = machine.mesh, None
+    if parts.resume is not None:  # before the data, which may have to be prepared
+        resumed = reopen(parts, machine, hold)
+    else:
+        # on one rank: another may be so far ahead that it has made the folder
+        mesh.from_first(lambda: check_name(parts), "the name to be checked")
+    data = _data(
+        parts,
+        mesh,
+        lambda: (
+            prepared_folder(parts.data, machine.found or find_data(parts, machine.weights))
+            if resumed is None
+            else data_of_run(parts, resumed.folder, resumed.checkpoint, _given(overrides))
+        ),
+    )
+    check_vocabulary(parts, data.manifest)
+    prepared = data.folder if isinstance(data, TokenDataModule) else None
+    if prepared is not None:
+        check_tokenizer(machine.weights, parts, prepared)
+    folder = (
+        mesh.from_first(
+            lambda: make(parts, telling(overrides), prepared, data.manifest, hold), "the run folder to be made"
+        )
+        if resumed is None
+        else resumed.folder
+    )
+    SWEEP.in_folder(folder)
+    run = _built(parts, machine, folder, data, overrides, resumed)
+    try:
+        _fit(run, resumed)
+        with stop_is_ctrl_c():
+            finish(parts, run)
+    except (Interrupted, KeyboardInterrupt) as stop:
+        if isinstance(stop, KeyboardInterrupt) and not (run.quality.reached or run.module.finished):
+            if run.module.steps_taken:  # a callback ended the process
+                close(run, "interrupted")
+            else:
+                _undo(folder, resumed, machine)
+            raise
+        _stopped(run, resumed, how_to_continue(overrides, folder, machine.ranks, started), stop)
+    except torch.OutOfMemoryError as error:
+        _close_failed(run, str(error))
+        raise _out_of_memory(parts, error) from error
+    except Exception as error:
+        if not folder.is_dir():
+            raise ConfigError(
+                f"{folder} is gone: it was removed or moved while this run wrote into it. Start the run again, or "
+                "continue it where it was moved: resume=FOLDER"
+            ) from error
+        _close_failed(run, f"{type(error).__name__}: {error}")
+        raise
+    return folder
+
+
+def _built(
+    parts: Parts,
+    machine: Machine,
+    folder: Path,
+    data: RowDataModule,
+    overrides: list[str],
+    resumed: Resumed | None,
+) -> Run:
+    """The run ready to fit; a new one that cannot be built leaves nothing, but the record of a failed verification."""
+    meter = record = None
+    try:
+        meter = build_meter(machine.device, machine.mesh)
+        record = resumed.record if resumed else new_record(parts, machine, folder, data.manifest, meter, overrides)
+        segment = new_segment(machine, resumed.checkpoint.step if resumed else 0, overrides)
+        run = build_run(parts, machine, folder, data, record, segment, meter, resumed.state if resumed else None)
+        if machine.mesh.rank == 0:
+            _note_start(parts, run, resumed)
+        return run
+    except (Exception, KeyboardInterrupt) as error:
+        if meter is not None:
+            meter.close()
+        if isinstance(error, FailedVerificationError) and record is not None:
+            if machine.mesh.rank == 0:
+                record.stands_at("failed", f"{type(error).__name__}: {error}")
+                record.write(folder / RECORD)
+            raise
+        _undo(folder, resumed, machine)
+        if isinstance(error, torch.OutOfMemoryError):
+            raise _out_of_memory(parts, error) from error
+        raise
+
+
+def _note_start(parts: Parts, run: Run, resumed: Resumed | None) -> None:
+    """Note where the data lies and what a resume goes on with."""
+    if isinstance(run.data, TokenDataModule):
+        record_place(run.folder, run.data.place)
+    if resumed is None:
+        log.info("run in %s", run.folder)
+        return
+    unused = "" if parts.name in (None, run.folder.name) else f"; name={parts.name} is not used, the folder stays"
+    log.info("resuming in %s%s", run.folder, unused)
+    write_config(run.folder / config_from(resumed.checkpoint.step), parts)
+
+
+def _stopped(run: Run, resumed: Resumed | None, command: str, stop: BaseException) -> NoReturn:
+    """End a run that was told to stop and is saved; `command` continues it.
+
+    Raises:
+        Interrupted: always, but for
+        KeyboardInterrupt: the last step was taken, and is not to be saved.
+    """
+    close(run, "interrupted")
+    step = run.module.steps_taken
+    # a resume without a step left has not saved anything itself
+    if step not in (run.quality.checkpointer.saved_step, resumed and resumed.checkpoint.step):
+        raise KeyboardInterrupt(
+            f"Stopped after the last step, {step}, which callbacks.checkpoint_at_end=false does not save."
+        ) from stop
+    if run.trainer.is_global_zero:
+        print(f"\nStopped after step {step}, saved. {command}", file=sys.stderr, flush=True)
+    raise Interrupted(step) from stop
+
+
+def _out_of_memory(parts: Parts, error: torch.OutOfMemoryError) -> OutOfMemoryError:
+    rows = parts.data.micro_batch_size
+    # a divisor of what divides trainer.global_batch_size divides it too
+    fewer = next((each for each in range(rows // 2, 0, -1) if rows % each == 0), None)
+    kept = "trainer.global_batch_size stays, so the result does too"
+    smaller = "" if fewer is None else f"data.micro_batch_size={fewer} ({kept}), or "
+    return OutOfMemoryError(
+        f"out of memory with data.micro_batch_size={rows}, recompute={parts.recompute}: "
+        f"{str(error).splitlines()[0]}. Set {smaller}recompute=full, or strategy=fsdp over more devices"
+    )
+
+
+def _data(parts: Parts, mesh: Mesh, find: Callable[[], Path | str]) -> RowDataModule:
+    """The data module of every rank, on the prepared folder that `find` gives.
+
+    One process prepares it, or one a machine where no disk is shared; the others wait without the time-out of
+    collectives.
+    """
+    if isinstance(parts.data, SyntheticConfig):
+        return build_data_module(parts.data, seed=parts.seed)
+    place = mesh.from_first(find, "the data to be prepared")
+    if mesh.world_size > 1:
+        found = mesh.gather((Storage(place).exists(MANIFEST), mesh.local_rank))
+        without = [rank for rank, (here, local_rank) in enumerate(found) if not here and local_rank == 0]
+        mesh.from_ranks(without, find, "the data to be prepared")
+    return build_data_module(parts.data, seed=parts.seed, place=place)
+
+
+def _fit(run: Run, resumed: Resumed | None) -> None:
+    """Take the steps. Ctrl-C before the first and after the last of them is a KeyboardInterrupt."""
+    try:
+        run.trainer.fit(
+            run.module, run.data, ckpt_path=None if resumed is None else resumed.checkpoint.state, weights_only=True
+        )
+    except SystemExit as end:  # what Lightning 2.6.6 makes of a KeyboardInterrupt
+        raise KeyboardInterrupt from end
+
+
+def _close_failed(run: Run, reason: str) -> None:
+    """Close a run that has failed, whose error must not be hidden by one of the disk, which may be the same."""
+    try:
+        close(run, "failed", reason)
+    except OSError as error:
+        log.error("the record of the run is not complete: %s", error)
+
+
+def _undo(folder: Path, resumed: Resumed | None, machine: Machine) -> None:
+    """Remove the folder of a new run in which nothing was run."""
+    if resumed is None and machine.mesh.rank == 0:
+        shutil.rmtree(folder, ignore_errors=True)  # what made it fail may hinder this too
+
+
+def _overrides() -> list[str]:
+    """What the user said on the command line, as Hydra took it (of this job, in a sweep)."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def _given(overrides: list[str]) -> set[str] | None:
+    """The keys below `data` that the user set; None, where nobody can tell: all of them."""
+    if not HydraConfig.initialized():
+        return None
+    keys = [each.key_or_group for each in OverridesParser.create().parse_overrides(overrides)]
+    return set(PREPARATION) if "data" in keys else {key.split(".")[1] for key in keys if key.startswith("data.")}
+
+
+def quieten() -> None:
+    """Advice of Lightning's that does not apply to us, each with its reason."""
+    for logger in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
+    # the data is read from mapped files or made up; workers do not help small models, and it is a setting
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*This DataLoader will create.*")
+    # a run that goes on without fp8 says so itself
+    warnings.filterwarnings(
+        "ignore", r"(?s).*callbacks used to create the checkpoint need to be provided.*Fp8Monitor.*"
+    )
+    # `callbacks.validation` validates
+    warnings.filterwarnings("ignore", ".*have no `validation_step`.*")
+    # metrics are logged by the callbacks, when a window closes
+    warnings.filterwarnings("ignore", ".*`Trainer.fit` stopped.*")
+    # Lightning 2.6.6 with newer PyTorch
+    warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")

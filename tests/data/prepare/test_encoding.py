@@ -1,0 +1,165 @@
+"""Encoding in batches: where they end changes nothing, and ids that would be misread are refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tokenizers
+from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
+
+from litespark.data.prepare import encoding
+from litespark.data.prepare.encoding import DocumentEncoder, Encoded, Entry
+from litespark.data.text.document import Document
+from litespark.data.tokenizer import Tokenizer
+from tests.data.corpus import documents
+
+
+def entries(texts: list[str]) -> list[Entry]:
+    return [
+        Entry("train", Document(text, "text", "some.jsonl", place), len(text.encode()))
+        for place, text in enumerate(texts, start=1)
+    ]
+
+
+def encoded(tokenizer: Tokenizer, texts: list[str]) -> list[Encoded]:
+    found: list[Encoded] = []
+    encoder = DocumentEncoder(tokenizer, found.extend)
+    for entry in entries(texts):
+        encoder.add(entry)
+    encoder.close()
+    return found
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.train(documents(20), vocab_size=400)
+
+
+@pytest.mark.parametrize("characters", [1, 100, 333, 10**6])
+def test_where_a_batch_ends_changes_nothing(tokenizer, monkeypatch, characters):
+    monkeypatch.setattr(encoding, "_BATCH_CHARACTERS", characters)
+    texts = documents(40)
+    expected = [[*ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(texts)]
+    found = encoded(tokenizer, texts)
+    assert [ids.tolist() for _, ids in found] == expected
+    assert [entry for entry, _ in found] == entries(texts)
+    assert {ids.dtype for _, ids in found} == {np.dtype(np.uint16)}
+
+
+NEWLINES = ("\n", "\n\n", "\r\n")
+LONG = "".join(
+    f"{line}\n{'    ' * (line % 3)}word, {line}{' ' * (line % 4)}end{NEWLINES[line % 3]}" for line in range(60)
+)
+
+
+LLAMA_3 = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+BEHIND_LINE_BREAKS = r"\s*\w+|[^\w]+"
+
+
+def divided(words: str | None) -> Tokenizer:
+    """Byte-level BPE over words that a regular expression divides a text into; None: over the text as one word."""
+    made = tokenizers.Tokenizer(models.BPE())
+    of_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    split = [] if words is None else [pre_tokenizers.Split(Regex(words), "isolated")]
+    made.pre_tokenizer = pre_tokenizers.Sequence([*split, of_bytes])
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=["</s>"], initial_alphabet=alphabet, show_progress=False
+    )
+    made.train_from_iterator([LONG], trainer)
+    return Tokenizer(made, eos_id=0, bos_id=None)
+
+
+def one_word_of_sentencepiece(prefix: bool) -> Tokenizer:
+    """BPE whose words are lines and more, with or without a space before the text."""
+    made = tokenizers.Tokenizer(models.BPE())
+    made.normalizer = normalizers.Sequence(
+        [*([normalizers.Prepend("▁")] if prefix else []), normalizers.Replace(" ", "▁")]
+    )
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["</s>"], show_progress=False)
+    made.train_from_iterator([LONG], trainer)
+    return Tokenizer(made, eos_id=0, bos_id=None)
+
+
+def begins_with_a_space() -> Tokenizer:
+    """Byte-level BPE that puts a space before a text that has none."""
+    described = json.loads(Tokenizer.train([LONG], vocab_size=400)._tokenizer.to_str())
+    described["pre_tokenizer"]["add_prefix_space"] = True
+    return Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(described)), eos_id=0, bos_id=None)
+
+
+TOKENIZERS = {
+    "bytes": lambda: Tokenizer.train([LONG], vocab_size=400),
+    "bytes, words of Llama 3": lambda: divided(LLAMA_3),
+    "bytes, line breaks before words": lambda: divided(BEHIND_LINE_BREAKS),
+    "bytes, behind a space": begins_with_a_space,
+    "bytes, one word": lambda: divided(None),
+    "one word": lambda: one_word_of_sentencepiece(False),
+    "one word, behind a space": lambda: one_word_of_sentencepiece(True),
+}
+
+
+@pytest.mark.parametrize("batch", [30, 10**6])
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_a_long_document_has_the_ids_that_it_has_in_one_piece(monkeypatch, name, batch):
+    monkeypatch.setattr(encoding, "_BATCH_CHARACTERS", batch)
+    monkeypatch.setattr(encoding, "_PIECE_CHARACTERS", 40)
+    tokenizer = TOKENIZERS[name]()
+    texts = ["short", LONG, "x" * 100, "short again\n"]
+    expected = [[*ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(texts)]
+    assert [ids.tolist() for _, ids in encoded(tokenizer, texts)] == expected
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_a_text_that_is_one_word_is_never_divided(monkeypatch, name):
+    monkeypatch.setattr(encoding, "_PIECE_CHARACTERS", 40)
+    # what is far away may decide, so that looking at the surroundings verifies nothing
+    monkeypatch.setattr(encoding, "_same_apart", lambda *_: True)
+    assert (encoding._pieces(LONG, TOKENIZERS[name]()) == [LONG]) == ("one word" in name)
+
+
+def test_a_long_document_is_encoded_in_pieces_where_words_are(tokenizer, monkeypatch):
+    monkeypatch.setattr(encoding, "_PIECE_CHARACTERS", 40)
+    sizes: list[int] = []
+    original = Tokenizer.encode_parts
+
+    def encode_parts(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+        sizes.extend(map(len, texts))
+        return original(tokenizer, texts)
+
+    monkeypatch.setattr(Tokenizer, "encode_parts", encode_parts)
+    monkeypatch.setattr(encoding, "_LOOKED_AT", 20)
+    encoded(tokenizer, [LONG])
+    assert max(sizes) < 100 < len(LONG)
+    sizes.clear()
+    encoded(tokenizer, ["x" * 300])  # has no place to cut it at
+    assert max(sizes) == 300
+
+
+class GivesWrongIds(Tokenizer):
+    """A tokenizer that turns `wrong` in a text into an id of choice."""
+
+    def __init__(self, tokenizer: Tokenizer, wrong: int) -> None:
+        self.__dict__.update(tokenizer.__dict__)
+        self.wrong = wrong
+
+    def encode_parts(self, texts: list[str]) -> list[list[int]]:
+        lists = super().encode_parts(texts)
+        return [
+            [*ids[:1], self.wrong, *ids[1:]] if "wrong" in text else ids for ids, text in zip(lists, texts, strict=True)
+        ]
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (400, r"some\.jsonl, 3: the tokenizer gave id 400; expected 0 to 399, its vocabulary"),
+        (1 << 17, r"some\.jsonl, 3: the tokenizer gave id 131072"),
+        (0, r"some\.jsonl, 3: its text holds what becomes id 0, which ends a document"),
+    ],
+)
+def test_ids_that_would_be_misread_are_refused(tokenizer, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        encoded(GivesWrongIds(tokenizer, wrong), ["right", "right", "wrong", "right"])

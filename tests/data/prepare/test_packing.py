@@ -1,0 +1,136 @@
+"""Rows that best-fit packing makes of documents."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from litespark.data.prepare import packing
+from litespark.data.prepare.packing import BestFitPacker
+from tests.properties import given, settings, st
+
+EOS = 0
+
+
+def document(length: int, first: int = 1) -> np.ndarray:
+    """`length` ids that count up from `first`, the last of them EOS."""
+    return np.array([*range(first, first + length - 1), EOS], dtype=np.int32)
+
+
+def packed(documents: list[np.ndarray], seq_len: int) -> np.ndarray:
+    packer = BestFitPacker(seq_len, EOS)
+    groups = [group for ids in documents for group in packer.add(ids)] + packer.close()
+    assert packer.close() == []
+    return np.concatenate(groups) if groups else np.empty((0, seq_len + 1), dtype=np.int32)
+
+
+def pairs(ids: np.ndarray) -> Counter[tuple[int, int]]:
+    """(input, label) of every place that is trained on, as `batch_from_rows` sees them."""
+    return Counter((a, b) for a, b in zip(ids[:-1].tolist(), ids[1:].tolist(), strict=True) if a != EOS)
+
+
+def test_documents_share_the_row_that_they_fill_best():
+    rows = packed([document(3), document(6), document(5), document(2)], 7)
+    assert rows.tolist() == [[1, 2, EOS, 1, 2, 3, 4, EOS], [1, 2, 3, 4, 5, EOS, 1, EOS]]
+
+
+def test_a_document_lies_where_it_leaves_the_least_room():
+    # it would fit beside the five ids as well, and leave one place
+    assert packed([document(5), document(6), document(2)], 7).tolist() == [
+        [1, 2, 3, 4, EOS, EOS, EOS, EOS],
+        [1, 2, 3, 4, 5, EOS, 1, EOS],
+    ]
+
+
+def test_the_end_of_a_row_is_padded_with_eos():
+    assert packed([document(3)], 4).tolist() == [[1, 2, EOS, EOS, EOS]]
+    packer = BestFitPacker(4, 9)
+    assert packer.add(np.array([1, 2, 9])) == []
+    assert packer.close()[0].tolist() == [[1, 2, 9, 9, 9]]
+
+
+def test_a_long_document_is_cut_into_pieces_that_overlap_by_one_id():
+    rows = packed([document(10)], 4)
+    assert rows.tolist() == [[1, 2, 3, 4, 5], [5, 6, 7, 8, 9], [9, EOS, EOS, EOS, EOS]]
+    # nine ids end with the second piece: no third of a single id
+    assert packed([document(9)], 4).tolist() == [[1, 2, 3, 4, 5], [5, 6, 7, 8, EOS]]
+
+
+def test_a_document_of_its_eos_alone_takes_no_place():
+    assert len(packed([document(1)], 4)) == 0
+
+
+@settings(max_examples=150, deadline=None)
+@given(lengths=st.lists(st.integers(1, 40), max_size=60), seq_len=st.integers(1, 12))
+def test_every_id_but_the_first_of_a_document_is_a_label_once(lengths, seq_len):
+    # ids tell the documents apart, so that a pair that crosses a border between two would be seen
+    documents = [document(length, 1 + 100 * number) for number, length in enumerate(lengths)]
+    rows = packed(documents, seq_len)
+    assert sum((pairs(row) for row in rows), Counter()) == sum((pairs(ids) for ids in documents), Counter())
+
+
+@settings(max_examples=150, deadline=None)
+@given(lengths=st.lists(st.integers(2, 40), min_size=1, max_size=60), seq_len=st.integers(1, 12))
+def test_only_what_is_longer_than_a_row_is_cut_and_padding_stands_at_the_end(lengths, seq_len):
+    documents = [document(length, 1 + 100 * number) for number, length in enumerate(lengths)]
+    rows = packed(documents, seq_len)
+    text = ["," + ",".join(map(str, row.tolist())) + "," for row in rows]
+    for ids in documents:
+        if ids.size <= seq_len + 1:
+            whole = "," + ",".join(map(str, ids.tolist())) + ","
+            assert sum(whole in row for row in text) == 1
+    for row in rows.tolist():
+        real = len(row)
+        while real > 1 and row[real - 1] == row[real - 2] == EOS:
+            real -= 1
+        assert (EOS, EOS) not in pairwise(row[:real])
+
+
+def test_few_rows_more_than_their_tokens_need():
+    lengths = np.random.default_rng(0).integers(10, 500, size=4000)
+    rows = packed([document(int(length)) for length in lengths], 511)
+    assert len(rows) <= 1.01 * lengths.sum() / 512
+
+
+def test_a_bounded_buffer_gives_rows_before_the_end_and_loses_nothing(monkeypatch):
+    monkeypatch.setattr(packing, "BUFFER_TOKENS", 200)
+    documents = [document(2 + number % 9, 1 + 100 * number) for number in range(300)]
+    packer = BestFitPacker(9, EOS)
+    held, groups = 0, []
+    for ids in documents:
+        held += ids.size
+        if ready := packer.add(ids):
+            groups += ready
+            held = 0
+        assert held < 200
+    groups += packer.close()
+    # as many as the tokens fill, and no more: small groups leave room in their rows
+    assert len(groups) == sum(ids.size for ids in documents) // 200 + 1
+    assert sum((pairs(row) for row in np.concatenate(groups)), Counter()) == sum(map(pairs, documents), Counter())
+
+
+def test_a_group_has_some_rows_however_long_they_are(monkeypatch):
+    monkeypatch.setattr(packing, "BUFFER_TOKENS", 10)
+    packer = BestFitPacker(9, EOS)
+    ready = [packer.add(document(10)) for _ in range(16)]
+    assert ready[:15] == [[]] * 15
+    assert ready[15][0].shape == (16, 10)
+
+
+def test_the_documents_held_are_bounded_however_short_they_are(monkeypatch):
+    monkeypatch.setattr(packing, "_MOST_PIECES", 3)
+    packer = BestFitPacker(9, EOS)
+    assert [len(packer.add(document(2))) for _ in range(6)] == [0, 0, 1, 0, 0, 1]
+
+
+def test_the_type_of_the_ids_is_kept():
+    assert packed([np.array([65_000, EOS], dtype=np.uint16)], 4).dtype == np.uint16
+
+
+@pytest.mark.parametrize("ids", [[], [1, 2]])
+def test_a_document_without_its_eos_is_refused(ids):
+    with pytest.raises(ValueError, match="does not end with EOS=0"):
+        BestFitPacker(4, EOS).add(np.array(ids, dtype=np.int32))

@@ -1,0 +1,304 @@
+"""Preparation: what is written, that it is whole, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+
+import litdata
+import pytest
+
+from litespark.data.manifest import Manifest
+from litespark.data.prepare import same_text
+from litespark.data.prepare.plan import plan_preparation
+from litespark.data.prepare.prepare import look_up, prepare
+from litespark.data.select.config import SelectionConfig
+from litespark.data.storage import Storage
+from litespark.data.text.splits import SplitRule
+from litespark.data.tokenizer import Tokenizer
+from tests.data.corpus import config, documents, write_texts
+from tests.data.prepare.reading import content, texts, tokens
+
+
+def test_every_document_is_in_one_split_and_the_manifest_counts_them(prepared):
+    manifest = Manifest.read(prepared)
+    found = {split: texts(prepared, split) for split in ("train", "validation")}
+    assert sorted(found["train"] + found["validation"]) == sorted(documents(40))
+    for split, counts in manifest.splits.items():
+        assert counts.documents == len(found[split]) > 0
+        assert counts.bytes == sum(len(text.encode()) for text in found[split])
+        chunks = counts.domains["text"].chunks
+        assert counts.tokens == len(tokens(prepared, split)) == sum(chunk.tokens for chunk in chunks)
+        assert {chunk.tokens for chunk in chunks[:-1]} == {100}
+    assert manifest.splits["train"].chunk_files > 10
+
+
+@pytest.mark.parametrize("vocab_size, data_format", [(300, "no_header_numpy:5"), (70_000, "no_header_numpy:2")])
+def test_litdata_reads_the_same_tokens(tmp_path, vocab_size, data_format):
+    source = write_texts(tmp_path / "text", documents(20))
+    folder = prepare(config(source, tmp_path / "prepared", vocab_size=vocab_size), progress=False)
+    expected = tokens(folder, "train")
+    assert json.loads((folder / "train" / "text" / "index.json").read_text())["config"]["data_format"] == [data_format]
+    dataset = litdata.StreamingDataset(
+        str(folder / "train" / "text"), item_loader=litdata.TokensLoader(block_size=10), shuffle=False
+    )
+    read = [number for block in dataset for number in block.tolist()]
+    # LitData drops what is left of the last chunk below a block; the others hold ten blocks each
+    assert len(expected) - len(read) == len(expected) % 10
+    assert read == expected[: len(read)]
+
+
+def test_the_unigram_entropy_is_that_of_counting_by_hand(prepared):
+    manifest = Manifest.read(prepared)
+    train, validation = tokens(prepared, "train"), tokens(prepared, "validation")
+    nats = [-math.log((train.count(token) + 1) / (len(train) + 300)) for token in validation]
+    assert manifest.unigram_entropy == pytest.approx(sum(nats) / len(nats))
+    bits = sum(nats) / math.log(2) / sum(len(text.encode()) for text in texts(prepared, "validation"))
+    assert manifest.unigram_bits_per_byte() == pytest.approx(bits)
+
+
+def test_a_second_preparation_finds_the_first_and_writes_nothing(tmp_path):
+    settings = config(write_texts(tmp_path / "text", documents(10)), tmp_path / "prepared")
+    folder = prepare(settings, progress=False)
+    times = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert prepare(settings, progress=False) == folder
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == times
+
+
+def test_the_same_text_elsewhere_gives_the_same_bytes(tmp_path):
+    source = write_texts(tmp_path / "text", documents(10))
+    first, second = (prepare(config(source, tmp_path / name), progress=False) for name in ("a", "b"))
+    assert first.name == second.name
+    assert content(first) == content(second)
+
+
+def test_where_evaluation_texts_lie_is_no_part_of_what_is_prepared_but_what_they_say_is(tmp_path):
+    source = write_texts(tmp_path / "text", documents(10))
+
+    def name(place: str, text: str) -> str:
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "evaluation.txt").write_text(text)
+        selection = SelectionConfig(decontaminate=(str(tmp_path / place),))
+        return plan_preparation(config(source, tmp_path / "prepared", selection=selection)).name
+
+    assert name("here", "a question") == name("there", "a question") != name("else", "another question")
+
+
+def test_changed_text_or_settings_are_prepared_anew_but_reading_settings_are_not(tmp_path):
+    source = write_texts(tmp_path / "text", documents(10))
+    root = tmp_path / "prepared"
+    first = prepare(config(source, root), progress=False)
+    assert prepare(config(source, root, seq_len=32, micro_batch_size=4), progress=False) == first
+    assert prepare(config(source, root, validation_fraction=0.4), progress=False) != first
+    (source / "0000.txt").write_text("something else")
+    assert prepare(config(source, root), progress=False) != first
+
+
+def test_a_prepared_folder_is_a_source(prepared):
+    assert prepare(config(prepared, prepared.parent / "elsewhere"), progress=False) == prepared
+    assert not (prepared.parent / "elsewhere").exists()
+
+
+def test_folders_named_train_and_validation_are_the_splits(tmp_path):
+    write_texts(tmp_path / "corpus" / "train", documents(8))
+    write_texts(tmp_path / "corpus" / "validation", documents(3, seed=1))
+    write_texts(tmp_path / "corpus" / "test", documents(2, seed=2))
+    folder = prepare(config(tmp_path / "corpus", tmp_path / "prepared"), progress=False)
+    assert texts(folder, "train") == documents(8)
+    assert texts(folder, "validation") == documents(3, seed=1)
+    assert folder.name.startswith("corpus-")
+
+
+def test_a_single_document_is_divided_at_a_line_break(tmp_path):
+    book = "".join(f"line {number} of the book\n" for number in range(100))
+    (tmp_path / "book.txt").write_text(book)
+    folder = prepare(config(tmp_path / "book.txt", tmp_path / "prepared"), progress=False)
+    (train,), (validation,) = texts(folder, "train"), texts(folder, "validation")
+    assert train + validation == book
+    assert train.endswith("\n")
+    assert len(validation) / len(book) == pytest.approx(0.2, abs=0.02)
+
+
+@pytest.mark.parametrize("count", [2, 3, 10])
+@pytest.mark.parametrize("fraction", [0.001, 0.5, 0.999])
+def test_a_split_rule_leaves_documents_on_both_sides(count, fraction):
+    rule = SplitRule.fit(documents(count), fraction)
+    assigned = {split for text in documents(count) for split, _ in rule.assign(text)}
+    assert assigned == {"train", "validation"}
+
+
+def test_equal_documents_are_on_one_side():
+    rule = SplitRule.fit(documents(20), 0.5)
+    assert rule.assign("the same") == rule.assign("the same")
+
+
+def test_a_given_tokenizer_is_used(tmp_path):
+    Tokenizer.train(documents(20), vocab_size=320).save(tmp_path)
+    source = write_texts(tmp_path / "text", documents(10))
+    settings = config(source, tmp_path / "prepared", tokenizer=str(tmp_path), vocab_size=320)
+    manifest = Manifest.read(prepare(settings, progress=False))
+    assert manifest.tokenizer_hash == Tokenizer.load(tmp_path).hash
+    with pytest.raises(ValueError, match=r"has 320 ids, and the vocabulary is 300"):
+        prepare(config(source, tmp_path / "prepared", tokenizer=str(tmp_path)), progress=False)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"source": "nowhere"}, r"nowhere does not exist\. Set data\.source"),
+        ({"source": "nowhere", "how_to_get": "Run this."}, r"does not exist\. Run this\."),
+        ({"source": "empty"}, r"holds no file that can be read"),
+        ({"source": "blank"}, "holds no document with text"),
+        ({"source": "chunks"}, "no manifest.json, so its chunks are not a data set"),
+        ({"root": "file"}, "cannot be made a folder"),
+        ({"tokenizer": "nowhere"}, "does not exist; expected a tokenizer.json"),
+        ({"vocab_size": 100}, "needs at least 257 ids"),
+    ],
+)
+def test_bad_input_is_refused_and_nothing_is_left(tmp_path, monkeypatch, changes, message):
+    monkeypatch.chdir(tmp_path)
+    write_texts(tmp_path / "text", documents(10))
+    write_texts(tmp_path / "blank", [" "])
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "chunks" / "train").mkdir(parents=True)
+    (tmp_path / "chunks" / "train" / "index.json").touch()
+    settings = config(**{"source": "text", "root": "prepared", **changes})
+    with pytest.raises(ValueError, match=message):
+        prepare(settings, progress=False)
+    assert not list(tmp_path.glob("prepared/*/"))
+
+
+def test_check_refuses_a_missing_source_and_writes_nothing(tmp_path):
+    with pytest.raises(ValueError, match="does not exist"):
+        look_up(config(tmp_path / "nowhere", tmp_path / "prepared"))
+    look_up(config(write_texts(tmp_path / "text", documents(3)), tmp_path / "prepared"))
+    assert not (tmp_path / "prepared").exists()
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"micro_batch_size": 0}, r"data\.micro_batch_size: got 0, expected a whole number of at least 1"),
+        ({"seq_len": 1.5}, r"data\.seq_len: got 1\.5"),
+        ({"workers": -1}, r"data\.workers: got -1, expected a whole number from 0 to 1024"),
+        ({"validation_sequences": 0}, r"data\.validation_sequences: got 0"),
+        ({"chunk_tokens": 2**30}, r"data\.chunk_tokens: got 1073741824, expected a whole number from 1 to 536870912"),
+        ({"validation_fraction": 1.0}, r"data\.validation_fraction: got 1\.0, expected a number above 0 and below 1"),
+        ({"max_bad_share": 2}, r"data\.max_bad_share: got 2"),
+        ({"text_field": ""}, r"data\.text_field\b"),
+        ({"name": "../elsewhere"}, r"data\.name\b.*\.\./elsewhere"),
+        ({"name": ".hidden"}, r"data\.name\b.*\.hidden"),
+    ],
+)
+def test_settings_out_of_range_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        config("text", "prepared", **changes)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("{", "not a manifest that this version reads"),
+        ('{"schema": "other/1"}', r"schema: .* got 'other/1'"),
+        ("[]", "not a manifest that this version reads"),
+        ('{"schema": "litespark.data/1", "splits": {}}', r"schema: .* got 'litespark.data/1'"),
+        ('{"schema": "litespark.data/3", "splits": {}}', r"reads \((\w+): Field required"),
+    ],
+)
+def test_a_manifest_that_is_none_is_refused(tmp_path, text, message):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        Manifest.read(tmp_path)
+
+
+def test_a_manifest_comes_back_as_it_was_written(prepared, tmp_path):
+    manifest = Manifest.read(prepared)
+    manifest.write(Storage(tmp_path))
+    assert Manifest.read(tmp_path) == manifest
+    assert Manifest.read(tmp_path).hash == manifest.hash
+
+
+def touched(source: Path) -> Path:
+    for file in source.rglob("*"):
+        os.utime(file, ns=(10**18, 10**18))
+    return source
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        touched,
+        lambda source: Path(shutil.copytree(source, source.with_name("copied"), copy_function=shutil.copyfile)),
+        lambda source: touched(source.rename(source.with_name("moved"))),
+    ],
+)
+def test_the_same_text_touched_copied_or_moved_is_not_prepared_again(tmp_path, monkeypatch, change):
+    source = write_texts(tmp_path / "text", documents(10))
+    root = tmp_path / "prepared"
+    folder = prepare(config(source, root), progress=False)
+    now = change(source)
+    assert prepare(config(now, root), progress=False) == folder
+    assert [path.name for path in root.iterdir()] == [folder.name]
+    # compared once: from then on their times are known
+    monkeypatch.setattr(same_text, "content_hash", None)
+    assert prepare(config(now, root), progress=False) == folder
+
+
+def test_other_bytes_of_the_same_size_and_name_are_prepared_anew(tmp_path):
+    source = write_texts(tmp_path / "text", documents(10))
+    root = tmp_path / "prepared"
+    first = prepare(config(source, root), progress=False)
+    file = source / "0000.txt"
+    file.write_text(file.read_text().swapcase())
+    second = prepare(config(source, root), progress=False)
+    assert second != first
+    assert Manifest.read(second).hash != Manifest.read(first).hash
+
+
+@pytest.mark.parametrize("note", [b"", b"[]", b'{"files": [1]}', b'{"files": []}', b"[" * 100_000])
+def test_a_damaged_note_of_the_text_is_named_and_not_used(tmp_path, caplog, note):
+    source = write_texts(tmp_path / "text", documents(2))
+    first = prepare(config(source, tmp_path / "prepared"), progress=False)
+    (damaged,) = first.glob(same_text.NOTE)
+    damaged.write_bytes(note)
+    assert prepare(config(touched(source), tmp_path / "prepared"), progress=False) != first
+    assert f"{damaged} is damaged" in caplog.text
+
+
+def test_one_file_under_another_name_is_the_same_text(tmp_path):
+    file = write_texts(tmp_path / "text", documents(1)) / "0000.txt"
+    folder = prepare(config(file, tmp_path / "prepared"), progress=False)
+    renamed = file.rename(tmp_path / "renamed.txt")
+    assert prepare(config(renamed, tmp_path / "prepared"), progress=False) == folder
+
+
+def test_a_data_set_is_known_by_its_content_and_not_by_where_its_text_lay(tmp_path):
+    source = write_texts(tmp_path / "text", documents(10))
+    first = Manifest.read(prepare(config(source, tmp_path / "a"), progress=False))
+    moved = touched(source.rename(tmp_path / "moved"))
+    second = Manifest.read(prepare(config(moved, tmp_path / "b"), progress=False))
+    assert first.name != second.name
+    assert first.hash == second.hash
+
+
+def test_what_was_decided_about_the_files_is_told_and_kept_in_the_manifest(tmp_path, capsys):
+    folder = tmp_path / "hub"
+    for split in ("train", "validation", "test"):
+        lines = [json.dumps({"text": f"{split} {text}"}) + "\n" for text in documents(20)]
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        (folder / "data" / f"{split}-00000-of-00001.jsonl").write_text("".join(lines))
+    (folder / "README.md").write_text("# card")
+    prepared = prepare(config(folder, tmp_path / "prepared"))
+    told = capsys.readouterr().err
+    assert "splits: from the source, 1 training and 1 validation files" in told
+    assert "skipped README.md: documentation or metadata; data/test-00000-of-00001.jsonl: a test split" in told
+    manifest = Manifest.read(prepared)
+    assert {group["reason"]: group["names"] for group in manifest.listing["passed_over"]} == {
+        "documentation or metadata": ["README.md"],
+        "a test split, never used for training": ["data/test-00000-of-00001.jsonl"],
+    }
+    assert [manifest.splits[split].documents for split in ("train", "validation")] == [20, 20]

@@ -1,0 +1,341 @@
+"""The cache of remote chunks, through the real protocol: what it holds, deletes, mends and refuses."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from litespark.data.chunks import ChunkRecord
+from litespark.data.config import ReadingConfig
+from litespark.data.storage import Storage, StorageError
+from litespark.data.stream.cache import ChunkCache
+from litespark.data.stream.token_chunks import TokenChunks
+from tests.data.raw_chunks import write_chunks
+from tests.data.s3_server import fill, forget_connections, s3_client
+
+CHUNK_BYTES = 2000
+PARTS = [[number * 100 + place % 100 for place in range(CHUNK_BYTES // 2)] for number in range(5)]
+STREAM = [number for part in PARTS for number in part]
+
+
+@pytest.fixture
+def remote(s3_server: str, s3_bucket: str, tmp_path: Path) -> tuple[str, list[ChunkRecord]]:
+    """Address of a folder of five chunks of 2,000 bytes, and their records."""
+    records = write_chunks(tmp_path / "source", *PARTS)
+    fill(s3_server, f"{s3_bucket}/train/text", tmp_path / "source")
+    return f"{s3_bucket}/train/text", records
+
+
+def cache(tmp_path: Path, *, chunks: int = 10) -> ChunkCache:
+    return ChunkCache(tmp_path / "cache", chunks * CHUNK_BYTES)
+
+
+def chunks_of(remote: tuple[str, list[ChunkRecord]], cache: ChunkCache, **options: bool) -> TokenChunks:
+    return TokenChunks(remote[0], remote[1], vocab_size=500, cache=cache, **options)
+
+
+def cached(folder: Path, records: list[ChunkRecord]) -> list[int]:
+    """Which chunks the cache holds."""
+    names = {path.name for path in (folder / "cache/chunks").iterdir()}
+    assert names <= {f"{record.sha256}.bin" for record in records}, "something else was left there"
+    return [number for number, record in enumerate(records) if f"{record.sha256}.bin" in names]
+
+
+def read_from(chunks: TokenChunks, *numbers: int) -> None:
+    for number in numbers:
+        assert chunks.read(number * 1000 + 5, 3).tolist() == PARTS[number][5:8]
+
+
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the chunks that this process fetched."""
+    names: list[str] = []
+    fetch = Storage.fetch
+
+    def noted(self: Storage, name: str, target: Path, *, size: int | None = None) -> None:
+        names.append(name)
+        fetch(self, name, target, size=size)
+
+    monkeypatch.setattr(Storage, "fetch", noted)
+    return names
+
+
+def test_a_stream_is_read_cold_then_warm_without_its_source(remote, s3_server, tmp_path, fetched):
+    chunks = chunks_of(remote, cache(tmp_path))
+    assert cached(tmp_path, remote[1]) == []
+    assert chunks.read(0, 5000).tolist() == STREAM
+    assert chunks.read(1990, 20).tolist() == STREAM[1990:2010]
+    assert len(fetched) == 5
+    warm = chunks_of(remote, cache(tmp_path))
+    s3_client(s3_server).delete_object(Bucket=remote[0].split("/")[2], Key="train/text/chunk-0-3.bin")
+    assert warm.read(0, 5000).tolist() == STREAM
+    assert len(fetched) == 5
+
+
+def test_equal_chunks_of_two_data_sets_are_kept_once(remote, s3_server, s3_bucket, tmp_path, fetched):
+    fill(s3_server, f"{s3_bucket}/other", tmp_path / "source")
+    read_from(chunks_of(remote, cache(tmp_path)), 0, 1)
+    read_from(chunks_of((f"{s3_bucket}/other", remote[1]), cache(tmp_path)), 0, 1)
+    assert len(fetched) == 2
+
+
+def test_what_was_used_longest_ago_is_deleted_and_stays_readable_where_it_is_open(remote, tmp_path):
+    chunks = chunks_of(remote, cache(tmp_path, chunks=3))
+    read_from(chunks, 0, 1, 2)
+    opened = chunks._maps[1]
+    other = chunks_of(remote, cache(tmp_path, chunks=3))
+    read_from(other, 0, 3)
+    assert cached(tmp_path, remote[1]) == [0, 2, 3]
+    assert opened.tolist() == PARTS[1]
+    read_from(chunks, 1)
+
+
+def test_what_is_read_through_an_open_map_counts_as_used(remote, tmp_path):
+    chunks = chunks_of(remote, cache(tmp_path, chunks=3))
+    read_from(chunks, 0, 1, 2)
+    read_from(chunks, 0, 3)  # 0 is open already: only `touch` tells the cache
+    assert cached(tmp_path, remote[1]) == [0, 2, 3]
+
+
+def test_a_deleted_chunk_is_no_longer_kept_on_the_disk_by_a_map(remote, tmp_path):
+    chunks = chunks_of(remote, cache(tmp_path, chunks=2))
+    read_from(chunks, 0, 1, 2, 3)
+    assert set(chunks._maps) == {2, 3}
+
+
+def test_room_is_made_before_a_chunk_comes(remote, tmp_path, monkeypatch):
+    chunks, fetch = chunks_of(remote, cache(tmp_path, chunks=2)), Storage.fetch
+    held_before: list[int] = []
+
+    def noted(self: Storage, name: str, target: Path, *, size: int | None = None) -> None:
+        held_before.append(len(cached(tmp_path, remote[1])))
+        fetch(self, name, target, size=size)
+
+    monkeypatch.setattr(Storage, "fetch", noted)
+    read_from(chunks, 0, 1, 2, 3)
+    assert held_before == [0, 1, 1, 1]
+
+
+def test_only_files_of_the_cache_are_deleted(remote, tmp_path):
+    read_from(chunks_of(remote, cache(tmp_path, chunks=1)), 0)
+    foreign = tmp_path / "cache/chunks/notes.bin"
+    foreign.write_bytes(b"x" * 5000)
+    os.utime(foreign, (0, 0))
+    read_from(chunks_of(remote, cache(tmp_path, chunks=1)), 1)
+    assert foreign.exists()
+    foreign.unlink()
+    assert cached(tmp_path, remote[1]) == [1]
+
+
+def test_a_cached_chunk_of_another_size_is_fetched_again(remote, tmp_path, caplog):
+    held = cache(tmp_path)
+    read_from(chunks_of(remote, held), 0)
+    for size in (0, CHUNK_BYTES - 1, CHUNK_BYTES + 1):
+        held.path(remote[1][0]).write_bytes(b"x" * size)
+        read_from(chunks_of(remote, held), 0)
+        assert f"has {size} bytes; the manifest says {CHUNK_BYTES}; it is fetched again" in caplog.text
+
+
+def test_a_flipped_bit_in_a_cached_chunk_is_found_where_hashes_are_verified(remote, tmp_path):
+    held = cache(tmp_path)
+    read_from(chunks_of(remote, held), 0)
+    flipped = bytearray(held.path(remote[1][0]).read_bytes())
+    flipped[10] ^= 1
+    held.path(remote[1][0]).write_bytes(flipped)
+    assert chunks_of(remote, held).read(5, 1).tolist() != PARTS[0][5:6]
+    read_from(chunks_of(remote, held, verify_hashes=True), 0)
+
+
+def test_a_chunk_that_is_damaged_where_it_lies_is_refused(remote, s3_server, tmp_path, fetched):
+    bucket = remote[0].split("/")[2]
+    s3_client(s3_server).put_object(Bucket=bucket, Key="train/text/chunk-0-0.bin", Body=b"x" * CHUNK_BYTES)
+    chunks = chunks_of(remote, cache(tmp_path), verify_hashes=True)
+    with pytest.raises(ValueError, match=r"chunk-0-0.bin has SHA-256 .*damaged at its source: copy it again"):
+        chunks.read(0, 1)
+    assert len(fetched) == 4
+    with pytest.raises(ValueError, match=r"id 30840; expected 0 to 499.*data.verify_hashes=true"):
+        chunks_of(remote, cache(tmp_path)).read(0, 1)
+
+
+def test_a_remote_chunk_that_is_missing_or_of_another_size_is_refused_at_the_start(remote, s3_server, tmp_path):
+    bucket = remote[0].split("/")[2]
+    s3_client(s3_server).put_object(Bucket=bucket, Key="train/text/chunk-0-2.bin", Body=b"x")
+    with pytest.raises(ValueError, match=r"chunk-0-2.bin has 1 bytes; the manifest says 2000"):
+        chunks_of(remote, cache(tmp_path))
+    s3_client(s3_server).delete_object(Bucket=bucket, Key="train/text/chunk-0-2.bin")
+    forget_connections()
+    with pytest.raises(ValueError, match=r"s3://.*chunk-0-2.bin is missing; the manifest lists it"):
+        chunks_of(remote, cache(tmp_path))
+
+
+def test_threads_that_want_one_chunk_fetch_it_once(remote, tmp_path, fetched):
+    held = cache(tmp_path)
+    read: list[bytes] = []
+    start = threading.Barrier(4)
+
+    def get() -> None:
+        start.wait()
+        with held.open(remote[0], remote[1][0], verify_hash=True) as file:
+            read.append(file.read())
+
+    threads = [threading.Thread(target=get) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert read == [np.array(PARTS[0], dtype=np.uint16).tobytes()] * 4
+    assert fetched == ["chunk-0-0.bin"]
+
+
+READER = """
+import random, sys
+from litespark.data.stream.cache import ChunkCache
+from litespark.data.chunks import ChunkRecord
+from litespark.data.stream.token_chunks import TokenChunks
+address, folder, seed, *records = sys.argv[1:]
+records = [ChunkRecord(f"chunk-0-{number}.bin", 2000, sha256, 1000) for number, sha256 in enumerate(records)]
+chunks = TokenChunks(address, records, vocab_size=500, cache=ChunkCache(folder, 4100), verify_hashes=True)
+draw = random.Random(seed)
+for _ in range(60):
+    start = draw.randrange(4990)
+    found = chunks.read(start, 10).tolist()
+    assert found == [place // 1000 * 100 + place % 100 for place in range(start, start + 10)], (start, found)
+"""
+
+
+def test_processes_share_a_cache_that_holds_too_little_for_them(remote, tmp_path):
+    readers = [
+        subprocess.Popen(
+            [sys.executable, "-c", READER, remote[0], str(tmp_path / "cache"), str(seed)]
+            + [record.sha256 for record in remote[1]],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for seed in range(2)
+    ]
+    for reader in readers:
+        errors = reader.communicate(timeout=100)[1]
+        assert reader.returncode == 0, errors
+    assert len(cached(tmp_path, remote[1])) <= 2
+
+
+DYING = """
+import sys, time
+from pathlib import Path
+from litespark.data.stream.cache import ChunkCache
+from litespark.data.chunks import ChunkRecord
+from litespark.data.storage import Storage
+def half(self, name, target, *, size):
+    partial = target.with_name(f".{target.name}.1.partial")
+    partial.write_bytes(b"x" * (size // 2))
+    print("half", flush=True)
+    time.sleep(100)
+Storage.fetch = half
+folder, sha256 = sys.argv[1:]
+ChunkCache(folder, 6000).open("s3://nowhere", ChunkRecord("chunk-0-0.bin", 2000, sha256, 1000), verify_hash=False)
+"""
+
+
+@pytest.mark.parametrize("wanted", [0, 1])
+def test_what_a_killed_process_left_is_cleared_away(remote, tmp_path, wanted):
+    child = subprocess.Popen(
+        [sys.executable, "-c", DYING, str(tmp_path / "cache"), remote[1][0].sha256], stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "half\n"
+    (partial,) = (tmp_path / "cache/chunks").iterdir()
+    held = ChunkCache(tmp_path / "cache", 2000)
+    os.utime(partial, (1, 1))
+    held._make_room(2000)
+    assert partial.exists(), "it was still on its way"
+    child.send_signal(signal.SIGKILL)
+    child.wait(60)
+    child.stdout.close()
+    read_from(chunks_of(remote, held), wanted)
+    assert cached(tmp_path, remote[1]) == [wanted]
+
+
+class Reads(Dataset[list[int]]):
+    def __init__(self, chunks: TokenChunks) -> None:
+        self.chunks = chunks
+
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, index: int) -> list[int]:
+        if index >= 5:
+            raise IndexError
+        return self.chunks.read(index * 1000, 3).tolist()
+
+
+def test_loader_workers_fetch_for_themselves_after_a_fork(remote, tmp_path):
+    chunks = chunks_of(remote, cache(tmp_path))
+    read_from(chunks, 0)  # a connection that the workers must not use
+    loader = DataLoader(Reads(chunks), batch_size=None, num_workers=2, generator=torch.Generator(), timeout=60)
+    assert list(loader) == [part[:3] for part in PARTS]
+    assert cached(tmp_path, remote[1]) == [0, 1, 2, 3, 4]
+
+
+def test_a_full_disk_names_the_keys_to_set(remote, tmp_path, monkeypatch):
+    chunks = chunks_of(remote, cache(tmp_path))
+    usage = namedtuple("usage", "total used free")
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "disk_usage", lambda path: usage(0, 0, CHUNK_BYTES - 1))
+        with pytest.raises(ValueError, match=r"data.cache=.*disk is full .*1999 are free.*data.cache_bytes=20000"):
+            chunks.read(0, 1)
+
+    def full(self: Storage, name: str, target: Path, *, size: int) -> None:
+        raise StorageError("s3://bucket: gone") from OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Storage, "fetch", full)
+        with pytest.raises(ValueError, match=r"data.cache=.*the disk is full.*No space left.*data.cache_bytes"):
+            chunks.read(0, 1)
+    read_from(chunks, 0)
+
+
+def test_faults_of_the_source_are_not_blamed_on_the_cache(remote, tmp_path, monkeypatch):
+    chunks = chunks_of(remote, cache(tmp_path))
+
+    def gone(self: Storage, name: str, target: Path, *, size: int) -> None:
+        raise StorageError("s3://bucket: FileNotFoundError") from FileNotFoundError(errno.ENOENT, "gone")
+
+    monkeypatch.setattr(Storage, "fetch", gone)
+    with pytest.raises(StorageError, match=r"^s3://bucket: FileNotFoundError$"):
+        chunks.read(0, 1)
+
+
+def test_a_cache_that_does_not_hold_what_is_read_is_said_once(remote, tmp_path, caplog):
+    chunks = chunks_of(remote, cache(tmp_path, chunks=2))
+    read_from(chunks, 0, 1, 2)
+    assert "second time" not in caplog.text
+    read_from(chunks, 0, 1, 2)
+    assert caplog.text.count("is fetched a second time: data.cache_bytes=4000") == 1
+
+
+def test_settings_that_cannot_work_are_refused(remote, tmp_path):
+    big = ChunkRecord("chunk-0-0.bin", 3000, "0" * 64, 1500)
+    with pytest.raises(ValueError, match=r"data.cache_bytes=2000 is less than one chunk: s3://.* has 3000 bytes"):
+        ChunkCache(tmp_path / "cache", 2000).check_size(big, "s3://bucket")
+    with pytest.raises(ValueError, match=r"data.cache_bytes=1999 is less than one chunk"):
+        TokenChunks(remote[0], remote[1], vocab_size=500, cache=ChunkCache(tmp_path / "cache", 1999))
+    with pytest.raises(ValueError, match=r"is remote; expected a cache"):
+        TokenChunks(remote[0], remote[1], vocab_size=500)
+    reading = ReadingConfig(seq_len=4, micro_batch_size=1)
+    with pytest.raises(ValueError, match=r"s3://bucket is remote, and data.cache is not set"):
+        ChunkCache.of(reading, "s3://bucket")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"data.cache=.*file cannot be used: .*Set it to another folder"):
+        ChunkCache(tmp_path / "file", 2000)

@@ -1,0 +1,142 @@
+"""From text with several domains through `prepare` to batches: here, packed, from a bucket, and over nodes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter, defaultdict
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+import zstandard
+
+from litespark.data.batch import IGNORE_INDEX
+from litespark.data.manifest import Manifest
+from litespark.data.prepare.prepare import prepare
+from litespark.data.stream import modules as streaming
+from litespark.data.stream.modules import build_data_module
+from litespark.data.tokenizer import Tokenizer
+from tests.data.corpus import config
+from tests.data.s3_server import fill
+from tests.data.slimpajama import DOMAINS, write_slimpajama
+from tests.data.streams import S, module
+
+
+def settings(text, root, **changes):
+    return config(text, root, domain_field="meta.redpajama_set_name", vocab_size=400, **changes)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    return write_slimpajama(tmp_path_factory.mktemp("slimpajama") / "data", chunks=1, shards=2, documents=20)
+
+
+@pytest.fixture(scope="module")
+def folder(text, tmp_path_factory):
+    return prepare(settings(text, tmp_path_factory.mktemp("prepared")), progress=False)
+
+
+@pytest.fixture(scope="module")
+def packed(text, tmp_path_factory):
+    root = tmp_path_factory.mktemp("packed")
+    return prepare(settings(text, root, packing="best_fit", seq_len=64), progress=False)
+
+
+def corpus(folder, text):
+    """The ids of each training document of the source by domain, in its order, as the tokenizer alone gives them."""
+    tokenizer, eos = Tokenizer.load(folder), Manifest.read(folder).eos_id
+    found = defaultdict(list)
+    for path in sorted((text / "train").rglob("*.zst")):
+        for line in zstandard.decompress(path.read_bytes()).splitlines():
+            record = json.loads(line)
+            ids = [*tokenizer.encode_batch([record["text"]])[0], eos]
+            found[record["meta"]["redpajama_set_name"]].append(ids)
+    return found
+
+
+def epoch(data):
+    """Inputs and labels of one epoch, row by row."""
+    rows = ((batch.tokens, batch.labels) for batch in data.train_dataloader())
+    pairs = (pair for tokens, labels in rows for pair in zip(tokens.tolist(), labels.tolist(), strict=True))
+    return list(islice(pairs, data.rows_per_epoch))
+
+
+def test_an_epoch_holds_the_tokens_of_the_text(folder, text):
+    data = module(folder, seed=1)
+    expected = Counter()
+    for documents in corpus(folder, text).values():
+        ids = [token for document in documents for token in document]
+        expected.update(tuple(ids[row * S : row * S + S]) for row in range((len(ids) - 1) // S))
+    assert Counter(tuple(tokens) for tokens, _ in epoch(data)) == expected
+    assert {batch.domain for batch in data.val_dataloader()} == set(DOMAINS)
+
+
+def test_an_epoch_of_packed_rows_predicts_every_token_but_the_first_of_each_document(packed, text):
+    data = module(packed, seq_len=64, seed=1)
+    documents = [ids for found in corpus(packed, text).values() for ids in found]
+    labels = Counter(label for _, row in epoch(data) for label in row if label != IGNORE_INDEX)
+    assert labels == Counter(token for ids in documents for token in ids[1:])
+    batches = list(islice(data.train_dataloader(), data.rows_per_epoch // 2))
+    assert any(batch.token_count < batch.tokens.numel() for batch in batches)
+
+
+def test_packed_rows_are_read_at_their_length_alone(packed):
+    with pytest.raises(ValueError, match=r"seq_len=16, but .* for data\.seq_len=64"):
+        module(packed, seed=1)
+
+
+def test_a_domain_shorter_than_a_row_has_one_where_rows_are_padded(tmp_path, caplog):
+    texts = {"long": "a text of some length. " * 40, "short": "a few words"}
+    for split in ("train", "validation"):
+        (tmp_path / "text" / split).mkdir(parents=True)
+        records = [{"text": f"{split} {text}", "domain": name} for name, text in texts.items()]
+        (tmp_path / "text" / split / "a.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records))
+    settings = config(tmp_path / "text", tmp_path, domain_field="domain", packing="best_fit", seq_len=64)
+    data = module(prepare(settings, progress=False), seq_len=64, micro_batch_size=1, seed=1)
+    assert not caplog.text
+    assert data._training.sizes["short"] == 1
+    found = [batch for batch in data.val_dataloader() if batch.domain == "short"]
+    assert [batch.token_count for batch in found] == [data.manifest.splits["validation"].domains["short"].tokens]
+
+
+def batches(place, count, **changes):
+    data = module(place, seed=1, **changes)
+    return [batch.tokens for batch in islice(data.train_dataloader(), count)]
+
+
+def test_data_in_a_bucket_gives_the_same_batches_with_a_cold_and_a_warm_cache(folder, s3_bucket, s3_server, tmp_path):
+    fill(s3_server, f"{s3_bucket}/data", folder)
+    here = batches(folder, 40)
+    for workers in (2, 0):  # a cold cache, and a warm one
+        there = batches(f"{s3_bucket}/data", 40, cache=str(tmp_path / "cache"), workers=workers)
+        assert all(map(torch.equal, here, there))
+    data = module(f"{s3_bucket}/data", seed=1, cache=str(tmp_path / "cache"))
+    assert Tokenizer.load(data.folder).hash == Tokenizer.load(folder).hash
+    assert [batch.domain for batch in data.val_dataloader()] == sorted(batch.domain for batch in data.val_dataloader())
+
+
+def test_data_in_a_bucket_needs_a_cache(folder, s3_bucket, s3_server):
+    fill(s3_server, f"{s3_bucket}/data", folder)
+    with pytest.raises(ValueError, match=r"is remote, and data\.cache is not set"):
+        batches(f"{s3_bucket}/data", 1)
+
+
+def test_a_config_leads_to_all_of_its_domains_and_reading_settings(text, tmp_path):
+    mixture = dict.fromkeys(DOMAINS, 0.0) | {"RedPajamaBook": 1.0}
+    data = build_data_module(settings(text, tmp_path, mixture=mixture, validation_sequences=3), seed=5)
+    assert (data.seed, data.validation_sequences, data.reading.mixture) == (5, 3, mixture)
+    books = corpus(data.folder, text)["RedPajamaBook"]
+    assert {token for tokens, _ in epoch(data) for token in tokens} <= set(np.concatenate(books).tolist())
+
+
+def test_a_node_that_has_to_wait_for_others_does_not_train(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(streaming, "prepare", lambda config, found: None)
+    with pytest.raises(ValueError, match=r"data\.nodes=2: this node has prepared its part .* has ended on all nodes"):
+        build_data_module(settings(text, tmp_path, nodes=2), seed=5)
+
+
+def test_the_order_does_not_depend_on_where_the_folder_lies(folder, tmp_path):
+    moved = shutil.copytree(folder, tmp_path / "elsewhere" / "moved")
+    assert all(map(torch.equal, batches(folder, 20), batches(moved, 20)))

@@ -1,0 +1,127 @@
+"""The command that is printed after a stop starts what was started."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from litespark.launch import ALONE, Ranks
+from litespark.override_text import hydra_text
+from litespark.run import continue_command as commands
+from litespark.run.continue_command import Started, continue_command, how_to_continue
+from litespark.run.targets import ALLOWED_VARIABLE
+from tests.run.composed import parts
+
+FOLDER = Path("logs/runs/a")
+TWO = Ranks(2, 0, 0, 1, "torchrun")
+PYTHON = sys.executable
+
+
+@pytest.fixture(autouse=True)
+def on_the_path(monkeypatch):
+    monkeypatch.setattr(commands, "_on_path", lambda program: True)
+
+
+def started(*words: str, count: int = 1, parent: tuple[str, ...] = (), **environment: str) -> Started:
+    """A process with this command line, of which the last `count` words are arguments."""
+    return Started(words, "train.py", words[len(words) - count :], parent, environment)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([PYTHON, "train.py"], "python train.py"),
+        ([PYTHON, "-u", "-X", "dev", "/some where/train.py"], "python -u -X dev '/some where/train.py'"),
+        ([PYTHON, "-m", "litespark.cli", "train"], "python -m litespark.cli train"),
+        (["python3", "/venv/bin/litespark", "train"], "litespark train"),
+        ([PYTHON, "-O", "/venv/bin/litespark", "train"], "python -O /venv/bin/litespark train"),
+        ([PYTHON, "-m", "pytest", "tests"], "python train.py"),
+    ],
+)
+def test_it_starts_the_program_that_was_started(words, expected):
+    command = continue_command(["optim.lr=0.1", "++name=x"], FOLDER, ALONE, started(*words, "optim.lr=0.1"))
+    assert command == f"{expected} optim.lr=0.1 resume=logs/runs/a"
+
+
+def test_a_class_of_the_users_own_is_found_again():
+    environment = {ALLOWED_VARIABLE: "my_parts", "PYTHONPATH": "/my code"}
+    command = continue_command([], FOLDER, ALONE, started(PYTHON, "train.py", count=0, **environment))
+    assert shlex.split(command)[:2] == [f"{ALLOWED_VARIABLE}=my_parts", "PYTHONPATH=/my code"]
+
+
+def test_it_keeps_what_was_set_of_hydra_itself():
+    words = ("-cd", "my configs", "optim.lr=0.1", "hydra.job.env_set.A=b", "--config-name=other", "hydra.mode=RUN")
+    command = continue_command(["optim.lr=0.1"], FOLDER, ALONE, started(PYTHON, "train.py", *words, count=len(words)))
+    assert shlex.split(command)[2:] == [*words[:2], *words[3:5], "optim.lr=0.1", "resume=logs/runs/a"]
+
+
+@pytest.mark.parametrize(
+    "launcher", [(PYTHON, "/venv/bin/torchrun"), (PYTHON, "-m", "torch.distributed.run")], ids=["torchrun", "module"]
+)
+@pytest.mark.parametrize(
+    ("program", "of_torchrun"),
+    [(("train.py",), ("train.py",)), (("-m", "litespark.cli", "train"), ("litespark.cli", "train"))],
+)
+@pytest.mark.parametrize("rank", [("--node-rank=0",), ("--node_rank", "0")])
+def test_torchrun_gets_the_options_that_it_was_given(launcher, program, of_torchrun, rank):
+    options = ("--nnodes=2", *rank, "--rdzv-endpoint=h:1", "--nproc-per-node=1", "--max-restarts", "3")
+    options += ("-m",) if program[0] == "-m" else ()
+    text = how_to_continue(
+        ["seed=1", "name=x"],
+        FOLDER,
+        TWO,
+        started(
+            *(PYTHON, "-u", *program, "seed=1", "name=x"),
+            count=2,
+            parent=(*launcher, *options, *of_torchrun, "seed=1", "name=x"),
+            GROUP_WORLD_SIZE="2",
+        ),
+    )
+    where, command = text.splitlines()
+    assert where == f"To continue on each of the 2 machines, with its own --node-rank instead of {' '.join(rank)}:"
+    assert shlex.split(command) == ["torchrun", *options, *of_torchrun, "seed=1", "resume=logs/runs/a"]
+
+
+def test_torchrun_whose_command_cannot_be_read_is_told_by_its_variables():
+    variables = {"GROUP_WORLD_SIZE": "2", "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "h",
+                 "MASTER_PORT": "1"}  # fmt: skip
+    command = continue_command([], FOLDER, TWO, started(PYTHON, "-u", "train.py", count=0, **variables))
+    assert command.startswith("torchrun --nnodes=2 --node-rank=0 --master-addr=h --master-port=1 --nproc-per-node=4 tr")
+
+
+@pytest.mark.parametrize(
+    ("launcher", "variables", "expected"),
+    [
+        (
+            "srun",
+            {"SLURM_STEP_NUM_NODES": "2", "SLURM_CPUS_PER_TASK": "8"},
+            "srun --nodes=2 --ntasks=4 --cpus-per-task=8",
+        ),
+        ("mpirun", {}, "mpirun -n 4"),
+    ],
+)
+def test_srun_and_mpirun_start_as_many_processes(launcher, variables, expected):
+    command = continue_command(
+        [], FOLDER, Ranks(4, 0, 0, 2, launcher), started(PYTHON, "train.py", count=0, **variables)
+    )
+    assert command == f"{expected} python train.py resume=logs/runs/a"
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1))
+def test_any_value_comes_through_the_shell_as_it_was_typed(text):
+    typed = f"callbacks.sample_prompt={hydra_text(text)}"
+    command = continue_command([typed], FOLDER, ALONE, started(PYTHON, "train.py", typed))
+    assert shlex.split(command)[2] == typed
+
+
+@pytest.mark.parametrize(
+    "name", ["plain", "lr=0.1,seed=2", "a b", 'quote "', "it's (a) {b} [c]", "back\\slash\\", "ünï", "123", "null"]
+)
+def test_the_folder_is_named_so_that_hydra_reads_it(name):
+    words = shlex.split(continue_command(["resume=old"], Path("logs/runs") / name, ALONE, started(PYTHON, "train.py")))
+    assert parts(words[2]).resume == f"logs/runs/{name}"

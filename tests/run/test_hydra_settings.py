@@ -1,0 +1,185 @@
+"""A config cannot make Hydra call, import or set anything: each way is planted, and nothing happens."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from pathlib import Path
+
+import hydra._internal.hydra
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+from litespark.cli import main
+from litespark.run.hydra_settings import check_hydra
+from tests.run.composed import CONFIGS
+
+# stopped by our own code at the latest
+HARMLESS = ("data=synthetic", "seed=-1")
+
+
+def planted(folder: Path, text: str, name: str = "evil") -> None:
+    """An experiment of that text, with {copy} for a call that makes a file."""
+    (folder / "from").write_text("")
+    copy = f"src: {folder}/from, dst: {folder}/to"
+    (folder / "experiment").mkdir(exist_ok=True)
+    (folder / "experiment" / f"{name}.yaml").write_text("# @package _global_\n" + text.replace("{copy}", copy))
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """A folder for configs in which there is a package that leaves a mark when it is imported."""
+    package = tmp_path / "path" / "planted_package"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(f"from pathlib import Path\nPath({str(tmp_path / 'to')!r}).touch()\n")
+    monkeypatch.syspath_prepend(tmp_path / "path")
+    monkeypatch.setitem(os.environ, "HYDRA_FULL_ERROR", "0")
+    yield tmp_path
+    sys.modules.pop("planted_package", None)
+
+
+FILES = {
+    "a callback": "hydra: {callbacks: {x: {_target_: shutil.copyfile, {copy}}}}",
+    "a callback that is resolved": "x: {_target_: shutil.copyfile, {copy}}\nhydra: {callbacks: {x: '${x}'}}",
+    "a callback behind a resolver": "x: {_target_: shutil.copyfile, {copy}}\n"
+    "hydra: {callbacks: {x: '${oc.create:${x}}'}}",
+    "a logging factory": "hydra: {job_logging: {filters: {x: {(): shutil.copyfile, {copy}}}}}",
+    "a logging factory of Hydra's own": "hydra: {hydra_logging: {formatters: {x: {(): shutil.copyfile, {copy}}}}}",
+    "a logging class": "hydra: {job_logging: {handlers: {x: {class: logging.FileHandler, filename: '{to}'}}}}",
+    "a logging object": "hydra: {job_logging: {root: {level: 'ext://planted_package.x'}}}",
+    "a logging object, resolved": "x: 'ext://planted_package.x'\nhydra: {job_logging: {root: {level: '${x}'}}}",
+    "a launcher": "hydra: {launcher: {_target_: hydra_plugins.x.Y}}",
+    "a sweeper": "hydra: {sweeper: {_target_: planted_package.X}}",
+    "a sweeper's settings": "hydra: {mode: MULTIRUN, sweeper: {params: {_target_: shutil.copyfile, {copy}}}}",
+    "within a sweeper's settings": "hydra: {mode: MULTIRUN, sweeper: {params: {x: '${y}'}}}\n"
+    "y: {_target_: shutil.copyfile, {copy}}",
+    "an environment": "hydra: {job: {env_set: {LITESPARK_ALLOWED_TARGETS: 'planted_package.'}}}\n"
+    "optim: {_target_: planted_package.X}",
+    "overrides of a sweep": "hydra: {mode: MULTIRUN, sweeper: {params: {+hydra.job_logging.handlers.x: "
+    "'{class:logging.FileHandler,filename:{to}}'}}}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("plant", FILES)
+def test_an_experiment_file_makes_hydra_do_nothing(plant, world, capfd):
+    planted(world, FILES[plant].replace("{to}", str(world / "to")))
+    before = dict(os.environ)
+    assert main(["train", f"--config-dir={world}", "experiment=evil", f"paths.logs={world}/logs", *HARMLESS]) == 1
+    said = capfd.readouterr().err
+    assert "which no config may set" in said
+    assert "Traceback" not in said
+    assert not (world / "to").exists()
+    assert not (world / "logs" / "runs").exists()
+    assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize(
+    "plant", ["a callback", "a logging factory", "a logging object", "an environment", "a sweeper's settings"]
+)
+def test_without_the_check_the_plants_would_work(plant, world, capfd, monkeypatch):
+    """Or the tests above would show nothing."""
+    monkeypatch.setattr(hydra._internal.hydra, "ConfigLoaderImpl", ConfigLoaderImpl)
+    planted(world, FILES[plant])
+    main(["train", f"--config-dir={world}", "experiment=evil", f"paths.logs={world}/logs", *HARMLESS])
+    assert (world / "to").exists()
+
+
+COMMANDS = {
+    "a sweep of one": ("train", "-m", "experiment=evil"),
+    "a job of a sweep": ("train", "-m", "experiment=quickstart,evil"),
+    "prepare": ("prepare", "{callback}"),
+    "verify": ("verify", "{callback}"),
+    "verify-resume": ("verify-resume", "{callback}"),
+    "bench step": ("bench", "step", "{callback}"),
+    "a callback": ("train", "{callback}"),
+    "a callback, forced": ("train", "+{callback}"),
+    "all of hydra": ("train", "hydra={callbacks:{x:{_target_:shutil.copyfile,src:{from},dst:{to}}}}"),
+    "all of hydra, resolved": (
+        "train",
+        "hydra=${variant}",
+        "variant={callbacks:{x:{_target_:shutil.copyfile,src:{from},dst:{to}}}}",
+    ),
+    "a logging class": ("train", "+hydra.job_logging.handlers.x={class:logging.FileHandler,filename:{to}}"),
+    "a launcher": ("train", "-m", "hydra.launcher._target_=planted_package.X"),
+    "a sweeper": ("train", "-m", "hydra.sweeper._target_=planted_package.X"),
+    "an environment": ("train", "+hydra.job.env_set.LITESPARK_ALLOWED_TARGETS=shutil."),
+    "a variable that is copied": ("train", "hydra.job.env_copy=[HOME]"),
+    "a variable that is not there": ("train", "hydra.job.env_copy=[NOT_THERE]"),
+    "a sweep over a logging class": ("train", "-m", "+hydra.job_logging.handlers.x={class:logging.FileHandler},1"),
+    "a package among the configs": ("train", "hydra.searchpath=[pkg://planted_package]"),
+    "a module among the configs": ("train", "hydra.searchpath=[structured://planted_package]"),
+    "a package for the configs": ("train", "--config-path=pkg://planted_package"),
+    "a group in another place": ("train", "--config-dir={w}", "+experiment@hydra.callbacks=node"),
+    "showing the config": ("train", "--cfg=job", "{callback}"),
+    "info": ("train", "--info", "{callback}"),
+    "a pickle": ("train", "--experimental-rerun", "{w}/job.pickle"),
+}  # fmt: skip
+
+
+class Touch:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("way", COMMANDS)
+def test_no_command_line_makes_hydra_do_anything(way, world, capfd, monkeypatch):
+    planted(world, FILES["a logging factory"])
+    (world / "experiment" / "node.yaml").write_text(
+        f"x: {{_target_: shutil.copyfile, src: {world}/from, dst: {world}/to}}"
+    )
+    (world / "job.pickle").write_bytes(pickle.dumps(Touch(world / "to")))
+    monkeypatch.chdir(world)
+    callback = "+hydra.callbacks.x={_target_:shutil.copyfile,src:{from},dst:{to}}"
+    values = {"{callback}": callback, "{from}": str(world / "from"), "{to}": str(world / "to"), "{w}": str(world)}
+    words = list(COMMANDS[way])
+    for name, value in values.items():
+        words = [word.replace(name, value) for word in words]
+    if "evil" in words[-1]:
+        words.insert(1, f"--config-dir={world}")
+    try:
+        code = main([*words, "seed=-1", f"paths.logs={world}/logs"])
+    except SystemExit as end:
+        code = end.code
+    assert code, capfd.readouterr().out
+    assert "Traceback" not in capfd.readouterr().err
+    assert not (world / "to").exists()
+    assert not (world / "logs" / "runs").exists()
+
+
+def test_a_primary_config_of_ones_own_names_no_package(world, capfd):
+    (world / "mine.yaml").write_text("defaults: [train, _self_]\nhydra: {searchpath: ['pkg://planted_package']}\n")
+    words = [f"--config-dir={world}", "--config-name=mine", *HARMLESS, f"paths.logs={world}/logs"]
+    assert main(["train", *words]) == 1
+    assert "expected a folder: a package would be imported" in capfd.readouterr().err
+    assert not (world / "to").exists()
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "hydra.run.dir=/somewhere", "hydra.sweep.subdir=x", "hydra.output_subdir=.hydra", "hydra.verbose=true",
+        "hydra.job.name=mine", "hydra.job_logging.root.level=DEBUG", "hydra/job_logging=disabled",
+        "hydra/hydra_logging=none", "hydra.job_logging.formatters.simple.format='%(levelname)s %(message)s'",
+        "hydra.sweeper.max_batch_size=2", "hydra/launcher=basic", "hydra.help.header=x",
+    ],
+)  # fmt: skip
+def test_what_calls_nothing_may_be_set(override):
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        check_hydra(compose("train", overrides=[override], return_hydra_config=True))
+
+
+def test_a_folder_of_ones_own_may_hold_configs(tmp_path):
+    planted(tmp_path, "seed: 7", name="mine")
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        assert compose("train", overrides=[f"hydra.searchpath=[{tmp_path}]", "experiment=mine"]).seed == 7
+
+
+def test_the_shipped_configs_hold_no_call_below_hydra():
+    texts = [yaml.safe_load(path.read_text()) for path in CONFIGS.rglob("*.yaml")]
+    assert not [text["hydra"] for text in texts if "_target_" in str(text.get("hydra"))]

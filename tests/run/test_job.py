@@ -1,0 +1,197 @@
+"""How a job ends: one voice for several ranks, and no sweep of them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import hydra
+import pytest
+
+from litespark.launch import Ranks
+from litespark.run import job
+from litespark.run.job import one_after_the_other, start
+from litespark.run.targets import raised_in_own_code
+
+TRAIN = hydra.main(version_base="1.3", config_path=str(Path(job.__file__).parents[3] / "configs"), config_name="train")(
+    job.run_job
+)
+TORCHRUN = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+
+
+@pytest.fixture
+def rank(monkeypatch, tmp_path):
+    """Makes this process one rank of two; returns what it would hand to torchrun."""
+    waited = []
+    monkeypatch.setattr(job.time, "sleep", waited.append)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+
+    def become(number, *, file=True):
+        for name, value in {**TORCHRUN, "RANK": str(number), "LOCAL_RANK": str(number)}.items():
+            monkeypatch.setenv(name, value)
+        path = tmp_path / f"error-{number}.json"
+        monkeypatch.setattr(sys, "argv", ["train.py"])
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(path) if file else "")
+        return path, waited
+
+    return become
+
+
+def complain():
+    print("Could not override 'nope'.", file=sys.stderr)
+    sys.exit(1)
+
+
+def test_what_hydra_refuses_is_handed_to_torchrun_which_shows_it_last(rank, capsys):
+    path, waited = rank(0)
+    with pytest.raises(SystemExit) as end:
+        start(complain)
+    assert end.value.code == 1
+    assert capsys.readouterr().err == ""
+    message = json.loads(path.read_text())["message"]
+    assert message["message"] == message["extraInfo"]["py_callstack"] == "Could not override 'nope'."
+    assert not waited
+
+
+def test_another_rank_leaves_the_word_to_the_first_and_then_names_itself(rank):
+    path, waited = rank(1)
+    with pytest.raises(SystemExit):
+        start(complain)
+    assert waited == [15.0]  # in which torchrun ends it, where the first rank has the same error
+    assert json.loads(path.read_text())["message"]["message"] == "rank 1: Could not override 'nope'."
+
+
+def test_other_launchers_show_what_is_printed(rank, capsys):
+    rank(0, file=False)
+    with pytest.raises(SystemExit):
+        start(complain)
+    assert capsys.readouterr().err == "Could not override 'nope'.\n"
+
+
+@pytest.mark.parametrize("number, said", [(0, "optim.x is left out\n"), (1, "")])
+def test_what_composing_has_to_say_is_said_by_one_rank(rank, capsys, monkeypatch, number, said):
+    rank(number)
+    monkeypatch.setattr(sys, "__stderr__", sys.stderr)
+
+    def compose_and_begin():
+        print("optim.x is left out", file=sys.stderr)
+        job._say_what_was_held(Ranks.from_environment("ddp"))
+
+    start(compose_and_begin)
+    assert capsys.readouterr().err == said
+
+
+def test_a_bug_keeps_its_traceback(rank, capsys):
+    rank(0)
+
+    def fail():
+        raise KeyError("bug")
+
+    before = sys.stderr
+    with pytest.raises(KeyError):
+        start(fail)
+    assert sys.stderr is before
+
+
+def test_variables_that_cannot_be_are_one_message(rank, monkeypatch):
+    rank(0)
+    monkeypatch.setenv("WORLD_SIZE", "abc")
+    with pytest.raises(SystemExit, match=r"ValueError: WORLD_SIZE: got 'abc' in the environment"):
+        start(complain)
+
+
+def test_a_sweep_as_a_loop_of_the_shell_starts_the_same_jobs(tmp_path):
+    print_it = tmp_path / "job"
+    print_it.write_text('#!/bin/sh\nfor word in "$@"; do printf "%s|" "$word"; done; echo\n')
+    print_it.chmod(0o755)
+    line = one_after_the_other(
+        str(print_it),
+        ["-m", "strategy=ddp", "seed=1,2", "+data.note='a b'", "optim.lr=1e-3,3e-4", "hydra.mode=MULTIRUN"],
+        {"model": "tiny,llama160m"},
+    )
+    done = subprocess.run(["sh", "-c", line], text=True, capture_output=True, check=True)
+    assert done.stdout.splitlines() == [
+        f"strategy=ddp|seed={seed}|+data.note='a b'|optim.lr={lr}|model={model}|"
+        for seed in ("1", "2") for lr in ("0.001", "0.0003") for model in ("tiny", "llama160m")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["hydra.mode=MULTIRUN", "seed=1,2"], ["--multirun", "sweep=ops_ablation"]],
+    ids=["mode", "group"],
+)
+def test_a_sweep_of_two_processes_is_refused_with_what_to_do(words, tmp_path):
+    """Before torch is imported, so at once; in a process of its own, since Hydra can be started once in one."""
+    error = tmp_path / "error.json"
+    environment = {**TORCHRUN, "RANK": "0", "LOCAL_RANK": "0", "TORCHELASTIC_ERROR_FILE": str(error)}
+    root = Path(job.__file__).parents[3]
+    done = subprocess.run(
+        [sys.executable, "train.py", *words, "strategy=ddp", f"paths.logs={tmp_path}"],
+        cwd=root, env={"PYTHONPATH": str(root / "src"), "PATH": "/usr/bin:/bin"} | environment,
+        text=True, capture_output=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "")
+    message = json.loads(error.read_text())["message"]["message"]
+    assert "got a sweep and 2 processes started by torchrun, expected one process" in message
+    if "seed=1,2" in words:
+        assert (
+            'for seed in 1 2; do torchrun --nproc-per-node=2 train.py "seed=$seed" strategy=ddp paths.logs=' in message
+        )
+    assert f"paths.logs={tmp_path} strategy=single" in message.splitlines()[-1]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_ranks_are_read_for_the_strategy_of_the_run():
+    tasks = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}
+    assert Ranks.from_environment("single", tasks).world_size == 1
+    assert Ranks.from_environment("ddp", tasks).world_size == 2
+
+
+WRONG_BELOW_HYDRA = {
+    "hydra.job_logging.version=2": "Unsupported version",
+    "hydra.run.dir={file}/x": "Not a directory",
+    "-m seed=1,2 hydra.sweep.dir={file}/x": "Not a directory",
+    "-m seed=1,2 paths.logs={file}": "set paths.logs",
+    "-m seed=1,2 hydra.sweeper.max_batch_size=0": "assert max_batch_size",
+    "-m seed=1,2 hydra.launcher=null": "launcher is not configured",
+    "hydra.verbose=[1]": "must be a string",
+    "--resolve": "--resolve flag can only",
+    "--run --multirun": "Only one of",
+    "--help optim=nope": "choose",
+    "--info all nope=3": "nope: got 3, but there is no such setting",
+}
+
+
+@pytest.mark.parametrize("words", WRONG_BELOW_HYDRA)
+def test_what_hydra_itself_cannot_do_is_one_message(words, tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(sys, "argv", ["train.py", *words.format(file=tmp_path / "file").split()])
+    with pytest.raises(SystemExit) as end:
+        start(TRAIN)
+    said = capsys.readouterr().err
+    assert end.value.code == 1
+    assert WRONG_BELOW_HYDRA[words] in said
+    assert "Traceback" not in said
+
+
+def test_a_sweep_that_is_refused_leaves_no_file(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "optim.lr=1e-3,1e-4", "nope=3", f"paths.logs={tmp_path}/logs"])
+    with pytest.raises(SystemExit):
+        start(TRAIN)
+    assert "nope: got 3, but there is no such setting" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.yaml"))
+
+
+def test_an_error_in_code_of_ones_own_keeps_its_lines(monkeypatch):
+    monkeypatch.setenv("LITESPARK_ALLOWED_TARGETS", "mypkg.")
+    module = {"__name__": "mypkg.mine"}
+    exec("def fail(): raise ValueError('of mine')", module)
+    with pytest.raises(ValueError, match="of mine") as own:
+        module["fail"]()
+    assert raised_in_own_code(own.value)
+    monkeypatch.delenv("LITESPARK_ALLOWED_TARGETS")
+    assert not raised_in_own_code(own.value)

@@ -1,0 +1,237 @@
+"""`callbacks.extra`: which classes are taken, what is said of those that are not, and that they run and are resumed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from litespark.callbacks.checkpoint import Checkpointer
+from litespark.callbacks.phases import Phases
+from litespark.cli import main
+from litespark.reports.runs import load_run
+from litespark.run import finish
+from litespark.run.checkout import repository
+from litespark.run.own_parts import made_callbacks
+from litespark.run.sweep import Job, _figures
+from litespark.run.targets import ALLOWED_VARIABLE, ConfigError, allowed_prefixes
+from litespark.training.checkpoint.state import foreign
+from tests.run.composed import parts
+
+ROOT = Path(__file__).parents[2]
+
+PACKAGE = '''
+import sys
+from pathlib import Path
+
+from lightning.pytorch import Callback
+
+
+class Hello(Callback):
+    """Writes a line a step, and counts them through a resume."""
+
+    def __init__(self, mark, word="hello"):
+        self.mark, self.word, self.steps = Path(mark), word, 0
+
+    @property
+    def state_key(self):
+        return f"Hello.{self.word}"
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.steps += 1
+        with self.mark.open("a") as file:
+            file.write(f"{self.word} {self.steps}\\n")
+
+    def state_dict(self):
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state):
+        self.steps = state["steps"]
+
+
+class Keeper(Callback):
+    """Keeps what no checkpoint takes."""
+
+    def state_dict(self):
+        return {"where": Path("x")}
+
+
+class Ends(Callback):
+    """Logs by Lightning's own means, and ends the training or the process after step 51."""
+
+    def __init__(self, process):
+        self.process = process
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        pl_module.log("mine/half", trainer.global_step / 2)
+        pl_module.log("mine/nothing", float("nan"))
+        if trainer.global_step == 51:
+            if self.process:
+                sys.exit(3)
+            trainer.should_stop = True
+
+
+class Plain:
+    pass
+
+
+def function():
+    raise AssertionError("called")
+'''
+
+
+@pytest.fixture
+def mypkg(tmp_path, monkeypatch):
+    """A package outside of the project, importable and allowed."""
+    (tmp_path / "path" / "mypkg").mkdir(parents=True)
+    (tmp_path / "path" / "mypkg" / "__init__.py").touch()
+    (tmp_path / "path" / "mypkg" / "mine.py").write_text(PACKAGE)
+    (tmp_path / "path" / "mypkg" / "needs.py").write_text("import a_package_that_is_not_there\n")
+    (tmp_path / "path" / "mypkg" / "broken.py").write_text("def (:\n")
+    monkeypatch.syspath_prepend(tmp_path / "path")
+    monkeypatch.setenv(ALLOWED_VARIABLE, "mypkg.")
+    yield tmp_path
+    for name in [each for each in sys.modules if each.split(".")[0] == "mypkg"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("mypkg.nowhere.Hello", r"mypkg\.nowhere cannot be imported \(ModuleNotFoundError: .*pip install -e"),
+        ("mypkg.needs.X", r"mypkg\.needs cannot be imported \(ModuleNotFoundError: No module named 'a_package_that"),
+        ("mypkg.broken.X", r"mypkg\.broken cannot be imported \(SyntaxError"),
+        ("mypkg.mine.Helo", r"mypkg\.mine has no Helo; it has Hello"),
+        ("mypkg.mine.function", "it is a function; name a class"),
+        ("mypkg.mine", "mypkg has no mine; it has no class at all"),
+        ("mypkg.mine.Path", "it is defined in pathlib"),
+        ("mypkg.mine.Plain", r"expected a subclass of lightning\.pytorch\.Callback"),
+        ("mypkg.mine.Hello", r"callbacks\.extra\.x: missing a required argument: 'mark'; Hello takes \(mark"),
+        ("mypkg.__main__.X", r"expected a class below mypkg\.; a config may not call"),
+        ("otherpkg.mine.Hello", r"expected a class below mypkg\.; .*allowed_targets = "),
+    ],
+)
+def test_a_class_that_cannot_be_taken_is_named_with_the_reason(target, message, mypkg):
+    with pytest.raises(ConfigError, match=message):
+        parts(f"callbacks.extra.x._target_={target}")
+
+
+@pytest.mark.parametrize("word", ["_partial_=true", "_args_=[1]", "_convert_=all", "_recursive_=false"])
+def test_hydras_other_words_are_refused(word):
+    with pytest.raises(ConfigError, match="expected a _target_ and its arguments by name only"):
+        parts(f"+optim.{word}")
+
+
+def test_ours_that_are_no_settings_are_not_made(tmp_path):
+    with pytest.raises(ConfigError, match=r"got the target .*what is ours needs none; set its kind"):
+        parts(
+            "optim._target_=litespark.callbacks.metrics_logger.MetricsLogger",
+            f"+optim.folder={tmp_path}/x",
+        )
+    assert not (tmp_path / "x").exists()
+    with pytest.raises(ConfigError, match=r"got the target .*what is ours needs none; set its kind"):
+        parts(f"callbacks.extra.x={{_target_:litespark.callbacks.metrics_logger.MetricsLogger,folder:{tmp_path}}}")
+
+
+def test_checking_a_config_makes_none_and_two_of_a_kind_are_told_apart(mypkg):
+    mark = mypkg / "mark"
+    two = [f"callbacks.extra.{name}={{_target_:mypkg.mine.Hello,mark:{mark},word:{word}}}" for name, word in
+           (("a", "one"), ("b", "two"), ("c", "two"))]  # fmt: skip
+    extra = parts(*two[:2], "callbacks.extra.gone=null").callbacks.extra
+    assert list(extra) == ["a", "b"]
+    assert [each.word for each in made_callbacks(extra)] == ["one", "two"]
+    assert not mark.exists()
+    with pytest.raises(ConfigError, match=r"a second Hello beside callbacks\.extra\.b.*state_key"):
+        made_callbacks(parts(*two).callbacks.extra)
+
+
+def test_a_state_that_no_checkpoint_takes_is_left_out_with_a_line(mypkg, caplog):
+    (keeper,) = made_callbacks(parts("callbacks.extra.x._target_=mypkg.mine.Keeper").callbacks.extra)
+    checkpoint = {"callbacks": {keeper.state_key: keeper.state_dict(), "other": {"where": Path("x")}}}
+    saver = Checkpointer(mypkg, every_steps=1, keep=1, about={}, phases=Phases(), own=[keeper])
+    saver._leave_out_foreign(checkpoint["callbacks"])
+    assert checkpoint["callbacks"].keys() == {"other"}
+    assert "the state of Keeper is not saved: it holds pathlib.PosixPath" in caplog.text
+    assert not foreign({"a": [1, 2.0, None, (torch.ones(2), "x", torch.float32)], "b": {1: b"x"}})
+    assert "cannot be pickled" in foreign({"a": lambda: None})[0]
+
+
+def test_the_list_of_the_project_is_read_beside_train_py_only(tmp_path, monkeypatch):
+    monkeypatch.delenv(ALLOWED_VARIABLE, raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text('[tool.litespark]\nallowed_targets = ["mypkg"]\n')
+    assert repository() == ROOT
+    assert allowed_prefixes() == ()
+    (tmp_path / "train.py").touch()
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "train.yaml").touch()
+    assert allowed_prefixes() == ("mypkg.",)
+    (tmp_path / "pyproject.toml").write_text('[tool.litespark]\nallowed_targets = "os."\n')
+    with pytest.raises(ConfigError, match=r"allowed_targets = 'os\.', expected a list of packages"):
+        allowed_prefixes()
+
+
+TINY = (
+    "data=synthetic model.vocab_size=64 model.hidden_size=16 model.num_layers=1 model.num_heads=1 model.num_kv_heads=1 "
+    "model.intermediate_size=16 data.seq_len=8 data.micro_batch_size=1 data.synthetic_validation_sequences=1 "
+    "trainer.global_batch_size=1 trainer.accelerator=cpu metrics.probe_seconds=0 callbacks.report=false name=own "
+    "callbacks.sample_prompt=null callbacks.progress=false callbacks=mine"
+).split()
+
+
+def test_callbacks_of_a_file_run_through_train_py_and_go_on_in_a_resume(mypkg, capfd):
+    """The package lies outside of the project; its config file does too."""
+    (mypkg / "configs" / "callbacks").mkdir(parents=True)
+    (mypkg / "configs" / "callbacks" / "mine.yaml").write_text(
+        "defaults: [default, _self_]\nextra:\n"
+        f"  one: {{_target_: mypkg.mine.Hello, mark: {mypkg}/mark}}\n"
+        f"  two: {{_target_: mypkg.mine.Hello, mark: {mypkg}/mark, word: again}}\n"
+        "  keeper: {_target_: mypkg.mine.Keeper}\n"
+    )
+    words = [f"--config-dir={mypkg}/configs", *TINY, f"paths.logs={mypkg}/logs"]
+    assert main(["train", *words, "budget.steps=2"]) == 0
+    assert "the state of Keeper is not saved" in "".join(capfd.readouterr())
+    assert (mypkg / "mark").read_text().splitlines() == ["hello 1", "again 1", "hello 2", "again 2"]
+    assert main(["train", *words, "budget.steps=3", f"resume={mypkg}/logs/runs/own"]) == 0
+    assert (mypkg / "mark").read_text().splitlines()[4:] == ["hello 3", "again 3"]
+
+
+def test_a_callback_that_logs_and_stops_the_training_leaves_a_finished_run_with_its_weights(mypkg):
+    """Lightning logs every 50 steps, by the batch's number, with NaN too."""
+    own = ["+callbacks.extra.ends={_target_: mypkg.mine.Ends, process: false}"]
+    words = [*TINY[:-1], *own, f"paths.logs={mypkg}/logs", "budget.tokens=null", "budget.steps=90"]
+    assert main(["train", *words]) == 0
+    run = load_run(mypkg / "logs" / "runs" / "own")
+    assert run.record.status == "finished"
+    assert run.series("mine/half").to_dict() == {50 * 8: 25.0, 51 * 8: 25.5}
+    assert "mine/nothing" not in run.metrics
+    assert [folder.name for folder in (run.folder / "checkpoints").glob("step-*")] == ["step-00000051"]
+
+
+def test_a_callback_that_ends_the_process_leaves_the_run_that_was_trained(mypkg):
+    own = ["+callbacks.extra.ends={_target_: mypkg.mine.Ends, process: true}", "callbacks.checkpoint_every=40"]
+    words = [*TINY[:-1], *own, f"paths.logs={mypkg}/logs", "budget.tokens=null", "budget.steps=90"]
+    assert main(["train", *words]) == 130
+    run = load_run(mypkg / "logs" / "runs" / "own")
+    assert run.record.status == "interrupted"
+    assert [folder.name for folder in (run.folder / "checkpoints").glob("step-*")] == ["step-00000040"]
+
+
+def test_a_report_that_fails_leaves_a_finished_run(mypkg, monkeypatch, capfd):
+    def full(folder):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(finish, "write_report", full)
+    words = [*(word for word in TINY[:-1] if "report" not in word), f"paths.logs={mypkg}/logs"]
+    assert main(["train", *words, "budget.tokens=null", "budget.steps=2"]) == 0
+    assert load_run(mypkg / "logs" / "runs" / "own").record.status == "finished"
+    assert "no report: [Errno 28] No space left on device" in "".join(capfd.readouterr())
+
+
+def test_a_job_of_a_sweep_whose_record_is_damaged_has_its_row(tmp_path):
+    (tmp_path / "run.json").write_text("{")
+    *figures, status, _ = _figures(Job(["optim.lr=1"], tmp_path))
+    assert figures == [None] * 4
+    assert status.startswith("damaged: ")

@@ -1,0 +1,178 @@
+"""The task and the model family that CONTRIBUTING.md shows: pasted, trained through train.py, resumed and reported."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from litespark.cli import main
+from litespark.launch import Ranks
+from litespark.run.config import Parts
+from litespark.run.preflight import preflight
+from litespark.run.targets import ALLOWED_VARIABLE, ConfigError
+from tests.run.composed import parts
+
+ROOT = Path(__file__).parents[2]
+SMALL = (
+    "data=synthetic data.seq_len=16 data.micro_batch_size=4 data.synthetic_validation_sequences=6 "
+    "trainer.global_batch_size=8 trainer.log_every=1 trainer.accelerator=cpu trainer.validate_every=3 "
+    "metrics.probe_seconds=0 callbacks.sample_prompt=null callbacks.progress=false budget.tokens=null optim.lr=1e-2"
+).split()
+BIGRAM = ["model=bigram", "model.vocab_size=64", "model.hidden_size=16"]
+LLAMA = (
+    "model.vocab_size=64 model.hidden_size=16 model.num_layers=1 model.num_heads=2 model.num_kv_heads=1 "
+    "model.intermediate_size=32"
+).split()
+
+
+@pytest.fixture
+def mypkg(tmp_path, monkeypatch):
+    """What CONTRIBUTING.md shows, in a package and config files outside of the project."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    package, configs = tmp_path / "path" / "mypkg", tmp_path / "configs"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    for group, name in (("task", "pairs"), ("model", "bigram"), ("optim", "sgd")):
+        blocks = rf"`mypkg/{name}\.py`.*?```python\n(.*?)```.*?`configs/{group}/{name}\.yaml`.*?```yaml\n(.*?)```"
+        code, settings = re.findall(blocks, text, re.S)[0]
+        (package / f"{name}.py").write_text(code)
+        (configs / group).mkdir(parents=True)
+        (configs / group / f"{name}.yaml").write_text(settings)
+    monkeypatch.syspath_prepend(tmp_path / "path")
+    monkeypatch.setenv(ALLOWED_VARIABLE, "mypkg.,lightning.pytorch.loggers.")
+    yield tmp_path
+    for name in [each for each in sys.modules if each.split(".")[0] == "mypkg"]:
+        del sys.modules[name]
+
+
+def _train(folder: Path, name: str, *overrides: str) -> dict:
+    """The record of a run through the command, in this process."""
+    words = ["train", f"--config-dir={folder}/configs", *SMALL, f"paths.logs={folder}/logs", f"name={name}"]
+    assert main([*words, *overrides]) == 0
+    return json.loads((folder / "logs" / "runs" / name / "run.json").read_text())
+
+
+def _rows(folder: Path, name: str) -> list[dict]:
+    lines = (folder / "logs" / "runs" / name / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def _losses(folder: Path, name: str) -> list[float]:
+    return [row["train/loss"] for row in _rows(folder, name) if row.get("train/loss") is not None]
+
+
+def _weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    (state,) = (folder / "logs" / "runs" / name / "checkpoints" / "step-00000006").glob("*.ckpt")
+    return torch.load(state, weights_only=True)["state_dict"]
+
+
+def test_a_task_and_a_model_of_ones_own_are_trained_resumed_and_reported(mypkg):
+    mine = ["task=pairs", *BIGRAM]
+    record = _train(mypkg, "whole", *mine, "budget.steps=6")
+    assert (record["task"], record["loss_unit"], record["model"]["name"]) == ("pairs", "nats/pair", "bigram")
+    quality, metrics = record["quality"], {each["name"]: each["value"] for each in record["task_metrics"]}
+    assert 0 < quality["validation_loss"] < quality["train_loss"] + 1
+    assert metrics.keys() == {"pair_accuracy"}
+    assert metrics["pair_accuracy"] == _rows(mypkg, "whole")[-1]["validation/pair_accuracy"]
+    assert (quality["bits_per_byte"], quality["perplexity"], record["data"]["unigram_entropy"]) == (None, None, None)
+    assert record["ops"] == []
+    parameters = sum(weight.numel() for weight in _weights(mypkg, "whole").values())
+    assert record["model"]["parameters"] == parameters
+
+    report = (mypkg / "logs" / "runs" / "whole" / "report.md").read_text()
+    rows = dict(re.findall(r"^\| (.*?) \| (.*?) \|", report, re.M))
+    assert rows["validation loss"].endswith("nats/pair")
+    assert float(rows["pair_accuracy"]) == pytest.approx(metrics["pair_accuracy"], rel=1e-2)
+    assert re.search(r"bits per byte.*the task pairs does not measure it", report)
+
+    # the schedule is that of six steps: the same run, cut in two
+    cut = [*mine, "budget.schedule_end=6"]
+    _train(mypkg, "cut", *cut, "budget.steps=3")
+    again = _train(mypkg, "cut", *cut, "budget.steps=6", f"resume={mypkg}/logs/runs/cut")
+    assert (again["status"], again["throughput"]["steps"], len(again["segments"])) == ("finished", 6, 2)
+    assert _losses(mypkg, "cut") == _losses(mypkg, "whole")
+    ours, theirs = _weights(mypkg, "cut"), _weights(mypkg, "whole")
+    assert all(torch.equal(ours[name], weight) for name, weight in theirs.items())
+
+
+def test_an_optimizer_and_a_logger_of_ones_own_are_used_and_resumed(mypkg):
+    """Its momentum too: the run that is cut in two is the whole one."""
+    csv = f"logger.own={{_target_:lightning.pytorch.loggers.CSVLogger,save_dir:{mypkg}/csv}}"
+    mine = [*BIGRAM, "optim=sgd", "optim.lr=0.1", "budget.schedule_end=6"]
+    assert _train(mypkg, "whole", *mine, csv, "budget.steps=6")["status"] == "finished"
+    assert list(mypkg.glob("csv/**/metrics.csv"))
+    _train(mypkg, "cut", *mine, "budget.steps=3")
+    _train(mypkg, "cut", *mine, "budget.steps=6", f"resume={mypkg}/logs/runs/cut")
+    assert _losses(mypkg, "cut") == _losses(mypkg, "whole")
+    with pytest.raises(ConfigError, match=r"logger\.own\._target_: .* a subclass of lightning\.pytorch\.Logger"):
+        _parts(mypkg, "logger.own={_target_:mypkg.sgd.SgdConfig}")
+
+
+def test_the_loss_of_a_task_is_a_mean_over_its_own_terms_however_the_batch_is_cut(mypkg):
+    for rows in (8, 2):
+        _train(mypkg, f"by{rows}", "task=pairs", *BIGRAM, "budget.steps=3", f"data.micro_batch_size={rows}")
+    whole, cut = _losses(mypkg, "by8"), _losses(mypkg, "by2")
+    assert whole == pytest.approx(cut, rel=1e-5)
+    assert whole[0] == pytest.approx(0.693, abs=0.05), "a mean over pairs begins at ln 2"
+
+
+@pytest.mark.parametrize(
+    "mine",
+    [["task=pairs", *LLAMA], [*BIGRAM, "optim=muon"]],
+    ids=["own task, our model", "own model, our task and muon"],
+)
+def test_ones_own_goes_with_what_is_ours(mypkg, mine):
+    record = _train(mypkg, "run", *mine, "budget.steps=4", "callbacks.report=false")
+    assert (record["status"], record["throughput"]["steps"]) == ("finished", 4)
+    assert ("attention" in {op["op"] for op in record["ops"]}) == (mine[1:] == LLAMA)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["budget.target_bpb=2"], r"budget.target_bpb=2.*: got task=pairs"),
+        (["recompute=full"], r"recompute=full: got model=bigram, expected one of its modes: none"),
+        (["precision=fp8", "precision.fp8.simulate=true"], r"precision=fp8: got model=bigram, expected a Llama"),
+        (["initial_weights=nowhere"], r"initial_weights=nowhere: got model=bigram, expected a Llama"),
+    ],
+)
+def test_what_ones_own_cannot_do_is_refused_before_the_run(mypkg, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        preflight(_parts(mypkg, "task=pairs", *overrides), Ranks(1, 0, 0, 1))
+
+
+def test_a_class_that_is_no_task_is_refused_with_what_it_lacks(mypkg):
+    (mypkg / "configs" / "task" / "wrong.yaml").write_text("_target_: mypkg.pairs.PairMetrics\n")
+    with pytest.raises(ConfigError, match=r"task\._target_: got mypkg\.pairs\.PairMetrics, expected a Task .*divisor"):
+        _parts(mypkg, "task=wrong")
+
+
+def test_a_loss_that_is_no_sum_and_metrics_without_a_loss_are_named(mypkg):
+    pairs = mypkg / "path" / "mypkg" / "pairs.py"
+    sound = pairs.read_text()
+    for right, wrong, message in (
+        ("batch)).sum()\n", "batch))\n", r"Pairs\.loss: got a tensor of shape \(4,\), expected \(\)"),
+        ('{"loss": self.nats', '{"nats": self.nats', r"PairMetrics\.compute: got nats, pair_accuracy, expected loss"),
+    ):
+        assert right in sound
+        pairs.write_text(sound.replace(right, wrong))
+        sys.modules.pop("mypkg.pairs", None)
+        words = [f"--config-dir={mypkg}/configs", *SMALL, f"paths.logs={mypkg}/logs", "task=pairs", *BIGRAM]
+        with contextlib.suppress(ValueError):
+            assert main(["train", *words, "budget.steps=1"]) == 1
+        (record,) = [json.loads(path.read_text()) for path in (mypkg / "logs").rglob("run.json")]
+        assert record["status"] == "failed"
+        assert re.search(message, record["error"])
+        shutil.rmtree(mypkg / "logs")
+
+
+def _parts(folder: Path, *overrides: str) -> Parts:
+    here = f"hydra.searchpath=[file://{folder}/configs]", f"paths.logs={folder}/logs"
+    return parts(*here, *SMALL, *BIGRAM, "budget.steps=1", *overrides)

@@ -1,0 +1,99 @@
+"""Which checkpoint a resume continues from, and what may differ from how its run was started."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from litespark.run.config import differences
+from litespark.run.new_run import make
+from litespark.run.resume import to_continue
+from litespark.run.targets import ConfigError
+from litespark.training.checkpoint import state
+from tests.run.composed import parts
+
+
+def checkpoint(folder, step, *overrides):
+    """A checkpoint of a run with these overrides, without weights."""
+    about = {"model": asdict(parts(*overrides).model)}
+    return state.write(folder / "checkpoints", step, {"step": torch.tensor(step)}, about, keep=9)
+
+
+@pytest.fixture
+def logs(tmp_path):
+    return f"paths.logs={tmp_path}/logs"
+
+
+@pytest.fixture
+def run(logs):
+    """The folder of a run with a checkpoint of step 5."""
+    folder = make(parts(logs, "name=mine"), [])
+    checkpoint(folder, 5)
+    return folder
+
+
+def test_a_run_goes_on_at_its_newest_checkpoint_or_the_one_that_is_named_wherever_it_lies_now(run, tmp_path, caplog):
+    checkpoint(run, 10)
+    moved = run.rename(tmp_path / "elsewhere")
+    logs = f"paths.logs={tmp_path}/new"
+    assert to_continue(parts(logs, f"resume={moved}")).step == 10
+    assert to_continue(parts(logs, f"resume={moved}/checkpoints/step-00000005")).step == 5
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("model.num_layers=2", "model.num_layers: was 4, is now 2"),
+        ("data.seq_len=64", "data.seq_len: was 256, is now 64"),
+        ("seed=9", "seed: was 1234, is now 9"),
+        ("initial_weights=x", "initial_weights: was None, is now 'x'"),
+        ("data.synthetic_sequences=7", "data.synthetic_sequences"),
+        ("data.mixture_temperature=2", "data.mixture_temperature: was 1.0, is now 2"),
+        ("optim=muon", "optim.kind: was 'adamw', is now 'muon'"),
+    ],
+)
+def test_what_makes_it_another_run_is_refused(logs, run, override, key):
+    with pytest.raises(ConfigError, match=f"(?s)differs from the one.*{key}.*give the same overrides again"):
+        to_continue(parts(logs, f"resume={run}", override))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("data.workers=2", "data.micro_batch_size=4", "data.cache=elsewhere", "data.cache_bytes=5"),
+        *("optim.lr=0.1", "budget.tokens=5000", "trainer.log_every=3"),
+    ],
+)
+def test_the_rest_may_change_and_is_said(logs, run, override, caplog):
+    to_continue(parts(logs, f"resume={run}", override))
+    assert f"resuming with {override.split('=')[0]}=" in caplog.text
+
+
+@pytest.mark.parametrize(("was", "now"), [("single", "fsdp"), ("fsdp", "ddp")])
+def test_a_resume_does_not_change_to_or_from_sharded_optimizer_states(logs, was, now):
+    folder = make(parts(logs, "name=mine", f"strategy={was}"), [])
+    checkpoint(folder, 5)
+    with pytest.raises(ConfigError, match=rf"got strategy.name={now}, expected {was} .* Set strategy={was}"):
+        to_continue(parts(logs, f"resume={folder}", f"strategy={now}"))
+
+
+def test_a_checkpoint_of_another_model_is_not_taken_for_the_runs(logs, run):
+    checkpoint(run, 6, "model.num_layers=3")
+    with pytest.raises(ConfigError, match=r"another model .*model.num_layers is 3, expected 4. Remove it"):
+        to_continue(parts(logs, f"resume={run}"))
+
+
+def test_a_folder_without_a_config_is_no_run(tmp_path, logs):
+    (tmp_path / "stray").mkdir()
+    checkpoint(tmp_path / "stray", 5)
+    with pytest.raises(ConfigError, match=r"has no config.yaml; expected the folder of a run"):
+        to_continue(parts(logs, f"resume={tmp_path / 'stray'}"))
+
+
+def test_differences_are_of_leaves_and_pass_over_names_and_places():
+    old = {"a": {"b": 1, "c": [1]}, "name": "x", "paths": {"logs": "here"}, "resume": None, "gone": 1}
+    new = {"a": {"b": 2, "c": [1]}, "name": "y", "paths": {"logs": "there"}, "resume": "z", "come": {}}
+    assert differences(old, new) == {"a.b": (1, 2), "gone": (1, None), "come": (None, {})}

@@ -1,0 +1,115 @@
+"""A resumed run goes on with the data that it was trained on, wherever that lies; other data is refused by name."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, replace
+
+import pytest
+
+from litespark.data.manifest import Manifest
+from litespark.data.prepare import prepare as preparing
+from litespark.data.prepare.prepare import prepare
+from litespark.run import run_data
+from litespark.run.config import ConfigError
+from litespark.run.new_run import make
+from litespark.run.run_data import data_of_run, record_place
+from litespark.training.checkpoint.folder import Checkpoint
+from tests.data.corpus import config, documents, write_texts
+from tests.run.composed import parts
+
+
+class Resume:
+    """A run on ten texts, and a config that resumes it."""
+
+    def __init__(self, tmp_path):
+        self.source = write_texts(tmp_path / "raw", documents(10))
+        self.data = config(self.source, tmp_path / "prepared")
+        self.prepared = prepare(self.data, progress=False)
+        manifest = Manifest.read(self.prepared)
+        self.parts = replace(parts(f"paths.logs={tmp_path}/logs", "name=mine"), data=self.data, resume="mine")
+        self.folder = make(self.parts, [], self.prepared, manifest)
+        record_place(self.folder, self.prepared)
+        self.checkpoint = Checkpoint(self.folder, 5, {"manifest_hash": manifest.hash})
+
+    def place(self, *given, **changes):
+        return data_of_run(
+            replace(self.parts, data=replace(self.data, **changes)), self.folder, self.checkpoint, given or set()
+        )
+
+
+@pytest.fixture
+def resume(tmp_path):
+    return Resume(tmp_path)
+
+
+def test_the_text_may_be_gone_and_the_source_left_out(resume, monkeypatch):
+    shutil.rmtree(resume.source)
+    monkeypatch.setattr(preparing, "plan_preparation", None)
+    assert resume.place("source") == str(resume.prepared)
+    assert resume.place(source="standard_library") == str(resume.prepared)
+    # what says how it was prepared is of no account when it was not set
+    assert resume.place(validation_fraction=0.4, text_field="x", root="elsewhere") == str(resume.prepared)
+
+
+def test_the_prepared_folder_may_be_moved_and_named(resume, tmp_path):
+    shutil.rmtree(resume.source)
+    moved = resume.prepared.rename(tmp_path / "elsewhere")
+    assert resume.place("source", "validation_fraction", source=str(moved), validation_fraction=0.4) == moved
+    record_place(resume.folder, moved)
+    assert resume.place() == str(moved)
+
+
+def test_the_prepared_folder_is_found_below_another_root(resume, tmp_path):
+    shutil.move(resume.prepared, tmp_path / "disk" / resume.prepared.name)
+    shutil.rmtree(resume.source)
+    assert resume.place(root=str(tmp_path / "disk")) == str(tmp_path / "disk" / resume.prepared.name)
+
+
+def test_the_text_may_be_moved(resume, tmp_path):
+    moved = resume.source.rename(tmp_path / "moved")
+    for file in moved.iterdir():
+        file.touch()
+    assert resume.place("source", source=str(moved)) == str(resume.prepared)
+    shutil.rmtree(resume.prepared)
+    assert Manifest.read(resume.place("source", source=str(moved))).hash == resume.checkpoint.about["manifest_hash"]
+
+
+def test_other_text_is_refused(resume, tmp_path):
+    other = write_texts(tmp_path / "other", documents(10, seed=1))
+    with pytest.raises(ConfigError, match=r"other is other text than .*raw\): its files have other names or sizes"):
+        resume.place("source", source=str(other))
+    copied = shutil.copytree(resume.source, tmp_path / "copied")
+    (copied / "0003.txt").write_text((copied / "0003.txt").read_text().swapcase())
+    with pytest.raises(ConfigError, match=r"0003\.txt and more have another content. Leave data.source out"):
+        resume.place("source", source=str(copied))
+    with pytest.raises(ConfigError, match=r"is other data than the run was trained on: manifest hash"):
+        resume.place("source", source=str(prepare(replace(resume.data, source=str(other)), progress=False)))
+
+
+def test_settings_that_would_prepare_other_data_are_refused_by_name(resume):
+    with pytest.raises(ConfigError, match=r"data.validation_fraction: was 0.2, is now 0.4"):
+        resume.place("validation_fraction", validation_fraction=0.4)
+    tokenizer = str(resume.folder / "tokenizer")
+    other = resume.data.vocab_size - 1  # no tokenizer is named, so this many ids would be trained
+    with pytest.raises(ConfigError, match=rf"data.vocab_size: was {resume.data.vocab_size}, is now {other}"):
+        resume.place("vocab_size", vocab_size=other)
+    assert resume.place("vocab_size") == str(resume.prepared)
+    assert resume.place("tokenizer", "max_bad_share", tokenizer=tokenizer, max_bad_share=0.5) == str(resume.prepared)
+
+
+def test_data_that_is_gone_is_named_or_prepared_again(resume):
+    shutil.rmtree(resume.prepared)
+    with pytest.raises(ConfigError, match=r"prepared data of the run is gone \(looked in .*Set data.source=FOLDER"):
+        resume.place(source="standard_library")
+    assert resume.place("source") == resume.prepared
+    shutil.rmtree(resume.prepared)
+    (resume.source / "0000.txt").write_text("changed")
+    with pytest.raises(ConfigError, match=r"raw holds other text by now: it gives manifest hash"):
+        resume.place("source")
+
+
+def test_every_setting_is_either_of_the_preparation_or_of_the_reading():
+    known = set(asdict(config("x", "y")))
+    assert {"source", "root", "tokenizer", "selection"} <= run_data.PREPARATION < known
+    assert not {"seq_len", "shuffle", "mixture"} & run_data.PREPARATION

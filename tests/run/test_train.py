@@ -1,0 +1,255 @@
+"""How a run begins, ends and is continued: stops outside of the steps, the command that continues, what is recorded."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from litespark.callbacks.signals import SIGNALS, Interrupted
+from litespark.data.stream.synthetic import synthetic_manifest
+from litespark.launch import Ranks
+from litespark.metrics.energy_journal import EnergyJournal
+from litespark.metrics.environment import git_state
+from litespark.ops.backend import OpsConfig, resolve
+from litespark.run import build, instruments
+from litespark.run import train as run
+from litespark.run.preflight import Machine
+from litespark.run.record import RunRecord
+from litespark.run.targets import ConfigError
+from litespark.training.checkpoint import folder as checkpoint_folder
+from tests.metrics.fake_meter import FakeMeter
+from tests.metrics.records.hand_made import changed
+from tests.run.composed import config, parts
+
+ROOT = Path(__file__).parents[2]
+SMALL = (
+    "data=synthetic data.seq_len=8 data.micro_batch_size=2 trainer.global_batch_size=2 trainer.accelerator=cpu "
+    "model.vocab_size=31 model.hidden_size=8 model.num_layers=1 model.num_heads=2 "
+    "model.num_kv_heads=1 model.intermediate_size=16 "
+    "budget.tokens=null budget.steps=2 metrics.probe_seconds=0 callbacks.report=false callbacks.progress=false "
+    "callbacks.sample_prompt=null name=small"
+).split()
+
+
+def stop(*arguments: object, **settings: object) -> None:
+    raise KeyboardInterrupt
+
+
+def record(folder: Path) -> dict:
+    return json.loads((folder / "run.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["new_record", "build_run", "initialise"],
+    ids=["while its record is made", "while it is built", "in the set-up of the Trainer"],
+)
+def test_a_stop_before_the_first_step_leaves_no_folder(tmp_path, monkeypatch, where):
+    if where != "initialise":
+        monkeypatch.setattr(run, where, stop)
+    else:
+        monkeypatch.setattr("litespark.training.model_builder.initialise", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run.train(config(*SMALL, f"paths.logs={tmp_path}"))
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_stop_after_the_last_step_is_recorded_and_a_resume_finishes_the_run(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "runs" / "small"
+    with monkeypatch.context() as patch:
+        patch.setattr("litespark.callbacks.validation.Validation.validate", stop)
+        with pytest.raises(Interrupted):
+            run.train(config(*SMALL, f"paths.logs={tmp_path}"))
+        assert "Stopped after step 2, saved. To continue:" in capsys.readouterr().err
+        with pytest.raises(Interrupted):  # a resume that has no step left to save
+            run.train(config(*SMALL, f"paths.logs={tmp_path}", f"resume={folder}"))
+    assert record(folder)["status"] == "interrupted"
+    assert "Stopped after step 2, saved. To continue:" in capsys.readouterr().err
+    run.train(config(*SMALL, f"paths.logs={tmp_path}", f"resume={folder}"))
+    assert record(folder)["status"] == "finished"
+
+
+def test_a_stop_after_the_last_step_is_not_called_saved_where_it_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr("litespark.callbacks.validation.Validation.validate", stop)
+    with pytest.raises(KeyboardInterrupt, match=r"last step, 2, .*checkpoint_at_end=false"):
+        run.train(config(*SMALL, f"paths.logs={tmp_path}", "callbacks.checkpoint_at_end=false"))
+    assert record(tmp_path / "runs" / "small")["status"] == "interrupted"
+
+
+@pytest.fixture
+def handlers():
+    """Puts the handlers back: after a signal those of a process stay that ends."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_any_signal_after_the_last_step_is_a_stop(tmp_path, monkeypatch, handlers, number):
+    def signalled(*arguments: object) -> None:
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)  # the echo of a launcher
+        time.sleep(5)
+
+    monkeypatch.setattr("litespark.callbacks.validation.Validation.validate", signalled)
+    with pytest.raises(Interrupted):
+        run.train(config(*SMALL, f"paths.logs={tmp_path}"))
+    assert record(tmp_path / "runs" / "small")["status"] == "interrupted"
+
+
+def test_a_run_whose_folder_is_removed_ends_and_says_so(tmp_path, monkeypatch):
+    folder, begin = tmp_path / "runs" / "small", checkpoint_folder.begin
+
+    def removed(*arguments: object) -> Path:
+        shutil.rmtree(folder)
+        return begin(*arguments)
+
+    monkeypatch.setattr(checkpoint_folder, "begin", removed)
+    with pytest.raises(ConfigError, match="small is gone: it was removed or moved while this run wrote into it"):
+        run.train(config(*SMALL, f"paths.logs={tmp_path}"))
+    assert not folder.exists()
+
+
+def test_the_start_of_a_resume_names_the_processes_of_now_and_a_name_that_is_not_used(tmp_path, capsys, caplog):
+    folder = tmp_path / "runs" / "small"
+    run.train(config(*SMALL, f"paths.logs={tmp_path}"))
+    started = changed(RunRecord.read(folder / "run.json"), "provenance.environment.world_size", 2)
+    started.write(folder / "run.json")
+    capsys.readouterr()
+    caplog.set_level("INFO")
+    resumed = (f"resume={folder}", "name=other", "budget.steps=3", "callbacks.progress=true")
+    run.train(config(*SMALL, f"paths.logs={tmp_path}", *resumed))
+    said = "".join(capsys.readouterr())
+    assert "3 steps (2 taken)" in said
+    assert "2 processes" not in said
+    assert "name=other is not used" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "rows, advice", [(9, r"Set data\.micro_batch_size=3 \(.*\), or recompute=full"), (1, "Set recompute=full")]
+)
+def test_out_of_memory_is_told_a_micro_batch_that_divides_the_step(tmp_path, monkeypatch, rows, advice):
+    def fail(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr("litespark.training.model_builder.initialise", fail)
+    settings = (*SMALL, f"paths.logs={tmp_path}", f"data.micro_batch_size={rows}", "trainer.global_batch_size=9")
+    with pytest.raises(run.OutOfMemoryError, match=advice):
+        run.train(config(*settings))
+
+
+def test_a_resume_that_fails_before_its_first_step_keeps_what_was_measured(tmp_path, monkeypatch):
+    folder = run.train(config(*SMALL, f"paths.logs={tmp_path}"))
+    before = record(folder)
+
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("no memory for the weights")
+
+    monkeypatch.setattr("litespark.training.model_builder.initialise", fail)
+    with pytest.raises(RuntimeError, match="no memory"):
+        run.train(config(*SMALL, f"paths.logs={tmp_path}", f"resume={folder}", "budget.steps=4"))
+    after = record(folder)
+    assert (after["status"], after["error"]) == ("failed", "RuntimeError: no memory for the weights")
+    for section in ("throughput", "quality", "segments"):
+        assert after[section] == before[section]
+
+
+def test_a_resume_verifies_and_reads_its_checkpoint_once(tmp_path, monkeypatch):
+    settings = (*SMALL, *FP8, f"paths.logs={tmp_path}")  # in fp8 its scales are compared as well
+    folder = run.train(config(*settings))
+    hashed, read, sha256, load = [], [], checkpoint_folder._sha256, torch.load
+    monkeypatch.setattr(checkpoint_folder, "_sha256", lambda path: (hashed.append(path.name), sha256(path))[1])
+    monkeypatch.setattr(torch, "load", lambda file, **how: (read.append(Path(file).name), load(file, **how))[1])
+    run.train(config(*settings, f"resume={folder}", "budget.steps=3", "callbacks.checkpoint_at_end=false"))
+    assert hashed == read == ["state.ckpt"]
+
+
+def test_the_commit_is_that_of_the_code_wherever_the_run_is_started(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = run.train(config(*SMALL, f"paths.logs={tmp_path}"))
+    assert record(folder)["provenance"]["git_commit"] == git_state(ROOT)[0]
+
+
+def test_what_follows_the_last_step_is_in_the_journal_for_a_resume_to_count(tmp_path, monkeypatch):
+    ticks = itertools.count()
+    meter = FakeMeter([50.0], lambda: float(next(ticks)))
+    monkeypatch.setattr(instruments, "choose_meter", lambda *arguments, **settings: meter)
+    folder = run.train(config(*SMALL, f"paths.logs={tmp_path}"))
+    noted = EnergyJournal(folder / "energy.jsonl").last()
+    assert noted is not None
+    assert noted.joules("evaluate") > 0
+    assert noted.all_in_joules == record(folder)["energy"]["all_in_joules"]
+
+
+FP8 = ("precision=fp8", "precision.fp8.simulate=true", "precision.fp8.adaptive.sample_every=1", "trainer.log_every=1")
+
+
+def test_a_run_in_fp8_is_recorded_as_one_and_resumes_with_its_scales(tmp_path):
+    settings = (*SMALL, *FP8, f"paths.logs={tmp_path}", "callbacks.checkpoint_keep=9", "trainer.validate_every=1")
+    folder = run.train(config(*settings))
+    first = record(folder)
+    assert first["status"] == "finished"
+    assert first["provenance"]["environment"]["precision"] == "fp8"
+    assert (first["fp8"]["recipe"], first["fp8"]["simulated"]) == ("delayed", True)
+    assert {op["op"]: op["used"] for op in first["ops"]}["fp8"] == "reference"
+    run.train(config(*settings, f"resume={folder}", "budget.steps=4"))
+    assert record(folder)["fp8"]["readings"] == 4
+    states = [
+        torch.load(folder / "checkpoints" / f"step-{step:08d}" / "state.ckpt", weights_only=True)["litespark"]["fp8"]
+        for step in (2, 4)
+    ]
+    assert [state["scaling"]["steps"] for state in states] == [2, 4]
+    # what step 4 looks back on begins with what step 2 had noted
+    assert torch.equal(states[1]["scaling"]["history"][2:4], states[0]["scaling"]["history"][:2])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("precision.fp8.recipe=tensorwise", "of another recipe than this run: got delayed, expected tensorwise"),
+        ("precision.fp8.history=3", "other history than this run"),
+        ("precision.fp8.linears=[down]", "other names than this run"),
+        ("precision.fp8.gradients=e4m3", "other formats than this run"),
+    ],
+)
+def test_other_settings_of_fp8_are_refused_to_a_resume_before_the_folder_is_touched(tmp_path, override, message):
+    settings = (*SMALL, *FP8, f"paths.logs={tmp_path}", "callbacks.checkpoint_every=1", "callbacks.checkpoint_keep=9")
+    folder = run.train(config(*settings))
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for checkpoint in (folder, folder / "checkpoints" / "step-00000001"):
+        with pytest.raises(ConfigError, match=f"resume=.*{message}.*resume with the .*precision.fp8 of the run that"):
+            run.train(config(*settings, f"resume={checkpoint}", "budget.steps=4", override))
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    # without fp8 they do not matter
+    run.train(config(*settings, f"resume={folder}", "budget.steps=3", override, "precision=fp32"))
+    assert record(folder)["status"] == "finished"
+
+
+def test_a_run_that_auto_puts_into_fp8_is_in_fp8(tmp_path, monkeypatch):
+    """As on a GPU: what was decided counts, and not what was asked for."""
+    monkeypatch.setattr("litespark.run.preflight.decided", lambda *arguments: ("fp8", "of its units"))
+    folder = run.train(config(*SMALL, *FP8[1:], "precision=auto", f"paths.logs={tmp_path}"))
+    found = record(folder)
+    assert (found["provenance"]["environment"]["precision"], found["fp8"]["readings"]) == ("fp8", 2)
+    assert "fp8" in {op["op"] for op in found["ops"]}
+    state = torch.load(folder / "checkpoints" / "step-00000002" / "state.ckpt", weights_only=True)
+    assert state["litespark"]["fp8"]["scaling"]["steps"] == 2
+
+
+def test_a_run_in_fp8_is_put_together_from_the_pieces_that_were_chosen():
+    settings, machine = parts(*SMALL, *FP8), Machine(torch.device("cpu"), "fp8", 1, Ranks(1, 0, 0, 1))
+    manifest = synthetic_manifest(settings.data, settings.seed)
+    ops = resolve(OpsConfig())
+    module = build.build_module(settings, machine, manifest, build.token_budget(settings), ops)
+    model = module.builder.build(machine.device)
+    assert model.fp8.config == settings.fp8
+    assert all(linear.pieces is ops.fp8 for linear in model.fp8.linears.values())

@@ -1,0 +1,243 @@
+"""Ops in a run: verified before the model is built, recorded, and a wrong one stops the run or is replaced."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from litespark.ops.backend import BACKENDS, REFERENCE, Backend
+from litespark.ops.choice import FailedVerificationError
+from litespark.ops.swiglu import kernels as swiglu_kernels
+from litespark.ops.tolerance import Difference
+from litespark.ops.verification import Verification, dtype_name
+from litespark.reports import ops as ops_report
+from litespark.run import train as run
+from litespark.run import verify
+from litespark.run.config import ConfigError
+from litespark.run.record import RunRecord
+from tests.ops import planted_pieces
+from tests.run.composed import config
+from tests.run.test_run import SMALL
+
+WRONG = Backend("tests.ops.planted:wrong_gradient")
+RIGHT = Backend("tests.ops.planted:right")
+ELSEWHERE = Backend("tests.ops.planted:right", "tests.ops.planted:why_not_here")
+needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="it is about machines without a GPU")
+
+
+def _train(folder: Path, *overrides: str) -> RunRecord:
+    run.train(config(*SMALL, f"paths.logs={folder}", *overrides))
+    return RunRecord.read(folder / "runs" / "small" / "run.json")
+
+
+def test_a_run_records_the_errors_of_its_fast_ops(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    record = _train(tmp_path, "ops=litespark", "callbacks.verify=always")
+    ops = {op.op: op for op in record.ops}
+    assert ops.keys() == BACKENDS.keys() - {"swiglu_linear", "fp8"}
+    assert ops["attention"].asked == "auto"
+    assert ops["attention"].used == "sdpa"
+    assert "CUDA" in (ops["attention"].reason or "")
+    assert [verification.case for verification in ops["attention"].verifications] == [
+        "attention",
+        "attention within documents",
+    ]
+    verifications = [verification for op in record.ops for verification in op.verifications]
+    assert all(verification.passed for verification in verifications)
+    assert all(
+        each.distance is not None and each.distance <= each.bound for p in verifications for each in p.differences
+    )
+    lines = [line.message for line in caplog.records if line.message.startswith("ops: ")]
+    assert len(lines) == 1
+    assert "sdpa attention" in lines[0]
+    assert ops["attention"].detail in ("math kernel", "flash kernel")  # which of them is PyTorch's to choose
+    assert f"| attention | sdpa ({ops['attention'].detail}) | auto | " in ops_report.table(record).markdown()
+
+
+def test_on_a_cpu_nothing_is_verified_unless_asked_for(tmp_path):
+    record = _train(tmp_path, "ops=litespark")
+    assert not any(op.verifications for op in record.ops)
+    assert "not verified" in ops_report.table(record).markdown()
+
+
+def test_a_run_with_verifications_has_the_same_bits_as_one_without(tmp_path, monkeypatch):
+    monkeypatch.setitem(BACKENDS["swiglu"], "drawing", Backend("tests.ops.planted:drawing"))
+    found = {}
+    for verifying in ("always", "never"):
+        _train(tmp_path / verifying, "ops=litespark", "ops.swiglu=drawing", f"callbacks.verify={verifying}")
+        (state,) = (tmp_path / verifying / "runs" / "small" / "checkpoints").rglob("*.ckpt")
+        found[verifying] = torch.load(state, weights_only=True)
+    always, never = found.values()
+    assert always["state_dict"].keys() == never["state_dict"].keys()
+    assert all(torch.equal(always["state_dict"][name], weight) for name, weight in never["state_dict"].items())
+    for ours, theirs in zip(always["litespark"]["random"], never["litespark"]["random"], strict=True):
+        assert torch.equal(ours["torch"], theirs["torch"])
+
+
+def test_a_failing_op_stops_the_run_before_its_first_step(tmp_path, monkeypatch):
+    monkeypatch.setitem(BACKENDS["swiglu"], "wrong", WRONG)
+    with pytest.raises(FailedVerificationError, match=r"(?s)ops.swiglu: got wrong, .*gradient of gate_up"):
+        _train(tmp_path, "ops.swiglu=wrong", "callbacks.verify=always")
+    record = json.loads((tmp_path / "runs" / "small" / "run.json").read_text())
+    assert record["status"] == "failed"
+    assert record["throughput"]["steps"] == 0
+
+
+def test_failing_pieces_of_fp8_stop_a_run_that_computes_with_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(planted_pieces, "PLANTED", planted_pieces.NotNoted(), raising=False)
+    monkeypatch.setitem(BACKENDS["fp8"], "wrong", Backend("tests.ops.planted_pieces:PLANTED"))
+    wrong = "ops.fp8=wrong", "callbacks.verify=always"
+    with pytest.raises(FailedVerificationError, match=r"(?s)ops.fp8: got wrong, .*cast of weights, delayed.*amax"):
+        _train(tmp_path, *wrong, "precision=fp8", "precision.fp8.simulate=true")
+    assert _train(tmp_path / "other", *wrong).status == "finished"
+
+
+def test_a_failing_op_is_replaced_where_that_is_asked_for(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(BACKENDS["swiglu"], "wrong", WRONG)
+    record = _train(tmp_path, "ops.swiglu=wrong", "callbacks.verify=always", "ops.on_failed_verification=fallback")
+    (op,) = [op for op in record.ops if op.op == "swiglu"]
+    assert (op.asked, op.used, op.reason) == ("wrong", REFERENCE, "not wrong for swiglu: its verification failed")
+    assert [verification.passed for verification in op.verifications] == [False]
+    assert sum("VERIFICATION FAILED" in line.message for line in caplog.records) == 1
+    assert "wrong failed (swiglu)" in ops_report.table(record).markdown()
+    assert record.status == "finished"
+
+
+def test_a_resume_computes_with_the_backends_of_its_run(tmp_path, monkeypatch):
+    """Whatever `auto` would take by now."""
+    used = _train(tmp_path, "ops=litespark", "ops.linear_cross_entropy=reference")
+    assert {op.op: op.used for op in used.ops}["attention"] == "sdpa"
+    monkeypatch.setitem(BACKENDS, "attention", dict(reversed(BACKENDS["attention"].items())))
+    again = _train(tmp_path, "ops=litespark", "ops.linear_cross_entropy=reference", "budget.steps=4",
+                   f"resume={tmp_path}/runs/small")  # fmt: skip
+    assert [(op.op, op.used) for op in again.ops] == [(op.op, op.used) for op in used.ops]
+    fresh = _train(tmp_path / "fresh", "ops=litespark")
+    assert {op.op: op.used for op in fresh.ops}["attention"] == REFERENCE
+
+
+def test_a_broken_kernel_is_caught(tmp_path, monkeypatch):
+    launched = swiglu_kernels.swiglu_forward
+
+    def broken(*arguments, **settings):
+        result = launched(*arguments, **settings)
+        result.flatten()[-1] += 1
+        return result
+
+    monkeypatch.setattr("litespark.ops.swiglu.function.swiglu_forward", broken)
+    with pytest.raises(FailedVerificationError, match=r"ops.swiglu: got triton"):
+        _train(tmp_path, "ops.swiglu=triton", "callbacks.verify=always")
+
+
+def test_an_op_that_the_run_does_not_use_cannot_stop_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(BACKENDS["swiglu_linear"], "wrong", Backend("tests.ops.planted:raising"))
+    record = _train(tmp_path, "ops.swiglu_linear=wrong", "callbacks.verify=always")
+    assert "swiglu_linear" not in {op.op for op in record.ops}
+    with pytest.raises(FailedVerificationError, match=r"ops.swiglu_linear: got wrong"):
+        _train(tmp_path, "ops.swiglu_linear=wrong", "callbacks.verify=always", "recompute=swiglu", "name=other")
+
+
+@pytest.mark.parametrize("how", ["sometimes", "true"])
+def test_an_unknown_way_to_verify_is_refused(how):
+    with pytest.raises(ValueError, match=r"callbacks.verify: got .*expected"):
+        _train(Path("nowhere"), f"callbacks.verify={how}")
+
+
+def test_compiling_the_whole_model_under_fsdp_is_refused():
+    with pytest.raises(ConfigError, match=r"ops.compile=model: got strategy=fsdp.*expected ops.compile=block"):
+        run.train(config(*SMALL, "ops.compile=model", "strategy=fsdp"))
+
+
+# ---------------------------------------------------------------- litespark verify
+
+
+def _verified(*overrides: str) -> tuple[bool, list[str]]:
+    lines: list[str] = []
+    return verify.verify_all(config(*SMALL, *overrides), lines.append), lines
+
+
+_FP8 = "ops=reference", "ops.fp8=triton", "precision=fp8", "precision.fp8.recipe=tensorwise"
+
+
+def _verified_in(dtype: str, *, autocast: bool):
+    """Stands in for the verifications of all pieces, which tests/ops runs; of the dtypes that it insists on."""
+
+    def verifying(op, backend, shapes, device, to, **settings):
+        assert (dtype_name(to), settings["autocast"], settings["fp8"].recipe) == (dtype, autocast, "tensorwise")
+        return [Verification(op, backend, "everything", "few", dtype, True, 0.1, (Difference("codes", 0.0, 1e-3),))]
+
+    return verifying
+
+
+def test_verify_runs_every_fast_backend_that_can_run_here():
+    right, lines = _verified("ops=litespark")
+    assert right, "\n".join(lines)
+    used = BACKENDS.keys() - {"fp8"}
+    assert lines[-1] == f"{len(used)} of {len(used)} ops verified"
+    assert not any(line.startswith("fp8") for line in lines)
+    if not torch.cuda.is_available():
+        assert "interpreter" in lines[0]
+        for op in used:
+            assert any(line.startswith(f"{op}=triton (") for line in lines), op
+
+
+@needs_no_gpu
+@pytest.mark.parametrize("simulate", [False, True])
+def test_verify_verifies_the_pieces_of_fp8_where_there_are_no_units(simulate, monkeypatch):
+    monkeypatch.setattr(verify, "verify", _verified_in("bf16", autocast=True))
+    right, lines = _verified(*_FP8, f"precision.fp8.simulate={simulate}")
+    assert right, "\n".join(lines)
+    verified = "fp8=triton (everything, bf16, few): verified, codes is 0.0e+00 away, at most 1.0e-03 is allowed"
+    assert lines[1:] == [verified, "1 of 1 ops verified"]
+
+
+def test_verify_says_that_products_of_fp8_are_wrong(monkeypatch):
+    wrong = Verification("fp8", "units", "products", "few", "bf16", False, 0.1, (Difference("output", 0.5, 0.02),))
+    monkeypatch.setattr(verify, "verify", _verified_in("bf16", autocast=True))
+    monkeypatch.setattr(verify, "verify_products", lambda *arguments: [wrong])
+    right, lines = _verified(*_FP8, "precision.fp8.simulate=true")
+    assert not right
+    assert "fp8=units (products, bf16, few): FAILED, output is 5.0e-01 away, at most 2.0e-02 is allowed" in lines
+    assert lines[-1] == "FAILED: 1 of 1 ops"
+
+
+def test_verify_refuses_to_verify_fp8_for_a_run_without_it():
+    with pytest.raises(ConfigError, match=r"got the reference for every op that .* or precision=fp8"):
+        _verified("ops=reference", "ops.fp8=triton", "precision=bf16")
+
+
+def test_verify_hides_documents_from_each_other_whatever_the_run_does():
+    _, lines = _verified("ops=reference", "ops.attention=sdpa", "data.document_mask=false")
+    assert any("attention within documents" in line for line in lines)
+
+
+def test_verify_fails_where_an_op_resolved_to_its_reference(monkeypatch):
+    monkeypatch.setitem(BACKENDS, "swiglu", {"far": ELSEWHERE, REFERENCE: BACKENDS["swiglu"][REFERENCE]})
+    right, lines = _verified("ops.swiglu=auto")
+    assert not right
+    assert "swiglu=far: cannot run here: it needs a device of another world" in lines
+    assert any("ops.swiglu=auto resolves to its reference here" in line for line in lines)
+
+
+def test_verify_fails_where_a_backend_asked_for_by_name_cannot_run(monkeypatch):
+    monkeypatch.setitem(BACKENDS["swiglu"], "far", ELSEWHERE)
+    right, lines = _verified("ops=reference", "ops.swiglu=far")
+    assert not right
+    assert "swiglu: FAILED, ops.swiglu=far cannot run here, so nothing was verified" in lines
+
+
+def test_verify_shows_every_failure_and_fails(monkeypatch):
+    monkeypatch.setitem(BACKENDS["swiglu"], "wrong", WRONG)
+    monkeypatch.setitem(BACKENDS["rope"], "wrong", Backend("tests.ops.planted:raising"))
+    right, lines = _verified("ops=reference", "ops.swiglu=wrong", "ops.rope=wrong")
+    assert not right
+    assert sum("FAILED" in line for line in lines[:-1]) == 2
+    assert lines[-1] == "FAILED: 2 of 2 ops"
+
+
+def test_verify_refuses_to_verify_nothing():
+    with pytest.raises(ConfigError, match="expected a fast one to verify; choose ops=litespark"):
+        _verified("ops=reference")
