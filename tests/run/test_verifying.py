@@ -21,7 +21,7 @@ from litespark.run.config import ConfigError
 from litespark.run.record import RunRecord
 from tests.ops import planted_pieces
 from tests.run.composed import config
-from tests.run.test_run import SMALL
+from tests.run.test_train import SMALL
 
 WRONG = Backend("tests.ops.planted:wrong_gradient")
 RIGHT = Backend("tests.ops.planted:right")
