@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from litespark.benchmarks.provenance import without_folders
-from litespark.benchmarks.session import begin, device_folder, record_path, turns
+from litespark.benchmarks.session import begin, device_folder, record_path, turns, without_folders
 from litespark.metrics.records.base import RecordError
 from litespark.metrics.records.origin import Provenance
 from tests.metrics.records.hand_made import CPU, environment, provenance

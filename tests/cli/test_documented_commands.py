@@ -73,7 +73,6 @@ def words_of(house, exported, tmp_path):
             "FOLDER_OR_FILE": folder,
             "FOLDER_OR_RUN": folder,
             "FOLDER": folder,
-            "PATH_TO_A_PYTHON_WITH_LITGPT": sys.executable,
             "BUCKET": "bucket",
         }
         # in one pass: a value may hold what stands for another

@@ -8,23 +8,27 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
+
+import torch
 
 from litespark.launch import Ranks
 from litespark.metrics.records.base import RecordError
 from litespark.metrics.records.origin import EnvironmentRecord, Provenance, Record
+from litespark.run import new_record
 from litespark.run.config import ConfigError, Parts
-from litespark.run.preflight import why_not_length
+from litespark.run.instruments import build_meter
+from litespark.run.preflight import Machine, why_not_length
+from litespark.training.strategies import Precision
 
 T = TypeVar("T")
-
-
 R = TypeVar("R", bound=Record)
 
 
-def check_one_process(parts: Parts) -> None:
-    """Refuse what a benchmark does not measure: several processes, and a run that goes on.
+def check_measurable(parts: Parts) -> None:
+    """Refuse what a benchmark does not measure: several processes, a run that goes on, too long sequences.
 
     Raises:
         ConfigError: naming what to change.
@@ -37,16 +41,22 @@ def check_one_process(parts: Parts) -> None:
         )
     if parts.resume is not None:
         raise ConfigError(f"resume={parts.resume}: a benchmark starts from initial weights; leave it out")
-
-
-def check_length(parts: Parts) -> None:
-    """Refuse sequences that the model does not take.
-
-    Raises:
-        ConfigError: naming both lengths.
-    """
     if (reason := why_not_length(parts)) is not None:
         raise ConfigError(reason)
+
+
+def provenance(
+    parts: Parts, overrides: Sequence[str], command: Sequence[str], device: torch.device, precision: Precision
+) -> Provenance:
+    """What runs, and where, as of now; see `litespark.run.new_record.provenance`."""
+    machine = Machine(device, precision, 1, Ranks.from_environment())
+    with closing(build_meter(device)) as meter:
+        return new_record.provenance(parts, machine, meter, without_folders(command), without_folders(overrides))
+
+
+def without_folders(words: Sequence[str]) -> list[str]:
+    """The words with `…/NAME` for each absolute path: the folders of one machine mean nothing on another."""
+    return [re.sub(r"(^|[=:,\[ ])~?/(?:[^/,\]\s]*/)*([^/,\]\s]*)", r"\1…/\2", word) for word in words]
 
 
 def turns(items: Sequence[T], rounds: int) -> Iterator[tuple[int, int, T]]:
@@ -97,14 +107,7 @@ def device_folder(environment: EnvironmentRecord) -> str:
 
 
 def record_path(output: Path, origin: Provenance, what: str, model: str, precision: str) -> Path:
-    """A file that is not there yet.
-
-    Args:
-        output: the folder of results.
-        origin: its first device names the folder, and its day the file.
-        what: the benchmark, such as `bench-step`.
-        model: name of the model; precision: of its products.
-    """
+    """A file below `output` that is not there yet; `what` is the benchmark, such as `bench-step`."""
     folder = output / device_folder(origin.environment)
     stem, number = f"{origin.time[:10]}_{what}_{model}_{precision}", 1
     path = folder / f"{stem}.json"

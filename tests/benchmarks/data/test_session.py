@@ -1,20 +1,21 @@
 """From the command's words to a record; the processes are played by a function, and once they are real ones."""
 
+import hashlib
 import importlib
 import json
 
 import pytest
+import zstandard
 
 from litespark.benchmarks.child_process import ask
-from litespark.benchmarks.data import corpus, preparation, rounds, session, streaming
-from litespark.benchmarks.data.rounds import CASES, DataSettings
-from litespark.benchmarks.data.session import NO_LITGPT, bench_data, with_defaults
+from litespark.benchmarks.data import corpus, process, session
+from litespark.benchmarks.data.corpus import documents, write_corpus
+from litespark.benchmarks.data.session import CASES, DataSettings, bench_data, with_defaults
 from litespark.cli import main
-from litespark.metrics.records.data import LITGPT, OURS, DataRecord
+from litespark.metrics.records.data import DataRecord
 from litespark.run import new_record as provenance_module
 
 OVERRIDES = ["data.vocab_size=300", "data.seq_len=64"]
-SETTINGS = {"rounds": 2, "megabytes": 0.05, "seconds": 0.05}
 
 
 @pytest.fixture(autouse=True)
@@ -22,97 +23,85 @@ def small(monkeypatch):
     monkeypatch.setattr(provenance_module, "source_hash", lambda *folders: "0123456789abcdef")
     monkeypatch.setattr(session, "_TOKENIZER_DOCUMENTS", 20)
     monkeypatch.setattr(corpus, "_VALIDATION_DOCUMENTS", 6)
-    monkeypatch.setattr(rounds, "usable_cores", lambda: 2)
     monkeypatch.setattr(session, "usable_cores", lambda: 2)
-    monkeypatch.setattr(rounds, "find_spec", lambda name: None)
+
+
+def test_the_corpus_is_what_its_record_says_and_too_little_text_is_refused(tmp_path):
+    def texts():
+        return iter([f"document {number}\n" + "word " * 40 for number in range(500)])
+
+    record = write_corpus(tmp_path, text_bytes=8000, shards=2, texts=texts())
+    shards = sorted(tmp_path.rglob("*.zst"), key=lambda path: (path.parent.name == "train", path.name))
+    assert [str(path.relative_to(tmp_path)) for path in shards] == [
+        "validation/0.jsonl.zst", "train/0.jsonl.zst", "train/1.jsonl.zst"
+    ]  # fmt: skip
+    lines = [zstandard.ZstdDecompressor().stream_reader(path.read_bytes()).read().splitlines() for path in shards]
+    held = [json.loads(line)["text"] for shard in lines for line in shard]
+    assert held == [text for text, _ in zip(texts(), held, strict=False)]
+    assert (record.documents, record.text_bytes) == (len(held), sum(map(len, held)))
+    assert sum(map(len, held[6:])) >= 8000
+    assert record.shard_bytes == sum(path.stat().st_size for path in shards)
+    assert record.sha256 == hashlib.sha256("".join(f"{text}\0" for text in held).encode()).hexdigest()
+    with pytest.raises(ValueError, match=r"--megabytes: got 1, .*hold less"):
+        write_corpus(tmp_path / "more", text_bytes=1_000_000, shards=2, texts=texts())
+
+
+def test_the_installed_packages_come_in_documents_that_preparation_keeps():
+    found, again = ([text for text, _ in zip(documents(), range(300), strict=False)] for _ in range(2))
+    assert found == again
+    assert len(found) == 300
+    assert max(map(len, found)) <= 4000
+    assert all(text.strip() and "\0" not in text for text in found)
 
 
 class Processes:
     """Answers of processes that were never started."""
 
-    def __init__(self, litgpt_error=None):
-        self.asked = []
-        self.litgpt_error = litgpt_error
+    def __init__(self, lost=0):
+        self.asked, self.lost = [], lost
 
     def __call__(self, program, request, folder, *, seconds, environment):
         name, cores = program[-1].rpartition(":")[2], request["cores"]
         assert environment == {"RAYON_NUM_THREADS": str(cores), "OMP_NUM_THREADS": "1"}
-        if name.endswith("litgpt_script.py"):
-            self.asked.append(("litgpt", cores, program))
-            if self.litgpt_error:
-                raise ValueError(self.litgpt_error)
-            tokens = self.written() * self.record.training_bytes // self.record.text_bytes
-            return {**self.pass_of(tokens), "version": "9.9", "litdata": "8.8"}
         self.asked.append((name, cores, request))
         if name == "stream":
             return [{"tokens": 100, "seconds": 1.0, "first_batch_seconds": 0.1} for _ in request["cases"]]
-        return {**self.pass_of(self.written() if name == "prepare_corpus" else 1000), "folder": "somewhere"}
-
-    def written(self):
-        return 1000 + self.record.documents
-
-    def pass_of(self, tokens):
-        return {"seconds": 2.0, "cpu_seconds": 2.0, "tokens": tokens, "peak_bytes": 10}
+        tokens = 1000 + (self.documents - self.lost if name == "prepare_corpus" else 0)
+        return {"seconds": 2.0, "tokens": tokens, "folder": "somewhere"}
 
 
-def bench(folder, processes, monkeypatch, **changes):
+def bench(folder, processes, monkeypatch):
     real = corpus.write_corpus
 
     def remembered(*given, **named):
-        processes.record = real(*given, **named)
-        return processes.record
+        record = real(*given, **named)
+        processes.documents = record.documents
+        return record
 
-    monkeypatch.setattr(corpus, "write_corpus", remembered)
-    return bench_data(
-        OVERRIDES,
-        DataSettings(**(SETTINGS | changes)),
-        command=["litespark", "bench", "data"],
-        output=folder,
-        say=lambda line: None,
-        ask=processes,
-    )
+    monkeypatch.setattr(session, "write_corpus", remembered)
+    settings = DataSettings(rounds=2, megabytes=0.05, seconds=0.05)
+    command = ["litespark", "bench", "data"]
+    return bench_data(OVERRIDES, settings, command=command, output=folder, say=lambda line: None, ask=processes)
 
 
-def test_all_take_turns_and_every_second_round_is_backwards(tmp_path, monkeypatch):
+def test_all_take_turns_on_the_whole_text_with_the_same_tokenizer(tmp_path, monkeypatch):
     processes = Processes()
-    record, path = bench(tmp_path, processes, monkeypatch, litgpt_python="/somewhere/python")
+    record, path = bench(tmp_path, processes, monkeypatch)
     assert DataRecord.read(path) == record
     assert record.complete
     assert path.name.endswith("_bench-data_installed-packages_uint16.json")
-    assert record.litgpt == "9.9 with LitData 8.8"
-    turns = [(each[0], each[1]) for each in processes.asked]
-    first = [("encode", 1), ("prepare_corpus", 1), ("encode", 2), ("prepare_corpus", 2), ("litgpt", 2)]
-    assert turns == [*first, *first[::-1], *[("prepare_corpus", 2)] * 4, ("stream", 2), ("stream", 2)]
-    streams = [each[2]["cases"] for each in processes.asked if each[0] == "stream"]
-    assert [tuple(case.values()) for case in streams[0]] == list(CASES)
-    assert streams[1] == streams[0][::-1]
-    assert len(record.streamed(OURS, 2)) == 2
-
-
-def test_what_is_prepared_is_the_whole_text_with_the_same_tokenizer(tmp_path, monkeypatch):
-    processes = Processes()
-    record, _ = bench(tmp_path, processes, monkeypatch)
-    configs = [each[2]["config"] for each in processes.asked if each[0] == "prepare_corpus"]
+    first = [("encode", 1), ("prepare_corpus", 1), ("encode", 2), ("prepare_corpus", 2)]
+    turns = [(name, cores) for name, cores, _ in processes.asked]
+    assert turns == [*first, *first[::-1], ("prepare_corpus", 2), ("stream", 2), ("stream", 2)]
+    streams = [request["cases"] for name, _, request in processes.asked if name == "stream"]
+    assert streams == [list(CASES), list(CASES)[::-1]]
+    configs = [request["config"] for name, _, request in processes.asked if name == "prepare_corpus"]
     assert len({config["root"] for config in configs}) == len(configs)  # nothing is found ready
     assert {config["tokenizer"] for config in configs} == {configs[0]["tokenizer"]}
-    assert {config["processes"] for config in configs} == {1, 2}
+    assert [config["processes"] for config in configs] == [1, 2, 2, 1, 2]
     assert all(not config["selection"]["quality"] and config["max_bytes"] is None for config in configs)
-    on_all = [config["unit_bytes"] for config in configs if config["processes"] == 2]
-    assert on_all[:4] == [record.unit_bytes] * 4
+    assert [config["unit_bytes"] == record.unit_bytes for config in configs[:4]] == [False, True, True, False]
     assert 2 * record.unit_bytes < record.corpus.text_bytes
-    assert record.litgpt is None
-    assert record.litgpt_reason == NO_LITGPT
-
-
-def test_a_litgpt_that_fails_is_a_reason_and_not_the_end(tmp_path, monkeypatch):
-    processes = Processes(litgpt_error="ended with status 1: No module named litgpt in /home/me/python")
-    record, path = bench(tmp_path, processes, monkeypatch, litgpt_python="/somewhere/python")
-    assert record.complete
-    assert record.litgpt is None
-    assert record.litgpt_reason == "ended with status 1: No module named litgpt in …/python"
-    assert not record.prepared(LITGPT, 2)
-    assert [each[0] for each in processes.asked].count("litgpt") == 1
-    assert DataRecord.read(path) == record
 
 
 def test_what_was_measured_is_kept_where_a_later_process_fails(tmp_path, monkeypatch):
@@ -131,26 +120,8 @@ def test_what_was_measured_is_kept_where_a_later_process_fails(tmp_path, monkeyp
 
 
 def test_tokens_that_differ_from_the_tokenizers_are_refused(tmp_path, monkeypatch):
-    class Loses(Processes):
-        def written(self):
-            return super().written() - 1
-
     with pytest.raises(ValueError, match=r"got \[999, 1000\] tokens without EOS"):
-        bench(tmp_path, Loses(), monkeypatch)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"rounds": 0}, "--rounds: got 0"),
-        ({"megabytes": -1}, "--megabytes: got -1"),
-        ({"seconds": float("nan")}, "--seconds: got nan"),
-        ({"timeout": 0}, "--timeout: got 0"),
-    ],
-)
-def test_settings_out_of_range_are_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
-        DataSettings(**changes)
+        bench(tmp_path, Processes(lost=1), monkeypatch)
 
 
 def test_what_the_user_says_wins_over_the_defaults():
@@ -160,34 +131,28 @@ def test_what_the_user_says_wins_over_the_defaults():
     assert not {"data=slimpajama", "data.vocab_size=32000"} & set(words)
 
 
-def test_data_that_is_made_up_cannot_be_prepared(tmp_path, capsys):
-    assert main(["bench", "data", "data=synthetic", "--output", str(tmp_path)]) == 1
-    assert "data=synthetic is not prepared" in capsys.readouterr().err
-
-
-def first_of_each_kind_apart():
-    """Starts a process for the first measurement of each kind; the later ones are made in this process."""
-    seen = set()
-
-    def measured(program, request, folder, **named):
-        function = program[-1]
-        if function in seen:
-            module, _, name = function.partition(":")
-            return getattr(importlib.import_module(module), name)(json.loads(json.dumps(request)))
-        seen.add(function)
-        return ask(program, request, folder, **named)
-
-    return measured
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["--rounds", "0"], "--rounds: got 0"), (["data=synthetic"], "data=synthetic is not prepared")],
+)
+def test_what_cannot_be_measured_is_refused(tmp_path, capsys, words, message):
+    assert main(["bench", "data", *words, "--output", str(tmp_path)]) == 1
+    assert message in capsys.readouterr().err
 
 
 def test_the_command_measures_with_real_processes(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(bench_data.__kwdefaults__, "ask", first_of_each_kind_apart())
-    monkeypatch.setattr(preparation, "use_cores", lambda count: None)  # of this process, which has others to do
-    monkeypatch.setattr(streaming, "use_cores", lambda count: None)
-    monkeypatch.setattr(rounds, "CASES", ((OURS, 0, True), (OURS, 0, False), (OURS, 1, True), (OURS, 2, True),
-                                          ("litespark, domains", 0, True), ("litdata", 0, True)))  # fmt: skip
-    for module in (rounds, session):
-        monkeypatch.setattr(module, "usable_cores", lambda: 1)
+    seen = set()
+
+    def first_of_each_kind_apart(program, request, folder, **named):
+        module, _, name = program[-1].partition(":")
+        if name in seen:
+            return getattr(importlib.import_module(module), name)(json.loads(json.dumps(request)))
+        seen.add(name)
+        return ask(program, request, folder, **named)
+
+    monkeypatch.setitem(bench_data.__kwdefaults__, "ask", first_of_each_kind_apart)
+    monkeypatch.setattr(process, "use_cores", lambda count: None)  # of this process, which has others to do
+    monkeypatch.setattr(session, "usable_cores", lambda: 1)
     words = ["--rounds", "1", "--megabytes", "0.3", "--seconds", "0.05", "--output", str(tmp_path)]
     assert main(["bench", "data", *OVERRIDES, "data.micro_batch_size=2", *words]) == 0
     said = capsys.readouterr().out
@@ -195,5 +160,4 @@ def test_the_command_measures_with_real_processes(tmp_path, monkeypatch, capsys)
     record = DataRecord.read(path)
     assert record.complete
     assert f"record: {path}" in said
-    assert min(run.peak_bytes for run in record.memory) > 10_000_000
     assert str(tmp_path) not in json.dumps(json.loads(path.read_text()))

@@ -12,7 +12,7 @@ from litespark.metrics.records.ablation import changes_speed_only, default_name,
 from litespark.metrics.records.data import OURS
 from litespark.metrics.records.ops import CaseRecord, OpFigures, TimeRecord, VariantRecord
 from tests.metrics import ablation_records
-from tests.metrics.data_records import STREAMS, data_record
+from tests.metrics.data_records import data_record
 from tests.metrics.records.hand_made import ops_record, profile_record, provenance
 from tests.metrics.step_records import lost, ours, record, round_, variant
 from tests.metrics.training_records import equal_tokens
@@ -56,15 +56,10 @@ def test_preparation_and_streaming_are_compared_within_a_round():
     found = data_record()
     assert found.shares(1) == [0.9, 1.0]
     assert found.shares(2) == pytest.approx([0.75, 0.8])
-    assert found.shares(1, of_cpu=True) == [pytest.approx(9 / 9.5), 0.95]
-    # 1010 tokens in 6 s over 909 in 12 s
-    assert found.litgpt_ratios() == [pytest.approx(2 * 1010 / 909)] * 2
-    assert found.memory_ratio() == pytest.approx(1.1)
-    assert found.shuffle_costs() == [0.25, 0.25]
+    assert found.stream_ratios(2) == pytest.approx([1 / 3, 1 / 3])
     assert [run.tokens_per_second for run in found.streamed(OURS, 2)] == [7e6, 7e6]
-    empty = replace(found, preparation=[], memory=[], streaming=[])
-    assert empty.shares(1) == empty.litgpt_ratios() == empty.shuffle_costs() == []
-    assert empty.memory_ratio() is None
+    empty = replace(found, preparation=[], streaming=[])
+    assert empty.shares(1) == empty.stream_ratios(0) == []
 
 
 # ---------------------------------------------------------------- what is complete, and what may be continued
@@ -74,10 +69,8 @@ def test_preparation_and_streaming_are_compared_within_a_round():
     ("found", "complete"),
     [
         (data_record(), True),
-        (data_record(litgpt=False), True),
-        (replace(data_record(), memory=[]), False),
         (replace(data_record(), rounds=3), False),
-        (data_record(streams=STREAMS[:3]), False),
+        (replace(data_record(), streaming=data_record().streaming[:-1]), False),
         (replace(data_record(), preparation=data_record().preparation[:-1]), False),
         (ops_record(), True),
         (replace(ops_record(), ops=["swiglu", "rope"]), False),

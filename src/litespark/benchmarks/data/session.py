@@ -1,44 +1,74 @@
-"""`litespark bench data` from start to end: a corpus, a tokenizer, rounds of preparation, and rounds of streaming."""
+"""`litespark bench data` from start to end: a corpus, a tokenizer, and rounds of preparing and of streaming."""
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
-from litespark.benchmarks.child_process import ask
-from litespark.benchmarks.data import corpus as corpora
-from litespark.benchmarks.data.rounds import TOKENIZER, DataSettings, Rounds, litgpt_interpreter
-from litespark.benchmarks.provenance import provenance
-from litespark.benchmarks.session import record_path
+from litespark.benchmarks.child_process import ask, call
+from litespark.benchmarks.data.corpus import documents, write_corpus
+from litespark.benchmarks.session import provenance, record_path, turns
+from litespark.config.settings import settings
 from litespark.data.chunks import token_dtype
 from litespark.data.config import PrepareConfig
 from litespark.data.prepare.workers import usable_cores
+from litespark.data.select.config import SelectionConfig
 from litespark.data.tokenizer import Tokenizer
-from litespark.metrics.records.data import DataRecord
+from litespark.data.tokenizer_files import FILE
+from litespark.metrics.records.data import (
+    ENCODE,
+    LITDATA,
+    OURS,
+    PREPARE,
+    DataRecord,
+    PreparationRun,
+    Reader,
+    StreamRun,
+    Variant,
+)
+from litespark.ranges import Range, Repeats, Seconds
 from litespark.run.compose import compose_parts
-from litespark.run.config import ConfigError, Parts
+from litespark.run.config import ConfigError
 
 WHAT = "bench-data"
 DEFAULTS = ("data=slimpajama", "data.vocab_size=32000", "data.seq_len=4096", "data.micro_batch_size=4")
-NO_LITGPT = "litgpt is not installed beside Litespark; name an interpreter that has it: --litgpt-python PATH"
-NOT_YET = "not measured yet"
+_PROCESS = "litespark.benchmarks.data.process"
 # of the corpus on all cores; on one it is prepared with the configured size
 _UNITS_PER_CORE = 2
 _SHARDS_PER_CORE = 4
 _LEAST_SHARDS = 8
 _TOKENIZER_DOCUMENTS = 4000
+# several to the streamed corpus
+_STREAM_CHUNK_TOKENS = 1 << 20
+# (reader, workers, shuffle) of what is streamed in a round
+CASES: tuple[tuple[Reader, int, bool], ...] = (
+    *((reader, 0, False) for reader in (OURS, LITDATA)),
+    *((reader, workers, True) for workers in (0, 1, 2) for reader in (OURS, LITDATA)),
+)
 
 
-def with_defaults(overrides: Sequence[str]) -> list[str]:
-    """The overrides, with the benchmark's own data and vocabulary before them where they say nothing of these."""
-    keys = {word.lstrip("+").partition("=")[0] for word in overrides}
-    return [*(word for word in DEFAULTS if word.partition("=")[0] not in keys), *overrides]
+@settings("--")
+class DataSettings:
+    """How it is run.
+
+    Attributes:
+        rounds: of preparation and of streaming.
+        megabytes: of training text, 10^6 bytes each.
+        seconds: that each stream is read for.
+        timeout: seconds after which a single measurement is ended.
+    """
+
+    rounds: Repeats = 3
+    megabytes: Annotated[float, Range(above=0, at_most=1e6)] = 24.0
+    seconds: Seconds = 2.0
+    timeout: Seconds = 900.0
 
 
 def bench_data(
@@ -62,60 +92,128 @@ def bench_data(
         ask: runs a process; replaced in tests.
 
     Raises:
-        ValueError: the config has no text to prepare, or a measurement of ours failed.
+        ValueError: the config has no text to prepare, or a measurement failed.
         OSError: the record cannot be written.
     """
     parts = compose_parts(with_defaults(overrides))
     if not isinstance(parts.data, PrepareConfig):
         raise ConfigError("data=synthetic is not prepared, so there is nothing to measure; leave it out")
+    cores = usable_cores()
     with tempfile.TemporaryDirectory(prefix="litespark-bench-") as temporary:
-        record = begin(parts, overrides, settings, Path(temporary), command, say)
-        name = record.corpus.source.replace("_", "-")
-        precision = str(token_dtype(record.vocab_size))
-        path = record_path(output, record.provenance, WHAT, name, precision)
+        scratch = Path(temporary)
+        say(f"writing {settings.megabytes:g} MB of the installed packages")
+        shards = max(_LEAST_SHARDS, _SHARDS_PER_CORE * cores)
+        corpus = write_corpus(scratch / "text", text_bytes=int(settings.megabytes * 1e6), shards=shards)
+        tokenizer = _tokenizer(parts.data, say)
+        (scratch / "tokenizer").mkdir()
+        tokenizer.save(scratch / "tokenizer")
+        record = DataRecord(
+            provenance=provenance(parts, overrides, command, torch.device("cpu"), "fp32"),
+            corpus=corpus,
+            vocab_size=tokenizer.vocab_size,
+            tokenizer_hash=tokenizer.hash,
+            cores=cores,
+            unit_bytes=max(1, corpus.text_bytes // (_UNITS_PER_CORE * cores)),
+            chunk_tokens=parts.data.chunk_tokens,
+            rounds=settings.rounds,
+            seq_len=parts.data.seq_len,
+            micro_batch_size=parts.data.micro_batch_size,
+            pinned=torch.accelerator.is_available(),
+            litdata=version("litdata"),
+        )
+        name = corpus.source.replace("_", "-")
+        path = record_path(output, record.provenance, WHAT, name, str(token_dtype(record.vocab_size)))
         record.write(path)  # what cannot be written is known before minutes are spent
-        Rounds(parts.data, settings, Path(temporary), ask, say).take(record, lambda: record.write(path))
+        measured = _Processes(parts.data, scratch, ask, settings.timeout)
+        _prepare_in_turns(record, measured, say, lambda: record.write(path))
+        say("preparing what is streamed")
+        folder = measured.prepare(cores, chunk_tokens=_STREAM_CHUNK_TOKENS)["folder"]
+        for number, cases in itertools.groupby(turns(CASES, record.rounds), key=lambda turn: turn[0]):
+            say(f"round {number + 1} of {record.rounds}: streaming")
+            ordered = [case for _, _, case in cases]
+            answers = measured.stream(folder, ordered, settings.seconds, cores)
+            for position, (case, answer) in enumerate(zip(ordered, answers, strict=True)):
+                record.streaming.append(StreamRun(*case, round=number, position=position, **answer))
+            record.write(path)
     return record, path
 
 
-def begin(
-    parts: Parts,
-    overrides: Sequence[str],
-    settings: DataSettings,
-    scratch: Path,
-    command: Sequence[str],
-    say: Callable[[str], None],
-) -> DataRecord:
-    """The corpus and the tokenizer, below `scratch`, and a record without runs."""
-    config = parts.data
-    assert isinstance(config, PrepareConfig)
-    cores = usable_cores()
-    say(
-        f"writing {settings.megabytes:g} MB of the installed packages, and {corpora.FACTOR} times as many, in the "
-        "layout of SlimPajama"
-    )
-    corpus = corpora.write_corpus(
-        scratch, text_bytes=int(settings.megabytes * 1e6), shards=max(_LEAST_SHARDS, _SHARDS_PER_CORE * cores)
-    )
+def with_defaults(overrides: Sequence[str]) -> list[str]:
+    """The overrides, with the benchmark's own data and vocabulary before them where they say nothing of these."""
+    keys = {word.lstrip("+").partition("=")[0] for word in overrides}
+    return [*(word for word in DEFAULTS if word.partition("=")[0] not in keys), *overrides]
+
+
+def _tokenizer(config: PrepareConfig, say: Callable[[str], None]) -> Tokenizer:
     if config.tokenizer is not None:
-        tokenizer = Tokenizer.load(config.tokenizer, eos_token=config.eos_token)
-    else:
-        say(f"training a tokenizer of {config.vocab_size:,} ids")
-        tokenizer = Tokenizer.train(islice(corpora.documents(), _TOKENIZER_DOCUMENTS), vocab_size=config.vocab_size)
-    (scratch / TOKENIZER).mkdir()
-    tokenizer.save(scratch / TOKENIZER)
-    return DataRecord(
-        provenance=provenance(parts, overrides, command, torch.device("cpu"), "fp32"),
-        corpus=corpus,
-        vocab_size=tokenizer.vocab_size,
-        tokenizer_hash=tokenizer.hash,
-        cores=cores,
-        unit_bytes=max(1, corpus.text_bytes // (_UNITS_PER_CORE * cores)),
-        chunk_tokens=config.chunk_tokens,
-        rounds=settings.rounds,
-        seq_len=config.seq_len,
-        micro_batch_size=config.micro_batch_size,
-        pinned=torch.accelerator.is_available(),
-        litdata=version("litdata"),
-        litgpt_reason=NO_LITGPT if litgpt_interpreter(settings) is None else NOT_YET,
-    )
+        return Tokenizer.load(config.tokenizer, eos_token=config.eos_token)
+    say(f"training a tokenizer of {config.vocab_size:,} ids")
+    return Tokenizer.train(itertools.islice(documents(), _TOKENIZER_DOCUMENTS), vocab_size=config.vocab_size)
+
+
+def _prepare_in_turns(
+    record: DataRecord, measured: _Processes, say: Callable[[str], None], save: Callable[[], None]
+) -> None:
+    variants: list[tuple[Variant, int]] = [
+        (variant, cores) for cores in sorted({1, record.cores}) for variant in (ENCODE, PREPARE)
+    ]
+    for number, position, (variant, cores) in turns(variants, record.rounds):
+        say(f"round {number + 1} of {record.rounds}: {variant} on {cores} cores")
+        if variant == ENCODE:
+            answer = measured.encode(cores)
+        else:
+            answer = measured.prepare(cores, **({"unit_bytes": record.unit_bytes} if cores > 1 else {}))
+        record.preparation.append(PreparationRun(variant, cores, number, position, answer["seconds"], answer["tokens"]))
+        if position == len(variants) - 1:
+            save()
+
+
+class _Processes:
+    """The measurements, each in a process of its own; everything that they write is below `scratch`."""
+
+    def __init__(self, config: PrepareConfig, scratch: Path, ask: Callable[..., Any], timeout: float) -> None:
+        self.config = config
+        self.scratch = scratch
+        self.ask = ask
+        self.timeout = timeout
+        self._roots = (str(scratch / f"prepared-{number}") for number in itertools.count())
+
+    def encode(self, cores: int) -> Any:
+        tokenizer, source = self.scratch / "tokenizer" / FILE, self.scratch / "text"
+        return self._answer("encode", {"tokenizer": str(tokenizer), "source": str(source)}, cores)
+
+    def prepare(self, cores: int, **changes: Any) -> Any:
+        """The corpus on so many cores, everything in it and nothing left out, into a new folder."""
+        config = replace(
+            self.config,
+            source=str(self.scratch / "text"),
+            root=next(self._roots),
+            tokenizer=str(self.scratch / "tokenizer"),
+            eos_token=None,
+            name="bench",
+            text_field="text",
+            domain_field=None,
+            max_bytes=None,
+            max_files=None,
+            packing="concat",
+            selection=SelectionConfig(),
+            processes=cores,
+            nodes=1,
+            node_rank=0,
+            **changes,
+        )
+        return self._answer("prepare_corpus", {"config": asdict(config)}, cores)
+
+    def stream(self, folder: str, cases: Sequence[Any], seconds: float, cores: int) -> Any:
+        config = asdict(replace(self.config, source=folder, tokenizer=None))
+        return self._answer("stream", {"config": config, "cases": list(cases), "seconds": seconds}, cores)
+
+    def _answer(self, function: str, request: dict[str, Any], cores: int) -> Any:
+        return self.ask(
+            call(f"{_PROCESS}:{function}"),
+            {**request, "cores": cores},
+            self.scratch / "process",
+            seconds=self.timeout,
+            # one thread of linear algebra: there is none in the data, and idle pools only disturb
+            environment={"RAYON_NUM_THREADS": str(cores), "OMP_NUM_THREADS": "1"},
+        )

@@ -13,9 +13,8 @@ from litespark.benchmarks.ops.fp8 import measure_fp8
 from litespark.benchmarks.ops.goals import goals
 from litespark.benchmarks.ops.measure import measure_op
 from litespark.benchmarks.ops.optimizer import measure_optimizer
-from litespark.benchmarks.provenance import provenance
 from litespark.benchmarks.rates import copy_bandwidth
-from litespark.benchmarks.session import begin, check_length, record_path
+from litespark.benchmarks.session import begin, check_measurable, provenance, record_path
 from litespark.device import device_of, find
 from litespark.metrics.records.ops import FailureRecord, OpsRecord
 from litespark.ops.backend import BACKENDS
@@ -62,7 +61,7 @@ def bench_ops(
     for op in ops:
         if op not in EVERYTHING:
             raise ValueError(f"--op: got {op}, expected one of {', '.join(EVERYTHING)}")
-    check_length(parts)
+    check_measurable(parts)
     device = find(parts.trainer.accelerator)
     precision = precision_of(parts, device)
     place = place_of(parts, device, precision)

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import torch
 
-from litespark.benchmarks.provenance import provenance
 from litespark.benchmarks.rates import measured_rates
-from litespark.benchmarks.session import check_length, check_one_process
+from litespark.benchmarks.session import check_measurable, provenance
 from litespark.benchmarks.step.variants import Variant, masks_documents, why_not
 from litespark.config.settings import settings
 from litespark.data.config import PrepareConfig
@@ -92,8 +91,7 @@ def decide(overrides: Sequence[str], variants: Sequence[Variant], settings: Step
     if any(variant.kind == "huggingface" for variant in variants):
         shared.append("data.document_mask=false")
     parts = compose_parts(shared)
-    check_one_process(parts)
-    check_length(parts)
+    check_measurable(parts)
     if any(word.startswith(f"{KEY}=") for word in overrides) and any(variant.settings for variant in variants):
         raise ConfigError(
             f"{KEY}=…: got settings that are laid over those of every --variant, expected plain overrides; leave "

@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from litespark.benchmarks.child_process import Ended
-from litespark.benchmarks.provenance import provenance
-from litespark.benchmarks.session import begin, record_path
+from litespark.benchmarks.session import begin, provenance, record_path
 from litespark.benchmarks.training.corpus import CorpusSettings
 from litespark.benchmarks.training.launch import Training, train
 from litespark.benchmarks.training.preparation import prepare_variants, with_and_without

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from litespark.benchmarks.session import check_one_process
+from litespark.benchmarks.session import check_measurable
 from litespark.data.config import SyntheticConfig
 from litespark.metrics.records.training import PreparedCorpus
 from litespark.run.config import ConfigError, Parts, differences
@@ -124,7 +124,7 @@ def check_question(question: Question, parts: Parts, overrides: Sequence[str], v
             "trainer.validate_every: got null, expected the steps between two validations, by which runs are "
             "compared; set trainer.validate_every=100"
         )
-    check_one_process(parts)
+    check_measurable(parts)
     if parts.name is not None:
         raise ConfigError(f"name={parts.name}: the benchmark names its runs and continues them by itself; leave it out")
 

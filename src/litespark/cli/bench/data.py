@@ -1,4 +1,4 @@
-"""`litespark bench data`: what preparation and streaming reach, beside the tokenizer, litgpt and LitData."""
+"""`litespark bench data`: what preparation and streaming reach, beside the tokenizer and LitData."""
 
 from __future__ import annotations
 
@@ -17,19 +17,17 @@ def data(
     rounds: Annotated[int, Option(help="In which all take turns")] = 3,
     megabytes: Annotated[float, Option(help="Of text to prepare")] = 24.0,
     seconds: Annotated[float, Option(help="To read each stream for")] = 2.0,
-    litgpt_python: Annotated[str | None, Option(metavar="PATH", help="An interpreter that has litgpt")] = None,
     timeout: Annotated[float, Option(help="Seconds of a measurement")] = 900.0,
     output: Output = None,
     publish: Publish = False,
 ) -> int:
     """Measure the speed of preparing and reading data."""
     from litespark.benchmarks.data import session
-    from litespark.benchmarks.data.rounds import DataSettings
     from litespark.reports.data import tables
 
     record, path = session.bench_data(
         overrides,
-        DataSettings(rounds, megabytes, seconds, litgpt_python, timeout),
+        session.DataSettings(rounds, megabytes, seconds, timeout),
         command=typed(context),
         output=records_folder(output, publish),
         say=tell,

@@ -1,0 +1,154 @@
+"""What one process measures: the product's preparation, the bare tokenizer, and readers of prepared data."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import zstandard
+
+from litespark.data.config import PrepareConfig
+from litespark.data.manifest import Manifest
+from litespark.data.prepare.prepare import prepare
+from litespark.data.select.config import SelectionConfig
+from litespark.data.stream.modules import build_data_module
+from litespark.metrics.records.data import LITDATA
+
+_BATCH_CHARACTERS = 1 << 20
+_SEED = 1
+_WARMUP_BATCHES = 16
+
+
+def use_cores(count: int) -> None:
+    """Keep this process and what it starts to the first `count` of its cores, where the system can."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
+
+
+def prepare_corpus(request: dict[str, Any]) -> dict[str, Any]:
+    """Prepare; `request` has the `config`, whose root does not hold the folder yet, and `cores`."""
+    use_cores(request["cores"])
+    began = time.perf_counter()
+    folder = prepare(_config(request["config"]), progress=False)
+    seconds = time.perf_counter() - began
+    assert isinstance(folder, Path), "the root is local, and there is one node"
+    tokens = sum(split.tokens for split in Manifest.read(folder).splits.values())
+    return {"seconds": seconds, "tokens": tokens, "folder": str(folder)}
+
+
+def encode(request: dict[str, Any]) -> dict[str, Any]:
+    """The bare tokenizer over the texts of a corpus that are in memory already; their ids are not even looked at.
+
+    Args:
+        request: `tokenizer`: a tokenizer.json; `source`: folder of .jsonl.zst shards; `cores`.
+    """
+    import tokenizers
+
+    use_cores(request["cores"])
+    encoder = tokenizers.Tokenizer.from_file(request["tokenizer"])
+    encoder.encode_special_tokens = True  # as in preparation: special strings inside a text are text
+    batches = list(_batches(Path(request["source"])))
+    began = time.perf_counter()
+    # the faster of the two batch calls: it leaves out the places in the text
+    tokens = sum(len(ids) for batch in batches for ids in encoder.encode_batch_fast(batch, add_special_tokens=False))
+    return {"seconds": time.perf_counter() - began, "tokens": tokens}
+
+
+def _batches(folder: Path) -> Iterator[list[str]]:
+    batch: list[str] = []
+    characters = 0
+    for file in sorted(folder.rglob("*.jsonl.zst")):
+        content = zstandard.ZstdDecompressor().stream_reader(file.read_bytes()).read()
+        for line in content.split(b"\n")[:-1]:
+            batch.append(json.loads(line)["text"])
+            characters += len(batch[-1])
+            if characters >= _BATCH_CHARACTERS:
+                yield batch
+                batch, characters = [], 0
+    yield batch
+
+
+def stream(request: dict[str, Any]) -> list[dict[str, Any]]:
+    """The cases one after the other: tokens, seconds, and seconds to the first batch of each.
+
+    Args:
+        request: `config` whose source is prepared; `cases`: reader, workers and shuffle of each, as in `StreamRun`;
+            `seconds` to count for, about; `cores`.
+    """
+    use_cores(request["cores"])
+    answers = []
+    for reader, workers, shuffle in request["cases"]:
+        config = replace(_config(request["config"]), workers=workers, shuffle=shuffle)
+        epochs = _litdata_epochs(config) if reader == LITDATA else iter([_tokens_of_ours(config)])
+        answers.append(_timed(epochs, request["seconds"]))
+    return answers
+
+
+def _config(values: dict[str, Any]) -> PrepareConfig:
+    return PrepareConfig(**{**values, "selection": SelectionConfig(**values["selection"])})
+
+
+def _tokens_of_ours(config: PrepareConfig) -> Iterator[int]:
+    """Tokens of each batch of the endless stream, documents marked."""
+    for batch in build_data_module(config, seed=_SEED).train_dataloader():
+        assert batch.cu_seqlens is not None, "the documents are not marked"
+        yield batch.token_count
+
+
+def _litdata_epochs(config: PrepareConfig) -> Iterator[Iterator[int]]:
+    """Tokens of each batch of LitData's dataset over the same chunks, epoch after epoch."""
+    from litdata import StreamingDataLoader, StreamingDataset, TokensLoader
+
+    folder = Path(config.source)
+    (domain,) = Manifest.read(folder).splits["train"].domains.values()
+    dataset = StreamingDataset(
+        str(folder / "train" / domain.folder),
+        item_loader=TokensLoader(block_size=config.seq_len + 1),
+        shuffle=config.shuffle,
+        drop_last=False,
+        seed=_SEED,
+    )
+    loader = StreamingDataLoader(dataset, batch_size=config.micro_batch_size, num_workers=config.workers)
+
+    def tokens() -> Iterator[int]:
+        for batch in loader:
+            assert isinstance(batch, torch.Tensor)
+            yield batch.shape[0] * (batch.shape[1] - 1)
+
+    while True:
+        yield tokens()
+
+
+def _timed(epochs: Iterator[Iterator[int]], seconds: float) -> dict[str, Any]:
+    """Tokens and seconds within epochs until there are so many seconds.
+
+    The first batches of each epoch do not count: until then loader workers have not filled their queues.
+    """
+    began = time.perf_counter()
+    first: float | None = None
+    counted, spent = 0, 0.0
+    for batches in epochs:
+        start = None
+        for number, tokens in enumerate(batches):
+            now = time.perf_counter()
+            if first is None:
+                first = now - began
+            if number == _WARMUP_BATCHES:
+                start = now
+            elif start is not None:
+                counted += tokens
+                if spent + now - start >= seconds:
+                    break
+        if start is None:
+            raise ValueError(f"an epoch has {_WARMUP_BATCHES} batches or fewer; give more --megabytes")
+        spent += now - start
+        if spent >= seconds:
+            break
+    assert first is not None
+    return {"tokens": counted, "seconds": spent, "first_batch_seconds": first}
