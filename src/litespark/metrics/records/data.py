@@ -143,9 +143,11 @@ class DataRecord(Record):
     def complete(self) -> bool:
         """Whether all rounds are there."""
         rounds = list(range(self.rounds))
-        prepared = [self.prepared(variant, cores) for cores in (1, self.cores) for variant in (ENCODE, PREPARE)]
-        streamed = [self.streamed(reader, workers) for workers in (0, 1, 2) for reader in (OURS, LITDATA)]
-        return all([run.round for run in runs] == rounds for runs in (*prepared, *streamed))
+        found = [[run.round for run in self.prepared(variant, cores)]
+                 for cores in (1, self.cores) for variant in (ENCODE, PREPARE)]  # fmt: skip
+        found += [[run.round for run in self.streamed(reader, workers)]
+                  for workers in (0, 1, 2) for reader in (OURS, LITDATA)]  # fmt: skip
+        return all(each == rounds for each in found)
 
     def asked(self) -> tuple[object, ...]:
         """What was to be measured."""
