@@ -150,4 +150,4 @@ def test_a_resume_and_several_devices_are_refused(tmp_path):
 
 def test_sizes_that_transformers_refuses_are_named(tmp_path):
     odd = parts(tmp_path, "model.hidden_size=66", "+model.head_dim=16")
-    assert "not a multiple of its heads" in str(why_not(HUGGINGFACE["sdpa"], CPU, odd))
+    assert "not a multiple of its num_heads" in str(why_not(HUGGINGFACE["sdpa"], CPU, odd))
