@@ -38,7 +38,7 @@ def global_stream(
     world: int,
     count: int,
     *,
-    start_row: int = 0,
+    start: int = 0,
     seed: int = 3,
     **changes: object,
 ) -> Tensor:
@@ -47,6 +47,6 @@ def global_stream(
     for rank in range(world):
         on_rank(monkeypatch, rank, world)
         data = module(place, seed=seed, **changes)
-        data.start_row = start_row
+        data.start_at(start)
         ranks.append(batches(data, count))
     return torch.cat([tokens for together in zip(*ranks, strict=True) for tokens in together])

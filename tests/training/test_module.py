@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from litespark.data.batch import batch_from_rows
-from litespark.data.stream import rows as reading_rows
+from litespark.data.stream import modules as streaming
 from litespark.metrics import names
 from litespark.models.init import initialise
 from litespark.models.llama.model import Llama
@@ -123,7 +123,7 @@ def test_a_run_ends_where_the_tokens_seen_reach_the_budget_and_its_schedule_with
         batch.token_count = 6 + int(ids[0, 0]) % 11
         return batch
 
-    monkeypatch.setattr(reading_rows, "batch_from_rows", partly_filled)
+    monkeypatch.setattr(streaming, "batch_from_rows", partly_filled)
     module = training_module(steps=1, rows=2, optimizer=AdamWConfig(lr=0.5), schedule=CosineSchedule(0.0, 0.125))
     module.budget = TokenBudget(12, tokens=100)
     run = small_run(tmp_path, module)

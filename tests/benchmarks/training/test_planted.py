@@ -67,7 +67,7 @@ def test_copies_are_found_and_clean_documents_stay() -> None:
     fingerprinter = Fingerprinter(config)
     for ordinal, text in enumerate(texts):
         fingerprinter.add(ordinal, document(text.text))
-    (answer,) = duplicates([fingerprinter.arrays()], config)
+    (answer,) = duplicates([fingerprinter.arrays().__getitem__], config)
     gone = Counter(texts[ordinal].kind for ordinal in answer["ordinals"].tolist())
     there = Counter(text.kind for text in texts)
     assert gone[EXACT_COPY] == there[EXACT_COPY]

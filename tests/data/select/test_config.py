@@ -18,16 +18,10 @@ _GROUP = Path(__file__).parents[3] / "configs" / "data" / "selection"
     [
         ({"quality": "c4"}, "data.selection.quality: got 'c4', expected a list"),
         ({"quality": ("c4", "good")}, r"data.selection.quality\[1\]: got 'good', expected gopher_repetition, "),
-        ({"languages": (1,)}, r"data.selection.languages\[0\]: got 1, expected a text"),
         ({"decontaminate": ("",)}, r"data.selection.decontaminate\[0\]: got '', expected a text that is not empty"),
-        (
-            {"decontaminate_words": 0},
-            "selection.decontaminate_words: got 0, expected a whole number from 1 to 1000",
-        ),
-        ({"near_duplicate_words": True}, "near_duplicate_words: got True, expected a whole number"),
+        ({"decontaminate_words": 0}, "selection.decontaminate_words: got 0, expected a whole number from 1 to 1000"),
         ({"near_duplicate_permutations": 1}, "near_duplicate_permutations: got 1, expected a whole number from 2"),
         ({"language_threshold": 1}, "data.selection.language_threshold: got 1, expected a number above 0 and below 1"),
-        ({"near_duplicate_threshold": 0.0}, "near_duplicate_threshold: got 0.0, expected a number above 0"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(settings: dict[str, Any], message: str) -> None:

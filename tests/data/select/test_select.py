@@ -14,10 +14,11 @@ from random import Random
 import pytest
 import zstandard
 
+from litespark.data.select import duplicates, rules
 from litespark.data.select.config import QUALITY_RULES, SelectionConfig
 from litespark.data.select.duplicates import Fingerprinter
 from litespark.data.select.evaluation_texts import evaluation_files, evaluation_texts
-from litespark.data.select.quality import QualityRule
+from litespark.data.select.rules import QualityRule
 from litespark.data.select.select import Selector, check_selection, selection_identity
 from tests.data.select.prose import document, prose, sentence
 
@@ -85,14 +86,10 @@ RUSSIAN = "Старый учитель долго смотрел на тихую
 GERMAN = "Der alte Lehrer blickte lange auf den stillen Hafen und erinnerte sich an die weite Reise im Norden. " * 3
 
 
-@pytest.mark.parametrize(("text", "answer"), [(RUSSIAN, "language"), (GERMAN, "language"), (prose(8), None)])
-def test_a_document_in_another_language_or_script_goes(text: str, answer: str | None) -> None:
-    assert Selector(SelectionConfig(languages=("en",))).refusal(document(text)) == answer
-
-
-def test_several_languages_stay_together() -> None:
-    both = Selector(SelectionConfig(languages=("en", "ru")))
-    assert [both.refusal(document(text)) for text in (RUSSIAN, prose(8), GERMAN)] == [None, None, "language"]
+def test_documents_in_other_languages_go_and_several_languages_stay_together() -> None:
+    for languages, gone in ((("en",), {RUSSIAN, GERMAN}), (("en", "ru"), {GERMAN})):
+        rules = Selector(SelectionConfig(languages=languages))
+        assert {text for text in (RUSSIAN, GERMAN, prose(8)) if rules.refusal(document(text)) == "language"} == gone
 
 
 @pytest.fixture
@@ -115,18 +112,11 @@ def test_a_document_with_a_run_of_words_of_an_evaluation_goes(evaluation: Path) 
     shorter = "captain say when 3 ships were lost at sea"
     answers = [rule.refusal(document(f"{prose(9)} {words} {prose(10)}")) for words in (hidden, shorter)]
     assert answers == ["contaminated", None]
-
-
-def test_the_length_of_the_run_is_the_settings(evaluation: Path) -> None:
-    found = [
-        Selector(SelectionConfig(decontaminate=(str(evaluation),), decontaminate_words=words)).refusal(document(text))
-        for words, text in (
-            (5, "ships were lost at sea"),
-            (6, "ships were lost at sea"),
-            (6, "many ships were lost at sea"),
-        )
+    five = Selector(SelectionConfig(decontaminate=(str(evaluation),), decontaminate_words=5))
+    assert [five.refusal(document(text)) for text in ("ships were lost at sea", "ships were lost at")] == [
+        "contaminated",
+        None,
     ]
-    assert found == ["contaminated", None, None]
 
 
 def test_evaluation_texts_are_read_in_every_form(tmp_path: Path) -> None:
@@ -155,17 +145,12 @@ def test_evaluation_texts_are_read_in_every_form(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("missing", None, "which is not there, expected a file or folder"),
+        ("missing", None, r"missing cannot be read \(it is not there\)"),
         ("a.zip", b"PK\x03\x04", r"a\.zip: a zip archive; unpack it, expected a file or folder"),
         ("bad.txt", b"\xff", r"bad.txt cannot be read \(.*\), expected UTF-8 text"),
-        ("bad.jsonl", b'{"a": "b"}\n{', r"bad.jsonl, line 2: got no JSON"),
+        ("bad.jsonl", b'{"a": "b"}\n{', r"bad.jsonl cannot be read \(line 2: no JSON"),
         ("bad.parquet", b"no table", "bad.parquet cannot be read"),
         ("bad.jsonl.gz", b"no gzip", "bad.jsonl.gz cannot be read"),
-        (
-            "cut.txt.zst",
-            zstandard.ZstdCompressor().compress(prose(11, 300).encode())[:-200],
-            "cut.txt.zst cannot be read",
-        ),
         ("cut.txt.gz", gzip.compress(prose(11, 300).encode())[:-200], "cut.txt.gz cannot be read"),
         ("short.txt", b"three words only", "got no text of 13 words or more, expected one at least"),
     ],
@@ -188,20 +173,17 @@ def test_an_unknown_language_is_refused_early() -> None:
 @pytest.mark.parametrize(
     ("config", "module"),
     [
-        (SelectionConfig(quality=("c4",)), "datatrove.pipeline.filters.c4_filters"),
         (SelectionConfig(quality=("c4",)), "spacy"),
         (SelectionConfig(languages=("en",)), "py3langid.langid"),
         (SelectionConfig(decontaminate=("x.txt",)), "datatrove.utils.text"),
         (SelectionConfig(near_duplicates=True), "datasketch"),
-        (SelectionConfig(near_duplicates=True), "datatrove.utils.text"),
     ],
 )
 def test_a_missing_library_says_what_to_install(
     config: SelectionConfig, module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from litespark.data.select.duplicates import _banding
-
-    _banding.cache_clear()
+    duplicates._banding.cache_clear()
+    rules._language_identifier.cache_clear()
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ValueError, match=rf"needs {module.partition('.')[0]}, .*pip install 'litespark\[selection\]'"):
         check_selection(config)

@@ -1,8 +1,9 @@
-"""The cache of remote chunks, through the real protocol: what it holds, deletes, mends and refuses."""
+"""The cache of remote data, through the real protocol: what it holds, deletes, mends and refuses."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import signal
@@ -14,16 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from torch.utils.data import DataLoader, Dataset
 
 from litespark.data.chunks import ChunkRecord
-from litespark.data.config import ReadingConfig
+from litespark.data.manifest import FILE, Manifest
 from litespark.data.storage import Storage, StorageError
 from litespark.data.stream.cache import ChunkCache
 from litespark.data.stream.token_chunks import TokenChunks
-from tests.data.raw_chunks import write_chunks
-from tests.data.s3_server import fill, forget_connections, s3_client
+from litespark.data.tokenizer import Tokenizer
+from tests.data.corpus import documents
+from tests.data.s3_server import fill, s3_client
 
 CHUNK_BYTES = 2000
 PARTS = [[number * 100 + place % 100 for place in range(CHUNK_BYTES // 2)] for number in range(5)]
@@ -33,7 +33,12 @@ STREAM = [number for part in PARTS for number in part]
 @pytest.fixture
 def remote(s3_server: str, s3_bucket: str, tmp_path: Path) -> tuple[str, list[ChunkRecord]]:
     """Address of a folder of five chunks of 2,000 bytes, and their records."""
-    records = write_chunks(tmp_path / "source", *PARTS)
+    (tmp_path / "source").mkdir()
+    records = []
+    for number, part in enumerate(PARTS):
+        content, file = np.array(part, dtype=np.uint16).tobytes(), f"chunk-0-{number}.bin"
+        (tmp_path / "source" / file).write_bytes(content)
+        records.append(ChunkRecord(file, len(content), hashlib.sha256(content).hexdigest(), len(part)))
     fill(s3_server, f"{s3_bucket}/train/text", tmp_path / "source")
     return f"{s3_bucket}/train/text", records
 
@@ -59,17 +64,17 @@ def read_from(chunks: TokenChunks, *numbers: int) -> None:
 
 
 @pytest.fixture
-def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the chunks that this process fetched."""
-    names: list[str] = []
+def fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
+    """Of each chunk that this process fetched: how many the cache held before."""
+    held: list[int] = []
     fetch = Storage.fetch
 
     def noted(self: Storage, name: str, target: Path, *, size: int | None = None) -> None:
-        names.append(name)
+        held.append(len(list((tmp_path / "cache/chunks").iterdir())))
         fetch(self, name, target, size=size)
 
     monkeypatch.setattr(Storage, "fetch", noted)
-    return names
+    return held
 
 
 def test_a_stream_is_read_cold_then_warm_without_its_source(remote, s3_server, tmp_path, fetched):
@@ -109,23 +114,11 @@ def test_what_is_read_through_an_open_map_counts_as_used(remote, tmp_path):
     assert cached(tmp_path, remote[1]) == [0, 2, 3]
 
 
-def test_a_deleted_chunk_is_no_longer_kept_on_the_disk_by_a_map(remote, tmp_path):
+def test_room_is_made_before_a_chunk_comes_and_no_map_keeps_a_deleted_one_on_the_disk(remote, tmp_path, fetched):
     chunks = chunks_of(remote, cache(tmp_path, chunks=2))
     read_from(chunks, 0, 1, 2, 3)
+    assert fetched == [0, 1, 1, 1]
     assert set(chunks._maps) == {2, 3}
-
-
-def test_room_is_made_before_a_chunk_comes(remote, tmp_path, monkeypatch):
-    chunks, fetch = chunks_of(remote, cache(tmp_path, chunks=2)), Storage.fetch
-    held_before: list[int] = []
-
-    def noted(self: Storage, name: str, target: Path, *, size: int | None = None) -> None:
-        held_before.append(len(cached(tmp_path, remote[1])))
-        fetch(self, name, target, size=size)
-
-    monkeypatch.setattr(Storage, "fetch", noted)
-    read_from(chunks, 0, 1, 2, 3)
-    assert held_before == [0, 1, 1, 1]
 
 
 def test_only_files_of_the_cache_are_deleted(remote, tmp_path):
@@ -139,21 +132,17 @@ def test_only_files_of_the_cache_are_deleted(remote, tmp_path):
     assert cached(tmp_path, remote[1]) == [1]
 
 
-def test_a_cached_chunk_of_another_size_is_fetched_again(remote, tmp_path, caplog):
+def test_a_cached_chunk_of_another_size_or_hash_is_fetched_again(remote, tmp_path, caplog):
     held = cache(tmp_path)
     read_from(chunks_of(remote, held), 0)
+    path = held.path(remote[1][0])
+    flipped = bytearray(path.read_bytes())
     for size in (0, CHUNK_BYTES - 1, CHUNK_BYTES + 1):
-        held.path(remote[1][0]).write_bytes(b"x" * size)
+        path.write_bytes(b"x" * size)
         read_from(chunks_of(remote, held), 0)
         assert f"has {size} bytes; the manifest says {CHUNK_BYTES}; it is fetched again" in caplog.text
-
-
-def test_a_flipped_bit_in_a_cached_chunk_is_found_where_hashes_are_verified(remote, tmp_path):
-    held = cache(tmp_path)
-    read_from(chunks_of(remote, held), 0)
-    flipped = bytearray(held.path(remote[1][0]).read_bytes())
     flipped[10] ^= 1
-    held.path(remote[1][0]).write_bytes(flipped)
+    path.write_bytes(flipped)
     assert chunks_of(remote, held).read(5, 1).tolist() != PARTS[0][5:6]
     read_from(chunks_of(remote, held, verify_hashes=True), 0)
 
@@ -169,13 +158,8 @@ def test_a_chunk_that_is_damaged_where_it_lies_is_refused(remote, s3_server, tmp
         chunks_of(remote, cache(tmp_path)).read(0, 1)
 
 
-def test_a_remote_chunk_that_is_missing_or_of_another_size_is_refused_at_the_start(remote, s3_server, tmp_path):
-    bucket = remote[0].split("/")[2]
-    s3_client(s3_server).put_object(Bucket=bucket, Key="train/text/chunk-0-2.bin", Body=b"x")
-    with pytest.raises(ValueError, match=r"chunk-0-2.bin has 1 bytes; the manifest says 2000"):
-        chunks_of(remote, cache(tmp_path))
-    s3_client(s3_server).delete_object(Bucket=bucket, Key="train/text/chunk-0-2.bin")
-    forget_connections()
+def test_a_chunk_that_is_missing_where_it_lies_is_refused_at_the_start(remote, s3_server, tmp_path):
+    s3_client(s3_server).delete_object(Bucket=remote[0].split("/")[2], Key="train/text/chunk-0-2.bin")
     with pytest.raises(ValueError, match=r"s3://.*chunk-0-2.bin is missing; the manifest lists it"):
         chunks_of(remote, cache(tmp_path))
 
@@ -196,7 +180,7 @@ def test_threads_that_want_one_chunk_fetch_it_once(remote, tmp_path, fetched):
     for thread in threads:
         thread.join(60)
     assert read == [np.array(PARTS[0], dtype=np.uint16).tobytes()] * 4
-    assert fetched == ["chunk-0-0.bin"]
+    assert len(fetched) == 1
 
 
 READER = """
@@ -267,53 +251,30 @@ def test_what_a_killed_process_left_is_cleared_away(remote, tmp_path, wanted):
     assert cached(tmp_path, remote[1]) == [wanted]
 
 
-class Reads(Dataset[list[int]]):
-    def __init__(self, chunks: TokenChunks) -> None:
-        self.chunks = chunks
-
-    def __len__(self) -> int:
-        return 5
-
-    def __getitem__(self, index: int) -> list[int]:
-        if index >= 5:
-            raise IndexError
-        return self.chunks.read(index * 1000, 3).tolist()
-
-
-def test_loader_workers_fetch_for_themselves_after_a_fork(remote, tmp_path):
-    chunks = chunks_of(remote, cache(tmp_path))
-    read_from(chunks, 0)  # a connection that the workers must not use
-    loader = DataLoader(Reads(chunks), batch_size=None, num_workers=2, generator=torch.Generator(), timeout=60)
-    assert list(loader) == [part[:3] for part in PARTS]
-    assert cached(tmp_path, remote[1]) == [0, 1, 2, 3, 4]
-
-
 def test_a_full_disk_names_the_keys_to_set(remote, tmp_path, monkeypatch):
     chunks = chunks_of(remote, cache(tmp_path))
     usage = namedtuple("usage", "total used free")
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "disk_usage", lambda path: usage(0, 0, CHUNK_BYTES - 1))
-        with pytest.raises(ValueError, match=r"data.cache=.*disk is full .*1999 are free.*data.cache_bytes=20000"):
-            chunks.read(0, 1)
-
-    def full(self: Storage, name: str, target: Path, *, size: int) -> None:
-        raise StorageError("s3://bucket: gone") from OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Storage, "fetch", full)
-        with pytest.raises(ValueError, match=r"data.cache=.*the disk is full.*No space left.*data.cache_bytes"):
+        with pytest.raises(ValueError, match=r"data.cache=.*1999 are free.* set data.cache_bytes=20000 lower"):
             chunks.read(0, 1)
     read_from(chunks, 0)
 
 
-def test_faults_of_the_source_are_not_blamed_on_the_cache(remote, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("cause", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left"), r"data.cache=.*No space left.*data.cache_bytes"),
+        (FileNotFoundError(errno.ENOENT, "gone"), r"^s3://bucket: gone$"),
+    ],
+)
+def test_a_fetch_that_fails_is_blamed_on_the_cache_for_a_full_disk_alone(remote, tmp_path, monkeypatch, cause, message):
+    def fail(self: Storage, name: str, target: Path, *, size: int) -> None:
+        raise StorageError("s3://bucket: gone") from cause
+
     chunks = chunks_of(remote, cache(tmp_path))
-
-    def gone(self: Storage, name: str, target: Path, *, size: int) -> None:
-        raise StorageError("s3://bucket: FileNotFoundError") from FileNotFoundError(errno.ENOENT, "gone")
-
-    monkeypatch.setattr(Storage, "fetch", gone)
-    with pytest.raises(StorageError, match=r"^s3://bucket: FileNotFoundError$"):
+    monkeypatch.setattr(Storage, "fetch", fail)
+    with pytest.raises(ValueError, match=message):
         chunks.read(0, 1)
 
 
@@ -326,16 +287,55 @@ def test_a_cache_that_does_not_hold_what_is_read_is_said_once(remote, tmp_path, 
 
 
 def test_settings_that_cannot_work_are_refused(remote, tmp_path):
-    big = ChunkRecord("chunk-0-0.bin", 3000, "0" * 64, 1500)
-    with pytest.raises(ValueError, match=r"data.cache_bytes=2000 is less than one chunk: s3://.* has 3000 bytes"):
-        ChunkCache(tmp_path / "cache", 2000).check_size(big, "s3://bucket")
-    with pytest.raises(ValueError, match=r"data.cache_bytes=1999 is less than one chunk"):
-        TokenChunks(remote[0], remote[1], vocab_size=500, cache=ChunkCache(tmp_path / "cache", 1999))
-    with pytest.raises(ValueError, match=r"is remote; expected a cache"):
-        TokenChunks(remote[0], remote[1], vocab_size=500)
-    reading = ReadingConfig(seq_len=4, micro_batch_size=1)
-    with pytest.raises(ValueError, match=r"s3://bucket is remote, and data.cache is not set"):
-        ChunkCache.of(reading, "s3://bucket")
+    with pytest.raises(ValueError, match=r"data.cache_bytes=1999 is less than one chunk: s3://.* has 2000 bytes"):
+        chunks_of(remote, ChunkCache(tmp_path / "cache", 1999))
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match=r"data.cache=.*file cannot be used: .*Set it to another folder"):
+    with pytest.raises(ValueError, match=r"data.cache=.*file cannot be used .*set data.cache to another folder"):
         ChunkCache(tmp_path / "file", 2000)
+
+
+def test_a_manifest_is_copied_once_and_anew_when_it_changed(prepared, s3_server, s3_bucket, tmp_path, monkeypatch):
+    address, held = f"{s3_bucket}/{prepared.name}", cache(tmp_path)
+    fill(s3_server, address, prepared)
+    folder = held.data_set(address + "/")
+    manifest = Manifest.read(folder)
+    assert manifest.hash == Manifest.read(prepared).hash
+    assert Tokenizer.load(folder).hash == manifest.tokenizer_hash
+    assert sorted(path.name for path in folder.iterdir()) == [FILE, "tokenizer.json", "tokenizer_config.json"]
+    with monkeypatch.context() as patched:
+        patched.setattr(Storage, "fetch", None)
+        assert held.data_set(address) == folder
+    Storage(address).write(FILE, (prepared / FILE).read_bytes().replace(b'"bos_id": null', b'"bos_id": 7'))
+    changed = held.data_set(address)
+    assert changed != folder
+    assert Manifest.read(changed).bos_id == 7
+
+
+@pytest.mark.parametrize("last", ["tokenizer_config.json", FILE])
+def test_a_copy_that_was_interrupted_is_made_whole(prepared, s3_server, s3_bucket, tmp_path, monkeypatch, last):
+    fill(s3_server, f"{s3_bucket}/text", prepared)
+    fetch = Storage.fetch
+
+    def until(self, name, target, **options):
+        if name == last:
+            raise KeyboardInterrupt
+        fetch(self, name, target, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Storage, "fetch", until)
+        with pytest.raises(KeyboardInterrupt):
+            cache(tmp_path).data_set(f"{s3_bucket}/text")
+    folder = cache(tmp_path).data_set(f"{s3_bucket}/text")
+    for name in (FILE, "tokenizer.json", "tokenizer_config.json"):
+        assert (folder / name).read_bytes() == (prepared / name).read_bytes()
+
+
+def test_another_tokenizer_beside_the_manifest_is_refused(prepared, s3_server, s3_bucket, tmp_path):
+    address = f"{s3_bucket}/text"
+    fill(s3_server, address, prepared)
+    (tmp_path / "other").mkdir()
+    Tokenizer.train(documents(50, seed=9), vocab_size=400).save(tmp_path / "other")
+    Storage(address).write("tokenizer.json", (tmp_path / "other/tokenizer.json").read_bytes())
+    for _ in range(2):  # nothing is left that would pass for a copy
+        with pytest.raises(ValueError, match=r"/text/tokenizer.json has the hash .*; the manifest .*copy it again"):
+            cache(tmp_path).data_set(address)

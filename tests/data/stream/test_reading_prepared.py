@@ -1,4 +1,4 @@
-"""From text with several domains through `prepare` to batches: here, packed, from a bucket, and over nodes."""
+"""From text through `prepare` to batches: packed, from a bucket, over nodes, damaged; and synthetic data."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import torch
 import zstandard
 
 from litespark.data.batch import IGNORE_INDEX
+from litespark.data.config import SyntheticConfig
 from litespark.data.manifest import Manifest
 from litespark.data.prepare.prepare import prepare
 from litespark.data.stream import modules as streaming
-from litespark.data.stream.modules import build_data_module
+from litespark.data.stream.modules import SyntheticDataModule, build_data_module
 from litespark.data.tokenizer import Tokenizer
 from tests.data.corpus import config
 from tests.data.s3_server import fill
@@ -60,7 +61,7 @@ def epoch(data):
     """Inputs and labels of one epoch, row by row."""
     rows = ((batch.tokens, batch.labels) for batch in data.train_dataloader())
     pairs = (pair for tokens, labels in rows for pair in zip(tokens.tolist(), labels.tolist(), strict=True))
-    return list(islice(pairs, data.rows_per_epoch))
+    return list(islice(pairs, data.train_rows))
 
 
 def test_an_epoch_holds_the_tokens_of_the_text(folder, text):
@@ -78,7 +79,7 @@ def test_an_epoch_of_packed_rows_predicts_every_token_but_the_first_of_each_docu
     documents = [ids for found in corpus(packed, text).values() for ids in found]
     labels = Counter(label for _, row in epoch(data) for label in row if label != IGNORE_INDEX)
     assert labels == Counter(token for ids in documents for token in ids[1:])
-    batches = list(islice(data.train_dataloader(), data.rows_per_epoch // 2))
+    batches = list(islice(data.train_dataloader(), data.train_rows // 2))
     assert any(batch.token_count < batch.tokens.numel() for batch in batches)
 
 
@@ -117,16 +118,16 @@ def test_data_in_a_bucket_gives_the_same_batches_with_a_cold_and_a_warm_cache(fo
     assert [batch.domain for batch in data.val_dataloader()] == sorted(batch.domain for batch in data.val_dataloader())
 
 
-def test_data_in_a_bucket_needs_a_cache(folder, s3_bucket, s3_server):
-    fill(s3_server, f"{s3_bucket}/data", folder)
-    with pytest.raises(ValueError, match=r"is remote, and data\.cache is not set"):
-        batches(f"{s3_bucket}/data", 1)
+def test_data_in_a_bucket_needs_a_cache():
+    with pytest.raises(ValueError, match=r"s3://bucket/data is remote, and data\.cache is not set"):
+        module("s3://bucket/data")
 
 
 def test_a_config_leads_to_all_of_its_domains_and_reading_settings(text, tmp_path):
     mixture = dict.fromkeys(DOMAINS, 0.0) | {"RedPajamaBook": 1.0}
     data = build_data_module(settings(text, tmp_path, mixture=mixture, validation_sequences=3), seed=5)
-    assert (data.seed, data.validation_sequences, data.reading.mixture) == (5, 3, mixture)
+    assert (data.seed, data.reading.validation_sequences, data.reading.mixture) == (5, 3, mixture)
+    assert data.folder.parent == tmp_path
     books = corpus(data.folder, text)["RedPajamaBook"]
     assert {token for tokens, _ in epoch(data) for token in tokens} <= set(np.concatenate(books).tolist())
 
@@ -137,6 +138,63 @@ def test_a_node_that_has_to_wait_for_others_does_not_train(text, tmp_path, monke
         build_data_module(settings(text, tmp_path, nodes=2), seed=5)
 
 
-def test_the_order_does_not_depend_on_where_the_folder_lies(folder, tmp_path):
-    moved = shutil.copytree(folder, tmp_path / "elsewhere" / "moved")
-    assert all(map(torch.equal, batches(folder, 20), batches(moved, 20)))
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda path: path.unlink(), r"chunk-0-2\.bin is missing; the manifest lists it"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), r"chunk-0-2\.bin has \d+ bytes; the manifest says"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1] + b"x"), r"chunk-0-2\.bin has SHA-256"),
+    ],
+)
+def test_a_damaged_chunk_is_named_at_the_start(prepared, tmp_path, damage, message):
+    copy = shutil.copytree(prepared, tmp_path / "copy")
+    module(copy, verify_hashes=True)
+    damage(copy / "train" / "text" / "chunk-0-2.bin")
+    with pytest.raises(ValueError, match=message):
+        module(copy, verify_hashes=True)
+
+
+def test_an_id_outside_the_vocabulary_is_found_on_the_host(prepared, tmp_path):
+    copy = shutil.copytree(prepared, tmp_path / "copy")
+    path = copy / "train" / "text" / "chunk-0-2.bin"
+    path.write_bytes(path.read_bytes()[:-2] + np.uint16(40_000).tobytes())
+    for workers in (0, 1):
+        with pytest.raises(ValueError, match=r"chunk-0-2\.bin: token 99 has id 40000; expected 0 to 299"):
+            batches(copy, 200, workers=workers)
+
+
+def test_what_cannot_be_read_is_refused(prepared, tmp_path):
+    with pytest.raises(ValueError, match=r"needs at least 1000001\. Set data\.seq_len to at most"):
+        module(prepared, seq_len=10**6)
+    with pytest.raises(ValueError, match="seed: got -1"):
+        module(prepared, seed=-1)
+    with pytest.raises(ValueError, match="is not a folder; expected one that"):
+        module(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"has no manifest\.json, so its chunks are not a data set"):
+        module(prepared / "train")
+
+
+def synthetic(seed=0, **changes) -> SyntheticDataModule:
+    settings = {"vocab_size": 50, "seq_len": S, "micro_batch_size": 4, **changes}
+    return build_data_module(SyntheticConfig(**settings), seed=seed)
+
+
+def test_synthetic_data_has_the_same_interface_and_no_files(monkeypatch):
+    data = synthetic(document_length=5)
+    batch = next(iter(data.train_dataloader()))
+    assert batch.tokens.shape == (4, S)
+    assert int(batch.tokens.max()) < data.manifest.vocab_size == len(data.manifest.token_bytes) == 50
+    assert int((batch.tokens == 0).sum()) >= 4 * 3
+    assert batch.documents is not None
+    assert torch.equal(batch.tokens[:, 1:][batch.labels[:, :-1] >= 0], batch.labels[:, :-1][batch.labels[:, :-1] >= 0])
+    assert torch.equal(next(iter(synthetic(document_length=5).train_dataloader())).tokens, batch.tokens)
+    assert not torch.equal(next(iter(synthetic(seed=1, document_length=5).train_dataloader())).tokens, batch.tokens)
+    validation = list(synthetic(synthetic_validation_sequences=6).val_dataloader())
+    assert [held.token_count for held in validation] == [4 * S, 2 * S]
+
+
+def test_synthetic_ids_are_even():
+    data = synthetic(micro_batch_size=500)
+    counts = torch.bincount(next(iter(data.train_dataloader())).tokens.flatten(), minlength=50)
+    assert int(counts.min()) > 100
+    assert int(counts.max()) < 230

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from litespark.data.prepare.progress import Display
 from litespark.data.prepare.unit import DOCUMENTS, METERS, SOURCE_BYTES, TEXT_BYTES, Preparation
 from litespark.data.prepare.work import DUPLICATES, FINGERPRINTS, UNITS, Work
 from litespark.data.prepare.workers import run_units, shared_meters
-from litespark.data.select.duplicates import FingerprintFile, duplicates
+from litespark.data.select.duplicates import duplicates, read_column
 from litespark.data.text.absent_fields import refuse_absent_fields
 from litespark.data.text.splits import SplitRule
 from litespark.data.tokenizer import Tokenizer
@@ -121,7 +122,7 @@ class Stages:
         folder = self.scratch / FINGERPRINTS
         folder.mkdir()
         files = [self.work.arrays_file(FINGERPRINTS, unit.number, folder) for unit in self.plan.units]
-        found = duplicates([FingerprintFile(path) for path in files], self.plan.config.selection)
+        found = duplicates([partial(read_column, path) for path in files], self.plan.config.selection)
         for unit, arrays in zip(self.plan.units, found, strict=True):
             self.work.write_arrays(DUPLICATES, unit.number, arrays)
 

@@ -1,8 +1,7 @@
 """Documents that are there more than once: the same text, or nearly the same by MinHash (Broder 1997).
 
-A worker gives each document of a unit its fingerprint; one process then compares the fingerprints of all units. The
-first document of a cluster, in the order of the corpus, stays. Clusters are transitive: a document is left out when a
-chain of similar documents leads to an earlier one, as with datatrove's own deduplication.
+A worker gives each document of a unit its fingerprint; one process then compares the fingerprints of all units. A
+document is left out when a chain of similar documents leads to an earlier one, as with datatrove's own deduplication.
 
 Near duplicates: word shingles of the normalized text (numbers count, case and punctuation do not), datasketch's
 MinHash, and its banding: signatures of b·r values are cut into b bands of r, and documents that agree in one band are
@@ -15,7 +14,7 @@ probability rises, not a wall: with 128 permutations and 0.8 (b 9, r 13) it is 0
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -53,12 +52,7 @@ class Fingerprinter:
             self._empty: Any = minhash(num_perm=config.near_duplicate_permutations, seed=1)
 
     def add(self, ordinal: int, document: Document) -> None:
-        """Take the fingerprint of a document.
-
-        Args:
-            ordinal: its number in the unit; later documents have larger ones.
-            document: that no other rule has refused.
-        """
+        """Take the fingerprint of a document that no other rule has refused; `ordinal` is its number in the unit."""
         assert not self._ordinals or ordinal > self._ordinals[-1], "documents come in the order of the unit"
         self._ordinals.append(ordinal)
         if self._config.exact_duplicates:
@@ -93,32 +87,11 @@ class Fingerprinter:
         return [" ".join(words[start : start + length]).encode() for start in range(count)]
 
 
-class FingerprintFile(Mapping[str, NDArray[Any]]):
-    """The arrays of a file that `numpy.savez` wrote, each read anew when it is asked for and held by nobody.
-
-    With these for units, `duplicates` holds one column of the corpus at a time.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        with np.load(self._path, allow_pickle=False) as arrays:
-            column: NDArray[Any] = arrays[name]
-        return column
-
-    def __iter__(self) -> Iterator[str]:
-        with np.load(self._path, allow_pickle=False) as arrays:
-            return iter(list(arrays))
-
-    def __len__(self) -> int:
-        return len(list(iter(self)))
-
-
-@lru_cache
-def _banding(threshold: float, permutations: int) -> tuple[int, int]:
-    index = library("datasketch", setting=_SETTING).MinHashLSH(threshold=threshold, num_perm=permutations)
-    return int(index.b), int(index.r)
+def read_column(file: Path, name: str) -> NDArray[Any]:
+    """One of the arrays that `numpy.savez` wrote; the others stay on the disk."""
+    with np.load(file, allow_pickle=False) as arrays:
+        column: NDArray[Any] = arrays[name]
+    return column
 
 
 def banding(config: SelectionConfig) -> tuple[int, int]:
@@ -130,15 +103,22 @@ def banding(config: SelectionConfig) -> tuple[int, int]:
     return _banding(config.near_duplicate_threshold, config.near_duplicate_permutations)
 
 
-def duplicates(units: Iterable[Mapping[str, NDArray[Any]]], config: SelectionConfig) -> list[dict[str, NDArray[Any]]]:
+@lru_cache
+def _banding(threshold: float, permutations: int) -> tuple[int, int]:
+    index = library("datasketch", setting=_SETTING).MinHashLSH(threshold=threshold, num_perm=permutations)
+    return int(index.b), int(index.r)
+
+
+def duplicates(
+    units: Sequence[Callable[[str], NDArray[Any]]], config: SelectionConfig
+) -> list[dict[str, NDArray[Any]]]:
     """Which documents of which unit are duplicates of an earlier one, in this unit or before it.
 
-    Memory: about 60 bytes a document of the whole corpus at the peak, beside what the units themselves hold: with
-    `FingerprintFile` nothing, with plain dictionaries all their arrays. Time: one sort a column, about a second a
-    column and million documents at most.
+    Memory: about 60 bytes a document of the whole corpus at the peak, beside what the units hold. Time: one sort a
+    column, about a second a column and million documents at most.
 
     Args:
-        units: the arrays of each unit's Fingerprinter, in the order of the corpus.
+        units: of each, in the order of the corpus, what gives a column of its Fingerprinter's arrays.
         config: the one that they were taken with.
 
     Returns:
@@ -146,17 +126,16 @@ def duplicates(units: Iterable[Mapping[str, NDArray[Any]]], config: SelectionCon
         rule in DUPLICATE_RULES. A document whose very text came before is an exact duplicate where
         `exact_duplicates` is on, whatever else it resembles.
     """
-    parts = list(units)
-    ordinals = [part[_ORDINALS] for part in parts]
+    ordinals = [column(_ORDINALS) for column in units]
     count = sum(map(len, ordinals))
     first = np.arange(count)
     exact = np.zeros(count, dtype=bool)
     if config.exact_duplicates and count:
-        first = _first_equal([_whole(parts, name) for name in _EXACT])
+        first = _first_equal([_whole(units, name) for name in _EXACT])
         exact = first != np.arange(count)
     if config.near_duplicates and count:
         for name in _band_names(config):
-            first = _joined(first, _first_equal([_whole(parts, name)]))
+            first = _joined(first, _first_equal([_whole(units, name)]))
     left_out = first != np.arange(count)
     rules = np.where(exact, 0, 1).astype(np.uint8)
     answers = []
@@ -186,24 +165,20 @@ def _joined(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int6
     documents = np.arange(len(one))
     if np.array_equal(other, documents):
         return one
-    graph_module = library("scipy.sparse.csgraph", setting=_SETTING)
-    sources, targets = [], []
-    for links in (one, other):
-        linked = links != documents
-        sources.append(documents[linked])
-        targets.append(links[linked])
-    ends = (np.concatenate(sources), np.concatenate(targets))
+    links = [(np.flatnonzero(to != documents), to[to != documents]) for to in (one, other)]
+    ends = tuple(map(np.concatenate, zip(*links, strict=True)))
     graph = library("scipy.sparse", setting=_SETTING).coo_array(
         (np.ones(len(ends[0]), dtype=np.int8), ends), shape=(len(one), len(one))
     )
-    _, cluster = graph_module.connected_components(graph, directed=False)
+    connected = library("scipy.sparse.csgraph", setting=_SETTING).connected_components
+    _, cluster = connected(graph, directed=False)
     _, earliest = np.unique(cluster, return_index=True)
     first: NDArray[np.int64] = earliest[cluster]
     return first
 
 
-def _whole(parts: list[Mapping[str, NDArray[Any]]], name: str) -> NDArray[np.uint64]:
-    return np.concatenate([part[name] for part in parts])
+def _whole(units: Sequence[Callable[[str], NDArray[Any]]], name: str) -> NDArray[np.uint64]:
+    return np.concatenate([column(name) for column in units])
 
 
 def _band_names(config: SelectionConfig) -> tuple[str, ...]:

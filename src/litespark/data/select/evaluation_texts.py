@@ -5,23 +5,22 @@ Files are told apart as those of a source are, by name or content; what a folder
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from litespark.data.libraries import library
-from litespark.data.local_files import StorageError, path_from
-from litespark.data.storage import Listed, Storage
+from litespark.data.local_files import path_from
+from litespark.data.storage import Listed, Storage, content_hash
 from litespark.data.text.archives import BEGINNING_BYTES, blocks
 from litespark.data.text.detection import NO_FILE, Content, content_of, holds_json, reason_by_name
 from litespark.data.text.files import JSON, PARQUET, READABLE, format_of
 from litespark.data.text.formats import json_records
 
 _SETTING = "data.selection.decontaminate"
-_EXPECTED = f"a file or folder of {READABLE}; give the path of the evaluation's text"
 
 
 class EvaluationFile(NamedTuple):
@@ -40,15 +39,13 @@ def list_evaluations(paths: tuple[str, ...]) -> list[tuple[str, list[Listed]]]:
     listed = []
     for given in paths:
         path = path_from(given)
-        try:
-            if not path.exists():
-                raise ValueError(f"{_SETTING}: got {given}, which is not there, expected {_EXPECTED}")
+        with _readable(path):
             if path.is_dir():
                 listed.append((str(path), Storage(path).files()))
-            else:
+            elif path.exists():
                 listed.append((str(path.parent), [Storage(path.parent).listed(path.name)]))
-        except (StorageError, OSError) as error:
-            raise _unreadable(path, error) from error
+            else:
+                raise FileNotFoundError("it is not there")
     return listed
 
 
@@ -63,20 +60,21 @@ def evaluation_files(paths: tuple[str, ...]) -> tuple[list[EvaluationFile], dict
     passed_over: dict[str, str] = {}
     for given, (folder, listed) in zip(paths, list_evaluations(paths), strict=True):
         is_folder = path_from(given).is_dir()
-        found: list[EvaluationFile] = []
+        before = len(files)
         reasons: dict[str, str] = {}
         for file in listed:
             path = Path(folder) / file.name
             reason = NO_FILE if not file.regular else reason_by_name(file.name) if is_folder else None
             content = Content(None, reason) if reason else _content_of(path)
             if content.format:
-                found.append(EvaluationFile(path, content.format))
+                files.append(EvaluationFile(path, content.format))
             else:
                 reasons[str(path) if is_folder else given] = content.reason
-        if not found:
+        if len(files) == before:
             why = ", ".join(f"{name}: {reason}" for name, reason in [*reasons.items()][:3]) or f"{given} is empty"
-            raise ValueError(f"{_SETTING}: got {why}, expected {_EXPECTED}")
-        files += found
+            raise ValueError(
+                f"{_SETTING}: got {why}, expected a file or folder of {READABLE}; give the path of the text to keep out"
+            )
         passed_over |= reasons
     return files, passed_over
 
@@ -88,73 +86,51 @@ def evaluation_texts(paths: tuple[str, ...]) -> Iterator[str]:
         ValueError: as `evaluation_files`; a file that cannot be read, with its name and line.
     """
     for path, kind in evaluation_files(paths)[0]:
-        yield from _rows(path) if kind == PARQUET else _records(path) if kind == JSON else _plain(path)
+        with _readable(path):
+            yield from _rows(path) if kind == PARQUET else _records(path) if kind == JSON else _plain(path)
 
 
 def evaluation_hashes(paths: tuple[str, ...]) -> list[list[str]]:
     """Name and SHA-256 of every file, so that other evaluation texts are another selection."""
-    files, _ = evaluation_files(paths)
-    return [[path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path, _ in files]
+    return [[path.name, content_hash(path)] for path, _ in evaluation_files(paths)[0]]
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{_SETTING}: {path} cannot be read ({error}), expected UTF-8 text or records of JSON or Parquet; correct "
+            "the file or leave it out"
+        ) from error
 
 
 def _content_of(path: Path) -> Content:
     if (known := format_of(path.name)) is not None:
         return Content(known)
-    try:
-        with path.open("rb") as file:
-            return content_of(file.read(BEGINNING_BYTES), path.name, None)
-    except OSError as error:
-        raise _unreadable(path, error) from error
+    with _readable(path), path.open("rb") as file:
+        return content_of(file.read(BEGINNING_BYTES), path.name, None)
 
 
 def _plain(path: Path) -> Iterator[str]:
-    try:
-        content = b"".join(blocks(path, path.name))
-        if not holds_json(content):
-            yield content.decode("utf-8")
-            return
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
-    yield from _records(path)
+    content = b"".join(blocks(path, path.name))
+    return _records(path) if holds_json(content) else iter([content.decode("utf-8")])
 
 
 def _rows(path: Path) -> Iterator[str]:
     parquet = library("pyarrow.parquet", setting=f"{_SETTING}={path.name}")
-    try:
-        for batch in parquet.ParquetFile(path).iter_batches():
-            yield from map(_strings, batch.to_pylist())
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
+    for batch in parquet.ParquetFile(path).iter_batches():
+        yield from map(_strings, batch.to_pylist())
 
 
 def _records(path: Path) -> Iterator[str]:
-    try:
-        for place, record in json_records(path, path.name, sys.maxsize):
-            assert isinstance(record, bytes)
-            yield _strings(_record(path, place, record))
-    except _NoRecord:
-        raise
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> ValueError:
-    return ValueError(
-        f"{_SETTING}: {path} cannot be read ({error}), expected UTF-8 text; correct the file or leave it out"
-    )
-
-
-class _NoRecord(ValueError):
-    """Says already what is to be done."""
-
-
-def _record(path: Path, line: int, content: bytes) -> Any:
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise _NoRecord(
-            f"{_SETTING}: {path}, line {line}: got no JSON ({error}), expected a record; correct it or leave it out"
-        ) from error
+    for line, record in json_records(path, path.name, sys.maxsize):
+        assert isinstance(record, bytes)
+        try:
+            yield _strings(json.loads(record))
+        except ValueError as error:
+            raise ValueError(f"line {line}: no JSON, {error}") from error
 
 
 def _strings(record: Any) -> str:

@@ -7,39 +7,28 @@ Rule names as the manifest has them behind `selection/`: `gopher_repetition/REAS
 from __future__ import annotations
 
 from importlib import metadata
-from typing import Any, Protocol
+from typing import Any
 
 from litespark.data.libraries import library
 from litespark.data.select.config import SelectionConfig
-from litespark.data.select.decontamination import DecontaminationRule
 from litespark.data.select.duplicates import banding
 from litespark.data.select.evaluation_texts import evaluation_files, evaluation_hashes, evaluation_texts
-from litespark.data.select.language import LanguageRule
-from litespark.data.select.quality import QualityRule
+from litespark.data.select.rules import DecontaminationRule, LanguageRule, QualityRule
 from litespark.data.text.document import Document
-
-
-class Rule(Protocol):
-    """Says of a document what speaks against it."""
-
-    def refusal(self, document: Document) -> str | None:
-        """The rule's name, with a reason where it has several; None where it has nothing against it."""
 
 
 class Selector:
     """The rules of a config that look at one document alone, in the order in which the settings name them.
 
-    A document's fate is a pure function of its text and the config; one Selector serves any number of documents. It
-    holds libraries, so a worker process makes its own.
+    A document's fate is a pure function of its text and the config. It holds libraries, so a worker process makes its
+    own.
 
     Raises:
         ValueError: as `check_selection`.
     """
 
     def __init__(self, config: SelectionConfig) -> None:
-        self._rules: list[Rule] = [QualityRule(name) for name in config.quality]
-        if config.languages:
-            self._rules.append(LanguageRule(config.languages, config.language_threshold))
+        self._rules: list[QualityRule | LanguageRule | DecontaminationRule] = [*_without_texts(config)]
         if config.decontaminate:
             texts = evaluation_texts(config.decontaminate)
             self._rules.append(DecontaminationRule(texts, config.decontaminate_words))
@@ -50,10 +39,12 @@ class Selector:
         Raises:
             ValueError: a library fails on the document; names its place.
         """
-        for rule in self._rules:
-            if name := rule.refusal(document):
-                return name
-        return None
+        return next((name for rule in self._rules if (name := rule.refusal(document))), None)
+
+
+def _without_texts(config: SelectionConfig) -> list[QualityRule | LanguageRule]:
+    languages = [LanguageRule(config.languages, config.language_threshold)] if config.languages else []
+    return [*map(QualityRule, config.quality), *languages]
 
 
 def check_selection(config: SelectionConfig) -> None:
@@ -62,10 +53,7 @@ def check_selection(config: SelectionConfig) -> None:
     Raises:
         ValueError: a library is missing, a language unknown, an evaluation text not there.
     """
-    for name in config.quality:
-        QualityRule(name)
-    if config.languages:
-        LanguageRule(config.languages, config.language_threshold)
+    _without_texts(config)
     if config.decontaminate:
         library("datatrove.utils.text", setting="data.selection.decontaminate")
         evaluation_files(config.decontaminate)

@@ -8,12 +8,8 @@ from litespark.data.libraries import library
 def normalized_words(text: str, *, numbers: bool, setting: str) -> list[str]:
     """Words of a text as datatrove's `simplify_text` leaves them, divided at white space.
 
-    Scripts without spaces give few, long words: what is compared there is runs of phrases.
-
-    Args:
-        text: of a document.
-        numbers: keep them as they are; otherwise all of them become 0, so that what differs in its numbers is equal.
-        setting: named where datatrove is missing.
+    Scripts without spaces give few, long words. Without `numbers` all of them become 0. `setting` is named where
+    datatrove is missing.
     """
     text_module = library("datatrove.utils.text", setting=setting)
     # ASCII has no diacritics, and looking for them takes most of the time

@@ -1,12 +1,11 @@
 """A bounded folder of chunks that came from remote data, shared by runs, ranks and loader workers of one machine.
 
 `CACHE/chunks/SHA256.bin` holds whole chunks under the hash of their content, so that data sets share what they have in
-common and a chunk that changed at its source is another file. (`local_copy` keeps the manifests beside them.)
+common and a chunk that changed at its source is another file. `CACHE/data_sets` holds the manifests beside them.
 
-Processes agree through file locks, which the kernel frees when their holder dies, by kill -9 too. A chunk is fetched
-under the lock of its name into a partial file and renamed. When the chunks exceed the limit, those that were used
-longest ago are deleted; whoever has one open keeps reading it. So the folder may exceed its limit by the chunks under
-way, one a process at most.
+Processes agree through file locks, which the kernel frees when their holder dies, by kill -9 too. When the chunks
+exceed the limit, those that were used longest ago are deleted; whoever has one open keeps reading it. So the folder may
+exceed its limit by the chunks under way, one a process at most.
 """
 
 from __future__ import annotations
@@ -24,25 +23,24 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from litespark.data import manifest as manifests
+from litespark.data import tokenizer_files as tokenizers
 from litespark.data.chunks import ChunkRecord
-from litespark.data.config import ReadingConfig
 from litespark.data.local_files import path_from
 from litespark.data.storage import Storage
+from litespark.data.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
 _LOCKS = 64
 _FETCHES = 3
 _EVICTIONS = 20
-_CHUNK = re.compile(r"(?P<sha256>[0-9a-f]{64})\.bin")
-_PARTIAL = re.compile(r"\.(?P<sha256>[0-9a-f]{64})\.bin\.[0-9a-f]+\.partial")
+_FILE = re.compile(r"\.?(?P<sha256>[0-9a-f]{64})\.bin(?P<partial>\.[0-9a-f]+\.partial)?")
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class ChunkCache:
-    """Chunks of remote data on this machine.
-
-    It pickles and survives a fork, so that each loader worker has its own.
+    """Chunks of remote data on this machine; it pickles and survives a fork.
 
     Args:
         folder: `data.cache`; made where there is none.
@@ -59,41 +57,18 @@ class ChunkCache:
         self._locks = self.folder / "locks"
         self._fetched: set[str] = set()
         self._warned = False
-        with self.mendable_faults():
+        with self._mendable_faults():
             self._chunks.mkdir(parents=True, exist_ok=True)
             self._locks.mkdir(exist_ok=True)
-
-    @classmethod
-    def of(cls, reading: ReadingConfig, address: str) -> ChunkCache:
-        """The cache that a config names.
-
-        Args:
-            reading: with `cache` and `cache_bytes`.
-            address: of the remote data that needs it, for the message.
-
-        Raises:
-            ValueError: `data.cache` is not set, or as the constructor does.
-        """
-        if reading.cache is None:
-            raise ValueError(
-                f"{address} is remote, and data.cache is not set; expected a folder on this machine that keeps its "
-                f"chunks. Set data.cache=FOLDER, on a disk with room for data.cache_bytes={reading.cache_bytes}."
-            )
-        return cls(reading.cache, reading.cache_bytes)
 
     def path(self, record: ChunkRecord) -> Path:
         """Where a chunk is while the cache has it; may be deleted at any time by any process."""
         return self._chunks / f"{record.sha256}.bin"
 
     def open(self, address: str, record: ChunkRecord, *, verify_hash: bool) -> BufferedReader:
-        """A chunk, whole, open to read; fetched where the cache does not have it.
+        """A chunk of the folder at `address`, whole, open to read; fetched where the cache does not have it.
 
         A cached chunk of another size (or other bytes, with `verify_hash`) is fetched again.
-
-        Args:
-            address: of the folder that holds the chunk.
-            record: its entry in the manifest.
-            verify_hash: hash its bytes each time it is opened.
 
         Raises:
             ValueError: it cannot be fetched, is damaged where it comes from, or the disk is full.
@@ -139,9 +114,34 @@ class ChunkCache:
                 f"{record.size} bytes. Set data.cache_bytes to many times that."
             )
 
+    def data_set(self, address: str) -> Path:
+        """A folder with the manifest and tokenizer of the prepared folder at `address`, as they are now.
+
+        A manifest that changed at its source gets another folder. Processes may call this at once.
+
+        Raises:
+            ValueError: no manifest there, a file cannot be fetched or written, or the tokenizer is not the one that the
+                manifest was written with.
+        """
+        manifest, source = manifests.Manifest.read(address), Storage(address)
+        folder = self.folder / "data_sets" / f"{address.rstrip('/').rsplit('/', 1)[-1]}-{manifest.hash[:12]}"
+        if (folder / manifests.FILE).is_file():
+            return folder
+        with self._mendable_faults():
+            folder.mkdir(parents=True, exist_ok=True)
+            for file in (tokenizers.FILE, tokenizers.CONFIG_FILE):
+                source.fetch(file, folder / file)
+            if (found := Tokenizer.load(folder).hash) != manifest.tokenizer_hash:
+                raise ValueError(
+                    f"{source.where(tokenizers.FILE)} has the hash {found}; the manifest says "
+                    f"{manifest.tokenizer_hash}. It is another tokenizer, or damaged: copy it again, or prepare the "
+                    "data again."
+                )
+            source.fetch(manifests.FILE, folder / manifests.FILE)  # the last one: with it the copy is whole
+        return folder
+
     def _fetch(self, address: str, record: ChunkRecord) -> None:
-        self.check_size(record, address)
-        with self.mendable_faults(), self._lock(_lock_name(record.sha256)):
+        with self._mendable_faults(), self._lock(_lock_name(record.sha256)):
             if self.path(record).exists():
                 return  # another process brought it while this one waited
             for stale in self._chunks.glob(f".{record.sha256}.bin.*.partial"):
@@ -168,7 +168,8 @@ class ChunkCache:
             for _, name, size in files:
                 if held + coming <= self.limit_bytes:
                     return
-                if (partial := _PARTIAL.fullmatch(name)) and self._is_locked(_lock_name(partial["sha256"])):
+                kind = _FILE.fullmatch(name)
+                if kind and kind["partial"] and self._is_locked(_lock_name(kind["sha256"])):
                     continue  # on its way: otherwise its process was killed
                 (self._chunks / name).unlink(missing_ok=True)
                 held -= size
@@ -177,7 +178,7 @@ class ChunkCache:
         """(time of last use, name, bytes) of every file that is ours."""
         with os.scandir(self._chunks) as entries:
             for entry in entries:
-                if _CHUNK.fullmatch(entry.name) or _PARTIAL.fullmatch(entry.name):
+                if _FILE.fullmatch(entry.name):
                     with suppress(FileNotFoundError):
                         status = entry.stat()
                         yield status.st_mtime_ns, entry.name, status.st_size
@@ -193,20 +194,17 @@ class ChunkCache:
             return True
 
     @contextmanager
-    def mendable_faults(self) -> Iterator[None]:
+    def _mendable_faults(self) -> Iterator[None]:
         """Turn a full disk or a missing permission here, not there, into a ValueError that names the key to set."""
         try:
             yield
         except (OSError, ValueError) as error:
             here = error if isinstance(error, OSError) else error.__cause__
-            if isinstance(here, OSError) and here.errno in _DISK_IS_FULL:
+            if isinstance(error, OSError) or (isinstance(here, OSError) and here.errno in _DISK_IS_FULL):
                 raise ValueError(
-                    f"data.cache={self.folder}: the disk is full ({here}). Make room, set data.cache to a folder on a "
-                    f"larger disk, or set data.cache_bytes={self.limit_bytes} lower."
+                    f"data.cache={self.folder} cannot be used ({here}). Make room, set data.cache to another folder, "
+                    f"or set data.cache_bytes={self.limit_bytes} lower."
                 ) from error
-            if isinstance(error, OSError):
-                raise ValueError(f"data.cache={self.folder} cannot be used: {error}. Set it to another folder.") \
-                    from error  # fmt: skip
             raise
 
 

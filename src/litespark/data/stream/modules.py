@@ -1,31 +1,30 @@
 """The Lightning data modules: prepared tokens, or synthetic ones, in an exact global order.
 
 The training stream is endless, epoch after epoch, and position p of it holds a row that is a pure function of (seed,
-p), also over several domains (see `mixture`). A global micro-batch is the next world × micro_batch_size positions, of
-which each rank takes a contiguous slice. So the position of a run is one integer, whatever the number of ranks and
-workers, and a resume continues with the very next row. Nothing is dropped at an epoch's end: a batch runs over into the
-next epoch. `chunks` has the reasons why LitData's own loaders are not used.
+p); see `order`. A global micro-batch is the next world × micro_batch_size positions, of which each rank takes a
+contiguous slice. So the position of a run is one integer, whatever the number of ranks and workers, and a resume
+continues with the very next row. Nothing is dropped at an epoch's end: a batch runs over into the next epoch.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch.distributed
 from lightning.pytorch import LightningDataModule
 
+from litespark.data.batch import batch_from_rows
 from litespark.data.config import PrepareConfig, ReadingConfig, SyntheticConfig
 from litespark.data.manifest import Manifest
 from litespark.data.prepare.prepare import Lookup, prepare
 from litespark.data.storage import Storage
 from litespark.data.stream.cache import ChunkCache
-from litespark.data.stream.domain_rows import DomainRows, open_split
-from litespark.data.stream.local_copy import local_copy
-from litespark.data.stream.mixture import MixtureOrder, Order, shares_of
-from litespark.data.stream.order import RowOrder
-from litespark.data.stream.rows import BatchForm, StreamPositions, TokenLoader, TrainingBatches, ValidationBatches
-from litespark.data.stream.synthetic import synthetic_manifest, synthetic_sequences
+from litespark.data.stream.loader import MakeBatch, StreamPositions, TokenLoader, TrainingBatches, ValidationBatches
+from litespark.data.stream.order import MixtureOrder, Order, RowOrder, shares_of
+from litespark.data.stream.rows import DomainRows, open_split
+from litespark.data.stream.synthetic import synthetic_manifest, synthetic_rows
 from litespark.data.text.document import ONLY_DOMAIN
 from litespark.data.text.splits import TRAIN, VALIDATION
 from litespark.ranges import CountFromZero, check_number
@@ -35,23 +34,18 @@ class RowDataModule(LightningDataModule):
     """Serves rows that a subclass provides; keeps the position.
 
     Args:
-        training, validation: the rows of the two splits, by domain.
+        training, validation: the rows of the two splits.
         manifest: what the data states about itself.
         reading: how it is read.
         seed: of the order of the training rows.
 
     Attributes:
-        manifest: as given.
         train_rows: rows of one epoch: of all domains that have a share in the mixture (see `data.mixture` for how often
             each comes in it).
-        rows_per_epoch: the same number.
-        validation_sequences: rows of one validation.
 
     Raises:
         ValueError: a mixture that does not fit the domains.
     """
-
-    manifest: Manifest
 
     def __init__(
         self, training: DomainRows, validation: DomainRows, manifest: Manifest, reading: ReadingConfig, *, seed: int
@@ -65,52 +59,40 @@ class RowDataModule(LightningDataModule):
         self.seed = seed
         self._training = training
         self._validation = validation
-        self.train_rows = self.rows_per_epoch = self._order().rows
-        self.validation_sequences = min(validation.count, reading.validation_sequences or validation.count)
+        self.train_rows = self._order().rows
         self._start_row = 0
         # the trainer's step at `_start_row`; unknown until the loader is made, since Lightning restores the data
         # module before its own step
         self._first_step: int | None = None
 
     @property
-    def start_row(self) -> int:
-        """Rows of the endless stream that were consumed before this fit; set it before, or load a state."""
-        return self._start_row
-
-    @start_row.setter
-    def start_row(self, row: int) -> None:
-        check_number("start_row", row, CountFromZero)
-        self._start_row, self._first_step = row, None
-
-    @property
-    def rows_per_step(self) -> int:
-        """Rows of one optimizer step over all ranks and accumulated micro-batches."""
-        accumulate = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
-        return self.micro_batch_size * _rank_and_world()[1] * accumulate
-
-    @property
     def consumed_rows(self) -> int:
         """Rows of the endless stream that optimizer steps have used so far, over all ranks."""
         if self.trainer is None or self._first_step is None:
             return self._start_row
-        return self._start_row + (self.trainer.global_step - self._first_step) * self.rows_per_step
+        rows_per_step = self.micro_batch_size * _rank_and_world()[1] * self.trainer.accumulate_grad_batches
+        return self._start_row + (self.trainer.global_step - self._first_step) * rows_per_step
+
+    def start_at(self, row: int) -> None:
+        """Begin the next fit behind so many rows of the endless stream."""
+        check_number("the row to start at", row, CountFromZero)
+        self._start_row, self._first_step = row, None
 
     def train_dataloader(self) -> TokenLoader:
         """Endless TokenBatches of (micro_batch_size, seq_len) from the current position on."""
         self._start_row = self.consumed_rows
         self._first_step = None if self.trainer is None else self.trainer.global_step
         rank, world = _rank_and_world()
-        positions = StreamPositions(
-            lambda: self.consumed_rows, micro_batch_size=self.micro_batch_size, rank=rank, world=world
-        )
-        batches = TrainingBatches(self._training, self._order(), self._form())
+        positions = StreamPositions(lambda: self.consumed_rows, size=self.micro_batch_size, rank=rank, world=world)
+        batches = TrainingBatches(self._training, self._order(), self.micro_batch_size, self._make_batch())
         return TokenLoader(batches, workers=self.reading.workers, sampler=positions)
 
     def val_dataloader(self) -> TokenLoader:
         """The validation rows once, domain by domain; every rank gets as many batches of the same shape."""
         rank, world = _rank_and_world()
         chosen = self._validation.spread(self.reading.validation_sequences)
-        batches = ValidationBatches(self._validation, chosen, self._form(), rank=rank, world=world)
+        make = self._make_batch()
+        batches = ValidationBatches(self._validation, chosen, self.micro_batch_size, make, rank=rank, world=world)
         return TokenLoader(batches, workers=self.reading.workers)
 
     def _order(self) -> Order:
@@ -124,11 +106,12 @@ class RowDataModule(LightningDataModule):
         shares = shares_of(used, reading.mixture, reading.mixture_temperature)
         return MixtureOrder(training.sizes, shares, used=used, seed=self.seed, shuffle=reading.shuffle)
 
-    def _form(self) -> BatchForm:
-        return BatchForm(
-            micro_batch_size=self.micro_batch_size,
-            eos_id=self.manifest.eos_id,
-            document_mask=self.reading.document_mask and self.manifest.eos_id is not None,
+    def _make_batch(self) -> MakeBatch:
+        eos_id = self.manifest.eos_id
+        return partial(
+            batch_from_rows,
+            eos_id=eos_id,
+            document_mask=self.reading.document_mask and eos_id is not None,
             padded=self.manifest.packing == "best_fit",
         )
 
@@ -150,7 +133,7 @@ class RowDataModule(LightningDataModule):
                     "a position differs between the two. Resume with the same data settings and seed, or start a new "
                     "run from the weights."
                 )
-        self.start_row = state_dict["rows"]
+        self.start_at(state_dict["rows"])
 
     def _order_settings(self) -> dict[str, Any]:
         return {
@@ -168,8 +151,8 @@ class TokenDataModule(RowDataModule):
     """Rows of a folder that `prepare` wrote, on this machine or behind an address.
 
     Attributes:
+        place: of that folder.
         folder: on this machine, with the manifest and the tokenizer: `place`, or the copy of them in the cache.
-        unreached_tokens: by split: ids that no row holds, because less than a row is left at the end of their domain.
 
     Raises:
         ValueError: no manifest, a chunk missing or of another size (or hash, with `verify_hashes`), fewer tokens than
@@ -178,13 +161,22 @@ class TokenDataModule(RowDataModule):
 
     def __init__(self, place: Path | str, reading: ReadingConfig, *, seed: int) -> None:
         storage = Storage(place)
-        cache = ChunkCache.of(reading, storage.address) if storage.remote else None
         self.place = storage.address
-        self.folder = storage.local if cache is None else local_copy(storage.address, cache)
+        cache = None
+        if storage.remote:
+            if reading.cache is None:
+                raise ValueError(
+                    f"{self.place} is remote, and data.cache is not set; expected a folder on this machine that keeps "
+                    "its chunks. Set data.cache=FOLDER, on a disk with room for "
+                    f"data.cache_bytes={reading.cache_bytes}."
+                )
+            cache = ChunkCache(reading.cache, reading.cache_bytes)
+        self.folder = storage.local if cache is None else cache.data_set(self.place)
         manifest = Manifest.read(self.folder)
-        rows = {split: open_split(storage.address, manifest, split, reading, cache) for split in (TRAIN, VALIDATION)}
-        self.unreached_tokens = {split: found.unreached_tokens for split, found in rows.items()}
-        super().__init__(rows[TRAIN], rows[VALIDATION], manifest, reading, seed=seed)
+        training, validation = (
+            open_split(self.place, manifest, split, reading, cache) for split in (TRAIN, VALIDATION)
+        )
+        super().__init__(training, validation, manifest, reading, seed=seed)
 
 
 class SyntheticDataModule(RowDataModule):
@@ -192,7 +184,7 @@ class SyntheticDataModule(RowDataModule):
 
     def __init__(self, config: SyntheticConfig, *, seed: int) -> None:
         check_number("seed", seed, CountFromZero)
-        training, validation = (DomainRows({ONLY_DOMAIN: rows}) for rows in synthetic_sequences(config, seed).values())
+        training, validation = (DomainRows({ONLY_DOMAIN: rows}) for rows in synthetic_rows(config, seed))
         super().__init__(training, validation, synthetic_manifest(config, seed), config, seed=seed)
 
 

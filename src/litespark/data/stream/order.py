@@ -1,16 +1,37 @@
-"""Which row comes when: a pure function of (seed, epoch, index), so that a position in the stream is one integer.
+"""Which row comes when: a pure function of (seed, position), so that the position of a run is one integer.
 
-Rows are shuffled in two levels. Windows of `WINDOW_ROWS` neighbouring rows are dealt in a random order, and the rows
-within a window in a random order of their own. So memory is bounded by one window however large the corpus is, and
-reads stay within a few neighbouring chunk files. A corpus of fewer rows than one window is shuffled as a whole.
+All arithmetic is in whole numbers, so that every machine computes the same order.
 """
 
 from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from decimal import Decimal, localcontext
+from fractions import Fraction
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 WINDOW_ROWS = 1 << 18
+BLOCK_ROWS = 1024
+_DIGITS = 12
+"""Decimal places of a share by temperature."""
+_KEY = int.from_bytes(b"mixture")
+"""Keeps the draws of the blocks apart from those of the rows."""
+
+
+class Order(Protocol):
+    """An endless stream of row numbers; an epoch of it has `rows` of them."""
+
+    rows: int
+
+    def stream(self, start: int, count: int) -> NDArray[np.int64]:
+        """(count,) int64: the rows at positions start..start+count-1, across epoch ends."""
+        ...
 
 
 def permutation(count: int, *key: int) -> NDArray[np.int64]:
@@ -24,17 +45,13 @@ def permutation(count: int, *key: int) -> NDArray[np.int64]:
 
 
 class RowOrder:
-    """The endless stream of rows: epoch after epoch, each holding every row once.
+    """Epoch after epoch, each holding every row once.
 
-    Raises:
-        ValueError: no rows, or a negative seed.
+    Windows of neighbouring rows come in a random order, and the rows within a window in a random order of their own. So
+    memory is bounded by one window however large the corpus is, and reads stay within a few neighbouring chunk files.
     """
 
     def __init__(self, rows: int, *, seed: int, shuffle: bool, window_rows: int = WINDOW_ROWS) -> None:
-        if rows < 1:
-            raise ValueError(f"an order needs at least one row; got {rows}")
-        if seed < 0:
-            raise ValueError(f"seed={seed}; expected a whole number of at least 0")
         self.rows = rows
         self.seed = seed
         self.shuffle = shuffle
@@ -43,12 +60,11 @@ class RowOrder:
         self._inside: tuple[tuple[int, int], NDArray[np.int64]] | None = None
 
     def stream(self, start: int, count: int) -> NDArray[np.int64]:
-        """(count,) int64: the rows at positions start..start+count-1 of the endless stream, across epoch ends."""
-        positions = range(start, start + count)
-        return np.array([self.row(*divmod(position, self.rows)) for position in positions], dtype=np.int64)
+        return np.array([self.row(position) for position in range(start, start + count)], dtype=np.int64)
 
-    def row(self, epoch: int, index: int) -> int:
-        """The row at `index` (0..rows-1) of `epoch`."""
+    def row(self, position: int) -> int:
+        """The row at one position."""
+        epoch, index = divmod(position, self.rows)
         if not self.shuffle:
             return index
         order, starts = self._window_order(epoch)
@@ -69,3 +85,152 @@ class RowOrder:
             size = min(self.window_rows, self.rows - window * self.window_rows)
             self._inside = ((epoch, window), permutation(size, self.seed, epoch, 1 + window))
         return self._inside[1]
+
+
+def shares_of(rows: Mapping[str, int], mixture: Mapping[str, float] | None, temperature: float) -> dict[str, int]:
+    """The share of each domain of so many rows as a whole number; only the ratios matter.
+
+    Args:
+        rows: of each domain; one with none can have no share.
+        mixture: a share for each domain in any unit; None: by size.
+        temperature: by size: shares follow rows^(1/temperature).
+
+    Raises:
+        ValueError: `mixture` names a domain that is not there, leaves one out, or gives a share to one without rows.
+    """
+    if mixture is None:
+        if temperature == 1:
+            return dict(rows)
+        return {name: _heated(count, temperature) if count else 0 for name, count in rows.items()}
+    if mixture.keys() != rows.keys():
+        raise ValueError(
+            f"data.mixture: got {', '.join(mixture)}; expected a share for each of the domains {', '.join(rows)} "
+            f"(unknown or missing: {', '.join(sorted(mixture.keys() ^ rows.keys()))}). Give 0 to leave one out."
+        )
+    if empty := [name for name, share in mixture.items() if share and not rows[name]]:
+        raise ValueError(
+            f"data.mixture gives a share to {', '.join(empty)}, which has no whole row; expected a share of 0 for a "
+            "domain without rows. Set it to 0, lower data.seq_len or raise data.training_sequences."
+        )
+    # as it was written: 0.1 is a tenth, not the nearest binary fraction
+    exact = {name: Fraction(repr(float(mixture[name]))) for name in rows}
+    unit = math.lcm(*(share.denominator for share in exact.values()))
+    return {name: int(share * unit) for name, share in exact.items()}
+
+
+def _heated(rows: int, temperature: float) -> int:
+    with localcontext() as context:  # decimal powers are computed in whole numbers
+        context.prec = 40
+        power = Decimal(rows) ** (1 / Decimal(repr(float(temperature))))
+        return max(1, int(power.scaleb(_DIGITS)))
+
+
+class Interleaving:
+    """Items of several kinds, due at even distances: the i-th of kind d at time (i + 1/2) · Σ shares / shares[d].
+
+    Shares are whole numbers of at least 0, one of them above it.
+    """
+
+    def __init__(self, shares: Sequence[int]) -> None:
+        self.shares = list(shares)
+        self.total = sum(shares)
+        common = math.lcm(*filter(None, shares))
+        self._distances = [common // share if share else 0 for share in shares]
+
+    def counts(self, position: int) -> list[int]:
+        """How many items of each kind are among the first `position`; kinds that are due together come by number."""
+        # up to a whole time t round(t · share / total) items of a kind are due, so t is nearly their sum
+        low, high = max(0, position - len(self.shares)), position + len(self.shares)
+        while low < high:  # the last t with at most `position` items
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if sum(self._due(middle)) <= position else (low, middle - 1)
+        counts = self._due(low)
+        # a kind has at most one item between low and low + 1; of those the first so many
+        due = [kind for kind, count in enumerate(self._due(low + 1)) if count > counts[kind]]
+        due.sort(key=lambda kind: (self._time(kind, counts[kind]), kind))
+        for kind in due[: position - sum(counts)]:
+            counts[kind] += 1
+        return counts
+
+    def items(self, start: int, end: int, *, ordered: bool = True) -> NDArray[np.int64]:
+        """(end - start, 2) int64: kind, and number within it, of the items at positions start..end-1.
+
+        In the order they are due, or (which is faster) by kind and number.
+        """
+        spans = zip(self.counts(start), self.counts(end), strict=True)
+        items = [(kind, number) for kind, span in enumerate(spans) for number in range(*span)]
+        if ordered:
+            items.sort(key=lambda item: (self._time(*item), item[0]))
+        return np.array(items, dtype=np.int64).reshape(-1, 2)
+
+    def _time(self, kind: int, number: int) -> int:
+        """When an item is due, in a unit that makes it whole for every kind."""
+        return (2 * number + 1) * self._distances[kind]
+
+    def _due(self, time: int) -> list[int]:
+        return [(2 * share * time + self.total) // (2 * self.total) for share in self.shares]
+
+
+class MixtureOrder:
+    """Several domains at exact shares; rows are numbered through all domains, one behind the other.
+
+    At every position each domain is within a few rows of its share (fewer than there are domains, plus one). Shuffling
+    lets domains change places within blocks of `BLOCK_ROWS` positions only, which keeps the shares of each block, and
+    shuffles the rows of a domain as `RowOrder` does. An epoch has as many rows as all domains with a share hold
+    together; the rows of a domain are always dealt whole before any of them comes again.
+
+    Args:
+        sizes: rows of each domain.
+        shares: of each domain, from `shares_of`.
+        used: only the first so many rows of each domain are served; None: all.
+        seed: of the order within the domains and within the blocks.
+        shuffle: False: every domain in its own order, evenly interleaved.
+    """
+
+    def __init__(
+        self,
+        sizes: Mapping[str, int],
+        shares: Mapping[str, int],
+        *,
+        used: Mapping[str, int] | None = None,
+        seed: int,
+        shuffle: bool,
+    ) -> None:
+        used = sizes if used is None else used
+        served = [name for name in sizes if shares[name]]
+        offsets = dict(zip(sizes, itertools.accumulate(sizes.values(), initial=0), strict=False))
+        self.seed = seed
+        self.shuffle = shuffle
+        self.interleaving = Interleaving([shares[name] for name in served])
+        self.offsets = [offsets[name] for name in served]
+        self.orders = [RowOrder(used[name], seed=_seed_of(name, seed), shuffle=shuffle) for name in served]
+        self.rows = sum(order.rows for order in self.orders)
+        self._block: tuple[tuple[int, int], NDArray[np.int64]] | None = None
+
+    def stream(self, start: int, count: int) -> NDArray[np.int64]:
+        rows: list[int] = []
+        while count > 0:
+            epoch, index = divmod(start, self.rows)
+            block, inside = divmod(index, BLOCK_ROWS)
+            items = self._items(epoch, block)[inside : inside + count]
+            rows += [self.offsets[kind] + self.orders[kind].row(number) for kind, number in items.tolist()]
+            start, count = start + len(items), count - len(items)
+        return np.array(rows, dtype=np.int64)
+
+    def _items(self, epoch: int, block: int) -> NDArray[np.int64]:
+        """Domain, and number within its own stream, at each position of a block; the last of an epoch ends with it."""
+        if self._block is None or self._block[0] != (epoch, block):
+            start = epoch * self.rows + block * BLOCK_ROWS
+            end = min(start + BLOCK_ROWS, (epoch + 1) * self.rows)
+            items = self.interleaving.items(start, end, ordered=not self.shuffle)
+            if self.shuffle:
+                # domains change places; the rows of one stay in its order, which is read window by window
+                kinds = items[permutation(end - start, self.seed, _KEY, epoch, block), 0]
+                items[np.argsort(kinds, kind="stable")] = items.copy()
+            self._block = ((epoch, block), items)
+        return self._block[1]
+
+
+def _seed_of(domain: str, seed: int) -> int:
+    """Another order for each domain, which does not depend on the other domains."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{domain}".encode()).digest()[:8])

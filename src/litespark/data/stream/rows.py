@@ -1,45 +1,43 @@
-"""Rows of S+1 ids from chunks, and the loaders of batches that are cut from rows.
+"""Rows of S+1 ids (S sequence length), of one domain and of all domains of a split.
 
-S sequence length. Row i holds the ids i·S..i·S+S of its domain, so that rows share one id with the next: the last
-label of one is the first input of the next, and every id but the first of a domain is a label exactly once an epoch.
-Only the last (N-1) mod S of N ids are never reached.
+Row i of a domain holds its ids i·S..i·S+S, so that rows share one id with the next: the last label of one is the first
+input of the next, and every id but the first of a domain is a label exactly once an epoch. Only the last (N-1) mod S of
+N ids are never reached.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+import itertools
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, Sampler
 
-from litespark.data.batch import TokenBatch, batch_from_rows
-from litespark.data.stream.batch_transfer import PackedBatch, pack, unpack
-from litespark.data.stream.mixture import Order
+from litespark.data.config import ReadingConfig
+from litespark.data.manifest import Manifest
+from litespark.data.stream.cache import ChunkCache
+from litespark.data.stream.order import Interleaving
 from litespark.data.stream.token_chunks import TokenChunks
+
+log = logging.getLogger(__name__)
 
 
 class Rows(Protocol):
-    """Numbered rows of S+1 ids."""
+    """`count` numbered rows."""
 
-    count: int
+    @property
+    def count(self) -> int: ...
 
-    def read(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(n, S+1) int64 ids of the n rows asked for."""
+    def row(self, number: int) -> NDArray[np.int64]:
+        """(S+1,) int64 ids."""
         ...
 
 
 class ChunkRows:
-    """Rows of one domain of one split of a prepared folder.
-
-    Args:
-        chunks: of the domain.
-        seq_len: S.
-        packed: the rows lie ready one behind the other, S+1 ids each (see `packing`), and share none.
+    """Rows of one domain of a prepared folder; `packed` ones lie ready one behind the other and share no id.
 
     Raises:
         ValueError: the domain is shorter than one row, or holds no whole number of packed ones.
@@ -57,144 +55,91 @@ class ChunkRows:
             )
         if self.count < 1:
             raise ValueError(
-                f"{chunks.folder} holds {len(chunks)} tokens; data.seq_len={seq_len} needs at least "
-                f"{seq_len + 1}. Set data.seq_len to at most {max(len(chunks) - 1, 0)}, or prepare "
-                "more text (for validation: a larger data.validation_fraction)."
+                f"{chunks.folder} holds {len(chunks)} tokens; data.seq_len={seq_len} needs at least {seq_len + 1}. Set "
+                f"data.seq_len to at most {max(len(chunks) - 1, 0)}, or prepare more text (for validation: a larger "
+                "data.validation_fraction)."
             )
 
-    def read(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """See `Rows.read`."""
-        return np.stack([self.chunks.read(int(row) * self.stride, self.seq_len + 1) for row in rows])
+    def row(self, number: int) -> NDArray[np.int64]:
+        return self.chunks.read(number * self.stride, self.seq_len + 1)
 
 
-@dataclass(frozen=True)
-class BatchForm:
-    """How rows become a batch."""
-
-    micro_batch_size: int
-    eos_id: int | None
-    document_mask: bool
-    padded: bool = False
-    """The rows were packed: what follows the first of several EOS at a row's end is padding."""
-
-    def batch(self, ids: NDArray[np.int64], *, real_rows: int | None = None, domain: str | None = None) -> TokenBatch:
-        """The batch of (micro_batch_size, S+1) ids, of which those behind `real_rows` are padding."""
-        made = batch_from_rows(
-            torch.from_numpy(ids),
-            eos_id=self.eos_id,
-            document_mask=self.document_mask,
-            real_rows=real_rows,
-            padded=self.padded,
-        )
-        made.domain = domain
-        return made
-
-
-class TrainingBatches(Dataset[TokenBatch]):
-    """Item p is the micro-batch that starts at position p of the endless training stream."""
-
-    def __init__(self, rows: Rows, order: Order, form: BatchForm) -> None:
-        self.rows = rows
-        self.order = order
-        self.form = form
-
-    def __getitem__(self, position: int) -> TokenBatch:
-        return self.form.batch(self.rows.read(self.order.stream(position, self.form.micro_batch_size)))
-
-
-class ValidationBatches(Dataset[TokenBatch]):
-    """The validation batches of one rank, domain by domain: none holds rows of two, and each names its own.
-
-    Of each domain a rank gets the `chosen` rows rank, rank+world, …, padded so that every rank has as many batches.
-    Padding rows repeat a row and supervise nothing.
-    """
-
-    def __init__(
-        self, rows: Rows, chosen: Mapping[str, NDArray[np.int64]], form: BatchForm, *, rank: int, world: int
-    ) -> None:
-        self.rows = rows
-        self.form = form
-        size = form.micro_batch_size
-        self.batches = [
-            (domain, numbers[rank::world][begin : begin + size], numbers[:1])
-            for domain, numbers in chosen.items()
-            for begin in range(0, -(-len(numbers) // world), size)
-        ]
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, index: int) -> TokenBatch:
-        domain, real, filler = self.batches[index]  # raises the IndexError that ends an iteration
-        padded = np.concatenate([real, np.repeat(filler, self.form.micro_batch_size - len(real))])
-        return self.form.batch(self.rows.read(padded), real_rows=len(real), domain=domain)
-
-
-class StreamPositions(Sampler[int]):
-    """Endless positions of one rank's micro-batches: its contiguous slice of each global micro-batch.
+class DomainRows:
+    """Rows of several domains, numbered one domain behind the other.
 
     Args:
-        start: asked at each new iteration, so that a loader which is iterated anew (Lightning does so when it ends an
-            epoch early, for instance at `limit_train_batches`) goes on instead of starting over.
-    """
-
-    def __init__(self, start: Callable[[], int], *, micro_batch_size: int, rank: int, world: int) -> None:
-        self.start = start
-        self.micro_batch_size = micro_batch_size
-        self.rank = rank
-        self.world = world
-
-    def __iter__(self) -> Iterator[int]:
-        position = self.start() + self.rank * self.micro_batch_size
-        while True:
-            yield position
-            position += self.world * self.micro_batch_size
-
-
-class TokenLoader(DataLoader[TokenBatch]):
-    """A DataLoader of ready-made batches.
-
-    It carries an empty state: the position is one integer that the data module keeps, and Lightning takes a loader
-    without these two methods for one that cannot resume.
+        parts: the rows of each domain; None where it is shorter than one row.
 
     Attributes:
-        wait_seconds: how long its user has waited for batches since it was made.
+        count: rows of all domains.
+        sizes: rows of each domain, 0 included.
+        starts: number of the first row of each domain.
     """
 
-    def __init__(self, dataset: Dataset[TokenBatch], *, workers: int, sampler: Sampler[int] | None = None) -> None:
-        collate: Callable[[Any], Any] = pack if workers else _unchanged
-        super().__init__(
-            dataset,
-            batch_size=None,
-            sampler=sampler,
-            num_workers=workers,
-            collate_fn=collate,
-            pin_memory=torch.accelerator.is_available(),
-            persistent_workers=workers > 0,
-            # a DataLoader draws a seed for its workers; nothing here is random, and the run's generator stays untouched
-            generator=torch.Generator(),
+    def __init__(self, parts: Mapping[str, Rows | None]) -> None:
+        self.sizes = {name: rows.count if rows else 0 for name, rows in parts.items()}
+        *starts, self.count = itertools.accumulate(self.sizes.values(), initial=0)
+        self.starts = dict(zip(self.sizes, starts, strict=True))
+        self._parts = [(self.starts[name], rows) for name, rows in parts.items() if rows]
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(n, S+1) int64 ids of the n rows asked for."""
+        places = np.searchsorted([start for start, _ in self._parts], rows, side="right") - 1
+        parts = [self._parts[place] for place in places]
+        return np.stack([part.row(int(row) - start) for row, (start, part) in zip(rows, parts, strict=True)])
+
+    def spread(self, limit: int | None) -> dict[str, NDArray[np.int64]]:
+        """The numbers of `limit` rows (None: all) of each domain: in proportion over the domains, evenly within each.
+
+        A domain whose part of the limit is less than one row may be absent.
+        """
+        return {
+            name: self.starts[name] + np.arange(count, dtype=np.int64) * self.sizes[name] // count
+            for name, count in self.proportion(limit).items()
+            if count
+        }
+
+    def proportion(self, limit: int | None, *, only: Mapping[str, object] | None = None) -> dict[str, int]:
+        """How many of `limit` rows (None: all) each domain gives, by size; without a true value in `only`, none."""
+        sizes = {name: size if only is None or only[name] else 0 for name, size in self.sizes.items()}
+        if limit is None or limit >= sum(sizes.values()):
+            return sizes
+        return dict(zip(sizes, Interleaving(list(sizes.values())).counts(limit), strict=True))
+
+
+def open_split(
+    place: Path | str, manifest: Manifest, split: str, reading: ReadingConfig, cache: ChunkCache | None = None
+) -> DomainRows:
+    """The rows of one split of the prepared folder at `place`, which a `cache` keeps here where it is an address.
+
+    A domain shorter than one row is left out with a warning.
+
+    Raises:
+        ValueError: no domain holds a whole row, a chunk is not as the manifest says, or rows that were packed for
+            another sequence length.
+    """
+    packed = manifest.packing == "best_fit"
+    if packed and manifest.seq_len != reading.seq_len:
+        raise ValueError(
+            f"data.seq_len={reading.seq_len}, but {place} is packed best_fit for data.seq_len={manifest.seq_len}, and "
+            f"a new length would cut documents. Set data.seq_len={manifest.seq_len}, or prepare the text for "
+            f"{reading.seq_len}, or with data.packing=concat, which any length can read."
         )
-        self.wait_seconds = 0.0
-
-    def __iter__(self) -> Iterator[TokenBatch]:  # type: ignore[override]  # a generator is an iterator
-        batches = super().__iter__()
-        while True:
-            asked = time.perf_counter()
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            finally:
-                self.wait_seconds += time.perf_counter() - asked
-            yield unpack(batch) if isinstance(batch, PackedBatch) else batch
-
-    def state_dict(self) -> dict[str, Any]:
-        """Empty: see the class."""
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing to load: see the class."""
-
-
-def _unchanged(batch: Any) -> Any:
-    return batch
+    domains = manifest.splits[split].domains
+    # with the padding of packed rows, which makes a whole row of a short document
+    held = {name: sum(record.tokens for record in counts.chunks) for name, counts in domains.items()}
+    # left to `ChunkRows`, which refuses it where it is too short as well
+    longest = max(held, key=lambda name: held[name])
+    parts: dict[str, Rows | None] = {}
+    for name, counts in domains.items():
+        if held[name] <= reading.seq_len and name != longest:
+            log.warning(
+                "%s/%s: domain %s holds %d tokens, less than the %d of one row; it is left out",
+                place, split, name, counts.tokens, reading.seq_len + 1,
+            )  # fmt: skip
+            parts[name] = None
+            continue
+        folder, hashed = f"{place}/{split}/{counts.folder}", reading.verify_hashes
+        chunks = TokenChunks(folder, counts.chunks, vocab_size=manifest.vocab_size, verify_hashes=hashed, cache=cache)
+        parts[name] = ChunkRows(chunks, reading.seq_len, packed=packed)
+    return DomainRows(parts)

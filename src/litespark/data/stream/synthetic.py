@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,23 +15,22 @@ from litespark.data.text.document import ONLY_DOMAIN
 from litespark.data.text.splits import TRAIN, VALIDATION
 
 
+@dataclass(frozen=True)
 class SyntheticRows:
-    """Rows of random ids: id at place p is a hash of (seed, p), so any row can be made at any time.
+    """Rows of random ids: the id at place p is a hash of (seed, p), so any row can be made at any time.
 
     The hash is the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014). With `document_length` every so many
     places hold the EOS id 0, and no other place does.
     """
 
-    def __init__(self, count: int, *, seq_len: int, vocab_size: int, seed: int, document_length: int | None) -> None:
-        self.count = count
-        self.seq_len = seq_len
-        self.vocab_size = vocab_size
-        self.seed = seed
-        self.document_length = document_length
+    count: int
+    seq_len: int
+    vocab_size: int
+    seed: int
+    document_length: int | None
 
-    def read(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """See `Rows.read`."""
-        places = rows[:, None] * self.seq_len + np.arange(self.seq_len + 1)
+    def row(self, number: int) -> NDArray[np.int64]:
+        places = number * self.seq_len + np.arange(self.seq_len + 1)
         first = 0 if self.document_length is None else 1
         mixed = _mix(places.astype(np.uint64) + _mix(np.array([self.seed], dtype=np.uint64)))
         ids = (mixed % np.uint64(self.vocab_size - first)).astype(np.int64) + first
@@ -47,25 +46,19 @@ def _mix(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return value ^ (value >> np.uint64(31))
 
 
-def synthetic_sequences(config: SyntheticConfig, seed: int) -> dict[str, SyntheticRows]:
-    """The rows of each split, train and validation."""
-    return {
-        split: SyntheticRows(
-            count,
-            seq_len=config.seq_len,
-            vocab_size=config.vocab_size,
-            seed=2 * seed + place,
-            document_length=config.document_length,
-        )
-        for place, (split, count) in enumerate(_counts(config).items())
-    }
+def synthetic_rows(config: SyntheticConfig, seed: int) -> list[SyntheticRows]:
+    """The rows of train and of validation."""
+    counts = config.synthetic_sequences, config.synthetic_validation_sequences
+    return [
+        SyntheticRows(count, config.seq_len, config.vocab_size, 2 * seed + place, config.document_length)
+        for place, count in enumerate(counts)
+    ]
 
 
 def synthetic_manifest(config: SyntheticConfig, seed: int) -> Manifest:
-    """What `synthetic_sequences` states about its rows: their ids stand for no text, so for 0 bytes each."""
-    tokens = {split: count * config.seq_len + 1 for split, count in _counts(config).items()}
+    """What `synthetic_rows` states about its rows: their ids stand for no text, so for 0 bytes each."""
     # what decides the ids; how they are read may change, as by a resume with another micro-batch
-    own = {each.name for each in fields(config)} - {each.name for each in fields(ReadingConfig)}
+    own = {field.name for field in fields(config)} - {field.name for field in fields(ReadingConfig)}
     return Manifest(
         name="synthetic",
         vocab_size=config.vocab_size,
@@ -74,15 +67,11 @@ def synthetic_manifest(config: SyntheticConfig, seed: int) -> Manifest:
         tokenizer_hash="synthetic",
         token_bytes=[0] * config.vocab_size,
         splits={
-            split: SplitCounts({ONLY_DOMAIN: DomainCounts(ONLY_DOMAIN, 1, count, 0, 0)})
-            for split, count in tokens.items()
+            split: SplitCounts({ONLY_DOMAIN: DomainCounts(ONLY_DOMAIN, 1, rows.count * rows.seq_len + 1, 0, 0)})
+            for split, rows in zip((TRAIN, VALIDATION), synthetic_rows(config, seed), strict=True)
         },
         unigram_entropy=math.log(config.vocab_size),
         settings={name: getattr(config, name) for name in ("seq_len", *sorted(own))} | {"seed": seed},
         dropped=DroppedDocuments(),
         code_version="synthetic",
     )
-
-
-def _counts(config: SyntheticConfig) -> dict[str, int]:
-    return {TRAIN: config.synthetic_sequences, VALIDATION: config.synthetic_validation_sequences}

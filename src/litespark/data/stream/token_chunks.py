@@ -22,13 +22,13 @@ class TokenChunks:
     Args:
         folder: of the chunks, a path or an address.
         records: the chunks, in order.
-        vocabulary: one above the largest id.
+        vocab_size: one above the largest id.
         verify_hashes: hash every chunk: here and now, or each time that a remote one is opened.
         cache: keeps the chunks of an address on this machine; unused for a path.
 
     Raises:
         ValueError: a chunk is missing, has another size than the manifest says, or (with `verify_hashes`) other bytes;
-            an address without a cache, or with one that is smaller than a chunk.
+            or it is larger than the cache.
     """
 
     def __init__(
@@ -50,11 +50,13 @@ class TokenChunks:
         self._cache = cache if storage.remote else None
         self._maps: OrderedDict[int, np.memmap] = OrderedDict()
         self._used: set[int] = set()
-        if storage.remote and self._cache is None:
-            raise ValueError(f"{self.folder} is remote; expected a cache for its chunks. Set data.cache=FOLDER.")
-        _check(storage, records, hashed=verify_hashes and not storage.remote)
-        if self._cache is not None:
-            for record in records:
+        sizes = {file.name: file.size for file in storage.files()}
+        for record in records:
+            if fault := chunk_fault(storage, record, sizes, hashed=verify_hashes and not storage.remote):
+                raise ValueError(
+                    f"{fault}. Copy the file again, or delete the prepared folder and prepare the data again."
+                )
+            if self._cache is not None:
                 self._cache.check_size(record, storage.address)
 
     def __len__(self) -> int:
@@ -86,21 +88,20 @@ class TokenChunks:
     def _check_ids(self, ids: NDArray[np.int64], chunk: int, inside: int) -> None:
         wrong = (ids >= self.vocab_size) | (ids < 0)
         if wrong.any():
-            place = int(np.argmax(wrong))
+            place, record = int(np.argmax(wrong)), self.records[chunk]
             remedy = (
                 f"delete {Path(self.folder).parent} and prepare the data again"
                 if self._cache is None
-                else f"delete {self._cache.path(self.records[chunk])}, or start with data.verify_hashes=true, which "
-                "fetches damaged chunks again"
+                else f"delete {self._cache.path(record)}, or start with data.verify_hashes=true, which fetches damaged "
+                "chunks again"
             )
             raise ValueError(
-                f"{self.folder}/{self.records[chunk].file}: token {inside + place} has id {ids[place]}; expected 0 to "
+                f"{self.folder}/{record.file}: token {inside + place} has id {ids[place]}; expected 0 to "
                 f"{self.vocab_size - 1}, the vocabulary of the manifest. The chunk is damaged: {remedy}."
             )
 
     def _map(self, chunk: int) -> np.memmap:
-        if self._cache is not None:
-            self._used.add(chunk)
+        self._used.add(chunk)
         if chunk in self._maps:
             self._maps.move_to_end(chunk)
             return self._maps[chunk]
@@ -125,10 +126,3 @@ class TokenChunks:
         for held in [held for held in self._maps if not self._cache.path(self.records[held]).exists()]:
             del self._maps[held]
         return file
-
-
-def _check(storage: Storage, records: list[ChunkRecord], *, hashed: bool) -> None:
-    sizes = {file.name: file.size for file in storage.files()}
-    for record in records:
-        if fault := chunk_fault(storage, record, sizes, hashed=hashed):
-            raise ValueError(f"{fault}. Copy the file again, or delete the prepared folder and prepare the data again.")

@@ -1,0 +1,176 @@
+"""Loaders of the batches that are cut from rows.
+
+A worker hands over one tensor in place of one for each field of a batch: every tensor is a shared-memory file of its
+own, whose descriptor the other side fetches over a socket. With torch 2.14 that takes longer than reading the rows and
+marking their documents, so the tensors of a batch travel as views of one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from litespark.data.batch import TokenBatch
+from litespark.data.stream.order import Order
+from litespark.data.stream.rows import DomainRows
+
+MakeBatch = Callable[..., TokenBatch]
+"""`batch_from_rows` with the settings of the data."""
+
+
+class TrainingBatches(Dataset[TokenBatch]):
+    """Item p is the micro-batch of `size` rows that starts at position p of the endless training stream."""
+
+    def __init__(self, rows: DomainRows, order: Order, size: int, make: MakeBatch) -> None:
+        self.rows = rows
+        self.order = order
+        self.size = size
+        self.make = make
+
+    def __getitem__(self, position: int) -> TokenBatch:
+        return self.make(torch.from_numpy(self.rows.read(self.order.stream(position, self.size))))
+
+
+class ValidationBatches(Dataset[TokenBatch]):
+    """The validation batches of one rank, domain by domain: none holds rows of two, and each names its own.
+
+    Of each domain a rank gets the `chosen` rows rank, rank+world, …, padded so that every rank has as many batches.
+    Padding rows repeat a row and supervise nothing.
+    """
+
+    def __init__(
+        self,
+        rows: DomainRows,
+        chosen: Mapping[str, NDArray[np.int64]],
+        size: int,
+        make: MakeBatch,
+        *,
+        rank: int,
+        world: int,
+    ) -> None:
+        self.rows = rows
+        self.size = size
+        self.make = make
+        self.batches = [
+            (domain, numbers[rank::world][begin : begin + size], numbers[:1])
+            for domain, numbers in chosen.items()
+            for begin in range(0, -(-len(numbers) // world), size)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> TokenBatch:
+        domain, real, filler = self.batches[index]  # raises the IndexError that ends an iteration
+        padded = np.concatenate([real, np.repeat(filler, self.size - len(real))])
+        return replace(self.make(torch.from_numpy(self.rows.read(padded)), real_rows=len(real)), domain=domain)
+
+
+class StreamPositions(Sampler[int]):
+    """Endless positions of one rank's micro-batches: its contiguous slice of each global micro-batch.
+
+    `start` is asked at each new iteration, so that a loader which is iterated anew (Lightning does so when it ends an
+    epoch early, for instance at `limit_train_batches`) goes on instead of starting over.
+    """
+
+    def __init__(self, start: Callable[[], int], *, size: int, rank: int, world: int) -> None:
+        self.start = start
+        self.size = size
+        self.rank = rank
+        self.world = world
+
+    def __iter__(self) -> Iterator[int]:
+        position = self.start() + self.rank * self.size
+        while True:
+            yield position
+            position += self.world * self.size
+
+
+class TokenLoader(DataLoader[TokenBatch]):
+    """A DataLoader of ready-made batches.
+
+    It carries an empty state: the position is one integer that the data module keeps, and Lightning takes a loader
+    without a state for one that cannot resume.
+
+    Attributes:
+        wait_seconds: how long its user has waited for batches since it was made.
+    """
+
+    def __init__(self, dataset: Dataset[TokenBatch], *, workers: int, sampler: Sampler[int] | None = None) -> None:
+        super().__init__(
+            dataset,
+            batch_size=None,
+            sampler=sampler,
+            num_workers=workers,
+            collate_fn=pack if workers else None,  # type: ignore[arg-type]  # of what `batch_size=None` hands over
+            pin_memory=torch.accelerator.is_available(),
+            persistent_workers=workers > 0,
+            # a DataLoader draws a seed for its workers; nothing here is random, and the run's generator stays untouched
+            generator=torch.Generator(),
+        )
+        self.wait_seconds = 0.0
+
+    def __iter__(self) -> Iterator[TokenBatch]:  # type: ignore[override]  # a generator is an iterator
+        batches = super().__iter__()
+        while True:
+            asked = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            finally:
+                self.wait_seconds += time.perf_counter() - asked
+            yield unpack(batch) if isinstance(batch, PackedBatch) else batch
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
+
+
+@dataclass
+class PackedBatch:
+    """The bytes of all tensors of a batch, and where each is."""
+
+    bytes: Tensor
+    """(n,) uint8; tensors of eight bytes an element stand before those of four, so that each begins at a multiple."""
+    places: list[tuple[str, torch.dtype, torch.Size]]
+    """Field, dtype and shape, in order."""
+    batch: TokenBatch
+    """Everything else; its tensors are empty."""
+
+    def pin_memory(self) -> PackedBatch:
+        """The same in page-locked memory; torch's DataLoader calls this by name."""
+        return replace(self, bytes=self.bytes.pin_memory())
+
+
+def pack(batch: TokenBatch) -> PackedBatch:
+    """Copy the tensors of a batch into one."""
+    tensors = {name: value for name, value in vars(batch).items() if isinstance(value, Tensor)}
+    ordered = sorted(tensors.items(), key=lambda entry: -entry[1].element_size())
+    nothing: dict[str, Any] = dict.fromkeys(tensors, torch.empty(0, dtype=torch.uint8))
+    return PackedBatch(
+        torch.cat([tensor.reshape(-1).view(torch.uint8) for _, tensor in ordered]),
+        [(name, tensor.dtype, tensor.shape) for name, tensor in ordered],
+        replace(batch, **nothing),
+    )
+
+
+def unpack(packed: PackedBatch) -> TokenBatch:
+    """The batch that was packed; its tensors share the memory of the packed one."""
+    tensors: dict[str, Any] = {}
+    start = 0
+    for name, dtype, shape in packed.places:
+        end = start + prod(shape) * dtype.itemsize
+        tensors[name] = packed.bytes[start:end].view(dtype).view(shape)
+        start = end
+    return replace(packed.batch, **tensors)
