@@ -12,7 +12,6 @@ class Board:
     uuid: str
     name: str = "NVIDIA H200"
     millijoules: int | None = 1000  # None: no energy counter
-    milliwatts: int | None = 300_000
     limit_milliwatts: int | None = 700_000
     mig: bool = False
     lost: bool = False
@@ -50,9 +49,6 @@ class FakeNvml:
 
     def nvmlDeviceGetTotalEnergyConsumption(self, board):
         return self._answer(board, board.millijoules)
-
-    def nvmlDeviceGetPowerUsage(self, board):
-        return self._answer(board, board.milliwatts)
 
     def nvmlDeviceGetClockInfo(self, board, kind):
         return self._answer(board, board.clocks_mhz.get(kind))

@@ -147,10 +147,8 @@ def test_vectors_and_dicts_carry_totals_exactly(left, right):
 
 
 def test_amounts_that_are_no_whole_numbers_are_refused():
-    with pytest.raises(TypeError, match="no whole number"):
+    with pytest.raises(ValueError, match=r"tokens: got 1\.5"):
         EnergyTotals.from_dict(EnergyTotals().to_dict() | {"tokens": 1.5})
-    with pytest.raises(ValueError, match="zip"):
-        EnergyTotals.from_vector([1, 2, 3])
 
 
 def test_a_resume_continues_and_joules_of_lost_steps_stay_in_all_in_and_out_of_train(clock, tmp_path):

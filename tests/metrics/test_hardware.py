@@ -44,23 +44,17 @@ def test_a_device_without_bf16_is_measured_against_fp16():
     assert (peak.precision, peak.flops) == ("fp16", 125e12)
 
 
-def test_an_unknown_precision_is_refused():
-    with pytest.raises(ValueError, match=r"precision: got 'bf16-mixed', expected one of bf16, fp16"):
-        lookup("NVIDIA H200", "bf16-mixed")
-
-
 def test_every_row_is_sourced_and_its_ratios_are_those_of_dense_figures():
-    for row in _TABLE:
-        assert row.source
+    for pattern, tera, source in _TABLE:
+        assert source
         # on every product here fp8 is twice bf16 and tf32 half of it; a sparse figure would break this
         for precision, times in (("fp8", 2), ("tf32", 0.5)):
-            if precision in row.tera:
-                assert row.tera[precision] / row.tera["bf16"] == pytest.approx(times, rel=0.02), row.pattern
+            if precision in tera:
+                assert tera[precision] / tera["bf16"] == pytest.approx(times, rel=0.02), pattern
     assert lookup("NVIDIA H200", "fp16").flops == lookup("NVIDIA H200", "bf16").flops
 
 
-def test_the_matmul_probe_is_positive_and_leaves_the_random_state_alone():
+def test_the_matmul_probe_leaves_the_random_state_alone():
     before = torch.get_rng_state()
-    flops = measured_matmul_peak(torch.device("cpu"), torch.float32, seconds=0.05)
-    assert 1e8 < flops < 1e14
+    assert 1e8 < measured_matmul_peak(torch.device("cpu"), torch.float32, seconds=0.05) < 1e14
     assert torch.equal(before, torch.get_rng_state())

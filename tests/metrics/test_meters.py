@@ -1,16 +1,17 @@
 """Each meter reads the right physical devices once, and says why where it cannot."""
 
 import importlib
-import time
 from types import SimpleNamespace
 
+import pynvml
 import pytest
 import torch
 
 from litespark.metrics import meters, nvml
 from litespark.metrics.energy import EnergyByPhase
 from litespark.metrics.meters import NullMeter, RaplMeter, assign_devices, choose_meter
-from litespark.metrics.nvml import COUNTER_METHOD, POWER_METHOD, NvmlMeter, PowerIntegral
+from litespark.metrics.nvml import COUNTER_METHOD, NvmlMeter
+from litespark.metrics.records.origin import DeviceState
 from tests.metrics.fake_nvml import Board, FakeNvml, NVMLError
 
 
@@ -37,15 +38,10 @@ def test_boards_are_matched_by_uuid_and_not_by_position():
     assert meter.devices[0].power_cap_watts == 700.0
     assert (meter.label, meter.method, meter.reason) == ("GPU board energy", COUNTER_METHOD, None)
     assert meter.driver() == "580.01"
-
-
-def test_a_board_lost_in_the_run_reads_none_and_may_come_back():
-    fake = FakeNvml([Board("GPU-a"), Board("GPU-b", millijoules=7)])
-    meter = NvmlMeter(["GPU-a", "GPU-b"], fake)
-    fake.boards[0].lost = True
-    assert meter.read().millijoules == (None, 7)
-    fake.boards[0].lost = False
-    assert meter.read().millijoules == (1000, 7)
+    fake.boards[2].lost = True
+    assert meter.read().millijoules == (None, 1)
+    fake.boards[2].lost = False
+    assert meter.read().millijoules == (3, 1)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +50,7 @@ def test_a_board_lost_in_the_run_reads_none_and_may_come_back():
         (Board("GPU-b"), "GPU-a"),  # not the one that is asked for
         (Board("GPU-a", mig=True), "MIG"),
         (Board("GPU-a", name="NVIDIA H100 80GB HBM3 MIG 1g.10gb"), "MIG"),
-        (Board("GPU-a", millijoules=None, milliwatts=None), "neither energy nor power"),
+        (Board("GPU-a", millijoules=None), "has no energy counter"),
     ],
 )
 def test_a_board_that_cannot_be_read_stays_listed_with_the_reason(board, reason):
@@ -63,52 +59,31 @@ def test_a_board_that_cannot_be_read_stays_listed_with_the_reason(board, reason)
     assert reason in meter.reason
 
 
-def test_power_is_integrated_only_where_the_counter_is_missing(clock):
-    fake = FakeNvml([Board("GPU-a", millijoules=10), Board("GPU-old", millijoules=None, milliwatts=200_000)])
-    meter = NvmlMeter(["GPU-a", "GPU-old"], fake, clock=clock, sample=False)
-    for milliwatts in (200_000, 400_000):
-        clock.now += 0.1
-        fake.boards[1].milliwatts = milliwatts
-        meter.sample_power()
-    # trapezoids: 0.1 s at 200 W, 0.1 s at 300 W
-    assert meter.read().millijoules == (10, pytest.approx(50_000, abs=1))
-    assert meter.method == f"{COUNTER_METHOD} and {POWER_METHOD}"
+@pytest.mark.parametrize(
+    ("bits", "names"), [(0x1, ["GpuIdle"]), (0x1 << 20 | 0x24, ["SwPowerCap", "SwThermalSlowdown", "bit 20"])]
+)
+def test_the_state_of_the_first_readable_board_has_what_its_driver_tells(bits, names):
+    told = Board("GPU-a", clocks_mhz={1: 1755, 2: 2619}, celsius=63, limit_milliwatts=650_000, clock_event_reasons=bits)
+    split = Board("GPU-split", mig=True, celsius=1)
+    meter = NvmlMeter(["GPU-split", "GPU-a"], FakeNvml([split, told]))
+    assert meter.device_state() == DeviceState(1755.0, 2619.0, 63.0, 650.0, names)
+    silent = Board("GPU-a", clocks_mhz={}, celsius=None, limit_milliwatts=None, clock_event_reasons=None)
+    assert NvmlMeter(["GPU-a"], FakeNvml([silent])).device_state() == DeviceState()
+    assert (
+        NvmlMeter(["GPU-split"], FakeNvml([split])).device_state() is NullMeter("none", "energy").device_state() is None
+    )
 
 
-def test_the_sampling_thread_reaches_ten_hertz_and_ends_on_close():
-    fake = FakeNvml([Board("GPU-old", millijoules=None, milliwatts=100_000)])
-    meter = NvmlMeter(["GPU-old"], fake)
-    before = meter.read()
-    time.sleep(0.5)
-    after = meter.read()
-    meter.close()
-    assert not meter._thread.is_alive()
-    assert nvml.POWER_HERTZ >= 10
-    used = (after.millijoules[0] - before.millijoules[0]) / 1000
-    assert used == pytest.approx(100 * (after.seconds - before.seconds), abs=20)
-
-
-def test_a_hole_between_power_samples_is_a_gap_and_not_a_guess():
-    integral = PowerIntegral()
-    assert integral.read() is None
-    for seconds, milliwatts in ((0.0, 1000.0), (0.1, 1000.0)):
-        integral.add(seconds, milliwatts)
-    assert integral.read() == 100
-    integral.add(5.0, 1000.0)
-    assert integral.read() is None
-    integral.add(5.1, 1000.0)
-    assert integral.read() == 200
-    integral.add(5.2, None)
-    assert integral.read() is None
+def test_names_and_constants_are_those_of_nvml():
+    for bit, name in enumerate(nvml._CLOCK_EVENT_REASONS):
+        assert getattr(pynvml, f"nvmlClocksThrottleReason{name}") == 1 << bit
+    constants = (pynvml.NVML_CLOCK_SM, pynvml.NVML_CLOCK_MEM, pynvml.NVML_TEMPERATURE_GPU)
+    assert constants == (nvml._SM_CLOCK, nvml._MEMORY_CLOCK, nvml._CHIP_SENSOR)
 
 
 def test_ranks_that_share_a_board_leave_it_to_the_lowest():
-    assert assign_devices([["GPU-a"], ["GPU-a"], ["GPU-b", "GPU-a"], ["GPU-c", "GPU-c"]]) == [
-        ("GPU-a",),
-        (),
-        ("GPU-b",),
-        ("GPU-c",),
-    ]
+    owned = assign_devices([["GPU-a"], ["GPU-a"], ["GPU-b", "GPU-a"], ["GPU-c", "GPU-c"]])
+    assert owned == [("GPU-a",), (), ("GPU-b",), ("GPU-c",)]
 
 
 # --- RAPL -----------------------------------------------------------------------------------------------------------
@@ -153,19 +128,14 @@ def test_rapl_undoes_the_wrap_of_its_counter(tmp_path, clock):
     assert energy.totals.dropped_readings == 0
 
 
-def test_rapl_leaves_a_gap_where_the_counter_may_have_wrapped_twice(tmp_path, clock):
-    write_domain(tmp_path, "intel-rapl:0", "package-0", 0)
+def test_rapl_leaves_a_gap_where_the_counter_may_have_wrapped_twice_or_is_lost(tmp_path, clock):
+    counter = write_domain(tmp_path, "intel-rapl:0", "package-0", 0)
     meter = RaplMeter(tmp_path, clock)
     meter.read()
     clock.now += 1 + RANGE / 1e6 / 1000  # at 1000 W
     assert meter.read().millijoules == (None,)
     clock.now += 1
     assert meter.read().millijoules == (0,)
-
-
-def test_rapl_lost_in_the_run_is_a_gap(tmp_path, clock):
-    counter = write_domain(tmp_path, "intel-rapl:0", "package-0", 0)
-    meter = RaplMeter(tmp_path, clock)
     counter.unlink()
     assert meter.read().millijoules == (None,)
 

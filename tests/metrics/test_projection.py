@@ -42,8 +42,3 @@ def test_unmeasured_rates_or_no_target_give_none():
     projection = project(10, tokens_per_second=None, joules_per_token=float("nan"), settings=settings)
     assert (projection.hours, projection.kwh, projection.cost, projection.co2e_kg) == (None, None, None, None)
     assert project(None, tokens_per_second=1.0, joules_per_token=1.0, settings=settings).hours is None
-
-
-def test_a_target_of_nothing_is_refused():
-    with pytest.raises(ValueError, match=r"target_tokens: got 0, expected more than 0"):
-        project(0, tokens_per_second=1.0, joules_per_token=1.0, settings=ProjectionSettings())

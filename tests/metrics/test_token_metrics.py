@@ -126,14 +126,6 @@ def test_a_device_without_double_precision_leaves_the_sums_on_the_host():
     assert int(metrics.tokens) == 0
 
 
-def test_shapes_that_differ_are_refused():
-    nats, correct, labels = make_batch(2, 6, seed=4)
-    with pytest.raises(
-        ValueError, match=r"got nats \(2, 6\), correct \(2, 6\) and labels \(2, 5\), expected one shape"
-    ):
-        TokenMetrics(TOKEN_BYTES).update(nats, correct, labels[:, :5])
-
-
 def by_domain(ratios, batches):
     metrics = TokenMetrics(TOKEN_BYTES, ratios)
     for domain, batch in batches:

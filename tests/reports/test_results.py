@@ -29,7 +29,7 @@ QUICKSTARTS = sorted(RESULTS.glob("*/*_quickstart_*.json"))
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.name)
 def test_a_committed_record_validates_and_names_its_commit(path: Path):
-    assert read_entry(path).git_commit
+    assert read_entry(path).origin.git_commit
 
 
 def test_committed_documents_show_what_their_records_hold():

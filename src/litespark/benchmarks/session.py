@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
@@ -50,8 +49,8 @@ def provenance(
 ) -> Provenance:
     """What runs, and where, as of now; see `litespark.run.new_record.provenance`."""
     machine = Machine(device, precision, 1, Ranks.from_environment())
-    with closing(build_meter(device)) as meter:
-        return new_record.provenance(parts, machine, meter, without_folders(command), without_folders(overrides))
+    meter = build_meter(device)
+    return new_record.provenance(parts, machine, meter, without_folders(command), without_folders(overrides))
 
 
 def without_folders(words: Sequence[str]) -> list[str]:

@@ -1,15 +1,16 @@
 """Energy by phase: cumulative counters in, joules out, in integers, with the gaps counted.
 
-A meter (``metrics.meters``, ``metrics.nvml``) reports one cumulative counter per physical device. ``EnergyByPhase``
-reads it when the phase changes and when a window is looked at, and books each difference to the phase that ran since
-the last reading. A device that could not be read, or whose difference is impossible (negative, or more than its power
-cap allows), leaves a gap: its time counts as used but not as read. ``metrics.energy_totals`` has what follows from it.
+``EnergyByPhase`` reads a meter (``metrics.meters``, ``metrics.nvml``) when the phase changes and when a window is
+looked at, and books each difference to the phase that ran since the last reading. A device that could not be read, or
+whose difference is impossible (negative, or more than its power cap allows), leaves a gap: its time counts as used but
+not as read. ``metrics.energy_totals`` has what follows from it.
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from litespark.metrics.energy_totals import PHASES, Account, EnergyTotals, Phase, ratio, resumed_totals
+from litespark.metrics.records.origin import DeviceState
 from litespark.run.record import EnergyRecord, PhaseJoules
 
 # counters refresh about every 100 ms, so a short interval may hold the energy of a longer one
@@ -51,8 +52,12 @@ class EnergyMeter(ABC):
     def read(self) -> Reading:
         """All counters now, with the time on a monotonic clock; None for a device that has gone, never an error."""
 
-    def close(self) -> None:
-        """Let go of threads and libraries; the meter reads None afterwards or is not read again."""
+    def driver(self) -> str | None:
+        """The version of the driver that is read; None without one."""
+        return None
+
+    def device_state(self) -> DeviceState | None:
+        """How the first readable board stands now, a value that its driver does not tell as None; None without one."""
         return None
 
 
@@ -72,9 +77,8 @@ class EnergyWindow:
 class EnergyByPhase:
     """Books a meter's differences by phase; begins in ``idle``, which therefore holds start-up.
 
-    Each rank keeps one over its own devices and counts its own tokens; their ``totals`` are summed over ranks.
-    ``totals`` holds everything up to the last reading. Below ``minimum_window_seconds`` a window tells nothing, because
-    counters refresh too rarely.
+    Each rank keeps one over its own devices and counts its own tokens; their ``totals``, up to the last reading, are
+    summed over ranks. Below ``minimum_window_seconds`` a window tells nothing, because counters refresh too rarely.
     """
 
     def __init__(self, meter: EnergyMeter, minimum_window_seconds: float = 5.0) -> None:

@@ -1,7 +1,7 @@
-"""A small append-only file of energy totals, so that joules burnt in steps lost to a crash stay in the all-in sum.
+"""A small append-only file of energy totals, one JSON line a window.
 
-A checkpoint knows the joules of the steps it holds. What was burnt after it, and lost with the process, only this
-file knows: one JSON line a window. At most the time since the last line is missing from the all-in sum.
+A checkpoint has the joules of the steps it holds. What was burnt after it, and lost with the process, only this file
+has; at most the time since its last line is missing from the all-in sum.
 """
 
 import json
@@ -28,12 +28,8 @@ class EnergyJournal:
                 stream.write("\n" + json.dumps({"time": time, "totals": totals.to_dict()}))
         except OSError as error:
             if not self._failed:
-                log.warning(
-                    "cannot write the energy journal %s (%s): after a crash, the joules of lost steps will be missing "
-                    "from the all-in sum",
-                    self.path,
-                    error,
-                )
+                log.warning("cannot write the energy journal %s (%s): after a crash, the joules of lost steps will be "
+                            "missing from the all-in sum", self.path, error)  # fmt: skip
             self._failed = True
 
     def last(self) -> EnergyTotals | None:

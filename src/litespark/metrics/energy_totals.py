@@ -4,10 +4,13 @@ Millijoules, microseconds and tokens are integers, so that sums over ranks and r
 one per cent of its device time missing is not a sum: it is reported as None, never as 0 and never as the part seen.
 """
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, astuple, replace
 from operator import add, sub
 from typing import Any, Literal, get_args
+
+from litespark.metrics.records.base import parse, part
 
 Phase = Literal["train", "evaluate", "checkpoint", "idle"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
@@ -17,7 +20,7 @@ ACCOUNTS = (*PHASES, "lost")
 MINIMUM_COVERAGE = 0.99
 
 
-@dataclass(frozen=True)
+@part
 class Account:
     """Energy of one phase and the device time it rests on."""
 
@@ -34,7 +37,7 @@ class Account:
     @property
     def coverage(self) -> float | None:
         """Device time read ÷ used; None where no device time passed."""
-        return self.read_microseconds / self.used_microseconds if self.used_microseconds else None
+        return ratio(self.read_microseconds, self.used_microseconds)
 
     @property
     def joules(self) -> float | None:
@@ -44,7 +47,7 @@ class Account:
         return self.millijoules / 1000
 
 
-@dataclass(frozen=True)
+@part
 class EnergyTotals:
     """What one rank, or all of them together, used: one account a phase, and the tokens trained on meanwhile.
 
@@ -110,9 +113,7 @@ class EnergyTotals:
 
     @classmethod
     def from_vector(cls, vector: Sequence[int]) -> "EnergyTotals":
-        """The inverse of ``to_vector``; a TypeError where an amount is no whole number."""
-        if not all(type(amount) is int for amount in vector):
-            raise TypeError("got an amount that is no whole number")
+        """The inverse of ``to_vector``."""
         *amounts, tokens, dropped = vector
         accounts = [Account(*three) for three in zip(*[iter(amounts)] * 3, strict=True)]
         return cls(**dict(zip(ACCOUNTS, accounts, strict=True)), tokens=tokens, dropped_readings=dropped)
@@ -123,10 +124,9 @@ class EnergyTotals:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "EnergyTotals":
-        """The inverse of ``to_dict``; errors as of ``from_vector``, or KeyError."""
-        accounts = {name: Account(**values[name]) for name in ACCOUNTS}
-        totals = cls(**accounts, tokens=values["tokens"], dropped_readings=values["dropped_readings"])
-        return cls.from_vector(totals.to_vector())
+        """The inverse of ``to_dict``; a RecordError where an amount is no whole number."""
+        totals: EnergyTotals = parse(cls, json.dumps(values))
+        return totals
 
 
 def resumed_totals(checkpoint: EnergyTotals, journaled: EnergyTotals | None) -> EnergyTotals:
@@ -135,11 +135,8 @@ def resumed_totals(checkpoint: EnergyTotals, journaled: EnergyTotals | None) -> 
         return checkpoint
     beyond = journaled.all_in - checkpoint.all_in
     burnt = Account(*(max(0, amount) for amount in astuple(beyond)))
-    return replace(
-        checkpoint,
-        lost=checkpoint.lost + burnt,
-        dropped_readings=max(checkpoint.dropped_readings, journaled.dropped_readings),
-    )
+    dropped = max(checkpoint.dropped_readings, journaled.dropped_readings)
+    return replace(checkpoint, lost=checkpoint.lost + burnt, dropped_readings=dropped)
 
 
 def ratio(amount: float | None, count: float) -> float | None:

@@ -1,7 +1,4 @@
-"""Where a run took place: versions, processor, devices, driver, and the commit of the code.
-
-Whatever cannot be found out is None; nothing here stops a run.
-"""
+"""Where a run took place: versions, devices, driver, commit. What cannot be found out is None; nothing stops a run."""
 
 import hashlib
 import importlib.metadata
@@ -13,17 +10,16 @@ import torch
 
 from litespark.device import cpu_name, device_of
 from litespark.metrics.energy import EnergyMeter
-from litespark.metrics.nvml import NvmlMeter, nvml_uuid
+from litespark.metrics.nvml import nvml_uuid
 from litespark.metrics.records.origin import DeviceRecord, EnvironmentRecord
 
 
 def collect_environment(
     device: torch.device, *, precision: str, world_size: int = 1, meter: EnergyMeter | None = None
 ) -> EnvironmentRecord:
-    """The environment section of the run record, as this process sees it; power limits and driver come from NVML."""
-    there, nvml = device_of(device), meter if isinstance(meter, NvmlMeter) else None
-    uuid = nvml_uuid(device)
-    limits = {} if nvml is None else {board.key: board.power_cap_watts for board in nvml.devices}
+    """The environment section of a record, as this process sees it; power limits and driver come from the meter."""
+    there, uuid = device_of(device), nvml_uuid(device)
+    limits = {} if meter is None else {board.key: board.power_cap_watts for board in meter.devices}
     return EnvironmentRecord(
         python=platform.python_version(),
         torch=str(torch.__version__),
@@ -35,7 +31,7 @@ def collect_environment(
         world_size=world_size,
         precision=precision,
         devices=[DeviceRecord(there.name, None if uuid is None else uuid_hash(uuid), limits.get(uuid or ""))],
-        driver=None if nvml is None else nvml.driver(),
+        driver=None if meter is None else meter.driver(),
     )
 
 

@@ -10,15 +10,13 @@ fp32-accumulate figure counts: training accumulates in fp32.
 import re
 import time
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 
 from litespark.device import device_of
 
 Precision = Literal["bf16", "fp16", "fp8", "tf32"]
-
-TERA = 1e12
 
 
 @dataclass(frozen=True)
@@ -31,15 +29,6 @@ class PeakFlops:
     source: str
 
 
-@dataclass(frozen=True)
-class _Row:
-    """One product: a pattern for the whole reported name (vendor prefix removed) and dense TFLOP/s by precision."""
-
-    pattern: str
-    tera: dict[Precision, float]
-    source: str
-
-
 _HOPPER_SXM: dict[Precision, float] = {"bf16": 989.4, "fp8": 1978.9, "tf32": 494.7}
 _HOPPER_NVL: dict[Precision, float] = {"bf16": 835.5, "fp8": 1670.5, "tf32": 417.5}
 _B200_HGX: dict[Precision, float] = {"bf16": 2250.0, "fp8": 4500.0}
@@ -49,75 +38,53 @@ _CDNA3: dict[Precision, float] = {"bf16": 1307.4, "fp8": 2614.9, "tf32": 653.7}
 _ADA = "NVIDIA Ada GPU architecture whitepaper, appendix A, fp32 accumulate"
 _RTX_BLACKWELL = "NVIDIA RTX Blackwell GPU architecture whitepaper, appendix A, fp32 accumulate"
 
-# "sparse figure halved" marks the rows whose source prints only the figure with sparsity
-_TABLE: tuple[_Row, ...] = (
+# a pattern for the whole reported name (vendor prefix removed), dense TFLOP/s by precision, source; "halved" where the
+# source prints only the figure with sparsity
+_TABLE: tuple[tuple[str, dict[Precision, float], str], ...] = (
     # Volta has tensor cores for fp16 only
-    _Row(r"V100-SXM2-(16|32)GB", {"fp16": 125.0}, "NVIDIA V100 datasheet (2020): SXM2 125 TFLOPS tensor"),
-    _Row(r"V100-PCIE-(16|32)GB", {"fp16": 112.0}, "NVIDIA V100 datasheet (2020): PCIe 112 TFLOPS tensor"),
-    _Row(r"V100S-PCIE-32GB", {"fp16": 130.0}, "NVIDIA V100 datasheet (2020): V100S 130 TFLOPS tensor"),
+    (r"V100-SXM2-(16|32)GB", {"fp16": 125.0}, "NVIDIA V100 datasheet (2020): SXM2 125 TFLOPS tensor"),
+    (r"V100-PCIE-(16|32)GB", {"fp16": 112.0}, "NVIDIA V100 datasheet (2020): PCIe 112 TFLOPS tensor"),
+    (r"V100S-PCIE-32GB", {"fp16": 130.0}, "NVIDIA V100 datasheet (2020): V100S 130 TFLOPS tensor"),
     # Ampere
-    _Row(
-        r"A100-SXM4-(40|80)GB|A100-PCIE-40GB|A100 80GB PCIe",
-        {"bf16": 312.0, "tf32": 156.0},
-        "NVIDIA A100 datasheet (1758950 r4)",
-    ),
-    _Row(r"A10", {"bf16": 125.0, "tf32": 62.5}, "NVIDIA A10 datasheet (2021)"),
-    _Row(r"A30", {"bf16": 165.0, "tf32": 82.0}, "NVIDIA A30 datasheet (2022)"),
-    _Row(r"A40", {"bf16": 149.7, "tf32": 74.8}, "NVIDIA A40 datasheet (2021)"),
-    _Row(
-        r"GeForce RTX 3090",
-        {"bf16": 71.0, "tf32": 35.6},
-        "NVIDIA Ampere GA102 whitepaper v2.1, appendix A, fp32 accumulate",
-    ),
+    (r"A100-SXM4-(40|80)GB|A100-PCIE-40GB|A100 80GB PCIe", {"bf16": 312.0, "tf32": 156.0},
+     "NVIDIA A100 datasheet (1758950 r4)"),
+    (r"A10", {"bf16": 125.0, "tf32": 62.5}, "NVIDIA A10 datasheet (2021)"),
+    (r"A30", {"bf16": 165.0, "tf32": 82.0}, "NVIDIA A30 datasheet (2022)"),
+    (r"A40", {"bf16": 149.7, "tf32": 74.8}, "NVIDIA A40 datasheet (2021)"),
+    (r"GeForce RTX 3090", {"bf16": 71.0, "tf32": 35.6},
+     "NVIDIA Ampere GA102 whitepaper v2.1, appendix A, fp32 accumulate"),
     # Ada
-    _Row(r"L4", {"bf16": 121.0, "fp8": 242.5, "tf32": 60.0}, "NVIDIA L4 datasheet (2023), sparse figure halved"),
-    _Row(r"L40", {"bf16": 181.05, "fp8": 362.0, "tf32": 90.5}, "NVIDIA L40 datasheet (2023)"),
-    _Row(r"L40S", {"bf16": 362.05, "fp8": 733.0, "tf32": 183.0}, "NVIDIA L40S datasheet (2023)"),
-    _Row(
-        r"RTX 6000 Ada Generation",
-        {"bf16": 364.25, "fp8": 728.5},
-        "NVIDIA RTX 6000 Ada datasheet (2023): 1457 TFLOPS fp8 sparse, halved; bf16 is half of fp8",
-    ),
-    _Row(r"GeForce RTX 4090", {"bf16": 165.2, "fp8": 330.3, "tf32": 82.6}, _ADA),
-    _Row(r"GeForce RTX 4080", {"bf16": 97.5, "fp8": 194.9, "tf32": 48.7}, _ADA),
+    (r"L4", {"bf16": 121.0, "fp8": 242.5, "tf32": 60.0}, "NVIDIA L4 datasheet (2023), sparse figure halved"),
+    (r"L40", {"bf16": 181.05, "fp8": 362.0, "tf32": 90.5}, "NVIDIA L40 datasheet (2023)"),
+    (r"L40S", {"bf16": 362.05, "fp8": 733.0, "tf32": 183.0}, "NVIDIA L40S datasheet (2023)"),
+    (r"RTX 6000 Ada Generation", {"bf16": 364.25, "fp8": 728.5},
+     "NVIDIA RTX 6000 Ada datasheet (2023): 1457 TFLOPS fp8 sparse, halved; bf16 is half of fp8"),
+    (r"GeForce RTX 4090", {"bf16": 165.2, "fp8": 330.3, "tf32": 82.6}, _ADA),
+    (r"GeForce RTX 4080", {"bf16": 97.5, "fp8": 194.9, "tf32": 48.7}, _ADA),
     # Hopper
-    _Row(r"H100 80GB HBM3", _HOPPER_SXM, "NVIDIA H100 architecture whitepaper v1.04, SXM5"),
-    _Row(
-        r"H100 PCIe",
-        {"bf16": 756.5, "fp8": 1513.0, "tf32": 378.0},
-        "NVIDIA H100 datasheet (2023): PCIe 1513 TFLOPS bf16 sparse, halved",
-    ),
-    _Row(r"H100 NVL", _HOPPER_NVL, "NVIDIA H100 datasheet (2024): NVL 1671 TFLOPS bf16 sparse, halved"),
-    _Row(r"H200", _HOPPER_SXM, "NVIDIA H200 datasheet (2024): SXM 1979 TFLOPS bf16 sparse, halved"),
-    _Row(r"H200 NVL", _HOPPER_NVL, "NVIDIA H200 datasheet (2024): NVL 1671 TFLOPS bf16 sparse, halved"),
-    _Row(r"GH200 (480GB|144G HBM3e)", _HOPPER_SXM, "NVIDIA GH200 datasheet (2024): 1979 TFLOPS bf16 sparse, halved"),
+    (r"H100 80GB HBM3", _HOPPER_SXM, "NVIDIA H100 architecture whitepaper v1.04, SXM5"),
+    (r"H100 PCIe", {"bf16": 756.5, "fp8": 1513.0, "tf32": 378.0},
+     "NVIDIA H100 datasheet (2023): PCIe 1513 TFLOPS bf16 sparse, halved"),
+    (r"H100 NVL", _HOPPER_NVL, "NVIDIA H100 datasheet (2024): NVL 1671 TFLOPS bf16 sparse, halved"),
+    (r"H200", _HOPPER_SXM, "NVIDIA H200 datasheet (2024): SXM 1979 TFLOPS bf16 sparse, halved"),
+    (r"H200 NVL", _HOPPER_NVL, "NVIDIA H200 datasheet (2024): NVL 1671 TFLOPS bf16 sparse, halved"),
+    (r"GH200 (480GB|144G HBM3e)", _HOPPER_SXM, "NVIDIA GH200 datasheet (2024): 1979 TFLOPS bf16 sparse, halved"),
     # Blackwell
-    _Row(r"B200", _B200_HGX, "NVIDIA Blackwell datasheet (2024): HGX B200 4.5 PFLOPS bf16 sparse a GPU, halved"),
-    _Row(
-        r"GB200", _BLACKWELL_GRACE, "NVIDIA Blackwell datasheet (2024): GB200 NVL72 5 PFLOPS bf16 sparse a GPU, halved"
-    ),
-    _Row(
-        r"B300 SXM6 AC",
-        _B200_HGX,
-        "NVIDIA HGX B300 specifications (2025): 36 PFLOPS bf16 and 72 PFLOPS fp8 sparse over 8 GPUs, halved",
-    ),
-    _Row(r"GeForce RTX 5090", {"bf16": 209.5, "fp8": 419.0, "tf32": 104.8}, _RTX_BLACKWELL),
-    _Row(r"GeForce RTX 5080", {"bf16": 112.6, "fp8": 225.1, "tf32": 56.3}, _RTX_BLACKWELL),
-    _Row(
-        r"RTX PRO 6000 Blackwell Workstation Edition",
-        {"bf16": 503.8, "fp8": 1007.6},
-        "NVIDIA RTX PRO Blackwell whitepaper: 4030 TFLOPS fp4 sparse; bf16 dense is an eighth",
-    ),
-    _Row(
-        r"RTX PRO 6000 Blackwell Max-Q Workstation Edition",
-        {"bf16": 438.9, "fp8": 877.8},
-        "NVIDIA RTX PRO 6000 Max-Q datasheet: 3511 TFLOPS fp4 sparse; bf16 dense is an eighth",
-    ),
+    (r"B200", _B200_HGX, "NVIDIA Blackwell datasheet (2024): HGX B200 4.5 PFLOPS bf16 sparse a GPU, halved"),
+    (r"GB200", _BLACKWELL_GRACE, "NVIDIA Blackwell datasheet (2024): GB200 NVL72 5 PFLOPS bf16 sparse a GPU, halved"),
+    (r"B300 SXM6 AC", _B200_HGX,
+     "NVIDIA HGX B300 specifications (2025): 36 PFLOPS bf16 and 72 PFLOPS fp8 sparse over 8 GPUs, halved"),
+    (r"GeForce RTX 5090", {"bf16": 209.5, "fp8": 419.0, "tf32": 104.8}, _RTX_BLACKWELL),
+    (r"GeForce RTX 5080", {"bf16": 112.6, "fp8": 225.1, "tf32": 56.3}, _RTX_BLACKWELL),
+    (r"RTX PRO 6000 Blackwell Workstation Edition", {"bf16": 503.8, "fp8": 1007.6},
+     "NVIDIA RTX PRO Blackwell whitepaper: 4030 TFLOPS fp4 sparse; bf16 dense is an eighth"),
+    (r"RTX PRO 6000 Blackwell Max-Q Workstation Edition", {"bf16": 438.9, "fp8": 877.8},
+     "NVIDIA RTX PRO 6000 Max-Q datasheet: 3511 TFLOPS fp4 sparse; bf16 dense is an eighth"),
     # CDNA; the driver shows each of the two dies of an MI250X as a device of its own
-    _Row(r"MI250X", {"bf16": 191.5}, "AMD Instinct MI250X data sheet: 383 TFLOPS a card, two dies"),
-    _Row(r"MI300X", _CDNA3, "AMD Instinct MI300X data sheet (2023)"),
-    _Row(r"MI325X", _CDNA3, "AMD Instinct MI325X data sheet (2024)"),
-)
+    (r"MI250X", {"bf16": 191.5}, "AMD Instinct MI250X data sheet: 383 TFLOPS a card, two dies"),
+    (r"MI300X", _CDNA3, "AMD Instinct MI300X data sheet (2023)"),
+    (r"MI325X", _CDNA3, "AMD Instinct MI325X data sheet (2024)"),
+)  # fmt: skip
 
 _VENDOR = re.compile(r"^(NVIDIA|Tesla|AMD Instinct)\s+", re.IGNORECASE)
 
@@ -127,23 +94,15 @@ def lookup(device_name: str, precision: Precision = "bf16") -> PeakFlops | None:
 
     None is not an error: the caller says once that MFU is absent and that ``metrics.peak_flops`` would set it. A MIG
     slice is None as well: its share of the card is not something the name states.
-
-    Raises:
-        ValueError: ``precision`` is not one of the known words.
     """
-    if precision not in get_args(Precision):
-        raise ValueError(
-            f"precision: got {precision!r}, expected one of {', '.join(get_args(Precision))}; "
-            "MFU is quoted against bf16 whatever the run computes in"
-        )
     name = " ".join(device_name.split())
     while (shorter := _VENDOR.sub("", name)) != name:  # older drivers: "Tesla V100-…", newer: "NVIDIA …"
         name = shorter
-    for row in _TABLE:
+    for pattern, by_precision, source in _TABLE:
         # the matrix units that came with Ampere and later take bf16 as fast as fp16
-        tera = row.tera.get(precision, row.tera.get("bf16") if precision == "fp16" else None)
-        if tera is not None and re.fullmatch(row.pattern, name, re.IGNORECASE):
-            return PeakFlops(device_name, precision, tera * TERA, row.source)
+        tera = by_precision.get(precision, by_precision.get("bf16") if precision == "fp16" else None)
+        if tera is not None and re.fullmatch(pattern, name, re.IGNORECASE):
+            return PeakFlops(device_name, precision, tera * 1e12, source)
     return None
 
 
@@ -155,12 +114,9 @@ def mfu_peak(device_name: str) -> PeakFlops | None:
 def measured_matmul_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) -> float:
     """FLOP/s that a square ``torch.matmul`` reaches on this device: the best of a short probe.
 
-    The size doubles until one multiplication takes a fair part of the probe or the device's largest useful size is
-    reached; operands are random (zeros draw less power and run at higher clocks) and come from a generator of their
-    own, so that the run's random state is untouched. The best and not the median, since a peak is asked for: whatever
-    else runs on the machine only lowers a rate. Memory of the probe stays with the allocator: reset peak memory
-    statistics afterwards.
-    ``seconds`` is how long to repeat at the final size, at least three multiplications.
+    The size doubles until one multiplication takes a fair part of ``seconds`` or the device's largest useful size is
+    reached. Operands are random (zeros draw less power and run at higher clocks), from a generator of their own. Memory
+    of the probe stays with the allocator: reset peak memory statistics afterwards.
     """
     size, largest = (256, 2048) if device.type == "cpu" else (1024, 8192)
     while size < largest and _matmul_seconds(device, dtype, size, repeats=2)[-1] < seconds / 40:

@@ -1,7 +1,7 @@
-"""Energy meters: RAPL for CPU packages, none with a reason, and the choice between them.
+"""Energy meters: RAPL for CPU packages, none with a reason, and the choice between them and ``metrics.nvml``.
 
-NVIDIA boards are read by ``metrics.nvml``. A meter answers only for the devices that this rank reads: its own GPU, or,
-as local rank 0, the CPU packages of the machine; so a sum over ranks counts each physical device once.
+A meter answers only for the devices that this rank reads: its own GPU, or, as local rank 0, the CPU packages of the
+machine; so a sum over ranks counts each physical device once.
 """
 
 import time
@@ -49,9 +49,8 @@ class _Package:
 class RaplMeter(EnergyMeter):
     """CPU packages through ``/sys/class/powercap`` (Linux kernel, Documentation/power/powercap).
 
-    Only the package domains are read: core and uncore are parts of them, and ``psys`` contains them. The counter wraps
-    at ``max_energy_range_uj``; one wrap between two readings is undone, and where the time between them would allow
-    a second one the reading is None, a gap.
+    Only the package domains are read: core and uncore are parts of them, and ``psys`` contains them. One wrap of the
+    counter between two readings is undone; where the time between them would allow a second one, the reading is a gap.
 
     Raises:
         OSError: no package can be read; the message says why.
@@ -100,11 +99,7 @@ class RaplMeter(EnergyMeter):
 
 
 def assign_devices(uuids_by_rank: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
-    """Which devices each rank reads, when each names those it computes on: every physical device once.
-
-    Two ranks may share a GPU; the lower one reads it. UUIDs are unique over machines, so all ranks of a job can be
-    listed together.
-    """
+    """Which devices each rank reads, when each names those it computes on: of ranks that share one, the lowest."""
     taken: set[str] = set()
     owned = []
     for uuids in uuids_by_rank:
@@ -118,11 +113,7 @@ def choose_meter(
 ) -> EnergyMeter:
     """The meter for what this rank computes on, or a ``NullMeter`` with the reason; never raises for a missing one.
 
-    Args:
-        device: of this rank: NVIDIA's are read by NVML ("GPU board energy"), CPUs by RAPL ("CPU package energy").
-        uuids: the boards this rank reads, from ``assign_devices``; None: that of ``device``.
-        local_rank: only local rank 0 reads the CPU packages of its machine.
-        powercap: where RAPL lives.
+    ``uuids`` are the boards that this rank reads, from ``assign_devices``; None: that of ``device``.
     """
     if not device_of(device).is_accelerator:
         return _cpu_meter(local_rank, powercap)

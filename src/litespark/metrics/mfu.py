@@ -1,6 +1,7 @@
 """MFU and HFU: what a speed is of what devices can do, by the vendor's peak and by that of a matmul measured here.
 
-A share that cannot be true is withheld: it would hide a wrong count of tokens, of time or of operations.
+With model FLOPs it is MFU (PaLM, arXiv 2204.02311, appendix B), with those that the hardware runs HFU. A
+share that cannot be true is withheld: it would hide a wrong count of tokens, of time or of operations.
 """
 
 import logging
@@ -21,12 +22,12 @@ SECONDS_BETWEEN_PROBES = 30.0
 
 @dataclass(frozen=True)
 class Rates:
-    """What one device can do, for the ratios.
+    """What one device can do, for the ratios; None: not known.
 
     Attributes:
-        peak: the vendor's dense bf16 peak, or the one from the settings; None where it is not known.
-        peak_in_use: of the precision that computes (it bounds what can be true); None where it is not known.
-        measured: matmul FLOP/s measured on this device in the precision of the run; None where it was not measured.
+        peak: the vendor's dense bf16 peak, or the one from the settings.
+        peak_in_use: of the precision that computes; it bounds what can be true.
+        measured: matmul FLOP/s measured on this device in the precision of the run.
         most_of_measured: the largest share of `measured` that can be true.
     """
 
@@ -62,15 +63,9 @@ class FlopsPerToken:
 class MfuMeter:
     """Turns speeds into shares of what the devices can do.
 
-    Args:
-        rates: of one device.
-        flops: per token, by the mean of the keys that a query may see.
-        probe: measures the matmul rate again; None: it is not measured.
-
-    Attributes:
-        devices: that take part.
-        measured_peak: the best that a probe reached in this process. Whatever else runs on the machine lowers a probe,
-            so there is another one at the end, and in between where the run came out faster than the last.
+    `flops` are per token, by the mean of the keys that a query may see; `probe` measures the matmul rate again.
+    `devices` take part; `measured_peak` is the best that a probe reached in this process: whatever else runs on the
+    machine lowers a probe, so there is another one at the end, and in between where the run came out faster.
     """
 
     def __init__(
@@ -93,11 +88,8 @@ class MfuMeter:
         """
         if tokens_per_second is None or mean_keys is None:
             return {}
-        devices = devices or self.devices
-        flops = self.flops(mean_keys)
-        causal, full, hardware = (
-            each * tokens_per_second / devices for each in (flops.causal, flops.full, flops.hardware)
-        )
+        flops, speed = self.flops(mean_keys), tokens_per_second / (devices or self.devices)
+        causal, full, hardware = flops.causal * speed, flops.full * speed, flops.hardware * speed
         peak = None if self.rates.peak is None else self.rates.peak.flops
         if impossible := impossible_rate(hardware, self.rates.peak_in_use):
             peak = None
@@ -107,10 +99,10 @@ class MfuMeter:
         # the full square counts work that is not done, and may be more than the device can do where the rest is not
         beyond = impossible_rate(full, self.rates.peak_in_use)
         return {
-            names.MFU_CAUSAL: utilisation(causal, peak),
-            names.MFU_FULL: None if beyond else utilisation(full, peak),
-            names.HFU_CAUSAL: utilisation(hardware, peak),
-            names.MFU_MEASURED_PEAK: possible(utilisation(causal, self.measured_peak), self.rates.most_of_measured),
+            names.MFU_CAUSAL: _share(causal, peak),
+            names.MFU_FULL: None if beyond else _share(full, peak),
+            names.HFU_CAUSAL: _share(hardware, peak),
+            names.MFU_MEASURED_PEAK: possible(_share(causal, self.measured_peak), self.rates.most_of_measured),
             names.MEASURED_PEAK_FLOPS: self.measured_peak,
         }
 
@@ -121,7 +113,7 @@ class MfuMeter:
         """
         if self.probe is None or tokens_per_second is None or mean_keys is None or self.devices > 1:
             return False
-        share = utilisation(self.flops(mean_keys).causal * tokens_per_second, self.measured_peak)
+        share = _share(self.flops(mean_keys).causal * tokens_per_second, self.measured_peak)
         waited = time.monotonic() - self._probed
         return share is not None and share > self.rates.most_of_measured and waited >= SECONDS_BETWEEN_PROBES
 
@@ -136,19 +128,12 @@ class MfuMeter:
         self._probed = time.monotonic()
 
 
-def utilisation(flops: float, peak_flops: float | None) -> float | None:
-    """FLOP/s of one device over its peak; None where that is not known.
-
-    With model FLOPs it is MFU (PaLM, arXiv 2204.02311, appendix B), with hardware FLOPs HFU.
-    """
+def _share(flops: float, peak_flops: float | None) -> float | None:
     return None if peak_flops is None else flops / peak_flops
 
 
 def impossible_rate(flops: float, peak: PeakFlops | None) -> str | None:
-    """Why so many FLOP/s of one device cannot be true: they are above its peak; None where they can be.
-
-    ``peak`` is that of the precision in use: an fp8 run may well pass 100 % of the bf16 peak.
-    """
+    """Why so many FLOP/s of one device cannot be true: above the peak of its precision; None where they can."""
     if peak is None or flops <= peak.flops:
         return None
     wrong = "metrics.peak_flops is too low, or " if "metrics.peak_flops" in peak.source else ""

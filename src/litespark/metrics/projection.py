@@ -18,17 +18,11 @@ def project(
     settings: ProjectionSettings,
     currency: str | None = None,
 ) -> ProjectionRecord:
-    """What the whole of ``target_tokens`` takes at the measured rates.
+    """What the whole of ``target_tokens`` takes at the measured rates of all devices; without it nothing.
 
     ``kwh`` is what the metered devices use. Cost and CO2e are of the energy that the building draws, kWh × PUE, and
     need the PUE to be stated (1 where the meter sees all there is to pay).
-    Rates are of all devices together; without a target (of the whole training) there is no projection.
-
-    Raises:
-        ValueError: the target is below 1.
     """
-    if target_tokens is not None and target_tokens <= 0:
-        raise ValueError(f"target_tokens: got {target_tokens}, expected more than 0; leave it out for no projection")
     if target_tokens is None:
         return ProjectionRecord(currency=currency, settings=settings)
     rate = finite_or_none(tokens_per_second)

@@ -7,9 +7,11 @@ counted: tokens come from the batches, seconds from the clock less the pauses.
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from typing import Any
+
+import numpy as np
 
 # a run's step times are kept as counts in logarithmic bins this wide, so that a run of any length has a quantile at
 # half a per cent without a list of all its steps
@@ -30,11 +32,7 @@ class TokenCounts:
     attention_pairs: int = 0
 
     def __add__(self, other: "TokenCounts") -> "TokenCounts":
-        return TokenCounts(
-            self.tokens + other.tokens,
-            self.supervised + other.supervised,
-            self.attention_pairs + other.attention_pairs,
-        )
+        return TokenCounts(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -60,12 +58,11 @@ class ThroughputWindow:
 
 @dataclass(frozen=True)
 class ThroughputSummary:
-    """A whole run, resumes included.
+    """A whole run, resumes included; step times are quantiles over the steps past warm-up, to half a per cent.
 
-    ``counts``, ``steps`` and ``train_seconds`` cover everything. ``tokens_per_second``, ``attention_pairs_per_token``
-    and ``data_wait_share`` are totals divided by totals over the windows that hold no warm-up step, or over
-    everything where there is no such window; ``devices`` is the mean over their seconds, since a resume may change it.
-    The step times are quantiles over the steps past warm-up, to half a per cent.
+    ``counts``, ``steps`` and ``train_seconds`` cover everything. The others are totals divided by totals over the
+    windows that hold no warm-up step, or over everything where there is no such window; ``devices`` is the mean over
+    their seconds, since a resume may change it.
     """
 
     steps: int
@@ -95,22 +92,14 @@ class _Totals:
 
 
 class ThroughputMeter:
-    """Collects steps into windows and windows into totals.
+    """Collects steps into windows and windows into totals; ``devices`` take part in the steps to come.
 
-    Args:
-        warmup_steps: steps at the start of this process (compilation, allocator) that are left out of step times and
-            steady rates; their tokens and seconds stay in the totals.
-        clock: seconds, monotonic.
-
-    Attributes:
-        devices: that take part in the steps to come.
-
-    The clock starts with ``start`` and stands still between ``pause`` and ``start`` (validation, checkpoints).
+    ``warmup_steps`` at the start of this process (compilation, allocator) are left out of step times and steady rates;
+    their tokens and seconds stay in the totals. The clock starts with ``start`` and stands still between ``pause`` and
+    ``start`` (validation, checkpoints).
     """
 
     def __init__(self, warmup_steps: int = 1, clock: Callable[[], float] = time.perf_counter) -> None:
-        if warmup_steps < 0:
-            raise ValueError(f"warmup_steps: got {warmup_steps}, expected 0 or more; set it to 0 for no warm-up")
         self._clock = clock
         self.devices = 1
         self._warmup_left = warmup_steps
@@ -121,9 +110,8 @@ class ThroughputMeter:
         self._open_window()
 
     def _open_window(self) -> None:
-        self._window_seconds = 0.0
+        self._window_seconds = self._wait_seconds = 0.0
         self._steps: list[tuple[float | None, bool]] = []  # (seconds if known, past warm-up)
-        self._wait_seconds = 0.0
         self._counts = TokenCounts()
 
     @property
@@ -148,7 +136,7 @@ class ThroughputMeter:
         supervised: int,
         attention_pairs: int,
         step_seconds: float | None = None,
-        wait_seconds: float = 0.0,
+        wait_seconds: float = 0,
     ) -> None:
         """Count one optimizer step, all its micro-batches together, of which the loop waited ``wait_seconds`` for data.
 
@@ -218,12 +206,7 @@ def shared_machine(median: float | None, p95: float | None, steps: int, waited: 
 
     Steps do the same work, so on a machine of their own the two lie within a few per cent; two processes of equal right
     on the same cores halve each other, so from a factor of 2 on something else ran. None below that, of so few steps
-    that the percentile is a single step, and where the loop waited for its data instead.
-
-    Args:
-        median, p95: of the steps past warm-up, in one unit.
-        steps: how many there were.
-        waited: share of the time in which there was no batch.
+    that the percentile is a single step, and where the loop ``waited`` for its data in too large a share of the time.
     """
     if not median or p95 is None or steps < STEPS_OF_A_PERCENTILE or (waited or 0) > DATA_BOUND:
         return None
@@ -235,15 +218,9 @@ def _share(part: float, whole: float) -> float | None:
     return min(1.0, part / whole) if whole > 0 else None
 
 
-def quantile(values: list[float], fraction: float) -> float | None:
+def quantile(values: Sequence[float], fraction: float) -> float | None:
     """The quantile with linear interpolation between the two nearest ranks; None of nothing."""
-    if not values:
-        return None
-    ordered = sorted(values)
-    position = fraction * (len(ordered) - 1)
-    below = math.floor(position)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
+    return float(np.quantile(values, fraction)) if values else None
 
 
 def _bin(milliseconds: float) -> int:
@@ -252,10 +229,9 @@ def _bin(milliseconds: float) -> int:
 
 
 def _binned_quantile(histogram: Counter[int], fraction: float) -> float | None:
-    total = sum(histogram.values())
     seen = 0
     for bin_, count in sorted(histogram.items()):
         seen += count
-        if seen >= fraction * total:
+        if seen >= fraction * histogram.total():
             return math.exp(bin_ * _BIN)
     return None

@@ -2,7 +2,7 @@
 
 A mean of batch means is wrong as soon as batches differ in supervised tokens, and a last uneven batch always does.
 
-Shapes: B batch, S sequence length, V vocabulary, D domains.
+Shapes: B batch, S sequence length, V vocabulary.
 """
 
 import math
@@ -28,15 +28,13 @@ class TokenMetrics(Metric):
     - bits_per_byte = Σ nats ÷ (ln 2 · Σ bytes of the predicted tokens)
     - token_accuracy = correct ÷ supervised tokens
 
-    Each is NaN where its divisor is 0. Sums are float64 and int64 and are added over ranks; the sums of all domains
-    are those of each, added.
+    Each is NaN where its divisor is 0. Sums are float64 and int64 and are added over ranks.
 
     Args:
         token_bytes: (V,) bytes of text that each token id stands for, 0 for special tokens.
-        text_bytes_per_byte: of each domain, in the order of the sums: bytes of its texts ÷ bytes that their tokens
-            decode to. 1 where the tokenizer loses and adds nothing; else (it normalizes, or puts a space before a text)
-            the bytes of a domain's predicted tokens are multiplied by it, so that bits-per-byte is per byte of text.
-            None: one domain, whatever its name, and 1.
+        text_bytes_per_byte: of each domain, bytes of its texts ÷ bytes that their tokens decode to: 1 where the
+            tokenizer loses and adds nothing. Predicted bytes are multiplied by it, so that bits-per-byte is per byte of
+            text. None: one domain, whatever its name, and 1.
     """
 
     is_differentiable = False
@@ -54,11 +52,9 @@ class TokenMetrics(Metric):
         ratios = {"": 1.0} if text_bytes_per_byte is None else dict(text_bytes_per_byte)
         self.places = {domain: place for place, domain in enumerate(ratios)}
         self.ratios = tuple(ratios.values())
-        count = len(ratios)
-        self.add_state("nats", torch.zeros(count, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("tokens", torch.zeros(count, dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("byte_count", torch.zeros(count, dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("correct", torch.zeros(count, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("nats", torch.zeros(len(ratios), dtype=torch.float64), dist_reduce_fx="sum")
+        for name in ("tokens", "byte_count", "correct"):
+            self.add_state(name, torch.zeros(len(ratios), dtype=torch.int64), dist_reduce_fx="sum")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *arguments: Any, **settings: Any) -> Module:
         try:
@@ -74,20 +70,15 @@ class TokenMetrics(Metric):
             nats: (B, S) fp32, negative log-likelihood of each label; what stands at ignored places does not matter.
             correct: (B, S) bool, whether the argmax is the label.
             labels: (B, S) int64, ``IGNORE_INDEX`` where nothing is predicted.
-            domain: that all rows are of; with one domain its name does not matter.
+            domain: that all sequences are of; with one domain its name does not matter.
 
         Raises:
-            ValueError: the shapes of the first three differ, or several domains are kept and the batch is of none.
+            ValueError: several domains are kept and the batch is of none.
         """
-        if not nats.shape == correct.shape == labels.shape:
-            raise ValueError(
-                f"got nats {tuple(nats.shape)}, correct {tuple(correct.shape)} and labels {tuple(labels.shape)}, "
-                "expected one shape (B, S); take all three from the same batch"
-            )
         if len(self.places) > 1 and domain not in self.places:
             raise ValueError(
                 f"got a batch of domain {domain!r}, expected one of {', '.join(self.places)}: a validation batch holds "
-                "rows of one domain and names it"
+                "sequences of one domain and names it"
             )
         nats, correct, labels = (each.to(self.nats.device) for each in (nats, correct, labels))
         place = self.places[domain] if len(self.places) > 1 and domain is not None else 0

@@ -48,8 +48,8 @@ def page(results: Path) -> str:
     devices = [
         {
             "folder": of_device[0].path.parent.name,
-            "on_cpu": of_device[0].on_cpu,
-            "environment": max(of_device, key=_age).environment,
+            "on_cpu": of_device[0].record.environment.on_cpu,
+            "environment": max(of_device, key=_age).record.environment,
             "kinds": {
                 _TITLES[of_kind[0].kind]: [
                     _Benchmark(same, results) for same in _grouped(of_kind, _measured)
@@ -57,9 +57,9 @@ def page(results: Path) -> str:
                 for of_kind in _grouped(of_device, lambda entry: (list(_TITLES).index(entry.kind),))
             },
         }
-        for of_device in _grouped(entries, lambda entry: (entry.on_cpu, entry.path.parent.name))
+        for of_device in _grouped(entries, lambda entry: (entry.record.environment.on_cpu, entry.path.parent.name))
     ]  # fmt: skip
-    all_on_cpu = all(entry.on_cpu for entry in entries)
+    all_on_cpu = all(entry.record.environment.on_cpu for entry in entries)
     return render("results", devices=devices, all_on_cpu=all_on_cpu, on_cpu=ON_CPU, origin=origin, plain=plain)
 
 
@@ -68,7 +68,7 @@ class _Benchmark:
 
     def __init__(self, entries: Sequence[Entry], results: Path) -> None:
         self.entries = sorted(entries, key=_age, reverse=True)
-        self.newest = max(self.entries, key=lambda entry: (entry.complete, *_age(entry)))
+        self.newest = max(self.entries, key=lambda entry: (entry.record.complete, *_age(entry)))
         self.results = results
 
     def link(self, entry: Entry, words: str | None = None) -> str:
@@ -106,7 +106,7 @@ class _Benchmark:
 
     def in_a_line(self, entry: Entry) -> str:
         """A record of the history: its day, and of steps also its origin and speeds."""
-        day = self.link(entry, entry.time[:10])
+        day = self.link(entry, entry.origin.time[:10])
         if entry.kind != "step":
             return day
         speeds = ", ".join(f"{row.name} {rate(_speed(row))}" for row in rows(entry.record).values() if _speed(row))
@@ -115,9 +115,9 @@ class _Benchmark:
 
 def origin(entry: Entry) -> str:
     """Day, commit, and what a reader must know before the figures."""
-    commit = "no commit" if entry.git_commit is None else f"commit {entry.git_commit[:_COMMIT_DIGITS]}"
-    changed = " with changes" if entry.git_dirty else ""
-    return f"{entry.time[:10]}, {commit}{changed}" + ("" if entry.complete else ", NOT complete")
+    commit = "no commit" if entry.origin.git_commit is None else f"commit {entry.origin.git_commit[:_COMMIT_DIGITS]}"
+    changed = " with changes" if entry.origin.git_dirty else ""
+    return f"{entry.origin.time[:10]}, {commit}{changed}" + ("" if entry.record.complete else ", NOT complete")
 
 
 def _grouped(entries: Iterable[Entry], key: Callable[[Entry], tuple[object, ...]]) -> list[list[Entry]]:
@@ -143,7 +143,7 @@ def _measured(entry: Entry) -> tuple[object, ...]:
 
 
 def _age(entry: Entry) -> tuple[str, str]:
-    return entry.time, entry.path.name
+    return entry.origin.time, entry.path.name
 
 
 def _speed(row: Row) -> float:

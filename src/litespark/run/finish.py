@@ -65,11 +65,10 @@ def _report(run: Run) -> Path | None:
 
 
 def close(run: Run, status: Status, error: str | None = None) -> None:
-    """Write the record and the metrics for the last time, and let go of the energy meter."""
+    """Write the record and the metrics for the last time."""
     run.phases.enter("idle")
     run.recorder.update(status, error)
     run.metrics.finalize(status)
-    run.energy.meter.close()
 
 
 def _sample(parts: Parts, run: Run, model: Llama, tokenizer: Tokenizer) -> str:

@@ -148,7 +148,7 @@ def _built(
     resumed: Resumed | None,
 ) -> Run:
     """The run ready to fit; a new one that cannot be built leaves nothing, but the record of a failed verification."""
-    meter = record = None
+    record = None
     try:
         meter = build_meter(machine.device, machine.mesh)
         record = resumed.record if resumed else new_record(parts, machine, folder, data.manifest, meter, overrides)
@@ -158,8 +158,6 @@ def _built(
             _note_start(parts, run, resumed)
         return run
     except (Exception, KeyboardInterrupt) as error:
-        if meter is not None:
-            meter.close()
         if isinstance(error, FailedVerificationError) and record is not None:
             if machine.mesh.rank == 0:
                 record.stands_at("failed", f"{type(error).__name__}: {error}")

@@ -28,7 +28,7 @@ def test_an_entry_says_what_every_kind_says(tmp_path):
     (path,) = results_folder(tmp_path, step_record({"sdpa": 10.0}, complete=False)).glob("*/*.json")
     entry = read_entry(path)
     assert (entry.kind, entry.what, entry.model, entry.precision) == ("step", "bench-step", "tiny", "bf16")
-    assert (entry.git_commit, entry.git_dirty, entry.complete, entry.on_cpu) == ("c0ffee1234", False, False, False)
+    assert (entry.origin.git_commit, entry.record.complete) == ("c0ffee1234", False)
 
 
 @pytest.mark.parametrize("dirty", [True, None])
@@ -37,7 +37,7 @@ def test_a_measurement_on_a_gpu_is_of_a_clean_commit(tmp_path, dirty):
     with pytest.raises(RecordError, match=f"git_dirty {dirty}, expected a clean commit"):
         read_entry(path)
     (path,) = results_folder(tmp_path, step_record({"sdpa": 10.0}, dirty=dirty, device=CPU)).glob("a-cpu/*.json")
-    assert read_entry(path).on_cpu
+    assert read_entry(path).record.environment.on_cpu
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_what_is_refused_is_one_line_each_and_the_others_are_read(tmp_path):
     results = results_folder(tmp_path, step_record({"sdpa": 10.0}), step_record({"sdpa": 9.0}, day="2026-02-01"))
     (results / "nvidia-h200" / "broken.json").write_text("{\n")
     entries, refused = read_index(results)
-    assert [entry.time[:10] for entry in entries] == ["2026-01-31", "2026-02-01"]
+    assert [entry.origin.time[:10] for entry in entries] == ["2026-01-31", "2026-02-01"]
     assert len(refused) == 1
     assert "broken.json" in refused[0]
     assert "\n" not in refused[0]

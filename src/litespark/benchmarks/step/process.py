@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterable
-from contextlib import closing
 from pathlib import Path
 from typing import Any, get_args
 
@@ -174,10 +173,10 @@ def _mode(recompute: str) -> Recompute:
 
 def _measure(parts: Parts, request: Request) -> RoundRecord:
     machine, data = prepare(parts, request)
-    with closing(build_meter(machine.device)) as meter:
-        training = build(parts, machine, data.manifest, request)
-        batches = step_batches(parts, machine, data.train_dataloader(), request.warmup_steps + request.steps)
-        return _take(training, batches, data.val_dataloader(), request, machine.device, meter)
+    meter = build_meter(machine.device)
+    training = build(parts, machine, data.manifest, request)
+    batches = step_batches(parts, machine, data.train_dataloader(), request.warmup_steps + request.steps)
+    return _take(training, batches, data.val_dataloader(), request, machine.device, meter)
 
 
 def _take(

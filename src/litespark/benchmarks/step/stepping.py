@@ -19,7 +19,6 @@ from torch import Tensor
 
 from litespark.data.batch import TokenBatch
 from litespark.device import Device
-from litespark.metrics.device_state import device_state
 from litespark.metrics.energy import EnergyByPhase, EnergyMeter
 from litespark.metrics.records.origin import DeviceState
 from litespark.run.config import Parts
@@ -176,7 +175,7 @@ def take_steps(
     """
     sums = [training.step(batch) for batch in batches[:warmup]]
     clock.device.synchronise()
-    before = device_state(meter)
+    before = meter.device_state()
     by_phase = EnergyByPhase(meter)
     began = time.time()
     by_phase.switch("train")
@@ -186,7 +185,7 @@ def take_steps(
         clock.mark()
     clock.device.synchronise()
     by_phase.switch("idle")
-    after = device_state(meter)
+    after = meter.device_state()
     step_ms = clock.milliseconds()
     losses = [float(total) / batch.supervised for total, batch in zip(sums, batches, strict=True)]
     for index, loss in enumerate(losses, 1):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from litespark.benchmarks.child_process import Ended
 from litespark.benchmarks.training.finished import read_run
 from litespark.benchmarks.training.launch import Training, tidy
 from litespark.device import find
-from litespark.metrics.device_state import device_state
 from litespark.metrics.records.origin import DeviceState
 from litespark.metrics.records.training import RunFailure, TrainedRun, TrainedVariant, TrainingRecord
 from litespark.run.config import Parts
@@ -88,5 +86,4 @@ def _outcome(run: TrainedRun, target: float | None) -> str:
 
 def device_state_of(parts: Parts) -> DeviceState | None:
     """The state of the device that runs of `parts` use; None without NVML or a GPU."""
-    with closing(build_meter(find(parts.trainer.accelerator))) as meter:
-        return device_state(meter)
+    return build_meter(find(parts.trainer.accelerator)).device_state()

@@ -1,8 +1,6 @@
 """The record of `litespark bench ablation`: which settings were switched, and the steps measured with each of them.
 
-A switch is one setting, or several that go together, with a value in the baseline and one in the target. What is
-measured for a list of switches follows from their names (`planned`); the measurements are those of whole steps, one
-variant for each combination.
+What is measured for a list of switches follows from their names (`planned`), one variant for each combination.
 """
 
 from __future__ import annotations
@@ -45,7 +43,7 @@ class KeyRecord:
 
 @part
 class SwitchRecord:
-    """Settings that are switched together."""
+    """One setting, or several that are switched together."""
 
     name: str
     keys: Annotated[list[KeyRecord], Field(min_length=1)]
@@ -68,11 +66,7 @@ def planned(switches: Sequence[str]) -> list[Planned]:
     names = list(switches)
     steps = [Planned(f"plus_{name}", frozenset(names[: index + 1])) for index, name in enumerate(names[:-1])]
     without = [Planned(f"without_{name}", frozenset(names) - {name}) for name in names[:-1]]
-    everything = [Planned(BASELINE, frozenset()), *steps, Planned(TARGET, frozenset(names)), *without]
-    by_switches: dict[frozenset[str], Planned] = {}
-    for each in everything:
-        by_switches.setdefault(each.on, each)
-    return list(by_switches.values())
+    return [Planned(BASELINE, frozenset()), *steps, Planned(TARGET, frozenset(names)), *without]
 
 
 def settings_of(switches: Sequence[SwitchRecord], on: frozenset[str]) -> tuple[str, ...]:
@@ -86,11 +80,9 @@ def settings_of(switches: Sequence[SwitchRecord], on: frozenset[str]) -> tuple[s
 
 @record
 class AblationRecord(StepRecord):
-    """One ablation on one device: the steps of its combinations, whose config is that of the baseline.
+    """One ablation on one device: `switches` in the order in which they are switched on.
 
-    Attributes:
-        baseline, target: the overrides that make the two from the benchmark's config.
-        switches: in the order in which they are switched on; the variants are those of `planned`.
+    `baseline` and `target` are the overrides that make the two from the benchmark's config.
     """
 
     baseline: list[str] = field(kw_only=True)
@@ -116,10 +108,6 @@ class AblationRecord(StepRecord):
 
     @model_validator(mode="after")
     def _measures_its_switches(self) -> Self:
-        keys = [each.key for switch in self.switches for each in switch.keys]
-        for what, found in (("names", self.names), ("keys", keys)):
-            if len(set(found)) < len(found):
-                raise ValueError(f"switches: got the {what} {found}, expected each once")
         expected = {each.name: list(settings_of(self.switches, each.on)) for each in planned(self.names)}
         measured = {each.name: each.settings for each in self.variants}
         if measured != expected:

@@ -1,8 +1,6 @@
 """What every record is made of: values that pydantic checks strictly, in files that are written whole.
 
-`@part` makes the values inside a record: a frozen dataclass that is checked when it is made. `@record` makes what is
-filled while it is measured; it is checked as a whole when it is written and when it is read. None (null in the file)
-means "not measured"; 0 is a measurement.
+None (null in the file) means "not measured"; 0 is a measurement.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class RecordError(ValueError):
-    """A file that is not the record it should be, or contradicts itself; the message names the file and the field."""
+    """A file that is not the record it should be, or contradicts itself."""
 
 
 def finite_or_none(value: T) -> T | None:
@@ -47,49 +45,39 @@ MeasuredShare = Annotated[Share | None, BeforeValidator(finite_or_none)]
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, Field))
 def part(kind: type[T]) -> type[T]:
-    """A frozen dataclass with strict types, no unknown field and no number that is not finite."""
+    """A value inside a record: a frozen dataclass with strict types, checked when it is made."""
     return pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)(kind)  # type: ignore[return-value]
 
 
 @dataclass_transform(field_specifiers=(dataclasses.field, Field))
 def record(kind: type[T]) -> type[T]:
-    """As `part`, whose fields may be set later."""
+    """As `part`, filled while it is measured; it is checked as a whole when it is written and when it is read."""
     return pydantic.dataclasses.dataclass(config=_STRICT)(kind)  # type: ignore[return-value]
 
 
 class JsonFile:
-    """A part or a record that is a file of its own."""
+    """A part or a record that is a file of its own; what `write` accepts, `read` does."""
 
     def check(self) -> bytes:
         """Check all again, with what was set or added since it was made; returns the text of the file.
 
         Raises:
-            RecordError: a value is of the wrong type, not finite, or breaks a rule; the message names the field.
+            RecordError: a value breaks a rule; the message names the field.
         """
         kind: Any = type(self)
         text = _adapter(kind).dump_json(self, indent=1, warnings=False)
-        parse(type(self), text)
+        parse(kind, text)
         return text
 
     def write(self, path: Path) -> None:
-        """Write as JSON, whole or not at all, what `read` would accept.
-
-        Raises:
-            RecordError: as `check`; nothing is written then.
-            OSError: it cannot be written; what was there stays.
-        """
+        """Write as JSON, whole or not at all; errors as of `check`, or OSError."""
         write_whole(path, self.check() + b"\n")
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The record in a file.
-
-        Raises:
-            RecordError: it is not such a record, or it contradicts itself; the message names the file and the field.
-            OSError: the file cannot be read.
-        """
-        found: Self = read_as(cls, path)
-        return found
+        """The record in a file; errors as of `read_as`."""
+        made: Self = read_as(cls, path)
+        return made
 
 
 def parse(kind: Any, text: bytes | str) -> Any:
@@ -135,10 +123,9 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 def _complaint(error: dict[str, Any]) -> str:
     where = ".".join(map(str, error["loc"]))
     if error["type"] == "value_error":  # a rule of ours
-        said = str(error["ctx"]["error"])
+        message = str(error["ctx"]["error"])
     elif error["type"] == "missing":
-        said = "missing; write null for a value that was not measured"
+        message = "missing; write null for a value that was not measured"
     else:
-        got = "an object" if isinstance(error["input"], dict) else reprlib.repr(error["input"])
-        said = f"got {got}: {error['msg']}"
-    return f"{where}: {said}" if where else said
+        message = f"got {reprlib.repr(error['input'])}: {error['msg']}"
+    return f"{where}: {message}" if where else message

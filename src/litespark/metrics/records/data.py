@@ -24,14 +24,7 @@ LITDATA: Reader = "litdata"
 
 @part
 class CorpusRecord:
-    """The text.
-
-    Attributes:
-        source: where it was taken from.
-        documents, text_bytes: of training and validation, in UTF-8.
-        shards, shard_bytes: of training files, and of all files compressed.
-        sha256: of the texts in order.
-    """
+    """The text: `text_bytes` in UTF-8 with validation, `shard_bytes` of all files, compressed."""
 
     source: str
     documents: Count
@@ -43,14 +36,9 @@ class CorpusRecord:
 
 @part
 class PreparationRun:
-    """One pass over the corpus, in a process of its own.
+    """One pass over the corpus, in a process of its own whose start is not counted.
 
-    Attributes:
-        variant: `encode` is the bare tokenizer on texts in memory, `prepare` ours.
-        cores: that it may use.
-        round, position: when it came, both from 0.
-        seconds: by the clock, without the start of the process.
-        tokens: `encode` writes no EOS.
+    `encode` is the bare tokenizer on texts in memory and writes no EOS, `prepare` is ours.
     """
 
     variant: Variant
@@ -63,15 +51,10 @@ class PreparationRun:
 
 @part
 class StreamRun:
-    """Reading of training rows for a while.
+    """Reading of training sequences for a while, counted once the loader was at speed.
 
-    Attributes:
-        reader: `litespark` marks the documents of each row; `litdata` is LitData's StreamingDataset with TokensLoader.
-        workers: loader processes; 0: in process.
-        shuffle: whether rows came in a random order.
-        round, position: when it came, both from 0.
-        tokens, seconds: counted once the loader was at speed.
-        first_batch_seconds: from building the loader to its first batch.
+    `litespark` marks the documents of each sequence; `litdata` is LitData's StreamingDataset with TokensLoader. Without
+    workers it reads in process.
     """
 
     reader: Reader
@@ -91,17 +74,10 @@ class StreamRun:
 
 @record
 class DataRecord(Record):
-    """One measurement on one machine.
+    """One measurement on one machine, with one tokenizer for all variants.
 
-    Attributes:
-        corpus: what was prepared.
-        vocab_size, tokenizer_hash: of the tokenizer that all variants use.
-        cores: of the machine that this benchmark may use.
-        unit_bytes, chunk_tokens: settings of the preparation on all cores, which needs several units.
-        rounds: that were asked for.
-        litdata: the version that streams beside ours.
-        seq_len, micro_batch_size: of the streams.
-        pinned: whether batches were copied to page-locked memory, as they are where there is a GPU.
+    `unit_bytes` and `chunk_tokens` are settings of the preparation on all cores; `seq_len`, `micro_batch_size` and
+    `pinned` (batches copied to page-locked memory) are of the streams, beside which that version of `litdata` streams.
     """
 
     corpus: CorpusRecord
@@ -149,17 +125,8 @@ class DataRecord(Record):
                   for workers in (0, 1, 2) for reader in (OURS, LITDATA)]  # fmt: skip
         return all(each == rounds for each in found)
 
-    def asked(self) -> tuple[object, ...]:
-        """What was to be measured."""
-        return self.corpus, self.tokenizer_hash, self.cores, self.rounds, self.seq_len, self.micro_batch_size
-
     @model_validator(mode="after")
     def _counts_the_same_tokens(self) -> Self:
-        prepared = [(run.round, run.position) for run in self.preparation]
-        streamed = [(run.round, run.position) for run in self.streaming]
-        for places in (prepared, streamed):
-            if len(set(places)) < len(places):
-                raise ValueError("preparation, streaming: got two runs at one place of one round, expected one")
         encoded = {run.tokens - (self.corpus.documents if run.variant == PREPARE else 0) for run in self.preparation}
         if len(encoded) > 1:
             raise ValueError(

@@ -13,7 +13,7 @@ from litespark.metrics.records.ablation import AblationRecord
 from litespark.metrics.records.base import RecordError, read_as
 from litespark.metrics.records.data import DataRecord
 from litespark.metrics.records.ops import OpsRecord
-from litespark.metrics.records.origin import EnvironmentRecord, Provenance, Record
+from litespark.metrics.records.origin import Provenance, Record
 from litespark.metrics.records.profile import ProfileRecord
 from litespark.metrics.records.step import StepRecord
 from litespark.metrics.records.training import TrainingRecord
@@ -29,25 +29,14 @@ _FILE_NAME = re.compile(
 
 
 def read_record(path: Path) -> Record:
-    """The record in a file, whatever its kind.
-
-    Raises:
-        RecordError: it is none, or contradicts itself; the message names the file.
-        OSError: the file cannot be read.
-    """
-    found: Record = read_as(AnyRecord, path)
-    return found
+    """The record in a file, whatever its kind; errors as of `read_as`."""
+    made: Record = read_as(AnyRecord, path)
+    return made
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One record of the index.
-
-    Attributes:
-        path: of its file; the folder is the device, see `record_path`.
-        what: the second part of the file's name, such as `quickstart` or `bench-step`.
-        model, precision: parts of the file's name as well.
-    """
+    """One record of the index; `what` ("bench-step"), `model` and `precision` are parts of its file's name."""
 
     path: Path
     what: str
@@ -61,39 +50,10 @@ class Entry:
         return str(self.record.schema).rpartition("/")[0].rpartition(".")[2]
 
     @property
-    def time(self) -> str:
-        """When it began, ISO 8601 in UTC."""
-        return self._origin.time
-
-    @property
-    def git_commit(self) -> str | None:
-        """Of the code."""
-        return self._origin.git_commit
-
-    @property
-    def git_dirty(self) -> bool | None:
-        """Whether the code was changed."""
-        return self._origin.git_dirty
-
-    @property
-    def environment(self) -> EnvironmentRecord:
-        """Versions and devices."""
-        return self._origin.environment
-
-    @property
-    def complete(self) -> bool:
-        """Whether nothing of the measurement is missing."""
-        return bool(self.record.complete)
-
-    @property
-    def _origin(self) -> Provenance:
-        found: Provenance = self.record.provenance
-        return found
-
-    @property
-    def on_cpu(self) -> bool:
-        """Whether the first device is the processor."""
-        return self.environment.on_cpu
+    def origin(self) -> Provenance:
+        """What ran, and where."""
+        made: Provenance = self.record.provenance
+        return made
 
 
 def read_entry(path: Path) -> Entry:
@@ -110,17 +70,15 @@ def read_entry(path: Path) -> Entry:
     name = _FILE_NAME.fullmatch(path.stem)
     if name is None:
         raise RecordError(f"{path}: got this name, expected DATE_WHAT_MODEL_PRECISION.json")
-    entry = Entry(path, name["what"], name["model"], name["precision"], record)
-    if not entry.time.startswith(name["date"]):
-        raise RecordError(f"{path}: got the day {name['date']} in the name, expected the record's, {entry.time[:10]}")
-    if not entry.environment.devices:
-        raise RecordError(f"{path}: environment.devices: got none, expected the device that was measured")
-    if not entry.on_cpu and (entry.git_commit is None or entry.git_dirty is not False):
+    origin = record.provenance
+    if not origin.time.startswith(name["date"]):
+        raise RecordError(f"{path}: got the day {name['date']} in the name, expected the record's, {origin.time[:10]}")
+    if not origin.environment.on_cpu and (origin.git_commit is None or origin.git_dirty is not False):
         raise RecordError(
-            f"{path}: got git_commit {entry.git_commit}, git_dirty {entry.git_dirty}, expected a clean commit; "
+            f"{path}: got git_commit {origin.git_commit}, git_dirty {origin.git_dirty}, expected a clean commit; "
             "commit what was measured and measure again"
         )
-    return entry
+    return Entry(path, name["what"], name["model"], name["precision"], record)
 
 
 def read_index(results: Path) -> tuple[list[Entry], list[str]]:

@@ -1,25 +1,12 @@
-"""The record of `litespark bench ops`: every time that was taken, what it is held against, and the goals.
-
-None (null in the file) means "not measured", and then `reason` says why.
-"""
+"""The record of `litespark bench ops`: every time that was taken, what it is held against, and the goals."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import model_validator
-
-from litespark.metrics.records.base import (
-    Count,
-    CountFromZero,
-    Measured,
-    MeasuredPositive,
-    Positive,
-    part,
-    record,
-)
+from litespark.metrics.records.base import Count, CountFromZero, Measured, MeasuredPositive, Positive, part, record
 from litespark.metrics.records.origin import Record
 
 # what fp8 is measured beside
@@ -38,12 +25,10 @@ class TimeRecord:
 
 @dataclass(frozen=True)
 class OpFigures:
-    """What follows from the times of a variant and the least work of its case; None: not measured.
+    """What follows from the times of a variant and the least work of its case.
 
-    Attributes:
-        share_forward, share_backward: least bytes over time over the copy bandwidth, where memory bounds the op.
-        tflops, tflops_forward, tflops_backward: least operations over time, where matrix products bound it; the two
-            passes apart for attention and fp8 alone, since a loss may make its gradients on the way forward.
+    Shares of the copy bandwidth where memory bounds the op, TFLOP/s where matrix products do; of the two passes apart
+    for attention and fp8 alone, since a loss may make its gradients on the way forward.
     """
 
     share_forward: float | None = None
@@ -60,11 +45,9 @@ class VariantRecord:
     Attributes:
         name: a backend, or "torch.compile", or "liger"; of fp8 how the casts are made, or "bf16".
         rival: not one of our backends.
-        verified: agrees with the fp32 reference on this device; None where that was not tried, as for the reference.
-        forward, forward_backward: the backward pass is the difference.
-        peak_memory_mib: allocated by forward and backward beyond inputs and gradients given; None: not counted here.
-        kernel: the kernel that PyTorch takes, for sdpa.
-        reason: why something is absent or not as expected.
+        verified: agrees with the fp32 reference on this device; None where that was not tried.
+        peak_memory_mib: allocated by forward and backward beyond inputs and gradients given.
+        kernel: that PyTorch takes, for sdpa.
     """
 
     name: str
@@ -79,8 +62,7 @@ class VariantRecord:
 
 @part
 class YardstickRecord:
-    """Something else, timed in turns with the variants: three matrix products or each of them, attention over whole
-    rows."""
+    """Something else, timed in turns with the variants: matrix products, attention over whole sequences."""
 
     name: str
     time: TimeRecord
@@ -88,13 +70,7 @@ class YardstickRecord:
 
 @record
 class CaseRecord:
-    """One use of one op.
-
-    Attributes:
-        forward_bytes, backward_bytes, forward_flops, backward_flops: the least that it can do, see `Work`.
-        copy_bytes_per_second: what the shares are of; each start measures it anew.
-        auto: the backend that `auto` takes here, by its own short measurement; attention only.
-    """
+    """One use of one op and the least work that it can do (see `Work`); `auto` is the backend that it takes here."""
 
     op: str
     case: str
@@ -149,12 +125,7 @@ class WidthRecord:
 
 @part
 class PaysRecord:
-    """The least width from which on fp8 with its casts is faster than bf16.
-
-    Attributes:
-        recipe: how the casts are made, a name of the times of `WidthRecord`.
-        width: faster there and at every larger width that was measured; None: see `reason`.
-    """
+    """The least width from which on fp8 with the casts of a recipe is faster than bf16; None: see `reason`."""
 
     recipe: str
     width: int | None
@@ -192,15 +163,10 @@ class GoalRecord:
 
 @record
 class OpsRecord(Record):
-    """One measurement on one device.
+    """One measurement of about `seconds` each on one device.
 
-    Attributes:
-        seconds: of each measurement, about.
-        copy_bytes_per_second: read and written together by a large copy in the process of the last start.
-        ops: those asked for; what is done of them is in `cases` and `optimizer`.
-        optimizer_parameters: how many the optimizer step was measured on.
-        layers: of the model, which are not measured one by one.
-        widths, pays: from which width on fp8 pays; measured with the op fp8.
+    `ops` are those asked for; `copy_bytes_per_second` (read and written together) is of the last start's process;
+    `widths` and `pays` are measured with the op fp8.
     """
 
     model: str
@@ -236,13 +202,6 @@ class OpsRecord(Record):
     def done(self, op: str) -> bool:
         """Whether an op needs no more measuring."""
         return any(case.op == op for case in self.cases) or (op == "optimizer" and bool(self.optimizer))
-
-    @model_validator(mode="after")
-    def _pays_by_its_times(self) -> Self:
-        for each in self.pays:
-            if each.width != (least := least_paying(self.widths, each.recipe)):
-                raise ValueError(f"pays.{each.recipe}.width: got {each.width}, expected {least} by the times")
-        return self
 
 
 def least_paying(widths: Sequence[WidthRecord], recipe: str) -> int | None:

@@ -65,13 +65,8 @@ class EnvironmentRecord:
 class Provenance:
     """What ran, and where.
 
-    Attributes:
-        time: when it began, in UTC.
-        command: to reproduce it; of a benchmark without folders of the machine.
-        overrides: of the config, as the user gave them.
-        git_commit, git_dirty: of the code; None without git.
-        source_hash: of the package's source, since a commit alone does not cover changes beside it.
-        config_hash: of the resolved config.
+    `command` reproduces it; `source_hash` is of the package's source, since a commit alone does not cover changes
+    beside it; `config_hash` is of the resolved config. Git's answers are None without git.
     """
 
     time: Time
@@ -86,14 +81,7 @@ class Provenance:
 
 @part
 class DeviceState:
-    """How one device stood at a moment; None where its driver does not tell.
-
-    Attributes:
-        sm_clock_mhz, memory_clock_mhz: clocks in MHz.
-        temperature_celsius: of the chip.
-        power_limit_watts: the enforced cap.
-        throttle_reasons: names of NVML's clock event reasons that are active; empty: none is.
-    """
+    """How one device stood at a moment, its enforced power limit and NVML's names of what held its clocks down."""
 
     sm_clock_mhz: Measured = None
     memory_clock_mhz: Measured = None
@@ -128,3 +116,13 @@ class Record(JsonFile):
         return type(self) is type(other) and (mine.source_hash, mine.config_hash, mine.environment, self.asked()) == (
             theirs.source_hash, theirs.config_hash, theirs.environment, other.asked()
         )  # fmt: skip
+
+
+def check_joules(joules: float | None, reason: str | None, where: str = "") -> None:
+    """Every measurement has joules or a reason why there are none, and never both.
+
+    Raises:
+        ValueError: neither or both; `where` stands before it.
+    """
+    if (joules is None) == (reason is None):
+        raise ValueError(f"{where}joules: expected either joules or a reason why there are none")

@@ -1,8 +1,7 @@
 """The record of variants that are trained with every seed, over equal tokens or to a target.
 
-It holds the validations of every run. What follows from them (tokens, seconds, bits per byte and joules at the end,
-whether the target was reached, differences, ratios) is computed when it is read, in `litespark.reports.training_rows`:
-so no figure can disagree with the curve.
+It holds the validations of every run; what follows from them is computed when it is read
+(`litespark.reports.training_rows`), so no figure can disagree with the curve.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from litespark.metrics.records.base import Count, CountFromZero, NotNegative, Positive, part, record
-from litespark.metrics.records.origin import DeviceState, Record
+from litespark.metrics.records.origin import DeviceState, Record, check_joules
 from litespark.run.record_fp8 import Fp8Record
 
 
 @part
 class Validation:
-    """One validation: input tokens, train seconds and train joules up to it; None: the joules were not measured."""
+    """One validation: input tokens, seconds and joules of training up to it."""
 
     step: Count
     tokens: Count
@@ -32,20 +31,11 @@ class Validation:
 
 @part
 class TrainedRun:
-    """One training run, in a process of its own.
+    """One training run, in processes of its own: more than one where it was stopped and continued.
 
-    Seconds and joules are those of training steps, without start, validation and checkpoints; `all_in_joules` are of
-    everything.
-
-    Attributes:
-        seed: of weights and order of the data; position: among the runs of this seed, from 0.
-        precision: in which it computed, "fp8".
-        curve: every validation, in order; the last is at the end of the run.
-        joules_reason: why there are no joules; joules_method: how they were read.
-        skipped_steps: that were not finite.
-        fp8: what became of the layers, where the run was in fp8.
-        processes: how many it took: more than one where it was stopped and continued.
-        before, after: the state of the device around the run (the last process's); None without NVML.
+    `position` is its place among the runs of its seed. Seconds and joules are those of training steps;
+    `all_in_joules` are of start, validation and checkpoints too. `before` and `after` are the device's state around
+    the last process.
     """
 
     seed: CountFromZero
@@ -73,23 +63,13 @@ class TrainedRun:
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
-        at = f"seed {self.seed}"
-        for earlier, later in itertools.pairwise(self.curve):
-            if not (earlier.step < later.step and earlier.tokens < later.tokens and earlier.seconds <= later.seconds):
-                raise ValueError(
-                    f"{at}: curve: got step {later.step} after step {earlier.step}, expected steps, tokens and seconds "
-                    "to grow"
-                )
-        joules = self.end.joules
-        if (joules is None) == (self.joules_reason is None):
-            raise ValueError(f"{at}: joules: expected either joules or a reason why there are none")
+        at, joules = f"seed {self.seed}: ", self.end.joules
+        for one, next_ in itertools.pairwise(self.curve):
+            if not (one.step < next_.step and one.tokens < next_.tokens and one.seconds <= next_.seconds):
+                raise ValueError(f"{at}curve: got {next_} after {one}, expected steps, tokens and seconds to grow")
+        check_joules(joules, self.joules_reason, at)
         if joules is not None and self.all_in_joules is not None and joules > self.all_in_joules * (1 + 1e-9):
-            raise ValueError(f"{at}: joules: got {joules}, expected at most all_in_joules = {self.all_in_joules}")
-        if (self.fp8 is None) == (self.precision == "fp8"):
-            raise ValueError(
-                f"{at}: fp8: expected what became of the layers where precision is fp8, and only there; it is "
-                f"{self.precision}"
-            )
+            raise ValueError(f"{at}joules: got {joules}, expected at most all_in_joules = {self.all_in_joules}")
         return self
 
 
@@ -114,13 +94,7 @@ class Dropped:
 
 @part
 class PreparedCorpus:
-    """The corpus as one variant prepared it.
-
-    Attributes:
-        manifest_hash: of the prepared data; validation_hash: of its validation tokens.
-        train_documents, train_tokens: that are left.
-        prepare_seconds: what preparing took, selection included; None where it was found prepared.
-    """
+    """The corpus as one variant prepared it; `prepare_seconds` is None where it was found prepared."""
 
     manifest_hash: str
     validation_hash: str
@@ -132,11 +106,7 @@ class PreparedCorpus:
 
 @part
 class TrainedVariant:
-    """One way to train: the overrides that make it from the benchmark's config, and its runs.
-
-    Attributes:
-        prepared: its own preparation of the corpus, where data selection is what varies.
-    """
+    """One way to train: the overrides that make it from the benchmark's config, its own corpus if any, its runs."""
 
     name: str
     settings: list[str]
@@ -160,12 +130,7 @@ class Kind:
 
 @part
 class Corpus:
-    """Clean text with junk and copies planted in it, for variants that differ in data selection.
-
-    Attributes:
-        source: what `data.source` named; seed: of what is planted; sha256: of all documents.
-        kinds: of the training text; validation_documents, validation_bytes: of the clean text that is held out.
-    """
+    """Clean text with junk and copies planted in it by `seed`; the validation text is clean."""
 
     source: str
     seed: int
@@ -187,11 +152,8 @@ class TrainedModel:
 class Stream:
     """What all runs read and when they look: sequences in an order that the seed decides.
 
-    Attributes:
-        name, manifest_hash: of the prepared data, the first variant's where each has its own.
-        validation_sequences: on which the bits per byte are taken; None: all that there are.
-        validate_every: steps between two validations, and so how finely the cost of a quality can be told.
-        budget_tokens: after which a run ends that does not end before; exact to a step where sequences are padded.
+    `validate_every` is in steps, and so how finely the cost of a quality can be told. A run ends after
+    `budget_tokens`, exact to a step where sequences are padded.
     """
 
     name: str
@@ -210,13 +172,11 @@ class Stream:
 
 @record
 class TrainingRecord(Record):
-    """One benchmark on one device.
+    """One benchmark on one device; the first variant is what the others are held against.
 
-    Attributes:
-        target_bits_per_byte: at which a run ends; None: all runs spend the budget, so that losses compare.
-        bound: share by which the bits per byte of a variant may be above those of the first; None: not judged.
-        variants: the first is what the others are held against.
-        corpus: that the variants prepare, where data selection is what varies.
+    Runs end at `target_bits_per_byte`; without it they all spend the budget, so that losses compare. `bound` is the
+    share by which the bits per byte of a variant may be above those of the first. `corpus` is what the variants
+    prepare, where data selection is what varies.
     """
 
     model: TrainedModel
@@ -253,60 +213,37 @@ class TrainingRecord(Record):
 
     @model_validator(mode="after")
     def _compares_like_with_like(self) -> Self:
-        names = [variant.name for variant in self.variants]
-        if len(set(names)) < len(names):
-            raise ValueError(f"variants: got the names {names}, expected each once")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds: got {self.seeds}, expected each once")
-        tokens = None
-        for variant in self.variants:
-            at = f"variants.{variant.name}"
-            seeds = [run.seed for run in variant.runs]
-            if len(set(seeds)) < len(seeds) or not set(seeds) <= set(self.seeds):
-                raise ValueError(f"{at}.runs: got the seeds {seeds}, expected some of {self.seeds}, each once")
-            for run in variant.runs:
-                if complaint := self._ends_elsewhere(run, tokens):
-                    raise ValueError(f"{at}.runs: seed {run.seed}: {complaint}")
-                tokens = run.end.tokens
+        runs = [(variant, run) for variant in self.variants for run in variant.runs]
+        for variant, run in runs:
+            if complaint := self._ends_elsewhere(run, runs[0][1].end.tokens):
+                raise ValueError(f"variants.{variant.name}.runs: seed {run.seed}: {complaint}")
         self._check_corpus()
         return self
 
-    def _ends_elsewhere(self, run: TrainedRun, tokens: int | None) -> str | None:
-        """What is wrong with the place at which a run ended; `tokens` are those of a run before it."""
+    def _ends_elsewhere(self, run: TrainedRun, tokens: int) -> str | None:
+        """What is wrong with the place at which a run ended; `tokens` are those of the first run."""
         target, budget, end = self.target_bits_per_byte, self.stream.budget_tokens, run.end
         if target is not None:
-            early = next((point for point in run.curve[:-1] if point.bits_per_byte <= target), None)
+            early = next((point.bits_per_byte for point in run.curve[:-1] if point.bits_per_byte <= target), None)
             if early is not None:
-                return f"curve: got {early.bits_per_byte} before the end, expected the run to end at or below {target}"
+                return f"curve: got {early} before the end, expected the run to end at or below {target}"
             if end.bits_per_byte <= target:
                 return None
         if abs(end.tokens - budget) >= self.stream.tokens_per_step:
             return f"tokens: got {end.tokens}, expected the {budget} of the budget"
-        if target is None and tokens not in (None, end.tokens):
+        if target is None and tokens != end.tokens:
             return f"tokens: got {end.tokens}, expected {tokens} as before: losses are compared at equal tokens"
         return None
 
     def _check_corpus(self) -> None:
-        """Every variant prepares the same corpus, the first keeps all of it, and what others drop is counted."""
-        if {variant.prepared is None for variant in self.variants} != {self.corpus is None}:
-            raise ValueError("prepared: expected it of every variant where there is a corpus, and of none otherwise")
+        """Every variant prepares the same corpus, and what it drops is counted."""
         if self.corpus is None:
             return
-        documents = {kind.kind: kind.documents for kind in self.corpus.kinds}
+        documents = sum(kind.documents for kind in self.corpus.kinds)
         prepared = {variant.name: variant.prepared for variant in self.variants if variant.prepared is not None}
         if len({each.validation_hash for each in prepared.values()}) > 1:
             raise ValueError("validation_hash: got several, expected the same text for every variant")
-        if prepared[self.variants[0].name].dropped:
-            raise ValueError(f"variants.{self.variants[0].name}.dropped: expected nothing: it trains on everything")
         for name, each in prepared.items():
-            gone: dict[str, int] = {}
-            for entry in each.dropped:
-                gone[entry.kind] = gone.get(entry.kind, 0) + entry.documents
-            for kind, dropped in gone.items():
-                if dropped > documents.get(kind, 0):
-                    raise ValueError(
-                        f"variants.{name}.dropped: got {dropped} of {kind}, expected at most {documents.get(kind, 0)}"
-                    )
-            left = sum(documents.values()) - sum(gone.values())
+            left = documents - sum(entry.documents for entry in each.dropped)
             if each.train_documents != left:
                 raise ValueError(f"variants.{name}.train_documents: got {each.train_documents}, expected {left}")
