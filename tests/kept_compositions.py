@@ -15,13 +15,11 @@ from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.defaults_list import DefaultsList, Overrides
 
-_STATE = ("_defined", "_chosen", "_root")
-"""What `litespark.run.composing.ConfigLoader` gathers from the files."""
 _list_files = config_loader_impl.create_defaults_list
 _compose_files = ConfigLoaderImpl._compose_config_from_defaults_list
 _MOST = 100  # of a megabyte or so
 _lists: dict[str, DefaultsList] = {}
-_compositions: dict[str, tuple[Any, dict[str, Any]]] = {}
+_compositions: dict[str, Any] = {}
 
 
 def _files(repo: Any) -> list[Any]:
@@ -52,11 +50,8 @@ def _compose(loader: Any, defaults: list[Any], repo: Any) -> Any:
     if key not in _compositions:
         if len(_compositions) == _MOST:
             _compositions.clear()
-        config = _compose_files(loader, defaults, repo)
-        _compositions[key] = config, {name: getattr(loader, name, None) for name in _STATE}
-    config, state = copy.deepcopy(_compositions[key])
-    vars(loader).update(state)
-    return config
+        _compositions[key] = _compose_files(loader, defaults, repo)
+    return copy.deepcopy(_compositions[key])
 
 
 def keep() -> None:

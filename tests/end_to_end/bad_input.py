@@ -255,7 +255,7 @@ TABLE = {
     ),
     "initial weights without a tokenizer": (
         "data.source={w}/text data.name=new initial_weights={w}/weights",
-        "{w}/weights/tokenizer.json does not exist",
+        "initial_weights={w}/weights: got no tokenizer there",
         "or allow_other_tokenizer=true to train a new one",
     ),
     "initial weights with another tokenizer": (

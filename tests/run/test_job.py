@@ -9,6 +9,7 @@ from pathlib import Path
 
 import hydra
 import pytest
+from hydra.errors import ConfigCompositionException
 
 from litespark.launch import Ranks
 from litespark.run import job
@@ -41,8 +42,7 @@ def rank(monkeypatch, tmp_path):
 
 
 def complain():
-    print("Could not override 'nope'.", file=sys.stderr)
-    sys.exit(1)
+    raise ConfigCompositionException("Could not override 'nope'.")
 
 
 def test_what_hydra_refuses_is_handed_to_torchrun_which_shows_it_last(rank, capsys):
@@ -71,29 +71,14 @@ def test_other_launchers_show_what_is_printed(rank, capsys):
     assert capsys.readouterr().err == "Could not override 'nope'.\n"
 
 
-@pytest.mark.parametrize("number, said", [(0, "optim.x is left out\n"), (1, "")])
-def test_what_composing_has_to_say_is_said_by_one_rank(rank, capsys, monkeypatch, number, said):
-    rank(number)
-    monkeypatch.setattr(sys, "__stderr__", sys.stderr)
-
-    def compose_and_begin():
-        print("optim.x is left out", file=sys.stderr)
-        job._say_what_was_held(Ranks.from_environment("ddp"))
-
-    start(compose_and_begin)
-    assert capsys.readouterr().err == said
-
-
 def test_a_bug_keeps_its_traceback(rank, capsys):
     rank(0)
 
     def fail():
         raise KeyError("bug")
 
-    before = sys.stderr
     with pytest.raises(KeyError):
         start(fail)
-    assert sys.stderr is before
 
 
 def test_variables_that_cannot_be_are_one_message(rank, monkeypatch):
@@ -156,9 +141,6 @@ WRONG_BELOW_HYDRA = {
     "hydra.run.dir={file}/x": "Not a directory",
     "-m seed=1,2 hydra.sweep.dir={file}/x": "Not a directory",
     "-m seed=1,2 paths.logs={file}": "set paths.logs",
-    "-m seed=1,2 hydra.sweeper.max_batch_size=0": "assert max_batch_size",
-    "-m seed=1,2 hydra.launcher=null": "launcher is not configured",
-    "hydra.verbose=[1]": "must be a string",
     "--resolve": "--resolve flag can only",
     "--run --multirun": "Only one of",
     "--help optim=nope": "choose",
@@ -176,14 +158,6 @@ def test_what_hydra_itself_cannot_do_is_one_message(words, tmp_path, capsys, mon
     assert end.value.code == 1
     assert WRONG_BELOW_HYDRA[words] in said
     assert "Traceback" not in said
-
-
-def test_a_sweep_that_is_refused_leaves_no_file(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "optim.lr=1e-3,1e-4", "nope=3", f"paths.logs={tmp_path}/logs"])
-    with pytest.raises(SystemExit):
-        start(TRAIN)
-    assert "nope: got 3, but there is no such setting" in capsys.readouterr().err
-    assert not list(tmp_path.rglob("*.yaml"))
 
 
 def test_an_error_in_code_of_ones_own_keeps_its_lines(monkeypatch):

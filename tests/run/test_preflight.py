@@ -101,35 +101,27 @@ def test_processes_of_one_host_share_its_memory(logs, no_gpu, monkeypatch):
 
 @pytest.mark.parametrize("ranks", [ALONE, OF_TWO])
 def test_of_a_model_too_large_for_the_host_the_advice_is_one_that_fits(logs, no_gpu, monkeypatch, ranks):
-    words = [
-        "model=llama160m",
-        "strategy=ddp" if ranks is OF_TWO else "strategy=single",
-        "trainer.global_batch_size=32",
-    ]
+    strategy = "strategy=ddp" if ranks is OF_TWO else "strategy=single"
+    words = ["model=llama160m", strategy, "trainer.global_batch_size=32"]
     monkeypatch.setattr(Device, "memory_bytes", 2 * 2**30)
-    with pytest.raises(ConfigError, match="memory: ") as caught:
+    with pytest.raises(ConfigError, match=r"memory: .* torchrun --nnodes=\d --nproc-per-node=1 ") as caught:
         preflight(parts(logs, *words), ranks)
-    said = str(caught.value)
-    assert "nproc-per-node" not in said  # more processes on a host have no more memory
-    assert "torchrun --nnodes=" in said
-    layers = re.search(r"model\.num_layers=\d+", said)
+    layers = re.search(r"model\.num_layers=\d+", str(caught.value))
     preflight(parts(logs, *words, layers[0]), ranks)
 
 
-def test_shards_on_more_devices_are_advised_as_a_command_where_they_are_there(logs, gpu, monkeypatch):
+def test_shards_on_more_devices_are_advised_as_a_command(logs, gpu, monkeypatch):
     words = ["model=llama8b", "trainer.accelerator=auto", "trainer.global_batch_size=24"]
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
-    with pytest.raises(ConfigError, match=r"torchrun --nproc-per-node=3 train\.py strategy=fsdp"):
-        preflight(parts(logs, *words), ALONE)
+    for here, command in ((8, "torchrun --nnodes=1 --nproc-per-node=3"), (2, "torchrun --nnodes=2 --nproc-per-node=2")):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda here=here: here)
+        with pytest.raises(ConfigError, match=rf"over 3 devices: {command} train\.py strategy=fsdp"):
+            preflight(parts(logs, *words), ALONE)
     three = Ranks(world_size=3, rank=0, local_rank=0, local_world_size=3)
     preflight(parts(logs, *words, "strategy=fsdp"), three)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(ConfigError, match="of which this host has 2: torchrun --nnodes=2 --nproc-per-node=2"):
-        preflight(parts(logs, *words), ALONE)
 
 
 def test_a_target_in_bits_per_byte_is_refused_to_ids_that_stand_for_no_text(logs, no_gpu):
-    with pytest.raises(ConfigError, match=r"have no bits per byte; set budget\.target_bpb=null, or take"):
+    with pytest.raises(ConfigError, match="have no bits per byte; set data=standard_library"):
         preflight(parts(logs, "data=synthetic", "budget.target_bpb=1.5"), ALONE)
 
 

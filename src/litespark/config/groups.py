@@ -16,7 +16,7 @@ from litespark.config.loop import (
     RunConfig,
     TrainerConfig,
 )
-from litespark.config.settings import FIXED, MAY_CHANGE, NOT_COMPARED, Resume, resume_rules
+from litespark.config.settings import FIXED, MAY_CHANGE, NOT_COMPARED, Resume, fields_of, resume_rules
 from litespark.data.config import PrepareConfig, SyntheticConfig
 from litespark.models.llama.config import LlamaConfig
 from litespark.ops.backend import OpsConfig
@@ -54,6 +54,12 @@ def classes_of(group: str) -> dict[str, type]:
     """kind -> class; one of a single kind has no name."""
     found = GROUPS[group]
     return found if isinstance(found, dict) else {"": found}
+
+
+def all_settings() -> list[str]:
+    """The dotted keys of all groups, and the groups themselves."""
+    kinds = [(group, each) for group in GROUPS for each in classes_of(group).values()]
+    return [*GROUPS, *fields_of(ROOT), *(f"{group}.{name}" for group, kind in kinds for name in fields_of(kind))]
 
 
 def on_resume(key: str, kind: type | None = None) -> Resume:

@@ -1,9 +1,12 @@
-"""Where the repository is: its configs, and the project's own list of what a config may call."""
+"""Where the repository is, and which settings its configs hold."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 
 def repository() -> Path:
@@ -22,3 +25,21 @@ def repository() -> Path:
         f"found no train.py with configs/train.yaml in {Path.cwd()} or {checkout}; change into a clone of the "
         "repository, its configs are not part of the installed package"
     )
+
+
+def settings_of_files() -> dict[str, str]:
+    """Every setting and group of the configs, dotted, with a choice that has it (`schedule=wsd`)."""
+    configs = repository() / "configs"
+    found = dict.fromkeys(yaml.safe_load((configs / "train.yaml").read_text()), "") | {"data/selection": ""}
+    for path in sorted(configs.glob("*/*.yaml")):
+        group = path.parent.name
+        found.setdefault(group, "")
+        if group not in ("experiment", "debug", "sweep", "hydra"):
+            for key in _keys(yaml.safe_load(path.read_text()) or {}, f"{group}."):
+                found.setdefault(key, f"{group}={path.stem}")
+    return {key: choice for key, choice in found.items() if not key.endswith("defaults")}
+
+
+def _keys(values: dict[str, Any], prefix: str) -> list[str]:
+    inner = [key for name, each in values.items() if isinstance(each, dict) for key in _keys(each, f"{prefix}{name}.")]
+    return [f"{prefix}{name}" for name in values] + inner

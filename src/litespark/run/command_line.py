@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import re
-import sys
-from argparse import Action
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import yaml
+from hydra._internal.utils import get_args_parser
 
 from litespark.config.spelling import advice_for
-from litespark.run.checkout import repository
+from litespark.run.checkout import settings_of_files
 from litespark.run.targets import ConfigError
 
-# it reads a pickle, which calls what it likes
-_REFUSED = "--experimental-rerun"
-
-
-def check_command_line() -> None:
-    """Check the words of `train.py` and put Hydra's flags before the overrides; or end with a message."""
-    try:
-        sys.argv[1:] = ordered(sys.argv[1:])
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        sys.exit(1)
+_OVERRIDE = re.compile(r"[^-=][^=]*=|=[^=]|~")
 
 
 def ordered(words: Sequence[str]) -> list[str]:
@@ -32,76 +20,38 @@ def ordered(words: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: a flag that Hydra does not have, or an override without a =.
     """
-    from hydra._internal.utils import get_args_parser
-
-    actions = get_args_parser()._option_string_actions
-    flags: list[str] = []
-    overrides: list[str] = []
-    left = list(words)
-    while left:
-        word = left.pop(0)
-        action = _flag(word, actions)
-        if action is None:
-            overrides.append(word)
-            continue
-        flags.append(word)
-        takes_value = action.nargs is None or (action.choices is not None and bool(left) and left[0] in action.choices)
-        if takes_value and left and "=" not in word:
-            flags.append(left.pop(0))
-    if any(word.split("=")[0] == _REFUSED for word in flags):
-        raise ConfigError(f"got {_REFUSED}, which reads a pickle and so may run anything; give the overrides instead")
-    if not {"--shell-completion", "-sc"} & set(flags):
-        check_overrides(overrides)
+    overrides = [word for word in words if _OVERRIDE.match(word)]
+    flags = [word for word in words if not _OVERRIDE.match(word)]
+    parser = get_args_parser()
+    parser.allow_abbrev = False
+    given, unknown = parser.parse_known_args(flags)
+    if given.experimental_rerun:
+        raise ConfigError("got --experimental-rerun, which reads a pickle and so may run anything; give the overrides")
+    if (wrong := {*unknown, *given.overrides}) and not given.shell_completion:
+        check_overrides(words[next(index for index, word in enumerate(words) if word in wrong) :])
     return [*flags, *overrides]
 
 
 def check_overrides(words: Sequence[str]) -> None:
-    """Refuse a word that is no override, with the override that was meant.
+    """Refuse the first word that is no override, with the override that was meant.
 
     Raises:
         ConfigError: a flag, or a key without a value.
     """
     for index, word in enumerate(words):
-        is_flag = word.startswith("-")
-        if not is_flag and ("=" in word.lstrip("=") or word.startswith("~")):
+        if _OVERRIDE.match(word):
             continue
         key, _, value = word.lstrip("-").partition("=")
-        # `key value`, `--key value`, `key = value`, `key= value`
+        # `key value`, `--key value`, `key = value`
         rest = [each for each in words[index + 1 : index + 3] if each != "="]
         if not value and rest and "=" not in rest[0] and not rest[0].startswith("-"):
-            value = rest[0].lstrip("=")
+            value = rest[0]
         shown = word if "=" in word or not value else f"{word} {value}"
         raise ConfigError(f"got {shown}, expected key=value; {_meant(key, value)}")
 
 
 def _meant(key: str, value: str) -> str:
-    known = list(_known())
-    underscored = key.replace("-", "_")
-    if underscored in known:
-        quoted = value if re.fullmatch(r"[A-Za-z0-9/._,+:-]+", value) else "…"
-        return f"write {underscored}={quoted}"
+    known = settings_of_files()
+    if (underscored := key.replace("-", "_")) in known:
+        return f"write {underscored}={value if re.fullmatch(r'[A-Za-z0-9/._,+:-]+', value) else '…'}"
     return advice_for(key, value, known) or "python train.py --cfg job shows all settings"
-
-
-def _known() -> Iterator[str]:
-    """Settings and groups, read off the files of the configs."""
-    configs = repository() / "configs"
-    yield from (key for key in yaml.safe_load((configs / "train.yaml").read_text()) if key != "defaults")
-    for folder in sorted(each for each in configs.iterdir() if each.is_dir()):
-        yield folder.name
-        if folder.name in ("experiment", "debug", "sweep", "hydra"):
-            continue
-        for path in folder.glob("*.yaml"):
-            keys = yaml.safe_load(path.read_text()).keys() - {"defaults"}
-            yield from (f"{folder.name}.{key}" for key in keys)
-
-
-def _flag(word: str, actions: dict[str, Action]) -> Action | None:
-    """The flag of Hydra that `word` is, also abbreviated as argparse allows."""
-    name = word.split("=")[0]
-    if not word.startswith("-"):
-        return None
-    if name in actions:
-        return actions[name]
-    longer = [each for each in actions if name.startswith("--") and each.startswith(name)]
-    return actions[longer[0]] if len(longer) == 1 else None

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
@@ -17,9 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import litespark.run.composing  # noqa: F401 – puts our checks into Hydra, however a config is composed
-from litespark.config.groups import GROUPS, KIND, OPEN, ROOT, classes_of, on_resume
+from litespark.config.groups import GROUPS, KIND, OPEN, ROOT, all_settings, classes_of, on_resume
 from litespark.config.loop import CallbacksConfig, LoggerConfig, MetricsConfig, TrainerConfig
-from litespark.config.settings import NOT_COMPARED, SettingsError, fields_of, together
+from litespark.config.settings import NOT_COMPARED, SettingsError, fields_of, together, unknown
 from litespark.launch import Ranks
 from litespark.models.llama.config import LlamaConfig
 from litespark.models.spec import ModelSpec, Recompute
@@ -28,6 +29,7 @@ from litespark.ops.fp8.settings import Fp8Config
 from litespark.run.folder import flatten
 from litespark.run.own_parts import check_logger, checked_callbacks
 from litespark.run.targets import ConfigError, check_resolved, check_targets
+from litespark.run.variant import KEY as VARIANT
 from litespark.run.variant import with_variant
 from litespark.tasks.task import Task
 from litespark.training.budget import BudgetConfig
@@ -90,8 +92,9 @@ class Parts:
 def parts_from(config: DictConfig) -> Parts:
     """Check the targets of `config`, resolve it, and make the objects of its groups.
 
-    The micro-batch is lowered to one that divides the batch over the ranks; a batch that no micro-batch divides is
-    left for `preflight` to refuse.
+    A setting of another kind of its group than the chosen one, which an experiment states for its own choice, is left
+    out with a line. The micro-batch is lowered to one that divides the batch over the ranks; a batch that no
+    micro-batch divides is left for `preflight` to refuse.
 
     Raises:
         ConfigError: a target that is not allowed, or settings that cannot be, also in `variant`: all of them.
@@ -102,14 +105,14 @@ def parts_from(config: DictConfig) -> Parts:
     except OmegaConfBaseException as error:
         raise ConfigError(f"the config cannot be resolved: {_first_line(error)}") from error
     check_targets(resolved)
-    check_resolved(resolved, "")  # Hydra resolves once more before it calls, behind the check of the targets
+    check_resolved(resolved)  # Hydra resolves once more before it calls, behind the check of the targets
     values = {str(key): value for key, value in resolved.items()}
     _take_tokenizer(values)
-    faults: list[str] = []
-    made = {group: _made(group, values.get(group), faults) for group in GROUPS}
+    faults = _unknown_at_the_root(values, OmegaConf.to_container(config))
+    notes: list[str] = []
+    made = {group: _made(group, values.get(group), faults, notes) for group in GROUPS}
     run = _checked(lambda: ROOT(**{name: values[name] for name in fields_of(ROOT) if name in values}), faults)
-    callbacks = made["callbacks"]
-    if callbacks is not None:
+    if (callbacks := made["callbacks"]) is not None:
         extra = _checked(lambda: checked_callbacks(callbacks.extra), faults)
         made["callbacks"] = dataclasses.replace(callbacks, extra=extra or {})
     if (logger := made["logger"]) is not None:
@@ -127,27 +130,40 @@ def parts_from(config: DictConfig) -> Parts:
         **{**_fields(run), "resume": run.resume or None},
         resolved=values,
     )
-    return _with_fitting_micro_batch(parts, Ranks.from_environment(parts.strategy.name))
+    ranks = Ranks.from_environment(parts.strategy.name)
+    parts = _with_fitting_micro_batch(parts, ranks, notes)
+    for note in notes if ranks.rank == 0 else []:
+        log.warning(note)
+    return parts
 
 
-def _with_fitting_micro_batch(parts: Parts, ranks: Ranks) -> Parts:
-    asked = parts.data.micro_batch_size
-    if parts.trainer.global_batch_size % ranks.world_size:
+def _with_fitting_micro_batch(parts: Parts, ranks: Ranks, notes: list[str]) -> Parts:
+    asked, batch = parts.data.micro_batch_size, parts.trainer.global_batch_size
+    if batch % ranks.world_size:
         return parts
     fitting = parts.trainer.fitting_micro_batch(asked, ranks.world_size)
     if fitting == asked:
         return parts
-    if ranks.rank == 0:
-        over = f" over {ranks.world_size} processes" if ranks.world_size > 1 else ""
-        log.warning(
-            "data.micro_batch_size=%d does not divide trainer.global_batch_size=%d%s; data.micro_batch_size=%d is "
-            "used, the training is the same", asked, parts.trainer.global_batch_size, over, fitting,
-        )  # fmt: skip
+    over = f" over {ranks.world_size} processes" if ranks.world_size > 1 else ""
+    notes.append(
+        f"data.micro_batch_size={asked} does not divide trainer.global_batch_size={batch}{over}; "
+        f"data.micro_batch_size={fitting} is used, the training is the same"
+    )
     return dataclasses.replace(
         parts,
         data=dataclasses.replace(parts.data, micro_batch_size=fitting),
         resolved={**parts.resolved, "data": {**parts.resolved["data"], "micro_batch_size": fitting}},
     )
+
+
+def _unknown_at_the_root(values: dict[str, Any], unresolved: Any) -> list[str]:
+    """Keys beside the groups that nothing reads; one that an interpolation refers to is read by that."""
+    strange = values.keys() - {*GROUPS, *fields_of(ROOT), VARIANT}
+    return [
+        unknown(key, values[key], all_settings())
+        for key in values
+        if key in strange and not re.search(rf"\$\{{[^}}]*\b{re.escape(key)}\b", str(unresolved))
+    ]
 
 
 def config_hash(resolved: dict[str, Any]) -> str:
@@ -175,7 +191,7 @@ def _checked(make: Callable[[], Any], faults: list[str]) -> Any:
     return None
 
 
-def _made(group: str, node: Any, faults: list[str]) -> Any:
+def _made(group: str, node: Any, faults: list[str], notes: list[str]) -> Any:
     """The object of a group, or None and its faults."""
     folder = f"configs/{group}"
     if not isinstance(node, dict):
@@ -188,7 +204,10 @@ def _made(group: str, node: Any, faults: list[str]) -> Any:
     if kind not in kinds:
         faults.append(f"{group}.{KIND}: got {kind!r:.80}, expected {' or '.join(kinds)}; choose one of {folder}")
         return None
-    if kinds[kind] is CallbacksConfig and settings.get("extra", ...) is None:
+    others = {name for each in kinds.values() for name in fields_of(each)} - fields_of(kinds[kind]).keys()
+    for name in [name for name in settings if name in others]:
+        notes.append(f"{group}.{name}={settings.pop(name)} is left out: {KIND} {kind} of {group} has no such setting")
+    if settings.get("extra", ...) is None and kinds[kind] is CallbacksConfig:
         settings["extra"] = {}
     return _checked(lambda: kinds[kind](**settings), faults)
 

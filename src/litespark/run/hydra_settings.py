@@ -1,7 +1,7 @@
 """What a config may put below `hydra`.
 
-Hydra calls what it finds there before the code of a job runs: `_target_` of callbacks, launcher and sweeper, the
-factories, classes and `ext://` names of `logging`; it imports modules that the search path names; and it changes the
+Hydra calls what it finds there before the code of a job runs: `_target_` of callbacks, launcher and sweeper, and the
+factories, classes and `ext://` names of `logging`; it imports modules that the search path names, and it changes the
 environment. So these stay as they are shipped, and the rest, which is names, texts and folders, is free.
 """
 
@@ -19,20 +19,15 @@ from litespark.run.targets import ConfigError
 # by their keys; what lies below is free too, and calls nothing
 _FREE = {
     *("mode", "run", "sweep", "output_subdir", "verbose", "help", "hydra_help", "overrides", "runtime", "searchpath"),
-    "sweeper.max_batch_size",
     *(f"job.{key}" for key in ("name", "chdir", "override_dirname", "id", "num", "config_name", "config")),
+    "sweeper.max_batch_size",
 }
-# settings that a sweep goes through, as text; a mapping with a _target_ there would be called
-_PARAMS = ("sweeper", "params")
 _SHIPPED = {
     "launcher._target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
     "sweeper._target_": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
 }
-_LOGGING = ("job_logging", "hydra_logging")
-_LOGGING_CLASSES = {"logging.StreamHandler", "logging.NullHandler", "logging.FileHandler", "logging.Formatter"}
-# what Hydra's own choices name, and nothing else
-_LOG_FILE = {"filename": "${hydra.runtime.output_dir}/${hydra.job.name}.log", "mode": "a"}
-_LOGGING_OBJECTS = {"ext://sys.stdout", "ext://sys.stderr"}
+# all that the shipped choices of logging name
+_LOGGING_NAMES = {"logging.StreamHandler", "logging.NullHandler", "ext://sys.stdout", "ext://sys.stderr"}
 # whose search path it is: the command's or a config's; others are Hydra's own and those of installed plugins
 _FROM_OUTSIDE = ("main", "command-line", "hydra.searchpath")
 
@@ -49,29 +44,19 @@ def check_hydra(config: DictConfig) -> None:
     node = config._get_node("hydra")
     assert isinstance(node, DictConfig)
     if node._is_interpolation():  # it could come to another value after this check than before
-        raise _refused("hydra", node._value(), "take it out")
-    values = OmegaConf.to_container(node, resolve=False)
-    for path, value in _set(values, ()):
+        raise _refused("hydra", node._value())
+    for path, value in _leaves(OmegaConf.to_container(node, resolve=False), ()):
         key = ".".join(path)
-        if value is None or value == "???" or _SHIPPED.get(key) == value or _is_plain_logging(path, value):
-            continue
-        if path[:2] == _PARAMS:
-            if (
-                len(path) == 3
-                and not path[2].startswith("_")
-                and isinstance(value, str | int | float)
-                and "${" not in str(value)
-            ):
-                continue
-            raise _refused(f"hydra.{key}", value, "write what is swept as key: value,value there, without ${…}")
-        raise _refused(f"hydra.{key}", value, "set the variable in the shell" if path[0] == "job" else "take it out")
+        shipped = value is None or value == "???" or _SHIPPED.get(key) == value
+        if not shipped and not _is_plain_logging(path, value) and not _is_swept(path, value):
+            raise _refused(f"hydra.{key}", value)
 
 
-def _refused(key: str, value: Any, advice: str) -> ConfigError:
+def _refused(key: str, value: Any) -> ConfigError:
     return ConfigError(
-        f"{key}: got {value!r}, which no config may set: Hydra would act on it before the config is checked. "
-        f"Nothing was called; {advice}. What may be set below hydra: mode, run, sweep, sweeper.params, verbose, "
-        "job.name, and levels and formats of logging"
+        f"{key}: got {value!r}, which no config may set: Hydra would act on it before the config is checked. Nothing "
+        "was called; take it out, or set a variable in the shell. What may be set below hydra: mode, run, sweep, "
+        "sweeper.params (as key: value,value), verbose, job.name, and levels and formats of logging"
     )
 
 
@@ -90,29 +75,27 @@ def check_search_path(search_path: ConfigSearchPath) -> None:
             )
 
 
-def _set(node: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """What is set outside of what is free, leaf by leaf."""
+def _leaves(node: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """What is set outside of what is free."""
     if ".".join(path) in _FREE:
         return
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield from _set(value, (*path, str(key)))
-    elif isinstance(node, list):
-        for value in node:
-            yield from _set(value, path)
+    if isinstance(node, dict | list):
+        for key, value in node.items() if isinstance(node, dict) else ((None, value) for value in node):
+            yield from _leaves(value, path if key is None else (*path, str(key)))
     else:
         yield path, node
 
 
+def _is_swept(path: tuple[str, ...], value: Any) -> bool:
+    """Whether it is the text of what a sweep goes through; a mapping with a _target_ there would be called."""
+    is_text = isinstance(value, str | int | float) and "${" not in str(value)
+    return path[:2] == ("sweeper", "params") and len(path) == 3 and not path[2].startswith("_") and is_text
+
+
 def _is_plain_logging(path: tuple[str, ...], value: Any) -> bool:
     """Whether a value of `logging.config.dictConfig` names nothing that would be called, imported or written to."""
-    if path[0] not in _LOGGING or not {"()", "."}.isdisjoint(path):
+    if path[0] not in ("job_logging", "hydra_logging") or not {"()", ".", "filename"}.isdisjoint(path):
         return False
-    if path[-1] == "class":
-        return value in _LOGGING_CLASSES
-    if path[-1] in _LOG_FILE:
-        return value == _LOG_FILE[path[-1]]
     # dictConfig resolves ext:// by importing, and OmegaConf ${…} only later
-    return (
-        not (isinstance(value, str) and (re.match(r"[a-z]+://", value) or "${" in value)) or value in _LOGGING_OBJECTS
-    )
+    names = path[-1] == "class" or (isinstance(value, str) and re.search(r"^[a-z]+://|\$\{", value))
+    return not names or value in _LOGGING_NAMES

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import io
 import json
 import logging
 import os
@@ -26,10 +25,9 @@ from omegaconf.errors import OmegaConfBaseException
 import litespark.run.composing  # noqa: F401 – puts our checks into Hydra, also where `main` is called by itself
 from litespark.launch import Ranks, started_together
 from litespark.parent import when_parent_ends
-from litespark.run.command_line import check_command_line
-from litespark.run.hydra_errors import JOBS, message_of
+from litespark.run.command_line import ordered
 from litespark.run.sweep import SWEEP
-from litespark.run.targets import raised_in_own_code
+from litespark.run.targets import ConfigError, raised_in_own_code
 from litespark.terminal import decide_streams, flush
 
 # saved and asked to be continued: EX_TEMPFAIL of sysexits.h
@@ -40,10 +38,12 @@ FAILED = 1
 # how long a rank leaves the word to rank 0, which meets most errors too; then its launcher has ended this process
 _AFTER_RANK_0_SECONDS = 15.0
 _LONGEST_LOOP = 600
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+_WITH_TRACEBACKS = os.environ.get(_FULL_ERROR) == "1"
 
 
 def start(main: Callable[[], object]) -> None:
-    """Check the command and call Hydra's `main`; what is said before the job starts is said by one process too."""
+    """Check the command and call Hydra's `main`; an error that is no bug is one message of one process."""
     decide_streams()
     atexit.register(flush)
     SWEEP.jobs.clear()  # of an earlier command in this process
@@ -54,37 +54,27 @@ def start(main: Callable[[], object]) -> None:
     if os.environ.get("TORCHELASTIC_RUN_ID"):
         # torchrun was killed, or got a signal that it does not pass on; the parts of a run save at this one
         when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
-    if ranks.world_size == 1:
-        check_command_line()
-        try:
-            _call(main)
-        finally:  # Hydra ends the process where a job failed
-            if (jobs := SWEEP.table()) is not None:
-                print(jobs, flush=True)
-        return
-    stderr, sys.stderr = sys.stderr, io.StringIO()
-    said = sys.stderr
+    os.environ[_FULL_ERROR] = "1"  # or Hydra would print a traceback of its own code and end the process
     try:
-        check_command_line()
-        _call(main)
-    except SystemExit as end:
-        if end.code and said.getvalue().strip() and sys.stderr is said:
-            sys.stderr = stderr
-            _fail_once(ranks, said.getvalue().strip())
-        raise
-    finally:
-        sys.stderr = stderr
-
-
-def _call(main: Callable[[], object]) -> None:
-    """Call Hydra's `main`; it lets errors of help, of its flags and of composing for them through."""
-    try:
+        sys.argv[1:] = ordered(sys.argv[1:])
         main()
     except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        if _WITH_TRACEBACKS or raised_in_own_code(error):
             raise
-        print(message_of(error), file=sys.stderr)
-        sys.exit(FAILED)
+        _fail_once(ranks, _message_of(error))
+    finally:
+        if (jobs := SWEEP.table()) is not None:
+            print(jobs, flush=True)
+
+
+def _message_of(error: BaseException) -> str:
+    """An error that came of settings below hydra, or of Hydra's flags."""
+    if isinstance(error, HydraException | ConfigError):
+        return str(error).strip()
+    advice = "set paths.logs, or what is set below hydra, to a folder that can be written"
+    if not isinstance(error, OSError):
+        advice = "python train.py --cfg hydra shows its settings, correct or leave out"
+    return f"Hydra cannot go on: {type(error).__name__}: {str(error).partition(chr(10))[0]}; {advice}"
 
 
 def run_job(config: DictConfig) -> str:
@@ -92,7 +82,6 @@ def run_job(config: DictConfig) -> str:
     bug keeps its traceback."""
     try:
         ranks = Ranks.from_environment(str(OmegaConf.select(config, "strategy.name")))
-        _say_what_was_held(ranks)
         sweep = HydraConfig.get().mode == RunMode.MULTIRUN
         if sweep and ranks.world_size > 1:
             _fail_once(ranks, _no_sweep(ranks))
@@ -116,27 +105,12 @@ def run_job(config: DictConfig) -> str:
     except USER_ERRORS as error:
         message = f"{type(error).__name__}: {error}"
         SWEEP.failed(message)
-        if raised_in_own_code(error):  # whoever writes it needs the line
+        if raised_in_own_code(error) or _WITH_TRACEBACKS:  # whoever writes it needs the line
             raise
-        if sweep:  # the other jobs go on, Hydra shows only the first failure
-            logging.getLogger(__name__).error("job failed: %s", error)
-        if ranks.world_size > 1:
+        if not sweep:
             _fail_once(ranks, message)
-        if not sweep and os.environ.get("HYDRA_FULL_ERROR") != "1":
-            sys.exit(message)  # Hydra would put a line with every override before it
+        logging.getLogger(__name__).error("job failed: %s", error)  # the others go on, Hydra shows the first failure
         raise CompactHydraException(message) from error
-
-
-JOBS.add(run_job.__code__)
-
-
-def _say_what_was_held(ranks: Ranks) -> None:
-    """Print once what composing had to say, which `start` holds back in each of several processes."""
-    held = sys.stderr
-    if isinstance(held, io.StringIO):
-        sys.stderr = sys.__stderr__
-        if ranks.rank == 0:
-            print(held.getvalue(), end="", file=sys.stderr, flush=True)
 
 
 def _fail_once(ranks: Ranks, message: str) -> NoReturn:

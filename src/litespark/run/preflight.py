@@ -8,12 +8,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from hydra.core.hydra_config import HydraConfig
 
 from litespark.data.config import PrepareConfig, SyntheticConfig
 from litespark.data.prepare.prepare import Lookup, look_up
@@ -52,16 +50,6 @@ class Machine:
     mesh: Mesh = field(default_factory=Mesh, compare=False)
 
 
-def why_not_length(parts: Parts) -> str | None:
-    """Why the model does not take the sequences; None: it does."""
-    if parts.data.seq_len <= parts.model.max_seq_len:
-        return None
-    return (
-        f"data.seq_len: got {parts.data.seq_len}, expected at most model.max_seq_len = {parts.model.max_seq_len}; "
-        "lower the one or raise the other"
-    )
-
-
 def preflight(parts: Parts, ranks: Ranks) -> Machine:
     """Decide device and precision, and check everything that needs no data.
 
@@ -86,23 +74,16 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
             f"recompute={parts.recompute}: got model={parts.model.name}, expected one of its modes: "
             f"{', '.join(parts.model.recompute_modes)}"
         )
-    _memory(parts, ranks, device, precision, problems)
-    _ops(parts, device, precision, problems)
-    if parts.budget.target_bpb is not None and parts.trainer.validate_every is None:
+    if not waits_for_accelerator(parts, device):  # said already; the host in its place is not what counts
+        _check_memory(parts, ranks, device, precision, problems)
+        if computes_with_ops(parts):
+            problems += refusals(parts.ops, place_of(parts, device, precision), idle_of(parts, precision))
+    if parts.ops.compile == "model" and parts.strategy.name == "fsdp":
         problems.append(
-            f"budget.target_bpb={parts.budget.target_bpb}: got trainer.validate_every=null, expected the steps between "
-            "two validations, which alone can tell that the target is reached; set trainer.validate_every=100"
+            "ops.compile=model: got strategy=fsdp, whose gathering between blocks one graph cannot hold; expected "
+            "ops.compile=block"
         )
-    if parts.budget.target_bpb is not None and isinstance(parts.data, SyntheticConfig):
-        problems.append(
-            f"budget.target_bpb={parts.budget.target_bpb}: got data=synthetic, whose random ids stand for no text and "
-            "have no bits per byte; set budget.target_bpb=null, or take other data: data=standard_library"
-        )
-    if parts.budget.target_bpb is not None and not parts.task.measures_text:
-        problems.append(
-            f"budget.target_bpb={parts.budget.target_bpb}: got task={parts.task.name}, which does not measure bits per "
-            "byte, expected task=pretrain; set budget.target_bpb=null"
-        )
+    _check_target(parts, problems)
     weights = _initial_weights(parts, problems)
     found = None
     if parts.resume is None and ranks.world_size == 1:  # a resume needs the prepared data only
@@ -110,7 +91,7 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
             found = find_data(parts, weights)
         except ValueError as error:
             problems.append(str(error))
-    _writable(parts.logs, problems)
+    _check_writable(parts.logs, problems)
     if problems:
         raise ConfigError("this run cannot start here:\n" + "\n".join(f"- {problem}" for problem in problems))
     if reason and ranks.rank == 0:
@@ -118,15 +99,24 @@ def preflight(parts: Parts, ranks: Ranks) -> Machine:
     return Machine(device, precision, accumulate, ranks, weights, found)
 
 
+def why_not_length(parts: Parts) -> str | None:
+    """Why the model does not take the sequences; None: it does."""
+    if parts.data.seq_len <= parts.model.max_seq_len:
+        return None
+    return (
+        f"data.seq_len: got {parts.data.seq_len}, expected at most model.max_seq_len = {parts.model.max_seq_len}; "
+        "lower the one or raise the other"
+    )
+
+
 def _device(parts: Parts, ranks: Ranks, problems: list[str]) -> torch.device:
     try:
         device = find(parts.trainer.accelerator, 0)
     except NoDeviceError as error:
         problems.append(
-            f"{error}; run this on a machine that has one for every process, or try the same code on a CPU: python "
-            "train.py (the quickstart), or this experiment cut down with trainer.accelerator=cpu precision=fp32 "
-            "model.num_layers=1 data=synthetic data.seq_len=64 data.micro_batch_size=1 trainer.global_batch_size=1 "
-            "budget.tokens=null budget.steps=2"
+            f"{error}; run this on a machine that has one, or try the experiment cut down on a CPU: "
+            "trainer.accelerator=cpu precision=fp32 model.num_layers=1 data=synthetic data.seq_len=64 "
+            "data.micro_batch_size=1 trainer.global_batch_size=1 budget.steps=2"
         )
         return torch.device("cpu")
     if device.type == "cpu":
@@ -134,19 +124,11 @@ def _device(parts: Parts, ranks: Ranks, problems: list[str]) -> torch.device:
     if ranks.local_rank >= device_count():
         problems.append(
             f"got {ranks.local_world_size} processes on this machine and {device_count()} devices ({device.type}), "
-            f"expected a device for each; {_fewer_processes(ranks, device_count())}"
+            f"expected a device for each; start torchrun --nproc-per-node={device_count()}, or with srun as many tasks "
+            "a node as it has devices, each of which sees all of them (without --gpus-per-task)"
         )
         return torch.device(device.type, 0)
     return torch.device(device.type, ranks.local_rank)
-
-
-def _fewer_processes(ranks: Ranks, devices: int) -> str:
-    if ranks.launcher == "srun":
-        return (
-            "start as many tasks a node as it has devices, and show each task all of them: srun "
-            f"--gpus-per-node={ranks.local_world_size} --gpu-bind=none without --gpus-per-task"
-        )
-    return f"start torchrun --nproc-per-node={devices}"
 
 
 def measurable_layers(model: LlamaConfig, device: torch.device) -> int:
@@ -163,74 +145,44 @@ def place_of(parts: Parts, device: torch.device, precision: Precision) -> Place:
     return Place(device, activation_dtype(precision, device), step_shapes(parts), autocast, fp8)
 
 
-def _ops(parts: Parts, device: torch.device, precision: Precision, problems: list[str]) -> None:
-    if parts.ops.compile == "model" and parts.strategy.name == "fsdp":
-        problems.append(
-            "ops.compile=model: got strategy=fsdp, whose gathering between blocks one graph cannot hold; expected "
-            "ops.compile=block"
-        )
-    if waits_for_accelerator(parts, device):
-        return  # said already; what this processor can run is not what counts
-    if computes_with_ops(parts):
-        problems += refusals(parts.ops, place_of(parts, device, precision), idle_of(parts, precision))
-
-
 def idle_of(parts: Parts, precision: Precision) -> frozenset[str]:
     """The ops that a run does not compute with."""
     return idle_ops(parts.recompute, fp8=precision == "fp8")
 
 
-def _memory(parts: Parts, ranks: Ranks, device: torch.device, precision: Precision, problems: list[str]) -> None:
-    if waits_for_accelerator(parts, device):
-        return  # said already; the host's memory is not what counts
+def _check_memory(parts: Parts, ranks: Ranks, device: torch.device, precision: Precision, problems: list[str]) -> None:
+    on_cpu, there = device.type == "cpu", device_of(device).memory_bytes
     shards = parts.strategy.roles(ranks.world_size).shard
     needed = training_state_bytes(parts.model, shards, parts.optim, parts.fp8 if precision == "fp8" else None)
-    if device.type == "cpu":
-        needed *= ranks.local_world_size
-    there = device_of(device).memory_bytes
-    if there is not None and needed > there:
-        problems.append(
-            f"memory: weights, gradients and optimizer states of {parts.model.name} "
-            f"({parts.model.parameter_count() / 1e9:.2f} B parameters) take {needed / 2**30:.1f} GiB before any "
-            f"activation, and {'this host' if device.type == 'cpu' else device_of(device).name} has "
-            f"{there / 2**30:.1f} GiB; {_less_memory(parts, ranks, device, needed, there)}"
-        )
-
-
-def _less_memory(parts: Parts, ranks: Ranks, device: torch.device, needed: int, there: int) -> str:
-    """What would make a model fit whose training state takes `needed` bytes of the `there` of a device, or a host."""
-    on_cpu = device.type == "cpu"
-    processes = ranks.local_world_size if on_cpu and parts.strategy.name != "fsdp" else 1
-    ways = ["a smaller model: model=tiny"]
+    processes = ranks.local_world_size if on_cpu else 1
+    if there is None or needed * processes <= there:
+        return
+    fewer = "set model=tiny"
     if isinstance(parts.model, LlamaConfig):
-        layers = layers_that_fit(parts.model, there // processes)
-        if training_state_bytes(dataclasses.replace(parts.model, num_layers=layers)) * processes <= there:
-            ways = [f"fewer layers: model.num_layers={layers}"]
-    if on_cpu:  # more processes here share the same memory
-        if processes > 1:
-            ways.append("fewer processes on this host, each of which holds all of it")
-        hosts = -(-needed // there) + 1
-        ways.append(f"the memory of {hosts} such hosts together: torchrun --nnodes={hosts} on each, and strategy=fsdp")
-        return "; or ".join(ways)
-    # of all devices together, and one more for the activations
-    devices = -(-needed * parts.strategy.roles(ranks.world_size).shard // there) + 1
-    here = device_count()
-    if devices <= here:
-        ways.append(f"shards over {devices} devices: {_with_torchrun(devices)}")
-    else:
-        hosts = -(-devices // here)
-        ways.append(
-            f"shards over {devices} such devices, of which this host has {here}: torchrun --nnodes={hosts} "
-            f"--nproc-per-node={here} on {hosts} hosts, and strategy=fsdp"
-        )
-    return "; or ".join(ways)
+        fewer = f"set model.num_layers={layers_that_fit(parts.model, there // processes)}"
+    # of all devices together (processes on a CPU share the same memory), and one more for the activations
+    devices, here = -(-needed * shards // there) + 1, 1 if on_cpu else device_count()
+    problems.append(
+        f"memory: weights, gradients and optimizer states of {parts.model.name} "
+        f"({parts.model.parameter_count() / 1e9:.2f} B parameters) take {needed * processes / 2**30:.1f} GiB before "
+        f"any activation, and {'this host' if on_cpu else device_of(device).name} has {there / 2**30:.1f} GiB; {fewer}, "
+        f"or shard it over {devices} {'hosts' if on_cpu else 'devices'}: torchrun --nnodes={-(-devices // here)} "
+        f"--nproc-per-node={min(devices, here)} train.py strategy=fsdp"
+    )
 
 
-def _with_torchrun(devices: int) -> str:
-    """The command that starts this run sharded over so many devices."""
-    said = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    words = [shlex.quote(word) for word in said if not word.startswith("strategy=")]
-    return " ".join([f"torchrun --nproc-per-node={devices} train.py", *words, "strategy=fsdp"])
+def _check_target(parts: Parts, problems: list[str]) -> None:
+    """What `budget.target_bpb` needs."""
+    against = []
+    if parts.trainer.validate_every is None:
+        against.append("got trainer.validate_every=null, expected steps between validations, which alone can tell that "
+                       "it is reached; set trainer.validate_every=100")  # fmt: skip
+    if isinstance(parts.data, SyntheticConfig):
+        against.append("got data=synthetic, whose random ids have no bits per byte; set data=standard_library")
+    if not parts.task.measures_text:
+        against.append(f"got task={parts.task.name}, which does not measure bits per byte; set budget.target_bpb=null")
+    if (target := parts.budget.target_bpb) is not None:
+        problems += [f"budget.target_bpb={target}: {reason}" for reason in against]
 
 
 def find_data(parts: Parts, weights: InitialWeights | None) -> Lookup | None:
@@ -245,16 +197,14 @@ def find_data(parts: Parts, weights: InitialWeights | None) -> Lookup | None:
     if weights is not None and data.vocab_size == parts.model.vocab_size:
         # what it will be, once the model is that of the weights
         data = dataclasses.replace(data, vocab_size=weights.config.vocab_size)
-    try:
-        found = look_up(data)
-    except ValueError as error:
-        if weights is not None and data.tokenizer == parts.initial_weights and f"{error}".startswith("data.tokenizer="):
-            raise ConfigError(
-                f"{error} It is the one of initial_weights, since data.tokenizer named none: set data.tokenizer to the "
-                "one that these weights were trained with, or allow_other_tokenizer=true to train a new one"
-            ) from error
-        raise
-    if weights is not None and data.tokenizer not in (None, parts.initial_weights):
+    is_of_weights = weights is not None and data.tokenizer == parts.initial_weights
+    if weights is not None and is_of_weights and weights.tokenizer is None:
+        raise ConfigError(
+            f"initial_weights={parts.initial_weights}: got no tokenizer there, expected one, since data.tokenizer names "
+            "none; set data.tokenizer to that of these weights, or allow_other_tokenizer=true to train a new one"
+        )
+    found = look_up(data)
+    if data.tokenizer is not None and not is_of_weights:
         check_tokenizer(weights, parts, data.tokenizer)
     return found
 
@@ -282,7 +232,7 @@ def _initial_weights(parts: Parts, problems: list[str]) -> InitialWeights | None
     return found
 
 
-def _writable(logs: Path, problems: list[str]) -> None:
+def _check_writable(logs: Path, problems: list[str]) -> None:
     """Try what the run will do, since permissions and mounts can only be known by trying."""
     probe = logs / "runs" / f".probe-{os.getpid()}"
     try:

@@ -7,13 +7,12 @@ other combination. `variant={label:no_fused_loss,ops:{linear_cross_entropy:refer
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from litespark.run.budget_rule import with_one_budget
+from litespark.run.folder import flatten
 from litespark.run.targets import ConfigError
 
 KEY = "variant"
@@ -25,7 +24,7 @@ def with_variant(config: DictConfig) -> DictConfig:
     """A copy of `config` with the settings under `variant` laid over all others, and of them only the label left.
 
     Raises:
-        ConfigError: `variant` is no mapping, has a key that the config does not know, or names a group's choice.
+        ConfigError: `variant` is no mapping.
     """
     given = config.get(KEY)
     if given is None:
@@ -33,59 +32,18 @@ def with_variant(config: DictConfig) -> DictConfig:
     if not isinstance(given, DictConfig):
         raise ConfigError(f"{KEY}: got {given!r}, expected a mapping of settings: {KEY}={{ops:{{rope:reference}}}}")
     # unresolved: what is interpolated follows the settings that are laid over it
-    settings = OmegaConf.to_container(given, resolve=False)
-    assert isinstance(settings, dict)
+    settings: Any = OmegaConf.to_container(given, resolve=False)
     label = settings.pop(LABEL, None)
-    if isinstance(budget := settings.get("budget"), dict):
-        budget |= with_one_budget(budget)
     changed = copy.deepcopy(config)
     with open_dict(changed):
+        changed.merge_with(settings)
         changed[KEY] = None if label is None else {LABEL: str(label)}
-    for path, value in _leaves(settings, ()):
-        _lay(changed, path, value)
     return changed
 
 
 def legible(override: str) -> str:
     """An override as part of a folder's name: of a `variant` its label, or else its settings one by one."""
-    if not override.startswith(f"{KEY}="):
-        return override
-    value = OverridesParser.create().parse_override(override).value()
+    value = OverridesParser.create().parse_override(override).value() if override.startswith(f"{KEY}=") else None
     if not isinstance(value, dict) or not value:
         return override
-    words = {str(key): each for key, each in value.items()}
-    if LABEL in words:
-        return str(words[LABEL])
-    return "_".join(f"{'.'.join(path)}={each}" for path, each in _leaves(words, ()))
-
-
-def _leaves(settings: dict[Any, Any], path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    for key, value in settings.items():
-        here = (*path, str(key))
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, here)
-        else:
-            yield here, value
-
-
-def _lay(config: DictConfig, path: tuple[str, ...], value: Any) -> None:
-    """Set one key of `config`, which must be there and hold a plain value."""
-    node: Any = config
-    for depth, key in enumerate(path):
-        if not isinstance(node, DictConfig) or key not in node or path[0] == KEY:
-            known = ", ".join(sorted(map(str, node))) if isinstance(node, DictConfig) else "no keys"
-            where = ".".join(path[:depth]) or "the config"
-            raise ConfigError(
-                f"{KEY}: got {'.'.join(path)}, expected a key of the config ({where} has {known}); correct it, or take "
-                "it out"
-            )
-        if depth < len(path) - 1:
-            node = node._get_node(key)
-    old = node._get_node(path[-1])
-    if isinstance(old, DictConfig) and not old._is_none():
-        name = ".".join(path)
-        raise ConfigError(
-            f"{KEY}: got {name}={value!r}, expected a mapping of single settings of {name}; a group cannot be chosen "
-            f"by name there. Choose it outside ({name}=…), or write its settings out: {KEY}={{{name}:{{key:value}}}}"
-        )
-    node[path[-1]] = value
+    return str(value.get(LABEL) or "_".join(f"{key}={each}" for key, each in flatten(value).items()))
