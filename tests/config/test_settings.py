@@ -232,10 +232,7 @@ def test_the_largest_micro_batch_that_makes_whole_steps_on_all_ranks(size, asked
 
 @pytest.mark.parametrize(
     ("size", "ranks", "start", "near"),
-    [
-        (3, 2, r"python train\.py strategy=single", 4),
-        (6, 4, r"torchrun --nproc-per-node=3 train\.py", 8),
-    ],
+    [(3, 2, r"python train\.py strategy=single", 4), (6, 4, r"torchrun --nproc-per-node=3 train\.py", 8)],
 )
 def test_a_batch_that_ranks_do_not_divide_names_what_trains_the_same_and_a_batch_that_they_do(size, ranks, start, near):
     with pytest.raises(

@@ -306,7 +306,6 @@ TABLE = {
     ),
     "target deep inside": (
         "+optim.deep.list=[{{_target_:os.system}}]",
-        "optim.deep: got ",
-        "but there is no such setting",
+        "optim.deep.list[0]._target_: got the target 'os.system'",
     ),
 }

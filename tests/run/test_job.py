@@ -105,9 +105,7 @@ def test_a_sweep_as_a_loop_of_the_shell_starts_the_same_jobs(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words",
-    [["hydra.mode=MULTIRUN", "seed=1,2"], ["--multirun", "sweep=ops_ablation"]],
-    ids=["mode", "group"],
+    "words", [["hydra.mode=MULTIRUN", "seed=1,2"], ["--multirun", "sweep=ops_ablation"]], ids=["mode", "group"]
 )
 def test_a_sweep_of_two_processes_is_refused_with_what_to_do(words, tmp_path):
     """Before torch is imported, so at once; in a process of its own, since Hydra can be started once in one."""

@@ -81,7 +81,7 @@ def test_other_text_is_refused(resume, tmp_path):
         resume.place("source", source=str(other))
     copied = shutil.copytree(resume.source, tmp_path / "copied")
     (copied / "0003.txt").write_text((copied / "0003.txt").read_text().swapcase())
-    with pytest.raises(ConfigError, match=r"0003\.txt and more have another content. Leave data.source out"):
+    with pytest.raises(ConfigError, match=r"another content in .*0003\.txt and more\. Leave data\.source out"):
         resume.place("source", source=str(copied))
     with pytest.raises(ConfigError, match=r"is other data than the run was trained on: manifest hash"):
         resume.place("source", source=str(prepare(replace(resume.data, source=str(other)), progress=False)))
@@ -105,7 +105,7 @@ def test_data_that_is_gone_is_named_or_prepared_again(resume):
     assert resume.place("source") == resume.prepared
     shutil.rmtree(resume.prepared)
     (resume.source / "0000.txt").write_text("changed")
-    with pytest.raises(ConfigError, match=r"raw holds other text by now: it gives manifest hash"):
+    with pytest.raises(ConfigError, match="raw is other data than the run was trained on: manifest hash"):
         resume.place("source")
 
 

@@ -35,7 +35,7 @@ from litespark.run.choose_ops import choose_ops, log_choices
 from litespark.run.config import ConfigError, Parts
 from litespark.run.folder import CHECKPOINTS, ENERGY, RECORD
 from litespark.run.instruments import build_mfu, say_what_is_absent
-from litespark.run.own_parts import made_callbacks, made_logger
+from litespark.run.own_parts import OWN_LOGGER, made_callbacks, made_own
 from litespark.run.preflight import Machine
 from litespark.run.processes import StartedRanks
 from litespark.run.record import RunRecord, SegmentRecord
@@ -266,7 +266,7 @@ def _extra_loggers(parts: Parts, folder: Path) -> list[Logger]:
         ConfigError: its package is not installed, or it cannot begin.
     """
     extra, project = parts.logger.extra, parts.logger.project
-    own = [] if parts.logger.own is None else [made_logger(parts.logger.own)]
+    own = [] if parts.logger.own is None else [made_own(parts.logger.own, OWN_LOGGER)]
     logger: Any
     try:
         if extra == "wandb":

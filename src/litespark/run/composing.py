@@ -13,12 +13,7 @@ from hydra._internal.hydra import ConfigLoaderImpl  # where Hydra looks it up: w
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import (
-    ConfigCompositionException,
-    HydraException,
-    MissingConfigException,
-    OverrideParseException,
-)
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -129,7 +124,9 @@ def _line(override: Override) -> str:
 
 
 def _opened(override: Override) -> str:
-    is_own = any(f"{override.key_or_group}.".startswith(f"{each}.") for each in _OPEN)
+    key = override.key_or_group
+    # `check_targets` has an answer to a target
+    is_own = key.endswith("._target_") or any(f"{key}.".startswith(f"{each}.") for each in _OPEN)
     plain = not (override.is_add() or override.is_force_add() or override.is_delete())
     return f"++{_line(override)}" if is_own and plain else _line(override)
 

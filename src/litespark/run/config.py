@@ -9,11 +9,14 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -27,7 +30,7 @@ from litespark.models.spec import ModelSpec, Recompute
 from litespark.ops.backend import OpsConfig
 from litespark.ops.fp8.settings import Fp8Config
 from litespark.run.folder import flatten
-from litespark.run.own_parts import check_logger, checked_callbacks
+from litespark.run.own_parts import OWN_CALLBACKS, OWN_LOGGER, check_own
 from litespark.run.targets import ConfigError, check_resolved, check_targets
 from litespark.run.variant import KEY as VARIANT
 from litespark.run.variant import with_variant
@@ -113,10 +116,12 @@ def parts_from(config: DictConfig) -> Parts:
     made = {group: _made(group, values.get(group), faults, notes) for group in GROUPS}
     run = _checked(lambda: ROOT(**{name: values[name] for name in fields_of(ROOT) if name in values}), faults)
     if (callbacks := made["callbacks"]) is not None:
-        extra = _checked(lambda: checked_callbacks(callbacks.extra), faults)
-        made["callbacks"] = dataclasses.replace(callbacks, extra=extra or {})
-    if (logger := made["logger"]) is not None:
-        _checked(lambda: check_logger(logger.own), faults)
+        extra = {name: node for name, node in callbacks.extra.items() if node is not None}
+        made["callbacks"] = dataclasses.replace(callbacks, extra=extra)
+        for name, node in extra.items():
+            _checked(partial(check_own, node, f"{OWN_CALLBACKS}.{name}", Callback), faults)
+    if made["logger"] is not None and (own := made["logger"].own) is not None:
+        _checked(partial(check_own, own, OWN_LOGGER, Logger), faults)
     if faults:
         raise ConfigError(together(list(dict.fromkeys(faults))))
     values |= _plain(run) | {group: _written(values[group], one) for group, one in made.items()}

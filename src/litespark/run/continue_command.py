@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +19,9 @@ from litespark.run.targets import ALLOWED_VARIABLE
 
 # the folder says which run, and a sweep's file holds nothing but what is swept
 _NOT_AGAIN = ("resume", "name", "sweep")
-_FLAGS_WITH_VALUE = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd")
+_HYDRA_FLAGS = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd")
 _OF_SWEEPS = ("hydra.mode", "hydra.sweep", "hydra.launcher", "hydra/sweeper", "hydra/launcher")
-_PYTHON_FLAGS_WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
-_PROGRAMS = ("train.py", "litespark")
+_PYTHON_FLAGS_WITH_VALUE = ("-W", "-X")
 
 
 @dataclass(frozen=True)
@@ -32,14 +30,12 @@ class Started:
 
     Attributes:
         words: its command line, with the interpreter and its flags.
-        script: what Python took for the program, `sys.argv[0]`.
         arguments: what follows the program (and the word `train` of `litespark train`).
         parent: the command line of the process that started it; empty where that cannot be read.
         environment: its variables.
     """
 
     words: Sequence[str]
-    script: str
     arguments: Sequence[str]
     parent: Sequence[str]
     environment: Mapping[str, str]
@@ -50,23 +46,18 @@ class Started:
             parent = psutil.Process(os.getppid()).cmdline()
         except psutil.Error:  # it has ended, or belongs to another user
             parent = []
-        return cls(sys.orig_argv, sys.argv[0], sys.argv[1:], parent, os.environ)
+        return cls(sys.orig_argv, sys.argv[1:], parent, os.environ)
 
     @property
-    def program(self) -> tuple[list[str], list[str]]:
-        """Flags of the interpreter, and what it runs: `train.py`, `-m litespark.cli train`, `…/litespark train`."""
-        before = list(self.words[1 : len(self.words) - len(self.arguments)])
-        place = 0
-        while place < len(before) and before[place].startswith("-") and before[place] != "-m":
-            place += 2 if before[place] in _PYTHON_FLAGS_WITH_VALUE else 1
-        flags, program = before[:place], before[place:]
-        of_ours = program[:1] == ["-m"] and program[1:2] and program[1].split(".")[0] == "litespark"
-        if list(self.words[len(self.words) - len(self.arguments) :]) == list(self.arguments) and (
-            of_ours or (program and Path(program[0]).name in _PROGRAMS)
-        ):
-            return flags, program
-        # called by another program: the script that does the same
-        return [], [self.script if Path(self.script).name == "train.py" else "train.py"]
+    def program(self) -> list[str]:
+        """Flags of the interpreter and what it runs: `train.py`, `-m litespark.cli train`, `…/litespark train`."""
+        end = len(self.words) - len(self.arguments)
+        program, place = list(self.words[1:end]), 0
+        while place < len(program) and program[place].startswith("-") and program[place] != "-m":
+            place += 2 if program[place] in _PYTHON_FLAGS_WITH_VALUE else 1
+        named = " ".join(program[place : place + 2])
+        is_ours = re.match(r"-m litespark\b|(\S.*/)?(train\.py|litespark train)$", named)
+        return program if is_ours and list(self.words[end:]) == list(self.arguments) else ["train.py"]
 
 
 def how_to_continue(overrides: Sequence[str], folder: Path, ranks: Ranks, started: Started | None = None) -> str:
@@ -79,58 +70,46 @@ def how_to_continue(overrides: Sequence[str], folder: Path, ranks: Ranks, starte
         started: None: as this process was.
     """
     started = started or Started.here()
-    command = continue_command(overrides, folder, ranks, started)
     machines = int(started.environment.get("GROUP_WORLD_SIZE", "1")) if ranks.launcher == "torchrun" else 1
-    where = ""
-    if machines > 1:
-        found = re.search(r"--node[-_]rank[= ]\S+", command)
-        own = None if found is None else found[0]
-        where = f" on each of the {machines} machines" + (f", with its own --node-rank instead of {own}" if own else "")
-    return f"To continue{where}:\n  {command}"
+    where = f" on each of the {machines} machines, with its own --node-rank" if machines > 1 else ""
+    return f"To continue{where}:\n  {continue_command(overrides, folder, ranks, started)}"
 
 
 def continue_command(overrides: Sequence[str], folder: Path, ranks: Ranks, started: Started | None = None) -> str:
     """The command line that resumes the run in `folder`."""
     started = started or Started.here()
-    flags, program = started.program
+    program, environment = started.program, started.environment
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     kept = [str(each.input_line) for each in parsed if each.key_or_group not in _NOT_AGAIN]
-    quoted = [*map(shlex.quote, [*_hydra_flags(started.arguments), *kept]), override("resume", folder)]
     if ranks.world_size > 1 and ranks.launcher == "torchrun":
-        words = [*_torchrun(started, program), *(program[1:] if program[0] == "-m" else program)]
-    elif Path(program[0]).name == "litespark" and not flags and _on_path("litespark"):
-        words = [*_launcher(ranks, started.environment), "litespark", *program[1:]]
+        command = _torchrun(started, program)
+    elif Path(program[0]).name == "litespark":
+        command = [*_launcher(ranks, environment), "litespark", *program[1:]]
     else:
-        python = "python" if _on_path("python") else sys.executable
-        words = [*_launcher(ranks, started.environment), python, *flags, *program]
+        command = [*_launcher(ranks, environment), "python", *program]
     # without these a class of the user's own would be found no more
-    own = (ALLOWED_VARIABLE, "PYTHONPATH") if ALLOWED_VARIABLE in started.environment else ()
-    set_here = [f"{name}={shlex.quote(value)}" for name in own if (value := started.environment.get(name))]
-    return " ".join([*set_here, *map(shlex.quote, words), *quoted])
+    own = (ALLOWED_VARIABLE, "PYTHONPATH") if ALLOWED_VARIABLE in environment else ()
+    set_here = [f"{name}={shlex.quote(value)}" for name in own if (value := environment.get(name))]
+    words = map(shlex.quote, [*command, *_hydra_settings(started.arguments), *kept])
+    return " ".join([*set_here, *words, override("resume", folder)])
 
 
 def _torchrun(started: Started, program: Sequence[str]) -> list[str]:
     """torchrun with the options that it was given; where they cannot be read, with those that its variables tell."""
-    module = program[0] == "-m"
-    job = [*(program[1:] if module else program), *started.arguments]
-    parent = list(started.parent)
-    short = ["torchrun"] if _on_path("torchrun") else [sys.executable, "-m", "torch.distributed.run"]
-    if parent[len(parent) - len(job) :] == job:
-        given = parent[: len(parent) - len(job)]
-        for place, word in enumerate(given[:4]):
-            if Path(word).name == "torchrun" or word == "torch.distributed.run":
-                return [*short, *given[place + 1 :]]
-    environment = started.environment
-    options = [f"--nproc-per-node={environment.get('LOCAL_WORLD_SIZE', '1')}"]
-    if int(environment.get("GROUP_WORLD_SIZE", "1")) > 1:
-        options = [
-            f"--nnodes={environment['GROUP_WORLD_SIZE']}",
-            f"--node-rank={environment.get('GROUP_RANK', '0')}",
-            f"--master-addr={environment.get('MASTER_ADDR', '127.0.0.1')}",
-            f"--master-port={environment.get('MASTER_PORT', '29500')}",
-            *options,
-        ]
-    return [*short, *options, *(["-m"] if module else [])]
+    program = program[next(index for index, word in enumerate(program) if word == "-m" or word[0] != "-") :]
+    parent, job = list(started.parent), [*program[program[0] == "-m" :], *started.arguments]
+    given = parent[: len(parent) - len(job)] if parent[len(parent) - len(job) :] == job else []
+    for place, word in enumerate(given[:4]):
+        if Path(word).name == "torchrun" or word == "torch.distributed.run":
+            return ["torchrun", *given[place + 1 :], *program[program[0] == "-m" :]]
+    options = {
+        "nnodes": started.environment.get("GROUP_WORLD_SIZE", "1"),
+        "node-rank": started.environment.get("GROUP_RANK", "0"),
+        "master-addr": started.environment.get("MASTER_ADDR", "127.0.0.1"),
+        "master-port": started.environment.get("MASTER_PORT", "29500"),
+        "nproc-per-node": started.environment.get("LOCAL_WORLD_SIZE", "1"),
+    }
+    return ["torchrun", *(f"--{name}={value}" for name, value in options.items()), *program]
 
 
 def _launcher(ranks: Ranks, environment: Mapping[str, str]) -> list[str]:
@@ -139,9 +118,8 @@ def _launcher(ranks: Ranks, environment: Mapping[str, str]) -> list[str]:
         return []
     if ranks.launcher == "mpirun":
         return ["mpirun", "-n", str(ranks.world_size)]
-    nodes = environment.get("SLURM_STEP_NUM_NODES") or environment.get("SLURM_NNODES")
     seen = {
-        "nodes": nodes,
+        "nodes": environment.get("SLURM_STEP_NUM_NODES") or environment.get("SLURM_NNODES"),
         "ntasks": str(ranks.world_size),
         "ntasks-per-node": environment.get("SLURM_NTASKS_PER_NODE"),
         "cpus-per-task": environment.get("SLURM_CPUS_PER_TASK"),
@@ -150,21 +128,14 @@ def _launcher(ranks: Ranks, environment: Mapping[str, str]) -> list[str]:
     return ["srun", *(f"--{name}={value}" for name, value in seen.items() if value)]
 
 
-def _hydra_flags(arguments: Sequence[str]) -> list[str]:
+def _hydra_settings(arguments: Sequence[str]) -> list[str]:
     """What was set of Hydra itself, such as another folder of configs, and is not in the overrides of the job."""
     kept: list[str] = []
     for place, word in enumerate(arguments):
-        key = word.lstrip("+")
-        if word in _FLAGS_WITH_VALUE:
+        if word in _HYDRA_FLAGS:
             kept += arguments[place : place + 2]
-        elif word.split("=")[0] in _FLAGS_WITH_VALUE or (
-            key.startswith(("hydra.", "hydra/")) and not key.startswith(_OF_SWEEPS)
+        elif word.startswith(tuple(f"{flag}=" for flag in _HYDRA_FLAGS)) or (
+            re.match(r"\+*hydra[./]", word) and not word.lstrip("+").startswith(_OF_SWEEPS)
         ):
             kept.append(word)
     return kept
-
-
-def _on_path(program: str) -> bool:
-    """Whether the shell would find `program` beside this interpreter."""
-    found = shutil.which(program)
-    return found is not None and Path(found).parent == Path(sys.executable).parent

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
+from litespark.config.settings import fields_of
 from litespark.data.tokenizer import Tokenizer
 from litespark.data.tokenizer_files import tokenizer_file
 from litespark.models.init import copy_weights
@@ -24,10 +25,8 @@ from litespark.training.checkpoint.folder import Checkpoint, find, is_run
 log = logging.getLogger(__name__)
 
 _CONFIG = "config.json"
-# of the model's settings, those that its weights were trained with
-_OF_THE_WEIGHTS = ("hidden_size", "num_layers", "num_heads", "num_kv_heads", "head_dim", "intermediate_size",
-                   "vocab_size", "tie_embeddings",
-                   "rope_theta", "rope_scaling", "norm_eps")  # fmt: skip
+# settings of a model that its weights do not depend on
+_FREE = ("name", "max_seq_len", "init_std")
 
 
 @dataclass(frozen=True)
@@ -48,10 +47,7 @@ class InitialWeights:
 
     @classmethod
     def find(cls, path: str | Path) -> InitialWeights:
-        """What `path` holds; nothing heavy is read, apart from the hashes of a checkpoint.
-
-        Args:
-            path: a Hugging Face Llama folder, a run folder (its newest valid checkpoint), or one checkpoint in it.
+        """What a Hugging Face Llama folder, a run (its newest valid checkpoint) or a checkpoint of one holds.
 
         Raises:
             ValueError: neither of them is there, or its description is damaged.
@@ -67,9 +63,8 @@ class InitialWeights:
                 return cls(path, read_config(path / _CONFIG, path.name), None, tokenizer_file(path))
             checkpoint = find(path)
             folder = run_of(checkpoint.folder.resolve())
-            has_one = (folder / TOKENIZER).is_dir()
-            tokenizer = tokenizer_file(load.tokenizer_folder(checkpoint)) if has_one else None
-            return cls(folder, load.model_config(checkpoint), checkpoint, tokenizer)
+            tokenizer = (folder / TOKENIZER).is_dir() and tokenizer_file(load.tokenizer_folder(checkpoint))
+            return cls(folder, load.model_config(checkpoint), checkpoint, tokenizer or None)
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error.strerror or error}; name another folder") from error
 
@@ -77,17 +72,15 @@ class InitialWeights:
         """What to set so that `model` can be filled with the weights, as it is typed."""
         return [
             override(f"model.{key}", getattr(self.config, key))
-            for key in _OF_THE_WEIGHTS
-            if getattr(self.config, key) != getattr(model, key)
+            for key in fields_of(LlamaConfig)
+            if key not in _FREE and getattr(self.config, key) != getattr(model, key)
         ]
 
     def fill(self, model: nn.Module) -> None:
         """Copy the weights into `model`, which has their sizes."""
         assert isinstance(model, Llama)
-        if self.checkpoint is None:
-            source = load_huggingface(self.folder, model.ops)
-        else:
-            source = load.load_model(self.checkpoint, model.ops)
+        ours = self.checkpoint
+        source = load.load_model(ours, model.ops) if ours else load_huggingface(self.folder, model.ops)
         copy_weights(source, model)
 
 

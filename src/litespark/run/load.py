@@ -1,7 +1,6 @@
 """Reads a trained model back from a run folder: weights, sizes and tokenizer, for export and generation.
 
-Nothing in a run folder is trusted. Files are verified against the checkpoint's seal, the state is read without
-unpickling code, and sizes are taken as plain values into dataclasses that check them; no config is instantiated.
+Nothing in a run folder is trusted: files are verified against the seal, nothing is unpickled, no config instantiated.
 """
 
 from __future__ import annotations
@@ -28,10 +27,7 @@ _PREFIX = "model."
 
 
 class Trained(NamedTuple):
-    """A trained model with what belongs to it.
-
-    `tokenizer` is the folder that holds its `tokenizer.json`.
-    """
+    """A trained model, the folder of its `tokenizer.json`, and its checkpoint."""
 
     model: Llama
     tokenizer: Path
@@ -52,19 +48,6 @@ def load_trained(path: str | Path, ops: OpsConfig | None = None) -> Trained:
     checkpoint = find(path)
     tokenizer = tokenizer_folder(checkpoint)
     return Trained(load_model(checkpoint, resolve(ops or OpsConfig())).eval(), tokenizer, checkpoint)
-
-
-def load_model(checkpoint: Checkpoint, ops: Ops) -> Llama:
-    """The model of a checkpoint, on the CPU in fp32.
-
-    Raises:
-        CheckpointError: its content is not a model of this project.
-    """
-    with torch.device("meta"):
-        model = Llama(model_config(checkpoint), ops)
-    materialise(model, "cpu")
-    _fill(model, checkpoint)
-    return model
 
 
 def load_for_generation(path: str | Path) -> tuple[Llama, Path]:
@@ -117,16 +100,18 @@ def tokenizer_folder(checkpoint: Checkpoint) -> Path:
     return folder
 
 
-def _fill(model: Llama, checkpoint: Checkpoint) -> None:
-    """Copy the weights of a checkpoint into `model`; names and shapes have to be the model's, all of them."""
+def load_model(checkpoint: Checkpoint, ops: Ops) -> Llama:
+    """The model of a checkpoint, on the CPU in fp32; names and shapes of its weights have to be the model's.
+
+    Raises:
+        CheckpointError: its content is not a model of this project.
+    """
+    with torch.device("meta"):
+        model = Llama(model_config(checkpoint), ops)
+    materialise(model, "cpu")
     state = read_state(checkpoint).get("state_dict")
-    found: dict[str, Tensor] = {}
-    if isinstance(state, Mapping):
-        found = {
-            name.removeprefix(_PREFIX): value
-            for name, value in state.items()
-            if isinstance(name, str) and name.startswith(_PREFIX) and isinstance(value, Tensor)
-        }
+    items = state.items() if isinstance(state, Mapping) else ()
+    found = {str(name).removeprefix(_PREFIX): value for name, value in items if isinstance(value, Tensor)}
     expected = dict(model.named_parameters())
     for name in sorted(found.keys() | expected.keys()):
         there, wanted = (tuple(side[name].shape) if name in side else None for side in (found, expected))
@@ -138,3 +123,4 @@ def _fill(model: Llama, checkpoint: Checkpoint) -> None:
     with torch.no_grad():
         for name, parameter in expected.items():
             parameter.copy_(found[name])
+    return model

@@ -8,7 +8,6 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import Logger
 
 from litespark.run.targets import ConfigError, named_class
 
@@ -16,25 +15,12 @@ OWN_CALLBACKS = "callbacks.extra"
 OWN_LOGGER = "logger.own"
 
 
-def checked_callbacks(extra: dict[str, Any]) -> dict[str, Any]:
-    """The nodes of `callbacks.extra`, whose targets are checked; one that is null is taken out. Nothing is called.
+def check_own(node: Any, path: str, kind: type) -> None:
+    """Refuse a node that does not make a `kind`; its target is checked already, and nothing is called.
 
     Raises:
-        ConfigError: no mapping of names to targets, a class that is no callback, or arguments that it does not take.
+        ConfigError: no target, a class of another kind, or arguments that it does not take.
     """
-    nodes = {str(name): node for name, node in extra.items() if node is not None}
-    for name, node in nodes.items():
-        _check(node, f"{OWN_CALLBACKS}.{name}", Callback)
-    return nodes
-
-
-def check_logger(node: Any) -> None:
-    """The same of `logger.own`."""
-    if node is not None:
-        _check(node, OWN_LOGGER, Logger)
-
-
-def _check(node: Any, path: str, kind: type) -> None:
     if not isinstance(node, dict) or "_target_" not in node:
         raise ConfigError(
             f"{path}: got {node!r}, expected a class and its arguments; set {path}._target_=mypkg.mine.Class"
@@ -54,16 +40,12 @@ def _check(node: Any, path: str, kind: type) -> None:
         ) from error
 
 
-def made_logger(node: dict[str, Any]) -> Logger:
-    """The logger of a checked node.
+def made_own(node: dict[str, Any], path: str) -> Any:
+    """The callback or logger of a checked node.
 
     Raises:
         ConfigError: it refuses its arguments.
     """
-    return _made(node, OWN_LOGGER)
-
-
-def _made(node: dict[str, Any], path: str) -> Any:
     try:
         return instantiate(node, _convert_="all")
     except InstantiationException as error:
@@ -77,17 +59,14 @@ def made_callbacks(nodes: dict[str, Any]) -> list[Callback]:
     Raises:
         ConfigError: one refuses its arguments, or two could not be told apart in a checkpoint.
     """
-    made: dict[str, Callback] = {}
+    made = {name: made_own(node, f"{OWN_CALLBACKS}.{name}") for name, node in nodes.items()}
     keys: dict[str, str] = {}
-    for name, node in nodes.items():
-        path = f"{OWN_CALLBACKS}.{name}"
-        made[name] = _made(node, path)
-        if type(made[name]).state_dict is not Callback.state_dict:
-            other = keys.setdefault(made[name].state_key, name)
-            if other != name:
-                raise ConfigError(
-                    f"{path}: got a second {type(made[name]).__name__} beside {OWN_CALLBACKS}.{other}, and a "
-                    "checkpoint could not tell their states apart; give the class a property state_key that differs, "
-                    "or take one out"
-                )
+    for name, callback in made.items():
+        keeps_state = type(callback).state_dict is not Callback.state_dict
+        if keeps_state and (other := keys.setdefault(callback.state_key, name)) != name:
+            raise ConfigError(
+                f"{OWN_CALLBACKS}.{name}: got a second {type(callback).__name__} beside {OWN_CALLBACKS}.{other}, and a "
+                "checkpoint could not tell their states apart; give the class a property state_key that differs, or "
+                "take one out"
+            )
     return list(made.values())

@@ -165,9 +165,9 @@ def _check_memory(parts: Parts, ranks: Ranks, device: torch.device, precision: P
     problems.append(
         f"memory: weights, gradients and optimizer states of {parts.model.name} "
         f"({parts.model.parameter_count() / 1e9:.2f} B parameters) take {needed * processes / 2**30:.1f} GiB before "
-        f"any activation, and {'this host' if on_cpu else device_of(device).name} has {there / 2**30:.1f} GiB; {fewer}, "
-        f"or shard it over {devices} {'hosts' if on_cpu else 'devices'}: torchrun --nnodes={-(-devices // here)} "
-        f"--nproc-per-node={min(devices, here)} train.py strategy=fsdp"
+        f"any activation, and {'this host' if on_cpu else device_of(device).name} has {there / 2**30:.1f} GiB; "
+        f"{fewer}, or shard it over {devices} {'hosts' if on_cpu else 'devices'}: torchrun "
+        f"--nnodes={-(-devices // here)} --nproc-per-node={min(devices, here)} train.py strategy=fsdp"
     )
 
 
@@ -200,8 +200,8 @@ def find_data(parts: Parts, weights: InitialWeights | None) -> Lookup | None:
     is_of_weights = weights is not None and data.tokenizer == parts.initial_weights
     if weights is not None and is_of_weights and weights.tokenizer is None:
         raise ConfigError(
-            f"initial_weights={parts.initial_weights}: got no tokenizer there, expected one, since data.tokenizer names "
-            "none; set data.tokenizer to that of these weights, or allow_other_tokenizer=true to train a new one"
+            f"initial_weights={parts.initial_weights}: got no tokenizer there, expected one, since data.tokenizer "
+            "names none; set data.tokenizer to that of these weights, or allow_other_tokenizer=true to train a new one"
         )
     found = look_up(data)
     if data.tokenizer is not None and not is_of_weights:

@@ -43,14 +43,14 @@ def record_place(folder: Path, place: Path | str) -> None:
     write_whole(folder / DATA_PLACE, f"{json.dumps({'prepared': address})}\n".encode())
 
 
-def data_of_run(parts: Parts, folder: Path, checkpoint: Checkpoint, given: Collection[str] | None) -> Path | str:
+def data_of_run(parts: Parts, folder: Path, checkpoint: Checkpoint, given: Collection[str]) -> Path | str:
     """The prepared folder that the run in `folder` goes on with.
 
     Args:
         parts: the config of the resume.
         folder: of the run.
         checkpoint: the one that is continued from; it states the hash of the manifest.
-        given: the keys below `data` that were set for this resume; None: all.
+        given: the keys below `data` that were set for this resume.
 
     Raises:
         ConfigError: what was set would be other data, or the data is gone.
@@ -60,22 +60,21 @@ def data_of_run(parts: Parts, folder: Path, checkpoint: Checkpoint, given: Colle
 
 
 class _Search:
-    def __init__(self, parts: Parts, folder: Path, checkpoint: Checkpoint, given: Collection[str] | None) -> None:
+    def __init__(self, parts: Parts, folder: Path, checkpoint: Checkpoint, given: Collection[str]) -> None:
         assert isinstance(parts.data, PrepareConfig)
-        self.resume, self.config, self.folder = parts.resume, parts.data, folder
-        self.hash = checkpoint.about.get("manifest_hash")
-        self.given = PREPARATION if given is None else PREPARATION & set(given)
-        self.run = PreparedData.read(folder)
-        started = self.run.settings.get("source")
-        self.names_text = "source" in self.given and self.config.source != started
-        self.recorded = _recorded(folder)
+        self.config, self.folder, self.given = parts.data, folder, PREPARATION & set(given)
+        self.hash, self.run = str(checkpoint.about.get("manifest_hash")), PreparedData.read(folder)
+        self.source = self.run.settings.get("source")
+        self.names_text = "source" in self.given and self.config.source != self.source
+        self.refused = f"resume={parts.resume}: "
 
     def found(self) -> Path | str:
         if "source" in self.given and (named := self._named()) is not None:
             return named
-        place = next((each for each in self._candidates() if self._is_it(each)), None)
+        places = self._places()
+        place = next((each for each in places if self._is_it(each)), None)
         if place is None:
-            return self._prepared_again()
+            return self._prepared_again(places)
         self._require_same_settings(self.given)
         if self.names_text:
             self._require_same_text(place)
@@ -90,19 +89,27 @@ class _Search:
             if self.names_text:
                 raise
             return None
-        if named is not None and (found := Manifest.read(named)).hash != self.hash:
-            raise ConfigError(
-                f"resume={self.resume}: data.source={self.config.source} is other data than the run was trained on: "
-                f"manifest hash {found.hash[:12]} ({found.name}), expected {str(self.hash)[:12]} ({self.run.name}). "
-                "Leave data.source out to continue with the data of the run, or start a new run"
-            )
+        if named is not None:
+            self._require_same_hash(named, "Leave data.source out to continue with the data of the run")
         return named
 
-    def _candidates(self) -> list[str]:
+    def _require_same_hash(self, place: Path | str, remedy: str) -> None:
+        if (found := Manifest.read(place)).hash != self.hash:
+            raise ConfigError(
+                f"{self.refused}data.source={self.config.source} is other data than the run was trained on: manifest "
+                f"hash {found.hash[:12]} ({found.name}), expected {self.hash[:12]} ({self.run.name}). {remedy}, or "
+                "start a new run"
+            )
+
+    def _places(self) -> list[str]:
         """Where the folder may lie: as recorded, or with its name below `data.root`."""
-        names = [self.run.name] if self.recorded is None else [self.recorded.rpartition("/")[2], self.run.name]
-        below = [Storage(self.config.root).where(name) for name in dict.fromkeys(names)]
-        return below if self.recorded is None else list(dict.fromkeys([self.recorded, *below]))
+        recorded: list[str] = []
+        try:
+            recorded.append(str(json.loads((self.folder / DATA_PLACE).read_text())["prepared"]))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            log.warning("%s is damaged (%s) and not used", self.folder / DATA_PLACE, error)
+        names = [*(each.rpartition("/")[2] for each in recorded), self.run.name]
+        return list(dict.fromkeys([*recorded, *(Storage(self.config.root).where(name) for name in names)]))
 
     def _is_it(self, place: str) -> bool:
         try:
@@ -126,22 +133,19 @@ class _Search:
             different.add("tokenizer")
         if different:
             raise ConfigError(
-                f"resume={self.resume}: these settings would prepare other data than the run was trained on:\n"
+                f"{self.refused}these settings would prepare other data than the run was trained on:\n"
                 + "\n".join(f"  data.{key}: was {was[key]!r}, is now {now[key]!r}" for key in sorted(different))
                 + "\nLeave them out to continue with the data of the run, or start a new run"
             )
 
     def _same_tokenizer(self, was: Any) -> bool:
         named = self.config.tokenizer
-        if named == was:
-            return True
-        if named is None:
-            return False
+        if named == was or named is None:
+            return named == was
         try:
-            tokenizer = Tokenizer.load(named)
+            return Tokenizer.load(named).hash == Tokenizer.load(self.folder / TOKENIZER).hash
         except ValueError:
             return False
-        return tokenizer.hash == Tokenizer.load(self.folder / TOKENIZER).hash
 
     def _require_same_text(self, place: str) -> None:
         """Compare another text that is named with what the run's data was prepared from."""
@@ -152,21 +156,17 @@ class _Search:
             return
         different = different_files(plan, Storage(place))
         if different != []:
-            files = f"{', '.join(different)} and more have" if different else "its files have"
-            what = f"{files} another content" if different else "its files have other names or sizes"
+            files = f"another content in {', '.join(different)} and more" if different else "other names or sizes"
             raise ConfigError(
-                f"resume={self.resume}: data.source={self.config.source} is other text than the run was trained on "
-                f"({self.run.settings.get('source')}): {what}. Leave data.source out to continue with the "
-                f"data of the run in {place}, or start a new run"
+                f"{self.refused}data.source={self.config.source} is other text than the run was trained on "
+                f"({self.source}): its files have {files}. Leave data.source out to continue with the data of the run "
+                f"in {place}, or start a new run"
             )
 
-    def _prepared_again(self) -> Path | str:
-        gone = f"resume={self.resume}: the prepared data of the run is gone (looked in {', '.join(self._candidates())})"
-        remedy = (
-            "Set data.source=FOLDER to where it is now, or to the text it was prepared from "
-            f"({self.run.settings.get('source')})"
-        )
-        if "source" not in self.given and self.config.source != self.run.settings.get("source"):
+    def _prepared_again(self, places: list[str]) -> Path | str:
+        gone = f"{self.refused}the prepared data of the run is gone (looked in {', '.join(places)})"
+        remedy = f"Set data.source=FOLDER to where it is now, or to the text it was prepared from ({self.source})"
+        if "source" not in self.given and self.config.source != self.source:
             raise ConfigError(f"{gone}. {remedy}")
         self._require_same_settings(PREPARATION)
         log.warning("%s; preparing it again from %s", gone, self.config.source)
@@ -174,18 +174,5 @@ class _Search:
             place = prepared_folder(self.config)
         except ValueError as error:
             raise ConfigError(f"{gone}, and is not prepared again: {error} {remedy}") from error
-        if (found := Manifest.read(place)).hash != self.hash:
-            raise ConfigError(
-                f"{gone}, and {self.config.source} holds other text by now: it gives manifest hash {found.hash[:12]} "
-                f"({found.name}), expected {str(self.hash)[:12]} ({self.run.name}). Set data.source=FOLDER to a copy "
-                "of the old data, or start a new run"
-            )
+        self._require_same_hash(place, "Set data.source=FOLDER to a copy of the old data")
         return place
-
-
-def _recorded(folder: Path) -> str | None:
-    try:
-        return str(json.loads((folder / DATA_PLACE).read_text())["prepared"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        log.warning("%s is damaged (%s) and not used", folder / DATA_PLACE, error)
-        return None

@@ -40,7 +40,6 @@ from litespark.run.resume import Resumed, reopen
 from litespark.run.run_data import PREPARATION, data_of_run, record_place
 from litespark.run.run_lock import run_lock
 from litespark.run.sweep import SWEEP, telling
-from litespark.training.mesh import Mesh
 from litespark.training.module import NonFiniteError
 
 log = logging.getLogger(__name__)
@@ -64,7 +63,8 @@ def train(config: DictConfig) -> Path:
         Interrupted: asked to stop by a signal; the state is saved.
     """
     quieten()
-    overrides = _overrides()
+    # what the user gave on the command line, as Hydra took it (of this job, in a sweep)
+    overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     parts = parts_from(config)
     ranks = Ranks.from_environment(parts.strategy.name)
     machine = preflight(parts, ranks)
@@ -91,26 +91,17 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
     else:
         # on one rank: another may be so far ahead that it has made the folder
         mesh.from_first(lambda: check_name(parts), "the name to be checked")
-    data = _data(
-        parts,
-        mesh,
-        lambda: (
-            prepared_folder(parts.data, machine.found or find_data(parts, machine.weights))
-            if resumed is None
-            else data_of_run(parts, resumed.folder, resumed.checkpoint, _given(overrides))
-        ),
-    )
+    data = _data(parts, machine, resumed, overrides)
     check_vocabulary(parts, data.manifest)
     prepared = data.folder if isinstance(data, TokenDataModule) else None
     if prepared is not None:
         check_tokenizer(machine.weights, parts, prepared)
-    folder = (
-        mesh.from_first(
+    if resumed is None:
+        folder = mesh.from_first(
             lambda: make(parts, telling(overrides), prepared, data.manifest, hold), "the run folder to be made"
         )
-        if resumed is None
-        else resumed.folder
-    )
+    else:
+        folder = resumed.folder
     SWEEP.in_folder(folder)
     run = _built(parts, machine, folder, data, overrides, resumed)
     try:
@@ -125,27 +116,56 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
                 _undo(folder, resumed, machine)
             raise
         _stopped(run, resumed, how_to_continue(overrides, folder, machine.ranks, started), stop)
-    except torch.OutOfMemoryError as error:
-        _close_failed(run, str(error))
-        raise _out_of_memory(parts, error) from error
     except Exception as error:
         if not folder.is_dir():
             raise ConfigError(
                 f"{folder} is gone: it was removed or moved while this run wrote into it. Start the run again, or "
                 "continue it where it was moved: resume=FOLDER"
             ) from error
-        _close_failed(run, f"{type(error).__name__}: {error}")
+        out_of_memory = isinstance(error, torch.OutOfMemoryError)
+        try:
+            close(run, "failed", str(error) if out_of_memory else f"{type(error).__name__}: {error}")
+        except OSError as full:  # of the disk, which may be the same and must not hide it
+            log.error("the record of the run is not complete: %s", full)
+        if out_of_memory:
+            raise _out_of_memory(parts, error) from error
         raise
     return folder
 
 
+def _data(parts: Parts, machine: Machine, resumed: Resumed | None, overrides: list[str]) -> RowDataModule:
+    """The data module of every rank.
+
+    One process prepares the data, or one a machine where no disk is shared; the others wait without the time-out of
+    collectives.
+    """
+    if isinstance(parts.data, SyntheticConfig):
+        return build_data_module(parts.data, seed=parts.seed)
+
+    def find() -> Path | str:
+        if resumed is not None:
+            return data_of_run(parts, resumed.folder, resumed.checkpoint, _given(overrides))
+        return prepared_folder(parts.data, machine.found or find_data(parts, machine.weights))
+
+    mesh = machine.mesh
+    place = mesh.from_first(find, "the data to be prepared")
+    if mesh.world_size > 1:
+        found = mesh.gather((Storage(place).exists(MANIFEST), mesh.local_rank))
+        without = [rank for rank, (here, local_rank) in enumerate(found) if not here and local_rank == 0]
+        mesh.from_ranks(without, find, "the data to be prepared")
+    return build_data_module(parts.data, seed=parts.seed, place=place)
+
+
+def _given(overrides: list[str]) -> frozenset[str]:
+    """The keys below `data` that the user set; all that prepare it where there is no command line to tell."""
+    keys = [each.key_or_group for each in OverridesParser.create().parse_overrides(overrides)]
+    if "data" in keys or not HydraConfig.initialized():
+        return PREPARATION
+    return frozenset(key.split(".")[1] for key in keys if key.startswith("data."))
+
+
 def _built(
-    parts: Parts,
-    machine: Machine,
-    folder: Path,
-    data: RowDataModule,
-    overrides: list[str],
-    resumed: Resumed | None,
+    parts: Parts, machine: Machine, folder: Path, data: RowDataModule, overrides: list[str], resumed: Resumed | None
 ) -> Run:
     """The run ready to fit; a new one that cannot be built leaves nothing, but the record of a failed verification."""
     record = None
@@ -181,6 +201,15 @@ def _note_start(parts: Parts, run: Run, resumed: Resumed | None) -> None:
     write_config(run.folder / config_from(resumed.checkpoint.step), parts)
 
 
+def _fit(run: Run, resumed: Resumed | None) -> None:
+    """Take the steps. Ctrl-C before the first and after the last of them is a KeyboardInterrupt."""
+    state = None if resumed is None else resumed.checkpoint.state
+    try:
+        run.trainer.fit(run.module, run.data, ckpt_path=state, weights_only=True)
+    except SystemExit as end:  # what Lightning 2.6.6 makes of a KeyboardInterrupt
+        raise KeyboardInterrupt from end
+
+
 def _stopped(run: Run, resumed: Resumed | None, command: str, stop: BaseException) -> NoReturn:
     """End a run that was told to stop and is saved; `command` continues it.
 
@@ -200,7 +229,7 @@ def _stopped(run: Run, resumed: Resumed | None, command: str, stop: BaseExceptio
     raise Interrupted(step) from stop
 
 
-def _out_of_memory(parts: Parts, error: torch.OutOfMemoryError) -> OutOfMemoryError:
+def _out_of_memory(parts: Parts, error: BaseException) -> OutOfMemoryError:
     rows = parts.data.micro_batch_size
     # a divisor of what divides trainer.global_batch_size divides it too
     fewer = next((each for each in range(rows // 2, 0, -1) if rows % each == 0), None)
@@ -212,73 +241,26 @@ def _out_of_memory(parts: Parts, error: torch.OutOfMemoryError) -> OutOfMemoryEr
     )
 
 
-def _data(parts: Parts, mesh: Mesh, find: Callable[[], Path | str]) -> RowDataModule:
-    """The data module of every rank, on the prepared folder that `find` gives.
-
-    One process prepares it, or one a machine where no disk is shared; the others wait without the time-out of
-    collectives.
-    """
-    if isinstance(parts.data, SyntheticConfig):
-        return build_data_module(parts.data, seed=parts.seed)
-    place = mesh.from_first(find, "the data to be prepared")
-    if mesh.world_size > 1:
-        found = mesh.gather((Storage(place).exists(MANIFEST), mesh.local_rank))
-        without = [rank for rank, (here, local_rank) in enumerate(found) if not here and local_rank == 0]
-        mesh.from_ranks(without, find, "the data to be prepared")
-    return build_data_module(parts.data, seed=parts.seed, place=place)
-
-
-def _fit(run: Run, resumed: Resumed | None) -> None:
-    """Take the steps. Ctrl-C before the first and after the last of them is a KeyboardInterrupt."""
-    try:
-        run.trainer.fit(
-            run.module, run.data, ckpt_path=None if resumed is None else resumed.checkpoint.state, weights_only=True
-        )
-    except SystemExit as end:  # what Lightning 2.6.6 makes of a KeyboardInterrupt
-        raise KeyboardInterrupt from end
-
-
-def _close_failed(run: Run, reason: str) -> None:
-    """Close a run that has failed, whose error must not be hidden by one of the disk, which may be the same."""
-    try:
-        close(run, "failed", reason)
-    except OSError as error:
-        log.error("the record of the run is not complete: %s", error)
-
-
 def _undo(folder: Path, resumed: Resumed | None, machine: Machine) -> None:
     """Remove the folder of a new run in which nothing was run."""
     if resumed is None and machine.mesh.rank == 0:
         shutil.rmtree(folder, ignore_errors=True)  # what made it fail may hinder this too
 
 
-def _overrides() -> list[str]:
-    """What the user said on the command line, as Hydra took it (of this job, in a sweep)."""
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-
-
-def _given(overrides: list[str]) -> set[str] | None:
-    """The keys below `data` that the user set; None, where nobody can tell: all of them."""
-    if not HydraConfig.initialized():
-        return None
-    keys = [each.key_or_group for each in OverridesParser.create().parse_overrides(overrides)]
-    return set(PREPARATION) if "data" in keys else {key.split(".")[1] for key in keys if key.startswith("data.")}
-
-
 def quieten() -> None:
-    """Advice of Lightning's that does not apply to us, each with its reason."""
+    """Silence advice of Lightning's that does not apply to us."""
     for logger in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
         logging.getLogger(logger).setLevel(logging.WARNING)
-    # the data is read from mapped files or made up; workers do not help small models, and it is a setting
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*This DataLoader will create.*")
-    # a run that goes on without fp8 says so itself
-    warnings.filterwarnings(
-        "ignore", r"(?s).*callbacks used to create the checkpoint need to be provided.*Fp8Monitor.*"
-    )
-    # `callbacks.validation` validates
-    warnings.filterwarnings("ignore", ".*have no `validation_step`.*")
-    # metrics are logged by the callbacks, when a window closes
-    warnings.filterwarnings("ignore", ".*`Trainer.fit` stopped.*")
-    # Lightning 2.6.6 with newer PyTorch
-    warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
+    for message in (
+        # the data is read from mapped files or made up; workers do not help small models, and it is a setting
+        "does not have many workers",
+        "This DataLoader will create",
+        # a run that goes on without fp8 says so itself
+        "callbacks used to create the checkpoint need to be provided.*Fp8Monitor",
+        # the callbacks validate and log
+        "have no `validation_step`",
+        "`Trainer.fit` stopped",
+        # Lightning 2.6.6 with newer PyTorch
+        "treespec, LeafSpec",
+    ):
+        warnings.filterwarnings("ignore", f"(?s).*{message}")
