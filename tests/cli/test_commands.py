@@ -196,4 +196,3 @@ def test_report_of_several_runs_lies_beside_them_or_where_asked(house, tmp_path,
 
 def test_report_refuses_a_folder_without_runs(tmp_path, capsys):
     assert "no run at or below" in refused(capsys, "report", str(tmp_path))
-    assert "found nothing" in refused(capsys, "report", str(tmp_path / "absent"))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
-from litespark.metrics.records.ablation import AblationRecord, KeyRecord, SwitchRecord, planned, settings_of
-from litespark.metrics.records.profile import ClassRecord, ProfileRecord
 from litespark.metrics.records.step import Protocol, RatesRecord, RoundRecord, StepModel, StepRecord, VariantRecord
 from tests.metrics.records.hand_made import environment, provenance
 
@@ -41,27 +38,6 @@ def step_record(
         RatesRecord(matmul_flops=1e9),
         variants,
     )
-
-
-def ablation_record() -> AblationRecord:
-    """Two switches: the first makes 2 of 1, the second 5 of 2."""
-    steps = step_record({"baseline": 10.0, "plus_norm": 5.0, "target": 2.0, "without_norm": 4.0})
-    switches = [SwitchRecord(name, [KeyRecord(f"ops.{name}", "reference", "fast")]) for name in ("norm", "rope")]
-    on_in = {each.name: each.on for each in planned(["norm", "rope"])}
-    variants = [
-        replace(each, settings=list(settings_of(switches, on_in[each.name])), kind="litespark")
-        for each in steps.variants
-    ]
-    return AblationRecord(steps.provenance, steps.model, steps.protocol, steps.rates, variants, baseline=[], target=[],
-                          switches=switches)  # fmt: skip
-
-
-def profile_record() -> ProfileRecord:
-    """Products take 8 ms of at least 6, and the device rests for 2."""
-    steps = step_record({"litespark": 10.0})
-    classes = [ClassRecord("gemm", 8.0, 6.0), ClassRecord("idle", 2.0, 0.0)]
-    return ProfileRecord(steps.provenance, steps.model, steps.protocol, "litespark", [], "ours", "none", "", "cuda",
-                         steps.rates, 1000, 5000, 10.0, 9.5, classes)  # fmt: skip
 
 
 def results_folder(root: Path, *records: StepRecord) -> Path:

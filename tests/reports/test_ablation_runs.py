@@ -81,30 +81,13 @@ def test_the_order_of_the_switches_is_that_in_which_they_were_added(sweep):
     assert lost == pytest.approx([0.5, 1 - 360 / 396, 1 - 264 / 396, 1 - 330 / 396])
 
 
-def test_figures_are_those_of_the_records(sweep):
-    made = found(sweep)
-    first = made.rows[0]
-    assert made.repeat == "seed"
-    assert first.joules_per_token is not None
-    assert (first.joules_per_token.median, first.repeats.median("mfu_causal")) == pytest.approx((0.1, 0.6534))
-    assert first.repeats.median("peak_memory_mib") == pytest.approx(61.4 * 1024)
-    assert made.gain is not None
-    assert (made.gain.median, made.gain.count) == (pytest.approx(3.96), 1)
-
-
-def test_seeds_are_repeats(sweep):
-    write(sweep / "again", "baseline", 90.0, seed=2)
-    write(sweep / "again_all", "attention norm recompute fused", 450.0, seed=2)
-    gain = found(sweep).gain
-    assert gain is not None
-    assert (gain.low, gain.high, gain.count) == (pytest.approx(3.96), pytest.approx(5.0), 2)
-
-
-def test_the_newest_run_of_a_seed_counts(sweep):
+def test_seeds_are_repeats_of_which_the_newest_run_counts(sweep):
     write(sweep / "again", "baseline", 99.0, minute=50)
+    write(sweep / "second", "baseline", 90.0, seed=2)
+    write(sweep / "second_all", "attention norm recompute fused", 450.0, seed=2)
     made = found(sweep)
     assert made.gain is not None
-    assert made.gain.median == pytest.approx(4.0)
+    assert (made.gain.low, made.gain.high, made.gain.count) == (pytest.approx(4.0), pytest.approx(5.0), 2)
     assert made.rows[0].notes == ("baseline: older runs of the same seeds left out: 1",)
 
 
@@ -113,8 +96,7 @@ def test_a_run_that_failed_leaves_a_gap(sweep):
     record.status = "failed"
     record.write(sweep / "attention_norm" / "run.json")
     made = found(sweep)
-    gaps = [row.switch for row in made.rows[1:] if row.gain is None]
-    assert gaps
+    assert [row.switch for row in made.rows[1:] if row.gain is None]
     assert any("not measured" in note for row in made.rows[1:] for note in row.notes)
     assert made.gain is not None
 
@@ -132,8 +114,10 @@ def test_a_switch_with_which_the_same_backends_ran_says_so(tmp_path):
     ("change", "what"),
     [
         ({"data__manifest_hash": "ffff"}, "data"),
-        ({"throughput__tokens": 5}, "numbers of tokens"),
-        ({"provenance__environment__world_size": 2}, "numbers of processes"),
+        (
+            {"throughput__tokens": 5, "provenance__environment__world_size": 2},
+            "numbers of processes, numbers of tokens",
+        ),
         ({"provenance__environment__devices": []}, "devices"),
     ],
 )
@@ -154,24 +138,19 @@ def test_without_a_baseline_there_is_no_ablation_and_the_reason_is_said(tmp_path
     )
 
 
-def test_runs_that_differ_in_more_than_switches_are_no_ablation(tmp_path, run_folders):
-    write(tmp_path / "a", "", 100.0)
-    path = write(tmp_path / "b", "attention", 150.0) / "config.yaml"
+@pytest.mark.parametrize(
+    "change", [("optim", "lr", 0.5), ("ops", "attention", "triton")], ids=["no switch", "3 values"]
+)
+def test_runs_that_differ_in_more_than_switches_are_no_ablation(tmp_path, run_folders, change):
+    for name, on in (("a", ""), ("b", "attention"), ("c", "attention")):
+        path = write(tmp_path / name, on, 100.0) / "config.yaml"
+    group, key, value = change
     config = yaml.safe_load(path.read_text())
-    config["optim"]["lr"] = 0.5
+    config[group][key] = value
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     assert ablation_of(load_runs([tmp_path])) is None
     assert ablation_of(load_runs([run_folders / "sweep"])) is None
     assert ablation_of(load_runs([run_folders / "dead"])) is None
-
-
-def test_three_values_of_a_setting_are_no_switch(tmp_path):
-    for name, speed in (("reference", 100.0), ("sdpa", 120.0), ("triton", 130.0)):
-        path = write(tmp_path / name, "", speed) / "config.yaml"
-        config = yaml.safe_load(path.read_text())
-        config["ops"]["attention"] = name
-        path.write_text(yaml.safe_dump(config, sort_keys=False))
-    assert ablation_of(load_runs([tmp_path])) is None
 
 
 def test_the_report_of_a_sweep_has_the_table_and_the_waterfall(sweep, tmp_path):

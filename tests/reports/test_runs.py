@@ -119,11 +119,6 @@ def test_a_complete_but_corrupt_last_line_is_named(tmp_path):
 
 
 def test_what_is_no_run_folder_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"expected a run folder, found nothing"):
-        load_run(tmp_path / "absent")
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match=r"expected a run folder, found a file"):
-        load_run(tmp_path / "file")
     with pytest.raises(ValueError, match=r"is not a run folder: it holds no run\.json"):
         load_run(tmp_path)
 
@@ -148,10 +143,9 @@ def test_each_run_is_found_once_and_in_the_order_asked(run_folders):
 
 
 def test_a_path_without_runs_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"expected a run folder or a folder of runs, found nothing"):
-        find_runs([tmp_path / "absent"])
-    with pytest.raises(ValueError, match=r"no run at or below it"):
-        find_runs([tmp_path])
+    for path in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(ValueError, match=r"no run at or below it"):
+            find_runs([path])
 
 
 def test_the_comparison_has_a_row_a_run_and_only_the_settings_that_differ(run_folders):
@@ -173,11 +167,6 @@ def test_a_setting_that_one_run_lacks_differs_and_runs_without_config_do_not_cou
     runs = [load_run(run_folders / "gpu"), load_run(extra), load_run(run_folders / "dead")]
     assert differing_keys(runs) == ["compile.mode"]
     assert compare(runs)["compile.mode"].tolist() == [None, "fast", None]
-
-
-def test_nothing_to_compare_is_refused():
-    with pytest.raises(ValueError, match=r"got no runs to compare"):
-        compare([])
 
 
 def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from collections.abc import Sequence
 from typing import Any
 
 from litespark.metrics.records.ablation import changes_speed_only, default_name, planned
@@ -20,7 +19,6 @@ _PLAINEST_FIRST: dict[str, tuple[Any, ...]] = {
     "precision.name": ("fp32", "bf16", "fp8"),
     "ops.compile": ("none", "block", "model"),
 }
-_REFERENCE = "reference"
 
 
 def ablation_of(runs: Sequence[Run]) -> Ablation | str | None:
@@ -30,89 +28,68 @@ def ablation_of(runs: Sequence[Run]) -> Ablation | str | None:
         None where the runs differ in something else than switches, or in nothing; a reason in words where they differ
         in switches alone and still make no table.
     """
-    finished = [run for run in runs if run.record.status == "finished" and run.config]
-    keys = [key for key in differing_keys(finished) if key != "seed" and key.split(".")[0] != "variant"]
-    configs = [flatten(run.config) for run in finished]
+    runs = sorted((run for run in runs if run.record.complete and run.config), key=lambda run: run.record.started)
+    keys = [key for key in differing_keys(runs) if key != "seed" and key.split(".")[0] != "variant"]
     if not keys or not all(map(changes_speed_only, keys)):
         return None
-    values = {key: {config.get(key) for config in configs} for key in keys}
-    plain = {key: _plainer(key, found) for key, found in values.items()}
-    if any(len(found) != 2 for found in values.values()) or None in plain.values():
-        return None
-    switches = _together(keys, {key: tuple(config.get(key) != plain[key] for config in configs) for key in keys})
-    on_in = [
-        frozenset(name for name, members in switches.items() if config.get(members[0]) != plain[members[0]])
-        for config in configs
-    ]
-    by_switches: dict[Switches, list[Run]] = {}
-    for on, run in sorted(zip(on_in, finished, strict=True), key=lambda pair: pair[1].record.started):
-        by_switches.setdefault(on, []).append(run)
-    reason = _incomparable(finished) or _without_ends(by_switches, switches)
-    if reason is not None:
-        return f"The runs differ only in {', '.join(switches)}, but are no ablation: {reason}."
-    order = _order(list(switches), list(by_switches))
-    names = {each.on: each.name for each in planned(order)}
-    return ablation(
-        order,
-        {on: _combination(names[on], by_switches[on]) for on in by_switches if on in names},
-        repeat="seed",
-        joules_reason=next((run.record.energy.reason for run in finished if run.record.energy.reason), None),
-        unchanged=_without_effect(order, switches, by_switches),
-    )
-
-
-def _plainer(key: str, values: set[Any]) -> Any:
-    """The value of a baseline among those of a key; None where none of them is known to be the plainer one."""
-    known = _PLAINEST_FIRST.get(key, (_REFERENCE,))
-    return next((value for value in known if value in values), None)
-
-
-def _together(keys: Sequence[str], switched: Mapping[str, tuple[bool, ...]]) -> dict[str, list[str]]:
-    """Keys that are always switched together as one switch, named after all of them."""
-    groups: dict[tuple[bool, ...], list[str]] = {}
+    # keys that are always switched together are one switch, named after all of them
+    together: dict[tuple[bool, ...], list[str]] = {}
     for key in keys:
-        groups.setdefault(switched[key], []).append(key)
-    return {"+".join(map(default_name, members)): members for members in groups.values()}
+        values = [flatten(run.config).get(key) for run in runs]
+        plain = next((value for value in _PLAINEST_FIRST.get(key, ("reference",)) if value in values), None)
+        if plain is None or len(set(values)) != 2:
+            return None
+        together.setdefault(tuple(value != plain for value in values), []).append(key)
+    names = {switched: "+".join(map(default_name, members)) for switched, members in together.items()}
+    by_switches: dict[Switches, list[RunRecord]] = {}
+    for index, run in enumerate(runs):
+        on = frozenset(name for switched, name in names.items() if switched[index])
+        by_switches.setdefault(on, []).append(run.record)
+    if reason := _incomparable([run.record for run in runs]) or _without_ends(by_switches, frozenset(names.values())):
+        return f"The runs differ only in {', '.join(names.values())}, but are no ablation: {reason}."
+    members = {name: together[switched] for switched, name in names.items()}
+    switches = {name: members[name] for name in _order(list(members), list(by_switches))}
+    combinations = {each.on: _combination(each.name, by_switches[each.on]) for each in planned(list(switches))
+                    if each.on in by_switches}  # fmt: skip
+    reasons = [run.record.energy.reason for run in runs]
+    return ablation(switches, combinations, repeat="seed", joules_reason=next(filter(None, reasons), None))
 
 
-def _incomparable(runs: Sequence[Run]) -> str | None:
-    facts: dict[str, Callable[[Run], object]] = {
-        "devices": lambda run: [device.name for device in run.record.environment.devices],
-        "numbers of processes": lambda run: run.record.environment.world_size,
-        "data": lambda run: run.record.data.manifest_hash,
-        "numbers of tokens": lambda run: run.record.throughput.tokens,
+def _incomparable(records: Sequence[RunRecord]) -> str | None:
+    facts: dict[str, list[Any]] = {
+        "devices": [[device.name for device in record.environment.devices] for record in records],
+        "numbers of processes": [record.environment.world_size for record in records],
+        "data": [record.data.manifest_hash for record in records],
+        "numbers of tokens": [record.throughput.tokens for record in records],
     }
-    different = [what for what, fact in facts.items() if any(fact(run) != fact(runs[0]) for run in runs)]
+    different = [what for what, values in facts.items() if any(value != values[0] for value in values)]
     return f"they have different {', '.join(different)}" if different else None
 
 
-def _without_ends(found: Mapping[Switches, object], switches: Mapping[str, object]) -> str | None:
-    ends = {"off": frozenset[str](), "on": frozenset(switches)}
-    missing = [f"no finished run has all of them {state}" for state, on in ends.items() if on not in found]
+def _without_ends(by_switches: dict[Switches, list[RunRecord]], all_on: Switches) -> str | None:
+    ends = {"off": Switches(), "on": all_on}
+    missing = [f"no finished run has all of them {state}" for state, on in ends.items() if on not in by_switches]
     return "; ".join(missing) or None
 
 
 def _order(switches: Sequence[str], present: Sequence[Switches]) -> list[str]:
     """The order in which the switches were added one by one, as far as there are runs for it; then the others.
 
-    Of two runs that continue it equally far the one that was started first is taken: `present` is in that order.
+    Of two runs that continue it the one that was started first is taken: `present` is in that order.
     """
-
-    @cache
-    def longest(on: Switches) -> tuple[str, ...]:
-        paths = [(*(each - on), *longest(each)) for each in present if on < each and len(each) == len(on) + 1]
-        return max(paths, key=len, default=())
-
-    path = longest(frozenset())
-    return [*path, *(name for name in switches if name not in path)]
+    order: list[str] = []
+    while more := next((on for on in present if on > set(order) and len(on) == len(order) + 1), None):
+        order += more - set(order)
+    return [*order, *(name for name in switches if name not in order)]
 
 
-def _combination(name: str, runs: Sequence[Run]) -> Combination:
+def _combination(name: str, records: Sequence[RunRecord]) -> Combination:
     """The newest run of each seed."""
-    by_seed = {run.record.seed: run.record for run in runs}
-    older = len(runs) - len(by_seed)
+    by_seed = {record.seed: record for record in records}
+    older = len(records) - len(by_seed)
     notes = (f"{name}: older runs of the same seeds left out: {older}",) if older else ()
-    return Combination(name, Repeats({seed: _figures(record) for seed, record in by_seed.items()}), notes)
+    ran = ", ".join(f"{op.op} {op.used}" for op in records[-1].ops)
+    return Combination(name, Repeats({seed: _figures(record) for seed, record in by_seed.items()}), ran or None, notes)
 
 
 def _figures(record: RunRecord) -> dict[str, float | None]:
@@ -125,20 +102,3 @@ def _figures(record: RunRecord) -> dict[str, float | None]:
         "peak_memory_mib": None if speed.peak_memory_gib is None else 1024 * speed.peak_memory_gib,
         "loss": record.quality.validation_loss,
     }
-
-
-def _without_effect(
-    order: Sequence[str], switches: Mapping[str, list[str]], found: Mapping[Switches, list[Run]]
-) -> list[str]:
-    """Switches of ops with which the same backends ran as without."""
-
-    def backends(count: int) -> list[tuple[str, str]]:
-        runs = found.get(frozenset(order[:count]), [])
-        return [(each.op, each.used) for each in runs[-1].record.ops] if runs else []
-
-    return [
-        name
-        for index, name in enumerate(order)
-        if all(key.startswith("ops.") for key in switches[name]) and backends(index + 1)
-        if backends(index) == backends(index + 1)
-    ]

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from matplotlib.figure import Figure
 
 from litespark.metrics.records.training import TrainingRecord
-from litespark.reports.plots import COLOURS, GREY, LINE_STYLES, save, ticks
+from litespark.reports.plots import COLOURS, GREY, LINE_STYLES, ticks
 from litespark.reports.training import title_of
-
-
-def picture(record: TrainingRecord, path: Path) -> None:
-    """Draw the curves into a file."""
-    save(figure(record), path)
 
 
 def figure(record: TrainingRecord) -> Figure:

@@ -3,9 +3,8 @@
     <!-- from results/DEVICE/FILE.json: record.quality.bits_per_byte | plain -->1.930<!-- end -->
 
 What stands between the marks is the value of the expression, as `litespark results` writes it and
-`litespark results --check` holds it against the record. An expression is one of jinja2 over `record`, of a benchmark
-of steps or of trained variants also over `rows` and `ratios`, of ops over `figures`:
-`rows.litespark.tokens_per_second | rate`,
+`litespark results --check` holds it against the record. An expression is one of jinja2 over `record`, and of a
+benchmark of steps or of trained variants also over `rows` and `ratios`:
 `ratios.litespark.compiled.tokens_per_second.median | plain`. The filters are the ways in which all tables write
 numbers; a value that was not measured is an error. `<!-- from results: page -->` stands before the page of all records.
 A mark after a backtick is shown and not rendered.
@@ -22,14 +21,15 @@ from jinja2 import StrictUndefined, TemplateError, Undefined
 from jinja2.sandbox import SandboxedEnvironment
 
 from litespark.metrics.records.index import read_entry, read_index
-from litespark.metrics.records.ops import OpsRecord
 from litespark.metrics.records.step import StepRecord
 from litespark.metrics.records.training import TrainingRecord
 from litespark.metrics.step_round import Interval
 from litespark.reports import quantities, results, step_rows, training_rows
 from litespark.reports.table import Column
 
-_MARK = re.compile(r"(?<!`)<!-- from (?P<source>[^\s:]+): (?P<expression>.+?) -->(?P<shown>.*?)<!-- end -->", re.DOTALL)
+_MARK = re.compile(
+    r"(?<!`)(?P<begin><!-- from (?P<source>[^\s:]+): (?P<expression>.+?) -->)(?P<shown>.*?)<!-- end -->", re.DOTALL
+)
 _DOCUMENTS = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/*.md", "results/*.md", "notebooks/*.py")
 
 
@@ -43,7 +43,7 @@ def write_documents(root: Path) -> list[Path]:
         raise ValueError("\n".join(problems))
     old = documents(root)
     new = {path: rendered(text, root) for path, text in old.items()}
-    changed = [path for path, text in new.items() if text != old[path]]
+    changed = [path for path in new if new[path] != old[path]]
     for path in changed:
         path.write_text(new[path], encoding="utf-8")
     return changed
@@ -68,14 +68,14 @@ def rendered(text: str, root: Path) -> str:
     Raises:
         ValueError: a record is absent or refused, or an expression has no value.
     """
-    return _MARK.sub(lambda mark: f"{_opening(mark)}{value_of(mark, root)}<!-- end -->", text)
+    return _MARK.sub(lambda mark: f"{mark['begin']}{_value_of(mark, root)}<!-- end -->", text)
 
 
 def _stale(text: str, name: Path, root: Path) -> Iterator[str]:
     for mark in _MARK.finditer(text):
         where = f"{name}:{text[: mark.start()].count(chr(10)) + 1}"
         try:
-            value = value_of(mark, root)
+            value = _value_of(mark, root)
         except (ValueError, OSError) as error:
             yield f"{where}: {' '.join(str(error).split())}"
             continue
@@ -84,19 +84,12 @@ def _stale(text: str, name: Path, root: Path) -> Iterator[str]:
             yield f"{where}: got {shown!r}, expected {expected!r} of {mark['source']}; run: litespark results"
 
 
-def value_of(mark: re.Match[str], root: Path) -> str:
-    """What belongs between a mark and its end; a value of several lines stands apart from both.
-
-    Raises:
-        ValueError: the record is absent or refused, or the expression has no value.
-    """
+def _value_of(mark: re.Match[str], root: Path) -> str:
+    """What belongs between a mark and its end; a value of several lines stands apart from both."""
     source = root / mark["source"]
-    if source.is_dir():
-        values: dict[str, Any] = {"page": results.page(source)}
-    elif source.is_file():
-        values = _values(read_entry(source).record)
-    else:
+    if not source.exists():
         raise ValueError(f"{mark['source']}: no such record; name one as results/DEVICE/FILE.json")
+    values = {"page": results.page(source)} if source.is_dir() else _values(read_entry(source).record)
     try:
         value = _ENVIRONMENT.from_string("{{ " + mark["expression"] + " }}").render(values)
     except (TemplateError, TypeError) as error:
@@ -104,17 +97,10 @@ def value_of(mark: re.Match[str], root: Path) -> str:
     return f"\n\n{value}\n\n" if "\n" in value else value
 
 
-def _opening(mark: re.Match[str]) -> str:
-    return f"<!-- from {mark['source']}: {mark['expression']} -->"
-
-
 def _values(record: Any) -> dict[str, Any]:
     """What an expression may name: the record, and the rows and ratios that follow from it."""
     if isinstance(record, TrainingRecord):
         return {"record": record, "rows": training_rows.rows(record)}
-    if isinstance(record, OpsRecord):
-        figures = {case.case: {each.name: case.figures(each) for each in case.variants} for case in record.cases}
-        return {"record": record, "figures": figures}
     if not isinstance(record, StepRecord):
         return {"record": record}
     ratios = {variant.name: step_rows.ratios(record, variant.name) for variant in record.variants}

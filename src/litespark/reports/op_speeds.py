@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
-from litespark.metrics.records.ops import BF16, CaseRecord, OpFigures, OpsRecord, TimeRecord, VariantRecord, median
+from litespark.metrics.records.ops import BF16, CaseRecord, OpFigures, OpsRecord, TimeRecord, VariantRecord
 from litespark.ops.backend import REFERENCE
 from litespark.reports.quantities import percent
 from litespark.reports.table import Column, Table, texts
@@ -14,7 +12,13 @@ _MS = "{:.3f}".format
 
 def tables(record: OpsRecord) -> list[Table]:
     """Each case, the widths from which on fp8 pays, the optimizer, and the goals."""
-    made = [_case(case) for case in record.cases] + _widths(record)
+    bandwidth = record.copy_bytes_per_second
+    about = f"{record.model}, {record.rows} x {record.seq_len} tokens, {record.environment.precision}, " + (
+        record.environment.device_names + (f", copies {bandwidth / 1e9:.0f} GB/s" if bandwidth is not None else "")
+    )
+    made = [Table([], [], about), *map(_case, record.cases)]
+    if record.widths or record.pays:
+        made.append(_widths(record))
     if record.optimizer:
         rows = [(each.name, each.time.median_ms, _spread(each.time), each.bytes_per_parameter)
                 for each in record.optimizer]  # fmt: skip
@@ -24,20 +28,14 @@ def tables(record: OpsRecord) -> list[Table]:
     goals = [(goal.op, goal.goal, goal.value, goal.verdict, goal.reason) for goal in record.goals]
     failures = [f"{failure.op} FAILED: {failure.error}" for failure in record.failures]
     columns = [*texts("op", "goal"), Column("reached", _MS), *texts("verdict", "of, or why")]
-    made.append(Table(columns, goals, notes=failures))
-    devices = ", ".join(device.name for device in record.environment.devices)
-    bandwidth = record.copy_bytes_per_second
-    about = f"{record.model}, {record.rows} x {record.seq_len} tokens, {record.environment.precision}, {devices}" + (
-        f", copies {bandwidth / 1e9:.0f} GB/s" if bandwidth is not None else ""
-    )
-    return [Table([], [], about), *made]
+    return [*made, Table(columns, goals, notes=failures)]
 
 
 def _case(case: CaseRecord) -> Table:
     """Times, how often as fast as the reference (fp8: as bf16), shares of the copy bandwidth or rates, and memory."""
     base = BF16 if case.op == "fp8" else REFERENCE
-    eager = next((median(each.forward_backward) for each in case.variants if each.name == base), math.inf)
-    rows = [_variant(variant, case.figures(variant), eager) for variant in case.variants]
+    times = {variant.name: variant.forward_backward for variant in case.variants}
+    rows = [_variant(variant, case.figures(variant), times.get(base)) for variant in case.variants]
     rows += [(each.name, None, each.time.median_ms, None, None, None, None, "") for each in case.yardsticks]
     columns = [
         *texts("variant"), Column("forward ms", _MS), Column("and backward ms", _MS), Column("p10 to p90"),
@@ -47,22 +45,20 @@ def _case(case: CaseRecord) -> Table:
     return Table(columns, rows, f"{case.case} ({case.sizes})")
 
 
-def _variant(variant: VariantRecord, figures: OpFigures, eager: float) -> tuple[object, ...]:
+def _variant(variant: VariantRecord, figures: OpFigures, base: TimeRecord | None) -> tuple[object, ...]:
     name, both = f"{variant.name} ({variant.kernel})" if variant.kernel else variant.name, variant.forward_backward
     if variant.forward is None or both is None:
         return name, None, None, None, None, None, None, variant.reason
     shares = [share for share in (figures.share_forward, figures.share_backward) if share is not None]
     rates = [rate for rate in (figures.tflops, figures.tflops_forward, figures.tflops_backward) if rate is not None]
     reached = " ".join(map(percent, shares)) or " ".join(f"{rate:.3g}" for rate in rates)
-    faster = eager / both.median_ms if math.isfinite(eager) else None
+    faster = base and base.median_ms / both.median_ms
     return (name, variant.forward.median_ms, both.median_ms, _spread(both), faster, reached or None,
             variant.peak_memory_mib, variant.reason or "")  # fmt: skip
 
 
-def _widths(record: OpsRecord) -> list[Table]:
+def _widths(record: OpsRecord) -> Table:
     """Square linear layers, and from which width on fp8 pays."""
-    if not record.widths and not record.pays:
-        return []
     tokens = record.rows * record.seq_len
     names = [each.name for each in record.widths[0].times] if record.widths else []
     rows = [(str(each.width), *(time.time.median_ms for time in each.times)) for each in record.widths]
@@ -72,7 +68,7 @@ def _widths(record: OpsRecord) -> list[Table]:
         for pays in record.pays
     ]
     title = f"square linear layers, {tokens} tokens, ms of forward and backward"
-    return [Table([Column("width"), *(Column(name, _MS) for name in names)], rows, title, notes=notes)]
+    return Table([Column("width"), *(Column(name, _MS) for name in names)], rows, title, notes=notes)
 
 
 def _spread(time: TimeRecord) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from litespark.reports.table import Table, texts
 from litespark.run.record import RunRecord
 from litespark.run.record_ops import OpRecord, VerificationRecord
@@ -12,8 +14,8 @@ def table(record: RunRecord) -> Table:
     rows = []
     for op in record.ops:
         used = f"{op.used} ({op.detail})" if op.detail else op.used
-        ordered = sorted(op.times, key=lambda each: each.milliseconds)
-        times = ", ".join(f"{each.backend} {each.milliseconds:.3g} ms" for each in ordered) or "not measured"
+        ordered = sorted(op.times, key=lambda time: time.milliseconds)
+        times = ", ".join(f"{time.backend} {time.milliseconds:.3g} ms" for time in ordered) or "not measured"
         rows.append((op.op, used, op.asked, _verified(op), times, op.reason or ""))
     columns = texts(
         "op", "backend", "asked for", "verification: worst distance (allowed)", "forward and backward", "why"
@@ -29,21 +31,15 @@ def _verified(op: OpRecord) -> str:
 
 
 def _worst(cases: list[VerificationRecord]) -> str:
-    """The tensor that comes nearest to its bound."""
+    """The tensor that comes nearest to its bound; casts are allowed nothing, and have nothing where they are right."""
     differences = [
-        (_share(each.distance, each.bound), f"{each.distance:.1e} ({each.bound:.1e}) {each.tensor}", case)
+        (each.distance / each.bound if each.bound else math.inf if each.distance else 0.0, each, case)
         for case in cases
         for each in case.differences
         if each.distance is not None
     ]
     if not differences:
         return "it raised " + (cases[0].error or "nothing and returned nothing finite")
-    _, distance, case = max(differences, key=lambda each: each[0])
-    return f"{distance}, {case.dtype}, {case.sizes}{', interpreted' if case.interpreted else ''}"
-
-
-def _share(distance: float, bound: float) -> float:
-    """Of what is allowed; casts are allowed nothing, and have nothing where they are right."""
-    if bound:
-        return distance / bound
-    return float("inf") if distance else 0.0
+    _, worst, case = max(differences, key=lambda difference: difference[0])
+    where = f"{case.dtype}, {case.sizes}{', interpreted' if case.interpreted else ''}"
+    return f"{worst.distance:.1e} ({worst.bound:.1e}) {worst.tensor}, {where}"

@@ -1,4 +1,4 @@
-"""Pages made of templates (`templates/*.md.j2`), and how a page is written."""
+"""Pages made of templates (`templates/*.md.j2`), in which tables and numbers are written as everywhere else."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from litespark.atomic import write_whole
+from litespark.reports import quantities
 from litespark.reports.table import Table, bulleted, fenced, markdown
 
-_ENVIRONMENT = Environment(
-    loader=PackageLoader("litespark.reports"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    keep_trailing_newline=False, autoescape=False,
-)  # fmt: skip
 
-
-def _markdown(shown: Table | Iterable[Table] | str) -> str:
-    """Tables as Markdown; a text as it is."""
-    if isinstance(shown, str):
-        return shown
+def _markdown(shown: Table | Iterable[Table]) -> str:
     return shown.markdown() if isinstance(shown, Table) else markdown(shown)
 
 
+_ENVIRONMENT = Environment(
+    loader=PackageLoader("litespark.reports"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    autoescape=False,
+)  # fmt: skip
 _ENVIRONMENT.filters |= {"md": _markdown, "fenced": fenced, "bulleted": bulleted}
+_ENVIRONMENT.filters |= {name: getattr(quantities, name) for name in ("plain", "scaled", "count", "rate", "duration")}
 
 
 def render(template: str, **values: Any) -> str:
@@ -32,8 +31,6 @@ def render(template: str, **values: Any) -> str:
 
 
 def write(path: Path, text: str) -> Path:
-    """Write through a temporary file, so that an older page stays whole until the new one is; returns the path."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
-    temporary.replace(path)
+    """Write a page, so that an older one stays whole until the new one is; returns the path."""
+    write_whole(path, f"{text}\n".encode(errors="backslashreplace"))
     return path

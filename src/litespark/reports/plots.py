@@ -1,8 +1,7 @@
 """Pictures of runs: loss, throughput, utilisation and energy over the tokens trained on.
 
-Each function takes one run or several and returns a matplotlib `Figure`. One run shows all its lines; several are drawn
-over one another, a colour a run. No pyplot and no global state, so nothing here needs a display or disturbs a notebook.
-What was not measured stands in words in the picture, never as zero.
+Each function takes one run, which shows all its lines, or several, a colour a run, and returns a matplotlib `Figure`
+(no pyplot, no global state). What was not measured stands in words in the picture, never as zero.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from litespark.metrics import names
-from litespark.reports.quantities import is_measured, plain, rate, scaled
+from litespark.reports.quantities import is_measured, rate, scaled, short
 from litespark.reports.reasons import no_energy, no_peak
 from litespark.reports.runs import Run, differing_keys, labels, loss_unit
 from litespark.run.folder import flatten
@@ -29,11 +28,10 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 LINE_STYLES = ("-", "--", ":", "-.")
 GREY = "#666666"
 WIDTH_INCHES = 8.0
-DOTS_PER_INCH = 130
-SMOOTH_FROM_POINTS = 60
-MOST_LEGEND_ROWS = 12
 LONGEST_LABEL = 45
-TOO_SHORT = "the run ended before the first log interval"
+_SMOOTH_FROM_POINTS = 60
+_MOST_LEGEND_ROWS = 12
+_TOO_SHORT = "the run ended before the first log interval"
 # from the one to quote to the one that is always there
 UTILISATIONS = {
     names.MFU_CAUSAL: "MFU (C)",
@@ -51,7 +49,7 @@ _DRAWN: dict[str, tuple[str, ...]] = {
 
 
 class _Line(NamedTuple):
-    """How a run is drawn; the style changes where the colours begin again."""
+    """How a run is drawn."""
 
     run: Run
     label: str
@@ -68,18 +66,18 @@ class _Line(NamedTuple):
 def plot_loss(runs: Sequence[Run]) -> Figure:
     """Train and validation loss over tokens, with the unigram entropy of the data as dashed line."""
     if not _logged(runs, "loss"):
-        return message("Loss over tokens", f"no loss was logged: {TOO_SHORT}")
-    figure, (axes,) = _over_tokens("Loss over tokens", [f"loss ({loss_unit(runs)})"])
+        return message("Loss over tokens", f"no loss was logged: {_TOO_SHORT}")
+    figure, (axes,) = _over_tokens("Loss over tokens", f"loss ({loss_unit(runs)})")
     alone = len(runs) == 1
     for line in _lines(runs):
         train = line.run.series(names.TRAIN_LOSS)
-        if len(train) >= SMOOTH_FROM_POINTS:
+        if len(train) >= _SMOOTH_FROM_POINTS:
             line.draw(axes, names.TRAIN_LOSS, alpha=0.25, linewidth=0.8, linestyle="-")
             # centred, so that the line does not trail behind a falling loss
             smooth: pd.Series = train.rolling(len(train) // 20, center=True, min_periods=1).mean()
             label = "train, smoothed" if alone else line.label
             axes.plot(smooth.index, smooth, line.style, color=line.colour, label=label)
-        elif len(train):
+        else:
             line.draw(axes, names.TRAIN_LOSS, "train" if alone else line.label)
         look = {"color": COLOURS[1], "linestyle": "-"} if alone else {"linestyle": "none"}
         line.draw(axes, names.VALIDATION_LOSS, "validation" if alone else None, marker="o", markersize=5,
@@ -87,16 +85,16 @@ def plot_loss(runs: Sequence[Run]) -> Figure:
     entropies = {run.record.data.unigram_entropy for run in runs}
     for entropy in sorted(entropy for entropy in entropies if entropy is not None):
         axes.axhline(entropy, color=GREY, linestyle="--", linewidth=1)
-        axes.annotate(f"unigram entropy {plain(entropy, digits=3)}", (1, entropy), (-4, 4), ha="right", color=GREY,
-                      xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=9)  # fmt: skip
+        axes.annotate(f"unigram entropy {short(entropy)}", (1, entropy), (-4, 4), ha="right", color=GREY, fontsize=9,
+                      xycoords=("axes fraction", "data"), textcoords="offset points")  # fmt: skip
     return _finish(figure, runs, "" if alone else "dots: validation", from_zero=False)
 
 
 def plot_throughput(runs: Sequence[Run]) -> Figure:
     """Tokens per second, and the step time (median; for a single run also the 95th percentile), over tokens."""
     if not _logged(runs, "throughput"):
-        return message("Throughput over tokens", f"throughput was not measured: {TOO_SHORT}")
-    figure, (speed, step) = _over_tokens("Throughput over tokens", ["tokens/s", "step time (ms)"])
+        return message("Throughput over tokens", f"throughput was not measured: {_TOO_SHORT}")
+    figure, (speed, step) = _over_tokens("Throughput over tokens", "tokens/s", "step time (ms)")
     alone = len(runs) == 1
     for line in _lines(runs):
         line.draw(speed, names.TOKENS_PER_SECOND, None if alone else line.label)
@@ -113,15 +111,15 @@ def plot_mfu(runs: Sequence[Run]) -> Figure:
     title = "Model FLOPs utilisation over tokens"
     measured = [key for key in UTILISATIONS if any(len(run.series(key)) for run in runs)]
     if not measured:
-        return message(title, "not measured: " + "\n".join(dict.fromkeys(no_peak(run) for run in runs)))
-    figure, (axes,) = _over_tokens(title, ["share of peak"])
+        return message(title, "not measured: " + "\n".join(dict.fromkeys(no_peak(run.record) for run in runs)))
+    figure, (axes,) = _over_tokens(title, "share of peak")
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     lines, note = _lines(runs), ""
     if len(runs) == 1:
         for key, colour in zip(measured, COLOURS, strict=False):
             lines[0].draw(axes, key, UTILISATIONS[key], color=colour)
         if names.MFU_CAUSAL not in measured:
-            note = f"no MFU of a vendor's peak: {no_peak(runs[0])}"
+            note = f"no MFU of a vendor's peak: {no_peak(runs[0].record)}"
     else:
         # one kind for all of them, or the lines could not be compared
         key = next((key for key in measured if all(len(run.series(key)) for run in runs)), measured[0])
@@ -135,29 +133,25 @@ def plot_mfu(runs: Sequence[Run]) -> Figure:
 
 def plot_energy(runs: Sequence[Run]) -> Figure:
     """Joules per token and cumulative joules over tokens; in words why, where no energy was read."""
-    measured = [run for run in runs if _logged([run], "energy")]
-    if not measured:
-        reasons = dict.fromkeys(no_energy(run) for run in runs)
-        return message("Energy over tokens", "energy was not measured: " + "\n".join(reasons))
-    title, alone = measured[0].record.energy.label, len(runs) == 1
+    unread = {name: no_energy(run.record) for name, run in zip(labels(runs), runs, strict=True)
+              if not _logged([run], "energy")}  # fmt: skip
+    if len(unread) == len(runs):
+        return message("Energy over tokens", "energy was not measured: " + "\n".join(dict.fromkeys(unread.values())))
+    alone = len(runs) == 1
+    title = next(run.record.energy.label for run in runs if _logged([run], "energy"))
     figure, (per_token, total) = _over_tokens(
         f"{title[:1].upper()}{title[1:]} over tokens",
-        ["energy per token", "energy so far" if alone else "all-in energy so far"],
+        *("energy per token", "energy so far" if alone else "all-in energy so far"),
     )
-    for line in (line for line in _lines(runs) if any(line.run is run for run in measured)):
+    for line in (line for line in _lines(runs) if _logged([line.run], "energy")):
         line.draw(per_token, names.JOULES_PER_TOKEN, None if alone else line.label)
         line.draw(total, names.ALL_IN_JOULES, "all-in" if alone else None)
         if alone:
             line.draw(total, names.TRAIN_JOULES, "training steps only", color=COLOURS[1])
             _average(per_token, line.run.record.energy.joules_per_token_train, lambda value: scaled(value, "J/token"))
-    per_token.yaxis.set_major_formatter(ticks("J"))
-    total.yaxis.set_major_formatter(ticks("J"))
-    without = [
-        f"no energy of {name}: {no_energy(run)}"
-        for run, name in zip(runs, labels(runs), strict=True)
-        if not any(run is other for other in measured)
-    ]
-    return _finish(figure, runs, "\n".join(without))
+    for axes in (per_token, total):
+        axes.yaxis.set_major_formatter(ticks("J"))
+    return _finish(figure, runs, "\n".join(f"no energy of {name}: {reason}" for name, reason in unread.items()))
 
 
 PICTURES: dict[str, Callable[[Sequence[Run]], Figure]] = {
@@ -172,46 +166,34 @@ def save_pictures(runs: Sequence[Run], folder: Path, prefix: str = "") -> dict[s
     """Write every picture that has something to show as `folder/{prefix}{name}.png`; returns the paths by name.
 
     An older picture of what is no longer there is removed, since no report links it.
-
-    Raises:
-        ValueError: no runs are given.
     """
-    if not runs:
-        raise ValueError("got no runs to draw, expected at least one")
-    paths = {}
-    for name, draw in PICTURES.items():
-        path = folder / f"{prefix}{name}.png"
+    paths = {name: folder / f"{prefix}{name}.png" for name in PICTURES}
+    for name, path in paths.items():
         if _logged(runs, name):
-            paths[name] = save(draw(runs), path)
+            save(PICTURES[name](runs), path)
         else:
             path.unlink(missing_ok=True)
-    return paths
+    return {name: path for name, path in paths.items() if _logged(runs, name)}
 
 
 def save(figure: Figure, path: Path) -> Path:
     """Write a picture, with the folder that it goes into; returns its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DOTS_PER_INCH)
+    figure.savefig(path, dpi=130)
     return path
 
 
-def new_figure(y_labels: Sequence[str], height: float, ratios: Sequence[float] = ()) -> tuple[Figure, list[Axes]]:
-    """A figure with one panel a y label, one below the other over the same x."""
+def new_figure(height: float, *y_labels: str, title: str = "") -> tuple[Figure, list[Axes]]:
+    """A figure with a title at the left, and one panel a y label, one below the other over the same x."""
     figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
-    shares = list(ratios)[: len(y_labels)] or None
-    grid = figure.subplots(len(y_labels), 1, sharex=True, squeeze=False, height_ratios=shares)
-    panels = [row[0] for row in grid]
+    panels = list(figure.subplots(len(y_labels), 1, sharex=True, squeeze=False)[:, 0])
     for axes, y_label in zip(panels, y_labels, strict=True):
         axes.set_ylabel(y_label)
         axes.grid(visible=True, color="#dddddd", linewidth=0.7)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_title(title, loc="left", fontsize=12, fontweight="bold")
     return figure, panels
-
-
-def set_title(axes: Axes, title: str) -> None:
-    """A title at the left, as all pictures have it."""
-    axes.set_title(title, loc="left", fontsize=12, fontweight="bold")
 
 
 def ticks(unit: str = "") -> FuncFormatter:
@@ -227,9 +209,8 @@ def ticks(unit: str = "") -> FuncFormatter:
 
 def message(title: str, text: str) -> Figure:
     """Words in place of an empty picture."""
-    figure, (axes,) = new_figure([""], 1.2)
+    figure, (axes,) = new_figure(1.2, "", title=title)
     axes.set_axis_off()
-    set_title(axes, title)
     axes.text(0, 0.9, _wrapped(text, 90), transform=axes.transAxes, va="top", color=GREY)
     return figure
 
@@ -238,9 +219,8 @@ def _logged(runs: Sequence[Run], picture: str) -> bool:
     return any(len(run.series(key)) for run in runs for key in _DRAWN[picture])
 
 
-def _over_tokens(title: str, y_labels: list[str]) -> tuple[Figure, list[Axes]]:
-    figure, panels = new_figure(y_labels, 4.4 if len(y_labels) == 1 else 6.2)
-    set_title(panels[0], title)
+def _over_tokens(title: str, *y_labels: str) -> tuple[Figure, list[Axes]]:
+    figure, panels = new_figure(4.4 if len(y_labels) == 1 else 6.2, *y_labels, title=title)
     panels[-1].set_xlabel("tokens trained on")
     panels[-1].xaxis.set_major_formatter(ticks())
     panels[-1].xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 2.5, 5, 10]))
@@ -248,6 +228,7 @@ def _over_tokens(title: str, y_labels: list[str]) -> tuple[Figure, list[Axes]]:
 
 
 def _lines(runs: Sequence[Run]) -> list[_Line]:
+    """The runs with their looks; the style changes where the colours begin again."""
     return [
         _Line(run, label, COLOURS[index % len(COLOURS)], LINE_STYLES[(index // len(COLOURS)) % len(LINE_STYLES)])
         for index, (run, label) in enumerate(zip(runs, _describe(runs), strict=True))
@@ -259,10 +240,8 @@ def _describe(runs: Sequence[Run]) -> list[str]:
 
     Long names, as those made of a date and every override, give way to the settings where these tell the runs apart.
     """
-    keys = differing_keys(runs)
-    configs = [flatten(run.config) for run in runs]
+    keys, configs, names_of_runs = differing_keys(runs), [flatten(run.config) for run in runs], labels(runs)
     settings = [", ".join(f"{key.rsplit('.', 1)[-1]}={config.get(key)}" for key in keys) for config in configs]
-    names_of_runs = labels(runs)
     if not keys or len(set(settings)) < len(runs) or max(map(len, settings)) > LONGEST_LABEL:
         # the names of a sweep's runs differ at their ends
         return [name if len(name) <= LONGEST_LABEL else f"…{name[1 - LONGEST_LABEL :]}" for name in names_of_runs]
@@ -280,10 +259,7 @@ def _wrapped(text: str, width: int) -> str:
 
 
 def _finish(figure: Figure, runs: Sequence[Run], note: str = "", *, from_zero: bool = True) -> Figure:
-    """Let axes begin at zero, show what is a single point, add the note, and legends; those of many runs at the side.
-
-    Heights then compare as quantities do, with room above the highest line.
-    """
+    """Let axes begin at zero, so that heights compare as quantities do, show single points, add note and legends."""
     if note:
         figure.supxlabel(_wrapped(note, 110), fontsize=9, color=GREY, x=0.01, ha="left")
     figure.axes[0].set_xlim(left=0)
@@ -297,8 +273,8 @@ def _finish(figure: Figure, runs: Sequence[Run], note: str = "", *, from_zero: b
         handles, _ = axes.get_legend_handles_labels()
         if not handles or (len(runs) > 1 and index):
             continue
-        if len(runs) > 4:
-            columns = -(-len(handles) // MOST_LEGEND_ROWS)
+        if len(runs) > 4:  # at the side
+            columns = -(-len(handles) // _MOST_LEGEND_ROWS)
             figure.set_figwidth(WIDTH_INCHES + 2.5 * columns)
             figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9, ncols=columns)
         else:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from litespark.data.contents import PreparedData, PreparedDomain, summed
-from litespark.data.dropped import DroppedRow, Example
-from litespark.reports.quantities import count, percent, plain, scaled
+from litespark.data.dropped import DroppedRow
+from litespark.reports.quantities import count, percent, plain, scaled, short
 from litespark.reports.runs import Run
 from litespark.reports.table import Column, Table, fenced, one_line, text, texts
 from litespark.run.folder import DATA
@@ -28,14 +28,14 @@ def kept_data(run: Run) -> PreparedData | None:
     Raises:
         ValueError: it is damaged, or belongs to other data than the record names.
     """
-    kept = run.folder / DATA
+    kept, expected = run.folder / DATA, run.record.data.manifest_hash
     if not kept.is_file():
         return None
     data = PreparedData.read(kept)
-    if data.manifest_hash != run.record.data.manifest_hash:
+    if data.manifest_hash != expected:
         raise ValueError(
-            f"{kept}: got the manifest {data.manifest_hash[:12]}, expected {run.record.data.manifest_hash[:12]} as the "
-            "record of the run has it; restore the file that the run wrote, or remove it"
+            f"{kept}: got the manifest {data.manifest_hash[:12]}, expected {expected[:12]} as the record of the run "
+            "has it; restore the file that the run wrote, or remove it"
         )
     return data
 
@@ -43,23 +43,16 @@ def kept_data(run: Run) -> PreparedData | None:
 def about(data: PreparedData) -> str:
     """One paragraph: name, packing, selection, and whether the tokenizer keeps every byte."""
     what = f"**{data.name}** (manifest {data.manifest_hash[:12]}), vocabulary {count(data.vocab_size)}"
-    return "; ".join([what, *_packing_and_selection(data)]) + "."
-
-
-def selection(settings: dict[str, Any]) -> str:
-    """The rules of `data.selection` that were on, as overrides are written."""
-    chosen = settings.get("selection")
-    switched_on = {name: chosen[name] for name in _SELECTING if chosen.get(name)} if isinstance(chosen, dict) else {}
-    return ", ".join(f"{name}={_setting(value)}" for name, value in switched_on.items()) or "none"
+    return f"{what}; {_packing_and_selection(data)}."
 
 
 def left_out_by_selection(data: PreparedData) -> str:
     """The share of the training documents that selection dropped, and its rules: 12.3 % by quality=[c4]; or none."""
-    rules = selection(data.settings)
+    rules = _selection(data.settings)
     if rules == "none":
         return rules
     dropped = sum(row.documents for row in data.left_out_of("train") if row.rule.startswith("selection/"))
-    return f"{_percent(_share(dropped, data.read_documents('train')))} by {rules}"
+    return f"{_SHARE.cell(_share(dropped, data.read_documents('train')))} by {rules}"
 
 
 def domains(data: PreparedData) -> Table:
@@ -67,9 +60,8 @@ def domains(data: PreparedData) -> Table:
     rows = []
     for split in data.split_names:
         parts = data.domains_of(split)
-        if not parts:
-            continue
-        whole = total(parts, ALL)
+        whole = PreparedDomain(split, ALL, *(sum(getattr(row, figure) for row in parts)
+                                             for figure in ("documents", "tokens", "bytes", "text_bytes")))  # fmt: skip
         rows += [
             (row.split, one_line(row.domain), row.documents, row.tokens, _share(row.tokens, whole.tokens),
              row.text_bytes, _share(row.bytes, row.tokens), _share(row.tokens, row.documents))
@@ -81,14 +73,6 @@ def domains(data: PreparedData) -> Table:
     return Table(columns, rows)
 
 
-def total(rows: Sequence[PreparedDomain], name: str, lengths: Sequence[int] = ()) -> PreparedDomain:
-    """The sum of domains of one split, under one name."""
-    documents, tokens, size, text_size = (
-        sum(getattr(row, figure) for row in rows) for figure in ("documents", "tokens", "bytes", "text_bytes")
-    )
-    return PreparedDomain(rows[0].split, name, documents, tokens, size, text_size, list(lengths))
-
-
 def lengths(data: PreparedData) -> Table:
     """How long the documents are, in tokens: the mean, and the ranges between powers of two that hold the quantiles."""
     rows = [
@@ -98,8 +82,7 @@ def lengths(data: PreparedData) -> Table:
         for row in data.domains_of(split)
         if row.lengths and row.documents
     ]  # fmt: skip
-    columns = [*texts("split", "domain"), Column("mean", lambda mean: plain(mean, digits=3)), Column("median"),
-               Column("95th percentile"), Column("longest")]  # fmt: skip
+    columns = [*texts("split", "domain"), Column("mean", short), *map(Column, ("median", "95th percentile", "longest"))]
     return Table(columns, rows, title="" if rows else NO_LENGTHS)
 
 
@@ -107,13 +90,19 @@ def left_out(data: PreparedData) -> Table:
     """What each rule dropped of each domain, with a row for all domains where it dropped something of several."""
     if not data.left_out:
         return Table([], [], title=nothing_left_out(data))
-    rows = []
+    rows, about = [], []
     for split in data.split_names:
         for rule, group in itertools.groupby(data.by_rule(split), key=lambda row: row.rule):
             parts = list(group)
-            rows += [_dropped(data, row, rule, row.domain) for row in parts]
             if len(parts) > 1:
-                rows.append(_dropped(data, summed(parts, rule, ALL), rule, ALL))
+                parts.append(summed(parts, rule, ALL))
+            rows += [_dropped(data, row, rule, row.domain) for row in parts]
+        if dropped := data.left_out_of(split):
+            documents, read = sum(row.documents for row in dropped), data.read_documents(split)
+            about.append(
+                f"Dropped from {split}: {count(documents)} of {count(read)} documents and lines "
+                f"({_SHARE.cell(_share(documents, read))}), {_size(sum(row.bytes for row in dropped))} of text."
+            )
     notes = [
         "Rules apply one after the other; a document that several would drop is counted for the first. `of those read` "
         "is the share of the documents and lines of that domain, or of the whole split."
@@ -123,23 +112,12 @@ def left_out(data: PreparedData) -> Table:
             f"Tokens are {NOT_COUNTED} for lines that are not a document, and with "
             "`data.selection.count_dropped_tokens=false`."
         )
-    columns = [*texts("split", "rule", "domain"), *_COUNTED]
-    return Table(columns, rows, about=[*_totals(data), *passed_over(data)], notes=notes)
+    return Table([*texts("split", "rule", "domain"), *_COUNTED], rows, about=[*about, *_passed_over(data)], notes=notes)
 
 
 def nothing_left_out(data: PreparedData) -> str:
     """One line where nothing was dropped; files that were not read are named."""
-    return " ".join(["No documents were dropped.", *passed_over(data)])
-
-
-def passed_over(data: PreparedData) -> list[str]:
-    """A sentence on the files of the source that were not read, with the reason; none where all were."""
-    groups = []
-    for group in data.listing.get("passed_over", []):
-        names, more = group["names"][:_NAMED], group["files"] - _NAMED
-        also = f" and {count(more)} more" if more > 0 else ""
-        groups.append(f"{', '.join(map(one_line, names))}{also}: {one_line(group['reason'])}")
-    return [f"Skipped files: {'; '.join(groups)}."] if groups else []
+    return " ".join(["No documents were dropped.", *_passed_over(data)])
 
 
 def reasons(data: PreparedData) -> Table | None:
@@ -148,33 +126,33 @@ def reasons(data: PreparedData) -> Table | None:
     for split in data.split_names:
         dropped = data.left_out_of(split)
         for rule in sorted({row.rule for row in dropped if row.rule != row.group}):
-            total = summed([row for row in dropped if row.rule == rule], rule, ALL)
-            rows.append(_dropped(data, total, rule))
+            rows.append(_dropped(data, summed([row for row in dropped if row.rule == rule], rule, ALL), rule))
     return Table([*texts("split", "rule and reason"), *_COUNTED], rows) if rows else None
 
 
 def examples(data: PreparedData, most: int = 3) -> str:
     """The first documents and lines that each rule dropped: domain, file, line or record, and how it begins.
 
-    Args:
-        data: the prepared data set.
-        most: examples of a rule, of as many domains as there are; the manifest has a few for each domain.
+    At most `most` of a rule, of as many domains as there are.
     """
     lines: list[str] = []
     for split in data.split_names:
         for rule in sorted({row.rule for row in data.left_out_of(split)}):
-            rows = [row for row in data.left_out_of(split) if row.rule == rule]
             lines.append(f"{split}  {rule}")
-            for domain, each in itertools.islice(_in_turns(rows), most):
-                where = f"{one_line(domain)}  {one_line(each.file)}:{each.place}"
-                lines.append(f"    {where}  {one_line(each.excerpt, EXCERPT_CHARACTERS)}".rstrip())
+            by_domain = [[(one_line(row.domain), example) for example in row.examples]
+                         for row in data.left_out_of(split) if row.rule == rule]  # fmt: skip
+            # the first of each domain, then the second of each, and so on
+            in_turns = filter(None, itertools.chain.from_iterable(itertools.zip_longest(*by_domain)))
+            for domain, example in itertools.islice(in_turns, most):
+                excerpt = one_line(example.excerpt, EXCERPT_CHARACTERS)
+                lines.append(f"    {domain}  {one_line(example.file)}:{example.place}  {excerpt}".rstrip())
     return fenced("\n".join(lines))
 
 
 def in_terminal(data: PreparedData) -> str:
     """Domains and what was dropped, without lengths and examples."""
     tables = text([domains(data), left_out(data)])
-    return f"{tables}\n\nvocabulary {data.vocab_size:,}; {'; '.join(_packing_and_selection(data))}"
+    return f"{tables}\n\nvocabulary {data.vocab_size:,}; {_packing_and_selection(data)}"
 
 
 def _dropped(data: PreparedData, row: DroppedRow, *first: str) -> tuple[object, ...]:
@@ -185,54 +163,37 @@ def _dropped(data: PreparedData, row: DroppedRow, *first: str) -> tuple[object, 
 
 def _range_of(lengths: Sequence[int], quantile: float) -> str:
     """The range that holds a quantile."""
-    wanted, seen = quantile * sum(lengths), 0
-    for power, documents in enumerate(lengths):
-        seen += documents
-        if documents and seen >= wanted:
-            return f"{1 << power:,}" if power == 0 else f"{1 << power:,} to {(2 << power) - 1:,}"
-    raise AssertionError("a quantile lies in a range")
+    up_to = enumerate(itertools.accumulate(lengths))
+    power = next(power for power, documents in up_to if documents >= quantile * sum(lengths))
+    return f"{1 << power:,} to {(2 << power) - 1:,}" if power else "1"
 
 
-def _in_turns(rows: Sequence[DroppedRow]) -> Iterator[tuple[str, Example]]:
-    """The first example of each domain, then the second of each, and so on."""
-    for examples_of_a_turn in itertools.zip_longest(*(row.examples for row in rows)):
-        for row, example in zip(rows, examples_of_a_turn, strict=True):
-            if example is not None:
-                yield row.domain, example
+def _passed_over(data: PreparedData) -> list[str]:
+    """A sentence on the files of the source that were not read, with the reason; none where all were."""
+    groups = []
+    for group in data.listing.get("passed_over", []):
+        names, more = group["names"][:_NAMED], group["files"] - _NAMED
+        also = f" and {count(more)} more" if more > 0 else ""
+        groups.append(f"{', '.join(map(one_line, names))}{also}: {one_line(group['reason'])}")
+    return [f"Skipped files: {'; '.join(groups)}."] if groups else []
 
 
-def _totals(data: PreparedData) -> Iterator[str]:
-    """A sentence for each split that lost something."""
-    for split in data.split_names:
-        if rows := data.left_out_of(split):
-            documents, read = sum(row.documents for row in rows), data.read_documents(split)
-            yield (
-                f"Dropped from {split}: {count(documents)} of {count(read)} documents and lines "
-                f"({_percent(_share(documents, read))}), {_size(sum(row.bytes for row in rows))} of text."
-            )
-
-
-def _packing_and_selection(data: PreparedData) -> list[str]:
+def _packing_and_selection(data: PreparedData) -> str:
     rows = f" for rows of {data.seq_len:,} tokens" if data.seq_len is not None else ""
-    parts = [f"packing {data.packing}{rows}", f"selection of training text: {selection(data.settings)}"]
-    tokens, texts = (sum(getattr(row, name) for row in data.domains) for name in ("bytes", "text_bytes"))
-    if tokens != texts:
+    parts = [f"packing {data.packing}{rows}", f"selection of training text: {_selection(data.settings)}"]
+    decoded, size = (sum(getattr(row, name) for row in data.domains) for name in ("bytes", "text_bytes"))
+    if decoded != size:
         parts.append(
-            f"the tokens decode to {tokens:,} bytes, the texts have {texts:,}: the tokenizer does not keep every byte"
+            f"the tokens decode to {decoded:,} bytes, the texts have {size:,}: the tokenizer does not keep every byte"
         )
-    return parts
+    return "; ".join(parts)
 
 
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
-
-
-def _percent(share: float | None) -> str:
-    return NONE if share is None else percent(share)
-
-
-def _size(number: int) -> str:
-    return f"{number:,} B" if number < 10_000 else scaled(float(number), "B")
+def _selection(settings: dict[str, Any]) -> str:
+    """The rules of `data.selection` that were on, as overrides are written."""
+    chosen = settings.get("selection") or {}
+    on = {name: chosen[name] for name in _SELECTING if chosen.get(name)}
+    return ", ".join(f"{name}={_setting(value)}" for name, value in on.items()) or "none"
 
 
 def _setting(value: object) -> str:
@@ -242,5 +203,13 @@ def _setting(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-_COUNTED = [Column("documents", count), Column("of those read", percent, NONE), Column("tokens", count, NOT_COUNTED),
-            Column("text", _size)]  # fmt: skip
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _size(number: int) -> str:
+    return f"{number:,} B" if number < 10_000 else scaled(number, "B")
+
+
+_SHARE = Column("of those read", percent, NONE)
+_COUNTED = [Column("documents", count), _SHARE, Column("tokens", count, NOT_COUNTED), Column("text", _size)]

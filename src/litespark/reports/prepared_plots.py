@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, PercentFormatter
 
-from litespark.data.contents import PreparedData, PreparedDomain
-from litespark.reports.plots import COLOURS, LINE_STYLES, WIDTH_INCHES, message, new_figure, save, set_title, ticks
-from litespark.reports.prepared_data import NO_LENGTHS, nothing_left_out, total
+from litespark.data.contents import PreparedData
+from litespark.reports.plots import COLOURS, LINE_STYLES, WIDTH_INCHES, message, new_figure, save, ticks
+from litespark.reports.prepared_data import NO_LENGTHS, nothing_left_out
 from litespark.reports.quantities import count, percent
+from litespark.reports.table import one_line
 
 TRAIN = "train"
 MOST_LINES = 10
@@ -39,32 +39,30 @@ def plot_domains(data: PreparedData, split: str = TRAIN) -> Figure:
 def plot_lengths(data: PreparedData, split: str = TRAIN) -> Figure:
     """Share of the documents of each domain by length; a point is the middle of a range between powers of two.
 
-    Where there are more than MOST_LINES domains, those with the fewest documents are one line.
+    Of more than MOST_LINES domains those with the most documents.
     """
     title = f"Lengths of documents of {data.name}, {split}"
-    rows = _few([row for row in data.domains_of(split) if row.documents and row.lengths])
+    rows = [row for row in data.domains_of(split) if row.documents and row.lengths]
     if not rows:
         return message(title, NO_LENGTHS)
+    if len(rows) > MOST_LINES:
+        title += f": the {MOST_LINES} largest of {len(rows)} domains"
+        rows = sorted(rows, key=lambda row: -row.documents)[:MOST_LINES]
     of = "the documents" if len(rows) == 1 else "the domain's documents"
-    figure, (axes,) = new_figure([f"share of {of}"], 4.4)
-    set_title(axes, title)
-    filled = [power for row in rows for power, documents in enumerate(row.lengths) if documents]
-    for index, row in enumerate(rows):
-        powers = [power for power, documents in enumerate(row.lengths) if documents]
-        span = range(min(powers), max(powers) + 1)
+    figure, (axes,) = new_figure(4.4, f"share of {of}", title=title)
+    filled = [[power for power, documents in enumerate(row.lengths) if documents] for row in rows]
+    for index, (row, powers) in enumerate(zip(rows, filled, strict=True)):
+        span = range(powers[0], powers[-1] + 1)
         axes.plot(
-            [2 ** (power + 0.5) for power in span],
-            [row.lengths[power] / row.documents for power in span],
-            LINE_STYLES[(index // len(COLOURS)) % len(LINE_STYLES)],
-            marker=".",
-            color=COLOURS[index % len(COLOURS)],
+            [2 ** (power + 0.5) for power in span], [row.lengths[power] / row.documents for power in span],
+            LINE_STYLES[index // len(COLOURS)], marker=".", color=COLOURS[index % len(COLOURS)],
             label=_short(row.domain),
-        )
+        )  # fmt: skip
     axes.set_xscale("log")
     # all of the outer ranges and a little more, within which lies at least one round number
-    axes.set_xlim(2 ** min(filled) / 1.3, 2 ** (max(filled) + 1) * 1.3)
-    wide = max(filled) - min(filled) > 12
-    axes.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
+    first, last = min(powers[0] for powers in filled), max(powers[-1] for powers in filled)
+    axes.set_xlim(2**first / 1.3, 2 ** (last + 1) * 1.3)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1,) if last - first > 12 else (1, 2, 5)))
     axes.xaxis.set_major_formatter(ticks())
     axes.minorticks_off()
     axes.set_xlabel("tokens of a document, EOS included")
@@ -81,31 +79,25 @@ def plot_left_out(data: PreparedData, split: str = TRAIN) -> Figure:
     rows = data.by_rule(split)
     if not rows:
         return message(title, nothing_left_out(data))
-    read = {row.domain: max(1, data.read_documents(split, row.domain)) for row in rows}
-    lost = {domain: sum(row.documents for row in rows if row.domain == domain) for domain in read}
+    shares: dict[str, dict[str, float]] = {}
+    for row in rows:
+        shares.setdefault(row.domain, {})[row.rule] = row.documents / data.read_documents(split, row.domain)
     # the domain that lost the largest share on top
-    domains = sorted(read, key=lambda domain: (lost[domain] / read[domain], domain))
-    figure, axes = _bars(title, len(domains), "share of the domain's documents and lines that were read")
-    begin = dict.fromkeys(domains, 0.0)
+    shares = dict(sorted(shares.items(), key=lambda item: (sum(item[1].values()), item[0])))
+    figure, axes = _bars(title, len(shares), "share of the domain's documents and lines that were read")
+    ends = dict.fromkeys(shares, 0.0)
     for index, rule in enumerate(sorted({row.rule for row in rows})):
-        shares = {row.domain: row.documents / read[row.domain] for row in rows if row.rule == rule}
+        lost = [by_rule.get(rule, 0.0) for by_rule in shares.values()]
         axes.barh(
-            [domains.index(domain) for domain in shares],
-            list(shares.values()),
-            left=[begin[domain] for domain in shares],
-            color=COLOURS[index % len(COLOURS)],
-            hatch=_HATCHES[(index // len(COLOURS)) % len(_HATCHES)],
-            edgecolor="white",
-            label=rule,
-        )
-        for domain, share in shares.items():
-            begin[domain] += share
-    axes.set_yticks(range(len(domains)), [_short(domain) for domain in domains])
+            range(len(shares)), lost, left=list(ends.values()), color=COLOURS[index % len(COLOURS)],
+            hatch=_HATCHES[(index // len(COLOURS)) % len(_HATCHES)], edgecolor="white", label=rule,
+        )  # fmt: skip
+        ends = {domain: end + share for (domain, end), share in zip(ends.items(), lost, strict=True)}
+    axes.set_yticks(range(len(shares)), map(_short, shares))
     # bars begin at zero and end well before a round share, so that a small one looks small
-    axes.set_xlim(0, next(bound for bound in _BOUNDS if bound >= min(1.2 * max(begin.values()), 1)))
-    for place, domain in enumerate(domains):
-        axes.annotate(percent(begin[domain]), (begin[domain], place), (4, 0), textcoords="offset points", va="center",
-                      fontsize=9)  # fmt: skip
+    axes.set_xlim(0, next(bound for bound in _BOUNDS if bound >= min(1.2 * max(ends.values()), 1)))
+    for place, end in enumerate(ends.values()):
+        axes.annotate(percent(end), (end, place), (4, 0), textcoords="offset points", va="center", fontsize=9)
     figure.set_figwidth(WIDTH_INCHES + 3)
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     return figure
@@ -121,24 +113,9 @@ def save_pictures(data: PreparedData, folder: Path) -> dict[str, Path]:
     return paths
 
 
-def _few(rows: Sequence[PreparedDomain]) -> list[PreparedDomain]:
-    """The domains with the most documents, by name, and the sum of all others."""
-    largest = sorted(rows, key=lambda row: (-row.documents, row.domain))
-    if len(rows) <= MOST_LINES:
-        return list(rows)
-    kept, rest = largest[: MOST_LINES - 1], largest[MOST_LINES - 1 :]
-    lengths = [
-        sum(row.lengths[power] for row in rest if power < len(row.lengths))
-        for power in range(max(len(row.lengths) for row in rest))
-    ]
-    others = total(rest, f"{len(rest)} others", lengths)
-    return [*sorted(kept, key=lambda row: row.domain), others]
-
-
 def _bars(title: str, rows: int, label: str) -> tuple[Figure, Axes]:
     """Room for so many horizontal bars over a share."""
-    figure, (axes,) = new_figure([""], 1.4 + 0.34 * rows)
-    set_title(axes, title)
+    figure, (axes,) = new_figure(1.4 + 0.34 * rows, "", title=title)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(label)
     axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
@@ -147,5 +124,4 @@ def _bars(title: str, rows: int, label: str) -> tuple[Figure, Axes]:
 
 def _short(name: str) -> str:
     """A name that leaves room for the picture; matplotlib reads what stands between dollar signs as mathematics."""
-    shown = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
-    return shown.replace("$", r"\$")
+    return one_line(name, LONGEST_NAME).replace("$", r"\$")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from matplotlib.figure import Figure
 
 from litespark.metrics.records.profile import IDLE, KernelRecord, ProfileRecord
-from litespark.reports.plots import COLOURS, GREY, new_figure, save, set_title
-from litespark.reports.quantities import is_measured, percent, plain, scaled
+from litespark.reports.plots import COLOURS, GREY, new_figure
+from litespark.reports.quantities import percent, scaled, short
 from litespark.reports.table import Column, Table, texts
 
 _LONGEST_NAME = 58
@@ -18,16 +18,16 @@ def table(record: ProfileRecord) -> Table:
     """Classes by what they take above their roofline, each with its longest kernels."""
     rows: list[tuple[object, ...]] = []
     for each in record.by_gap():
-        kernels = [_kernel(kernel, record.protocol.steps) for kernel in each.kernels] or [""]
+        first, *more = [_kernel(kernel, record.protocol.steps) for kernel in each.kernels] or [""]
         share = each.milliseconds / record.wall_milliseconds
-        rows.append((each.kernel_class, each.milliseconds, share, each.roofline_milliseconds, each.gap, kernels[0]))
-        rows += [(*[""] * 5, kernel) for kernel in kernels[1:]]
+        rows.append((each.kernel_class, each.milliseconds, share, each.roofline_milliseconds, each.gap, first))
+        rows += [(*[""] * 5, kernel) for kernel in more]
     rooflines = [each.roofline_milliseconds for each in record.classes if each.roofline_milliseconds is not None]
     roofline = sum(rooflines) if rooflines else None
     gap = None if roofline is None else record.wall_milliseconds - roofline
     rows.append(("step", record.wall_milliseconds, 1.0, roofline, gap, ""))
-    columns = [*texts("class"), Column("ms a step", _digits), Column("share", percent), Column("roofline ms", _digits),
-               Column("above it ms", _digits), *texts("longest kernels (ms, calls a step)")]  # fmt: skip
+    columns = [*texts("class"), Column("ms a step", short), Column("share", percent), Column("roofline ms", short),
+               Column("above it ms", short), *texts("longest kernels (ms, calls a step)")]  # fmt: skip
     protocol, model = record.protocol, record.model
     layers = f"{model.num_layers} of {model.layers_whole} layers" if model.num_layers < model.layers_whole else "whole"
     about = [
@@ -38,37 +38,27 @@ def table(record: ProfileRecord) -> Table:
     return Table(columns, rows, about=about, notes=_notes(record))
 
 
-def picture(record: ProfileRecord, path: Path) -> None:
-    """Draw milliseconds of a step by class beside the roofline, into a PNG.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+def figure(record: ProfileRecord) -> Figure:
+    """Milliseconds of a step by class beside the roofline."""
     classes = [each for each in record.by_gap() if each.milliseconds > 0 or each.roofline_milliseconds]
-    figure, (axes,) = new_figure([""], 1.6 + 0.45 * len(classes))
+    title = f"Where the step's time goes: {record.variant}, {record.model.name}, {record.protocol.precision}"
+    drawn, (axes,) = new_figure(1.6 + 0.45 * len(classes), "", title=title)
     colours = {IDLE: GREY, "other": COLOURS[3]}
     for place, each in enumerate(classes):
+        roofline, label = each.roofline_milliseconds or 0.0, short(each.milliseconds)
         axes.barh(place - 0.19, each.milliseconds, 0.36, color=colours.get(each.kernel_class, COLOURS[0]), zorder=2)
-        roofline, label = each.roofline_milliseconds, _digits(each.milliseconds)
-        if is_measured(roofline):
-            axes.barh(
-                place + 0.19, roofline, 0.36, color="white", edgecolor=GREY, hatch="////", linewidth=0.8, zorder=2
-            )
-            label += f" (roofline {_digits(roofline)})" if each.kernel_class != IDLE else ""
-        at = (max(each.milliseconds, roofline or 0.0), place)
-        axes.annotate(label, at, xytext=(4, 0), textcoords="offset points", va="center", fontsize=9)
+        axes.barh(place + 0.19, roofline, 0.36, color="white", edgecolor=GREY, hatch="////", linewidth=0.8, zorder=2)
+        if roofline:
+            label += f" (roofline {short(roofline)})"
+        axes.annotate(label, (max(each.milliseconds, roofline), place), (4, 0), textcoords="offset points",
+                      va="center", fontsize=9)  # fmt: skip
     axes.set_yticks(range(len(classes)), [each.kernel_class for each in classes])
     axes.invert_yaxis()  # the largest gap on top
     axes.grid(visible=False, axis="y")
     axes.margins(x=0.28)
     axes.set_xlim(left=0)
     axes.set_xlabel("milliseconds of a step (hatched: the roofline)")
-    set_title(axes, f"Where the step's time goes: {record.variant}, {record.model.name}, {record.protocol.precision}")
-    save(figure, path)
-
-
-def _digits(value: float) -> str:
-    return plain(value, digits=3)
+    return drawn
 
 
 def _kernel(kernel: KernelRecord, steps: int) -> str:
@@ -78,7 +68,7 @@ def _kernel(kernel: KernelRecord, steps: int) -> str:
         half = (_LONGEST_NAME - 1) // 2
         name = f"{name[:half]}…{name[-half:]}"
     by = f" by {kernel.launched_by}" if kernel.launched_by not in (None, kernel.name) else ""
-    return f"{_digits(kernel.milliseconds)} {_digits(kernel.calls / steps)}x {name}{by}"
+    return f"{short(kernel.milliseconds)} {short(kernel.calls / steps)}x {name}{by}"
 
 
 def _notes(record: ProfileRecord) -> list[str]:
@@ -87,8 +77,8 @@ def _notes(record: ProfileRecord) -> list[str]:
     what = "ops of the CPU, each without those inside it" if record.device_type == "cpu" else "kernels of the GPU"
     notes = [
         f"time of {what}; idle: none ran; other: not told by its name or by what launched it",
-        f"a step under the profiler takes {_digits(record.wall_milliseconds)} ms, without it "
-        f"{_digits(record.unprofiled_milliseconds)} ms",
+        f"a step under the profiler takes {short(record.wall_milliseconds)} ms, without it "
+        f"{short(record.unprofiled_milliseconds)} ms",
         f"roofline at the rates of this device: products {scaled(rates.matmul_flops, 'FLOP/s')}, attention "
         f"{attention}, copies {scaled(rates.copy_bytes, 'B/s')}",
     ]

@@ -16,34 +16,31 @@ from litespark.metrics.step_round import Interval
 
 @dataclass(frozen=True)
 class Repeats:
-    """The figures of one variant by the number of the repeat; None: not measured."""
+    """The figures of one variant by the number of the repeat; None: not measured, as in what its methods return."""
 
     figures: Mapping[int, Mapping[str, float | None]] = field(default_factory=dict)
 
     def of(self, figure: str) -> Interval | None:
-        """A figure over the repeats that have it; None where none has."""
-        return interval(each.get(figure) for each in self.figures.values())
+        """A figure over the repeats that have it."""
+        return interval(repeat.get(figure) for repeat in self.figures.values())
 
     def median(self, figure: str) -> float | None:
         """The middle of `of`."""
-        return median(each.get(figure) for each in self.figures.values())
+        return median(repeat.get(figure) for repeat in self.figures.values())
 
     def over(self, other: Repeats, figure: str, compare: Callable[[float, float], float] = truediv) -> Interval | None:
-        """A figure compared with that of another variant, over the repeats that both have; None where there is none."""
-        pairs = [(each.get(figure), other.figures.get(repeat, {}).get(figure)) for repeat, each in self.figures.items()]
+        """A figure compared with that of another variant, over the repeats that both have."""
+        pairs = [(ours.get(figure), other.figures.get(repeat, {}).get(figure)) for repeat, ours in self.figures.items()]
         return interval(compare(ours, theirs) for ours, theirs in pairs if ours is not None and theirs is not None)
 
 
 def interval(values: Iterable[float | None]) -> Interval | None:
-    """Of the values that were measured; None where none was."""
+    """Of the values that were measured."""
     measured = [value for value in values if value is not None]
     return Interval.of(measured) if measured else None
 
 
 def median(values: Iterable[float | None]) -> float | None:
-    """Of the values that were measured; None where none was."""
+    """Of the values that were measured."""
     measured = [value for value in values if value is not None]
     return statistics.median(measured) if measured else None
-
-
-NOTHING = Repeats()

@@ -10,17 +10,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from litespark.reports import ablation, comparison, fp8, ops, page, prepared_data, prepared_plots, tables
-from litespark.reports.ablation_rows import Ablation
 from litespark.reports.ablation_runs import ablation_of
 from litespark.reports.plots import save, save_pictures
-from litespark.reports.quantities import count, duration, plain, rate, scaled, seconds_between
+from litespark.reports.quantities import seconds_between
 from litespark.reports.reasons import coverage
 from litespark.reports.runs import Run, labels, load_run, load_runs, loss_unit
 from litespark.reports.table import bulleted
 from litespark.run.folder import REPORT
 
 COMPARISON_FILE = "comparison.md"
-ABLATION_PICTURE = "comparison_ablation.png"
 
 
 def write_report(run_folder: Path | str) -> Path:
@@ -35,7 +33,8 @@ def write_report(run_folder: Path | str) -> Path:
     text = page.render(
         "report",
         run=run,
-        summary=summary(run),
+        record=run.record,
+        took=seconds_between(run.record.started, run.record.ended),
         tables=tables,
         pictures=save_pictures([run], run.folder),
         fp8=fp8.tables(run),
@@ -57,57 +56,29 @@ def write_comparison(folders: Iterable[Path | str], output: Path | str) -> Path:
         ValueError: no runs are found, one is corrupt, or `output` is a file.
         OSError: `output` cannot be written.
     """
-    runs = load_runs(folders)
-    output = Path(output)
+    runs, output = load_runs(folders), Path(output)
     if output.exists() and not output.is_dir():
         raise ValueError(f"{output}: expected a folder to write the comparison into, found a file; name another")
-    output.mkdir(parents=True, exist_ok=True)
     by_absences: dict[str, list[str]] = {}
     for name, run in zip(labels(runs), runs, strict=True):
         by_absences.setdefault(absences(run), []).append(name)
-    switched, waterfall = ablation_of(runs), None
-    if isinstance(switched, Ablation):
-        waterfall = save(ablation.waterfall(switched), output / ABLATION_PICTURE)
+    pictures = save_pictures(runs, output, prefix="comparison_")
+    found, waterfall = ablation_of(runs), None
+    if isinstance(found, ablation.Ablation):
+        waterfall = save(ablation.waterfall(found), output / "comparison_ablation.png")
     text = page.render(
         "comparison",
         runs=runs,
         loss_unit=loss_unit(runs),
         comparison=comparison,
-        ablation=ablation.table(switched) if isinstance(switched, Ablation) else switched,
+        ablation=ablation.table(found).markdown() if isinstance(found, ablation.Ablation) else found,
         waterfall=waterfall,
         parity=fp8.parity(runs),
-        pictures=save_pictures(runs, output, prefix="comparison_"),
+        pictures=pictures,
         output=output,
         absences=by_absences,
     )
     return page.write(output / COMPARISON_FILE, text)
-
-
-def summary(run: Run) -> str:
-    """What happened, in a few sentences; how it ended comes first when it did not end well."""
-    record = run.record
-    took = seconds_between(record.started, record.ended)
-    what = (
-        f"{record.task.capitalize()} of **{record.model.name}** ({count(record.model.parameters)} parameters) on "
-        f"{count(record.throughput.tokens)} tokens of **{record.data.name}**"
-        f"{f' in {duration(took)}' if took is not None else ''}."
-    )
-    ends = {
-        "finished": "",
-        "running": "**According to the record the run has not ended, or it was killed.**",
-        "interrupted": f"**The run was interrupted after step {record.throughput.steps}.**",
-        "failed": f"**The run failed: {record.error or 'the record has no reason'}**",
-    }
-    if (loss := record.quality.validation_loss) is not None:
-        bits, speed = record.quality.bits_per_byte, record.throughput.tokens_per_second
-        energy, below = record.energy.joules_per_token_train, tables.beaten_by(record)
-        what += f" It reached a validation loss of **{plain(loss)} {record.loss_unit}**"
-        what += f" ({plain(bits)} bits per byte)" if bits is not None else ""
-        what += f", {below}" if below else ""
-        what += f", at {rate(speed)} tokens/s" if speed is not None else ", at a speed that was not measured"
-        what += f" and {scaled(energy, 'J/token')}." if energy is not None else " with energy not measured."
-    shared = tables.shared_by(record)
-    return "\n\n".join(part for part in (ends[record.status], what, f"**{shared}.**" if shared else "") if part)
 
 
 def absences(run: Run) -> str:

@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -24,32 +26,34 @@ from litespark.reports.quantities import percent, plain, rate, scaled
 from litespark.run.folder import CONFIG, METRICS, RECORD, SAMPLES, flatten, read_config
 from litespark.run.record import RunRecord
 
+# keys that only tell where a run is kept
+_PLACES = {"hydra", "name", "paths", "resume"}
+
 
 class Figure(NamedTuple):
-    """What a run reached: where it stands in the record, and the column that it has in tables."""
+    """What a run reached: its place in the record, and the column that it has in tables."""
 
-    of: Callable[[RunRecord], float | None]
+    place: str
     title: str
     written: Callable[[float], str] = plain
 
+    def of(self, record: RunRecord) -> float | None:
+        """Its value; None: not measured."""
+        value: float | None = attrgetter(self.place)(record)
+        return value
+
 
 # by the name in a data frame: nats per supervised token, bits, fractions, train-only joules, GiB
-FIGURES: dict[str, Figure] = {
-    "train_loss": Figure(lambda record: record.quality.train_loss, "train loss"),
-    "validation_loss": Figure(lambda record: record.quality.validation_loss, "validation loss"),
-    "bits_per_byte": Figure(lambda record: record.quality.bits_per_byte, "bits per byte"),
-    "tokens_per_second": Figure(lambda record: record.throughput.tokens_per_second, "tokens/s", rate),
-    "mfu_causal": Figure(lambda record: record.throughput.mfu_causal, "MFU (C)", percent),
-    "mfu_full": Figure(lambda record: record.throughput.mfu_full, "MFU (F)", percent),
-    "mfu_measured_peak": Figure(
-        lambda record: record.throughput.mfu_measured_peak, "MFU (C) of measured peak", percent
-    ),
-    "joules_per_token": Figure(
-        lambda record: record.energy.joules_per_token_train, "energy/token", lambda joules: scaled(joules, "J")
-    ),
-    "peak_memory_gib": Figure(
-        lambda record: record.throughput.peak_memory_gib, "peak memory", lambda gib: plain(gib, "GiB")
-    ),
+FIGURES = {
+    "train_loss": Figure("quality.train_loss", "train loss"),
+    "validation_loss": Figure("quality.validation_loss", "validation loss"),
+    "bits_per_byte": Figure("quality.bits_per_byte", "bits per byte"),
+    "tokens_per_second": Figure("throughput.tokens_per_second", "tokens/s", rate),
+    "mfu_causal": Figure("throughput.mfu_causal", "MFU (C)", percent),
+    "mfu_full": Figure("throughput.mfu_full", "MFU (F)", percent),
+    "mfu_measured_peak": Figure("throughput.mfu_measured_peak", "MFU (C) of measured peak", percent),
+    "joules_per_token": Figure("energy.joules_per_token_train", "energy/token", partial(scaled, unit="J")),
+    "peak_memory_gib": Figure("throughput.peak_memory_gib", "peak memory", partial(plain, unit="GiB")),
 }
 
 
@@ -74,9 +78,7 @@ class Run:
 
     def series(self, key: str) -> pd.Series:
         """The measured values of one metric key, indexed by tokens; empty when it was never measured."""
-        if key not in self.metrics:
-            return pd.Series([], index=pd.Index([], name="tokens", dtype="int64"), name=key, dtype="float64")
-        return self.metrics.set_index("tokens")[key].dropna()
+        return self.metrics.set_index("tokens").reindex(columns=[key])[key].astype("float64").dropna()
 
 
 class _Row(BaseModel):
@@ -97,21 +99,18 @@ def load_run(folder: Path | str) -> Run:
     resume count once, as they were done last.
 
     Raises:
-        ValueError: the folder is missing or not a run folder, or one of its files is corrupt; names file and line.
+        ValueError: not a run folder, or one of its files is corrupt; names file and line.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        kind = "a file" if folder.exists() else "nothing"
-        raise ValueError(f"{folder}: expected a run folder, found {kind}; name a folder like logs/runs/NAME")
     if not (folder / RECORD).is_file():
-        raise ValueError(f"{folder} is not a run folder: it holds no {RECORD}; name a folder that a training run wrote")
-    samples = folder / SAMPLES
+        raise ValueError(f"{folder} is not a run folder: it holds no {RECORD}; name a folder like logs/runs/NAME")
+    config, samples = folder / CONFIG, folder / SAMPLES
     record = RunRecord.read(folder / RECORD)
     return Run(
         folder=folder,
         record=record,
         metrics=_against_best_probe(_read_metrics(folder / METRICS), record),
-        config=read_config(config) if (config := folder / CONFIG).is_file() else {},
+        config=read_config(config) if config.is_file() else {},
         samples=samples.read_text(encoding="utf-8", errors="replace") if samples.is_file() else None,
     )
 
@@ -122,20 +121,17 @@ def find_runs(paths: Iterable[Path | str]) -> list[Path]:
     An earlier comparison among the paths is passed over, so that `logs/runs/*` works a second time.
 
     Raises:
-        ValueError: a path does not exist or there is no run at or below it.
+        ValueError: there is no run at or below a path.
     """
     folders: dict[Path, Path] = {}
     for path in map(Path, paths):
         if path.is_file() and path.name.startswith("comparison"):
             continue
-        if not path.is_dir():
-            kind = "a file" if path.exists() else "nothing"
-            raise ValueError(f"{path}: expected a run folder or a folder of runs, found {kind}")
         below = sorted(_run_folders(path), key=_natural)
         if not below:
             raise ValueError(
-                f"{path}: no run at or below it (a run folder holds {RECORD}); "
-                "train one first, or name a folder under logs"
+                f"{path}: no run at or below it (a run folder holds {RECORD}); train one first, or name a folder under "
+                "logs"
             )
         for folder in below:
             folders.setdefault(folder.resolve(), folder)
@@ -149,16 +145,11 @@ def load_runs(paths: Iterable[Path | str]) -> list[Run]:
 
 def labels(runs: Sequence[Run]) -> list[str]:
     """A name for each run that no other run has: its own name, with as much of its path as tells it from the others."""
-    chosen = [run.name for run in runs]
-    for index, run in enumerate(runs):
-        twins = [other for other in runs if other.name == run.name and other is not run]
-        if twins:
-            parts = run.folder.resolve().parts
-            depth = 1
-            while depth < len(parts) and any(twin.folder.resolve().parts[-depth:] == parts[-depth:] for twin in twins):
-                depth += 1
-            path = "/".join(parts[-depth:])
-            chosen[index] = path if run.name in path else f"{run.name} ({path})"
+    chosen = []
+    for run in runs:
+        folders = [other.folder.resolve() for other in runs if other.name == run.name]
+        path = run.folder.resolve().relative_to(os.path.commonpath(folders)).as_posix()
+        chosen.append(run.name if len(folders) == 1 else path if run.name in path else f"{run.name} ({path})")
     return chosen
 
 
@@ -171,19 +162,13 @@ def compare(runs: Sequence[Run]) -> pd.DataFrame:
     """One row a run: its name, the config keys in which the runs differ, and what it reached (`FIGURES`).
 
     None or NaN where something was not measured.
-
-    Raises:
-        ValueError: no runs are given.
     """
-    if not runs:
-        raise ValueError("got no runs to compare, expected at least one")
     keys = differing_keys(runs)
-    configs = [flatten(run.config) for run in runs]
     rows = [
-        {"run": label, **{key: config.get(key) for key in keys}, "tokens": run.record.throughput.tokens}
+        {"run": label, **{key: flatten(run.config).get(key) for key in keys}, "tokens": run.record.throughput.tokens}
         | {name: figure.of(run.record) for name, figure in FIGURES.items()}
         | {"status": run.record.status}
-        for run, label, config in zip(runs, labels(runs), configs, strict=True)
+        for run, label in zip(runs, labels(runs), strict=True)
     ]
     frame = pd.DataFrame(rows, dtype=object)  # pandas would turn seed 1 into 1.0 beside a run without one
     return frame.astype({"tokens": "int64", **dict.fromkeys(FIGURES, "float64")})
@@ -196,13 +181,14 @@ def differing_keys(runs: Sequence[Run]) -> list[str]:
     """
     runs = [run for run in runs if run.config]
     configs = [flatten(run.config) for run in runs]
-    chosen = []
-    for key in dict.fromkeys(key for config in configs for key in config):
-        values = [config.get(key) for config in configs]
-        of_place = key.split(".")[0] in {"hydra", "name", "paths", "resume"} or _names_its_run(values, runs)
-        if any(value != values[0] for value in values) and not of_place:
-            chosen.append(key)
-    return chosen
+    keys = [key for key in dict.fromkeys(key for config in configs for key in config)
+            if key.split(".")[0] not in _PLACES]  # fmt: skip
+    values = {key: [config.get(key) for config in configs] for key in keys}
+    return [
+        key
+        for key, of_runs in values.items()
+        if any(value != of_runs[0] for value in of_runs) and not _names_its_run(of_runs, runs)
+    ]
 
 
 def _names_its_run(values: list[Any], runs: Sequence[Run]) -> bool:
@@ -223,16 +209,14 @@ def _run_folders(path: Path) -> list[Path]:
     return folders
 
 
-def _natural(path: Path) -> list[tuple[int, int, str]]:
-    """A sort key under which run 2 comes before run 10."""
-    pieces = re.split(r"(\d+)", str(path))
-    return [(0, int(piece), "") if piece.isdigit() else (1, 0, piece) for piece in pieces]
+def _natural(path: Path) -> list[int | str]:
+    """A sort key under which run 2 comes before run 10: texts and numbers in turns."""
+    return [int(piece) if piece.isdecimal() else piece for piece in re.split(r"(\d+)", str(path))]
 
 
 def _read_metrics(path: Path) -> pd.DataFrame:
     """`metrics.jsonl` as one row a step; see `Run`."""
     by_step: dict[int, dict[str, Any]] = {}
-    latest = -1
     lines = path.read_bytes().split(b"\n") if path.is_file() else []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -242,24 +226,18 @@ def _read_metrics(path: Path) -> pd.DataFrame:
         except ValueError as error:
             if number == len(lines):  # no newline after it: the run was killed while it wrote this line
                 break
-            raise ValueError(
-                f"{path}, line {number}: {error}; remove the line, or restore the file that the run wrote"
-            ) from error
-        if row.step < latest:  # resumed from an earlier checkpoint: what follows replaces the steps that were lost
-            by_step = {kept: values for kept, values in by_step.items() if kept < row.step}
-        latest = row.step
+            raise ValueError(f"{path}, line {number}: {error}; remove the line, or restore the file") from error
+        if row.step < next(reversed(by_step), 0):  # resumed from an earlier checkpoint: what follows replaces the rest
+            by_step = {step: values for step, values in by_step.items() if step < row.step}
         by_step[row.step] = by_step.get(row.step, {}) | row.model_dump(exclude_none=True)
-    frame = pd.DataFrame([by_step[step] for step in sorted(by_step)]).drop(columns=names.PROGRESS_STEP, errors="ignore")
-    for column in ("step", "tokens", "time"):
-        if column not in frame:
-            frame[column] = None
-    keys = sorted(set(frame.columns) - {"step", "tokens", "time"})
+    frame = pd.DataFrame(list(by_step.values()))
+    keys = sorted(set(frame.columns) - {"step", "tokens", "time", names.PROGRESS_STEP})
+    frame = frame.reindex(columns=["step", "tokens", "time", *keys])
     try:
         frame["time"] = pd.to_datetime(frame["time"], utc=True)
     except ValueError as error:  # a year that pandas has no room for
         raise ValueError(f"{path}: {error}; restore the file that the run wrote") from error
-    types = {"step": "int64", "tokens": "int64", **dict.fromkeys(keys, "float64")}
-    return frame[["step", "tokens", "time", *keys]].astype(types)
+    return frame.astype({"step": "int64", "tokens": "int64", **dict.fromkeys(keys, "float64")})
 
 
 def _against_best_probe(metrics: pd.DataFrame, record: RunRecord) -> pd.DataFrame:

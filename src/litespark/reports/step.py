@@ -1,30 +1,63 @@
-"""What `litespark bench step` found: a row for each variant, ours over the baselines, and the goals."""
+"""What `litespark bench step` found: a row for each variant, ours over the baselines, and whether train.py keeps up."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from litespark.metrics.records.step import BASELINES, StepRecord
-from litespark.reports.quantities import duration, percent, plain, rate, scaled
+from litespark.metrics.step_round import Interval
+from litespark.reports.quantities import duration, percent, plain, rate, scaled, short
 from litespark.reports.reasons import PROBE_DISTURBED
-from litespark.reports.step_goals import goals
-from litespark.reports.step_rows import LOSS_BOUND, Row, failures, on_gpu, ratios, rows
+from litespark.reports.step_rows import LOSS_BOUND, Row, failures, ratio, ratios, rows
 from litespark.reports.table import Absent, Column, Table, texts
 
+# of the benchmark's own tokens/s that train.py has to reach
+TRAINER_GOAL = 0.97
+TIMES: Callable[[float], str] = "{:.3f}".format
 _NO_PEAK = "no peak is known for this device; set metrics.peak_flops to its dense bf16 FLOP/s"
 _NO_ROOFLINE = "it is AdamW's alone, and needs the rates of the precision"
-TIMES: Callable[[float], str] = "{:.3f}".format
+
+
+class Goal(NamedTuple):
+    """A goal, what was reached, the verdict (met, NOT met or not measured), and why."""
+
+    goal: str
+    value: Interval | None
+    verdict: str
+    reason: str
+
+
+def trainer_goal(record: StepRecord) -> Goal:
+    """Whether train.py keeps up with the benchmark's own loop over the same parts."""
+    goal = f"train.py at {TRAINER_GOAL:.0%} of litespark's tokens/s on a GPU"
+    name = next((variant.name for variant in record.variants if variant.kind == "train.py"), None)
+    if name is None or record.variant("litespark") is None:
+        missing = "train.py" if name is None else "litespark"
+        return Goal(goal, None, "not measured", f"{missing} is not part of this benchmark")
+    reached = ratio(record, name, "litespark")
+    if isinstance(reached, str):
+        return Goal(goal, None, "not measured", reached)
+    speed = reached.tokens_per_second
+    if record.provenance.environment.on_cpu:
+        return Goal(goal, speed, "not measured", "the goal is one for GPUs")
+    return Goal(goal, speed, "met" if speed.median >= TRAINER_GOAL else "NOT met", "")
+
+
+def succeeded(record: StepRecord) -> bool:
+    """Whether every variant that could run did, and train.py keeps up where that can be judged."""
+    return not failures(record) and trainer_goal(record).verdict != "NOT met"
 
 
 def tables(record: StepRecord) -> list[Table]:
-    """The variants, ours over the baselines, and the goals."""
-    table = rows(record)
-    return [_variants(record, table), *_ratios(record, table), _goals(record)]
+    """The variants, ours over the baselines, and the goal."""
+    table = list(rows(record).values())
+    goal = Table([*texts("goal"), Column("reached", TIMES), *texts("verdict", "of, or why")], [trainer_goal(record)])
+    return [_variants(record, table), *_ratios(record, table), goal]
 
 
-def _variants(record: StepRecord, table: dict[str, Row]) -> Table:
-    gpu, rates = on_gpu(record.provenance.environment), record.rates
-    there = [row for row in table.values() if row.absent is None]
+def _variants(record: StepRecord, table: Sequence[Row]) -> Table:
+    gpu, rates = not record.provenance.environment.on_cpu, record.rates
     # figure of the rounds -> its column, and why it is absent
     peak = None if rates.peak_flops else _NO_PEAK
     figures: dict[str, tuple[Column, str | None]] = {
@@ -34,7 +67,7 @@ def _variants(record: StepRecord, table: dict[str, Row]) -> Table:
         "hfu_causal": (Column("HFU C", percent), peak),
         "mfu_measured": (Column("of matmul", percent), PROBE_DISTURBED if rates.matmul_flops else None),
         "joules_per_token": (Column("J/token", lambda joules: scaled(joules, "J")), None),
-        "watts": (Column("W", lambda watts: plain(watts, digits=3)), None),
+        "watts": (Column("W", short), None),
         "peak_memory_mib": (Column("peak MiB", "{:,.0f}".format), None if gpu else "measured on GPUs only"),
         "loss": (Column("loss", "{:.4f}".format), None),
     }
@@ -53,26 +86,25 @@ def _variants(record: StepRecord, table: dict[str, Row]) -> Table:
             Absent(_NO_ROOFLINE) if row.roofline_ms is None else row.roofline_ms, row.share_of_roofline, row.recompute,
             f"{len(row.repeats.figures)}/{record.protocol.rounds}",
         )
-        for row in there
+        for row in table if row.absent is None
     ]  # fmt: skip
     columns = [
         *texts("variant"), Column("tokens/s", rate), Column("step ms", plain), Column("p95", plain),
         *(column for column, _ in figures.values()),
         Column("roofline ms", plain), Column("of roofline", percent), *texts("recompute"), Column("rounds"),
     ]  # fmt: skip
-    return Table(columns, cells, about=_about(record), notes=_notes(record, list(table.values())))
+    return Table(columns, cells, about=_about(record), notes=_notes(record, table))
 
 
 def _about(record: StepRecord) -> list[str]:
-    protocol, rates = record.protocol, record.rates
-    environment = record.provenance.environment
+    protocol, rates, environment = record.protocol, record.rates, record.provenance.environment
     masks = "attention within documents" if protocol.document_mask else "attention over whole rows"
     limits = [device.power_limit_watts for device in environment.devices if device.power_limit_watts is not None]
     peak = "no peak is known for this device"
     if rates.peak_flops is not None:
         peak = f"peak {scaled(rates.peak_flops, 'FLOP/s')} (dense bf16, for fp8 too; {rates.peak_source})"
     lines = [
-        f"{measured_model(record)}; {scaled(float(record.model.parameters))} parameters",
+        f"{measured_model(record)}; {scaled(record.model.parameters)} parameters",
         f"{protocol.data} data, {masks}, {protocol.precision}; weights and optimizer states in fp32",
         turns(record, "variant"),
         ", ".join(device.name for device in environment.devices)
@@ -113,13 +145,14 @@ def _device_states(record: StepRecord) -> list[str]:
     """Clocks and temperature over all processes, and what held the clocks down."""
     measured = [each for variant in record.variants for each in variant.measured]
     states = [state for each in measured for state in (each.before, each.after) if state]
-
-    def span(name: str, values: Sequence[float | None], unit: str) -> list[str]:
-        there = [value for value in values if value is not None]
-        return [f"{name} {min(there):g} to {max(there):g} {unit}"] if there else []
-
-    parts = span("SM clock", [state.sm_clock_mhz for state in states], "MHz")
-    parts += span("temperature", [state.temperature_celsius for state in states], "°C")
+    spans = {
+        ("SM clock", "MHz"): [state.sm_clock_mhz for state in states],
+        ("temperature", "°C"): [state.temperature_celsius for state in states],
+    }
+    parts = []
+    for (name, unit), values in spans.items():
+        if there := [value for value in values if value is not None]:
+            parts.append(f"{name} {min(there):g} to {max(there):g} {unit}")
     if reasons := {reason for state in states for reason in state.throttle_reasons or []}:
         parts.append(f"clocks held down by {', '.join(sorted(reasons))}")
     return [f"before and after each process: {', '.join(parts)}"] if parts else []
@@ -141,35 +174,23 @@ def _notes(record: StepRecord, table: Sequence[Row]) -> list[str]:
         )
     waits = [each.seconds_before for variant in record.variants for each in variant.measured if each.seconds_before]
     if waits:
-        notes.append(
-            f"from the start of a process to its first counted step: {duration(min(waits))} to {duration(max(waits))}, "
-            "not counted"
-        )
+        span = f"{duration(min(waits))} to {duration(max(waits))}"
+        notes.append(f"from the start of a process to its first counted step: {span}, not counted")
     return notes
 
 
-def _ratios(record: StepRecord, table: dict[str, Row]) -> list[Table]:
+def _ratios(record: StepRecord, table: Sequence[Row]) -> list[Table]:
     """Each variant that is no baseline over the four baselines."""
     cells: list[tuple[object, ...]] = []
-    for row in table.values():
+    for row in table:
         if row.name in BASELINES or (row.absent is not None and row.name != "litespark"):
             continue
-        for baseline, ratio in ratios(record, row.name).items():
-            if isinstance(ratio, str):
-                cells.append((row.name, baseline, None, None, None, f"no ratio: {ratio}"))
+        for baseline, found in ratios(record, row.name).items():
+            if isinstance(found, str):
+                cells.append((row.name, baseline, None, None, None, f"no ratio: {found}"))
             else:
-                energy = ratio.joules_per_token or Absent(ratio.joules_reason or "not measured")
-                cells.append((row.name, baseline, ratio.tokens_per_second, energy, ratio.tokens_per_second.count, ""))
+                energy = found.joules_per_token or Absent(found.joules_reason or "not measured")
+                cells.append((row.name, baseline, found.tokens_per_second, energy, found.tokens_per_second.count, ""))
     columns = [*texts("variant", "over"), Column("× tokens/s", TIMES), Column("× J/token", TIMES), Column("rounds"),
                *texts("why absent")]  # fmt: skip
     return [Table(columns, cells)] if cells else []
-
-
-def _goals(record: StepRecord) -> Table:
-    columns = [*texts("goal"), Column("reached", _reached), *texts("verdict", "of, or why")]
-    return Table(columns, [(goal.goal, goal.value, goal.verdict, goal.reason) for goal in goals(record)])
-
-
-def _reached(value: float) -> str:
-    """A ratio, or tokens/s."""
-    return TIMES(value) if value < 100 else plain(value)

@@ -13,20 +13,19 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
-from litespark.metrics.records.origin import EnvironmentRecord
 from litespark.metrics.records.step import BASELINES, RoundRecord, StepRecord, VariantRecord
 from litespark.metrics.step_round import Interval, round_figures
 from litespark.metrics.throughput import quantile
-from litespark.reports.repeats import NOTHING, Repeats, median
+from litespark.reports.repeats import Repeats, median
 
 # relative difference of losses up to which rows have trained alike
 LOSS_BOUND = 1e-2
 # a row may seem faster than its roofline by so much: the rates of the roofline are measured too
 ROOFLINE_TOLERANCE = 1.03
-_LOSSES = {"loss": "its loss", "train_loss": "the mean loss of its training steps"}
+_LOSSES = {"loss": ("losses", "its loss"), "train_loss": ("training losses", "the mean loss of its training steps")}
 
 
 @dataclass(frozen=True)
@@ -34,12 +33,12 @@ class Row:
     """One variant; None: not measured.
 
     Attributes:
+        failed: the error of a round that has no figures though others may.
+        out_of_memory_with: the kinds of recomputation that did not fit; recompute: as it ran.
+        absent: why there are no figures.
         repeats: of each counted round the figures of `RoundFigures`, peak_memory_mib, the loss on the held-out
             sequences, and the mean train_loss of all its steps.
-        step_ms, p95_ms: median and 95th percentile of the counted steps of all rounds.
-        roofline_ms: the least time of a step.
-        absent: why there are no figures; `failed`: the error of a round that has none though others may.
-        recompute: as it ran; `out_of_memory_with`: the kinds that were tried before and did not fit.
+        step_ms, p95_ms: median and 95th percentile of the counted steps of all rounds; roofline_ms: the least time.
         joules_reason: why there are no joules.
         doubts: why the figures are not to be believed or compared.
     """
@@ -49,7 +48,7 @@ class Row:
     failed: str | None
     out_of_memory_with: tuple[str, ...]
     absent: str | None = None
-    repeats: Repeats = NOTHING
+    repeats: Repeats = field(default_factory=Repeats)
     recompute: str | None = None
     step_ms: float | None = None
     p95_ms: float | None = None
@@ -84,35 +83,23 @@ def rows(record: StepRecord) -> dict[str, Row]:
 
 
 def ratios(record: StepRecord, name: str) -> dict[str, Ratio | str]:
-    """A variant over each of the four baselines; in place of a ratio the reason for its absence.
-
-    Raises:
-        ValueError: the record has no variant of that name.
-    """
+    """A variant over each of the four baselines; in place of a ratio the reason for its absence."""
     return {baseline: ratio(record, name, baseline) for baseline in BASELINES}
 
 
 def ratio(record: StepRecord, name: str, other: str) -> Ratio | str:
-    """One variant over another, round by round, or the reason why there is no ratio.
-
-    Raises:
-        ValueError: the record has no variant `name`.
-    """
+    """One variant over another, round by round, or the reason why there is no ratio."""
     table = rows(record)
-    if name not in table:
-        raise ValueError(f"variant: got {name!r}, expected one of the record's: {', '.join(table)}")
     if other not in table:
         return "not part of this benchmark"
     ours, theirs = table[name], table[other]
     for row in (theirs, ours):
         if row.absent is not None or row.doubts:
             return f"{row.name}: {row.absent or row.doubts[0]}"
-    for figure, what in {"loss": "losses", "train_loss": "training losses"}.items():
+    for figure, (what, _) in _LOSSES.items():
         one, another = ours.repeats.median(figure), theirs.repeats.median(figure)
         if one is not None and another is not None and abs(one - another) > LOSS_BOUND * abs(another):
             return f"trained differently: {what} {one:.4f} and {another:.4f}"
-    if name == other:
-        return "itself"
     speed = ours.repeats.over(theirs.repeats, "tokens_per_second")
     energy = ours.repeats.over(theirs.repeats, "joules_per_token")
     if speed is None:
@@ -126,12 +113,7 @@ def failures(record: StepRecord) -> dict[str, str]:
     return {name: error for name, error in errors.items() if error is not None}
 
 
-def on_gpu(environment: EnvironmentRecord) -> bool:
-    """Whether the devices are others than the host's processor."""
-    return environment.devices[0].name != environment.cpu
-
-
-def counted(variant: VariantRecord) -> list[RoundRecord]:
+def _counted(variant: VariantRecord) -> list[RoundRecord]:
     """The rounds that make the row: those measured with the recomputation that the last of them had."""
     measured = variant.measured
     return [each for each in measured if each.recompute == measured[-1].recompute]
@@ -145,7 +127,7 @@ def _repeats(variant: VariantRecord, record: StepRecord) -> Repeats:
             "loss": each.loss,
             "train_loss": statistics.fmean(each.train_loss) if each.train_loss else None,
         }
-        for each in counted(variant)
+        for each in _counted(variant)
     }
     if any(each["mfu_measured"] is None for each in figures.values()):
         # one round that passes the product refutes its rate, for the others too
@@ -154,36 +136,33 @@ def _repeats(variant: VariantRecord, record: StepRecord) -> Repeats:
 
 
 def _row(variant: VariantRecord, repeats: Repeats, record: StepRecord, middle: Mapping[str, float | None]) -> Row:
-    kept, failed = counted(variant), _failed(variant)
+    kept, failed = _counted(variant), _failed(variant)
     without = tuple(dict.fromkeys(each.recompute for each in variant.rounds if each.outcome == "out of memory"))
     if not kept:
-        out_of_memory = bool(variant.rounds) and variant.rounds[-1].outcome == "out of memory"
-        absent = variant.reason or (
-            f"out of memory, also with recompute {without[-1]}" if out_of_memory else failed or "not run yet"
-        )
+        absent = variant.reason or failed or "not run yet"
+        if variant.rounds and variant.rounds[-1].outcome == "out of memory":
+            absent = f"out of memory, also with recompute {without[-1]}"
         return Row(variant.name, variant.about, failed, without, absent)
     times = [time for each in kept for time in each.step_ms]
     step_ms, roofline_ms = statistics.median(times), _roofline_ms(variant, record.protocol.seq_len, kept)
     doubts = []
-    if roofline_ms is not None and roofline_ms / step_ms > ROOFLINE_TOLERANCE:
-        share = roofline_ms / step_ms
+    if roofline_ms is not None and (share := roofline_ms / step_ms) > ROOFLINE_TOLERANCE:
         doubts.append(f"impossible: {share:.2f} times as fast as the roofline, so the measurement or a rate is wrong")
-    for figure, what in _LOSSES.items():
+    for figure, (_, what) in _LOSSES.items():
         loss, usual = repeats.median(figure), middle[figure]
         if loss is not None and usual and abs(loss / usual - 1) > LOSS_BOUND:
             away = f"{100 * (loss / usual - 1):+.2f} %"
             doubts.append(f"trained differently: {what} is {away} from the median of the variants")
-    reasons = [each.joules_reason for each in kept if each.joules_reason and each.joules is None]
+    reason = next((each.joules_reason for each in kept if each.joules_reason), None)
     return Row(variant.name, variant.about, failed, without, None, repeats, kept[-1].recompute, step_ms,
-               quantile(times, 0.95), roofline_ms, reasons[0] if reasons else None, tuple(doubts))  # fmt: skip
+               quantile(times, 0.95), roofline_ms, reason, tuple(doubts))  # fmt: skip
 
 
 def _roofline_ms(variant: VariantRecord, length: int, kept: list[RoundRecord]) -> float | None:
     """The roofline of a step, its attention at the pairs that were seen instead of those of whole causal rows."""
     if not variant.roofline:
         return None
-    pairs, tokens = sum(each.attention_pairs for each in kept), sum(each.tokens for each in kept)
-    seen = pairs / tokens / ((length + 1) / 2)
+    seen = sum(each.attention_pairs for each in kept) / sum(each.tokens for each in kept) / ((length + 1) / 2)
     return sum(part.milliseconds * (seen if part.kernel_class == "attention" else 1.0) for part in variant.roofline)
 
 

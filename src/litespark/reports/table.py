@@ -26,14 +26,7 @@ class Absent(NamedTuple):
 
 @dataclass(frozen=True)
 class Column:
-    """A column: how its values are written, and what stands where there is none.
-
-    Attributes:
-        name: with the unit, where the values have one that is not written beside each.
-        written: a value as text; an interval is its median with the lowest and the highest.
-        absent: stands for None, NaN and `Absent`.
-        numbers: whether its cells end together, as numbers do.
-    """
+    """A column: how its values are written, what stands for None, NaN and `Absent`, and whether cells end together."""
 
     name: str
     written: Callable[[Any], str] = str
@@ -41,7 +34,7 @@ class Column:
     numbers: bool = True
 
     def cell(self, value: Any) -> str:
-        """A value as text; a text stays as it is."""
+        """A value as text: a text as it is, an interval as its median with the lowest and the highest."""
         if isinstance(value, str):
             return value
         if value is None or isinstance(value, Absent) or (isinstance(value, float) and not is_measured(value)):
@@ -59,10 +52,7 @@ def texts(*names: str) -> list[Column]:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under columns, with what is to be known before and after them; without rows only that is shown.
-
-    The reasons of absent values (`Absent`) come after the notes, each once with the columns and rows that it is for.
-    """
+    """Rows under columns, with what is to be known before and after them; without rows only that is shown."""
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[Any]]
@@ -82,7 +72,7 @@ class Table:
 
     @property
     def all_notes(self) -> list[str]:
-        """The notes, and the reasons of what is absent."""
+        """The notes, and each reason of what is absent with the columns and rows that it is for."""
         places: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
         for row, written in zip(self.rows, self.cells, strict=True):
             for column, value in zip(self.columns, row, strict=True):
@@ -103,8 +93,7 @@ class Table:
 
         rule = "|" + "|".join("---:" if column.numbers else "---" for column in self.columns) + "|"
         table = "\n".join([line(self.header), rule, *map(line, self.cells)]) if self.rows else ""
-        parts = [self.title, bulleted(self.about), table, bulleted(self.all_notes)]
-        return "\n\n".join(part for part in parts if part)
+        return _paragraphs(self.title, bulleted(self.about), table, bulleted(self.all_notes))
 
     _repr_markdown_ = markdown  # how a notebook shows it
 
@@ -115,12 +104,11 @@ class Table:
             table.add_column(Text(column.name), justify="right" if column.numbers else "left", no_wrap=True)
         for row in self.cells:
             table.add_row(*(Text(cell.replace("\n", " ")) for cell in row))
-        console = Console(file=io.StringIO(), width=100_000, color_system=None, legacy_windows=False)
-        with console.capture() as captured:
-            console.print(table)
-        aligned = "\n".join(line.rstrip() for line in captured.get().splitlines()) if self.rows else ""
-        parts = [self.title, "\n".join(self.about), aligned, "\n".join(self.all_notes)]
-        return "\n\n".join(part for part in parts if part)
+        printed = io.StringIO()
+        if self.rows:
+            Console(file=printed, width=100_000, color_system=None, legacy_windows=False).print(table)
+        aligned = "\n".join(line.rstrip() for line in printed.getvalue().splitlines())
+        return _paragraphs(self.title, "\n".join(self.about), aligned, "\n".join(self.all_notes))
 
 
 def text(tables: Iterable[Table]) -> str:
@@ -134,10 +122,7 @@ def markdown(tables: Iterable[Table]) -> str:
 
 
 class Fact(NamedTuple):
-    """A row of a table of single figures: what it is, its value, how that is written, and what is to be known of it.
-
-    Without a value `reason` stands in the place of `about`.
-    """
+    """A row of a table of single figures; `about` is to be known of it, without a value `reason` stands there."""
 
     what: str
     value: Any
@@ -147,25 +132,24 @@ class Fact(NamedTuple):
 
     @property
     def absent(self) -> bool:
-        """Whether there is no value."""
         return self.value is None or (isinstance(self.value, float) and not is_measured(self.value))
 
 
 def facts(rows: Sequence[Fact], value: str = "value", absent: str = ABSENT, title: str = "") -> Table:
     """Single figures one below the other, each with its own unit; a third column where one has something to be known.
 
-    Args:
-        rows: the figures.
-        value: the name of their column.
-        absent: stands where one has no value.
-        title: stands before the table.
+    `value` is the name of their column, and `absent` stands where one has no value.
     """
-    explained = any(fact.about or fact.reason for fact in rows)
-    cells = []
-    for fact in rows:
-        written = Column(value, fact.written, absent).cell(None if fact.absent else fact.value)
-        cells.append((fact.what, written, (fact.reason if fact.absent else "") or fact.about)[: 2 + explained])
-    return Table(texts("what", value, "about it")[: 2 + explained], cells, title=title)
+    width = 3 if any(fact.about or fact.reason for fact in rows) else 2
+    cells = [
+        (
+            fact.what,
+            absent if fact.absent else Column(value, fact.written).cell(fact.value),
+            (fact.reason if fact.absent else "") or fact.about,
+        )[:width]
+        for fact in rows
+    ]
+    return Table(texts("what", value, "about it")[:width], cells, title=title)
 
 
 def bulleted(lines: Iterable[str]) -> str:
@@ -175,8 +159,7 @@ def bulleted(lines: Iterable[str]) -> str:
 
 def fenced(text: str) -> str:
     """A block of text in which nothing is read as Markdown, whatever it holds."""
-    longest = max((len(ticks) for ticks in re.findall(r"`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
+    fence = "`" * max([3, *(len(ticks) + 1 for ticks in re.findall(r"`+", text))])
     return f"{fence}text\n{text.rstrip()}\n{fence}"
 
 
@@ -190,3 +173,7 @@ def one_line(text: str, longest: int | None = None) -> str:
         for character in " ".join(text.split())
     )
     return line if longest is None or len(line) <= longest else f"{line[: longest - 1]}…"
+
+
+def _paragraphs(*parts: str) -> str:
+    return "\n\n".join(part for part in parts if part)

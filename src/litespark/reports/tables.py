@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Callable
+from functools import partial
 
 from litespark.metrics import names
 from litespark.metrics.records.origin import DeviceRecord
 from litespark.metrics.throughput import shared_machine
 from litespark.reports.quantities import (
+    ABSENT,
     count,
     duration,
     is_measured,
@@ -19,6 +20,7 @@ from litespark.reports.quantities import (
     rate,
     scaled,
     seconds_between,
+    short,
 )
 from litespark.reports.reasons import (
     NO_VALIDATION,
@@ -35,32 +37,27 @@ from litespark.reports.table import Column, Fact, Table, facts, texts
 from litespark.run.record import RunRecord
 
 MILESTONES = 8
-
-
-def in_units(unit: str, written: Callable[..., str] = plain) -> Callable[[float], str]:
-    """How a value is written with its unit."""
-    return lambda value: written(value, unit)
+NATS, IN_JOULES = partial(plain, unit="nats/token"), partial(scaled, unit="J")
 
 
 def headline(run: Run) -> Table:
     """What the model learned beside what it cost: loss, speed, utilisation and energy."""
-    return facts(_headline(run))
+    return facts(_headline(run.record))
 
 
-def _headline(run: Run) -> list[Fact]:
-    record = run.record
-    quality, speed, energy, data = record.quality, record.throughput, record.energy, record.data
+def _headline(record: RunRecord) -> list[Fact]:
+    quality, speed, energy, alone = record.quality, record.throughput, record.energy, record.data.unigram_bits_per_byte
     peak = f"of {scaled(speed.peak_flops, 'FLOP/s')} a device ({speed.peak_source or 'no source recorded'})"
     measured_peak = f"of {scaled(speed.measured_peak_flops, 'FLOP/s')} a device, measured here with a matmul probe"
-    alone = data.unigram_bits_per_byte
     simulated = "; fp8 is simulated, so this is not its speed" if record.fp8 and record.fp8.simulated else ""
-    nats, metric, without = in_units(record.loss_unit), no_metric(record), no_peak(run)
+    nats, metric, without, unread = (
+        partial(plain, unit=record.loss_unit), no_metric(record), no_peak(record), no_energy(record)
+    )  # fmt: skip
     no_memory = TOO_SHORT if speed.tokens_per_second is None else "not counted on this device"
-    power = in_units("J", scaled)
     return [
         Fact("validation loss", quality.validation_loss, nats, beaten_by(record), NO_VALIDATION),
         Fact("train loss", quality.train_loss, nats, "last logged", "no training step was logged"),
-        Fact("unigram entropy", data.unigram_entropy, in_units("nats/token"), "what token frequencies alone reach",
+        Fact("unigram entropy", record.data.unigram_entropy, NATS, "what token frequencies alone reach",
              f"the loss of the task {record.task} is not that of text"),
         Fact("bits per byte", quality.bits_per_byte, plain,
              f"token frequencies alone: {plain(alone)}" if is_measured(alone) else "", no_bits_per_byte(record)),
@@ -70,18 +67,18 @@ def _headline(run: Run) -> list[Fact]:
         Fact("token accuracy", quality.token_accuracy, percent, "the most likely token is the right one", metric),
         Fact("tokens/s", speed.tokens_per_second, rate,
              f"over {duration(speed.train_seconds)} of training steps{simulated}", TOO_SHORT),
-        Fact("step time", speed.step_ms_median, in_units("ms"),
+        Fact("step time", speed.step_ms_median, partial(plain, unit="ms"),
              f"median; 95th percentile {plain(speed.step_ms_p95, 'ms')}", TOO_SHORT),
         Fact("waiting for data", speed.data_wait_share, percent, "of the training time", TOO_SHORT),
         Fact("MFU (C)", speed.mfu_causal, percent, peak, without),
         Fact("MFU (F)", speed.mfu_full, percent, peak, without),
         Fact("HFU (C)", speed.hfu_causal, percent, "recomputed activations counted too", without),
-        Fact("MFU (C) of the measured peak", speed.mfu_measured_peak, percent, measured_peak, no_measured_peak(run)),
-        Fact("peak memory", speed.peak_memory_gib, in_units("GiB"), "on the fullest device", no_memory),
-        Fact("energy per token", energy.joules_per_token_train, power, f"{energy.label}, training steps only",
-             no_energy(run)),
-        Fact("all-in energy per token", energy.joules_per_token_all_in, power, f"{energy.label}, all phases",
-             no_energy(run)),
+        Fact("MFU (C) of the measured peak", speed.mfu_measured_peak, percent, measured_peak, no_measured_peak(record)),
+        Fact("peak memory", speed.peak_memory_gib, partial(plain, unit="GiB"), "on the fullest device", no_memory),
+        Fact("energy per token", energy.joules_per_token_train, IN_JOULES, f"{energy.label}, training steps only",
+             unread),
+        Fact("all-in energy per token", energy.joules_per_token_all_in, IN_JOULES, f"{energy.label}, all phases",
+             unread),
         Fact("skipped steps", quality.skipped_steps, count, "loss or gradient was not finite"),
     ]  # fmt: skip
 
@@ -89,11 +86,10 @@ def _headline(run: Run) -> list[Fact]:
 def beaten_by(record: RunRecord) -> str:
     """By how much the validation loss is below the unigram entropy, in nats and percent, or above it."""
     loss, entropy = record.quality.validation_loss, record.data.unigram_entropy
-    if loss is None or entropy is None or entropy <= 0:
+    if loss is None or not entropy:
         return ""
-    difference = plain(abs(entropy - loss), "nats", digits=3)
     side = "below" if loss < entropy else "above"
-    return f"{difference} ({percent(abs(entropy - loss) / entropy)}) {side} the unigram entropy"
+    return f"{short(abs(entropy - loss))} nats ({percent(abs(entropy - loss) / entropy)}) {side} the unigram entropy"
 
 
 def shared_by(record: RunRecord) -> str | None:
@@ -111,9 +107,9 @@ def shared_by(record: RunRecord) -> str | None:
 def energy(run: Run) -> Table:
     """The energy of each phase with totals, method and coverage; one sentence where nothing was read."""
     energy = run.record.energy
-    if energy.all_in_joules is None and energy.train_joules is None:
-        return Table([], [], title=f"Energy was not measured: {no_energy(run)}.")
     total, phases = energy.all_in_joules, energy.phases
+    if total is None and energy.train_joules is None:
+        return Table([], [], title=f"Energy was not measured: {no_energy(run.record)}.")
     parts = {
         "training steps": phases.train,
         "evaluation": phases.evaluate,
@@ -125,7 +121,6 @@ def energy(run: Run) -> Table:
         # steps that a crash threw away are in the all-in sum and in no phase of the surviving run
         parts["in no phase (steps lost to a crash)"] = total - math.fsum(measured)
     parts["**all-in**"] = total
-    rows = [(name, value, None if value is None or not total else value / total) for name, value in parts.items()]
     about = [
         f"{energy.label}, read by {energy.method or 'a method that the record does not name'}",
         coverage(energy.coverage),
@@ -137,7 +132,8 @@ def energy(run: Run) -> Table:
     if is_measured(energy.joules_per_token_train):
         # 1 J/token is 1e9 J a billion tokens, and a kWh is 3.6e6 J
         about.append(f"{plain(energy.joules_per_token_train * 1e9 / 3.6e6, 'kWh')} per billion tokens, training only")
-    columns = [*texts("phase"), Column("energy", joules, "not measured"), Column("share of all-in", percent)]
+    columns = [*texts("phase"), Column("energy", joules, ABSENT), Column("share of all-in", percent)]
+    rows = [(name, value, value / total if value is not None and total else None) for name, value in parts.items()]
     return Table(columns, rows, title="; ".join(about) + ".")
 
 
@@ -146,36 +142,36 @@ def projection(run: Run) -> Table:
     target = run.record.projection.target_tokens
     if target is None:
         return Table([], [], title="No token target was set, so nothing is projected.")
-    about = f"To {count(target)} tokens, at the rates of this run:"
-    return facts(_projection(run), "projected", "not projected", title=about)
+    title = f"To {count(target)} tokens, at the rates of this run:"
+    return facts(_projection(run.record), "projected", "not projected", title)
 
 
-def _projection(run: Run) -> list[Fact]:
-    projection = run.record.projection
-    settings = projection.settings
+def _projection(record: RunRecord) -> list[Fact]:
+    projection, settings = record.projection, record.projection.settings
     currency = projection.currency or "(currency not set)"
     pue = f"PUE {settings.pue:g}" if settings.pue is not None else "PUE not set: the devices alone"
-    reason = "the record does not hold it"
-    if run.record.energy.joules_per_token_train is None:
-        reason = no_energy(run)
+    unread = record.energy.joules_per_token_train is None
+    reason = no_energy(record) if unread else "the record does not hold it"
     no_price = "price_per_kwh is not set" if settings.price_per_kwh is None else reason
     no_grid = "grid_kg_per_kwh is not set" if settings.grid_kg_per_kwh is None else reason
     return [
         Fact("time", projection.hours, lambda hours: duration(3600 * hours), "on this machine", TOO_SHORT),
-        Fact("electricity", projection.kwh, in_units("kWh"), pue, reason),
-        Fact("cost", projection.cost, in_units(currency), f"at {settings.price_per_kwh} {currency} a kWh", no_price),
-        Fact("CO2e", projection.co2e_kg, in_units("kg"), f"at {settings.grid_kg_per_kwh} kg a kWh of the grid",
-             no_grid),
+        Fact("electricity", projection.kwh, partial(plain, unit="kWh"), pue, reason),
+        Fact("cost", projection.cost, partial(plain, unit=currency), f"at {settings.price_per_kwh} {currency} a kWh",
+             no_price),
+        Fact("CO2e", projection.co2e_kg, partial(plain, unit="kg"), f"at {settings.grid_kg_per_kwh} kg a kWh of the "
+             "grid", no_grid),
     ]  # fmt: skip
 
 
 def absent(run: Run) -> dict[str, str]:
     """What this run did not measure, in the words of the report, each with the reason."""
-    projected = _projection(run) if run.record.projection.target_tokens is not None else []
+    record = run.record
+    projected = _projection(record) if record.projection.target_tokens is not None else []
     candidates = [
-        *_headline(run),
+        *_headline(record),
         *(fact._replace(what=f"projected {fact.what}") for fact in projected),
-        Fact("sample text", run.record.quality.sample, reason="none was generated"),
+        Fact("sample text", record.quality.sample, reason="none was generated"),
     ]
     return {fact.what: fact.reason for fact in candidates if fact.absent}
 
@@ -183,36 +179,29 @@ def absent(run: Run) -> dict[str, str]:
 def model_and_data(run: Run) -> Table:
     """Sizes of the model and of the data set."""
     model, data, trained = run.record.model, run.record.data, run.record.throughput
-    rows = [
-        Fact("model", model.name),
-        Fact("parameters", f"{count(model.parameters)}, of them in matmuls {count(model.matmul_parameters)}"),
-        Fact(
-            "model FLOPs per token",
-            f"{scaled(model.flops_per_token_causal, 'FLOP')} (C), {scaled(model.flops_per_token_full, 'FLOP')} (F)",
-        ),
-        Fact("sequence length", f"{count(model.seq_len)} tokens"),
-        Fact("data", f"{data.name} (manifest {data.manifest_hash[:12]})"),
-        Fact("vocabulary", count(data.vocab_size)),
-        Fact("training set", f"{count(data.train_tokens)} tokens"),
-        Fact("validation set", f"{count(data.validation_tokens)} tokens"),
-        Fact("trained on", f"{count(trained.tokens)} tokens in {count(trained.steps)} steps"),
-    ]
+    flops = (model.flops_per_token_causal, "C"), (model.flops_per_token_full, "F")
+    rows = {
+        "model": model.name,
+        "parameters": f"{count(model.parameters)}, of them in matmuls {count(model.matmul_parameters)}",
+        "model FLOPs per token": ", ".join(f"{scaled(value, 'FLOP')} ({kind})" for value, kind in flops),
+        "sequence length": f"{count(model.seq_len)} tokens",
+        "data": f"{data.name} (manifest {data.manifest_hash[:12]})",
+        "vocabulary": count(data.vocab_size),
+        "training set": f"{count(data.train_tokens)} tokens",
+        "validation set": f"{count(data.validation_tokens)} tokens",
+        "trained on": f"{count(trained.tokens)} tokens in {count(trained.steps)} steps",
+    }
     if data.train_tokens:
-        rows.append(Fact("epochs", plain(trained.tokens / data.train_tokens, digits=3)))
-    return facts(rows)
+        rows["epochs"] = short(trained.tokens / data.train_tokens)
+    return Table(texts("what", "value"), list(rows.items()))
 
 
 def environment(run: Run) -> Table:
     """Machine, versions, commit and command."""
     record, origin, environment = run.record, run.record.provenance, run.record.environment
     commit = origin.git_commit[:12] if origin.git_commit else "not in a git checkout"
-    versions = {
-        "Python": environment.python,
-        "torch": environment.torch,
-        "Triton": environment.triton,
-        "Lightning": environment.lightning,
-        "LitData": environment.litdata,
-    }
+    versions = {"Python": environment.python, "torch": environment.torch, "Triton": environment.triton,
+                "Lightning": environment.lightning, "LitData": environment.litdata}  # fmt: skip
     rows = {
         "devices": "; ".join(map(_device, environment.devices)) or "none recorded",
         "driver": environment.driver or "none",
@@ -228,28 +217,29 @@ def environment(run: Run) -> Table:
         "ended": record.ended or "not yet, or killed",
         "wall time": duration(seconds_between(record.started, record.ended)),
     }
-    return facts([Fact(what, value) for what, value in rows.items()])
+    return Table(texts("what", "value"), list(rows.items()))
+
+
+def _device(device: DeviceRecord) -> str:
+    about = [f"id {device.uuid_hash[:8]}"] if device.uuid_hash else []
+    if device.power_limit_watts is not None:
+        about.append(f"power limit {plain(device.power_limit_watts, 'W')}")
+    return f"{device.name} ({', '.join(about)})" if about else device.name
 
 
 def precision_of(record: RunRecord) -> str:
     """In what the run computed, with the recipe of fp8."""
-    fp8 = record.fp8
-    if fp8 is None:
-        return record.environment.precision
-    return f"{record.environment.precision} ({fp8.recipe}{', simulated' if fp8.simulated else ''})"
+    precision, fp8 = record.environment.precision, record.fp8
+    return precision if fp8 is None else f"{precision} ({fp8.recipe}{', simulated' if fp8.simulated else ''})"
 
 
 def segments(run: Run) -> Table:
     """One row per start or resume."""
     rows = [
-        (
-            segment.started,
-            segment.ended or "killed or still running",
-            f"{segment.first_step} to {segment.last_step if segment.last_step is not None else 'unknown'}",
-            segment.reason,
-        )
+        (segment.started, segment.ended or "killed or still running",
+         f"{segment.first_step} to {'unknown' if segment.last_step is None else segment.last_step}", segment.reason)
         for segment in run.record.segments
-    ]
+    ]  # fmt: skip
     return Table(texts("started", "ended", "steps", "why"), rows)
 
 
@@ -260,7 +250,7 @@ def progress(run: Run) -> Table:
         return Table([], [], title="Nothing was logged.")
     chosen = {round(index * (len(table) - 1) / (MILESTONES - 1)) for index in range(MILESTONES)}
     if names.VALIDATION_LOSS in table:
-        validated = [position for position, measured in enumerate(table[names.VALIDATION_LOSS].notna()) if measured]
+        validated = table[names.VALIDATION_LOSS].notna().to_numpy().nonzero()[0].tolist()
         chosen |= set(validated[:: max(1, -(-len(validated) // MILESTONES))]) | set(validated[-1:])
     columns = {
         "step": Column("step", count),
@@ -270,7 +260,7 @@ def progress(run: Run) -> Table:
         names.TOKENS_PER_SECOND: Column("tokens/s", rate),
         names.MFU_CAUSAL: Column("MFU (C)", percent),
         names.MFU_MEASURED_PEAK: Column("MFU (C) of measured peak", percent),
-        names.JOULES_PER_TOKEN: Column("energy/token", in_units("J", scaled)),
+        names.JOULES_PER_TOKEN: Column("energy/token", IN_JOULES),
     }
     # what was never measured in this run is listed with its reason elsewhere
     logged = [key for key in columns if key in table and table[key].notna().any()]
@@ -281,21 +271,11 @@ def progress(run: Run) -> Table:
 def domains(run: Run) -> Table | None:
     """The last validation by domain; None where no domains were told apart."""
     prefix = names.of_domain(names.VALIDATION_LOSS, "")
-    found = sorted(str(key).removeprefix(prefix) for key in run.metrics.columns if str(key).startswith(prefix))
+    found = sorted(key.removeprefix(prefix) for key in map(str, run.metrics.columns) if key.startswith(prefix))
 
     def last(key: str, domain: str) -> float | None:
         return next(iter(run.series(names.of_domain(key, domain)).iloc[-1:]), None)
 
-    rows = [
-        (domain, last(names.VALIDATION_LOSS, domain), last(names.VALIDATION_BITS_PER_BYTE, domain)) for domain in found
-    ]
-    columns = [*texts("domain"), Column("validation loss", in_units("nats/token"), "not measured"),
-               Column("bits per byte", plain, "not measured")]  # fmt: skip
+    rows = [(name, last(names.VALIDATION_LOSS, name), last(names.VALIDATION_BITS_PER_BYTE, name)) for name in found]
+    columns = [*texts("domain"), Column("validation loss", NATS, ABSENT), Column("bits per byte", plain, ABSENT)]
     return Table(columns, rows) if rows else None
-
-
-def _device(device: DeviceRecord) -> str:
-    about = [f"id {device.uuid_hash[:8]}"] if device.uuid_hash else []
-    if device.power_limit_watts is not None:
-        about.append(f"power limit {plain(device.power_limit_watts, 'W')}")
-    return f"{device.name} ({', '.join(about)})" if about else device.name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from litespark.metrics.records.training import Dropped, Kind, TrainingRecord
 from litespark.reports.quantities import ABSENT, count, duration, joules, percent, plain, rate, scaled
@@ -13,32 +14,27 @@ from litespark.reports.training_rows import TrainingRow, rows
 
 _MOST_RULES = 3
 _DIFFERENCE = Column("difference", "{:+.3%}".format, ABSENT)
-_RATIO = Column("", TIMES)
 
 
 def tables(record: TrainingRecord) -> list[Table]:
     """The variants, and where there is a corpus what is left of it and what each variant dropped."""
-    made = [_variants(record)]
-    if record.corpus is None:
-        return made
-    left = Table(
-        [*texts("variant"), Column("documents", count), Column("tokens", scaled), Column("epochs", "{:.2f}".format),
-         Column("preparation", duration, "found")],
-        [
-            (variant.name, each.train_documents, each.train_tokens, record.stream.budget_tokens / each.train_tokens,
-             each.prepare_seconds)
-            for variant in record.variants
-            if (each := variant.prepared) is not None
-        ],
-        title="What is left of the corpus",
-    )  # fmt: skip
-    kinds = [*texts("kind"), Column("documents", count), Column("bytes", lambda size: scaled(size, "B")),
+    prepared = [(variant.name, variant.prepared) for variant in record.variants if variant.prepared is not None]
+    if record.corpus is None or not prepared:
+        return [_variants(record)]
+    columns = [*texts("variant"), Column("documents", count), Column("tokens", scaled),
+               Column("epochs", "{:.2f}".format), Column("preparation", duration, "found")]  # fmt: skip
+    left = [
+        (name, each.train_documents, each.train_tokens, record.stream.budget_tokens / each.train_tokens,
+         each.prepare_seconds)
+        for name, each in prepared
+    ]  # fmt: skip
+    kinds = [*texts("kind"), Column("documents", count), Column("bytes", partial(scaled, unit="B")),
              Column("dropped", percent), Column("of its bytes", percent), *texts("by")]  # fmt: skip
-    for variant in record.variants[1:]:
-        dropped = [] if variant.prepared is None else variant.prepared.dropped
-        cells = [_dropped(kind, [each for each in dropped if each.kind == kind.kind]) for kind in record.corpus.kinds]
-        made.append(Table(kinds, cells, title=f"{variant.name}: dropped documents"))
-    return [made[0], left, *made[1:]]
+    dropped = [
+        Table(kinds, [_dropped(kind, each.dropped) for kind in record.corpus.kinds], f"{name}: dropped documents")
+        for name, each in prepared[1:]
+    ]
+    return [_variants(record), Table(columns, left, "What is left of the corpus"), *dropped]
 
 
 def all_within(record: TrainingRecord) -> bool:
@@ -51,34 +47,29 @@ def title_of(record: TrainingRecord) -> str:
     model, stream, target = record.model, record.stream, record.target_bits_per_byte
     goal = f"{scaled(stream.budget_tokens)} equal tokens" if target is None else f"To {target:g} bits per byte"
     data = stream.name if record.corpus is None else f"{record.corpus.source} with planted junk and copies"
-    device = ", ".join(device.name for device in record.provenance.environment.devices)
-    state = "" if record.complete else ", NOT complete"
     return (
         f"{goal}: {model.name} ({scaled(model.parameters)} parameters), {data}, {stream.global_batch_size} sequences "
-        f"of {stream.seq_len} tokens a step, {record.precision}, {device}{state}"
+        f"of {stream.seq_len} tokens a step, {record.precision}, {record.provenance.environment.device_names}"
+        + ("" if record.complete else ", NOT complete")
     )
 
 
 def _dropped(kind: Kind, dropped: Sequence[Dropped]) -> tuple[object, ...]:
     """What selection dropped of one kind of document, and the rules that did, without their reasons, most first."""
+    of_kind = [each for each in dropped if each.kind == kind.kind]
     rules: Counter[str] = Counter()
-    for each in dropped:
+    for each in of_kind:
         rules[each.rule.partition("/")[0]] += each.documents
     most = ", ".join(f"{rule} {documents:,}" for rule, documents in rules.most_common(_MOST_RULES))
-    return (
-        kind.kind,
-        kind.documents,
-        kind.bytes,
-        sum(each.documents for each in dropped) / kind.documents,
-        sum(each.bytes for each in dropped) / kind.bytes,
-        (most or NONE) + (", …" if len(rules) > _MOST_RULES else ""),
-    )
+    documents, size = sum(each.documents for each in of_kind), sum(each.bytes for each in of_kind)
+    by = (most or NONE) + (", …" if len(rules) > _MOST_RULES else "")
+    return kind.kind, kind.documents, kind.bytes, documents / kind.documents, size / kind.bytes, by
 
 
 def _variants(record: TrainingRecord) -> Table:
     """A row for each variant; over equal tokens losses are compared, to a target they are not."""
     table, first = rows(record), record.variants[0].name
-    compares, judges = record.target_bits_per_byte is None, record.bound is not None
+    compared = 0 if record.target_bits_per_byte is not None else 2 if record.bound is None else 3
 
     def figure(row: TrainingRow, name: str, written: Callable[[float], str]) -> str | None:
         """The median, with the ratio over the first variant."""
@@ -86,30 +77,26 @@ def _variants(record: TrainingRecord) -> Table:
         if value is None:
             return None
         simulated = " simulated" if row.simulated and name != "tokens" else ""
-        beside = "" if row.name == first or ratio is None else f" (× {_RATIO.cell(ratio)})"
+        beside = "" if row.name == first or ratio is None else f" (× {Column('', TIMES).cell(ratio)})"
         return f"{written(value.median)}{simulated}{beside}"
 
     def to_goal(row: TrainingRow, name: str, written: Callable[[float], str]) -> str | None:
         return figure(row, name, written) if row.reached else "not reached" if row.judged else NONE
 
-    cells: list[tuple[object, ...]] = []
+    cells = []
     for row in table.values():
-        judged: list[object] = [
-            _DIFFERENCE.cell(row.difference), _DIFFERENCE.cell(row.late_difference),
-            {True: "yes", False: "NO", None: None}[row.within],
-        ]  # fmt: skip
-        bits = row.of("bits_per_byte")
+        beside = [_DIFFERENCE.cell(row.difference), _DIFFERENCE.cell(row.late_difference),
+                  {True: "yes", False: "NO", None: None}[row.within]]  # fmt: skip
         cells.append((
-            row.name, bits and bits.median,
-            *([NONE] * 3 if row.name == first else judged)[: (2 + judges) * compares],
+            row.name, row.repeats.median("bits_per_byte"), *([NONE] * 3 if row.name == first else beside)[:compared],
             figure(row, "tokens_per_second", rate), figure(row, "joules_per_token", plain),
             f"{row.reached} of {row.judged}" if row.judged else NONE if row.repeats.figures else "no run",
             to_goal(row, "tokens", scaled), to_goal(row, "seconds", duration), to_goal(row, "joules", joules),
         ))  # fmt: skip
-    names = ["difference", "largest late one", "within"][: (2 + judges) * compares]
+    names = ["difference", "largest late one", "within"][:compared]
     names += ["tokens/s", "J/token", "reached", "tokens to it", "train time", "train energy"]
     columns = [*texts("variant"), Column("bits/byte", plain, ABSENT), *(Column(name, absent=ABSENT) for name in names)]
-    return Table(columns, cells, title=title_of(record), notes=_notes(record, list(table.values())))
+    return Table(columns, cells, title_of(record), notes=_notes(record, list(table.values())))
 
 
 def _notes(record: TrainingRecord, table: Sequence[TrainingRow]) -> list[str]:
@@ -152,10 +139,8 @@ def _notes(record: TrainingRecord, table: Sequence[TrainingRow]) -> list[str]:
 def _seeds(record: TrainingRecord) -> str:
     """The seeds that figures are of, by variant where some are missing."""
     seeds = ", ".join(map(str, record.seeds))
-    if record.complete:
-        return f"seeds {seeds}"
     there = "; ".join(
         f"{variant.name} {', '.join(str(seed) for seed in record.seeds if variant.run(seed)) or 'none'}"
         for variant in record.variants
     )
-    return f"the seeds that are there, of {seeds} ({there})"
+    return f"seeds {seeds}" if record.complete else f"the seeds that are there, of {seeds} ({there})"

@@ -21,7 +21,6 @@ class TrainingRow:
     Attributes:
         repeats: by seed, over whole runs bits_per_byte at the end, tokens_per_second and joules_per_token of training
             steps; and the tokens, seconds and joules to the goal. first: those of the first variant.
-        compared: how many runs the first variant has one with the same seed for.
         difference: (ours - the first's) / the first's bits per byte at the end, over equal tokens; below 0 is better.
         late_difference: the largest of it, by size, over all validations in the second half of the tokens.
         within: whether the difference is at most the bound with every seed; None: no bound, or nothing to compare.
@@ -35,7 +34,6 @@ class TrainingRow:
     settings: tuple[str, ...]
     repeats: Repeats
     first: Repeats
-    compared: int
     difference: Interval | None
     late_difference: float | None
     within: bool | None
@@ -61,33 +59,27 @@ def rows(record: TrainingRecord) -> dict[str, TrainingRow]:
     return {variant.name: _row(variant, record) for variant in record.variants}
 
 
-def cost(run: TrainedRun, record: TrainingRecord) -> Validation | None:
+def _cost(run: TrainedRun, record: TrainingRecord) -> Validation | None:
     """The validation of a run that reached the goal; None where none did, or there is no goal with its seed."""
-    goal = record.target_bits_per_byte
+    first, goal = record.variants[0].run(run.seed), record.target_bits_per_byte
     if goal is None:
-        first = record.variants[0].run(run.seed)
-        if first is None:
-            return None
-        if run is first:
-            return run.end
+        if first is None or run is first:
+            return None if first is None else first.end
         goal = first.end.bits_per_byte
     return next((point for point in run.curve if point.bits_per_byte <= goal), None)
 
 
-def late_differences(run: TrainedRun, other: TrainedRun) -> list[float]:
+def _late_differences(run: TrainedRun, other: TrainedRun) -> list[float]:
     """Relative differences of bits per byte where both runs were validated at equal tokens, in their second half."""
     theirs = {point.tokens: point.bits_per_byte for point in other.curve}
-    return [
-        point.bits_per_byte / theirs[point.tokens] - 1
-        for point in run.curve
-        if point.tokens in theirs and 2 * point.tokens >= run.end.tokens
-    ]
+    late = [point for point in run.curve if point.tokens in theirs and 2 * point.tokens >= run.end.tokens]
+    return [point.bits_per_byte / theirs[point.tokens] - 1 for point in late]
 
 
 def _repeats(variant: TrainedVariant, record: TrainingRecord) -> Repeats:
     figures: dict[int, dict[str, float | None]] = {}
     for run in variant.runs:
-        end, to_goal = run.end, cost(run, record)
+        end, to_goal = run.end, _cost(run, record)
         figures[run.seed] = {
             "bits_per_byte": end.bits_per_byte,
             "tokens_per_second": end.tokens / end.seconds,
@@ -99,14 +91,14 @@ def _repeats(variant: TrainedVariant, record: TrainingRecord) -> Repeats:
 
 
 def _row(variant: TrainedVariant, record: TrainingRecord) -> TrainingRow:
-    first, target = record.variants[0], record.target_bits_per_byte
+    first, equal_tokens = record.variants[0], record.target_bits_per_byte is None
     repeats, theirs = _repeats(variant, record), _repeats(first, record)
     pairs = [(run, other) for run in variant.runs if (other := first.run(run.seed)) is not None]
-    reached = [run for run in variant.runs if cost(run, record) is not None]
+    missed = [run for run in variant.runs if _cost(run, record) is None]
     difference = None
-    if target is None:
+    if equal_tokens:
         difference = repeats.over(theirs, "bits_per_byte", lambda ours, others: ours / others - 1)
-    reasons = [run.joules_reason for run in [*variant.runs, *first.runs] if run.joules_reason is not None]
+    reasons = [run.joules_reason for run in [*variant.runs, *first.runs] if variant.runs and run.joules_reason]
     failed = [failure.error for failure in variant.failures if variant.run(failure.seed) is None]
     states = [run.fp8 for run in variant.runs if run.fp8 is not None]
     return TrainingRow(
@@ -114,20 +106,18 @@ def _row(variant: TrainedVariant, record: TrainingRecord) -> TrainingRow:
         settings=tuple(variant.settings),
         repeats=repeats,
         first=theirs,
-        compared=len(pairs),
         difference=difference,
-        late_difference=max((each for pair in pairs for each in late_differences(*pair)), key=abs, default=None),
+        late_difference=max((each for pair in pairs for each in _late_differences(*pair)), key=abs, default=None),
         within=None if difference is None or record.bound is None else difference.high <= record.bound,
-        reached=len(reached),
-        judged=len(pairs) if target is None else len(variant.runs),
-        missed=tuple(
+        reached=len(variant.runs) - len(missed),
+        judged=len(pairs) if equal_tokens else len(variant.runs),
+        missed=() if equal_tokens else tuple(
             f"seed {run.seed}: best {run.best_bits_per_byte:.4f} bits/byte within {run.end.tokens:,} tokens and "
             f"{run.end.seconds:,.1f} s"
-            for run in variant.runs
-            if target is not None and run not in reached
+            for run in missed
         ),
         simulated=any(state.simulated for state in states),
         moves=sum(len(state.moves) for state in states),
-        joules_reason=reasons[0] if variant.runs and reasons else None,
+        joules_reason=reasons[0] if reasons else None,
         error=failed[-1] if failed else None,
-    )
+    )  # fmt: skip

@@ -17,7 +17,7 @@ from litespark.benchmarks.step.session import Surroundings, bench_step
 from litespark.benchmarks.step.variants import HUGGINGFACE, TRAINER, Variant, litespark_variant
 from litespark.metrics.records.step import RatesRecord, RoundRecord, StepRecord
 from litespark.planning.flops import hardware_flops_per_token
-from litespark.reports.step_goals import succeeded
+from litespark.reports.step import succeeded
 from litespark.run import new_record as provenance_module
 from litespark.run.compose import compose_parts
 

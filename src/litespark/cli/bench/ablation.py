@@ -33,7 +33,8 @@ def ablation(
     """Measure the gain of each optimisation between a baseline and a target."""
     from litespark.benchmarks.ablation import session
     from litespark.device import find
-    from litespark.reports.ablation import of_record, write_beside
+    from litespark.reports.ablation import of_record, waterfall
+    from litespark.reports.ablation_rows import from_record
     from litespark.reports.step_rows import failures
 
     folder = records_folder(output, publish)
@@ -50,7 +51,7 @@ def ablation(
         output=folder,
         around=session.Surroundings(tell),
     )
-    show(publish, [of_record(record)], path, write_beside(record, path))
+    show(publish, [of_record(record)], path, waterfall(from_record(record), record.model.name))
     if not record.complete:
         print("not all rounds are there: the same command continues")
     return 1 if failures(record) else 0

@@ -25,7 +25,7 @@ def profile(
 ) -> int:
     """Measure where the time of a step goes, by kernel class."""
     from litespark.benchmarks.profile.session import bench_profile
-    from litespark.reports.profile import picture, table
+    from litespark.reports.profile import figure, table
 
     record, path = bench_profile(
         overrides,
@@ -36,6 +36,5 @@ def profile(
         output=records_folder(output, publish),
         say=tell,
     )
-    picture(record, path.with_suffix(".png"))
-    show(publish, [table(record)], path, path.with_suffix(".png"))
+    show(publish, [table(record)], path, figure(record))
     return 0

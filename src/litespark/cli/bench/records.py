@@ -40,12 +40,13 @@ def typed(context: typer.Context) -> list[str]:
     return kept
 
 
-def show(publish: bool, tables: Sequence[Any], path: Path, picture: Path | None = None) -> None:
-    """Print the tables of a record and where it is; write the page of results anew where it was published."""
+def show(publish: bool, tables: Sequence[Any], path: Path, figure: Any = None) -> None:
+    """Print the tables of a record, write its figure beside it, and where it was published the page of results anew."""
+    from litespark.reports.plots import save
     from litespark.reports.table import text
 
     print(text(tables))
-    print(f"record: {path}" + ("" if picture is None else f", picture: {picture.name}"))
+    print(f"record: {path}" + ("" if figure is None else f", picture: {save(figure, path.with_suffix('.png')).name}"))
     if publish:
         from litespark.reports.marks import write_documents
 

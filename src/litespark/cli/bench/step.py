@@ -30,8 +30,7 @@ def step(
     from litespark.benchmarks.step import session
     from litespark.benchmarks.step.variants import HUGGINGFACE, TRAINER, litespark_variant, parse
     from litespark.device import find
-    from litespark.reports.step import tables
-    from litespark.reports.step_goals import succeeded
+    from litespark.reports.step import succeeded, tables
 
     folder = records_folder(output, publish)
     device = find(composed_parts(overrides).trainer.accelerator).type

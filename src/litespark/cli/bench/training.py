@@ -92,7 +92,7 @@ def _run(
 ) -> int:
     from litespark.benchmarks.training import session
     from litespark.benchmarks.training.variants import parse
-    from litespark.reports.curves import picture
+    from litespark.reports.curves import figure
     from litespark.reports.training import all_within, tables
 
     record, path = session.bench_training(
@@ -105,6 +105,5 @@ def _run(
         output=records_folder(output, publish),
         say=tell,
     )
-    picture(record, path.with_suffix(".png"))
-    show(publish, tables(record), path, path.with_suffix(".png"))
+    show(publish, tables(record), path, figure(record))
     return 0 if record.complete and all_within(record) else 1
