@@ -114,10 +114,8 @@ def test_a_switch_with_which_the_same_backends_ran_says_so(tmp_path):
     ("change", "what"),
     [
         ({"data__manifest_hash": "ffff"}, "data"),
-        (
-            {"throughput__tokens": 5, "provenance__environment__world_size": 2},
-            "numbers of processes, numbers of tokens",
-        ),
+        ({"throughput__tokens": 5}, "numbers of tokens"),
+        ({"provenance__environment__world_size": 2}, "numbers of processes"),
         ({"provenance__environment__devices": []}, "devices"),
     ],
 )
@@ -138,9 +136,7 @@ def test_without_a_baseline_there_is_no_ablation_and_the_reason_is_said(tmp_path
     )
 
 
-@pytest.mark.parametrize(
-    "change", [("optim", "lr", 0.5), ("ops", "attention", "triton")], ids=["no switch", "3 values"]
-)
+@pytest.mark.parametrize("change", [("optim", "lr", 0.5), ("ops", "attention", "triton")])
 def test_runs_that_differ_in_more_than_switches_are_no_ablation(tmp_path, run_folders, change):
     for name, on in (("a", ""), ("b", "attention"), ("c", "attention")):
         path = write(tmp_path / name, on, 100.0) / "config.yaml"

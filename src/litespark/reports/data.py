@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from litespark.metrics.records.data import ENCODE, LITDATA, OURS, PREPARE, DataRecord
-from litespark.reports.quantities import duration, plain, rate, scaled
+from litespark.reports.quantities import duration, plain, rate, scaled, short
 from litespark.reports.repeats import interval, median
 from litespark.reports.table import Column, Table, texts
 
@@ -25,7 +25,7 @@ def _preparation(record: DataRecord) -> Table:
                 rows.append((name, cores, speed, size, interval(record.shares(cores) if variant == PREPARE else [])))
     corpus, state = record.corpus, "" if record.complete else ", NOT complete"
     about = (
-        f"{corpus.source}: {scaled(float(corpus.text_bytes), 'B')} of text in {corpus.documents:,} documents and "
+        f"{corpus.source}: {scaled(corpus.text_bytes, 'B')} of text in {corpus.documents:,} documents and "
         f"{corpus.shards} shards of .jsonl.zst, vocabulary {record.vocab_size:,}, {record.provenance.environment.cpu}, "
         f"{record.cores} cores, {record.rounds} rounds{state}"
     )
@@ -34,7 +34,7 @@ def _preparation(record: DataRecord) -> Table:
         "preparation reads, parses, counts and writes as well."
     )
     columns = [*texts("preparation"), Column("cores"), Column("tokens/s", rate), Column("MB/s", plain),
-               Column("speed over the tokenizer's", _ratio)]  # fmt: skip
+               Column("speed over the tokenizer's", short)]  # fmt: skip
     return Table(columns, rows, about=[about], notes=[note])
 
 
@@ -56,9 +56,5 @@ def _streaming(record: DataRecord) -> Table:
         f"marked by litespark and not by LitData {record.litdata}, on the same chunks."
     )
     columns = [*texts("streaming", "workers", "shuffled"), Column("tokens/s", rate),
-               Column("over LitData", _ratio), Column("first batch", duration)]  # fmt: skip
+               Column("over LitData", short), Column("first batch", duration)]  # fmt: skip
     return Table(columns, rows, notes=[note])
-
-
-def _ratio(value: float) -> str:
-    return plain(value, digits=3)
