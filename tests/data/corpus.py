@@ -7,25 +7,7 @@ from pathlib import Path
 
 from litespark.data.config import PrepareConfig
 
-WORDS = [
-    "the",
-    "row",
-    "of",
-    "tokens",
-    "ends",
-    "where",
-    "another",
-    "begins",
-    "and",
-    "nothing",
-    "is",
-    "lost",
-    "between",
-    "them",
-    "ünïcode",
-    "漢字",
-    "🙂",
-]
+WORDS = "the row of tokens ends where another begins and nothing is lost between them ünïcode 漢字 🙂".split()
 
 
 def documents(count: int, *, seed: int = 0, words: int = 60) -> list[str]:
@@ -46,7 +28,7 @@ def write_texts(folder: Path, texts: list[str]) -> Path:
 
 
 def config(source: Path | str, root: Path | str, **changes: object) -> PrepareConfig:
-    """Settings with a tiny vocabulary and tiny chunks."""
+    """Settings with a tiny vocabulary, tiny chunks and one process."""
     settings: dict[str, object] = {
         "source": str(source),
         "root": str(root),
@@ -55,5 +37,6 @@ def config(source: Path | str, root: Path | str, **changes: object) -> PrepareCo
         "chunk_tokens": 100,
         "seq_len": 16,
         "micro_batch_size": 2,
+        "processes": 1,
     }
     return PrepareConfig(**{**settings, **changes})

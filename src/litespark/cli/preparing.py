@@ -38,11 +38,11 @@ def prepare(overrides: Overrides, *, check: Annotated[str | None, Option(metavar
 def _check_prepared(folder: str) -> int:
     from litespark.data.prepare.check import check_prepared
 
-    checked = check_prepared(folder)
-    print(_described(folder, checked.manifest.summary()))
-    files = checked.chunk_files
+    manifest, extra = check_prepared(folder)
+    print(_described(folder, manifest.summary()))
+    files = sum(counts.chunk_files for counts in manifest.splits.values())
     print(f"sound: the tokenizer and {files} chunk files have the sizes and hashes that the manifest states")
-    if extra := checked.extra_files:
+    if extra:
         more = f" and {len(extra) - _NAMED_FILES} more" if len(extra) > _NAMED_FILES else ""
         print(f"not of the data set, and read by nobody: {', '.join(extra[:_NAMED_FILES])}{more}")
     return 0

@@ -28,16 +28,8 @@ from litespark.data.select.config import SelectionConfig
 from litespark.data.tokenizer import Tokenizer
 
 WHERE = (
-    "tokenizer",
-    "in fingerprints",
-    "between fingerprints",
-    "duplicates",
-    "in a chunk",
-    "before a marker",
-    "between units",
-    "before the manifest",
-    "in the manifest",
-    "cleaning up",
+    *("tokenizer", "in fingerprints", "between fingerprints", "duplicates", "in a chunk", "before a marker"),
+    *("between units", "before the manifest", "in the manifest", "cleaning up"),
 )
 
 
@@ -52,19 +44,14 @@ def around(owner: Any, name: str, when: Callable[..., bool], *, before: bool) ->
     original = getattr(owner, name)
 
     def changed(*arguments: Any, **named: Any) -> Any:
-        here = when(*arguments)
-        if here and before:
+        if before and when(*arguments):
             stall()
         result = original(*arguments, **named)
-        if here and not before:
+        if not before and when(*arguments):
             stall()
         return result
 
-    setattr(
-        owner,
-        name,
-        classmethod(lambda cls, *given, **named: changed(*given, **named)) if owner is Tokenizer else changed,
-    )
+    setattr(owner, name, staticmethod(changed) if owner is Tokenizer else changed)
 
 
 def syncs(file: str) -> Callable[[int], bool]:

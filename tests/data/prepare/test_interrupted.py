@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -185,5 +185,5 @@ def test_ctrl_c_ends_at_once_and_leaves_no_process(source, undisturbed, start, t
     process.communicate(timeout=100)  # the stalled worker would sleep for two minutes
     assert process.returncode != 0
     until_gone(workers)
-    prepare(replace(settings(source, tmp_path)), progress=False)
+    prepare(settings(source, tmp_path), progress=False)
     assert content(tmp_path / undisturbed.name) == content(undisturbed)

@@ -32,35 +32,29 @@ def pairs(ids: np.ndarray) -> Counter[tuple[int, int]]:
     return Counter((a, b) for a, b in zip(ids[:-1].tolist(), ids[1:].tolist(), strict=True) if a != EOS)
 
 
-def test_documents_share_the_row_that_they_fill_best():
-    rows = packed([document(3), document(6), document(5), document(2)], 7)
-    assert rows.tolist() == [[1, 2, EOS, 1, 2, 3, 4, EOS], [1, 2, 3, 4, 5, EOS, 1, EOS]]
+@pytest.mark.parametrize(
+    ("lengths", "seq_len", "rows"),
+    [
+        ([3, 6, 5, 2], 7, [[1, 2, EOS, 1, 2, 3, 4, EOS], [1, 2, 3, 4, 5, EOS, 1, EOS]]),
+        # the last would fit beside the five ids as well, and leave one place
+        ([5, 6, 2], 7, [[1, 2, 3, 4, EOS, EOS, EOS, EOS], [1, 2, 3, 4, 5, EOS, 1, EOS]]),
+        ([3], 4, [[1, 2, EOS, EOS, EOS]]),
+        ([10], 4, [[1, 2, 3, 4, 5], [5, 6, 7, 8, 9], [9, EOS, EOS, EOS, EOS]]),
+        # nine ids end with the second piece: no third of a single id
+        ([9], 4, [[1, 2, 3, 4, 5], [5, 6, 7, 8, EOS]]),
+        ([1], 4, []),
+    ],
+)
+def test_rows_are_filled_with_whole_documents_cut_where_longer_and_padded_at_their_ends(lengths, seq_len, rows):
+    assert packed([document(length) for length in lengths], seq_len).tolist() == rows
 
 
-def test_a_document_lies_where_it_leaves_the_least_room():
-    # it would fit beside the five ids as well, and leave one place
-    assert packed([document(5), document(6), document(2)], 7).tolist() == [
-        [1, 2, 3, 4, EOS, EOS, EOS, EOS],
-        [1, 2, 3, 4, 5, EOS, 1, EOS],
-    ]
-
-
-def test_the_end_of_a_row_is_padded_with_eos():
-    assert packed([document(3)], 4).tolist() == [[1, 2, EOS, EOS, EOS]]
-    packer = BestFitPacker(4, 9)
-    assert packer.add(np.array([1, 2, 9])) == []
-    assert packer.close()[0].tolist() == [[1, 2, 9, 9, 9]]
-
-
-def test_a_long_document_is_cut_into_pieces_that_overlap_by_one_id():
-    rows = packed([document(10)], 4)
-    assert rows.tolist() == [[1, 2, 3, 4, 5], [5, 6, 7, 8, 9], [9, EOS, EOS, EOS, EOS]]
-    # nine ids end with the second piece: no third of a single id
-    assert packed([document(9)], 4).tolist() == [[1, 2, 3, 4, 5], [5, 6, 7, 8, EOS]]
-
-
-def test_a_document_of_its_eos_alone_takes_no_place():
-    assert len(packed([document(1)], 4)) == 0
+def test_the_type_of_the_ids_is_kept_and_eos_may_be_any_id():
+    packer = BestFitPacker(4, 65_000)
+    assert packer.add(np.array([1, 2, 65_000], dtype=np.uint16)) == []
+    (rows,) = packer.close()
+    assert rows.dtype == np.uint16
+    assert rows.tolist() == [[1, 2, 65_000, 65_000, 65_000]]
 
 
 @settings(max_examples=150, deadline=None)
@@ -124,10 +118,6 @@ def test_the_documents_held_are_bounded_however_short_they_are(monkeypatch):
     monkeypatch.setattr(packing, "_MOST_PIECES", 3)
     packer = BestFitPacker(9, EOS)
     assert [len(packer.add(document(2))) for _ in range(6)] == [0, 0, 1, 0, 0, 1]
-
-
-def test_the_type_of_the_ids_is_kept():
-    assert packed([np.array([65_000, EOS], dtype=np.uint16)], 4).dtype == np.uint16
 
 
 @pytest.mark.parametrize("ids", [[], [1, 2]])

@@ -50,7 +50,7 @@ def without_source(files: dict[str, bytes]) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_bucket_gets_the_bytes_that_a_disk_gets(source, tmp_path, s3_bucket, processes):
-    local = prepare(settings(tmp_path / "text", tmp_path / "prepared", processes=1), progress=False)
+    local = prepare(settings(tmp_path / "text", tmp_path / "prepared"), progress=False)
     of_bucket = settings(source, f"{s3_bucket}/prepared", processes=processes)
     look_up(of_bucket)
     address = prepare(of_bucket, progress=False)
@@ -60,12 +60,16 @@ def test_a_bucket_gets_the_bytes_that_a_disk_gets(source, tmp_path, s3_bucket, p
     assert not [name for name in found if name.startswith(WORK)]
     assert prepare(of_bucket, progress=False) == address
     assert prepare(config(address, tmp_path / "elsewhere"), progress=False) == address
-    assert check_prepared(address).manifest == Manifest.read(address)
+    assert check_prepared(address) == (Manifest.read(address), [])
+    name = next(name for name in found if name.endswith(".bin"))
+    Storage(address).write(name, found[name][:-1] + b"x")
+    with pytest.raises(ValueError, match=rf"{name} has SHA-256"):
+        check_prepared(address)
 
 
 def test_what_is_missing_in_a_bucket_is_prepared_again(source, tmp_path, s3_bucket, monkeypatch):
-    undisturbed = prepare(settings(source, f"{s3_bucket}/undisturbed", processes=1), progress=False)
-    interrupted = settings(source, f"{s3_bucket}/prepared", processes=1)
+    undisturbed = prepare(settings(source, f"{s3_bucket}/undisturbed"), progress=False)
+    interrupted = settings(source, f"{s3_bucket}/prepared")
     write, calls = Work.write_result, []
 
     def fail_third(work: Work, unit: int, result: object) -> None:
@@ -90,21 +94,11 @@ def test_what_is_missing_in_a_bucket_is_prepared_again(source, tmp_path, s3_buck
     assert remote_content(address) == remote_content(undisturbed)
 
 
-def test_a_damaged_chunk_in_a_bucket_is_named(source, s3_bucket):
-    address = prepare(settings(source, f"{s3_bucket}/prepared", processes=1), progress=False)
-    name = next(file.name for file in Storage(address).files() if file.name.endswith(".bin"))
-    data = bytearray(Storage(address).read(name))
-    data[-1] ^= 1
-    Storage(address).write(name, bytes(data))
-    with pytest.raises(ValueError, match=rf"{name} has SHA-256"):
-        check_prepared(address)
-
-
 def test_nodes_share_a_bucket(source, s3_bucket):
-    undisturbed = prepare(replace(settings(source, f"{s3_bucket}/undisturbed"), processes=1), progress=False)
-    plain = replace(settings(source, f"{s3_bucket}/nodes"), processes=1, selection=SelectionConfig())
+    undisturbed = prepare(replace(settings(source, f"{s3_bucket}/undisturbed")), progress=False)
+    plain = replace(settings(source, f"{s3_bucket}/nodes"), selection=SelectionConfig())
     first, last = (replace(plain, nodes=2, node_rank=rank) for rank in range(2))
     assert prepare(first, progress=False) is None
     address = prepare(last, progress=False)
-    assert check_prepared(address).extra_files == []
+    assert check_prepared(address)[1] == []
     assert address != undisturbed

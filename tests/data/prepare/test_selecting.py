@@ -46,7 +46,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def settings(source: Path, root: Path, **selection: object) -> PrepareConfig:
     chosen = SelectionConfig(quality=("c4",), **selection)  # type: ignore[arg-type]
-    return config(source, root, domain_field="meta.kind", selection=chosen, processes=1, unit_bytes=3000)
+    return config(source, root, domain_field="meta.kind", selection=chosen, unit_bytes=3000)
 
 
 def all_texts(folder: Path, split: str) -> list[str]:
@@ -81,10 +81,8 @@ def test_of_duplicates_the_first_in_the_order_of_the_corpus_stays(source, tmp_pa
     # the duplicates of junk go under the rule that refuses junk
     assert counts(Manifest.read(folder).dropped) == {"selection/c4/junk": 14, "selection/exact_duplicate": 10}
     examples = [example for row in Manifest.read(folder).dropped.rows for example in row.examples]
-    assert {example.file for example in examples if not example.excerpt.startswith("junk")} <= {
-        "train/05.jsonl",
-        "train/06.jsonl",
-    }
+    files = {example.file for example in examples if not example.excerpt.startswith("junk")}
+    assert files <= {"train/05.jsonl", "train/06.jsonl"}
 
 
 def test_units_change_nothing(source, tmp_path):

@@ -58,9 +58,9 @@ def read_or_refuse(folder, name, content):
     (folder / name).write_bytes(content)
     chosen = config(folder / name, "unused", domain_field="meta.set", max_bad_share=1.0, max_line_bytes=1000)
     try:
-        files = corpus(chosen).training.files
+        files = corpus(chosen).training
         refuse_absent_fields(chosen, files, folder)
-        reader = DocumentReader.of(chosen)
+        reader = DocumentReader(chosen)
         documents = list(reader.documents(files))
     except UnicodeError:
         raise  # a ValueError too, and one that tells a user nothing

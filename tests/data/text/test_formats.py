@@ -12,7 +12,8 @@ import zstandard
 
 from litespark.data.text import archives
 from litespark.data.text.formats import Overlong, json_records
-from litespark.data.text.tables import Row, parquet_rows
+from litespark.data.text.tables import parquet_rows
+from tests.data.corpus import config
 from tests.properties import given, settings, st
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -112,21 +113,26 @@ def test_a_line_of_100_megabytes_is_never_held(tmp_path, name):
 
 
 def table(folder, columns, **options):
-    parquet.write_table(pyarrow.table(columns), folder / "a.parquet", **options)
-    return folder / "a.parquet"
+    path = folder / "a.parquet"
+    parquet.write_table(pyarrow.table(columns), path, **options)
+    return path
 
 
-def test_rows_of_parquet_come_in_order_over_row_groups(tmp_path):
-    texts = [f"text {number} ü" for number in range(1000)]
-    path = table(
-        tmp_path, {"text": texts, "meta": [{"set": "web", "n": 1}] * 1000, "other": [1] * 1000}, row_group_size=30
-    )
-    rows = list(parquet_rows(path, "a.parquet", "text", "meta.set"))
-    assert rows == [(place, Row(text.encode(), b"web")) for place, text in enumerate(texts, start=1)]
-    assert next(parquet_rows(path, "a.parquet", "text", None)) == (1, Row(texts[0].encode(), None))
-    assert next(parquet_rows(path, "a.parquet", "text", "meta.absent"))[1].domain is None
-    assert next(parquet_rows(path, "a.parquet", "text", "absent"))[1].domain is None
-    assert next(parquet_rows(path, "a.parquet", "other", None))[1].text == 1
+def rows_of(path, **settings):
+    return parquet_rows(path, "a.parquet", config("unused", "unused", **settings))
+
+
+def test_rows_of_parquet_have_the_named_columns_also_within_structs(tmp_path):
+    texts = [f"document {number}" for number in range(1000)]
+    columns = {"text": texts, "other": [1] * 1000, "meta": [{"set": "web", "n": 1}] * 1000}
+    path = table(tmp_path, columns, row_group_size=300)
+    rows = list(rows_of(path, domain_field="meta.set"))
+    assert [place for place, _ in rows] == list(range(1, 1001))
+    assert [(row.text, row.domain, row.fault) for _, row in rows] == [(text.encode(), b"web", "") for text in texts]
+    assert {*rows[0][1].record} == {"text", "other", "meta.set", "meta.n"}
+    for absent in (None, "meta.absent", "absent"):
+        assert next(rows_of(path, domain_field=absent))[1].domain is None
+    assert next(rows_of(path, text_field="other"))[1].fault == "text_not_a_string"
 
 
 @pytest.mark.parametrize(
@@ -135,8 +141,7 @@ def test_rows_of_parquet_come_in_order_over_row_groups(tmp_path):
 )
 def test_text_columns_of_every_kind_come_as_bytes(tmp_path, kind):
     values = pyarrow.array(["ü", "", None], type=pyarrow.string()).cast(kind)
-    rows = parquet_rows(table(tmp_path, {"text": values}), "a.parquet", "text", None)
-    assert [row.text for _, row in rows] == ["ü".encode(), b"", None]
+    assert [row.text for _, row in rows_of(table(tmp_path, {"text": values}))] == ["ü".encode(), "", ""]
 
 
 def test_only_the_named_columns_are_read(tmp_path):
@@ -145,8 +150,7 @@ def test_only_the_named_columns_are_read(tmp_path):
     path = table(tmp_path, {"text": ["short"] * 300, "large": large}, row_group_size=300)
     del large
     before = pyarrow.total_allocated_bytes()
-    most = max(pyarrow.total_allocated_bytes() - before for _ in parquet_rows(path, "a.parquet", "text", None))
-    assert most < 5_000_000
+    assert max(pyarrow.total_allocated_bytes() - before for _ in rows_of(path)) < 5_000_000
 
 
 def test_a_parquet_file_that_is_none_or_lacks_the_column_is_refused(tmp_path):
@@ -154,17 +158,15 @@ def test_a_parquet_file_that_is_none_or_lacks_the_column_is_refused(tmp_path):
     with pytest.raises(
         ValueError, match=r"a\.parquet: no field text, but meta\.text, content\. Set data\.text_field=meta\.text"
     ):
-        list(parquet_rows(path, "a.parquet", "text", None))
-    path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(ValueError, match=r"a\.parquet is damaged or no parquet file"):
-        list(parquet_rows(path, "a.parquet", "content", None))
-    path.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"a\.parquet is damaged or no parquet file"):
-        list(parquet_rows(path, "a.parquet", "content", None))
+        list(rows_of(path))
+    for content in (path.read_bytes()[:-10], b""):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"a\.parquet is damaged or no parquet file"):
+            list(rows_of(path, text_field="content"))
 
 
 def test_parquet_without_its_library_says_what_to_install(tmp_path, monkeypatch):
     path = table(tmp_path, {"text": ["x"]})
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ValueError, match=r"a parquet file needs pyarrow.*pip install 'litespark\[parquet\]'"):
-        list(parquet_rows(path, "a.parquet", "text", None))
+        list(rows_of(path))

@@ -8,7 +8,7 @@ from litespark.data.text.layout import OF_TEST, OUTSIDE, lay_out
 
 PLAIN = (".txt", ".md", ".py", ".tokens", ".raw", ".en")
 
-# layout -> names below the source by what becomes of them
+# layout -> names below the source: of training, of validation, of a test
 OWN_SPLITS = {
     "the hub": (
         ["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"],
@@ -23,35 +23,20 @@ OWN_SPLITS = {
     "the hub, splits with qualifiers": (
         ["data/train_sft-00000-of-00001.parquet", "data/train_gen-00000-of-00001.parquet"],
         ["data/validation_matched-00000-of-00001.parquet"],
-        ["data/test_sft-00000-of-00001.parquet", "data/test_gen-00000-of-00001.parquet"],
+        ["data/test_sft-00000-of-00001.parquet"],
     ),
-    "converted by the hub": (
-        ["default/train/0000.parquet"],
-        ["default/validation/0000.parquet"],
-        ["default/test/0.parquet"],
-    ),
-    "a folder a configuration": (
-        ["de/train-00000-of-00001.parquet", "en/train-00000-of-00001.parquet"],
-        ["en/validation-00000-of-00001.parquet"],
-        ["en/test-00000-of-00001.parquet"],
-    ),
+    "converted by the hub": (["en/train/0000.parquet", "de/train/0.parquet"], ["en/validation/0.parquet"], []),
     "The Pile": (["train/00.jsonl.zst", "train/01.jsonl.zst"], ["val.jsonl.zst"], ["test.jsonl.zst"]),
     "SlimPajama": (
         ["train/chunk1/example_train_0.jsonl.zst"],
         ["validation/chunk1/example_holdout_0.jsonl.zst"],
         ["test/chunk1/example_holdout_0.jsonl.zst"],
     ),
-    "C4": (
-        ["en/c4-train.00000-of-01024.json.gz", "en/c4-train.00001-of-01024.json.gz"],
-        ["en/c4-validation.00000-of-00008.json.gz"],
-        [],
-    ),
+    "C4": (["en/c4-train.00000-of-01024.json.gz"], ["en/c4-validation.00000-of-00008.json.gz"], []),
     "WikiText": (["wikitext-2/wiki.train.tokens"], ["wikitext-2/wiki.valid.tokens"], ["wikitext-2/wiki.test.tokens"]),
-    "a name before": (["my_corpus.train.jsonl"], ["my_corpus.dev.jsonl"], ["my_corpus.test.jsonl"]),
     "a name behind": (["train_wikipedia.jsonl"], ["val_wikipedia.jsonl"], ["test_wikipedia.jsonl"]),
     "capitals": (["TRAIN.jsonl"], ["Dev.JSONL"], ["Test.jsonl"]),
-    "humps": (["trainData.csv"], ["validData.csv"], ["testData.csv"]),
-    "words in one": (["trainset.csv"], ["devset.csv"], ["testset.csv"]),
+    "humps and words in one": (["trainData.csv"], ["validset.csv"], ["testData.csv"]),
     "versions": (["train-v2.0.json"], ["dev-v2.0.json"], ["test-v2.0.json"]),
     "held out": (["train.jsonl"], ["held-out.jsonl"], ["Test Set.jsonl"]),
     "words in the middle": (
@@ -59,7 +44,6 @@ OWN_SPLITS = {
         ["wiki.valid.german.jsonl"],
         ["wiki.test.german.jsonl", "wiki.test.english.jsonl"],
     ),
-    "plain texts with words in the middle": (["wiki.train.german.txt"], [], ["wiki.test.german.txt"]),
     "plain texts with words before": (["train.german.txt"], ["valid.german.txt"], ["test.german.txt"]),
     "mC4": (["c4-af.tfrecord-00000-of-00064.json.gz"], ["c4-af-validation.tfrecord-00000-of-00001.json.gz"], []),
     "FLORES": (["train/eng.jsonl"], ["dev/eng.jsonl"], ["devtest/eng.jsonl"]),
@@ -68,16 +52,13 @@ OWN_SPLITS = {
         ["train/en/val.jsonl"],
         ["train/en/test.jsonl", "train/de/test/0.parquet"],
     ),
-    "years": (["train2017.txt"], ["val2017.txt"], ["test2017.txt"]),
-    "languages": (["train.en", "train.de"], ["dev.en", "dev.de"], ["test.en", "test.de"]),
+    "years and languages": (["train2017.en", "train2017.de"], ["val2017.en"], ["test2017.en"]),
     "hive": (["lang=en/split=train/0.parquet"], ["lang=en/split=dev/0.parquet"], ["lang=en/split=testing/0.parquet"]),
-    "other words": (["training/a.txt"], ["eval/b.txt"], ["testing/c.txt"]),
-    "plain files": (["train.txt"], ["valid.txt"], ["test.txt"]),
     "no training split by name": (["a.jsonl", "b.jsonl"], ["val.jsonl"], ["test.jsonl"]),
     "no validation": (["train/a.txt"], [], ["test/b.txt"]),
     "one test split of records": (["a.jsonl"], [], ["a.test.jsonl"]),
     "a test within a train folder": (["train/repo/test/a.py"], ["validation/b.py"], []),
-}  # fmt: skip
+}
 
 
 def layout_of(names, **options):

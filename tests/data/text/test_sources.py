@@ -8,6 +8,7 @@ import pytest
 
 from litespark.data.storage import Storage, StorageError
 from litespark.data.text import sources
+from litespark.data.text.files import SourceFile, fingerprint, size_of, within
 from litespark.data.text.sources import corpus
 from tests.data.corpus import config, documents, write_texts
 from tests.data.s3_server import fill
@@ -18,8 +19,8 @@ def found(source, **changes):
     return corpus(config(source, "unused", **changes))
 
 
-def names(source):
-    return [file.name for file in source.files]
+def names(files):
+    return [file.name for file in files]
 
 
 def write(folder, *paths):
@@ -32,16 +33,9 @@ def write(folder, *paths):
 def test_a_folder_means_all_known_files_below_it_sorted_and_nothing_hidden(tmp_path):
     write(tmp_path, "b/two.txt", "a.jsonl", "c.parquet", "b/d.json.gz", "e.NDJSON.zst", "f.md")
     write(tmp_path, "picture.png", ".git/x.txt", "b/.hidden.txt", "g.csv")
-    assert names(found(tmp_path).training) == [
-        "a.jsonl",
-        "b/d.json.gz",
-        "b/two.txt",
-        "c.parquet",
-        "e.NDJSON.zst",
-        "f.md",
-        "g.csv",
-    ]
-    assert found(tmp_path).validation is None
+    expected = ["a.jsonl", "b/d.json.gz", "b/two.txt", "c.parquet", "e.NDJSON.zst", "f.md", "g.csv"]
+    assert names(found(tmp_path).training) == expected
+    assert not found(tmp_path).validation
 
 
 def test_folders_and_files_behind_links_are_found_and_a_circle_ends(tmp_path):
@@ -87,12 +81,12 @@ def test_a_bucket_gives_the_same_files_as_a_folder(tmp_path, s3_server, s3_bucke
     write_slimpajama(tmp_path / "slim")
     fill(s3_server, f"{s3_bucket}/slim", tmp_path / "slim")
     here, there = found(tmp_path / "slim"), found(f"{s3_bucket}/slim")
-    for mine, theirs in zip(here.sources, there.sources, strict=True):
-        assert [(file.name, file.size) for file in mine.files] == [(file.name, file.size) for file in theirs.files]
-        assert all(file.version for file in theirs.files)
-        assert mine.fingerprint() != theirs.fingerprint(), "no time of modification there, no checksum here"
+    for mine, theirs in zip(here.sides, there.sides, strict=True):
+        assert [(file.name, file.size) for file in mine] == [(file.name, file.size) for file in theirs]
+        assert all(file.version for file in theirs)
+        assert fingerprint(mine) != fingerprint(theirs), "no time of modification there, no checksum here"
     assert there.name == "slim"
-    assert there.training.files[0].where == f"{s3_bucket}/slim/train/chunk1/example_train_0.jsonl.zst"
+    assert there.training[0].where == f"{s3_bucket}/slim/train/chunk1/example_train_0.jsonl.zst"
     one = found(f"{s3_bucket}/slim/train/chunk1/example_train_0.jsonl.zst")
     assert (one.name, names(one.training)) == ("example_train_0", ["example_train_0.jsonl.zst"])
     assert [f"train/{name}" for name in names(found(f"{s3_bucket}/slim/train/chunk*").training)] == names(here.training)
@@ -107,7 +101,7 @@ def test_files_of_a_bucket_without_a_suffix_are_known_by_their_beginning(tmp_pat
     write(tmp_path, "README.md")
     fill(s3_server, s3_bucket, tmp_path)
     text = found(s3_bucket)
-    assert [(file.name, file.format) for source in text.sources for file in source.files] == [
+    assert [(file.name, file.format) for file in text.training + text.validation] == [
         ("part-00000", "JSON"),
         ("val-00000", "JSON"),
     ]
@@ -116,18 +110,17 @@ def test_files_of_a_bucket_without_a_suffix_are_known_by_their_beginning(tmp_pat
         "empty": "empty",
         "notes": "JSON without the field text",
     }
-    one = found(f"{s3_bucket}/part-00000")
-    assert [file.format for file in one.training.files] == ["JSON"]
+    assert [file.format for file in found(f"{s3_bucket}/part-00000").training] == ["JSON"]
 
 
 def test_the_fingerprint_follows_names_sizes_and_versions(tmp_path, s3_server, s3_bucket):
     fill(s3_server, s3_bucket, write(tmp_path / "a", "a.txt"))
-    before = found(s3_bucket).training.fingerprint()
+    before = fingerprint(found(s3_bucket).training)
     fill(s3_server, s3_bucket, tmp_path / "a")
-    assert found(s3_bucket).training.fingerprint() == before, "the same bytes written anew"
+    assert fingerprint(found(s3_bucket).training) == before, "the same bytes written anew"
     (tmp_path / "a" / "a.txt").write_text("TEXT of a.txt")
     fill(s3_server, s3_bucket, tmp_path / "a")
-    assert found(s3_bucket).training.fingerprint() != before
+    assert fingerprint(found(s3_bucket).training) != before
 
 
 def test_the_standard_library_has_no_tests_and_no_other_packages():
@@ -146,29 +139,23 @@ def test_shards_with_the_same_content_are_marked_and_what_validates_is_kept(tmp_
     (tmp_path / "train" / "a.jsonl").write_text(lines.replace("8", "9"))  # as long, and different
     (tmp_path / "train" / "one.txt").write_text(lines)  # a text is a document, not a shard
     text = found(tmp_path)
-    assert [file.copy_of for file in text.training.files] == [None, "validation/v.jsonl", "validation/v.jsonl", None]
-    assert [file.copy_of for file in text.validation.files] == [None, None]
+    assert [file.copy_of for file in text.training] == [None, "validation/v.jsonl", "validation/v.jsonl", None]
+    assert [file.copy_of for file in text.validation] == [None, None]
 
 
 def test_copies_in_a_bucket_are_known_by_their_checksums(tmp_path, s3_server, s3_bucket):
     for name, line in (("a", "1"), ("b", "2"), ("c", "1")):
         (tmp_path / f"{name}.jsonl").write_text(f'{{"text": "{line}"}}\n')
     fill(s3_server, s3_bucket, tmp_path)
-    assert [file.copy_of for file in found(s3_bucket).training.files] == [None, None, "a.jsonl"]
+    assert [file.copy_of for file in found(s3_bucket).training] == [None, None, "a.jsonl"]
 
 
 def test_unusable_sources_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"nowhere does not exist\. Set data\.source"):
-        found(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"does not exist\. Fetch it so"):
         found(tmp_path / "nowhere", how_to_get="Fetch it so")
-    with pytest.raises(ValueError, match=r"holds no file that can be read, expected \.txt"):
-        found(tmp_path)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="neither a file nor a folder"):
         found(tmp_path / "pipe")
-    with pytest.raises(ValueError, match=r"data\.source=abc://x.*not known.*such as s3://BUCKET/FOLDER"):
-        found("abc://x")
 
 
 def test_an_empty_bucket_and_one_that_is_not_there_are_refused(s3_bucket):
@@ -209,3 +196,23 @@ def test_a_limit_on_files_is_applied_before_one_on_bytes(tmp_path):
     source = write_texts(tmp_path, documents(20))
     assert names(found(source, max_files=3).training) == ["0000.txt", "0001.txt", "0002.txt"]
     assert set(names(found(source, max_files=3, max_bytes=1).training)) < {"0000.txt", "0001.txt", "0002.txt"}
+
+
+def text_files(*sizes):
+    return tuple(SourceFile("/somewhere", f"{number:04}.txt", size) for number, size in enumerate(sizes))
+
+
+def test_a_limit_takes_at_least_one_file_and_follows_no_order_of_the_listing():
+    files = text_files(*range(50, 70))
+    assert len(within(files, 0)) == 1
+    assert within(files, size_of(files)) == files
+    assert within(files, size_of(files) // 3) == within(files[::-1], size_of(files) // 3)
+
+
+def test_a_limit_takes_a_file_that_would_be_most_of_it_only_where_the_others_do_not_suffice():
+    files = text_files(*[100] * 20, *[900] * 20)
+    small, tables = {*files[:20]}, {*files[20:]}
+    assert set(within(files, 1000)) < small
+    assert small < set(within(files, 4000))
+    assert size_of(within(files, 4000)) >= 4000
+    assert set(within(files, 8 * 900)) & tables, "no longer large beside that limit"

@@ -52,9 +52,8 @@ def write_corpus(folder: Path, *, text_bytes: int, shards: int, texts: Iterator[
 
 def documents() -> Iterator[str]:
     """The Python sources of the installed packages in the order of a hash of their names, cut at line breaks."""
-    split = installed_packages(0.5)
-    files = [*split.training.files, *split.validation.files]
-    for file in sorted(files, key=lambda file: hashlib.sha256(file.name.encode()).digest()):
+    training, validation = installed_packages(0.5)
+    for file in sorted(training + validation, key=lambda file: hashlib.sha256(file.name.encode()).digest()):
         try:
             text = Path(file.path).read_text(encoding="utf-8")
         except UnicodeDecodeError:

@@ -19,7 +19,7 @@ from litespark.benchmarks.training.planted import CLEAN, Text, plant
 from litespark.benchmarks.training.prose import prose
 from litespark.config.settings import settings
 from litespark.data.config import PrepareConfig
-from litespark.data.text.files import Source, SourceFile
+from litespark.data.text.files import Files, SourceFile
 from litespark.data.text.reader import DocumentReader
 from litespark.data.text.sources import corpus
 from litespark.metrics.records.training import Corpus, Kind
@@ -85,7 +85,7 @@ def build_corpus(config: PrepareConfig, settings: CorpusSettings, *, below: Path
 def _clean(config: PrepareConfig, clean_bytes: int) -> tuple[list[str], list[str]]:
     """Documents to train on and to validate on, each text once, in an order that only hashes decide."""
     found = corpus(config)
-    if found.validation is not None:
+    if found.validation:
         held_out = _until(_documents(config, found.validation), clean_bytes * _HELD_OUT, set())
         # what is held out is in no training document
         return _until(_documents(config, found.training), clean_bytes, set(held_out)), held_out
@@ -108,10 +108,10 @@ def _until(texts: Iterable[str], most_bytes: float, known: set[str]) -> list[str
     return taken
 
 
-def _documents(config: PrepareConfig, source: Source) -> Iterator[str]:
+def _documents(config: PrepareConfig, files: Files) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as scratch:
-        reader = DocumentReader.of(config, scratch=Path(scratch))
-        for document in reader.documents(sorted(source.files, key=_turn)):
+        reader = DocumentReader(config, scratch=Path(scratch))
+        for document in reader.documents(sorted(files, key=_turn)):
             yield prose(document.text) if document.file.endswith(".py") else document.text
 
 

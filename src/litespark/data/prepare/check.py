@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -20,18 +19,11 @@ from litespark.data.tokenizer import Tokenizer
 _NAMED = 10
 
 
-@dataclass(frozen=True)
-class Checked:
-    """A prepared folder that is sound."""
-
-    manifest: Manifest
-    chunk_files: int
-    extra_files: list[str]
-    """That lie in it and do not belong to it."""
-
-
-def check_prepared(address: str | Path) -> Checked:
+def check_prepared(address: str | Path) -> tuple[Manifest, list[str]]:
     """Read every chunk of a prepared folder, here or behind an address, and compare it with the manifest.
+
+    Returns:
+        The manifest, and the files that lie in the folder and do not belong to it.
 
     Raises:
         ValueError: a chunk is missing or has another size or other bytes, an index lists other chunks, or the tokenizer
@@ -41,58 +33,50 @@ def check_prepared(address: str | Path) -> Checked:
     storage = Storage(address)
     sizes = {file.name: file.size for file in storage.files()}
     expected = {manifests.FILE, tokenizers.FILE, tokenizers.CONFIG_FILE}
-    wrong: list[str] = []
-    chunk_files = 0
+    wrong: list[str | None] = []
     for split, counts in manifest.splits.items():
         for domain in counts.domains.values():
-            folder = f"{split}/{domain.folder}"
-            expected |= {f"{folder}/{INDEX}", *(f"{folder}/{chunk.file}" for chunk in domain.chunks)}
-            chunk_files += len(domain.chunks)
-            place, there = storage.below(folder), _below(folder, sizes)
-            faults = (chunk_fault(place, chunk, there, hashed=True) for chunk in domain.chunks)
-            wrong += [fault for fault in faults if fault is not None]
-            wrong += _faults_of_index(storage, f"{folder}/{INDEX}", domain.chunks, sizes)
-    wrong += _faults_of_tokenizer(storage, manifest, sizes)
-    if wrong:
-        more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+            folder = f"{split}/{domain.folder}/"
+            expected |= {f"{folder}{INDEX}", *(f"{folder}{chunk.file}" for chunk in domain.chunks)}
+            there = {name.removeprefix(folder): size for name, size in sizes.items() if name.startswith(folder)}
+            below = storage.below(folder.rstrip("/"))
+            wrong += [chunk_fault(below, chunk, there, hashed=True) for chunk in domain.chunks]
+            wrong.append(_fault_of_index(below, domain.chunks, there))
+    wrong.append(_fault_of_tokenizer(storage, manifest, sizes))
+    if faults := [fault for fault in wrong if fault is not None]:
+        more = f"; and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
         raise ValueError(
-            f"{address} does not match its manifest: {'; '.join(wrong[:_NAMED])}{more}. Copy these files again, or "
+            f"{address} does not match its manifest: {'; '.join(faults[:_NAMED])}{more}. Copy these files again, or "
             "delete the folder and prepare the data again."
         )
     expected |= {name for name in sizes if fnmatch(name, NOTE) or fnmatch(name, START)}
-    return Checked(manifest, chunk_files, sorted(sizes.keys() - expected))
+    return manifest, sorted(sizes.keys() - expected)
 
 
-def _below(folder: str, sizes: dict[str, int]) -> dict[str, int]:
-    prefix = f"{folder}/"
-    return {name.removeprefix(prefix): size for name, size in sizes.items() if name.startswith(prefix)}
-
-
-def _faults_of_index(storage: Storage, name: str, chunks: list[ChunkRecord], sizes: dict[str, int]) -> list[str]:
-    if name not in sizes:
-        return [f"{storage.where(name)} is missing"]
+def _fault_of_index(folder: Storage, chunks: list[ChunkRecord], sizes: dict[str, int]) -> str | None:
+    where = folder.where(INDEX)
+    if INDEX not in sizes:
+        return f"{where} is missing"
     try:
-        listed = [
-            (entry["filename"], entry["chunk_bytes"], entry["dim"])
-            for entry in json.loads(storage.read(name))["chunks"]
-        ]
+        entries = json.loads(folder.read(INDEX))["chunks"]
+        listed = [(entry["filename"], entry["chunk_bytes"], entry["dim"]) for entry in entries]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        return [f"{storage.where(name)} is not an index of LitData ({error})"]
+        return f"{where} is not an index of LitData ({error})"
     expected = [(chunk.file, chunk.size, chunk.tokens) for chunk in chunks]
-    return [] if listed == expected else [f"{storage.where(name)} lists other chunks than the manifest"]
+    return None if listed == expected else f"{where} lists other chunks than the manifest"
 
 
-def _faults_of_tokenizer(storage: Storage, manifest: Manifest, sizes: dict[str, int]) -> list[str]:
+def _fault_of_tokenizer(storage: Storage, manifest: Manifest, sizes: dict[str, int]) -> str | None:
+    where = storage.where(tokenizers.FILE)
     if tokenizers.FILE not in sizes:
-        return [f"{storage.where(tokenizers.FILE)} is missing"]
+        return f"{where} is missing"
     with tempfile.TemporaryDirectory(prefix="litespark-check-") as folder:
         for name in sizes.keys() & {tokenizers.FILE, tokenizers.CONFIG_FILE}:
             storage.fetch(name, Path(folder) / name)
         try:
             found = Tokenizer.load(Path(folder)).hash
         except ValueError as error:
-            return [f"{storage.where(tokenizers.FILE)} cannot be read ({error})"]
+            return f"{where} cannot be read ({error})"
     if found == manifest.tokenizer_hash:
-        return []
-    return [f"{storage.where(tokenizers.FILE)} is not the tokenizer that the manifest names, so ids would be read as "
-            "other text"]  # fmt: skip
+        return None
+    return f"{where} is not the tokenizer that the manifest names, so ids would be read as other text"

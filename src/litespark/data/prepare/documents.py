@@ -11,7 +11,6 @@ from pathlib import Path
 from litespark.data.prepare.plan import Plan, Unit
 from litespark.data.select.select import Selector
 from litespark.data.text.document import Document
-from litespark.data.text.files import SourceFile
 from litespark.data.text.reader import DocumentReader, require_few_bad
 from litespark.data.text.splits import TRAIN, SplitRule
 
@@ -33,12 +32,12 @@ def split_rule(plan: Plan, scratch: Path) -> SplitRule | None:
     Raises:
         ValueError: the source holds no document.
     """
-    if plan.validation is not None:
+    if plan.validation:
         return None
-    reader = DocumentReader.of(plan.config, scratch=scratch)
-    texts = (document.text for document in reader.documents(plan.training.files))
+    reader = DocumentReader(plan.config, scratch=scratch)
+    texts = (document.text for document in reader.documents(plan.training))
     if (first := next(texts, None)) is None:
-        require_few_bad(reader.seen, reader.bad, reader.dropped, plan.config.max_bad_share)
+        require_few_bad(0, reader.dropped, plan.config.max_bad_share)
         raise nothing_in(plan.config.source, "it")
     return SplitRule.fit(chain([first], texts), plan.config.validation_fraction)
 
@@ -48,16 +47,11 @@ def tokenizer_sample(plan: Plan, rule: SplitRule | None, scratch: Path) -> Itera
 
     Documents that a rule of selection refuses by themselves are not in it; duplicates are not looked for.
     """
-
-    def shuffled(file: SourceFile) -> bytes:
-        return hashlib.sha256(file.name.encode()).digest()
-
     selector = Selector(plan.config.selection)
-    reader = DocumentReader.of(plan.config, scratch=scratch)
-    files = tuple(sorted(plan.training.files, key=shuffled))
-    sample = Unit(0, TRAIN, files)
+    reader = DocumentReader(plan.config, scratch=scratch)
+    files = tuple(sorted(plan.training, key=lambda file: hashlib.sha256(file.name.encode()).digest()))
     taken = 0
-    for split, document in documents_of(sample, reader, rule):
+    for split, document in documents_of(Unit(0, TRAIN, files), reader, rule):
         if split != TRAIN or selector.refusal(document) is not None:
             continue
         yield document.text

@@ -16,20 +16,21 @@ from litespark.data.prepare.plan import Plan
 from litespark.data.prepare.same_text import write_source
 from litespark.data.prepare.split_writer import refuse_many_domains, tokens_of_a_chunk
 from litespark.data.prepare.work import DomainResult, UnitResult, Work
-from litespark.data.text.reader import NOT_BAD, READING, require_few_bad
+from litespark.data.text.reader import require_few_bad
 from litespark.data.text.splits import TRAIN, VALIDATION
 from litespark.data.tokenizer import Tokenizer
 
 
-def finish(plan: Plan, work: Work, tokenizer: Tokenizer) -> Manifest:
+def finish(plan: Plan, tokenizer: Tokenizer) -> Manifest:
     """Write LitData's indexes and the manifest from what all units left; the same bytes whoever does it.
 
     Raises:
         ValueError: too many bad documents or domains over all units, a split without documents, or units that were
             encoded by different tokenizers. What is prepared stays.
     """
-    whole = _merged(plan, work, tokenizer)
-    require_few_bad(whole.seen, whole.bad, whole.dropped, plan.config.max_bad_share)
+    whole = _merged(plan, tokenizer)
+    manifest = _manifest(plan, whole, tokenizer)
+    require_few_bad_in(manifest, plan.config.max_bad_share)
     refuse_many_domains({name for named in whole.domains.values() for name in named}, plan.config.domain_field)
     for split, named in whole.domains.items():
         if not named:
@@ -41,20 +42,17 @@ def finish(plan: Plan, work: Work, tokenizer: Tokenizer) -> Manifest:
             index = index_content(
                 domain.chunks, vocab_size=tokenizer.vocab_size, chunk_tokens=tokens_of_a_chunk(plan.config)
             )
-            work.prepared.write(f"{split}/{domain_folder(name)}/{INDEX}", index)
-    _remove_partial_files(work)
-    write_source(plan, whole.hashes)
-    manifest = _manifest(plan, whole, tokenizer)
-    manifest.write(work.prepared)
+            plan.storage.write(f"{split}/{domain_folder(name)}/{INDEX}", index)
+    _remove_partial_files(plan)
+    write_source(plan.storage, plan, whole.hashes)
+    manifest.write(plan.storage)
     return manifest
 
 
 def require_few_bad_in(manifest: Manifest, max_bad_share: float) -> None:
-    """Raise ValueError where a finished data set left out more bad documents than is allowed now."""
-    reading = [row for row in manifest.dropped.rows if row.rule.startswith(READING) and row.rule not in NOT_BAD]
-    written = sum(counts.documents for counts in manifest.splits.values())
-    bad = sum(row.documents for row in reading)
-    require_few_bad(written + manifest.dropped.documents(), bad, manifest.dropped, max_bad_share)
+    """Raise ValueError where a data set left out more bad documents than is allowed now."""
+    kept = sum(counts.documents for counts in manifest.splits.values())
+    require_few_bad(kept, manifest.dropped, max_bad_share)
 
 
 def _nothing_left(dropped: DroppedDocuments) -> ValueError:
@@ -65,9 +63,10 @@ def _nothing_left(dropped: DroppedDocuments) -> ValueError:
     )
 
 
-def _merged(plan: Plan, work: Work, tokenizer: Tokenizer) -> UnitResult:
+def _merged(plan: Plan, tokenizer: Tokenizer) -> UnitResult:
+    work = Work(plan.storage)
     frequencies = {split: np.zeros(tokenizer.vocab_size, dtype=np.int64) for split in (TRAIN, VALIDATION)}
-    whole = UnitResult(tokenizer.hash, {TRAIN: {}, VALIDATION: {}}, DroppedDocuments(), 0, 0, [], frequencies)
+    whole = UnitResult(tokenizer.hash, {TRAIN: {}, VALIDATION: {}}, DroppedDocuments(), [], frequencies)
     for unit in plan.units:
         result = work.result(unit.number)
         if result.tokenizer != whole.tokenizer:
@@ -76,31 +75,18 @@ def _merged(plan: Plan, work: Work, tokenizer: Tokenizer) -> UnitResult:
                 f"(hash {result.tokenizer}, expected {whole.tokenizer}), though the same text was to give the same. "
                 "Install the same version of `tokenizers` on all nodes, delete the folder and prepare the data again."
             )
-        whole.seen += result.seen
-        whole.bad += result.bad
         whole.dropped.merge(result.dropped)
-        whole.hashes += result.hashes or [None] * len(unit.files)
+        whole.hashes += result.hashes
         for split, counts in result.frequencies.items():
-            whole.frequencies[split] += counts
+            frequencies[split] += counts
         for split, named in result.domains.items():
             for name, domain in named.items():
-                _add(whole.domains[split].setdefault(name, DomainResult()), domain)
+                whole.domains[split].setdefault(name, DomainResult()).add(domain)
     return whole
-
-
-def _add(mine: DomainResult, later: DomainResult) -> None:
-    mine.documents += later.documents
-    mine.tokens += later.tokens
-    mine.bytes += later.bytes
-    mine.text_bytes += later.text_bytes
-    mine.chunks += later.chunks
-    for power, count in later.lengths.items():
-        mine.lengths[power] = mine.lengths.get(power, 0) + count
 
 
 def _manifest(plan: Plan, whole: UnitResult, tokenizer: Tokenizer) -> Manifest:
     config = plan.config
-    packed = config.packing == "best_fit"
     return Manifest(
         name=plan.name,
         vocab_size=tokenizer.vocab_size,
@@ -117,7 +103,7 @@ def _manifest(plan: Plan, whole: UnitResult, tokenizer: Tokenizer) -> Manifest:
         dropped=whole.dropped,
         code_version=__version__,
         packing=config.packing,
-        seq_len=config.seq_len if packed else None,
+        seq_len=config.seq_len if config.packing == "best_fit" else None,
         listing=plan.listing.to_json(),
     )
 
@@ -129,7 +115,7 @@ def _counts(name: str, domain: DomainResult) -> DomainCounts:
         tokens=domain.tokens,
         bytes=domain.bytes,
         text_bytes=domain.text_bytes,
-        lengths=[domain.lengths.get(power, 0) for power in range(max(domain.lengths) + 1)],
+        lengths=[domain.lengths[power] for power in range(max(domain.lengths) + 1)],
         chunks=[chunk.record for chunk in domain.chunks],
     )
 
@@ -137,14 +123,13 @@ def _counts(name: str, domain: DomainResult) -> DomainCounts:
 def _unigram_entropy(training: NDArray[np.int64], validation: NDArray[np.int64]) -> float:
     """See `Manifest.unigram_entropy`."""
     nats = math.log(int(training.sum()) + training.size) - np.log(training + 1.0)
-    return float(validation @ nats / validation.sum())
+    return float(validation @ nats / max(validation.sum(), 1))
 
 
-def _remove_partial_files(work: Work) -> None:
+def _remove_partial_files(plan: Plan) -> None:
     """What processes that were killed had begun to write; nobody is writing any more."""
-    if work.prepared.remote:  # there a file appears whole or not at all
+    if plan.storage.remote:  # there a file appears whole or not at all
         return
-    folder = work.prepared.local
     for pattern in (".*.partial", f"{TRAIN}/*/.*.partial", f"{VALIDATION}/*/.*.partial"):
-        for partial in folder.glob(pattern):
+        for partial in plan.storage.local.glob(pattern):
             partial.unlink(missing_ok=True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from litespark.data.storage import Storage
 
@@ -19,8 +18,8 @@ _USER_CAN_MEND = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.E
 def locked(root: Storage, name: str) -> Iterator[None]:
     """Hold the lock file `.NAME.lock` below a root on this machine, waiting for whoever has it, and remove it.
 
-    The kernel frees it when its holder dies, by kill -9 too. Nothing is locked below an address: there no two
-    processes disturb each other, since both write the same bytes at once, file by file.
+    Nothing is locked below an address, or on a disk without locks: there no two processes disturb each other, since
+    both write the same bytes at once, file by file.
 
     Raises:
         ValueError: the root cannot be made or written.
@@ -28,37 +27,23 @@ def locked(root: Storage, name: str) -> Iterator[None]:
     if root.remote:
         yield
         return
+    path = root.local / f".{name}.lock"
+    lock = FileLock(path)
     try:
         root.local.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except OSError as error:
-        raise ValueError(f"data.root={root.local} cannot be made a folder: {error}. Set data.root to one.") from error
-    path = root.local / f".{name}.lock"
-    try:
-        lock = acquired(path, wait=True)
-    except OSError as error:
-        raise ValueError(f"{path.parent} cannot be written: {error}. Set data.root to another folder.") from error
-    assert lock is not None
+        if error.errno not in _NO_LOCKS:
+            raise ValueError(
+                f"data.root={root.local} cannot be made a folder or written: {error}. Set data.root to another."
+            ) from error
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)  # whoever waits sees that it is gone, and makes it anew
+        path.unlink(
+            missing_ok=True
+        )  # `filelock` leaves it; whoever waits for it sees that it is gone, and makes it anew
         lock.release()
-
-
-def acquired(path: Path, *, wait: bool) -> FileLock | None:
-    """The lock at `path`, held until it is released; None where another process has it and `wait` is False.
-
-    Where the disk has no locks everybody gets it.
-    """
-    lock = FileLock(path)
-    try:
-        lock.acquire(blocking=wait)
-    except Timeout:
-        return None
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-    return lock
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from litespark.data.config import PrepareConfig
 from litespark.data.select.evaluation_texts import evaluation_files, list_evaluations
 from litespark.data.select.select import library_versions, selection_identity
 from litespark.data.storage import Storage
-from litespark.data.text.files import Source, SourceFile
+from litespark.data.text.files import Files, SourceFile, fingerprint
 from litespark.data.text.listing import Listing
 from litespark.data.text.sources import ListedSource, list_source
 from litespark.data.text.splits import TRAIN, VALIDATION
@@ -37,7 +37,7 @@ class Unit:
     """Its place in the corpus, from 0."""
     split: str | None
     """Of all its documents; None where a rule deals documents out to both splits."""
-    files: tuple[SourceFile, ...]
+    files: Files
 
     @property
     def text_bytes(self) -> int:
@@ -47,30 +47,26 @@ class Unit:
 
 @dataclass(frozen=True)
 class Plan:
-    """A config with what it names.
-
-    Attributes:
-        training: files to train on, or to divide where there is no `validation`.
-        tokenizer: the one that the settings name; None: one is trained.
-        name: of the prepared folder; ends in a hash of everything that decides its content, as a listing tells it.
-        source_key: a hash of the settings, and of names and sizes of the files: all but when they were written.
-        listing: what was decided about the files of the source.
-    """
+    """A config with what it names."""
 
     config: PrepareConfig
-    training: Source
-    validation: Source | None
+    training: Files
+    """To train on, or to divide where there is no `validation`."""
+    validation: Files
     tokenizer: Tokenizer | None
+    """The one that the settings name; None: one is trained."""
     name: str
-    listing: Listing
+    """Of the prepared folder; ends in a hash of everything that decides its content, as a listing tells it."""
     source_key: str
+    """A hash of the settings, and of names and sizes of the files: all but when they were written."""
+    listing: Listing
 
     @property
-    def files(self) -> tuple[SourceFile, ...]:
+    def files(self) -> Files:
         """All files, in the order of the units."""
-        return self.training.files + (self.validation.files if self.validation else ())
+        return self.training + self.validation
 
-    @property
+    @cached_property
     def storage(self) -> Storage:
         """The prepared folder."""
         return Storage(self.config.root).below(self.name)
@@ -78,18 +74,13 @@ class Plan:
     @property
     def place(self) -> Path | str:
         """Its path, or its address where it is remote."""
-        storage = self.storage
-        return storage.address if storage.remote else storage.local
+        return self.storage.address if self.storage.remote else self.storage.local
 
     @cached_property
     def units(self) -> tuple[Unit, ...]:
         """All units, in the order of the corpus: training first."""
-        most = self.config.unit_bytes
-        if self.validation is None:
-            parts: list[tuple[str | None, Source]] = [(None, self.training)]
-        else:
-            parts = [(TRAIN, self.training), (VALIDATION, self.validation)]
-        groups = [(split, files) for split, source in parts for files in _grouped(source.files, most)]
+        sides = [(TRAIN, self.training), (VALIDATION, self.validation)] if self.validation else [(None, self.training)]
+        groups = [(split, group) for split, files in sides for group in _grouped(files, self.config.unit_bytes)]
         return tuple(Unit(number, split, files) for number, (split, files) in enumerate(groups))
 
     @property
@@ -160,25 +151,27 @@ def plan_preparation(config: PrepareConfig, source: ListedSource | None = None) 
         "format": FORMAT,
         "settings": settings | {"tokenizer": tokenizer.hash if tokenizer else None},
         "selection": selection_identity(config.selection),
-        "files": [source.fingerprint() for source in found.sources],
+        "files": [*map(fingerprint, found.sides)],
     }
-    name = f"{config.name or found.name}-{_digest(identity)}"
     # of one file alone only the kind counts: that is all its content depends on
-    alone = len(found.training.files) == 1 and found.validation is None
-    names = [
-        (source.versions, [(Path(file.name).suffixes if alone else file.name, file.size) for file in source.files])
-        for source in found.sources
-    ]
-    key = _digest({**identity, "files": names})
-    listing = replace(found.listing, evaluations_passed_over=evaluation_files(config.selection.decontaminate)[1])
-    return Plan(config, found.training, found.validation, tokenizer, name, listing, key)
+    alone = len(found.training) == 1 and not found.validation
+    names = [[(Path(file.name).suffixes if alone else file.name, file.size) for file in side] for side in found.sides]
+    return Plan(
+        config,
+        found.training,
+        found.validation,
+        tokenizer,
+        name=f"{config.name or found.name}-{_digest(identity)}",
+        source_key=_digest({**identity, "files": names}),
+        listing=replace(found.listing, evaluations_passed_over=evaluation_files(config.selection.decontaminate)[1]),
+    )
 
 
 def _digest(identity: object) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _grouped(files: tuple[SourceFile, ...], most_bytes: int) -> Iterator[tuple[SourceFile, ...]]:
+def _grouped(files: Files, most_bytes: int) -> Iterator[Files]:
     """Runs of files of about so many bytes of text; a larger file is alone."""
     group: list[SourceFile] = []
     held = 0

@@ -1,9 +1,9 @@
 """Text to a prepared folder: `train/` and `validation/` chunks, the tokenizer, and last the manifest.
 
 The folder's name ends in a hash of everything that decides its content; preparing the same again finds it, also where
-the same text was touched, copied or moved meanwhile (see `same_text`). It is filled
-where it lies, unit by unit, so that a process that is killed loses the units under way and the same command continues.
-Until the manifest is there, nobody takes it for a data set.
+the same text was touched, copied or moved meanwhile (see `same_text`). It is filled where it lies, unit by unit, so
+that a process that is killed loses the units under way and the same command continues. Until the manifest is there,
+nobody takes it for a data set.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from litespark.data.prepare.work import UNITS, WORK, Work
 from litespark.data.storage import Storage, is_remote
 from litespark.data.text.sources import list_source
 from litespark.data.text.splits import TRAIN
-from litespark.data.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -117,36 +116,31 @@ def _written(plan: Plan, *, progress: bool) -> Storage | None:
 
 def _build(plan: Plan, *, progress: bool) -> bool:
     """Do what is missing; False where other nodes are not done."""
-    _require_space(plan)
+    root = Storage(plan.config.root)
+    _require_space(plan, root)
     with _scratch(plan) as scratch, Display(f"Preparing {plan.name}", show=progress) as display:
         tokenizer = Stages(plan, scratch, display).run()
         if tokenizer is None:
             return False
         display.stage("finishing")
-        manifest = _finish(plan, tokenizer)
+        with locked(root, f"{plan.name}.finish"):
+            try:
+                manifest = finish(plan, tokenizer)
+            except (ValueError, OSError):
+                # another node may have finished meanwhile and removed what this one was reading
+                if not plan.storage.exists(manifests.FILE):
+                    raise
+                manifest = Manifest.read(plan.place)
         tokens = " and ".join(f"{counts.tokens:,} {split}" for split, counts in manifest.splits.items())
         display.say(f"{tokens} tokens")
     return True
 
 
-def _finish(plan: Plan, tokenizer: Tokenizer) -> Manifest:
-    work = Work(plan.storage)
-    with locked(Storage(plan.config.root), f"{plan.name}.finish"):
-        try:
-            return finish(plan, work, tokenizer)
-        except (ValueError, OSError):
-            # another node may have finished meanwhile and removed what this one was reading
-            if not plan.storage.exists(manifests.FILE):
-                raise
-            return Manifest.read(plan.place)
-
-
-def _require_space(plan: Plan) -> None:
+def _require_space(plan: Plan, root: Storage) -> None:
     """Raise ValueError where the disk has less than the tokens of this node's missing units will probably take.
 
     Text has about three bytes a token.
     """
-    root = Storage(plan.config.root)
     if root.remote:
         return
     done = Work(plan.storage).done(UNITS)
@@ -174,7 +168,6 @@ def _scratch(plan: Plan) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        # nothing was done that is worth keeping
-        with suppress(OSError):
+        with suppress(OSError):  # nothing was done that is worth keeping
             folder.parent.rmdir()
             folder.parent.parent.rmdir()

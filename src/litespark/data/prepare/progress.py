@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from types import TracebackType
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,25 +19,14 @@ LOG_SECONDS = 60.0
 _REDRAWN_SECONDS = 0.2
 
 
-@dataclass(frozen=True)
-class _Stage:
+class _Stage(NamedTuple):
     """What is being done: units of `total` bytes of source text are taken through their meters."""
 
     doing: str
+    began: float
     meters: NDArray[np.int64] | None = None
-    numbers: list[int] = field(default_factory=list)
-    total: int = 1
-    began: float = field(default_factory=time.monotonic)
-
-    def now(self) -> tuple[int, str]:
-        """(bytes of the source done, the figures in words)."""
-        seconds = max(time.monotonic() - self.began, 1e-9)
-        if self.meters is None:
-            return 0, f", for {seconds:.0f} s"
-        sums = self.meters[self.numbers].sum(axis=0)
-        tokens = f"  {sums[TOKENS]:,} tokens" if sums[TOKENS] else ""
-        text = f"  {sums[DOCUMENTS]:,} documents{tokens}  {sums[TEXT_BYTES] / 1e6 / seconds:.1f} MB/s"
-        return int(sums[SOURCE_BYTES]), text
+    numbers: Sequence[int] = ()
+    total: int | None = None
 
 
 class Display:
@@ -70,9 +58,7 @@ class Display:
             self._watch.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bars.stop()
         self._ended.set()
         if self._show:
@@ -85,24 +71,29 @@ class Display:
 
     def stage(self, doing: str) -> None:
         """A stage without figures."""
-        self._enter(_Stage(doing), None)
+        self._enter(_Stage(doing, time.monotonic()))
 
-    def follow(self, doing: str, meters: NDArray[np.int64], numbers: Iterable[int], total_bytes: int) -> None:
+    def follow(self, doing: str, meters: NDArray[np.int64], numbers: Sequence[int], total_bytes: int) -> None:
         """A stage that takes units of together `total_bytes` of source text through their meters."""
-        total = max(total_bytes, 1)
-        self._enter(_Stage(doing, meters, [*numbers], total), total)
+        self._enter(_Stage(doing, time.monotonic(), meters, numbers, max(total_bytes, 1)))
 
-    def _enter(self, stage: _Stage, total: int | None) -> None:
+    def _enter(self, stage: _Stage) -> None:
         self._stage = stage
-        self._bars.reset(self._task, total=total, description=f"{self.name}: {stage.doing}", figures="")
+        self._bars.reset(self._task, total=stage.total, description=f"{self.name}: {stage.doing}", figures="")
 
     def _follow_the_stage(self) -> None:
         while not self._ended.wait(_REDRAWN_SECONDS if self._draws else LOG_SECONDS):
             if (stage := self._stage) is None:
                 continue
-            done, figures = stage.now()
+            seconds = max(time.monotonic() - stage.began, 1e-9)
+            if stage.meters is None or stage.total is None:
+                if not self._draws:
+                    self.say(f"{stage.doing}, for {seconds:.0f} s")
+                continue
+            sums = stage.meters[stage.numbers].sum(axis=0)
+            tokens = f"  {sums[TOKENS]:,} tokens" if sums[TOKENS] else ""
+            figures = f"  {sums[DOCUMENTS]:,} documents{tokens}  {sums[TEXT_BYTES] / 1e6 / seconds:.1f} MB/s"
             if self._draws:
-                self._bars.update(self._task, completed=done, figures=figures if stage.meters is not None else "")
+                self._bars.update(self._task, completed=int(sums[SOURCE_BYTES]), figures=figures)
             else:
-                share = "" if stage.meters is None else f" {done / stage.total:.0%}"
-                self.say(f"{stage.doing}{share}{figures}")
+                self.say(f"{stage.doing} {sums[SOURCE_BYTES] / stage.total:.0%}{figures}")

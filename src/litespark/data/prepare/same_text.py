@@ -12,6 +12,7 @@ import json
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import islice
 
 from litespark.data import manifest as manifests
 from litespark.data.config import PrepareConfig
@@ -37,11 +38,6 @@ def hash_as_read(file: SourceFile) -> str | None:
     except (OSError, ValueError):
         return None
     return content if unchanged else None
-
-
-def write_source(plan: Plan, hashes: Sequence[str | None]) -> None:
-    """Note beside the manifest what was read; `hashes` are of the files of all units, in their order."""
-    _write(plan.storage, plan, hashes)
 
 
 def find_started(config: PrepareConfig, key: str) -> Storage | None:
@@ -90,19 +86,16 @@ def different_files(plan: Plan, folder: Storage) -> list[str] | None:
             "%d files of data.source have another time of modification than when they were prepared; comparing their "
             "content (%.2f GB) with that of %s", len(asked), local / 1e9, folder.address,
         )  # fmt: skip
-    different = []
-    for file, content in asked:
-        if content is None or hash_as_read(file) != content:
-            different.append(file.where)
-            if len(different) == _NAMED:
-                break
+    others = (file.where for file, content in asked if content is None or hash_as_read(file) != content)
+    different = list(islice(others, _NAMED))
     if asked and not different:
         with suppress(ValueError, OSError):  # only saves the comparing of the next time; the folder may be read-only
-            _write(folder, plan, [content for _, content in known])
+            write_source(folder, plan, [content for _, content in known])
     return different
 
 
-def _write(folder: Storage, plan: Plan, hashes: Sequence[str | None]) -> None:
+def write_source(folder: Storage, plan: Plan, hashes: Sequence[str | None]) -> None:
+    """Note beside the manifest what was read; `hashes` are of the files of all units, in their order."""
     files = [(file.version, content) for file, content in zip(plan.files, hashes, strict=True)]
     folder.write(_name(plan), json.dumps({"files": files}).encode())
 

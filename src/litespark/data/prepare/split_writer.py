@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from litespark.data.config import PrepareConfig
 from litespark.data.prepare.chunk_writer import ChunkWriter, domain_folder
-from litespark.data.prepare.encoding import Encoded, Entry
+from litespark.data.prepare.encoding import Encoded
 from litespark.data.prepare.packing import BestFitPacker
 from litespark.data.prepare.work import DomainResult
 from litespark.data.storage import Storage
@@ -17,15 +15,6 @@ from litespark.data.text.splits import TRAIN, VALIDATION
 
 MOST_DOMAINS = 100
 """Each has files of its own; more are a field that names something else."""
-
-
-@dataclass
-class _Domain:
-    """Where the documents of one domain of one split go, and what they add up to."""
-
-    chunks: ChunkWriter
-    packer: BestFitPacker | None
-    result: DomainResult
 
 
 class SplitWriter:
@@ -65,52 +54,66 @@ class SplitWriter:
         groups: dict[tuple[str, str], list[Encoded]] = {}
         for entry, ids in batch:
             groups.setdefault((entry.split, entry.document.domain), []).append((entry, ids))
-        return sum(self._add_to(split, domain, group) for (split, domain), group in groups.items())
+        return sum(self._add_to(split, name, group) for (split, name), group in groups.items())
 
     def close(self) -> dict[str, dict[str, DomainResult]]:
         """Write what is held; returns the results by split and domain."""
         results: dict[str, dict[str, DomainResult]] = {TRAIN: {}, VALIDATION: {}}
         for (split, name), domain in self._domains.items():
-            for rows in domain.packer.close() if domain.packer else ():
-                _add_rows(domain.chunks, rows)
-            domain.result.chunks = domain.chunks.close()
-            results[split][name] = domain.result
+            results[split][name] = domain.close()
         return results
 
-    def _add_to(self, split: str, name: str, group: list[tuple[Entry, NDArray[np.generic]]]) -> int:
-        domain = self._domain(split, name)
+    def _add_to(self, split: str, name: str, group: list[Encoded]) -> int:
+        domain = self._domains.get((split, name)) or self._new_domain(split, name)
         result = domain.result
         for entry, ids in group:
-            power = ids.size.bit_length() - 1
-            result.lengths[power] = result.lengths.get(power, 0) + 1
+            result.lengths[ids.size.bit_length() - 1] += 1
             result.text_bytes += entry.size
-            if domain.packer is None:
-                domain.chunks.add(ids)
-            else:
-                for rows in domain.packer.add(ids):
-                    _add_rows(domain.chunks, rows)
-        ids = np.concatenate([ids for _, ids in group])
+            domain.add(ids)
+        together = np.concatenate([ids for _, ids in group])
         result.documents += len(group)
-        result.tokens += ids.size
-        result.bytes += int(self._token_bytes[ids].sum())
-        self.frequencies[split] += np.bincount(ids, minlength=self.vocab_size)
-        return ids.size
+        result.tokens += together.size
+        result.bytes += int(self._token_bytes[together].sum())
+        self.frequencies[split] += np.bincount(together, minlength=self.vocab_size)
+        return together.size
 
-    def _domain(self, split: str, name: str) -> _Domain:
-        if (found := self._domains.get((split, name))) is not None:
-            return found
+    def _new_domain(self, split: str, name: str) -> _Domain:
         refuse_many_domains({name, *(domain for _, domain in self._domains)}, self.config.domain_field)
-        packer = None
-        if self.config.packing == "best_fit":
-            packer = BestFitPacker(self.config.seq_len, self._eos_id)
         chunks = ChunkWriter(
             self.prepared.below(split).below(domain_folder(name)),
             self.unit,
             vocab_size=self.vocab_size,
             chunk_tokens=tokens_of_a_chunk(self.config),
         )
-        self._domains[split, name] = _Domain(chunks, packer, DomainResult())
-        return self._domains[split, name]
+        packed = self.config.packing == "best_fit"
+        packer = BestFitPacker(self.config.seq_len, self._eos_id) if packed else None
+        return self._domains.setdefault((split, name), _Domain(chunks, packer))
+
+
+class _Domain:
+    """Where the documents of one domain of one split go, and what they add up to."""
+
+    def __init__(self, chunks: ChunkWriter, packer: BestFitPacker | None) -> None:
+        self.chunks = chunks
+        self.packer = packer
+        self.result = DomainResult()
+
+    def add(self, ids: NDArray[np.generic]) -> None:
+        if self.packer is None:
+            self.chunks.add(ids)
+        else:
+            self._add_rows(self.packer.add(ids))
+
+    def close(self) -> DomainResult:
+        if self.packer is not None:
+            self._add_rows(self.packer.close())
+        self.result.chunks = self.chunks.close()
+        return self.result
+
+    def _add_rows(self, groups: list[NDArray[np.generic]]) -> None:
+        for rows in groups:
+            for row in rows:
+                self.chunks.add(row)
 
 
 def tokens_of_a_chunk(config: PrepareConfig) -> int:
@@ -129,8 +132,3 @@ def refuse_many_domains(names: set[str], field: str | None) -> None:
             f"data.domain_field={field} names more than {MOST_DOMAINS} domains ({some}, …); expected the few parts "
             "that a corpus is made of. Name another field, or none."
         )
-
-
-def _add_rows(chunks: ChunkWriter, rows: NDArray[np.generic]) -> None:
-    for row in rows:
-        chunks.add(row)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from litespark.data import tokenizer_files as tokenizers
 from litespark.data.prepare.documents import split_rule, tokenizer_sample
 from litespark.data.prepare.plan import Plan
 from litespark.data.prepare.progress import Display
-from litespark.data.prepare.unit import DOCUMENTS, METERS, SOURCE_BYTES, TEXT_BYTES, Preparation
+from litespark.data.prepare.unit import DOCUMENTS, METERS, SOURCE_BYTES, TEXT_BYTES, TOKENIZER
 from litespark.data.prepare.work import DUPLICATES, FINGERPRINTS, UNITS, Work
 from litespark.data.prepare.workers import run_units, shared_meters
 from litespark.data.select.duplicates import duplicates, read_column
@@ -54,16 +54,16 @@ class Stages:
         else:
             for line in self.plan.listing.lines():
                 self.display.say(line)
-            refuse_absent_fields(self.plan.config, self.plan.training.files, self.scratch)
+            refuse_absent_fields(self.plan.config, self.plan.training, self.scratch)
         rule = split_rule(self.plan, self.scratch)
-        preparation = Preparation(self.plan.config, str(self.plan.place), self.plan.units, rule, str(self.scratch))
-        tokenizer = self._tokenizer(rule, preparation.tokenizer_folder)
+        tokenizer = self._tokenizer(rule)
+        self.plan = replace(self.plan, tokenizer=tokenizer)
         # a node whose units are done needs nothing of the others', who may end and remove it meanwhile
         if self.plan.config.selection.compares_documents and not before.issuperset(self.plan.own_units):
-            self._run_units(preparation, FINGERPRINTS, "fingerprints")
+            self._run_units(rule, FINGERPRINTS, "fingerprints")
             self._wait_for(FINGERPRINTS)
             self._compare_documents()
-        self._run_units(preparation, UNITS, "documents", tokenizer)
+        self._run_units(rule, UNITS, "documents")
         missing = self._missing(UNITS)
         if missing and not self.plan.storage.exists(manifests.FILE):  # else another node has finished just now
             self.display.say(
@@ -73,46 +73,45 @@ class Stages:
             return None
         return tokenizer
 
-    def _tokenizer(self, rule: SplitRule | None, folder: Path) -> Tokenizer:
-        """The tokenizer as it is saved in the prepared folder, with a copy in `folder`.
+    def _tokenizer(self, rule: SplitRule | None) -> Tokenizer:
+        """The tokenizer as it is saved in the prepared folder, with a copy in the scratch folder.
 
         Where several nodes find none, each trains it: the same text gives the same, and none waits for another.
         """
+        folder, storage = self.scratch / TOKENIZER, self.plan.storage
         folder.mkdir(parents=True)
-        storage = self.plan.storage
+        files = (tokenizers.CONFIG_FILE, tokenizers.FILE)  # last the one that is looked for
         if storage.exists(tokenizers.FILE):
-            for name in (tokenizers.FILE, tokenizers.CONFIG_FILE):
+            for name in files:
                 storage.fetch(name, folder / name)
             return Tokenizer.load(folder)
         self.display.stage("tokenizer")
         tokenizer = self.plan.tokenizer or Tokenizer.train(self._sample(rule), vocab_size=self.plan.config.vocab_size)
         tokenizer.save(folder)
-        for name in (tokenizers.CONFIG_FILE, tokenizers.FILE):  # last the one that is looked for
+        for name in files:
             storage.write(name, (folder / name).read_bytes())
         return Tokenizer.load(folder)
 
     def _sample(self, rule: SplitRule | None) -> Iterator[str]:
         """Texts that a tokenizer is trained on, with the display following them."""
         config = self.plan.config
-        of_source = sum(file.text_bytes for file in self.plan.training.files)
+        of_source = sum(file.text_bytes for file in self.plan.training)
         self.display.say(f"training a tokenizer of {config.vocab_size:,} ids")
         meter = np.zeros((1, len(METERS)), dtype=np.int64)
         self.display.follow("tokenizer, its text", meter, [0], min(config.tokenizer_sample_bytes, of_source))
         for text in tokenizer_sample(self.plan, rule, self.scratch):
-            size = len(text.encode())
             meter[0, DOCUMENTS] += 1
-            meter[0, [TEXT_BYTES, SOURCE_BYTES]] += size
+            meter[0, [TEXT_BYTES, SOURCE_BYTES]] += len(text.encode())
             yield text
         self.display.stage("tokenizer, its merges")
 
-    def _run_units(self, preparation: Preparation, stage: str, doing: str, tokenizer: Tokenizer | None = None) -> None:
+    def _run_units(self, rule: SplitRule | None, stage: str, doing: str) -> None:
         """Take this node's units through a stage, but for those that have passed it."""
-        done = self.work.done(stage)
-        numbers = [number for number in self.plan.own_units if number not in done]
+        missing = set(self._missing(stage))
+        numbers = [number for number in self.plan.own_units if number in missing]
         memory, meters = shared_meters(len(self.plan.units))
-        total = sum(self.plan.units[number].text_bytes for number in numbers)
-        self.display.follow(doing, meters, numbers, total)
-        deque(run_units(preparation, stage, numbers, memory, tokenizer), maxlen=0)
+        self.display.follow(doing, meters, numbers, sum(self.plan.units[number].text_bytes for number in numbers))
+        run_units(self.plan, rule, self.scratch, stage, numbers, memory)
 
     def _compare_documents(self) -> None:
         """Find duplicates over all units; in every node, which is simpler than to wait for one and gives the same."""
@@ -141,5 +140,4 @@ class Stages:
 
     def _of_nodes(self, missing: list[int]) -> str:
         ranks = sorted({self.plan.node_of(number) for number in missing})
-        named = f"node_rank {', '.join(map(str, ranks))}"
-        return f"{len(missing)} of {len(self.plan.units)} units, of {named},"
+        return f"{len(missing)} of {len(self.plan.units)} units, of node_rank {', '.join(map(str, ranks))},"

@@ -1,13 +1,15 @@
 """What a preparation keeps beside the chunks while it is under way, so that it can be interrupted anywhere.
 
-`.work/` in the prepared folder holds a file for each finished step of each unit. Each appears at once, and last of what
-its step writes; so what is there is done, and what is missing is done again. All of it goes when the manifest is there.
+`.work/STAGE/UNIT.npz` in the prepared folder is the result of one step of one unit. Each appears at once, and last of
+what its step writes; so what is there is done, and what is missing is done again. All of it goes when the manifest is
+there.
 """
 
 from __future__ import annotations
 
 import io
 import shutil
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,12 +23,9 @@ from litespark.data.prepare.chunk_writer import WrittenChunk
 from litespark.data.storage import Storage
 
 WORK = ".work"
-UNITS = "units"
-FINGERPRINTS = "fingerprints"
-DUPLICATES = "duplicates"
-STAGES = (FINGERPRINTS, DUPLICATES, UNITS)
-_SUFFIX = {UNITS: ".json", FINGERPRINTS: ".npz", DUPLICATES: ".npz"}
-_FREQUENCIES = "frequencies"
+FINGERPRINTS, DUPLICATES, UNITS = "fingerprints", "duplicates", "units"
+_SUFFIX = ".npz"
+_RESULT = "result"
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -39,9 +38,18 @@ class DomainResult:
     tokens: int = 0
     bytes: int = 0
     text_bytes: int = 0
-    lengths: dict[int, int] = field(default_factory=dict)
+    lengths: Counter[int] = field(default_factory=Counter)
     """By k: documents of 2^k to 2^(k+1)-1 tokens."""
     chunks: list[WrittenChunk] = field(default_factory=list)
+
+    def add(self, later: DomainResult) -> None:
+        """Add what a later unit wrote."""
+        self.documents += later.documents
+        self.tokens += later.tokens
+        self.bytes += later.bytes
+        self.text_bytes += later.text_bytes
+        self.lengths += later.lengths
+        self.chunks += later.chunks
 
 
 @dataclass
@@ -53,17 +61,13 @@ class UnitResult:
     domains: dict[str, dict[str, DomainResult]]
     """By split and domain."""
     dropped: DroppedDocuments
-    seen: int
-    """Documents met, those left out included."""
-    bad: int
-    """Of these the ones that could not be read."""
     hashes: list[str | None]
     """SHA-256 of each source file as it was read, where it is known."""
     frequencies: Annotated[Any, Field(exclude=True)] = field(default_factory=dict)
     """By split: how often each id was written, (vocab_size,) int64."""
 
 
-_RESULT = TypeAdapter(UnitResult)
+_UNIT_RESULT = TypeAdapter(UnitResult)
 
 
 class Work:
@@ -79,38 +83,39 @@ class Work:
         else:  # names alone: files come and go while other nodes write theirs
             folder = self.prepared.local / WORK / stage
             names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-        suffix = _SUFFIX[stage]
-        return {int(name.removesuffix(suffix)) for name in names if name.removesuffix(suffix).isdigit()}
+        return {int(name.removesuffix(_SUFFIX)) for name in names if name.removesuffix(_SUFFIX).isdigit()}
 
     def write_arrays(self, stage: str, unit: int, arrays: Arrays) -> None:
         """Mark a unit as past a stage whose result is arrays."""
-        self.prepared.write(f"{WORK}/{stage}/{unit}{_SUFFIX[stage]}", _packed(arrays))
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **arrays)
+        self.prepared.write(_name(stage, unit), buffer.getvalue())
 
     def arrays(self, stage: str, unit: int) -> Arrays:
         """What `write_arrays` wrote."""
-        return _unpacked(self.prepared.read(f"{WORK}/{stage}/{unit}{_SUFFIX[stage]}"))
+        with np.load(io.BytesIO(self.prepared.read(_name(stage, unit))), allow_pickle=False) as arrays:
+            return dict(arrays)
 
     def arrays_file(self, stage: str, unit: int, scratch: Path) -> Path:
         """Path of a file with what `write_arrays` wrote; `scratch` is where one that is remote is copied."""
-        name = f"{WORK}/{stage}/{unit}{_SUFFIX[stage]}"
         if not self.prepared.remote:
-            return self.prepared.local / name
-        target = scratch / f"{stage}-{unit}{_SUFFIX[stage]}"
-        self.prepared.fetch(name, target)
+            return self.prepared.local / _name(stage, unit)
+        target = scratch / f"{stage}-{unit}{_SUFFIX}"
+        self.prepared.fetch(_name(stage, unit), target)
         return target
 
     def write_result(self, unit: int, result: UnitResult) -> None:
         """Mark a unit as prepared."""
         # few ids are frequent: narrow numbers compress well
         counts = {split: found.astype(np.uint32) for split, found in result.frequencies.items()}
-        self.prepared.write(f"{WORK}/{_FREQUENCIES}/{unit}.npz", _packed(counts))
-        self.prepared.write(f"{WORK}/{UNITS}/{unit}{_SUFFIX[UNITS]}", _RESULT.dump_json(result))
+        described = np.frombuffer(_UNIT_RESULT.dump_json(result), dtype=np.uint8)
+        self.write_arrays(UNITS, unit, {_RESULT: described, **counts})
 
     def result(self, unit: int) -> UnitResult:
         """What `write_result` wrote."""
-        result = _RESULT.validate_json(self.prepared.read(f"{WORK}/{UNITS}/{unit}{_SUFFIX[UNITS]}"))
-        counts = _unpacked(self.prepared.read(f"{WORK}/{_FREQUENCIES}/{unit}.npz"))
-        result.frequencies = {split: found.astype(np.int64) for split, found in counts.items()}
+        arrays = self.arrays(UNITS, unit)
+        result = _UNIT_RESULT.validate_json(arrays.pop(_RESULT).tobytes())
+        result.frequencies = {split: found.astype(np.int64) for split, found in arrays.items()}
         return result
 
     def remove(self) -> None:
@@ -122,12 +127,5 @@ class Work:
             shutil.rmtree(folder)
 
 
-def _packed(arrays: Arrays) -> bytes:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    return buffer.getvalue()
-
-
-def _unpacked(content: bytes) -> Arrays:
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        return dict(arrays)
+def _name(stage: str, unit: int) -> str:
+    return f"{WORK}/{stage}/{unit}{_SUFFIX}"

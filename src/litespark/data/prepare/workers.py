@@ -6,31 +6,27 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing import connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from litespark.data.prepare.unit import METERS, Preparation, UnitWorker
-from litespark.data.tokenizer import Tokenizer
+from litespark.data.prepare.plan import Plan
+from litespark.data.prepare.unit import METERS, UnitWorker
+from litespark.data.text.splits import SplitRule
 
-_ENDED = 1
 _worker: UnitWorker | None = None
 
 
 def usable_cores() -> int:
     """That this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def process_count(asked: int | None, units: int) -> int:
-    """Processes that are worth starting: as asked, or one a core that this process may use; one a unit at most."""
-    return max(min(asked or usable_cores(), units), 1)
 
 
 def shared_meters(units: int) -> tuple[Any, NDArray[np.int64]]:
@@ -43,56 +39,43 @@ def shared_meters(units: int) -> tuple[Any, NDArray[np.int64]]:
 
 
 def run_units(
-    preparation: Preparation, stage: str, numbers: Sequence[int], memory: Any, tokenizer: Tokenizer | None = None
-) -> Iterator[int]:
-    """Take units through a stage, in any order; gives the number of each as it is done.
+    plan: Plan, rule: SplitRule | None, scratch: Path, stage: str, numbers: Sequence[int], memory: Any
+) -> None:
+    """Take units through a stage, in any order, in as many processes as is asked for or as there are cores.
 
-    A tokenizer that is loaded already serves where no process is started.
-
-    Where it ends early, by an error here or in the caller, the processes end at once: what they leave is done again.
+    Where it ends early, by an error or Ctrl-C, the processes end at once: what they leave is done again.
 
     Raises:
         ValueError: what a unit raised first, or a process that ended by itself.
     """
-    processes = process_count(preparation.config.processes, len(numbers))
-    if processes == 1:
-        worker = UnitWorker(preparation, _array(memory), tokenizer)
+    processes = min(plan.config.processes or usable_cores(), len(numbers))
+    if processes <= 1:
+        worker = UnitWorker(plan, rule, scratch, _array(memory))
         for number in numbers:
             worker.run(stage, number)
-            yield number
         return
-    with _pool(preparation, processes, memory) as pool:
-        futures = {pool.submit(_run, stage, number): number for number in numbers}
-        try:
-            for future in as_completed(futures):
-                future.result()
-                yield futures[future]
-        except BrokenProcessPool as error:
-            raise ValueError(
-                f"a process that prepared a unit ended by itself ({preparation.prepared}). Where it printed an error, "
-                "that is why. Where it did not, most often the machine ran out of memory: set data.processes below "
-                f"{processes}, or data.unit_bytes or data.chunk_tokens lower (a new start). What was finished is "
-                "kept: the same command continues."
-            ) from error
-
-
-@contextmanager
-def _pool(preparation: Preparation, processes: int, memory: Any) -> Iterator[ProcessPoolExecutor]:
     # spawned, not forked: the parent may run threads of torch and of `tokenizers`, which do not survive a fork
     context = multiprocessing.get_context("spawn")
     stop_reader, stop_writer = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(
-        processes, mp_context=context, initializer=_begin, initargs=(preparation, memory, stop_reader)
-    )
+    task = (replace(plan, tokenizer=None), rule, scratch, memory, stop_reader)
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=task)
     try:
-        yield pool
+        for future in as_completed([pool.submit(_run, stage, number) for number in numbers]):
+            future.result()
+    except BrokenProcessPool as error:
+        raise ValueError(
+            f"a process that prepared a unit ended by itself ({plan.place}). Where it printed an error, that is why. "
+            "Where it did not, most often the machine ran out of memory: set data.processes below "
+            f"{processes}, or data.unit_bytes or data.chunk_tokens lower (a new start). What was finished is kept: the "
+            "same command continues."
+        ) from error
     finally:
         stop_writer.close()  # the processes see it and end
         pool.shutdown(wait=True, cancel_futures=True)
         stop_reader.close()
 
 
-def _begin(preparation: Preparation, memory: Any, stop: connection.Connection) -> None:
+def _begin(plan: Plan, rule: SplitRule | None, scratch: Path, memory: Any, stop: connection.Connection) -> None:
     """The first thing in each process of a pool."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's matter, which then stops this process
@@ -100,15 +83,15 @@ def _begin(preparation: Preparation, memory: Any, stop: connection.Connection) -
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["RAYON_NUM_THREADS"] = "1"
     threading.Thread(target=_end_with_the_parent, args=(stop,), daemon=True).start()
-    _worker = UnitWorker(preparation, _array(memory))
+    _worker = UnitWorker(plan, rule, scratch, _array(memory))
 
 
 def _end_with_the_parent(stop: connection.Connection) -> None:
-    """End this process, whatever it is doing, when the parent says so or is no more."""
+    """End this process, whatever it is doing, when the parent closes the pipe or is no more."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     connection.wait([parent.sentinel, stop])
-    os._exit(_ENDED)
+    os._exit(1)
 
 
 def _run(stage: str, number: int) -> None:

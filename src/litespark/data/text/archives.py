@@ -1,10 +1,7 @@
 """Bytes of a file on this machine, unpacked, a block at a time; an archive without its end is refused.
 
-How a file is packed is what its name says, else what its first bytes say. Text that begins with the mark of UTF-16
-comes as UTF-8.
-
-A truncated archive otherwise looks like a shorter one: zstandard's readers end without an error where the bytes do, and
-the documents behind would be lost in silence.
+How a file is packed is what its name says, else what its first bytes say. zstandard's readers end without an error
+where the bytes do, so that a truncated archive looks like a shorter one: hence `_frames_end`.
 """
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import zstandard
 
@@ -35,6 +32,7 @@ _RUN_LENGTH_BLOCK, _RESERVED_BLOCK = 1, 3
 _UTF8_MARK = codecs.BOM_UTF8
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _UTF32_LE_MARK = codecs.BOM_UTF32_LE
+_DAMAGED = "is damaged or has another format than its name"
 _REMEDY = "Copy or download the file again, or leave it out."
 
 
@@ -47,11 +45,8 @@ def without_compression(name: str) -> str:
 def blocks(path: Path, name: str) -> Iterator[bytes]:
     """The unpacked bytes, at most `BLOCK_BYTES` at a time, without the mark of UTF-8 that some files begin with.
 
-    Text that begins with the mark of UTF-16 comes as UTF-8, in blocks of up to twice that.
-
-    Args:
-        path: where the file lies.
-        name: whose suffix says how it is packed; also what errors call it.
+    Text that begins with the mark of UTF-16 comes as UTF-8, in blocks of up to twice that. `name` says how the file is
+    packed, by its suffix; errors name it.
 
     Raises:
         ValueError: a damaged or unfinished archive.
@@ -70,7 +65,7 @@ def blocks(path: Path, name: str) -> Iterator[bytes]:
     except EOFError as error:
         raise ValueError(f"{name} is truncated: its compressed data does not end. {_REMEDY}") from error
     except (gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstandard.ZstdError, MemoryError) as error:
-        raise ValueError(f"{name} is damaged or has another format than its name: {error}. {_REMEDY}") from error
+        raise ValueError(f"{name} {_DAMAGED}: {error}. {_REMEDY}") from error
 
 
 def beginning(head: bytes, name: str) -> bytes:
@@ -92,9 +87,8 @@ def beginning(head: bytes, name: str) -> bytes:
 
 def _packing(name: str, head: bytes) -> str | None:
     """How a file is packed: by its suffix, else by its first bytes."""
-    lower = name.lower()
     for suffix, kind in _SUFFIXES.items():
-        if lower.endswith(suffix):
+        if name.lower().endswith(suffix):
             return kind
     if head.startswith(b"\x1f\x8b\x08"):
         return GZIP
@@ -111,32 +105,26 @@ def _unpacked(path: Path, name: str) -> Iterator[bytes]:
         file.seek(0)
         if kind is not None and os.fstat(file.fileno()).st_size == 0:
             raise ValueError(f"{name} is truncated: it has no bytes. {_REMEDY}")
-        source: IO[bytes] | gzip.GzipFile | zstandard.ZstdDecompressionReader = file
+        if kind == ZSTD and not _frames_end(file):
+            raise ValueError(f"{name} is truncated: its last zstd frame does not end. {_REMEDY}")
+        file.seek(0)
+        source: Any = file
         if kind == ZSTD:
-            if not _frames_end(file):
-                raise ValueError(f"{name} is truncated: its last zstd frame does not end. {_REMEDY}")
-            file.seek(0)
             decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
             source = decompressor.stream_reader(file, read_across_frames=True)
-        elif kind == GZIP:
-            source = gzip.GzipFile(fileobj=file)
-        elif kind in (XZ, BZIP2):
-            with lzma.LZMAFile(file) if kind == XZ else bz2.BZ2File(file) as opened:
-                yield from _blocks_of(opened, name)
-            return
-        while block := source.read(BLOCK_BYTES):
+        elif kind is not None:
+            source = {GZIP: gzip.open, XZ: lzma.open, BZIP2: bz2.open}[kind](file)
+        while True:
+            try:
+                block = source.read(BLOCK_BYTES)
+            except OSError as error:
+                if error.errno is not None:
+                    raise
+                # what bz2 calls damaged data, which has no class of its own
+                raise ValueError(f"{name} {_DAMAGED}: {error}. {_REMEDY}") from error
+            if not block:
+                return
             yield block
-
-
-def _blocks_of(source: bz2.BZ2File | lzma.LZMAFile, name: str) -> Iterator[bytes]:
-    while True:
-        try:
-            block = source.read(BLOCK_BYTES)
-        except (OSError, ValueError) as error:  # what bz2 calls damaged data, which has no class of its own
-            raise ValueError(f"{name} is damaged or has another format than its name: {error}. {_REMEDY}") from error
-        if not block:
-            return
-        yield block
 
 
 def _from_utf16(first: bytes, more: Iterator[bytes], name: str) -> Iterator[bytes]:

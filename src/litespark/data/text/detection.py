@@ -16,6 +16,7 @@ ABOUT_THE_DATA = "documentation or metadata"
 EMPTY = "empty"
 NO_TEXT = "not text"
 NO_FILE = "a pipe, socket or device"
+NOT_UTF8_NAME = "named in another encoding than UTF-8; rename it"
 _UNFINISHED = "a backup or a part of a file"
 _PARTIAL_SUFFIXES = tuple(".part .partial .incomplete .crdownload .tmp .swp .bak .old .orig ~".split())
 # nobody has to open these, of which a bucket may hold many
@@ -34,6 +35,7 @@ _ABOUT = re.compile(
     re.IGNORECASE,
 )
 _MAGIC = {
+    b"PAR1": "parquet within an archive; unpack it",
     b"ARROW1": "an Arrow file; write it as parquet",
     b"\xff\xff\xff\xff": "an Arrow stream or another binary file; write it as parquet",
     b"PK\x03\x04": "a zip archive; unpack it",
@@ -60,7 +62,7 @@ class Content(NamedTuple):
 def reason_by_name(name: str) -> str | None:
     """Why a file of a folder is passed over whatever it holds; None: it is not."""
     if any("\ud800" <= letter <= "\udfff" for letter in name):
-        return "a name that is not UTF-8; rename it"
+        return NOT_UTF8_NAME
     *folders, file = name.lower().split("/")
     if any(part.startswith(".") for part in (*folders, file)):
         return HIDDEN
@@ -81,24 +83,21 @@ def content_of(head: bytes, name: str, text_field: str | None) -> Content:
     """
     if not head:
         return Content(None, EMPTY)
-    packed = without_compression(name) != name.lower()
     unpacked = beginning(head, name)
     if head.startswith(b"PAR1"):
         return Content(PARQUET)
-    if unpacked.startswith(b"PAR1"):
-        return Content(None, "parquet within an archive; unpack it")
+    for magic, reason in _MAGIC.items():
+        if unpacked.startswith(magic):
+            return Content(None, reason)
     if unpacked[_TAR_AT : _TAR_AT + 5] == b"ustar":
         return Content(None, "a tar archive; unpack it")
-    if magic := next((reason for magic, reason in _MAGIC.items() if unpacked.startswith(magic)), None):
-        return Content(None, magic)
     if name.lower().endswith(_UNREAD_PACKINGS):
         return Content(None, "an archive of a kind that is not read; unpack it")
     if unpacked.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return Content(TEXT)
-    if not unpacked:
+    if b"\0" in unpacked or not unpacked:
+        packed = not unpacked and without_compression(name) != name.lower()
         return Content(None, "damaged, or packed in a way that is not read" if packed else NO_TEXT)
-    if b"\0" in unpacked:
-        return Content(None, NO_TEXT)
     whole = max(len(head), len(unpacked)) < BEGINNING_BYTES
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
@@ -124,15 +123,14 @@ def _content_of_text(text: str, whole: bool, text_field: str | None) -> Content:
         if text_field is not None and known and field_value(first, text_field) is None:
             return Content(None, f"JSON without the field {text_field}")
         return Content(JSON)
-    lines = re.split(r"\r\n?|\n", text)[: None if whole else -1]
-    filled = [line for line in lines if line.strip()]
-    if filled and (
-        isinstance(_parsed(filled[0]), list) or (len(filled) > 1 and all(isinstance(_parsed(x), str) for x in filled))
-    ):
+    lines = [line for line in re.split(r"\r\n?|\n", text)[: None if whole else -1] if line.strip()]
+    if lines and isinstance(_parsed(lines[0]), list):
         return Content(JSON)
-    if len(filled) > 1:
+    if len(lines) > 1:
+        if all(isinstance(_parsed(line), str) for line in lines):
+            return Content(JSON)
         for separator, kind in ((",", CSV), ("\t", TSV)):
-            if text_field in (name.strip('" ') for name in filled[0].split(separator)):
+            if text_field in (name.strip('" ') for name in lines[0].split(separator)):
                 return Content(kind)
     return Content(TEXT)
 

@@ -16,11 +16,10 @@ class Document:
 
     text: str
     domain: str
-    """What `data.domain_field` says, `UNKNOWN_DOMAIN` where it says nothing, `ONLY_DOMAIN` where it is not set."""
     file: str
     """Name of the source file, as the source lists it."""
     place: int
-    """Line of the file, or number of the record in it, from 1; 1 for a plain text."""
+    """Line of the file, or number of the record in it, from 1."""
 
 
 def domain_name(value: object) -> str | None:

@@ -1,18 +1,31 @@
-"""Fields of records by their names, and what to say where there is none of a name.
-
-`a.b` is the field of that very name where a record has one, else field b of field a.
-"""
+"""Fields of records by their names: `a.b` is the field of that very name, else field b of field a."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from litespark.override_text import override
 
-SHOWN = 20
-"""Names in a message."""
+TEXT_SETTING = "data.text_field"
+_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a record has in the fields that the settings name."""
+
+    text: str | bytes
+    """With a `fault`, what there is of the record; else its text, which nobody has looked at."""
+    domain: object = None
+    fault: str = ""
+    """Why it has no text."""
+    size: int | None = None
+    """Bytes of a record that is not held."""
+    record: object = None
+    """All its fields; of a table only their names. None where it cannot be read."""
 
 
 def field_value(content: object, name: str) -> Any:
@@ -40,28 +53,6 @@ def records_within(content: object, text_field: str) -> list[object] | None:
     return lists[0]
 
 
-def nearest_first(names: Iterable[str], wanted: str) -> list[str]:
-    """Names by how much they look like the wanted one; case does not count."""
-
-    def unlike(name: str) -> float:
-        return -difflib.SequenceMatcher(None, name.lower(), wanted.lower()).ratio()
-
-    return sorted(dict.fromkeys(names), key=unlike)
-
-
-def holds_null(content: object, name: str) -> bool:
-    """Whether a record has a field of that very name with nothing in it."""
-    return isinstance(content, dict) and name in content and content[name] is None
-
-
-def absent(where: str, setting: str, wanted: str, names: Iterable[str], *, lacking: str = "no field") -> ValueError:
-    """The error for a field that nothing has; names those that are there, and the setting for the nearest."""
-    there = nearest_first(names, wanted)
-    named = ", ".join(there[:SHOWN]) + (f" and {len(there) - SHOWN} more" if len(there) > SHOWN else "")
-    advice = f"Set {override(setting, there[0])}" if there else "Name another source"
-    return ValueError(f"{where}: {lacking} {wanted}, but {named or 'none at all'}. {advice}")
-
-
 def names_in(content: object, prefix: str = "", depth: int = 3) -> Iterator[str]:
     """Names of the fields of a record that hold values and no lists of them, those of nested records as paths."""
     if not isinstance(content, dict):
@@ -71,3 +62,19 @@ def names_in(content: object, prefix: str = "", depth: int = 3) -> Iterator[str]
             yield from names_in(value, f"{prefix}{name}.", depth - 1)
         elif not isinstance(value, list):
             yield f"{prefix}{name}"
+
+
+def leads_to(name: str, names: Iterable[str]) -> bool:
+    """Whether a field of that name, or fields of a record of that name, are among these."""
+    return any(f"{there}.".startswith(f"{name}.") for there in names)
+
+
+def absent(where: str, setting: str, wanted: str, names: Iterable[str], *, lacking: str = "no field") -> ValueError:
+    """The error for a field that nothing has; names those that are there, and the setting for the nearest."""
+    there = sorted(
+        dict.fromkeys(names),
+        key=lambda name: -difflib.SequenceMatcher(None, name.lower(), wanted.lower()).ratio(),
+    )
+    named = ", ".join(there[:_SHOWN]) + (f" and {len(there) - _SHOWN} more" if len(there) > _SHOWN else "")
+    advice = f"Set {override(setting, there[0])}" if there else "Name another source"
+    return ValueError(f"{where}: {lacking} {wanted}, but {named or 'none at all'}. {advice}")

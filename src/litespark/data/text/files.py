@@ -82,43 +82,27 @@ class SourceFile:
         return self.format != TEXT
 
     @property
-    def compressed(self) -> bool:
-        """Whether its size says little about that of its text."""
-        return self.format == PARQUET or self.name.lower().endswith(COMPRESSED_SUFFIXES)
-
-    @property
     def text_bytes(self) -> int:
         """About how many bytes of text it holds."""
-        return self.size * (_TEXT_OF_PACKED if self.compressed else 1)
+        packed = self.format == PARQUET or self.name.lower().endswith(COMPRESSED_SUFFIXES)
+        return self.size * (_TEXT_OF_PACKED if packed else 1)
 
 
-@dataclass(frozen=True)
-class Source:
-    """Files in the order in which they are read."""
-
-    name: str
-    files: tuple[SourceFile, ...]
-    versions: tuple[str, ...] = ()
-    """Names and versions of what the files belong to, where somebody states them."""
-
-    def fingerprint(self) -> list[tuple[str, ...] | tuple[str, int, str]]:
-        """Versions, and name, size and version of every file: changes when the text does, for a listing."""
-        of_files = [(file.name, file.size, file.version) for file in self.files]
-        return [self.versions, *of_files] if self.versions else [*of_files]
-
-    @property
-    def size(self) -> int:
-        """Bytes of all files as they are stored."""
-        return sum(file.size for file in self.files)
+Files = tuple[SourceFile, ...]
 
 
-def first_files(source: Source, count: int) -> Source:
-    """The first so many files of a source."""
-    return replace(source, files=source.files[:count])
+def fingerprint(files: Files) -> list[tuple[str, int, str]]:
+    """Name, size and version of every file: changes when the text does, for a listing."""
+    return [(file.name, file.size, file.version) for file in files]
 
 
-def within(source: Source, most_bytes: int) -> Source:
-    """Whole files of a source until they hold `most_bytes`, at least one, in an order that only their names decide.
+def size_of(files: Files) -> int:
+    """Bytes of all files as they are stored."""
+    return sum(file.size for file in files)
+
+
+def within(files: Files, most_bytes: int) -> Files:
+    """Whole files until they hold `most_bytes`, at least one, in an order that only their names decide.
 
     Files of more than an eighth of that come last: one table of numbers would be most of a small validation.
     """
@@ -128,30 +112,26 @@ def within(source: Source, most_bytes: int) -> Source:
 
     taken: list[SourceFile] = []
     size = 0
-    for file in sorted(source.files, key=turn):
+    for file in sorted(files, key=turn):
         if taken and size >= most_bytes:
             break
         taken.append(file)
         size += file.size
-    return replace(source, files=tuple(sorted(taken, key=lambda file: file.name)))
+    return tuple(sorted(taken, key=lambda file: file.name))
 
 
-def mark_copies(*sources: Source) -> list[Source]:
-    """The sources, with files of records that repeat an earlier one's content marked; copies across sources count too.
+def mark_copies(*sides: Files) -> list[Files]:
+    """Files of records that repeat an earlier one's content marked; copies across the sides count too.
 
     Only files of equal size are compared: by SHA-256 on this machine, by the checksum that the service lists elsewhere
     (so that a file that was uploaded to S3 in other parts is not recognized).
     """
-    files = [file for source in sources for file in source.files if file.holds_records and file.size > 0]
-    alike = _groups(files, lambda file: file.size)
+    files = [file for side in sides for file in side if file.holds_records and file.size > 0]
     first: dict[SourceFile, str] = {}
-    for group in alike:
-        for copies in _groups(group, _content):
+    for alike in _groups(files, lambda file: file.size):
+        for copies in _groups(alike, _content):
             first |= dict.fromkeys(copies[1:], copies[0].name)
-    return [
-        replace(source, files=tuple(replace(file, copy_of=first.get(file)) for file in source.files))
-        for source in sources
-    ]
+    return [tuple(replace(file, copy_of=first.get(file)) for file in side) for side in sides]
 
 
 def _groups(files: Iterable[SourceFile], key: Callable[[SourceFile], Hashable]) -> list[list[SourceFile]]:

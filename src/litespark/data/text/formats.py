@@ -1,7 +1,6 @@
-"""Records of a file of JSON, each with its place: what a record holds is the reader's business.
+"""Records of a file of JSON as their bytes, so that one that is broken costs no other.
 
-A record of JSON is its bytes, so that one that is broken costs no other. No more than one record is held in memory,
-and of one that is too long only its beginning.
+No more than one record is held in memory, and of one that is too long only its beginning.
 """
 
 from __future__ import annotations
@@ -50,9 +49,9 @@ def json_records(path: Path, name: str, most_bytes: int) -> Iterator[tuple[int, 
     line = re.split(rb"[\r\n]", start.lstrip(), maxsplit=1)[0].strip()
     # a line may be an array
     if line == b"[" or (line[:1] == b"[" and (line.endswith(b",") or not without_compression(name).endswith(_LINES))):
-        return enumerate(_members(unpacked, name, most_bytes), start=1)
+        return enumerate(_nested(unpacked, name, most_bytes, array=True), start=1)
     if line == b"{":
-        return enumerate(_values(unpacked, name, most_bytes), start=1)
+        return enumerate(_nested(unpacked, name, most_bytes, array=False), start=1)
     return (
         (number, line)
         for number, line in enumerate(lines(with_line_feeds(unpacked), most_bytes), start=1)
@@ -105,57 +104,38 @@ def lines(unpacked: Iterator[bytes], most_bytes: int) -> Iterator[Record]:
     """Lines without their ends."""
     pending = _Pending(most_bytes)
     for block in unpacked:
-        first, *more = block.split(b"\n")
-        pending.add(first)
-        if not more:
-            continue
-        yield pending.take()
-        for line in more[:-1]:
-            yield line if len(line) <= most_bytes else Overlong(len(line), line[:_BEGINNING_BYTES])
-        pending.add(more[-1])
+        *ended, rest = block.split(b"\n")
+        for line in ended:
+            pending.add(line)
+            yield pending.take()
+        pending.add(rest)
     if pending.size:
         yield pending.take()
 
 
-def _members(unpacked: Iterator[bytes], name: str, most_bytes: int) -> Iterator[Record]:
-    """What is between the commas of the outermost array."""
+def _nested(unpacked: Iterator[bytes], name: str, most_bytes: int, *, array: bool) -> Iterator[Record]:
+    """What is between the commas of the outermost array, or objects one behind the other over any lines."""
     pending, nesting = _Pending(most_bytes), _Nesting()
     for block in unpacked:
         start = 0
-        for place, _ in nesting.marks(block):
-            pending.add(block[start:place])
+        for place, mark in nesting.marks(block):
+            ends = not array and mark in b"}]" and nesting.depth <= 0
+            if not array and not ends:
+                continue
+            if ends:
+                nesting.depth = 0
+            pending.add(block[start : place + ends])
             start = place + 1
             if not _is_blank(record := pending.take()):
                 yield record
         pending.add(block[start:])
     if nesting.depth or nesting.in_string:
         raise ValueError(
-            f"{name} is truncated or damaged: the array that it holds does not end. Mend it, or write one record a "
-            "line to a .jsonl"
+            f"{name} is truncated or damaged: {'the array' if array else 'an object'} that it holds does not end. Mend "
+            "it, or write one record a line to a .jsonl"
         )
     if not _is_blank(record := pending.take()):
-        yield record  # what stands behind the array is no record, and the reader will say so
-
-
-def _values(unpacked: Iterator[bytes], name: str, most_bytes: int) -> Iterator[Record]:
-    """Objects one behind the other, each over as many lines as it likes."""
-    pending, nesting = _Pending(most_bytes), _Nesting()
-    for block in unpacked:
-        start = 0
-        for place, mark in nesting.marks(block):
-            if mark in b"}]" and nesting.depth <= 0:
-                pending.add(block[start : place + 1])
-                start = place + 1
-                nesting.depth = 0
-                yield pending.take()
-        pending.add(block[start:])
-    if nesting.depth or nesting.in_string:
-        raise ValueError(
-            f"{name} is truncated or damaged: an object that it holds does not end. Mend it, or write one record a "
-            "line to a .jsonl"
-        )
-    if not _is_blank(record := pending.take()):
-        yield record
+        yield record  # what stands behind an array is no record, and the reader will say so
 
 
 def _is_blank(record: Record) -> bool:

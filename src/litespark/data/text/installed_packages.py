@@ -11,14 +11,13 @@ editable installs, which name folders of the machine.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sysconfig
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from litespark.data.text.files import Source, SourceFile
+from litespark.data.text.files import Files, SourceFile
+from litespark.data.text.splits import share_of
 
 INSTALLED_PACKAGES = "installed_packages"
 _LEFT_OUT = frozenset(
@@ -29,21 +28,14 @@ _LEFT_OUT = frozenset(
 _METADATA = (".dist-info", ".egg-info", ".data")
 
 
-class PackageSplit(NamedTuple):
-    """The two sides, no package on both."""
-
-    training: Source
-    validation: Source
-
-
 def site_packages() -> list[Path]:
     """The folders in which the running Python keeps what was installed, each once: pure Python, and with binaries."""
     found = (Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib"))
     return list(dict.fromkeys(found))
 
 
-def installed_packages(validation_fraction: float, folders: Sequence[Path] | None = None) -> PackageSplit:
-    """The `.py` files below site-packages: packages whose hash is below `validation_fraction` validate.
+def installed_packages(validation_fraction: float, folders: Sequence[Path] | None = None) -> tuple[Files, Files]:
+    """The `.py` files to train on and to validate on: packages whose hash is below `validation_fraction` validate.
 
     Packages differ in size, so the share of text that is held out differs from the fraction. Where it would leave a
     side empty, the package whose hash is nearest to the fraction is on that side.
@@ -56,79 +48,52 @@ def installed_packages(validation_fraction: float, folders: Sequence[Path] | Non
         ValueError: fewer than two packages with Python sources, or a folder that cannot be read.
     """
     folders = site_packages() if folders is None else folders
-    by_package: dict[str, list[SourceFile]] = {}
-    versions = []
+    packages: dict[str, list[SourceFile]] = {}
     for folder in folders:
-        versions += [entry.name for entry in _listed(folder) if entry.name.endswith(_METADATA)]
-        for package, file in _files(folder):
-            by_package.setdefault(package, []).append(file)
-    if len(by_package) < 2:
+        for file in _sources(folder):
+            packages.setdefault(file.name.split("/")[0].removesuffix(".py"), []).append(file)
+    if len(packages) < 2:
         raise ValueError(
-            f"data.source={INSTALLED_PACKAGES}: found {len(by_package)} packages with Python sources in "
+            f"data.source={INSTALLED_PACKAGES}: found {len(packages)} packages with Python sources in "
             f"{' and '.join(map(str, folders))}, expected at least two, one of them for validation (links are not "
             "followed). Install into this Python, or set data.source to a file or folder of text"
         )
-    ordered = sorted(by_package, key=package_share)
-    held_out = sum(package_share(package) < validation_fraction for package in ordered)
+    ordered = sorted(packages, key=share_of)
+    held_out = sum(share_of(package) < validation_fraction for package in ordered)
     held_out = min(max(held_out, 1), len(ordered) - 1)
-    return PackageSplit(
-        *(
-            Source(
-                INSTALLED_PACKAGES,
-                tuple(sorted((file for package in side for file in by_package[package]), key=lambda file: file.name)),
-                versions=tuple(sorted(versions)),
-            )
-            for side in (ordered[held_out:], ordered[:held_out])
-        )
+    training, validation = (
+        tuple(sorted((file for package in side for file in packages[package]), key=lambda file: file.name))
+        for side in (ordered[held_out:], ordered[:held_out])
     )
+    return training, validation
 
 
-def package_share(package: str) -> float:
-    """The package's place in [0, 1), from a hash of its name."""
-    digest = hashlib.blake2b(package.encode(), digest_size=6).digest()
-    return int.from_bytes(digest) / (1 << 48)
+def _sources(folder: Path) -> Iterator[SourceFile]:
+    """Every Python source below a site-packages folder."""
+    for path, folders, names in os.walk(folder, onerror=_refuse):
+        top = Path(path) == folder
+        folders[:] = [name for name in folders if not (_of_installers(name) if top else _left_out(name))]
+        for name in names:
+            file = Path(path) / name
+            if name.endswith(".py") and not (top and _of_installers(name)) and not file.is_symlink():
+                found = file.stat()
+                name = file.relative_to(folder).as_posix()
+                yield SourceFile(str(folder), name, found.st_size, str(found.st_mtime_ns))
 
 
-def _files(folder: Path) -> Iterator[tuple[str, SourceFile]]:
-    """(package, file) of every Python source below a site-packages folder."""
-    for entry in _listed(folder):
-        if entry.name.startswith((".", "__")) or entry.name.endswith(_METADATA):
-            continue
-        if entry.is_file(follow_symlinks=False) and entry.name.endswith(".py"):
-            yield entry.name.removesuffix(".py"), _source_file(folder, entry)
-        elif entry.is_dir(follow_symlinks=False):
-            for file in _below(Path(entry.path)):
-                yield entry.name, _source_file(folder, file)
+def _of_installers(name: str) -> bool:
+    return name.startswith((".", "__")) or name.endswith(_METADATA)
 
 
-def _below(folder: Path) -> Iterator[os.DirEntry[str]]:
-    for entry in _listed(folder):
-        if entry.is_dir(follow_symlinks=False):
-            if not entry.name.startswith(".") and entry.name not in _LEFT_OUT:
-                yield from _below(Path(entry.path))
-        elif entry.name.endswith(".py") and entry.is_file(follow_symlinks=False):
-            yield entry
+def _left_out(name: str) -> bool:
+    return name.startswith(".") or name in _LEFT_OUT
 
 
-def _source_file(folder: Path, entry: os.DirEntry[str]) -> SourceFile:
-    status = entry.stat(follow_symlinks=False)
-    # no time of modification: the same versions installed anew are the same text
-    return SourceFile(str(folder), Path(entry.path).relative_to(folder).as_posix(), status.st_size)
-
-
-def _listed(folder: Path) -> list[os.DirEntry[str]]:
-    """What a folder holds.
-
-    Raises:
-        ValueError: it is there and cannot be listed; to pass over it would leave text out in silence.
-    """
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except FileNotFoundError:  # sysconfig names folders that need not exist
-        return []
-    except OSError as error:
-        raise ValueError(
-            f"data.source={INSTALLED_PACKAGES}: {folder} cannot be listed ({error}), expected a folder that this user "
-            "may read; correct its permissions, or set data.source to a file or folder of text"
-        ) from error
+def _refuse(error: OSError) -> None:
+    """To pass over a folder would leave text out in silence; those that sysconfig names need not exist."""
+    if isinstance(error, FileNotFoundError):
+        return
+    raise ValueError(
+        f"data.source={INSTALLED_PACKAGES}: {error.filename} cannot be listed ({error}), expected a folder that this "
+        "user may read; correct its permissions, or set data.source to a file or folder of text"
+    ) from error

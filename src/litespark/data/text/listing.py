@@ -29,17 +29,13 @@ class Listing:
         """One a decision."""
         yield f"splits: {self.splits}"
         if self.passed_over:
-            yield f"skipped {self.passed_over_in_words()}"
+            yield f"skipped {in_words(self.passed_over)}"
         for kind, names in _by_value(self.by_content).items():
             yield f"read as {kind}, by their content: {_named(names)}"
         if self.taken_anyway:
             yield f"named like a split, but used like the other files: {_named(self.taken_anyway)}"
         if self.evaluations_passed_over:
-            yield f"skipped evaluation files: {_in_words(self.evaluations_passed_over)}"
-
-    def passed_over_in_words(self) -> str:
-        """Counts and first names by reason."""
-        return _in_words(self.passed_over)
+            yield f"skipped evaluation files: {in_words(self.evaluations_passed_over)}"
 
     def to_json(self) -> dict[str, Any]:
         """What the manifest keeps: counts, and the first names of each kind."""
@@ -52,8 +48,14 @@ class Listing:
         }
 
 
-def _in_words(reasons: dict[str, str]) -> str:
+def in_words(reasons: dict[str, str]) -> str:
+    """Counts and first names by reason."""
     return "; ".join(f"{_named(names)}: {reason}" for reason, names in _by_value(reasons).items())
+
+
+def printable(name: str) -> str:
+    """A file's name as any terminal and file takes it."""
+    return name if name.isprintable() else ascii(name)
 
 
 def _kept(values: dict[str, str], called: str) -> list[dict[str, Any]]:
@@ -64,17 +66,9 @@ def _kept(values: dict[str, str], called: str) -> list[dict[str, Any]]:
 
 
 def _by_value(values: dict[str, str]) -> dict[str, tuple[str, ...]]:
-    found: dict[str, list[str]] = {}
-    for name, value in values.items():
-        found.setdefault(value, []).append(name)
-    return {value: tuple(names) for value, names in found.items()}
+    return {value: tuple(name for name in values if values[name] == value) for value in dict.fromkeys(values.values())}
 
 
 def _named(names: tuple[str, ...]) -> str:
     more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
     return f"{', '.join(map(printable, names[:_SHOWN]))}{more}"
-
-
-def printable(name: str) -> str:
-    """A file's name as any terminal and file takes it."""
-    return name if name.isprintable() else ascii(name)

@@ -9,33 +9,32 @@ from __future__ import annotations
 
 import re
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from litespark.data.config import PrepareConfig
 from litespark.data.local_files import path_from
 from litespark.data.storage import Listed, Storage, StorageError, is_remote
 from litespark.data.text.archives import BEGINNING_BYTES
-from litespark.data.text.detection import ABOUT_THE_DATA, NO_FILE, Content, content_of, reason_by_name
+from litespark.data.text.detection import ABOUT_THE_DATA, NO_FILE, NOT_UTF8_NAME, Content, content_of, reason_by_name
 from litespark.data.text.files import (
     READABLE,
     TEXT,
-    Source,
+    Files,
     SourceFile,
-    first_files,
+    fingerprint,
     format_of,
     mark_copies,
     plain_name,
+    size_of,
     within,
-)
+)  # fmt: skip
 from litespark.data.text.installed_packages import INSTALLED_PACKAGES, installed_packages
 from litespark.data.text.layout import Layout, lay_out
-from litespark.data.text.listing import Listing, printable
+from litespark.data.text.listing import Listing, in_words, printable
 
 STANDARD_LIBRARY = "standard_library"
 _NOT_IN_STANDARD_LIBRARY = frozenset(
@@ -54,14 +53,15 @@ class Corpus:
 
     name: str
     """Fit for a folder's name."""
-    training: Source
-    validation: Source | None
+    training: Files
+    validation: Files
+    """Empty: the source has no such split."""
     listing: Listing
 
     @property
-    def sources(self) -> tuple[Source, ...]:
+    def sides(self) -> list[Files]:
         """One, or both."""
-        return (self.training,) if self.validation is None else (self.training, self.validation)
+        return [self.training, self.validation] if self.validation else [self.training]
 
 
 @dataclass(frozen=True)
@@ -81,15 +81,18 @@ class ListedSource:
         """
         with _naming(self.config):
             found = self._look()
-        sources = list(found.sources)
-        if self.config.max_files is not None:
-            sources = [first_files(source, self.config.max_files) for source in sources]
+        sides = [found.training[: self.config.max_files], found.validation[: self.config.max_files]]
         if self.config.max_bytes is not None:
-            size = max(sum(source.size for source in sources), 1)
-            sources = [within(source, self.config.max_bytes * source.size // size) for source in sources]
+            size = max(sum(map(size_of, sides)), 1)
+            sides = [within(side, self.config.max_bytes * size_of(side) // size) for side in sides]
         # what validates is looked at first: a copy of it among the training files is the one that is left out
-        *held_out, training = mark_copies(*reversed(sources))
-        return replace(found, training=training, validation=held_out[0] if held_out else None)
+        validation, training = mark_copies(*reversed(sides))
+        return replace(found, training=training, validation=validation)
+
+
+def corpus(config: PrepareConfig) -> Corpus:
+    """The files that the settings name, listed and not yet read; see `ListedSource.corpus`."""
+    return list_source(config).corpus()
 
 
 def list_source(config: PrepareConfig) -> ListedSource:
@@ -99,37 +102,33 @@ def list_source(config: PrepareConfig) -> ListedSource:
         ValueError: nothing there, or an address that cannot be asked.
     """
     if config.source == INSTALLED_PACKAGES:
-        split = installed_packages(config.validation_fraction)
+        sides = installed_packages(config.validation_fraction)
         listing = Listing("whole packages are held out")
-        fingerprint = [source.fingerprint() for source in split]
-        return ListedSource(config, fingerprint, lambda: Corpus(INSTALLED_PACKAGES, *split, listing))
+        return ListedSource(config, [*map(fingerprint, sides)], lambda: Corpus(INSTALLED_PACKAGES, *sides, listing))
     if config.source == STANDARD_LIBRARY:
         return _standard_library(config)
-    advice = f" {config.how_to_get.strip()}" if config.how_to_get else " Set data.source to a file or folder of text."
     address = config.source.removeprefix("file://")
     path = path_from(address)
     with _naming(config):
+        if not is_remote(address) and path.is_file():
+            folder = Storage(path.parent)
+            return _listed(config, folder, [folder.listed(path.name)], path.resolve().name, named=True)
+        if not is_remote(address) and path.is_dir():
+            return _listed(config, Storage(path), Storage(path).files(), path.resolve().name)
         if not is_remote(address) and path.exists():
-            return _below_path(config, path, advice)
+            raise ValueError(f"data.source={config.source} is neither a file nor a folder.{_advice(config)}")
         if _MAGIC.search(address):
-            return _matching(config, address, advice)
+            return _matching(config, address)
         if is_remote(address):
-            return _below_address(config, address, advice)
+            return _below_address(config, address)
+    missing = f"data.source={config.source} does not exist.{_advice(config)}"
     if not _HUB_NAME.fullmatch(address):
-        raise ValueError(f"data.source={config.source} does not exist.{advice}")
+        raise ValueError(missing)
     try:
         # once: more often it is the name of a missing folder, on a machine without a connection
-        return _below_address(config, _HUB + address, advice, attempts=1)
+        return _below_address(config, _HUB + address, attempts=1)
     except StorageError as error:
-        raise StorageError(
-            f"data.source={config.source} does not exist.{advice} Nor can it be read as a data set of the Hugging Face "
-            f"hub: {error}"
-        ) from error
-
-
-def corpus(config: PrepareConfig) -> Corpus:
-    """The files that the settings name, listed and not yet read; see `ListedSource.corpus`."""
-    return list_source(config).corpus()
+        raise StorageError(f"{missing} Nor can it be read as a data set of the Hugging Face hub: {error}") from error
 
 
 @contextmanager
@@ -140,12 +139,16 @@ def _naming(config: PrepareConfig) -> Iterator[None]:
         raise StorageError(f"data.source={config.source}: {error}") from error
 
 
+def _advice(config: PrepareConfig) -> str:
+    return f" {config.how_to_get.strip()}" if config.how_to_get else " Set data.source to a file or folder of text."
+
+
 def _listed(
-    config: PrepareConfig, storage: Storage, files: list[Listed], look: Callable[..., Corpus], *more: Any
+    config: PrepareConfig, storage: Storage, files: list[Listed], name: str, *, named: bool = False
 ) -> ListedSource:
-    """`look` gets the config, the storage, the files and `more`."""
+    """What a listing gives; `named`: its files are named themselves, or by a glob."""
     fingerprint = [storage.address, *((file.name, file.size, file.version, file.regular) for file in files)]
-    return ListedSource(config, fingerprint, partial(look, config, storage, files, *more))
+    return ListedSource(config, fingerprint, lambda: _look(config, storage, files, name, named))
 
 
 def _standard_library(config: PrepareConfig) -> ListedSource:
@@ -160,26 +163,10 @@ def _standard_library(config: PrepareConfig) -> ListedSource:
     ]
     if not listed:
         raise ValueError(f"{storage.address} is where this Python keeps its library; it has no .py files")
-    return _listed(config, storage, listed, _library_corpus)
+    return _listed(config, storage, listed, STANDARD_LIBRARY)
 
 
-def _library_corpus(_: PrepareConfig, storage: Storage, listed: list[Listed]) -> Corpus:
-    files = [SourceFile(storage.address, file.name, file.size, file.version) for file in listed]
-    return Corpus(STANDARD_LIBRARY, _sorted(STANDARD_LIBRARY, files), None, Listing(_held_out_share()))
-
-
-def _below_path(config: PrepareConfig, path: Path, advice: str) -> ListedSource:
-    name = path.resolve().name
-    if path.is_file():
-        folder = Storage(path.parent)
-        return _listed(config, folder, [folder.listed(path.name)], _one_file, name)
-    if not path.is_dir():
-        raise ValueError(f"data.source={config.source} is neither a file nor a folder.{advice}")
-    storage = Storage(path)
-    return _listed(config, storage, storage.files(), _several, name, advice)
-
-
-def _below_address(config: PrepareConfig, address: str, advice: str, *, attempts: int | None = None) -> ListedSource:
+def _below_address(config: PrepareConfig, address: str, *, attempts: int | None = None) -> ListedSource:
     storage = Storage(address, attempts=attempts)
     folder, _, name = storage.address.rpartition("/")
     # a file is listed as what is below itself
@@ -187,11 +174,11 @@ def _below_address(config: PrepareConfig, address: str, advice: str, *, attempts
     if not below and not folder.endswith("/"):
         parent = Storage(folder, attempts=attempts)
         if parent.exists(name):
-            return _listed(config, parent, [parent.listed(name)], _one_file, name)
-    return _listed(config, storage, below or storage.files(), _several, name, advice)
+            return _listed(config, parent, [parent.listed(name)], name, named=True)
+    return _listed(config, storage, below or storage.files(), name)
 
 
-def _matching(config: PrepareConfig, address: str, advice: str) -> ListedSource:
+def _matching(config: PrepareConfig, address: str) -> ListedSource:
     """Files that a glob names, or that lie below a folder that it names."""
     parts = address.split("/")
     fixed = next(number for number, part in enumerate(parts) if _MAGIC.search(part))
@@ -199,58 +186,49 @@ def _matching(config: PrepareConfig, address: str, advice: str) -> ListedSource:
     storage = Storage("/".join(parts[:fixed]) or ("/" if fixed else "."))
     listed = storage.matching("/".join(parts[fixed:]))
     if not listed:
-        raise ValueError(f"data.source={config.source} matches no file.{advice}")
-    return _listed(config, storage, listed, _several, storage.address.rpartition("/")[2], advice, True)
+        raise ValueError(f"data.source={config.source} matches no file.{_advice(config)}")
+    return _listed(config, storage, listed, storage.address.rpartition("/")[2], named=True)
 
 
-def _one_file(config: PrepareConfig, storage: Storage, files: list[Listed], name: str) -> Corpus:
-    """A file that is named itself."""
-    (file,) = files
-    if "; rename" in (reason := reason_by_name(file.name) or ""):
-        raise ValueError(f"data.source={printable(config.source)} has {reason}")
-    found = None
-    if format_of(file.name) is None:
-        content = _content(storage, file, config)
-        if "; " in content.reason:  # what to do with it is known
-            raise ValueError(f"data.source={config.source} is {content.reason}, or name another source")
-        found = content.format or TEXT
-    taken = {file.name: SourceFile(storage.address, file.name, file.size, file.version, found)}
-    layout = lay_out({file.name: True}, one_split_is_meant=True)
-    source = _sorted(_plain_name(name), taken.values())
-    return Corpus(source.name, source, None, _listing(layout, taken, {}))
-
-
-def _several(
-    config: PrepareConfig,
-    storage: Storage,
-    listed: list[Listed],
-    name: str,
-    advice: str,
-    one_split_is_meant: bool = False,
-) -> Corpus:
-    """Files of a folder or glob: what they hold, which of them are of which split, which are passed over."""
+def _look(config: PrepareConfig, storage: Storage, listed: list[Listed], name: str, named: bool) -> Corpus:
+    """What the files hold, which of them are of which split, which are passed over."""
+    alone = named and len(listed) == 1
     passed_over: dict[str, str] = {}
     files: dict[str, SourceFile] = {}
     for file in listed:
-        reason = reason_by_name(file.name) if file.regular else NO_FILE
-        kind = format_of(file.name)
-        if reason is None and kind is None:
-            kind, reason = _content(storage, file, config)
-        if kind is None or reason:
-            passed_over[file.name] = reason or ""
+        kind, reason = _content(config, storage, file, alone)
+        if reason:
+            passed_over[file.name] = reason
         else:
-            found = None if format_of(file.name) else kind
-            files[file.name] = SourceFile(storage.address, file.name, file.size, file.version, found)
+            files[file.name] = SourceFile(storage.address, file.name, file.size, file.version, kind)
+    if alone and passed_over:
+        (reason,) = passed_over.values()
+        raise ValueError(f"data.source={printable(config.source)} is {reason}, or name another source")
     _leave_out_what_serves_records(files, passed_over, name)
-    layout = lay_out({name: file.holds_records for name, file in files.items()}, one_split_is_meant=one_split_is_meant)
+    layout = lay_out({name: alone or file.holds_records for name, file in files.items()}, one_split_is_meant=named)
     listing = _listing(layout, files, passed_over)
     if not layout.training:
-        raise ValueError(_nothing(config, listing, advice, splits=bool(files)))
-    name = _plain_name(name)
+        raise _nothing(config, listing, splits=bool(files))
     training, validation = (
-        _sorted(name, [files[file] for file in names]) for names in (layout.training, layout.validation)
+        tuple(sorted((files[file] for file in side), key=lambda file: file.name))
+        for side in (layout.training, layout.validation)
     )
-    return Corpus(name, training, validation if validation.files else None, listing)
+    plain = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in plain_name(name))
+    return Corpus(plain or "text", training, validation, listing)
+
+
+def _content(config: PrepareConfig, storage: Storage, file: Listed, alone: bool) -> Content:
+    """What a file holds, None where its name tells; one that is named alone is taken whatever its name is."""
+    reason = reason_by_name(file.name) if file.regular else NO_FILE
+    if reason and not (alone and reason not in (NO_FILE, NOT_UTF8_NAME)):
+        return Content(None, reason)
+    if format_of(file.name) is not None:
+        return Content(None)
+    head = storage.head(file.name, BEGINNING_BYTES) if file.size else b""
+    found = content_of(head, file.name, config.text_field)
+    if alone and "; " not in found.reason:  # else what to do with it is known
+        return Content(found.format or TEXT)
+    return found
 
 
 def _leave_out_what_serves_records(files: dict[str, SourceFile], passed_over: dict[str, str], name: str) -> None:
@@ -263,42 +241,20 @@ def _leave_out_what_serves_records(files: dict[str, SourceFile], passed_over: di
             del files[file.name]
 
 
-def _content(storage: Storage, file: Listed, config: PrepareConfig) -> Content:
-    head = storage.head(file.name, BEGINNING_BYTES) if file.size else b""
-    return content_of(head, file.name, config.text_field)
-
-
 def _listing(layout: Layout, files: dict[str, SourceFile], passed_over: dict[str, str]) -> Listing:
+    splits = "none in the source, so data.validation_fraction of the documents is held out"
     if layout.validation:
         splits = f"from the source, {len(layout.training)} training and {len(layout.validation)} validation files"
-    else:
-        splits = _held_out_share()
-    return Listing(
-        splits,
-        passed_over=dict(sorted({**passed_over, **layout.left_out}.items())),
-        by_content={
-            name: file.found_format
-            for name, file in sorted(files.items())
-            if file.found_format is not None and name not in layout.left_out
-        },
-        taken_anyway=layout.taken_anyway,
-    )
+    by_content = {
+        name: file.found_format
+        for name, file in sorted(files.items())
+        if file.found_format is not None and name not in layout.left_out
+    }
+    return Listing(splits, dict(sorted({**passed_over, **layout.left_out}.items())), by_content, layout.taken_anyway)
 
 
-def _nothing(config: PrepareConfig, listing: Listing, advice: str, *, splits: bool) -> str:
+def _nothing(config: PrepareConfig, listing: Listing, *, splits: bool) -> ValueError:
     what = "holds no training text" if splits else f"holds no file that can be read, expected {READABLE}"
-    there = f" ({listing.passed_over_in_words()})" if listing.passed_over else ""
+    there = f" ({in_words(listing.passed_over)})" if listing.passed_over else ""
     own = " A file or folder of a split that is named itself is taken: data.source=FOLDER/FILE." if splits else ""
-    return f"data.source={config.source} {what}{there}.{own}{advice}"
-
-
-def _held_out_share() -> str:
-    return "none in the source, so data.validation_fraction of the documents is held out"
-
-
-def _sorted(name: str, files: Iterable[SourceFile]) -> Source:
-    return Source(name, tuple(sorted(files, key=lambda file: file.name)))
-
-
-def _plain_name(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in plain_name(name)) or "text"
+    return ValueError(f"data.source={config.source} {what}{there}.{own}{_advice(config)}")

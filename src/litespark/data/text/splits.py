@@ -25,19 +25,11 @@ class SplitRule:
 
     @classmethod
     def fit(cls, documents: Iterable[str], fraction: float) -> SplitRule:
-        """A rule that holds out about `fraction` of the documents, and leaves at least one on each side.
+        """A rule that holds out about `fraction` of the documents, of which the first thousand are looked at.
 
-        Args:
-            documents: the corpus, of which the first thousand are looked at.
-            fraction: share to hold out.
-
-        Raises:
-            ValueError: no documents; the caller knows whose.
+        It leaves at least one on each side. There has to be a document.
         """
-        first = list(islice(documents, _LOOK_AT))
-        if not first:
-            raise ValueError("there is no document to split")
-        shares = sorted({_share(text) for text in first})
+        shares = sorted({share_of(text) for text in islice(documents, _LOOK_AT)})
         if len(shares) == 1:
             return cls(cut=0.0, divided=fraction)
         return cls(cut=min(max(fraction, shares[0]), shares[-2]))
@@ -45,14 +37,14 @@ class SplitRule:
     def assign(self, text: str) -> list[tuple[str, str]]:
         """(split, text) of a document, or of both parts of one that is divided."""
         if self.divided is None:
-            return [(VALIDATION if _share(text) <= self.cut else TRAIN, text)]
+            return [(VALIDATION if share_of(text) <= self.cut else TRAIN, text)]
         place = round(len(text) * (1 - self.divided))
         line_break = text.rfind("\n", 1, place)
         place = line_break + 1 if line_break > 0 else max(place, 1)
         return [(split, part) for split, part in ((TRAIN, text[:place]), (VALIDATION, text[place:])) if part]
 
 
-def _share(text: str) -> float:
-    """The document's place in [0, 1), from a hash of its text."""
+def share_of(text: str) -> float:
+    """The place of a text in [0, 1), from its hash."""
     digest = hashlib.blake2b(text.encode(), digest_size=6).digest()
     return int.from_bytes(digest) / (1 << 48)

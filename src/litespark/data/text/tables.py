@@ -5,80 +5,68 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from litespark.data.config import PrepareConfig
 from litespark.data.libraries import library
 from litespark.data.text.archives import blocks
-from litespark.data.text.fields import absent
-from litespark.data.text.files import CSV, TSV
+from litespark.data.text.fields import TEXT_SETTING, Row, absent, leads_to
+from litespark.data.text.files import TSV, SourceFile
 from litespark.data.text.formats import Overlong, lines, with_line_feeds
 
-TEXT_SETTING = "data.text_field"
-SEPARATORS = {CSV: ",", TSV: "\t"}
 _ROWS = 256
 
 
-@dataclass(frozen=True)
-class Row:
-    """One row of a table."""
-
-    text: object
-    """Bytes where the column holds text, else what it holds; None where the row has nothing there."""
-    domain: object
-
-
-def parquet_rows(path: Path, name: str, text_field: str, domain_field: str | None) -> Iterator[tuple[int, Row]]:
+def parquet_rows(path: Path, name: str, config: PrepareConfig) -> Iterator[tuple[int, Row]]:
     """(place, row) of a parquet file, of which only the named columns are read, a row group at a time.
 
     Args:
         path: where the file lies.
         name: what errors call it.
-        text_field: column of the text: one of that very name, else of `a.b` field b of column a.
-        domain_field: likewise, or None.
+        config: names the columns; `a.b` is one of that very name, else field b of column a.
 
     Raises:
         ValueError: pyarrow is not installed, the file is damaged, or there is no such column for the text.
     """
     pyarrow = _arrow("pyarrow", name)
-    wanted = [text_field] if domain_field is None else [text_field, domain_field]
+    wanted = [field for field in (config.text_field, config.domain_field) if field]
     with _parquet(path, name) as file:
-        columns = [column.path for column in file.schema]
-        if not any(f"{column}.".startswith(f"{text_field}.") for column in columns):
-            raise _NoColumn(str(absent(name, TEXT_SETTING, text_field, columns)))
-        place = 0
+        columns = dict.fromkeys(column.path for column in file.schema)
+    if not leads_to(config.text_field, columns):
+        raise absent(name, TEXT_SETTING, config.text_field, columns)
+    place = 0
+    with _parquet(path, name) as file:
         for batch in file.iter_batches(batch_size=_ROWS, columns=wanted, use_threads=False):
-            texts, domains = (_values(pyarrow, batch, field) for field in (text_field, domain_field))
+            texts, domains = (_values(pyarrow, batch, field) for field in (config.text_field, config.domain_field))
             for text, domain in zip(texts, domains, strict=True):
                 place += 1
-                yield place, Row(text, domain)
+                fault = ""
+                if text is not None and not isinstance(text, bytes):
+                    text, fault = str(text), "text_not_a_string"
+                elif text is not None and len(text) > config.max_line_bytes:
+                    fault = "overlong"
+                yield place, Row(text or "", domain, fault, record=columns)
 
 
-def csv_rows(
-    path: Path, name: str, text_field: str, domain_field: str | None, *, separator: str, most_bytes: int
-) -> Iterator[tuple[int, Row | Overlong | None]]:
-    """(line, row) of a table whose first line names its columns; None for a row that is malformed.
-
-    Args:
-        path: where the file lies.
-        name: for its suffix and for errors.
-        text_field: column of the text.
-        domain_field: column of the domain, or None.
-        separator: of fields, `,` or a tab, unless the first line has the text's name behind or before another.
-        most_bytes: of a field; a longer one comes as `Overlong`.
+def csv_rows(path: Path, file: SourceFile, config: PrepareConfig) -> Iterator[tuple[int, Row]]:
+    """(line, row) of a table whose first line names its columns.
 
     Raises:
         ValueError: a damaged archive, no such column for the text, a line that is too long, or quotes that do not end.
     """
-    csv.field_size_limit(most_bytes)
-    rows = _csv(path, name, separator, text_field, most_bytes)
-    header = _header(rows, name)
+    name, text_field = file.where, config.text_field
+    csv.field_size_limit(config.max_line_bytes)
+    rows = _csv(path, file, config)
+    try:
+        header: list[str] = next((row for row in rows if row), [])
+    except csv.Error as error:
+        raise ValueError(f"{name} does not begin with the names of its columns: {error}. Mend its first line.") \
+            from error  # fmt: skip
     if text_field not in header:
         raise absent(name, TEXT_SETTING, text_field, header)
-    of_text = header.index(text_field)
-    of_domain = header.index(domain_field) if domain_field in header else None
+    columns = dict.fromkeys(header)
     while True:
         place = rows.line_num + 1
         try:
@@ -90,40 +78,32 @@ def csv_rows(
                 raise ValueError(
                     f"{name} is truncated or damaged: the quotes in line {place} do not end. Copy or correct it."
                 ) from error
-            yield place, Overlong(most_bytes + 1, b"") if "field limit" in str(error) else None
+            overlong = "field limit" in str(error)
+            fault, size = ("overlong", config.max_line_bytes + 1) if overlong else ("malformed_csv", 0)
+            yield place, Row(b"", fault=fault, size=size)
             continue
         if row:
-            text = row[of_text].encode("utf-8", "surrogateescape") if of_text < len(row) else None
-            yield place, Row(text, row[of_domain] if of_domain is not None and of_domain < len(row) else None)
+            values = dict(zip(header, row, strict=False))
+            text = values.get(text_field)
+            yield (
+                place,
+                Row(
+                    (text or "").encode("utf-8", "surrogateescape"),
+                    values.get(config.domain_field or ""),
+                    "missing_text" if text is None else "",
+                    record=columns,
+                ),
+            )
 
 
-def column_names(path: Path, name: str, separator: str | None, text_field: str, most_bytes: int) -> list[str]:
-    """Names of the columns of a table; `separator` is that of a CSV file, as `csv_rows` has it, None means parquet.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    if separator is None:
-        with _parquet(path, name) as file:
-            return [column.path for column in file.schema]
-    return _header(_csv(path, name, separator, text_field, most_bytes), name)
-
-
-def _csv(path: Path, name: str, separator: str, text_field: str, most_bytes: int) -> Any:
+def _csv(path: Path, file: SourceFile, config: PrepareConfig) -> Any:
     """A reader of the rows; fields are parted by what parts the text's name from the others in the first line."""
-    parts = _text_lines(path, name, most_bytes)
+    parts = _text_lines(path, file.where, config.max_line_bytes)
     first = next((line for line in parts if line.strip()), "")
     header = first.strip().replace('"', "")
-    separator = next((mark for mark in (separator, *",;|\t") if text_field in header.split(mark)), separator)
+    usual = "\t" if file.format == TSV else ","
+    separator = next((mark for mark in (usual, *",;|\t") if config.text_field in header.split(mark)), usual)
     return csv.reader(chain([first], parts), delimiter=separator, strict=True)
-
-
-def _header(rows: Iterator[list[str]], name: str) -> list[str]:
-    try:
-        return next((row for row in rows if row), [])
-    except csv.Error as error:
-        raise ValueError(f"{name} does not begin with the names of its columns: {error}. Mend its first line.") \
-            from error  # fmt: skip
 
 
 def _text_lines(path: Path, name: str, most_bytes: int) -> Iterator[str]:
@@ -137,10 +117,6 @@ def _text_lines(path: Path, name: str, most_bytes: int) -> Iterator[str]:
         yield line.decode("utf-8", "surrogateescape") + "\n"
 
 
-class _NoColumn(ValueError):
-    """Not one of pyarrow's own errors, which are ValueErrors too."""
-
-
 @contextmanager
 def _parquet(path: Path, name: str) -> Iterator[Any]:
     """An open parquet file; what pyarrow says of one that is damaged becomes a ValueError."""
@@ -148,8 +124,6 @@ def _parquet(path: Path, name: str) -> Iterator[Any]:
     try:
         with _arrow("pyarrow.parquet", name).ParquetFile(path) as file:
             yield file
-    except _NoColumn:
-        raise
     except (pyarrow.ArrowException, ValueError, OverflowError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -160,9 +134,9 @@ def _arrow(module: str, name: str) -> Any:
     return library(module, setting=f"{name}: a parquet file")
 
 
-def _values(pyarrow: Any, batch: Any, field: str | None) -> list[object]:
+def _values(pyarrow: Any, batch: Any, field: str | None) -> list[Any]:
     """The values of a column; text as bytes, since pyarrow does not check that a column of strings is UTF-8."""
-    column = None if field is None else _column(pyarrow, batch, field)
+    column = _column(pyarrow, batch, field) if field else None
     if column is None:
         return [None] * int(batch.num_rows)
     if pyarrow.types.is_dictionary(column.type):
@@ -170,7 +144,7 @@ def _values(pyarrow: Any, batch: Any, field: str | None) -> list[object]:
     kind = column.type
     if pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind) or pyarrow.types.is_string_view(kind):
         column = column.cast(pyarrow.large_binary())
-    values: list[object] = column.to_pylist()
+    values: list[Any] = column.to_pylist()
     return values
 
 
