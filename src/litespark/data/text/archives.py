@@ -102,29 +102,33 @@ def _packing(name: str, head: bytes) -> str | None:
 def _unpacked(path: Path, name: str) -> Iterator[bytes]:
     with path.open("rb") as file:
         kind = _packing(name, file.read(16))
-        file.seek(0)
         if kind is not None and os.fstat(file.fileno()).st_size == 0:
             raise ValueError(f"{name} is truncated: it has no bytes. {_REMEDY}")
         if kind == ZSTD and not _frames_end(file):
             raise ValueError(f"{name} is truncated: its last zstd frame does not end. {_REMEDY}")
         file.seek(0)
-        source: Any = file
-        if kind == ZSTD:
-            decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
-            source = decompressor.stream_reader(file, read_across_frames=True)
-        elif kind is not None:
-            source = {GZIP: gzip.open, XZ: lzma.open, BZIP2: bz2.open}[kind](file)
-        while True:
-            try:
-                block = source.read(BLOCK_BYTES)
-            except OSError as error:
-                if error.errno is not None:
-                    raise
-                # what bz2 calls damaged data, which has no class of its own
-                raise ValueError(f"{name} {_DAMAGED}: {error}. {_REMEDY}") from error
-            if not block:
-                return
-            yield block
+        with _opened(file, kind) as source:
+            while block := _block(source, name):
+                yield block
+
+
+def _opened(file: IO[bytes], kind: str | None) -> Any:
+    if kind == ZSTD:
+        decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
+        return decompressor.stream_reader(file, read_across_frames=True)
+    if kind == GZIP:
+        return gzip.GzipFile(fileobj=file)
+    return lzma.LZMAFile(file) if kind == XZ else bz2.BZ2File(file) if kind == BZIP2 else file
+
+
+def _block(source: Any, name: str) -> bytes:
+    try:
+        return bytes(source.read(BLOCK_BYTES))
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        # what bz2 calls damaged data, which has no class of its own
+        raise ValueError(f"{name} {_DAMAGED}: {error}. {_REMEDY}") from error
 
 
 def _from_utf16(first: bytes, more: Iterator[bytes], name: str) -> Iterator[bytes]:
