@@ -77,21 +77,12 @@ def test_tasks_that_slurm_bound_to_cores_take_their_own(cores, tmp_path):
     [
         ({}, None),
         ({"proc/self/cgroup": "0::/\n"}, None),
-        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}, None),
+        ({"proc/self/cgroup": "3:memory:/x\n0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}, None),
         ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "250000 100000\n"}, 2),
         ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "50000 100000\n"}, 1),
         # the limit stands on a group above
         ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/cpu.max": "400000 100000\n",
           "sys/fs/cgroup/a/b/cpu.max": "max 100000\n"}, 4),
-        # version 1: under its controllers' name, or seen from within a container
-        ({"proc/self/cgroup": "4:cpu,cpuacct:/docker/1\n3:memory:/x\n",
-          "sys/fs/cgroup/cpu,cpuacct/docker/1/cpu.cfs_quota_us": "300000\n",
-          "sys/fs/cgroup/cpu,cpuacct/docker/1/cpu.cfs_period_us": "100000\n"}, 3),
-        ({"proc/self/cgroup": "4:cpu,cpuacct:/docker/1\n", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "200000\n",
-          "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"}, 2),
-        ({"proc/self/cgroup": "1:cpu:/\n", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
-          "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"}, None),
-        ({"proc/self/cgroup": "1:cpu:/\n", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "junk\n"}, None),
     ],
 )  # fmt: skip
 def test_the_cores_that_a_container_may_keep_busy(tmp_path, files, cores):

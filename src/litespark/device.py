@@ -29,19 +29,11 @@ class NoDeviceError(ValueError):
 
 
 class Device:
-    """The processor of the host, and what the accelerators below differ from.
+    """The processor of the host, and what the accelerators below differ from."""
 
-    Attributes:
-        torch: where tensors go.
-        type: "cpu", or PyTorch's word for the accelerator.
-        is_accelerator: it computes while the host goes on, and has memory of its own.
-        has_timer: `mark` waits for nothing.
-        sum_dtype: the widest type that it adds in.
-    """
-
-    is_accelerator = False
-    has_timer = True
-    sum_dtype = torch.float64
+    is_accelerator = False  # it computes while the host goes on, and has memory of its own
+    has_timer = True  # `mark` waits for nothing
+    sum_dtype = torch.float64  # the widest type that it adds in
 
     def __init__(self, place: torch.device) -> None:
         self.torch = place
@@ -52,7 +44,6 @@ class Device:
 
     @property
     def name(self) -> str:
-        """As its driver or the system names it."""
         return cpu_name()
 
     @property
@@ -62,7 +53,6 @@ class Device:
 
     @property
     def has_bf16(self) -> bool:
-        """It computes in bf16, if slowly."""
         return True
 
     @property
@@ -126,7 +116,7 @@ class Device:
 
 
 class Accelerator(Device):
-    """What `torch.accelerator`, or the module of the device's type, tells."""
+    """Answers of `torch.accelerator`, or of the module of the device's type."""
 
     is_accelerator = True
 

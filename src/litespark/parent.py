@@ -1,7 +1,4 @@
-"""Notices that the process which started this one is gone.
-
-What is killed cannot end its children, and one that goes on alone would hold the device, or train unattended.
-"""
+"""Notices that the parent process is gone: what is killed cannot end its children, which would hold the device."""
 
 from __future__ import annotations
 

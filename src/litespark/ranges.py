@@ -1,10 +1,4 @@
-"""What a number may be, stated at the field of a settings class; pydantic checks it where one is made.
-
-    @settings("group")
-    class Settings:
-        rows: Count = 16
-        share: Annotated[float, Range(above=0, below=1)] = 0.05
-        every: Count | None = None
+"""What a number may be, stated at the field of a settings class (`rows: Count = 16`); pydantic checks it.
 
 A number without a range is an error in the tests. No number may be nan or infinite; a whole number is never true or
 false, and never larger than what a float holds exactly; 1e4 is one.
@@ -97,17 +91,12 @@ Seconds = Annotated[float, Range(above=0, at_most=31_536_000, why="a year")]
 Minutes = Annotated[float, Range(above=0, at_most=525_600, why="a year")]
 
 
-def check_number(key: str, value: object, hint: Any, *, default: object = None) -> None:
-    """Refuse a single value that is not in the range of the annotation `hint`, such as `Count`.
-
-    Raises:
-        ValueError: names the key, what was got, what was expected and `default`, where there is one.
-    """
+def check_number(key: str, value: object, hint: Any) -> None:
+    """Refuse, with a ValueError, a single value that is not in the range of the annotation `hint`, such as `Count`."""
     try:
         TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
-        remedy = "" if default is None else f"; set {key}{' ' if key.startswith('--') else '='}{plain(default)}"
-        raise ValueError(f"{key}: got {value!r:.80}, expected {error.errors()[0]['msg']}{remedy}") from None
+        raise ValueError(f"{key}: got {value!r:.80}, expected {error.errors()[0]['msg']}") from None
 
 
 def plain(value: Any) -> str:

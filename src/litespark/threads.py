@@ -22,9 +22,7 @@ _OURS = "LITESPARK_OMP_NUM_THREADS"  # the number that we set, so that a child p
 def decide_threads(environment: MutableMapping[str, str] | None = None, root: Path = Path("/")) -> None:
     """Set how long OpenMP's threads spin, and their number where the cores are shared with other ranks or limited.
 
-    Args:
-        environment: the process's own.
-        root: of the file system, with /proc and /sys.
+    `root` is that of the file system, with /proc and /sys.
     """
     environment = os.environ if environment is None else environment
     if not environment.get("GOMP_SPINCOUNT") and not environment.get("OMP_WAIT_POLICY"):
@@ -66,29 +64,15 @@ def _sharing(ranks: Ranks, environment: MutableMapping[str, str], allowed: int) 
 
 
 def quota(root: Path = Path("/")) -> int | None:
-    """The cores that the control groups of this process may keep busy at a time, rounded down; None without a limit."""
-    limits = []
-    for line in _read(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        # version 2 names no controllers here; a container sees its own group at the top
-        for mount in (f"sys/fs/cgroup/{controllers}", "sys/fs/cgroup/cpu") if controllers else ("sys/fs/cgroup",):
-            group = root / mount / path.strip("/")
-            while group.is_relative_to(root / mount):
-                limits.append(_limit(group))
-                group = group.parent
-    found = [limit for limit in limits if limit]
-    return min(found) if found else None
-
-
-def _limit(group: Path) -> int | None:
-    text = _read(group / "cpu.max") or f"{_read(group / 'cpu.cfs_quota_us')} {_read(group / 'cpu.cfs_period_us')}"
-    match = re.fullmatch(r"\s*(\d+)\s+(\d+)\s*", text)
-    if match is None:  # no such file, or max and -1, which are none
-        return None
-    microseconds, period = map(int, match.groups())
-    return max(1, microseconds // period) if period and microseconds else None
+    """The cores that the control groups (version 2) of this process may keep busy, rounded down; None: no limit."""
+    mount, limits = root / "sys/fs/cgroup", []
+    for path in re.findall(r"^0::/(.*)$", _read(root / "proc/self/cgroup"), re.MULTILINE):
+        group = mount / path
+        while group.is_relative_to(mount):  # the limit may stand on a group above
+            if match := re.fullmatch(r"(\d+) (\d+)\s*", _read(group / "cpu.max")):  # else there is none
+                limits.append(max(1, int(match[1]) // int(match[2])))
+            group = group.parent
+    return min(limits, default=None)
 
 
 def _read(path: Path) -> str:

@@ -97,7 +97,7 @@ class RunRecorder(StepCallback):
         mfu = self.throughput.mfu
         shares = mfu.shares(summary.tokens_per_second, summary.attention_pairs_per_token, summary.devices)
         return ThroughputRecord(
-            tokens=summary.counts.tokens,
+            tokens=summary.tokens,
             steps=summary.steps,
             train_seconds=summary.train_seconds,
             tokens_per_second=summary.tokens_per_second,

@@ -18,7 +18,7 @@ from litespark.callbacks.steps import StepCallback
 from litespark.device import device_of
 from litespark.metrics import names
 from litespark.metrics.mfu import MfuMeter
-from litespark.metrics.throughput import ThroughputMeter, ThroughputSummary, ThroughputWindow
+from litespark.metrics.throughput import Throughput, ThroughputMeter
 from litespark.training.module import TrainingModule
 
 
@@ -61,8 +61,6 @@ class ThroughputMonitor(StepCallback):
         if (peak := self._device.peak_bytes()) is not None:
             fullest = max(module.mesh.gather(peak)) / 2**30
             self.peak_memory_gib = max(self.peak_memory_gib or 0.0, fullest)  # a probe begins the count anew
-        if self.mfu.outran_the_probe(window.tokens_per_second, window.attention_pairs_per_token):
-            self._probe_again()
         log_everywhere(trainer, _progress(module) | self._described(window) | module.read_window(), module.steps_taken)
         module.check_finite()
 
@@ -81,7 +79,8 @@ class ThroughputMonitor(StepCallback):
         self.phases.enter("idle")
         if self.mfu.probe is not None:
             trainer.strategy.barrier()  # the ranks of a host share its processor, in the probe as in a step
-            self._probe_again()
+            self.mfu.probe_again()
+            self._device.reset_peak()  # the memory of the probe is none of the run's
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self.phases.enter("idle")
@@ -94,7 +93,7 @@ class ThroughputMonitor(StepCallback):
 
     # ---------------------------------------------------------------- windows
 
-    def summary(self) -> ThroughputSummary:
+    def summary(self) -> Throughput:
         """The whole run, the open window included: a run that is stopped between two closings took those steps too."""
         return self._with_open_window().summary()
 
@@ -105,7 +104,7 @@ class ThroughputMonitor(StepCallback):
         meter.close_window()
         return meter
 
-    def _described(self, window: ThroughputWindow) -> dict[str, float | None]:
+    def _described(self, window: Throughput) -> dict[str, float | None]:
         return {
             names.TOKENS_PER_SECOND: window.tokens_per_second,
             names.STEP_MS_MEDIAN: window.step_ms_median,
@@ -113,11 +112,6 @@ class ThroughputMonitor(StepCallback):
             names.DATA_WAIT_SHARE: window.data_wait_share,
             names.PEAK_MEMORY_GIB: self.peak_memory_gib,
         } | self.mfu.shares(window.tokens_per_second, window.attention_pairs_per_token)
-
-    def _probe_again(self) -> None:
-        with self.phases.during("idle"):
-            self.mfu.probe_again()
-        self._device.reset_peak()  # the memory of the probe is none of the run's
 
     def _mark(self) -> None:
         if self._device.has_timer:
@@ -129,8 +123,8 @@ class ThroughputMonitor(StepCallback):
         times: list[float | None] = [None] * len(self._pending)
         if self._device.has_timer:
             times = [self._device.milliseconds(*pair) / 1e3 for pair in zip(self._marks, self._marks[1:], strict=False)]
-        for (counts, waited), seconds in zip(self._pending, times, strict=True):
-            self.meter.add_step(*counts, step_seconds=seconds, wait_seconds=waited)
+        for ((tokens, _, pairs), waited), seconds in zip(self._pending, times, strict=True):
+            self.meter.add_step(tokens, pairs, step_seconds=seconds, wait_seconds=waited)
         self._pending, self._marks = [], self._marks[-1:]
 
     def _phase_changed(self, before: Phase, after: Phase) -> None:

@@ -5,7 +5,6 @@ share that cannot be true is withheld: it would hide a wrong count of tokens, of
 """
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -15,9 +14,6 @@ from litespark.metrics import names
 from litespark.metrics.hardware import PeakFlops, lookup, mfu_peak
 
 log = logging.getLogger(__name__)
-
-# so that on a machine that stays busy the probes take little of its time
-SECONDS_BETWEEN_PROBES = 30.0
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,7 @@ class MfuMeter:
 
     `flops` are per token, by the mean of the keys that a query may see; `probe` measures the matmul rate again.
     `devices` take part; `measured_peak` is the best that a probe reached in this process: whatever else runs on the
-    machine lowers a probe, so there is another one at the end, and in between where the run came out faster.
+    machine lowers a probe, so there is another one at the end.
     """
 
     def __init__(
@@ -77,7 +73,6 @@ class MfuMeter:
         self.devices = 1
         self.measured_peak = rates.measured
         self._warned = False
-        self._probed = time.monotonic()
 
     def shares(
         self, tokens_per_second: float | None, mean_keys: float | None, devices: float | None = None
@@ -106,17 +101,6 @@ class MfuMeter:
             names.MEASURED_PEAK_FLOPS: self.measured_peak,
         }
 
-    def outran_the_probe(self, tokens_per_second: float | None, mean_keys: float | None) -> bool:
-        """Whether steps were faster than the probe, during which something else must have run; not all the time.
-
-        Of one process: several would have to probe together, and each has a clock of its own.
-        """
-        if self.probe is None or tokens_per_second is None or mean_keys is None or self.devices > 1:
-            return False
-        share = _share(self.flops(mean_keys).causal * tokens_per_second, self.measured_peak)
-        waited = time.monotonic() - self._probed
-        return share is not None and share > self.rates.most_of_measured and waited >= SECONDS_BETWEEN_PROBES
-
     def probe_again(self) -> None:
         """Measure the matmul rate again, if it is measured at all; the best of all probes counts."""
         if self.probe is None:
@@ -125,7 +109,6 @@ class MfuMeter:
             self.measured_peak = max(self.measured_peak or 0.0, self.probe())
         except torch.OutOfMemoryError:
             log.warning("the matmul peak was not measured again: the run left no memory for it")
-        self._probed = time.monotonic()
 
 
 def _share(flops: float, peak_flops: float | None) -> float | None:

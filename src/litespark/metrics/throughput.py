@@ -8,7 +8,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,71 +24,52 @@ DATA_BOUND = 0.1
 
 
 @dataclass(frozen=True)
-class TokenCounts:
-    """What a step consumed: input tokens (padding is none), labels in the loss, (query, key) pairs that masks allow."""
+class Throughput:
+    """A window, or a whole run with its resumes; None where no step qualifies.
 
-    tokens: int = 0
-    supervised: int = 0
-    attention_pairs: int = 0
-
-    def __add__(self, other: "TokenCounts") -> "TokenCounts":
-        return TokenCounts(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
-
-
-@dataclass(frozen=True)
-class ThroughputWindow:
-    """The steps between two closings; times in seconds and milliseconds, None where no step qualifies."""
-
-    steps: int
-    counts: TokenCounts
-    seconds: float
-    step_ms_median: float | None
-    step_ms_p95: float | None
-    data_wait_share: float | None
-
-    @property
-    def tokens_per_second(self) -> float | None:
-        return self.counts.tokens / self.seconds if self.seconds > 0 and self.steps else None
-
-    @property
-    def attention_pairs_per_token(self) -> float | None:
-        """Mean keys that a query may see: what the causal FLOPs formula takes."""
-        return self.counts.attention_pairs / self.counts.tokens if self.counts.tokens else None
-
-
-@dataclass(frozen=True)
-class ThroughputSummary:
-    """A whole run, resumes included; step times are quantiles over the steps past warm-up, to half a per cent.
-
-    ``counts``, ``steps`` and ``train_seconds`` cover everything. The others are totals divided by totals over the
-    windows that hold no warm-up step, or over everything where there is no such window; ``devices`` is the mean over
-    their seconds, since a resume may change it.
+    ``steps``, ``tokens`` and ``train_seconds`` cover everything. Of a run, the rates and shares are totals divided by
+    totals over the windows that hold no warm-up step, or over everything where there is no such window; ``devices`` is
+    the mean over their seconds, since a resume may change it; step times are quantiles to half a per cent.
+    ``attention_pairs_per_token`` are the mean keys that a query may see: what the causal FLOPs formula takes.
     """
 
     steps: int
-    counts: TokenCounts
+    tokens: int
     train_seconds: float
     tokens_per_second: float | None
     attention_pairs_per_token: float | None
+    data_wait_share: float | None
+    devices: float | None
     step_ms_median: float | None
     step_ms_p95: float | None
-    data_wait_share: float | None
-    devices: float | None = None
 
 
 @dataclass
 class _Totals:
     steps: int = 0
     tokens: int = 0
-    supervised: int = 0
     attention_pairs: int = 0
     seconds: float = 0.0
     wait_seconds: float = 0.0
     device_seconds: float = 0.0
 
-    def add(self, window: "_Totals") -> None:
-        for name, value in vars(window).items():
+    def add(self, other: "_Totals") -> None:
+        for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
+
+    def throughput(self, rates: "_Totals", step_ms_median: float | None, step_ms_p95: float | None) -> Throughput:
+        timed = rates.seconds > 0
+        return Throughput(
+            steps=self.steps,
+            tokens=self.tokens,
+            train_seconds=self.seconds,
+            tokens_per_second=rates.tokens / rates.seconds if timed and rates.steps else None,
+            attention_pairs_per_token=rates.attention_pairs / rates.tokens if rates.tokens else None,
+            data_wait_share=min(1.0, rates.wait_seconds / rates.seconds) if timed else None,
+            devices=rates.device_seconds / rates.seconds if timed else None,
+            step_ms_median=step_ms_median,
+            step_ms_p95=step_ms_p95,
+        )
 
 
 class ThroughputMeter:
@@ -103,21 +84,20 @@ class ThroughputMeter:
         self._clock = clock
         self.devices = 1
         self._warmup_left = warmup_steps
-        self._all = _Totals()
-        self._steady = _Totals()
+        self._all, self._steady = _Totals(), _Totals()
         self._histogram: Counter[int] = Counter()
         self._running_since: float | None = None
         self._open_window()
 
     def _open_window(self) -> None:
-        self._window_seconds = self._wait_seconds = 0.0
-        self._steps: list[tuple[float | None, bool]] = []  # (seconds if known, past warm-up)
-        self._counts = TokenCounts()
+        self._window = _Totals()
+        self._durations: list[float] = []  # of its steps past warm-up, in milliseconds
+        self._warming_up = self._warmup_left > 0
 
     @property
     def open_steps(self) -> int:
         """Steps in the open window."""
-        return len(self._steps)
+        return self._window.steps
 
     def start(self) -> None:
         """Start or continue the clock; no effect while it runs."""
@@ -127,64 +107,42 @@ class ThroughputMeter:
     def pause(self) -> None:
         """Stop the clock; no effect while it stands."""
         if self._running_since is not None:
-            self._window_seconds += self._clock() - self._running_since
+            self._window.seconds += self._clock() - self._running_since
             self._running_since = None
 
     def add_step(
-        self,
-        tokens: int,
-        supervised: int,
-        attention_pairs: int,
-        step_seconds: float | None = None,
-        wait_seconds: float = 0,
+        self, tokens: int, attention_pairs: int, step_seconds: float | None = None, wait_seconds: float = 0.0
     ) -> None:
         """Count one optimizer step, all its micro-batches together, of which the loop waited ``wait_seconds`` for data.
 
         ``step_seconds`` is None where only a wait for the device would tell; such steps are in no quantile.
         """
-        self._steps.append((step_seconds, self._warmup_left == 0))
-        self._warmup_left = max(0, self._warmup_left - 1)
-        self._counts += TokenCounts(tokens, supervised, attention_pairs)
-        self._wait_seconds += wait_seconds
+        self._window.add(_Totals(1, tokens, attention_pairs, wait_seconds=wait_seconds))
+        if self._warmup_left:
+            self._warmup_left -= 1
+        elif step_seconds is not None:
+            self._durations.append(1e3 * step_seconds)
 
-    def close_window(self) -> ThroughputWindow:
+    def close_window(self) -> Throughput:
         """Close the window and open the next; synchronise the device before."""
         running = self._running_since is not None
         self.pause()
-        counts, seconds, waited, steps = self._counts, self._window_seconds, self._wait_seconds, self._steps
-        totals = _Totals(len(steps), **vars(counts), seconds=seconds, wait_seconds=waited)
-        totals.device_seconds = seconds * self.devices
-        self._all.add(totals)
-        if all(steady for _, steady in steps):
-            self._steady.add(totals)
-        durations = [1e3 * step for step, steady in steps if steady and step is not None]
+        window, durations = self._window, self._durations
+        window.device_seconds = window.seconds * self.devices
+        self._all.add(window)
+        if not (self._warming_up and window.steps):
+            self._steady.add(window)
         self._histogram.update(map(_bin, durations))
         self._open_window()
         if running:
             self.start()
-        return ThroughputWindow(
-            steps=len(steps),
-            counts=counts,
-            seconds=seconds,
-            step_ms_median=quantile(durations, 0.5),
-            step_ms_p95=quantile(durations, 0.95),
-            data_wait_share=_share(waited, seconds),
-        )
+        return window.throughput(window, quantile(durations, 0.5), quantile(durations, 0.95))
 
-    def summary(self) -> ThroughputSummary:
+    def summary(self) -> Throughput:
         """The closed windows of the whole run; an open one is not in it."""
         rates = self._steady if self._steady.steps else self._all
-        return ThroughputSummary(
-            steps=self._all.steps,
-            counts=TokenCounts(self._all.tokens, self._all.supervised, self._all.attention_pairs),
-            train_seconds=self._all.seconds,
-            tokens_per_second=rates.tokens / rates.seconds if rates.seconds > 0 else None,
-            attention_pairs_per_token=rates.attention_pairs / rates.tokens if rates.tokens else None,
-            step_ms_median=_binned_quantile(self._histogram, 0.5),
-            step_ms_p95=_binned_quantile(self._histogram, 0.95),
-            data_wait_share=_share(rates.wait_seconds, rates.seconds),
-            devices=rates.device_seconds / rates.seconds if rates.seconds > 0 else None,
-        )
+        median, p95 = (_binned_quantile(self._histogram, fraction) for fraction in (0.5, 0.95))
+        return self._all.throughput(rates, median, p95)
 
     def state_dict(self) -> dict[str, Any]:
         """Totals of the closed windows as nested dicts of ints and floats, fit for JSON."""
@@ -212,10 +170,6 @@ def shared_machine(median: float | None, p95: float | None, steps: int, waited: 
         return None
     factor = p95 / median
     return factor if factor >= SHARED_FROM else None
-
-
-def _share(part: float, whole: float) -> float | None:
-    return min(1.0, part / whole) if whole > 0 else None
 
 
 def quantile(values: Sequence[float], fraction: float) -> float | None:

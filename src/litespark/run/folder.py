@@ -12,22 +12,16 @@ from typing import Any
 
 import yaml
 
-CONFIG = "config.yaml"
-"""The whole config that the run was started with."""
-LOCK = "lock"
-"""Names the process that writes the run."""
-DATA = "data.json"
-"""What the manifest of the prepared data states."""
-DATA_PLACE = "data_place.json"
-"""Where the prepared data lies."""
+CONFIG = "config.yaml"  # the whole config that the run was started with
+LOCK = "lock"  # names the process that writes the run
+DATA = "data.json"  # what the manifest of the prepared data states
+DATA_PLACE = "data_place.json"  # where the prepared data lies
 TOKENIZER = "tokenizer"
 RECORD = "run.json"
-METRICS = "metrics.jsonl"
-"""A JSON object a step."""
+METRICS = "metrics.jsonl"  # a JSON object a step
 ENERGY = "energy.jsonl"
 CHECKPOINTS = "checkpoints"
-SEAL = "checkpoint.json"
-"""In each of the checkpoints: what it holds, with hashes."""
+SEAL = "checkpoint.json"  # in each of the checkpoints: what it holds, with hashes
 SAMPLES = "samples.md"
 REPORT = "report.md"
 
@@ -56,10 +50,10 @@ def nothing_trained(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     names = {path.name for path in folder.iterdir() if not path.name.startswith("events.out.tfevents")}
-    logged, saved = folder / METRICS, folder / CHECKPOINTS
-    return (
-        names <= _BEFORE_TRAINING and not any(saved.glob("[!.]*")) and not (logged.is_file() and logged.stat().st_size)
-    )
+    logged = folder / METRICS
+    if not names <= _BEFORE_TRAINING or (logged.is_file() and logged.stat().st_size):
+        return False
+    return not any((folder / CHECKPOINTS).glob("[!.]*"))
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

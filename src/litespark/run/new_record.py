@@ -22,26 +22,14 @@ _CODE = Path(__file__).resolve().parents[1]
 
 def new_segment(machine: Machine, first_step: int, overrides: Sequence[str]) -> SegmentRecord:
     """The stretch of a run that begins at `first_step` in this process."""
-    commit, _ = git_state(_CODE)
-    return SegmentRecord(
-        utc_now(),
-        first_step,
-        command=["python", "train.py", *overrides],
-        git_commit=commit,
-        world_size=machine.ranks.world_size,
-    )
+    command, (commit, _) = ["python", "train.py", *overrides], git_state(_CODE)
+    return SegmentRecord(utc_now(), first_step, command=command, git_commit=commit, world_size=machine.ranks.world_size)
 
 
 def provenance(
     parts: Parts, machine: Machine, meter: EnergyMeter, command: Sequence[str], overrides: Sequence[str]
 ) -> Provenance:
-    """What runs, and where, as of now; a collective, since it lists the devices of all ranks.
-
-    Args:
-        parts: the composed config, of which the hash is taken.
-        meter: of energy, for power limits and driver.
-        command: to reproduce it; overrides: of the config, as the user gave them.
-    """
+    """What runs, and where, as of now; a collective, since it lists the devices of all ranks."""
     commit, dirty = git_state(_CODE)
     return Provenance(
         time=utc_now(),
@@ -88,13 +76,8 @@ def new_record(
 
 
 def _environment(machine: Machine, meter: EnergyMeter) -> EnvironmentRecord:
-    mine = collect_environment(
-        machine.device,
-        world_size=machine.ranks.world_size,
-        precision=machine.precision,
-        meter=meter,
-    )
-    shared = machine.device.type == "cpu" and machine.ranks.local_rank > 0  # one processor for all of its ranks
+    ranks = machine.ranks
+    mine = collect_environment(machine.device, world_size=ranks.world_size, precision=machine.precision, meter=meter)
+    shared = machine.device.type == "cpu" and ranks.local_rank > 0  # one processor for all of its ranks
     by_rank = machine.mesh.gather([] if shared else mine.devices)
-    mine = replace(mine, devices=[device for devices in by_rank for device in devices])
-    return mine
+    return replace(mine, devices=[device for devices in by_rank for device in devices])

@@ -18,7 +18,7 @@ class DifferenceRecord:
 
 @part
 class VerificationRecord:
-    """One case of one backend beside its reference; ``interpreted`` runs show arithmetic, not the compiled kernel."""
+    """One case of one backend beside its reference; where ``interpreted``, of the arithmetic and no compiled kernel."""
 
     backend: str
     case: str

@@ -157,7 +157,6 @@ def test_any_finite_values_survive_the_text_of_the_file(number, count, text):
 
 
 CONTRADICTIONS = [
-    ("quality", {"perplexity": 2.0}, r"quality\.perplexity: got 2\.0, expected exp"),
     ("throughput", {"tokens_per_second": 1e5}, r"tokens_per_second: got 100000\.0, expected about 1000"),
     ("throughput", {"step_ms_p95": 9.0}, r"step_ms_median: got 10\.0, expected at most step_ms_p95 = 9"),
     ("throughput", {"mfu_full": 0.1}, r"mfu_causal: got 0\.4, expected at most mfu_full = 0\.1"),
@@ -175,7 +174,6 @@ def test_figures_of_a_run_follow_from_each_other(tmp_path: Path, section, change
     record = with_sections(
         make_record(segments=[SegmentRecord(NOON, 0, last_step=10)], status="finished"),
         throughput=sound,
-        quality={"validation_loss": 0.0, "perplexity": 1.0},
         energy={"train_joules": 3.0, "all_in_joules": 4.0},
     )
     assert list(record.contradictions()) == []
