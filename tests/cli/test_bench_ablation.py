@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from litespark.benchmarks.ablation import session
+from litespark.benchmarks import ablation
 from litespark.cli import main
 from litespark.metrics.records.ablation import AblationRecord
 from tests.metrics.ablation_records import record
@@ -24,7 +24,7 @@ def asked(monkeypatch, tmp_path) -> dict[str, Any]:
         given["answer"].write(path)
         return given["answer"], path
 
-    monkeypatch.setattr(session, "bench_ablation", bench_ablation)
+    monkeypatch.setattr(ablation, "bench_ablation", bench_ablation)
     return given
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_args, get_origin
 import pytest
 
 import litespark.benchmarks
-from litespark.cli.settings import page
+from litespark.cli.documents import page_of_settings
 from litespark.config.groups import GROUPS, ROOT, classes_of, on_resume
 from litespark.config.loop import TrainerConfig
 from litespark.config.settings import (
@@ -206,7 +206,7 @@ def test_a_key_that_several_classes_have_is_meant_as_in_its_own():
 
 def test_the_page_of_settings_is_current():
     """`litespark settings` writes it."""
-    assert page() == (ROOT_FOLDER / "docs" / "settings.md").read_text()
+    assert page_of_settings() == (ROOT_FOLDER / "docs" / "settings.md").read_text()
 
 
 def test_a_single_number_is_checked_as_a_setting_is():

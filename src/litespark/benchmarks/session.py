@@ -20,10 +20,13 @@ from litespark.run import new_record
 from litespark.run.config import ConfigError, Parts
 from litespark.run.instruments import build_meter
 from litespark.run.preflight import Machine, why_not_length
+from litespark.run.variant import KEY
 from litespark.training.strategies import Precision
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
+# of variants and switches, which become names of files and keys
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
 def check_measurable(parts: Parts) -> None:
@@ -42,6 +45,20 @@ def check_measurable(parts: Parts) -> None:
         raise ConfigError(f"resume={parts.resume}: a benchmark starts from initial weights; leave it out")
     if (reason := why_not_length(parts)) is not None:
         raise ConfigError(reason)
+
+
+def check_plain(overrides: Sequence[str]) -> None:
+    """Refuse `variant=…`, which is stronger than the settings of a benchmark's variants and its own.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    for word in overrides:
+        if word.lstrip("+").startswith(f"{KEY}="):
+            raise ConfigError(
+                f"got the override {word}, expected plain ones: what it sets is stronger than the settings of the "
+                "variants. Give these settings one by one"
+            )
 
 
 def provenance(

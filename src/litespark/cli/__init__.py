@@ -13,7 +13,7 @@ from typing import Any
 import typer
 from typer.exceptions import TyperException
 
-from litespark.cli import compiling, finished_runs, preparing, results, settings, training, verifying
+from litespark.cli import documents, finished_runs, ops, preparing, training
 from litespark.cli.bench import BENCHES
 from litespark.terminal import decide_streams, flush
 
@@ -29,14 +29,14 @@ _PLAIN: dict[str, Any] = {
 app = typer.Typer(add_completion=False, help="Train language models with few joules per token.", **_PLAIN)
 app.command()(training.train)
 app.command()(preparing.prepare)
-app.command()(verifying.verify)
+app.command()(ops.verify)
 app.command()(finished_runs.report)
-app.command()(results.results)
+app.command()(documents.results)
 app.command()(finished_runs.export)
 app.command()(finished_runs.generate)
 app.command()(training.verify_resume)
-app.command()(compiling.kernels)
-app.command()(settings.settings)
+app.command()(ops.kernels)
+app.command()(documents.settings)
 _benches = typer.Typer(help="Measure; with --publish the record goes into results/.", **_PLAIN)
 for _bench in BENCHES:
     _benches.command()(_bench)

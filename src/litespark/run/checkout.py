@@ -1,4 +1,4 @@
-"""Where the repository is, and which settings its configs hold."""
+"""Where the repository is, which settings its configs hold, and what a program gives its train.py."""
 
 from __future__ import annotations
 
@@ -7,6 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+# overrides for a train.py that a program of ours starts: no more than the run needs
+QUIET = (
+    "callbacks.progress=false",
+    "callbacks.report=false",
+    "callbacks.sample_prompt=null",
+    "callbacks.checkpoint_every=null",
+    "callbacks.checkpoint_at_end=false",
+)
 
 
 def repository() -> Path:

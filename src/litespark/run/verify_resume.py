@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from litespark.ranges import Count, Processes, check_number
+from litespark.run.checkout import QUIET
 from litespark.run.folder import CHECKPOINTS
 from litespark.training.checkpoint.folder import Checkpoint, find, finished, read
 from litespark.training.checkpoint.state import read_state
@@ -198,8 +199,8 @@ class _Starter:
             self.command.append("strategy=ddp")
         # what follows the last step is not part of the question
         self.command += ["budget.tokens=null", f"budget.steps={steps}", "budget.schedule_end=null",
-                         f"paths.logs={logs}", "callbacks.checkpoint_keep=1000000", "callbacks.progress=false",
-                         "callbacks.report=false", "callbacks.sample_prompt=null"]  # fmt: skip
+                         f"paths.logs={logs}", "callbacks.checkpoint_keep=1000000", *QUIET,
+                         "callbacks.checkpoint_at_end=true"]  # fmt: skip
 
     def __call__(self, name: str, *more: str, kill_when: Callable[[], bool] | None = None) -> None:
         """Run to the end, or until `kill_when` says so.

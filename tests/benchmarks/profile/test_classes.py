@@ -118,6 +118,13 @@ def test_the_classes_are_those_of_the_roofline_and_other():
     assert {*CLASSES, "idle"} == {*KERNEL_CLASSES, "other"}
 
 
+def test_a_product_of_codes_is_a_product():
+    assert class_of("nvjet_qqtst_128x256_128x4_2x1_v_bz_coopA_TNT", ["aten::_scaled_mm"]) == "gemm"
+    assert class_of("aten::_scaled_mm", ["litespark.class=norm"]) == "gemm"
+    # what is made ready for one is moved
+    assert class_of("aten::copy_", ["aten::to", scope("copies"), scope("norm")]) == "copies"
+
+
 def test_every_launched_kernel_and_custom_op_of_ours_has_a_class():
     """Read in another way than the code reads it: a launch is `name[grid]`."""
     launched, ops = set(), set()

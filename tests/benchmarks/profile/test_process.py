@@ -7,12 +7,9 @@ from torch import nn
 from litespark.benchmarks.profile import process
 from litespark.benchmarks.profile.process import Answer, Profile, answered, is_compiled
 from litespark.benchmarks.profile.scopes import annotated
-from litespark.benchmarks.step.process import build
-from litespark.data.stream.modules import build_data_module
-from litespark.launch import Ranks
+from litespark.benchmarks.step.process import prepare
 from litespark.metrics.records.base import parse
 from litespark.metrics.records.step import RoundRecord
-from litespark.run.preflight import preflight
 from litespark.training import step
 from tests.benchmarks.step.tiny_steps import parts, request
 
@@ -29,10 +26,7 @@ def _profiled(folder, variant, kind, *overrides, **changes):
 
 
 def _training(folder, variant, kind, *overrides):
-    mine = parts(folder, *overrides)
-    machine = preflight(mine, Ranks.from_environment())
-    data = build_data_module(mine.data, seed=0)
-    return build(mine, machine, data.manifest, request(folder, variant, kind))
+    return prepare(parts(folder, *overrides), request(folder, variant, kind))[2]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +126,7 @@ def test_a_full_memory_is_an_answer(tmp_path, monkeypatch):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(process, "build", full)
+    monkeypatch.setattr(process, "prepare", full)
     found = answered(parts(tmp_path), request(tmp_path, "litespark", "litespark"))
     error = "CUDA out of memory. Tried to allocate 2.00 GiB."
     assert found == Answer(RoundRecord(0, 1, "out of memory", "none", error=error))

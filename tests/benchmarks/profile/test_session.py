@@ -7,32 +7,25 @@ import pytest
 from litespark.benchmarks.child_process import ChildError
 from litespark.benchmarks.profile.process import Answer, Profile
 from litespark.benchmarks.profile.session import MEASURE, bench_profile
-from litespark.benchmarks.step import begin as begin_module
 from litespark.cli.configs import compose
 from litespark.metrics.records.profile import ClassRecord, ProfileRecord
-from litespark.metrics.records.step import RatesRecord, RoundRecord
-from litespark.run import new_record as provenance_module
+from litespark.metrics.records.step import RoundRecord
 from litespark.run.config import ConfigError, parts_from
+from tests.benchmarks.step.tiny_steps import SESSION
 
-OVERRIDES = ["model=tiny", "data=synthetic", "data.seq_len=16", "data.micro_batch_size=2",
-             "trainer.global_batch_size=4", "trainer.accelerator=cpu", "precision=fp32"]  # fmt: skip
 # two micro-batches of 2 rows of 16 tokens a step, three steps; half the pairs of whole rows
 TOKENS, PAIRS = 3 * 4 * 16, 3 * 4 * (16 * 17 // 2) // 2
 
 
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch):
-    monkeypatch.setattr(provenance_module, "source_hash", lambda *folders: "0123456789abcdef")
-    rates = RatesRecord(matmul_flops=1e11, attention_flops=1e10, copy_bytes=1e10)
-    monkeypatch.setattr(begin_module, "measured_rates", lambda *given, **named: rates)
+pytestmark = pytest.mark.usefixtures("at_once")
 
 
 class Process:
     def __init__(self, outcome="measured", error=None):
         self.outcome, self.error = outcome, error
 
-    def __call__(self, request, overrides, folder, *, timeout, program, environment):
-        self.request, self.overrides, self.program = request, overrides, program
+    def __call__(self, request, folder, *, timeout, program, environment):
+        self.request, self.program = request, program
         if self.outcome == "failed":
             raise ChildError(self.error)
         round_ = {"round": 0, "position": 0, "outcome": self.outcome, "recompute": "none"}
@@ -49,7 +42,7 @@ class Process:
 def _bench(folder, process, variant="litespark", *overrides, **changes):
     values = {"variant": variant, "steps": 3, "layers": None, "command": ["litespark", "bench", "profile"],
               "output": folder, "say": lambda line: None, "launch": process}  # fmt: skip
-    return bench_profile([*OVERRIDES, *overrides], **(values | changes))
+    return bench_profile([*SESSION, *overrides], **(values | changes))
 
 
 def test_the_record_holds_the_times_beside_the_roofline_of_the_variant(tmp_path):
@@ -60,9 +53,9 @@ def test_the_record_holds_the_times_beside_the_roofline_of_the_variant(tmp_path)
     assert (record.variant, record.detail, record.recompute) == ("litespark", "ops: all reference", "none")
     assert (record.wall_milliseconds, record.unprofiled_milliseconds) == (10.0, 9.0)
     rooflines = {each.kernel_class: each.roofline_milliseconds for each in record.classes}
-    model = parts_from(compose(OVERRIDES)).model
-    # 12 · L · H · Dh · pairs / 3 steps / 10 GFLOP/s: of the pairs that were allowed, not of whole rows
-    expected = 1e3 * 12 * model.num_layers * model.num_heads * model.head_dim * PAIRS / 3 / 1e10
+    model = parts_from(compose(SESSION)).model
+    # 12 · L · H · Dh · pairs / 3 steps / 100 TFLOP/s: of the pairs that were allowed, not of whole rows
+    expected = 1e3 * 12 * model.num_layers * model.num_heads * model.head_dim * PAIRS / 3 / 1e14
     assert rooflines["attention"] == pytest.approx(expected)
     assert rooflines["other"] is None
     assert rooflines["idle"] == 0
@@ -74,16 +67,9 @@ def test_fewer_layers_and_a_combination_of_ours_are_asked_for(tmp_path):
     process = Process()
     record, path = _bench(tmp_path, process, "slow_norm:ops.rms_norm=reference", layers=1)
     assert process.request.layers == 1
-    assert process.request.settings == ["ops.rms_norm=reference"]
+    assert process.request.overrides == [*SESSION, "ops.rms_norm=reference"]
     assert (record.model.num_layers, record.settings) == (1, ["ops.rms_norm=reference"])
     assert path.name.endswith("_fp32-slow-norm.json")
-
-
-def test_hugging_face_gets_whole_rows(tmp_path):
-    process = Process()
-    record, _ = _bench(tmp_path, process, "sdpa")
-    assert process.overrides[-1] == "data.document_mask=false"
-    assert not record.protocol.document_mask
 
 
 @pytest.mark.parametrize(

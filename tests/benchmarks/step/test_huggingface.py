@@ -40,32 +40,26 @@ def _assert_same_training(theirs, ours):
     assert ours.train_loss[-1] < 0.8 * ours.train_loss[0]
 
 
-@pytest.mark.parametrize("name", ["standard", "sdpa"])
-def test_a_baseline_has_our_loss_at_the_first_step_and_after_several(tmp_path, ours, name):
+@pytest.mark.parametrize(("name", "recompute"), [("standard", "full"), ("sdpa", "full"), ("compiled", "none")])
+def test_a_baseline_has_our_loss_at_the_first_step_and_after_several(tmp_path, ours, name, recompute):
     theirs = measured(tmp_path, name, "huggingface", "model.tie_embeddings=false", steps=8)
     _assert_same_training(theirs, ours)
-    assert theirs.recompute == "full"
+    assert theirs.recompute == recompute
 
 
-def test_the_compiled_baseline_has_our_loss_too(tmp_path, ours):
-    theirs = measured(tmp_path, "compiled", "huggingface", "model.tie_embeddings=false", steps=8)
-    _assert_same_training(theirs, ours)
-    assert theirs.recompute == "none"
+def _shifted_twice(self, batch, tokens, *, compiled):
+    labels = {"labels": batch.labels, "num_items_in_batch": tokens}
+    return self.model(batch.tokens, **labels, use_cache=False).loss
 
 
-def test_labels_that_are_shifted_twice_do_not_have_our_loss(tmp_path, ours, monkeypatch):
-    def forget(self, batch, tokens, *, compiled):
-        values = {"labels": batch.labels, "num_items_in_batch": tokens, "use_cache": False}
-        return self.model(input_ids=batch.tokens, **values).loss
-
-    monkeypatch.setattr(HuggingFaceTraining, "loss", forget)
-    theirs = measured(tmp_path, "sdpa", "huggingface", "model.tie_embeddings=false", steps=8)
-    with pytest.raises(AssertionError):
-        _assert_same_training(theirs, ours)
-
-
-def test_a_step_that_is_not_clipped_does_not_have_our_loss(tmp_path, ours, monkeypatch):
-    monkeypatch.setattr(nn.utils, "clip_grad_norm_", lambda parameters, norm: None)
+@pytest.mark.parametrize(
+    ("owner", "name", "fault"),
+    [(HuggingFaceTraining, "loss", _shifted_twice), (nn.utils, "clip_grad_norm_", lambda parameters, norm: None)],
+)
+def test_labels_shifted_twice_or_gradients_not_clipped_do_not_have_our_loss(
+    tmp_path, ours, monkeypatch, owner, name, fault
+):
+    monkeypatch.setattr(owner, name, fault)
     theirs = measured(tmp_path, "sdpa", "huggingface", "model.tie_embeddings=false", steps=8)
     with pytest.raises(AssertionError):
         _assert_same_training(theirs, ours)
@@ -103,15 +97,22 @@ def test_the_optimizer_has_the_settings_of_the_config_and_our_groups(tmp_path, n
     assert {group["lr"] for group in groups} == {batches[1].learning_rate}
 
 
-def test_the_compiled_ones_are_compiled_and_gradients_are_let_go(tmp_path, monkeypatch):
-    monkeypatch.setattr(huggingface, "convert_to_fp8", lambda model: None)
-    monkeypatch.setattr(huggingface, "patch_with_liger", lambda model: None)
+def test_each_setup_is_compiled_converted_and_patched_as_it_says(tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(huggingface, "convert_to_fp8", lambda model: done.append("fp8"))
+    liger = ModuleType("liger_kernel.transformers")
+    liger.apply_liger_kernel_to_llama = lambda model: done.append("liger")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "liger_kernel", ModuleType("liger_kernel"))
+    monkeypatch.setitem(sys.modules, "liger_kernel.transformers", liger)
+    monkeypatch.setattr(huggingface, "version", lambda package: "9")
     for name, setup in SETUPS.items():
         training, batches = _training(tmp_path, name)
         assert (training._forward is not training.model) is setup.compiled is name.startswith("compiled")
+        done.append(name)
         if name == "sdpa":
             training.step(batches[0])
             assert all(parameter.grad is None for parameter in training.model.parameters())
+    assert done == ["standard", "sdpa", "compiled", "fp8", "compiled_fp8", "liger", "liger"]
 
 
 @pytest.mark.parametrize(("recompute", "times"), [("none", 1), ("full", 2)])
@@ -192,13 +193,3 @@ def test_fp8_is_asked_for_in_every_product_of_the_blocks_and_not_in_the_heads(mo
                 "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]  # fmt: skip
     expected = {f"model.layers.{layer}.{product}": True for layer in range(2) for product in products}
     assert dict(asked) == {**expected, "lm_head": False}
-
-
-def test_only_their_setups_convert_and_patch(tmp_path, monkeypatch):
-    done = []
-    monkeypatch.setattr(huggingface, "convert_to_fp8", lambda model: done.append("fp8"))
-    monkeypatch.setattr(huggingface, "patch_with_liger", lambda model: done.append("liger"))
-    for name in SETUPS:
-        _training(tmp_path, name)
-        done.append(name)
-    assert done == ["standard", "sdpa", "compiled", "fp8", "compiled_fp8", "liger", "liger"]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from litespark.benchmarks.step.stepping import (
-    Joules,
     StepBatch,
-    StepClock,
     counted_joules,
     step_batches,
     take_steps,
@@ -67,56 +66,48 @@ def test_only_the_counted_steps_are_timed_and_metered(monkeypatch):
     stand_in(monkeypatch, now=staticmethod(time), is_accelerator=False)
     meter = FakeMeter([50.0], time)
     training = Planned(time, [100.0, 7.0, 2.0, 3.0, 2.5], [5.0, 4.0, 3.0, 2.5, 2.25], log)
-    taken = take_steps(training, [_batch()] * 5, warmup=2, meter=meter, clock=StepClock(device_of(CPU)))
-    assert taken.step_ms == pytest.approx([2000, 3000, 2500])
-    assert taken.train_loss == [5.0, 4.0, 3.0, 2.5, 2.25]
-    assert taken.energy.joules == pytest.approx(50 * 7.5)
-    assert (taken.energy.method, taken.energy.reason) == ("fake counter", None)
+    taken = take_steps(training, [_batch()] * 5, warmup=2, meter=meter, device=device_of(CPU), started=0.0)
+    assert taken["step_ms"] == pytest.approx([2000, 3000, 2500])
+    assert taken["train_loss"] == [5.0, 4.0, 3.0, 2.5, 2.25]
+    assert taken["joules"] == pytest.approx(50 * 7.5)
+    assert (taken["joules_method"], taken["joules_reason"]) == ("fake counter", None)
 
 
 def test_on_a_gpu_the_device_times_the_steps_and_nothing_waits_between_them(monkeypatch):
     time = Time()
     device = stand_in(monkeypatch, "cuda", now=staticmethod(time))
     training = Planned(time, [9.0, 1.0, 2.0, 4.0], [5.0, 4.0, 3.0, 2.0], device.calls)
-    clock = StepClock(device_of(CUDA))
-    taken = take_steps(training, [_batch()] * 4, warmup=1, meter=FakeMeter([10.0], time), clock=clock)
-    assert taken.step_ms == pytest.approx([1000, 2000, 4000])
+    given = {"meter": FakeMeter([10.0], time), "device": device_of(CUDA), "started": 0.0}
+    taken = take_steps(training, [_batch()] * 4, warmup=1, **given)
+    assert taken["step_ms"] == pytest.approx([1000, 2000, 4000])
     assert device.calls == ["step", "synchronise", "mark", *["step", "mark"] * 3, "synchronise"]
-    assert taken.energy.joules == pytest.approx(70)
+    assert taken["joules"] == pytest.approx(70)
 
 
 def test_a_loss_that_is_not_finite_is_an_error_that_names_the_step():
     time = Time()
     training = Planned(time, [1.0] * 3, [5.0, math.nan, 3.0], [])
     with pytest.raises(ArithmeticError, match="step 2 of 3 was nan"):
-        take_steps(training, [_batch()] * 3, warmup=1, meter=NullMeter("none", ""), clock=StepClock(device_of(CPU)))
+        take_steps(training, [_batch()] * 3, warmup=1, meter=NullMeter("none", ""), device=device_of(CPU), started=0.0)
 
 
-def joules(value: float | None = 245.0, **changes: object):
-    given = {
-        "method": "counter",
-        "absent": "no counter here",
-        "on_gpu": True,
-        "seconds": 5.0,
-        "steps": 10,
-        "dropped": 0,
-    }
-    return counted_joules(value, **(given | changes))  # type: ignore[arg-type]
-
-
-def test_joules_count_where_the_counter_was_read_over_long_enough():
-    assert (joules().joules, joules().reason) == (245, None)
-    short = joules(seconds=4.9)
-    assert short.joules is None
-    assert "took 4.9 s" in str(short.reason)
-    assert "raise --steps to 12" in str(short.reason)
-    assert joules(seconds=4.9, on_gpu=False).joules == 245
-
-
-def test_what_cannot_be_read_is_absent_with_the_meters_reason():
-    assert joules(method=None) == Joules(None, None, "no counter here")
-    assert joules(None) == Joules(None, "counter", "no counter here")
-    assert "negative or above the power cap" in str(joules(dropped=1).reason)
+@pytest.mark.parametrize(
+    ("changes", "counted", "reason"),
+    [
+        ({}, 245.0, None),
+        ({"seconds": 4.9}, None, "took 4.9 s, .* raise --steps to 12"),
+        ({"seconds": 4.9, "on_gpu": False}, 245.0, None),
+        ({"method": None}, None, "^no counter here$"),
+        ({"joules": None}, None, "^no counter here$"),
+        ({"dropped": 1}, None, "negative or above the power cap"),
+    ],
+)
+def test_joules_count_where_the_counter_was_read_over_long_enough_else_there_is_a_reason(changes, counted, reason):
+    given = {"joules": 245.0, "method": "counter", "absent": "no counter here", "on_gpu": True, "seconds": 5.0,
+             "steps": 10, "dropped": 0}  # fmt: skip
+    found = counted_joules(**(given | changes))
+    assert found["joules"] == counted
+    assert found["joules_reason"] is reason is None or re.search(reason, found["joules_reason"])
 
 
 @pytest.mark.parametrize("offset", [None, -1e6, 1e6])
@@ -134,9 +125,9 @@ def test_a_reading_that_is_lost_or_impossible_leaves_no_joules(monkeypatch, offs
             return super().step(batch)
 
     training = Disturbed(time, [9.0], [5.0], [])
-    energy = take_steps(training, [_batch()], warmup=0, meter=meter, clock=StepClock(device_of(CPU))).energy
-    assert energy.joules is None
-    assert energy.reason
+    taken = take_steps(training, [_batch()], warmup=0, meter=meter, device=device_of(CPU), started=0.0)
+    assert taken["joules"] is None
+    assert taken["joules_reason"]
 
 
 def test_batches_are_cut_into_steps_with_the_rate_of_the_schedule_over_all_of_them(tmp_path):

@@ -85,12 +85,6 @@ def test_windows_of_one_step_have_their_losses(tmp_path):
     assert (answer.joules, answer.joules_reason) == (None, "no counter")
 
 
-def test_joules_are_counted_from_the_end_of_the_warm_up(tmp_path):
-    """Of six windows of one step the first two are warm-up."""
-    answer = read_run(*_asked(tmp_path), 1, _run(), _rows([64.0] * 6, 1, [10.0, 25.0, 100.0, 200.0, 300.0, 425.0]))
-    assert answer.joules == 400.0
-
-
 @pytest.mark.parametrize(
     ("run", "joules", "rate", "reason"),
     [

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from litespark.benchmarks.step import process
+from litespark.benchmarks.step.begin import StepSettings
 from litespark.benchmarks.step.request import Request
 from litespark.metrics.records.step import RoundRecord
 from litespark.run.config import Parts
@@ -29,24 +30,20 @@ TINY = (
     "optim.lr=0.01",
 )
 
+# for sessions whose processes are not started
+SETTINGS = StepSettings(rounds=3, warmup_steps=1, steps=2, loss_rows=2)
+SESSION = ["model=tiny", "data=synthetic", "data.seq_len=16", "data.micro_batch_size=2",
+           "trainer.global_batch_size=4", "trainer.accelerator=cpu", "precision=fp32"]  # fmt: skip
+
 
 def parts(folder: Path, *overrides: str) -> Parts:
     return composed(*TINY, f"paths.logs={folder}", *overrides)
 
 
 def request(folder: Path, variant: str, kind: Any = "huggingface", *overrides: str, **changes: Any) -> Request:
-    values: dict[str, Any] = {
-        "settings": [],
-        "recompute": None,
-        "layers": None,
-        "warmup_steps": 2,
-        "steps": 4,
-        "loss_rows": 3,
-        "round": 0,
-        "position": 1,
-        "overrides": ["data=synthetic", "trainer.accelerator=cpu", *TINY, *overrides],
-        "folder": str(folder),
-    }
+    words = ["data=synthetic", "trainer.accelerator=cpu", *TINY, *overrides]
+    values: dict[str, Any] = {"recompute": None, "layers": None, "warmup_steps": 2, "steps": 4, "loss_rows": 3}
+    values |= {"overrides": words, "position": 1, "folder": str(folder)}
     return Request(variant, kind, **(values | changes))
 
 

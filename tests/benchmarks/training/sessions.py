@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from litespark.benchmarks.child_process import Ended
-from litespark.benchmarks.training.launch import Training
+from litespark.benchmarks.training.runs import Training
 from litespark.benchmarks.training.session import TrainingSettings, bench_training
 from litespark.benchmarks.training.variants import TO_LOSS, Question, Variant
 from litespark.cli.configs import repository

@@ -9,8 +9,8 @@ import pytest
 
 from litespark.benchmarks.child_process import Ended
 from litespark.benchmarks.training.corpus import CorpusSettings
-from litespark.benchmarks.training.launch import Training
 from litespark.benchmarks.training.preparation import with_and_without
+from litespark.benchmarks.training.runs import Training
 from litespark.benchmarks.training.variants import SELECTION
 from litespark.metrics.records.training import TrainingRecord
 from tests.benchmarks.training.sessions import Session, cleared
@@ -112,7 +112,7 @@ def test_without_a_word_about_selection_it_is_that_for_the_web() -> None:
 @pytest.mark.slow
 def test_a_real_run(session: Selecting) -> None:
     """Of the second variant, whose words are those of the first and more; the first is as told."""
-    from litespark.benchmarks.training.launch import train
+    from litespark.benchmarks.training.runs import train
 
     told = session.launch
     session.launch = lambda training: (train if training.name.startswith("selected") else told)(training)  # type: ignore[method-assign]

@@ -56,6 +56,8 @@ def test_each_run_is_given_the_config_then_its_settings_then_the_seed(to_loss):
         assert words.index("budget.target_bpb=2.0") < at
         assert words[at : at + len(variant.settings)] == variant.settings
         assert words.index("seed=7") > at
+        assert "callbacks.checkpoint_at_end=false" in words
+        assert training.name.startswith(f"{variant.name}-7-")
         assert training.seconds is None
 
 

@@ -14,9 +14,8 @@ copies are copies, casts, fills, sums of gradients and the embedding, where no o
 
 from __future__ import annotations
 
-import ast
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -43,6 +42,8 @@ _SCOPE, _WITHIN = "litespark.class=", "litespark.within="
 _OWN = "litespark::"
 # the loss makes names of its own, of which the source has the beginning
 _OWN_OPS = re.compile(r'"litespark::([A-Za-z_]+)')
+# launched ones: those that only others call begin with `_`
+_OWN_KERNELS = re.compile(r"^@triton\.jit.*\ndef ([a-z]\w*)", re.MULTILINE)
 _KEEPS_ALL = ("attention", "optimizer")
 
 _FUSED = re.compile(r"(?:triton|cpp)_(?:([a-z]+)_)?fused_(.*?)(?:_\d+)?$")
@@ -63,36 +64,33 @@ _MOVING = frozenset(
 )
 
 # names of libraries' kernels and of PyTorch's ops; the first that fits counts
-_LIBRARY = tuple(
-    (kernel_class, re.compile(pattern, re.IGNORECASE))
-    for kernel_class, pattern in (
-        ("attention", r"flash|fmha|sdpa|scaled_dot_product|attention|mha_"),
-        ("loss", r"cross_entropy|nll_loss|log_?softmax"),
-        ("optimizer", r"adam|multi_tensor_apply|_foreach_|lpnorm|aten::_amp_"),
-        (
-            "gemm",
-            r"(?<!fb)gemm|nvjet|xmma|cutlass|cublas|splitk|gemv|Cijk_|aten::(add|b|baddb)?mm$|aten::_?scaled_mm|triton_mm",
+_LIBRARY = {
+    kernel_class: re.compile(pattern, re.IGNORECASE)
+    for kernel_class, pattern in {
+        "attention": r"flash|fmha|sdpa|scaled_dot_product|attention|mha_",
+        "loss": r"cross_entropy|nll_loss|log_?softmax",
+        "optimizer": r"adam|multi_tensor_apply|_foreach_|lpnorm|aten::_amp_",
+        "gemm": (
+            r"(?<!fb)gemm|nvjet|xmma|cutlass|cublas|splitk|gemv|Cijk_|aten::(add|b|baddb)?mm$|aten::_?scaled_mm|triton_mm"
         ),
-        ("norm", r"rms_?norm|layer_?norm"),
-        ("rope", r"rope\b|_rope|rotary"),
-        ("activation", r"swiglu|silu|geglu"),
-    )
-)
+        "norm": r"rms_?norm|layer_?norm",
+        "rope": r"rope\b|_rope|rotary",
+        "activation": r"swiglu|silu|geglu",
+    }.items()
+}
 
 # ops (and the nodes of autograd) that say what they are for; products are here for what they launch beside the product
-_BY_OP = tuple(
-    (kernel_class, re.compile(pattern))
-    for kernel_class, pattern in (
-        (
-            "copies",
-            r"^aten::(copy_|_?to(_copy)?|clone|contiguous|cat|stack|embedding\w*|index_select|fill_|zero_|zeros\w*|pin_memory)$"
-            r"|AccumulateGrad|EmbeddingBackward|ToCopyBackward|^Mem(cpy|set)|_copy_kernel",
-        ),
-        ("gemm", r"^aten::(linear|matmul|mm|addmm|bmm)$|^(Addmm|Mm|Bmm|Linear|T|Transpose|UnsafeView)Backward0?$"),
-        ("attention", r"softmax|Softmax"),
-        ("optimizer", r"^aten::linalg_vector_norm$"),
-    )
-)
+_BY_OP = {
+    "copies": re.compile(
+        r"^aten::(copy_|_?to(_copy)?|clone|contiguous|cat|stack|embedding\w*|index_select|fill_|zero_|zeros\w*|pin_memory)$"
+        r"|AccumulateGrad|EmbeddingBackward|ToCopyBackward|^Mem(cpy|set)|_copy_kernel"
+    ),
+    "gemm": re.compile(
+        r"^aten::(linear|matmul|mm|addmm|bmm)$|^(Addmm|Mm|Bmm|Linear|T|Transpose|UnsafeView)Backward0?$"
+    ),
+    "attention": re.compile(r"softmax|Softmax"),
+    "optimizer": re.compile(r"^aten::linalg_vector_norm$"),
+}
 _EVALUATION = "autograd::engine::evaluate_function"
 # around a launch, and no op: annotations, the engine, and calls of compiled graphs, whose names are hashes
 _UNTOLD = (_SCOPE, _WITHIN, _EVALUATION, "## Call", "Torch-Compiled Region")
@@ -124,7 +122,7 @@ def class_of(name: str, launched_by: Sequence[str] = (), forward: Sequence[str] 
     scoped = _scoped(around)
     if scoped in _KEEPS_ALL:
         return scoped
-    if (named := _fused(name) or _library(name)) is not None:
+    if (named := _fused(name) or _first(_LIBRARY, name)) is not None:
         return named
     if scoped is not None:
         return scoped
@@ -154,7 +152,7 @@ def _scoped(launched_by: Iterable[str]) -> str | None:
             continue
         if each.startswith("Optimizer."):  # PyTorch annotates step and zero_grad
             return "optimizer"
-        if (found := _own(each)) is not None or (found := _library(each)) not in (None, "gemm"):
+        if (found := _own(each)) is not None or (found := _first(_LIBRARY, each)) not in (None, "gemm"):
             return found
     return None
 
@@ -170,12 +168,8 @@ def _own(name: str) -> str | None:
     )
 
 
-def _library(name: str) -> str | None:
-    return _first(_LIBRARY, name)
-
-
-def _first(patterns: Iterable[tuple[str, re.Pattern[str]]], name: str) -> str | None:
-    return next((kernel_class for kernel_class, pattern in patterns if pattern.search(name)), None)
+def _first(patterns: Mapping[str, re.Pattern[str]], name: str) -> str | None:
+    return next((kernel_class for kernel_class, pattern in patterns.items() if pattern.search(name)), None)
 
 
 def _fused(name: str) -> str | None:
@@ -200,18 +194,5 @@ def own_names() -> dict[str, str]:
     for op, kernel_class in OP_CLASSES.items():
         for file in sorted((folder / op).glob("*.py")):
             text = file.read_text(encoding="utf-8")
-            found |= dict.fromkeys(_OWN_OPS.findall(text), kernel_class)
-            if file.name == "kernels.py":
-                found |= dict.fromkeys(_kernels(text), kernel_class)
+            found |= dict.fromkeys([*_OWN_OPS.findall(text), *_OWN_KERNELS.findall(text)], kernel_class)
     return found
-
-
-def _kernels(source: str) -> list[str]:
-    """Functions that `triton.jit` decorates and that are launched; those that only others call begin with `_`."""
-    return [
-        node.name
-        for node in ast.parse(source).body
-        if isinstance(node, ast.FunctionDef)
-        and not node.name.startswith("_")
-        and any("jit" in ast.unparse(decorator) for decorator in node.decorator_list)
-    ]

@@ -13,16 +13,15 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from litespark.benchmarks.profile.classes import CLASSES, class_of, launcher
 from litespark.benchmarks.profile.scopes import annotated
 from litespark.benchmarks.profile.trace import WINDOW, Busy, busy_intervals, shares
-from litespark.benchmarks.step.process import build, out_of_memory_answered, prepare
+from litespark.benchmarks.step.process import out_of_memory_answered, prepare
 from litespark.benchmarks.step.request import Request
-from litespark.benchmarks.step.stepping import StepBatch, StepClock, Training, step_batches
-from litespark.device import device_of
+from litespark.benchmarks.step.stepping import StepBatch, Training, step_batches, timed_steps
+from litespark.device import Device, device_of
 from litespark.metrics.records.base import JsonFile, part
 from litespark.metrics.records.profile import IDLE, ClassRecord, KernelRecord
 from litespark.metrics.records.step import RoundRecord
@@ -35,7 +34,7 @@ _TOP = 5
 
 @part
 class Profile:
-    """What a profiled process came to; see `ProfileRecord`."""
+    """What a profiled process came to; fields of a `ProfileRecord`."""
 
     device_type: str
     tokens: int
@@ -57,37 +56,29 @@ def measure(values: dict[str, Any]) -> Any:
     """The `Answer` to a `Request`, both as plain values.
 
     Raises:
-        ConfigError: the variant cannot be profiled here, or what any run refuses.
+        ConfigError: what any run refuses.
     """
     request = Request(**values)
     return json.loads(answered(compose_parts(request.overrides), request).check())
 
 
 def answered(parts: Parts, request: Request) -> Answer:
-    """As `measure`, of the config with the variant's settings laid over."""
+    """As `measure`, of a composed config."""
     profiles: list[Profile] = []
 
     def take(parts: Parts, request: Request) -> RoundRecord:
-        machine, data = prepare(parts, request)
-        training = build(parts, machine, data.manifest, request)
+        machine, data, training = prepare(parts, request)
         # as many again without the profiler, for what it costs
         batches = step_batches(parts, machine, data.train_dataloader(), request.warmup_steps + 2 * request.steps)
-        found, step_ms = profiled(training, batches, warmup=request.warmup_steps, device=machine.device)
+        found, step_ms = profiled(training, batches, warmup=request.warmup_steps, device=device_of(machine.device))
         profiles.append(found)
-        return RoundRecord(
-            round=request.round,
-            position=request.position,
-            outcome="measured",
-            recompute=training.recompute,
-            step_ms=step_ms,
-            detail=training.detail,
-        )
+        return request.record("measured", training.recompute, step_ms=step_ms, detail=training.detail)
 
     return Answer(out_of_memory_answered(parts, request, take), *profiles)
 
 
 def profiled(
-    training: Training, batches: Sequence[StepBatch], *, warmup: int, device: torch.device
+    training: Training, batches: Sequence[StepBatch], *, warmup: int, device: Device
 ) -> tuple[Profile, list[float]]:
     """Warm up, take half of the other steps without the profiler and half with it.
 
@@ -96,19 +87,13 @@ def profiled(
     """
     rest = batches[warmup:]
     plain, watched = rest[: len(rest) // 2], rest[len(rest) // 2 :]
-    clock = StepClock(device_of(device))
     for batch in batches[:warmup]:
         training.step(batch)
-    clock.device.synchronise()
-    clock.mark()
-    for batch in plain:
-        training.step(batch)
-        clock.mark()
-    clock.device.synchronise()
-    step_ms = clock.milliseconds()
+    device.synchronise()
+    _, step_ms = timed_steps(training, plain, device)
     with nullcontext() if is_compiled(training) else annotated(training.model):
         training.step(watched[0])  # the first under annotations may take other paths through caches
-        events = _traced(training, watched, clock)
+        events = _traced(training, watched, device)
     wall, busy = busy_intervals(events, device.type)
     found = Profile(
         device_type=device.type,
@@ -128,17 +113,17 @@ def is_compiled(training: Training) -> bool:
     return any("forward" in vars(unit) for unit in (training.model, *getattr(training.model, "blocks", ())))
 
 
-def _traced(training: Training, batches: Sequence[StepBatch], clock: StepClock) -> list[dict[str, Any]]:
+def _traced(training: Training, batches: Sequence[StepBatch], device: Device) -> list[dict[str, Any]]:
     activities = [ProfilerActivity.CPU]
-    if clock.device.is_accelerator:
-        activities.append(getattr(ProfilerActivity, clock.device.type.upper()))
+    if device.is_accelerator:
+        activities.append(getattr(ProfilerActivity, device.type.upper()))
     with profile(activities=activities) as profiler:
         time.sleep(0.01)  # events at the very start may be dated before the window
-        clock.device.synchronise()
+        device.synchronise()
         with record_function(WINDOW):
             for batch in batches:
                 training.step(batch)
-            clock.device.synchronise()
+            device.synchronise()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(path))
@@ -150,9 +135,7 @@ def by_class(wall: float, busy: Sequence[Busy], steps: int) -> list[ClassRecord]
     """Milliseconds of a step by class, `idle` included, so that they add up to `wall` / `steps`.
 
     Args:
-        wall: milliseconds of all steps together.
-        busy: what ran in them.
-        steps: how many there were.
+        wall: milliseconds of all steps together; busy: what ran in them; steps: how many there were.
     """
     milliseconds: dict[tuple[str, str, str | None], float] = defaultdict(float)
     calls: dict[tuple[str, str, str | None], set[int]] = defaultdict(set)
@@ -164,16 +147,10 @@ def by_class(wall: float, busy: Sequence[Busy], steps: int) -> list[ClassRecord]
     kernels: dict[str, list[KernelRecord]] = {kernel_class: [] for kernel_class in CLASSES}
     for key in sorted(milliseconds, key=milliseconds.__getitem__, reverse=True):
         kernel_class, name, launched_by = key
-        kernels[kernel_class].append(
-            KernelRecord(name=name, launched_by=launched_by, milliseconds=milliseconds[key], calls=len(calls[key]))
-        )
+        kernels[kernel_class].append(KernelRecord(name, launched_by, milliseconds[key], len(calls[key])))
     classes = [
-        ClassRecord(
-            kernel_class=kernel_class,
-            milliseconds=sum(kernel.milliseconds for kernel in found),
-            kernels=found[:_TOP],
-        )
+        ClassRecord(kernel_class, sum(kernel.milliseconds for kernel in found), kernels=found[:_TOP])
         for kernel_class, found in kernels.items()
     ]
     idle = wall / steps - sum(each.milliseconds for each in classes)
-    return [*classes, ClassRecord(kernel_class=IDLE, milliseconds=max(0.0, idle))]
+    return [*classes, ClassRecord(IDLE, max(0.0, idle))]

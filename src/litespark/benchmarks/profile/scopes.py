@@ -56,8 +56,7 @@ _THEIR_FUNCTIONS = {"apply_rotary_pos_emb": scope("rope"), "eager_attention_forw
 def annotated(model: nn.Module) -> Iterator[None]:
     """Within it the model's ops and the clipping of gradients are annotated; afterwards all is as it was.
 
-    For models that run as they are written: `torch.compile` would compile them anew, and names its kernels after the
-    ops that it fused.
+    For models that run as they are written: `torch.compile` would compile them anew.
     """
     assert {*_OPS, "fp8"} == set(BACKENDS)
     with _Replacements() as replace:

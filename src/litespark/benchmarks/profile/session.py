@@ -20,9 +20,9 @@ from litespark.metrics.records.profile import ProfileRecord
 from litespark.planning.flops import causal_mean_keys
 from litespark.run.config import ConfigError
 
-WHAT = "bench-profile"
 MEASURE = call("litespark.benchmarks.profile.process:measure")
 _WARMUP = 3
+_TIMEOUT = 900.0
 # has Inductor name the kernels that it makes for a CPU; it reads this when it is imported
 _NAMES = {"TORCHINDUCTOR_CPP_ENABLE_KERNEL_PROFILE": "1"}
 
@@ -37,7 +37,6 @@ def bench_profile(
     output: Path,
     say: Callable[[str], None],
     launch: Callable[..., Any] = answer,
-    timeout: float = 900.0,
 ) -> tuple[ProfileRecord, Path]:
     """Profile one variant and write the record.
 
@@ -49,8 +48,7 @@ def bench_profile(
         command: to reproduce it.
         output: folder of records; the file is DEVICE/DATE_bench-profile_MODEL_PRECISION-VARIANT.json in it.
         say: is told what is being done.
-        launch: runs the process.
-        timeout: seconds after which it is ended.
+        launch: runs the process; replaced in tests.
 
     Raises:
         ValueError: the config or the variant cannot be profiled here, or its process failed.
@@ -62,29 +60,19 @@ def bench_profile(
             f"--variant: got {variant}, expected one whose steps alone are profiled; choose litespark, or let the run "
             "profile itself: train.py … trainer.profile=true"
         )
-    settings = StepSettings(rounds=1, warmup_steps=_WARMUP, steps=steps, layers=layers)
+    settings = StepSettings(rounds=1, warmup_steps=_WARMUP, steps=steps, loss_rows=1, layers=layers)
     decided = decide(overrides, [chosen], settings)
     step = described(decided, overrides, settings, command)
     if (reason := step.variants[0].reason) is not None:
         raise ConfigError(f"--variant {chosen.name}: it cannot be profiled here: {reason}")
     say("measuring what this device reaches")
     add_rates(step, decided)
-    request = Request(
-        variant=chosen.name,
-        kind=chosen.kind,
-        settings=list(chosen.settings),
-        recompute=None,
-        layers=decided.layers,
-        warmup_steps=_WARMUP,
-        steps=steps,
-        loss_rows=1,
-    )
+    words = [*decided.overrides, *chosen.settings]
+    request = Request(chosen.name, chosen.kind, words, None, decided.layers, _WARMUP, steps, settings.loss_rows)
     say(f"profiling {steps} steps of {chosen.name} in a fresh process")
     with tempfile.TemporaryDirectory() as folder:
         try:
-            values = launch(
-                request, decided.overrides, Path(folder), timeout=timeout, program=MEASURE, environment=_NAMES
-            )
+            values = launch(request, Path(folder), timeout=_TIMEOUT, program=MEASURE, environment=_NAMES)
             found: Answer = parse_as(Answer, json.dumps(values))
         except ValueError as error:
             raise ConfigError(f"--variant {chosen.name}: got no profile of its process: {error}") from error
@@ -100,6 +88,7 @@ def bench_profile(
         # of whole rows; here are the pairs that the masks of these very steps allowed
         whole_rows = causal_mean_keys(step.protocol.seq_len)
         bounds["attention"] *= profile.attention_pairs / profile.tokens / whole_rows
+    classes = [replace(each, roofline_milliseconds=bounds.get(each.kernel_class)) for each in profile.classes]
     record = ProfileRecord(
         provenance=step.provenance,
         model=step.model,
@@ -110,15 +99,10 @@ def bench_profile(
         recompute=done.recompute,
         detail=done.detail or "",
         rates=step.rates,
-        device_type=profile.device_type,
-        tokens=profile.tokens,
-        attention_pairs=profile.attention_pairs,
-        wall_milliseconds=profile.wall_milliseconds,
-        unprofiled_milliseconds=profile.unprofiled_milliseconds,
-        classes=[replace(each, roofline_milliseconds=bounds.get(each.kernel_class)) for each in profile.classes],
+        **vars(profile) | {"classes": classes},
     )
     # the index of results takes what stands behind the last `_` for the precision
     precision = f"{step.protocol.precision}-{chosen.name.replace('_', '-')}"
-    path = record_path(output, step.provenance, WHAT, step.model.name, precision)
+    path = record_path(output, step.provenance, "bench-profile", step.model.name, precision)
     record.write(path)
     return record, path

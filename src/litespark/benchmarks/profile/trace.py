@@ -6,6 +6,7 @@ that tie a launch to its kernel (`correlation`) and an op to the op that it diff
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,12 +55,7 @@ class _Op:
 
     def outwards(self) -> list[_Op]:
         """This op and all around it, innermost first."""
-        found: list[_Op] = []
-        op: _Op | None = self
-        while op is not None:
-            found.append(op)
-            op = op.parent
-        return found
+        return [self, *(self.parent.outwards() if self.parent is not None else ())]
 
     def ops_within(self) -> Iterator[_Op]:
         """The nearest ops inside, whatever annotations lie between."""
@@ -177,11 +173,9 @@ def _device_work(events: Sequence[Mapping[str, Any]], threads: Mapping[object, l
         for each in events
         if each.get("cat") in _LAUNCH and "correlation" in each.get("args", {})
     }
-    enclosing = _Enclosing(threads)
     for number, each in enumerate(each for each in events if each.get("cat") in _DEVICE):
         launch = launches.get(each.get("args", {}).get("correlation"))
-        op = None if launch is None else enclosing.find(launch["tid"], launch["ts"])
-        around = [] if op is None else op.outwards()
+        around = [] if launch is None else _enclosing(threads.get(launch["tid"], []), launch["ts"])
         yield Busy(each["ts"], each["ts"] + each["dur"], each["name"], _names(around), _forward(around), number)
 
 
@@ -195,16 +189,8 @@ def _forward(around: Sequence[_Op]) -> tuple[str, ...]:
     return () if forward is None else _names(forward.outwards())
 
 
-class _Enclosing:
-    """Finds the innermost op of a thread at a time."""
-
-    def __init__(self, threads: Mapping[object, list[_Op]]) -> None:
-        self.threads = threads
-        self.starts = {thread: [op.start for op in ops] for thread, ops in threads.items()}
-
-    def find(self, thread: object, time: float) -> _Op | None:
-        position = bisect_right(self.starts.get(thread, []), time) - 1
-        op = self.threads[thread][position] if position >= 0 else None
-        while op is not None and op.end < time:
-            op = op.parent
-        return op
+def _enclosing(ops: Sequence[_Op], time: float) -> list[_Op]:
+    """The ops of a thread, in the order of their starts, that are under way at a time, innermost first."""
+    position = bisect_right(ops, time, key=lambda op: op.start) - 1
+    around = ops[position].outwards() if position >= 0 else []
+    return list(itertools.dropwhile(lambda op: op.end < time, around))

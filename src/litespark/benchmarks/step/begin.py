@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from litespark.benchmarks.rates import measured_rates
-from litespark.benchmarks.session import check_measurable, provenance
+from litespark.benchmarks.session import check_measurable, check_plain, provenance
 from litespark.benchmarks.step.variants import Variant, masks_documents, why_not
 from litespark.config.settings import settings
 from litespark.data.config import PrepareConfig
@@ -24,12 +24,11 @@ from litespark.run.compose import compose_parts
 from litespark.run.config import ConfigError, Parts
 from litespark.run.precision import precision_of
 from litespark.run.preflight import measurable_layers, place_of
-from litespark.run.variant import KEY
 from litespark.training.optim import AdamWConfig
 from litespark.training.strategies import Precision, activation_dtype
 
 # a variant may differ from the others in anything else
-_THE_SAME_FOR_ALL = ("model", "data", "task", "seed", "initial_weights", "strategy")
+_THE_SAME_FOR_ALL = ("model", "data", "task", "seed", "initial_weights", "strategy", "resume")
 
 
 @settings("--", options={"warmup_steps": "--warmup", "loss_rows": "loss_rows", "process_timeout": "process_timeout"})
@@ -38,7 +37,7 @@ class StepSettings:
 
     rounds: Repeats = 3
     """Fresh processes of each variant."""
-    warmup_steps: Repeats = 3
+    warmup_steps: Repeats = 5
     """Steps of each process that are not counted."""
     steps: Repeats = 20
     """Steps of each process that are."""
@@ -92,11 +91,7 @@ def decide(overrides: Sequence[str], variants: Sequence[Variant], settings: Step
         shared.append("data.document_mask=false")
     parts = compose_parts(shared)
     check_measurable(parts)
-    if any(word.startswith(f"{KEY}=") for word in overrides) and any(variant.settings for variant in variants):
-        raise ConfigError(
-            f"{KEY}=…: got settings that are laid over those of every --variant, expected plain overrides; leave "
-            f"{KEY}=… out and write key=value"
-        )
+    check_plain(overrides)
     composed = [
         (variant, compose_parts([*shared, *variant.settings]) if variant.settings else parts) for variant in variants
     ]
@@ -128,6 +123,9 @@ def described(decided: Decided, overrides: Sequence[str], settings: StepSettings
     """The record without rates and rooflines, which take seconds to measure."""
     parts, length = decided.parts, decided.parts.data.seq_len
     causal = causal_mean_keys(length)
+    data = "synthetic"
+    if isinstance(parts.data, PrepareConfig):  # without folders of the machine
+        data = parts.data.name or Path(parts.data.source).name
     return StepRecord(
         provenance=provenance(parts, overrides, command, decided.device, decided.precision),
         model=StepModel(
@@ -146,7 +144,7 @@ def described(decided: Decided, overrides: Sequence[str], settings: StepSettings
             warmup_steps=settings.warmup_steps,
             steps=settings.steps,
             rounds=settings.rounds,
-            data=_data_name(parts),
+            data=data,
             document_mask=masks_documents(parts),
             precision=decided.precision,
             loss_rows=settings.loss_rows,
@@ -163,13 +161,6 @@ def described(decided: Decided, overrides: Sequence[str], settings: StepSettings
             for variant, theirs in decided.variants
         ],
     )
-
-
-def _data_name(parts: Parts) -> str:
-    """What the tokens are, without folders of the machine."""
-    if not isinstance(parts.data, PrepareConfig):
-        return "synthetic"
-    return parts.data.name or Path(parts.data.source).name
 
 
 def add_rates(record: StepRecord, decided: Decided) -> None:

@@ -8,7 +8,7 @@ for masks none is made, and the same call is given `is_causal=True`.
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -30,16 +30,10 @@ _CAUSAL = "litespark_causal_sdpa"
 
 
 class HuggingFaceTraining(TextbookTraining):
-    """A baseline with its optimizer.
-
-    Args:
-        setup: how it trains.
-        parts, machine: of the run.
-        weights: the model from which the initial weights are copied; on any device, and not kept.
-        recompute: `none` or `full`.
+    """A baseline with its optimizer; the initial weights are copied from `weights`.
 
     Raises:
-        ValueError: another `recompute`.
+        ValueError: `recompute` is neither `none` nor `full`.
     """
 
     def __init__(
@@ -56,15 +50,17 @@ class HuggingFaceTraining(TextbookTraining):
             enable = getattr(self.model, "activation_checkpointing_enable", None)
             (enable or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
         if setup.liger:
-            patch_with_liger(self.model)
+            from liger_kernel.transformers import apply_liger_kernel_to_llama
+
+            apply_liger_kernel_to_llama(model=self.model)
         if setup.fp8:
             convert_to_fp8(self.model)
-        config = parts.optim
+        optim = parts.optim
         self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.model, config.weight_decay),
-            lr=config.lr,
-            betas=config.betas,
-            eps=config.eps,
+            parameter_groups(self.model, optim.weight_decay),
+            lr=optim.lr,
+            betas=optim.betas,
+            eps=optim.eps,
             # without it PyTorch chooses: foreach on a GPU, a loop on a CPU
             fused=True if setup.fused else None,
         )
@@ -75,25 +71,13 @@ class HuggingFaceTraining(TextbookTraining):
     def loss(self, batch: TokenBatch, tokens: Tensor, *, compiled: bool) -> Tensor:
         """See `TextbookTraining`."""
         # shift_labels are taken as they are, and labels alone would be shifted a second time
-        output = (self._forward if compiled else self.model)(
-            input_ids=batch.tokens,
-            labels=batch.labels,
-            shift_labels=batch.labels,
-            num_items_in_batch=tokens,
-            use_cache=False,
-        )
-        loss: Tensor = output.loss
+        labels = {"labels": batch.labels, "shift_labels": batch.labels, "num_items_in_batch": tokens}
+        loss: Tensor = (self._forward if compiled else self.model)(batch.tokens, **labels, use_cache=False).loss
         return loss
 
 
 def build_model(config: LlamaConfig, attention: str, device: torch.device) -> Any:
-    """A LlamaForCausalLM of our sizes on `device` in fp32, its weights random.
-
-    Args:
-        config: the sizes.
-        attention: transformers' name of an implementation, or `causal`: SDPA that is never given a mask.
-        device: where it is made.
-    """
+    """A LlamaForCausalLM of our sizes on `device` in fp32, its weights random; `attention` as in `HuggingFaceSetup`."""
     import transformers
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -129,13 +113,6 @@ def copy_weights(source: Llama, target: Any) -> None:
                 theirs[piece].copy_(values)
 
 
-def patch_with_liger(model: Any) -> None:
-    """Put Liger's rotary, RMSNorm, SwiGLU and fused linear cross-entropy into a model, in place."""
-    from liger_kernel.transformers import apply_liger_kernel_to_llama
-
-    apply_liger_kernel_to_llama(model=model)
-
-
 def convert_to_fp8(model: nn.Module) -> None:
     """Let the blocks' products compute in torchao's tensorwise float8, in place; the head's stays as it is."""
     from torchao.float8 import Float8LinearConfig, convert_to_float8_training
@@ -156,12 +133,5 @@ def _detail(setup: HuggingFaceSetup) -> str:
         words.append("torch.compile")
     for used, package in ((setup.fp8, "torchao"), (setup.liger, "liger-kernel")):
         if used:
-            words.append(f"{package} {_version(package)}")
+            words.append(f"{package} {version(package)}")
     return ", ".join(words)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "of unknown version"

@@ -4,32 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
 from litespark.benchmarks.step.huggingface import HuggingFaceTraining
 from litespark.benchmarks.step.request import Request
-from litespark.benchmarks.step.stepping import (
-    StepBatch,
-    StepClock,
-    Training,
-    held_out_loss,
-    step_batches,
-    take_steps,
-    tokens_hash,
-)
+from litespark.benchmarks.step.stepping import Training, step_batches, take_steps, tokens_hash
 from litespark.benchmarks.step.training import BareTraining, LitesparkTraining
 from litespark.benchmarks.step.training_script import run_training_script
-from litespark.benchmarks.step.variants import SETUPS, Variant, why_not
-from litespark.data.batch import TokenBatch
+from litespark.benchmarks.step.variants import SETUPS
 from litespark.data.manifest import Manifest
 from litespark.data.stream.modules import RowDataModule, build_data_module
 from litespark.device import device_of
 from litespark.launch import Ranks
-from litespark.metrics.energy import EnergyMeter
 from litespark.metrics.meters import NullMeter
 from litespark.metrics.records.step import RoundRecord
 from litespark.models.llama.model import Llama
@@ -38,7 +29,7 @@ from litespark.ops.backend import OpsConfig
 from litespark.ops.choice import described
 from litespark.run.build import check_vocabulary, construct_module, token_budget
 from litespark.run.compose import compose_parts
-from litespark.run.config import ConfigError, Parts
+from litespark.run.config import Parts
 from litespark.run.instruments import build_meter
 from litespark.run.new_record import new_record
 from litespark.run.preflight import Machine, preflight
@@ -54,7 +45,7 @@ def measure(values: dict[str, Any]) -> Any:
     """The `RoundRecord` of a `Request`, both as plain values.
 
     Raises:
-        ConfigError: the variant cannot be measured here, or what any run refuses.
+        ConfigError: what any run refuses.
         ArithmeticError: a loss was not finite.
     """
     request = Request(**values)
@@ -62,7 +53,7 @@ def measure(values: dict[str, Any]) -> Any:
 
 
 def measured(parts: Parts, request: Request) -> RoundRecord:
-    """As `measure`, of the config with the variant's settings laid over."""
+    """As `measure`, of a composed config."""
     return out_of_memory_answered(parts, request, run_training_script if request.kind == "train.py" else _measure)
 
 
@@ -77,54 +68,40 @@ def out_of_memory_answered(
         line = out_of_memory(error)
         if line is None:
             raise
-        return RoundRecord(
-            round=request.round,
-            position=request.position,
-            outcome="out of memory",
-            recompute=_recompute(parts, request),
-            error=line,
-        )
-
-
-def prepare(parts: Parts, request: Request) -> tuple[Machine, RowDataModule]:
-    """The machine and the data of the process, once the variant is known to run here.
-
-    Raises:
-        ConfigError: it cannot, or what any run refuses.
-    """
-    quieten()
-    machine = preflight(parts, Ranks.from_environment())
-    variant = Variant(request.variant, request.kind, tuple(request.settings), "")
-    reason = why_not(variant, machine.device, parts)
-    if reason is not None:
-        raise ConfigError(f"{request.variant} cannot be measured here: {reason}")
-    device_of(machine.device).use()
-    torch.manual_seed(parts.seed)
-    data = build_data_module(parts.data, seed=parts.seed)
-    check_vocabulary(parts, data.manifest)
-    return machine, data
+        return request.record("out of memory", _recompute(parts, request), error=line)
 
 
 def asked_parts(parts: Parts, request: Request) -> Parts:
     """The config with what the request changes: layers, recompute, the length, and the rows that are held out."""
-    model = parts.llama if request.layers is None else dataclasses.replace(parts.llama, num_layers=request.layers)
-    recompute = parts.recompute
-    if request.recompute is not None and request.kind != "huggingface":
-        recompute = _mode(request.recompute)
     return dataclasses.replace(
         parts,
-        model=model,
-        recompute=recompute,
+        model=dataclasses.replace(parts.llama, num_layers=request.layers or parts.llama.num_layers),
+        recompute=(None if request.kind == "huggingface" else request.recompute) or parts.recompute,
         budget=BudgetConfig(steps=request.warmup_steps + request.steps),
         data=dataclasses.replace(parts.data, validation_sequences=request.loss_rows),
     )
 
 
+def prepare(parts: Parts, request: Request) -> tuple[Machine, RowDataModule, Training]:
+    """The machine and the data of the process, and the variant with its optimizer, ready for the first step.
+
+    Raises:
+        ConfigError: what any run refuses.
+    """
+    quieten()
+    machine = preflight(parts, Ranks.from_environment())
+    device_of(machine.device).use()
+    torch.manual_seed(parts.seed)
+    data = build_data_module(parts.data, seed=parts.seed)
+    check_vocabulary(parts, data.manifest)
+    return machine, data, build(parts, machine, data.manifest, request)
+
+
 def build(parts: Parts, machine: Machine, manifest: Manifest, request: Request) -> Training:
-    """The variant with its optimizer, ready for the first step."""
+    """The variant with its optimizer."""
     if request.kind == "huggingface":
-        setup, recompute = SETUPS[request.variant], _mode(_recompute(parts, request))
-        return HuggingFaceTraining(setup, parts, machine, initial_weights(parts, machine, manifest), recompute)
+        weights = initial_weights(parts, machine, manifest)
+        return HuggingFaceTraining(SETUPS[request.variant], parts, machine, weights, _recompute(parts, request))
     module, detail = _module(parts, machine, manifest)
     return (BareTraining if request.kind == "bare" else LitesparkTraining)(module, parts, machine, detail)
 
@@ -139,6 +116,13 @@ def initial_weights(parts: Parts, machine: Machine, manifest: Manifest) -> Llama
     return module.model
 
 
+def _module(parts: Parts, machine: Machine, manifest: Manifest) -> tuple[TrainingModule, str]:
+    """The module as a run builds it, and what was settled about its ops."""
+    record = new_record(parts, machine, Path("bench"), manifest, NullMeter("not read", ""), [])
+    module, choices = construct_module(parts, machine, manifest, token_budget(parts), record)
+    return module, described(choices)
+
+
 def out_of_memory(error: BaseException | None) -> str | None:
     """The first line of the error that says that the device's memory is full, if that is what `error` comes from."""
     while error is not None:
@@ -149,66 +133,35 @@ def out_of_memory(error: BaseException | None) -> str | None:
     return None
 
 
-def _module(parts: Parts, machine: Machine, manifest: Manifest) -> tuple[TrainingModule, str]:
-    """The module as a run builds it, and what was settled about its ops."""
-    record = new_record(parts, machine, Path("bench"), manifest, NullMeter("not read", ""), [])
-    module, choices = construct_module(parts, machine, manifest, token_budget(parts), record)
-    return module, described(choices)
-
-
-def _recompute(parts: Parts, request: Request) -> str:
+def _recompute(parts: Parts, request: Request) -> Recompute:
     """What the variant makes again in its backward pass."""
     if request.kind == "huggingface":
         return request.recompute or SETUPS[request.variant].recompute
     return parts.recompute
 
 
-def _mode(recompute: str) -> Recompute:
-    modes: tuple[Recompute, ...] = get_args(Recompute)
-    for mode in modes:
-        if mode == recompute:
-            return mode
-    raise ConfigError(f"recompute: got {recompute!r}, expected one of {', '.join(modes)}")
-
-
 def _measure(parts: Parts, request: Request) -> RoundRecord:
-    machine, data = prepare(parts, request)
-    meter = build_meter(machine.device)
-    training = build(parts, machine, data.manifest, request)
+    machine, data, training = prepare(parts, request)
+    device = device_of(machine.device)
     batches = step_batches(parts, machine, data.train_dataloader(), request.warmup_steps + request.steps)
-    return _take(training, batches, data.val_dataloader(), request, machine.device, meter)
-
-
-def _take(
-    training: Training,
-    batches: list[StepBatch],
-    held_out: Iterable[TokenBatch],
-    request: Request,
-    device: torch.device,
-    meter: EnergyMeter,
-) -> RoundRecord:
-    there = device_of(device)
-    there.reset_peak()
-    taken = take_steps(training, batches, warmup=request.warmup_steps, meter=meter, clock=StepClock(there))
-    peak = there.peak_bytes()
+    meter = build_meter(machine.device)
+    device.reset_peak()
+    figures = take_steps(
+        training, batches, warmup=request.warmup_steps, meter=meter, device=device, started=request.started
+    )
+    peak = device.peak_bytes()
+    loss = training.held_out_loss(data.val_dataloader())
+    if not math.isfinite(loss):
+        raise ArithmeticError(f"the held-out loss was {loss}")
     counted = batches[request.warmup_steps :]
-    return RoundRecord(
-        round=request.round,
-        position=request.position,
-        outcome="measured",
-        recompute=training.recompute,
-        step_ms=taken.step_ms,
+    return request.record(
+        "measured",
+        training.recompute,
         tokens=sum(batch.tokens for batch in counted),
         attention_pairs=sum(batch.attention_pairs for batch in counted),
-        joules=taken.energy.joules,
-        joules_method=taken.energy.method,
-        joules_reason=taken.energy.reason,
         peak_memory_mib=None if peak is None else peak / 2**20,
-        train_loss=taken.train_loss,
-        loss=held_out_loss(training, held_out),
+        loss=loss,
         tokens_hash=tokens_hash(batches),
-        seconds_before=None if request.started is None else max(0.0, taken.began - request.started),
         detail=training.detail,
-        before=taken.before,
-        after=taken.after,
+        **figures,
     )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TypeVar
 
 from litespark.benchmarks.session import begin, record_path, turns
 from litespark.benchmarks.step.begin import Decided, StepSettings, add_rates, decide, described
@@ -20,32 +20,17 @@ from litespark.benchmarks.step.request import Request, launch
 from litespark.benchmarks.step.variants import Variant
 from litespark.metrics.records.base import RecordError
 from litespark.metrics.records.step import RoundRecord, StepRecord, VariantKind, VariantRecord
+from litespark.models.spec import Recompute
 from litespark.ops.measuring import default_cache
 
-WHAT = "bench-step"
+S = TypeVar("S", bound=StepRecord)
+
 _COMPILE_CACHES = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
+_OURS: tuple[Recompute, ...] = ("none", "swiglu", "full")
 # kinds of recomputation that are tried one after the other where memory does not suffice
-RECOMPUTES: dict[VariantKind, tuple[str, ...]] = {
-    "huggingface": ("none", "full"),
-    "litespark": ("none", "swiglu", "full"),
-    "bare": ("none", "swiglu", "full"),
-    "train.py": ("none", "swiglu", "full"),
-}
-
-
-class Launch(Protocol):
-    """Runs one process; `litespark.benchmarks.step.request.launch` is the real one."""
-
-    def __call__(self, request: Request, overrides: Sequence[str], folder: Path, *, timeout: float) -> RoundRecord: ...
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What a session is told about, runs with and looks at; replaced in tests."""
-
-    say: Callable[[str], None]
-    launch: Launch = launch
-    clock: Callable[[], float] = time.monotonic
+RECOMPUTES: dict[VariantKind, tuple[Recompute, ...]] = {
+    "huggingface": ("none", "full"), "litespark": _OURS, "bare": _OURS, "train.py": _OURS
+}  # fmt: skip
 
 
 def bench_step(
@@ -55,7 +40,9 @@ def bench_step(
     *,
     command: Sequence[str],
     output: Path,
-    around: Surroundings,
+    say: Callable[[str], None],
+    launch: Callable[..., RoundRecord] = launch,
+    clock: Callable[[], float] = time.monotonic,
 ) -> tuple[StepRecord, Path]:
     """Measure, and write the record after every process.
 
@@ -65,75 +52,125 @@ def bench_step(
         settings: how it is run.
         command: to reproduce it, for the record.
         output: folder of records; the file is DEVICE/DATE_bench-step_MODEL_PRECISION.json in it.
-        around: the session's surroundings.
+        say: is told what is being done.
+        launch, clock: replaced in tests.
 
     Raises:
         ValueError: the config cannot be measured, or a variant changes what must be the same for all.
         OSError: the record cannot be written.
     """
-    began = around.clock()
+    began = clock()
     decided = decide(overrides, variants, settings)
-    new = described(decided, overrides, settings, command)
-    record, path = begin(new, step_path(new, output, WHAT), done=processes, say=around.say)
-    measure(record, decided, settings, around, save=lambda: record.write(path), began=began)
+    record, path = begin_steps(described(decided, overrides, settings, command), output, "bench-step", say)
+    StepTurns(record, path, decided, settings, say, launch, clock, began).take()
     return record, path
 
 
-def step_path(record: StepRecord, output: Path, what: str) -> Path:
-    """A new file for a record of this measurement."""
-    return record_path(output, record.provenance, what, record.model.name, record.protocol.precision)
+def begin_steps(new: S, output: Path, what: str, say: Callable[[str], None]) -> tuple[S, Path]:
+    """See `litespark.benchmarks.session.begin`."""
+
+    def done(record: S) -> str:
+        return f"{sum(len(variant.measured) for variant in record.variants)} processes"
+
+    path = record_path(output, new.provenance, what, new.model.name, new.protocol.precision)
+    return begin(new, path, done=done, say=say)
 
 
-def processes(record: StepRecord) -> str:
-    """How many are measured, in words."""
-    return f"{sum(len(variant.measured) for variant in record.variants)} processes"
-
-
-def measure(
-    record: StepRecord,
-    decided: Decided,
-    settings: StepSettings,
-    around: Surroundings,
-    *,
-    save: Callable[[], None],
-    began: float,
-) -> None:
-    """Measure the rates and run the processes that the record lacks.
+@dataclass
+class StepTurns:
+    """Measures the rates and runs the processes that a record lacks, round by round.
 
     A variant that runs out of memory is tried again at once with the next kind of recomputation, and keeps it. One
     that fails in another way is left out until the same command is given again. Attempts of both kinds stay in the
     record. With `settings.minutes` no process but the first is begun that would end later, going by the last of its
     variant, or by the longest of all where it is the first of its variant.
 
-    Args:
-        record: of `described`, or continued; it is filled.
+    Attributes:
+        record: is filled, and written to `path` after every process.
         decided: what is measured; settings: how.
-        around: the session's surroundings.
-        save: called after every process.
         began: when the minutes began by the clock.
     """
-    around.say("measuring what this device reaches")
-    add_rates(record, decided)
-    save()
-    deadline = None if settings.minutes is None else began + 60 * settings.minutes
-    with _shared_compile_cache(default_cache().parent / "compiled"), tempfile.TemporaryDirectory() as folder:
-        _Session(record, decided, settings, around, save, deadline, Path(folder)).take()
+
+    record: StepRecord
+    path: Path
+    decided: Decided
+    settings: StepSettings
+    say: Callable[[str], None]
+    launch: Callable[..., RoundRecord]
+    clock: Callable[[], float]
+    began: float
+    failed: set[str] = field(default_factory=set)
+    seconds: dict[str, float] = field(default_factory=dict)
+    started: bool = False
+
+    def take(self) -> None:
+        """Every process that is missing, until the time is up."""
+        self.say("measuring what this device reaches")
+        add_rates(self.record, self.decided)
+        self.record.write(self.path)
+        able = [variant for variant in self.record.variants if variant.reason is None]
+        self.seconds = {variant.name: _seconds_known(variant) for variant in able}
+        with _shared_compile_cache(default_cache().parent / "compiled"), tempfile.TemporaryDirectory() as folder:
+            for number, position, variant in turns(able, self.record.protocol.rounds):
+                while not _done(variant, number) and variant.name not in self.failed:
+                    if self._too_late(variant):
+                        self.say(f"stopped before {variant.name} of round {number + 1}: the same command continues")
+                        return
+                    self._run(variant, number, position, Path(folder))
+                    self.record.write(self.path)
+
+    def _too_late(self, variant: VariantRecord) -> bool:
+        """Whether its process would end after the deadline; the first of a session never would, or none ever came."""
+        if self.settings.minutes is None or not self.started:
+            return False
+        expected = self.seconds[variant.name] or max(self.seconds.values())
+        return self.clock() + expected >= self.began + 60 * self.settings.minutes
+
+    def _run(self, variant: VariantRecord, number: int, position: int, folder: Path) -> None:
+        (recompute, *_), protocol = _recomputes_left(variant), self.record.protocol
+        title = f"{variant.name}, round {number + 1} of {protocol.rounds}"
+        self.say(title + (f", recompute {recompute}" if recompute else ""))
+        overrides = [*self.decided.overrides, *variant.settings]
+        request = Request(variant.name, variant.kind, overrides, recompute, self.decided.layers, protocol.warmup_steps,
+                          protocol.steps, protocol.loss_rows, number, position)  # fmt: skip
+        self.started, start = True, self.clock()
+        answer = self.launch(request, folder, timeout=self.settings.process_timeout)
+        self.seconds[variant.name] = self.clock() - start
+        variant.rounds.append(answer)
+        try:
+            _check_answer(request, answer)
+            self.record.check()
+        except RecordError as error:  # a record that cannot be read again would be lost with all that it holds
+            variant.rounds[-1] = answer = request.record("failed", answer.recompute, error=str(error))
+        if answer.outcome != "measured":
+            self.say(f"{variant.name}: {answer.outcome}: {answer.error}")
+        if answer.outcome == "failed":
+            self.failed.add(variant.name)
 
 
-def next_recompute(variant: VariantRecord) -> str | None:
-    """What the next process of a variant recomputes; None: as the variant has it of itself.
-
-    Raises:
-        LookupError: memory did not suffice with the last of its kinds either.
-    """
+def _recomputes_left(variant: VariantRecord) -> list[Recompute | None]:
+    """What the next processes of a variant may recompute; None: as it has it of itself; nothing: no memory suffices."""
     tried = [attempt.recompute for attempt in variant.rounds if attempt.outcome == "out of memory"]
-    if not tried:
-        return None
-    kinds = RECOMPUTES[variant.kind]
-    later = kinds[kinds.index(tried[-1]) + 1 :]
-    if not later:
-        raise LookupError(f"{variant.name} is out of memory with recompute {tried[-1]}")
-    return later[0]
+    kinds: list[Recompute | None] = [*RECOMPUTES[variant.kind]]
+    return kinds[kinds.index(tried[-1]) + 1 :] if tried else [None]  # type: ignore[arg-type]
+
+
+def _done(variant: VariantRecord, number: int) -> bool:
+    return any(answer.round == number for answer in variant.measured) or not _recomputes_left(variant)
+
+
+def _check_answer(request: Request, answer: RoundRecord) -> None:
+    """Refuse an answer to something else, which would be asked for again and again."""
+    if (answer.round, answer.position) != (request.round, request.position):
+        raise RecordError(f"got an answer for round {answer.round}, expected one for round {request.round}")
+    kinds = RECOMPUTES[request.kind] if request.recompute is None else (request.recompute,)
+    if answer.outcome != "failed" and answer.recompute not in kinds:
+        raise RecordError(f"got an answer with recompute {answer.recompute}, expected {' or '.join(kinds)}")
+
+
+def _seconds_known(variant: VariantRecord) -> float:
+    """About what the last process of a variant took; 0 where none was measured."""
+    return sum((last.seconds_before or 0.0) + sum(last.step_ms) / 1e3 for last in variant.measured[-1:])
 
 
 @contextmanager
@@ -146,107 +183,3 @@ def _shared_compile_cache(folder: Path) -> Iterator[None]:
     finally:
         for name in added:
             os.environ.pop(name, None)
-
-
-@dataclass
-class _Session:
-    record: StepRecord
-    decided: Decided
-    settings: StepSettings
-    around: Surroundings
-    save: Callable[[], None]
-    deadline: float | None
-    folder: Path
-    failed: set[str] = field(default_factory=set)
-    seconds: dict[str, float] = field(default_factory=dict)
-    begun: bool = False
-
-    def take(self) -> None:
-        """Every process that is missing, round by round, until the time is up."""
-        self.seconds = {variant.name: _seconds_known(variant) for variant in self.record.variants}
-        for number, position, variant in turns(_able(self.record), self.record.protocol.rounds):
-            while not _done(variant, number) and variant.name not in self.failed:
-                if self._too_late(variant):
-                    self.around.say(f"stopped before {variant.name} of round {number + 1}: the same command continues")
-                    return
-                self._run(variant, number, position)
-                self.save()
-
-    def _too_late(self, variant: VariantRecord) -> bool:
-        """Whether its process would end after the deadline; the first of a session never would, or none ever came."""
-        if self.deadline is None or not self.begun:
-            return False
-        expected = self.seconds[variant.name] or max(self.seconds.values())
-        return self.around.clock() + expected >= self.deadline
-
-    def _run(self, variant: VariantRecord, number: int, position: int) -> None:
-        recompute, protocol = next_recompute(variant), self.record.protocol
-        title = f"{variant.name}, round {number + 1} of {protocol.rounds}"
-        self.around.say(title + (f", recompute {recompute}" if recompute else ""))
-        request = Request(
-            variant=variant.name,
-            kind=variant.kind,
-            settings=list(variant.settings),
-            recompute=recompute,
-            layers=self.decided.layers,
-            warmup_steps=protocol.warmup_steps,
-            steps=protocol.steps,
-            loss_rows=protocol.loss_rows,
-            round=number,
-            position=position,
-        )
-        self.begun, started = True, self.around.clock()
-        timeout = self.settings.process_timeout
-        answer = self.around.launch(request, self.decided.overrides, self.folder, timeout=timeout)
-        self.seconds[variant.name] = self.around.clock() - started
-        self._keep(variant, request, answer)
-
-    def _keep(self, variant: VariantRecord, request: Request, answer: RoundRecord) -> None:
-        variant.rounds.append(answer)
-        try:
-            _check_answer(request, answer)
-            self.record.check()
-        except RecordError as error:  # a record that cannot be read again would be lost with all that it holds
-            answer = RoundRecord(
-                round=request.round,
-                position=request.position,
-                outcome="failed",
-                recompute=answer.recompute,
-                error=str(error),
-            )
-            variant.rounds[-1] = answer
-        if answer.outcome != "measured":
-            self.around.say(f"{variant.name}: {answer.outcome}: {answer.error}")
-        if answer.outcome == "failed":
-            self.failed.add(variant.name)
-
-
-def _check_answer(request: Request, answer: RoundRecord) -> None:
-    """Refuse an answer to something else, which would be asked for again and again."""
-    if (answer.round, answer.position) != (request.round, request.position):
-        raise RecordError(f"got an answer for round {answer.round}, expected one for round {request.round}")
-    kinds = RECOMPUTES[request.kind] if request.recompute is None else (request.recompute,)
-    if answer.outcome != "failed" and answer.recompute not in kinds:
-        raise RecordError(f"got an answer with recompute {answer.recompute}, expected {' or '.join(kinds)}")
-
-
-def _done(variant: VariantRecord, number: int) -> bool:
-    if any(answer.round == number for answer in variant.measured):
-        return True
-    try:
-        next_recompute(variant)
-    except LookupError:
-        return True
-    return False
-
-
-def _able(record: StepRecord) -> list[VariantRecord]:
-    return [variant for variant in record.variants if variant.reason is None]
-
-
-def _seconds_known(variant: VariantRecord) -> float:
-    """About what the last process of a variant took; 0 where none was measured."""
-    if not variant.measured:
-        return 0.0
-    last = variant.measured[-1]
-    return (last.seconds_before or 0.0) + sum(last.step_ms) / 1e3

@@ -20,7 +20,6 @@ from torch import Tensor
 from litespark.data.batch import TokenBatch
 from litespark.device import Device
 from litespark.metrics.energy import EnergyByPhase, EnergyMeter
-from litespark.metrics.records.origin import DeviceState
 from litespark.run.config import Parts
 from litespark.run.preflight import Machine
 
@@ -52,12 +51,7 @@ class StepBatch:
 
 
 class Training(Protocol):
-    """A model with its optimizer, ready for the first step.
-
-    Attributes:
-        recompute: `none`, `swiglu` or `full`.
-        detail: what was settled while it was built.
-    """
+    """A model with its optimizer, ready for the first step; `detail` is what was settled while it was built."""
 
     model: Any
     recompute: str
@@ -99,95 +93,65 @@ def tokens_hash(batches: Iterable[StepBatch]) -> str:
     return digest.hexdigest()[:16]
 
 
-class StepClock:
-    """Marks between steps, in the work of a device."""
-
-    def __init__(self, device: Device) -> None:
-        self.device = device
-        self._marks: list[Any] = []
-
-    def mark(self) -> None:
-        """A step ends here, and the next begins."""
-        self._marks.append(self.device.mark())
-
-    def milliseconds(self) -> list[float]:
-        """Between one mark and the next; after a synchronisation."""
-        return [self.device.milliseconds(before, after) for before, after in itertools.pairwise(self._marks)]
-
-
-@dataclass(frozen=True)
-class Joules:
-    """Energy of the counted steps; without it the reason."""
-
-    joules: float | None
-    method: str | None
-    reason: str | None
+def timed_steps(training: Training, batches: Sequence[StepBatch], device: Device) -> tuple[list[Tensor], list[float]]:
+    """The sum of nats of each step, and its milliseconds by the device; waits for it after all of them."""
+    sums, marks = [], [device.mark()]
+    for batch in batches:
+        sums.append(training.step(batch))
+        marks.append(device.mark())
+    device.synchronise()
+    return sums, [device.milliseconds(before, after) for before, after in itertools.pairwise(marks)]
 
 
 def counted_joules(
     joules: float | None, *, method: str | None, absent: str, on_gpu: bool, seconds: float, steps: int, dropped: int
-) -> Joules:
-    """The joules of counted steps where they are a measurement, else why not.
+) -> dict[str, Any]:
+    """The joules of counted steps where they are a measurement, else why not: fields of a `RoundRecord`.
 
     Args:
         joules: of the counted steps; None: the counter was not read at both ends.
         method: how they were read; None: not at all, for the reason `absent`.
-        absent: the meter's own reason.
         on_gpu: they are those of a board's counter.
         seconds, steps: of the counted steps together.
         dropped: readings that were impossible.
     """
-    if method is None:
-        return Joules(None, None, absent)
-    if on_gpu and seconds < SHORTEST_GPU_SECONDS:
-        enough = math.ceil(1.1 * steps * SHORTEST_GPU_SECONDS / seconds)
+    reason = None
+    if method is not None and on_gpu and seconds < SHORTEST_GPU_SECONDS:
         reason = (
             f"the counted steps took {seconds:.1f} s, and the counter is read over no less than "
-            f"{SHORTEST_GPU_SECONDS:g} s; raise --steps to {enough}"
+            f"{SHORTEST_GPU_SECONDS:g} s; raise --steps to {math.ceil(1.1 * steps * SHORTEST_GPU_SECONDS / seconds)}"
         )
-        return Joules(None, method, reason)
-    if dropped:
-        return Joules(None, method, "a difference of the counter was negative or above the power cap, and was dropped")
-    if joules is None:
-        return Joules(None, method, absent)
-    return Joules(joules, method, None)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What the steps came to, in the units of `RoundRecord`; `began`: the first counted one, since the epoch."""
-
-    step_ms: list[float]
-    train_loss: list[float]
-    energy: Joules
-    before: DeviceState | None
-    after: DeviceState | None
-    began: float
+    elif method is not None and dropped:
+        reason = "a difference of the counter was negative or above the power cap, and was dropped"
+    elif method is None or joules is None:
+        reason = absent
+    return {"joules": None if reason else joules, "joules_method": method, "joules_reason": reason}
 
 
 def take_steps(
-    training: Training, batches: Sequence[StepBatch], *, warmup: int, meter: EnergyMeter, clock: StepClock
-) -> Measured:
+    training: Training, batches: Sequence[StepBatch], *, warmup: int, meter: EnergyMeter, device: Device, started: float
+) -> dict[str, Any]:
     """Take all steps; all but the first `warmup` of them are timed and metered.
+
+    Args:
+        started: seconds since the epoch when the process was.
+
+    Returns:
+        Fields of a `RoundRecord`.
 
     Raises:
         ArithmeticError: the loss of a step was not finite.
     """
     sums = [training.step(batch) for batch in batches[:warmup]]
-    clock.device.synchronise()
+    device.synchronise()
     before = meter.device_state()
     by_phase = EnergyByPhase(meter)
     began = time.time()
     by_phase.switch("train")
-    clock.mark()
-    for batch in batches[warmup:]:
-        sums.append(training.step(batch))
-        clock.mark()
-    clock.device.synchronise()
+    counted, step_ms = timed_steps(training, batches[warmup:], device)
     by_phase.switch("idle")
     after = meter.device_state()
-    step_ms = clock.milliseconds()
-    losses = [float(total) / batch.supervised for total, batch in zip(sums, batches, strict=True)]
+    losses = [float(total) / batch.supervised for total, batch in zip(sums + counted, batches, strict=True)]
     for index, loss in enumerate(losses, 1):
         if not math.isfinite(loss):
             raise ArithmeticError(f"the loss of step {index} of {len(losses)} was {loss}")
@@ -195,21 +159,10 @@ def take_steps(
         by_phase.totals.train_joules,
         method=meter.method,
         absent=meter.reason or "the counter could not be read at both ends",
-        on_gpu=clock.device.is_accelerator,
+        on_gpu=device.is_accelerator,
         seconds=sum(step_ms) / 1e3,
         steps=len(step_ms),
         dropped=by_phase.totals.dropped_readings,
     )
-    return Measured(step_ms, losses, energy, before, after, began)
-
-
-def held_out_loss(training: Training, batches: Iterable[TokenBatch]) -> float:
-    """Nats per supervised token over `batches`.
-
-    Raises:
-        ArithmeticError: it is not finite.
-    """
-    loss = training.held_out_loss(batches)
-    if not math.isfinite(loss):
-        raise ArithmeticError(f"the held-out loss was {loss}")
-    return loss
+    return {"step_ms": step_ms, "train_loss": losses, "before": before, "after": after,
+            "seconds_before": max(0.0, began - started), **energy}  # fmt: skip

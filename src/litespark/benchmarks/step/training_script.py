@@ -1,9 +1,8 @@
 """train.py as a variant: the program itself, run on the same steps, and what its own records say of them.
 
-Its figures are what a user gets: data loading, metrics and Lightning's loop are in them. A run knows its speed by
+Its figures are what a user gets: data loading, metrics and Lightning's loop are in them. A run tells its speed by
 windows, which close at the log interval with a synchronisation; the time of each counted step is the mean of its
-window, so their sum is the time that train.py really took, and the spread within a window is not known. Windows are as
-long as the run's log interval allows with the warm-up and the counted steps both made of whole ones.
+window, so their sum is the time that train.py really took.
 """
 
 from __future__ import annotations
@@ -18,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from litespark.benchmarks.step.request import Request
-from litespark.benchmarks.step.stepping import Joules, counted_joules
+from litespark.benchmarks.step.stepping import counted_joules
 from litespark.data.stream.modules import build_data_module
 from litespark.metrics import names
 from litespark.metrics.nvml import LABEL as GPU_LABEL
 from litespark.metrics.records.step import RoundRecord
 from litespark.override_text import hydra_text
+from litespark.run.checkout import QUIET
 from litespark.run.config import Parts
 from litespark.run.folder import RECORD, read_metrics
 from litespark.run.record import RunRecord
@@ -33,12 +33,7 @@ PROGRAM = (sys.executable, "-m", "litespark.cli", "train")
 
 
 def run_training_script(parts: Parts, request: Request, program: Sequence[str] = PROGRAM) -> RoundRecord:
-    """Run train.py for the steps of `request` and read its records.
-
-    Args:
-        parts: the config, with what the request changes.
-        request: its `overrides` are what train.py is given, and what the benchmark needs after them.
-        program: the words before the overrides.
+    """Run train.py for the steps of `request` and read its records; `parts` are the config with what it changes.
 
     Raises:
         RuntimeError: train.py failed; its last line has been printed.
@@ -86,23 +81,14 @@ def script_overrides(parts: Parts, request: Request, window: int, logs: Path) ->
         "trainer.log_every": window,
         "metrics.warmup_steps": request.warmup_steps,
         "metrics.probe_seconds": 0,
-        "callbacks.checkpoint_every": "null",
-        "callbacks.checkpoint_at_end": "false",
-        "callbacks.sample_prompt": "null",
-        "callbacks.report": "false",
-        "callbacks.progress": "false",
     }
-    return [f"{key}={value}" for key, value in values.items()]
+    return [*(f"{key}={value}" for key, value in values.items()), *QUIET]
 
 
 def read_run(
     parts: Parts, request: Request, window: int, run: RunRecord, rows: Sequence[dict[str, Any]]
 ) -> RoundRecord:
-    """The answer of a finished run.
-
-    Raises:
-        ValueError: its windows are not those of the asked steps, or something was not measured.
-    """
+    """The answer of a finished run; ValueError where its windows are not those of the asked steps."""
     closed = [row for row in rows if names.TOKENS_PER_SECOND in row]
     ends = [row["step"] for row in closed]
     total = request.warmup_steps + request.steps
@@ -117,46 +103,31 @@ def read_run(
         tokens_before = row[names.PROGRESS_TOKENS]
         if row["step"] > request.warmup_steps:
             step_ms += [1e3 * tokens / row[names.TOKENS_PER_SECOND] / window] * window
-    tokens, pairs = _counts(parts, request)
-    energy = _energy(run, closed, request.warmup_steps, sum(step_ms) / 1e3)
-    peak = run.throughput.peak_memory_gib
-    return RoundRecord(
-        round=request.round,
-        position=request.position,
-        outcome="measured",
-        recompute=parts.recompute,
-        step_ms=step_ms,
-        tokens=tokens,
-        attention_pairs=pairs,
-        joules=energy.joules,
-        joules_method=energy.method,
-        joules_reason=energy.reason,
-        peak_memory_mib=None if peak is None else 1024 * peak,
-        train_loss=[row[names.TRAIN_LOSS] for row in closed] if window == 1 else [],
-        loss=run.quality.validation_loss,
-        detail=f"windows of {window} steps; ops: " + ", ".join(f"{op.op} {op.used}" for op in run.ops),
-    )
-
-
-def _counts(parts: Parts, request: Request) -> tuple[int, int]:
-    """Tokens and attention pairs of the counted steps, from the batches that train.py was given too."""
+    # the batches of the counted steps, as train.py was given them
     accumulate = parts.trainer.accumulate(parts.data.micro_batch_size, 1)
-    first, last = request.warmup_steps * accumulate, (request.warmup_steps + request.steps) * accumulate
     loader = build_data_module(parts.data, seed=parts.seed).train_dataloader()
-    batches = list(itertools.islice(loader, first, last))
-    return sum(batch.token_count for batch in batches), sum(batch.attention_pairs for batch in batches)
-
-
-def _energy(run: RunRecord, closed: Sequence[dict[str, Any]], warmup: int, seconds: float) -> Joules:
-    """The joules of the counted steps, from the run's sums at the two ends of them."""
-    by_step = {row["step"]: row.get(names.TRAIN_JOULES) for row in closed}
-    before, after = by_step.get(warmup), by_step[closed[-1]["step"]]
-    return counted_joules(
+    batches = list(itertools.islice(loader, request.warmup_steps * accumulate, total * accumulate))
+    joules = {row["step"]: row.get(names.TRAIN_JOULES) for row in closed}
+    before, after = joules.get(request.warmup_steps), joules[total]
+    energy = counted_joules(
         None if before is None or after is None else after - before,
         method=run.energy.method,
         absent=run.energy.reason or "train.py did not read the counter at both ends of the counted steps",
         on_gpu=run.energy.label == GPU_LABEL,
-        seconds=seconds,
-        steps=closed[-1]["step"] - warmup,
+        seconds=sum(step_ms) / 1e3,
+        steps=request.steps,
         dropped=run.energy.dropped_readings,
+    )
+    peak = run.throughput.peak_memory_gib
+    return request.record(
+        "measured",
+        parts.recompute,
+        step_ms=step_ms,
+        tokens=sum(batch.token_count for batch in batches),
+        attention_pairs=sum(batch.attention_pairs for batch in batches),
+        peak_memory_mib=None if peak is None else 1024 * peak,
+        train_loss=[row[names.TRAIN_LOSS] for row in closed] if window == 1 else [],
+        loss=run.quality.validation_loss,
+        detail=f"windows of {window} steps; ops: " + ", ".join(f"{op.op} {op.used}" for op in run.ops),
+        **energy,
     )

@@ -7,11 +7,11 @@ said in one line each.
 from __future__ import annotations
 
 import importlib.util
-import re
 from dataclasses import dataclass, replace
 
 import torch
 
+from litespark.benchmarks.session import NAME
 from litespark.data.config import SyntheticConfig
 from litespark.metrics.records.step import VariantKind
 from litespark.models.llama.huggingface_config import why_not_transformers
@@ -23,8 +23,6 @@ from litespark.run.config import ConfigError, Parts
 from litespark.run.precision import precision_of
 from litespark.run.preflight import idle_of, place_of
 from litespark.training.optim import AdamWConfig
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,7 @@ class HuggingFaceSetup:
     """How a Hugging Face baseline trains, beyond the config.
 
     Attributes:
+        about: one line that says what it is.
         attention: transformers' attention implementation; `causal` is SDPA that is never given a mask, see
             `litespark.benchmarks.step.huggingface`.
         recompute: `full` is transformers' gradient checkpointing of every layer.
@@ -58,6 +57,7 @@ class HuggingFaceSetup:
         liger: patched with Liger's kernels.
     """
 
+    about: str
     attention: str
     recompute: Recompute
     fused: bool
@@ -67,30 +67,34 @@ class HuggingFaceSetup:
 
 
 SETUPS = {
-    "standard": HuggingFaceSetup("eager", "full", fused=False),
-    "sdpa": HuggingFaceSetup("sdpa", "full", fused=False),
-    "compiled": HuggingFaceSetup("causal", "none", fused=True, compiled=True),
-    "compiled_fp8": HuggingFaceSetup("causal", "none", fused=True, compiled=True, fp8=True),
-    "liger": HuggingFaceSetup("causal", "none", fused=True, liger=True),
-}
-HUGGINGFACE = {
-    name: Variant(name, "huggingface", (), about)
-    for name, about in {
-        "standard": "Hugging Face Llama, eager attention, autocast, full recompute, AdamW not fused (PyTorch default)",
-        "sdpa": "Hugging Face Llama, SDPA, autocast, full recompute, AdamW not fused (PyTorch default)",
-        "compiled": "Hugging Face Llama, causal SDPA, torch.compile, autocast, no recompute, fused AdamW",
-        "compiled_fp8": "compiled, with torchao tensorwise float8 in all products but the head's",
-        "liger": "Hugging Face Llama with Liger's kernels, causal SDPA, autocast, no recompute, fused AdamW",
-    }.items()
-}
+    "standard": HuggingFaceSetup(
+        "Hugging Face Llama, eager attention, autocast, full recompute, AdamW not fused (PyTorch default)",
+        "eager", "full", fused=False,
+    ),
+    "sdpa": HuggingFaceSetup(
+        "Hugging Face Llama, SDPA, autocast, full recompute, AdamW not fused (PyTorch default)",
+        "sdpa", "full", fused=False,
+    ),
+    "compiled": HuggingFaceSetup(
+        "Hugging Face Llama, causal SDPA, torch.compile, autocast, no recompute, fused AdamW",
+        "causal", "none", fused=True, compiled=True,
+    ),
+    "compiled_fp8": HuggingFaceSetup(
+        "compiled, with torchao tensorwise float8 in all products but the head's",
+        "causal", "none", fused=True, compiled=True, fp8=True,
+    ),
+    "liger": HuggingFaceSetup(
+        "Hugging Face Llama with Liger's kernels, causal SDPA, autocast, no recompute, fused AdamW",
+        "causal", "none", fused=True, liger=True,
+    ),
+}  # fmt: skip
+HUGGINGFACE = {name: Variant(name, "huggingface", (), setup.about) for name, setup in SETUPS.items()}
+TRAINER = Variant("train.py", "train.py", (), "train.py itself: data loading, metrics and Lightning's loop included")
 # what ours is held against where it is not a model of others
 OURS = {
     "bare": Variant("bare", "bare", (), "our model in the step of a textbook, without our step and Lightning"),
-    "train.py": Variant(
-        "train.py", "train.py", (), "train.py itself: data loading, metrics and Lightning's loop included"
-    ),
+    "train.py": TRAINER,
 }
-TRAINER = OURS["train.py"]
 
 
 def litespark_variant(name: str, settings: tuple[str, ...] = ()) -> Variant:
@@ -114,13 +118,13 @@ def parse(word: str) -> Variant:
         if colon:
             raise ValueError(
                 f"--variant: got {word!r}, expected {name!r} alone: a baseline is what it is; give the overrides to "
-                "the whole benchmark, or to a combination of settings under another name"
+                "the whole benchmark"
             )
         return HUGGINGFACE[name]
     if name in OURS:
         plain = OURS[name]
         return replace(plain, settings=settings, about=f"{plain.about}; {rest}") if settings else plain
-    if not _NAME.fullmatch(name) or bool(colon) != bool(settings) or (not colon and name != "litespark"):
+    if not NAME.fullmatch(name) or bool(colon) != bool(settings) or (not colon and name != "litespark"):
         known = ", ".join([*HUGGINGFACE, "litespark", *OURS])
         raise ValueError(
             f"--variant: got {word!r}, expected one of {known}, or settings as 'NAME:override override' "
@@ -130,17 +134,7 @@ def parse(word: str) -> Variant:
 
 
 def why_not(variant: Variant, device: torch.device, parts: Parts) -> str | None:
-    """Why a variant cannot be measured here at all, with what would mend it; None where it can.
-
-    Args:
-        variant: what is asked for.
-        device: where it would run.
-        parts: the config with the variant's settings laid over.
-    """
-    if parts.strategy.name != "single":
-        return f"strategy={parts.strategy.name}: one step is measured on one device; set strategy=single"
-    if parts.resume is not None:
-        return f"resume={parts.resume}: every variant starts from the initial weights; leave it out"
+    """Why a variant, whose settings are in `parts`, cannot be measured here; with what would mend it."""
     if variant.kind == "huggingface":
         return _why_not_huggingface(SETUPS[variant.name], device, parts)
     try:

@@ -19,7 +19,7 @@ from litespark.benchmarks.training.planted import CLEAN, Text, plant
 from litespark.benchmarks.training.prose import prose
 from litespark.config.settings import settings
 from litespark.data.config import PrepareConfig
-from litespark.data.text.files import Files, SourceFile
+from litespark.data.text.files import Files
 from litespark.data.text.reader import DocumentReader
 from litespark.data.text.sources import corpus
 from litespark.metrics.records.training import Corpus, Kind
@@ -72,11 +72,14 @@ def build_corpus(config: PrepareConfig, settings: CorpusSettings, *, below: Path
     digest = hashlib.sha256(json.dumps(lines).encode()).hexdigest()
     folder = below / f"corpus-{digest[:12]}"
     _write(folder, lines)
+    sizes: dict[str, list[int]] = {}
+    for planted in splits["train"]:
+        sizes.setdefault(planted.kind, []).append(len(planted.text.encode()))
     return folder, Corpus(
         source=config.source,
         seed=settings.planted_seed,
         sha256=digest,
-        kinds=_kinds(splits["train"]),
+        kinds=[Kind(kind=kind, documents=len(found), bytes=sum(found)) for kind, found in sorted(sizes.items())],
         validation_documents=len(validation),
         validation_bytes=sum(len(text.encode()) for text in validation),
     )
@@ -111,23 +114,13 @@ def _until(texts: Iterable[str], most_bytes: float, known: set[str]) -> list[str
 def _documents(config: PrepareConfig, files: Files) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as scratch:
         reader = DocumentReader(config, scratch=Path(scratch))
-        for document in reader.documents(sorted(files, key=_turn)):
+        ordered = sorted(files, key=lambda file: hashlib.sha256(file.name.encode()).digest())
+        for document in reader.documents(ordered):
             yield prose(document.text) if document.file.endswith(".py") else document.text
-
-
-def _turn(file: SourceFile) -> bytes:
-    return hashlib.sha256(file.name.encode()).digest()
 
 
 def _line(text: Text) -> str:
     return json.dumps({TEXT_FIELD: text.text, KIND_FIELD: text.kind}, ensure_ascii=False)
-
-
-def _kinds(texts: list[Text]) -> list[Kind]:
-    sizes: dict[str, list[int]] = {}
-    for text in texts:
-        sizes.setdefault(text.kind, []).append(len(text.text.encode()))
-    return [Kind(kind=kind, documents=len(found), bytes=sum(found)) for kind, found in sorted(sizes.items())]
 
 
 def _write(folder: Path, lines: dict[str, list[str]]) -> None:

@@ -25,11 +25,7 @@ _RULE = "selection/"
 
 
 def with_and_without(overrides: Sequence[str]) -> tuple[list[str], list[Variant]]:
-    """The overrides without what they state of `data.selection`, and the variants: none of it, and that, or the web's.
-
-    Args:
-        overrides: as the user gave them.
-    """
+    """The overrides without their `data.selection`, and the variants: none of it, and that, or the web's."""
     selection = [word for word in overrides if word.lstrip("+~").startswith(("data.selection.", "data/selection="))]
     everything, selected = SELECTION.variants
     others = [word for word in overrides if word not in selection]
@@ -59,7 +55,17 @@ def prepare_variants(
             raise ConfigError(f"{' '.join(variant.settings)}: selects nothing, expected rules to hold against none")
         check_selection(data.selection)
     folder, corpus = build_corpus(parts.data, settings, below=logs)
-    common = [*overrides, *_reading(folder, logs)]
+    common = [
+        *overrides,
+        # that read the corpus, whatever was given for the source that its clean text came from
+        "data=text",
+        f"data.source={hydra_text(str(folder))}",
+        f"data.root={hydra_text(str(logs / 'prepared'))}",
+        f"data.text_field={TEXT_FIELD}",
+        f"data.domain_field={KIND_FIELD}",
+        *(f"data.{name}=null" for name in ("name", "max_bytes", "max_files", "training_sequences", "mixture")),
+        "data.mixture_temperature=1.0",
+    ]
     tokenizer = parts.data.tokenizer
     composed = []
     for variant in variants:
@@ -71,19 +77,6 @@ def prepare_variants(
         composed.append(Composed(variant, words, theirs, prepared))
         tokenizer = tokenizer or str(where)
     return corpus, composed
-
-
-def _reading(folder: Path, logs: Path) -> list[str]:
-    """The overrides that read the corpus, whatever was given for the source that its clean text came from."""
-    return [
-        "data=text",
-        f"data.source={hydra_text(str(folder))}",
-        f"data.root={hydra_text(str(logs / 'prepared'))}",
-        f"data.text_field={TEXT_FIELD}",
-        f"data.domain_field={KIND_FIELD}",
-        *(f"data.{name}=null" for name in ("name", "max_bytes", "max_files", "training_sequences", "mixture")),
-        "data.mixture_temperature=1.0",
-    ]
 
 
 def _prepare(parts: Parts) -> tuple[Path, PreparedCorpus]:

@@ -14,20 +14,13 @@ from pathlib import Path
 from litespark.benchmarks.child_process import Ended
 from litespark.benchmarks.session import begin, provenance, record_path
 from litespark.benchmarks.training.corpus import CorpusSettings
-from litespark.benchmarks.training.launch import Training, train
 from litespark.benchmarks.training.preparation import prepare_variants, with_and_without
-from litespark.benchmarks.training.turns import Turns, device_state_of
+from litespark.benchmarks.training.runs import Training, Turns, train
 from litespark.benchmarks.training.variants import Composed, Question, Variant, check_question, check_variants
 from litespark.config.settings import settings
 from litespark.data.stream.modules import build_data_module
 from litespark.device import find
-from litespark.metrics.records.training import (
-    Corpus,
-    Stream,
-    TrainedModel,
-    TrainedVariant,
-    TrainingRecord,
-)
+from litespark.metrics.records.training import Corpus, Stream, TrainedModel, TrainedVariant, TrainingRecord
 from litespark.ranges import InnerShare, Minutes, Seed
 from litespark.run.build import check_vocabulary, token_budget
 from litespark.run.compose import compose_parts
@@ -57,11 +50,7 @@ class TrainingSettings:
 
 
 def seeds_of(words: str) -> tuple[int, ...]:
-    """The seeds that `1,2` means.
-
-    Raises:
-        ConfigError: it is no list of whole numbers.
-    """
+    """The seeds that `1,2` means."""
     try:
         return tuple(int(word) for word in words.split(","))
     except ValueError as error:
@@ -117,14 +106,9 @@ def bench_training(
     new = new_record(made, settings, corpus, parts, overrides, command)
     path = record_path(output, new.provenance, f"bench-{question.name}", new.model.name, new.precision)
     record, path = begin(new, path, done=_runs, say=say)
-    words_of = {each.variant.name: each.words for each in made}
-
-    def training(variant: TrainedVariant, seed: int, seconds: float | None) -> Training:
-        words = words_of[variant.name]
-        return Training.of(record.provenance, variant.name, seed, words, script=script, logs=logs, seconds=seconds)
-
+    overrides_of = {each.variant.name: each.words for each in made}
     deadline = None if settings.minutes is None else began + 60 * settings.minutes
-    Turns(record, path, training, lambda: device_state_of(parts), say, launch, clock, deadline).take()
+    Turns(record, path, overrides_of, parts, script, logs, say, launch, clock, deadline).take()
     return record, path
 
 
@@ -143,11 +127,22 @@ def new_record(
     """
     device = find(parts.trainer.accelerator)
     precisions = [precision_of(each.parts, device) for each in made]
-    model, stream = model_and_stream(made[0].parts)
+    first = made[0].parts
+    data = build_data_module(first.data, seed=first.seed)
+    check_vocabulary(first, data.manifest)
+    assert first.trainer.validate_every is not None
     return TrainingRecord(
         provenance=provenance(parts, overrides, command, device, precisions[0]),
-        model=model,
-        stream=stream,
+        model=TrainedModel(name=first.model.name, parameters=first.model.parameter_count()),
+        stream=Stream(
+            name=data.manifest.name,
+            manifest_hash=data.manifest.hash,
+            seq_len=first.data.seq_len,
+            global_batch_size=first.trainer.global_batch_size,
+            validation_sequences=first.data.validation_sequences,
+            validate_every=first.trainer.validate_every,
+            budget_tokens=token_budget(first, data.manifest).planned_tokens(),
+        ),
         precision=precisions[0],
         seeds=list(settings.seeds),
         variants=[
@@ -157,26 +152,6 @@ def new_record(
         target_bits_per_byte=parts.budget.target_bpb,
         bound=settings.bound,
         corpus=corpus,
-    )
-
-
-def model_and_stream(parts: Parts) -> tuple[TrainedModel, Stream]:
-    """Those of `parts`, which validate; prepares the text where that was not done before.
-
-    Raises:
-        ValueError: the text or its vocabulary do not fit.
-    """
-    data = build_data_module(parts.data, seed=parts.seed)
-    check_vocabulary(parts, data.manifest)
-    assert parts.trainer.validate_every is not None
-    return TrainedModel(name=parts.model.name, parameters=parts.model.parameter_count()), Stream(
-        name=data.manifest.name,
-        manifest_hash=data.manifest.hash,
-        seq_len=parts.data.seq_len,
-        global_batch_size=parts.trainer.global_batch_size,
-        validation_sequences=parts.data.validation_sequences,
-        validate_every=parts.trainer.validate_every,
-        budget_tokens=token_budget(parts, data.manifest).planned_tokens(),
     )
 
 

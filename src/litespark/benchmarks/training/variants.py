@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from litespark.benchmarks.session import check_measurable
+from litespark.benchmarks.session import NAME, check_measurable, check_plain
 from litespark.data.config import SyntheticConfig
 from litespark.metrics.records.training import PreparedCorpus
 from litespark.run.config import ConfigError, Parts, differences
-from litespark.run.variant import KEY
 
 # how a model is trained, and how its sequences are read; everything else is what is trained, on which, seen when
 _FREE = ("ops", "precision", "recompute", "optim", "schedule",
@@ -74,16 +72,12 @@ SELECTION = Question(
 
 
 def parse(words: str, defaults: Sequence[Variant]) -> Variant:
-    """The variant that `NAME: OVERRIDE OVERRIDE …` means, or that of `defaults` which a name alone means.
-
-    Raises:
-        ValueError: neither; the message names what was given.
-    """
+    """The variant that `NAME: OVERRIDE OVERRIDE …` means, or that of `defaults` which a name alone means."""
     name, colon, settings = (part.strip() for part in words.partition(":"))
     known = {each.name: each for each in defaults}
     if not colon and name in known:
         return known[name]
-    if not colon or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
+    if not colon or not NAME.fullmatch(name):
         raise ValueError(
             f"--variant: got {words!r}, expected one of {', '.join(known)}, or a name of letters and digits with the "
             "overrides that make it: --variant 'muon: ops=litespark optim=muon'"
@@ -94,18 +88,10 @@ def parse(words: str, defaults: Sequence[Variant]) -> Variant:
 def check_question(question: Question, parts: Parts, overrides: Sequence[str], variants: Sequence[Variant]) -> None:
     """Refuse what cannot be answered, and runs that a benchmark cannot start, name and continue by itself.
 
-    Args:
-        parts: of the overrides, without the settings of a variant.
-
     Raises:
         ConfigError: naming what to change.
     """
-    for word in overrides:
-        if word.lstrip("+").startswith(f"{KEY}="):
-            raise ConfigError(
-                f"got the override {word}, expected plain ones: what it sets is stronger than the settings of the "
-                "variants and the benchmark's own. Give these settings one by one"
-            )
+    check_plain(overrides)
     target, names = parts.budget.target_bpb, [variant.name for variant in variants]
     if question.to_target and target is None:
         raise ConfigError("budget.target_bpb: got null, expected the bits per byte at which runs end: --target-bpb 1.2")

@@ -40,7 +40,7 @@ def typed(context: typer.Context) -> list[str]:
     return kept
 
 
-def show(publish: bool, tables: Sequence[Any], path: Path, figure: Any = None) -> None:
+def show(publish: bool, tables: Sequence[Any], path: Path, figure: Any = None, *, complete: bool = True) -> None:
     """Print the tables of a record, write its figure beside it, and where it was published the page of results anew."""
     from litespark.reports.plots import save
     from litespark.reports.table import text
@@ -52,3 +52,5 @@ def show(publish: bool, tables: Sequence[Any], path: Path, figure: Any = None) -
 
         for page in write_documents(repository()):
             print(f"page: {page}")
+    if not complete:
+        print("not all rounds are there: the same command continues")

@@ -1,30 +1,106 @@
-"""What `bench step` and `bench ablation` share: the options that say how steps are measured."""
+"""`litespark bench step` and `bench ablation`: whole training steps, in fresh processes that take turns."""
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated, Any
 
-from typer import Option
+from typer import Context, Option
 
-# rounds, warm-up and counted steps where the user does not say
-_ON_GPU, _ON_CPU = (3, 5, 20), (2, 2, 5)
+from litespark.cli.bench.records import Output, Publish, records_folder, show, typed
+from litespark.cli.configs import Overrides, composed_parts, tell
+
 # a GPU may be lent for ten minutes at a time, and the same command continues
-MINUTES = 9.0
+_MINUTES = 9.0
+_ON_CPU = {"rounds": 2, "warmup_steps": 2, "steps": 5}
 
 Rounds = Annotated[int | None, Option(help="Processes of each that is measured; 3, on a CPU 2")]
 Steps = Annotated[int | None, Option(help="Counted steps of a process; 20, on a CPU 5")]
 Warmup = Annotated[int | None, Option(help="Steps before them; 5, on a CPU 2")]
 Minutes = Annotated[float, Option(help="Begin no process later")]
 Layers = Annotated[int | None, Option(help="Measure so many layers of the model; as many as fit")]
+_VARIANT = "A baseline, litespark, bare, train.py, or 'NAME:override …'; give it again for more; all but bare"
+_SWITCH = Option(default_factory=list, metavar="NAME=KEYS", help="Switch KEY,KEY… together, as NAME")
 
 
-def step_settings(device: str, **given: Any) -> Any:
-    """The `StepSettings` of the options, on a device of this type.
+def step(
+    context: Context,
+    overrides: Overrides,
+    *,
+    variant: Annotated[list[str], Option(default_factory=list, metavar="WORD", help=_VARIANT)],
+    rounds: Rounds = None,
+    steps: Steps = None,
+    warmup: Warmup = None,
+    minutes: Minutes = _MINUTES,
+    layers: Layers = None,
+    output: Output = None,
+    publish: Publish = False,
+) -> int:
+    """Measure whole training steps of the baselines and of ours."""
+    from litespark.benchmarks.step.session import bench_step
+    from litespark.benchmarks.step.variants import HUGGINGFACE, TRAINER, litespark_variant, parse
+    from litespark.reports.step import succeeded, tables
 
-    Raises:
-        ValueError: a number is out of range.
-    """
+    device = _device(overrides)
+    variants = [parse(word) for word in variant]
+    if not variants:
+        variants = [*HUGGINGFACE.values(), litespark_variant("litespark"), *([] if device == "cpu" else [TRAINER])]
+    settings = _settings(device, rounds=rounds, steps=steps, warmup_steps=warmup, minutes=minutes, layers=layers)
+    folder = records_folder(output, publish)
+    record, path = bench_step(overrides, variants, settings, command=typed(context), output=folder, say=tell)
+    show(publish, tables(record), path, complete=record.complete)
+    return 0 if succeeded(record) else 1
+
+
+def ablation(
+    context: Context,
+    overrides: Overrides,
+    *,
+    switch: Annotated[list[str], _SWITCH],
+    baseline: Annotated[str, Option(help="Overrides that make it")] = "ops=reference recompute=full optim.fused=false",
+    target: Annotated[str, Option(help="Overrides that make it")] = "ops=litespark recompute=none optim.fused=true",
+    order: Annotated[str, Option(metavar="NAME,NAME", help="Of the switches; that of the config")] = "",
+    rounds: Rounds = None,
+    steps: Steps = None,
+    warmup: Warmup = None,
+    minutes: Minutes = _MINUTES,
+    layers: Layers = None,
+    output: Output = None,
+    publish: Publish = False,
+) -> int:
+    """Measure the gain of each optimisation between a baseline and a target."""
+    from litespark.benchmarks.ablation import bench_ablation
+    from litespark.reports.ablation import of_record, waterfall
+    from litespark.reports.ablation_rows import from_record
+    from litespark.reports.step_rows import failures
+
+    plain = shlex.split(baseline)
+    device = _device([*overrides, *plain])
+    record, path = bench_ablation(
+        overrides,
+        baseline=plain,
+        target=shlex.split(target),
+        grouped=switch,
+        order=[name for name in order.split(",") if name],
+        settings=_settings(device, rounds=rounds, steps=steps, warmup_steps=warmup, minutes=minutes, layers=layers),
+        command=typed(context),
+        output=records_folder(output, publish),
+        say=tell,
+    )
+    figure = waterfall(from_record(record), record.model.name)
+    show(publish, [of_record(record)], path, figure, complete=record.complete)
+    return 1 if failures(record) else 0
+
+
+def _device(overrides: list[str]) -> str:
+    from litespark.device import find
+
+    return find(composed_parts(overrides).trainer.accelerator).type
+
+
+def _settings(device: str, **given: Any) -> Any:
+    """The `StepSettings` of the options that were given, on a device of this type."""
     from litespark.benchmarks.step.begin import StepSettings
 
-    usual = dict(zip(("rounds", "warmup_steps", "steps"), _ON_CPU if device == "cpu" else _ON_GPU, strict=True))
+    usual: dict[str, Any] = _ON_CPU if device == "cpu" else {}
     return StepSettings(**usual | {name: value for name, value in given.items() if value is not None})

@@ -1,15 +1,12 @@
 """How a run is started, continued and left alone; the process itself is not started."""
 
-from dataclasses import replace
-
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from litespark.benchmarks.child_process import PYTHON, Ended
-from litespark.benchmarks.training import launch as module
-from litespark.benchmarks.training.launch import Training, tidy, train
+from litespark.benchmarks.training import runs as module
+from litespark.benchmarks.training.runs import Training, train
 from tests.metrics.records.hand_made import make_record
-from tests.metrics.training_records import to_target
 
 
 @pytest.fixture
@@ -53,24 +50,3 @@ def test_a_finished_run_is_not_started_again(started, tmp_path):
         make_record(status=status).write(training.folder / "run.json")
         assert train(training) == DONE
         assert len(started) == count
-
-
-def test_only_the_state_of_a_run_is_removed(tmp_path):
-    (tmp_path / "checkpoints" / "step-1").mkdir(parents=True)
-    (tmp_path / "run.json").touch()
-    for _ in range(2):
-        tidy(tmp_path)
-        assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
-
-
-def test_the_seed_comes_after_what_the_benchmark_was_given_and_other_code_is_another_run(tmp_path):
-    origin = to_target().provenance
-
-    def run(of):
-        return Training.of(of, "muon", 2, ["optim=adamw", "seed=5", "optim=muon"], script=tmp_path, logs=tmp_path)
-
-    training = run(origin)
-    assert training.overrides[:4] == ("optim=adamw", "seed=5", "optim=muon", "seed=2")
-    assert "callbacks.checkpoint_at_end=false" in training.overrides
-    assert training.name.startswith("muon-2-")
-    assert run(replace(origin, source_hash="other")).name != training.name == run(origin).name

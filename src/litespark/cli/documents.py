@@ -1,21 +1,47 @@
-"""`litespark settings`: writes docs/settings.md from the classes of the config groups."""
+"""`litespark results` and `litespark settings`: pages that are written from records and from the config groups."""
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Option
 
 from litespark.cli.configs import compose, repository
+
+_CHECK = "Write nothing; exit 1 where a record is refused or a document does not show what its records hold"
+
+
+def results(
+    *,
+    check: Annotated[bool, Option("--check", help=_CHECK)] = False,
+    root: Annotated[Path | None, Option(help="Folder with results/ and the documents; this repository")] = None,
+) -> int:
+    """Write the figures of documents from the records, or check them."""
+    from litespark.reports.marks import check_documents, write_documents
+
+    root = root or repository()
+    if not check:
+        for page in write_documents(root):
+            print(page)
+        return 0
+    problems = check_documents(root)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    print("results: nothing to complain of" if not problems else f"results: {len(problems)} problems")
+    return 1 if problems else 0
 
 
 def settings() -> int:
     """Write docs/settings.md, the page of every setting."""
     path = repository() / "docs" / "settings.md"
-    path.write_text(page(), encoding="utf-8")
+    path.write_text(page_of_settings(), encoding="utf-8")
     print(path)
     return 0
 
 
-def page() -> str:
+def page_of_settings() -> str:
     """The page, with the defaults of the choices in configs/."""
     from omegaconf import OmegaConf
 

@@ -1,1 +1,0 @@
-"""What each optimisation buys: the settings in which baseline and target differ, switched on one after the other."""
