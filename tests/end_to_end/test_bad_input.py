@@ -285,7 +285,7 @@ def test_one_rank_of_two_refuses_a_batch_that_suits_one(world):
         for name, value in environment_of_rank.items():
             patch.setitem(os.environ, name, value)
         with pytest.raises(
-            ValueError, match=r"got 3 rows .* 2 processes, .* a multiple of 2; .*trainer.global_batch_size=4"
+            ValueError, match=r"got 3 and 2 processes, .* a multiple of 2; .*trainer.global_batch_size=4"
         ):
             train(config_of(world.overrides(f"{NO_FILES} strategy=ddp trainer.global_batch_size=3")))
         with pytest.raises(ValueError, match="strategy=single: got 2 processes, expected one; start without torchrun"):

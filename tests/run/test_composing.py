@@ -27,7 +27,6 @@ GROUPS = {
 }
 MEANT = {
     "+lr=1e-3": "set optim.lr=0.001",
-    "lr=1e-3": "set optim.lr=1e-3",
     "+optim@teacher=adamw": "teacher: got",
     "+paths.lgos=x": "set paths.logs=x",
     "optim.learning_rate=1e-3": "set optim.lr=1e-3",

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import hydra._internal.hydra
 import pytest
-import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
@@ -45,14 +44,10 @@ def world(tmp_path, monkeypatch):
 FILES = {
     "a callback": "hydra: {callbacks: {x: {_target_: shutil.copyfile, {copy}}}}",
     "a callback that is resolved": "x: {_target_: shutil.copyfile, {copy}}\nhydra: {callbacks: {x: '${x}'}}",
-    "a callback behind a resolver": "x: {_target_: shutil.copyfile, {copy}}\n"
-    "hydra: {callbacks: {x: '${oc.create:${x}}'}}",
     "a logging factory": "hydra: {job_logging: {filters: {x: {(): shutil.copyfile, {copy}}}}}",
-    "a logging factory of Hydra's own": "hydra: {hydra_logging: {formatters: {x: {(): shutil.copyfile, {copy}}}}}",
     "a logging class": "hydra: {job_logging: {handlers: {x: {class: logging.FileHandler, filename: '{to}'}}}}",
     "a logging object": "hydra: {job_logging: {root: {level: 'ext://planted_package.x'}}}",
     "a logging object, resolved": "x: 'ext://planted_package.x'\nhydra: {job_logging: {root: {level: '${x}'}}}",
-    "a launcher": "hydra: {launcher: {_target_: hydra_plugins.x.Y}}",
     "a sweeper": "hydra: {sweeper: {_target_: planted_package.X}}",
     "a sweeper's settings": "hydra: {mode: MULTIRUN, sweeper: {params: {_target_: shutil.copyfile, {copy}}}}",
     "within a sweeper's settings": "hydra: {mode: MULTIRUN, sweeper: {params: {x: '${y}'}}}\n"
@@ -92,31 +87,22 @@ def test_without_the_check_the_plants_would_work(plant, world, capfd, monkeypatc
 COMMANDS = {
     "a sweep of one": ("train", "-m", "experiment=evil"),
     "a job of a sweep": ("train", "-m", "experiment=quickstart,evil"),
-    "prepare": ("prepare", "{callback}"),
-    "verify": ("verify", "{callback}"),
-    "verify-resume": ("verify-resume", "{callback}"),
     "bench step": ("bench", "step", "{callback}"),
     "a callback": ("train", "{callback}"),
-    "a callback, forced": ("train", "+{callback}"),
     "all of hydra": ("train", "hydra={callbacks:{x:{_target_:shutil.copyfile,src:{from},dst:{to}}}}"),
     "all of hydra, resolved": (
         "train",
         "hydra=${variant}",
         "variant={callbacks:{x:{_target_:shutil.copyfile,src:{from},dst:{to}}}}",
     ),
-    "a logging class": ("train", "+hydra.job_logging.handlers.x={class:logging.FileHandler,filename:{to}}"),
     "a launcher": ("train", "-m", "hydra.launcher._target_=planted_package.X"),
-    "a sweeper": ("train", "-m", "hydra.sweeper._target_=planted_package.X"),
     "an environment": ("train", "+hydra.job.env_set.LITESPARK_ALLOWED_TARGETS=shutil."),
     "a variable that is copied": ("train", "hydra.job.env_copy=[HOME]"),
-    "a variable that is not there": ("train", "hydra.job.env_copy=[NOT_THERE]"),
     "a sweep over a logging class": ("train", "-m", "+hydra.job_logging.handlers.x={class:logging.FileHandler},1"),
     "a package among the configs": ("train", "hydra.searchpath=[pkg://planted_package]"),
-    "a module among the configs": ("train", "hydra.searchpath=[structured://planted_package]"),
     "a package for the configs": ("train", "--config-path=pkg://planted_package"),
     "a group in another place": ("train", "--config-dir={w}", "+experiment@hydra.callbacks=node"),
     "showing the config": ("train", "--cfg=job", "{callback}"),
-    "info": ("train", "--info", "{callback}"),
     "a pickle": ("train", "--experimental-rerun", "{w}/job.pickle"),
 }  # fmt: skip
 
@@ -174,14 +160,3 @@ def test_a_primary_config_of_ones_own_names_no_package(world, capfd):
 def test_what_calls_nothing_may_be_set(override):
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         check_hydra(compose("train", overrides=[override], return_hydra_config=True))
-
-
-def test_a_folder_of_ones_own_may_hold_configs(tmp_path):
-    planted(tmp_path, "seed: 7", name="mine")
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        assert compose("train", overrides=[f"hydra.searchpath=[{tmp_path}]", "experiment=mine"]).seed == 7
-
-
-def test_the_shipped_configs_hold_no_call_below_hydra():
-    texts = [yaml.safe_load(path.read_text()) for path in CONFIGS.rglob("*.yaml")]
-    assert not [text["hydra"] for text in texts if "_target_" in str(text.get("hydra"))]

@@ -11,9 +11,8 @@ import hydra
 import pytest
 from hydra.errors import ConfigCompositionException
 
-from litespark.launch import Ranks
 from litespark.run import job
-from litespark.run.job import one_after_the_other, start
+from litespark.run.job import start
 from litespark.run.targets import raised_in_own_code
 
 TRAIN = hydra.main(version_base="1.3", config_path=str(Path(job.__file__).parents[3] / "configs"), config_name="train")(
@@ -30,12 +29,12 @@ def rank(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["train.py"])
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
 
-    def become(number, *, file=True):
+    def become(number):
         for name, value in {**TORCHRUN, "RANK": str(number), "LOCAL_RANK": str(number)}.items():
             monkeypatch.setenv(name, value)
         path = tmp_path / f"error-{number}.json"
         monkeypatch.setattr(sys, "argv", ["train.py"])
-        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(path) if file else "")
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(path))
         return path, waited
 
     return become
@@ -64,74 +63,21 @@ def test_another_rank_leaves_the_word_to_the_first_and_then_names_itself(rank):
     assert json.loads(path.read_text())["message"]["message"] == "rank 1: Could not override 'nope'."
 
 
-def test_other_launchers_show_what_is_printed(rank, capsys):
-    rank(0, file=False)
-    with pytest.raises(SystemExit):
-        start(complain)
-    assert capsys.readouterr().err == "Could not override 'nope'.\n"
-
-
-def test_a_bug_keeps_its_traceback(rank, capsys):
-    rank(0)
-
-    def fail():
-        raise KeyError("bug")
-
-    with pytest.raises(KeyError):
-        start(fail)
-
-
-def test_variables_that_cannot_be_are_one_message(rank, monkeypatch):
-    rank(0)
-    monkeypatch.setenv("WORLD_SIZE", "abc")
-    with pytest.raises(SystemExit, match=r"ValueError: WORLD_SIZE: got 'abc' in the environment"):
-        start(complain)
-
-
-def test_a_sweep_as_a_loop_of_the_shell_starts_the_same_jobs(tmp_path):
-    print_it = tmp_path / "job"
-    print_it.write_text('#!/bin/sh\nfor word in "$@"; do printf "%s|" "$word"; done; echo\n')
-    print_it.chmod(0o755)
-    line = one_after_the_other(
-        str(print_it),
-        ["-m", "strategy=ddp", "seed=1,2", "+data.note='a b'", "optim.lr=1e-3,3e-4", "hydra.mode=MULTIRUN"],
-        {"model": "tiny,llama160m"},
-    )
-    done = subprocess.run(["sh", "-c", line], text=True, capture_output=True, check=True)
-    assert done.stdout.splitlines() == [
-        f"strategy=ddp|seed={seed}|+data.note='a b'|optim.lr={lr}|model={model}|"
-        for seed in ("1", "2") for lr in ("0.001", "0.0003") for model in ("tiny", "llama160m")
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "words", [["hydra.mode=MULTIRUN", "seed=1,2"], ["--multirun", "sweep=ops_ablation"]], ids=["mode", "group"]
-)
-def test_a_sweep_of_two_processes_is_refused_with_what_to_do(words, tmp_path):
+def test_a_sweep_of_two_processes_is_refused_with_what_to_do(tmp_path):
     """Before torch is imported, so at once; in a process of its own, since Hydra can be started once in one."""
     error = tmp_path / "error.json"
     environment = {**TORCHRUN, "RANK": "0", "LOCAL_RANK": "0", "TORCHELASTIC_ERROR_FILE": str(error)}
     root = Path(job.__file__).parents[3]
     done = subprocess.run(
-        [sys.executable, "train.py", *words, "strategy=ddp", f"paths.logs={tmp_path}"],
+        [sys.executable, "train.py", "--multirun", "sweep=ops_ablation", "strategy=ddp", f"paths.logs={tmp_path}"],
         cwd=root, env={"PYTHONPATH": str(root / "src"), "PATH": "/usr/bin:/bin"} | environment,
         text=True, capture_output=True, timeout=300, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (1, "")
     message = json.loads(error.read_text())["message"]["message"]
     assert "got a sweep and 2 processes started by torchrun, expected one process" in message
-    if "seed=1,2" in words:
-        assert (
-            'for seed in 1 2; do torchrun --nproc-per-node=2 train.py "seed=$seed" strategy=ddp paths.logs=' in message
-        )
     assert f"paths.logs={tmp_path} strategy=single" in message.splitlines()[-1]
     assert not (tmp_path / "runs").exists()
-
-
-def test_ranks_are_read_for_the_strategy_of_the_run():
-    tasks = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}
-    assert Ranks.from_environment("single", tasks).world_size == 1
-    assert Ranks.from_environment("ddp", tasks).world_size == 2
 
 
 WRONG_BELOW_HYDRA = {

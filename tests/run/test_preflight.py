@@ -39,15 +39,6 @@ def gpu(monkeypatch):
     monkeypatch.setattr(Accelerator, "memory_bytes", 80 * 2**30)
 
 
-def test_the_ranks_come_from_the_launcher(monkeypatch):
-    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-    assert Ranks.from_environment() == ALONE
-    for name, value in {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}.items():
-        monkeypatch.setenv(name, value)
-    assert Ranks.from_environment() == Ranks(4, 3, 1, 2, "torchrun")
-
-
 def test_without_a_gpu_a_run_computes_in_fp32_on_the_cpu(logs, no_gpu):
     made = preflight(
         parts(logs, "trainer.accelerator=auto", "data.micro_batch_size=8", "trainer.global_batch_size=16"), ALONE
@@ -58,17 +49,6 @@ def test_without_a_gpu_a_run_computes_in_fp32_on_the_cpu(logs, no_gpu):
 def test_with_a_gpu_a_run_computes_in_bf16_on_it(logs, gpu):
     made = preflight(parts(logs, "trainer.accelerator=auto"), ALONE)
     assert (made.device, made.precision) == (torch.device("cuda", 0), "bf16")
-
-
-def test_a_gpu_without_bf16_takes_fp32_by_itself_and_refuses_bf16(logs, gpu, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
-    assert preflight(parts(logs, "trainer.accelerator=auto"), ALONE).precision == "fp32"
-    with pytest.raises(ConfigError, match=r"precision=bf16: A Card has no bf16 units .* use precision=fp32"):
-        preflight(parts(logs, "trainer.accelerator=auto", "precision=bf16"), ALONE)
-
-
-def test_bf16_on_a_cpu_is_taken_at_its_word(logs, no_gpu):
-    assert preflight(parts(logs, "precision=bf16"), ALONE).precision == "bf16"
 
 
 def test_more_processes_than_gpus_are_refused(logs, gpu):
@@ -120,16 +100,6 @@ def test_shards_on_more_devices_are_advised_as_a_command(logs, gpu, monkeypatch)
     preflight(parts(logs, *words, "strategy=fsdp"), three)
 
 
-def test_a_target_in_bits_per_byte_is_refused_to_ids_that_stand_for_no_text(logs, no_gpu):
-    with pytest.raises(ConfigError, match="have no bits per byte; set data=standard_library"):
-        preflight(parts(logs, "data=synthetic", "budget.target_bpb=1.5"), ALONE)
-
-
-def test_memory_that_cannot_be_read_stops_nobody(logs, no_gpu, monkeypatch):
-    monkeypatch.setattr(Device, "memory_bytes", None)
-    preflight(parts(logs, "model=llama30b"), ALONE)
-
-
 def test_all_problems_are_told_at_once(tmp_path, no_gpu):
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError) as caught:
@@ -165,7 +135,9 @@ def test_trying_the_folder_leaves_no_file(tmp_path, no_gpu):
     assert list(tmp_path.rglob("*")) == [tmp_path / "runs"]
 
 
-def test_a_target_needs_validations(logs):
+def test_a_target_needs_validations_and_text(logs):
+    with pytest.raises(ConfigError, match="have no bits per byte; set data=standard_library"):
+        preflight(parts(logs, "data=synthetic", "budget.target_bpb=1.5"), ALONE)
     with pytest.raises(ConfigError, match=r"budget\.target_bpb=1\.5: got trainer\.validate_every=null.*set trainer"):
         preflight(parts(logs, "data=standard_library", "budget.target_bpb=1.5", "trainer.validate_every=null"), ALONE)
     preflight(parts(logs, "data=standard_library", "budget.target_bpb=1.5", "trainer.validate_every=5"), ALONE)

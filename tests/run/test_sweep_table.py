@@ -8,7 +8,7 @@ import pytest
 from hydra.types import RunMode
 
 from litespark.run import sweep
-from litespark.run.sweep import Sweep, telling
+from litespark.run.sweep import Job, telling
 
 
 @pytest.fixture
@@ -32,15 +32,16 @@ def test_a_run_of_a_sweep_keeps_its_experiment_in_its_name(multirun):
     assert telling(["experiment=mine", "variant={label:a}"]) == ["experiment=mine", "variant={label:a}"]
 
 
-def test_jobs_that_failed_have_a_row_too(multirun):
+def test_jobs_that_failed_or_whose_record_is_damaged_have_a_row_too(multirun, tmp_path, monkeypatch):
     multirun("seed=1,2", "+optim.x=3,4")
-    jobs = Sweep()
-    assert jobs.table() is None
-    jobs.begin(["seed=1", "+optim.x=3"])
-    jobs.failed("ValueError: no\nsecond line")
-    jobs.begin(["seed=2", "+optim.x=3"])
-    jobs.in_folder(Path("gone"))
-    header, first, second = (jobs.table() or "").splitlines()[2:]
+    monkeypatch.setattr(sweep, "JOBS", [])
+    assert sweep.table() is None
+    sweep.JOBS.append(Job(telling(["seed=1", "+optim.x=3"]), error="ValueError: no\nsecond line"))
+    sweep.JOBS.append(Job(telling(["seed=2", "+optim.x=3"]), folder=Path("gone")))
+    (tmp_path / "run.json").write_text("{")
+    sweep.JOBS.append(Job(["optim.x=4"], tmp_path))
+    header, first, second, third = (sweep.table() or "").splitlines()[2:]
     assert header.split()[:2] == ["seed", "optim.x"]
     assert "failed: ValueError: no second line" in first
     assert "stopped" in second
+    assert "damaged: " in third

@@ -14,20 +14,16 @@ import pytest
 import torch
 
 from litespark.callbacks.signals import SIGNALS, Interrupted
-from litespark.data.stream.synthetic import synthetic_manifest
-from litespark.launch import Ranks
 from litespark.metrics.energy_journal import EnergyJournal
 from litespark.metrics.environment import git_state
-from litespark.ops.backend import OpsConfig, resolve
-from litespark.run import build, instruments
+from litespark.run import instruments
 from litespark.run import train as run
-from litespark.run.preflight import Machine
 from litespark.run.record import RunRecord
 from litespark.run.targets import ConfigError
 from litespark.training.checkpoint import folder as checkpoint_folder
 from tests.metrics.fake_meter import FakeMeter
 from tests.metrics.records.hand_made import changed
-from tests.run.composed import config, parts
+from tests.run.composed import config
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
@@ -243,13 +239,3 @@ def test_a_run_that_auto_puts_into_fp8_is_in_fp8(tmp_path, monkeypatch):
     assert "fp8" in {op["op"] for op in found["ops"]}
     state = torch.load(folder / "checkpoints" / "step-00000002" / "state.ckpt", weights_only=True)
     assert state["litespark"]["fp8"]["scaling"]["steps"] == 2
-
-
-def test_a_run_in_fp8_is_put_together_from_the_pieces_that_were_chosen():
-    settings, machine = parts(*SMALL, *FP8), Machine(torch.device("cpu"), "fp8", 1, Ranks(1, 0, 0, 1))
-    manifest = synthetic_manifest(settings.data, settings.seed)
-    ops = resolve(OpsConfig())
-    module = build.build_module(settings, machine, manifest, build.token_budget(settings), ops)
-    model = module.builder.build(machine.device)
-    assert model.fp8.config == settings.fp8
-    assert all(linear.pieces is ops.fp8 for linear in model.fp8.linears.values())

@@ -32,35 +32,25 @@ class TrainerConfig:
     """Write a PyTorch profiler trace of some steps into the run's folder."""
 
     def fitting_micro_batch(self, asked: int, world_size: int) -> int:
-        """The largest micro-batch of at most `asked` rows of which every rank takes equally many in a step.
-
-        Raises:
-            ValueError: `global_batch_size` is not a multiple of `world_size`.
-        """
+        """The largest micro-batch of at most `asked` sequences of which every rank takes equally many in a step."""
         if self.global_batch_size % world_size:
             fewer = max(n for n in range(1, world_size) if self.global_batch_size % n == 0)
             near = max(1, round(self.global_batch_size / world_size)) * world_size
             start = f"torchrun --nproc-per-node={fewer} train.py" if fewer > 1 else "python train.py strategy=single"
             raise ValueError(
-                f"trainer.global_batch_size: got {self.global_batch_size} rows in a step and {world_size} processes, "
-                f"expected a multiple of {world_size}; {start} trains the same with fewer processes, or set "
-                f"trainer.global_batch_size={near}"
+                f"trainer.global_batch_size: got {self.global_batch_size} and {world_size} processes, expected a "
+                f"multiple of {world_size}; {start} trains the same, or set trainer.global_batch_size={near}"
             )
         of_rank = self.global_batch_size // world_size
         return max(n for n in range(1, min(asked, of_rank) + 1) if of_rank % n == 0)
 
     def accumulate(self, micro_batch_size: int, world_size: int) -> int:
-        """Micro-batches in one step on each rank, of a size that fits (see `fitting_micro_batch`).
-
-        Raises:
-            ValueError: `global_batch_size` is not a multiple of `micro_batch_size × world_size`.
-        """
+        """Micro-batches in one step on each rank; a ValueError where `fitting_micro_batch` is another."""
         fitting = self.fitting_micro_batch(micro_batch_size, world_size)
         if fitting != micro_batch_size:
             raise ValueError(
-                f"data.micro_batch_size: got {micro_batch_size}, expected a number of rows of which "
-                f"{world_size} processes make trainer.global_batch_size={self.global_batch_size}; "
-                f"set data.micro_batch_size={fitting}"
+                f"data.micro_batch_size: got {micro_batch_size}, expected a number of which {world_size} processes "
+                f"make trainer.global_batch_size={self.global_batch_size}; set data.micro_batch_size={fitting}"
             )
         return self.global_batch_size // (micro_batch_size * world_size)
 
@@ -158,8 +148,9 @@ class RecomputeConfig:
     """Nothing; the product of gate and up in the MLP; or whole blocks, of which only the input is kept."""
 
 
-Path = Annotated[str, StringConstraints(min_length=1, pattern="^[^\0]*$"), BeforeValidator(lambda word: _text(word))]
-Text = Annotated[str, BeforeValidator(lambda word: _text(word))]
+# of digits only it arrives as a number
+Text = Annotated[str, BeforeValidator(lambda word: str(word) if type(word) in (int, float) else word)]
+Path = Annotated[Text, StringConstraints(min_length=1, pattern="^[^\0]*$")]
 
 
 @settings("paths", resume=NOT_COMPARED)
@@ -187,8 +178,3 @@ class RunConfig:
     tokenizer is taken where data.tokenizer is null."""
     allow_other_tokenizer: Annotated[Switch, MAY_CHANGE] = False
     """Train initial weights on ids that mean other tokens."""
-
-
-def _text(word: Any) -> Any:
-    """One of digits only arrives as a number."""
-    return str(word) if isinstance(word, int | float) and not isinstance(word, bool) else word

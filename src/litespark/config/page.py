@@ -21,11 +21,7 @@ a run that is continued may go on with another value. `litespark settings` write
 
 
 def settings_page(defaults: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
-    """The page.
-
-    Args:
-        defaults: (group, kind) -> its settings as configs/ states them, by dotted key.
-    """
+    """The page."""
     parts = [_HEAD, _section("Of the run", ROOT, "", defaults[("", "")])]
     for group in GROUPS:
         for kind, made in classes_of(group).items():

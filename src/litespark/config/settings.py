@@ -11,7 +11,6 @@ A fault names the key, what was got, what was expected, and what can be pasted i
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Annotated, Any, TypeVar, dataclass_transform, get_args
@@ -59,14 +58,7 @@ def together(faults: Sequence[str]) -> str:
 def settings(
     at: str, *, kw_only: bool = False, resume: Resume = MAY_CHANGE, options: Mapping[str, str] | None = None
 ) -> Callable[[Made], Made]:
-    """Make a class one of settings; see the head of the module.
-
-    Args:
-        at: the config group, or "--" for options of a command.
-        kw_only: as for a dataclass.
-        resume: whether a resume may change the fields that the class itself defines.
-        options: field -> its option, where the names differ.
-    """
+    """Make a class one of settings, of the group `at`; "--" is a command, whose `options` may have other names."""
 
     def decorate(kind: Made) -> Made:
         config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, use_attribute_docstrings=True)
@@ -128,10 +120,10 @@ def _fault(kind: Any, fault: ErrorDetails) -> str:
     """A fault that pydantic found in settings of a class, in our words."""
     if fault["type"] == "value_error":  # of __post_init__, which gives the whole message
         return str(fault["ctx"]["error"])
-    place, absent = tuple(fault["loc"]), fault["type"] == "missing"
+    place, got = tuple(fault["loc"]), fault["input"]
     if place and isinstance(place[0], int):  # given by position
         place = (list(fields_of(kind))[place[0]], *place[1:])
-    too_short = absent and isinstance(place[-1], int)
+    too_short = fault["type"] == "missing" and isinstance(place[-1], int)
     if too_short:  # the list is what cannot be
         place = place[:-1]
     owner, field = kind, None
@@ -139,7 +131,7 @@ def _fault(kind: Any, fault: ErrorDetails) -> str:
         if owner is not None and str(name) in fields_of(owner):
             field = fields_of(owner)[str(name)]
             owner = settings_in(field.annotation)
-    key, got = _key(kind, place), fault["input"]
+    key = _key(kind, place)
     if fault["type"] == "unexpected_keyword_argument":
         beside = [_key(kind, (*place[:-1], name)) for name in fields_of(owner or kind)]
         return unknown(key, got, [*beside, *(_key(kind, (name,)) for name in fields_of(kind))])
@@ -147,9 +139,9 @@ def _fault(kind: Any, fault: ErrorDetails) -> str:
     stated = str(fault.get("ctx", {}).get("expected", "")).replace("'", "")
     stated = stated.replace("True", "true").replace("False", "false")
     expected = "a longer list" if too_short else _EXPECTED.get(fault["type"]) or stated or fault["msg"]
-    remedy = "" if field is None else _remedy(key, got, expected, field, nullable)
     null = " or null" if nullable and fault["type"] != "range" else ""
-    shown = "nothing" if absent and not too_short else f"{got!r:.80}"
+    shown = "nothing" if fault["type"] == "missing" and not too_short else f"{got!r:.80}"
+    remedy = "" if field is None else _remedy(key, got, expected, field, nullable)
     return f"{key}: got {shown}, expected {expected}{null}{remedy}"
 
 
@@ -182,15 +174,14 @@ def _key(kind: Any, place: tuple[Any, ...]) -> str:
 def _remedy(key: str, got: Any, expected: str, field: FieldInfo, nullable: bool) -> str:
     """Values that can be pasted."""
     option, default, key = key.startswith("--"), default_of(field), key.partition("[")[0]
-    sign = " " if option else "="
-    ways = []
+    sign, ways = " " if option else "=", []
     if isinstance(got, float) and expected.startswith("a whole") and abs(got) < 1e9:
         ways.append(f"{key}{sign}{max(1, round(got))}")
     elif isinstance(default, tuple) and default:
         listed = ",".join(map(plain, default))
         ways.append(f"{key} {listed}" if option else f"'{key}=[{listed}]'")
     elif isinstance(default, bool | int | float | str) and default != "":
-        ways.append(f"{key}{sign}{json.dumps(default) if isinstance(default, bool) else plain(default)}")
+        ways.append(f"{key}{sign}{plain(default).lower() if isinstance(default, bool) else plain(default)}")
     elif field.examples:
         ways.append(f"{key}{sign}{field.examples[0]}")
     if nullable:

@@ -14,25 +14,16 @@ _SAME = {
     "trainer.global_batch_size": "train_batch_size total_batch_size",
     "trainer.validate_every": "val_check_interval eval_steps eval_interval validation.freq",
     "trainer.log_every": "log_every_n_steps logging_steps log_interval log_freq",
-    "trainer.profile": "profiler",
     "trainer.accelerator": "device accelerator",
     "data.micro_batch_size": "per_device_train_batch_size local_batch_size data.batch_size datamodule.batch_size",
     "data.seq_len": "seq_length max_seq_len max_seq_length max_length block_size context_length",
     "data.workers": "num_workers dataloader_num_workers",
     "data.source": "dataset dataset_name dataset_path data_dir data_path",
     "data.tokenizer": "tokenizer_path tokenizer_name_or_path tokenizer",
-    "data.validation_sequences": "limit_val_batches eval_iters",
     "optim.lr": "learning_rate max_lr peak_lr",
     "optim.grad_clip": "gradient_clip_val max_grad_norm max_norm",
-    "optim.eps": "adam_epsilon epsilon",
-    "schedule.warmup": "warmup_ratio",
-    "schedule.decay": "decay_ratio",
-    "schedule.final": "min_lr_ratio min_lr_factor",
     "callbacks.checkpoint_every": "save_steps save_interval checkpoint.interval every_n_train_steps",
-    "callbacks.checkpoint_keep": "save_total_limit save_top_k keep_latest_k",
-    "callbacks.progress": "enable_progress_bar",
     "paths.logs": "default_root_dir output_dir out_dir log_dir dump_folder",
-    "paths.data": "cache_dir",
     "name": "run_name experiment_name task_name",
     "resume": "ckpt_path resume_from_checkpoint load_checkpoint",
     "initial_weights": "model_name_or_path pretrained init_from initial_load_path",
@@ -42,9 +33,6 @@ _SAME = {
     "model.num_kv_heads": "num_key_value_heads n_kv_heads",
     "model.intermediate_size": "ffn_dim d_ff",
     "model.max_seq_len": "max_position_embeddings",
-    "model.tie_embeddings": "tie_word_embeddings",
-    "model.norm_eps": "rms_norm_eps",
-    "model.init_std": "initializer_range",
     "seed": "random_seed manual_seed seed_everything",
     "precision": "trainer.precision mixed_precision dtype torch_dtype",
     "strategy": "trainer.strategy",
@@ -52,7 +40,6 @@ _SAME = {
     "data": "datamodule",
     "optim": "optimizer",
     "schedule": "lr_scheduler lr_scheduler_type scheduler",
-    "logger": "report_to trainer.logger",
     "recompute": "activation_checkpointing",
     "data/selection": "selection",
 }  # fmt: skip
@@ -69,15 +56,11 @@ _OTHERWISE = {
         "accumulate_grad_batches gradient_accumulation_steps"
     ),
     "set schedule.warmup=0.05, a share of the budget": "warmup_steps num_warmup_steps",
-    "set schedule.final=0.1, a share of optim.lr": "min_lr",
-    "set optim.betas=[0.9,0.95]": "adam_beta1 adam_beta2",
     "choose precision=bf16": "bf16 fp16",
     "choose recompute=full": "gradient_checkpointing activation_checkpoint",
     "choose strategy=fsdp": "fsdp deepspeed data_parallel_shard_degree",
     "set ops.compile=block": "torch_compile compile",
     "choose debug=limit, a few steps through every part": "fast_dev_run",
-    "choose debug=overfit": "overfit_batches",
-    "choose logger=wandb": "wandb",
     "write an experiment, configs/experiment/NAME.yaml, and choose it, experiment=NAME": "config_file config",
 }
 _MEANT = {word: key for key, words in _SAME.items() for word in words.split()}
@@ -100,13 +83,7 @@ _AT_MOST = 3
 
 
 def advice_for(key: str, value: str | None, known: Iterable[str]) -> str:
-    """What to write instead of `key`, which is no setting; empty where nothing is near.
-
-    Args:
-        key: dotted, without a prefix.
-        value: as it was written; None: none was.
-        known: the settings and groups that there are, dotted.
-    """
+    """What to write instead of `key`, which is no setting; empty where nothing is near."""
     lower = key.lower().replace("-", "_").strip(".")
     # the longer form is the more telling one
     for word in (".".join(lower.split(".")[-2:]), lower.rpartition(".")[2]):

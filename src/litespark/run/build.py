@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch import loggers
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.profilers import PyTorchProfiler
@@ -67,11 +68,7 @@ class Run:
 
 
 def check_vocabulary(parts: Parts, manifest: Manifest) -> None:
-    """The model must have a row for each id of the data; rows above them are padding, which no token reaches.
-
-    Raises:
-        ConfigError: it has fewer.
-    """
+    """The model must have a row for each id of the data; rows above them are padding, which no token reaches."""
     rows, ids = parts.model.vocab_size, manifest.vocab_size
     if rows < ids:
         raise ConfigError(
@@ -90,18 +87,19 @@ def token_budget(parts: Parts, manifest: Manifest | None = None) -> TokenBudget:
 
 def build_module(parts: Parts, machine: Machine, manifest: Manifest, budget: TokenBudget, ops: Ops) -> TrainingModule:
     """The LightningModule of a run; nothing of the model is allocated before the Trainer configures it."""
+    builder = ModelBuilder(
+        parts.model,
+        ops,
+        parts.seed,
+        recompute=parts.recompute,
+        strategy=parts.strategy,
+        precision=machine.precision,
+        load_weights=None if machine.weights is None else machine.weights.fill,
+        fp8=parts.fp8 if machine.precision == "fp8" else None,
+        compile_mode=parts.ops.compile,
+    )
     return TrainingModule(
-        builder=ModelBuilder(
-            parts.model,
-            ops,
-            parts.seed,
-            recompute=parts.recompute,
-            strategy=parts.strategy,
-            precision=machine.precision,
-            load_weights=None if machine.weights is None else machine.weights.fill,
-            fp8=parts.fp8 if machine.precision == "fp8" else None,
-            compile_mode=parts.ops.compile,
-        ),
+        builder=builder,
         task=parts.task,
         metrics=parts.task.metrics(manifest),
         optimizer=parts.optim,
@@ -114,10 +112,7 @@ def build_module(parts: Parts, machine: Machine, manifest: Manifest, budget: Tok
 def construct_module(
     parts: Parts, machine: Machine, manifest: Manifest, budget: TokenBudget, record: RunRecord
 ) -> tuple[TrainingModule, list[Choice]]:
-    """The module as it stands before the first step of a run, made without a Trainer, and the choices of its ops.
-
-    For one process: there is no Trainer that could shard or wrap the model.
-    """
+    """The module as it stands before the first step, made without a Trainer for one process, and its ops' choices."""
     ops, choices = choose_ops(parts, machine, record)
     module = build_module(parts, machine, manifest, budget, ops)
     module.construct(machine.device)
@@ -135,42 +130,37 @@ def build_run(
     state: StateAtHand | None = None,
 ) -> Run:
     """All parts of a run that is written into `folder`; `segment` says at which step it begins, from which `state`."""
-    budget = token_budget(parts, data.manifest)
     ops, choices = choose_ops(parts, machine, record)
-    if machine.ranks.rank == 0:
-        log_choices(choices, machine.device)
-    module = build_module(parts, machine, data.manifest, budget, ops)
-    phases = Phases()
-    log_every = parts.trainer.log_every
+    module = build_module(parts, machine, data.manifest, token_budget(parts, data.manifest), ops)
+    phases, log_every = Phases(), parts.trainer.log_every
     throughput = ThroughputMonitor(
         mfu=build_mfu(parts, machine), log_every=log_every, warmup_steps=parts.metrics.warmup_steps, phases=phases
     )
     if machine.ranks.rank == 0:
+        log_choices(choices, machine.device)
         say_what_is_absent(machine.device, throughput.mfu.rates, meter)
-    energy = EnergyMonitor(
-        EnergyByPhase(meter, parts.metrics.energy_window_seconds),
-        log_every=log_every,
-        phases=phases,
-        journal=EnergyJournal(folder / ENERGY),
-    )
+    energy_by_phase = EnergyByPhase(meter, parts.metrics.energy_window_seconds)
+    journal = EnergyJournal(folder / ENERGY)
+    energy = EnergyMonitor(energy_by_phase, log_every=log_every, phases=phases, journal=journal)
     metrics = MetricsLogger(folder)
     metrics.progress = lambda: (module.steps_taken, module.tokens_seen)
     recorder = RunRecorder(
         folder / RECORD, record, segment, throughput=throughput, energy=energy, metrics=metrics, log_every=log_every
     )
     own = made_callbacks(parts.callbacks.extra)
+    about = {
+        "run": folder.name,
+        "model": asdict(parts.model),
+        "manifest_hash": data.manifest.hash,
+        "tokenizer_hash": data.manifest.tokenizer_hash,
+        "config_hash": record.provenance.config_hash,
+    }
     checkpointer = Checkpointer(
         folder / CHECKPOINTS,
         every_steps=parts.callbacks.checkpoint_every,
         at_end=parts.callbacks.checkpoint_at_end,
         keep=parts.callbacks.checkpoint_keep,
-        about={
-            "run": folder.name,
-            "model": asdict(parts.model),
-            "manifest_hash": data.manifest.hash,
-            "tokenizer_hash": data.manifest.tokenizer_hash,
-            "config_hash": record.provenance.config_hash,
-        },
+        about=about,
         phases=phases,
         own=own,
     )
@@ -193,8 +183,8 @@ def build_run(
     callbacks.append(StopOnSignal(checkpointer))
     purge: dict[str, Any] = {"purge_step": segment.first_step + 1} if segment.first_step else {}
     tensorboard = TensorBoardLogger(save_dir=folder, name="", version="", default_hp_metric=False, **purge)
-    loggers = [metrics, tensorboard, *_extra_loggers(parts, folder)]
-    trainer = _trainer(parts, machine, folder, callbacks, loggers, state)
+    all_loggers = [metrics, tensorboard, *_extra_loggers(parts, folder)]
+    trainer = _trainer(parts, machine, folder, callbacks, all_loggers, state)
     metrics.forget_after(segment.first_step)  # now that nothing is left that may refuse to be built
     return Run(folder, trainer, module, data, recorder, energy, validation, quality, metrics, tensorboard, phases)
 
@@ -202,7 +192,6 @@ def build_run(
 def _progress(
     parts: Parts, machine: Machine, metrics: MetricsLogger, throughput: ThroughputMonitor, energy: EnergyMonitor
 ) -> ProgressBar:
-    """The line of progress, with the model and the place at the start: this one, a resume may be elsewhere."""
     peak, meter = throughput.mfu.measured_peak, energy.meter
     many = f"{machine.ranks.world_size} processes on " if machine.ranks.world_size > 1 else ""
     notes = []
@@ -224,12 +213,11 @@ def _trainer(
     machine: Machine,
     folder: Path,
     callbacks: list[Callback],
-    loggers: list[Logger],
+    all_loggers: list[Logger],
     state: StateAtHand | None,
 ) -> pl.Trainer:
-    ranks, settings = machine.ranks, parts.trainer
-    profiler = None
-    if settings.profile:
+    ranks, profiler = machine.ranks, None
+    if parts.trainer.profile:
         profiler = PyTorchProfiler(dirpath=folder, filename="profile", export_to_chrome=True)
     return pl.Trainer(
         accelerator=lightning_accelerator(machine.device),
@@ -248,37 +236,29 @@ def _trainer(
         use_distributed_sampler=False,
         # FSDP2 and compiled models do not take tensors made in inference mode
         inference_mode=False,
-        logger=loggers,
+        logger=all_loggers,
         callbacks=callbacks,
         enable_progress_bar=False,
         enable_checkpointing=False,
         enable_model_summary=False,
-        deterministic=settings.deterministic or None,
+        deterministic=parts.trainer.deterministic or None,
         profiler=profiler,
         default_root_dir=folder,
     )
 
 
 def _extra_loggers(parts: Parts, folder: Path) -> list[Logger]:
-    """The logger that was asked for by a word, ready to log, and the user's own.
-
-    Raises:
-        ConfigError: its package is not installed, or it cannot begin.
-    """
+    """The logger that was asked for by a word, ready to log, and the user's own."""
     extra, project = parts.logger.extra, parts.logger.project
     own = [] if parts.logger.own is None else [made_own(parts.logger.own, OWN_LOGGER)]
+    if extra is None:
+        return own
     logger: Any
     try:
         if extra == "wandb":
-            from lightning.pytorch.loggers import WandbLogger
-
-            logger = WandbLogger(project=project, name=folder.name, save_dir=folder, config=parts.resolved)
-        elif extra == "mlflow":
-            from lightning.pytorch.loggers import MLFlowLogger
-
-            logger = MLFlowLogger(experiment_name=project, run_name=folder.name, save_dir=str(folder / "mlruns"))
+            logger = loggers.WandbLogger(project=project, name=folder.name, save_dir=folder, config=parts.resolved)
         else:
-            return own
+            logger = loggers.MLFlowLogger(experiment_name=project, run_name=folder.name, save_dir=f"{folder}/mlruns")
         _ = logger.experiment  # now, and not in the first step: it logs in here
     except ModuleNotFoundError as error:
         raise ConfigError(f"logger={extra}: its package is not installed ({error}); pip install {extra}") from error

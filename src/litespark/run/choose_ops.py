@@ -10,7 +10,6 @@ from litespark.device import device_of
 from litespark.ops.backend import Ops, OpsConfig, resolve
 from litespark.ops.choice import Choice, decide, in_short
 from litespark.ops.measuring import default_cache
-from litespark.ops.verification import Verification
 from litespark.run.config import Parts
 from litespark.run.precision import computes_with_ops
 from litespark.run.preflight import Machine, idle_of, place_of
@@ -24,9 +23,6 @@ def choose_ops(parts: Parts, machine: Machine, record: RunRecord) -> tuple[Ops, 
     """The ops that a run computes with, and what was decided, which is recorded; a collective.
 
     A model that computes without them gets the references, and nothing is decided.
-
-    Raises:
-        FailedVerificationError: an op asked for by name is wrong on this device.
     """
     if not computes_with_ops(parts):
         return resolve(OpsConfig()), []
@@ -68,20 +64,13 @@ def op_record(choice: Choice) -> OpRecord:
         used=choice.used,
         reason="; ".join(choice.reasons) or None,
         detail=choice.detail,
-        verifications=[_verification_record(verification) for verification in choice.verifications],
+        verifications=[
+            VerificationRecord(
+                **{key: value for key, value in vars(each).items() if key not in ("op", "differences")},
+                passed=each.passed,
+                differences=[DifferenceRecord(it.tensor, it.distance, it.bound) for it in each.differences],
+            )
+            for each in choice.verifications
+        ],
         times=[BackendTimeRecord(backend, time) for backend, time in choice.milliseconds.items()],
-    )
-
-
-def _verification_record(verification: Verification) -> VerificationRecord:
-    return VerificationRecord(
-        backend=verification.backend,
-        case=verification.case,
-        sizes=verification.sizes,
-        dtype=verification.dtype,
-        interpreted=verification.interpreted,
-        seconds=verification.seconds,
-        passed=verification.passed,
-        differences=[DifferenceRecord(each.tensor, each.distance, each.bound) for each in verification.differences],
-        error=verification.error,
     )

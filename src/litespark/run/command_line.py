@@ -15,11 +15,7 @@ _OVERRIDE = re.compile(r"[^-=][^=]*=|=[^=]|~")
 
 
 def ordered(words: Sequence[str]) -> list[str]:
-    """Hydra's flags with their values, then the overrides.
-
-    Raises:
-        ConfigError: a flag that Hydra does not have, or an override without a =.
-    """
+    """Hydra's flags with their values, then the overrides."""
     overrides = [word for word in words if _OVERRIDE.match(word)]
     flags = [word for word in words if not _OVERRIDE.match(word)]
     parser = get_args_parser()
@@ -33,11 +29,7 @@ def ordered(words: Sequence[str]) -> list[str]:
 
 
 def check_overrides(words: Sequence[str]) -> None:
-    """Refuse the first word that is no override, with the override that was meant.
-
-    Raises:
-        ConfigError: a flag, or a key without a value.
-    """
+    """Refuse the first word that is no override, with the override that was meant."""
     for index, word in enumerate(words):
         if _OVERRIDE.match(word):
             continue

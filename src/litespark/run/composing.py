@@ -55,11 +55,7 @@ class ConfigLoader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        """Compose and check; see Hydra's own.
-
-        Raises:
-            CompositionError: overrides that Hydra cannot take, all of them, or a config that would make it act.
-        """
+        """Compose and check; see Hydra's own."""
         try:
             left = OverridesParser.create().parse_overrides(overrides)
         except OverrideParseException as error:

@@ -48,11 +48,8 @@ _PROMISES: dict[str, type] = {"model": ModelSpec, "task": Task, "optim": Optimiz
 
 @dataclass(frozen=True)
 class Parts:
-    """A config as dataclasses, each checked by itself; nothing is built yet.
-
-    `data` is the dataclass of the chosen data source (see `litespark.data`); `fp8` counts with precision=fp8 only;
-    `resolved` is the whole config as plain values, as it is written into the run's folder.
-    """
+    """A config as dataclasses, each checked by itself; nothing is built yet. `fp8` counts with precision=fp8 only;
+    `resolved` is the whole config as plain values, as it is written into the run's folder."""
 
     model: ModelSpec
     ops: OpsConfig
@@ -79,11 +76,7 @@ class Parts:
 
     @property
     def llama(self) -> LlamaConfig:
-        """The model, for what knows the native family alone.
-
-        Raises:
-            ConfigError: it is of another family.
-        """
+        """The model, for what knows the native family alone."""
         if not isinstance(self.model, LlamaConfig):
             raise ConfigError(
                 f"model: got {type(self.model).__name__}, expected a LlamaConfig: this measures the ops and layers of "
@@ -110,7 +103,10 @@ def parts_from(config: DictConfig) -> Parts:
     check_targets(resolved)
     check_resolved(resolved)  # Hydra resolves once more before it calls, behind the check of the targets
     values = {str(key): value for key, value in resolved.items()}
-    _take_tokenizer(values)
+    data, weights = values.get("data"), values.get("initial_weights")
+    if weights and not values.get("allow_other_tokenizer") and isinstance(data, dict) and "tokenizer" in data:
+        # where weights are given and no tokenizer is, theirs is meant: a new one would give every id another meaning
+        data["tokenizer"] = data["tokenizer"] or str(weights)
     faults = _unknown_at_the_root(values, OmegaConf.to_container(config))
     notes: list[str] = []
     made = {group: _made(group, values.get(group), faults, notes) for group in GROUPS}
@@ -175,14 +171,6 @@ def config_hash(resolved: dict[str, Any]) -> str:
     """A short hash of the resolved config, without what does not change the result (names and folders)."""
     relevant = {key: value for key, value in flatten(resolved).items() if on_resume(key) is not NOT_COMPARED}
     return hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def _take_tokenizer(values: dict[str, Any]) -> None:
-    """Where weights are given and no tokenizer is, theirs is meant: a new one would give every id another meaning."""
-    data, weights = values.get("data"), values.get("initial_weights")
-    allowed = values.get("allow_other_tokenizer")
-    if weights and not allowed and isinstance(data, dict) and data.get("tokenizer", ...) is None:
-        data["tokenizer"] = str(weights)
 
 
 def _checked(make: Callable[[], Any], faults: list[str]) -> Any:

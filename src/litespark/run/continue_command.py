@@ -61,14 +61,7 @@ class Started:
 
 
 def how_to_continue(overrides: Sequence[str], folder: Path, ranks: Ranks, started: Started | None = None) -> str:
-    """What to tell the user: the command, and where to give it if not here alone.
-
-    Args:
-        overrides: of this run, as Hydra took them.
-        folder: of the run.
-        ranks: the processes of the run.
-        started: None: as this process was.
-    """
+    """What to tell the user: the command, and where to give it if not here alone."""
     started = started or Started.here()
     machines = int(started.environment.get("GROUP_WORLD_SIZE", "1")) if ranks.launcher == "torchrun" else 1
     where = f" on each of the {machines} machines, with its own --node-rank" if machines > 1 else ""

@@ -21,7 +21,7 @@ from litespark.run.build import Run
 from litespark.run.config import Parts
 from litespark.run.folder import SAMPLES
 from litespark.run.hparams import settings_shown, write_hparams
-from litespark.run.record import ProjectionRecord, Status, TargetRecord
+from litespark.run.record import Status
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,14 @@ def finish(parts: Parts, run: Run) -> None:
             fenced = "\n".join(f"    {line}" for line in sample.splitlines())
             (run.folder / SAMPLES).write_text(f"After step {run.module.steps_taken}:\n\n{fenced}\n")
     run.energy.note_totals(run.trainer)  # no checkpoint holds what this took, and the run may be resumed
-    run.recorder.record.projection = _projection(parts, run)
+    projection = parts.metrics.projection
+    run.recorder.record.projection = project(
+        projection.tokens or run.module.planned_tokens,
+        tokens_per_second=run.recorder.throughput.summary().tokens_per_second,
+        joules_per_token=run.energy.totals.joules_per_token_train,
+        settings=projection.settings,
+        currency=projection.currency,
+    )
     close(run, "finished")
     if not run.trainer.is_global_zero:
         return
@@ -52,16 +59,12 @@ def finish(parts: Parts, run: Run) -> None:
     write_hparams(run.tensorboard, settings_shown(parts.resolved, said), run.metrics.latest)
     for logger in run.trainer.loggers:
         logger.finalize("success")
-    log.info("%s", _closing_words(run, _report(run) if parts.callbacks.report else None))
-
-
-def _report(run: Run) -> Path | None:
-    """Write the report. The run is finished, and stays so where that fails."""
+    report = None
     try:
-        return write_report(run.folder)
-    except (OSError, ValueError, RuntimeError) as error:
+        report = write_report(run.folder) if parts.callbacks.report else None
+    except (OSError, ValueError, RuntimeError) as error:  # the run is finished, and stays so
         log.error("no report: %s. `litespark report %s` makes it again", error, run.folder)
-        return None
+    log.info("%s", _closing_words(run, report))
 
 
 def close(run: Run, status: Status, error: str | None = None) -> None:
@@ -73,10 +76,8 @@ def close(run: Run, status: Status, error: str | None = None) -> None:
 
 def _sample(parts: Parts, run: Run, model: Llama, tokenizer: Tokenizer) -> str:
     """The prompt and how the model goes on; every rank generates the same, since sharded weights need all of them."""
-    prompt = parts.callbacks.sample_prompt or ""
     tokens = min(parts.callbacks.sample_tokens, model.config.max_seq_len - 1)
-    ids = tokenizer.encode_prompt(prompt)
-    ids = ids[: model.config.max_seq_len - tokens]
+    ids = tokenizer.encode_prompt(parts.callbacks.sample_prompt or "")[: model.config.max_seq_len - tokens]
     with torch.no_grad(), run.trainer.precision_plugin.forward_context():
         result = generate(
             model,
@@ -89,26 +90,6 @@ def _sample(parts: Parts, run: Run, model: Llama, tokenizer: Tokenizer) -> str:
             seed=parts.seed,
         )
     return tokenizer.decode(result[0].tolist())
-
-
-def _projection(parts: Parts, run: Run) -> ProjectionRecord:
-    settings = parts.metrics.projection
-    return project(
-        settings.tokens or run.module.planned_tokens,
-        tokens_per_second=run.recorder.throughput.summary().tokens_per_second,
-        joules_per_token=run.energy.totals.joules_per_token_train,
-        settings=settings.settings,
-        currency=settings.currency,
-    )
-
-
-def _reached(target: TargetRecord) -> str:
-    if (reached := target.reached) is None:
-        return "not reached"
-    joules = "" if reached.train_joules is None else f" and {reached.train_joules:.0f} J"
-    return (
-        f"reached at step {reached.step}: {reached.tokens:,} tokens, {reached.train_seconds:.1f} s{joules} of training"
-    )
 
 
 def _closing_words(run: Run, report: Path | None) -> str:
@@ -124,7 +105,12 @@ def _closing_words(run: Run, report: Path | None) -> str:
     elif loss is not None:
         words.append(f"bits/byte: none, {no_bits_per_byte(record)}")
     if (target := record.target) is not None:
-        words.append(f"target of {target.bits_per_byte:g} bits/byte {_reached(target)}")
+        reached, outcome = target.reached, "not reached"
+        if reached is not None:
+            joules = "" if reached.train_joules is None else f" and {reached.train_joules:.0f} J"
+            seconds = f"{reached.train_seconds:.1f} s{joules} of training"
+            outcome = f"reached at step {reached.step}: {reached.tokens:,} tokens, {seconds}"
+        words.append(f"target of {target.bits_per_byte:g} bits/byte {outcome}")
     if record.quality.sample:
         words.append("sample:\n" + "\n".join(f"    {line}" for line in record.quality.sample.splitlines()))
     if shared := shared_by(record):

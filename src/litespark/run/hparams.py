@@ -20,12 +20,7 @@ RESULTS = (
 
 
 def settings_shown(resolved: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """The settings of a run by `group/key`, names and folders left out: what `overrides` set, then all others.
-
-    Args:
-        resolved: the whole config.
-        overrides: of the command line.
-    """
+    """The settings of a run by `group/key`, names and folders left out: what `overrides` set, then all others."""
     plain = {
         key: value
         for key, value in flatten(dict(resolved)).items()
@@ -40,13 +35,7 @@ def settings_shown(resolved: Mapping[str, Any], overrides: Iterable[str]) -> dic
 
 
 def write_hparams(logger: TensorBoardLogger, shown: dict[str, Any], logged: Iterable[str]) -> None:
-    """Write the settings; the results beside them are the last values of the curves that are there already.
-
-    Args:
-        logger: of the run, on rank 0.
-        shown: of `settings_shown`.
-        logged: the metrics that the run has.
-    """
+    """Write the settings; the results beside them are the last values of the curves that are there already."""
     logger.hparams.update(shown)
     # not through the logger, which would add a single point to each curve
     for summary in hparams(shown, {tag: 0.0 for tag in RESULTS if tag in set(logged)}):

@@ -33,14 +33,7 @@ _FROM_OUTSIDE = ("main", "command-line", "hydra.searchpath")
 
 
 def check_hydra(config: DictConfig) -> None:
-    """Refuse settings below `hydra` that would make it call, import or change anything; nothing was called yet.
-
-    Args:
-        config: composed; it is not resolved.
-
-    Raises:
-        ConfigError: names the key and what it is set to.
-    """
+    """Refuse settings below `hydra` that would make it call, import or change anything; nothing was called yet."""
     node = config._get_node("hydra")
     assert isinstance(node, DictConfig)
     if node._is_interpolation():  # it could come to another value after this check than before
@@ -61,11 +54,7 @@ def _refused(key: str, value: Any) -> ConfigError:
 
 
 def check_search_path(search_path: ConfigSearchPath) -> None:
-    """Refuse places for configs that are no folders: to look into a package is to import it.
-
-    Raises:
-        ConfigError: names the place.
-    """
+    """Refuse places for configs that are no folders: to look into a package is to import it."""
     for place in search_path.get_path():
         scheme, found, _ = (place.path or "").partition("://")
         if found and scheme != "file" and str(place.provider).startswith(_FROM_OUTSIDE):

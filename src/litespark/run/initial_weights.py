@@ -31,14 +31,7 @@ _FREE = ("name", "max_seq_len", "init_std")
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """A model on disk.
-
-    Attributes:
-        folder: the Hugging Face folder, or the run's.
-        config: its sizes.
-        checkpoint: of a run; None: a Hugging Face folder.
-        tokenizer: its `tokenizer.json` or sentencepiece model; None: it has none.
-    """
+    """A model on disk."""
 
     folder: Path
     config: LlamaConfig
@@ -47,11 +40,7 @@ class InitialWeights:
 
     @classmethod
     def find(cls, path: str | Path) -> InitialWeights:
-        """What a Hugging Face Llama folder, a run (its newest valid checkpoint) or a checkpoint of one holds.
-
-        Raises:
-            ValueError: neither of them is there, or its description is damaged.
-        """
+        """What a Hugging Face Llama folder, a run (its newest valid checkpoint) or a checkpoint of one holds."""
         path = Path(path)
         try:
             if not path.is_dir():
@@ -85,11 +74,7 @@ class InitialWeights:
 
 
 def check_tokenizer(found: InitialWeights | None, parts: Parts, tokenizer: str | Path) -> None:
-    """Compare the tokenizer of the data with the one that the initial weights were trained with.
-
-    Raises:
-        ConfigError: an id means another token to them, and that was not asked for.
-    """
+    """Compare the tokenizer of the data with the one that the initial weights were trained with."""
     if found is None or parts.allow_other_tokenizer:
         return
     if found.tokenizer is None:

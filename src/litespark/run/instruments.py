@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import torch
 
@@ -44,12 +45,10 @@ def build_mfu(parts: Parts, machine: Machine) -> MfuMeter:
             hardware_flops_per_token(model, mean_keys, parts.recompute),
         )
 
-    def probe() -> float:
-        return measured_matmul_peak(device, activation_dtype(machine.precision, device), settings.probe_seconds)
-
-    measure = probe if settings.probe_seconds > 0 else None
-    measured = None if measure is None else measure()
-    return MfuMeter(rates_of(device_of(device).name, machine.precision, settings.peak_flops, measured), flops, measure)
+    dtype = activation_dtype(machine.precision, device)
+    probe = partial(measured_matmul_peak, device, dtype, settings.probe_seconds) if settings.probe_seconds > 0 else None
+    rates = rates_of(device_of(device).name, machine.precision, settings.peak_flops, probe() if probe else None)
+    return MfuMeter(rates, flops, probe)
 
 
 def say_what_is_absent(device: torch.device, rates: Rates, meter: EnergyMeter) -> None:

@@ -6,17 +6,15 @@ import atexit
 import json
 import logging
 import os
-import re
 import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -26,7 +24,7 @@ import litespark.run.composing  # noqa: F401 – puts our checks into Hydra, als
 from litespark.launch import Ranks, started_together
 from litespark.parent import when_parent_ends
 from litespark.run.command_line import ordered
-from litespark.run.sweep import SWEEP
+from litespark.run.sweep import JOBS, Job, table, telling
 from litespark.run.targets import ConfigError, raised_in_own_code
 from litespark.terminal import decide_streams, flush
 
@@ -37,7 +35,6 @@ CTRL_C = 130
 FAILED = 1
 # how long a rank leaves the word to rank 0, which meets most errors too; then its launcher has ended this process
 _AFTER_RANK_0_SECONDS = 15.0
-_LONGEST_LOOP = 600
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _WITH_TRACEBACKS = os.environ.get(_FULL_ERROR) == "1"
 
@@ -46,7 +43,7 @@ def start(main: Callable[[], object]) -> None:
     """Check the command and call Hydra's `main`; an error that is no bug is one message of one process."""
     decide_streams()
     atexit.register(flush)
-    SWEEP.jobs.clear()  # of an earlier command in this process
+    JOBS.clear()  # of an earlier command in this process
     try:
         ranks = started_together(os.environ)
     except ValueError as error:
@@ -63,7 +60,7 @@ def start(main: Callable[[], object]) -> None:
             raise
         _fail_once(ranks, _message_of(error))
     finally:
-        if (jobs := SWEEP.table()) is not None:
+        if (jobs := table()) is not None:
             print(jobs, flush=True)
 
 
@@ -84,7 +81,13 @@ def run_job(config: DictConfig) -> str:
         ranks = Ranks.from_environment(str(OmegaConf.select(config, "strategy.name")))
         sweep = HydraConfig.get().mode == RunMode.MULTIRUN
         if sweep and ranks.world_size > 1:
-            _fail_once(ranks, _no_sweep(ranks))
+            alone = [word for word in sys.argv[1:] if not word.startswith("strategy=")]
+            _fail_once(
+                ranks,
+                f"ConfigError: got a sweep and {ranks.world_size} processes started by {ranks.launcher}, expected one "
+                "process: processes join for one run; start each run by itself, or sweep with one process:\n  "
+                + shlex.join(["python", "train.py", *alone, "strategy=single"]),
+            )
         from litespark.callbacks.signals import take_no_echoes
         from litespark.run.train import USER_ERRORS, Interrupted, train
     except KeyboardInterrupt:
@@ -93,7 +96,7 @@ def run_job(config: DictConfig) -> str:
         raise CompactHydraException(f"{type(error).__name__}: {error}") from error
     take_no_echoes()
     if sweep:
-        SWEEP.begin(HydraConfig.get().overrides.task)
+        JOBS.append(Job(telling(HydraConfig.get().overrides.task)))
     try:
         return str(train(config))
     except KeyboardInterrupt as stop:
@@ -104,7 +107,8 @@ def run_job(config: DictConfig) -> str:
         sys.exit(STOPPED_AND_SAVED)
     except USER_ERRORS as error:
         message = f"{type(error).__name__}: {error}"
-        SWEEP.failed(message)
+        if JOBS:
+            JOBS[-1].error = message
         if raised_in_own_code(error) or _WITH_TRACEBACKS:  # whoever writes it needs the line
             raise
         if not sweep:
@@ -125,42 +129,3 @@ def _fail_once(ranks: Ranks, message: str) -> NoReturn:
     else:
         print(message, file=sys.stderr, flush=True)
     sys.exit(FAILED)
-
-
-def _no_sweep(ranks: Ranks) -> str:
-    """Why a sweep of runs of several processes does not go, and how to have these runs."""
-    command = {
-        "torchrun": f"torchrun --nproc-per-node={ranks.local_world_size} train.py",
-        "srun": "srun python train.py",
-        "mpirun": f"mpirun -n {ranks.world_size} python train.py",
-    }[ranks.launcher]
-    loop = one_after_the_other(command, sys.argv[1:], HydraConfig.get().sweeper.get("params") or {})
-    alone = [word for word in sys.argv[1:] if not word.startswith("strategy=")]
-    instead = f"; run them one after the other:\n  {loop}\nor" if len(loop) <= _LONGEST_LOOP else ";"
-    return (
-        f"ConfigError: got a sweep and {ranks.world_size} processes started by {ranks.launcher}, expected one process: "
-        f"processes join for one run{instead} sweep with one process:\n  "
-        + shlex.join(["python", "train.py", *alone, "strategy=single"])
-    )
-
-
-def one_after_the_other(command: str, words: Sequence[str], params: dict[str, str]) -> str:
-    """The line of a shell that runs the jobs of a sweep one by one.
-
-    Args:
-        command: what starts one job.
-        words: of the command line, after the script.
-        params: what a file of `sweep/` sweeps over.
-    """
-    said = [word for word in words if "=" in word and not word.startswith(("-", "sweep=", "hydra.mode="))]
-    loops, kept = [], []
-    for each in OverridesParser.create().parse_overrides([*said, *(f"{key}={value}" for key, value in params.items())]):
-        line = str(each.input_line)
-        if not each.is_sweep_override():
-            kept.append(shlex.quote(line))
-            continue
-        key = line.split("=")[0]
-        variable = re.sub(r"\W", "_", key).strip("_")
-        loops.append(f"for {variable} in {' '.join(map(shlex.quote, each.sweep_string_iterator()))}; do ")
-        kept.append(f'"{key}=${variable}"')
-    return "".join(loops) + " ".join([command, *kept]) + "; done" * len(loops)

@@ -51,11 +51,7 @@ def load_trained(path: str | Path, ops: OpsConfig | None = None) -> Trained:
 
 
 def load_for_generation(path: str | Path) -> tuple[Llama, Path]:
-    """A model and the folder of its tokenizer, from a run, a checkpoint, or a Hugging Face Llama folder.
-
-    Raises:
-        ValueError: as `load_trained` and `load_huggingface` do.
-    """
+    """A model and the folder of its tokenizer, from a run, a checkpoint, or a Hugging Face Llama folder."""
     path = Path(path)
     if (path / "config.json").is_file():
         return load_huggingface(path, resolve(OpsConfig())).eval(), path
@@ -64,11 +60,7 @@ def load_for_generation(path: str | Path) -> tuple[Llama, Path]:
 
 
 def model_config(checkpoint: Checkpoint) -> LlamaConfig:
-    """The sizes that a checkpoint's seal states.
-
-    Raises:
-        CheckpointError: fields are missing, unknown or out of range.
-    """
+    """The sizes that a checkpoint's seal states."""
     stated = checkpoint.about.get("model")
     try:
         if not isinstance(stated, Mapping):
@@ -81,11 +73,7 @@ def model_config(checkpoint: Checkpoint) -> LlamaConfig:
 
 
 def tokenizer_folder(checkpoint: Checkpoint) -> Path:
-    """The folder in which the run of a checkpoint keeps its tokenizer.
-
-    Raises:
-        ValueError: the run keeps none, or another one than it was trained with.
-    """
+    """The folder in which the run of a checkpoint keeps its tokenizer."""
     folder = run_of(checkpoint.folder.resolve()) / TOKENIZER
     if not folder.is_dir():
         raise ValueError(
@@ -101,11 +89,7 @@ def tokenizer_folder(checkpoint: Checkpoint) -> Path:
 
 
 def load_model(checkpoint: Checkpoint, ops: Ops) -> Llama:
-    """The model of a checkpoint, on the CPU in fp32; names and shapes of its weights have to be the model's.
-
-    Raises:
-        CheckpointError: its content is not a model of this project.
-    """
+    """The model of a checkpoint, on the CPU in fp32; names and shapes of its weights have to be the model's."""
     with torch.device("meta"):
         model = Llama(model_config(checkpoint), ops)
     materialise(model, "cpu")

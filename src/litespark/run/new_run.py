@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -24,11 +25,7 @@ LONGEST_NAME = 200
 
 
 def check_name(parts: Parts) -> None:
-    """Refuse a `name` that cannot be that of a new run; early, since preparing the data may take long.
-
-    Raises:
-        ConfigError: it is not a plain folder name, or there is a run of that name in which something was trained.
-    """
+    """Refuse a `name` that cannot be that of a new run; early, since preparing the data may take long."""
     name, root = parts.name, parts.logs / "runs"
     if not name:
         return
@@ -36,16 +33,17 @@ def check_name(parts: Parts) -> None:
         raise ConfigError(
             f"name: got {name!r}, expected a plain folder name of at most {LONGEST_NAME} bytes (below {root})"
         )
-    if (root / name).exists() and not run_folder.nothing_trained(root / name):
-        raise _taken(root / name)
+    if (root / name).exists():
+        _check_untrained(root / name)
 
 
-def _taken(folder: Path) -> ConfigError:
+def _check_untrained(folder: Path) -> None:
+    if run_folder.nothing_trained(folder):
+        return
+    remedy = "or remove it; it has no checkpoint to continue from"
     if finished(folder / run_folder.CHECKPOINTS):
         remedy = f"or continue that run with {override('resume', folder)}"
-    else:
-        remedy = "or remove it; it has no checkpoint to continue from"
-    return ConfigError(f"name={folder.name}: {folder} exists already; choose another name, {remedy}")
+    raise ConfigError(f"name={folder.name}: {folder} exists already; choose another name, {remedy}")
 
 
 def make(
@@ -61,26 +59,18 @@ def make(
     the data in `prepared` is copied into it and what its `manifest` states, so that the run can be used and its report
     be written without that data. A folder of that `name` in which nothing was trained is used again. `hold` locks the
     folder before anything is written.
-
-    Raises:
-        ConfigError: as `check_name`, or as `hold` does.
     """
     check_name(parts)
     name = parts.name or _default_name(overrides)
     folder = parts.logs / "runs" / name
-    number = 1
-    while True:
+    for number in itertools.count(2):
         try:
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=bool(parts.name))
             break
         except FileExistsError:
-            if parts.name:
-                break
-            number += 1
             folder = folder.with_name(f"{name}-{number}")
     hold(folder)
-    if not run_folder.nothing_trained(folder):  # another process was faster
-        raise _taken(folder)
+    _check_untrained(folder)  # another process may have been faster
     for path in folder.iterdir():
         if path.name != run_folder.LOCK:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -100,7 +90,7 @@ def write_config(path: Path, parts: Parts) -> None:
 
 
 def _default_name(overrides: list[str]) -> str:
-    """Time and overrides, in characters that need no quotes in a shell or in Hydra's resume=…"""
+    # in characters that need no quotes in a shell or in Hydra's resume=…
     unsaid = ("resume=", "name=", "paths.", "hydra.", "data.source=")
     said = "_".join(legible(word) for word in overrides if not word.startswith(unsaid))
     short = re.sub(r"[^A-Za-z0-9._+-]+", "-", said)[:100].strip("-_")

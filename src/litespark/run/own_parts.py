@@ -16,11 +16,7 @@ OWN_LOGGER = "logger.own"
 
 
 def check_own(node: Any, path: str, kind: type) -> None:
-    """Refuse a node that does not make a `kind`; its target is checked already, and nothing is called.
-
-    Raises:
-        ConfigError: no target, a class of another kind, or arguments that it does not take.
-    """
+    """Refuse a node that does not make a `kind`; its target is checked already, and nothing is called."""
     if not isinstance(node, dict) or "_target_" not in node:
         raise ConfigError(
             f"{path}: got {node!r}, expected a class and its arguments; set {path}._target_=mypkg.mine.Class"
@@ -41,11 +37,7 @@ def check_own(node: Any, path: str, kind: type) -> None:
 
 
 def made_own(node: dict[str, Any], path: str) -> Any:
-    """The callback or logger of a checked node.
-
-    Raises:
-        ConfigError: it refuses its arguments.
-    """
+    """The callback or logger of a checked node."""
     try:
         return instantiate(node, _convert_="all")
     except InstantiationException as error:
@@ -54,11 +46,7 @@ def made_own(node: dict[str, Any], path: str) -> Any:
 
 
 def made_callbacks(nodes: dict[str, Any]) -> list[Callback]:
-    """The callbacks of checked nodes.
-
-    Raises:
-        ConfigError: one refuses its arguments, or two could not be told apart in a checkpoint.
-    """
+    """The callbacks of checked nodes."""
     made = {name: made_own(node, f"{OWN_CALLBACKS}.{name}") for name, node in nodes.items()}
     keys: dict[str, str] = {}
     for name, callback in made.items():

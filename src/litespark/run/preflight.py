@@ -186,11 +186,7 @@ def _check_target(parts: Parts, problems: list[str]) -> None:
 
 
 def find_data(parts: Parts, weights: InitialWeights | None) -> Lookup | None:
-    """The prepared data of a new run, or the plan of it; None where its data is made up.
-
-    Raises:
-        ValueError: an unusable source, tokenizer or selection.
-    """
+    """The prepared data of a new run, or the plan of it; None where its data is made up."""
     data = parts.data
     if not isinstance(data, PrepareConfig):
         return None

@@ -20,40 +20,28 @@ from litespark.training.strategies import StrategyConfig
 
 
 def join_processes(machine: Machine, strategy: StrategyConfig) -> Machine:
-    """The machine with the mesh of all ranks, which join before anything is agreed on; Lightning uses their group.
-
-    Raises:
-        ConfigError: the processes cannot meet.
-    """
-    ranks = machine.ranks
+    """The machine with the mesh of all ranks, which join before anything is agreed on; Lightning uses their group."""
+    ranks, device = machine.ranks, machine.device
     # Lightning took it from the variables of launchers when it was imported; rank 0 alone writes
     rank_zero_only.rank = ranks.rank  # type: ignore[attr-defined]
     if ranks.rank > 0:
         logging.getLogger().setLevel(logging.WARNING)
-    device_of(machine.device).use()
-    if ranks.world_size > 1 and not dist.is_initialized():
-        _meet(machine, strategy.timeout_seconds)
-    return replace(machine, mesh=Mesh(ranks, strategy.roles(ranks.world_size)))
-
-
-def _meet(machine: Machine, timeout_seconds: int) -> None:
-    ranks = machine.ranks
+    device_of(device).use()
+    if ranks.world_size == 1 or dist.is_initialized():
+        return replace(machine, mesh=Mesh(ranks, strategy.roles(ranks.world_size)))
     place = meeting_point(ranks, os.environ)
     os.environ.update(place)
+    backend, timeout = dist.get_default_backend_for_device(device), timedelta(seconds=strategy.timeout_seconds)
     try:
-        dist.init_process_group(
-            dist.get_default_backend_for_device(machine.device),
-            timeout=timedelta(seconds=timeout_seconds),
-            rank=ranks.rank,
-            world_size=ranks.world_size,
-        )
+        dist.init_process_group(backend, timeout=timeout, rank=ranks.rank, world_size=ranks.world_size)
     except (dist.DistNetworkError, dist.DistStoreError) as error:
         raise ConfigError(
             f"rank {ranks.rank} of {ranks.world_size} did not meet the others at {place['MASTER_ADDR']} port "
             f"{place['MASTER_PORT']} ({str(error).splitlines()[0]}), expected all of them there within "
-            f"strategy.timeout_seconds={timeout_seconds}; start all processes, and if the port is taken: export "
-            "MASTER_PORT=29501"
+            f"strategy.timeout_seconds={strategy.timeout_seconds}; start all processes, and if the port is "
+            "taken: export MASTER_PORT=29501"
         ) from error
+    return replace(machine, mesh=Mesh(ranks, strategy.roles(ranks.world_size)))
 
 
 class StartedRanks(ClusterEnvironment):

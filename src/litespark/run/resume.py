@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from litespark.config.groups import on_resume
 from litespark.config.settings import BY_CONTENT, FIXED
@@ -26,14 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Resumed:
-    """Where a run goes on.
-
-    Attributes:
-        folder: of the run.
-        checkpoint: which it continues from.
-        state: what that holds, for Lightning to take.
-        record: of the run, as it stands.
-    """
+    """Where a run goes on: its folder, checkpoint, what that holds for Lightning to take, and its record so far."""
 
     folder: Path
     checkpoint: Checkpoint
@@ -46,14 +38,6 @@ def reopen(parts: Parts, machine: Machine, hold: Callable[[Path], None]) -> Resu
 
     One rank finds the checkpoint and verifies it, and one on each other machine, whose disk may be another; every rank
     opens the state once.
-
-    Args:
-        parts: the config of the resume.
-        machine: with the mesh of its ranks.
-        hold: locks the folder of the run, on rank 0.
-
-    Raises:
-        ValueError: no valid checkpoint, nothing left to train, or model, data, task or seed differ from the run's.
     """
     mesh = machine.mesh
 
@@ -66,8 +50,12 @@ def reopen(parts: Parts, machine: Machine, hold: Callable[[Path], None]) -> Resu
     checkpoint = mesh.from_first(found, "the checkpoint to be verified")
     mesh.from_machines(lambda: mesh.rank and read(checkpoint.folder), "the checkpoint to be verified")
     state = read_state(checkpoint)
-    if machine.precision == "fp8":
-        _check_fp8(parts, state)
+    # scales of none are made anew
+    if machine.precision == "fp8" and (scales := state["litespark"].get("fp8")) is not None:
+        try:
+            fp8.check_state(scales, parts.llama.num_layers, parts.fp8)
+        except ValueError as error:
+            raise ConfigError(f"resume={parts.resume}: {error}") from error
     folder = run_of(checkpoint.folder)
     record = RunRecord.read(folder / RECORD)
     _check_left(parts, record, checkpoint)
@@ -77,11 +65,7 @@ def reopen(parts: Parts, machine: Machine, hold: Callable[[Path], None]) -> Resu
 
 
 def to_continue(parts: Parts) -> Checkpoint:
-    """The checkpoint that `resume` means, after the config was compared with that of its run.
-
-    Raises:
-        ValueError: as `reopen`.
-    """
+    """The checkpoint that `resume` means, after the config was compared with that of its run."""
     assert parts.resume is not None
     checkpoint = find(parts.resume)
     folder = run_of(checkpoint.folder)
@@ -104,10 +88,8 @@ def to_continue(parts: Parts) -> Checkpoint:
             f"resume={parts.resume}: got strategy.name={now}, expected {was} as the run was started with; a run "
             f"changes between single and ddp only, or between numbers of devices. Set strategy={was}"
         )
-    moved_in = differences(
-        {"model": checkpoint.about.get("model")}, {"model": json.loads(json.dumps(asdict(parts.model)))}
-    )
-    if moved_in:
+    model = json.loads(json.dumps(asdict(parts.model)))
+    if moved_in := differences({"model": checkpoint.about.get("model")}, {"model": model}):
         raise ConfigError(
             f"resume={parts.resume}: {checkpoint.folder} is the checkpoint of another model than this run's "
             f"{folder / CONFIG}: "
@@ -117,17 +99,6 @@ def to_continue(parts: Parts) -> Checkpoint:
     for key, (was, now) in changes.items():
         log.warning("resuming with %s=%r, the run was started with %r", key, now, was)
     return checkpoint
-
-
-def _check_fp8(parts: Parts, state: dict[str, Any]) -> None:
-    """Refuse scales of other settings; those of none are made anew."""
-    scales = state["litespark"].get("fp8")
-    if scales is None:
-        return
-    try:
-        fp8.check_state(scales, parts.llama.num_layers, parts.fp8)
-    except ValueError as error:
-        raise ConfigError(f"resume={parts.resume}: {error}") from error
 
 
 def _check_left(parts: Parts, record: RunRecord, checkpoint: Checkpoint) -> None:

@@ -1,8 +1,7 @@
 """The prepared data of a run that is resumed: the folder it was trained on, by content, wherever it lies now.
 
 What makes the data of a run is the hash of its manifest. The folder is the one that `data.source` names, or that
-the run recorded, or that one below another `data.root`; raw text is looked at only where another text is named, and
-prepared only where the folder is gone.
+the run recorded, or that one below another `data.root`; raw text is prepared only where the folder is gone.
 """
 
 from __future__ import annotations
@@ -20,9 +19,7 @@ from litespark.data import manifest as manifests
 from litespark.data.config import PrepareConfig
 from litespark.data.contents import PreparedData
 from litespark.data.manifest import Manifest
-from litespark.data.prepare.plan import plan_preparation
 from litespark.data.prepare.prepare import already_prepared
-from litespark.data.prepare.same_text import different_files
 from litespark.data.storage import Storage
 from litespark.data.stream.modules import prepared_folder
 from litespark.data.tokenizer import Tokenizer
@@ -44,18 +41,7 @@ def record_place(folder: Path, place: Path | str) -> None:
 
 
 def data_of_run(parts: Parts, folder: Path, checkpoint: Checkpoint, given: Collection[str]) -> Path | str:
-    """The prepared folder that the run in `folder` goes on with.
-
-    Args:
-        parts: the config of the resume.
-        folder: of the run.
-        checkpoint: the one that is continued from; it states the hash of the manifest.
-        given: the keys below `data` that were set for this resume.
-
-    Raises:
-        ConfigError: what was set would be other data, or the data is gone.
-        ValueError: as `prepare`, where the data has to be prepared again.
-    """
+    """The prepared folder that the run in `folder` goes on with."""
     return _Search(parts, folder, checkpoint, given).found()
 
 
@@ -75,9 +61,12 @@ class _Search:
         place = next((each for each in places if self._is_it(each)), None)
         if place is None:
             return self._prepared_again(places)
-        self._require_same_settings(self.given)
         if self.names_text:
-            self._require_same_text(place)
+            raise ConfigError(
+                f"{self.refused}got data.source={self.config.source}, expected {self.source}: the prepared data of "
+                f"the run is in {place}. Leave data.source out to continue with it, or start a new run"
+            )
+        self._require_same_settings(self.given)
         log.info("data: %s, as used by this run; the source text is not read", place)
         return place
 
@@ -146,22 +135,6 @@ class _Search:
             return Tokenizer.load(named).hash == Tokenizer.load(self.folder / TOKENIZER).hash
         except ValueError:
             return False
-
-    def _require_same_text(self, place: str) -> None:
-        """Compare another text that is named with what the run's data was prepared from."""
-        try:
-            plan = plan_preparation(self.config)
-        except ValueError as error:
-            log.warning("data.source=%s is not read: %s", self.config.source, error)
-            return
-        different = different_files(plan, Storage(place))
-        if different != []:
-            files = f"another content in {', '.join(different)} and more" if different else "other names or sizes"
-            raise ConfigError(
-                f"{self.refused}data.source={self.config.source} is other text than the run was trained on "
-                f"({self.source}): its files have {files}. Leave data.source out to continue with the data of the run "
-                f"in {place}, or start a new run"
-            )
 
     def _prepared_again(self, places: list[str]) -> Path | str:
         gone = f"{self.refused}the prepared data of the run is gone (looked in {', '.join(places)})"

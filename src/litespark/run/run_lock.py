@@ -25,20 +25,14 @@ from litespark.run.targets import ConfigError
 log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 2.0
-"""Between two renewals."""
+# a lease that is not renewed for so long is that of a dead process
 SILENT_SECONDS = 60.0
-"""A lease that is not renewed for so long is that of a dead process."""
 _POLL_SECONDS = 0.2
 
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Hold the lease of a run folder; one whose owner is dead is taken over, with one line.
-
-    Raises:
-        ConfigError: another process renews it; names both.
-        OSError: the folder cannot be written.
-    """
+    """Hold the lease of a run folder; one whose owner is dead is taken over, with one line."""
     lease = SoftFileLease(
         folder / LOCK,
         lease_duration=SILENT_SECONDS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -30,41 +30,20 @@ class Job:
     error: str | None = None
 
 
-@dataclass
-class Sweep:
-    """The jobs that this process has begun; Hydra's launcher runs them one after the other."""
-
-    jobs: list[Job] = field(default_factory=list)
-
-    def begin(self, overrides: Sequence[str]) -> None:
-        """A job begins with these overrides."""
-        self.jobs.append(Job(telling(overrides)))
-
-    def in_folder(self, folder: Path) -> None:
-        """The job's run lies there; no effect outside of a sweep."""
-        if self.jobs:
-            self.jobs[-1].folder = folder
-
-    def failed(self, error: str) -> None:
-        """The job ended so; no effect outside of a sweep."""
-        if self.jobs:
-            self.jobs[-1].error = error
-
-    def table(self) -> str | None:
-        """A row a job, aligned for a terminal; None outside of a sweep."""
-        if not self.jobs:
-            return None
-        settings = [dict(map(_setting, job.telling)) for job in self.jobs]
-        keys = list(dict.fromkeys(key for each in settings for key in each))
-        columns = [*texts(*keys), Column("loss", plain), Column("bits/byte", plain), Column("tokens/s", rate),
-                   Column("J/token", lambda joules: scaled(joules, "J")), *texts("status", "folder")]  # fmt: skip
-        rows = [
-            [*(each.get(key) for key in keys), *_figures(job)] for job, each in zip(self.jobs, settings, strict=True)
-        ]
-        return Table(columns, rows, f"Sweep of {len(rows)} jobs:").text()
+JOBS: list[Job] = []
+"""The jobs of a sweep that this process has begun; Hydra's launcher runs them one after the other."""
 
 
-SWEEP = Sweep()
+def table() -> str | None:
+    """A row a job, aligned for a terminal; None outside of a sweep."""
+    if not JOBS:
+        return None
+    settings = [dict(map(_setting, job.telling)) for job in JOBS]
+    keys = list(dict.fromkeys(key for each in settings for key in each))
+    columns = [*texts(*keys), Column("loss", plain), Column("bits/byte", plain), Column("tokens/s", rate),
+               Column("J/token", lambda joules: scaled(joules, "J")), *texts("status", "folder")]  # fmt: skip
+    rows = [[*(each.get(key) for key in keys), *_figures(job)] for job, each in zip(JOBS, settings, strict=True)]
+    return Table(columns, rows, f"Sweep of {len(rows)} jobs:").text()
 
 
 def telling(overrides: Sequence[str]) -> list[str]:
@@ -79,26 +58,20 @@ def telling(overrides: Sequence[str]) -> list[str]:
 
 
 def _setting(override: str) -> tuple[str, str]:
-    key, _, value = override.lstrip("+").partition("=")
-    shown = legible(override)
-    return key, one_line(value if shown == override else shown, 40)
+    key = override.lstrip("+").partition("=")[0]
+    return key, one_line(legible(override).removeprefix(override.partition("=")[0] + "="), 40)
 
 
 def _figures(job: Job) -> Sequence[float | str | None]:
     """Loss, bits per byte, tokens/s, J/token, status and folder."""
+    ended = "stopped" if job.error is None else f"failed: {one_line(job.error, _LONGEST_ERROR)}"
     if job.folder is None or not (job.folder / RECORD).is_file():
-        ended = "stopped" if job.error is None else f"failed: {one_line(job.error, _LONGEST_ERROR)}"
         return [None] * 4 + [ended, NONE]
     try:
         found = RunRecord.read(job.folder / RECORD)
     except ValueError as error:
         return [None] * 4 + [f"damaged: {one_line(str(error), _LONGEST_ERROR)}", NONE]
-    status = found.status if job.error is None else f"failed: {one_line(job.error, _LONGEST_ERROR)}"
-    return [
-        found.quality.validation_loss,
-        found.quality.bits_per_byte,
-        found.throughput.tokens_per_second,
-        found.energy.joules_per_token_train,
-        status,
-        min(os.path.relpath(job.folder), str(job.folder), key=len),
-    ]
+    figures = [found.quality.validation_loss, found.quality.bits_per_byte, found.throughput.tokens_per_second,
+               found.energy.joules_per_token_train]  # fmt: skip
+    folder = min(os.path.relpath(job.folder), str(job.folder), key=len)
+    return [*figures, found.status if job.error is None else ended, folder]

@@ -30,11 +30,7 @@ class ConfigError(ValueError):
 
 
 def check_targets(config: Any) -> None:
-    """Refuse a config in which any `_target_` is not a class that a config may call; nothing is called.
-
-    Raises:
-        ConfigError: names the key and the target.
-    """
+    """Refuse a config in which any `_target_` is not a class that a config may call; nothing is called."""
     allowed = allowed_prefixes()
     for path, key, value in _nodes(config, "", ""):
         if key in _WORDS:
@@ -45,14 +41,7 @@ def check_targets(config: Any) -> None:
 
 
 def check_resolved(config: Any) -> None:
-    """Refuse a text that would be resolved again: `\\${…}` resolves to `${…}`, and that could become a target.
-
-    Args:
-        config: resolved, with checked targets.
-
-    Raises:
-        ConfigError: names the key and the text.
-    """
+    """Refuse a text that would be resolved again: `\\${…}` resolves to `${…}`, and that could become a target."""
     for path, _, value in _nodes(config, "", ""):
         if isinstance(value, str) and "${" in value:
             raise ConfigError(
@@ -73,11 +62,7 @@ def _nodes(node: Any, path: str, key: str) -> Iterator[tuple[str, str, Any]]:
 
 
 def allowed_prefixes() -> tuple[str, ...]:
-    """What the names of classes may begin with: those that the environment or the project adds.
-
-    Raises:
-        ConfigError: the project's list is none.
-    """
+    """What the names of classes may begin with: those that the environment or the project adds."""
     variable = filter(None, (each.strip() for each in os.environ.get(ALLOWED_VARIABLE, "").split(",")))
     return (*variable, *_allowed_by_the_project())
 

@@ -39,7 +39,7 @@ from litespark.run.processes import join_processes
 from litespark.run.resume import Resumed, reopen
 from litespark.run.run_data import PREPARATION, data_of_run, record_place
 from litespark.run.run_lock import run_lock
-from litespark.run.sweep import SWEEP, telling
+from litespark.run.sweep import JOBS, telling
 from litespark.training.module import NonFiniteError
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,8 @@ def _train(parts: Parts, machine: Machine, overrides: list[str], hold: Callable[
         )
     else:
         folder = resumed.folder
-    SWEEP.in_folder(folder)
+    if JOBS:
+        JOBS[-1].folder = folder
     run = _built(parts, machine, folder, data, overrides, resumed)
     try:
         _fit(run, resumed)
@@ -211,12 +212,7 @@ def _fit(run: Run, resumed: Resumed | None) -> None:
 
 
 def _stopped(run: Run, resumed: Resumed | None, command: str, stop: BaseException) -> NoReturn:
-    """End a run that was told to stop and is saved; `command` continues it.
-
-    Raises:
-        Interrupted: always, but for
-        KeyboardInterrupt: the last step was taken, and is not to be saved.
-    """
+    """End a run that was told to stop and is saved; `command` continues it."""
     close(run, "interrupted")
     step = run.module.steps_taken
     # a resume without a step left has not saved anything itself

@@ -21,11 +21,7 @@ LABEL = "label"
 
 
 def with_variant(config: DictConfig) -> DictConfig:
-    """A copy of `config` with the settings under `variant` laid over all others, and of them only the label left.
-
-    Raises:
-        ConfigError: `variant` is no mapping.
-    """
+    """A copy of `config` with the settings under `variant` laid over all others, and of them only the label left."""
     given = config.get(KEY)
     if given is None:
         return config

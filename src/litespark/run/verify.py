@@ -18,16 +18,6 @@ def verify_all(config: DictConfig, say: Callable[[str], None]) -> bool:
     """Verify every fast backend that the config asks for; with `auto`, all that can run here.
 
     With precision=fp8 the pieces of fp8 are among them, without a GPU too, and the products of a GPU's fp8 units.
-
-    Args:
-        config: of the run.
-        say: gets one line for each verification, each backend that cannot run, and the verdict.
-
-    Returns:
-        Whether all verifications passed and there was one for every op that is not asked to be its reference.
-
-    Raises:
-        ConfigError: the config is not usable, or the device cannot compute in the precision asked for.
     """
     device = find("cpu" if config.trainer.accelerator == "cpu" else "auto")
     on_gpu = device.type != "cpu"
@@ -51,8 +41,8 @@ def verify_all(config: DictConfig, say: Callable[[str], None]) -> bool:
         in_fp8, place = precision == "fp8", place_of(parts, device, precision)
     fp8 = parts.fp8 if in_fp8 else None
     place = replace(place, shapes=replace(place.shapes, documents=True), fp8=fp8)
-    used = {op: name for op, name in parts.ops.backends().items() if in_fp8 or op != "fp8"}
-    asked = {op: name for op, name in used.items() if name != REFERENCE}
+    backends = parts.ops.backends().items()
+    asked = {op: name for op, name in backends if name != REFERENCE and (in_fp8 or op != "fp8")}
     if not asked:
         raise ConfigError(
             "ops: got the reference for every op that this run computes with, expected a fast one to verify; choose "
@@ -67,26 +57,19 @@ def verify_all(config: DictConfig, say: Callable[[str], None]) -> bool:
 
 def _verify_op(op: str, asked: str, place: Place, say: Callable[[str], None]) -> bool:
     backends = [name for name in BACKENDS[op] if name != REFERENCE] if asked == AUTO else [asked]
-    verifications = []
+    verifications: list[Verification] = []
     for backend in backends:
         reason = why_not(op, backend, place.device, place.dtype, place.shapes)
         if reason is not None:
             say(f"{op}={backend}: cannot run here: {reason}")
             continue
-        verifications += _said(
-            verify(op, backend, place.shapes, place.device, place.dtype, autocast=place.autocast, fp8=place.fp8), say
+        verifications += verify(
+            op, backend, place.shapes, place.device, place.dtype, autocast=place.autocast, fp8=place.fp8
         )
     if not verifications:
         what = "resolves to its reference" if asked == AUTO else "cannot run"
         say(f"{op}: FAILED, ops.{op}={asked} {what} here, so nothing was verified")
-    right = bool(verifications) and all(verification.passed for verification in verifications)
-    if op == "fp8":
-        products = _said(verify_products(place.shapes, place.device, place.dtype, place.fp8), say)
-        right = right and all(verification.passed for verification in products)
-    return right
-
-
-def _said(verifications: list[Verification], say: Callable[[str], None]) -> list[Verification]:
-    for verification in verifications:
+    products = verify_products(place.shapes, place.device, place.dtype, place.fp8) if op == "fp8" else []
+    for verification in (*verifications, *products):
         say(str(verification))
-    return verifications
+    return bool(verifications) and all(verification.passed for verification in (*verifications, *products))

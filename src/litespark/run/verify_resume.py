@@ -29,6 +29,8 @@ from litespark.training.checkpoint.state import read_state
 
 _POLL_SECONDS = 0.01
 _LINES_SHOWN = 15
+# parts of our state that are compared under a name of their own; validation is of measured times
+_APART = ("random", "fp8", "validation")
 
 
 class RunFailedError(ValueError):
@@ -95,21 +97,21 @@ def verify_resume(
         if override.startswith("resume="):
             raise ValueError(f"got {override}, expected the config of a new run; this check makes and resumes its own")
     with tempfile.TemporaryDirectory(prefix="litespark-verify-resume-") as temporary:
-        logs = Path(temporary)
-        start = _Starter(script, overrides, logs, steps + more, processes)
+        runs = Path(temporary) / "runs"
+        command = _command(script, overrides, Path(temporary), steps + more, processes)
         say(f"1 of 3: {steps + more} steps undisturbed")
-        start("undisturbed", "callbacks.checkpoint_every=null")
+        _run([*command, "callbacks.checkpoint_every=null", "name=undisturbed"], "undisturbed")
         say(f"2 of 3: the same again, killed after the checkpoint at step {steps}")
-        checkpoints = logs / "runs" / "killed" / CHECKPOINTS
+        checkpoints = runs / "killed" / CHECKPOINTS
         sealed = checkpoints / f"step-{steps:08d}"
-        start("killed", f"callbacks.checkpoint_every={steps}", kill_when=sealed.exists)
+        _run([*command, f"callbacks.checkpoint_every={steps}", "name=killed"], "killed", kill_when=sealed.exists)
         killed_after = find(checkpoints).step
         say(f"3 of 3: continued from step {steps}")
-        _put_aside_later(checkpoints, steps)
-        start("killed", "callbacks.checkpoint_every=null", f"resume={sealed}")
-        undisturbed = find(logs / "runs" / "undisturbed")
-        resumed = find(checkpoints)
-        compared, difference = compare(undisturbed, resumed)
+        for folder in finished(checkpoints):  # what it saved beyond, the resume has to compute again
+            if read(folder, hashes=False).step > steps:
+                folder.rename(checkpoints.parent / f"later-{folder.name}")
+        _run([*command, "callbacks.checkpoint_every=null", f"resume={sealed}"], "resumed")
+        compared, difference = compare(find(runs / "undisturbed"), find(checkpoints))
         return Verdict(compared, difference, steps + more, steps, killed_after)
 
 
@@ -121,106 +123,79 @@ def compare(one: Checkpoint, other: Checkpoint) -> tuple[dict[str, int], str | N
     """
     first, second = _parts(read_state(one)), _parts(read_state(other))
     compared = {part: len(values) for part, values in first.items()}
-    for part in first:
-        for name in sorted(first[part].keys() | second[part].keys()):
-            if name not in first[part] or name not in second[part]:
-                where = "undisturbed" if name in first[part] else "resumed"
+    for part, values in first.items():
+        for name in sorted(values.keys() | second[part].keys()):
+            if name not in values or name not in second[part]:
+                where = "undisturbed" if name in values else "resumed"
                 return compared, f"{part}: {name} is only in the {where} run"
-            if not _same(first[part][name], second[part][name]):
-                return compared, f"{part}: {name}: {_described(first[part][name], second[part][name])}"
+            if (difference := _difference(values[name], second[part][name])) is not None:
+                return compared, f"{part}: {name}: {difference}"
     return compared, None
 
 
 def _parts(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The parts of a state that a resume has to preserve, each flat: dotted name -> tensor or plain value."""
-    data = {key: value for key, value in state.items() if key.endswith("DataModule")}
-    counters = {key: value for key, value in state["litespark"].items() if key not in ("random", "fp8", "validation")}
-    return {
-        "weights": dict(_leaves(state["state_dict"])),
-        "optimizer state": dict(_leaves(state["optimizer_states"])),
-        "counters": dict(_leaves({"global_step": state["global_step"], **counters})),
-        "scales of fp8": dict(_leaves(state["litespark"].get("fp8", {}))),
-        "moves of fp8": dict(_leaves(state.get("callbacks", {}).get("Fp8Monitor", {}))),
-        "data position": dict(_leaves(data)),
-        "random state": dict(_leaves(state["litespark"]["random"])),
+    ours = state["litespark"]
+    parts = {
+        "weights": state["state_dict"],
+        "optimizer state": state["optimizer_states"],
+        "counters": {"global_step": state["global_step"], **{key: ours[key] for key in ours if key not in _APART}},
+        "scales of fp8": ours.get("fp8", {}),
+        "moves of fp8": state.get("callbacks", {}).get("Fp8Monitor", {}),
+        "data position": {key: value for key, value in state.items() if key.endswith("DataModule")},
+        "random state": ours["random"],
     }
+    return {name: dict(_leaves(part)) for name, part in parts.items()}
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    items: Any = None
-    if isinstance(value, Mapping):
-        items = value.items()
-    elif isinstance(value, list | tuple):
-        items = enumerate(value)
-    if items is None:
+    if isinstance(value, Mapping | list | tuple):
+        for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _leaves(inner, f"{path}.{key}" if path else str(key))
+    else:
         yield path, value
-        return
-    for key, inner in items:
-        yield from _leaves(inner, f"{path}.{key}" if path else str(key))
 
 
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        if one.dtype != other.dtype or one.shape != other.shape:
-            return False
+def _difference(one: Any, other: Any) -> str | None:
+    """In what two values differ, bit for bit; None where they agree."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor) and (one.shape, one.dtype) == (other.shape, other.dtype):
         # as bytes: NaN equals itself, and -0 is not 0
-        return torch.equal(*(each.contiguous().reshape(-1).view(torch.uint8) for each in (one, other)))
-    return type(one) is type(other) and one == other
-
-
-def _described(one: Any, other: Any) -> str:
-    if isinstance(one, Tensor) and isinstance(other, Tensor) and one.shape == other.shape:
-        differ = int((one != other).sum())
+        if torch.equal(*(each.contiguous().reshape(-1).view(torch.uint8) for each in (one, other))):
+            return None
         largest = float((one.double() - other.double()).abs().max())
         return (
-            f"{differ} of {one.numel()} values differ, by at most {largest:.3g} (largest {float(one.abs().max()):.3g})"
+            f"{int((one != other).sum())} of {one.numel()} values differ, by at most {largest:.3g} "
+            f"(largest {float(one.abs().max()):.3g})"
         )
+    if not isinstance(one, Tensor) and type(one) is type(other) and one == other:
+        return None
     return f"undisturbed {one!s:.200}, resumed {other!s:.200}"
 
 
-def _put_aside_later(checkpoints: Path, step: int) -> None:
-    """Move away what the killed run had saved beyond `step`; the resume has to compute it again."""
-    for folder in finished(checkpoints):
-        if read(folder, hashes=False).step > step:
-            folder.rename(checkpoints.parent / f"later-{folder.name}")
+def _command(script: Path, overrides: Sequence[str], logs: Path, steps: int, processes: int) -> list[str]:
+    # the rendezvous of torchrun, on a port that is free
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    ddp = processes > 1 and not any(override.startswith("strategy=") for override in overrides)
+    # what follows the last step is not part of the question
+    return [sys.executable, *(torchrun if processes > 1 else []), str(script), *overrides,
+            *(["strategy=ddp"] if ddp else []), "budget.tokens=null", f"budget.steps={steps}",
+            "budget.schedule_end=null", f"paths.logs={logs}", "callbacks.checkpoint_keep=1000000", *QUIET,
+            "callbacks.checkpoint_at_end=true"]  # fmt: skip
 
 
-class _Starter:
-    """Starts runs of one config and waits for them."""
-
-    def __init__(self, script: Path, overrides: Sequence[str], logs: Path, steps: int, processes: int) -> None:
-        self.logs = logs
-        self.command = [sys.executable]
-        if processes > 1:
-            # the rendezvous of torchrun, on a port that is free
-            self.command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        self.command += [str(script), *overrides]
-        if processes > 1 and not any(override.startswith("strategy=") for override in overrides):
-            self.command.append("strategy=ddp")
-        # what follows the last step is not part of the question
-        self.command += ["budget.tokens=null", f"budget.steps={steps}", "budget.schedule_end=null",
-                         f"paths.logs={logs}", "callbacks.checkpoint_keep=1000000", *QUIET,
-                         "callbacks.checkpoint_at_end=true"]  # fmt: skip
-
-    def __call__(self, name: str, *more: str, kill_when: Callable[[], bool] | None = None) -> None:
-        """Run to the end, or until `kill_when` says so.
-
-        Raises:
-            RunFailedError: it ended with an error.
-        """
-        resumes = any(override.startswith("resume=") for override in more)
-        output = self.logs / "output.txt"
-        with output.open("wb") as file:
-            command = [*self.command, *more, *([] if resumes else [f"name={name}"])]
-            with _process_tree(command, file) as process:
-                while process.poll() is None:
-                    if kill_when is not None and kill_when():
-                        return
-                    time.sleep(_POLL_SECONDS)
+def _run(command: Sequence[str], name: str, *, kill_when: Callable[[], bool] = lambda: False) -> None:
+    """Run to the end, or until `kill_when`."""
+    with tempfile.TemporaryFile() as output:
+        with _process_tree(command, output) as process:
+            while process.poll() is None:
+                if kill_when():
+                    return
+                time.sleep(_POLL_SECONDS)
         if process.returncode != 0:
-            tail = output.read_text(errors="replace").splitlines()[-_LINES_SHOWN:]
+            output.seek(0)
+            tail = output.read().decode(errors="replace").splitlines()[-_LINES_SHOWN:]
             raise RunFailedError(
-                f"the {'resumed' if resumes else name} run ended with exit code {process.returncode}; its last lines:\n"
+                f"the {name} run ended with exit code {process.returncode}; its last lines:\n"
                 + "\n".join(f"  {line}" for line in tail)
             )
 
@@ -228,8 +203,9 @@ class _Starter:
 @contextmanager
 def _process_tree(command: Sequence[str], output: Any) -> Iterator[subprocess.Popen[bytes]]:
     """A process in a session of its own; it and everything below it are killed when the block is left."""
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                               start_new_session=True)  # fmt: skip
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+    )
     try:
         yield process
     finally:
