@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from litespark.data.tokenizer import Tokenizer
-from litespark.data.tokenizer_hub import is_hub_name
+from litespark.data.tokenizer_files import is_hub_name
 from tests.data.corpus import documents
 
 COMMIT = "0123456789" * 4

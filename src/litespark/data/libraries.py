@@ -18,15 +18,7 @@ _EXTRAS = {
 
 
 def library(name: str, *, setting: str) -> ModuleType:
-    """An optional library.
-
-    Args:
-        name: of the module.
-        setting: what needs it, such as `data.selection.quality`.
-
-    Raises:
-        ValueError: it is not installed, or something that it needs is not.
-    """
+    """An optional library; ValueError where it cannot be imported, for the `setting` that needs it."""
     top = name.partition(".")[0]
     extra = _EXTRAS[top]
     try:

@@ -2,24 +2,16 @@
 
 A run exports its tokenizer as a tokenizer.json, and what others read there must give the ids that were trained on. The
 tokenizer that transformers 5.24 itself makes of a model gives other ids for nine of ten lines of source code (a test
-holds that), so the conversion is ours, and encoding goes by what is exported.
+holds that). Each setting of a model (`sentencepiece_model.proto`) is converted or refused:
 
-What a model does is written in its settings (`sentencepiece_model.proto`); each of them is converted or refused:
-
-- BPE joins the neighbours whose joint piece has the highest score. `tokenizers` ranks pairs; a pair's rank here is the
-  score of its piece. Unigram has the same search (Kudo, "Subword Regularization", 2018) on both sides.
-- A space is `▁`; where the model says so one is put before the text, and spaces are collapsed and stripped.
-- Bytes for unknown characters (`byte_fallback`), and one unknown id for a run of them.
-- Control pieces such as `</s>` never come from a text, as in sentencepiece.
+- BPE joins the neighbours whose joint piece has the highest score, so the rank of a pair is the score of its piece.
+  Unigram has the same search (Kudo, "Subword Regularization", 2018) on both sides.
 - Texts are cut before runs of `▁` where no piece reaches across, which changes no id and lets words be remembered.
+- A model that normalises (`nmt_nfkc`, ...) is refused: `tokenizers` has the same table of replacements, but applies it
+  to whole graphemes, and loses an accent behind a character that the table replaces (0.23).
 
-Not converted: a model that normalises (`nmt_nfkc`, ...). `tokenizers` has the same table of replacements, but applies
-it to whole graphemes, and loses an accent behind a character that the table replaces (0.23).
-
-Unigram models know ties: two ways through a text whose scores have the same sum, such as the same pieces in another
-order. sentencepiece leaves them to the rounding of its 32-bit sums; here the sums have 64 bits, so the other way may be
-taken. In source code, of ties the richest text, that was one line in some hundred (`tests` counts them), and every
-difference was a tie.
+Unigram models know ties: two ways through a text whose scores have the same sum. sentencepiece leaves them to the
+rounding of its 32-bit sums; here the sums have 64 bits, so the other way may be taken.
 """
 
 from __future__ import annotations
@@ -57,15 +49,10 @@ _TEXTS = (
 
 
 def load_sentencepiece(path: Path) -> tuple[tokenizers.Tokenizer, str | None, str | None]:
-    """The tokenizer, and the texts of its EOS and BOS as far as the model has them.
+    """The tokenizer of a `.model` file, and the texts of its EOS and BOS as far as the model has them.
 
-    The conversion is tried on a few hundred texts, some of them made of the model's own pieces, against sentencepiece.
-
-    Args:
-        path: of a `.model` file.
-
-    Raises:
-        ValueError: sentencepiece is not installed, not a model, or one that cannot be converted with the same ids.
+    ValueError: sentencepiece is not installed, not a model, or one that cannot be converted with the same ids. That is
+    tried on a few hundred texts, some of them made of the model's own pieces.
     """
     sentencepiece, description = (
         library(module, setting=f"data.tokenizer={path}")
@@ -90,11 +77,11 @@ def load_sentencepiece(path: Path) -> tuple[tokenizers.Tokenizer, str | None, st
 def _not_convertible(model: Any) -> str | None:
     """What the model does that has no counterpart; None if there is nothing."""
     normalizer, trainer = model.normalizer_spec, model.trainer_spec
-    normal = {piece.piece for piece in model.pieces if piece.type == _NORMAL}
+    normal = set(_texts_of(model, _NORMAL))
     types = {piece.type for piece in model.pieces}
     # `tokenizers` normalises such symbols like texts, and one that becomes empty would match everywhere
     changed = _normalizer(normalizer.remove_extra_whitespaces, normalizer.add_dummy_prefix).normalize_str
-    symbols = [piece.piece for piece in model.pieces if piece.type == _USER_DEFINED]
+    symbols = _texts_of(model, _USER_DEFINED)
     found = {
         "is neither BPE nor unigram": trainer.model_type not in (_UNIGRAM, _BPE),
         f"normalises texts by {normalizer.name!r}": bool(normalizer.precompiled_charsmap),
@@ -114,31 +101,34 @@ def _not_convertible(model: Any) -> str | None:
 
 def _convert(model: Any) -> tokenizers.Tokenizer:
     normalizer, pieces = model.normalizer_spec, list(model.pieces)
-    special = [piece.piece for piece in pieces if piece.type in (_UNKNOWN, _CONTROL)]
     unknown = next(number for number, piece in enumerate(pieces) if piece.type == _UNKNOWN)
     fallback = model.trainer_spec.byte_fallback
     if model.trainer_spec.model_type == _BPE:
-        vocab_size = {piece.piece: number for number, piece in enumerate(pieces)}
-        tokenizer = tokenizers.Tokenizer(
-            models.BPE(
-                vocab_size, _merges(pieces), unk_token=pieces[unknown].piece, fuse_unk=True, byte_fallback=fallback
-            )
-        )
+        ids = {piece.piece: number for number, piece in enumerate(pieces)}
+        name = pieces[unknown].piece
+        made: models.Model = models.BPE(ids, _merges(pieces), unk_token=name, fuse_unk=True, byte_fallback=fallback)
     else:
         scores = [(piece.piece, piece.score if piece.type == _NORMAL else _NEVER) for piece in pieces]
-        tokenizer = tokenizers.Tokenizer(models.Unigram(scores, unk_id=unknown, byte_fallback=fallback))
+        made = models.Unigram(scores, unk_id=unknown, byte_fallback=fallback)
+    tokenizer = tokenizers.Tokenizer(made)
     tokenizer.normalizer = _normalizer(normalizer.remove_extra_whitespaces, normalizer.add_dummy_prefix)
-    normal = [piece.piece for piece in pieces if piece.type == _NORMAL]
+    normal = _texts_of(model, _NORMAL)
     if SPACE in normal and not any(SPACE in piece.lstrip(SPACE) for piece in normal):
         tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(f"{SPACE}+[^{SPACE}]*|[^{SPACE}]+"), "isolated")
     steps: list[Any] = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     if normalizer.add_dummy_prefix:
         steps.append(decoders.Strip(" ", 1, 0))
     tokenizer.decoder = decoders.Sequence(steps)
+    # control pieces never come from a text, as in sentencepiece
+    special = _texts_of(model, _UNKNOWN, _CONTROL)
     tokenizer.add_special_tokens([AddedToken(piece, special=True, normalized=False) for piece in special])
-    symbols = [piece.piece for piece in pieces if piece.type == _USER_DEFINED]
+    symbols = _texts_of(model, _USER_DEFINED)
     tokenizer.add_tokens([AddedToken(symbol, special=False, normalized=True) for symbol in symbols])
     return tokenizer
+
+
+def _texts_of(model: Any, *types: int) -> list[str]:
+    return [piece.piece for piece in model.pieces if piece.type in types]
 
 
 def _merges(pieces: list[Any]) -> list[tuple[str, str]]:

@@ -69,15 +69,13 @@ def is_remote(address: str) -> bool:
 
 
 class Storage:
-    """The files below one address.
+    """The files below one address, a path or `PROTOCOL://…`; nothing has to be there yet.
 
-    Args:
-        address: a path, or `PROTOCOL://…`. Nothing has to be there yet.
-        attempts: of one request, before a lost connection is an error; None: `ATTEMPTS`.
+    `attempts` of one request, before a lost connection is an error; None: `ATTEMPTS`.
 
     Raises:
-        StorageError: a protocol that fsspec does not know, or whose driver is not installed. Each request raises it
-            for what is missing, refused, or not answered after all attempts.
+        StorageError: a protocol that fsspec does not know, or whose driver is not installed. Each request raises it for
+            what is missing, refused, or not answered after all attempts.
     """
 
     def __init__(self, address: str | Path, *, attempts: int | None = None) -> None:
@@ -151,16 +149,13 @@ class Storage:
         return bytes(self._asked(name, lambda: self._system.cat_file(self._path(name), start=0, end=count)))
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a whole file at once: a reader sees the old content or the new, also after a loss of power."""
+        """Write a file so that a reader sees the old content or the new, also after a loss of power."""
         self._asked(name, lambda: self._system.pipe_file(self._path(name), content))
 
     def fetch(self, name: str, target: Path, *, size: int | None = None) -> None:
-        """Copy a file to a path of this machine, which then is whole or not there.
+        """Copy a file to a path of this machine, in a folder that exists; it then is whole or not there.
 
-        Args:
-            name: the file.
-            target: where to; its folder exists.
-            size: bytes that it must have; fewer or more are a broken transfer, and tried again.
+        Fewer or more bytes than `size` are a broken transfer, and tried again.
         """
         # not the process id: machines and containers that share a disk have the same ones
         partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
@@ -224,9 +219,7 @@ class Storage:
     def _asked(self, name: str, request: Callable[[], T]) -> T:
         """The answer to a request, asked again while the connection fails; on this machine once.
 
-        Raises:
-            StorageError: it is refused, or there was no answer after all attempts.
-            OSError: the fault is on this machine, such as a full disk.
+        StorageError: it is refused or not answered. OSError: the fault is on this machine, such as a full disk.
         """
         attempts = self._attempts or ATTEMPTS
         where = self.where(name)

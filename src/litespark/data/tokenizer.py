@@ -1,8 +1,7 @@
 """Text to ids and back: a thin layer over `tokenizers` that adds what the data needs.
 
-That is: special strings inside a text stay text, what begins a document is settled, each id knows its length in bytes,
-and the tokenizer has a hash. A tokenizer is a `tokenizer.json`, alone, in a Hugging Face folder, in a run or behind a
-name on the hub, or a sentencepiece model; code that such a folder may hold is never run.
+Special strings inside a text stay text, what begins a document is settled, each id knows its length in bytes, and the
+tokenizer has a hash. Code that a tokenizer's folder may hold is never run.
 """
 
 from __future__ import annotations
@@ -21,10 +20,16 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
-from litespark.data.local_files import path_from
 from litespark.data.sentencepiece_model import SUFFIX, load_sentencepiece
-from litespark.data.tokenizer_files import CONFIG_FILE, FILE, kept_beside, stated_beside, text_of_token, tokenizer_file
-from litespark.data.tokenizer_hub import fetch_tokenizer, is_hub_name
+from litespark.data.tokenizer_files import (
+    CONFIG_FILE,
+    FILE,
+    SPECIAL_FILE,
+    kept_beside,
+    named_tokenizer,
+    stated_beside,
+    text_of_token,
+)  # fmt: skip
 
 END_OF_TEXT = "<|endoftext|>"
 _LONGEST_WORD = 256
@@ -34,12 +39,10 @@ _BOS_NAMES = ("<|begin_of_text|>", "<s>", "<bos>", "<|bos|>")
 
 
 class Tokenizer:
-    """A tokenizer with an EOS.
+    """A tokenizer with an EOS; ValueError where `add_bos` asks for a BOS that is not there or is the EOS.
 
     Attributes:
-        vocabulary: one above the largest id.
-        eos_id: id that ends a document.
-        bos_id: id that may begin one, or None.
+        vocab_size: one above the largest id.
         pad_id: id that fills up a batch of texts in other programs: EOS, unless the tokenizer has its own.
         begin_ids: ids that begin each document and each prompt; `tokenizers` and transformers put the same before a
             text, and nothing behind it: EOS is written where a document ends, and a prompt has no end.
@@ -47,9 +50,6 @@ class Tokenizer:
     Args:
         add_bos: whether BOS begins a document; None: what the tokenizer itself puts before a text does.
         kept: entries of its tokenizer_config.json that mean nothing here and go with it, such as a chat template.
-
-    Raises:
-        ValueError: `add_bos`, and there is no BOS, or EOS is the same.
     """
 
     def __init__(
@@ -78,19 +78,20 @@ class Tokenizer:
         with _failures_as_errors():
             before, behind = _put_around(self._tokenizer)
         begin = [] if add_bos is False else before
-        if add_bos and self.bos_id not in before:
-            if self.bos_id is None:
+        if add_bos:
+            if self.bos_id is None and not before:
                 raise ValueError(
                     "data.add_bos=true, but the tokenizer has no token that begins a document; set data.add_bos=auto, "
                     "or name a tokenizer whose tokenizer_config.json has a bos_token"
                 )
-            begin = [self.bos_id]
-        if self.eos_id in begin:
-            if add_bos:
+            if self.bos_id is not None and self.bos_id not in before:
+                begin = [self.bos_id]
+            if self.eos_id in begin:
                 raise ValueError(
                     "data.add_bos=true, but the tokenizer's BOS is its EOS, which would end a document where it "
                     "begins; set data.add_bos=auto"
                 )
+        if self.eos_id in begin:
             begin = []
         if behind or begin != before:
             tokens = [self._tokenizer.id_to_token(number) for number in begin]
@@ -103,13 +104,10 @@ class Tokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
-        """Byte-level BPE with exactly `vocab_size` ids, of which 0 is EOS.
+        """Byte-level BPE with exactly `vocab_size` ids, of which 0 is EOS; the same texts give the same tokenizer.
 
-        Where the texts give fewer merges, the rest are special tokens that no text yields. The same texts in the same
-        order give the same tokenizer. Long words are learned from in parts: one takes the square of its length.
-
-        Raises:
-            ValueError: the vocabulary has no room for the 256 bytes and EOS.
+        Where the texts give fewer merges, the rest are special tokens that no text yields. Long words are learned from
+        in parts: one takes the square of its length.
         """
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
         if vocab_size < len(alphabet) + 1:
@@ -135,62 +133,52 @@ class Tokenizer:
 
         Args:
             path: the file, the folder, or `OWNER/NAME` on the Hugging Face hub where there is no such path here.
-            eos_token: the EOS by its text; None: what the folder's tokenizer_config.json or special_tokens_map.json
-                or the sentencepiece model names, else one of the usual names.
+            eos_token: the EOS by its text; None: what the files beside it or the model name, else a usual name.
             add_bos: whether BOS begins a document; None: as the post-processor of a tokenizer.json has it, or, for a
                 sentencepiece model, `add_bos_token` of a tokenizer_config.json beside it.
 
         Raises:
-            ValueError: nothing there, not a tokenizer, one that cannot be converted, no EOS found, no BOS though one
-                was asked for, or the hub cannot be reached.
+            ValueError: it is not there, cannot be read or converted, or has no EOS or no BOS though one was asked for.
         """
-        named: dict[str, str | None]
-        if is_hub_name(path):
-            path = fetch_tokenizer(str(path))
-        path = path_from(path)
-        try:
-            file = path if path.is_file() else tokenizer_file(path)
-        except OSError as error:
-            raise ValueError(f"data.tokenizer={path} cannot be read: {error.strerror or error}. Name another.") \
-                from error  # fmt: skip
+        path, file = named_tokenizer(path)
+        folder = (file or path).parent
         if file is not None and file.suffix == SUFFIX:
-            tokenizer, eos, bos = load_sentencepiece(file)
-            settings = stated_beside(file.parent, (CONFIG_FILE,))
-            named = {"eos_token": eos, "bos_token": bos, "pad_token": text_of_token(settings.get("pad_token"))}
+            tokenizer, *texts = load_sentencepiece(file)
+            settings = stated_beside(folder, (CONFIG_FILE,))
+            named = {**settings, **dict(zip(("eos_token", "bos_token"), texts, strict=True))}
             add_bos = settings.get("add_bos_token") is True if add_bos is None else add_bos
         else:
             tokenizer = _read(path, file)
-            settings = stated_beside((file or path).parent, ("special_tokens_map.json", CONFIG_FILE))
-            named = {key: text_of_token(settings.get(key)) for key in ("eos_token", "bos_token", "pad_token")}
-        eos_id = _find_id(tokenizer, [eos_token] if eos_token else [named.get("eos_token"), *_EOS_NAMES])
+            named = settings = stated_beside(folder, (SPECIAL_FILE, CONFIG_FILE))
+        eos, bos, pad = (text_of_token(named.get(f"{kind}_token")) for kind in ("eos", "bos", "pad"))
+        eos_id = _find_id(tokenizer, [eos_token] if eos_token else [eos, *_EOS_NAMES])
         if eos_id is None:
             raise ValueError(
                 f"data.tokenizer={path}: found no token that ends a document"
                 + (f": data.eos_token={eos_token!r} is not in its vocabulary" if eos_token else "")
                 + ". Set data.eos_token to the text of one that the tokenizer has."
             )
-        bos_id = _find_id(tokenizer, [named.get("bos_token"), *_BOS_NAMES])
-        pad_id = _find_id(tokenizer, [named.get("pad_token")])
-        kept = kept_beside((file or path).parent, settings)
+        bos_id, pad_id = _find_id(tokenizer, [bos, *_BOS_NAMES]), _find_id(tokenizer, [pad])
+        kept = kept_beside(folder, settings)
         return cls(tokenizer, eos_id=eos_id, bos_id=bos_id, pad_id=pad_id, add_bos=add_bos, kept=kept)
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """The ids of each text as transformers gives them: `begin_ids` and the text, nothing behind it."""
-        _keep_quiet_about_forks()
-        with _failures_as_errors():
-            return [each.ids for each in self._tokenizer.encode_batch_fast(texts, add_special_tokens=True)]
+        return self._encoded(texts, special=True)
 
     def encode_parts(self, texts: list[str]) -> list[list[int]]:
         """The ids of each part of a text, without any special token."""
+        return self._encoded(texts, special=False)
+
+    def _encoded(self, texts: list[str], *, special: bool) -> list[list[int]]:
         _keep_quiet_about_forks()
         with _failures_as_errors():
-            return [each.ids for each in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+            return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=special)]
 
     def encode_prompt(self, text: str) -> list[int]:
         """The ids of a text that is to be continued: at least EOS, which stands before every document.
 
-        Raises:
-            ValueError: the text holds bytes that are no characters.
+        ValueError: the text holds bytes that are no characters.
         """
         try:
             text.encode()
@@ -225,19 +213,17 @@ class Tokenizer:
         """
         byte_level = "ByteLevel" in json.dumps([self._described["pre_tokenizer"], self._described["decoder"]])
         added = self._tokenizer.get_added_tokens_decoder()
+        special = {number for number, token in added.items() if token.special} | {self.eos_id, *self.begin_ids}
         lengths = [0] * self.vocab_size
         for token, number in self._tokenizer.get_vocab(with_added_tokens=True).items():
-            if number in added:
-                text = token if byte_level else token.replace("▁", " ")
-                lengths[number] = 0 if added[number].special else len(text.encode())
-            elif byte_level:
-                lengths[number] = len(token)  # each character of the byte alphabet stands for one byte
-            elif re.fullmatch(r"<0x[0-9A-Fa-f]{2}>", token):
+            if number in special:
+                continue
+            if byte_level:  # each character of the byte alphabet stands for one byte
+                lengths[number] = len(token.encode()) if number in added else len(token)
+            elif number not in added and re.fullmatch(r"<0x[0-9A-Fa-f]{2}>", token):
                 lengths[number] = 1
             else:
                 lengths[number] = len(token.replace("▁", " ").encode())
-        for number in (self.eos_id, *self.begin_ids):  # stand for no text, special or not
-            lengths[number] = 0
         return lengths
 
     @cached_property
@@ -249,8 +235,7 @@ class Tokenizer:
     def encodes_words(self) -> bool:
         """Whether a text is divided into words of bytes that are encoded one by one, as byte-level BPE does.
 
-        Others, such as those made from sentencepiece models, encode a text as one word: any part of it may decide
-        about any other.
+        Otherwise, as with sentencepiece models, any part of a text may decide about any other.
         """
         described = self._described["pre_tokenizer"] or {"pretokenizers": []}
         steps = {step["type"]: step for step in described.get("pretokenizers", [described])}

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from litespark.data.local_files import path_from
 from litespark.data.sentencepiece_model import SUFFIX
-from litespark.data.tokenizer_hub import fetch_tokenizer, is_hub_name
 
 FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 TEMPLATE_FILE = "chat_template.jinja"
-_BESIDE = ("special_tokens_map.json", CONFIG_FILE, TEMPLATE_FILE)
+SPECIAL_FILE = "special_tokens_map.json"
+_BESIDE = (SPECIAL_FILE, CONFIG_FILE, TEMPLATE_FILE)
 _CHAT_TEMPLATE = "chat_template"
 _KEPT = (_CHAT_TEMPLATE, "clean_up_tokenization_spaces")
 _FOLDER = "tokenizer"
 """In the folder of a run."""
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 
 
 def tokenizer_file(path: Path) -> Path | None:
@@ -28,13 +30,56 @@ def tokenizer_file(path: Path) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
+def named_tokenizer(name: str | Path) -> tuple[Path, Path | None]:
+    """(what the settings name, fetched from the hub where it is there; the file of the tokenizer in it, or None)."""
+    path = path_from(_fetched(str(name)) if is_hub_name(name) else name)
+    try:
+        return path, path if path.is_file() else tokenizer_file(path)
+    except OSError as error:
+        raise ValueError(f"data.tokenizer={path} cannot be read: {error.strerror or error}. Name another.") from error
+
+
 def tokenizer_files(name: str | Path) -> list[Path]:
     """The files that are read of the tokenizer that the settings name, as far as they are there."""
-    path = path_from(fetch_tokenizer(str(name)) if is_hub_name(name) else name)
-    file = path if path.is_file() else tokenizer_file(path)
-    folder = (file or path).parent
-    places = [*([] if file is None else [file]), *(folder / beside for beside in _BESIDE)]
-    return [place for place in places if place.is_file()]
+    path, file = named_tokenizer(name)
+    places = [file, *((file or path).parent / beside for beside in _BESIDE)]
+    return [place for place in places if place is not None and place.is_file()]
+
+
+def is_hub_name(name: str | Path) -> bool:
+    """Whether this is `OWNER/NAME` or `OWNER/NAME@REVISION`, and neither a path here nor the name of a file."""
+    text = str(name)
+    if not _HUB_NAME.fullmatch(text) or text.endswith((".json", ".model")):
+        return False
+    # a folder of this name is what is meant, also where a file in it is missing
+    return not path_from(text).exists() and not Path(text.split("/")[0]).is_dir()
+
+
+def _fetched(name: str) -> Path:
+    """A folder with the files of a tokenizer on the hub, none of them code, by way of the hub's own cache."""
+    from huggingface_hub import _CACHED_NO_EXIST, errors, hf_hub_download, try_to_load_from_cache
+
+    repository, _, named = name.partition("@")
+    revision = named or None
+    try:
+        found = Path(hf_hub_download(repository, FILE, revision=revision))
+        for file in _BESIDE:
+            if try_to_load_from_cache(repository, file, revision=revision) is _CACHED_NO_EXIST:
+                continue  # this revision has none: no need of a connection
+            try:
+                hf_hub_download(repository, file, revision=revision)
+            except errors.LocalEntryNotFoundError:
+                raise  # no connection, which is a kind of the next
+            except errors.EntryNotFoundError:
+                pass
+    # what it raises without a connection depends on where the connection ended, and on the version
+    except Exception as error:
+        raise ValueError(
+            f"data.tokenizer={name} cannot be had from the Hugging Face hub: {type(error).__name__}: {error}. Expected "
+            f"OWNER/NAME with a {FILE}, a connection (or the files in the hub's cache), and access where it is not "
+            "public. Or name a file or folder on this machine."
+        ) from error
+    return found.parent
 
 
 def stated_beside(folder: Path, files: tuple[str, ...]) -> dict[str, Any]:
@@ -42,9 +87,7 @@ def stated_beside(folder: Path, files: tuple[str, ...]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for path in (folder / file for file in files):
         try:
-            if not path.is_file():
-                continue
-            content = json.loads(path.read_bytes())
+            content = json.loads(path.read_bytes()) if path.is_file() else {}
             if not isinstance(content, dict):
                 raise ValueError(f"got a {type(content).__name__}, expected an object")
         except (ValueError, OSError, RecursionError) as error:

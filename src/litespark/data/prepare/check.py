@@ -22,12 +22,8 @@ _NAMED = 10
 def check_prepared(address: str | Path) -> tuple[Manifest, list[str]]:
     """Read every chunk of a prepared folder, here or behind an address, and compare it with the manifest.
 
-    Returns:
-        The manifest, and the files that lie in the folder and do not belong to it.
-
-    Raises:
-        ValueError: a chunk is missing or has another size or other bytes, an index lists other chunks, or the tokenizer
-            is another; names each of them.
+    Returns the manifest, and the files that lie in the folder and do not belong to it. ValueError names each chunk that
+    is missing or has other bytes, each index that lists other chunks, and another tokenizer.
     """
     manifest = Manifest.read(address)
     storage = Storage(address)

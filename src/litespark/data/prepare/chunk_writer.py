@@ -29,8 +29,7 @@ class WrittenChunk:
 class ChunkWriter:
     """Writes items into chunks of exactly `chunk_tokens` ids (the last is shorter): `chunk-UNIT-K.bin` for K = 0, 1, ….
 
-    An item that does not fit continues in the next chunk, as another item there. Each chunk appears at once, flushed to
-    disk. One chunk is held in memory.
+    An item that does not fit continues in the next chunk, as another item there. One chunk is held in memory.
     """
 
     def __init__(self, folder: Storage, unit: int, *, vocab_size: int, chunk_tokens: int) -> None:
@@ -101,10 +100,7 @@ def index_content(chunks: Iterable[WrittenChunk], *, vocab_size: int, chunk_toke
 
 
 def domain_folder(domain: str) -> str:
-    """A folder's name for a domain, another one for each: letters, digits, `-`, `_` and inner dots stay.
-
-    Other characters become `=` and the hexadecimal of their bytes; a long name is cut and ends in a hash.
-    """
+    """A folder's name for a domain, another one for each; unusual characters become `=` and hexadecimal."""
     quoted = re.sub(rb"[^A-Za-z0-9_.-]|^\.", lambda found: b"=%02X" % found[0][0], domain.encode()).decode() or "="
     if len(quoted) <= _LONGEST_FOLDER:
         return quoted

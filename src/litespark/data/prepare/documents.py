@@ -27,11 +27,7 @@ def documents_of(unit: Unit, reader: DocumentReader, rule: SplitRule | None) -> 
 
 
 def split_rule(plan: Plan, scratch: Path) -> SplitRule | None:
-    """The rule that deals documents out to the splits; None where the source has splits of its own.
-
-    Raises:
-        ValueError: the source holds no document.
-    """
+    """Deals documents out to the splits; None where the source has its own. ValueError: it holds no document."""
     if plan.validation:
         return None
     reader = DocumentReader(plan.config, scratch=scratch)
@@ -43,10 +39,7 @@ def split_rule(plan: Plan, scratch: Path) -> SplitRule | None:
 
 
 def tokenizer_sample(plan: Plan, rule: SplitRule | None, scratch: Path) -> Iterator[str]:
-    """Training documents up to the configured size, from the files in an order that follows no folder.
-
-    Documents that a rule of selection refuses by themselves are not in it; duplicates are not looked for.
-    """
+    """Training documents that no rule refuses by themselves, from the files in an order that follows no folder."""
     selector = Selector(plan.config.selection)
     reader = DocumentReader(plan.config, scratch=scratch)
     files = tuple(sorted(plan.training, key=lambda file: hashlib.sha256(file.name.encode()).digest()))

@@ -41,9 +41,7 @@ Encoded = tuple[Entry, NDArray[np.generic]]
 class DocumentEncoder:
     """Encodes documents in batches of about a million characters.
 
-    Args:
-        tokenizer: what encodes.
-        take: gets each batch as (entry, ids from BOS, if any, to EOS), in the order in which they were added.
+    `take` gets each batch as (entry, ids from BOS, if any, to EOS), in the order in which they were added.
     """
 
     def __init__(self, tokenizer: Tokenizer, take: Callable[[list[Encoded]], None]) -> None:
@@ -57,11 +55,7 @@ class DocumentEncoder:
         self._open: list[NDArray[np.generic]] = []
 
     def add(self, entry: Entry) -> None:
-        """Take one document.
-
-        Raises:
-            ValueError: an id outside the vocabulary, or EOS within a text; names the place of the document.
-        """
+        """Take one document; ValueError names the place of one with an id outside the vocabulary, or EOS within."""
         *first, last = _pieces(entry.document.text, self.tokenizer)
         for piece in first:
             self._add_piece(piece, None)
@@ -131,8 +125,7 @@ class DocumentEncoder:
 def _pieces(text: str, tokenizer: Tokenizer) -> list[str]:
     """A long document in parts that have the ids of the whole: encoding takes many times the memory of its text.
 
-    Parts end between words, and only where the ids on both sides are seen to be the same apart as together. A tokenizer
-    that encodes a text as one word gets it whole, and so does one that marks the begin of a text.
+    A tokenizer that encodes a text as one word gets it whole, and so does one that marks the begin of a text.
     """
     pieces, start = [], 0
     while tokenizer.encodes_words and len(text) - start > _PIECE_CHARACTERS:

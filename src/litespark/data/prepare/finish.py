@@ -24,9 +24,7 @@ from litespark.data.tokenizer import Tokenizer
 def finish(plan: Plan, tokenizer: Tokenizer) -> Manifest:
     """Write LitData's indexes and the manifest from what all units left; the same bytes whoever does it.
 
-    Raises:
-        ValueError: too many bad documents or domains over all units, a split without documents, or units that were
-            encoded by different tokenizers. What is prepared stays.
+    ValueError: too many bad documents or domains over all units, an empty split, units of different tokenizers.
     """
     whole = _merged(plan, tokenizer)
     manifest = _manifest(plan, whole, tokenizer)
@@ -121,7 +119,6 @@ def _counts(name: str, domain: DomainResult) -> DomainCounts:
 
 
 def _unigram_entropy(training: NDArray[np.int64], validation: NDArray[np.int64]) -> float:
-    """See `Manifest.unigram_entropy`."""
     nats = math.log(int(training.sum()) + training.size) - np.log(training + 1.0)
     return float(validation @ nats / max(validation.sum(), 1))
 

@@ -19,10 +19,7 @@ def locked(root: Storage, name: str) -> Iterator[None]:
     """Hold the lock file `.NAME.lock` below a root on this machine, waiting for whoever has it, and remove it.
 
     Nothing is locked below an address, or on a disk without locks: there no two processes disturb each other, since
-    both write the same bytes at once, file by file.
-
-    Raises:
-        ValueError: the root cannot be made or written.
+    both write the same bytes at once, file by file. ValueError: the root cannot be made or written.
     """
     if root.remote:
         yield

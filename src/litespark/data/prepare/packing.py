@@ -1,11 +1,8 @@
 """Best-fit packing: documents laid out in rows of one length so that few of them are cut.
 
-Documents one behind the other (`data.packing=concat`) fill every row, but most rows begin and end inside a document.
-Here a document is cut only where it is longer than a row, and each row is filled with whole documents (Ding et al.,
-"Fewer Truncations Improve Language Modeling", 2024), by best-fit decreasing: the longest first, each into the row that
-it leaves the least room in.
-
-S sequence length. A row holds S+1 ids: the first S are inputs, the last S labels.
+Each row is filled with whole documents by best-fit decreasing: the longest first, each into the row that it leaves the
+least room in (Ding et al., "Fewer Truncations Improve Language Modeling", 2024). S sequence length. A row holds S+1
+ids: the first S are inputs, the last S labels.
 """
 
 from __future__ import annotations
@@ -27,16 +24,10 @@ class BestFitPacker:
     - A document of at most S+1 ids lies whole in one row.
     - A longer one is cut into pieces of S+1 ids that overlap by one: the last label of a piece is the first input of
       the next. So every id but a document's first is a label exactly once, as long as rows are not padding.
-    - What stays free at a row's end is filled with EOS: behind the first EOS of a row's last run of them is padding.
-      A row that no EOS ends is full.
+    - What stays free at a row's end is filled with EOS. A row that no EOS ends is full.
     - A row's documents stand in the order in which they came, and the rows of a group in the order of their first.
 
-    Memory is one buffer of `BUFFER_TOKENS` ids (at least 16 rows, at most 65,536 documents) and the document at hand,
-    however many there are.
-
-    Args:
-        seq_len: S.
-        eos_id: id that ends each document, and pads.
+    Memory is one buffer of `BUFFER_TOKENS` ids (at least 16 rows, at most 65,536 documents) and the document at hand.
     """
 
     def __init__(self, seq_len: int, eos_id: int) -> None:
@@ -47,17 +38,9 @@ class BestFitPacker:
         self._most = max(BUFFER_TOKENS, _FEWEST_ROWS * self.width)
 
     def add(self, ids: NDArray[np.generic]) -> list[NDArray[np.generic]]:
-        """Take one document; gives the rows that are ready, often none.
+        """Take one document: (n,) ids, EOS last and nowhere else, which must not be changed until its rows are given.
 
-        Args:
-            ids: (n,) of one type for all documents, EOS last and nowhere else. Kept until its rows are given: it must
-                not be changed. A document of its EOS alone has nothing to learn from and takes no place.
-
-        Returns:
-            Groups of (rows, S+1) ids.
-
-        Raises:
-            ValueError: the document does not end with EOS.
+        Returns groups of (rows, S+1) ids that are ready, often none. A document of its EOS alone takes no place.
         """
         if not ids.size or ids[-1] != self.eos_id:
             raise ValueError(f"a document of {ids.size} ids does not end with EOS={self.eos_id}; expected each to")
@@ -85,10 +68,7 @@ class BestFitPacker:
 
 
 def _best_fit_decreasing(sizes: list[int], capacity: int) -> list[list[int]]:
-    """The items by bin, both in the order of the items.
-
-    O(n log capacity) for n items: bins are found by the room they have left, of which there are few different values.
-    """
+    """The items by bin, both in the order of the items; O(n log capacity), as bins have few different rooms left."""
     bins: list[list[int]] = []
     with_room: dict[int, list[int]] = {}  # room left -> bins, none of them empty lists
     rooms: list[int] = []  # its keys, sorted

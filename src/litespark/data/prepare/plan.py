@@ -96,7 +96,7 @@ class Plan:
 def start_key(config: PrepareConfig, source: ListedSource) -> str | None:
     """A hash of all that decides what is prepared, as listings tell it: no text, tokenizer or library is read for it.
 
-    None where that cannot be told: a file or library that is missing, which `plan_preparation` names.
+    None where a file or library is missing, which `plan_preparation` names.
     """
     try:
         tokenizer = [] if config.tokenizer is None else tokenizer_files(config.tokenizer)
@@ -113,14 +113,9 @@ def start_key(config: PrepareConfig, source: ListedSource) -> str | None:
 
 
 def plan_preparation(config: PrepareConfig, source: ListedSource | None = None) -> Plan:
-    """The plan of a config; looks into the files of the source, and writes nothing.
+    """The plan of a config; looks into the files of the source, which is listed here unless it is given.
 
-    Args:
-        config: what to prepare.
-        source: what it names; None: it is listed here.
-
-    Raises:
-        ValueError: an unusable source, tokenizer or selection.
+    ValueError: an unusable source, tokenizer or selection.
     """
     found = (source or list_source(config)).corpus()
     tokenizer = None

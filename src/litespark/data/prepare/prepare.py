@@ -46,8 +46,7 @@ class Lookup:
 def look_up(config: PrepareConfig) -> Lookup:
     """Find the prepared folder of a config from a listing of its source, or else plan it; writes nothing.
 
-    Raises:
-        ValueError: an unusable source, tokenizer or selection.
+    ValueError: an unusable source, tokenizer or selection.
     """
     if (prepared := already_prepared(config)) is not None:
         return Lookup(config, prepared)
@@ -59,19 +58,13 @@ def look_up(config: PrepareConfig) -> Lookup:
 
 
 def prepare(config: PrepareConfig, *, found: Lookup | None = None, progress: bool = True) -> Path | str | None:
-    """The prepared folder of a config; writes it, or what is missing of it, unless it is there.
+    """The prepared folder of a config, a path or an address; writes it, or what is missing of it, unless it is there.
 
-    Args:
-        config: what to prepare. A `source` that is itself a prepared folder is returned as it is.
-        found: what `look_up` gave for this config; None: it is looked for here.
-        progress: say on standard error what is being done.
-
-    Returns:
-        Its path, or its address where `data.root` is one; None where other nodes (`data.nodes`) have to end first.
+    None where other nodes (`data.nodes`) have to end first. `found` is what `look_up` gave for this config.
 
     Raises:
-        ValueError: as `look_up`; an unusable root, too many bad documents, too little space, or a process that ended
-            by itself. What was finished is kept for the next start, and there is no manifest.
+        ValueError: as `look_up`; an unusable root, too many bad documents, too little space, or a process that ended by
+            itself. What was finished is kept for the next start, and there is no manifest.
     """
     found = found if found is not None and found.config == config else look_up(config)
     if found.plan is None:
@@ -137,10 +130,7 @@ def _build(plan: Plan, *, progress: bool) -> bool:
 
 
 def _require_space(plan: Plan, root: Storage) -> None:
-    """Raise ValueError where the disk has less than the tokens of this node's missing units will probably take.
-
-    Text has about three bytes a token.
-    """
+    """Raise ValueError where the disk has no room for the missing units, at about three bytes of text a token."""
     if root.remote:
         return
     done = Work(plan.storage).done(UNITS)

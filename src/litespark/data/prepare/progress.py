@@ -32,11 +32,8 @@ class _Stage(NamedTuple):
 class Display:
     """One line that follows the meters of the units, and lines that stay.
 
-    Where standard error is no terminal, such as the log of a batch job, a line a minute tells how far it is.
-
-    Args:
-        name: what is prepared.
-        show: False: tells nothing at all.
+    Where standard error is no terminal, such as the log of a batch job, a line a minute tells how far it is. With
+    `show=False` it tells nothing at all.
     """
 
     def __init__(self, name: str, *, show: bool) -> None:

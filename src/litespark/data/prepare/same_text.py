@@ -66,7 +66,7 @@ def find_prepared(plan: Plan) -> Storage | None:
 
 
 def different_files(plan: Plan, folder: Storage) -> list[str] | None:
-    """The files of a plan whose content is not what a prepared folder was made from, some of them.
+    """Some of the files of a plan whose content is not what a prepared folder was made from.
 
     None where the settings, the names or the sizes are others, or the note is damaged: then nothing is read.
     """

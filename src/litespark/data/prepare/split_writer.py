@@ -18,16 +18,10 @@ MOST_DOMAINS = 100
 
 
 class SplitWriter:
-    """Chunks of one unit: `SPLIT/DOMAIN/chunk-UNIT-K.bin`.
-
-    Memory: one chunk a domain and split.
+    """Chunks of one unit, `SPLIT/DOMAIN/chunk-UNIT-K.bin`: in memory is one a domain and split.
 
     Args:
-        prepared: the prepared folder.
-        unit: its number.
-        config: chunk size and packing.
         token_bytes: (vocabulary,) bytes that each id decodes to.
-        eos_id: id that ends each document.
 
     Attributes:
         frequencies: by split, how often each id was written; (vocabulary,).
@@ -46,11 +40,7 @@ class SplitWriter:
         self._domains: dict[tuple[str, str], _Domain] = {}
 
     def add(self, batch: list[Encoded]) -> int:
-        """Write documents; returns how many tokens they have.
-
-        Raises:
-            ValueError: more than MOST_DOMAINS domains.
-        """
+        """Write documents; returns how many tokens they have."""
         groups: dict[tuple[str, str], list[Encoded]] = {}
         for entry, ids in batch:
             groups.setdefault((entry.split, entry.document.domain), []).append((entry, ids))

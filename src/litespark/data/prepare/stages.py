@@ -28,13 +28,7 @@ POLL_SECONDS = 5.0
 
 
 class Stages:
-    """Takes the units of this node through the stages.
-
-    Args:
-        plan: what to do.
-        scratch: folder on this machine, of this process alone.
-        display: what to say.
-    """
+    """Takes the units of this node through the stages; `scratch` is a folder of this process alone."""
 
     def __init__(self, plan: Plan, scratch: Path, display: Display) -> None:
         self.plan = plan
@@ -43,11 +37,7 @@ class Stages:
         self.work = Work(plan.storage)
 
     def run(self) -> Tokenizer | None:
-        """All that this node can do; None where other nodes are not done, else the tokenizer, to finish with.
-
-        Raises:
-            ValueError: what a user can mend.
-        """
+        """All that this node can do; None where other nodes are not done, else the tokenizer, to finish with."""
         before = self.work.done(UNITS)
         if before:
             self.display.say(f"{len(before)} of {len(self.plan.units)} units were found done")
@@ -74,10 +64,7 @@ class Stages:
         return tokenizer
 
     def _tokenizer(self, rule: SplitRule | None) -> Tokenizer:
-        """The tokenizer as it is saved in the prepared folder, with a copy in the scratch folder.
-
-        Where several nodes find none, each trains it: the same text gives the same, and none waits for another.
-        """
+        """The tokenizer as it is saved in the prepared folder. Several nodes that find none each train it: the same."""
         folder, storage = self.scratch / TOKENIZER, self.plan.storage
         folder.mkdir(parents=True)
         files = (tokenizers.CONFIG_FILE, tokenizers.FILE)  # last the one that is looked for
@@ -106,7 +93,6 @@ class Stages:
         self.display.stage("tokenizer, its merges")
 
     def _run_units(self, rule: SplitRule | None, stage: str, doing: str) -> None:
-        """Take this node's units through a stage, but for those that have passed it."""
         missing = set(self._missing(stage))
         numbers = [number for number in self.plan.own_units if number in missing]
         memory, meters = shared_meters(len(self.plan.units))
@@ -126,7 +112,6 @@ class Stages:
             self.work.write_arrays(DUPLICATES, unit.number, arrays)
 
     def _wait_for(self, stage: str) -> None:
-        """Wait until all nodes have taken their units through a stage; Ctrl-C ends it."""
         waiting: list[int] = []
         while missing := self._missing(stage):
             if missing != waiting:

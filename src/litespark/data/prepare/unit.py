@@ -36,7 +36,6 @@ class UnitWorker:
     """Prepares units, one after the other; each process has its own.
 
     Args:
-        plan: what to do.
         rule: deals documents out to the splits; None: units know theirs.
         scratch: folder on this machine for what is deleted at the end; holds the tokenizer.
         meters: (units, len(METERS)) int64, in memory that a display reads: what each unit has done so far.
@@ -51,11 +50,7 @@ class UnitWorker:
         self.work = Work(plan.storage)
 
     def run(self, stage: str, number: int) -> None:
-        """Take a unit through a stage, to its marker.
-
-        Raises:
-            ValueError: what a user can mend: a file that cannot be read, a full disk, too many bad documents.
-        """
+        """Take a unit through a stage, to its marker; ValueError for what a user can mend."""
         unit = self.plan.units[number]
         self.meters[number] = 0
         scratch = self.scratch / f"unit-{number}"

@@ -43,10 +43,8 @@ def run_units(
 ) -> None:
     """Take units through a stage, in any order, in as many processes as is asked for or as there are cores.
 
-    Where it ends early, by an error or Ctrl-C, the processes end at once: what they leave is done again.
-
-    Raises:
-        ValueError: what a unit raised first, or a process that ended by itself.
+    Where it ends early, by an error or Ctrl-C, the processes end at once: what they leave is done again. ValueError:
+    what a unit raised first, or a process that ended by itself.
     """
     processes = min(plan.config.processes or usable_cores(), len(numbers))
     if processes <= 1:
@@ -76,7 +74,6 @@ def run_units(
 
 
 def _begin(plan: Plan, rule: SplitRule | None, scratch: Path, memory: Any, stop: connection.Connection) -> None:
-    """The first thing in each process of a pool."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's matter, which then stops this process
     # one thread each: there is a process for every core

@@ -46,11 +46,7 @@ def blocks(path: Path, name: str) -> Iterator[bytes]:
     """The unpacked bytes, at most `BLOCK_BYTES` at a time, without the mark of UTF-8 that some files begin with.
 
     Text that begins with the mark of UTF-16 comes as UTF-8, in blocks of up to twice that. `name` says how the file is
-    packed, by its suffix; errors name it.
-
-    Raises:
-        ValueError: a damaged or unfinished archive.
-        OSError: the file cannot be read.
+    packed, by its suffix. ValueError: a damaged or unfinished archive. OSError: the file cannot be read.
     """
     try:
         unpacked = _unpacked(path, name)

@@ -74,12 +74,9 @@ def reason_by_name(name: str) -> str | None:
 
 
 def content_of(head: bytes, name: str, text_field: str | None) -> Content:
-    """What a file holds.
+    """What a file holds, by its first `BEGINNING_BYTES` and the suffix of its name for how it is packed.
 
-    Args:
-        head: its first `BEGINNING_BYTES`, or all of it.
-        name: whose suffix may say how it is packed.
-        text_field: records without it are no text; None: any will do.
+    Records without `text_field` are no text; None: any will do.
     """
     if not head:
         return Content(None, EMPTY)

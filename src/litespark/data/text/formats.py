@@ -35,12 +35,7 @@ def json_records(path: Path, name: str, most_bytes: int) -> Iterator[tuple[int, 
     """(place, record) of a file of JSON: its lines that are not blank, or the members of the array that it is.
 
     Records that are written over several lines, as by pretty printers, are found by their brackets. Lines may end in
-    carriage returns alone.
-
-    Args:
-        path: where the file lies.
-        name: its name, for its suffix and for errors.
-        most_bytes: of a record; a longer one comes as `Overlong`.
+    carriage returns alone. A record of more than `most_bytes` comes as `Overlong`.
 
     Raises:
         ValueError: a damaged or unfinished archive, or an array or object over several lines that does not end.

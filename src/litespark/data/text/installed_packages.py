@@ -1,12 +1,10 @@
 """The Python sources of the installed packages: text that every machine has, split by package.
 
-A package is the first part of a file's path below site-packages: a folder, a namespace folder that several
-distributions share, or a single module. Whether it trains or validates is a hash of its name and nothing else, so that
-it is on the same side on every machine, whatever is installed beside it.
+A package is the first part of a file's path below site-packages. Whether it trains or validates is a hash of its name
+and nothing else, so that it is on the same side on every machine, whatever is installed beside it.
 
-Left out are links, so that no file is read under two names; copies of other packages (`_vendor` and the like), which
-would stand on both sides; tests, as of the standard library; and what installers write: metadata and the modules of
-editable installs, which name folders of the machine.
+Left out are links and copies of other packages (`_vendor` and the like), which would stand on both sides; tests; and
+what installers write: metadata and the modules of editable installs, which name folders of the machine.
 """
 
 from __future__ import annotations
@@ -38,14 +36,8 @@ def installed_packages(validation_fraction: float, folders: Sequence[Path] | Non
     """The `.py` files to train on and to validate on: packages whose hash is below `validation_fraction` validate.
 
     Packages differ in size, so the share of text that is held out differs from the fraction. Where it would leave a
-    side empty, the package whose hash is nearest to the fraction is on that side.
-
-    Args:
-        validation_fraction: share of the range of hashes.
-        folders: where to look; None: `site_packages()`.
-
-    Raises:
-        ValueError: fewer than two packages with Python sources, or a folder that cannot be read.
+    side empty, the package whose hash is nearest to the fraction is on that side. ValueError: fewer than two packages
+    in the folders (None: `site_packages()`), or a folder that cannot be read.
     """
     folders = site_packages() if folders is None else folders
     packages: dict[str, list[SourceFile]] = {}

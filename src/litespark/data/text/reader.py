@@ -31,16 +31,11 @@ _NAMED_PLACES = 3
 
 
 class DocumentReader:
-    """Reads the documents of files of one split.
+    """Reads the documents of files of one split, and counts under it what is left out.
 
     It stops as soon as there are more bad documents than `config.max_bad_share` of a hundred thousand, or of all that
-    were read where those are more; `require_few_bad` judges the whole.
-
-    Args:
-        config: names the fields and the limits.
-        split: under which what is left out is counted.
-        dropped: where that is entered; None: one of its own.
-        scratch: folder on this machine, of this reader alone, for files that have to be fetched.
+    were read where those are more; `require_few_bad` judges the whole. `scratch` is a folder of this reader alone, for
+    files that have to be fetched.
 
     Attributes:
         seen: documents met, those left out included.
@@ -65,8 +60,7 @@ class DocumentReader:
     def documents(self, files: Iterable[SourceFile]) -> Iterator[Document]:
         """The documents of all files, in order; the records of a file that is a copy of another are left out.
 
-        Raises:
-            ValueError: a file that is missing, changed, damaged or unfinished, or too many bad documents; names it.
+        ValueError names a file that is missing, changed, damaged or unfinished, or too many bad documents.
         """
         for file in files:
             with on_this_machine(file, self.scratch) as path:

@@ -19,8 +19,7 @@ from litespark.data.text.tables import csv_rows, parquet_rows
 def rows(path: Path, file: SourceFile, config: PrepareConfig) -> Iterator[tuple[int, Row]]:
     """(place, row) of every record of a file that lies at `path`; a plain text is one.
 
-    Raises:
-        ValueError: a file that is damaged or unfinished, or a table without a column for the text; names it.
+    ValueError names a file that is damaged or unfinished, or a table without a column for the text.
     """
     if file.format == PARQUET:
         return parquet_rows(path, file.where, config)

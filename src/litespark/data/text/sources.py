@@ -74,11 +74,7 @@ class ListedSource:
     _look: Callable[[], Corpus]
 
     def corpus(self) -> Corpus:
-        """The files to read, each by what its name or its content tells, within the limits that the settings set.
-
-        Raises:
-            ValueError: nothing known in it, or a file that cannot be read.
-        """
+        """The files to read, each by what its name or its content tells, within the limits that the settings set."""
         with _naming(self.config):
             found = self._look()
         sides = [found.training[: self.config.max_files], found.validation[: self.config.max_files]]
@@ -96,11 +92,7 @@ def corpus(config: PrepareConfig) -> Corpus:
 
 
 def list_source(config: PrepareConfig) -> ListedSource:
-    """The files that the settings name.
-
-    Raises:
-        ValueError: nothing there, or an address that cannot be asked.
-    """
+    """The files that the settings name; ValueError: nothing there, or an address that cannot be asked."""
     if config.source == INSTALLED_PACKAGES:
         sides = installed_packages(config.validation_fraction)
         listing = Listing("whole packages are held out")

@@ -22,13 +22,8 @@ _ROWS = 256
 def parquet_rows(path: Path, name: str, config: PrepareConfig) -> Iterator[tuple[int, Row]]:
     """(place, row) of a parquet file, of which only the named columns are read, a row group at a time.
 
-    Args:
-        path: where the file lies.
-        name: what errors call it.
-        config: names the columns; `a.b` is one of that very name, else field b of column a.
-
-    Raises:
-        ValueError: pyarrow is not installed, the file is damaged, or there is no such column for the text.
+    A column `a.b` is one of that very name, else field b of column a. ValueError: pyarrow is not installed, the file is
+    damaged, or there is no such column for the text.
     """
     pyarrow = _arrow("pyarrow", name)
     wanted = [field for field in (config.text_field, config.domain_field) if field]
@@ -53,8 +48,7 @@ def parquet_rows(path: Path, name: str, config: PrepareConfig) -> Iterator[tuple
 def csv_rows(path: Path, file: SourceFile, config: PrepareConfig) -> Iterator[tuple[int, Row]]:
     """(line, row) of a table whose first line names its columns.
 
-    Raises:
-        ValueError: a damaged archive, no such column for the text, a line that is too long, or quotes that do not end.
+    ValueError: a damaged archive, no such column for the text, a line that is too long, or quotes that do not end.
     """
     name, text_field = file.where, config.text_field
     csv.field_size_limit(config.max_line_bytes)
