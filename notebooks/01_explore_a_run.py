@@ -48,8 +48,7 @@ print(f"{run.name}: {run.record.status}, {len(run.metrics)} logged steps, from {
 display(tables.headline(run))
 
 # %%
-display(tables.model_and_data(run))
-display(tables.environment(run))
+display(run.record.model, run.record.data, run.record.environment)
 
 # %% [markdown]
 # ## Curves

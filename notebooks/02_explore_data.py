@@ -54,10 +54,6 @@ display(Markdown(prepared_data.about(data)))
 # %%
 display(prepared_data.domains(data))
 
-# %%
-for split in data.split_names:
-    display(prepared_plots.plot_domains(data, split))
-
 # %% [markdown]
 # ## Lengths of documents
 #

@@ -30,7 +30,7 @@ def test_it_shows_domains_lengths_dropped_and_settings(execute, tmp_path):
     assert "| train | selection/gopher_quality/short | 15 | 10.8 % |" in said
     assert ["Wiki", "0.032", "0.200000"] in [line.split() for line in said.splitlines()]  # 96 and 600 of 3,000 tokens
     assert "source                   corpus" in said
-    assert pictures(outputs) == 2 + 1 + 1
+    assert pictures(outputs) == 2
 
 
 def test_without_a_choice_it_takes_what_was_prepared_last_also_with_nothing_dropped(execute, tmp_path):

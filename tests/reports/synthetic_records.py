@@ -16,7 +16,6 @@ def step_record(
     device: str = GPU,
     day: str = "2026-01-31",
     dirty: bool | None = False,
-    complete: bool = True,
     joules: float | None = 4.0,
 ) -> StepRecord:
     """Every variant takes two steps of 1000 tokens and as many milliseconds as given, in one round."""
@@ -34,7 +33,7 @@ def step_record(
     return StepRecord(
         origin,
         StepModel("tiny", 10, 2, 2, 50.0, 60.0),
-        Protocol(4, 1, 9, 1, 2, 1 if complete else 2, "synthetic", False, "bf16", 8),
+        Protocol(4, 1, 9, 1, 2, 1, "synthetic", False, "bf16", 8),
         RatesRecord(matmul_flops=1e9),
         variants,
     )

@@ -19,13 +19,6 @@ def view(**changes: object) -> PreparedData:
     return PreparedData.of(manifest(**changes))
 
 
-def test_the_bars_of_domains_are_their_shares_of_tokens():
-    (axes,) = prepared_plots.plot_domains(view()).axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["Wiki", "Common|Crawl"]
-    assert [bar.get_width() for bar in axes.patches] == pytest.approx([0.3, 0.7])
-    assert [text.get_text() for text in axes.texts] == ["3,000", "7,000"]
-
-
 def test_lengths_are_shares_of_each_domain_with_the_gaps_between_them():
     (axes,) = prepared_plots.plot_lengths(view()).axes
     common, wiki = axes.lines
@@ -58,7 +51,6 @@ def test_what_there_is_not_is_said_in_words():
     data = view(dropped=DroppedDocuments(), splits={"train": SplitCounts({"Wiki": domain("Wiki", [], 0)})})
     assert "No documents were dropped." in texts(prepared_plots.plot_left_out(data))
     assert "The lengths of documents were not counted." in texts(prepared_plots.plot_lengths(data))
-    assert "there are no tokens in the split train" in texts(prepared_plots.plot_domains(data))
     assert "The lengths of documents were not counted." in texts(prepared_plots.plot_lengths(data, "validation"))
 
 
@@ -74,7 +66,6 @@ def test_only_pictures_with_something_to_show_are_written(tmp_path):
 def test_a_name_with_dollars_is_not_read_as_mathematics(tmp_path):
     odd = SplitCounts({"a$b_$c": domain("a", [0, 4], 12), "$\\broken{": domain("b", [0, 4], 12)})
     prepared_plots.save_pictures(view(splits={"train": odd}), tmp_path)
-    prepared_plots.plot_domains(view(splits={"train": odd})).savefig(tmp_path / "domains.png")
 
 
 @pytest.mark.parametrize("lengths", [[0, 900, 60, 3], [0] * 11 + [5], [4] + [1] * 20])
@@ -87,17 +78,4 @@ def test_ticks_of_lengths_are_round_numbers_at_their_places(lengths):
     assert {str(f"{place:.0e}")[0] for place in places} <= {"1", "2", "5"}
     shown = [label.get_text() for label in axes.get_xticklabels()]
     assert shown == [ticks()(place, 0) for place in places]
-    assert len(set(shown)) == len(shown)
-
-
-@pytest.mark.parametrize(("left_out", "bound"), [(3, 0.01), (60, 0.1), (963, 1.0)])
-def test_a_small_share_that_was_left_out_has_a_short_bar(left_out, bound):
-    one = SplitCounts({"Wiki": domain("Wiki", [0, 963 - left_out], 5000)})
-    dropped = DroppedDocuments()
-    for place in range(left_out):
-        dropped.add("train", "Wiki", "selection/exact_duplicate", size=5, tokens=1, file="b", place=place, text="x")
-    (axes,) = prepared_plots.plot_left_out(view(splits={"train": one}, dropped=dropped)).axes
-    assert axes.get_xlim() == (0, bound)
-    axes.figure.canvas.draw()
-    shown = [label.get_text() for label in axes.get_xticklabels()]
     assert len(set(shown)) == len(shown)

@@ -54,7 +54,7 @@ def test_everything_in_the_folder_of_results_is_a_record_or_a_text():
 
 OLD = step_record({"litespark": 10.0, "sdpa": 25.0})
 NEW = step_record({"litespark": 12.5, "sdpa": 20.0}, day="2026-02-01")
-UNFINISHED = step_record({"litespark": 8.0}, day="2026-02-02", complete=False)
+UNFINISHED = changed(step_record({"litespark": 8.0, "sdpa": 5.0}, day="2026-02-02"), "variants.1.rounds", [])
 ON_CPU = "CPU: shows that the instrument works"
 ON_A_CPU = step_record({"litespark": 500.0}, day="2026-02-03", device=CPU)
 

@@ -22,7 +22,6 @@ def test_a_run_folder_is_loaded_whole(run_folders):
     assert run.name == "gpu"
     assert run.record.model.parameters == 1_904_256
     assert run.config["optim"]["lr"] == 1e-3
-    assert run.samples.startswith("# Step 200")
     assert len(run.metrics) == 100
     assert run.metrics["step"].dtype == run.metrics["tokens"].dtype == "int64"
     assert str(run.metrics["time"].dt.tz) == "UTC"
@@ -68,7 +67,6 @@ def test_a_run_that_died_early_loads_with_what_it_left(run_folders):
     assert run.metrics.empty
     assert list(run.metrics.columns) == ["step", "tokens", "time"]
     assert run.config == {}
-    assert run.samples is None
     assert run.series(names.TRAIN_LOSS).empty
 
 

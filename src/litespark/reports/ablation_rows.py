@@ -23,12 +23,8 @@ Switches = frozenset[str]
 class Combination:
     """What was measured with some of the switches on.
 
-    Attributes:
-        repeats: tokens_per_second, joules_per_token, mfu_causal (of the vendor's peak), mfu_measured (of the rate of a
-            matrix product), peak_memory_mib and loss (nats per token on held-out sequences) by round or by seed.
-        backends: that its ops decided on; None: not recorded.
-        notes: why nothing was measured, or in what it is not as planned.
-        doubts: why its figures are not to be compared; such a combination has no ratios.
+    `repeats` has tokens_per_second, joules_per_token, mfu_causal, mfu_measured, peak_memory_mib and loss by round or by
+    seed, `backends` what the ops decided on; one with `doubts` has no ratios.
     """
 
     name: str
@@ -42,13 +38,8 @@ class Combination:
 class Row:
     """The baseline, or the step that switches `switch` on; every interval is over repeats, None: not measured.
 
-    Attributes:
-        repeats: with this switch and those before it.
-        notes: what is to be known of this row's combination and of the one without this switch.
-        gain, joules_ratio: tokens/s and J/token over those of the row before; added: tokens/s less those before.
-        lost_without: the share of the target's tokens/s that is lost where this switch alone is off.
-        loss_difference: nats per token above the baseline's loss.
-        unchanged: the same backends ran with this switch as without it.
+    `gain`, `added` (tokens/s) and `joules_ratio` are against the row before, `loss_difference` is against the baseline,
+    and `lost_without` is the share of the target's tokens/s that is lost where this switch alone is off.
     """
 
     switch: str | None
@@ -74,12 +65,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Ablation:
-    """The baseline's row, then one for each switch, the last of which is the target.
+    """The baseline's row, then one for each switch, the last of which is the target; and the target over the baseline.
 
-    Attributes:
-        gain, joules_ratio: tokens/s and J/token of the target over those of the baseline.
-        repeat: what a repeat is: `round` or `seed`.
-        joules_reason: why no J/token is there; None where any is.
+    A `repeat` is a round or a seed; `joules_reason` is None where any J/token is there.
     """
 
     rows: list[Row]
@@ -98,11 +86,7 @@ def ablation(
 ) -> Ablation:
     """The ablation of `switches` (names with their config keys), in the order in which they were switched on.
 
-    Args:
-        switches: their config keys by their names.
-        combinations: what was measured with which of them on; one that is missing has no figures.
-        repeat: what a repeat is.
-        joules_reason: why J/token is absent, where it is.
+    `combinations` is what was measured with which of them on; one that is missing has no figures.
     """
     order = list(switches)
     names = {each.on: each.name for each in planned(order)}

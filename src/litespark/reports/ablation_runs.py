@@ -29,7 +29,7 @@ def ablation_of(runs: Sequence[Run]) -> Ablation | str | None:
         in switches alone and still make no table.
     """
     runs = sorted((run for run in runs if run.record.complete and run.config), key=lambda run: run.record.started)
-    keys = [key for key in differing_keys(runs) if key != "seed" and key.split(".")[0] != "variant"]
+    keys = [key for key in differing_keys(runs) if key != "seed"]
     if not keys or not all(map(changes_speed_only, keys)):
         return None
     # keys that are always switched together are one switch, named after all of them

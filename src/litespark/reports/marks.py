@@ -63,11 +63,7 @@ def documents(root: Path) -> dict[Path, str]:
 
 
 def rendered(text: str, root: Path) -> str:
-    """A document with the value of each mark between it and its end.
-
-    Raises:
-        ValueError: a record is absent or refused, or an expression has no value.
-    """
+    """A document with the value of each mark between it and its end."""
     return _MARK.sub(lambda mark: f"{mark['begin']}{_value_of(mark, root)}<!-- end -->", text)
 
 

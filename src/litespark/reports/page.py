@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from litespark.atomic import write_whole
 from litespark.reports import quantities
-from litespark.reports.table import Table, bulleted, fenced, markdown
+from litespark.reports.table import Table, escaped, fenced, markdown
 
 
 def _markdown(shown: Table | Iterable[Table]) -> str:
@@ -21,8 +21,9 @@ _ENVIRONMENT = Environment(
     loader=PackageLoader("litespark.reports"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     autoescape=False,
 )  # fmt: skip
-_ENVIRONMENT.filters |= {"md": _markdown, "fenced": fenced, "bulleted": bulleted}
-_ENVIRONMENT.filters |= {name: getattr(quantities, name) for name in ("plain", "scaled", "count", "rate", "duration")}
+_ENVIRONMENT.filters |= {"md": _markdown, "fenced": fenced, "cell": escaped} | {
+    name: getattr(quantities, name) for name in ("plain", "scaled", "count", "rate", "percent", "duration")
+}
 
 
 def render(template: str, **values: Any) -> str:
@@ -30,7 +31,7 @@ def render(template: str, **values: Any) -> str:
     return _ENVIRONMENT.get_template(f"{template}.md.j2").render(values).strip()
 
 
-def write(path: Path, text: str) -> Path:
-    """Write a page, so that an older one stays whole until the new one is; returns the path."""
-    write_whole(path, f"{text}\n".encode(errors="backslashreplace"))
+def write(path: Path, template: str, **values: Any) -> Path:
+    """Write the page of a template, so that an older one stays whole until the new one is; returns the path."""
+    write_whole(path, f"{render(template, **values)}\n".encode(errors="backslashreplace"))
     return path

@@ -1,39 +1,22 @@
-"""Pictures of a prepared data set: its tokens by domain, the lengths of its documents, and what was dropped."""
+"""Pictures of a prepared data set: the lengths of its documents, and what was dropped."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, PercentFormatter
 
 from litespark.data.contents import PreparedData
 from litespark.reports.plots import COLOURS, LINE_STYLES, WIDTH_INCHES, message, new_figure, save, ticks
 from litespark.reports.prepared_data import NO_LENGTHS, nothing_left_out
-from litespark.reports.quantities import count, percent
+from litespark.reports.quantities import percent
 from litespark.reports.table import one_line
 
 TRAIN = "train"
 MOST_LINES = 10
 LONGEST_NAME = 40
-# where an axis of shares ends
-_BOUNDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _HATCHES = ("", "///", "...", "xx")
-
-
-def plot_domains(data: PreparedData, split: str = TRAIN) -> Figure:
-    """Tokens of each domain of a split as bars, with their number; the largest on top."""
-    rows = sorted(data.domains_of(split), key=lambda row: row.tokens)
-    tokens = sum(row.tokens for row in rows)
-    title = f"Tokens of {data.name} by domain, {split}"
-    if not tokens:
-        return message(title, f"there are no tokens in the split {split}")
-    figure, axes = _bars(title, len(rows), f"share of the {count(tokens)} tokens")
-    bars = axes.barh([_short(row.domain) for row in rows], [row.tokens / tokens for row in rows], color=COLOURS[0])
-    axes.bar_label(bars, [count(row.tokens) for row in rows], padding=3, fontsize=9)
-    axes.margins(x=0.12)
-    return figure
 
 
 def plot_lengths(data: PreparedData, split: str = TRAIN) -> Figure:
@@ -84,7 +67,10 @@ def plot_left_out(data: PreparedData, split: str = TRAIN) -> Figure:
         shares.setdefault(row.domain, {})[row.rule] = row.documents / data.read_documents(split, row.domain)
     # the domain that lost the largest share on top
     shares = dict(sorted(shares.items(), key=lambda item: (sum(item[1].values()), item[0])))
-    figure, axes = _bars(title, len(shares), "share of the domain's documents and lines that were read")
+    figure, (axes,) = new_figure(1.4 + 0.34 * len(shares), "", title=title)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("share of the domain's documents and lines that were read")
+    axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
     ends = dict.fromkeys(shares, 0.0)
     for index, rule in enumerate(sorted({row.rule for row in rows})):
         lost = [by_rule.get(rule, 0.0) for by_rule in shares.values()]
@@ -94,8 +80,6 @@ def plot_left_out(data: PreparedData, split: str = TRAIN) -> Figure:
         )  # fmt: skip
         ends = {domain: end + share for (domain, end), share in zip(ends.items(), lost, strict=True)}
     axes.set_yticks(range(len(shares)), map(_short, shares))
-    # bars begin at zero and end well before a round share, so that a small one looks small
-    axes.set_xlim(0, next(bound for bound in _BOUNDS if bound >= min(1.2 * max(ends.values()), 1)))
     for place, end in enumerate(ends.values()):
         axes.annotate(percent(end), (end, place), (4, 0), textcoords="offset points", va="center", fontsize=9)
     figure.set_figwidth(WIDTH_INCHES + 3)
@@ -111,15 +95,6 @@ def save_pictures(data: PreparedData, folder: Path) -> dict[str, Path]:
     if data.left_out_of(TRAIN):
         paths["dropped documents, by domain and rule"] = save(plot_left_out(data), folder / "data_left_out.png")
     return paths
-
-
-def _bars(title: str, rows: int, label: str) -> tuple[Figure, Axes]:
-    """Room for so many horizontal bars over a share."""
-    figure, (axes,) = new_figure(1.4 + 0.34 * rows, "", title=title)
-    axes.grid(visible=False, axis="y")
-    axes.set_xlabel(label)
-    axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
-    return figure, axes
 
 
 def _short(name: str) -> str:

@@ -1,7 +1,6 @@
 """Numbers as people read them: a unit, an SI prefix, four significant digits, and words for what was not measured."""
 
 import math
-from datetime import datetime
 from typing import TypeGuard
 
 ABSENT = "not measured"
@@ -77,10 +76,3 @@ def duration(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes < 2 * 24 * 60 else f"{hours // 24} d {hours % 24} h"
-
-
-def seconds_between(started: str, ended: str | None) -> float | None:
-    """Seconds from one ISO 8601 time to another; None while there is no end."""
-    if ended is None:
-        return None
-    return (datetime.fromisoformat(ended) - datetime.fromisoformat(started)).total_seconds()

@@ -1,22 +1,21 @@
 """Writes `report.md` with its pictures for one run, and the side-by-side comparison of several.
 
-Everything in them is read from the run folder. What was not measured is named together with the reason, and never
-shown as a zero or an estimate.
+What was not measured is named together with the reason, and never shown as a zero or an estimate.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
 from litespark.reports import ablation, comparison, fp8, ops, page, prepared_data, prepared_plots, tables
 from litespark.reports.ablation_runs import ablation_of
 from litespark.reports.plots import save, save_pictures
-from litespark.reports.quantities import seconds_between
 from litespark.reports.reasons import coverage
 from litespark.reports.runs import Run, labels, load_run, load_runs, loss_unit
 from litespark.reports.table import bulleted
-from litespark.run.folder import REPORT
+from litespark.run.folder import REPORT, SAMPLES
 
 COMPARISON_FILE = "comparison.md"
 
@@ -26,15 +25,16 @@ def write_report(run_folder: Path | str) -> Path:
 
     Raises:
         ValueError: not a run folder, or one of its files is corrupt.
-        OSError: the folder cannot be written.
     """
     run = load_run(run_folder)
     data = prepared_data.kept_data(run)
-    text = page.render(
+    return page.write(
+        run.folder / REPORT,
         "report",
         run=run,
         record=run.record,
-        took=seconds_between(run.record.started, run.record.ended),
+        command=shlex.join(run.record.provenance.command),
+        samples=(run.folder / SAMPLES).is_file(),
         tables=tables,
         pictures=save_pictures([run], run.folder),
         fp8=fp8.tables(run),
@@ -44,7 +44,6 @@ def write_report(run_folder: Path | str) -> Path:
         data_pictures={} if data is None else prepared_plots.save_pictures(data, run.folder),
         absences=absences(run),
     )
-    return page.write(run.folder / REPORT, text)
 
 
 def write_comparison(folders: Iterable[Path | str], output: Path | str) -> Path:
@@ -54,7 +53,6 @@ def write_comparison(folders: Iterable[Path | str], output: Path | str) -> Path:
 
     Raises:
         ValueError: no runs are found, one is corrupt, or `output` is a file.
-        OSError: `output` cannot be written.
     """
     runs, output = load_runs(folders), Path(output)
     if output.exists() and not output.is_dir():
@@ -66,7 +64,8 @@ def write_comparison(folders: Iterable[Path | str], output: Path | str) -> Path:
     found, waterfall = ablation_of(runs), None
     if isinstance(found, ablation.Ablation):
         waterfall = save(ablation.waterfall(found), output / "comparison_ablation.png")
-    text = page.render(
+    return page.write(
+        output / COMPARISON_FILE,
         "comparison",
         runs=runs,
         loss_unit=loss_unit(runs),
@@ -78,7 +77,6 @@ def write_comparison(folders: Iterable[Path | str], output: Path | str) -> Path:
         output=output,
         absences=by_absences,
     )
-    return page.write(output / COMPARISON_FILE, text)
 
 
 def absences(run: Run) -> str:

@@ -1,8 +1,4 @@
-"""The page of results: what was measured, device by device, from the records alone.
-
-GPUs come first. Of each benchmark, model and precision the newest complete record is shown in full, and every other
-one in a line of the history; nothing is chosen by hand. The same records always give the same text.
-"""
+"""The page of results, from the records alone: GPUs first, and of the same measurement the newest complete record."""
 
 from __future__ import annotations
 
@@ -11,13 +7,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from litespark.metrics.records.ablation import AblationRecord
 from litespark.metrics.records.index import Entry, read_index
-from litespark.metrics.records.profile import ProfileRecord
 from litespark.metrics.records.training import TrainingRecord
 from litespark.reports import ablation, data, fp8, op_speeds, profile, step, training
 from litespark.reports.page import render
-from litespark.reports.quantities import percent, plain, rate
+from litespark.reports.quantities import rate
 from litespark.reports.step_rows import rows
 from litespark.reports.table import markdown
 from litespark.reports.tables import shared_by
@@ -25,11 +19,7 @@ from litespark.run.record import RunRecord
 
 
 def page(results: Path) -> str:
-    """All records in a folder of results, as Markdown.
-
-    Raises:
-        ValueError: a record is refused; the message names each.
-    """
+    """All records in a folder of results, as Markdown; a ValueError names each that is refused."""
     entries, refused = read_index(results)
     if refused:
         raise ValueError("\n".join(refused))
@@ -68,22 +58,9 @@ def _grouped(entries: Iterable[Entry], key: Callable[[Entry], tuple[object, ...]
     return [list(group) for _, group in groupby(sorted(entries, key=key), key)]
 
 
-def _measured(entry: Entry) -> tuple[object, ...]:
+def _measured(entry: Entry) -> tuple[str, ...]:
     """What makes two records measurements of the same thing."""
-    record, compared = entry.record, ""
-    shape: tuple[object, ...] = ()
-    if (protocol := getattr(record, "protocol", None)) is not None:
-        shape = (protocol.micro_batch_size, protocol.accumulate, protocol.seq_len, protocol.document_mask,
-                 record.model.num_layers, protocol.data)  # fmt: skip
-    # the switches of an ablation, the variant of a profile, what is trained how far
-    if isinstance(record, AblationRecord):
-        compared = ", ".join(record.names)
-    elif isinstance(record, ProfileRecord):
-        compared = record.variant
-    elif isinstance(record, TrainingRecord):
-        names = ", ".join(variant.name for variant in record.variants)
-        compared = f"{names} {record.stream.budget_tokens} {record.target_bits_per_byte}"
-    return (entry.what, entry.model, entry.precision, *map(str, shape), compared)
+    return entry.what, entry.model, entry.precision, str(entry.record.asked())
 
 
 def _age(entry: Entry) -> tuple[str, str]:
@@ -91,21 +68,8 @@ def _age(entry: Entry) -> tuple[str, str]:
 
 
 def _run(record: RunRecord) -> str:
-    speed, energy, quality = record.throughput, record.energy, record.quality
-    joules = energy.joules_per_token_train
-    reason = f" ({energy.reason})" if joules is None and energy.reason else ""
-    used = f"MFU (C) {percent(speed.mfu_causal)}"
-    if speed.mfu_causal is None:
-        used = f"MFU of the measured peak {percent(speed.mfu_measured_peak)}"
-    shared = shared_by(record)
-    sentences = [
-        f"{record.status.capitalize()} after {rate(speed.tokens)} tokens: validation loss "
-        f"{plain(quality.validation_loss)} {record.loss_unit}, {plain(quality.bits_per_byte)} bits per byte; "
-        f"{rate(speed.tokens_per_second)} tokens/s, {used}; energy {plain(joules, 'J/token')}{reason}.",
-        *([f"{shared}."] if shared else []),
-        *([fp8.in_a_sentence(record.fp8)] if record.fp8 is not None else []),
-    ]
-    return " ".join(sentences)
+    sentence = fp8.in_a_sentence(record.fp8) if record.fp8 is not None else ""
+    return render("run_in_results", record=record, shared=shared_by(record), fp8=sentence)
 
 
 def _training(record: TrainingRecord) -> str:

@@ -1,7 +1,6 @@
 """Finds run folders, loads them and puts several side by side as one data frame.
 
-A run folder holds `run.json` (the record, which makes it a run folder), `metrics.jsonl` (one JSON object a row),
-`config.yaml` and `samples.md`. All but the record may be missing: a run that died early has not written them.
+All but the record `run.json` may be missing in one: a run that died early has not written it.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from litespark.metrics import names
 from litespark.metrics.mfu import most_of_measured_peak
 from litespark.metrics.records.base import parse
 from litespark.reports.quantities import percent, plain, rate, scaled
-from litespark.run.folder import CONFIG, METRICS, RECORD, SAMPLES, flatten, read_config
+from litespark.run.folder import CONFIG, METRICS, RECORD, flatten, read_config
 from litespark.run.record import RunRecord
 
-# keys that only tell where a run is kept
-_PLACES = {"hydra", "name", "paths", "resume"}
+# keys that only tell where a run is kept and what it is called
+_PLACES = {"hydra", "name", "paths", "resume", "variant"}
 
 
 class Figure(NamedTuple):
@@ -63,14 +62,13 @@ class Run:
 
     `metrics` has one row a step, ascending, with the columns `step` (optimizer updates, int), `tokens` (input tokens so
     far, int), `time` (UTC) and one float column per metric key of `litespark.metrics.names` that was ever logged, NaN
-    where it was not measured. `config` is empty and `samples` None where the run left no such file.
+    where it was not measured. `config` is empty where the run left no such file.
     """
 
     folder: Path
     record: RunRecord
     metrics: pd.DataFrame
     config: dict[str, Any]
-    samples: str | None
 
     @property
     def name(self) -> str:
@@ -93,35 +91,23 @@ class _Row(BaseModel):
 
 
 def load_run(folder: Path | str) -> Run:
-    """Load one run folder.
+    """Load one run folder; a ValueError names the file and line that is corrupt.
 
     A last line of `metrics.jsonl` that a killed run left unfinished is ignored. Steps that were done again after a
     resume count once, as they were done last.
-
-    Raises:
-        ValueError: not a run folder, or one of its files is corrupt; names file and line.
     """
     folder = Path(folder)
     if not (folder / RECORD).is_file():
         raise ValueError(f"{folder} is not a run folder: it holds no {RECORD}; name a folder like logs/runs/NAME")
-    config, samples = folder / CONFIG, folder / SAMPLES
-    record = RunRecord.read(folder / RECORD)
-    return Run(
-        folder=folder,
-        record=record,
-        metrics=_against_best_probe(_read_metrics(folder / METRICS), record),
-        config=read_config(config) if config.is_file() else {},
-        samples=samples.read_text(encoding="utf-8", errors="replace") if samples.is_file() else None,
-    )
+    config, record = folder / CONFIG, RunRecord.read(folder / RECORD)
+    metrics = _against_best_probe(_read_metrics(folder / METRICS), record)
+    return Run(folder, record, metrics, read_config(config) if config.is_file() else {})
 
 
 def find_runs(paths: Iterable[Path | str]) -> list[Path]:
     """The run folders at or anywhere below each path, in the order of the paths and then by name, each once.
 
     An earlier comparison among the paths is passed over, so that `logs/runs/*` works a second time.
-
-    Raises:
-        ValueError: there is no run at or below a path.
     """
     folders: dict[Path, Path] = {}
     for path in map(Path, paths):
@@ -139,7 +125,7 @@ def find_runs(paths: Iterable[Path | str]) -> list[Path]:
 
 
 def load_runs(paths: Iterable[Path | str]) -> list[Run]:
-    """All runs at or below the paths, loaded. Raises ValueError as `find_runs` and `load_run` do."""
+    """All runs at or below the paths, loaded."""
     return [load_run(folder) for folder in find_runs(paths)]
 
 
@@ -159,10 +145,7 @@ def loss_unit(runs: Sequence[Run]) -> str:
 
 
 def compare(runs: Sequence[Run]) -> pd.DataFrame:
-    """One row a run: its name, the config keys in which the runs differ, and what it reached (`FIGURES`).
-
-    None or NaN where something was not measured.
-    """
+    """One row a run: its name, the config keys in which the runs differ, and what it reached (`FIGURES`) or None."""
     keys = differing_keys(runs)
     rows = [
         {"run": label, **{key: flatten(run.config).get(key) for key in keys}, "tokens": run.record.throughput.tokens}
@@ -175,28 +158,10 @@ def compare(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def differing_keys(runs: Sequence[Run]) -> list[str]:
-    """The dotted config keys whose values differ between the runs, without those that only tell where a run is kept.
-
-    Runs without a config are left out of the question.
-    """
-    runs = [run for run in runs if run.config]
-    configs = [flatten(run.config) for run in runs]
-    keys = [key for key in dict.fromkeys(key for config in configs for key in config)
-            if key.split(".")[0] not in _PLACES]  # fmt: skip
-    values = {key: [config.get(key) for config in configs] for key in keys}
-    return [
-        key
-        for key, of_runs in values.items()
-        if any(value != of_runs[0] for value in of_runs) and not _names_its_run(of_runs, runs)
-    ]
-
-
-def _names_its_run(values: list[Any], runs: Sequence[Run]) -> bool:
-    """Whether each value is its run's own name or lies in its own folder: so do names and paths, never settings."""
-    return all(
-        isinstance(value, str) and (value == run.name or (os.sep in value and run.folder.name in Path(value).parts))
-        for value, run in zip(values, runs, strict=True)
-    )
+    """The dotted config keys whose values differ between the runs that have a config, without those of `_PLACES`."""
+    configs = [flatten(run.config) for run in runs if run.config]
+    keys = dict.fromkeys(key for config in configs for key in config if key.split(".")[0] not in _PLACES)
+    return [key for key in keys if any(config.get(key) != configs[0].get(key) for config in configs)]
 
 
 def _run_folders(path: Path) -> list[Path]:

@@ -32,15 +32,9 @@ _LOSSES = {"loss": ("losses", "its loss"), "train_loss": ("training losses", "th
 class Row:
     """One variant; None: not measured.
 
-    Attributes:
-        failed: the error of a round that has no figures though others may.
-        out_of_memory_with: the kinds of recomputation that did not fit; recompute: as it ran.
-        absent: why there are no figures.
-        repeats: of each counted round the figures of `RoundFigures`, peak_memory_mib, the loss on the held-out
-            sequences, and the mean train_loss of all its steps.
-        step_ms, p95_ms: median and 95th percentile of the counted steps of all rounds; roofline_ms: the least time.
-        joules_reason: why there are no joules.
-        doubts: why the figures are not to be believed or compared.
+    `failed` is the error of a round that has no figures though others may, `out_of_memory_with` are the kinds of
+    recomputation that did not fit. `repeats` has of each counted round the figures of `RoundFigures`, peak_memory_mib,
+    the loss on the held-out sequences, and the mean train_loss of all its steps.
     """
 
     name: str

@@ -89,7 +89,7 @@ class Table:
         """For a page; bars and line breaks inside the cells are escaped."""
 
         def line(cells: Iterable[str]) -> str:
-            return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+            return f"| {' | '.join(map(escaped, cells))} |"
 
         rule = "|" + "|".join("---:" if column.numbers else "---" for column in self.columns) + "|"
         table = "\n".join([line(self.header), rule, *map(line, self.cells)]) if self.rows else ""
@@ -150,6 +150,11 @@ def facts(rows: Sequence[Fact], value: str = "value", absent: str = ABSENT, titl
         for fact in rows
     ]
     return Table(texts("what", value, "about it")[:width], cells, title=title)
+
+
+def escaped(cell: str) -> str:
+    """A text for a cell of a Markdown table."""
+    return cell.replace("|", "\\|").replace("\n", " ")
 
 
 def bulleted(lines: Iterable[str]) -> str:

@@ -3,35 +3,13 @@
 from __future__ import annotations
 
 import math
-import shlex
+from datetime import datetime
 from functools import partial
 
 from litespark.metrics import names
-from litespark.metrics.records.origin import DeviceRecord
 from litespark.metrics.throughput import shared_machine
-from litespark.reports.quantities import (
-    ABSENT,
-    count,
-    duration,
-    is_measured,
-    joules,
-    percent,
-    plain,
-    rate,
-    scaled,
-    seconds_between,
-    short,
-)
-from litespark.reports.reasons import (
-    NO_VALIDATION,
-    TOO_SHORT,
-    coverage,
-    no_bits_per_byte,
-    no_energy,
-    no_measured_peak,
-    no_metric,
-    no_peak,
-)
+from litespark.reports import reasons
+from litespark.reports.quantities import ABSENT, count, duration, is_measured, joules, percent, plain, rate, scaled
 from litespark.reports.runs import Run
 from litespark.reports.table import Column, Fact, Table, facts, texts
 from litespark.run.record import RunRecord
@@ -50,30 +28,30 @@ def _headline(record: RunRecord) -> list[Fact]:
     peak = f"of {scaled(speed.peak_flops, 'FLOP/s')} a device ({speed.peak_source or 'no source recorded'})"
     measured_peak = f"of {scaled(speed.measured_peak_flops, 'FLOP/s')} a device, measured here with a matmul probe"
     simulated = "; fp8 is simulated, so this is not its speed" if record.fp8 and record.fp8.simulated else ""
-    nats, metric, without, unread = (
-        partial(plain, unit=record.loss_unit), no_metric(record), no_peak(record), no_energy(record)
-    )  # fmt: skip
-    no_memory = TOO_SHORT if speed.tokens_per_second is None else "not counted on this device"
+    metric, without, unread = reasons.no_metric(record), reasons.no_peak(record), reasons.no_energy(record)
+    nats, probe = partial(plain, unit=record.loss_unit), reasons.no_measured_peak(record)
+    no_memory = reasons.TOO_SHORT if speed.tokens_per_second is None else "not counted on this device"
     return [
-        Fact("validation loss", quality.validation_loss, nats, beaten_by(record), NO_VALIDATION),
+        Fact("validation loss", quality.validation_loss, nats, beaten_by(record), reasons.NO_VALIDATION),
         Fact("train loss", quality.train_loss, nats, "last logged", "no training step was logged"),
         Fact("unigram entropy", record.data.unigram_entropy, NATS, "what token frequencies alone reach",
              f"the loss of the task {record.task} is not that of text"),
         Fact("bits per byte", quality.bits_per_byte, plain,
-             f"token frequencies alone: {plain(alone)}" if is_measured(alone) else "", no_bits_per_byte(record)),
+             f"token frequencies alone: {plain(alone)}" if is_measured(alone) else "",
+             reasons.no_bits_per_byte(record)),
         *(Fact(each.name, each.value, plain, f"of the task {record.task}", "its divisor was 0")
           for each in record.task_metrics),
         Fact("perplexity", quality.perplexity, plain, "exp(validation loss)", metric),
         Fact("token accuracy", quality.token_accuracy, percent, "the most likely token is the right one", metric),
         Fact("tokens/s", speed.tokens_per_second, rate,
-             f"over {duration(speed.train_seconds)} of training steps{simulated}", TOO_SHORT),
+             f"over {duration(speed.train_seconds)} of training steps{simulated}", reasons.TOO_SHORT),
         Fact("step time", speed.step_ms_median, partial(plain, unit="ms"),
-             f"median; 95th percentile {plain(speed.step_ms_p95, 'ms')}", TOO_SHORT),
-        Fact("waiting for data", speed.data_wait_share, percent, "of the training time", TOO_SHORT),
+             f"median; 95th percentile {plain(speed.step_ms_p95, 'ms')}", reasons.TOO_SHORT),
+        Fact("waiting for data", speed.data_wait_share, percent, "of the training time", reasons.TOO_SHORT),
         Fact("MFU (C)", speed.mfu_causal, percent, peak, without),
         Fact("MFU (F)", speed.mfu_full, percent, peak, without),
         Fact("HFU (C)", speed.hfu_causal, percent, "recomputed activations counted too", without),
-        Fact("MFU (C) of the measured peak", speed.mfu_measured_peak, percent, measured_peak, no_measured_peak(record)),
+        Fact("MFU (C) of the measured peak", speed.mfu_measured_peak, percent, measured_peak, probe),
         Fact("peak memory", speed.peak_memory_gib, partial(plain, unit="GiB"), "on the fullest device", no_memory),
         Fact("energy per token", energy.joules_per_token_train, IN_JOULES, f"{energy.label}, training steps only",
              unread),
@@ -88,8 +66,8 @@ def beaten_by(record: RunRecord) -> str:
     loss, entropy = record.quality.validation_loss, record.data.unigram_entropy
     if loss is None or not entropy:
         return ""
-    side = "below" if loss < entropy else "above"
-    return f"{short(abs(entropy - loss))} nats ({percent(abs(entropy - loss) / entropy)}) {side} the unigram entropy"
+    side, difference = "below" if loss < entropy else "above", abs(entropy - loss)
+    return f"{plain(difference, 'nats', digits=3)} ({percent(difference / entropy)}) {side} the unigram entropy"
 
 
 def shared_by(record: RunRecord) -> str | None:
@@ -105,11 +83,11 @@ def shared_by(record: RunRecord) -> str | None:
 
 
 def energy(run: Run) -> Table:
-    """The energy of each phase with totals, method and coverage; one sentence where nothing was read."""
+    """The energy of each phase with totals, method and reasons.coverage; one sentence where nothing was read."""
     energy = run.record.energy
     total, phases = energy.all_in_joules, energy.phases
     if total is None and energy.train_joules is None:
-        return Table([], [], title=f"Energy was not measured: {no_energy(run.record)}.")
+        return Table([], [], title=f"Energy was not measured: {reasons.no_energy(run.record)}.")
     parts = {
         "training steps": phases.train,
         "evaluation": phases.evaluate,
@@ -123,7 +101,7 @@ def energy(run: Run) -> Table:
     parts["**all-in**"] = total
     about = [
         f"{energy.label}, read by {energy.method or 'a method that the record does not name'}",
-        coverage(energy.coverage),
+        reasons.coverage(energy.coverage),
         f"average power {plain(energy.average_power_watts, 'W')}",
         plain(energy.tokens_per_second_per_watt, "tokens/s/W"),
         f"dropped readings: {energy.dropped_readings}",
@@ -151,11 +129,11 @@ def _projection(record: RunRecord) -> list[Fact]:
     currency = projection.currency or "(currency not set)"
     pue = f"PUE {settings.pue:g}" if settings.pue is not None else "PUE not set: the devices alone"
     unread = record.energy.joules_per_token_train is None
-    reason = no_energy(record) if unread else "the record does not hold it"
+    reason = reasons.no_energy(record) if unread else "the record does not hold it"
     no_price = "price_per_kwh is not set" if settings.price_per_kwh is None else reason
     no_grid = "grid_kg_per_kwh is not set" if settings.grid_kg_per_kwh is None else reason
     return [
-        Fact("time", projection.hours, lambda hours: duration(3600 * hours), "on this machine", TOO_SHORT),
+        Fact("time", projection.hours, lambda hours: duration(3600 * hours), "on this machine", reasons.TOO_SHORT),
         Fact("electricity", projection.kwh, partial(plain, unit="kWh"), pue, reason),
         Fact("cost", projection.cost, partial(plain, unit=currency), f"at {settings.price_per_kwh} {currency} a kWh",
              no_price),
@@ -176,71 +154,17 @@ def absent(run: Run) -> dict[str, str]:
     return {fact.what: fact.reason for fact in candidates if fact.absent}
 
 
-def model_and_data(run: Run) -> Table:
-    """Sizes of the model and of the data set."""
-    model, data, trained = run.record.model, run.record.data, run.record.throughput
-    flops = (model.flops_per_token_causal, "C"), (model.flops_per_token_full, "F")
-    rows = {
-        "model": model.name,
-        "parameters": f"{count(model.parameters)}, of them in matmuls {count(model.matmul_parameters)}",
-        "model FLOPs per token": ", ".join(f"{scaled(value, 'FLOP')} ({kind})" for value, kind in flops),
-        "sequence length": f"{count(model.seq_len)} tokens",
-        "data": f"{data.name} (manifest {data.manifest_hash[:12]})",
-        "vocabulary": count(data.vocab_size),
-        "training set": f"{count(data.train_tokens)} tokens",
-        "validation set": f"{count(data.validation_tokens)} tokens",
-        "trained on": f"{count(trained.tokens)} tokens in {count(trained.steps)} steps",
-    }
-    if data.train_tokens:
-        rows["epochs"] = short(trained.tokens / data.train_tokens)
-    return Table(texts("what", "value"), list(rows.items()))
-
-
-def environment(run: Run) -> Table:
-    """Machine, versions, commit and command."""
-    record, origin, environment = run.record, run.record.provenance, run.record.environment
-    commit = origin.git_commit[:12] if origin.git_commit else "not in a git checkout"
-    versions = {"Python": environment.python, "torch": environment.torch, "Triton": environment.triton,
-                "Lightning": environment.lightning, "LitData": environment.litdata}  # fmt: skip
-    rows = {
-        "devices": "; ".join(map(_device, environment.devices)) or "none recorded",
-        "driver": environment.driver or "none",
-        "CPU": environment.cpu,
-        "platform": environment.platform,
-        "processes": str(environment.world_size),
-        "precision": precision_of(record),
-        "versions": ", ".join(f"{name} {version or 'not installed'}" for name, version in versions.items()),
-        "commit": commit + (" with uncommitted changes" if origin.git_dirty else ""),
-        "config": f"hash {(origin.config_hash or 'unknown')[:12]}, seed {record.seed}",
-        "command": f"`{shlex.join(origin.command)}`",
-        "started": record.started,
-        "ended": record.ended or "not yet, or killed",
-        "wall time": duration(seconds_between(record.started, record.ended)),
-    }
-    return Table(texts("what", "value"), list(rows.items()))
-
-
-def _device(device: DeviceRecord) -> str:
-    about = [f"id {device.uuid_hash[:8]}"] if device.uuid_hash else []
-    if device.power_limit_watts is not None:
-        about.append(f"power limit {plain(device.power_limit_watts, 'W')}")
-    return f"{device.name} ({', '.join(about)})" if about else device.name
+def wall_seconds(record: RunRecord) -> float | None:
+    """From the first start to the end; None while there is no end."""
+    if record.ended is None:
+        return None
+    return (datetime.fromisoformat(record.ended) - datetime.fromisoformat(record.started)).total_seconds()
 
 
 def precision_of(record: RunRecord) -> str:
     """In what the run computed, with the recipe of fp8."""
     precision, fp8 = record.environment.precision, record.fp8
     return precision if fp8 is None else f"{precision} ({fp8.recipe}{', simulated' if fp8.simulated else ''})"
-
-
-def segments(run: Run) -> Table:
-    """One row per start or resume."""
-    rows = [
-        (segment.started, segment.ended or "killed or still running",
-         f"{segment.first_step} to {'unknown' if segment.last_step is None else segment.last_step}", segment.reason)
-        for segment in run.record.segments
-    ]  # fmt: skip
-    return Table(texts("started", "ended", "steps", "why"), rows)
 
 
 def progress(run: Run) -> Table:

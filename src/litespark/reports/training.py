@@ -6,7 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from matplotlib.figure import Figure
+
 from litespark.metrics.records.training import Dropped, Kind, TrainingRecord
+from litespark.reports.plots import COLOURS, GREY, LINE_STYLES, ticks
 from litespark.reports.quantities import ABSENT, count, duration, joules, percent, plain, rate, scaled
 from litespark.reports.step import TIMES
 from litespark.reports.table import NONE, Column, Table, texts
@@ -42,7 +45,36 @@ def all_within(record: TrainingRecord) -> bool:
     return record.bound is None or all(row.within for row in rows(record).values())
 
 
-def title_of(record: TrainingRecord) -> str:
+def figure(record: TrainingRecord) -> Figure:
+    """Bits per byte over tokens, and over train joules, or train seconds where joules were not measured.
+
+    A line is one run, a colour a variant; the dashed line is the target.
+    """
+    drawn = Figure(figsize=(10, 4.2), layout="constrained")
+    points = [point for variant in record.variants for run in variant.runs for point in run.curve]
+    over = {"tokens": "tokens", "seconds": "train time (s); joules were not measured"}
+    if points and all(point.joules is not None for point in points):
+        over = {"tokens": "tokens", "joules": "train energy (J)"}
+    panels = drawn.subplots(1, 2, sharey=True)
+    for axes, (quantity, label) in zip(panels, over.items(), strict=True):
+        for index, variant in enumerate(record.variants):
+            look = {"color": COLOURS[index % len(COLOURS)], "linestyle": LINE_STYLES[index % len(LINE_STYLES)]}
+            for number, run in enumerate(variant.runs):
+                x = [getattr(point, quantity) for point in run.curve]
+                y = [point.bits_per_byte for point in run.curve]
+                axes.plot(x, y, marker=".", label="_" if number else variant.name, **look)
+        if record.target_bits_per_byte is not None:
+            axes.axhline(record.target_bits_per_byte, color=GREY, linestyle="--", linewidth=1)
+        axes.set_xlabel(label)
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_formatter(ticks())
+    panels[0].set_ylabel("validation bits per byte")
+    panels[1].legend(*panels[0].get_legend_handles_labels(), frameon=False)
+    drawn.suptitle(_title(record), fontsize=10)
+    return drawn
+
+
+def _title(record: TrainingRecord) -> str:
     """What was trained on what, how far, and where."""
     model, stream, target = record.model, record.stream, record.target_bits_per_byte
     goal = f"{scaled(stream.budget_tokens)} equal tokens" if target is None else f"To {target:g} bits per byte"
@@ -96,7 +128,7 @@ def _variants(record: TrainingRecord) -> Table:
     names = ["difference", "largest late one", "within"][:compared]
     names += ["tokens/s", "J/token", "reached", "tokens to it", "train time", "train energy"]
     columns = [*texts("variant"), Column("bits/byte", plain, ABSENT), *(Column(name, absent=ABSENT) for name in names)]
-    return Table(columns, cells, title_of(record), notes=_notes(record, list(table.values())))
+    return Table(columns, cells, _title(record), notes=_notes(record, list(table.values())))
 
 
 def _notes(record: TrainingRecord, table: Sequence[TrainingRow]) -> list[str]:
@@ -117,15 +149,18 @@ def _notes(record: TrainingRecord, table: Sequence[TrainingRow]) -> list[str]:
             f"Validated on {corpus.validation_documents:,} clean documents ({scaled(corpus.validation_bytes, 'B')}) "
             f"that are held out and never selected; one tokenizer, that of {first}. Preparation is in no energy."
         )
-    notes += [f"{row.name}: {' '.join(row.settings) or 'the config as it is'}" for row in table]
+    notes += [f"{row.name}: {' '.join(row.variant.settings) or 'the config as it is'}" for row in table]
     if simulated := [row.name for row in table if row.simulated]:
         notes.append(
             f"{', '.join(simulated)}: products are rounded as in fp8 and computed in a wider dtype: the loss is that "
             "of fp8, the time and the energy are not"
         )
-    notes += [f"{row.name}: layers left their recipe or came back {row.moves} times" for row in table if row.moves]
+    for variant in record.variants:
+        if moves := sum(len(run.fp8.moves) for run in variant.runs if run.fp8 is not None):
+            notes.append(f"{variant.name}: layers left their recipe or came back {moves} times")
+        if failed := [failure.error for failure in variant.failures if variant.run(failure.seed) is None]:
+            notes.append(f"{variant.name} FAILED: {failed[-1]}")
     notes += [f"{row.name} NOT reached, {missed}" for row in table for missed in row.missed]
-    notes += [f"{row.name} FAILED: {row.error}" for row in table if row.error is not None]
     notes += [f"no joules: {reason}" for reason in dict.fromkeys(row.joules_reason for row in table) if reason]
     return notes + [
         f"stopped and continued, warm-up included each time: {variant.name} with seed {run.seed} in {run.processes} "

@@ -18,20 +18,13 @@ from litespark.reports.repeats import Repeats
 class TrainingRow:
     """One variant beside the first one; None where no run that counts has the figure.
 
-    Attributes:
-        repeats: by seed, over whole runs bits_per_byte at the end, tokens_per_second and joules_per_token of training
-            steps; and the tokens, seconds and joules to the goal. first: those of the first variant.
-        difference: (ours - the first's) / the first's bits per byte at the end, over equal tokens; below 0 is better.
-        late_difference: the largest of it, by size, over all validations in the second half of the tokens.
-        within: whether the difference is at most the bound with every seed; None: no bound, or nothing to compare.
-        reached: how many runs reached the goal, of `judged`; missed: what those that did not did reach.
-        simulated: fp8 was simulated, so that its time is not that of fp8.
-        moves: how often a layer left its fp8 recipe or came back, over all runs.
-        joules_reason: why there are no joules; error: of the last run that failed and was not repeated.
+    `repeats` has by seed bits_per_byte at the end, tokens_per_second and joules_per_token of training steps, and the
+    tokens, seconds and joules to the goal, `first` those of the first variant. `difference` is the relative one of bits
+    per byte at the end over equal tokens, `late_difference` the largest of the second half; `within` the bound with
+    every seed. Of `judged` runs `reached` got to the goal; `missed` is what the others did reach.
     """
 
-    name: str
-    settings: tuple[str, ...]
+    variant: TrainedVariant
     repeats: Repeats
     first: Repeats
     difference: Interval | None
@@ -40,10 +33,16 @@ class TrainingRow:
     reached: int
     judged: int
     missed: tuple[str, ...]
-    simulated: bool
-    moves: int
     joules_reason: str | None
-    error: str | None
+
+    @property
+    def name(self) -> str:
+        return self.variant.name
+
+    @property
+    def simulated(self) -> bool:
+        """Whether fp8 was, so that its time is not that of fp8."""
+        return any(run.fp8.simulated for run in self.variant.runs if run.fp8 is not None)
 
     def of(self, figure: str) -> Interval | None:
         """A figure over the seeds."""
@@ -99,25 +98,17 @@ def _row(variant: TrainedVariant, record: TrainingRecord) -> TrainingRow:
     if equal_tokens:
         difference = repeats.over(theirs, "bits_per_byte", lambda ours, others: ours / others - 1)
     reasons = [run.joules_reason for run in [*variant.runs, *first.runs] if variant.runs and run.joules_reason]
-    failed = [failure.error for failure in variant.failures if variant.run(failure.seed) is None]
-    states = [run.fp8 for run in variant.runs if run.fp8 is not None]
+    missed_at = [
+        f"seed {run.seed}: best {run.best_bits_per_byte:.4f} bits/byte within {run.end.tokens:,} tokens and "
+        f"{run.end.seconds:,.1f} s"
+        for run in missed
+    ]
     return TrainingRow(
-        name=variant.name,
-        settings=tuple(variant.settings),
-        repeats=repeats,
-        first=theirs,
-        difference=difference,
+        variant, repeats, theirs, difference,
         late_difference=max((each for pair in pairs for each in _late_differences(*pair)), key=abs, default=None),
         within=None if difference is None or record.bound is None else difference.high <= record.bound,
         reached=len(variant.runs) - len(missed),
         judged=len(pairs) if equal_tokens else len(variant.runs),
-        missed=() if equal_tokens else tuple(
-            f"seed {run.seed}: best {run.best_bits_per_byte:.4f} bits/byte within {run.end.tokens:,} tokens and "
-            f"{run.end.seconds:,.1f} s"
-            for run in missed
-        ),
-        simulated=any(state.simulated for state in states),
-        moves=sum(len(state.moves) for state in states),
-        joules_reason=reasons[0] if reasons else None,
-        error=failed[-1] if failed else None,
+        missed=() if equal_tokens else tuple(missed_at),
+        joules_reason=next(iter(reasons), None),
     )  # fmt: skip

@@ -92,8 +92,7 @@ def _run(
 ) -> int:
     from litespark.benchmarks.training import session
     from litespark.benchmarks.training.variants import parse
-    from litespark.reports.curves import figure
-    from litespark.reports.training import all_within, tables
+    from litespark.reports.training import all_within, figure, tables
 
     record, path = session.bench_training(
         question,
