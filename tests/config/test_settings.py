@@ -134,33 +134,21 @@ def not_in(range: Range, number: type) -> list[Any]:
             r"callbacks.checkpoint_every: got 0, .*; set callbacks.checkpoint_every=null$",
         ),
         ("optim.betas=[0.9,1]", r"optim.betas\[1\]: got 1, .* set 'optim.betas=\[0.9,0.95\]'$"),
-        ("optim.betas=[0.9]", "optim.betas: got .*, expected a longer list"),
+        ("optim.betas=[0.9]", r"optim.betas\[1\]: got nothing, expected a value; set 'optim.betas=\[0.9,0.95\]'"),
         ("optim.betas=0.9", "optim.betas: got 0.9, expected a list"),
         ("optim.lr=nan", "; set optim.lr=0.0003$"),
-        ("optim.grad_clip=x", "optim.grad_clip: got 'x', expected a number .*optim.grad_clip=null"),
         ("model.hidden_size=1.5", "model.hidden_size: got 1.5, expected a whole number .*; set model.hidden_size=2"),
         ("~model.hidden_size", "model.hidden_size: got nothing, expected a value"),
         ("seed=abc", "seed: got 'abc', expected a whole number .*set seed=1234"),
-        ("precision.name=fp4", "precision.name: got 'fp4', expected auto, fp32, bf16 or fp8"),
         ("precision.fp8.simulate=1", r"precision\.fp8\.simulate: got 1, expected true or false"),
-        ("precision.fp8.recipe=blockwise", r"precision\.fp8\.recipe: got 'blockwise', expected delayed or tensorwise"),
         ("precision.fp8.linears=qkv", r"precision\.fp8\.linears: got 'qkv', expected a list; .*linears=\[qkv"),
-        ("precision.fp8.linears=[a]", r"precision\.fp8\.linears\[0\]: got 'a', expected qkv, output, gate_up or down"),
         ("precision.fp8.linears=[qkv,qkv]", "expected some of .*, each once"),
-        ("precision.fp8.margin=18", r"precision\.fp8\.margin: got 18, expected a whole number from 0 to 17"),
-        ("precision.fp8.adaptive.patience=2.5", r"precision\.fp8\.adaptive\.patience: got 2\.5, expected a whole"),
-        ("+precision.fp8.surprise=1", r"precision\.fp8\.surprise: got 1, but there is no such setting"),
-        ("recompute.mode=half", "recompute.mode: got 'half', expected none, swiglu or full"),
-        ("logger.extra=paper", "logger.extra: got 'paper', expected wandb or mlflow or null"),
-        ("optim.kind=sgd", "optim.kind: got 'sgd', expected adamw or muon"),
         ("~optim.kind", "optim.kind: got None, expected adamw or muon"),
-        ("~precision", "precision: got None, expected its settings; choose one of configs/precision"),
         ("paths.logs=''", "paths.logs: got ''"),
         ("data.seq_len=0 optim.lr=-1", r"2 settings cannot be taken:\n- data.seq_len: got 0.*\n- optim.lr: got -1"),
         ("schedule=wsd schedule.warmup=0.6 schedule.decay=0.6", "warmup 0.6 . decay 0.6, expected at most 1"),
         ("optim.lr=0.5 optim.weight_decay=3", "optim.weight_decay: got 3 with optim.lr=0.5, expected at most 2"),
         ("model.head_dim=33", "even"),
-        ("model.num_heads=6 model.num_kv_heads=4", "not a multiple of model.num_kv_heads"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_by_name_with_what_can_be_pasted(override, message):
@@ -181,18 +169,11 @@ def test_settings_that_do_not_fit_together_are_refused_where_one_is_made():
     [
         ("model.hidden_size", FIXED),
         ("model.rope_scaling.factor", FIXED),
-        ("model.anything_of_ones_own", FIXED),
         ("seed", FIXED),
         ("task.kind", FIXED),
-        ("optim.kind", FIXED),
         ("optim.lr", MAY_CHANGE),
-        ("data.seq_len", FIXED),
-        ("data.micro_batch_size", MAY_CHANGE),
         ("data.source", BY_CONTENT),
         ("data.selection.quality", BY_CONTENT),
-        ("precision.fp8.adaptive.patience", MAY_CHANGE),
-        ("paths.data", NOT_COMPARED),
-        ("name", NOT_COMPARED),
         ("variant.label", NOT_COMPARED),
     ],
 )
@@ -230,14 +211,6 @@ def test_the_largest_micro_batch_that_makes_whole_steps_on_all_ranks(size, asked
             trainer.accumulate(asked, ranks)
 
 
-@pytest.mark.parametrize(
-    ("size", "ranks", "start", "near"),
-    [(3, 2, r"python train\.py strategy=single", 4), (6, 4, r"torchrun --nproc-per-node=3 train\.py", 8)],
-)
-def test_a_batch_that_ranks_do_not_divide_names_what_trains_the_same_and_a_batch_that_they_do(size, ranks, start, near):
-    with pytest.raises(
-        ValueError,
-        match=rf"got {size} and {ranks} processes, expected a multiple of {ranks}; {start} trains the same, or "
-        rf"set trainer\.global_batch_size={near}$",
-    ):
-        TrainerConfig(global_batch_size=size).accumulate(1, ranks)
+def test_a_batch_that_ranks_do_not_divide_names_one_that_they_do():
+    with pytest.raises(ValueError, match=r"got 6 and 4 processes, expected a multiple of 4; set .*_batch_size=8, or"):
+        TrainerConfig(global_batch_size=6).accumulate(1, 4)

@@ -9,8 +9,8 @@ from hydra import compose, initialize_config_dir
 
 from litespark.cli import main
 from litespark.run.command_line import ordered
-from litespark.run.composing import CompositionError
 from litespark.run.config import Parts, parts_from
+from litespark.run.hydra_settings import CompositionError
 from litespark.run.targets import ConfigError
 from litespark.training.optim import MuonConfig
 from tests.run.composed import CONFIGS, parts
@@ -28,16 +28,11 @@ GROUPS = {
 MEANT = {
     "+lr=1e-3": "set optim.lr=0.001",
     "+optim@teacher=adamw": "teacher: got",
-    "+paths.lgos=x": "set paths.logs=x",
     "optim.learning_rate=1e-3": "set optim.lr=1e-3",
-    "optm.lr=1e-3": "set optim.lr=1e-3",
     "model.hiden_size=64": "set model.hidden_size=64",
-    "model.n_embd=64": "set model.hidden_size=64",
-    "modle=llama160m": "set model=llama160m",
     "model=llama170m": "choose model=llama160m",
     "model.rope_scaling.layers=8": "model.rope_scaling.layers: got 8, but there is no such setting",
     "seed.x=1": "seed.x: got 1, but there is no such setting",
-    "~optim.betas.x": "not an int; take it out",
     "nope=3": "nope: got 3, but there is no such setting; take it out",
     "experiment=llama3b": "choose experiment=llama3b_baseline or experiment=llama3b_litespark",
     "+experiment=llama160m": "write experiment=CHOICE",
@@ -46,28 +41,14 @@ MEANT = {
     "experiment=null": "or ~experiment for none",
     "hydra/launcher=submitit": "got hydra/launcher=submitit",
     "optim=adam": "choose optim=adamw",
-    "precision=16-mixed": "choose precision=bf16",
-    "trainer=gpu": "set trainer.accelerator=gpu",
     "trainer.max_steps=10": "set budget.steps=10",
-    "+trainer.max_steps=10": "set budget.steps=10",
     "trainer.max_epochs=1": "set budget.tokens=TOKENS or budget.steps=STEPS",
-    "trainer.devices=2": "torchrun --nproc-per-node=N train.py strategy=ddp",
     "trainer.precision=bf16-mixed": "set precision=bf16",
-    "trainer.strategy=ddp": "set strategy=ddp",
     "trainer.accumulate_grad_batches=4": "set trainer.global_batch_size and data.micro_batch_size",
-    "trainer.gradient_clip_val=0.5": "set optim.grad_clip=0.5",
-    "trainer.val_check_interval=10": "set trainer.validate_every=10",
-    "trainer.log_every_n_steps=5": "set trainer.log_every=5",
     "trainer.fast_dev_run=true": "choose debug=limit",
-    "training.seq_len=128": "set data.seq_len=128",
     "training.steps=10": "set budget.steps=10",
-    "training.local_batch_size=2": "set data.micro_batch_size=2",
-    "per_device_train_batch_size=2": "set data.micro_batch_size=2",
     "batch_size=8": "set trainer.global_batch_size (sequences of a step, over all devices) or data.micro_batch_size",
-    "datamodule.batch_size=8": "set data.micro_batch_size=8",
-    "data.num_workers=4": "set data.workers=4",
     "ckpt_path=logs/runs/x": "set resume=logs/runs/x",
-    "optimizer=muon": "set optim=muon",
     "schedule.decay=0.1": "a setting of schedule=wsd, which is not chosen",
     "optim.lr": "expected key=value",
     "optim.lr=1,2": "give -m to sweep over several",
@@ -105,13 +86,10 @@ def test_a_key_in_a_file_is_answered_too(tmp_path):
 
 FLAGS = {
     "--seed 1": "got --seed 1, expected key=value; write seed=1",
-    "--seed=1": "got --seed=1, expected key=value; write seed=1",
     "seed 1": "got seed 1, expected key=value; write seed=1",
     "seed = 1": "write seed=1",
     "--optim.lr 1e-3": "write optim.lr=1e-3",
     "--learning-rate 1e-3": "set optim.lr=1e-3",
-    "--lr 1e-3": "set optim.lr=1e-3",
-    "--max_steps 10": "set budget.steps=10",
     "--config my.yaml": "write an experiment",
 }
 
@@ -137,12 +115,9 @@ def test_hydras_flags_may_stand_anywhere():
     [
         (("budget.steps=10",), None, 10),
         (("budget={steps:10}",), None, 10),
-        (("debug=limit",), None, 4),
         (("debug=limit", "budget.tokens=5000"), 5000, None),
         (("debug=limit", "budget.steps=7"), None, 7),
-        (("budget.tokens=1e4",), 10_000, None),
         (("budget.tokens=2.5e9",), 2_500_000_000, None),
-        (("budget.tokens=100_000",), 100_000, None),
         (("budget.steps=1e1", "budget.tokens=null"), None, 10),
     ],
 )

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from litespark.models.llama.config import LlamaConfig, RopeScaling
-from litespark.ops.fp8.settings import AdaptiveConfig, Fp8Config
 from litespark.run.config import config_hash
 from litespark.run.targets import ALLOWED_VARIABLE, ConfigError, check_targets
 from litespark.training.schedule import WarmupStableDecaySchedule
@@ -33,31 +32,9 @@ def test_groups_become_their_dataclasses():
     assert made.resolved["data"]["vocab_size"] == made.model.vocab_size, "interpolations are resolved"
 
 
-def test_a_name_of_digits_is_a_name():
-    assert parts("name=2026", "resume=5").name == "2026"
-    assert parts("resume=5").resume == "5"
-
-
 def test_what_cannot_be_resolved_is_named():
     with pytest.raises(ConfigError, match=r"the config cannot be resolved: .*nowhere"):
         parts("name=${nowhere}")
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ("precision=fp8", "precision.fp8.recipe=tensorwise", "precision.fp8.linears=[down]",
-         "precision.fp8.adaptive.return_after=null"),
-        ("variant={precision:{name:fp8,fp8:{recipe:tensorwise,linears:[down],adaptive:{return_after:null}}}}",),
-        ("precision=bf16", "precision.name=fp8", "variant={precision:{fp8:{recipe:tensorwise}}}",
-         "precision.fp8={linears:[down],adaptive:{return_after:null}}"),
-    ],
-    ids=["overrides", "variant", "both"],
-)  # fmt: skip
-def test_fp8_is_chosen_by_an_override_or_laid_over(overrides):
-    made = parts(*overrides)
-    assert made.precision == "fp8"
-    assert made.fp8 == Fp8Config(recipe="tensorwise", linears=("down",), adaptive=AdaptiveConfig(return_after=None))
 
 
 @pytest.mark.parametrize(

@@ -115,14 +115,6 @@ def test_an_optimizer_and_a_logger_of_ones_own_are_used_and_resumed(mypkg):
         _parts(mypkg, "logger.own={_target_:mypkg.sgd.SgdConfig}")
 
 
-def test_the_loss_of_a_task_is_a_mean_over_its_own_terms_however_the_batch_is_cut(mypkg):
-    for rows in (8, 2):
-        _train(mypkg, f"by{rows}", "task=pairs", *BIGRAM, "budget.steps=3", f"data.micro_batch_size={rows}")
-    whole, cut = _losses(mypkg, "by8"), _losses(mypkg, "by2")
-    assert whole == pytest.approx(cut, rel=1e-5)
-    assert whole[0] == pytest.approx(0.693, abs=0.05), "a mean over pairs begins at ln 2"
-
-
 @pytest.mark.parametrize(
     "mine",
     [["task=pairs", *LLAMA], [*BIGRAM, "optim=muon"]],

@@ -46,11 +46,6 @@ def test_without_a_gpu_a_run_computes_in_fp32_on_the_cpu(logs, no_gpu):
     assert made == Machine(torch.device("cpu"), "fp32", 2, ALONE)
 
 
-def test_with_a_gpu_a_run_computes_in_bf16_on_it(logs, gpu):
-    made = preflight(parts(logs, "trainer.accelerator=auto"), ALONE)
-    assert (made.device, made.precision) == (torch.device("cuda", 0), "bf16")
-
-
 def test_more_processes_than_gpus_are_refused(logs, gpu):
     with pytest.raises(ConfigError, match=r"got 2 processes on this machine and 1 devices \(cuda\), expected a"):
         preflight(parts(logs, "trainer.accelerator=auto", "strategy=ddp"), OF_TWO)

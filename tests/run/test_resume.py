@@ -7,7 +7,6 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from litespark.run.config import differences
 from litespark.run.new_run import make
 from litespark.run.resume import to_continue
 from litespark.run.targets import ConfigError
@@ -59,12 +58,7 @@ def test_what_makes_it_another_run_is_refused(logs, run, override, key):
         to_continue(parts(logs, f"resume={run}", override))
 
 
-@pytest.mark.parametrize(
-    "override",
-    [
-        *("data.micro_batch_size=4", "optim.lr=0.1", "budget.tokens=5000"),
-    ],
-)
+@pytest.mark.parametrize("override", [*("data.micro_batch_size=4", "optim.lr=0.1", "budget.tokens=5000")])
 def test_the_rest_may_change_and_is_said(logs, run, override, caplog):
     to_continue(parts(logs, f"resume={run}", override))
     assert f"resuming with {override.split('=')[0]}=" in caplog.text
@@ -89,9 +83,3 @@ def test_a_folder_without_a_config_is_no_run(tmp_path, logs):
     checkpoint(tmp_path / "stray", 5)
     with pytest.raises(ConfigError, match=r"has no config.yaml; expected the folder of a run"):
         to_continue(parts(logs, f"resume={tmp_path / 'stray'}"))
-
-
-def test_differences_are_of_leaves_and_pass_over_names_and_places():
-    old = {"a": {"b": 1, "c": [1]}, "name": "x", "paths": {"logs": "here"}, "resume": None, "gone": 1}
-    new = {"a": {"b": 2, "c": [1]}, "name": "y", "paths": {"logs": "there"}, "resume": "z", "come": {}}
-    assert differences(old, new) == {"a.b": (1, 2), "gone": (1, None), "come": (None, {})}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
 import signal
@@ -62,13 +61,6 @@ def test_a_second_process_is_refused_with_both_named_and_takes_over_from_a_dead_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_lease_is_free_when_it_was_left_and_for_the_same_process_again(tmp_path, caplog):
-    for _ in range(2):
-        with run_lock(tmp_path):
-            assert (tmp_path / LOCK).exists()
-    assert not caplog.text
-
-
 def another_machines(path):
     """The lease of a process of another machine, as it would have left it."""
     with run_lock(path):
@@ -118,19 +110,3 @@ def test_a_damaged_lease_is_nobodys(tmp_path, content):
     (tmp_path / LOCK).write_text(content)
     with run_lock(tmp_path):
         assert f"pid={os.getpid()}" in (tmp_path / LOCK).read_text()
-
-
-def _wait(event):
-    event.wait(60)
-
-
-def test_a_forked_worker_does_not_keep_the_lease(tmp_path):
-    fork = multiprocessing.get_context("fork")
-    event = fork.Event()
-    with run_lock(tmp_path):
-        child = fork.Process(target=_wait, args=(event,))
-        child.start()
-    with run_lock(tmp_path):
-        pass
-    event.set()
-    child.join()

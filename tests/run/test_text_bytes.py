@@ -29,22 +29,11 @@ def changed(manifest, **text_bytes):
     return dataclasses.replace(manifest, splits={**manifest.splits, "validation": SplitCounts(counts)})
 
 
-def test_a_tokenizer_that_keeps_every_byte_needs_no_correction(manifest, caplog):
+def test_a_tokenizer_that_changes_text_is_corrected_for_domain_by_domain_and_that_is_said(manifest, caplog):
     assert text_bytes_per_byte(manifest) == {"code": 1.0, "web": 1.0}
     assert not caplog.text
-
-
-def test_a_tokenizer_that_changes_text_is_corrected_for_domain_by_domain_and_that_is_said(manifest, caplog):
     assert text_bytes_per_byte(changed(manifest, web=99, code=51)) == {"code": 1.02, "web": 0.99}
     assert "the tokenizer changes text" in caplog.text
-    assert "{'code': 1.02, 'web': 0.99}" in caplog.text
-
-
-def test_a_domain_whose_tokens_have_no_bytes_has_no_ratio(manifest):
-    domains = manifest.splits["validation"].domains
-    empty = {name: dataclasses.replace(each, bytes=0) for name, each in domains.items()}
-    none = dataclasses.replace(manifest, splits={"validation": SplitCounts(empty)})
-    assert text_bytes_per_byte(none) == {"code": 1.0, "web": 1.0}
 
 
 def test_the_module_of_a_run_measures_by_these_domains_and_ratios(manifest, tmp_path):

@@ -34,12 +34,10 @@ class TrainerConfig:
     def fitting_micro_batch(self, asked: int, world_size: int) -> int:
         """The largest micro-batch of at most `asked` sequences of which every rank takes equally many in a step."""
         if self.global_batch_size % world_size:
-            fewer = max(n for n in range(1, world_size) if self.global_batch_size % n == 0)
             near = max(1, round(self.global_batch_size / world_size)) * world_size
-            start = f"torchrun --nproc-per-node={fewer} train.py" if fewer > 1 else "python train.py strategy=single"
             raise ValueError(
                 f"trainer.global_batch_size: got {self.global_batch_size} and {world_size} processes, expected a "
-                f"multiple of {world_size}; {start} trains the same, or set trainer.global_batch_size={near}"
+                f"multiple of {world_size}; set trainer.global_batch_size={near}, or start fewer processes"
             )
         of_rank = self.global_batch_size // world_size
         return max(n for n in range(1, min(asked, of_rank) + 1) if of_rank % n == 0)

@@ -123,9 +123,6 @@ def _fault(kind: Any, fault: ErrorDetails) -> str:
     place, got = tuple(fault["loc"]), fault["input"]
     if place and isinstance(place[0], int):  # given by position
         place = (list(fields_of(kind))[place[0]], *place[1:])
-    too_short = fault["type"] == "missing" and isinstance(place[-1], int)
-    if too_short:  # the list is what cannot be
-        place = place[:-1]
     owner, field = kind, None
     for name in place:
         if owner is not None and str(name) in fields_of(owner):
@@ -138,9 +135,9 @@ def _fault(kind: Any, fault: ErrorDetails) -> str:
     nullable = field is not None and type(None) in get_args(field.annotation)
     stated = str(fault.get("ctx", {}).get("expected", "")).replace("'", "")
     stated = stated.replace("True", "true").replace("False", "false")
-    expected = "a longer list" if too_short else _EXPECTED.get(fault["type"]) or stated or fault["msg"]
+    expected = _EXPECTED.get(fault["type"]) or stated or fault["msg"]
     null = " or null" if nullable and fault["type"] != "range" else ""
-    shown = "nothing" if fault["type"] == "missing" and not too_short else f"{got!r:.80}"
+    shown = "nothing" if fault["type"] == "missing" else f"{got!r:.80}"
     remedy = "" if field is None else _remedy(key, got, expected, field, nullable)
     return f"{key}: got {shown}, expected {expected}{null}{remedy}"
 

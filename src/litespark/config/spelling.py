@@ -14,7 +14,6 @@ _SAME = {
     "trainer.global_batch_size": "train_batch_size total_batch_size",
     "trainer.validate_every": "val_check_interval eval_steps eval_interval validation.freq",
     "trainer.log_every": "log_every_n_steps logging_steps log_interval log_freq",
-    "trainer.accelerator": "device accelerator",
     "data.micro_batch_size": "per_device_train_batch_size local_batch_size data.batch_size datamodule.batch_size",
     "data.seq_len": "seq_length max_seq_len max_seq_length max_length block_size context_length",
     "data.workers": "num_workers dataloader_num_workers",
@@ -30,9 +29,6 @@ _SAME = {
     "model.hidden_size": "dim d_model n_embd hidden_dim",
     "model.num_layers": "num_hidden_layers n_layer n_layers",
     "model.num_heads": "num_attention_heads n_head n_heads",
-    "model.num_kv_heads": "num_key_value_heads n_kv_heads",
-    "model.intermediate_size": "ffn_dim d_ff",
-    "model.max_seq_len": "max_position_embeddings",
     "seed": "random_seed manual_seed seed_everything",
     "precision": "trainer.precision mixed_precision dtype torch_dtype",
     "strategy": "trainer.strategy",
@@ -40,7 +36,6 @@ _SAME = {
     "data": "datamodule",
     "optim": "optimizer",
     "schedule": "lr_scheduler lr_scheduler_type scheduler",
-    "recompute": "activation_checkpointing",
     "data/selection": "selection",
 }  # fmt: skip
 # and those whose value cannot be taken over: what to do
@@ -51,15 +46,13 @@ _OTHERWISE = {
     "set trainer.global_batch_size (sequences of a step, over all devices) or data.micro_batch_size (of one forward "
     "pass)": "batch_size",
     "start with torchrun --nproc-per-node=N train.py strategy=ddp for N devices": "devices num_gpus nproc_per_node",
-    "start with torchrun --nnodes=N --nproc-per-node=M train.py strategy=ddp for N computers": "num_nodes nnodes",
     "set trainer.global_batch_size and data.micro_batch_size, from which the micro-batches of a step follow": (
         "accumulate_grad_batches gradient_accumulation_steps"
     ),
     "set schedule.warmup=0.05, a share of the budget": "warmup_steps num_warmup_steps",
     "choose precision=bf16": "bf16 fp16",
-    "choose recompute=full": "gradient_checkpointing activation_checkpoint",
+    "choose recompute=full": "gradient_checkpointing activation_checkpoint activation_checkpointing",
     "choose strategy=fsdp": "fsdp deepspeed data_parallel_shard_degree",
-    "set ops.compile=block": "torch_compile compile",
     "choose debug=limit, a few steps through every part": "fast_dev_run",
     "write an experiment, configs/experiment/NAME.yaml, and choose it, experiment=NAME": "config_file config",
 }
@@ -70,14 +63,6 @@ _CHOICES = {
     "precision": {"bf16": "bf16-mixed bf16-true bfloat16 16 16-mixed fp16 half", "fp32": "32 32-true float32"},
     "strategy": {"single": "auto none", "fsdp": "fsdp2 zero3 deepspeed"},
     "optim": {"adamw": "adam adamw_torch adamw_torch_fused"},
-    "recompute": {"full": "true selective", "none": "false"},
-}
-# a choice that is made by another setting
-_CHOICE_ADVICE = {
-    ("trainer", "gpu"): "set trainer.accelerator=gpu",
-    ("trainer", "cpu"): "set trainer.accelerator=cpu",
-    ("trainer", "ddp"): "choose strategy=ddp",
-    ("logger", "tensorboard"): "leave it out, TensorBoard and JSON are always there",
 }
 _AT_MOST = 3
 
@@ -113,8 +98,6 @@ def _nearest(key: str, known: set[str]) -> list[str]:
 def choice_for(group: str, word: str, choices: Sequence[str]) -> str:
     """What to write instead of `group=word`, which is no choice of it; empty where nothing is near."""
     lower = word.lower()
-    if advice := _CHOICE_ADVICE.get((group, lower)):
-        return advice
     if (choice := _as_ours(group, lower)) in choices:
         return f"choose {group}={choice}"
     begin = [each for each in choices if each.startswith(lower)] if lower else []

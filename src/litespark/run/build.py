@@ -36,7 +36,7 @@ from litespark.run.choose_ops import choose_ops, log_choices
 from litespark.run.config import ConfigError, Parts
 from litespark.run.folder import CHECKPOINTS, ENERGY, RECORD
 from litespark.run.instruments import build_mfu, say_what_is_absent
-from litespark.run.own_parts import OWN_LOGGER, made_callbacks, made_own
+from litespark.run.own_parts import OWN_CALLBACKS, OWN_LOGGER, made_own
 from litespark.run.preflight import Machine
 from litespark.run.processes import StartedRanks
 from litespark.run.record import RunRecord, SegmentRecord
@@ -147,7 +147,7 @@ def build_run(
     recorder = RunRecorder(
         folder / RECORD, record, segment, throughput=throughput, energy=energy, metrics=metrics, log_every=log_every
     )
-    own = made_callbacks(parts.callbacks.extra)
+    own = [made_own(node, f"{OWN_CALLBACKS}.{name}") for name, node in parts.callbacks.extra.items()]
     about = {
         "run": folder.name,
         "model": asdict(parts.model),

@@ -13,30 +13,22 @@ from hydra._internal.hydra import ConfigLoaderImpl  # where Hydra looks it up: w
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from litespark.config.settings import together, unknown
 from litespark.config.spelling import choice_for
 from litespark.run.checkout import settings_of_files
-from litespark.run.hydra_settings import check_hydra, check_search_path
-from litespark.run.targets import ConfigError
+from litespark.run.hydra_settings import CompositionError, check_hydra, check_search_path
 
 # settings of which the keys are the user's own, so that they need no + before them
 _OPEN = ("callbacks.extra", "logger.own", "data.mixture", "hydra.sweeper.params")
 
 
-class CompositionError(ConfigError, ConfigCompositionException):
-    """A config cannot be composed; Hydra shows it as one message, like its own."""
-
-
 class _Folders(ConfigRepository):
     def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
-        try:
-            check_search_path(config_search_path)
-        except ConfigError as error:
-            raise CompositionError(str(error)) from None
+        check_search_path(config_search_path)
         super().initialize_sources(config_search_path)
 
 
@@ -78,10 +70,7 @@ class ConfigLoader(ConfigLoaderImpl):
                 refused.append((named[0], error))
         if refused:
             raise CompositionError(together([self._answer(*each, config) for each in refused]))
-        try:
-            check_hydra(config)
-        except ConfigError as error:
-            raise CompositionError(str(error)) from None
+        check_hydra(config)
         _decide_budget(config, left)
         return config
 

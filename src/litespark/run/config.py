@@ -128,7 +128,7 @@ def parts_from(config: DictConfig) -> Parts:
         fp8=precision.fp8,
         recompute=recompute.mode,
         logs=Path(paths.logs),
-        **{**_fields(run), "resume": run.resume or None},
+        **{**vars(run), "resume": run.resume or None},
         resolved=values,
     )
     ranks = Ranks.from_environment(parts.strategy.name)
@@ -218,10 +218,8 @@ def _own(group: str, node: dict[str, Any]) -> Any:
         cause = error.__cause__
         if isinstance(cause, ValueError):
             raise cause from error
-        keys = ", ".join(key for key in node if key != "_target_") or "none"
-        raise ConfigError(
-            f"{group}: {_first_line(cause or error)}; got {keys}, see the arguments of {node['_target_']}"
-        ) from error
+        reason = _first_line(cause or error)
+        raise ConfigError(f"{group}: {reason}; see the arguments of {node['_target_']}") from error
     promise = _PROMISES[group]
     lacking = [name for name in dir(promise) if not name.startswith("_") and not hasattr(made, name)]
     if lacking or (promise is not Task and not is_dataclass(made)):
@@ -239,14 +237,9 @@ def _written(node: dict[str, Any], made: Any) -> dict[str, Any]:
     return node if "_target_" in node else kind | _plain(made)
 
 
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return {name: _plain(each) for name, each in _fields(value).items()}
-    return [_plain(each) for each in value] if isinstance(value, tuple | list) else value
-
-
-def _fields(made: Any) -> dict[str, Any]:
-    return {field.name: getattr(made, field.name) for field in dataclasses.fields(made)}
+def _plain(made: Any) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(made)))  # lists of tuples
+    return values
 
 
 def _first_line(error: BaseException) -> str:

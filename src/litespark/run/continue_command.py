@@ -26,18 +26,11 @@ _PYTHON_FLAGS_WITH_VALUE = ("-W", "-X")
 
 @dataclass(frozen=True)
 class Started:
-    """How this process was started.
+    """How this process was started."""
 
-    Attributes:
-        words: its command line, with the interpreter and its flags.
-        arguments: what follows the program (and the word `train` of `litespark train`).
-        parent: the command line of the process that started it; empty where that cannot be read.
-        environment: its variables.
-    """
-
-    words: Sequence[str]
-    arguments: Sequence[str]
-    parent: Sequence[str]
+    words: Sequence[str]  # its command line, with the interpreter and its flags
+    arguments: Sequence[str]  # what follows the program (and the word `train` of `litespark train`)
+    parent: Sequence[str]  # the command line of the process that started it; empty where that cannot be read
     environment: Mapping[str, str]
 
     @classmethod
@@ -95,14 +88,9 @@ def _torchrun(started: Started, program: Sequence[str]) -> list[str]:
     for place, word in enumerate(given[:4]):
         if Path(word).name == "torchrun" or word == "torch.distributed.run":
             return ["torchrun", *given[place + 1 :], *program[program[0] == "-m" :]]
-    options = {
-        "nnodes": started.environment.get("GROUP_WORLD_SIZE", "1"),
-        "node-rank": started.environment.get("GROUP_RANK", "0"),
-        "master-addr": started.environment.get("MASTER_ADDR", "127.0.0.1"),
-        "master-port": started.environment.get("MASTER_PORT", "29500"),
-        "nproc-per-node": started.environment.get("LOCAL_WORLD_SIZE", "1"),
-    }
-    return ["torchrun", *(f"--{name}={value}" for name, value in options.items()), *program]
+    seen = {"nnodes": "GROUP_WORLD_SIZE", "master-addr": "MASTER_ADDR", "nproc-per-node": "LOCAL_WORLD_SIZE"}
+    options = [f"--{name}={value}" for name, key in seen.items() if (value := started.environment.get(key))]
+    return ["torchrun", *options, *program]
 
 
 def _launcher(ranks: Ranks, environment: Mapping[str, str]) -> list[str]:

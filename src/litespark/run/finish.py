@@ -105,11 +105,8 @@ def _closing_words(run: Run, report: Path | None) -> str:
     elif loss is not None:
         words.append(f"bits/byte: none, {no_bits_per_byte(record)}")
     if (target := record.target) is not None:
-        reached, outcome = target.reached, "not reached"
-        if reached is not None:
-            joules = "" if reached.train_joules is None else f" and {reached.train_joules:.0f} J"
-            seconds = f"{reached.train_seconds:.1f} s{joules} of training"
-            outcome = f"reached at step {reached.step}: {reached.tokens:,} tokens, {seconds}"
+        reached = target.reached
+        outcome = f"reached at step {reached.step}: {reached.tokens:,} tokens" if reached else "not reached"
         words.append(f"target of {target.bits_per_byte:g} bits/byte {outcome}")
     if record.quality.sample:
         words.append("sample:\n" + "\n".join(f"    {line}" for line in record.quality.sample.splitlines()))

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 
 from litespark.run.targets import ConfigError
@@ -32,25 +33,25 @@ _LOGGING_NAMES = {"logging.StreamHandler", "logging.NullHandler", "ext://sys.std
 _FROM_OUTSIDE = ("main", "command-line", "hydra.searchpath")
 
 
+class CompositionError(ConfigError, ConfigCompositionException):
+    """A config cannot be composed; Hydra shows it as one message, like its own."""
+
+
 def check_hydra(config: DictConfig) -> None:
     """Refuse settings below `hydra` that would make it call, import or change anything; nothing was called yet."""
     node = config._get_node("hydra")
     assert isinstance(node, DictConfig)
-    if node._is_interpolation():  # it could come to another value after this check than before
-        raise _refused("hydra", node._value())
-    for path, value in _leaves(OmegaConf.to_container(node, resolve=False), ()):
+    # an interpolation could come to another value after this check than before
+    values = node._value() if node._is_interpolation() else OmegaConf.to_container(node, resolve=False)
+    for path, value in _leaves(values, ()):
         key = ".".join(path)
         shipped = value is None or value == "???" or _SHIPPED.get(key) == value
         if not shipped and not _is_plain_logging(path, value) and not _is_swept(path, value):
-            raise _refused(f"hydra.{key}", value)
-
-
-def _refused(key: str, value: Any) -> ConfigError:
-    return ConfigError(
-        f"{key}: got {value!r}, which no config may set: Hydra would act on it before the config is checked. Nothing "
-        "was called; take it out, or set a variable in the shell. What may be set below hydra: mode, run, sweep, "
-        "sweeper.params (as key: value,value), verbose, job.name, and levels and formats of logging"
-    )
+            raise CompositionError(
+                f"{f'hydra.{key}'.rstrip('.')}: got {value!r}, which no config may set: Hydra would act on it "
+                "before the config is checked. Nothing was called; take it out, or set a variable in the shell. "
+                "Free are mode, run, sweep, sweeper.params (as key: value,value), verbose, job.name, levels of logging"
+            )
 
 
 def check_search_path(search_path: ConfigSearchPath) -> None:
@@ -58,7 +59,7 @@ def check_search_path(search_path: ConfigSearchPath) -> None:
     for place in search_path.get_path():
         scheme, found, _ = (place.path or "").partition("://")
         if found and scheme != "file" and str(place.provider).startswith(_FROM_OUTSIDE):
-            raise ConfigError(
+            raise CompositionError(
                 f"{place.provider}: got {place.path}, expected a folder: a package would be imported, and so run. "
                 "Nothing was; name the folder that holds the configs"
             )
@@ -83,7 +84,7 @@ def _is_swept(path: tuple[str, ...], value: Any) -> bool:
 
 def _is_plain_logging(path: tuple[str, ...], value: Any) -> bool:
     """Whether a value of `logging.config.dictConfig` names nothing that would be called, imported or written to."""
-    if path[0] not in ("job_logging", "hydra_logging") or not {"()", ".", "filename"}.isdisjoint(path):
+    if path[:1] not in (("job_logging",), ("hydra_logging",)) or not {"()", ".", "filename"}.isdisjoint(path):
         return False
     # dictConfig resolves ext:// by importing, and OmegaConf ${…} only later
     names = path[-1] == "class" or (isinstance(value, str) and re.search(r"^[a-z]+://|\$\{", value))

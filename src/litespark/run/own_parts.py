@@ -7,7 +7,6 @@ from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import Callback
 
 from litespark.run.targets import ConfigError, named_class
 
@@ -43,18 +42,3 @@ def made_own(node: dict[str, Any], path: str) -> Any:
     except InstantiationException as error:
         cause = error.__cause__ or error
         raise ConfigError(f"{path}: {type(cause).__name__}: {cause}; set {path}.ARGUMENT=VALUE") from error
-
-
-def made_callbacks(nodes: dict[str, Any]) -> list[Callback]:
-    """The callbacks of checked nodes."""
-    made = {name: made_own(node, f"{OWN_CALLBACKS}.{name}") for name, node in nodes.items()}
-    keys: dict[str, str] = {}
-    for name, callback in made.items():
-        keeps_state = type(callback).state_dict is not Callback.state_dict
-        if keeps_state and (other := keys.setdefault(callback.state_key, name)) != name:
-            raise ConfigError(
-                f"{OWN_CALLBACKS}.{name}: got a second {type(callback).__name__} beside {OWN_CALLBACKS}.{other}, and a "
-                "checkpoint could not tell their states apart; give the class a property state_key that differs, or "
-                "take one out"
-            )
-    return list(made.values())

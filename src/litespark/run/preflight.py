@@ -34,12 +34,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Machine:
-    """What the checks decided: the device of this rank, the precision, micro-batches per step, the ranks.
-
-    `weights` are those that a new run starts from; None: drawn, or those of the checkpoint that is resumed. `found` is
-    the data of a new run of one process; of several, rank 0 looks for it once they have met. `mesh` is then that of
-    all.
-    """
+    """What the checks decided: the device of this rank, the precision, micro-batches per step (`accumulate`), the
+    weights that a new run starts from, and the data of a new run of one process (of several, rank 0 looks for it)."""
 
     device: torch.device
     precision: Precision

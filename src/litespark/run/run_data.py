@@ -143,9 +143,6 @@ class _Search:
             raise ConfigError(f"{gone}. {remedy}")
         self._require_same_settings(PREPARATION)
         log.warning("%s; preparing it again from %s", gone, self.config.source)
-        try:
-            place = prepared_folder(self.config)
-        except ValueError as error:
-            raise ConfigError(f"{gone}, and is not prepared again: {error} {remedy}") from error
+        place = prepared_folder(self.config)
         self._require_same_hash(place, "Set data.source=FOLDER to a copy of the old data")
         return place

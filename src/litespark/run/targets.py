@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from litespark.run.checkout import repository
 
 OURS = "litespark."
@@ -77,16 +79,11 @@ def _allowed_by_the_project() -> list[str]:
         return []
     try:
         listed = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("litespark", {})
-        # mypkg alone would allow mypkgs too
-        return [f"{each.rstrip('.')}." for each in _list_of_packages(listed.get("allowed_targets", []))]
+        packages = TypeAdapter(list[str]).validate_python(listed.get("allowed_targets", []))
     except (ValueError, AttributeError) as error:
-        raise ConfigError(f"{path}: {error}; correct it") from error
-
-
-def _list_of_packages(listed: Any) -> list[str]:
-    if not isinstance(listed, list) or not all(isinstance(each, str) and each.strip(".") for each in listed):
-        raise ValueError(f'got allowed_targets = {listed!r}, expected a list of packages, such as ["mypkg."]')
-    return listed
+        raise ConfigError(f'{path}: {error}; set tool.litespark.allowed_targets to a list, as ["mypkg."]') from error
+    # mypkg alone would allow mypkgs too
+    return [f"{each.rstrip('.')}." for each in packages if each.strip(".")]
 
 
 def raised_in_own_code(error: BaseException) -> bool:

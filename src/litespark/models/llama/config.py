@@ -43,7 +43,7 @@ class LlamaConfig:
     head_dim: Annotated[int, Range(at_least=1, or_none=True)] = None  # type: ignore[assignment]
     """Dh, even; null: D/H, which is filled in so that readers always find a number."""
     # below 1 the frequencies would rise
-    rope_theta: Annotated[float, Range(at_least=1)] = 10000.0
+    rope_theta: Annotated[float, Range(at_least=1, at_most=1e15)] = 10000.0
     """Base of the rotary frequencies."""
     rope_scaling: RopeScaling | None = None
     """How they are stretched, as by Llama 3.1; null: not at all."""
