@@ -9,7 +9,7 @@ import torch
 
 from litespark.metrics.hardware import measured_matmul_peak
 from litespark.metrics.meters import choose_meter
-from litespark.models.init import initialise, materialise
+from litespark.models.init import initialise
 from litespark.models.llama.config import LlamaConfig
 from litespark.models.llama.model import Llama
 from litespark.ops.attention.documents import Documents
@@ -53,7 +53,7 @@ def test_a_model_has_the_same_weights_and_loss_on_every_device(device: torch.dev
     for place in (torch.device("cpu"), device):
         with torch.device("meta"):
             model = Llama(config, resolve(OpsConfig(attention="sdpa")))
-        materialise(model, place)
+        model.to_empty(device=place)
         initialise(model, model.config, seed=3)
         tokens = torch.randint(0, 300, (2, 64), generator=torch.Generator().manual_seed(1)).to(place)
         losses.append(model(tokens, tokens).detach().cpu())

@@ -1,5 +1,13 @@
-"""Runs of this folder are as short as those of the training tests, and as quiet."""
+"""Runs of this folder are as short as those of the training tests, and as quiet; their clock is the test's."""
 
+import pytest
+
+from tests.callbacks.fake_time import Clock
 from tests.training.conftest import quiet
 
 __all__ = ["quiet"]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock().install(monkeypatch)

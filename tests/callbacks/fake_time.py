@@ -1,10 +1,15 @@
 """A clock that only moves when something takes time, so that windows and joules can be told in advance."""
 
+import json
 import time
 
+from litespark.callbacks.energy import EnergyMonitor
 from litespark.data.stream.modules import SyntheticDataModule
+from litespark.metrics.energy import EnergyByPhase
+from litespark.metrics.energy_journal import EnergyJournal
 from litespark.metrics.throughput import ThroughputMeter
 from litespark.tasks.pretrain import Pretrain
+from tests.metrics.fake_meter import FakeMeter
 from tests.training.small_runs import SmallRun, batches
 
 
@@ -72,3 +77,15 @@ def slow_batches(clock: Clock, seconds: float, micro_batch_size: int = 2, **chan
 
     data._training.read = slowly
     return data
+
+
+def metered(folder, clock: Clock, phases, *, meter=None, minimum=5.0, log_every=1) -> EnergyMonitor:
+    """An energy monitor that reads 100 W, or `meter`."""
+    by_phase = EnergyByPhase(meter or FakeMeter([100.0], clock), minimum)
+    return EnergyMonitor(by_phase, log_every=log_every, phases=phases, journal=EnergyJournal(folder / "energy.jsonl"))
+
+
+def rows_of(run: SmallRun) -> list[dict]:
+    """What was logged."""
+    run.metrics.save()
+    return [json.loads(line) for line in (run.metrics.folder / "metrics.jsonl").read_text().splitlines()]

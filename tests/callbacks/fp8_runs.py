@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from litespark.callbacks.fp8 import Fp8Monitor
 from litespark.ops.fp8.settings import AdaptiveConfig, Fp8Config
 from litespark.run.record import DataRecord, ModelRecord, RunRecord
 from litespark.training.optim import AdamWConfig
+from tests.callbacks.fake_time import rows_of
 from tests.metrics.records.hand_made import make_record
 from tests.training.small_runs import LENGTH, SmallRun, small_run, training_module
 
@@ -68,7 +68,6 @@ class Fp8Run:
         *,
         steps: int,
         plant: Plant | None = None,
-        before: Any = (),
         after: Any = (),
         **settings: Any,
     ) -> None:
@@ -78,13 +77,11 @@ class Fp8Run:
         self.module = training_module(steps=steps, rows=2, optimizer=optimizer, fp8=config, num_layers=LAYERS)
         self.monitor = Fp8Monitor(config, self.record, settings.get("log_every", 1))
         planted = [] if plant is None else [plant]
-        callbacks = [*before, *planted, self.monitor, *after]
+        callbacks = [*planted, self.monitor, *after]
         self.run: SmallRun = small_run(folder, self.module, callbacks=callbacks, **settings)
 
     def rows(self) -> list[dict[str, Any]]:
-        """What was logged."""
-        self.run.metrics.save()
-        return [json.loads(line) for line in (self.run.metrics.folder / "metrics.jsonl").read_text().splitlines()]
+        return rows_of(self.run)
 
     def moves(self) -> list[tuple[int, str, str, str]]:
         """Step, layer, from, to."""

@@ -1,50 +1,31 @@
 """Joules under a real Trainer with a fake meter: windows, phases, and what a resume carries on."""
 
-import json
-
 import pytest
 import torch
 
 from litespark.callbacks.checkpoint import Checkpointer
-from litespark.callbacks.energy import EnergyMonitor
 from litespark.callbacks.phases import Phases
 from litespark.metrics import names
-from litespark.metrics.energy import EnergyByPhase
 from litespark.metrics.energy_journal import EnergyJournal
 from litespark.metrics.meters import NullMeter
 from litespark.training.checkpoint import folder as checkpoint_folder
-from tests.callbacks.fake_time import Clock, TimedTask
-from tests.metrics.fake_meter import FakeMeter
+from tests.callbacks.fake_time import TimedTask, metered, rows_of
 from tests.training.small_runs import LENGTH, batches, small_run, training_module
 
 WATTS = 100.0
 TOKENS = 2 * LENGTH  # of a step of two rows
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    return Clock().install(monkeypatch)
-
-
 def metered_run(folder, clock, *, steps, log_every=1, every=None, minimum=5.0, meter=None, seconds=(1.0,), **settings):
     """A run that draws `WATTS` all the time, and its energy monitor."""
     folder.mkdir(exist_ok=True)
     phases = Phases()
-    by_phase = EnergyByPhase(meter or FakeMeter([WATTS], clock), minimum)
-    journal = EnergyJournal(folder / "energy.jsonl")
-    energy = EnergyMonitor(by_phase, log_every=log_every, phases=phases, journal=journal)
+    energy = metered(folder, clock, phases, meter=meter, minimum=minimum, log_every=log_every)
     saver = Checkpointer(folder / "checkpoints", every_steps=every, keep=9, about={}, phases=phases)
     module = training_module(steps=steps, rows=2, task=TimedTask(clock, list(seconds), validation=7.0))
     callbacks = [energy] if every is None else [energy, saver]
-    run = clock.drive(
-        small_run(folder, module, log_every=log_every, phases=phases, callbacks=callbacks, **settings)
-    )  # fmt: skip
-    return run, energy
-
-
-def rows_of(run):
-    run.metrics.save()
-    return [json.loads(line) for line in (run.metrics.folder / "metrics.jsonl").read_text().splitlines()]
+    run = small_run(folder, module, log_every=log_every, phases=phases, callbacks=callbacks, **settings)
+    return clock.drive(run), energy
 
 
 def test_joules_per_token_are_logged_once_a_window_is_old_enough(tmp_path, clock):
@@ -60,19 +41,6 @@ def test_joules_per_token_are_logged_once_a_window_is_old_enough(tmp_path, clock
         assert row[names.TRAIN_JOULES] == pytest.approx(WATTS * row["step"])
         assert row[names.ALL_IN_JOULES] == pytest.approx(WATTS * (row["step"] + 30))
     assert energy.totals.tokens == 12 * TOKENS
-
-
-def test_start_up_is_no_part_of_the_first_window(tmp_path, clock):
-    meter = FakeMeter([WATTS], clock)
-    run, _ = metered_run(tmp_path, clock, steps=5, meter=meter)
-    meter.watts = [1.0]
-    clock.now += 60
-    meter.read()
-    meter.watts = [WATTS]
-    run.trainer.fit(run.module, batches(2))
-    rows = rows_of(run)
-    assert [row["step"] for row in rows if names.POWER_WATTS in row] == [5]
-    assert rows[-1][names.POWER_WATTS] == pytest.approx(WATTS)
 
 
 def test_each_phase_is_booked_on_its_own(tmp_path, clock, monkeypatch):
@@ -103,26 +71,16 @@ def test_what_cannot_be_read_is_absent_and_training_goes_on(tmp_path, clock):
     assert energy.totals.train_joules is None
 
 
-class Crash(Exception):
-    pass
-
-
-def crash_at(run, step):
-    training_step = run.module.training_step
-
-    def crashing(batch, batch_idx):
-        if run.module.steps_taken == step:
-            raise Crash
-        return training_step(batch, batch_idx)
-
-    run.module.training_step = crashing
-
-
 def test_a_resume_carries_the_joules_on_and_keeps_those_of_lost_steps_in_all_in(tmp_path, clock):
     run, _ = metered_run(tmp_path, clock, steps=10, every=4)
     clock.now += 20
-    crash_at(run, 7)
-    with pytest.raises(Crash):
+    training_step = run.module.training_step
+
+    def crashing(*arguments):
+        return 1 / 0 if run.module.steps_taken == 7 else training_step(*arguments)
+
+    run.module.training_step = crashing
+    with pytest.raises(ZeroDivisionError):
         run.trainer.fit(run.module, batches(2))
     assert clock.now == 1027
 

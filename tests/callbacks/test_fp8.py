@@ -133,16 +133,9 @@ def test_a_layer_that_healed_comes_back_and_stays(tmp_path, caplog):
         run = fitted(tmp_path, fp8_config(), steps=14, plant=healing)
     assert run.moves() == [(4, LOUD, "delayed", "bf16"), (7, LOUD, "bf16", "delayed")]
     assert (run.record.fp8.in_fp8, run.record.fp8.moved) == (8, [])
-    assert f"{LOUD} comes back from bf16 to delayed" in caplog.messages[1]
+    assert f"{LOUD} goes from bf16 to delayed" in caplog.messages[1]
     assert [each.levelno for each in caplog.records] == [logging.WARNING, logging.INFO]
     assert all(math.isfinite(row[names.TRAIN_LOSS]) for row in run.rows())
-
-
-def test_a_layer_that_did_not_heal_stays_away_twice_as_long_each_time(tmp_path):
-    run = fitted(tmp_path, fp8_config(), steps=18, plant=Plant(OUTLIER))
-    # no saturation in the step after a return: nothing is known of the tensor then, so that it gives its own scale
-    assert [move[0] for move in run.moves()] == [4, 7, 9, 15, 17]
-    assert [move[3] for move in run.moves()] == ["bf16", "delayed", "bf16", "delayed", "bf16"]
 
 
 def test_a_layer_comes_back_also_when_none_is_left_to_be_read(tmp_path):
@@ -150,14 +143,6 @@ def test_a_layer_comes_back_also_when_none_is_left_to_be_read(tmp_path):
     run = fitted(tmp_path, alone, steps=8, plant=Plant(OUTLIER | {5: 1e-6}))
     assert [row[names.FP8_LINEARS] for row in run.rows()] == [1, 1, 1, 0, 0, 0, 1, 1]
     assert names.of_block(names.FP8_OVERFLOW, "blocks.1") not in run.rows()[4]
-
-
-def test_without_a_fallback_the_layer_is_only_warned_of(tmp_path, caplog):
-    with caplog.at_level(logging.INFO, "litespark.callbacks.fp8"):
-        run = fitted(tmp_path, fp8_config(fallback="none"), steps=8, plant=Plant(OUTLIER))
-    assert run.moves() == [(4, LOUD, "delayed", "delayed")]
-    assert f"{LOUD} stays with delayed" in caplog.text
-    assert run.record.fp8.in_fp8 == 8
 
 
 # ---------------------------------------------------------------- resumes and ranks

@@ -41,13 +41,8 @@ def bar(folder, *, terminal=False, width=300, phases=None, notes=(), latest=()):
 
 
 def start(shown, step=0, steps=100, zero=True):
-    module = SimpleNamespace(
-        steps_taken=step,
-        tokens_seen=step * PER_STEP,
-        planned_steps=steps,
-        planned_tokens=steps * PER_STEP,
-        finished=False,
-    )
+    module = SimpleNamespace(steps_taken=step, tokens_seen=step * PER_STEP, planned_steps=steps,
+                             planned_tokens=steps * PER_STEP, finished=False)  # fmt: skip
     trainer = SimpleNamespace(is_global_zero=zero)
     shown.on_train_start(trainer, module)
 
@@ -111,15 +106,6 @@ def test_other_ranks_are_silent(tmp_path, now):
     now.seconds += 60
     take(1)
     assert shown.console.file.getvalue() == ""
-
-
-def test_a_terminal_gets_a_line_that_is_taken_down(tmp_path, now):
-    shown = bar(tmp_path, terminal=True)
-    take = start(shown, steps=4)
-    take(3)
-    shown.on_exception(None, None, RuntimeError())
-    assert shown._live is None
-    assert "step 3/4" in shown.console.file.getvalue()
 
 
 def test_a_phase_other_than_training_is_a_pause(tmp_path, now):

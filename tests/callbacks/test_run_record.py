@@ -4,49 +4,29 @@ import json
 
 import pytest
 
-from litespark.callbacks.energy import EnergyMonitor
 from litespark.callbacks.phases import Phases
 from litespark.callbacks.run_record import RunRecorder
-from litespark.metrics.energy import EnergyByPhase
-from litespark.metrics.energy_journal import EnergyJournal
 from litespark.metrics.meters import NullMeter
 from litespark.run.record import RunRecord, SegmentRecord
 from litespark.training.module import NonFiniteError
 from litespark.training.optim import AdamWConfig
-from tests.callbacks.fake_time import Clock, TimedTask
+from tests.callbacks.fake_time import TimedTask, metered
 from tests.callbacks.fp8_runs import new_record
-from tests.metrics.fake_meter import FakeMeter
 from tests.training.small_runs import LENGTH, Planted, batches, small_run, training_module
 
 STARTED = "2026-01-31T12:00:00+00:00"
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    return Clock().install(monkeypatch)
-
-
 def recorded_run(folder, clock, *, steps=4, meter=None, task=None, record=None, **settings):
     phases = Phases()
-    energy = EnergyMonitor(
-        EnergyByPhase(meter or FakeMeter([100.0], clock), 2.0),
-        log_every=1,
-        phases=phases,
-        journal=EnergyJournal(folder / "energy.jsonl"),
-    )
+    energy = metered(folder, clock, phases, meter=meter, minimum=2.0)
     optimizer = AdamWConfig(nonfinite_limit=3)
     module = training_module(steps=steps, rows=2, task=task or TimedTask(clock, [1.0]), optimizer=optimizer)
     run = clock.drive(small_run(folder, module, phases=phases, callbacks=[energy], **settings))
     recorder = RunRecorder(
-        folder / "run.json",
-        record or new_record(),
-        SegmentRecord(STARTED, 0),
-        throughput=run.throughput,
-        energy=energy,
-        metrics=run.metrics,
-        log_every=1,
-        seconds_between_writes=0.0,
-    )
+        folder / "run.json", record or new_record(), SegmentRecord(STARTED, 0), throughput=run.throughput,
+        energy=energy, metrics=run.metrics, log_every=1, seconds_between_writes=0.0,
+    )  # fmt: skip
     run.trainer.callbacks.append(recorder)
     return run, recorder
 

@@ -11,7 +11,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-from litespark.models.init import copy_weights, initialise, materialise
+from litespark.models.init import copy_weights, initialise
 from litespark.models.llama.huggingface import export_huggingface
 from litespark.models.llama.model import Llama
 from litespark.ops.backend import resolve
@@ -24,7 +24,7 @@ def _sharded(policy: MixedPrecisionPolicy) -> Llama:
     for block in model.blocks:
         fully_shard(block, mp_policy=policy)
     fully_shard(model, mp_policy=policy)
-    materialise(model, "cpu")
+    model.to_empty(device="cpu")
     initialise(model, model.config, 5)
     return model
 

@@ -128,8 +128,3 @@ def test_the_compiler_of_pytorch_gives_the_same_loss_and_leaves_the_names_of_wei
     compile_model(compiled, compiled.blocks, "block")
     assert list(compiled.state_dict()) == list(plain.state_dict())
     assert_close(_step(compiled)[1], _step(plain)[1])
-
-
-def test_an_unknown_mode_is_refused():
-    with pytest.raises(ValueError, match="compile mode is 'most'; expected none, block or model"):
-        compile_model(small_model(), [], "most")

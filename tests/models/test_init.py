@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from litespark.models.init import copy_weights, initialise, materialise
+from litespark.models.init import copy_weights, initialise
 from litespark.models.llama.config import RopeScaling
 from litespark.models.llama.model import Llama
 from litespark.ops.backend import resolve
@@ -49,16 +49,11 @@ def test_a_meta_model_becomes_the_model_that_was_built_directly():
     changes = {"rope_scaling": RopeScaling(4.0, 1.0, 4.0, 16), "max_seq_len": 128}
     model = _meta_model(**changes)
     assert all(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()])
-    materialise(model, "cpu")
+    model.to_empty(device="cpu")
     initialise(model, model.config, 0)
     expected, ids = small_model(**changes), random_ids(2, 100)
     assert torch.equal(model.rotary.inverse_frequencies, expected.rotary.inverse_frequencies)
     assert torch.equal(model(ids), expected(ids))
-
-
-def test_initialise_asks_for_memory_first():
-    with pytest.raises(ValueError, match=r"embedding.weight is on the meta device; call materialise"):
-        initialise(_meta_model(), small_config(), 0)
 
 
 def test_copied_weights_are_those_of_the_source_in_the_dtype_of_the_target():
@@ -68,28 +63,7 @@ def test_copied_weights_are_those_of_the_source_in_the_dtype_of_the_target():
         assert torch.equal(parameter, source.get_parameter(name).bfloat16()), name
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"vocab_size": 62}, r"embedding.weight is \(61, 32\), the model has \(62, 32\)"),
-        ({"tie_embeddings": True}, r"head.weight is \(61, 32\), the model has None"),
-        ({"num_layers": 3}, r"blocks\.2\..* is None, the model has"),
-    ],
-)
-def test_weights_of_another_size_are_not_copied(changes, message):
-    target = small_model(seed=2, **changes)
-    before = {name: value.clone() for name, value in target.state_dict().items()}
-    with pytest.raises(ValueError, match=message):
-        copy_weights(small_model(seed=1), target)
-    assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
-
-
-def test_copying_asks_for_memory_first():
-    with pytest.raises(ValueError, match="is on the meta device; call materialise"):
-        copy_weights(small_model(), _meta_model())
-
-
-@pytest.mark.parametrize("threads", [1, 2, 50])
+@pytest.mark.parametrize("threads", [1, 50])
 def test_weights_do_not_depend_on_the_number_of_threads(monkeypatch, threads):
     expected = small_model(seed=1).state_dict()
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)

@@ -83,14 +83,14 @@ def linear_of(config, weight=None, pieces="reference"):
     """A linear layer (N, D) by itself."""
     weight = nn.Parameter(random(N, D) if weight is None else weight)
     scaling = scaling_of(["linear"], config, DEVICE)
-    return Fp8Linear("linear", weight, load("fp8", pieces), scaling, config.recipe, simulate=config.simulate)
+    return Fp8Linear("linear", weight, load("fp8", pieces), scaling, config)
 
 
 def products_of(linear, x, gradient):
     """Its output, the gradient of `x` and that of its weight; without autograd."""
-    inputs = linear.pieces.cast(x, linear.input_quantisation(x.numel(), columns=True, note=True))
+    inputs = linear.pieces.cast(x, linear.quantisation("input", x.numel()))
     weight = linear.weight_operand(x.dtype)
-    incoming = linear.pieces.cast(gradient, linear.gradient_quantisation(gradient.numel(), columns=True))
+    incoming = linear.pieces.cast(gradient, linear.quantisation("gradient", gradient.numel()))
     pairs = (inputs.rows, weight.rows), (incoming.rows, weight.columns), (incoming.columns, inputs.columns)
     return [linear.product(*pair, x.dtype) for pair in pairs]
 
@@ -102,8 +102,7 @@ def linears_of(config, pieces="reference", without=()):
     linears = {}
     for name, shape in SIZES.items():
         weight = nn.Parameter(random(*shape, gain=shape[1] ** -0.5))
-        chosen = (scaling, config.recipe) if name in names else (None, None)
-        linears[name] = Fp8Linear(name, weight, load("fp8", pieces), *chosen, simulate=config.simulate)
+        linears[name] = Fp8Linear(name, weight, load("fp8", pieces), scaling if name in names else None, config)
     return BlockLinears(**linears)
 
 

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from litespark.ops.fp8.formats import E4M3, E5M2, Format
-from litespark.ops.fp8.operands import Operand
-from litespark.ops.fp8.quantisation import Quantisation
+from litespark.ops.fp8.operands import Operand, Quantisation
 
 # what `torch.float32` has where something changes: both sides of each power of two, of 0.875 of it, and the ends
 _EXPONENTS = torch.arange(-148.0, 128.0, dtype=torch.float64)

@@ -7,7 +7,7 @@ import torch
 
 from litespark.ops.fp8.formats import E4M3, E5M2, amax_bits, power_of_two_scale, quantised
 from litespark.ops.fp8.kernels import TILE, cast, scale_of, store_columns, store_rows
-from litespark.ops.fp8.quantisation import Quantisation
+from litespark.ops.fp8.operands import Quantisation
 from litespark.ops.fp8.reference import PIECES
 from litespark.ops.rounding.kernels import rounded_to_odd
 from tests.ops.fp8_inputs import EDGES, assert_same, every_value, parts, quantisation
@@ -118,17 +118,6 @@ def test_scales_from_bits_are_exact_at_every_edge(format):
     assert_same({"scale": found}, {"scale": power_of_two_scale(amax, format)})
 
 
-@pytest.mark.parametrize("edge", [0.0, 1e-45, 1.0, 448.0, 448.1, 3e38])
-@BOTH
-def test_the_scale_of_a_tensor_is_exact(edge, format):
-    x = torch.zeros(3, 70, device=DEVICE)
-    x[2, 69] = -edge
-    _assert_like_reference(x, "tensor", format)
-    scale = cast(x, quantisation("tensor", format, DEVICE)).rows.scale
-    assert scale.shape == ()
-    assert scale == power_of_two_scale(torch.tensor(edge, device=DEVICE), format)
-
-
 @BOTH
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
@@ -162,17 +151,6 @@ def test_without_a_format_a_tensor_stays_as_it_is():
     assert operand.rows.values is x
     assert torch.equal(operand.columns.values, x.T)
     assert operand.rows.scale is operand.columns.scale is None
-
-
-@pytest.mark.parametrize("shape", [(0, 8), (8, 0)])
-@pytest.mark.parametrize("kind", KINDS)
-def test_nothing_gives_nothing(shape, kind):
-    asked = quantisation(kind, E4M3, DEVICE)
-    operand = cast(torch.empty(shape, device=DEVICE), asked)
-    assert operand.rows.values.shape == shape
-    assert operand.columns.values.shape == shape[::-1]
-    assert bool((operand.rows.scale.isfinite()).all())
-    assert (asked.amax.item(), asked.counts.tolist()) == (1, [3, 5])
 
 
 # ---------------------------------------------------------------- far apart

@@ -133,16 +133,6 @@ def test_shares_are_of_the_values_that_were_counted():
     assert int(scaling.counts.sum()) == 0
 
 
-def test_what_is_not_noted_or_only_made_again_is_not_counted():
-    scaling = _scaling()
-    unnoted = scaling.quantisation(0, "delayed", 10, note=False)
-    assert (unnoted.amax, unnoted.counts) == (None, None)
-    uncounted = scaling.quantisation(0, "delayed", 10, count=False)
-    assert uncounted.amax is not None
-    assert uncounted.counts is None
-    assert scaling.read() == {}
-
-
 # ---------------------------------------------------------------- a checkpoint
 
 
@@ -174,20 +164,3 @@ def test_a_tensor_that_only_validation_saw_before_loading_is_not_known():
     scaling.load_state_dict(_scaling().state_dict())
     scaling.finish_step()
     assert scaling.known == [False] * 3
-
-
-def test_what_is_in_a_checkpoint_does_not_change_with_the_run():
-    scaling = _scaling()
-    _step(scaling, input=448.0)
-    _step(scaling, input=448.0)
-    again = _scaling()
-    state = scaling.state_dict()
-    again.load_state_dict(state)
-    for each in (scaling, again):
-        _note(each, "input", 1.0).counts.add_(1)
-        each.forget(PLACE["input"])
-        _step(each, input=9e5)
-    assert (state["steps"], state["known"]) == (2, [True, False, False])
-    assert not state["counts"].any()
-    assert float(state["scale"][0]) == 1.0
-    assert state["history"][:, 0].tolist() == [448.0, 448.0, 0.0]

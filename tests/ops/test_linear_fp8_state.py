@@ -78,9 +78,9 @@ def test_without_gradients_nothing_is_noted_and_only_rows_are_made(monkeypatch):
     for linear in linears:
         linear.weight_operand(torch.float32)  # noted whoever asks for it: it is the weight's and not the pass's
     scaling, quantisations = linears.qkv.scaling, []
-    noted, quantisation = scaling.amax.clone(), Fp8Linear._quantisation
+    noted, quantisation = scaling.amax.clone(), Fp8Linear.quantisation
     monkeypatch.setattr(
-        Fp8Linear, "_quantisation", lambda *a, **k: quantisations.append(quantisation(*a, **k)) or quantisations[-1]
+        Fp8Linear, "quantisation", lambda *a, **k: quantisations.append(quantisation(*a, **k)) or quantisations[-1]
     )
     norm = torch.ones(D, device=DEVICE)
     for quiet in (torch.no_grad, torch.inference_mode):
@@ -158,9 +158,3 @@ def test_a_layer_that_left_fp8_and_came_back_knows_nothing_of_before():
     place = linear.scaling.names.index("linear.input")
     largest = 0.01 * float(random(T, D).abs().max())
     assert float(linear.scaling.scale[place]) == 2.0 ** math.ceil(math.log2(largest / 448))
-
-
-def test_a_layer_that_is_not_under_fp8_cannot_be_moved():
-    linears = linears_of(Fp8Config(simulate=True), without=("down",))
-    with pytest.raises(ValueError, match=r"down: got recipe delayed, expected none"):
-        linears.down.move("delayed")

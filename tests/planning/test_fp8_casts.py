@@ -11,7 +11,7 @@ from litespark.models.llama.fp8 import enable_fp8
 from litespark.models.llama.model import Llama
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.ops.fp8.formats import E4M3
-from litespark.ops.fp8.quantisation import Quantisation
+from litespark.ops.fp8.operands import Quantisation
 from litespark.ops.fp8.reference import PIECES, Pieces
 from litespark.ops.fp8.settings import LINEARS, Fp8Config
 from litespark.planning.fp8_casts import cast_bytes

@@ -50,7 +50,7 @@ def test_recipe_layers_moves_and_losses_of_casts_stand_beside_loss_and_speed(fol
         "2.649 nats/token", "32.77 k", "triton", "5",
     ]  # fmt: skip
     assert "saturates or more than 25.0 % becomes zero" in row(facts, "readings")[1]
-    why = "2.00 % of its input saturates, above 0.100 % in 3 readings in a row"
+    why = "2.000% of its input saturates, above 0.100% in 3 readings in a row"
     assert moves.cells == [["30", DOWN, "delayed", "bf16", why]]
     assert row(worst, f"{DOWN}.input") == ["2.00 % (highest 3.00 %)", "0 % (highest 0.100 %)", "30"]
     report = write_report(folder).read_text()
@@ -79,7 +79,7 @@ def test_returns_warnings_and_the_latest_of_many_moves_are_shown(folder):
     assert "(6 earlier ones are in run.json)" in moves.title
     assert [cells[0] for cells in moves.cells] == [*map(str, range(7, fp8.MOST_MOVES + 6)), "95"]
     assert moves.cells[0][4] == "its recipe is tried again, after 100 readings in a row"
-    assert moves.cells[-1][4] == "only warned of: 50.0 % of its gradient becomes zero, above 25.0 % in 1 reading"
+    assert moves.cells[-1][4] == "50.000% of its gradient becomes zero, above 25.000% in 1 reading"
 
 
 def test_the_tensors_nearest_to_their_bounds_come_first(folder):

@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from litespark.callbacks.phases import Phases
+from litespark.callbacks.steps import StepCallback
 from litespark.device import device_of
 from litespark.training.checkpoint import state
 from litespark.training.module import TrainingModule
@@ -18,16 +19,13 @@ from litespark.training.module import TrainingModule
 log = logging.getLogger(__name__)
 
 
-class Checkpointer(Callback):
+class Checkpointer(StepCallback):
     """Writes `checkpoints/step-…` folders that are valid or do not count.
 
     Args:
-        folder: the run's checkpoint folder.
         every_steps: optimizer steps between checkpoints; None saves only at the end.
-        at_end: save after the last step.
         keep: how many of the newest to keep.
         about: what the seal says of the run.
-        phases: told when the run is saving, so that its time and joules are not training's.
         own: callbacks of the user's own; a state of theirs that could not be read back is left out.
     """
 
@@ -42,6 +40,7 @@ class Checkpointer(Callback):
         at_end: bool = True,
         own: Sequence[Callback] = (),
     ) -> None:
+        super().__init__()
         self.folder = folder
         self.every_steps = every_steps
         self.at_end = at_end
@@ -51,20 +50,15 @@ class Checkpointer(Callback):
         self.own = own
         self.saved_step: int | None = None
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, TrainingModule)
-        self.saved_step = pl_module.steps_taken
+    def train_started(self, trainer: pl.Trainer, module: TrainingModule) -> None:
+        self.saved_step = module.steps_taken
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        assert isinstance(pl_module, TrainingModule)
-        due = self.every_steps is not None and pl_module.steps_taken % self.every_steps == 0
-        if due or (self.at_end and pl_module.finished):
-            self.save(trainer, pl_module)
+    def step_ended(self, trainer: pl.Trainer, module: TrainingModule) -> None:
+        due = self.every_steps is not None and module.steps_taken % self.every_steps == 0
+        if due or (self.at_end and module.finished):
+            self.save(trainer, module)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, TrainingModule)
+    def on_train_end(self, trainer: pl.Trainer, pl_module: TrainingModule) -> None:  # type: ignore[override]
         if self.at_end:  # a callback of the user's own may have ended the training early
             self.save(trainer, pl_module)
 

@@ -1,7 +1,4 @@
-"""What it took to get to each validation, and the end of training where the bits per byte reach a target.
-
-Train seconds and joules are logged beside each validation, so that quality can be drawn over what was paid for it.
-"""
+"""What it took to get to each validation, and the end of training where the bits per byte reach a target."""
 
 from __future__ import annotations
 
@@ -24,8 +21,8 @@ from litespark.training.module import TrainingModule
 class CostOfQuality(StepCallback):
     """Logs what training took up to each validation, and ends it at the first one at or below the target.
 
-    Comes after the throughput monitor, which logs the validation itself and counts the time.
-    The target is in bits per byte (None never stops); where it was reached is written into the record.
+    Comes after the throughput monitor, which logs the validation itself and counts the time. Where the target was
+    reached is written into the record.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from litespark.callbacks.metrics_logger import log_everywhere
-from litespark.callbacks.phases import Phase, Phases
+from litespark.callbacks.phases import Phases
 from litespark.callbacks.steps import StepCallback
 from litespark.metrics import names
 from litespark.metrics.energy import EnergyByPhase, EnergyTotals, EnergyWindow
@@ -21,10 +21,9 @@ from litespark.training.module import TrainingModule
 
 
 class EnergyMonitor(StepCallback):
-    """Books energy by phase and logs J/token of windows that are long enough to be read.
+    """Books energy by phase, logs J/token of windows that are long enough to be read, and keeps a journal of the sums.
 
     Comes after the throughput monitor, which has synchronised the device when a window closes.
-    Every `log_every` steps the window is looked at, and the sums over ranks, `totals`, go into the journal.
     """
 
     def __init__(self, by_phase: EnergyByPhase, *, log_every: int, phases: Phases, journal: EnergyJournal) -> None:
@@ -34,7 +33,7 @@ class EnergyMonitor(StepCallback):
         self.journal = journal
         self.totals = EnergyTotals()
         self._module: TrainingModule | None = None
-        phases.listen(self._phase_changed)
+        phases.listen(lambda before, after: by_phase.switch(after))
 
     def train_started(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         self._module = module
@@ -47,9 +46,8 @@ class EnergyMonitor(StepCallback):
         if not self.due(module):
             return
         mine, mesh = self.by_phase.window(), module.mesh
-        window = EnergyWindow(
-            min(mesh.gather(mine.seconds)), EnergyTotals.from_vector(mesh.sum(mine.totals.to_vector()))
-        )
+        totals = EnergyTotals.from_vector(mesh.sum(mine.totals.to_vector()))
+        window = EnergyWindow(min(mesh.gather(mine.seconds)), totals)
         self.note_totals(trainer)
         values: dict[str, float | None] = {
             names.TRAIN_JOULES: self.totals.train_joules,
@@ -86,6 +84,3 @@ class EnergyMonitor(StepCallback):
         # the sums of the run go on in one place
         if trainer.is_global_zero:
             self.by_phase.resume(self.totals, self.journal.last())
-
-    def _phase_changed(self, before: Phase, after: Phase) -> None:
-        self.by_phase.switch(after)

@@ -1,7 +1,7 @@
 """Watches what the casts of fp8 lose, logs it by block, and moves layers that lose too much.
 
-What a step's casts lose is counted on the device; the counts are read at the log interval, where the loop waits for
-the device anyway, and on all ranks together, so that all decide alike.
+What casts lose is counted on the device, and read on all ranks together at the log interval, where the loop waits for
+the device anyway.
 """
 
 from __future__ import annotations
@@ -16,14 +16,7 @@ from litespark.callbacks.metrics_logger import log_everywhere
 from litespark.callbacks.steps import StepCallback
 from litespark.metrics import names
 from litespark.models.llama.fp8 import Fp8State
-from litespark.ops.fp8.adaptive import (
-    Adaptive,
-    Shares,
-    counted_between,
-    recipe_at,
-    share_in_fp8,
-    worst_by_block,
-)
+from litespark.ops.fp8.adaptive import Adaptive, Shares
 from litespark.ops.fp8.settings import Fp8Config
 from litespark.run.record import RunRecord
 from litespark.run.record_fp8 import Fp8MoveRecord, Fp8PlaceRecord, Fp8Record, Fp8SharesRecord
@@ -36,9 +29,8 @@ log = logging.getLogger(__name__)
 class Fp8Monitor(StepCallback):
     """Reads, logs and records what is lost, and applies what the policy decides, to a model whose `fp8` is set.
 
-    In the list of callbacks it stands after the one that closes windows, which waits for the device, and before those
-    that save checkpoints and write the record: a resume then finds the layers where the next step needs them.
-    Of the readings, one every `log_every` steps, those without a step that counted are left out.
+    Stands after the callback that closes windows, which waits for the device, and before those that save checkpoints
+    and write the record: a resume then finds the layers where the next step needs them.
     """
 
     def __init__(self, config: Fp8Config, record: RunRecord, log_every: int) -> None:
@@ -46,52 +38,41 @@ class Fp8Monitor(StepCallback):
         self.config = config
         self.record = record
         self.policy = Adaptive(config.adaptive, config.recipe)
-        # steps that were finished at the last reading
-        self._since = 0
+        self._since = 0  # steps that were finished at the last reading
         self._readings = 0
         self._moves: list[Fp8MoveRecord] = []
         self._shares: dict[str, Fp8SharesRecord] = {}
 
     def train_started(self, trainer: pl.Trainer, module: TrainingModule) -> None:
-        # checkpoints of the model and of the policy belong to the same step
-        assert all(
-            self.policy.place(name) == (linear.recipe or "bf16") for name, linear in _fp8(module).linears.items()
-        )
         self._record(module)
 
     def step_ended(self, trainer: pl.Trainer, module: TrainingModule) -> None:
-        scaling = _fp8(module).scaling
-        if self.due(module) and counted_between(self._since, scaling.steps, scaling.sample_every):
-            self._since = scaling.steps
-            self._read(trainer, module)
-
-    def _read(self, trainer: pl.Trainer, module: TrainingModule) -> None:
-        """One reading; a collective that waits for the device."""
         state, step = _fp8(module), module.steps_taken
-        shares = state.scaling.read()
+        scaling = state.scaling
+        next_counted = -(-self._since // scaling.sample_every) * scaling.sample_every
+        if not self.due(module) or next_counted >= scaling.steps:  # nothing was counted since the last reading
+            return
+        self._since = scaling.steps
+        shares = scaling.read()
         self._readings += 1
         for tensor, lost in shares.items():
             self._note(tensor, step, *lost)
         for move in self.policy.observe(step, shares):
             self._moves.append(Fp8MoveRecord(**asdict(move)))
             if move.after != move.before:
-                state.move(move.linear, recipe_at(move.after))
+                state.linears[move.linear].move(None if move.after == "bf16" else move.after)
             if trainer.is_global_zero:
                 log.log(logging.INFO if move.reason == "return" else logging.WARNING, "fp8: %s", move.described())
-        in_fp8 = share_in_fp8(map(self.policy.place, state.linears))
-        log_everywhere(trainer, _metrics(shares) | {names.FP8_LINEARS: in_fp8}, step)
         self._record(module)
+        assert self.record.fp8 is not None
+        in_fp8 = {names.FP8_LINEARS: self.record.fp8.in_fp8 / self.record.fp8.linears}
+        log_everywhere(trainer, _metrics(shares) | in_fp8, step)
 
     def _note(self, tensor: str, step: int, overflow: float, underflow: float) -> None:
         before = self._shares.get(tensor)
-        self._shares[tensor] = Fp8SharesRecord(
-            tensor,
-            step,
-            overflow,
-            underflow,
-            overflow_highest=max(overflow, before.overflow_highest if before else 0.0),
-            underflow_highest=max(underflow, before.underflow_highest if before else 0.0),
-        )
+        highest = (before.overflow_highest, before.underflow_highest) if before else (0.0, 0.0)
+        highest = max(overflow, highest[0]), max(underflow, highest[1])
+        self._shares[tensor] = Fp8SharesRecord(tensor, step, overflow, underflow, *highest)
 
     def _record(self, module: TrainingModule) -> None:
         assert module.model is not None
@@ -136,10 +117,12 @@ class Fp8Monitor(StepCallback):
 
 
 def _metrics(shares: Shares) -> dict[str, float | None]:
+    """The highest share of each kind over the tensors of a block, "blocks.3"."""
     values: dict[str, float | None] = {}
-    for block, (overflow, underflow) in worst_by_block(shares).items():
-        values[names.of_block(names.FP8_OVERFLOW, block)] = overflow
-        values[names.of_block(names.FP8_UNDERFLOW, block)] = underflow
+    for tensor, lost in shares.items():
+        for kind, share in zip((names.FP8_OVERFLOW, names.FP8_UNDERFLOW), lost, strict=True):
+            name = names.of_block(kind, ".".join(tensor.split(".")[:2]))
+            values[name] = max(share, values.get(name) or 0.0)
     return values
 
 

@@ -1,8 +1,7 @@
 """The run's own metrics: `metrics.jsonl`, a row a step.
 
-Rows are appended as they close, so a killed run loses at most the open one. A resume first drops the rows of steps
-that the checkpoint does not know, so that the file reads as if nothing had happened. (Lightning 2.6.6's CSVLogger
-deletes the file of the run that it continues.)
+Rows are appended as they close, so a killed run loses at most the open one. A resume first drops the rows of the steps
+that it takes again.
 """
 
 from __future__ import annotations
@@ -85,7 +84,7 @@ class MetricsLogger(Logger):
 
     @rank_zero_only
     def forget_after(self, step: int) -> None:
-        """Drop the rows of steps beyond `step`, which a resume takes again; the latest values are those of the rest."""
+        """Drop the rows of steps beyond `step`; the latest values are those of the rest."""
         path = self.folder / METRICS
         if not path.exists():
             return

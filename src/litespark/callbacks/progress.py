@@ -20,14 +20,15 @@ from litespark.metrics import names
 from litespark.metrics.time_left import TimeLeft
 from litespark.training.module import TrainingModule
 
-# the wordings of the line that have every figure
-COMPLETE = 3
+# of the wordings of the line, those that have every figure
+_COMPLETE = 3
 _SHORTEST_BAR, _LONGEST_BAR = 10, 40
 _GAP = "  "
 
 
 class ProgressBar(StepCallback):
     """Shows the last logged metrics on one line that is kept up to date; without a terminal, a line now and then.
+
     At the start it names the model and the place, and gives the notes, such as why energy cannot be read here.
     """
 
@@ -88,7 +89,7 @@ class ProgressBar(StepCallback):
         forms = self.forms()
         beside_bar = width - _SHORTEST_BAR - len(_GAP)
         # words that only explain give way to a bar, figures do not
-        text = next((form for form in forms[:COMPLETE] if len(form) <= beside_bar), None)
+        text = next((form for form in forms[:_COMPLETE] if len(form) <= beside_bar), None)
         if text is None:
             yield Text(next((form for form in forms if len(form) <= width), forms[-1]), no_wrap=True, overflow="crop")
             return
@@ -98,10 +99,7 @@ class ProgressBar(StepCallback):
         yield row
 
     def forms(self) -> list[str]:
-        """The newest values in one line, from the richest wording to the shortest; those up to COMPLETE have them all.
-
-        What is not measured is left out; of energy it is said.
-        """
+        """The newest measured values in one line, from the richest wording to the shortest."""
         latest, module = self.metrics.latest, self._module
         assert module is not None
 
@@ -109,6 +107,7 @@ class ProgressBar(StepCallback):
             return "" if latest.get(key) is None else wording.format(latest[key])
 
         counted = f"{module.steps_taken}/{module.planned_steps}"
+        step = f"step {counted}"
         seconds = self._left.seconds(max(0, module.planned_tokens - module.tokens_seen))
         left = "" if seconds is None else f"{_duration(seconds)} left"
         loss = said(names.TRAIN_LOSS, "loss {:.3f}")
@@ -120,10 +119,10 @@ class ProgressBar(StepCallback):
         share = share or said(names.MFU_MEASURED_PEAK, "MFU {:.1%}")
         energy = said(names.JOULES_PER_TOKEN, "{:.3g} J/token") or "J/token n/a"
         forms = (
-            (f"step {counted}", loss, validation, rate, share + of, energy, left),
-            (f"step {counted}", loss, validation, rate, share, energy, left),
-            (f"step {counted}", loss, rate, share, energy, left),
-            (f"step {counted}", loss, short_rate, share, energy, left),
+            (step, loss, validation, rate, share + of, energy, left),
+            (step, loss, validation, rate, share, energy, left),
+            (step, loss, rate, share, energy, left),
+            (step, loss, short_rate, share, energy, left),
             (counted, loss, short_rate, share, energy, left),
             (counted, loss, short_rate, share, left),
             (counted, loss, short_rate, left),
@@ -150,11 +149,9 @@ def _short(value: float) -> str:
 
 def _duration(seconds: float) -> str:
     """The two largest units: 0:41, 12:34, 3h05m, 2d04h."""
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60}:{whole % 60:02}"
-    minutes = whole // 60
-    if minutes < 24 * 60:
-        return f"{minutes // 60}h{minutes % 60:02}m"
-    hours = minutes // 60
-    return f"{hours // 24}d{hours % 24:02}h"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, day_hours = divmod(hours, 24)
+    if days:
+        return f"{days}d{day_hours:02}h"
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}:{rest:02}"

@@ -34,6 +34,7 @@ _IN_QUALITY = (
 
 class RunRecorder(StepCallback):
     """Writes the record at the start, at each log interval and at the end, on rank 0.
+
     `record` has what is known before the first step, and the segments of earlier processes; `segment` is the stretch
     that begins now. A run with short intervals writes no more often than every `seconds_between_writes`.
     """

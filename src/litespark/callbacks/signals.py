@@ -24,11 +24,8 @@ log = logging.getLogger(__name__)
 
 # what people, schedulers and terminals send, and torchrun passes on (SIGUSR1 only if it is told to)
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGQUIT)
-
 # torchrun passes on what the terminal has sent to every process already: one wish may arrive twice
 ONE_WISH_SECONDS = 3.0
-
-
 # this process has stopped and saved, and is on its way out
 _saved = False
 
@@ -49,10 +46,9 @@ class StopOnSignal(StepCallback):
         self.checkpointer = checkpointer
 
     def setup(self, trainer: pl.Trainer, pl_module: TrainingModule, stage: str) -> None:  # type: ignore[override]
-        # Lightning 2.6.6 would install its own SIGTERM handler now (it ends the run between micro-batches and saves
-        # nothing; with several ranks it broadcasts from within the handler, in whatever collective it interrupts), and
-        # reads a device tensor back in every micro-batch for it. Ours takes its place, and Lightning's teardown puts
-        # back what was there before
+        # Lightning 2.6.6 would install its own SIGTERM handler now (it ends the run between micro-batches, saves
+        # nothing, and broadcasts in whatever collective it interrupts), and read a device tensor back in every
+        # micro-batch for it. Ours takes its place; Lightning's teardown puts back what was there before
         connector = trainer._signal_connector
         connector.register_signal_handlers = lambda: self._listen(connector, pl_module)  # type: ignore[method-assign]
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
@@ -112,20 +108,15 @@ def _listen_for(wish: Callable[[int], None]) -> None:
             signal.raise_signal(number)
 
     for number in SIGNALS:
-        _install(number, ask)
-
-
-def _install(number: signal.Signals, handler: Callable[[int, FrameType | None], Any]) -> None:
-    # nohup has SIGHUP ignored: the terminal may go, the run stays
-    if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-        signal.signal(number, handler)
+        # nohup has SIGHUP ignored: the terminal may go, the run stays
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, ask)
 
 
 def take_no_echoes() -> None:
     """Let no signal end the process between the save of a stop and its exit; before, signals act as they did.
 
-    Ranks get their signals at different moments, and torchrun sends one to those that leave last. For a process that
-    trains and then ends: the handlers stay.
+    Ranks get their signals at different moments, and torchrun sends one to those that leave last. The handlers stay.
     """
 
     def outside(number: int, frame: FrameType | None) -> None:

@@ -35,10 +35,7 @@ class Validation(StepCallback):
             self.validate(trainer, module)
 
     def validate(self, trainer: pl.Trainer, module: TrainingModule) -> None:
-        """One pass over the validation rows with the weights as they are, logged at the current step; a collective.
-
-        The other callbacks get Lightning's hooks of a validation.
-        """
+        """One pass with the weights as they are, with Lightning's hooks, logged at the current step; a collective."""
         callbacks = trainer.callbacks  # type: ignore[attr-defined]  # not annotated in Lightning
         if self._batches is None:
             self._batches = trainer.datamodule.val_dataloader()  # type: ignore[attr-defined]

@@ -16,14 +16,9 @@ class KeyValueCache:
         self._stores: list[tuple[Tensor, Tensor] | None] = [None] * layers
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Store the (B, S, K, Dh) of new tokens; return the (B, length + S, K, Dh) of all of them.
-
-        Raises:
-            ValueError: more tokens than `capacity`.
-        """
+        """Store the (B, S, K, Dh) of new tokens; return the (B, length + S, K, Dh) of all of them."""
         end = self.length + key.shape[1]
-        if end > self.capacity:
-            raise ValueError(f"the key/value cache holds {self.capacity} tokens, {end} were given; make it larger")
+        assert end <= self.capacity
         store = self._stores[layer]
         if store is None:
             shape = (key.shape[0], self.capacity, *key.shape[2:])

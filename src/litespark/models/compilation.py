@@ -15,16 +15,11 @@ CompileMode = Literal["none", "block", "model"]
 def compile_model(
     model: nn.Module, blocks: Sequence[nn.Module], mode: CompileMode, backend: str | Callable[..., Any] = "inductor"
 ) -> None:
-    """Compile `forward` of each block by itself, or of the whole model, in place; hooks stay outside.
+    """Compile `forward` of each block by itself, or of the whole model, in place.
 
-    Parameters keep their names, and FSDP2, which gathers a block's weights by hooks, is not disturbed. A graph break
-    inside a block is an error.
-
-    Raises:
-        ValueError: unknown mode.
+    Parameters keep their names, and hooks stay outside: by these FSDP2 gathers a block's weights. A graph break inside
+    a block is an error.
     """
-    if mode not in ("none", "block", "model"):
-        raise ValueError(f"compile mode is {mode!r}; expected none, block or model")
     units: dict[str, list[nn.Module]] = {"none": [], "block": list(blocks), "model": [model]}
     for unit in units[mode]:
         unit.forward = torch.compile(unit.forward, fullgraph=mode == "block", backend=backend)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from litespark.models.cache import KeyValueCache
 from litespark.models.compilation import uncompiled
+from litespark.models.llama.config import LlamaConfig
 from litespark.models.llama.model import Llama
 
 
@@ -25,28 +26,26 @@ def generate(
     """Continue prompts of one length, token by token.
 
     Args:
-        model: on the device of `ids`; its training mode is left as it was. Where it is compiled, what it was compiled
-            from is run.
+        model: on the device of `ids`; where it is compiled, what it was compiled from is run.
         ids: (B, S) int64 prompts, S at least 1.
-        max_new_tokens: how many tokens to add; S + max_new_tokens may not pass `max_seq_len`.
         temperature: divides the logits; 0 takes the likeliest token each time and ignores the next two.
         top_k: sample among the k likeliest tokens only.
         top_p: sample among the likeliest tokens that together just reach probability p (Holtzman et al.,
             arXiv:1904.09751).
         eos_id: a row that has produced it, or one of several, is filled with it (the first); generation stops when all
             rows have.
-        vocabulary: only ids below it are chosen; None: all of the model's, which may have more rows than its tokenizer
+        vocab_size: only ids below it are chosen; None: all of the model's, which may have more rows than its tokenizer
             has ids.
-        seed: of this call's own generator, so that a call neither reads nor moves the global one.
+        seed: of this call's own generator.
 
     Returns:
         (B, S + n) int64, prompts included, n at most `max_new_tokens`.
 
     Raises:
-        ValueError: an argument is out of range, or the result would be longer than the model's rows may be.
+        ValueError: the prompt is empty or of another vocabulary, or the result would pass the model's max_seq_len.
     """
     ends = [] if eos_id is None else [eos_id] if isinstance(eos_id, int) else list(eos_id)
-    _check(model, ids, max_new_tokens, temperature, top_k, top_p, ends, vocab_size)
+    _check(model.config, ids, max_new_tokens)
     generator = torch.Generator(ids.device).manual_seed(seed)
     training = model.training
     model.eval()
@@ -91,40 +90,17 @@ def _choose(
     return order.gather(1, choice).squeeze(1)
 
 
-def _check(
-    model: Llama,
-    ids: Tensor,
-    max_new_tokens: int,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    ends: list[int],
-    vocab_size: int | None,
-) -> None:
-    if ids.ndim != 2 or ids.shape[0] == 0 or ids.shape[1] == 0:
+def _check(config: LlamaConfig, ids: Tensor, max_new_tokens: int) -> None:
+    if ids.ndim != 2 or ids.numel() == 0:
         raise ValueError(f"the prompt is {tuple(ids.shape)}; expected (B, S) ids with at least one token in each row")
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
-    limit = model.config.max_seq_len
-    if ids.shape[1] + max_new_tokens > limit:
+    if ids.shape[1] + max_new_tokens > config.max_seq_len:
         raise ValueError(
             f"a prompt of {ids.shape[1]} tokens and {max_new_tokens} new ones make {ids.shape[1] + max_new_tokens}, "
-            f"more than the model's max_seq_len {limit}; shorten the prompt or ask for fewer"
+            f"more than the model's max_seq_len {config.max_seq_len}; shorten the prompt or ask for fewer"
         )
     low, high = int(ids.min()), int(ids.max())
-    if low < 0 or high >= model.config.vocab_size:
+    if low < 0 or high >= config.vocab_size:
         raise ValueError(
-            f"the prompt has token ids {low}..{high}; the model's are 0..{model.config.vocab_size - 1}: "
+            f"the prompt has token ids {low}..{high}; the model's are 0..{config.vocab_size - 1}: "
             "was it encoded with the model's own tokenizer?"
         )
-    if not 0 <= temperature < float("inf"):
-        raise ValueError(f"temperature is {temperature}; it must be 0 (greedy) or a positive number")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k is {top_k}; it must be at least 1, or None for all tokens")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p is {top_p}; it must be above 0 and at most 1, or None for all tokens")
-    if vocab_size is not None and vocab_size < 1:
-        raise ValueError(f"vocabulary is {vocab_size}; it must be at least 1, or None for all ids of the model")
-    for eos_id in ends:
-        if not 0 <= eos_id < model.config.vocab_size:
-            raise ValueError(f"eos_id is {eos_id}; the model's ids are 0..{model.config.vocab_size - 1}")

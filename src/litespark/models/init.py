@@ -12,24 +12,12 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from litespark.models.spec import ModelSpec
 
 
-def materialise(model: nn.Module, device: torch.device | str) -> None:
-    """Give a model built on the meta device its memory, in place. Parameters hold garbage until they are initialised
-    or loaded; rotary frequencies are computed."""
-    model.to_empty(device=device)
-
-
 def initialise(model: nn.Module, spec: ModelSpec, seed: int) -> None:
     """Draw all weights, plain or DTensor, as `spec` describes them, in place.
 
     Every parameter has its own generator, and is drawn whole on the CPU before a rank takes its shard: the values
     depend on nothing but the seed and the parameter's name and shape.
-
-    Raises:
-        ValueError: the model is still on the meta device.
     """
-    for name, parameter in model.named_parameters():
-        if parameter.is_meta:
-            raise ValueError(f"{name} is on the meta device; call materialise(model, device) before initialise")
     with torch.no_grad():
         for parameter, values in _drawn(model, spec, seed):
             _assign(parameter, values)
@@ -56,22 +44,11 @@ def _values(spec: ModelSpec, seed: int, name: str, shape: torch.Size) -> Tensor:
 
 
 def copy_weights(source: nn.Module, model: nn.Module) -> None:
-    """Give `model` the weights of `source`, whole on every rank, in place; each rank takes its shard, dtype and device.
-
-    Raises:
-        ValueError: the two do not have the same parameters in the same shapes, or `model` is on the meta device.
-    """
-    found = {name: parameter.detach() for name, parameter in source.named_parameters()}
-    targets = dict(model.named_parameters())
-    for name in sorted(found.keys() | targets.keys()):
-        theirs, ours = (tuple(side[name].shape) if name in side else None for side in (found, targets))
-        if theirs != ours:
-            raise ValueError(f"weights to copy: {name} is {theirs}, the model has {ours}; the two must be of one size")
-        if targets[name].is_meta:
-            raise ValueError(f"{name} is on the meta device; call materialise(model, device) before copy_weights")
+    """Give `model` the weights of `source`, whole on every rank and of the same sizes, in place; each rank takes its
+    shard, dtype and device."""
     with torch.no_grad():
-        for name, parameter in targets.items():
-            _assign(parameter, found[name])
+        for name, parameter in model.named_parameters():
+            _assign(parameter, source.get_parameter(name).detach())
 
 
 def _generator(seed: int, name: str) -> torch.Generator:

@@ -1,23 +1,18 @@
-"""A folder of safetensors files: one `model.safetensors`, or shards and an index that says which tensor is where.
-
-Only safetensors are read: no pickle, so nothing in a folder can run.
-"""
+"""A folder of safetensors files: one `model.safetensors`, or shards and an index that says which tensor is where."""
 
 import json
-import shlex
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-_FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -55,24 +50,18 @@ class SafetensorsReader:
             if not path.is_file():
                 raise ValueError(f"{path} is missing; {self._needed(folder)}")
             self._read_header(path)
-        lost = sorted(name for name, path in promised.items() if self._files.get(name) != path)
-        if lost:
-            raise ValueError(
-                f"{promised[lost[0]]} lacks {lost[0]}, which {INDEX} lists for it; download the folder again"
-            )
+        for name, path in promised.items():
+            if self._files.get(name) != path:
+                raise ValueError(f"{path} lacks {name}, which {INDEX} lists for it; download the folder again")
 
     @staticmethod
     def _needed(folder: Path) -> str:
         pickles = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
         if not pickles or any(folder.glob("*.safetensors")):
             return f"the folder needs {SINGLE}, or {INDEX} and all shards it names"
-        code = (
-            f"from transformers import LlamaForCausalLM as Llama; folder = {str(folder)!r}; "
-            "Llama.from_pretrained(folder).save_pretrained(folder)"
-        )
         return (
-            f"the folder has its weights as pickles ({pickles[0]}), which could run code and are not read. Convert "
-            f"them where you trust them: python -c {shlex.quote(code)}"
+            f"the folder has its weights as pickles ({pickles[0]}), which could run code and are not read; where you "
+            "trust them, load the folder with transformers and save it again"
         )
 
     @staticmethod
@@ -96,17 +85,13 @@ class SafetensorsReader:
             with safe_open(path, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118 (not a dict)
                     view = file.get_slice(name)
-                    if view.get_dtype() not in _FLOATS:
-                        raise ValueError(
-                            f"{path}: {name} has dtype {view.get_dtype()}; expected one of {', '.join(_FLOATS)} "
-                            "(quantised weights are not supported)"
-                        )
+                    if (dtype := view.get_dtype()) not in _FLOATS:
+                        expected = f"expected one of {', '.join(_FLOATS)} (quantised weights are not supported)"
+                        raise ValueError(f"{path}: {name} has dtype {dtype}; {expected}")
                     self.shapes[name] = tuple(view.get_shape())
                     self._files[name] = path
         except (SafetensorError, OSError) as error:
-            raise ValueError(
-                f"{path} is truncated or no safetensors file ({error}); fetch or export it again"
-            ) from error
+            raise ValueError(f"{path} is truncated or no safetensors file ({error}); fetch it again") from error
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
         """Yield each named tensor, on the CPU in its stored dtype, opening each file once."""
@@ -128,15 +113,14 @@ class SafetensorsWriter:
     def __init__(self, folder: Path, sizes: dict[str, int], max_shard_bytes: int) -> None:
         self.folder = folder
         self.total = sum(sizes.values())
-        shards: list[list[str]] = [[]]
+        self._shards: list[list[str]] = [[]]
         filled = 0
         for name, size in sizes.items():
-            if shards[-1] and filled + size > max_shard_bytes:
-                shards.append([])
+            if self._shards[-1] and filled + size > max_shard_bytes:
+                self._shards.append([])
                 filled = 0
-            shards[-1].append(name)
+            self._shards[-1].append(name)
             filled += size
-        self._shards = shards
         self._current = 0
         self._waiting: dict[str, Tensor] = {}
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 
+from litespark.ops.fp8.adaptive import Move
 from litespark.reports.quantities import ABSENT, count, is_measured, percent, plain, rate
 from litespark.reports.runs import Run, differing_keys, labels
 from litespark.reports.table import Column, Fact, Table, facts, texts
-from litespark.run.record_fp8 import Fp8MoveRecord, Fp8Record, Fp8SharesRecord
+from litespark.run.record_fp8 import Fp8Record, Fp8SharesRecord
 
 # relative difference of losses up to which fp8 counts as training like bf16
 PARITY = 0.005
@@ -68,19 +70,12 @@ def _moves(record: Fp8Record) -> Table:
     if not record.moves:
         return Table([], [], "No layer moved" + ("." if record.readings else ": nothing that casts lose was read."))
     earlier = len(record.moves) - MOST_MOVES
-    rows = [(move.step, move.linear, move.before, move.after, _why(move)) for move in record.moves[-MOST_MOVES:]]
+    rows = [
+        (move.step, move.linear, move.before, move.after, Move(**asdict(move)).why)  # type: ignore[arg-type]
+        for move in record.moves[-MOST_MOVES:]
+    ]
     title = f"Moves of layers{f' ({count(earlier)} earlier ones are in run.json)' if earlier > 0 else ''}:"
     return Table([Column("step", count), *texts("layer", "from", "to", "why")], rows, title)
-
-
-def _why(move: Fp8MoveRecord) -> str:
-    times = f"{count(move.readings)} {'reading' if move.readings == 1 else 'readings in a row'}"
-    if move.share is None or move.tensor is None:
-        return f"its recipe is tried again, after {times}"
-    lost = "saturates" if move.reason == "overflow" else "becomes zero"
-    stays = "only warned of: " if move.before == move.after else ""
-    tensor = move.tensor.rpartition(".")[2]
-    return f"{stays}{percent(move.share)} of its {tensor} {lost}, above {percent(move.bound)} in {times}"
 
 
 def _worst(record: Fp8Record) -> list[Table]:
@@ -94,15 +89,11 @@ def _worst(record: Fp8Record) -> list[Table]:
         pairs = ((each.overflow_highest, record.overflow_bound), (each.underflow_highest, record.underflow_bound))
         return max(share / bound if bound else float("inf") if share else 0.0 for share, bound in pairs)
 
-    rows = [
-        (
-            each.tensor,
-            f"{percent(each.overflow)} (highest {percent(each.overflow_highest)})",
-            f"{percent(each.underflow)} (highest {percent(each.underflow_highest)})",
-            each.step,
-        )
-        for each in sorted(lossy, key=excess, reverse=True)[:MOST_TENSORS]
-    ]
+    def row(each: Fp8SharesRecord) -> tuple[object, ...]:
+        pairs = (each.overflow, each.overflow_highest), (each.underflow, each.underflow_highest)
+        return each.tensor, *(f"{percent(share)} (highest {percent(highest)})" for share, highest in pairs), each.step
+
+    rows = [row(each) for each in sorted(lossy, key=excess, reverse=True)[:MOST_TENSORS]]
     title = "Tensors whose casts lose most against the bounds, of values counted in samples of steps:"
     columns = [*texts("tensor", "saturates", "becomes zero"), Column("last read at step", count)]
     return [Table(columns, rows, title)]

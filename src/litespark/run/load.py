@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from litespark.data.tokenizer import Tokenizer
-from litespark.models.init import materialise
 from litespark.models.llama.config import LlamaConfig
 from litespark.models.llama.huggingface import load_huggingface
 from litespark.models.llama.model import Llama
@@ -92,7 +91,7 @@ def load_model(checkpoint: Checkpoint, ops: Ops) -> Llama:
     """The model of a checkpoint, on the CPU in fp32; names and shapes of its weights have to be the model's."""
     with torch.device("meta"):
         model = Llama(model_config(checkpoint), ops)
-    materialise(model, "cpu")
+    model.to_empty(device="cpu")
     state = read_state(checkpoint).get("state_dict")
     items = state.items() if isinstance(state, Mapping) else ()
     found = {str(name).removeprefix(_PREFIX): value for name, value in items if isinstance(value, Tensor)}

@@ -24,7 +24,7 @@ def precision_of(parts: Parts, device: torch.device) -> Precision:
     """In what a run of `parts` computes on `device`.
 
     Raises:
-        ConfigError: the device, or something else in the config, does not allow what is asked for.
+        ConfigError: it does not allow what is asked for.
     """
     problems: list[str] = []
     precision, _ = decided(parts, device, problems)
@@ -38,7 +38,7 @@ def decided(parts: Parts, device: torch.device, problems: list[str]) -> tuple[Pr
     asked = parts.precision
     if asked == "auto":
         return _fastest(parts, device)
-    if asked in ("bf16", "fp8") and (reason := _why_no_bf16(device)) is not None:
+    if asked != "fp32" and (reason := _why_no_bf16(device)) is not None:
         problems.append(f"precision={asked}: {reason}; use precision=fp32")
         return "fp32", ""
     if asked == "fp8":

@@ -11,7 +11,6 @@ from pathlib import Path
 from litespark.config.groups import on_resume
 from litespark.config.settings import BY_CONTENT, FIXED
 from litespark.data.config import PrepareConfig
-from litespark.models.llama import fp8
 from litespark.run.build import token_budget
 from litespark.run.config import ConfigError, Parts, differences
 from litespark.run.folder import CONFIG, RECORD, read_config, run_of
@@ -50,12 +49,6 @@ def reopen(parts: Parts, machine: Machine, hold: Callable[[Path], None]) -> Resu
     checkpoint = mesh.from_first(found, "the checkpoint to be verified")
     mesh.from_machines(lambda: mesh.rank and read(checkpoint.folder), "the checkpoint to be verified")
     state = read_state(checkpoint)
-    # scales of none are made anew
-    if machine.precision == "fp8" and (scales := state["litespark"].get("fp8")) is not None:
-        try:
-            fp8.check_state(scales, parts.llama.num_layers, parts.fp8)
-        except ValueError as error:
-            raise ConfigError(f"resume={parts.resume}: {error}") from error
     folder = run_of(checkpoint.folder)
     record = RunRecord.read(folder / RECORD)
     _check_left(parts, record, checkpoint)

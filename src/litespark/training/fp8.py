@@ -17,15 +17,13 @@ log = logging.getLogger(__name__)
 
 def state_of(model: nn.Module) -> Fp8State | None:
     """What a model in fp8 keeps; None: it is in another precision."""
-    state: Fp8State | None = getattr(model, "fp8", None)
-    return state
+    return getattr(model, "fp8", None)
 
 
 def renew_after_steps(state: Fp8State, optimizer: Optimizer) -> None:
     """Let every step of `optimizer`, skipped ones too, end with new scales and weights that are cast anew.
 
-    A hook of the optimizer, so that any loop that steps it does so: fused optimizers leave no trace on the weights from
-    which a model could see that they changed.
+    A hook of the optimizer, since fused ones leave no trace on the weights that they change.
     """
     optimizer.register_step_post_hook(lambda *_: state.finish_step())
 
@@ -41,15 +39,9 @@ def saved(state: Fp8State, mesh: Mesh) -> dict[str, Any]:
 
 
 def restore(state: Fp8State | None, values: dict[str, Any] | None, *, first_rank: bool) -> None:
-    """Take up what `saved` gave, however many ranks there are now.
+    """Take up what `saved` gave, however many ranks there are now; the first goes on with what all of them had lost.
 
-    Args:
-        state: of the model; None: the run is not in fp8 now.
-        values: None: the run that saved was not in fp8.
-        first_rank: of the run; it goes on with what all of them had lost.
-
-    Raises:
-        ValueError: `values` are of other settings of fp8.
+    `state` is None where the run is not in fp8 now, `values` where the one that saved was not.
     """
     if state is None:
         if values is not None:

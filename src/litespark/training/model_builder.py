@@ -10,7 +10,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from litespark.models.compilation import CompileMode, compile_model
-from litespark.models.init import initialise, materialise
+from litespark.models.init import initialise
 from litespark.models.llama.fp8 import enable_fp8
 from litespark.models.llama.model import Llama
 from litespark.models.spec import ModelSpec, Recompute
@@ -57,7 +57,7 @@ class ModelBuilder:
         if self.strategy.name == "fsdp":
             assert mesh is not None
             shard_model(model, blocks, mesh, self.strategy, self.precision)
-        materialise(model, device)
+        model.to_empty(device=device)
         initialise(model, self.spec, self.seed)
         if self.load_weights is not None:
             self.load_weights(model)

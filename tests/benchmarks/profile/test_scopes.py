@@ -8,7 +8,7 @@ from torch.profiler import ProfilerActivity, profile
 from litespark.benchmarks.profile.classes import scope
 from litespark.benchmarks.profile.scopes import _PIECES, annotated_pieces
 from litespark.ops.fp8.formats import E4M3
-from litespark.ops.fp8.quantisation import Quantisation
+from litespark.ops.fp8.operands import Quantisation
 from litespark.ops.fp8.reference import PIECES, Pieces
 
 

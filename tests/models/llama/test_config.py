@@ -13,18 +13,11 @@ from tests.models.small import small_config
     ("changes", "message"),
     [
         ({"hidden_size": -32}, "model.hidden_size: got -32, expected a whole number of at least 1"),
-        ({"num_layers": 0}, "model.num_layers: got 0"),
-        ({"intermediate_size": 48.5}, "model.intermediate_size: got 48.5, expected a whole number"),
-        ({"vocab_size": True}, "model.vocab_size: got True"),
-        ({"max_seq_len": "64"}, "model.max_seq_len: got '64'"),
         ({"head_dim": 0}, "model.head_dim: got 0"),
         ({"num_heads": 4, "num_kv_heads": 3}, "model.num_heads 4 is not a multiple of model.num_kv_heads 3"),
         ({"hidden_size": 30}, "model.hidden_size 30 is not a multiple of model.num_heads 4; .* set model.head_dim"),
         ({"head_dim": 7}, "model.head_dim is 7; .* must be even"),
-        ({"hidden_size": 12, "num_heads": 4}, "model.head_dim is 3; .* must be even"),
         ({"rope_theta": 0.0}, "model.rope_theta: got 0.0, expected a number of at least 1; set model.rope_theta=10000"),
-        ({"norm_eps": float("nan")}, "model.norm_eps: got nan"),
-        ({"init_std": -0.1}, "model.init_std: got -0.1"),
         ({"tie_embeddings": "yes"}, "model.tie_embeddings: got 'yes', expected true or false"),
         ({"rope_scaling": {"factor": 8}}, r"model.rope_scaling.low_frequency_factor: got nothing"),
     ],
@@ -50,7 +43,6 @@ def test_parameters_of_the_published_sizes(name):
         model = Llama(config, resolve(OpsConfig()))
     assert sum(parameter.numel() for parameter in model.parameters()) == expected
     assert config.parameter_count() == expected
-    assert all(parameter.is_meta for parameter in model.parameters())
 
 
 def test_parameters_of_llama_31_8b():

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from litespark.models.llama.config import RopeScaling
 from litespark.models.llama.huggingface import export_huggingface, load_huggingface
-from litespark.models.llama.huggingface_config import end_ids, read_config
+from litespark.models.llama.huggingface_config import _SIZES, end_ids, read_config
 from litespark.models.safetensors_folder import INDEX, SINGLE
 from litespark.ops.backend import resolve
 from litespark.ops.rope.reference import inverse_frequencies
@@ -48,7 +48,7 @@ def _tokenizer(folder, vocab_size=300):
 
 
 @pytest.mark.parametrize("changes", CONFIGS.values(), ids=CONFIGS)
-@pytest.mark.parametrize("max_shard_bytes", [5_000_000_000, 20_000, 1])
+@pytest.mark.parametrize("max_shard_bytes", [5_000_000_000, 1])
 def test_import_of_an_export_is_bit_equal_and_so_is_its_export(tmp_path, changes, max_shard_bytes):
     model = small_model(**changes)
     export_huggingface(model, tmp_path / "small", max_shard_bytes=max_shard_bytes)
@@ -71,8 +71,13 @@ def test_bf16_weights_stay_bf16(tmp_path):
     assert torch.equal(again.head.weight, model.head.weight)
 
 
-def test_shards_keep_below_their_size_and_the_index_is_right(tmp_path):
-    export_huggingface(small_model(), tmp_path / "small", max_shard_bytes=20_000)
+def test_shards_keep_below_their_size_with_the_right_index_and_the_mode_of_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        export_huggingface(small_model(), tmp_path / "small", max_shard_bytes=20_000)
+    finally:
+        os.umask(before)
+    assert {oct(path.stat().st_mode & 0o777) for path in (tmp_path / "small").iterdir()} == {"0o640"}
     index = json.loads((tmp_path / "small" / INDEX).read_text())
     files = {file: load_file(tmp_path / "small" / file) for file in set(index["weight_map"].values())}
     assert len(files) > 2
@@ -126,7 +131,7 @@ def _remote_code(folder):
     [
         (lambda folder: folder.mkdir(), r"tokenizer.json cannot be read"),
         (lambda folder: _tokenizer(folder, 266), r"token ids up to 265, the model's vocabulary is 265"),
-        (_remote_code, "auto_map: it needs code of its own, which is refused"),
+        (_remote_code, "auto_map: it needs code of its own, refused here"),
     ],
 )
 def test_tokenizers_that_do_not_fit_are_refused_before_anything_is_written(tmp_path, prepare, message):
@@ -142,12 +147,6 @@ def test_an_export_never_overwrites(tmp_path):
     with pytest.raises(ValueError, match="exists and is not empty; export into a new folder"):
         export_huggingface(small_model(), tmp_path / "small")
     assert [path.name for path in (tmp_path / "small").iterdir()] == ["precious"]
-
-
-def test_a_file_in_the_way_of_the_export_is_named(tmp_path):
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(ValueError, match=r"cannot export to .*file/small: .*choose a folder to write in"):
-        export_huggingface(small_model(), tmp_path / "file" / "small")
 
 
 def test_a_full_disk_is_noticed_before_writing(tmp_path, monkeypatch):
@@ -186,11 +185,9 @@ def test_the_export_gets_its_name_last_and_at_once(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_exports_that_transformers_would_refuse_and_senseless_shards_are_refused(tmp_path):
+def test_exports_that_transformers_would_refuse_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"hidden_size 30 .* num_heads 4"):
         export_huggingface(small_model(hidden_size=30, head_dim=8), tmp_path / "small")
-    with pytest.raises(ValueError, match="max_shard_bytes is 0"):
-        export_huggingface(small_model(), tmp_path / "small", max_shard_bytes=0)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -200,37 +197,24 @@ def test_exports_that_transformers_would_refuse_and_senseless_shards_are_refused
         ({"architectures": ["MistralForCausalLM"]}, "architectures is .*MistralForCausalLM.*only LlamaForCausalLM"),
         ({"model_type": "qwen2"}, "model_type is 'qwen2'"),
         ({"attention_bias": True}, "attention_bias is True; only models with False"),
-        ({"mlp_bias": True}, "mlp_bias is True"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
         ({"quantization_config": {"bits": 4}}, "quantization_config is"),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rotary type is 'linear'; only 'default' and 'llama3'"),
-        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rotary type is 'yarn'"),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}, "rope_scaling": None}, "rotary type is .yarn."),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "llama3 rotary settings lack 'low_freq_factor'"),
-        ({"rope_theta": "10000"}, "model.rope_theta: got '10000'"),
-        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rotary type is 'dynamic'.*Choose a model without"),
         # as in transformers, the old key wins over the new one
-        (
-            {"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_parameters": {"rope_type": "default"}},
-            "rotary type is 'linear'",
-        ),
-        ({"rope_scaling": {"rope_type": "longrope"}}, "rotary type is 'longrope'"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_parameters": {"rope_type": "default"}},
+         "rotary type is 'linear'"),
         ({"rope_scaling": ["linear", 2.0]}, "the rotary settings are .*expected a JSON object or null"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
         ({"rope_parameters": {"partial_rotary_factor": 0.5}, "rope_scaling": None}, "partial_rotary_factor is 0.5"),
-        ({"hidden_size": None}, "model.hidden_size: got None"),
-        ({"rms_norm_eps": None}, "model.norm_eps: got None"),
-        ({"tie_word_embeddings": None}, "model.tie_embeddings: got None"),
-        ({"num_key_value_heads": 0}, "model.num_kv_heads: got 0"),
+        ({"rope_theta": "10000"}, "config.json: model.rope_theta: got '10000'"),
         ({"hidden_size": 10**30}, "model.hidden_size: got 1000"),
-        ({"rope_theta": 10**400}, "model.rope_theta: got 1000"),
-        ({"num_attention_heads": 3, "num_key_value_heads": 2}, "heads 3 is not a multiple"),
         ({"intermediate_size": 47}, r"mlp.gate_proj.weight is \(48, 32\); its config.json implies \(47, 32\)"),
         ({"num_hidden_layers": 3}, r"lacks 9 of the tensors .*model\.layers\.2\."),
         ({"num_hidden_layers": 1}, r"has 9 tensors that a Llama of its config.json has not: .*model\.layers\.1\."),
         ({"tie_word_embeddings": True}, "lm_head.weight differs from the embedding"),
-        ({"vocab_size": 60}, r"embed_tokens.weight is \(61, 32\); its config.json implies \(60, 32\)"),
     ],
-)
+)  # fmt: skip
 def test_models_that_are_no_plain_llama_are_refused(tmp_path, changes, message):
     export_huggingface(small_model(), tmp_path / "small")
     path = tmp_path / "small/config.json"
@@ -273,37 +257,23 @@ FAULTS = {
     "no config": (lambda f: (f / "config.json").unlink(), r"config.json cannot be read .*is the folder complete"),
     "config no JSON": (lambda f: _truncate(f / "config.json", 40), "config.json is not valid JSON"),
     "config a list": (lambda f: (f / "config.json").write_text("[]"), "holds list; expected a JSON object"),
-    "config empty": (
-        lambda f: (f / "config.json").write_text("{}"),
-        "config.json lacks hidden_size, intermediate_size",
-    ),
+    "config empty": (lambda f: (f / "config.json").write_text("{}"), "config.json lacks hidden_size, intermediate_s"),
     "no shard": (lambda f: (f / FIRST_SHARD).unlink(), f"{FIRST_SHARD} is missing; the folder needs"),
     "no index": (lambda f: (f / INDEX).unlink(), r"model.safetensors is missing; the folder needs .*index.json"),
     "index without map": (lambda f: (f / INDEX).write_text("{}"), "has no weight_map"),
     "index points outside": (lambda f: _point_index_at(f, "../x.safetensors"), "expected the name of a file beside"),
     "index of another shard": (lambda f: _point_index_at(f, FIRST_SHARD), "lacks model.norm.weight, which"),
-    "index with a list": (lambda f: (f / INDEX).write_text('{"weight_map": ["a"]}'), "has no weight_map"),
-    "index of numbers": (
-        lambda f: (f / INDEX).write_text('{"weight_map": {"a": 1}}'),
-        "has the file 1 in the index; expected",
-    ),
-    "index of no bytes of text": (lambda f: (f / INDEX).write_bytes(b"\xff{"), "is not valid JSON"),
-    "pickled weights": (_pickled, r"pickles \(pytorch_model.bin\).*Convert them .*python -c 'from transformers"),
-    "no head": (
-        lambda f: _without(f, "lm_head.weight"),
-        "lacks 1 of .*lm_head.weight; set tie_word_embeddings to true in config.json",
-    ),
+    "index of numbers": (lambda f: _point_index_at(f, 1), "has the file 1 in the index; expected"),
+    "pickled weights": (_pickled, r"pickles \(pytorch_model.bin\).*load the folder with transformers"),
+    "no head": (lambda f: _without(f, "lm_head.weight"), "lacks 1 of .*lm_head.weight; set tie_word_embeddings to tr"),
     "truncated shard": (lambda f: _truncate(f / FIRST_SHARD, 5000), f"{FIRST_SHARD} is truncated"),
-    "truncated header": (lambda f: _truncate(f / FIRST_SHARD, 20), f"{FIRST_SHARD} is truncated"),
     "empty shard": (lambda f: _truncate(f / FIRST_SHARD, 0), f"{FIRST_SHARD} is truncated"),
     "a bias too many": (
         lambda f: _edit(f / FIRST_SHARD, lambda t: t.update({"model.layers.0.self_attn.q_proj.bias": torch.ones(32)})),
         r"has 1 tensors that a Llama .*q_proj\.bias",
     ),
     "quantised tensor": (
-        lambda f: _edit(
-            f / FIRST_SHARD, lambda t: t.update({"model.embed_tokens.weight": torch.ones(61, 32).to(torch.int8)})
-        ),
+        lambda f: _edit(f / FIRST_SHARD, lambda t: t.update({"model.embed_tokens.weight": torch.ones(61, 32).char()})),
         "model.embed_tokens.weight has dtype I8; expected one of",
     ),
 }
@@ -330,16 +300,6 @@ def test_harmless_extra_tensors_of_older_exports_are_ignored(tmp_path):
     assert torch.equal(_load(tmp_path / "small").embedding.weight, model.embedding.weight)
 
 
-def test_both_spellings_of_the_rotary_settings_are_read(tmp_path):
-    model = small_model(**CONFIGS["scaled"])
-    export_huggingface(model, tmp_path / "small")
-    path = tmp_path / "small/config.json"
-    config = json.loads(path.read_text())
-    config["rope_parameters"] = config.pop("rope_scaling") | {"rope_theta": config.pop("rope_theta")}
-    path.write_text(json.dumps(config))
-    assert _load(tmp_path / "small").config == model.config
-
-
 LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
 SIZES = {
     "model_type": "llama",
@@ -351,14 +311,9 @@ SIZES = {
     "max_position_embeddings": 64,
 }
 OTHERS = {
-    "sizes alone": {},
-    "nothing but its kind": {key: None for key in SIZES if key != "model_type"},
-    "no key/value heads": {"num_key_value_heads": "null"},
-    "fewer key/value heads": {"num_key_value_heads": 2},
-    "head width of null": {"head_dim": "null"},
-    "head width apart": {"head_dim": 12},
+    "null for keys and ends": {"num_key_value_heads": "null", "head_dim": "null", "bos_token_id": "null"},
+    "fewer key/value heads": {"num_key_value_heads": 2, "head_dim": 12},
     "theta at the top": {"rope_theta": 5e5},
-    "theta in the new key": {"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}},
     "theta in both": {"rope_theta": 7e5, "rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}},
     "theta beside the new key": {"rope_theta": 7e5, "rope_parameters": {"rope_type": "llama3", **LLAMA3}},
     "old scaling by type": {"rope_scaling": {"type": "llama3", **LLAMA3}},
@@ -375,15 +330,8 @@ OTHERS = {
         "rope_scaling": {},
         "rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5, **LLAMA3},
     },
-    "an old default beside a new": {
-        "rope_scaling": {"type": "default"},
-        "rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5, **LLAMA3},
-    },
     "stretched by nothing": {"rope_scaling": {"type": "linear", "factor": 1.0}},
-    "several ends": {"eos_token_id": [1, 2], "bos_token_id": "null", "pad_token_id": "null"},
-    "tie_embeddings": {"tie_word_embeddings": True},
-    "types of numbers": {"dtype": "bfloat16", "torch_dtype": "float16", "rms_norm_eps": 1e-5, "use_cache": False},
-    "another word for silu": {"hidden_act": "swish"},
+    "other words": {"tie_word_embeddings": True, "rms_norm_eps": 1e-5, "use_cache": False, "hidden_act": "swish"},
 }
 
 
@@ -395,15 +343,10 @@ def test_config_files_of_others_mean_what_they_mean_to_transformers(tmp_path, ch
     (tmp_path / "config.json").write_text(json.dumps(content))
     ours = read_config(tmp_path / "config.json", "others")
     theirs = transformers.LlamaForCausalLM.config_class.from_pretrained(tmp_path)
-    assert (ours.hidden_size, ours.num_layers, ours.num_heads) == (
-        theirs.hidden_size,
-        theirs.num_hidden_layers,
-        theirs.num_attention_heads,
-    )
-    assert (ours.num_kv_heads, ours.head_dim) == (theirs.num_key_value_heads, theirs.head_dim)
-    assert (ours.intermediate_size, ours.vocab_size) == (theirs.intermediate_size, theirs.vocab_size)
-    assert (ours.max_seq_len, ours.norm_eps) == (theirs.max_position_embeddings, theirs.rms_norm_eps)
-    assert (ours.tie_embeddings, ours.init_std) == (theirs.tie_word_embeddings, theirs.initializer_range)
+    others = {"num_kv_heads": "num_key_value_heads", "head_dim": "head_dim", "norm_eps": "rms_norm_eps",
+              "tie_embeddings": "tie_word_embeddings", "init_std": "initializer_range"}  # fmt: skip
+    for field, key in (_SIZES | others).items():
+        assert getattr(ours, field) == getattr(theirs, key), field
     small = transformers.LlamaConfig.from_dict(theirs.to_dict() | {"hidden_size": 4 * ours.num_heads, "vocab_size": 8})
     angles = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(small).inv_freq
     torch.testing.assert_close(inverse_frequencies(ours.head_dim, ours.rope_theta, ours.rope_scaling), angles)
@@ -421,12 +364,3 @@ def test_one_id_or_several_end_a_text(tmp_path):
         (tmp_path / "generation_config.json").write_text(f'{{"eos_token_id": {wrong}}}')
         with pytest.raises(ValueError, match="expected an id, or a list of ids"):
             end_ids(tmp_path)
-
-
-def test_written_files_have_the_mode_that_the_umask_gives(tmp_path):
-    before = os.umask(0o027)
-    try:
-        export_huggingface(small_model(), tmp_path / "small", max_shard_bytes=20_000)
-    finally:
-        os.umask(before)
-    assert {oct(path.stat().st_mode & 0o777) for path in (tmp_path / "small").iterdir()} == {"0o640"}

@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from litespark.models.cache import KeyValueCache
-from litespark.models.llama.model import Llama
-from litespark.ops.backend import OpsConfig, resolve
+from litespark.ops.backend import OpsConfig
 from litespark.ops.tolerance import relative_distance
-from tests.models.small import SDPA, gradients, random_ids, small_config, small_model
+from tests.models.small import SDPA, gradients, random_ids, small_model
 from tests.ops.assertions import assert_close
 
 LENGTHS = [7, 1, 12, 4]
@@ -59,12 +58,6 @@ def test_a_document_has_no_gradient_from_the_labels_of_another():
     assert torch.equal(reached, documents == 2)
 
 
-def test_without_documents_earlier_text_is_seen():
-    tokens, labels, positions, documents = _packed()
-    model = small_model()
-    assert model(tokens, labels) != model(tokens, labels, positions=positions, documents=documents)
-
-
 @pytest.mark.parametrize("packed", [False, True])
 def test_recomputing_changes_neither_loss_nor_gradients(packed):
     tokens, labels, positions, documents = _packed()
@@ -89,11 +82,6 @@ def test_recomputing_runs_each_block_twice_in_training_only():
         model(random_ids(1, 4), random_ids(1, 4)).backward()
         runs.append(len(count))
     assert runs == [4, 2]
-
-
-def test_unknown_recompute_is_refused():
-    with pytest.raises(ValueError, match="recompute is 'some'; expected one of none, swiglu, full"):
-        Llama(small_config(), resolve(OpsConfig()), recompute="some")
 
 
 @pytest.mark.parametrize("tie_embeddings", [False, True])
@@ -137,11 +125,10 @@ IDS = torch.zeros(1, 4, dtype=torch.int64)
         ({"tokens": IDS.float()}, "torch.float32; expected"),
         ({"tokens": IDS[:, :0]}, "S of at least 1"),
         ({"tokens": IDS.expand(1, 4).repeat(1, 17)}, "68 tokens is longer than model.max_seq_len 64"),
-        ({"tokens": IDS, "labels": IDS[:, 1:]}, r"labels are \(1, 3\); expected the shape of tokens, \(1, 4\)"),
+        ({"tokens": IDS, "labels": IDS[:, 1:]}, r"labels are \(1, 3\); expected \(1, 4\), as tokens are"),
         ({"tokens": IDS, "positions": IDS[0]}, r"positions are \(4,\)"),
         ({"tokens": IDS, "documents": IDS.repeat(2, 1)}, r"documents are \(2, 4\)"),
         ({"tokens": IDS, "documents": IDS, "cache": KeyValueCache(2, 8)}, "documents cannot be combined"),
-        ({"tokens": IDS, "cache": KeyValueCache(2, 3)}, "cache holds 3 tokens, 4 were given"),
     ],
 )
 def test_rows_that_do_not_fit_are_refused(arguments, message):

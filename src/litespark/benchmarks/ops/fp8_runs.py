@@ -14,8 +14,7 @@ from torch import Tensor
 from litespark.benchmarks.ops.contenders import Run
 from litespark.metrics.records.ops import BF16
 from litespark.ops.fp8.formats import E4M3, FORMATS, Format
-from litespark.ops.fp8.operands import Matrix, Operand, plain, product
-from litespark.ops.fp8.quantisation import Quantisation
+from litespark.ops.fp8.operands import Matrix, Operand, Quantisation, plain, product
 from litespark.ops.fp8.reference import Pieces
 from litespark.ops.fp8.settings import RECIPES
 from litespark.ops.shapes import Place, StepShapes

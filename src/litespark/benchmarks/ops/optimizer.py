@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from litespark.metrics.records.ops import OptimizerRecord, TimeRecord
-from litespark.models.init import initialise, materialise
+from litespark.models.init import initialise
 from litespark.models.llama.config import LlamaConfig
 from litespark.models.llama.model import Llama
 from litespark.ops.backend import OpsConfig, resolve
@@ -37,7 +37,7 @@ def measure_optimizer(
     """
     with torch.device("meta"):
         model = Llama(dataclasses.replace(config, num_layers=1), resolve(OpsConfig()))
-    materialise(model, device)
+    model.to_empty(device=device)
     initialise(model, model.config, seed=0)
     generator = torch.Generator(device).manual_seed(0)
     for parameter in model.parameters():

@@ -1,5 +1,6 @@
 """The native Llama as a `ModelSpec`: its sizes, checked when it is made, and what follows from them."""
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
@@ -7,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from litespark.config.settings import FIXED, Switch, settings
-from litespark.models.llama import weights
 from litespark.models.spec import RECOMPUTE_MODES, Recompute
 from litespark.ops.backend import Ops
 from litespark.ops.rope.reference import RopeScaling
@@ -78,8 +78,17 @@ class LlamaConfig:
         return Llama(self, ops, recompute)
 
     def draw(self, name: str, values: Tensor, generator: torch.Generator) -> None:
-        """See `ModelSpec`."""
-        weights.draw(name, values, self.init_std, self.num_layers, generator)
+        """See `ModelSpec`: normal matrices, ones for the weights of norms.
+
+        The two matrices that write into the residual stream have their deviation divided by sqrt(2L), so that the
+        stream does not grow with depth (Radford et al., GPT-2, 2019).
+        """
+        if values.ndim == 1:
+            values.fill_(1.0)
+            return
+        into_stream = name.endswith(("attention.output.weight", "mlp.down.weight"))
+        divisor = math.sqrt(2 * self.num_layers) if into_stream else 1.0
+        values.normal_(0.0, self.init_std / divisor, generator=generator)
 
     def units(self, model: nn.Module) -> Sequence[nn.Module]:
         """See `ModelSpec`: the blocks."""
@@ -116,11 +125,10 @@ class LlamaConfig:
         return 12 * self.num_layers * self.num_heads * self.head_dim * mean_keys
 
     def recomputed_flops(self, mean_keys: float, recompute: Recompute) -> float:
-        """What recomputation runs a second time, per token.
+        """See `ModelSpec`. "swiglu" makes no matrix product again.
 
-        With "swiglu" that is nothing: no matrix product is made again. With "full" it is each block's forward without
-        its last product: PyTorch stops the second forward once it has made every activation that the backward pass
-        reads, and the output of `down` is not among them.
+        "full" makes each block's forward without its last product: PyTorch stops the second forward once it has made
+        every activation that the backward pass reads, and the output of `down` is not among them.
         """
         if recompute != "full":
             return 0.0
@@ -128,7 +136,7 @@ class LlamaConfig:
         return self.num_layers * (2 * again + 4 * self.num_heads * self.head_dim * mean_keys)
 
     def step_shapes(self, rows: int, length: int, documents: bool) -> StepShapes:
-        """The sizes that the ops meet in a micro-batch of `rows` sequences of `length` tokens."""
+        """See `ModelSpec`."""
         return StepShapes(
             rows=rows,
             length=length,

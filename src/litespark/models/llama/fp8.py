@@ -8,7 +8,7 @@ import torch
 
 from litespark.ops.fp8.reference import Pieces
 from litespark.ops.fp8.scaling import Scaling
-from litespark.ops.fp8.settings import Fp8Config, Recipe
+from litespark.ops.fp8.settings import Fp8Config
 from litespark.ops.linear.state import BlockLinears, Fp8Linear, scaling_of
 
 if TYPE_CHECKING:
@@ -32,20 +32,10 @@ class Fp8State:
         self.blocks = blocks
         self.linears = {each.name: each for block in blocks.values() for each in block if each.scaling is not None}
 
-    def move(self, name: str, recipe: Recipe | None) -> None:
-        """Let the linear layer `name` go on with another recipe, or in bf16 with None; between two steps.
-
-        Raises:
-            ValueError: no such layer is under fp8.
-        """
-        if name not in self.linears:
-            raise ValueError(f"fp8: got the linear layer {name!r}, expected one of {', '.join(self.linears)}")
-        self.linears[name].move(recipe)
-
     def finish_step(self) -> None:
-        """After each optimizer step, taken or skipped: renew the scales, then cast the weights with them.
+        """After each optimizer step, taken or skipped: renew the scales, then cast the weights with them; a collective.
 
-        A collective where there are several ranks; does not wait for the device.
+        Does not wait for the device.
         """
         self.scaling.finish_step()
         for block in self.blocks.values():
@@ -55,18 +45,12 @@ class Fp8State:
     def state_dict(self) -> dict[str, Any]:
         """Plain values and tensors, for a checkpoint: what resuming needs to go on bit by bit."""
         return {
-            "recipe": self.config.recipe,
             "recipes": {name: linear.recipe for name, linear in self.linears.items()},
             "scaling": self.scaling.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave, before or after the weights are loaded.
-
-        Raises:
-            ValueError: it is of another recipe, or of other tensors, formats or length of history.
-        """
-        _check_recipe(state, self.config)
+        """Take up what `state_dict` gave, before or after the weights are loaded."""
         self.scaling.load_state_dict(state["scaling"])
         for name, linear in self.linears.items():
             linear.restore(state["recipes"][name])
@@ -78,20 +62,12 @@ def enable_fp8(model: Llama, config: Fp8Config, pieces: Pieces) -> Fp8State:
 
     Weights may be loaded before or after. Call `finish_step` of what is returned, which is `model.fp8` from now on,
     after each optimizer step: nothing else tells that a fused optimizer has changed the weights.
-
-    Raises:
-        ValueError: the model is on the meta device, or the settings leave no block in fp8.
     """
     device = model.embedding.weight.device
-    if device.type == "meta":
-        raise ValueError("fp8: got a model on the meta device; call materialise(model, device) before enable_fp8")
+    assert device.type != "meta", "memory comes first"
     chosen = range(config.bf16_first, model.config.num_layers - config.bf16_last)
-    if not chosen:
-        raise ValueError(
-            f"precision.fp8: got bf16_first={config.bf16_first} and bf16_last={config.bf16_last} for "
-            f"{model.config.num_layers} blocks, which leaves none in fp8; lower them, or set precision=bf16"
-        )
-    scaling = scaling_of(_names(chosen, config), config, device)
+    names = [f"blocks.{layer}.{PATHS[linear]}" for layer in chosen for linear in PATHS if linear in config.linears]
+    scaling = scaling_of(names, config, device)
     blocks = {layer: _linears(model, layer, config, pieces, scaling) for layer in chosen}
     for layer, linears in blocks.items():
         # PyTorch knows of tensors and modules only where it types what is set
@@ -100,42 +76,11 @@ def enable_fp8(model: Llama, config: Fp8Config, pieces: Pieces) -> Fp8State:
     return model.fp8
 
 
-def check_state(state: dict[str, Any], layers: int, config: Fp8Config) -> None:
-    """Refuse what a model of `layers` blocks in fp8 by `config` could not load, before there is one.
-
-    Raises:
-        ValueError: as `Fp8State.load_state_dict`.
-    """
-    _check_recipe(state, config)
-    names = _names(range(config.bf16_first, layers - config.bf16_last), config)
-    scaling_of(names, config, torch.device("cpu")).load_state_dict(state["scaling"])
-
-
-def _check_recipe(state: dict[str, Any], config: Fp8Config) -> None:
-    if state["recipe"] != config.recipe:
-        raise ValueError(
-            f"the checkpoint's fp8 state is of another recipe than this run: got {state['recipe']}, expected "
-            f"{config.recipe}; resume with the precision.fp8 of the run that wrote it"
-        )
-
-
-def _names(layers: range, config: Fp8Config) -> list[str]:
-    """Of the linear layers in fp8 of these blocks."""
-    return [f"blocks.{layer}.{PATHS[linear]}" for layer in layers for linear in PATHS if linear in config.linears]
-
-
 def _linears(model: Llama, layer: int, config: Fp8Config, pieces: Pieces, scaling: Scaling) -> BlockLinears:
     def linear(name: str, path: str) -> Fp8Linear:
         weight = model.blocks[layer].get_submodule(path).weight
         assert isinstance(weight, torch.nn.Parameter)
-        chosen = name in config.linears
-        return Fp8Linear(
-            f"blocks.{layer}.{path}",
-            weight,
-            pieces,
-            scaling if chosen else None,
-            config.recipe if chosen else None,
-            simulate=config.simulate,
-        )
+        chosen = scaling if name in config.linears else None
+        return Fp8Linear(f"blocks.{layer}.{path}", weight, pieces, chosen, config)
 
     return BlockLinears(**{name: linear(name, path) for name, path in PATHS.items()})

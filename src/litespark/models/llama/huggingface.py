@@ -1,9 +1,7 @@
-"""Llama folders of Hugging Face transformers, both ways: `config.json`, safetensors, tokenizer files.
-
-Tokenizer files are copied and never interpreted beyond their ids; text is `litespark.data`'s matter.
-"""
+"""Llama folders of Hugging Face transformers, both ways: `config.json`, safetensors, tokenizer files."""
 
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -13,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from litespark.models.init import materialise
 from litespark.models.llama.config import LlamaConfig
 from litespark.models.llama.huggingface_config import read_config, to_huggingface_config, why_not_transformers
 from litespark.models.llama.model import Llama
@@ -21,16 +18,11 @@ from litespark.models.safetensors_folder import SafetensorsReader, SafetensorsWr
 from litespark.models.spec import Recompute
 from litespark.ops.backend import Ops
 
+# what may lie beside tokenizer.json
 _TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-)
+    "tokenizer_config.json special_tokens_map.json added_tokens.json tokenizer.model vocab.json merges.txt "
+    "chat_template.jinja"
+).split()
 
 
 def huggingface_parts(config: LlamaConfig) -> dict[str, list[tuple[str, int]]]:
@@ -83,12 +75,14 @@ def load_huggingface(
     if config.num_layers > len(reader.shapes):
         raise ValueError(f"{folder} has {len(reader.shapes)} tensors, too few for the {config.num_layers} layers of "
                          "its config.json; fetch the folder again")  # fmt: skip
-    expected = _expected_shapes(config)
-    surplus = _surplus(reader, expected, config.tie_embeddings)
-    _compare_shapes(folder, reader.shapes, expected, surplus)
     with torch.device("meta"):
         model = Llama(config, ops, recompute).to(dtype)
-    materialise(model, device)
+    expected = _part_shapes(model)
+    # older exports carry rotary tables, and a tied head's copy of the embedding
+    copied_head = config.tie_embeddings and "lm_head.weight" in reader.shapes
+    needless = {name for name in reader.shapes if "rotary_emb." in name or (copied_head and name == "lm_head.weight")}
+    _compare_shapes(folder, reader.shapes, expected, needless)
+    model.to_empty(device=device)
 
     targets: dict[str, Tensor] = {}
     for ours, parts in huggingface_parts(config).items():
@@ -96,7 +90,7 @@ def load_huggingface(
         targets |= {name: target for (name, _), target in zip(parts, rows, strict=True)}
     for name, tensor in reader.read(expected):
         targets[name].copy_(tensor)
-    if "lm_head.weight" in surplus:
+    if copied_head:
         head = dict(reader.read(["lm_head.weight"]))["lm_head.weight"]
         if not torch.equal(head.to(dtype), model.embedding.weight.detach().cpu()):
             raise ValueError(
@@ -124,7 +118,6 @@ def export_huggingface(
         model: its parameters are written in the dtype they have.
         folder: does not exist yet, or is empty.
         tokenizer: a `tokenizer.json`, or a folder with one and what belongs to it; copied. None: weights only.
-        eos_id, bos_id: for `config.json` and `generation_config.json`.
         pad_id: for `generation_config.json` alone, since a model whose config has it does not train it.
         max_shard_bytes: weights are split into files of about this size.
 
@@ -133,13 +126,12 @@ def export_huggingface(
             the model has not, or needs code of its own; transformers accepts no such sizes.
     """
     folder = Path(folder)
-    if max_shard_bytes < 1:
-        raise ValueError(f"max_shard_bytes is {max_shard_bytes}; it must be at least 1")
     if (reason := why_not_transformers(model.config)) is not None:
         raise ValueError(f"{reason}; such a model cannot be exported")
     files = _tokenizer_files(Path(tokenizer), model.config, eos_id, bos_id) if tokenizer is not None else {}
-    sizes = _part_sizes(model)
-    if not _writes():
+    dtype = model.embedding.weight.dtype
+    sizes = {name: math.prod(shape) * dtype.itemsize for name, shape in _part_shapes(model).items()}
+    if torch.distributed.is_initialized() and torch.distributed.get_rank() > 0:
         _write_weights(model, None)
         return folder
     partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
@@ -153,7 +145,6 @@ def export_huggingface(
             raise ValueError(f"{folder.parent} has {free / 1e9:.1f} GB free, the export needs {needed / 1e9:.1f} GB")
         partial.mkdir()
         _write_weights(model, SafetensorsWriter(partial, sizes, max_shard_bytes))
-        dtype = model.embedding.weight.dtype
         _write_json(partial / "config.json", to_huggingface_config(model.config, dtype, eos_id, bos_id))
         generation = {"eos_token_id": eos_id, "bos_token_id": bos_id, "pad_token_id": pad_id}
         _write_json(partial / "generation_config.json", generation)
@@ -164,37 +155,23 @@ def export_huggingface(
                 os.fsync(file.fileno())
         partial.replace(folder)
     except OSError as error:
-        raise ValueError(
-            f"cannot export to {folder}: {error.strerror or error}; choose a folder to write in"
-        ) from error
+        raise ValueError(f"cannot export to {folder}: {error.strerror or error}; choose another folder") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
-def _expected_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
-    inputs = {
-        "attention.output.weight": config.num_heads * config.head_dim,
-        "mlp.down.weight": config.intermediate_size,
+def _part_shapes(model: Llama) -> dict[str, tuple[int, ...]]:
+    """The shapes of the transformers parameters, in the order in which they are written."""
+    return {
+        name: (rows, *model.get_parameter(ours).shape[1:])
+        for ours, parts in huggingface_parts(model.config).items()
+        for name, rows in parts
     }
-    shapes: dict[str, tuple[int, ...]] = {}
-    for ours, parts in huggingface_parts(config).items():
-        for name, rows in parts:
-            shapes[name] = (rows,)
-            if not ours.endswith("norm.weight"):
-                shapes[name] += (inputs.get(ours.split(".", 2)[-1], config.hidden_size),)
-    return shapes
-
-
-def _surplus(reader: SafetensorsReader, expected: dict[str, tuple[int, ...]], tie_embeddings: bool) -> set[str]:
-    """Names in the folder that are no parameters of ours and yet harmless."""
-    extra = reader.shapes.keys() - expected.keys()
-    # older exports carry rotary tables, and a tied head's copy of the embedding
-    return {name for name in extra if "rotary_emb." in name or (tie_embeddings and name == "lm_head.weight")}
 
 
 def _compare_shapes(
-    folder: Path, found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]], surplus: set[str]
+    folder: Path, found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]], needless: set[str]
 ) -> None:
     missing = sorted(expected.keys() - found.keys())
     if missing:
@@ -204,7 +181,7 @@ def _compare_shapes(
         raise ValueError(
             f"{folder} lacks {len(missing)} of the tensors its config.json implies: {_some(missing)}{remedy}"
         )
-    extra = sorted(found.keys() - expected.keys() - surplus)
+    extra = sorted(found.keys() - expected.keys() - needless)
     if extra:
         raise ValueError(f"{folder} has {len(extra)} tensors that a Llama of its config.json has not: {_some(extra)}")
     for name, shape in expected.items():
@@ -216,23 +193,8 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
-def _part_sizes(model: Llama) -> dict[str, int]:
-    """Bytes of each tensor of an export, in the order in which they are written."""
-    sizes: dict[str, int] = {}
-    for ours, parts in huggingface_parts(model.config).items():
-        parameter = model.get_parameter(ours)
-        row = parameter.shape[1:].numel() * parameter.element_size()
-        sizes |= {name: rows * row for name, rows in parts}
-    return sizes
-
-
-def _writes() -> bool:
-    distributed = torch.distributed
-    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
-
-
 def _write_weights(model: Llama, writer: SafetensorsWriter | None) -> None:
-    """Gather every parameter in the same order on all ranks; write those that are gathered where there is a writer."""
+    """Gather every parameter in the same order on all ranks; where there is a writer, write it."""
     for ours, parts in huggingface_parts(model.config).items():
         parameter = model.get_parameter(ours).detach()
         whole = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
@@ -251,7 +213,10 @@ def _tokenizer_files(path: Path, config: LlamaConfig, eos_id: int | None, bos_id
     """Name -> content of the tokenizer files to place in an export."""
     main = path / "tokenizer.json" if path.is_dir() else path
     content = read_json(main)
-    token_of = {index: token for token, index in _vocabulary(content).items()}
+    vocab = content.get("model", {}).get("vocab", {})
+    # a Unigram model lists (token, score) in the order of ids
+    pairs = ((token, index) for index, (token, _) in enumerate(vocab)) if isinstance(vocab, list) else vocab.items()
+    token_of = {index: token for token, index in pairs}
     token_of |= {token["id"]: token["content"] for token in content.get("added_tokens", [])}
     if token_of and max(token_of) >= config.vocab_size:
         raise ValueError(
@@ -259,14 +224,11 @@ def _tokenizer_files(path: Path, config: LlamaConfig, eos_id: int | None, bos_id
             "give the tokenizer that the model was trained with"
         )
     files = {"tokenizer.json": main.read_bytes()}
-    for name in _TOKENIZER_FILES[1:] if path.is_dir() else ():
-        if (path / name).is_file():
-            files[name] = (path / name).read_bytes()
-    if "tokenizer_config.json" in files and "auto_map" in read_json(path / "tokenizer_config.json"):
-        raise ValueError(
-            f"{path / 'tokenizer_config.json'} has an auto_map: it needs code of its own, which is refused"
-        )
-    if "tokenizer_config.json" not in files:
+    files |= {name: (path / name).read_bytes() for name in _TOKENIZER_FILES if (path / name).is_file()}
+    if "tokenizer_config.json" in files:
+        if "auto_map" in read_json(path / "tokenizer_config.json"):
+            raise ValueError(f"{path}: tokenizer_config.json has an auto_map: it needs code of its own, refused here")
+    else:
         # without a class name transformers guesses one from the model's type, and each of its versions its own way
         settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
         settings |= {"model_max_length": config.max_seq_len, "clean_up_tokenization_spaces": False}
@@ -275,11 +237,3 @@ def _tokenizer_files(path: Path, config: LlamaConfig, eos_id: int | None, bos_id
                 settings[key] = token_of[index]
         files["tokenizer_config.json"] = (json.dumps(settings, indent=2) + "\n").encode()
     return files
-
-
-def _vocabulary(content: dict[str, Any]) -> dict[str, int]:
-    vocab_size = content.get("model", {}).get("vocab", {})
-    # a Unigram model lists (token, score) in the order of ids
-    if isinstance(vocab_size, list):
-        return {token: index for index, (token, _) in enumerate(vocab_size)}
-    return vocab_size

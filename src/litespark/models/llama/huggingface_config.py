@@ -17,18 +17,15 @@ _SIZES = {
     "vocab_size": "vocab_size",
     "max_seq_len": "max_position_embeddings",
 }
-# what transformers takes for a key that is absent
-_ABSENT: dict[str, Any] = {
-    "hidden_size": 4096,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "intermediate_size": 11008,
-    "vocab_size": 32000,
-    "max_position_embeddings": 2048,
-    "rms_norm_eps": 1e-6,
-    "tie_word_embeddings": False,
-    "initializer_range": 0.02,
+# RopeScaling field -> key of its rotary settings
+_SCALING = {
+    "factor": "factor",
+    "low_frequency_factor": "low_freq_factor",
+    "high_frequency_factor": "high_freq_factor",
+    "original_max_seq_len": "original_max_position_embeddings",
 }
+# what transformers takes for a key that is absent
+_ABSENT: dict[str, Any] = {"rms_norm_eps": 1e-6, "tie_word_embeddings": False, "initializer_range": 0.02}
 # settings that change what is computed, with the values that this model has, the absent one first
 _FIXED: dict[str, tuple[Any, ...]] = {
     "model_type": ("llama",),
@@ -53,9 +50,7 @@ def read_config(path: Path, name: str) -> LlamaConfig:
     for key, expected in _FIXED.items():
         if found.get(key, expected[0]) not in expected:
             raise ValueError(f"{path}: {key} is {found[key]!r}; only models with {expected[0]!r} can be imported")
-    # the defaults are those of a Llama: a file that does not name its kind has to state its sizes
-    missing = sorted(set(_SIZES.values()) - found.keys()) if "model_type" not in found else []
-    if missing:
+    if missing := sorted(set(_SIZES.values()) - found.keys()):
         raise ValueError(f"{path} lacks {', '.join(missing)}; is it the config.json of a Llama?")
     values = {**_ABSENT, **found}
     key_heads = values.get("num_key_value_heads")
@@ -70,8 +65,7 @@ def read_config(path: Path, name: str) -> LlamaConfig:
             rope_scaling=scaling,
             norm_eps=values["rms_norm_eps"],
             tie_embeddings=values["tie_word_embeddings"],
-            # says nothing of the weights that the folder holds; some write 0
-            init_std=values["initializer_range"] or _ABSENT["initializer_range"],
+            init_std=values["initializer_range"] or _ABSENT["initializer_range"],  # some write 0
         )
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
@@ -96,14 +90,9 @@ def _read_rope(path: Path, values: dict[str, Any]) -> tuple[float, RopeScaling |
             f"{path}: the rotary type is {kind!r}; only 'default' and 'llama3' can be imported, since others compute "
             "other angles. Choose a model without that stretching"
         )
-    length = rope.get("original_max_position_embeddings", values["max_position_embeddings"])
+    rope = {"original_max_position_embeddings": values["max_position_embeddings"], **rope}
     try:
-        return theta, RopeScaling(
-            factor=rope["factor"],
-            low_frequency_factor=rope["low_freq_factor"],
-            high_frequency_factor=rope["high_freq_factor"],
-            original_max_seq_len=length,
-        )
+        return theta, RopeScaling(**{field: rope[key] for field, key in _SCALING.items()})
     except KeyError as error:
         raise ValueError(f"{path}: the llama3 rotary settings lack {error}") from error
     except (TypeError, ValueError) as error:
@@ -129,12 +118,9 @@ def end_ids(folder: Path) -> list[int]:
 
 def why_not_transformers(config: LlamaConfig) -> str | None:
     """Why transformers takes no such Llama; None: it does."""
-    if config.hidden_size % config.num_heads == 0:
-        return None
-    return (
-        f"transformers refuses a Llama whose hidden_size {config.hidden_size} is not a multiple of its num_heads "
-        f"{config.num_heads}"
-    )
+    width, heads = config.hidden_size, config.num_heads
+    reason = f"transformers refuses a Llama whose hidden_size {width} is not a multiple of its num_heads {heads}"
+    return reason if width % heads else None
 
 
 def to_huggingface_config(
@@ -142,15 +128,7 @@ def to_huggingface_config(
 ) -> dict[str, Any]:
     """The contents of `config.json`. The rotary keys are those of transformers 4, which 5 reads too."""
     scaling = config.rope_scaling
-    rope = None
-    if scaling is not None:
-        rope = {
-            "rope_type": "llama3",
-            "factor": scaling.factor,
-            "low_freq_factor": scaling.low_frequency_factor,
-            "high_freq_factor": scaling.high_frequency_factor,
-            "original_max_position_embeddings": scaling.original_max_seq_len,
-        }
+    rope = scaling and {"rope_type": "llama3"} | {key: getattr(scaling, field) for field, key in _SCALING.items()}
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",

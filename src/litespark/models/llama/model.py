@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from litespark.models.cache import KeyValueCache
 from litespark.models.llama.config import LlamaConfig
 from litespark.models.llama.fp8 import Fp8State
-from litespark.models.spec import RECOMPUTE_MODES, Recompute
+from litespark.models.spec import Recompute
 from litespark.ops.attention.documents import Documents
 from litespark.ops.backend import Ops
 from litespark.ops.linear.function import norm_linear, projection_mlp
@@ -76,10 +76,10 @@ class Rotary(nn.Module):
 
 
 class Context:
-    """What every block needs to know about the row: where tokens stand and what they may see.
+    """Where the tokens of sequences stand and what they may see.
 
-    Neither tuple nor dataclass, on purpose: FSDP's mixed precision casts the tensors that it finds in those, and cos
-    and sin stay fp32.
+    Neither tuple nor dataclass: FSDP's mixed precision casts the tensors that it finds in those, and cos and sin stay
+    fp32.
     """
 
     def __init__(
@@ -182,15 +182,10 @@ class Llama(nn.Module):
     """The model. Weights are PyTorch's defaults, or nothing on the meta device, until `models.init.initialise`.
 
     `fp8` is what a model in fp8 keeps from step to step, see `models.llama.fp8.enable_fp8`; None: it is not.
-
-    Raises:
-        ValueError: unknown `recompute`.
     """
 
     def __init__(self, config: LlamaConfig, ops: Ops, recompute: Recompute = "none") -> None:
         super().__init__()
-        if recompute not in RECOMPUTE_MODES:
-            raise ValueError(f"recompute is {recompute!r}; expected one of {', '.join(RECOMPUTE_MODES)}")
         self.config = config
         self.ops = ops
         self.recompute = recompute
@@ -224,7 +219,7 @@ class Llama(nn.Module):
             labels: (B, S) int64, already shifted: the id that follows each token, or -100 where none is predicted.
             positions: (B, S) integers, restarting at 0 in each document; None: 0..S-1, after what `cache` holds.
             documents: (B, S) integers; tokens of a row see each other only within one number. None: all do.
-            boundaries: of `documents`, as a `TokenBatch` has them; without them some attention backends wait for the
+            cu_seqlens: of `documents`, as a `TokenBatch` has them; without them some attention backends wait for the
                 device to count.
             cache: keys and values of earlier tokens, extended by this call; not together with `documents`.
             reduction: of the loss, see `linear_cross_entropy`.
@@ -280,6 +275,4 @@ class Llama(nn.Module):
             )
         for name, tensor in others.items():
             if tensor is not None and tensor.shape != tokens.shape:
-                raise ValueError(
-                    f"{name} are {tuple(tensor.shape)}; expected the shape of tokens, {tuple(tokens.shape)}"
-                )
+                raise ValueError(f"{name} are {tuple(tensor.shape)}; expected {tuple(tokens.shape)}, as tokens are")

@@ -1,23 +1,22 @@
 """When a linear layer leaves fp8 and when it comes back, from the shares of values that its casts lose.
 
-Plain Python on plain numbers: ranks that are shown the same shares decide alike, and what was decided can be computed
-again from them. Nothing here knows the model; `litespark.callbacks.fp8` shows it the shares and moves the layers.
+Plain Python on plain numbers: ranks that are shown the same shares decide alike. `litespark.callbacks.fp8` shows it the
+shares and moves the layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from litespark.ops.fp8.settings import AdaptiveConfig, Recipe
 
 # where a linear layer is computed: in fp8 by a recipe, or not in fp8
 Place = Literal["delayed", "tensorwise", "bf16"]
 Reason = Literal["overflow", "underflow", "return"]
-# tensor -> shares of its values, 0 to 1, that saturated and that became zero
+# tensor, "blocks.3.mlp.down.input" -> shares of its values, 0 to 1, that saturated and that became zero
 Shares = Mapping[str, tuple[float, float]]
-_LOST = {"overflow": "saturates", "underflow": "becomes zero"}
 
 
 @dataclass(frozen=True)
@@ -26,33 +25,49 @@ class Move:
 
     step: int  # optimizer steps finished when it was decided
     linear: str  # "blocks.3.mlp.down"
-    # before, after: where it was and where it is now
     before: Place
     after: Place
     reason: Reason  # what was above its bound, or that it is time to come back
-    tensor: str | None  # the one that lost most against its bound; None of a return
-    share: float | None  # of the values of the tensor; None of a return
-    bound: float | None  # that the share is above; None of a return
     readings: int  # how many in a row were above a bound, or how many it was away
+    # the tensor that lost most against its bound, the share of its values and the bound; None of a return
+    tensor: str | None = None
+    share: float | None = None
+    bound: float | None = None
+
+    @property
+    def why(self) -> str:
+        """In a few words."""
+        times = f"{self.readings} {'reading' if self.readings == 1 else 'readings in a row'}"
+        if self.reason == "return":
+            return f"its recipe is tried again, after {times}"
+        lost, tensor = (
+            "saturates" if self.reason == "overflow" else "becomes zero",
+            (self.tensor or "").rpartition(".")[2],
+        )
+        return f"{self.share:.3%} of its {tensor} {lost}, above {self.bound:.3%} in {times}"
 
     def described(self) -> str:
         """The move in one line."""
-        times = f"{self.readings} {'reading' if self.readings == 1 else 'readings in a row'}"
-        if self.reason == "return":
-            return f"step {self.step}: {self.linear} comes back from {self.before} to {self.after}, after {times}"
-        assert self.share is not None
-        assert self.bound is not None
-        why = f"{self.share:.3%} of {self.tensor} {_LOST[self.reason]}, above {self.bound:.3%} in {times}"
+        moves = f"goes from {self.before} to {self.after}"
         if self.before == self.after:
-            return f"step {self.step}: {self.linear} stays with {self.after} (precision.fp8.adaptive.fallback): {why}"
-        return f"step {self.step}: {self.linear} goes from {self.before} to {self.after}: {why}"
+            moves = f"stays with {self.after} (precision.fp8.adaptive.fallback)"
+        return f"step {self.step}: {self.linear} {moves}: {self.why}"
+
+
+class _Loss(NamedTuple):
+    """What a layer loses of a tensor; the first two order losses."""
+
+    above: bool  # its bound
+    excess: float  # the share in units of the bound
+    reason: Reason
+    tensor: str
+    share: float
+    bound: float
 
 
 @dataclass
 class _Layer:
-    """What is kept of one linear layer."""
-
-    place: Place  # where it is
+    place: Place
     above: int = 0  # readings in a row that were above a bound
     moves: int = 0  # away from its recipe, or warnings; of each the next rest is twice as long
     rest: int | None = 0  # readings until it comes back, or is warned of again; None: never; 0: it does not rest
@@ -80,124 +95,62 @@ class Adaptive:
     def observe(self, step: int, shares: Shares) -> list[Move]:
         """Take in one reading; in the order in which layers were first seen, what moves because of it.
 
-        `shares` are of the tensors that were counted since the last reading, named LINEAR.TENSOR. Of a layer in bf16
-        there are none; its rest goes on with every reading all the same.
+        `shares` are of the tensors that were counted since the last reading. Of a layer in bf16 there are none; its
+        rest goes on with every reading all the same.
         """
-        worst = _worst(shares, self.config)
+        worst = self._worst(shares)
         for linear in worst:
             self._layers.setdefault(linear, _Layer(self.recipe))
         decided = [self._decide(step, linear, layer, worst.get(linear)) for linear, layer in self._layers.items()]
         return [move for move in decided if move is not None]
 
+    def _worst(self, shares: Shares) -> dict[str, _Loss]:
+        """Linear layer -> what it loses most of against the bounds."""
+        worst: dict[str, _Loss] = {}
+        bounds: dict[Reason, float] = {"overflow": self.config.overflow_bound, "underflow": self.config.underflow_bound}
+        for tensor, lost in shares.items():
+            linear = linear_of(tensor)
+            for share, (reason, bound) in zip(lost, bounds.items(), strict=True):
+                loss = _Loss(share > bound, share / bound if bound else share, reason, tensor, share, bound)
+                if linear not in worst or loss[:2] > worst[linear][:2]:
+                    worst[linear] = loss
+        return worst
+
     def _decide(self, step: int, linear: str, layer: _Layer, loss: _Loss | None) -> Move | None:
-        warned = layer.place == self.recipe and layer.rest != 0
-        if loss is not None and layer.place != "bf16" and not warned:
-            layer.above = layer.above + 1 if loss.excess[0] else 0
-            if layer.above >= self.config.patience:
-                return self._away(step, linear, layer, loss)
-        if layer.rest:
+        if layer.rest == 0:
+            if loss is None:
+                return None
+            layer.above = layer.above + 1 if loss.above else 0
+            return self._away(step, linear, layer, loss) if layer.above >= self.config.patience else None
+        if layer.rest is not None:
             layer.rest -= 1
-            if layer.rest == 0:
-                return self._back(step, linear, layer)
-        return None
+        return self._back(step, linear, layer) if layer.rest == 0 else None
 
     def _away(self, step: int, linear: str, layer: _Layer, loss: _Loss) -> Move:
-        before, readings = layer.place, layer.above
+        before = layer.place
         if self.config.fallback == "bf16":
             layer.place = "bf16"
         first = self.config.return_after
         layer.rest = None if first is None else first * 2**layer.moves
         layer.length = layer.rest or 0
         layer.moves += 1
-        return Move(step, linear, before, layer.place, loss.reason, loss.tensor, loss.share, loss.bound, readings)
+        return Move(step, linear, before, layer.place, loss.reason, layer.above, loss.tensor, loss.share, loss.bound)
 
     def _back(self, step: int, linear: str, layer: _Layer) -> Move | None:
         before, layer.place, layer.above = layer.place, self.recipe, 0
         if before == self.recipe:  # it never went; now it may be warned of again
             return None
-        return Move(step, linear, before, self.recipe, "return", None, None, None, layer.length)
+        return Move(step, linear, before, self.recipe, "return", layer.length)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values, for a checkpoint."""
-        return {
-            "recipe": self.recipe,
-            "layers": {linear: vars(layer).copy() for linear, layer in self._layers.items()},
-        }
+        return {"layers": {linear: vars(layer).copy() for linear, layer in self._layers.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state_dict` gave.
-
-        Raises:
-            ValueError: it is of another recipe, from which layers left and to which they come back.
-        """
-        if state["recipe"] != self.recipe:
-            raise ValueError(
-                f"the checkpoint's fp8 layers moved away from recipe {state['recipe']}: got {self.recipe} now; resume "
-                f"with precision.fp8.recipe={state['recipe']}"
-            )
+        """Take up what `state_dict` gave; `Fp8State` has checked that it is of the same recipe."""
         self._layers = {linear: _Layer(**values) for linear, values in state["layers"].items()}
-
-
-@dataclass(frozen=True)
-class _Loss:
-    """The tensor of a layer that is furthest above its bound, or least below."""
-
-    tensor: str
-    share: float
-    bound: float
-    reason: Reason
-
-    @property
-    def excess(self) -> tuple[bool, float]:
-        """Whether it is above, and the share in units of the bound."""
-        return self.share > self.bound, self.share / self.bound if self.bound else self.share
-
-
-def _worst(shares: Shares, config: AdaptiveConfig) -> dict[str, _Loss]:
-    """Linear layer -> what it loses most of against the bounds."""
-    found: dict[str, _Loss] = {}
-    for tensor, (overflow, underflow) in shares.items():
-        losses = (
-            _Loss(tensor, overflow, config.overflow_bound, "overflow"),
-            _Loss(tensor, underflow, config.underflow_bound, "underflow"),
-        )
-        for loss in losses:
-            before = found.get(linear_of(tensor))
-            if before is None or loss.excess > before.excess:
-                found[linear_of(tensor)] = loss
-    return found
 
 
 def linear_of(tensor: str) -> str:
     """The layer that a tensor belongs to: "blocks.3.mlp.down" of "blocks.3.mlp.down.input"."""
     return tensor.rpartition(".")[0]
-
-
-def block_of(tensor: str) -> str:
-    """The block that a tensor belongs to: "blocks.3" of "blocks.3.mlp.down.input"."""
-    return ".".join(tensor.split(".")[:2])
-
-
-def worst_by_block(shares: Shares) -> dict[str, tuple[float, float]]:
-    """Block -> the highest share of each kind over its tensors, in the order of the blocks in `shares`."""
-    found: dict[str, tuple[float, float]] = {}
-    for tensor, (overflow, underflow) in shares.items():
-        highest = found.get(block_of(tensor), (0.0, 0.0))
-        found[block_of(tensor)] = (max(highest[0], overflow), max(highest[1], underflow))
-    return found
-
-
-def recipe_at(place: Place) -> Recipe | None:
-    """The recipe of a place; None: bf16."""
-    return None if place == "bf16" else place
-
-
-def counted_between(first: int, last: int, every: int) -> bool:
-    """Whether one of the steps first, …, last - 1 counted what its casts lose, with each `every`-th doing so."""
-    return -(-first // every) * every < last
-
-
-def share_in_fp8(places: Iterable[Place]) -> float:
-    """The share of places that are in fp8; there must be one."""
-    places = list(places)
-    return sum(place != "bf16" for place in places) / len(places)

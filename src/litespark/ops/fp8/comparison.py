@@ -1,7 +1,7 @@
 """How far operands, largest values and counts of one set of pieces are from those of another.
 
-Where both compute in fp32 and only sum up in another order, values next to the middle between two codes may get either
-of them. So a share of codes may differ, by one; anything else is a fault.
+Where both sum up in fp32 in another order, values next to the middle between two codes may get either of them. So a
+share of codes may differ, by one; anything else is a fault.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def code_difference(name: str, actual: Matrix, expected: Matrix, share: float) -
     """
     codes, wanted = actual.values, expected.values
     alike = codes.shape == wanted.shape and codes.dtype == wanted.dtype and codes.is_contiguous()
-    if not alike or not _same_scale(actual.scale, expected.scale):
+    scale, other = (None if each.scale is None else each.scale.nan_to_num(-1.0).item() for each in (actual, expected))
+    if not alike or scale != other:
         return Difference(name, _WRONG, share)
     found, values = actual.wide(), expected.wide()
     both_nan = found.isnan() & values.isnan()
@@ -36,24 +37,19 @@ def code_difference(name: str, actual: Matrix, expected: Matrix, share: float) -
     return Difference(name, _WRONG if bool(fault.any()) else differing.double().mean().item(), share)
 
 
-def amax_difference(name: str, actual: Tensor, expected: Tensor, bound: float) -> Difference:
+def amax_difference(actual: Tensor, expected: Tensor, bound: float) -> Difference:
     """Of two `amax_bits`, relative; NaN is like NaN, and infinity like infinity."""
     found, wanted = (bits.view(torch.float32).item() for bits in (actual, expected))
     if found == wanted or (found != found and wanted != wanted):
-        return Difference(name, 0.0, bound)
+        return Difference("amax", 0.0, bound)
     distance = abs(found - wanted) / wanted if wanted else _WRONG
-    return Difference(name, distance if distance == distance else _WRONG, bound)
+    return Difference("amax", distance if distance == distance else _WRONG, bound)
 
 
-def count_difference(name: str, actual: Tensor, expected: Tensor, bound: float) -> Difference:
+def count_difference(actual: Tensor, expected: Tensor, bound: float) -> Difference:
     """Of (2,) counts of what a cast loses: the greater of both differences, relative to what is expected."""
     found, wanted = actual.double(), expected.double()
-    return Difference(name, ((found - wanted).abs() / wanted.clamp(min=1)).max().item(), bound)
-
-
-def _same_scale(scale: Tensor | None, expected: Tensor | None) -> bool:
-    assert expected is not None
-    return scale is not None and torch.equal(scale.nan_to_num(-1.0), expected.nan_to_num(-1.0))
+    return Difference("counts", ((found - wanted).abs() / wanted.clamp(min=1)).max().item(), bound)
 
 
 def _ordered(codes: Tensor) -> Tensor:

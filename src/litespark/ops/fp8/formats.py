@@ -51,18 +51,12 @@ def power_of_two_scale(amax: Tensor, format: Format) -> Tensor:
 def quantised(values: Tensor, scale: Tensor, format: Format) -> Tensor:
     """The codes of `values`: divided by the scales (powers of two), cut off at the largest, rounded to nearest even.
 
-    What is not finite becomes NaN, infinities too, so that it reaches the loss and the step is skipped instead of
-    being trained on as if it were only large.
+    What is not finite becomes NaN, infinities too, so that it reaches the loss and the step is skipped.
     """
     scaled = values.float() / scale
     inside = scaled.clamp(-format.largest, format.largest)
     # Casting NaN gives NaN in both formats; older PyTorch makes other codes of infinities and of what is too large.
     return torch.where(torch.isfinite(scaled), inside, torch.full_like(inside, torch.nan)).to(format.dtype)
-
-
-def dequantised(codes: Tensor, scale: Tensor | None) -> Tensor:
-    """The values behind codes, in fp32; without a scale the codes are values in a wider dtype already."""
-    return codes.float() if scale is None else codes.float() * scale
 
 
 def saturation_and_underflow(values: Tensor, scale: Tensor, format: Format) -> Tensor:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from litespark.ops.fp8 import kernels
-from litespark.ops.fp8.operands import Operand
-from litespark.ops.fp8.quantisation import Quantisation
+from litespark.ops.fp8.operands import Operand, Quantisation
 from litespark.ops.fp8.reference import Pieces
 from litespark.ops.rms_norm.kernels import rms_norm_backward, rms_norm_forward
 from litespark.ops.rms_norm_fp8.kernels import add_rms_norm_backward_cast, add_rms_norm_cast
@@ -68,17 +67,16 @@ class FusedPieces(Pieces):
     ) -> tuple[Operand, Operand | None]:
         if quantisation.fused and (again is None or again.fused):
             return swiglu_backward_cast(gate_up, product_gradient, quantisation, again)
-        dtype = product_gradient.dtype
+        dtype, product = product_gradient.dtype, None
         if quantisation.fused:
-            # layers of different kinds: the product takes a pass of its own
-            assert again is not None
             gradient, _ = swiglu_backward_cast(gate_up, product_gradient, quantisation, None)
-            return gradient, self.swiglu(gate_up, again, dtype=dtype)
-        product_dtype = None if again is None or again.fused else dtype
-        wide_gradient, product = swiglu_backward(gate_up, product_gradient, product_dtype)
-        gradient = self.cast(wide_gradient, quantisation)
+        else:
+            product_dtype = None if again is None or again.fused else dtype
+            wide_gradient, product = swiglu_backward(gate_up, product_gradient, product_dtype)
+            gradient = self.cast(wide_gradient, quantisation)
         if again is None:
             return gradient, None
+        # layers of different kinds: the product takes a pass of its own
         return gradient, self.swiglu(gate_up, again, dtype=dtype) if product is None else self.cast(product, again)
 
 

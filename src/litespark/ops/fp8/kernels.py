@@ -1,8 +1,7 @@
 """The cast to fp8 in Triton, and what kernels that cast on their way share with it.
 
-R rows, C columns. Kernels work on square tiles, so that the codes of both layouts, (R, C) and (C, R), are written in
-whole sectors of 32 bytes while the values are read once. Codes are handed over as bytes: Triton knows fp8 numbers on
-devices that have them only, and its interpreter on none.
+R rows, C columns. Tiles are square, so that the codes of both layouts, (R, C) and (C, R), are written in whole sectors
+of 32 bytes. Codes are handed over as bytes: Triton has fp8 numbers on some devices only, its interpreter on none.
 """
 
 from __future__ import annotations
@@ -16,8 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from litespark.ops.fp8.formats import E4M3, E5M2, GREATEST_EXPONENT, LEAST_EXPONENT, Format
-from litespark.ops.fp8.operands import Matrix, Operand, plain
-from litespark.ops.fp8.quantisation import Quantisation
+from litespark.ops.fp8.operands import Matrix, Operand, Quantisation, plain
 from litespark.ops.precision import dtype_name
 from litespark.ops.rounding.kernels import count_saturation_and_underflow, fp8_codes, tile_amax
 from litespark.ops.triton_support import Launches, Target, needs_fp8, on_device_of, on_meta
@@ -75,24 +73,6 @@ def raise_to(amax, found):
 
 
 @triton.jit
-def note_tile(values, inverse_scale, amax, counts, MANTISSA_BITS: tl.constexpr):
-    """Raise `amax` to the bits of the largest of `values`, and add what the cast loses to `counts`, where wanted."""
-    if amax is not None:
-        raise_to(amax, tile_amax(values))
-    if counts is not None:
-        LARGEST: tl.constexpr = _E4M3_LARGEST if MANTISSA_BITS == 3 else _E5M2_LARGEST
-        SMALLEST: tl.constexpr = _E4M3_SMALLEST if MANTISSA_BITS == 3 else _E5M2_SMALLEST
-        count_saturation_and_underflow(values, inverse_scale, counts, LARGEST, SMALLEST)
-
-
-@triton.jit
-def codes_of(values, inverse_scale, MANTISSA_BITS: tl.constexpr):
-    """See `litespark.ops.rounding.kernels.fp8_codes`."""
-    LARGEST: tl.constexpr = _E4M3_LARGEST if MANTISSA_BITS == 3 else _E5M2_LARGEST
-    return fp8_codes(values, inverse_scale, LARGEST, MANTISSA_BITS)
-
-
-@triton.jit
 def store_rows(codes, row_codes, row, column, row_inside, column_inside, width):
     """A tile into (R, width)."""
     place = row_codes + row[:, None] * width + column[None, :]
@@ -109,25 +89,19 @@ def store_columns(codes, column_codes, row, column, row_inside, column_inside, r
 
 @triton.jit
 def quantise_tile(
-    values,
-    inverse_scale,
-    row_codes,
-    column_codes,
-    amax,
-    counts,
-    row,
-    column,
-    row_inside,
-    column_inside,
-    rows,
-    width,
+    values, inverse_scale, row_codes, column_codes, amax, counts, row, column, row_inside, column_inside, rows, width,
     MANTISSA_BITS: tl.constexpr,
-):
-    """All that an `Quantisation` with a known scale asks for, of one tile of a tensor (rows, width).
+):  # fmt: skip
+    """All that a `Quantisation` with a known scale asks for, of one tile of a tensor (rows, width).
 
     `values` are fp32 and 0 outside; `row` and `column` (int64 and any) say where they belong in the tensor."""
-    note_tile(values, inverse_scale, amax, counts, MANTISSA_BITS)
-    codes = codes_of(values, inverse_scale, MANTISSA_BITS)
+    LARGEST: tl.constexpr = _E4M3_LARGEST if MANTISSA_BITS == 3 else _E5M2_LARGEST
+    SMALLEST: tl.constexpr = _E4M3_SMALLEST if MANTISSA_BITS == 3 else _E5M2_SMALLEST
+    if amax is not None:
+        raise_to(amax, tile_amax(values))
+    if counts is not None:
+        count_saturation_and_underflow(values, inverse_scale, counts, LARGEST, SMALLEST)
+    codes = fp8_codes(values, inverse_scale, LARGEST, MANTISSA_BITS)
     if row_codes is not None:
         store_rows(codes, row_codes, row, column, row_inside, column_inside, width)
     if column_codes is not None:
@@ -136,13 +110,10 @@ def quantise_tile(
 
 # ---------------------------------------------------------------- kernels
 
-# `amax` is one place in a row of places, as `Scaling` holds them: at a multiple of 16 bytes for one layer and not for
-# the next, which is no reason to compile anew; nor is it for `scale`, wherever a caller has that.
-
 
 @triton.jit
 def amax_kernel(x, amax, rows, width, x_stride, TILE: tl.constexpr):
-    """Raise `amax` () to the bits of the largest value. Reads each value once. A maximum is the same in any order."""
+    """Raise `amax` () to the bits of the largest value."""
     row, column = place_of_tile(width, TILE)
     row_inside, column_inside = row < rows, column < width
     inside = row_inside[:, None] & column_inside[None, :]
@@ -150,24 +121,14 @@ def amax_kernel(x, amax, rows, width, x_stride, TILE: tl.constexpr):
     raise_to(amax, tile_amax(values))
 
 
+# `amax` is a place among those of `Scaling`: at a multiple of 16 bytes for one layer and not for the next, which is no
+# reason to compile anew; nor is it for `scale`
 @triton.jit(do_not_specialize_on_alignment=["scale", "amax"])
 def cast_kernel(
-    x,
-    row_codes,
-    column_codes,
-    bits,
-    scale,
-    amax,
-    counts,
-    rows,
-    width,
-    x_stride,
-    MANTISSA_BITS: tl.constexpr,
-    TILE: tl.constexpr,
-):
-    """One scale for all: from `scale`, or, if there are `bits` (of the largest value), from them and into `scale`.
-
-    Reads each value once and writes one byte of it for each layout: bf16 to both takes 4 bytes a value."""
+    x, row_codes, column_codes, bits, scale, amax, counts, rows, width, x_stride,
+    MANTISSA_BITS: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """One scale for all: from `scale`, or, if there are `bits` (of the largest value), from them and into `scale`."""
     row, column = place_of_tile(width, TILE)
     row_inside, column_inside = row < rows, column < width
     inside = row_inside[:, None] & column_inside[None, :]
@@ -179,30 +140,18 @@ def cast_kernel(
     else:
         factor = tl.load(scale)
     quantise_tile(
-        values,
-        inverse_of(factor),
-        row_codes,
-        column_codes,
-        amax,
-        counts,
-        row,
-        column,
-        row_inside,
-        column_inside,
-        rows,
-        width,
-        MANTISSA_BITS,
-    )
+        values, inverse_of(factor), row_codes, column_codes, amax, counts,
+        row, column, row_inside, column_inside, rows, width, MANTISSA_BITS,
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------- launchers
 
 
 def cast(x: Tensor, quantisation: Quantisation) -> Operand:
-    """See `litespark.ops.fp8.reference.Pieces.cast`, in passes of their own: the same to the bit.
+    """See `litespark.ops.fp8.reference.Pieces.cast`, to the bit; rows may lie apart, other strides are made contiguous.
 
-    `x` is (R, C) in fp32, bf16 or fp16; rows may lie apart, anything else is made contiguous. Bytes a value, of bf16 in
-    both layouts: 4 with a scale that is known; 6 where it comes from the tensor, which is then read twice.
+    Bytes a value, of bf16 in both layouts: 4 with a scale that is known; 6 where it comes from the tensor.
     """
     if quantisation.format is None:
         return plain(x)
@@ -218,25 +167,15 @@ def cast(x: Tensor, quantisation: Quantisation) -> Operand:
         if bits is not None:
             amax_kernel[tiles(rows, width)](x, bits, rows, width, x.stride(0), TILE=TILE, num_warps=NUM_WARPS)
         cast_kernel[tiles(rows, width)](
-            x,
-            as_bytes(operand.rows),
-            as_bytes(operand.columns),
-            bits,
-            scale,
-            quantisation.amax,
-            quantisation.counts,
-            rows,
-            width,
-            x.stride(0),
-            MANTISSA_BITS=quantisation.format.mantissa_bits,
-            TILE=TILE,
-            num_warps=NUM_WARPS,
-        )
+            x, as_bytes(operand.rows), as_bytes(operand.columns), bits, scale, quantisation.amax, quantisation.counts,
+            rows, width, x.stride(0),
+            MANTISSA_BITS=quantisation.format.mantissa_bits, TILE=TILE, num_warps=NUM_WARPS,
+        )  # fmt: skip
     return operand
 
 
 def empty_operand(like: Tensor, width: int, quantisation: Quantisation, scale: Tensor | None) -> Operand:
-    """Memory for the codes of a tensor (R, `width`) with as many rows as `like`, in the layouts that are wanted."""
+    """Memory for the codes of a tensor (R, `width`) with as many rows as `like`."""
     assert quantisation.format is not None
     rows, dtype = like.shape[0], quantisation.format.dtype
     return Operand(
@@ -270,23 +209,19 @@ def launches(target: Target) -> Launches:
                 yield words, partial(cast, x, quantisation)
                 yield f"from bits {words}", partial(cast, x, replace(quantisation, scale=None))
     usual = quantisations(E4M3)[""]
-    for words, (rows, width) in {"odd rows": (4095, 8192), "odd sizes": (4095, 8191)}.items():
-        x = on_meta(rows, width, torch.bfloat16)
+    for words, width in {"odd rows": 8192, "odd sizes": 8191}.items():
+        x = on_meta(4095, width, torch.bfloat16)
         yield words, partial(cast, x, usual)
         yield f"from bits {words}", partial(cast, x, replace(usual, scale=None))
 
 
-def quantisations(format: Format, *, every: bool = True) -> dict[str, Quantisation]:
-    """What steps ask for, by words: as in most steps first, or that alone."""
+def quantisations(format: Format) -> dict[str, Quantisation]:
+    """What steps ask for, by words: as in most steps first."""
     usual = Quantisation(format, on_meta(torch.float32), amax=on_meta(torch.int32))
-    if not every:
-        return {"": usual}
     return {
         "": usual,
         " counting": replace(usual, counts=on_meta(2, torch.int64)),
-        # of a gradient where the weight is frozen
-        " rows and amax": replace(usual, columns=False),
-        # in validation, and of a product made again
-        " rows alone": replace(usual, columns=False, amax=None),
-        " columns alone": replace(usual, rows=False, amax=None),
+        " rows and amax": replace(usual, columns=False),  # of a gradient where the weight is frozen
+        " rows alone": replace(usual, columns=False, amax=None),  # in validation
+        " columns alone": replace(usual, rows=False, amax=None),  # of a product made again
     }

@@ -20,8 +20,7 @@ def without_units(device: torch.device) -> str | None:
         return f"{name} is not supported: products of fp8 are made for NVIDIA devices, and fp8 on AMD is not tried"
     capability = torch.cuda.get_device_capability(device)
     if capability < OLDEST_CAPABILITY:
-        here, oldest = (".".join(map(str, each)) for each in (capability, OLDEST_CAPABILITY))
-        return f"{name} has compute capability {here}, and fp8 units came with {oldest} (Ada)"
+        return f"{name} has compute capability {'.'.join(map(str, capability))}, and fp8 units came with 8.9 (Ada)"
     return None
 
 

@@ -1,4 +1,4 @@
-"""What matrix products multiply: a tensor laid out for each of the two contractions, and the product itself.
+"""What matrix products multiply, how a producer is asked for it, and the product itself.
 
 A product contracts the last dimension of both of its matrices, which is the only layout that fp8 units up to Hopper
 take. A linear layer contracts each of its three tensors along both dimensions in turn, so that each is held twice:
@@ -15,10 +15,30 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from litespark.ops.fp8.formats import dequantised
+from litespark.ops.fp8.formats import Format
 
 # the products of fp8 units contract and deliver whole multiples of this
 MULTIPLE = 16
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """How a producer is to hand a tensor over to products."""
+
+    format: Format | None  # of the codes; None: no fp8, an operand in the dtype of the activations
+    # () fp32 power of two that is known beforehand, which lets the cast be part of the producer; None: from the
+    # tensor itself, which takes a pass of its own
+    scale: Tensor | None = None
+    # rows, columns: which layouts of the operand are wanted
+    rows: bool = True
+    columns: bool = True
+    amax: Tensor | None = None  # () int32, raised to `amax_bits` of the tensor before the cast; None: not wanted
+    counts: Tensor | None = None  # (2,) int64, to which `saturation_and_underflow` is added; None: not wanted
+
+    @property
+    def fused(self) -> bool:
+        """Whether the producer can cast on its way: all that it needs is known before it starts."""
+        return self.format is not None and self.scale is not None
 
 
 @dataclass(frozen=True)
@@ -36,7 +56,7 @@ class Matrix:
 
     def wide(self) -> Tensor:
         """The values in fp32, (M, K)."""
-        return dequantised(self.values, self.scale)
+        return self.values.float() if self.scale is None else self.values.float() * self.scale
 
 
 @dataclass(frozen=True)
@@ -71,5 +91,4 @@ def product(left: Matrix | None, right: Matrix | None, dtype: torch.dtype, *, si
 
 
 def _widened(matrix: Matrix, other: Matrix) -> Tensor:
-    """Values in the dtype that the wider of the two has."""
     return matrix.wide().to(other.values.dtype) if matrix.in_fp8 else matrix.values

@@ -1,8 +1,7 @@
 """What a block in fp8 is put together from: ops that hand their result over as an operand of products.
 
-None of it is differentiated by autograd: `litespark.ops.linear.function` calls these forward and backward. `Pieces` is
-the specification in plain PyTorch, exact to the code, on any device; `litespark.ops.fp8.fused` has the same in Triton.
-What follows a product of fp8 is computed in fp32 and cast once, as fused kernels do it.
+`litespark.ops.linear.function` calls these forward and backward. `Pieces` is the specification in plain PyTorch, exact
+to the code, on any device; `litespark.ops.fp8.fused` has the same in Triton.
 
 R rows (tokens), D hidden size of the model, F width of the product in the MLP.
 """
@@ -13,8 +12,7 @@ import torch
 from torch import Tensor
 
 from litespark.ops.fp8.formats import amax_bits, power_of_two_scale, quantised, saturation_and_underflow
-from litespark.ops.fp8.operands import Matrix, Operand, plain
-from litespark.ops.fp8.quantisation import Quantisation
+from litespark.ops.fp8.operands import Matrix, Operand, Quantisation, plain
 
 
 class Pieces:
@@ -28,9 +26,9 @@ class Pieces:
         bits = amax_bits(x)
         if quantisation.amax is not None:
             torch.maximum(quantisation.amax, bits, out=quantisation.amax)
-        scale = (
-            power_of_two_scale(bits.view(torch.float32), format) if quantisation.scale is None else quantisation.scale
-        )
+        scale = quantisation.scale
+        if scale is None:
+            scale = power_of_two_scale(bits.view(torch.float32), format)
         if quantisation.counts is not None:
             quantisation.counts.add_(saturation_and_underflow(x, scale, format))
         codes = quantised(x, scale, format)
@@ -71,11 +69,9 @@ class Pieces:
         *,
         dtype: torch.dtype,
     ) -> tuple[Tensor, Operand, Tensor]:
-        """The gradient of stream and update, which is one and the same: as a tensor in the dtype of `stream`, and as an
-        operand.
+        """The gradient of stream and update, which is one: as a tensor in the dtype of `stream`, and as an operand.
 
-        `stream_gradient` is None where there is none. The operand without a format is in `dtype`; the third result is
-        the gradient of the weight in its dtype.
+        The operand without a format is in `dtype`; the third result is the gradient of the weight in its dtype.
         """
         incoming = norm_gradient.float()
         normed = stream.float() * inverse_rms[:, None]

@@ -1,11 +1,12 @@
 """The scales of a model's tensors and what they come from: the largest values of the last steps, for all at once.
 
 Everything lies in a few tensors with one place for each tensor that is cast, so that the end of a step takes a handful
-of operations however many layers there are. Nothing here waits for the device, but for `read`.
+of operations however many layers there are.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from litespark.ops.fp8.formats import Format, power_of_two_scale
-from litespark.ops.fp8.quantisation import Quantisation
+from litespark.ops.fp8.operands import Quantisation
 from litespark.ops.fp8.settings import Recipe
 
 
@@ -100,10 +101,9 @@ class Scaling:
         self.amax[index] = 0
 
     def finish_step(self) -> None:
-        """After each optimizer step: take the largest values of the step into the history and renew the scales.
+        """After each optimizer step: take its largest values into the history and renew the scales; a collective.
 
-        A collective where there are several ranks: all get the same scales. A value that is not finite is left out:
-        the step was skipped, and one such value would spoil the scale for the whole history.
+        A value that is not finite is left out: the step was skipped, and it would spoil the scale for a whole history.
         """
         if dist.is_initialized() and dist.get_world_size() > 1:
             dist.all_reduce(self.amax, op=dist.ReduceOp.MAX)
@@ -119,7 +119,7 @@ class Scaling:
             # nothing was seen, or nothing but zeros: the scale stays
             scale[places] = torch.where(highest[places] > 0, found, scale[places])
         self.scale = _apart(scale)
-        self.known = [known or noted for known, noted in zip(self.known, self._noted, strict=True)]
+        self.known = list(map(operator.or_, self.known, self._noted))
         self._noted = [False] * len(self.names)
         self.amax.zero_()
         self.steps += 1
@@ -127,25 +127,19 @@ class Scaling:
     def read(self) -> dict[str, tuple[float, float]]:
         """Name -> shares of values that saturated and that became zero, of tensors counted since the last call.
 
-        A collective where there are several ranks, and the only method that waits for the device.
+        A collective, and the only method that waits for the device.
         """
         totals = torch.cat([self.counts, torch.tensor(self.seen, device=self.counts.device).unsqueeze(1)], dim=1)
         if dist.is_initialized() and dist.get_world_size() > 1:
             dist.all_reduce(totals)
-        found = {
-            name: (saturated / seen, underflowed / seen)
-            for name, (saturated, underflowed, seen) in zip(self.names, totals.tolist(), strict=True)
-            if seen
-        }
         self.counts.zero_()
         self.seen = [0] * len(self.names)
-        return found
+        rows = zip(self.names, totals.tolist(), strict=True)
+        return {name: (saturated / seen, zeroed / seen) for name, (saturated, zeroed, seen) in rows if seen}
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values and tensors of their own, for a checkpoint."""
         return {
-            "names": list(self.names),
-            "formats": [format.name for format in self.formats],
             "history": self.history.to("cpu", copy=True),
             "scale": self.scale.contiguous().cpu(),
             "known": list(self.known),
@@ -155,24 +149,7 @@ class Scaling:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave.
-
-        Raises:
-            ValueError: it is of other tensors, formats or length of history.
-        """
-        expected: dict[str, list[Any]] = {
-            "names": list(self.names),
-            "formats": [format.name for format in self.formats],
-            "history": list(self.history.shape),
-        }
-        got: dict[str, list[Any]] = {key: list(state[key]) for key in ("names", "formats")}
-        got["history"] = list(state["history"].shape)
-        for key, value in expected.items():
-            if got[key] != value:
-                raise ValueError(
-                    f"the checkpoint's fp8 state has other {key} than this run: got {_short(got[key])}, expected "
-                    f"{_short(value)}; resume with the model and precision.fp8 of the run that wrote it"
-                )
+        """Take up what `state_dict` gave, of the same tensors."""
         device = self.scale.device
         self.history = state["history"].to(device, copy=True)
         self.scale = _apart(state["scale"].to(device))
@@ -186,7 +163,3 @@ class Scaling:
 def _apart(scales: Tensor) -> Tensor:
     """A copy whose places lie 16 bytes apart, which is how cuBLASLt wants what is passed as a scale to begin."""
     return scales.unsqueeze(1).repeat(1, 16 // scales.element_size())[:, 0]
-
-
-def _short(values: list[Any]) -> str:
-    return f"{len(values)} of them, {', '.join(map(str, values[:3]))}, …" if len(values) > 3 else str(values)

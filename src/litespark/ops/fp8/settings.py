@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
-from litespark.config.settings import Switch, settings
+from litespark.config.settings import FIXED, Switch, settings
 from litespark.ops.fp8.formats import FORMATS, Format
 from litespark.ranges import Count, CountFromZero, Range, Share
 
@@ -45,20 +45,20 @@ class Fp8Config:
     weights and optimizer states.
     """
 
-    recipe: Recipe = "delayed"
+    recipe: Annotated[Recipe, FIXED] = "delayed"
     """`delayed`, one scale a tensor from the largest values of the last steps, which lets the op that makes a tensor
     cast it on its way; `tensorwise`, one scale from the tensor itself, which takes passes over it."""
-    gradients: Literal["e4m3", "e5m2"] = "e5m2"
+    gradients: Annotated[Literal["e4m3", "e5m2"], FIXED] = "e5m2"
     """Format of the gradients of products; activations and weights are e4m3."""
-    history: Annotated[int, Range(at_least=1, at_most=4096)] = 16
+    history: Annotated[int, Range(at_least=1, at_most=4096), FIXED] = 16
     """Steps whose largest values `delayed` looks back on."""
     margin: Annotated[int, Range(at_least=0, at_most=MOST_MARGIN, why="beyond, all values become zero")] = 0
     """Powers of two that `delayed` leaves above the largest of them."""
-    linears: tuple[Linear, ...] = LINEARS
+    linears: Annotated[tuple[Linear, ...], FIXED] = LINEARS
     """Of each block, those in fp8."""
-    bf16_first: CountFromZero = 0
+    bf16_first: Annotated[CountFromZero, FIXED] = 0
     """How many blocks at the beginning stay in bf16."""
-    bf16_last: CountFromZero = 0
+    bf16_last: Annotated[CountFromZero, FIXED] = 0
     """How many blocks at the end stay in bf16."""
     simulate: Switch = False
     """Round as fp8 does and multiply in a wider dtype, on any device; slow, and only for looking at losses."""

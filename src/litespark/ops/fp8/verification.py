@@ -6,17 +6,17 @@ A piece is asked for all that a step of the run may ask of it, with what its lay
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from litespark.ops.fp8.comparison import amax_difference, code_difference, count_difference
 from litespark.ops.fp8.formats import E4M3, E5M2, Format
-from litespark.ops.fp8.operands import MULTIPLE, Matrix, Operand, product
-from litespark.ops.fp8.quantisation import Quantisation
+from litespark.ops.fp8.operands import MULTIPLE, Matrix, Operand, Quantisation, product
 from litespark.ops.fp8.reference import PIECES as REFERENCE
 from litespark.ops.fp8.reference import Pieces
 from litespark.ops.fp8.settings import Fp8Config
@@ -35,8 +35,7 @@ from litespark.ops.tolerance import (
 _EXACT_SUMS_BOUND = 5e-3
 
 
-@dataclass(frozen=True)
-class Bounds:
+class Bounds(NamedTuple):
     """What may differ: a share of codes; largest values and counts relatively."""
 
     codes: float
@@ -66,10 +65,9 @@ def piece_trials(
     kinds = kinds_of(config)
     for piece in pieces_to_verify(shapes, device, dtype, autocast=autocast, gradients=_gradients(config)):
         for kind in kinds:
-            if piece.exact and kind == PLAIN:
-                continue  # a cast to nothing
-            ways = partial(piece.ways, kind, kinds)
-            yield Trial(f"{piece.name}, {kind}", piece.sizes, partial(_piece_compared, pieces, piece, ways, dtype))
+            if not (piece.exact and kind == PLAIN):  # a cast to nothing
+                compare = partial(_piece_compared, pieces, piece, kind, kinds, dtype)
+                yield Trial(f"{piece.name}, {kind}", piece.sizes, compare)
 
 
 def product_trials(
@@ -92,11 +90,11 @@ def _gradients(config: Fp8Config | None) -> tuple[Format, ...]:
 
 
 def _piece_compared(
-    pieces: Pieces, piece: Piece, ways: Callable[[], Iterator[Way]], dtype: torch.dtype
+    pieces: Pieces, piece: Piece, kind: str, kinds: tuple[str, ...], dtype: torch.dtype
 ) -> list[Difference]:
     return [
         replace(each, tensor=f"{way.name}: {each.tensor}" if way.name else each.tensor)
-        for way in ways()
+        for way in piece.ways(kind, kinds)
         for each in way_differences(pieces, piece, way, dtype)
     ]
 
@@ -104,10 +102,10 @@ def _piece_compared(
 def way_differences(pieces: Pieces, piece: Piece, way: Way, dtype: torch.dtype) -> Iterator[Difference]:
     """Everything that a piece makes and notes in one way, beside what the reference does."""
     inputs = {name: x for name, x in piece.inputs.items() if name != way.without}
+    first = next(iter(inputs))
     if not way.finite:
-        first = next(iter(inputs))
         inputs[first] = spoilt(inputs[first])
-    device = inputs[next(iter(inputs))].device
+    device = inputs[first].device
     noted, expected_notes = way.noting(device), way.noting(device)
     expected = piece.call(REFERENCE, inputs, expected_notes, way.again, dtype)
     wide = expected
@@ -121,22 +119,22 @@ def way_differences(pieces: Pieces, piece: Piece, way: Way, dtype: torch.dtype) 
     for name, wanted in expected.items():
         quantisation = way.again if name == "product" else way.quantisation
         if isinstance(wanted, Operand):
-            assert quantisation is not None
             yield from _operands_compared(name, actual[name], wanted, wide[name], _bounds(piece, quantisation))
         elif isinstance(wanted, Tensor) and way.finite:
             yield _tensors_compared(name, actual[name], wanted, wide[name])
         elif wanted is None and actual[name] is not None:
             yield Difference(f"{name}, which nobody asked for", float("inf"), 0.0)
+    bounds = _bounds(piece, way.quantisation)
     if noted.amax is not None and expected_notes.amax is not None:
-        yield amax_difference("amax", noted.amax, expected_notes.amax, _bounds(piece, way.quantisation).amax)
+        yield amax_difference(noted.amax, expected_notes.amax, bounds.amax)
     if noted.counts is not None and expected_notes.counts is not None:
-        yield count_difference("counts", noted.counts, expected_notes.counts, _bounds(piece, way.quantisation).counts)
+        yield count_difference(noted.counts, expected_notes.counts, bounds.counts)
 
 
-def _bounds(piece: Piece, quantisation: Quantisation) -> Bounds:
+def _bounds(piece: Piece, quantisation: Quantisation | None) -> Bounds:
     if piece.exact:
         return EXACT
-    return FUSED if quantisation.fused else ROUNDED
+    return FUSED if quantisation is not None and quantisation.fused else ROUNDED
 
 
 def _operands_compared(
@@ -175,20 +173,19 @@ def _products_compared(
     tokens, width, wide = sizes
 
     def operand(rows: int, columns: int, cast_to: Format) -> Operand:
-        values = torch.randn(rows, columns, generator=generator, device=device)
-        return REFERENCE.cast(values, Quantisation(cast_to))
+        return REFERENCE.cast(torch.randn(rows, columns, generator=generator, device=device), Quantisation(cast_to))
 
     x, weight, gradient = operand(tokens, width, E4M3), operand(wide, width, E4M3), operand(tokens, wide, format)
-    products = {
+    products = (
         # forward with fewer bits, backward without; the gradient of a weight has the dtype of its master
-        "output": (x.rows, weight.rows, dtype, True, LOW_PRECISION_BOUND),
-        "gradient of the input": (gradient.rows, weight.columns, dtype, False, _EXACT_SUMS_BOUND),
-        "gradient of the weight": (gradient.columns, x.columns, torch.float32, False, _EXACT_SUMS_BOUND),
-    }
-    found = []
-    for name, (left, right, to, fast, bound) in products.items():
+        ("output", x.rows, weight.rows, dtype, True, LOW_PRECISION_BOUND),
+        ("gradient of the input", gradient.rows, weight.columns, dtype, False, _EXACT_SUMS_BOUND),
+        ("gradient of the weight", gradient.columns, x.columns, torch.float32, False, _EXACT_SUMS_BOUND),
+    )
+    differences = []
+    for name, left, right, to, fast, bound in products:
         expected = product(left, right, torch.float32, simulate=True, fast=fast)
         actual = product(left, right, to, simulate=False, fast=fast)
         distance = relative_distance(actual, expected) if actual.dtype == to else float("inf")
-        found.append(Difference(name, distance, bound))
-    return found
+        differences.append(Difference(name, distance, bound))
+    return differences

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from litespark.ops.fp8.formats import E4M3, Format, power_of_two_scale
-from litespark.ops.fp8.operands import Operand
-from litespark.ops.fp8.quantisation import Quantisation
+from litespark.ops.fp8.operands import Operand, Quantisation
 from litespark.ops.fp8.reference import PIECES as REFERENCE
 from litespark.ops.fp8.reference import Pieces
 from litespark.ops.fp8.settings import LINEARS, RECIPES, Fp8Config
@@ -29,84 +28,21 @@ _MOST_OUTPUTS = 1024
 # of values that a cast to e4m3 loses beside usual ones, and one to e5m2
 _FAINT, _FAINTER = 2.0**-20, 2.0**-33
 
+Inputs = dict[str, Tensor]
 # what a piece returned: "operand" by the quantisation, "product" by that of the product made again, the rest by name
 Results = dict[str, Tensor | Operand | None]
-Call = Callable[[Pieces, dict[str, Tensor], Quantisation, Quantisation | None, torch.dtype], Results]
+# (pieces, inputs, quantisation, quantisation of the product made again, dtype where nothing is fused)
+Call = Callable[[Pieces, Inputs, Quantisation, Quantisation | None, torch.dtype], Results]
 
 
 def kinds_of(config: Fp8Config | None) -> tuple[str, ...]:
     """What a layer may be in a run with these settings, or in any run."""
     if config is None:
         return (*RECIPES, PLAIN)
-    found = {config.recipe}
-    if config.recipe == "delayed":
-        found.add("tensorwise")  # while nothing is known of a tensor
+    # nothing is known of a tensor at first: then `delayed` is tensorwise
+    recipes = RECIPES if config.recipe == "delayed" else (config.recipe,)
     some_plain = config.adaptive.fallback != "none" or set(config.linears) != set(LINEARS)
-    return tuple(kind for kind in RECIPES if kind in found) + (PLAIN,) * some_plain
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A piece at the sizes of a run."""
-
-    name: str  # of the method
-    sizes: str  # in words
-    inputs: dict[str, Tensor]  # as a step has them; the first is spoilt to see what becomes of infinity and NaN
-    formats: tuple[Format, ...]  # that it is asked for, the usual one first
-    call: Call  # (pieces, inputs, quantisation, quantisation of the product made again, dtype where nothing is fused)
-    optional: str | None = None  # an input that a step may do without; None: there is none
-    of_gradient: bool = False  # what it hands over is a gradient
-    makes_again: bool = False  # whether it makes the product of the forward pass again where asked to
-    exact: bool = False  # it does nothing but cast
-
-    def ways(self, kind: str, others: tuple[str, ...] = ()) -> Iterator[Way]:
-        """How a step may ask for it where a layer is of that kind; the layer beside it may be of one of the others."""
-        scale, again_scale = self._scales() if kind == "delayed" else (None, None)
-
-        def quantisation(format: Format = self.formats[0], rows: bool = True, columns: bool = True) -> Quantisation:
-            known = None if scale is None else scale(format)
-            return Quantisation(format, scale=known, rows=rows, columns=columns)
-
-        again = None
-        if self.makes_again:
-            known = None if again_scale is None else again_scale(E4M3)
-            again = Quantisation(E4M3, scale=known, rows=False)
-        if kind == PLAIN:
-            yield Way("", Quantisation(None), Quantisation(None) if self.makes_again else None, noted=False)
-            return
-        yield Way("", quantisation(), again)
-        yield Way("counted", quantisation(), again, counted=True)
-        yield Way("not finite", quantisation(), again, finite=False)
-        if not (self.exact or kind == "delayed"):
-            return  # passes of their own, which the cast's verification asks for in all ways
-        for format in self.formats[1:]:
-            yield Way(format.name, quantisation(format), again)
-        # of an input in validation, of a gradient where the weight is frozen
-        yield Way("rows only", quantisation(columns=False), noted=self.of_gradient)
-        if self.exact:
-            yield Way("columns only", quantisation(rows=False), noted=False)  # the product made again
-        if self.optional is not None:
-            yield Way(f"without {self.optional}", quantisation(), again, without=self.optional)
-        if self.makes_again and "tensorwise" in others:
-            yield Way("product tensorwise", quantisation(), Quantisation(E4M3, rows=False))
-        if self.makes_again and PLAIN in others:
-            yield Way("product not in fp8", quantisation(), Quantisation(None))
-            yield Way("product alone", Quantisation(None), again, noted=False)
-
-    def _scales(self) -> tuple[Callable[[Format], Tensor], Callable[[Format], Tensor]]:
-        """Scales that are known beforehand, of the operand and of the product made again; a little too small."""
-        wide = {name: x.float() for name, x in self.inputs.items()}
-        found = self.call(
-            REFERENCE, wide, Quantisation(None), Quantisation(None) if self.makes_again else None, torch.float32
-        )
-
-        def scale_of(result: Tensor | Operand | None) -> Callable[[Format], Tensor]:
-            assert isinstance(result, Operand)
-            assert result.rows is not None
-            amax = result.rows.values.abs().max()
-            return lambda format: power_of_two_scale(amax, format) * _TOO_SMALL
-
-        return scale_of(found["operand"]), scale_of(found["product"] if self.makes_again else found["operand"])
+    return (*recipes, PLAIN) if some_plain else recipes
 
 
 @dataclass(frozen=True)
@@ -130,6 +66,61 @@ class Way:
         return replace(self.quantisation, amax=amax, counts=counts)
 
 
+@dataclass(frozen=True)
+class Piece:
+    """A piece at the sizes of a run."""
+
+    name: str  # of the method
+    sizes: str  # in words
+    inputs: Inputs  # as a step has them; the first is spoilt to see what becomes of infinity and NaN
+    formats: tuple[Format, ...]  # that it is asked for, the usual one first
+    call: Call
+    optional: str | None = None  # an input that a step may do without; None: there is none
+    of_gradient: bool = False  # what it hands over is a gradient
+    makes_again: bool = False  # whether it makes the product of the forward pass again where asked to
+    exact: bool = False  # it does nothing but cast
+
+    def ways(self, kind: str, others: tuple[str, ...] = ()) -> Iterator[Way]:
+        """How a step may ask for it where a layer is of that kind; the layer beside it may be of one of the others."""
+        if kind == PLAIN:
+            yield Way("", Quantisation(None), Quantisation(None) if self.makes_again else None, noted=False)
+            return
+        amax, again_amax = self._amaxes() if kind == "delayed" else (None, None)
+
+        def known(amax: Tensor | None, format: Format) -> Tensor | None:
+            """A scale that is known beforehand, a little too small."""
+            return None if amax is None else power_of_two_scale(amax, format) * _TOO_SMALL
+
+        usual = Quantisation(self.formats[0], known(amax, self.formats[0]))
+        again = Quantisation(E4M3, known(again_amax, E4M3), rows=False) if self.makes_again else None
+        yield Way("", usual, again)
+        yield Way("counted", usual, again, counted=True)
+        yield Way("not finite", usual, again, finite=False)
+        if not (self.exact or kind == "delayed"):
+            return  # passes of their own, which the cast's verification asks for in all ways
+        for format in self.formats[1:]:
+            yield Way(format.name, Quantisation(format, known(amax, format)), again)
+        # of an input in validation, of a gradient where the weight is frozen
+        yield Way("rows only", replace(usual, columns=False), noted=self.of_gradient)
+        if self.exact:
+            yield Way("columns only", replace(usual, rows=False), noted=False)  # the product made again
+        if self.optional is not None:
+            yield Way(f"without {self.optional}", usual, again, without=self.optional)
+        if self.makes_again and "tensorwise" in others:
+            yield Way("product tensorwise", usual, Quantisation(E4M3, rows=False))
+        if self.makes_again and PLAIN in others:
+            yield Way("product not in fp8", usual, Quantisation(None))
+            yield Way("product alone", Quantisation(None), again, noted=False)
+
+    def _amaxes(self) -> list[Tensor]:
+        """The largest value of the operand, and of the product where it is made again."""
+        wide = {name: x.float() for name, x in self.inputs.items()}
+        again = Quantisation(None) if self.makes_again else None
+        results = self.call(REFERENCE, wide, Quantisation(None), again, torch.float32)
+        operands = results["operand"], results["product" if self.makes_again else "operand"]
+        return [each.rows.values.abs().max() for each in operands]  # type: ignore[union-attr]  # operands, with rows
+
+
 def pieces_to_verify(
     shapes: StepShapes, device: torch.device, dtype: torch.dtype, *, autocast: bool, gradients: tuple[Format, ...]
 ) -> Iterator[Piece]:
@@ -145,13 +136,10 @@ def pieces_to_verify(
             lines[4::8] *= _FAINTER
         return values.to(to)
 
-    def spaced(values: Tensor) -> Tensor:
-        """Rows apart, as those of a slice are."""
-        return torch.cat([values, torch.zeros_like(values[:, :16])], dim=1)[:, : values.shape[1]]
-
     all_formats = tuple(dict.fromkeys((E4M3, *gradients)))
     at_width, at_feed_forward = f"{rows} x {width}", f"{rows} x {intermediate_size}"
-    x = spaced(normal(rows, width, faint_rows=True, faint_columns=True))
+    x = normal(rows, width, faint_rows=True, faint_columns=True)
+    x = torch.cat([x, torch.zeros_like(x[:, :16])], dim=1)[:, :width]  # rows apart, as those of a slice are
     yield Piece("cast of activations", at_width, {"x": x}, all_formats, _cast, exact=True)
     outputs = min(width, _MOST_OUTPUTS)
     weight = normal(outputs, intermediate_size, to=torch.float32, faint_rows=True, faint_columns=True)
@@ -182,19 +170,15 @@ def spoilt(x: Tensor) -> Tensor:
     return x
 
 
-def _cast(pieces: Pieces, inputs: dict[str, Tensor], quantisation: Quantisation, *_: object) -> Results:
+def _cast(pieces: Pieces, inputs: Inputs, quantisation: Quantisation, *_: object) -> Results:
     return {"operand": pieces.cast(inputs["x"], quantisation)}
 
 
-def _swiglu(
-    pieces: Pieces, inputs: dict[str, Tensor], quantisation: Quantisation, _: object, dtype: torch.dtype
-) -> Results:
+def _swiglu(pieces: Pieces, inputs: Inputs, quantisation: Quantisation, _: object, dtype: torch.dtype) -> Results:
     return {"operand": pieces.swiglu(inputs["gate_up"], quantisation, dtype=dtype)}
 
 
-def _add_rms_norm(
-    pieces: Pieces, inputs: dict[str, Tensor], quantisation: Quantisation, _: object, dtype: torch.dtype
-) -> Results:
+def _add_rms_norm(pieces: Pieces, inputs: Inputs, quantisation: Quantisation, _: object, dtype: torch.dtype) -> Results:
     x = inputs["x"]
     stream, operand, inverse_rms = pieces.add_rms_norm(
         x, inputs.get("update"), inputs["weight"], EPSILON, quantisation, stream_dtype=x.dtype, dtype=dtype
@@ -203,23 +187,19 @@ def _add_rms_norm(
 
 
 def _add_rms_norm_backward(
-    pieces: Pieces, inputs: dict[str, Tensor], quantisation: Quantisation, _: object, dtype: torch.dtype
+    pieces: Pieces, inputs: Inputs, quantisation: Quantisation, _: object, dtype: torch.dtype
 ) -> Results:
     stream = inputs["stream"]
+    inverse_rms = torch.rsqrt(stream.float().square().mean(dim=-1) + EPSILON)
+    incoming = inputs["norm_gradient"], inputs.get("stream_gradient")
     gradient, operand, weight_gradient = pieces.add_rms_norm_backward(
-        inputs["norm_gradient"],
-        inputs.get("stream_gradient"),
-        stream,
-        inputs["weight"],
-        torch.rsqrt(stream.float().square().mean(dim=-1) + EPSILON),
-        quantisation,
-        dtype=dtype,
+        *incoming, stream, inputs["weight"], inverse_rms, quantisation, dtype=dtype
     )
     return {"operand": operand, "gradient of stream": gradient, "gradient of weight": weight_gradient}
 
 
 def _swiglu_backward(
-    pieces: Pieces, inputs: dict[str, Tensor], quantisation: Quantisation, again: Quantisation | None, _: object
+    pieces: Pieces, inputs: Inputs, quantisation: Quantisation, again: Quantisation | None, _: object
 ) -> Results:
     operand, product = pieces.swiglu_backward(inputs["gate_up"], inputs["product_gradient"], quantisation, again)
     return {"operand": operand, "product": product}

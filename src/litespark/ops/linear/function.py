@@ -2,10 +2,9 @@
 
 Each half is one autograd function, so that what an op hands to a product, forward and backward, is cast by the op
 itself and never written in a wider dtype. Every linear layer may be in fp8 by a recipe of its own or in the dtype of
-activations: the operands know.
+activations, which comes from outside: autocast is switched off inside.
 
-T tokens, D width of the model, N width of queries, keys and values, F width of the product in the MLP. Autocast is
-switched off inside; the dtype that activations have comes from outside.
+T tokens, D width of the model, N width of queries, keys and values, F width of the product in the MLP.
 """
 
 from __future__ import annotations
@@ -16,8 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from litespark.ops.fp8.operands import Matrix
-from litespark.ops.fp8.quantisation import Quantisation
+from litespark.ops.fp8.operands import Matrix, Quantisation
 from litespark.ops.linear.state import BlockLinears, Fp8Linear
 from litespark.ops.precision import compute_dtype
 
@@ -28,8 +26,7 @@ _NO_PRODUCT = Quantisation(None, rows=False, columns=False)
 def norm_linear(
     x: Tensor, update: Tensor | None, norm_weight: Tensor, eps: float, linear: Fp8Linear
 ) -> tuple[Tensor, Tensor]:
-    """Stream = x + update, and RMSNorm(stream) · weightᵀ: from the stream (..., D) to queries, keys and values (...,
-    N).
+    """Stream = x + update (..., D), and RMSNorm(stream) · weightᵀ (..., N).
 
     The second in the dtype of `x`, under autocast in that of autocast.
     """
@@ -37,7 +34,7 @@ def norm_linear(
     flat = x.reshape(-1, shape[-1])
     added = None if update is None else update.reshape(flat.shape)
     settings = eps, linear, compute_dtype(x), torch.is_grad_enabled()
-    stream, y = _NormLinear.apply(flat, added, norm_weight, linear.weight, *settings)
+    stream, y = _NormLinear.apply(settings, flat, added, norm_weight, linear.weight)
     return stream.view(shape), y.unflatten(0, shape[:-1])
 
 
@@ -50,39 +47,28 @@ def projection_mlp(
     up once more in the backward pass instead of keeping it. Of `linears`, qkv is not used.
     """
     shape = stream.shape
-    flat = stream.reshape(-1, shape[-1])
+    flat, attended = stream.reshape(-1, shape[-1]), attended.reshape(-1, attended.shape[-1])
     weights = linears.output.weight, linears.gate_up.weight, linears.down.weight
     settings = eps, linears, compute_dtype(stream), torch.is_grad_enabled(), recompute
-    attended = attended.reshape(-1, attended.shape[-1])
-    stream, update = _ProjectionMLP.apply(flat, attended, norm_weight, *weights, *settings)
+    stream, update = _ProjectionMLP.apply(settings, flat, attended, norm_weight, *weights)
     return stream.view(shape), update.view(shape)
 
 
 class _NormLinear(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        update: Tensor | None,
-        norm_weight: Tensor,
-        weight: Tensor,
-        eps: float,
-        linear: Fp8Linear,
-        dtype: torch.dtype,
-        learning: bool,
+        ctx: Any, settings: Any, x: Tensor, update: Tensor | None, norm_weight: Tensor, weight: Tensor
     ) -> tuple[Tensor, Tensor]:
+        linear: Fp8Linear
+        eps, linear, dtype, learning = settings
         ctx.linear, ctx.dtype = linear, dtype
         ctx.x_dtype, ctx.update_dtype = x.dtype, None if update is None else update.dtype
-        kept = learning and ctx.needs_input_grad[3]
+        kept = learning and ctx.needs_input_grad[4]
+        stream_dtype = x.dtype if update is None else torch.promote_types(x.dtype, update.dtype)
         with _autocast_off(x):
+            wanted = linear.quantisation("input", x.numel(), columns=kept, note=learning)
             stream, normed, inverse_rms = linear.pieces.add_rms_norm(
-                x,
-                update,
-                norm_weight,
-                eps,
-                linear.input_quantisation(x.numel(), columns=kept, note=learning),
-                stream_dtype=x.dtype if update is None else torch.promote_types(x.dtype, update.dtype),
-                dtype=dtype,
+                x, update, norm_weight, eps, wanted, stream_dtype=stream_dtype, dtype=dtype
             )
             weights = linear.weight_operand(dtype)
             y = linear.product(normed.rows, weights.rows, dtype, fast=True)
@@ -97,64 +83,43 @@ class _NormLinear(torch.autograd.Function):
         normed, weights = _matrices(parts)
         linear: Fp8Linear = ctx.linear
         with _autocast_off(stream):
-            incoming = linear.pieces.cast(
-                y_gradient, linear.gradient_quantisation(y_gradient.numel(), columns=normed is not None)
-            )
+            wanted = linear.quantisation("gradient", y_gradient.numel(), columns=normed is not None)
+            incoming = linear.pieces.cast(y_gradient, wanted)
             normed_gradient = linear.product(incoming.rows, weights, ctx.dtype)
             weight_gradient = _weight_gradient(linear, incoming.columns, normed)
+            saved, dtype = (stream, norm_weight, inverse_rms), ctx.update_dtype or stream.dtype
             gradient, of_update, norm_weight_gradient = linear.pieces.add_rms_norm_backward(
-                normed_gradient,
-                stream_gradient,
-                stream,
-                norm_weight,
-                inverse_rms,
-                _NO_PRODUCT,
-                dtype=ctx.update_dtype or stream.dtype,
+                normed_gradient, stream_gradient, *saved, _NO_PRODUCT, dtype=dtype
             )
         update_gradient = of_update.rows.values if ctx.update_dtype is not None and of_update.rows else None
-        return gradient.to(ctx.x_dtype), update_gradient, norm_weight_gradient, weight_gradient, *[None] * 4
+        return None, gradient.to(ctx.x_dtype), update_gradient, norm_weight_gradient, weight_gradient
 
 
 class _ProjectionMLP(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        stream: Tensor,
-        attended: Tensor,
-        norm_weight: Tensor,
-        output_weight: Tensor,
-        gate_up_weight: Tensor,
-        down_weight: Tensor,
-        eps: float,
-        linears: BlockLinears,
-        dtype: torch.dtype,
-        learning: bool,
-        recompute: bool,
+        ctx: Any, settings: Any, stream: Tensor, attended: Tensor, norm_weight: Tensor, *_: Tensor
     ) -> tuple[Tensor, Tensor]:
+        linears: BlockLinears
+        eps, linears, dtype, learning, recompute = settings
         ctx.linears, ctx.dtype, ctx.recompute, ctx.stream_dtype = linears, dtype, recompute, stream.dtype
-        _, output, gate_up, down = linears
+        output, gate_up, down = linears[1:]
         pieces = output.pieces
-        keep_output, keep_gate_up, keep_down = (learning and each for each in ctx.needs_input_grad[3:6])
+        keep_output, keep_gate_up, keep_down = (learning and each for each in ctx.needs_input_grad[4:])
+        keep_product = keep_down and not recompute
         with _autocast_off(stream):
-            attention = pieces.cast(
-                attended.to(dtype), output.input_quantisation(attended.numel(), columns=keep_output, note=learning)
-            )
+            wanted = output.quantisation("input", attended.numel(), columns=keep_output, note=learning)
+            attention = pieces.cast(attended.to(dtype), wanted)
             weights = [linear.weight_operand(dtype) for linear in (output, gate_up, down)]
             projected = output.product(attention.rows, weights[0].rows, dtype, fast=True)
+            wanted = gate_up.quantisation("input", stream.numel(), columns=keep_gate_up, note=learning)
+            stream_dtype = torch.promote_types(stream.dtype, dtype)
             stream, normed, inverse_rms = pieces.add_rms_norm(
-                stream,
-                projected,
-                norm_weight,
-                eps,
-                gate_up.input_quantisation(stream.numel(), columns=keep_gate_up, note=learning),
-                stream_dtype=torch.promote_types(stream.dtype, dtype),
-                dtype=dtype,
+                stream, projected, norm_weight, eps, wanted, stream_dtype=stream_dtype, dtype=dtype
             )
             gates = gate_up.product(normed.rows, weights[1].rows, dtype, fast=True)
-            keep_product = keep_down and not recompute
-            activated = pieces.swiglu(
-                gates, down.input_quantisation(gates.numel() // 2, columns=keep_product, note=learning), dtype=dtype
-            )
+            wanted = down.quantisation("input", gates.numel() // 2, columns=keep_product, note=learning)
+            activated = pieces.swiglu(gates, wanted, dtype=dtype)
             update = down.product(activated.rows, weights[2].rows, dtype, fast=True)
         kept = (
             attention.columns if keep_output else None,
@@ -171,39 +136,33 @@ class _ProjectionMLP(torch.autograd.Function):
     def backward(ctx: Any, stream_gradient: Tensor, update_gradient: Tensor) -> tuple[Tensor | None, ...]:
         stream, norm_weight, inverse_rms, gates, *parts = ctx.saved_tensors
         attention, normed, activated, output_weight, gate_up_weight, down_weight = _matrices(parts)
-        _, output, gate_up, down = ctx.linears
+        output, gate_up, down = ctx.linears[1:]
         pieces, dtype = output.pieces, ctx.dtype
-        learn_output, learn_gate_up, learn_down = ctx.needs_input_grad[3:6]
+        learn_output, learn_gate_up, learn_down = ctx.needs_input_grad[4:]
         with _autocast_off(stream):
-            of_update = pieces.cast(
-                update_gradient, down.gradient_quantisation(update_gradient.numel(), columns=learn_down)
-            )
+            wanted = down.quantisation("gradient", update_gradient.numel(), columns=learn_down)
+            of_update = pieces.cast(update_gradient, wanted)
             of_product = down.product(of_update.rows, down_weight, dtype)
-            of_gates, again = pieces.swiglu_backward(
-                gates,
-                of_product,
-                gate_up.gradient_quantisation(gates.numel(), columns=learn_gate_up),
-                down.input_again() if ctx.recompute and learn_down else None,
+            wanted = gate_up.quantisation("gradient", gates.numel(), columns=learn_gate_up)
+            # to the codes that it had, and not noted again
+            wanted_again = (
+                down.quantisation("input", 0, rows=False, note=False) if ctx.recompute and learn_down else None
             )
+            of_gates, again = pieces.swiglu_backward(gates, of_product, wanted, wanted_again)
             down_gradient = _weight_gradient(down, of_update.columns, activated if again is None else again.columns)
             # the largest of the pass are let go as soon as they are multiplied: it needs most memory of all
             del of_update, of_product, again
             of_normed = gate_up.product(of_gates.rows, gate_up_weight, dtype)
             gate_up_gradient = _weight_gradient(gate_up, of_gates.columns, normed)
             del of_gates
+            wanted = output.quantisation("gradient", stream.numel(), columns=learn_output)
             gradient, of_projected, norm_weight_gradient = pieces.add_rms_norm_backward(
-                of_normed,
-                stream_gradient,
-                stream,
-                norm_weight,
-                inverse_rms,
-                output.gradient_quantisation(stream.numel(), columns=learn_output),
-                dtype=dtype,
+                of_normed, stream_gradient, stream, norm_weight, inverse_rms, wanted, dtype=dtype
             )
             of_attended = output.product(of_projected.rows, output_weight, dtype)
             output_gradient = _weight_gradient(output, of_projected.columns, attention)
         weight_gradients = output_gradient, gate_up_gradient, down_gradient
-        return gradient.to(ctx.stream_dtype), of_attended, norm_weight_gradient, *weight_gradients, *[None] * 5
+        return None, gradient.to(ctx.stream_dtype), of_attended, norm_weight_gradient, *weight_gradients
 
 
 def _weight_gradient(linear: Fp8Linear, gradient: Matrix | None, inputs: Matrix | None) -> Tensor | None:

@@ -1,9 +1,4 @@
-"""What a linear layer in fp8 keeps from step to step: its recipe, the places of its scales, and its cast weight.
-
-The cast weight is one byte a value in each layout. Where weights are sharded, it is what would be gathered: with
-`delayed` each rank casts its shard by the one scale of the tensor, and products ask for nothing else than
-`Fp8Linear.weight_operand`.
-"""
+"""What a linear layer in fp8 keeps from step to step: its recipe, the places of its scales, and its cast weight."""
 
 from __future__ import annotations
 
@@ -13,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from litespark.ops.fp8.formats import E4M3
-from litespark.ops.fp8.operands import MULTIPLE, Matrix, Operand, plain, product
-from litespark.ops.fp8.quantisation import Quantisation
+from litespark.ops.fp8.operands import MULTIPLE, Matrix, Operand, Quantisation, plain, product
 from litespark.ops.fp8.reference import Pieces
 from litespark.ops.fp8.scaling import Scaling
 from litespark.ops.fp8.settings import Fp8Config, Recipe
@@ -27,50 +21,30 @@ TENSORS = ("input", "weight", "gradient")
 class Fp8Linear:
     """One linear layer, y = x · weightᵀ, in fp8 by a recipe or, with None, in the dtype of the activations.
 
-    The cast weight is kept from one optimizer step to the next, so that neither micro-batches nor recomputation cast it
-    again: `renew_weight` after each step. It is also cast anew where the weight was written to in another way, such as
-    by loading; that is read off the weight's version, which fused optimizers leave as it was.
+    The cast weight is kept from one optimizer step to the next: `renew_weight` after each step. It is also cast anew
+    where the weight was written to in another way, such as by loading; that is read off the weight's version, which
+    fused optimizers leave as it was.
 
-    `scaling` has the tensors "NAME.input", "NAME.weight" and "NAME.gradient"; None: the layer is never in fp8. `recipe`
-    is as it is now; `move` sets it.
+    `scaling` has the tensors "NAME.input", "NAME.weight" and "NAME.gradient"; None: the layer is never in fp8.
     """
 
     def __init__(
-        self,
-        name: str,
-        weight: nn.Parameter,
-        pieces: Pieces,
-        scaling: Scaling | None,
-        recipe: Recipe | None,
-        *,
-        simulate: bool,
+        self, name: str, weight: nn.Parameter, pieces: Pieces, scaling: Scaling | None, config: Fp8Config
     ) -> None:
-        assert scaling is not None or recipe is None
         self.name = name
         self.weight = weight
         self.pieces = pieces
         self.scaling = scaling
-        self.recipe: Recipe | None = recipe
-        self.simulate = simulate
+        self.recipe: Recipe | None = None if scaling is None else config.recipe
+        self.simulate = config.simulate
         self._places = {} if scaling is None else {each: scaling.names.index(f"{name}.{each}") for each in TENSORS}
         self._operand: Operand | None = None
         self._cast_of: tuple[object, ...] = ()
 
-    def input_quantisation(self, size: int, *, columns: bool, note: bool) -> Quantisation:
-        """How the input, of `size` values, is to be cast; `columns` only where the weight's gradient wants them."""
-        return self._quantisation("input", size, columns=columns, note=note)
-
-    def input_again(self) -> Quantisation:
-        """How the input is to be cast once more in the backward pass: to the codes that it had, and not noted again."""
-        return self._quantisation("input", 0, rows=False, note=False)
-
-    def gradient_quantisation(self, size: int, *, columns: bool) -> Quantisation:
-        """How the gradient of the output is to be cast; `columns` only where the weight's gradient wants them."""
-        return self._quantisation("gradient", size, columns=columns)
-
-    def _quantisation(
+    def quantisation(
         self, tensor: str, size: int, *, rows: bool = True, columns: bool = True, note: bool = True, count: bool = True
     ) -> Quantisation:
+        """How the "input", "weight" or "gradient", of `size` values, is to be cast, see `Scaling.quantisation`."""
         if self.recipe is None:
             return Quantisation(None, rows=rows, columns=columns)
         assert self.scaling is not None
@@ -92,15 +66,9 @@ class Fp8Linear:
             self._cast_weight(self.weight.dtype, count=True)
 
     def move(self, recipe: Recipe | None) -> None:
-        """Go on with another recipe, or without fp8; what is known of the tensors is forgotten.
-
-        Raises:
-            ValueError: the layer is never in fp8.
-        """
-        if self.scaling is None:
-            raise ValueError(f"{self.name}: got recipe {recipe}, expected none: this layer stays out of fp8")
-        self.recipe = recipe
-        self._operand = None
+        """Go on with another recipe, or without fp8; what is known of the tensors is forgotten."""
+        assert self.scaling is not None
+        self.restore(recipe)
         for place in self._places.values():
             self.scaling.forget(place)
 
@@ -120,7 +88,7 @@ class Fp8Linear:
             if self.recipe is None:
                 self._operand = plain(weight.to(dtype))
             else:
-                self._operand = self.pieces.cast(weight, self._quantisation("weight", weight.numel(), count=count))
+                self._operand = self.pieces.cast(weight, self.quantisation("weight", weight.numel(), count=count))
         self._cast_of = self._state_of_weight(dtype)
 
     def _state_of_weight(self, dtype: torch.dtype) -> tuple[object, ...]:
@@ -155,16 +123,12 @@ def scaling_of(names: list[str], config: Fp8Config, device: torch.device) -> Sca
 
 
 def why_not(shapes: StepShapes) -> str | None:
-    """Why fp8 units cannot multiply at these sizes, in words that follow "because"; None where they can.
-
-    Every size is contracted by one of the three products of a linear layer, tokens by that of the weight's gradient.
-    Simulated products take any size.
-    """
+    """Why fp8 units cannot multiply at these sizes, each of which some product contracts; None where they can."""
+    heads, key_heads = shapes.num_heads * shapes.head_dim, shapes.num_kv_heads * shapes.head_dim
     sizes = {
         "the model's width D": shapes.hidden_size,
-        "the width of queries, keys and values (H + 2K)·Dh": (shapes.num_heads + 2 * shapes.num_kv_heads)
-        * shapes.head_dim,
-        "the width of all heads H·Dh": shapes.num_heads * shapes.head_dim,
+        "the width of queries, keys and values (H + 2K)·Dh": heads + 2 * key_heads,
+        "the width of all heads H·Dh": heads,
         "the feed-forward width F": shapes.intermediate_size,
         "the tokens of a micro-batch": shapes.rows * shapes.length,
     }

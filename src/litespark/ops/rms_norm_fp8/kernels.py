@@ -1,18 +1,16 @@
-"""RMSNorm that casts to fp8 on its way, forward and backward: two kernels, their launchers and launch configurations.
+"""RMSNorm that casts to fp8 on its way, forward and backward.
 
-R rows, D width of a row. Codes are written as (R, D) and as (D, R). The second wants many rows at once, and many rows
-fit into no registers, so that every tile of rows is walked over twice, in chunks of columns: first for what is summed
-up over a row, then for the codes. The second walk finds in L2 what the first has read or written, since few rows are on
-their way at a time. It goes along with the first walk over the next tile, in one loop, so that memory is never idle
-while the values of L2 are cast.
+R rows, D width of a row. Codes are written as (R, D) and as (D, R). The second wants many rows at once, which fit into
+no registers, so every tile of rows is walked over twice, in chunks of columns: first for what is summed up over a row,
+then for the codes, out of L2. The second walk goes along with the first over the next tile, in one loop, so that memory
+is never idle while the values of L2 are cast.
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -21,8 +19,7 @@ from torch import Tensor
 
 from litespark.ops.fp8.formats import E4M3, E5M2
 from litespark.ops.fp8.kernels import as_bytes, empty_operand, inverse_of, quantisations, quantise_tile
-from litespark.ops.fp8.operands import Operand
-from litespark.ops.fp8.quantisation import Quantisation
+from litespark.ops.fp8.operands import Operand, Quantisation
 from litespark.ops.precision import dtype_name
 from litespark.ops.rms_norm.kernels import as_rows
 from litespark.ops.rounding.kernels import rounded
@@ -38,38 +35,17 @@ _IN_L2 = 40 * 2**20
 # have 128 registers a thread, which the backward pass nearly fills.
 _TILE = 4096
 NUM_WARPS = 16
-# `amax` is one place in a row of places, as `Scaling` holds them: at a multiple of 16 bytes for one layer and not for
-# the next, which is no reason to compile anew; nor is it for `scale`, wherever a caller has that. `rows` is a stride of
-# codes, of which 8 are written at once where it is a multiple of 16: that is one.
 
 
 @triton.jit(do_not_specialize=["steps"], do_not_specialize_on_alignment=["scale", "amax"])
 def add_rms_norm_fp8_forward_kernel(
-    x,
-    update,
-    weight,
-    stream,
-    row_codes,
-    column_codes,
-    inverse_rms,
-    scale,
-    amax,
-    counts,
-    rows,
-    steps,
-    x_stride,
-    update_stride,
-    eps,
-    WIDTH: tl.constexpr,
-    ROWS: tl.constexpr,
-    CHUNK: tl.constexpr,
-    MANTISSA_BITS: tl.constexpr,
-):
+    x, update, weight, stream, row_codes, column_codes, inverse_rms, scale, amax, counts,
+    rows, steps, x_stride, update_stride, eps,
+    WIDTH: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr, MANTISSA_BITS: tl.constexpr,
+):  # fmt: skip
     """Each program takes `steps` tiles of ROWS rows, as many tiles apart as there are programs.
 
-    From memory: reads x and update and writes the stream, then one byte a value for each layout of codes; with an fp32
-    stream, a bf16 update and both layouts that is 12 bytes a value. From L2: the stream once more (4 bytes). Without
-    `update`: x twice, of which once from L2, and no stream.
+    With an fp32 stream, a bf16 update and both layouts of codes 12 bytes a value go to and from memory.
     """
     inverse_scale = inverse_of(tl.load(scale))
     highest = tl.zeros([ROWS], tl.int32)
@@ -100,20 +76,9 @@ def add_rms_norm_fp8_forward_kernel(
             if amax is not None:
                 highest = tl.maximum(highest, _bits_of_rows(normed))
             quantise_tile(
-                normed,
-                inverse_scale,
-                row_codes,
-                column_codes,
-                None,
-                counts,
-                before,
-                column,
-                before_inside,
-                column_inside,
-                rows,
-                WIDTH,
-                MANTISSA_BITS,
-            )
+                normed, inverse_scale, row_codes, column_codes, None, counts,
+                before, column, before_inside, column_inside, rows, WIDTH, MANTISSA_BITS,
+            )  # fmt: skip
         before_scale = tl.rsqrt(tl.sum(squares, axis=1) / WIDTH + eps)
         tl.store(inverse_rms + row, before_scale, mask=row_inside)
     if amax is not None:
@@ -122,37 +87,16 @@ def add_rms_norm_fp8_forward_kernel(
 
 @triton.jit(do_not_specialize=["steps"], do_not_specialize_on_alignment=["scale", "amax"])
 def add_rms_norm_fp8_backward_kernel(
-    norm_gradient,
-    stream_gradient,
-    stream,
-    weight,
-    inverse_rms,
-    gradient,
-    row_codes,
-    column_codes,
-    weight_partials,
-    scale,
-    amax,
-    counts,
-    rows,
-    steps,
-    norm_gradient_stride,
-    stream_gradient_stride,
-    stream_stride,
-    WIDTH: tl.constexpr,
-    ROWS: tl.constexpr,
-    CHUNK: tl.constexpr,
-    MANTISSA_BITS: tl.constexpr,
-):
+    norm_gradient, stream_gradient, stream, weight, inverse_rms, gradient, row_codes, column_codes, weight_partials,
+    scale, amax, counts, rows, steps, norm_gradient_stride, stream_gradient_stride, stream_stride,
+    WIDTH: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr, MANTISSA_BITS: tl.constexpr,
+):  # fmt: skip
     """With n = stream · inverse_rms and g = norm_gradient · weight:
 
         gradient = inverse_rms · (g - n · mean(g · n)) + stream_gradient, as it is and as codes
         weight gradient = sum over rows of norm_gradient · n
 
-    Tiles as in the forward pass. From memory: reads norm_gradient, stream and, if there is one, stream_gradient; writes
-    gradient and one byte a value for each layout of codes; with an fp32 stream, a bf16 norm_gradient and both layouts
-    that is 16 bytes a value. From L2: norm_gradient and stream once more (6 bytes), and the program's fp32 row of
-    partial weight gradients, twice a tile.
+    Tiles as in the forward pass; 16 bytes a value with an fp32 stream, a bf16 norm_gradient and both layouts.
     """
     inverse_scale = inverse_of(tl.load(scale))
     highest = tl.zeros([ROWS], tl.int32)
@@ -191,20 +135,9 @@ def add_rms_norm_fp8_backward_kernel(
             if amax is not None:
                 highest = tl.maximum(highest, _bits_of_rows(outgoing))
             quantise_tile(
-                outgoing,
-                inverse_scale,
-                row_codes,
-                column_codes,
-                None,
-                counts,
-                before,
-                column,
-                before_inside,
-                column_inside,
-                rows,
-                WIDTH,
-                MANTISSA_BITS,
-            )
+                outgoing, inverse_scale, row_codes, column_codes, None, counts,
+                before, column, before_inside, column_inside, rows, WIDTH, MANTISSA_BITS,
+            )  # fmt: skip
         before_scale = row_scale
         before_mean = tl.sum(products, axis=1) / WIDTH
     if amax is not None:
@@ -221,9 +154,7 @@ def _rows_of(step, rows, ROWS: tl.constexpr):
 
 @triton.jit
 def _bits_of_rows(values):
-    """The largest absolute value of each row as the bits of an fp32 number, see `litespark.ops.fp8.formats.amax_bits`.
-
-    Kept for each row and not for each value, of which the registers would not hold as many."""
+    """`litespark.ops.fp8.formats.amax_bits` of each row: registers would not hold one for each value."""
     return tl.max(values.to(tl.int32, bitcast=True) & 0x7FFFFFFF, axis=1)
 
 
@@ -252,18 +183,16 @@ def _store(tensor, values, row, column, row_inside, column_inside, stride, POLIC
 # ---------------------------------------------------------------- launchers
 
 
-@dataclass(frozen=True)
-class Tiling:
+class Tiling(NamedTuple):
     """What a program works on at a time."""
 
-    # 32 fill whole sectors of the codes (D, R). With 16, two programs that work side by side fill one, which L2 puts
-    # together before it goes to memory.
     rows: int
     chunk: int  # columns, a power of two
 
 
 def tiling(width: int, bytes_again: int) -> Tiling:
     """As many rows as L2 has room for; `bytes_again` are those that the second walk reads once more, for one value."""
+    # 32 fill whole sectors of the codes (D, R); of 16, L2 puts two programs' together before they go to memory
     rows = 32 if PROGRAMS * 32 * width * bytes_again <= _IN_L2 else 16
     return Tiling(rows, min(_TILE // rows, max(16, triton.next_power_of_2(width))))
 
@@ -279,10 +208,7 @@ def dealt(rows: int, tile: Tiling) -> tuple[int, Any]:
 def add_rms_norm_cast(
     x: Tensor, update: Tensor | None, weight: Tensor, eps: float, stream_dtype: torch.dtype, quantisation: Quantisation
 ) -> tuple[Tensor, Operand, Tensor]:
-    """See `litespark.ops.fp8.reference.Pieces.add_rms_norm`; for an quantisation that is `fused`.
-
-    Tensors are in any of fp32, bf16 and fp16, and copied where neighbouring values are apart; computed in fp32.
-    """
+    """`litespark.ops.fp8.reference.Pieces.add_rms_norm` for a quantisation that is `fused`."""
     assert quantisation.format is not None
     stream = x if update is None else x.new_empty(x.shape, dtype=stream_dtype)
     operand = empty_operand(x, x.shape[1], quantisation, quantisation.scale)
@@ -296,42 +222,21 @@ def add_rms_norm_cast(
     programs, steps = dealt(rows, tile)
     with on_device_of(x):
         add_rms_norm_fp8_forward_kernel[(programs,)](
-            x,
-            update,
-            weight.contiguous(),
-            None if update is None else stream,
-            as_bytes(operand.rows),
-            as_bytes(operand.columns),
-            inverse_rms,
-            quantisation.scale,
-            quantisation.amax,
-            quantisation.counts,
-            rows,
-            steps,
-            x.stride(0),
-            0 if update is None else update.stride(0),
-            eps,
-            WIDTH=width,
-            ROWS=tile.rows,
-            CHUNK=tile.chunk,
-            MANTISSA_BITS=quantisation.format.mantissa_bits,
+            x, update, weight.contiguous(), None if update is None else stream,
+            as_bytes(operand.rows), as_bytes(operand.columns), inverse_rms,
+            quantisation.scale, quantisation.amax, quantisation.counts,
+            rows, steps, x.stride(0), 0 if update is None else update.stride(0), eps,
+            WIDTH=width, ROWS=tile.rows, CHUNK=tile.chunk, MANTISSA_BITS=quantisation.format.mantissa_bits,
             num_warps=NUM_WARPS,
-        )
+        )  # fmt: skip
     return stream, operand, inverse_rms
 
 
 def add_rms_norm_backward_cast(
-    norm_gradient: Tensor,
-    stream_gradient: Tensor | None,
-    stream: Tensor,
-    weight: Tensor,
-    inverse_rms: Tensor,
+    norm_gradient: Tensor, stream_gradient: Tensor | None, stream: Tensor, weight: Tensor, inverse_rms: Tensor,
     quantisation: Quantisation,
-) -> tuple[Tensor, Operand, Tensor]:
-    """See `litespark.ops.fp8.reference.Pieces.add_rms_norm_backward`; for an quantisation that is `fused`.
-
-    Dtypes and strides as in `add_rms_norm_cast`. The gradient of the weight is added up in the same order every time.
-    """
+) -> tuple[Tensor, Operand, Tensor]:  # fmt: skip
+    """The same of `add_rms_norm_backward`; the gradient of the weight is added up in the same order every time."""
     assert quantisation.format is not None
     gradient = stream.new_empty(stream.shape)
     operand = empty_operand(stream, stream.shape[1], quantisation, quantisation.scale)
@@ -345,29 +250,14 @@ def add_rms_norm_backward_cast(
     partials = stream.new_empty(programs, width, dtype=torch.float32)
     with on_device_of(stream):
         add_rms_norm_fp8_backward_kernel[(programs,)](
-            norm_gradient,
-            stream_gradient,
-            stream,
-            weight.contiguous(),
-            inverse_rms.contiguous(),
-            gradient,
-            as_bytes(operand.rows),
-            as_bytes(operand.columns),
-            partials,
-            quantisation.scale,
-            quantisation.amax,
-            quantisation.counts,
-            rows,
-            steps,
-            norm_gradient.stride(0),
-            0 if stream_gradient is None else stream_gradient.stride(0),
+            norm_gradient, stream_gradient, stream, weight.contiguous(), inverse_rms.contiguous(),
+            gradient, as_bytes(operand.rows), as_bytes(operand.columns), partials,
+            quantisation.scale, quantisation.amax, quantisation.counts,
+            rows, steps, norm_gradient.stride(0), 0 if stream_gradient is None else stream_gradient.stride(0),
             stream.stride(0),
-            WIDTH=width,
-            ROWS=tile.rows,
-            CHUNK=tile.chunk,
-            MANTISSA_BITS=quantisation.format.mantissa_bits,
+            WIDTH=width, ROWS=tile.rows, CHUNK=tile.chunk, MANTISSA_BITS=quantisation.format.mantissa_bits,
             num_warps=NUM_WARPS,
-        )
+        )  # fmt: skip
     return gradient, operand, partials.sum(dim=0).to(weight.dtype)
 
 
@@ -385,10 +275,10 @@ def launches(target: Target) -> Launches:
         x, y, weight = on_meta(4096, width, stream), on_meta(4096, width, other), on_meta(width, stream)
         every = width == 3072
         name = f"{'add ' if add else ''}{dtype_name(stream)}/{dtype_name(other)} D{width}"
-        for words, quantisation in quantisations(E4M3, every=every).items():
-            forward = x, y if add else None, weight, 1e-5, stream, quantisation
-            yield name + words, partial(add_rms_norm_cast, *forward)
+        ways = None if every else 1
+        for words, quantisation in itertools.islice(quantisations(E4M3).items(), ways):
+            yield name + words, partial(add_rms_norm_cast, x, y if add else None, weight, 1e-5, stream, quantisation)
         for format in (E5M2, E4M3) if every else (E5M2,):
-            for words, quantisation in quantisations(format, every=every).items():
+            for words, quantisation in itertools.islice(quantisations(format).items(), ways):
                 backward = y, x if add else None, x, weight, on_meta(4096, fp32), quantisation
                 yield f"{name} {format.name}{words}", partial(add_rms_norm_backward_cast, *backward)

@@ -1,7 +1,6 @@
-"""SwiGLU in Triton whose results leave it in fp8, in the layouts that products want: two kernels.
+"""SwiGLU in Triton whose results leave it in fp8, in the layouts that products want.
 
-R rows, F width of the product; a row of `gate_up` is 2F wide, gate first. Programs work on square tiles of the product,
-see `litespark.ops.fp8.kernels`.
+R rows, F width of the product; a row of `gate_up` is 2F wide, gate first. Tiles as in `litespark.ops.fp8.kernels`.
 """
 
 from __future__ import annotations
@@ -23,9 +22,8 @@ from litespark.ops.fp8.kernels import (
     quantisations,
     quantise_tile,
     tiles,
-)
-from litespark.ops.fp8.operands import Operand
-from litespark.ops.fp8.quantisation import Quantisation
+)  # fmt: skip
+from litespark.ops.fp8.operands import Operand, Quantisation
 from litespark.ops.precision import dtype_name
 from litespark.ops.rms_norm.kernels import as_rows
 from litespark.ops.swiglu.kernels import _sigmoid
@@ -35,28 +33,15 @@ from litespark.ops.triton_support import Launches, Target, needs_fp8, on_device_
 # them are in registers at once.
 NUM_WARPS = 8
 
-# `amax` is one place in a row of places, as `Scaling` holds them: at a multiple of 16 bytes for one layer and not for
-# the next, which is no reason to compile anew; nor is it for `scale`, wherever a caller has that.
-
 
 @triton.jit(do_not_specialize_on_alignment=["scale", "amax"])
 def swiglu_fp8_forward_kernel(
-    gate_up,
-    row_codes,
-    column_codes,
-    scale,
-    amax,
-    counts,
-    rows,
-    width,
-    gate_up_stride,
-    MANTISSA_BITS: tl.constexpr,
-    TILE: tl.constexpr,
-):
+    gate_up, row_codes, column_codes, scale, amax, counts, rows, width, gate_up_stride,
+    MANTISSA_BITS: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
     """product = gate · sigmoid(gate) · up, cast from fp32 by the scale. `width` is that of the product.
 
-    Reads 2F values a row and writes F bytes for each layout: 6 bytes a value of the product, where a pass for the
-    product in bf16 and one for its cast take 10.
+    6 bytes a value of the product, where a pass for it in bf16 and one for its cast take 10.
     """
     row, column = place_of_tile(width, TILE)
     row_inside, column_inside = row < rows, column < width
@@ -65,52 +50,26 @@ def swiglu_fp8_forward_kernel(
     gate = tl.load(place, mask=inside, other=0.0).to(tl.float32)
     up = tl.load(place + width, mask=inside, other=0.0).to(tl.float32)
     quantise_tile(
-        gate * _sigmoid(gate) * up,
-        inverse_of(tl.load(scale)),
-        row_codes,
-        column_codes,
-        amax,
-        counts,
-        row,
-        column,
-        row_inside,
-        column_inside,
-        rows,
-        width,
-        MANTISSA_BITS,
-    )
+        gate * _sigmoid(gate) * up, inverse_of(tl.load(scale)), row_codes, column_codes, amax, counts,
+        row, column, row_inside, column_inside, rows, width, MANTISSA_BITS,
+    )  # fmt: skip
 
 
 @triton.jit(do_not_specialize_on_alignment=["scale", "amax", "again_scale", "again_amax"])
 def swiglu_fp8_backward_kernel(
-    gate_up,
-    product_gradient,
-    row_codes,
-    column_codes,
-    scale,
-    amax,
-    counts,
-    again_row_codes,
-    again_column_codes,
-    again_scale,
-    again_amax,
-    again_counts,
-    rows,
-    width,
-    gate_up_stride,
-    product_gradient_stride,
-    MANTISSA_BITS: tl.constexpr,
-    AGAIN_MANTISSA_BITS: tl.constexpr,
-    TILE: tl.constexpr,
-):
+    gate_up, product_gradient, row_codes, column_codes, scale, amax, counts,
+    again_row_codes, again_column_codes, again_scale, again_amax, again_counts,
+    rows, width, gate_up_stride, product_gradient_stride,
+    MANTISSA_BITS: tl.constexpr, AGAIN_MANTISSA_BITS: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
     """With s = sigmoid(gate) and d = product_gradient:
 
         gradient of gate = d · up · s · (1 + gate · (1 - s))
         gradient of up = d · gate · s
 
     cast from fp32 by `scale` into codes (R, 2F) and (2F, R); and, if there is `again_scale`, the product of the forward
-    pass by that. Reads 3F values a row, writes 2F bytes for each layout and F for each of the product: 10 bytes a value
-    of the product and 1 or 2 more with it again, where ordinary passes and their casts take 18 and 5 or 6 more.
+    pass by that. 10 bytes a value of the product and 1 or 2 more with it again, where ordinary passes and their casts
+    take 18 and 5 or 6 more.
     """
     row, column = place_of_tile(width, TILE)
     row_inside, column_inside = row < rows, column < width
@@ -124,61 +83,25 @@ def swiglu_fp8_backward_kernel(
     activated = gate * slope
     inverse_scale = inverse_of(tl.load(scale))
     quantise_tile(
-        incoming * up * slope * (1.0 + gate * (1.0 - slope)),
-        inverse_scale,
-        row_codes,
-        column_codes,
-        amax,
-        counts,
-        row,
-        column,
-        row_inside,
-        column_inside,
-        rows,
-        2 * width,
-        MANTISSA_BITS,
-    )
+        incoming * up * slope * (1.0 + gate * (1.0 - slope)), inverse_scale, row_codes, column_codes, amax, counts,
+        row, column, row_inside, column_inside, rows, 2 * width, MANTISSA_BITS,
+    )  # fmt: skip
     quantise_tile(
-        incoming * activated,
-        inverse_scale,
-        row_codes,
-        column_codes,
-        amax,
-        counts,
-        row,
-        width + column,
-        row_inside,
-        column_inside,
-        rows,
-        2 * width,
-        MANTISSA_BITS,
-    )
+        incoming * activated, inverse_scale, row_codes, column_codes, amax, counts,
+        row, width + column, row_inside, column_inside, rows, 2 * width, MANTISSA_BITS,
+    )  # fmt: skip
     if again_scale is not None:
         quantise_tile(
-            activated * up,
-            inverse_of(tl.load(again_scale)),
-            again_row_codes,
-            again_column_codes,
-            again_amax,
-            again_counts,
-            row,
-            column,
-            row_inside,
-            column_inside,
-            rows,
-            width,
-            AGAIN_MANTISSA_BITS,
-        )
+            activated * up, inverse_of(tl.load(again_scale)), again_row_codes, again_column_codes, again_amax,
+            again_counts, row, column, row_inside, column_inside, rows, width, AGAIN_MANTISSA_BITS,
+        )  # fmt: skip
 
 
 # ---------------------------------------------------------------- launchers
 
 
 def swiglu_cast(gate_up: Tensor, quantisation: Quantisation) -> Operand:
-    """See `litespark.ops.fp8.reference.Pieces.swiglu`; for an quantisation that is `fused`.
-
-    `gate_up` is in fp32, bf16 or fp16; rows may lie apart, anything else is made contiguous.
-    """
+    """`litespark.ops.fp8.reference.Pieces.swiglu` for a quantisation that is `fused`."""
     assert quantisation.format is not None
     rows, width = gate_up.shape[0], gate_up.shape[1] // 2
     operand = empty_operand(gate_up, width, quantisation, quantisation.scale)
@@ -186,58 +109,37 @@ def swiglu_cast(gate_up: Tensor, quantisation: Quantisation) -> Operand:
         gate_up = as_rows(gate_up.detach())
         with on_device_of(gate_up):
             swiglu_fp8_forward_kernel[tiles(rows, width)](
-                gate_up,
-                as_bytes(operand.rows),
-                as_bytes(operand.columns),
-                quantisation.scale,
-                quantisation.amax,
-                quantisation.counts,
-                rows,
-                width,
-                gate_up.stride(0),
-                MANTISSA_BITS=quantisation.format.mantissa_bits,
-                TILE=TILE,
-                num_warps=NUM_WARPS,
-            )
+                gate_up, as_bytes(operand.rows), as_bytes(operand.columns),
+                quantisation.scale, quantisation.amax, quantisation.counts, rows, width, gate_up.stride(0),
+                MANTISSA_BITS=quantisation.format.mantissa_bits, TILE=TILE, num_warps=NUM_WARPS,
+            )  # fmt: skip
     return operand
 
 
 def swiglu_backward_cast(
     gate_up: Tensor, product_gradient: Tensor, quantisation: Quantisation, again: Quantisation | None
 ) -> tuple[Operand, Operand | None]:
-    """See `litespark.ops.fp8.reference.Pieces.swiglu_backward`, in one pass; for quantisations that are `fused`.
-
-    Dtypes and strides of both tensors as in `swiglu_cast`.
-    """
+    """The same of `swiglu_backward`, in one pass; for quantisations that are `fused`."""
     assert quantisation.format is not None
     rows, width = product_gradient.shape
     gradient = empty_operand(gate_up, 2 * width, quantisation, quantisation.scale)
     product = None if again is None else empty_operand(gate_up, width, again, again.scale)
     if gate_up.numel():
         gate_up, product_gradient = as_rows(gate_up.detach()), as_rows(product_gradient.detach())
+        made_again: tuple[Tensor | None, ...] = (None,) * 5
+        again_bits = 0
+        if again is not None and product is not None and again.format is not None:
+            codes = as_bytes(product.rows), as_bytes(product.columns)
+            made_again = *codes, again.scale, again.amax, again.counts
+            again_bits = again.format.mantissa_bits
         with on_device_of(gate_up):
             swiglu_fp8_backward_kernel[tiles(rows, width)](
-                gate_up,
-                product_gradient,
-                as_bytes(gradient.rows),
-                as_bytes(gradient.columns),
-                quantisation.scale,
-                quantisation.amax,
-                quantisation.counts,
-                None if product is None else as_bytes(product.rows),
-                None if product is None else as_bytes(product.columns),
-                None if again is None else again.scale,
-                None if again is None else again.amax,
-                None if again is None else again.counts,
-                rows,
-                width,
-                gate_up.stride(0),
-                product_gradient.stride(0),
-                MANTISSA_BITS=quantisation.format.mantissa_bits,
-                AGAIN_MANTISSA_BITS=0 if again is None or again.format is None else again.format.mantissa_bits,
-                TILE=TILE,
+                gate_up, product_gradient, as_bytes(gradient.rows), as_bytes(gradient.columns),
+                quantisation.scale, quantisation.amax, quantisation.counts, *made_again,
+                rows, width, gate_up.stride(0), product_gradient.stride(0),
+                MANTISSA_BITS=quantisation.format.mantissa_bits, AGAIN_MANTISSA_BITS=again_bits, TILE=TILE,
                 num_warps=NUM_WARPS,
-            )
+            )  # fmt: skip
     return gradient, product
 
 
