@@ -118,29 +118,6 @@ def test_a_resume_with_another_global_batch_spends_what_is_left_of_the_tokens(tm
     assert metrics_in(tmp_path / "other", "train/learning_rate")[steps] == pytest.approx(0.1 * 1e-2)
 
 
-def test_a_longer_budget_states_both_rates_and_the_setting_that_keeps_the_end_rate_does(tmp_path, caplog):
-    whole = saving_run(tmp_path / "whole", every=None)
-    whole.trainer.fit(whole.module, batches(2))
-    state = find(tmp_path / "whole").state
-
-    def resumed(name, **budget):
-        caplog.clear()
-        run = saving_run(tmp_path / name, every=None, steps=9)
-        run.module.budget = TokenBudget(4 * LENGTH, steps=9, **budget)
-        run.trainer.fit(run.module, batches(2), ckpt_path=state, weights_only=True)
-        lines = [record.message for record in caplog.records if "learning rate" in record.message]
-        return lines, metrics_in(tmp_path / name, "train/learning_rate")
-
-    (line,), rates = resumed("recomputed")
-    assert "learning rate: 0.001 in step 6, the last before the resume, 0.002053 in the next one" in line
-    assert rates[7] == pytest.approx(0.002053, rel=1e-3)
-    assert "recomputed over budget.steps=9" in line
-    assert "end rate of 0.001 after its end, set budget.schedule_end=6" in line
-    lines, rates = resumed("kept", schedule_end=6)
-    assert lines == []
-    assert rates == {step: pytest.approx(0.001) for step in (7, 8, 9)}
-
-
 @pytest.mark.parametrize("where", ["weight", "state"])
 def test_weights_that_are_not_finite_are_never_sealed(tmp_path, where):
     class Plant(pl.Callback):

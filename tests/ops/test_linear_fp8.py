@@ -1,6 +1,7 @@
 """The linear layers and halves of a block in fp8: against a simulation, exact, and against the reference."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -126,7 +127,7 @@ def test_outputs_and_gradients_stay_near_the_reference_under_autocast(half, piec
         finish_step(linears)
 
 
-@pytest.mark.parametrize("without", [("qkv",), ("output",), ("gate_up",), ("down",), ("output", "down"), LINEARS])
+@pytest.mark.parametrize("without", [("qkv",), ("gate_up",), ("output", "down"), LINEARS])
 def test_any_of_the_layers_may_stay_out_of_fp8(without):
     linears = linears_of(Fp8Config(simulate=True), without=without)
     for _ in range(2):
@@ -167,34 +168,20 @@ def test_what_is_not_finite_reaches_outputs_and_gradients(value):
 # ---------------------------------------------------------------- sizes and devices
 
 
-def _shapes(**changes):
-    sizes = {
-        "rows": 2,
-        "length": 16,
-        "hidden_size": 32,
-        "num_heads": 4,
-        "num_kv_heads": 2,
-        "head_dim": 8,
-        "intermediate_size": 48,
-    }
-    return StepShapes(**(sizes | {"vocab_size": 61} | changes))
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hidden_size": 40}, "the model's width D is 40, and fp8 products take multiples of 16"),
-        ({"intermediate_size": 56}, "the feed-forward width F is 56"),
-        ({"head_dim": 6}, r"the width of all heads H·Dh is 24, and"),
-        ({"num_kv_heads": 3, "head_dim": 12}, r"\(H \+ 2K\)·Dh is 120"),
+        ({"intermediate_size": 56}, "the feed-forward width F is 56, and fp8 products take multiples of 16"),
+        ({"head_dim": 6}, "the width of all heads H·Dh is 24, and"),
+        ({"num_kv_heads": 3, "head_dim": 12}, "(H + 2K)·Dh is 120"),
         ({"rows": 1, "length": 15}, "the tokens of a micro-batch is 15"),
         ({"hidden_size": 40, "intermediate_size": 56}, "D is 40 and the feed-forward width F is 56"),
     ],
 )
 def test_sizes_that_fp8_units_cannot_take_are_named(changes, message):
-    assert why_not(_shapes()) is None
-    with pytest.raises(ValueError, match=message):
-        raise ValueError(why_not(_shapes(**changes)))
+    shapes = StepShapes(2, 16, 32, 4, 2, 8, 48, 61)
+    assert why_not(shapes) is None
+    assert message in why_not(replace(shapes, **changes))
 
 
 @pytest.mark.skipif(DEVICE.type == "cuda" and without_units(DEVICE) is not None, reason="no fp8 units")

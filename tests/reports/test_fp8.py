@@ -93,7 +93,7 @@ def test_the_tensors_nearest_to_their_bounds_come_first(folder):
 
 
 def test_a_run_that_lost_nothing_and_one_that_read_nothing_say_so(folder):
-    quiet = {"moved": [], "moves": [], "in_fp8": 8}
+    quiet = {"moves": [], "in_fp8": 8}
     _, moves, worst = shown(folder, **quiet, shares=[Fp8SharesRecord(f"{DOWN}.input", 30, 0.0, 0.0, 0.0, 0.0)])
     assert (moves.title, worst.title) == (
         "No layer moved.",

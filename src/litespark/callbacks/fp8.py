@@ -19,7 +19,7 @@ from litespark.models.llama.fp8 import Fp8State
 from litespark.ops.fp8.adaptive import Adaptive, Shares
 from litespark.ops.fp8.settings import Fp8Config
 from litespark.run.record import RunRecord
-from litespark.run.record_fp8 import Fp8MoveRecord, Fp8PlaceRecord, Fp8Record, Fp8SharesRecord
+from litespark.run.record_fp8 import Fp8MoveRecord, Fp8Record, Fp8SharesRecord
 from litespark.training.fp8 import state_of
 from litespark.training.module import TrainingModule
 
@@ -77,7 +77,7 @@ class Fp8Monitor(StepCallback):
     def _record(self, module: TrainingModule) -> None:
         assert module.model is not None
         config, adaptive = self.config, self.config.adaptive
-        places = {name: self.policy.place(name) for name in _fp8(module).linears}
+        places = list(map(self.policy.place, _fp8(module).linears))
         self.record.fp8 = Fp8Record(
             recipe=config.recipe,
             gradients=config.gradients,
@@ -88,12 +88,11 @@ class Fp8Monitor(StepCallback):
             bf16_first=config.bf16_first,
             bf16_last=config.bf16_last,
             linears=len(places),
-            in_fp8=sum(place != "bf16" for place in places.values()),
+            in_fp8=sum(place != "bf16" for place in places),
             fallback=adaptive.fallback,
             overflow_bound=adaptive.overflow_bound,
             underflow_bound=adaptive.underflow_bound,
             readings=self._readings,
-            moved=[Fp8PlaceRecord(name, place) for name, place in places.items() if place != config.recipe],
             moves=list(self._moves),
             shares=list(self._shares.values()),
         )

@@ -35,8 +35,6 @@ def read_json(path: Path) -> dict[str, Any]:
 class SafetensorsReader:
     """The tensors of a folder by name; only headers are read before a tensor is asked for.
 
-    shapes: the shape of every tensor in the folder.
-
     Raises:
         ValueError: no weights in the folder; a shard is missing, truncated or lacks a tensor that the index promises; a
             tensor is not of a floating-point type.
@@ -121,19 +119,18 @@ class SafetensorsWriter:
                 filled = 0
             self._shards[-1].append(name)
             filled += size
+        count = len(self._shards)
+        several = [f"model-{shard + 1:05d}-of-{count:05d}.safetensors" for shard in range(count)]
+        self._files = [SINGLE] if count == 1 else several
         self._current = 0
         self._waiting: dict[str, Tensor] = {}
-
-    def _name(self, shard: int) -> str:
-        count = len(self._shards)
-        return SINGLE if count == 1 else f"model-{shard + 1:05d}-of-{count:05d}.safetensors"
 
     def add(self, name: str, tensor: Tensor) -> None:
         """Take the next tensor; a file is written when its last one has come."""
         # a copy: slices of one fused matrix share memory, which safetensors refuses
         self._waiting[name] = tensor.detach().to("cpu", copy=True).contiguous()
         if name == self._shards[self._current][-1]:
-            path = self.folder / self._name(self._current)
+            path = self.folder / self._files[self._current]
             path.touch(exist_ok=False)
             mode = path.stat().st_mode  # as the umask has it; safetensors makes its file for its owner alone
             save_file(self._waiting, path, metadata={"format": "pt"})
@@ -145,6 +142,6 @@ class SafetensorsWriter:
         """Write the index, when there are several files."""
         assert self._current == len(self._shards), "fewer tensors came than were announced"
         if len(self._shards) > 1:
-            weight_map = {name: self._name(shard) for shard, names in enumerate(self._shards) for name in names}
+            weight_map = {name: file for file, names in zip(self._files, self._shards, strict=True) for name in names}
             index = {"metadata": {"total_size": self.total}, "weight_map": weight_map}
             (self.folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

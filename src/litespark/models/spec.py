@@ -1,4 +1,4 @@
-"""What training has to know of a model, whichever it is. `LlamaConfig` is the first to say so."""
+"""What training asks of a model, whichever it is."""
 
 from __future__ import annotations
 

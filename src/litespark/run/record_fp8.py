@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Self
-
-from pydantic import model_validator
 
 from litespark.metrics.records.base import CountFromZero, Share, part
 
 
 @part
 class Fp8MoveRecord:
-    """A linear layer that went from one place, a recipe or ``bf16``, to another; the same twice: it was warned of.
-
-    ``reason`` is ``overflow`` or ``underflow``, with the tensor, its share of values lost and the bound that this is
-    above in ``readings`` readings in a row; or ``return`` after as many readings, where the three are null.
-    """
+    """`litespark.ops.fp8.adaptive.Move`: a linear layer that went from one place, a recipe or ``bf16``, to another."""
 
     step: CountFromZero
     linear: str
@@ -27,14 +20,6 @@ class Fp8MoveRecord:
     tensor: str | None = None
     share: Share | None = None
     bound: float | None = None
-
-
-@part
-class Fp8PlaceRecord:
-    """Where a linear layer is that is not where it began."""
-
-    linear: str
-    place: str
 
 
 @part
@@ -55,7 +40,6 @@ class Fp8Record:
 
     ``linears`` counts the linear layers that are in fp8 by the settings, ``in_fp8`` those of them that are now;
     ``kinds`` are theirs in each block but for the first and last ``bf16_first`` and ``bf16_last`` of ``layers``.
-    ``simulated`` products are rounded as in fp8 and computed in a wider dtype, so that the speed is not that of fp8.
     ``backend`` is that of the casts; ``readings`` are those of the shares.
     """
 
@@ -73,13 +57,5 @@ class Fp8Record:
     overflow_bound: float
     underflow_bound: float
     readings: CountFromZero = 0
-    moved: list[Fp8PlaceRecord] = field(default_factory=list)
     moves: list[Fp8MoveRecord] = field(default_factory=list)
     shares: list[Fp8SharesRecord] = field(default_factory=list)
-
-    @model_validator(mode="after")
-    def _counts_its_layers(self) -> Self:
-        left = sum(each.place == "bf16" for each in self.moved)
-        if self.in_fp8 != self.linears - left:
-            raise ValueError(f"in_fp8: got {self.in_fp8}, expected {self.linears} but {left} that moved to bf16")
-        return self

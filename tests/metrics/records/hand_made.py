@@ -9,7 +9,7 @@ from litespark.metrics.records.ops import CaseRecord, OpsRecord, TimeRecord, Var
 from litespark.metrics.records.origin import DeviceRecord, EnvironmentRecord, Provenance
 from litespark.metrics.records.profile import ClassRecord, KernelRecord, ProfileRecord
 from litespark.run.record import DataRecord, ModelRecord, RunRecord, SegmentRecord
-from litespark.run.record_fp8 import Fp8MoveRecord, Fp8PlaceRecord, Fp8Record, Fp8SharesRecord
+from litespark.run.record_fp8 import Fp8MoveRecord, Fp8Record, Fp8SharesRecord
 from tests.metrics import step_records
 
 CPU = "a CPU"
@@ -69,7 +69,6 @@ def fp8_record(**changes: Any) -> Fp8Record:
         "overflow_bound": 0.001,
         "underflow_bound": 0.25,
         "readings": 5,
-        "moved": [Fp8PlaceRecord(DOWN, "bf16")],
         "moves": [Fp8MoveRecord(30, DOWN, "delayed", "bf16", "overflow", 3, f"{DOWN}.input", 0.02, 0.001)],
         "shares": [Fp8SharesRecord(f"{DOWN}.input", 30, 0.02, 0.0, 0.03, 0.001)],
     }

@@ -69,8 +69,6 @@ FAULTS = [
     ("run", "energy.coverage", 1.5, r"energy\.coverage: got 1\.5"),
     ("run", "energy.phases.train", "3", r"energy\.phases\.train: got '3'"),
     ("ops", "cases.0.variants.0.forward.median_ms", 0.0, r"median_ms: got 0\.0"),
-    # run
-    ("run", "fp8.in_fp8", 8, "in_fp8: got 8, expected 8 but 1 that moved"),
     # step
     ("step", "variants.0.rounds.0.step_ms", [40.0] * 3, r"standard\.rounds\[0\]\.step_ms: got 3 times, expected 4"),
     ("step", "variants.1.rounds.0.tokens", 64, r"litespark\.rounds\[0\]\.tokens: got 64 and 80 pairs, expected \(32"),

@@ -128,23 +128,6 @@ def test_scaled_rotary_differs_from_plain(tmp_path):
     assert relative_distance(ours[0](tokens), ours[1](tokens)) > 1e-3
 
 
-def test_packed_documents_agree_with_theirs_run_separately(tmp_path):
-    theirs = _theirs()
-    ours = _ours(theirs, tmp_path / "model")
-    lengths = [9, 1, 20, 5]
-    tokens, labels = _rows(1, sum(lengths))
-    positions = torch.cat([torch.arange(length) for length in lengths]).unsqueeze(0)
-    documents = torch.repeat_interleave(torch.arange(4), torch.tensor(lengths)).unsqueeze(0)
-    logits = ours(tokens, positions=positions, documents=documents)
-    separate = torch.cat([theirs(piece, use_cache=False).logits for piece in tokens.split(lengths, 1)], dim=1)
-    for piece, expected in zip(logits.split(lengths, 1), separate.split(lengths, 1), strict=True):
-        assert relative_distance(piece, expected) <= 1e-5
-    ours(tokens, labels, positions=positions, documents=documents).backward()
-    for piece in zip(tokens.split(lengths, 1), labels.split(lengths, 1), strict=True):
-        _their_loss(theirs, *piece).backward()
-    _assert_same_gradients(ours, theirs)
-
-
 def test_greedy_generation_agrees(tmp_path):
     from litespark.models.generate import generate
 

@@ -146,8 +146,7 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """One layer: attention, then MLP, each on the normalised residual stream, to which their outputs are added.
 
-    The last output is returned beside the stream and not yet added, so that every addition comes together with the
-    norm that follows it: one pass over memory where an op fuses them.
+    The last output is returned beside the stream and not yet added, so that an op can fuse it with the norm behind.
     """
 
     def __init__(self, config: LlamaConfig, layer: int, ops: Ops, recompute: Recompute) -> None:
@@ -212,24 +211,20 @@ class Llama(nn.Module):
         cache: KeyValueCache | None = None,
         reduction: Reduction = "sum",
     ) -> Tensor | TokenLosses:
-        """Logits, or the loss when labels are given (so that the head's weight is read where FSDP has gathered it).
+        """Logits (B, S, V) in fp32, or, with labels, the loss (so that FSDP has gathered the head's weight for it).
 
         Args:
             tokens: (B, S) integer ids below V. The range is not checked here: that would wait for the device.
             labels: (B, S) int64, already shifted: the id that follows each token, or -100 where none is predicted.
             positions: (B, S) integers, restarting at 0 in each document; None: 0..S-1, after what `cache` holds.
-            documents: (B, S) integers; tokens of a row see each other only within one number. None: all do.
+            documents: (B, S) integers; tokens of a sequence see each other only within one number. None: all do.
             cu_seqlens: of `documents`, as a `TokenBatch` has them; without them some attention backends wait for the
                 device to count.
             cache: keys and values of earlier tokens, extended by this call; not together with `documents`.
-            reduction: of the loss, see `linear_cross_entropy`.
-
-        Returns:
-            Without labels the logits (B, S, V) in fp32. With labels the sum of nats over the labels that count (an fp32
-            scalar), or `TokenLosses` with reduction "none".
+            reduction: "sum" gives the nats of the labels that count (an fp32 scalar), "none" `TokenLosses`.
 
         Raises:
-            ValueError: shapes or dtypes are not as above, or the row is longer than `max_seq_len`.
+            ValueError: shapes or dtypes are not as above, or the sequence is longer than `max_seq_len`.
         """
         past = 0 if cache is None else cache.length
         self._check(tokens, past, {"labels": labels, "positions": positions, "documents": documents})

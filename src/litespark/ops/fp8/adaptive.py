@@ -40,10 +40,8 @@ class Move:
         times = f"{self.readings} {'reading' if self.readings == 1 else 'readings in a row'}"
         if self.reason == "return":
             return f"its recipe is tried again, after {times}"
-        lost, tensor = (
-            "saturates" if self.reason == "overflow" else "becomes zero",
-            (self.tensor or "").rpartition(".")[2],
-        )
+        lost = "saturates" if self.reason == "overflow" else "becomes zero"
+        tensor = (self.tensor or "").rpartition(".")[2]
         return f"{self.share:.3%} of its {tensor} {lost}, above {self.bound:.3%} in {times}"
 
     def described(self) -> str:

@@ -24,32 +24,18 @@ class FusedPieces(Pieces):
         return kernels.cast(x, quantisation)
 
     def add_rms_norm(
-        self,
-        x: Tensor,
-        update: Tensor | None,
-        weight: Tensor,
-        eps: float,
-        quantisation: Quantisation,
-        *,
-        stream_dtype: torch.dtype,
-        dtype: torch.dtype,
-    ) -> tuple[Tensor, Operand, Tensor]:
+        self, x: Tensor, update: Tensor | None, weight: Tensor, eps: float, quantisation: Quantisation, *,
+        stream_dtype: torch.dtype, dtype: torch.dtype,
+    ) -> tuple[Tensor, Operand, Tensor]:  # fmt: skip
         if quantisation.fused:
             return add_rms_norm_cast(x, update, weight, eps, stream_dtype, quantisation)
         stream, normed, inverse_rms = rms_norm_forward(x, update, weight, eps, stream_dtype, dtype)
         return x if stream is None else stream, self.cast(normed, quantisation), inverse_rms
 
     def add_rms_norm_backward(
-        self,
-        norm_gradient: Tensor,
-        stream_gradient: Tensor | None,
-        stream: Tensor,
-        weight: Tensor,
-        inverse_rms: Tensor,
-        quantisation: Quantisation,
-        *,
-        dtype: torch.dtype,
-    ) -> tuple[Tensor, Operand, Tensor]:
+        self, norm_gradient: Tensor, stream_gradient: Tensor | None, stream: Tensor, weight: Tensor,
+        inverse_rms: Tensor, quantisation: Quantisation, *, dtype: torch.dtype,
+    ) -> tuple[Tensor, Operand, Tensor]:  # fmt: skip
         if quantisation.fused:
             return add_rms_norm_backward_cast(norm_gradient, stream_gradient, stream, weight, inverse_rms, quantisation)
         gradient, second, weight_gradient = rms_norm_backward(

@@ -37,16 +37,9 @@ class Pieces:
         return Operand(rows, columns)
 
     def add_rms_norm(
-        self,
-        x: Tensor,
-        update: Tensor | None,
-        weight: Tensor,
-        eps: float,
-        quantisation: Quantisation,
-        *,
-        stream_dtype: torch.dtype,
-        dtype: torch.dtype,
-    ) -> tuple[Tensor, Operand, Tensor]:
+        self, x: Tensor, update: Tensor | None, weight: Tensor, eps: float, quantisation: Quantisation, *,
+        stream_dtype: torch.dtype, dtype: torch.dtype,
+    ) -> tuple[Tensor, Operand, Tensor]:  # fmt: skip
         """Stream = x + update (R, D) in `stream_dtype`, `x` itself without an update; its RMSNorm as an operand.
 
         Quantised on its way, the norm is cast from fp32; else it is rounded to `dtype` first. The third result is
@@ -59,16 +52,9 @@ class Pieces:
         return stream, self.cast(normed if quantisation.fused else normed.to(dtype), quantisation), inverse_rms
 
     def add_rms_norm_backward(
-        self,
-        norm_gradient: Tensor,
-        stream_gradient: Tensor | None,
-        stream: Tensor,
-        weight: Tensor,
-        inverse_rms: Tensor,
-        quantisation: Quantisation,
-        *,
-        dtype: torch.dtype,
-    ) -> tuple[Tensor, Operand, Tensor]:
+        self, norm_gradient: Tensor, stream_gradient: Tensor | None, stream: Tensor, weight: Tensor,
+        inverse_rms: Tensor, quantisation: Quantisation, *, dtype: torch.dtype,
+    ) -> tuple[Tensor, Operand, Tensor]:  # fmt: skip
         """The gradient of stream and update, which is one: as a tensor in the dtype of `stream`, and as an operand.
 
         The operand without a format is in `dtype`; the third result is the gradient of the weight in its dtype.

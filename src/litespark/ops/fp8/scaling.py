@@ -31,15 +31,9 @@ class Scaling:
     """
 
     def __init__(
-        self,
-        names: Sequence[str],
-        formats: Sequence[Format],
-        device: torch.device,
-        *,
-        history: int,
-        margin: int = 0,
-        sample_every: int = 10,
-    ) -> None:
+        self, names: Sequence[str], formats: Sequence[Format], device: torch.device, *,
+        history: int, margin: int = 0, sample_every: int = 10,
+    ) -> None:  # fmt: skip
         assert len(set(names)) == len(names) == len(formats)
         self.names = list(names)
         self.formats = list(formats)
@@ -65,16 +59,9 @@ class Scaling:
         return self.steps % self.sample_every == 0
 
     def quantisation(
-        self,
-        index: int,
-        recipe: Recipe,
-        size: int,
-        *,
-        rows: bool = True,
-        columns: bool = True,
-        note: bool = True,
-        count: bool = True,
-    ) -> Quantisation:
+        self, index: int, recipe: Recipe, size: int, *,
+        rows: bool = True, columns: bool = True, note: bool = True, count: bool = True,
+    ) -> Quantisation:  # fmt: skip
         """How the tensor at `index` of `names`, of `size` values, is to be cast now, in the layouts wanted.
 
         `delayed` takes the scale from the tensor itself while nothing is known of it. Not to `note` (in validation)

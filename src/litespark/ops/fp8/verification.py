@@ -52,18 +52,12 @@ ROUNDED = Bounds(1e-3, 2.0**-7, 1e-2)
 
 
 def piece_trials(
-    pieces: Pieces,
-    shapes: StepShapes,
-    device: torch.device,
-    dtype: torch.dtype,
-    *,
-    autocast: bool,
-    config: Fp8Config | None = None,
-) -> Iterator[Trial]:
-    """Every piece, for every kind of layer of a run with the settings `config`, None: of any; one piece's inputs at a
-    time."""
-    kinds = kinds_of(config)
-    for piece in pieces_to_verify(shapes, device, dtype, autocast=autocast, gradients=_gradients(config)):
+    pieces: Pieces, shapes: StepShapes, device: torch.device, dtype: torch.dtype, *,
+    autocast: bool, config: Fp8Config | None = None,
+) -> Iterator[Trial]:  # fmt: skip
+    """Every piece, for every kind of layer of a run with the settings `config`, None: of any run."""
+    kinds, gradients = kinds_of(config), (E5M2, E4M3) if config is None else (config.gradient_format,)
+    for piece in pieces_to_verify(shapes, device, dtype, autocast=autocast, gradients=gradients):
         for kind in kinds:
             if not (piece.exact and kind == PLAIN):  # a cast to nothing
                 compare = partial(_piece_compared, pieces, piece, kind, kinds, dtype)
@@ -73,17 +67,12 @@ def piece_trials(
 def product_trials(
     shapes: StepShapes, device: torch.device, dtype: torch.dtype, config: Fp8Config | None = None
 ) -> Iterator[Trial]:
-    """The three products of a linear layer on the fp8 units, at sizes cut to what the units take; `config` None: of any
-    run."""
+    """The three products of a linear layer on the fp8 units, at sizes cut to what the units take."""
     wanted = shapes.rows * shapes.length, shapes.hidden_size, shapes.intermediate_size
     tokens, width, wide = (max(MULTIPLE, size - size % MULTIPLE) for size in wanted)
-    for format in _gradients(config):
+    for format in (E5M2, E4M3) if config is None else (config.gradient_format,):
         compare = partial(_products_compared, (tokens, width, wide), device, dtype, format)
         yield Trial(f"products, gradients {format.name}", f"{tokens} x {width} x {wide}", compare)
-
-
-def _gradients(config: Fp8Config | None) -> tuple[Format, ...]:
-    return (E5M2, E4M3) if config is None else (config.gradient_format,)
 
 
 # ---------------------------------------------------------------- pieces

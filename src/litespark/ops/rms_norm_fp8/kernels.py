@@ -35,6 +35,8 @@ _IN_L2 = 40 * 2**20
 # have 128 registers a thread, which the backward pass nearly fills.
 _TILE = 4096
 NUM_WARPS = 16
+# of values that will be read again, and of those that will not: L2 gives up their place first
+_STAYS, _PASSES = tl.constexpr(""), tl.constexpr("evict_first")
 
 
 @triton.jit(do_not_specialize=["steps"], do_not_specialize_on_alignment=["scale", "amax"])
@@ -61,16 +63,16 @@ def add_rms_norm_fp8_forward_kernel(
             factors = tl.load(weight + column, mask=column_inside, other=0.0).to(tl.float32)[None, :]
             # what both walks read is asked for first, since nothing passes the barriers of what follows
             if update is not None:
-                values = _passing(x, row, column, row_inside, column_inside, x_stride)
-                added = _passing(update, row, column, row_inside, column_inside, update_stride)
-                again = _passing(stream, before, column, before_inside, column_inside, WIDTH)
+                values = _load(x, row, column, row_inside, column_inside, x_stride, _PASSES)
+                added = _load(update, row, column, row_inside, column_inside, update_stride, _PASSES)
+                again = _load(stream, before, column, before_inside, column_inside, WIDTH, _PASSES)
                 summed = rounded(values + added, stream.dtype.element_ty)
-                _store(stream, summed, row, column, row_inside, column_inside, WIDTH, "")
+                _store(stream, summed, row, column, row_inside, column_inside, WIDTH, _STAYS)
                 # the norm is that of the sum as it was rounded
                 values = summed.to(tl.float32)
             else:
-                values = _staying(x, row, column, row_inside, column_inside, x_stride)
-                again = _passing(x, before, column, before_inside, column_inside, x_stride)
+                values = _load(x, row, column, row_inside, column_inside, x_stride, _STAYS)
+                again = _load(x, before, column, before_inside, column_inside, x_stride, _PASSES)
             squares += values * values
             normed = again * before_scale[:, None] * factors
             if amax is not None:
@@ -115,12 +117,14 @@ def add_rms_norm_fp8_backward_kernel(
             partials = weight_partials + tl.program_id(0).to(tl.int64) * WIDTH + column
             partial = tl.load(partials, mask=column_inside & (step > 0), other=0.0)
             # what both walks read is asked for first, since nothing passes the barriers of what follows
-            values = _staying(stream, row, column, row_inside, column_inside, stream_stride)
-            incoming = _staying(norm_gradient, row, column, row_inside, column_inside, norm_gradient_stride)
-            again = _passing(stream, before, column, before_inside, column_inside, stream_stride)
-            outgoing = _passing(norm_gradient, before, column, before_inside, column_inside, norm_gradient_stride)
+            values = _load(stream, row, column, row_inside, column_inside, stream_stride, _STAYS)
+            incoming = _load(norm_gradient, row, column, row_inside, column_inside, norm_gradient_stride, _STAYS)
+            again = _load(stream, before, column, before_inside, column_inside, stream_stride, _PASSES)
+            outgoing = _load(norm_gradient, before, column, before_inside, column_inside, norm_gradient_stride, _PASSES)
             if stream_gradient is not None:
-                passed = _passing(stream_gradient, before, column, before_inside, column_inside, stream_gradient_stride)
+                passed = _load(
+                    stream_gradient, before, column, before_inside, column_inside, stream_gradient_stride, _PASSES
+                )
             # the first walk, over this tile
             found = incoming * (values * row_scale[:, None])
             products += found * factors
@@ -131,7 +135,7 @@ def add_rms_norm_fp8_backward_kernel(
             if stream_gradient is not None:
                 outgoing += passed
             written = rounded(outgoing, gradient.dtype.element_ty)
-            _store(gradient, written, before, column, before_inside, column_inside, WIDTH, "evict_first")
+            _store(gradient, written, before, column, before_inside, column_inside, WIDTH, _PASSES)
             if amax is not None:
                 highest = tl.maximum(highest, _bits_of_rows(outgoing))
             quantise_tile(
@@ -159,19 +163,10 @@ def _bits_of_rows(values):
 
 
 @triton.jit
-def _staying(tensor, row, column, row_inside, column_inside, stride):
-    """fp32 values that will be read again."""
+def _load(tensor, row, column, row_inside, column_inside, stride, POLICY: tl.constexpr):
     place = tensor + row[:, None] * stride + column[None, :]
     mask = row_inside[:, None] & column_inside[None, :]
-    return tl.load(place, mask=mask, other=0.0).to(tl.float32)
-
-
-@triton.jit
-def _passing(tensor, row, column, row_inside, column_inside, stride):
-    """fp32 values that will not be read again: L2 gives up their place first."""
-    place = tensor + row[:, None] * stride + column[None, :]
-    mask = row_inside[:, None] & column_inside[None, :]
-    return tl.load(place, mask=mask, other=0.0, eviction_policy="evict_first").to(tl.float32)
+    return tl.load(place, mask=mask, other=0.0, eviction_policy=POLICY).to(tl.float32)
 
 
 @triton.jit
