@@ -21,7 +21,7 @@ from tests import kept_compositions  # noqa: E402
 from tests.process_state import as_before  # noqa: E402
 
 ON_GPU = torch.cuda.is_available()
-NATIVE = (Path("tests/ops"), Path("tests/models/test_swapped_ops.py"))
+NATIVE = (Path("tests/ops"),)
 
 kept_compositions.keep()
 

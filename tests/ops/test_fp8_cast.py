@@ -145,14 +145,6 @@ def test_largest_values_are_raised_and_never_lowered_and_counts_are_added_to(kin
     assert asked.counts.tolist() == [3 + (kind == "known"), 5 + 2 * (kind == "known")]
 
 
-def test_without_a_format_a_tensor_stays_as_it_is():
-    x = _random(5, 7)
-    operand = cast(x, Quantisation(None))
-    assert operand.rows.values is x
-    assert torch.equal(operand.columns.values, x.T)
-    assert operand.rows.scale is operand.columns.scale is None
-
-
 # ---------------------------------------------------------------- far apart
 
 

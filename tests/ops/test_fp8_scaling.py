@@ -101,17 +101,6 @@ def test_a_tensor_has_a_scale_once_a_step_has_seen_it():
     assert scaling.known == [True, False, False]
 
 
-def test_a_tensor_that_is_forgotten_begins_anew_and_no_other_does():
-    scaling = _scaling()
-    _step(scaling, input=1e4 * 448.0, weight=448.0)
-    _note(scaling, "input", 1e5 * 448.0)
-    scaling.forget(PLACE["input"])
-    scaling.finish_step()
-    assert scaling.known == [False, True, False]
-    # neither what was noted in this step nor what the history had of it
-    assert _step(scaling, input=2 * 448.0)["input"] == 2.0
-
-
 # ---------------------------------------------------------------- what is counted
 
 
@@ -153,11 +142,3 @@ def test_a_checkpoint_has_all_that_the_next_steps_depend_on():
         assert torch.equal(again.counts, scaling.counts)
         assert _step(again, weight=2.0) == _step(scaling, weight=2.0)
     assert again.read() == scaling.read()
-
-
-def test_a_tensor_that_only_validation_saw_before_loading_is_not_known():
-    scaling = _scaling()
-    _note(scaling, "input", 1.0)
-    scaling.load_state_dict(_scaling().state_dict())
-    scaling.finish_step()
-    assert scaling.known == [False] * 3

@@ -7,12 +7,11 @@ import torch
 
 from litespark.ops.backend import BACKENDS, REFERENCE, Backend, why_not
 from litespark.ops.fp8 import limits, operands
-from litespark.ops.fp8.comparison import amax_difference, code_difference
 from litespark.ops.fp8.formats import E4M3, E5M2, FORMATS, amax_bits
 from litespark.ops.fp8.operands import Matrix
 from litespark.ops.fp8.reference import PIECES
 from litespark.ops.fp8.settings import AdaptiveConfig, Fp8Config
-from litespark.ops.fp8.verification import piece_trials, product_trials
+from litespark.ops.fp8.verification import amax_difference, code_difference, piece_trials, product_trials
 from litespark.ops.fp8.verification_pieces import PLAIN, kinds_of, pieces_to_verify
 from litespark.ops.shapes import StepShapes
 from litespark.ops.verification import verify, verify_products
@@ -295,19 +294,6 @@ def test_largest_values_are_compared_with_what_is_not_finite(actual, expected, d
 # ---------------------------------------------------------------- where it runs
 
 
-@pytest.fixture
-def device(monkeypatch):
-    """A CUDA device of a given name and capability, under ROCm or not."""
-
-    def made(name: str, capability: tuple[int, int], hip: str | None = None) -> torch.device:
-        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-        monkeypatch.setattr(torch.version, "hip", hip)
-        return torch.device("cuda", 0)
-
-    return made
-
-
 @pytest.mark.parametrize(
     ("name", "capability", "hip", "reason"),
     [
@@ -320,8 +306,11 @@ def device(monkeypatch):
         ("NVIDIA B200", (10, 0), None, None),
     ],
 )  # fmt: skip
-def test_devices_without_fp8_units_are_named_with_what_they_have(device, monkeypatch, name, capability, hip, reason):
-    place = device(name, capability, hip)
+def test_devices_without_fp8_units_are_named_with_what_they_have(monkeypatch, name, capability, hip, reason):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    place = torch.device("cuda", 0)
     assert limits.without_units(place) == reason
     assert why_not("fp8", "triton", place, torch.bfloat16, SHAPES) == reason
     assert why_not("fp8", REFERENCE, place, torch.bfloat16, SHAPES) is None
@@ -334,8 +323,3 @@ def test_the_pieces_run_interpreted_where_there_are_no_units(monkeypatch):
     assert limits.why_not(cpu, torch.bfloat16) is None
     monkeypatch.delenv("TRITON_INTERPRET")
     assert "Triton has no kernels for CPUs" in (limits.why_not(cpu, torch.bfloat16) or "")
-
-
-def test_what_is_not_fused_has_the_limits_of_the_ops(device):
-    place = device("NVIDIA H200", (9, 0))
-    assert "at most 16384" in (limits.why_not(place, torch.bfloat16, replace(SHAPES, hidden_size=16400)) or "")

@@ -49,17 +49,13 @@ class CostOfQuality(StepCallback):
         """Whether training ended, or may not begin, because the target is reached."""
         return self.record.target is not None and self.record.target.reached is not None
 
-    def train_started(self, trainer: pl.Trainer, module: TrainingModule) -> None:
-        # what the checkpoint holds may be the validation that ends the run
-        self.compare(trainer, module)
-
     def on_validation_end(self, trainer: pl.Trainer, pl_module: TrainingModule) -> None:  # type: ignore[override]
         spent = self._spent()
         log_everywhere(trainer, spent, pl_module.steps_taken)
         self._compare(trainer, pl_module, spent)
 
-    def compare(self, trainer: pl.Trainer, module: TrainingModule) -> None:
-        """End the training where this step has a validation, and it is at or below the target."""
+    def train_started(self, trainer: pl.Trainer, module: TrainingModule) -> None:
+        # what the checkpoint holds may be the validation that ends the run
         if self.record.target is not None and module.validated_at == module.steps_taken:
             self._compare(trainer, module, self._spent())
 

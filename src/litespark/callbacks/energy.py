@@ -1,7 +1,6 @@
 """Joules: each rank reads its own devices, the sums over ranks are logged, saved and journaled.
 
-Every rank joins every sum, also one that can read nothing: it adds device time and no joules, which lowers the
-coverage instead of leaving the others waiting.
+A rank that can read nothing joins every sum: it adds device time and no joules, which lowers the coverage.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Ctrl-C, SIGTERM, SIGUSR1, SIGHUP and SIGQUIT: finish the step, save, and say how to continue.
 
-A signal only sets a flag. At the end of the step all ranks agree on it over the host group, save, and leave together
-by raising `Interrupted`. Another signal some seconds later ends the process at once, as it would without us.
+A signal only sets a flag. At the end of the step all ranks agree on it, save, and leave together by raising
+`Interrupted`. Another signal some seconds later ends the process at once.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Tokens/s, step times, MFU, HFU and memory, a window at a time; and the losses of the window beside them.
 
-A window closes at the log interval with the only synchronisation of the loop. Step times come from marks in the
-device's own work that are read then, so that no step waits for the device.
+A window closes at the log interval with the only synchronisation of the loop; step times come from marks in the
+device's own work that are read then.
 """
 
 from __future__ import annotations

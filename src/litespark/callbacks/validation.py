@@ -1,7 +1,4 @@
-"""Validation: every so many steps, and when asked.
-
-Lightning counts the interval in micro-batches, and a resume may change how many of them make a step; here it is steps.
-"""
+"""Validation: every so many steps, where Lightning counts micro-batches, and when asked."""
 
 from __future__ import annotations
 
@@ -30,8 +27,7 @@ class Validation(StepCallback):
             self.validate(trainer, module)
 
     def step_ended(self, trainer: pl.Trainer, module: TrainingModule) -> None:
-        # whoever stops a run may not wait for long
-        if self._missing(module) and not module.stop_agreed:
+        if self._missing(module) and not module.stop_agreed:  # whoever stops a run may not wait for long
             self.validate(trainer, module)
 
     def validate(self, trainer: pl.Trainer, module: TrainingModule) -> None:

@@ -71,7 +71,7 @@ def _moves(record: Fp8Record) -> Table:
         return Table([], [], "No layer moved" + ("." if record.readings else ": nothing that casts lose was read."))
     earlier = len(record.moves) - MOST_MOVES
     rows = [
-        (move.step, move.linear, move.before, move.after, Move(**asdict(move)).why)  # type: ignore[arg-type]
+        (move.step, move.linear, move.before, move.after, Move(**asdict(move)).why)
         for move in record.moves[-MOST_MOVES:]
     ]
     title = f"Moves of layers{f' ({count(earlier)} earlier ones are in run.json)' if earlier > 0 else ''}:"

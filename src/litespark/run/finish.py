@@ -31,7 +31,7 @@ def finish(parts: Parts, run: Run) -> None:
     run.recorder.attach(run.module)
     if run.module.validated_at != run.module.steps_taken:
         run.validation.validate(run.trainer, run.module)
-    run.quality.compare(run.trainer, run.module)  # a resume without a step left has not trained
+    run.quality.train_started(run.trainer, run.module)  # a resume without a step left has not trained
     model = run.module.model
     asked = parts.callbacks.sample_prompt is not None
     # generation knows the native family alone

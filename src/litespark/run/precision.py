@@ -96,14 +96,11 @@ def _against_fp8(parts: Parts, device: torch.device) -> list[str]:
     if not parts.fp8.simulate:
         found += _against_units(parts, device)
     if parts.strategy.name == "fsdp":
-        found.append(
-            "precision=fp8: got strategy=fsdp, expected single or ddp: a sharded run gathers its weights in bf16 and "
-            "not as they are cast; set strategy=ddp, or precision=bf16"
-        )
+        found.append("precision=fp8: got strategy=fsdp, expected single or ddp; set strategy=ddp, or precision=bf16")
     if parts.ops.compile != "none":
         found.append(
-            f"precision=fp8: got ops.compile={parts.ops.compile}, expected none: the blocks launch fused kernels that "
-            "torch.compile cannot look into; set ops.compile=none, or precision=bf16"
+            f"precision=fp8: got ops.compile={parts.ops.compile}, expected none: torch.compile cannot look into "
+            "its fused kernels; set ops.compile=none, or precision=bf16"
         )
     first, last, layers = parts.fp8.bf16_first, parts.fp8.bf16_last, parts.model.num_layers
     if first + last >= layers:

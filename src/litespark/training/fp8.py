@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
 
 from litespark.models.llama.fp8 import Fp8State
 from litespark.training.mesh import Mesh
@@ -18,14 +17,6 @@ log = logging.getLogger(__name__)
 def state_of(model: nn.Module) -> Fp8State | None:
     """What a model in fp8 keeps; None: it is in another precision."""
     return getattr(model, "fp8", None)
-
-
-def renew_after_steps(state: Fp8State, optimizer: Optimizer) -> None:
-    """Let every step of `optimizer`, skipped ones too, end with new scales and weights that are cast anew.
-
-    A hook of the optimizer, since fused ones leave no trace on the weights that they change.
-    """
-    optimizer.register_step_post_hook(lambda *_: state.finish_step())
 
 
 def saved(state: Fp8State, mesh: Mesh) -> dict[str, Any]:

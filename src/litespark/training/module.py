@@ -125,7 +125,8 @@ class TrainingModule(pl.LightningModule):
         assert self.model is not None
         optimizer = build_optimizer(self.model, self.optimizer_config)
         if (state := fp8.state_of(self.model)) is not None:
-            fp8.renew_after_steps(state, optimizer)
+            # skipped steps too; a hook, since fused optimizers leave no trace on the weights that they change
+            optimizer.register_step_post_hook(lambda *_: state.finish_step())
         return optimizer
 
     def on_fit_start(self) -> None:

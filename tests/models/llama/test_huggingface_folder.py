@@ -67,8 +67,7 @@ def test_bf16_weights_stay_bf16(tmp_path):
     export_huggingface(model, tmp_path / "small")
     assert {tensor.dtype for tensor in load_file(tmp_path / "small" / SINGLE).values()} == {torch.bfloat16}
     assert json.loads((tmp_path / "small/config.json").read_text())["torch_dtype"] == "bfloat16"
-    again = load_huggingface(tmp_path / "small", resolve(SDPA), dtype=torch.bfloat16)
-    assert torch.equal(again.head.weight, model.head.weight)
+    assert torch.equal(_load(tmp_path / "small").head.weight, model.head.weight.float())
 
 
 def test_shards_keep_below_their_size_with_the_right_index_and_the_mode_of_the_umask(tmp_path):
@@ -153,21 +152,6 @@ def test_a_full_disk_is_noticed_before_writing(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
     with pytest.raises(ValueError, match=r"0\.0 GB free, the export needs 0\.1 GB"):
         export_huggingface(small_model(), tmp_path / "small")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_export_that_breaks_leaves_nothing(tmp_path, monkeypatch):
-    written = []
-
-    def failing(*arguments, **named):
-        if written:
-            raise OSError(28, "No space left on device")
-        written.append(save_file(*arguments, **named))
-
-    monkeypatch.setattr("litespark.models.safetensors_folder.save_file", failing)
-    with pytest.raises(ValueError, match="No space left on device"):
-        export_huggingface(small_model(), tmp_path / "small", max_shard_bytes=20_000)
-    assert len(written) == 1
     assert list(tmp_path.iterdir()) == []
 
 

@@ -138,13 +138,6 @@ class LlamaConfig:
     def step_shapes(self, rows: int, length: int, documents: bool) -> StepShapes:
         """See `ModelSpec`."""
         return StepShapes(
-            rows=rows,
-            length=length,
-            hidden_size=self.hidden_size,
-            num_heads=self.num_heads,
-            num_kv_heads=self.num_kv_heads,
-            head_dim=self.head_dim,
-            intermediate_size=self.intermediate_size,
-            vocab_size=self.vocab_size,
-            documents=documents,
-        )
+            rows, length, self.hidden_size, self.num_heads, self.num_kv_heads, self.head_dim,
+            self.intermediate_size, self.vocab_size, documents,
+        )  # fmt: skip

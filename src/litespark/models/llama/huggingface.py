@@ -15,7 +15,6 @@ from litespark.models.llama.config import LlamaConfig
 from litespark.models.llama.huggingface_config import read_config, to_huggingface_config, why_not_transformers
 from litespark.models.llama.model import Llama
 from litespark.models.safetensors_folder import SafetensorsReader, SafetensorsWriter, read_json
-from litespark.models.spec import Recompute
 from litespark.ops.backend import Ops
 
 # what may lie beside tokenizer.json
@@ -52,15 +51,8 @@ def huggingface_parts(config: LlamaConfig) -> dict[str, list[tuple[str, int]]]:
     return parts
 
 
-def load_huggingface(
-    folder: Path | str,
-    ops: Ops,
-    *,
-    recompute: Recompute = "none",
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
-) -> Llama:
-    """Read a Llama folder with `config.json` and safetensors, in `dtype`; the model is called after the folder.
+def load_huggingface(folder: Path | str, ops: Ops) -> Llama:
+    """Read a Llama folder with `config.json` and safetensors, in fp32 on the CPU; the model is called after the folder.
 
     Raises:
         ValueError: a file is missing, truncated or damaged; the architecture, activation, bias, quantisation or rotary
@@ -76,14 +68,13 @@ def load_huggingface(
         raise ValueError(f"{folder} has {len(reader.shapes)} tensors, too few for the {config.num_layers} layers of "
                          "its config.json; fetch the folder again")  # fmt: skip
     with torch.device("meta"):
-        model = Llama(config, ops, recompute).to(dtype)
+        model = Llama(config, ops)
     expected = _part_shapes(model)
     # older exports carry rotary tables, and a tied head's copy of the embedding
     copied_head = config.tie_embeddings and "lm_head.weight" in reader.shapes
     needless = {name for name in reader.shapes if "rotary_emb." in name or (copied_head and name == "lm_head.weight")}
     _compare_shapes(folder, reader.shapes, expected, needless)
-    model.to_empty(device=device)
-
+    model.to_empty(device="cpu")
     targets: dict[str, Tensor] = {}
     for ours, parts in huggingface_parts(config).items():
         rows = model.get_parameter(ours).detach().split([count for _, count in parts])
@@ -92,7 +83,7 @@ def load_huggingface(
         targets[name].copy_(tensor)
     if copied_head:
         head = dict(reader.read(["lm_head.weight"]))["lm_head.weight"]
-        if not torch.equal(head.to(dtype), model.embedding.weight.detach().cpu()):
+        if not torch.equal(head.to(torch.float32), model.embedding.weight.detach()):
             raise ValueError(
                 f"{folder}: tie_word_embeddings is true, but lm_head.weight differs from the embedding; "
                 "set it to false in config.json if the head is meant to be its own"

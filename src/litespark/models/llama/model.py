@@ -1,7 +1,6 @@
-"""Llama, top-down: norm, rotary tables, attention, MLP, block, model.
+"""Llama, top-down: norm, rotary tables, attention, MLP, block, model; the arithmetic lives in `litespark.ops`.
 
-Touvron et al., arXiv:2302.13971 and "The Llama 3 Herd of Models", arXiv:2407.21783. The arithmetic lives in
-`litespark.ops`; this file says what is connected to what.
+Touvron et al., arXiv:2302.13971 and "The Llama 3 Herd of Models", arXiv:2407.21783.
 
 B batch, S sequence length, D hidden size, L layers, H query heads, K key/value heads, Dh head dim, F intermediate size,
 V vocabulary.

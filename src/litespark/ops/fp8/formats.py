@@ -1,8 +1,7 @@
 """The two fp8 formats, the scales that bring tensors into their range, and the cast: the specification of all of it.
 
 Micikevicius et al., "FP8 Formats for Deep Learning", arXiv:2209.05433. A tensor is held as codes and a scale, with
-value = code · scale. Scales are powers of two: dividing by one is exact, so that a cast rounds once and gives the same
-codes on every device and in every order of operations.
+value = code · scale. Scales are powers of two, so that a cast rounds once and gives the same codes everywhere.
 """
 
 from __future__ import annotations
@@ -70,8 +69,7 @@ def saturation_and_underflow(values: Tensor, scale: Tensor, format: Format) -> T
 def amax_bits(values: Tensor) -> Tensor:
     """The largest absolute value as the bits of an fp32 number, () int32.
 
-    As whole numbers the bits of absolute values have the order of the values, with infinity above all numbers and NaN
-    above infinity: a maximum of bits loses neither.
+    As whole numbers these bits have the order of the values, with infinity above all numbers and NaN above infinity.
     """
     bits = values.detach().float().abs().contiguous().view(torch.int32)
     return bits.amax() if bits.numel() else bits.new_zeros(())

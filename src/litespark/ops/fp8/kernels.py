@@ -34,14 +34,22 @@ _LEAST_EXPONENT, _GREATEST_EXPONENT = tl.constexpr(LEAST_EXPONENT), tl.constexpr
 
 
 @triton.jit
-def place_of_tile(width, TILE: tl.constexpr):
-    """(TILE,) rows in int64 and (TILE,) columns of this program's tile; programs next to each other share their rows.
+def place_of_tile(rows, width, TILE: tl.constexpr):
+    """(TILE,) rows in int64 and (TILE,) columns of this program's tile, and which are inside; neighbours share rows.
 
     In one dimension: only the first of a grid may pass 65535."""
     across = tl.cdiv(width, TILE)
     row = (tl.program_id(0) // across).to(tl.int64) * TILE + tl.arange(0, TILE)
     column = (tl.program_id(0) % across) * TILE + tl.arange(0, TILE)
-    return row, column
+    return row, column, row < rows, column < width
+
+
+@triton.jit
+def load_tile(x, row, column, row_inside, column_inside, stride, POLICY: tl.constexpr = ""):
+    """fp32 values of a tensor whose rows are `stride` apart, 0 outside."""
+    place = x + row[:, None] * stride + column[None, :]
+    mask = row_inside[:, None] & column_inside[None, :]
+    return tl.load(place, mask=mask, other=0.0, eviction_policy=POLICY).to(tl.float32)
 
 
 @triton.jit
@@ -114,10 +122,8 @@ def quantise_tile(
 @triton.jit
 def amax_kernel(x, amax, rows, width, x_stride, TILE: tl.constexpr):
     """Raise `amax` () to the bits of the largest value."""
-    row, column = place_of_tile(width, TILE)
-    row_inside, column_inside = row < rows, column < width
-    inside = row_inside[:, None] & column_inside[None, :]
-    values = tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
+    row, column, row_inside, column_inside = place_of_tile(rows, width, TILE)
+    values = load_tile(x, row, column, row_inside, column_inside, x_stride)
     raise_to(amax, tile_amax(values))
 
 
@@ -129,10 +135,8 @@ def cast_kernel(
     MANTISSA_BITS: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """One scale for all: from `scale`, or, if there are `bits` (of the largest value), from them and into `scale`."""
-    row, column = place_of_tile(width, TILE)
-    row_inside, column_inside = row < rows, column < width
-    inside = row_inside[:, None] & column_inside[None, :]
-    values = tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
+    row, column, row_inside, column_inside = place_of_tile(rows, width, TILE)
+    values = load_tile(x, row, column, row_inside, column_inside, x_stride)
     if bits is not None:
         factor = scale_of(tl.load(bits), MANTISSA_BITS)
         if tl.program_id(0) == 0:

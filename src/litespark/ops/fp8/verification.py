@@ -14,7 +14,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from litespark.ops.fp8.comparison import amax_difference, code_difference, count_difference
 from litespark.ops.fp8.formats import E4M3, E5M2, Format
 from litespark.ops.fp8.operands import MULTIPLE, Matrix, Operand, Quantisation, product
 from litespark.ops.fp8.reference import PIECES as REFERENCE
@@ -33,6 +32,9 @@ from litespark.ops.tolerance import (
 
 # of products whose sums are in fp32, rounded to bf16 at their end
 _EXACT_SUMS_BOUND = 5e-3
+_WRONG = float("inf")
+# of its row's largest value: what may be left of a sum in fp32 that cancels, which near zero is many codes
+_CANCELLED = 2.0**-18
 
 
 class Bounds(NamedTuple):
@@ -112,7 +114,7 @@ def way_differences(pieces: Pieces, piece: Piece, way: Way, dtype: torch.dtype) 
         elif isinstance(wanted, Tensor) and way.finite:
             yield _tensors_compared(name, actual[name], wanted, wide[name])
         elif wanted is None and actual[name] is not None:
-            yield Difference(f"{name}, which nobody asked for", float("inf"), 0.0)
+            yield Difference(f"{name}, which nobody asked for", _WRONG, 0.0)
     bounds = _bounds(piece, way.quantisation)
     if noted.amax is not None and expected_notes.amax is not None:
         yield amax_difference(noted.amax, expected_notes.amax, bounds.amax)
@@ -135,7 +137,7 @@ def _operands_compared(
         if found is None and wanted is None:
             continue
         if found is None or wanted is None or found.in_fp8 != wanted.in_fp8:
-            yield Difference(what, float("inf"), 0.0)
+            yield Difference(what, _WRONG, 0.0)
         elif wanted.in_fp8:
             yield code_difference(what, found, wanted, bounds.codes)
         else:
@@ -146,7 +148,7 @@ def _operands_compared(
 def _tensors_compared(name: str, actual: object, expected: Tensor, wide: object) -> Difference:
     assert isinstance(wide, Tensor)
     if not isinstance(actual, Tensor) or actual.dtype != expected.dtype:
-        return Difference(name, float("inf"), 0.0)
+        return Difference(name, _WRONG, 0.0)
     if expected.dtype == torch.float32:
         return difference(name, actual, expected, None)
     return difference(name, actual, wide, expected)
@@ -175,6 +177,51 @@ def _products_compared(
     for name, left, right, to, fast, bound in products:
         expected = product(left, right, torch.float32, simulate=True, fast=fast)
         actual = product(left, right, to, simulate=False, fast=fast)
-        distance = relative_distance(actual, expected) if actual.dtype == to else float("inf")
+        distance = relative_distance(actual, expected) if actual.dtype == to else _WRONG
         differences.append(Difference(name, distance, bound))
     return differences
+
+
+# ---------------------------------------------------------------- comparing
+
+
+def code_difference(name: str, actual: Matrix, expected: Matrix, share: float) -> Difference:
+    """The share of codes of (M, K) that differ, of which `share` may; infinity where a difference is a fault.
+
+    Sums in another order give values next to the middle between two codes either of them. Faults are codes further
+    apart, unless the values are next to nothing in their row; NaN in one only; infinity; another scale, shape or type.
+    """
+    codes, wanted = actual.values, expected.values
+    alike = codes.shape == wanted.shape and codes.dtype == wanted.dtype and codes.is_contiguous()
+    scale, other = (None if each.scale is None else each.scale.nan_to_num(-1.0).item() for each in (actual, expected))
+    if not alike or scale != other:
+        return Difference(name, _WRONG, share)
+    found, values = actual.wide(), expected.wide()
+    both_nan = found.isnan() & values.isnan()
+    apart = (_ordered(codes) - _ordered(wanted)).abs()
+    cancelled = (found - values).abs() <= _CANCELLED * values.abs().nan_to_num().amax(dim=1, keepdim=True)
+    fault = ~((apart <= 1) | cancelled | both_nan) | found.isinf() | (found.isnan() != values.isnan())
+    differing = (apart != 0) & ~both_nan
+    return Difference(name, _WRONG if bool(fault.any()) else differing.double().mean().item(), share)
+
+
+def amax_difference(actual: Tensor, expected: Tensor, bound: float) -> Difference:
+    """Of two `amax_bits`, relative; NaN is like NaN, and infinity like infinity."""
+    found, wanted = (bits.view(torch.float32).item() for bits in (actual, expected))
+    if found == wanted or (found != found and wanted != wanted):
+        return Difference("amax", 0.0, bound)
+    distance = abs(found - wanted) / wanted if wanted else _WRONG
+    return Difference("amax", distance if distance == distance else _WRONG, bound)
+
+
+def count_difference(actual: Tensor, expected: Tensor, bound: float) -> Difference:
+    """Of (2,) counts of what a cast loses: the greater of both differences, relative to what is expected."""
+    found, wanted = actual.double(), expected.double()
+    return Difference("counts", ((found - wanted).abs() / wanted.clamp(min=1)).max().item(), bound)
+
+
+def _ordered(codes: Tensor) -> Tensor:
+    """Whole numbers in the order of the values, neighbours next to each other, both zeros alike."""
+    bits = codes.view(torch.int8).to(torch.int16)
+    size = bits & 0x7F
+    return torch.where(bits < 0, -size, size)

@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from litespark.ops.fp8.formats import E4M3, E5M2
-from litespark.ops.fp8.kernels import as_bytes, empty_operand, inverse_of, quantisations, quantise_tile
+from litespark.ops.fp8.kernels import as_bytes, empty_operand, inverse_of, load_tile, quantisations, quantise_tile
 from litespark.ops.fp8.operands import Operand, Quantisation
 from litespark.ops.precision import dtype_name
 from litespark.ops.rms_norm.kernels import as_rows
@@ -63,16 +63,16 @@ def add_rms_norm_fp8_forward_kernel(
             factors = tl.load(weight + column, mask=column_inside, other=0.0).to(tl.float32)[None, :]
             # what both walks read is asked for first, since nothing passes the barriers of what follows
             if update is not None:
-                values = _load(x, row, column, row_inside, column_inside, x_stride, _PASSES)
-                added = _load(update, row, column, row_inside, column_inside, update_stride, _PASSES)
-                again = _load(stream, before, column, before_inside, column_inside, WIDTH, _PASSES)
+                values = load_tile(x, row, column, row_inside, column_inside, x_stride, _PASSES)
+                added = load_tile(update, row, column, row_inside, column_inside, update_stride, _PASSES)
+                again = load_tile(stream, before, column, before_inside, column_inside, WIDTH, _PASSES)
                 summed = rounded(values + added, stream.dtype.element_ty)
                 _store(stream, summed, row, column, row_inside, column_inside, WIDTH, _STAYS)
                 # the norm is that of the sum as it was rounded
                 values = summed.to(tl.float32)
             else:
-                values = _load(x, row, column, row_inside, column_inside, x_stride, _STAYS)
-                again = _load(x, before, column, before_inside, column_inside, x_stride, _PASSES)
+                values = load_tile(x, row, column, row_inside, column_inside, x_stride)
+                again = load_tile(x, before, column, before_inside, column_inside, x_stride, _PASSES)
             squares += values * values
             normed = again * before_scale[:, None] * factors
             if amax is not None:
@@ -117,12 +117,14 @@ def add_rms_norm_fp8_backward_kernel(
             partials = weight_partials + tl.program_id(0).to(tl.int64) * WIDTH + column
             partial = tl.load(partials, mask=column_inside & (step > 0), other=0.0)
             # what both walks read is asked for first, since nothing passes the barriers of what follows
-            values = _load(stream, row, column, row_inside, column_inside, stream_stride, _STAYS)
-            incoming = _load(norm_gradient, row, column, row_inside, column_inside, norm_gradient_stride, _STAYS)
-            again = _load(stream, before, column, before_inside, column_inside, stream_stride, _PASSES)
-            outgoing = _load(norm_gradient, before, column, before_inside, column_inside, norm_gradient_stride, _PASSES)
+            values = load_tile(stream, row, column, row_inside, column_inside, stream_stride)
+            incoming = load_tile(norm_gradient, row, column, row_inside, column_inside, norm_gradient_stride)
+            again = load_tile(stream, before, column, before_inside, column_inside, stream_stride, _PASSES)
+            outgoing = load_tile(
+                norm_gradient, before, column, before_inside, column_inside, norm_gradient_stride, _PASSES
+            )
             if stream_gradient is not None:
-                passed = _load(
+                passed = load_tile(
                     stream_gradient, before, column, before_inside, column_inside, stream_gradient_stride, _PASSES
                 )
             # the first walk, over this tile
@@ -160,13 +162,6 @@ def _rows_of(step, rows, ROWS: tl.constexpr):
 def _bits_of_rows(values):
     """`litespark.ops.fp8.formats.amax_bits` of each row: registers would not hold one for each value."""
     return tl.max(values.to(tl.int32, bitcast=True) & 0x7FFFFFFF, axis=1)
-
-
-@triton.jit
-def _load(tensor, row, column, row_inside, column_inside, stride, POLICY: tl.constexpr):
-    place = tensor + row[:, None] * stride + column[None, :]
-    mask = row_inside[:, None] & column_inside[None, :]
-    return tl.load(place, mask=mask, other=0.0, eviction_policy=POLICY).to(tl.float32)
 
 
 @triton.jit

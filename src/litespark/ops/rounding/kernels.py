@@ -44,8 +44,7 @@ def fp8_codes(values, inverse_scale, LARGEST: tl.constexpr, MANTISSA_BITS: tl.co
 @tl.core.builtin
 def _through_fp16(_semantic: Any = None) -> Any:
     """Whether Triton casts fp32 to fp8 by way of fp16 on the target that it compiles for, as it does before Hopper:
-    what is rounded twice may end a code away. Of the options of the compilation, since its own
-    `target_info.cuda_capability_geq` asks for the device at hand, which need not be the target."""
+    what is rounded twice may end a code away. (`target_info.cuda_capability_geq` asks for the device at hand.)"""
     architecture = _semantic.builder.options.arch
     return tl.constexpr(architecture.startswith("sm") and int(architecture[2:]) < 90)
 

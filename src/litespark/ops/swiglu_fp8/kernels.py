@@ -18,6 +18,7 @@ from litespark.ops.fp8.kernels import (
     as_bytes,
     empty_operand,
     inverse_of,
+    load_tile,
     place_of_tile,
     quantisations,
     quantise_tile,
@@ -43,12 +44,9 @@ def swiglu_fp8_forward_kernel(
 
     6 bytes a value of the product, where a pass for it in bf16 and one for its cast take 10.
     """
-    row, column = place_of_tile(width, TILE)
-    row_inside, column_inside = row < rows, column < width
-    inside = row_inside[:, None] & column_inside[None, :]
-    place = gate_up + row[:, None] * gate_up_stride + column[None, :]
-    gate = tl.load(place, mask=inside, other=0.0).to(tl.float32)
-    up = tl.load(place + width, mask=inside, other=0.0).to(tl.float32)
+    row, column, row_inside, column_inside = place_of_tile(rows, width, TILE)
+    gate = load_tile(gate_up, row, column, row_inside, column_inside, gate_up_stride)
+    up = load_tile(gate_up + width, row, column, row_inside, column_inside, gate_up_stride)
     quantise_tile(
         gate * _sigmoid(gate) * up, inverse_of(tl.load(scale)), row_codes, column_codes, amax, counts,
         row, column, row_inside, column_inside, rows, width, MANTISSA_BITS,
@@ -71,14 +69,10 @@ def swiglu_fp8_backward_kernel(
     pass by that. 10 bytes a value of the product and 1 or 2 more with it again, where ordinary passes and their casts
     take 18 and 5 or 6 more.
     """
-    row, column = place_of_tile(width, TILE)
-    row_inside, column_inside = row < rows, column < width
-    inside = row_inside[:, None] & column_inside[None, :]
-    place = gate_up + row[:, None] * gate_up_stride + column[None, :]
-    gate = tl.load(place, mask=inside, other=0.0).to(tl.float32)
-    up = tl.load(place + width, mask=inside, other=0.0).to(tl.float32)
-    place = product_gradient + row[:, None] * product_gradient_stride + column[None, :]
-    incoming = tl.load(place, mask=inside, other=0.0).to(tl.float32)
+    row, column, row_inside, column_inside = place_of_tile(rows, width, TILE)
+    gate = load_tile(gate_up, row, column, row_inside, column_inside, gate_up_stride)
+    up = load_tile(gate_up + width, row, column, row_inside, column_inside, gate_up_stride)
+    incoming = load_tile(product_gradient, row, column, row_inside, column_inside, product_gradient_stride)
     slope = _sigmoid(gate)
     activated = gate * slope
     inverse_scale = inverse_of(tl.load(scale))
