@@ -6,7 +6,6 @@ from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.cost_of_quality import CostOfQuality
 from litespark.callbacks.phases import Phases
 from litespark.metrics import names
-from litespark.metrics.meters import NullMeter
 from litespark.training.checkpoint import folder as checkpoint_folder
 from litespark.training.module import TrainingModule
 from tests.callbacks.fake_time import TimedTask, metered, rows_of
@@ -84,16 +83,6 @@ def test_nan_reaches_nothing_and_a_target_that_is_missed_leaves_the_run_to_its_b
     assert run.module.steps_taken == 5
     assert run.record.target.bits_per_byte == 0.1
     assert not run.quality.reached
-
-
-def test_without_a_meter_or_a_checkpoint_at_the_end_neither_is_there(tmp_path, clock):
-    run = Run(tmp_path, clock, target=FALLING[2], meter=NullMeter("no counter here", "CPU energy"))
-    run.quality.checkpointer.at_end = False
-    run.fit()
-    assert run.record.target.reached.train_joules is None
-    assert run.record.target.reached.train_seconds == pytest.approx(2 * STEP)
-    assert names.TRAIN_JOULES not in run.rows()[2]
-    assert not list(tmp_path.glob("checkpoints/*"))
 
 
 def test_a_resume_goes_on_counting_and_reaches_it_where_an_undisturbed_run_does(tmp_path, clock):

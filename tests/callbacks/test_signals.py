@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 from lightning.pytorch.callbacks import Callback
 
 from litespark.callbacks import signals
@@ -68,20 +67,6 @@ def test_a_signal_lets_the_step_finish_and_saves(tmp_path, handlers, number, mic
     assert run.module.steps_taken == step
     assert find(tmp_path).step == step
     assert run.phases.current == "idle"
-
-
-def test_what_was_saved_continues_as_if_nothing_had_happened(tmp_path, handlers):
-    whole = stoppable_run(tmp_path / "whole", Pretrain())
-    whole.trainer.fit(whole.module, batches(2))
-    stopped = stoppable_run(tmp_path / "stopped", Signalling(5, lambda: signal.raise_signal(signal.SIGTERM)))
-    with pytest.raises(Interrupted):
-        stopped.trainer.fit(stopped.module, batches(2))
-    rest = stoppable_run(tmp_path / "rest", Pretrain())
-    state = find(tmp_path / "stopped").state
-    rest.trainer.fit(rest.module, batches(2), ckpt_path=state, weights_only=True)
-    assert rest.module.tokens_seen == whole.module.tokens_seen
-    pairs = zip(rest.module.model.parameters(), whole.module.model.parameters(), strict=True)
-    assert all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_a_sigterm_before_the_first_step_is_not_lost(tmp_path, handlers):

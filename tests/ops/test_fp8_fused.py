@@ -210,13 +210,3 @@ def test_what_can_be_fused_is_and_nothing_else(kind, monkeypatch):
     FUSED.swiglu(x, asked, dtype=BF16)
     FUSED.swiglu_backward(x, x[:, :20], gradients, asked)
     assert called == (names if kind == "known" else ["cast"] * 5)
-
-
-@pytest.mark.parametrize("again", KINDS)
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_product_made_again_has_the_codes_that_it_had(kind, again):
-    gate_up, gradient = torch.randn(12, 80, device=DEVICE, dtype=BF16), torch.randn(12, 40, device=DEVICE, dtype=BF16)
-    asked = quantisation(again, E4M3, DEVICE, scale=2.0**-6)
-    expected = FUSED.swiglu(gate_up, asked, dtype=BF16).columns
-    _, found = FUSED.swiglu_backward(gate_up, gradient, quantisation(kind, E5M2, DEVICE, scale=2.0**-6), asked)
-    assert torch.equal(found.columns.values.float(), expected.values.float())

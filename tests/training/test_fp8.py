@@ -12,7 +12,7 @@ from litespark.callbacks.checkpoint import Checkpointer
 from litespark.callbacks.phases import Phases
 from litespark.metrics import names
 from litespark.models.init import initialise
-from litespark.models.llama.fp8 import enable_fp8
+from litespark.models.llama.fp8 import Fp8State, enable_fp8
 from litespark.models.llama.model import Llama
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.ops.fp8.formats import E4M3, quantised
@@ -109,7 +109,7 @@ def test_every_step_ends_with_new_scales_and_weights_cast_anew(tmp_path, optimiz
 
 def test_without_the_hook_weights_would_go_on_as_they_were_cast(tmp_path, monkeypatch):
     """The trap that it is there for: a fused optimizer leaves the version of the weights as it was."""
-    monkeypatch.setattr(fp8, "renew_after_steps", lambda state, optimizer: None)
+    monkeypatch.setattr(Fp8State, "finish_step", lambda state: None)
     run = fit(tmp_path, steps=2)
     linear = run.module.model.fp8.linears["blocks.0.mlp.down"]
     operand = linear.weight_operand(torch.float32)

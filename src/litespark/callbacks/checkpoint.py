@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,36 +20,22 @@ from litespark.training.module import TrainingModule
 log = logging.getLogger(__name__)
 
 
+@dataclass(eq=False, repr=False)
 class Checkpointer(StepCallback):
-    """Writes `checkpoints/step-…` folders that are valid or do not count.
+    """Writes `checkpoints/step-…` folders that are valid or do not count."""
 
-    Args:
-        every_steps: optimizer steps between checkpoints; None saves only at the end.
-        keep: how many of the newest to keep.
-        about: what the seal says of the run.
-        own: callbacks of the user's own; a state of theirs that could not be read back is left out.
-    """
+    folder: Path
+    _: KW_ONLY
+    every_steps: int | None  # optimizer steps between checkpoints; None saves only at the end
+    keep: int  # how many of the newest
+    about: Mapping[str, Any]  # what the seal says of the run
+    phases: Phases
+    at_end: bool = True
+    own: Sequence[Callback] = ()  # of the user's own; a state of theirs that could not be read back is left out
+    saved_step: int | None = field(default=None, init=False)
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        every_steps: int | None,
-        keep: int,
-        about: Mapping[str, Any],
-        phases: Phases,
-        at_end: bool = True,
-        own: Sequence[Callback] = (),
-    ) -> None:
+    def __post_init__(self) -> None:
         super().__init__()
-        self.folder = folder
-        self.every_steps = every_steps
-        self.at_end = at_end
-        self.keep = keep
-        self.about = about
-        self.phases = phases
-        self.own = own
-        self.saved_step: int | None = None
 
     def train_started(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         self.saved_step = module.steps_taken

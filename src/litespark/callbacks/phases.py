@@ -7,8 +7,6 @@ from contextlib import contextmanager
 
 from litespark.metrics.energy import Phase
 
-__all__ = ["Phase", "Phases"]
-
 
 class Phases:
     """The current phase, and whom to tell when it changes. Every rank changes phase at the same points."""

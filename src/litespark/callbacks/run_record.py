@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from dataclasses import replace
+from dataclasses import KW_ONLY, InitVar, dataclass, field, replace
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -32,35 +32,24 @@ _IN_QUALITY = (
 )
 
 
+@dataclass(eq=False, repr=False)
 class RunRecorder(StepCallback):
-    """Writes the record at the start, at each log interval and at the end, on rank 0.
+    """Writes the record at the start, at each log interval and at the end, on rank 0."""
 
-    `record` has what is known before the first step, and the segments of earlier processes; `segment` is the stretch
-    that begins now. A run with short intervals writes no more often than every `seconds_between_writes`.
-    """
+    path: Path
+    record: RunRecord  # what is known before the first step, with the segments of earlier processes
+    segment: SegmentRecord  # the stretch that begins now
+    _: KW_ONLY
+    throughput: ThroughputMonitor
+    energy: EnergyMonitor
+    metrics: MetricsLogger
+    log_every: InitVar[int]
+    seconds_between_writes: float = 5.0
+    _module: TrainingModule | None = field(default=None, init=False)
+    _written: float = field(default=-math.inf, init=False)
 
-    def __init__(
-        self,
-        path: Path,
-        record: RunRecord,
-        segment: SegmentRecord,
-        *,
-        throughput: ThroughputMonitor,
-        energy: EnergyMonitor,
-        metrics: MetricsLogger,
-        log_every: int,
-        seconds_between_writes: float = 5.0,
-    ) -> None:
+    def __post_init__(self, log_every: int) -> None:
         super().__init__(log_every)
-        self.path = path
-        self.record = record
-        self.segment = segment
-        self.throughput = throughput
-        self.energy = energy
-        self.metrics = metrics
-        self.seconds_between_writes = seconds_between_writes
-        self._module: TrainingModule | None = None
-        self._written = -math.inf
 
     def train_started(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         self.attach(module)

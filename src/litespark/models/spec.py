@@ -20,11 +20,8 @@ RECOMPUTE_MODES: tuple[Recompute, ...] = get_args(Recompute)
 class ModelSpec(Protocol):
     """A frozen dataclass that a config makes: the sizes of a model, and how training takes it apart.
 
-    Attributes:
-        name: what reports call it.
-        vocab_size: V, rows of the embedding.
-        max_seq_len: longest sequence that it accepts, in tokens.
-        recompute_modes: of "none", "swiglu" and "full", those that `build` takes.
+    `name` is what reports call it, `max_seq_len` its longest sequence in tokens, and `recompute_modes` are, of "none",
+    "swiglu" and "full", those that `build` takes.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]

@@ -174,21 +174,6 @@ def test_a_fused_optimizer_does_not_tell_that_it_changed_the_weights():
     assert stale
 
 
-def test_weights_are_cast_by_the_scales_that_a_step_ends_with():
-    model = model_in_fp8()
-    model(random_ids(2, 16), random_ids(2, 16, seed=1)).backward()
-    linear, scaling = model.fp8.linears["blocks.0.mlp.down"], model.fp8.scaling
-    place, scales = scaling.names.index("blocks.0.mlp.down.weight"), []
-    for _ in range(3):
-        model.fp8.finish_step()
-        scales.append(float(scaling.scale[place]))
-        assert float(linear.weight_operand(torch.float32).rows.scale) == scales[-1]
-        with torch.no_grad():
-            linear.weight.mul_(8)
-    # the scale of a weight comes from what was cast before
-    assert scales == [scales[0], scales[0], 8 * scales[0]]
-
-
 def test_weights_of_layers_outside_fp8_are_renewed_with_the_others():
     model = model_in_fp8(Fp8Config(linears=("down",), simulate=True))
     optimizer = adamw(model)

@@ -14,8 +14,6 @@ from litespark.ops.rope.reference import RopeScaling
 from litespark.ops.shapes import StepShapes
 from litespark.ranges import Count, Epsilon, Range
 
-__all__ = ["LlamaConfig", "RopeScaling"]
-
 
 @settings("model", resume=FIXED)
 class LlamaConfig:

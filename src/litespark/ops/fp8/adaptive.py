@@ -122,7 +122,12 @@ class Adaptive:
             return self._away(step, linear, layer, loss) if layer.above >= self.config.patience else None
         if layer.rest is not None:
             layer.rest -= 1
-        return self._back(step, linear, layer) if layer.rest == 0 else None
+        if layer.rest != 0:
+            return None
+        before, layer.place, layer.above = layer.place, self.recipe, 0
+        if before == self.recipe:  # it never went; now it may be warned of again
+            return None
+        return Move(step, linear, before, self.recipe, "return", layer.length)
 
     def _away(self, step: int, linear: str, layer: _Layer, loss: _Loss) -> Move:
         before = layer.place
@@ -133,12 +138,6 @@ class Adaptive:
         layer.length = layer.rest or 0
         layer.moves += 1
         return Move(step, linear, before, layer.place, loss.reason, layer.above, loss.tensor, loss.share, loss.bound)
-
-    def _back(self, step: int, linear: str, layer: _Layer) -> Move | None:
-        before, layer.place, layer.above = layer.place, self.recipe, 0
-        if before == self.recipe:  # it never went; now it may be warned of again
-            return None
-        return Move(step, linear, before, self.recipe, "return", layer.length)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values, for a checkpoint."""
