@@ -24,12 +24,12 @@ from litespark.training.module import TrainingModule
 log = logging.getLogger(__name__)
 
 # of a validation, what `QualityRecord` has fields for
-_IN_QUALITY = (
-    names.VALIDATION_LOSS,
-    names.VALIDATION_PERPLEXITY,
-    names.VALIDATION_BITS_PER_BYTE,
-    names.VALIDATION_TOKEN_ACCURACY,
-)
+_IN_QUALITY = {
+    "validation_loss": names.VALIDATION_LOSS,
+    "perplexity": names.VALIDATION_PERPLEXITY,
+    "bits_per_byte": names.VALIDATION_BITS_PER_BYTE,
+    "token_accuracy": names.VALIDATION_TOKEN_ACCURACY,
+}
 
 
 @dataclass(eq=False, repr=False)
@@ -107,21 +107,16 @@ class RunRecorder(StepCallback):
     def _task_metrics(self) -> list[TaskMetric]:
         """What the last validation measured beside what every record has."""
         assert self._module is not None
-        of_domains = tuple(f"{known}/" for known in _IN_QUALITY)
+        of_domains = tuple(f"{known}/" for known in _IN_QUALITY.values())
         return [
             TaskMetric(name.removeprefix("validation/"), value)
             for name, value in sorted(self._module.validation.items())
-            if name not in _IN_QUALITY and not name.startswith(of_domains)
+            if name not in _IN_QUALITY.values() and not name.startswith(of_domains)
         ]
 
     def _quality(self) -> QualityRecord:
-        latest = self.metrics.latest
-        return replace(
-            self.record.quality,
-            train_loss=latest.get(names.TRAIN_LOSS),
-            validation_loss=latest.get(names.VALIDATION_LOSS),
-            perplexity=latest.get(names.VALIDATION_PERPLEXITY),
-            bits_per_byte=latest.get(names.VALIDATION_BITS_PER_BYTE),
-            token_accuracy=latest.get(names.VALIDATION_TOKEN_ACCURACY),
-            skipped_steps=self.record.quality.skipped_steps if self._module is None else self._module.skipped_steps,
-        )
+        assert self._module is not None
+        latest, skipped = self.metrics.latest, self._module.skipped_steps
+        measured = {field: latest.get(name) for field, name in _IN_QUALITY.items()}
+        of_training = {"train_loss": latest.get(names.TRAIN_LOSS), "skipped_steps": skipped}
+        return replace(self.record.quality, **of_training, **measured)

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from litespark.models.llama.config import RopeScaling
 from litespark.models.llama.huggingface import export_huggingface, load_huggingface
-from litespark.models.llama.huggingface_config import _SIZES, end_ids, read_config
+from litespark.models.llama.huggingface_config import _KEYS, end_ids, read_config
 from litespark.models.safetensors_folder import INDEX, SINGLE
 from litespark.ops.backend import resolve
 from litespark.ops.rope.reference import inverse_frequencies
@@ -327,9 +327,7 @@ def test_config_files_of_others_mean_what_they_mean_to_transformers(tmp_path, ch
     (tmp_path / "config.json").write_text(json.dumps(content))
     ours = read_config(tmp_path / "config.json", "others")
     theirs = transformers.LlamaForCausalLM.config_class.from_pretrained(tmp_path)
-    others = {"num_kv_heads": "num_key_value_heads", "head_dim": "head_dim", "norm_eps": "rms_norm_eps",
-              "tie_embeddings": "tie_word_embeddings", "init_std": "initializer_range"}  # fmt: skip
-    for field, key in (_SIZES | others).items():
+    for field, key in _KEYS.items():
         assert getattr(ours, field) == getattr(theirs, key), field
     small = transformers.LlamaConfig.from_dict(theirs.to_dict() | {"hidden_size": 4 * ours.num_heads, "vocab_size": 8})
     angles = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(small).inv_freq

@@ -8,14 +8,19 @@ import torch
 from litespark.models.llama.config import LlamaConfig, RopeScaling
 from litespark.models.safetensors_folder import read_json
 
-# LlamaConfig field -> key of config.json
-_SIZES = {
+# LlamaConfig field -> key of config.json; the first six are in every file
+_KEYS = {
     "hidden_size": "hidden_size",
     "num_layers": "num_hidden_layers",
     "num_heads": "num_attention_heads",
     "intermediate_size": "intermediate_size",
     "vocab_size": "vocab_size",
     "max_seq_len": "max_position_embeddings",
+    "num_kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "norm_eps": "rms_norm_eps",
+    "tie_embeddings": "tie_word_embeddings",
+    "init_std": "initializer_range",
 }
 # RopeScaling field -> key of its rotary settings
 _SCALING = {
@@ -24,8 +29,8 @@ _SCALING = {
     "high_frequency_factor": "high_freq_factor",
     "original_max_seq_len": "original_max_position_embeddings",
 }
-# what transformers takes for a key that is absent
-_ABSENT: dict[str, Any] = {"rms_norm_eps": 1e-6, "tie_word_embeddings": False, "initializer_range": 0.02}
+# what transformers takes for a key that is absent or null
+_ABSENT = {"head_dim": None, "rms_norm_eps": 1e-6, "tie_word_embeddings": False, "initializer_range": 0.02}
 # settings that change what is computed, with the values that this model has, the absent one first
 _FIXED: dict[str, tuple[Any, ...]] = {
     "model_type": ("llama",),
@@ -50,23 +55,15 @@ def read_config(path: Path, name: str) -> LlamaConfig:
     for key, expected in _FIXED.items():
         if found.get(key, expected[0]) not in expected:
             raise ValueError(f"{path}: {key} is {found[key]!r}; only models with {expected[0]!r} can be imported")
-    if missing := sorted(set(_SIZES.values()) - found.keys()):
+    given = {key: value for key, value in found.items() if value not in (None, {})}
+    if missing := sorted(set(list(_KEYS.values())[:6]) - given.keys()):
         raise ValueError(f"{path} lacks {', '.join(missing)}; is it the config.json of a Llama?")
-    values = {**_ABSENT, **found}
-    key_heads = values.get("num_key_value_heads")
+    values: dict[str, Any] = {**_ABSENT, "num_key_value_heads": given["num_attention_heads"], **given}
+    values["initializer_range"] = values["initializer_range"] or _ABSENT["initializer_range"]  # some write 0
     theta, scaling = _read_rope(path, values)
+    sizes = {field: values[key] for field, key in _KEYS.items()}
     try:
-        return LlamaConfig(
-            name=name,
-            **{field: values[key] for field, key in _SIZES.items()},
-            num_kv_heads=values["num_attention_heads"] if key_heads is None else key_heads,
-            head_dim=values.get("head_dim"),  # type: ignore[arg-type]
-            rope_theta=theta,
-            rope_scaling=scaling,
-            norm_eps=values["rms_norm_eps"],
-            tie_embeddings=values["tie_word_embeddings"],
-            init_std=values["initializer_range"] or _ABSENT["initializer_range"],  # some write 0
-        )
+        return LlamaConfig(name=name, rope_theta=theta, rope_scaling=scaling, **sizes)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -135,14 +132,9 @@ def to_huggingface_config(
         "hidden_act": "silu",
         "attention_bias": False,
         "mlp_bias": False,
-        **{key: getattr(config, field) for field, key in _SIZES.items()},
-        "num_key_value_heads": config.num_kv_heads,
-        "head_dim": config.head_dim,
+        **{key: getattr(config, field) for field, key in _KEYS.items()},
         "rope_theta": config.rope_theta,
         "rope_scaling": rope,
-        "rms_norm_eps": config.norm_eps,
-        "tie_word_embeddings": config.tie_embeddings,
-        "initializer_range": config.init_std,
         "eos_token_id": eos_id,
         "bos_token_id": bos_id,
         "torch_dtype": str(dtype).removeprefix("torch."),
