@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import InitVar, dataclass, replace
 
 import lightning.pytorch as pl
 
@@ -18,6 +18,7 @@ from litespark.run.record import ReachedRecord, RunRecord, TargetRecord
 from litespark.training.module import TrainingModule
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class CostOfQuality(StepCallback):
     """Logs what training took up to each validation, and ends it at the first one at or below the target.
 
@@ -25,24 +26,17 @@ class CostOfQuality(StepCallback):
     reached is written into the record.
     """
 
-    def __init__(
-        self,
-        *,
-        target_bpb: float | None,
-        record: RunRecord,
-        throughput: ThroughputMonitor,
-        energy: EnergyMonitor,
-        checkpointer: Checkpointer,
-        phases: Phases,
-    ) -> None:
+    target_bpb: InitVar[float | None]
+    record: RunRecord
+    throughput: ThroughputMonitor
+    energy: EnergyMonitor
+    checkpointer: Checkpointer
+    phases: Phases
+
+    def __post_init__(self, target_bpb: float | None) -> None:
         super().__init__()
-        self.record = record
-        self.throughput = throughput
-        self.energy = energy
-        self.checkpointer = checkpointer
-        self.phases = phases
         # a resume asks for a target of its own, and finds out again whether it is reached
-        record.target = None if target_bpb is None else TargetRecord(target_bpb)
+        self.record.target = None if target_bpb is None else TargetRecord(target_bpb)
 
     @property
     def reached(self) -> bool:

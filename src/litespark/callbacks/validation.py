@@ -32,20 +32,18 @@ class Validation(StepCallback):
 
     def validate(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         """One pass with the weights as they are, with Lightning's hooks, logged at the current step; a collective."""
-        callbacks = trainer.callbacks  # type: ignore[attr-defined]  # not annotated in Lightning
         if self._batches is None:
             self._batches = trainer.datamodule.val_dataloader()  # type: ignore[attr-defined]
-        for hook in ("on_validation_start", "on_validation_epoch_start"):
-            _call(callbacks, hook, trainer, module)
+
+        def call(*hooks: str) -> None:
+            for hook in hooks:
+                for callback in trainer.callbacks:  # type: ignore[attr-defined]  # not annotated in Lightning
+                    getattr(callback, hook)(trainer, module)
+
+        call("on_validation_start", "on_validation_epoch_start")
         module.validate(self._batches)
-        for hook in ("on_validation_epoch_end", "on_validation_end"):
-            _call(callbacks, hook, trainer, module)
+        call("on_validation_epoch_end", "on_validation_end")
 
     def _missing(self, module: TrainingModule) -> bool:
         step = module.steps_taken
         return self.interval is not None and 0 < step != module.validated_at and step % self.interval == 0
-
-
-def _call(callbacks: Iterable[pl.Callback], hook: str, trainer: pl.Trainer, module: TrainingModule) -> None:
-    for callback in callbacks:
-        getattr(callback, hook)(trainer, module)
