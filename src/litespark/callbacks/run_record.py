@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from dataclasses import KW_ONLY, InitVar, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_only
@@ -20,8 +20,6 @@ from litespark.metrics.energy import energy_section
 from litespark.metrics.records.origin import utc_now
 from litespark.run.record import QualityRecord, RunRecord, SegmentRecord, Status, TaskMetric, ThroughputRecord
 from litespark.training.module import TrainingModule
-
-log = logging.getLogger(__name__)
 
 # of a validation, what `QualityRecord` has fields for
 _IN_QUALITY = {
@@ -116,7 +114,7 @@ class RunRecorder(StepCallback):
 
     def _quality(self) -> QualityRecord:
         assert self._module is not None
-        latest, skipped = self.metrics.latest, self._module.skipped_steps
-        measured = {field: latest.get(name) for field, name in _IN_QUALITY.items()}
-        of_training = {"train_loss": latest.get(names.TRAIN_LOSS), "skipped_steps": skipped}
-        return replace(self.record.quality, **of_training, **measured)
+        latest = self.metrics.latest
+        measured: dict[str, Any] = {field: latest.get(name) for field, name in _IN_QUALITY.items()}
+        measured |= {"train_loss": latest.get(names.TRAIN_LOSS), "skipped_steps": self._module.skipped_steps}
+        return replace(self.record.quality, **measured)

@@ -23,7 +23,7 @@ from litespark.ops.fp8.kernels import (
     quantisations,
     quantise_tile,
     tiles,
-)  # fmt: skip
+)
 from litespark.ops.fp8.operands import Operand, Quantisation
 from litespark.ops.precision import dtype_name
 from litespark.ops.rms_norm.kernels import as_rows
