@@ -26,7 +26,7 @@ def generate(
     """Continue prompts of one length, token by token.
 
     Args:
-        model: on the device of `ids`; where it is compiled, what it was compiled from is run.
+        model: on the device of `ids`.
         ids: (B, S) int64 prompts, S at least 1.
         temperature: divides the logits; 0 takes the likeliest token each time and ignores the next two.
         top_k: sample among the k likeliest tokens only.

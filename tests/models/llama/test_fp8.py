@@ -8,8 +8,7 @@ import torch
 
 from litespark.models.cache import KeyValueCache
 from litespark.ops.fp8.reference import PIECES, Pieces
-from litespark.ops.fp8.settings import LINEARS, RECIPES, AdaptiveConfig, Fp8Config
-from litespark.ops.linear.state import Fp8Linear
+from litespark.ops.fp8.settings import RECIPES, AdaptiveConfig, Fp8Config
 from tests.models.small import gradients, random_ids, small_model
 from tests.models.small_fp8 import adamw, model_in_fp8, take_step
 
@@ -52,18 +51,6 @@ def test_the_settings_say_which_layers_are_in_fp8():
     model(random_ids(2, 16), random_ids(2, 16, seed=1)).backward()
     model.fp8.finish_step()
     assert all(model.fp8.scaling.known)
-
-
-def test_each_linear_layer_of_a_block_is_in_its_place():
-    model = model_in_fp8()
-    for layer, block in enumerate(model.blocks):
-        linears = dict(zip(LINEARS, block.fp8, strict=True))
-        assert all(isinstance(each, Fp8Linear) for each in linears.values())
-        assert linears["qkv"].weight is block.attention.qkv.weight
-        assert linears["output"].weight is block.attention.output.weight
-        assert linears["gate_up"].weight is block.mlp.gate_up.weight
-        assert linears["down"].weight is block.mlp.down.weight
-        assert linears["down"].name == f"blocks.{layer}.mlp.down"
 
 
 def test_embedding_head_and_norms_are_not_rounded():

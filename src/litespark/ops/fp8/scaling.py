@@ -126,14 +126,10 @@ class Scaling:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values and tensors of their own, for a checkpoint."""
-        return {
-            "history": self.history.to("cpu", copy=True),
-            "scale": self.scale.contiguous().cpu(),
-            "known": list(self.known),
-            "steps": self.steps,
-            "seen": list(self.seen),
-            "counts": self.counts.to("cpu", copy=True),
+        tensors = {
+            name: getattr(self, name).to("cpu", copy=True).contiguous() for name in ("history", "scale", "counts")
         }
+        return tensors | {"known": list(self.known), "steps": self.steps, "seen": list(self.seen)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` gave, of the same tensors."""
