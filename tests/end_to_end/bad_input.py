@@ -26,11 +26,7 @@ TABLE = {
     "number as text": ("optim.lr=fast", "optim.lr: got 'fast', expected a number"),
     "value out of range": ("optim.lr=-1", "optim.lr: got -1, expected a number above 0 and at most 100"),
     "value that is not finite": ("optim.lr=inf", "optim.lr: got inf, expected a number above 0"),
-    "epsilon of 0": (
-        "optim.eps=0",
-        "optim.eps: got 0, expected a number from 1e-30 to 1",
-        "set optim.eps=1e-08",
-    ),
+    "epsilon of 0": ("optim.eps=0", "optim.eps: got 0, expected a number from 1e-30 to 1", "set optim.eps=1e-08"),
     "half a layer": (
         "model.num_layers=1.5",
         "model.num_layers: got 1.5, expected a whole number",
@@ -80,17 +76,8 @@ TABLE = {
         "Expected",
         "such as s3://BUCKET/FOLDER",
     ),
-    "glob that names nothing": (
-        "data.source={w}/*.none",
-        "{w}/*.none matches no file",
-        "Set data.source to",
-    ),
-    "nothing but a test split": (
-        "data.source={w}/half",
-        "holds no training text",
-        "a test split",
-        "is taken: data.s",
-    ),
+    "glob that names nothing": ("data.source={w}/*.none", "{w}/*.none matches no file", "Set data.source to"),
+    "nothing but a test split": ("data.source={w}/half", "holds no training text", "a test split", "is taken: data.s"),
     "no files to take": ("data.max_files=0", "data.max_files: got 0, expected a whole number of at least 1"),
     "empty folder": (
         "data.source={w}/empty",

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -66,16 +67,8 @@ def train(*overrides: str, expect: int = 0) -> str:
 
 def train_apart(*overrides: str, processes: int = 1, timeout: float = 300) -> str:
     """The same in processes of their own, which have to end well."""
-    done = subprocess.run(
-        command(*overrides, processes=processes),
-        cwd=ROOT,
-        env=environment(),
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=timeout,
-        check=False,
-    )
+    done = subprocess.run(command(*overrides, processes=processes), cwd=ROOT, env=environment(), text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout, check=False)  # fmt: skip
     assert done.returncode == 0, f"exit code {done.returncode}:\n{done.stdout}"
     return done.stdout
 
@@ -83,13 +76,9 @@ def train_apart(*overrides: str, processes: int = 1, timeout: float = 300) -> st
 def train_and_kill(folder: Path, after_step: int, *overrides: str, processes: int = 1, timeout: float = 300) -> None:
     """Start a run that writes into `folder`, and kill all its processes with SIGKILL once a checkpoint is there."""
     started = subprocess.Popen(
-        command(*overrides, processes=processes),
-        cwd=ROOT,
-        env=environment(),
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+        command(*overrides, processes=processes), cwd=ROOT, env=environment(), start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
     deadline = time.monotonic() + timeout
     while not (folder / "checkpoints" / f"step-{after_step:08d}").is_dir():
         assert started.poll() is None, f"the run ended before step {after_step} with {started.returncode}"
@@ -114,25 +103,17 @@ def metrics(folder: Path, key: str) -> list[float]:
     return [row[key] for row in rows if key in row]
 
 
-def assert_bit_equal(left: object, right: object, where: str = "state") -> None:
+def assert_bit_equal(left: Any, right: Any, where: str = "state") -> None:
     """Fail at the first place where two nested states differ by as much as one bit."""
-    if isinstance(left, tuple):  # what a state dict gathered over ranks holds where a plain one holds a list
-        left = list(left)
-    if isinstance(right, tuple):
-        right = list(right)
-    assert type(left) is type(right), f"{where}: {type(left)} and {type(right)}"
     if isinstance(left, torch.Tensor):
-        assert isinstance(right, torch.Tensor)
         assert torch.equal(left, right), f"{where} differs"
     elif isinstance(left, dict):
-        assert isinstance(right, dict)
         assert left.keys() == right.keys(), f"{where}: keys differ"
         for key in left:
             assert_bit_equal(left[key], right[key], f"{where}/{key}")
-    elif isinstance(left, list):
-        assert isinstance(right, list)
+    elif isinstance(left, list | tuple):  # a state dict gathered over ranks holds tuples where a plain one holds lists
         assert len(left) == len(right), f"{where}: lengths differ"
-        for index, (a, b) in enumerate(zip(left, right, strict=True)):
-            assert_bit_equal(a, b, f"{where}[{index}]")
+        for index, pair in enumerate(zip(left, right, strict=True)):
+            assert_bit_equal(*pair, f"{where}[{index}]")
     else:
         assert left == right, f"{where}: {left!r} and {right!r}"

@@ -116,26 +116,16 @@ def test_ranks_whose_torchrun_is_gone_save_and_end(started):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "options"),
+    ("number", "to", "options"),
     [
-        (signal.SIGTERM, ()),
-        (signal.SIGINT, ()),
-        (signal.SIGHUP, ()),
-        (signal.SIGUSR1, ("--signals-to-handle=SIGTERM,SIGINT,SIGUSR1",)),
+        *((number, "torchrun", ()) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)),
+        (signal.SIGUSR1, "torchrun", ("--signals-to-handle=SIGTERM,SIGINT,SIGUSR1",)),
+        *((number, "one rank", ()) for number in (signal.SIGTERM, signal.SIGKILL)),
     ],
 )
-def test_what_torchrun_passes_on_is_saved_and_ended(started, number, options):
+def test_what_torchrun_passes_on_or_one_rank_gets_ends_all(started, number, to, options):
     run = started(*options)
-    run.torchrun.send_signal(number)
-    assert run.ended() == 1
-    assert run.stopped_and_saved()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_what_one_rank_gets_ends_all(started, number):
-    run = started()
-    os.kill(run.ranks[1], number)
+    os.kill(run.torchrun.pid if to == "torchrun" else run.ranks[1], number)
     assert run.ended() == 1
     assert number == signal.SIGKILL or run.stopped_and_saved()
 

@@ -3,23 +3,24 @@
 import json
 from pathlib import Path
 
+import yaml
+
 from litespark.reports.report import write_comparison
 from tests.end_to_end.runs import TINY, train, write_text
 
+VARIANTS = "{label:baseline,ops:{linear_cross_entropy:reference}},{label:target,ops:{linear_cross_entropy:chunked}}"
+
+
+def places(folder: Path) -> list[str]:
+    text = write_text(folder / "text", documents=10)
+    return [f"data.source={text}", f"paths.data={folder}/data", f"paths.logs={folder}/logs"]
+
 
 def test_sweep_writes_one_folder_a_run_and_survives_a_failed_job(tmp_path: Path):
-    write_text(tmp_path / "text", documents=10)
     printed = train(
-        "-m",
-        *TINY,
-        "budget.steps=3",
-        f"data.source={tmp_path}/text",
-        f"paths.data={tmp_path}/data",
-        f"paths.logs={tmp_path}/logs",
-        "optim.lr=1e-3,-1,3e-4",
-        "seed=1,2",
-        expect=1,
-    )
+        "-m", *TINY, *places(tmp_path), "budget.steps=3", "optim=muon", "schedule=wsd", "optim.lr=1e-3,-1,3e-4",
+        "seed=1,2", expect=1,
+    )  # fmt: skip
     runs = sorted((tmp_path / "logs/runs").iterdir())
     assert sorted(run.name.split("_", 2)[2] for run in runs) == [
         "optim.lr-0.0003_seed-1",
@@ -42,8 +43,27 @@ def test_sweep_writes_one_folder_a_run_and_survives_a_failed_job(tmp_path: Path)
     ]  # fmt: skip
     assert all(run.name in printed.split("Sweep of")[1] for run in runs)
 
-    report = write_comparison([tmp_path / "logs/runs"], tmp_path / "comparison")
-    text = report.read_text()
-    assert "optim.lr" in text
-    assert "0.0003" in text
-    assert all(f"| {seed} " in text for seed in (1, 2))
+    settings = yaml.safe_load((runs[0] / "config.yaml").read_text())
+    assert (settings["optim"]["kind"], settings["schedule"]["kind"]) == ("muon", "wsd")
+
+
+def test_a_sweep_of_variants_is_an_ablation(tmp_path: Path):
+    printed = train(
+        "sweep=ops_ablation",
+        f"hydra.sweeper.params.variant='{VARIANTS}'",  # in place of all of them
+        *TINY, *places(tmp_path), "budget.steps=6",
+    )  # fmt: skip
+    runs = sorted((tmp_path / "logs/runs").iterdir())
+    assert [run.name.split("_", 2)[2] for run in runs] == ["baseline", "target"], printed
+    configs = [yaml.safe_load((run / "config.yaml").read_text()) for run in runs]
+    assert [config["ops"]["linear_cross_entropy"] for config in configs] == ["reference", "chunked"]
+    assert [config["variant"] for config in configs] == [{"label": "baseline"}, {"label": "target"}]
+    records = [json.loads((run / "run.json").read_text()) for run in runs]
+    assert {record["status"] for record in records} == {"finished"}
+    assert records[0]["provenance"]["config_hash"] != records[1]["provenance"]["config_hash"]
+
+    said = write_comparison([tmp_path / "logs/runs"], tmp_path / "comparison").read_text()
+    section = said.split("## What bought what")[1].split("\n## ")[0]
+    assert "| + linear_cross_entropy |" in section
+    assert "target over baseline: tokens/s × " in section
+    assert (tmp_path / "comparison" / "comparison_ablation.png").is_file()
