@@ -197,10 +197,7 @@ def test_bad_input_is_one_short_error_and_leaves_nothing_behind(world, case):
 
 @pytest.mark.parametrize(
     ("package", "logger", "said"),
-    [
-        ("wandb", "WandbLogger", "wandb login.*WANDB_MODE=offline.*"),
-        ("mlflow", "MLFlowLogger", ""),
-    ],
+    [("wandb", "WandbLogger", "wandb login.*WANDB_MODE=offline.*"), ("mlflow", "MLFlowLogger", "")],
 )
 def test_a_logger_that_is_absent_or_cannot_begin_is_one_message(world, package, logger, said, monkeypatch):
     # as on a machine that does not have it, whether this one has it or not

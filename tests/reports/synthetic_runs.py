@@ -123,103 +123,65 @@ def make_record(
     last_validation = [row for row in rows if names.VALIDATION_LOSS in row][-1]
     tokens = steps * TOKENS_A_STEP
     train_joules = 690 / 33_000 * tokens
+
+    def on_gpu(value):
+        return value if gpu else None
+
+    cpu, all_in = "A CPU, 2 cores", train_joules * 1.08 + 900
+    environment = EnvironmentRecord(
+        python="3.11.7", torch="2.14.1", triton=on_gpu("3.9.0"), lightning="2.6.6", litdata="0.2.76",
+        platform="Linux-6.1-x86_64", cpu=cpu, world_size=1, precision="bf16-mixed" if gpu else "32-true",
+        devices=[DeviceRecord("NVIDIA H200", "9f8e7d", 700.0) if gpu else DeviceRecord(cpu)], driver=on_gpu("570.86"),
+    )  # fmt: skip
+    energy = EnergyRecord(label="energy", reason=NO_COUNTER, coverage=0.0)
+    if gpu:
+        energy = EnergyRecord(
+            label="GPU board energy", method="NVML total energy counter", coverage=1.0, train_joules=train_joules,
+            all_in_joules=all_in, phases=PhaseJoules(train_joules, train_joules * 0.06, train_joules * 0.02, 900.0),
+            joules_per_token_train=train_joules / tokens, joules_per_token_all_in=all_in / tokens,
+            average_power_watts=690.0, tokens_per_second_per_watt=47.8, dropped_readings=0,
+        )  # fmt: skip
     return RunRecord(
         Provenance(
-            time=START.isoformat(),
-            command=["train.py", f"seed={seed}"],
-            overrides=[f"seed={seed}"],
-            git_commit="0123456789abcdef0123456789abcdef01234567",
-            git_dirty=False,
-            source_hash="5a5a",
-            config_hash="3f6c2a",
-            environment=EnvironmentRecord(
-                python="3.11.7",
-                torch="2.14.1",
-                triton="3.9.0" if gpu else None,
-                lightning="2.6.6",
-                litdata="0.2.76",
-                platform="Linux-6.1-x86_64",
-                cpu="A CPU, 2 cores",
-                world_size=1,
-                precision="bf16-mixed" if gpu else "32-true",
-                devices=[DeviceRecord("NVIDIA H200", "9f8e7d", 700.0)] if gpu else [DeviceRecord("A CPU, 2 cores")],
-                driver="570.86" if gpu else None,
-            ),
+            time=START.isoformat(), command=["train.py", f"seed={seed}"], overrides=[f"seed={seed}"],
+            git_commit="0123456789abcdef0123456789abcdef01234567", git_dirty=False, source_hash="5a5a",
+            config_hash="3f6c2a", environment=environment,
         ),
-        name=name,
-        task="pretrain",
-        ended=ended if status != "running" else None,
-        status=status,
+        name=name, task="pretrain", seed=seed, status=status, ended=ended if status != "running" else None,
         error="loss was not finite 10 steps in a row" if status == "failed" else None,
-        seed=seed,
         model=ModelRecord("tiny", 1_904_256, 1_511_040, 9.4e6, 1.02e7, 512),
         data=DataRecord("python-stdlib", "a1b2c3d4", 2048, 12_345_678, 123_456, entropy, entropy / math.log(2) / 3.1),
         throughput=ThroughputRecord(
-            tokens=tokens,
-            steps=steps,
-            train_seconds=seconds,
-            tokens_per_second=tokens / seconds,
-            step_ms_median=248.3,
-            step_ms_p95=267.9,
-            data_wait_share=0.0104,
-            mfu_causal=0.6534 if gpu else None,
-            mfu_full=0.7253 if gpu else None,
-            hfu_causal=0.8684 if gpu else None,
-            mfu_measured_peak=0.7857,
-            peak_flops=989.5e12 if gpu else None,
-            peak_source="NVIDIA H200 data sheet, dense bf16" if gpu else None,
-            measured_peak_flops=790e12 if gpu else 48e9,
-            peak_memory_gib=61.4 if gpu else None,
+            tokens=tokens, steps=steps, train_seconds=seconds, tokens_per_second=tokens / seconds,
+            step_ms_median=248.3, step_ms_p95=267.9, data_wait_share=0.0104, mfu_causal=on_gpu(0.6534),
+            mfu_full=on_gpu(0.7253), hfu_causal=on_gpu(0.8684), mfu_measured_peak=0.7857,
+            peak_flops=on_gpu(989.5e12), peak_source=on_gpu("NVIDIA H200 data sheet, dense bf16"),
+            measured_peak_flops=790e12 if gpu else 48e9, peak_memory_gib=on_gpu(61.4),
         ),
-        energy=EnergyRecord(
-            label="GPU board energy",
-            method="NVML total energy counter",
-            coverage=1.0,
-            train_joules=train_joules,
-            all_in_joules=train_joules * 1.08 + 900,
-            phases=PhaseJoules(train_joules, train_joules * 0.06, train_joules * 0.02, 900.0),
-            joules_per_token_train=train_joules / tokens,
-            joules_per_token_all_in=(train_joules * 1.08 + 900) / tokens,
-            average_power_watts=690.0,
-            tokens_per_second_per_watt=47.8,
-            dropped_readings=0,
-        )
-        if gpu
-        else EnergyRecord(label="energy", reason=NO_COUNTER, coverage=0.0),
+        energy=energy,
         projection=ProjectionRecord(
-            target_tokens=300_000_000_000,
-            hours=300e9 / 33_000 / 3600,
-            kwh=300e9 * 0.0209 / 3.6e6 if gpu else None,
-            cost=None,
-            currency=None,
-            co2e_kg=300e9 * 0.0209 / 3.6e6 * 0.38 * 1.2 if gpu else None,
-            settings=ProjectionSettings(None, 0.38, 1.2),
+            target_tokens=300_000_000_000, hours=300e9 / 33_000 / 3600, kwh=on_gpu(300e9 * 0.0209 / 3.6e6),
+            co2e_kg=on_gpu(300e9 * 0.0209 / 3.6e6 * 0.38 * 1.2), settings=ProjectionSettings(None, 0.38, 1.2),
         ),
         quality=QualityRecord(
             train_loss=next(row[names.TRAIN_LOSS] for row in reversed(rows) if names.TRAIN_LOSS in row),
             validation_loss=last_validation[names.VALIDATION_LOSS],
             perplexity=last_validation[names.VALIDATION_PERPLEXITY],
-            bits_per_byte=last_validation[names.VALIDATION_BITS_PER_BYTE],
-            token_accuracy=0.41,
-            skipped_steps=0,
+            bits_per_byte=last_validation[names.VALIDATION_BITS_PER_BYTE], token_accuracy=0.41,
             sample="def read(self, size=-1):\n    return self.stream.read(size)\n",
         ),
         segments=[SegmentRecord(START.isoformat(), 0, ended, steps, "start")],
-    )
+    )  # fmt: skip
 
 
 def strip(folder: Path) -> Path:
     """Turn a run folder into that of a run that ended before it measured anything."""
     record = RunRecord.read(folder / "run.json")
     empty = dataclasses.replace(
-        record,
-        status="failed",
-        error="out of memory in the first step",
-        throughput=ThroughputRecord(),
-        energy=EnergyRecord(reason="the run ended before the first reading"),
-        projection=ProjectionRecord(),
+        record, status="failed", error="out of memory in the first step", throughput=ThroughputRecord(),
+        energy=EnergyRecord(reason="the run ended before the first reading"), projection=ProjectionRecord(),
         quality=QualityRecord(),
-    )
+    )  # fmt: skip
     empty.write(folder / "run.json")
     for name in ("metrics.jsonl", "config.yaml", "samples.md"):
         (folder / name).unlink()

@@ -32,13 +32,6 @@ def test_each_domain_has_its_share_and_a_split_of_several_a_sum():
     assert [cells[1] for cells in table.cells if cells[0] == "validation"] == ["Wiki"]
 
 
-def test_a_domain_without_documents_has_no_means():
-    empty = SplitCounts({"Wiki": domain("Wiki", [], 0)})
-    data = view(splits={"train": empty, "validation": empty}, dropped=DroppedDocuments())
-    assert row(prepared_data.domains(data), "train") == ["Wiki", "0", "0", "—", "0 B", "—", "—"]
-    assert prepared_data.lengths(data).markdown() == "The lengths of documents were not counted."
-
-
 @pytest.mark.parametrize(
     ("lengths", "tokens", "shown"),
     [

@@ -109,14 +109,6 @@ def test_a_ratio_is_taken_round_by_round():
     assert [cells[1] for cells in tables(made)[1].cells] == list(BASELINES)
 
 
-def test_a_ratio_needs_a_round_that_both_have():
-    late = variant("standard", round_(1, [25.0] * 4, 3.2), kind="huggingface")
-    found = ratios(record(late, ours()), "litespark")["standard"]
-    assert found.tokens_per_second == Interval(pytest.approx(1.0), pytest.approx(1.0), pytest.approx(1.0), 1)
-    never = variant("standard", round_(5, [25.0] * 4, 3.2), kind="huggingface")
-    assert "no round in which both" in ratios(record(never, ours()), "litespark")["standard"]
-
-
 def test_in_place_of_a_ratio_stands_its_reason():
     slow = variant("sdpa", lost(0, "out of memory"), lost(0, "out of memory", "full"), kind="huggingface")
     without = variant("compiled_fp8", kind="huggingface", reason="no fp8 units")

@@ -39,17 +39,6 @@ def test_both_forms_have_the_same_cells_and_words():
     )
 
 
-def test_a_reason_of_all_rows_names_the_columns_once():
-    absent = Absent("no peak")
-    table = Table([*texts("name"), Column("MFU"), Column("HFU")], [("a", absent, absent), ("b", absent, absent)])
-    assert table.all_notes == ["MFU, HFU: no peak"]
-
-
-def test_a_wide_table_and_markup_are_shown_as_they_are():
-    table = Table(texts(*map(str, range(40))), [["[red]word\n" + "x" * 40] * 40])
-    assert table.text().splitlines()[1].count("[red]word " + "x" * 40) == 40
-
-
 def test_a_fact_has_its_reason_in_place_of_what_is_known_of_it():
     table = facts([Fact("speed", 0.0, quantities.rate, "a second", "too short"),
                    Fact("energy", None, quantities.plain, "of the board", "no counter")])  # fmt: skip
