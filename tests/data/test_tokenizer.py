@@ -21,16 +21,15 @@ def test_two_trainings_give_the_same_tokenizer():
     assert Tokenizer.train(documents(50, seed=1), vocab_size=320).hash != TRAINED.hash
 
 
-@pytest.mark.parametrize("saved", [False, True])
-def test_special_strings_in_a_text_stay_text(tmp_path, saved):
-    tokenizer = TRAINED
-    if saved:
-        TRAINED.save(tmp_path)
-        tokenizer = Tokenizer.load(tmp_path)
+def test_special_strings_in_a_text_stay_text_also_once_it_is_saved(tmp_path):
+    TRAINED.save(tmp_path)
+    loaded = [Tokenizer.load(path) for path in (tmp_path, tmp_path / "tokenizer.json")]
     text = f"before {END_OF_TEXT} after <|unused-0|>"
-    (ids,) = tokenizer.encode_batch([text])
-    assert tokenizer.eos_id not in ids
-    assert tokenizer.decode(ids) == text
+    for tokenizer in (TRAINED, *loaded):
+        (ids,) = tokenizer.encode_batch([text])
+        assert tokenizer.eos_id not in ids
+        assert tokenizer.decode(ids) == text
+        assert (tokenizer.hash, tokenizer.eos_id, tokenizer.vocab_size) == (TRAINED.hash, TRAINED.eos_id, 320)
 
 
 @settings(max_examples=40, deadline=None)
@@ -47,13 +46,6 @@ def test_a_vocabulary_that_the_text_cannot_fill_is_filled_with_unused_ids():
     assert tokenizer.vocab_size == 300
     assert sum(length > 0 for length in tokenizer.token_bytes()) == 257
     assert tokenizer.token_bytes()[tokenizer.eos_id] == 0
-
-
-def test_a_saved_tokenizer_loads_from_the_file_and_from_the_folder(tmp_path):
-    TRAINED.save(tmp_path)
-    for path in (tmp_path, tmp_path / "tokenizer.json"):
-        loaded = Tokenizer.load(path)
-        assert (loaded.hash, loaded.eos_id, loaded.vocab_size) == (TRAINED.hash, TRAINED.eos_id, 320)
 
 
 def test_a_saved_tokenizer_is_one_that_transformers_reads(tmp_path):
@@ -91,15 +83,11 @@ def byte_fallback_tokenizer() -> tokenizers.Tokenizer:
     return tokenizer
 
 
-def test_bytes_of_a_sentencepiece_like_tokenizer(tmp_path):
+def test_a_folder_tells_the_bytes_of_tokens_and_which_one_ends_a_document(tmp_path):
     byte_fallback_tokenizer().save(str(tmp_path / "tokenizer.json"))
     tokenizer = Tokenizer.load(tmp_path)
     assert tokenizer.token_bytes() == [0, 0, 0, 1, 4, 2]
     assert (tokenizer.eos_id, tokenizer.bos_id) == (2, 1)
-
-
-def test_the_folder_says_which_token_ends_a_document(tmp_path):
-    byte_fallback_tokenizer().save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "<unk>"}}))
     assert Tokenizer.load(tmp_path).eos_id == 0
     assert Tokenizer.load(tmp_path, eos_token="<s>").eos_id == 1

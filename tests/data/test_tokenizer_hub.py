@@ -103,17 +103,21 @@ def load(hub: Hub, tmp_path: Path, name: str, **environment: str) -> subprocess.
     )
 
 
+def refused(hub: Hub, tmp_path: Path, name: str, **environment: str) -> str:
+    """The last line of the error."""
+    failed = load(hub, tmp_path, name, **environment)
+    assert failed.returncode == 1
+    return next(line for line in failed.stderr.splitlines() if line.startswith("ValueError"))
+
+
 def test_a_name_is_fetched_without_its_code_and_then_needs_no_connection(hub, tmp_path):
     expected = Tokenizer.load(hub.folder).hash
+    assert "data.tokenizer=owner/name cannot be had" in refused(hub, tmp_path, "owner/name", HF_HUB_OFFLINE="1")
     done = load(hub, tmp_path, "owner/name")
     assert done.stdout.strip() == expected, done.stderr
     # the last two are not there, which is no fault
-    assert {path.rsplit("/", 1)[-1] for path in hub.asked} == {
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "chat_template.jinja",
-    }
+    files = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"}
+    assert {path.rsplit("/", 1)[-1] for path in hub.asked} == files
     hub.asked.clear()
     assert load(hub, tmp_path, "owner/name", HF_HUB_OFFLINE="1").stdout.strip() == expected
     assert hub.asked == set()
@@ -124,29 +128,13 @@ def test_a_revision_is_asked_for_by_name(hub, tmp_path):
     assert all("/resolve/v1/" in path for path in hub.asked)
 
 
-@pytest.mark.parametrize(
-    "name, environment",
-    [("owner/other", {}), ("owner/name", {"HF_HUB_OFFLINE": "1"})],
-    ids=["unknown name", "no connection"],
-)
-def test_what_cannot_be_had_is_an_error_that_says_so(hub, tmp_path, name, environment):
-    failed = load(hub, tmp_path, name, **environment)
-    assert failed.returncode == 1
-    last = [line for line in failed.stderr.splitlines() if line.startswith("ValueError")]
-    assert f"data.tokenizer={name} cannot be had from the Hugging Face hub" in last[0]
-
-
-def test_a_name_without_a_tokenizer_json_is_an_error(hub, tmp_path):
-    (hub.folder / "tokenizer.json").unlink()
-    failed = load(hub, tmp_path, "owner/name")
-    assert "Expected OWNER/NAME with a tokenizer.json" in failed.stderr
-
-
 def test_a_file_that_is_there_and_cannot_be_had_is_not_taken_for_one_that_is_not(hub, tmp_path):
     # it names the token that ends a document: without it another would be guessed
     hub.withheld = "tokenizer_config.json"
-    failed = load(hub, tmp_path, "owner/name")
-    assert "data.tokenizer=owner/name cannot be had from the Hugging Face hub: LocalEntryNotFoundError" in failed.stderr
+    said = refused(hub, tmp_path, "owner/name")
+    assert "data.tokenizer=owner/name cannot be had from the Hugging Face hub: LocalEntryNotFoundError" in said
+    (hub.folder / "tokenizer.json").unlink()
+    assert "data.tokenizer=owner/name@v1 cannot be had" in refused(hub, tmp_path, "owner/name@v1")
 
 
 def test_paths_are_not_taken_for_names(tmp_path, monkeypatch):

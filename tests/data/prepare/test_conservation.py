@@ -153,7 +153,6 @@ def test_what_the_rules_leave_out_is_named_and_nothing_else_goes(
     }
     # what the other splits and rules say is not touched by selection
     assert [row for row in manifest.dropped.rows if row.rule.startswith("reading/")] == whole.dropped.rows
-    tokens = sum(split.tokens for split in manifest.splits.values())
-    assert tokens == sum(chunk.tokens for split in manifest.splits.values() for domain in split.domains.values()
-                         for chunk in domain.chunks)  # fmt: skip
+    for split in manifest.splits.values():
+        assert split.tokens == sum(chunk.tokens for domain in split.domains.values() for chunk in domain.chunks)
     assert Tokenizer.load(folder).hash == Tokenizer.load(everything).hash

@@ -14,7 +14,7 @@ import pytest
 from litespark.data.manifest import Manifest
 from litespark.data.prepare import same_text
 from litespark.data.prepare.plan import plan_preparation
-from litespark.data.prepare.prepare import look_up, prepare
+from litespark.data.prepare.prepare import prepare
 from litespark.data.select.config import SelectionConfig
 from litespark.data.storage import Storage
 from litespark.data.text.splits import SplitRule
@@ -60,21 +60,6 @@ def test_the_unigram_entropy_is_that_of_counting_by_hand(prepared):
     assert manifest.unigram_bits_per_byte() == pytest.approx(bits)
 
 
-def test_a_second_preparation_finds_the_first_and_writes_nothing(tmp_path):
-    settings = config(write_texts(tmp_path / "text", documents(10)), tmp_path / "prepared")
-    folder = prepare(settings, progress=False)
-    times = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    assert prepare(settings, progress=False) == folder
-    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == times
-
-
-def test_the_same_text_elsewhere_gives_the_same_bytes(tmp_path):
-    source = write_texts(tmp_path / "text", documents(10))
-    first, second = (prepare(config(source, tmp_path / name), progress=False) for name in ("a", "b"))
-    assert first.name == second.name
-    assert content(first) == content(second)
-
-
 def test_where_evaluation_texts_lie_is_no_part_of_what_is_prepared_but_what_they_say_is(tmp_path):
     source = write_texts(tmp_path / "text", documents(10))
 
@@ -91,7 +76,11 @@ def test_changed_text_or_settings_are_prepared_anew_but_reading_settings_are_not
     source = write_texts(tmp_path / "text", documents(10))
     root = tmp_path / "prepared"
     first = prepare(config(source, root), progress=False)
+    times = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
     assert prepare(config(source, root, seq_len=32, micro_batch_size=4), progress=False) == first
+    assert {path: path.stat().st_mtime_ns for path in first.rglob("*")} == times
+    elsewhere = prepare(config(source, tmp_path / "elsewhere"), progress=False)
+    assert (elsewhere.name, content(elsewhere)) == (first.name, content(first))
     assert prepare(config(source, root, validation_fraction=0.4), progress=False) != first
     (source / "0000.txt").write_text("something else")
     assert prepare(config(source, root), progress=False) != first
@@ -100,16 +89,6 @@ def test_changed_text_or_settings_are_prepared_anew_but_reading_settings_are_not
 def test_a_prepared_folder_is_a_source(prepared):
     assert prepare(config(prepared, prepared.parent / "elsewhere"), progress=False) == prepared
     assert not (prepared.parent / "elsewhere").exists()
-
-
-def test_folders_named_train_and_validation_are_the_splits(tmp_path):
-    write_texts(tmp_path / "corpus" / "train", documents(8))
-    write_texts(tmp_path / "corpus" / "validation", documents(3, seed=1))
-    write_texts(tmp_path / "corpus" / "test", documents(2, seed=2))
-    folder = prepare(config(tmp_path / "corpus", tmp_path / "prepared"), progress=False)
-    assert texts(folder, "train") == documents(8)
-    assert texts(folder, "validation") == documents(3, seed=1)
-    assert folder.name.startswith("corpus-")
 
 
 def test_a_single_document_is_divided_at_a_line_break(tmp_path):
@@ -122,17 +101,11 @@ def test_a_single_document_is_divided_at_a_line_break(tmp_path):
     assert len(validation) / len(book) == pytest.approx(0.2, abs=0.02)
 
 
-@pytest.mark.parametrize("count", [2, 3, 10])
-@pytest.mark.parametrize("fraction", [0.001, 0.5, 0.999])
+@pytest.mark.parametrize("count", [2, 10])
+@pytest.mark.parametrize("fraction", [0.001, 0.999])
 def test_a_split_rule_leaves_documents_on_both_sides(count, fraction):
     rule = SplitRule.fit(documents(count), fraction)
-    assigned = {split for text in documents(count) for split, _ in rule.assign(text)}
-    assert assigned == {"train", "validation"}
-
-
-def test_equal_documents_are_on_one_side():
-    rule = SplitRule.fit(documents(20), 0.5)
-    assert rule.assign("the same") == rule.assign("the same")
+    assert {split for text in documents(count) for split, _ in rule.assign(text)} == {"train", "validation"}
 
 
 def test_a_given_tokenizer_is_used(tmp_path):
@@ -148,12 +121,8 @@ def test_a_given_tokenizer_is_used(tmp_path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"source": "nowhere"}, r"nowhere does not exist\. Set data\.source"),
-        ({"source": "nowhere", "how_to_get": "Run this."}, r"does not exist\. Run this\."),
-        ({"source": "empty"}, r"holds no file that can be read"),
         ({"source": "blank"}, "holds no document with text"),
         ({"source": "chunks"}, "no manifest.json, so its chunks are not a data set"),
-        ({"root": "file"}, "cannot be made a folder"),
         ({"tokenizer": "nowhere"}, "does not exist; expected a tokenizer.json"),
         ({"vocab_size": 100}, "needs at least 257 ids"),
     ],
@@ -162,8 +131,6 @@ def test_bad_input_is_refused_and_nothing_is_left(tmp_path, monkeypatch, changes
     monkeypatch.chdir(tmp_path)
     write_texts(tmp_path / "text", documents(10))
     write_texts(tmp_path / "blank", [" "])
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "file").touch()
     (tmp_path / "chunks" / "train").mkdir(parents=True)
     (tmp_path / "chunks" / "train" / "index.json").touch()
     settings = config(**{"source": "text", "root": "prepared", **changes})
@@ -172,20 +139,10 @@ def test_bad_input_is_refused_and_nothing_is_left(tmp_path, monkeypatch, changes
     assert not list(tmp_path.glob("prepared/*/"))
 
 
-def test_check_refuses_a_missing_source_and_writes_nothing(tmp_path):
-    with pytest.raises(ValueError, match="does not exist"):
-        look_up(config(tmp_path / "nowhere", tmp_path / "prepared"))
-    look_up(config(write_texts(tmp_path / "text", documents(3)), tmp_path / "prepared"))
-    assert not (tmp_path / "prepared").exists()
-
-
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"micro_batch_size": 0}, r"data\.micro_batch_size: got 0, expected a whole number of at least 1"),
-        ({"seq_len": 1.5}, r"data\.seq_len: got 1\.5"),
         ({"workers": -1}, r"data\.workers: got -1, expected a whole number from 0 to 1024"),
-        ({"validation_sequences": 0}, r"data\.validation_sequences: got 0"),
         ({"chunk_tokens": 2**30}, r"data\.chunk_tokens: got 1073741824, expected a whole number from 1 to 536870912"),
         ({"validation_fraction": 1.0}, r"data\.validation_fraction: got 1\.0, expected a number above 0 and below 1"),
         ({"max_bad_share": 2}, r"data\.max_bad_share: got 2"),
@@ -203,7 +160,6 @@ def test_settings_out_of_range_are_refused(changes, message):
     "text, message",
     [
         ("{", "not a manifest that this version reads"),
-        ('{"schema": "other/1"}', r"schema: .* got 'other/1'"),
         ("[]", "not a manifest that this version reads"),
         ('{"schema": "litespark.data/1", "splits": {}}', r"schema: .* got 'litespark.data/1'"),
         ('{"schema": "litespark.data/3", "splits": {}}', r"reads \((\w+): Field required"),
@@ -252,14 +208,18 @@ def test_other_bytes_of_the_same_size_and_name_are_prepared_anew(tmp_path):
     source = write_texts(tmp_path / "text", documents(10))
     root = tmp_path / "prepared"
     first = prepare(config(source, root), progress=False)
+    # touched and prepared elsewhere, it has another name and is the same data set
+    second = prepare(config(touched(source), tmp_path / "elsewhere"), progress=False)
+    assert first.name != second.name
+    assert Manifest.read(first).hash == Manifest.read(second).hash
     file = source / "0000.txt"
     file.write_text(file.read_text().swapcase())
-    second = prepare(config(source, root), progress=False)
-    assert second != first
-    assert Manifest.read(second).hash != Manifest.read(first).hash
+    third = prepare(config(source, root), progress=False)
+    assert third != first
+    assert Manifest.read(third).hash != Manifest.read(first).hash
 
 
-@pytest.mark.parametrize("note", [b"", b"[]", b'{"files": [1]}', b'{"files": []}', b"[" * 100_000])
+@pytest.mark.parametrize("note", [b"", b"[]", b'{"files": [1]}', b"[" * 100_000])
 def test_a_damaged_note_of_the_text_is_named_and_not_used(tmp_path, caplog, note):
     source = write_texts(tmp_path / "text", documents(2))
     first = prepare(config(source, tmp_path / "prepared"), progress=False)
@@ -274,15 +234,6 @@ def test_one_file_under_another_name_is_the_same_text(tmp_path):
     folder = prepare(config(file, tmp_path / "prepared"), progress=False)
     renamed = file.rename(tmp_path / "renamed.txt")
     assert prepare(config(renamed, tmp_path / "prepared"), progress=False) == folder
-
-
-def test_a_data_set_is_known_by_its_content_and_not_by_where_its_text_lay(tmp_path):
-    source = write_texts(tmp_path / "text", documents(10))
-    first = Manifest.read(prepare(config(source, tmp_path / "a"), progress=False))
-    moved = touched(source.rename(tmp_path / "moved"))
-    second = Manifest.read(prepare(config(moved, tmp_path / "b"), progress=False))
-    assert first.name != second.name
-    assert first.hash == second.hash
 
 
 def test_what_was_decided_about_the_files_is_told_and_kept_in_the_manifest(tmp_path, capsys):

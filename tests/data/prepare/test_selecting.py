@@ -87,7 +87,7 @@ def test_of_duplicates_the_first_in_the_order_of_the_corpus_stays(source, tmp_pa
 
 def test_units_change_nothing(source, tmp_path):
     of_units = settings(source, tmp_path / "prepared", exact_duplicates=True)
-    folders = [prepare(replace(of_units, unit_bytes=size), progress=False) for size in (1, 3000, 10**9)]
+    folders = [prepare(replace(of_units, unit_bytes=size), progress=False) for size in (1, 10**9)]
     first, *others = (Manifest.read(folder) for folder in folders)
     for manifest in others:
         assert manifest.dropped == first.dropped
@@ -97,9 +97,7 @@ def test_units_change_nothing(source, tmp_path):
 
 def test_tokens_of_what_goes_need_not_be_counted(source, tmp_path):
     folder = prepare(settings(source, tmp_path / "prepared", count_dropped_tokens=False), progress=False)
-    rows = Manifest.read(folder).dropped.rows
-    assert sum(row.documents for row in rows) == 14
-    assert {row.tokens for row in rows} == {None}
+    assert {row.tokens for row in Manifest.read(folder).dropped.rows} == {None}
 
 
 def test_a_tokenizer_learns_from_what_stays(source, tmp_path, monkeypatch):

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import sys
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,26 +17,15 @@ from litespark.data.select.config import SelectionConfig
 from litespark.data.tokenizer import Tokenizer
 from tests.data.corpus import config, documents, write_texts
 
-opened: list[str] | None = None
+opened: list[str] = []
 
 
 def note(event: str, arguments: tuple) -> None:
-    if opened is not None and event == "open" and isinstance(arguments[0], str | bytes):
+    if event == "open" and isinstance(arguments[0], str | bytes):
         opened.append(os.fsdecode(arguments[0]))
 
 
 sys.addaudithook(note)
-
-
-@contextmanager
-def opens():
-    """The paths that are opened meanwhile."""
-    global opened
-    opened = []
-    try:
-        yield opened
-    finally:
-        opened = None
 
 
 @pytest.fixture
@@ -54,15 +42,12 @@ def settings(tmp_path):
 
 
 def test_a_start_on_prepared_data_opens_neither_text_nor_tokenizer(settings, tmp_path, monkeypatch):
-    with opens() as first:
-        folder = prepare(settings, progress=False)
-    assert any(path.startswith(settings.source) for path in first), "the hook sees nothing"
+    folder = prepare(settings, progress=False)
+    assert any(path.startswith(settings.source) for path in opened), "the hook sees nothing"
     monkeypatch.setattr(preparing, "plan_preparation", None)
-    with opens() as paths:
-        found = look_up(settings)
-        assert prepare(settings, found=found, progress=False) == folder
-    mine = [path for path in paths if path.startswith(str(tmp_path))]
-    assert [path for path in mine if not Path(path).is_dir()] == []
+    opened.clear()
+    assert prepare(settings, found=look_up(settings), progress=False) == folder
+    assert [path for path in opened if path.startswith(str(tmp_path)) and not Path(path).is_dir()] == []
 
 
 @pytest.mark.parametrize(
