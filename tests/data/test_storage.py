@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import pickle
 import random
-import signal
 import sys
 import threading
 import time
@@ -291,17 +290,3 @@ def test_the_files_of_fsspec_have_the_faults_that_ours_mend(tmp_path):
     inode = (tmp_path / "folder/a").stat().st_ino
     theirs.pipe_file(f"{tmp_path}/folder/a", b"y")
     assert (tmp_path / "folder/a").stat().st_ino == inode, "it was written in place"
-
-    def awake(*_):
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGALRM, awake)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
-        with pytest.raises(TimeoutError):
-            theirs.cat_file(f"{tmp_path}/pipe")
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    with pytest.raises(StorageError, match="pipe is a pipe, a socket or a device"):
-        Storage(tmp_path).read("pipe")

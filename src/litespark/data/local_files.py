@@ -1,9 +1,8 @@
-"""Files on this machine, as fsspec's own class for them has them but for four faults of that class (2026.9):
+"""Files on this machine, as fsspec's own class for them has them but for three faults of that class (2026.9):
 
 - `find` does not look behind links to folders, and lists them and pipes like files;
 - times of modification are floats, in which 10^9 seconds leave no room for less than a tenth of a microsecond;
-- `pipe_file` writes in place: a full disk or a loss of power leaves part of a file under the final name;
-- `cat_file` waits for ever for what a pipe will say.
+- `pipe_file` writes in place: a full disk or a loss of power leaves part of a file under the final name.
 """
 
 from __future__ import annotations
@@ -47,13 +46,6 @@ class LocalFiles(LocalFileSystem):
         """Every file below a folder. Links are followed, but not in a circle."""
         folder = Path(path)
         return {info["name"]: info for info in self._below(path, frozenset())} if folder.is_dir() else {}
-
-    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:
-        """The content of a file, or its first bytes."""
-        if self.info(path)["type"] == "other":
-            raise StorageError(f"{path} is a pipe, a socket or a device, expected a file")
-        with Path(path).open("rb") as file:
-            return file.read(end)
 
     def pipe_file(self, path: str, value: bytes, **_: Any) -> None:
         """Write a file whole."""

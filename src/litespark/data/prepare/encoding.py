@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,78 +48,47 @@ class DocumentEncoder:
         self.tokenizer = tokenizer
         self.dtype = token_dtype(tokenizer.vocab_size)
         self._take = take
-        self._pieces: list[str] = []
-        self._ends: list[Entry | None] = []
-        """For each piece: the document that ends with it."""
+        self._waiting: list[Entry] = []
         self._characters = 0
-        self._open: list[NDArray[np.generic]] = []
 
     def add(self, entry: Entry) -> None:
         """Take one document; ValueError names the place of one with an id outside the vocabulary, or EOS within."""
-        *first, last = _pieces(entry.document.text, self.tokenizer)
-        for piece in first:
-            self._add_piece(piece, None)
-        self._add_piece(last, entry)
+        self._waiting.append(entry)
+        self._characters += len(entry.document.text)
+        if self._characters >= _BATCH_CHARACTERS:
+            self.close()
 
     def close(self) -> None:
         """Encode what waits."""
-        self._encode()
-
-    def _add_piece(self, piece: str, ends: Entry | None) -> None:
-        self._pieces.append(piece)
-        self._ends.append(ends)
-        self._characters += len(piece)
-        if self._characters >= _BATCH_CHARACTERS:
-            self._encode()
-
-    def _encode(self) -> None:
-        if not self._pieces:
-            return
-        lists = self.tokenizer.encode_parts(self._pieces)
-        begins = not self._open
-        for place, entry in enumerate(self._ends):
-            if begins:
-                lists[place] = self.tokenizer.begin_ids + lists[place]
-            if begins := entry is not None:
-                lists[place].append(self.tokenizer.eos_id)
-        lengths = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
-        stops = np.cumsum(lengths)
-        flat = np.fromiter(chain.from_iterable(lists), dtype=np.int64, count=int(stops[-1]))
-        self._check(flat, stops)
-        narrow = flat.astype(self.dtype)
+        texts = [entry.document.text for entry in self._waiting]
+        short = iter(self.tokenizer.encode_parts([text for text in texts if len(text) <= _PIECE_CHARACTERS]))
         done: list[Encoded] = []
-        for start, stop, entry in zip((stops - lengths).tolist(), stops.tolist(), self._ends, strict=True):
-            self._open.append(narrow[start:stop])
-            if entry is not None:
-                done.append((entry, self._open[0] if len(self._open) == 1 else np.concatenate(self._open)))
-                self._open = []
-        self._pieces, self._ends, self._characters = [], [], 0
-        self._take(done)
+        for entry, text in zip(self._waiting, texts, strict=True):
+            if len(text) <= _PIECE_CHARACTERS:
+                ids = np.array(next(short), dtype=np.int64)
+            else:
+                pieces = (self.tokenizer.encode_parts([piece])[0] for piece in _pieces(text, self.tokenizer))
+                ids = np.concatenate([np.array(piece, dtype=np.int64) for piece in pieces])
+            self._check(ids, entry)
+            whole = np.concatenate([self.tokenizer.begin_ids, ids, [self.tokenizer.eos_id]])
+            done.append((entry, whole.astype(self.dtype)))
+        self._waiting, self._characters = [], 0
+        if done:
+            self._take(done)
 
-    def _check(self, flat: NDArray[np.int64], stops: NDArray[np.int64]) -> None:
-        vocab_size, eos_id = self.tokenizer.vocab_size, self.tokenizer.eos_id
-        if flat.size and int(flat.max()) >= vocab_size:
-            place = int(flat.argmax())
+    def _check(self, ids: NDArray[np.int64], entry: Entry) -> None:
+        where = f"{entry.document.file}, {entry.document.place}"
+        largest, eos_id = int(ids.max(initial=0)), self.tokenizer.eos_id
+        if largest >= self.tokenizer.vocab_size:
             raise ValueError(
-                f"{self._source_of(place, stops)}: the tokenizer gave id {flat[place]}; expected 0 to "
-                f"{vocab_size - 1}, its vocabulary. Name another data.tokenizer."
+                f"{where}: the tokenizer gave id {largest}; expected 0 to {self.tokenizer.vocab_size - 1}, its "
+                "vocabulary. Name another data.tokenizer."
             )
-        ended = np.fromiter((entry is not None for entry in self._ends), dtype=bool, count=len(self._ends))
-        if np.count_nonzero(flat == eos_id) == np.count_nonzero(ended):
-            return
-        within = flat == eos_id
-        within[stops[ended] - 1] = False
-        raise ValueError(
-            f"{self._source_of(int(within.argmax()), stops)}: its text holds what becomes id {eos_id}, "
-            "which ends a document; expected it at ends alone. Name an EOS that no text holds with data.eos_token, or "
-            "mark it as special in the tokenizer."
-        )
-
-    def _source_of(self, token: int, stops: NDArray[np.int64]) -> str:
-        """Place of the document that a token of this batch is of, as far as it ends in the batch."""
-        piece = int(np.searchsorted(stops, token, side="right"))
-        entry = next((entry for entry in self._ends[piece:] if entry is not None), None)
-        return "a document" if entry is None else f"{entry.document.file}, {entry.document.place}"
+        if (ids == eos_id).any():
+            raise ValueError(
+                f"{where}: its text holds what becomes id {eos_id}, which ends a document; expected it at ends alone. "
+                "Name an EOS that no text holds with data.eos_token, or mark it as special in the tokenizer."
+            )
 
 
 def _pieces(text: str, tokenizer: Tokenizer) -> list[str]:

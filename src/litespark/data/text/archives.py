@@ -9,6 +9,7 @@ from __future__ import annotations
 import bz2
 import codecs
 import gzip
+import io
 import lzma
 import os
 import zlib
@@ -65,20 +66,18 @@ def blocks(path: Path, name: str) -> Iterator[bytes]:
 
 
 def beginning(head: bytes, name: str) -> bytes:
-    """What the first bytes of a file unpack to, as far as they do; nothing where they are damaged."""
+    """What the first bytes of a file unpack to, as far as they do."""
     kind = _packing(name, head)
     if kind is None:
         return head
-    decompress = {
-        GZIP: lambda: zlib.decompressobj(wbits=31).decompress(head, BEGINNING_BYTES),
-        ZSTD: lambda: zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW).decompressobj().decompress(head),
-        BZIP2: lambda: bz2.BZ2Decompressor().decompress(head, BEGINNING_BYTES),
-        XZ: lambda: lzma.LZMADecompressor().decompress(head, BEGINNING_BYTES),
-    }[kind]
+    unpacked = b""
     try:
-        return decompress()
+        with _opened(io.BytesIO(head), kind) as source:
+            while len(unpacked) < BEGINNING_BYTES and (block := source.read1(BEGINNING_BYTES)):
+                unpacked += block
     except (OSError, ValueError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, MemoryError):
-        return b""
+        pass  # damaged, or cut
+    return unpacked
 
 
 def _packing(name: str, head: bytes) -> str | None:
