@@ -72,8 +72,7 @@ def leads_to(name: str, names: Iterable[str]) -> bool:
 def absent(where: str, setting: str, wanted: str, names: Iterable[str], *, lacking: str = "no field") -> ValueError:
     """The error for a field that nothing has; names those that are there, and the setting for the nearest."""
     there = sorted(
-        dict.fromkeys(names),
-        key=lambda name: -difflib.SequenceMatcher(None, name.lower(), wanted.lower()).ratio(),
+        dict.fromkeys(names), key=lambda name: -difflib.SequenceMatcher(None, name.lower(), wanted.lower()).ratio()
     )
     named = ", ".join(there[:_SHOWN]) + (f" and {len(there) - _SHOWN} more" if len(there) > _SHOWN else "")
     advice = f"Set {override(setting, there[0])}" if there else "Name another source"
