@@ -10,8 +10,7 @@ import pytest
 from litespark.data.config import PrepareConfig
 from litespark.data.dropped import DroppedDocuments
 from litespark.data.manifest import Manifest
-from litespark.data.prepare import documents as preparing_documents
-from litespark.data.prepare import unit
+from litespark.data.prepare import stages, unit
 from litespark.data.prepare.prepare import prepare
 from litespark.data.select.config import SelectionConfig
 from litespark.data.text.document import Document
@@ -37,7 +36,7 @@ class RefusesJunk:
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Good texts, junk, and the first good texts and junk once more; validation has junk, too."""
     monkeypatch.setattr(unit, "Selector", RefusesJunk)
-    monkeypatch.setattr(preparing_documents, "Selector", RefusesJunk)
+    monkeypatch.setattr(stages, "Selector", RefusesJunk)
     good = documents(60)
     write_records(tmp_path / "text" / "train", [*good, *JUNK, *good[:10], *JUNK[:2]], files=7)
     write_records(tmp_path / "text" / "validation", [*documents(9, seed=1), *JUNK[:3], good[0]], files=1)

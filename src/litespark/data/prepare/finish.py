@@ -11,7 +11,6 @@ from litespark import __version__
 from litespark.data.dropped import DroppedDocuments
 from litespark.data.manifest import DomainCounts, Manifest, SplitCounts
 from litespark.data.prepare.chunk_writer import INDEX, domain_folder, index_content
-from litespark.data.prepare.documents import nothing_in
 from litespark.data.prepare.plan import Plan
 from litespark.data.prepare.same_text import write_source
 from litespark.data.prepare.split_writer import refuse_many_domains, tokens_of_a_chunk
@@ -51,6 +50,14 @@ def require_few_bad_in(manifest: Manifest, max_bad_share: float) -> None:
     """Raise ValueError where a data set left out more bad documents than is allowed now."""
     kept = sum(counts.documents for counts in manifest.splits.values())
     require_few_bad(kept, manifest.dropped, max_bad_share)
+
+
+def nothing_in(source: str, what: str) -> ValueError:
+    """The error for a source or split without text."""
+    return ValueError(
+        f"data.source={source}: {what} holds no document with text in it; expected at least two lines of text. Set "
+        "data.source to a file or folder with more text"
+    )
 
 
 def _nothing_left(dropped: DroppedDocuments) -> ValueError:

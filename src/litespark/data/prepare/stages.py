@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from litespark.data import manifest as manifests
 from litespark.data import tokenizer_files as tokenizers
-from litespark.data.prepare.documents import split_rule, tokenizer_sample
-from litespark.data.prepare.plan import Plan
+from litespark.data.prepare.finish import nothing_in
+from litespark.data.prepare.plan import Plan, Unit
 from litespark.data.prepare.progress import Display
-from litespark.data.prepare.unit import DOCUMENTS, METERS, SOURCE_BYTES, TEXT_BYTES, TOKENIZER
+from litespark.data.prepare.unit import DOCUMENTS, METERS, SOURCE_BYTES, TEXT_BYTES, TOKENIZER, documents_of
 from litespark.data.prepare.work import DUPLICATES, FINGERPRINTS, UNITS, Work
 from litespark.data.prepare.workers import run_units, shared_meters
 from litespark.data.select.duplicates import duplicates, read_column
+from litespark.data.select.select import Selector
 from litespark.data.text.absent_fields import refuse_absent_fields
-from litespark.data.text.splits import SplitRule
+from litespark.data.text.reader import DocumentReader, require_few_bad
+from litespark.data.text.splits import TRAIN, SplitRule
 from litespark.data.tokenizer import Tokenizer
 
 POLL_SECONDS = 5.0
@@ -126,3 +130,30 @@ class Stages:
     def _of_nodes(self, missing: list[int]) -> str:
         ranks = sorted({self.plan.node_of(number) for number in missing})
         return f"{len(missing)} of {len(self.plan.units)} units, of node_rank {', '.join(map(str, ranks))},"
+
+
+def split_rule(plan: Plan, scratch: Path) -> SplitRule | None:
+    """Deals documents out to the splits; None where the source has its own. ValueError: it holds no document."""
+    if plan.validation:
+        return None
+    reader = DocumentReader(plan.config, scratch=scratch)
+    texts = (document.text for document in reader.documents(plan.training))
+    if (first := next(texts, None)) is None:
+        require_few_bad(0, reader.dropped, plan.config.max_bad_share)
+        raise nothing_in(plan.config.source, "it")
+    return SplitRule.fit(chain([first], texts), plan.config.validation_fraction)
+
+
+def tokenizer_sample(plan: Plan, rule: SplitRule | None, scratch: Path) -> Iterator[str]:
+    """Training documents that no rule refuses by themselves, from the files in an order that follows no folder."""
+    selector = Selector(plan.config.selection)
+    reader = DocumentReader(plan.config, scratch=scratch)
+    files = tuple(sorted(plan.training, key=lambda file: hashlib.sha256(file.name.encode()).digest()))
+    taken = 0
+    for split, document in documents_of(Unit(0, TRAIN, files), reader, rule):
+        if split != TRAIN or selector.refusal(document) is not None:
+            continue
+        yield document.text
+        taken += len(document.text.encode())
+        if taken >= plan.config.tokenizer_sample_bytes:
+            return

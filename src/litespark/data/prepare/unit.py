@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litespark.data.dropped import DroppedDocuments
-from litespark.data.prepare.documents import documents_of
 from litespark.data.prepare.encoding import DocumentEncoder, Encoded, Entry
 from litespark.data.prepare.locks import mendable_faults_of_disk
 from litespark.data.prepare.plan import Plan, Unit
@@ -21,6 +20,7 @@ from litespark.data.prepare.split_writer import SplitWriter
 from litespark.data.prepare.work import DUPLICATES, FINGERPRINTS, UnitResult, Work
 from litespark.data.select.duplicates import DUPLICATE_RULES, Fingerprinter
 from litespark.data.select.select import Selector
+from litespark.data.text.document import Document
 from litespark.data.text.reader import DocumentReader
 from litespark.data.text.splits import TRAIN, SplitRule
 from litespark.data.tokenizer import Tokenizer
@@ -147,6 +147,17 @@ class UnitWorker:
             meter[TEXT_BYTES] += size
             meter[SOURCE_BYTES] = min(meter[SOURCE_BYTES] + size, expected)
             yield ordinal, Entry(split, document, size)
+
+
+def documents_of(unit: Unit, reader: DocumentReader, rule: SplitRule | None) -> Iterator[tuple[str, Document]]:
+    """(split, document) of every document of a unit, in the order of its files."""
+    for document in reader.documents(unit.files):
+        if rule is None:
+            assert unit.split is not None
+            yield unit.split, document
+            continue
+        for split, text in rule.assign(document.text):
+            yield split, document if text == document.text else replace(document, text=text)
 
 
 def _enter(dropped: DroppedDocuments, entry: Entry, tokens: int | None) -> None:

@@ -9,8 +9,7 @@ from litespark.data.config import PrepareConfig
 from litespark.data.text.document import domain_name
 from litespark.data.text.fields import TEXT_SETTING, Row, absent, leads_to, names_in
 from litespark.data.text.files import SourceFile
-from litespark.data.text.reader import on_this_machine
-from litespark.data.text.rows import rows
+from litespark.data.text.reader import on_this_machine, rows
 
 DOMAIN_SETTING = "data.domain_field"
 _LOOKED_AT_BYTES = 1 << 30
