@@ -102,7 +102,9 @@ def killed(source: Path) -> Path:
 
 
 @pytest.mark.parametrize("where", interrupted.WHERE)
-def test_killed_anywhere_the_same_command_ends_with_the_same_bytes(source, undisturbed, killed, tmp_path, where):
+def test_killed_anywhere_the_same_command_ends_with_the_same_bytes(
+    source, undisturbed, killed, tmp_path, where, capsys
+):
     shutil.copytree(killed / where, tmp_path, dirs_exist_ok=True)
     folder = tmp_path / undisturbed.name
     if where == "cleaning up":  # the last step: it is a data set already
@@ -111,9 +113,13 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_bytes(source, undis
         with pytest.raises(ValueError, match=r"no manifest\.json"):
             Manifest.read(folder)
         assert not list(folder.glob("*/*/index.json")) or "manifest" in where
-    assert prepare(settings(source, tmp_path), progress=False) == folder
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("train/*/chunk-[01]-*.bin")}
+    assert prepare(settings(source, tmp_path)) == folder
     assert content(folder) == content(undisturbed)
     assert list(tmp_path.iterdir()) == [folder]
+    if where == "between units":
+        assert "3 of 5 units were found done" in capsys.readouterr().err
+        assert {path: path.stat().st_mtime_ns for path in before} == before != {}
 
 
 def test_the_workers_of_a_killed_preparation_end_and_the_same_command_does_the_rest(
@@ -129,17 +135,6 @@ def test_the_workers_of_a_killed_preparation_end_and_the_same_command_does_the_r
     folder = prepare(settings(source, tmp_path), progress=False)
     assert content(folder) == content(undisturbed)
     assert list(tmp_path.iterdir()) == [folder]
-
-
-def test_units_that_were_done_are_found_and_not_done_again(source, undisturbed, killed, tmp_path, capsys):
-    shutil.copytree(killed / "between units", tmp_path, dirs_exist_ok=True)
-    folder = tmp_path / undisturbed.name
-    before = {path: path.stat().st_mtime_ns for path in folder.glob("train/*/chunk-[01]-*.bin")}
-    assert before
-    prepare(settings(source, tmp_path))
-    assert "3 of 5 units were found done" in capsys.readouterr().err
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert content(folder) == content(undisturbed)
 
 
 def test_two_preparations_at_once_end_with_one_folder(source, undisturbed, start, tmp_path):

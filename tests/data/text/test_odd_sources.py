@@ -182,48 +182,33 @@ def test_what_cannot_be_read_is_refused_with_what_to_do(tmp_path, name, content,
         read(folder_with(tmp_path, **{name: content}) / name)
 
 
+PASSED_OVER = {
+    ".gitattributes": (b"*", "hidden"),
+    "LICENSE": (b"MIT", "documentation or metadata"),
+    "README.md": (b"# Card", "documentation or metadata"),
+    "_SUCCESS": (b"", "documentation or metadata"),
+    "b.jsonl.part": (lines(TEXTS[:3]), "a backup or a part of a file"),
+    "c.zip": (b"PK\x03\x04", "a zip archive; unpack it"),
+    "dataset_info.json": (b"{}", "documentation or metadata"),
+    "empty.dat": (b"", "empty"),
+    "load.sh": (b"echo 1", "text of an unknown kind"),
+    "old.dat": ("café".encode("latin-1"), "not UTF-8; convert it with iconv"),
+    "other.log": (b'{"level": "info"}\n{"level": "info"}\n', "JSON without the field text"),
+    "picture.png": (b"\x89PNG", "not text"),
+    "source.py": (b"import datasets", "documentation or metadata"),
+    "unknown.xyz": (b"\0\1\2", "not text"),
+}
+
+
 def test_what_is_passed_over_is_listed_with_its_reason(tmp_path):
-    folder = folder_with(
-        tmp_path,
-        **{
-            "a.jsonl": lines(TEXTS),
-            "README.md": b"# Card",
-            "LICENSE": b"MIT",
-            ".gitattributes": b"*",
-            "dataset_info.json": b"{}",
-            "picture.png": b"\x89PNG",
-            "unknown.xyz": b"\0\1\2",
-            "other.log": b'{"level": "info"}\n{"level": "info"}\n',
-            "b.jsonl.part": lines(TEXTS[:3]),
-            "c.zip": b"PK\x03\x04",
-            "old.dat": "café".encode("latin-1"),
-            "_SUCCESS": b"",
-            "empty.dat": b"",
-            "load.sh": b"echo 1",
-            "source.py": b"import datasets",
-        },
-    )
+    folder = folder_with(tmp_path, **{name: content for name, (content, _) in PASSED_OVER.items()})
+    (folder / "a.jsonl").write_bytes(lines(TEXTS))
     listing = corpus(config(folder, "unused")).listing
-    assert listing.passed_over == {
-        ".gitattributes": "hidden",
-        "LICENSE": "documentation or metadata",
-        "README.md": "documentation or metadata",
-        "_SUCCESS": "documentation or metadata",
-        "b.jsonl.part": "a backup or a part of a file",
-        "c.zip": "a zip archive; unpack it",
-        "dataset_info.json": "documentation or metadata",
-        "empty.dat": "empty",
-        "load.sh": "text of an unknown kind",
-        "old.dat": "not UTF-8; convert it with iconv",
-        "other.log": "JSON without the field text",
-        "picture.png": "not text",
-        "source.py": "documentation or metadata",
-        "unknown.xyz": "not text",
-    }
+    assert listing.passed_over == {name: reason for name, (_, reason) in PASSED_OVER.items()}
     assert read(folder) == TEXTS
     kept = listing.to_json()["passed_over"]
     assert {"reason": "hidden", "files": 1, "names": [".gitattributes"]} in kept
-    assert sum(group["files"] for group in kept) == 14
+    assert sum(group["files"] for group in kept) == len(PASSED_OVER)
     assert "skipped .gitattributes: hidden; LICENSE, README.md, _SUCCESS and 2 more: documentation" in "\n".join(
         listing.lines()
     )
