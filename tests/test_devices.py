@@ -44,28 +44,20 @@ def machine(monkeypatch):
     return be
 
 
-# ------------------------------------------------------------------ which device
-
-
 @pytest.mark.parametrize(
     ("here", "asked", "index", "expected"),
     [
         (None, "auto", None, "cpu"),
-        (None, "cpu", None, "cpu"),
         ("cuda", "cpu", None, "cpu"),
         ("cuda", "auto", None, "cuda:0"),
         ("cuda", "gpu", 1, "cuda:1"),
         ("xpu", "auto", 1, "xpu:1"),
         ("mps", "mps", 0, "mps:0"),
-        ("npu", "auto", 0, "npu:0"),
     ],
 )
-def test_the_accelerator_is_the_one_that_pytorch_finds(machine, monkeypatch, here, asked, index, expected):
-    if here == "npu":
-        monkeypatch.setattr(device.torch, "device", lambda kind, index=None: SimpleNamespace(type=kind, index=index))
+def test_the_accelerator_is_the_one_that_pytorch_finds(machine, here, asked, index, expected):
     machine(here, count=2)
-    place = find(asked, index)
-    assert (place.type if place.index is None else f"{place.type}:{place.index}") == expected
+    assert find(asked, index) == torch.device(expected)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +65,6 @@ def test_the_accelerator_is_the_one_that_pytorch_finds(machine, monkeypatch, her
     [
         (None, "gpu", None, r"trainer\.accelerator=gpu: got no gpu .*no accelerator.* expected an NVIDIA or AMD GPU"),
         ("cuda", "mps", None, r"got no mps on this machine \(PyTorch finds only cuda\), expected an Apple GPU"),
-        ("mps", "xpu", None, r"PyTorch finds only mps\), expected an Intel GPU"),
         ("xpu", "auto", 2, r"got 2 devices of type xpu, expected at least 3"),
     ],
 )
@@ -81,9 +72,6 @@ def test_one_that_is_not_there_is_refused(machine, here, asked, index, said):
     machine(here, count=2)
     with pytest.raises(NoDeviceError, match=said):
         find(asked, index)
-
-
-# ------------------------------------------------------------------ what a CPU answers
 
 
 def test_a_cpu_has_what_the_host_has(monkeypatch, tmp_path):
@@ -117,17 +105,6 @@ def test_a_container_has_the_memory_that_it_is_allowed(monkeypatch, tmp_path, te
     assert device_of(CPU).memory_bytes == expected
 
 
-def test_a_system_that_does_not_tell_its_memory_is_unknown(monkeypatch):
-    def unknown(name):
-        raise ValueError("unrecognized configuration name")
-
-    monkeypatch.setattr(os, "sysconf", unknown)
-    assert device_of(CPU).memory_bytes is None
-
-
-# ------------------------------------------------------------------ what accelerators answer
-
-
 def test_an_accelerator_answers_through_pytorch(monkeypatch):
     properties = SimpleNamespace(total_memory=80 * 2**30, uuid="1-2-3")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda place: properties)
@@ -138,27 +115,9 @@ def test_an_accelerator_answers_through_pytorch(monkeypatch):
         monkeypatch.setattr(torch.accelerator, name, lambda place, name=name: asked.append((name, place)))
     there = device_of(GPU)
     assert (there.name, there.memory_bytes, there.uuid, there.has_bf16) == ("Card 1", 80 * 2**30, "1-2-3", False)
-    assert there.is_nvidia == (torch.version.hip is None)
     for ask in (there.synchronise, there.reset_peak, there.peak_bytes, there.allocated_bytes):
         ask()
-    assert {place for _, place in asked} == {GPU}
-    assert len(asked) == 4
-
-
-def test_events_of_the_device_are_its_marks(monkeypatch):
-    class Event:
-        def __init__(self, place, enable_timing):
-            assert (place, enable_timing) == (GPU, True)
-
-        def record(self):
-            self.at = 5.0
-
-        def elapsed_time(self, other):
-            return 10 * (other.at - self.at) + 3
-
-    monkeypatch.setattr(torch, "Event", Event)
-    there = device_of(GPU)
-    assert there.milliseconds(there.mark(), there.mark()) == 3.0
+    assert [place for _, place in asked] == [GPU] * 4
 
 
 def test_apples_gpus_lack_what_pytorch_does_not_count_there(monkeypatch):
@@ -225,9 +184,6 @@ def test_one_line_says_what_an_accelerator_lacks_and_a_cpu_lacks_nothing(caplog)
     assert not caplog.records
 
 
-# ------------------------------------------------------------------ a whole run on a device that has nothing else
-
-
 def test_a_run_on_a_device_without_timer_counters_and_kernels_says_so_and_leaves_them_out(
     tmp_path, monkeypatch, caplog
 ):
@@ -247,7 +203,6 @@ def test_a_run_on_a_device_without_timer_counters_and_kernels_says_so_and_leaves
     assert record["throughput"]["tokens_per_second"] > 0
     for figure in ("step_ms_median", "step_ms_p95", "mfu_causal", "hfu_causal", "peak_memory_gib"):
         assert record["throughput"][figure] is None
-    assert record["energy"]["train_joules"] is None
     assert "Stand-in 9000" in record["energy"]["reason"]
     (said,) = [line.getMessage() for line in caplog.records if "a run is without" in line.getMessage()]
     for what in ("Stand-in 9000", "metrics.peak_flops", "energy", "step times", "peak memory"):

@@ -6,7 +6,6 @@ import pytest
 
 from tests.metrics.ablation_records import record
 from tests.notebooks import executed
-from tests.notebooks.executed import pictures, shown
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = sorted(ROOT.glob("results/*/*_bench-ablation_*.json"))
@@ -20,15 +19,14 @@ def execute(tmp_path, monkeypatch):
 
 def test_it_shows_table_waterfall_and_energy(execute, tmp_path):
     record().write(tmp_path / "record.json")
-    outputs = execute(tmp_path / "record.json")
-    said = shown(outputs)
-    assert "record.json: 3 switches, 2 rounds\n" in said
-    assert "| + attention | 225.0 (200.0 to 250.0) | 1.625 (1.250 to 2.000) |" in said
-    lines = [line.split() for line in said.splitlines()]
+    text, pictures = execute(tmp_path / "record.json")
+    assert "record.json: 3 switches, 2 rounds\n" in text
+    assert "| + attention | 225.0 (200.0 to 250.0) | 1.625 (1.250 to 2.000) |" in text
+    lines = [line.split() for line in text.splitlines()]
     assert ["recompute", "50.0", "%"] in lines
     assert lines.index(["recompute", "50.0", "%"]) < lines.index(["loss", "20.0", "%"])
     assert ["baseline", "0.15", "J/token"] in lines
-    assert pictures(outputs) == 1
+    assert pictures == 1
 
 
 def test_it_takes_the_newest_record_and_says_what_was_not_measured(execute, tmp_path):
@@ -36,10 +34,10 @@ def test_it_takes_the_newest_record_and_says_what_was_not_measured(execute, tmp_
     made = record(gpu=False, energy=False, plus_attention=[])
     made.variants[0].rounds.clear()
     made.write(folder / "2026-01-02_bench-ablation_small_fp32.json")
-    outputs = execute(None)
-    assert "2026-01-02_bench-ablation_small_fp32.json: 3 switches" in shown(outputs)
-    assert "NOT complete" in shown(outputs)
-    assert "J/token was not measured: no counter" in shown(outputs)
+    text, _ = execute(None)
+    assert "2026-01-02_bench-ablation_small_fp32.json: 3 switches" in text
+    assert "NOT complete" in text
+    assert "J/token was not measured: no counter" in text
 
 
 def test_without_a_record_it_says_what_to_do(execute):
@@ -49,4 +47,4 @@ def test_without_a_record_it_says_what_to_do(execute):
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
 def test_it_runs_on_the_records_of_results(execute, path):
-    assert pictures(execute(path)) == 1
+    assert execute(path)[1] == 1

@@ -11,7 +11,6 @@ from litespark.data.dropped import DroppedDocuments
 from litespark.data.manifest import SplitCounts
 from tests.data.prepared_manifest import domain, manifest, prepared
 from tests.notebooks import executed
-from tests.notebooks.executed import pictures, shown
 
 
 @pytest.fixture
@@ -21,41 +20,36 @@ def execute(tmp_path, monkeypatch):
 
 
 def test_it_shows_domains_lengths_dropped_and_settings(execute, tmp_path):
-    outputs = execute(prepared(tmp_path / "somewhere"))
-    said = shown(outputs)
-    assert "| train | Wiki | 30 | 3,000 | 30.0 % |" in said
-    assert "| train | Wiki | 100 | 64 to 127 |" in said
-    assert "| train | selection/gopher_quality | (all) | 30 | 21.6 % |" in said
-    assert "    unknown  train/a.jsonl:3  " in said
-    assert "| train | selection/gopher_quality/short | 15 | 10.8 % |" in said
-    assert ["Wiki", "0.032", "0.200000"] in [line.split() for line in said.splitlines()]  # 96 and 600 of 3,000 tokens
-    assert "source                   corpus" in said
-    assert pictures(outputs) == 2
+    text, pictures = execute(prepared(tmp_path / "somewhere"))
+    assert "| train | Wiki | 30 | 3,000 | 30.0 % |" in text
+    assert "| train | Wiki | 100 | 64 to 127 |" in text
+    assert "| train | selection/gopher_quality | (all) | 30 | 21.6 % |" in text
+    assert "    unknown  train/a.jsonl:3  " in text
+    assert "| train | selection/gopher_quality/short | 15 | 10.8 % |" in text
+    assert ["Wiki", "0.032", "0.200000"] in [line.split() for line in text.splitlines()]  # 96 and 600 of 3,000 tokens
+    assert "source                   corpus" in text
+    assert pictures == 2
 
 
 def test_without_a_choice_it_takes_what_was_prepared_last_also_with_nothing_dropped(execute, tmp_path):
     one = SplitCounts({"text": domain("text", [0, 0, 10], 60)})
     for age, name in enumerate(("new", "old")):
-        folder = prepared(
-            tmp_path / "data" / "prepared" / name,
-            name=name,
-            splits={"train": one, "validation": one},
-            dropped=DroppedDocuments(),
-        )
+        splits = {"train": one, "validation": one}
+        folder = prepared(tmp_path / "data/prepared" / name, name=name, splits=splits, dropped=DroppedDocuments())
         os.utime(folder / "manifest.json", (1_700_000_000 - age, 1_700_000_000 - age))
-    said = shown(execute(None))
-    assert "new from" in said
-    assert "No documents were dropped." in said
+    text, _ = execute(None)
+    assert "new from" in text
+    assert "No documents were dropped." in text
 
 
 def test_it_shows_what_a_run_keeps_of_its_data(execute, tmp_path):
     write_run_data(tmp_path / "run", manifest(name="kept"))
-    assert "kept from" in shown(execute(tmp_path / "run"))
+    assert "kept from" in execute(tmp_path / "run")[0]
 
 
 def test_it_reads_an_address(execute, tmp_path):
     folder = prepared(tmp_path / "behind", name="remote")
-    assert "remote from local://" in shown(execute(f"local://{folder}"))
+    assert "remote from local://" in execute(f"local://{folder}")[0]
 
 
 def test_without_prepared_data_it_says_what_to_do(execute):
