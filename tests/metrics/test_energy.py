@@ -8,6 +8,7 @@ from litespark.metrics.energy import EnergyByPhase, MeteredDevice, energy_sectio
 from litespark.metrics.energy_journal import EnergyJournal
 from litespark.metrics.energy_totals import PHASES, Account, EnergyTotals, resumed_totals
 from litespark.metrics.meters import NullMeter
+from litespark.run.record import EnergyRecord, PhaseJoules
 from tests.metrics.fake_meter import FakeMeter
 from tests.properties import given, settings, st
 
@@ -60,15 +61,8 @@ def test_a_negative_or_impossible_difference_is_dropped_and_counted(clock, joule
     assert energy.totals.train.millijoules == 400_000, "the two good intervals, nothing of the bad one"
     assert energy.totals.coverage == pytest.approx(4 / 6)
     assert energy.totals.train_joules is None, "a third of the time is missing: that is not a sum"
-
-
-def test_one_dropped_reading_in_a_long_run_leaves_the_sum_standing(clock):
-    meter, energy = make(clock, [100.0], cap=200.0)
-    for interval in range(1000):
-        meter.offset[0] -= 1e6 * (interval == 500)
-        pass_by(clock, energy, 1)
-    assert energy.totals.dropped_readings == 1
-    assert energy.totals.train_joules == pytest.approx(99_900)
+    pass_by(clock, energy, 2000)
+    assert energy.totals.train_joules == 200_400, "in a long run it does not matter"
 
 
 def test_a_short_interval_may_hold_what_a_slow_counter_owed(clock):
@@ -97,17 +91,6 @@ def test_a_device_that_comes_back_is_not_credited_with_its_gap(clock):
         meter.lost[0] = lost
         pass_by(clock, energy, 10)
     assert energy.totals.train == Account(1_000_000, 10_000_000, 30_000_000)
-
-
-def test_without_a_meter_everything_is_none_and_nothing_is_zero():
-    energy = EnergyByPhase(NullMeter("no driver", "GPU board energy", [MeteredDevice("a", "GPU")]))
-    energy.switch("train")
-    energy.add_tokens(5)
-    energy.settle()
-    totals = energy.totals
-    assert {totals.joules(phase) for phase in PHASES} == {None}
-    assert (totals.all_in_joules, totals.joules_per_token_train, totals.tokens_per_second_per_watt) == (None,) * 3
-    assert totals.coverage in (0.0, None)
 
 
 def test_a_blind_rank_lowers_the_coverage_and_one_whose_devices_another_reads_does_not(clock):
@@ -181,7 +164,6 @@ def test_losses_of_several_crashes_add_up_and_an_older_journal_takes_nothing_awa
     resumed = resumed_totals(checkpoint, journaled)
     assert (resumed.train, resumed.lost, resumed.dropped_readings) == (checkpoint.train, Account(170, 4, 4), 3)
     assert resumed_totals(checkpoint, EnergyTotals(train=Account(300, 6, 6))) == checkpoint
-    assert resumed_totals(checkpoint, None) == checkpoint
 
 
 def test_the_section_of_the_record_holds_totals_and_averages(clock):
@@ -189,33 +171,25 @@ def test_the_section_of_the_record_holds_totals_and_averages(clock):
     clock.now += 5
     energy.switch("train")
     pass_by(clock, energy, 10, tokens=400)
-    section = energy_section(energy.totals, meter, train_seconds=10.0)
-    assert (section.label, section.method, section.reason) == ("GPU board energy", "fake counter", None)
-    assert (section.train_joules, section.all_in_joules, section.phases.idle) == (1600.0, 2400.0, 800.0)
-    assert section.phases.evaluate == 0.0
-    assert section.joules_per_token_train == pytest.approx(4.0)
-    assert section.joules_per_token_all_in == pytest.approx(6.0)
-    assert section.average_power_watts == pytest.approx(160.0)
-    assert section.tokens_per_second_per_watt == pytest.approx(400 / 10 / 160)
-    assert section.coverage == 1.0
+    assert energy_section(energy.totals, meter, train_seconds=10.0) == EnergyRecord(
+        "GPU board energy", "fake counter", None, 1.0, 1600.0, 2400.0, PhaseJoules(1600.0, 0.0, 0.0, 800.0),
+        joules_per_token_train=4.0, joules_per_token_all_in=6.0, average_power_watts=160.0,
+        tokens_per_second_per_watt=400 / 10 / 160,
+    )  # fmt: skip
     blind = NullMeter("no driver", "GPU board energy", [MeteredDevice("a", "GPU")])
-    section = energy_section(EnergyTotals(train=Account(0, 0, 10**7), tokens=5), blind, train_seconds=10.0)
-    assert (section.reason, section.coverage, section.method) == ("no driver", 0.0, None)
-    assert (section.train_joules, section.average_power_watts, section.joules_per_token_train) == (None,) * 3
+    totals = EnergyTotals(train=Account(0, 0, 10**7), tokens=5)
+    assert energy_section(totals, blind, 10.0) == EnergyRecord("GPU board energy", None, "no driver", 0.0)
 
 
 def test_half_a_line_at_the_end_of_the_journal_is_passed_over_and_written_past(tmp_path):
-    path = tmp_path / "energy.jsonl"
-    journal = EnergyJournal(path)
+    journal = EnergyJournal(tmp_path / "energy.jsonl")
     assert journal.last() is None
-    first, second = EnergyTotals(tokens=1), EnergyTotals(tokens=2)
-    journal.append(first, "t")
-    with path.open("a") as stream:
+    journal.append(EnergyTotals(tokens=1), "t")
+    with journal.path.open("a") as stream:
         stream.write('\n{"time": "t", "tot')
-    assert journal.last() == first
-    journal.append(second, "t")
-    assert journal.last() == second
-    assert len([line for line in path.read_text().splitlines() if line]) == 3
+    assert journal.last() == EnergyTotals(tokens=1)
+    journal.append(EnergyTotals(tokens=2), "t")
+    assert journal.last() == EnergyTotals(tokens=2)
 
 
 def test_a_journal_that_cannot_be_written_warns_once_and_does_not_stop_the_run(tmp_path, caplog):

@@ -27,9 +27,6 @@ def clock():
     return Clock()
 
 
-# --- NVML -----------------------------------------------------------------------------------------------------------
-
-
 def test_boards_are_matched_by_uuid_and_not_by_position():
     fake = FakeNvml([Board("GPU-a", millijoules=1), Board("GPU-b", millijoules=2), Board("GPU-c", millijoules=3)])
     meter = NvmlMeter(["GPU-c", "GPU-a"], fake)
@@ -86,8 +83,6 @@ def test_ranks_that_share_a_board_leave_it_to_the_lowest():
     assert owned == [("GPU-a",), (), ("GPU-b",), ("GPU-c",)]
 
 
-# --- RAPL -----------------------------------------------------------------------------------------------------------
-
 RANGE = 262_143_328_850
 
 
@@ -140,28 +135,19 @@ def test_rapl_leaves_a_gap_where_the_counter_may_have_wrapped_twice_or_is_lost(t
     assert meter.read().millijoules == (None,)
 
 
-# --- the choice -----------------------------------------------------------------------------------------------------
-
-
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 
-def test_a_cpu_run_reads_rapl_and_only_on_local_rank_zero(tmp_path):
-    write_domain(tmp_path, "intel-rapl:0", "package-0", 0)
-    reader = choose_meter(CPU, powercap=tmp_path)
-    other = choose_meter(CPU, local_rank=1, powercap=tmp_path)
-    assert isinstance(reader, RaplMeter)
-    assert reader.label == other.label == "CPU package energy"
-    assert other.devices == ()
-    assert "local rank 0" in other.reason
-
-
-def test_a_machine_without_rapl_says_so_and_counts_as_uncovered(tmp_path):
+def test_a_cpu_run_reads_rapl_on_local_rank_zero_or_says_why_not(tmp_path):
     meter = choose_meter(CPU, powercap=tmp_path / "absent")
-    assert isinstance(meter, NullMeter)
     assert "no RAPL counters" in meter.reason
-    assert meter.read().millijoules == (None,)
+    assert meter.read().millijoules == (None,), "it counts as uncovered"
     assert "no RAPL package domain" in choose_meter(CPU, powercap=tmp_path).reason
+    write_domain(tmp_path, "intel-rapl:0", "package-0", 0)
+    reader, other = choose_meter(CPU, powercap=tmp_path), choose_meter(CPU, local_rank=1, powercap=tmp_path)
+    assert isinstance(reader, RaplMeter)
+    assert (reader.label, other.label, other.devices) == ("CPU package energy", "CPU package energy", ())
+    assert "local rank 0" in other.reason
 
 
 def test_a_root_only_counter_says_what_to_do(tmp_path, monkeypatch):

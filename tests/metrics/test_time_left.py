@@ -18,10 +18,9 @@ def test_it_is_that_of_the_last_minute_not_of_the_whole_run():
 
 def test_steps_longer_than_a_minute_and_those_of_a_resumed_process_have_one_too():
     left = TimeLeft(90_000, now=0.0)
-    left.step(90_100, 90.0)
-    assert left.seconds(1000) == pytest.approx(900.0)
-    left.step(90_200, 180.0)
-    assert left.seconds(1000) == pytest.approx(900.0)
+    for tokens, now in ((90_100, 90.0), (90_200, 180.0)):
+        left.step(tokens, now)
+        assert left.seconds(1000) == pytest.approx(900.0)
 
 
 def test_validations_count_at_their_share_and_do_not_make_the_rate_jump():
