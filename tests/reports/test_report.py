@@ -251,8 +251,8 @@ def test_a_run_on_a_shared_machine_says_so_in_report_and_comparison(tmp_path):
     said = "The machine was shared: the 95th percentile of the step times is 3.6 times the median"
     assert said in write_report(tmp_path / "busy").read_text()
     assert "The machine was shared" not in write_report(tmp_path / "alone").read_text()
-    warned = "Other programs shared the machine (step times far apart) in: busy."
-    assert warned in comparison.warnings(load_runs([tmp_path]))
+    warned = "> Other programs shared the machine (step times far apart) in: busy."
+    assert warned in write_comparison([tmp_path], tmp_path).read_text()
 
 
 def test_seeds_have_their_mean_and_spread_for_each_setting(run_folders, tmp_path):

@@ -1,17 +1,14 @@
-"""Several runs side by side: their settings and figures, over seeds, and what may not be compared."""
+"""Several runs side by side: their settings and figures, and over seeds."""
 
 from __future__ import annotations
 
-import os
 import statistics
-from collections.abc import Hashable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
-from litespark.reports.prepared_data import NONE, kept_data, left_out_by_selection
-from litespark.reports.quantities import ABSENT, count, plain
-from litespark.reports.runs import FIGURES, Figure, Run, compare, differing_keys, labels
+from litespark.reports.prepared_data import NONE
+from litespark.reports.quantities import count, plain
+from litespark.reports.runs import FIGURES, Figure, Run, compare, differing_keys
 from litespark.reports.table import Column, Table, texts
-from litespark.reports.tables import NATS, precision_of, shared_by
 from litespark.run.folder import flatten
 
 _OVER_SEEDS = [FIGURES[name] for name in ("validation_loss", "bits_per_byte", "tokens_per_second", "joules_per_token")]
@@ -60,47 +57,3 @@ def _spread(group: dict[int, Run], figure: Figure) -> str | None:
     text = plain(deviation, digits=2) if written is plain else written(deviation)
     span = f"{written(min(values))} to {written(max(values))}"
     return f"{written(statistics.fmean(values))} ± {text} ({span}, n = {len(values)})"
-
-
-def data_and_machines(runs: Sequence[Run], output: Path) -> Table:
-    """What each run read, on what it ran, and where its folder lies from `output`."""
-    rows = []
-    for name, run in zip(labels(runs), runs, strict=True):
-        record, kept = run.record, kept_data(run)
-        rows.append((
-            name,
-            f"{record.model.name}, {count(record.model.parameters)} parameters",
-            f"{record.data.name} ({record.data.manifest_hash[:12]})",
-            None if kept is None else left_out_by_selection(kept),
-            record.data.unigram_entropy,
-            record.environment.device_names or "none recorded",
-            precision_of(record),
-            os.path.relpath(run.folder, output),
-        ))  # fmt: skip
-    columns = [*texts("run", "model", "data"), Column("left out", absent=NONE, numbers=False),
-               Column("unigram entropy", NATS, ABSENT), *texts("devices", "precision", "folder")]  # fmt: skip
-    return Table(columns, rows)
-
-
-def warnings(runs: Sequence[Run]) -> list[str]:
-    """Where the figures of these runs may not be held against each other."""
-    records = [run.record for run in runs]
-    checks: dict[str, Sequence[Hashable]] = {
-        "The runs read different data, so their losses do not compare.": [
-            record.data.manifest_hash for record in records
-        ],
-        "The runs saw different numbers of tokens; compare losses at equal tokens in the picture.": [
-            record.throughput.tokens for record in records
-        ],
-        "The runs used different devices; speed and energy compare machines as well as settings.": [
-            record.environment.device_names for record in records
-        ],
-        "The runs used different precisions.": [precision_of(record) for record in records],
-    }
-    found = [text for text, values in checks.items() if len(set(values)) > 1]
-    named = list(zip(labels(runs), records, strict=True))
-    if shared := [name for name, record in named if shared_by(record)]:
-        found.append(f"Other programs shared the machine (step times far apart) in: {', '.join(shared)}.")
-    if unfinished := [name for name, record in named if not record.complete]:
-        found.append(f"Not finished: {', '.join(unfinished)}.")
-    return found

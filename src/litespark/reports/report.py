@@ -5,6 +5,7 @@ What was not measured is named together with the reason, and never shown as a ze
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -36,6 +37,7 @@ def write_report(run_folder: Path | str) -> Path:
         command=shlex.join(run.record.provenance.command),
         samples=(run.folder / SAMPLES).is_file(),
         tables=tables,
+        coverage=coverage,
         pictures=save_pictures([run], run.folder),
         fp8=fp8.tables(run),
         ops=ops.table(run.record),
@@ -57,8 +59,9 @@ def write_comparison(folders: Iterable[Path | str], output: Path | str) -> Path:
     runs, output = load_runs(folders), Path(output)
     if output.exists() and not output.is_dir():
         raise ValueError(f"{output}: expected a folder to write the comparison into, found a file; name another")
+    named = list(zip(labels(runs), runs, strict=True))
     by_absences: dict[str, list[str]] = {}
-    for name, run in zip(labels(runs), runs, strict=True):
+    for name, run in named:
         by_absences.setdefault(absences(run), []).append(name)
     pictures = save_pictures(runs, output, prefix="comparison_")
     found, waterfall = ablation_of(runs), None
@@ -74,7 +77,13 @@ def write_comparison(folders: Iterable[Path | str], output: Path | str) -> Path:
         waterfall=waterfall,
         parity=fp8.parity(runs),
         pictures=pictures,
-        output=output,
+        named=named,
+        place_of=lambda run: os.path.relpath(run.folder, output),
+        tables=tables,
+        prepared_data=prepared_data,
+        precisions=[tables.precision_of(run.record) for run in runs],
+        shared=[name for name, run in named if tables.shared_by(run.record)],
+        unfinished=[name for name, run in named if not run.record.complete],
         absences=by_absences,
     )
 

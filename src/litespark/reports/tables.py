@@ -99,20 +99,9 @@ def energy(run: Run) -> Table:
         # steps that a crash threw away are in the all-in sum and in no phase of the surviving run
         parts["in no phase (steps lost to a crash)"] = total - math.fsum(measured)
     parts["**all-in**"] = total
-    about = [
-        f"{energy.label}, read by {energy.method or 'a method that the record does not name'}",
-        reasons.coverage(energy.coverage),
-        f"average power {plain(energy.average_power_watts, 'W')}",
-        plain(energy.tokens_per_second_per_watt, "tokens/s/W"),
-        f"dropped readings: {energy.dropped_readings}",
-        *([energy.reason] if energy.reason else []),
-    ]
-    if is_measured(energy.joules_per_token_train):
-        # 1 J/token is 1e9 J a billion tokens, and a kWh is 3.6e6 J
-        about.append(f"{plain(energy.joules_per_token_train * 1e9 / 3.6e6, 'kWh')} per billion tokens, training only")
     columns = [*texts("phase"), Column("energy", joules, ABSENT), Column("share of all-in", percent)]
     rows = [(name, value, value / total if value is not None and total else None) for name, value in parts.items()]
-    return Table(columns, rows, title="; ".join(about) + ".")
+    return Table(columns, rows)
 
 
 def projection(run: Run) -> Table:
