@@ -76,7 +76,7 @@ SOUND_HOUSE = {
     "src/litespark/data/batch.py": "import torch\n",
     "src/litespark/data/stream/modules.py": "import lightning\nfrom litespark.data import batch\n",
     "src/litespark/ops/rms_norm/kernels.py": "import triton\nfrom litespark.ops import triton_support\n",
-    "src/litespark/ops/triton_support.py": "import triton\n",
+    "src/litespark/ops/compilation.py": "import triton\n",
     "src/litespark/planning/plan.py": "from litespark.training.optim import build\n",
     "src/litespark/training/__init__.py": "",
     "src/litespark/training/module.py": "import lightning.pytorch as pl\nfrom litespark.data import batch\n",

@@ -16,6 +16,7 @@ from litespark.ops.backend import BACKENDS
 from litespark.ops.choice import decide
 from litespark.run.config import Parts, parts_from
 from litespark.run.preflight import place_of
+from litespark.training.mesh import Mesh
 from tests.end_to_end.runs import train, train_apart
 
 ROOT = Path(__file__).parents[1]
@@ -54,7 +55,7 @@ def test_the_globs_find_the_experiments_and_the_debug_settings():
 @pytest.mark.parametrize("overrides", [f"experiment={x}" for x in EXPERIMENTS] + [f"debug={x}" for x in DEBUGS])
 def test_each_experiment_composes_into_its_parts_and_a_model(overrides):
     parts = parts_of(overrides)
-    ops, _ = decide(parts.ops, place_of(parts, torch.device("cpu"), "fp32"), verifying=False)
+    ops, _ = decide(parts.ops, place_of(parts, torch.device("cpu"), "fp32"), Mesh(), verifying=False)
     with torch.device("meta"):
         model = Llama(parts.model, ops, parts.recompute)
     assert sum(parameter.numel() for parameter in model.parameters()) == parts.model.parameter_count()

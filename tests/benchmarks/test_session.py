@@ -73,7 +73,7 @@ class Text:
         ({"2026-01-02_bench-step_tiny_bf16": "elsewhere"}, None),
         ({"2026-01-02_bench-step_tiny_bf16": "foreign here"}, None),
         # of another benchmark, model or precision
-        ({"2026-01-02_bench_ops_tiny_bf16": "here"}, None),
+        ({"2026-01-02_bench-ops_tiny_bf16": "here"}, None),
         ({"2026-01-02_bench-step_tiny_fp32": "here"}, None),
         ({"2026-01-02_bench-step_tiny2_bf16": "here"}, None),
     ],

@@ -11,8 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from litespark.ops.compilation import Attempt, attempt, chosen_compilations
-from litespark.ops.resources import Resources
+from litespark.ops.compilation import Attempt, Resources, attempt, compilations
 from litespark.ops.triton_support import TARGETS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -60,7 +59,7 @@ def read(line: dict) -> Attempt:
 def main(file: str, how_many: str, targets: str, modules: str) -> None:
     with Path(file).open("w") as results:
         chosen = [TARGETS[name] for name in targets.split(",")]
-        for compilation, target in chosen_compilations(modules.split(","), chosen, every=how_many == "every"):
+        for compilation, target in compilations(modules.split(","), chosen, every=how_many == "every"):
             print(json.dumps({"begun": f"{compilation.name} for {target.name}"}), file=results, flush=True)
             print(json.dumps(dataclasses.asdict(attempt(compilation, target))), file=results, flush=True)
 

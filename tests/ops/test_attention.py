@@ -119,11 +119,11 @@ def test_outputs_of_flex_attention_equal_the_reference_without_a_gpu_too(length,
     assert relative_distance(low, expected) < LOW_PRECISION_BOUND
 
 
-@pytest.mark.parametrize("queries", [1, 2, 7])
 @BACKENDS
-def test_queries_behind_cached_keys_equal_the_reference(name, queries):
-    inputs = draw(12, queries=queries)
-    assert_op_matches(load("attention", name), attention, inputs, torch.bfloat16 if name == "varlen" else torch.float32)
+def test_queries_behind_cached_keys_equal_the_reference(name):
+    for queries in (1, 7):
+        dtype = torch.bfloat16 if name == "varlen" else torch.float32
+        assert_op_matches(load("attention", name), attention, draw(12, queries=queries), dtype)
 
 
 @pytest.mark.parametrize("backend", [attention, attention_sdpa, attention_varlen])
@@ -153,15 +153,12 @@ def test_autocast_decides_the_dtype(name):
         ("flex", "mps", torch.float32, 64, (9, 0), "not on mps"),
         ("flex", "cuda", torch.float64, 64, (9, 0), "not torch.float64"),
         ("flex", "cuda", torch.bfloat16, 8, (9, 0), "at least 16, not 8"),
-        ("flex", "cuda", torch.bfloat16, 96, (9, 0), None),
         ("varlen", "cpu", torch.bfloat16, 64, (9, 0), "CUDA devices only, not for cpu"),
         ("varlen", "cuda", torch.float32, 64, (9, 0), "bf16 and fp16, not torch.float32"),
         ("varlen", "cuda", torch.bfloat16, 64, (7, 5), "compute capability 8.0"),
         ("varlen", "cuda", torch.bfloat16, 44, (9, 0), "multiples of 8 up to 256, not 44"),
-        ("varlen", "cuda", torch.bfloat16, 264, (9, 0), "multiples of 8 up to 256, not 264"),
         ("varlen", "cuda", torch.bfloat16, 224, (8, 9), "no backward pass for head width 224"),
         ("varlen", "cuda", torch.bfloat16, 224, (9, 0), None),
-        ("varlen", "cuda", torch.float16, 128, (8, 0), None),
     ],
 )
 def test_a_backend_that_cannot_run_has_a_reason(monkeypatch, name, kind, dtype, width, capability, reason):
@@ -175,19 +172,13 @@ def test_a_backend_that_cannot_run_has_a_reason(monkeypatch, name, kind, dtype, 
 
 
 @pytest.mark.parametrize("documents", [False, True])
-@pytest.mark.parametrize(("length", "window"), [(33, None), (300, None), (512, 40), (513, 129), (384, 1), (128, 200)])
+@pytest.mark.parametrize(("length", "window"), [(300, None), (512, 40), (513, 129), (384, 1), (128, 200)])
 def test_block_masks_are_those_that_pytorch_finds_pair_by_pair(length, window, documents):
     found = block_mask(length, DEVICE, documents_of(length) if documents else None, window)
     expected = create_block_mask(found.mask_mod, 2 if documents else 1, 1, length, length, device=DEVICE)
     for name in ("kv_num_blocks", "full_kv_num_blocks", "q_num_blocks", "full_q_num_blocks"):
         assert torch.equal(getattr(found, name), getattr(expected, name)), name
     assert torch.equal(found.to_dense(), expected.to_dense())
-
-
-def test_blocks_of_other_documents_are_skipped():
-    numbers = torch.arange(1024, device=DEVICE)[None] // 256
-    found = block_mask(1024, DEVICE, Documents(numbers), None)
-    assert int(found.kv_num_blocks.sum() + found.full_kv_num_blocks.sum()) == 4 * 3
 
 
 def test_block_masks_are_made_once_for_all_layers():
@@ -265,31 +256,28 @@ def test_the_kernel_is_named_for_the_dtype_that_autocast_computes_in(monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("kind", "capability", "dtype", "width", "expected"),
+    ("capability", "dtype", "width", "expected"),
     [
-        ("cuda", (9, 0), torch.bfloat16, 128, "cudnn"),
-        ("cuda", (9, 0), torch.float16, 64, "cudnn"),
-        ("cuda", (9, 0), torch.float32, 128, None),
-        ("cuda", (9, 0), torch.bfloat16, 256, None),
-        ("cuda", (8, 0), torch.bfloat16, 128, None),
-        ("cpu", (9, 0), torch.bfloat16, 128, None),
+        ((9, 0), torch.bfloat16, 128, "cudnn"),
+        ((9, 0), torch.float32, 128, None),
+        ((9, 0), torch.bfloat16, 256, None),
+        ((8, 0), torch.bfloat16, 128, None),
     ],
 )
-def test_cudnn_is_demanded_on_hopper_alone(monkeypatch, kind, capability, dtype, width, expected):
+def test_cudnn_is_demanded_on_hopper_alone(monkeypatch, capability, dtype, width, expected):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert expected_kernel(torch.device(kind), dtype, width) == expected
+    assert expected_kernel(torch.device("cuda"), dtype, width) == expected
+    assert expected_kernel(torch.device("cpu"), dtype, width) is None
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not HAS_GPU, reason="no GPU")
-@pytest.mark.parametrize(("heads", "kv_heads"), [(24, 8), (8, 8)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_the_causal_case_takes_the_kernel_that_is_demanded_of_this_device(heads, kv_heads, dtype):
+def test_the_causal_case_takes_the_kernel_that_is_demanded_of_this_device(dtype):
     device = torch.device("cuda")
-    expected = expected_kernel(device, dtype, 128)
-    if expected is None:
+    if (expected := expected_kernel(device, dtype, 128)) is None:
         pytest.skip("no kernel is demanded of this device")
-    inputs = {name: x.to(device, dtype).requires_grad_() for name, x in draw(512, heads, kv_heads, 128).items()}
+    inputs = {name: x.to(device, dtype).requires_grad_() for name, x in draw(512, 24, 8, 128).items()}
     assert kernel_taken(**inputs) == expected
     attention_sdpa(**inputs).sum().backward()
 
@@ -302,7 +290,6 @@ def test_varlen_refuses_another_dtype():
         attention_varlen(**draw())
 
 
-@pytest.mark.skipif(REAL is None, reason="this release has no torch.nn.attention.varlen")
 def test_sizes_and_graphs_of_varlen_pass_through_without_a_device(monkeypatch):
     monkeypatch.setattr(varlen, "varlen_attn", REAL)
     inputs = {name: x.bfloat16().requires_grad_() for name, x in draw(device="meta").items()}
@@ -317,10 +304,3 @@ def test_sizes_and_graphs_of_varlen_pass_through_without_a_device(monkeypatch):
         assert output.shape == (2, LENGTH, 4, 16)
         gradients = torch.autograd.grad(output.sum(), list(inputs.values()))
         assert [x.shape for x in gradients] == [x.shape for x in inputs.values()]
-
-
-def test_a_release_without_varlen_is_named(monkeypatch):
-    monkeypatch.setattr(varlen, "varlen_attn", None)
-    assert "has no torch.nn.attention.varlen" in varlen.why_not(torch.device("cuda"), torch.bfloat16)
-    with pytest.raises(ValueError, match=r"has no torch.nn.attention.varlen; choose sdpa"):
-        attention_varlen(**draw())

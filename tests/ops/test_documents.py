@@ -15,15 +15,12 @@ from tests.models.small import small_model
 INDEX = torch.tensor([[1, 1, 0, 1, 1, 1], [1, 1, 1, 1, 2, 3]], dtype=torch.int32)
 
 
-def test_boundaries_are_where_documents_and_rows_end():
-    cu_seqlens = Documents(INDEX).cu_seqlens()
-    assert cu_seqlens.tolist() == [0, 2, 3, 6, 10, 11, 12]
-    assert cu_seqlens.dtype == torch.int32
-
-
-def test_given_boundaries_are_taken_as_they_are():
-    given = torch.tensor([0, 2, 3, 6, 10, 11, 12, 12, 12], dtype=torch.int32)
-    assert Documents(INDEX, given).cu_seqlens() is given
+def test_each_form_follows_from_the_ends_of_documents_and_rows():
+    documents = Documents(INDEX)
+    assert documents.cu_seqlens().tolist() == [0, 2, 3, 6, 10, 11, 12]
+    assert documents.cu_seqlens().dtype == torch.int32
+    assert documents.first_keys().tolist() == [[0, 0, 2, 3, 3, 3], [0, 0, 0, 0, 4, 5]]
+    assert documents.last_queries().tolist() == [[1, 1, 2, 5, 5, 5], [3, 3, 3, 3, 4, 5]]
 
 
 def test_boundaries_of_a_batch_are_those_that_its_documents_have():
@@ -47,12 +44,6 @@ def test_compiled_code_does_not_count_boundaries():
 
     with pytest.raises(Exception, match="needs the boundaries of documents on the host"):
         torch.compile(count, backend="eager", fullgraph=True)(INDEX)
-
-
-def test_first_keys_and_last_queries_are_the_ends_of_each_document():
-    documents = Documents(INDEX)
-    assert documents.first_keys().tolist() == [[0, 0, 2, 3, 3, 3], [0, 0, 0, 0, 4, 5]]
-    assert documents.last_queries().tolist() == [[1, 1, 2, 5, 5, 5], [3, 3, 3, 3, 4, 5]]
 
 
 def test_what_is_derived_is_made_once():

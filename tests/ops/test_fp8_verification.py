@@ -11,7 +11,7 @@ from litespark.ops.fp8.reference import PIECES
 from litespark.ops.fp8.settings import AdaptiveConfig, Fp8Config
 from litespark.ops.fp8.verification import amax_difference, code_difference, piece_trials, product_trials
 from litespark.ops.fp8.verification_pieces import PLAIN, kinds_of
-from litespark.ops.shapes import StepShapes
+from litespark.ops.shapes import Place, StepShapes
 from litespark.ops.verification import verify, verify_products
 from tests.ops import planted_pieces as planted
 
@@ -122,7 +122,7 @@ def test_a_piece_that_raises_fails_its_verification_and_the_others_are_still_run
     pieces.swiglu = raising
     monkeypatch.setattr(planted, "RAISING", pieces, raising=False)
     monkeypatch.setitem(BACKENDS["fp8"], "planted", Backend("tests.ops.planted_pieces:RAISING"))
-    verifications = verify("fp8", "planted", SHAPES, DEVICE, torch.float32)
+    verifications = verify("fp8", "planted", Place(DEVICE, torch.float32, SHAPES))
     assert {verification.case.split(",")[0] for verification in verifications if not verification.passed} == {"swiglu"}
     said = "fp8=planted (swiglu, tensorwise, fp32, 74 x 88): FAILED, it raised RuntimeError: no kernel image"
     assert any(str(verification).startswith(said) for verification in verifications)
@@ -170,14 +170,15 @@ def test_wrong_products_are_caught(monkeypatch, wrong, tensor):
 
 
 def test_products_are_verified_where_there_are_units_only(monkeypatch):
-    assert bool(verify_products(SHAPES, DEVICE, torch.bfloat16)) is (limits.without_units(DEVICE) is None)
+    place = Place(DEVICE, torch.bfloat16, SHAPES)
+    assert bool(verify_products(place)) is (limits.without_units(DEVICE) is None)
     if DEVICE.type == "cuda":
         return
     monkeypatch.setattr("litespark.ops.verification.without_units", lambda device: None)
-    verifications = verify_products(SHAPES, DEVICE, torch.bfloat16, Fp8Config(gradients="e4m3"))
+    verifications = verify_products(replace(place, fp8=Fp8Config(gradients="e4m3")))
     assert [verification.backend for verification in verifications] == ["units"]
     assert all(verification.passed for verification in verifications), list(map(str, verifications))
-    assert verify_products(SHAPES, DEVICE, torch.bfloat16, Fp8Config(simulate=True)) == []
+    assert verify_products(replace(place, fp8=Fp8Config(simulate=True))) == []
 
 
 # ---------------------------------------------------------------- comparing

@@ -1,31 +1,67 @@
-"""The chunked losses, in plain PyTorch and in Triton, against their reference."""
+"""The chunked losses, in plain PyTorch and in Triton: against their reference, their memory, and what is left out.
+
+What holds of every op alike (autocast, strides, frozen inputs, the compiler) is in `test_custom_ops`.
+"""
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from litespark.ops.backend import load
-from litespark.ops.linear_cross_entropy import chunks
+from litespark.ops.backend import BACKENDS, REFERENCE, load
+from litespark.ops.linear_cross_entropy import chunks, rows
 from litespark.ops.linear_cross_entropy.chunked import linear_cross_entropy_chunked
 from litespark.ops.linear_cross_entropy.reference import linear_cross_entropy
+from litespark.ops.linear_cross_entropy.rows import Settings
 from litespark.ops.tolerance import outputs_and_gradients, relative_distance
 from tests.ops.assertions import assert_close, assert_op_matches
 
 pytest.importorskip("triton")
-from tests.ops.linear_cross_entropy_inputs import BACKEND_NAMES, DEVICE, draw, leaves, losses_of, tiny_chunks
+from litespark.ops.linear_cross_entropy import kernels
 from tests.properties import given, settings, st
 
+BACKEND_NAMES = [name for name in BACKENDS["linear_cross_entropy"] if name != REFERENCE]
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+WAYS = {"rows": rows, "kernels": kernels}
+CHUNK = 4
 
 
 @pytest.fixture(autouse=True, scope="module")
 def tiny():
-    with tiny_chunks():
+    """CHUNK tokens in a chunk, and blocks of 64 bytes of logits in the kernels."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("CHUNK_BYTES", 1), ("LEAST_ROWS", CHUNK), ("ROW_MULTIPLE", CHUNK)):
+            patch.setattr(chunks, name, value)
+        patch.setattr(kernels, "_MOST_BLOCK_BYTES", 64)
         yield
 
 
 @pytest.fixture(params=BACKEND_NAMES)
 def op(request):
     return load("linear_cross_entropy", request.param)
+
+
+def draw(tokens=6, width=12, vocab_size=37, ignored=(2,), ignore_index=-100):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(vocab_size, (tokens,), generator=generator)
+    labels[[index for index in ignored if index < tokens]] = ignore_index
+    hidden = torch.randn(tokens, width, generator=generator)
+    weight = torch.randn(vocab_size, width, generator=generator) / 2
+    return {"hidden": hidden.to(DEVICE), "weight": weight.to(DEVICE), "fixed labels": labels.to(DEVICE)}
+
+
+def leaves(**sizes):
+    hidden, weight, labels = draw(**sizes).values()
+    return hidden.requires_grad_(), weight.requires_grad_(), labels
+
+
+def losses_of(op, **options):
+    def run(hidden, weight, labels):
+        found = op(hidden, weight, labels, **options)
+        return found.nats if isinstance(found, tuple) else found
+
+    return run
 
 
 # ---------------------------------------------------------------- against the reference
@@ -38,31 +74,20 @@ def op(request):
     st.sampled_from(["sum", "mean", "none"]),
 )  # fmt: skip
 def test_matches_the_reference_at_any_size(dtype, tokens, width, vocab_size, name, reduction):
-    fast = load("linear_cross_entropy", name)
-    inputs = draw(tokens, width, vocab_size)
-    assert_op_matches(
-        losses_of(fast, reduction=reduction), losses_of(linear_cross_entropy, reduction=reduction), inputs, dtype
-    )
+    run, reference = (losses_of(load("linear_cross_entropy", each), reduction=reduction) for each in (name, REFERENCE))
+    assert_op_matches(run, reference, draw(tokens, width, vocab_size), dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     "options",
-    [
-        {"reduction": "sum"},
-        {"reduction": "none", "softcap": 3.0},
-        {"reduction": "mean", "z_loss": 0.1, "softcap": 2.0},
-    ],
-    ids=lambda options: " ".join(options),
-)
+    [{"reduction": "sum"}, {"reduction": "none", "softcap": 3.0},
+     {"reduction": "mean", "z_loss": 0.1, "softcap": 2.0, "ignore_index": 5}],
+    ids=" ".join,
+)  # fmt: skip
 def test_matches_the_reference_with_every_option(op, options, dtype):
-    assert_op_matches(losses_of(op, **options), losses_of(linear_cross_entropy, **options), draw(), dtype)
-
-
-def test_a_label_that_is_ignored_may_be_a_token_id(op):
-    options = {"ignore_index": 5, "reduction": "mean"}
-    inputs = draw(ignored=(0, 3), ignore_index=5)
-    assert_op_matches(losses_of(op, **options), losses_of(linear_cross_entropy, **options), inputs, torch.float32)
+    inputs = draw(ignored=(0, 3), ignore_index=options.get("ignore_index", -100))
+    assert_op_matches(losses_of(op, **options), losses_of(linear_cross_entropy, **options), inputs, dtype)
 
 
 def test_gradients_against_finite_differences():
@@ -75,8 +100,7 @@ def test_gradients_against_finite_differences():
 
 def test_logits_of_ten_thousand_overflow_nothing(op):
     inputs = draw()
-    inputs["hidden"] = inputs["hidden"].sign() * 100
-    inputs["weight"] = inputs["weight"].sign() * 100
+    inputs["hidden"], inputs["weight"] = inputs["hidden"].sign() * 100, inputs["weight"].sign() * 100
     logits = inputs["hidden"] @ inputs["weight"].T
     assert logits.max() > 1e4
     assert logits.min() < -1e4
@@ -97,16 +121,8 @@ def test_factors_beyond_fp16_cost_no_accuracy(op, factor):
     assert_close(*found)
 
 
-def test_ignored_tokens_have_no_loss_and_no_gradient(op):
-    inputs = draw(ignored=(1, 5))
-    found = outputs_and_gradients(losses_of(op, reduction="none"), inputs)
-    assert found["output 0"][[1, 5]].eq(0).all()
-    assert found["gradient of hidden"][[1, 5]].eq(0).all()
-    assert found["gradient of hidden"][[0, 2]].ne(0).all()
-
-
 @pytest.mark.parametrize("reduction", ["sum", "mean", "none"])
-def test_nothing_to_predict_is_a_loss_of_zero(op, reduction):
+def test_nothing_to_predict_is_a_loss_of_zero_without_gradients(op, reduction):
     for tokens in (3, 0):
         found = outputs_and_gradients(losses_of(op, reduction=reduction), draw(tokens, ignored=range(tokens)))
         assert all(x.eq(0).all() for x in found.values())
@@ -143,41 +159,55 @@ def test_the_first_of_equal_logits_is_the_likeliest(op):
         assert correct.tolist() == [label == 7, label == 7, label == 0]
 
 
-# ---------------------------------------------------------------- dtypes, autocast, compiler
+@pytest.mark.parametrize("way", WAYS)
+def test_an_ignored_label_is_never_the_likeliest(way):
+    logits, labels = torch.zeros(2, 5, device=DEVICE), torch.zeros(2, dtype=torch.int64, device=DEVICE)
+    assert not WAYS[way].losses(logits, labels, Settings(ignore_index=0), False).correct.any()
+
+
+def test_a_row_may_lie_beyond_2_31_logits():
+    """Three rows 2^30 logits apart; memory that is not touched takes no room on a CPU."""
+    stride = 2**30 + 8
+    try:
+        memory = torch.empty(2 * stride + 40, dtype=torch.float16, device=DEVICE)
+    except RuntimeError:
+        pytest.skip("there is no room for 4 GiB")
+    logits = memory.as_strided((3, 40), (stride, 1))
+    values = draw(tokens=3, width=40)["hidden"].half()
+    labels = torch.tensor([3, 39, 0], device=DEVICE)
+    expected = values.clone()
+    wanted = rows.losses(expected, labels, Settings(), True)
+    logits.copy_(values)
+    assert relative_distance(kernels.losses(logits, labels, Settings(), True).loss, wanted.loss) <= 1e-5
+    assert relative_distance(logits, expected) <= 1e-3
+    logits.copy_(values)
+    kernels.gradient_(logits, labels, wanted.maximum, wanted.sum_exp, None, Settings())
+    assert relative_distance(logits, expected) <= 1e-3
+
+
+# ---------------------------------------------------------------- precision
 
 
 @pytest.mark.parametrize("reduction", ["sum", "none"])
-def test_autocast_multiplies_in_bf16_and_returns_gradients_in_the_dtypes_of_the_inputs(op, reduction):
+def test_autocast_multiplies_in_bf16_and_does_not_reach_the_sums_in_fp32(op, reduction, monkeypatch):
+    seen, accumulate = [], chunks._accumulate
+
+    def watched(*arguments, **options):
+        seen.append(torch.is_autocast_enabled(DEVICE.type))
+        return accumulate(*arguments, **options)
+
+    monkeypatch.setattr(chunks, "_accumulate", watched)
     found = []
     for run in (op, linear_cross_entropy):
         hidden, weight, labels = leaves()
         with torch.autocast(DEVICE.type, torch.bfloat16):
             loss = losses_of(run, reduction=reduction)(hidden, weight, labels)
+            loss.sum().backward()
         assert loss.dtype == torch.float32
-        loss.sum().backward()
-        assert (hidden.grad.dtype, weight.grad.dtype) == (torch.float32, torch.float32)
         found.append({"loss": loss, "hidden": hidden.grad, "weight": weight.grad})
     assert_close(*found, bound=1e-2)
-    exact = leaves()
-    assert relative_distance(found[0]["loss"], losses_of(linear_cross_entropy, reduction=reduction)(*exact)) > 1e-5
-
-
-@pytest.mark.parametrize("reduction", ["sum", "none"])
-def test_autocast_does_not_reach_the_sums_in_fp32(op, reduction, monkeypatch):
-    seen = []
-
-    def watched(function):
-        def run(*args):
-            seen.append(torch.is_autocast_enabled(DEVICE.type))
-            return function(*args)
-
-        return run
-
-    for name in ("losses", "losses_and_gradients", "gradients"):
-        monkeypatch.setattr(chunks, name, watched(getattr(chunks, name)))
-    hidden, weight, labels = leaves()
-    with torch.autocast(DEVICE.type, torch.bfloat16):
-        losses_of(op, reduction=reduction)(hidden, weight, labels).sum().backward()
+    exact = losses_of(linear_cross_entropy, reduction=reduction)(*leaves())
+    assert relative_distance(found[0]["loss"], exact) > 1e-5
     assert seen
     assert not any(seen)
 
@@ -195,6 +225,96 @@ def test_the_gradient_of_the_weight_is_summed_in_fp32(op):
     assert relative_distance(found, expected) < 3e-4
 
 
+# ---------------------------------------------------------------- memory and work
+
+
+class _Watch(TorchDispatchMode):
+    """The bytes of the largest tensor that any operation returns, and the operations, below custom ops too."""
+
+    def __init__(self):
+        super().__init__()
+        self.largest, self.operations = 0, set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        self.operations.add(func.overloadpacket)
+        sizes = [x.untyped_storage().nbytes() for x in tree_leaves(found) if torch.is_tensor(x)]
+        self.largest = max([self.largest, *sizes])
+        return found
+
+
+def _all_work(way, hidden, weight, labels):
+    """What the custom ops run, called directly, since a dispatch mode sees a custom op as one."""
+    options = (way, torch.float32, -100, 0.0, 0.0)
+    loss, maximum, sum_exp, _ = chunks.token_losses(hidden, weight, labels, *options)
+    chunks.loss_and_gradients(hidden, weight, labels, *options, True, True)
+    chunks.token_gradients(hidden, weight, labels, torch.ones_like(loss), maximum, sum_exp, *options, True, True)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_logits_are_never_whole_and_the_device_is_never_waited_for(way, monkeypatch):
+    hidden, weight, labels = (x.detach() for x in leaves(tokens=12, width=2, vocab_size=70))
+    with _Watch() as watch:
+        _all_work(way, hidden, weight, labels)
+    # rows of logits are padded to 128 bytes
+    assert watch.largest == CHUNK * 96 * 4
+    # reading a value on the host; without a GPU, Triton's interpreter itself does it
+    if way == "rows":
+        waits = {"_local_scalar_dense", "nonzero", "item", "is_nonzero"}
+        assert waits.isdisjoint(operation.__name__ for operation in watch.operations)
+    # the watch would see it
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 2**20)
+    with _Watch() as watch:
+        _all_work(way, hidden, weight, labels)
+    assert watch.largest >= 12 * 70 * 4
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean", "none"])
+def test_what_is_saved_for_the_backward_pass(op, reduction):
+    hidden, weight, labels = leaves(tokens=9, width=4, vocab_size=70)
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x.shape) or x, lambda x: x):
+        op(hidden, weight, labels, reduction=reduction)
+    assert {shape for shape in saved if len(shape) > 1} == {hidden.shape, weight.shape}
+
+
+def test_without_gradients_none_are_made(op, monkeypatch):
+    monkeypatch.setattr(chunks, "_accumulate", lambda *_, **__: pytest.fail("a gradient was made"))
+    hidden, weight, labels = leaves()
+    for reduction in ("sum", "mean", "none"):
+        run = losses_of(op, reduction=reduction)
+        expected = losses_of(linear_cross_entropy, reduction=reduction)(hidden, weight, labels)
+        with torch.no_grad():
+            assert relative_distance(run(hidden, weight, labels), expected) <= 1e-5
+        assert not run(hidden.detach(), weight.detach(), labels).requires_grad
+    # nor that of a frozen weight
+    (found,) = torch.autograd.grad(op(hidden, weight.detach(), labels), hidden)
+    (wanted,) = torch.autograd.grad(linear_cross_entropy(hidden, weight, labels), hidden)
+    assert relative_distance(found, wanted) <= 1e-5
+
+
+def test_a_second_backward_pass_gives_the_same_gradients(op):
+    hidden, weight, labels = leaves()
+    loss = op(hidden, weight, labels) * 3
+    first, second = (torch.autograd.grad(loss, (hidden, weight), retain_graph=True) for _ in range(2))
+    expected = torch.autograd.grad(linear_cross_entropy(hidden, weight, labels) * 3, (hidden, weight))
+    for one, other, right in zip(first, second, expected, strict=True):
+        assert torch.equal(one, other)
+        assert relative_distance(one, right) <= 1e-5
+
+
+def test_chunks_have_equal_sizes_in_whole_tiles(monkeypatch):
+    for name, value in (("CHUNK_BYTES", 256 * 2**20), ("LEAST_ROWS", 1024), ("ROW_MULTIPLE", 128)):
+        monkeypatch.setattr(chunks, name, value)
+    # bf16: 256 MiB hold 4194 rows of 32000 and 1046 of 128256
+    assert chunks.rows_in_chunk(16384, 32000, 2) == 4096
+    assert chunks.rows_in_chunk(4352, 32000, 2) == 2176
+    assert chunks.rows_in_chunk(16384, 128256, 2) == 1024
+    # where the rule of bytes would starve the matrix products
+    assert chunks.rows_in_chunk(16384, 10**6, 4) == 1024
+    assert chunks.rows_in_chunk(1, 32000, 2) == chunks.rows_in_chunk(0, 32000, 2) == 128
+
+
 # ---------------------------------------------------------------- refusals
 
 HIDDEN, WEIGHT, LABELS = torch.zeros(2, 4), torch.zeros(6, 4), torch.zeros(2, dtype=torch.int64)
@@ -210,14 +330,9 @@ HIDDEN, WEIGHT, LABELS = torch.zeros(2, 4), torch.zeros(6, 4), torch.zeros(2, dt
         ((HIDDEN, WEIGHT.half(), LABELS), {}, "weight torch.float16; expected the same dtype, or autocast"),
         ((HIDDEN, WEIGHT[:0], LABELS), {}, r"weight \(0, 4\)"),
         ((HIDDEN, WEIGHT, LABELS.float()), {}, "labels are torch.float32; expected int64"),
+        ((HIDDEN.double(), WEIGHT.double(), LABELS), {}, r"got torch.float64, expected fp32, bf16 or fp16.*=chunked"),
     ],
 )
-def test_what_no_backend_can_compute_is_refused(op, inputs, options, match):
+def test_what_the_kernels_cannot_compute_is_refused(inputs, options, match):
     with pytest.raises(ValueError, match=match):
-        op(*inputs, **options)
-
-
-def test_triton_refuses_dtypes_that_it_would_round():
-    for name in ("triton", "triton_recompute"):
-        with pytest.raises(ValueError, match=r"got torch.float64, expected fp32, bf16 or fp16.*=chunked"):
-            load("linear_cross_entropy", name)(HIDDEN.double(), WEIGHT.double(), LABELS)
+        load("linear_cross_entropy", "triton")(*inputs, **options)

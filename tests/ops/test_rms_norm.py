@@ -65,14 +65,15 @@ def test_a_program_of_the_backward_pass_walks_many_tiles(monkeypatch):
     _assert_backend_matches("triton", inputs, torch.float32)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("backend", ["triton", "torch"])
 @pytest.mark.parametrize("wide", [("x",), ("update",), ("weight",), ("x", "weight")], ids=" and ".join)
-def test_inputs_of_two_dtypes(wide, backend, dtype):
+def test_inputs_of_two_dtypes(wide, backend):
+    dtype = torch.bfloat16
+
     def mixed(op):
-        def run(x, update, weight):
-            widened = {name: value.float() for name, value in zip(wide, _pick(wide, x, update, weight), strict=True)}
-            return op(**({"x": x, "update": update, "weight": weight} | widened), eps=EPSILON)
+        def run(*tensors):
+            named = dict(zip(("x", "update", "weight"), tensors, strict=True))
+            return op(**{name: x.float() if name in wide else x for name, x in named.items()}, eps=EPSILON)
 
         return run
 
@@ -84,10 +85,6 @@ def test_inputs_of_two_dtypes(wide, backend, dtype):
     assert stream.dtype == y.dtype == (given["x"] + given["update"]).dtype
     (stream.float() + y.float()).sum().backward()
     assert all(x.grad.dtype == x.dtype for x in given.values())
-
-
-def _pick(names, x, update, weight):
-    return [{"x": x, "update": update, "weight": weight}[name] for name in names]
 
 
 def test_bf16_and_fp16_meet_in_fp32():
@@ -122,12 +119,10 @@ def test_the_norm_is_that_of_the_rounded_stream():
     torch.testing.assert_close(y, rms_norm_reference(stream, weight, EPSILON), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("used", ["stream", "y"])
-def test_an_output_that_is_not_used_has_no_part_in_the_gradients(used):
-    def one(op):
-        return lambda x, update, weight: op(x, update, weight, EPSILON)[("stream", "y").index(used)]
-
-    assert_op_matches(one(add_rms_norm), one(add_rms_norm_reference), _inputs(5, 12), torch.float32)
+def test_an_output_that_is_not_used_has_no_part_in_the_gradients():
+    for used in (0, 1):
+        pair = (lambda *x, op=op, used=used: op(*x, EPSILON)[used] for op in (add_rms_norm, add_rms_norm_reference))
+        assert_op_matches(*pair, _inputs(5, 12), torch.float32)
 
 
 def test_gradients_of_the_two_addends_are_added_up_apart():
@@ -140,14 +135,6 @@ def test_gradients_of_the_two_addends_are_added_up_apart():
         assert x.grad.data_ptr() != update.grad.data_ptr()
         gradients.append({"x": x.grad, "update": update.grad, "weight": weight.grad})
     assert_close(*gradients)
-
-
-def test_one_tensor_may_be_both_addends():
-    def twice(op):
-        return lambda x, weight: op(x, x, weight, EPSILON)
-
-    inputs = {name: x for name, x in _inputs(5, 12).items() if name != "update"}
-    assert_op_matches(twice(add_rms_norm), twice(add_rms_norm_reference), inputs, torch.float32)
 
 
 def test_rows_beyond_two_to_the_31():
@@ -184,7 +171,6 @@ def test_what_is_kept_for_the_backward_pass():
     [
         (((3, 8), (3, 8), (8,)), torch.float64, r"add_rms_norm: got torch.float64.* choose ops.add_rms_norm=reference"),
         (((3, 8), (3, 7), (8,)), torch.float32, r"update \(3, 7\).* expected \(\.\.\., D\), the same, and \(D,\)"),
-        (((3, 8), (1, 8), (8,)), torch.float32, r"update \(1, 8\)"),
         (((3, 8), (3, 8), (9,)), torch.float32, r"weight \(9,\)"),
         (((), (), ()), torch.float32, r"x \(\)"),
         (((1, 16385),) * 2 + ((16385,),), torch.float32, "rows of 16385, expected at most 16384.* ops.add_rms_norm="),

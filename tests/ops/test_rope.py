@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from litespark.ops.rope import reference
-from litespark.ops.rope.reference import RopeScaling, inverse_frequencies, rope_tables
+from litespark.ops.rope.reference import inverse_frequencies, rope_tables
 from litespark.ops.tolerance import fresh_memory_is_nan, relative_distance
 from tests.ops.assertions import assert_op_matches
 
@@ -13,7 +13,6 @@ from litespark.ops.rope.function import rope_qkv_triton
 from tests.properties import Phase, given, settings, st
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-LLAMA_3 = RopeScaling(factor=8.0, low_frequency_factor=1.0, high_frequency_factor=4.0, original_max_seq_len=64)
 
 
 @pytest.fixture
@@ -25,10 +24,10 @@ def _random(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _tables(rows, length, width, device, scaling=None):
+def _tables(rows, length, width, device):
     """cos and sin of documents packed in rows, whose positions begin anew."""
     positions = torch.randint(0, 200, (rows, length), generator=torch.Generator().manual_seed(1))
-    cos, sin = rope_tables(positions, inverse_frequencies(width, 10000.0, scaling))
+    cos, sin = rope_tables(positions, inverse_frequencies(width, 10000.0))
     return cos.to(device), sin.to(device)
 
 
@@ -60,33 +59,15 @@ def test_qkv_matches_the_reference_at_any_size(dtype, batch, length, heads, num_
     assert_op_matches(_of(rope_qkv_triton, num_kv_heads), _of(reference.rope_qkv, num_kv_heads), inputs, dtype)
 
 
-def test_llama_3_scaling_comes_through_the_tables(device):
-    cos, sin = _tables(1, 4, 16, device, LLAMA_3)
-    qkv = _qkv(1, 4, 4, 16).to(device)
-    plain = rope_qkv_triton(qkv, *_tables(1, 4, 16, device), 1)[0]
-    query, key, value = rope_qkv_triton(qkv, cos, sin, 1)
-    for actual, expected in zip((query, key, value), reference.rope_qkv(qkv, cos, sin, 1), strict=True):
-        assert relative_distance(actual, expected) <= 1e-6
-    assert relative_distance(plain, query) > 1e-3
-
-
-def test_results_are_contiguous_and_do_not_keep_qkv_alive(device):
-    inputs = _inputs(1, 3, 3, 2, 8, device)
-    qkv = inputs["qkv"].requires_grad_()
-    results = rope_qkv_triton(qkv, inputs["fixed cos"], inputs["fixed sin"], 2)
-    storages = {x.untyped_storage().data_ptr() for x in results}
-    assert all(x.is_contiguous() for x in results)
-    assert len(storages) == 3
-    assert qkv.untyped_storage().data_ptr() not in storages
-
-
-def test_nothing_of_the_size_of_qkv_is_saved_for_the_backward_pass(device):
+def test_results_are_contiguous_and_nothing_of_the_size_of_qkv_is_kept(device):
     inputs = _inputs(2, 3, 3, 2, 8, device)
     qkv = inputs["qkv"].requires_grad_()
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x.numel()), lambda x: x):
-        rope_qkv_triton(qkv, inputs["fixed cos"], inputs["fixed sin"], 2)
+        results = rope_qkv_triton(qkv, inputs["fixed cos"], inputs["fixed sin"], 2)
     assert sorted(saved) == [2 * 3 * 4] * 2
+    assert all(x.is_contiguous() for x in results)
+    assert len({x.untyped_storage().data_ptr() for x in (*results, qkv)}) == 4
 
 
 def _apart(x):
@@ -106,7 +87,7 @@ def test_each_gradient_is_read_with_its_own_strides(which, device):
     assert relative_distance(found, wanted) < 1e-6
 
 
-@pytest.mark.parametrize("used", [(0,), (1,), (2,), (0, 2)])
+@pytest.mark.parametrize("used", [(0,), (1, 2)])
 def test_outputs_without_a_gradient_count_as_zeros(used, device):
     inputs = _inputs(2, 3, 3, 2, 8, device)
     gradients = []
@@ -147,10 +128,8 @@ QKV, TABLE = torch.zeros(2, 3, 4, 8), torch.zeros(2, 3, 4)
     [
         ((QKV[0], TABLE, TABLE, 1), r"qkv is \(3, 4, 8\) with 1 .* expected \(B, S, H \+ 2K, Dh\)"),
         ((QKV, TABLE, TABLE, 2), "with 2 key/value heads; expected .* at least one query head"),
-        ((QKV, TABLE, TABLE, 0), "with 0 key/value heads"),
         ((QKV[..., :7], TABLE, TABLE, 1), "heads are 7 wide; expected an even width"),
         ((QKV, TABLE[:, :2], TABLE, 1), r"cos is \(2, 2, 4\) .* expected both \(2, 3, 4\) or \(1, 3, 4\)"),
-        ((QKV, TABLE, TABLE[:1], 1), r"sin \(1, 3, 4\); expected both"),
         ((QKV, TABLE.bfloat16(), TABLE, 1), r"cos is torch.bfloat16 .* expected fp32, since"),
         ((QKV, TABLE, TABLE.clone().requires_grad_(), 1), "sin require gradients.*ops.rope=reference"),
         ((QKV.double(), TABLE, TABLE, 1), "got torch.float64, expected fp32, bf16 or fp16.*ops.rope=reference"),

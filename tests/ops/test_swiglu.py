@@ -51,13 +51,6 @@ def test_gates_far_from_zero(dtype):
     assert product[0] == 0
 
 
-def test_what_is_infinite_stays_so():
-    gate_up = torch.tensor([[float("inf"), float("nan"), 3.0, 1.0]], device=DEVICE)
-    expected, actual = swiglu_reference(gate_up), swiglu(gate_up)
-    assert actual.tolist()[0][0] == expected.tolist()[0][0] == float("inf")
-    assert bool(actual[0, 1].isnan())
-
-
 def test_rows_beyond_two_to_the_31():
     stride, intermediate_size = 2**30 + 8, 10
     memory = torch.empty(2 * stride + 2 * intermediate_size, dtype=torch.bfloat16, device=DEVICE)
@@ -131,9 +124,7 @@ def test_one_compilation_is_for_any_number_of_rows(op):
     [
         (((3, 8), (5, 4)), ("float64", "float64"), r"got torch.float64.* choose ops.swiglu_linear=reference"),
         (((3, 7), (5, 4)), ("float32", "float32"), r"gate_up \(3, 7\); expected \(\.\.\., 2F\)"),
-        (((), (5, 4)), ("float32", "float32"), r"gate_up \(\); expected"),
         (((3, 8), (4, 5)), ("float32", "float32"), r"gate_up \(3, 8\) and weight \(4, 5\); expected .* \(D, F\)"),
-        (((3, 8), (4,)), ("float32", "float32"), r"weight \(4,\)"),
         (((3, 8), (5, 4)), ("bfloat16", "float32"), r"weight torch.float32, expected one dtype; .* autocast"),
     ],
 )

@@ -7,14 +7,15 @@ import torch
 
 from litespark.ops.backend import BACKENDS, REFERENCE, Backend, why_not
 from litespark.ops.cases import cases, cut, document_index, small
-from litespark.ops.shapes import StepShapes
+from litespark.ops.shapes import Place, StepShapes
 from litespark.ops.tolerance import Difference
-from litespark.ops.verification import Verification, verify
+from litespark.ops.verification import Verification, failures, verify
 from tests.ops import planted as planted_ops
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SHAPES = StepShapes(rows=2, length=40, hidden_size=64, num_heads=4, num_kv_heads=2, head_dim=16, intermediate_size=80,
                     vocab_size=101, documents=True)  # fmt: skip
+PLACE = Place(DEVICE, torch.float32, SHAPES)
 R3 = StepShapes(rows=4, length=4096, hidden_size=3072, num_heads=24, num_kv_heads=8, head_dim=128,
                 intermediate_size=8192, vocab_size=32000, documents=True)  # fmt: skip
 FAST = [
@@ -33,31 +34,33 @@ FAST = [
 def test_every_backend_is_verified_as_a_run_calls_it(op, name, dtype, autocast):
     if (reason := why_not(op, name, DEVICE, dtype)) is not None:
         pytest.skip(reason)
-    verifications = verify(op, name, SHAPES, DEVICE, dtype, autocast=autocast)
+    verifications = verify(op, name, Place(DEVICE, dtype, SHAPES, autocast))
     assert verifications
     for verification in verifications:
         assert verification.passed, str(verification)
+        assert verification.interpreted is (DEVICE.type == "cpu" and name.startswith("triton"))
         assert op == "fp8" or any(each.tensor.startswith("gradient") for each in verification.differences)
 
 
-@pytest.mark.parametrize("length", [1, 5])
-def test_rows_of_a_few_tokens_are_no_failure(length):
-    verifications = verify("attention", "sdpa", replace(SHAPES, length=length), DEVICE, torch.float32)
-    assert all(verification.passed for verification in verifications), list(map(str, verifications))
+def test_rows_of_one_token_are_no_failure():
+    verifications = verify("attention", "sdpa", replace(PLACE, shapes=replace(SHAPES, length=1)))
+    assert [verification.case for verification in verifications] == ["attention", "attention within documents"]
+    assert not failures(verifications), list(map(str, verifications))
 
 
-@pytest.fixture(params=["wrong_gradient", "hole", "raising"])
-def planted(request, monkeypatch):
-    monkeypatch.setitem(BACKENDS["swiglu"], "planted", Backend(f"tests.ops.planted:{request.param}"))
-    return request.param
-
-
-def test_a_planted_fault_is_caught_and_named(planted):
-    (verification,) = verify("swiglu", "planted", SHAPES, DEVICE, torch.float32)
-    assert not verification.passed
-    said = {"wrong_gradient": "gradient of gate_up", "hole": "output 0 is inf", "raising": "RuntimeError: no kernel"}
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("wrong_gradient", "gradient of gate_up"),
+        ("hole", "output 0 is inf"),
+        ("raising", "RuntimeError: no kernel"),
+    ],
+)
+def test_a_planted_fault_is_caught_and_named(monkeypatch, fault, said):
+    monkeypatch.setitem(BACKENDS["swiglu"], "planted", Backend(f"tests.ops.planted:{fault}"))
+    (verification,) = failures(verify("swiglu", "planted", PLACE))
     assert "swiglu=planted (swiglu, fp32, 74 tokens x 80): FAILED" in str(verification)
-    assert said[planted] in str(verification)
+    assert said in str(verification)
 
 
 @pytest.mark.parametrize("fault", [None, RuntimeError("no kernel")], ids=["right", "raising"])
@@ -75,7 +78,7 @@ def test_products_are_exact_within_a_verification_and_as_the_run_wants_them_afte
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:
-        (verification,) = verify("swiglu", "planted", SHAPES, DEVICE, torch.float32)
+        (verification,) = verify("swiglu", "planted", PLACE)
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision(before)
@@ -83,36 +86,28 @@ def test_products_are_exact_within_a_verification_and_as_the_run_wants_them_afte
     assert set(seen) == {"highest"}
 
 
-def test_a_verification_says_whether_kernels_were_interpreted():
-    def interpreted(name):
-        return {
-            verification.interpreted
-            for verification in verify("linear_cross_entropy", name, SHAPES, DEVICE, torch.float32)
-        }
-
-    assert interpreted("chunked") == {False}
-    if why_not("linear_cross_entropy", "triton", DEVICE, torch.float32) is None:
-        assert interpreted("triton") == {DEVICE.type == "cpu"}
-
-
 def test_inputs_that_do_not_fit_the_device_are_a_failed_verification(monkeypatch):
     def full(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate much")
 
     monkeypatch.setattr("litespark.ops.verification.cases", full)
-    (verification,) = verify("swiglu", "triton", SHAPES, DEVICE, torch.float32)
-    assert not verification.passed
+    (verification,) = failures(verify("swiglu", "triton", PLACE))
     assert str(verification).endswith("FAILED, it raised OutOfMemoryError: CUDA out of memory.")
 
 
-def test_attention_is_verified_within_documents_where_a_run_packs_them():
-    assert [case.name for case in cases("attention", SHAPES, DEVICE)] == ["attention", "attention within documents"]
+def test_a_failure_is_said_before_what_is_exact():
+    found = (Difference("exact", 0.0, 0.0), Difference("near", 0.1, 0.2), Difference("far", 0.3, 0.2))
+    verification = Verification("fp8", "triton", "cast", "2 x 2", "bf16", False, 0.1, found)
+    assert str(verification).endswith("FAILED, far is 3.0e-01 away, at most 2.0e-01 is allowed")
+    right = replace(verification, differences=found[:2])
+    assert str(right).endswith("verified, near is 1.0e-01 away, at most 2.0e-01 is allowed")
 
 
 def test_the_documents_of_a_case_are_several_in_a_row():
     index = document_index(2, 40, 10, DEVICE)
     assert (index[:, -1] > 0).all()
     assert (index.diff(dim=1) >= 0).all()
+    assert cases("attention", SHAPES, DEVICE)[1].documents is not None
 
 
 @pytest.mark.parametrize("op", BACKENDS)
@@ -120,34 +115,19 @@ def test_sizes_are_cut_to_memory_with_the_widths_of_the_run(op):
     found = cut(op, R3, 2**30)
     assert (found.hidden_size, found.head_dim, found.intermediate_size, found.vocab_size) == (3072, 128, 8192, 32000)
     assert found.num_heads // found.num_kv_heads == 3
-    assert found.rows * found.length <= R3.rows * R3.length
+    assert found.tokens <= R3.tokens
     more = cut(op, R3, 2**40)
     assert (more.rows, more.length, more.num_heads) == (4, 4096, 24)
 
 
-def test_attention_keeps_the_length_of_the_run_and_gives_up_heads():
+def test_attention_keeps_the_length_of_the_run_and_gives_up_heads_before_tokens():
     found = cut("attention", R3, 2**30)
     assert (found.rows, found.length) == (1, 4096)
-    assert found.num_heads < 24
-    scores = found.rows * found.num_heads * found.length**2 * 4
-    assert 5 * scores <= 2**30
-
-
-def test_a_row_that_does_not_fit_is_shortened():
-    long = StepShapes(1, 2**20, 64, 8, 1, 64, 64, 128)
-    assert cut("attention", long, 2**30).length < 2**20
-
-
-def test_a_failure_is_said_before_what_is_exact():
-    found = (Difference("exact", 0.0, 0.0), Difference("near", 0.1, 0.2), Difference("far", 0.3, 0.2))
-    verification = Verification("fp8", "triton", "cast", "2 x 2", "bf16", False, 0.1, found)
-    assert str(verification).endswith("FAILED, far is 3.0e-01 away, at most 2.0e-01 is allowed")
-    assert str(replace(verification, differences=found[:2])).endswith(
-        "verified, near is 1.0e-01 away, at most 2.0e-01 is allowed"
-    )
+    assert 5 * 4 * found.num_heads * found.length**2 <= 2**30
+    assert cut("attention", StepShapes(1, 2**20, 64, 8, 1, 64, 64, 128), 2**30).length < 2**20
 
 
 def test_small_sizes_are_small_and_keep_grouped_heads():
     found = small(R3)
-    assert found.rows * found.length < 100
+    assert found.tokens < 100
     assert found.num_heads // found.num_kv_heads == 3

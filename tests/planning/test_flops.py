@@ -46,10 +46,3 @@ def test_the_two_conventions_of_the_3b_model_at_4096():
 
 def test_causal_mean_keys_is_the_mean_over_positions():
     assert causal_mean_keys(9) == torch.arange(1, 10).float().mean().item()
-
-
-def test_bad_arguments_are_refused():
-    with pytest.raises(ValueError, match="mean_keys is 0"):
-        model_flops_per_token(small_config(), 0)
-    with pytest.raises(ValueError, match="recompute is 'half'"):
-        hardware_flops_per_token(small_config(), 8, "half")

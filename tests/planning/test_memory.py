@@ -38,13 +38,6 @@ def test_the_state_is_what_a_step_of_training_holds(tie_embeddings, settings):
     assert training_state_bytes(config(tie_embeddings=tie_embeddings), optimizer=settings) == held
 
 
-def test_without_an_optimizer_it_is_that_of_adamw_and_muon_takes_less():
-    whole = training_state_bytes(config())
-    assert whole == training_state_bytes(config(), optimizer=AdamWConfig())
-    assert whole == 16 * config().parameter_count()
-    assert whole - training_state_bytes(config(), optimizer=MuonConfig()) == 4 * 2 * (16 * 48 + 3 * 16 * 24)
-
-
 @pytest.mark.parametrize(
     "settings, weights",
     [

@@ -77,7 +77,7 @@ def test_every_kind_of_record_has_its_place_with_a_link(tmp_path):
     run.quality = QualityRecord(validation_loss=0.0, perplexity=1.0, bits_per_byte=1.93)
     run.energy = EnergyRecord(reason="no counter")
     ops = ops_record()
-    made = {"quickstart": run, "bench_ops": ops, "bench-to-loss": to_target()}
+    made = {"quickstart": run, "bench-ops": ops, "bench-to-loss": to_target()}
     for what, record in made.items():
         record.write(folder / "a-cpu" / f"2026-01-31_{what}_tiny_fp32.json")
     for what, record in {"bench-ablation": ablation_records.record(), "bench-profile": profile_record()}.items():

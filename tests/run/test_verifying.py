@@ -11,8 +11,9 @@ import torch
 
 from litespark.ops.backend import BACKENDS, REFERENCE, Backend
 from litespark.ops.choice import FailedVerificationError
+from litespark.ops.precision import dtype_name
 from litespark.ops.tolerance import Difference
-from litespark.ops.verification import Verification, dtype_name
+from litespark.ops.verification import Verification
 from litespark.reports import ops as ops_report
 from litespark.run import train as run
 from litespark.run import verify
@@ -133,8 +134,8 @@ _FP8 = "ops=reference", "ops.fp8=triton", "precision=fp8", "precision.fp8.recipe
 def _verified_in(dtype: str, *, autocast: bool):
     """Stands in for the verifications of all pieces, which tests/ops runs; of the dtypes that it insists on."""
 
-    def verifying(op, backend, shapes, device, to, **settings):
-        assert (dtype_name(to), settings["autocast"], settings["fp8"].recipe) == (dtype, autocast, "tensorwise")
+    def verifying(op, backend, place):
+        assert (dtype_name(place.dtype), place.autocast, place.fp8.recipe) == (dtype, autocast, "tensorwise")
         return [Verification(op, backend, "everything", "few", dtype, True, 0.1, (Difference("codes", 0.0, 1e-3),))]
 
     return verifying

@@ -1,7 +1,7 @@
 """`litespark kernels`: registers, stack and shared memory of every kernel on every target, without a GPU.
 
 The table holds what the compiler says and no speed. It is the same on every machine for one commit and the versions
-that its head names, so that its command gets it again.
+that its head names.
 """
 
 from __future__ import annotations
@@ -10,33 +10,26 @@ import importlib.util
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
 from litespark import __version__
 from litespark.metrics.environment import git_state
-from litespark.ops.compilation import Attempt, attempt, chosen_compilations, exclusions, ops_with_kernels
-from litespark.ops.triton_support import TARGETS, interpreting, triton_version
+from litespark.ops.compilation import Attempt, attempt, compilations, not_for, ops_with_kernels
+from litespark.ops.triton_support import TARGETS, interpreting
 
 _COLUMNS = ("kernel", "configuration", "target", "registers", "stack bytes", "shared bytes", "limit")
 
 
 @dataclass(frozen=True)
 class KernelTable:
-    """What came of compiling kernels.
+    """What came of compiling kernels."""
 
-    Attributes:
-        command: that makes the table.
-        attempts: one for each configuration and target.
-        ops: that have kernels and were compiled.
-        exclusions: why the kernels of an op are not for a target, one line each.
-    """
-
-    command: str
-    ops: tuple[str, ...]
-    attempts: tuple[Attempt, ...]
-    exclusions: tuple[str, ...] = ()
+    command: str  # to reproduce it
+    attempts: tuple[Attempt, ...]  # one for each configuration and target
+    exclusions: tuple[str, ...] = ()  # why the kernels of an op are not for a target, one line each
 
     @property
     def misfits(self) -> list[str]:
@@ -51,7 +44,7 @@ class KernelTable:
             "# Kernels, compiled without a device",
             "",
             f"Made by `{self.command}` of litespark {__version__} ({state}) with torch {torch.__version__}, triton "
-            f"{triton_version()}, Python {platform.python_version()}.",
+            f"{version('triton')}, Python {platform.python_version()}.",
             "",
             "Registers and stack (where spilled registers go) are per thread, shared memory (LDS) per program; the "
             "limit is the target's. Registers of gfx942 are both kinds of vector registers together.",
@@ -60,10 +53,9 @@ class KernelTable:
             f"|---|---|---|{'---:|' * 4}",
             *(_row(made) for made in sorted(self.attempts, key=lambda made: made.kernel)),
         ]
-        if self.exclusions:
-            lines += ["", "Not compiled:", "", *(f"- {line}" for line in self.exclusions)]
-        if self.misfits:
-            lines += ["", "Not to be launched:", "", *(f"- {misfit}" for misfit in self.misfits)]
+        for title, listed in (("Not compiled:", self.exclusions), ("Not to be launched:", self.misfits)):
+            if listed:
+                lines += ["", title, "", *(f"- {line}" for line in listed)]
         return "\n".join(lines) + "\n"
 
 
@@ -103,19 +95,20 @@ def compile_kernels(
     for what, names, choices in (("op", ops, known), ("target", targets, TARGETS)):
         if unknown := [name for name in names if name not in choices]:
             raise ValueError(f"--{what}: got {', '.join(unknown)}, expected some of: {', '.join(choices)}")
-    ops, targets = tuple(dict.fromkeys(ops)) or tuple(known), tuple(dict.fromkeys(targets))
-    chosen = [TARGETS[name] for name in targets or TARGETS]
-    excluded = tuple(exclusions({op: known[op] for op in ops}, chosen))
+    words = [f" --op {op}" for op in ops] + [f" --target {target}" for target in targets] + [" --all"] * every
+    modules = {op: known[op] for op in ops or known}
+    chosen = [TARGETS[name] for name in dict.fromkeys(targets) or TARGETS]
+    excluded = tuple(
+        f"{op} is not for {target.name}: {reason}"
+        for op, module in modules.items()
+        for target in chosen
+        if (reason := not_for(module, target)) is not None
+    )
     for line in excluded:
         say(line)
     attempts = []
-    for compilation, target in chosen_compilations([known[op] for op in ops], chosen, every=every):
+    for compilation, target in compilations(list(modules.values()), chosen, every=every):
         made = attempt(compilation, target)
         say(f"{made.target:7} {made.name}: {made.seconds:.1f} s{'' if made.misfit() is None else ', does not fit'}")
         attempts.append(made)
-    return KernelTable(_command(ops if ops != tuple(known) else (), targets, every), ops, tuple(attempts), excluded)
-
-
-def _command(ops: Sequence[str], targets: Sequence[str], every: bool) -> str:
-    words = [f" --op {op}" for op in ops] + [f" --target {target}" for target in targets]
-    return f"litespark kernels{''.join(words)}{' --all' if every else ''}"
+    return KernelTable(f"litespark kernels{''.join(words)}", tuple(attempts), excluded)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import statistics
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -12,15 +12,14 @@ import torch
 from litespark.device import device_of
 from litespark.metrics.hardware import measured_matmul_peak, mfu_peak
 from litespark.metrics.records.step import RatesRecord
-from litespark.models.llama.config import LlamaConfig
 from litespark.ops.backend import BACKENDS, REFERENCE, load
 from litespark.ops.cases import cases
 from litespark.ops.choice import reason_against
 from litespark.ops.fp8.limits import without_units
-from litespark.ops.measuring import Step
+from litespark.ops.measuring import Step, those_that_run
 from litespark.ops.shapes import Place
 from litespark.ops.timing import interleaved_milliseconds
-from litespark.ops.verification import said, verify
+from litespark.ops.verification import why_wrong
 from litespark.planning.op_costs import pairs_within_rows
 
 log = logging.getLogger(__name__)
@@ -33,9 +32,7 @@ _SMALL_SCORES = 2**28
 _CALLS = 7  # of what is timed, at least: warm-up and repeats
 
 
-def measured_rates(
-    config: LlamaConfig, place: Place, *, seconds: float | None = None, peak_flops: float | None = None
-) -> RatesRecord:
+def measured_rates(place: Place, *, seconds: float | None = None, peak_flops: float | None = None) -> RatesRecord:
     """The rates of the roofline, each measured here, and the vendor's peak that MFU is quoted against.
 
     Products are square and large, in the dtype of the run; in fp8 too where it computes in bf16 and the device has the
@@ -44,30 +41,21 @@ def measured_rates(
     take longer than there is time for.
 
     Args:
-        config: the model.
         place: device, dtype and sizes of the run.
         seconds: in all, about, beside verifications and compilation; None: 1 on a CPU, 6 on a GPU.
         peak_flops: what the user states as the device's dense bf16 peak, in FLOP/s; None: by its name.
-
-    Raises:
-        ValueError: `seconds` is not positive.
     """
-    device = place.device
-    there = device_of(device)
-    seconds = _SECONDS[there.is_accelerator] if seconds is None else seconds
-    if not 0 < seconds < float("inf"):
-        raise ValueError(f"seconds: got {seconds}, expected a positive number")
-    share = seconds / 4
-    matmul = measured_matmul_peak(device, place.dtype, share)
+    there = device_of(place.device)
+    share = (_SECONDS[there.is_accelerator] if seconds is None else seconds) / 4
+    matmul = measured_matmul_peak(place.device, place.dtype, share)
+    known = mfu_peak(there.name)
+    stated = (None, None) if known is None else (known.flops, known.source)
     if peak_flops is not None:
-        stated: tuple[float | None, str | None] = peak_flops, "metrics.peak_flops"
-    else:
-        known = mfu_peak(there.name)
-        stated = (None, None) if known is None else (known.flops, known.source)
+        stated = peak_flops, "metrics.peak_flops"
     found = RatesRecord(
         matmul_flops=matmul,
         attention_flops=_attention_flops(place, share, matmul),
-        copy_bytes=copy_bandwidth(device, share),
+        copy_bytes=copy_bandwidth(place.device, share),
         fp8_matmul_flops=_fp8_matmul_flops(place, share),
         peak_flops=stated[0],
         peak_source=stated[1],
@@ -87,54 +75,34 @@ def copy_bandwidth(device: torch.device, seconds: float) -> float:
 
 def _attention_flops(place: Place, seconds: float, matmul_flops: float) -> float | None:
     """Model FLOP/s of the fastest attention over whole causal rows: 12 · H · Dh for each (query, key) pair."""
-    one = replace(place, shapes=replace(place.shapes, rows=1, documents=False))
-    pairs = pairs_within_rows(one.shapes)
-    flops = 12 * one.shapes.num_heads * one.shapes.head_dim * pairs
+    shapes = replace(place.shapes, rows=1, documents=False)
+    flops = 12 * shapes.num_heads * shapes.head_dim * pairs_within_rows(shapes)
     least = _CALLS * flops / matmul_flops
     if least > 10 * seconds:
         log.warning("the rate of attention is not measured: one call takes at least %.2g s here", least / _CALLS)
         return None
     rows = place.shapes.rows if place.device.type != "cpu" or least * place.shapes.rows < seconds else 1
-    place = replace(one, shapes=replace(one.shapes, rows=rows))
+    place = replace(place, shapes=replace(shapes, rows=rows))
     step = Step(cases("attention", place.shapes, place.device)[0], place)
-    runs: dict[str, Callable[[], object]] = {}
-    for name in _attention_backends(place):
-        try:
-            run = step.both(load("attention", name))
-            run()
-        except Exception as error:  # noqa: BLE001 (a limit of one backend, or no memory; the others go on)
-            log.warning("attention %s is left out of the rates: it raised %s", name, said(error))
-            continue
-        runs[name] = run
-    if not runs:
-        return None
+    names = _attention_backends(place)
+    runs = those_that_run(names, lambda name: step.both(load("attention", name)), "ops.attention=")
     times = interleaved_milliseconds(runs, place.device, seconds=seconds)
     # the best, as for products: whatever else runs on the machine only lowers a rate
-    return rows * flops / (min(map(min, times.values())) / 1e3)
+    return rows * flops / (min(map(min, times.values())) / 1e3) if times else None
 
 
-def _attention_backends(place: Place) -> list[str]:
+def _attention_backends(place: Place) -> Iterator[str]:
     """Those that can run there and are right; the reference only where its scores take little memory."""
-    shapes = place.shapes
-    found = []
     for name in BACKENDS["attention"]:
         if reason_against("attention", name, place) is not None:
             continue
         if name == REFERENCE:
-            scores = 4 * shapes.rows * shapes.num_heads * shapes.length**2
-            found += [name] if scores <= _SMALL_SCORES else []
-        elif _is_right(name, place):
-            found.append(name)
-    return found
-
-
-def _is_right(name: str, place: Place) -> bool:
-    verifications = verify("attention", name, place.shapes, place.device, place.dtype, autocast=place.autocast)
-    for verification in verifications:
-        if not verification.passed:
-            log.warning("attention %s is left out of the rates: its verification failed: %s", name, verification)
-            return False
-    return bool(verifications)
+            if 4 * place.shapes.rows * place.shapes.num_heads * place.shapes.length**2 <= _SMALL_SCORES:
+                yield name
+        elif (wrong := why_wrong("attention", name, place)) is None:
+            yield name
+        else:
+            log.warning("attention %s is left out of the rates: its verification failed: %s", name, wrong)
 
 
 def _fp8_matmul_flops(place: Place, seconds: float) -> float | None:

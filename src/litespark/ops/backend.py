@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
-from pydantic import AfterValidator
+from pydantic import ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from litespark.config.settings import settings
-from litespark.ops.attention.documents import Documents
 from litespark.ops.fp8.reference import Pieces
-from litespark.ops.linear_cross_entropy.reference import Reduction, TokenLosses
+from litespark.ops.linear_cross_entropy.reference import TokenLosses
 from litespark.ops.shapes import Place, StepShapes
 
 REFERENCE = "reference"
@@ -96,35 +95,6 @@ BACKENDS: dict[str, dict[str, Backend]] = {
 }
 
 
-class Attention(Protocol):
-    """Signature of an attention backend; shapes in `litespark.ops.attention.reference`."""
-
-    def __call__(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        documents: Documents | None = None,
-        window: int | None = None,
-    ) -> Tensor: ...
-
-
-class LinearCrossEntropy(Protocol):
-    """Signature of a loss backend; shapes in `litespark.ops.linear_cross_entropy.reference`."""
-
-    def __call__(
-        self,
-        hidden: Tensor,
-        weight: Tensor,
-        labels: Tensor,
-        *,
-        ignore_index: int = -100,
-        reduction: Reduction = "sum",
-        z_loss: float = 0.0,
-        softcap: float | None = None,
-    ) -> Tensor | TokenLosses: ...
-
-
 @dataclass(frozen=True)
 class Ops:
     """One callable per op: what `models.llama.model` computes with. Each is specified by its `reference.py`."""
@@ -134,21 +104,9 @@ class Ops:
     rope: Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor, Tensor]]
     swiglu: Callable[[Tensor], Tensor]
     swiglu_linear: Callable[[Tensor, Tensor], Tensor]
-    attention: Attention
-    linear_cross_entropy: LinearCrossEntropy
+    attention: Callable[..., Tensor]
+    linear_cross_entropy: Callable[..., Tensor | TokenLosses]
     fp8: Pieces
-
-
-def _known(op: str, name: object) -> object:
-    if name not in (*BACKENDS[op], AUTO):
-        raise PydanticCustomError(
-            "backend", "{expected}", {"expected": f"one of those known for {op}: {', '.join(BACKENDS[op])}, or {AUTO}"}
-        )
-    return name
-
-
-def _backend(op: str) -> Any:
-    return AfterValidator(lambda name: _known(op, name))
 
 
 @settings("ops")
@@ -158,21 +116,21 @@ class OpsConfig:
     A name is one of `BACKENDS`, or `auto`: the fastest that can run here and passes its verification.
     """
 
-    rms_norm: Annotated[str, _backend("rms_norm")] = REFERENCE
+    rms_norm: str = REFERENCE
     """RMSNorm."""
-    add_rms_norm: Annotated[str, _backend("add_rms_norm")] = REFERENCE
+    add_rms_norm: str = REFERENCE
     """A residual addition with the RMSNorm behind it."""
-    rope: Annotated[str, _backend("rope")] = REFERENCE
+    rope: str = REFERENCE
     """Rotary embedding of queries and keys."""
-    swiglu: Annotated[str, _backend("swiglu")] = REFERENCE
+    swiglu: str = REFERENCE
     """SiLU of the gate times the values."""
-    swiglu_linear: Annotated[str, _backend("swiglu_linear")] = REFERENCE
+    swiglu_linear: str = REFERENCE
     """SwiGLU with the down projection behind it, used with recompute=swiglu."""
-    attention: Annotated[str, _backend("attention")] = REFERENCE
+    attention: str = REFERENCE
     """Causal attention within documents."""
-    linear_cross_entropy: Annotated[str, _backend("linear_cross_entropy")] = REFERENCE
+    linear_cross_entropy: str = REFERENCE
     """The head and the loss."""
-    fp8: Annotated[str, _backend("fp8")] = REFERENCE
+    fp8: str = REFERENCE
     """The pieces that blocks in fp8 are put together from; with precision=fp8 only."""
     compile: Literal["none", "block", "model"] = "none"
     """What `torch.compile` gets to see: nothing, each block by itself, or the whole model."""
@@ -180,18 +138,27 @@ class OpsConfig:
     """A fast op asked for by name that differs from its reference stops the run, or is replaced by the reference;
     `auto` takes the next one in any case."""
 
+    @field_validator(*BACKENDS)
+    @classmethod
+    def _is_known(cls, name: str, info: ValidationInfo) -> str:
+        known = BACKENDS[str(info.field_name)]
+        if name not in (*known, AUTO):
+            expected = f"one of those known for {info.field_name}: {', '.join(known)}, or {AUTO}"
+            raise PydanticCustomError("backend", "{expected}", {"expected": expected})
+        return name
+
     def backends(self) -> dict[str, str]:
         """op -> the name asked for."""
         return {op: getattr(self, op) for op in BACKENDS}
 
 
 def resolve(config: OpsConfig) -> Ops:
-    """Look up every backend that `config` names.
+    """Look up every backend that `config` names, none of them `auto`, which `litespark.ops.choice` decides first.
 
     Raises:
-        ValueError: a backend cannot be imported here, or is `auto`, which `litespark.ops.choice` decides first.
+        ValueError: a backend cannot be imported here.
     """
-    return Ops(**{field.name: load(field.name, getattr(config, field.name)) for field in fields(Ops)})
+    return Ops(**{op: load(op, name) for op, name in config.backends().items()})
 
 
 def load(op: str, backend: str) -> Any:
@@ -200,16 +167,12 @@ def load(op: str, backend: str) -> Any:
     Raises:
         ValueError: see `resolve`.
     """
-    known = BACKENDS[op]
-    if backend not in known:
-        decided = f" ({AUTO} is decided by litespark.ops.choice.decide)" if backend == AUTO else ""
-        raise ValueError(f"ops.{op}={backend}: expected one of {', '.join(known)}{decided}")
     try:
-        return _at(known[backend].function)
+        return _at(BACKENDS[op][backend].function)
     except ImportError as error:
         raise ValueError(
             f"ops.{op}={backend} cannot be used here: {error}. Install what is missing, or choose another of: "
-            f"{', '.join(known)}"
+            f"{', '.join(BACKENDS[op])}"
         ) from error
 
 

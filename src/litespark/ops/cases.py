@@ -30,10 +30,10 @@ class Case:
     name: str  # of the case, "attention within documents"
     # by name, fp32; those whose name begins with "fixed" are neither cast nor differentiated
     inputs: dict[str, Tensor]
-    call: Callable[..., Tensor | tuple[Tensor, ...]]  # runs a backend's function on the values of `inputs`
-    # inputs that are fp32 also when the step runs under autocast: the residual stream and the weights
-    stay_fp32: frozenset[str]
+    call: Callable[..., Any]  # runs a backend's function, which comes first, on the values of `inputs`
     sizes: str  # what they were cut to, in words
+    # inputs that are fp32 also when the step runs under autocast: the residual stream and the weights
+    stay_fp32: tuple[str, ...] = ()
     # within which attention stays, made once, as for all layers of a forward; None: within rows
     documents: Documents | None = None
 
@@ -44,7 +44,39 @@ def cases(op: str, shapes: StepShapes, device: torch.device, seed: int = 0) -> l
     Attention has one case within whole rows, and one within documents where `shapes` has them; the loss has one for its
     sum, as in training, and one for single tokens, as in validation.
     """
-    return _MAKERS[op](_Draw(device, seed), shapes)
+    generator = torch.Generator(device).manual_seed(seed)
+
+    def draw(*shape: int, scale: float = 1.0) -> Tensor:
+        return torch.randn(shape, generator=generator, device=device) * scale
+
+    if op == "attention":
+        return _attention(draw, shapes, device)
+    if op == "linear_cross_entropy":
+        return _losses(draw, shapes, generator)
+    rows, length, hidden_size, intermediate_size = (
+        shapes.rows, shapes.length, shapes.hidden_size, shapes.intermediate_size,
+    )  # fmt: skip
+    stay: tuple[str, ...] = ()
+    if op in ("rms_norm", "add_rms_norm"):
+        names = ("x",) if op == "rms_norm" else ("x", "update")
+        inputs = {name: draw(rows, length, hidden_size) for name in names} | {"weight": 1 + draw(hidden_size) / 4}
+        stay, sizes = ("x", "weight"), f"{hidden_size}"
+        extra: tuple[Any, ...] = (EPSILON,)
+    elif op == "rope":
+        heads = shapes.num_heads + 2 * shapes.num_kv_heads
+        positions = torch.arange(length, device=device).unsqueeze(0)
+        cos, sin = rope_tables(positions, inverse_frequencies(shapes.head_dim, 10000.0).to(device))
+        # as the projection hands it over: a view of (B, S, (H + 2K)·Dh)
+        qkv = draw(rows, length, heads * shapes.head_dim).unflatten(-1, (heads, shapes.head_dim))
+        inputs, extra = {"qkv": qkv, "fixed cos": cos, "fixed sin": sin}, (shapes.num_kv_heads,)
+        sizes = f"{heads} heads x {shapes.head_dim}"
+    else:
+        inputs, extra, sizes = {"gate_up": draw(rows, length, 2 * intermediate_size)}, (), f"{intermediate_size}"
+        if op == "swiglu_linear":
+            inputs["weight"] = draw(hidden_size, intermediate_size, scale=intermediate_size**-0.5)
+            stay, sizes = ("weight",), f"{sizes} to {hidden_size}"
+    sizes = f"{shapes.tokens} tokens x {sizes}"
+    return [Case(op, op, inputs, lambda function, *values: function(*values, *extra), sizes, stay)]
 
 
 def cut(op: str, shapes: StepShapes, budget_bytes: int) -> StepShapes:
@@ -81,12 +113,11 @@ def cut(op: str, shapes: StepShapes, budget_bytes: int) -> StepShapes:
 
 def small(shapes: StepShapes) -> StepShapes:
     """Sizes that Triton's interpreter walks through in seconds: odd, and with heads grouped as they are."""
-    group = shapes.num_heads // shapes.num_kv_heads
     return StepShapes(
         rows=2,
         length=min(shapes.length, 37),
         hidden_size=min(shapes.hidden_size, 72),
-        num_heads=min(group, 4),
+        num_heads=min(shapes.num_heads // shapes.num_kv_heads, 4),
         num_kv_heads=1,
         head_dim=min(shapes.head_dim, 32),
         intermediate_size=min(shapes.intermediate_size, 88),
@@ -95,93 +126,21 @@ def small(shapes: StepShapes) -> StepShapes:
     )
 
 
-class _Draw:
-    """Random inputs, the same for the same device and seed."""
+def _attention(draw: Callable[..., Tensor], shapes: StepShapes, device: torch.device) -> list[Case]:
+    counts = {"query": shapes.num_heads, "key": shapes.num_kv_heads, "value": shapes.num_kv_heads}
+    heads = f"{shapes.num_heads} heads ({shapes.num_kv_heads} key/value)"
 
-    def __init__(self, device: torch.device, seed: int) -> None:
-        self.device = device
-        self.generator = torch.Generator(device=device).manual_seed(seed)
+    def case(name: str, documents: Documents | None) -> Case:
+        inputs = {each: draw(shapes.rows, shapes.length, count, shapes.head_dim) for each, count in counts.items()}
+        rest = () if documents is None else (documents,)
+        sizes = f"{shapes.rows} x {shapes.length} x {heads} x {shapes.head_dim}"
+        return Case("attention", name, inputs, lambda op, *qkv: op(*qkv, *rest), sizes, documents=documents)
 
-    def normal(self, *shape: int, scale: float = 1.0) -> Tensor:
-        return torch.randn(shape, generator=self.generator, device=self.device) * scale
-
-    def integers(self, high: int, *shape: int) -> Tensor:
-        return torch.randint(high, shape, generator=self.generator, device=self.device)
-
-
-def _rms_norm(draw: _Draw, shapes: StepShapes) -> list[Case]:
-    inputs = {
-        "x": draw.normal(shapes.rows, shapes.length, shapes.hidden_size),
-        "weight": 1 + draw.normal(shapes.hidden_size) / 4,
-    }
-    return [
-        Case("rms_norm", "rms_norm", inputs, lambda op, x, weight: op(x, weight, EPSILON),
-             frozenset({"x", "weight"}), f"{_tokens(shapes)} x {shapes.hidden_size}")
-    ]  # fmt: skip
-
-
-def _add_rms_norm(draw: _Draw, shapes: StepShapes) -> list[Case]:
-    size = (shapes.rows, shapes.length, shapes.hidden_size)
-    inputs = {"x": draw.normal(*size), "update": draw.normal(*size), "weight": 1 + draw.normal(shapes.hidden_size) / 4}
-    return [
-        Case("add_rms_norm", "add_rms_norm", inputs, lambda op, x, update, weight: op(x, update, weight, EPSILON),
-             frozenset({"x", "weight"}), f"{_tokens(shapes)} x {shapes.hidden_size}")
-    ]  # fmt: skip
-
-
-def _rope(draw: _Draw, shapes: StepShapes) -> list[Case]:
-    heads = shapes.num_heads + 2 * shapes.num_kv_heads
-    positions = torch.arange(shapes.length, device=draw.device).unsqueeze(0)
-    frequencies = inverse_frequencies(shapes.head_dim, 10000.0).to(draw.device)
-    cos, sin = rope_tables(positions, frequencies)
-    # as the projection hands it over: a view of (B, S, (H + 2K)·Dh)
-    qkv = draw.normal(shapes.rows, shapes.length, heads * shapes.head_dim).unflatten(-1, (heads, shapes.head_dim))
-    inputs = {"qkv": qkv, "fixed cos": cos, "fixed sin": sin}
-    num_kv_heads = shapes.num_kv_heads
-    return [
-        Case("rope", "rope", inputs, lambda op, qkv, cos, sin: op(qkv, cos, sin, num_kv_heads), frozenset(),
-             f"{_tokens(shapes)} x {heads} heads x {shapes.head_dim}")
-    ]  # fmt: skip
-
-
-def _swiglu(draw: _Draw, shapes: StepShapes) -> list[Case]:
-    inputs = {"gate_up": draw.normal(shapes.rows, shapes.length, 2 * shapes.intermediate_size)}
-    sizes = f"{_tokens(shapes)} x {shapes.intermediate_size}"
-    return [Case("swiglu", "swiglu", inputs, lambda op, gate_up: op(gate_up), frozenset(), sizes)]
-
-
-def _swiglu_linear(draw: _Draw, shapes: StepShapes) -> list[Case]:
-    inputs = {
-        "gate_up": draw.normal(shapes.rows, shapes.length, 2 * shapes.intermediate_size),
-        "weight": draw.normal(shapes.hidden_size, shapes.intermediate_size, scale=shapes.intermediate_size**-0.5),
-    }
-    return [
-        Case("swiglu_linear", "swiglu_linear", inputs, lambda op, gate_up, weight: op(gate_up, weight),
-             frozenset({"weight"}), f"{_tokens(shapes)} x {shapes.intermediate_size} to {shapes.hidden_size}")
-    ]  # fmt: skip
-
-
-def _attention(draw: _Draw, shapes: StepShapes) -> list[Case]:
-    def inputs() -> dict[str, Tensor]:
-        heads = {"query": shapes.num_heads, "key": shapes.num_kv_heads, "value": shapes.num_kv_heads}
-        return {name: draw.normal(shapes.rows, shapes.length, count, shapes.head_dim) for name, count in heads.items()}
-
-    count = f"{shapes.num_heads} heads ({shapes.num_kv_heads} key/value)"
-    sizes = f"{shapes.rows} x {shapes.length} x {count} x {shapes.head_dim}"
-
-    def whole(op: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return op(query, key, value)
-
-    found = [Case("attention", "attention", inputs(), whole, frozenset(), sizes)]
+    found = [case("attention", None)]
     if shapes.documents:
-        index = document_index(shapes.rows, shapes.length, max(4, shapes.length // 4), draw.device)
+        index = document_index(shapes.rows, shapes.length, max(4, shapes.length // 4), device)
         # with boundaries, as a batch brings them
-        documents = Documents(index, Documents(index).cu_seqlens())
-
-        def within(op: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            return op(query, key, value, documents)
-
-        found.append(Case("attention", "attention within documents", inputs(), within, frozenset(), sizes, documents))
+        found.append(case("attention within documents", Documents(index, Documents(index).cu_seqlens())))
     return found
 
 
@@ -193,40 +152,20 @@ def document_index(rows: int, length: int, mean_length: int, device: torch.devic
     return opens.cumsum(dim=1).to(torch.int32).to(device)
 
 
-def _linear_cross_entropy(draw: _Draw, shapes: StepShapes) -> list[Case]:
-    def inputs() -> dict[str, Tensor]:
-        labels = draw.integers(shapes.vocab_size, shapes.rows, shapes.length)
-        labels[draw.integers(8, shapes.rows, shapes.length) == 0] = IGNORE_INDEX
-        return {
-            "hidden": draw.normal(shapes.rows, shapes.length, shapes.hidden_size),
-            "weight": draw.normal(shapes.vocab_size, shapes.hidden_size, scale=shapes.hidden_size**-0.5),
-            "fixed labels": labels,
+def _losses(draw: Callable[..., Tensor], shapes: StepShapes, generator: torch.Generator) -> list[Case]:
+    def integers(high: int) -> Tensor:
+        return torch.randint(high, (shapes.rows, shapes.length), generator=generator, device=generator.device)
+
+    def case(name: str, call: Callable[..., Any]) -> Case:
+        inputs = {
+            "hidden": draw(shapes.rows, shapes.length, shapes.hidden_size),
+            "weight": draw(shapes.vocab_size, shapes.hidden_size, scale=shapes.hidden_size**-0.5),
+            "fixed labels": integers(shapes.vocab_size).masked_fill(integers(8) == 0, IGNORE_INDEX),
         }
+        sizes = f"{shapes.tokens} tokens x {shapes.hidden_size} to {shapes.vocab_size}"
+        return Case("linear_cross_entropy", name, inputs, call, sizes, ("weight",))
 
-    def total(op: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-        return op(hidden, weight, labels, ignore_index=IGNORE_INDEX)
-
-    def single(op: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-        return op(hidden, weight, labels, ignore_index=IGNORE_INDEX, reduction="none").nats
-
-    sizes = f"{_tokens(shapes)} x {shapes.hidden_size} to {shapes.vocab_size}"
-    stay = frozenset({"weight"})
     return [
-        Case("linear_cross_entropy", "sum of losses", inputs(), total, stay, sizes),
-        Case("linear_cross_entropy", "losses of tokens", inputs(), single, stay, sizes),
+        case("sum of losses", lambda op, *inputs: op(*inputs, ignore_index=IGNORE_INDEX)),
+        case("losses of tokens", lambda op, *inputs: op(*inputs, ignore_index=IGNORE_INDEX, reduction="none").nats),
     ]
-
-
-def _tokens(shapes: StepShapes) -> str:
-    return f"{shapes.rows * shapes.length} tokens"
-
-
-_MAKERS: dict[str, Callable[[_Draw, StepShapes], list[Case]]] = {
-    "rms_norm": _rms_norm,
-    "add_rms_norm": _add_rms_norm,
-    "rope": _rope,
-    "swiglu": _swiglu,
-    "swiglu_linear": _swiglu_linear,
-    "attention": _attention,
-    "linear_cross_entropy": _linear_cross_entropy,
-}

@@ -4,30 +4,54 @@ An op that has a `kernels.py` lists there, in `launches(target)`, calls of its l
 would launch is recorded. The first of each kernel is the most usual one. A configuration fits when it compiles and
 takes no more shared and tensor memory than the target has. Kernels that need what a target does not have say so: their
 module has a function `not_for(target)` that returns why they are not for it, or None where they are.
-
-Importing and the first kernel of a process take some seconds, any further kernel 0.1 to 0.6 s of one core on an AMD
-EPYC, so that one process compiles many of them, for all targets down to the binary.
 """
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib
 import importlib.util
 import io
 import pkgutil
+import re
+import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from litespark.ops.resources import Resources
-from litespark.ops.triton_support import TARGETS, Compilation, Target, compile_for, kernels_of, recorded_launches
+from litespark.ops.triton_support import INTERPRET, TARGETS, Launches, Target, interpreting, recording
 
 # columns that one program may have: NVIDIA PTX ISA, "Tensor Memory"
 TENSOR_MEMORY_COLUMNS = 512
 # folders whose kernels are only called by kernels of ops
 _SHARED = frozenset({"rounding"})
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """One kernel with one launch configuration, as Triton compiles it for a launch on a target."""
+
+    name: str  # the kernel and what it is launched for, "rms_norm_forward_kernel bf16 D4096"
+    kernel: Any
+    types: Mapping[str, str]  # argument -> Triton's type, "constexpr" for constants
+    constants: Mapping[str, Any]
+    attributes: Mapping[str, Any]  # argument -> what the compiler may assume of it, such as multiples of 16
+    options: Mapping[str, int]  # warps, and stages where the launch states them
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a compiled kernel takes; None: it is not told."""
+
+    registers: int | None  # per thread; on AMD both kinds of vector registers together
+    stack_bytes: int | None  # local (AMD: scratch) memory per thread, where spilled registers go
+    shared_bytes: int  # per program
+    tensor_memory_columns: int = 0  # per program; 0 where a target has no tensor memory
 
 
 @dataclass(frozen=True)
@@ -45,82 +69,172 @@ class Attempt:
         """Why it cannot be launched on its target; None where it can."""
         if self.resources is None:
             return f"{self.name} does not compile for {self.target}: {self.error}"
-        used, limit = self.resources.shared_bytes, TARGETS[self.target].shared_bytes
-        if used > limit:
-            return f"{self.name} takes {used} bytes of shared memory on {self.target}, which has {limit}"
-        if self.resources.tensor_memory_columns > TENSOR_MEMORY_COLUMNS:
-            return (
-                f"{self.name} takes {self.resources.tensor_memory_columns} columns of tensor memory on {self.target}, "
-                f"which has {TENSOR_MEMORY_COLUMNS}"
-            )
+        for used, limit, what in (
+            (self.resources.shared_bytes, TARGETS[self.target].shared_bytes, "bytes of shared memory"),
+            (self.resources.tensor_memory_columns, TENSOR_MEMORY_COLUMNS, "columns of tensor memory"),
+        ):
+            if used > limit:
+                return f"{self.name} takes {used} {what} on {self.target}, which has {limit}"
         return None
 
 
 def ops_with_kernels() -> dict[str, str]:
     """op -> the name of the module of its kernels, without importing it."""
     package = importlib.import_module("litespark.ops")
-    folders = [found.name for found in pkgutil.iter_modules(package.__path__) if found.ispkg]
-    modules = {op: f"{package.__name__}.{op}.kernels" for op in sorted(set(folders) - _SHARED)}
+    folders = {found.name for found in pkgutil.iter_modules(package.__path__) if found.ispkg}
+    modules = {op: f"{package.__name__}.{op}.kernels" for op in sorted(folders - _SHARED)}
     return {op: module for op, module in modules.items() if importlib.util.find_spec(module) is not None}
 
 
-def not_for(module: ModuleType, target: Target) -> str | None:
-    """Why the kernels of a module are not for a target; None where they are."""
-    stated: Callable[[Target], str | None] | None = getattr(module, "not_for", None)
+def not_for(module: str, target: Target) -> str | None:
+    """Why the kernels of a module ("litespark.ops.rope.kernels") are not for a target; None where they are."""
+    stated = getattr(importlib.import_module(module), "not_for", None)
     return None if stated is None else stated(target)
 
 
-def compilations_of(module: ModuleType, target: Target, *, every: bool) -> list[Compilation]:
-    """What a module of kernels launches on a target: all of it, or the first configuration of each kernel.
-
-    Nothing where its kernels are not for the target.
+def compilations(
+    modules: Collection[str], targets: Collection[Target], *, every: bool
+) -> Iterator[tuple[Compilation, Target]]:
+    """What modules of kernels launch on the targets that they are for: all, or the first configuration of each kernel.
 
     Raises:
         RuntimeError: the kernels of this process are interpreted.
-        ValueError: a kernel of the module, or the whole module, is not launched.
+        ValueError: a kernel of a module is not launched.
     """
-    if not_for(module, target) is not None:
-        return []
-    made = recorded_launches(module.launches(target), target)
-    first = {compilation.kernel: compilation for compilation in reversed(made)}
-    forgotten = [name for name, kernel in kernels_of(module).items() if kernel not in first]
-    if forgotten or not made:
-        raise ValueError(
-            f"{module.__name__}.launches({target.name}): got no launch of {', '.join(forgotten) or 'any kernel'}, "
-            "expected one of each kernel; add it there"
+    for name in modules:
+        module = importlib.import_module(name)
+        for target in targets:
+            if not_for(name, target) is not None:
+                continue
+            made = recorded_launches(module.launches(target), target)
+            first = {compilation.kernel: compilation for compilation in reversed(made)}
+            forgotten = [kernel.__name__ for kernel in _launched_kernels(module) if kernel not in first]
+            if forgotten:
+                raise ValueError(
+                    f"{name}.launches({target.name}): got no launch of {', '.join(forgotten)}, expected one of each "
+                    "kernel; add it there"
+                )
+            for compilation in made:
+                if every or first[compilation.kernel] is compilation:
+                    yield compilation, target
+
+
+def _launched_kernels(module: ModuleType) -> list[Any]:
+    """Kernels of a module that a launcher launches: not what other kernels call."""
+    from triton.runtime.jit import JITFunction
+
+    own = (each for each in vars(module).values() if isinstance(each, JITFunction))
+    kernels = [kernel for kernel in own if kernel.__module__ == module.__name__]
+    called = {
+        node.func.id
+        for kernel in kernels
+        for node in ast.walk(ast.parse(kernel.src))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    return [kernel for kernel in kernels if kernel.__name__ not in called]
+
+
+def recorded_launches(launches: Launches, target: Target) -> list[Compilation]:
+    """What Triton would compile for launches on `target`, each once; none is made, so tensors may be on meta.
+
+    Raises:
+        RuntimeError: the kernels of this process are interpreted, so that there is nothing to compile.
+    """
+    if interpreting():
+        raise RuntimeError(f"kernels are interpreted in this process; compile without {INTERPRET}")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import make_backend
+    from triton.runtime.jit import JITFunction, create_function_from_signature
+
+    backend = make_backend(GPUTarget(target.backend, target.architecture, target.warp_size))
+    found: list[Compilation] = []
+    purpose = ""
+
+    def record(kernel: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> None:
+        bind = create_function_from_signature(kernel.signature, kernel.params, backend)
+        bound, specialised, left = bind(*arguments, **options)
+        arguments_of = dict(zip(bound, specialised, strict=True))
+        # Triton has one type of truth values and two names for it
+        types = {name: kind.replace("u1", "i1") for name, (kind, _) in arguments_of.items()}
+        assumed = {
+            name: backend.parse_attr(letters)
+            for name, (kind, letters) in arguments_of.items()
+            if kind != "constexpr" and letters
+        }
+        made = Compilation(
+            f"{kernel.__name__} {purpose}".strip(),
+            kernel,
+            types,
+            {name: bound[name] for name, kind in types.items() if kind == "constexpr"},
+            {name: attributes for name, attributes in assumed.items() if attributes},
+            {"num_warps": 4} | {name: left[name] for name in ("num_warps", "num_stages") if name in left},
         )
-    return made if every else [compilation for compilation in made if first[compilation.kernel] is compilation]
+        if not any(replace(made, name=earlier.name) == earlier for earlier in found):
+            found.append(made)
+
+    make_launch, JITFunction.run = JITFunction.run, record
+    try:
+        with recording(target):
+            for purpose, launch in launches:  # noqa: B007 (read where it is recorded)
+                launch()
+    finally:
+        JITFunction.run = make_launch
+    return found
 
 
 def attempt(compilation: Compilation, target: Target) -> Attempt:
     """Compile one configuration; what the compiler raises becomes part of the result."""
-    kernel = compilation.kernel.__name__
     start = time.perf_counter()
     resources, error = None, None
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # where ptxas fails, Triton prints the whole program
-            resources = compile_for(compilation, target)
+            resources = _compiled(compilation, target)
     except Exception as raised:  # noqa: BLE001 compilers raise what they like, and one kernel must not hide the others
         error = f"{type(raised).__name__}: {str(raised).strip()}"
-    return Attempt(kernel, compilation.name, target.name, resources, error, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return Attempt(compilation.kernel.__name__, compilation.name, target.name, resources, error, seconds)
 
 
-def exclusions(ops: Mapping[str, str], targets: Collection[Target]) -> list[str]:
-    """One line for each op and target that its kernels are not for; `ops` as `ops_with_kernels` gives them."""
-    return [
-        f"{op} is not for {target.name}: {reason}"
-        for op, module in ops.items()
-        for target in targets
-        if (reason := not_for(importlib.import_module(module), target)) is not None
-    ]
+def _compiled(compilation: Compilation, target: Target) -> Resources:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    places = {name: (index,) for index, name in enumerate(compilation.types)}
+    attributes: dict[tuple[int, ...], Any] = {places[name]: kind for name, kind in compilation.attributes.items()}
+    compiled = triton.compile(
+        ASTSource(compilation.kernel, compilation.types, constexprs=compilation.constants, attrs=attributes),
+        target=GPUTarget(target.backend, target.architecture, target.warp_size),
+        options=dict(compilation.options),
+    )
+    asm = compiled.asm
+    registers, stack = _cuda_needs(asm["cubin"]) if target.backend == "cuda" else _amd_needs(asm["amdgcn"])
+    columns = getattr(compiled.metadata, "tmem_size", None) or 0
+    return Resources(registers, stack, int(compiled.metadata.shared), int(columns))
 
 
-def chosen_compilations(
-    modules: Collection[str], targets: Collection[Target], *, every: bool
-) -> Iterator[tuple[Compilation, Target]]:
-    """`compilations_of` for modules by name ("litespark.ops.rope.kernels"), and each of the targets."""
-    for name in modules:
-        module = importlib.import_module(name)
-        for target in targets:
-            for compilation in compilations_of(module, target, every=every):
-                yield compilation, target
+def _cuda_needs(binary: bytes) -> tuple[int | None, int | None]:
+    """Registers and stack of a cubin, by NVIDIA's tool, which Triton's package brings: Triton itself tells them only of
+    a kernel that it has loaded onto a device."""
+    import triton
+
+    cuobjdump = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(binary)
+        file.flush()
+        words = [str(cuobjdump), "--dump-resource-usage", file.name]
+        text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    # a line for the kernel and one for each of its functions that is not inlined
+    return _most(r"REG:(\d+)", text), _most(r"STACK:(\d+)", text)
+
+
+def _amd_needs(assembly: str) -> tuple[int | None, int | None]:
+    """The same from the metadata of assembly: LLVM, "User Guide for AMDGPU Backend", code object metadata.
+
+    `.vgpr_count` is the sum of both kinds of vector registers on GPUs such as gfx942 that have them in one file.
+    """
+    return _most(r"\.vgpr_count:\s*(\d+)", assembly), _most(r"\.private_segment_fixed_size:\s*(\d+)", assembly)
+
+
+def _most(pattern: str, text: str) -> int | None:
+    return max(map(int, re.findall(pattern, text)), default=None)

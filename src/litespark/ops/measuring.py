@@ -7,7 +7,8 @@ import importlib.metadata
 import json
 import logging
 import os
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from litespark.atomic import write_whole
 from litespark.device import device_of
 from litespark.ops.backend import load
 from litespark.ops.cases import Case, cases
+from litespark.ops.precision import dtype_name
 from litespark.ops.shapes import Place
-from litespark.ops.timing import median_milliseconds
-from litespark.ops.verification import dtype_name, said
+from litespark.ops.timing import interleaved_milliseconds
+from litespark.ops.verification import said
 
 log = logging.getLogger(__name__)
 
@@ -36,16 +38,25 @@ def measure(op: str, backends: list[str], place: Place) -> dict[str, float]:
     """
     found = cases(op, place.shapes, place.device)
     step = Step(found[0] if op == "linear_cross_entropy" else found[-1], place)
+    runs = those_that_run(backends, lambda name: step.both(load(op, name)), f"ops.{op}=")
+    times = interleaved_milliseconds(runs, place.device, seconds=_SECONDS)
+    return {name: statistics.median(repeats) for name, repeats in times.items()}
+
+
+def those_that_run(
+    names: Iterable[str], make: Callable[[str], Callable[[], object]], what: str = ""
+) -> dict[str, Callable[[], object]]:
+    """What is made of each name, called once; what raises (out of memory, a limit) is left out with a warning."""
     runs = {}
-    for backend in backends:
+    for name in names:
         try:
-            run = step.both(load(op, backend))
+            run = make(name)
             run()
-        except Exception as error:  # noqa: BLE001 (verified at smaller sizes; what fails here is no candidate)
-            log.warning("auto does not take ops.%s=%s: at these sizes it raised %s", op, backend, said(error))
-            continue
-        runs[backend] = run
-    return median_milliseconds(runs, place.device, seconds=_SECONDS) if runs else {}
+        except Exception as error:  # noqa: BLE001 (libraries and kernels may raise anything)
+            log.warning("%s%s is not measured: at these sizes it raised %s", what, name, said(error))
+        else:
+            runs[name] = run
+    return runs
 
 
 class Step:
@@ -56,11 +67,10 @@ class Step:
         self.place = place
         self.leaves: list[Tensor] = []
         for name, x in case.inputs.items():
-            if name.startswith("fixed"):
-                self.leaves.append(x)
-            else:
+            if not name.startswith("fixed"):
                 dtype = torch.float32 if place.autocast and name in case.stay_fp32 else place.dtype
-                self.leaves.append(x.detach().to(dtype, copy=True).requires_grad_())
+                x = x.detach().to(dtype, copy=True).requires_grad_()
+            self.leaves.append(x)
         self.wanted = [leaf for leaf in self.leaves if leaf.requires_grad]
 
     def forward(self, function: Callable[..., Any]) -> tuple[Tensor, ...]:
@@ -95,35 +105,23 @@ class Remembered:
         self.file = file
         self.key = json.dumps(facts, sort_keys=True)
 
-    def read(self) -> dict[str, float] | None:
-        """Milliseconds of each backend, or None."""
+    def read(self) -> dict[str, float]:
+        """Milliseconds of each backend; nothing where there are none, or the file is damaged."""
         times = self._entries().get(self.key)
-        if not isinstance(times, dict) or not times:
-            return None
-        if not all(isinstance(time, float) and time > 0 for time in times.values()):
-            return None
-        return times
-
-    def forget(self) -> None:
-        """Take it out of the file, if it is there."""
-        entries = self._entries()
-        if entries.pop(self.key, None) is not None:
-            self._replace(entries)
+        return times if isinstance(times, dict) else {}
 
     def write(self, times: dict[str, float]) -> None:
-        """Add to the file, atomically."""
-        self._replace(self._entries() | {self.key: times})
-
-    def _replace(self, entries: dict[str, Any]) -> None:
+        """Put it into the file, atomically; nothing takes it out."""
+        entries = {key: entry for key, entry in self._entries().items() if key != self.key}
         try:
-            write_whole(self.file, json.dumps(entries, indent=1, sort_keys=True))
+            write_whole(self.file, json.dumps(entries | ({self.key: times} if times else {}), indent=1, sort_keys=True))
         except OSError as error:
             log.warning("what auto measured is not kept in %s: %s", self.file, error)
 
     def _entries(self) -> dict[str, Any]:
         try:
             entries = json.loads(self.file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):  # not there yet, or damaged: measured again
+        except (OSError, ValueError):
             return {}
         return entries if isinstance(entries, dict) else {}
 

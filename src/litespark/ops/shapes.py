@@ -14,13 +14,17 @@ class StepShapes:
     rows: int  # B
     length: int  # S
     hidden_size: int  # D
-    # num_heads, num_kv_heads, head_dim: H, K, Dh
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
+    num_heads: int  # H
+    num_kv_heads: int  # K
+    head_dim: int  # Dh
     intermediate_size: int  # F
     vocab_size: int  # V
     documents: bool = False  # rows are packed with documents that do not see each other
+
+    @property
+    def tokens(self) -> int:
+        """T = B·S."""
+        return self.rows * self.length
 
 
 @dataclass(frozen=True)

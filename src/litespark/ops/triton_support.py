@@ -1,5 +1,4 @@
-"""Everything that depends on Triton's version, device and mode, in one place: can it run here, and compiling without a
-device.
+"""What depends on Triton's version, device and mode: can it run here, and for which target are kernels launched.
 
 Importing this module needs no Triton. Kernels run on CUDA and ROCm devices, and on CPU tensors through Triton's
 interpreter, which must be switched on before the first kernel is defined.
@@ -7,25 +6,22 @@ interpreter, which must be switched on before the first kernel is defined.
 
 from __future__ import annotations
 
-import ast
 import functools
 import importlib
 import os
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from pathlib import Path
-from types import ModuleType
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from litespark.ops.resources import Resources, amd_registers_and_stack, cuda_registers_and_stack
 from litespark.ops.shapes import StepShapes
 
 OLDEST_CUDA_CAPABILITY = (8, 0)
-_INTERPRET = "TRITON_INTERPRET"
+INTERPRET = "TRITON_INTERPRET"
 # the target that launches are recorded for; None: they are made
 _recording: Target | None = None
 
@@ -46,8 +42,6 @@ class Target:
 # instruction set architecture, "FP8 and BF8": a bias of one more, and no infinities
 _BEFORE_ADA = "no fp8 units, which came with sm_89 (Ada)"
 _OTHER_CODES = "units for fp8 formats (fnuz) with other codes than e4m3 and e5m2"
-
-
 # shared memory: CUDA C++ programming guide, "Technical Specifications per Compute Capability", maximum amount of shared
 # memory per thread block; LDS: AMD Instinct MI300 (CDNA 3) instruction set architecture, "Local Data Share"
 TARGETS = {
@@ -73,20 +67,18 @@ def why_not(device: torch.device, dtype: torch.dtype, shapes: StepShapes | None 
     if dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return f"the kernels take fp32, bf16 and fp16, not {dtype}"
     if device.type == "cpu":
-        if interpreting():
-            return None
-        return f"Triton has no kernels for CPUs (its interpreter, {_INTERPRET}=1, is for tests)"
+        without = f"Triton has no kernels for CPUs (its interpreter, {INTERPRET}=1, is for tests)"
+        return None if interpreting() else without
     if device.type != "cuda":
         return f"Triton has no kernels for {device.type} devices"
     if torch.version.hip is None and torch.cuda.get_device_capability(device) < OLDEST_CUDA_CAPABILITY:
-        oldest = ".".join(map(str, OLDEST_CUDA_CAPABILITY))
-        return f"the kernels need compute capability {oldest}, this device has less"
+        return f"the kernels need compute capability {'.'.join(map(str, OLDEST_CUDA_CAPABILITY))}, this device has less"
     return None
 
 
 def interpreting() -> bool:
     """Whether kernels that are defined from now on run in the interpreter, on CPU tensors."""
-    return os.environ.get(_INTERPRET, "").lower() in ("1", "true", "yes", "on", "y")  # as Triton reads it
+    return os.environ.get(INTERPRET, "").lower() in ("1", "true", "yes", "on", "y")  # as Triton reads it
 
 
 def enable_interpreter() -> None:
@@ -95,11 +87,9 @@ def enable_interpreter() -> None:
     Raises:
         RuntimeError: Triton is imported already, with its interpreter off; this is a bug of the caller.
     """
-    import sys
-
     if "triton" in sys.modules and not interpreting():
-        raise RuntimeError(f"Triton is imported already; set {_INTERPRET}=1 before")
-    os.environ[_INTERPRET] = "1"
+        raise RuntimeError(f"Triton is imported already; set {INTERPRET}=1 before")
+    os.environ[INTERPRET] = "1"
 
 
 def target_of(device: torch.device) -> Target:
@@ -112,19 +102,27 @@ def target_of(device: torch.device) -> Target:
 
 @functools.cache
 def target_at_hand(device: torch.device) -> Target:
-    """`target_of` outside of `recorded_launches`."""
+    """`target_of` outside of `recording`."""
     if device.type == "cpu":
         return TARGETS["sm_90"]
     if torch.version.hip is not None:
         return TARGETS["gfx942"]
     major, minor = torch.cuda.get_device_capability(device)
-    exact = TARGETS.get(f"sm_{major}{minor}")
-    if exact is not None:
-        return exact
-    kin = [
-        target for target in TARGETS.values() if target.backend == "cuda" and int(target.architecture) // 10 == major
-    ]
+    if f"sm_{major}{minor}" in TARGETS:
+        return TARGETS[f"sm_{major}{minor}"]
+    kin = [each for each in TARGETS.values() if each.backend == "cuda" and int(each.architecture) // 10 == major]
     return min(kin or [TARGETS["sm_86"]], key=lambda target: target.shared_bytes)
+
+
+@contextmanager
+def recording(target: Target) -> Iterator[None]:
+    """Within it launches are configured for `target`, whatever device is here."""
+    global _recording
+    _recording = target
+    try:
+        yield
+    finally:
+        _recording = None
 
 
 def needs_fp8(target: Target) -> str | None:
@@ -138,124 +136,11 @@ def on_device_of(x: Tensor) -> AbstractContextManager[Any]:
     return torch.cuda.device(x.device) if x.device.type == "cuda" else nullcontext()
 
 
-# ---------------------------------------------------------------- compiling without a device
-
 # what a launch is for, and the launch
 Launches = Iterable[tuple[str, Callable[[], object]]]
-
-
-@dataclass(frozen=True)
-class Compilation:
-    """One kernel with one launch configuration, as Triton compiles it for a launch on a target."""
-
-    name: str  # the kernel and what it is launched for, "rms_norm_forward_kernel bf16 D4096"
-    kernel: Any
-    types: Mapping[str, str]  # argument -> Triton's type, "constexpr" for constants
-    constants: Mapping[str, Any]
-    attributes: Mapping[str, Any]  # argument -> what the compiler may assume of it, such as multiples of 16
-    options: Mapping[str, int]  # warps, and stages where the launch states them
-
-    def is_like(self, other: Compilation) -> bool:
-        """Whether Triton compiles the same for both."""
-        return replace(self, name=other.name) == other
 
 
 def on_meta(*shape_and_dtype: Any) -> Tensor:
     """A tensor without memory, of the dtype that comes last, to be launched with where launches are recorded."""
     *shape, dtype = shape_and_dtype
     return torch.empty(shape, dtype=dtype, device="meta")
-
-
-def triton_version() -> str:
-    """The version of Triton that kernels are compiled with."""
-    import triton
-
-    return triton.__version__
-
-
-def recorded_launches(launches: Launches, target: Target) -> list[Compilation]:
-    """What Triton would compile for launches on `target`, each once; none is made, so tensors may be on meta.
-
-    Raises:
-        RuntimeError: the kernels of this process are interpreted, so that there is nothing to compile.
-    """
-    global _recording
-    if interpreting():
-        raise RuntimeError(f"kernels are interpreted in this process; compile without {_INTERPRET}")
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import make_backend
-    from triton.runtime.jit import JITFunction, create_function_from_signature
-
-    backend = make_backend(GPUTarget(target.backend, target.architecture, target.warp_size))
-    found: list[Compilation] = []
-    purpose = ""
-
-    def record(kernel: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> None:
-        bind = create_function_from_signature(kernel.signature, kernel.params, backend)
-        bound, specialised, left = bind(*arguments, **options)
-        arguments_of = dict(zip(bound, specialised, strict=True))
-        # Triton has one type of truth values and two names for it
-        types = {name: kind.replace("u1", "i1") for name, (kind, _) in arguments_of.items()}
-        assumed = {
-            name: backend.parse_attr(letters)
-            for name, (kind, letters) in arguments_of.items()
-            if kind != "constexpr" and letters
-        }
-        made = Compilation(
-            f"{kernel.__name__} {purpose}".strip(),
-            kernel,
-            types,
-            {name: bound[name] for name, kind in types.items() if kind == "constexpr"},
-            {name: attributes for name, attributes in assumed.items() if attributes},
-            {"num_warps": 4} | {name: left[name] for name in ("num_warps", "num_stages") if name in left},
-        )
-        if not any(made.is_like(earlier) for earlier in found):
-            found.append(made)
-
-    make_launch, JITFunction.run, _recording = JITFunction.run, record, target
-    try:
-        for purpose, launch in launches:  # noqa: B007 (read where it is recorded)
-            launch()
-    finally:
-        JITFunction.run, _recording = make_launch, None
-    return found
-
-
-def compile_for(compilation: Compilation, target: Target) -> Resources:
-    """Compile for a target that need not be in this machine; raises whatever Triton raises."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    places = {name: (index,) for index, name in enumerate(compilation.types)}
-    attributes: dict[tuple[int, ...], Any] = {places[name]: kind for name, kind in compilation.attributes.items()}
-    compiled = triton.compile(
-        ASTSource(compilation.kernel, compilation.types, constexprs=compilation.constants, attrs=attributes),
-        target=GPUTarget(target.backend, target.architecture, target.warp_size),
-        options=dict(compilation.options),
-    )
-    if target.backend == "cuda":
-        cuobjdump = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-        registers, stack = cuda_registers_and_stack(compiled.asm["cubin"], cuobjdump)
-    else:
-        registers, stack = amd_registers_and_stack(compiled.asm["amdgcn"])
-    columns = getattr(compiled.metadata, "tmem_size", None) or 0
-    return Resources(registers, stack, int(compiled.metadata.shared), int(columns))
-
-
-def kernels_of(module: ModuleType) -> dict[str, Any]:
-    """name -> kernel, of those in `module` that a launcher launches: not what other kernels call."""
-    from triton.runtime.jit import JITFunction
-
-    found = {
-        name: value
-        for name, value in vars(module).items()
-        if isinstance(value, JITFunction) and value.__module__ == module.__name__
-    }
-    called = {
-        node.func.id
-        for kernel in found.values()
-        for node in ast.walk(ast.parse(kernel.src))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-    }
-    return {name: kernel for name, kernel in found.items() if name not in called}

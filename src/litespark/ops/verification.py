@@ -6,7 +6,7 @@ What is verified of fp8 is in `litespark.ops.fp8.verification`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,11 +18,10 @@ from litespark.ops import triton_support
 from litespark.ops.backend import REFERENCE, load
 from litespark.ops.cases import Case, cases, cut, small
 from litespark.ops.fp8.limits import without_units
-from litespark.ops.fp8.settings import Fp8Config
 from litespark.ops.fp8.verification import piece_trials, product_trials
 from litespark.ops.precision import dtype_name
-from litespark.ops.shapes import StepShapes
-from litespark.ops.tolerance import Difference, Op, Trial, differences
+from litespark.ops.shapes import Place
+from litespark.ops.tolerance import Difference, Trial, differences
 
 # what the fp8 units are called among the backends of fp8
 PRODUCTS = "units"
@@ -35,15 +34,14 @@ SHORTEST_ROW = 16
 class Verification:
     """What came of running one case of one backend beside the fp32 reference."""
 
-    # op, backend, case: what was run
     op: str
     backend: str
     case: str
-    sizes: str  # at which sizes, in words
+    sizes: str  # in words
     dtype: str  # of the activations, "bf16"
     # through Triton's interpreter, which shows that the arithmetic is right and not that the compiled kernel is
     interpreted: bool
-    seconds: float  # how long it took
+    seconds: float
     differences: tuple[Difference, ...]  # of every output and gradient; empty where it raised
     error: str | None = None  # what it raised, or None
 
@@ -61,99 +59,87 @@ class Verification:
         return f"{what}: {verdict}, {worst.tensor} is {worst.distance:.1e} away, at most {worst.bound:.1e} is allowed"
 
 
-def verify(
-    op: str,
-    backend: str,
-    shapes: StepShapes,
-    device: torch.device,
-    dtype: torch.dtype,
-    *,
-    autocast: bool = False,
-    fp8: Fp8Config | None = None,
-) -> list[Verification]:
-    """Run every case of `op` with `backend`; one verification each.
+def failures(verifications: Sequence[Verification]) -> list[Verification]:
+    """Those that did not pass."""
+    return [verification for verification in verifications if not verification.passed]
 
-    Shapes of the run are cut to what fits 1 GiB, and on a CPU to `small` sizes. With `autocast` the run computes in
-    `dtype` over fp32 weights and an fp32 residual stream. `fp8`: settings of the run; None: all that there are.
+
+def verify(op: str, backend: str, place: Place) -> list[Verification]:
+    """Run every case of `op` with `backend` as a run at `place` does; one verification each.
+
+    Shapes of the run are cut to what fits 1 GiB, and on a CPU to `small` sizes. Of fp8 everything is verified that
+    settings of the run may ask for; where there are none, everything that any may ask for.
     """
-    # a query that sees only itself has gradients of exactly zero, from which nothing is a relative distance away
-    shapes = replace(shapes, length=max(shapes.length, SHORTEST_ROW))
-    sizes = _cut(op, shapes, device)
-    if op == "fp8":
-        trials = _fp8_trials(backend, sizes, device, dtype, autocast, fp8)
-    else:
-        trials = _trials(op, backend, sizes, device, dtype, autocast)
-    return _verifications(op, backend, trials, device, dtype)
+    return _verifications(op, backend, _trials(op, backend, _cut(op, place)), place)
 
 
-def verify_products(
-    shapes: StepShapes, device: torch.device, dtype: torch.dtype, fp8: Fp8Config | None = None
-) -> list[Verification]:
-    """Multiply on the fp8 units of `device` beside the same codes multiplied in fp32, for each format of gradients.
+def why_wrong(op: str, backend: str, place: Place) -> str | None:
+    """What `verify` finds wrong, in one line; None: all of it is right."""
+    verifications = verify(op, backend, place)
+    return "; ".join(map(str, failures(verifications))) or (None if verifications else "it was not verified")
 
-    None where the device has no such units, or the run simulates them. Arguments as those of `verify`.
+
+def verify_products(place: Place) -> list[Verification]:
+    """Multiply on the fp8 units of the device beside the same codes multiplied in fp32, for each format of gradients.
+
+    None where the device has no such units, or the run simulates them.
     """
-    if without_units(device) is not None or (fp8 is not None and fp8.simulate):
+    if without_units(place.device) is not None or (place.fp8 is not None and place.fp8.simulate):
         return []
-    return _verifications(
-        "fp8", PRODUCTS, product_trials(_cut("fp8", shapes, device), device, dtype, fp8), device, dtype
-    )
+    place = _cut("fp8", place)
+    return _verifications("fp8", PRODUCTS, product_trials(place.shapes, place.device, place.dtype, place.fp8), place)
 
 
-def _cut(op: str, shapes: StepShapes, device: torch.device) -> StepShapes:
-    return small(shapes) if device.type == "cpu" else cut(op, shapes, MEMORY_BYTES)
+def _cut(op: str, place: Place) -> Place:
+    # a query that sees only itself has gradients of exactly zero, from which nothing is a relative distance away
+    shapes = replace(place.shapes, length=max(place.shapes.length, SHORTEST_ROW))
+    return replace(place, shapes=small(shapes) if place.device.type == "cpu" else cut(op, shapes, MEMORY_BYTES))
 
 
-def _trials(
-    op: str, backend: str, sizes: StepShapes, device: torch.device, dtype: torch.dtype, autocast: bool
-) -> Iterator[Trial]:
-    for case in cases(op, sizes, device):
-        yield Trial(case.name, case.sizes, partial(_compared, case, backend, dtype, autocast))
+def _trials(op: str, backend: str, place: Place) -> Iterator[Trial]:
+    if op == "fp8":
+        yield from piece_trials(
+            load(op, backend), place.shapes, place.device, place.dtype, autocast=place.autocast, config=place.fp8
+        )
+    else:
+        for case in cases(op, place.shapes, place.device):
+            yield Trial(case.name, case.sizes, partial(_compared, case, backend, place))
 
 
-def _fp8_trials(
-    backend: str,
-    sizes: StepShapes,
-    device: torch.device,
-    dtype: torch.dtype,
-    autocast: bool,
-    config: Fp8Config | None,
-) -> Iterator[Trial]:
-    yield from piece_trials(load("fp8", backend), sizes, device, dtype, autocast=autocast, config=config)
-
-
-def _verifications(
-    op: str, backend: str, trials: Iterator[Trial], device: torch.device, dtype: torch.dtype
-) -> list[Verification]:
+def _verifications(op: str, backend: str, trials: Iterator[Trial], place: Place) -> list[Verification]:
     """One verification for each trial, and one of nothing where there was no memory to make its inputs."""
-    interpreted = device.type == "cpu" and backend.startswith("triton") and triton_support.interpreting()
+    interpreted = place.device.type == "cpu" and backend.startswith("triton") and triton_support.interpreting()
     found: list[Verification] = []
 
-    def add(case: str, sizes: str, seconds: float, outcome: list[Difference] | Exception) -> None:
-        compared, error = ((), said(outcome)) if isinstance(outcome, Exception) else (tuple(outcome), None)
-        found.append(Verification(op, backend, case, sizes, dtype_name(dtype), interpreted, seconds, compared, error))
+    def add(case: str, sizes: str, seconds: float, compared: Sequence[Difference], error: str | None) -> None:
+        dtype = dtype_name(place.dtype)
+        found.append(Verification(op, backend, case, sizes, dtype, interpreted, seconds, tuple(compared), error))
 
     try:
         for trial in trials:
-            start = time.perf_counter()
-            outcome = _outcome(trial)
-            add(trial.name, trial.sizes, time.perf_counter() - start, outcome)
+            start, compared, error = time.perf_counter(), [], None
+            try:
+                with _exact_products():
+                    compared = trial.compare()
+            except Exception as raised:  # noqa: BLE001 (a kernel may raise anything, and is not verified then)
+                error = said(raised)
+            add(trial.name, trial.sizes, time.perf_counter() - start, compared, error)
     except Exception as raised:  # noqa: BLE001 (no verification on this rank, which the others hear of)
-        add(op, "no inputs", 0.0, raised)
+        add(op, "no inputs", 0.0, (), said(raised))
     return found
 
 
-def _outcome(trial: Trial) -> list[Difference] | Exception:
-    try:
-        with _exact_products():
-            return trial.compare()
-    except Exception as raised:  # noqa: BLE001 (a kernel may raise anything, and whatever it raises it is not verified)
-        return raised
-
-
-def _compared(case: Case, backend: str, dtype: torch.dtype, autocast: bool) -> list[Difference]:
+def _compared(case: Case, backend: str, place: Place) -> list[Difference]:
     function, reference = load(case.op, backend), load(case.op, REFERENCE)
-    return differences(_as_run(case, function, dtype, autocast), _called(case, reference), case.inputs, dtype)
+
+    def as_the_step_calls_it(*tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
+        if not place.autocast or place.dtype == torch.float32:
+            return case.call(function, *tensors)
+        wide = (x.float() if name in case.stay_fp32 else x for name, x in zip(case.inputs, tensors, strict=True))
+        with torch.autocast(place.device.type, place.dtype):
+            return case.call(function, *wide)
+
+    return differences(as_the_step_calls_it, partial(case.call, reference), case.inputs, place.dtype)
 
 
 def _severity(difference: Difference) -> tuple[bool, float]:
@@ -165,29 +151,6 @@ def said(error: Exception) -> str:
     """An error in one line."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-def _called(case: Case, function: Callable[..., object]) -> Op:
-    def run(*tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
-        return case.call(function, *tensors)
-
-    return run
-
-
-def _as_run(case: Case, function: Callable[..., object], dtype: torch.dtype, autocast: bool) -> Op:
-    """The backend called as the training step calls it."""
-    if not autocast or dtype == torch.float32:
-        return _called(case, function)
-
-    def run(*tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
-        wide = [
-            tensor.float() if name in case.stay_fp32 else tensor
-            for name, tensor in zip(case.inputs, tensors, strict=True)
-        ]
-        with torch.autocast(tensors[0].device.type, dtype):
-            return case.call(function, *wide)
-
-    return run
 
 
 @contextmanager

@@ -22,24 +22,12 @@ def causal_mean_keys(seq_len: int) -> float:
 
 
 def model_flops_per_token(config: ModelSpec, mean_keys: float) -> float:
-    """Operations of one token in training: 6 · (matmul parameters, the head's included) + those of attention.
-
-    Raises:
-        ValueError: `mean_keys` is not positive.
-    """
-    if not mean_keys > 0:
-        raise ValueError(f"mean_keys is {mean_keys}; it is the mean number of keys a query sees and must be positive")
+    """Operations of one token in training: 6 · (matmul parameters, the head's included) + those of attention."""
     return 6 * config.matmul_parameter_count() + config.attention_flops(mean_keys)
 
 
 def hardware_flops_per_token(config: ModelSpec, mean_keys: float, recompute: Recompute) -> float:
-    """`model_flops_per_token` and what recomputation runs a second time.
-
-    Raises:
-        ValueError: unknown `recompute`, or `mean_keys` is not positive.
-    """
-    if recompute not in config.recompute_modes:
-        raise ValueError(f"recompute is {recompute!r}; expected one of {', '.join(config.recompute_modes)}")
+    """`model_flops_per_token` and what recomputation runs a second time."""
     return model_flops_per_token(config, mean_keys) + config.recomputed_flops(mean_keys, recompute)
 
 
@@ -49,6 +37,4 @@ def flops_of_keys(causal: float, full: float, seq_len: int, mean_keys: float) ->
     FLOPs are linear in the mean keys, so the two conventions of one model give the slope.
     """
     whole_rows = causal_mean_keys(seq_len)
-    if seq_len == 1:
-        return 0.0
-    return (full - causal) / (seq_len - whole_rows) * (mean_keys - whole_rows)
+    return 0.0 if seq_len == 1 else (full - causal) / (seq_len - whole_rows) * (mean_keys - whole_rows)

@@ -18,19 +18,12 @@ FUSED_CASTS = ("qkv.input", "output.gradient", "gate_up.input", "gate_up.gradien
 
 @dataclass(frozen=True)
 class CastBytes:
-    """What the casts of one kind of tensor move in an optimizer step, all layers together.
+    """What the casts of one kind of tensor move in an optimizer step, all layers together."""
 
-    Attributes:
-        tensor: "gate_up.input", as in `litespark.ops.fp8.scaling` without the block.
-        fused: the op that makes the tensor casts it on its way.
-        moved: bytes read and written for the scales and the codes of both layouts.
-        spared: bytes that training in bf16 moves in their place and fp8 does not.
-    """
-
-    tensor: str
-    fused: bool
-    moved: int
-    spared: int
+    tensor: str  # "gate_up.input", as in `litespark.ops.fp8.scaling` without the block
+    fused: bool  # the op that makes the tensor casts it on its way
+    moved: int  # bytes read and written for the scales and the codes of both layouts
+    spared: int  # bytes that training in bf16 moves in their place and fp8 does not
 
     @property
     def added(self) -> int:
@@ -55,7 +48,7 @@ def cast_bytes(
         fused: cast in the ops that make the tensors, where the recipe allows it; False: every cast by itself.
     """
     blocks = max(0, config.num_layers - fp8.bf16_first - fp8.bf16_last)
-    tokens = shapes.rows * shapes.length * accumulate
+    tokens = shapes.tokens * accumulate
     reads = _READS_FOR_SCALES[fp8.recipe]
     casts = []
     for linear in fp8.linears:

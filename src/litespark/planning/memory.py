@@ -26,11 +26,7 @@ def training_state_bytes(
 
     Activations come on top; a device with less memory than this cannot hold the run at any batch size.
 
-    Args:
-        config: the model.
-        shards: devices.
-        optimizer: None: AdamW.
-        fp8: of which blocks the weights are kept beside their masters as they are multiplied; None: of none.
+    `optimizer` None: AdamW. `fp8`: of which blocks the weights are kept beside their masters as they are multiplied.
     """
     whole = config.parameter_count() * STATE_BYTES_PER_PARAMETER
     if not isinstance(config, LlamaConfig):
@@ -44,13 +40,9 @@ def training_state_bytes(
 
 
 def layers_that_fit(config: LlamaConfig, memory: int, share: float = 0.8) -> int:
-    """How many of a model's layers have their training state within a share of a device's memory; at least 1.
+    """How many of a model's layers have their training state within a share of `memory` bytes; at least 1.
 
     Embedding and head are kept whole; what the share leaves is for activations.
-
-    Args:
-        config: the whole model.
-        memory: bytes of the device.
     """
     for layers in range(config.num_layers, 1, -1):
         if training_state_bytes(dataclasses.replace(config, num_layers=layers)) <= share * memory:

@@ -28,16 +28,13 @@ class OpCost:
 
 
 def op_cost(op: str, place: Place, attention_pairs: int | None = None) -> OpCost:
-    """The cost of `op` on one micro-batch.
+    """The cost of `op`, a name in `BACKENDS`, on one micro-batch.
 
-    Args:
-        op: name in `BACKENDS`.
-        place: sizes, dtype, and whether the residual stream and the weights are fp32 beside it.
-        attention_pairs: (query, key) pairs that are seen, summed over rows, for attention.
+    `attention_pairs`: (query, key) pairs that are seen, summed over rows, for attention.
     """
     shapes, narrow = place.shapes, place.dtype.itemsize
     stream = 4 if place.autocast else narrow
-    tokens = shapes.rows * shapes.length
+    tokens = shapes.tokens
     weight = stream * shapes.hidden_size
     if op == "rms_norm":
         values = tokens * shapes.hidden_size
@@ -57,11 +54,9 @@ def op_cost(op: str, place: Place, attention_pairs: int | None = None) -> OpCost
     if op == "swiglu":
         values = tokens * shapes.intermediate_size * narrow
         return OpCost(3 * values, 5 * values)
-    if op == "swiglu_linear":
-        flops = 2 * tokens * shapes.intermediate_size * shapes.hidden_size
-        return OpCost(forward_flops=flops, backward_flops=2 * flops)
-    if op == "linear_cross_entropy":
-        flops = 2 * tokens * shapes.hidden_size * shapes.vocab_size
+    if op in ("swiglu_linear", "linear_cross_entropy"):
+        other = shapes.intermediate_size if op == "swiglu_linear" else shapes.vocab_size
+        flops = 2 * tokens * shapes.hidden_size * other
         return OpCost(forward_flops=flops, backward_flops=2 * flops)
     if op == "attention" and attention_pairs is not None:
         # two products forward; backward five, of which one makes the scores again (arXiv:2307.08691)
@@ -72,7 +67,7 @@ def op_cost(op: str, place: Place, attention_pairs: int | None = None) -> OpCost
 
 def pairs_within_rows(shapes: StepShapes) -> int:
     """(query, key) pairs of causal attention within whole rows."""
-    return shapes.rows * shapes.length * (shapes.length + 1) // 2
+    return shapes.tokens * (shapes.length + 1) // 2
 
 
 def pairs_within_documents(index: Tensor) -> int:

@@ -8,7 +8,7 @@ import torch
 
 from litespark.device import device_of
 from litespark.ops.backend import Ops, OpsConfig, resolve
-from litespark.ops.choice import Choice, decide, in_short
+from litespark.ops.choice import Choice, decide, described
 from litespark.ops.measuring import default_cache
 from litespark.run.config import Parts
 from litespark.run.precision import computes_with_ops
@@ -33,8 +33,8 @@ def choose_ops(parts: Parts, machine: Machine, record: RunRecord) -> tuple[Ops, 
         ops, choices = decide(
             parts.ops,
             place_of(parts, device, machine.precision),
+            machine.mesh,
             verifying=verifying == "always" or (verifying == "auto" and here.is_accelerator),
-            ranks=machine.mesh,
             cache=default_cache(),
             idle=idle_of(parts, machine.precision),
             # of a resume; a new run has none yet
@@ -50,7 +50,7 @@ def choose_ops(parts: Parts, machine: Machine, record: RunRecord) -> tuple[Ops, 
 def log_choices(choices: list[Choice], device: torch.device) -> None:
     """One line of what is used, and on a GPU why nothing faster: a CPU has none of the fast kernels."""
     if choices:
-        log.info(in_short(choices))
+        log.info(described(choices, reasons=False))
     if device_of(device).is_accelerator:
         for reason in dict.fromkeys(reason for choice in choices for reason in choice.reasons):
             log.info("ops: %s", reason)

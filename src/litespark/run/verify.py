@@ -63,13 +63,11 @@ def _verify_op(op: str, asked: str, place: Place, say: Callable[[str], None]) ->
         if reason is not None:
             say(f"{op}={backend}: cannot run here: {reason}")
             continue
-        verifications += verify(
-            op, backend, place.shapes, place.device, place.dtype, autocast=place.autocast, fp8=place.fp8
-        )
+        verifications += verify(op, backend, place)
     if not verifications:
         what = "resolves to its reference" if asked == AUTO else "cannot run"
         say(f"{op}: FAILED, ops.{op}={asked} {what} here, so nothing was verified")
-    products = verify_products(place.shapes, place.device, place.dtype, place.fp8) if op == "fp8" else []
+    products = verify_products(place) if op == "fp8" else []
     for verification in (*verifications, *products):
         say(str(verification))
     return bool(verifications) and all(verification.passed for verification in (*verifications, *products))

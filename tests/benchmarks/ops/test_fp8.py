@@ -14,21 +14,8 @@ from torch import nn
 from litespark.benchmarks.ops import fp8 as bench
 from litespark.benchmarks.ops import fp8_runs
 from litespark.benchmarks.ops.fp8 import measure_fp8
-from litespark.benchmarks.ops.fp8_runs import (
-    CASTS,
-    NORM,
-    SWIGLU,
-    WEIGHTS,
-    Linear,
-    cast_runs,
-    norm_runs,
-    swiglu_runs,
-    weight_runs,
-)
+from litespark.benchmarks.ops.fp8_runs import CASTS, NORM, SWIGLU, WEIGHTS, Fp8Runs
 from litespark.benchmarks.ops.rivals import TORCHAO, torchao_linear
-from litespark.metrics.records.ops import (
-    least_paying,
-)
 from litespark.models.llama.config import LlamaConfig
 from litespark.ops.fp8.limits import without_units
 from litespark.ops.fp8.operands import product
@@ -45,6 +32,7 @@ TINY = LlamaConfig("t", 32, 3, 4, 2, 48, 97, 32)
 SHAPES = TINY.step_shapes(2, 16, documents=False)
 PLACE = Place(CPU, torch.bfloat16, SHAPES, autocast=True)
 LINEARS = ("qkv", "output", "gate_up", "down")
+ROWS = ["bf16", "fp8 products alone", "delayed", "delayed, casts apart", "tensorwise"]
 REASON = "a device of type cpu has no fp8 units, and the speed of simulated products says nothing"
 
 
@@ -57,8 +45,7 @@ class Counted(Pieces):
 
     def cast(self, x, quantisation):
         if quantisation.format is not None and not self._inside:
-            kind = "found" if quantisation.scale is None else "known"
-            self.casts[kind] += 1
+            self.casts["found" if quantisation.scale is None else "known"] += 1
         return super().cast(x, quantisation)
 
     def add_rms_norm(self, *arguments, **settings):
@@ -76,6 +63,12 @@ class Counted(Pieces):
         finally:
             self._inside -= 1
 
+    def of(self, call) -> dict[str, int]:
+        """What a call casts."""
+        self.casts.clear()
+        call()
+        return dict(self.casts)
+
 
 @pytest.fixture
 def simulated(monkeypatch):
@@ -91,8 +84,8 @@ def simulated(monkeypatch):
     monkeypatch.setattr(bench, "WIDTHS", (16, 32))
 
 
-def measured(place=PLACE, **changes):
-    return measure_fp8(TINY, Fp8Config(**changes), place, seconds=0.001, bandwidth=1e9)
+def measured(place=PLACE):
+    return measure_fp8(TINY, Fp8Config(), place, seconds=0.001, bandwidth=1e9)
 
 
 # ---------------------------------------------------------------- without the units
@@ -100,21 +93,14 @@ def measured(place=PLACE, **changes):
 
 def test_without_fp8_units_every_figure_is_absent_with_the_reason(monkeypatch):
     monkeypatch.setattr(fp8_runs, "product", lambda *inputs, **settings: pytest.fail("it was simulated"))
-    found = measured()
-    assert [case.case for case in found.cases] == [
-        *(f"linear {name}" for name in LINEARS),
-        NORM,
-        SWIGLU,
-        CASTS,
-        WEIGHTS,
-    ]
-    for case in found.cases:
+    cases, widths, pays = measured()
+    assert [case.case for case in cases] == [*(f"linear {name}" for name in LINEARS), NORM, SWIGLU, CASTS, WEIGHTS]
+    for case in cases:
         assert {each.reason for each in case.variants} == {REASON}
         assert not case.timed()
-        assert not case.yardsticks
-    assert {each.name for each in found.cases[0].variants} >= {"bf16", "delayed", "tensorwise", TORCHAO}
-    assert not found.widths
-    assert [(each.width, each.reason) for each in found.pays] == [(None, REASON)] * 3
+    assert [each.name for each in cases[0].variants] == [*ROWS, TORCHAO]
+    assert not widths
+    assert [(each.width, each.reason) for each in pays] == [(None, REASON)] * 3
 
 
 @pytest.mark.parametrize(
@@ -129,21 +115,20 @@ def test_other_precisions_and_sizes_are_refused_with_the_reason(monkeypatch, pla
     assert reason in bench.why_absent(place)
 
 
-@pytest.mark.parametrize("verifications", ["wrong", "none", "wrong products"])
-def test_pieces_whose_verification_fails_get_no_figure(monkeypatch, verifications):
-    wrong = Verification("fp8", "triton", "cast", "8 x 8", "bf16", False, 0.0, (Difference("codes", 1.0, 1e-3),))
+@pytest.mark.parametrize("wrong", ["pieces", "products"])
+def test_pieces_whose_verification_fails_get_no_figure(monkeypatch, wrong):
+    failed = Verification("fp8", "triton", "cast", "8 x 8", "bf16", False, 0.0, (Difference("codes", 1.0, 1e-3),))
     monkeypatch.setattr(bench, "without_units", lambda device: None)
     monkeypatch.setattr(bench, "reason_against", lambda *arguments: None)
-    monkeypatch.setattr(bench, "verify", lambda *arguments, **settings: [wrong] if verifications == "wrong" else [])
-    products = [wrong] if verifications == "wrong products" else []
-    monkeypatch.setattr(bench, "verify_products", lambda *arguments: products)
-    found = measured()
-    for case in found.cases:
+    monkeypatch.setattr(bench, "why_wrong", lambda *arguments: str(failed) if wrong == "pieces" else None)
+    monkeypatch.setattr(bench, "verify_products", lambda place: [failed] if wrong == "products" else [])
+    cases, widths, _ = measured()
+    for case in cases:
         ours = [each for each in case.variants if not each.rival]
         assert {each.verified for each in ours} == {False}
-        assert all(("it was not verified" if verifications == "none" else "FAILED") in each.reason for each in ours)
+        assert all("FAILED" in each.reason for each in ours)
         assert not case.timed()
-    assert not found.widths
+    assert not widths
 
 
 # ---------------------------------------------------------------- what the rows run
@@ -152,72 +137,42 @@ def test_pieces_whose_verification_fails_get_no_figure(monkeypatch, verification
 @pytest.mark.parametrize(("name", "apart"), [("qkv", 1), ("output", 1), ("gate_up", 0), ("down", 1)])
 def test_a_linear_layer_casts_what_its_row_says(simulated, name, apart):
     pieces = Counted()
-    outputs, inputs = TINY.linear_shapes()[name]
-    runs = Linear(name, 32, inputs, outputs, pieces, "e5m2", CPU).runs()
-    assert list(runs) == ["bf16", "fp8 products alone", "delayed", "delayed, casts apart", "tensorwise"]
-    expected = {
-        "bf16": {},
-        "fp8 products alone": {},
-        "delayed": {"known": apart} if apart else {},
-        "delayed, casts apart": {"known": 2},
-        "tensorwise": {"found": 2},
-    }
-    for each, run in runs.items():
-        pieces.casts.clear()
-        run.both()
-        assert pieces.casts == Counter(expected[each]), each
-        pieces.casts.clear()
-        run.forward()
-        assert pieces.casts.total() == (
-            0 if each in ("bf16", "fp8 products alone") or (each == "delayed" and name != "output") else 1
-        )
+    runs = Fp8Runs(PLACE, pieces, "e5m2").linear(name, *TINY.linear_shapes()[name])
+    counts = [{}, {}, {"known": apart} if apart else {}, {"known": 2}, {"found": 2}]
+    assert {each: pieces.of(run.both) for each, run in runs.items()} == dict(zip(ROWS, counts, strict=True))
+    forward = {each: sum(pieces.of(run.forward).values()) for each, run in runs.items()}
+    assert list(forward.values()) == [0, 0, int(name == "output"), 1, 1]
 
 
 def test_all_rows_of_a_linear_layer_compute_the_same_products(simulated):
-    linear = Linear("qkv", 32, 32, 64, Pieces(), "e4m3", CPU)
-    runs = linear.runs()
-    x, weight, gradient = linear.x.float(), linear.master, linear.gradient.float()
-    exact = x @ weight.T, gradient @ weight, gradient.T @ x
-    for name, run in runs.items():
-        for found, expected in zip(run.both(), exact, strict=True):
-            assert found.shape == expected.shape
-            distance = (found.float() - expected).norm() / expected.norm()
-            assert distance < (0.01 if name == "bf16" else 0.06), name
-    products = linear.single_products()
-    assert list(products) == [
-        f"{kind} {each}" for kind in ("bf16", "fp8") for each in ("y", "gradient of x", "gradient of W")
-    ]
-    for (_, run), expected in zip(products.items(), [*exact, *exact], strict=True):
-        assert run().shape == expected.shape
+    found = {name: run.both() for name, run in Fp8Runs(PLACE, Pieces(), "e4m3").linear("qkv", 64, 32).items()}
+    for name, products in found.items():
+        for made, expected in zip(products, found["bf16"], strict=True):
+            distance = (made.float() - expected.float()).norm() / expected.float().norm()
+            assert distance < 0.06, name
+    assert [tuple(each.shape) for each in found["bf16"]] == [(32, 64), (32, 32), (64, 32)]
 
 
-@pytest.mark.parametrize(("make", "name"), [(norm_runs, "norm"), (swiglu_runs, "swiglu")])
-def test_the_ops_before_products_cast_on_their_way_or_after(make, name):
+@pytest.mark.parametrize("name", ["norm", "swiglu"])
+def test_the_ops_before_products_cast_on_their_way_or_after(name):
     pieces = Counted()
-    runs = make(PLACE, pieces, "e5m2")
-    expected = {
+    runs = getattr(Fp8Runs(PLACE, pieces, "e5m2"), name)()
+    assert {each: pieces.of(run.both) for each, run in runs.items()} == {
         "bf16": {f"{name} not fused": 1},
         "bf16, then cast": {f"{name} not fused": 1, "known": 2},
         "fused": {f"{name} fused": 1, "known": 1},
         "tensorwise": {f"{name} not fused": 1, "found": 1},
     }
-    assert list(runs) == list(expected)
-    for each, run in runs.items():
-        pieces.casts.clear()
-        run.both()
-        assert pieces.casts == Counter(expected[each]), each
 
 
 def test_casts_and_weights_run_by_every_recipe():
     pieces = Counted()
-    for recipe, run in cast_runs(PLACE, ([32], [64, 32]), pieces, "e5m2").items():
-        kind = {"delayed": "known", "tensorwise": "found"}[recipe]
-        pieces.casts.clear()
-        run.forward()
-        assert pieces.casts == Counter({kind: 1})
-        run.both()
-        assert pieces.casts == Counter({kind: 4})
-    runs = weight_runs([(64, 32), (32, 48)], pieces, CPU)
+    made = Fp8Runs(PLACE, pieces, "e5m2")
+    casts = {
+        recipe: (pieces.of(run.forward), pieces.of(run.both)) for recipe, run in made.casts([32], [64, 32]).items()
+    }
+    assert casts == {"delayed": ({"known": 1}, {"known": 3}), "tensorwise": ({"found": 1}, {"found": 3})}
+    runs = made.weights([(64, 32), (32, 48)])
     assert [each.dtype for each in runs["bf16"].forward()] == [torch.bfloat16] * 2
     assert [each.rows.values.dtype for each in runs["delayed"].forward()] == [torch.float8_e4m3fn] * 2
 
@@ -226,17 +181,21 @@ def test_the_fused_pieces_run_every_row(simulated):
     """In Triton's interpreter; that they are right is verified elsewhere."""
     from litespark.ops.fp8.fused import PIECES
 
-    linear = Linear("qkv", 32, 32, 64, PIECES, "e5m2", CPU).runs()
-    others = [make(PLACE, PIECES, "e5m2") for make in (norm_runs, swiglu_runs)]
-    casts = cast_runs(PLACE, ([32], [64, 32]), PIECES, "e5m2"), weight_runs([(64, 32)], PIECES, CPU)
-    for runs in (linear, *others, *casts):
+    made = Fp8Runs(PLACE, PIECES, "e5m2")
+    for runs in (
+        made.linear("qkv", 64, 32),
+        made.norm(),
+        made.swiglu(),
+        made.casts([32], [64]),
+        made.weights([(64, 32)]),
+    ):
         for run in runs.values():
             run.both()
 
 
 def test_every_row_has_its_figures_where_there_are_units(simulated):
-    found = measured()
-    for case in found.cases:
+    cases, widths, pays = measured()
+    for case in cases:
         assert case.copy_bytes_per_second == 1e9
         for each in case.variants:
             if each.name == TORCHAO:
@@ -245,17 +204,14 @@ def test_every_row_has_its_figures_where_there_are_units(simulated):
                 continue
             assert each.forward is not None, (case.case, each)
             assert each.verified is (None if each.name == "bf16" else True)
-    linear = found.cases[0]
+    linear = cases[0]
     assert linear.sizes == "32 tokens, 32 to 64"
     assert (linear.forward_flops, linear.backward_flops) == (2 * 32 * 32 * 64, 4 * 32 * 32 * 64)
     assert linear.figures(linear.variants[0]).tflops_forward > 0
-    assert len(linear.yardsticks) == 6
-    assert [each.width for each in found.widths] == [16, 32]
-    names = [each.name for each in found.widths[0].times]
-    assert names == ["bf16", "fp8 products alone", "delayed, casts apart", "tensorwise"]
-    assert [each.recipe for each in found.pays] == names[1:]
-    for each in found.pays:
-        assert each.width == least_paying(found.widths, each.recipe)
+    assert [each.width for each in widths] == [16, 32]
+    alone = [row for row in ROWS if row != "delayed"]
+    assert [each.name for each in widths[0].times] == alone
+    assert [each.recipe for each in pays] == alone[1:]
 
 
 def test_a_variant_that_raises_is_named_and_the_others_are_measured(simulated, monkeypatch):
@@ -265,19 +221,16 @@ def test_a_variant_that_raises_is_named_and_the_others_are_measured(simulated, m
         return product(left, right, dtype, simulate=True, fast=fast)
 
     monkeypatch.setattr(fp8_runs, "product", failing)
-    found = measured()
-    assert (found.pays[-1].recipe, found.pays[-1].width) == ("tensorwise", None)
-    assert found.pays[-1].reason == "it did not run at the largest width that was measured, 32"
-    case = found.cases[0]
-    failed = [each for each in case.variants if each.forward is None]
-    assert [each.name for each in case.variants if each.forward is not None] == ["bf16"]
-    assert {each.reason for each in failed if each.name != TORCHAO} == {
-        "at these sizes it raised RuntimeError: no codes here"
-    }
+    cases, _, pays = measured()
+    assert (pays[-1].recipe, pays[-1].width) == ("tensorwise", None)
+    assert pays[-1].reason == "it did not run at the largest width that was measured, 32"
+    assert [each.name for each in cases[0].variants if each.forward is not None] == ["bf16"]
+    reasons = {each.reason for each in cases[0].variants if each.forward is None and each.name != TORCHAO}
+    assert reasons == {"at these sizes it raised RuntimeError: no codes here"}
 
 
 def test_least_bytes_are_those_of_the_op_in_bf16_and_of_the_casts():
-    cases = {case.case: case for case in measured().cases}
+    cases = {case.case: case for case in measured()[0]}
     norm, weight = op_cost("add_rms_norm", PLACE), 4 * TINY.hidden_size
     assert cases[NORM].forward_bytes == norm.forward_bytes - weight
     assert cases[NORM].backward_bytes == norm.backward_bytes - 2 * weight
@@ -296,7 +249,7 @@ def test_least_bytes_are_those_of_the_op_in_bf16_and_of_the_casts():
 def test_torchao_is_absent_with_the_reason_and_converted_as_the_baseline_is(monkeypatch):
     assert "need a GPU" in torchao_linear(32, 64, CPU)
     monkeypatch.setitem(sys.modules, "torchao.float8", None)
-    assert "pip install torchao" in torchao_linear(32, 64, torch.device("cuda"))
+    assert "pip install torchao" in torchao_linear(32, 64, torch.device("meta"))
     seen = []
 
     def convert(model, config, module_filter_fn):
@@ -324,10 +277,10 @@ def test_on_a_gpu_with_the_units_every_row_has_its_figures(monkeypatch):
     monkeypatch.setattr(bench, "WIDTHS", (256, 512))
     model = replace(TINY, hidden_size=256, head_dim=64, intermediate_size=512)
     place = Place(device, torch.bfloat16, model.step_shapes(2, 128, documents=False), autocast=True)
-    found = measure_fp8(model, Fp8Config(), place, seconds=0.05, bandwidth=1e12)
-    for case in found.cases:
+    cases, widths, _ = measure_fp8(model, Fp8Config(), place, seconds=0.05, bandwidth=1e12)
+    for case in cases:
         for each in case.variants:
             if not each.rival:
                 assert each.forward_backward is not None, (case.case, each.name, each.reason)
                 assert each.peak_memory_mib is not None
-    assert [len(each.times) for each in found.widths] == [5, 5]
+    assert [len(each.times) for each in widths] == [4, 4]

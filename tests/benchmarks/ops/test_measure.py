@@ -11,14 +11,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from litespark.benchmarks.ops import measure as ops
-from litespark.benchmarks.ops import rivals as ops_rivals
+from litespark.benchmarks.ops import rivals
 from litespark.benchmarks.ops import session as ops_session
 from litespark.benchmarks.ops.measure import matmuls
 from litespark.benchmarks.ops.rivals import difference_from_reference, liger
-from litespark.benchmarks.ops.session import EVERYTHING
 from litespark.cli import main
 from litespark.metrics.records.ops import OpsRecord
-from litespark.ops import backend
 from litespark.ops.attention.documents import Documents
 from litespark.ops.backend import BACKENDS, REFERENCE, Backend, load
 from litespark.ops.cases import cases, document_index
@@ -31,9 +29,10 @@ from litespark.planning.op_costs import op_cost, pairs_within_documents, pairs_w
 from litespark.run import new_record as provenance_module
 from tests.cli.tiny_run import tiny
 
-CPU = torch.device("cpu")
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SHAPES = StepShapes(2, 13, 32, 4, 2, 16, 48, 97)
 PLACE = Place(CPU, torch.float32, SHAPES)
+TWO_OPS = ("--op", "rms_norm", "--op", "rope")
 
 
 @pytest.fixture(autouse=True)
@@ -51,24 +50,34 @@ def records(tmp_path) -> list[OpsRecord]:
     return [OpsRecord.read(path) for path in sorted((tmp_path / "results").glob("*/*.json"))]
 
 
+def raising_at(monkeypatch, op: str, error: BaseException) -> None:
+    honest = ops_session.measure_op
+
+    def measure_op(name, place, **options):
+        if name == op:
+            raise error
+        return honest(name, place, **options)
+
+    monkeypatch.setattr(ops_session, "measure_op", measure_op)
+
+
 def test_every_op_is_in_the_record_with_times_or_a_reason(tmp_path, capsys):
     assert bench(tmp_path) == 0
     (record,) = records(tmp_path)
-    (path,) = (tmp_path / "results").glob("*/*_bench_ops_tiny_fp32.json")
+    (path,) = (tmp_path / "results").glob("*/*_bench-ops_tiny_fp32.json")
     assert json.loads(path.read_text())["schema"] == "litespark.bench.ops/4"
     assert record.complete
-    assert record.ops == list(EVERYTHING)
+    assert record.ops == [*BACKENDS, "optimizer"]
     assert record.copy_bytes_per_second > 0
     # of fp8 in a file of its own
-    in_wide_dtypes = [case for case in record.cases if case.op != "fp8"]
-    assert len(in_wide_dtypes) < len(record.cases)
-    assert [case.case for case in in_wide_dtypes] == [
+    by_name = {case.case: case for case in record.cases if case.op != "fp8"}
+    assert len(by_name) < len(record.cases)
+    assert list(by_name) == [
         *("rms_norm", "add_rms_norm", "rope", "swiglu", "swiglu_linear"),
         *("attention", "attention within documents", "sum of losses"),
     ]
-    for case in in_wide_dtypes:
-        names = [variant.name for variant in case.variants]
-        assert names == [*BACKENDS[case.op], "torch.compile", "liger"]
+    for case in by_name.values():
+        assert [variant.name for variant in case.variants] == [*BACKENDS[case.op], "torch.compile", "liger"]
         for variant in case.variants:
             assert variant.peak_memory_mib is None
             if variant.forward is None:
@@ -77,13 +86,12 @@ def test_every_op_is_in_the_record_with_times_or_a_reason(tmp_path, capsys):
                 assert 0 < variant.forward.p10_ms <= variant.forward.median_ms <= variant.forward.p90_ms
                 assert variant.forward_backward.repeats >= 5
         assert REFERENCE in {variant.name for variant in case.timed()}
-    by_name = {case.case: case for case in record.cases}
     assert [each.name for each in by_name["sum of losses"].yardsticks] == ["three matrix products"]
     assert [each.name for each in by_name["attention within documents"].yardsticks] == ["sdpa over whole rows"]
     sdpa = next(each for each in by_name["attention"].variants if each.name == "sdpa")
     assert sdpa.verified
-    assert by_name["attention"].auto in {variant.name for variant in by_name["attention"].timed()}
     assert sdpa.kernel in ("flash", "math")
+    assert by_name["attention"].auto in {variant.name for variant in by_name["attention"].timed()}
     assert {each.name for each in record.optimizer} == {"fused, scaled in the kernel", "foreach"}
     # no speed of a CPU is held against a goal
     assert {(goal.verdict, goal.value) for goal in record.goals} == {("not measured", None)}
@@ -92,101 +100,42 @@ def test_every_op_is_in_the_record_with_times_or_a_reason(tmp_path, capsys):
         assert shown in said
 
 
-def test_a_second_start_continues_with_what_is_missing(tmp_path, monkeypatch, capsys):
-    honest = ops_session.measure_op
-
-    def interrupted(op, place, **options):
-        if op == "rope":
-            raise KeyboardInterrupt
-        return honest(op, place, **options)
-
-    arguments = ("--op", "rms_norm", "--op", "rope")
-    monkeypatch.setattr(ops_session, "measure_op", interrupted)
-    assert bench(tmp_path, *arguments) == 130
+def test_a_second_start_continues_with_what_is_missing_over_a_bandwidth_of_its_own(tmp_path, monkeypatch, capsys):
+    bandwidths = iter((1e9, 2e9, 3e9))
+    monkeypatch.setattr(ops_session, "copy_bandwidth", lambda device, seconds: next(bandwidths))
+    with monkeypatch.context() as patch:
+        raising_at(patch, "rope", KeyboardInterrupt())
+        assert bench(tmp_path, *TWO_OPS) == 130
     (before,) = records(tmp_path)
     assert [case.op for case in before.cases] == ["rms_norm"]
     assert not before.complete
-    monkeypatch.setattr(ops_session, "measure_op", honest)
-    assert bench(tmp_path, *arguments) == 0
+    assert bench(tmp_path, *TWO_OPS) == 0
     (after,) = records(tmp_path)
     assert after.cases[0] == before.cases[0]
-    assert [case.op for case in after.cases] == ["rms_norm", "rope"]
-    assert after.complete
-    assert "continued, 1 of 2 ops" in capsys.readouterr().err
-    # what is complete is measured anew, beside it
-    assert bench(tmp_path, *arguments) == 0
-    assert len(records(tmp_path)) == 2
-
-
-def test_shares_are_recorded_beside_the_bandwidth_that_they_are_of(tmp_path, monkeypatch):
-    honest = ops_session.measure_op
-
-    def interrupted(op, place, **options):
-        if op == "rope":
-            raise KeyboardInterrupt
-        return honest(op, place, **options)
-
-    arguments = ("--op", "rms_norm", "--op", "rope")
-    for bandwidth, measure in ((1e9, interrupted), (2e9, honest)):
-        monkeypatch.setattr(ops_session, "copy_bandwidth", lambda device, seconds, found=bandwidth: found)
-        monkeypatch.setattr(ops_session, "measure_op", measure)
-        bench(tmp_path, *arguments)
-    (record,) = records(tmp_path)
-    assert [case.copy_bytes_per_second for case in record.cases] == [1e9, 2e9]
-    for case in record.cases:
+    assert [(case.op, case.copy_bytes_per_second) for case in after.cases] == [("rms_norm", 1e9), ("rope", 2e9)]
+    for case in after.cases:
         for each in case.timed():
             bytes_per_second = case.forward_bytes / each.forward.median_ms * 1e3
             assert case.figures(each).share_forward == pytest.approx(bytes_per_second / case.copy_bytes_per_second)
-
-
-def test_a_record_that_cannot_be_written_is_an_error_before_anything_is_measured(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(ops_session, "copy_bandwidth", lambda *arguments: pytest.fail("it was measured"))
-    (tmp_path / "results").write_text("")
-    assert bench(tmp_path, "--op", "rms_norm") == 1
-    assert "results" in capsys.readouterr().err
+    assert after.complete
+    assert "continued, 1 of 2 ops" in capsys.readouterr().err
+    # what is complete is measured anew, beside it
+    assert bench(tmp_path, *TWO_OPS) == 0
+    assert len(records(tmp_path)) == 2
 
 
 def test_an_op_that_cannot_be_measured_is_named_and_tried_again(tmp_path, monkeypatch, capsys):
-    honest = ops_session.measure_op
-
-    def failing(op, place, **options):
-        if op == "rms_norm":
-            raise RuntimeError("out of luck")
-        return honest(op, place, **options)
-
-    arguments = ("--op", "rms_norm", "--op", "rope")
-    monkeypatch.setattr(ops_session, "measure_op", failing)
-    assert bench(tmp_path, *arguments) == 1
+    with monkeypatch.context() as patch:
+        raising_at(patch, "rms_norm", RuntimeError("out of luck"))
+        assert bench(tmp_path, *TWO_OPS) == 1
     (record,) = records(tmp_path)
     assert [(failure.op, failure.error) for failure in record.failures] == [("rms_norm", "RuntimeError: out of luck")]
     assert [case.op for case in record.cases] == ["rope"]
     assert "rms_norm FAILED: RuntimeError: out of luck" in capsys.readouterr().out
-    monkeypatch.setattr(ops_session, "measure_op", honest)
-    assert bench(tmp_path, *arguments) == 0
+    assert bench(tmp_path, *TWO_OPS) == 0
     (record,) = records(tmp_path)
     assert record.complete
     assert not record.failures
-
-
-@pytest.mark.parametrize("changed", ["commit", "code", "settings"])
-def test_a_record_of_other_code_or_settings_is_not_continued(tmp_path, monkeypatch, changed):
-    monkeypatch.setattr(ops_session, "_LAST_START", -1.0)
-    assert bench(tmp_path, "--op", "rms_norm") == 1
-    monkeypatch.undo()
-    commit, code = (
-        ("decaf" if changed == "commit" else "c0ffee"),
-        ("f" * 16 if changed == "code" else "0123456789abcdef"),
-    )
-    monkeypatch.setattr(provenance_module, "git_state", lambda folder: (commit, False))
-    monkeypatch.setattr(provenance_module, "source_hash", lambda *folders: code)
-    assert bench(tmp_path, "--op", "rms_norm", *(["data.micro_batch_size=4"] if changed == "settings" else [])) == 0
-    assert records(tmp_path)[-1].complete
-
-
-def test_no_op_is_begun_when_time_is_up(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(ops_session, "_LAST_START", -1.0)
-    assert bench(tmp_path, "--op", "rms_norm") == 1
-    assert "the same command continues" in capsys.readouterr().err
 
 
 def broken_rms_norm(x, weight, eps):
@@ -199,45 +148,31 @@ def narrow_rms_norm(x, weight, eps):
     return rms_norm(x, weight, eps)
 
 
-def test_a_backend_whose_verification_fails_gets_no_figure(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(backend.BACKENDS["rms_norm"], "broken", Backend(f"{__name__}:broken_rms_norm"))
+def test_a_backend_that_is_wrong_or_raises_gets_no_figure_and_the_others_do(tmp_path, monkeypatch, capsys):
+    for name in ("broken", "narrow"):
+        monkeypatch.setitem(BACKENDS["rms_norm"], name, Backend(f"{__name__}:{name}_rms_norm"))
     assert bench(tmp_path, "--op", "rms_norm") == 1
     (record,) = records(tmp_path)
-    broken = next(each for each in record.cases[0].variants if each.name == "broken")
-    assert broken.verified is False
-    assert broken.forward is broken.forward_backward is None
+    variants = {each.name: each for each in record.cases[0].variants}
+    broken, narrow = variants["broken"], variants["narrow"]
+    assert (broken.verified, narrow.verified) == (False, True)
+    assert broken.forward is broken.forward_backward is narrow.forward is None
     assert "FAILED" in broken.reason
+    assert narrow.reason == "at these sizes it raised RuntimeError: this row is too long"
     assert record.red == [broken]
     assert "broken" in capsys.readouterr().out
-    assert "reference" in [each.name for each in record.cases[0].timed()]
+    assert REFERENCE in [each.name for each in record.cases[0].timed()]
 
 
-def test_a_backend_that_raises_at_these_sizes_is_named_and_the_others_are_measured(tmp_path, monkeypatch):
-    monkeypatch.setitem(backend.BACKENDS["rms_norm"], "narrow", Backend(f"{__name__}:narrow_rms_norm"))
-    assert bench(tmp_path, "--op", "rms_norm") == 0
-    narrow = next(each for each in records(tmp_path)[0].cases[0].variants if each.name == "narrow")
-    assert narrow.verified
-    assert narrow.forward is None
-    assert narrow.reason == "at these sizes it raised RuntimeError: this row is too long"
-
-
-@pytest.mark.parametrize(
-    "arguments, complaint",
-    [
-        (["--op", "softmax"], "--op: got softmax, expected one of rms_norm"),
-        (["data.seq_len=100000"], "expected at most model.max_seq_len"),
-        pytest.param(
-            ["trainer.accelerator=gpu"],
-            "got no gpu",
-            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one"),
-        ),
-    ],
-)
-def test_bad_arguments_are_refused(tmp_path, capsys, arguments, complaint):
-    given = ["bench", "ops", *tiny(tmp_path), "--output", str(tmp_path / "results"), *arguments]
-    assert main(given) == 1
-    assert complaint in capsys.readouterr().err
-    assert not (tmp_path / "results").exists()
+def test_bad_arguments_are_refused_before_anything_is_measured(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ops_session, "copy_bandwidth", lambda *arguments: pytest.fail("it was measured"))
+    assert bench(tmp_path, "--op", "softmax") == 1
+    assert "--op: got softmax, expected one of rms_norm" in capsys.readouterr().err
+    assert bench(tmp_path, "data.seq_len=100000") == 1
+    assert "expected at most model.max_seq_len" in capsys.readouterr().err
+    (tmp_path / "results").write_text("")
+    assert bench(tmp_path, "--op", "rms_norm") == 1
+    assert "results" in capsys.readouterr().err
 
 
 def test_a_kernel_of_pytorch_that_is_not_the_expected_one_is_said(monkeypatch):
@@ -278,14 +213,14 @@ def test_bytes_are_those_of_the_tensors_that_go_in_and_out(op):
 
 @pytest.mark.parametrize("op", ["swiglu_linear", "linear_cross_entropy"])
 def test_operations_are_those_that_pytorch_counts_and_the_yardstick_has_as_many(op):
-    case = cases(op, SHAPES, CPU)[0]
-    with FlopCounterMode(display=False) as counted:
-        outputs_and_gradients(lambda *inputs: case.call(load(op, REFERENCE), *inputs), case.inputs)
-    cost = op_cost(op, PLACE)
-    assert counted.get_total_flops() == cost.forward_flops + cost.backward_flops
-    with FlopCounterMode(display=False) as counted:
-        matmuls(op, PLACE)["three matrix products"]()
-    assert counted.get_total_flops() == cost.forward_flops + cost.backward_flops
+    case, cost = cases(op, SHAPES, CPU)[0], op_cost(op, PLACE)
+    for call in (
+        lambda: outputs_and_gradients(lambda *inputs: case.call(load(op, REFERENCE), *inputs), case.inputs),
+        matmuls(op, PLACE)["three matrix products"],
+    ):
+        with FlopCounterMode(display=False) as counted:
+            call()
+        assert counted.get_total_flops() == cost.forward_flops + cost.backward_flops
 
 
 def test_pairs_are_those_that_a_mask_shows():
@@ -293,11 +228,6 @@ def test_pairs_are_those_that_a_mask_shows():
     assert pairs_within_documents(index) == int(Documents(index).visible().sum())
     whole = Documents(torch.zeros(SHAPES.rows, SHAPES.length, dtype=torch.int32))
     assert pairs_within_rows(SHAPES) == int(whole.visible().sum())
-
-
-def test_an_unknown_op_has_no_work():
-    with pytest.raises(ValueError, match="got op 'softmax'"):
-        op_cost("softmax", PLACE)
 
 
 # ---------------------------------------------------------------- rivals
@@ -328,49 +258,48 @@ def _like_liger() -> types.SimpleNamespace:
     )
 
 
+class _FusedSwiglu:
+    """As Liger's autograd function, which takes gate and up as they lie."""
+
+    @staticmethod
+    def apply(gate_up, in_place):
+        assert gate_up.ndim == 2
+        gate, up = gate_up.chunk(2, dim=-1)
+        return torch.nn.functional.silu(gate) * up
+
+
 @pytest.fixture
 def installed_liger(monkeypatch):
     functional = _like_liger()
     for name in ("liger_kernel", "liger_kernel.transformers", "liger_kernel.ops", "liger_kernel.ops.swiglu"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    sys.modules["liger_kernel.ops.swiglu"].LigerFusedGateUpSiLUMulFunction = _FusedSwiglu
     monkeypatch.setitem(sys.modules, "liger_kernel.transformers.functional", functional)
     return functional
 
 
-@pytest.mark.parametrize("op", ops_rivals._LIGER)
-def test_liger_is_called_as_the_op_is(installed_liger, op):
-    function = liger(op, torch.device("cuda"))
-    assert difference_from_reference(function, cases(op, SHAPES, CPU)[0], PLACE) is None
-
-
-def test_liger_takes_gate_and_up_as_they_lie_where_it_can(installed_liger):
-    halves = installed_liger.liger_swiglu
-    installed_liger.liger_swiglu = None
-
-    def apply(gate_up, in_place):
-        assert gate_up.ndim == 2
-        return halves(*gate_up.chunk(2, dim=-1))
-
-    module = sys.modules["liger_kernel.ops.swiglu"]
-    module.LigerFusedGateUpSiLUMulFunction = types.SimpleNamespace(apply=apply)
-    function = liger("swiglu", torch.device("cuda"))
-    assert difference_from_reference(function, cases("swiglu", SHAPES, CPU)[0], PLACE) is None
+@pytest.mark.parametrize("op", [*rivals._LIGER, "swiglu of older releases"])
+def test_liger_is_called_as_the_op_is(installed_liger, monkeypatch, op):
+    if op not in rivals._LIGER:
+        monkeypatch.delattr(sys.modules["liger_kernel.ops.swiglu"], "LigerFusedGateUpSiLUMulFunction")
+        op = "swiglu"
+    assert difference_from_reference(liger(op, CUDA), cases(op, SHAPES, CPU)[0], PLACE) is None
 
 
 def test_a_wrong_rival_is_seen(installed_liger):
     honest = installed_liger.liger_rms_norm
     installed_liger.liger_rms_norm = lambda *inputs, **options: honest(*inputs, **options) * 1.01
-    function = liger("rms_norm", torch.device("cuda"))
-    assert "output 0 is 1.0e-02 away" in difference_from_reference(function, cases("rms_norm", SHAPES, CPU)[0], PLACE)
+    found = difference_from_reference(liger("rms_norm", CUDA), cases("rms_norm", SHAPES, CPU)[0], PLACE)
+    assert "output 0 is 1.0e-02 away" in found
 
 
 def test_absent_rivals_are_named_with_the_reason(monkeypatch, installed_liger):
     assert liger("attention", CPU) == "Liger has no kernel for it"
     assert liger("rope", CPU) == "Liger's kernels need a GPU"
     monkeypatch.setitem(sys.modules, "liger_kernel.transformers.functional", None)
-    assert "pip install liger-kernel" in liger("rope", torch.device("cuda"))
-    assert "compiling for a CPU" in ops_rivals.compiled_reference("rope", CPU)
-    assert callable(ops_rivals.compiled_reference("rope", torch.device("cuda")))
+    assert "pip install liger-kernel" in liger("rope", CUDA)
+    assert "compiling for a CPU" in rivals.compiled_reference("rope", CPU)
+    assert callable(rivals.compiled_reference("rope", CUDA))
 
 
 @pytest.mark.gpu

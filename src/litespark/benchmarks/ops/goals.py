@@ -7,7 +7,7 @@ against them as well, one of a CPU is not.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from typing import NamedTuple
 
 from litespark.benchmarks.ops.fp8_runs import CASTS, DELAYED, FUSED, NORM, SWIGLU, WEIGHTS
 from litespark.metrics.records.ops import BF16, CaseRecord, GoalRecord, OpsRecord, median
@@ -21,7 +21,6 @@ MOST_OVER_MATMULS = 1.05
 LEAST_GAIN_OF_DOCUMENTS = 1.5
 WHOLE_ROWS = "sdpa over whole rows"
 MATMULS = "three matrix products"
-SUM_OF_LOSSES = "sum of losses"
 ATTENTION = "attention"
 ATTENTION_WITHIN_DOCUMENTS = "attention within documents"
 # what casts may add to a step of this model
@@ -30,65 +29,50 @@ CASTS_OF_MODEL = "llama3b"
 CASTS_OF_TOKENS = 4 * 4096
 PYTORCH_ATTENTION = ("varlen", "flex", "sdpa", REFERENCE)
 
-
+# a value, or None; and of what it is, or why there is none
 _Measured = tuple[float | None, str]
 
 
-def goals(record: OpsRecord, device_type: str) -> list[GoalRecord]:
+class _Goal(NamedTuple):
+    op: str
+    case: str
+    text: str
+    threshold: float
+    at_least: bool  # else at most
+    measured: Callable[[CaseRecord], _Measured]
+
+
+def goals(record: OpsRecord) -> list[GoalRecord]:
     """Every goal with its verdict."""
-    found = [
-        _goal(record, op, op, f"at least {LEAST_SHARE:.0%} of the copy bandwidth, forward and backward",
-              _share, LEAST_SHARE, at_least=True)
-        for op in MEMORY_BOUND
-    ] + [
-        _goal(record, "linear_cross_entropy", SUM_OF_LOSSES, f"at most {MOST_OVER_MATMULS:.2f} of the time of its "
-              "matrix products", _over_matmuls, MOST_OVER_MATMULS, at_least=False)
-    ] + [
-        _goal(record, "attention", case, f"{case}: what `auto` takes not slower than PyTorch's fastest",
-              _over_pytorch, 1.0, at_least=False)
-        for case in (ATTENTION, ATTENTION_WITHIN_DOCUMENTS)
-    ] + [
-        _goal(record, "attention", ATTENTION_WITHIN_DOCUMENTS, f"within documents at least {LEAST_GAIN_OF_DOCUMENTS} "
-              f"times as fast as {WHOLE_ROWS}", _gain, LEAST_GAIN_OF_DOCUMENTS, at_least=True)
-    ] + [_goal_of_casts(record)]  # fmt: skip
-    if device_type == "cpu":
-        reason = f"speed on a {device_type.upper()} says nothing about goals for a GPU"
-        return [replace(goal, value=None, verdict="not measured", reason=reason) for goal in found]
-    return found
+    found = [_verdict(record, goal, *_value(record, goal)) for goal in _GOALS]
+    casts = f"the casts of {CASTS_OF_MODEL} add at most {MOST_CAST_MS:g} ms to a step with delayed scales"
+    return [*found, _verdict(record, _Goal("fp8", "", casts, MOST_CAST_MS, False, _share), *_added_by_casts(record))]
 
 
-def _goal(
-    record: OpsRecord,
-    op: str,
-    case_name: str,
-    text: str,
-    measured: Callable[[CaseRecord], _Measured],
-    threshold: float,
-    *,
-    at_least: bool,
-) -> GoalRecord:
-    case = next((case for case in record.cases if case.op == op and case.case == case_name), None)
-    value: float | None = None
-    if case is None:
-        reason = "not measured yet" if op in record.ops else "it was not asked for"
-    elif not case.timed():
-        reason = "; ".join(f"{each.name}: {each.reason}" for each in case.variants if each.reason)
-    else:
-        value, reason = measured(case)
+def _verdict(record: OpsRecord, goal: _Goal, value: float | None, reason: str) -> GoalRecord:
+    if record.environment.on_cpu:
+        value, reason = None, "speed on a CPU says nothing about goals for a GPU"
     if value is None:
-        return GoalRecord(op, text, threshold, None, "not measured", reason)
-    met = value >= threshold if at_least else value <= threshold
-    return GoalRecord(op, text, threshold, value, "met" if met else "not met", reason)
+        return GoalRecord(goal.op, goal.text, goal.threshold, None, "not measured", reason)
+    met = value >= goal.threshold if goal.at_least else value <= goal.threshold
+    return GoalRecord(goal.op, goal.text, goal.threshold, value, "met" if met else "not met", reason)
 
 
-def _goal_of_casts(record: OpsRecord) -> GoalRecord:
+def _value(record: OpsRecord, goal: _Goal) -> _Measured:
+    case = next((case for case in record.cases if (case.op, case.case) == (goal.op, goal.case)), None)
+    if case is None:
+        return None, "not measured yet" if goal.op in record.ops else "it was not asked for"
+    if not case.timed():
+        return None, "; ".join(f"{each.name}: {each.reason}" for each in case.variants if each.reason)
+    return goal.measured(case)
+
+
+def _added_by_casts(record: OpsRecord) -> _Measured:
     """What casts cost beyond bf16 in a step of one micro-batch, each layer's times over all layers."""
-    text = f"the casts of {CASTS_OF_MODEL} add at most {MOST_CAST_MS:g} ms to a step with delayed scales"
     if "fp8" not in record.ops:
-        return GoalRecord("fp8", text, MOST_CAST_MS, None, "not measured", "it was not asked for")
+        return None, "it was not asked for"
     if record.model != CASTS_OF_MODEL or record.rows * record.seq_len != CASTS_OF_TOKENS:
-        reason = f"got {record.model} with {record.rows * record.seq_len} tokens, expected {CASTS_OF_TOKENS}"
-        return GoalRecord("fp8", text, MOST_CAST_MS, None, "not measured", reason)
+        return None, f"got {record.model} with {record.rows * record.seq_len} tokens, expected {CASTS_OF_TOKENS}"
     cases = {case.case: case for case in record.cases if case.op == "fp8"}
     # a layer has two norms; its remaining casts have nothing beside them in bf16
     parts = {
@@ -101,16 +85,15 @@ def _goal_of_casts(record: OpsRecord) -> GoalRecord:
     for name, (count, with_casts, without) in parts.items():
         if with_casts is None or without is None or record.layers is None:
             why = next((each.reason for case in cases.values() for each in case.variants if each.reason), None)
-            return GoalRecord("fp8", text, MOST_CAST_MS, None, "not measured", why or "not measured yet")
+            return None, why or "not measured yet"
         found[name] = record.layers * count * (with_casts - without)
-    value = sum(found.values())
-    said = ", ".join(f"{name} {each:+.2f} ms" for name, each in found.items())
-    return GoalRecord("fp8", text, MOST_CAST_MS, value, "met" if value <= MOST_CAST_MS else "not met", said)
+    return sum(found.values()), ", ".join(f"{name} {added:+.2f} ms" for name, added in found.items())
 
 
 def _time(cases: dict[str, CaseRecord], case: str, variant: str) -> float | None:
-    found = next((each for each in cases[case].variants if each.name == variant), None) if case in cases else None
-    return None if found is None or found.forward_backward is None else found.forward_backward.median_ms
+    variants = cases[case].variants if case in cases else []
+    both = next((each.forward_backward for each in variants if each.name == variant), None)
+    return None if both is None else both.median_ms
 
 
 def _share(case: CaseRecord) -> _Measured:
@@ -133,14 +116,14 @@ def _over_matmuls(case: CaseRecord) -> _Measured:
 
 def _over_pytorch(case: CaseRecord) -> _Measured:
     timed = case.timed()
-    theirs = [each for each in timed if each.name in PYTORCH_ATTENTION]
-    if not theirs:
+    theirs = next((each for each in timed if each.name in PYTORCH_ATTENTION), None)
+    if theirs is None:
         return None, "no backend of PyTorch's own was timed"
     # not the fastest, which cannot be slower than anything: what `auto` found in its own time
     taken = next((each for each in timed if each.name == case.auto), None)
     if taken is None:
         return None, "what `auto` takes was not found out"
-    return median(taken.forward_backward) / median(theirs[0].forward_backward), f"{taken.name} over {theirs[0].name}"
+    return median(taken.forward_backward) / median(theirs.forward_backward), f"{taken.name} over {theirs.name}"
 
 
 def _gain(case: CaseRecord) -> _Measured:
@@ -152,3 +135,16 @@ def _gain(case: CaseRecord) -> _Measured:
 
 def _yardstick(case: CaseRecord, name: str) -> float | None:
     return next((each.time.median_ms for each in case.yardsticks if each.name == name), None)
+
+
+_SHARE = f"at least {LEAST_SHARE:.0%} of the copy bandwidth, forward and backward"
+_PRODUCTS = f"at most {MOST_OVER_MATMULS:.2f} of the time of its matrix products"
+_NOT_SLOWER = "what `auto` takes not slower than PyTorch's fastest"
+_ATTENTIONS = (ATTENTION, ATTENTION_WITHIN_DOCUMENTS)
+_FASTER = f"within documents at least {LEAST_GAIN_OF_DOCUMENTS} times as fast as {WHOLE_ROWS}"
+_GOALS = (
+    *(_Goal(op, op, _SHARE, LEAST_SHARE, True, _share) for op in MEMORY_BOUND),
+    _Goal("linear_cross_entropy", "sum of losses", _PRODUCTS, MOST_OVER_MATMULS, False, _over_matmuls),
+    *(_Goal("attention", case, f"{case}: {_NOT_SLOWER}", 1.0, False, _over_pytorch) for case in _ATTENTIONS),
+    _Goal("attention", ATTENTION_WITHIN_DOCUMENTS, _FASTER, LEAST_GAIN_OF_DOCUMENTS, True, _gain),
+)

@@ -25,7 +25,7 @@ from litespark.ops.cases import Case, cases, small
 from litespark.ops.choice import reason_against
 from litespark.ops.measuring import Step, measure
 from litespark.ops.shapes import Place
-from litespark.ops.verification import said, verify
+from litespark.ops.verification import said, why_wrong
 from litespark.planning.op_costs import OpCost, op_cost, pairs_within_documents, pairs_within_rows
 
 
@@ -40,13 +40,17 @@ def measure_op(op: str, place: Place, *, seconds: float, bandwidth: float) -> li
     """
     # attention is measured within documents too, whether or not the run packs them
     place = replace(place, shapes=replace(place.shapes, documents=True))
-    contenders = _contenders(op, place)
+    found = [*_backends(op, place), *_rivals(op, place)]
     records = []
     for case, cost, yardsticks in _cases(op, place):
         record = CaseRecord(op, case.name, case.sizes, **vars(cost), copy_bytes_per_second=bandwidth)
         records.append(record)
         step = Step(case, place)
-        measure_case(record, contenders, partial(_run, step), yardsticks, place.device, seconds)
+        contenders = [
+            contender if function is None else replace(contender, make=partial(_run, step, function))
+            for contender, function in found
+        ]
+        measure_case(record, contenders, yardsticks, place.device, seconds)
         if op == "attention":
             _name_kernel(record, step)
             record.auto = _taken_by_auto(record, place)
@@ -57,52 +61,48 @@ def _run(step: Step, function: Callable[..., Any]) -> Run:
     return Run(partial(step.forward, function), step.both(function))
 
 
-def _contenders(op: str, place: Place) -> list[Contender]:
-    """All that could run, those that cannot or must not with the reason."""
-    contenders = []
+_Found = list[tuple[Contender, Callable[..., Any] | None]]
+
+
+def _backends(op: str, place: Place) -> _Found:
+    """All that could run with their functions, those that cannot or must not with the reason."""
+    found: _Found = []
     for name in BACKENDS[op]:
-        reason = reason_against(op, name, place)
-        if reason is not None or name == REFERENCE:
-            contenders.append(Contender(name, None if reason else load(op, name), reason))
-            continue
-        verifications = verify(op, name, place.shapes, place.device, place.dtype, autocast=place.autocast)
-        failed = "; ".join(str(verification) for verification in verifications if not verification.passed)
-        if failed or not verifications:
-            contenders.append(Contender(name, None, failed or "it was not verified", verified=False))
-        else:
-            contenders.append(Contender(name, load(op, name), verified=True))
+        reason, verified = reason_against(op, name, place), None
+        if reason is None and name != REFERENCE:
+            reason = why_wrong(op, name, place)
+            verified = reason is None
+        found.append((Contender(name, None, reason, verified=verified), None if reason else load(op, name)))
+    return found
+
+
+def _rivals(op: str, place: Place) -> _Found:
+    """PyTorch's compiler, which is taken at its word, and Liger, whose results are compared."""
+    found: _Found = []
     for name, rival in ((COMPILED, compiled_reference), (LIGER, liger)):
         function = rival(op, place.device)
-        if isinstance(function, str):
-            contenders.append(Contender(name, None, function, rival=True))
-        elif (wrong := _wrong(name, function, op, place)) is not None:
-            contenders.append(Contender(name, None, wrong, rival=True, verified=False))
-        else:
-            contenders.append(Contender(name, function, rival=True))
-    return contenders
-
-
-def _wrong(name: str, function: Callable[..., Any], op: str, place: Place) -> str | None:
-    """Why a rival's results are not the reference's; PyTorch's compiler is taken at its word."""
-    if name == COMPILED:
-        return None
-    try:
-        return difference_from_reference(function, cases(op, small(place.shapes), place.device)[0], place)
-    except Exception as error:  # noqa: BLE001 (somebody else's kernels may raise anything)
-        return said(error)
+        wrong = None
+        if name == LIGER and not isinstance(function, str):
+            try:
+                wrong = difference_from_reference(function, cases(op, small(place.shapes), place.device)[0], place)
+            except Exception as error:  # noqa: BLE001 (somebody else's kernels may raise anything)
+                wrong = said(error)
+        reason = function if isinstance(function, str) else wrong
+        contender = Contender(name, None, reason, rival=True, verified=False if wrong else None)
+        found.append((contender, None if isinstance(function, str) or wrong else function))
+    return found
 
 
 def _cases(op: str, place: Place) -> list[tuple[Case, OpCost, dict[str, Callable[[], object]]]]:
     """The uses of an op that a training step has, with their cost and what else to time beside them."""
-    shapes = place.shapes
-    first, *others = cases(op, shapes, place.device)
+    first, *others = cases(op, place.shapes, place.device)
     if op != "attention":
         return [(first, op_cost(op, place), matmuls(op, place))]
     (within,) = others
     assert within.documents is not None
     whole = Step(first, place).both(attention_sdpa)
     return [
-        (first, op_cost(op, place, pairs_within_rows(shapes)), {}),
+        (first, op_cost(op, place, pairs_within_rows(place.shapes)), {}),
         (within, op_cost(op, place, pairs_within_documents(within.documents.index)), {goals.WHOLE_ROWS: whole}),
     ]
 
@@ -110,17 +110,18 @@ def _cases(op: str, place: Place) -> list[tuple[Case, OpCost, dict[str, Callable
 def matmuls(op: str, place: Place) -> dict[str, Callable[[], object]]:
     """The three products of an op that is a linear layer with something around it, by themselves."""
     shapes = place.shapes
-    if op not in ("linear_cross_entropy", "swiglu_linear"):
+    sizes = {
+        "linear_cross_entropy": (shapes.hidden_size, shapes.vocab_size),
+        "swiglu_linear": (shapes.intermediate_size, shapes.hidden_size),
+    }
+    if op not in sizes:
         return {}
-    tokens = shapes.rows * shapes.length
-    inputs = shapes.hidden_size if op == "linear_cross_entropy" else shapes.intermediate_size
-    outputs = shapes.vocab_size if op == "linear_cross_entropy" else shapes.hidden_size
+    inputs, outputs = sizes[op]
     generator = torch.Generator(place.device).manual_seed(0)
-
-    def random(*size: int) -> Tensor:
-        return torch.randn(size, generator=generator, device=place.device, dtype=torch.float32).to(place.dtype)
-
-    x, weight, gradient = random(tokens, inputs), random(outputs, inputs), random(tokens, outputs)
+    x, weight, gradient = (
+        torch.randn(size, generator=generator, device=place.device).to(place.dtype)
+        for size in ((shapes.tokens, inputs), (outputs, inputs), (shapes.tokens, outputs))
+    )
     return {goals.MATMULS: lambda: (x @ weight.T, gradient @ weight, gradient.T @ x)}
 
 

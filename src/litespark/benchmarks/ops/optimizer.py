@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import torch
 
-from litespark.metrics.records.ops import OptimizerRecord, TimeRecord
+from litespark.benchmarks.ops.contenders import timed
+from litespark.metrics.records.ops import OptimizerRecord
 from litespark.models.init import initialise
 from litespark.models.llama.config import LlamaConfig
 from litespark.models.llama.model import Llama
 from litespark.ops.backend import OpsConfig, resolve
-from litespark.ops.timing import interleaved_milliseconds
 from litespark.training.optim import AdamWConfig, OptimizerConfig, build_optimizer
 from litespark.training.step import finish_gradients
 
@@ -21,13 +21,7 @@ MUON = "Muon, with fused AdamW for embedding, head and norms"
 
 
 def measure_optimizer(
-    config: LlamaConfig,
-    settings: OptimizerConfig,
-    device: torch.device,
-    *,
-    seconds: float,
-    bandwidth: float,
-    summary: Callable[[list[float]], TimeRecord],
+    config: LlamaConfig, settings: OptimizerConfig, device: torch.device, *, seconds: float, bandwidth: float
 ) -> tuple[list[OptimizerRecord], int]:
     """Times of one step over one layer of the model, its embedding and head; and the number of their parameters.
 
@@ -48,8 +42,7 @@ def measure_optimizer(
     runs = {name: _step(model, kind, device) for name, kind in kinds.items()}
     count = sum(parameter.numel() for parameter in model.parameters())
     found = []
-    for name, times in interleaved_milliseconds(runs, device, seconds=seconds).items():
-        time = summary(times)
+    for name, time in timed(runs, device, seconds).items():
         found.append(OptimizerRecord(name, time, time.median_ms / 1e3 * bandwidth / count))
     return found, count
 

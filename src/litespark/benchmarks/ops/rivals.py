@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from litespark.benchmarks.step.huggingface import convert_to_fp8
 from litespark.ops.backend import REFERENCE, load
 from litespark.ops.cases import Case
+from litespark.ops.precision import dtype_name
 from litespark.ops.shapes import Place
 from litespark.ops.tolerance import FP32_BOUND, LOW_PRECISION_BOUND, differences
-from litespark.ops.verification import dtype_name
 
 COMPILED = "torch.compile"
 LIGER = "liger"
@@ -50,13 +50,12 @@ def torchao_linear(
     """
     if device.type == "cpu":
         return "torchao's float8 products need a GPU"
-    try:
-        importlib.import_module("torchao.float8")
-    except ImportError as error:
-        return f"torchao is not installed ({error}); pip install torchao"
     model = nn.Module()
     model.layers = nn.ModuleList([nn.Linear(inputs, outputs, bias=False, device=device)])
-    convert_to_fp8(model)
+    try:
+        convert_to_fp8(model)
+    except ImportError as error:
+        return f"torchao is not installed ({error}); pip install torchao"
     layer = model.layers[0]
     assert isinstance(layer.weight, nn.Parameter)
     return layer.weight, torch.compile(layer, dynamic=False)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from litespark.benchmarks.ops.contenders import summary
-from litespark.benchmarks.ops.fp8 import OP as FP8
 from litespark.benchmarks.ops.fp8 import measure_fp8
 from litespark.benchmarks.ops.goals import goals
 from litespark.benchmarks.ops.measure import measure_op
@@ -28,8 +25,6 @@ OPTIMIZER = "optimizer"
 EVERYTHING = (*BACKENDS, OPTIMIZER)
 # about twenty measurements, beside them verifications and compilation
 _SECONDS = {True: 4.0, False: 0.3}  # on an accelerator, on a CPU
-# no op is begun after so many seconds: a GPU may be lent for ten minutes, and the same command continues
-_LAST_START = 450.0
 
 
 def bench_ops(
@@ -50,14 +45,13 @@ def bench_ops(
         ops: names of `EVERYTHING`; empty: all.
         seconds: of each measurement, about; None: what suits the device.
         command: to reproduce it, for the record.
-        output: folder of records; the file is DEVICE/DATE_bench_ops_MODEL_PRECISION.json in it.
+        output: folder of records.
         say: is told what is being done.
 
     Raises:
         ValueError: an op is unknown, a row is too long, or the device is not here.
         OSError: the record cannot be written.
     """
-    began = time.perf_counter()
     for op in ops:
         if op not in EVERYTHING:
             raise ValueError(f"--op: got {op}, expected one of {', '.join(EVERYTHING)}")
@@ -76,38 +70,36 @@ def bench_ops(
     )
     record, path = begin(
         new,
-        record_path(output, new.provenance, "bench_ops", new.model, precision),
+        record_path(output, new.provenance, "bench-ops", new.model, precision),
         done=lambda record: f"{sum(map(record.done, record.ops))} of {len(record.ops)} ops",
         say=say,
     )
-    missing = [op for op in record.ops if not record.done(op)]
-    if missing:
-        # measured anew in each process: the figures of this one are held against it
-        bandwidth = copy_bandwidth(device, record.seconds)
-        record.copy_bytes_per_second = bandwidth
-        for op in missing:
-            if time.perf_counter() - began > _LAST_START:
-                say(f"stopped before {op}, after {_LAST_START:.0f} s: the same command continues")
-                break
-            say(f"measuring {op}")
-            record.failures = [failure for failure in record.failures if failure.op != op]
-            try:
-                _measure(op, record, parts, place, bandwidth)
-            except Exception as error:  # noqa: BLE001 (the others are still to be measured)
-                record.failures.append(FailureRecord(op, said(error)))
-                say(f"{op}: {traceback.format_exc()}")
-            record.goals = goals(record, device.type)
-            record.write(path)
+    # measured anew in each process: the figures of this one are held against it
+    record.copy_bytes_per_second = copy_bandwidth(device, record.seconds)
+    for op in record.ops:
+        if record.done(op):
+            continue
+        say(f"measuring {op}")
+        record.failures = [failure for failure in record.failures if failure.op != op]
+        try:
+            _measure(op, record, parts, place, record.copy_bytes_per_second)
+        except Exception as error:  # noqa: BLE001 (the others are still to be measured)
+            record.failures.append(FailureRecord(op, said(error)))
+            say(f"{op}: {traceback.format_exc()}")
+        record.goals = goals(record)
+        record.write(path)
     return record, path
 
 
 def _measure(op: str, record: OpsRecord, parts: Parts, place: Place, bandwidth: float) -> None:
     if op == OPTIMIZER:
         record.optimizer, record.optimizer_parameters = measure_optimizer(
-            parts.llama, parts.optim, place.device, seconds=record.seconds, bandwidth=bandwidth, summary=summary
+            parts.llama, parts.optim, place.device, seconds=record.seconds, bandwidth=bandwidth
         )
-    elif op == FP8:
-        found = measure_fp8(parts.llama, parts.fp8, place, seconds=record.seconds, bandwidth=bandwidth)
-        record.cases, record.widths, record.pays = [*record.cases, *found.cases], found.widths, found.pays
+    elif op == "fp8":
+        cases, record.widths, record.pays = measure_fp8(
+            parts.llama, parts.fp8, place, seconds=record.seconds, bandwidth=bandwidth
+        )
+        record.cases += cases
     else:
         record.cases += measure_op(op, place, seconds=record.seconds, bandwidth=bandwidth)

@@ -172,7 +172,7 @@ def add_rates(record: StepRecord, decided: Decided) -> None:
         return
     parts = decided.parts
     place = place_of(parts, decided.device, decided.precision)
-    record.rates = measured_rates(parts.llama, place, peak_flops=parts.metrics.peak_flops)
+    record.rates = measured_rates(place, peak_flops=parts.metrics.peak_flops)
     for index, (_, theirs) in enumerate(decided.variants):
         variant = record.variants[index]
         if variant.reason is not None:

@@ -23,9 +23,7 @@ AnyRecord = Annotated[
     RunRecord | OpsRecord | StepRecord | AblationRecord | ProfileRecord | TrainingRecord | DataRecord,
     Field(discriminator="schema"),
 ]
-_FILE_NAME = re.compile(
-    r"(?P<date>\d{4}-\d\d-\d\d)_(?P<what>bench_ops|[a-z-]+)_(?P<model>.+)_(?P<precision>[a-z][^_]*)(_\d+)?"
-)
+_FILE_NAME = re.compile(r"(?P<date>\d{4}-\d\d-\d\d)_(?P<what>[a-z-]+)_(?P<model>.+)_(?P<precision>[a-z][^_]*)(_\d+)?")
 
 
 def read_record(path: Path) -> Record:

@@ -42,15 +42,32 @@ class Documents:
 
     def visible(self) -> Tensor:
         """(B, 1, S, S) bool: may the query (third dimension) see the key (last)? Same document, and not later."""
-        return self.once("visible", self._visible)
+
+        def make() -> Tensor:
+            first, length = self.first_keys(), self.index.shape[1]
+            same = first[:, None, :, None] == first[:, None, None, :]
+            return same & causal_visible(length, length, self.index.device)
+
+        return self.once("visible", make)
 
     def first_keys(self) -> Tensor:
         """(B, S) int32, non-decreasing: the first position of the document that each position is in."""
-        return self.once("first_keys", self._first_keys)
+
+        def make() -> Tensor:
+            return torch.where(self._opens(), self._positions(), 0).cummax(dim=1).values.to(torch.int32)
+
+        return self.once("first_keys", make)
 
     def last_queries(self) -> Tensor:
         """(B, S) int32, non-decreasing: the last position of the document that each position is in."""
-        return self.once("last_queries", self._last_queries)
+
+        def make() -> Tensor:
+            closes = torch.ones_like(self.index, dtype=torch.bool)
+            closes[:, :-1] = self._opens()[:, 1:]
+            ends = torch.where(closes, self._positions(), self.index.shape[1])
+            return ends.flip(1).cummin(dim=1).values.flip(1).to(torch.int32)
+
+        return self.once("last_queries", make)
 
     def cu_seqlens(self) -> Tensor:
         """(N+1,) int32: 0, then where each document ends in the B·S flattened tokens. The end of a row ends one.
@@ -67,7 +84,12 @@ class Documents:
                 "this attention backend needs the boundaries of documents on the host when it is compiled; got none: "
                 "pass them to the model beside `documents`, as a TokenBatch has them"
             )
-        return self.once("cu_seqlens", self._counted_boundaries)
+
+        def make() -> Tensor:
+            starts = self._opens().flatten().nonzero().squeeze(1)
+            return torch.cat([starts, starts.new_full((1,), self.index.numel())]).to(torch.int32)
+
+        return self.once("cu_seqlens", make)
 
     def prepare(self) -> None:
         """Make what kernels need now, so that blocks that are compiled one by one find it and do not each make it."""
@@ -84,31 +106,13 @@ class Documents:
             self._derived[name] = made
         return made
 
-    def _visible(self) -> Tensor:
-        first, length = self.first_keys(), self.index.shape[1]
-        same = first[:, None, :, None] == first[:, None, None, :]
-        return same & causal_visible(length, length, self.index.device)
-
-    def _first_keys(self) -> Tensor:
-        positions = torch.arange(self.index.shape[1], device=self.index.device, dtype=torch.int32)
-        return torch.where(self._opens(), positions, 0).cummax(dim=1).values.to(torch.int32)
-
     def _opens(self) -> Tensor:
         opens = torch.ones_like(self.index, dtype=torch.bool)
         opens[:, 1:] = self.index[:, 1:] != self.index[:, :-1]
         return opens
 
-    def _counted_boundaries(self) -> Tensor:
-        starts = self._opens().flatten().nonzero().squeeze(1)
-        return torch.cat([starts, starts.new_full((1,), self.index.numel())]).to(torch.int32)
-
-    def _last_queries(self) -> Tensor:
-        length = self.index.shape[1]
-        positions = torch.arange(length, device=self.index.device, dtype=torch.int32)
-        closes = torch.ones_like(self.index, dtype=torch.bool)
-        closes[:, :-1] = self.index[:, 1:] != self.index[:, :-1]
-        ends = torch.where(closes, positions, length)
-        return ends.flip(1).cummin(dim=1).values.flip(1).to(torch.int32)
+    def _positions(self) -> Tensor:
+        return torch.arange(self.index.shape[1], device=self.index.device, dtype=torch.int32)
 
 
 def causal_visible(queries: int, keys: int, device: torch.device, window: int | None = None) -> Tensor:

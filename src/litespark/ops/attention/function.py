@@ -39,16 +39,6 @@ def attention_triton(
     if autocasting(query):
         dtype = compute_dtype(query)
         query, key, value = (x.to(dtype) for x in (query, key, value))
-    _check(query, key, value)
-    first_keys = last_queries = None
-    if documents is not None:
-        first_keys, last_queries = documents.first_keys(), documents.last_queries()
-    limit = 0 if window is None or window >= key.shape[1] else window
-    return torch.ops.litespark.attention(query, key, value, first_keys, last_queries, limit)[0]
-
-
-def _check(query: Tensor, key: Tensor, value: Tensor) -> None:
-    """Refuse what the kernels cannot take."""
     if query.dtype not in _DTYPES or key.dtype != query.dtype or value.dtype != query.dtype:
         raise ValueError(
             f"ops.attention=triton: query, key and value are {query.dtype}, {key.dtype} and {value.dtype}; expected "
@@ -59,38 +49,23 @@ def _check(query: Tensor, key: Tensor, value: Tensor) -> None:
             f"ops.attention=triton: the head width is {query.shape[3]}; expected 1 to {WIDEST_HEAD}: choose "
             "ops.attention=sdpa for wider heads"
         )
+    first_keys = last_queries = None
+    if documents is not None:
+        first_keys, last_queries = documents.first_keys(), documents.last_queries()
+    limit = 0 if window is None or window >= key.shape[1] else window
+    return _forward(query, key, value, first_keys, last_queries, limit)[0]
 
 
-@torch.library.custom_op("litespark::attention", mutates_args=())
-def _forward(
-    query: Tensor, key: Tensor, value: Tensor, first_keys: Tensor | None, last_queries: Tensor | None, window: int
-) -> tuple[Tensor, Tensor]:
-    """Output, and the base-2 logarithm of the sums of exponentials; `last_queries` is for the backward pass."""
-    return launchers.forward(query, key, value, first_keys, window)
+_forward = torch.library.custom_op("litespark::attention", launchers.forward, mutates_args=())
 
 
 @_forward.register_fake
-def _(
-    query: Tensor, key: Tensor, value: Tensor, first_keys: Tensor | None, last_queries: Tensor | None, window: int
-) -> tuple[Tensor, Tensor]:
+def _(query: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     batch, length, heads, _ = query.shape
     return query.new_empty(query.shape), query.new_empty(batch, heads, length, dtype=torch.float32)
 
 
-@torch.library.custom_op("litespark::attention_backward", mutates_args=())
-def _backward(
-    grad_output: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    output: Tensor,
-    lse: Tensor,
-    first_keys: Tensor | None,
-    last_queries: Tensor | None,
-    window: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, key and value."""
-    return launchers.backward(grad_output, query, key, value, output, lse, first_keys, last_queries, window)
+_backward = torch.library.custom_op("litespark::attention_backward", launchers.backward, mutates_args=())
 
 
 @_backward.register_fake
@@ -106,7 +81,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 
 def _differentiate(ctx: Any, grad_output: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    return (*torch.ops.litespark.attention_backward(grad_output, *ctx.saved_tensors, ctx.window), None, None, None)
+    return *_backward(grad_output, *ctx.saved_tensors, ctx.window), None, None, None
 
 
 _forward.register_autograd(_differentiate, setup_context=_save)
@@ -120,7 +95,6 @@ def _forward_flops(query: tuple[int, ...], key: tuple[int, ...], *_: Any, **__: 
 
 
 @register_flop_formula(torch.ops.litespark.attention_backward)
-def _backward_flops(_: tuple[int, ...], query: tuple[int, ...], key: tuple[int, ...], *__: Any, **___: Any) -> int:
-    """Five products, of which one is made again, as PyTorch counts its own."""
-    batch, length, heads, width = query
-    return 10 * batch * heads * length * key[1] * width
+def _backward_flops(_: tuple[int, ...], *shapes: Any, **__: Any) -> int:
+    """Five products, of which one is made again."""
+    return _forward_flops(*shapes) * 5 // 2

@@ -361,7 +361,7 @@ def _launches(configuration: Configuration, width: int, dtype: torch.dtype, docu
 
     def launch() -> None:
         with configured(configuration):
-            launchers.forward(query, key, key, bounds, 0)
+            launchers.forward(query, key, key, bounds, bounds, 0)
             launchers.backward(query, query, key, key, query, lse, bounds, bounds, 0)
 
     yield f"{dtype_name(dtype)} Dh{width} {words}", launch

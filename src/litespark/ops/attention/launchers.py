@@ -17,10 +17,13 @@ from litespark.ops.attention.kernels import (
 from litespark.ops.triton_support import on_device_of
 
 
-def forward(query: Tensor, key: Tensor, value: Tensor, first_keys: Tensor | None, window: int) -> tuple[Tensor, Tensor]:
+def forward(
+    query: Tensor, key: Tensor, value: Tensor, first_keys: Tensor | None, last_queries: Tensor | None, window: int
+) -> tuple[Tensor, Tensor]:
     """Output (B, S, H, Dh) and the base-2 logarithm of each query's sum of exponentials (B, H, S) in fp32.
 
-    `first_keys` as in `Documents`, None: all of a row is one document; `window` 0: a query sees all keys before it.
+    `first_keys` as in `Documents`, None: all of a row is one document; `last_queries` is for the backward pass;
+    `window` 0: a query sees all keys before it.
     """
     batch, length, heads, width = query.shape
     query, key, value = (_readable(x) for x in (query, key, value))
@@ -30,7 +33,8 @@ def forward(query: Tensor, key: Tensor, value: Tensor, first_keys: Tensor | None
     launch = configuration_for(query.device, width, query.dtype).forward
     with on_device_of(query):
         attention_forward_kernel[(_blocks(length, launch.queries) * heads * batch,)](
-            query, key, value, output, lse, _readable_row(first_keys),
+            query, key, value, output, lse,
+            None if first_keys is None else first_keys.contiguous(),
             *_strides(query), *_strides(key), *_strides(value), length, heads, window, _scale(width),
             **kernel_constants(launch, heads // key.shape[2], width, first_keys is not None, window),
             num_warps=launch.warps, num_stages=launch.stages,
@@ -39,16 +43,9 @@ def forward(query: Tensor, key: Tensor, value: Tensor, first_keys: Tensor | None
 
 
 def backward(
-    grad_output: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    output: Tensor,
-    lse: Tensor,
-    first_keys: Tensor | None,
-    last_queries: Tensor | None,
-    window: int,
-) -> tuple[Tensor, Tensor, Tensor]:
+    grad_output: Tensor, query: Tensor, key: Tensor, value: Tensor, output: Tensor, lse: Tensor,
+    first_keys: Tensor | None, last_queries: Tensor | None, window: int,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of query, key and value, contiguous in their shapes and dtypes; arguments as for `forward`."""
     batch, length, heads, width = query.shape
     num_kv_heads = key.shape[2]
@@ -64,14 +61,16 @@ def backward(
     with on_device_of(query):
         launch = configuration.query_gradient
         attention_query_gradient_kernel[(_blocks(length, launch.queries) * heads * batch,)](
-            query, key, value, output, grad_output, lse, delta, grad_query, _readable_row(first_keys),
+            query, key, value, output, grad_output, lse, delta, grad_query,
+            None if first_keys is None else first_keys.contiguous(),
             *strides, length, heads, *numbers,
             **kernel_constants(launch, heads // num_kv_heads, width, documents, window),
             num_warps=launch.warps, num_stages=launch.stages,
         )  # fmt: skip
         launch = configuration.key_value_gradient
         attention_key_value_gradient_kernel[(_blocks(length, launch.keys) * num_kv_heads * batch,)](
-            query, key, value, grad_output, lse, delta, grad_key, grad_value, _readable_row(last_queries),
+            query, key, value, grad_output, lse, delta, grad_key, grad_value,
+            None if last_queries is None else last_queries.contiguous(),
             *strides, length, num_kv_heads, *numbers,
             **kernel_constants(launch, heads // num_kv_heads, width, documents, window),
             num_warps=launch.warps, num_stages=launch.stages,
@@ -83,10 +82,6 @@ def _readable(x: Tensor) -> Tensor:
     """`x`, or a copy where a block would not be addressed by 32 bits or the last dimension is not contiguous."""
     fits = x.stride(1) * MOST_ROWS < 2**31
     return x if x.stride(-1) == 1 and fits else x.contiguous()
-
-
-def _readable_row(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.contiguous()
 
 
 def _strides(x: Tensor) -> tuple[int, int, int]:

@@ -5,28 +5,17 @@ B batch, S queries, T keys, H query heads, K key/value heads, Dh head dim, N doc
 
 from __future__ import annotations
 
-import importlib
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
 
 from litespark.ops.attention.documents import Documents, check_attention_shapes
 from litespark.ops.attention.sdpa import attention_sdpa
 from litespark.ops.precision import compute_dtype
 from litespark.ops.shapes import StepShapes
-
-
-def _of_this_release() -> Callable[..., Tensor] | None:
-    try:
-        return importlib.import_module("torch.nn.attention.varlen").varlen_attn
-    except ImportError:  # `why_not` says so
-        return None
-
-
-varlen_attn = _of_this_release()
 
 DTYPES = (torch.bfloat16, torch.float16)
 _OLDEST_CAPABILITY = (8, 0)
@@ -35,7 +24,7 @@ _WIDEST_HEAD = 256
 _WIDTHS_OF_LARGE_DEVICES = range(193, 225)
 _SMALL_SHARED_MEMORY = ((8, 6), (8, 9), (12, 0), (12, 1))
 # releases without the argument hand grouped heads to the same kernels, which take them
-_SAYS_GROUPED = varlen_attn is not None and "enable_gqa" in inspect.signature(varlen_attn).parameters
+_SAYS_GROUPED = "enable_gqa" in inspect.signature(varlen_attn).parameters
 
 
 def attention_varlen(
@@ -55,8 +44,6 @@ def attention_varlen(
     if length < key.shape[1]:
         return attention_sdpa(query, key, value, documents, window)
     dtype = compute_dtype(query)
-    if varlen_attn is None:
-        raise ValueError(f"attention=varlen: PyTorch {torch.__version__} has no torch.nn.attention.varlen; choose sdpa")
     if dtype not in DTYPES:
         raise ValueError(f"attention=varlen: got {dtype}, expected bf16 or fp16; choose another backend for fp32")
     if documents is None:
@@ -66,16 +53,12 @@ def attention_varlen(
     grouped: dict[str, Any] = {"enable_gqa": True} if _SAYS_GROUPED and query.shape[2] != key.shape[2] else {}
     # the kernels count the keys before the query, a window counts the query as well
     left = -1 if window is None or window >= length else window - 1
-    output = varlen_attn(
-        *(_end_to_end(x, dtype) for x in (query, key, value)),
-        cu_seqlens,
-        cu_seqlens,
-        # a bound on every document that needs no look at the device: programs beyond a document's end return at once
-        length,
-        length,
-        window_size=(left, 0),
-        **grouped,
-    )
+    flat = [_end_to_end(x, dtype) for x in (query, key, value)]
+    # the length of a row is a bound on every document that needs no look at the device: programs beyond a document's
+    # end return at once
+    bounds = (cu_seqlens, cu_seqlens, length, length)
+    output = varlen_attn(flat[0], flat[1], flat[2], *bounds, window_size=(left, 0), **grouped)
+    assert isinstance(output, Tensor)
     return output.unflatten(0, (rows, length))
 
 
@@ -87,8 +70,6 @@ def _end_to_end(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 def why_not(device: torch.device, dtype: torch.dtype, shapes: StepShapes | None = None) -> str | None:
     """Why `attention_varlen` cannot run there; None where it can."""
-    if varlen_attn is None:
-        return f"this release of PyTorch, {torch.__version__}, has no torch.nn.attention.varlen"
     if device.type != "cuda":
         return f"torch.nn.attention.varlen has kernels for CUDA devices only, not for {device.type}"
     if dtype not in DTYPES:

@@ -5,20 +5,24 @@ d hidden = d logits · weight and d weight += d logitsᵀ · hidden. Where the g
 needed, that happens in the forward pass: 6·T·D·V operations, as many as without chunks, since a common factor is
 multiplied into the results later. Otherwise the forward pass keeps the maximum and the sum of each token and the
 backward pass makes the logits again: 8·T·D·V. Gradients in the forward pass: Hsu et al., "Liger Kernel",
-arXiv:2410.10989; logits made again: Wijmans et al., "Cut Your Losses", arXiv:2411.09009.
+arXiv:2410.10989; logits made again: Wijmans et al., "Cut Your Losses", arXiv:2411.09009. Nothing waits for the device.
 
-T tokens, D hidden size, V vocabulary.
+T tokens, D hidden size, V vocabulary. `rows` names the module that works on the rows of a chunk: `rows` in plain
+PyTorch, for any device, or `kernels`.
 """
 
-from __future__ import annotations
+# no `from __future__ import annotations`: custom_op reads the annotations as objects
 
-from collections.abc import Iterator
+import functools
+import importlib
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from litespark.device import device_of
-from litespark.ops.linear_cross_entropy.rows import Losses, RowFunctions, Settings
+from litespark.ops.linear_cross_entropy.rows import Losses, Settings
 
 # A chunk has as many tokens as this many bytes of logits allow, since every further chunk reads and writes d weight in
 # fp32 once more, but never less than LEAST_ROWS, which keep a matrix product busy.
@@ -38,71 +42,78 @@ def rows_in_chunk(tokens: int, vocab_size: int, bytes_per_logit: int) -> int:
     return max(-(-tokens // (chunks * ROW_MULTIPLE)), 1) * ROW_MULTIPLE
 
 
-def losses(
-    rows: RowFunctions, hidden: Tensor, weight: Tensor, labels: Tensor, dtype: torch.dtype, settings: Settings
-) -> Losses:
-    """The losses of all tokens, without gradients: of hidden (T, D), weight (V, D), labels (T,), products in
-    `dtype`."""
-    found = _empty_losses(hidden, dtype)
-    for part, _, logits in _logits(rows, hidden, weight.to(dtype)):
-        for whole, of_part in zip(found, rows.losses(logits, labels[part], settings, False), strict=True):
-            whole[part] = of_part
-    return found
+def _without_autocast(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Autocast goes on inside of a custom op, and might round what is summed in fp32."""
+
+    @functools.wraps(function)
+    def run(hidden: Tensor, *rest: Any) -> Any:
+        with torch.autocast(hidden.device.type, enabled=False):
+            return function(hidden, *rest)
+
+    return run
 
 
-def losses_and_gradients(
-    rows: RowFunctions,
-    hidden: Tensor,
-    weight: Tensor,
-    labels: Tensor,
-    dtype: torch.dtype,
-    settings: Settings,
-    needed: tuple[bool, bool],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The sum of all losses, d hidden in `dtype` and d weight in fp32 (fp64 for fp64); (0,) where not `needed`."""
+@_without_autocast
+def loss_and_gradients(
+    hidden: Tensor, weight: Tensor, labels: Tensor, rows: str, dtype: torch.dtype, ignore_index: int, z_loss: float,
+    softcap: float, needs_hidden: bool, needs_weight: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """The sum of all losses, d hidden in `dtype` and d weight in fp32 (fp64 for fp64); (0,) where not needed."""
+    settings, row_losses = Settings(ignore_index, z_loss, softcap), _of(rows).losses
     weight = weight.to(dtype)
-    loss = _empty_losses(hidden, dtype).loss
-    hidden_gradient = hidden.new_empty(hidden.shape if needed[0] else (0,), dtype=dtype)
-    weight_gradient = _empty_weight_gradient(weight, needed[1], hidden.shape[0])
+    loss = empty_losses(hidden, dtype).loss
+    hidden_gradient = hidden.new_empty(hidden.shape if needs_hidden else (0,), dtype=dtype)
+    weight_gradient = _empty_weight_gradient(weight, needs_weight, hidden.shape[0])
     for part, h, logits in _logits(rows, hidden, weight):
-        loss[part] = rows.losses(logits, labels[part], settings, True).loss
-        if needed[0]:
+        loss[part] = row_losses(logits, labels[part], settings, True).loss
+        if needs_hidden:
             torch.mm(logits, weight, out=hidden_gradient[part])
-        if needed[1]:
+        if needs_weight:
             _accumulate(weight_gradient, logits.t(), h, first=part.start == 0)
     return loss.sum(), hidden_gradient, weight_gradient
 
 
-def gradients(
-    rows: RowFunctions,
-    upstream: Tensor,
-    hidden: Tensor,
-    weight: Tensor,
-    labels: Tensor,
-    maximum: Tensor,
-    sum_exp: Tensor,
-    dtype: torch.dtype,
-    settings: Settings,
-    needed: tuple[bool, bool],
-) -> tuple[Tensor, Tensor]:
-    """d hidden and d weight in the dtypes of hidden and weight, from logits that are made again; (0,) where not
-    `needed`.
+@_without_autocast
+def token_losses(
+    hidden: Tensor, weight: Tensor, labels: Tensor, rows: str, dtype: torch.dtype, ignore_index: int, z_loss: float,
+    softcap: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """`Losses` of all tokens: of hidden (T, D), weight (V, D), labels (T,), products in `dtype`."""
+    found, settings = empty_losses(hidden, dtype), Settings(ignore_index, z_loss, softcap)
+    for part, _, logits in _logits(rows, hidden, weight.to(dtype)):
+        for whole, of_part in zip(found, _of(rows).losses(logits, labels[part], settings, False), strict=True):
+            whole[part] = of_part
+    return (*found,)
 
-    `upstream` (T,) is the gradient of each token's loss; `maximum` and `sum_exp` are those of `losses`.
+
+@_without_autocast
+def token_gradients(
+    hidden: Tensor, weight: Tensor, labels: Tensor, upstream: Tensor, maximum: Tensor, sum_exp: Tensor, rows: str,
+    dtype: torch.dtype, ignore_index: int, z_loss: float, softcap: float, needs_hidden: bool, needs_weight: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """d hidden and d weight in the dtypes of hidden and weight, from logits that are made again; (0,) where not needed.
+
+    `upstream` (T,) is the gradient of each token's loss; `maximum` and `sum_exp` are those of `token_losses`.
     """
+    settings, row_gradient_ = Settings(ignore_index, z_loss, softcap), _of(rows).gradient_
     # what is common to all tokens is multiplied in last, in fp32: 1/T or a gradient scaler's factor would leave fp16
     common = upstream.abs().amax() if upstream.numel() else upstream.new_ones(())
     upstream = upstream / common.clamp(min=torch.finfo(upstream.dtype).tiny)
     cast = weight.to(dtype)
-    hidden_gradient = hidden.new_empty(hidden.shape if needed[0] else (0,))
-    weight_gradient = _empty_weight_gradient(cast, needed[1], hidden.shape[0])
+    hidden_gradient = hidden.new_empty(hidden.shape if needs_hidden else (0,))
+    weight_gradient = _empty_weight_gradient(cast, needs_weight, hidden.shape[0])
     for part, h, logits in _logits(rows, hidden, cast):
-        rows.gradient_(logits, labels[part], maximum[part], sum_exp[part], upstream[part], settings)
-        if needed[0]:
+        row_gradient_(logits, labels[part], maximum[part], sum_exp[part], upstream[part], settings)
+        if needs_hidden:
             scale_into(hidden_gradient[part], torch.mm(logits, cast), common)
-        if needed[1]:
+        if needs_weight:
             _accumulate(weight_gradient, logits.t(), h, first=part.start == 0)
     return hidden_gradient, scale_into(torch.empty_like(weight_gradient, dtype=weight.dtype), weight_gradient, common)
+
+
+def _of(rows: str) -> Any:
+    """The module with `losses`, `gradient_` and `bytes_per_logit`."""
+    return importlib.import_module(f"litespark.ops.linear_cross_entropy.{rows}")
 
 
 def scale_into(out: Tensor, x: Tensor, factor: Tensor) -> Tensor:
@@ -110,13 +121,13 @@ def scale_into(out: Tensor, x: Tensor, factor: Tensor) -> Tensor:
     return torch.mul(x, factor.reshape(1), out=out)
 
 
-def _logits(rows: RowFunctions, hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+def _logits(rows: str, hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Of each chunk: which tokens, their hidden states (N, D) and their logits (N, V), in the dtype of `weight`.
 
     All chunks use the same memory for their logits.
     """
     tokens, vocab_size = hidden.shape[0], weight.shape[0]
-    size = rows_in_chunk(tokens, vocab_size, rows.bytes_per_logit(weight.dtype))
+    size = rows_in_chunk(tokens, vocab_size, _of(rows).bytes_per_logit(weight.dtype))
     unit = _ROW_ALIGNMENT // weight.element_size()
     buffer = weight.new_empty(min(size, tokens), -(-vocab_size // unit) * unit)
     # oneDNN's bf16 products on CPUs with AMX (PyTorch 2.14) read a column beyond an odd width, and 0 · NaN is NaN
@@ -129,7 +140,7 @@ def _logits(rows: RowFunctions, hidden: Tensor, weight: Tensor) -> Iterator[tupl
         yield part, h, logits
 
 
-def _empty_losses(hidden: Tensor, dtype: torch.dtype) -> Losses:
+def empty_losses(hidden: Tensor, dtype: torch.dtype) -> Losses:
     tokens, wide = hidden.shape[0], torch.promote_types(dtype, torch.float32)
     loss, maximum, sum_exp = (hidden.new_empty(tokens, dtype=wide) for _ in range(3))
     return Losses(loss, maximum, sum_exp, hidden.new_empty(tokens, dtype=torch.bool))
@@ -144,12 +155,13 @@ def _empty_weight_gradient(weight: Tensor, needed: bool, tokens: int) -> Tensor:
 
 def _accumulate(total: Tensor, a: Tensor, b: Tensor, first: bool) -> None:
     """total += a · b, or total = a · b the first time, which need not be read."""
+    beta = 0 if first else 1
     if total.dtype == a.dtype or a.device.type == "cpu":
         # a CPU multiplies bf16 no faster than fp32, unless it has instructions for it
-        torch.addmm(total, a.to(total.dtype), b.to(total.dtype), beta=0 if first else 1, out=total)
+        torch.addmm(total, a.to(total.dtype), b.to(total.dtype), beta=beta, out=total)
     elif device_of(a.device).is_nvidia:
         # bf16 in, fp32 out
-        torch.ops.aten.addmm.dtype_out(total, a, b, total.dtype, beta=0 if first else 1, out=total)
+        torch.ops.aten.addmm.dtype_out(total, a, b, total.dtype, beta=beta, out=total)
     elif first:  # each chunk's product is rounded once on devices for which PyTorch has no such product
         total.copy_(torch.mm(a, b))
     else:

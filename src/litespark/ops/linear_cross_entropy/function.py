@@ -1,11 +1,9 @@
-"""Head projection and cross-entropy over chunks of tokens, the rows of each chunk in Triton. See `chunks`."""
+"""Head projection and cross-entropy over chunks of tokens, the rows of each chunk in Triton. See `chunked`."""
 
-import torch
+from functools import partial
 
-from litespark.ops.linear_cross_entropy.kernels import ROWS
-from litespark.ops.linear_cross_entropy.operators import ChunkedOps, chunked_loss
+from litespark.ops.linear_cross_entropy import kernels  # noqa: F401 (without Triton this fails here, and not later)
+from litespark.ops.linear_cross_entropy.chunked import linear_cross_entropy_chunked
 
-TRITON = ChunkedOps("triton", ROWS, (torch.float32, torch.bfloat16, torch.float16))
-
-linear_cross_entropy_triton = chunked_loss(TRITON, recompute=False)
-linear_cross_entropy_triton_recompute = chunked_loss(TRITON, recompute=True)
+linear_cross_entropy_triton = partial(linear_cross_entropy_chunked, rows="kernels")
+linear_cross_entropy_triton_recompute = partial(linear_cross_entropy_triton, recompute=True)

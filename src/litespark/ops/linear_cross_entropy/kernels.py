@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from litespark.ops.linear_cross_entropy.rows import Losses, RowFunctions, Settings
+from litespark.ops.linear_cross_entropy.rows import Losses, Settings
 from litespark.ops.precision import dtype_name
 from litespark.ops.rounding.kernels import rounded
 from litespark.ops.triton_support import Launches, Target, on_device_of, on_meta
@@ -112,21 +112,9 @@ def _write_gradient(
 
 @triton.jit
 def losses_kernel(
-    logits,
-    labels,
-    loss,
-    maximum_to,
-    sum_exp_to,
-    correct,
-    stride,
-    ignore_index,
-    z_loss,
-    softcap,
-    SOFTCAP: tl.constexpr,
-    GRADIENT: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    logits, labels, loss, maximum_to, sum_exp_to, correct, stride, ignore_index, z_loss, softcap,
+    SOFTCAP: tl.constexpr, GRADIENT: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """Losses of whole rows. With GRADIENT their gradient replaces the logits, which are read twice (the second time
     from cache) and written once, and only the loss is told. Rows whose label is ignored are not read."""
     program = tl.program_id(0).to(tl.int64)
@@ -151,20 +139,9 @@ def losses_kernel(
 
 @triton.jit
 def gradient_kernel(
-    logits,
-    labels,
-    maximum,
-    sum_exp,
-    upstream,
-    first_id,
-    stride,
-    ignore_index,
-    z_loss,
-    softcap,
-    SOFTCAP: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    logits, labels, maximum, sum_exp, upstream, first_id, stride, ignore_index, z_loss, softcap,
+    SOFTCAP: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """Replaces the logits of rows from `first_id` on by their gradient: one read, one write."""
     program = tl.program_id(0).to(tl.int64)
     row = logits + program * stride
@@ -182,60 +159,33 @@ def gradient_kernel(
 
 
 def losses(logits: Tensor, labels: Tensor, settings: Settings, with_gradient: bool) -> Losses:
-    """See `RowFunctions`; with a gradient, only the loss is computed. Rows may lie any stride apart."""
+    """See `rows.losses`; with a gradient, only the loss is computed. Rows may lie any stride apart."""
     count, columns = logits.shape
     loss, maximum, sum_exp = (logits.new_empty(count, dtype=torch.float32) for _ in range(3))
     correct = logits.new_empty(count, dtype=torch.bool)
     block, num_warps = configuration(columns, logits.element_size())
     with on_device_of(logits):
         losses_kernel[(count,)](
-            logits,
-            labels.contiguous(),
-            loss,
-            maximum,
-            sum_exp,
-            correct,
-            logits.stride(0),
-            settings.ignore_index,
-            settings.z_loss,
-            settings.softcap,
-            SOFTCAP=settings.softcap != 0,
-            GRADIENT=with_gradient,
-            COLUMNS=columns,
-            BLOCK=block,
-            num_warps=num_warps,
-        )
+            logits, labels.contiguous(), loss, maximum, sum_exp, correct, logits.stride(0), settings.ignore_index,
+            settings.z_loss, settings.softcap,
+            SOFTCAP=settings.softcap != 0, GRADIENT=with_gradient, COLUMNS=columns, BLOCK=block, num_warps=num_warps,
+        )  # fmt: skip
     return Losses(loss, maximum, sum_exp, correct)
 
 
 def gradient_(
-    logits: Tensor,
-    labels: Tensor,
-    maximum: Tensor,
-    sum_exp: Tensor,
-    upstream: Tensor | None,
-    settings: Settings,
+    logits: Tensor, labels: Tensor, maximum: Tensor, sum_exp: Tensor, upstream: Tensor | None, settings: Settings
 ) -> None:
     """See `rows.gradient_`."""
     count, columns = logits.shape
     block, num_warps = configuration(columns, logits.element_size())
     with on_device_of(logits):
         gradient_kernel[(count,)](
-            logits,
-            labels.contiguous(),
-            maximum,
-            sum_exp,
-            upstream,
+            logits, labels.contiguous(), maximum, sum_exp, upstream,
             0,  # the id of the first column: the vocabulary is whole
-            logits.stride(0),
-            settings.ignore_index,
-            settings.z_loss,
-            settings.softcap,
-            SOFTCAP=settings.softcap != 0,
-            COLUMNS=columns,
-            BLOCK=block,
-            num_warps=num_warps,
-        )
+            logits.stride(0), settings.ignore_index, settings.z_loss, settings.softcap,
+            SOFTCAP=settings.softcap != 0, COLUMNS=columns, BLOCK=block, num_warps=num_warps,
+        )  # fmt: skip
 
 
 def configuration(columns: int, itemsize: int) -> tuple[int, int]:
@@ -244,7 +194,8 @@ def configuration(columns: int, itemsize: int) -> tuple[int, int]:
     return block, max(1, block * itemsize // (_THREAD_BYTES * 32))
 
 
-ROWS = RowFunctions(losses, gradient_, lambda dtype: dtype.itemsize)
+def bytes_per_logit(dtype: torch.dtype) -> int:
+    return dtype.itemsize
 
 
 # ---------------------------------------------------------------- compiling without a device

@@ -8,7 +8,6 @@ N rows of a chunk, V token ids.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -39,21 +38,8 @@ class Losses(NamedTuple):
     correct: Tensor
 
 
-@dataclass(frozen=True)
-class RowFunctions:
-    """How a backend does the work on a chunk of whole rows."""
-
-    # (logits, labels, settings, with_gradient) -> `Losses`; with a gradient, d loss / d logits has replaced the
-    # logits
-    losses: Callable[[Tensor, Tensor, Settings, bool], Losses]
-    # (logits, labels, maximum, sum_exp, upstream, settings) -> None; upstream · d loss / d logits has replaced the
-    # logits. The four in between are (N,); no upstream stands for ones
-    gradient_: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, Settings], None]
-    bytes_per_logit: Callable[[torch.dtype], int]  # what a logit of that dtype takes while the functions above run
-
-
 def losses(logits: Tensor, labels: Tensor, settings: Settings, with_gradient: bool) -> Losses:
-    """See `RowFunctions`."""
+    """Losses of whole rows (N, V); with a gradient, d loss / d logits has replaced the logits."""
     x = _capped(_wide(logits), settings)
     maximum, best = x.max(dim=1)
     # a row of -inf has no finite maximum to subtract
@@ -74,7 +60,7 @@ def losses(logits: Tensor, labels: Tensor, settings: Settings, with_gradient: bo
 def gradient_(
     logits: Tensor, labels: Tensor, maximum: Tensor, sum_exp: Tensor, upstream: Tensor | None, settings: Settings
 ) -> None:
-    """See `RowFunctions`.
+    """upstream · d loss / d logits replaces the logits; all between are (N,), and no upstream stands for ones.
 
     d nats / d logit = p - [id = label] with p = exp(logit - maximum) / sum_exp, d logsumexp² / d logit =
     2 · logsumexp · p, and the soft cap contributes the factor 1 - tanh².
@@ -98,7 +84,7 @@ def gradient_(
 
 
 def bytes_per_logit(dtype: torch.dtype) -> int:
-    """The logits, and about two wide copies of them."""
+    """What a logit takes while the functions above run: itself, and about two wide copies."""
     wide = torch.promote_types(dtype, torch.float32)
     return dtype.itemsize + 2 * wide.itemsize
 
@@ -114,6 +100,3 @@ def _capped(x: Tensor, settings: Settings) -> Tensor:
 def _label_column(labels: Tensor, ids: int) -> tuple[Tensor, Tensor]:
     """(N,) a column that may be read, and (N,) bool whether it is the label's."""
     return labels.clamp(0, ids - 1), (labels >= 0) & (labels < ids)
-
-
-ROWS = RowFunctions(losses, gradient_, bytes_per_logit)

@@ -28,20 +28,9 @@ BACKWARD_THREADS = 65536
 # their number depends on the batch, and a batch of one row is no reason to compile anew
 @triton.jit(do_not_specialize=["rows"])
 def rms_norm_forward_kernel(
-    x,
-    update,
-    weight,
-    stream,
-    y,
-    inverse_rms,
-    rows,
-    x_stride,
-    update_stride,
-    eps,
-    WIDTH: tl.constexpr,
-    BLOCK: tl.constexpr,
-    ROWS: tl.constexpr,
-):
+    x, update, weight, stream, y, inverse_rms, rows, x_stride, update_stride, eps, WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
     """One program takes ROWS rows. Without `update`: reads x, writes y. With it: reads x and update, writes the stream
     and y. The weight is read by every program and comes from cache; `inverse_rms` is one fp32 a row."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -63,24 +52,10 @@ def rms_norm_forward_kernel(
 
 @triton.jit(do_not_specialize=["rows", "steps"])
 def rms_norm_backward_kernel(
-    y_gradient,
-    stream_gradient,
-    stream,
-    weight,
-    inverse_rms,
-    gradient,
-    second_gradient,
-    weight_partials,
-    rows,
-    steps,
-    y_gradient_stride,
-    stream_gradient_stride,
-    stream_stride,
-    WIDTH: tl.constexpr,
-    BLOCK: tl.constexpr,
-    ROWS: tl.constexpr,
-    STAGES: tl.constexpr,
-):
+    y_gradient, stream_gradient, stream, weight, inverse_rms, gradient, second_gradient, weight_partials, rows, steps,
+    y_gradient_stride, stream_gradient_stride, stream_stride, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
+    ROWS: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
     """With n = stream · inverse_rms and g = y_gradient · weight:
 
         gradient = inverse_rms · (g - n · mean(g · n)) + stream_gradient
@@ -171,21 +146,10 @@ def rms_norm_forward(
     tile = tiling(width, target_of(x.device))
     with on_device_of(x):
         rms_norm_forward_kernel[(triton.cdiv(x.shape[0], tile.rows),)](
-            x,
-            update,
-            weight.contiguous(),
-            stream,
-            y,
-            inverse_rms,
-            x.shape[0],
-            x.stride(0),
-            0 if update is None else update.stride(0),
-            eps,
-            WIDTH=width,
-            BLOCK=tile.block,
-            ROWS=tile.rows,
-            num_warps=tile.num_warps,
-        )
+            x, update, weight.contiguous(), stream, y, inverse_rms, x.shape[0], x.stride(0),
+            0 if update is None else update.stride(0), eps,
+            WIDTH=width, BLOCK=tile.block, ROWS=tile.rows, num_warps=tile.num_warps,
+        )  # fmt: skip
     return stream, y, inverse_rms
 
 
@@ -217,26 +181,14 @@ def rms_norm_backward(
     partials = stream.new_empty(programs, width, dtype=torch.float32)
     with on_device_of(stream):
         rms_norm_backward_kernel[(programs,)](
-            y_gradient,
-            stream_gradient,
-            stream,
-            weight.contiguous(),
-            inverse_rms.contiguous(),
-            gradient,
-            second,
-            partials,
-            stream.shape[0],
+            y_gradient, stream_gradient, stream, weight.contiguous(), inverse_rms.contiguous(), gradient, second,
+            partials, stream.shape[0],
             # the interpreter of Triton 3.6 makes an array of a number, and NumPy 2.4 does not count up to an array
             tl.constexpr(steps) if interpreting() else steps,
-            y_gradient.stride(0),
-            0 if stream_gradient is None else stream_gradient.stride(0),
-            stream.stride(0),
-            WIDTH=width,
-            BLOCK=tile.block,
-            ROWS=tile.rows,
-            STAGES=backward_stages(tile, sum(each.element_size() for each in read), target),
-            num_warps=tile.num_warps,
-        )
+            y_gradient.stride(0), 0 if stream_gradient is None else stream_gradient.stride(0), stream.stride(0),
+            WIDTH=width, BLOCK=tile.block, ROWS=tile.rows,
+            STAGES=backward_stages(tile, sum(each.element_size() for each in read), target), num_warps=tile.num_warps,
+        )  # fmt: skip
     return gradient, second, partials.sum(dim=0).to(weight.dtype)
 
 

@@ -6,9 +6,8 @@ are refused.
 B batch, S sequence length, H query heads, K key/value heads, Dh head dim.
 """
 
-# no `from __future__ import annotations`: custom_op reads the annotations as objects
+from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -52,9 +51,7 @@ def _check(qkv: Tensor, cos: Tensor, sin: Tensor) -> None:
         raise ValueError("rope: cos or sin require gradients, which this backend has not; choose ops.rope=reference")
 
 
-@torch.library.custom_op("litespark::rope_qkv", mutates_args=())
-def _rope_qkv(qkv: Tensor, cos: Tensor, sin: Tensor, num_kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    return rope_qkv_forward(qkv, cos, sin, num_kv_heads)
+_rope_qkv = torch.library.custom_op("litespark::rope_qkv", rope_qkv_forward, mutates_args=())
 
 
 @_rope_qkv.register_fake
@@ -65,43 +62,26 @@ def _(qkv: Tensor, cos: Tensor, sin: Tensor, num_kv_heads: int) -> tuple[Tensor,
     return query, key, value
 
 
-@torch.library.custom_op("litespark::rope_qkv_backward", mutates_args=())
-def _rope_qkv_backward(
-    query: Tensor | None,
-    key: Tensor | None,
-    value: Tensor | None,
-    cos: Tensor,
-    sin: Tensor,
-    shape: Sequence[int],
-    dtype: torch.dtype,
-) -> Tensor:
-    return rope_qkv_backward((query, key, value), cos, sin, shape, dtype)
+_rope_qkv_backward = torch.library.custom_op("litespark::rope_qkv_backward", rope_qkv_backward, mutates_args=())
 
 
 @_rope_qkv_backward.register_fake
-def _(
-    query: Tensor | None,
-    key: Tensor | None,
-    value: Tensor | None,
-    cos: Tensor,
-    sin: Tensor,
-    shape: Sequence[int],
-    dtype: torch.dtype,
-) -> Tensor:
+def _(query: Tensor | None, key: Tensor | None, value: Tensor | None, cos: Tensor, *rest: Any) -> Tensor:
+    _, shape, dtype = rest
     return cos.new_empty(shape, dtype=dtype)
 
 
-def _keep_rope_qkv(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     qkv, cos, sin, _ = inputs
     ctx.shape, ctx.dtype = qkv.shape, qkv.dtype
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(cos, sin)
 
 
-def _differentiate_rope_qkv(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+def _differentiate(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
     if all(gradient is None for gradient in gradients):
         return None, None, None, None
     return _rope_qkv_backward(*gradients, *ctx.saved_tensors, ctx.shape, ctx.dtype), None, None, None
 
 
-_rope_qkv.register_autograd(_differentiate_rope_qkv, setup_context=_keep_rope_qkv)
+_rope_qkv.register_autograd(_differentiate, setup_context=_keep)

@@ -28,18 +28,9 @@ _TILE = 512
 
 @triton.jit
 def _heads(
-    source,
-    destination,
-    source_stride,
-    destination_stride,
-    cos,
-    sin,
-    ROTATE: tl.constexpr,
-    HEADS: tl.constexpr,
-    HALF: tl.constexpr,
-    BLOCK_HEADS: tl.constexpr,
-    BLOCK_HALF: tl.constexpr,
-):
+    source, destination, source_stride, destination_stride, cos, sin, ROTATE: tl.constexpr, HEADS: tl.constexpr,
+    HALF: tl.constexpr, BLOCK_HEADS: tl.constexpr, BLOCK_HALF: tl.constexpr,
+):  # fmt: skip
     """The HEADS heads of one token from `source` to `destination`; without a source they become 0."""
     column = tl.arange(0, BLOCK_HALF)[None, :]
     for start in range(0, HEADS, BLOCK_HEADS):
@@ -66,42 +57,13 @@ def _heads(
 # a length of one token, or one that is no multiple of 16, is no reason to compile anew
 @triton.jit(do_not_specialize=["length"])
 def rope_kernel(
-    query,
-    key,
-    value,
-    query_to,
-    key_to,
-    value_to,
-    cos,
-    sin,
-    length,
-    query_row,
-    query_token,
-    query_head,
-    key_row,
-    key_token,
-    key_head,
-    value_row,
-    value_token,
-    value_head,
-    query_to_row,
-    query_to_token,
-    query_to_head,
-    key_to_row,
-    key_to_token,
-    key_to_head,
-    value_to_row,
-    value_to_token,
-    value_to_head,
-    table_row,
-    table_token,
-    QUERY_HEADS: tl.constexpr,
-    KEY_HEADS: tl.constexpr,
-    HALF: tl.constexpr,
-    INVERSE: tl.constexpr,
-    BLOCK_HEADS: tl.constexpr,
-    BLOCK_HALF: tl.constexpr,
-):
+    query, key, value, query_to, key_to, value_to, cos, sin, length,
+    query_row, query_token, query_head, key_row, key_token, key_head, value_row, value_token, value_head,
+    query_to_row, query_to_token, query_to_head, key_to_row, key_to_token, key_to_head,
+    value_to_row, value_to_token, value_to_head, table_row, table_token,
+    QUERY_HEADS: tl.constexpr, KEY_HEADS: tl.constexpr, HALF: tl.constexpr, INVERSE: tl.constexpr,
+    BLOCK_HEADS: tl.constexpr, BLOCK_HALF: tl.constexpr,
+):  # fmt: skip
     """One program a token. Of each tensor three strides, those of B, S and heads; neighbours in a head are neighbours.
 
     A source that is None stands for zeros.
@@ -137,21 +99,22 @@ def rope_qkv_forward(qkv: Tensor, cos: Tensor, sin: Tensor, num_kv_heads: int) -
     batch, length, heads, width = qkv.shape
     sizes = (heads - 2 * num_kv_heads, num_kv_heads, num_kv_heads)
     query, key, value = (qkv.new_empty(batch, length, size, width) for size in sizes)
-    _launch(_dense(qkv).split(sizes, dim=2), query, key, value, cos, sin, inverse=False)
+    _launch(_dense(qkv).split(sizes, dim=2), (query, key, value), cos, sin, inverse=False)
     return query, key, value
 
 
 def rope_qkv_backward(
-    gradients: Sequence[Tensor | None], cos: Tensor, sin: Tensor, shape: Sequence[int], dtype: torch.dtype
-) -> Tensor:
-    """The gradient of `qkv` (`shape`, `dtype`), written in one pass; a gradient that is None stands for zeros."""
+    query: Tensor | None, key: Tensor | None, value: Tensor | None, cos: Tensor, sin: Tensor, shape: Sequence[int],
+    dtype: torch.dtype,
+) -> Tensor:  # fmt: skip
+    """The gradient of `qkv` (`shape`, `dtype`) from those of the three, in one pass; None stands for zeros."""
     found = cos.new_empty(shape, dtype=dtype)
-    sources = [None if gradient is None else _dense(gradient) for gradient in gradients]
+    sources = [None if gradient is None else _dense(gradient) for gradient in (query, key, value)]
     num_kv_heads = next(
         x.shape[2] if i else (shape[2] - x.shape[2]) // 2 for i, x in enumerate(sources) if x is not None
     )
-    query, key, value = found.split((shape[2] - 2 * num_kv_heads, num_kv_heads, num_kv_heads), dim=2)
-    _launch(sources, query, key, value, cos, sin, inverse=True)
+    destinations = found.split((shape[2] - 2 * num_kv_heads, num_kv_heads, num_kv_heads), dim=2)
+    _launch(sources, destinations, cos, sin, inverse=True)
     return found
 
 
@@ -160,15 +123,9 @@ def _dense(x: Tensor) -> Tensor:
 
 
 def _launch(
-    sources: Sequence[Tensor | None],
-    query_to: Tensor,
-    key_to: Tensor,
-    value_to: Tensor,
-    cos: Tensor,
-    sin: Tensor,
-    inverse: bool,
+    sources: Sequence[Tensor | None], destinations: Sequence[Tensor], cos: Tensor, sin: Tensor, inverse: bool
 ) -> None:
-    query, key, value = sources
+    query_to, key_to, _ = destinations
     batch, length, _, width = query_to.shape
     if query_to.numel() + key_to.numel() == 0:
         return
@@ -178,31 +135,12 @@ def _launch(
     heads, half, num_warps = configuration(query_to.shape[2], key_to.shape[2], width, target_of(query_to.device))
     with on_device_of(query_to):
         rope_kernel[(batch * length,)](
-            query,
-            key,
-            value,
-            query_to,
-            key_to,
-            value_to,
-            cos,
-            sin,
-            length,
-            *_strides(query),
-            *_strides(key),
-            *_strides(value),
-            *_strides(query_to),
-            *_strides(key_to),
-            *_strides(value_to),
-            0 if cos.shape[0] == 1 else cos.stride(0),
-            cos.stride(1),
-            QUERY_HEADS=query_to.shape[2],
-            KEY_HEADS=key_to.shape[2],
-            HALF=width // 2,
-            INVERSE=inverse,
-            BLOCK_HEADS=heads,
-            BLOCK_HALF=half,
-            num_warps=num_warps,
-        )
+            *sources, *destinations, cos, sin, length,
+            *(stride for x in (*sources, *destinations) for stride in _strides(x)),
+            0 if cos.shape[0] == 1 else cos.stride(0), cos.stride(1),
+            QUERY_HEADS=query_to.shape[2], KEY_HEADS=key_to.shape[2], HALF=width // 2, INVERSE=inverse,
+            BLOCK_HEADS=heads, BLOCK_HALF=half, num_warps=num_warps,
+        )  # fmt: skip
 
 
 def _strides(x: Tensor | None) -> tuple[int, ...]:
@@ -225,7 +163,7 @@ def launches(target: Target) -> Launches:
         table = on_meta(1, 4096, width // 2, torch.float32)
         for dtype in (torch.bfloat16, torch.float32):
             qkv = on_meta(4, 4096, heads + 2 * num_kv_heads, width, dtype)
-            gradients = [on_meta(4, 4096, count, width, dtype) for count in (heads, num_kv_heads, num_kv_heads)]
+            query, key = on_meta(4, 4096, heads, width, dtype), on_meta(4, 4096, num_kv_heads, width, dtype)
             words = f"{dtype_name(dtype)} H{heads} K{num_kv_heads} Dh{width}"
             yield f"forward {words}", partial(rope_qkv_forward, qkv, table, table, num_kv_heads)
-            yield f"backward {words}", partial(rope_qkv_backward, gradients, table, table, qkv.shape, dtype)
+            yield f"backward {words}", partial(rope_qkv_backward, query, key, key, table, table, qkv.shape, dtype)

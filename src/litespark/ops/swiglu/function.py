@@ -75,13 +75,16 @@ def _(gate_up: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @torch.library.custom_op("litespark::swiglu_backward", mutates_args=())
-def _swiglu_backward(gate_up: Tensor, product_gradient: Tensor) -> Tensor:
-    return swiglu_backward(gate_up, product_gradient)[0]
+def _backward(gate_up: Tensor, product_gradient: Tensor, again: bool) -> tuple[Tensor, Tensor]:
+    """The gradient of `gate_up`; and `again` the product in the dtype of its gradient, else nothing."""
+    gradient, product = swiglu_backward(gate_up, product_gradient, product_gradient.dtype if again else None)
+    return gradient, gate_up.new_empty(0) if product is None else product
 
 
-@_swiglu_backward.register_fake
-def _(gate_up: Tensor, product_gradient: Tensor) -> Tensor:
-    return gate_up.new_empty(gate_up.shape)
+@_backward.register_fake
+def _(gate_up: Tensor, product_gradient: Tensor, again: bool) -> tuple[Tensor, Tensor]:
+    product = torch.empty_like(product_gradient, memory_format=torch.contiguous_format)
+    return gate_up.new_empty(gate_up.shape), product if again else gate_up.new_empty(0)
 
 
 def _keep_swiglu(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -89,8 +92,7 @@ def _keep_swiglu(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _differentiate_swiglu(ctx: Any, product_gradient: Tensor) -> tuple[Tensor, None]:
-    (gate_up,) = ctx.saved_tensors
-    return _swiglu_backward(gate_up, product_gradient), None
+    return _backward(*ctx.saved_tensors, product_gradient, again=False)[0], None
 
 
 _swiglu.register_autograd(_differentiate_swiglu, setup_context=_keep_swiglu)
@@ -115,30 +117,16 @@ def _multiplications(gate_up_shape: torch.Size, weight_shape: torch.Size, *args:
     return 2 * gate_up_shape[:-1].numel() * weight_shape.numel()
 
 
-@torch.library.custom_op("litespark::swiglu_linear_backward", mutates_args=())
-def _swiglu_linear_backward(gate_up: Tensor, product_gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradient of `gate_up`, and the product again in the dtype of its gradient."""
-    gradient, product = swiglu_backward(gate_up, product_gradient, product_gradient.dtype)
-    assert product is not None  # its dtype was given
-    return gradient, product
-
-
-@_swiglu_linear_backward.register_fake
-def _(gate_up: Tensor, product_gradient: Tensor) -> tuple[Tensor, Tensor]:
-    return gate_up.new_empty(gate_up.shape), gate_up.new_empty(product_gradient.shape, dtype=product_gradient.dtype)
-
-
 def _keep_swiglu_linear(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    gate_up, weight, _ = inputs
-    ctx.save_for_backward(gate_up, weight)
+    ctx.save_for_backward(*inputs[:2])
 
 
-def _differentiate_swiglu_linear(ctx: Any, output_gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+def _differentiate_swiglu_linear(ctx: Any, output_gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
     gate_up, weight = ctx.saved_tensors
-    product_gradient = output_gradient @ weight.to(output_gradient.dtype)
-    if not ctx.needs_input_grad[1]:  # a frozen weight needs no product
-        return _swiglu_backward(gate_up, product_gradient), None, None
-    gradient, product = _swiglu_linear_backward(gate_up, product_gradient)
+    frozen = not ctx.needs_input_grad[1]  # which needs no product
+    gradient, product = _backward(gate_up, output_gradient @ weight.to(output_gradient.dtype), again=not frozen)
+    if frozen:
+        return gradient, None, None
     rows = math.prod(gate_up.shape[:-1])  # torch.Size.numel() would fix sizes that the compiler keeps open
     weight_gradient = output_gradient.reshape(rows, weight.shape[0]).T @ product.reshape(rows, weight.shape[1])
     return gradient, weight_gradient.to(weight.dtype), None

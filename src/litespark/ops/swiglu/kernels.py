@@ -48,17 +48,9 @@ def swiglu_forward_kernel(
 
 @triton.jit(do_not_specialize=["rows"])
 def swiglu_backward_kernel(
-    gate_up,
-    product_gradient,
-    gradient,
-    product,
-    rows,
-    gate_up_stride,
-    product_gradient_stride,
-    WIDTH: tl.constexpr,
-    BLOCK: tl.constexpr,
-    ROWS: tl.constexpr,
-):
+    gate_up, product_gradient, gradient, product, rows, gate_up_stride, product_gradient_stride, WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
     """With s = sigmoid(gate) and d = product_gradient:
 
         gradient of gate = d · up · s · (1 + gate · (1 - s))
@@ -112,15 +104,9 @@ def swiglu_forward(gate_up: Tensor, dtype: torch.dtype) -> Tensor:
     tile = tiling(width, target_of(gate_up.device))
     with on_device_of(gate_up):
         swiglu_forward_kernel[_grid(gate_up.shape[0], width, tile)](
-            gate_up,
-            product,
-            gate_up.shape[0],
-            gate_up.stride(0),
-            WIDTH=width,
-            BLOCK=tile.block,
-            ROWS=tile.rows,
-            num_warps=tile.num_warps,
-        )
+            gate_up, product, gate_up.shape[0], gate_up.stride(0),
+            WIDTH=width, BLOCK=tile.block, ROWS=tile.rows, num_warps=tile.num_warps,
+        )  # fmt: skip
     return product
 
 
@@ -138,18 +124,10 @@ def swiglu_backward(
     tile = tiling(width, target_of(gate_up.device))
     with on_device_of(gate_up):
         swiglu_backward_kernel[_grid(gate_up.shape[0], width, tile)](
-            gate_up,
-            product_gradient,
-            gradient,
-            product,
-            gate_up.shape[0],
-            gate_up.stride(0),
+            gate_up, product_gradient, gradient, product, gate_up.shape[0], gate_up.stride(0),
             product_gradient.stride(0),
-            WIDTH=width,
-            BLOCK=tile.block,
-            ROWS=tile.rows,
-            num_warps=tile.num_warps,
-        )
+            WIDTH=width, BLOCK=tile.block, ROWS=tile.rows, num_warps=tile.num_warps,
+        )  # fmt: skip
     return gradient, product
 
 
