@@ -120,7 +120,7 @@ def _module(parts: Parts, machine: Machine, manifest: Manifest) -> tuple[Trainin
     """The module as a run builds it, and what was settled about its ops."""
     record = new_record(parts, machine, Path("bench"), manifest, NullMeter("not read", ""), [])
     module, choices = construct_module(parts, machine, manifest, token_budget(parts), record)
-    return module, described(choices)
+    return module, described(choices, reasons=True)
 
 
 def out_of_memory(error: BaseException | None) -> str | None:
