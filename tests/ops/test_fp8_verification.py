@@ -1,5 +1,7 @@
 """Verifications of fp8: right pieces pass, and a fault in any piece, recipe, layout or note is caught and named."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
