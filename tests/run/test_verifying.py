@@ -81,7 +81,7 @@ def test_a_failing_op_stops_the_run_before_its_first_step(tmp_path, monkeypatch)
 
 
 def test_failing_pieces_of_fp8_stop_a_run_that_computes_with_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(planted_pieces, "PLANTED", planted_pieces.NotNoted(), raising=False)
+    monkeypatch.setattr(planted_pieces, "PLANTED", planted_pieces.Cast(planted_pieces.not_noted), raising=False)
     monkeypatch.setitem(BACKENDS["fp8"], "wrong", Backend("tests.ops.planted_pieces:PLANTED"))
     wrong = "ops.fp8=wrong", "callbacks.verify=always"
     with pytest.raises(FailedVerificationError, match=r"(?s)ops.fp8: got wrong, .*cast of weights, delayed.*amax"):
