@@ -16,9 +16,10 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.registry import _registry
 
+from litespark.atomic import content_hash
 from litespark.data import storage as module
 from litespark.data.local_files import LocalFiles
-from litespark.data.storage import Storage, StorageError, content_hash
+from litespark.data.storage import Storage, StorageError
 from tests.data.s3_server import CuttingProxy, fill, s3_client, speak_to
 
 s3fs = pytest.importorskip("s3fs")

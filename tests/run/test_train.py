@@ -155,8 +155,8 @@ def test_a_resume_that_fails_before_its_first_step_keeps_what_was_measured(tmp_p
 def test_a_resume_verifies_and_reads_its_checkpoint_once(tmp_path, monkeypatch):
     settings = (*SMALL, *FP8, f"paths.logs={tmp_path}")  # in fp8 its scales are compared as well
     folder = run.train(config(*settings))
-    hashed, read, sha256, load = [], [], checkpoint_folder._sha256, torch.load
-    monkeypatch.setattr(checkpoint_folder, "_sha256", lambda path: (hashed.append(path.name), sha256(path))[1])
+    hashed, read, sha256, load = [], [], checkpoint_folder.content_hash, torch.load
+    monkeypatch.setattr(checkpoint_folder, "content_hash", lambda path: (hashed.append(path.name), sha256(path))[1])
     monkeypatch.setattr(torch, "load", lambda file, **how: (read.append(Path(file).name), load(file, **how))[1])
     run.train(config(*settings, f"resume={folder}", "budget.steps=3", "callbacks.checkpoint_at_end=false"))
     assert hashed == read == ["state.ckpt"]

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from litespark.data.storage import Storage, content_hash
+from litespark.atomic import content_hash
+from litespark.data.storage import Storage
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ becomes an error that names the remedy.
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
 import os
 import secrets
@@ -247,12 +246,6 @@ class Storage:
                     "what is done already is kept."
                 ) from error
             raise
-
-
-def content_hash(path: Path) -> str:
-    """SHA-256 of a file as hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_final(error: BaseException) -> bool:

@@ -31,6 +31,8 @@ from litespark.data.tokenizer_files import (
     text_of_token,
 )  # fmt: skip
 
+# once its threads ran, `tokenizers` prints a warning in each forked loader worker unless this is set
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 END_OF_TEXT = "<|endoftext|>"
 _LONGEST_WORD = 256
 _LONG_RUN = re.compile(rf"\S{{{_LONGEST_WORD}}}|\s{{{_LONGEST_WORD}}}")
@@ -121,7 +123,6 @@ class Tokenizer:
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, show_progress=False
         )
-        _keep_quiet_about_forks()
         tokenizer.train_from_iterator(chain.from_iterable(map(without_long_words, texts)), trainer)
         missing = vocab_size - tokenizer.get_vocab_size(with_added_tokens=True)
         tokenizer.add_special_tokens([f"<|unused-{number}|>" for number in range(missing)])
@@ -171,7 +172,6 @@ class Tokenizer:
         return self._encoded(texts, special=False)
 
     def _encoded(self, texts: list[str], *, special: bool) -> list[list[int]]:
-        _keep_quiet_about_forks()
         with _failures_as_errors():
             return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=special)]
 
@@ -190,15 +190,13 @@ class Tokenizer:
 
     def difference(self, other: Tokenizer) -> str | None:
         """An id that means one token here and another there; None: there is none, though one may have more ids."""
-        mine, theirs = (
-            {number: token for token, number in each._tokenizer.get_vocab(with_added_tokens=True).items()}
-            for each in (self, other)
-        )
-        differing = [number for number in sorted(mine.keys() & theirs.keys()) if mine[number] != theirs[number]]
+        common = range(min(self.vocab_size, other.vocab_size))
+        pairs = [(number, *(each._tokenizer.id_to_token(number) for each in (self, other))) for number in common]
+        differing = [pair for pair in pairs if None not in pair and pair[1] != pair[2]]
         if not differing:
             return None
-        first = differing[0]
-        return f"{len(differing)} ids mean other tokens, such as {first}: {mine[first]!r}, not {theirs[first]!r}"
+        first, mine, theirs = differing[0]
+        return f"{len(differing)} ids mean other tokens, such as {first}: {mine!r}, not {theirs!r}"
 
     def decode(self, ids: list[int], *, skip_special_tokens: bool = True) -> str:
         """The text of ids; bytes that are not UTF-8 become the replacement character."""
@@ -311,11 +309,6 @@ def _put_around(tokenizer: tokenizers.Tokenizer) -> tuple[list[int], list[int]]:
             start = next(at for at in range(len(whole)) if whole[at : at + len(inner)] == inner)
             return whole[:start], whole[start + len(inner) :]
     return [], []
-
-
-def _keep_quiet_about_forks() -> None:
-    # once its threads ran, `tokenizers` prints a warning in each forked loader worker unless this is set
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 
 def _find_id(tokenizer: tokenizers.Tokenizer, names: list[str | None]) -> int | None:

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice
 
+from litespark.atomic import content_hash
 from litespark.data import manifest as manifests
 from litespark.data.config import PrepareConfig
 from litespark.data.prepare.plan import Plan
-from litespark.data.storage import Storage, content_hash
+from litespark.data.storage import Storage
 from litespark.data.text.files import SourceFile
 
 log = logging.getLogger(__name__)

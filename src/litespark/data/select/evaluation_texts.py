@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from litespark.atomic import content_hash
 from litespark.data.libraries import library
 from litespark.data.local_files import path_from
-from litespark.data.storage import Listed, Storage, content_hash
+from litespark.data.storage import Listed, Storage
 from litespark.data.text.archives import BEGINNING_BYTES, blocks
 from litespark.data.text.detection import NO_FILE, Content, content_of, holds_json, reason_by_name
 from litespark.data.text.files import JSON, PARQUET, READABLE, format_of

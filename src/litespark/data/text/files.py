@@ -7,7 +7,8 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from litespark.data.storage import StorageError, content_hash, is_remote
+from litespark.atomic import content_hash
+from litespark.data.storage import StorageError, is_remote
 from litespark.data.text.archives import COMPRESSED_SUFFIXES, without_compression
 
 TEXT, JSON, CSV, TSV, PARQUET = "plain text", "JSON", "CSV", "TSV", "parquet"

@@ -6,7 +6,6 @@ SHA-256 of every file, the step and what the state belongs to. A folder without 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from litespark.atomic import content_hash
 from litespark.run.folder import CHECKPOINTS, SEAL
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def seal(unfinished: Path, step: int, about: Mapping[str, Any]) -> Path:
     """Hash, flush and rename a written checkpoint; it counts from the rename on. Returns its final folder."""
     files = {}
     for path in sorted(p for p in unfinished.rglob("*") if p.is_file()):
-        files[str(path.relative_to(unfinished))] = {"size": path.stat().st_size, "sha256": _sha256(path)}
+        files[str(path.relative_to(unfinished))] = {"size": path.stat().st_size, "sha256": content_hash(path)}
         _flush(path)
     content = {"schema": SCHEMA, "step": step, "files": files, "about": dict(about)}
     seal_path = unfinished / SEAL
@@ -133,7 +133,7 @@ def _verify(path: Path, expected_size: int, expected_hash: str | None) -> None:
         raise CheckpointError(
             f"{path} has {size} bytes, expected {expected_size}; this checkpoint is damaged, use an earlier one"
         )
-    if expected_hash is not None and _sha256(path) != expected_hash:
+    if expected_hash is not None and content_hash(path) != expected_hash:
         raise CheckpointError(f"{path} was changed since it was written (SHA-256 differs); use an earlier checkpoint")
 
 
@@ -221,11 +221,6 @@ def prune(root: Path, step: int, keep: int) -> None:
     earlier = [folder for folder in finished(root) if folder not in later]
     for folder in (*later, *earlier[:-keep], *root.glob(f"{_UNFINISHED}*")):
         shutil.rmtree(folder)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:
