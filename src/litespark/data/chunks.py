@@ -1,4 +1,4 @@
-"""LitData's token chunks: `preparation/chunk_writer.py` writes them, `reading/token_chunks.py` reads them.
+"""LitData's token chunks: `prepare/chunk_writer.py` writes them, `stream/token_chunks.py` reads them.
 
 The format is LitData's own (0.2.76): a chunk is a header of 32-bit numbers (how many items, then the byte offset of
 each and of the end) and the ids of all items; `index.json` lists the chunks. `litdata.StreamingDataset` with
