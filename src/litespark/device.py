@@ -49,7 +49,7 @@ class Device:
     @property
     def is_nvidia(self) -> bool:
         """CUDA itself; ROCm, which PyTorch calls "cuda" too, is not."""
-        return False
+        return self.type == "cuda" and torch.version.hip is None
 
     @property
     def has_bf16(self) -> bool:
@@ -127,10 +127,6 @@ class Accelerator(Device):
     @property
     def name(self) -> str:
         return str(self._module.get_device_name(self.torch))
-
-    @property
-    def is_nvidia(self) -> bool:
-        return self.type == "cuda" and torch.version.hip is None
 
     @property
     def has_bf16(self) -> bool:

@@ -46,10 +46,7 @@ class Ranks:
 
     @classmethod
     def from_environment(cls, strategy: str = "single", environment: Mapping[str, str] | None = None) -> Ranks:
-        """The ranks of a run with this strategy.
-
-        Processes of torchrun always belong together. The tasks of srun and mpirun do for `ddp` and `fsdp`; with
-        `single` each is a run of its own.
+        """The ranks of a run with this strategy; with `single` each task of srun and mpirun is a run of its own.
 
         Raises:
             ValueError: variables that contradict each other, or are no numbers.

@@ -1,9 +1,8 @@
 """Energy by phase: cumulative counters in, joules out, in integers, with the gaps counted.
 
-``EnergyByPhase`` reads a meter (``metrics.meters``, ``metrics.nvml``) when the phase changes and when a window is
-looked at, and books each difference to the phase that ran since the last reading. A device that could not be read, or
+Each difference between two readings is booked to the phase that ran between them. A device that could not be read, or
 whose difference is impossible (negative, or more than its power cap allows), leaves a gap: its time counts as used but
-not as read. ``metrics.energy_totals`` has what follows from it.
+not as read.
 """
 
 from abc import ABC, abstractmethod
@@ -39,8 +38,7 @@ class Reading:
 class EnergyMeter(ABC):
     """A source of cumulative energy counters.
 
-    ``label`` is what the energy is of, ``method`` how it is read (None where nothing is), ``reason`` why devices are
-    missing (None where none is).
+    ``label`` is what the energy is of, ``method`` how it is read, ``reason`` why devices are missing.
     """
 
     label: str
@@ -95,7 +93,6 @@ class EnergyByPhase:
         self._phase = phase
 
     def add_tokens(self, tokens: int) -> None:
-        """Count tokens that this rank trained on."""
         self.totals += EnergyTotals(tokens=tokens)
 
     def settle(self) -> None:
@@ -116,7 +113,6 @@ class EnergyByPhase:
         self.totals += EnergyTotals(**{self._phase: booked}, dropped_readings=dropped)  # type: ignore[arg-type]
 
     def begin_window(self) -> None:
-        """Begin a new window at the last reading."""
         self._window_seconds = self._last.seconds
         self._window_totals = self.totals
 

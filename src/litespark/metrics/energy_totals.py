@@ -71,12 +71,10 @@ class EnergyTotals:
 
     @property
     def all_in(self) -> Account:
-        """Every phase and the lost steps."""
         return self.train + self.evaluate + self.checkpoint + self.idle + self.lost
 
     @property
     def coverage(self) -> float | None:
-        """Device time read ÷ used over everything: with a steady meter, devices read ÷ devices used."""
         return self.all_in.coverage
 
     def joules(self, phase: Phase) -> float | None:
@@ -119,14 +117,12 @@ class EnergyTotals:
         return cls(**dict(zip(ACCOUNTS, accounts, strict=True)), tokens=tokens, dropped_readings=dropped)
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested dicts of ints, for a checkpoint or JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "EnergyTotals":
         """The inverse of ``to_dict``; a RecordError where an amount is no whole number."""
-        totals: EnergyTotals = parse(cls, json.dumps(values))
-        return totals
+        return parse(cls, json.dumps(values))
 
 
 def resumed_totals(checkpoint: EnergyTotals, journaled: EnergyTotals | None) -> EnergyTotals:

@@ -1,10 +1,8 @@
 """Peak FLOP/s of devices: what the vendor states (dense, matrix units), and what a matmul reaches here.
 
-Utilisation is a ratio to these numbers, so a wrong row makes a wrong MFU. Therefore: one row a product, its source
-beside it, the full reported name matched (never a part of it, so that a laptop, MIG or regional variant is not taken
-for its bigger sibling), and no row rather than a guess. Vendors headline the figure with 2:4 sparsity, which is twice
-the dense one; the halving is done here, once. Where a product accumulates slower in fp32 than in fp16 (GeForce), the
-fp32-accumulate figure counts: training accumulates in fp32.
+One row a product, its source beside it, and no row rather than a guess. The full reported name is matched, so that a
+laptop, MIG or regional variant is not taken for its bigger sibling. Vendors headline the figure with 2:4 sparsity; it
+is halved here, once. Where a product accumulates slower in fp32 than in fp16 (GeForce), the fp32 figure counts.
 """
 
 import re
@@ -90,11 +88,7 @@ _VENDOR = re.compile(r"^(NVIDIA|Tesla|AMD Instinct)\s+", re.IGNORECASE)
 
 
 def lookup(device_name: str, precision: Precision = "bf16") -> PeakFlops | None:
-    """The vendor's dense peak for a device by the name its driver reports, or None where it is not in the table.
-
-    None is not an error: the caller says once that MFU is absent and that ``metrics.peak_flops`` would set it. A MIG
-    slice is None as well: its share of the card is not something the name states.
-    """
+    """The vendor's dense peak for a device by the name its driver reports; None where it is not in the table."""
     name = " ".join(device_name.split())
     while (shorter := _VENDOR.sub("", name)) != name:  # older drivers: "Tesla V100-…", newer: "NVIDIA …"
         name = shorter

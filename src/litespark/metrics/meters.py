@@ -24,7 +24,7 @@ _MOST_WATTS = 1000.0
 
 
 class NullMeter(EnergyMeter):
-    """No energy can be read, for ``reason``; the devices count as used, so that the coverage says so."""
+    """No energy can be read, for ``reason``; the devices count as used, which the coverage shows."""
 
     def __init__(self, reason: str, label: str, devices: Sequence[MeteredDevice] = ()) -> None:
         self.label = label
@@ -91,8 +91,7 @@ class RaplMeter(EnergyMeter):
         before, package.last = package.last, (now, value)
         if before is not None:
             if _MOST_WATTS * 1e6 * (now - before[0]) >= package.range_microjoules:
-                # how often the counter wrapped cannot be known: leave a gap and count on from here
-                return None
+                return None  # how often the counter wrapped cannot be known: count on from here
             # modulo, because the counter starts again at 0 after its range
             package.total_microjoules += (value - before[1]) % (package.range_microjoules + 1)
         return package.total_microjoules // 1000

@@ -1,7 +1,6 @@
 """The key of every logged metric, in one place; the unit is part of the name or stated beside it.
 
-Callbacks log under these keys and the reports read them back from ``metrics.jsonl``, so a key is never spelled out
-anywhere else. A metric that was not measured is absent from its row (or null), never 0.
+Callbacks log under these keys and reports read them back. A metric that was not measured is absent or null, never 0.
 """
 
 from typing import Final

@@ -77,7 +77,7 @@ class NvmlMeter(EnergyMeter):
             reason = f"NVML finds no board {uuid} (a MIG slice has no energy of its own)"
             return None, MeteredDevice(uuid, "GPU"), reason
         name = _text(self._ask("nvmlDeviceGetName", handle) or "GPU")
-        device = MeteredDevice(uuid, name, _thousandth(self._ask("nvmlDeviceGetEnforcedPowerLimit", handle)))
+        device = MeteredDevice(uuid, name, _over(self._ask("nvmlDeviceGetEnforcedPowerLimit", handle), 1000))
         mode = self._ask("nvmlDeviceGetMigMode", handle)
         if uuid.startswith("MIG-") or "MIG" in name or (mode is not None and mode[0]):
             return None, device, f"{name} ({uuid}) is split by MIG, and NVML has no energy per slice"
@@ -107,13 +107,12 @@ class NvmlMeter(EnergyMeter):
         board = next((handle for handle in self._handles if handle is not None), None)
         if board is None:
             return None
-        temperature = self._ask("nvmlDeviceGetTemperature", board, _CHIP_SENSOR)
         reasons = self._ask("nvmlDeviceGetCurrentClocksEventReasons", board)
         return DeviceState(
-            sm_clock_mhz=_float(self._ask("nvmlDeviceGetClockInfo", board, _SM_CLOCK)),
-            memory_clock_mhz=_float(self._ask("nvmlDeviceGetClockInfo", board, _MEMORY_CLOCK)),
-            temperature_celsius=_float(temperature),
-            power_limit_watts=_thousandth(self._ask("nvmlDeviceGetEnforcedPowerLimit", board)),
+            sm_clock_mhz=_over(self._ask("nvmlDeviceGetClockInfo", board, _SM_CLOCK), 1),
+            memory_clock_mhz=_over(self._ask("nvmlDeviceGetClockInfo", board, _MEMORY_CLOCK), 1),
+            temperature_celsius=_over(self._ask("nvmlDeviceGetTemperature", board, _CHIP_SENSOR), 1),
+            power_limit_watts=_over(self._ask("nvmlDeviceGetEnforcedPowerLimit", board), 1000),
             throttle_reasons=None if reasons is None else _names(reasons),
         )
 
@@ -124,12 +123,8 @@ def _names(reasons: int) -> list[str]:
     return [_CLOCK_EVENT_REASONS[bit] if bit < len(_CLOCK_EVENT_REASONS) else f"bit {bit}" for bit in bits]
 
 
-def _float(value: int | None) -> float | None:
-    return None if value is None else float(value)
-
-
-def _thousandth(value: int | None) -> float | None:
-    return None if value is None else value / 1000
+def _over(value: int | None, units: int) -> float | None:
+    return None if value is None else value / units
 
 
 def _text(value: str | bytes) -> str:

@@ -1,7 +1,6 @@
 """From measured rates to a token target: hours, kWh, money and CO2e.
 
-Price, grid intensity and PUE are what the user states; there is no default for any of them, because a guessed grid
-makes a precise-looking falsehood. What depends on one that is missing is None.
+Price, grid intensity and PUE have no default: a guessed grid makes a precise-looking falsehood.
 """
 
 from litespark.metrics.records.base import finite_or_none

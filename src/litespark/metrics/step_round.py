@@ -22,7 +22,6 @@ class Interval:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Interval:
-        """The interval of at least one value."""
         return cls(statistics.median(values), min(values), max(values), len(values))
 
 

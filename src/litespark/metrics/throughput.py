@@ -96,7 +96,6 @@ class ThroughputMeter:
 
     @property
     def open_steps(self) -> int:
-        """Steps in the open window."""
         return self._window.steps
 
     def start(self) -> None:

@@ -6,10 +6,9 @@ SECONDS_OF_RATE = 60.0
 
 
 class TimeLeft:
-    """How long the rest takes at the rate of the last minute of training, with pauses at their share so far.
+    """How long the rest takes at the rate of the last minute of training.
 
-    A minute follows a machine that becomes slower, or a process that was resumed; validations and checkpoints are
-    counted apart, so that the estimate does not jump at each of them.
+    Validations and checkpoints are added at their share so far, so that the estimate does not jump at each of them.
     """
 
     def __init__(self, tokens: int, now: float) -> None:
@@ -24,7 +23,6 @@ class TimeLeft:
         self._paused_at = now if self._paused_at is None else self._paused_at
 
     def go_on(self, now: float) -> None:
-        """Training goes on."""
         if self._paused_at is not None:
             self.paused += now - self._paused_at
             self._paused_at = None

@@ -1,8 +1,4 @@
-"""The folder of a run, `logs/runs/NAME`: the names of all that lies in it, and how its plain files are read.
-
-What has a schema reads itself: `RunRecord.read(folder / RECORD)`, `PreparedData.read(folder)`, and checkpoints in
-`training.checkpoint`.
-"""
+"""The folder of a run, `logs/runs/NAME`: the names of all that lies in it, and how its plain files are read."""
 
 from __future__ import annotations
 

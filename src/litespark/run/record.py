@@ -51,7 +51,7 @@ class DataRecord:
 
 @part
 class ThroughputRecord:
-    """Speed over the whole run, all ranks together; shares and utilisations are fractions, peaks FLOP/s per device."""
+    """Speed over the whole run, all ranks together; peaks in FLOP/s per device."""
 
     tokens: CountFromZero = 0
     steps: CountFromZero = 0
@@ -204,12 +204,10 @@ class RunRecord(Record):
 
     @property
     def started(self) -> str:
-        """When the first stretch began, ISO 8601 in UTC."""
         return self.provenance.time
 
     @property
     def complete(self) -> bool:
-        """Whether it got to its end."""
         return self.status == "finished"
 
     def stands_at(self, status: Status, error: str | None = None) -> None:
@@ -220,16 +218,13 @@ class RunRecord(Record):
     def contradictions(self) -> Iterator[str]:
         """Figures that do not follow from each other; such a record is not published, but no run stops for it."""
         speed, energy = self.throughput, self.energy
-        ordered = (
-            ("throughput.step_ms_median", speed.step_ms_median, "step_ms_p95", speed.step_ms_p95),
-            ("throughput.mfu_causal", speed.mfu_causal, "mfu_full", speed.mfu_full),
-            ("throughput.mfu_causal", speed.mfu_causal, "hfu_causal", speed.hfu_causal),
-            ("energy.train_joules", energy.train_joules, "all_in_joules", energy.all_in_joules),
-        )
-        for name, lower, other, upper in ordered:
-            # both are figures of the same moment, so equal ones may differ in the last digit only
+        for section, name, other in (
+            ("throughput", "step_ms_median", "step_ms_p95"), ("throughput", "mfu_causal", "mfu_full"),
+            ("throughput", "mfu_causal", "hfu_causal"), ("energy", "train_joules", "all_in_joules"),
+        ):  # fmt: skip
+            lower, upper = (getattr(getattr(self, section), figure) for figure in (name, other))
             if lower is not None and upper is not None and lower > upper * (1 + 1e-9):
-                yield f"{name}: got {lower}, expected at most {other} = {upper}"
+                yield f"{section}.{name}: got {lower}, expected at most {other} = {upper}"
         if energy.train_joules is None and energy.reason is None:
             yield "energy.train_joules: got neither joules nor a reason why there are none"
         if speed.tokens_per_second is not None and speed.step_ms_median and speed.steps:

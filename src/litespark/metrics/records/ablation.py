@@ -93,12 +93,10 @@ class AblationRecord(StepRecord):
     )
 
     def asked(self) -> tuple[object, ...]:
-        """What was to be measured."""
         return (*super().asked(), self.switches)
 
     @property
     def names(self) -> list[str]:
-        """Names of the switches."""
         return [each.name for each in self.switches]
 
     def combination(self, on: frozenset[str]) -> VariantRecord:

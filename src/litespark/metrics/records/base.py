@@ -76,8 +76,7 @@ class JsonFile:
     @classmethod
     def read(cls, path: Path) -> Self:
         """The record in a file; errors as of `read_as`."""
-        made: Self = read_as(cls, path)
-        return made
+        return read_as(cls, path)
 
 
 def parse(kind: Any, text: bytes | str) -> Any:

@@ -68,7 +68,6 @@ class StreamRun:
 
     @property
     def tokens_per_second(self) -> float:
-        """The rate."""
         return self.tokens / self.seconds
 
 
@@ -96,12 +95,10 @@ class DataRecord(Record):
     schema: Literal["litespark.bench.data/2"] = field(default="litespark.bench.data/2", kw_only=True)
 
     def prepared(self, variant: str, cores: int) -> list[PreparationRun]:
-        """The runs of a variant, by round."""
         found = [run for run in self.preparation if (run.variant, run.cores) == (variant, cores)]
         return sorted(found, key=lambda run: run.round)
 
     def streamed(self, reader: str, workers: int, *, shuffle: bool = True) -> list[StreamRun]:
-        """The runs of a reader, by round."""
         found = [run for run in self.streaming if (run.reader, run.workers, run.shuffle) == (reader, workers, shuffle)]
         return sorted(found, key=lambda run: run.round)
 
@@ -117,7 +114,6 @@ class DataRecord(Record):
 
     @property
     def complete(self) -> bool:
-        """Whether all rounds are there."""
         rounds = list(range(self.rounds))
         found = [[run.round for run in self.prepared(variant, cores)]
                  for cores in (1, self.cores) for variant in (ENCODE, PREPARE)]  # fmt: skip

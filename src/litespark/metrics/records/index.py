@@ -28,8 +28,7 @@ _FILE_NAME = re.compile(r"(?P<date>\d{4}-\d\d-\d\d)_(?P<what>[a-z-]+)_(?P<model>
 
 def read_record(path: Path) -> Record:
     """The record in a file, whatever its kind; errors as of `read_as`."""
-    made: Record = read_as(AnyRecord, path)
-    return made
+    return read_as(AnyRecord, path)
 
 
 @dataclass(frozen=True)
@@ -49,18 +48,15 @@ class Entry:
 
     @property
     def origin(self) -> Provenance:
-        """What ran, and where."""
-        made: Provenance = self.record.provenance
-        return made
+        return self.record.provenance
 
 
 def read_entry(path: Path) -> Entry:
     """A record that may be published.
 
     Raises:
-        RecordError: as `read_record`; or a run's figures do not follow from each other; or the file's name is not
-            DATE_WHAT_MODEL_PRECISION.json with the record's own day; or a measurement on a GPU is not of a clean
-            commit, so that nobody can reproduce it.
+        RecordError: as `read_record`; or figures of a run do not follow from each other; or the file's name is not
+            DATE_WHAT_MODEL_PRECISION.json; or a measurement on a GPU is not of a clean commit.
     """
     record = read_record(path)
     if isinstance(record, RunRecord) and (problems := list(record.contradictions())):

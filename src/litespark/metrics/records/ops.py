@@ -187,11 +187,9 @@ class OpsRecord(Record):
 
     @property
     def complete(self) -> bool:
-        """Whether everything asked for is there."""
         return all(self.done(op) for op in self.ops)
 
     def asked(self) -> tuple[object, ...]:
-        """What was to be measured."""
         return self.model, self.rows, self.seq_len, self.seconds, self.ops
 
     @property
@@ -200,7 +198,6 @@ class OpsRecord(Record):
         return [each for case in self.cases for each in case.variants if not each.rival and each.verified is False]
 
     def done(self, op: str) -> bool:
-        """Whether an op needs no more measuring."""
         return any(case.op == op for case in self.cases) or (op == "optimizer" and bool(self.optimizer))
 
 

@@ -27,7 +27,7 @@ Time = Annotated[str, AfterValidator(_with_its_zone)]
 
 @part
 class DeviceRecord:
-    """One device in use; the UUID only as a hash, enough to tell two devices apart."""
+    """One device in use; the hash of its UUID is enough to tell two apart."""
 
     name: str
     uuid_hash: str | None = None
@@ -52,12 +52,10 @@ class EnvironmentRecord:
 
     @property
     def on_cpu(self) -> bool:
-        """Whether the first device is the processor."""
         return self.devices[0].name == self.cpu
 
     @property
     def device_names(self) -> str:
-        """Of all devices."""
         return ", ".join(device.name for device in self.devices)
 
 
@@ -98,12 +96,10 @@ class Record(JsonFile):
 
     @property
     def environment(self) -> EnvironmentRecord:
-        """Versions and hardware."""
         return self.provenance.environment
 
     @property
     def complete(self) -> bool:
-        """Whether nothing of the measurement is missing."""
         return True
 
     def asked(self) -> tuple[object, ...]:

@@ -44,7 +44,6 @@ class ClassRecord:
 
     @property
     def gap(self) -> float:
-        """Milliseconds above the least."""
         return self.milliseconds - (self.roofline_milliseconds or 0.0)
 
 
@@ -74,7 +73,6 @@ class ProfileRecord(Record):
     schema: Literal["litespark.bench.profile/2"] = field(default="litespark.bench.profile/2", kw_only=True)
 
     def by_gap(self) -> list[ClassRecord]:
-        """The classes, that with most to win first."""
         return sorted(self.classes, key=lambda each: each.gap, reverse=True)
 
     @model_validator(mode="after")

@@ -70,7 +70,7 @@ class Protocol:
 
 @part
 class RatesRecord:
-    """What this device reaches, measured in the process that started the benchmark: FLOP/s and bytes/s.
+    """FLOP/s and bytes/s that this device reaches, measured in the process that started the benchmark.
 
     Products are in the precision of the run; attention is of the fastest, in model FLOP/s (12·H·Dh a pair and layer);
     a copy's bytes are read and written together. The peak is the vendor's dense bf16 figure.
@@ -148,7 +148,6 @@ class VariantRecord:
 
     @property
     def measured(self) -> list[RoundRecord]:
-        """The processes that have times."""
         return [each for each in self.rounds if each.outcome == "measured"]
 
     def has_all(self, rounds: int) -> bool:
@@ -170,16 +169,13 @@ class StepRecord(Record):
 
     @property
     def complete(self) -> bool:
-        """Whether every variant that can run has all its rounds."""
         return all(variant.has_all(self.protocol.rounds) for variant in self.variants)
 
     def asked(self) -> tuple[object, ...]:
-        """What was to be measured."""
         variants = [(each.name, each.kind, each.settings, each.reason) for each in self.variants]
         return self.model, self.protocol, variants
 
     def variant(self, name: str) -> VariantRecord | None:
-        """The variant of that name."""
         return next((each for each in self.variants if each.name == name), None)
 
     @model_validator(mode="after")

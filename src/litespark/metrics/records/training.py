@@ -33,9 +33,7 @@ class Validation:
 class TrainedRun:
     """One training run, in processes of its own: more than one where it was stopped and continued.
 
-    `position` is its place among the runs of its seed. Seconds and joules are those of training steps;
-    `all_in_joules` are of start, validation and checkpoints too. `before` and `after` are the device's state around
-    the last process.
+    `position` is its place among the runs of its seed; `before` and `after` are the device's state around it.
     """
 
     seed: CountFromZero
@@ -53,12 +51,10 @@ class TrainedRun:
 
     @property
     def end(self) -> Validation:
-        """The last validation."""
         return self.curve[-1]
 
     @property
     def best_bits_per_byte(self) -> float:
-        """The lowest of all validations."""
         return min(point.bits_per_byte for point in self.curve)
 
     @model_validator(mode="after")
@@ -115,7 +111,6 @@ class TrainedVariant:
     failures: list[RunFailure] = field(default_factory=list)
 
     def run(self, seed: int) -> TrainedRun | None:
-        """The run of a seed."""
         return next((run for run in self.runs if run.seed == seed), None)
 
 
@@ -166,7 +161,6 @@ class Stream:
 
     @property
     def tokens_per_step(self) -> int:
-        """Input tokens of an optimizer step."""
         return self.global_batch_size * self.seq_len
 
 
@@ -191,20 +185,15 @@ class TrainingRecord(Record):
 
     @property
     def complete(self) -> bool:
-        """Whether every variant has a run of every seed."""
         return next(self.missing(), None) is None
 
     def asked(self) -> tuple[object, ...]:
-        """What was to be measured."""
         variants = [(each.name, each.settings, each.prepared and each.prepared.manifest_hash) for each in self.variants]
         return (variants, self.model, self.stream, self.precision, self.seeds, self.target_bits_per_byte, self.bound,
                 self.corpus)  # fmt: skip
 
     def missing(self) -> Iterator[tuple[TrainedVariant, int, int]]:
-        """(variant, seed, position) of every run that is not there, in the order in which they take turns.
-
-        Every second seed has the variants in reverse, so that a machine that slows down favours none.
-        """
+        """(variant, seed, position) of every run that is not there; every second seed has the variants in reverse."""
         for index, seed in enumerate(self.seeds):
             turns = self.variants if index % 2 == 0 else self.variants[::-1]
             for position, variant in enumerate(turns):
@@ -213,11 +202,13 @@ class TrainingRecord(Record):
 
     @model_validator(mode="after")
     def _compares_like_with_like(self) -> Self:
-        runs = [(variant, run) for variant in self.variants for run in variant.runs]
-        for variant, run in runs:
-            if complaint := self._ends_elsewhere(run, runs[0][1].end.tokens):
-                raise ValueError(f"variants.{variant.name}.runs: seed {run.seed}: {complaint}")
-        self._check_corpus()
+        tokens = next((run.end.tokens for variant in self.variants for run in variant.runs), 0)
+        for variant in self.variants:
+            for run in variant.runs:
+                if complaint := self._ends_elsewhere(run, tokens):
+                    raise ValueError(f"variants.{variant.name}.runs: seed {run.seed}: {complaint}")
+            if self.corpus is not None and variant.prepared is not None:
+                self._check_prepared(variant.name, variant.prepared, self.corpus)
         return self
 
     def _ends_elsewhere(self, run: TrainedRun, tokens: int) -> str | None:
@@ -235,15 +226,12 @@ class TrainingRecord(Record):
             return f"tokens: got {end.tokens}, expected {tokens} as before: losses are compared at equal tokens"
         return None
 
-    def _check_corpus(self) -> None:
+    def _check_prepared(self, name: str, prepared: PreparedCorpus, corpus: Corpus) -> None:
         """Every variant prepares the same corpus, and what it drops is counted."""
-        if self.corpus is None:
-            return
-        documents = sum(kind.documents for kind in self.corpus.kinds)
-        prepared = {variant.name: variant.prepared for variant in self.variants if variant.prepared is not None}
-        if len({each.validation_hash for each in prepared.values()}) > 1:
-            raise ValueError("validation_hash: got several, expected the same text for every variant")
-        for name, each in prepared.items():
-            left = documents - sum(entry.documents for entry in each.dropped)
-            if each.train_documents != left:
-                raise ValueError(f"variants.{name}.train_documents: got {each.train_documents}, expected {left}")
+        first = self.variants[0].prepared
+        if first is None or first.validation_hash != prepared.validation_hash:
+            raise ValueError(f"variants.{name}.validation_hash: expected the same text for every variant")
+        documents = sum(kind.documents for kind in corpus.kinds)
+        left = documents - sum(entry.documents for entry in prepared.dropped)
+        if prepared.train_documents != left:
+            raise ValueError(f"variants.{name}.train_documents: got {prepared.train_documents}, expected {left}")
