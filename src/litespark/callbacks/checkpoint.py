@@ -1,7 +1,5 @@
 """Saves checkpoints at the end of a step: every so many steps, at the end, and when asked to stop."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field

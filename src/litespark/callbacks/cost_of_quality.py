@@ -1,7 +1,5 @@
 """What it took to get to each validation, and the end of training where the bits per byte reach a target."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import InitVar, dataclass, replace
 

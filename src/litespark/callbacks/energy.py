@@ -3,8 +3,6 @@
 A rank that can read nothing joins every sum: it adds device time and no joules, which lowers the coverage.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import lightning.pytorch as pl

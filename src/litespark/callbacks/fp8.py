@@ -4,8 +4,6 @@ What casts lose is counted on the device, and read on all ranks together at the 
 the device anyway.
 """
 
-from __future__ import annotations
-
 import logging
 from dataclasses import asdict
 from typing import Any

@@ -1,10 +1,4 @@
-"""The run's own metrics: `metrics.jsonl`, a row a step.
-
-Rows are appended as they close, so a killed run loses at most the open one. A resume first drops the rows of the steps
-that it takes again.
-"""
-
-from __future__ import annotations
+"""The run's own metrics: `metrics.jsonl`, a row a step; a killed run loses at most the open one."""
 
 import json
 import math
@@ -51,7 +45,7 @@ class MetricsLogger(Logger):
 
     @property
     @rank_zero_experiment
-    def experiment(self) -> MetricsLogger:
+    def experiment(self) -> "MetricsLogger":
         return self
 
     @property

@@ -1,7 +1,5 @@
 """What the run is doing: training, evaluating, saving, or none of them. Instruments are told when it changes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """The progress line: step, loss, tokens/s, MFU, J/token and the time that is left, as wide as the terminal is."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Sequence

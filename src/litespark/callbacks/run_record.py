@@ -1,7 +1,5 @@
 """Keeps `run.json` true while the run goes on: what has been measured up to the last window, and how it ended."""
 
-from __future__ import annotations
-
 import math
 import time
 from dataclasses import KW_ONLY, InitVar, dataclass, field, replace

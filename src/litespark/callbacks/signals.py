@@ -4,8 +4,6 @@ A signal only sets a flag. At the end of the step all ranks agree on it, save, a
 `Interrupted`. Another signal some seconds later ends the process at once.
 """
 
-from __future__ import annotations
-
 import logging
 import signal
 import time
@@ -73,10 +71,7 @@ class StopOnSignal(StepCallback):
 
 @contextmanager
 def stop_is_ctrl_c() -> Iterator[None]:
-    """After the last step there is none to finish: every signal is a Ctrl-C, a KeyboardInterrupt.
-
-    Once there was one the handlers stay: the process is on its way out.
-    """
+    """After the last step every signal is a KeyboardInterrupt; once there was one the handlers stay."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     asked = False
 

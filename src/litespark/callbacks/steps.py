@@ -1,7 +1,5 @@
 """Hooks of whole optimizer steps, with the module that a run has; Lightning calls back after micro-batches."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import lightning.pytorch as pl

@@ -4,8 +4,6 @@ A window closes at the log interval with the only synchronisation of the loop; s
 device's own work that are read then.
 """
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Validation: every so many steps, where Lightning counts micro-batches, and when asked."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import lightning.pytorch as pl
@@ -14,7 +12,7 @@ from litespark.training.module import TrainingModule
 class Validation(StepCallback):
     """Validates at the end of each step that `interval` divides; None: only when asked.
 
-    Comes after what closes windows and before what saves checkpoints: the checkpoint of a step holds its validation.
+    Comes after what closes windows and before what saves checkpoints: those of a step hold its validation.
     """
 
     def __init__(self, interval: int | None) -> None:

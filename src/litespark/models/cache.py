@@ -5,10 +5,7 @@ from torch import Tensor
 
 
 class KeyValueCache:
-    """Room for `capacity` tokens of B rows in each of L layers, taken when the first keys show dtype and device.
-
-    length: tokens held so far; the model moves it on once all layers have stored a call's tokens.
-    """
+    """Room for `capacity` tokens of each sequence in each layer; the model moves `length`, the tokens held so far."""
 
     def __init__(self, layers: int, capacity: int) -> None:
         self.capacity = capacity

@@ -1,7 +1,5 @@
 """`torch.compile` for a model, in units that leave names of weights and hooks of wrappers as they are."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal

@@ -16,11 +16,7 @@ _FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        ValueError: the file is missing, cannot be read, is not JSON, or holds no object.
-    """
+    """The object in a JSON file; a ValueError where there is none to read."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -103,10 +99,7 @@ class SafetensorsReader:
 
 
 class SafetensorsWriter:
-    """Writes tensors, in the order of `sizes` (name -> bytes), into files of at most `max_shard_bytes`.
-
-    A single larger tensor has a file of its own. The folder exists, and holds no weights.
-    """
+    """Writes tensors, in the order of `sizes` (name -> bytes), into files of about `max_shard_bytes`."""
 
     def __init__(self, folder: Path, sizes: dict[str, int], max_shard_bytes: int) -> None:
         self.folder = folder

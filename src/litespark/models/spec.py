@@ -1,7 +1,5 @@
 """What training asks of a model, whichever it is."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
 

@@ -1,7 +1,5 @@
 """fp8 in a run: how many layers are in it, what casts lost, what moved, and its loss beside that of bf16."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 

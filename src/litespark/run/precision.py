@@ -1,7 +1,5 @@
 """In what a run computes: decides `precision` on a device, and says what stands against fp8 there."""
 
-from __future__ import annotations
-
 import torch
 
 from litespark.device import ACCELERATORS, device_of
@@ -21,11 +19,7 @@ PAYING_TOKENS = 8192
 
 
 def precision_of(parts: Parts, device: torch.device) -> Precision:
-    """In what a run of `parts` computes on `device`.
-
-    Raises:
-        ConfigError: it does not allow what is asked for.
-    """
+    """In what a run of `parts` computes on `device`; a ConfigError where that does not go."""
     problems: list[str] = []
     precision, _ = decided(parts, device, problems)
     if problems:
@@ -128,11 +122,7 @@ def _against_units(parts: Parts, device: torch.device) -> list[str]:
 
 
 def step_shapes(parts: Parts) -> StepShapes:
-    """The sizes that the ops of a run meet in a micro-batch.
-
-    Raises:
-        ConfigError: the model computes without our ops.
-    """
+    """The sizes that the ops of a run meet in a micro-batch; a ConfigError where the model computes without them."""
     data = parts.data
     shapes = parts.model.step_shapes(data.micro_batch_size, data.seq_len, documents=data.document_mask)
     if shapes is None:

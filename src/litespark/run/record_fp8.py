@@ -1,7 +1,5 @@
 """fp8 in a run: which layers, by which recipe, what their casts lost, and which of them moved."""
 
-from __future__ import annotations
-
 from dataclasses import field
 
 from litespark.metrics.records.base import CountFromZero, Share, part

@@ -1,7 +1,5 @@
 """Training in fp8 around the steps: the scales of a model are renewed after each of them, and go into checkpoints."""
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

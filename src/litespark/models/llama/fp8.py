@@ -33,10 +33,7 @@ class Fp8State:
         self.linears = {each.name: each for block in blocks.values() for each in block if each.scaling is not None}
 
     def finish_step(self) -> None:
-        """After each optimizer step, taken or skipped: renew the scales, then cast the weights with them; a collective.
-
-        Does not wait for the device.
-        """
+        """After each optimizer step, taken or skipped: renew the scales, cast the weights with them; a collective."""
         self.scaling.finish_step()
         for block in self.blocks.values():
             for linear in block:
@@ -57,8 +54,7 @@ class Fp8State:
 
 
 def enable_fp8(model: Llama, config: Fp8Config, pieces: Pieces) -> Fp8State:
-    """Let the blocks of `model`, on its device, multiply in fp8, in place; parameters stay masters and keep their
-    names.
+    """Let the blocks of `model` multiply in fp8, in place; parameters stay masters and keep their names.
 
     Weights may be loaded before or after. Call `finish_step` of what is returned, which is `model.fp8` from now on,
     after each optimizer step: nothing else tells that a fused optimizer has changed the weights.

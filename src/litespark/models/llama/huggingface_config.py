@@ -97,11 +97,7 @@ def _read_rope(path: Path, values: dict[str, Any]) -> tuple[float, RopeScaling |
 
 
 def end_ids(folder: Path) -> list[int]:
-    """The ids that end a generated text: those of `generation_config.json`, else of `config.json`; one or a list.
-
-    Raises:
-        ValueError: a file is damaged, or names no ids.
-    """
+    """The ids that end a generated text: those of `generation_config.json`, else of `config.json`."""
     for path in (folder / "generation_config.json", folder / "config.json"):
         named = read_json(path).get("eos_token_id") if path.is_file() else None
         if named is None:

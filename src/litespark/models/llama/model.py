@@ -75,11 +75,7 @@ class Rotary(nn.Module):
 
 
 class Context:
-    """Where the tokens of sequences stand and what they may see.
-
-    Neither tuple nor dataclass: FSDP's mixed precision casts the tensors that it finds in those, and cos and sin stay
-    fp32.
-    """
+    """Where tokens stand and what they see. In tuples and dataclasses FSDP's mixed precision would cast cos and sin."""
 
     def __init__(
         self, cos: Tensor, sin: Tensor, documents: Documents | None = None, cache: KeyValueCache | None = None
@@ -177,10 +173,7 @@ class Block(nn.Module):
 
 
 class Llama(nn.Module):
-    """The model. Weights are PyTorch's defaults, or nothing on the meta device, until `models.init.initialise`.
-
-    `fp8` is what a model in fp8 keeps from step to step, see `models.llama.fp8.enable_fp8`; None: it is not.
-    """
+    """The model. `fp8` is what `models.llama.fp8.enable_fp8` made, None where it is not in fp8."""
 
     def __init__(self, config: LlamaConfig, ops: Ops, recompute: Recompute = "none") -> None:
         super().__init__()

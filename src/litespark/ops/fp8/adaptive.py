@@ -4,8 +4,6 @@ Plain Python on plain numbers: ranks that are shown the same shares decide alike
 shares and moves the layers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple

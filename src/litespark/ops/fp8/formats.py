@@ -4,8 +4,6 @@ Micikevicius et al., "FP8 Formats for Deep Learning", arXiv:2209.05433. A tensor
 value = code · scale. Scales are powers of two, so that a cast rounds once and gives the same codes everywhere.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

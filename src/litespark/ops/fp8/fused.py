@@ -1,9 +1,4 @@
-"""The pieces of a block in fp8 in Triton: producers that cast on their way where the scale is known beforehand.
-
-Where it is not, the ordinary kernel of the op writes its result in the wider dtype, and the cast is a pass of its own.
-"""
-
-from __future__ import annotations
+"""The pieces of a block in fp8 in Triton: producers cast on their way where the scale is known, else after it."""
 
 import torch
 from torch import Tensor

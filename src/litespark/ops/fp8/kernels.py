@@ -4,8 +4,6 @@ R rows, C columns. Tiles are square, so that the codes of both layouts, (R, C) a
 of 32 bytes. Codes are handed over as bytes: Triton has fp8 numbers on some devices only, its interpreter on none.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
 

@@ -1,7 +1,5 @@
 """Where there are fp8 units, and where the fused pieces run; told without importing Triton."""
 
-from __future__ import annotations
-
 import torch
 
 from litespark.ops.rms_norm import limits as rms_norm
@@ -25,10 +23,7 @@ def without_units(device: torch.device) -> str | None:
 
 
 def why_not(device: torch.device, dtype: torch.dtype, shapes: StepShapes | None = None) -> str | None:
-    """Why the fused pieces cannot run there; None where they can.
-
-    What is not fused goes through the kernels of the ops in bf16, with their limits.
-    """
+    """Why the fused pieces cannot run there, nor the ops' kernels that they go through else; None where they can."""
     if device.type == "cuda" and (reason := without_units(device)) is not None:
         return reason
     return rms_norm.why_not(device, dtype, shapes)

@@ -8,8 +8,6 @@ take. A linear layer contracts each of its three tensors along both dimensions i
     gradient of W = gᵀ · x    g.columns (N, T)   x.columns (K, T)
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -6,8 +6,6 @@ to the code, on any device; `litespark.ops.fp8.fused` has the same in Triton.
 R rows (tokens), D hidden size of the model, F width of the product in the MLP.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,10 +1,4 @@
-"""The scales of a model's tensors and what they come from: the largest values of the last steps, for all at once.
-
-Everything lies in a few tensors with one place for each tensor that is cast, so that the end of a step takes a handful
-of operations however many layers there are.
-"""
-
-from __future__ import annotations
+"""The scales of a model's tensors and what they come from: the largest values of the last steps, for all at once."""
 
 import operator
 from collections.abc import Sequence
@@ -112,10 +106,7 @@ class Scaling:
         self.steps += 1
 
     def read(self) -> dict[str, tuple[float, float]]:
-        """Name -> shares of values that saturated and that became zero, of tensors counted since the last call.
-
-        A collective, and the only method that waits for the device.
-        """
+        """Name -> shares of values that saturated and became zero since the last call; a collective that waits."""
         totals = torch.cat([self.counts, torch.tensor(self.seen, device=self.counts.device).unsqueeze(1)], dim=1)
         if dist.is_initialized() and dist.get_world_size() > 1:
             dist.all_reduce(totals)

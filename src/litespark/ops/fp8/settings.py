@@ -1,7 +1,5 @@
 """Settings of training in fp8, checked when they are made; `precision.fp8` fills them."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal, get_args
 
 from litespark.config.settings import FIXED, Switch, settings

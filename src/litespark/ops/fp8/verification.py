@@ -1,9 +1,4 @@
-"""What of fp8 is verified, and how: each piece beside the reference pieces, and the products of the device's fp8 units.
-
-A piece is asked for all that a step of the run may ask of it, with what its layers may move to.
-"""
-
-from __future__ import annotations
+"""How fp8 is verified: each piece, in all ways that a run may ask for it, and the products of the device's units."""
 
 import warnings
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 R rows (tokens), D hidden size of the model, F width of the product in the MLP.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 

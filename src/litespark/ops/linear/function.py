@@ -7,8 +7,6 @@ activations, which comes from outside: autocast is switched off inside.
 T tokens, D width of the model, N width of queries, keys and values, F width of the product in the MLP.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """What a linear layer in fp8 keeps from step to step: its recipe, the places of its scales, and its cast weight."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch
@@ -22,8 +20,7 @@ class Fp8Linear:
     """One linear layer, y = x · weightᵀ, in fp8 by a recipe or, with None, in the dtype of the activations.
 
     The cast weight is kept from one optimizer step to the next: `renew_weight` after each step. It is also cast anew
-    where the weight was written to in another way, such as by loading; that is read off the weight's version, which
-    fused optimizers leave as it was.
+    where the weight was written to, as its version shows, which fused optimizers leave as it was.
 
     `scaling` has the tensors "NAME.input", "NAME.weight" and "NAME.gradient"; None: the layer is never in fp8.
     """

@@ -6,8 +6,6 @@ then for the codes, out of L2. The second walk goes along with the first over th
 is never idle while the values of L2 are cast.
 """
 
-from __future__ import annotations
-
 import itertools
 from functools import partial
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Rounding as all kernels do it, also where they are interpreted. No op of its own: nothing is launched from here."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import triton

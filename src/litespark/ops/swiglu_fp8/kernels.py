@@ -3,8 +3,6 @@
 R rows, F width of the product; a row of `gate_up` is 2F wide, gate first. Tiles as in `litespark.ops.fp8.kernels`.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch
@@ -40,10 +38,7 @@ def swiglu_fp8_forward_kernel(
     gate_up, row_codes, column_codes, scale, amax, counts, rows, width, gate_up_stride,
     MANTISSA_BITS: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    """product = gate · sigmoid(gate) · up, cast from fp32 by the scale. `width` is that of the product.
-
-    6 bytes a value of the product, where a pass for it in bf16 and one for its cast take 10.
-    """
+    """product = gate · sigmoid(gate) · up (R, `width`), cast by the scale: 6 bytes a value, 10 in two passes."""
     row, column, row_inside, column_inside = place_of_tile(rows, width, TILE)
     gate = load_tile(gate_up, row, column, row_inside, column_inside, gate_up_stride)
     up = load_tile(gate_up + width, row, column, row_inside, column_inside, gate_up_stride)
