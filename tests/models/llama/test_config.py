@@ -17,7 +17,7 @@ from tests.models.small import small_config
         ({"num_heads": 4, "num_kv_heads": 3}, "model.num_heads 4 is not a multiple of model.num_kv_heads 3"),
         ({"hidden_size": 30}, "model.hidden_size 30 is not a multiple of model.num_heads 4; .* set model.head_dim"),
         ({"head_dim": 7}, "model.head_dim is 7; .* must be even"),
-        ({"rope_theta": 0.0}, "model.rope_theta: got 0.0, expected a number of at least 1; set model.rope_theta=10000"),
+        ({"rope_theta": 0.0}, "model.rope_theta: got 0.0, expected a number from 1 to .*; set model.rope_theta=10000"),
         ({"tie_embeddings": "yes"}, "model.tie_embeddings: got 'yes', expected true or false"),
         ({"rope_scaling": {"factor": 8}}, r"model.rope_scaling.low_frequency_factor: got nothing"),
     ],
