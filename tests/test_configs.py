@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from hydra import compose, initialize_config_dir
 
 from litespark.models.llama.model import Llama
 from litespark.ops.backend import BACKENDS
 from litespark.ops.choice import decide
-from litespark.run.config import Parts, parts_from
+from litespark.run.composing import compose_parts
+from litespark.run.config import Parts
 from litespark.run.preflight import place_of
 from litespark.training.mesh import Mesh
 from tests.end_to_end.runs import train, train_apart
@@ -31,8 +31,7 @@ MAY_DIFFER = {"recompute.mode", "optim.fused", *(f"ops.{op}" for op in BACKENDS)
 
 
 def parts_of(*overrides: str) -> Parts:
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return parts_from(compose("train", overrides=list(overrides)))
+    return compose_parts(overrides)
 
 
 def flat(config, path: str = "") -> dict:

@@ -23,7 +23,7 @@ from litespark.benchmarks.step.variants import litespark_variant
 from litespark.metrics.records.ablation import AblationRecord, KeyRecord, SwitchRecord
 from litespark.metrics.records.step import RoundRecord
 from litespark.reports.ablation_rows import from_record
-from litespark.run.compose import compose_parts
+from litespark.run.composing import compose_parts
 from litespark.run.config import ConfigError, Parts
 from tests.benchmarks.step.tiny_steps import SESSION, SETTINGS, TINY
 from tests.run.composed import parts as composed_small

@@ -20,9 +20,9 @@ from pathlib import Path
 import pytest
 import torch
 import zstandard
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
+from litespark.run.composing import compose as config_of
 from litespark.run.config import parts_from
 from litespark.run.folder import SEAL
 from litespark.run.train import USER_ERRORS, train
@@ -64,11 +64,6 @@ class World:
     def everything(self) -> dict[str, int]:
         """Every file with its size, every folder with -1."""
         return {str(path): path.stat().st_size if path.is_file() else -1 for path in self.root.rglob("*")}
-
-
-def config_of(overrides: list[str]):
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        return compose("train", overrides=overrides)
 
 
 def sealed(folder: Path, state: Path, about: dict) -> None:

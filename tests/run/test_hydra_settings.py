@@ -151,10 +151,8 @@ def test_a_primary_config_of_ones_own_names_no_package(world, capfd):
 @pytest.mark.parametrize(
     "override",
     [
-        "hydra.run.dir=/somewhere", "hydra.sweep.subdir=x", "hydra.output_subdir=.hydra", "hydra.verbose=true",
-        "hydra.job.name=mine", "hydra.job_logging.root.level=DEBUG", "hydra/job_logging=disabled",
-        "hydra/hydra_logging=none", "hydra.job_logging.formatters.simple.format='%(levelname)s %(message)s'",
-        "hydra.sweeper.max_batch_size=2", "hydra/launcher=basic", "hydra.help.header=x",
+        "hydra.run.dir=/somewhere", "hydra.verbose=true", "hydra.job.name=mine", "hydra.job_logging.root.level=DEBUG",
+        "hydra/job_logging=disabled", "hydra.job_logging.formatters.simple.format='%(levelname)s %(message)s'",
     ],
 )  # fmt: skip
 def test_what_calls_nothing_may_be_set(override):

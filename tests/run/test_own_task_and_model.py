@@ -15,6 +15,7 @@ import torch
 from litespark.cli import main
 from litespark.launch import Ranks
 from litespark.run.config import Parts
+from litespark.run.folder import read_metrics
 from litespark.run.preflight import preflight
 from litespark.run.targets import ALLOWED_VARIABLE, ConfigError
 from tests.run.composed import parts
@@ -59,13 +60,9 @@ def _train(folder: Path, name: str, *overrides: str) -> dict:
     return json.loads((folder / "logs" / "runs" / name / "run.json").read_text())
 
 
-def _rows(folder: Path, name: str) -> list[dict]:
-    lines = (folder / "logs" / "runs" / name / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
-
-
 def _losses(folder: Path, name: str) -> list[float]:
-    return [row["train/loss"] for row in _rows(folder, name) if row.get("train/loss") is not None]
+    rows = read_metrics(folder / "logs" / "runs" / name)
+    return [row["train/loss"] for row in rows if row.get("train/loss") is not None]
 
 
 def _weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
@@ -80,7 +77,7 @@ def test_a_task_and_a_model_of_ones_own_are_trained_resumed_and_reported(mypkg):
     quality, metrics = record["quality"], {each["name"]: each["value"] for each in record["task_metrics"]}
     assert 0 < quality["validation_loss"] < quality["train_loss"] + 1
     assert metrics.keys() == {"pair_accuracy"}
-    assert metrics["pair_accuracy"] == _rows(mypkg, "whole")[-1]["validation/pair_accuracy"]
+    assert metrics["pair_accuracy"] == read_metrics(mypkg / "logs/runs/whole")[-1]["validation/pair_accuracy"]
     assert (quality["bits_per_byte"], quality["perplexity"], record["data"]["unigram_entropy"]) == (None, None, None)
     assert record["ops"] == []
     parameters = sum(weight.numel() for weight in _weights(mypkg, "whole").values())

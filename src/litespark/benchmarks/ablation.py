@@ -26,7 +26,7 @@ from litespark.metrics.records.ablation import (
     settings_of,
 )
 from litespark.metrics.records.step import RoundRecord
-from litespark.run.compose import compose_parts
+from litespark.run.composing import compose_parts
 from litespark.run.config import ConfigError, Parts, differences, flatten
 
 _OF_FP8 = "ops.fp8"

@@ -52,14 +52,14 @@ def repository() -> Path:
 
 def compose(overrides: Sequence[str]) -> DictConfig:
     """The config that train.py would run with these overrides."""
-    from litespark.run import compose
+    from litespark.run import composing
 
-    return compose.compose(overrides)
+    return composing.compose(overrides)
 
 
 def composed_parts(overrides: Sequence[str]) -> Any:
     """The parts of a config, whose class is not imported before a command runs."""
-    from litespark.run.compose import compose_parts
+    from litespark.run.composing import compose_parts
 
     return compose_parts(overrides)
 

@@ -45,37 +45,33 @@ def _rows(made: type, at: str, defaults: Mapping[str, Any], group: type) -> Iter
             yield from _rows(inner, key, defaults, group)
             continue
         default = _shown(defaults.get(key, default_of(field)))
-        values = " ".join(
-            _values(Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation)
-        )
+        values = _values(Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation)
         cells = (f"`{key}`", values, default, meaning_of(made, name), on_resume(key, group).value)
         yield "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
-def _values(hint: Any) -> Iterator[str]:
+def _values(hint: Any) -> str:
     """What a setting may be, in words."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
         bounds = next((each for each in hint.__metadata__ if isinstance(each, Range)), None)
-        yield bounds.expected(inner[0], None) if bounds is not None else " ".join(_values(inner[0]))
-    elif origin is Literal:
-        yield ", ".join(f"`{_shown(each, quoted=False)}`" for each in inner)
-    elif origin in (Union, UnionType):
-        yield " or ".join(" ".join(_values(each)) for each in inner)
-    elif origin is tuple:
-        yield f"a list: {' '.join(_values(inner[0]))}"
-    elif origin is dict:
-        yield "a mapping"
-    elif (found := settings_in(hint)) is not None:
-        yield "a mapping: " + ", ".join(f"`{name}`" for name in fields_of(found))
-    else:
-        yield {bool: "`true`, `false`", str: "a text", type(None): "`null`"}.get(hint, "")
+        return _values(inner[0]) if bounds is None else bounds.expected(inner[0], None)
+    if origin is Literal:
+        return ", ".join(map(_shown, inner))
+    if origin in (Union, UnionType):
+        return " or ".join(map(_values, inner))
+    if origin is tuple:
+        return f"a list: {_values(inner[0])}"
+    if origin is dict:
+        return "a mapping"
+    if (found := settings_in(hint)) is not None:
+        return "a mapping: " + ", ".join(f"`{name}`" for name in fields_of(found))
+    return {bool: "`true`, `false`", str: "a text", type(None): "`null`"}.get(hint, "")
 
 
-def _shown(value: Any, *, quoted: bool = True) -> str:
-    mark = "`" if quoted else ""
+def _shown(value: Any) -> str:
     if value is None or isinstance(value, bool):
-        return f"{mark}{'null' if value is None else str(value).lower()}{mark}"
+        return f"`{'null' if value is None else str(value).lower()}`"
     if isinstance(value, list | tuple):
-        return f"{mark}[{', '.join(map(plain, value))}]{mark}"
-    return f"{mark}{plain(value)}{mark}" if value != "" else ""
+        return f"`[{', '.join(map(plain, value))}]`"
+    return f"`{plain(value)}`" if value != "" else ""

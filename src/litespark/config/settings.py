@@ -121,8 +121,6 @@ def _fault(kind: Any, fault: ErrorDetails) -> str:
     if fault["type"] == "value_error":  # of __post_init__, which gives the whole message
         return str(fault["ctx"]["error"])
     place, got = tuple(fault["loc"]), fault["input"]
-    if place and isinstance(place[0], int):  # given by position
-        place = (list(fields_of(kind))[place[0]], *place[1:])
     owner, field = kind, None
     for name in place:
         if owner is not None and str(name) in fields_of(owner):

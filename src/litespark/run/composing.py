@@ -5,8 +5,10 @@ Importing this module puts `ConfigLoader` into Hydra's place for its own, which 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
+import hydra
 import hydra._internal.hydra
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.hydra import ConfigLoaderImpl  # where Hydra looks it up: were it gone, this fails rather than pass
@@ -19,8 +21,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from litespark.config.settings import together, unknown
 from litespark.config.spelling import choice_for
-from litespark.run.checkout import settings_of_files
+from litespark.run.checkout import repository, settings_of_files
+from litespark.run.command_line import check_overrides
 from litespark.run.hydra_settings import CompositionError, check_hydra, check_search_path
+
+if TYPE_CHECKING:
+    from litespark.run.config import Parts
 
 # settings of which the keys are the user's own, so that they need no + before them
 _OPEN = ("callbacks.extra", "logger.own", "data.mixture", "hydra.sweeper.params")
@@ -102,6 +108,20 @@ class ConfigLoader(ConfigLoaderImpl):
         if key in known and OmegaConf.select(config, key) is None:
             return f"got {line}, a setting of {known[key]}, which is not chosen; choose it, or take it out"
         return unknown(key, line.partition("=")[2], list(known))
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """The config that train.py would run with these overrides."""
+    check_overrides(overrides)
+    with hydra.initialize_config_dir(str(repository() / "configs"), version_base="1.3", job_name="litespark"):
+        return hydra.compose("train", list(overrides))
+
+
+def compose_parts(overrides: Sequence[str]) -> Parts:
+    """The parts of that config."""
+    from litespark.run.config import parts_from  # a job composes before it imports torch
+
+    return parts_from(compose(overrides))
 
 
 def _line(override: Override) -> str:

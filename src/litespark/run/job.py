@@ -68,9 +68,8 @@ def _message_of(error: BaseException) -> str:
     """An error that came of settings below hydra, or of Hydra's flags."""
     if isinstance(error, HydraException | ConfigError):
         return str(error).strip()
-    advice = "set paths.logs, or what is set below hydra, to a folder that can be written"
-    if not isinstance(error, OSError):
-        advice = "python train.py --cfg hydra shows its settings, correct or leave out"
+    writable = "set paths.logs, or what is set below hydra, to a folder that can be written"
+    advice = writable if isinstance(error, OSError) else "correct what is set below hydra, or leave it out"
     return f"Hydra cannot go on: {type(error).__name__}: {str(error).partition(chr(10))[0]}; {advice}"
 
 

@@ -55,10 +55,9 @@ def make(
 ) -> Path:
     """Make the folder of a new run below `logs/runs` and write the resolved config into it.
 
-    It is called `name`, or else after the time and `overrides`: those that tell this run from others. The tokenizer of
-    the data in `prepared` is copied into it and what its `manifest` states, so that the run can be used and its report
-    be written without that data. A folder of that `name` in which nothing was trained is used again. `hold` locks the
-    folder before anything is written.
+    It is called `name`, or else after the time and `overrides`, those that tell this run from others. A folder of that
+    `name` in which nothing was trained is used again. What it needs of the data to be used and reported is copied.
+    `hold` locks the folder before anything is written.
     """
     check_name(parts)
     name = parts.name or _default_name(overrides)

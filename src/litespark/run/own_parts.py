@@ -6,9 +6,9 @@ import inspect
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 
-from litespark.run.targets import ConfigError, named_class
+from litespark.run.targets import ConfigError
 
 OWN_CALLBACKS = "callbacks.extra"
 OWN_LOGGER = "logger.own"
@@ -20,7 +20,7 @@ def check_own(node: Any, path: str, kind: type) -> None:
         raise ConfigError(
             f"{path}: got {node!r}, expected a class and its arguments; set {path}._target_=mypkg.mine.Class"
         )
-    target = named_class(node)
+    target = get_class(node["_target_"])
     if not issubclass(target, kind):
         raise ConfigError(
             f"{path}._target_: got {node['_target_']}, expected a subclass of lightning.pytorch.{kind.__name__}; name "

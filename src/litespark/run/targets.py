@@ -92,13 +92,6 @@ def raised_in_own_code(error: BaseException) -> bool:
     return any(f"{module}.".startswith(allowed_prefixes()) for module in modules)
 
 
-def named_class(node: dict[str, Any]) -> type:
-    """The class of a node whose `_target_` is checked."""
-    module, _, name = node["_target_"].rpartition(".")
-    found: type = getattr(importlib.import_module(module), name)
-    return found
-
-
 def _why_not(target: Any, allowed: tuple[str, ...]) -> str | None:
     """Why a target is not called; None: it is a class below the prefixes. Its module is imported, where that is."""
     # a module of the name __main__ is a program, which an import would run

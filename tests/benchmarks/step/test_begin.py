@@ -11,7 +11,7 @@ from litespark.benchmarks.step.variants import litespark_variant, parse
 from litespark.metrics.records.step import RatesRecord
 from litespark.planning.flops import hardware_flops_per_token
 from litespark.planning.fp8_casts import cast_bytes
-from litespark.run.compose import compose_parts
+from litespark.run.composing import compose_parts
 from tests.benchmarks.step.tiny_steps import SESSION, SETTINGS, TINY
 from tests.run.composed import parts as composed
 

@@ -34,7 +34,7 @@ from litespark.metrics.records.data import (
     Variant,
 )
 from litespark.ranges import Range, Repeats, Seconds
-from litespark.run.compose import compose_parts
+from litespark.run.composing import compose_parts
 from litespark.run.config import ConfigError
 
 WHAT = "bench-data"

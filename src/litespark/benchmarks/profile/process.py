@@ -25,7 +25,7 @@ from litespark.device import Device, device_of
 from litespark.metrics.records.base import JsonFile, part
 from litespark.metrics.records.profile import IDLE, ClassRecord, KernelRecord
 from litespark.metrics.records.step import RoundRecord
-from litespark.run.compose import compose_parts
+from litespark.run.composing import compose_parts
 from litespark.run.config import Parts
 
 _LONGEST_NAME = 200

@@ -20,7 +20,7 @@ from litespark.planning.flops import causal_mean_keys, hardware_flops_per_token,
 from litespark.planning.fp8_casts import cast_bytes
 from litespark.planning.roofline import RooflinePrecision, roofline
 from litespark.ranges import Minutes, Repeats, Seconds
-from litespark.run.compose import compose_parts
+from litespark.run.composing import compose_parts
 from litespark.run.config import ConfigError, Parts
 from litespark.run.precision import precision_of
 from litespark.run.preflight import measurable_layers, place_of

@@ -28,7 +28,7 @@ from litespark.models.spec import Recompute
 from litespark.ops.backend import OpsConfig
 from litespark.ops.choice import described
 from litespark.run.build import check_vocabulary, construct_module, token_budget
-from litespark.run.compose import compose_parts
+from litespark.run.composing import compose_parts
 from litespark.run.config import Parts
 from litespark.run.instruments import build_meter
 from litespark.run.new_record import new_record

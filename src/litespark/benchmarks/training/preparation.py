@@ -18,7 +18,7 @@ from litespark.data.stream.modules import TokenDataModule, build_data_module
 from litespark.metrics.records.training import Corpus, Dropped, PreparedCorpus
 from litespark.override_text import hydra_text
 from litespark.run.build import check_vocabulary
-from litespark.run.compose import compose_parts
+from litespark.run.composing import compose_parts
 from litespark.run.config import ConfigError, Parts
 
 _RULE = "selection/"

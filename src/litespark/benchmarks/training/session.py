@@ -23,7 +23,7 @@ from litespark.device import find
 from litespark.metrics.records.training import Corpus, Stream, TrainedModel, TrainedVariant, TrainingRecord
 from litespark.ranges import InnerShare, Minutes, Seed
 from litespark.run.build import check_vocabulary, token_budget
-from litespark.run.compose import compose_parts
+from litespark.run.composing import compose_parts
 from litespark.run.config import ConfigError, Parts
 from litespark.run.precision import precision_of
 
