@@ -83,24 +83,20 @@ def world(tmp_path_factory):
     # text that is wrong
     write_text(root / "text", documents=12, words=100)
     (root / "empty").mkdir()
-    (root / "empty.txt").touch()
-    (root / "bytes.txt").write_bytes(b"\xff\xfd" * 500)
-    (root / "broken.jsonl").write_text('{"txt": "the field is called text"}\nnot json\n')
-    (root / "broken.jsonl.zst").write_bytes(b"not zstd")
-    lines = [json.dumps({"text": text}) + "\n" for text in ("one", "too long for a line", "two")]
-    (root / "lines.jsonl").write_text("".join(lines))
-    (root / "cut.jsonl.zst").write_bytes(zstandard.compress("".join(lines).encode())[:-3])
-    (root / "cut.json").write_text('[{"text": "one"}, {"text": "tw')
-    (root / "none.parquet").write_bytes(b"PAR1")
+    lines = b"".join(b'{"text": "%s"}\n' % text for text in (b"one", b"too long for a line", b"two"))
+    files = {
+        "empty.txt": b"", "bytes.txt": b"\xff\xfd" * 500, "zeros.txt": b"\0" * 100, "text.zip": b"PK\x03\x04",
+        "broken.jsonl": b'{"txt": "the field is called text"}\nnot json\n', "broken.jsonl.zst": b"not zstd",
+        "nonsense.jsonl": b"not json\nnor this\n", "lines.jsonl": lines, "cut.json": b'[{"text": "one"}, {"text": "tw',
+        "cut.jsonl.zst": zstandard.compress(lines)[:-3], "none.parquet": b"PAR1", "file": b"in the way",
+        "victim": b"must survive",
+    }  # fmt: skip
+    for name, content in files.items():
+        (root / name).write_bytes(content)
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pyarrow.table({"content": ["one", "two"]}), root / "a.parquet")
-    (root / "zeros.txt").write_bytes(b"\0" * 100)
-    (root / "nonsense.jsonl").write_text("not json\nnor this\n")
-    (root / "text.zip").write_bytes(b"PK\x03\x04")
     write_text(root / "half" / "test", documents=2, words=10)
     (root / "folder.jsonl").mkdir()
-    (root / "file").write_text("in the way")
-    (root / "victim").write_text("must survive")
 
     # prepared folders: a good one, and damaged copies
     run = train(config_of(made.overrides("data.source={w}/text data.name=good data.validation_fraction=0.3 name=good")))
@@ -113,12 +109,9 @@ def world(tmp_path_factory):
 
     # weights of another shape
     (root / "weights").mkdir()
-    (root / "weights" / "config.json").write_text(
-        json.dumps(
-            {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-            | {"vocab_size": 300, "max_position_embeddings": 64}
-        )
-    )
+    config = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64,
+              "vocab_size": 300, "max_position_embeddings": 64}  # fmt: skip
+    (root / "weights" / "config.json").write_text(json.dumps(config))
 
     # weights with their tokenizer, and another tokenizer of the same size
     shutil.copytree(run, root / "logs" / "runs" / "trained")
@@ -130,7 +123,6 @@ def world(tmp_path_factory):
     (root / "other" / "tokenizer.json").write_text(json.dumps(described))
     shutil.copytree(root / "weights", root / "other_words")
     shutil.copy(root / "other" / "tokenizer.json", root / "other_words")
-    config = json.loads((root / "other_words" / "config.json").read_text())
     theirs = {"hidden_size": 32, "tie_word_embeddings": True, "rms_norm_eps": 1e-5}
     (root / "other_words" / "config.json").write_text(json.dumps({**config, **theirs}))
 

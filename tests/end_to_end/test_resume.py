@@ -10,33 +10,19 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.end_to_end.runs import (
-    TINY,
-    assert_bit_equal,
-    final_state,
-    metrics,
-    train,
-    train_and_kill,
-    train_apart,
-    write_text,
-)
+from tests.end_to_end import runs
+from tests.end_to_end.runs import assert_bit_equal, final_state, metrics, train, train_and_kill, train_apart
 
 STEPS = 32
 EVERY = 4
-OVERRIDES = [
-    *TINY,
-    "data.training_sequences=40",
-    f"budget.steps={STEPS}",
-    f"callbacks.checkpoint_every={EVERY}",
-    "callbacks.checkpoint_keep=20",
-    "trainer.validate_every=6",
-]
+OVERRIDES = [*runs.TINY, "data.training_sequences=40", f"budget.steps={STEPS}", f"callbacks.checkpoint_every={EVERY}",
+             "callbacks.checkpoint_keep=20", "trainer.validate_every=6"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("resume")
-    write_text(folder / "text")
+    runs.write_text(folder / "text")
     return folder
 
 
@@ -58,9 +44,8 @@ def undisturbed_fsdp(place: Path) -> Path:
 
 def kill(place: Path, strategy: str, processes: int) -> Path:
     folder = place / f"logs/runs/killed-{strategy}"
-    train_and_kill(
-        folder, 2 * EVERY, *overrides(place, f"name={folder.name}", f"strategy={strategy}"), processes=processes
-    )
+    given = overrides(place, f"name={folder.name}", f"strategy={strategy}")
+    train_and_kill(folder, 2 * EVERY, *given, processes=processes)
     before = sorted(p.name for p in (folder / "checkpoints").glob("step-*"))
     assert len(before) < STEPS // EVERY, "the run was over before it was killed"
     return folder

@@ -16,16 +16,9 @@ from tests.end_to_end.runs import ROOT, TINY, train
 
 FIRST = "litespark prepare experiment=llama3b_litespark data.source=FOLDER"
 SMALLER = (
-    *TINY,
-    "trainer.accelerator=cpu",
-    "precision=fp32",
-    "budget.steps=6",
-    "trainer.validate_every=3",
-    "callbacks.report=true",
-    "data.validation_sequences=null",
-    "data.workers=1",
-    "data.processes=2",
-)
+    *TINY, "trainer.accelerator=cpu", "precision=fp32", "budget.steps=6", "trainer.validate_every=3",
+    "callbacks.report=true", "data.validation_sequences=null", "data.workers=1", "data.processes=2",
+)  # fmt: skip
 
 
 def commands() -> list[list[str]]:

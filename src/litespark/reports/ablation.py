@@ -58,7 +58,6 @@ def table(ablation: Ablation, about: list[str] | None = None) -> Table:
 
 
 def _notes(ablation: Ablation) -> list[str]:
-    """The whole from baseline to target, how to read the columns, and why something is not there."""
     counts = sorted({row.tokens_per_second.count for row in ablation.rows if row.tokens_per_second})
     many = " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]]))) if counts else "no"
     ratio, repeat, reason = Column("", TIMES).cell, ablation.repeat, ablation.joules_reason

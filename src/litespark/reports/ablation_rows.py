@@ -54,12 +54,10 @@ class Row:
 
     @property
     def tokens_per_second(self) -> Interval | None:
-        """Of all counted steps."""
         return self.repeats.of("tokens_per_second")
 
     @property
     def joules_per_token(self) -> Interval | None:
-        """Of the counted steps."""
         return self.repeats.of("joules_per_token")
 
 
@@ -141,7 +139,6 @@ def backends(variant: VariantRecord) -> str | None:
 
 
 def _notes(row: step_rows.Row) -> tuple[str, ...]:
-    """In what a variant is not as planned."""
     notes = [row.absent, row.failed]
     if row.out_of_memory_with and row.absent is None:
         with_, then = row.out_of_memory_with[0], row.recompute

@@ -58,7 +58,6 @@ def _variant(variant: VariantRecord, figures: OpFigures, base: TimeRecord | None
 
 
 def _widths(record: OpsRecord) -> Table:
-    """Square linear layers, and from which width on fp8 pays."""
     tokens = record.rows * record.seq_len
     names = [each.name for each in record.widths[0].times] if record.widths else []
     rows = [(str(each.width), *(time.time.median_ms for time in each.times)) for each in record.widths]

@@ -49,8 +49,6 @@ _DRAWN: dict[str, tuple[str, ...]] = {
 
 
 class _Line(NamedTuple):
-    """How a run is drawn."""
-
     run: Run
     label: str
     colour: str
@@ -155,11 +153,8 @@ def plot_energy(runs: Sequence[Run]) -> Figure:
 
 
 PICTURES: dict[str, Callable[[Sequence[Run]], Figure]] = {
-    "loss": plot_loss,
-    "throughput": plot_throughput,
-    "mfu": plot_mfu,
-    "energy": plot_energy,
-}
+    "loss": plot_loss, "throughput": plot_throughput, "mfu": plot_mfu, "energy": plot_energy,
+}  # fmt: skip
 
 
 def save_pictures(runs: Sequence[Run], folder: Path, prefix: str = "") -> dict[str, Path]:

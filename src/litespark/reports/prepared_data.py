@@ -162,7 +162,6 @@ def _dropped(data: PreparedData, row: DroppedRow, *first: str) -> tuple[object, 
 
 
 def _range_of(lengths: Sequence[int], quantile: float) -> str:
-    """The range that holds a quantile."""
     up_to = enumerate(itertools.accumulate(lengths))
     power = next(power for power, documents in up_to if documents >= quantile * sum(lengths))
     return f"{1 << power:,} to {(2 << power) - 1:,}" if power else "1"
@@ -197,7 +196,6 @@ def _selection(settings: dict[str, Any]) -> str:
 
 
 def _setting(value: object) -> str:
-    """As an override is written: [a,b], true."""
     if isinstance(value, list | tuple):
         return f"[{','.join(map(str, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)

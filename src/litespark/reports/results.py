@@ -59,7 +59,6 @@ def _grouped(entries: Iterable[Entry], key: Callable[[Entry], tuple[object, ...]
 
 
 def _measured(entry: Entry) -> tuple[str, ...]:
-    """What makes two records measurements of the same thing."""
     return entry.what, entry.model, entry.precision, str(entry.record.asked())
 
 

@@ -37,7 +37,6 @@ class Figure(NamedTuple):
     written: Callable[[float], str] = plain
 
     def of(self, record: RunRecord) -> float | None:
-        """Its value; None: not measured."""
         value: float | None = attrgetter(self.place)(record)
         return value
 
@@ -80,8 +79,6 @@ class Run:
 
 
 class _Row(BaseModel):
-    """One line of metrics; every further key is that of a metric."""
-
     model_config = ConfigDict(extra="allow", strict=True)
     __pydantic_extra__: dict[str, FiniteFloat | None]
 

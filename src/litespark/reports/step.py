@@ -142,7 +142,6 @@ def turns(record: StepRecord, what: str) -> str:
 
 
 def _device_states(record: StepRecord) -> list[str]:
-    """Clocks and temperature over all processes, and what held the clocks down."""
     measured = [each for variant in record.variants for each in variant.measured]
     states = [state for each in measured for state in (each.before, each.after) if state]
     spans = {
@@ -159,7 +158,6 @@ def _device_states(record: StepRecord) -> list[str]:
 
 
 def _notes(record: StepRecord, table: Sequence[Row]) -> list[str]:
-    """What each variant is, and what a reader must know of it."""
     notes = [f"{row.name}: {row.absent or row.about}" for row in table]
     for row in table:
         notes += [f"(!) {row.name}: {doubt}" for doubt in row.doubts]

@@ -52,12 +52,10 @@ class Row:
 
     @property
     def tokens_per_second(self) -> Interval | None:
-        """Of the counted steps."""
         return self.repeats.of("tokens_per_second")
 
     @property
     def share_of_roofline(self) -> float | None:
-        """The least time of a step over the median one."""
         return None if self.roofline_ms is None or self.step_ms is None else self.roofline_ms / self.step_ms
 
 

@@ -62,12 +62,10 @@ class Table:
 
     @property
     def header(self) -> list[str]:
-        """The names of the columns."""
         return [column.name for column in self.columns]
 
     @property
     def cells(self) -> list[list[str]]:
-        """Every row as it is shown."""
         return [[column.cell(value) for column, value in zip(self.columns, row, strict=True)] for row in self.rows]
 
     @property

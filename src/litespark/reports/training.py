@@ -75,7 +75,6 @@ def figure(record: TrainingRecord) -> Figure:
 
 
 def _title(record: TrainingRecord) -> str:
-    """What was trained on what, how far, and where."""
     model, stream, target = record.model, record.stream, record.target_bits_per_byte
     goal = f"{scaled(stream.budget_tokens)} equal tokens" if target is None else f"To {target:g} bits per byte"
     data = stream.name if record.corpus is None else f"{record.corpus.source} with planted junk and copies"
@@ -172,7 +171,6 @@ def _notes(record: TrainingRecord, table: Sequence[TrainingRow]) -> list[str]:
 
 
 def _seeds(record: TrainingRecord) -> str:
-    """The seeds that figures are of, by variant where some are missing."""
     seeds = ", ".join(map(str, record.seeds))
     there = "; ".join(
         f"{variant.name} {', '.join(str(seed) for seed in record.seeds if variant.run(seed)) or 'none'}"
