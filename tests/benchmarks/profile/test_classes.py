@@ -62,8 +62,8 @@ ENGINE = "autograd::engine::evaluate_function: "
         ("swiglu_fp8_forward_kernel", "activation"),
         ("cast_kernel", "copies"),
         ("amax_kernel", "copies"),
-        ("litespark::add_rms_norm_backward", "norm"),
-        ("litespark::linear_cross_entropy_chunked_sum", "loss"),
+        ("litespark::rms_norm_backward", "norm"),
+        ("litespark::linear_cross_entropy_sum", "loss"),
         # neither says what it is for
         ("void fbgemm_gpu::permute_indices_weights_kernel<false, int>", "other"),
         (MUL, "other"),
@@ -87,7 +87,7 @@ def test_a_name_alone(name, expected):
         ("aten::add_", [ENGINE + "SiluBackward0"], ["aten::silu"], "activation"),
         # products within the loss and the MLP are products, within attention and the optimizer not
         (GEMM, ["aten::mm", scope("loss")], [], "gemm"),
-        (GEMM, ["aten::mm", "litespark::swiglu_linear_backward"], [], "gemm"),
+        (GEMM, ["aten::mm", "litespark::swiglu_backward"], [], "gemm"),
         (GEMM, ["aten::bmm", "aten::matmul", scope("attention")], [], "attention"),
         (GEMM, ["aten::bmm", "BmmBackward0"], ["aten::bmm", scope("attention")], "attention"),
         (GEMM, ["aten::addmm", "Optimizer.step#Muon.step"], [], "optimizer"),

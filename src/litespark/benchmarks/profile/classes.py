@@ -20,9 +20,10 @@ from functools import cache
 from pathlib import Path
 
 import litespark.ops
+from litespark.planning.roofline import KERNEL_CLASSES
 
 OTHER = "other"
-CLASSES = ("gemm", "attention", "norm", "rope", "activation", "loss", "optimizer", "copies", OTHER)
+CLASSES = (*KERNEL_CLASSES[:-1], OTHER)  # a profile has no idle ones
 
 # folder of `litespark.ops` -> class
 OP_CLASSES = {
@@ -40,7 +41,6 @@ OP_CLASSES = {
 
 _SCOPE, _WITHIN = "litespark.class=", "litespark.within="
 _OWN = "litespark::"
-# the loss makes names of its own, of which the source has the beginning
 _OWN_OPS = re.compile(r'"litespark::([A-Za-z_]+)')
 # launched ones: those that only others call begin with `_`
 _OWN_KERNELS = re.compile(r"^@triton\.jit.*\ndef ([a-z]\w*)", re.MULTILINE)
@@ -158,14 +158,7 @@ def _scoped(launched_by: Iterable[str]) -> str | None:
 
 
 def _own(name: str) -> str | None:
-    names = own_names()
-    if not name.startswith(_OWN):
-        return names.get(name)
-    word = name.removeprefix(_OWN)
-    # a name that the source completes is known by its beginning
-    return names.get(word) or next(
-        (names[each] for each in names if each.endswith("_") and word.startswith(each)), None
-    )
+    return own_names().get(name.removeprefix(_OWN))
 
 
 def _first(patterns: Mapping[str, re.Pattern[str]], name: str) -> str | None:

@@ -13,24 +13,16 @@ from typing import Any
 from torch import nn
 from torch.profiler import record_function
 
-from litespark.benchmarks.profile.classes import scope, within
+from litespark.benchmarks.profile.classes import OP_CLASSES, scope, within
 from litespark.models.llama.model import MLP, Attention, Block, Llama, Rotary
-from litespark.ops.backend import BACKENDS, Ops
+from litespark.ops.backend import BACKENDS, REFERENCE, Ops
 from litespark.ops.fp8.reference import Pieces
 from litespark.training import step
 
 _LLAMA = "transformers.models.llama.modeling_llama"
 
 # op of `BACKENDS` -> class
-_OPS = {
-    "rms_norm": "norm",
-    "add_rms_norm": "norm",
-    "rope": "rope",
-    "swiglu": "activation",
-    "swiglu_linear": "activation",
-    "attention": "attention",
-    "linear_cross_entropy": "loss",
-}
+_OPS = {op: OP_CLASSES[known[REFERENCE].function.split(".")[2]] for op, known in BACKENDS.items() if op != "fp8"}
 # method of the pieces of blocks in fp8 -> class; a fused one is of the op that it casts for
 _PIECES = {
     "cast": "copies",
@@ -58,7 +50,6 @@ def annotated(model: nn.Module) -> Iterator[None]:
 
     For models that run as they are written: `torch.compile` would compile them anew.
     """
-    assert {*_OPS, "fp8"} == set(BACKENDS)
     with _Replacements() as replace:
         replace(step, "finish_gradients", scope("optimizer"))
         replace(nn.utils, "clip_grad_norm_", scope("optimizer"))

@@ -68,7 +68,7 @@ def candidates(target: Target, width: int, dtype: torch.dtype) -> tuple[Configur
     """What fits the shared memory and the registers of `target`; the first is taken where nothing was measured."""
     if dtype == torch.float32:
         return (_FP32[target.backend, padded_width(width) <= 64],)
-    return _HALF[_FAMILIES[target.name]][max(64, padded_width(width))]
+    return _HALF[_FAMILIES.get(target.name, target.name)][max(64, padded_width(width))]
 
 
 def padded_width(width: int) -> int:
@@ -97,15 +97,7 @@ def _of(
 
 _chosen: Configuration | None = None
 _INTERPRETED = _of((32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 4, 1))
-_FAMILIES = {
-    "sm_80": "sm_80",
-    "sm_86": "small",
-    "sm_89": "small",
-    "sm_90": "sm_90",
-    "sm_100": "sm_100",
-    "sm_120": "small",
-    "gfx942": "gfx942",
-}
+_FAMILIES = {"sm_86": "small", "sm_89": "small", "sm_120": "small"}
 # family of targets -> padded head width -> candidates for bf16 and fp16; each launch is queries, keys, warps, stages.
 # Chosen by what the compiler reports: nothing, or next to nothing, spilled from registers, and shared memory within
 # the limit of the target. Which is fastest is for a benchmark to say.
