@@ -29,14 +29,5 @@ def write_texts(folder: Path, texts: list[str]) -> Path:
 
 def config(source: Path | str, root: Path | str, **changes: object) -> PrepareConfig:
     """Settings with a tiny vocabulary, tiny chunks and one process."""
-    settings: dict[str, object] = {
-        "source": str(source),
-        "root": str(root),
-        "vocab_size": 300,
-        "validation_fraction": 0.2,
-        "chunk_tokens": 100,
-        "seq_len": 16,
-        "micro_batch_size": 2,
-        "processes": 1,
-    }
-    return PrepareConfig(**{**settings, **changes})
+    sizes = {"vocab_size": 300, "validation_fraction": 0.2, "chunk_tokens": 100, "seq_len": 16, "micro_batch_size": 2}
+    return PrepareConfig(source=str(source), root=str(root), **{"processes": 1, **sizes, **changes})

@@ -8,9 +8,7 @@ from litespark.data.dropped import EXAMPLES, DroppedDocuments
 def dropped_of(places: range) -> DroppedDocuments:
     dropped = DroppedDocuments()
     for place in places:
-        dropped.add(
-            "train", "text", "reading/empty", size=2, tokens=3, file="a.jsonl", place=place, text=f"line {place}"
-        )
+        dropped.add("train", "text", "reading/empty", size=2, tokens=3, file="a", place=place, text=f"line {place}")
     return dropped
 
 

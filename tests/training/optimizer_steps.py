@@ -1,4 +1,4 @@
-"""A tiny Llama and single optimizer steps on made-up gradients, for the tests of Muon."""
+"""A tiny Llama and single optimizer steps on made-up gradients, for the tests of optimizers."""
 
 import math
 

@@ -74,9 +74,6 @@ def assert_same_weights(left, right, tolerance=2e-6):
         assert (a - b[1]).norm() / b[1].norm() < tolerance, name
 
 
-# ------------------------------------------------------------------ exact token normalisation
-
-
 @pytest.mark.parametrize("micro_batch_size, accumulate", [(8, 1), (4, 2), (2, 4), (1, 8)])
 def test_training_is_that_of_a_plain_loop_however_the_batch_is_cut(tmp_path, micro_batch_size, accumulate):
     schedule = WarmupStableDecaySchedule(warmup=0.5, decay=0.25, final=0.5)
@@ -158,9 +155,6 @@ def test_bf16_follows_fp32_on_a_cpu(tmp_path):
         assert b[names.TRAIN_LOSS] != a[names.TRAIN_LOSS]
 
 
-# ------------------------------------------------------------------ not finite
-
-
 @BOTH
 @pytest.mark.parametrize("what", ["loss", "gradient", "infinite"])
 def test_one_bad_micro_batch_skips_its_step_and_nothing_else(tmp_path, fused, what):
@@ -226,56 +220,16 @@ def test_a_row_of_bad_steps_is_seen_also_across_and_inside_windows(tmp_path):
     assert fails_at(tmp_path / "across", {3, 4, 5}) == 8
 
 
-# ------------------------------------------------------------------ validation
-
-
-@pytest.mark.parametrize("validation_sequences", [5, 4, 1])
-def test_validation_equals_a_direct_computation(tmp_path, validation_sequences):
-    data = batches(2, synthetic_validation_sequences=validation_sequences)
-    run = fit(tmp_path, steps=2, validate_every=2, data=data)
-    rows = data._validation.read(torch.arange(validation_sequences).numpy())
-    tokens, labels = torch.from_numpy(rows[:, :-1]), torch.from_numpy(rows[:, 1:]).clone()
-    labels[tokens == 0] = -100
-    nats = bytes_ = correct = count = 0.0
-    model = run.module.model.eval()
-    for row, expected in zip(tokens, labels, strict=True):
-        ends = [0, *[int(i) + 1 for i in (row == 0).nonzero()], LENGTH]
-        for begin, end in itertools.pairwise(ends):
-            if begin == end:
-                continue
-            # a document on its own, without any mask
-            logits = model(row[begin:end][None])[0].double()
-            for one, label in zip(logits, expected[begin:end], strict=True):
-                if label != -100:
-                    nats += float(one.logsumexp(0) - one[label])
-                    bytes_ += int(label) % 4
-                    correct += int(one.argmax() == label)
-                    count += 1
-    logged = rows_of(run)[-1]
-    assert logged[names.VALIDATION_LOSS] == pytest.approx(nats / count, rel=1e-5)
-    assert logged[names.VALIDATION_PERPLEXITY] == pytest.approx(math.exp(nats / count), rel=1e-4)
-    assert logged[names.VALIDATION_BITS_PER_BYTE] == pytest.approx(nats / math.log(2) / bytes_, rel=1e-5)
-    assert logged[names.VALIDATION_TOKEN_ACCURACY] == pytest.approx(correct / count)
-
-
-def test_a_validation_knows_nothing_of_the_one_before(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    often = fit(tmp_path / "a", steps=4, validate_every=1)
-    once = fit(tmp_path / "b", steps=4, validate_every=4)
+def test_validation_knows_nothing_of_the_one_before_and_changes_nothing_in_training(tmp_path):
+    runs = []
+    for name, every in (("often", 1), ("once", 4), ("never", None)):
+        (tmp_path / name).mkdir()
+        runs.append(fit(tmp_path / name, steps=4, accumulate=2, validate_every=every))
+    often, once, never = runs
     assert often.module.validation == once.module.validation
-
-
-def test_validation_changes_nothing_in_training(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    validated = fit(tmp_path / "a", steps=4, accumulate=2, validate_every=1)
-    alone = fit(tmp_path / "b", steps=4, accumulate=2)
-    pairs = zip(validated.module.model.parameters(), alone.module.model.parameters(), strict=True)
-    assert all(torch.equal(a, b) for a, b in pairs)
-
-
-# ------------------------------------------------------------------ random state
+    for run in (often, once):
+        pairs = zip(run.module.model.parameters(), never.module.model.parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_the_random_state_comes_back_for_all_three_generators():

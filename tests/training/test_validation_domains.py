@@ -1,4 +1,4 @@
-"""Validation of several domains under the real Trainer: one loss for each, logged beside that of all."""
+"""Validation under the real Trainer equals a direct computation, of each domain and of all."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def folder_of(path):
     return write_domains(path, {"train": domains, "validation": domains}, **stated), domains
 
 
-def nats_and_bytes(model, ids):
-    """Of the labels of one domain, each row on its own and without a mask where a row is one document."""
-    nats = size = count = 0.0
+def sums_of(model, ids):
+    """Nats, bytes, hits and labels of one domain, each document of a row on its own and without a mask."""
+    nats = size = hits = count = 0.0
     for begin in range(0, len(ids) - LENGTH, LENGTH):
         row = torch.from_numpy(ids[begin : begin + LENGTH + 1])
         inputs, labels = row[:-1], row[1:]
@@ -41,8 +41,9 @@ def nats_and_bytes(model, ids):
                 if token != 0:  # nothing is predicted behind the end of a document
                     nats += float(one.logsumexp(0) - one[label])
                     size += int(label) % 4
+                    hits += int(one.argmax() == label)
                     count += 1
-    return np.array([nats, size, count])
+    return np.array([nats, size, hits, count])
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*srun.*")
@@ -56,14 +57,14 @@ def test_the_loss_of_each_domain_is_logged_and_together_they_are_the_loss(tmp_pa
     run.metrics.finalize("success")
     logged = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
     model = module.model.eval()
-    sums = {name: nats_and_bytes(model, ids) for name, ids in domains.items()}
-    for name, (nats, size, count) in sums.items():
+    sums = {name: sums_of(model, ids) for name, ids in domains.items()}
+    for name, (nats, size, _, count) in sums.items():
         assert logged[names.of_domain(names.VALIDATION_LOSS, name)] == pytest.approx(nats / count, rel=1e-5)
         expected = nats / math.log(2) / (size * RATIOS[name])
         assert logged[names.of_domain(names.VALIDATION_BITS_PER_BYTE, name)] == pytest.approx(expected, rel=1e-5)
-    nats, _, count = sum(sums.values())
+    nats, _, hits, count = sum(sums.values())
     assert logged[names.VALIDATION_LOSS] == pytest.approx(nats / count, rel=1e-5)
-    text_bytes = sum(size * RATIOS[name] for name, (_, size, _) in sums.items())
+    assert logged[names.VALIDATION_PERPLEXITY] == pytest.approx(math.exp(nats / count), rel=1e-4)
+    assert logged[names.VALIDATION_TOKEN_ACCURACY] == pytest.approx(hits / count)
+    text_bytes = sum(size * RATIOS[name] for name, (_, size, *_) in sums.items())
     assert logged[names.VALIDATION_BITS_PER_BYTE] == pytest.approx(nats / math.log(2) / text_bytes, rel=1e-5)
-    # the table of a run has the same columns
-    assert names.of_domain(names.VALIDATION_LOSS, "code") in (tmp_path / "metrics.jsonl").read_text()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
 from litespark.cli.configs import Overrides, composed_parts
+
+if TYPE_CHECKING:
+    from litespark.data.manifest import Manifest
 
 _NAMED_FILES = 10
 _CHECK = "Verify a prepared folder or address instead, hashes included"
@@ -31,7 +34,7 @@ def prepare(overrides: Overrides, *, check: Annotated[str | None, Option(metavar
     if folder is None:
         print(f"node {config.node_rank} of {config.nodes} has done its share; the data set is finished by the last")
     else:
-        print(_described(folder, Manifest.read(folder).summary()))
+        print(_described(folder, Manifest.read(folder)))
     return 0
 
 
@@ -39,7 +42,7 @@ def _check_prepared(folder: str) -> int:
     from litespark.data.prepare.check import check_prepared
 
     manifest, extra = check_prepared(folder)
-    print(_described(folder, manifest.summary()))
+    print(_described(folder, manifest))
     files = sum(counts.chunk_files for counts in manifest.splits.values())
     print(f"sound: the tokenizer and {files} chunk files have the sizes and hashes that the manifest states")
     if extra:
@@ -48,10 +51,10 @@ def _check_prepared(folder: str) -> int:
     return 0
 
 
-def _described(folder: Path | str, summary: dict[str, Any]) -> str:
+def _described(folder: Path | str, manifest: Manifest) -> str:
     from litespark.reports.prepared_data import PreparedData, in_terminal
 
     try:
-        return f"{folder}\n\n{in_terminal(PreparedData.from_values(summary))}"
+        return f"{folder}\n\n{in_terminal(PreparedData.of(manifest))}"
     except ValueError as error:  # a manifest whose numbers contradict each other
         raise ValueError(f"{folder}: {error}; prepare the data again") from error

@@ -7,7 +7,7 @@ input, the last S the labels.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,9 @@ _BOUNDARIES_MULTIPLE = 16
 
 @dataclass
 class TokenBatch:
-    """Input ids with the label of each, the documents they belong to, and counts that cost no device synchronisation.
+    """Input ids with the label of each, the documents they belong to, and counts.
 
-    The counts are host integers and stay on the host when the tensors move, so that throughput, MFU and the
-    normalisation of the loss never have to read a tensor.
+    The counts are integers of the host, so that throughput, MFU and the normalisation of the loss never read a tensor.
     """
 
     tokens: Tensor
@@ -61,8 +60,7 @@ class TokenBatch:
         return self._with_tensors(lambda tensor: tensor.pin_memory())
 
     def _with_tensors(self, moved: Callable[[Tensor], Tensor]) -> TokenBatch:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        there: dict[str, Any] = {name: moved(value) for name, value in values.items() if isinstance(value, Tensor)}
+        there: dict[str, Any] = {name: moved(held) for name, held in vars(self).items() if isinstance(held, Tensor)}
         return replace(self, **there)
 
 
@@ -88,11 +86,8 @@ def batch_from_rows(
     """
     if rows.ndim != 2 or rows.shape[1] < 2:
         raise ValueError(f"rows have shape {tuple(rows.shape)}; expected (batch, sequence length + 1), two ids or more")
-    if document_mask and eos_id is None:
-        raise ValueError("document_mask=True needs an EOS id to find the documents; got eos_id=None. Give the id or "
-                         "set document_mask=False.")  # fmt: skip
-    if padded and eos_id is None:
-        raise ValueError("padded=True needs an EOS id to find the padding; got eos_id=None. Give the id.")
+    if (document_mask or padded) and eos_id is None:
+        raise ValueError("document_mask and padded need an EOS id; got eos_id=None. Give the id or set both to False.")
     ids = rows.numpy()
     count, length = ids.shape[0], ids.shape[1] - 1
     real = count if real_rows is None else real_rows

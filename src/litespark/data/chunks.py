@@ -2,15 +2,10 @@
 
 The format is LitData's own (0.2.76): a chunk is a header of 32-bit numbers (how many items, then the byte offset of
 each and of the end) and the ids of all items; `index.json` lists the chunks. `litdata.StreamingDataset` with
-`TokensLoader` reads what is written here. Neither side uses LitData's classes, for reasons of that version:
-
-- its `BinaryWriter` waits for an index of every rank that torchrun started although one rank writes, stamps the time
-  into `index.json` so that two preparations never agree, and does not fsync;
-- its `TokensLoader` drops what is left of each chunk below a whole block (rows here cross chunk borders), and serves
-  flipped bytes;
-- its loaders serve 4 to 8 batches a second time at the first end of an epoch after a resume; a resume on 3 ranks
-  instead of 2 repeats 8 rows and loses 4, one with another batch size repeats up to a global batch, and one of a
-  `CombinedStreamingDataset` is wrong from the first batch; a fresh order depends on `num_workers`.
+`TokensLoader` reads what is written here. Neither side uses LitData's classes: in that version its writer waits for an
+index of every rank, stamps the time into `index.json` and does not fsync; its reader drops what is left of each chunk
+below a whole block and serves flipped bytes; its loaders repeat or lose rows at a resume, and their order depends on
+`num_workers`.
 """
 
 from __future__ import annotations
@@ -40,13 +35,9 @@ def token_dtype(vocab_size: int) -> np.dtype[np.uint16] | np.dtype[np.int32]:
 
 
 def chunk_fault(folder: Storage, record: ChunkRecord, sizes: dict[str, int], *, hashed: bool) -> str | None:
-    """How a chunk differs from its record, or None.
+    """How a chunk differs from its record, or None; `sizes` are the bytes of the files in its folder, by name.
 
-    Args:
-        folder: of the chunk.
-        record: its entry in the manifest.
-        sizes: bytes of the files in the folder, by name.
-        hashed: read it and compare its SHA-256 as well.
+    With `hashed` it is read and its SHA-256 compared as well.
     """
     size, where = sizes.get(record.file), folder.where(record.file)
     if size is None:

@@ -13,15 +13,7 @@ from pydantic import Field, StringConstraints
 
 from litespark.config.settings import BY_CONTENT, FIXED, MAY_CHANGE, Switch, settings
 from litespark.data.select.config import SelectionConfig
-from litespark.ranges import (
-    Count,
-    CountFromZero,
-    InnerShare,
-    NotNegative,
-    Processes,
-    Range,
-    Share,
-)
+from litespark.ranges import Count, CountFromZero, InnerShare, NotNegative, Processes, Range, Share
 
 _NOT_OF_THE_CONTENT = {"source", "root", "name", "how_to_get", "processes", "nodes", "node_rank"}
 SomeText = Annotated[str, StringConstraints(min_length=1)]
@@ -59,7 +51,12 @@ class ReadingConfig:
     """The cache deletes the chunks that were used longest ago above this."""
 
     def __post_init__(self) -> None:
-        _require_mixture(self.mixture, self.mixture_temperature)
+        if self.mixture is not None and self.mixture_temperature != 1:
+            raise ValueError(
+                "data.mixture and data.mixture_temperature are both set, expected one; set the latter to 1"
+            )
+        if self.mixture is not None and not any(self.mixture.values()):
+            raise ValueError(f"data.mixture={self.mixture}; expected a share above 0 for one domain at least")
 
 
 @settings("data", kw_only=True, resume=BY_CONTENT)
@@ -147,12 +144,3 @@ class SyntheticConfig(ReadingConfig):
     """Training rows of an epoch."""
     synthetic_validation_sequences: Annotated[int, Range(at_least=1, at_most=2**32)] = 8
     """Validation sequences."""
-
-
-def _require_mixture(mixture: dict[str, float] | None, temperature: float) -> None:
-    if mixture is None:
-        return
-    if temperature != 1:
-        raise ValueError("data.mixture and data.mixture_temperature are both set, expected one; set the latter to 1")
-    if not any(mixture.values()):
-        raise ValueError(f"data.mixture={mixture}; expected a share above 0 for one domain at least")

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -19,9 +18,6 @@ from litespark.atomic import write_whole
 from litespark.data.dropped import DroppedRow
 from litespark.data.manifest import FILE, Count, Manifest, checked
 from litespark.run.folder import DATA
-
-# those that are known by name come first, in this order
-_FIRST_SPLITS = ("train", "validation")
 
 
 @dataclass(frozen=True)
@@ -47,33 +43,30 @@ class PreparedData(Manifest):
     @cached_property
     def domains(self) -> list[PreparedDomain]:
         """By split, then by name."""
-        found = [
+        return [
             PreparedDomain(split, name, held.documents, held.tokens, held.bytes, held.text_bytes, held.lengths)
-            for split, counts in self.splits.items()
-            for name, held in counts.domains.items()
+            for split, counts in sorted(self.splits.items())
+            for name, held in sorted(counts.domains.items())
         ]
-        return sorted(found, key=lambda row: (*_place_of(row.split), row.domain))
 
-    @cached_property
+    @property
     def left_out(self) -> list[DroppedRow]:
         """By split, then by domain and rule."""
-        return sorted(self.dropped.rows, key=lambda row: (*_place_of(row.split), row.domain, row.rule))
+        return self.dropped.rows
 
     @property
     def split_names(self) -> list[str]:
-        """The splits that hold something or lost something; train and validation first."""
-        return sorted({row.split for row in self.domains} | {row.split for row in self.left_out}, key=_place_of)
+        """The splits that hold something or lost something."""
+        return sorted({row.split for row in self.domains} | {row.split for row in self.left_out})
 
     def domains_of(self, split: str) -> list[PreparedDomain]:
-        """The domains of one split, by name."""
         return [row for row in self.domains if row.split == split]
 
     def left_out_of(self, split: str) -> list[DroppedRow]:
-        """What was left out of one split, by domain and rule."""
         return [row for row in self.left_out if row.split == split]
 
     def by_rule(self, split: str) -> list[DroppedRow]:
-        """What was left out of one split by domain and rule, whatever the reason; without examples."""
+        """What was left out of one split by rule, whatever the reason, and domain; without examples."""
         groups: dict[tuple[str, str], list[DroppedRow]] = {}
         for row in self.left_out_of(split):
             groups.setdefault((row.group, row.domain), []).append(row)
@@ -106,13 +99,7 @@ class PreparedData(Manifest):
 
     @classmethod
     def of(cls, manifest: Manifest) -> PreparedData:
-        """That of a manifest."""
-        return cls.from_values(manifest.summary())
-
-    @classmethod
-    def from_values(cls, values: dict[str, Any]) -> PreparedData:
-        """That of `Manifest.summary`."""
-        return _PREPARED.validate_json(json.dumps(values))
+        return _PREPARED.validate_json(json.dumps(manifest.summary()))
 
 
 def summed(rows: Sequence[DroppedRow], rule: str, domain: str) -> DroppedRow:
@@ -125,10 +112,6 @@ def summed(rows: Sequence[DroppedRow], rule: str, domain: str) -> DroppedRow:
 def write_run_data(folder: Path, manifest: Manifest) -> None:
     """Write `data.json` into the folder of a run, whole or not at all."""
     write_whole(folder / DATA, json.dumps(manifest.summary(), indent=1, allow_nan=False) + "\n")
-
-
-def _place_of(split: str) -> tuple[int, str]:
-    return (_FIRST_SPLITS.index(split) if split in _FIRST_SPLITS else len(_FIRST_SPLITS), split)
 
 
 _PREPARED = TypeAdapter(PreparedData)

@@ -1,11 +1,8 @@
-"""What did not become training text, and why: counts by split, domain and rule, with the first examples of each.
-
-Reading puts lines there that are no documents, selection puts documents there that a rule refused. Those of the
-parts of a corpus add up to those of the whole, in any grouping.
-"""
+"""What did not become training text, and why: counts by split, domain and rule, with the first examples of each."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -63,12 +60,8 @@ class DroppedDocuments:
         self, split: str, domain: str, rule: str, *, size: int, tokens: int | None, file: str, place: int, text: str
     ) -> None:
         """Enter one document or line of `size` bytes; `text` is what its excerpt is taken from."""
-        row = self._row(split, domain, rule)
-        row.documents += 1
-        row.bytes += size
-        row.tokens = None if row.tokens is None or tokens is None else row.tokens + tokens
-        if len(row.examples) < EXAMPLES:
-            row.examples.append(Example(file, place, text[:EXCERPT_CHARACTERS]))
+        example = Example(file, place, text[:EXCERPT_CHARACTERS])
+        self._add(DroppedRow(split, domain, rule, 1, size, tokens, [example]))
 
     def merge(self, later: DroppedDocuments) -> None:
         """Add those of a part of the corpus that comes behind this one's."""
@@ -86,9 +79,9 @@ class DroppedDocuments:
 
     def by_rule(self) -> dict[str, int]:
         """Documents left out, by rule, sorted by name."""
-        counts: dict[str, int] = {}
+        counts = Counter[str]()
         for row in self.rows:
-            counts[row.rule] = counts.get(row.rule, 0) + row.documents
+            counts[row.rule] += row.documents
         return dict(sorted(counts.items()))
 
     @classmethod
@@ -102,11 +95,8 @@ class DroppedDocuments:
 
     __hash__ = None  # type: ignore[assignment]  # it changes
 
-    def _row(self, split: str, domain: str, rule: str) -> DroppedRow:
-        return self._rows.setdefault((split, domain, rule), DroppedRow(split, domain, rule))
-
     def _add(self, row: DroppedRow) -> None:
-        mine = self._row(row.split, row.domain, row.rule)
+        mine = self._rows.setdefault((row.split, row.domain, row.rule), DroppedRow(row.split, row.domain, row.rule))
         mine.documents += row.documents
         mine.bytes += row.bytes
         mine.tokens = None if mine.tokens is None or row.tokens is None else mine.tokens + row.tokens

@@ -41,33 +41,24 @@ class DomainCounts:
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """What one split holds, by domain; domains are sorted by name."""
+    """What one split holds, by domain; domains are sorted by name. The sums are those of `DomainCounts`."""
 
     domains: dict[str, DomainCounts]
 
     @property
     def documents(self) -> int:
-        """Of all domains."""
         return sum(domain.documents for domain in self.domains.values())
 
     @property
     def tokens(self) -> int:
-        """Of all domains, EOS included."""
         return sum(domain.tokens for domain in self.domains.values())
 
     @property
-    def bytes(self) -> int:
-        """That all tokens decode to."""
-        return sum(domain.bytes for domain in self.domains.values())
-
-    @property
     def text_bytes(self) -> int:
-        """Of the texts of all domains."""
         return sum(domain.text_bytes for domain in self.domains.values())
 
     @property
     def chunk_files(self) -> int:
-        """Of all domains."""
         return sum(len(domain.chunks) for domain in self.domains.values())
 
 
@@ -87,12 +78,9 @@ class Manifest:
     splits: dict[str, SplitCounts]
     """By name: train, validation."""
     unigram_entropy: float
-    """Nats per token of the validation tokens under the frequencies of the training tokens.
-
-    The cross-entropy -Σ c(v) ln((n(v) + 1) / (N + V)) / Σ c(v), where c counts the validation tokens, n the N training
-    tokens, and V ids are smoothed by adding one: what a model gains nothing over if it learns only how frequent each
-    token is.
-    """
+    """Nats per token of the validation tokens under the frequencies of the training tokens: the cross-entropy
+    -Σ c(v) ln((n(v) + 1) / (N + V)) / Σ c(v), where c counts the validation tokens, n the N training tokens, and V ids
+    are smoothed by adding one."""
     settings: dict[str, Any]
     dropped: DroppedDocuments
     """What was left out, and why."""
@@ -163,23 +151,18 @@ class Manifest:
                 f"{folder} has no {FILE}, so its chunks are not a data set: the preparation did not finish or another "
                 "tool wrote them. Prepare the text (again): litespark prepare data.source=FOLDER_OR_FILE"
             )
-        manifest: Manifest = checked(
-            _MANIFEST, storage.read(FILE), where, "Move the folder away and prepare the data again"
-        )
+        remedy = "Move the folder away and prepare the data again"
+        manifest: Manifest = checked(_MANIFEST, storage.read(FILE), where, remedy)
         if len(manifest.token_bytes) != manifest.vocab_size:
             raise ValueError(
                 f"{where} states a vocabulary of {manifest.vocab_size} but the bytes of {len(manifest.token_bytes)} "
-                "tokens. Move the folder away and prepare the data again."
+                f"tokens. {remedy}."
             )
         return manifest
 
 
 def checked(kind: TypeAdapter[Any], text: bytes, where: str, remedy: str) -> Any:
-    """What a JSON text holds.
-
-    Raises:
-        ValueError: it is something else; the message names the file, the first fault and the remedy.
-    """
+    """What a JSON text holds; otherwise a ValueError with the file, the first fault and the remedy."""
     try:
         return kind.validate_json(text, strict=True, extra="forbid")
     except ValidationError as error:

@@ -20,8 +20,7 @@ class AnyAccelerator(Accelerator):
         torch.accelerator.empty_cache()
 
     def get_device_stats(self, device: Any) -> dict[str, Any]:
-        """Nothing: the throughput monitor reads the memory."""
-        return {}
+        return {}  # the throughput monitor reads the memory
 
     @staticmethod
     def parse_devices(devices: Any) -> int:

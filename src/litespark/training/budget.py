@@ -36,16 +36,10 @@ class BudgetConfig:
 
 @dataclass(frozen=True)
 class TokenBudget:
-    """How much of a run is done and left, from what was trained so far; one of `tokens` and `steps` is given.
+    """How much of a run is left, from the tokens seen and the steps taken so far; one of `tokens` and `steps` is given.
 
-    Nothing is counted from the start, so a resume may change the size of a step: what is left follows from the tokens
-    (or steps) that are left.
-
-    Attributes:
-        tokens_per_step: of a whole step over all ranks and micro-batches; where rows are padded, the mean.
-        tokens: to see, padding not counted; the last step is whole, so that a little more is seen.
-        steps: to take.
-        schedule_end: see `BudgetConfig`.
+    So a resume may change the size of a step: `tokens_per_step`, over all ranks and micro-batches; where rows are
+    padded, the mean, and steps still to take are an estimate. The last step is whole.
     """
 
     tokens_per_step: int
@@ -59,11 +53,9 @@ class TokenBudget:
         return cls(tokens_per_step, config.tokens, config.steps, config.schedule_end)
 
     def finished(self, tokens: int, steps: int) -> bool:
-        """Whether the budget is spent after `steps` steps that saw `tokens` tokens."""
         return self.steps_left(tokens, steps) == 0
 
     def steps_left(self, tokens: int, steps: int) -> int:
-        """Steps still to take; an estimate where rows are padded."""
         return self._steps_until(self._end, tokens, steps)
 
     def planned_steps(self, tokens: int = 0, steps: int = 0) -> int:

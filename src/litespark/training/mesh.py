@@ -34,27 +34,20 @@ class RankError(RuntimeError):
 
 
 class Roles(NamedTuple):
-    """How many ranks stand side by side in each role; their product is the number of ranks.
-
-    Attributes:
-        replicate: copies of the model, on other sequences each.
-        shard: parts of each copy's parameters, gradients and optimizer states, on other sequences too.
-        tensor: parts of each matrix, on the same sequences.
-    """
+    """How many ranks stand side by side in each role; their product is the number of ranks."""
 
     replicate: int = 1
+    """Copies of the model, on other sequences each."""
     shard: int = 1
+    """Parts of each copy's parameters, gradients and optimizer states, on other sequences too."""
     tensor: int = 1
+    """Parts of each matrix, on the same sequences."""
 
 
 class Mesh:
     """The ranks of a run, made on all of them at the same point, once they have joined; one process needs no group.
 
-    Every method is a collective.
-
-    Attributes:
-        rank, local_rank, world_size: of this process, within its machine, and how many there are.
-        roles: how the ranks are shared out.
+    Every method is a collective. `local_rank` is the rank within the machine, `roles` how the ranks are shared out.
     """
 
     def __init__(self, ranks: Ranks | None = None, roles: Roles | None = None) -> None:
@@ -91,9 +84,7 @@ class Mesh:
     def from_first(self, make: Callable[[], T], doing: str) -> T:
         """What `make` returns on rank 0, which alone calls it; its error is raised on all ranks.
 
-        Args:
-            make: its result is pickled for the others.
-            doing: what the others wait for, as long as it takes, such as "the data to be prepared".
+        The others wait as long as it takes for what `doing` names, such as "the data to be prepared".
 
         Raises:
             RankError: on the others, where rank 0 ends, or its error cannot be pickled.

@@ -23,15 +23,7 @@ from litespark.training.strategies import Precision, StrategyConfig, shard_model
 class ModelBuilder:
     """Everything that a model is made of; nothing is allocated before `build`.
 
-    Attributes:
-        spec: its sizes and its family.
-        ops: the implementations to compute with.
-        seed: of the initial weights.
-        recompute: what the backward pass makes again.
-        strategy, precision: how it is sharded.
-        load_weights: fills the model from elsewhere (a Hugging Face folder); None: the weights are drawn.
-        fp8: settings of a Llama in fp8; None: it is not.
-        compile_mode: what `torch.compile` gets to see.
+    `load_weights` fills the model from elsewhere (a Hugging Face folder); None: the weights are drawn.
     """
 
     spec: ModelSpec
@@ -45,12 +37,7 @@ class ModelBuilder:
     compile_mode: CompileMode = "none"
 
     def build(self, device: torch.device, mesh: DeviceMesh | None = None) -> nn.Module:
-        """The model on `device`, the same values however it is sharded.
-
-        Args:
-            device: of this rank.
-            mesh: one dimension, over which `strategy=fsdp` shards.
-        """
+        """The model on `device`, the same values however `strategy=fsdp` shards it over the one-dimensional `mesh`."""
         with torch.device("meta"):
             model = self.spec.build(self.ops, self.recompute)
         blocks = self.spec.units(model)

@@ -48,9 +48,9 @@ class TrainingModule(pl.LightningModule):
         mesh: the ranks of the run; None: made here, of those that have joined.
 
     Attributes:
-        tokens_seen: input tokens over all ranks, padding not counted, in steps that were finished.
+        tokens_seen, steps_taken: input tokens (padding not counted) over all ranks in finished steps, and their number;
+            skipped steps are among them.
         learning_rate: of the last step; None before the first.
-        steps_taken: optimizer steps finished, skipped ones included.
         skipped_steps: steps that were not finite and left out, as of the last window.
         last_step: host counts of the last step over all ranks: tokens, supervised tokens and attention pairs.
         stop_requested: set by anybody on this rank to end the run after the step; agreed over ranks at each step.
@@ -92,8 +92,6 @@ class TrainingModule(pl.LightningModule):
         self._longest_row = 0
         self._restored_random: dict[str, Any] | None = None
 
-    # ---------------------------------------------------------------- the budget
-
     @property
     def finished(self) -> bool:
         """Whether the budget is spent; the same on all ranks."""
@@ -101,15 +99,12 @@ class TrainingModule(pl.LightningModule):
 
     @property
     def planned_steps(self) -> int:
-        """Steps at the end of the run; an estimate where rows are padded."""
+        """At the end of the run; as `planned_tokens`, an estimate where rows are padded."""
         return self.budget.planned_steps(self.tokens_seen, self.steps_taken)
 
     @property
     def planned_tokens(self) -> int:
-        """Tokens at the end of the run; an estimate where rows are padded."""
         return self.budget.planned_tokens(self.tokens_seen, self.steps_taken)
-
-    # ---------------------------------------------------------------- set-up
 
     def configure_model(self) -> None:
         """Build the model on the device of this rank, once; Lightning calls it before the first step."""
@@ -130,12 +125,8 @@ class TrainingModule(pl.LightningModule):
         return optimizer
 
     def on_fit_start(self) -> None:
-        self.step = OptimizerStep(
-            self.task,
-            grad_clip=self.optimizer_config.grad_clip,
-            device=self.device,
-            world_size=self.trainer.world_size,
-        )
+        clip, world_size = self.optimizer_config.grad_clip, self.trainer.world_size
+        self.step = OptimizerStep(self.task, grad_clip=clip, device=self.device, world_size=world_size)
         # since the last window: loss and divisor of the steps that were taken
         self._window_sums = torch.zeros_like(self.step.sums)
         # skipped steps: in all, in a row now, longest row
@@ -149,22 +140,15 @@ class TrainingModule(pl.LightningModule):
             restore_random_state(self._restored_random, self.device)
             self._restored_random = None
 
-    # ---------------------------------------------------------------- a step
-
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
         """The summed loss of one micro-batch, scaled against Lightning's division by micro-batches."""
         assert self.model is not None
         loss = self.step.loss(self.model, batch)
-        for i, count in enumerate((batch.token_count, batch.supervised_count, batch.attention_pairs)):
-            self._host_counts[i] += count
+        counts = batch.token_count, batch.supervised_count, batch.attention_pairs
+        self._host_counts = [before + count for before, count in zip(self._host_counts, counts, strict=True)]
         return loss * self.trainer.accumulate_grad_batches
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: int | float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
+    def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
         """Called between the last backward of a step and the optimizer: normalise, clip, guard, and set the rate."""
         result = self.step.finish(optimizer)
         taken = result.skipped == 0
@@ -196,8 +180,7 @@ class TrainingModule(pl.LightningModule):
     def read_window(self) -> dict[str, float | None]:
         """What the steps since the last call came to; reads the device once, so call it only where you log."""
         window = [self._window_sums, self._skips, self._norm.reshape(1)]
-        values = torch.cat([each.to(self._window_sums.dtype) for each in window]).tolist()
-        loss, tokens, skipped, _, longest, norm = values
+        loss, tokens, skipped, _, longest, norm = torch.cat([of.to(self._window_sums.dtype) for of in window]).tolist()
         self._window_sums = torch.zeros_like(self._window_sums)
         self._skips[2] = self._skips[1]
         self.skipped_steps, self._longest_row = int(skipped), int(longest)
@@ -209,10 +192,9 @@ class TrainingModule(pl.LightningModule):
         }
 
     def check_finite(self) -> None:
-        """End the run where too many steps of the last window were skipped in a row; log the window before.
+        """Raise the NonFiniteError where `nonfinite_limit` steps of the last window in a row were skipped.
 
-        Raises:
-            NonFiniteError: at least `nonfinite_limit` steps in a row were skipped.
+        Log the window before.
         """
         if self._longest_row >= self.optimizer_config.nonfinite_limit:
             self.require_finite_weights()  # else they are the reason, and nothing to go on with
@@ -224,11 +206,7 @@ class TrainingModule(pl.LightningModule):
             )
 
     def require_finite_weights(self) -> None:
-        """Refuse to go on with weights or optimizer states that are not finite; a collective.
-
-        Raises:
-            NonFiniteError: on every rank, where one of them holds some.
-        """
+        """Raise the NonFiniteError on every rank where one holds weights or optimizer states that are not finite."""
         assert self.model is not None
         (optimizer,) = self.trainer.optimizers
         by_rank = self.mesh.gather(not_finite(self.model, optimizer))
@@ -241,8 +219,6 @@ class TrainingModule(pl.LightningModule):
                 f"for instance optim.lr={self.optimizer_config.lr / 10:g}"
             )
 
-    # ---------------------------------------------------------------- validation
-
     def validate(self, batches: Iterable[TokenBatch]) -> None:
         """Measure the weights as they are on the validation batches of this rank; a collective."""
         assert self.model is not None
@@ -251,8 +227,6 @@ class TrainingModule(pl.LightningModule):
         values = validate(self.model, self.task, self.metrics, batches, self.device, context)
         self.validation = {f"validation/{name}": value for name, value in values.items()}
         self.validated_at = self.steps_taken
-
-    # ---------------------------------------------------------------- checkpoint
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the counters, the scales of fp8 and the random state of every rank; a collective."""

@@ -1,14 +1,10 @@
 """One optimizer step in plain PyTorch: its micro-batches, then normalise, clip, guard, and the optimizer.
 
-`OptimizerStep.take` is the whole of it. A loop that calls backward and optimizer itself, as Lightning's does, calls the
-parts: `loss` for each micro-batch, `finish` between the last backward and the optimizer.
-
-The loss of a micro-batch is a sum, and so are the gradients at the end of a step, over all its micro-batches. Three
-things have to happen to them: division by the divisor of the whole step (in pre-training its supervised tokens), so
-that the result does not depend on how a batch was cut; clipping; and skipping the step when something is not finite.
-All three are folded into the optimizer's step (the fused AdamW kernel, or Muon's) through two scalars that it reads on
-the device (`grad_scale` and `found_inf`, PyTorch's own interface for loss scaling), so that no pass over the gradients
-is added for AdamW and the host waits for nothing. A step is skipped by selection: multiplying by zero would keep a NaN.
+The loss of a micro-batch is a sum, and so are the gradients at the end of a step, over all its micro-batches. Division
+by the divisor of the whole step, clipping, and skipping a step that is not finite are folded into the optimizer's step
+(the fused AdamW kernel, or Muon's) through two scalars that it reads on the device (`grad_scale` and `found_inf`,
+PyTorch's own interface for loss scaling). So no pass over the gradients is added for AdamW and the host waits for
+nothing. A step is skipped by selection: multiplying by zero would keep a NaN.
 """
 
 from __future__ import annotations
@@ -31,19 +27,19 @@ from litespark.training.optim import set_learning_rate
 
 @dataclass(frozen=True)
 class StepGradients:
-    """What the end of a step found; scalars on the device.
-
-    Attributes:
-        norm: () fp32, global gradient norm after normalisation and before clipping.
-        skipped: () fp32, 1 when the step was not finite and was skipped, else 0.
-    """
+    """What the end of a step came to; scalars on the device."""
 
     norm: Tensor
+    """() fp32, global gradient norm after normalisation and before clipping."""
     skipped: Tensor
+    """() fp32, 1 when the step was not finite and was skipped, else 0."""
 
 
 class OptimizerStep:
     """Steps of one task, one after the other.
+
+    `take` is the whole of a step. A loop that calls backward and optimizer itself, as Lightning's does, calls the
+    parts: `loss` for each micro-batch, `finish` between the last backward and the optimizer.
 
     Args:
         task: what the loss is.
@@ -110,25 +106,20 @@ def finish_gradients(
 ) -> StepGradients:
     """Normalise, clip and guard the gradients of one optimizer step, before `optimizer.step`.
 
-    Args:
-        optimizer: its gradients are sums over this rank's micro-batches, averaged over ranks.
-        loss: () sum of the loss over all ranks and micro-batches of the step.
-        divisor: () of the same.
-        world_size: ranks over which the gradients were averaged.
-        grad_clip: largest global norm, or None.
-
-    The gradient that the optimizer then uses is `grad · world_size / divisor · min(1, grad_clip / norm)`.
+    They are sums over this rank's micro-batches, averaged over `world_size` ranks; `loss` () and `divisor` () are sums
+    over all of them. The optimizer then uses `grad · world_size / divisor · min(1, grad_clip / norm)`.
     """
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     factor = world_size / divisor.clamp(min=1)
-    norm = _global_norm(gradients) * factor
+    norm = torch.nn.utils.get_total_norm(gradients)
+    norm = (norm.full_tensor() if isinstance(norm, DTensor) else norm) * factor
     finite = torch.isfinite(norm) & torch.isfinite(loss)
     if grad_clip is not None:
         factor = factor * (grad_clip / (norm + 1e-6)).clamp(max=1.0)
     # a NaN factor must not reach the kernel's arithmetic, even though its result is not taken
     factor = torch.where(finite, factor, torch.ones_like(factor)).float()
     skipped = (~finite).float()
-    if _reads_scalars(optimizer):
+    if all(group.get("fused") for group in optimizer.param_groups):
         optimizer.grad_scale = factor.reciprocal()  # type: ignore[attr-defined]
         optimizer.found_inf = skipped  # type: ignore[attr-defined]
     elif finite.item():  # the plain optimizers cannot skip on the device
@@ -136,13 +127,3 @@ def finish_gradients(
     else:
         optimizer.zero_grad(set_to_none=True)
     return StepGradients(norm=norm.float(), skipped=skipped)
-
-
-def _reads_scalars(optimizer: Optimizer) -> bool:
-    """Whether its step takes `grad_scale` and `found_inf` from the device."""
-    return all(bool(group.get("fused")) for group in optimizer.param_groups)
-
-
-def _global_norm(gradients: Iterable[Tensor]) -> Tensor:
-    norm = torch.nn.utils.get_total_norm(list(gradients))
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -36,11 +36,7 @@ class StrategyConfig:
     """After which a collective that nobody joins is an error."""
 
     def check_world_size(self, world_size: int) -> None:
-        """Refuse `single` under several processes; the others mean the same with one process.
-
-        Raises:
-            ValueError: several processes were started for `strategy=single`.
-        """
+        """Raise the ValueError for `single` under several processes; the others mean the same with one process."""
         if self.name == "single" and world_size > 1:
             raise ValueError(
                 f"strategy=single: got {world_size} processes, expected one; start without torchrun, or choose "
@@ -56,19 +52,15 @@ def build_strategy(config: StrategyConfig, device: torch.device, world_size: int
     """The Lightning strategy for `config` on `device` (of this rank), over `world_size` processes."""
     if config.name == "single":
         return SingleDeviceStrategy(device=device)
-    backend = dist.get_default_backend_for_device(device)
-    timeout = timedelta(seconds=config.timeout_seconds)
+    group: dict[str, Any] = {
+        "process_group_backend": dist.get_default_backend_for_device(device),
+        "timeout": timedelta(seconds=config.timeout_seconds),
+    }
     if config.name == "ddp":
         # one bucket view instead of a second copy of the gradients
-        return DDPStrategy(process_group_backend=backend, timeout=timeout, gradient_as_bucket_view=True)
-    roles = config.roles(world_size)
-    return ModelParallelStrategy(
-        data_parallel_size=roles.replicate * roles.shard,
-        tensor_parallel_size=roles.tensor,
-        save_distributed_checkpoint=False,
-        process_group_backend=backend,
-        timeout=timeout,
-    )
+        return DDPStrategy(gradient_as_bucket_view=True, **group)
+    replicate, shard, tensor = config.roles(world_size)
+    return ModelParallelStrategy(replicate * shard, tensor, save_distributed_checkpoint=False, **group)
 
 
 def shard_model(
@@ -88,13 +80,9 @@ def shard_model(
 
 
 def activation_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """Of all activations that are not in fp8.
-
-    With fp8 they are in bf16 on GPUs, and in fp32 on CPUs, where fp8 is simulated and bf16 products are slow.
-    """
-    if precision == "fp8":
-        return torch.bfloat16 if device_of(device).is_accelerator else torch.float32
-    return torch.bfloat16 if precision == "bf16" else torch.float32
+    """Of all activations that are not in fp8, with which they are fp32 on CPUs: it is simulated, and bf16 is slow."""
+    bf16 = precision == "bf16" or (precision == "fp8" and device_of(device).is_accelerator)
+    return torch.bfloat16 if bf16 else torch.float32
 
 
 def lightning_precision(

@@ -21,15 +21,9 @@ def validate(
     device: torch.device,
     forward_context: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> dict[str, float]:
-    """What `metrics` of `task` come to over `batches`, on all ranks together; a collective.
+    """What `metrics` of `task` come to over the `batches` of each rank, on all together; a collective.
 
-    Args:
-        model: in evaluation mode within, in training mode afterwards.
-        task: of the run.
-        metrics: as the task makes them, on `device`; what they held before is dropped.
-        batches: of this rank.
-        device: where the model is.
-        forward_context: around all of them.
+    What the metrics held before is dropped, and the model is in training mode afterwards.
 
     Raises:
         ValueError: the metrics have no "loss".

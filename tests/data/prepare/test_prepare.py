@@ -29,11 +29,11 @@ def test_every_document_is_in_one_split_and_the_manifest_counts_them(prepared):
     assert sorted(found["train"] + found["validation"]) == sorted(documents(40))
     for split, counts in manifest.splits.items():
         assert counts.documents == len(found[split]) > 0
-        assert counts.bytes == sum(len(text.encode()) for text in found[split])
+        assert counts.text_bytes == sum(len(text.encode()) for text in found[split])
         chunks = counts.domains["text"].chunks
         assert counts.tokens == len(tokens(prepared, split)) == sum(chunk.tokens for chunk in chunks)
         assert {chunk.tokens for chunk in chunks[:-1]} == {100}
-    assert manifest.splits["train"].chunk_files > 10
+    assert len(manifest.splits["train"].domains["text"].chunks) > 10
 
 
 @pytest.mark.parametrize("vocab_size, data_format", [(300, "no_header_numpy:5"), (70_000, "no_header_numpy:2")])

@@ -35,9 +35,6 @@ def root(tmp_path):
     return folder
 
 
-# ------------------------------------------------------------------ round trip
-
-
 def test_what_was_sealed_is_read_back(tmp_path):
     folder = write(tmp_path, 12, about={"run": "mine", "tokens": 5})
     checkpoint = read(folder)
@@ -60,21 +57,6 @@ def test_the_same_step_can_be_saved_again(root):
     assert not list(root.glob(".*"))
 
 
-def test_files_in_folders_are_sealed_too(tmp_path):
-    unfinished = begin(tmp_path, 1, 0)
-    (unfinished / STATE).write_bytes(b"a")
-    (unfinished / "shards").mkdir()
-    (unfinished / "shards" / "0").write_bytes(b"shard")
-    folder = seal(unfinished, 1, {})
-    read(folder)
-    (folder / "shards" / "0").write_bytes(b"SHARD")
-    with pytest.raises(CheckpointError, match="shards/0 was changed"):
-        read(folder)
-
-
-# ------------------------------------------------------------------ damage
-
-
 def flip(folder):
     state = folder / STATE
     content = bytearray(state.read_bytes())
@@ -85,11 +67,6 @@ def flip(folder):
 def truncate(folder):
     state = folder / STATE
     state.write_bytes(state.read_bytes()[:-1])
-
-
-def mix(folder):
-    # a state of the same size from another run
-    (folder / STATE).write_bytes(b"WEIGHTS" * 3)
 
 
 def edit(**changes):
@@ -104,14 +81,10 @@ DAMAGE = {
     "flipped": (flip, r"state\.ckpt was changed since it was written"),
     "truncated": (truncate, r"state\.ckpt has 20 bytes, expected 21; this checkpoint is damaged"),
     "missing state": (lambda folder: (folder / STATE).unlink(), r"state\.ckpt is missing"),
-    "mixed": (mix, r"state\.ckpt was changed"),
     "no seal": (lambda folder: (folder / SEAL).unlink(), "is not a checkpoint of this project: it has no"),
-    "half a seal": (lambda folder: (folder / SEAL).write_text('{"schema": "lite'), "not readable as JSON"),
-    "binary seal": (lambda folder: (folder / SEAL).write_bytes(b"\xff\xfe\x00"), "not readable as JSON"),
-    "seal of another kind": (lambda folder: (folder / SEAL).write_text("[]"), "got schema 'list', expected"),
-    "other schema": (edit(schema="litespark.checkpoint/9"), "got schema 'litespark.checkpoint/9', expected"),
-    "seal without files": (edit(files=None), r"checkpoint\.json is damaged"),
-    "seal without step": (edit(step=None), r"checkpoint\.json is damaged"),
+    "half a seal": (lambda folder: (folder / SEAL).write_text('{"schema": "lite'), r"damaged, .*\(JSON: Invalid JSON"),
+    "other schema": (edit(schema="litespark.checkpoint/9"), r"another version than .*/1 \(schema: .*checkpoint/9"),
+    "seal without files": (edit(files=None), r"checkpoint\.json is damaged.*files: Field required"),
     "files of another kind": (edit(files=["state.ckpt"]), r"checkpoint\.json is damaged"),
     "seal without the state": (edit(files={}), r"lists no state\.ckpt"),
 }  # fmt: skip
@@ -140,13 +113,16 @@ def test_nothing_valid_is_an_error(root):
         find(root.parent)
 
 
-@pytest.mark.parametrize("address", ["http://host/run", "https://host/a.ckpt", "s3://bucket/run"])
-def test_addresses_are_refused_unread(address):
-    with pytest.raises(CheckpointError, match=rf"got the address {address}, expected a local folder"):
-        find(address)
+def test_a_state_is_hashed_while_it_is_written(tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint_folder, "_sha256", None)
+        written = state.write(tmp_path, 1, {"x": torch.arange(10_000)}, {"run": "a"}, keep=1)
+    assert torch.equal(state.read_state(read(written))["x"], torch.arange(10_000))
 
 
-def test_single_files_and_missing_folders_are_refused(tmp_path):
+def test_addresses_single_files_and_missing_folders_are_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="got the address s3://bucket/run, expected a local folder"):
+        find("s3://bucket/run")
     pickled = tmp_path / "model.ckpt"
     pickled.write_bytes(b"\x80\x04")
     with pytest.raises(CheckpointError, match="pickles that could run code, and are not read"):
@@ -155,9 +131,6 @@ def test_single_files_and_missing_folders_are_refused(tmp_path):
         find(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match="no valid checkpoint"):
         find(tmp_path)
-
-
-# ------------------------------------------------------------------ keeping and cleaning
 
 
 def test_the_newest_are_kept(root):
@@ -198,13 +171,9 @@ def test_a_full_disk_is_seen_before_and_leaves_the_previous_one(root, monkeypatc
 
 def test_a_file_in_the_way_is_named(tmp_path):
     (tmp_path / "checkpoints").write_text("a file")
-    with pytest.raises(
-        CheckpointError, match=r"cannot write checkpoints in .*checkpoints \(.*expected a folder that can be"
-    ):
+    with pytest.raises(CheckpointError, match=r"cannot write checkpoints in .*checkpoints \("):
         begin(tmp_path / "checkpoints", 1, 0)
 
-
-# ------------------------------------------------------------------ kill -9
 
 WRITER = """
     import os, signal, sys

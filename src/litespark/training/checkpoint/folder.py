@@ -13,15 +13,18 @@ import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BufferedWriter
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from litespark.atomic import content_hash
 from litespark.run.folder import CHECKPOINTS, SEAL
 
 log = logging.getLogger(__name__)
 
-SCHEMA = "litespark.checkpoint/1"
+SCHEMA: Final = "litespark.checkpoint/1"
 STATE = "state.ckpt"
 _PREFIX = "step-"
 _UNFINISHED = ".unfinished-"
@@ -33,13 +36,7 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint.
-
-    Attributes:
-        folder: where it lies.
-        step: optimizer steps taken before it was written.
-        about: what the writer said of it (run name, tokens, configuration).
-    """
+    """A verified checkpoint: its folder, the optimizer steps before it, and what the writer stated about it."""
 
     folder: Path
     step: int
@@ -50,8 +47,42 @@ class Checkpoint:
         return self.folder / STATE
 
 
+@dataclass(frozen=True)
+class _File:
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Seal:
+    step: int
+    files: dict[str, _File]
+    about: dict[str, Any]
+    schema: Literal["litespark.checkpoint/1"]
+
+
+_SEAL = TypeAdapter(_Seal)
+
+
+class HashedFile:
+    """A file that hashes what is written to it, so that it need not be read again for its seal."""
+
+    def __init__(self, file: BufferedWriter) -> None:
+        self._file = file
+        self._sha256 = hashlib.sha256()
+        self.flush = file.flush
+
+    def write(self, content: Any) -> int:
+        self._sha256.update(content)
+        return self._file.write(content)
+
+    @property
+    def sha256(self) -> str:
+        return self._sha256.hexdigest()
+
+
 def begin(root: Path, step: int, expected_bytes: int) -> Path:
-    """Make an empty folder under `root` for the checkpoint of `step`.
+    """An empty folder under `root` for the checkpoint of `step`.
 
     Raises:
         CheckpointError: fewer than `expected_bytes` are free there, or nothing can be written there.
@@ -63,9 +94,7 @@ def begin(root: Path, step: int, expected_bytes: int) -> Path:
             shutil.rmtree(folder)
         folder.mkdir()
     except OSError as error:
-        raise CheckpointError(
-            f"cannot write checkpoints in {root} ({error}); expected a folder that can be written"
-        ) from error
+        raise CheckpointError(f"cannot write checkpoints in {root} ({error}); expected one that can be") from error
     free = shutil.disk_usage(root).free
     if free < expected_bytes:
         folder.rmdir()
@@ -76,11 +105,15 @@ def begin(root: Path, step: int, expected_bytes: int) -> Path:
     return folder
 
 
-def seal(unfinished: Path, step: int, about: Mapping[str, Any]) -> Path:
-    """Hash, flush and rename a written checkpoint; it counts from the rename on. Returns its final folder."""
+def seal(unfinished: Path, step: int, about: Mapping[str, Any], hashes: Mapping[str, str] | None = None) -> Path:
+    """Hash, flush and rename a written checkpoint; it counts from the rename on. Returns its final folder.
+
+    `hashes` are those of files, by name, that were hashed when they were written.
+    """
     files = {}
-    for path in sorted(p for p in unfinished.rglob("*") if p.is_file()):
-        files[str(path.relative_to(unfinished))] = {"size": path.stat().st_size, "sha256": content_hash(path)}
+    for path in sorted(unfinished.iterdir()):
+        sha256 = (hashes or {}).get(path.name) or content_hash(path)
+        files[path.name] = {"size": path.stat().st_size, "sha256": sha256}
         _flush(path)
     content = {"schema": SCHEMA, "step": step, "files": files, "about": dict(about)}
     seal_path = unfinished / SEAL
@@ -108,33 +141,28 @@ def read(folder: Path, *, hashes: bool = True) -> Checkpoint:
             "one of another program; weights of other programs come in with initial_weights=HUGGING_FACE_FOLDER)"
         )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not readable as JSON ({error}); use an earlier checkpoint") from error
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        got = content.get("schema") if isinstance(content, dict) else type(content).__name__
-        raise CheckpointError(f"{path}: got schema {got!r}, expected {SCHEMA!r}; use a checkpoint of this version")
-    try:
-        step, about = int(content["step"]), dict(content["about"])
-        files = {name: (int(entry["size"]), str(entry["sha256"])) for name, entry in content["files"].items()}
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise CheckpointError(f"{path} is damaged ({error!r}); use an earlier checkpoint") from error
-    if STATE not in files:
-        raise CheckpointError(f"{path} lists no {STATE}; this checkpoint is damaged, use an earlier one")
-    for name, (size, sha256) in files.items():
-        _verify(folder / name, size, sha256 if hashes else None)
-    return Checkpoint(folder, step, about)
-
-
-def _verify(path: Path, expected_size: int, expected_hash: str | None) -> None:
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing; this checkpoint is damaged, use an earlier one")
-    if (size := path.stat().st_size) != expected_size:
+        content = _SEAL.validate_json(path.read_bytes())
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
         raise CheckpointError(
-            f"{path} has {size} bytes, expected {expected_size}; this checkpoint is damaged, use an earlier one"
-        )
-    if expected_hash is not None and content_hash(path) != expected_hash:
-        raise CheckpointError(f"{path} was changed since it was written (SHA-256 differs); use an earlier checkpoint")
+            f"{path} is damaged, or of another version than {SCHEMA} ({'.'.join(map(str, fault['loc'])) or 'JSON'}: "
+            f"{fault['msg']}, got {fault['input']!r:.80}); use an earlier checkpoint"
+        ) from error
+    if STATE not in content.files:
+        raise CheckpointError(f"{path} lists no {STATE}; this checkpoint is damaged, use an earlier one")
+    for name, file in content.files.items():
+        written = folder / name
+        size = written.stat().st_size if written.is_file() else None
+        if size != file.size:
+            got = "is missing" if size is None else f"has {size} bytes"
+            raise CheckpointError(
+                f"{written} {got}, expected {file.size}; this checkpoint is damaged, use an earlier one"
+            )
+        if hashes and content_hash(written) != file.sha256:
+            raise CheckpointError(
+                f"{written} was changed since it was written (SHA-256 differs); use an earlier checkpoint"
+            )
+    return Checkpoint(folder, content.step, content.about)
 
 
 def find(path: str | Path) -> Checkpoint:
@@ -194,12 +222,9 @@ def is_run(path: Path) -> bool:
 
 def runs_below(path: Path) -> list[Path]:
     """The runs with checkpoints in a folder, or in those of it, newest first."""
-    found = {
-        checkpoint.parent.parent
-        for pattern in ("*", "*/*")
-        for checkpoint in path.glob(f"{pattern}/{CHECKPOINTS}/{_PREFIX}*")
-    }
-    return sorted(found, key=lambda run: (run.stat().st_mtime, run.name), reverse=True)
+    patterns = (f"*/{CHECKPOINTS}/{_PREFIX}*", f"*/*/{CHECKPOINTS}/{_PREFIX}*")
+    runs = {checkpoint.parent.parent for pattern in patterns for checkpoint in path.glob(pattern)}
+    return sorted(runs, key=lambda run: (run.stat().st_mtime, run.name), reverse=True)
 
 
 def finished(root: Path) -> list[Path]:
@@ -210,8 +235,8 @@ def finished(root: Path) -> list[Path]:
 def prune(root: Path, step: int, keep: int) -> None:
     """After the checkpoint of `step` was sealed, remove all but the newest `keep`, and what killed writers left.
 
-    Checkpoints of later steps go first: a run that went back to an earlier step, because the later ones are damaged or
-    because it was told to, takes those steps again, and must not lose the new ones to the old.
+    Checkpoints of later steps go first: a run that went back to an earlier step takes those steps again, and must not
+    lose the new ones to the old.
     """
     newest = root / f"{_PREFIX}{step:08d}"
     later = [folder for folder in finished(root) if folder.name > newest.name]
@@ -225,7 +250,5 @@ def prune(root: Path, step: int, keep: int) -> None:
 
 def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    os.fsync(descriptor)
+    os.close(descriptor)

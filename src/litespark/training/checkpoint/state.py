@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from litespark.training.checkpoint import folder
-from litespark.training.checkpoint.folder import STATE, Checkpoint, CheckpointError
+from litespark.training.checkpoint.folder import STATE, Checkpoint, CheckpointError, HashedFile
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +33,9 @@ def write(root: Path, step: int, state: Mapping[str, Any], about: Mapping[str, A
     unfinished = folder.begin(root, step, int(1.05 * tensors))
     try:
         with (unfinished / STATE).open("wb") as file:
-            torch.save(state, file)
-        sealed = folder.seal(unfinished, step, about)
+            hashed = HashedFile(file)
+            torch.save(state, hashed)  # type: ignore[arg-type]  # it asks for no more than `write` and `flush`
+        sealed = folder.seal(unfinished, step, about, {STATE: hashed.sha256})
     except OSError as error:
         raise CheckpointError(
             f"the checkpoint of step {step} could not be written in {root}: {error}. The earlier checkpoints are kept; "

@@ -20,18 +20,13 @@ def parameter_groups(
 ) -> list[dict[str, object]]:
     """Groups for AdamW: matrices (projections, embedding, head) with weight decay, vectors (norm weights) without.
 
-    Args:
-        model: frozen parameters are left out.
-        weight_decay: of the matrices.
-        without: parameters that another optimizer has.
+    Frozen parameters are left out, and those that another optimizer has (`without`).
     """
     parameters = [each for each in model.parameters() if each.requires_grad and each not in without]
     matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
     vectors = [parameter for parameter in parameters if parameter.ndim < 2]
-    groups: list[dict[str, object]] = [{"params": matrices, "weight_decay": weight_decay}]
-    if vectors:
-        groups.append({"params": vectors, "weight_decay": 0.0})
-    return groups
+    decayed: dict[str, object] = {"params": matrices, "weight_decay": weight_decay}
+    return [decayed, {"params": vectors, "weight_decay": 0.0}] if vectors else [decayed]
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
@@ -111,11 +106,5 @@ def _muon(model: nn.Module, config: MuonConfig) -> Optimizer:
 
 
 def _adamw(groups: list[dict[str, object]], config: OptimizerConfig, *, fused: bool) -> torch.optim.AdamW:
-    return torch.optim.AdamW(
-        groups,
-        lr=config.lr,
-        betas=config.betas,
-        eps=config.eps,
-        fused=fused,
-        foreach=None if fused else True,
-    )
+    foreach = None if fused else True
+    return torch.optim.AdamW(groups, config.lr, config.betas, config.eps, fused=fused, foreach=foreach)

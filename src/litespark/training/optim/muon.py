@@ -6,10 +6,9 @@ iteration and adjustment of the learning rate; the result equals that of `torch.
 for bit.
 
 - **Parts.** The nearest orthogonal matrix of [Q; K; V] is not those of Q, K and V above each other: its columns are
-  orthogonal over all three, so that a part with small gradients gets a small update, and the rate is adjusted to the
-  shape of a matrix that no layer multiplies by. The published results are of separate matrices, and so is this.
-- **Guard.** A step that is not finite is skipped by selection on the device, as in the fused AdamW. The host waits for
-  nothing; the price is that a new matrix is made beside the old one, one matrix at a time.
+  orthogonal over all three, so that a part with small gradients gets a small update. The published results are of
+  separate matrices, and so is this.
+- **Guard.** A step that is not finite is skipped by selection on the device, as in the fused AdamW.
 - **Shards.** Momentum and weights stay on the rank that has them. The direction is gathered whole, in bf16 (to which
   the iteration rounds it anyway), one matrix at a time, and a rank orthogonalises the parts of which it has rows. So
   ranks repeat each other's work: all of it under DDP, and under FSDP for every part whose rows they share.
@@ -17,6 +16,7 @@ for bit.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -33,11 +33,8 @@ MOMENTUM = "momentum_buffer"
 
 def block_matrices(model: nn.Module) -> dict[Tensor, tuple[int, ...]]:
     """The matrices of the layers of `model` that have any for Muon, and for each the rows of its parts."""
-    found: dict[Tensor, tuple[int, ...]] = {}
-    for module in model.modules():
-        if isinstance(module, HasMatrices):
-            found |= module.matrices()
-    return found
+    of_modules = (module.matrices() for module in model.modules() if isinstance(module, HasMatrices))
+    return dict(itertools.chain.from_iterable(matrices.items() for matrices in of_modules))
 
 
 class MuonWithAdamW(Optimizer):
@@ -45,13 +42,8 @@ class MuonWithAdamW(Optimizer):
 
     Args:
         groups: of Muon: `params` (matrices, plain or sharded by rows over a one-dimensional mesh), `rows` (of the parts
-            that each of them is made of), `lr`, `weight_decay`, `momentum`, `nesterov`, `newton_schulz_steps` and
-            `adjust_lr`.
+            that each of them is made of), and the settings of Muon.
         adamw: a fused AdamW of the other parameters; its groups and states become part of this optimizer.
-
-    Attributes:
-        grad_scale: () what the gradients are divided by, or None; read in each step.
-        found_inf: () fp32, 1 when the step shall change nothing, or None; read in each step.
     """
 
     def __init__(self, groups: list[dict[str, Any]], adamw: AdamW) -> None:

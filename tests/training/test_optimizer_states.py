@@ -1,4 +1,4 @@
-"""Muon's steps that are left out, its states in a checkpoint, its settings, and a run under the Trainer."""
+"""Steps that are left out, states in a checkpoint, and Muon under the Trainer."""
 
 import copy
 import io
@@ -16,19 +16,28 @@ from litespark.ops.backend import OpsConfig, resolve
 from litespark.training.optim import AdamWConfig, MuonConfig, build_optimizer, set_learning_rate
 from litespark.training.schedule import WarmupStableDecaySchedule
 from litespark.training.step import finish_gradients
-from tests.training.optimizer_steps import assert_same, llama, states, step, weights
+from tests.training.optimizer_steps import assert_same, give_gradients, llama, states, step, weights
 from tests.training.small_runs import Planted, batches, small_llama, small_run, training_module
 
-# ------------------------------------------------------------------ the guard
-
-
+OPTIMIZERS = {
+    "fused": AdamWConfig(lr=0.02),
+    "unfused": AdamWConfig(lr=0.02, fused=False),
+    "muon": MuonConfig(lr=0.02),
+}
+ALL = pytest.mark.parametrize("config", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
 BAD = ["loss", ("blocks.0.mlp.down.weight", math.nan), ("norm.weight", math.inf), ("head.weight", -math.inf)]
 
 
+@ALL
 @pytest.mark.parametrize("bad", BAD)
-def test_a_step_that_is_not_finite_changes_nothing_and_the_next_is_as_if_it_had_not_been(bad):
+def test_a_step_that_is_not_finite_changes_nothing_and_the_next_is_as_if_it_had_not_been(config, bad):
     model, other = llama(), llama()
-    optimizer, undisturbed = (build_optimizer(each, MuonConfig(lr=0.02)) for each in (model, other))
+    optimizer, undisturbed = (build_optimizer(each, config) for each in (model, other))
+    untouched = weights(model)
+    assert step(model, optimizer, 3, bad=bad) == 1
+    assert_same(untouched, weights(model))
+    assert all(value.isfinite().all() for value in states(model, optimizer).values())
+    optimizer = build_optimizer(model, config)
     assert step(model, optimizer, 0) == 0
     before = weights(model), states(model, optimizer)
     assert step(model, optimizer, 1, bad=bad) == 1
@@ -40,14 +49,17 @@ def test_a_step_that_is_not_finite_changes_nothing_and_the_next_is_as_if_it_had_
     assert_same(states(model, optimizer), states(other, undisturbed))
 
 
-@pytest.mark.parametrize("bad", BAD)
-def test_a_first_step_that_is_not_finite_is_skipped_too(bad):
-    model = llama()
-    optimizer = build_optimizer(model, MuonConfig())
+@ALL
+def test_parameters_without_a_gradient_are_passed_over(config):
+    model = llama(num_layers=2)
+    optimizer = build_optimizer(model, config)
+    give_gradients(model, 0)
+    model.blocks[1].mlp.down.weight.grad = model.head.weight.grad = None
     before = weights(model)
-    assert step(model, optimizer, 0, bad=bad) == 1
-    assert_same(before, weights(model))
-    assert all(value.isfinite().all() for value in states(model, optimizer).values())
+    finish_gradients(optimizer, torch.ones(()), torch.ones(()), world_size=1, grad_clip=1.0)
+    optimizer.step()
+    same = {name for name, value in weights(model).items() if torch.equal(value, before[name])}
+    assert same == {"blocks.1.mlp.down.weight", "head.weight"}
 
 
 def test_the_host_reads_nothing_from_the_device_in_a_step():
@@ -61,9 +73,6 @@ def test_the_host_reads_nothing_from_the_device_in_a_step():
         optimizer.step()
         with pytest.raises(RuntimeError):
             result.skipped.item()
-
-
-# ------------------------------------------------------------------ states and settings
 
 
 def reloaded(state):
@@ -110,31 +119,12 @@ def test_the_learning_rate_of_each_keeps_its_share():
     assert {group["lr"] for group in optimizer.param_groups} == {0.03}
 
 
-@pytest.mark.parametrize(
-    "name, value",
-    [("lr", 0.0), ("betas", [0.9, 1.0]), ("weight_decay", -1.0), ("grad_clip", 0.0), ("nonfinite_limit", 0),
-     ("matrix_lr", 0.0), ("matrix_lr", math.nan), ("adjust_lr", "none"), ("momentum", 1.0), ("momentum", -0.1),
-     ("newton_schulz_steps", 0), ("newton_schulz_steps", 100)],
-)  # fmt: skip
-def test_settings_out_of_range_are_refused_by_name(name, value):
-    with pytest.raises(ValueError, match=rf"optim\.{name}(\[1\])?: got .*expected"):
-        MuonConfig(**{name: value})
-
-
-def test_the_original_adjustment_wants_a_rate_of_its_own():
-    with pytest.raises(ValueError, match=r"got original and no optim.matrix_lr.*Set optim.matrix_lr=0.02, or"):
-        MuonConfig(adjust_lr="original")
-
-
 def test_a_pytorch_without_its_muon_leaves_adamw_alone(monkeypatch):
     monkeypatch.delitem(sys.modules, "litespark.training.optim.muon")
     monkeypatch.setitem(sys.modules, "torch.optim._muon", None)
     build_optimizer(llama(), AdamWConfig())
     with pytest.raises(ValueError, match=rf"optim=muon: got PyTorch {torch.__version__.split('+')[0]}.*optim=adamw"):
         build_optimizer(llama(), MuonConfig())
-
-
-# ------------------------------------------------------------------ under the Trainer
 
 
 def test_muon_with_warm_up_stable_decay_takes_the_rates_of_the_schedule_and_skips_a_bad_step(tmp_path):
