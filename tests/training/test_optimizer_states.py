@@ -19,11 +19,7 @@ from litespark.training.step import finish_gradients
 from tests.training.optimizer_steps import assert_same, give_gradients, llama, states, step, weights
 from tests.training.small_runs import Planted, batches, small_llama, small_run, training_module
 
-OPTIMIZERS = {
-    "fused": AdamWConfig(lr=0.02),
-    "unfused": AdamWConfig(lr=0.02, fused=False),
-    "muon": MuonConfig(lr=0.02),
-}
+OPTIMIZERS = {"fused": AdamWConfig(lr=0.02), "unfused": AdamWConfig(lr=0.02, fused=False), "muon": MuonConfig(lr=0.02)}
 ALL = pytest.mark.parametrize("config", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
 BAD = ["loss", ("blocks.0.mlp.down.weight", math.nan), ("norm.weight", math.inf), ("head.weight", -math.inf)]
 

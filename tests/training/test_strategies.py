@@ -4,12 +4,7 @@ import pytest
 import torch
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 
-from litespark.training.strategies import (
-    StrategyConfig,
-    build_strategy,
-    forward_context,
-    lightning_precision,
-)
+from litespark.training.strategies import StrategyConfig, build_strategy, forward_context, lightning_precision
 
 CPU = torch.device("cpu")
 

@@ -1,7 +1,6 @@
 """The batch a model gets, and the only place where labels are shifted.
 
-Shapes: B rows of a micro-batch, S sequence length. A row is cut from the token stream as S+1 ids: the first S are the
-input, the last S the labels.
+Shapes: B rows of a micro-batch, S sequence length. The first S of a row's S+1 ids are the input, the last S the labels.
 """
 
 from __future__ import annotations
@@ -23,10 +22,7 @@ _BOUNDARIES_MULTIPLE = 16
 
 @dataclass
 class TokenBatch:
-    """Input ids with the label of each, the documents they belong to, and counts.
-
-    The counts are integers of the host, so that throughput, MFU and the normalisation of the loss never read a tensor.
-    """
+    """Input ids with the label of each, the documents they belong to, and counts, which are integers of the host."""
 
     tokens: Tensor
     """(B, S) int64."""
@@ -67,22 +63,17 @@ class TokenBatch:
 def batch_from_rows(
     rows: Tensor, *, eos_id: int | None, document_mask: bool, real_rows: int | None = None, padded: bool = False
 ) -> TokenBatch:
-    """Shift rows into inputs and labels and mark the documents in them.
+    """Shift (B, S+1) int64 ids into inputs and labels and mark the documents in them.
 
-    A document ends with EOS. What follows an EOS opens another document, which cannot be predicted from this one, so
-    the label of every EOS input is IGNORE_INDEX.
+    A document ends with EOS. What follows cannot be predicted from it, so the label of every EOS input is IGNORE_INDEX.
 
     Args:
-        rows: (B, S+1) int64 ids on the CPU.
-        eos_id: id that ends a document; None for a stream without documents.
+        rows: ids on the CPU.
+        eos_id: None for a stream without documents.
         document_mask: fill `documents`, `positions` and `cu_seqlens`, so that attention stays within a document.
-        real_rows: how many of the rows are data; those after are padding, supervise nothing and count for nothing.
-            None: all.
-        padded: the rows were packed: where several EOS end a row, those behind the first are padding. It supervises
-            nothing and counts for nothing; with `document_mask` the padding of a row is one more document.
-
-    Raises:
-        ValueError: rows are not (B, S+1) with S of at least 1, or documents or padding are asked for without an EOS id.
+        real_rows: how many of the rows are data (None: all); the others supervise nothing and count for nothing.
+        padded: the rows were packed: where several EOS end a row, those behind the first are padding, which supervises
+            nothing and counts for nothing; with `document_mask` it is one more document.
     """
     if rows.ndim != 2 or rows.shape[1] < 2:
         raise ValueError(f"rows have shape {tuple(rows.shape)}; expected (batch, sequence length + 1), two ids or more")

@@ -35,10 +35,7 @@ def token_dtype(vocab_size: int) -> np.dtype[np.uint16] | np.dtype[np.int32]:
 
 
 def chunk_fault(folder: Storage, record: ChunkRecord, sizes: dict[str, int], *, hashed: bool) -> str | None:
-    """How a chunk differs from its record, or None; `sizes` are the bytes of the files in its folder, by name.
-
-    With `hashed` it is read and its SHA-256 compared as well.
-    """
+    """How a chunk differs from its record, or None; `sizes` are of the files in its folder, `hashed` reads it."""
     size, where = sizes.get(record.file), folder.where(record.file)
     if size is None:
         return f"{where} is missing; the manifest lists it with {record.size} bytes"

@@ -1,7 +1,6 @@
 """Settings of the data, one flat group: what to prepare, and how to read it.
 
-Plain dataclasses, so that `plan` and the command line can use them without Lightning. Every check on a single setting
-is here; checks that need the data are where the data is.
+Every check on a single setting is here; checks that need the data are where the data is.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a prepared data set holds and what was left out of it, for a reader: of its folder, or of what a run kept.
+"""What a prepared data set holds and what was left out of it, from its folder or from what a run kept as `data.json`.
 
-A run keeps all of the manifest but the list of chunks and the bytes of each token id, as `data.json` in its own folder,
-so that its report does not depend on where the data lies or whether it still does.
+A run keeps all of the manifest but the chunks and the bytes of each token id, so that its report does not depend on
+where the data lies or whether it still does.
 """
 
 from __future__ import annotations
@@ -81,9 +81,7 @@ class PreparedData(Manifest):
     def read(cls, folder: Path | str) -> PreparedData:
         """That of a prepared folder or of the folder of a run, or of one of their two files.
 
-        Raises:
-            ValueError: neither file is there, or it is not of this schema; the message names the file and the field.
-            OSError: it cannot be read.
+        A ValueError names what is missing, or the field that is wrong.
         """
         path = Path(folder)
         file = next((path / name for name in (DATA, FILE) if (path / name).is_file()), path)

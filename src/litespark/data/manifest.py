@@ -137,11 +137,7 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: str | Path) -> Manifest:
-        """The manifest of a prepared folder, a path or an address.
-
-        Raises:
-            ValueError: no folder, no manifest in it, or one that is not of this schema.
-        """
+        """The manifest of a prepared folder, a path or an address; a ValueError where there is none of this schema."""
         storage = Storage(folder)
         where = storage.where(FILE)
         if not storage.remote and not storage.local.is_dir():

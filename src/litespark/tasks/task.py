@@ -16,10 +16,8 @@ class Task(Protocol):
     """A task; `Pretrain` is the first.
 
     Attributes:
-        name: what records call it.
-        loss_unit: of the loss after the division, such as "nats/token".
-        measures_text: whether a validation measures how well text is predicted: `bits_per_byte` is among its metrics,
-            and the unigram entropy of the data is what its loss is compared with.
+        name: what records call it. loss_unit: of the loss after the division, such as "nats/token". measures_text:
+        whether `bits_per_byte` is among its metrics, and the unigram entropy is what its loss is compared with.
     """
 
     @property
@@ -40,8 +38,7 @@ class Task(Protocol):
     def metrics(self, manifest: Manifest) -> Metric:
         """What a validation on the data of `manifest` measures.
 
-        Its `compute` returns scalars by name, "loss" among them, over all batches and ranks: keep sums, and take ratios
-        at the end.
+        Its `compute` returns scalars by name, "loss" among them, over all batches and ranks.
         """
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field
@@ -80,17 +80,6 @@ class TokenBudget:
     def schedule_length(self) -> int:
         """Of the schedule, in the unit of the budget."""
         return self.schedule_end or self._end
-
-    @property
-    def schedule_setting(self) -> str:
-        """The setting over which the schedule is planned."""
-        if self.schedule_end is not None:
-            return f"budget.schedule_end={self.schedule_end}"
-        return f"budget.tokens={self.tokens}" if self.steps is None else f"budget.steps={self.steps}"
-
-    def with_schedule_end(self, end: int) -> TokenBudget:
-        """The same budget with the schedule over `end` tokens or steps."""
-        return replace(self, schedule_end=end)
 
     def schedule_end_for(self, other: TokenBudget, tokens: int, steps: int) -> int:
         """The `schedule_end` with which `other` continues the schedule of this budget."""

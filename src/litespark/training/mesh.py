@@ -1,7 +1,6 @@
 """The ranks of a run: what each stands for, and the only way for them to agree.
 
-Everything here goes over gloo, between hosts: nothing waits for a device, and a wait may be longer than the time-out of
-the collectives of a step, as for data that takes hours to prepare.
+Everything here goes over gloo, between hosts: nothing waits for a device, and data may take hours to prepare.
 """
 
 from __future__ import annotations
@@ -84,10 +83,8 @@ class Mesh:
     def from_first(self, make: Callable[[], T], doing: str) -> T:
         """What `make` returns on rank 0, which alone calls it; its error is raised on all ranks.
 
-        The others wait as long as it takes for what `doing` names, such as "the data to be prepared".
-
-        Raises:
-            RankError: on the others, where rank 0 ends, or its error cannot be pickled.
+        The others wait as long as it takes for what `doing` names, such as "the data to be prepared". Where rank 0
+        ends, or its error cannot be pickled, they raise a RankError.
         """
         return self.from_ranks([0], make, doing)[0]
 

@@ -38,16 +38,8 @@ class NonFiniteError(RuntimeError):
 class TrainingModule(pl.LightningModule):
     """Trains a model for a token budget.
 
-    Args:
-        builder: makes the model.
-        task: what the loss is.
-        metrics: of a validation, as the task makes them.
-        optimizer: settings of the optimizer and of the non-finite guard.
-        schedule: factor on the learning rate by tokens.
-        budget: length of the run.
-        mesh: the ranks of the run; None: made here, of those that have joined.
-
     Attributes:
+        metrics: of a validation, as the task makes them.
         tokens_seen, steps_taken: input tokens (padding not counted) over all ranks in finished steps, and their number;
             skipped steps are among them.
         learning_rate: of the last step; None before the first.
@@ -55,8 +47,7 @@ class TrainingModule(pl.LightningModule):
         last_step: host counts of the last step over all ranks: tokens, supervised tokens and attention pairs.
         stop_requested: set by anybody on this rank to end the run after the step; agreed over ranks at each step.
         stop_agreed: some rank asked to stop.
-        validation: metrics of the last validation, of all domains and (where several) of each.
-        validated_at: steps taken when it was made; None before the first.
+        validation: metrics of the last validation; `validated_at` are the steps taken when it was made.
     """
 
     def __init__(
@@ -269,7 +260,7 @@ class TrainingModule(pl.LightningModule):
 def _count_whole_steps(checkpoint: dict[str, Any], steps: int, accumulate: int) -> None:
     """Set Lightning's counters of micro-batches to those of `steps` whole steps of `accumulate` micro-batches.
 
-    A resume may change how many micro-batches make a step, and Lightning takes a step at each multiple of that number.
+    A resume may change that number, and Lightning takes a step at each multiple of it.
     """
     loops = checkpoint["loops"]["fit_loop"]
     for counts in (loops["epoch_loop.batch_progress"][which] for which in ("total", "current")):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from litespark.training.budget import TokenBudget
 
@@ -13,11 +14,8 @@ def change_of_rate(
 ) -> str | None:
     """A line about the learning rate of the next step, or None where it goes on as it was.
 
-    Args:
-        rate: the learning rate of the step that ends at so many tokens and steps of a budget.
-        before: that of the last step.
-        old, new: the budget before and now.
-        position: tokens seen and steps taken.
+    `rate` gives that of the step that ends at so many tokens and steps of a budget, `before` is that of the last step,
+    `position` tokens seen and steps taken.
     """
     tokens, steps = position
     as_it_was, kept = rate(old, tokens, steps), old.schedule_end_for(new, tokens, steps)
@@ -31,11 +29,9 @@ def change_of_rate(
     if settings_changed:
         line += "; optim.lr or the settings of schedule have changed"
     if replanned:
-        end = rate(new.with_schedule_end(kept), 2 * max(tokens, kept), 2 * max(steps, kept))
+        end = rate(replace(new, schedule_end=kept), 2 * max(tokens, kept), 2 * max(steps, kept))
         line += (
-            f"; the schedule is recomputed over {new.schedule_setting}. To keep the old schedule, and "
-            f"its end rate of {end:.4g} after its end, set budget.schedule_end={kept}"
+            "; the schedule is recomputed over the new budget. To keep the old one, and its end rate of "
+            f"{end:.4g} after its end, set budget.schedule_end={kept}"
         )
-        if end == 0:
-            line += " (at a rate of 0 nothing is learned: also set schedule.final=0.1)"
     return line

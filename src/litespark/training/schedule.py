@@ -1,8 +1,7 @@
 """Learning-rate schedules as a factor on the peak rate, driven by the share of the budget that is spent.
 
-A schedule that counts tokens means the same under another batch size or number of devices, and needs no estimate of
-the number of steps from the Trainer (reading that one loses the data position on a resume in Lightning 2.6.6). Where
-the budget is in steps, steps take the place of tokens.
+A schedule that counts tokens means the same under another batch size or number of devices, and does not ask the
+Trainer for its number of steps, which loses the data position on a resume in Lightning 2.6.6.
 """
 
 from __future__ import annotations

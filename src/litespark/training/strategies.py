@@ -66,10 +66,9 @@ def build_strategy(config: StrategyConfig, device: torch.device, world_size: int
 def shard_model(
     model: nn.Module, blocks: Iterable[nn.Module], mesh: DeviceMesh, config: StrategyConfig, precision: Precision
 ) -> None:
-    """Shard a meta model over a one-dimensional mesh, in place (FSDP2).
+    """Shard a meta model over a one-dimensional mesh, in place (FSDP2): a block is a unit, the rest one more.
 
-    Each of its blocks is one unit of gathering, the rest (embedding, last norm, head) another. With bf16 the gathered
-    copies are bf16 and the masters stay fp32; gradients are reduced in fp32.
+    With bf16 the gathered copies are bf16 and the masters stay fp32; gradients are reduced in fp32.
     """
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if precision == "bf16" else None,

@@ -24,9 +24,6 @@ def validate(
     """What `metrics` of `task` come to over the `batches` of each rank, on all together; a collective.
 
     What the metrics held before is dropped, and the model is in training mode afterwards.
-
-    Raises:
-        ValueError: the metrics have no "loss".
     """
     metrics.reset()
     model.eval()

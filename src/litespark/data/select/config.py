@@ -17,9 +17,9 @@ Words = Annotated[int, Range(at_least=1, at_most=1000)]
 
 @settings("data.selection", kw_only=True, resume=BY_CONTENT)
 class SelectionConfig:
-    """Which training documents are left out. Validation text is never selected: it would no longer be comparable.
+    """Which training documents are left out; validation text never is: it would no longer be comparable.
 
-    The rules apply in the order of these settings; a document is dropped under the first that refuses it.
+    A document is dropped under the first rule, in the order of these settings, that refuses it.
     """
 
     quality: Annotated[tuple[QualityRule, ...], Field(examples=["[c4]"])] = ()

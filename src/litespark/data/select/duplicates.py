@@ -3,12 +3,10 @@
 A worker gives each document of a unit its fingerprint; one process then compares the fingerprints of all units. A
 document is left out when a chain of similar documents leads to an earlier one, as with datatrove's own deduplication.
 
-Near duplicates: word shingles of the normalized text (numbers count, case and punctuation do not), datasketch's
-MinHash, and its banding: signatures of b·r values are cut into b bands of r, and documents that agree in one band are
-near duplicates. b and r are those with the least area of wrong answers around the threshold (datasketch's
-`MinHashLSH`). Two documents of Jaccard similarity s meet with probability 1-(1-s^r)^b, so the threshold is where the
-probability rises, not a wall: with 128 permutations and 0.8 (b 9, r 13) it is 0.1 % at s = 0.5, 8 % at 0.7, 40 % at
-0.8, 93 % at 0.9 and 99.8 % at 0.95.
+Near duplicates: shingles of the normalized words (numbers count), datasketch's MinHash, and its banding: signatures are
+cut into b bands of r values, and documents that agree in one band are near duplicates. Two documents of Jaccard
+similarity s meet with probability 1-(1-s^r)^b, so the threshold is where the probability rises, not a wall: with 128
+permutations and 0.8 (b 9, r 13) it is 0.1 % at s = 0.5, 8 % at 0.7, 40 % at 0.8, 93 % at 0.9 and 99.8 % at 0.95.
 """
 
 from __future__ import annotations
@@ -36,11 +34,7 @@ _SHINGLES_AT_ONCE = 4096
 
 
 class Fingerprinter:
-    """Fingerprints of the documents of one unit: what `duplicates` compares.
-
-    A document takes 8 bytes, 16 more for `exact_duplicates` (128 bits of BLAKE2b of the text), and 8 a band more for
-    `near_duplicates` (72 with the default settings).
-    """
+    """Fingerprints of the documents of one unit; 8 bytes each, 16 more for exact, 8 a band more for near duplicates."""
 
     def __init__(self, config: SelectionConfig) -> None:
         self._config = config
@@ -95,11 +89,7 @@ def read_column(file: Path, name: str) -> NDArray[Any]:
 
 
 def banding(config: SelectionConfig) -> tuple[int, int]:
-    """(bands, values of a band) that datasketch finds best for the threshold.
-
-    Raises:
-        ValueError: datasketch is missing.
-    """
+    """(bands, values of a band) that datasketch finds best for the threshold."""
     return _banding(config.near_duplicate_threshold, config.near_duplicate_permutations)
 
 
@@ -114,8 +104,7 @@ def duplicates(
 ) -> list[dict[str, NDArray[Any]]]:
     """Which documents of which unit are duplicates of an earlier one, in this unit or before it.
 
-    Memory: about 60 bytes a document of the whole corpus at the peak, beside what the units hold. Time: one sort a
-    column, about a second a column and million documents at most.
+    Memory: about 60 bytes a document of the whole corpus at the peak, beside what the units hold.
 
     Args:
         units: of each, in the order of the corpus, what gives a column of its Fingerprinter's arrays.
@@ -123,8 +112,8 @@ def duplicates(
 
     Returns:
         For each unit `ordinals` (int64, rising) of the documents to leave out, and `rules` (uint8): the place of the
-        rule in DUPLICATE_RULES. A document whose very text came before is an exact duplicate where
-        `exact_duplicates` is on, whatever else it resembles.
+        rule in DUPLICATE_RULES. A document whose very text came before is an exact duplicate whatever else it
+        resembles.
     """
     ordinals = [column(_ORDINALS) for column in units]
     count = sum(map(len, ordinals))

@@ -1,7 +1,4 @@
-"""The texts of evaluations that must not be trained on: files and folders of plain text, JSON and tables.
-
-Files are told apart as those of a source are, by name or content; what a folder holds that is none is listed.
-"""
+"""The texts of evaluations that must not be trained on; their files are told apart as those of a source are."""
 
 from __future__ import annotations
 
@@ -32,11 +29,7 @@ class EvaluationFile(NamedTuple):
 
 
 def list_evaluations(paths: tuple[str, ...]) -> list[tuple[str, list[Listed]]]:
-    """(folder, files) of each path that the settings name, folders with all below them; no file is opened.
-
-    Raises:
-        ValueError: a path that is not there, or cannot be listed.
-    """
+    """(folder, files) of each path that the settings name, folders with all below them; no file is opened."""
     listed = []
     for given in paths:
         path = path_from(given)
@@ -51,11 +44,9 @@ def list_evaluations(paths: tuple[str, ...]) -> list[tuple[str, list[Listed]]]:
 
 
 def evaluation_files(paths: tuple[str, ...]) -> tuple[list[EvaluationFile], dict[str, str]]:
-    """The files that the settings name, sorted within each folder; and reasons by path, of those in folders that are
-    passed over.
+    """The files that the settings name, sorted within each folder; and reasons by path, of those that are passed over.
 
-    Raises:
-        ValueError: as `list_evaluations`; a folder without a file that can be read, a file of another kind.
+    A ValueError where a path, or all that a folder holds, cannot be read.
     """
     files: list[EvaluationFile] = []
     passed_over: dict[str, str] = {}
@@ -83,8 +74,7 @@ def evaluation_files(paths: tuple[str, ...]) -> tuple[list[EvaluationFile], dict
 def evaluation_texts(paths: tuple[str, ...]) -> Iterator[str]:
     """One text a plain file; one text a record of JSON or Parquet, of all its strings at any depth, in their order.
 
-    Raises:
-        ValueError: as `evaluation_files`; a file that cannot be read, with its name and line.
+    A ValueError names the file, and the line, that cannot be read.
     """
     for path, kind in evaluation_files(paths)[0]:
         with _readable(path):

@@ -29,9 +29,8 @@ _DECONTAMINATE = "data.selection.decontaminate"
 class QualityRule:
     """A quality rule with datatrove's own thresholds, as a yes or no to a whole document: `RULE/REASON`.
 
-    C4's takes lines out of a document before it counts sentences. Here it only decides: a document of which at least
-    five sentences would be left stays as it is, so that what is trained on is text that somebody wrote. Nearly all of
-    the time goes into spaCy's words, about a megabyte a second on one core.
+    C4's takes lines out of a document before it counts sentences. Here it only decides, so that what is trained on is
+    text that somebody wrote. Nearly all of the time goes into spaCy's words, about a megabyte a second on one core.
     """
 
     def __init__(self, name: str) -> None:
@@ -57,11 +56,7 @@ class QualityRule:
 
 
 class LanguageRule:
-    """`language`: together the named languages are less probable than the threshold, by py3langid's table.
-
-    Raises:
-        ValueError: py3langid is missing, or has not one of the languages.
-    """
+    """`language`: together the named languages are less probable than the threshold, by py3langid's table."""
 
     def __init__(self, languages: tuple[str, ...], threshold: float) -> None:
         self._identifier = _language_identifier()
@@ -89,9 +84,6 @@ class DecontaminationRule:
 
     The method of GPT-3 (Brown et al. 2020, appendix C) as datatrove has it: both sides are normalized, every run of so
     many words is hashed to 64 bits, and one run in common is enough. Memory: 8 bytes a word of evaluation text.
-
-    Raises:
-        ValueError: not one of the texts has so many words: nothing could ever be found.
     """
 
     def __init__(self, texts: Iterable[str], words: int) -> None:

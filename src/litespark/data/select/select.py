@@ -20,11 +20,7 @@ from litespark.data.text.document import Document
 class Selector:
     """The rules of a config that look at one document alone, in the order in which the settings name them.
 
-    A document's fate is a pure function of its text and the config. It holds libraries, so a worker process makes its
-    own.
-
-    Raises:
-        ValueError: as `check_selection`.
+    A document's fate is a pure function of its text and the config. A worker process makes its own.
     """
 
     def __init__(self, config: SelectionConfig) -> None:
@@ -34,11 +30,7 @@ class Selector:
             self._rules.append(DecontaminationRule(texts, config.decontaminate_words))
 
     def refusal(self, document: Document) -> str | None:
-        """The name of the first rule that refuses the document, or None.
-
-        Raises:
-            ValueError: a library fails on the document; names its place.
-        """
+        """The name of the first rule that refuses the document, or None."""
         return next((name for rule in self._rules if (name := rule.refusal(document))), None)
 
 
@@ -48,11 +40,7 @@ def _without_texts(config: SelectionConfig) -> list[QualityRule | LanguageRule]:
 
 
 def check_selection(config: SelectionConfig) -> None:
-    """Refuse, before any text is read, what would fail on the first document.
-
-    Raises:
-        ValueError: a library is missing, a language unknown, an evaluation text not there.
-    """
+    """Raise the ValueError, before any text is read, for a library, language or text that is not there."""
     _without_texts(config)
     if config.decontaminate:
         library("datatrove.utils.text", setting="data.selection.decontaminate")
@@ -63,11 +51,7 @@ def check_selection(config: SelectionConfig) -> None:
 
 
 def library_versions(config: SelectionConfig) -> dict[str, str]:
-    """Of the libraries that a selection uses; with another version its documents may be others.
-
-    Raises:
-        PackageNotFoundError: one is not installed.
-    """
+    """Of the libraries that a selection uses; with another version its documents may be others."""
     used = {
         "datatrove": bool(config.quality or config.decontaminate or config.near_duplicates),
         "spacy": bool(config.quality),
@@ -78,11 +62,7 @@ def library_versions(config: SelectionConfig) -> dict[str, str]:
 
 
 def selection_identity(config: SelectionConfig) -> dict[str, Any]:
-    """What decides a selection beside its settings: versions of the libraries, hashes of the evaluation texts.
-
-    Raises:
-        ValueError: as `check_selection`.
-    """
+    """What decides a selection beside its settings: versions of the libraries, hashes of the evaluation texts."""
     check_selection(config)
     identity: dict[str, Any] = {**library_versions(config)}
     if config.decontaminate:

@@ -8,8 +8,7 @@ from litespark.data.libraries import library
 def normalized_words(text: str, *, numbers: bool, setting: str) -> list[str]:
     """Words of a text as datatrove's `simplify_text` leaves them, divided at white space.
 
-    Scripts without spaces give few, long words. Without `numbers` all of them become 0. `setting` is named where
-    datatrove is missing.
+    Without `numbers` all of them become 0. `setting` is named where datatrove is missing.
     """
     text_module = library("datatrove.utils.text", setting=setting)
     # ASCII has no diacritics, and looking for them takes most of the time

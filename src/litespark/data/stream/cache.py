@@ -1,11 +1,9 @@
 """A bounded folder of chunks that came from remote data, shared by runs, ranks and loader workers of one machine.
 
-`CACHE/chunks/SHA256.bin` holds whole chunks under the hash of their content, so that data sets share what they have in
-common and a chunk that changed at its source is another file. `CACHE/data_sets` holds the manifests beside them.
-
-Processes agree through file locks, which the kernel frees when their holder dies, by kill -9 too. When the chunks
-exceed the limit, those that were used longest ago are deleted; whoever has one open keeps reading it. So the folder may
-exceed its limit by the chunks under way, one a process at most.
+`CACHE/chunks/SHA256.bin` holds whole chunks under the hash of their content; `CACHE/data_sets` holds the manifests.
+Processes agree through file locks, which the kernel frees when their holder dies. When the chunks exceed the limit,
+those that were used longest ago are deleted; whoever has one open keeps reading it. So the folder may exceed its limit
+by the chunks under way, one a process at most.
 """
 
 from __future__ import annotations
@@ -33,21 +31,16 @@ from litespark.data.tokenizer import Tokenizer
 log = logging.getLogger(__name__)
 
 _LOCKS = 64
-_FETCHES = 3
-_EVICTIONS = 20
+_TRIES = 8
+"""To open a chunk, each second one after a fetch."""
 _FILE = re.compile(r"\.?(?P<sha256>[0-9a-f]{64})\.bin(?P<partial>\.[0-9a-f]+\.partial)?")
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class ChunkCache:
-    """Chunks of remote data on this machine; it pickles and survives a fork.
+    """`data.cache`, a folder that is made where there is none, bounded by `data.cache_bytes`.
 
-    Args:
-        folder: `data.cache`; made where there is none.
-        limit_bytes: `data.cache_bytes`; the chunks that were used longest ago are deleted above it.
-
-    Raises:
-        ValueError: the folder cannot be made or written.
+    It pickles and survives a fork. A ValueError names the setting where the folder cannot be used.
     """
 
     def __init__(self, folder: str | Path, limit_bytes: int) -> None:
@@ -55,8 +48,6 @@ class ChunkCache:
         self.limit_bytes = limit_bytes
         self._chunks = self.folder / "chunks"
         self._locks = self.folder / "locks"
-        self._fetched: set[str] = set()
-        self._warned = False
         with self._mendable_faults():
             self._chunks.mkdir(parents=True, exist_ok=True)
             self._locks.mkdir(exist_ok=True)
@@ -69,15 +60,12 @@ class ChunkCache:
         """A chunk of the folder at `address`, whole, open to read; fetched where the cache does not have it.
 
         A cached chunk of another size (or other bytes, with `verify_hash`) is fetched again.
-
-        Raises:
-            ValueError: it cannot be fetched, is damaged where it comes from, or the disk is full.
         """
-        path, damaged = self.path(record), 0
-        for _ in range(_EVICTIONS):
+        path, told = self.path(record), ""
+        for _ in range(_TRIES):
             try:
                 file = path.open("rb")
-            except FileNotFoundError:
+            except FileNotFoundError:  # or deleted, for another process, before it was opened
                 self._fetch(address, record)
                 continue
             fault = _fault(file, record, verify_hash)
@@ -86,19 +74,11 @@ class ChunkCache:
                     os.utime(file.fileno())
                 return file
             file.close()
-            if damaged == _FETCHES:
-                raise ValueError(
-                    f"{address}/{record.file} {fault}, fetched {_FETCHES} times. The chunk is damaged at its source: "
-                    "copy it again or prepare the data again."
-                )
-            damaged += 1
             log.warning("%s %s; it is fetched again", path, fault)
             path.unlink(missing_ok=True)
-        raise ValueError(
-            f"{address}/{record.file} was deleted from the cache {_EVICTIONS} times before it could be read: "
-            f"data.cache_bytes={self.limit_bytes} is too little for the processes that share data.cache={self.folder}. "
-            "Set it higher."
-        )
+            told = f"{fault}. The chunk is damaged at its source: copy it again or prepare the data again."
+        told = told or f"was deleted from data.cache={self.folder} each time; set data.cache_bytes higher."
+        raise ValueError(f"{address}/{record.file}, fetched {_TRIES // 2} times, {told}")
 
     def touch(self, records: Iterable[ChunkRecord]) -> None:
         """State that chunks were used just now; those that the cache does not have are passed over."""
@@ -118,10 +98,6 @@ class ChunkCache:
         """A folder with the manifest and tokenizer of the prepared folder at `address`, as they are now.
 
         A manifest that changed at its source gets another folder. Processes may call this at once.
-
-        Raises:
-            ValueError: no manifest there, a file cannot be fetched or written, or the tokenizer is not the one that the
-                manifest was written with.
         """
         manifest, source = manifests.Manifest.read(address), Storage(address)
         folder = self.folder / "data_sets" / f"{address.rstrip('/').rsplit('/', 1)[-1]}-{manifest.hash[:12]}"
@@ -152,13 +128,6 @@ class ChunkCache:
                 raise OSError(errno.ENOSPC, f"{record.file} needs {record.size} bytes, {free} are free")
             Storage(address).fetch(record.file, self.path(record), size=record.size)
             self._make_room(0)
-        if record.sha256 in self._fetched and not self._warned:
-            self._warned = True
-            log.warning(
-                "%s/%s is fetched a second time: data.cache_bytes=%d does not hold all that is read. Within one epoch "
-                "that makes training wait; set it higher.", address, record.file, self.limit_bytes,
-            )  # fmt: skip
-        self._fetched.add(record.sha256)
 
     def _make_room(self, coming: int) -> None:
         """Delete what was used longest ago until `coming` bytes fit under the limit."""

@@ -1,8 +1,7 @@
 """Loaders of the batches that are cut from rows.
 
-A worker hands over one tensor in place of one for each field of a batch: every tensor is a shared-memory file of its
-own, whose descriptor the other side fetches over a socket. With torch 2.14 that takes longer than reading the rows and
-marking their documents, so the tensors of a batch travel as views of one.
+Every tensor that a worker hands over is a shared-memory file, whose descriptor the other side fetches over a socket.
+With torch 2.14 that takes longer than making the batch, so the tensors of a batch travel as views of one.
 """
 
 from __future__ import annotations
@@ -27,43 +26,39 @@ MakeBatch = Callable[..., TokenBatch]
 """`batch_from_rows` with the settings of the data."""
 
 
+@dataclass(eq=False)
 class TrainingBatches(Dataset[TokenBatch]):
     """Item p is the micro-batch of `size` rows that starts at position p of the endless training stream."""
 
-    def __init__(self, rows: DomainRows, order: Order, size: int, make: MakeBatch) -> None:
-        self.rows = rows
-        self.order = order
-        self.size = size
-        self.make = make
+    rows: DomainRows
+    order: Order
+    size: int
+    make: MakeBatch
 
     def __getitem__(self, position: int) -> TokenBatch:
         return self.make(torch.from_numpy(self.rows.read(self.order.stream(position, self.size))))
 
 
+@dataclass(eq=False)
 class ValidationBatches(Dataset[TokenBatch]):
-    """The validation batches of one rank, domain by domain: none holds rows of two, and each names its own.
+    """The validation batches of one rank, domain by domain.
 
-    Of each domain a rank gets the `chosen` rows rank, rank+world, …, padded so that every rank has as many batches.
-    Padding rows repeat a row and supervise nothing.
+    Of each domain a rank gets the `chosen` rows rank, rank+world, …, padded with rows that supervise nothing, so that
+    every rank has as many batches.
     """
 
-    def __init__(
-        self,
-        rows: DomainRows,
-        chosen: Mapping[str, NDArray[np.int64]],
-        size: int,
-        make: MakeBatch,
-        *,
-        rank: int,
-        world: int,
-    ) -> None:
-        self.rows = rows
-        self.size = size
-        self.make = make
+    rows: DomainRows
+    chosen: Mapping[str, NDArray[np.int64]]
+    size: int
+    make: MakeBatch
+    rank: int
+    world: int
+
+    def __post_init__(self) -> None:
         self.batches = [
-            (domain, numbers[rank::world][begin : begin + size], numbers[:1])
-            for domain, numbers in chosen.items()
-            for begin in range(0, -(-len(numbers) // world), size)
+            (domain, numbers[self.rank :: self.world][begin : begin + self.size], numbers[:1])
+            for domain, numbers in self.chosen.items()
+            for begin in range(0, -(-len(numbers) // self.world), self.size)
         ]
 
     def __len__(self) -> int:
@@ -75,18 +70,17 @@ class ValidationBatches(Dataset[TokenBatch]):
         return replace(self.make(torch.from_numpy(self.rows.read(padded)), real_rows=len(real)), domain=domain)
 
 
+@dataclass(eq=False)
 class StreamPositions(Sampler[int]):
     """Endless positions of one rank's micro-batches: its contiguous slice of each global micro-batch.
 
-    `start` is asked at each new iteration, so that a loader which is iterated anew (Lightning does so when it ends an
-    epoch early, for instance at `limit_train_batches`) goes on instead of starting over.
+    `start` is asked at each new iteration, so that a loader which Lightning iterates anew goes on.
     """
 
-    def __init__(self, start: Callable[[], int], *, size: int, rank: int, world: int) -> None:
-        self.start = start
-        self.size = size
-        self.rank = rank
-        self.world = world
+    start: Callable[[], int]
+    size: int
+    rank: int
+    world: int
 
     def __iter__(self) -> Iterator[int]:
         position = self.start() + self.rank * self.size
@@ -96,13 +90,9 @@ class StreamPositions(Sampler[int]):
 
 
 class TokenLoader(DataLoader[TokenBatch]):
-    """A DataLoader of ready-made batches.
+    """A DataLoader of ready-made batches; `wait_seconds` is how long its user has waited for them.
 
-    It carries an empty state: the position is one integer that the data module keeps, and Lightning takes a loader
-    without a state for one that cannot resume.
-
-    Attributes:
-        wait_seconds: how long its user has waited for batches since it was made.
+    Its empty state is there because Lightning takes a loader without one for one that cannot resume.
     """
 
     def __init__(self, dataset: Dataset[TokenBatch], *, workers: int, sampler: Sampler[int] | None = None) -> None:
@@ -149,7 +139,7 @@ class PackedBatch:
     """Everything else; its tensors are empty."""
 
     def pin_memory(self) -> PackedBatch:
-        """The same in page-locked memory; torch's DataLoader calls this by name."""
+        """Called by torch's DataLoader."""
         return replace(self, bytes=self.bytes.pin_memory())
 
 
@@ -167,10 +157,7 @@ def pack(batch: TokenBatch) -> PackedBatch:
 
 def unpack(packed: PackedBatch) -> TokenBatch:
     """The batch that was packed; its tensors share the memory of the packed one."""
-    tensors: dict[str, Any] = {}
-    start = 0
-    for name, dtype, shape in packed.places:
-        end = start + prod(shape) * dtype.itemsize
-        tensors[name] = packed.bytes[start:end].view(dtype).view(shape)
-        start = end
+    parts = packed.bytes.split([prod(shape) * dtype.itemsize for _, dtype, shape in packed.places])
+    of_fields = zip(packed.places, parts, strict=True)
+    tensors: dict[str, Any] = {name: part.view(dtype).view(shape) for (name, dtype, shape), part in of_fields}
     return replace(packed.batch, **tensors)

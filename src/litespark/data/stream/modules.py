@@ -1,9 +1,8 @@
 """The Lightning data modules: prepared tokens, or synthetic ones, in an exact global order.
 
-The training stream is endless, epoch after epoch, and position p of it holds a row that is a pure function of (seed,
-p); see `order`. A global micro-batch is the next world × micro_batch_size positions, of which each rank takes a
-contiguous slice. So the position of a run is one integer, whatever the number of ranks and workers, and a resume
-continues with the very next row. Nothing is dropped at an epoch's end: a batch runs over into the next epoch.
+Position p of the endless training stream holds a row that is a pure function of (seed, p); see `order`. A global
+micro-batch is the next world × micro_batch_size positions, of which each rank takes a contiguous slice. So the position
+of a run is one integer, whatever the number of ranks and workers, and a resume continues with the very next row.
 """
 
 from __future__ import annotations
@@ -31,21 +30,7 @@ from litespark.ranges import CountFromZero, check_number
 
 
 class RowDataModule(LightningDataModule):
-    """Serves rows that a subclass provides; keeps the position.
-
-    Args:
-        training, validation: the rows of the two splits.
-        manifest: what the data states about itself.
-        reading: how it is read.
-        seed: of the order of the training rows.
-
-    Attributes:
-        train_rows: rows of one epoch: of all domains that have a share in the mixture (see `data.mixture` for how often
-            each comes in it).
-
-    Raises:
-        ValueError: a mixture that does not fit the domains.
-    """
+    """Serves the rows of two splits that a subclass provides; keeps the position."""
 
     def __init__(
         self, training: DomainRows, validation: DomainRows, manifest: Manifest, reading: ReadingConfig, *, seed: int
@@ -92,7 +77,7 @@ class RowDataModule(LightningDataModule):
         rank, world = _rank_and_world()
         chosen = self._validation.spread(self.reading.validation_sequences)
         make = self._make_batch()
-        batches = ValidationBatches(self._validation, chosen, self.micro_batch_size, make, rank=rank, world=world)
+        batches = ValidationBatches(self._validation, chosen, self.micro_batch_size, make, rank, world)
         return TokenLoader(batches, workers=self.reading.workers)
 
     def _order(self) -> Order:
@@ -122,8 +107,7 @@ class RowDataModule(LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue behind the rows that were consumed; batch size, ranks and workers may differ.
 
-        Raises:
-            ValueError: the state is a position in another order of rows.
+        A ValueError where the state is a position in another order of rows.
         """
         for name, mine in self._order_settings().items():
             saved = state_dict.get(name, mine)
@@ -153,10 +137,6 @@ class TokenDataModule(RowDataModule):
     Attributes:
         place: of that folder.
         folder: on this machine, with the manifest and the tokenizer: `place`, or the copy of them in the cache.
-
-    Raises:
-        ValueError: no manifest, a chunk missing or of another size (or hash, with `verify_hashes`), fewer tokens than
-            one row needs, rows that were packed for another sequence length, or an address without a cache.
     """
 
     def __init__(self, place: Path | str, reading: ReadingConfig, *, seed: int) -> None:
@@ -189,11 +169,7 @@ class SyntheticDataModule(RowDataModule):
 
 
 def prepared_folder(config: PrepareConfig, found: Lookup | None = None) -> Path | str:
-    """The prepared folder of a config, whole; prepared first where that has not been done.
-
-    Raises:
-        ValueError: as `prepare` does, and where other nodes have not done their part.
-    """
+    """The prepared folder of a config, whole; prepared first where that has not been done."""
     place = prepare(config, found=found)
     if place is None:
         raise ValueError(
@@ -206,11 +182,7 @@ def prepared_folder(config: PrepareConfig, found: Lookup | None = None) -> Path 
 def build_data_module(
     config: PrepareConfig | SyntheticConfig, *, seed: int, place: Path | str | None = None
 ) -> TokenDataModule | SyntheticDataModule:
-    """The data module of a config; `place` is its prepared folder, None: it is prepared first where it has not been.
-
-    Raises:
-        ValueError: as `prepared_folder` and the data modules do.
-    """
+    """The data module of a config; `place` is its prepared folder, None: it is prepared first where it has not been."""
     if isinstance(config, SyntheticConfig):
         return SyntheticDataModule(config, seed=seed)
     return TokenDataModule(place or prepared_folder(config), config, seed=seed)

@@ -37,8 +37,7 @@ class Order(Protocol):
 def permutation(count: int, *key: int) -> NDArray[np.int64]:
     """A permutation of 0..count-1 that depends on the key alone.
 
-    NumPy promises the bit streams of PCG64 and SeedSequence for all versions, but not those of
-    `Generator.permutation`; so the order is taken from raw draws.
+    It is taken from raw draws, whose streams NumPy promises for all versions, unlike those of `Generator.permutation`.
     """
     draws = np.random.PCG64(np.random.SeedSequence(key)).random_raw(count)
     return np.argsort(draws, kind="stable")
@@ -47,8 +46,8 @@ def permutation(count: int, *key: int) -> NDArray[np.int64]:
 class RowOrder:
     """Epoch after epoch, each holding every row once.
 
-    Windows of neighbouring rows come in a random order, and the rows within a window in a random order of their own. So
-    memory is bounded by one window however large the corpus is, and reads stay within a few neighbouring chunk files.
+    Windows of neighbouring rows come in a random order, and so do the rows within a window: memory is bounded by one
+    window however large the corpus is, and reads stay within a few neighbouring chunk files.
     """
 
     def __init__(self, rows: int, *, seed: int, shuffle: bool, window_rows: int = WINDOW_ROWS) -> None:
@@ -94,9 +93,6 @@ def shares_of(rows: Mapping[str, int], mixture: Mapping[str, float] | None, temp
         rows: of each domain; one with none can have no share.
         mixture: a share for each domain in any unit; None: by size.
         temperature: by size: shares follow rows^(1/temperature).
-
-    Raises:
-        ValueError: `mixture` names a domain that is not there, leaves one out, or gives a share to one without rows.
     """
     if mixture is None:
         if temperature == 1:
@@ -126,10 +122,7 @@ def _heated(rows: int, temperature: float) -> int:
 
 
 class Interleaving:
-    """Items of several kinds, due at even distances: the i-th of kind d at time (i + 1/2) · Σ shares / shares[d].
-
-    Shares are whole numbers of at least 0, one of them above it.
-    """
+    """Items of several kinds, due at even distances: the i-th of kind d at time (i + 1/2) · Σ shares / shares[d]."""
 
     def __init__(self, shares: Sequence[int]) -> None:
         self.shares = list(shares)
@@ -153,10 +146,7 @@ class Interleaving:
         return counts
 
     def items(self, start: int, end: int, *, ordered: bool = True) -> NDArray[np.int64]:
-        """(end - start, 2) int64: kind, and number within it, of the items at positions start..end-1.
-
-        In the order they are due, or (which is faster) by kind and number.
-        """
+        """(end - start, 2) int64: kind, and number within it, of the items at start..end-1; unordered is faster."""
         spans = zip(self.counts(start), self.counts(end), strict=True)
         items = [(kind, number) for kind, span in enumerate(spans) for number in range(*span)]
         if ordered:
@@ -175,16 +165,9 @@ class MixtureOrder:
     """Several domains at exact shares; rows are numbered through all domains, one behind the other.
 
     At every position each domain is within a few rows of its share (fewer than there are domains, plus one). Shuffling
-    lets domains change places within blocks of `BLOCK_ROWS` positions only, which keeps the shares of each block, and
-    shuffles the rows of a domain as `RowOrder` does. An epoch has as many rows as all domains with a share hold
-    together; the rows of a domain are always dealt whole before any of them comes again.
-
-    Args:
-        sizes: rows of each domain.
-        shares: of each domain, from `shares_of`.
-        used: only the first so many rows of each domain are served; None: all.
-        seed: of the order within the domains and within the blocks.
-        shuffle: False: every domain in its own order, evenly interleaved.
+    lets domains change places within blocks of `BLOCK_ROWS` positions only, and shuffles the rows of a domain as
+    `RowOrder` does (of the first `used` rows). An epoch has as many rows as all domains with a share hold together; the
+    rows of a domain are always dealt whole before any of them comes again.
     """
 
     def __init__(

@@ -37,11 +37,7 @@ class Rows(Protocol):
 
 
 class ChunkRows:
-    """Rows of one domain of a prepared folder; `packed` ones lie ready one behind the other and share no id.
-
-    Raises:
-        ValueError: the domain is shorter than one row, or holds no whole number of packed ones.
-    """
+    """Rows of one domain of a prepared folder; `packed` ones lie ready one behind the other and share no id."""
 
     def __init__(self, chunks: TokenChunks, seq_len: int, *, packed: bool = False) -> None:
         self.chunks = chunks
@@ -65,10 +61,7 @@ class ChunkRows:
 
 
 class DomainRows:
-    """Rows of several domains, numbered one domain behind the other.
-
-    Args:
-        parts: the rows of each domain; None where it is shorter than one row.
+    """Rows of several domains, numbered one domain behind the other; a part is None where it is shorter than one row.
 
     Attributes:
         count: rows of all domains.
@@ -89,10 +82,7 @@ class DomainRows:
         return np.stack([part.row(int(row) - start) for row, (start, part) in zip(rows, parts, strict=True)])
 
     def spread(self, limit: int | None) -> dict[str, NDArray[np.int64]]:
-        """The numbers of `limit` rows (None: all) of each domain: in proportion over the domains, evenly within each.
-
-        A domain whose part of the limit is less than one row may be absent.
-        """
+        """The numbers of `limit` rows (None: all) of each domain: in proportion over domains, evenly within each."""
         return {
             name: self.starts[name] + np.arange(count, dtype=np.int64) * self.sizes[name] // count
             for name, count in self.proportion(limit).items()
@@ -112,11 +102,8 @@ def open_split(
 ) -> DomainRows:
     """The rows of one split of the prepared folder at `place`, which a `cache` keeps here where it is an address.
 
-    A domain shorter than one row is left out with a warning.
-
-    Raises:
-        ValueError: no domain holds a whole row, a chunk is not as the manifest says, or rows that were packed for
-            another sequence length.
+    A domain shorter than one row is left out with a warning. A ValueError where no domain holds a whole row, a chunk is
+    not as the manifest states, or rows were packed for another sequence length.
     """
     packed = manifest.packing == "best_fit"
     if packed and manifest.seq_len != reading.seq_len:

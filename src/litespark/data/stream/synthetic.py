@@ -17,10 +17,9 @@ from litespark.data.text.splits import TRAIN, VALIDATION
 
 @dataclass(frozen=True)
 class SyntheticRows:
-    """Rows of random ids: the id at place p is a hash of (seed, p), so any row can be made at any time.
+    """Rows of random ids: the id at place p is a hash of (seed, p), the finaliser of SplitMix64 (Steele et al., 2014).
 
-    The hash is the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014). With `document_length` every so many
-    places hold the EOS id 0, and no other place does.
+    With `document_length` every so many places hold the EOS id 0, and no other place does.
     """
 
     count: int

@@ -25,10 +25,6 @@ class TokenChunks:
         vocab_size: one above the largest id.
         verify_hashes: hash every chunk: here and now, or each time that a remote one is opened.
         cache: keeps the chunks of an address on this machine; unused for a path.
-
-    Raises:
-        ValueError: a chunk is missing, has another size than the manifest says, or (with `verify_hashes`) other bytes;
-            or it is larger than the cache.
     """
 
     def __init__(
@@ -67,11 +63,7 @@ class TokenChunks:
         return {**self.__dict__, "_maps": OrderedDict(), "_used": set()}
 
     def read(self, start: int, count: int) -> NDArray[np.int64]:
-        """(count,) int64 ids from `start` on, across chunk borders.
-
-        Raises:
-            ValueError: an id is outside the vocabulary; names the file and the place. A remote chunk cannot be had.
-        """
+        """(count,) int64 ids from `start` on, across chunk borders; a ValueError names an id outside the vocabulary."""
         out = np.empty(count, dtype=np.int64)
         filled = 0
         chunk = int(np.searchsorted(self.ends, start, side="right"))
@@ -89,15 +81,10 @@ class TokenChunks:
         wrong = (ids >= self.vocab_size) | (ids < 0)
         if wrong.any():
             place, record = int(np.argmax(wrong)), self.records[chunk]
-            remedy = (
-                f"delete {Path(self.folder).parent} and prepare the data again"
-                if self._cache is None
-                else f"delete {self._cache.path(record)}, or start with data.verify_hashes=true, which fetches damaged "
-                "chunks again"
-            )
             raise ValueError(
                 f"{self.folder}/{record.file}: token {inside + place} has id {ids[place]}; expected 0 to "
-                f"{self.vocab_size - 1}, the vocabulary of the manifest. The chunk is damaged: {remedy}."
+                f"{self.vocab_size - 1}, the vocabulary of the manifest. The chunk is damaged: prepare the data again, "
+                "or (of remote data) start with data.verify_hashes=true, which fetches damaged chunks again."
             )
 
     def _map(self, chunk: int) -> np.memmap:

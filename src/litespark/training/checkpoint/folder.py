@@ -12,6 +12,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BufferedWriter
 from pathlib import Path
@@ -82,11 +83,7 @@ class HashedFile:
 
 
 def begin(root: Path, step: int, expected_bytes: int) -> Path:
-    """An empty folder under `root` for the checkpoint of `step`.
-
-    Raises:
-        CheckpointError: fewer than `expected_bytes` are free there, or nothing can be written there.
-    """
+    """An empty folder under `root` for the checkpoint of `step`; a CheckpointError where there is no room for it."""
     folder = root / f"{_UNFINISHED}{step:08d}"
     try:
         root.mkdir(exist_ok=True)  # in the folder of the run, which is not made again where somebody removed it
@@ -129,11 +126,7 @@ def seal(unfinished: Path, step: int, about: Mapping[str, Any], hashes: Mapping[
 
 
 def read(folder: Path, *, hashes: bool = True) -> Checkpoint:
-    """The checkpoint in `folder`, after its sizes and (by default) hashes were verified.
-
-    Raises:
-        CheckpointError: no seal, another schema, a missing, truncated or changed file; the message names it.
-    """
+    """The checkpoint in `folder`, after its sizes and (by default) hashes were verified; else a CheckpointError."""
     path = folder / SEAL
     if not path.is_file():
         raise CheckpointError(
@@ -168,8 +161,7 @@ def read(folder: Path, *, hashes: bool = True) -> Checkpoint:
 def find(path: str | Path) -> Checkpoint:
     """The checkpoint that `path` means: one itself, or the newest valid one of a run folder.
 
-    Raises:
-        CheckpointError: nothing there, nothing valid there, or something that is not read for safety.
+    A CheckpointError where nothing valid is there, or something that is not read for safety.
     """
     if "://" in str(path):
         raise CheckpointError(f"got the address {path}, expected a local folder; copy the run folder here first")
@@ -207,11 +199,10 @@ def find(path: str | Path) -> Checkpoint:
 
 def can_resume(path: str | Path) -> bool:
     """Whether there is a valid checkpoint to continue from."""
-    try:
+    with suppress(CheckpointError):
         find(path)
-    except CheckpointError:
-        return False
-    return True
+        return True
+    return False
 
 
 def is_run(path: Path) -> bool:

@@ -26,8 +26,7 @@ log = logging.getLogger(__name__)
 def write(root: Path, step: int, state: Mapping[str, Any], about: Mapping[str, Any], keep: int) -> Path:
     """Write the checkpoint of `step` below `root`, and keep only the newest ones. Returns its folder.
 
-    Raises:
-        CheckpointError: no room, or the disk refuses; the earlier checkpoints are kept.
+    A CheckpointError where the disk refuses; the earlier checkpoints are kept.
     """
     tensors = sum(leaf.nbytes for leaf in pytree.tree_leaves(state) if isinstance(leaf, Tensor))
     unfinished = folder.begin(root, step, int(1.05 * tensors))
@@ -51,8 +50,7 @@ def write(root: Path, step: int, state: Mapping[str, Any], about: Mapping[str, A
 def read_state(checkpoint: Checkpoint) -> dict[str, Any]:
     """All that a checkpoint holds, tensors on the CPU and mapped from the file: only those that are used are read.
 
-    Raises:
-        CheckpointError: the file is not a state, or holds something else than tensors and plain values.
+    A CheckpointError where it is not a state, or holds something else than tensors and plain values.
     """
     try:
         state = torch.load(checkpoint.state, map_location="cpu", weights_only=True, mmap=True)
@@ -68,10 +66,7 @@ def read_state(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 class StateAtHand(TorchCheckpointIO):
-    """Gives Lightning, once, the state that was read before the run was built, instead of reading it again.
-
-    Under FSDP2 Lightning 2.6.6 opens the file itself; it is mapped there too.
-    """
+    """Gives Lightning, once, the state that was read before the run was built; under FSDP2 it opens the file itself."""
 
     def __init__(self, state: dict[str, Any]) -> None:
         self._state = state

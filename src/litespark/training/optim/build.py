@@ -33,9 +33,6 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     """The optimizer of `config` over the parameters of `model`; the schedule sets the rate before each step.
 
     A state that is loaded into it brings moments and counters; the settings stay those of `config`.
-
-    Raises:
-        ValueError: settings of an unknown kind, or Muon for a model without blocks.
     """
     if isinstance(config, AdamWConfig):
         optimizer: Optimizer = _adamw(parameter_groups(model, config.weight_decay), config, fused=config.fused)

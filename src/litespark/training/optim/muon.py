@@ -2,16 +2,12 @@
 
 `torch.optim.Muon` cannot skip a step without asking the host, and takes query, key and value (gate and up) for one
 matrix where they are stored as one. So the order of the step is written here, around PyTorch's own Newton-Schulz
-iteration and adjustment of the learning rate; the result equals that of `torch.optim.Muon` on the separate matrices bit
-for bit.
+iteration and adjustment of the rate, bit for bit what `torch.optim.Muon` makes of the separate matrices: the nearest
+orthogonal matrix of [Q; K; V] is not those of Q, K and V, and a part with small gradients would get a small update.
 
-- **Parts.** The nearest orthogonal matrix of [Q; K; V] is not those of Q, K and V above each other: its columns are
-  orthogonal over all three, so that a part with small gradients gets a small update. The published results are of
-  separate matrices, and so is this.
-- **Guard.** A step that is not finite is skipped by selection on the device, as in the fused AdamW.
-- **Shards.** Momentum and weights stay on the rank that has them. The direction is gathered whole, in bf16 (to which
-  the iteration rounds it anyway), one matrix at a time, and a rank orthogonalises the parts of which it has rows. So
-  ranks repeat each other's work: all of it under DDP, and under FSDP for every part whose rows they share.
+Momentum and weights stay on the rank that has them. The direction is gathered whole, in bf16 (to which the iteration
+rounds it anyway), one matrix at a time, and a rank orthogonalises the parts of which it has rows. So ranks repeat each
+other's work: all of it under DDP, and under FSDP for every part whose rows they share.
 """
 
 from __future__ import annotations
@@ -40,10 +36,8 @@ def block_matrices(model: nn.Module) -> dict[Tensor, tuple[int, ...]]:
 class MuonWithAdamW(Optimizer):
     """Takes a step of Muon with some parameters and one of AdamW with others.
 
-    Args:
-        groups: of Muon: `params` (matrices, plain or sharded by rows over a one-dimensional mesh), `rows` (of the parts
-            that each of them is made of), and the settings of Muon.
-        adamw: a fused AdamW of the other parameters; its groups and states become part of this optimizer.
+    The `groups` of Muon have matrices, plain or sharded by rows over a one-dimensional mesh, with the `rows` of their
+    parts. The groups and states of a fused `adamw` become part of this optimizer.
     """
 
     def __init__(self, groups: list[dict[str, Any]], adamw: AdamW) -> None:
@@ -95,9 +89,10 @@ class MuonWithAdamW(Optimizer):
         for part in _whole(direction, parameter).split(group["rows"]):
             low, high = max(begin, first), min(begin + len(part), first + len(weight))
             if low < high:
-                update = _orthogonal(part, group["newton_schulz_steps"])[low - begin : high - begin]
+                coefficients = DEFAULT_A, DEFAULT_B, DEFAULT_C
+                orthogonal = _zeropower_via_newtonschulz(part, coefficients, group["newton_schulz_steps"], EPS)
                 rate = _adjust_lr(lr, group["adjust_lr"], part.shape)
-                new_weight[low - first : high - first].add_(update, alpha=-rate)
+                new_weight[low - first : high - first].add_(orthogonal[low - begin : high - begin], alpha=-rate)
             begin += len(part)
         self._replace(average, new_average)
         self._replace(weight, new_weight)
@@ -108,11 +103,6 @@ class MuonWithAdamW(Optimizer):
             old.copy_(new)
         else:
             torch.where(self.found_inf > 0, old, new, out=old)
-
-
-def _orthogonal(matrix: Tensor, steps: int) -> Tensor:
-    """The matrix (A, B) with its singular values moved to about 1, bf16; `matrix` is overwritten if it is bf16."""
-    return _zeropower_via_newtonschulz(matrix, (DEFAULT_A, DEFAULT_B, DEFAULT_C), steps, EPS)
 
 
 def _local(tensor: Tensor) -> Tensor:

@@ -53,9 +53,8 @@ class AdamWConfig(OptimizerConfig):
 class MuonConfig(OptimizerConfig):
     """Muon for the matrices of the blocks, fused AdamW for embedding, head and norms.
 
-    Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/, which gives momentum, Nesterov's look ahead and the
-    five iterations; Liu et al., "Muon is Scalable for LLM Training", arXiv 2502.16982, which gives weight decay and
-    the adjustment by which Muon takes AdamW's learning rate.
+    Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/; weight decay and the adjustment of the rate are
+    those of Liu et al., "Muon is Scalable for LLM Training", arXiv 2502.16982.
     """
 
     matrix_lr: LearningRate | None = None
