@@ -11,13 +11,7 @@ from litespark.data.dropped import DroppedDocuments
 from litespark.data.manifest import DomainCounts, Manifest, SplitCounts
 from litespark.data.storage import Storage
 
-SELECTION = {
-    "quality": ["gopher_quality", "c4"],
-    "languages": [],
-    "language_threshold": 0.65,
-    "exact_duplicates": True,
-    "near_duplicates": False,
-}
+SELECTION = {"quality": ["gopher_quality", "c4"], "languages": [], "exact_duplicates": True, "near_duplicates": False}
 
 
 def domain(name: str, lengths: list[int], tokens: int, **changes: Any) -> DomainCounts:

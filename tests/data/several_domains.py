@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 
 from litespark.data.chunks import ChunkRecord, token_dtype
 from litespark.data.dropped import DroppedDocuments
-from litespark.data.manifest import DomainCounts, Manifest, SplitCounts
+from litespark.data.manifest import DomainCounts, SplitCounts
 from litespark.data.storage import Storage
+from tests.data.prepared_manifest import manifest
 
 EOS = 0
 VOCABULARY = 60_000
@@ -36,20 +38,14 @@ def write_domains(
         )
         for split, domains in splits.items()
     }
-    values: dict[str, Any] = {
-        "name": folder.name,
-        "vocab_size": VOCABULARY,
-        "eos_id": EOS,
-        "bos_id": None,
-        "tokenizer_hash": "made up",
-        "token_bytes": [0] + [1] * (VOCABULARY - 1),
-        "splits": written,
-        "unigram_entropy": 1.0,
-        "settings": {},
-        "dropped": DroppedDocuments(),
-        "code_version": "test",
-    }
-    Manifest(**{**values, **stated}).write(Storage(folder))
+    made = manifest(
+        name=folder.name,
+        vocab_size=VOCABULARY,
+        token_bytes=[0] + [1] * (VOCABULARY - 1),
+        splits=written,
+        dropped=DroppedDocuments(),
+    )
+    replace(made, **stated).write(Storage(folder))
     return folder
 
 

@@ -39,10 +39,6 @@ def test_each_file_instantiates_and_states_every_setting(name):
     assert set(node.data) - {KIND} == {field.name for field in fields(built)}
 
 
-def test_the_source_alone_changes_the_text():
-    assert instantiate(data_config("standard_library", "data.source=my/text")).source == "my/text"
-
-
 def test_slimpajama_names_its_domains_and_its_sample_takes_the_first_files():
     whole, sample = (instantiate(data_config(name)) for name in ("slimpajama", "slimpajama_sample"))
     assert whole.domain_field == sample.domain_field == "meta.redpajama_set_name"

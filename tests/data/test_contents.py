@@ -34,16 +34,9 @@ def test_it_says_what_the_manifest_says(folder):
     assert data.left_out[-1].tokens is None
 
 
-def test_documents_read_are_those_kept_and_those_left_out(folder):
+def test_documents_are_summed_over_what_was_kept_and_over_the_reasons_of_a_rule(folder):
     data = PreparedData.read(folder)
-    assert data.read_documents("train") == 100 + 39
-    assert data.read_documents("train", "Wiki") == 30 + 28
-    assert data.read_documents("train", "unknown") == 1  # nothing of it was kept
-    assert data.read_documents("test") == 0
-
-
-def test_rows_of_one_rule_are_summed_over_its_reasons(folder):
-    data = PreparedData.read(folder)
+    assert [data.read_documents("train", name) for name in (None, "Wiki", "unknown")] == [100 + 39, 30 + 28, 1]
     assert [(row.rule, row.domain, row.documents, row.bytes, row.tokens) for row in data.by_rule("train")] == [
         ("reading/malformed_json", "unknown", 1, 17, None),
         ("selection/exact_duplicate", "Wiki", 8, 400, 96),
@@ -58,11 +51,6 @@ def test_a_run_keeps_all_of_it_but_chunks_and_bytes_of_ids(folder, tmp_path):
     assert PreparedData.read(run) == PreparedData.read(run / DATA) == PreparedData.read(folder)
     assert "token_bytes" not in (run / DATA).read_text()
     assert "chunk-" not in (run / DATA).read_text()
-
-
-def test_a_folder_with_neither_file_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"found no manifest\.json of a prepared folder and no data\.json of a run"):
-        PreparedData.read(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -85,4 +73,9 @@ def test_what_is_wrong_with_what_a_run_kept_is_named_with_its_field(folder, tmp_
         inner[path[-1]] = to
     (tmp_path / DATA).write_text(json.dumps(values))
     with pytest.raises(ValueError, match=rf"data\.json is not a manifest .*{complaint}"):
+        PreparedData.read(tmp_path)
+
+
+def test_a_folder_with_neither_file_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"found no manifest\.json of a prepared folder and no data\.json of a run"):
         PreparedData.read(tmp_path)

@@ -1,23 +1,19 @@
-"""Steps that are left out, states in a checkpoint, and Muon under the Trainer."""
+"""Steps that are left out, and states in a checkpoint."""
 
 import copy
 import io
-import json
 import math
-import sys
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from litespark.metrics import names
 from litespark.models.llama.model import Llama
 from litespark.ops.backend import OpsConfig, resolve
 from litespark.training.optim import AdamWConfig, MuonConfig, build_optimizer, set_learning_rate
-from litespark.training.schedule import WarmupStableDecaySchedule
 from litespark.training.step import finish_gradients
 from tests.training.optimizer_steps import assert_same, give_gradients, llama, states, step, weights
-from tests.training.small_runs import Planted, batches, small_llama, small_run, training_module
+from tests.training.small_runs import small_llama
 
 OPTIMIZERS = {"fused": AdamWConfig(lr=0.02), "unfused": AdamWConfig(lr=0.02, fused=False), "muon": MuonConfig(lr=0.02)}
 ALL = pytest.mark.parametrize("config", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
@@ -113,38 +109,3 @@ def test_the_learning_rate_of_each_keeps_its_share():
     optimizer = build_optimizer(llama(), MuonConfig(lr=0.1))
     set_learning_rate(optimizer, 0.03)
     assert {group["lr"] for group in optimizer.param_groups} == {0.03}
-
-
-def test_a_pytorch_without_its_muon_leaves_adamw_alone(monkeypatch):
-    monkeypatch.delitem(sys.modules, "litespark.training.optim.muon")
-    monkeypatch.setitem(sys.modules, "torch.optim._muon", None)
-    build_optimizer(llama(), AdamWConfig())
-    with pytest.raises(ValueError, match=rf"optim=muon: got PyTorch {torch.__version__.split('+')[0]}.*optim=adamw"):
-        build_optimizer(llama(), MuonConfig())
-
-
-def test_muon_with_warm_up_stable_decay_takes_the_rates_of_the_schedule_and_skips_a_bad_step(tmp_path):
-    schedule = WarmupStableDecaySchedule(warmup=0.25, decay=0.5, final=0.2)
-    module = training_module(
-        steps=8, rows=4, schedule=schedule, optimizer=MuonConfig(lr=0.01, matrix_lr=0.04),
-        task=Planted(lambda micro_batch: micro_batch == 9),  # of the fifth step
-    )  # fmt: skip
-    run = small_run(tmp_path, module, accumulate=2)
-    rates = []
-    take = module.optimizer_step
-
-    def taken(*arguments, **named):
-        take(*arguments, **named)
-        rates.append({("rows" in g): g["lr"] for g in run.trainer.optimizers[0].param_groups})
-
-    module.optimizer_step = taken
-    run.trainer.fit(module, batches(2))
-    # half-way up, all the way, the last of the plateau, then 1 - sqrt of a quarter, a half, three quarters and all
-    factors = [0.5, 1.0, 1.0, 1.0, *(0.2 + 0.8 * (1 - math.sqrt(part)) for part in (0.25, 0.5, 0.75, 1.0))]
-    assert [rate[False] for rate in rates] == pytest.approx([0.01 * factor for factor in factors])
-    assert [rate[True] for rate in rates] == pytest.approx([0.04 * factor for factor in factors])
-    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [row[names.LEARNING_RATE] for row in rows] == pytest.approx([0.01 * factor for factor in factors])
-    assert run.journal.skipped == [0, 0, 0, 0, 1, 1, 1, 1]
-    assert_same(run.journal.weights[3], run.journal.weights[4])
-    assert not torch.equal(*(run.journal.weights[at]["blocks.0.mlp.down.weight"] for at in (4, 5)))

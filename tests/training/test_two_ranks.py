@@ -103,22 +103,16 @@ def test_the_scales_of_fp8_are_the_same_on_both_ranks_and_never_spoilt(ranks, ca
     assert len(left["lost"]) == left["scales"][0][0].numel()
 
 
-def test_a_rank_that_is_always_bad_ends_the_run_on_both(ranks):
+@pytest.mark.parametrize(
+    "what, message",
+    [
+        ("always bad", "not finite in 2 steps in a row, up to step 2 (optim.nonfinite_limit is 2)"),
+        ("full disk", "no room for a checkpoint"),
+        ("broken shard", "after step 2 weights or optimizer states are not finite (embedding.weight)"),
+        ("broken shard", "saved ['step-00000001']"),
+        ("signalled", "stopped after step 2 and saved; saved ['step-00000002']"),
+    ],
+)
+def test_what_happens_to_one_rank_ends_the_run_on_both(ranks, what, message):
     for rank in ranks:
-        assert "not finite in 2 steps in a row, up to step 2 (optim.nonfinite_limit is 2)" in rank["always bad"]
-
-
-def test_a_full_disk_on_one_rank_ends_the_run_on_both(ranks):
-    for rank in ranks:
-        assert "no room for a checkpoint" in rank["full disk"]
-
-
-def test_a_weight_of_one_shard_that_is_not_finite_ends_the_run_on_both_and_is_not_saved(ranks):
-    for rank in ranks:
-        assert "after step 2 weights or optimizer states are not finite (embedding.weight)" in rank["broken shard"]
-        assert "saved ['step-00000001']" in rank["broken shard"]
-
-
-def test_a_signal_to_one_rank_stops_both_after_the_same_step(ranks):
-    for rank in ranks:
-        assert rank["signalled"] == "stopped after step 2 and saved, found 2"
+        assert message in rank[what]

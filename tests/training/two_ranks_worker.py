@@ -100,80 +100,43 @@ def train(folder: Path, *, name: str, kind: str, what: str, resume: Path | None 
     }
 
 
-def always_bad(folder: Path) -> str:
-    """The message with which a run ends whose rank 1 never has a finite loss."""
+class Breaks(pl.Callback):
+    """Makes a weight of rank 1 infinite after the second step."""
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        if pl_module.steps_taken == 2 and dist.get_rank() == 1:
+            pl_module.model.embedding.weight.data.to_local()[0, 0] = float("inf")
+
+
+def signalled(micro_batch: int) -> bool:
+    if dist.get_rank() == 1 and micro_batch == 2:
+        signal.raise_signal(signal.SIGUSR1)
+    return False
+
+
+def ended(
+    folder: Path,
+    name: str = "ddp",
+    *,
+    every: int | None = 1,
+    accumulate: int = 1,
+    broken: bool = False,
+    **settings: Any,
+) -> str:
+    """The message with which a run ends, and the checkpoints that it leaves."""
     folder.mkdir(parents=True, exist_ok=True)
-    strategy = StrategyConfig("ddp")
-    rank = dist.get_rank()
-    module = training_module(
-        steps=STEPS, rows=4, task=Planted(lambda _: rank == 1), optimizer=AdamWConfig(nonfinite_limit=2),
-        strategy=strategy,
-    )  # fmt: skip
-    run = small_run(folder, module, strategy=strategy, devices=2)
+    strategy, phases = StrategyConfig(name), Phases()  # type: ignore[arg-type]
+    module = training_module(steps=STEPS, rows=4 * accumulate, strategy=strategy, **settings)
+    saver = Checkpointer(folder / "checkpoints", every_steps=every, keep=9, about={}, phases=phases)
+    callbacks = [*([Breaks()] if broken else []), saver, StopOnSignal(saver)]
+    run = small_run(
+        folder, module, accumulate=accumulate, strategy=strategy, devices=2, phases=phases, callbacks=callbacks
+    )
     try:
         run.trainer.fit(module, batches(2))
-    except NonFiniteError as error:
-        return str(error)
+    except (NonFiniteError, checkpoint_folder.CheckpointError, Interrupted) as error:
+        return f"{error}; saved {[path.name for path in checkpoint_folder.finished(folder / 'checkpoints')]}"
     return "no error"
-
-
-def full_disk(folder: Path) -> str:
-    """The message with which a run ends whose rank 0 finds no room for a checkpoint."""
-    folder.mkdir(parents=True, exist_ok=True)
-    strategy, phases = StrategyConfig("ddp"), Phases()
-    module = training_module(steps=2, rows=4, strategy=strategy)
-    saver = Checkpointer(folder / "checkpoints", every_steps=1, keep=1, about={}, phases=phases)
-    run = small_run(folder, module, strategy=strategy, devices=2, phases=phases, callbacks=[saver])
-    usage = checkpoint_folder.shutil.disk_usage
-    checkpoint_folder.shutil.disk_usage = lambda path: SimpleNamespace(free=10)  # type: ignore[assignment]
-    try:
-        run.trainer.fit(module, batches(2))
-    except checkpoint_folder.CheckpointError as error:
-        return str(error)
-    finally:
-        checkpoint_folder.shutil.disk_usage = usage
-    return "no error"
-
-
-def broken_shard(folder: Path) -> str:
-    """The message with which a sharded run ends whose rank 1 holds a weight that is not finite, and what was saved."""
-
-    class Plant(pl.Callback):
-        def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-            if pl_module.steps_taken == 2 and dist.get_rank() == 1:
-                pl_module.model.embedding.weight.data.to_local()[0, 0] = float("inf")
-
-    folder.mkdir(parents=True, exist_ok=True)
-    strategy, phases = StrategyConfig("fsdp"), Phases()
-    module = training_module(steps=STEPS, rows=4, strategy=strategy)
-    saver = Checkpointer(folder / "checkpoints", every_steps=1, keep=9, about={}, phases=phases)
-    run = small_run(folder, module, strategy=strategy, devices=2, phases=phases, callbacks=[Plant(), saver])
-    try:
-        run.trainer.fit(module, batches(2))
-    except NonFiniteError as error:
-        return f"{error}; saved {[path.name for path in (folder / 'checkpoints').iterdir()]}"
-    return "no error"
-
-
-def signalled(folder: Path) -> str:
-    """The message with which a run ends whose rank 1 gets a signal in the second step."""
-    folder.mkdir(parents=True, exist_ok=True)
-    strategy, phases, rank = StrategyConfig("ddp"), Phases(), dist.get_rank()
-
-    def ask(micro_batch: int) -> bool:
-        if rank == 1 and micro_batch == 2:
-            signal.raise_signal(signal.SIGUSR1)
-        return False
-
-    module = training_module(steps=STEPS, rows=8, strategy=strategy, task=Planted(ask))
-    saver = Checkpointer(folder / "checkpoints", every_steps=None, keep=1, about={}, phases=phases)
-    callbacks = [saver, StopOnSignal(saver)]
-    run = small_run(folder, module, accumulate=2, strategy=strategy, devices=2, phases=phases, callbacks=callbacks)
-    try:
-        run.trainer.fit(module, batches(2))
-    except Interrupted as error:
-        return f"{error}, found {checkpoint_folder.find(folder).step}"
-    return "no end"
 
 
 def report(folder: Path, rank: int) -> None:
@@ -183,10 +146,12 @@ def report(folder: Path, rank: int) -> None:
         results[f"{name} resumed"] = train(
             folder / f"{name} resumed", name=name, kind="muon", what="nothing", resume=saved
         )
-    results["always bad"] = always_bad(folder / "always bad")
-    results["full disk"] = full_disk(folder / "full disk")
-    results["broken shard"] = broken_shard(folder / "broken shard")
-    results["signalled"] = signalled(folder / "signalled")
+    bad = Planted(lambda _: rank == 1)
+    results["always bad"] = ended(folder / "bad", every=None, task=bad, optimizer=AdamWConfig(nonfinite_limit=2))
+    results["broken shard"] = ended(folder / "shard", "fsdp", broken=True)
+    results["signalled"] = ended(folder / "signalled", every=None, accumulate=2, task=Planted(signalled))
+    checkpoint_folder.shutil.disk_usage = lambda path: SimpleNamespace(free=10)  # type: ignore[assignment]
+    results["full disk"] = ended(folder / "full disk")
     torch.save(results, folder / f"rank-{rank}.pt")
 
 

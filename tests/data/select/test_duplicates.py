@@ -10,7 +10,7 @@ import pytest
 
 from litespark.data.select import duplicates as module
 from litespark.data.select.config import SelectionConfig
-from litespark.data.select.duplicates import DUPLICATE_RULES, Fingerprinter, banding, duplicates
+from litespark.data.select.duplicates import DUPLICATE_RULES, Fingerprinter, duplicates
 from tests.data.select.prose import document, prose
 from tests.properties import given, settings, st
 
@@ -119,16 +119,6 @@ def test_a_long_text_is_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_gives_nothing() -> None:
     empty = Fingerprinter(BOTH).arrays().__getitem__
     assert [answer["ordinals"].tolist() for answer in duplicates([empty, empty], BOTH)] == [[], []]
-
-
-def test_the_probabilities_that_the_docstring_states() -> None:
-    bands, rows = banding(NEAR)
-    meet = {s: 1 - (1 - s**rows) ** bands for s in (0.5, 0.7, 0.8, 0.9, 0.95)}
-    stated = {0.5: "0.1 %", 0.7: "8 %", 0.8: "40 %", 0.9: "93 %", 0.95: "99.8 %"}
-    for similarity, text in stated.items():
-        digits = 1 if "." in text else 0
-        assert f"{100 * meet[similarity]:.{digits}f} %" == text
-        assert f"{text} at" in module.__doc__
 
 
 @settings(max_examples=60, deadline=None)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from random import Random
@@ -218,23 +216,3 @@ def test_the_identity_follows_versions_and_evaluation_texts(evaluation: Path, mo
     assert {key for key in first if first[key] != changed[key]} == {"evaluation_texts"}
     monkeypatch.setattr("litespark.data.select.select.metadata.version", lambda _: "0")
     assert selection_identity(config)["datatrove"] == "0"
-
-
-def answers() -> str:
-    """Refusals and fingerprints of a few documents, as this process makes them."""
-    fingerprinter = Fingerprinter(SelectionConfig(exact_duplicates=True, near_duplicates=True))
-    documents = [document(text) for text in (*JUNK.values(), GERMAN, prose(1))]
-    for number, each in enumerate(documents):
-        fingerprinter.add(number, each)
-    columns = {name: column.tolist() for name, column in fingerprinter.arrays().items()}
-    return f"{list(map(Selector(ALL).refusal, documents))} {columns}"
-
-
-def test_the_answers_are_the_same_in_a_process_that_hashes_otherwise() -> None:
-    code = "from tests.data.select.test_select import answers; print(answers(), end='')"
-    environment = {**os.environ, "PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1"}
-    printed = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=240, check=True
-    )
-    assert printed.stdout == answers()
-    assert "band_8" in printed.stdout

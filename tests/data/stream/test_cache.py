@@ -10,8 +10,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections import namedtuple
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -87,13 +88,6 @@ def test_a_stream_is_read_cold_then_warm_without_its_source(remote, s3_server, t
     s3_client(s3_server).delete_object(Bucket=remote[0].split("/")[2], Key="train/text/chunk-0-3.bin")
     assert warm.read(0, 5000).tolist() == STREAM
     assert len(fetched) == 5
-
-
-def test_equal_chunks_of_two_data_sets_are_kept_once(remote, s3_server, s3_bucket, tmp_path, fetched):
-    fill(s3_server, f"{s3_bucket}/other", tmp_path / "source")
-    read_from(chunks_of(remote, cache(tmp_path)), 0, 1)
-    read_from(chunks_of((f"{s3_bucket}/other", remote[1]), cache(tmp_path)), 0, 1)
-    assert len(fetched) == 2
 
 
 def test_what_was_used_longest_ago_is_deleted_and_stays_readable_where_it_is_open(remote, tmp_path):
@@ -251,31 +245,25 @@ def test_what_a_killed_process_left_is_cleared_away(remote, tmp_path, wanted):
     assert cached(tmp_path, remote[1]) == [wanted]
 
 
-def test_a_full_disk_names_the_keys_to_set(remote, tmp_path, monkeypatch):
+def test_a_full_disk_names_the_keys_to_set_and_faults_of_the_source_are_not_blamed_on_it(remote, tmp_path, monkeypatch):
     chunks = chunks_of(remote, cache(tmp_path))
-    usage = namedtuple("usage", "total used free")
     with monkeypatch.context() as patched:
-        patched.setattr(shutil, "disk_usage", lambda path: usage(0, 0, CHUNK_BYTES - 1))
+        patched.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=CHUNK_BYTES - 1))
         with pytest.raises(ValueError, match=r"data.cache=.*1999 are free.* set data.cache_bytes=20000 lower"):
             chunks.read(0, 1)
+    for cause, message in (
+        (OSError(errno.ENOSPC, "No space left"), r"data.cache=.*No space left.*data.cache_bytes"),
+        (FileNotFoundError(errno.ENOENT, "gone"), r"^s3://bucket: gone$"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(Storage, "fetch", partial(fail, cause))
+            with pytest.raises(ValueError, match=message):
+                chunks.read(0, 1)
     read_from(chunks, 0)
 
 
-@pytest.mark.parametrize(
-    ("cause", "message"),
-    [
-        (OSError(errno.ENOSPC, "No space left"), r"data.cache=.*No space left.*data.cache_bytes"),
-        (FileNotFoundError(errno.ENOENT, "gone"), r"^s3://bucket: gone$"),
-    ],
-)
-def test_a_fetch_that_fails_is_blamed_on_the_cache_for_a_full_disk_alone(remote, tmp_path, monkeypatch, cause, message):
-    def fail(self: Storage, name: str, target: Path, *, size: int) -> None:
-        raise StorageError("s3://bucket: gone") from cause
-
-    chunks = chunks_of(remote, cache(tmp_path))
-    monkeypatch.setattr(Storage, "fetch", fail)
-    with pytest.raises(ValueError, match=message):
-        chunks.read(0, 1)
+def fail(cause: OSError, *_: object, **__: object) -> None:
+    raise StorageError("s3://bucket: gone") from cause
 
 
 def test_settings_that_cannot_work_are_refused(remote, tmp_path):

@@ -64,16 +64,6 @@ def epoch(data):
     return list(islice(pairs, data.train_rows))
 
 
-def test_an_epoch_holds_the_tokens_of_the_text(folder, text):
-    data = module(folder, seed=1)
-    expected = Counter()
-    for documents in corpus(folder, text).values():
-        ids = [token for document in documents for token in document]
-        expected.update(tuple(ids[row * S : row * S + S]) for row in range((len(ids) - 1) // S))
-    assert Counter(tuple(tokens) for tokens, _ in epoch(data)) == expected
-    assert {batch.domain for batch in data.val_dataloader()} == set(DOMAINS)
-
-
 def test_an_epoch_of_packed_rows_predicts_every_token_but_the_first_of_each_document(packed, text):
     data = module(packed, seq_len=64, seed=1)
     documents = [ids for found in corpus(packed, text).values() for ids in found]

@@ -65,13 +65,7 @@ def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
 
 def _muon(model: nn.Module, config: MuonConfig) -> Optimizer:
     # only where it is chosen, since it looks into PyTorch's Muon
-    try:
-        from litespark.training.optim.muon import MuonWithAdamW, block_matrices
-    except ImportError as error:
-        raise ValueError(
-            f"optim=muon: got PyTorch {torch.__version__}, expected one whose Newton-Schulz iteration is where that of "
-            f"2.11 is ({error}); install such a one, or choose optim=adamw"
-        ) from error
+    from litespark.training.optim.muon import MuonWithAdamW, block_matrices
 
     matrices = block_matrices(model)
     rows: dict[tuple[int, ...], list[Tensor]] = {}
