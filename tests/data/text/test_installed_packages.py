@@ -131,7 +131,7 @@ def test_packages_are_prepared_bad_files_counted_and_both_sides_limited(tmp_path
     assert manifest.name.startswith("installed_packages-")
     for split, side in zip(("train", "validation"), whole, strict=True):
         assert manifest.splits[split].documents == len(side)
-        assert 0.5 <= limited.splits[split].bytes / size_of(side) < 0.75
+        assert 0.5 <= limited.splits[split].text_bytes / size_of(side) < 0.75
 
 
 def test_the_manifest_follows_the_text_and_not_when_it_was_installed(tmp_path, monkeypatch):
