@@ -46,13 +46,11 @@ class TokenBatch:
     """Domain that all rows are of, where the loader keeps domains apart: in validation."""
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> TokenBatch:
-        """The same batch with its tensors on `device`."""
         # a copy from device to host that does not block could be read before it is there
         non_blocking = non_blocking and self.tokens.device.type == "cpu"
         return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> TokenBatch:
-        """The same batch in page-locked memory; torch's DataLoader calls this by name."""
+    def pin_memory(self) -> TokenBatch:  # called by torch's DataLoader
         return self._with_tensors(lambda tensor: tensor.pin_memory())
 
     def _with_tensors(self, moved: Callable[[Tensor], Tensor]) -> TokenBatch:

@@ -11,11 +11,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from litespark.config.settings import BY_CONTENT, FIXED, MAY_CHANGE, Switch, settings
-from litespark.data.select.config import SelectionConfig
+from litespark.data.select.config import SelectionConfig, SomeText
 from litespark.ranges import Count, CountFromZero, InnerShare, NotNegative, Processes, Range, Share
 
 _NOT_OF_THE_CONTENT = {"source", "root", "name", "how_to_get", "processes", "nodes", "node_rank"}
-SomeText = Annotated[str, StringConstraints(min_length=1)]
 # int32 ids and the header stay below 2^32 bytes
 LARGEST_CHUNK_TOKENS = 2**29
 

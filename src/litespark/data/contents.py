@@ -56,7 +56,6 @@ class PreparedData(Manifest):
 
     @property
     def split_names(self) -> list[str]:
-        """The splits that hold something or lost something."""
         return sorted({row.split for row in self.domains} | {row.split for row in self.left_out})
 
     def domains_of(self, split: str) -> list[PreparedDomain]:
@@ -108,7 +107,6 @@ def summed(rows: Sequence[DroppedRow], rule: str, domain: str) -> DroppedRow:
 
 
 def write_run_data(folder: Path, manifest: Manifest) -> None:
-    """Write `data.json` into the folder of a run, whole or not at all."""
     write_whole(folder / DATA, json.dumps(manifest.summary(), indent=1, allow_nan=False) + "\n")
 
 

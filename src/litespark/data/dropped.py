@@ -78,7 +78,6 @@ class DroppedDocuments:
         return sum(row.documents for row in self._rows.values() if row.rule.startswith(prefix))
 
     def by_rule(self) -> dict[str, int]:
-        """Documents left out, by rule, sorted by name."""
         counts = Counter[str]()
         for row in self.rows:
             counts[row.rule] += row.documents

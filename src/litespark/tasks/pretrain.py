@@ -32,7 +32,6 @@ class Pretrain:
         return loss
 
     def divisor(self, batch: TokenBatch) -> int:
-        """The supervised tokens."""
         return batch.supervised_count
 
     def metrics(self, manifest: Manifest) -> TokenMetrics:
@@ -40,7 +39,6 @@ class Pretrain:
         return TokenMetrics(torch.tensor(manifest.token_bytes, dtype=torch.long), text_bytes_per_byte(manifest))
 
     def evaluate(self, model: nn.Module, batch: TokenBatch, metrics: Metric) -> None:
-        """Add the losses of the tokens of a batch."""
         losses = self.token_losses(model, batch)
         metrics.update(losses.nats, losses.correct, batch.labels, batch.domain)
 

@@ -59,11 +59,9 @@ class TokenBudget:
         return self._steps_until(self._end, tokens, steps)
 
     def planned_steps(self, tokens: int = 0, steps: int = 0) -> int:
-        """Steps at the end of the run."""
         return steps + self.steps_left(tokens, steps)
 
     def planned_tokens(self, tokens: int = 0, steps: int = 0) -> int:
-        """Tokens at the end of the run."""
         return tokens + self.steps_left(tokens, steps) * self.tokens_per_step
 
     def schedule_position(self, tokens: int, steps: int) -> tuple[int, int]:
@@ -78,7 +76,6 @@ class TokenBudget:
 
     @property
     def schedule_length(self) -> int:
-        """Of the schedule, in the unit of the budget."""
         return self.schedule_end or self._end
 
     def schedule_end_for(self, other: TokenBudget, tokens: int, steps: int) -> int:

@@ -69,11 +69,9 @@ class Mesh:
         return [int(value) for value in tensor.tolist()]
 
     def any(self, value: bool) -> bool:
-        """Whether it is true on some rank."""
         return self.sum([int(value)]) != [0]
 
     def all(self, value: bool) -> bool:
-        """Whether it is true on every rank."""
         return self.sum([int(value)]) == [self.world_size]
 
     def gather(self, value: T) -> list[T]:

@@ -103,7 +103,6 @@ class TrainingModule(pl.LightningModule):
             self.construct(self.trainer.strategy.root_device)
 
     def construct(self, device: torch.device) -> None:
-        """Build the model on `device`."""
         mesh = None if self.device_mesh is None else self.device_mesh["data_parallel"]
         self.model = self.builder.build(device, mesh)
 

@@ -24,7 +24,6 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Set what `random_state` returned."""
     version, values, gauss = state["python"]
     random.setstate((version, tuple(values), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]

@@ -44,7 +44,6 @@ class StrategyConfig:
             )
 
     def roles(self, world_size: int) -> Roles:
-        """What `world_size` ranks stand for."""
         return Roles(shard=world_size) if self.name == "fsdp" else Roles(replicate=world_size)
 
 

@@ -56,5 +56,4 @@ class SelectionConfig:
 
     @property
     def any(self) -> bool:
-        """Whether anything is selected at all."""
         return bool(self.quality or self.languages or self.decontaminate or self.compares_documents)

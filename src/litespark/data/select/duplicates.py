@@ -55,7 +55,6 @@ class Fingerprinter:
             self._bands.append(self._band_hashes(document.text))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Columns of equal length, the same for the same documents whatever the process; `numpy.savez` takes them."""
         columns: dict[str, NDArray[Any]] = {_ORDINALS: np.array(self._ordinals, dtype=np.int64)}
         if self._config.exact_duplicates:
             columns |= _columns(_EXACT, self._exact)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from litespark.atomic import content_hash
 from litespark.data.libraries import library
@@ -19,13 +19,6 @@ from litespark.data.text.files import JSON, PARQUET, READABLE, format_of
 from litespark.data.text.formats import json_records
 
 _SETTING = "data.selection.decontaminate"
-
-
-class EvaluationFile(NamedTuple):
-    """A file with what it holds."""
-
-    path: Path
-    format: str
 
 
 def list_evaluations(paths: tuple[str, ...]) -> list[tuple[str, list[Listed]]]:
@@ -43,12 +36,12 @@ def list_evaluations(paths: tuple[str, ...]) -> list[tuple[str, list[Listed]]]:
     return listed
 
 
-def evaluation_files(paths: tuple[str, ...]) -> tuple[list[EvaluationFile], dict[str, str]]:
-    """The files that the settings name, sorted within each folder; and reasons by path, of those that are passed over.
+def evaluation_files(paths: tuple[str, ...]) -> tuple[list[tuple[Path, str]], dict[str, str]]:
+    """The files that the settings name, with what each holds; and reasons by path, of those that are passed over.
 
     A ValueError where a path, or all that a folder holds, cannot be read.
     """
-    files: list[EvaluationFile] = []
+    files: list[tuple[Path, str]] = []
     passed_over: dict[str, str] = {}
     for given, (folder, listed) in zip(paths, list_evaluations(paths), strict=True):
         is_folder = path_from(given).is_dir()
@@ -59,7 +52,7 @@ def evaluation_files(paths: tuple[str, ...]) -> tuple[list[EvaluationFile], dict
             reason = NO_FILE if not file.regular else reason_by_name(file.name) if is_folder else None
             content = Content(None, reason) if reason else _content_of(path)
             if content.format:
-                files.append(EvaluationFile(path, content.format))
+                files.append((path, content.format))
             else:
                 reasons[str(path) if is_folder else given] = content.reason
         if len(files) == before:

@@ -30,7 +30,6 @@ class Selector:
             self._rules.append(DecontaminationRule(texts, config.decontaminate_words))
 
     def refusal(self, document: Document) -> str | None:
-        """The name of the first rule that refuses the document, or None."""
         return next((name for rule in self._rules if (name := rule.refusal(document))), None)
 
 

@@ -183,7 +183,6 @@ def _lock_name(sha256: str) -> str:
 
 
 def _fault(file: BufferedReader, record: ChunkRecord, verify_hash: bool) -> str | None:
-    """What is wrong with a chunk."""
     size = os.fstat(file.fileno()).st_size
     if size != record.size:
         return f"has {size} bytes; the manifest says {record.size}"

@@ -139,12 +139,10 @@ class PackedBatch:
     """Everything else; its tensors are empty."""
 
     def pin_memory(self) -> PackedBatch:
-        """Called by torch's DataLoader."""
         return replace(self, bytes=self.bytes.pin_memory())
 
 
 def pack(batch: TokenBatch) -> PackedBatch:
-    """Copy the tensors of a batch into one."""
     tensors = {name: value for name, value in vars(batch).items() if isinstance(value, Tensor)}
     ordered = sorted(tensors.items(), key=lambda entry: -entry[1].element_size())
     nothing: dict[str, Any] = dict.fromkeys(tensors, torch.empty(0, dtype=torch.uint8))

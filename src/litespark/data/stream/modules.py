@@ -101,7 +101,6 @@ class RowDataModule(LightningDataModule):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """The position, and what it is a position in."""
         return {"rows": self.consumed_rows, **self._order_settings()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

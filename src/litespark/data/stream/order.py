@@ -11,7 +11,6 @@ import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, localcontext
 from fractions import Fraction
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,16 +21,6 @@ _DIGITS = 12
 """Decimal places of a share by temperature."""
 _KEY = int.from_bytes(b"mixture")
 """Keeps the draws of the blocks apart from those of the rows."""
-
-
-class Order(Protocol):
-    """An endless stream of row numbers; an epoch of it has `rows` of them."""
-
-    rows: int
-
-    def stream(self, start: int, count: int) -> NDArray[np.int64]:
-        """(count,) int64: the rows at positions start..start+count-1, across epoch ends."""
-        ...
 
 
 def permutation(count: int, *key: int) -> NDArray[np.int64]:
@@ -59,10 +48,10 @@ class RowOrder:
         self._inside: tuple[tuple[int, int], NDArray[np.int64]] | None = None
 
     def stream(self, start: int, count: int) -> NDArray[np.int64]:
+        """(count,) int64: the rows at positions start..start+count-1 of the endless stream, across epoch ends."""
         return np.array([self.row(position) for position in range(start, start + count)], dtype=np.int64)
 
     def row(self, position: int) -> int:
-        """The row at one position."""
         epoch, index = divmod(position, self.rows)
         if not self.shuffle:
             return index
@@ -154,7 +143,6 @@ class Interleaving:
         return np.array(items, dtype=np.int64).reshape(-1, 2)
 
     def _time(self, kind: int, number: int) -> int:
-        """When an item is due, in a unit that makes it whole for every kind."""
         return (2 * number + 1) * self._distances[kind]
 
     def _due(self, time: int) -> list[int]:
@@ -191,6 +179,7 @@ class MixtureOrder:
         self._block: tuple[tuple[int, int], NDArray[np.int64]] | None = None
 
     def stream(self, start: int, count: int) -> NDArray[np.int64]:
+        """See `RowOrder.stream`."""
         rows: list[int] = []
         while count > 0:
             epoch, index = divmod(start, self.rows)
@@ -217,3 +206,6 @@ class MixtureOrder:
 def _seed_of(domain: str, seed: int) -> int:
     """Another order for each domain, which does not depend on the other domains."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{domain}".encode()).digest()[:8])
+
+
+Order = RowOrder | MixtureOrder

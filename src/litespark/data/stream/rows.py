@@ -11,7 +11,6 @@ import itertools
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,20 +19,10 @@ from litespark.data.config import ReadingConfig
 from litespark.data.manifest import Manifest
 from litespark.data.stream.cache import ChunkCache
 from litespark.data.stream.order import Interleaving
+from litespark.data.stream.synthetic import SyntheticRows
 from litespark.data.stream.token_chunks import TokenChunks
 
 log = logging.getLogger(__name__)
-
-
-class Rows(Protocol):
-    """`count` numbered rows."""
-
-    @property
-    def count(self) -> int: ...
-
-    def row(self, number: int) -> NDArray[np.int64]:
-        """(S+1,) int64 ids."""
-        ...
 
 
 class ChunkRows:
@@ -57,7 +46,11 @@ class ChunkRows:
             )
 
     def row(self, number: int) -> NDArray[np.int64]:
+        """(S+1,) ids."""
         return self.chunks.read(number * self.stride, self.seq_len + 1)
+
+
+Rows = ChunkRows | SyntheticRows
 
 
 class DomainRows:

@@ -198,7 +198,6 @@ def find(path: str | Path) -> Checkpoint:
 
 
 def can_resume(path: str | Path) -> bool:
-    """Whether there is a valid checkpoint to continue from."""
     with suppress(CheckpointError):
         find(path)
         return True

@@ -50,7 +50,6 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
 
 
 def _keep_settings(optimizer: Optimizer, loaded: dict[str, Any]) -> dict[str, Any]:
-    """A state as it was saved, with the settings that `optimizer` has now."""
     saved, now = loaded["param_groups"], optimizer.param_groups
     if len(saved) != len(now):
         return loaded  # PyTorch refuses it
