@@ -1,7 +1,4 @@
-"""Settings of the data, one flat group: what to prepare, and how to read it.
-
-Every check on a single setting is here; checks that need the data are where the data is.
-"""
+"""Settings of the data, one flat group; checks that need the data are where the data is."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a prepared data set holds and what was left out of it, from its folder or from what a run kept as `data.json`.
 
-A run keeps all of the manifest but the chunks and the bytes of each token id, so that its report does not depend on
-where the data lies or whether it still does.
+A run keeps all but the chunks and the bytes of each token id, so that its report does not depend on where the data
+lies.
 """
 
 from __future__ import annotations

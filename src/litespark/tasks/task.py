@@ -36,10 +36,7 @@ class Task(Protocol):
         ...
 
     def metrics(self, manifest: Manifest) -> Metric:
-        """What a validation on the data of `manifest` measures.
-
-        Its `compute` returns scalars by name, "loss" among them, over all batches and ranks.
-        """
+        """What a validation measures: `compute` returns scalars by name, "loss" among them, over all batches and ranks."""
         ...
 
     def evaluate(self, model: nn.Module, batch: TokenBatch, metrics: Metric) -> None:

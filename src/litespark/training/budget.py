@@ -65,10 +65,7 @@ class TokenBudget:
         return tokens + self.steps_left(tokens, steps) * self.tokens_per_step
 
     def schedule_position(self, tokens: int, steps: int) -> tuple[int, int]:
-        """How far the schedule is, and its length: in tokens, or in steps where the budget is in steps.
-
-        The length is that of whole steps, so that the schedule ends with the last step.
-        """
+        """How far the schedule is, and its length in whole steps; in the unit of the budget, tokens or steps."""
         end = self.schedule_length
         if self.steps is not None:
             return steps, end

@@ -38,11 +38,11 @@ class StepGradients:
 class OptimizerStep:
     """Steps of one task, one after the other.
 
-    `take` is the whole of a step. A loop that calls backward and optimizer itself, as Lightning's does, calls the
-    parts: `loss` for each micro-batch, `finish` between the last backward and the optimizer.
+    `take` is the whole of a step. Another loop, such as Lightning's, calls `loss` for each micro-batch and `finish`
+    between the last backward and the optimizer. `world_size` are the ranks over which DDP or FSDP2 averages the
+    gradients.
 
     Attributes:
-        world_size: ranks over which something else, DDP or FSDP2, averages the gradients.
         sums: (2,) fp64, so that counts stay exact (fp32 where the device has no more): loss and divisor of the step
             that is being made, or of the last one, then over all ranks.
     """

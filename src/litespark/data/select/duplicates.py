@@ -111,8 +111,7 @@ def duplicates(
 
     Returns:
         For each unit `ordinals` (int64, rising) of the documents to leave out, and `rules` (uint8): the place of the
-        rule in DUPLICATE_RULES. A document whose very text came before is an exact duplicate whatever else it
-        resembles.
+        rule in DUPLICATE_RULES. One whose very text came before is an exact duplicate whatever else it resembles.
     """
     ordinals = [column(_ORDINALS) for column in units]
     count = sum(map(len, ordinals))

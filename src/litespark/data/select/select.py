@@ -18,10 +18,7 @@ from litespark.data.text.document import Document
 
 
 class Selector:
-    """The rules of a config that look at one document alone, in the order in which the settings name them.
-
-    A document's fate is a pure function of its text and the config. A worker process makes its own.
-    """
+    """The rules of a config that look at one document alone, in the order in which the settings name them."""
 
     def __init__(self, config: SelectionConfig) -> None:
         self._rules: list[QualityRule | LanguageRule | DecontaminationRule] = [*_without_texts(config)]

@@ -6,10 +6,7 @@ from litespark.data.libraries import library
 
 
 def normalized_words(text: str, *, numbers: bool, setting: str) -> list[str]:
-    """Words of a text as datatrove's `simplify_text` leaves them, divided at white space.
-
-    Without `numbers` all of them become 0. `setting` is named where datatrove is missing.
-    """
+    """Words of a text as datatrove's `simplify_text` leaves them; without `numbers` all of them become 0."""
     text_module = library("datatrove.utils.text", setting=setting)
     # ASCII has no diacritics, and looking for them takes most of the time
     settings = text_module.TextNormConfig(norm_numbers=not numbers, norm_unicode_diacritics=not text.isascii())

@@ -95,10 +95,7 @@ class ChunkCache:
             )
 
     def data_set(self, address: str) -> Path:
-        """A folder with the manifest and tokenizer of the prepared folder at `address`, as they are now.
-
-        A manifest that changed at its source gets another folder. Processes may call this at once.
-        """
+        """A folder with the manifest and tokenizer of the prepared folder at `address`, as they are now."""
         manifest, source = manifests.Manifest.read(address), Storage(address)
         folder = self.folder / "data_sets" / f"{address.rstrip('/').rsplit('/', 1)[-1]}-{manifest.hash[:12]}"
         if (folder / manifests.FILE).is_file():

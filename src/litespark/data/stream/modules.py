@@ -131,11 +131,9 @@ class RowDataModule(LightningDataModule):
 
 
 class TokenDataModule(RowDataModule):
-    """Rows of a folder that `prepare` wrote, on this machine or behind an address.
+    """Rows of a folder that `prepare` wrote, at the path or address `place`.
 
-    Attributes:
-        place: of that folder.
-        folder: on this machine, with the manifest and the tokenizer: `place`, or the copy of them in the cache.
+    `folder` is on this machine, with the manifest and the tokenizer: `place`, or the copy of them in the cache.
     """
 
     def __init__(self, place: Path | str, reading: ReadingConfig, *, seed: int) -> None:

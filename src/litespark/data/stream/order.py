@@ -24,10 +24,7 @@ _KEY = int.from_bytes(b"mixture")
 
 
 def permutation(count: int, *key: int) -> NDArray[np.int64]:
-    """A permutation of 0..count-1 that depends on the key alone.
-
-    It is taken from raw draws, whose streams NumPy promises for all versions, unlike those of `Generator.permutation`.
-    """
+    """A permutation of 0..count-1 by the key alone, from raw draws, whose streams NumPy promises for all versions."""
     draws = np.random.PCG64(np.random.SeedSequence(key)).random_raw(count)
     return np.argsort(draws, kind="stable")
 
@@ -76,12 +73,9 @@ class RowOrder:
 
 
 def shares_of(rows: Mapping[str, int], mixture: Mapping[str, float] | None, temperature: float) -> dict[str, int]:
-    """The share of each domain of so many rows as a whole number; only the ratios matter.
+    """The share of each domain of so many `rows` as a whole number; only the ratios matter.
 
-    Args:
-        rows: of each domain; one with none can have no share.
-        mixture: a share for each domain in any unit; None: by size.
-        temperature: by size: shares follow rows^(1/temperature).
+    By `mixture`, a share for each domain in any unit, or by size: rows^(1/temperature). A domain without rows has none.
     """
     if mixture is None:
         if temperature == 1:

@@ -56,10 +56,7 @@ Rows = ChunkRows | SyntheticRows
 class DomainRows:
     """Rows of several domains, numbered one domain behind the other; a part is None where it is shorter than one row.
 
-    Attributes:
-        count: rows of all domains.
-        sizes: rows of each domain, 0 included.
-        starts: number of the first row of each domain.
+    `sizes` are the rows of each domain, 0 included, `starts` the numbers of their first rows.
     """
 
     def __init__(self, parts: Mapping[str, Rows | None]) -> None:

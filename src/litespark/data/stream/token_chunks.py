@@ -19,12 +19,8 @@ OPEN_CHUNKS = 64
 class TokenChunks:
     """The ids of one domain of one split as one flat array over memory-mapped chunk files.
 
-    Args:
-        folder: of the chunks, a path or an address.
-        records: the chunks, in order.
-        vocab_size: one above the largest id.
-        verify_hashes: hash every chunk: here and now, or each time that a remote one is opened.
-        cache: keeps the chunks of an address on this machine; unused for a path.
+    `verify_hashes` hashes every chunk: here and now, or each time that a remote one is opened. The `cache` keeps the
+    chunks of an address on this machine.
     """
 
     def __init__(

@@ -1,7 +1,4 @@
-"""The state in a checkpoint: Lightning's dictionary in PyTorch's format, tensors and plain values only.
-
-The format is a pickle, so a state is only ever read with `weights_only`, which refuses everything else unread.
-"""
+"""The state in a checkpoint: Lightning's dictionary in PyTorch's format, a pickle that is read with `weights_only`."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 def not_finite(model: nn.Module, optimizer: Optimizer) -> list[str]:
     """Names of the parameters, and of their states, of which this rank holds a value that is not finite.
 
-    Sharded tensors are looked at where they lie: each rank sees its own part. The device is read once.
+    The device is read once.
     """
     names, bounds = [], []
     for name, tensor in _tensors(model, optimizer):
