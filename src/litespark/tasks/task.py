@@ -36,7 +36,7 @@ class Task(Protocol):
         ...
 
     def metrics(self, manifest: Manifest) -> Metric:
-        """What a validation measures: `compute` returns scalars by name, "loss" among them, over all batches and ranks."""
+        """What a validation measures: `compute` returns scalars by name, "loss" among them, over all ranks."""
         ...
 
     def evaluate(self, model: nn.Module, batch: TokenBatch, metrics: Metric) -> None:

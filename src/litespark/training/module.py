@@ -182,7 +182,7 @@ class TrainingModule(pl.LightningModule):
         }
 
     def check_finite(self) -> None:
-        """Raise the NonFiniteError where `nonfinite_limit` steps in a row of the last window were skipped; log it before."""
+        """Raise the NonFiniteError where `nonfinite_limit` steps in a row of the last window were skipped."""
         if self._longest_row >= self.optimizer_config.nonfinite_limit:
             self.require_finite_weights()  # else they are the reason, and nothing to go on with
             raise NonFiniteError(
