@@ -111,7 +111,7 @@ def test_nothing_valid_is_an_error(root):
 
 def test_a_state_is_hashed_while_it_is_written(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoint_folder, "_sha256", None)
+        patched.setattr(checkpoint_folder, "content_hash", None)
         written = state.write(tmp_path, 1, {"x": torch.arange(10_000)}, {"run": "a"}, keep=1)
     assert torch.equal(state.read_state(read(written))["x"], torch.arange(10_000))
 

@@ -6,6 +6,7 @@ SHA-256 of every file, the step and what the state belongs to. A folder without 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
