@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 from typer import Option
 
 from litespark.cli.configs import Overrides, composed_parts
-
-if TYPE_CHECKING:
-    from litespark.data.manifest import Manifest
 
 _NAMED_FILES = 10
 _CHECK = "Verify a prepared folder or address instead, hashes included"
@@ -51,7 +48,7 @@ def _check_prepared(folder: str) -> int:
     return 0
 
 
-def _described(folder: Path | str, manifest: Manifest) -> str:
+def _described(folder: Path | str, manifest: Any) -> str:
     from litespark.reports.prepared_data import PreparedData, in_terminal
 
     try:
