@@ -62,8 +62,9 @@ def test_a_model_has_the_same_weights_and_loss_on_every_device(device: torch.dev
 
 def test_the_matmul_probe_gives_a_rate_that_a_device_can_have(device: torch.device):
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    rate = measured_matmul_peak(device, dtype, seconds=0.05)
-    assert 1e8 < rate < 1e16
+    before = torch.get_rng_state()
+    assert 1e8 < measured_matmul_peak(device, dtype, seconds=0.05) < 1e16
+    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_energy_is_read_or_absent_with_a_reason(device: torch.device):
@@ -77,17 +78,10 @@ def test_energy_is_read_or_absent_with_a_reason(device: torch.device):
 
 def test_a_whole_run_trains_and_records_what_it_ran_on(device: torch.device, tmp_path: Path):
     write_text(tmp_path / "text")
-    train(
-        *TINY,
-        f"trainer.accelerator={'cpu' if device.type == 'cpu' else 'gpu'}",
-        "precision=auto",
-        "budget.steps=30",
-        "optim.lr=1e-2",
-        f"data.source={tmp_path}/text",
-        f"paths.data={tmp_path}/data",
-        f"paths.logs={tmp_path}/logs",
-        "name=run",
-    )
+    kind = "cpu" if device.type == "cpu" else "gpu"
+    settings = f"trainer.accelerator={kind} precision=auto budget.steps=30 optim.lr=1e-2 name=run".split()
+    places = [f"data.source={tmp_path}/text", f"paths.data={tmp_path}/data", f"paths.logs={tmp_path}/logs"]
+    train(*TINY, *settings, *places)
     record = json.loads((tmp_path / "logs/runs/run/run.json").read_text())
     assert record["status"] == "finished"
     assert record["provenance"]["environment"]["precision"] == ("bf16" if device.type == "cuda" else "fp32")
@@ -103,20 +97,11 @@ def test_a_whole_run_trains_and_records_what_it_ran_on(device: torch.device, tmp
 
 
 def _loss_after_fifty_steps(folder: Path, data: Path, *overrides: str) -> float:
-    train(
-        "experiment=quickstart",
-        "ops=reference",
-        *overrides,
-        "precision=fp32",
-        "trainer.accelerator=gpu",
-        "budget.tokens=null",
-        "budget.steps=50",
-        "callbacks.report=false",
-        f"paths.data={data}",
-        f"paths.logs={folder}",
-        "name=run",
-        timeout=600,
+    settings = (
+        "precision=fp32 trainer.accelerator=gpu budget.tokens=null budget.steps=50 callbacks.report=false name=run"
     )
+    places = [f"paths.data={data}", f"paths.logs={folder}"]
+    train("experiment=quickstart", "ops=reference", *overrides, *settings.split(), *places, timeout=600)
     record = json.loads((folder / "runs/run/run.json").read_text())
     return record["quality"]["validation_loss"]
 

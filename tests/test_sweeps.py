@@ -31,10 +31,6 @@ def ablation() -> dict[str, Any]:
     return by_label
 
 
-def test_the_glob_finds_the_ablation():
-    assert "ops_ablation" in {path.stem for path in SWEEPS}
-
-
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_a_sweep_sets_only_what_is_swept_and_each_of_its_values_is_accepted(path):
     """`sweep=` is left out of the command that continues one run, so it may set nothing of the run."""

@@ -32,13 +32,10 @@ def decided(environment, root):
     return environment
 
 
-def test_a_process_alone_spins_for_a_short_time_and_takes_all_cores(cores, tmp_path):
+def test_a_process_alone_takes_all_cores_and_spins_for_a_short_time_or_as_the_user_says(cores, tmp_path):
     assert decided({}, tmp_path) == {"GOMP_SPINCOUNT": str(SPIN_COUNT)}
-
-
-@pytest.mark.parametrize("given", [{"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "ACTIVE"}])
-def test_how_the_user_has_threads_wait_stays(cores, tmp_path, given):
-    assert decided(given, tmp_path) == given
+    for given in ({"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "ACTIVE"}):
+        assert decided(given, tmp_path) == given
 
 
 def test_ranks_of_one_machine_share_its_cores(cores, tmp_path):
