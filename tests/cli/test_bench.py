@@ -17,11 +17,11 @@ from litespark.benchmarks.training.corpus import CorpusSettings
 from litespark.benchmarks.training.session import TrainingSettings
 from litespark.benchmarks.training.variants import PARITY, SELECTION, TO_LOSS
 from litespark.cli import main
-from litespark.cli.configs import repository
 from litespark.metrics.records.profile import ProfileRecord
 from litespark.metrics.records.step import RatesRecord, StepRecord
 from litespark.ops.compilation import Attempt, Resources
 from litespark.reports import marks
+from litespark.run.checkout import repository
 from tests.cli.tiny_run import tiny
 from tests.metrics import ablation_records
 from tests.metrics.step_records import lost, ours, record, standard, variant

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from litespark.cli import COMMANDS, main
-from litespark.cli.configs import repository
+from litespark.run.checkout import repository
 from tests.cli.tiny_run import tiny
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -46,16 +46,10 @@ def bench_ablation(
     say: Callable[[str], None],
     launch: Callable[..., RoundRecord] = launch,
 ) -> tuple[AblationRecord, Path]:
-    """Measure, and write the record after every process; the same command continues what was stopped.
-
-    Args:
-        overrides: of the config, for baseline and target alike.
-        baseline, target: overrides that make the two from it.
-        grouped, order: see `switches_between`.
-        settings, command, output, say, launch: see `bench_step`.
+    """As `bench_step`, of a baseline and a target, which are overrides beside those for both.
 
     Raises:
-        ValueError: baseline and target differ in nothing, or in what is trained; the config cannot be measured.
+        ValueError: they differ in nothing, or in what is trained; the config cannot be measured.
         OSError: the record cannot be written.
     """
     began = time.monotonic()
@@ -76,11 +70,7 @@ def bench_ablation(
 
 
 def check_combinations(decided: Decided, switches: Sequence[SwitchRecord], baseline: Parts) -> None:
-    """Refuse combinations whose configs differ from the baseline in anything but the switches that are on.
-
-    Raises:
-        ConfigError: an override follows another.
-    """
+    """Refuse combinations whose configs differ from the baseline in anything but the switches that are on."""
     on_in = {one.name: one.on for one in planned([switch.name for switch in switches])}
     for variant, parts in decided.variants:
         expected = {key.key for switch in switches if switch.name in on_in[variant.name] for key in switch.keys}
@@ -99,12 +89,8 @@ def switches_between(
     """A switch for each key in which two resolved configs differ, in the order of the config.
 
     Args:
-        baseline, target: the resolved configs.
         grouped: `NAME=KEY,KEY`: these keys are one switch of that name.
         order: names of all switches, in the order in which they are switched on; empty: that of the config.
-
-    Raises:
-        ConfigError: the configs do not differ, or in keys that change what is trained; a key or a name is unknown.
     """
     found = differences(baseline, target)
     if all(config.get("precision", {}).get("name") in ("bf16", "fp32") for config in (baseline, target)):

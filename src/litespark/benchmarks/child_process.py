@@ -34,7 +34,7 @@ _ADVICE = "Set the environment variable HYDRA_FULL_ERROR=1"
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended: by itself, stopped because its time was up, or with an error, whose last line is given."""
+    """How a process ended: by itself, stopped because its time was up, or with an error and its last line."""
 
     outcome: Literal["finished", "stopped", "failed"]
     error: str | None = None
@@ -45,19 +45,12 @@ class ChildError(ValueError):
 
 
 def run(
-    command: Sequence[str],
-    printed: Path,
-    *,
-    seconds: float | None = None,
-    grace: float = 0.0,
+    command: Sequence[str], printed: Path, *, seconds: float | None = None, grace: float = 0.0,
     environment: Mapping[str, str] | None = None,
-) -> Ended:
-    """Run a command to its end, in a group of its own that ends with it.
-
-    An interrupt or a termination of this process stops the command first.
+) -> Ended:  # fmt: skip
+    """Run a command to its end, in a group of its own; an interrupt or a termination of this process stops it first.
 
     Args:
-        command: the words.
         printed: file for what it prints.
         seconds: after which it is stopped; None: never.
         grace: seconds between SIGTERM, which the process alone gets, and the end of the whole group; 0: no SIGTERM.
@@ -90,24 +83,15 @@ def run(
 
 
 def ask(
-    program: Sequence[str],
-    request: object,
-    folder: Path,
-    *,
-    seconds: float,
+    program: Sequence[str], request: object, folder: Path, *, seconds: float,
     environment: Mapping[str, str] | None = None,
-) -> Any:
-    """What `program REQUEST ANSWER` answers.
+) -> Any:  # fmt: skip
+    """What `program REQUEST ANSWER` answers to plain values, such as `call("module:function")` for a program.
 
-    Args:
-        program: the words before the two files, such as `call("module:function")`.
-        request: plain values.
-        folder: for both files and what the process prints; it is made.
-        seconds: after which it is ended.
-        environment: laid over that of this process.
+    Both files, and what it prints, are in `folder`.
 
     Raises:
-        ChildError: it did not answer; the message holds the last line that it printed.
+        ChildError: it did not answer within so many seconds; the message holds the last line that it printed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     asked, answer = folder / "request.json", folder / "answer.json"

@@ -30,11 +30,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
 def check_measurable(parts: Parts) -> None:
-    """Refuse what a benchmark does not measure: several processes, a run that goes on, too long sequences.
-
-    Raises:
-        ConfigError: naming what to change.
-    """
+    """Refuse what a benchmark does not measure: several processes, a run that goes on, too long sequences."""
     ranks = Ranks.from_environment()
     if ranks.world_size > 1 or parts.strategy.name != "single":
         raise ConfigError(
@@ -48,11 +44,7 @@ def check_measurable(parts: Parts) -> None:
 
 
 def check_plain(overrides: Sequence[str]) -> None:
-    """Refuse `variant=…`, which is stronger than the settings of a benchmark's variants and its own.
-
-    Raises:
-        ConfigError: naming it.
-    """
+    """Refuse `variant=…`, which is stronger than the settings of a benchmark's variants and its own."""
     for word in overrides:
         if word.lstrip("+").startswith(f"{KEY}="):
             raise ConfigError(
@@ -78,7 +70,7 @@ def without_folders(words: Sequence[str]) -> list[str]:
 def turns(items: Sequence[T], rounds: int) -> Iterator[tuple[int, int, T]]:
     """(round, position, item): every item once a round, in every second round backwards.
 
-    So a device that warms up or slows down meets all of them alike.
+    A device that warms up or slows down meets all of them alike.
     """
     for number in range(rounds):
         for position, item in enumerate(items if number % 2 == 0 else reversed(items)):
@@ -86,17 +78,11 @@ def turns(items: Sequence[T], rounds: int) -> Iterator[tuple[int, int, T]]:
 
 
 def begin(new: R, path: Path, *, done: Callable[[R], str], say: Callable[[str], None]) -> tuple[R, Path]:
-    """The newest unfinished record of the same measurement and its file; otherwise `new` and `path`. It is written.
+    """The newest unfinished record of the same measurement and its file; otherwise `new` and `path`, of `record_path`.
 
-    Args:
-        new: what a new measurement begins with.
-        path: of `record_path`; records beside it whose names differ in date and number are looked through. A file that
-            is not such a record is left alone.
-        done: what a record holds, in words.
-        say: is told what is continued.
-
-    Raises:
-        OSError: it cannot be written, which is known before minutes are spent.
+    It is written, so that what cannot be is known before minutes are spent. Records beside `path` whose names differ in
+    date and number are looked through; a file that is not such a record is left alone. `done` has words for what a
+    record holds.
     """
     record = new
     what = re.sub(r"(_\d+)?$", "", path.stem.partition("_")[2], count=1)

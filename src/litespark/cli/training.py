@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated
 
-from litespark.cli.configs import Overrides, composed_parts, number, repository, tell
+from litespark.cli.configs import Overrides, composed_parts, number, tell
 from litespark.ranges import Count, Processes
+from litespark.run.checkout import repository
 
 
 def train(overrides: Overrides) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -33,12 +32,10 @@ class Processes:
     def __init__(self, answer: Callable[[Request], str] = lambda request: "measured", **changes: object) -> None:
         self.answer, self.changes = answer, changes
         self.asked: list[Request] = []
-        self.caches: list[str | None] = []
         self.seconds = 0.0
 
     def __call__(self, request: Request, folder: Path, *, timeout: float) -> RoundRecord:
         self.asked.append(request)
-        self.caches.append(os.environ.get("TRITON_CACHE_DIR"))
         assert folder.is_dir()
         self.seconds += 10.0
         outcome = self.answer(request)
@@ -86,17 +83,6 @@ def test_every_second_round_is_reversed_and_every_process_is_a_new_one(tmp_path)
     assert path.name == f"{record.provenance.time[:10]}_bench-step_tiny_fp32.json"
     first = processes.asked[0]
     assert (first.warmup_steps, first.steps, first.loss_rows, first.layers) == (1, 2, 2, None)
-
-
-def test_processes_share_what_they_compile_and_leave_the_environment_as_it_was(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv("TRITON_CACHE_DIR", raising=False)
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/chosen")
-    processes = Processes()
-    run(tmp_path, processes)
-    assert set(processes.caches) == {str(tmp_path / "cache" / "litespark" / "compiled" / "triton")}
-    assert "TRITON_CACHE_DIR" not in os.environ
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/chosen"
 
 
 def test_out_of_memory_is_tried_with_more_recomputation_and_kept_so(tmp_path):

@@ -11,8 +11,8 @@ from litespark.benchmarks.child_process import Ended
 from litespark.benchmarks.training.runs import Training
 from litespark.benchmarks.training.session import TrainingSettings, bench_training
 from litespark.benchmarks.training.variants import TO_LOSS, Question, Variant
-from litespark.cli.configs import repository
 from litespark.metrics.records.training import TrainingRecord
+from litespark.run.checkout import repository
 from tests.benchmarks.training.finished_runs import Point, finished, write_run
 from tests.cli.tiny_run import tiny
 

@@ -19,17 +19,7 @@ _VALIDATION_DOCUMENTS = 96
 
 
 def write_corpus(folder: Path, *, text_bytes: int, shards: int, texts: Iterator[str] | None = None) -> CorpusRecord:
-    """Write a corpus with a training and a validation split into `folder`.
-
-    Args:
-        folder: of the corpus.
-        text_bytes: of the training text in UTF-8, about.
-        shards: that it is written in.
-        texts: documents; None: those of `documents()`.
-
-    Raises:
-        ValueError: there is less text.
-    """
+    """Write a validation split, and a training split of about so many bytes of UTF-8, of `texts` or `documents()`."""
     texts = documents() if texts is None else texts
     digest, count, written, compressed = hashlib.sha256(), 0, 0, 0
     for number in range(-1, shards):

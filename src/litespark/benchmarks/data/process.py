@@ -43,11 +43,7 @@ def prepare_corpus(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def encode(request: dict[str, Any]) -> dict[str, Any]:
-    """The bare tokenizer over the texts of a corpus that are in memory already; their ids are not even looked at.
-
-    Args:
-        request: `tokenizer`: a tokenizer.json; `source`: folder of .jsonl.zst shards; `cores`.
-    """
+    """The bare tokenizer, `tokenizer`, over the texts of `source` that are in memory already."""
     import tokenizers
 
     use_cores(request["cores"])
@@ -75,12 +71,7 @@ def _batches(folder: Path) -> Iterator[list[str]]:
 
 
 def stream(request: dict[str, Any]) -> list[dict[str, Any]]:
-    """The cases one after the other: tokens, seconds, and seconds to the first batch of each.
-
-    Args:
-        request: `config` whose source is prepared; `cases`: reader, workers and shuffle of each, as in `StreamRun`;
-            `seconds` to count for, about; `cores`.
-    """
+    """Figures of a `StreamRun` for each of `cases` (reader, workers, shuffle) in turn, counted for about `seconds`."""
     use_cores(request["cores"])
     answers = []
     for reader, workers, shuffle in request["cases"]:

@@ -56,14 +56,7 @@ CASES: tuple[tuple[Reader, int, bool], ...] = (
 
 @settings("--")
 class DataSettings:
-    """How it is run.
-
-    Attributes:
-        rounds: of preparation and of streaming.
-        megabytes: of training text, 10^6 bytes each.
-        seconds: that each stream is read for.
-        timeout: seconds after which a single measurement is ended.
-    """
+    """How it is run: `megabytes` of 10^6 bytes of text, `seconds` for each stream, `timeout` of a measurement."""
 
     rounds: Repeats = 3
     megabytes: Annotated[float, Range(above=0, at_most=1e6)] = 24.0
@@ -85,15 +78,9 @@ def bench_data(
     Args:
         overrides: of the config, as the user gave them. Of the data, the tokenizer, the vocabulary and the settings of
             reading are taken; the text is the benchmark's own.
-        settings: how it is run.
         command: to reproduce it, for the record.
         output: folder of records; the file is DEVICE/DATE_bench-data_CORPUS_IDTYPE.json in it.
-        say: is told what is being done.
         ask: runs a process; replaced in tests.
-
-    Raises:
-        ValueError: the config has no text to prepare, or a measurement failed.
-        OSError: the record cannot be written.
     """
     parts = compose_parts(with_defaults(overrides))
     if not isinstance(parts.data, PrepareConfig):

@@ -109,13 +109,7 @@ def within(kernel_class: str) -> str:
 
 
 def class_of(name: str, launched_by: Sequence[str] = (), forward: Sequence[str] = ()) -> str:
-    """The class of a kernel, or of an op's own time.
-
-    Args:
-        name: of the kernel, or of the op.
-        launched_by: names of ops and annotations around it, innermost first.
-        forward: of a backward op: the same of the forward op that it differentiates, itself first.
-    """
+    """The class of a kernel, or of an op's own time; `launched_by` and `forward` as in `Busy`."""
     around = (*launched_by, *forward)
     if (own := _own(name)) is not None:
         return own

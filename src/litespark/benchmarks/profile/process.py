@@ -53,11 +53,7 @@ class Answer(JsonFile):
 
 
 def measure(values: dict[str, Any]) -> Any:
-    """The `Answer` to a `Request`, both as plain values.
-
-    Raises:
-        ConfigError: what any run refuses.
-    """
+    """The `Answer` to a `Request`, both as plain values."""
     request = Request(**values)
     return json.loads(answered(compose_parts(request.overrides), request).check())
 
@@ -80,11 +76,7 @@ def answered(parts: Parts, request: Request) -> Answer:
 def profiled(
     training: Training, batches: Sequence[StepBatch], *, warmup: int, device: Device
 ) -> tuple[Profile, list[float]]:
-    """Warm up, take half of the other steps without the profiler and half with it.
-
-    Returns:
-        The time of a step by class, and milliseconds of each step without the profiler.
-    """
+    """The time of a step by class, and milliseconds of each step of the half that is taken without the profiler."""
     rest = batches[warmup:]
     plain, watched = rest[: len(rest) // 2], rest[len(rest) // 2 :]
     for batch in batches[:warmup]:
@@ -132,11 +124,7 @@ def _traced(training: Training, batches: Sequence[StepBatch], device: Device) ->
 
 
 def by_class(wall: float, busy: Sequence[Busy], steps: int) -> list[ClassRecord]:
-    """Milliseconds of a step by class, `idle` included, so that they add up to `wall` / `steps`.
-
-    Args:
-        wall: milliseconds of all steps together; busy: what ran in them; steps: how many there were.
-    """
+    """Milliseconds of a step by class, `idle` included, so that they add up to `wall` / `steps`."""
     milliseconds: dict[tuple[str, str, str | None], float] = defaultdict(float)
     calls: dict[tuple[str, str, str | None], set[int]] = defaultdict(set)
     for stretch, charged in zip(busy, shares(busy), strict=True):

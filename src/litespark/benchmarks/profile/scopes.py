@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import importlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import nn
@@ -51,8 +51,8 @@ def annotated(model: nn.Module) -> Iterator[None]:
     For models that run as they are written: `torch.compile` would compile them anew.
     """
     with _Replacements() as replace:
-        replace(step, "finish_gradients", scope("optimizer"))
-        replace(nn.utils, "clip_grad_norm_", scope("optimizer"))
+        replace.annotate(step, "finish_gradients", scope("optimizer"))
+        replace.annotate(nn.utils, "clip_grad_norm_", scope("optimizer"))
         if isinstance(model, Llama):
             _annotate_ours(model, replace)
         else:
@@ -67,15 +67,15 @@ def _annotate_ours(model: Llama, replace: _Replacements) -> None:
     ops = dataclasses.replace(model.ops, fp8=annotated_pieces(model.ops.fp8), **functions)
     for module in model.modules():
         if isinstance(getattr(module, "ops", None), Ops):
-            replace.value(module, "ops", ops)
+            replace.set(module, "ops", ops)
         if type(module) in _OUR_MODULES:
-            replace(module, "forward", _OUR_MODULES[type(module)])
+            replace.annotate(module, "forward", _OUR_MODULES[type(module)])
     if model.fp8 is not None:
-        replace(model.fp8, "finish_step", scope("optimizer"))
+        replace.annotate(model.fp8, "finish_step", scope("optimizer"))
         for linear in (each for block in model.fp8.blocks.values() for each in block):
-            replace.value(linear, "pieces", annotated_pieces(linear.pieces))
+            replace.set(linear, "pieces", annotated_pieces(linear.pieces))
             # with what a product has beside itself: scales of rows, and all that simulates it
-            replace(linear, "product", scope("gemm"))
+            replace.annotate(linear, "product", scope("gemm"))
 
 
 def annotated_pieces(pieces: Pieces) -> Pieces:
@@ -90,11 +90,11 @@ def _annotate_theirs(model: Any, replace: _Replacements) -> None:
     for module in model.modules():
         name = next((end for end in _THEIR_MODULES if type(module).__name__.endswith(end)), None)
         if name is not None:
-            replace(module, "forward", _THEIR_MODULES[name])
+            replace.annotate(module, "forward", _THEIR_MODULES[name])
     source = importlib.import_module(_LLAMA)
     for function, annotation in _THEIR_FUNCTIONS.items():
-        replace(source, function, annotation)
-    replace(model, "loss_function", scope("loss"))
+        replace.annotate(source, function, annotation)
+    replace.annotate(model, "loss_function", scope("loss"))
 
 
 def _wrapped(function: Callable[..., Any], annotation: str) -> Callable[..., Any]:
@@ -106,34 +106,17 @@ def _wrapped(function: Callable[..., Any], annotation: str) -> Callable[..., Any
     return call
 
 
-class _Replacements:
+class _Replacements(ExitStack):
     """Attributes that are other ones for a while."""
 
-    def __init__(self) -> None:
-        self._undo: list[Callable[[], None]] = []
-
-    def __enter__(self) -> _Replacements:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for undo in reversed(self._undo):
-            undo()
-
-    def __call__(self, owner: Any, name: str, annotation: str) -> None:
+    def annotate(self, owner: Any, name: str, annotation: str) -> None:
         """Let a function of `owner` run under an annotation."""
-        self.value(owner, name, _wrapped(getattr(owner, name), annotation))
+        self.set(owner, name, _wrapped(getattr(owner, name), annotation))
 
-    def value(self, owner: Any, name: str, value: Any) -> None:
+    def set(self, owner: Any, name: str, value: Any) -> None:
         """Give `owner` another value by that name."""
-        of_class = isinstance(getattr(type(owner), name, None), property)
-        there = of_class or name in vars(owner)
-        before = getattr(owner, name)
-
-        def undo() -> None:
-            if there:
-                setattr(owner, name, before)
-            else:
-                delattr(owner, name)
-
+        if isinstance(getattr(type(owner), name, None), property) or name in vars(owner):
+            self.callback(setattr, owner, name, getattr(owner, name))
+        else:
+            self.callback(delattr, owner, name)
         setattr(owner, name, value)
-        self._undo.append(undo)

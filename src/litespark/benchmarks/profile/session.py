@@ -41,18 +41,12 @@ def bench_profile(
     """Profile one variant and write the record.
 
     Args:
-        overrides: of the config, as the user gave them.
+        overrides: of the config, as the user gave them; command: to reproduce it.
         variant: a word that `litespark.benchmarks.step.variants.parse` takes.
         steps: under the profiler; as many are taken without it before.
         layers: of the model; None: all, or as many as the device can train.
-        command: to reproduce it.
         output: folder of records; the file is DEVICE/DATE_bench-profile_MODEL_PRECISION-VARIANT.json in it.
-        say: is told what is being done.
         launch: runs the process; replaced in tests.
-
-    Raises:
-        ValueError: the config or the variant cannot be profiled here, or its process failed.
-        OSError: the record cannot be written.
     """
     chosen = parse(variant)
     if chosen.kind == "train.py":

@@ -72,9 +72,6 @@ def busy_intervals(events: Sequence[Mapping[str, Any]], device: str) -> tuple[fl
     Args:
         events: `traceEvents` of an exported trace, with one annotation named `WINDOW` around the steps.
         device: "cpu": each op without the ops inside it; else kernels and copies of the accelerator.
-
-    Raises:
-        ValueError: the trace has no such window, or none of the device's events in it.
     """
     whole = [each for each in events if each.get("ph") == "X"]
     windows = [each for each in whole if each.get("cat") == "user_annotation" and each["name"] == WINDOW]
@@ -95,10 +92,7 @@ def busy_intervals(events: Sequence[Mapping[str, Any]], device: str) -> tuple[fl
 
 
 def shares(intervals: Sequence[Busy]) -> list[float]:
-    """Milliseconds that each interval is charged with: an instant that several share is divided among them.
-
-    The sum is the time in which at least one was busy.
-    """
+    """Milliseconds that each interval is charged with: an instant that several share is divided among them."""
     borders: list[tuple[float, int, int]] = []
     for number, each in enumerate(intervals):
         borders += [(each.start, 1, number), (each.end, 0, number)]

@@ -79,9 +79,6 @@ def decide(overrides: Sequence[str], variants: Sequence[Variant], settings: Step
     """Compose the config of each variant, and check that they can be compared on this machine.
 
     Hugging Face Llama does not keep attention within the documents of a row, so nobody does where it takes part.
-
-    Raises:
-        ValueError: the config cannot be measured, or a variant changes what must be the same for all.
     """
     names = [variant.name for variant in variants]
     if not names or len(set(names)) < len(names):

@@ -1,9 +1,8 @@
 """The Hugging Face baselines: transformers' Llama with our initial weights, trained as its users train it.
 
-The strong baselines do not use transformers' attention by the name "sdpa". When it is traced, transformers 5 cannot
-see that a row is one sequence and makes a mask of S x S for every row, which keeps scaled_dot_product_attention from
-its flash kernels; uncompiled it reads the device in every forward pass to see it. Under a name that has no function
-for masks none is made, and the same call is given `is_causal=True`.
+The strong baselines do not use transformers' attention by the name "sdpa": when it is traced, transformers 5 makes a
+mask of S x S for every row, which keeps scaled_dot_product_attention from its flash kernels. Under a name that has no
+function for masks none is made, and the same call is given `is_causal=True`.
 """
 
 from __future__ import annotations
@@ -30,11 +29,7 @@ _CAUSAL = "litespark_causal_sdpa"
 
 
 class HuggingFaceTraining(TextbookTraining):
-    """A baseline with its optimizer; the initial weights are copied from `weights`.
-
-    Raises:
-        ValueError: `recompute` is neither `none` nor `full`.
-    """
+    """A baseline with its optimizer; the initial weights are copied from `weights`."""
 
     def __init__(
         self, setup: HuggingFaceSetup, parts: Parts, machine: Machine, weights: Llama, recompute: Recompute
@@ -69,7 +64,6 @@ class HuggingFaceTraining(TextbookTraining):
         self.model.train()
 
     def loss(self, batch: TokenBatch, tokens: Tensor, *, compiled: bool) -> Tensor:
-        """See `TextbookTraining`."""
         # shift_labels are taken as they are, and labels alone would be shifted a second time
         labels = {"labels": batch.labels, "shift_labels": batch.labels, "num_items_in_batch": tokens}
         loss: Tensor = (self._forward if compiled else self.model)(batch.tokens, **labels, use_cache=False).loss
@@ -93,11 +87,7 @@ def build_model(config: LlamaConfig, attention: str, device: torch.device) -> An
 
 
 def copy_weights(source: Llama, target: Any) -> None:
-    """Give transformers' model the weights of ours, in place.
-
-    Raises:
-        ValueError: a parameter on one side has no counterpart.
-    """
+    """Give transformers' model the weights of ours, in place."""
     theirs = dict(target.named_parameters())
     parts = huggingface_parts(source.config)
     expected = {name for pieces in parts.values() for name, _ in pieces}

@@ -42,12 +42,7 @@ _OUT_OF_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CU
 
 
 def measure(values: dict[str, Any]) -> Any:
-    """The `RoundRecord` of a `Request`, both as plain values.
-
-    Raises:
-        ConfigError: what any run refuses.
-        ArithmeticError: a loss was not finite.
-    """
+    """The `RoundRecord` of a `Request`, both as plain values."""
     request = Request(**values)
     return json.loads(measured(compose_parts(request.overrides), request).check())
 
@@ -83,11 +78,7 @@ def asked_parts(parts: Parts, request: Request) -> Parts:
 
 
 def prepare(parts: Parts, request: Request) -> tuple[Machine, RowDataModule, Training]:
-    """The machine and the data of the process, and the variant with its optimizer, ready for the first step.
-
-    Raises:
-        ConfigError: what any run refuses.
-    """
+    """The machine and the data of the process, and the variant with its optimizer, ready for the first step."""
     quieten()
     machine = preflight(parts, Ranks.from_environment())
     device_of(machine.device).use()

@@ -50,18 +50,10 @@ class Request:
 
 
 def answer(
-    request: Request,
-    folder: Path,
-    *,
-    timeout: float,
-    program: Sequence[str] = MEASURE,
+    request: Request, folder: Path, *, timeout: float, program: Sequence[str] = MEASURE,
     environment: Mapping[str, str] | None = None,
-) -> Any:
-    """What a fresh process answers, as plain values; arguments as in `ask`.
-
-    Raises:
-        ChildError: it did not answer.
-    """
+) -> Any:  # fmt: skip
+    """What a fresh process answers, as plain values; see `ask`."""
     mine = folder.absolute() / f"round-{request.round}-{request.position}-{request.variant}"
     asked = replace(request, folder=str(mine), started=time.time())
     return ask(program, asdict(asked), mine, seconds=timeout, environment=environment)

@@ -5,11 +5,9 @@ The same command continues what was stopped, also by `kill -9`.
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -21,11 +19,9 @@ from litespark.benchmarks.step.variants import Variant
 from litespark.metrics.records.base import RecordError
 from litespark.metrics.records.step import RoundRecord, StepRecord, VariantKind, VariantRecord
 from litespark.models.spec import Recompute
-from litespark.ops.measuring import default_cache
 
 S = TypeVar("S", bound=StepRecord)
 
-_COMPILE_CACHES = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
 _OURS: tuple[Recompute, ...] = ("none", "swiglu", "full")
 # kinds of recomputation that are tried one after the other where memory does not suffice
 RECOMPUTES: dict[VariantKind, tuple[Recompute, ...]] = {
@@ -47,12 +43,9 @@ def bench_step(
     """Measure, and write the record after every process.
 
     Args:
-        overrides: of the config, as the user gave them.
+        overrides: of the config, as the user gave them; command: to reproduce it.
         variants: in the order in which they take turns.
-        settings: how it is run.
-        command: to reproduce it, for the record.
         output: folder of records; the file is DEVICE/DATE_bench-step_MODEL_PRECISION.json in it.
-        say: is told what is being done.
         launch, clock: replaced in tests.
 
     Raises:
@@ -82,13 +75,8 @@ class StepTurns:
 
     A variant that runs out of memory is tried again at once with the next kind of recomputation, and keeps it. One
     that fails in another way is left out until the same command is given again. Attempts of both kinds stay in the
-    record. With `settings.minutes` no process but the first is begun that would end later, going by the last of its
-    variant, or by the longest of all where it is the first of its variant.
-
-    Attributes:
-        record: is filled, and written to `path` after every process.
-        decided: what is measured; settings: how.
-        began: when the minutes began by the clock.
+    record. With `settings.minutes` no process but the first is begun that would end later than these after `began`,
+    going by the last of its variant, or by the longest of all where it is the first of its variant.
     """
 
     record: StepRecord
@@ -110,7 +98,7 @@ class StepTurns:
         self.record.write(self.path)
         able = [variant for variant in self.record.variants if variant.reason is None]
         self.seconds = {variant.name: _seconds_known(variant) for variant in able}
-        with _shared_compile_cache(default_cache().parent / "compiled"), tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder:
             for number, position, variant in turns(able, self.record.protocol.rounds):
                 while not _done(variant, number) and variant.name not in self.failed:
                     if self._too_late(variant):
@@ -171,15 +159,3 @@ def _check_answer(request: Request, answer: RoundRecord) -> None:
 def _seconds_known(variant: VariantRecord) -> float:
     """About what the last process of a variant took; 0 where none was measured."""
     return sum((last.seconds_before or 0.0) + sum(last.step_ms) / 1e3 for last in variant.measured[-1:])
-
-
-@contextmanager
-def _shared_compile_cache(folder: Path) -> Iterator[None]:
-    """Let all processes share what they compile, below `folder` unless the environment names other places."""
-    added = {name: str(folder / part) for name, part in _COMPILE_CACHES.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)

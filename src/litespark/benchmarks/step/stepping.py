@@ -111,8 +111,6 @@ def counted_joules(
     Args:
         joules: of the counted steps; None: the counter was not read at both ends.
         method: how they were read; None: not at all, for the reason `absent`.
-        on_gpu: they are those of a board's counter.
-        seconds, steps: of the counted steps together.
         dropped: readings that were impossible.
     """
     reason = None
@@ -131,13 +129,10 @@ def counted_joules(
 def take_steps(
     training: Training, batches: Sequence[StepBatch], *, warmup: int, meter: EnergyMeter, device: Device, started: float
 ) -> dict[str, Any]:
-    """Take all steps; all but the first `warmup` of them are timed and metered.
+    """Fields of a `RoundRecord` of all steps, of which all but the first `warmup` are timed and metered.
 
     Args:
         started: seconds since the epoch when the process was.
-
-    Returns:
-        Fields of a `RoundRecord`.
 
     Raises:
         ArithmeticError: the loss of a step was not finite.

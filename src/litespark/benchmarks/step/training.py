@@ -27,26 +27,22 @@ class LitesparkTraining:
 
     def __init__(self, module: TrainingModule, parts: Parts, machine: Machine, detail: str) -> None:
         assert module.model is not None
-        self.model = module.model
-        self.task = module.task
-        self.metrics = module.metrics
+        self.module, self.model = module, module.model
         self.optimizer = module.configure_optimizers()
-        self.optimizer_step = OptimizerStep(self.task, grad_clip=parts.optim.grad_clip, device=machine.device)
-        self.parts = parts
-        self.machine = machine
+        self.optimizer_step = OptimizerStep(module.task, grad_clip=parts.optim.grad_clip, device=machine.device)
+        self.parts, self.machine = parts, machine
         self.recompute: str = parts.recompute
         self.detail = detail
 
     def step(self, batch: StepBatch) -> Tensor:
-        """See `litespark.benchmarks.step.stepping.Training`."""
         self.optimizer_step.take(self.model, self.optimizer, batch.batches, batch.learning_rate, self._context)
         return self.optimizer_step.sums[0]
 
     def held_out_loss(self, batches: Iterable[TokenBatch]) -> float:
-        """See `litespark.benchmarks.step.stepping.Training`."""
-        metrics = self.metrics.to(self.machine.device)
+        device = self.machine.device
+        metrics = self.module.metrics.to(device)
         with uncompiled(self.model):
-            return validate(self.model, self.task, metrics, batches, self.machine.device, self._context)["loss"]
+            return validate(self.model, self.module.task, metrics, batches, device, self._context)["loss"]
 
     def _context(self) -> AbstractContextManager[object]:
         return forward_context(self.parts.strategy, self.machine.precision, self.machine.device)
@@ -75,7 +71,6 @@ class TextbookTraining(ABC):
         """The sum of nats over a micro-batch divided by `tokens`, ()."""
 
     def step(self, batch: StepBatch) -> Tensor:
-        """See `litespark.benchmarks.step.stepping.Training`."""
         # filled on the device: a copy from the host would wait for it
         tokens = torch.full((), batch.supervised, dtype=torch.float32, device=self.device)
         total = torch.zeros((), device=self.device)
@@ -92,7 +87,6 @@ class TextbookTraining(ABC):
         return total * tokens
 
     def held_out_loss(self, batches: Iterable[TokenBatch]) -> float:
-        """See `litespark.benchmarks.step.stepping.Training`."""
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         one = torch.ones((), device=self.device)
         tokens = 0
@@ -119,7 +113,6 @@ class BareTraining(TextbookTraining):
         self.detail = detail
 
     def loss(self, batch: TokenBatch, tokens: Tensor, *, compiled: bool) -> Tensor:
-        """See `TextbookTraining`."""
         total: Tensor = self.model(
             batch.tokens,
             batch.labels,

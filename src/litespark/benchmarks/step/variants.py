@@ -1,7 +1,6 @@
 """What `litespark bench step` compares: the Hugging Face baselines, ours, and train.py itself.
 
-All of them train fp32 masters with AdamW states in fp32 and compute in the precision of the run; what else they do is
-said in one line each.
+All of them train fp32 masters with AdamW states in fp32 and compute in the precision of the run.
 """
 
 from __future__ import annotations
@@ -27,14 +26,7 @@ from litespark.training.optim import AdamWConfig
 
 @dataclass(frozen=True)
 class Variant:
-    """One thing that is measured.
-
-    Attributes:
-        name: as in tables.
-        kind: what it is made of.
-        settings: overrides that make it from the benchmark's config; none for the Hugging Face ones.
-        about: one line that says what it is.
-    """
+    """One thing that is measured; `settings` make it from the benchmark's config, `about` says in a line what it is."""
 
     name: str
     kind: VariantKind
@@ -108,9 +100,6 @@ def parse(word: str) -> Variant:
 
     A baseline's name, `litespark`, `bare`, `train.py`, or `NAME:override override …` for a combination of ours;
     `bare:…` and `train.py:…` are those two with the overrides.
-
-    Raises:
-        ValueError: no such variant; overrides for a baseline, which takes none; a name that no file could have.
     """
     name, colon, rest = word.partition(":")
     settings = tuple(rest.split())

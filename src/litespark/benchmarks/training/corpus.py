@@ -48,15 +48,10 @@ class CorpusSettings:
 
 
 def build_corpus(config: PrepareConfig, settings: CorpusSettings, *, below: Path) -> tuple[Path, Corpus]:
-    """Write the corpus, or find it where it was written before.
+    """Write the corpus below a folder, or find it where it was written before.
 
-    Args:
-        config: whose `source` has the clean documents: Python files give the prose of their docstrings, all others
-            their own documents. Packages or splits that the source holds out validate, else a share by hash.
-        below: folder in which that of the corpus lies, named after its content.
-
-    Raises:
-        ValueError: the source cannot be read, or has too little clean text for a training and a validation.
+    Clean are the documents of `config.source`, or the prose of the docstrings of Python files. Packages or splits that
+    the source holds out validate, else a share by hash.
     """
     training, validation = _clean(config, settings.clean_bytes)
     if not training or not validation:

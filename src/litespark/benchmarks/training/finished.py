@@ -13,12 +13,7 @@ from litespark.run.record import RunRecord
 
 
 def read_run(folder: Path, record: TrainingRecord, variant: TrainedVariant, seed: int, position: int) -> TrainedRun:
-    """The run in a folder, for its place in the record.
-
-    Raises:
-        RecordError: the run is not finished, was trained on other data, with another seed, length or target, has no
-            validation, or its files contradict each other.
-    """
+    """The run in a folder, for its place in the record; RecordError where it cannot stand beside the others."""
     found = RunRecord.read(folder / RECORD)
     curve = validations(folder)
     if not curve:

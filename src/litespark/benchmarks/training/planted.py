@@ -35,12 +35,8 @@ def plant(clean: Sequence[str], share: float, seed: int) -> list[Text]:
     """Clean documents with junk and copies among them, in an order that the seed decides.
 
     A quarter of what is planted are exact copies, a quarter near copies with one word in a hundred changed, both of one
-    document in twenty and always behind it; the rest is junk, the same share of every kind.
-
-    Args:
-        clean: documents, at least one.
-        share: bytes to plant for each clean byte.
-        seed: of everything that is drawn.
+    document in twenty and always behind it; the rest is junk, the same share of every kind. `share` is the bytes to
+    plant for each clean byte.
     """
     random = Random(seed)
     size = sum(len(text.encode()) for text in clean) * share

@@ -42,9 +42,6 @@ def prepare_variants(
     """Write the corpus and prepare it for each variant, or find that done.
 
     All have one tokenizer, the first variant's: with another a token would be other bytes.
-
-    Raises:
-        ValueError: the text cannot be read or prepared so, a library is missing, or a variant selects nothing.
     """
     parts = compose_parts(overrides)
     assert isinstance(parts.data, PrepareConfig)

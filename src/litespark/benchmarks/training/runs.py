@@ -30,14 +30,7 @@ _SHORTEST_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Training:
-    """A run to be taken to its end.
-
-    Attributes:
-        script: `train.py`.
-        overrides: that make it, without its name and folder.
-        logs: below which its folder lies; name: of that folder in `runs`.
-        seconds: after which it is stopped and saved; None: never.
-    """
+    """A run of `script`, which is `train.py`; after so many seconds it is stopped and saved."""
 
     script: Path
     overrides: tuple[str, ...]
@@ -81,16 +74,7 @@ def _is_finished(folder: Path) -> bool:
 
 @dataclass
 class Turns:
-    """Takes the runs that a record lacks.
-
-    Attributes:
-        record: is filled, and written to `path` after every run.
-        overrides: of each variant, by its name; parts: of all of them.
-        script, logs: of the runs, see `Training`.
-        say: is told what is being done.
-        launch: runs one to its end; clock: in seconds.
-        deadline: of `clock`, at which the run that is under way is stopped and saved; None: never.
-    """
+    """Takes the runs that a record lacks; `overrides` are those of each variant by its name."""
 
     record: TrainingRecord
     path: Path

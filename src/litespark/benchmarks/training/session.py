@@ -73,15 +73,12 @@ def bench_training(
     """Train, and write the record after every run.
 
     Args:
-        question: what is asked, with its variants.
         overrides: of the config, as the user gave them. With a corpus, `data.source` is where clean text is taken from,
             and what they state of `data.selection` makes the second variant.
-        settings: how it is run.
         variants: in place of the question's; the first is what the others are held against.
         command: to reproduce it, for the record.
         script: `train.py`.
         output: folder of records; the file is DEVICE/DATE_bench-QUESTION_MODEL_PRECISION.json in it.
-        say: is told what is being done.
         launch, clock: replaced in tests.
 
     Raises:
@@ -120,11 +117,7 @@ def new_record(
     overrides: Sequence[str],
     command: Sequence[str],
 ) -> TrainingRecord:
-    """The record without runs; prepares the text where that was not done before.
-
-    Raises:
-        ValueError: the device cannot compute in the precision of a variant, or text and vocabulary do not fit.
-    """
+    """The record without runs; prepares the text where that was not done before."""
     device = find(parts.trainer.accelerator)
     precisions = [precision_of(each.parts, device) for each in made]
     first = made[0].parts

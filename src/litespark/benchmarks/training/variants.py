@@ -86,11 +86,7 @@ def parse(words: str, defaults: Sequence[Variant]) -> Variant:
 
 
 def check_question(question: Question, parts: Parts, overrides: Sequence[str], variants: Sequence[Variant]) -> None:
-    """Refuse what cannot be answered, and runs that a benchmark cannot start, name and continue by itself.
-
-    Raises:
-        ConfigError: naming what to change.
-    """
+    """Refuse what cannot be answered, and runs that a benchmark cannot start, name and continue by itself."""
     check_plain(overrides)
     target, names = parts.budget.target_bpb, [variant.name for variant in variants]
     if question.to_target and target is None:
@@ -116,14 +112,7 @@ def check_question(question: Question, parts: Parts, overrides: Sequence[str], v
 
 
 def check_variants(parts: Parts, variants: Sequence[Composed]) -> None:
-    """Refuse variants that would not train the same model on the same stream; a corpus is theirs to select from.
-
-    Args:
-        parts: what they may differ from in how they train alone.
-
-    Raises:
-        ConfigError: naming the variant and its keys.
-    """
+    """Refuse variants that would not train the same model on the same stream; a corpus is theirs to select from."""
     for each in variants:
         free = _FREE if each.prepared is None else (*_FREE, *_FREE_OF_A_CORPUS)
         different = [

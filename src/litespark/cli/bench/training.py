@@ -9,7 +9,8 @@ from typing import Annotated, Any
 from typer import Context, Option
 
 from litespark.cli.bench.records import Output, Publish, records_folder, show, typed
-from litespark.cli.configs import Overrides, repository, tell
+from litespark.cli.configs import Overrides, tell
+from litespark.run.checkout import repository
 
 
 def _variant(usual: str) -> Any:
