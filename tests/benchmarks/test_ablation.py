@@ -9,18 +9,16 @@ import copy
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from litespark.benchmarks import ablation
-from litespark.benchmarks.ablation import bench_ablation, check_combinations, switches_between
+from litespark.benchmarks.ablation import bench_ablation, switches_between
 from litespark.benchmarks.step import begin as begin_module
 from litespark.benchmarks.step.process import measured
 from litespark.benchmarks.step.request import Request
-from litespark.benchmarks.step.variants import litespark_variant
-from litespark.metrics.records.ablation import AblationRecord, KeyRecord, SwitchRecord
+from litespark.metrics.records.ablation import AblationRecord
 from litespark.metrics.records.step import RoundRecord
 from litespark.reports.ablation_rows import from_record
 from litespark.run.composing import compose_parts
@@ -211,14 +209,6 @@ def test_what_cannot_be_switched_is_refused_before_anything_is_written(tmp_path,
     with pytest.raises(ConfigError, match=message):
         run(tmp_path, Processes(), **changes)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_combination_that_changes_more_than_its_switches_is_refused():
-    rope = [SwitchRecord("rope", [KeyRecord("ops.rope", "reference", "torch")])]
-    baseline, other = (SimpleNamespace(resolved={"ops": {"rope": rope}}) for rope in ("reference", "torch"))
-    check_combinations(SimpleNamespace(variants=[(litespark_variant("baseline"), baseline)]), rope, baseline)
-    with pytest.raises(ConfigError, match=r"baseline: got a config that differs .* in ops\.rope, expected nothing"):
-        check_combinations(SimpleNamespace(variants=[(litespark_variant("baseline"), other)]), rope, baseline)
 
 
 def test_the_gain_of_fp8_is_measured_beside_its_loss(tmp_path):

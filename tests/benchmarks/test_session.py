@@ -8,19 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from litespark.benchmarks.session import begin, device_folder, record_path, turns, without_folders
+from litespark.benchmarks.session import begin, record_path, turns, without_folders
 from litespark.metrics.records.base import RecordError
 from litespark.metrics.records.origin import Provenance
-from tests.metrics.records.hand_made import CPU, environment, provenance
+from tests.metrics.records.hand_made import CPU, provenance
 
 
 def origin(device: str) -> Provenance:
     return provenance(device, time="2026-01-02T03:04:05+00:00")
-
-
-def test_a_folder_is_named_after_the_device():
-    assert device_folder(environment("NVIDIA H200")) == "nvidia-h200"
-    assert device_folder(environment(CPU)) == f"a-cpu-{os.cpu_count()}-cores"
 
 
 def test_a_second_record_of_a_day_gets_a_number(tmp_path):
@@ -32,6 +27,8 @@ def test_a_second_record_of_a_day_gets_a_number(tmp_path):
     first.parent.mkdir()
     first.write_text("")
     assert path().name == "2026-01-02_bench-step_tiny_bf16_2.json"
+    on_cpu = record_path(tmp_path, origin(CPU), "bench-step", "tiny", "bf16")
+    assert on_cpu.parent.name == f"a-cpu-{os.cpu_count()}-cores"
 
 
 @dataclass
@@ -52,41 +49,34 @@ class Text:
 
     @classmethod
     def read(cls, path: Path) -> Text:
-        text = path.read_text()
-        if "foreign" in text:
+        if "foreign" in path.read_text():
             raise RecordError("not ours")
-        return cls(text)
+        return cls(path.read_text())
 
 
 @pytest.mark.parametrize(
     "names, expected",
     [
-        ({}, None),
-        ({"2026-01-02_bench-step_tiny_bf16": "here"}, "2026-01-02_bench-step_tiny_bf16"),
+        ({"bench-step_tiny_bf16": "here"}, "bench-step_tiny_bf16"),
         # the newest first, whatever its number
-        (
-            {"2026-01-02_bench-step_tiny_bf16_9": "here", "2026-01-02_bench-step_tiny_bf16_10": "here"},
-            "2026-01-02_bench-step_tiny_bf16_9",
-        ),
+        ({"bench-step_tiny_bf16_9": "here", "bench-step_tiny_bf16_10": "here"}, "bench-step_tiny_bf16_9"),
         # complete, of another identity, or none of ours
-        ({"2026-01-02_bench-step_tiny_bf16": "here complete"}, None),
-        ({"2026-01-02_bench-step_tiny_bf16": "elsewhere"}, None),
-        ({"2026-01-02_bench-step_tiny_bf16": "foreign here"}, None),
+        ({"bench-step_tiny_bf16": "here complete"}, None),
+        ({"bench-step_tiny_bf16": "elsewhere"}, None),
+        ({"bench-step_tiny_bf16": "foreign here"}, None),
         # of another benchmark, model or precision
-        ({"2026-01-02_bench-ops_tiny_bf16": "here"}, None),
-        ({"2026-01-02_bench-step_tiny_fp32": "here"}, None),
-        ({"2026-01-02_bench-step_tiny2_bf16": "here"}, None),
+        ({"bench-ops_tiny_bf16": "here", "bench-step_tiny_fp32": "here", "bench-step_tiny2_bf16": "here"}, None),
     ],
 )
 def test_an_unfinished_record_is_found_by_what_it_measures_and_written(tmp_path, names, expected):
     for age, (name, text) in enumerate(names.items()):
-        path = tmp_path / f"{name}.json"
+        path = tmp_path / f"2026-01-02_{name}.json"
         path.write_text(text)
         os.utime(path, (1e9 - age, 1e9 - age))
     new, said = Text("here new"), []
     wanted = tmp_path / "2026-01-03_bench-step_tiny_bf16.json"
     record, path = begin(new, wanted, done=lambda record: "2 rounds", say=said.append)
-    assert path.stem == (expected or wanted.stem)
+    assert path.stem == (wanted.stem if expected is None else f"2026-01-02_{expected}")
     assert (record is new) is (expected is None)
     assert path.read_text() == record.text
     assert said == ([] if expected is None else [f"{path}: continued, 2 rounds are there"])

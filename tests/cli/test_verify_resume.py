@@ -33,18 +33,14 @@ def nudge(tensor: torch.Tensor) -> torch.Tensor:
 
 PLANTED = {
     "one bit of a weight": (["state_dict", "model.norm.weight"], nudge, "weights: model.norm.weight: 1 of 32"),
-    "one bit of a moment": (
-        ["optimizer_states", 0, "state", 0, "exp_avg"],
-        nudge,
-        "optimizer state: 0.state.0.exp_avg",
-    ),
+    "a moment": (["optimizer_states", 0, "state", 0, "exp_avg"], nudge, "optimizer state: 0.state.0.exp_avg"),
     "tokens": (["litespark", "tokens_seen"], lambda n: n + 1, "counters: tokens_seen: undisturbed 512, resumed 513"),
     "position": (["TokenDataModule", "rows"], lambda n: n - 4, "data position: TokenDataModule.rows"),
     "random numbers": (["litespark", "random", 0, "python", 1, 5], lambda n: n ^ 1, "random state: 0.python.1.5"),
     "a weight that is gone": (
         ["state_dict"],
-        lambda weights: {name: weights[name] for name in list(weights)[1:]},
-        "only in the undisturbed run",
+        lambda weights: dict(list(weights.items())[1:]),
+        "only in the undisturbed",
     ),
 }
 
@@ -61,25 +57,17 @@ def test_a_planted_difference_is_found(run, tmp_path, path, change, complaint):
     assert complaint in difference
 
 
-def test_not_a_number_is_the_same_as_itself(tmp_path):
-    states = []
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        weights = {"state_dict": {"w": torch.tensor([torch.nan, 1.0])}, "optimizer_states": [], "global_step": 1}
-        torch.save({**weights, "litespark": {"random": []}}, tmp_path / name / checkpoint_folder.STATE)
-        states.append(checkpoint_folder.Checkpoint(tmp_path / name, 1, {}))
-    assert compare(*states)[1] is None
-
-
 @pytest.mark.parametrize(
     ("part", "where"),
-    [("weights", "w"), ("scales of fp8", "scaling.scale"), ("moves of fp8", "policy.layers.down.rest")],
+    [("weights", "w"), ("scales of fp8", "scaling.scale"), ("moves of fp8", "policy.layers.down.rest"), (None, None)],
 )
-def test_scales_and_moves_of_fp8_are_compared_beside_the_weights(tmp_path, part, where):
+def test_scales_and_moves_of_fp8_are_compared_and_not_a_number_is_the_same_as_itself(tmp_path, part, where):
     checkpoints = []
     for name, moved in (("undisturbed", 0.0), ("resumed", 1.0)):
-        scale, weight, rest = torch.ones(3), torch.ones(2), torch.ones(1)
-        {"weights": weight, "scales of fp8": scale, "moves of fp8": rest}[part][0] += moved
+        scale, weight, rest = torch.ones(3), torch.tensor([1.0, torch.nan]), torch.ones(1)
+        values = {"weights": weight, "scales of fp8": scale, "moves of fp8": rest}
+        if part is not None:
+            values[part][0] += moved
         state = {"state_dict": {"w": weight}, "optimizer_states": [], "global_step": 1}
         state["callbacks"] = {"Fp8Monitor": {"policy": {"layers": {"down": {"rest": rest}}}}}
         (tmp_path / name).mkdir()
@@ -88,8 +76,7 @@ def test_scales_and_moves_of_fp8_are_compared_beside_the_weights(tmp_path, part,
         checkpoints.append(checkpoint_folder.Checkpoint(tmp_path / name, 1, {}))
     compared, difference = compare(*checkpoints)
     assert compared["scales of fp8"] == 1
-    assert difference is not None
-    assert difference.startswith(f"{part}: {where}: 1 of")
+    assert difference is part is None or difference.startswith(f"{part}: {where}: 1 of")
 
 
 def test_a_sound_config_passes_and_nothing_is_left(tmp_path, monkeypatch, capsys):
@@ -138,14 +125,7 @@ def test_a_run_that_fails_shows_its_last_lines(tmp_path):
         verify_resume(script, [], steps=1, more=1)
 
 
-@pytest.mark.parametrize(
-    "arguments, complaint",
-    [
-        (["resume=logs/runs/x"], "a new run"),
-        (["optim.lr=-1"], "optim.lr"),
-        (["unknown=1"], "unknown"),
-    ],
-)
+@pytest.mark.parametrize("arguments, complaint", [(["resume=logs/runs/x"], "a new run"), (["optim.lr=-1"], "optim.lr")])
 def test_bad_arguments_are_refused_before_a_process_starts(tmp_path, capsys, arguments, complaint):
     assert main(["verify-resume", *tiny(tmp_path), *arguments]) == 1
     assert complaint in capsys.readouterr().err

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from litespark.benchmarks.session import NAME
-from litespark.benchmarks.step.begin import Decided, StepSettings, decide, described
+from litespark.benchmarks.step.begin import StepSettings, decide, described
 from litespark.benchmarks.step.request import launch
 from litespark.benchmarks.step.session import StepTurns, begin_steps
 from litespark.benchmarks.step.variants import litespark_variant
@@ -27,7 +27,7 @@ from litespark.metrics.records.ablation import (
 )
 from litespark.metrics.records.step import RoundRecord
 from litespark.run.composing import compose_parts
-from litespark.run.config import ConfigError, Parts, differences, flatten
+from litespark.run.config import ConfigError, differences, flatten
 
 _OF_FP8 = "ops.fp8"
 _PLAIN = re.compile(r"[A-Za-z0-9_.+-]+")
@@ -59,7 +59,6 @@ def bench_ablation(
     combinations = planned([switch.name for switch in switches])
     variants = [litespark_variant(one.name, settings_of(switches, one.on)) for one in combinations]
     decided = decide(base, variants, settings)
-    check_combinations(decided, switches, first)
     steps = described(decided, base, settings, command)
     new = AblationRecord(steps.provenance, steps.model, steps.protocol, steps.rates, steps.variants,
                          baseline=list(baseline), target=list(target), switches=switches)  # fmt: skip
@@ -67,20 +66,6 @@ def bench_ablation(
     say(f"{len(switches)} switches, {len(record.variants)} combinations")
     StepTurns(record, path, decided, settings, say, launch, time.monotonic, began).take()
     return record, path
-
-
-def check_combinations(decided: Decided, switches: Sequence[SwitchRecord], baseline: Parts) -> None:
-    """Refuse combinations whose configs differ from the baseline in anything but the switches that are on."""
-    on_in = {one.name: one.on for one in planned([switch.name for switch in switches])}
-    for variant, parts in decided.variants:
-        expected = {key.key for switch in switches if switch.name in on_in[variant.name] for key in switch.keys}
-        found = set(differences(baseline.resolved, parts.resolved))
-        if found != expected:
-            differs, should = (", ".join(sorted(keys)) or "nothing" for keys in (found, expected))
-            raise ConfigError(
-                f"{variant.name}: got a config that differs from the baseline in {differs}, expected {should}; an "
-                "override follows one of the switches: give plain values"
-            )
 
 
 def switches_between(

@@ -15,7 +15,7 @@ import torch
 
 from litespark.launch import Ranks
 from litespark.metrics.records.base import RecordError
-from litespark.metrics.records.origin import EnvironmentRecord, Provenance, Record
+from litespark.metrics.records.origin import Provenance, Record
 from litespark.run import new_record
 from litespark.run.config import ConfigError, Parts
 from litespark.run.instruments import build_meter
@@ -100,17 +100,13 @@ def begin(new: R, path: Path, *, done: Callable[[R], str], say: Callable[[str], 
     return record, path
 
 
-def device_folder(environment: EnvironmentRecord) -> str:
-    """The first device's name in lower case with hyphens; a CPU with the number of its cores."""
-    name = environment.devices[0].name
-    if environment.on_cpu:
-        name += f" {os.cpu_count()} cores"
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-
-
 def record_path(output: Path, origin: Provenance, what: str, model: str, precision: str) -> Path:
-    """A file below `output` that is not there yet; `what` is the benchmark, such as `bench-step`."""
-    folder = output / device_folder(origin.environment)
+    """A file below `output` that is not there yet; `what` is the benchmark, such as `bench-step`.
+
+    Its folder is the first device's name in lower case with hyphens, for a CPU with the number of its cores.
+    """
+    name = origin.environment.devices[0].name + (f" {os.cpu_count()} cores" if origin.environment.on_cpu else "")
+    folder = output / re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     stem, number = f"{origin.time[:10]}_{what}_{model}_{precision}", 1
     path = folder / f"{stem}.json"
     while path.exists():

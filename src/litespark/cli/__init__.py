@@ -27,16 +27,11 @@ _PLAIN: dict[str, Any] = {
 }
 
 app = typer.Typer(add_completion=False, help="Train language models with few joules per token.", **_PLAIN)
-app.command()(training.train)
-app.command()(preparing.prepare)
-app.command()(ops.verify)
-app.command()(finished_runs.report)
-app.command()(documents.results)
-app.command()(finished_runs.export)
-app.command()(finished_runs.generate)
-app.command()(training.verify_resume)
-app.command()(ops.kernels)
-app.command()(documents.settings)
+for _command in (
+    training.train, preparing.prepare, ops.verify, finished_runs.report, documents.results, finished_runs.export,
+    finished_runs.generate, training.verify_resume, ops.kernels, documents.settings,
+):  # fmt: skip
+    app.command()(_command)
 _benches = typer.Typer(help="Measure; with --publish the record goes into results/.", **_PLAIN)
 for _bench in BENCHES:
     _benches.command()(_bench)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import runpy
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Annotated
 
 from litespark.cli.configs import Overrides, composed_parts, number, tell
@@ -40,22 +39,15 @@ def verify_resume(
 
 def run_script(overrides: Sequence[str]) -> int:
     """Run train.py as a script would, with Hydra's own flags (-m sweeps, --cfg job prints)."""
-    script = repository() / "train.py"
-    with _arguments([str(script), *overrides]):
-        try:
-            runpy.run_path(str(script), run_name="__main__")
-        except SystemExit as end:
-            if isinstance(end.code, str):
-                print(end.code, file=sys.stderr)
-                return 1
-            return int(end.code or 0)
-    return 0
-
-
-@contextmanager
-def _arguments(words: list[str]) -> Iterator[None]:
-    before, sys.argv = sys.argv, words
+    script = str(repository() / "train.py")
+    before, sys.argv = sys.argv, [script, *overrides]
     try:
-        yield
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+            return 1
+        return int(end.code or 0)
     finally:
         sys.argv = before
+    return 0

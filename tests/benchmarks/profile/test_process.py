@@ -1,15 +1,21 @@
 """Real steps under the profiler: the times add up, little is left over, and the model is as it was afterwards."""
 
+import inspect
+
 import pytest
 import torch
+from litespark.ops.fp8.quantisation import Quantisation
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 from litespark.benchmarks.profile import process
+from litespark.benchmarks.profile.classes import scope
 from litespark.benchmarks.profile.process import Answer, Profile, answered, is_compiled
-from litespark.benchmarks.profile.scopes import annotated
+from litespark.benchmarks.profile.scopes import _PIECES, annotated, annotated_pieces
 from litespark.benchmarks.step.process import prepare
 from litespark.metrics.records.base import parse
-from litespark.metrics.records.step import RoundRecord
+from litespark.ops.fp8.formats import E4M3
+from litespark.ops.fp8.reference import PIECES, Pieces
 from litespark.training import step
 from tests.benchmarks.step.tiny_steps import parts, request
 
@@ -122,11 +128,22 @@ def test_a_compiled_model_is_known_by_its_forward(tmp_path):
     assert is_compiled(theirs)
 
 
-def test_a_full_memory_is_an_answer(tmp_path, monkeypatch):
-    def full(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+def test_every_piece_has_a_class():
+    methods = {name for name, _ in inspect.getmembers(Pieces, inspect.isfunction) if not name.startswith("_")}
+    assert set(_PIECES) == methods
 
-    monkeypatch.setattr(process, "prepare", full)
-    found = answered(parts(tmp_path), request(tmp_path, "litespark", "litespark"))
-    error = "CUDA out of memory. Tried to allocate 2.00 GiB."
-    assert found == Answer(RoundRecord(0, 1, "out of memory", "none", error=error))
+
+def test_a_piece_and_the_cast_within_it_are_annotated_and_the_shared_pieces_are_not():
+    mine = annotated_pieces(PIECES)
+    arguments = (torch.randn(16, 32), None, torch.ones(32), 1e-5, Quantisation(E4M3))
+    dtypes = {"stream_dtype": torch.float32, "dtype": torch.float32}
+    expected = PIECES.add_rms_norm(*arguments, **dtypes)
+    assert not vars(PIECES)
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        found = mine.add_rms_norm(*arguments, **dtypes)
+        Pieces().cast(arguments[0], Quantisation(E4M3))
+    assert torch.equal(found[1].rows.values.view(torch.uint8), expected[1].rows.values.view(torch.uint8))
+    events = {each.name: each for each in profiler.events() if each.name.startswith(scope(""))}
+    assert set(events) == {scope("norm"), scope("copies")}
+    around, within = events[scope("norm")].time_range, events[scope("copies")].time_range
+    assert around.start <= within.start <= within.end <= around.end

@@ -75,11 +75,7 @@ def test_fewer_layers_and_a_combination_of_ours_are_asked_for(tmp_path):
 @pytest.mark.parametrize(
     ("process", "variant", "message"),
     [
-        (
-            Process("failed", "ValueError: it broke"),
-            "litespark",
-            "got no profile .*: ValueError: it broke$",
-        ),
+        (Process("failed", "ValueError: it broke"), "litespark", "got no profile .*: ValueError: it broke$"),
         (Process("out of memory", "CUDA out of memory."), "litespark", "try recompute=full, or --layers"),
         (Process(), "train.py", r"train\.py … trainer\.profile=true"),
         (Process(), "compiled_fp8", "cannot be profiled here: float8 products need a GPU"),

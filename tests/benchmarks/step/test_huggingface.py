@@ -126,20 +126,6 @@ def test_recompute_runs_every_layer_again(tmp_path, recompute, times):
     assert len(calls) == times * len(batches[0].batches) * 2
 
 
-def test_a_kind_of_recompute_that_transformers_does_not_have_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="expected none or full"):
-        _training(tmp_path, recompute="swiglu")
-
-
-@pytest.mark.parametrize("tie_embeddings", [False, True])
-def test_every_weight_is_copied(tie_embeddings):
-    source = small_model(tie_embeddings=tie_embeddings)
-    model = build_model(source.config, "sdpa", CPU).eval()
-    copy_weights(source, model)
-    ids = random_ids(2, 12)
-    torch.testing.assert_close(model(ids).logits, source(ids), rtol=1e-4, atol=1e-5)
-
-
 def test_a_version_of_transformers_with_other_parameters_is_refused():
     source = small_model()
     model = build_model(source.config, "sdpa", CPU)

@@ -128,19 +128,11 @@ def test_a_variant_that_fails_is_left_out_and_tried_again_by_the_same_command(tm
     assert any("continued, 6 processes are there" in each for each in said)
 
 
-@pytest.mark.parametrize(
-    "changed, complaint",
-    [
-        ({"step_ms": [10.0]}, "step_ms: got 1 times, expected 2"),
-        ({"round": 1}, "got an answer for round 1, expected one for round 0"),
-        ({"recompute": "everything"}, "recompute everything, expected none or swiglu or full"),
-    ],
-)
-def test_an_answer_that_contradicts_the_record_is_a_failure_and_the_record_stays_readable(tmp_path, changed, complaint):
-    record, *_ = run(tmp_path, Processes(**changed), [OURS])
+def test_an_answer_that_contradicts_the_record_is_a_failure_and_the_record_stays_readable(tmp_path):
+    record, *_ = run(tmp_path, Processes(step_ms=[10.0]), [OURS])
     (only,) = record.variant("litespark").rounds
     assert (only.round, only.outcome) == (0, "failed")
-    assert complaint in only.error
+    assert "step_ms: got 1 times, expected 2" in only.error
 
 
 def test_every_process_is_saved_and_the_same_command_continues(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from litespark.benchmarks.training.corpus import CorpusSettings, build_corpus
-from litespark.benchmarks.training.prose import prose as prose_of
+from litespark.benchmarks.training.corpus import prose as prose_of
 from litespark.data.config import PrepareConfig
 from tests.data.select.prose import prose
 
@@ -57,15 +57,12 @@ def given(tmp_path: Path) -> Path:
 
 
 def test_prose_is_the_sentences_of_docstrings_each_once() -> None:
+    assert prose_of("def f(x):\n    return x  # The gate of the garden is made of iron and has been there since.") == ""
     assert prose_of(SOURCE).splitlines() == [
         "This module opens the garden gate in the morning, and closes it again when the evening comes.",
         "Parameters are not of interest to anybody who only wants to read about gates and gardens.",
         "The gate of the garden is made of iron and has been there since the house was built.",
     ]
-
-
-def test_code_alone_has_no_prose() -> None:
-    assert prose_of("def f(x):\n    return x  # The gate of the garden is made of iron and has been there since.") == ""
 
 
 def test_given_text_is_divided_and_only_training_text_has_junk(given: Path, tmp_path: Path) -> None:
@@ -92,16 +89,11 @@ def test_splits_of_the_source_stay_apart_and_text_on_both_sides_validates_only(t
     assert {record["text"] for record in records(folder, "validation")} == {prose(seed) for seed in range(38, 44)}
 
 
-def test_the_limit_is_kept(given: Path, tmp_path: Path) -> None:
-    _, found = build(given, tmp_path / "out", clean_bytes=40_000, text_field="content")
-    clean = sum(kind.bytes for kind in found.kinds if kind.kind == "clean")
-    assert 36_000 < clean < 46_000
-
-
 def test_the_same_corpus_is_found_again_and_another_is_another(given: Path, tmp_path: Path) -> None:
-    one, described = build(given, tmp_path / "out", text_field="content")
+    one, described = build(given, tmp_path / "out", clean_bytes=40_000, text_field="content")
+    assert 36_000 < sum(kind.bytes for kind in described.kinds if kind.kind == "clean") < 46_000
     written = {path: path.stat().st_mtime_ns for path in one.rglob("*.jsonl")}
-    again, as_before = build(given, tmp_path / "out", text_field="content")
+    again, as_before = build(given, tmp_path / "out", clean_bytes=40_000, text_field="content")
     assert (again, as_before) == (one, described)
     assert {path: path.stat().st_mtime_ns for path in again.rglob("*.jsonl")} == written
     other, _ = build(given, tmp_path / "out", seed=2, text_field="content")

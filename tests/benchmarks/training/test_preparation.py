@@ -79,17 +79,9 @@ def test_the_same_command_takes_what_is_missing_and_finds_what_was_prepared(sess
     assert again.started == [("selected", 1), ("selected", 2)]
 
 
-def test_a_run_on_the_data_of_the_other_variant_is_refused(session: Selecting) -> None:
-    session.ends = {("selected", 1): {"manifest_hash": "that of all"}}
-    record, _ = session()
-    assert "manifest_hash: got 'that of all'" in record.variants[1].failures[0].error
-    assert not record.complete
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trainer.validate_every=null"], "trainer.validate_every: got null, expected the steps"),
         (["variant={label: x}"], "got the override variant=.*expected plain ones"),
         (["data.selection.exact_duplicates=false", "data.selection.languages=[]"], "selects nothing, expected rules"),
         (["budget.target_bpb=2.0"], r"budget\.target_bpb: got 2\.0, expected null"),

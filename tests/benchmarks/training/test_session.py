@@ -6,7 +6,6 @@ import pytest
 
 from litespark.benchmarks.child_process import Ended
 from litespark.benchmarks.training import session as module
-from litespark.benchmarks.training.session import TrainingSettings, seeds_of
 from litespark.benchmarks.training.variants import PARITY, TO_LOSS, Variant, check_question, parse
 from litespark.cli import main
 from litespark.cli.configs import compose
@@ -61,19 +60,14 @@ def test_each_run_is_given_the_config_then_its_settings_then_the_seed(to_loss):
         assert training.seconds is None
 
 
-def test_a_target_that_is_missed_is_kept_with_its_best(to_loss):
-    to_loss.ends["ours", 1] = ((2, 256, 5.0, 2.1), (4, 512, 10.0, 2.3))
-    record, _ = to_loss(variants=TWO, seeds=(1,))
-    assert record.complete
-    assert record.variants[1].runs[0].best_bits_per_byte == 2.1
-    assert any("NOT reached" in line for line in to_loss.said)
-
-
 def test_a_failure_leaves_the_variant_out_until_the_command_is_given_again(to_loss):
     to_loss.ends["ours", 1] = OUT_OF_MEMORY
+    to_loss.ends["reference", 2] = ((2, 256, 5.0, 2.1), (4, 512, 10.0, 2.3))
     record, path = to_loss(variants=TWO)
     assert to_loss.started == [("reference", 1), ("ours", 1), ("reference", 2)]
     assert [(each.seed, each.error) for each in record.variants[1].failures] == [(1, "out of memory")]
+    assert record.variants[0].runs[1].best_bits_per_byte == 2.1
+    assert any("NOT reached" in line for line in to_loss.said)
     assert not record.complete
     again = Session(to_loss.house)
     assert again(variants=TWO)[1] == path
@@ -93,34 +87,33 @@ def test_the_time_that_is_left_is_given_to_each_run_and_the_same_command_goes_on
     assert "ours, seed 2: stopped, nothing was saved" in to_loss.said[-1]
     to_loss.ends.clear()
     record, _ = to_loss(variants=TWO)
+    taken = [each.folder for each in to_loss.trainings]
     # the very folder that was stopped
     assert to_loss.trainings[3].folder == to_loss.trainings[2].folder
     assert record.complete
+    # what is complete is trained anew, in other folders: a finished run would be taken for a new one
+    del to_loss.trainings[:]
     assert to_loss(variants=TWO)[1] != path
+    assert len(to_loss.trainings) == 4
+    assert not {each.folder for each in to_loss.trainings} & set(taken)
 
 
 @pytest.mark.parametrize(
-    ("end", "message"),
+    ("question", "end", "message"),
     [
-        ({"manifest_hash": "other"}, "manifest_hash: got 'other'"),
-        ({"seed": 5}, "seed: got 5"),
-        (((2, 256, 5.0, 1.5), (4, 512, 10.0, 1.9)), "before the end, expected the run to end"),
-        (((2, 256, 5.0, 2.5),), "tokens: got 256, expected the 512 of the budget"),
+        (TO_LOSS, {"manifest_hash": "other"}, "manifest_hash: got 'other'"),
+        (TO_LOSS, ((2, 256, 5.0, 1.5), (4, 512, 10.0, 1.9)), "before the end, expected the run to end"),
+        (TO_LOSS, ((2, 256, 5.0, 2.5),), "tokens: got 256, expected the 512 of the budget"),
+        (PARITY, (POINTS[0], (5, 576, 12.0, 1.9)), "tokens: got 576, expected 512"),
     ],
 )
-def test_a_run_that_cannot_stand_beside_the_others_is_a_failure(to_loss, end, message):
-    to_loss.ends["ours", 1] = end
-    record, path = to_loss(variants=TWO)
+def test_a_run_that_cannot_stand_beside_the_others_is_a_failure(house, question, end, message):
+    session = Session(cleared(house), question)
+    session.ends["ours", 1] = end
+    record, path = session(variants=TWO)
     assert message in record.variants[1].failures[0].error
     assert [len(variant.runs) for variant in record.variants] == [2, 0]
     assert TrainingRecord.read(path) == record
-
-
-def test_runs_of_unequal_tokens_are_no_parity(house):
-    session = Session(cleared(house), PARITY)
-    session.ends["ours", 1] = (POINTS[0], (5, 576, 12.0, 1.9))
-    record, _ = session(variants=TWO)
-    assert "tokens: got 576, expected 512" in record.variants[1].failures[0].error
 
 
 def test_another_target_config_or_code_is_another_record(to_loss, monkeypatch):
@@ -131,17 +124,6 @@ def test_another_target_config_or_code_is_another_record(to_loss, monkeypatch):
     made = module.provenance
     monkeypatch.setattr(module, "provenance", lambda *given: replace(made(*given), source_hash="other"))
     assert len({*paths, to_loss(variants=one)[1]}) == 4
-
-
-def test_the_command_of_a_record_that_is_complete_trains_everything_anew(to_loss, monkeypatch):
-    made = module.provenance
-    paths = []
-    for day in ("2026-01-31", "2026-02-01"):
-        time = f"{day}T12:00:00+00:00"
-        monkeypatch.setattr(module, "provenance", lambda *given, time=time: replace(made(*given), time=time))
-        paths.append(to_loss(variants=TWO, seeds=(1,))[1])
-    assert len({training.folder for training in to_loss.trainings}) == 4, "a finished run would be taken for a new one"
-    assert paths[0] != paths[1]
 
 
 REFUSED = {
@@ -167,13 +149,10 @@ def test_what_would_not_be_a_fair_comparison_is_refused_before_anything_runs(to_
     assert not to_loss.started
 
 
-def test_synthetic_data_is_refused():
+def test_a_question_has_its_target_text_and_variants(house):
+    to_loss, parity = Session(cleared(house), TO_LOSS), Session(house, PARITY)
     with pytest.raises(ConfigError, match="data=synthetic: nothing can be learned"):
         check_question(PARITY, parts_from(compose(["data=synthetic"])), [], TWO)
-
-
-def test_a_question_has_its_target_and_its_variants(house):
-    to_loss, parity = Session(cleared(house), TO_LOSS), Session(house, PARITY)
     with pytest.raises(ConfigError, match=r"budget\.target_bpb: got null, expected the bits per byte"):
         to_loss(variants=TWO, target=None)
     with pytest.raises(ConfigError, match=r"budget\.target_bpb: got 2\.0, expected null"):
@@ -204,15 +183,6 @@ def test_variants_are_named_or_spelled_out():
 def test_the_variants_of_a_question_compose(question):
     precisions = [parts_from(compose([*each.settings])).precision for each in question.variants]
     assert precisions == (["bf16", *["fp8"] * (len(precisions) - 1)] if question is PARITY else ["auto"] * 3)
-
-
-def test_settings_that_make_no_sense_are_refused():
-    assert seeds_of("1,2") == (1, 2)
-    with pytest.raises(ValueError, match="--seeds: got 'one'"):
-        seeds_of("one")
-    for wrong in ({"seeds": ()}, {"seeds": (1, 1)}, {"seeds": (-1,)}, {"minutes": 0.0}, {"bound": 0.0}, {"bound": 1.0}):
-        with pytest.raises(ValueError, match=f"--{next(iter(wrong))}"):
-            TrainingSettings(**wrong)
 
 
 @pytest.mark.parametrize("question", [PARITY, TO_LOSS], ids=lambda question: question.name)

@@ -37,7 +37,6 @@ from litespark.ranges import Range, Repeats, Seconds
 from litespark.run.composing import compose_parts
 from litespark.run.config import ConfigError
 
-WHAT = "bench-data"
 DEFAULTS = ("data=slimpajama", "data.vocab_size=32000", "data.seq_len=4096", "data.micro_batch_size=4")
 _PROCESS = "litespark.benchmarks.data.process"
 # of the corpus on all cores; on one it is prepared with the configured size
@@ -95,21 +94,14 @@ def bench_data(
         (scratch / "tokenizer").mkdir()
         tokenizer.save(scratch / "tokenizer")
         record = DataRecord(
-            provenance=provenance(parts, overrides, command, torch.device("cpu"), "fp32"),
-            corpus=corpus,
-            vocab_size=tokenizer.vocab_size,
-            tokenizer_hash=tokenizer.hash,
-            cores=cores,
-            unit_bytes=max(1, corpus.text_bytes // (_UNITS_PER_CORE * cores)),
-            chunk_tokens=parts.data.chunk_tokens,
-            rounds=settings.rounds,
-            seq_len=parts.data.seq_len,
-            micro_batch_size=parts.data.micro_batch_size,
-            pinned=torch.accelerator.is_available(),
-            litdata=version("litdata"),
-        )
+            provenance(parts, overrides, command, torch.device("cpu"), "fp32"), corpus=corpus,
+            vocab_size=tokenizer.vocab_size, tokenizer_hash=tokenizer.hash, cores=cores,
+            unit_bytes=max(1, corpus.text_bytes // (_UNITS_PER_CORE * cores)), chunk_tokens=parts.data.chunk_tokens,
+            rounds=settings.rounds, seq_len=parts.data.seq_len, micro_batch_size=parts.data.micro_batch_size,
+            pinned=torch.accelerator.is_available(), litdata=version("litdata"),
+        )  # fmt: skip
         name = corpus.source.replace("_", "-")
-        path = record_path(output, record.provenance, WHAT, name, str(token_dtype(record.vocab_size)))
+        path = record_path(output, record.provenance, "bench-data", name, str(token_dtype(record.vocab_size)))
         record.write(path)  # what cannot be written is known before minutes are spent
         measured = _Processes(parts.data, scratch, ask, settings.timeout)
         _prepare_in_turns(record, measured, say, lambda: record.write(path))
@@ -196,11 +188,7 @@ class _Processes:
         return self._answer("stream", {"config": config, "cases": list(cases), "seconds": seconds}, cores)
 
     def _answer(self, function: str, request: dict[str, Any], cores: int) -> Any:
-        return self.ask(
-            call(f"{_PROCESS}:{function}"),
-            {**request, "cores": cores},
-            self.scratch / "process",
-            seconds=self.timeout,
-            # one thread of linear algebra: there is none in the data, and idle pools only disturb
-            environment={"RAYON_NUM_THREADS": str(cores), "OMP_NUM_THREADS": "1"},
-        )
+        program, asked = call(f"{_PROCESS}:{function}"), {**request, "cores": cores}
+        # one thread of linear algebra: there is none in the data, and idle pools only disturb
+        threads = {"RAYON_NUM_THREADS": str(cores), "OMP_NUM_THREADS": "1"}
+        return self.ask(program, asked, self.scratch / "process", seconds=self.timeout, environment=threads)

@@ -84,17 +84,10 @@ def bench_profile(
         bounds["attention"] *= profile.attention_pairs / profile.tokens / whole_rows
     classes = [replace(each, roofline_milliseconds=bounds.get(each.kernel_class)) for each in profile.classes]
     record = ProfileRecord(
-        provenance=step.provenance,
-        model=step.model,
-        protocol=step.protocol,
-        variant=chosen.name,
-        settings=list(chosen.settings),
-        about=measured.about,
-        recompute=done.recompute,
-        detail=done.detail or "",
-        rates=step.rates,
-        **vars(profile) | {"classes": classes},
-    )
+        step.provenance, model=step.model, protocol=step.protocol, variant=chosen.name,
+        settings=list(chosen.settings), about=measured.about, recompute=done.recompute, detail=done.detail or "",
+        rates=step.rates, **vars(profile) | {"classes": classes},
+    )  # fmt: skip
     # the index of results takes what stands behind the last `_` for the precision
     precision = f"{step.protocol.precision}-{chosen.name.replace('_', '-')}"
     path = record_path(output, step.provenance, "bench-profile", step.model.name, precision)

@@ -23,11 +23,9 @@ _HOST = ("cpu_op", "user_annotation")
 
 @dataclass(frozen=True)
 class Busy:
-    """One stretch of work.
+    """One stretch of work of a kernel, or on a CPU of an op, in microseconds from the start of the window.
 
     Attributes:
-        start, end: microseconds from the start of the window.
-        name: of the kernel, or on a CPU of the op.
         launched_by: names of ops and annotations around it, innermost first.
         forward: of a backward op: the same of the forward op that it differentiates, itself first.
         call: tells the calls of one name apart; an op whose children interrupt it has several stretches.
@@ -114,10 +112,8 @@ def _host_ops(events: Sequence[Mapping[str, Any]]) -> dict[object, list[_Op]]:
     """Ops of each thread in the order of their starts, each with its parent."""
     threads: dict[object, list[_Op]] = defaultdict(list)
     for number, each in enumerate(sorted(events, key=lambda event: (event["ts"], -event["dur"]))):
-        op = _Op(
-            each["name"], each["ts"], each["ts"] + each["dur"], each["tid"], each["cat"] == "user_annotation", number
-        )
-        threads[op.thread].append(op)
+        start, annotation = each["ts"], each["cat"] == "user_annotation"
+        threads[each["tid"]].append(_Op(each["name"], start, start + each["dur"], each["tid"], annotation, number))
     for ops in threads.values():
         open_ops: list[_Op] = []
         for op in ops:
@@ -162,11 +158,7 @@ def _self_times(threads: Mapping[object, list[_Op]]) -> Iterator[Busy]:
 
 
 def _device_work(events: Sequence[Mapping[str, Any]], threads: Mapping[object, list[_Op]]) -> Iterator[Busy]:
-    launches = {
-        each["args"]["correlation"]: each
-        for each in events
-        if each.get("cat") in _LAUNCH and "correlation" in each.get("args", {})
-    }
+    launches = {each.get("args", {}).get("correlation"): each for each in events if each.get("cat") in _LAUNCH}
     for number, each in enumerate(each for each in events if each.get("cat") in _DEVICE):
         launch = launches.get(each.get("args", {}).get("correlation"))
         around = [] if launch is None else _enclosing(threads.get(launch["tid"], []), launch["ts"])

@@ -33,22 +33,15 @@ _THE_SAME_FOR_ALL = ("model", "data", "task", "seed", "initial_weights", "strate
 
 @settings("--", options={"warmup_steps": "--warmup", "loss_rows": "loss_rows", "process_timeout": "process_timeout"})
 class StepSettings:
-    """How it is run, beside the config."""
+    """How it is run, beside the config; see `Protocol` and `litespark.benchmarks.step.session.StepTurns`."""
 
     rounds: Repeats = 3
-    """Fresh processes of each variant."""
     warmup_steps: Repeats = 5
-    """Steps of each process that are not counted."""
     steps: Repeats = 20
-    """Steps of each process that are."""
     loss_rows: Repeats = 8
-    """Held-out rows on which each process takes its loss."""
     minutes: Minutes | None = None
-    """No process but the first is begun that would end later than this after the start; None: all are."""
-    layers: Repeats | None = None
-    """Of the model; None: all of them, or as many as fit the device."""
+    layers: Repeats | None = None  # None: all of the model, or as many as fit the device
     process_timeout: Seconds = 900.0
-    """Seconds after which a process is ended."""
 
 
 @dataclass(frozen=True)
@@ -148,14 +141,8 @@ def described(decided: Decided, overrides: Sequence[str], settings: StepSettings
         ),
         rates=RatesRecord(),
         variants=[
-            VariantRecord(
-                name=variant.name,
-                kind=variant.kind,
-                settings=list(variant.settings),
-                about=variant.about,
-                reason=why_not(variant, decided.device, theirs),
-            )
-            for variant, theirs in decided.variants
+            VariantRecord(one.name, one.kind, list(one.settings), one.about, why_not(one, decided.device, theirs))
+            for one, theirs in decided.variants
         ],
     )
 
@@ -174,26 +161,18 @@ def add_rates(record: StepRecord, decided: Decided) -> None:
         variant = record.variants[index]
         if variant.reason is not None:
             continue
-        precision, bounds, about = _computes_in(variant, theirs, decided.device), [], variant.about
+        theirs_in_fp8 = variant.kind == "huggingface" and variant.name.endswith("_fp8")
+        precision: RooflinePrecision = "fp8" if theirs_in_fp8 else precision_of(theirs, decided.device)
+        bounds, about = [], variant.about
         if _rate_is_of(precision, decided) and type(theirs.optim) is AdamWConfig:  # the bound is of AdamW's work
             by_class = roofline(
-                parts.llama,
-                place.shapes,
-                record.rates,
-                precision=precision,
-                accumulate=record.protocol.accumulate,
+                parts.llama, place.shapes, record.rates, precision=precision, accumulate=record.protocol.accumulate,
                 mean_keys=causal_mean_keys(record.protocol.seq_len),
-            )
+            )  # fmt: skip
             bounds = [RooflinePart(kernel_class, milliseconds) for kernel_class, milliseconds in by_class.items()]
         if variant.kind != "huggingface" and precision == "fp8":
             about += f"; {_casts(theirs, record, decided)}"
         record.variants[index] = dataclasses.replace(variant, about=about, roofline=bounds)
-
-
-def _computes_in(variant: VariantRecord, theirs: Parts, device: torch.device) -> RooflinePrecision:
-    if variant.kind == "huggingface" and variant.name.endswith("_fp8"):
-        return "fp8"
-    return precision_of(theirs, device)
 
 
 def _rate_is_of(precision: RooflinePrecision, decided: Decided) -> bool:

@@ -79,8 +79,7 @@ def build_model(config: LlamaConfig, attention: str, device: torch.device) -> An
         transformers.AttentionInterface.register(_CAUSAL, sdpa_attention_forward)
         attention = _CAUSAL
     theirs = transformers.LlamaConfig.from_dict(
-        {**to_huggingface_config(config, torch.float32, None, None), "use_cache": False},
-        attn_implementation=attention,
+        {**to_huggingface_config(config, torch.float32, None, None), "use_cache": False}, attn_implementation=attention
     )
     with torch.device(device):
         return transformers.LlamaForCausalLM(theirs)

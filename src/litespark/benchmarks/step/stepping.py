@@ -29,24 +29,24 @@ SHORTEST_GPU_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class StepBatch:
-    """The micro-batches of one optimizer step, on the device, and the learning rate of the schedule."""
+    """The micro-batches of one optimizer step, on the device, and the learning rate of the schedule.
+
+    It counts input tokens, labels that count, and the (query, key) pairs that the masks allow.
+    """
 
     batches: list[TokenBatch]
     learning_rate: float
 
     @property
     def tokens(self) -> int:
-        """Input tokens."""
         return sum(batch.token_count for batch in self.batches)
 
     @property
     def supervised(self) -> int:
-        """Labels that count."""
         return sum(batch.supervised_count for batch in self.batches)
 
     @property
     def attention_pairs(self) -> int:
-        """(query, key) pairs that the masks allow."""
         return sum(batch.attention_pairs for batch in self.batches)
 
 

@@ -17,7 +17,6 @@ from litespark.models.llama.huggingface_config import why_not_transformers
 from litespark.models.spec import Recompute
 from litespark.ops.choice import refusals
 from litespark.ops.fp8.limits import without_units
-from litespark.ops.fp8.operands import MULTIPLE
 from litespark.run.config import ConfigError, Parts
 from litespark.run.precision import precision_of
 from litespark.run.preflight import idle_of, place_of
@@ -160,35 +159,19 @@ def _why_not_huggingface(setup: HuggingFaceSetup, device: torch.device, parts: P
             "a variant of Litespark ('litespark_fp8:precision=fp8')"
         )
     if setup.fp8:
-        return _why_not_fp8(device, parts)
+        if device.type == "cpu":
+            return "float8 products need a GPU with fp8 units"
+        if (reason := without_units(device)) is not None:
+            return reason
+        if not _installed("torchao"):
+            return "torchao is not installed; pip install torchao"
+        if parts.precision == "fp32":
+            return "float8 is measured beside bf16; set precision=bf16"
     if setup.liger:
         if device.type == "cpu":
             return "Liger's kernels need a GPU"
         if not _installed("liger_kernel"):
             return "Liger is not installed; pip install liger-kernel"
-    return None
-
-
-def _why_not_fp8(device: torch.device, parts: Parts) -> str | None:
-    if device.type == "cpu":
-        return "float8 products need a GPU with fp8 units"
-    if (reason := without_units(device)) is not None:
-        return reason
-    if not _installed("torchao"):
-        return "torchao is not installed; pip install torchao"
-    if parts.precision == "fp32":
-        return "float8 is measured beside bf16; set precision=bf16"
-    model = parts.llama
-    sizes = {
-        "model.hidden_size": model.hidden_size,
-        "model.intermediate_size": model.intermediate_size,
-        "num_heads x head_dim": model.num_heads * model.head_dim,
-        "num_kv_heads x head_dim": model.num_kv_heads * model.head_dim,
-        "tokens of a micro-batch": parts.data.micro_batch_size * parts.data.seq_len,
-    }
-    odd = [f"{name} {size}" for name, size in sizes.items() if size % MULTIPLE]
-    if odd:
-        return f"float8 products need sizes that are multiples of {MULTIPLE}: {', '.join(odd)}"
     return None
 
 

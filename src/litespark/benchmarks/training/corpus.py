@@ -7,8 +7,10 @@ much of each kind went.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -16,7 +18,6 @@ from pathlib import Path
 from typing import Annotated
 
 from litespark.benchmarks.training.planted import CLEAN, Text, plant
-from litespark.benchmarks.training.prose import prose
 from litespark.config.settings import settings
 from litespark.data.config import PrepareConfig
 from litespark.data.text.files import Files
@@ -31,6 +32,16 @@ _FEWEST_BYTES = 500
 _FILE_DOCUMENTS = 2000
 # of the clean bytes, where the source does not say what is held out
 _HELD_OUT = 0.1
+# to parse the sources would take a hundred times as long, and what is no docstring is hardly ever a sentence
+_DOCSTRING = re.compile(r'"""(.+?)"""', re.DOTALL)
+_EMPTY_LINE = re.compile(r"\n\s*\n")
+_FEWEST_WORDS = 12
+_SENTENCES = re.compile(r"[A-Z].*[.!?]", re.DOTALL)
+_WORD = re.compile(r"[A-Za-z][A-Za-z'’-]*[.,;:!?]?")
+# of the words; code, tables and formulas hold fewer
+_LEAST_SHARE_OF_WORDS = 0.8
+# beside the words: names in quotes and references have more of it than sentences
+_MOST_MARKS = 0.2
 
 
 @settings("--", kw_only=True)
@@ -133,3 +144,26 @@ def _write(folder: Path, lines: dict[str, list[str]]) -> None:
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def prose(source: str) -> str:
+    """The paragraphs of a module's docstrings that are sentences, each once and on one line.
+
+    Not parameters, tables, formulas and examples: what is left is text as web pages have it.
+    """
+    found = (paragraph for text in _DOCSTRING.findall(source) for paragraph in _paragraphs(text))
+    return "\n".join(dict.fromkeys(found))
+
+
+def _paragraphs(docstring: str) -> Iterator[str]:
+    for paragraph in _EMPTY_LINE.split(inspect.cleandoc(docstring)):
+        if any(line.startswith((" ", "\t")) for line in paragraph.splitlines()):  # of a section, or an example
+            continue
+        words = paragraph.split()
+        joined = " ".join(words)
+        if len(words) < _FEWEST_WORDS or not _SENTENCES.fullmatch(joined):
+            continue
+        plain = sum(_WORD.fullmatch(word) is not None for word in words)
+        marks = sum(not (letter.isalnum() or letter.isspace()) for letter in joined)
+        if plain >= _LEAST_SHARE_OF_WORDS * len(words) and marks <= _MOST_MARKS * len(words):
+            yield joined

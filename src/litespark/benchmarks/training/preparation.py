@@ -91,8 +91,7 @@ def _prepare(parts: Parts) -> tuple[Path, PreparedCorpus]:
         train_tokens=split.tokens,
         prepare_seconds=None if data.folder / MANIFEST_FILE in before else seconds,
         dropped=[
-            Dropped(rule=row.rule.removeprefix(_RULE), kind=row.domain, documents=row.documents, bytes=row.bytes,
-                    tokens=row.tokens)
+            Dropped(row.rule.removeprefix(_RULE), row.domain, row.documents, row.bytes, row.tokens)
             for row in data.manifest.dropped.rows
             if row.split == "train" and row.rule.startswith(_RULE)
         ],

@@ -33,7 +33,6 @@ class TrainingSettings:
     """How it is run.
 
     Attributes:
-        seeds: one run of every variant for each.
         minutes: after which the run that is under way is stopped and saved; None: never.
         bound: share by which the bits per byte of a variant may be above those of the first; None: not judged.
         corpus: that variants prepare with and without data selection; None: all train on `data`.
@@ -110,13 +109,9 @@ def bench_training(
 
 
 def new_record(
-    made: Sequence[Composed],
-    settings: TrainingSettings,
-    corpus: Corpus | None,
-    parts: Parts,
-    overrides: Sequence[str],
-    command: Sequence[str],
-) -> TrainingRecord:
+    made: Sequence[Composed], settings: TrainingSettings, corpus: Corpus | None, parts: Parts,
+    overrides: Sequence[str], command: Sequence[str],
+) -> TrainingRecord:  # fmt: skip
     """The record without runs; prepares the text where that was not done before."""
     device = find(parts.trainer.accelerator)
     precisions = [precision_of(each.parts, device) for each in made]
@@ -138,10 +133,7 @@ def new_record(
         ),
         precision=precisions[0],
         seeds=list(settings.seeds),
-        variants=[
-            TrainedVariant(name=each.variant.name, settings=list(each.variant.settings), prepared=each.prepared)
-            for each in made
-        ],
+        variants=[TrainedVariant(each.variant.name, list(each.variant.settings), each.prepared) for each in made],
         target_bits_per_byte=parts.budget.target_bpb,
         bound=settings.bound,
         corpus=corpus,

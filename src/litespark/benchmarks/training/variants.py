@@ -36,13 +36,7 @@ class Composed:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of variants.
-
-    Attributes:
-        name: as in `litespark bench NAME`.
-        variants: that are trained where the user names none; the first is what the others are held against.
-        to_target: runs end at `budget.target_bpb`, and not all with the budget.
-    """
+    """What is asked of variants: with the same tokens, or `to_target`; the first is what others are held against."""
 
     name: str
     variants: tuple[Variant, ...]
