@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -40,6 +41,13 @@ def number(hint: Any, help: str) -> Any:
         return value
 
     return typer.Option(parser=parse, metavar="NUMBER", help=help)
+
+
+def repository() -> Path:
+    """The folder with `train.py` and `configs/`; see `litespark.run.checkout`."""
+    from litespark.run import checkout
+
+    return checkout.repository()
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:

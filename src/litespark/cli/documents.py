@@ -8,8 +8,7 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from litespark.cli.configs import compose
-from litespark.run.checkout import repository
+from litespark.cli.configs import compose, repository
 
 _CHECK = "Write nothing; exit 1 where a record is refused or a document does not show what its records hold"
 

@@ -7,9 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Annotated
 
-from litespark.cli.configs import Overrides, composed_parts, number, tell
+from litespark.cli.configs import Overrides, composed_parts, number, repository, tell
 from litespark.ranges import Count, Processes
-from litespark.run.checkout import repository
 
 
 def train(overrides: Overrides) -> int:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
-from litespark.run.checkout import repository
+from litespark.cli.configs import repository
 
 Output = Annotated[Path | None, Option(help="Folder of records; logs/bench")]
 Publish = Annotated[bool, Option("--publish", help="Write the record and its page into results/")]

@@ -9,8 +9,7 @@ from typing import Annotated, Any
 from typer import Context, Option
 
 from litespark.cli.bench.records import Output, Publish, records_folder, show, typed
-from litespark.cli.configs import Overrides, tell
-from litespark.run.checkout import repository
+from litespark.cli.configs import Overrides, repository, tell
 
 
 def _variant(usual: str) -> Any:
