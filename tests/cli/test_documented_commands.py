@@ -129,9 +129,6 @@ def test_there_are_commands_of_each_kind():
     found = [param.values[0] for param in ALL]
     assert {"make train", "make test", "python train.py"} <= set(found)
     assert len(found) > 30
-    assert all(
-        any(each.startswith(start) for each in found) for start in ("torchrun", "litespark bench", "litespark p")
-    )
 
 
 RUNS = [

@@ -130,11 +130,3 @@ def test_a_run_starts_from_a_run_and_from_one_of_its_checkpoints(trained, tmp_pa
     assert main(["train", *start, *advice]) == 0
     second = tmp_path / "logs" / "runs" / "second"
     assert Tokenizer.load(second).hash == Tokenizer.load(trained).hash
-
-
-def test_a_folder_of_runs_is_told_apart_from_a_run(trained, capsys):
-    for command in (["generate", "--prompt", "the"], ["export", str(trained.parent / "new")]):
-        assert main([command[0], str(trained.parent), *command[1:]]) == 1
-        message = capsys.readouterr().err
-        assert f"{trained.parent} is no run, but a folder with 1 (newest first: first)" in message
-        assert f"such as {trained}" in message

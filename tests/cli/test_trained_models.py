@@ -62,13 +62,6 @@ def test_an_export_gives_the_same_logits_in_transformers(run, tmp_path, capsys):
     assert float((a - b).norm() / b.norm()) < 1e-5
 
 
-def test_an_export_leaves_an_existing_folder_alone(run, tmp_path, capsys):
-    (tmp_path / "mine.txt").write_text("mine")
-    assert main(["export", str(run), str(tmp_path)]) == 1
-    assert "not empty" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-
-
 def test_generation_is_the_same_from_a_run_and_from_its_export(run, tmp_path, capsys):
     main(["export", str(run), str(tmp_path / "hf")])
     capsys.readouterr()
@@ -99,7 +92,13 @@ def test_a_run_in_fp8_is_exported_and_generates_from_its_weights(tmp_path, capsy
     assert said[0] == said[1] != ""
 
 
-def test_generation_refuses_what_does_not_fit(run, tmp_path, capsys):
+def test_export_and_generation_refuse_what_does_not_fit(run, tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("mine")
+    assert main(["export", str(run), str(tmp_path)]) == 1
+    assert "not empty" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    assert main(["generate", str(run.parent), "--prompt", "the"]) == 1
+    assert f"{run.parent} is no run, but a folder with 2 (newest first: " in capsys.readouterr().err
     assert main(["generate", str(run), "--prompt", "the", "--tokens", "5000"]) == 1
     assert "max_seq_len" in capsys.readouterr().err
     assert main(["generate", str(tmp_path / "absent"), "--prompt", "the"]) == 1

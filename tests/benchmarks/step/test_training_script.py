@@ -78,11 +78,10 @@ def test_the_time_of_a_counted_step_is_the_mean_of_its_window(tmp_path):
     assert str(answer.detail).startswith("windows of 2 steps")
 
 
-def test_windows_of_one_step_have_their_losses(tmp_path):
-    answer = read_run(*_asked(tmp_path), 1, _run(method=None), _rows([64.0] * 6, 1))
+def test_windows_of_one_step_have_their_losses_and_joules_from_the_end_of_the_warm_up(tmp_path):
+    answer = read_run(*_asked(tmp_path), 1, _run(), _rows([64.0] * 6, 1, [10.0, 25.0, 100.0, 200.0, 300.0, 425.0]))
     assert answer.train_loss == [4.0, 3.0, 2.0, 1.0, 0.0, -1.0]
-    assert len(answer.step_ms) == 4
-    assert (answer.joules, answer.joules_reason) == (None, "no counter")
+    assert answer.joules == 400.0
 
 
 @pytest.mark.parametrize(
