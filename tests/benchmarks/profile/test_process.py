@@ -4,7 +4,6 @@ import inspect
 
 import pytest
 import torch
-from litespark.ops.fp8.quantisation import Quantisation
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -15,6 +14,7 @@ from litespark.benchmarks.profile.scopes import _PIECES, annotated, annotated_pi
 from litespark.benchmarks.step.process import prepare
 from litespark.metrics.records.base import parse
 from litespark.ops.fp8.formats import E4M3
+from litespark.ops.fp8.operands import Quantisation
 from litespark.ops.fp8.reference import PIECES, Pieces
 from litespark.training import step
 from tests.benchmarks.step.tiny_steps import parts, request
