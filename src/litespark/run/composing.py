@@ -58,8 +58,9 @@ class ConfigLoader(ConfigLoaderImpl):
             left = OverridesParser.create().parse_overrides(overrides)
         except OverrideParseException as error:
             raise CompositionError(_unreadable(error)) from None
-        refused: list[tuple[Override, Exception | None]] = [(each, None) for each in left if self._is_no_choice(each)]
-        left = [each for each in left if not self._is_no_choice(each)]
+        wrong = [each for each in left if config_name and self._is_no_choice(each)]
+        refused: list[tuple[Override, Exception | None]] = [(each, None) for each in wrong]
+        left = [each for each in left if each not in wrong]
         while True:
             lines = [_opened(override) for override in left]
             try:
