@@ -46,12 +46,7 @@ def bench_ablation(
     say: Callable[[str], None],
     launch: Callable[..., RoundRecord] = launch,
 ) -> tuple[AblationRecord, Path]:
-    """As `bench_step`, of a baseline and a target, which are overrides beside those for both.
-
-    Raises:
-        ValueError: they differ in nothing, or in what is trained; the config cannot be measured.
-        OSError: the record cannot be written.
-    """
+    """As `bench_step`, of a baseline and a target, which are overrides beside those for both."""
     began = time.monotonic()
     base = [*overrides, *baseline]
     first, last = compose_parts(base), compose_parts([*overrides, *target])

@@ -46,13 +46,7 @@ class StepSettings:
 
 @dataclass(frozen=True)
 class Decided:
-    """What is measured, and on what.
-
-    Attributes:
-        parts: the benchmark's config, its model cut to the layers that are measured; `layers_whole` is uncut.
-        overrides: that every process has.
-        variants: each with the config that its settings make.
-    """
+    """What is measured, and on what: the model of `parts` is cut to the layers that are measured."""
 
     parts: Parts
     overrides: list[str]

@@ -47,10 +47,6 @@ def bench_step(
         variants: in the order in which they take turns.
         output: folder of records; the file is DEVICE/DATE_bench-step_MODEL_PRECISION.json in it.
         launch, clock: replaced in tests.
-
-    Raises:
-        ValueError: the config cannot be measured, or a variant changes what must be the same for all.
-        OSError: the record cannot be written.
     """
     began = clock()
     decided = decide(overrides, variants, settings)

@@ -133,9 +133,6 @@ def take_steps(
 
     Args:
         started: seconds since the epoch when the process was.
-
-    Raises:
-        ArithmeticError: the loss of a step was not finite.
     """
     sums = [training.step(batch) for batch in batches[:warmup]]
     device.synchronise()

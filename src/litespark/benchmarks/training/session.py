@@ -79,10 +79,6 @@ def bench_training(
         script: `train.py`.
         output: folder of records; the file is DEVICE/DATE_bench-QUESTION_MODEL_PRECISION.json in it.
         launch, clock: replaced in tests.
-
-    Raises:
-        ValueError: the config cannot be trained so, or a variant would see another stream.
-        OSError: the record cannot be written.
     """
     began = clock()
     plain, variants = overrides, variants or question.variants
