@@ -1,6 +1,6 @@
-"""One of two processes of test_sharded.py: build sharded from meta, initialise, train a step, export, write what came.
+"""One of two processes of test_sharded.py: what it asserts holds on both.
 
-Usage: torchrun --nproc-per-node 2 sharded_worker.py FOLDER
+Usage: torchrun --nproc-per-node 2 -m tests.models.sharded_worker FOLDER
 """
 
 import sys
@@ -15,62 +15,64 @@ from litespark.models.init import copy_weights, initialise
 from litespark.models.llama.huggingface import export_huggingface
 from litespark.models.llama.model import Llama
 from litespark.ops.backend import resolve
-from tests.models.small import SDPA, random_ids, small_config, small_model
+from litespark.ops.tolerance import relative_distance
+from tests.models.small import SDPA, gradients, random_ids, small_config, small_model
+from tests.ops.assertions import assert_close
 
 
 def _sharded(policy: MixedPrecisionPolicy) -> Llama:
     with torch.device("meta"):
         model = Llama(small_config(), resolve(SDPA))
-    for block in model.blocks:
-        fully_shard(block, mp_policy=policy)
-    fully_shard(model, mp_policy=policy)
+    for unit in (*model.blocks, model):
+        fully_shard(unit, mp_policy=policy)
     model.to_empty(device="cpu")
     initialise(model, model.config, 5)
     return model
 
 
-def _whole(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+def _whole(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    assert all(isinstance(tensor, DTensor) for tensor in tensors.values())
+    return {name: tensor.full_tensor() for name, tensor in tensors.items()}
+
+
+def _assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
 
 
 def main(folder: Path) -> None:
     torch.distributed.init_process_group("gloo")
-    model = _sharded(MixedPrecisionPolicy())
-    assert all(isinstance(parameter, DTensor) for parameter in model.parameters())
-    weights = {name: _whole(parameter.detach()) for name, parameter in model.named_parameters()}
-    loss = model(random_ids(2, 16), random_ids(2, 16, seed=1))
-    loss.backward()
-    gradients = {name: _whole(parameter.grad) for name, parameter in model.named_parameters()}
-    export_huggingface(model, folder / "exported", max_shard_bytes=20_000)
+    rows = random_ids(2, 16), random_ids(2, 16, seed=1)
+    single, model = small_model(seed=5), _sharded(MixedPrecisionPolicy())
+    _assert_equal(_whole(model.state_dict()), single.state_dict())
+    export_huggingface(model, folder, max_shard_bytes=20_000)
+
+    expected, loss = single(*rows), model(*rows)
+    for each in (expected, loss):
+        each.backward()
+    assert relative_distance(loss, expected) < 1e-6
+    assert_close(_whole(gradients(model)), gradients(single))
+
+    # the other way to cut a matrix, of which FSDP is no example
+    columns = Llama(small_config(), resolve(SDPA))
+    mesh = init_device_mesh("cpu", (2,))
+    cut = distribute_tensor(columns.embedding.weight.detach(), mesh, [Shard(1)], src_data_rank=None)
+    columns.embedding.weight = torch.nn.Parameter(cut)
+    initialise(columns, columns.config, 5)
+    assert torch.equal(columns.embedding.weight.full_tensor(), single.embedding.weight)
 
     other = small_model(seed=6)
     copy_weights(other, model)
-    for name, parameter in model.named_parameters():
-        assert torch.equal(_whole(parameter.detach()), other.get_parameter(name)), name
+    _assert_equal(_whole(model.state_dict()), other.state_dict())
 
-    # the other way to cut a matrix, of which FSDP is no example
-    mesh = init_device_mesh("cpu", (2,))
-    columns = Llama(small_config(), resolve(SDPA))
-    columns.embedding.weight = torch.nn.Parameter(
-        distribute_tensor(columns.embedding.weight.detach(), mesh, [Shard(1)], src_data_rank=None)
-    )
-    initialise(columns, columns.config, 5)
-    by_columns = _whole(columns.embedding.weight.detach())
-
+    # mixed precision leaves the loss and the rotary tables in fp32
     mixed = _sharded(MixedPrecisionPolicy(param_dtype=torch.bfloat16))
     tables = []
     mixed.blocks[0].register_forward_hook(lambda _, arguments, __: tables.append(arguments[2].cos))
-    mixed_loss = mixed(random_ids(2, 16), random_ids(2, 16, seed=1))
-    if torch.distributed.get_rank() == 0:
-        found = {
-            "weights": weights,
-            "gradients": gradients,
-            "loss": loss.detach(),
-            "by columns": by_columns,
-            "mixed loss": mixed_loss.detach(),
-            "mixed cos": tables[0],
-        }
-        torch.save(found, folder / "found.pt")
+    mixed_loss = mixed(*rows)
+    assert (mixed_loss.dtype, tables[0].dtype) == (torch.float32, torch.float32)
+    assert relative_distance(mixed_loss, expected) < 2e-2
     torch.distributed.destroy_process_group()
 
 
