@@ -44,35 +44,33 @@ def _step(model, **extra):
 def test_a_block_is_one_graph_with_every_backend_and_the_step_is_that_of_the_references(ops):
     recompute = "swiglu" if "swiglu_linear" in ops else "none"
     plain, compiled = small_model(OpsConfig()), small_model(OpsConfig(**ops), recompute=recompute)
-    counter = CompileCounter()
-    compile_model(compiled, compiled.blocks, "block", backend=counter)
-    loss, expected = _step(plain, **DOCUMENTS)
-    compiled_loss, found = _step(compiled, **DOCUMENTS)
     # a graph break would be an error; the first block has no update to add, so there are two graphs and not more
-    assert counter.frame_count == 2
-    assert relative_distance(compiled_loss, loss) < 1e-6
-    assert_close(found, expected)
+    _assert_same_step(plain, compiled, "block", 2, **DOCUMENTS)
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_the_whole_model_is_one_graph(packed):
-    ops = OpsConfig(attention="sdpa")
-    plain, compiled = small_model(ops), small_model(ops)
+@pytest.mark.parametrize("extra", [{}, DOCUMENTS], ids=["one document", "packed"])
+def test_the_whole_model_is_one_graph(extra):
+    _assert_same_step(small_model(), small_model(), "model", 1, **extra)
+
+
+def _assert_same_step(plain, compiled, mode, graphs, **extra):
     counter = CompileCounter()
-    compile_model(compiled, compiled.blocks, "model", backend=counter)
-    extra = DOCUMENTS if packed else {}
+    compile_model(compiled, compiled.blocks, mode, backend=counter)
     loss, expected = _step(plain, **extra)
     compiled_loss, found = _step(compiled, **extra)
-    assert counter.frame_count == 1
+    assert counter.frame_count == graphs
     assert relative_distance(compiled_loss, loss) < 1e-6
     assert_close(found, expected)
 
 
-@pytest.mark.parametrize("recompute", ["swiglu", "full"])
-def test_blocks_are_compiled_below_recomputation(recompute):
-    ops = OpsConfig(attention="sdpa")
-    plain, compiled = (small_model(ops, recompute=recompute) for _ in range(2))
-    compile_model(compiled, compiled.blocks, "block", backend="aot_eager")
+@pytest.mark.parametrize(
+    ("recompute", "compiler"),
+    [("swiglu", "aot_eager"), ("full", "aot_eager"), pytest.param("none", "inductor", marks=pytest.mark.slow)],
+)
+def test_compiled_blocks_give_the_same_below_recomputation_and_keep_the_names_of_weights(recompute, compiler):
+    plain, compiled = (small_model(recompute=recompute) for _ in range(2))
+    compile_model(compiled, compiled.blocks, "block", backend=compiler)
+    assert list(compiled.state_dict()) == list(plain.state_dict())
     assert_close(_step(compiled)[1], _step(plain)[1])
 
 
@@ -120,11 +118,3 @@ def test_a_graph_break_inside_a_block_is_an_error():
     compile_model(model, model.blocks, "block", backend="eager")
     with pytest.raises(torch._dynamo.exc.Unsupported):
         model(random_ids(1, 4), random_ids(1, 4))
-
-
-@pytest.mark.slow
-def test_the_compiler_of_pytorch_gives_the_same_loss_and_leaves_the_names_of_weights():
-    plain, compiled = small_model(), small_model()
-    compile_model(compiled, compiled.blocks, "block")
-    assert list(compiled.state_dict()) == list(plain.state_dict())
-    assert_close(_step(compiled)[1], _step(plain)[1])

@@ -12,11 +12,6 @@ from litespark.ops.backend import resolve
 from tests.models.small import SDPA, random_ids, small_config, small_model
 
 
-def _meta_model(**changes):
-    with torch.device("meta"):
-        return Llama(small_config(**changes), resolve(SDPA))
-
-
 def test_deviations_are_those_of_the_config_and_smaller_towards_the_residual_stream():
     model = small_model(hidden_size=128, num_layers=3, intermediate_size=256, vocab_size=500, init_std=0.05)
     for name, parameter in model.named_parameters():
@@ -31,9 +26,11 @@ def test_deviations_are_those_of_the_config_and_smaller_towards_the_residual_str
         assert abs(parameter.mean().item()) < 5 * expected / math.sqrt(parameter.numel()), name
 
 
-def test_weights_are_repeated_by_their_seed_and_ignore_the_global_generator():
+@pytest.mark.parametrize("threads", [1, 50])
+def test_weights_are_repeated_by_their_seed_and_ignore_the_global_generator_and_threads(monkeypatch, threads):
     first = small_model(seed=1).state_dict()
     torch.rand(3)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     again, other = small_model(seed=1).state_dict(), small_model(seed=2).state_dict()
     for name, value in first.items():
         assert torch.equal(value, again[name]), name
@@ -47,7 +44,8 @@ def test_no_two_matrices_begin_alike():
 
 def test_a_meta_model_becomes_the_model_that_was_built_directly():
     changes = {"rope_scaling": RopeScaling(4.0, 1.0, 4.0, 16), "max_seq_len": 128}
-    model = _meta_model(**changes)
+    with torch.device("meta"):
+        model = Llama(small_config(**changes), resolve(SDPA))
     assert all(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()])
     model.to_empty(device="cpu")
     initialise(model, model.config, 0)
@@ -61,11 +59,3 @@ def test_copied_weights_are_those_of_the_source_in_the_dtype_of_the_target():
     copy_weights(source, target)
     for name, parameter in target.named_parameters():
         assert torch.equal(parameter, source.get_parameter(name).bfloat16()), name
-
-
-@pytest.mark.parametrize("threads", [1, 50])
-def test_weights_do_not_depend_on_the_number_of_threads(monkeypatch, threads):
-    expected = small_model(seed=1).state_dict()
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    found = small_model(seed=1).state_dict()
-    assert all(torch.equal(value, found[name]) for name, value in expected.items())

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from litespark.models.llama.config import LlamaConfig, RopeScaling
+from litespark.models.llama.config import LlamaConfig
 from litespark.models.llama.model import Llama
 from litespark.ops.backend import OpsConfig, resolve
-from tests.models.small import small_config
+from tests.models.small import small_config, small_model
 
 
 @pytest.mark.parametrize(
@@ -27,36 +27,25 @@ def test_impossible_sizes_are_refused(changes, message):
         small_config(**changes)
 
 
-PUBLISHED = {
-    "160m": ((768, 12, 12, 12, 3072), 162_417_408),
-    "1b": ((2048, 22, 32, 4, 5632), 1_100_048_384),
-    "3b": ((3072, 28, 24, 8, 8192), 3_015_355_392),
-    "30b": ((6144, 60, 48, 8, 22016), 30_026_717_184),
-}
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_parameters_of_the_published_sizes(name):
-    (width, layers, heads, num_kv_heads, intermediate_size), expected = PUBLISHED[name]
-    config = LlamaConfig(name, width, layers, heads, num_kv_heads, intermediate_size, 32000, 4096)
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ((768, 12, 12, 12, 3072, 32000), 162_417_408),
+        ((2048, 22, 32, 4, 5632, 32000), 1_100_048_384),
+        ((3072, 28, 24, 8, 8192, 32000), 3_015_355_392),
+        ((6144, 60, 48, 8, 22016, 32000), 30_026_717_184),
+        ((4096, 32, 32, 8, 14336, 128256), 8_030_261_248),  # Llama 3.1
+    ],
+)
+def test_parameters_of_the_published_sizes(sizes, expected):
+    config = LlamaConfig("published", *sizes, 4096)
     with torch.device("meta"):
         model = Llama(config, resolve(OpsConfig()))
     assert sum(parameter.numel() for parameter in model.parameters()) == expected
     assert config.parameter_count() == expected
 
 
-def test_parameters_of_llama_31_8b():
-    config = LlamaConfig(
-        "8b", 4096, 32, 32, 8, 14336, 128256, 131072, rope_theta=5e5, rope_scaling=RopeScaling(8.0, 1.0, 4.0, 8192)
-    )
-    assert config.parameter_count() == 8_030_261_248
-
-
 @pytest.mark.parametrize("tie_embeddings", [False, True])
 def test_counts_agree_with_the_built_model_for_tied_heads_and_free_head_widths(tie_embeddings):
-    config = small_config(tie_embeddings=tie_embeddings, head_dim=10)
-    model = Llama(config, resolve(OpsConfig()))
-    assert config.parameter_count() == sum(parameter.numel() for parameter in model.parameters())
-    matrices = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "embedding" not in name)
-    head = config.vocab_size * config.hidden_size if tie_embeddings else 0
-    assert config.matmul_parameter_count() == matrices + head
+    model = small_model(tie_embeddings=tie_embeddings, head_dim=10)
+    assert model.config.parameter_count() == sum(parameter.numel() for parameter in model.parameters())

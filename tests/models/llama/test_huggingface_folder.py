@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from litespark.data.tokenizer import Tokenizer
 from litespark.models.llama.config import RopeScaling
 from litespark.models.llama.huggingface import export_huggingface, load_huggingface
 from litespark.models.llama.huggingface_config import _KEYS, end_ids, read_config
@@ -31,19 +31,12 @@ def _load(folder):
     return load_huggingface(folder, resolve(SDPA))
 
 
-def _tokenizer(folder, vocab_size=300):
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=["<eos>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(["def parity(a, b):\n    return a == b\n"] * 20, trainer)
-    folder.mkdir(exist_ok=True)
+def _tokenizer(folder, vocab_size=300, config=None):
+    folder.mkdir()
+    tokenizer = Tokenizer.train(["def parity(a, b):\n    return a == b\n"] * 20, vocab_size=vocab_size)._tokenizer
     tokenizer.save(str(folder / "tokenizer.json"))
+    if config is not None:
+        (folder / "tokenizer_config.json").write_text(config)
     return tokenizer
 
 
@@ -92,7 +85,7 @@ def test_transformers_loads_model_and_tokenizer(tmp_path, changes):
     transformers = pytest.importorskip("transformers")
     ours = small_model(vocab_size=300, **changes)
     tokenizer = _tokenizer(tmp_path / "tokenizer")
-    eos = tokenizer.token_to_id("<eos>")
+    eos = tokenizer.token_to_id("<|endoftext|>")
     export_huggingface(ours, tmp_path / "small", tokenizer=tmp_path / "tokenizer", eos_id=eos, max_shard_bytes=50_000)
 
     theirs, loading = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "small", output_loading_info=True)
@@ -110,8 +103,7 @@ def test_transformers_loads_model_and_tokenizer(tmp_path, changes):
 
 
 def test_tokenizer_files_are_copied_as_they_are(tmp_path):
-    _tokenizer(tmp_path / "tokenizer")
-    (tmp_path / "tokenizer/tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    _tokenizer(tmp_path / "tokenizer", config='{"tokenizer_class": "PreTrainedTokenizerFast"}')
     (tmp_path / "tokenizer/chat_template.jinja").write_text("{{ messages }}")
     (tmp_path / "tokenizer/notes.txt").write_text("not a tokenizer file")
     export_huggingface(small_model(vocab_size=300), tmp_path / "small", tokenizer=tmp_path / "tokenizer")
@@ -120,39 +112,34 @@ def test_tokenizer_files_are_copied_as_they_are(tmp_path):
     assert not (tmp_path / "small/notes.txt").exists()
 
 
-def _remote_code(folder):
-    _tokenizer(folder, 265)
-    (folder / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["evil.Tokenizer", null]}}')
+def _fill_disk(folder, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
 
 
 @pytest.mark.parametrize(
-    ("prepare", "message"),
+    ("prepare", "changes", "message"),
     [
-        (lambda folder: folder.mkdir(), r"tokenizer.json cannot be read"),
-        (lambda folder: _tokenizer(folder, 266), r"token ids up to 265, the model's vocabulary is 265"),
-        (_remote_code, "auto_map: it needs code of its own, refused here"),
+        (lambda folder, _: (folder / "tokenizer").mkdir(), {}, r"tokenizer.json cannot be read"),
+        (lambda folder, _: _tokenizer(folder / "tokenizer", 266), {},
+         r"token ids up to 265, the model's vocabulary is 265"),
+        (lambda folder, _: _tokenizer(folder / "tokenizer", 265, '{"auto_map": {"AutoTokenizer": ["evil.T", null]}}'),
+         {}, "auto_map: it needs code of its own, refused here"),
+        (lambda folder, _: (folder / "small/precious").mkdir(parents=True), {},
+         "exists and is not empty; export into a new folder"),
+        (_fill_disk, {}, r"0\.0 GB free, the export needs 0\.1 GB"),
+        (lambda *_: None, {"hidden_size": 30, "head_dim": 8}, r"hidden_size 30 .* num_heads 4"),
     ],
-)
-def test_tokenizers_that_do_not_fit_are_refused_before_anything_is_written(tmp_path, prepare, message):
-    prepare(tmp_path / "tokenizer")
+)  # fmt: skip
+def test_what_cannot_be_exported_is_refused_before_anything_is_written(
+    tmp_path, monkeypatch, prepare, changes, message
+):
+    prepare(tmp_path, monkeypatch)
+    before = sorted(tmp_path.rglob("*"))
+    tokenizer = tmp_path / "tokenizer"
     with pytest.raises(ValueError, match=message):
-        export_huggingface(small_model(vocab_size=265), tmp_path / "small", tokenizer=tmp_path / "tokenizer")
-    assert [path.name for path in tmp_path.iterdir()] == ["tokenizer"]
-
-
-def test_an_export_never_overwrites(tmp_path):
-    (tmp_path / "small").mkdir()
-    (tmp_path / "small/precious").write_text("x")
-    with pytest.raises(ValueError, match="exists and is not empty; export into a new folder"):
-        export_huggingface(small_model(), tmp_path / "small")
-    assert [path.name for path in (tmp_path / "small").iterdir()] == ["precious"]
-
-
-def test_a_full_disk_is_noticed_before_writing(tmp_path, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
-    with pytest.raises(ValueError, match=r"0\.0 GB free, the export needs 0\.1 GB"):
-        export_huggingface(small_model(), tmp_path / "small")
-    assert list(tmp_path.iterdir()) == []
+        export_huggingface(small_model(vocab_size=265, **changes), tmp_path / "small",
+                           tokenizer=tokenizer if tokenizer.exists() else None)  # fmt: skip
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_the_export_gets_its_name_last_and_at_once(tmp_path, monkeypatch):
@@ -166,12 +153,6 @@ def test_the_export_gets_its_name_last_and_at_once(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"cannot export to .*small: Input/output error"):
         export_huggingface(small_model(), tmp_path / "small")
     assert seen == [(["config.json", "generation_config.json", SINGLE], False)]
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_exports_that_transformers_would_refuse_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"hidden_size 30 .* num_heads 4"):
-        export_huggingface(small_model(hidden_size=30, head_dim=8), tmp_path / "small")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -284,47 +265,31 @@ def test_harmless_extra_tensors_of_older_exports_are_ignored(tmp_path):
     assert torch.equal(_load(tmp_path / "small").embedding.weight, model.embedding.weight)
 
 
-LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
-SIZES = {
-    "model_type": "llama",
-    "hidden_size": 32,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "vocab_size": 61,
-    "max_position_embeddings": 64,
-}
+LLAMA3_OF_ITS_LENGTH = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LLAMA3 = LLAMA3_OF_ITS_LENGTH | {"original_max_position_embeddings": 32}
+SIZES = {"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4,
+         "intermediate_size": 48, "vocab_size": 61, "max_position_embeddings": 64}  # fmt: skip
 OTHERS = {
-    "null for keys and ends": {"num_key_value_heads": "null", "head_dim": "null", "bos_token_id": "null"},
+    "null for keys and ends": dict.fromkeys(["num_key_value_heads", "head_dim", "bos_token_id"]),
     "fewer key/value heads": {"num_key_value_heads": 2, "head_dim": 12},
     "theta at the top": {"rope_theta": 5e5},
     "theta in both": {"rope_theta": 7e5, "rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}},
-    "theta beside the new key": {"rope_theta": 7e5, "rope_parameters": {"rope_type": "llama3", **LLAMA3}},
-    "old scaling by type": {"rope_scaling": {"type": "llama3", **LLAMA3}},
-    "old scaling by rope_type": {"rope_scaling": {"rope_type": "llama3", "type": "linear", **LLAMA3}},
-    "scaling without its length": {
-        "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-    },
-    "old and new": {
-        "rope_theta": 7e5,
-        "rope_scaling": {"rope_type": "llama3", **LLAMA3},
-        "rope_parameters": {"rope_type": "default", "rope_theta": 5e5},
-    },
-    "an empty old beside a new": {
-        "rope_scaling": {},
-        "rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5, **LLAMA3},
-    },
+    "theta beside the new key": {"rope_theta": 7e5, "rope_parameters": LLAMA3},
+    "old scaling by type": {"rope_scaling": {key.replace("rope_type", "type"): LLAMA3[key] for key in LLAMA3}},
+    "old scaling by rope_type": {"rope_scaling": {"type": "linear", **LLAMA3}},
+    "scaling without its length": {"rope_scaling": LLAMA3_OF_ITS_LENGTH},
+    "old and new": {"rope_theta": 7e5, "rope_scaling": LLAMA3,
+                    "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}},
+    "an empty old beside a new": {"rope_scaling": {}, "rope_parameters": {"rope_theta": 5e5, **LLAMA3}},
     "stretched by nothing": {"rope_scaling": {"type": "linear", "factor": 1.0}},
     "other words": {"tie_word_embeddings": True, "rms_norm_eps": 1e-5, "use_cache": False, "hidden_act": "swish"},
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("changes", OTHERS.values(), ids=OTHERS)
 def test_config_files_of_others_mean_what_they_mean_to_transformers(tmp_path, changes):
     transformers = pytest.importorskip("transformers")
-    # None: without this key; "null": with null
-    content = {key: None if value == "null" else value for key, value in (SIZES | changes).items() if value is not None}
-    (tmp_path / "config.json").write_text(json.dumps(content))
+    (tmp_path / "config.json").write_text(json.dumps(SIZES | changes))
     ours = read_config(tmp_path / "config.json", "others")
     theirs = transformers.LlamaForCausalLM.config_class.from_pretrained(tmp_path)
     for field, key in _KEYS.items():
