@@ -26,6 +26,8 @@ _FREE = {
 _SHIPPED = {
     "launcher._target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
     "sweeper._target_": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+    "job_logging.handlers.file.class": "logging.FileHandler",
+    "job_logging.handlers.file.filename": "${hydra.runtime.output_dir}/${hydra.job.name}.log",
 }
 # all that the shipped choices of logging name
 _LOGGING_NAMES = {"logging.StreamHandler", "logging.NullHandler", "ext://sys.stdout", "ext://sys.stderr"}
