@@ -20,7 +20,7 @@ from litespark.benchmarks.step.process import measured
 from litespark.benchmarks.step.request import Request
 from litespark.metrics.records.ablation import AblationRecord
 from litespark.metrics.records.step import RoundRecord
-from litespark.reports.ablation_rows import from_record
+from litespark.reports.ablation import from_record
 from litespark.run.composing import compose_parts
 from litespark.run.config import ConfigError, Parts
 from tests.benchmarks.step.tiny_steps import SESSION, SETTINGS, TINY

@@ -4,8 +4,6 @@ Most rows run in this process, where a second is enough for dozens; the form of 
 are checked through `python train.py`.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

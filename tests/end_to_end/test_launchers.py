@@ -1,7 +1,5 @@
 """Runs that torchrun or srun started: every command of the documents, signals, lost processes, errors told once."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """From a folder in SlimPajama's layout to the headline job: the commands of the README, on a miniature of both."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

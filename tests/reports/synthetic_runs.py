@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from litespark.metrics import names
-from litespark.metrics.records.origin import DeviceRecord, EnvironmentRecord, Provenance
+from litespark.metrics.records.origin import DeviceRecord
 from litespark.run.record import (
     DataRecord,
     EnergyRecord,
@@ -24,115 +24,77 @@ from litespark.run.record import (
     SegmentRecord,
     ThroughputRecord,
 )
+from tests.metrics.records.hand_made import environment, make_record
 
 START = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 TOKENS_A_STEP = 8192
 NO_COUNTER = "no NVML device and /sys/class/powercap is not readable"
+A_CPU = "A CPU, 2 cores"
 
 
 def write_run(
-    folder: Path,
-    *,
-    steps: int = 200,
-    learning_rate: float = 1e-3,
-    seed: int = 1,
-    gpu: bool = True,
-    status: str = "finished",
-    entropy: float = 6.2,
-    name: str | None = None,
-    noise: float = 0.06,
+    folder: Path, *, steps=200, learning_rate=1e-3, seed=1, gpu=True, status="finished", entropy=6.2, name=None
 ) -> Path:
     """Write a whole run folder; `gpu=False` is a machine without a known peak, energy counter or memory statistics."""
     folder.mkdir(parents=True)
     name = name or folder.name
-    rows = metric_rows(steps, learning_rate, seed, gpu, noise)
+    rows = metric_rows(steps, learning_rate, seed, gpu)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = {
-        "name": name,
-        "seed": seed,
-        "model": {"name": "tiny", "hidden_size": 192},
-        "optim": {"lr": learning_rate, "betas": [0.9, 0.95]},
-        "paths": {"run": str(folder)},
-    }
+    config = {"name": name, "seed": seed, "model": {"name": "tiny", "hidden_size": 192},
+              "optim": {"lr": learning_rate, "betas": [0.9, 0.95]}, "paths": {"run": str(folder)}}  # fmt: skip
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "samples.md").write_text("# Step 200\n\n```\ndef read(self):\n```\n")
-    make_record(name, rows, steps, seed, gpu, status, entropy).write(folder / "run.json")
+    run_record(name, rows, steps, seed, gpu, status, entropy).write(folder / "run.json")
     return folder
 
 
-def metric_rows(steps: int, learning_rate: float, seed: int, gpu: bool, noise: float) -> list[dict[str, Any]]:
+def metric_rows(steps: int, learning_rate: float, seed: int, gpu: bool) -> list[dict[str, Any]]:
     generator = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = []
     interval = max(1, steps // 100)
     for step in range(interval, steps + 1, interval):
-        tokens = step * TOKENS_A_STEP
-        progress = step / steps
-        loss = (
-            2.6 + 6.4 * math.exp(-6 * progress * math.sqrt(learning_rate / 1e-3)) + noise * generator.standard_normal()
-        )
+        tokens, progress = step * TOKENS_A_STEP, step / steps
+        falling = 6.4 * math.exp(-6 * progress * math.sqrt(learning_rate / 1e-3))
+        loss = 2.6 + falling + 0.06 * generator.standard_normal()
         speed = 33_000 * (0.9 if step == interval else 1) * (1 + 0.02 * generator.standard_normal())
         median = 1000 * TOKENS_A_STEP / speed
-        row: dict[str, Any] = {
-            "step": step,
-            names.PROGRESS_TOKENS: tokens,
-            names.PROGRESS_STEP: step,
-            "time": (START + timedelta(seconds=step * 0.25)).isoformat(),
-            names.TRAIN_LOSS: loss,
-            names.LEARNING_RATE: learning_rate * (1 - 0.9 * progress),
-            names.GRADIENT_NORM: 1.2,
-            names.SKIPPED_STEPS: 0,
-            names.TOKENS_PER_SECOND: speed,
-            names.STEP_MS_MEDIAN: median,
-            names.STEP_MS_P95: median * (1.05 + 0.1 * generator.random()),
-            names.DATA_WAIT_SHARE: 0.01,
-            names.MFU_MEASURED_PEAK: speed / 42_000,
+        at = {"step": step, names.PROGRESS_TOKENS: tokens, "time": (START + timedelta(seconds=step / 4)).isoformat()}
+        row = at | {
+            names.PROGRESS_STEP: step, names.TRAIN_LOSS: loss, names.GRADIENT_NORM: 1.2, names.SKIPPED_STEPS: 0,
+            names.LEARNING_RATE: learning_rate * (1 - 0.9 * progress), names.TOKENS_PER_SECOND: speed,
+            names.STEP_MS_MEDIAN: median, names.STEP_MS_P95: median * (1.05 + 0.1 * generator.random()),
+            names.DATA_WAIT_SHARE: 0.01, names.MFU_MEASURED_PEAK: speed / 42_000,
             names.MFU_CAUSAL: speed / 50_500 if gpu else None,
-        }
+        }  # fmt: skip
         if gpu:
             row |= {
-                names.MFU_FULL: speed / 45_500,
-                names.HFU_CAUSAL: speed / 38_000,
-                names.PEAK_MEMORY_GIB: 61.4,
-                names.JOULES_PER_TOKEN: 690 / speed,
-                names.POWER_WATTS: 690.0,
-                names.TRAIN_JOULES: 690 / 33_000 * tokens,
-                names.ALL_IN_JOULES: 690 / 33_000 * tokens * 1.08 + 900,
-            }
+                names.MFU_FULL: speed / 45_500, names.HFU_CAUSAL: speed / 38_000, names.PEAK_MEMORY_GIB: 61.4,
+                names.JOULES_PER_TOKEN: 690 / speed, names.POWER_WATTS: 690.0,
+                names.TRAIN_JOULES: 690 / 33_000 * tokens, names.ALL_IN_JOULES: 690 / 33_000 * tokens * 1.08 + 900,
+            }  # fmt: skip
         rows.append(row)
         if step % (steps // 4) == 0:
             nats = loss + 0.08
-            rows.append(
-                {
-                    "step": step,
-                    names.PROGRESS_TOKENS: tokens,
-                    "time": row["time"],
-                    names.VALIDATION_LOSS: nats,
-                    names.VALIDATION_PERPLEXITY: math.exp(nats),
-                    names.VALIDATION_BITS_PER_BYTE: nats / math.log(2) / 3.1,
-                    names.VALIDATION_TOKEN_ACCURACY: 0.41,
-                }
-            )
+            rows.append(at | {
+                names.VALIDATION_LOSS: nats, names.VALIDATION_PERPLEXITY: math.exp(nats),
+                names.VALIDATION_BITS_PER_BYTE: nats / math.log(2) / 3.1, names.VALIDATION_TOKEN_ACCURACY: 0.41,
+            })  # fmt: skip
     return rows
 
 
-def make_record(
+def run_record(
     name: str, rows: list[dict[str, Any]], steps: int, seed: int, gpu: bool, status: str, entropy: float
 ) -> RunRecord:
-    seconds = steps * 0.25
+    seconds, tokens = steps / 4, steps * TOKENS_A_STEP
     ended = (START + timedelta(seconds=seconds + 12)).isoformat()
-    last_validation = [row for row in rows if names.VALIDATION_LOSS in row][-1]
-    tokens = steps * TOKENS_A_STEP
+    validation = [row for row in rows if names.VALIDATION_LOSS in row][-1]
     train_joules = 690 / 33_000 * tokens
+    all_in = train_joules * 1.08 + 900
 
     def on_gpu(value):
         return value if gpu else None
 
-    cpu, all_in = "A CPU, 2 cores", train_joules * 1.08 + 900
-    environment = EnvironmentRecord(
-        python="3.11.7", torch="2.14.1", triton=on_gpu("3.9.0"), lightning="2.6.6", litdata="0.2.76",
-        platform="Linux-6.1-x86_64", cpu=cpu, world_size=1, precision="bf16-mixed" if gpu else "32-true",
-        devices=[DeviceRecord("NVIDIA H200", "9f8e7d", 700.0) if gpu else DeviceRecord(cpu)], driver=on_gpu("570.86"),
-    )  # fmt: skip
+    device = DeviceRecord("NVIDIA H200", "9f8e7d", 700.0) if gpu else DeviceRecord(A_CPU)
     energy = EnergyRecord(label="energy", reason=NO_COUNTER, coverage=0.0)
     if gpu:
         energy = EnergyRecord(
@@ -141,13 +103,10 @@ def make_record(
             joules_per_token_train=train_joules / tokens, joules_per_token_all_in=all_in / tokens,
             average_power_watts=690.0, tokens_per_second_per_watt=47.8, dropped_readings=0,
         )  # fmt: skip
-    return RunRecord(
-        Provenance(
-            time=START.isoformat(), command=["train.py", f"seed={seed}"], overrides=[f"seed={seed}"],
-            git_commit="0123456789abcdef0123456789abcdef01234567", git_dirty=False, source_hash="5a5a",
-            config_hash="3f6c2a", environment=environment,
-        ),
-        name=name, task="pretrain", seed=seed, status=status, ended=ended if status != "running" else None,
+    return make_record(
+        command=["train.py", f"seed={seed}"], git_commit="0123456789abcdef0123456789abcdef01234567",
+        environment=environment(precision="bf16-mixed" if gpu else "32-true", devices=[device]),
+        name=name, seed=seed, status=status, ended=ended if status != "running" else None,
         error="loss was not finite 10 steps in a row" if status == "failed" else None,
         model=ModelRecord("tiny", 1_904_256, 1_511_040, 9.4e6, 1.02e7, 512),
         data=DataRecord("python-stdlib", "a1b2c3d4", 2048, 12_345_678, 123_456, entropy, entropy / math.log(2) / 3.1),
@@ -165,9 +124,8 @@ def make_record(
         ),
         quality=QualityRecord(
             train_loss=next(row[names.TRAIN_LOSS] for row in reversed(rows) if names.TRAIN_LOSS in row),
-            validation_loss=last_validation[names.VALIDATION_LOSS],
-            perplexity=last_validation[names.VALIDATION_PERPLEXITY],
-            bits_per_byte=last_validation[names.VALIDATION_BITS_PER_BYTE], token_accuracy=0.41,
+            validation_loss=validation[names.VALIDATION_LOSS], perplexity=validation[names.VALIDATION_PERPLEXITY],
+            bits_per_byte=validation[names.VALIDATION_BITS_PER_BYTE], token_accuracy=0.41,
             sample="def read(self, size=-1):\n    return self.stream.read(size)\n",
         ),
         segments=[SegmentRecord(START.isoformat(), 0, ended, steps, "start")],
@@ -176,11 +134,10 @@ def make_record(
 
 def strip(folder: Path) -> Path:
     """Turn a run folder into that of a run that ended before it measured anything."""
-    record = RunRecord.read(folder / "run.json")
     empty = dataclasses.replace(
-        record, status="failed", error="out of memory in the first step", throughput=ThroughputRecord(),
-        energy=EnergyRecord(reason="the run ended before the first reading"), projection=ProjectionRecord(),
-        quality=QualityRecord(),
+        RunRecord.read(folder / "run.json"), status="failed", error="out of memory in the first step",
+        throughput=ThroughputRecord(), energy=EnergyRecord(reason="the run ended before the first reading"),
+        projection=ProjectionRecord(), quality=QualityRecord(),
     )  # fmt: skip
     empty.write(folder / "run.json")
     for name in ("metrics.jsonl", "config.yaml", "samples.md"):

@@ -1,14 +1,11 @@
 """The columns of an ablation against cases worked by hand, what becomes of gaps, and its pictures."""
 
-from __future__ import annotations
-
 import pytest
 from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
 
 from litespark.metrics.step_round import Interval
-from litespark.reports.ablation import of_record, table, waterfall
-from litespark.reports.ablation_rows import Ablation, Combination, Row, ablation, from_record
+from litespark.reports.ablation import Ablation, Combination, Row, ablation, from_record, of_record, table, waterfall
 from litespark.reports.repeats import Repeats
 from tests.metrics.ablation_records import measured, record
 from tests.metrics.step_records import lost

@@ -1,14 +1,12 @@
 """The ablation in the runs of a sweep: recognised by their settings alone, and not where they are something else."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from litespark.reports.ablation_rows import Ablation
+from litespark.reports.ablation import Ablation
 from litespark.reports.ablation_runs import ablation_of
 from litespark.reports.report import write_comparison
 from litespark.reports.runs import load_runs

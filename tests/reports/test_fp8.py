@@ -1,7 +1,5 @@
 """The section on fp8 has what the record has, and there is none of runs without it."""
 
-from __future__ import annotations
-
 import pytest
 import yaml
 

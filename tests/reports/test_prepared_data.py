@@ -1,7 +1,5 @@
 """Tables of a prepared data set: shares add up, what was not counted is said, and no text breaks out of its place."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """Pictures of a prepared data set draw what the manifest counts, and say in words what there is not."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from matplotlib.image import imread

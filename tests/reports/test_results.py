@@ -1,7 +1,5 @@
 """Committed records validate, pages and figures are rendered from them in one way, and a planted fault is found."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -11,6 +9,7 @@ from litespark.cli import main
 from litespark.metrics.records.index import read_entry
 from litespark.reports import marks, results
 from litespark.reports.marks import check_documents, rendered, write_documents
+from litespark.reports.page import Templates
 from litespark.reports.training import tables as training_tables
 from litespark.run.record import EnergyRecord, QualityRecord
 from tests.metrics import ablation_records
@@ -182,3 +181,13 @@ def test_a_record_that_is_missing_or_refused_is_named_and_stops_the_writing(root
     assert (root / "results" / "README.md").read_text() == before
     path.unlink()
     assert len(check_documents(root)) == 2, "the page, and the figure that is cited"
+
+
+def test_a_property_that_fails_is_not_taken_for_one_that_is_missing():
+    class Record:
+        @property
+        def speed(self):
+            return None.tokens
+
+    with pytest.raises(AttributeError, match="'NoneType' object has no attribute 'tokens'"):
+        Templates().from_string("{{ record.speed }}").render(record=Record())

@@ -6,20 +6,14 @@ from dataclasses import replace
 import pytest
 
 from litespark.metrics import names
-from litespark.reports.reasons import PROBE_DISTURBED
 from litespark.reports.runs import FIGURES, compare, differing_keys, find_runs, labels, load_run, load_runs
-from litespark.reports.tables import absent
+from litespark.reports.tables import PROBE_DISTURBED, absent
 from litespark.run.record import RunRecord
 from tests.reports.synthetic_runs import write_run
 
 
-def write_metrics(folder, *rows):
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
 def test_a_run_folder_is_loaded_whole(run_folders):
     run = load_run(run_folders / "gpu")
-    assert run.name == "gpu"
     assert run.record.model.parameters == 1_904_256
     assert run.config["optim"]["lr"] == 1e-3
     assert len(run.metrics) == 100
@@ -31,17 +25,11 @@ def test_a_run_folder_is_loaded_whole(run_folders):
 
 def test_rows_of_a_step_become_one_and_steps_done_again_after_a_resume_count_once(tmp_path):
     folder = write_run(tmp_path / "run")
-    rows = [
-        {"step": step, names.PROGRESS_TOKENS: 8 * step, names.TRAIN_LOSS: loss}
-        for step, loss in ((1, 9.0), (2, 8.0), (3, 7.0))
-    ]
     # killed after step 3, resumed from the checkpoint of step 1 with another log interval
-    again = [
-        {"step": 2, names.PROGRESS_TOKENS: 16, names.TRAIN_LOSS: 8.5},
-        {"step": 4, names.PROGRESS_TOKENS: 32, names.TRAIN_LOSS: 6.0},
-        {"step": 4, names.PROGRESS_TOKENS: 32, names.VALIDATION_LOSS: 5.0},
-    ]
-    write_metrics(folder, *rows, *again)
+    logged = ((1, 9.0), (2, 8.0), (3, 7.0), (2, 8.5), (4, 6.0))
+    rows = [{"step": step, names.PROGRESS_TOKENS: 8 * step, names.TRAIN_LOSS: loss} for step, loss in logged]
+    rows.append({"step": 4, names.PROGRESS_TOKENS: 32, names.VALIDATION_LOSS: 5.0})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     table = load_run(folder).metrics
     assert list(table["step"]) == [1, 2, 4]
     assert list(table[names.TRAIN_LOSS]) == [9.0, 8.5, 6.0]
@@ -109,8 +97,10 @@ def test_a_path_without_runs_is_refused(tmp_path):
     (tmp_path / "comparison.md").write_text("an earlier one")
     assert find_runs([tmp_path / "comparison.md"]) == []
     for path in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(ValueError, match=r"no run at or below it"):
+        with pytest.raises(ValueError, match=r"got no run at or below it, expected a run.json; name a folder"):
             find_runs([path])
+        with pytest.raises(ValueError, match=r"got no run.json in it, expected a run folder; name one like logs"):
+            load_run(path)
 
 
 def test_the_comparison_has_a_row_a_run_and_only_the_settings_that_differ(run_folders):
@@ -133,12 +123,10 @@ def test_a_setting_that_one_run_lacks_differs_and_runs_without_config_do_not_cou
 
 
 def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path):
-    folders = [
-        write_run(tmp_path / "monday" / "0", name="tiny"),
-        write_run(tmp_path / "tuesday" / "0", name="tiny"),
-        write_run(tmp_path / "other"),
-    ]
-    assert labels([load_run(folder) for folder in folders]) == ["tiny (monday/0)", "tiny (tuesday/0)", "other"]
+    for day in ("monday", "tuesday"):
+        write_run(tmp_path / day / "0", name="tiny")
+    write_run(tmp_path / "other")
+    assert labels(load_runs([tmp_path])) == ["tiny (monday/0)", "other", "tiny (tuesday/0)"]
 
 
 def test_a_share_of_the_probe_is_of_the_best_one_and_none_above_it(tmp_path):

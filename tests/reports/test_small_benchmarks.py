@@ -1,7 +1,5 @@
 """The tables of the benchmarks of data, profiles and ops: what was measured, and which goals were met."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from litespark.metrics.records.profile import ClassRecord, KernelRecord

@@ -1,7 +1,5 @@
 """Every figure, ratio and verdict of whole steps against numbers worked out by hand, and the tables of them."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

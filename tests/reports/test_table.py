@@ -1,13 +1,11 @@
 """A table shows the same cells in a terminal and on a page, and a reason for each that is absent; numbers read well."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
 
 from litespark.metrics.step_round import Interval
-from litespark.reports import ops, quantities
+from litespark.reports import quantities, tables
 from litespark.reports.table import Absent, Column, Fact, Table, facts, fenced, one_line, texts
 from litespark.run.record_ops import DifferenceRecord, OpRecord, VerificationRecord
 from tests.metrics.records.hand_made import make_record
@@ -110,4 +108,4 @@ def test_the_table_of_ops_shows_the_tensor_nearest_to_its_bound(exact, near, sho
     differences = [DifferenceRecord("exact", exact, 0.0), DifferenceRecord("near", near, 1e-3)]
     case = VerificationRecord("triton", "cast", "2 x 2", "bf16", False, 0.1, True, differences, None)
     record = make_record(ops=[OpRecord("fp8", "auto", "triton", verifications=[case])])
-    assert shown in row(ops.table(record), "fp8")[2]
+    assert shown in row(tables.ops(record), "fp8")[2]

@@ -1,13 +1,10 @@
 """Variants × seeds against figures worked out by hand, the tables of them, and words for what is not there."""
 
-from __future__ import annotations
-
 import pytest
 
 from litespark.metrics.records.training import RunFailure
 from litespark.metrics.step_round import Interval
-from litespark.reports.training import all_within, figure, tables
-from litespark.reports.training_rows import rows
+from litespark.reports.training import all_within, figure, rows, tables
 from tests.metrics.records.hand_made import changed
 from tests.metrics.training_records import (
     NO_JOULES,
@@ -50,7 +47,7 @@ def test_losses_over_equal_tokens_differ_seed_by_seed_and_the_worst_decides():
 
 def test_the_cost_to_a_target_is_a_median_over_seeds_and_its_ratio_is_taken_seed_by_seed():
     reference, ours = rows(to_target()).values()
-    assert reference.of("tokens") == Interval(1500, 1000, 2000, 2)
+    assert reference.repeats.of("tokens") == Interval(1500, 1000, 2000, 2)
     assert reference.ratio("tokens") == reference.ratio("joules") == Interval(1, 1, 1, 2)
     # 500/1000 and 1500/2000; the ratio of the medians would be 0.667
     assert ours.ratio("tokens") == Interval(0.625, 0.5, 0.75, 2)
@@ -67,7 +64,7 @@ def test_the_cost_to_a_target_is_a_median_over_seeds_and_its_ratio_is_taken_seed
 
 def test_equal_quality_is_reached_at_the_first_validation_as_good_as_the_end_of_the_first_variant():
     everything, selected = rows(selecting()).values()
-    assert everything.of("tokens") == Interval(1000, 1000, 1000, 2)
+    assert everything.repeats.of("tokens") == Interval(1000, 1000, 1000, 2)
     # seed 1 is as good after the first half, seed 2 at the end
     assert selected.ratio("tokens") == selected.ratio("joules") == Interval(0.75, 0.5, 1.0, 2)
     assert (selected.reached, selected.judged, selected.missed) == (2, 2, ())
@@ -80,7 +77,7 @@ def test_a_run_that_did_not_get_there_has_no_cost_and_no_ratio(made):
     found.variants[1].runs[1] = run(2, (budget // 2, 20.0, 2.4), (budget, 30, 2.2))
     ours = list(rows(found).values())[1]
     assert (ours.reached, ours.judged) == (1, 2)
-    assert (ours.of("tokens"), ours.ratio("tokens")) == (Interval(500, 500, 500, 1), Interval(0.5, 0.5, 0.5, 1))
+    assert (ours.repeats.of("tokens"), ours.ratio("tokens")) == (Interval(500, 500, 500, 1), Interval(0.5, 0.5, 0.5, 1))
     if made is to_target:
         missed = "seed 2: best 2.2000 bits/byte within 100,000 tokens and 30.0 s"
         assert ours.missed == (missed,)
@@ -93,8 +90,8 @@ def test_without_the_first_variant_there_is_no_ratio():
     found = to_target()
     found.variants[0].runs[:] = [run(1, (100_000, 9.0, 2.5))]
     reference, ours = rows(found).values()
-    assert (reference.of("tokens"), reference.reached) == (None, 0)
-    assert (ours.ratio("tokens"), ours.of("tokens")) == (None, Interval(1000, 500, 1500, 2))
+    assert (reference.repeats.of("tokens"), reference.reached) == (None, 0)
+    assert (ours.ratio("tokens"), ours.repeats.of("tokens")) == (None, Interval(1000, 500, 1500, 2))
     found = equal_tokens()
     found.variants[0].runs[:] = []
     ours = rows(found)["fp8"]

@@ -14,7 +14,7 @@ from litespark.ops.choice import FailedVerificationError
 from litespark.ops.precision import dtype_name
 from litespark.ops.tolerance import Difference
 from litespark.ops.verification import Verification
-from litespark.reports import ops as ops_report
+from litespark.reports import tables
 from litespark.run import train as run
 from litespark.run import verify
 from litespark.run.config import ConfigError
@@ -54,7 +54,7 @@ def test_a_run_records_the_errors_of_its_fast_ops(tmp_path, caplog):
     assert len(lines) == 1
     assert "sdpa attention" in lines[0]
     assert ops["attention"].detail in ("math kernel", "flash kernel")  # which of them is PyTorch's to choose
-    assert f"| attention | sdpa ({ops['attention'].detail}) | auto | " in ops_report.table(record).markdown()
+    assert f"| attention | sdpa ({ops['attention'].detail}) | auto | " in tables.ops(record).markdown()
 
 
 def test_a_run_with_verifications_has_the_same_bits_as_one_without(tmp_path, monkeypatch):
@@ -96,7 +96,7 @@ def test_a_failing_op_is_replaced_where_that_is_asked_for(tmp_path, monkeypatch,
     assert (op.asked, op.used, op.reason) == ("wrong", REFERENCE, "not wrong for swiglu: its verification failed")
     assert [verification.passed for verification in op.verifications] == [False]
     assert sum("VERIFICATION FAILED" in line.message for line in caplog.records) == 1
-    assert "wrong failed (swiglu)" in ops_report.table(record).markdown()
+    assert "wrong failed (swiglu)" in tables.ops(record).markdown()
     assert record.status == "finished"
 
 

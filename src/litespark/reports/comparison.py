@@ -1,7 +1,5 @@
 """Several runs side by side: their settings and figures, and over seeds."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
 
@@ -15,7 +13,6 @@ _OVER_SEEDS = [FIGURES[name] for name in ("validation_loss", "bits_per_byte", "t
 
 
 def table(runs: Sequence[Run]) -> Table:
-    """The runs side by side; settings in which they differ first."""
     figures = [Column(figure.title, figure.written, NONE) for figure in FIGURES.values()]
     settings = [Column(key, absent=NONE, numbers=False) for key in differing_keys(runs)]
     columns = [*texts("run"), *settings, Column("tokens", count), *figures, *texts("status")]

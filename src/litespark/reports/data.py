@@ -1,6 +1,6 @@
 """`litespark bench data` for a reader: preparing beside the bare tokenizer, streaming beside LitData."""
 
-from __future__ import annotations
+from itertools import product
 
 from litespark.metrics.records.data import ENCODE, LITDATA, OURS, PREPARE, DataRecord
 from litespark.reports.quantities import duration, plain, rate, scaled, short
@@ -11,18 +11,16 @@ _NAMES = {ENCODE: "bare tokenizer", PREPARE: "litespark prepare"}
 
 
 def tables(record: DataRecord) -> list[Table]:
-    """Preparing and streaming: medians of the rounds, and ratios that are taken within a round."""
     return [_preparation(record), _streaming(record)]
 
 
 def _preparation(record: DataRecord) -> Table:
     rows = []
-    for cores in sorted({1, record.cores}):
-        for variant, name in _NAMES.items():
-            if runs := record.prepared(variant, cores):
-                speed = median(run.tokens / run.seconds for run in runs)
-                size = median(record.corpus.text_bytes / 1e6 / run.seconds for run in runs)
-                rows.append((name, cores, speed, size, interval(record.shares(cores) if variant == PREPARE else [])))
+    for cores, (variant, name) in product(sorted({1, record.cores}), _NAMES.items()):
+        if runs := record.prepared(variant, cores):
+            speed = median(run.tokens / run.seconds for run in runs)
+            size = median(record.corpus.text_bytes / 1e6 / run.seconds for run in runs)
+            rows.append((name, cores, speed, size, interval(record.shares(cores) if variant == PREPARE else [])))
     corpus, state = record.corpus, "" if record.complete else ", NOT complete"
     about = (
         f"{corpus.source}: {scaled(corpus.text_bytes, 'B')} of text in {corpus.documents:,} documents and "
@@ -40,16 +38,15 @@ def _preparation(record: DataRecord) -> Table:
 
 def _streaming(record: DataRecord) -> Table:
     rows = []
-    for reader in (OURS, LITDATA):
-        for workers in sorted({run.workers for run in record.streaming}):
-            for shuffle in (True, False):
-                if runs := record.streamed(reader, workers, shuffle=shuffle):
-                    ratios = record.stream_ratios(workers, shuffle=shuffle) if reader == OURS else []
-                    rows.append((
-                        reader, str(workers) if workers else "in process", "yes" if shuffle else "no",
-                        median(run.tokens_per_second for run in runs), interval(ratios),
-                        median(run.first_batch_seconds for run in runs),
-                    ))  # fmt: skip
+    workers_of_runs = sorted({run.workers for run in record.streaming})
+    for reader, workers, shuffle in product((OURS, LITDATA), workers_of_runs, (True, False)):
+        if runs := record.streamed(reader, workers, shuffle=shuffle):
+            ratios = record.stream_ratios(workers, shuffle=shuffle) if reader == OURS else []
+            rows.append((
+                reader, str(workers) if workers else "in process", "yes" if shuffle else "no",
+                median(run.tokens_per_second for run in runs), interval(ratios),
+                median(run.first_batch_seconds for run in runs),
+            ))  # fmt: skip
     pinned = ", copied to page-locked memory" if record.pinned else ""
     note = (
         f"streams: batches of {record.micro_batch_size} rows of {record.seq_len} tokens{pinned}, documents "

@@ -1,7 +1,8 @@
 """fp8 in a run: how many layers are in it, what casts lost, what moved, and its loss beside that of bf16."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import permutations
 
 from litespark.ops.fp8.adaptive import Move
 from litespark.reports.quantities import ABSENT, count, is_measured, percent, plain, rate
@@ -17,13 +18,11 @@ _FALLBACKS = {"bf16": "goes to bf16", "none": "is only warned of"}
 
 
 def tables(run: Run) -> list[Table]:
-    """What fp8 was, the moves of layers, and the tensors that lose most; empty for a run without fp8."""
     record = run.record.fp8
     return [] if record is None else [_facts(run, record), _moves(record), *_worst(record)]
 
 
 def in_a_sentence(record: Fp8Record) -> str:
-    """Recipe, share of layers and moves in one sentence."""
     simulated = "simulated, " if record.simulated else ""
     moves = f"{len(record.moves)} {'move' if len(record.moves) == 1 else 'moves'}"
     return f"fp8 {simulated}{record.recipe}: {record.in_fp8} of {record.linears} linear layers at the end, {moves}."
@@ -31,7 +30,8 @@ def in_a_sentence(record: Fp8Record) -> str:
 
 def parity(runs: Sequence[Run]) -> Table | None:
     """Each run in fp8 beside every run that differs from it in precision alone; None where there are none."""
-    rows = [_beside(*pair) for pair in _pairs(runs)]
+    named = permutations(zip(labels(runs), runs, strict=True), 2)
+    rows = [_beside(*one, *other) for one, other in named if _are_a_pair(one[1], other[1])]
     columns = [*texts("fp8", "beside"), Column("validation loss", plain, ABSENT), Column("without fp8", plain, ABSENT),
                Column("difference", _signed, ABSENT), *texts(f"within {100 * PARITY:g} %", "tokens/s")]  # fmt: skip
     return Table(columns, rows) if rows else None
@@ -77,7 +77,6 @@ def _moves(record: Fp8Record) -> Table:
 
 
 def _worst(record: Fp8Record) -> list[Table]:
-    """The tensors that came nearest to a bound, or furthest above it."""
     lossy = [each for each in record.shares if each.overflow_highest or each.underflow_highest]
     if not lossy:
         words = "Of no tensor was any value lost in a cast that was counted."
@@ -97,17 +96,12 @@ def _worst(record: Fp8Record) -> list[Table]:
     return [Table(columns, rows, title)]
 
 
-def _pairs(runs: Sequence[Run]) -> Iterator[tuple[str, Run, str, Run]]:
-    """Runs of equal tokens and configs but for precision, the one in fp8 first."""
-    named = list(zip(labels(runs), runs, strict=True))
-    for name, run in named:
-        for other_name, other in named:
-            same_data = run.record.data.manifest_hash == other.record.data.manifest_hash
-            if run.record.fp8 is None or other.record.fp8 is not None or not same_data:
-                continue
-            differing = {key.split(".")[0] for key in differing_keys([run, other])}
-            if differing <= {"precision", "variant"} and run.record.throughput.tokens == other.record.throughput.tokens:
-                yield name, run, other_name, other
+def _are_a_pair(run: Run, other: Run) -> bool:
+    """Whether they have equal tokens, data and configs but for precision, the first of them in fp8."""
+    ours, theirs = run.record, other.record
+    differing = {key.split(".")[0] for key in differing_keys([run, other])}
+    alike = ours.data.manifest_hash == theirs.data.manifest_hash and ours.throughput.tokens == theirs.throughput.tokens
+    return ours.fp8 is not None and theirs.fp8 is None and alike and differing <= {"precision", "variant"}
 
 
 def _beside(name: str, run: Run, other_name: str, other: Run) -> tuple[object, ...]:

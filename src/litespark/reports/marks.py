@@ -10,21 +10,19 @@ numbers; a value that was not measured is an error. `<!-- from results: page -->
 A mark after a backtick is shown and not rendered.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError, Undefined
-from jinja2.sandbox import SandboxedEnvironment
+from jinja2 import TemplateError, Undefined
 
 from litespark.metrics.records.index import read_entry, read_index
 from litespark.metrics.records.step import StepRecord
 from litespark.metrics.records.training import TrainingRecord
 from litespark.metrics.step_round import Interval
-from litespark.reports import quantities, results, step_rows, training_rows
+from litespark.reports import quantities, results, step_rows, training
+from litespark.reports.page import Templates
 from litespark.reports.table import Column
 
 _MARK = re.compile(
@@ -34,11 +32,7 @@ _DOCUMENTS = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/*.md", "resu
 
 
 def write_documents(root: Path) -> list[Path]:
-    """Render every mark of every document below `root`; returns the documents that changed.
-
-    Raises:
-        ValueError: a record is refused, or a mark cannot be rendered; nothing is written then.
-    """
+    """Render every mark of every document below `root`, or none where one is a ValueError; returns what changed."""
     if problems := read_index(root / "results")[1]:
         raise ValueError("\n".join(problems))
     old = documents(root)
@@ -57,13 +51,11 @@ def check_documents(root: Path) -> list[str]:
 
 
 def documents(root: Path) -> dict[Path, str]:
-    """The documents below `root` that may have marks, with their text."""
     paths = [path for pattern in _DOCUMENTS for path in sorted(root.glob(pattern))]
     return {path: path.read_text(encoding="utf-8") for path in paths}
 
 
 def rendered(text: str, root: Path) -> str:
-    """A document with the value of each mark between it and its end."""
     return _MARK.sub(lambda mark: f"{mark['begin']}{_value_of(mark, root)}<!-- end -->", text)
 
 
@@ -81,26 +73,25 @@ def _stale(text: str, name: Path, root: Path) -> Iterator[str]:
 
 
 def _value_of(mark: re.Match[str], root: Path) -> str:
-    """What belongs between a mark and its end; a value of several lines stands apart from both."""
     source = root / mark["source"]
     if not source.exists():
         raise ValueError(f"{mark['source']}: no such record; name one as results/DEVICE/FILE.json")
     values = {"page": results.page(source)} if source.is_dir() else _values(read_entry(source).record)
     try:
-        value = _ENVIRONMENT.from_string("{{ " + mark["expression"] + " }}").render(values)
+        value = _EXPRESSIONS.from_string("{{ " + mark["expression"] + " }}").render(values)
     except (TemplateError, TypeError) as error:
         raise ValueError(f"{mark['source']}: {mark['expression']}: {error}") from error
     return f"\n\n{value}\n\n" if "\n" in value else value
 
 
 def _values(record: Any) -> dict[str, Any]:
-    """What an expression may name: the record, and the rows and ratios that follow from it."""
+    values: dict[str, Any] = {"record": record}
     if isinstance(record, TrainingRecord):
-        return {"record": record, "rows": training_rows.rows(record)}
-    if not isinstance(record, StepRecord):
-        return {"record": record}
-    ratios = {variant.name: step_rows.ratios(record, variant.name) for variant in record.variants}
-    return {"record": record, "rows": step_rows.rows(record), "ratios": ratios}
+        values["rows"] = training.rows(record)
+    elif isinstance(record, StepRecord):
+        values["rows"] = step_rows.rows(record)
+        values["ratios"] = {variant.name: step_rows.ratios(record, variant.name) for variant in record.variants}
+    return values
 
 
 def _filter(written: Callable[..., str]) -> Callable[..., str]:
@@ -114,8 +105,8 @@ def _filter(written: Callable[..., str]) -> Callable[..., str]:
     return apply
 
 
-_ENVIRONMENT = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
-_ENVIRONMENT.filters |= {
+_EXPRESSIONS = Templates()
+_EXPRESSIONS.filters |= {
     name: _filter(getattr(quantities, name))
     for name in ("plain", "scaled", "count", "rate", "percent", "joules", "duration")
 }

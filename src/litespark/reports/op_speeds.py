@@ -1,7 +1,5 @@
 """`litespark bench ops` for a reader: each backend of each op beside PyTorch and Liger, and the goals."""
 
-from __future__ import annotations
-
 from litespark.metrics.records.ops import BF16, CaseRecord, OpFigures, OpsRecord, TimeRecord, VariantRecord
 from litespark.ops.backend import REFERENCE
 from litespark.reports.quantities import percent
@@ -11,7 +9,6 @@ _MS = "{:.3f}".format
 
 
 def tables(record: OpsRecord) -> list[Table]:
-    """Each case, the widths from which on fp8 pays, the optimizer, and the goals."""
     bandwidth = record.copy_bytes_per_second
     about = f"{record.model}, {record.rows} x {record.seq_len} tokens, {record.environment.precision}, " + (
         record.environment.device_names + (f", copies {bandwidth / 1e9:.0f} GB/s" if bandwidth is not None else "")

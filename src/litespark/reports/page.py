@@ -1,34 +1,43 @@
 """Pages made of templates (`templates/*.md.j2`), in which tables and numbers are written as everywhere else."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import PackageLoader, StrictUndefined, Undefined
+from jinja2.sandbox import SandboxedEnvironment
 
 from litespark.atomic import write_whole
 from litespark.reports import quantities
 from litespark.reports.table import Table, escaped, fenced, markdown
 
 
+class Templates(SandboxedEnvironment):
+    """jinja in which a property that raises an AttributeError raises it, and does not pass for one that is missing."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(undefined=StrictUndefined, autoescape=False, **options)
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        value = super().getattr(obj, attribute)
+        if isinstance(value, Undefined) and isinstance(getattr(type(obj), attribute, None), property | cached_property):
+            getattr(obj, attribute)
+        return value
+
+
 def _markdown(shown: Table | Iterable[Table]) -> str:
     return shown.markdown() if isinstance(shown, Table) else markdown(shown)
 
 
-_ENVIRONMENT = Environment(
-    loader=PackageLoader("litespark.reports"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    autoescape=False,
-)  # fmt: skip
-_ENVIRONMENT.filters |= {"md": _markdown, "fenced": fenced, "cell": escaped} | {
+_TEMPLATES = Templates(loader=PackageLoader("litespark.reports"), trim_blocks=True, lstrip_blocks=True)
+_TEMPLATES.filters |= {"md": _markdown, "fenced": fenced, "cell": escaped} | {
     name: getattr(quantities, name) for name in ("plain", "scaled", "count", "rate", "percent", "duration")
 }
 
 
 def render(template: str, **values: Any) -> str:
-    """The page of a template, without a line break at its end."""
-    return _ENVIRONMENT.get_template(f"{template}.md.j2").render(values).strip()
+    return _TEMPLATES.get_template(f"{template}.md.j2").render(values).strip()
 
 
 def write(path: Path, template: str, **values: Any) -> Path:

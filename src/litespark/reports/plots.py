@@ -4,8 +4,6 @@ Each function takes one run, which shows all its lines, or several, a colour a r
 (no pyplot, no global state). What was not measured stands in words in the picture, never as zero.
 """
 
-from __future__ import annotations
-
 import math
 import textwrap
 from collections.abc import Callable, Sequence
@@ -19,8 +17,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from litespark.metrics import names
 from litespark.reports.quantities import is_measured, rate, scaled, short
-from litespark.reports.reasons import no_energy, no_peak
 from litespark.reports.runs import Run, differing_keys, labels, loss_unit
+from litespark.reports.tables import no_energy, no_peak
 from litespark.run.folder import flatten
 
 # Okabe and Ito's colours, told apart with every common kind of colour blindness, without the yellow
@@ -55,7 +53,6 @@ class _Line(NamedTuple):
     style: str
 
     def draw(self, axes: Axes, key: str, label: str | None = None, **look: object) -> None:
-        """One metric over tokens; without a label it is not in the legend."""
         series = self.run.series(key)
         look = {"color": self.colour, "linestyle": self.style, **look}
         axes.plot(series.index, series, label=label if label and len(series) else "_", **look)  # type: ignore[arg-type]
@@ -89,7 +86,6 @@ def plot_loss(runs: Sequence[Run]) -> Figure:
 
 
 def plot_throughput(runs: Sequence[Run]) -> Figure:
-    """Tokens per second, and the step time (median; for a single run also the 95th percentile), over tokens."""
     if not _logged(runs, "throughput"):
         return message("Throughput over tokens", f"throughput was not measured: {_TOO_SHORT}")
     figure, (speed, step) = _over_tokens("Throughput over tokens", "tokens/s", "step time (ms)")
@@ -130,7 +126,6 @@ def plot_mfu(runs: Sequence[Run]) -> Figure:
 
 
 def plot_energy(runs: Sequence[Run]) -> Figure:
-    """Joules per token and cumulative joules over tokens; in words why, where no energy was read."""
     unread = {name: no_energy(run.record) for name, run in zip(labels(runs), runs, strict=True)
               if not _logged([run], "energy")}  # fmt: skip
     if len(unread) == len(runs):
@@ -172,7 +167,6 @@ def save_pictures(runs: Sequence[Run], folder: Path, prefix: str = "") -> dict[s
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a picture, with the folder that it goes into; returns its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     return path
@@ -203,7 +197,6 @@ def ticks(unit: str = "") -> FuncFormatter:
 
 
 def message(title: str, text: str) -> Figure:
-    """Words in place of an empty picture."""
     figure, (axes,) = new_figure(1.2, "", title=title)
     axes.set_axis_off()
     axes.text(0, 0.9, _wrapped(text, 90), transform=axes.transAxes, va="top", color=GREY)
@@ -223,7 +216,6 @@ def _over_tokens(title: str, *y_labels: str) -> tuple[Figure, list[Axes]]:
 
 
 def _lines(runs: Sequence[Run]) -> list[_Line]:
-    """The runs with their looks; the style changes where the colours begin again."""
     return [
         _Line(run, label, COLOURS[index % len(COLOURS)], LINE_STYLES[(index // len(COLOURS)) % len(LINE_STYLES)])
         for index, (run, label) in enumerate(zip(runs, _describe(runs), strict=True))
@@ -231,10 +223,7 @@ def _lines(runs: Sequence[Run]) -> list[_Line]:
 
 
 def _describe(runs: Sequence[Run]) -> list[str]:
-    """The label of each run in a legend: its name with the few settings that set it apart, "3 (lr=0.001, seed=2)".
-
-    Long names, as those made of a date and every override, give way to the settings where these tell the runs apart.
-    """
+    """The label of each run: its name with the few settings that set it apart, or the ends of long names."""
     keys, configs, names_of_runs = differing_keys(runs), [flatten(run.config) for run in runs], labels(runs)
     settings = [", ".join(f"{key.rsplit('.', 1)[-1]}={config.get(key)}" for key in keys) for config in configs]
     if not keys or len(set(settings)) < len(runs) or max(map(len, settings)) > LONGEST_LABEL:

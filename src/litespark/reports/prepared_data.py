@@ -1,7 +1,5 @@
 """A prepared data set for a reader: its domains, the lengths of its documents, and what was dropped and why."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -23,11 +21,7 @@ _SELECTING = ("quality", "languages", "decontaminate", "exact_duplicates", "near
 
 
 def kept_data(run: Run) -> PreparedData | None:
-    """What the folder of a run keeps of its data; None where it keeps nothing.
-
-    Raises:
-        ValueError: it is damaged, or belongs to other data than the record names.
-    """
+    """What the folder of a run keeps of its data, None where nothing; a ValueError where it belongs to other data."""
     kept, expected = run.folder / DATA, run.record.data.manifest_hash
     if not kept.is_file():
         return None
@@ -116,7 +110,6 @@ def left_out(data: PreparedData) -> Table:
 
 
 def nothing_left_out(data: PreparedData) -> str:
-    """One line where nothing was dropped; files that were not read are named."""
     return " ".join(["No documents were dropped.", *_passed_over(data)])
 
 
@@ -150,13 +143,11 @@ def examples(data: PreparedData, most: int = 3) -> str:
 
 
 def in_terminal(data: PreparedData) -> str:
-    """Domains and what was dropped, without lengths and examples."""
     tables = text([domains(data), left_out(data)])
     return f"{tables}\n\nvocabulary {data.vocab_size:,}; {_packing_and_selection(data)}"
 
 
 def _dropped(data: PreparedData, row: DroppedRow, *first: str) -> tuple[object, ...]:
-    """Cells of one row; `first` are those after the split."""
     read = data.read_documents(row.split, None if row.domain == ALL else row.domain)
     return row.split, *map(one_line, first), row.documents, _share(row.documents, read), row.tokens, row.bytes
 
@@ -168,7 +159,6 @@ def _range_of(lengths: Sequence[int], quantile: float) -> str:
 
 
 def _passed_over(data: PreparedData) -> list[str]:
-    """A sentence on the files of the source that were not read, with the reason; none where all were."""
     groups = []
     for group in data.listing.get("passed_over", []):
         names, more = group["names"][:_NAMED], group["files"] - _NAMED
@@ -189,7 +179,6 @@ def _packing_and_selection(data: PreparedData) -> str:
 
 
 def _selection(settings: dict[str, Any]) -> str:
-    """The rules of `data.selection` that were on, as overrides are written."""
     chosen = settings.get("selection") or {}
     on = {name: chosen[name] for name in _SELECTING if chosen.get(name)}
     return ", ".join(f"{name}={_setting(value)}" for name, value in on.items()) or "none"

@@ -1,7 +1,5 @@
 """Pictures of a prepared data set: the lengths of its documents, and what was dropped."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -20,10 +18,7 @@ _HATCHES = ("", "///", "...", "xx")
 
 
 def plot_lengths(data: PreparedData, split: str = TRAIN) -> Figure:
-    """Share of the documents of each domain by length; a point is the middle of a range between powers of two.
-
-    Of more than MOST_LINES domains those with the most documents.
-    """
+    """Share of the documents of each domain, or of the largest, by length; a point is the middle of a range."""
     title = f"Lengths of documents of {data.name}, {split}"
     rows = [row for row in data.domains_of(split) if row.documents and row.lengths]
     if not rows:
@@ -98,5 +93,4 @@ def save_pictures(data: PreparedData, folder: Path) -> dict[str, Path]:
 
 
 def _short(name: str) -> str:
-    """A name that leaves room for the picture; matplotlib reads what stands between dollar signs as mathematics."""
     return one_line(name, LONGEST_NAME).replace("$", r"\$")

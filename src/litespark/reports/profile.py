@@ -1,7 +1,5 @@
 """A profile as a table and as a picture: each kernel class beside its roofline, that with most to win first."""
 
-from __future__ import annotations
-
 from matplotlib.figure import Figure
 
 from litespark.metrics.records.profile import IDLE, KernelRecord, ProfileRecord
@@ -15,7 +13,6 @@ _NOISE = 0.01
 
 
 def table(record: ProfileRecord) -> Table:
-    """Classes by what they take above their roofline, each with its longest kernels."""
     rows: list[tuple[object, ...]] = []
     for each in record.by_gap():
         first, *more = [_kernel(kernel, record.protocol.steps) for kernel in each.kernels] or [""]
@@ -39,7 +36,6 @@ def table(record: ProfileRecord) -> Table:
 
 
 def figure(record: ProfileRecord) -> Figure:
-    """Milliseconds of a step by class beside the roofline."""
     classes = [each for each in record.by_gap() if each.milliseconds > 0 or each.roofline_milliseconds]
     title = f"Where the step's time goes: {record.variant}, {record.model.name}, {record.protocol.precision}"
     drawn, (axes,) = new_figure(1.6 + 0.45 * len(classes), "", title=title)

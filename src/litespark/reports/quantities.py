@@ -23,7 +23,6 @@ def plain(value: float | None, unit: str = "", digits: int = 4) -> str:
 
 
 def short(value: float | None) -> str:
-    """`value` with three significant digits."""
     return plain(value, digits=3)
 
 

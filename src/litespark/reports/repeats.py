@@ -4,12 +4,10 @@ A ratio is taken within each repeat and then the median, so that a machine that 
 for or against what ran in it.
 """
 
-from __future__ import annotations
-
-import statistics
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import truediv
+from typing import Self
 
 from litespark.metrics.step_round import Interval
 
@@ -21,26 +19,21 @@ class Repeats:
     figures: Mapping[int, Mapping[str, float | None]] = field(default_factory=dict)
 
     def of(self, figure: str) -> Interval | None:
-        """A figure over the repeats that have it."""
         return interval(repeat.get(figure) for repeat in self.figures.values())
 
     def median(self, figure: str) -> float | None:
-        """The middle of `of`."""
         return median(repeat.get(figure) for repeat in self.figures.values())
 
-    def over(self, other: Repeats, figure: str, compare: Callable[[float, float], float] = truediv) -> Interval | None:
-        """A figure compared with that of another variant, over the repeats that both have."""
+    def over(self, other: Self, figure: str, compare: Callable[[float, float], float] = truediv) -> Interval | None:
         pairs = [(ours.get(figure), other.figures.get(repeat, {}).get(figure)) for repeat, ours in self.figures.items()]
         return interval(compare(ours, theirs) for ours, theirs in pairs if ours is not None and theirs is not None)
 
 
 def interval(values: Iterable[float | None]) -> Interval | None:
-    """Of the values that were measured."""
     measured = [value for value in values if value is not None]
     return Interval.of(measured) if measured else None
 
 
 def median(values: Iterable[float | None]) -> float | None:
-    """Of the values that were measured."""
-    measured = [value for value in values if value is not None]
-    return statistics.median(measured) if measured else None
+    over = interval(values)
+    return None if over is None else over.median

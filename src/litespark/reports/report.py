@@ -3,17 +3,14 @@
 What was not measured is named together with the reason, and never shown as a zero or an estimate.
 """
 
-from __future__ import annotations
-
 import os
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
-from litespark.reports import ablation, comparison, fp8, ops, page, prepared_data, prepared_plots, tables
+from litespark.reports import ablation, comparison, fp8, page, prepared_data, prepared_plots, tables
 from litespark.reports.ablation_runs import ablation_of
 from litespark.reports.plots import save, save_pictures
-from litespark.reports.reasons import coverage
 from litespark.reports.runs import Run, labels, load_run, load_runs, loss_unit
 from litespark.reports.table import bulleted
 from litespark.run.folder import REPORT, SAMPLES
@@ -22,11 +19,7 @@ COMPARISON_FILE = "comparison.md"
 
 
 def write_report(run_folder: Path | str) -> Path:
-    """Write `report.md` and its pictures into the run folder; returns the path of the report.
-
-    Raises:
-        ValueError: not a run folder, or one of its files is corrupt.
-    """
+    """Write `report.md` and its pictures into the run folder; a ValueError where a file of it is corrupt."""
     run = load_run(run_folder)
     data = prepared_data.kept_data(run)
     return page.write(
@@ -37,10 +30,9 @@ def write_report(run_folder: Path | str) -> Path:
         command=shlex.join(run.record.provenance.command),
         samples=(run.folder / SAMPLES).is_file(),
         tables=tables,
-        coverage=coverage,
         pictures=save_pictures([run], run.folder),
         fp8=fp8.tables(run),
-        ops=ops.table(run.record),
+        ops=tables.ops(run.record),
         prepared_data=prepared_data,
         data=data,
         data_pictures={} if data is None else prepared_plots.save_pictures(data, run.folder),
@@ -50,8 +42,6 @@ def write_report(run_folder: Path | str) -> Path:
 
 def write_comparison(folders: Iterable[Path | str], output: Path | str) -> Path:
     """Write `comparison.md` and one set of pictures of all runs at or below `folders` into the folder `output`.
-
-    Returns the path of `comparison.md`; the pictures lie beside it as `comparison_loss.png` and so on.
 
     Raises:
         ValueError: no runs are found, one is corrupt, or `output` is a file.
@@ -89,7 +79,6 @@ def write_comparison(folders: Iterable[Path | str], output: Path | str) -> Path:
 
 
 def absences(run: Run) -> str:
-    """A list of every headline figure that is absent, with the reason."""
     energy = run.record.energy
     by_reason: dict[str, list[str]] = {}
     for what, reason in tables.absent(run).items():
@@ -97,6 +86,6 @@ def absences(run: Run) -> str:
     lines = [f"{', '.join(figures)}: {reason}" for reason, figures in by_reason.items()]
     if energy.train_joules is not None:
         if energy.coverage != 1:
-            lines.append(f"energy of every device: {coverage(energy.coverage)}")
+            lines.append(f"energy of every device: {tables.coverage(energy.coverage)}")
         lines.append(f"energy beyond what “{energy.label}” covers (power supply, cooling, network): no meter reads it")
     return bulleted(lines) or "Everything in this report was measured."

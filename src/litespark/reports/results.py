@@ -1,7 +1,5 @@
 """The page of results, from the records alone: GPUs first, and of the same measurement the newest complete record."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from itertools import groupby
 from pathlib import Path
@@ -39,7 +37,6 @@ def page(results: Path) -> str:
 
 
 def _benchmark(entries: list[Entry]) -> dict[str, Any]:
-    """Records of the same measurement: the newest complete one (without any the newest), and the others."""
     newest = max(entries, key=lambda entry: (entry.record.complete, *_age(entry)))
     others = sorted((entry for entry in entries if entry is not newest), key=_age, reverse=True)
     return {

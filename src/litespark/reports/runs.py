@@ -3,8 +3,6 @@
 All but the record `run.json` may be missing in one: a run that died early has not written it.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -30,8 +28,6 @@ _PLACES = {"hydra", "name", "paths", "resume", "variant"}
 
 
 class Figure(NamedTuple):
-    """What a run reached: its place in the record, and the column that it has in tables."""
-
     place: str
     title: str
     written: Callable[[float], str] = plain
@@ -59,9 +55,8 @@ FIGURES = {
 class Run:
     """One run, as its folder has it.
 
-    `metrics` has one row a step, ascending, with the columns `step` (optimizer updates, int), `tokens` (input tokens so
-    far, int), `time` (UTC) and one float column per metric key of `litespark.metrics.names` that was ever logged, NaN
-    where it was not measured. `config` is empty where the run left no such file.
+    `metrics` has one row a step: `step` (optimizer updates), `tokens` (input tokens so far), `time` (UTC), and of each
+    metric key that was ever logged a float column, NaN where it was not measured.
     """
 
     folder: Path
@@ -74,7 +69,6 @@ class Run:
         return self.record.name
 
     def series(self, key: str) -> pd.Series:
-        """The measured values of one metric key, indexed by tokens; empty when it was never measured."""
         return self.metrics.set_index("tokens").reindex(columns=[key])[key].astype("float64").dropna()
 
 
@@ -95,7 +89,7 @@ def load_run(folder: Path | str) -> Run:
     """
     folder = Path(folder)
     if not (folder / RECORD).is_file():
-        raise ValueError(f"{folder} is not a run folder: it holds no {RECORD}; name a folder like logs/runs/NAME")
+        raise ValueError(f"{folder}: got no {RECORD} in it, expected a run folder; name one like logs/runs/NAME")
     config, record = folder / CONFIG, RunRecord.read(folder / RECORD)
     metrics = _against_best_probe(_read_metrics(folder / METRICS), record)
     return Run(folder, record, metrics, read_config(config) if config.is_file() else {})
@@ -112,17 +106,13 @@ def find_runs(paths: Iterable[Path | str]) -> list[Path]:
             continue
         below = sorted(_run_folders(path), key=_natural)
         if not below:
-            raise ValueError(
-                f"{path}: no run at or below it (a run folder holds {RECORD}); train one first, or name a folder under "
-                "logs"
-            )
+            raise ValueError(f"{path}: got no run at or below it, expected a {RECORD}; name a folder under logs")
         for folder in below:
             folders.setdefault(folder.resolve(), folder)
     return list(folders.values())
 
 
 def load_runs(paths: Iterable[Path | str]) -> list[Run]:
-    """All runs at or below the paths, loaded."""
     return [load_run(folder) for folder in find_runs(paths)]
 
 
@@ -137,7 +127,6 @@ def labels(runs: Sequence[Run]) -> list[str]:
 
 
 def loss_unit(runs: Sequence[Run]) -> str:
-    """Of the losses of `runs`; several where they are of several tasks."""
     return ", ".join(sorted({run.record.loss_unit for run in runs}))
 
 
@@ -162,7 +151,6 @@ def differing_keys(runs: Sequence[Run]) -> list[str]:
 
 
 def _run_folders(path: Path) -> list[Path]:
-    """Run folders at or below `path`; a run is not searched for runs inside it."""
     folders = []
     for folder, below, files in os.walk(path):
         if RECORD in files:
@@ -177,7 +165,6 @@ def _natural(path: Path) -> list[int | str]:
 
 
 def _read_metrics(path: Path) -> pd.DataFrame:
-    """`metrics.jsonl` as one row a step; see `Run`."""
     by_step: dict[int, dict[str, Any]] = {}
     lines = path.read_bytes().split(b"\n") if path.is_file() else []
     for number, line in enumerate(lines, start=1):
@@ -195,10 +182,7 @@ def _read_metrics(path: Path) -> pd.DataFrame:
     frame = pd.DataFrame(list(by_step.values()))
     keys = sorted(set(frame.columns) - {"step", "tokens", "time", names.PROGRESS_STEP})
     frame = frame.reindex(columns=["step", "tokens", "time", *keys])
-    try:
-        frame["time"] = pd.to_datetime(frame["time"], utc=True)
-    except ValueError as error:  # a year that pandas has no room for
-        raise ValueError(f"{path}: {error}; restore the file that the run wrote") from error
+    frame["time"] = pd.to_datetime(frame["time"], utc=True)
     return frame.astype({"step": "int64", "tokens": "int64", **dict.fromkeys(keys, "float64")})
 
 

@@ -1,16 +1,14 @@
 """What `litespark bench step` found: a row for each variant, ours over the baselines, and whether train.py keeps up."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from litespark.metrics.records.step import BASELINES, StepRecord
 from litespark.metrics.step_round import Interval
 from litespark.reports.quantities import duration, percent, plain, rate, scaled, short
-from litespark.reports.reasons import PROBE_DISTURBED
 from litespark.reports.step_rows import LOSS_BOUND, Row, failures, ratio, ratios, rows
 from litespark.reports.table import Absent, Column, Table, texts
+from litespark.reports.tables import PROBE_DISTURBED
 
 # of the benchmark's own tokens/s that train.py has to reach
 TRAINER_GOAL = 0.97
@@ -20,8 +18,6 @@ _NO_ROOFLINE = "it is AdamW's alone, and needs the rates of the precision"
 
 
 class Goal(NamedTuple):
-    """A goal, what was reached, the verdict (met, NOT met or not measured), and why."""
-
     goal: str
     value: Interval | None
     verdict: str
@@ -31,11 +27,9 @@ class Goal(NamedTuple):
 def trainer_goal(record: StepRecord) -> Goal:
     """Whether train.py keeps up with the benchmark's own loop over the same parts."""
     goal = f"train.py at {TRAINER_GOAL:.0%} of litespark's tokens/s on a GPU"
-    name = next((variant.name for variant in record.variants if variant.kind == "train.py"), None)
-    if name is None or record.variant("litespark") is None:
-        missing = "train.py" if name is None else "litespark"
-        return Goal(goal, None, "not measured", f"{missing} is not part of this benchmark")
-    reached = ratio(record, name, "litespark")
+    names = {variant.kind: variant.name for variant in record.variants}
+    absent = next((name for name in ("train.py", "litespark") if name not in names), None)
+    reached = f"{absent} is not part of this benchmark" if absent else ratio(record, names["train.py"], "litespark")
     if isinstance(reached, str):
         return Goal(goal, None, "not measured", reached)
     speed = reached.tokens_per_second
@@ -50,7 +44,6 @@ def succeeded(record: StepRecord) -> bool:
 
 
 def tables(record: StepRecord) -> list[Table]:
-    """The variants, ours over the baselines, and the goal."""
     table = list(rows(record).values())
     goal = Table([*texts("goal"), Column("reached", TIMES), *texts("verdict", "of, or why")], [trainer_goal(record)])
     return [_variants(record, table), *_ratios(record, table), goal]
@@ -120,7 +113,6 @@ def _about(record: StepRecord) -> list[str]:
 
 
 def measured_model(record: StepRecord) -> str:
-    """The model, how much of it was measured, and the tokens of a step."""
     model, protocol = record.model, record.protocol
     layers = f"{model.num_layers} layers"
     if model.num_layers < model.layers_whole:
@@ -132,7 +124,6 @@ def measured_model(record: StepRecord) -> str:
 
 
 def turns(record: StepRecord, what: str) -> str:
-    """How processes took turns, and whether all are there."""
     protocol = record.protocol
     there = "all there" if record.complete else "NOT all there: the same command continues"
     return (
@@ -144,13 +135,9 @@ def turns(record: StepRecord, what: str) -> str:
 def _device_states(record: StepRecord) -> list[str]:
     measured = [each for variant in record.variants for each in variant.measured]
     states = [state for each in measured for state in (each.before, each.after) if state]
-    spans = {
-        ("SM clock", "MHz"): [state.sm_clock_mhz for state in states],
-        ("temperature", "°C"): [state.temperature_celsius for state in states],
-    }
     parts = []
-    for (name, unit), values in spans.items():
-        if there := [value for value in values if value is not None]:
+    for name, field, unit in (("SM clock", "sm_clock_mhz", "MHz"), ("temperature", "temperature_celsius", "°C")):
+        if there := [value for state in states if (value := getattr(state, field)) is not None]:
             parts.append(f"{name} {min(there):g} to {max(there):g} {unit}")
     if reasons := {reason for state in states for reason in state.throttle_reasons or []}:
         parts.append(f"clocks held down by {', '.join(sorted(reasons))}")
@@ -178,7 +165,6 @@ def _notes(record: StepRecord, table: Sequence[Row]) -> list[str]:
 
 
 def _ratios(record: StepRecord, table: Sequence[Row]) -> list[Table]:
-    """Each variant that is no baseline over the four baselines."""
     cells: list[tuple[object, ...]] = []
     for row in table:
         if row.name in BASELINES or (row.absent is not None and row.name != "litespark"):

@@ -1,15 +1,10 @@
 """The arithmetic of `litespark bench step`: from the raw values of a record to rows and ratios.
 
-Tokens/s of a process are its counted tokens over the sum of its counted steps. FLOPs per token follow the (query, key)
-pairs that were seen, so documents count as they are.
-
 A ratio stands only between rows that trained alike: losses on the held-out sequences, after the same steps on the same
-tokens, that differ by at most `LOSS_BOUND`. Other rounding (bf16, other kernels) moves the loss by less than a
-thousandth in a benchmark's few steps, and fp8 by a few thousandths; a wrong gradient moves it by more. The mean losses
-of the training steps are compared in the same way where both rows have them.
+tokens, that differ by at most `LOSS_BOUND`, and so the mean losses of the training steps. Other rounding (bf16, other
+kernels) moves the loss by less than a thousandth in a benchmark's few steps, and fp8 by a few thousandths; a wrong
+gradient moves it by more.
 """
-
-from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
@@ -30,11 +25,10 @@ _LOSSES = {"loss": ("losses", "its loss"), "train_loss": ("training losses", "th
 
 @dataclass(frozen=True)
 class Row:
-    """One variant; None: not measured.
+    """One variant; None: not measured. Its `repeats` are `RoundFigures`, peak_memory_mib, loss and train_loss by round.
 
     `failed` is the error of a round that has no figures though others may, `out_of_memory_with` are the kinds of
-    recomputation that did not fit. `repeats` has of each counted round the figures of `RoundFigures`, peak_memory_mib,
-    the loss on the held-out sequences, and the mean train_loss of all its steps.
+    recomputation that did not fit.
     """
 
     name: str
@@ -68,14 +62,12 @@ class Ratio(NamedTuple):
 
 
 def rows(record: StepRecord) -> dict[str, Row]:
-    """A row for every variant, by its name, in the record's order."""
     repeats = {variant.name: _repeats(variant, record) for variant in record.variants}
     middle = {loss: median(each.median(loss) for each in repeats.values()) for loss in _LOSSES}
     return {variant.name: _row(variant, repeats[variant.name], record, middle) for variant in record.variants}
 
 
 def ratios(record: StepRecord, name: str) -> dict[str, Ratio | str]:
-    """A variant over each of the four baselines; in place of a ratio the reason for its absence."""
     return {baseline: ratio(record, name, baseline) for baseline in BASELINES}
 
 
@@ -106,7 +98,6 @@ def failures(record: StepRecord) -> dict[str, str]:
 
 
 def _counted(variant: VariantRecord) -> list[RoundRecord]:
-    """The rounds that make the row: those measured with the recomputation that the last of them had."""
     measured = variant.measured
     return [each for each in measured if each.recompute == measured[-1].recompute]
 
@@ -151,7 +142,6 @@ def _row(variant: VariantRecord, repeats: Repeats, record: StepRecord, middle: M
 
 
 def _roofline_ms(variant: VariantRecord, length: int, kept: list[RoundRecord]) -> float | None:
-    """The roofline of a step, its attention at the pairs that were seen instead of those of whole causal rows."""
     if not variant.roofline:
         return None
     seen = sum(each.attention_pairs for each in kept) / sum(each.tokens for each in kept) / ((length + 1) / 2)
@@ -159,7 +149,6 @@ def _roofline_ms(variant: VariantRecord, length: int, kept: list[RoundRecord]) -
 
 
 def _failed(variant: VariantRecord) -> str | None:
-    """The error of the last round that failed and was not made up for."""
     good = {each.round for each in variant.measured}
     errors = [each.error for each in variant.rounds if each.outcome == "failed" and each.round not in good]
     return f"failed: {errors[-1]}" if errors else None

@@ -1,7 +1,5 @@
 """The one table: its rows are written once, and shown in a terminal (rich) or on a page (Markdown)."""
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -37,7 +35,7 @@ class Column:
         """A value as text: a text as it is, an interval as its median with the lowest and the highest."""
         if isinstance(value, str):
             return value
-        if value is None or isinstance(value, Absent) or (isinstance(value, float) and not is_measured(value)):
+        if _is_absent(value):
             return self.absent
         if isinstance(value, Interval):
             middle, low, high = map(self.written, (value.median, value.low, value.high))
@@ -45,8 +43,11 @@ class Column:
         return self.written(value)
 
 
+def _is_absent(value: Any) -> bool:
+    return value is None or isinstance(value, Absent) or (isinstance(value, float) and not is_measured(value))
+
+
 def texts(*names: str) -> list[Column]:
-    """Columns of words."""
     return [Column(name, numbers=False) for name in names]
 
 
@@ -110,12 +111,10 @@ class Table:
 
 
 def text(tables: Iterable[Table]) -> str:
-    """Tables one below the other, for a terminal."""
     return "\n\n".join(table.text() for table in tables)
 
 
 def markdown(tables: Iterable[Table]) -> str:
-    """Tables one below the other, for a page."""
     return "\n\n".join(table.markdown() for table in tables)
 
 
@@ -130,7 +129,7 @@ class Fact(NamedTuple):
 
     @property
     def absent(self) -> bool:
-        return self.value is None or (isinstance(self.value, float) and not is_measured(self.value))
+        return _is_absent(self.value)
 
 
 def facts(rows: Sequence[Fact], value: str = "value", absent: str = ABSENT, title: str = "") -> Table:
@@ -142,7 +141,7 @@ def facts(rows: Sequence[Fact], value: str = "value", absent: str = ABSENT, titl
     cells = [
         (
             fact.what,
-            absent if fact.absent else Column(value, fact.written).cell(fact.value),
+            Column(value, fact.written, absent).cell(fact.value),
             (fact.reason if fact.absent else "") or fact.about,
         )[:width]
         for fact in rows
@@ -151,12 +150,10 @@ def facts(rows: Sequence[Fact], value: str = "value", absent: str = ABSENT, titl
 
 
 def escaped(cell: str) -> str:
-    """A text for a cell of a Markdown table."""
     return cell.replace("|", "\\|").replace("\n", " ")
 
 
 def bulleted(lines: Iterable[str]) -> str:
-    """The lines as a Markdown list."""
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -167,10 +164,7 @@ def fenced(text: str) -> str:
 
 
 def one_line(text: str, longest: int | None = None) -> str:
-    """The text without line breaks, cut to `longest` characters.
-
-    What cannot be printed, or would turn the text around, is shown by its code, as \\x1b.
-    """
+    """The text without line breaks, cut to `longest` characters, what cannot be printed by its code (\\x1b)."""
     line = "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in " ".join(text.split())

@@ -1,6 +1,4 @@
-"""The tables of a run's report, with a unit for each figure and a reason for each that is absent."""
-
-from __future__ import annotations
+"""The tables of a run's report, with a unit for each figure and a reason for each that is absent, in pictures too."""
 
 import math
 from datetime import datetime
@@ -8,18 +6,21 @@ from functools import partial
 
 from litespark.metrics import names
 from litespark.metrics.throughput import shared_machine
-from litespark.reports import reasons
 from litespark.reports.quantities import ABSENT, count, duration, is_measured, joules, percent, plain, rate, scaled
 from litespark.reports.runs import Run
 from litespark.reports.table import Column, Fact, Table, facts, texts
 from litespark.run.record import RunRecord
+from litespark.run.record_ops import OpRecord, VerificationRecord
 
 MILESTONES = 8
+TOO_SHORT = "the run ended before it could be measured"
+NO_VALIDATION = "no validation ran"
+RANDOM_IDS = "the ids of synthetic data are random and stand for no text"
+PROBE_DISTURBED = "training was faster than the matmul probe, so other programs disturbed the probe"
 NATS, IN_JOULES = partial(plain, unit="nats/token"), partial(scaled, unit="J")
 
 
 def headline(run: Run) -> Table:
-    """What the model learned beside what it cost: loss, speed, utilisation and energy."""
     return facts(_headline(run.record))
 
 
@@ -28,26 +29,26 @@ def _headline(record: RunRecord) -> list[Fact]:
     peak = f"of {scaled(speed.peak_flops, 'FLOP/s')} a device ({speed.peak_source or 'no source recorded'})"
     measured_peak = f"of {scaled(speed.measured_peak_flops, 'FLOP/s')} a device, measured here with a matmul probe"
     simulated = "; fp8 is simulated, so this is not its speed" if record.fp8 and record.fp8.simulated else ""
-    metric, without, unread = reasons.no_metric(record), reasons.no_peak(record), reasons.no_energy(record)
-    nats, probe = partial(plain, unit=record.loss_unit), reasons.no_measured_peak(record)
-    no_memory = reasons.TOO_SHORT if speed.tokens_per_second is None else "not counted on this device"
+    metric, without, unread = no_metric(record), no_peak(record), no_energy(record)
+    nats, probe = partial(plain, unit=record.loss_unit), no_measured_peak(record)
+    no_memory = TOO_SHORT if speed.tokens_per_second is None else "not counted on this device"
     return [
-        Fact("validation loss", quality.validation_loss, nats, beaten_by(record), reasons.NO_VALIDATION),
+        Fact("validation loss", quality.validation_loss, nats, beaten_by(record), NO_VALIDATION),
         Fact("train loss", quality.train_loss, nats, "last logged", "no training step was logged"),
         Fact("unigram entropy", record.data.unigram_entropy, NATS, "what token frequencies alone reach",
              f"the loss of the task {record.task} is not that of text"),
         Fact("bits per byte", quality.bits_per_byte, plain,
              f"token frequencies alone: {plain(alone)}" if is_measured(alone) else "",
-             reasons.no_bits_per_byte(record)),
+             no_bits_per_byte(record)),
         *(Fact(each.name, each.value, plain, f"of the task {record.task}", "its divisor was 0")
           for each in record.task_metrics),
         Fact("perplexity", quality.perplexity, plain, "exp(validation loss)", metric),
         Fact("token accuracy", quality.token_accuracy, percent, "the most likely token is the right one", metric),
         Fact("tokens/s", speed.tokens_per_second, rate,
-             f"over {duration(speed.train_seconds)} of training steps{simulated}", reasons.TOO_SHORT),
+             f"over {duration(speed.train_seconds)} of training steps{simulated}", TOO_SHORT),
         Fact("step time", speed.step_ms_median, partial(plain, unit="ms"),
-             f"median; 95th percentile {plain(speed.step_ms_p95, 'ms')}", reasons.TOO_SHORT),
-        Fact("waiting for data", speed.data_wait_share, percent, "of the training time", reasons.TOO_SHORT),
+             f"median; 95th percentile {plain(speed.step_ms_p95, 'ms')}", TOO_SHORT),
+        Fact("waiting for data", speed.data_wait_share, percent, "of the training time", TOO_SHORT),
         Fact("MFU (C)", speed.mfu_causal, percent, peak, without),
         Fact("MFU (F)", speed.mfu_full, percent, peak, without),
         Fact("HFU (C)", speed.hfu_causal, percent, "recomputed activations counted too", without),
@@ -71,7 +72,6 @@ def beaten_by(record: RunRecord) -> str:
 
 
 def shared_by(record: RunRecord) -> str | None:
-    """That other programs shared the machine, and how it shows; None where the step times show none."""
     speed = record.throughput
     factor = shared_machine(speed.step_ms_median, speed.step_ms_p95, speed.steps, speed.data_wait_share)
     if factor is None:
@@ -83,11 +83,11 @@ def shared_by(record: RunRecord) -> str | None:
 
 
 def energy(run: Run) -> Table:
-    """The energy of each phase with totals, method and reasons.coverage; one sentence where nothing was read."""
+    """The energy of each phase with totals, method and coverage; one sentence where nothing was read."""
     energy = run.record.energy
     total, phases = energy.all_in_joules, energy.phases
     if total is None and energy.train_joules is None:
-        return Table([], [], title=f"Energy was not measured: {reasons.no_energy(run.record)}.")
+        return Table([], [], title=f"Energy was not measured: {no_energy(run.record)}.")
     parts = {
         "training steps": phases.train,
         "evaluation": phases.evaluate,
@@ -118,11 +118,11 @@ def _projection(record: RunRecord) -> list[Fact]:
     currency = projection.currency or "(currency not set)"
     pue = f"PUE {settings.pue:g}" if settings.pue is not None else "PUE not set: the devices alone"
     unread = record.energy.joules_per_token_train is None
-    reason = reasons.no_energy(record) if unread else "the record does not hold it"
+    reason = no_energy(record) if unread else "the record does not hold it"
     no_price = "price_per_kwh is not set" if settings.price_per_kwh is None else reason
     no_grid = "grid_kg_per_kwh is not set" if settings.grid_kg_per_kwh is None else reason
     return [
-        Fact("time", projection.hours, lambda hours: duration(3600 * hours), "on this machine", reasons.TOO_SHORT),
+        Fact("time", projection.hours, lambda hours: duration(3600 * hours), "on this machine", TOO_SHORT),
         Fact("electricity", projection.kwh, partial(plain, unit="kWh"), pue, reason),
         Fact("cost", projection.cost, partial(plain, unit=currency), f"at {settings.price_per_kwh} {currency} a kWh",
              no_price),
@@ -144,14 +144,12 @@ def absent(run: Run) -> dict[str, str]:
 
 
 def wall_seconds(record: RunRecord) -> float | None:
-    """From the first start to the end; None while there is no end."""
     if record.ended is None:
         return None
     return (datetime.fromisoformat(record.ended) - datetime.fromisoformat(record.started)).total_seconds()
 
 
 def precision_of(record: RunRecord) -> str:
-    """In what the run computed, with the recipe of fp8."""
     precision, fp8 = record.environment.precision, record.fp8
     return precision if fp8 is None else f"{precision} ({fp8.recipe}{', simulated' if fp8.simulated else ''})"
 
@@ -192,3 +190,82 @@ def domains(run: Run) -> Table | None:
     rows = [(name, last(names.VALIDATION_LOSS, name), last(names.VALIDATION_BITS_PER_BYTE, name)) for name in found]
     columns = [*texts("domain"), Column("validation loss", NATS, ABSENT), Column("bits per byte", plain, ABSENT)]
     return Table(columns, rows) if rows else None
+
+
+def ops(record: RunRecord) -> Table:
+    rows = []
+    for op in record.ops:
+        used = f"{op.used} ({op.detail})" if op.detail else op.used
+        ordered = sorted(op.times, key=lambda time: time.milliseconds)
+        times = ", ".join(f"{time.backend} {time.milliseconds:.3g} ms" for time in ordered) or "not measured"
+        rows.append((op.op, used, op.asked, _verified(op), times, op.reason or ""))
+    columns = texts(
+        "op", "backend", "asked for", "verification: worst distance (allowed)", "forward and backward", "why"
+    )
+    return Table(columns, rows, title="" if rows else "The model has no ops with backends.")
+
+
+def _verified(op: OpRecord) -> str:
+    cases = [case for case in op.verifications if case.backend == op.used]
+    failed = [f"{case.backend} failed ({case.case})" for case in op.verifications if not case.passed]
+    outcome = _worst_of(cases) if cases else "it is the reference" if op.used == "reference" else "not verified"
+    return "; ".join([outcome, *failed])
+
+
+def _worst_of(cases: list[VerificationRecord]) -> str:
+    """The tensor that comes nearest to its bound; casts are allowed nothing, and have nothing where they are right."""
+    differences = [
+        (each.distance / each.bound if each.bound else math.inf if each.distance else 0.0, each, case)
+        for case in cases
+        for each in case.differences
+        if each.distance is not None
+    ]
+    if not differences:
+        return "it raised " + (cases[0].error or "nothing and returned nothing finite")
+    _, worst, case = max(differences, key=lambda difference: difference[0])
+    where = f"{case.dtype}, {case.sizes}{', interpreted' if case.interpreted else ''}"
+    return f"{worst.distance:.1e} ({worst.bound:.1e}) {worst.tensor}, {where}"
+
+
+# ---------------------------------------------------------------- why a figure is absent
+
+
+def no_peak(record: RunRecord) -> str:
+    speed = record.throughput
+    if speed.tokens_per_second is None:
+        return TOO_SHORT
+    if speed.peak_flops is not None:
+        stated = " (metrics.peak_flops is too low)" if "metrics.peak_flops" in (speed.peak_source or "") else ""
+        return f"it came out above what the device can do{stated}, so it is withdrawn"
+    devices = ", ".join(dict.fromkeys(device.name for device in record.environment.devices)) or "this device"
+    return f"no dense peak is known for {devices}; metrics.peak_flops sets one"
+
+
+def no_measured_peak(record: RunRecord) -> str:
+    if record.throughput.measured_peak_flops is None:
+        return "no matmul peak was measured"
+    return TOO_SHORT if record.throughput.tokens_per_second is None else PROBE_DISTURBED
+
+
+def no_bits_per_byte(record: RunRecord) -> str:
+    data = record.data
+    # `data=synthetic` calls itself so
+    if data.unigram_entropy is not None and data.name == "synthetic" and data.unigram_bits_per_byte is None:
+        return RANDOM_IDS
+    return no_metric(record, "the byte lengths of the tokens are not known")
+
+
+def no_metric(record: RunRecord, otherwise: str = NO_VALIDATION) -> str:
+    if record.quality.validation_loss is None:
+        return NO_VALIDATION
+    return otherwise if record.data.unigram_entropy is not None else f"the task {record.task} does not measure it"
+
+
+def no_energy(record: RunRecord) -> str:
+    return record.energy.reason or "the record gives no reason"
+
+
+def coverage(fraction: float | None) -> str:
+    if fraction is None:
+        return "which devices were read is not recorded"
+    return "all devices in use were read" if fraction == 1 else f"{percent(fraction)} of the devices in use were read"

@@ -14,9 +14,8 @@ from litespark.metrics import names
 from litespark.metrics.projection import project
 from litespark.models.generate import generate
 from litespark.models.llama.model import Llama
-from litespark.reports.reasons import no_bits_per_byte
 from litespark.reports.report import write_report
-from litespark.reports.tables import shared_by
+from litespark.reports.tables import no_bits_per_byte, shared_by
 from litespark.run.build import Run
 from litespark.run.config import Parts
 from litespark.run.folder import SAMPLES

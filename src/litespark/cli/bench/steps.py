@@ -70,8 +70,7 @@ def ablation(
 ) -> int:
     """Measure the gain of each optimisation between a baseline and a target."""
     from litespark.benchmarks.ablation import bench_ablation
-    from litespark.reports.ablation import of_record, waterfall
-    from litespark.reports.ablation_rows import from_record
+    from litespark.reports.ablation import from_record, of_record, waterfall
     from litespark.reports.step_rows import failures
 
     plain = shlex.split(baseline)

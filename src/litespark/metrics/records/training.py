@@ -1,7 +1,7 @@
 """The record of variants that are trained with every seed, over equal tokens or to a target.
 
 It holds the validations of every run; what follows from them is computed when it is read
-(`litespark.reports.training_rows`), so no figure can disagree with the curve.
+(`litespark.reports.training`), so no figure can disagree with the curve.
 """
 
 from __future__ import annotations
