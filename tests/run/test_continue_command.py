@@ -18,6 +18,11 @@ TWO = Ranks(2, 0, 0, 1, "torchrun")
 PYTHON = sys.executable
 
 
+@pytest.fixture(autouse=True)
+def on_the_path(monkeypatch):
+    monkeypatch.setenv("PATH", str(Path(PYTHON).parent), prepend=":")
+
+
 def started(*words: str, count: int = 1, parent: tuple[str, ...] = (), **environment: str) -> Started:
     """A process with this command line, of which the last `count` words are arguments."""
     return Started(words, words[len(words) - count :], parent, environment)
@@ -37,6 +42,14 @@ def started(*words: str, count: int = 1, parent: tuple[str, ...] = (), **environ
 def test_it_starts_the_program_that_was_started(words, expected):
     command = continue_command(["optim.lr=0.1", "++name=x"], FOLDER, ALONE, started(*words, "optim.lr=0.1"))
     assert command == f"{expected} optim.lr=0.1 resume=logs/runs/a"
+
+
+def test_a_program_that_the_shell_does_not_find_is_named_by_its_path(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    command = shlex.split(continue_command([], FOLDER, ALONE, started(PYTHON, "train.py", count=0)))
+    assert command[:2] == [PYTHON, "train.py"]
+    command = shlex.split(continue_command([], FOLDER, TWO, started(PYTHON, "train.py", count=0)))
+    assert command[0] == str(Path(PYTHON).with_name("torchrun"))
 
 
 def test_a_class_of_the_users_own_is_found_again():

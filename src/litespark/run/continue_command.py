@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -70,9 +71,9 @@ def continue_command(overrides: Sequence[str], folder: Path, ranks: Ranks, start
     if ranks.world_size > 1 and ranks.launcher == "torchrun":
         command = _torchrun(started, program)
     elif Path(program[0]).name == "litespark":
-        command = [*_launcher(ranks, environment), "litespark", *program[1:]]
+        command = [*_launcher(ranks, environment), _program("litespark"), *program[1:]]
     else:
-        command = [*_launcher(ranks, environment), "python", *program]
+        command = [*_launcher(ranks, environment), _program("python"), *program]
     # without these a class of the user's own would be found no more
     own = (ALLOWED_VARIABLE, "PYTHONPATH") if ALLOWED_VARIABLE in environment else ()
     set_here = [f"{name}={shlex.quote(value)}" for name in own if (value := environment.get(name))]
@@ -87,10 +88,17 @@ def _torchrun(started: Started, program: Sequence[str]) -> list[str]:
     given = parent[: len(parent) - len(job)] if parent[len(parent) - len(job) :] == job else []
     for place, word in enumerate(given[:4]):
         if Path(word).name == "torchrun" or word == "torch.distributed.run":
-            return ["torchrun", *given[place + 1 :], *program[program[0] == "-m" :]]
+            return [_program("torchrun"), *given[place + 1 :], *program[program[0] == "-m" :]]
     seen = {"nnodes": "GROUP_WORLD_SIZE", "master-addr": "MASTER_ADDR", "nproc-per-node": "LOCAL_WORLD_SIZE"}
     options = [f"--{name}={value}" for name, key in seen.items() if (value := started.environment.get(key))]
-    return ["torchrun", *options, *program]
+    return [_program("torchrun"), *options, *program]
+
+
+def _program(name: str) -> str:
+    """One that lies beside this interpreter: its name where the shell finds that very one, else its path."""
+    beside = Path(sys.executable) if name == "python" else Path(sys.executable).with_name(name)
+    found = shutil.which(name)
+    return name if found and Path(found).parent == beside.parent else str(beside)
 
 
 def _launcher(ranks: Ranks, environment: Mapping[str, str]) -> list[str]:
