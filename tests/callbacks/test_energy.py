@@ -44,13 +44,7 @@ def test_joules_per_token_are_logged_once_a_window_is_old_enough(tmp_path, clock
 
 
 def test_each_phase_is_booked_on_its_own(tmp_path, clock, monkeypatch):
-    seal = checkpoint_folder.seal
-
-    def seal_slowly(*arguments):
-        clock.now += 3
-        return seal(*arguments)
-
-    monkeypatch.setattr(checkpoint_folder, "seal", seal_slowly)
+    monkeypatch.setattr(checkpoint_folder, "seal", clock.slowed(checkpoint_folder.seal, 3))
     run, energy = metered_run(tmp_path, clock, steps=4, every=2, validate_every=2)
     clock.now += 11
     run.trainer.fit(run.module, batches(2))
@@ -74,12 +68,8 @@ def test_what_cannot_be_read_is_absent_and_training_goes_on(tmp_path, clock):
 def test_a_resume_carries_the_joules_on_and_keeps_those_of_lost_steps_in_all_in(tmp_path, clock):
     run, _ = metered_run(tmp_path, clock, steps=10, every=4)
     clock.now += 20
-    training_step = run.module.training_step
-
-    def crashing(*arguments):
-        return 1 / 0 if run.module.steps_taken == 7 else training_step(*arguments)
-
-    run.module.training_step = crashing
+    step = run.module.training_step
+    run.module.training_step = lambda *given: 1 / 0 if run.module.steps_taken == 7 else step(*given)
     with pytest.raises(ZeroDivisionError):
         run.trainer.fit(run.module, batches(2))
     assert clock.now == 1027

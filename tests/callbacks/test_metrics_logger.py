@@ -60,10 +60,7 @@ def test_a_resume_forgets_the_rows_that_it_will_write_again(tmp_path):
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["metrics.jsonl"]
 
 
-HALF_LINES = ['{"step": 3, "tra', "[1]\n", '{"train/loss": 1.0}\n', '{"step": null}\n']
-
-
-@pytest.mark.parametrize("half", HALF_LINES)
+@pytest.mark.parametrize("half", ['{"step": 3, "tra', "[1]\n", '{"train/loss": 1.0}\n', '{"step": null}\n'])
 def test_what_a_killed_run_left_does_not_spoil_the_file(tmp_path, half):
     written(tmp_path, 2)
     with (tmp_path / "metrics.jsonl").open("a") as file:

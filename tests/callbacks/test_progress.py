@@ -31,10 +31,10 @@ def now(monkeypatch):
     return clock
 
 
-def bar(folder, *, terminal=False, width=300, phases=None, notes=(), latest=()):
+def bar(folder, *, terminal=False, width=300, notes=(), latest=()):
     metrics = MetricsLogger(folder)
     metrics.latest.update(latest)
-    shown = ProgressBar(metrics, phases=phases or Phases(), model="tiny", place="a CPU, fp32", notes=notes)
+    shown = ProgressBar(metrics, phases=Phases(), model="tiny", place="a CPU, fp32", notes=notes)
     shown.console = Console(file=io.StringIO(), force_terminal=terminal, width=width)
     return shown
 
@@ -97,23 +97,6 @@ def test_without_a_terminal_the_start_is_told_and_then_a_line_now_and_then_and_a
         "J/token: not measured, RAPL is for root only",
     ]
     assert [line.split("  ")[0] for line in lines[2:]] == [f"step {step}/100" for step in (5, 7, 100)]
-
-
-def test_other_ranks_are_silent(tmp_path, now):
-    shown = bar(tmp_path, notes=["a reason"])
-    take = start(shown, zero=False)
-    now.seconds += 60
-    take(1)
-    assert shown.console.file.getvalue() == ""
-
-
-def test_a_phase_other_than_training_is_a_pause(tmp_path, now):
-    phases = Phases()
-    phases.enter("train")
-    shown = bar(tmp_path, phases=phases)
-    take = start(shown, steps=10)
-    now.seconds += 10
-    take(1)
-    with phases.during("evaluate"):
-        now.seconds += 30
-    assert shown._left.paused == pytest.approx(30)
+    other_rank = bar(tmp_path, notes=["a reason"])
+    start(other_rank, zero=False)(1)
+    assert other_rank.console.file.getvalue() == ""

@@ -1,30 +1,36 @@
 """`run.json` is true at every moment, and null where nothing was measured."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from litespark.callbacks.phases import Phases
 from litespark.callbacks.run_record import RunRecorder
 from litespark.metrics.meters import NullMeter
-from litespark.run.record import RunRecord, SegmentRecord
+from litespark.run.record import DataRecord, ModelRecord, RunRecord, SegmentRecord
 from litespark.training.module import NonFiniteError
 from litespark.training.optim import AdamWConfig
 from tests.callbacks.fake_time import TimedTask, metered
-from tests.callbacks.fp8_runs import new_record
+from tests.metrics.records.hand_made import make_record
 from tests.training.small_runs import LENGTH, Planted, batches, small_run, training_module
 
 STARTED = "2026-01-31T12:00:00+00:00"
 
 
 def recorded_run(folder, clock, *, steps=4, meter=None, task=None, record=None, **settings):
+    record = record or make_record(
+        segments=[],
+        model=ModelRecord("small", 10, 8, 48.5, 50.0, LENGTH),
+        data=DataRecord("text", "hash", 31, 1000, 100, 3.5),
+    )
     phases = Phases()
     energy = metered(folder, clock, phases, meter=meter, minimum=2.0)
     optimizer = AdamWConfig(nonfinite_limit=3)
     module = training_module(steps=steps, rows=2, task=task or TimedTask(clock, [1.0]), optimizer=optimizer)
     run = clock.drive(small_run(folder, module, phases=phases, callbacks=[energy], **settings))
     recorder = RunRecorder(
-        folder / "run.json", record or new_record(), SegmentRecord(STARTED, 0), throughput=run.throughput,
+        folder / "run.json", record, SegmentRecord(STARTED, 0), throughput=run.throughput,
         energy=energy, metrics=run.metrics, log_every=1, seconds_between_writes=0.0,
     )  # fmt: skip
     run.trainer.callbacks.append(recorder)
@@ -60,21 +66,19 @@ def test_the_record_follows_the_run_and_says_how_it_ended(tmp_path, clock):
     record = RunRecord.read(tmp_path / "run.json")
     assert (record.status, record.error) == ("finished", None)
     assert record.ended is not None
-    (segment,) = record.segments
-    assert (segment.first_step, segment.last_step, segment.reason) == (0, 4, "start")
-    assert segment.ended == record.ended
+    assert record.segments == [
+        replace(record.segments[0], first_step=0, last_step=4, reason="start", ended=record.ended)
+    ]
     tokens = 4 * 2 * LENGTH
     assert (record.throughput.tokens, record.throughput.steps) == (tokens, 4)
     assert record.throughput.tokens_per_second == pytest.approx(tokens / 4)
-    assert record.energy.train_joules == pytest.approx(400)
-    assert record.energy.joules_per_token_train == pytest.approx(400 / tokens)
-    assert record.energy.average_power_watts == pytest.approx(100)
-    assert record.energy.phases.train == pytest.approx(400)
-    assert record.quality.train_loss == run.metrics.latest["train/loss"]
-    assert record.quality.validation_loss == run.metrics.latest["validation/loss"]
-    assert record.quality.skipped_steps == 0
+    energy, quality, latest = record.energy, record.quality, run.metrics.latest
+    assert (energy.train_joules, energy.phases.train, energy.average_power_watts) == pytest.approx((400, 400, 100))
+    assert energy.joules_per_token_train == pytest.approx(400 / tokens)
+    assert (quality.train_loss, quality.validation_loss) == (latest["train/loss"], latest["validation/loss"])
+    assert quality.skipped_steps == 0
     assert (record.throughput.peak_flops, record.throughput.peak_source) == (1e6, "test")
-    assert record.throughput.mfu_causal == pytest.approx(run.metrics.latest["throughput/mfu_causal"])
+    assert record.throughput.mfu_causal == pytest.approx(latest["throughput/mfu_causal"])
 
 
 def test_what_was_not_measured_is_null_and_never_zero(tmp_path, clock):
@@ -111,6 +115,8 @@ def test_a_run_that_stops_for_bad_steps_says_how_many_it_skipped(tmp_path, clock
 
 def test_a_resume_adds_a_segment_to_a_run_that_ended_otherwise(tmp_path, clock):
     run, recorder = recorded_run(tmp_path, clock)
+    recorder.update("failed", "RuntimeError: no room")  # before its first step
+    assert RunRecord.read(tmp_path / "run.json").segments == []
     run.trainer.fit(run.module, batches(2))
     recorder.update("failed", "OSError: the disk is gone")
     stopped = RunRecord.read(tmp_path / "run.json")
@@ -122,10 +128,3 @@ def test_a_resume_adds_a_segment_to_a_run_that_ended_otherwise(tmp_path, clock):
     record = RunRecord.read(tmp_path / "run.json")
     assert [segment.reason for segment in record.segments] == ["start", "resume"]
     assert (record.started, record.status, record.error) == (STARTED, "finished", None)
-
-
-def test_a_run_that_fails_before_its_first_step_is_recorded_too(tmp_path, clock):
-    _, recorder = recorded_run(tmp_path, clock)
-    recorder.update("failed", "RuntimeError: no room")
-    record = RunRecord.read(tmp_path / "run.json")
-    assert (record.status, record.segments) == ("failed", [])

@@ -12,28 +12,14 @@ from litespark.callbacks.throughput import ThroughputMonitor
 from litespark.metrics import names
 from litespark.metrics.mfu import MfuMeter, Rates
 from litespark.metrics.throughput import ThroughputMeter
+from litespark.planning.flops import model_flops_per_token
 from litespark.training.checkpoint import state
 from litespark.training.mesh import Mesh
-from tests.callbacks.fake_time import TimedTask, rows_of, slow_batches
+from tests.callbacks.fake_time import TimedTask, rows_of
 from tests.stand_in_device import stand_in
 from tests.training.small_runs import LENGTH, batches, small_flops, small_llama, small_run, training_module
 
 # ------------------------------------------------------------------ whole runs on a CPU
-
-
-def test_windows_divide_counted_tokens_by_their_own_seconds(tmp_path, clock):
-    module = training_module(steps=4, rows=2, task=TimedTask(clock, [1.0, 1.0, 1.0, 5.0]))
-    run = clock.drive(small_run(tmp_path, module, log_every=2))
-    run.trainer.fit(module, batches(2))
-    first, second = rows_of(run)
-    tokens = 2 * 2 * LENGTH
-    assert first[names.TOKENS_PER_SECOND] == pytest.approx(tokens / 2)
-    assert second[names.TOKENS_PER_SECOND] == pytest.approx(tokens / 6)
-    assert second[names.STEP_MS_MEDIAN] == pytest.approx(3000)
-    assert second[names.STEP_MS_P95] == pytest.approx(4800)  # between 1 s and 5 s
-    assert [row[names.DATA_WAIT_SHARE] for row in (first, second)] == [0.0, 0.0]
-    assert run.throughput.summary().tokens_per_second == pytest.approx(2 * tokens / 8)
-    assert run.throughput.summary().steps == 4
 
 
 def test_mfu_is_the_closed_formula_of_a_step_of_several_micro_batches(tmp_path, clock):
@@ -41,17 +27,10 @@ def test_mfu_is_the_closed_formula_of_a_step_of_several_micro_batches(tmp_path, 
     module = training_module(steps=1, rows=4, task=TimedTask(clock, [0.5]))
     run = clock.drive(small_run(tmp_path, module, accumulate=2, peak=peak))
     run.trainer.fit(module, batches(2))
-    model = small_llama()
-    # 6 a matmul parameter; 12·H·Dh a layer and visible key (measurement of attention: causal, within documents)
-    hidden, head_dim = model.hidden_size, model.hidden_size // model.num_heads
-    attention = 2 * hidden * (model.num_heads + model.num_kv_heads) * head_dim
-    matmul = model.num_layers * (attention + 3 * hidden * model.intermediate_size) + model.vocab_size * hidden
     loader = iter(batches(2).train_dataloader())
-    pairs = sum(next(loader).attention_pairs for _ in range(2))
-    tokens = 4 * LENGTH
-    per_key = 12 * model.num_layers * model.num_heads * head_dim
-    causal = (6 * matmul * tokens + per_key * pairs) / 1.0 / peak
-    full = (6 * matmul + per_key * LENGTH) * tokens / 1.0 / peak
+    pairs, tokens = sum(next(loader).attention_pairs for _ in range(2)), 4 * LENGTH
+    # of the keys that a token sees, within its document
+    causal, full = (model_flops_per_token(small_llama(), keys) * tokens / peak for keys in (pairs / tokens, LENGTH))
     (row,) = rows_of(run)
     assert row[names.STEP_MS_MEDIAN] == pytest.approx(1000)
     assert row[names.TOKENS_PER_SECOND] == pytest.approx(tokens / 1.0)
@@ -68,13 +47,7 @@ def test_validation_and_saving_take_no_training_time(tmp_path, clock, monkeypatc
     module = training_module(steps=4, rows=2, task=TimedTask(clock, [1.0], validation=10.0))
     run = small_run(tmp_path, module, log_every=4, validate_every=2, phases=phases, callbacks=[checkpointer])
     clock.drive(run)
-    write = state.write
-
-    def write_slowly(*arguments):
-        clock.now += 100
-        return write(*arguments)
-
-    monkeypatch.setattr(state, "write", write_slowly)
+    monkeypatch.setattr(state, "write", clock.slowed(state.write, 100))
     run.trainer.fit(module, batches(2))
     assert clock.now == pytest.approx(1000 + 4 + 2 * 3 * 10 + 2 * 100)
     assert run.throughput.summary().train_seconds == pytest.approx(4)
@@ -88,8 +61,9 @@ def test_validation_and_saving_take_no_training_time(tmp_path, clock, monkeypatc
 
 def test_waiting_for_batches_has_its_share(tmp_path, clock):
     module = training_module(steps=3, rows=2, task=TimedTask(clock, [3.0]))
-    run = clock.drive(small_run(tmp_path, module))
-    run.trainer.fit(module, slow_batches(clock, 1.0))
+    run, data = clock.drive(small_run(tmp_path, module)), batches(2)
+    data._training.read = clock.slowed(data._training.read, 1.0)
+    run.trainer.fit(module, data)
     # one second of four; the batch that is fetched before the first step is not part of one
     assert [row[names.DATA_WAIT_SHARE] for row in rows_of(run)] == pytest.approx([0.25, 0.25, 0.25])
 
@@ -115,10 +89,8 @@ def test_a_checkpoint_within_a_window_holds_the_steps_of_that_window(tmp_path, c
     resumed = clock.drive(small_run(tmp_path / "resumed", again, log_every=4))
     state = tmp_path / "checkpoints" / "step-00000003" / "state.ckpt"
     resumed.trainer.fit(again, batches(2), ckpt_path=state, weights_only=True)
-    for meter in (run.throughput, resumed.throughput):
-        summary = meter.summary()
-        assert (summary.steps, summary.tokens) == (8, 8 * 2 * LENGTH)
-        assert summary.train_seconds == pytest.approx(8)
+    for summary in (run.throughput.summary(), resumed.throughput.summary()):
+        assert (summary.steps, summary.tokens, summary.train_seconds) == (8, 8 * 2 * LENGTH, pytest.approx(8))
 
 
 # ------------------------------------------------------------------ on a device that computes while the host goes on
@@ -151,21 +123,19 @@ def loop(tmp_path, monkeypatch, clock):
     return SimpleNamespace(**locals())
 
 
-def test_the_host_waits_once_in_a_window(loop):
+def test_each_step_has_the_time_between_its_marks_and_the_host_waits_once_in_a_window(loop):
     loop.device.calls.clear()
-    loop.take(*[1.0] * 9)
-    assert loop.device.calls == ["mark", "mark", "mark", "synchronise", "peak"] * 3
-
-
-def test_each_step_has_the_time_between_its_marks(loop):
     loop.take(1.0, 2.0, 6.0)
+    assert loop.device.calls == ["mark", "mark", "mark", "synchronise", "peak"]
     assert loop.logger.latest[names.STEP_MS_MEDIAN] == pytest.approx(2000)
     assert loop.logger.latest[names.STEP_MS_P95] == pytest.approx(5600)
     assert loop.logger.latest[names.TOKENS_PER_SECOND] == pytest.approx(48 / 9)
     assert loop.logger.latest[names.PEAK_MEMORY_GIB] == 3.0
-    # the first step of the next window begins where the last one ended
+    # the first step of the next window begins where the last one ended, and another device is fuller
+    loop.module.mesh.gather = lambda value: [value, 5 * 2**30]
     loop.take(4.0, 4.0, 4.0)
     assert loop.logger.latest[names.STEP_MS_P95] == pytest.approx(4000)
+    assert loop.logger.latest[names.PEAK_MEMORY_GIB] == 5.0
 
 
 def test_a_validation_within_a_window_is_in_no_step_and_a_checkpoint_holds_what_came_before(loop):
@@ -182,9 +152,3 @@ def test_a_validation_within_a_window_is_in_no_step_and_a_checkpoint_holds_what_
     assert loop.logger.latest[names.STEP_MS_P95] == pytest.approx(1000)
     assert loop.logger.latest[names.TOKENS_PER_SECOND] == pytest.approx(48 / 3)
     assert loop.monitor.summary().steps == 3
-
-
-def test_peak_memory_is_that_of_the_fullest_device(loop):
-    loop.module.mesh.gather = lambda value: [value, 5 * 2**30]
-    loop.take(1.0, 1.0, 1.0)
-    assert loop.logger.latest[names.PEAK_MEMORY_GIB] == 5.0
