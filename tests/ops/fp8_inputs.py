@@ -1,12 +1,12 @@
 """Inputs and comparisons that tests of fp8 share."""
 
+import math
 from fractions import Fraction
 
 import torch
 from torch import Tensor
 
 from litespark.ops.fp8.formats import E4M3, E5M2, Format
-from litespark.ops.fp8.operands import Operand, Quantisation
 
 # what `torch.float32` has where something changes: both sides of each power of two, of 0.875 of it, and the ends
 _EXPONENTS = torch.arange(-148.0, 128.0, dtype=torch.float64)
@@ -31,37 +31,23 @@ def every_value(dtype: torch.dtype) -> Tensor:
     return torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
 
 
-def quantisation(kind: str, format: Format, device: torch.device, scale: float = 0.25, **wanted: bool) -> Quantisation:
-    """One of "known", "tensor" and "plain", with an amax and counts that have something in them."""
-    amax = torch.ones((), dtype=torch.int32, device=device)
-    counts = torch.tensor([3, 5], dtype=torch.int64, device=device)
-    if kind == "plain":
-        return Quantisation(None)
-    known = torch.tensor(scale, device=device) if kind == "known" else None
-    return Quantisation(format, known, amax=amax, counts=counts, **wanted)
-
-
-def parts(operand: Operand) -> dict[str, Tensor | None]:
-    """Codes as bytes and scales, by name."""
-    found: dict[str, Tensor | None] = {}
-    for name, matrix in (("rows", operand.rows), ("columns", operand.columns)):
-        in_fp8 = matrix is not None and matrix.in_fp8
-        values = None if matrix is None else matrix.values
-        found[name] = values.view(torch.uint8) if in_fp8 and values is not None else values
-        found[f"{name} scale"] = None if matrix is None else matrix.scale
-    return found
-
-
-def assert_same(actual: dict[str, Tensor | None], expected: dict[str, Tensor | None]) -> None:
+def assert_same(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     """Bit for bit, and the same shapes; the failure names all that differ."""
     assert actual.keys() == expected.keys()
-    different = [name for name in expected if not _same(actual[name], expected[name])]
+
+    def same(one: Tensor, other: Tensor) -> bool:
+        if one.is_floating_point():
+            return one.shape == other.shape and torch.equal(one.nan_to_num(-7.0), other.nan_to_num(-7.0))
+        return torch.equal(one, other)
+
+    different = [name for name in expected if not same(actual[name], expected[name])]
     assert not different, {name: (actual[name], expected[name]) for name in different}
 
 
-def _same(one: Tensor | None, other: Tensor | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    if one.is_floating_point():
-        return one.shape == other.shape and torch.equal(one.nan_to_num(-7.0), other.nan_to_num(-7.0))
-    return torch.equal(one, other)
+def around_ties(format: Format) -> Tensor:
+    """(N, 4): fp32 values at, just beside and somewhat beside each code and each middle of two."""
+    codes = torch.arange(256, dtype=torch.uint8).view(format.dtype).float()
+    codes = codes[codes.isfinite()].unique()
+    points = torch.cat([codes, (codes[1:] + codes[:-1]) / 2])
+    beside = [torch.nextafter(points, torch.tensor(to)) for to in (-math.inf, math.inf)]
+    return torch.stack([points, *beside, points * (1 + 2.0**-12)], dim=1)

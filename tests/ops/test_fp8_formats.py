@@ -17,7 +17,7 @@ from litespark.ops.fp8.formats import (
     saturation_and_underflow,
 )
 from litespark.ops.fp8.operands import Matrix
-from tests.ops.fp8_inputs import EDGES, every_value, value_of_code
+from tests.ops.fp8_inputs import EDGES, around_ties, every_value, value_of_code
 
 BOTH = pytest.mark.parametrize("format", [E4M3, E5M2], ids=lambda format: format.name)
 NAN = 0x7F
@@ -81,11 +81,7 @@ def test_every_value_is_cast_to_the_nearest_and_ties_go_to_the_even_code(format,
 
 @BOTH
 def test_values_around_every_tie_are_cast_to_the_nearest(format):
-    table = torch.from_numpy(_positive(format)).float()
-    ties = (table[1:] + table[:-1]) / 2
-    around = torch.cat([ties, table])
-    values = torch.cat([around, *(torch.nextafter(around, torch.tensor(to)) for to in (-math.inf, math.inf))])
-    values = torch.cat([values, -values])
+    values = around_ties(format)
     codes = quantised(values, torch.tensor(1.0), format).view(torch.uint8)
     assert torch.equal(codes, _expected_codes(values, 1.0, format))
     # a planted fault: the same after a detour through bf16, which rounds twice

@@ -12,20 +12,21 @@ import triton.language as tl
 from litespark.ops.fp8 import fused
 from litespark.ops.fp8.formats import E4M3, E5M2
 from litespark.ops.fp8.fused import PIECES as FUSED
+from litespark.ops.fp8.operands import Quantisation
+from litespark.ops.fp8.settings import RECIPES
 from litespark.ops.fp8.verification import way_differences
 from litespark.ops.fp8.verification_pieces import Piece, kinds_of, pieces_to_verify
 from litespark.ops.rms_norm_fp8 import kernels
 from litespark.ops.shapes import StepShapes
 from litespark.ops.triton_support import interpreting
-from tests.ops.fp8_inputs import assert_same, parts, quantisation
+from tests.ops.fp8_inputs import assert_same
 from tests.properties import Phase, given, settings, st
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 FP32, BF16 = torch.float32, torch.bfloat16
-NAMES = ["add_rms_norm", "add_rms_norm_backward", "swiglu", "swiglu_backward"]
+NAMES = ["add_rms_norm", "add_rms_norm_backward", "swiglu", "swiglu_backward", "cast of activations"]
 EACH = pytest.mark.parametrize("name", NAMES)
 NORMS = pytest.mark.parametrize("name", NAMES[:2])
-KINDS = ["plain", "known", "tensor"]
 # the interpreter is NumPy, which tells where infinities and NaN come from
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
 
@@ -37,8 +38,9 @@ def piece_of(name: str, rows: int = 70, width: int = 72, dtype: torch.dtype = BF
 
 
 def assert_right(piece: Piece, dtype: torch.dtype = BF16, finite_only: bool = False) -> None:
-    """In all ways of a layer whose scales are known, which are those that are fused."""
-    for way in piece.ways("delayed", kinds_of(None)):
+    """In all ways of a layer whose scales are known, which are those that are fused; a cast also where they are not."""
+    kinds = RECIPES if piece.exact else ("delayed",)
+    for way in (way for kind in kinds for way in piece.ways(kind, kinds_of(None))):
         if way.finite or not finite_only:
             wrong = [each for each in way_differences(FUSED, piece, way, dtype) if not each.passed]
             assert not wrong, (way.name, wrong)
@@ -50,9 +52,9 @@ def results(piece: Piece, **inputs: torch.Tensor) -> dict[str, torch.Tensor | No
     noting = way.noting(DEVICE)
     made = piece.call(FUSED, piece.inputs | inputs, noting, way.again, BF16)
     found = {"amax": noting.amax, "counts": noting.counts}
-    for name, value in made.items():
-        found |= parts(value) if name == "operand" else {} if name == "product" else {name: value}
-    return found
+    for layout, matrix in vars(made["operand"]).items():
+        found |= {layout: matrix.values.view(torch.uint8), f"{layout} scale": matrix.scale}
+    return found | {name: value for name, value in made.items() if name not in ("operand", "product")}
 
 
 # ---------------------------------------------------------------- against the reference
@@ -153,7 +155,7 @@ def test_columns_beyond_two_to_the_31():
     # one program that casts one tile of very many rows, and sums up the next
     piece = piece_of("add_rms_norm", 2 * tile.rows, 4, autocast=False)
     x, update, weight = (piece.inputs[each].contiguous() for each in ("x", "update", "weight"))
-    asked = quantisation("known", E4M3, DEVICE, scale=2.0**-6)
+    asked = Quantisation(E4M3, torch.tensor(2.0**-6, device=DEVICE))
     _, expected, _ = FUSED.add_rms_norm(x, update, weight, 1e-5, asked, stream_dtype=BF16, dtype=BF16)
     columns = torch.empty(3 * rows + tile.rows, dtype=torch.uint8, device=DEVICE)
     kernels.add_rms_norm_fp8_forward_kernel[(1,)](
@@ -191,22 +193,21 @@ def test_a_kernel_that_reads_the_wrong_tile_is_seen(monkeypatch):
 # ---------------------------------------------------------------- as a set
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["plain", "known", "tensor"])
 def test_what_can_be_fused_is_and_nothing_else(kind, monkeypatch):
     called = []
 
-    def recording(module, name):
+    def record(module, name):
         function = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *inputs: called.append(name) or function(*inputs))
 
     names = ["add_rms_norm_cast", "add_rms_norm_backward_cast", "swiglu_cast", "swiglu_backward_cast"]
     for name in names:
-        recording(fused, name)
-    recording(fused.kernels, "cast")
-    asked, gradients = (quantisation(kind, format, DEVICE, scale=2.0**-6) for format in (E4M3, E5M2))
-    x, weight = torch.randn(12, 40, device=DEVICE, dtype=BF16), torch.ones(40, device=DEVICE, dtype=BF16)
-    stream, _, inverse_rms = FUSED.add_rms_norm(x, x, weight, 1e-5, asked, stream_dtype=BF16, dtype=BF16)
-    FUSED.add_rms_norm_backward(x, x, stream, weight, inverse_rms, gradients, dtype=BF16)
-    FUSED.swiglu(x, asked, dtype=BF16)
-    FUSED.swiglu_backward(x, x[:, :20], gradients, asked)
+        record(fused, name)
+    record(fused.kernels, "cast")
+    scale = torch.tensor(2.0**-6, device=DEVICE) if kind == "known" else None
+    quantisation = Quantisation(None if kind == "plain" else E4M3, scale)
+    for name in NAMES[:4]:
+        piece = piece_of(name, 12, 40)
+        piece.call(FUSED, piece.inputs, quantisation, quantisation if piece.makes_again else None, BF16)
     assert called == (names if kind == "known" else ["cast"] * 5)
