@@ -26,15 +26,6 @@ def test_labels_are_the_next_tokens_and_stop_at_a_document_end():
     assert batch.tokens.dtype == batch.labels.dtype == batch.positions.dtype == torch.int64
 
 
-def test_without_a_document_mask_attention_sees_the_whole_row_but_labels_still_stop():
-    batch = batch_from_rows(torch.tensor([[5, EOS, 7, 8]]), eos_id=EOS, document_mask=False)
-    assert batch.documents is None
-    assert batch.positions is None
-    assert batch.cu_seqlens is None
-    assert batch.labels.tolist() == [[EOS, IGNORE_INDEX, 8]]
-    assert batch.attention_pairs == 6
-
-
 def test_padding_at_the_end_of_a_row_is_one_document_that_counts_for_nothing():
     rows = torch.tensor([[5, 6, EOS, EOS, EOS, EOS], [5, EOS, 7, 8, 9, EOS], [5, 6, 7, EOS, 8, EOS]])
     batch = batch_from_rows(rows, eos_id=EOS, document_mask=True, padded=True)
@@ -47,11 +38,8 @@ def test_padding_at_the_end_of_a_row_is_one_document_that_counts_for_nothing():
     assert (unpadded.token_count, unpadded.attention_pairs) == (15, 28)
     unmasked = batch_from_rows(rows, eos_id=EOS, document_mask=False, padded=True, real_rows=1)
     assert (unmasked.token_count, unmasked.supervised_count, unmasked.attention_pairs) == (3, 2, 6)
-
-
-def test_of_a_row_of_padding_alone_the_first_eos_counts():
-    rows = torch.tensor([[EOS, EOS, EOS, EOS], [5, 6, 7, EOS]])
-    batch = batch_from_rows(rows, eos_id=EOS, document_mask=True, padded=True)
+    # of a row of padding alone the first EOS counts
+    batch = batch_from_rows(torch.tensor([[EOS] * 4, [5, 6, 7, EOS]]), eos_id=EOS, document_mask=True, padded=True)
     assert (batch.token_count, batch.supervised_count, batch.attention_pairs) == (1 + 3, 3, 1 + 6)
 
 
@@ -104,7 +92,9 @@ def test_counts_agree_with_counting_one_by_one(rows, document_mask, data):
             position += 1
             if token == EOS:
                 document, position = document + 1, 0
-    if document_mask:
+    if not document_mask:
+        assert (batch.documents, batch.positions, batch.cu_seqlens) == (None, None, None)
+    else:
         cu_seqlens, length = batch.cu_seqlens.tolist(), len(rows[0]) - 1
         starts = [n * length + m for n in range(len(rows)) for m in range(length) if batch.positions[n, m] == 0]
         assert cu_seqlens[: len(starts)] == starts

@@ -41,30 +41,18 @@ CPU = torch.device("cpu")
 
 def small_llama(**changes: Any) -> LlamaConfig:
     sizes = {
-        "name": "small",
-        "hidden_size": 8,
-        "num_layers": 1,
-        "num_heads": 2,
-        "num_kv_heads": 1,
-        "intermediate_size": 16,
-        "vocab_size": VOCABULARY,
-        "max_seq_len": LENGTH,
-        "init_std": 0.2,
-    }
+        "name": "small", "hidden_size": 8, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "intermediate_size": 16,
+        "vocab_size": VOCABULARY, "max_seq_len": LENGTH, "init_std": 0.2,
+    }  # fmt: skip
     return LlamaConfig(**(sizes | changes))
 
 
 def batches(micro_batch_size: int = 2, **changes: Any) -> SyntheticDataModule:
+    # documents make the micro-batches differ in supervised tokens
     settings = {
-        "seq_len": LENGTH,
-        "micro_batch_size": micro_batch_size,
-        "workers": 0,
-        "vocab_size": VOCABULARY,
-        "synthetic_sequences": 64,
-        "synthetic_validation_sequences": 5,
-        # documents make the micro-batches differ in supervised tokens
-        "document_length": 5,
-    }
+        "seq_len": LENGTH, "micro_batch_size": micro_batch_size, "workers": 0, "vocab_size": VOCABULARY,
+        "synthetic_sequences": 64, "synthetic_validation_sequences": 5, "document_length": 5,
+    }  # fmt: skip
     return SyntheticDataModule(SyntheticConfig(**(settings | changes)), seed=3)
 
 
@@ -88,18 +76,9 @@ class Planted(Pretrain):
         if not planted:
             return loss
         if self.what == "gradient":
-            return _NanGradient.apply(loss)
+            loss.register_hook(lambda gradient: gradient * float("nan"))
+            return loss
         return loss * (float("inf") if self.what == "infinite" else float("nan"))
-
-
-class _NanGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, value):
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient * float("nan")
 
 
 def training_module(

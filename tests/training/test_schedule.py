@@ -1,4 +1,4 @@
-"""Schedules are factors of tokens: known values at known points, continuous, and checked fractions."""
+"""Schedules are factors of tokens: known values at known points, and never beyond the peak."""
 
 import math
 
@@ -54,14 +54,3 @@ def test_extreme_fractions_stay_within_zero_and_one(schedule):
     values = [schedule.factor(tokens, 200) for tokens in range(0, 210)]
     assert all(0.0 <= value <= 1.0 for value in values)
     assert max(values) == pytest.approx(1.0)
-
-
-@pytest.mark.parametrize("name, value", [("warmup", -0.1), ("final", 1.1), ("final", math.nan)])
-def test_what_is_no_fraction_is_refused_by_name(name, value):
-    with pytest.raises(ValueError, match=rf"schedule\.{name}: got .*expected a number from 0 to 1"):
-        CosineSchedule(**{name: value})
-
-
-def test_warm_up_and_decay_may_not_overlap():
-    with pytest.raises(ValueError, match=r"warmup 0\.6 \+ decay 0\.5, expected at most 1 together"):
-        WarmupStableDecaySchedule(warmup=0.6, decay=0.5)

@@ -39,13 +39,12 @@ SETTINGS: dict[str, OptimizerConfig] = {
 FP8: dict[str, Fp8Config] = {"fp8": Fp8Config(simulate=True, history=2, adaptive=AdaptiveConfig(sample_every=1))}
 # of odd sizes for Muon: shards of unlike sizes (9 rows), and one that begins within the keys (12 of 8 + 8 + 8 rows)
 SIZES: dict[str, dict[str, int]] = {"muon": {"hidden_size": 9, "head_dim": 4, "num_kv_heads": 2}}
+NAMES = (
+    *("ddp fused loss", "ddp unfused loss", "ddp muon gradient", "ddp muon nothing", "ddp fp8 loss", "ddp fp8 nothing"),
+    *("fsdp fused gradient", "fsdp fused nothing", "fsdp unfused loss", "fsdp muon loss", "fsdp muon nothing"),
+)
 CASES: dict[str, dict[str, Any]] = {
-    case: dict(zip(("name", "kind", "what"), case.split(), strict=True))
-    for case in (
-        *("ddp fused loss", "ddp fused nothing", "ddp unfused loss", "ddp muon gradient", "ddp muon nothing"),
-        *("ddp fp8 loss", "ddp fp8 nothing"),
-        *("fsdp fused gradient", "fsdp fused nothing", "fsdp unfused loss", "fsdp muon loss", "fsdp muon nothing"),
-    )
+    case: dict(zip(("name", "kind", "what"), case.split(), strict=True)) for case in NAMES
 }
 # of the undisturbed run that is resumed
 SAVED = 2

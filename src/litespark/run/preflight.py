@@ -148,7 +148,7 @@ def idle_of(parts: Parts, precision: Precision) -> frozenset[str]:
 
 def _check_memory(parts: Parts, ranks: Ranks, device: torch.device, precision: Precision, problems: list[str]) -> None:
     on_cpu, there = device.type == "cpu", device_of(device).memory_bytes
-    shards = parts.strategy.roles(ranks.world_size).shard
+    shards = ranks.world_size if parts.strategy.name == "fsdp" else 1
     needed = training_state_bytes(parts.model, shards, parts.optim, parts.fp8 if precision == "fp8" else None)
     processes = ranks.local_world_size if on_cpu else 1
     if there is None or needed * processes <= there:

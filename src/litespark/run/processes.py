@@ -28,7 +28,7 @@ def join_processes(machine: Machine, strategy: StrategyConfig) -> Machine:
         logging.getLogger().setLevel(logging.WARNING)
     device_of(device).use()
     if ranks.world_size == 1 or dist.is_initialized():
-        return replace(machine, mesh=Mesh(ranks, strategy.roles(ranks.world_size)))
+        return replace(machine, mesh=Mesh(ranks))
     place = meeting_point(ranks, os.environ)
     os.environ.update(place)
     backend, timeout = dist.get_default_backend_for_device(device), timedelta(seconds=strategy.timeout_seconds)
@@ -41,7 +41,7 @@ def join_processes(machine: Machine, strategy: StrategyConfig) -> Machine:
             f"strategy.timeout_seconds={strategy.timeout_seconds}; start all processes, and if the port is "
             "taken: export MASTER_PORT=29501"
         ) from error
-    return replace(machine, mesh=Mesh(ranks, strategy.roles(ranks.world_size)))
+    return replace(machine, mesh=Mesh(ranks))
 
 
 class StartedRanks(ClusterEnvironment):

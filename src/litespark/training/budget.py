@@ -38,8 +38,7 @@ class BudgetConfig:
 class TokenBudget:
     """How much of a run is left, from the tokens seen and the steps taken so far; one of `tokens` and `steps` is given.
 
-    So a resume may change the size of a step: `tokens_per_step`, over all ranks and micro-batches; where rows are
-    padded, the mean, and steps still to take are an estimate. The last step is whole.
+    `tokens_per_step` are of all ranks and micro-batches; where rows are padded, the mean, which makes it an estimate.
     """
 
     tokens_per_step: int
@@ -49,7 +48,6 @@ class TokenBudget:
 
     @classmethod
     def plan(cls, config: BudgetConfig, tokens_per_step: int) -> TokenBudget:
-        """The budget that `config` asks for, in steps of `tokens_per_step` tokens."""
         return cls(tokens_per_step, config.tokens, config.steps, config.schedule_end)
 
     def finished(self, tokens: int, steps: int) -> bool:

@@ -1,4 +1,4 @@
-"""The ranks of a run: what each stands for, and the only way for them to agree.
+"""The ranks of a run, and the only way for them to agree.
 
 Everything here goes over gloo, between hosts: nothing waits for a device, and data may take hours to prepare.
 """
@@ -11,7 +11,7 @@ import pickle
 import time
 from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -32,29 +32,17 @@ class RankError(RuntimeError):
     """Another rank has ended, or failed in a way that only it can show in full."""
 
 
-class Roles(NamedTuple):
-    """How many ranks stand side by side in each role; their product is the number of ranks."""
-
-    replicate: int = 1
-    """Copies of the model, on other sequences each."""
-    shard: int = 1
-    """Parts of each copy's parameters, gradients and optimizer states, on other sequences too."""
-    tensor: int = 1
-    """Parts of each matrix, on the same sequences."""
-
-
 class Mesh:
     """The ranks of a run, made on all of them at the same point, once they have joined; one process needs no group.
 
-    Every method is a collective. `local_rank` is the rank within the machine, `roles` how the ranks are shared out.
+    Every method is a collective. `local_rank` is the rank within the machine.
     """
 
-    def __init__(self, ranks: Ranks | None = None, roles: Roles | None = None) -> None:
+    def __init__(self, ranks: Ranks | None = None) -> None:
         joined = dist.is_initialized()
         ranks = ranks or (started_together(os.environ) if joined else ALONE)
         self.rank = dist.get_rank() if joined else 0
         self.world_size = dist.get_world_size() if joined else 1
-        self.roles = roles or Roles(replicate=self.world_size)
         self.local_rank = ranks.local_rank
         several = self.world_size > 1
         self._group: Any = dist.new_group(backend="gloo") if several else None

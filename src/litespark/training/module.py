@@ -39,14 +39,11 @@ class TrainingModule(pl.LightningModule):
     """Trains a model for a token budget.
 
     Attributes:
-        metrics: of a validation, as the task makes them.
         tokens_seen, steps_taken: input tokens (padding not counted) over all ranks in finished steps, and their number;
             skipped steps are among them.
-        learning_rate: of the last step; None before the first.
-        skipped_steps: steps that were not finite and left out, as of the last window.
+        skipped_steps: as of the last window.
         last_step: host counts of the last step over all ranks: tokens, supervised tokens and attention pairs.
-        stop_requested: set by anybody on this rank to end the run after the step; agreed over ranks at each step.
-        stop_agreed: some rank asked to stop.
+        stop_requested: set by anybody on this rank to end the run after the step; `stop_agreed`: on some rank it was.
         validation: metrics of the last validation; `validated_at` are the steps taken when it was made.
     """
 

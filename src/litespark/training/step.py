@@ -39,12 +39,11 @@ class OptimizerStep:
     """Steps of one task, one after the other.
 
     `take` is the whole of a step. Another loop, such as Lightning's, calls `loss` for each micro-batch and `finish`
-    between the last backward and the optimizer. `world_size` are the ranks over which DDP or FSDP2 averages the
-    gradients.
+    between the last backward and the optimizer. DDP or FSDP2 averages the gradients over `world_size` ranks.
 
     Attributes:
-        sums: (2,) fp64, so that counts stay exact (fp32 where the device has no more): loss and divisor of the step
-            that is being made, or of the last one, then over all ranks.
+        sums: (2,) fp64 (fp32 where the device has no more): loss and divisor of the step that is being made, or of the
+            last one, then over all ranks.
     """
 
     def __init__(self, task: Task, *, grad_clip: float | None, device: torch.device, world_size: int = 1) -> None:

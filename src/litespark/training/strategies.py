@@ -18,7 +18,6 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from litespark.config.settings import Switch, settings
 from litespark.device import device_of
 from litespark.ranges import Range
-from litespark.training.mesh import Roles
 
 Precision = Literal["fp32", "bf16", "fp8"]
 
@@ -43,9 +42,6 @@ class StrategyConfig:
                 "strategy=ddp or strategy=fsdp"
             )
 
-    def roles(self, world_size: int) -> Roles:
-        return Roles(shard=world_size) if self.name == "fsdp" else Roles(replicate=world_size)
-
 
 def build_strategy(config: StrategyConfig, device: torch.device, world_size: int) -> Strategy:
     """The Lightning strategy for `config` on `device` (of this rank), over `world_size` processes."""
@@ -58,8 +54,7 @@ def build_strategy(config: StrategyConfig, device: torch.device, world_size: int
     if config.name == "ddp":
         # one bucket view instead of a second copy of the gradients
         return DDPStrategy(gradient_as_bucket_view=True, **group)
-    replicate, shard, tensor = config.roles(world_size)
-    return ModelParallelStrategy(replicate * shard, tensor, save_distributed_checkpoint=False, **group)
+    return ModelParallelStrategy(world_size, 1, save_distributed_checkpoint=False, **group)
 
 
 def shard_model(

@@ -21,7 +21,7 @@ def validate(
     device: torch.device,
     forward_context: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> dict[str, float]:
-    """What `metrics` of `task` come to over the `batches` of each rank, on all together; a collective."""
+    """What `metrics` of `task` come to over the `batches` of all ranks; a collective."""
     metrics.reset()
     model.eval()
     with torch.no_grad(), forward_context():

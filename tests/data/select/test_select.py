@@ -11,6 +11,7 @@ from random import Random
 
 import pytest
 import zstandard
+from omegaconf import OmegaConf
 
 from litespark.data.select import duplicates, rules
 from litespark.data.select.config import QUALITY_RULES, SelectionConfig
@@ -163,6 +164,16 @@ def test_evaluation_texts_that_cannot_be_used_are_refused(
         Selector(SelectionConfig(decontaminate=(str(path),)))
 
 
+def test_none_is_the_default_and_web_is_what_it_says() -> None:
+    group = Path(__file__).parents[3] / "configs/data/selection"
+    none, web = (OmegaConf.load(group / f"{name}.yaml") for name in ("none", "web"))
+    assert SelectionConfig(**none) == SelectionConfig()
+    del web["defaults"]
+    assert SelectionConfig(**OmegaConf.to_container(OmegaConf.merge(none, web))) == SelectionConfig(
+        quality=QUALITY_RULES, languages=("en",), exact_duplicates=True, near_duplicates=True
+    )
+
+
 def test_an_unknown_language_is_refused_early() -> None:
     with pytest.raises(ValueError, match=r"data.selection.languages: got xx; expected of .* en .* ru "):
         check_selection(SelectionConfig(languages=("en", "xx")))
@@ -180,7 +191,7 @@ def test_an_unknown_language_is_refused_early() -> None:
 def test_a_missing_library_says_what_to_install(
     config: SelectionConfig, module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    duplicates._banding.cache_clear()
+    duplicates.banding.cache_clear()
     rules._language_identifier.cache_clear()
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ValueError, match=rf"needs {module.partition('.')[0]}, .*pip install 'litespark\[selection\]'"):

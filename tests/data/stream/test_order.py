@@ -142,11 +142,6 @@ def test_the_order_changes_with_epoch_and_seed_and_is_the_same_on_every_machine(
         assert abs(np.corrcoef(signal, np.arange(len(signal)))[0, 1]) < 0.1
 
 
-def test_a_domain_keeps_its_order_whatever_the_others_are():
-    alone, beside = by_size({"b": 70, "c": 5}).stream(0, 75), by_size({"a": 30, "b": 70}).stream(0, 100)
-    assert alone[alone < 70].tolist() == (beside[beside >= 30] - 30).tolist()
-
-
 def test_shares_are_the_fractions_that_were_written():
     assert shares_of(named([5, 5, 5]), {"d0": 0.1, "d1": 0.2, "d2": 0}, 1) == {"d0": 1, "d1": 2, "d2": 0}
     assert shares_of(named([5, 3, 0]), None, 1) == {"d0": 5, "d1": 3, "d2": 0}

@@ -2,11 +2,10 @@
 
 import json
 import logging
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
-import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -54,15 +53,13 @@ def test_the_same_step_can_be_saved_again(root):
 
 
 def flip(folder):
-    state = folder / STATE
-    content = bytearray(state.read_bytes())
+    content = bytearray((folder / STATE).read_bytes())
     content[len(content) // 2] ^= 1
-    state.write_bytes(content)
+    (folder / STATE).write_bytes(content)
 
 
 def truncate(folder):
-    state = folder / STATE
-    state.write_bytes(state.read_bytes()[:-1])
+    os.truncate(folder / STATE, 20)
 
 
 def edit(**changes):
@@ -81,7 +78,6 @@ DAMAGE = {
     "half a seal": (lambda folder: (folder / SEAL).write_text('{"schema": "lite'), r"damaged, .*\(JSON: Invalid JSON"),
     "other schema": (edit(schema="litespark.checkpoint/9"), r"another version than .*/1 \(schema: .*checkpoint/9"),
     "seal without files": (edit(files=None), r"checkpoint\.json is damaged.*files: Field required"),
-    "files of another kind": (edit(files=["state.ckpt"]), r"checkpoint\.json is damaged"),
     "seal without the state": (edit(files={}), r"lists no state\.ckpt"),
 }  # fmt: skip
 
@@ -127,6 +123,8 @@ def test_addresses_single_files_and_missing_folders_are_refused(tmp_path):
         find(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match="no valid checkpoint"):
         find(tmp_path)
+    with pytest.raises(CheckpointError, match=r"cannot write checkpoints in .*model\.ckpt \("):
+        begin(pickled, 1, 0)
 
 
 def test_the_newest_are_kept_and_what_is_unfinished_does_not_count_and_is_removed(root):
@@ -149,46 +147,33 @@ def test_a_run_that_went_back_keeps_its_new_checkpoints_not_the_later_old_ones(r
     assert find(root).state.read_bytes() == b"again" * 2
 
 
-def test_a_file_in_the_way_is_named(tmp_path):
-    (tmp_path / "checkpoints").write_text("a file")
-    with pytest.raises(CheckpointError, match=r"cannot write checkpoints in .*checkpoints \("):
-        begin(tmp_path / "checkpoints", 1, 0)
-
-
-WRITER = """
-    import os, signal, sys
-    from pathlib import Path
-    from litespark.training.checkpoint import folder as checkpoint_folder
-
-    root, moment = Path(sys.argv[1]), sys.argv[2]
-
+def write_and_die(root, moment):
     def die(*_):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    unfinished = checkpoint_folder.begin(root, 3, 0)
-    with (unfinished / checkpoint_folder.STATE).open("wb") as file:
+    unfinished = begin(root, 3, 0)
+    with (unfinished / STATE).open("wb") as file:
         file.write(b"new" * 1000)
         if moment == "write":
             die()
     if moment == "hash":
         checkpoint_folder._flush = die
     if moment == "seal":
-        os.fsync = lambda descriptor: die() if (unfinished / checkpoint_folder.SEAL).exists() else None
+        os.fsync = lambda descriptor: die() if (unfinished / SEAL).exists() else None
     if moment == "rename":
         Path.rename = die
-    checkpoint_folder.seal(unfinished, 3, {})
-    if moment == "after":
-        die()
-"""
+    seal(unfinished, 3, {})
+    die()
 
 
 @pytest.mark.parametrize("moment, found", [("write", 2), ("hash", 2), ("seal", 2), ("rename", 2), ("after", 3)])
 def test_kill_9_at_any_moment_leaves_a_valid_checkpoint(tmp_path, moment, found):
     for step in (1, 2):
         write(tmp_path, step)
-    program = [sys.executable, "-c", textwrap.dedent(WRITER), str(tmp_path), moment]
-    killed = subprocess.run(program, timeout=60, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
-    assert killed.returncode == -signal.SIGKILL
+    writer = multiprocessing.get_context("fork").Process(target=write_and_die, args=(tmp_path, moment))
+    writer.start()
+    writer.join(60)
+    assert writer.exitcode == -signal.SIGKILL
     assert find(tmp_path).step == found
     write(tmp_path, 3)
     prune(tmp_path, 3, 3)

@@ -87,14 +87,11 @@ def read_column(file: Path, name: str) -> NDArray[Any]:
     return column
 
 
+@lru_cache
 def banding(config: SelectionConfig) -> tuple[int, int]:
     """(bands, values of a band) that datasketch finds best for the threshold."""
-    return _banding(config.near_duplicate_threshold, config.near_duplicate_permutations)
-
-
-@lru_cache
-def _banding(threshold: float, permutations: int) -> tuple[int, int]:
-    index = library("datasketch", setting=_SETTING).MinHashLSH(threshold=threshold, num_perm=permutations)
+    minhash_index = library("datasketch", setting=_SETTING).MinHashLSH
+    index = minhash_index(config.near_duplicate_threshold, num_perm=config.near_duplicate_permutations)
     return int(index.b), int(index.r)
 
 

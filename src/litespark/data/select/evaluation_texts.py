@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from litespark.atomic import content_hash
 from litespark.data.libraries import library
 from litespark.data.local_files import path_from
 from litespark.data.storage import Listed, Storage
@@ -72,11 +71,6 @@ def evaluation_texts(paths: tuple[str, ...]) -> Iterator[str]:
     for path, kind in evaluation_files(paths)[0]:
         with _readable(path):
             yield from _rows(path) if kind == PARQUET else _records(path) if kind == JSON else _plain(path)
-
-
-def evaluation_hashes(paths: tuple[str, ...]) -> list[list[str]]:
-    """Name and SHA-256 of every file, so that other evaluation texts are another selection."""
-    return [[path.name, content_hash(path)] for path, _ in evaluation_files(paths)[0]]
 
 
 @contextmanager

@@ -9,10 +9,11 @@ from __future__ import annotations
 from importlib import metadata
 from typing import Any
 
+from litespark.atomic import content_hash
 from litespark.data.libraries import library
 from litespark.data.select.config import SelectionConfig
 from litespark.data.select.duplicates import banding
-from litespark.data.select.evaluation_texts import evaluation_files, evaluation_hashes, evaluation_texts
+from litespark.data.select.evaluation_texts import evaluation_files, evaluation_texts
 from litespark.data.select.rules import DecontaminationRule, LanguageRule, QualityRule
 from litespark.data.text.document import Document
 
@@ -23,8 +24,7 @@ class Selector:
     def __init__(self, config: SelectionConfig) -> None:
         self._rules: list[QualityRule | LanguageRule | DecontaminationRule] = [*_without_texts(config)]
         if config.decontaminate:
-            texts = evaluation_texts(config.decontaminate)
-            self._rules.append(DecontaminationRule(texts, config.decontaminate_words))
+            self._rules.append(DecontaminationRule(evaluation_texts(config.decontaminate), config.decontaminate_words))
 
     def refusal(self, document: Document) -> str | None:
         return next((name for rule in self._rules if (name := rule.refusal(document))), None)
@@ -60,9 +60,10 @@ def library_versions(config: SelectionConfig) -> dict[str, str]:
 def selection_identity(config: SelectionConfig) -> dict[str, Any]:
     """What decides a selection beside its settings: versions of the libraries, hashes of the evaluation texts."""
     check_selection(config)
-    identity: dict[str, Any] = {**library_versions(config)}
+    identity: dict[str, Any] = dict(library_versions(config))
     if config.decontaminate:
-        identity["evaluation_texts"] = evaluation_hashes(config.decontaminate)
+        files, _ = evaluation_files(config.decontaminate)
+        identity["evaluation_texts"] = [[path.name, content_hash(path)] for path, _ in files]
     if config.near_duplicates:
         identity["bands"], identity["rows_of_a_band"] = banding(config)
     return identity

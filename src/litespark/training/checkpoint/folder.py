@@ -38,7 +38,7 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint: its folder, the optimizer steps before it, and what the writer stated about it."""
+    """A verified checkpoint: the optimizer steps before it, and what the writer stated about it."""
 
     folder: Path
     step: int
@@ -104,10 +104,7 @@ def begin(root: Path, step: int, expected_bytes: int) -> Path:
 
 
 def seal(unfinished: Path, step: int, about: Mapping[str, Any], hashes: Mapping[str, str] | None = None) -> Path:
-    """Hash, flush and rename a written checkpoint; it counts from the rename on. Returns its final folder.
-
-    `hashes` are those of files, by name, that were hashed when they were written.
-    """
+    """Hash (but for the `hashes` by name), flush and rename a checkpoint, which counts from the rename on."""
     files = {}
     for path in sorted(unfinished.iterdir()):
         sha256 = (hashes or {}).get(path.name) or content_hash(path)

@@ -25,8 +25,7 @@ def parameter_groups(
     parameters = [each for each in model.parameters() if each.requires_grad and each not in without]
     matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
     vectors = [parameter for parameter in parameters if parameter.ndim < 2]
-    decayed: dict[str, object] = {"params": matrices, "weight_decay": weight_decay}
-    return [decayed, {"params": vectors, "weight_decay": 0.0}] if vectors else [decayed]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
